@@ -1,0 +1,19 @@
+//! What Bazaar's services say to each other.
+//!
+//! - [`types`]: numbers, names and keys that cannot be wrong once made;
+//! - [`journal`]: orders, the rows that record them, and the hash chain over the rows;
+//! - [`wire`]: the generated gRPC messages, and their conversion from and to those types;
+//! - [`time`]: the clock that leases are measured on;
+//! - [`channel`]: how every service connects to another.
+//!
+//! The protos themselves live with the services that answer them, in `catalog/proto` and
+//! `order/proto`.
+
+pub mod types;
+pub mod journal;
+pub mod wire;
+pub mod time;
+pub mod channel;
+
+pub use journal::{ChainHash, Order, Row};
+pub use types::{Epoch, IdempotencyKey, Invalid, OrderNumber, Price, Quantity, ReplicaId, Side, StockName, Version};

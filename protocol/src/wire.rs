@@ -1,0 +1,114 @@
+//! The generated gRPC messages, and their conversion from and to the domain types.
+//!
+//! A message that does not convert is the sender's fault: [`Invalid`] says which field, and
+//! becomes INVALID_ARGUMENT.
+
+use crate::journal::{ChainHash, Order, Row};
+use crate::types::{Epoch, IdempotencyKey, Invalid, OrderNumber, Price, Quantity, Side, StockName};
+
+/// Package `catalog.v1`.
+pub mod catalog {
+    #[allow(missing_docs, clippy::all, reason = "generated")]
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("catalog.v1");
+    }
+}
+
+/// Package `order.v1`.
+pub mod order {
+    #[allow(missing_docs, clippy::all, reason = "generated")]
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("order.v1");
+    }
+}
+
+use self::catalog::v1;
+
+impl From<Invalid> for tonic::Status {
+    fn from(invalid: Invalid) -> Self {
+        tonic::Status::invalid_argument(invalid.to_string())
+    }
+}
+
+impl From<Side> for v1::Side {
+    fn from(side: Side) -> Self {
+        match side {
+            Side::Buy => Self::Buy,
+            Side::Sell => Self::Sell,
+        }
+    }
+}
+
+/// Reads a side off its field.
+fn side(field: i32) -> Result<Side, Invalid> {
+    match v1::Side::try_from(field) {
+        Ok(v1::Side::Buy) => Ok(Side::Buy),
+        Ok(v1::Side::Sell) => Ok(Side::Sell),
+        _ => Err(Invalid::new("side", format!("{field} is neither buy nor sell"))),
+    }
+}
+
+impl From<&Order> for v1::Order {
+    fn from(order: &Order) -> Self {
+        Self {
+            idempotency_key: order.key.as_str().into(),
+            name: order.name.as_str().into(),
+            side: v1::Side::from(order.side).into(),
+            quantity: order.quantity.get(),
+        }
+    }
+}
+
+impl TryFrom<v1::Order> for Order {
+    type Error = Invalid;
+
+    fn try_from(order: v1::Order) -> Result<Self, Invalid> {
+        Ok(Self {
+            key: IdempotencyKey::new(&order.idempotency_key)?,
+            name: StockName::new(&order.name)?,
+            side: side(order.side)?,
+            quantity: Quantity::new(order.quantity)?,
+        })
+    }
+}
+
+impl From<&Row> for v1::JournalRow {
+    fn from(row: &Row) -> Self {
+        Self {
+            number: row.number.0,
+            epoch: row.epoch.0,
+            idempotency_key: row.order.key.as_str().into(),
+            name: row.order.name.as_str().into(),
+            side: v1::Side::from(row.order.side).into(),
+            quantity: row.order.quantity.get(),
+            price_minor: row.price.minor(),
+            chain_hash: row.chain.as_bytes().to_vec(),
+        }
+    }
+}
+
+impl TryFrom<v1::JournalRow> for Row {
+    type Error = Invalid;
+
+    fn try_from(row: v1::JournalRow) -> Result<Self, Invalid> {
+        Ok(Self {
+            number: OrderNumber(row.number),
+            epoch: Epoch(row.epoch),
+            order: Order {
+                key: IdempotencyKey::new(&row.idempotency_key)?,
+                name: StockName::new(&row.name)?,
+                side: side(row.side)?,
+                quantity: Quantity::new(row.quantity)?,
+            },
+            price: Price::from_minor(row.price_minor)?,
+            chain: ChainHash::try_from(row.chain_hash.as_slice())?,
+        })
+    }
+}
+
+/// Reads rows off a message.
+pub fn rows(rows: Vec<v1::JournalRow>) -> Result<Vec<Row>, Invalid> {
+    rows.into_iter().map(Row::try_from).collect()
+}

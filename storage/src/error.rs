@@ -1,0 +1,64 @@
+//! What can go wrong with a database, and which of it ends the process.
+
+use std::path::PathBuf;
+
+use protocol::Invalid;
+use rusqlite::ErrorCode;
+
+/// Why a database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The directory cannot be made or its lock file cannot be opened.
+    #[error("cannot use the data directory {}: {source}", path.display())]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has the directory.
+    #[error("the data directory {} is in use by another process; stop it, or name another --data-dir", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file belongs to something else.
+    #[error("{} is not a {expected} database; name another --data-dir", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// The database holds what was never written to it.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// SQLite refused.
+    #[error("database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl From<Invalid> for StorageError {
+    fn from(invalid: Invalid) -> Self {
+        Self::Damaged(invalid.to_string())
+    }
+}
+
+/// Commits a transaction.
+///
+/// After a failed write or fsync nobody knows what the disk holds, and trying again may report
+/// success for data that is lost (Rebello et al., "Can Applications Recover from fsync
+/// Failures?", ATC 2020), so an I/O error **aborts the process**: what the disk really holds
+/// is found at the next start.
+///
+/// # Errors
+/// A full disk, which changes nothing and may pass.
+pub fn commit(transaction: rusqlite::Transaction<'_>) -> Result<(), StorageError> {
+    transaction.commit().map_err(|error| match error.sqlite_error_code() {
+        Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt) => {
+            tracing::error!(%error, "the disk failed a commit: aborting");
+            std::process::abort()
+        }
+        _ => error.into(),
+    })
+}

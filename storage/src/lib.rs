@@ -1,0 +1,12 @@
+//! What the catalog's and the replicas' SQLite databases have in common.
+//!
+//! - [`database`]: a data directory with one owner, opened so that a commit is durable;
+//! - [`rows`]: the table of journal rows, which both keep;
+//! - [`error`]: what can go wrong, and which of it ends the process.
+
+pub mod database;
+pub mod rows;
+pub mod error;
+
+pub use database::{DataDir, open_read_only};
+pub use error::StorageError;
