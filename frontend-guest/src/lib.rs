@@ -1,0 +1,49 @@
+//! The policy of Bazaar's front end, and what it takes to write another one.
+//!
+//! A policy is a pure function over values: the host gives it a request, the outcome of an action
+//! or a view of the replicas, and it answers what to do. It performs no I/O and keeps nothing
+//! between calls. See `wit/policy.wit` for the contract and `examples/` for policies to copy.
+//!
+//! In reading order:
+//!
+//! - [`types`] (`bindings`): the values exchanged with the host, generated from the WIT.
+//! - [`Policy`] (`policy`): a policy, each of whose methods has the default behaviour, and
+//!   [`export!`], which makes a component of one.
+//! - [`Route`] (`route`): a request's method and target, parsed once.
+//! - [`trade_order`] (`trade_order`): the body and headers of `POST /orders`, parsed once.
+//! - [`response`]: from an outcome to the HTTP response.
+//! - [`election`]: who should lead.
+//! - [`ApiError`] (`error`): all that can go wrong with a request, and its one table to HTTP.
+//!
+//! ```
+//! use frontend_guest::types::{Caching, Freshness};
+//! use frontend_guest::{Policy, export};
+//!
+//! struct Fresh;
+//!
+//! impl Policy for Fresh {
+//!     fn name(&self) -> &'static str {
+//!         "fresh"
+//!     }
+//!
+//!     fn stock_caching(&self) -> Caching {
+//!         Caching { freshness: Freshness::Bypass, stale_on_error_ms: 0 }
+//!     }
+//! }
+//!
+//! export!(Fresh);
+//! ```
+
+#[doc(hidden)]
+pub mod bindings;
+mod policy;
+mod route;
+pub mod trade_order;
+pub mod response;
+pub mod election;
+mod error;
+
+pub use bindings::bazaar::policy::types;
+pub use error::ApiError;
+pub use policy::{DefaultPolicy, IDEMPOTENCY_KEY_HEADER, Policy};
+pub use route::{NAME_BYTES_MAX, Route};

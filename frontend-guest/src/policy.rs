@@ -1,0 +1,226 @@
+//! What a policy is: a few methods, each with a default.
+
+use crate::election;
+use crate::error::ApiError;
+use crate::response;
+use crate::route::Route;
+use crate::trade_order;
+use crate::types::{
+    Action, CacheSettings, Caching, Decision, Eviction, Freshness, Manifest, Outcome, ReadOrder,
+    ReadStock, ReplicaId, Request, View,
+};
+
+/// The request header that carries a client's idempotency key, in lower case.
+pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
+
+/// The most stocks that the default policy has the host keep.
+const STOCKS_MAX: u32 = 10_000;
+/// The most orders that the default policy has the host keep.
+const ORDERS_MAX: u32 = 100_000;
+
+/// A policy of the front end. It must be pure: the same arguments, the same answer.
+///
+/// Every method but [`name`](Policy::name) does by default what the default policy does, so that a
+/// policy consists of that in which it differs. [`describe`](Policy::describe),
+/// [`on_request`](Policy::on_request), [`on_outcome`](Policy::on_outcome) and
+/// [`elect`](Policy::elect) are the four functions of the WIT interface; the others are finer
+/// places to differ in.
+pub trait Policy {
+    /// What the policy is called, 1 to 64 bytes.
+    fn name(&self) -> &'static str;
+
+    /// Its version for people to read, 1 to 64 bytes: by default, that of this crate.
+    fn version(&self) -> &'static str {
+        env!("CARGO_PKG_VERSION")
+    }
+
+    /// How the host should keep what this policy lets it cache: 10,000 stocks, 100,000 orders,
+    /// the least recently used going first.
+    fn cache_settings(&self) -> CacheSettings {
+        CacheSettings {
+            stocks_max: STOCKS_MAX,
+            orders_max: ORDERS_MAX,
+            eviction: Eviction::Lru,
+        }
+    }
+
+    /// How fresh a stock must be: never older than what any client has seen.
+    fn stock_caching(&self) -> Caching {
+        Caching {
+            freshness: Freshness::Linearizable,
+            stale_on_error_ms: 0,
+        }
+    }
+
+    /// How fresh an order must be. Orders never change, so a kept one is always right.
+    fn order_caching(&self) -> Caching {
+        Caching {
+            freshness: Freshness::Linearizable,
+            stale_on_error_ms: 0,
+        }
+    }
+
+    /// Says what the policy is and what it wants of the host.
+    fn describe(&self) -> Manifest {
+        Manifest {
+            name: self.name().to_owned(),
+            version: self.version().to_owned(),
+            headers: vec![IDEMPOTENCY_KEY_HEADER.to_owned()],
+            cache: self.cache_settings(),
+        }
+    }
+
+    /// Decides what to do about a request: route it, validate it, and read or trade.
+    fn on_request(&self, request: &Request) -> Decision {
+        match self.action(request) {
+            Ok(action) => action.into(),
+            Err(error) => Action::Respond(error.response()).into(),
+        }
+    }
+
+    /// The action that a request asks for, or why there is none. A policy that adds a route
+    /// overrides this one.
+    fn action(&self, request: &Request) -> Result<Action, ApiError> {
+        Ok(match Route::parse(request.method, &request.target)? {
+            Route::ListStocks => Action::ListStocks,
+            Route::ReadStock { name } => Action::ReadStock(ReadStock {
+                name,
+                caching: self.stock_caching(),
+            }),
+            Route::ReadOrder { number } => Action::ReadOrder(ReadOrder {
+                number,
+                caching: self.order_caching(),
+            }),
+            Route::PlaceOrder => Action::Trade(trade_order::parse(
+                &request.headers,
+                request.body.as_deref(),
+            )?),
+        })
+    }
+
+    /// Decides what to do about the outcome of the action decided last: answer it.
+    fn on_outcome(&self, _request: &Request, _memo: &[u8], outcome: &Outcome) -> Decision {
+        Action::Respond(response::render(outcome)).into()
+    }
+
+    /// The replica that should lead, or `None` for as it is: a leader that works stays, else the
+    /// highest id that works takes over.
+    fn elect(&self, view: &View) -> Option<ReplicaId> {
+        election::keep_working_leader(view)
+    }
+}
+
+/// The policy that Bazaar runs unless told otherwise.
+#[derive(Debug, Clone, Copy)]
+pub struct DefaultPolicy;
+
+impl Policy for DefaultPolicy {
+    fn name(&self) -> &'static str {
+        "default"
+    }
+}
+
+/// A decision that needs no memo.
+impl From<Action> for Decision {
+    fn from(action: Action) -> Self {
+        Self {
+            action,
+            memo: Vec::new(),
+        }
+    }
+}
+
+/// Makes a component of a policy: `export!(MyPolicy)`, where `MyPolicy` is a constant expression
+/// whose type implements [`Policy`].
+///
+/// Natively it exports nothing and checks the types only, so that a policy's tests need no
+/// WebAssembly.
+#[macro_export]
+macro_rules! export {
+    ($policy:expr) => {
+        const _: () = {
+            const POLICY: &dyn $crate::Policy = &$policy;
+
+            // Natively nothing else uses the policy, which would be reported as dead code.
+            #[cfg(not(target_family = "wasm"))]
+            #[used]
+            static DESCRIBE: fn() -> $crate::types::Manifest = || POLICY.describe();
+
+            #[cfg(target_family = "wasm")]
+            struct Component;
+
+            #[cfg(target_family = "wasm")]
+            impl $crate::bindings::exports::bazaar::policy::policy::Guest for Component {
+                fn describe() -> $crate::types::Manifest {
+                    POLICY.describe()
+                }
+
+                fn on_request(request: $crate::types::Request) -> $crate::types::Decision {
+                    POLICY.on_request(&request)
+                }
+
+                fn on_outcome(
+                    request: $crate::types::Request,
+                    memo: ::std::vec::Vec<u8>,
+                    outcome: $crate::types::Outcome,
+                ) -> $crate::types::Decision {
+                    POLICY.on_outcome(&request, &memo, &outcome)
+                }
+
+                fn elect(
+                    view: $crate::types::View,
+                ) -> ::core::option::Option<$crate::types::ReplicaId> {
+                    POLICY.elect(&view)
+                }
+            }
+
+            #[cfg(target_family = "wasm")]
+    $crate::bindings::export_component!(Component with_types_in $crate::bindings);
+        };
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Method;
+
+    #[test]
+    fn the_default_policy_describes_itself() {
+        let manifest = DefaultPolicy.describe();
+        assert_eq!(manifest.name, "default");
+        assert_eq!(manifest.version, env!("CARGO_PKG_VERSION"));
+        assert_eq!(manifest.headers, ["idempotency-key"]);
+        assert_eq!(
+            manifest.cache,
+            CacheSettings {
+                stocks_max: 10_000,
+                orders_max: 100_000,
+                eviction: Eviction::Lru
+            }
+        );
+    }
+
+    #[test]
+    fn a_lookup_asks_for_the_stock_and_nothing_else() {
+        let request = Request {
+            method: Method::Get,
+            target: "/stocks/nvidia".to_owned(),
+            headers: Vec::new(),
+            body: None,
+            now_ms: 0,
+        };
+        let caching = Caching {
+            freshness: Freshness::Linearizable,
+            stale_on_error_ms: 0,
+        };
+        let read = ReadStock {
+            name: "nvidia".to_owned(),
+            caching,
+        };
+        assert_eq!(
+            DefaultPolicy.on_request(&request),
+            Action::ReadStock(read).into()
+        );
+    }
+}

@@ -1,0 +1,256 @@
+//! From an outcome to the HTTP response.
+
+use std::fmt::{self, Display};
+
+use crate::error::ApiError;
+use crate::types::{Order, Outcome, Response, Side, Stock};
+
+/// How long a stock may be kept, in milliseconds, within the freshness that was asked for.
+pub const STOCK_KEEP_MS: u32 = 60_000;
+/// How long an order may be kept, in milliseconds. It never changes; this only bounds memory.
+pub const ORDER_KEEP_MS: u32 = 3_600_000;
+
+/// Room for the answer to a read, in bytes, so that it is allocated once.
+const BODY_BYTES_TYPICAL: usize = 128;
+
+/// The response to an outcome.
+pub fn render(outcome: &Outcome) -> Response {
+    match outcome {
+        Outcome::Stock(stock) => Response {
+            keep_ms: Some(STOCK_KEEP_MS),
+            ..data(StockJson(stock))
+        },
+        Outcome::Stocks(stocks) => data(ListJson(stocks)),
+        Outcome::Order(order) => Response {
+            keep_ms: Some(ORDER_KEEP_MS),
+            ..data(OrderJson(order))
+        },
+        Outcome::Traded(number) => data(format_args!("{{\"transaction_number\":{number}}}")),
+        Outcome::Refused(refusal) => ApiError::from(*refusal).response(),
+        Outcome::Unavailable(unavailability) => ApiError::from(*unavailability).response(),
+    }
+}
+
+/// An error in the one shape that errors have.
+pub fn error(status: u16, message: &str) -> Response {
+    json(
+        status,
+        format_args!(
+            "{{\"error\":{{\"code\":{status},\"message\":{}}}}}",
+            JsonString(message)
+        ),
+    )
+}
+
+fn data(value: impl Display) -> Response {
+    json(200, format_args!("{{\"data\":{value}}}"))
+}
+
+fn json(status: u16, body: fmt::Arguments<'_>) -> Response {
+    let mut text = String::with_capacity(BODY_BYTES_TYPICAL);
+    fmt::Write::write_fmt(&mut text, body).expect("a String takes all that is written to it");
+    Response {
+        status,
+        headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+        body: text.into_bytes(),
+        keep_ms: None,
+    }
+}
+
+struct StockJson<'a>(&'a Stock);
+
+impl Display for StockJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stock {
+            name,
+            price_minor,
+            quantity,
+        } = self.0;
+        let (name, price) = (JsonString(name), Decimal(*price_minor));
+        write!(
+            f,
+            "{{\"name\":{name},\"price\":{price},\"quantity\":{quantity}}}"
+        )
+    }
+}
+
+struct ListJson<'a>(&'a [Stock]);
+
+impl Display for ListJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[")?;
+        for (index, stock) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            write!(f, "{separator}{}", StockJson(stock))?;
+        }
+        f.write_str("]")
+    }
+}
+
+struct OrderJson<'a>(&'a Order);
+
+impl Display for OrderJson<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Order {
+            number,
+            name,
+            side,
+            quantity,
+        } = self.0;
+        let side = match side {
+            Side::Buy => "buy",
+            Side::Sell => "sell",
+        };
+        let name = JsonString(name);
+        write!(
+            f,
+            "{{\"number\":{number},\"name\":{name},\"type\":\"{side}\",\"quantity\":{quantity}}}"
+        )
+    }
+}
+
+/// Minor units as a decimal number: `240.63`, and `20.0` for a whole one.
+struct Decimal(u64);
+
+impl Display for Decimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, cents) = (self.0 / 100, self.0 % 100);
+        if cents.is_multiple_of(10) {
+            write!(f, "{whole}.{}", cents / 10)
+        } else {
+            write!(f, "{whole}.{cents:02}")
+        }
+    }
+}
+
+/// Text as a JSON string, quotes included.
+struct JsonString<'a>(&'a str);
+
+impl Display for JsonString<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string(self.0).map_err(|_| fmt::Error)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Refusal, Unavailability};
+
+    fn stock(name: &str, price_minor: u64, quantity: u64) -> Stock {
+        Stock {
+            name: name.to_owned(),
+            price_minor,
+            quantity,
+        }
+    }
+
+    fn check(outcome: Outcome, status: u16, keep_ms: Option<u32>, body: &str) {
+        let response = render(&outcome);
+        assert_eq!(String::from_utf8(response.body).unwrap(), body);
+        assert_eq!(
+            (response.status, response.keep_ms),
+            (status, keep_ms),
+            "{body}"
+        );
+        assert_eq!(
+            response.headers[0],
+            ("content-type".to_owned(), "application/json".to_owned())
+        );
+    }
+
+    #[test]
+    fn what_was_asked_for_is_answered() {
+        check(
+            Outcome::Stock(stock("nvidia", 24063, 1000)),
+            200,
+            Some(60_000),
+            r#"{"data":{"name":"nvidia","price":240.63,"quantity":1000}}"#,
+        );
+        check(
+            Outcome::Stock(stock("a\"\\\u{7f}é\u{1}", 2000, 0)),
+            200,
+            Some(60_000),
+            "{\"data\":{\"name\":\"a\\\"\\\\\u{7f}é\\u0001\",\"price\":20.0,\"quantity\":0}}",
+        );
+        check(
+            Outcome::Stocks(vec![stock("amc", 5, 1), stock("nike", 750, 2)]),
+            200,
+            None,
+            r#"{"data":[{"name":"amc","price":0.05,"quantity":1},{"name":"nike","price":7.5,"quantity":2}]}"#,
+        );
+        check(Outcome::Stocks(Vec::new()), 200, None, r#"{"data":[]}"#);
+        check(
+            Outcome::Order(Order {
+                number: 3,
+                name: "tesla".to_owned(),
+                side: Side::Sell,
+                quantity: 10,
+            }),
+            200,
+            Some(3_600_000),
+            r#"{"data":{"number":3,"name":"tesla","type":"sell","quantity":10}}"#,
+        );
+        check(
+            Outcome::Traded(0),
+            200,
+            None,
+            r#"{"data":{"transaction_number":0}}"#,
+        );
+    }
+
+    #[test]
+    fn refusals_say_why() {
+        for (refusal, status, message) in [
+            (Refusal::StockNotFound, 404, "stock not found"),
+            (
+                Refusal::NotEnough,
+                404,
+                "not enough stocks available to buy",
+            ),
+            (Refusal::OrderNotFound, 404, "transaction not found"),
+            (
+                Refusal::KeyConflict,
+                409,
+                "the Idempotency-Key was used for a different order",
+            ),
+            (
+                Refusal::TooMany,
+                400,
+                "the quantity would take the stock past the most it can have",
+            ),
+        ] {
+            let body = format!(r#"{{"error":{{"code":{status},"message":"{message}"}}}}"#);
+            check(Outcome::Refused(refusal), status, None, &body);
+        }
+    }
+
+    #[test]
+    fn unavailability_says_whose_and_when_to_come_back() {
+        for (unavailability, message) in [
+            (Unavailability::NoCatalog, "catalog unavailable, try again"),
+            (
+                Unavailability::NoReplica,
+                "no order replica available, try again",
+            ),
+        ] {
+            let body = format!(r#"{{"error":{{"code":503,"message":"{message}"}}}}"#);
+            check(Outcome::Unavailable(unavailability), 503, None, &body);
+            let headers = render(&Outcome::Unavailable(unavailability)).headers;
+            assert_eq!(headers[1], ("retry-after".to_owned(), "1".to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_price_is_exact_whatever_its_size() {
+        for (minor, text) in [
+            (0, "0.0"),
+            (5, "0.05"),
+            (10, "0.1"),
+            (24063, "240.63"),
+            (u64::MAX, "184467440737095516.15"),
+        ] {
+            assert_eq!(Decimal(minor).to_string(), text);
+        }
+    }
+}

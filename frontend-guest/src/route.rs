@@ -1,0 +1,241 @@
+//! From method and target to a route, parsed once: nothing past it compares paths.
+
+use crate::error::ApiError;
+use crate::types::Method;
+
+/// The longest name that a stock can have, in bytes.
+pub const NAME_BYTES_MAX: usize = 64;
+
+/// Allowed where there is something to read.
+const READ_METHODS: &str = "GET, HEAD";
+/// Allowed where orders are placed.
+const PLACE_METHODS: &str = "POST";
+
+/// What a request is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Route {
+    /// `GET /stocks`
+    ListStocks,
+    /// `GET /stocks/{name}`
+    ReadStock {
+        /// Percent-decoded; a name that a stock can have.
+        name: String,
+    },
+    /// `POST /orders`
+    PlaceOrder,
+    /// `GET /orders/{number}`
+    ReadOrder {
+        /// As the trade's answer gave it.
+        number: u64,
+    },
+}
+
+impl Route {
+    /// Finds the route of a request. `target` is its path and query as they were sent; the query
+    /// is ignored. `HEAD` is routed like `GET`: leaving the body out is the host's part.
+    pub fn parse(method: Method, target: &str) -> Result<Self, ApiError> {
+        let path = target.find(['?', '#']).map_or(target, |end| &target[..end]);
+        if let Some(name) = path.strip_prefix("/stocks/").and_then(single_segment) {
+            reads(method)?;
+            Ok(Self::ReadStock {
+                name: stock_name(name)?,
+            })
+        } else if path == "/stocks" {
+            reads(method)?;
+            Ok(Self::ListStocks)
+        } else if path == "/orders" {
+            allow(method == Method::Post, PLACE_METHODS)?;
+            Ok(Self::PlaceOrder)
+        } else if let Some(number) = path.strip_prefix("/orders/").and_then(single_segment) {
+            reads(method)?;
+            Ok(Self::ReadOrder {
+                number: order_number(number)?,
+            })
+        } else {
+            Err(ApiError::NoSuchPath)
+        }
+    }
+}
+
+fn single_segment(path: &str) -> Option<&str> {
+    (!path.contains('/')).then_some(path)
+}
+
+fn reads(method: Method) -> Result<(), ApiError> {
+    allow(matches!(method, Method::Get | Method::Head), READ_METHODS)
+}
+
+fn allow(allowed: bool, methods: &'static str) -> Result<(), ApiError> {
+    if allowed {
+        Ok(())
+    } else {
+        Err(ApiError::MethodNotAllowed { allow: methods })
+    }
+}
+
+/// A segment that is no stock's name is the name of no stock.
+fn stock_name(segment: &str) -> Result<String, ApiError> {
+    percent_decode(segment)
+        .filter(|name| is_stock_name(name))
+        .ok_or(ApiError::StockNotFound)
+}
+
+/// Whether a stock can have this name: 1 to [`NAME_BYTES_MAX`] bytes, no control characters.
+pub(crate) fn is_stock_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
+/// A segment that is no number is the number of no order.
+fn order_number(segment: &str) -> Result<u64, ApiError> {
+    // `u64::from_str` takes a leading plus sign, too.
+    let digits = segment.bytes().all(|byte| byte.is_ascii_digit());
+    segment
+        .parse()
+        .ok()
+        .filter(|_| digits)
+        .ok_or(ApiError::OrderNotFound)
+}
+
+/// RFC 3986, section 2.1. `None` where an escape is malformed or the result is not UTF-8.
+fn percent_decode(segment: &str) -> Option<String> {
+    if !segment.contains('%') {
+        return Some(segment.to_owned());
+    }
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut rest = segment.bytes();
+    while let Some(byte) = rest.next() {
+        decoded.push(match byte {
+            b'%' => hex_digit(rest.next()?)? * 16 + hex_digit(rest.next()?)?,
+            plain => plain,
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    let digit = char::from(byte).to_digit(16)?;
+    u8::try_from(digit).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn check(method: Method, target: &str, expected: Result<Route, ApiError>) {
+        assert_eq!(
+            Route::parse(method, target),
+            expected,
+            "{method:?} {target}"
+        );
+    }
+
+    fn stock(name: &str) -> Result<Route, ApiError> {
+        Ok(Route::ReadStock {
+            name: name.to_owned(),
+        })
+    }
+
+    #[test]
+    fn requests_find_their_routes() {
+        check(Method::Get, "/stocks", Ok(Route::ListStocks));
+        check(Method::Head, "/stocks?page=2", Ok(Route::ListStocks));
+        check(Method::Get, "/stocks/nvidia", stock("nvidia"));
+        check(Method::Head, "/stocks/nvidia", stock("nvidia"));
+        check(Method::Get, "/stocks/nvidia?fresh=1/2", stock("nvidia"));
+        check(
+            Method::Get,
+            "/stocks/berkshire%20hathaway",
+            stock("berkshire hathaway"),
+        );
+        check(Method::Get, "/stocks/a%2Fb%3f", stock("a/b?"));
+        check(Method::Get, "/stocks/L%27Or%C3%A9al", stock("L'Oréal"));
+        check(Method::Post, "/orders", Ok(Route::PlaceOrder));
+        check(Method::Get, "/orders/0", Ok(Route::ReadOrder { number: 0 }));
+        check(
+            Method::Get,
+            "/orders/18446744073709551615",
+            Ok(Route::ReadOrder { number: u64::MAX }),
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_a_stock_is_not_found() {
+        let long = format!("/stocks/{}", "x".repeat(NAME_BYTES_MAX + 1));
+        for target in [
+            "/stocks/",
+            "/stocks/%",
+            "/stocks/%4",
+            "/stocks/%zz",
+            "/stocks/%FF",
+            "/stocks/a%00b",
+            &long,
+        ] {
+            check(Method::Get, target, Err(ApiError::StockNotFound));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_an_order_is_not_found() {
+        for target in [
+            "/orders/",
+            "/orders/abc",
+            "/orders/-1",
+            "/orders/+1",
+            "/orders/1.0",
+            "/orders/18446744073709551616",
+        ] {
+            check(Method::Get, target, Err(ApiError::OrderNotFound));
+        }
+    }
+
+    #[test]
+    fn other_methods_are_told_what_is_allowed() {
+        let reads = Err(ApiError::MethodNotAllowed { allow: "GET, HEAD" });
+        let places = Err(ApiError::MethodNotAllowed { allow: "POST" });
+        for method in [
+            Method::Put,
+            Method::Patch,
+            Method::Delete,
+            Method::Options,
+            Method::Other,
+        ] {
+            check(method, "/stocks", reads.clone());
+            check(method, "/stocks/nvidia", reads.clone());
+            check(method, "/orders/0", reads.clone());
+            check(method, "/orders", places.clone());
+        }
+        check(Method::Post, "/stocks/nvidia", reads.clone());
+        check(Method::Get, "/orders", places);
+    }
+
+    #[test]
+    fn there_are_no_other_paths() {
+        for target in [
+            "",
+            "/",
+            "*",
+            "/stock",
+            "/stocks/a/b",
+            "/orders/0/",
+            "/STOCKS",
+            "//stocks",
+            "/ordersx",
+        ] {
+            check(Method::Get, target, Err(ApiError::NoSuchPath));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_target_breaks_the_router(target in "(/stocks/|/orders/|)[\\PC%/?0-9]{0,40}") {
+            let _ = Route::parse(Method::Get, &target);
+        }
+
+        #[test]
+        fn every_name_can_be_asked_for(name in "[^\\pC]{1,16}") {
+            let escaped: String = name.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            prop_assert_eq!(Route::parse(Method::Get, &format!("/stocks/{escaped}")), stock(&name));
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Why there is no component.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::TARGET;
+
+/// Why a policy could not be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// No compiler here can build for the target.
+    #[error("no standard library for {TARGET} is installed; get it with: make wasm-target")]
+    NoTarget,
+    /// Debian's compiler is here, but not what links a component.
+    #[error(
+        "`{0}` is neither in a rustup toolchain nor on the PATH; get it with: make wasm-target"
+    )]
+    NoLinker(&'static str),
+    /// A program could not be started.
+    #[error("cannot run `{program}`: {source}")]
+    Run {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is no crate, or cargo cannot make sense of it.
+    #[error("no crate in {}:\n{output}", dir.display())]
+    NoCrate {
+        /// Where it was looked for.
+        dir: PathBuf,
+        /// What cargo said.
+        output: String,
+    },
+    /// The compiler refused the policy.
+    #[error("the policy in {} does not build:\n{output}", dir.display())]
+    Failed {
+        /// The crate.
+        dir: PathBuf,
+        /// What the compiler said. Empty where it was shown already.
+        output: String,
+    },
+    /// The crate builds, but into something else.
+    #[error("the crate in {} builds no component; its Cargo.toml needs: crate-type = [\"cdylib\"]", dir.display())]
+    NoComponent {
+        /// The crate.
+        dir: PathBuf,
+    },
+}

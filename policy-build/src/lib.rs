@@ -1,0 +1,21 @@
+//! Builds a policy into a WebAssembly component: for build scripts, tests and `bazaar policy build`.
+//!
+//! In reading order:
+//!
+//! - [`Builder`] (`builder`): what to build; runs a cargo of its own and finds what it made.
+//! - `toolchain`: the compilers that can build for [`TARGET`], and the one that is here.
+//! - [`BuildError`] (`error`): why there is no component.
+//!
+//! That cargo has a target directory of its own, `target/guest`, because an outer cargo holds the
+//! lock of `target` while a build script runs. Nothing removes it: where the standard library is
+//! built from source, that takes a minute and is done once.
+
+mod builder;
+mod toolchain;
+mod error;
+
+pub use builder::Builder;
+pub use error::BuildError;
+
+/// What policies are compiled for.
+pub const TARGET: &str = "wasm32-wasip2";

@@ -1,0 +1,14 @@
+//! Policies that misbehave, one a file under `examples/`.
+//!
+//! But for one target each, named at the top of the file, they are the default policy: so they
+//! pass the check at upload, and serve until a request springs the trap.
+//!
+//! | guest | springs on | does |
+//! |---|---|---|
+//! | `traps` | `/stocks/trap…` | panics |
+//! | `loops` | `/stocks/loop…` | never returns |
+//! | `eats-memory` | `/stocks/eat…` | allocates until it dies |
+//! | `nonsense` | `/stocks/nonsense/…` | decides what no policy may |
+//! | `chatty` | every call | prints, and reaches for all that WASI has |
+//! | `marked` | every response | adds `x-policy: marked` |
+//! | `forbidden-import` | at upload | imports what no host grants |
