@@ -1,0 +1,340 @@
+//! The listener for operators: status, health, metrics, and the swap of the policy.
+
+use std::fmt::Write as _;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{StatusCode, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Json, Response};
+use axum::routing::{get, post};
+use protocol::ReplicaId;
+use protocol::time::BootTime;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+
+use crate::cache::Counts;
+use crate::gateway::Gateway;
+use crate::policy::{Published, Version, limits};
+
+/// What the admin API works on.
+pub struct Admin {
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    /// The catalog's URL, for `GET /status`.
+    pub catalog_url: String,
+    /// Asked for on every request but `GET /healthz`, where set.
+    pub token: Option<String>,
+}
+
+/// Serves the admin API until `shutdown`.
+///
+/// # Errors
+/// Where the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    admin: Admin,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let admin = Arc::new(admin);
+    let guarded = Router::new()
+        .route("/readyz", get(ready))
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .route("/policy", get(policy).put(push))
+        .route("/policy/rollback", post(roll_back))
+        .layer(DefaultBodyLimit::max(limits::COMPONENT_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&admin),
+            authorize,
+        ));
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .merge(guarded)
+        .fallback(|uri: Uri| async move {
+            failed(
+                StatusCode::NOT_FOUND,
+                &format!("no such path: {}", uri.path()),
+            )
+        })
+        .method_not_allowed_fallback(|| async {
+            failed(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
+        })
+        .with_state(admin);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown)
+        .await
+}
+
+fn failed(status: StatusCode, message: &str) -> Response {
+    let body = json!({ "error": { "code": status.as_u16(), "message": message } });
+    (status, Json(body)).into_response()
+}
+
+async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    if let Some(token) = &admin.token {
+        let given = request
+            .headers()
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let given = given
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .unwrap_or_default();
+        // Hashes are compared, so that the time it takes tells nothing of the token.
+        if Sha256::digest(given) != Sha256::digest(token) {
+            return failed(
+                StatusCode::UNAUTHORIZED,
+                "send the admin token: `Authorization: Bearer …`",
+            );
+        }
+    }
+    next.run(request).await
+}
+
+async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.unready() {
+        None => "ready\n".into_response(),
+        Some(reason) => failed(StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
+}
+
+async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(admin.status())
+}
+
+async fn policy(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(policy_json(&admin.gateway.policy.published()))
+}
+
+async fn push(State(admin): State<Arc<Admin>>, component: Bytes) -> Response {
+    let gateway = Arc::clone(&admin.gateway);
+    // Compiling takes a while: off the threads that serve.
+    let activated = tokio::task::spawn_blocking(move || gateway.policy.activate(&component)).await;
+    match activated {
+        Ok(Ok(_)) => admin.swapped(),
+        Ok(Err(refused)) => {
+            tracing::warn!(%refused, "policy refused");
+            failed(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                &format!("policy refused: {refused}"),
+            )
+        }
+        Err(error) => {
+            tracing::error!(%error, "the check of a policy failed");
+            failed(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the check of the policy failed; see the gateway's log",
+            )
+        }
+    }
+}
+
+async fn roll_back(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.gateway.policy.roll_back() {
+        Ok(_) => admin.swapped(),
+        Err(nothing) => failed(StatusCode::CONFLICT, &nothing.to_string()),
+    }
+}
+
+impl Admin {
+    /// The cache follows the policy that is active now.
+    fn swapped(&self) -> Response {
+        let published = self.gateway.policy.published();
+        self.gateway
+            .cache
+            .configure(published.active.manifest.cache);
+        Json(policy_json(&published)).into_response()
+    }
+
+    /// Why no trade could be served now.
+    fn unready(&self) -> Option<&'static str> {
+        let lease = self.gateway.cache.lease();
+        let led = *self.gateway.backend.replicas.leader().borrow();
+        if !lease.covers(lease.session, BootTime::now()) {
+            Some("no session with the catalog")
+        } else if led.leadership.leader.is_none() {
+            Some("no order replica was elected to lead")
+        } else if !led.active {
+            Some("the leader does not take trades yet")
+        } else {
+            None
+        }
+    }
+
+    fn status(&self) -> Value {
+        let replicas = &self.gateway.backend.replicas;
+        let led = *replicas.leader().borrow();
+        let lease = self.gateway.cache.lease();
+        let session = lease
+            .covers(lease.session, BootTime::now())
+            .then_some(lease.session);
+        let journal = replicas.journal();
+        let (stocks, orders) = self.gateway.cache.entries();
+        json!({
+            "ready": self.unready().is_none(),
+            "epoch": led.leadership.epoch,
+            "leader": led.leadership.leader.map(ReplicaId::get),
+            "replicas": self.replicas_json(),
+            "catalog": {
+                "url": self.catalog_url,
+                "reachable": journal.is_some(),
+                "journal_rows": journal.as_ref().map(|journal| journal.rows),
+                "chain_hash": journal.as_ref().map(|journal| journal.chain.to_string()),
+                "in_sync": journal.map(|journal| journal.in_sync),
+                "session": session,
+            },
+            "cache": {
+                "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),
+                "orders": counts_json(&self.gateway.cache.order_counts, orders),
+            },
+            "policy": policy_json(&self.gateway.policy.published()),
+        })
+    }
+
+    fn replicas_json(&self) -> Vec<Value> {
+        let (all, probed) = self.gateway.backend.replicas.all();
+        let one = all.iter().zip(probed).map(|(replica, probed)| {
+            let status = probed.status;
+            json!({
+                "id": replica.id,
+                "url": replica.url,
+                "healthy": status.is_some(),
+                "role": status.map(|status| status.role.name()),
+                "epoch": status.map(|status| status.epoch),
+                "orders": status.map(|status| status.orders),
+                "chain_hash": status.map(|status| status.chain.to_string()),
+                "reaches_catalog": status.is_some_and(|status| status.reaches_catalog),
+                "round_trip_us": probed.round_trip.as_micros() as u64,
+            })
+        });
+        one.collect()
+    }
+}
+
+fn counts_json(counts: &Counts, entries: u64) -> Value {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    json!({
+        "entries": entries,
+        "hits": load(&counts.hits),
+        "misses": load(&counts.misses),
+        "stale": load(&counts.stale),
+    })
+}
+
+fn policy_json(published: &Published) -> Value {
+    let active_ms = BootTime::now().since(published.activated).as_millis() as u64;
+    let mut active = version_json(&published.active, "active");
+    active["active_ms"] = active_ms.into();
+    json!({
+        "active": active,
+        "previous": published.previous.as_deref().map(|version| version_json(version, "previous")),
+        "candidate": null,
+    })
+}
+
+fn version_json(version: &Version, stage: &str) -> Value {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    json!({
+        "digest": version.digest.to_string(),
+        "name": version.manifest.name,
+        "version": version.manifest.version,
+        "stage": stage,
+        "decisions": load(&version.counts.decisions),
+        "traps": load(&version.counts.traps),
+        "overruns": load(&version.counts.overruns),
+        "invalid": load(&version.counts.invalid),
+    })
+}
+
+/// Prometheus' text format, version 0.0.4.
+async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    };
+    let cache = &admin.gateway.cache;
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut lookups = Vec::new();
+    for (kind, counts) in [
+        ("stock", &cache.stock_counts),
+        ("order", &cache.order_counts),
+    ] {
+        for (result, counter) in [
+            ("hit", &counts.hits),
+            ("miss", &counts.misses),
+            ("stale", &counts.stale),
+        ] {
+            lookups.push((
+                format!("{{kind=\"{kind}\",result=\"{result}\"}}"),
+                load(counter),
+            ));
+        }
+    }
+    family(
+        "bazaar_cache_lookups_total",
+        "counter",
+        "Lookups in the cache, by what they came to.",
+        &lookups,
+    );
+    let (stocks, orders) = cache.entries();
+    let entries = [
+        ("{kind=\"stock\"}".into(), stocks),
+        ("{kind=\"order\"}".into(), orders),
+    ];
+    family(
+        "bazaar_cache_entries",
+        "gauge",
+        "Entries in the cache.",
+        &entries,
+    );
+
+    let published = admin.gateway.policy.published();
+    let mut decisions = Vec::new();
+    for version in std::iter::once(&published.active).chain(&published.previous) {
+        let counts = &version.counts;
+        let results = [
+            ("decided", &counts.decisions),
+            ("trapped", &counts.traps),
+            ("overran", &counts.overruns),
+            ("invalid", &counts.invalid),
+        ];
+        for (result, counter) in results {
+            decisions.push((
+                format!("{{policy=\"{}\",result=\"{result}\"}}", version.digest),
+                load(counter),
+            ));
+        }
+    }
+    family(
+        "bazaar_policy_decisions_total",
+        "counter",
+        "Decisions asked of a version of the policy.",
+        &decisions,
+    );
+
+    let led = *admin.gateway.backend.replicas.leader().borrow();
+    let epoch = [(String::new(), led.leadership.epoch.0)];
+    family(
+        "bazaar_leader_epoch",
+        "gauge",
+        "Epoch of the leader, as the catalog has it.",
+        &epoch,
+    );
+    let ready = [(String::new(), u64::from(admin.unready().is_none()))];
+    family(
+        "bazaar_ready",
+        "gauge",
+        "1 while a trade could be served.",
+        &ready,
+    );
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}

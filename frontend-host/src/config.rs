@@ -1,0 +1,74 @@
+//! What a gateway needs to know before it starts, and the bounds of what it does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use protocol::ReplicaId;
+
+use crate::policy::limits;
+
+/// A gateway's configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The catalog's URL, `http://host:port`.
+    pub catalog: String,
+    /// Every order replica and its URL.
+    pub orders: Vec<(ReplicaId, String)>,
+    /// A component to use for a policy; the embedded default one where absent.
+    pub policy: Option<PathBuf>,
+    /// Asked for, as a bearer token, on every admin request. Must be there where the admin
+    /// listener can be reached from other machines.
+    pub admin_token: Option<String>,
+    /// Threads that serve clients, each with an instance of the policy of its own.
+    pub workers: usize,
+    /// How long one decision may take.
+    pub decision_time_max: Duration,
+    /// How long a read may look for a backend that answers.
+    pub read_time_max: Duration,
+    /// How long a trade may look for a leader that takes it.
+    pub trade_time_max: Duration,
+}
+
+impl Config {
+    /// With the default bounds.
+    pub fn new(catalog: String, orders: Vec<(ReplicaId, String)>) -> Self {
+        Self {
+            catalog,
+            orders,
+            policy: None,
+            admin_token: None,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            decision_time_max: limits::DECISION_TIME_MAX,
+            read_time_max: READ_TIME_MAX,
+            trade_time_max: TRADE_TIME_MAX,
+        }
+    }
+}
+
+/// [`Config::read_time_max`] by default: a restarted catalog waits a lease before it answers.
+pub const READ_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// [`Config::trade_time_max`] by default: a trade may outlast an election, a lease and a
+/// restart of the catalog.
+pub const TRADE_TIME_MAX: Duration = Duration::from_secs(8);
+
+/// Largest body of a client's request, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// How long a client may take to send a request's headers, and its body.
+pub const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Connections served at once; more wait to be accepted.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// Buffer of an HTTP/1 connection, in bytes: bounds a request's head.
+pub const HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// Headers of an HTTP/1 request.
+pub const HEADERS_MAX: usize = 100;
+
+/// Requests that one HTTP/2 connection may have under way.
+pub const STREAMS_MAX: u32 = 256;
+
+/// How long open connections get to finish when the gateway stops.
+pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);

@@ -1,0 +1,46 @@
+//! Why a gateway does not start, or stops.
+
+use std::path::PathBuf;
+
+use crate::policy::Refused;
+
+/// Why a gateway does not start, or stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A URL is not one.
+    #[error("`{url}` is not a URL such as http://127.0.0.1:56892: {source}")]
+    Url {
+        /// As it was given.
+        url: String,
+        /// What is wrong with it.
+        source: tonic::transport::Error,
+    },
+    /// No order replica is configured.
+    #[error("there is no order replica; name at least one with --order ID=URL")]
+    NoReplica,
+    /// Two replicas have the same id.
+    #[error("two order replicas have the id {0}")]
+    SameReplica(protocol::ReplicaId),
+    /// The admin listener can be reached from other machines, and no token is asked for.
+    #[error(
+        "the admin address {0} is not a loopback address; set --admin-token, or listen on 127.0.0.1"
+    )]
+    OpenAdmin(std::net::SocketAddr),
+    /// The sandbox cannot run here.
+    #[error("the policy sandbox does not run on this machine: {0:#}")]
+    Sandbox(wasmtime::Error),
+    /// The policy's file cannot be read.
+    #[error("cannot read the policy {}: {source}", path.display())]
+    PolicyFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The first policy is refused.
+    #[error("the policy is refused: {0}")]
+    Policy(#[from] Refused),
+    /// Sockets or threads could not be had.
+    #[error("cannot serve: {0}")]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,158 @@
+//! Bazaar's gateway: hosts the policy component and acts on its decisions.
+//!
+//! A request reads straight down `gateway`: the policy decides, the host acts, the policy
+//! decides about the outcome.
+//!
+//! - [`config`], [`error`]: what a gateway is told, and why it does not start;
+//! - [`server`]: the listener for clients, and the workers;
+//! - [`gateway`]: one request, from its head to its response;
+//! - [`policy`]: the sandbox, its versions, and the swap;
+//! - [`cache`], [`lease`], [`session`]: what is kept, until when it is current, and the
+//!   stream on which the catalog takes it back;
+//! - [`backend`]: reads and trades;
+//! - [`replicas`], [`election`]: who leads;
+//! - [`admin`]: the listener for operators.
+//!
+//! Deliberately absent: any decision about routes, messages, caching or leaders. Those are the
+//! policy's.
+
+pub mod config;
+pub mod error;
+pub mod server;
+pub mod gateway;
+pub mod policy;
+pub mod cache;
+pub mod lease;
+pub mod session;
+pub mod backend;
+pub mod replicas;
+pub mod election;
+pub mod admin;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use protocol::channel;
+use protocol::wire::catalog::v1::catalog_client::CatalogClient;
+use protocol::wire::order::v1::orders_client::OrdersClient;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use crate::admin::Admin;
+use crate::backend::Backend;
+use crate::cache::Cache;
+use crate::gateway::Gateway;
+use crate::policy::{Sandbox, Versions};
+use crate::replicas::{Replica, Replicas};
+
+pub use config::Config;
+pub use error::Error;
+
+/// The default policy, built from `frontend-guest`.
+pub const DEFAULT_POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/default-policy.wasm"));
+
+/// Runs a gateway until `shutdown`. It starts whether or not the other services are there,
+/// and waits for them.
+///
+/// # Errors
+/// Where the configuration, the policy or the machine will not do.
+pub async fn run(
+    config: Config,
+    clients: TcpListener,
+    operators: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    let operators_address = operators.local_addr()?;
+    if !operators_address.ip().is_loopback() && config.admin_token.is_none() {
+        return Err(Error::OpenAdmin(operators_address));
+    }
+    let policy = load_policy(&config).await?;
+    let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
+    let catalog = CatalogClient::new(connect(&config.catalog)?);
+    let replicas = Arc::new(Replicas::new(
+        replicas(&config)?,
+        catalog.clone(),
+        Arc::clone(&policy),
+    ));
+    let backend = Backend {
+        catalog,
+        replicas: Arc::clone(&replicas),
+    };
+    let gateway = Arc::new(Gateway::new(&config, policy, Arc::clone(&cache), backend));
+
+    let (stop, stopped) = watch::channel(false);
+    let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    };
+    // A connection of its own: invalidations do not queue behind reads.
+    let session = tokio::spawn({
+        let catalog = CatalogClient::new(connect(&config.catalog)?);
+        let name = format!("{}", clients.local_addr()?);
+        let until_stopped = until_stopped(stopped.clone());
+        async move { session::keep_session(catalog, name, cache, until_stopped).await }
+    });
+    let watching = tokio::spawn(replicas.watch());
+    let admin = Admin {
+        gateway: Arc::clone(&gateway),
+        catalog_url: config.catalog.clone(),
+        token: config.admin_token.clone(),
+    };
+    let mut admin = tokio::spawn(admin::serve(operators, admin, until_stopped(stopped)));
+
+    let served = tokio::select! {
+        served = server::serve(clients, gateway, config.workers, shutdown) => served.map_err(Error::from),
+        failed = &mut admin => Err(failed.map_err(std::io::Error::other).flatten().err().map_or_else(
+            || std::io::Error::other("the admin listener ended").into(),
+            Error::from,
+        )),
+    };
+    let _ = stop.send(true);
+    let _ = session.await;
+    watching.abort();
+    served
+}
+
+async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
+    let sandbox = Sandbox::new(config.decision_time_max).map_err(Error::Sandbox)?;
+    let component = match &config.policy {
+        None => DEFAULT_POLICY.to_vec(),
+        Some(path) => tokio::fs::read(path)
+            .await
+            .map_err(|source| Error::PolicyFile {
+                path: path.clone(),
+                source,
+            })?,
+    };
+    let versions = tokio::task::spawn_blocking(move || Versions::new(sandbox, &component));
+    let versions = versions.await.map_err(std::io::Error::other)??;
+    let active = &versions.published().active;
+    tracing::info!(policy = %active, "policy loaded");
+    Ok(Arc::new(versions))
+}
+
+fn connect(url: &str) -> Result<Channel, Error> {
+    channel::lazy(url).map_err(|source| Error::Url {
+        url: url.to_owned(),
+        source,
+    })
+}
+
+fn replicas(config: &Config) -> Result<Vec<Replica>, Error> {
+    let mut replicas: Vec<Replica> = Vec::new();
+    for (id, url) in &config.orders {
+        if replicas.iter().any(|replica| replica.id == *id) {
+            return Err(Error::SameReplica(*id));
+        }
+        replicas.push(Replica {
+            id: *id,
+            url: url.clone(),
+            orders: OrdersClient::new(connect(url)?),
+        });
+    }
+    if replicas.is_empty() {
+        Err(Error::NoReplica)
+    } else {
+        Ok(replicas)
+    }
+}

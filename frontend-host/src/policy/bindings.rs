@@ -1,0 +1,354 @@
+//! The component's interface, as wasmtime generates it from `wit/`, and its conversion from
+//! and to the gateway's own types. Nothing outside this file names a generated type.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use protocol::{IdempotencyKey, Invalid, OrderNumber, Quantity, ReplicaId, Side, StockName};
+use wasmtime::AsContextMut;
+
+use super::decision::{
+    Action, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision, Manifest,
+    Order, Outcome, PolicyRequest, Refusal, Reply, Stock, TradeAction, Unavailability, View,
+};
+use super::limits;
+
+#[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
+mod generated {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "front-end",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+use generated::bazaar::policy::types as wit;
+pub(super) use generated::{FrontEnd, FrontEndPre};
+
+/// A call's two ways to fail: the component did not answer, or answered nonsense.
+pub(super) type Answer<T> = Result<Result<T, InvalidDecision>, wasmtime::Error>;
+
+impl FrontEnd {
+    /// What the policy says of itself.
+    pub(super) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
+        let manifest = self.bazaar_policy_policy().call_describe(store)?;
+        Ok(manifest_from(manifest))
+    }
+
+    /// What to do about a request.
+    pub(super) fn on_request(
+        &self,
+        store: impl AsContextMut,
+        request: &PolicyRequest<'_>,
+    ) -> Answer<Decision> {
+        let decision = self
+            .bazaar_policy_policy()
+            .call_on_request(store, request_to(request))?;
+        Ok(decision_from(decision))
+    }
+
+    /// What to do about an outcome.
+    pub(super) fn on_outcome(
+        &self,
+        store: impl AsContextMut,
+        request: &PolicyRequest<'_>,
+        memo: &[u8],
+        outcome: &Outcome,
+    ) -> Answer<Decision> {
+        let stocks: Vec<_> = match outcome {
+            Outcome::Stocks(stocks) => stocks.iter().map(stock_to).collect(),
+            _ => Vec::new(),
+        };
+        let outcome = outcome_to(outcome, &stocks);
+        let decision = self.bazaar_policy_policy().call_on_outcome(
+            store,
+            request_to(request),
+            memo,
+            outcome,
+        )?;
+        Ok(decision_from(decision))
+    }
+
+    /// Who should lead.
+    pub(super) fn elect(&self, store: impl AsContextMut, view: &View) -> Answer<Option<ReplicaId>> {
+        let replicas: Vec<_> = view
+            .replicas
+            .iter()
+            .map(|replica| wit::Replica {
+                id: replica.id.get(),
+                healthy: replica.healthy,
+                reaches_catalog: replica.reaches_catalog,
+                orders: replica.orders.0,
+                round_trip_us: replica
+                    .round_trip
+                    .as_micros()
+                    .try_into()
+                    .unwrap_or(u32::MAX),
+            })
+            .collect();
+        let asked = wit::View {
+            replicas: &replicas,
+            leader: view.leader.map(ReplicaId::get),
+            epoch: view.epoch.0,
+        };
+        let elected = self.bazaar_policy_policy().call_elect(store, asked)?;
+        let Some(elected) = elected else {
+            return Ok(Ok(None));
+        };
+        let known = view
+            .replicas
+            .iter()
+            .map(|replica| replica.id)
+            .find(|id| id.get() == elected);
+        Ok(known.map(Some).ok_or_else(|| {
+            InvalidDecision(format!("it elected replica {elected}, which there is not"))
+        }))
+    }
+}
+
+fn invalid<T>(problem: impl Into<String>) -> Result<T, InvalidDecision> {
+    Err(InvalidDecision(problem.into()))
+}
+
+impl From<Invalid> for InvalidDecision {
+    fn from(invalid: Invalid) -> Self {
+        Self(invalid.to_string())
+    }
+}
+
+fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, InvalidDecision> {
+    for (what, text) in [("name", &manifest.name), ("version", &manifest.version)] {
+        if text.is_empty()
+            || text.len() > limits::MANIFEST_TEXT_BYTES_MAX
+            || text.chars().any(char::is_control)
+        {
+            return invalid(format!(
+                "the manifest's {what} must have 1 to {} bytes and no control character",
+                limits::MANIFEST_TEXT_BYTES_MAX
+            ));
+        }
+    }
+    if manifest.headers.len() > limits::MANIFEST_HEADERS_MAX {
+        return invalid(format!(
+            "the manifest asks for more than {} headers",
+            limits::MANIFEST_HEADERS_MAX
+        ));
+    }
+    let headers: Result<_, _> = manifest
+        .headers
+        .iter()
+        .map(|name| HeaderName::from_lowercase(name.as_bytes()))
+        .collect();
+    let Ok(headers) = headers else {
+        return invalid(
+            "the manifest asks for a header whose name is not a lower-case header name",
+        );
+    };
+    let cache = manifest.cache;
+    if cache.stocks_max.max(cache.orders_max) > limits::CACHE_ENTRIES_MAX {
+        return invalid(format!(
+            "the manifest asks for a cache of more than {} entries",
+            limits::CACHE_ENTRIES_MAX
+        ));
+    }
+    Ok(Manifest {
+        name: manifest.name,
+        version: manifest.version,
+        headers,
+        cache: CacheSettings {
+            stocks_max: cache.stocks_max,
+            orders_max: cache.orders_max,
+            eviction: match cache.eviction {
+                wit::Eviction::Lru => Eviction::Lru,
+                wit::Eviction::TinyLfu => Eviction::TinyLfu,
+            },
+        },
+    })
+}
+
+fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
+    wit::Request {
+        method: match *request.method {
+            Method::GET => wit::Method::Get,
+            Method::HEAD => wit::Method::Head,
+            Method::POST => wit::Method::Post,
+            Method::PUT => wit::Method::Put,
+            Method::PATCH => wit::Method::Patch,
+            Method::DELETE => wit::Method::Delete,
+            Method::OPTIONS => wit::Method::Options,
+            _ => wit::Method::Other,
+        },
+        target: request.target,
+        headers: request.headers,
+        body: request.body,
+        now_ms: request.now_ms,
+    }
+}
+
+fn side_to(side: Side) -> wit::Side {
+    match side {
+        Side::Buy => wit::Side::Buy,
+        Side::Sell => wit::Side::Sell,
+    }
+}
+
+fn stock_to(stock: &Stock) -> wit::Stock<'_> {
+    wit::Stock {
+        name: stock.name.as_str(),
+        price_minor: stock.price.minor(),
+        quantity: stock.quantity,
+    }
+}
+
+fn order_to(order: &Order) -> wit::Order<'_> {
+    wit::Order {
+        number: order.number.0,
+        name: order.name.as_str(),
+        side: side_to(order.side),
+        quantity: order.quantity.get(),
+    }
+}
+
+/// `stocks` are those of [`Outcome::Stocks`], converted: the result borrows them.
+fn outcome_to<'a>(outcome: &'a Outcome, stocks: &'a [wit::Stock<'a>]) -> wit::Outcome<'a> {
+    match outcome {
+        Outcome::Stock(stock) => wit::Outcome::Stock(stock_to(stock)),
+        Outcome::Stocks(_) => wit::Outcome::Stocks(stocks),
+        Outcome::Order(order) => wit::Outcome::Order(order_to(order)),
+        Outcome::Traded(number) => wit::Outcome::Traded(number.0),
+        Outcome::Refused(refusal) => wit::Outcome::Refused(match refusal {
+            Refusal::StockNotFound => wit::Refusal::StockNotFound,
+            Refusal::NotEnough => wit::Refusal::NotEnough,
+            Refusal::OrderNotFound => wit::Refusal::OrderNotFound,
+            Refusal::KeyConflict => wit::Refusal::KeyConflict,
+            Refusal::TooMany => wit::Refusal::TooMany,
+        }),
+        Outcome::Unavailable(what) => wit::Outcome::Unavailable(match what {
+            Unavailability::NoCatalog => wit::Unavailability::NoCatalog,
+            Unavailability::NoReplica => wit::Unavailability::NoReplica,
+        }),
+    }
+}
+
+fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
+    if decision.memo.len() > limits::MEMO_BYTES_MAX {
+        return invalid(format!(
+            "its memo has {} bytes; {} are allowed",
+            decision.memo.len(),
+            limits::MEMO_BYTES_MAX
+        ));
+    }
+    let action = match decision.action {
+        wit::Action::Respond(response) => Action::Respond(reply_from(response)?),
+        wit::Action::ReadStock(read) => Action::ReadStock {
+            name: StockName::new(&read.name)?,
+            caching: caching_from(read.caching),
+        },
+        wit::Action::ListStocks => Action::ListStocks,
+        wit::Action::ReadOrder(read) => Action::ReadOrder {
+            number: OrderNumber(read.number),
+            caching: caching_from(read.caching),
+        },
+        wit::Action::Trade(trade) => Action::Trade(TradeAction {
+            name: StockName::new(&trade.name)?,
+            side: match trade.side {
+                wit::Side::Buy => Side::Buy,
+                wit::Side::Sell => Side::Sell,
+            },
+            quantity: Quantity::new(trade.quantity)?,
+            key: trade
+                .idempotency_key
+                .as_deref()
+                .map(IdempotencyKey::new)
+                .transpose()?,
+        }),
+        wit::Action::Retry(after_ms) => Action::Retry(Duration::from_millis(after_ms.into())),
+    };
+    Ok(Decision {
+        action,
+        memo: decision.memo,
+    })
+}
+
+fn caching_from(caching: wit::Caching) -> Caching {
+    Caching {
+        freshness: match caching.freshness {
+            wit::Freshness::Linearizable => Freshness::Linearizable,
+            wit::Freshness::AtMost(ms) => Freshness::AtMost(Duration::from_millis(ms.into())),
+            wit::Freshness::Bypass => Freshness::Bypass,
+        },
+        stale_on_error: Duration::from_millis(caching.stale_on_error_ms.into()),
+    }
+}
+
+fn reply_from(response: wit::Response) -> Result<Reply, InvalidDecision> {
+    let status = StatusCode::from_u16(response.status)
+        .ok()
+        .filter(|status| (200..600).contains(&status.as_u16()));
+    let Some(status) = status else {
+        return invalid(format!(
+            "its response has the status {}, which is not from 200 to 599",
+            response.status
+        ));
+    };
+    if response.body.len() > limits::RESPONSE_BYTES_MAX {
+        return invalid(format!(
+            "its response has {} bytes; {} are allowed",
+            response.body.len(),
+            limits::RESPONSE_BYTES_MAX
+        ));
+    }
+    if response.headers.len() > limits::RESPONSE_HEADERS_MAX {
+        return invalid(format!(
+            "its response has more than {} headers",
+            limits::RESPONSE_HEADERS_MAX
+        ));
+    }
+    let mut headers = HeaderMap::with_capacity(response.headers.len());
+    for (name, value) in &response.headers {
+        let (name, value) = header_from(name, value)?;
+        headers.append(name, value);
+    }
+    Ok(Reply {
+        status,
+        headers,
+        body: Bytes::from(response.body),
+        keep: response.keep_ms.map(|ms| Duration::from_millis(ms.into())),
+    })
+}
+
+/// Headers that frame a message belong to the server that writes it.
+const FRAMING: [HeaderName; 6] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+fn header_from(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), InvalidDecision> {
+    if name.len() + value.len() > limits::HEADER_BYTES_MAX {
+        return invalid(format!(
+            "its response has a header of more than {} bytes",
+            limits::HEADER_BYTES_MAX
+        ));
+    }
+    let (Ok(parsed), Ok(value)) = (
+        HeaderName::from_bytes(name.as_bytes()),
+        HeaderValue::from_str(value),
+    ) else {
+        return invalid(format!(
+            "its response has a header `{}` that HTTP does not allow",
+            name.escape_default()
+        ));
+    };
+    if FRAMING.contains(&parsed) {
+        return invalid(format!(
+            "its response sets `{parsed}`, which is the gateway's to set"
+        ));
+    }
+    Ok((parsed, value))
+}

@@ -1,0 +1,236 @@
+//! What a policy is told and what it may decide, in types that cannot be wrong.
+//!
+//! A component's answer becomes a [`Decision`] in `bindings`, once; whatever does not fit is an
+//! [`InvalidDecision`], and the policy that gave it is not asked again about that request.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode};
+use protocol::{IdempotencyKey, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
+
+/// What a policy says of itself.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Its name.
+    pub name: String,
+    /// Its version, for people to read.
+    pub version: String,
+    /// The request headers that it wants to see.
+    pub headers: Vec<HeaderName>,
+    /// How the host should keep what it lets it cache.
+    pub cache: CacheSettings,
+}
+
+/// How the host should keep what a policy lets it cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Most stocks kept.
+    pub stocks_max: u32,
+    /// Most orders kept.
+    pub orders_max: u32,
+    /// Which entry makes room for a new one.
+    pub eviction: Eviction,
+}
+
+/// Which entry makes room for a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// The one used least recently.
+    Lru,
+    /// The one used least often, by estimate.
+    TinyLfu,
+}
+
+/// A request as a policy sees it. Borrows from the request as the host has it.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyRequest<'a> {
+    /// The method.
+    pub method: &'a http::Method,
+    /// Path and query, percent-encoded.
+    pub target: &'a str,
+    /// The headers that the manifest asks for, where present.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body, where there is one.
+    pub body: Option<&'a [u8]>,
+    /// Wall clock when the request came in, in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+/// What the host is to do next.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The next step.
+    pub action: Action,
+    /// Handed back with the outcome of the step.
+    pub memo: Vec<u8>,
+}
+
+/// One step that the host can take.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Answer the client.
+    Respond(Reply),
+    /// Look a stock up.
+    ReadStock {
+        /// Which.
+        name: StockName,
+        /// How fresh it must be.
+        caching: Caching,
+    },
+    /// Look all stocks up.
+    ListStocks,
+    /// Look an order up.
+    ReadOrder {
+        /// Which.
+        number: OrderNumber,
+        /// How fresh it must be.
+        caching: Caching,
+    },
+    /// Place an order.
+    Trade(TradeAction),
+    /// Do the last read or trade again after a while.
+    Retry(Duration),
+}
+
+/// An order to place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TradeAction {
+    /// Of which stock.
+    pub name: StockName,
+    /// Which way.
+    pub side: Side,
+    /// How many shares.
+    pub quantity: Quantity,
+    /// The client's key; without one the host makes one.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// How fresh a read must be, and what will do where the backend cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caching {
+    /// How fresh.
+    pub freshness: Freshness,
+    /// Age of a kept value that will do on error; zero for none.
+    pub stale_on_error: Duration,
+}
+
+/// How fresh a read must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Never older than what any client has already seen.
+    Linearizable,
+    /// At most so old.
+    AtMost(Duration),
+    /// From the backend, and not kept.
+    Bypass,
+}
+
+/// An answer for the client.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Its status, 200 to 599.
+    pub status: StatusCode,
+    /// Its headers; none that HTTP itself manages.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// How long the host may keep it, as an answer to a read.
+    pub keep: Option<Duration>,
+}
+
+/// What came of a step.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// A stock was read.
+    Stock(Stock),
+    /// All stocks were read, in name order.
+    Stocks(Vec<Stock>),
+    /// An order was read.
+    Order(Order),
+    /// The order was placed and got this number.
+    Traded(OrderNumber),
+    /// The backend said no.
+    Refused(Refusal),
+    /// The backend did not say.
+    Unavailable(Unavailability),
+}
+
+/// A stock as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stock {
+    /// Its name.
+    pub name: StockName,
+    /// Price of one share.
+    pub price: Price,
+    /// Shares to be had.
+    pub quantity: u64,
+}
+
+/// An order as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// Its number.
+    pub number: OrderNumber,
+    /// The stock traded.
+    pub name: StockName,
+    /// Which way.
+    pub side: Side,
+    /// How many shares.
+    pub quantity: Quantity,
+}
+
+/// Why the backend said no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No stock of that name.
+    StockNotFound,
+    /// Fewer shares are left than the order would buy.
+    NotEnough,
+    /// No order of that number.
+    OrderNotFound,
+    /// The idempotency key was used for a different order.
+    KeyConflict,
+    /// The trade would take a quantity past its upper bound.
+    TooMany,
+}
+
+/// Which backend did not answer in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailability {
+    /// The catalog.
+    NoCatalog,
+    /// Every order replica.
+    NoReplica,
+}
+
+/// What an election goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// In order of their ids.
+    pub replicas: Vec<ReplicaView>,
+    /// Who leads now, according to the catalog.
+    pub leader: Option<ReplicaId>,
+    /// The leader's epoch.
+    pub epoch: protocol::Epoch,
+}
+
+/// One replica, as the host last saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Which.
+    pub id: ReplicaId,
+    /// It answers its health probe.
+    pub healthy: bool,
+    /// It says that it reaches the catalog.
+    pub reaches_catalog: bool,
+    /// How many orders it holds.
+    pub orders: OrderNumber,
+    /// Of the last probe that it answered.
+    pub round_trip: Duration,
+}
+
+/// A decision that no host could act on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidDecision(pub String);

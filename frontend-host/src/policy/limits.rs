@@ -1,0 +1,63 @@
+//! What a policy may use and answer: every bound in one place.
+
+use std::time::Duration;
+
+/// Largest component, in bytes. One that carries CPython has 18 MB.
+pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
+
+/// Linear memory of one instance, in bytes.
+pub const MEMORY_BYTES_MAX: usize = 128 << 20;
+
+/// Entries of one table of an instance.
+pub const TABLE_ELEMENTS_MAX: usize = 100_000;
+
+/// Core instances, memories and tables in one component instance.
+pub const CORE_INSTANCES_MAX: usize = 100;
+
+/// Stack of a decision, in bytes.
+pub const STACK_BYTES_MAX: usize = 1 << 20;
+
+/// How long the clock of the deadlines ticks.
+pub const EPOCH_TICK: Duration = Duration::from_millis(5);
+
+/// How long one decision may take before it is stopped, by default.
+pub const DECISION_TIME_MAX: Duration = Duration::from_millis(50);
+
+/// How long the first call into a fresh instance may take: a language's runtime starts in it.
+pub const START_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Decisions about one request.
+pub const STEPS_MAX: usize = 8;
+
+/// Body of a response, in bytes.
+pub const RESPONSE_BYTES_MAX: usize = 16 << 20;
+
+/// Headers of a response.
+pub const RESPONSE_HEADERS_MAX: usize = 64;
+
+/// Name and value of one header of a response, in bytes.
+pub const HEADER_BYTES_MAX: usize = 8 << 10;
+
+/// What a policy may carry from one decision to the next, in bytes.
+pub const MEMO_BYTES_MAX: usize = 64 << 10;
+
+/// Headers that a manifest may ask for.
+pub const MANIFEST_HEADERS_MAX: usize = 32;
+
+/// Name and version of a policy, in bytes.
+pub const MANIFEST_TEXT_BYTES_MAX: usize = 64;
+
+/// Entries that the cache of stocks, and that of orders, may hold.
+pub const CACHE_ENTRIES_MAX: u32 = 4_000_000;
+
+/// Calls out of the sandbox during one decision.
+pub const HOST_CALLS_MAX: u32 = 10_000;
+
+/// Handles that an instance may be given in its life; then it is replaced.
+pub const HANDLES_MAX: u32 = 100_000;
+
+/// What a decision may write to stdout and stderr, in bytes; the rest is dropped.
+pub const OUTPUT_BYTES_MAX: usize = 4 << 10;
+
+/// Randomness that a guest may draw in one call, in bytes.
+pub const RANDOM_BYTES_MAX: u64 = 64 << 10;

@@ -1,0 +1,376 @@
+//! One engine, the versions loaded into it, and instances of them.
+//!
+//! A [`Version`] is compiled once and shared; an [`Instance`] belongs to one thread and is
+//! reused for many decisions, because instantiating costs thirty times what a decision does.
+//! An instance that fails is thrown away: nothing is known of what it left in its memory.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use protocol::ReplicaId;
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Engine, Store, StoreLimits, StoreLimitsBuilder, Trap};
+
+use super::bindings::{Answer, FrontEnd, FrontEndPre};
+use super::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
+use super::limits;
+use super::wasi::{self, HasWasi, NotGranted, Wasi};
+
+/// Compiles components and bounds the time of their decisions.
+pub struct Sandbox {
+    engine: Engine,
+    decision_ticks: u64,
+    versions_loaded: AtomicU64,
+}
+
+/// Why a component cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// It is larger than [`limits::COMPONENT_BYTES_MAX`].
+    #[error("it has {0} bytes; {max} are allowed", max = limits::COMPONENT_BYTES_MAX)]
+    TooLarge(usize),
+    /// It does not compile.
+    #[error("it is not a WebAssembly component: {0}")]
+    NotAComponent(String),
+    /// It wants something that policies are not given.
+    #[error(transparent)]
+    Import(#[from] NotGranted),
+    /// It lacks an export of the world, or one has another type.
+    #[error("it does not fit the world `front-end` of bazaar:policy@1.0.0: {0}")]
+    World(String),
+    /// `describe` failed.
+    #[error("its `describe` failed: {0}")]
+    Describe(Failure),
+    /// It failed one of the requests that every policy must be able to decide.
+    #[error("it failed the self-test `{test}`: {failure}")]
+    SelfTest {
+        /// What was asked of it.
+        test: String,
+        /// How it failed.
+        failure: Failure,
+    },
+}
+
+/// Why there is no decision.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The component trapped. The message has its backtrace.
+    #[error("it trapped: {0}")]
+    Trap(String),
+    /// It took longer than it may.
+    #[error("it took longer than it may: {0}")]
+    Overrun(String),
+    /// It decided something that no host could act on.
+    #[error("its decision is invalid: {0}")]
+    Invalid(#[from] InvalidDecision),
+}
+
+impl Sandbox {
+    /// A sandbox whose decisions may take `decision_time_max`, rounded up to
+    /// [`limits::EPOCH_TICK`]. Starts the thread that the deadlines go by, which ends with
+    /// the sandbox and all that was loaded into it.
+    ///
+    /// # Errors
+    /// Where wasmtime does not support this machine.
+    pub fn new(decision_time_max: Duration) -> wasmtime::Result<Self> {
+        let mut config = Config::new();
+        config
+            .epoch_interruption(true)
+            .max_wasm_stack(limits::STACK_BYTES_MAX);
+        let engine = Engine::new(&config)?;
+        let ticked = engine.weak();
+        // A thread, not a task: a decision that loops for ever blocks its worker's tasks.
+        thread::Builder::new()
+            .name("policy-clock".into())
+            .spawn(move || {
+                while let Some(engine) = ticked.upgrade() {
+                    engine.increment_epoch();
+                    drop(engine);
+                    thread::sleep(limits::EPOCH_TICK);
+                }
+            })?;
+        Ok(Self {
+            engine,
+            decision_ticks: ticks(decision_time_max),
+            versions_loaded: AtomicU64::new(0),
+        })
+    }
+
+    /// Compiles a component, checks what it imports and exports, and asks it what it is.
+    /// Takes a second of processor time for each few megabytes: not for a thread that serves.
+    pub fn load(&self, component: &[u8]) -> Result<Version, Refused> {
+        if component.len() > limits::COMPONENT_BYTES_MAX {
+            return Err(Refused::TooLarge(component.len()));
+        }
+        let digest = Digest(Sha256::digest(component).into());
+        let component = Component::from_binary(&self.engine, component)
+            .map_err(|error| Refused::NotAComponent(causes(&error)))?;
+        let world = |error: wasmtime::Error| Refused::World(causes(&error));
+        let mut linker = Linker::<Guest>::new(&self.engine);
+        wasi::link(&mut linker, &component).map_err(world)??;
+        let pre = linker
+            .instantiate_pre(&component)
+            .and_then(FrontEndPre::new)
+            .map_err(world)?;
+        let loaded = Loaded {
+            pre,
+            decision_ticks: self.decision_ticks,
+        };
+        let manifest = Instance::start(&loaded)
+            .and_then(|mut instance| instance.describe())
+            .map_err(Refused::Describe)?;
+        let id = self.versions_loaded.fetch_add(1, Ordering::Relaxed);
+        Ok(Version {
+            id,
+            digest,
+            manifest,
+            counts: Counts::default(),
+            loaded,
+        })
+    }
+}
+
+fn ticks(time: Duration) -> u64 {
+    // One more, because the first tick may come at once.
+    time.as_nanos().div_ceil(limits::EPOCH_TICK.as_nanos()) as u64 + 1
+}
+
+/// An error and what caused it, on one line.
+fn causes(error: &wasmtime::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}
+
+/// SHA-256 of a component.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest([u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Digest({self})")
+    }
+}
+
+/// A component that was compiled and checked.
+pub struct Version {
+    /// Tells versions loaded by one sandbox apart, also two of the same component.
+    pub id: u64,
+    /// Of the component.
+    pub digest: Digest,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// What it has done so far.
+    pub counts: Counts,
+    loaded: Loaded,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = self.digest.to_string();
+        write!(
+            f,
+            "{} {} ({})",
+            self.manifest.name,
+            self.manifest.version,
+            &digest[..12]
+        )
+    }
+}
+
+/// How often a version decided, and how often it failed to.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Decisions made.
+    pub decisions: AtomicU64,
+    /// Calls that trapped.
+    pub traps: AtomicU64,
+    /// Calls stopped at the deadline.
+    pub overruns: AtomicU64,
+    /// Decisions that no host could act on.
+    pub invalid: AtomicU64,
+}
+
+impl Counts {
+    /// Counts a failure; returns how many there were with it.
+    pub fn count_failure(&self, failure: &Failure) -> u64 {
+        let counter = match failure {
+            Failure::Trap(_) => &self.traps,
+            Failure::Overrun(_) => &self.overruns,
+            Failure::Invalid(_) => &self.invalid,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.failures()
+    }
+
+    /// How many failures there were.
+    pub fn failures(&self) -> u64 {
+        [&self.traps, &self.overruns, &self.invalid]
+            .iter()
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
+    }
+}
+
+#[derive(Clone)]
+struct Loaded {
+    pre: FrontEndPre<Guest>,
+    decision_ticks: u64,
+}
+
+/// A running copy of a version, for one thread.
+pub(super) struct Instance {
+    store: Store<Guest>,
+    front_end: FrontEnd,
+    decision_ticks: u64,
+    /// A runtime may start in its first call, which gets more time.
+    fresh: bool,
+}
+
+/// The data of an instance's store.
+struct Guest {
+    limits: StoreLimits,
+    wasi: Wasi,
+}
+
+impl HasWasi for Guest {
+    fn wasi(&mut self) -> &mut Wasi {
+        &mut self.wasi
+    }
+}
+
+/// The clock and the randomness of one decision.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inputs {
+    /// Wall clock in milliseconds since 1970.
+    pub(super) now_ms: u64,
+    /// Of the randomness.
+    pub(super) seed: u64,
+}
+
+impl Instance {
+    /// An instance of a version.
+    pub(super) fn of(version: &Version) -> Result<Self, Failure> {
+        Self::start(&version.loaded)
+    }
+
+    fn start(loaded: &Loaded) -> Result<Self, Failure> {
+        let limits = StoreLimitsBuilder::new()
+            .memory_size(limits::MEMORY_BYTES_MAX)
+            .table_elements(limits::TABLE_ELEMENTS_MAX)
+            .instances(limits::CORE_INSTANCES_MAX)
+            .memories(limits::CORE_INSTANCES_MAX)
+            .tables(limits::CORE_INSTANCES_MAX)
+            .build();
+        let engine = loaded.pre.engine().clone();
+        let mut store = Store::new(
+            &engine,
+            Guest {
+                limits,
+                wasi: Wasi::new(),
+            },
+        );
+        store.limiter(|guest| &mut guest.limits);
+        store.set_epoch_deadline(ticks(limits::START_TIME_MAX));
+        let front_end = loaded.pre.instantiate(&mut store).map_err(failure)?;
+        Ok(Self {
+            store,
+            front_end,
+            decision_ticks: loaded.decision_ticks,
+            fresh: true,
+        })
+    }
+
+    /// Whether it should make room for a fresh one.
+    pub(super) fn is_worn(&self) -> bool {
+        self.store.data().wasi.is_worn()
+    }
+
+    /// What was written to its stdout and stderr since the last call, and how many bytes
+    /// were dropped.
+    pub(super) fn take_output(&mut self) -> Option<(Vec<u8>, usize)> {
+        self.store.data_mut().wasi.take_output()
+    }
+
+    fn describe(&mut self) -> Result<Manifest, Failure> {
+        self.call(Inputs { now_ms: 0, seed: 0 }, |front_end, store| {
+            front_end.describe(store)
+        })
+    }
+
+    /// What to do about a request.
+    pub(super) fn on_request(
+        &mut self,
+        inputs: Inputs,
+        request: &PolicyRequest<'_>,
+    ) -> Result<Decision, Failure> {
+        self.call(inputs, |front_end, store| {
+            front_end.on_request(store, request)
+        })
+    }
+
+    /// What to do about an outcome.
+    pub(super) fn on_outcome(
+        &mut self,
+        inputs: Inputs,
+        request: &PolicyRequest<'_>,
+        memo: &[u8],
+        outcome: &Outcome,
+    ) -> Result<Decision, Failure> {
+        self.call(inputs, |front_end, store| {
+            front_end.on_outcome(store, request, memo, outcome)
+        })
+    }
+
+    /// Who should lead.
+    pub(super) fn elect(
+        &mut self,
+        inputs: Inputs,
+        view: &View,
+    ) -> Result<Option<ReplicaId>, Failure> {
+        self.call(inputs, |front_end, store| front_end.elect(store, view))
+    }
+
+    /// One call, with its clock, randomness and deadline. After a failure the instance must
+    /// not be called again.
+    fn call<T>(
+        &mut self,
+        inputs: Inputs,
+        call: impl FnOnce(&FrontEnd, &mut Store<Guest>) -> Answer<T>,
+    ) -> Result<T, Failure> {
+        self.store.data_mut().wasi.begin(inputs.now_ms, inputs.seed);
+        let start_ticks = if self.fresh {
+            ticks(limits::START_TIME_MAX)
+        } else {
+            0
+        };
+        self.store
+            .set_epoch_deadline(self.decision_ticks + start_ticks);
+        self.fresh = false;
+        Ok(call(&self.front_end, &mut self.store).map_err(failure)??)
+    }
+}
+
+fn failure(error: wasmtime::Error) -> Failure {
+    // With the cause first and the guest's backtrace after it.
+    let message = format!("{error:?}");
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::Interrupt) => Failure::Overrun(message),
+        _ => Failure::Trap(message),
+    }
+}
+
+/// A version as the threads share it.
+pub type SharedVersion = Arc<Version>;

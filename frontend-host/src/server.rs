@@ -1,0 +1,223 @@
+//! The listener for clients: HTTP/1.1 with keep-alive, and HTTP/2 by prior knowledge.
+//!
+//! One thread accepts and deals connections out in turn to the workers. A worker is a thread
+//! with a runtime of its own, so that a request is served on one core from its first byte to
+//! its last, with that thread's instance of the policy.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::TcpStream as StdTcpStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::config::{
+    BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX, SEND_TIME_MAX,
+    STREAMS_MAX,
+};
+use crate::gateway::{Gateway, Request, error, unreadable_header, without_body};
+
+/// Connections that wait for a worker to take them up.
+const DEALT_MAX: usize = 256;
+
+/// Pause after accepting failed, as it does when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves clients until `shutdown`, then lets open requests finish for a bounded time.
+///
+/// # Errors
+/// Where threads cannot be had.
+pub async fn serve(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    workers: usize,
+    shutdown: impl Future<Output = ()>,
+) -> std::io::Result<()> {
+    let (stop, stopped) = watch::channel(false);
+    let mut hands = Vec::new();
+    let mut threads = Vec::new();
+    for number in 0..workers.max(1) {
+        let (dealt, connections) = mpsc::channel(DEALT_MAX);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let worker = Worker {
+            gateway: Arc::clone(&gateway),
+            stopped: stopped.clone(),
+        };
+        let thread = thread::Builder::new().name(format!("worker-{number}"));
+        threads.push(thread.spawn(move || runtime.block_on(worker.run(connections)))?);
+        hands.push(dealt);
+    }
+    tokio::select! {
+        () = accept(&listener, &hands) => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    drop(hands);
+    let _ = stop.send(true);
+    let joined = tokio::task::spawn_blocking(move || {
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+    });
+    joined.await.map_err(std::io::Error::other)
+}
+
+/// A connection and its place among [`CONNECTIONS_MAX`].
+struct Dealt {
+    stream: StdTcpStream,
+    place: tokio::sync::OwnedSemaphorePermit,
+}
+
+async fn accept(listener: &TcpListener, hands: &[mpsc::Sender<Dealt>]) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut turn = 0;
+    loop {
+        let place = Arc::clone(&places)
+            .acquire_owned()
+            .await
+            .expect("never closed");
+        let stream = match listener
+            .accept()
+            .await
+            .and_then(|(stream, _)| stream.into_std())
+        {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        turn = (turn + 1) % hands.len();
+        if hands[turn].send(Dealt { stream, place }).await.is_err() {
+            tracing::error!("a worker is gone");
+        }
+    }
+}
+
+struct Worker {
+    gateway: Arc<Gateway>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Worker {
+    async fn run(mut self, mut connections: mpsc::Receiver<Dealt>) {
+        let open = GracefulShutdown::new();
+        loop {
+            tokio::select! {
+                dealt = connections.recv() => match dealt {
+                    Some(dealt) => self.take_up(dealt, open.watcher()),
+                    None => break,
+                },
+                _ = self.stopped.changed() => break,
+            }
+        }
+        if timeout(DRAIN_TIME_MAX, open.shutdown()).await.is_err() {
+            tracing::warn!("connections were cut off that took too long to finish");
+        }
+    }
+
+    fn take_up(&self, dealt: Dealt, open: Watcher) {
+        let gateway = Arc::clone(&self.gateway);
+        tokio::spawn(async move {
+            let _place = dealt.place;
+            let stream = match TcpStream::from_std(dealt.stream) {
+                Ok(stream) => stream,
+                Err(error) => return tracing::warn!(%error, "cannot take a connection up"),
+            };
+            // Small answers must not wait for an acknowledgement.
+            let _ = stream.set_nodelay(true);
+            let service = service_fn(move |request| {
+                let gateway = Arc::clone(&gateway);
+                async move { Ok::<_, Infallible>(answer(&gateway, request).await) }
+            });
+            let server = http_server();
+            let connection = open.watch(
+                server
+                    .serve_connection(TokioIo::new(stream), service)
+                    .into_owned(),
+            );
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+}
+
+fn http_server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(SEND_TIME_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .half_close(true);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .keep_alive_interval(SEND_TIME_MAX);
+    server
+}
+
+async fn answer(gateway: &Gateway, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let method = head.method.clone();
+    let response = match read_body(body).await {
+        Ok(body) => {
+            let wanted = &gateway.policy.published().active.manifest.headers;
+            match unreadable_header(&head.headers, wanted) {
+                Some(name) => error(
+                    StatusCode::BAD_REQUEST,
+                    &format!("header `{name}` is not text"),
+                ),
+                None => gateway.answer(&Request { head, body }).await,
+            }
+        }
+        Err(refusal) => refusal,
+    };
+    without_body(&method, response)
+}
+
+/// Reads a body of bounded length in bounded time; `None` where there is none.
+async fn read_body(body: Incoming) -> Result<Option<Bytes>, Response<Full<Bytes>>> {
+    if body.is_end_stream() {
+        return Ok(None);
+    }
+    let too_large = || {
+        error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("body has more than {BODY_BYTES_MAX} bytes"),
+        )
+    };
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(too_large());
+    }
+    match timeout(SEND_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(body)) => Ok(Some(body.to_bytes())),
+        Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(error(StatusCode::BAD_REQUEST, "body is not complete")),
+        Err(_) => Err(error(
+            StatusCode::REQUEST_TIMEOUT,
+            "body took too long to arrive",
+        )),
+    }
+}
