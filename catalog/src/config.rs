@@ -1,0 +1,46 @@
+//! How a catalog is set up.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::error::ConfigError;
+
+/// How long a gateway may serve what it holds after it last asked, unless configured.
+pub const LEASE_DEFAULT: Duration = Duration::from_secs(1);
+
+/// The shortest and the longest lease.
+pub const LEASE_MIN: Duration = Duration::from_millis(50);
+/// See [`LEASE_MIN`].
+pub const LEASE_MAX: Duration = Duration::from_secs(60);
+
+/// How much longer the catalog counts a lease than its holder: 1 part in this many.
+/// Far above the drift of any clock that works.
+const MARGIN_DIVISOR: u32 = 10;
+
+/// How a catalog is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where its database is, or will be.
+    pub data_dir: PathBuf,
+    /// CSV file with the stocks of a new database; without one the built-in stocks.
+    pub stocks: Option<PathBuf>,
+    /// How long a gateway may serve what it holds after it last asked. Also how long a trade
+    /// may have to wait for a gateway that is gone, and a start for those of the run before.
+    pub lease: Duration,
+}
+
+impl Config {
+    /// Checks the bounds.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if (LEASE_MIN..=LEASE_MAX).contains(&self.lease) {
+            Ok(())
+        } else {
+            Err(ConfigError::Lease(self.lease))
+        }
+    }
+}
+
+/// How much longer than its holder the catalog counts a lease.
+pub fn lease_margin(lease: Duration) -> Duration {
+    lease / MARGIN_DIVISOR
+}

@@ -1,0 +1,368 @@
+//! What is committed, and what a trade or an election makes of it.
+//!
+//! Orders of one group commit are first [staged](Books::stage) on an overlay that already
+//! counts those before them. The store makes the overlay's [`Batch`] durable, and only then
+//! is it [applied](Books::apply): a batch that the disk had no room for leaves no trace.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use protocol::{
+    Epoch, IdempotencyKey, Order, Price, Quantity, ReplicaId, Row, Side, StockName, Version,
+};
+use storage::rows::End;
+
+/// A stock as the books know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stock {
+    /// What it is called.
+    pub name: StockName,
+    /// Of one share.
+    pub price: Price,
+    /// How many shares there are to buy: 0 to [`Quantity::MAX`].
+    pub quantity: u64,
+    /// How many shares were traded, bought and sold; stays at [`Quantity::MAX`] once there.
+    pub volume: u64,
+    /// Counts the stock's changes.
+    pub version: Version,
+}
+
+impl Stock {
+    /// The stock after an order for it.
+    fn traded(&self, order: &Order) -> Result<Self, Refusal> {
+        let shares = order.quantity.get();
+        let quantity = match order.side {
+            Side::Buy => self
+                .quantity
+                .checked_sub(shares)
+                .ok_or(Refusal::NotEnough)?,
+            Side::Sell => self
+                .quantity
+                .checked_add(shares)
+                .filter(|&quantity| quantity <= Quantity::MAX)
+                .ok_or(Refusal::TooMany)?,
+        };
+        let volume = self.volume.saturating_add(shares).min(Quantity::MAX);
+        let version = Version(self.version.0 + 1);
+        Ok(Self {
+            quantity,
+            volume,
+            version,
+            ..self.clone()
+        })
+    }
+}
+
+/// Who leads, and who holds every acknowledged order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Term {
+    /// 0 before the first election.
+    pub epoch: Epoch,
+    /// None before the first election.
+    pub leader: Option<ReplicaId>,
+    /// The replicas that hold every acknowledged order. An election leaves them as they
+    /// were: nothing is acknowledged until the new leader has set its own.
+    pub in_sync: BTreeSet<ReplicaId>,
+}
+
+/// Who leads, and how long the journal is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// Who leads.
+    pub term: Term,
+    /// Where the journal ends.
+    pub end: End,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TradeResult {
+    /// Its row: new, or the one that its key made before.
+    Row(Row),
+    /// Nothing was recorded, and its key is as good as new.
+    Refused(Refusal),
+}
+
+/// Why an order was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No stock of that name.
+    StockNotFound,
+    /// Fewer shares are left than it would buy.
+    NotEnough,
+    /// It would take the stock past [`Quantity::MAX`] shares.
+    TooMany,
+    /// Its idempotency key made a row for a different order.
+    KeyConflict,
+}
+
+/// The sender acts for an epoch that is over, or has not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("epoch {given} is not the current one, {current}")]
+pub struct StaleEpoch {
+    /// The sender's.
+    pub given: Epoch,
+    /// The one that holds.
+    pub current: Epoch,
+}
+
+/// Why an in-sync set was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InSyncRefused {
+    /// See there.
+    #[error(transparent)]
+    Stale(#[from] StaleEpoch),
+    /// The leader always holds what is acknowledged.
+    #[error("the in-sync set leaves out its leader, replica {0}")]
+    WithoutLeader(ReplicaId),
+}
+
+/// What one group commit makes durable, all of it or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// New rows, in number order, the first right after the journal's end.
+    pub rows: Vec<Row>,
+    /// The changed stocks as they are after it, in name order.
+    pub stocks: Vec<Stock>,
+    /// The new term, where it changed.
+    pub term: Option<Term>,
+}
+
+impl Batch {
+    /// Whether there is nothing to make durable.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.stocks.is_empty() && self.term.is_none()
+    }
+}
+
+/// Everything that is committed, but for the rows themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Books {
+    stocks: BTreeMap<StockName, Stock>,
+    end: End,
+    term: Term,
+}
+
+impl Books {
+    /// The books as a store holds them.
+    pub fn new(stocks: impl IntoIterator<Item = Stock>, end: End, term: Term) -> Self {
+        let stocks: BTreeMap<_, _> = stocks
+            .into_iter()
+            .map(|stock| (stock.name.clone(), stock))
+            .collect();
+        for stock in stocks.values() {
+            assert!(
+                stock.quantity <= Quantity::MAX,
+                "quantity of {} out of bounds",
+                stock.name
+            );
+        }
+        assert_eq!(
+            term.epoch == Epoch(0),
+            term.leader.is_none(),
+            "every epoch has a leader"
+        );
+        Self { stocks, end, term }
+    }
+
+    /// All stocks, in name order.
+    pub fn stocks(&self) -> impl Iterator<Item = &Stock> {
+        self.stocks.values()
+    }
+
+    /// Who leads, and how long the journal is.
+    pub fn leadership(&self) -> Leadership {
+        Leadership {
+            term: self.term.clone(),
+            end: self.end,
+        }
+    }
+
+    /// An empty overlay. Dropping it changes nothing.
+    pub fn stage(&self) -> Staged<'_> {
+        Staged {
+            books: self,
+            stocks: BTreeMap::new(),
+            rows: Vec::new(),
+            keys: HashMap::new(),
+            end: self.end,
+            term: None,
+        }
+    }
+
+    /// Takes over a batch that is durable.
+    ///
+    /// # Panics
+    /// Where the batch was not staged on these books as they are.
+    pub fn apply(&mut self, batch: Batch) {
+        for row in &batch.rows {
+            assert_eq!(row.number, self.end.rows, "journal numbers are dense");
+            assert!(
+                row.follows(&self.end.chain),
+                "row {} breaks the hash chain",
+                row.number
+            );
+            self.end = End {
+                rows: row.number.next(),
+                chain: row.chain,
+            };
+        }
+        for stock in batch.stocks {
+            assert!(
+                stock.quantity <= Quantity::MAX,
+                "quantity of {} out of bounds",
+                stock.name
+            );
+            let before = self
+                .stocks
+                .get_mut(&stock.name)
+                .expect("trades make no stocks");
+            assert!(
+                stock.version > before.version,
+                "a version of {} came twice",
+                stock.name
+            );
+            *before = stock;
+        }
+        if let Some(term) = batch.term {
+            assert!(term.epoch >= self.term.epoch, "epochs do not go back");
+            self.term = term;
+        }
+    }
+}
+
+/// The books with a group of requests on top, none of which is durable yet.
+#[derive(Debug)]
+pub struct Staged<'a> {
+    books: &'a Books,
+    stocks: BTreeMap<StockName, Stock>,
+    rows: Vec<Row>,
+    /// Where in `rows` the keys of this group are.
+    keys: HashMap<IdempotencyKey, usize>,
+    end: End,
+    term: Option<Term>,
+}
+
+impl Staged<'_> {
+    /// The term as this group leaves it.
+    pub fn term(&self) -> &Term {
+        self.term.as_ref().unwrap_or(&self.books.term)
+    }
+
+    /// A stock as this group leaves it.
+    pub fn stock(&self, name: &StockName) -> Option<&Stock> {
+        self.stocks
+            .get(name)
+            .or_else(|| self.books.stocks.get(name))
+    }
+
+    /// Refuses senders of any epoch but the current one, and everybody before the first
+    /// election.
+    pub fn check_epoch(&self, given: Epoch) -> Result<(), StaleEpoch> {
+        let current = self.term().epoch;
+        let elected = current > Epoch(0);
+        if given == current && elected {
+            Ok(())
+        } else {
+            Err(StaleEpoch { given, current })
+        }
+    }
+
+    /// Trades, exactly once for each key. `known` is the committed row of the order's key.
+    ///
+    /// # Errors
+    /// Where the epoch is not the current one; nothing is staged then.
+    pub fn trade(
+        &mut self,
+        epoch: Epoch,
+        order: Order,
+        known: Option<Row>,
+    ) -> Result<TradeResult, StaleEpoch> {
+        self.check_epoch(epoch)?;
+        let staged = self
+            .keys
+            .get(&order.key)
+            .map(|&index| self.rows[index].clone());
+        if let Some(row) = staged.or(known) {
+            assert_eq!(row.order.key, order.key, "the row found is the key's");
+            return Ok(if row.order == order {
+                TradeResult::Row(row)
+            } else {
+                TradeResult::Refused(Refusal::KeyConflict)
+            });
+        }
+        let Some(before) = self.stock(&order.name) else {
+            return Ok(TradeResult::Refused(Refusal::StockNotFound));
+        };
+        let price = before.price;
+        Ok(match before.traded(&order) {
+            Ok(after) => {
+                self.stocks.insert(after.name.clone(), after);
+                TradeResult::Row(self.append(epoch, order, price))
+            }
+            Err(refusal) => TradeResult::Refused(refusal),
+        })
+    }
+
+    fn append(&mut self, epoch: Epoch, order: Order, price: Price) -> Row {
+        let row = Row::following(&self.end.chain, self.end.rows, epoch, order, price);
+        self.end = End {
+            rows: row.number.next(),
+            chain: row.chain,
+        };
+        self.keys.insert(row.order.key.clone(), self.rows.len());
+        self.rows.push(row.clone());
+        row
+    }
+
+    /// Makes the candidate the leader of the next epoch if the current one is the expected
+    /// one; answers with the term that holds after, so that the loser of a race learns who won.
+    pub fn elect(&mut self, expected: Epoch, candidate: ReplicaId) -> Term {
+        let current = self.term();
+        if current.epoch == expected {
+            let in_sync = current.in_sync.clone();
+            self.term = Some(Term {
+                epoch: expected.next(),
+                leader: Some(candidate),
+                in_sync,
+            });
+        }
+        self.term().clone()
+    }
+
+    /// Replaces the in-sync set.
+    ///
+    /// # Errors
+    /// Where the epoch is not the current one, or the set leaves out its leader.
+    pub fn set_in_sync(
+        &mut self,
+        epoch: Epoch,
+        in_sync: BTreeSet<ReplicaId>,
+    ) -> Result<Term, InSyncRefused> {
+        self.check_epoch(epoch)?;
+        let current = self.term();
+        let leader = current.leader.expect("every epoch has a leader");
+        if !in_sync.contains(&leader) {
+            return Err(InSyncRefused::WithoutLeader(leader));
+        }
+        if current.in_sync != in_sync {
+            self.term = Some(Term {
+                in_sync,
+                ..current.clone()
+            });
+        }
+        Ok(self.term().clone())
+    }
+
+    /// What is to be made durable.
+    pub fn into_batch(self) -> Batch {
+        let stocks = self.stocks.into_values().collect();
+        Batch {
+            rows: self.rows,
+            stocks,
+            term: self.term,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

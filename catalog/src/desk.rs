@@ -1,0 +1,279 @@
+//! What the writer, the readers and the sessions share: the board, the sessions' streams and
+//! the replies that wait for a value to be shown. One lock, held for short sections only.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard};
+
+use protocol::time::BootTime;
+use protocol::{StockName, Version};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::core::{
+    Batch, Board, Gone, Leadership, Recall, Renewal, Round, Seen, SessionId, Stock, TradeResult,
+};
+use crate::error::RequestError;
+
+/// Most replies that wait for caches to let go.
+const WAITING_MAX: usize = 4096;
+
+/// Most events of a session that are yet to be sent. A stream that is further behind is cut.
+pub const EVENTS_MAX: usize = 256;
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum Event {
+    /// It has begun, with its first lease.
+    Opened(SessionId),
+    /// Its lease is renewed; the request's nonce.
+    Renewed(u64),
+    /// Let go of stocks.
+    Recall(Recall),
+    /// It is over.
+    Over(RequestError),
+}
+
+/// Where a session's events go.
+pub type Events = mpsc::Sender<Event>;
+
+/// The answer to a trade.
+pub type TradeReply = oneshot::Sender<Result<Vec<TradeResult>, RequestError>>;
+
+/// A trade's answer that is durable, and goes out once every stock that it tells something
+/// about is shown as new as the answer knows it.
+#[derive(Debug)]
+pub struct Answer {
+    /// What the sender is told.
+    pub results: Result<Vec<TradeResult>, RequestError>,
+    /// What is to be shown before.
+    pub awaits: BTreeMap<StockName, Version>,
+    /// Where it goes.
+    pub reply: TradeReply,
+}
+
+impl Answer {
+    fn send(self) {
+        let _ = self.reply.send(self.results); // whoever asked may have left
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Desk {
+    state: Mutex<State>,
+    opened: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    board: Board,
+    leadership: Leadership,
+    streams: HashMap<SessionId, Events>,
+    waiting: Vec<Answer>,
+    closed: bool,
+}
+
+impl Desk {
+    /// A desk without sessions.
+    pub fn new(board: Board, leadership: Leadership) -> Self {
+        let state = State {
+            board,
+            leadership,
+            streams: HashMap::new(),
+            waiting: Vec::new(),
+            closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            opened: Notify::new(),
+        }
+    }
+
+    /// From when on stocks may be read and traded.
+    pub fn settled_at(&self) -> BootTime {
+        self.lock().board.settled_at()
+    }
+
+    /// See [`Board::read`].
+    pub fn read(&self, name: &StockName, session: Option<SessionId>) -> Option<Seen> {
+        self.lock().board.read(name, session, BootTime::now())
+    }
+
+    /// All stocks as they are shown, in name order.
+    pub fn stocks(&self) -> Vec<Stock> {
+        self.lock().board.stocks().cloned().collect()
+    }
+
+    /// Who leads, and how long the journal is: all of it durable.
+    pub fn leadership(&self) -> Leadership {
+        self.lock().leadership.clone()
+    }
+
+    /// A batch goes to the disk: tells its stocks' holders to let go.
+    pub fn prepare(&self, batch: &Batch) {
+        let mut state = self.lock();
+        for recall in state.board.prepare(batch) {
+            state.tell(recall.session, Event::Recall(recall));
+        }
+    }
+
+    /// The prepared batch is durable, and with it the answers.
+    pub fn committed(&self, stocks: &[Stock], leadership: Leadership, answers: Vec<Answer>) {
+        self.change(|state| {
+            state.board.committed(stocks);
+            state.leadership = leadership;
+            state.waiting.extend(answers);
+        });
+    }
+
+    /// The prepared batch is not durable, and never will be.
+    pub fn abandoned(&self) {
+        self.lock().board.abandoned();
+    }
+
+    /// Opens a session, whose request came in at `received`; tells it so.
+    pub fn open(
+        &self,
+        id: SessionId,
+        events: Events,
+        received: BootTime,
+    ) -> Result<(), RequestError> {
+        self.change(|state| {
+            if state.closed {
+                return Err(RequestError::Stopping);
+            }
+            state.expire(BootTime::now());
+            state.board.open(id, received)?;
+            state.streams.insert(id, events);
+            state.tell(id, Event::Opened(id));
+            Ok(())
+        })?;
+        self.opened.notify_one();
+        Ok(())
+    }
+
+    /// Renews a session; tells it so, now or after the acknowledgements that it owes.
+    pub fn renew(&self, id: SessionId, nonce: u64, received: BootTime) -> Result<(), Gone> {
+        let mut state = self.lock();
+        if state.board.renew(id, nonce, received)? == Renewal::Granted {
+            state.tell(id, Event::Renewed(nonce));
+        }
+        Ok(())
+    }
+
+    /// See [`Board::acknowledge`].
+    pub fn acknowledge(&self, id: SessionId, round: Round, now: BootTime) -> Result<(), Gone> {
+        self.change(|state| {
+            if let Some(nonce) = state.board.acknowledge(id, round, now)? {
+                state.tell(id, Event::Renewed(nonce));
+            }
+            Ok(())
+        })
+    }
+
+    /// See [`Board::release`]; ends the session's stream.
+    pub fn release(&self, id: SessionId) {
+        self.change(|state| {
+            state.streams.remove(&id);
+            state.board.release(id);
+        });
+    }
+
+    /// Ends the session's stream, saying why; the session lives on until it expires.
+    pub fn fail(&self, id: SessionId, error: RequestError) {
+        let mut state = self.lock();
+        state.tell(id, Event::Over(error));
+        state.cut(id);
+    }
+
+    /// The session's stream is broken; the session lives on until it expires.
+    pub fn broken(&self, id: SessionId) {
+        self.lock().cut(id);
+    }
+
+    /// Ends sessions when their leases are over. Runs for as long as it is polled.
+    pub async fn expire_sessions(&self) {
+        loop {
+            let next = self.lock().board.next_expiry();
+            match next {
+                Some(at) => tokio::time::sleep(at.since(BootTime::now())).await,
+                None => self.opened.notified().await,
+            }
+            self.change(|state| state.expire(BootTime::now()));
+        }
+    }
+
+    /// Ends all streams and opens no more. The sessions live on until they expire.
+    pub fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.streams.clear();
+    }
+
+    /// See [`Board::is_unheld`].
+    pub fn is_unheld(&self) -> bool {
+        let now = BootTime::now();
+        self.change(|state| {
+            state.expire(now);
+            state.board.is_unheld(now)
+        })
+    }
+
+    /// Changes the state, then sends the answers that no longer wait for anything.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let changed = change(&mut state);
+        let ready = state.take_ready();
+        drop(state);
+        ready.into_iter().for_each(Answer::send);
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("an invariant of the catalog did not hold before")
+    }
+}
+
+impl State {
+    /// Tells a session something, or cuts its stream where it does not keep up.
+    fn tell(&mut self, id: SessionId, event: Event) {
+        let Some(events) = self.streams.get(&id) else {
+            return;
+        };
+        if events.try_send(event).is_err() {
+            tracing::warn!(session = %id, "cut a session's stream that does not take its events");
+            self.cut(id);
+        }
+    }
+
+    fn cut(&mut self, id: SessionId) {
+        self.streams.remove(&id);
+        self.board.cut(id);
+    }
+
+    fn expire(&mut self, now: BootTime) {
+        for id in self.board.expire(now) {
+            tracing::info!(session = %id, "a session expired");
+            self.tell(id, Event::Over(Gone.into()));
+            self.streams.remove(&id);
+        }
+    }
+
+    fn take_ready(&mut self) -> Vec<Answer> {
+        let board = &self.board;
+        let shown = |answer: &mut Answer| {
+            answer
+                .awaits
+                .iter()
+                .all(|(name, version)| board.shows(name, *version))
+        };
+        let mut ready: Vec<Answer> = self.waiting.extract_if(.., shown).collect();
+        let crowd = self.waiting.drain(self.waiting.len().min(WAITING_MAX)..);
+        ready.extend(crowd.map(|answer| Answer {
+            results: Err(RequestError::Crowded),
+            ..answer
+        }));
+        ready
+    }
+}

@@ -1,0 +1,108 @@
+//! What can go wrong, and which gRPC status says so.
+
+use std::time::Duration;
+
+use storage::StorageError;
+use tonic::{Code, Status};
+
+use crate::config::{LEASE_MAX, LEASE_MIN};
+use crate::core::{Gone, InSyncRefused, NotOpened, StaleEpoch};
+use crate::stocks::StocksError;
+
+/// A configuration that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Out of bounds.
+    #[error("a lease of {0:?} is not from {LEASE_MIN:?} to {LEASE_MAX:?}")]
+    Lease(Duration),
+}
+
+/// Why the catalog did not start, or stopped before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// See there.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// See there.
+    #[error(transparent)]
+    Stocks(#[from] StocksError),
+    /// The database.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The network.
+    #[error("cannot serve: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// The operating system.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// An invariant does not hold; the log says which.
+    #[error("the writer ended before it was told to")]
+    Writer,
+}
+
+/// Why a request got no answer of its kind.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// See there.
+    #[error(transparent)]
+    Invalid(#[from] protocol::Invalid),
+    /// No stock of that name.
+    #[error("stock not found")]
+    StockNotFound,
+    /// See there.
+    #[error(transparent)]
+    Stale(#[from] StaleEpoch),
+    /// See there.
+    #[error(transparent)]
+    InSync(#[from] InSyncRefused),
+    /// The session is over.
+    #[error(transparent)]
+    Gone(#[from] Gone),
+    /// No session was opened.
+    #[error(transparent)]
+    NotOpened(#[from] NotOpened),
+    /// A session did not begin as it must.
+    #[error("the first request of a session is an Open, and there is no other")]
+    Unopened,
+    /// The database could not do it; nothing was changed.
+    #[error("nothing was committed: {0}")]
+    NotCommitted(String),
+    /// The database could not be read.
+    #[error("cannot read the database: {0}")]
+    Unreadable(#[source] StorageError),
+    /// Too many replies wait for caches to let go.
+    #[error("too many trades wait for caches; ask again under the same keys")]
+    Crowded,
+    /// The operating system gave no random number.
+    #[error("no random session id: {0}")]
+    Random(#[source] getrandom::Error),
+    /// The catalog is stopping.
+    #[error("the catalog is stopping")]
+    Stopping,
+}
+
+impl RequestError {
+    /// What the caller is told: the one table.
+    fn code(&self) -> Code {
+        match self {
+            Self::Invalid(_) | Self::Unopened => Code::InvalidArgument,
+            Self::InSync(InSyncRefused::WithoutLeader(_)) => Code::InvalidArgument,
+            Self::StockNotFound => Code::NotFound,
+            Self::Stale(_) | Self::InSync(InSyncRefused::Stale(_)) | Self::Gone(_) => {
+                Code::FailedPrecondition
+            }
+            Self::NotOpened(_) => Code::ResourceExhausted,
+            Self::NotCommitted(_) | Self::Crowded | Self::Random(_) | Self::Stopping => {
+                Code::Unavailable
+            }
+            Self::Unreadable(StorageError::Damaged(_)) => Code::DataLoss,
+            Self::Unreadable(_) => Code::Unavailable,
+        }
+    }
+}
+
+impl From<RequestError> for Status {
+    fn from(error: RequestError) -> Self {
+        Status::new(error.code(), error.to_string())
+    }
+}

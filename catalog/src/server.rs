@@ -1,0 +1,134 @@
+//! Puts the parts together, serves, and takes them apart again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::time::BootTime;
+use protocol::wire::catalog::v1::catalog_server::CatalogServer;
+use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+use crate::config::lease_margin;
+use crate::core::{Board, Leases};
+use crate::desk::Desk;
+use crate::error::Error;
+use crate::service::Service;
+use crate::session::Sessions;
+use crate::store::{Journal, Loaded, Store};
+use crate::writer;
+
+/// Most requests and streams at a time on one connection.
+const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
+
+/// How often a connection is probed, and how long the answer may take. Finds peers that are
+/// gone without a word.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a stop waits for requests that are being answered, and then for the writer.
+const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// What a catalog is made of.
+pub struct Parts {
+    /// The writer's side of the store.
+    pub store: Box<dyn Store>,
+    /// The readers' side of it.
+    pub journal: Arc<dyn Journal>,
+    /// What the store held when it was opened.
+    pub loaded: Loaded,
+    /// As gateways count it.
+    pub lease: Duration,
+}
+
+/// Serves until `shutdown`, then finishes what has queued and lets go of the store.
+pub async fn serve(
+    parts: Parts,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    let (close, closing) = watch::channel(false);
+    let (service, mut writer_ended) = start(parts, closing.clone())?;
+    let (desk, writer) = (Arc::clone(&service.desk), service.writer.clone());
+    let mut expiry = JoinSet::new(); // ends with this function
+    expiry.spawn({
+        let desk = Arc::clone(&desk);
+        async move { desk.expire_sessions().await }
+    });
+    let server = Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_service(CatalogServer::new(service))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            closed(closing),
+        );
+    tokio::pin!(server);
+    tokio::select! {
+        result = &mut server => return result.map_err(Error::Serve),
+        _ = &mut writer_ended => return Err(Error::Writer),
+        () = shutdown => tracing::info!("stopping"),
+    }
+    close.send_replace(true);
+    desk.close();
+    if tokio::time::timeout(DRAIN_MAX, &mut server).await.is_err() {
+        tracing::warn!("some requests were not answered before the stop");
+    }
+    writer.stop().await;
+    match tokio::time::timeout(DRAIN_MAX, writer_ended).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(Error::Writer),
+    }
+}
+
+fn start(
+    parts: Parts,
+    closing: watch::Receiver<bool>,
+) -> Result<(Service, oneshot::Receiver<()>), Error> {
+    let Parts {
+        store,
+        journal,
+        loaded,
+        lease,
+    } = parts;
+    let leases = Leases::new(lease, lease_margin(lease));
+    let term = leases.term();
+    let unsettled = loaded.sessions_out.unwrap_or_default();
+    if !unsettled.is_zero() {
+        tracing::info!(
+            ?unsettled,
+            "waiting for leases that gateways may still have"
+        );
+    }
+    let board = Board::new(
+        loaded.books.stocks().cloned(),
+        leases,
+        unsettled,
+        BootTime::now(),
+    );
+    let desk = Arc::new(Desk::new(board, loaded.books.leadership()));
+    let (writer, ended) = writer::start(store, loaded, Arc::clone(&desk))?;
+    let sessions = Sessions {
+        desk: Arc::clone(&desk),
+        writer: writer.clone(),
+        lease,
+        term,
+    };
+    Ok((
+        Service {
+            desk,
+            writer,
+            journal,
+            sessions: Arc::new(sessions),
+            closing,
+        },
+        ended,
+    ))
+}
+
+async fn closed(mut closing: watch::Receiver<bool>) {
+    let _ = closing.wait_for(|&closing| closing).await; // or gone: as good
+}

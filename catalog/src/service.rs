@@ -1,0 +1,296 @@
+//! The gRPC service: reads a request into the domain, asks the desk, the writer or the
+//! journal, and writes the answer back.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use protocol::time::BootTime;
+use protocol::wire::catalog::v1;
+use protocol::wire::catalog::v1::catalog_server::Catalog;
+use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, StockName};
+use storage::StorageError;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::core::{Leadership, Refusal, SessionId, Stock, TradeResult};
+use crate::desk::{Desk, EVENTS_MAX};
+use crate::error::RequestError;
+use crate::session::{Sessions, to_wire};
+use crate::store::Journal;
+use crate::writer::Writer;
+
+/// Most orders in one request.
+pub const ORDERS_MAX: usize = 1024;
+
+/// Most replicas in an in-sync set.
+pub const REPLICAS_MAX: usize = 64;
+
+/// Stocks in one message of a list.
+const STOCKS_PER_MESSAGE: usize = 512;
+
+/// Journal rows in one message. At most about 300 bytes each.
+const ROWS_PER_MESSAGE: usize = 512;
+
+/// Messages of a stream that are made before the receiver takes one.
+const MESSAGES_AHEAD: usize = 2;
+
+/// See the module.
+#[derive(Clone)]
+pub struct Service {
+    /// See there.
+    pub desk: Arc<Desk>,
+    /// See there.
+    pub writer: Writer,
+    /// See there.
+    pub journal: Arc<dyn Journal>,
+    /// See there.
+    pub sessions: Arc<Sessions>,
+    /// Becomes true when the service stops.
+    pub closing: watch::Receiver<bool>,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+type StreamOf<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Catalog for Service {
+    async fn get_stock(
+        &self,
+        request: Request<v1::GetStockRequest>,
+    ) -> Reply<v1::GetStockResponse> {
+        let request = request.into_inner();
+        self.settled().await?;
+        // What cannot be a name is no stock's.
+        let name = StockName::new(&request.name).map_err(|_| RequestError::StockNotFound)?;
+        let seen = self.desk.read(&name, SessionId::new(request.session));
+        let seen = seen.ok_or(RequestError::StockNotFound)?;
+        let stock = Some(stock_to_wire(&seen.stock));
+        Ok(Response::new(v1::GetStockResponse {
+            stock,
+            cacheable: seen.cacheable,
+        }))
+    }
+
+    type ListStocksStream = StreamOf<v1::ListStocksResponse>;
+
+    async fn list_stocks(
+        &self,
+        _: Request<v1::ListStocksRequest>,
+    ) -> Reply<Self::ListStocksStream> {
+        self.settled().await?;
+        let stocks = self.desk.stocks();
+        let messages: Vec<_> = stocks
+            .chunks(STOCKS_PER_MESSAGE)
+            .map(|chunk| {
+                Ok(v1::ListStocksResponse {
+                    stocks: chunk.iter().map(stock_to_wire).collect(),
+                })
+            })
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+    }
+
+    async fn trade(&self, request: Request<v1::TradeRequest>) -> Reply<v1::TradeResponse> {
+        let (epoch, orders) = trade_from_wire(request.into_inner())?;
+        self.settled().await?;
+        let results = self.writer.trade(epoch, orders).await?;
+        let results = results.iter().map(result_to_wire).collect();
+        Ok(Response::new(v1::TradeResponse { results }))
+    }
+
+    async fn get_leadership(&self, _: Request<v1::GetLeadershipRequest>) -> Reply<v1::Leadership> {
+        Ok(Response::new(leadership_to_wire(&self.desk.leadership())))
+    }
+
+    async fn elect(&self, request: Request<v1::ElectRequest>) -> Reply<v1::Leadership> {
+        let request = request.into_inner();
+        let candidate = replica_from_wire(request.candidate)?;
+        let after = self
+            .writer
+            .elect(Epoch(request.expected_epoch), candidate)
+            .await?;
+        Ok(Response::new(leadership_to_wire(&after)))
+    }
+
+    async fn set_in_sync(&self, request: Request<v1::SetInSyncRequest>) -> Reply<v1::Leadership> {
+        let request = request.into_inner();
+        at_most("in-sync set", request.in_sync.len(), REPLICAS_MAX)?;
+        let in_sync: BTreeSet<ReplicaId> = request
+            .in_sync
+            .into_iter()
+            .map(replica_from_wire)
+            .collect::<Result<_, _>>()?;
+        let after = self
+            .writer
+            .set_in_sync(Epoch(request.epoch), in_sync)
+            .await?;
+        Ok(Response::new(leadership_to_wire(&after)))
+    }
+
+    type ReadJournalStream = StreamOf<v1::ReadJournalResponse>;
+
+    async fn read_journal(
+        &self,
+        request: Request<v1::ReadJournalRequest>,
+    ) -> Reply<Self::ReadJournalStream> {
+        let request = request.into_inner();
+        let end = self.desk.leadership().end.rows;
+        let rows_max = if request.rows_max == 0 {
+            u64::MAX
+        } else {
+            request.rows_max
+        };
+        let until = OrderNumber(request.from.saturating_add(rows_max)).min(end);
+        let (messages, stream) = mpsc::channel(MESSAGES_AHEAD);
+        let service = self.clone();
+        tokio::spawn(async move {
+            let sent = service
+                .send_rows(OrderNumber(request.from), until, &messages)
+                .await;
+            if let Err(error) = sent {
+                let _ = messages.send(Err(error.into())).await; // the reader may have left
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    type SessionStream = StreamOf<v1::SessionEvent>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Reply<Self::SessionStream> {
+        let (events, stream) = mpsc::channel(EVENTS_MAX);
+        let service = self.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = service.sessions.serve(request.into_inner(), events) => {}
+                () = service.closed() => {}
+            }
+        });
+        let lease = self.sessions.lease;
+        let stream = ReceiverStream::new(stream).map(move |event| to_wire(event, lease));
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+impl Service {
+    /// Waits until no session of the run before can be alive: what it holds may be older
+    /// than what is read or traded now.
+    async fn settled(&self) -> Result<(), RequestError> {
+        let settled_at = self.desk.settled_at();
+        loop {
+            let left = settled_at.since(BootTime::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                () = self.closed() => return Err(RequestError::Stopping),
+            }
+        }
+    }
+
+    async fn closed(&self) {
+        let _ = self.closing.clone().wait_for(|&closing| closing).await; // or gone: as good
+    }
+
+    /// Sends the rows from `from` to before `until`, which are all committed.
+    async fn send_rows(
+        &self,
+        mut from: OrderNumber,
+        until: OrderNumber,
+        messages: &mpsc::Sender<Result<v1::ReadJournalResponse, Status>>,
+    ) -> Result<(), RequestError> {
+        while from < until {
+            let rows_max = (until.0 - from.0).min(ROWS_PER_MESSAGE as u64) as usize;
+            let journal = Arc::clone(&self.journal);
+            let rows = tokio::task::spawn_blocking(move || journal.rows(from, rows_max)).await;
+            let rows = rows
+                .map_err(|_| RequestError::Stopping)?
+                .map_err(RequestError::Unreadable)?;
+            if rows.len() != rows_max {
+                let missing = StorageError::Damaged(format!("rows are missing from {from} on"));
+                return Err(RequestError::Unreadable(missing));
+            }
+            from = OrderNumber(from.0 + rows_max as u64);
+            let rows = rows.iter().map(v1::JournalRow::from).collect();
+            let sent = tokio::select! {
+                sent = messages.send(Ok(v1::ReadJournalResponse { rows })) => sent,
+                () = self.closed() => return Err(RequestError::Stopping),
+            };
+            if sent.is_err() {
+                return Ok(()); // the reader has left
+            }
+        }
+        Ok(())
+    }
+}
+
+fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), Invalid> {
+    if count <= most {
+        Ok(())
+    } else {
+        Err(Invalid::new(
+            what,
+            format!("has {count} entries; {most} are the most"),
+        ))
+    }
+}
+
+fn replica_from_wire(id: u32) -> Result<ReplicaId, Invalid> {
+    ReplicaId::new(id).ok_or_else(|| Invalid::new("replica id", "is 0"))
+}
+
+fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Order>), Invalid> {
+    at_most("orders", request.orders.len(), ORDERS_MAX)?;
+    let orders = request
+        .orders
+        .into_iter()
+        .map(Order::try_from)
+        .collect::<Result<_, _>>()?;
+    Ok((Epoch(request.epoch), orders))
+}
+
+fn stock_to_wire(stock: &Stock) -> v1::Stock {
+    v1::Stock {
+        name: stock.name.as_str().into(),
+        price_minor: stock.price.minor(),
+        quantity: stock.quantity,
+        version: stock.version.0,
+    }
+}
+
+fn result_to_wire(result: &TradeResult) -> v1::TradeResult {
+    use v1::trade_result::Result;
+    let result = match result {
+        TradeResult::Row(row) => Result::Row(row.into()),
+        TradeResult::Refused(refusal) => Result::Refusal(refusal_to_wire(*refusal).into()),
+    };
+    v1::TradeResult {
+        result: Some(result),
+    }
+}
+
+fn refusal_to_wire(refusal: Refusal) -> v1::Refusal {
+    match refusal {
+        Refusal::StockNotFound => v1::Refusal::StockNotFound,
+        Refusal::NotEnough => v1::Refusal::NotEnough,
+        Refusal::TooMany => v1::Refusal::TooMany,
+        Refusal::KeyConflict => v1::Refusal::KeyConflict,
+    }
+}
+
+fn leadership_to_wire(leadership: &Leadership) -> v1::Leadership {
+    let Leadership { term, end } = leadership;
+    v1::Leadership {
+        epoch: term.epoch.0,
+        leader: term.leader.map_or(0, ReplicaId::get),
+        in_sync: term.in_sync.iter().map(|replica| replica.get()).collect(),
+        journal_rows: end.rows.0,
+        chain_hash: end.chain.as_bytes().to_vec(),
+    }
+}

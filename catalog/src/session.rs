@@ -1,0 +1,140 @@
+//! A gateway's session: one stream each way, from its Open to its Release or its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::time::BootTime;
+use protocol::wire::catalog::v1::session_request::Request;
+use protocol::wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
+use tonic::{Status, Streaming};
+
+use crate::core::{Floor, Recall, Round, SessionId};
+use crate::desk::{Desk, Event, Events};
+use crate::error::RequestError;
+use crate::writer::Writer;
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct Sessions {
+    /// See there.
+    pub desk: Arc<Desk>,
+    /// See there.
+    pub writer: Writer,
+    /// As gateways count it.
+    pub lease: Duration,
+    /// As the catalog counts it. Also the longest silence on a session's stream.
+    pub term: Duration,
+}
+
+impl Sessions {
+    /// Serves one session until its stream ends, it is released, or it is over.
+    pub async fn serve(&self, mut requests: Streaming<SessionRequest>, events: Events) {
+        let id = match self.open(&mut requests, &events).await {
+            Ok(id) => id,
+            Err(error) => {
+                let _ = events.try_send(Event::Over(error)); // nobody may be left to care
+                return;
+            }
+        };
+        drop(events); // the desk's ends the stream
+        while let Some((request, received)) = self.next(&mut requests).await {
+            match self.handle(id, request, received) {
+                Ok(Proceed::On) => {}
+                Ok(Proceed::Released) => {
+                    tracing::info!(session = %id, "a session was released");
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(session = %id, %error, "a session failed");
+                    self.desk.fail(id, error);
+                    return;
+                }
+            }
+        }
+        tracing::debug!(session = %id, "a session's stream ended");
+        self.desk.broken(id);
+    }
+
+    async fn open(
+        &self,
+        requests: &mut Streaming<SessionRequest>,
+        events: &Events,
+    ) -> Result<SessionId, RequestError> {
+        let first = self.next(requests).await;
+        let Some((Request::Open(open), received)) = first else {
+            return Err(RequestError::Unopened);
+        };
+        self.writer.lend_sessions(self.term).await?;
+        let id = random_id()?;
+        self.desk.open(id, events.clone(), received)?;
+        tracing::info!(session = %id, gateway = %open.gateway.escape_debug(), "a session opened");
+        Ok(id)
+    }
+
+    /// The next request, with the time of its receipt. `None` at the stream's end, and where
+    /// nothing came for so long that the session is over anyway.
+    async fn next(&self, requests: &mut Streaming<SessionRequest>) -> Option<(Request, BootTime)> {
+        let message = tokio::time::timeout(self.term, requests.message()).await;
+        let received = BootTime::now();
+        let request = message.ok()?.ok()??.request?;
+        Some((request, received))
+    }
+
+    fn handle(
+        &self,
+        id: SessionId,
+        request: Request,
+        received: BootTime,
+    ) -> Result<Proceed, RequestError> {
+        match request {
+            Request::Open(_) => return Err(RequestError::Unopened),
+            Request::Renew(renew) => self.desk.renew(id, renew.nonce, received)?,
+            Request::Acknowledge(acknowledge) => {
+                self.desk
+                    .acknowledge(id, Round(acknowledge.round), received)?;
+            }
+            Request::Release(_) => {
+                self.desk.release(id);
+                return Ok(Proceed::Released);
+            }
+        }
+        Ok(Proceed::On)
+    }
+}
+
+enum Proceed {
+    On,
+    Released,
+}
+
+/// Random, so that it is never used twice, not even across restarts.
+fn random_id() -> Result<SessionId, RequestError> {
+    let id = getrandom::u64().map_err(RequestError::Random)?;
+    Ok(SessionId::new(id | 1).expect("an odd number is not 0"))
+}
+
+/// An event as it goes over the wire.
+pub fn to_wire(event: Event, lease: Duration) -> Result<SessionEvent, Status> {
+    let event = match event {
+        Event::Opened(id) => session_event::Event::Opened(session_event::Opened {
+            session: id.get(),
+            lease_ms: u32::try_from(lease.as_millis()).expect("leases are bounded"),
+        }),
+        Event::Renewed(nonce) => session_event::Event::Renewed(session_event::Renewed { nonce }),
+        Event::Recall(recall) => session_event::Event::Invalidate(invalidate(recall)),
+        Event::Over(error) => return Err(error.into()),
+    };
+    Ok(SessionEvent { event: Some(event) })
+}
+
+fn invalidate(recall: Recall) -> session_event::Invalidate {
+    let floor = |floor: Floor| session_event::Floor {
+        name: floor.name.as_str().into(),
+        version: floor.version.0,
+    };
+    let floors = recall.floors.into_iter().map(floor).collect();
+    session_event::Invalidate {
+        round: recall.round.0,
+        floors,
+    }
+}

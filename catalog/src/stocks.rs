@@ -1,0 +1,240 @@
+//! The stocks that a new catalog starts with: built in, or from a CSV file.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use csv::StringRecord;
+use protocol::{Invalid, Price, Quantity, StockName};
+
+/// Most stocks in a file.
+pub const STOCKS_MAX: usize = 10_000;
+
+/// The columns of a file, as its first line names them.
+const HEADER: [&str; 3] = ["name", "price", "quantity"];
+
+/// Name and price of each built-in stock; there are [`BUILT_IN_QUANTITY`] of each.
+const BUILT_IN: [(&str, &str); 12] = [
+    ("amazon", "102.24"),
+    ("amc", "5.20"),
+    ("apple", "151.03"),
+    ("gamestop", "20.00"),
+    ("google", "94.02"),
+    ("intel", "27.84"),
+    ("meta", "194.02"),
+    ("microsoft", "258.06"),
+    ("netflix", "315.18"),
+    ("nike", "121.43"),
+    ("nvidia", "240.63"),
+    ("tesla", "192.58"),
+];
+
+const BUILT_IN_QUANTITY: u64 = 1000;
+
+/// A stock as it is first listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// What it is called.
+    pub name: StockName,
+    /// Of one share.
+    pub price: Price,
+    /// How many shares there are to buy: 0 to [`Quantity::MAX`].
+    pub quantity: u64,
+}
+
+/// Why a file gives no stocks.
+#[derive(Debug, thiserror::Error)]
+pub enum StocksError {
+    /// It cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line is wrong.
+    #[error("{}, line {line}: {problem}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// The built-in stocks.
+pub fn built_in() -> Vec<Listing> {
+    let listing = |(name, price): (&str, &str)| Listing {
+        name: StockName::new(name).expect("built-in names are valid"),
+        price: price.parse().expect("built-in prices are valid"),
+        quantity: BUILT_IN_QUANTITY,
+    };
+    BUILT_IN.map(listing).into()
+}
+
+/// Reads stocks off a CSV file with the header `name,price,quantity`.
+pub fn load(path: &Path) -> Result<Vec<Listing>, StocksError> {
+    let file = fs::read(path).map_err(|source| StocksError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(&file).map_err(|(line, problem)| StocksError::Line {
+        path: path.to_owned(),
+        line,
+        problem,
+    })
+}
+
+/// A line number, and what is wrong there.
+type Problem = (u64, String);
+
+fn parse(file: &[u8]) -> Result<Vec<Listing>, Problem> {
+    let mut reader = csv::ReaderBuilder::new()
+        .has_headers(false)
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_reader(file);
+    let mut records = reader.records();
+    let unreadable = |error: csv::Error| (line_at(file, error.position()), error.to_string());
+    match records.next().transpose().map_err(unreadable)? {
+        Some(header) if header == HEADER[..] => {}
+        _ => return Err((1, format!("the header is not `{}`", HEADER.join(",")))),
+    }
+    let mut listings = Vec::new();
+    let mut names = BTreeSet::new();
+    for record in records {
+        let record = record.map_err(unreadable)?;
+        let line = line_at(file, record.position());
+        let listing = listing(&record).map_err(|problem| (line, problem))?;
+        if !names.insert(listing.name.clone()) {
+            return Err((line, format!("`{}` is listed a second time", listing.name)));
+        }
+        if listings.len() == STOCKS_MAX {
+            return Err((line, format!("more than {STOCKS_MAX} stocks")));
+        }
+        listings.push(listing);
+    }
+    if listings.is_empty() {
+        Err((2, "no stocks".into()))
+    } else {
+        Ok(listings)
+    }
+}
+
+/// The line that a position is in; the reader's positions are before any empty lines.
+fn line_at(file: &[u8], position: Option<&csv::Position>) -> u64 {
+    let Some(position) = position else {
+        return 1;
+    };
+    let rest = usize::try_from(position.byte())
+        .ok()
+        .and_then(|start| file.get(start..));
+    let line_ends = rest
+        .unwrap_or_default()
+        .iter()
+        .take_while(|&byte| b"\r\n".contains(byte));
+    position.line() + line_ends.filter(|&&byte| byte == b'\n').count() as u64
+}
+
+fn listing(record: &StringRecord) -> Result<Listing, String> {
+    let mut fields = record.iter();
+    let (Some(name), Some(price), Some(quantity), None) =
+        (fields.next(), fields.next(), fields.next(), fields.next())
+    else {
+        return Err(format!("has {} fields, not {}", record.len(), HEADER.len()));
+    };
+    let wrong = |invalid: Invalid| invalid.to_string();
+    let shares = quantity
+        .parse()
+        .ok()
+        .filter(|&shares: &u64| shares <= Quantity::MAX);
+    Ok(Listing {
+        name: StockName::new(name).map_err(wrong)?,
+        price: price.parse().map_err(wrong)?,
+        quantity: shares.ok_or_else(|| {
+            format!(
+                "quantity `{quantity}` is not a number from 0 to {}",
+                Quantity::MAX
+            )
+        })?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_stocks_are_those_promised() {
+        let stocks = built_in();
+        assert!(stocks.len() >= 10);
+        for (name, price) in [
+            ("nvidia", "240.63"),
+            ("meta", "194.02"),
+            ("gamestop", "20.0"),
+        ] {
+            let stock = stocks
+                .iter()
+                .find(|stock| stock.name.as_str() == name)
+                .unwrap();
+            assert_eq!(
+                (stock.price.to_string(), stock.quantity),
+                (price.into(), 1000)
+            );
+        }
+        for name in ["amazon", "tesla", "amc", "intel", "nike"] {
+            assert!(
+                stocks.iter().any(|stock| stock.name.as_str() == name),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_file_gives_its_stocks() {
+        let stocks = parse("name, price ,quantity\nacme,1.5,10\n\n\"two, words\",0,0\n".as_bytes());
+        let stocks = stocks.unwrap();
+        assert_eq!(stocks.len(), 2);
+        assert_eq!((stocks[0].price.minor(), stocks[0].quantity), (150, 10));
+        assert_eq!(stocks[1].name.as_str(), "two, words");
+    }
+
+    #[test]
+    fn a_wrong_line_is_named_with_what_is_wrong() {
+        for (file, line, problem) in [
+            ("", 1, "the header is not `name,price,quantity`"),
+            ("name,quantity,price\n", 1, "the header is not"),
+            ("name,price,quantity\n", 2, "no stocks"),
+            ("name,price,quantity\na,1,1\nb,1\n", 3, "has 2 fields"),
+            ("name,price,quantity\na,1,1,\n", 2, "has 4 fields"),
+            ("name,price,quantity\n\n,1,1\n", 3, "name has 0 bytes"),
+            ("name,price,quantity\na,1.234,1\n", 2, "price `1.234`"),
+            ("name,price,quantity\na,1,-1\n", 2, "quantity `-1`"),
+            (
+                "name,price,quantity\na,1,9223372036854775808\n",
+                2,
+                "quantity `9223372036854775808`",
+            ),
+            (
+                "name,price,quantity\na,1,1\nb,1,1\na,2,2\n",
+                4,
+                "`a` is listed a second time",
+            ),
+        ] {
+            let (at, message) = parse(file.as_bytes()).unwrap_err();
+            assert!(
+                at == line && message.contains(problem),
+                "{file:?}: line {at}: {message}"
+            );
+        }
+        let not_text = [
+            b"name,price,quantity\n".as_slice(),
+            &[0xff, b',', b'1', b',', b'1'],
+        ]
+        .concat();
+        assert_eq!(parse(&not_text).unwrap_err().0, 2);
+    }
+}

@@ -1,0 +1,47 @@
+//! What is durable, behind a small trait.
+//!
+//! - [`sqlite`]: the real one;
+//! - `memory`: one for tests, whose disk fills up on demand.
+
+use std::time::Duration;
+
+use protocol::{IdempotencyKey, OrderNumber, Row};
+use storage::StorageError;
+
+use crate::core::{Batch, Books};
+
+pub mod sqlite;
+#[cfg(test)]
+pub mod memory;
+
+/// What a store holds when it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// Everything committed.
+    pub books: Books,
+    /// Where sessions of the run before may still be alive: how long at most.
+    pub sessions_out: Option<Duration>,
+}
+
+/// The writer's side of a store. One thread owns it.
+pub trait Store: Send {
+    /// What it holds.
+    fn load(&mut self) -> Result<Loaded, StorageError>;
+
+    /// The committed row that an idempotency key made.
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Row>, StorageError>;
+
+    /// Makes a batch durable in one transaction. After an error nothing of it is.
+    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError>;
+
+    /// Notes durably that sessions may be alive after a crash, and how long at most; or that
+    /// none is.
+    fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError>;
+}
+
+/// The readers' side of a store: the rows of the journal. Blocks, so it is for threads that
+/// may.
+pub trait Journal: Send + Sync {
+    /// At most `rows_max` committed rows from a number on, in number order.
+    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError>;
+}

@@ -1,0 +1,156 @@
+//! A store in memory, whose disk can be full, and slow to sync.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use protocol::{IdempotencyKey, OrderNumber, Row};
+use rusqlite::{ErrorCode, ffi};
+use storage::StorageError;
+
+use super::{Journal, Loaded, Store};
+use crate::core::{Batch, Books};
+
+/// The "disk": clones share it, and it outlives the stores on it.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    content: Mutex<Content>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Content {
+    books: Books,
+    rows: Vec<Row>,
+    sessions_out: Option<Duration>,
+    full: bool,
+    held: bool,
+    waiting: bool,
+    commits: usize,
+}
+
+impl Disk {
+    /// A disk with those books, and an empty journal.
+    pub fn new(books: Books) -> Self {
+        let disk = Self::default();
+        disk.content().books = books;
+        disk
+    }
+
+    /// From now on every commit fails; or no longer does.
+    pub fn set_full(&self, full: bool) {
+        self.content().full = full;
+    }
+
+    /// From now on every commit waits; or no longer does.
+    pub fn set_held(&self, held: bool) {
+        self.content().held = held;
+        self.shared.changed.notify_all();
+    }
+
+    /// Whether a commit waits.
+    pub fn is_waiting(&self) -> bool {
+        self.content().waiting
+    }
+
+    /// How many commits succeeded.
+    pub fn commits(&self) -> usize {
+        self.content().commits
+    }
+
+    /// The rows of the journal.
+    pub fn journal(&self) -> Vec<Row> {
+        self.content().rows.clone()
+    }
+
+    /// What is noted of sessions.
+    pub fn sessions_out(&self) -> Option<Duration> {
+        self.content().sessions_out
+    }
+
+    /// A store on this disk.
+    pub fn store(&self) -> MemoryStore {
+        MemoryStore(self.clone())
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.shared.content.lock().unwrap()
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct MemoryStore(Disk);
+
+fn disk_full() -> StorageError {
+    StorageError::Sqlite(rusqlite::Error::SqliteFailure(
+        ffi::Error {
+            code: ErrorCode::DiskFull,
+            extended_code: ffi::SQLITE_FULL,
+        },
+        None,
+    ))
+}
+
+impl Store for MemoryStore {
+    fn load(&mut self) -> Result<Loaded, StorageError> {
+        let content = self.0.content();
+        Ok(Loaded {
+            books: content.books.clone(),
+            sessions_out: content.sessions_out,
+        })
+    }
+
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Row>, StorageError> {
+        Ok(self
+            .0
+            .content()
+            .rows
+            .iter()
+            .find(|row| row.order.key == *key)
+            .cloned())
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        let mut content = self.0.content();
+        content.waiting = true;
+        let released = self
+            .0
+            .shared
+            .changed
+            .wait_while(content, |content| content.held);
+        let mut content = released.unwrap();
+        content.waiting = false;
+        if content.full {
+            return Err(disk_full());
+        }
+        content.books.apply(batch.clone());
+        content.rows.extend(batch.rows.iter().cloned());
+        content.commits += 1;
+        Ok(())
+    }
+
+    fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+        let mut content = self.0.content();
+        if content.full {
+            return Err(disk_full());
+        }
+        content.sessions_out = term;
+        Ok(())
+    }
+}
+
+impl Journal for Disk {
+    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+        let rows = self.content().rows.clone();
+        Ok(rows
+            .into_iter()
+            .skip(from.0 as usize)
+            .take(rows_max)
+            .collect())
+    }
+}

@@ -1,0 +1,144 @@
+use protocol::{Order, Side};
+
+use super::*;
+use crate::stocks::built_in;
+
+fn order(key: &str, stock: &str, quantity: u64) -> Order {
+    Order {
+        key: IdempotencyKey::new(key).unwrap(),
+        name: StockName::new(stock).unwrap(),
+        side: Side::Buy,
+        quantity: Quantity::new(quantity).unwrap(),
+    }
+}
+
+fn replica(id: u32) -> ReplicaId {
+    ReplicaId::new(id).unwrap()
+}
+
+fn new_store(data_dir: &Path) -> SqliteStore {
+    let mut store = SqliteStore::open(data_dir).unwrap();
+    store.list(&built_in()).unwrap();
+    store
+}
+
+/// Elects replica 2 and buys 10 nvidia and 1 meta in one batch.
+fn batch(books: &Books) -> Batch {
+    let mut staged = books.stage();
+    let epoch = staged
+        .elect(books.leadership().term.epoch, replica(2))
+        .epoch;
+    staged
+        .set_in_sync(epoch, BTreeSet::from([replica(1), replica(2)]))
+        .unwrap();
+    staged
+        .trade(epoch, order("one", "nvidia", 10), None)
+        .unwrap();
+    staged.trade(epoch, order("two", "meta", 1), None).unwrap();
+    staged.into_batch()
+}
+
+#[test]
+fn a_store_that_is_opened_again_holds_what_was_committed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    assert!(store.is_new().unwrap());
+    store.list(&built_in()).unwrap();
+    assert!(!store.is_new().unwrap());
+    let mut books = store.load().unwrap().books;
+    let batch = batch(&books);
+    store.commit(&batch).unwrap();
+    books.apply(batch.clone());
+    drop(store);
+
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(
+        store.load().unwrap(),
+        Loaded {
+            books,
+            sessions_out: None
+        }
+    );
+    assert_eq!(
+        store.find_key(&batch.rows[1].order.key).unwrap().as_ref(),
+        Some(&batch.rows[1])
+    );
+    assert_eq!(
+        store
+            .find_key(&IdempotencyKey::new("other").unwrap())
+            .unwrap(),
+        None
+    );
+    let journal = SqliteJournal::open(dir.path()).unwrap();
+    assert_eq!(journal.rows(OrderNumber(0), 10).unwrap(), batch.rows);
+    assert_eq!(journal.rows(OrderNumber(1), 10).unwrap(), batch.rows[1..]);
+}
+
+#[test]
+fn a_batch_is_committed_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = new_store(dir.path());
+    let before = store.load().unwrap();
+    let mut batch = batch(&before.books);
+    let again = batch.rows[0].clone();
+    batch.rows.push(again); // breaks the primary key
+    store.commit(&batch).unwrap_err();
+    assert_eq!(store.load().unwrap(), before);
+    batch.rows.pop();
+    store.commit(&batch).unwrap();
+}
+
+#[test]
+fn a_full_disk_is_an_error_that_changes_nothing_and_may_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = new_store(dir.path());
+    let before = store.load().unwrap();
+    let pages: i64 = store
+        .connection
+        .query_row("PRAGMA page_count", [], |row| row.get(0))
+        .unwrap();
+    store
+        .connection
+        .pragma_update(None, "max_page_count", pages)
+        .unwrap();
+    let mut staged = before.books.stage();
+    staged.elect(Epoch(0), replica(1));
+    for number in 0..1000 {
+        staged
+            .trade(Epoch(1), order(&format!("key-{number}"), "nvidia", 1), None)
+            .unwrap();
+    }
+    let batch = staged.into_batch();
+    let error = store.commit(&batch).unwrap_err();
+    assert!(error.to_string().contains("full"), "{error}");
+    assert_eq!(store.load().unwrap(), before);
+    store
+        .connection
+        .pragma_update(None, "max_page_count", 1_000_000)
+        .unwrap();
+    store.commit(&batch).unwrap();
+}
+
+#[test]
+fn what_is_noted_of_sessions_outlives_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = new_store(dir.path());
+    let term = Duration::from_micros(1_100_500);
+    store.set_sessions_out(Some(term)).unwrap();
+    drop(store);
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    let noted = store.load().unwrap().sessions_out.unwrap();
+    assert_eq!(noted, Duration::from_millis(1101), "rounded up");
+    store.set_sessions_out(None).unwrap();
+    assert_eq!(store.load().unwrap().sessions_out, None);
+}
+
+#[test]
+fn the_database_itself_refuses_a_negative_quantity() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = new_store(dir.path());
+    store
+        .connection
+        .execute("UPDATE stock SET quantity = -1", [])
+        .unwrap_err();
+}

@@ -1,0 +1,6 @@
+//! The catalog over real gRPC on loopback.
+
+mod harness;
+mod trading;
+mod leases;
+mod restarts;

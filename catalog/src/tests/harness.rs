@@ -1,0 +1,312 @@
+//! A catalog to test, and a gateway's side of a session.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use protocol::wire::catalog::v1::catalog_client::CatalogClient;
+use protocol::wire::catalog::v1::session_event::{Event, Invalidate};
+use protocol::wire::catalog::v1::session_request::{
+    Acknowledge, Open, Release, Renew, Request as SessionRequestKind,
+};
+use protocol::wire::catalog::v1::trade_result::Result as Traded;
+use protocol::wire::catalog::v1::{self, SessionRequest, Side};
+use protocol::{Price, StockName, Version};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
+
+use crate::config::lease_margin;
+use crate::core::{Books, Stock, Term};
+use crate::error::Error;
+use crate::server::{self, Parts};
+use crate::store::Store;
+use crate::store::memory::Disk;
+
+/// A lease that is over soon.
+pub const SHORT_LEASE: Duration = Duration::from_millis(200);
+
+/// A lease that no test sees the end of.
+pub const LONG_LEASE: Duration = Duration::from_secs(60);
+
+/// Longest wait for what must happen soon.
+const SOON: Duration = Duration::from_secs(10);
+
+pub type Client = CatalogClient<Channel>;
+
+/// A lease as the catalog counts it.
+pub fn term(lease: Duration) -> Duration {
+    lease + lease_margin(lease)
+}
+
+/// A running catalog.
+pub struct Running {
+    url: String,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<Result<(), Error>>,
+}
+
+impl Running {
+    /// A catalog with a configuration, on a free port.
+    pub async fn start(config: crate::Config) -> Self {
+        Self::spawn(|listener, stopped| crate::run(config, listener, stopped)).await
+    }
+
+    /// A catalog on a disk in memory.
+    pub async fn start_on(disk: &Disk, lease: Duration) -> Self {
+        let mut store = disk.store();
+        let loaded = store.load().unwrap();
+        let journal = Arc::new(disk.clone());
+        let parts = Parts {
+            store: Box::new(store),
+            journal,
+            loaded,
+            lease,
+        };
+        Self::spawn(|listener, stopped| server::serve(parts, listener, stopped)).await
+    }
+
+    async fn spawn<F>(serve: impl FnOnce(TcpListener, Stopped) -> F) -> Self
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(serve(listener, Box::pin(async { drop(stopped.await) })));
+        Self { url, stop, ended }
+    }
+
+    pub fn client(&self) -> Client {
+        CatalogClient::new(protocol::channel::lazy(&self.url).unwrap())
+    }
+
+    /// A client that has little room for what it does not take.
+    pub fn narrow_client(&self) -> Client {
+        let endpoint = Endpoint::from_shared(self.url.clone()).unwrap();
+        CatalogClient::new(endpoint.initial_stream_window_size(1 << 16).connect_lazy())
+    }
+
+    /// A client of a leader elected for the next epoch.
+    pub async fn led(&self) -> Leader {
+        let mut client = self.client();
+        let expected_epoch = client
+            .get_leadership(v1::GetLeadershipRequest {})
+            .await
+            .unwrap();
+        let expected_epoch = expected_epoch.into_inner().epoch;
+        let elected = client
+            .elect(v1::ElectRequest {
+                expected_epoch,
+                candidate: 3,
+            })
+            .await
+            .unwrap();
+        Leader {
+            client,
+            epoch: elected.into_inner().epoch,
+        }
+    }
+
+    /// Stops it cleanly.
+    pub async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.ended.await.unwrap().unwrap();
+    }
+}
+
+type Stopped = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Who trades.
+#[derive(Clone)]
+pub struct Leader {
+    pub client: Client,
+    pub epoch: u64,
+}
+
+impl Leader {
+    pub async fn trade(&self, orders: Vec<v1::Order>) -> Result<Vec<Traded>, Status> {
+        let request = v1::TradeRequest {
+            epoch: self.epoch,
+            orders,
+        };
+        let response = self.client.clone().trade(request).await?;
+        let results = response.into_inner().results.into_iter();
+        Ok(results.map(|result| result.result.unwrap()).collect())
+    }
+
+    /// The row that buying one share makes.
+    pub async fn buy(&self, key: &str, name: &str) -> Result<v1::JournalRow, Status> {
+        Ok(row(self
+            .trade(vec![order(key, name, Side::Buy, 1)])
+            .await?
+            .remove(0)))
+    }
+
+    /// Buying one share, in the background.
+    pub fn start_buy(&self, key: &str, name: &str) -> JoinHandle<Result<v1::JournalRow, Status>> {
+        let (leader, key, name) = (self.clone(), key.to_owned(), name.to_owned());
+        tokio::spawn(async move { leader.buy(&key, &name).await })
+    }
+}
+
+pub fn order(key: &str, name: &str, side: Side, quantity: u64) -> v1::Order {
+    v1::Order {
+        idempotency_key: key.into(),
+        name: name.into(),
+        side: side.into(),
+        quantity,
+    }
+}
+
+pub fn row(result: Traded) -> v1::JournalRow {
+    match result {
+        Traded::Row(row) => row,
+        Traded::Refusal(refusal) => panic!("refused: {refusal}"),
+    }
+}
+
+/// What a session sees of a stock: its quantity, and whether it may keep it.
+pub async fn look(client: &mut Client, name: &str, session: u64) -> (u64, bool) {
+    let request = v1::GetStockRequest {
+        name: name.into(),
+        session,
+    };
+    let response = client.get_stock(request).await.unwrap().into_inner();
+    (response.stock.unwrap().quantity, response.cacheable)
+}
+
+pub async fn journal(client: &mut Client, from: u64, rows_max: u64) -> Vec<v1::JournalRow> {
+    let request = v1::ReadJournalRequest { from, rows_max };
+    let mut stream = client.read_journal(request).await.unwrap().into_inner();
+    let mut rows = Vec::new();
+    while let Some(message) = stream.message().await.unwrap() {
+        rows.extend(message.rows);
+    }
+    rows
+}
+
+/// A disk with stocks `acme` and `bolt`, 100 shares each.
+pub fn disk() -> Disk {
+    let stock = |name: &str| Stock {
+        name: StockName::new(name).unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 100,
+        volume: 0,
+        version: Version(1),
+    };
+    Disk::new(Books::new(
+        [stock("acme"), stock("bolt")],
+        Default::default(),
+        Term::default(),
+    ))
+}
+
+/// A gateway's side of a session that does nothing by itself.
+pub struct Session {
+    pub id: u64,
+    pub lease_ms: u32,
+    requests: mpsc::Sender<SessionRequest>,
+    events: Streaming<v1::SessionEvent>,
+}
+
+impl Session {
+    /// A stream without an Open yet.
+    pub async fn unopened(client: &Client) -> Self {
+        let (requests, stream) = mpsc::channel(256);
+        let events = client.clone().session(ReceiverStream::new(stream)).await;
+        Self {
+            id: 0,
+            lease_ms: 0,
+            requests,
+            events: events.unwrap().into_inner(),
+        }
+    }
+
+    pub async fn open(client: &Client) -> Self {
+        let mut session = Self::unopened(client).await;
+        session
+            .send(SessionRequestKind::Open(Open {
+                gateway: "test".into(),
+            }))
+            .await;
+        match session.event().await {
+            Ok(Event::Opened(opened)) => {
+                session.id = opened.session;
+                session.lease_ms = opened.lease_ms;
+            }
+            other => panic!("not opened: {other:?}"),
+        }
+        session
+    }
+
+    pub async fn send(&self, request: SessionRequestKind) {
+        self.requests
+            .send(SessionRequest {
+                request: Some(request),
+            })
+            .await
+            .unwrap();
+    }
+
+    /// The next event; an error where the stream ends.
+    pub async fn event(&mut self) -> Result<Event, Status> {
+        let message = tokio::time::timeout(SOON, self.events.message())
+            .await
+            .expect("no event");
+        let ended = || Status::aborted("the stream ended");
+        Ok(message?.ok_or_else(ended)?.event.unwrap())
+    }
+
+    pub async fn renew(&self, nonce: u64) {
+        self.send(SessionRequestKind::Renew(Renew { nonce })).await;
+    }
+
+    /// Renews as often as there is room on the stream; says how often that was.
+    pub fn renew_many(&self) -> u64 {
+        let request = || Some(SessionRequestKind::Renew(Renew { nonce: 0 }));
+        let send = || {
+            self.requests
+                .try_send(SessionRequest { request: request() })
+        };
+        let sent = std::iter::repeat_with(send).take_while(Result::is_ok);
+        sent.count() as u64
+    }
+
+    /// Renews, and waits until that has counted.
+    pub async fn renewed(&mut self, nonce: u64) {
+        self.renew(nonce).await;
+        match self.event().await {
+            Ok(Event::Renewed(renewed)) => assert_eq!(renewed.nonce, nonce),
+            other => panic!("not renewed: {other:?}"),
+        }
+    }
+
+    pub async fn invalidated(&mut self) -> Invalidate {
+        match self.event().await {
+            Ok(Event::Invalidate(invalidate)) => invalidate,
+            other => panic!("not invalidated: {other:?}"),
+        }
+    }
+
+    pub async fn acknowledge(&self, round: u64) {
+        self.send(SessionRequestKind::Acknowledge(Acknowledge { round }))
+            .await;
+    }
+
+    pub async fn release(mut self) {
+        self.send(SessionRequestKind::Release(Release {})).await;
+        self.event().await.expect_err("the stream ends");
+    }
+}
+
+/// Waits until the condition holds.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let started = Instant::now();
+    while !condition().await {
+        assert!(started.elapsed() < SOON, "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}

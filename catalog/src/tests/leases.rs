@@ -1,0 +1,206 @@
+use std::time::{Duration, Instant};
+
+use protocol::wire::catalog::v1::Side;
+use protocol::wire::catalog::v1::session_request::Request;
+use tonic::Code;
+
+use super::harness::{LONG_LEASE, Running, SHORT_LEASE, Session, disk, look, order, row, term};
+
+/// How late a busy machine may be.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Far more than streams have room for.
+const RENEWALS_MAX: u64 = 1_000_000;
+
+#[tokio::test]
+async fn a_trade_is_answered_after_every_holder_let_go() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let leader = running.led().await;
+    let mut client = running.client();
+    let mut first = Session::open(&running.client()).await;
+    let mut second = Session::open(&running.client()).await;
+    assert_ne!(first.id, second.id);
+    assert_eq!(u128::from(first.lease_ms), LONG_LEASE.as_millis());
+    assert_eq!(look(&mut client, "acme", first.id).await, (100, true));
+    assert_eq!(look(&mut client, "acme", second.id).await, (100, true));
+
+    let buy = leader.start_buy("key", "acme");
+    let invalidates = [first.invalidated().await, second.invalidated().await];
+    let floor = &invalidates[0].floors[0];
+    assert_eq!((floor.name.as_str(), floor.version), ("acme", 2));
+    assert_eq!(look(&mut client, "acme", first.id).await, (100, false));
+    first.acknowledge(invalidates[0].round).await;
+    first.renewed(1).await; // so that the acknowledgement has counted
+    assert_eq!(look(&mut client, "acme", first.id).await, (100, false));
+    assert!(!buy.is_finished());
+    second.acknowledge(invalidates[1].round).await;
+    buy.await.unwrap().unwrap();
+    assert_eq!(look(&mut client, "acme", first.id).await, (99, true));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn caches_let_go_while_the_disk_syncs() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    let mut client = running.client();
+    let mut session = Session::open(&running.client()).await;
+    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    disk.set_held(true);
+    let buy = leader.start_buy("key", "acme");
+    let invalidate = session.invalidated().await;
+    session.acknowledge(invalidate.round).await;
+    session.renewed(1).await;
+    assert_eq!(look(&mut client, "acme", session.id).await, (100, false));
+    assert!(!buy.is_finished());
+    disk.set_held(false);
+    buy.await.unwrap().unwrap();
+    assert_eq!(look(&mut client, "acme", session.id).await, (99, true));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_never_acknowledges_delays_a_trade_one_lease_at_most() {
+    let running = Running::start_on(&disk(), SHORT_LEASE).await;
+    let leader = running.led().await;
+    let mut client = running.client();
+    let mut session = Session::open(&running.client()).await;
+    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    let renewed = Instant::now();
+    session.renewed(1).await;
+    let asked = Instant::now();
+    let buy = leader.start_buy("key", "acme");
+    session.invalidated().await;
+    // Renewing without acknowledging is of no use.
+    for number in 0.. {
+        if buy.is_finished() {
+            break;
+        }
+        let (quantity, cacheable) = look(&mut client, "acme", session.id).await;
+        assert!(!cacheable && (quantity == 100 || renewed.elapsed() >= SHORT_LEASE));
+        // Another stock is not held up.
+        let other = order(&number.to_string(), "bolt", Side::Sell, 1);
+        row(leader.trade(vec![other]).await.unwrap().remove(0));
+        session.renew_many(); // in vain
+    }
+    buy.await.unwrap().unwrap();
+    assert!(
+        renewed.elapsed() >= SHORT_LEASE,
+        "a holder that may be serving was not waited for"
+    );
+    assert!(
+        asked.elapsed() < term(SHORT_LEASE) + SLACK,
+        "{:?}",
+        asked.elapsed()
+    );
+    assert_eq!(look(&mut client, "acme", 0).await.0, 99);
+    let over = session.event().await.unwrap_err();
+    assert_eq!(over.code(), Code::FailedPrecondition, "{over}");
+    assert_eq!(look(&mut client, "acme", session.id).await, (99, false));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_broken_stream_holds_until_its_lease_is_over_and_a_release_lets_go_at_once() {
+    for released in [false, true] {
+        let running = Running::start_on(&disk(), SHORT_LEASE).await;
+        let leader = running.led().await;
+        let mut client = running.client();
+        let opened = Instant::now();
+        let session = Session::open(&running.client()).await;
+        assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+        if released {
+            session.release().await;
+        } else {
+            drop(session);
+        }
+        let buy = leader.start_buy("key", "acme");
+        if !released {
+            // The trade waits: whatever is seen before the lease is over is the old value.
+            let (quantity, _) = look(&mut client, "acme", 0).await;
+            assert!(quantity == 100 || opened.elapsed() >= SHORT_LEASE);
+        }
+        buy.await.unwrap().unwrap();
+        if !released {
+            assert!(
+                opened.elapsed() >= SHORT_LEASE,
+                "a holder that may be serving was not waited for"
+            );
+        }
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_trade_waits_as_the_first_one_does() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let leader = running.led().await;
+    let mut client = running.client();
+    let mut session = Session::open(&running.client()).await;
+    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    let first = leader.start_buy("key", "acme");
+    let round = session.invalidated().await.round;
+    let again = leader.start_buy("key", "acme");
+    leader.buy("other", "bolt").await.unwrap(); // so that `again` has most likely come through
+    assert!(!again.is_finished());
+    session.acknowledge(round).await;
+    assert_eq!(first.await.unwrap().unwrap(), again.await.unwrap().unwrap());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_leaves_the_old_value_for_all() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    let mut client = running.client();
+    let mut session = Session::open(&running.client()).await;
+    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    disk.set_full(true);
+    assert_eq!(
+        leader.buy("key", "acme").await.unwrap_err().code(),
+        Code::Unavailable
+    );
+    let invalidate = session.invalidated().await;
+    assert_eq!(look(&mut client, "acme", session.id).await, (100, false));
+    session.acknowledge(invalidate.round).await;
+    session.renewed(1).await;
+    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_begins_with_an_open_and_has_no_other() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let mut session = Session::unopened(&running.client()).await;
+    session.renew(1).await;
+    assert_eq!(
+        session.event().await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let mut session = Session::open(&running.client()).await;
+    session.send(Request::Open(Default::default())).await;
+    assert_eq!(
+        session.event().await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_takes_no_events_does_not_hold_up_the_writer() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let leader = running.led().await;
+    let mut client = running.client();
+    let session = Session::open(&running.narrow_client()).await;
+    // Nobody takes events off the stream: it fills up and is cut.
+    let mut renewals = 0;
+    while look(&mut client, "acme", session.id).await.1 {
+        assert!(renewals < RENEWALS_MAX, "never cut");
+        renewals += session.renew_many();
+        let other = order(&renewals.to_string(), "bolt", Side::Sell, 1);
+        leader.trade(vec![other]).await.unwrap();
+    }
+    running.stop().await;
+}

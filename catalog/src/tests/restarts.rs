@@ -1,0 +1,199 @@
+use std::path::Path;
+use std::time::Instant;
+
+use protocol::wire::catalog::v1::{self, Side};
+use tonic::Code;
+
+use super::harness::{
+    LONG_LEASE, Leader, Running, SHORT_LEASE, Session, disk, journal, look, order, row, term, until,
+};
+use crate::store::Store;
+use crate::{Config, Error};
+
+fn config(data_dir: &Path) -> Config {
+    Config {
+        data_dir: data_dir.to_owned(),
+        stocks: None,
+        lease: LONG_LEASE,
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_everything_and_keys_still_trade_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(config(dir.path())).await;
+    let leader = running.led().await;
+    let buy = || order("key", "nvidia", Side::Buy, 10);
+    let bought = row(leader.trade(vec![buy()]).await.unwrap().remove(0));
+    assert_eq!((bought.number, bought.price_minor), (0, 24063));
+    let mut client = running.client();
+    let before = client
+        .get_leadership(v1::GetLeadershipRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    running.stop().await;
+
+    let csv = dir.path().join("stocks.csv");
+    std::fs::write(&csv, "name,price,quantity\nacme,1,1\n").unwrap();
+    let ignored = Config {
+        stocks: Some(csv),
+        ..config(dir.path())
+    };
+    let running = Running::start(ignored).await;
+    let mut client = running.client();
+    let after = client
+        .get_leadership(v1::GetLeadershipRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(after, before);
+    let leader = Leader {
+        client: client.clone(),
+        epoch: after.epoch,
+    };
+    assert_eq!(
+        row(leader.trade(vec![buy()]).await.unwrap().remove(0)),
+        bought
+    );
+    assert_eq!(look(&mut client, "nvidia", 0).await.0, 990);
+    assert_eq!(journal(&mut client, 0, 0).await, [bought]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
+    let disk = disk();
+    let crashed = Running::start_on(&disk, SHORT_LEASE).await;
+    let _session = Session::open(&crashed.client()).await;
+    assert_eq!(
+        disk.sessions_out(),
+        Some(term(SHORT_LEASE)),
+        "noted before the first is opened"
+    );
+    // The old one is left running: all that counts is what its disk says.
+    let started = Instant::now();
+    let running = Running::start_on(&disk, SHORT_LEASE).await;
+    let leader = running.led().await; // an election does not wait
+    let buy = tokio::spawn(async move {
+        leader.buy("key", "acme").await.unwrap();
+        started.elapsed()
+    });
+    let mut client = running.client();
+    let list = tokio::spawn(async move {
+        client.list_stocks(v1::ListStocksRequest {}).await.unwrap();
+        started.elapsed()
+    });
+    look(&mut running.client(), "acme", 0).await;
+    let waits = [started.elapsed(), buy.await.unwrap(), list.await.unwrap()];
+    assert!(
+        waits.iter().all(|&wait| wait >= term(SHORT_LEASE)),
+        "look, buy, list: {waits:?}"
+    );
+    running.stop().await;
+    assert_eq!(
+        disk.sessions_out(),
+        None,
+        "the sessions of the run before are over"
+    );
+}
+
+#[tokio::test]
+async fn sessions_of_two_runs_before_are_not_forgotten() {
+    let disk = disk();
+    let long = term(LONG_LEASE) * 50; // the lease was longer once
+    disk.store().set_sessions_out(Some(long)).unwrap();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let session = Session::open(&running.client()).await; // has a shorter one
+    assert_eq!(disk.sessions_out(), Some(long));
+    session.release().await;
+    running.stop().await;
+    assert_eq!(
+        disk.sessions_out(),
+        Some(long),
+        "stopped before the first run's were over"
+    );
+}
+
+#[tokio::test]
+async fn a_stop_notes_whether_sessions_are_out() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    Session::open(&running.client()).await.release().await;
+    assert_eq!(disk.sessions_out(), Some(term(LONG_LEASE)));
+    running.stop().await;
+    assert_eq!(disk.sessions_out(), None, "all were released");
+
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let started = Instant::now();
+    look(&mut running.client(), "acme", 0).await;
+    let looked_after = started.elapsed();
+    let mut session = Session::open(&running.client()).await;
+    running.stop().await;
+    assert!(
+        looked_after < term(LONG_LEASE),
+        "there was nothing to wait for: {looked_after:?}"
+    );
+    session.event().await.expect_err("a stop ends the stream");
+    assert_eq!(
+        disk.sessions_out(),
+        Some(term(LONG_LEASE)),
+        "one may be alive"
+    );
+}
+
+#[tokio::test]
+async fn a_stop_finishes_the_trades_that_have_queued() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    disk.set_held(true);
+    let buy = leader.start_buy("key", "acme");
+    until("the commit is under way", async || disk.is_waiting()).await;
+    let stopping = tokio::spawn(running.stop());
+    disk.set_held(false);
+    assert_eq!(buy.await.unwrap().unwrap().number, 0);
+    stopping.await.unwrap();
+    let refused = leader.buy("later", "acme").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let csv = dir.path().join("stocks.csv");
+    std::fs::write(&csv, "name,price,quantity\nacme,much,1\n").unwrap();
+    let listener = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let start = async |config| {
+        let listener = listener();
+        listener.set_nonblocking(true).unwrap();
+        crate::run(config, listener.try_into().unwrap(), std::future::pending())
+            .await
+            .unwrap_err()
+    };
+    let wrong_stocks = start(Config {
+        stocks: Some(csv),
+        ..config(&dir.path().join("a"))
+    })
+    .await;
+    assert!(
+        wrong_stocks
+            .to_string()
+            .contains("stocks.csv, line 2: price `much`"),
+        "{wrong_stocks}"
+    );
+    let no_lease = start(Config {
+        lease: std::time::Duration::ZERO,
+        ..config(dir.path())
+    })
+    .await;
+    assert!(matches!(no_lease, Error::Config(_)), "{no_lease}");
+    let running = Running::start(config(&dir.path().join("b"))).await;
+    running.led().await;
+    let taken = start(config(&dir.path().join("b"))).await;
+    assert!(
+        taken.to_string().contains("in use by another process"),
+        "{taken}"
+    );
+    running.stop().await;
+}

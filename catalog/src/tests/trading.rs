@@ -1,0 +1,255 @@
+use std::collections::BTreeSet;
+
+use protocol::wire::catalog::v1::trade_result::Result as Traded;
+use protocol::wire::catalog::v1::{self, Refusal, Side};
+use tonic::Code;
+
+use super::harness::{LONG_LEASE, Running, disk, journal, look, order, row, until};
+
+#[tokio::test]
+async fn concurrent_trades_share_a_commit() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    let before = disk.commits();
+    disk.set_held(true);
+    let buys: Vec<_> = (0..50)
+        .map(|number| leader.start_buy(&format!("key-{number}"), "acme"))
+        .collect();
+    until("a commit is under way", async || disk.is_waiting()).await;
+    // Everything else queues behind that commit; a reader proves that the catalog lives.
+    let mut client = running.client();
+    assert_eq!(look(&mut client, "acme", 0).await, (100, false));
+    assert!(journal(&mut client, 0, 0).await.is_empty());
+    disk.set_held(false);
+    let mut numbers = BTreeSet::new();
+    for buy in buys {
+        numbers.insert(buy.await.unwrap().unwrap().number);
+    }
+    assert_eq!(numbers, (0..50).collect());
+    assert_eq!(look(&mut client, "acme", 0).await, (50, false));
+    let commits = disk.commits() - before;
+    assert!(commits < 25, "{commits} commits for 50 trades");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_trades_once_in_one_batch_and_across_batches() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    let buy = || order("key", "acme", Side::Buy, 1);
+    let results = leader.trade(vec![buy(), buy()]).await.unwrap();
+    let rows: Vec<_> = results.into_iter().map(row).collect();
+    assert_eq!(rows[0], rows[1]);
+    assert_eq!(leader.buy("key", "acme").await.unwrap(), rows[0]);
+    let twenty: Vec<_> = (0..20).map(|_| leader.start_buy("other", "acme")).collect();
+    for buy in twenty {
+        assert_eq!(buy.await.unwrap().unwrap().number, 1);
+    }
+    let other = leader
+        .trade(vec![order("key", "acme", Side::Sell, 1)])
+        .await
+        .unwrap();
+    assert_eq!(other, [Traded::Refusal(Refusal::KeyConflict.into())]);
+    assert_eq!(disk.journal().len(), 2);
+    assert_eq!(look(&mut running.client(), "acme", 0).await.0, 98);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn each_order_of_a_batch_is_answered_in_its_place() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    let orders = vec![
+        order("1", "acme", Side::Buy, 101),
+        order("2", "acme", Side::Sell, 1),
+        order("3", "acme", Side::Buy, 101),
+        order("4", "none", Side::Buy, 1),
+        order("5", "acme", Side::Sell, i64::MAX as u64),
+        order("6", "acme", Side::Sell, 7),
+    ];
+    let results = leader.trade(orders).await.unwrap();
+    let refused = |refusal: Refusal| Traded::Refusal(refusal.into());
+    assert_eq!(results[0], refused(Refusal::NotEnough));
+    assert_eq!(row(results[1].clone()).number, 0);
+    assert_eq!(row(results[2].clone()).number, 1);
+    assert_eq!(results[3], refused(Refusal::StockNotFound));
+    assert_eq!(row(results[4].clone()).number, 2);
+    assert_eq!(results[5], refused(Refusal::TooMany));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn requests_with_wrong_fields_are_refused_whole() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    let good = || order("good", "acme", Side::Buy, 1);
+    for wrong in [
+        order("", "acme", Side::Buy, 1),
+        order("k", "", Side::Buy, 1),
+        order("k", "acme", Side::Unspecified, 1),
+        order("k", "acme", Side::Buy, 0),
+        order("k", "acme", Side::Buy, u64::MAX),
+    ] {
+        let status = leader.trade(vec![good(), wrong.clone()]).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{wrong:?}: {status}");
+    }
+    let many = (0..1025)
+        .map(|number| order(&number.to_string(), "acme", Side::Buy, 1))
+        .collect();
+    assert_eq!(
+        leader.trade(many).await.unwrap_err().code(),
+        Code::InvalidArgument
+    );
+    let mut client = running.client();
+    let no_candidate = client
+        .elect(v1::ElectRequest {
+            expected_epoch: 1,
+            candidate: 0,
+        })
+        .await;
+    assert_eq!(no_candidate.unwrap_err().code(), Code::InvalidArgument);
+    assert!(disk.journal().is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_stale_leader_commits_nothing() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let mut client = running.client();
+    let old = running.led().await;
+    let new = running.led().await;
+    assert_eq!((old.epoch, new.epoch), (1, 2));
+    let status = old.buy("key", "acme").await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(
+        status
+            .message()
+            .contains("epoch 1 is not the current one, 2"),
+        "{status}"
+    );
+    let in_sync = |epoch, in_sync| v1::SetInSyncRequest { epoch, in_sync };
+    let stale = client.set_in_sync(in_sync(1, vec![3])).await.unwrap_err();
+    assert_eq!(stale.code(), Code::FailedPrecondition);
+    let without = client.set_in_sync(in_sync(2, vec![1])).await.unwrap_err();
+    assert_eq!(without.code(), Code::InvalidArgument);
+    let set = client
+        .set_in_sync(in_sync(2, vec![3, 1]))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(set.in_sync, [1, 3]);
+    assert!(disk.journal().is_empty());
+    let bought = new.buy("key", "acme").await.unwrap();
+    let leadership = client
+        .get_leadership(v1::GetLeadershipRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (leadership.epoch, leadership.leader, leadership.journal_rows),
+        (2, 3, 1)
+    );
+    assert_eq!(leadership.chain_hash, bought.chain_hash);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn of_concurrent_elections_one_wins_and_all_agree() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let elect = |candidate| {
+        let mut client = running.client();
+        tokio::spawn(async move {
+            let request = v1::ElectRequest {
+                expected_epoch: 0,
+                candidate,
+            };
+            client.elect(request).await.unwrap().into_inner()
+        })
+    };
+    let mut answers = BTreeSet::new();
+    for election in [1, 2, 3].map(elect) {
+        let answer = election.await.unwrap();
+        answers.insert((answer.epoch, answer.leader));
+    }
+    assert_eq!(answers.len(), 1);
+    assert_eq!(answers.first().unwrap().0, 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_changes_nothing_and_the_catalog_lives_on() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    let mut client = running.client();
+    disk.set_full(true);
+    assert_eq!(
+        leader.buy("key", "acme").await.unwrap_err().code(),
+        Code::Unavailable
+    );
+    let elected = client
+        .elect(v1::ElectRequest {
+            expected_epoch: 1,
+            candidate: 2,
+        })
+        .await;
+    assert_eq!(elected.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(look(&mut client, "acme", 0).await, (100, false));
+    disk.set_full(false);
+    assert_eq!(leader.buy("key", "acme").await.unwrap().number, 0);
+    assert_eq!(look(&mut client, "acme", 0).await, (99, false));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_journal_is_read_from_any_number_on() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    // More than fit in one message.
+    for batch in 0..2 {
+        let orders =
+            (0..1024).map(|number| order(&format!("{batch}-{number}"), "acme", Side::Sell, 1));
+        leader.trade(orders.collect()).await.unwrap();
+    }
+    let mut client = running.client();
+    let all = journal(&mut client, 0, 0).await;
+    assert!(all.iter().map(|row| row.number).eq(0..2048));
+    assert_eq!(journal(&mut client, 2046, 0).await, all[2046..]);
+    assert_eq!(journal(&mut client, 5, 600).await, all[5..605]);
+    assert!(journal(&mut client, 2048, 0).await.is_empty());
+    assert!(journal(&mut client, u64::MAX, 0).await.is_empty());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn stocks_are_listed_by_name_and_others_not_found() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let mut client = running.client();
+    let mut list = client
+        .list_stocks(v1::ListStocksRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let message = list.message().await.unwrap().unwrap();
+    let names: Vec<_> = message
+        .stocks
+        .iter()
+        .map(|stock| stock.name.as_str())
+        .collect();
+    assert_eq!(names, ["acme", "bolt"]);
+    for name in ["none".to_owned(), String::new(), "x".repeat(1000)] {
+        let status = client
+            .get_stock(v1::GetStockRequest { name, session: 0 })
+            .await
+            .unwrap_err();
+        assert_eq!(status.code(), Code::NotFound);
+    }
+    running.stop().await;
+}

@@ -1,0 +1,285 @@
+//! The calls to the catalog and the peers, each with a deadline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::wire::catalog::v1 as catalog;
+use protocol::wire::catalog::v1::catalog_client::CatalogClient;
+use protocol::wire::order::v1 as order;
+use protocol::wire::order::v1::replication_client::ReplicationClient;
+use protocol::{ChainHash, Epoch, Invalid, Order, OrderNumber, ReplicaId, Row, wire};
+use storage::rows::End;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use crate::core::message::{CallFailure, Head, Outcome, Term};
+use crate::error::ConfigError;
+
+/// Longest wait for the catalog to commit orders. Longer than a cache lease, which a trade may
+/// have to wait for.
+const TRADE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a change of the in-sync set.
+const SET_IN_SYNC_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest wait for rows from the journal.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest wait for rows from a peer: the journal has them, too.
+const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Longest wait for a follower. An in-sync follower that takes longer is removed from the set.
+const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// A call's failure, as the core needs to know it.
+impl From<Status> for CallFailure {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::FailedPrecondition => Self::Fenced,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// The catalog.
+#[derive(Debug, Clone)]
+pub(crate) struct Catalog {
+    client: CatalogClient<Channel>,
+}
+
+impl Catalog {
+    pub(crate) fn new(url: &str) -> Result<Self, ConfigError> {
+        Ok(Self {
+            client: CatalogClient::new(channel(url)?),
+        })
+    }
+
+    /// Commits orders; one outcome for each, in their order.
+    pub(crate) async fn trade(
+        &self,
+        epoch: Epoch,
+        orders: Vec<Order>,
+    ) -> Result<Vec<Outcome>, Status> {
+        let request = catalog::TradeRequest {
+            epoch: epoch.0,
+            orders: orders.iter().map(Into::into).collect(),
+        };
+        let mut client = self.client.clone();
+        let response = within(TRADE_TIMEOUT, client.trade(request))
+            .await?
+            .into_inner();
+        Ok(outcomes(&orders, response.results)?)
+    }
+
+    pub(crate) async fn set_in_sync(
+        &self,
+        epoch: Epoch,
+        in_sync: &BTreeSet<ReplicaId>,
+    ) -> Result<Head, Status> {
+        let in_sync = in_sync.iter().map(|id| id.get()).collect();
+        let request = catalog::SetInSyncRequest {
+            epoch: epoch.0,
+            in_sync,
+        };
+        let mut client = self.client.clone();
+        let response = within(SET_IN_SYNC_TIMEOUT, client.set_in_sync(request)).await?;
+        Ok(head(response.into_inner())?)
+    }
+
+    /// Who leads, and how long the journal is.
+    pub(crate) async fn head(&self, timeout: Duration) -> Result<Head, Status> {
+        let mut client = self.client.clone();
+        let response = within(
+            timeout,
+            client.get_leadership(catalog::GetLeadershipRequest {}),
+        )
+        .await?;
+        Ok(head(response.into_inner())?)
+    }
+
+    /// At most `rows_max` rows of the journal.
+    pub(crate) async fn read_journal(
+        &self,
+        from: OrderNumber,
+        rows_max: usize,
+    ) -> Result<Vec<Row>, Status> {
+        let request = catalog::ReadJournalRequest {
+            from: from.0,
+            rows_max: rows_max as u64,
+        };
+        let mut client = self.client.clone();
+        within(JOURNAL_TIMEOUT, async {
+            let stream = client.read_journal(request).await?.into_inner();
+            collect(stream, rows_max, |response| response.rows).await
+        })
+        .await
+    }
+}
+
+/// The other replicas.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    own_id: ReplicaId,
+    clients: Arc<BTreeMap<ReplicaId, ReplicationClient<Channel>>>,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        own_id: ReplicaId,
+        peers: &[(ReplicaId, String)],
+    ) -> Result<Self, ConfigError> {
+        let client =
+            |(id, url): &(ReplicaId, String)| Ok((*id, ReplicationClient::new(channel(url)?)));
+        let clients = peers
+            .iter()
+            .map(client)
+            .collect::<Result<_, ConfigError>>()?;
+        Ok(Self {
+            own_id,
+            clients: Arc::new(clients),
+        })
+    }
+
+    /// Sends rows to a follower, which answers what it holds.
+    pub(crate) async fn append(
+        &self,
+        peer: ReplicaId,
+        epoch: Epoch,
+        rows: &[Row],
+    ) -> Result<End, Status> {
+        let rows = rows.iter().map(Into::into).collect();
+        let request = order::AppendRequest {
+            epoch: epoch.0,
+            leader: self.own_id.get(),
+            rows,
+        };
+        let mut client = self.client(peer)?;
+        let response = within(APPEND_TIMEOUT, client.append(request))
+            .await?
+            .into_inner();
+        Ok(end(response.orders, &response.chain_hash)?)
+    }
+
+    /// At most `rows_max` rows of a peer's ledger.
+    pub(crate) async fn fetch(
+        &self,
+        peer: ReplicaId,
+        from: OrderNumber,
+        rows_max: usize,
+    ) -> Result<Vec<Row>, Status> {
+        let request = order::FetchRequest {
+            from: from.0,
+            rows_max: rows_max as u64,
+        };
+        let mut client = self.client(peer)?;
+        within(FETCH_TIMEOUT, async {
+            let stream = client.fetch(request).await?.into_inner();
+            collect(stream, rows_max, |response| response.rows).await
+        })
+        .await
+    }
+
+    fn client(&self, peer: ReplicaId) -> Result<ReplicationClient<Channel>, Status> {
+        self.clients
+            .get(&peer)
+            .cloned()
+            .ok_or_else(|| Status::internal("no such peer"))
+    }
+}
+
+fn channel(url: &str) -> Result<Channel, ConfigError> {
+    protocol::channel::lazy(url).map_err(|source| ConfigError::Url {
+        url: url.to_owned(),
+        source,
+    })
+}
+
+async fn within<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let late =
+        |_| Status::deadline_exceeded(format!("no answer within {} ms", timeout.as_millis()));
+    tokio::time::timeout(timeout, call).await.map_err(late)?
+}
+
+/// The rows of a stream, which may not be more than asked for.
+async fn collect<M>(
+    mut stream: Streaming<M>,
+    rows_max: usize,
+    rows: impl Fn(M) -> Vec<catalog::JournalRow>,
+) -> Result<Vec<Row>, Status> {
+    let mut collected = Vec::new();
+    while let Some(message) = stream.message().await? {
+        collected.extend(wire::rows(rows(message))?);
+        if collected.len() > rows_max {
+            return Err(
+                Invalid::new("rows", format!("are more than the {rows_max} asked for")).into(),
+            );
+        }
+    }
+    Ok(collected)
+}
+
+/// Checks that there is one outcome for each order, and that every row is its order's.
+fn outcomes(orders: &[Order], results: Vec<catalog::TradeResult>) -> Result<Vec<Outcome>, Invalid> {
+    if results.len() != orders.len() {
+        return Err(Invalid::new(
+            "results",
+            format!("are {} for {} orders", results.len(), orders.len()),
+        ));
+    }
+    orders
+        .iter()
+        .zip(results)
+        .map(|(order, result)| outcome(order, result))
+        .collect()
+}
+
+fn outcome(order: &Order, result: catalog::TradeResult) -> Result<Outcome, Invalid> {
+    use catalog::trade_result::Result as Is;
+    match result.result {
+        Some(Is::Row(row)) => {
+            let row = Row::try_from(row)?;
+            if row.order != *order {
+                return Err(Invalid::new(
+                    "result",
+                    format!("for key {} is another order's row", order.key),
+                ));
+            }
+            Ok(Outcome::Row(row))
+        }
+        Some(Is::Refusal(refusal)) => match catalog::Refusal::try_from(refusal) {
+            Ok(refusal) if refusal != catalog::Refusal::Unspecified => {
+                Ok(Outcome::Refused(refusal))
+            }
+            _ => Err(Invalid::new("refusal", format!("{refusal} is not known"))),
+        },
+        None => Err(Invalid::new("result", "is missing")),
+    }
+}
+
+fn head(leadership: catalog::Leadership) -> Result<Head, Invalid> {
+    let no_replica = || Invalid::new("in-sync set", "names replica 0");
+    let in_sync = leadership
+        .in_sync
+        .into_iter()
+        .map(|id| ReplicaId::new(id).ok_or_else(no_replica));
+    Ok(Head {
+        term: Term {
+            epoch: Epoch(leadership.epoch),
+            leader: ReplicaId::new(leadership.leader),
+        },
+        in_sync: in_sync.collect::<Result<_, _>>()?,
+        end: end(leadership.journal_rows, &leadership.chain_hash)?,
+    })
+}
+
+fn end(rows: u64, chain: &[u8]) -> Result<End, Invalid> {
+    Ok(End {
+        rows: OrderNumber(rows),
+        chain: ChainHash::try_from(chain)?,
+    })
+}

@@ -1,0 +1,86 @@
+//! What a replica has to be told.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use protocol::ReplicaId;
+
+use crate::error::ConfigError;
+
+/// Peers that a replica may have.
+pub const PEERS_MAX: usize = 15;
+
+/// One replica's settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Which replica this is.
+    pub id: ReplicaId,
+    /// The catalog's URL.
+    pub catalog: String,
+    /// The other replicas and their URLs.
+    pub peers: Vec<(ReplicaId, String)>,
+    /// Where its orders are kept.
+    pub data_dir: PathBuf,
+}
+
+impl Config {
+    /// Refuses settings that contradict each other.
+    ///
+    /// # Errors
+    /// Saying what is wrong.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        if self.peers.len() > PEERS_MAX {
+            return Err(ConfigError::TooManyPeers {
+                count: self.peers.len(),
+            });
+        }
+        let mut ids = BTreeSet::new();
+        let mut addresses = BTreeSet::from([self.catalog.as_str()]);
+        for (id, url) in &self.peers {
+            if *id == self.id {
+                return Err(ConfigError::OwnPeer(*id));
+            }
+            if !ids.insert(*id) {
+                return Err(ConfigError::SamePeer(*id));
+            }
+            if !addresses.insert(url) {
+                return Err(ConfigError::SameAddress(url.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(peers: &[(u32, &str)]) -> Result<(), ConfigError> {
+        let peers = peers
+            .iter()
+            .map(|&(id, url)| (ReplicaId::new(id).unwrap(), url.to_owned()))
+            .collect();
+        let id = ReplicaId::new(1).unwrap();
+        Config {
+            id,
+            catalog: "http://c:1".into(),
+            peers,
+            data_dir: "data".into(),
+        }
+        .validate()
+    }
+
+    #[test]
+    fn contradictory_settings_are_refused() {
+        check(&[]).unwrap();
+        check(&[(2, "http://a:1"), (3, "http://a:2")]).unwrap();
+        for peers in [
+            &[(1, "http://a:1")][..],
+            &[(2, "http://a:1"), (2, "http://a:2")],
+            &[(2, "http://a:1"), (3, "http://a:1")],
+            &[(2, "http://c:1")],
+        ] {
+            assert!(check(peers).is_err(), "{peers:?}");
+        }
+    }
+}

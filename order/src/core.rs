@@ -1,0 +1,23 @@
+//! The replica as a pure state machine: it is told what happened and when, and says what is to
+//! be done. No I/O, no clock, no randomness.
+//!
+//! - [`message`]: what goes in and what comes out;
+//! - `own`: what this replica holds, on its disk and on the way there;
+//! - [`catch_up`]: fetching what it lacks;
+//! - [`trades`]: a leader's orders;
+//! - `recent`: a leader's last rows, to be sent;
+//! - [`followers`]: a leader's followers and the in-sync set;
+//! - [`replica`]: the whole.
+
+pub mod message;
+mod own;
+pub mod catch_up;
+pub mod trades;
+mod recent;
+pub mod followers;
+pub mod replica;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use message::{Command, Durable, Event, Head, Status, Term};
+pub use replica::Replica;

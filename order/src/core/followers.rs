@@ -1,0 +1,293 @@
+//! A leader's followers: what each holds, and which of them acknowledgements wait for.
+//!
+//! A follower counts from before the catalog is asked to add it to the in-sync set, and until
+//! the catalog has confirmed a set without it. So whatever the catalog's set is, every member of
+//! it holds all that was acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use protocol::time::BootTime;
+use protocol::{ChainHash, OrderNumber, ReplicaId};
+use storage::rows::End;
+
+use super::catch_up::backoff;
+use super::message::{CallId, Calls, Command, Head, Report};
+
+/// Rows that one call to a follower carries.
+pub const APPEND_ROWS_MAX: usize = 1024;
+
+/// How often a follower in sync is asked for a sign of life when there is nothing to send.
+pub const IDLE_PROBE: Duration = Duration::from_millis(250);
+
+/// Wait before a failed follower is tried again, after the first failure and at most.
+const PROBE_MIN: Duration = Duration::from_millis(100);
+const PROBE_MAX: Duration = Duration::from_millis(500);
+
+/// Wait before the catalog is asked again to change the in-sync set.
+const CHANGE_RETRY_MIN: Duration = Duration::from_millis(50);
+const CHANGE_RETRY_MAX: Duration = Duration::from_millis(500);
+
+/// The followers of one leadership.
+#[derive(Debug)]
+pub(super) struct Followers {
+    leader: ReplicaId,
+    followers: BTreeMap<ReplicaId, Follower>,
+    /// The catalog's in-sync set; `None` where it is not known, as after a call that failed.
+    confirmed: Option<BTreeSet<ReplicaId>>,
+    /// The call under way to change it.
+    change: Option<(CallId, BTreeSet<ReplicaId>)>,
+    change_at: BootTime,
+    change_failures: u32,
+}
+
+#[derive(Debug)]
+struct Follower {
+    /// What it held durably when it answered last.
+    held: Option<End>,
+    call: Option<Call>,
+    /// When it is to be called next if there is nothing to send, or if it failed.
+    try_at: BootTime,
+    failures: u32,
+    /// Should be in the in-sync set.
+    wanted: bool,
+    /// Acknowledgements wait for it.
+    counts: bool,
+}
+
+/// A call to a follower that is under way.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    id: CallId,
+    /// The first row sent, if any.
+    from: Option<OrderNumber>,
+}
+
+impl Followers {
+    /// Of a leader whose in-sync set is itself alone.
+    pub(super) fn new(leader: ReplicaId, peers: &[ReplicaId], now: BootTime) -> Self {
+        let follower = |&peer| {
+            let new = Follower {
+                held: None,
+                call: None,
+                try_at: now,
+                failures: 0,
+                wanted: false,
+                counts: false,
+            };
+            (peer, new)
+        };
+        Self {
+            leader,
+            followers: peers.iter().map(follower).collect(),
+            confirmed: Some(BTreeSet::from([leader])),
+            change: None,
+            change_at: now,
+            change_failures: 0,
+        }
+    }
+
+    /// How many orders every follower that counts holds; `own` where none counts.
+    pub(super) fn acknowledged(&self, own: OrderNumber) -> OrderNumber {
+        let counting = self.followers.values().filter(|follower| follower.counts);
+        counting
+            .map(|follower| follower.held.unwrap_or_default().rows)
+            .fold(own, OrderNumber::min)
+    }
+
+    /// The next follower to call, and from which row on it is to be sent rows: `None` to ask
+    /// what it holds. `tail` is how many rows there are to send.
+    pub(super) fn next_call(
+        &mut self,
+        now: BootTime,
+        tail: OrderNumber,
+        calls: &mut Calls,
+    ) -> Option<(CallId, ReplicaId, Option<OrderNumber>)> {
+        let (peer, follower) = self
+            .followers
+            .iter_mut()
+            .find(|(_, follower)| follower.is_due(now, tail))?;
+        let id = calls.next();
+        let from = follower
+            .held
+            .map(|held| held.rows)
+            .filter(|&rows| rows < tail);
+        follower.call = Some(Call { id, from });
+        Some((id, *peer, from))
+    }
+
+    /// A follower answered what it holds. `durable` is how many rows the leader holds, and
+    /// `chain_at` gives its chain hash after so many rows, where it knows it offhand.
+    pub(super) fn answered(
+        &mut self,
+        now: BootTime,
+        (call, peer): (CallId, ReplicaId),
+        held: End,
+        durable: OrderNumber,
+        chain_at: impl Fn(OrderNumber) -> Option<ChainHash>,
+        commands: &mut Vec<Command>,
+    ) {
+        let Some((follower, call)) = self.returned(call, peer) else {
+            return;
+        };
+        let before = follower.held.replace(held);
+        let chain = chain_at(held.rows);
+        if let Some(before) = before.filter(|before| held.rows < before.rows) {
+            let (acknowledged, holds) = (before.rows, held.rows);
+            commands.push(Command::Report(Report::FollowerLostRows {
+                peer,
+                acknowledged,
+                holds,
+            }));
+            follower.fail(now);
+        } else if chain.is_some_and(|chain| chain != held.chain) {
+            commands.push(Command::Report(Report::FollowerDiverged {
+                peer,
+                orders: held.rows,
+            }));
+            follower.held = before;
+            follower.fail(now);
+        } else if call.from.is_some_and(|from| held.rows <= from) {
+            // It was sent what it lacked and took none of it.
+            follower.lag(now, peer, commands);
+        } else {
+            follower.failures = 0;
+            follower.try_at = now + IDLE_PROBE;
+            if !follower.wanted && held.rows >= durable && chain.is_some() {
+                follower.wanted = true;
+                follower.counts = true;
+                commands.push(Command::Report(Report::FollowerInSync { peer }));
+            }
+        }
+    }
+
+    /// A follower did not answer, or refused.
+    pub(super) fn failed(
+        &mut self,
+        now: BootTime,
+        call: CallId,
+        peer: ReplicaId,
+        commands: &mut Vec<Command>,
+    ) {
+        if let Some((follower, _)) = self.returned(call, peer) {
+            follower.lag(now, peer, commands);
+        }
+    }
+
+    /// The in-sync set that the catalog is to be given now, if any.
+    pub(super) fn next_change(
+        &mut self,
+        now: BootTime,
+        calls: &mut Calls,
+    ) -> Option<(CallId, BTreeSet<ReplicaId>)> {
+        if self.change.is_some() || now < self.change_at {
+            return None;
+        }
+        let target = self.target();
+        if self.confirmed.as_ref() == Some(&target) {
+            return None;
+        }
+        let call = calls.next();
+        self.change = Some((call, target.clone()));
+        Some((call, target))
+    }
+
+    /// The catalog confirmed a change.
+    pub(super) fn changed(&mut self, call: CallId) {
+        let Some((_, set)) = self.change.take_if(|(under_way, _)| *under_way == call) else {
+            return;
+        };
+        for (peer, follower) in &mut self.followers {
+            if !set.contains(peer) && !follower.wanted {
+                follower.counts = false;
+            }
+        }
+        self.confirmed = Some(set);
+        self.change_failures = 0;
+    }
+
+    /// Whether the catalog made a change is not known.
+    pub(super) fn change_failed(&mut self, now: BootTime, call: CallId) {
+        if self
+            .change
+            .take_if(|(under_way, _)| *under_way == call)
+            .is_none()
+        {
+            return;
+        }
+        self.confirmed = None;
+        self.change_failures = self.change_failures.saturating_add(1);
+        self.change_at = now + backoff(self.change_failures, CHANGE_RETRY_MIN, CHANGE_RETRY_MAX);
+    }
+
+    /// The catalog's regular answer: a set other than the confirmed one, as a delayed earlier
+    /// call may leave it, is replaced.
+    pub(super) fn heard(&mut self, head: &Head) {
+        if self.change.is_none()
+            && self
+                .confirmed
+                .as_ref()
+                .is_some_and(|set| *set != head.in_sync)
+        {
+            self.confirmed = None;
+        }
+    }
+
+    /// When something falls due that no event will bring.
+    pub(super) fn wake(&self) -> Option<BootTime> {
+        let calls = self
+            .followers
+            .values()
+            .filter(|follower| follower.call.is_none())
+            .map(|follower| follower.try_at);
+        let change = (self.change.is_none() && self.confirmed.as_ref() != Some(&self.target()))
+            .then_some(self.change_at);
+        calls.chain(change).min()
+    }
+
+    /// Whether the call is one of this leadership's.
+    pub(super) fn awaits(&self, call: CallId) -> bool {
+        let change = self.change.as_ref().map(|(id, _)| *id);
+        let appends = self
+            .followers
+            .values()
+            .filter_map(|follower| follower.call.map(|call| call.id));
+        change.into_iter().chain(appends).any(|id| id == call)
+    }
+
+    /// The follower and its call, which is over; `None` where the call is not the one under way.
+    fn returned(&mut self, id: CallId, peer: ReplicaId) -> Option<(&mut Follower, Call)> {
+        let follower = self.followers.get_mut(&peer)?;
+        let call = follower.call.take_if(|call| call.id == id)?;
+        Some((follower, call))
+    }
+
+    fn target(&self) -> BTreeSet<ReplicaId> {
+        let wanted = self
+            .followers
+            .iter()
+            .filter(|(_, follower)| follower.wanted);
+        wanted.map(|(peer, _)| *peer).chain([self.leader]).collect()
+    }
+}
+
+impl Follower {
+    fn is_due(&self, now: BootTime, tail: OrderNumber) -> bool {
+        let lacks = self.failures == 0 && self.held.is_some_and(|held| held.rows < tail);
+        self.call.is_none() && (lacks || self.try_at <= now)
+    }
+
+    /// It failed or refused, which the operator should know if it was in sync.
+    fn lag(&mut self, now: BootTime, peer: ReplicaId, commands: &mut Vec<Command>) {
+        if self.wanted {
+            commands.push(Command::Report(Report::FollowerLagging { peer }));
+        }
+        self.fail(now);
+    }
+
+    fn fail(&mut self, now: BootTime) {
+        self.failures = self.failures.saturating_add(1);
+        self.try_at = now + backoff(self.failures, PROBE_MIN, PROBE_MAX);
+        self.wanted = false;
+    }
+}

@@ -1,0 +1,97 @@
+//! Becoming the leader: complete, durable, confirmed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use protocol::time::BootTime;
+
+use super::{Leadership, Replica, Role};
+use crate::core::catch_up::backoff;
+use crate::core::followers::Followers;
+use crate::core::message::{CallFailure, CallId, Command, Durable, Head, Report, Sender, StepDown};
+use crate::core::recent::Recent;
+use crate::core::trades::Trades;
+
+/// Wait before a leader-elect asks the catalog again to confirm it.
+const CONFIRM_RETRY_MIN: Duration = Duration::from_millis(20);
+const CONFIRM_RETRY_MAX: Duration = Duration::from_millis(500);
+
+impl Replica {
+    /// Whether a leader-elect holds everything durably.
+    pub(super) fn is_ready(&self) -> bool {
+        let activating =
+            matches!(&self.role, Role::Activating(activation) if activation.confirm.is_none());
+        let term_is_durable = self.own.durable().term == self.own.term();
+        activating && term_is_durable && !self.catch_up.is_running() && self.own.unsaved() == 0
+    }
+
+    pub(super) fn confirm(&mut self, now: BootTime) {
+        if !self.is_ready() {
+            return;
+        }
+        if let Role::Activating(activation) = &mut self.role
+            && activation.try_at <= now
+        {
+            let call = self.calls.next();
+            activation.confirm = Some(call);
+            let in_sync = BTreeSet::from([self.id]);
+            self.commands.push(Command::SetInSync {
+                call,
+                epoch: self.own.term().epoch,
+                in_sync,
+            });
+        }
+    }
+
+    pub(super) fn in_sync_set(
+        &mut self,
+        now: BootTime,
+        call: CallId,
+        result: Result<Head, CallFailure>,
+    ) {
+        match &mut self.role {
+            Role::Activating(activation) if activation.confirm == Some(call) => {
+                activation.confirm = None;
+                match result {
+                    Ok(head) => self.confirmed(now, &head),
+                    Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
+                    Err(CallFailure::Failed) => {
+                        activation.failures = activation.failures.saturating_add(1);
+                        activation.try_at = now
+                            + backoff(activation.failures, CONFIRM_RETRY_MIN, CONFIRM_RETRY_MAX);
+                    }
+                }
+            }
+            Role::Leader(leadership) if leadership.followers.awaits(call) => match result {
+                Ok(_) => leadership.followers.changed(call),
+                Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
+                Err(CallFailure::Failed) => leadership.followers.change_failed(now, call),
+            },
+            _ => {}
+        }
+    }
+
+    /// The catalog says that the epoch is still this replica's.
+    fn confirmed(&mut self, now: BootTime, head: &Head) {
+        let Durable { term, end } = self.own.durable();
+        if head.term != term {
+            self.step_down(StepDown::Superseded);
+        } else if head.end.rows > end.rows {
+            self.catch_up.restart(now);
+        } else if head.end != end {
+            self.report_broken(Sender::Catalog, head.end.rows);
+            self.step_down(StepDown::Broken);
+        } else {
+            let leadership = Leadership {
+                trades: Trades::default(),
+                recent: Recent::default(),
+                followers: Followers::new(self.id, &self.peers, now),
+            };
+            self.role = Role::Leader(Box::new(leadership));
+            self.commands.push(Command::Report(Report::Leading {
+                epoch: term.epoch,
+                orders: end.rows,
+            }));
+        }
+    }
+}

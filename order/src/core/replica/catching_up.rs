@@ -1,0 +1,122 @@
+//! Catching up: at the start, when elected, and whenever known rows do not come by themselves.
+
+use std::time::Duration;
+
+use protocol::Row;
+use protocol::time::BootTime;
+
+use super::{Behind, Replica, Role, UNSAVED_ROWS_MAX};
+use crate::core::catch_up::{CHUNK_ROWS, Got};
+use crate::core::message::{CallFailure, CallId, Command, Head, Report, Sender, Source, StepDown};
+use crate::core::own::NotTaken;
+
+/// How long a leader waits for a row that was committed before another one that it has, before
+/// it reads it from the journal.
+pub const LEADER_PATIENCE: Duration = Duration::from_millis(20);
+
+/// How long a follower that knows of rows it lacks waits for the next one, before it fetches
+/// them itself.
+pub const FOLLOWER_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Replica {
+    pub(super) fn head(&mut self, now: BootTime, head: Option<Head>) {
+        self.reaches_catalog = head.is_some();
+        let Some(head) = head else { return };
+        self.known = self.known.max(head.end.rows);
+        let known = self.own.term();
+        if head.term.epoch > known.epoch {
+            self.enter(now, head.term);
+        } else if head.term.epoch == known.epoch
+            && let Role::Leader(leadership) = &mut self.role
+        {
+            leadership.followers.heard(&head);
+        }
+    }
+
+    /// Starts fetching rows that are known to be in the journal and do not come by themselves.
+    pub(super) fn mind_the_gap(&mut self, now: BootTime) {
+        let tail = self.own.tail().rows;
+        if tail >= self.known || self.catch_up.is_running() {
+            self.behind = None;
+            return;
+        }
+        let since = self
+            .behind
+            .filter(|behind| behind.tail == tail)
+            .map_or(now, |behind| behind.since);
+        self.behind = Some(Behind { tail, since });
+        if since + self.patience() <= now {
+            self.behind = None;
+            self.catch_up.restart(now);
+        }
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        match self.role {
+            Role::Follower => FOLLOWER_PATIENCE,
+            Role::Activating(_) | Role::Leader(_) => LEADER_PATIENCE,
+        }
+    }
+
+    pub(super) fn may_fetch(&self) -> bool {
+        self.own.unsaved() < UNSAVED_ROWS_MAX
+    }
+
+    pub(super) fn fetch(&mut self, now: BootTime) {
+        if !self.may_fetch() {
+            return;
+        }
+        if let Some((call, source)) = self.catch_up.next(now, &mut self.calls) {
+            let from = self.own.tail().rows;
+            self.commands.push(Command::Fetch {
+                call,
+                source,
+                from,
+                rows_max: CHUNK_ROWS,
+            });
+        }
+    }
+
+    pub(super) fn fetched(
+        &mut self,
+        now: BootTime,
+        call: CallId,
+        result: Result<Vec<Row>, CallFailure>,
+    ) {
+        let Some(Got { source, rows, last }) = self.catch_up.answered(now, call, result) else {
+            return;
+        };
+        let full = rows.len() >= CHUNK_ROWS;
+        match self.own.take(rows) {
+            Ok(rows) => {
+                if full && rows.is_empty() {
+                    self.catch_up.unusable(now, source);
+                }
+                self.save(rows);
+                if last {
+                    self.caught_up();
+                }
+            }
+            Err(NotTaken::Gap) => self.catch_up.unusable(now, source),
+            Err(NotTaken::Broken(number)) => {
+                self.catch_up.unusable(now, source);
+                match source {
+                    Source::Peer(peer) => self.report_broken(Sender::Replica(peer), number),
+                    Source::Journal => {
+                        self.report_broken(Sender::Catalog, number);
+                        self.step_down(StepDown::Broken);
+                    }
+                }
+            }
+        }
+    }
+
+    fn caught_up(&mut self) {
+        self.catch_up.finish();
+        let orders = self.own.tail().rows;
+        // What was heard meanwhile is heard again, and what was heard wrongly is forgotten.
+        self.known = orders;
+        self.commands
+            .push(Command::Report(Report::CaughtUp { orders }));
+    }
+}

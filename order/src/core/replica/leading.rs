@@ -1,0 +1,148 @@
+//! Leading: orders to the catalog, rows to the own store and the followers, acknowledgements.
+
+use protocol::time::BootTime;
+use protocol::{ChainHash, OrderNumber, ReplicaId};
+use storage::rows::End;
+
+use super::{Leadership, Replica, Role, UNSAVED_ROWS_MAX};
+use crate::core::followers::APPEND_ROWS_MAX;
+use crate::core::message::{CallFailure, CallId, Command, Outcome, Sender, Shipment, StepDown};
+use crate::core::own::NotTaken;
+use crate::core::recent::Recent;
+
+impl Replica {
+    pub(super) fn lead(&mut self, now: BootTime) {
+        self.extend_ledger();
+        let Role::Leader(leadership) = &mut self.role else {
+            return;
+        };
+        let Leadership {
+            trades,
+            recent,
+            followers,
+        } = &mut **leadership;
+        let epoch = self.own.term().epoch;
+        let tail = self.own.tail().rows;
+        let durable = self.own.durable().end.rows;
+        while let Some((call, peer, from)) = followers.next_call(now, tail, &mut self.calls) {
+            let shipment = from.map_or(Shipment::Rows(Vec::new()), |from| ship(recent, from));
+            self.commands.push(Command::Append {
+                call,
+                peer,
+                epoch,
+                shipment,
+            });
+        }
+        trades.acknowledge(followers.acknowledged(durable), &mut self.commands);
+        while self.own.unsaved() < UNSAVED_ROWS_MAX
+            && let Some((call, orders)) = trades.next_batch(&mut self.calls)
+        {
+            self.commands.push(Command::Trade {
+                call,
+                epoch,
+                orders,
+            });
+        }
+        if let Some((call, in_sync)) = followers.next_change(now, &mut self.calls) {
+            self.commands.push(Command::SetInSync {
+                call,
+                epoch,
+                in_sync,
+            });
+        }
+    }
+
+    /// Takes committed rows into the ledger as far as they have no gaps.
+    fn extend_ledger(&mut self) {
+        let Role::Leader(leadership) = &mut self.role else {
+            return;
+        };
+        let rows = leadership.trades.in_order(self.own.tail().rows);
+        self.known = self.known.max(leadership.trades.known());
+        match self.own.take(rows) {
+            Ok(rows) => self.save(rows),
+            Err(NotTaken::Gap) => unreachable!("rows are taken out in order"),
+            Err(NotTaken::Broken(number)) => {
+                self.report_broken(Sender::Catalog, number);
+                self.step_down(StepDown::Broken);
+            }
+        }
+    }
+
+    pub(super) fn traded(
+        &mut self,
+        now: BootTime,
+        call: CallId,
+        result: Result<Vec<Outcome>, CallFailure>,
+    ) {
+        let Role::Leader(leadership) = &mut self.role else {
+            return;
+        };
+        let trades = &mut leadership.trades;
+        match result {
+            _ if !trades.awaits(call) => {}
+            Ok(outcomes) => trades.traded(call, outcomes, self.own.tail().rows, &mut self.commands),
+            Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
+            Err(CallFailure::Failed) => {
+                trades.batch_failed(call, &mut self.commands);
+                // The journal says which of its orders were committed.
+                if !self.catch_up.is_running() {
+                    self.catch_up.restart(now);
+                }
+            }
+        }
+    }
+
+    pub(super) fn appended(
+        &mut self,
+        now: BootTime,
+        (call, peer): (CallId, ReplicaId),
+        result: Result<End, CallFailure>,
+    ) {
+        let Role::Leader(leadership) = &mut self.role else {
+            return;
+        };
+        let Leadership {
+            recent, followers, ..
+        } = &mut **leadership;
+        let ends = [
+            self.own.durable().end,
+            self.own.tail(),
+            End {
+                rows: OrderNumber(0),
+                chain: ChainHash::EMPTY,
+            },
+        ];
+        let chain_at = |rows| {
+            let end = ends.iter().find(|end| end.rows == rows);
+            end.map(|end| end.chain).or_else(|| recent.chain_at(rows))
+        };
+        match result {
+            _ if !followers.awaits(call) => {}
+            Ok(held) => {
+                self.known = self.known.max(held.rows);
+                let durable = self.own.durable().end.rows;
+                followers.answered(
+                    now,
+                    (call, peer),
+                    held,
+                    durable,
+                    chain_at,
+                    &mut self.commands,
+                );
+            }
+            Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
+            Err(CallFailure::Failed) => followers.failed(now, call, peer, &mut self.commands),
+        }
+    }
+}
+
+/// What a follower is sent from a number on. What is not durable yet is always among the
+/// recent rows.
+fn ship(recent: &Recent, from: OrderNumber) -> Shipment {
+    let rows = recent.from(from, APPEND_ROWS_MAX).map(Shipment::Rows);
+    rows.unwrap_or(Shipment::Stored {
+        from,
+        rows_max: APPEND_ROWS_MAX,
+    })
+}

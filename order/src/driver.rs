@@ -1,0 +1,379 @@
+//! The task that owns the core: passes it what happens, and runs its commands.
+
+mod callers;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::time::BootTime;
+use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row};
+use storage::rows::End;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tonic::Status as GrpcStatus;
+
+use crate::clients::{Catalog, Peers};
+use crate::core::message::{
+    CallFailure, Placed, Refused, Report, Shipment, Source, StepDown, Unavailable,
+};
+use crate::core::{Command, Event, Replica, Status};
+use crate::error::stopping;
+use crate::store::{ReadRows, Store};
+
+use callers::Callers;
+use writer::Writer;
+
+/// What waits to be told to the core; whoever has more to tell waits.
+const INPUTS_MAX: usize = 4096;
+
+/// Inputs that the core takes in at once.
+const STEP_INPUTS_MAX: usize = 256;
+
+/// How often the catalog is asked who leads and how long the journal is, and how long it may
+/// take to answer.
+const HEAD_INTERVAL: Duration = Duration::from_millis(250);
+const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What the core is told, with the way back to the caller.
+#[derive(Debug)]
+pub(crate) enum Input {
+    Place {
+        order: Order,
+        reply: oneshot::Sender<Result<Placed, Unavailable>>,
+    },
+    Announce {
+        epoch: Epoch,
+        leader: ReplicaId,
+        reply: oneshot::Sender<Result<Status, Refused>>,
+    },
+    Append {
+        epoch: Epoch,
+        leader: ReplicaId,
+        rows: Vec<Row>,
+        reply: oneshot::Sender<Result<End, Refused>>,
+    },
+    Happened(Event),
+}
+
+/// A way to the core from the services.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    inputs: mpsc::Sender<Input>,
+    status: watch::Receiver<Status>,
+}
+
+impl Handle {
+    pub(crate) async fn place(&self, order: Order) -> Result<Placed, GrpcStatus> {
+        self.ask(|reply| Input::Place { order, reply }).await
+    }
+
+    pub(crate) async fn announce(
+        &self,
+        epoch: Epoch,
+        leader: ReplicaId,
+    ) -> Result<Status, GrpcStatus> {
+        self.ask(|reply| Input::Announce {
+            epoch,
+            leader,
+            reply,
+        })
+        .await
+    }
+
+    pub(crate) async fn append(
+        &self,
+        epoch: Epoch,
+        leader: ReplicaId,
+        rows: Vec<Row>,
+    ) -> Result<End, GrpcStatus> {
+        self.ask(|reply| Input::Append {
+            epoch,
+            leader,
+            rows,
+            reply,
+        })
+        .await
+    }
+
+    /// The journal holds at least so many rows.
+    pub(crate) async fn heard(&self, rows: OrderNumber) {
+        // Where the driver has stopped nobody needs to know.
+        let _ = self.inputs.send(Input::Happened(Event::Heard(rows))).await;
+    }
+
+    /// What the replica is at the moment.
+    pub(crate) fn status(&self) -> Status {
+        *self.status.borrow()
+    }
+
+    async fn ask<A, R>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<Result<A, R>>) -> Input,
+    ) -> Result<A, GrpcStatus>
+    where
+        GrpcStatus: From<R>,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.inputs
+            .send(input(reply))
+            .await
+            .map_err(|_| stopping())?;
+        Ok(answer.await.map_err(|_| stopping())??)
+    }
+}
+
+/// Owns the core and all that it has under way.
+pub(crate) struct Driver {
+    replica: Replica,
+    callers: Callers,
+    writer: Writer,
+    outside: Outside,
+    calls: JoinSet<()>,
+    inputs: mpsc::Receiver<Input>,
+    status: watch::Sender<Status>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        replica: Replica,
+        store: impl Store,
+        reader: Arc<dyn ReadRows>,
+        catalog: Catalog,
+        peers: Peers,
+    ) -> (Self, Handle) {
+        let (sender, inputs) = mpsc::channel(INPUTS_MAX);
+        let (status, current) = watch::channel(replica.status());
+        let driver = Self {
+            replica,
+            callers: Callers::default(),
+            writer: Writer::start(store, sender.clone()),
+            outside: Outside {
+                catalog,
+                peers,
+                reader,
+                inputs: sender.clone(),
+            },
+            calls: JoinSet::new(),
+            inputs,
+            status,
+        };
+        (
+            driver,
+            Handle {
+                inputs: sender,
+                status: current,
+            },
+        )
+    }
+
+    /// Runs until `stop` is ready. What the store was given by then is durable after.
+    pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+        self.calls.spawn(self.outside.clone().watch_head());
+        let mut inputs = Vec::with_capacity(STEP_INPUTS_MAX);
+        loop {
+            self.step(&mut inputs);
+            let wake = self.replica.wake().map(|wake| wake.since(BootTime::now()));
+            tokio::select! {
+                biased;
+                _ = &mut stop => break,
+                _ = self.inputs.recv_many(&mut inputs, STEP_INPUTS_MAX) => {}
+                () = tokio::time::sleep(wake.unwrap_or(Duration::MAX)), if wake.is_some() => {}
+            }
+            self.reap();
+        }
+        self.calls.shutdown().await;
+        drop(self.inputs);
+        self.writer.finish().await;
+    }
+
+    fn step(&mut self, inputs: &mut Vec<Input>) {
+        let callers = &mut self.callers;
+        let events = inputs.drain(..).map(|input| callers.admit(input));
+        let commands = self.replica.step(BootTime::now(), events);
+        for command in commands {
+            self.execute(command);
+        }
+        let status = self.replica.status();
+        self.status
+            .send_if_modified(|current| std::mem::replace(current, status) != status);
+    }
+
+    fn execute(&mut self, command: Command) {
+        let outside = self.outside.clone();
+        match command {
+            Command::Save { term, rows } => self.writer.save(term, rows),
+            Command::AnswerPlace { ticket, answer } => self.callers.answer_place(ticket, answer),
+            Command::AnswerAnnounce { ticket, answer } => {
+                self.callers.answer_announce(ticket, answer)
+            }
+            Command::AnswerAppend { ticket, answer } => self.callers.answer_append(ticket, answer),
+            Command::Report(report) => log(report),
+            Command::Trade {
+                call,
+                epoch,
+                orders,
+            } => self.spawn(async move {
+                let result = outside.catalog.trade(epoch, orders).await;
+                Event::Traded {
+                    call,
+                    result: told("trade", result),
+                }
+            }),
+            Command::SetInSync {
+                call,
+                epoch,
+                in_sync,
+            } => self.spawn(async move {
+                let result = outside.catalog.set_in_sync(epoch, &in_sync).await;
+                Event::InSyncSet {
+                    call,
+                    result: told("set in-sync", result),
+                }
+            }),
+            Command::Fetch {
+                call,
+                source,
+                from,
+                rows_max,
+            } => self.spawn(async move {
+                let result = match source {
+                    Source::Journal => outside.catalog.read_journal(from, rows_max).await,
+                    Source::Peer(peer) => outside.peers.fetch(peer, from, rows_max).await,
+                };
+                Event::Fetched {
+                    call,
+                    result: told("fetch", result),
+                }
+            }),
+            Command::Append {
+                call,
+                peer,
+                epoch,
+                shipment,
+            } => self.spawn(async move {
+                let result = outside.append(peer, epoch, shipment).await;
+                Event::Appended {
+                    call,
+                    peer,
+                    result: told("append", result),
+                }
+            }),
+        }
+    }
+
+    /// Makes a call whose result is an event.
+    fn spawn(&mut self, call: impl Future<Output = Event> + Send + 'static) {
+        let inputs = self.outside.inputs.clone();
+        self.calls.spawn(async move {
+            // Where the driver has stopped nobody needs to know.
+            let _ = inputs.send(Input::Happened(call.await)).await;
+        });
+    }
+
+    /// Forgets calls that are over. A panic in one is a bug, after which the core would wait for
+    /// ever: it ends the replica.
+    fn reap(&mut self) {
+        while let Some(over) = self.calls.try_join_next() {
+            if let Err(error) = over {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+}
+
+/// What is reached by calls.
+#[derive(Clone)]
+struct Outside {
+    catalog: Catalog,
+    peers: Peers,
+    reader: Arc<dyn ReadRows>,
+    inputs: mpsc::Sender<Input>,
+}
+
+impl Outside {
+    async fn append(
+        &self,
+        peer: ReplicaId,
+        epoch: Epoch,
+        shipment: Shipment,
+    ) -> Result<End, GrpcStatus> {
+        let rows = match shipment {
+            Shipment::Rows(rows) => rows,
+            Shipment::Stored { from, rows_max } => read(&self.reader, from, rows_max).await?,
+        };
+        self.peers.append(peer, epoch, &rows).await
+    }
+
+    /// Asks the catalog again and again for its head.
+    async fn watch_head(self) {
+        loop {
+            let head = self.catalog.head(HEAD_TIMEOUT).await.ok();
+            if self
+                .inputs
+                .send(Input::Happened(Event::Head(head)))
+                .await
+                .is_err()
+            {
+                return;
+            }
+            tokio::time::sleep(HEAD_INTERVAL).await;
+        }
+    }
+}
+
+/// Reads rows off the async threads.
+pub(crate) async fn read(
+    reader: &Arc<dyn ReadRows>,
+    from: OrderNumber,
+    rows_max: usize,
+) -> Result<Vec<Row>, GrpcStatus> {
+    let reader = Arc::clone(reader);
+    let rows = tokio::task::spawn_blocking(move || reader.rows(from, rows_max)).await;
+    rows.map_err(|_| stopping())?.map_err(|error| {
+        tracing::error!(%error, "cannot read the ledger");
+        GrpcStatus::internal("the replica cannot read its ledger")
+    })
+}
+
+/// A call's result as the core needs to know it.
+fn told<T>(what: &'static str, result: Result<T, GrpcStatus>) -> Result<T, CallFailure> {
+    result.map_err(|status| {
+        tracing::debug!(what, code = ?status.code(), message = status.message(), "a call failed");
+        CallFailure::from(status)
+    })
+}
+
+fn log(report: Report) {
+    match report {
+        Report::Activating { epoch } => tracing::info!(%epoch, "elected: becoming the leader"),
+        Report::Leading { epoch, orders } => tracing::info!(%epoch, %orders, "leading"),
+        Report::SteppedDown {
+            epoch,
+            why: why @ StepDown::Superseded,
+        } => tracing::info!(%epoch, %why, "stepped down"),
+        Report::SteppedDown { epoch, why } => tracing::error!(%epoch, %why, "stepped down"),
+        Report::FollowerInSync { peer } => tracing::info!(%peer, "follower in sync"),
+        Report::FollowerLagging { peer } => {
+            tracing::warn!(%peer, "follower failed or is too slow: no longer in sync")
+        }
+        Report::FollowerLostRows {
+            peer,
+            acknowledged,
+            holds,
+        } => {
+            tracing::error!(%peer, %acknowledged, %holds, "follower lost rows that it had acknowledged");
+        }
+        Report::FollowerDiverged { peer, orders } => {
+            tracing::error!(%peer, %orders, "follower's chain hash differs: one of the ledgers is damaged");
+        }
+        Report::Broken {
+            from,
+            number,
+            chain,
+        } => {
+            tracing::error!(?from, %number, %chain, "a row does not continue this ledger: one of the two is damaged");
+        }
+        Report::CaughtUp { orders } => tracing::info!(%orders, "holds the whole journal"),
+    }
+}

@@ -1,0 +1,82 @@
+//! Callers that wait for the core's answers.
+
+use std::collections::HashMap;
+
+use storage::rows::End;
+use tokio::sync::oneshot;
+
+use super::Input;
+use crate::core::message::{Placed, Refused, Ticket, Unavailable};
+use crate::core::{Event, Status};
+
+type Waiting<A, R> = HashMap<Ticket, oneshot::Sender<Result<A, R>>>;
+
+/// Gives each caller a ticket, and the answer to whoever holds it. A caller that has gone away
+/// is not missed.
+#[derive(Debug, Default)]
+pub(super) struct Callers {
+    tickets: u64,
+    places: Waiting<Placed, Unavailable>,
+    announces: Waiting<Status, Refused>,
+    appends: Waiting<End, Refused>,
+}
+
+impl Callers {
+    /// The event that an input is for the core.
+    pub(super) fn admit(&mut self, input: Input) -> Event {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        match input {
+            Input::Place { order, reply } => {
+                self.places.insert(ticket, reply);
+                Event::Place { ticket, order }
+            }
+            Input::Announce {
+                epoch,
+                leader,
+                reply,
+            } => {
+                self.announces.insert(ticket, reply);
+                Event::Announce {
+                    ticket,
+                    epoch,
+                    leader,
+                }
+            }
+            Input::Append {
+                epoch,
+                leader,
+                rows,
+                reply,
+            } => {
+                self.appends.insert(ticket, reply);
+                Event::Append {
+                    ticket,
+                    epoch,
+                    leader,
+                    rows,
+                }
+            }
+            Input::Happened(event) => event,
+        }
+    }
+
+    pub(super) fn answer_place(&mut self, ticket: Ticket, answer: Result<Placed, Unavailable>) {
+        reply(&mut self.places, ticket, answer);
+    }
+
+    pub(super) fn answer_announce(&mut self, ticket: Ticket, answer: Result<Status, Refused>) {
+        reply(&mut self.announces, ticket, answer);
+    }
+
+    pub(super) fn answer_append(&mut self, ticket: Ticket, answer: Result<End, Refused>) {
+        reply(&mut self.appends, ticket, answer);
+    }
+}
+
+fn reply<A, R>(waiting: &mut Waiting<A, R>, ticket: Ticket, answer: Result<A, R>) {
+    let caller = waiting
+        .remove(&ticket)
+        .expect("each ticket is answered once");
+    let _ = caller.send(answer);
+}

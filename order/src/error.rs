@@ -1,0 +1,78 @@
+//! What goes wrong, and what callers are told.
+
+use protocol::ReplicaId;
+use storage::StorageError;
+use tonic::Status;
+
+use crate::config::PEERS_MAX;
+use crate::core::message::{Refused, Unavailable};
+
+/// Why settings are refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not an address.
+    #[error("`{url}` is not an http://host:port URL: {source}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// Why not.
+        source: tonic::transport::Error,
+    },
+    /// More peers than [`crate::config::PEERS_MAX`].
+    #[error("{count} peers are named; at most {PEERS_MAX} are allowed")]
+    TooManyPeers {
+        /// How many.
+        count: usize,
+    },
+    /// A replica among its own peers.
+    #[error("replica {0} is named as its own peer")]
+    OwnPeer(ReplicaId),
+    /// Two peers with one id.
+    #[error("peer {0} is named twice")]
+    SamePeer(ReplicaId),
+    /// Two peers, or a peer and the catalog, at one address.
+    #[error("the address {0} is named twice")]
+    SameAddress(String),
+}
+
+/// Why a replica cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory or what is in it.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The listener failed.
+    #[error("cannot serve: {0}")]
+    Serve(#[source] tonic::transport::Error),
+    /// A bug: the log has the panic's message.
+    #[error("the replica stopped because of an internal error")]
+    Panicked,
+}
+
+impl From<Unavailable> for Status {
+    fn from(unavailable: Unavailable) -> Self {
+        Status::unavailable(unavailable.to_string())
+    }
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let text = refused.to_string();
+        match refused {
+            Refused::Stale { .. } | Refused::LeadsNoMore { .. } => {
+                Status::failed_precondition(text)
+            }
+            Refused::OtherLeader { .. } => Status::invalid_argument(text),
+            Refused::StoreFailed => Status::resource_exhausted(text),
+            Refused::Broken { .. } => Status::data_loss(text),
+        }
+    }
+}
+
+/// For callers that the replica can no longer answer because it stops.
+pub(crate) fn stopping() -> Status {
+    Status::unavailable("this replica is shutting down")
+}

@@ -1,0 +1,82 @@
+//! Reading a replica's data directory from outside, whether or not the replica runs.
+
+use std::path::Path;
+
+use protocol::{OrderNumber, Row};
+use rusqlite::Connection;
+use storage::StorageError;
+use storage::rows;
+use storage::rows::End;
+
+use crate::store::KIND;
+
+/// Rows read at a time.
+const CHUNK_ROWS: usize = 4096;
+
+/// A replica's ledger as it is on disk.
+#[derive(Debug)]
+pub struct Ledger {
+    connection: Connection,
+}
+
+impl Ledger {
+    /// Opens the ledger in a replica's data directory, for reading.
+    ///
+    /// # Errors
+    /// Where the directory holds none.
+    pub fn open(data_dir: &Path) -> Result<Self, StorageError> {
+        Ok(Self {
+            connection: storage::open_read_only(data_dir, KIND)?,
+        })
+    }
+
+    /// How far it reaches at the moment.
+    ///
+    /// # Errors
+    /// Where it has gaps or cannot be read.
+    pub fn end(&self) -> Result<End, StorageError> {
+        rows::end(&self.connection)
+    }
+
+    /// Its rows in number order, read a chunk at a time. Rows that a running replica adds
+    /// meanwhile may or may not be among them. An error is the last item.
+    pub fn rows(&self) -> Rows<'_> {
+        Rows {
+            ledger: self,
+            chunk: Vec::new().into_iter(),
+            next: OrderNumber(0),
+            ended: false,
+        }
+    }
+}
+
+/// Iterates over a ledger.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    ledger: &'a Ledger,
+    chunk: std::vec::IntoIter<Row>,
+    next: OrderNumber,
+    ended: bool,
+}
+
+impl Iterator for Rows<'_> {
+    type Item = Result<Row, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.chunk.len() == 0 && !self.ended {
+            match rows::read(&self.ledger.connection, self.next, CHUNK_ROWS) {
+                Ok(rows) => {
+                    self.ended = rows.len() < CHUNK_ROWS;
+                    self.chunk = rows.into_iter();
+                }
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        let row = self.chunk.next()?;
+        self.next = row.number.next();
+        Some(Ok(row))
+    }
+}

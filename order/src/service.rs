@@ -1,0 +1,234 @@
+//! The gRPC services, for gateways and for other replicas.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::wire::catalog::v1::Order as WireOrder;
+use protocol::wire::order::v1::orders_server::Orders;
+use protocol::wire::order::v1::replication_server::Replication;
+use protocol::wire::order::v1::{
+    AnnounceRequest, AppendRequest, AppendResponse, FetchRequest, FetchResponse, GetRequest,
+    GetResponse, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest, place_response,
+};
+use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, Row, wire};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::clients::Catalog;
+use crate::core;
+use crate::core::message::{Placed, RoleName};
+use crate::driver::{Handle, read};
+use crate::store::ReadRows;
+
+/// Longest that an order waits for its acknowledgement before its caller is told to try again.
+const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait for the catalog to say whether an order that is not here exists.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Rows in one message of a fetch, and messages read ahead of their being sent.
+const FETCH_MESSAGE_ROWS: usize = 512;
+const FETCH_MESSAGES_AHEAD: usize = 2;
+
+/// The highest epoch that the store can hold.
+const EPOCH_MAX: u64 = i64::MAX as u64;
+
+/// What gateways use.
+#[derive(Clone)]
+pub struct OrdersService {
+    handle: Handle,
+    reader: Arc<dyn ReadRows>,
+    catalog: Catalog,
+}
+
+impl OrdersService {
+    pub(crate) fn new(handle: Handle, reader: Arc<dyn ReadRows>, catalog: Catalog) -> Self {
+        Self {
+            handle,
+            reader,
+            catalog,
+        }
+    }
+
+    /// A row that is not here: the catalog knows whether there is one.
+    async fn confirm(&self, number: OrderNumber) -> Result<Row, Status> {
+        let unreachable =
+            |_| Status::unavailable("the catalog cannot be asked whether the order exists");
+        let head = self
+            .catalog
+            .head(CONFIRM_TIMEOUT)
+            .await
+            .map_err(unreachable)?;
+        if number >= head.end.rows {
+            return Err(Status::not_found("no such order"));
+        }
+        self.handle.heard(head.end.rows).await;
+        let rows = self
+            .catalog
+            .read_journal(number, 1)
+            .await
+            .map_err(unreachable)?;
+        let row = rows.into_iter().next().filter(|row| row.number == number);
+        row.ok_or_else(|| Status::unavailable("the catalog did not give the order"))
+    }
+}
+
+#[tonic::async_trait]
+impl Orders for OrdersService {
+    async fn place(
+        &self,
+        request: Request<PlaceRequest>,
+    ) -> Result<Response<PlaceResponse>, Status> {
+        let order: WireOrder = request
+            .into_inner()
+            .order
+            .ok_or_else(|| Invalid::new("order", "is missing"))?;
+        let order = Order::try_from(order)?;
+        let placed = tokio::time::timeout(PLACE_TIMEOUT, self.handle.place(order)).await;
+        let placed =
+            placed.map_err(|_| Status::unavailable("the order was not acknowledged in time"))??;
+        let result = match placed {
+            Placed::Number(number) => place_response::Result::Number(number.0),
+            Placed::Refused(refusal) => place_response::Result::Refusal(refusal.into()),
+        };
+        Ok(Response::new(PlaceResponse {
+            result: Some(result),
+        }))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let number = OrderNumber(request.into_inner().number);
+        let found = read(&self.reader, number, 1)
+            .await?
+            .into_iter()
+            .next()
+            .filter(|row| row.number == number);
+        let row = match found {
+            Some(row) => row,
+            None => self.confirm(number).await?,
+        };
+        Ok(Response::new(GetResponse {
+            row: Some((&row).into()),
+        }))
+    }
+
+    async fn announce(
+        &self,
+        request: Request<AnnounceRequest>,
+    ) -> Result<Response<ReplicaStatus>, Status> {
+        let AnnounceRequest { epoch, leader } = request.into_inner();
+        let (epoch, leader) = term(epoch, leader)?;
+        let status = self.handle.announce(epoch, leader).await?;
+        Ok(Response::new(replica_status(status)))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<ReplicaStatus>, Status> {
+        Ok(Response::new(replica_status(self.handle.status())))
+    }
+}
+
+/// What replicas use among themselves.
+#[derive(Clone)]
+pub struct ReplicationService {
+    handle: Handle,
+    reader: Arc<dyn ReadRows>,
+}
+
+impl ReplicationService {
+    pub(crate) fn new(handle: Handle, reader: Arc<dyn ReadRows>) -> Self {
+        Self { handle, reader }
+    }
+}
+
+#[tonic::async_trait]
+impl Replication for ReplicationService {
+    type FetchStream = ReceiverStream<Result<FetchResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<AppendRequest>,
+    ) -> Result<Response<AppendResponse>, Status> {
+        let AppendRequest {
+            epoch,
+            leader,
+            rows,
+        } = request.into_inner();
+        let (epoch, leader) = term(epoch, leader)?;
+        let end = self.handle.append(epoch, leader, wire::rows(rows)?).await?;
+        let chain_hash = end.chain.as_bytes().to_vec();
+        Ok(Response::new(AppendResponse {
+            orders: end.rows.0,
+            chain_hash,
+        }))
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<FetchRequest>,
+    ) -> Result<Response<Self::FetchStream>, Status> {
+        let FetchRequest { from, rows_max } = request.into_inner();
+        let rows_max = if rows_max == 0 { u64::MAX } else { rows_max };
+        let (sender, stream) = mpsc::channel(FETCH_MESSAGES_AHEAD);
+        tokio::spawn(send_rows(
+            Arc::clone(&self.reader),
+            OrderNumber(from),
+            rows_max,
+            sender,
+        ));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+/// Sends rows until there are no more, enough have been sent, or the caller has gone.
+async fn send_rows(
+    reader: Arc<dyn ReadRows>,
+    mut from: OrderNumber,
+    mut rows_max: u64,
+    sender: mpsc::Sender<Result<FetchResponse, Status>>,
+) {
+    loop {
+        let wanted = usize::try_from(rows_max)
+            .unwrap_or(usize::MAX)
+            .min(FETCH_MESSAGE_ROWS);
+        let message = read(&reader, from, wanted).await;
+        let count = message.as_ref().map_or(0, Vec::len);
+        from = OrderNumber(from.0.saturating_add(count as u64));
+        rows_max -= count as u64;
+        let message = message.map(|rows| FetchResponse {
+            rows: rows.iter().map(Into::into).collect(),
+        });
+        if sender.send(message).await.is_err() || count < wanted || rows_max == 0 {
+            return;
+        }
+    }
+}
+
+/// Reads a term off its fields.
+fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Invalid> {
+    if !(1..=EPOCH_MAX).contains(&epoch) {
+        return Err(Invalid::new(
+            "epoch",
+            format!("{epoch} is not from 1 to {EPOCH_MAX}"),
+        ));
+    }
+    let leader = ReplicaId::new(leader).ok_or_else(|| Invalid::new("leader", "is 0"))?;
+    Ok((Epoch(epoch), leader))
+}
+
+fn replica_status(status: core::Status) -> ReplicaStatus {
+    let role = match status.role {
+        RoleName::Follower => Role::Follower,
+        RoleName::Activating => Role::Activating,
+        RoleName::Leader => Role::Leader,
+    };
+    ReplicaStatus {
+        id: status.id.get(),
+        role: role.into(),
+        epoch: status.term.epoch.0,
+        leader: status.term.leader.map_or(0, ReplicaId::get),
+        orders: status.end.rows.0,
+        chain_hash: status.end.chain.as_bytes().to_vec(),
+        reaches_catalog: status.reaches_catalog,
+    }
+}

@@ -1,0 +1,287 @@
+//! A catalog in memory that can be told to misbehave. It has no stocks: every order is
+//! committed, but for [`UNKNOWN_STOCK`].
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use protocol::wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
+use protocol::wire::catalog::v1::*;
+use protocol::{ChainHash, Epoch, OrderNumber, Price, Row};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::Stream;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Trades of this stock are refused.
+pub const UNKNOWN_STOCK: &str = "unknown";
+
+#[derive(Debug, Default)]
+pub struct State {
+    pub epoch: u64,
+    pub leader: u32,
+    pub in_sync: Vec<u32>,
+    pub rows: Vec<Row>,
+    /// Calls get no answer.
+    pub hangs: bool,
+    /// Trades are committed, and the answer is lost.
+    pub loses_trade_answers: bool,
+    /// The answer to the n-th trade from now is held back by so many milliseconds.
+    pub trade_delays_ms: BTreeMap<usize, u64>,
+    pub trade_calls: usize,
+    pub refuses_in_sync_changes: bool,
+    pub in_sync_changes_refused: usize,
+}
+
+impl State {
+    fn check(&self, epoch: u64) -> Result<(), Status> {
+        if epoch == self.epoch {
+            Ok(())
+        } else {
+            Err(Status::failed_precondition("not the current epoch"))
+        }
+    }
+
+    fn leadership(&self) -> Leadership {
+        let chain = self.rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
+        Leadership {
+            epoch: self.epoch,
+            leader: self.leader,
+            in_sync: self.in_sync.clone(),
+            journal_rows: self.rows.len() as u64,
+            chain_hash: chain.as_bytes().to_vec(),
+        }
+    }
+
+    fn commit(&mut self, order: Order) -> Result<TradeResult, Status> {
+        use trade_result::Result as Is;
+        let order = protocol::Order::try_from(order)?;
+        let result = if order.name.as_str() == UNKNOWN_STOCK {
+            Is::Refusal(Refusal::StockNotFound.into())
+        } else {
+            match self.rows.iter().find(|row| row.order.key == order.key) {
+                Some(row) if row.order == order => Is::Row(row.into()),
+                Some(_) => Is::Refusal(Refusal::KeyConflict.into()),
+                None => Is::Row((&self.append(order)).into()),
+            }
+        };
+        Ok(TradeResult {
+            result: Some(result),
+        })
+    }
+
+    fn append(&mut self, order: protocol::Order) -> Row {
+        let previous = self.rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
+        let number = OrderNumber(self.rows.len() as u64);
+        let row = Row::following(
+            &previous,
+            number,
+            Epoch(self.epoch),
+            order,
+            Price::from_minor(100).unwrap(),
+        );
+        self.rows.push(row.clone());
+        row
+    }
+}
+
+/// The catalog's state, and its server.
+pub struct FakeCatalog {
+    state: Arc<Mutex<State>>,
+    address: std::net::SocketAddr,
+    server: JoinHandle<()>,
+}
+
+impl FakeCatalog {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state: Arc<Mutex<State>> = Arc::default();
+        let service = CatalogServer::new(Service {
+            state: Arc::clone(&state),
+        });
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let server = tokio::spawn(async {
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
+        });
+        Self {
+            state,
+            address,
+            server,
+        }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// As the gateway does it: a compare-and-set.
+    pub fn elect(&self, candidate: u32) -> u64 {
+        let mut state = self.state();
+        state.epoch += 1;
+        state.leader = candidate;
+        state.epoch
+    }
+
+    /// Commits orders that no replica hears of.
+    pub fn commit_behind_the_back(&self, count: u64) {
+        let mut state = self.state();
+        state.epoch = state.epoch.max(1);
+        for _ in 0..count {
+            let key = format!("hidden-{}", state.rows.len());
+            let order = crate::support::order(&key, "meta");
+            state.append(order);
+        }
+    }
+
+    /// Whether calls get no answer from now on.
+    pub fn hang(&self, hangs: bool) {
+        self.state().hangs = hangs;
+    }
+}
+
+impl Drop for FakeCatalog {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+struct Service {
+    state: Arc<Mutex<State>>,
+}
+
+impl Service {
+    /// The state, unless the catalog is to give no answer.
+    async fn state(&self) -> MutexGuard<'_, State> {
+        while self.state.lock().unwrap().hangs {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        self.state.lock().unwrap()
+    }
+}
+
+type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Catalog for Service {
+    type ListStocksStream = Events<ListStocksResponse>;
+    type ReadJournalStream = Events<ReadJournalResponse>;
+    type SessionStream = Events<SessionEvent>;
+
+    async fn get_stock(
+        &self,
+        _: Request<GetStockRequest>,
+    ) -> Result<Response<GetStockResponse>, Status> {
+        Err(Status::unimplemented("no stocks"))
+    }
+
+    async fn list_stocks(
+        &self,
+        _: Request<ListStocksRequest>,
+    ) -> Result<Response<Self::ListStocksStream>, Status> {
+        Err(Status::unimplemented("no stocks"))
+    }
+
+    async fn session(
+        &self,
+        _: Request<Streaming<SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        Err(Status::unimplemented("no sessions"))
+    }
+
+    async fn elect(&self, _: Request<ElectRequest>) -> Result<Response<Leadership>, Status> {
+        Err(Status::unimplemented("the tests elect"))
+    }
+
+    async fn trade(
+        &self,
+        request: Request<TradeRequest>,
+    ) -> Result<Response<TradeResponse>, Status> {
+        let TradeRequest { epoch, orders } = request.into_inner();
+        let (results, lost, delay_ms) = {
+            let mut state = self.state().await;
+            state.check(epoch)?;
+            let results = orders
+                .into_iter()
+                .map(|order| state.commit(order))
+                .collect::<Result<_, _>>()?;
+            let call = state.trade_calls;
+            state.trade_calls += 1;
+            (
+                results,
+                state.loses_trade_answers,
+                state.trade_delays_ms.remove(&call),
+            )
+        };
+        if let Some(delay_ms) = delay_ms {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
+        if lost {
+            Err(Status::unavailable("the answer is lost"))
+        } else {
+            Ok(Response::new(TradeResponse { results }))
+        }
+    }
+
+    async fn get_leadership(
+        &self,
+        _: Request<GetLeadershipRequest>,
+    ) -> Result<Response<Leadership>, Status> {
+        Ok(Response::new(self.state().await.leadership()))
+    }
+
+    async fn set_in_sync(
+        &self,
+        request: Request<SetInSyncRequest>,
+    ) -> Result<Response<Leadership>, Status> {
+        let SetInSyncRequest { epoch, in_sync } = request.into_inner();
+        let mut state = self.state().await;
+        state.check(epoch)?;
+        if state.refuses_in_sync_changes {
+            state.in_sync_changes_refused += 1;
+            return Err(Status::unavailable("not now"));
+        }
+        state.in_sync = in_sync;
+        Ok(Response::new(state.leadership()))
+    }
+
+    async fn read_journal(
+        &self,
+        request: Request<ReadJournalRequest>,
+    ) -> Result<Response<Self::ReadJournalStream>, Status> {
+        let ReadJournalRequest { from, rows_max } = request.into_inner();
+        let state = self.state().await;
+        let rows_max = if rows_max == 0 {
+            usize::MAX
+        } else {
+            rows_max as usize
+        };
+        let rows: Vec<JournalRow> = state
+            .rows
+            .iter()
+            .skip(from as usize)
+            .take(rows_max)
+            .map(Into::into)
+            .collect();
+        let messages: Vec<_> = rows
+            .chunks(1000)
+            .map(|rows| {
+                Ok(ReadJournalResponse {
+                    rows: rows.to_vec(),
+                })
+            })
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+    }
+}

@@ -1,0 +1,121 @@
+use protocol::wire::order::v1::place_response::Result as Placed;
+use tonic::Code;
+
+use crate::support::{Cluster, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_follower_is_removed_and_taken_back() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.lead(3).await;
+    cluster.seat(3).place("a", "meta").await.unwrap();
+    cluster.stop(1).await;
+    assert_eq!(
+        cluster.seat(3).place("b", "meta").await.unwrap(),
+        Placed::Number(1)
+    );
+    let in_sync = cluster.catalog.state().in_sync.clone();
+    assert!(
+        !in_sync.contains(&1),
+        "removed before anything was acknowledged without it: {in_sync:?}"
+    );
+    cluster.run(1).await;
+    cluster.all_in_sync().await;
+    assert_eq!(
+        cluster.seat(3).place("c", "meta").await.unwrap(),
+        Placed::Number(2)
+    );
+    cluster.in_sync_hold(3);
+    cluster.all_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_hangs_is_removed() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.lead(2).await;
+    // Takes connections and answers nothing.
+    let _silent = cluster.replace_by_silence(1).await;
+    assert_eq!(
+        cluster.seat(2).place("a", "meta").await.unwrap(),
+        Placed::Number(0)
+    );
+    assert_eq!(cluster.catalog.state().in_sync, [2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_acknowledged_without_a_follower_until_its_removal_is_confirmed() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.lead(2).await;
+    cluster.catalog.state().refuses_in_sync_changes = true;
+    cluster.stop(1).await;
+    let placing = async { cluster.seat(2).place("a", "meta").await.unwrap() };
+    let healing = async {
+        until("the leader holds the order", || async {
+            cluster.seat(2).status().await.orders == 1
+        })
+        .await;
+        until("it asks again and again", || async {
+            cluster.catalog.state().in_sync_changes_refused >= 3
+        })
+        .await;
+        cluster.catalog.state().refuses_in_sync_changes = false;
+    };
+    tokio::pin!(placing);
+    tokio::select! {
+        biased;
+        placed = &mut placing => panic!("acknowledged too early: {placed:?}"),
+        () = healing => {}
+    }
+    assert_eq!(placing.await, Placed::Number(0));
+    assert_eq!(cluster.catalog.state().in_sync, [2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_rejoins_from_nothing() {
+    let mut cluster = Cluster::stopped(3).await;
+    cluster.catalog.commit_behind_the_back(10_000);
+    cluster.run(1).await;
+    cluster.run(2).await;
+    cluster.all_equal().await;
+    cluster.lead(2).await;
+    cluster.seat(2).place("a", "meta").await.unwrap();
+    cluster.run(3).await;
+    cluster.all_in_sync().await;
+    cluster.seat(2).place("b", "meta").await.unwrap();
+    cluster.all_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_rejoins_from_its_peers_while_the_catalog_is_silent() {
+    let mut cluster = Cluster::stopped(2).await;
+    cluster.catalog.commit_behind_the_back(5_000);
+    cluster.run(1).await;
+    cluster.all_equal().await;
+    cluster.catalog.hang(true);
+    cluster.run(2).await;
+    until("it has the rows", || async {
+        cluster.seat(2).status().await.orders == 5_000
+    })
+    .await;
+    assert_eq!(cluster.seat(2).get(4_999).await.unwrap().number.0, 4_999);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_another_history_are_refused_and_not_stored() {
+    let mut cluster = Cluster::stopped(1).await;
+    cluster.catalog.commit_behind_the_back(3);
+    cluster.catalog.hang(true);
+    cluster.run(1).await;
+    let rows = cluster.catalog.state().rows.clone();
+    let seat = cluster.seat(1);
+    seat.append(1, 9, &rows[..1]).await.unwrap();
+    let gap = seat.append(1, 9, &rows[2..]).await.unwrap();
+    assert_eq!(gap.orders, 1);
+    let mut forged = rows[1].clone();
+    forged.epoch = protocol::Epoch(2);
+    assert_eq!(
+        seat.append(1, 9, &[forged]).await.unwrap_err().code(),
+        Code::DataLoss
+    );
+    cluster.stop(1).await;
+    assert_eq!(cluster.seat(1).ledger(), rows[..1]);
+}

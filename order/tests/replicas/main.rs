@@ -1,0 +1,8 @@
+//! Replicas over real gRPC on loopback, around a catalog in memory.
+
+mod catalog;
+mod support;
+mod trades;
+mod leaders;
+mod followers;
+mod reads;

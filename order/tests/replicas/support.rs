@@ -1,0 +1,290 @@
+//! Replicas on loopback around a catalog in memory.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use order::Config;
+use order::ledger::Ledger;
+use protocol::wire::order::v1::orders_client::OrdersClient;
+use protocol::wire::order::v1::replication_client::ReplicationClient;
+use protocol::wire::order::v1::{
+    AnnounceRequest, AppendRequest, AppendResponse, GetRequest, PlaceRequest, ReplicaStatus, Role,
+    StatusRequest, place_response,
+};
+use protocol::{IdempotencyKey, Order, Quantity, ReplicaId, Row, Side, StockName};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::catalog::FakeCatalog;
+
+/// Longest wait for anything that must come about.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A sell order of one share.
+pub fn order(key: &str, name: &str) -> Order {
+    Order {
+        key: IdempotencyKey::new(key).unwrap(),
+        name: StockName::new(name).unwrap(),
+        side: Side::Sell,
+        quantity: Quantity::new(1).unwrap(),
+    }
+}
+
+/// One replica: its place on disk and on the network stays when it stops.
+pub struct Seat {
+    pub id: u32,
+    address: SocketAddr,
+    pub data_dir: TempDir,
+    running: Option<Running>,
+    channel: Channel,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    run: JoinHandle<Result<(), order::Error>>,
+}
+
+pub struct Cluster {
+    pub catalog: FakeCatalog,
+    seats: Vec<Seat>,
+}
+
+impl Cluster {
+    /// So many replicas, all running, without a leader.
+    pub async fn start(replicas: u32) -> Self {
+        let mut cluster = Self::stopped(replicas).await;
+        for id in 1..=replicas {
+            cluster.run(id).await;
+        }
+        cluster
+    }
+
+    /// So many replicas, none running.
+    pub async fn stopped(replicas: u32) -> Self {
+        let catalog = FakeCatalog::start().await;
+        let mut seats = Vec::new();
+        for id in 1..=replicas {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let channel = protocol::channel::lazy(&format!("http://{address}")).unwrap();
+            seats.push(Seat {
+                id,
+                address,
+                data_dir: tempfile::tempdir().unwrap(),
+                running: None,
+                channel,
+            });
+        }
+        Self { catalog, seats }
+    }
+
+    pub fn seat(&self, id: u32) -> &Seat {
+        &self.seats[id as usize - 1]
+    }
+
+    pub async fn run(&mut self, id: u32) {
+        let peers = self.seats.iter().filter(|seat| seat.id != id);
+        let peers = peers
+            .map(|seat| {
+                (
+                    ReplicaId::new(seat.id).unwrap(),
+                    format!("http://{}", seat.address),
+                )
+            })
+            .collect();
+        let catalog = self.catalog.url();
+        let seat = &mut self.seats[id as usize - 1];
+        let config = Config {
+            id: ReplicaId::new(id).unwrap(),
+            catalog,
+            peers,
+            data_dir: seat.data_dir.path().to_owned(),
+        };
+        let listener = TcpListener::bind(seat.address).await.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let run = tokio::spawn(order::run(config, listener, shutdown));
+        seat.running = Some(Running { stop, run });
+        seat.status().await;
+    }
+
+    pub async fn stop(&mut self, id: u32) {
+        let Running { stop, run } = self.seats[id as usize - 1].running.take().unwrap();
+        drop(stop);
+        tokio::time::timeout(PATIENCE, run)
+            .await
+            .expect("a replica stops in time")
+            .unwrap()
+            .unwrap();
+    }
+
+    /// Stops a replica and listens in its place without ever answering.
+    pub async fn replace_by_silence(&mut self, id: u32) -> TcpListener {
+        self.stop(id).await;
+        TcpListener::bind(self.seat(id).address).await.unwrap()
+    }
+
+    /// Elects and announces to all that run.
+    pub async fn elect(&self, leader: u32) -> u64 {
+        let epoch = self.catalog.elect(leader);
+        for seat in self.seats.iter().filter(|seat| seat.running.is_some()) {
+            seat.announce(epoch, leader).await.unwrap();
+        }
+        epoch
+    }
+
+    /// Elects and waits until the leader takes orders and all that run are in sync.
+    pub async fn lead(&self, leader: u32) -> u64 {
+        let epoch = self.elect(leader).await;
+        let seat = self.seat(leader);
+        until("the leader is active", || async {
+            seat.status().await.role() == Role::Leader
+        })
+        .await;
+        self.all_in_sync().await;
+        epoch
+    }
+
+    pub async fn all_in_sync(&self) {
+        let running: Vec<u32> = self
+            .seats
+            .iter()
+            .filter(|seat| seat.running.is_some())
+            .map(|seat| seat.id)
+            .collect();
+        until("all are in sync", || async {
+            self.catalog.state().in_sync == running
+        })
+        .await;
+    }
+
+    /// Checks that those whom the catalog believes in sync hold so many orders.
+    pub fn in_sync_hold(&self, orders: u64) {
+        let in_sync = self.catalog.state().in_sync.clone();
+        for id in in_sync {
+            assert!(
+                self.seat(id).ledger().len() as u64 >= orders,
+                "replica {id}"
+            );
+        }
+    }
+
+    /// Waits until all that run hold the whole journal, and checks it row by row.
+    pub async fn all_equal(&self) {
+        let journal = self.catalog.state().rows.clone();
+        for seat in self.seats.iter().filter(|seat| seat.running.is_some()) {
+            let complete = || async { seat.status().await.orders == journal.len() as u64 };
+            until("a replica is complete", complete).await;
+            assert_eq!(seat.ledger(), journal, "replica {}", seat.id);
+        }
+    }
+}
+
+impl Seat {
+    fn orders(&self) -> OrdersClient<Channel> {
+        OrdersClient::new(self.channel.clone())
+    }
+
+    /// Waits until the replica answers.
+    pub async fn status(&self) -> ReplicaStatus {
+        let since = Instant::now();
+        loop {
+            match self.orders().status(StatusRequest {}).await {
+                Ok(status) => return status.into_inner(),
+                Err(error) => assert!(
+                    since.elapsed() < PATIENCE,
+                    "replica {} does not answer: {error}",
+                    self.id
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn announce(&self, epoch: u64, leader: u32) -> Result<ReplicaStatus, Status> {
+        Ok(self
+            .orders()
+            .announce(AnnounceRequest { epoch, leader })
+            .await?
+            .into_inner())
+    }
+
+    pub async fn place(&self, key: &str, name: &str) -> Result<place_response::Result, Status> {
+        let order = Some((&order(key, name)).into());
+        Ok(self
+            .orders()
+            .place(PlaceRequest { order })
+            .await?
+            .into_inner()
+            .result
+            .unwrap())
+    }
+
+    /// Places as a gateway does: under the same key until there is an answer.
+    pub async fn place_until_answered(&self, key: &str) -> u64 {
+        let since = Instant::now();
+        loop {
+            match self.place(key, "meta").await {
+                Ok(place_response::Result::Number(number)) => return number,
+                Ok(refused) => panic!("{key}: {refused:?}"),
+                Err(error) if error.code() == Code::Unavailable => {
+                    assert!(since.elapsed() < PATIENCE, "{key}: {error}");
+                }
+                Err(error) => panic!("{key}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn get(&self, number: u64) -> Result<Row, Status> {
+        let row = self
+            .orders()
+            .get(GetRequest { number })
+            .await?
+            .into_inner()
+            .row
+            .unwrap();
+        Ok(Row::try_from(row).unwrap())
+    }
+
+    pub async fn append(
+        &self,
+        epoch: u64,
+        leader: u32,
+        rows: &[Row],
+    ) -> Result<AppendResponse, Status> {
+        let request = AppendRequest {
+            epoch,
+            leader,
+            rows: rows.iter().map(Into::into).collect(),
+        };
+        Ok(ReplicationClient::new(self.channel.clone())
+            .append(request)
+            .await?
+            .into_inner())
+    }
+
+    /// What is on its disk.
+    pub fn ledger(&self) -> Vec<Row> {
+        Ledger::open(self.data_dir.path())
+            .unwrap()
+            .rows()
+            .collect::<Result<_, _>>()
+            .unwrap()
+    }
+}
+
+/// Waits for a condition.
+pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
+    let since = Instant::now();
+    while !condition().await {
+        assert!(since.elapsed() < PATIENCE, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
