@@ -1,5 +1,6 @@
 //! The listener for operators: status, health, metrics, and the swap of the policy.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::sync::Arc;
@@ -7,21 +8,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Json, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use protocol::ReplicaId;
 use protocol::time::BootTime;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
+use tokio::task::JoinError;
 
 use crate::cache::Counts;
 use crate::gateway::Gateway;
-use crate::policy::{Published, Version, limits};
+use crate::policy::{Reason, Share, SwapError, Trial, Version, Versions, limits};
 
 /// What the admin API works on.
 pub struct Admin {
@@ -48,7 +50,10 @@ pub async fn serve(
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/policy", get(policy).put(push))
+        .route("/policy/candidate", put(try_out).delete(drop_candidate))
+        .route("/policy/promote", post(promote))
         .route("/policy/rollback", post(roll_back))
+        .route("/policy/differences", get(differences))
         .layer(DefaultBodyLimit::max(limits::COMPONENT_BYTES_MAX))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&admin),
@@ -105,51 +110,130 @@ async fn ready(State(admin): State<Arc<Admin>>) -> Response {
 }
 
 async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    // The journal's end as it is now, not as of the last election round.
+    admin.gateway.backend.replicas.ask_catalog().await;
     Json(admin.status())
 }
 
 async fn policy(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    Json(policy_json(&admin.gateway.policy.published()))
+    Json(policy_json(&admin.gateway.policy))
 }
 
-async fn push(State(admin): State<Arc<Admin>>, component: Bytes) -> Response {
+async fn push(State(admin): State<Arc<Admin>>, headers: HeaderMap, component: Bytes) -> Response {
     let gateway = Arc::clone(&admin.gateway);
+    let reason = reason(&headers);
     // Compiling takes a while: off the threads that serve.
-    let activated = tokio::task::spawn_blocking(move || gateway.policy.activate(&component)).await;
-    match activated {
-        Ok(Ok(_)) => admin.swapped(),
-        Ok(Err(refused)) => {
-            tracing::warn!(%refused, "policy refused");
-            failed(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                &format!("policy refused: {refused}"),
-            )
-        }
-        Err(error) => {
-            tracing::error!(%error, "the check of a policy failed");
-            failed(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the check of the policy failed; see the gateway's log",
-            )
-        }
+    let activated =
+        tokio::task::spawn_blocking(move || gateway.policy.activate(&component, &reason)).await;
+    admin.changed(activated.map(|activated| activated.map(drop)))
+}
+
+async fn try_out(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+    component: Bytes,
+) -> Response {
+    let Some(trial) = trial(&query) else {
+        return failed(
+            StatusCode::BAD_REQUEST,
+            "say how to try it, and on how much: ?shadow=0.1 or ?canary=0.05, more than 0 and at most 1",
+        );
+    };
+    let gateway = Arc::clone(&admin.gateway);
+    let reason = reason(&headers);
+    let tried =
+        tokio::task::spawn_blocking(move || gateway.policy.try_out(&component, trial, &reason))
+            .await;
+    admin.changed(tried.map(|tried| tried.map(drop)))
+}
+
+fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
+    let mut query = query.iter();
+    let (kind, share) = query.next().filter(|_| query.next().is_none())?;
+    let share = Share::new(share.parse().ok()?)?;
+    match kind.as_str() {
+        "shadow" => Some(Trial::Shadow(share)),
+        "canary" => Some(Trial::Canary(share)),
+        _ => None,
     }
 }
 
-async fn roll_back(State(admin): State<Arc<Admin>>) -> Response {
-    match admin.gateway.policy.roll_back() {
-        Ok(_) => admin.swapped(),
-        Err(nothing) => failed(StatusCode::CONFLICT, &nothing.to_string()),
+async fn drop_candidate(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    admin.changed(Ok(admin.gateway.policy.drop_candidate(&reason(&headers))))
+}
+
+async fn promote(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    admin.changed(Ok(admin
+        .gateway
+        .policy
+        .promote(&reason(&headers))
+        .map(drop)))
+}
+
+async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    admin.changed(Ok(admin
+        .gateway
+        .policy
+        .roll_back(&reason(&headers))
+        .map(drop)))
+}
+
+async fn differences(State(admin): State<Arc<Admin>>) -> Response {
+    let published = admin.gateway.policy.published();
+    match &published.candidate {
+        None => failed(StatusCode::NOT_FOUND, &SwapError::NoCandidate.to_string()),
+        Some(candidate) => Json(json!({
+            "active": published.active.digest.to_string(),
+            "candidate": candidate.version.digest.to_string(),
+            "stage": candidate.trial.name(),
+            "share": candidate.trial.share().get(),
+            "found": candidate.differences.so_far(),
+        }))
+        .into_response(),
+    }
+}
+
+/// Longest text that is taken from a header for the log of changes, in bytes.
+const REASON_BYTES_MAX: usize = 200;
+
+/// Who changes the policy, and why: as the caller says, for the log of changes.
+fn reason(headers: &HeaderMap) -> Reason {
+    let text = |name: &str, default: &str| {
+        let given = headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or(default);
+        given.chars().take(REASON_BYTES_MAX).collect()
+    };
+    Reason {
+        who: text("x-operator", "admin API"),
+        why: text("x-reason", "not said"),
     }
 }
 
 impl Admin {
-    /// The cache follows the policy that is active now.
-    fn swapped(&self) -> Response {
-        let published = self.gateway.policy.published();
-        self.gateway
-            .cache
-            .configure(published.active.manifest.cache);
-        Json(policy_json(&published)).into_response()
+    /// Answers a change of the policy.
+    fn changed(&self, change: Result<Result<(), SwapError>, JoinError>) -> Response {
+        match change {
+            Ok(Ok(())) => Json(policy_json(&self.gateway.policy)).into_response(),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "policy not changed");
+                let status = match error {
+                    SwapError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                    SwapError::NothingToRollBackTo | SwapError::NoCandidate => StatusCode::CONFLICT,
+                    SwapError::NotSaved(_) => StatusCode::INSUFFICIENT_STORAGE,
+                };
+                failed(status, &error.to_string())
+            }
+            Err(error) => {
+                tracing::error!(%error, "the check of a policy failed");
+                failed(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the check of the policy failed; see the gateway's log",
+                )
+            }
+        }
     }
 
     /// Why no trade could be served now.
@@ -193,7 +277,7 @@ impl Admin {
                 "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),
                 "orders": counts_json(&self.gateway.cache.order_counts, orders),
             },
-            "policy": policy_json(&self.gateway.policy.published()),
+            "policy": policy_json(&self.gateway.policy),
         })
     }
 
@@ -227,14 +311,20 @@ fn counts_json(counts: &Counts, entries: u64) -> Value {
     })
 }
 
-fn policy_json(published: &Published) -> Value {
-    let active_ms = BootTime::now().since(published.activated).as_millis() as u64;
+fn policy_json(versions: &Versions) -> Value {
+    let published = versions.published();
     let mut active = version_json(&published.active, "active");
-    active["active_ms"] = active_ms.into();
+    active["active_ms"] = (BootTime::now().since(published.watch.since).as_millis() as u64).into();
+    let candidate = published.candidate.as_ref().map(|candidate| {
+        let mut json = version_json(&candidate.version, candidate.trial.name());
+        json["share"] = candidate.trial.share().get().into();
+        json
+    });
     json!({
         "active": active,
         "previous": published.previous.as_deref().map(|version| version_json(version, "previous")),
-        "candidate": null,
+        "candidate": candidate,
+        "changes": versions.changes(),
     })
 }
 
@@ -249,6 +339,7 @@ fn version_json(version: &Version, stage: &str) -> Value {
         "traps": load(&version.counts.traps),
         "overruns": load(&version.counts.overruns),
         "invalid": load(&version.counts.invalid),
+        "errors": load(&version.counts.errors),
     })
 }
 
@@ -299,13 +390,21 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
 
     let published = admin.gateway.policy.published();
     let mut decisions = Vec::new();
-    for version in std::iter::once(&published.active).chain(&published.previous) {
+    let candidate = published
+        .candidate
+        .as_ref()
+        .map(|candidate| &candidate.version);
+    for version in std::iter::once(&published.active)
+        .chain(&published.previous)
+        .chain(candidate)
+    {
         let counts = &version.counts;
         let results = [
             ("decided", &counts.decisions),
             ("trapped", &counts.traps),
             ("overran", &counts.overruns),
             ("invalid", &counts.invalid),
+            ("error", &counts.errors),
         ];
         for (result, counter) in results {
             decisions.push((

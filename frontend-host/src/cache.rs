@@ -30,6 +30,8 @@ const FLOOR_SHARDS: usize = 64;
 /// The caches of one gateway.
 pub struct Cache {
     kept: ArcSwap<Tables>,
+    /// Of the policy that is followed.
+    generation: AtomicU64,
     lease: ArcSwap<Lease>,
     floors: Floors,
     /// What lookups of stocks came to.
@@ -116,6 +118,7 @@ impl Cache {
     pub fn new(settings: CacheSettings) -> Self {
         Self {
             kept: ArcSwap::from_pointee(Tables::new(settings)),
+            generation: AtomicU64::new(1),
             lease: ArcSwap::from_pointee(Lease::default()),
             floors: Floors::new(),
             stock_counts: Counts::default(),
@@ -123,16 +126,24 @@ impl Cache {
         }
     }
 
-    /// Follows another policy's wishes. Where they differ, the cache starts empty.
-    pub fn configure(&self, settings: CacheSettings) {
+    /// Follows the wishes of the policy that is active since publication `generation`. Where
+    /// they differ from those before, the cache starts empty.
+    pub fn follow(&self, generation: u64, settings: CacheSettings) {
+        if self.generation.load(Ordering::Acquire) >= generation {
+            return;
+        }
         if self.kept.load().settings != settings {
             self.kept.store(Arc::new(Tables::new(settings)));
         }
+        self.generation.fetch_max(generation, Ordering::Release);
     }
 
-    /// How many stocks and how many orders are kept, about.
+    /// How many stocks and how many orders are kept.
     pub fn entries(&self) -> (u64, u64) {
         let kept = self.kept.load();
+        // The tables count late otherwise.
+        kept.stocks.run_pending_tasks();
+        kept.orders.run_pending_tasks();
         (kept.stocks.entry_count(), kept.orders.entry_count())
     }
 

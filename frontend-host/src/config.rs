@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::HeaderName;
 use protocol::ReplicaId;
 
-use crate::policy::limits;
+use crate::policy::{Probation, limits};
 
 /// A gateway's configuration.
 #[derive(Debug, Clone)]
@@ -16,6 +17,13 @@ pub struct Config {
     pub orders: Vec<(ReplicaId, String)>,
     /// A component to use for a policy; the embedded default one where absent.
     pub policy: Option<PathBuf>,
+    /// Where the policy that is active is saved, so that a restart comes back with it. Without
+    /// one a restart begins anew.
+    pub data_dir: Option<PathBuf>,
+    /// How many failures a new version of the policy may have.
+    pub probation: Probation,
+    /// The request header that tells clients apart, for canaries; the address where it is absent.
+    pub client_header: Option<HeaderName>,
     /// Asked for, as a bearer token, on every admin request. Must be there where the admin
     /// listener can be reached from other machines.
     pub admin_token: Option<String>,
@@ -36,6 +44,9 @@ impl Config {
             catalog,
             orders,
             policy: None,
+            data_dir: None,
+            probation: Probation::default(),
+            client_header: None,
             admin_token: None,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             decision_time_max: limits::DECISION_TIME_MAX,

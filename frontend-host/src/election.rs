@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use protocol::time::BootTime;
 use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId};
 
 use crate::policy::decision::{ReplicaView, View};
@@ -129,6 +130,58 @@ pub fn next_step(leadership: Leadership, probed: &[Probed], wanted: Option<Repli
     }
 }
 
+/// Elections of one replica in a row, each soon after the one before, after which it is passed
+/// over: it is there, and cannot lead (its disk is full, say).
+const ELECTIONS_IN_VAIN_MAX: u32 = 3;
+
+/// Within that time of its last election a replica is elected again in vain.
+const IN_VAIN: Duration = Duration::from_secs(2);
+
+/// How long a replica is passed over.
+const PASSED_OVER: Duration = Duration::from_secs(5);
+
+/// Remembers whom it elected, so that no replica that cannot lead is elected for ever.
+#[derive(Debug, Default)]
+pub struct History {
+    last: Option<(ReplicaId, BootTime)>,
+    in_vain: u32,
+    passed_over: Option<(ReplicaId, BootTime)>,
+}
+
+impl History {
+    /// A replica was elected.
+    pub fn elected(&mut self, candidate: ReplicaId, now: BootTime) {
+        let again = self
+            .last
+            .is_some_and(|(id, at)| id == candidate && now.since(at) < IN_VAIN);
+        self.in_vain = if again { self.in_vain + 1 } else { 0 };
+        self.last = Some((candidate, now));
+        if self.in_vain >= ELECTIONS_IN_VAIN_MAX {
+            self.in_vain = 0;
+            self.passed_over = Some((candidate, now + PASSED_OVER));
+        }
+    }
+
+    /// The replicas as the policy is to see them: one that is passed over does not seem
+    /// healthy, where another does.
+    pub fn seen(&self, probed: &[Probed], now: BootTime) -> Vec<Probed> {
+        let passed_over = self
+            .passed_over
+            .filter(|(_, until)| now < *until)
+            .map(|(id, _)| id);
+        let others = probed
+            .iter()
+            .any(|other| other.status.is_some() && Some(other.id) != passed_over);
+        let mut seen = probed.to_vec();
+        if others {
+            seen.iter_mut()
+                .filter(|one| Some(one.id) == passed_over)
+                .for_each(|one| one.status = None);
+        }
+        seen
+    }
+}
+
 /// Whether the leader can take trades.
 pub fn leads(leadership: Leadership, probed: &[Probed]) -> bool {
     probed.iter().any(|probed| {
@@ -216,6 +269,35 @@ mod tests {
     fn another_choice_of_the_policy_is_an_election() {
         let all = [replica(2, Role::Follower, 2), replica(3, Role::Leader, 2)];
         assert_eq!(next_step(led_by_3(), &all, Some(id(2))), Step::Elect(id(2)));
+    }
+
+    #[test]
+    fn a_replica_that_is_elected_in_vain_is_passed_over_for_a_while() {
+        let at = BootTime::from_millis;
+        let all = [replica(2, Role::Follower, 2), replica(3, Role::Follower, 2)];
+        let mut history = History::default();
+        for election in 0..4 {
+            assert_eq!(history.seen(&all, at(election * 100)), all);
+            history.elected(id(3), at(election * 100));
+        }
+        let seen = history.seen(&all, at(400));
+        assert!(seen[0].status.is_some() && seen[1].status.is_none());
+        assert_eq!(
+            history.seen(&all[1..], at(400)),
+            all[1..],
+            "unless there is no other"
+        );
+        assert_eq!(history.seen(&all, at(5400)), all);
+    }
+
+    #[test]
+    fn elections_far_apart_are_not_in_vain() {
+        let all = [replica(2, Role::Follower, 2), replica(3, Role::Follower, 2)];
+        let mut history = History::default();
+        for election in 0..10 {
+            history.elected(id(3), BootTime::from_millis(election * 3000));
+        }
+        assert_eq!(history.seen(&all, BootTime::from_millis(30_000)), all);
     }
 
     #[test]

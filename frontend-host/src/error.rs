@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::policy::Refused;
+use crate::policy::history::HistoryError;
 
 /// Why a gateway does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// What was saved of the policy cannot be read or written.
+    #[error("cannot keep the policy: {0}")]
+    History(#[from] HistoryError),
     /// The first policy is refused.
     #[error("the policy is refused: {0}")]
     Policy(#[from] Refused),

@@ -6,6 +6,8 @@
 //!   └────────────────────────┘
 //! ```
 
+use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -41,6 +43,8 @@ pub struct Gateway {
     pub read_time_max: Duration,
     /// How long trades may take.
     pub trade_time_max: Duration,
+    /// The header that tells clients apart.
+    pub client_header: Option<HeaderName>,
 }
 
 /// A request whose body has been read.
@@ -49,6 +53,8 @@ pub struct Request {
     pub head: http::request::Parts,
     /// The body, where there is one.
     pub body: Option<Bytes>,
+    /// Where it came from.
+    pub client: IpAddr,
 }
 
 /// Where the outcome of a read came from, as `Cache-Status` tells (RFC 9211).
@@ -102,6 +108,7 @@ impl Gateway {
             backend,
             read_time_max: config.read_time_max,
             trade_time_max: config.trade_time_max,
+            client_header: config.client_header.clone(),
         }
     }
 
@@ -116,8 +123,25 @@ impl Gateway {
         }
     }
 
+    /// What a canary knows the client by.
+    fn client<'a>(&self, request: &'a Request) -> Cow<'a, [u8]> {
+        let header = self
+            .client_header
+            .as_ref()
+            .and_then(|name| request.head.headers.get(name));
+        match (header, request.client) {
+            (Some(value), _) => Cow::Borrowed(value.as_bytes()),
+            (None, IpAddr::V4(address)) => Cow::Owned(address.octets().to_vec()),
+            (None, IpAddr::V6(address)) => Cow::Owned(address.octets().to_vec()),
+        }
+    }
+
     /// Decides and acts until there is a response.
     async fn decide(&self, request: &Request) -> Result<Response<Full<Bytes>>, Undecided> {
+        let decider = self.policy.decider(&self.client(request));
+        let published = decider.published();
+        self.cache
+            .follow(published.generation, published.active.manifest.cache);
         let mut deciding = Deciding {
             gateway: self,
             parts: RequestParts {
@@ -131,7 +155,7 @@ impl Gateway {
                 body: request.body.as_deref(),
                 now_ms: unix_ms(),
             },
-            decider: self.policy.decider(),
+            decider,
             deadlines: Deadlines::from_now(self),
             key: None,
         };
@@ -143,7 +167,7 @@ impl Gateway {
 struct Deciding<'a> {
     gateway: &'a Gateway,
     parts: RequestParts<'a>,
-    decider: Decider,
+    decider: Decider<'a>,
     deadlines: Deadlines,
     /// Made once, for every attempt to trade.
     key: Option<IdempotencyKey>,

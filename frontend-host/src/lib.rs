@@ -43,7 +43,7 @@ use crate::admin::Admin;
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::gateway::Gateway;
-use crate::policy::{Sandbox, Versions};
+use crate::policy::{History, Sandbox, Versions};
 use crate::replicas::{Replica, Replicas};
 
 pub use config::Config;
@@ -124,10 +124,20 @@ async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
                 source,
             })?,
     };
-    let versions = tokio::task::spawn_blocking(move || Versions::new(sandbox, &component));
+    let history = config
+        .data_dir
+        .as_deref()
+        .map(|dir| History::open(dir, &component))
+        .transpose()?;
+    let component = history
+        .as_ref()
+        .and_then(History::last_active)
+        .unwrap_or(component);
+    let probation = config.probation;
+    let versions =
+        tokio::task::spawn_blocking(move || Versions::new(sandbox, &component, probation, history));
     let versions = versions.await.map_err(std::io::Error::other)??;
-    let active = &versions.published().active;
-    tracing::info!(policy = %active, "policy loaded");
+    tracing::info!(policy = %versions.published().active, "policy loaded");
     Ok(Arc::new(versions))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
 use protocol::wire::order::v1::orders_client::OrdersClient;
@@ -13,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
-use crate::election::{self, Leadership, Probed, Role, Status, Step};
+use crate::election::{self, History, Leadership, Probed, Role, Status, Step};
 use crate::policy::Versions;
 
 /// Pause between two health probes of a replica.
@@ -28,6 +29,10 @@ const PROBES_MISSED_MAX: u32 = 1;
 
 /// Longest pause between two looks at who leads.
 const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long the very first election waits for replicas that have not answered yet: services that
+/// start together should not be led by whoever was first.
+const FIRST_ELECTION_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Shortest pause between two steps, so that a step that does not help is not repeated at once.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
@@ -211,17 +216,24 @@ impl Replicas {
     }
 
     async fn elect(&self) {
+        let mut history = History::default();
         let mut refused = None;
+        let started = Instant::now();
         loop {
-            if let Some(leadership) = self.ask_catalog().await {
-                refused = self.step(leadership, refused).await;
+            let all_answer = self.probed().iter().all(|probed| probed.status.is_some());
+            let patient = !all_answer && started.elapsed() < FIRST_ELECTION_PATIENCE;
+            if let Some(leadership) = self.ask_catalog().await
+                && !(patient && leadership.leader.is_none())
+            {
+                refused = self.step(leadership, refused, &mut history).await;
             }
             sleep(STEP_PAUSE).await;
             let _ = timeout(ELECTION_INTERVAL, self.changed.notified()).await;
         }
     }
 
-    async fn ask_catalog(&self) -> Option<Leadership> {
+    /// Who leads, according to the catalog; notes how far its journal reaches.
+    pub async fn ask_catalog(&self) -> Option<Leadership> {
         let mut catalog = self.catalog.clone();
         let asked = timeout(
             CATALOG_TIME_MAX,
@@ -244,29 +256,34 @@ impl Replicas {
 
     /// One step towards a leader that leads. `refused` is the epoch in which its leader
     /// refused to lead, which takes an election of another term.
-    async fn step(&self, leadership: Leadership, refused: Option<Epoch>) -> Option<Epoch> {
+    async fn step(
+        &self,
+        leadership: Leadership,
+        refused: Option<Epoch>,
+        history: &mut History,
+    ) -> Option<Epoch> {
         let probed = self.probed();
         self.publish(leadership, &probed);
-        let view = election::view(leadership, &probed);
-        let now_ms = unix_ms();
-        let wanted = self.policy.elect(now_ms, &view).ok().flatten();
-        let again = refused == Some(leadership.epoch)
-            && wanted.is_none_or(|wanted| leadership.leader == Some(wanted));
+        let seen = history.seen(&probed, BootTime::now());
+        let view = election::view(leadership, &seen);
+        let wanted = self.policy.elect(unix_ms(), &view).ok().flatten();
+        let same = wanted.is_none_or(|wanted| leadership.leader == Some(wanted));
+        let again =
+            same && refused == Some(leadership.epoch) && !election::leads(leadership, &probed);
         let step = match leadership.leader {
-            Some(leader) if again && !election::leads(leadership, &probed) => Step::Elect(leader),
-            _ => election::next_step(leadership, &probed, wanted),
+            Some(leader) if again => Step::Elect(leader),
+            _ => election::next_step(leadership, &seen, wanted),
         };
         match step {
             Step::Nothing => refused,
-            Step::Elect(candidate) => {
-                if let Some(elected) = self.elect_at_catalog(leadership.epoch, candidate).await {
-                    self.publish(elected, &probed);
-                    let everyone: Vec<_> = self.all.iter().map(|replica| replica.id).collect();
-                    return self.announce(elected, &everyone).await;
-                }
-                None
-            }
             Step::Announce(uninformed) => self.announce(leadership, &uninformed).await.or(refused),
+            Step::Elect(candidate) => {
+                let elected = self.elect_at_catalog(leadership.epoch, candidate).await?;
+                history.elected(candidate, BootTime::now());
+                self.publish(elected, &probed);
+                let everyone: Vec<_> = self.all.iter().map(|replica| replica.id).collect();
+                self.announce(elected, &everyone).await
+            }
         }
     }
 

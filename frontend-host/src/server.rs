@@ -6,7 +6,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::TcpStream as StdTcpStream;
+use std::net::{IpAddr, TcpStream as StdTcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -81,6 +81,7 @@ pub async fn serve(
 /// A connection and its place among [`CONNECTIONS_MAX`].
 struct Dealt {
     stream: StdTcpStream,
+    client: IpAddr,
     place: tokio::sync::OwnedSemaphorePermit,
 }
 
@@ -92,12 +93,10 @@ async fn accept(listener: &TcpListener, hands: &[mpsc::Sender<Dealt>]) {
             .acquire_owned()
             .await
             .expect("never closed");
-        let stream = match listener
-            .accept()
-            .await
-            .and_then(|(stream, _)| stream.into_std())
-        {
-            Ok(stream) => stream,
+        let accepted = listener.accept().await;
+        let accepted = accepted.and_then(|(stream, client)| Ok((stream.into_std()?, client.ip())));
+        let (stream, client) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
@@ -105,7 +104,15 @@ async fn accept(listener: &TcpListener, hands: &[mpsc::Sender<Dealt>]) {
             }
         };
         turn = (turn + 1) % hands.len();
-        if hands[turn].send(Dealt { stream, place }).await.is_err() {
+        if hands[turn]
+            .send(Dealt {
+                stream,
+                client,
+                place,
+            })
+            .await
+            .is_err()
+        {
             tracing::error!("a worker is gone");
         }
     }
@@ -136,8 +143,12 @@ impl Worker {
     fn take_up(&self, dealt: Dealt, open: Watcher) {
         let gateway = Arc::clone(&self.gateway);
         tokio::spawn(async move {
-            let _place = dealt.place;
-            let stream = match TcpStream::from_std(dealt.stream) {
+            let Dealt {
+                stream,
+                client,
+                place: _place,
+            } = dealt;
+            let stream = match TcpStream::from_std(stream) {
                 Ok(stream) => stream,
                 Err(error) => return tracing::warn!(%error, "cannot take a connection up"),
             };
@@ -145,7 +156,7 @@ impl Worker {
             let _ = stream.set_nodelay(true);
             let service = service_fn(move |request| {
                 let gateway = Arc::clone(&gateway);
-                async move { Ok::<_, Infallible>(answer(&gateway, request).await) }
+                async move { Ok::<_, Infallible>(answer(&gateway, client, request).await) }
             });
             let server = http_server();
             let connection = open.watch(
@@ -178,7 +189,11 @@ fn http_server() -> auto::Builder<TokioExecutor> {
     server
 }
 
-async fn answer(gateway: &Gateway, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(
+    gateway: &Gateway,
+    client: IpAddr,
+    request: http::Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let method = head.method.clone();
     let response = match read_body(body).await {
@@ -189,7 +204,7 @@ async fn answer(gateway: &Gateway, request: http::Request<Incoming>) -> Response
                     StatusCode::BAD_REQUEST,
                     &format!("header `{name}` is not text"),
                 ),
-                None => gateway.answer(&Request { head, body }).await,
+                None => gateway.answer(&Request { head, body, client }).await,
             }
         }
         Err(refusal) => refusal,

@@ -7,11 +7,19 @@ use std::time::Duration;
 use frontend_host::DEFAULT_POLICY;
 use frontend_host::policy::decision::{Action, Decision, Eviction, Outcome, Refusal};
 use frontend_host::policy::limits;
-use frontend_host::policy::{Decider, Refused, RequestParts, Sandbox, Undecided, Versions, check};
+use frontend_host::policy::{
+    Decider, Probation, Reason, Refused, RequestParts, Sandbox, Undecided, Versions, check,
+};
 use http::{HeaderMap, Method};
 
 /// More than the default: these tests share two cores with others.
 const DECISION_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// Nothing is rolled back here by itself.
+const LENIENT: Probation = Probation {
+    window: Duration::ZERO,
+    failures_max: 1000,
+};
 
 fn sandbox() -> Sandbox {
     Sandbox::new(DECISION_TIME_MAX).unwrap()
@@ -33,10 +41,22 @@ fn variant(name: &str) -> Vec<u8> {
     std::fs::read(component).unwrap()
 }
 
+/// Versions that start with this one, and keep nothing.
+fn starting_with(component: &[u8]) -> Result<Versions, Refused> {
+    Versions::new(sandbox(), component, LENIENT, None)
+}
+
+fn operator() -> Reason {
+    Reason {
+        who: "a test".into(),
+        why: "to see".into(),
+    }
+}
+
 /// The default policy, and `guest` swapped in on top of it.
 fn swapped(guest: &[u8]) -> Versions {
-    let versions = Versions::new(sandbox(), DEFAULT_POLICY).unwrap();
-    versions.activate(guest).unwrap();
+    let versions = starting_with(DEFAULT_POLICY).unwrap();
+    versions.activate(guest, &operator()).unwrap();
     versions
 }
 
@@ -50,7 +70,7 @@ fn get<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestParts<'a> {
     }
 }
 
-fn decide(decider: &mut Decider, target: &str) -> Result<Decision, Undecided> {
+fn decide(decider: &mut Decider<'_>, target: &str) -> Result<Decision, Undecided> {
     decider.on_request(get(target, &HeaderMap::new()))
 }
 
@@ -65,7 +85,7 @@ fn failures(versions: &Versions) -> [u64; 3] {
 fn fails_and_is_stood_in_for(guest: &[u8], target: &str, expected: [u64; 3]) {
     let versions = swapped(guest);
     for _ in 0..2 {
-        let mut decider = versions.decider();
+        let mut decider = versions.decider(b"client");
         let decision = decide(&mut decider, target).unwrap();
         assert!(
             matches!(decision.action, Action::ReadStock { .. }),
@@ -78,7 +98,7 @@ fn fails_and_is_stood_in_for(guest: &[u8], target: &str, expected: [u64; 3]) {
         expected.map(|once| once * 2),
         "{target}"
     );
-    let decision = decide(&mut versions.decider(), "/stocks/nvidia").unwrap();
+    let decision = decide(&mut versions.decider(b"client"), "/stocks/nvidia").unwrap();
     assert!(
         matches!(decision.action, Action::ReadStock { .. }),
         "it goes on deciding what it can"
@@ -123,7 +143,7 @@ fn nonsense_is_noticed_and_stood_in_for() {
     ];
     let versions = swapped(&guest("nonsense"));
     for (index, kind) in kinds.into_iter().enumerate() {
-        let mut decider = versions.decider();
+        let mut decider = versions.decider(b"client");
         decide(&mut decider, &format!("/stocks/nonsense/{kind}")).unwrap();
         assert_eq!(decider.version().manifest.name, "default", "{kind}");
         let noticed: u64 = failures(&versions).iter().sum();
@@ -133,17 +153,17 @@ fn nonsense_is_noticed_and_stood_in_for() {
 
 #[test]
 fn until_there_is_a_good_version_nobody_stands_in() {
-    let versions = Versions::new(sandbox(), &guest("traps")).unwrap();
-    assert!(decide(&mut versions.decider(), "/stocks/trap").is_err());
-    assert!(decide(&mut versions.decider(), "/stocks/nvidia").is_ok());
+    let versions = starting_with(&guest("traps")).unwrap();
+    assert!(decide(&mut versions.decider(b"client"), "/stocks/trap").is_err());
+    assert!(decide(&mut versions.decider(b"client"), "/stocks/nvidia").is_ok());
 }
 
 #[test]
 fn a_version_that_failed_is_not_the_last_good_one() {
     let traps = guest("traps");
     let versions = swapped(&traps);
-    decide(&mut versions.decider(), "/stocks/trap").unwrap();
-    versions.activate(&guest("marked")).unwrap();
+    decide(&mut versions.decider(b"client"), "/stocks/trap").unwrap();
+    versions.activate(&guest("marked"), &operator()).unwrap();
     let previous = versions.published().previous.clone().unwrap();
     assert_eq!(previous.manifest.name, "default");
 }
@@ -153,9 +173,9 @@ fn a_version_that_failed_is_not_the_last_good_one() {
 async fn a_guest_that_prints_sleeps_and_looks_around_finds_nothing_and_goes_on() {
     let versions = swapped(&guest("chatty"));
     for _ in 0..100 {
-        decide(&mut versions.decider(), "/stocks/chatty/flood").unwrap();
+        decide(&mut versions.decider(b"client"), "/stocks/chatty/flood").unwrap();
     }
-    let decision = decide(&mut versions.decider(), "/stocks/chatty/leaks").unwrap();
+    let decision = decide(&mut versions.decider(b"client"), "/stocks/chatty/leaks").unwrap();
     let Action::Respond(reply) = decision.action else {
         panic!("{decision:?}")
     };
@@ -210,10 +230,10 @@ fn every_variant_that_comes_with_bazaar_passes_the_check() {
 
 #[test]
 fn a_request_keeps_the_version_that_it_began_with() {
-    let versions = Arc::new(Versions::new(sandbox(), DEFAULT_POLICY).unwrap());
-    let mut decider = versions.decider();
+    let versions = Arc::new(starting_with(DEFAULT_POLICY).unwrap());
+    let mut decider = versions.decider(b"client");
     let decision = decide(&mut decider, "/stocks/nvidia").unwrap();
-    versions.activate(&guest("marked")).unwrap();
+    versions.activate(&guest("marked"), &operator()).unwrap();
     let outcome = Outcome::Refused(Refusal::StockNotFound);
     let headers = HeaderMap::new();
     let decision = decider
@@ -226,21 +246,33 @@ fn a_request_keeps_the_version_that_it_began_with() {
         !reply.headers.contains_key("x-policy"),
         "the default policy began, the default policy ends"
     );
-    assert_eq!(versions.decider().version().manifest.name, "marked");
+    assert_eq!(
+        versions.decider(b"client").version().manifest.name,
+        "marked"
+    );
 }
 
 #[test]
 fn a_rollback_goes_back_to_the_last_good_version_and_forth_again() {
     let versions = swapped(&guest("marked"));
-    assert_eq!(versions.roll_back().unwrap().manifest.name, "default");
-    assert_eq!(versions.roll_back().unwrap().manifest.name, "marked");
-    let alone = Versions::new(sandbox(), DEFAULT_POLICY).unwrap();
-    assert!(alone.roll_back().is_err(), "there is nothing to go back to");
+    assert_eq!(
+        versions.roll_back(&operator()).unwrap().manifest.name,
+        "default"
+    );
+    assert_eq!(
+        versions.roll_back(&operator()).unwrap().manifest.name,
+        "marked"
+    );
+    let alone = starting_with(DEFAULT_POLICY).unwrap();
+    assert!(
+        alone.roll_back(&operator()).is_err(),
+        "there is nothing to go back to"
+    );
 }
 
 #[test]
 fn the_cache_settings_of_a_manifest_are_followed() {
-    let versions = Versions::new(sandbox(), DEFAULT_POLICY).unwrap();
+    let versions = starting_with(DEFAULT_POLICY).unwrap();
     let cache = versions.published().active.manifest.cache;
     assert_eq!(
         (cache.stocks_max, cache.orders_max, cache.eviction),

@@ -4,18 +4,27 @@
 //! - [`limits`]: what it may use;
 //! - `bindings`: the component's interface and its conversion to those types;
 //! - `wasi`: what it finds of WASI, which is next to nothing;
-//! - [`sandbox`]: compiled versions and their instances;
+//! - [`sandbox`], `instances`: compiled versions, and their instances on each thread;
 //! - [`check`]: what a component must be able to decide before it may serve;
-//! - [`versions`]: which version decides, and the swap.
+//! - [`versions`]: which version decides, and the swap;
+//! - [`decider`]: one request's decisions, and who makes them again where a version fails;
+//! - [`shadow`]: where a candidate decides differently;
+//! - [`history`]: what survives a restart.
 
 pub mod decision;
 pub mod limits;
 mod bindings;
 mod wasi;
 pub mod sandbox;
+mod instances;
 pub mod check;
 pub mod versions;
+pub mod decider;
+pub mod shadow;
+pub mod history;
 
 pub use check::check;
+pub use decider::{Decider, RequestParts, Undecided};
+pub use history::History;
 pub use sandbox::{Refused, Sandbox, Version};
-pub use versions::{Decider, Published, RequestParts, Undecided, Versions};
+pub use versions::{Probation, Published, Reason, Share, SwapError, Trial, Versions};

@@ -190,7 +190,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// How often a version decided, and how often it failed to.
+/// How often a version decided, and how often it failed to, for clients and as a shadow.
 #[derive(Debug, Default)]
 pub struct Counts {
     /// Decisions made.
@@ -201,6 +201,8 @@ pub struct Counts {
     pub overruns: AtomicU64,
     /// Decisions that no host could act on.
     pub invalid: AtomicU64,
+    /// Answers of 500 and above that no backend is to blame for.
+    pub errors: AtomicU64,
 }
 
 impl Counts {

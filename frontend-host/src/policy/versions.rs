@@ -1,33 +1,52 @@
-//! Which version decides: the active one, the last good one behind it, and the swap.
+//! The versions of the policy: the active one, the last good one behind it, and a candidate
+//! beside it; and how one takes the place of another.
 //!
-//! A swap publishes a new [`Published`] by one atomic pointer store. A request takes the
-//! pointer once, at its beginning, and keeps the version that it found for all its steps.
-//!
-//! A decision has no side effect, so one that fails is simply made again by the last good
-//! version; no client sees it.
+//! A swap publishes a new [`Published`] by one atomic pointer store. A version that has become
+//! active is on probation for a while: too many failures, and the last good one is back.
 
-use std::cell::RefCell;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderMap, Method};
 use protocol::ReplicaId;
 use protocol::time::BootTime;
 
-use super::check::{check, first};
-use super::decision::{Decision, Manifest, Outcome, PolicyRequest, View};
-use super::sandbox::{Failure, Inputs, Instance, Refused, Sandbox, SharedVersion, Version};
+use super::check::check;
+use super::decider::{Decider, Rank, Undecided};
+use super::decision::View;
+use super::history::{Change, History, HistoryError};
+use super::sandbox::{Refused, Sandbox, SharedVersion, Version};
+use super::shadow::{Differences, Shadow};
 
-/// Instances that a thread keeps: of the active version, the previous one, and one to spare.
-const INSTANCES_PER_THREAD_MAX: usize = 3;
+/// How many failures a version may have, and for how long that is watched.
+#[derive(Debug, Clone, Copy)]
+pub struct Probation {
+    /// From its activation, or from when it became a canary.
+    pub window: Duration,
+    /// Decisions that trapped, overran or were invalid, and server errors that no backend is to
+    /// blame for. One more ends it.
+    pub failures_max: u64,
+}
+
+impl Default for Probation {
+    fn default() -> Self {
+        Self {
+            window: Duration::from_secs(60),
+            failures_max: 10,
+        }
+    }
+}
 
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
     sandbox: Sandbox,
     published: ArcSwap<Published>,
+    probation: Probation,
+    pub(super) shadow: Shadow,
     /// Held while a new publication is made from the current one.
-    publishing: Mutex<()>,
+    publishing: Mutex<Option<History>>,
 }
 
 /// What decides at a moment. Never changes: a swap publishes another.
@@ -36,37 +55,142 @@ pub struct Published {
     pub generation: u64,
     /// Decides.
     pub active: SharedVersion,
-    /// When the active version became so.
-    pub activated: BootTime,
+    /// When the active version became so, and how it has done since.
+    pub watch: Arc<Watch>,
     /// The last good version: decides again what the active one fails at, and is what a
     /// rollback goes back to.
     pub previous: Option<SharedVersion>,
+    /// A version on trial.
+    pub candidate: Option<Candidate>,
 }
 
-/// Why a rollback did not happen.
-#[derive(Debug, thiserror::Error)]
-#[error("there is no earlier good version to go back to")]
-pub struct NothingToRollBackTo;
+/// A version on trial beside the active one.
+#[derive(Clone)]
+pub struct Candidate {
+    /// The version.
+    pub version: SharedVersion,
+    /// How it is tried.
+    pub trial: Trial,
+    /// Where it decided differently, as a shadow.
+    pub differences: Arc<Differences>,
+    /// How it has done as a canary.
+    pub watch: Arc<Watch>,
+}
 
-/// No version could decide. Each failure has been counted and logged.
+/// How a candidate is tried.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Trial {
+    /// A share of the live decisions is put to it as well, without effect.
+    Shadow(Share),
+    /// It decides a share of the requests, the same clients' always.
+    Canary(Share),
+}
+
+impl Trial {
+    /// For people and for JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shadow(_) => "shadow",
+            Self::Canary(_) => "canary",
+        }
+    }
+
+    /// How much of the traffic.
+    pub fn share(self) -> Share {
+        match self {
+            Self::Shadow(share) | Self::Canary(share) => share,
+        }
+    }
+}
+
+/// A part of the traffic: more than 0, at most 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Share(f64);
+
+impl Share {
+    /// `None` where it is not more than 0 and at most 1.
+    pub fn new(share: f64) -> Option<Self> {
+        (share > 0.0 && share <= 1.0).then_some(Self(share))
+    }
+
+    /// The fraction.
+    pub fn get(self) -> f64 {
+        self.0
+    }
+
+    /// Whether it covers a point between 0 and 2⁶⁴.
+    pub(super) fn takes(self, point: u64) -> bool {
+        (point as f64) < self.0 * (u64::MAX as f64) || self.0 >= 1.0
+    }
+}
+
+/// Since when a version decides for clients, and how often it failed since.
+#[derive(Debug)]
+pub struct Watch {
+    /// Since when.
+    pub since: BootTime,
+    failures: AtomicU64,
+}
+
+impl Watch {
+    fn begin() -> Arc<Self> {
+        Arc::new(Self {
+            since: BootTime::now(),
+            failures: AtomicU64::new(0),
+        })
+    }
+}
+
+/// Who changes the policy, and why.
+#[derive(Debug, Clone)]
+pub struct Reason {
+    /// A person, or the part of the gateway that did it.
+    pub who: String,
+    /// In words.
+    pub why: String,
+}
+
+/// Why a version did not take another's place.
 #[derive(Debug, thiserror::Error)]
-#[error("no version of the policy could decide")]
-pub struct Undecided;
+pub enum SwapError {
+    /// The component cannot serve.
+    #[error("policy refused: {0}")]
+    Refused(#[from] Refused),
+    /// There is nothing to roll back to.
+    #[error("there is no earlier good version to go back to")]
+    NothingToRollBackTo,
+    /// There is no candidate.
+    #[error("there is no candidate; put one with PUT /policy/candidate?shadow=0.1")]
+    NoCandidate,
+    /// It could not be made to survive a restart.
+    #[error("the change cannot be saved, so it was not made: {0}")]
+    NotSaved(#[from] HistoryError),
+}
 
 impl Versions {
-    /// Starts with a first version, which must pass its check.
-    pub fn new(sandbox: Sandbox, component: &[u8]) -> Result<Self, Refused> {
+    /// Starts with a first version, which must pass its check. Without a history nothing
+    /// survives a restart.
+    pub fn new(
+        sandbox: Sandbox,
+        component: &[u8],
+        probation: Probation,
+        history: Option<History>,
+    ) -> Result<Self, Refused> {
         let active = Arc::new(check(&sandbox, component)?);
         let published = Published {
             generation: 1,
             active,
-            activated: BootTime::now(),
+            watch: Watch::begin(),
             previous: None,
+            candidate: None,
         };
+        let shadow = Shadow::start().map_err(|error| Refused::World(error.to_string()))?;
         Ok(Self {
             sandbox,
             published: ArcSwap::from_pointee(published),
-            publishing: Mutex::new(()),
+            probation,
+            shadow,
+            publishing: Mutex::new(history),
         })
     }
 
@@ -78,266 +202,239 @@ impl Versions {
     /// Checks a component and makes it the active version. Compiles: call it off the threads
     /// that serve. The version that was active stays loaded; if it never failed, it is the
     /// last good one from now on.
-    pub fn activate(&self, component: &[u8]) -> Result<SharedVersion, Refused> {
+    pub fn activate(&self, component: &[u8], reason: &Reason) -> Result<SharedVersion, SwapError> {
         let version = Arc::new(check(&self.sandbox, component)?);
-        let _publishing = self
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let now = self.published.load();
-        let previous = if is_good(&now.active) {
-            Some(Arc::clone(&now.active))
-        } else {
-            now.previous.clone()
+        let mut history = self.lock();
+        save_component(&mut history, &version, component)?;
+        let now = self.published();
+        let next = now.with_active(&version, now.candidate.clone());
+        self.publish("activate", &now, next, reason, &mut history)?;
+        Ok(version)
+    }
+
+    /// Checks a component and puts it on trial beside the active version.
+    pub fn try_out(
+        &self,
+        component: &[u8],
+        trial: Trial,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
+        let version = Arc::new(check(&self.sandbox, component)?);
+        let mut history = self.lock();
+        save_component(&mut history, &version, component)?;
+        let now = self.published();
+        let candidate = Candidate {
+            version: Arc::clone(&version),
+            trial,
+            differences: Arc::default(),
+            watch: Watch::begin(),
         };
-        self.publish(&now, Arc::clone(&version), previous);
+        self.publish(
+            trial.name(),
+            &now,
+            now.with_candidate(Some(candidate)),
+            reason,
+            &mut history,
+        )?;
+        Ok(version)
+    }
+
+    /// Drops the candidate.
+    pub fn drop_candidate(&self, reason: &Reason) -> Result<(), SwapError> {
+        let mut history = self.lock();
+        let now = self.published();
+        now.candidate.as_ref().ok_or(SwapError::NoCandidate)?;
+        self.publish("drop", &now, now.with_candidate(None), reason, &mut history)
+    }
+
+    /// Makes the candidate the active version.
+    pub fn promote(&self, reason: &Reason) -> Result<SharedVersion, SwapError> {
+        let mut history = self.lock();
+        let now = self.published();
+        let version = Arc::clone(
+            &now.candidate
+                .as_ref()
+                .ok_or(SwapError::NoCandidate)?
+                .version,
+        );
+        let next = now.with_active(&version, None);
+        self.publish("promote", &now, next, reason, &mut history)?;
         Ok(version)
     }
 
     /// Makes the last good version the active one again.
-    pub fn roll_back(&self) -> Result<SharedVersion, NothingToRollBackTo> {
-        let _publishing = self
-            .publishing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let now = self.published.load();
-        let target = now.previous.clone().ok_or(NothingToRollBackTo)?;
-        let previous = is_good(&now.active).then(|| Arc::clone(&now.active));
-        self.publish(&now, Arc::clone(&target), previous);
+    pub fn roll_back(&self, reason: &Reason) -> Result<SharedVersion, SwapError> {
+        let mut history = self.lock();
+        let now = self.published();
+        let target = now.previous.clone().ok_or(SwapError::NothingToRollBackTo)?;
+        self.publish(
+            "rollback",
+            &now,
+            now.rolled_back(&target),
+            reason,
+            &mut history,
+        )?;
         Ok(target)
     }
 
-    fn publish(&self, now: &Published, active: SharedVersion, previous: Option<SharedVersion>) {
-        tracing::info!(from = %now.active, to = %active, "policy swapped");
-        let generation = now.generation + 1;
-        self.published.store(Arc::new(Published {
-            generation,
-            active,
-            activated: BootTime::now(),
-            previous,
-        }));
+    /// The last changes, oldest first.
+    pub fn changes(&self) -> Vec<Change> {
+        self.lock()
+            .as_ref()
+            .map(History::changes)
+            .unwrap_or_default()
     }
 
     /// The decider of one request: the versions stay the same for all its steps.
-    pub fn decider(&self) -> Decider {
-        Decider::new(self.published.load_full())
+    pub fn decider(&self, client: &[u8]) -> Decider<'_> {
+        Decider::new(self, client)
     }
 
     /// The replica that the policy wants to lead.
     pub fn elect(&self, now_ms: u64, view: &View) -> Result<Option<ReplicaId>, Undecided> {
-        let mut decider = self.decider();
-        let inputs = Inputs {
-            now_ms,
-            seed: decider.seed,
-        };
-        decider.decide(|instance, _| instance.elect(inputs, view))
+        self.decider(&[]).elect(now_ms, view)
     }
-}
 
-fn is_good(version: &Version) -> bool {
-    version.counts.failures() == 0
-}
-
-/// Makes the decisions about one request.
-pub struct Decider {
-    published: Arc<Published>,
-    fallen_back: bool,
-    seed: u64,
-}
-
-/// A request as the gateway has it.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestParts<'a> {
-    /// The method.
-    pub method: &'a Method,
-    /// Path and query.
-    pub target: &'a str,
-    /// All headers; the policy sees those that its manifest asks for.
-    pub headers: &'a HeaderMap,
-    /// The body, where there is one.
-    pub body: Option<&'a [u8]>,
-    /// Wall clock in milliseconds since 1970.
-    pub now_ms: u64,
-}
-
-impl Decider {
-    fn new(published: Arc<Published>) -> Self {
-        Self {
-            published,
-            fallen_back: false,
-            seed: fastrand::u64(..),
+    /// A version failed for a client. On probation, one failure too many ends its service.
+    pub(super) fn note_failure(&self, published: &Published, rank: Rank) {
+        let (watch, candidate) = match (rank, &published.candidate) {
+            (Rank::Candidate, Some(candidate)) => (&candidate.watch, true),
+            (Rank::Active, _) => (&published.watch, false),
+            _ => return,
+        };
+        let failures = watch.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let on_probation = BootTime::now().since(watch.since) <= self.probation.window;
+        if failures == self.probation.failures_max + 1 && on_probation {
+            self.end_probation(watch, candidate, failures);
         }
     }
 
-    /// The version that decides.
-    pub fn version(&self) -> &SharedVersion {
-        match &self.published.previous {
-            Some(previous) if self.fallen_back => previous,
-            _ => &self.published.active,
-        }
-    }
-
-    /// What to do about a request.
-    pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
-        let inputs = Inputs {
-            now_ms: request.now_ms,
-            seed: self.seed,
+    /// Takes the version that failed too often out of service, if it still is in service.
+    fn end_probation(&self, failed: &Arc<Watch>, is_candidate: bool, failures: u64) {
+        let reason = Reason {
+            who: "probation".into(),
+            why: format!(
+                "{failures} failures within {} s",
+                self.probation.window.as_secs()
+            ),
         };
-        self.decide(|instance, manifest| {
-            with_headers(request, manifest, |request| {
-                Ok(first(instance.on_request(inputs, request)?)?)
-            })
-        })
-    }
-
-    /// What to do about an outcome. `memo` comes from the decision before, which the version
-    /// that is asked now made, unless that version failed: then the last good one decides
-    /// about the request from the start, and its own memo goes with the outcome.
-    pub fn on_outcome(
-        &mut self,
-        request: RequestParts<'_>,
-        memo: &[u8],
-        outcome: &Outcome,
-    ) -> Result<Decision, Undecided> {
-        let inputs = Inputs {
-            now_ms: request.now_ms,
-            seed: self.seed,
-        };
-        let asked_first = self.version().id;
-        let mut asked = asked_first;
-        self.decide_by(|version, instance| {
-            asked = version.id;
-            with_headers(request, &version.manifest, |request| {
-                if asked == asked_first {
-                    return instance.on_outcome(inputs, request, memo, outcome);
-                }
-                let own = instance.on_request(inputs, request)?;
-                instance.on_outcome(inputs, request, &own.memo, outcome)
-            })
-        })
-    }
-
-    fn decide<T>(
-        &mut self,
-        call: impl Fn(&mut Instance, &Manifest) -> Result<T, Failure>,
-    ) -> Result<T, Undecided> {
-        self.decide_by(|version, instance| call(instance, &version.manifest))
-    }
-
-    /// Asks the version; where it fails, the last good one; where there is none and time ran
-    /// out, the same version once more, because a busy machine can do that to an honest one.
-    fn decide_by<T>(
-        &mut self,
-        mut call: impl FnMut(&Version, &mut Instance) -> Result<T, Failure>,
-    ) -> Result<T, Undecided> {
-        let mut overran = false;
-        loop {
-            let version = Arc::clone(self.version());
-            let failure = match with_instance(self.published.generation, &version, &mut call) {
-                Ok(decision) => {
-                    version.counts.decisions.fetch_add(1, Ordering::Relaxed);
-                    return Ok(decision);
-                }
-                Err(failure) => failure,
-            };
-            report(&version, &failure);
-            let can_fall_back = !self.fallen_back && self.published.previous.is_some();
-            if can_fall_back {
-                self.fallen_back = true;
-            } else if matches!(failure, Failure::Overrun(_)) && !overran {
-                overran = true;
-            } else {
-                return Err(Undecided);
+        let mut history = self.lock();
+        let now = self.published();
+        let (what, next) = match (&now.candidate, &now.previous) {
+            (Some(candidate), _) if is_candidate && Arc::ptr_eq(&candidate.watch, failed) => {
+                ("drop", now.with_candidate(None))
             }
+            (_, Some(previous)) if !is_candidate && Arc::ptr_eq(&now.watch, failed) => {
+                ("rollback", now.rolled_back(previous))
+            }
+            _ => return,
+        };
+        if let Err(error) = self.publish(what, &now, next, &reason, &mut history) {
+            tracing::error!(%error, "the policy in probation stays");
         }
     }
-}
 
-/// Counts a failure, and logs it while failures are few: a policy that fails every request
-/// must not fill the disk.
-fn report(version: &Version, failure: &Failure) {
-    let failures = version.counts.count_failure(failure);
-    if failures.is_power_of_two() {
-        tracing::error!(policy = %version, failures, %failure, "the policy failed a decision");
+    fn lock(&self) -> MutexGuard<'_, Option<History>> {
+        self.publishing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn with_headers<T>(
-    request: RequestParts<'_>,
-    manifest: &Manifest,
-    call: impl FnOnce(&PolicyRequest<'_>) -> T,
-) -> T {
-    let mut headers = Vec::new();
-    for name in &manifest.headers {
-        for value in request.headers.get_all(name) {
-            // Values that are not text were refused before.
-            headers.extend(value.to_str().ok().map(|value| (name.as_str(), value)));
+    /// Saves the change, then makes it.
+    fn publish(
+        &self,
+        what: &'static str,
+        now: &Published,
+        next: Published,
+        reason: &Reason,
+        history: &mut Option<History>,
+    ) -> Result<(), SwapError> {
+        let change = Change::new(what, now, &next, reason);
+        if let Some(history) = history {
+            history.record(&change, &next)?;
         }
+        tracing::info!(
+            what,
+            who = reason.who,
+            why = reason.why,
+            from = change.from,
+            to = change.to,
+            candidate = change.candidate,
+            "policy changed"
+        );
+        self.shadow.follow(
+            next.candidate
+                .as_ref()
+                .map(|candidate| candidate.version.id),
+        );
+        self.published.store(Arc::new(next));
+        Ok(())
     }
-    call(&PolicyRequest {
-        method: request.method,
-        target: request.target,
-        headers: &headers,
-        body: request.body,
-        now_ms: request.now_ms,
-    })
 }
 
-/// The instances of a thread.
-struct Pool {
-    /// The publication that it was last trimmed for.
-    generation: u64,
-    /// Most recently used last.
-    instances: Vec<(u64, Instance)>,
-}
-
-thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { generation: 0, instances: Vec::new() }) };
-}
-
-/// Calls this thread's instance of a version, making one where there is none. An instance
-/// goes back to the pool only after a success.
-fn with_instance<T>(
-    generation: u64,
+fn save_component(
+    history: &mut Option<History>,
     version: &Version,
-    call: &mut impl FnMut(&Version, &mut Instance) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    let pooled = POOL.with_borrow_mut(|pool| pool.take(generation, version.id));
-    let mut instance = match pooled {
-        Some(instance) => instance,
-        None => Instance::of(version)?,
-    };
-    let result = call(version, &mut instance);
-    if let Some((output, dropped)) = instance.take_output() {
-        log_output(version, &output, dropped);
-    }
-    if result.is_ok() && !instance.is_worn() {
-        POOL.with_borrow_mut(|pool| pool.put(version.id, instance));
-    }
-    result
+    component: &[u8],
+) -> Result<(), HistoryError> {
+    history
+        .as_mut()
+        .map_or(Ok(()), |history| history.save(version.digest, component))
 }
 
-impl Pool {
-    fn take(&mut self, generation: u64, version: u64) -> Option<Instance> {
-        if generation > self.generation {
-            // Versions came and went: let go of all but the one asked for.
-            self.generation = generation;
-            self.instances.retain(|(id, _)| *id == version);
+impl Published {
+    fn with_active(&self, version: &SharedVersion, candidate: Option<Candidate>) -> Self {
+        let previous = if self.is_active_good() {
+            Some(Arc::clone(&self.active))
+        } else {
+            self.previous.clone()
+        };
+        Self {
+            generation: self.generation + 1,
+            active: Arc::clone(version),
+            watch: Watch::begin(),
+            previous,
+            candidate,
         }
-        let place = self.instances.iter().position(|(id, _)| *id == version)?;
-        Some(self.instances.swap_remove(place).1)
     }
 
-    fn put(&mut self, version: u64, instance: Instance) {
-        if self.instances.len() == INSTANCES_PER_THREAD_MAX {
-            self.instances.remove(0);
+    fn with_candidate(&self, candidate: Option<Candidate>) -> Self {
+        Self {
+            generation: self.generation + 1,
+            active: Arc::clone(&self.active),
+            watch: Arc::clone(&self.watch),
+            previous: self.previous.clone(),
+            candidate,
         }
-        self.instances.push((version, instance));
+    }
+
+    fn rolled_back(&self, target: &SharedVersion) -> Self {
+        Self {
+            generation: self.generation + 1,
+            active: Arc::clone(target),
+            watch: Watch::begin(),
+            previous: self.is_active_good().then(|| Arc::clone(&self.active)),
+            candidate: self.candidate.clone(),
+        }
+    }
+
+    /// A version that failed a client is not one to go back to.
+    fn is_active_good(&self) -> bool {
+        self.watch.failures.load(Ordering::Relaxed) == 0
     }
 }
 
-/// Output is for the author of a policy who looks at the log, so it is at debug level.
-fn log_output(version: &Version, output: &[u8], dropped: usize) {
-    let text = String::from_utf8_lossy(output);
-    tracing::debug!(policy = %version, dropped, output = %text.trim_end().escape_debug(), "the policy wrote");
+impl fmt::Debug for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let candidate = self
+            .candidate
+            .as_ref()
+            .map(|candidate| candidate.version.to_string());
+        f.debug_struct("Published")
+            .field("generation", &self.generation)
+            .field("active", &self.active.to_string())
+            .field("previous", &self.previous.as_ref().map(ToString::to_string))
+            .field("candidate", &candidate)
+            .finish()
+    }
 }

@@ -1,0 +1,308 @@
+//! Makes the decisions about one request.
+//!
+//! A request takes the publication once, at its beginning, and keeps the version that it found
+//! for all its steps. A decision has no side effect, so one that fails is simply made again by
+//! the version behind: a canary's by the active one, the active one's by the last good one. No
+//! client sees it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::{HeaderMap, Method};
+use protocol::ReplicaId;
+
+use super::check::first;
+use super::decision::{Action, Decision, Manifest, Outcome, PolicyRequest, View};
+use super::instances::with_instance;
+use super::sandbox::{Failure, Inputs, Instance, SharedVersion, Version};
+use super::shadow::{Job, Question};
+use super::versions::{Published, Trial, Versions};
+
+/// No version could decide. Each failure has been counted and logged.
+#[derive(Debug, thiserror::Error)]
+#[error("no version of the policy could decide")]
+pub struct Undecided;
+
+/// A request as the gateway has it.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestParts<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query.
+    pub target: &'a str,
+    /// All headers; the policy sees those that its manifest asks for.
+    pub headers: &'a HeaderMap,
+    /// The body, where there is one.
+    pub body: Option<&'a [u8]>,
+    /// Wall clock in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+/// Which version decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    Candidate,
+    Active,
+    Previous,
+}
+
+/// Makes the decisions about one request.
+pub struct Decider<'a> {
+    versions: &'a Versions,
+    published: Arc<Published>,
+    rank: Rank,
+    /// A share of the requests is put to the candidate as well.
+    shadowed: bool,
+    seed: u64,
+}
+
+impl<'a> Decider<'a> {
+    /// For a request of `client`, which is what a canary sticks to.
+    pub(super) fn new(versions: &'a Versions, client: &[u8]) -> Self {
+        let published = versions.published();
+        let seed = fastrand::u64(..);
+        let (mut rank, mut shadowed) = (Rank::Active, false);
+        match published
+            .candidate
+            .as_ref()
+            .map(|candidate| (candidate, candidate.trial))
+        {
+            Some((candidate, Trial::Canary(share)))
+                if share.takes(point(candidate.version.id, client)) =>
+            {
+                rank = Rank::Candidate;
+            }
+            Some((_, Trial::Shadow(share))) => shadowed = share.takes(seed),
+            _ => {}
+        }
+        Self {
+            versions,
+            published,
+            rank,
+            shadowed,
+            seed,
+        }
+    }
+
+    /// The version that decides.
+    pub fn version(&self) -> &SharedVersion {
+        match (
+            self.rank,
+            &self.published.candidate,
+            &self.published.previous,
+        ) {
+            (Rank::Candidate, Some(candidate), _) => &candidate.version,
+            (Rank::Previous, _, Some(previous)) => previous,
+            _ => &self.published.active,
+        }
+    }
+
+    /// What it found published.
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// What to do about a request.
+    pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
+        let inputs = Inputs {
+            now_ms: request.now_ms,
+            seed: self.seed,
+        };
+        let decision =
+            self.decide(|version, instance| on_request(version, instance, inputs, request))?;
+        self.count_server_error(&decision, None);
+        self.shadow(
+            || Question::Request(request.into()),
+            inputs,
+            || decision.clone(),
+        );
+        Ok(decision)
+    }
+
+    /// What to do about an outcome. `memo` comes from the decision before, which the version
+    /// that is asked now made, unless that version failed: then the one behind it decides about
+    /// the request from the start, and its own memo goes with the outcome.
+    pub fn on_outcome(
+        &mut self,
+        request: RequestParts<'_>,
+        memo: &[u8],
+        outcome: &Outcome,
+    ) -> Result<Decision, Undecided> {
+        let inputs = Inputs {
+            now_ms: request.now_ms,
+            seed: self.seed,
+        };
+        let asked_first = self.version().id;
+        let decision = self.decide(|version, instance| {
+            if version.id == asked_first {
+                on_outcome(version, instance, inputs, request, memo, outcome)
+            } else {
+                on_outcome_afresh(version, instance, inputs, request, outcome)
+            }
+        })?;
+        self.count_server_error(&decision, Some(outcome));
+        self.shadow(
+            || Question::Outcome(request.into(), outcome.clone()),
+            inputs,
+            || decision.clone(),
+        );
+        Ok(decision)
+    }
+
+    /// The replica that the policy wants to lead.
+    pub(super) fn elect(
+        &mut self,
+        now_ms: u64,
+        view: &View,
+    ) -> Result<Option<ReplicaId>, Undecided> {
+        let inputs = Inputs {
+            now_ms,
+            seed: self.seed,
+        };
+        self.decide(|_, instance| instance.elect(inputs, view))
+    }
+
+    /// Asks the version; where it fails, the one behind it; where there is none and time ran
+    /// out, the same version once more, because a busy machine can do that to an honest one.
+    fn decide<T>(
+        &mut self,
+        mut call: impl FnMut(&Version, &mut Instance) -> Result<T, Failure>,
+    ) -> Result<T, Undecided> {
+        let mut overran = false;
+        loop {
+            let version = Arc::clone(self.version());
+            let asked = with_instance(self.published.generation, &version, |instance| {
+                call(&version, instance)
+            });
+            let failure = match asked {
+                Ok(decision) => {
+                    version.counts.decisions.fetch_add(1, Ordering::Relaxed);
+                    return Ok(decision);
+                }
+                Err(failure) => failure,
+            };
+            report(&version, &failure);
+            self.versions.note_failure(&self.published, self.rank);
+            match self.rank {
+                Rank::Candidate => self.rank = Rank::Active,
+                Rank::Active if self.published.previous.is_some() => self.rank = Rank::Previous,
+                _ if matches!(failure, Failure::Overrun(_)) && !overran => overran = true,
+                _ => return Err(Undecided),
+            }
+        }
+    }
+
+    /// An answer of 500 and above that no backend is to blame for.
+    fn count_server_error(&self, decision: &Decision, outcome: Option<&Outcome>) {
+        let Action::Respond(reply) = &decision.action else {
+            return;
+        };
+        if reply.status.is_server_error() && !matches!(outcome, Some(Outcome::Unavailable(_))) {
+            self.version().counts.errors.fetch_add(1, Ordering::Relaxed);
+            self.versions.note_failure(&self.published, self.rank);
+        }
+    }
+
+    /// Puts the question to the candidate as well, on a thread of its own.
+    fn shadow(
+        &self,
+        question: impl FnOnce() -> Question,
+        inputs: Inputs,
+        decided: impl FnOnce() -> Decision,
+    ) {
+        if self.shadowed
+            && self.rank == Rank::Active
+            && let Some(candidate) = &self.published.candidate
+        {
+            let (version, differences) = (
+                Arc::clone(&candidate.version),
+                Arc::clone(&candidate.differences),
+            );
+            let job = Job {
+                version,
+                differences,
+                inputs,
+                question: question(),
+                decided: decided(),
+            };
+            self.versions.shadow.put(job);
+        }
+    }
+}
+
+pub(super) fn on_request(
+    version: &Version,
+    instance: &mut Instance,
+    inputs: Inputs,
+    request: RequestParts<'_>,
+) -> Result<Decision, Failure> {
+    with_headers(request, &version.manifest, |request| {
+        Ok(first(instance.on_request(inputs, request)?)?)
+    })
+}
+
+fn on_outcome(
+    version: &Version,
+    instance: &mut Instance,
+    inputs: Inputs,
+    request: RequestParts<'_>,
+    memo: &[u8],
+    outcome: &Outcome,
+) -> Result<Decision, Failure> {
+    with_headers(request, &version.manifest, |request| {
+        instance.on_outcome(inputs, request, memo, outcome)
+    })
+}
+
+/// For a version that did not make the decision before: it decides about the request first, so
+/// that the outcome comes with its own memo.
+pub(super) fn on_outcome_afresh(
+    version: &Version,
+    instance: &mut Instance,
+    inputs: Inputs,
+    request: RequestParts<'_>,
+    outcome: &Outcome,
+) -> Result<Decision, Failure> {
+    let own = on_request(version, instance, inputs, request)?;
+    on_outcome(version, instance, inputs, request, &own.memo, outcome)
+}
+
+/// Counts a failure, and logs it while failures are few: a policy that fails every request
+/// must not fill the disk.
+fn report(version: &Version, failure: &Failure) {
+    let failures = version.counts.count_failure(failure);
+    if failures.is_power_of_two() {
+        tracing::error!(policy = %version, failures, %failure, "the policy failed a decision");
+    }
+}
+
+fn with_headers<T>(
+    request: RequestParts<'_>,
+    manifest: &Manifest,
+    call: impl FnOnce(&PolicyRequest<'_>) -> T,
+) -> T {
+    let mut headers = Vec::new();
+    for name in &manifest.headers {
+        for value in request.headers.get_all(name) {
+            // Values that are not text were refused before.
+            headers.extend(value.to_str().ok().map(|value| (name.as_str(), value)));
+        }
+    }
+    call(&PolicyRequest {
+        method: request.method,
+        target: request.target,
+        headers: &headers,
+        body: request.body,
+        now_ms: request.now_ms,
+    })
+}
+
+/// Where a client falls between 0 and 2⁶⁴: the same for one candidate, another for the next, so
+/// that it is not always the same clients who try things first.
+fn point(candidate: u64, client: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    candidate.hash(&mut hasher);
+    client.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,248 @@
+//! What makes the policy survive a restart: the components in service, which of them is
+//! active, and a log of every change.
+//!
+//! ```text
+//! policies/<digest>.wasm   the components of the active, the previous and the candidate version
+//! policies/state.json      which of them is which
+//! policies/changes.jsonl   every change, one JSON object a line
+//! ```
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::sandbox::Digest;
+use super::versions::{Published, Reason};
+
+/// Changes that are shown; the log keeps all.
+const CHANGES_SHOWN_MAX: usize = 20;
+
+/// Why a change was not saved, or the history not opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct HistoryError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// One change of the policy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Change {
+    /// Wall clock in milliseconds since 1970.
+    pub at_ms: u64,
+    /// `activate`, `shadow`, `canary`, `drop`, `promote` or `rollback`.
+    pub what: String,
+    /// Who did it.
+    pub who: String,
+    /// And why.
+    pub why: String,
+    /// Digest of the version that was active.
+    pub from: String,
+    /// Digest of the version that is active.
+    pub to: String,
+    /// Digest of the candidate after the change.
+    pub candidate: Option<String>,
+}
+
+impl Change {
+    pub(super) fn new(what: &str, before: &Published, after: &Published, reason: &Reason) -> Self {
+        let at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            at_ms: at.as_millis() as u64,
+            what: what.to_owned(),
+            who: reason.who.clone(),
+            why: reason.why.clone(),
+            from: before.active.digest.to_string(),
+            to: after.active.digest.to_string(),
+            candidate: after
+                .candidate
+                .as_ref()
+                .map(|candidate| candidate.version.digest.to_string()),
+        }
+    }
+}
+
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+struct State {
+    /// The component that the gateway was started with. Another one, next time, is a wish to
+    /// run that one.
+    started_with: String,
+    active: String,
+    previous: Option<String>,
+}
+
+/// The history in a directory.
+#[derive(Debug)]
+pub struct History {
+    dir: PathBuf,
+    state: State,
+    changes: VecDeque<Change>,
+}
+
+impl History {
+    /// Opens a directory, making it where it is missing. `component` is what the gateway was
+    /// told to start with.
+    pub fn open(data_dir: &Path, component: &[u8]) -> Result<Self, HistoryError> {
+        let dir = data_dir.join("policies");
+        fs::create_dir_all(&dir).map_err(|source| HistoryError {
+            path: dir.clone(),
+            source,
+        })?;
+        let started_with = digest(component);
+        let mut history = Self {
+            dir,
+            state: State::default(),
+            changes: VecDeque::new(),
+        };
+        history.state = history
+            .read_state()
+            .filter(|state| state.started_with == started_with)
+            .unwrap_or_default();
+        history.state.started_with = started_with;
+        history.changes = history.read_changes();
+        Ok(history)
+    }
+
+    /// The component that was active when the gateway stopped, if it was started with the same
+    /// one then as now, and it is intact.
+    pub fn last_active(&self) -> Option<Vec<u8>> {
+        let active = &self.state.active;
+        let component = fs::read(self.dir.join(format!("{active}.wasm"))).ok()?;
+        if digest(&component) != *active {
+            tracing::error!(
+                active,
+                "the saved policy is damaged: starting with the one named or built in"
+            );
+            return None;
+        }
+        Some(component)
+    }
+
+    /// The last changes, oldest first.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        self.changes.iter().cloned().collect()
+    }
+
+    /// Saves a component, so that it can be active after a restart.
+    pub(super) fn save(&mut self, of: Digest, component: &[u8]) -> Result<(), HistoryError> {
+        let path = self.dir.join(format!("{of}.wasm"));
+        if path.exists() {
+            return Ok(());
+        }
+        write_durably(&path, component)
+    }
+
+    /// Saves a change.
+    pub(super) fn record(
+        &mut self,
+        change: &Change,
+        after: &Published,
+    ) -> Result<(), HistoryError> {
+        let state = State {
+            started_with: self.state.started_with.clone(),
+            active: after.active.digest.to_string(),
+            previous: after
+                .previous
+                .as_ref()
+                .map(|previous| previous.digest.to_string()),
+        };
+        let json = serde_json::to_vec(&state).expect("strings are JSON");
+        write_durably(&self.dir.join("state.json"), &json)?;
+        self.state = state;
+        self.append(change)?;
+        self.changes.push_back(change.clone());
+        if self.changes.len() > CHANGES_SHOWN_MAX {
+            self.changes.pop_front();
+        }
+        self.forget_others(change);
+        Ok(())
+    }
+
+    fn append(&self, change: &Change) -> Result<(), HistoryError> {
+        let path = self.dir.join("changes.jsonl");
+        let append = || {
+            let mut line = serde_json::to_vec(change).expect("strings and numbers are JSON");
+            line.push(b'\n');
+            let mut log = File::options().create(true).append(true).open(&path)?;
+            log.write_all(&line)?;
+            log.sync_all()
+        };
+        append().map_err(|source| HistoryError {
+            path: path.clone(),
+            source,
+        })
+    }
+
+    /// Removes the components that nothing refers to any more.
+    fn forget_others(&self, change: &Change) {
+        let kept = [
+            Some(&self.state.active),
+            self.state.previous.as_ref(),
+            change.candidate.as_ref(),
+        ];
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some(digest) = name.to_str().and_then(|name| name.strip_suffix(".wasm")) else {
+                continue;
+            };
+            if !kept.iter().flatten().any(|kept| *kept == digest) {
+                // What cannot be removed takes room, and does no other harm.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn read_state(&self) -> Option<State> {
+        let json = fs::read(self.dir.join("state.json")).ok()?;
+        match serde_json::from_slice(&json) {
+            Ok(state) => Some(state),
+            Err(error) => {
+                tracing::error!(%error, "the saved state of the policy is damaged: starting with the one named or built in");
+                None
+            }
+        }
+    }
+
+    fn read_changes(&self) -> VecDeque<Change> {
+        let log = fs::read_to_string(self.dir.join("changes.jsonl")).unwrap_or_default();
+        let changes: Vec<Change> = log
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        let shown = changes.len().saturating_sub(CHANGES_SHOWN_MAX);
+        changes.into_iter().skip(shown).collect()
+    }
+}
+
+fn digest(component: &[u8]) -> String {
+    Sha256::digest(component)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+/// Whole or not at all: a new file takes the old one's place once it is on the disk.
+fn write_durably(path: &Path, contents: &[u8]) -> Result<(), HistoryError> {
+    let new = path.with_extension("new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        match path.parent() {
+            Some(dir) => File::open(dir)?.sync_all(),
+            None => Ok(()),
+        }
+    };
+    write().map_err(|source| HistoryError {
+        path: path.to_owned(),
+        source,
+    })
+}

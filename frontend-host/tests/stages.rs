@@ -1,0 +1,251 @@
+//! A policy's way into service: shadow, canary, promotion, probation, and a restart.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use frontend_host::DEFAULT_POLICY;
+use frontend_host::policy::decision::Action;
+use frontend_host::policy::{
+    History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Versions,
+};
+use http::{HeaderMap, Method};
+
+const PROBATION: Probation = Probation {
+    window: Duration::from_secs(600),
+    failures_max: 10,
+};
+
+fn guest(name: &str) -> Vec<u8> {
+    let component = policy_build::Builder::in_project("tests/guests")
+        .example(name)
+        .build()
+        .unwrap();
+    std::fs::read(component).unwrap()
+}
+
+fn versions(history: Option<History>, component: &[u8]) -> Versions {
+    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
+    Versions::new(sandbox, component, PROBATION, history).unwrap()
+}
+
+fn operator() -> Reason {
+    Reason {
+        who: "a test".into(),
+        why: "to see".into(),
+    }
+}
+
+/// Who decides about a request of that client.
+fn decide(versions: &Versions, client: u32, target: &str) -> String {
+    let headers = HeaderMap::new();
+    let request = RequestParts {
+        method: &Method::GET,
+        target,
+        headers: &headers,
+        body: None,
+        now_ms: 0,
+    };
+    let mut decider = versions.decider(&client.to_be_bytes());
+    let decision = decider.on_request(request).unwrap();
+    assert!(matches!(
+        decision.action,
+        Action::ReadStock { .. } | Action::Respond(_)
+    ));
+    decider.version().manifest.name.clone()
+}
+
+fn active(versions: &Versions) -> String {
+    versions.published().active.manifest.name.clone()
+}
+
+fn all() -> Share {
+    Share::new(1.0).unwrap()
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_shadow_decides_nothing_and_its_differences_are_found() {
+    let versions = versions(None, DEFAULT_POLICY);
+    versions
+        .try_out(&guest("marked"), Trial::Shadow(all()), &operator())
+        .unwrap();
+    for client in 0..50 {
+        assert_eq!(decide(&versions, client, "/no/such/path"), "default");
+        assert_eq!(decide(&versions, client, "/stocks/nvidia"), "default");
+    }
+    let candidate = versions.published().candidate.clone().unwrap();
+    let found = || candidate.differences.so_far();
+    wait_until("all decisions to be compared", || {
+        found().compared + found().dropped == 100
+    });
+    let found = found();
+    // The 404 has another header; the read of a stock is the same.
+    assert!(found.different > 0 && found.different <= 50, "{found:?}");
+    assert_eq!(found.kinds.keys().collect::<Vec<_>>(), [&"headers"]);
+    assert!(
+        found.examples[0].candidate.contains("x-policy"),
+        "{found:?}"
+    );
+    assert_eq!(found.examples[0].request, "GET /no/such/path");
+}
+
+#[test]
+fn a_shadow_that_hangs_and_traps_costs_clients_nothing() {
+    let versions = versions(None, DEFAULT_POLICY);
+    for (name, target) in [("loops", "/stocks/loop"), ("traps", "/stocks/trap")] {
+        versions
+            .try_out(&guest(name), Trial::Shadow(all()), &operator())
+            .unwrap();
+        let candidate = versions.published().candidate.clone().unwrap();
+        for client in 0..2000 {
+            assert_eq!(decide(&versions, client, target), "default");
+        }
+        wait_until("a failure of the shadow", || {
+            decide(&versions, 0, target);
+            candidate.version.counts.failures() > 0
+        });
+        let found = candidate.differences.so_far();
+        assert_eq!(found.kinds["action"], found.different);
+    }
+    assert_eq!(versions.published().active.counts.failures(), 0);
+}
+
+#[test]
+fn a_canary_has_its_share_of_the_clients_and_keeps_them() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let share = Share::new(0.2).unwrap();
+    versions
+        .try_out(&guest("marked"), Trial::Canary(share), &operator())
+        .unwrap();
+    let by_canary = |client: &u32| decide(&versions, *client, "/stocks/nvidia") == "marked";
+    let first: Vec<u32> = (0..2000).filter(by_canary).collect();
+    let again: Vec<u32> = (0..2000).filter(by_canary).collect();
+    assert_eq!(first, again, "a client stays with the version that it met");
+    assert!(
+        (300..500).contains(&first.len()),
+        "about a fifth: {}",
+        first.len()
+    );
+}
+
+#[test]
+fn a_promoted_candidate_is_active_and_the_one_before_is_kept() {
+    let versions = versions(None, DEFAULT_POLICY);
+    assert!(matches!(
+        versions.promote(&operator()),
+        Err(SwapError::NoCandidate)
+    ));
+    versions
+        .try_out(
+            &guest("marked"),
+            Trial::Canary(Share::new(0.1).unwrap()),
+            &operator(),
+        )
+        .unwrap();
+    versions.promote(&operator()).unwrap();
+    assert_eq!(active(&versions), "marked");
+    assert!(versions.published().candidate.is_none());
+    versions.roll_back(&operator()).unwrap();
+    assert_eq!(active(&versions), "default");
+}
+
+#[test]
+fn a_version_that_fails_on_probation_is_rolled_back() {
+    let versions = versions(None, DEFAULT_POLICY);
+    versions.activate(&guest("traps"), &operator()).unwrap();
+    for client in 0..10 {
+        decide(&versions, client, "/stocks/trap");
+    }
+    assert_eq!(
+        active(&versions),
+        "traps",
+        "as many failures as it may have"
+    );
+    decide(&versions, 10, "/stocks/trap");
+    assert_eq!(active(&versions), "default", "one more");
+    assert!(
+        versions.published().previous.is_none(),
+        "there is no way back to a version that failed"
+    );
+}
+
+#[test]
+fn a_canary_that_fails_on_probation_is_dropped() {
+    let versions = versions(None, DEFAULT_POLICY);
+    versions
+        .try_out(&guest("traps"), Trial::Canary(all()), &operator())
+        .unwrap();
+    for client in 0..11 {
+        assert_eq!(
+            decide(&versions, client, "/stocks/trap"),
+            "default",
+            "the active one stands in"
+        );
+    }
+    assert!(versions.published().candidate.is_none());
+    assert_eq!(active(&versions), "default");
+}
+
+/// A gateway's versions as they are after a start with that component.
+fn started(data_dir: &Path, component: &[u8]) -> Versions {
+    let history = History::open(data_dir, component).unwrap();
+    let first = history.last_active().unwrap_or_else(|| component.to_vec());
+    versions(Some(history), &first)
+}
+
+#[test]
+fn a_restart_comes_back_with_the_version_it_ran() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    before.activate(&guest("marked"), &operator()).unwrap();
+    drop(before);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "marked");
+    let changes = after.changes();
+    assert_eq!(
+        (changes[0].what.as_str(), changes[0].who.as_str()),
+        ("activate", "a test")
+    );
+    assert_eq!(
+        active(&started(dir.path(), &guest("chatty"))),
+        "chatty",
+        "told to start with another one"
+    );
+}
+
+#[test]
+fn a_damaged_component_is_not_started_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    let digest = before
+        .activate(&guest("marked"), &operator())
+        .unwrap()
+        .digest;
+    drop(before);
+    let file = dir.path().join(format!("policies/{digest}.wasm"));
+    let mut component = std::fs::read(&file).unwrap();
+    component.truncate(1000);
+    std::fs::write(&file, component).unwrap();
+    assert_eq!(active(&started(dir.path(), DEFAULT_POLICY)), "default");
+}
+
+#[test]
+fn a_change_that_cannot_be_saved_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    std::fs::remove_dir_all(dir.path().join("policies")).unwrap();
+    let refused = versions
+        .activate(&guest("marked"), &operator())
+        .map(drop)
+        .unwrap_err();
+    assert!(matches!(refused, SwapError::NotSaved(_)), "{refused}");
+    assert_eq!(active(&versions), "default");
+}
