@@ -10,6 +10,7 @@ pub mod board;
 
 pub use board::{Board, Seen};
 pub use books::{
-    Batch, Books, InSyncRefused, Leadership, Refusal, Staged, StaleEpoch, Stock, Term, TradeResult,
+    Batch, Books, ChangeNumber, InSyncRefused, Leadership, Refusal, Staged, StaleEpoch, Stock,
+    Term, TradeResult,
 };
 pub use leases::{Floor, Gone, Leases, NotOpened, Recall, Renewal, Round, SessionId};

@@ -91,6 +91,7 @@ impl RequestError {
             Self::Stale(_) | Self::InSync(InSyncRefused::Stale(_)) | Self::Gone(_) => {
                 Code::FailedPrecondition
             }
+            Self::InSync(InSyncRefused::Overtaken { .. }) => Code::Aborted,
             Self::NotOpened(_) => Code::ResourceExhausted,
             Self::NotCommitted(_) | Self::Crowded | Self::Random(_) | Self::Stopping => {
                 Code::Unavailable

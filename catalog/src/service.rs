@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::core::{Leadership, Refusal, SessionId, Stock, TradeResult};
+use crate::core::{ChangeNumber, Leadership, Refusal, SessionId, Stock, TradeResult};
 use crate::desk::{Desk, EVENTS_MAX};
 use crate::error::RequestError;
 use crate::session::{Sessions, to_wire};
@@ -118,6 +118,7 @@ impl Catalog for Service {
     async fn set_in_sync(&self, request: Request<v1::SetInSyncRequest>) -> Reply<v1::Leadership> {
         let request = request.into_inner();
         at_most("in-sync set", request.in_sync.len(), REPLICAS_MAX)?;
+        let change = ChangeNumber::new(request.change)?;
         let in_sync: BTreeSet<ReplicaId> = request
             .in_sync
             .into_iter()
@@ -125,7 +126,7 @@ impl Catalog for Service {
             .collect::<Result<_, _>>()?;
         let after = self
             .writer
-            .set_in_sync(Epoch(request.epoch), in_sync)
+            .set_in_sync(Epoch(request.epoch), change, in_sync)
             .await?;
         Ok(Response::new(leadership_to_wire(&after)))
     }

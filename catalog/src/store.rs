@@ -42,6 +42,6 @@ pub trait Store: Send {
 /// The readers' side of a store: the rows of the journal. Blocks, so it is for threads that
 /// may.
 pub trait Journal: Send + Sync {
-    /// At most `rows_max` committed rows from a number on, in number order.
+    /// At most `rows_max` committed rows from a number on, in number order and without gaps.
     fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError>;
 }

@@ -13,7 +13,7 @@ use protocol::{Epoch, Order, ReplicaId, Row, StockName, Version};
 use storage::StorageError;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{Batch, Books, Leadership, Staged, Term, TradeResult};
+use crate::core::{Batch, Books, ChangeNumber, Leadership, Staged, Term, TradeResult};
 use crate::desk::{Answer, Desk, TradeReply};
 use crate::error::RequestError;
 use crate::store::{Loaded, Store};
@@ -44,6 +44,7 @@ enum Command {
     },
     SetInSync {
         epoch: Epoch,
+        change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
         reply: TermReply,
     },
@@ -102,10 +103,12 @@ impl Writer {
     pub async fn set_in_sync(
         &self,
         epoch: Epoch,
+        change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
     ) -> Result<Leadership, RequestError> {
         self.ask(|reply| Command::SetInSync {
             epoch,
+            change,
             in_sync,
             reply,
         })
@@ -238,11 +241,12 @@ impl WriterThread {
                 }
                 Command::SetInSync {
                     epoch,
+                    change,
                     in_sync,
                     reply,
                 } => {
                     let term = staged
-                        .set_in_sync(epoch, in_sync)
+                        .set_in_sync(epoch, change, in_sync)
                         .map_err(RequestError::from);
                     replies.terms.push((term, reply));
                 }

@@ -14,7 +14,7 @@ use storage::rows::End;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::core::message::{CallFailure, Head, Outcome, Term};
+use crate::core::message::{CallFailure, ChangeNumber, Head, Outcome, Term};
 use crate::error::ConfigError;
 
 /// Longest wait for the catalog to commit orders. Longer than a cache lease, which a trade may
@@ -76,12 +76,14 @@ impl Catalog {
     pub(crate) async fn set_in_sync(
         &self,
         epoch: Epoch,
+        change: ChangeNumber,
         in_sync: &BTreeSet<ReplicaId>,
     ) -> Result<Head, Status> {
         let in_sync = in_sync.iter().map(|id| id.get()).collect();
         let request = catalog::SetInSyncRequest {
             epoch: epoch.0,
             in_sync,
+            change: change.0,
         };
         let mut client = self.client.clone();
         let response = within(SET_IN_SYNC_TIMEOUT, client.set_in_sync(request)).await?;
@@ -262,17 +264,11 @@ fn outcome(order: &Order, result: catalog::TradeResult) -> Result<Outcome, Inval
 }
 
 fn head(leadership: catalog::Leadership) -> Result<Head, Invalid> {
-    let no_replica = || Invalid::new("in-sync set", "names replica 0");
-    let in_sync = leadership
-        .in_sync
-        .into_iter()
-        .map(|id| ReplicaId::new(id).ok_or_else(no_replica));
     Ok(Head {
         term: Term {
             epoch: Epoch(leadership.epoch),
             leader: ReplicaId::new(leadership.leader),
         },
-        in_sync: in_sync.collect::<Result<_, _>>()?,
         end: end(leadership.journal_rows, &leadership.chain_hash)?,
     })
 }

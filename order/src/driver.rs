@@ -223,9 +223,10 @@ impl Driver {
             Command::SetInSync {
                 call,
                 epoch,
+                change,
                 in_sync,
             } => self.spawn(async move {
-                let result = outside.catalog.set_in_sync(epoch, &in_sync).await;
+                let result = outside.catalog.set_in_sync(epoch, change, &in_sync).await;
                 Event::InSyncSet {
                     call,
                     result: told("set in-sync", result),

@@ -33,13 +33,14 @@ impl Ledger {
     /// How far it reaches at the moment.
     ///
     /// # Errors
-    /// Where it has gaps or cannot be read.
+    /// Where its first row is missing or it cannot be read.
     pub fn end(&self) -> Result<End, StorageError> {
         rows::end(&self.connection)
     }
 
     /// Its rows in number order, read a chunk at a time. Rows that a running replica adds
-    /// meanwhile may or may not be among them. An error is the last item.
+    /// meanwhile may or may not be among them. An error, such as a row that is missing, is the
+    /// last item.
     pub fn rows(&self) -> Rows<'_> {
         Rows {
             ledger: self,

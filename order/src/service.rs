@@ -99,12 +99,8 @@ impl Orders for OrdersService {
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let number = OrderNumber(request.into_inner().number);
-        let found = read(&self.reader, number, 1)
-            .await?
-            .into_iter()
-            .next()
-            .filter(|row| row.number == number);
-        let row = match found {
+        let found = read(&self.reader, number, 1).await?;
+        let row = match found.into_iter().next() {
             Some(row) => row,
             None => self.confirm(number).await?,
         };

@@ -49,7 +49,7 @@ pub trait Store: Send + 'static {
 
 /// Reads a ledger from any thread. Blocks on the disk.
 pub trait ReadRows: Send + Sync + 'static {
-    /// At most `rows_max` rows from a number on, in number order.
+    /// At most `rows_max` rows from a number on, in number order and without gaps.
     ///
     /// # Errors
     /// Where the store is damaged or cannot be read.

@@ -34,7 +34,10 @@ pub struct DataDir {
 impl DataDir {
     /// Takes the directory, making it where it is missing.
     pub fn take(path: &Path) -> Result<Self, StorageError> {
-        let failed = |source| StorageError::Directory { path: path.to_owned(), source };
+        let failed = |source| StorageError::Directory {
+            path: path.to_owned(),
+            source,
+        };
         fs::create_dir_all(path).map_err(failed)?;
         let lock = File::options()
             .create(true)
@@ -43,8 +46,13 @@ impl DataDir {
             .open(path.join("lock"))
             .map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StorageError::InUse { path: path.to_owned() }),
+            Ok(()) => Ok(Self {
+                path: path.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(StorageError::InUse {
+                path: path.to_owned(),
+            }),
             Err(TryLockError::Error(source)) => Err(failed(source)),
         }
     }
@@ -68,7 +76,10 @@ impl DataDir {
 pub fn open_read_only(data_dir: &Path, kind: Kind) -> Result<Connection, StorageError> {
     let path = data_dir.join(kind.file);
     if !path.is_file() {
-        return Err(StorageError::Foreign { path, expected: kind.name });
+        return Err(StorageError::Foreign {
+            path,
+            expected: kind.name,
+        });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(&path, flags)?;
@@ -79,12 +90,20 @@ pub fn open_read_only(data_dir: &Path, kind: Kind) -> Result<Connection, Storage
 
 /// Refuses a file that already holds tables of something else.
 fn check_kind(connection: &Connection, path: &Path, kind: Kind) -> Result<(), StorageError> {
-    let foreign = || StorageError::Foreign { path: path.to_owned(), expected: kind.name };
+    let foreign = || StorageError::Foreign {
+        path: path.to_owned(),
+        expected: kind.name,
+    };
     let id: i32 = connection
         .pragma_query_value(None, "application_id", |row| row.get(0))
         .map_err(|_| foreign())?;
-    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if id == kind.application_id || tables == 0 { Ok(()) } else { Err(foreign()) }
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if id == kind.application_id || tables == 0 {
+        Ok(())
+    } else {
+        Err(foreign())
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +121,10 @@ mod tests {
     fn a_data_directory_has_one_owner() {
         let dir = tempfile::tempdir().unwrap();
         let first = DataDir::take(dir.path()).unwrap();
-        assert!(matches!(DataDir::take(dir.path()), Err(StorageError::InUse { .. })));
+        assert!(matches!(
+            DataDir::take(dir.path()),
+            Err(StorageError::InUse { .. })
+        ));
         drop(first);
         DataDir::take(dir.path()).unwrap();
     }
@@ -113,9 +135,19 @@ mod tests {
         let data_dir = DataDir::take(dir.path()).unwrap();
         drop(data_dir.open(KIND).unwrap());
         drop(data_dir.open(KIND).unwrap());
-        let other = Kind { name: "other", application_id: 8, ..KIND };
-        assert!(matches!(data_dir.open(other), Err(StorageError::Foreign { .. })));
+        let other = Kind {
+            name: "other",
+            application_id: 8,
+            ..KIND
+        };
+        assert!(matches!(
+            data_dir.open(other),
+            Err(StorageError::Foreign { .. })
+        ));
         fs::write(dir.path().join("test.db"), [b'x'; 4096]).unwrap();
-        assert!(matches!(data_dir.open(KIND), Err(StorageError::Foreign { .. })));
+        assert!(matches!(
+            data_dir.open(KIND),
+            Err(StorageError::Foreign { .. })
+        ));
     }
 }

@@ -54,11 +54,13 @@ impl From<Invalid> for StorageError {
 /// # Errors
 /// A full disk, which changes nothing and may pass.
 pub fn commit(transaction: rusqlite::Transaction<'_>) -> Result<(), StorageError> {
-    transaction.commit().map_err(|error| match error.sqlite_error_code() {
-        Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt) => {
-            tracing::error!(%error, "the disk failed a commit: aborting");
-            std::process::abort()
-        }
-        _ => error.into(),
-    })
+    transaction
+        .commit()
+        .map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt) => {
+                tracing::error!(%error, "the disk failed a commit: aborting");
+                std::process::abort()
+            }
+            _ => error.into(),
+        })
 }

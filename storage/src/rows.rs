@@ -1,6 +1,8 @@
 //! The table of journal rows, which the catalog and every replica keep.
 
-use protocol::{ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, Side, StockName};
+use protocol::{
+    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, Side, StockName,
+};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::StorageError;
@@ -21,6 +23,12 @@ pub const SCHEMA: &str = "
 
 const COLUMNS: &str = "number, epoch, key, name, side, quantity, price, chain";
 
+/// The ledger's first number, its last, and that one's chain hash.
+const ENDS: &str = "
+    SELECT (SELECT min(number) FROM journal), number, chain
+    FROM journal ORDER BY number DESC LIMIT 1
+";
+
 /// How far a ledger reaches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct End {
@@ -31,7 +39,10 @@ pub struct End {
 }
 
 /// Adds rows; part of a transaction of the caller's.
-pub fn insert<'a>(connection: &Connection, rows: impl IntoIterator<Item = &'a Row>) -> Result<(), StorageError> {
+pub fn insert<'a>(
+    connection: &Connection,
+    rows: impl IntoIterator<Item = &'a Row>,
+) -> Result<(), StorageError> {
     let mut statement = connection.prepare_cached(
         "INSERT INTO journal (number, epoch, key, name, side, quantity, price, chain) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
@@ -53,41 +64,63 @@ pub fn insert<'a>(connection: &Connection, rows: impl IntoIterator<Item = &'a Ro
     Ok(())
 }
 
-/// Where the ledger ends.
+/// Where the ledger ends. Looks at its first row and its last, so that a long ledger is opened
+/// as fast as a short one: [`read`] notices what is missing between them.
 ///
 /// # Errors
-/// [`StorageError::Damaged`] where it has gaps.
+/// [`StorageError::Damaged`] where the first row is missing.
 pub fn end(connection: &Connection) -> Result<End, StorageError> {
-    let rows: u64 = connection.query_row("SELECT count(*) FROM journal", [], |row| row.get(0))?;
-    let last = connection
-        .query_row("SELECT number, chain FROM journal ORDER BY number DESC LIMIT 1", [], |row| {
-            Ok((row.get::<_, u64>(0)?, row.get::<_, Vec<u8>>(1)?))
-        })
+    let ends = connection
+        .query_row(ENDS, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
-    let Some((number, chain)) = last else {
+    let Some((first, last, chain)): Option<(u64, u64, Vec<u8>)> = ends else {
         return Ok(End::default());
     };
-    if number + 1 != rows {
-        return Err(StorageError::Damaged(format!("its last row is number {number}, yet it holds {rows} rows")));
+    if first != 0 {
+        return Err(StorageError::Damaged(format!(
+            "its first row is number {first}"
+        )));
     }
-    Ok(End { rows: OrderNumber(rows), chain: ChainHash::try_from(chain.as_slice())? })
+    Ok(End {
+        rows: OrderNumber(last).next(),
+        chain: ChainHash::try_from(chain.as_slice())?,
+    })
 }
 
-/// At most `rows_max` rows from a number on, in number order.
-pub fn read(connection: &Connection, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM journal WHERE number >= ? ORDER BY number LIMIT ?"))?;
+/// At most `rows_max` rows from a number on, in number order and without gaps; none where the
+/// ledger ends before it.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where one of them is missing or is not a row.
+pub fn read(
+    connection: &Connection,
+    from: OrderNumber,
+    rows_max: usize,
+) -> Result<Vec<Row>, StorageError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM journal WHERE number >= ? ORDER BY number LIMIT ?"
+    ))?;
     let mut found = statement.query(params![from.0, rows_max as u64])?;
     let mut rows = Vec::new();
+    let mut next = from;
     while let Some(row) = found.next()? {
-        rows.push(parse(row)?);
+        let row = parse(row)?;
+        if row.number != next {
+            return Err(StorageError::Damaged(format!("row {next} is missing")));
+        }
+        next = next.next();
+        rows.push(row);
     }
     Ok(rows)
 }
 
 /// The row that an idempotency key made.
-pub fn find_key(connection: &Connection, key: &IdempotencyKey) -> Result<Option<Row>, StorageError> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM journal WHERE key = ?"))?;
+pub fn find_key(
+    connection: &Connection,
+    key: &IdempotencyKey,
+) -> Result<Option<Row>, StorageError> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM journal WHERE key = ?"))?;
     let mut found = statement.query(params![key.as_str()])?;
     found.next()?.map(parse).transpose()
 }
@@ -103,7 +136,11 @@ fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
             side: match text(4)? {
                 "buy" => Side::Buy,
                 "sell" => Side::Sell,
-                other => return Err(StorageError::Damaged(format!("side `{other}` is neither buy nor sell"))),
+                other => {
+                    return Err(StorageError::Damaged(format!(
+                        "side `{other}` is neither buy nor sell"
+                    )));
+                }
             },
             quantity: Quantity::new(row.get(5)?)?,
         },
@@ -123,10 +160,20 @@ mod tests {
             let order = Order {
                 key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
                 name: StockName::new("nvidia").unwrap(),
-                side: if number % 2 == 0 { Side::Buy } else { Side::Sell },
+                side: if number % 2 == 0 {
+                    Side::Buy
+                } else {
+                    Side::Sell
+                },
                 quantity: Quantity::new(number + 1).unwrap(),
             };
-            rows.push(Row::following(&previous, OrderNumber(number), Epoch(3), order, Price::from_minor(24063).unwrap()));
+            rows.push(Row::following(
+                &previous,
+                OrderNumber(number),
+                Epoch(3),
+                order,
+                Price::from_minor(24063).unwrap(),
+            ));
         }
         rows
     }
@@ -144,9 +191,21 @@ mod tests {
         let connection = database(&rows);
         assert_eq!(read(&connection, OrderNumber(0), 100).unwrap(), rows);
         assert_eq!(read(&connection, OrderNumber(2), 2).unwrap(), rows[2..4]);
-        assert_eq!(find_key(&connection, &rows[3].order.key).unwrap().as_ref(), Some(&rows[3]));
-        assert_eq!(find_key(&connection, &IdempotencyKey::new("other").unwrap()).unwrap(), None);
-        assert_eq!(end(&connection).unwrap(), End { rows: OrderNumber(5), chain: rows[4].chain });
+        assert_eq!(
+            find_key(&connection, &rows[3].order.key).unwrap().as_ref(),
+            Some(&rows[3])
+        );
+        assert_eq!(
+            find_key(&connection, &IdempotencyKey::new("other").unwrap()).unwrap(),
+            None
+        );
+        assert_eq!(
+            end(&connection).unwrap(),
+            End {
+                rows: OrderNumber(5),
+                chain: rows[4].chain
+            }
+        );
     }
 
     #[test]
@@ -159,12 +218,47 @@ mod tests {
     }
 
     #[test]
-    fn gaps_and_nonsense_are_reported_as_damage() {
+    fn a_missing_row_is_noticed_by_whoever_reads_there() {
+        let rows = some_rows(6);
+        let connection = database(&rows);
+        connection
+            .execute("DELETE FROM journal WHERE number = 3", [])
+            .unwrap();
+        let sound = |from: usize, rows_max: usize| {
+            let read = read(&connection, OrderNumber(from as u64), rows_max).unwrap();
+            assert_eq!(read, rows[from..rows.len().min(from + rows_max)]);
+        };
+        sound(0, 3);
+        sound(4, 100);
+        sound(6, 100);
+        for (from, rows_max) in [(0, 4), (0, 100), (2, 2), (3, 1)] {
+            let damaged = read(&connection, OrderNumber(from), rows_max).unwrap_err();
+            assert!(matches!(damaged, StorageError::Damaged(_)), "{damaged}");
+            assert!(damaged.to_string().contains("row 3 is missing"));
+        }
+        // Not by who opens it: that would read the whole ledger.
+        assert_eq!(end(&connection).unwrap().rows, OrderNumber(6));
+    }
+
+    #[test]
+    fn a_ledger_without_its_first_row_is_not_opened() {
         let connection = database(&some_rows(4));
-        connection.execute("DELETE FROM journal WHERE number = 1", []).unwrap();
-        assert!(matches!(end(&connection), Err(StorageError::Damaged(_))));
+        connection
+            .execute("DELETE FROM journal WHERE number < 2", [])
+            .unwrap();
+        let damaged = end(&connection).unwrap_err();
+        assert!(matches!(damaged, StorageError::Damaged(_)), "{damaged}");
+    }
+
+    #[test]
+    fn nonsense_is_reported_as_damage() {
         let connection = database(&some_rows(1));
-        connection.execute("UPDATE journal SET name = ''", []).unwrap();
-        assert!(matches!(read(&connection, OrderNumber(0), 1), Err(StorageError::Damaged(_))));
+        connection
+            .execute("UPDATE journal SET name = ''", [])
+            .unwrap();
+        assert!(matches!(
+            read(&connection, OrderNumber(0), 1),
+            Err(StorageError::Damaged(_))
+        ));
     }
 }

@@ -5,9 +5,11 @@
 //! is it [applied](Books::apply): a batch that the disk had no room for leaves no trace.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 
 use protocol::{
-    Epoch, IdempotencyKey, Order, Price, Quantity, ReplicaId, Row, Side, StockName, Version,
+    Epoch, IdempotencyKey, Invalid, Order, Price, Quantity, ReplicaId, Row, Side, StockName,
+    Version,
 };
 use storage::rows::End;
 
@@ -52,6 +54,42 @@ impl Stock {
     }
 }
 
+/// Numbers the changes of the in-sync set that a leader asks for within an epoch, in the order
+/// in which it asks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeNumber(u64);
+
+impl ChangeNumber {
+    /// Before the first change of an epoch.
+    pub const NONE: Self = Self(0);
+
+    /// The highest.
+    pub const MAX: u64 = i64::MAX as u64;
+
+    /// A change's number: 1 to [`ChangeNumber::MAX`].
+    pub fn new(number: u64) -> Result<Self, Invalid> {
+        if (1..=Self::MAX).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(Invalid::new(
+                "change",
+                format!("{number} is not from 1 to {}", Self::MAX),
+            ))
+        }
+    }
+
+    /// As a number; 0 for none.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ChangeNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Who leads, and who holds every acknowledged order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Term {
@@ -62,6 +100,8 @@ pub struct Term {
     /// The replicas that hold every acknowledged order. An election leaves them as they
     /// were: nothing is acknowledged until the new leader has set its own.
     pub in_sync: BTreeSet<ReplicaId>,
+    /// The last change of `in_sync` in this epoch.
+    pub change: ChangeNumber,
 }
 
 /// Who leads, and how long the journal is.
@@ -111,6 +151,14 @@ pub enum InSyncRefused {
     /// See there.
     #[error(transparent)]
     Stale(#[from] StaleEpoch),
+    /// It was under way for so long that it would undo a later one.
+    #[error("change {given} of the in-sync set is overtaken: change {made} was made before")]
+    Overtaken {
+        /// The sender's.
+        given: ChangeNumber,
+        /// The last one made.
+        made: ChangeNumber,
+    },
     /// The leader always holds what is acknowledged.
     #[error("the in-sync set leaves out its leader, replica {0}")]
     WithoutLeader(ReplicaId),
@@ -224,7 +272,10 @@ impl Books {
             *before = stock;
         }
         if let Some(term) = batch.term {
-            assert!(term.epoch >= self.term.epoch, "epochs do not go back");
+            assert!(
+                (term.epoch, term.change) > (self.term.epoch, self.term.change),
+                "epochs rise, and changes within them"
+            );
             self.term = term;
         }
     }
@@ -324,6 +375,7 @@ impl Staged<'_> {
                 epoch: expected.next(),
                 leader: Some(candidate),
                 in_sync,
+                change: ChangeNumber::NONE,
             });
         }
         self.term().clone()
@@ -332,25 +384,34 @@ impl Staged<'_> {
     /// Replaces the in-sync set.
     ///
     /// # Errors
-    /// Where the epoch is not the current one, or the set leaves out its leader.
+    /// Where the epoch is not the current one, this change or a later one of the epoch was made
+    /// before, or the set leaves out its leader.
     pub fn set_in_sync(
         &mut self,
         epoch: Epoch,
+        change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
     ) -> Result<Term, InSyncRefused> {
         self.check_epoch(epoch)?;
         let current = self.term();
+        if change <= current.change {
+            return Err(InSyncRefused::Overtaken {
+                given: change,
+                made: current.change,
+            });
+        }
         let leader = current.leader.expect("every epoch has a leader");
         if !in_sync.contains(&leader) {
             return Err(InSyncRefused::WithoutLeader(leader));
         }
-        if current.in_sync != in_sync {
-            self.term = Some(Term {
-                in_sync,
-                ..current.clone()
-            });
-        }
-        Ok(self.term().clone())
+        // Durable also where the set is as it was: an earlier change may still be under way.
+        let term = Term {
+            in_sync,
+            change,
+            ..current.clone()
+        };
+        self.term = Some(term.clone());
+        Ok(term)
     }
 
     /// What is to be made durable.

@@ -13,7 +13,7 @@ use storage::database::Kind;
 use storage::{DataDir, StorageError, rows};
 
 use super::{Journal, Loaded, Store};
-use crate::core::{Batch, Books, Stock, Term};
+use crate::core::{Batch, Books, ChangeNumber, Stock, Term};
 use crate::stocks::Listing;
 
 const KIND: Kind = Kind {
@@ -34,9 +34,10 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS leadership (
         id     INTEGER PRIMARY KEY CHECK (id = 0), -- one row
         epoch  INTEGER NOT NULL CHECK (epoch >= 0),
-        leader INTEGER NOT NULL CHECK ((leader = 0) = (epoch = 0))
+        leader INTEGER NOT NULL CHECK ((leader = 0) = (epoch = 0)),
+        change INTEGER NOT NULL CHECK (change >= 0) -- the last one of in_sync in this epoch
     ) STRICT;
-    INSERT OR IGNORE INTO leadership VALUES (0, 0, 0);
+    INSERT OR IGNORE INTO leadership VALUES (0, 0, 0, 0);
     CREATE TABLE IF NOT EXISTS in_sync (
         replica INTEGER PRIMARY KEY CHECK (replica > 0)
     ) STRICT;
@@ -111,10 +112,10 @@ impl SqliteStore {
     }
 
     fn term(&self) -> Result<Term, StorageError> {
-        let sql = "SELECT epoch, leader FROM leadership";
-        let (epoch, leader) = self
+        let sql = "SELECT epoch, leader, change FROM leadership";
+        let (epoch, leader, change) = self
             .connection
-            .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let mut statement = self.connection.prepare("SELECT replica FROM in_sync")?;
         let in_sync: BTreeSet<u32> = statement
             .query_map([], |row| row.get(0))?
@@ -123,6 +124,10 @@ impl SqliteStore {
             epoch: Epoch(epoch),
             leader: ReplicaId::new(leader),
             in_sync: in_sync.into_iter().filter_map(ReplicaId::new).collect(),
+            change: match change {
+                0 => ChangeNumber::NONE,
+                number => ChangeNumber::new(number)?,
+            },
         })
     }
 
@@ -202,8 +207,8 @@ fn update_stocks(transaction: &Transaction<'_>, stocks: &[Stock]) -> Result<(), 
 fn update_term(transaction: &Transaction<'_>, term: &Term) -> Result<(), StorageError> {
     let leader = term.leader.map_or(0, ReplicaId::get);
     transaction
-        .prepare_cached("UPDATE leadership SET epoch = ?, leader = ?")?
-        .execute(params![term.epoch.0, leader])?;
+        .prepare_cached("UPDATE leadership SET epoch = ?, leader = ?, change = ?")?
+        .execute(params![term.epoch.0, leader, term.change.get()])?;
     transaction
         .prepare_cached("DELETE FROM in_sync")?
         .execute([])?;

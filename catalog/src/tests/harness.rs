@@ -145,6 +145,17 @@ impl Leader {
             .remove(0)))
     }
 
+    /// The in-sync set that the change leaves.
+    pub async fn set_in_sync(&self, change: u64, in_sync: &[u32]) -> Result<Vec<u32>, Status> {
+        let request = v1::SetInSyncRequest {
+            epoch: self.epoch,
+            in_sync: in_sync.into(),
+            change,
+        };
+        let leadership = self.client.clone().set_in_sync(request).await?;
+        Ok(leadership.into_inner().in_sync)
+    }
+
     /// Buying one share, in the background.
     pub fn start_buy(&self, key: &str, name: &str) -> JoinHandle<Result<v1::JournalRow, Status>> {
         let (leader, key, name) = (self.clone(), key.to_owned(), name.to_owned());

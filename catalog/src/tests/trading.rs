@@ -4,7 +4,7 @@ use protocol::wire::catalog::v1::trade_result::Result as Traded;
 use protocol::wire::catalog::v1::{self, Refusal, Side};
 use tonic::Code;
 
-use super::harness::{LONG_LEASE, Running, disk, journal, look, order, row, until};
+use super::harness::{LONG_LEASE, Leader, Running, disk, journal, look, order, row, until};
 
 #[tokio::test]
 async fn concurrent_trades_share_a_commit() {
@@ -132,17 +132,11 @@ async fn a_stale_leader_commits_nothing() {
             .contains("epoch 1 is not the current one, 2"),
         "{status}"
     );
-    let in_sync = |epoch, in_sync| v1::SetInSyncRequest { epoch, in_sync };
-    let stale = client.set_in_sync(in_sync(1, vec![3])).await.unwrap_err();
+    let stale = old.set_in_sync(1, &[3]).await.unwrap_err();
     assert_eq!(stale.code(), Code::FailedPrecondition);
-    let without = client.set_in_sync(in_sync(2, vec![1])).await.unwrap_err();
+    let without = new.set_in_sync(1, &[1]).await.unwrap_err();
     assert_eq!(without.code(), Code::InvalidArgument);
-    let set = client
-        .set_in_sync(in_sync(2, vec![3, 1]))
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(set.in_sync, [1, 3]);
+    assert_eq!(new.set_in_sync(1, &[3, 1]).await.unwrap(), [1, 3]);
     assert!(disk.journal().is_empty());
     let bought = new.buy("key", "acme").await.unwrap();
     let leadership = client
@@ -155,6 +149,41 @@ async fn a_stale_leader_commits_nothing() {
         (2, 3, 1)
     );
     assert_eq!(leadership.chain_hash, bought.chain_hash);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_of_the_in_sync_set_that_comes_late_is_aborted() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    assert_eq!(leader.set_in_sync(1, &[3]).await.unwrap(), [3]);
+    // Change 2, which was to add replica 1, is still on its way.
+    assert_eq!(leader.set_in_sync(3, &[3]).await.unwrap(), [3]);
+    running.stop().await;
+
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = Leader {
+        client: running.client(),
+        ..leader
+    };
+    let late = leader.set_in_sync(2, &[3, 1]).await.unwrap_err();
+    assert_eq!(late.code(), Code::Aborted, "no reason to step down: {late}");
+    let again = leader.set_in_sync(3, &[3, 1]).await.unwrap_err();
+    assert_eq!(again.code(), Code::Aborted);
+    for number in [0, u64::MAX] {
+        let wrong = leader.set_in_sync(number, &[3, 1]).await.unwrap_err();
+        assert_eq!(wrong.code(), Code::InvalidArgument);
+    }
+    let request = v1::GetLeadershipRequest {};
+    let leadership = running.client().get_leadership(request).await.unwrap();
+    assert_eq!(leadership.into_inner().in_sync, [3]);
+
+    assert_eq!(leader.set_in_sync(4, &[3, 1]).await.unwrap(), [1, 3]);
+    let next = running.led().await;
+    let fenced = leader.set_in_sync(5, &[3]).await.unwrap_err();
+    assert_eq!(fenced.code(), Code::FailedPrecondition);
+    assert_eq!(next.set_in_sync(1, &[3]).await.unwrap(), [3]);
     running.stop().await;
 }
 

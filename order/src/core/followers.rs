@@ -1,8 +1,9 @@
 //! A leader's followers: what each holds, and which of them acknowledgements wait for.
 //!
 //! A follower counts from before the catalog is asked to add it to the in-sync set, and until
-//! the catalog has confirmed a set without it. So whatever the catalog's set is, every member of
-//! it holds all that was acknowledged.
+//! the catalog has confirmed a set without it. The changes of the set are numbered, and the catalog
+//! makes none after a later one: a change that was given up cannot undo what was confirmed since. So
+//! whatever the catalog's set is, every member of it holds all that was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use protocol::{ChainHash, OrderNumber, ReplicaId};
 use storage::rows::End;
 
 use super::catch_up::backoff;
-use super::message::{CallId, Calls, Command, Head, Report};
+use super::message::{CallId, Calls, ChangeNumber, Command, Report};
 
 /// Rows that one call to a follower carries.
 pub const APPEND_ROWS_MAX: usize = 1024;
@@ -37,6 +38,8 @@ pub(super) struct Followers {
     confirmed: Option<BTreeSet<ReplicaId>>,
     /// The call under way to change it.
     change: Option<(CallId, BTreeSet<ReplicaId>)>,
+    /// The number of the last change asked for.
+    last_change: ChangeNumber,
     change_at: BootTime,
     change_failures: u32,
 }
@@ -64,8 +67,13 @@ struct Call {
 }
 
 impl Followers {
-    /// Of a leader whose in-sync set is itself alone.
-    pub(super) fn new(leader: ReplicaId, peers: &[ReplicaId], now: BootTime) -> Self {
+    /// Of a leader whose in-sync set is itself alone, which it asked for by `last_change`.
+    pub(super) fn new(
+        leader: ReplicaId,
+        peers: &[ReplicaId],
+        last_change: ChangeNumber,
+        now: BootTime,
+    ) -> Self {
         let follower = |&peer| {
             let new = Follower {
                 held: None,
@@ -82,6 +90,7 @@ impl Followers {
             followers: peers.iter().map(follower).collect(),
             confirmed: Some(BTreeSet::from([leader])),
             change: None,
+            last_change,
             change_at: now,
             change_failures: 0,
         }
@@ -174,12 +183,12 @@ impl Followers {
         }
     }
 
-    /// The in-sync set that the catalog is to be given now, if any.
+    /// The in-sync set that the catalog is to be given now, if any, and the change's number.
     pub(super) fn next_change(
         &mut self,
         now: BootTime,
         calls: &mut Calls,
-    ) -> Option<(CallId, BTreeSet<ReplicaId>)> {
+    ) -> Option<(CallId, ChangeNumber, BTreeSet<ReplicaId>)> {
         if self.change.is_some() || now < self.change_at {
             return None;
         }
@@ -189,7 +198,8 @@ impl Followers {
         }
         let call = calls.next();
         self.change = Some((call, target.clone()));
-        Some((call, target))
+        self.last_change = self.last_change.next();
+        Some((call, self.last_change, target))
     }
 
     /// The catalog confirmed a change.
@@ -218,19 +228,6 @@ impl Followers {
         self.confirmed = None;
         self.change_failures = self.change_failures.saturating_add(1);
         self.change_at = now + backoff(self.change_failures, CHANGE_RETRY_MIN, CHANGE_RETRY_MAX);
-    }
-
-    /// The catalog's regular answer: a set other than the confirmed one, as a delayed earlier
-    /// call may leave it, is replaced.
-    pub(super) fn heard(&mut self, head: &Head) {
-        if self.change.is_none()
-            && self
-                .confirmed
-                .as_ref()
-                .is_some_and(|set| *set != head.in_sync)
-        {
-            self.confirmed = None;
-        }
     }
 
     /// When something falls due that no event will bring.

@@ -29,8 +29,6 @@ pub struct Durable {
 pub struct Head {
     /// The current term.
     pub term: Term,
-    /// Replicas that hold every acknowledged order.
-    pub in_sync: BTreeSet<ReplicaId>,
     /// Where the journal ends.
     pub end: End,
 }
@@ -52,6 +50,17 @@ impl Calls {
     pub(super) fn next(&mut self) -> CallId {
         self.0 += 1;
         CallId(self.0)
+    }
+}
+
+/// Numbers the changes of the in-sync set that a leader asks for within an epoch, from 1: the
+/// catalog makes none after a later one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChangeNumber(pub u64);
+
+impl ChangeNumber {
+    pub(super) fn next(self) -> Self {
+        Self(self.0 + 1)
     }
 }
 
@@ -193,6 +202,8 @@ pub enum Command {
         call: CallId,
         /// The leader's.
         epoch: Epoch,
+        /// Above that of every change asked for before in this epoch.
+        change: ChangeNumber,
         /// The new set, with the leader in it.
         in_sync: BTreeSet<ReplicaId>,
     },

@@ -10,8 +10,8 @@ use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row};
 use super::catch_up::{CHUNK_ROWS, CatchUp};
 use super::followers::Followers;
 use super::message::{
-    CallId, Calls, Command, Durable, Event, Refused, Report, RoleName, Sender, Status, StepDown,
-    Term, Ticket, Unavailable,
+    CallId, Calls, ChangeNumber, Command, Durable, Event, Refused, Report, RoleName, Sender,
+    Status, StepDown, Term, Ticket, Unavailable,
 };
 use super::own::{NotTaken, Own};
 use super::recent::Recent;
@@ -53,6 +53,8 @@ enum Role {
 #[derive(Debug)]
 struct Activation {
     confirm: Option<CallId>,
+    /// The number of the last change of the in-sync set asked for.
+    last_change: ChangeNumber,
     try_at: BootTime,
     failures: u32,
 }
@@ -286,6 +288,7 @@ impl Replica {
                 .push(Command::Report(Report::Activating { epoch: term.epoch }));
             self.role = Role::Activating(Activation {
                 confirm: None,
+                last_change: ChangeNumber::default(),
                 try_at: now,
                 failures: 0,
             });

@@ -24,6 +24,8 @@ pub struct State {
     pub epoch: u64,
     pub leader: u32,
     pub in_sync: Vec<u32>,
+    /// The last change of `in_sync` in this epoch.
+    pub change: u64,
     pub rows: Vec<Row>,
     /// Calls get no answer.
     pub hangs: bool,
@@ -34,6 +36,9 @@ pub struct State {
     pub trade_calls: usize,
     pub refuses_in_sync_changes: bool,
     pub in_sync_changes_refused: usize,
+    /// Changes of the in-sync set look lost, and arrive with [`State::make_delayed_changes`].
+    pub delays_in_sync_changes: bool,
+    pub in_sync_changes_delayed: Vec<SetInSyncRequest>,
 }
 
 impl State {
@@ -43,6 +48,26 @@ impl State {
         } else {
             Err(Status::failed_precondition("not the current epoch"))
         }
+    }
+
+    fn set_in_sync(&mut self, request: SetInSyncRequest) -> Result<Leadership, Status> {
+        self.check(request.epoch)?;
+        if request.change <= self.change {
+            self.in_sync_changes_refused += 1;
+            return Err(Status::aborted("a later change was made before"));
+        }
+        self.change = request.change;
+        self.in_sync = request.in_sync;
+        Ok(self.leadership())
+    }
+
+    /// What became of the changes that were delayed, now that they arrive.
+    pub fn make_delayed_changes(&mut self) -> Vec<Result<Leadership, Status>> {
+        let delayed = std::mem::take(&mut self.in_sync_changes_delayed);
+        delayed
+            .into_iter()
+            .map(|request| self.set_in_sync(request))
+            .collect()
     }
 
     fn leadership(&self) -> Leadership {
@@ -131,6 +156,7 @@ impl FakeCatalog {
         let mut state = self.state();
         state.epoch += 1;
         state.leader = candidate;
+        state.change = 0;
         state.epoch
     }
 
@@ -245,15 +271,18 @@ impl Catalog for Service {
         &self,
         request: Request<SetInSyncRequest>,
     ) -> Result<Response<Leadership>, Status> {
-        let SetInSyncRequest { epoch, in_sync } = request.into_inner();
+        let request = request.into_inner();
         let mut state = self.state().await;
-        state.check(epoch)?;
+        state.check(request.epoch)?;
         if state.refuses_in_sync_changes {
             state.in_sync_changes_refused += 1;
             return Err(Status::unavailable("not now"));
         }
-        state.in_sync = in_sync;
-        Ok(Response::new(state.leadership()))
+        if state.delays_in_sync_changes {
+            state.in_sync_changes_delayed.push(request);
+            return Err(Status::unavailable("the answer is lost"));
+        }
+        Ok(Response::new(state.set_in_sync(request)?))
     }
 
     async fn read_journal(

@@ -1,3 +1,4 @@
+use protocol::wire::order::v1::Role;
 use protocol::wire::order::v1::place_response::Result as Placed;
 use tonic::Code;
 
@@ -67,6 +68,43 @@ async fn nothing_is_acknowledged_without_a_follower_until_its_removal_is_confirm
     }
     assert_eq!(placing.await, Placed::Number(0));
     assert_eq!(cluster.catalog.state().in_sync, [2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_the_catalog_gets_late_does_not_bring_a_follower_back() {
+    let mut cluster = Cluster::stopped(2).await;
+    cluster.run(2).await;
+    cluster.lead(2).await;
+    cluster.catalog.state().delays_in_sync_changes = true;
+    cluster.run(1).await;
+    until("the leader asks to add the follower", || async {
+        !cluster.catalog.state().in_sync_changes_delayed.is_empty()
+    })
+    .await;
+    cluster.stop(1).await;
+    cluster.catalog.state().delays_in_sync_changes = false;
+    let seat = cluster.seat(2);
+    assert_eq!(seat.place("a", "meta").await.unwrap(), Placed::Number(0));
+    assert_eq!(cluster.catalog.state().in_sync, [2]);
+
+    let made = cluster.catalog.state().make_delayed_changes();
+    assert!(made.iter().all(Result::is_err), "{made:?}");
+    assert_eq!(cluster.catalog.state().in_sync, [2]);
+    cluster.in_sync_hold(1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_that_is_refused_as_overtaken_is_asked_for_again_and_ends_no_leadership() {
+    let mut cluster = Cluster::start(2).await;
+    let epoch = cluster.lead(2).await;
+    cluster.catalog.state().change += 3; // more were made than the leader knows of
+    cluster.stop(1).await;
+    let seat = cluster.seat(2);
+    assert_eq!(seat.place("a", "meta").await.unwrap(), Placed::Number(0));
+    assert_eq!(cluster.catalog.state().in_sync, [2]);
+    assert_eq!(cluster.catalog.state().in_sync_changes_refused, 3);
+    let status = seat.status().await;
+    assert_eq!((status.role(), status.epoch), (Role::Leader, epoch));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

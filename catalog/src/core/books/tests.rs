@@ -13,6 +13,10 @@ fn replica(id: u32) -> ReplicaId {
     ReplicaId::new(id).unwrap()
 }
 
+fn change(number: u64) -> ChangeNumber {
+    ChangeNumber::new(number).unwrap()
+}
+
 fn order(key: &str, stock: &str, side: Side, quantity: u64) -> Order {
     Order {
         key: IdempotencyKey::new(key).unwrap(),
@@ -200,19 +204,100 @@ fn the_in_sync_set_is_fenced_and_outlives_an_election() {
     let mut staged = books.stage();
     let all = BTreeSet::from([1, 2, 3].map(replica));
     assert_eq!(
-        staged.set_in_sync(Epoch(1), all.clone()).unwrap().in_sync,
+        staged
+            .set_in_sync(Epoch(1), change(1), all.clone())
+            .unwrap()
+            .in_sync,
         all
     );
     let without = staged
-        .set_in_sync(Epoch(1), BTreeSet::from([replica(1)]))
+        .set_in_sync(Epoch(1), change(2), BTreeSet::from([replica(1)]))
         .unwrap_err();
     assert_eq!(without, InSyncRefused::WithoutLeader(replica(3)));
     assert_eq!(staged.elect(Epoch(1), replica(2)).in_sync, all);
     let stale = staged
-        .set_in_sync(Epoch(1), BTreeSet::from([replica(3)]))
+        .set_in_sync(Epoch(1), change(2), BTreeSet::from([replica(3)]))
         .unwrap_err();
     assert!(matches!(stale, InSyncRefused::Stale(_)));
     assert_eq!(staged.term().in_sync, all);
+}
+
+#[test]
+fn a_change_that_arrives_after_a_later_one_is_refused() {
+    let mut books = books();
+    let all = BTreeSet::from([1, 2, 3].map(replica));
+    let alone = BTreeSet::from([replica(3)]);
+    let mut staged = books.stage();
+    staged
+        .set_in_sync(Epoch(1), change(1), alone.clone())
+        .unwrap();
+    let batch = staged.into_batch();
+    books.apply(batch);
+
+    // Change 2 would add the others; change 3 leaves the set as it is.
+    let mut staged = books.stage();
+    staged
+        .set_in_sync(Epoch(1), change(3), alone.clone())
+        .unwrap();
+    let overtaken = |given| InSyncRefused::Overtaken {
+        given: change(given),
+        made: change(3),
+    };
+    for given in [2, 3] {
+        let refused = staged.set_in_sync(Epoch(1), change(given), all.clone());
+        assert_eq!(refused, Err(overtaken(given)), "within the group");
+    }
+    let batch = staged.into_batch();
+    assert!(!batch.is_empty(), "what overtakes is durable, too");
+    books.apply(batch);
+    let mut staged = books.stage();
+    let refused = staged.set_in_sync(Epoch(1), change(2), all.clone());
+    assert_eq!(refused, Err(overtaken(2)), "after it");
+    staged.set_in_sync(Epoch(1), change(4), all).unwrap();
+}
+
+#[test]
+fn each_epoch_numbers_its_changes_anew_and_takes_none_of_the_one_before() {
+    let books = books();
+    let mut staged = books.stage();
+    let (all, alone) = (
+        BTreeSet::from([1, 2, 3].map(replica)),
+        BTreeSet::from([replica(2)]),
+    );
+    staged
+        .set_in_sync(Epoch(1), change(7), all.clone())
+        .unwrap();
+    assert_eq!(
+        staged.elect(Epoch(1), replica(2)).change,
+        ChangeNumber::NONE
+    );
+    let late = staged.set_in_sync(Epoch(1), change(8), all.clone());
+    assert!(matches!(late, Err(InSyncRefused::Stale(_))), "{late:?}");
+    let first = staged.set_in_sync(Epoch(2), change(1), alone.clone());
+    assert_eq!(first.unwrap().in_sync, alone);
+}
+
+#[test]
+fn a_change_that_is_refused_uses_up_no_number() {
+    let books = books();
+    let mut staged = books.stage();
+    let without_leader = BTreeSet::from([replica(1)]);
+    staged
+        .set_in_sync(Epoch(1), change(9), without_leader)
+        .unwrap_err();
+    let alone = BTreeSet::from([replica(3)]);
+    staged.set_in_sync(Epoch(1), change(1), alone).unwrap();
+}
+
+#[test]
+fn change_numbers_fit_the_database() {
+    for wrong in [0, ChangeNumber::MAX + 1, u64::MAX] {
+        ChangeNumber::new(wrong).unwrap_err();
+    }
+    assert_eq!(
+        ChangeNumber::new(ChangeNumber::MAX).unwrap().get(),
+        i64::MAX as u64
+    );
 }
 
 #[test]
@@ -271,6 +356,27 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
+    #[test]
+    fn the_in_sync_set_is_that_of_the_highest_change_whatever_comes_when(
+        arrivals in proptest::collection::vec((1..20_u64, 1..8_u32), 1..30),
+    ) {
+        let mut books = books();
+        let mut highest = (0, BTreeSet::new());
+        for (number, members) in arrivals {
+            let others = (1..=2).filter(|id| members & (1 << id) != 0);
+            let set: BTreeSet<_> = others.chain([3]).map(replica).collect();
+            let mut staged = books.stage();
+            let taken = staged.set_in_sync(Epoch(1), change(number), set.clone()).is_ok();
+            prop_assert_eq!(taken, number > highest.0);
+            if taken {
+                highest = (number, set);
+            }
+            let batch = staged.into_batch();
+            books.apply(batch);
+            prop_assert_eq!(&books.term.in_sync, &highest.1);
+        }
+    }
+
     #[test]
     fn quantities_follow_from_the_journal_and_keys_are_used_once(steps in steps()) {
         let mut books = books();

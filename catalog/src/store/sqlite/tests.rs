@@ -1,6 +1,7 @@
 use protocol::{Order, Side};
 
 use super::*;
+use crate::core::Staged;
 use crate::stocks::built_in;
 
 fn order(key: &str, stock: &str, quantity: u64) -> Order {
@@ -16,6 +17,10 @@ fn replica(id: u32) -> ReplicaId {
     ReplicaId::new(id).unwrap()
 }
 
+fn change(number: u64) -> ChangeNumber {
+    ChangeNumber::new(number).unwrap()
+}
+
 fn new_store(data_dir: &Path) -> SqliteStore {
     let mut store = SqliteStore::open(data_dir).unwrap();
     store.list(&built_in()).unwrap();
@@ -29,13 +34,22 @@ fn batch(books: &Books) -> Batch {
         .elect(books.leadership().term.epoch, replica(2))
         .epoch;
     staged
-        .set_in_sync(epoch, BTreeSet::from([replica(1), replica(2)]))
+        .set_in_sync(epoch, change(1), BTreeSet::from([replica(1), replica(2)]))
         .unwrap();
     staged
         .trade(epoch, order("one", "nvidia", 10), None)
         .unwrap();
     staged.trade(epoch, order("two", "meta", 1), None).unwrap();
     staged.into_batch()
+}
+
+/// Makes durable, and then applies, what is staged.
+fn commit(store: &mut SqliteStore, books: &mut Books, stage: impl FnOnce(&mut Staged<'_>)) {
+    let mut staged = books.stage();
+    stage(&mut staged);
+    let batch = staged.into_batch();
+    store.commit(&batch).unwrap();
+    books.apply(batch);
 }
 
 #[test]
@@ -72,6 +86,42 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
     let journal = SqliteJournal::open(dir.path()).unwrap();
     assert_eq!(journal.rows(OrderNumber(0), 10).unwrap(), batch.rows);
     assert_eq!(journal.rows(OrderNumber(1), 10).unwrap(), batch.rows[1..]);
+}
+
+#[test]
+fn what_overtook_a_change_outlives_a_restart_until_the_next_election() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = new_store(dir.path());
+    let mut books = store.load().unwrap().books;
+    let alone = BTreeSet::from([replica(2)]);
+    let both = BTreeSet::from([replica(1), replica(2)]);
+    commit(&mut store, &mut books, |staged| {
+        staged.elect(Epoch(0), replica(2));
+    });
+    for number in [1, ChangeNumber::MAX] {
+        commit(&mut store, &mut books, |staged| {
+            let set = staged.set_in_sync(Epoch(1), change(number), alone.clone());
+            set.unwrap();
+        });
+    }
+    drop(store);
+
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    let mut books = store.load().unwrap().books;
+    commit(&mut store, &mut books, |staged| {
+        let late = staged.set_in_sync(Epoch(1), change(2), both.clone());
+        late.unwrap_err();
+        assert_eq!(staged.term().in_sync, alone);
+        staged.elect(Epoch(1), replica(1));
+    });
+    drop(store);
+
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.load().unwrap().books, books);
+    commit(&mut store, &mut books, |staged| {
+        let set = staged.set_in_sync(Epoch(2), change(1), both.clone());
+        set.unwrap();
+    });
 }
 
 #[test]

@@ -8,7 +8,9 @@ use protocol::time::BootTime;
 use super::{Leadership, Replica, Role};
 use crate::core::catch_up::backoff;
 use crate::core::followers::Followers;
-use crate::core::message::{CallFailure, CallId, Command, Durable, Head, Report, Sender, StepDown};
+use crate::core::message::{
+    CallFailure, CallId, ChangeNumber, Command, Durable, Head, Report, Sender, StepDown,
+};
 use crate::core::recent::Recent;
 use crate::core::trades::Trades;
 
@@ -34,10 +36,12 @@ impl Replica {
         {
             let call = self.calls.next();
             activation.confirm = Some(call);
+            activation.last_change = activation.last_change.next();
             let in_sync = BTreeSet::from([self.id]);
             self.commands.push(Command::SetInSync {
                 call,
                 epoch: self.own.term().epoch,
+                change: activation.last_change,
                 in_sync,
             });
         }
@@ -53,7 +57,10 @@ impl Replica {
             Role::Activating(activation) if activation.confirm == Some(call) => {
                 activation.confirm = None;
                 match result {
-                    Ok(head) => self.confirmed(now, &head),
+                    Ok(head) => {
+                        let change = activation.last_change;
+                        self.confirmed(now, &head, change);
+                    }
                     Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
                     Err(CallFailure::Failed) => {
                         activation.failures = activation.failures.saturating_add(1);
@@ -71,8 +78,8 @@ impl Replica {
         }
     }
 
-    /// The catalog says that the epoch is still this replica's.
-    fn confirmed(&mut self, now: BootTime, head: &Head) {
+    /// The catalog says, as its answer to a change, that the epoch is still this replica's.
+    fn confirmed(&mut self, now: BootTime, head: &Head, change: ChangeNumber) {
         let Durable { term, end } = self.own.durable();
         if head.term != term {
             self.step_down(StepDown::Superseded);
@@ -85,7 +92,7 @@ impl Replica {
             let leadership = Leadership {
                 trades: Trades::default(),
                 recent: Recent::default(),
-                followers: Followers::new(self.id, &self.peers, now),
+                followers: Followers::new(self.id, &self.peers, change, now),
             };
             self.role = Role::Leader(Box::new(leadership));
             self.commands.push(Command::Report(Report::Leading {

@@ -23,13 +23,8 @@ impl Replica {
         self.reaches_catalog = head.is_some();
         let Some(head) = head else { return };
         self.known = self.known.max(head.end.rows);
-        let known = self.own.term();
-        if head.term.epoch > known.epoch {
+        if head.term.epoch > self.own.term().epoch {
             self.enter(now, head.term);
-        } else if head.term.epoch == known.epoch
-            && let Role::Leader(leadership) = &mut self.role
-        {
-            leadership.followers.heard(&head);
         }
     }
 

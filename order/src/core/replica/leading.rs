@@ -43,10 +43,11 @@ impl Replica {
                 orders,
             });
         }
-        if let Some((call, in_sync)) = followers.next_change(now, &mut self.calls) {
+        if let Some((call, change, in_sync)) = followers.next_change(now, &mut self.calls) {
             self.commands.push(Command::SetInSync {
                 call,
                 epoch,
+                change,
                 in_sync,
             });
         }

@@ -74,6 +74,8 @@ pub struct Bench {
     /// What its disk holds.
     pub durable: Durable,
     pub commands: Vec<Command>,
+    /// The last change of the in-sync set that was asked for.
+    pub last_change: (Epoch, ChangeNumber),
     tickets: u64,
 }
 
@@ -91,6 +93,7 @@ impl Bench {
             now,
             durable,
             commands: Vec::new(),
+            last_change: Default::default(),
             tickets: 0,
         };
         bench.step([]);
@@ -250,14 +253,18 @@ impl Bench {
     }
 
     pub fn set_in_sync(&mut self) -> (CallId, Epoch, BTreeSet<ReplicaId>) {
-        self.take(|command| match command {
+        let (call, epoch, change, in_sync) = self.take(|command| match command {
             Command::SetInSync {
                 call,
                 epoch,
+                change,
                 in_sync,
-            } => Some((*call, *epoch, in_sync.clone())),
+            } => Some((*call, *epoch, *change, in_sync.clone())),
             _ => None,
-        })
+        });
+        assert!((epoch, change) > self.last_change, "the numbers rise");
+        self.last_change = (epoch, change);
+        (call, epoch, in_sync)
     }
 
     pub fn fetch(&mut self) -> (CallId, Source, OrderNumber) {
@@ -333,7 +340,6 @@ impl Bench {
 pub fn head(epoch: u64, leader: u32, rows: &[Row]) -> Head {
     Head {
         term: term(epoch, leader),
-        in_sync: ids(&[leader]),
         end: end(rows),
     }
 }

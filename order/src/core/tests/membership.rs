@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use protocol::OrderNumber;
+use protocol::{Epoch, OrderNumber};
 
 use super::bench::*;
 use crate::core::followers::APPEND_ROWS_MAX;
@@ -11,7 +11,7 @@ use crate::core::{Command, Event};
 fn trade(bench: &mut Bench, rows: &mut Vec<protocol::Row>, key: &str) -> Ticket {
     let ticket = bench.place(key);
     let (call, orders) = bench.trade();
-    let row = commit(rows, protocol::Epoch(5), orders[0].clone());
+    let row = commit(rows, Epoch(5), orders[0].clone());
     bench.traded(call, &[row]);
     ticket
 }
@@ -165,7 +165,7 @@ fn a_follower_that_takes_nothing_is_left_alone_for_a_while() {
 fn a_follower_with_another_history_is_not_admitted() {
     let rows = journal(2);
     let mut other = journal(1);
-    commit(&mut other, protocol::Epoch(1), order("other"));
+    commit(&mut other, Epoch(1), order("other"));
     let mut bench = Bench::leader(&rows);
     bench.appended(2, Ok(end(&other)));
     assert!(bench.reported(Report::FollowerDiverged {
@@ -216,14 +216,38 @@ fn a_follower_ahead_of_the_leader_shows_it_what_it_lacks() {
 }
 
 #[test]
-fn a_set_that_the_catalog_has_otherwise_is_set_again() {
+fn changes_are_numbered_from_the_first_of_the_activation_on() {
     let rows = journal(1);
-    let mut bench = Bench::leader_with_follower(&rows);
-    bench.step([Event::Head(Some(Head {
-        in_sync: ids(&[1, 2, 3]),
-        ..head(5, 1, &rows)
-    }))]);
-    confirm(&mut bench, &[1, 2]);
+    let mut bench = Bench::follower(term(4, 2), &rows);
+    let answered = |bench: &mut Bench, expected: &[u32], result| {
+        let (call, _, in_sync) = bench.set_in_sync();
+        assert_eq!(in_sync, ids(expected));
+        bench.step([Event::InSyncSet { call, result }]);
+        bench.last_change
+    };
+    let confirmed = || Ok(head(5, 1, &rows));
+    let failed = || Err(CallFailure::Failed);
+    bench.announce(5, 1);
+    bench.store();
+    bench.fetched(Ok(vec![]));
+    let numbered = |number| (Epoch(5), ChangeNumber(number));
+    assert_eq!(answered(&mut bench, &[1], failed()), numbered(1));
+    bench.pass(500);
+    assert_eq!(answered(&mut bench, &[1], confirmed()), numbered(2));
+    bench.appended(2, Ok(end(&rows)));
+    assert_eq!(answered(&mut bench, &[1, 2], failed()), numbered(3));
+    bench.pass(250);
+    bench.appended(2, Err(CallFailure::Failed));
+    assert_eq!(answered(&mut bench, &[1, 2], failed()), numbered(4));
+    bench.pass(500);
+    // Those that failed may yet arrive: this one overtakes them.
+    assert_eq!(answered(&mut bench, &[1], confirmed()), numbered(5));
+    bench.announce(6, 1);
+    bench.store();
+    bench.fetched(Ok(vec![]));
+    let (_, _, in_sync) = bench.set_in_sync();
+    assert_eq!(in_sync, ids(&[1]));
+    assert_eq!(bench.last_change, (Epoch(6), ChangeNumber(1)));
 }
 
 #[test]

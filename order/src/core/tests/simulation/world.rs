@@ -1,4 +1,6 @@
-//! The world: what carries messages, keeps disks and commits trades.
+//! The world: the replicas, their disks and callers, and what must hold of them.
+
+mod network;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -9,9 +11,11 @@ use storage::rows::End;
 
 use super::{KEYS, REPLICAS, Random};
 use crate::core::message::*;
-use crate::core::tests::bench::{commit, end, id, order};
+use crate::core::tests::bench::{end, id, order};
 use crate::core::{Command, Durable, Event, Head, Replica, Term};
 use crate::store::continuation;
+
+pub use network::Packet;
 
 /// One run of a replica, which ends with a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,25 +40,24 @@ enum Caller {
     Leader { run: Run, call: CallId },
 }
 
-#[derive(Debug)]
-pub enum Packet {
-    Call { from: Run, command: Command },
-    Event { to: Run, event: Event },
-    Announce { to: ReplicaId, term: Term },
-}
-
 pub struct World {
     pub random: Random,
     now: BootTime,
     pub term: Term,
     pub in_sync: BTreeSet<ReplicaId>,
+    /// The last change of `in_sync` in this epoch.
+    change: ChangeNumber,
     pub journal: Vec<Row>,
     pub machines: BTreeMap<ReplicaId, Machine>,
     pub network: Vec<Packet>,
+    /// Calls that are still on their way after their callers gave up, and may be for long.
+    pub late: Vec<(Run, Command)>,
     tickets: u64,
     /// One more than the highest acknowledged number.
     acknowledged: OrderNumber,
     pub answers: usize,
+    /// Changes of the in-sync set that came after a later one.
+    pub overtaken: usize,
 }
 
 impl World {
@@ -64,12 +67,15 @@ impl World {
             now: BootTime::from_millis(1_000_000),
             term: Term::default(),
             in_sync: BTreeSet::new(),
+            change: ChangeNumber::default(),
             journal: Vec::new(),
             machines: BTreeMap::new(),
             network: Vec::new(),
+            late: Vec::new(),
             tickets: 0,
             acknowledged: OrderNumber(0),
             answers: 0,
+            overtaken: 0,
         };
         for number in 1..=REPLICAS {
             let run = Run {
@@ -255,181 +261,8 @@ impl World {
     pub fn head(&self) -> Head {
         Head {
             term: self.term,
-            in_sync: self.in_sync.clone(),
             end: end(&self.journal),
         }
-    }
-
-    /// The catalog or a peer gets a call; the answer goes on its way.
-    fn call(&mut self, from: Run, command: Command) {
-        let event = match command {
-            Command::Trade {
-                call,
-                epoch,
-                orders,
-            } => Event::Traded {
-                call,
-                result: self.trade(epoch, orders),
-            },
-            Command::SetInSync {
-                call,
-                epoch,
-                in_sync,
-            } if epoch == self.term.epoch => {
-                self.in_sync = in_sync;
-                self.check_in_sync();
-                Event::InSyncSet {
-                    call,
-                    result: Ok(self.head()),
-                }
-            }
-            Command::SetInSync { call, .. } => Event::InSyncSet {
-                call,
-                result: Err(CallFailure::Fenced),
-            },
-            Command::Fetch {
-                call,
-                source,
-                from: first,
-                rows_max,
-            } => {
-                let rows = match source {
-                    Source::Journal => Some(&self.journal),
-                    Source::Peer(peer) => Some(&self.machines[&peer])
-                        .filter(|it| it.replica.is_some())
-                        .map(|it| &it.rows),
-                };
-                let rows = rows.map(|rows| {
-                    rows.iter()
-                        .skip(first.0 as usize)
-                        .take(rows_max)
-                        .cloned()
-                        .collect()
-                });
-                Event::Fetched {
-                    call,
-                    result: rows.ok_or(CallFailure::Failed),
-                }
-            }
-            Command::Append {
-                call,
-                peer,
-                epoch,
-                shipment,
-            } => {
-                let rows = match shipment {
-                    Shipment::Rows(rows) => rows,
-                    Shipment::Stored {
-                        from: first,
-                        rows_max,
-                    } => self.machines[&from.id]
-                        .rows
-                        .iter()
-                        .skip(first.0 as usize)
-                        .take(rows_max)
-                        .cloned()
-                        .collect(),
-                };
-                let caller = Caller::Leader { run: from, call };
-                return self.ask(peer, caller, |ticket| Event::Append {
-                    ticket,
-                    epoch,
-                    leader: from.id,
-                    rows,
-                });
-            }
-            other => unreachable!("not a call: {other:?}"),
-        };
-        self.network.push(Packet::Event { to: from, event });
-    }
-
-    fn trade(&mut self, epoch: Epoch, orders: Vec<Order>) -> Result<Vec<Outcome>, CallFailure> {
-        if epoch != self.term.epoch {
-            return Err(CallFailure::Fenced);
-        }
-        let mut row = |order: Order| {
-            let known = self
-                .journal
-                .iter()
-                .find(|row| row.order.key == order.key)
-                .cloned();
-            known.unwrap_or_else(|| commit(&mut self.journal, epoch, order))
-        };
-        Ok(orders
-            .into_iter()
-            .map(|order| Outcome::Row(row(order)))
-            .collect())
-    }
-
-    pub fn deliver(&mut self, index: usize) {
-        match self.network.swap_remove(index) {
-            Packet::Call { from, command } => self.call(from, command),
-            Packet::Event { to, event } if self.machines[&to.id].run == to => {
-                self.step(to.id, Some(event))
-            }
-            Packet::Event { .. } => {}
-            Packet::Announce { to, term } => {
-                let Term { epoch, leader } = term;
-                let leader = leader.expect("somebody was elected");
-                self.ask(to, Caller::Gateway, |ticket| Event::Announce {
-                    ticket,
-                    epoch,
-                    leader,
-                });
-            }
-        }
-    }
-
-    /// A message is lost: a caller gets no answer in time. A trade or rows may still arrive after
-    /// their caller gave up. A change of the in-sync set may not: the catalog could not tell it
-    /// from a later one.
-    pub fn lose(&mut self, index: usize) {
-        let Packet::Call { from, command } = &self.network[index] else {
-            let lost = self.network.swap_remove(index);
-            if let Packet::Event { to, event } = lost
-                && let Some(event) = failed(event)
-            {
-                self.network.push(Packet::Event { to, event });
-            }
-            return;
-        };
-        let (to, result) = (*from, CallFailure::Failed);
-        let (event, may_arrive) = match *command {
-            Command::Trade { call, .. } => (
-                Event::Traded {
-                    call,
-                    result: Err(result),
-                },
-                true,
-            ),
-            Command::Append { call, peer, .. } => (
-                Event::Appended {
-                    call,
-                    peer,
-                    result: Err(result),
-                },
-                true,
-            ),
-            Command::SetInSync { call, .. } => (
-                Event::InSyncSet {
-                    call,
-                    result: Err(result),
-                },
-                false,
-            ),
-            Command::Fetch { call, .. } => (
-                Event::Fetched {
-                    call,
-                    result: Err(result),
-                },
-                false,
-            ),
-            _ => unreachable!("not a call"),
-        };
-        if !may_arrive || self.random.below(2) == 0 {
-            self.network.swap_remove(index);
-        }
-        self.network.push(Packet::Event { to, event });
     }
 
     /// A disk gets round to what queues.
@@ -461,6 +294,13 @@ impl World {
         self.step(id, Some(event));
     }
 
+    /// A disk gets round to everything that queues.
+    pub fn save_all(&mut self, id: ReplicaId) {
+        while !self.machines[&id].saves.is_empty() {
+            self.save(id, false);
+        }
+    }
+
     pub fn pass(&mut self, millis: u64) {
         self.now = self.now + Duration::from_millis(millis);
         let now = self.now;
@@ -487,6 +327,7 @@ impl World {
             epoch: self.term.epoch.next(),
             leader: Some(leader),
         };
+        self.change = ChangeNumber::default();
         let term = self.term;
         self.network.extend(
             self.machines
@@ -501,30 +342,5 @@ impl World {
             order: order.clone(),
         };
         self.ask(id, caller, |ticket| Event::Place { ticket, order });
-    }
-}
-
-/// What the caller gets instead of an answer that is lost; `None` for what is no answer.
-fn failed(event: Event) -> Option<Event> {
-    let lost = CallFailure::Failed;
-    match event {
-        Event::Traded { call, .. } => Some(Event::Traded {
-            call,
-            result: Err(lost),
-        }),
-        Event::InSyncSet { call, .. } => Some(Event::InSyncSet {
-            call,
-            result: Err(lost),
-        }),
-        Event::Fetched { call, .. } => Some(Event::Fetched {
-            call,
-            result: Err(lost),
-        }),
-        Event::Appended { call, peer, .. } => Some(Event::Appended {
-            call,
-            peer,
-            result: Err(lost),
-        }),
-        _ => None,
     }
 }
