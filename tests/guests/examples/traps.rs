@@ -1,6 +1,7 @@
-//! Panics, and so traps, on a target that starts with `/stocks/trap`.
+//! Panics, and so traps, on a target that starts with `/stocks/trap`, and on the outcome of one that
+//! starts with `/stocks/late-trap`.
 
-use frontend_guest::types::{Decision, Request};
+use frontend_guest::types::{Decision, Outcome, Request};
 use frontend_guest::{DefaultPolicy, Policy, export};
 
 struct Traps;
@@ -17,6 +18,15 @@ impl Policy for Traps {
             request.target
         );
         DefaultPolicy.on_request(request)
+    }
+
+    fn on_outcome(&self, request: &Request, memo: &[u8], outcome: &Outcome) -> Decision {
+        assert!(
+            !request.target.starts_with("/stocks/late-trap"),
+            "sprung on the outcome of {}",
+            request.target
+        );
+        DefaultPolicy.on_outcome(request, memo, outcome)
     }
 }
 

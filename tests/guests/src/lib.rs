@@ -5,10 +5,11 @@
 //!
 //! | guest | springs on | does |
 //! |---|---|---|
-//! | `traps` | `/stocks/trap…` | panics |
+//! | `traps` | `/stocks/trap…`, outcomes of `/stocks/late-trap…` | panics |
 //! | `loops` | `/stocks/loop…` | never returns |
 //! | `eats-memory` | `/stocks/eat…` | allocates until it dies |
 //! | `nonsense` | `/stocks/nonsense/…` | decides what no policy may |
 //! | `chatty` | every call | prints, and reaches for all that WASI has |
 //! | `marked` | every response | adds `x-policy: marked` |
 //! | `forbidden-import` | at upload | imports what no host grants |
+//! | `mistyped-import` | `/stocks/mistyped…` | calls an import that is not of WASI's type |

@@ -1,0 +1,178 @@
+//! The admin API of a running gateway: how it is asked, and what it answers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Response};
+use serde::Deserialize;
+
+use crate::answer;
+use crate::cli;
+use crate::client::{Client, ClientError};
+
+/// How long the gateway may take. A pushed policy is compiled in that time.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why the admin API did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// It could not be asked.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// It said no.
+    #[error("the gateway refused ({status}): {reason}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// Its words.
+        reason: String,
+    },
+    /// Its answer is not of the expected shape.
+    #[error("the gateway's answer was not understood: {0}")]
+    Nonsense(#[from] serde_json::Error),
+}
+
+/// One admin API.
+#[derive(Debug)]
+pub struct Admin(Client);
+
+impl Admin {
+    /// The admin API that the flags name.
+    pub fn new(args: cli::Admin) -> Self {
+        Self(Client::new(args.origin, PATIENCE).with_token(args.token))
+    }
+
+    /// `GET`s a path.
+    pub async fn get(&mut self, path: &str) -> Result<Bytes, AdminError> {
+        accepted(self.0.get(path).await?)
+    }
+
+    /// Puts a policy beside or in place of another.
+    pub async fn put(&mut self, path: &str, component: Bytes) -> Result<Bytes, AdminError> {
+        accepted(
+            self.0
+                .send_body(Method::PUT, path, "application/wasm", component)
+                .await?,
+        )
+    }
+
+    /// Has something done.
+    pub async fn post(&mut self, path: &str) -> Result<Bytes, AdminError> {
+        accepted(
+            self.0
+                .send_body(Method::POST, path, "application/json", Bytes::new())
+                .await?,
+        )
+    }
+}
+
+fn accepted(response: Response<Bytes>) -> Result<Bytes, AdminError> {
+    let (status, body) = (response.status(), response.into_body());
+    if status.is_success() {
+        return Ok(body);
+    }
+    let reason = answer::refusal(&body).unwrap_or_else(|| answer::beginning(&body));
+    Err(AdminError::Refused {
+        status: status.as_u16(),
+        reason,
+    })
+}
+
+/// `GET /status`.
+#[derive(Debug, Deserialize)]
+pub struct Status {
+    /// A trade can be served.
+    pub ready: bool,
+    /// The leader's term of office.
+    pub epoch: u64,
+    /// Who leads.
+    pub leader: Option<u32>,
+    /// Every order replica.
+    pub replicas: Vec<Replica>,
+    /// The catalog.
+    pub catalog: Catalog,
+    /// What the cache keeps.
+    pub cache: Caches,
+    /// The versions of the policy.
+    pub policy: Policies,
+}
+
+/// An order replica as the gateway sees it.
+#[derive(Debug, Deserialize)]
+pub struct Replica {
+    pub id: u32,
+    pub url: String,
+    pub healthy: bool,
+    pub role: Option<String>,
+    pub orders: Option<u64>,
+    pub chain_hash: Option<String>,
+    pub reaches_catalog: Option<bool>,
+    pub round_trip_us: Option<u64>,
+}
+
+/// The catalog as the gateway sees it.
+#[derive(Debug, Deserialize)]
+pub struct Catalog {
+    pub url: String,
+    pub reachable: bool,
+    pub journal_rows: Option<u64>,
+    pub chain_hash: Option<String>,
+    #[serde(default)]
+    pub in_sync: Vec<u32>,
+    pub session: Option<u64>,
+    pub lease_ms: Option<u64>,
+}
+
+/// The two kinds of things that are cached.
+#[derive(Debug, Deserialize)]
+pub struct Caches {
+    pub stocks: Cache,
+    pub orders: Cache,
+}
+
+/// One cache.
+#[derive(Debug, Deserialize)]
+pub struct Cache {
+    pub entries: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub stale: u64,
+}
+
+/// `GET /policy`.
+#[derive(Debug, Deserialize)]
+pub struct Policies {
+    pub active: Option<Policy>,
+    pub previous: Option<Policy>,
+    pub candidate: Option<Policy>,
+}
+
+impl Policies {
+    /// Those that there are.
+    pub fn iter(&self) -> impl Iterator<Item = &Policy> {
+        [&self.active, &self.candidate, &self.previous]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// A version of the policy.
+#[derive(Debug, Deserialize)]
+pub struct Policy {
+    pub digest: String,
+    pub name: String,
+    pub version: String,
+    pub stage: String,
+    pub decisions: u64,
+    pub traps: u64,
+    pub overruns: u64,
+    pub invalid: u64,
+}
+
+/// How much of a hash people compare.
+const SHORT_HASH_CHARS: usize = 12;
+
+/// The beginning of a hash in hexadecimal.
+pub fn short(hash: &str) -> String {
+    hash.chars().take(SHORT_HASH_CHARS).collect()
+}

@@ -1,0 +1,423 @@
+//! The command line: every flag, its environment variable and its default.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{Args, Parser, Subcommand};
+use protocol::ReplicaId;
+
+use crate::client::Origin;
+
+/// The port before that of replica 1: replica 3 listens on 56891.
+pub const PORT_BASE: u16 = 56888;
+
+/// The catalog's port.
+pub const CATALOG_PORT: u16 = 56892;
+
+/// Most order replicas that `up` starts.
+pub const REPLICAS_MAX: u32 = 9;
+
+/// Most concurrent clients of `load`.
+const CLIENTS_MAX: u64 = 10_000;
+
+/// Most iterations of one client of `load`.
+const ITERATIONS_MAX: u64 = 100_000_000;
+
+/// A stock exchange whose front door decides by a WebAssembly component that can be swapped
+/// while it serves.
+///
+/// Without a command it does what `up` does.
+#[derive(Debug, Parser)]
+#[command(name = "bazaar", version, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    up: Up,
+}
+
+impl Cli {
+    /// The command that was asked for; `up` where none was named.
+    pub fn into_command(self) -> Command {
+        self.command.unwrap_or(Command::Up(self.up))
+    }
+}
+
+/// What `bazaar` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a catalog, order replicas and a gateway, and keep them until Ctrl-C
+    Up(Up),
+    /// Run a gateway: HTTP for clients, decided by the policy
+    Gateway(Gateway),
+    /// Run the catalog: stocks, and the journal of every trade
+    Catalog(Catalog),
+    /// Run an order replica
+    Order(Order),
+    /// Trade as many clients at once, check every order, and measure
+    Load(Load),
+    /// Build, check, activate and list policies
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Show how a running bazaar is
+    Status(Status),
+    /// Read the ledgers in the data directories of replicas
+    #[command(subcommand)]
+    Ledger(Ledger),
+}
+
+/// Flags of `bazaar up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Where the services keep their data, in a directory each
+    #[arg(
+        long,
+        env = "BAZAAR_DATA_DIR",
+        value_name = "DIR",
+        default_value = "data"
+    )]
+    pub data_dir: PathBuf,
+    /// How many order replicas to start
+    #[arg(long, env = "BAZAAR_REPLICAS", value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(REPLICAS_MAX)))]
+    pub replicas: u32,
+    #[command(flatten)]
+    pub front: Front,
+    /// CSV file with the header name,price,quantity that a new catalog starts with
+    #[arg(long, env = "BAZAAR_STOCKS", value_name = "FILE")]
+    pub stocks: Option<PathBuf>,
+    /// How long gateways may serve cached stocks without hearing from the catalog, in milliseconds
+    #[arg(long, env = "BAZAAR_LEASE_MS", value_name = "MS")]
+    pub lease_ms: Option<u64>,
+    /// Ports of the catalog and the replicas: replicas 1 to 3 take the three after this one, the
+    /// catalog the next, further replicas those behind it. 0 takes any that are free
+    #[arg(long, env = "BAZAAR_PORT_BASE", value_name = "PORT", default_value_t = PORT_BASE,
+          value_parser = clap::value_parser!(u16).range(..=i64::from(u16::MAX) - i64::from(REPLICAS_MAX) - 1))]
+    pub port_base: u16,
+    /// Start a service again that died
+    #[arg(long, env = "BAZAAR_RESTART", value_parser = BoolishValueParser::new())]
+    pub restart: bool,
+}
+
+/// What the gateway's own command and `up` have in common.
+#[derive(Debug, Args)]
+pub struct Front {
+    /// Where clients connect
+    #[arg(long, env = "BAZAAR_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
+    pub listen: SocketAddr,
+    /// Where the admin API listens; beyond loopback only with --admin-token
+    #[arg(long, env = "BAZAAR_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = address)]
+    pub admin: SocketAddr,
+    /// The policy to start with, instead of the built-in one
+    #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// What the admin API asks for as a bearer token
+    #[arg(
+        long,
+        env = "BAZAAR_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub admin_token: Option<String>,
+    /// Threads that decide; one for each processor where it is not given
+    #[arg(long, env = "BAZAAR_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+}
+
+/// What every service has in common.
+#[derive(Debug, Args)]
+pub struct Lifeline {
+    /// Stop when standard input ends, as it does when the process that holds it dies
+    #[arg(long, hide = true)]
+    pub stop_at_eof: bool,
+}
+
+/// Flags of `bazaar gateway`.
+#[derive(Debug, Args)]
+pub struct Gateway {
+    /// URL of the catalog
+    #[arg(long, env = "BAZAAR_CATALOG", value_name = "URL")]
+    pub catalog: Origin,
+    /// An order replica; once for each of them
+    #[arg(long = "order", env = "BAZAAR_ORDER", value_name = "ID=URL", value_delimiter = ',', required = true, value_parser = replica)]
+    pub orders: Vec<(ReplicaId, Origin)>,
+    #[command(flatten)]
+    pub front: Front,
+    /// Where it keeps which policy is active; without one a restart begins with --policy again
+    #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub lifeline: Lifeline,
+}
+
+/// Flags of `bazaar catalog`.
+#[derive(Debug, Args)]
+pub struct Catalog {
+    /// Where gateways and replicas connect
+    #[arg(long, env = "BAZAAR_CATALOG_LISTEN", value_name = "ADDRESS",
+          default_value_t = SocketAddr::new(LOOPBACK, CATALOG_PORT), value_parser = address)]
+    pub listen: SocketAddr,
+    /// Where it keeps its data
+    #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// CSV file with the header name,price,quantity that a new catalog starts with
+    #[arg(long, env = "BAZAAR_STOCKS", value_name = "FILE")]
+    pub stocks: Option<PathBuf>,
+    /// How long gateways may serve cached stocks without hearing from the catalog, in milliseconds
+    #[arg(long, env = "BAZAAR_LEASE_MS", value_name = "MS")]
+    pub lease_ms: Option<u64>,
+    #[command(flatten)]
+    pub lifeline: Lifeline,
+}
+
+/// Flags of `bazaar order`.
+#[derive(Debug, Args)]
+pub struct Order {
+    /// The replica's number, 1 or higher
+    #[arg(long, env = "BAZAAR_ID", value_name = "N")]
+    pub id: ReplicaId,
+    /// Where gateways and other replicas connect [default: 127.0.0.1, port 56888 + N]
+    #[arg(long, env = "BAZAAR_ORDER_LISTEN", value_name = "ADDRESS", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+    /// URL of the catalog
+    #[arg(long, env = "BAZAAR_CATALOG", value_name = "URL")]
+    pub catalog: Origin,
+    /// Another order replica; once for each of them
+    #[arg(long = "peer", env = "BAZAAR_PEER", value_name = "ID=URL", value_delimiter = ',', value_parser = replica)]
+    pub peers: Vec<(ReplicaId, Origin)>,
+    /// Where it keeps its data
+    #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    #[command(flatten)]
+    pub lifeline: Lifeline,
+}
+
+/// Flags of `bazaar load`.
+#[derive(Debug, Args)]
+pub struct Load {
+    /// URL of the gateway
+    #[arg(
+        long,
+        env = "BAZAAR_URL",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub url: Origin,
+    /// How many clients at once, each with a connection of its own
+    #[arg(long, env = "BAZAAR_CLIENTS", value_name = "N", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..=CLIENTS_MAX))]
+    pub clients: u64,
+    /// How often each client looks up a stock
+    #[arg(long, env = "BAZAAR_ITERATIONS", value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u64).range(1..=ITERATIONS_MAX))]
+    pub iterations: u64,
+    /// How probably a client orders the stock that it has looked up, 0 to 1
+    #[arg(long, env = "BAZAAR_TRADE_PROBABILITY", value_name = "P", default_value_t = 0.2, value_parser = probability)]
+    pub trade_probability: f64,
+    /// Makes the choices of stocks and orders those of another run; random where it is not given
+    #[arg(long, env = "BAZAAR_SEED", value_name = "N")]
+    pub seed: Option<u64>,
+    /// Also write the figures to a file, as JSON
+    #[arg(long, env = "BAZAAR_JSON", value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// How the admin API is reached.
+#[derive(Debug, Args)]
+pub struct Admin {
+    /// URL of the gateway's admin API
+    #[arg(
+        long = "admin",
+        env = "BAZAAR_ADMIN",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8081"
+    )]
+    pub origin: Origin,
+    /// What the admin API asks for as a bearer token
+    #[arg(
+        long = "admin-token",
+        env = "BAZAAR_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<String>,
+}
+
+/// The commands of `bazaar policy`.
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Build the policy in a directory and print the component's path
+    Build {
+        /// The directory of the policy's Cargo.toml
+        dir: PathBuf,
+    },
+    /// Check a component as a gateway would before it activates it
+    Check {
+        /// The component
+        file: PathBuf,
+    },
+    /// Activate a component in a running gateway
+    Push {
+        /// The component
+        file: PathBuf,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Make the previous policy of a running gateway the active one again
+    Rollback {
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// List the policies of a running gateway
+    List {
+        #[command(flatten)]
+        admin: Admin,
+    },
+}
+
+/// Flags of `bazaar status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub admin: Admin,
+    /// Print what the gateway answered, as JSON
+    #[arg(long, env = "BAZAAR_STATUS_JSON", value_parser = BoolishValueParser::new())]
+    pub json: bool,
+}
+
+/// The commands of `bazaar ledger`.
+#[derive(Debug, Subcommand)]
+pub enum Ledger {
+    /// Print a replica's orders as JSON in number order
+    Show {
+        /// The replica's data directory
+        dir: PathBuf,
+    },
+    /// Compare ledgers; exit with 1 where they differ
+    Diff {
+        /// The replicas' data directories
+        #[arg(required = true, num_args = 2..)]
+        dirs: Vec<PathBuf>,
+    },
+}
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+impl Order {
+    /// Where it listens; by default on the loopback port of its number.
+    pub fn address(&self) -> Result<SocketAddr, String> {
+        let by_number = || {
+            let port = u32::from(PORT_BASE)
+                .checked_add(self.id.get())
+                .and_then(|port| u16::try_from(port).ok());
+            port.map(|port| SocketAddr::new(LOOPBACK, port))
+        };
+        let address = self.listen.or_else(by_number);
+        address.ok_or_else(|| {
+            format!(
+                "replica {} is past the last port: name its address with --listen",
+                self.id
+            )
+        })
+    }
+}
+
+/// A host and a port; also as a URL, so that one variable can say where to listen and where to
+/// connect.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.strip_prefix("http://").unwrap_or(text);
+    let mut found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("not an address such as 127.0.0.1:8080: {error}"))?;
+    found
+        .next()
+        .ok_or_else(|| "no address of that name".to_owned())
+}
+
+fn replica(text: &str) -> Result<(ReplicaId, Origin), String> {
+    let (id, url) = text
+        .split_once('=')
+        .ok_or("not a replica's number and URL, such as 3=http://127.0.0.1:56891")?;
+    let id = id
+        .parse()
+        .map_err(|error: protocol::Invalid| error.to_string())?;
+    Ok((id, url.parse()?))
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let probability: f64 = text.parse().map_err(|_| "not a number")?;
+    if (0.0..=1.0).contains(&probability) {
+        Ok(probability)
+    } else {
+        Err("not from 0 to 1".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Cli::try_parse_from(line.split(' ')).map(Cli::into_command)
+    }
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_is_what_happens_without_a_command() {
+        let Command::Up(up) = parse("bazaar --replicas 5 --listen localhost:9000").unwrap() else {
+            panic!()
+        };
+        assert_eq!(
+            (up.replicas, up.front.listen.port(), up.front.admin.port()),
+            (5, 9000, 8081)
+        );
+        assert!(matches!(parse("bazaar up"), Ok(Command::Up(_))));
+    }
+
+    #[test]
+    fn a_replica_listens_on_the_port_of_its_number() {
+        let Command::Order(order) =
+            parse("bazaar order --id 3 --catalog http://c --data-dir d").unwrap()
+        else {
+            panic!()
+        };
+        assert_eq!(order.address().unwrap().to_string(), "127.0.0.1:56891");
+        let Command::Order(order) =
+            parse("bazaar order --id 9999 --catalog http://c --data-dir d").unwrap()
+        else {
+            panic!()
+        };
+        assert!(order.address().is_err());
+    }
+
+    #[test]
+    fn wrong_usage_is_refused() {
+        for line in [
+            "bazaar up --replicas 0",
+            "bazaar up --replicas 10",
+            "bazaar up --listen nonsense",
+            "bazaar up --port-base 65530",
+            "bazaar gateway --catalog http://c",
+            "bazaar gateway --catalog http://c --order 0=http://o",
+            "bazaar gateway --catalog http://c --order http://o",
+            "bazaar gateway --catalog c/path --order 1=http://o",
+            "bazaar gateway --catalog http://c --order 1=https://o",
+            "bazaar order --id 0 --catalog http://c --data-dir d",
+            "bazaar load --trade-probability 1.1",
+            "bazaar load --trade-probability NaN",
+            "bazaar load --clients 0",
+            "bazaar load --url ftp://x",
+            "bazaar ledger diff one",
+            "bazaar nonsense",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `bazaar load`: trades as many clients at once, checks every order, and measures.
+//!
+//! - [`random`]: choices that a seed can repeat;
+//! - [`trader`]: what one client does;
+//! - [`figures`]: latencies and failures;
+//! - [`report`]: the table and the JSON file.
+
+mod random;
+mod trader;
+mod figures;
+mod report;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::task::JoinSet;
+
+use crate::answer::{self, Stock};
+use crate::cli::Load;
+use crate::client::{Client, ClientError};
+use crate::output;
+
+use self::figures::Figures;
+use self::report::Report;
+use self::trader::Trader;
+
+/// How long a client waits for an answer before it counts the request as failed.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why `load` ended with a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The list of stocks is the first thing it asks for.
+    #[error("cannot list the stocks: {0}")]
+    List(#[from] ClientError),
+    /// The gateway answered something else.
+    #[error("cannot list the stocks: the gateway answered {status}: {body}")]
+    NoList {
+        /// HTTP status.
+        status: u16,
+        /// The beginning of the answer.
+        body: String,
+    },
+    /// There is nothing to trade.
+    #[error("the catalog has no stocks")]
+    NoStocks,
+    /// A client stopped before it was done.
+    #[error("a client failed: {0}")]
+    Client(#[from] tokio::task::JoinError),
+    /// The figures cannot be written.
+    #[error("cannot write the figures: {0}")]
+    Output(#[from] std::io::Error),
+    /// The report says which.
+    #[error("{failed} requests failed, {mismatches} orders are not as they were placed")]
+    Wrong {
+        /// How many requests failed.
+        failed: u64,
+        /// How many orders are not as they were placed.
+        mismatches: usize,
+    },
+}
+
+/// What the clients of a run have in common.
+#[derive(Debug)]
+struct Run {
+    args: Load,
+    /// Given or drawn.
+    seed: u64,
+    /// In front of every idempotency key, so that two runs of one seed are two.
+    key_prefix: String,
+    stocks: Vec<String>,
+}
+
+/// Runs the load, prints the figures, and fails where any request failed or any order is not
+/// as it was placed.
+pub async fn run(args: Load) -> Result<(), LoadError> {
+    let stocks = list_stocks(&args).await?;
+    let random = RandomState::new();
+    let seed = args.seed.unwrap_or_else(|| random.hash_one("seed"));
+    let key_prefix = format!("load-{:016x}", random.hash_one("key prefix"));
+    let run = Arc::new(Run {
+        args,
+        seed,
+        key_prefix,
+        stocks,
+    });
+
+    let traders: Vec<Trader> = (0..run.args.clients)
+        .map(|number| Trader::new(number, run.clone()))
+        .collect();
+    let bar = progress("trading", run.args.clients * run.args.iterations);
+    let (traders, trading) = all(traders, Phase::Trade, bar).await?;
+    let twice = given_twice(&traders);
+    let orders = traders
+        .iter()
+        .map(|trader| trader.placed().len() as u64)
+        .sum();
+    let (traders, checking) = all(traders, Phase::Check, progress("checking", orders)).await?;
+
+    let mut figures = Figures::default();
+    figures.mismatches = twice;
+    for trader in traders {
+        figures.merge(trader.into_figures());
+    }
+    let report = Report::new(&run, &figures, trading, checking);
+    output::print(&report.to_string())?;
+    if let Some(file) = &run.args.json {
+        std::fs::write(file, report.to_json())?;
+    }
+    match (figures.failed(), figures.mismatches.len()) {
+        (0, 0) => Ok(()),
+        (failed, mismatches) => Err(LoadError::Wrong { failed, mismatches }),
+    }
+}
+
+/// What the traders are at. Checks begin when all have traded, so that the figures of one
+/// are not those of the other.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    Trade,
+    Check,
+}
+
+/// Runs one phase of every trader side by side, and says how long it took.
+async fn all(
+    traders: Vec<Trader>,
+    phase: Phase,
+    bar: ProgressBar,
+) -> Result<(Vec<Trader>, Duration), LoadError> {
+    let start = Instant::now();
+    let mut running = JoinSet::new();
+    for mut trader in traders {
+        let bar = bar.clone();
+        running.spawn(async move {
+            match phase {
+                Phase::Trade => trader.trade(&bar).await,
+                Phase::Check => trader.check(&bar).await,
+            }
+            trader
+        });
+    }
+    let mut done = Vec::new();
+    while let Some(trader) = running.join_next().await {
+        done.push(trader?);
+    }
+    bar.finish_and_clear();
+    Ok((done, start.elapsed()))
+}
+
+async fn list_stocks(args: &Load) -> Result<Vec<String>, LoadError> {
+    let response = Client::new(args.url.clone(), PATIENCE)
+        .get("/stocks")
+        .await?;
+    let (status, body) = (response.status().as_u16(), response.into_body());
+    let stocks = match answer::parse::<Vec<Stock>>(&body) {
+        Ok(stocks) if status == 200 => stocks,
+        _ => {
+            return Err(LoadError::NoList {
+                status,
+                body: answer::beginning(&body),
+            });
+        }
+    };
+    if stocks.is_empty() {
+        Err(LoadError::NoStocks)
+    } else {
+        Ok(stocks.into_iter().map(|stock| stock.name).collect())
+    }
+}
+
+/// Two acknowledged orders of one number are a mismatch even where they look alike.
+fn given_twice(traders: &[Trader]) -> Vec<String> {
+    let mut owners = HashMap::new();
+    let placed = traders.iter().flat_map(|trader| {
+        trader
+            .placed()
+            .iter()
+            .map(move |placed| (placed.number, trader.number()))
+    });
+    let twice = placed.filter_map(|(number, owner)| {
+        let before = owners.insert(number, owner)?;
+        Some(format!(
+            "order {number} was acknowledged to client {before} and to client {owner}"
+        ))
+    });
+    twice.collect()
+}
+
+/// Seen only where standard error is a terminal.
+fn progress(what: &'static str, steps: u64) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix:>8} {wide_bar} {pos}/{len} {eta}");
+    let style = style.expect("the template is well-formed");
+    ProgressBar::new(steps).with_prefix(what).with_style(style)
+}

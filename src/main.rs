@@ -1,0 +1,59 @@
+//! The `bazaar` command.
+//!
+//! - [`cli`]: the command line: every flag, its environment variable and its default;
+//! - [`error`]: why a command failed, and the exit code that says so;
+//! - [`service`]: `catalog`, `order` and `gateway`: one service in this process;
+//! - [`listen`], [`stop`], [`log`]: what those have in common;
+//! - [`up`]: all services, a process each, from start to stop;
+//! - [`load`]: many clients at once, checked and measured;
+//! - [`status`], [`policy`]: what the admin API of a running gateway ([`admin`]) is for;
+//! - [`ledger`]: what a replica's data directory holds;
+//! - [`client`], [`answer`]: a small HTTP client, and what it gets from a gateway;
+//! - [`output`]: what goes to standard output.
+
+mod cli;
+mod error;
+mod service;
+mod listen;
+mod stop;
+mod log;
+mod up;
+mod load;
+mod status;
+mod policy;
+mod ledger;
+mod admin;
+mod client;
+mod answer;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use error::Error;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Cli::parse().into_command()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bazaar: {error}");
+            error.exit_code()
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Up(args) => up::run(args).await,
+        Command::Gateway(args) => service::gateway(args).await,
+        Command::Catalog(args) => service::catalog(args).await,
+        Command::Order(args) => service::order(args).await,
+        Command::Load(args) => Ok(load::run(args).await?),
+        Command::Policy(command) => policy::run(command).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Ledger(command) => ledger::run(command),
+    }
+}

@@ -1,0 +1,115 @@
+//! `bazaar catalog`, `order` and `gateway`: one service in this process, until it is told to
+//! stop.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use protocol::ReplicaId;
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::cli::{self, Lifeline};
+use crate::client::Origin;
+use crate::error::Error;
+use crate::listen::Place;
+use crate::log;
+use crate::stop::{StopSignals, end_of_stdin};
+
+/// Runs the catalog.
+pub async fn catalog(args: cli::Catalog) -> Result<(), Error> {
+    log::start("catalog");
+    let shutdown = shutdown(&args.lifeline)?;
+    let listener = bind(args.listen, "the catalog".to_owned(), "--listen")?;
+    let lease = args
+        .lease_ms
+        .map_or(catalog::config::LEASE_DEFAULT, Duration::from_millis);
+    let config = catalog::Config {
+        data_dir: args.data_dir,
+        stocks: args.stocks,
+        lease,
+    };
+    info!(address = %args.listen, "starting");
+    catalog::run(config, listener, shutdown).await?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Runs an order replica.
+pub async fn order(args: cli::Order) -> Result<(), Error> {
+    log::start(&format!("order-{}", args.id));
+    let address = args.address().map_err(Error::Usage)?;
+    let shutdown = shutdown(&args.lifeline)?;
+    let listener = bind(address, format!("order replica {}", args.id), "--listen")?;
+    let config = order::Config {
+        id: args.id,
+        catalog: args.catalog.to_string(),
+        peers: urls(args.peers),
+        data_dir: args.data_dir,
+    };
+    info!(%address, "starting");
+    order::run(config, listener, shutdown).await?;
+    info!("stopped");
+    Ok(())
+}
+
+/// Runs a gateway.
+pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
+    log::start("gateway");
+    let shutdown = shutdown(&args.lifeline)?;
+    let http = bind(
+        args.front.listen,
+        "the gateway's HTTP".to_owned(),
+        "--listen",
+    )?;
+    let admin = bind(
+        args.front.admin,
+        "the gateway's admin API".to_owned(),
+        "--admin",
+    )?;
+    let defaults = frontend_host::Config::new(args.catalog.to_string(), urls(args.orders));
+    let config = frontend_host::Config {
+        policy: args.front.policy,
+        data_dir: args.data_dir,
+        admin_token: args.front.admin_token,
+        workers: args.front.workers.unwrap_or(defaults.workers),
+        ..defaults
+    };
+    info!(address = %args.front.listen, admin = %args.front.admin, "starting");
+    frontend_host::run(config, http, admin, shutdown).await?;
+    info!("stopped");
+    Ok(())
+}
+
+fn urls(replicas: Vec<(ReplicaId, Origin)>) -> Vec<(ReplicaId, String)> {
+    replicas
+        .into_iter()
+        .map(|(id, origin)| (id, origin.to_string()))
+        .collect()
+}
+
+fn bind(address: SocketAddr, purpose: String, flag: &'static str) -> Result<TcpListener, Error> {
+    let listener = Place {
+        address,
+        purpose: purpose.clone(),
+        flag,
+    }
+    .bind()?;
+    TcpListener::from_std(listener).map_err(|source| Error::Listen {
+        address,
+        purpose,
+        flag,
+        source,
+    })
+}
+
+/// Completes when the service should stop.
+fn shutdown(lifeline: &Lifeline) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
+    let mut signals = StopSignals::catch()?;
+    let stop_at_eof = lifeline.stop_at_eof;
+    Ok(async move {
+        tokio::select! {
+            () = signals.next() => info!("stopping: signalled"),
+            () = end_of_stdin(), if stop_at_eof => info!("stopping: the process that started this one is gone"),
+        }
+    })
+}

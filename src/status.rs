@@ -1,0 +1,191 @@
+//! `bazaar status`: how a running bazaar is.
+
+use crate::admin::{Admin, AdminError, Cache, Policies, Status, short};
+use crate::cli;
+use crate::error::Error;
+use crate::output::{self, Table};
+
+/// Asks the gateway and prints what it says.
+pub async fn run(args: cli::Status) -> Result<(), Error> {
+    let answer = Admin::new(args.admin).get("/status").await?;
+    let text = if args.json {
+        String::from_utf8_lossy(&answer).trim_end().to_owned() + "\n"
+    } else {
+        describe(&serde_json::from_slice(&answer).map_err(AdminError::Nonsense)?)
+    };
+    Ok(output::print(&text)?)
+}
+
+fn describe(status: &Status) -> String {
+    let Status { epoch, leader, .. } = status;
+    let heading = match leader {
+        Some(leader) => format!(
+            "{}; replica {leader} leads epoch {epoch}\n",
+            readiness(status)
+        ),
+        None => format!("{}; no replica leads (epoch {epoch})\n", readiness(status)),
+    };
+    [
+        heading,
+        replicas(status),
+        catalog(status),
+        caches(status),
+        policies(&status.policy),
+    ]
+    .join("\n")
+}
+
+fn readiness(status: &Status) -> &'static str {
+    if status.ready {
+        "ready"
+    } else {
+        "not ready: no trade can be served"
+    }
+}
+
+fn replicas(status: &Status) -> String {
+    let mut table = Table::new([
+        "replica",
+        "health",
+        "role",
+        "orders",
+        "chain hash",
+        "catalog",
+        "round trip",
+        "url",
+    ]);
+    for replica in &status.replicas {
+        table.row([
+            replica.id.to_string(),
+            if replica.healthy { "healthy" } else { "down" }.to_owned(),
+            or_dash(replica.role.as_deref()),
+            or_dash(replica.orders),
+            or_dash(replica.chain_hash.as_deref().map(short)),
+            or_dash(
+                replica
+                    .reaches_catalog
+                    .map(|reaches| if reaches { "reached" } else { "out of reach" }),
+            ),
+            or_dash(replica.round_trip_us.map(|us| format!("{us} µs"))),
+            replica.url.clone(),
+        ]);
+    }
+    table.render()
+}
+
+fn catalog(status: &Status) -> String {
+    let catalog = &status.catalog;
+    let mut table = Table::new([
+        "catalog",
+        "orders",
+        "chain hash",
+        "in sync",
+        "session",
+        "lease",
+        "url",
+    ]);
+    let in_sync: Vec<String> = catalog.in_sync.iter().map(u32::to_string).collect();
+    table.row([
+        if catalog.reachable {
+            "reached"
+        } else {
+            "out of reach"
+        }
+        .to_owned(),
+        or_dash(catalog.journal_rows),
+        or_dash(catalog.chain_hash.as_deref().map(short)),
+        in_sync.join(","),
+        or_dash(catalog.session.map(|session| format!("{session:x}"))),
+        or_dash(catalog.lease_ms.map(|ms| format!("{ms} ms"))),
+        catalog.url.clone(),
+    ]);
+    table.render()
+}
+
+fn caches(status: &Status) -> String {
+    let mut table = Table::new(["cache", "entries", "hits", "misses", "stale"]);
+    for (
+        name,
+        Cache {
+            entries,
+            hits,
+            misses,
+            stale,
+        },
+    ) in [
+        ("stocks", &status.cache.stocks),
+        ("orders", &status.cache.orders),
+    ] {
+        let [entries, hits, misses, stale] = [entries, hits, misses, stale].map(u64::to_string);
+        table.row([name.to_owned(), entries, hits, misses, stale]);
+    }
+    table.render()
+}
+
+/// The versions of the policy, one a line.
+pub fn policies(policies: &Policies) -> String {
+    let mut table = Table::new([
+        "policy",
+        "name",
+        "version",
+        "digest",
+        "decisions",
+        "traps",
+        "overruns",
+        "invalid",
+    ]);
+    for policy in policies.iter() {
+        let counts = [
+            policy.decisions,
+            policy.traps,
+            policy.overruns,
+            policy.invalid,
+        ]
+        .map(|count| count.to_string());
+        let [decisions, traps, overruns, invalid] = counts;
+        table.row([
+            policy.stage.clone(),
+            policy.name.clone(),
+            policy.version.clone(),
+            short(&policy.digest),
+            decisions,
+            traps,
+            overruns,
+            invalid,
+        ]);
+    }
+    table.render()
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_with_everything_down_is_told_too() {
+        let status = r#"{"ready":false,"epoch":0,"leader":null,
+            "replicas":[{"id":3,"url":"http://r","healthy":false,"role":null,"orders":null,"chain_hash":null,
+                         "reaches_catalog":null,"round_trip_us":null}],
+            "catalog":{"url":"http://c","reachable":false,"journal_rows":null,"chain_hash":null,"in_sync":[],
+                       "session":null,"lease_ms":null},
+            "cache":{"stocks":{"entries":0,"hits":0,"misses":0,"stale":0},
+                     "orders":{"entries":0,"hits":0,"misses":0,"stale":0}},
+            "policy":{"active":{"digest":"0123456789abcdef","name":"default","version":"0.1.0","stage":"active",
+                                "decisions":1,"traps":0,"overruns":0,"invalid":0,"activated_ms":1},
+                      "previous":null,"candidate":null}}"#;
+        let text = describe(&serde_json::from_str(status).unwrap());
+        for part in [
+            "not ready",
+            "no replica leads",
+            "down",
+            "out of reach",
+            "0123456789ab ",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+}

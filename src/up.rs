@@ -1,0 +1,211 @@
+//! `bazaar up`: all services, a process each, from start to stop.
+//!
+//! - [`plan`]: which services, where, with which flags;
+//! - [`child`]: one service kept running until it is told to stop;
+//! - here: start them, wait until a trade can be served, say where they are, tell who dies,
+//!   stop them.
+//!
+//! Every child holds the other end of a pipe from this process and stops when that closes:
+//! however this process ends, no service is left behind.
+
+mod plan;
+mod child;
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::cli;
+use crate::client::Client;
+use crate::error::Error;
+use crate::output::{self, Table};
+use crate::stop::StopSignals;
+
+use self::child::{Child, Event};
+use self::plan::{Plan, Service};
+
+/// Longest wait for the gateway to be ready.
+const READY_WAIT_MAX: Duration = Duration::from_secs(120);
+
+/// How often the gateway is asked whether it is ready, and its time to answer.
+const READY_INTERVAL: Duration = Duration::from_millis(50);
+const READY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Most events of children that wait to be told.
+const EVENTS_MAX: usize = 64;
+
+/// Why `up` ended with a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// A service did not get as far as serving.
+    #[error("{service} {} before everything was ready", child::how(*status))]
+    DiedEarly {
+        /// Which.
+        service: String,
+        /// How.
+        status: ExitStatus,
+    },
+    /// The operating system refused a process.
+    #[error("cannot start {service}: {source}")]
+    NotStarted {
+        /// Which.
+        service: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// All processes run, but no trade can be served.
+    #[error("no trade can be served {} s after the start; last answer of the gateway: {last}", READY_WAIT_MAX.as_secs())]
+    NotReady {
+        /// What it last said.
+        last: String,
+    },
+    /// There is nothing left to wait for.
+    #[error("every service has died")]
+    AllDied,
+}
+
+/// Starts everything, and keeps it until a signal comes.
+pub async fn run(args: cli::Up) -> Result<(), Error> {
+    let mut signals = StopSignals::catch()?;
+    let plan = Plan::new(&args)?;
+    let (events, happening) = mpsc::channel(EVENTS_MAX);
+    let started: Vec<Vec<Child>> = plan
+        .stages()
+        .map(|stage| {
+            stage
+                .iter()
+                .map(|service| Child::start(service.clone(), args.restart, events.clone()))
+                .collect()
+        })
+        .collect();
+    drop(events);
+
+    let outcome = tokio::select! {
+        () = signals.next() => Ok(()),
+        outcome = watch(&plan, happening) => outcome,
+    };
+    tokio::select! {
+        () = stop(started) => {}
+        // Whoever signals twice wants no clean stop: dropping the children kills them.
+        () = signals.next() => {}
+    }
+    outcome
+}
+
+/// Stops what was started last first, so that nobody loses what it needs.
+async fn stop(started: Vec<Vec<Child>>) {
+    for stage in started.into_iter().rev() {
+        let stopping: Vec<_> = stage.into_iter().map(Child::stop).collect();
+        for stopped in stopping {
+            stopped.await;
+        }
+    }
+}
+
+/// Waits until a trade can be served, says so, and from then on tells who dies.
+async fn watch(plan: &Plan, mut events: mpsc::Receiver<Event>) -> Result<(), Error> {
+    let mut pids = BTreeMap::new();
+    let mut ready = pin!(ready(plan));
+    loop {
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => match event {
+                Event::Started { service, pid } => {
+                    pids.insert(service, pid);
+                }
+                Event::Died { service, status, again_in: None, .. } => return Err(UpError::DiedEarly { service, status }.into()),
+                event => tell(event)?,
+            },
+            outcome = &mut ready => break outcome?,
+        }
+    }
+    output::print(&introduction(plan, &pids))?;
+
+    while let Some(event) = events.recv().await {
+        tell(event)?;
+    }
+    Err(UpError::AllDied.into())
+}
+
+/// Polls the gateway until it says that it can serve a trade.
+async fn ready(plan: &Plan) -> Result<(), Error> {
+    let mut client =
+        Client::new(plan.admin_origin(), READY_PATIENCE).with_token(plan.admin_token.clone());
+    let mut last = String::new();
+    let poll = async {
+        loop {
+            match client.get("/readyz").await {
+                Ok(response) if response.status().is_success() => return,
+                Ok(response) => last = String::from_utf8_lossy(response.body()).trim().to_owned(),
+                Err(error) => last = error.to_string(),
+            }
+            sleep(READY_INTERVAL).await;
+        }
+    };
+    let in_time = timeout(READY_WAIT_MAX, poll).await;
+    in_time.map_err(|_| UpError::NotReady { last }.into())
+}
+
+fn tell(event: Event) -> Result<(), UpError> {
+    match event {
+        Event::Started { service, pid } => {
+            eprintln!("bazaar: {service} was started again, pid {pid}")
+        }
+        Event::Died {
+            service,
+            pid,
+            status,
+            again_in,
+        } => {
+            let next = match again_in {
+                Some(pause) => format!("starting it again in {} ms", pause.as_millis()),
+                None => "it is not started again without --restart".to_owned(),
+            };
+            eprintln!(
+                "bazaar: {service} (pid {pid}) {}; {next}",
+                child::how(status)
+            );
+        }
+        Event::NotStarted { service, source } => {
+            return Err(UpError::NotStarted { service, source });
+        }
+    }
+    Ok(())
+}
+
+/// Where everything is, and what to try.
+fn introduction(plan: &Plan, pids: &BTreeMap<String, u32>) -> String {
+    let mut table = Table::new(["service", "address", "pid", "data"]);
+    for Service {
+        name,
+        address,
+        data_dir,
+        ..
+    } in plan.stages().flatten()
+    {
+        let pid = pids
+            .get(name)
+            .map_or_else(|| "-".to_owned(), u32::to_string);
+        table.row([
+            name.clone(),
+            format!("http://{address}"),
+            pid,
+            data_dir.display().to_string(),
+        ]);
+    }
+    table.row([
+        "admin".to_owned(),
+        plan.admin_origin().to_string(),
+        "-".to_owned(),
+        "-".to_owned(),
+    ]);
+    format!(
+        "{}\nTry:  curl http://{}/stocks/nvidia\nStop: Ctrl-C\n",
+        table.render(),
+        plan.reachable_listen()
+    )
+}

@@ -1,0 +1,198 @@
+//! One service kept running until it is told to stop.
+
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{self, Command};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::plan::Service;
+
+/// Longest wait for a service that was asked to stop; after it comes SIGKILL.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Pause before a service is started again: doubles from the shortest to the longest while it
+/// does not live long enough to count as recovered.
+const RESTART_PAUSE_MIN: Duration = Duration::from_millis(200);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(10);
+const RECOVERED_AFTER: Duration = Duration::from_secs(60);
+
+/// What of this process's environment a service must not take for flags of its own.
+const OWN_VARIABLES: &str = "BAZAAR_";
+const LOG_VARIABLE: &str = "BAZAAR_LOG";
+
+/// What happens to a service.
+#[derive(Debug)]
+pub enum Event {
+    /// A process was started.
+    Started {
+        /// Its name.
+        service: String,
+        /// Its process.
+        pid: u32,
+    },
+    /// Its process ended, and nobody had asked it to.
+    Died {
+        /// Its name.
+        service: String,
+        /// The process that was.
+        pid: u32,
+        /// How it ended.
+        status: ExitStatus,
+        /// When it is started again, if ever.
+        again_in: Option<Duration>,
+    },
+    /// The operating system refused a process.
+    NotStarted {
+        /// Its name.
+        service: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// How a process ended, to follow its name: "was killed by signal 9".
+pub fn how(status: ExitStatus) -> String {
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("was killed by signal {signal}"),
+        (_, Some(code)) => format!("exited with status {code}"),
+        _ => "ended".to_owned(),
+    }
+}
+
+/// A service with its process. Dropped, the process is told to stop and not waited for.
+#[derive(Debug)]
+pub struct Child {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Child {
+    /// Starts the service; what happens to it is sent to `events`.
+    pub fn start(service: Service, restart: bool, events: mpsc::Sender<Event>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(keep(service, restart, stopped, events));
+        Self { stop, task }
+    }
+
+    /// Tells the process to stop, at once; the result waits until it is gone.
+    pub fn stop(self) -> impl Future<Output = ()> {
+        self.stop.send(()).ok();
+        async {
+            self.task.await.ok();
+        }
+    }
+}
+
+/// Where nobody listens to events any more, nobody needs to know of them.
+async fn keep(
+    service: Service,
+    restart: bool,
+    mut stop: oneshot::Receiver<()>,
+    events: mpsc::Sender<Event>,
+) {
+    let mut pause = RESTART_PAUSE_MIN;
+    loop {
+        let started = Instant::now();
+        let name = service.name.clone();
+        let mut process = match spawn(&service) {
+            Ok(process) => process,
+            Err(source) => {
+                events
+                    .send(Event::NotStarted {
+                        service: name,
+                        source,
+                    })
+                    .await
+                    .ok();
+                return;
+            }
+        };
+        let pid = process
+            .id()
+            .expect("a process that nobody waited for has its id");
+        // Taken out, as waiting for the process closes what is still its own.
+        let _lifeline = process.stdin.take();
+        events
+            .send(Event::Started {
+                service: name.clone(),
+                pid,
+            })
+            .await
+            .ok();
+
+        let ended = tokio::select! {
+            ended = process.wait() => ended,
+            _ = &mut stop => return end(process, pid).await,
+        };
+        let status = match ended {
+            Ok(status) => status,
+            Err(source) => {
+                events
+                    .send(Event::NotStarted {
+                        service: name,
+                        source,
+                    })
+                    .await
+                    .ok();
+                return;
+            }
+        };
+        if started.elapsed() >= RECOVERED_AFTER {
+            pause = RESTART_PAUSE_MIN;
+        }
+        let again_in = restart.then_some(pause);
+        events
+            .send(Event::Died {
+                service: name,
+                pid,
+                status,
+                again_in,
+            })
+            .await
+            .ok();
+        if !restart {
+            return;
+        }
+        tokio::select! {
+            () = sleep(pause) => {}
+            _ = &mut stop => return,
+        }
+        pause = (pause * 2).min(RESTART_PAUSE_MAX);
+    }
+}
+
+/// In a process group of its own: Ctrl-C reaches only `up`, which stops its services in order.
+fn spawn(service: &Service) -> io::Result<process::Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with(OWN_VARIABLES) && variable != LOG_VARIABLE {
+            command.env_remove(variable);
+        }
+    }
+    command
+        .args(&service.arguments)
+        .envs(service.environment.iter().cloned())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+}
+
+async fn end(mut process: process::Child, pid: u32) {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("process ids are positive");
+    // A process that has ended by itself, and is not yet waited for, takes the signal, too.
+    kill_process(pid, Signal::TERM).ok();
+    if timeout(STOP_WAIT_MAX, process.wait()).await.is_err() {
+        process.kill().await.ok();
+    }
+}

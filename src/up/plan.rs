@@ -1,0 +1,300 @@
+//! Which services, where, with which flags.
+
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use crate::cli::{CATALOG_PORT, Front, PORT_BASE, Up};
+use crate::client::Origin;
+use crate::error::Error;
+use crate::listen::Place;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// The catalog's place among the ports; replicas of a higher number stand behind it.
+const CATALOG_OFFSET: u16 = CATALOG_PORT - PORT_BASE;
+
+/// One service to start.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// As it is called in messages and logs, and its directory: "order-3".
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its own part of the data directory.
+    pub data_dir: PathBuf,
+    /// What follows `bazaar` on its command line.
+    pub arguments: Vec<OsString>,
+    /// What no command line should show.
+    pub environment: Vec<(&'static str, OsString)>,
+}
+
+/// All services, on ports that were free a moment ago.
+#[derive(Debug)]
+pub struct Plan {
+    catalog: [Service; 1],
+    orders: Vec<Service>,
+    gateway: [Service; 1],
+    admin: SocketAddr,
+    /// What the admin API asks for.
+    pub admin_token: Option<String>,
+}
+
+impl Plan {
+    /// Finds that every port is free.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] names one that is not.
+    pub fn new(args: &Up) -> Result<Self, Error> {
+        let addresses = Addresses::find_free(args)?;
+        Ok(Self {
+            catalog: [catalog(args, &addresses)],
+            orders: addresses
+                .orders
+                .iter()
+                .map(|(id, address)| order(args, &addresses, *id, *address))
+                .collect(),
+            gateway: [gateway(args, &addresses)],
+            admin: addresses.admin,
+            admin_token: args.front.admin_token.clone(),
+        })
+    }
+
+    /// Services that are started, and stopped, together; each stage needs those before it.
+    pub fn stages(&self) -> impl Iterator<Item = &[Service]> {
+        [&self.catalog[..], &self.orders, &self.gateway].into_iter()
+    }
+
+    /// Where this machine reaches the admin API.
+    pub fn admin_origin(&self) -> Origin {
+        Origin::from(reachable(self.admin))
+    }
+
+    /// Where this machine reaches the gateway.
+    pub fn reachable_listen(&self) -> SocketAddr {
+        reachable(self.gateway[0].address)
+    }
+}
+
+/// A wildcard address is where to listen, not where to connect.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => LOOPBACK,
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+struct Addresses {
+    catalog: SocketAddr,
+    /// Highest number first.
+    orders: Vec<(u32, SocketAddr)>,
+    listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Addresses {
+    /// Listens everywhere at once, so that no two of them are one, and lets go.
+    fn find_free(args: &Up) -> Result<Self, Error> {
+        let mut held: Vec<TcpListener> = Vec::new();
+        let mut find = |address, purpose: String, flag| -> Result<SocketAddr, Error> {
+            let listener = Place {
+                address,
+                purpose: purpose.clone(),
+                flag,
+            }
+            .bind()?;
+            let found = listener.local_addr().map_err(|source| Error::Listen {
+                address,
+                purpose,
+                flag,
+                source,
+            })?;
+            held.push(listener);
+            Ok(found)
+        };
+        let inner = |offset: u16| {
+            let port = if args.port_base == 0 {
+                0
+            } else {
+                args.port_base + offset
+            };
+            SocketAddr::new(LOOPBACK, port)
+        };
+        let order_offset = |id: u16| if id < CATALOG_OFFSET { id } else { id + 1 };
+
+        let catalog = find(
+            inner(CATALOG_OFFSET),
+            "the catalog".to_owned(),
+            "--port-base",
+        )?;
+        let mut orders = Vec::new();
+        for id in (1..=args.replicas).rev() {
+            let offset = order_offset(u16::try_from(id).expect("there are at most nine replicas"));
+            orders.push((
+                id,
+                find(inner(offset), format!("order replica {id}"), "--port-base")?,
+            ));
+        }
+        let listen = find(
+            args.front.listen,
+            "the gateway's HTTP".to_owned(),
+            "--listen",
+        )?;
+        let admin = find(
+            args.front.admin,
+            "the gateway's admin API".to_owned(),
+            "--admin",
+        )?;
+        Ok(Self {
+            catalog,
+            orders,
+            listen,
+            admin,
+        })
+    }
+}
+
+fn catalog(args: &Up, addresses: &Addresses) -> Service {
+    let data_dir = args.data_dir.join("catalog");
+    let flags = Flags::of("catalog")
+        .with("--listen", addresses.catalog.to_string())
+        .with("--data-dir", &data_dir)
+        .with_some("--stocks", args.stocks.as_deref())
+        .with_some(
+            "--lease-ms",
+            args.lease_ms.map(|lease_ms| lease_ms.to_string()),
+        );
+    flags.service("catalog".to_owned(), addresses.catalog, data_dir)
+}
+
+fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Service {
+    let name = format!("order-{id}");
+    let data_dir = args.data_dir.join(&name);
+    let mut flags = Flags::of("order")
+        .with("--id", id.to_string())
+        .with("--listen", address.to_string())
+        .with("--catalog", format!("http://{}", addresses.catalog))
+        .with("--data-dir", &data_dir);
+    for (peer, address) in addresses.orders.iter().filter(|(peer, _)| *peer != id) {
+        flags = flags.with("--peer", format!("{peer}=http://{address}"));
+    }
+    flags.service(name, address, data_dir)
+}
+
+fn gateway(args: &Up, addresses: &Addresses) -> Service {
+    let Front {
+        policy,
+        admin_token,
+        workers,
+        listen: _,
+        admin: _,
+    } = &args.front;
+    let data_dir = args.data_dir.join("gateway");
+    let mut flags = Flags::of("gateway")
+        .with("--listen", addresses.listen.to_string())
+        .with("--admin", addresses.admin.to_string())
+        .with("--catalog", format!("http://{}", addresses.catalog))
+        .with("--data-dir", &data_dir)
+        .with_some("--policy", policy.as_deref())
+        .with_some("--workers", workers.map(|workers| workers.to_string()));
+    for (id, address) in &addresses.orders {
+        flags = flags.with("--order", format!("{id}=http://{address}"));
+    }
+    let mut service = flags.service("gateway".to_owned(), addresses.listen, data_dir);
+    service.environment.extend(
+        admin_token
+            .as_ref()
+            .map(|token| ("BAZAAR_ADMIN_TOKEN", token.into())),
+    );
+    service
+}
+
+/// A command line in the making.
+struct Flags(Vec<OsString>);
+
+impl Flags {
+    fn of(command: &str) -> Self {
+        Self(vec![command.into(), "--stop-at-eof".into()])
+    }
+
+    /// As one argument, so that no value is taken for a flag.
+    fn with(mut self, flag: &str, value: impl AsRef<OsStr>) -> Self {
+        let mut argument = OsString::from(flag);
+        argument.push("=");
+        argument.push(value.as_ref());
+        self.0.push(argument);
+        self
+    }
+
+    fn with_some(self, flag: &str, value: Option<impl AsRef<OsStr>>) -> Self {
+        match value {
+            Some(value) => self.with(flag, value),
+            None => self,
+        }
+    }
+
+    fn service(self, name: String, address: SocketAddr, data_dir: PathBuf) -> Service {
+        Service {
+            name,
+            address,
+            data_dir,
+            arguments: self.0,
+            environment: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn up(line: &str) -> Up {
+        match Cli::try_parse_from(line.split(' ')).unwrap().into_command() {
+            Command::Up(up) => up,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_planned_command_line_is_one_that_bazaar_takes() {
+        let args = up(
+            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200",
+        );
+        let plan = Plan::new(&args).unwrap();
+        let services: Vec<&Service> = plan.stages().flatten().collect();
+        assert_eq!(services.len(), 11);
+        for service in services {
+            let line = [OsString::from("bazaar")]
+                .into_iter()
+                .chain(service.arguments.iter().cloned());
+            match Cli::try_parse_from(line).unwrap().into_command() {
+                Command::Order(order) => assert_eq!(
+                    (order.peers.len(), order.address().unwrap()),
+                    (8, service.address)
+                ),
+                Command::Catalog(catalog) => assert_eq!(catalog.lease_ms, Some(200)),
+                Command::Gateway(gateway) => assert_eq!(gateway.orders.len(), 9),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_taken_port_is_named() {
+        let taken = TcpListener::bind((LOOPBACK, 0)).unwrap();
+        let address = taken.local_addr().unwrap();
+        let args = up(&format!(
+            "bazaar --port-base 0 --listen {address} --admin 127.0.0.1:0"
+        ));
+        let message = Plan::new(&args).unwrap_err().to_string();
+        assert!(
+            message.contains(&address.port().to_string()) && message.contains("--listen"),
+            "{message}"
+        );
+    }
+}

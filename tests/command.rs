@@ -1,0 +1,310 @@
+//! `up`, `load`, `status` and `ledger`, as a user runs them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+
+use rustix::process::{Pid, test_kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::harness::{
+    Bazaar, Order, Ports, Process, Turn, kill_by_pid, request, run, run_ok, wait_until,
+};
+
+/// A `bazaar up`, and what it said of itself.
+struct Up {
+    process: Process,
+    /// Addresses and process ids by service.
+    services: BTreeMap<String, (SocketAddr, u32)>,
+    dir: TempDir,
+    _ports: Ports,
+    _turn: Turn,
+}
+
+impl Up {
+    fn start(flags: &[&str]) -> Self {
+        let (turn, ports, dir) = (Turn::take(), Ports::claim(), tempfile::tempdir().unwrap());
+        // Replicas and catalog take the ports behind the base; the gateway's are past them.
+        let base = [
+            format!("--port-base={}", ports.address(0).port()),
+            format!("--listen={}", ports.address(12)),
+            format!("--admin={}", ports.address(13)),
+            format!("--data-dir={}", dir.path().join("data").display()),
+        ];
+        let flags = base
+            .into_iter()
+            .chain(flags.iter().map(|flag| flag.to_string()));
+        let mut process = Process::start("up", dir.path(), flags);
+        wait_until("up to say that it is ready", || {
+            assert!(process.is_running(), "up has ended: {}", process.log());
+            process.out().contains("Ctrl-C")
+        });
+        let services = process.out().lines().filter_map(service).collect();
+        Self {
+            process,
+            services,
+            dir,
+            _ports: ports,
+            _turn: turn,
+        }
+    }
+
+    fn address(&self, service: &str) -> SocketAddr {
+        self.services[service].0
+    }
+
+    fn pid(&self, service: &str) -> u32 {
+        self.services[service].1
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.services.values().map(|(_, pid)| *pid).collect()
+    }
+}
+
+/// A line of the table: name, URL, process id.
+fn service(line: &str) -> Option<(String, (SocketAddr, u32))> {
+    let mut words = line.split_whitespace();
+    let name = words.next()?.to_owned();
+    let address = words.next()?.strip_prefix("http://")?.parse().ok()?;
+    Some((name, (address, words.next()?.parse().ok()?)))
+}
+
+fn is_alive(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    // A process that nobody has waited for yet is as good as gone.
+    test_kill_process(pid).is_ok() && !status.contains("State:\tZ")
+}
+
+#[test]
+fn up_says_where_everything_is_serves_and_stops_it_all_on_sigterm() {
+    let mut up = Up::start(&[]);
+    let names: Vec<&str> = up.services.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        ["catalog", "gateway", "order-1", "order-2", "order-3"]
+    );
+    let gateway = up.address("gateway");
+    assert!(
+        up.process
+            .out()
+            .contains(&format!("curl http://{gateway}/stocks/nvidia")),
+        "{}",
+        up.process.out()
+    );
+    let order = br#"{"name":"meta","type":"sell","quantity":10}"#;
+    assert_eq!(
+        request(gateway, "POST", "/orders", &[], order).data()["transaction_number"],
+        0
+    );
+    assert_eq!(
+        request(gateway, "GET", "/stocks/meta", &[], b"").data()["quantity"],
+        1010
+    );
+
+    let pids = up.pids();
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    assert!(up.process.terminate().success(), "{}", up.process.log());
+    assert!(
+        !pids.iter().any(|pid| is_alive(*pid)),
+        "something was left behind"
+    );
+
+    let ledgers =
+        ["order-1", "order-2", "order-3"].map(|name| up.dir.path().join("data").join(name));
+    let shown = run_ok(["ledger".into(), "show".into(), ledgers[0].clone()]);
+    assert_eq!(
+        shown,
+        "{\"0\":{\"name\":\"meta\",\"type\":\"sell\",\"quantity\":10}}\n"
+    );
+    run_ok(["ledger".into(), "diff".into()].into_iter().chain(ledgers));
+}
+
+#[test]
+fn a_service_of_up_that_dies_is_told_and_not_restarted() {
+    let up = Up::start(&["--replicas=2"]);
+    let pid = up.pid("order-2");
+    kill_by_pid(pid);
+    let told = format!("order-2 (pid {pid}) was killed by signal 9");
+    wait_until("up to tell", || up.process.log().contains(&told));
+    let order = br#"{"name":"meta","type":"sell","quantity":10}"#;
+    assert_eq!(
+        request(up.address("gateway"), "POST", "/orders", &[], order).status,
+        200,
+        "trading goes on"
+    );
+}
+
+#[test]
+fn with_restart_a_service_of_up_that_dies_is_started_again() {
+    let up = Up::start(&["--replicas=1", "--restart"]);
+    kill_by_pid(up.pid("order-1"));
+    wait_until("up to start it again", || {
+        up.process.log().contains("order-1 was started again")
+    });
+    let order = br#"{"name":"meta","type":"sell","quantity":10}"#;
+    assert_eq!(
+        request(up.address("gateway"), "POST", "/orders", &[], order).status,
+        200
+    );
+}
+
+#[test]
+fn nothing_is_left_behind_when_up_itself_is_killed() {
+    let mut up = Up::start(&[]);
+    let pids = up.pids();
+    up.process.kill();
+    wait_until("the services to be gone", || {
+        !pids.iter().any(|pid| is_alive(*pid))
+    });
+}
+
+#[test]
+fn a_taken_port_is_named_before_anything_starts() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("data");
+    let flags = [
+        "--port-base=0".to_owned(),
+        format!("--listen={address}"),
+        "--admin=127.0.0.1:0".to_owned(),
+        format!("--data-dir={}", data_dir.display()),
+    ];
+    let refused = run(flags);
+    let message = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        message.contains(&format!("port {} is taken", address.port())),
+        "{message}"
+    );
+    assert!(!data_dir.exists());
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for arguments in [
+        &["nonsense"][..],
+        &["up", "--replicas=0"],
+        &["order", "--id=0"],
+        &["ledger", "diff", "one"],
+    ] {
+        assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    let own_peer = [
+        "order",
+        "--id=1",
+        "--listen=127.0.0.1:0",
+        "--catalog=http://127.0.0.1:1",
+        "--peer=1=http://127.0.0.1:2",
+        "--data-dir=none",
+    ];
+    assert_eq!(run(own_peer).status.code(), Some(2));
+}
+
+#[test]
+fn load_trades_checks_and_measures() {
+    let bazaar = Bazaar::start_default();
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("load.json");
+    let url = format!("--url=http://{}", bazaar.address());
+    let flags = [
+        "load",
+        &url,
+        "--clients=4",
+        "--iterations=50",
+        "--trade-probability=0.5",
+        "--seed=7",
+    ];
+    let table = run_ok(
+        flags
+            .map(str::to_owned)
+            .into_iter()
+            .chain([format!("--json={}", json.display())]),
+    );
+    for part in ["lookup", "trade", "order query", "p99", "seed 7"] {
+        assert!(table.contains(part), "{part} is not in\n{table}");
+    }
+    let report: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(report["requests"]["lookup"]["count"], 200);
+    let trades = report["requests"]["trade"]["count"].as_u64().unwrap();
+    assert!((50..150).contains(&trades), "{trades}");
+    assert_eq!(
+        report["requests"]["order_query"]["count"].as_u64().unwrap()
+            + report["refused"].as_u64().unwrap(),
+        trades
+    );
+    assert_eq!(report["mismatches"], Value::Array(Vec::new()));
+    assert!(report["requests"]["trade"]["p99_us"].as_u64().unwrap() > 0);
+
+    let dirs = [1, 2, 3].map(|id| bazaar.data_dir(id));
+    run_ok(["ledger".into(), "diff".into()].into_iter().chain(dirs));
+}
+
+#[test]
+fn load_fails_where_nobody_answers() {
+    let nobody = Ports::claim();
+    let failed = run([
+        "load".to_owned(),
+        format!("--url=http://{}", nobody.address(0)),
+    ]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("cannot connect"));
+}
+
+#[test]
+fn status_tells_who_leads_and_what_everyone_holds() {
+    let bazaar = Bazaar::start_default();
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    let mut status = Value::Null;
+    wait_until("everyone to be seen with the order", || {
+        status = serde_json::from_str(&run_ok(["status", "--json", &admin])).unwrap();
+        let replicas = status["replicas"].as_array().unwrap().iter();
+        status["catalog"]["journal_rows"] == 1
+            && replicas.into_iter().all(|replica| replica["orders"] == 1)
+    });
+    let hashes = status["replicas"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|replica| &replica["chain_hash"]);
+    assert!(
+        hashes.into_iter().all(|hash| hash
+            .as_str()
+            .is_some_and(|hash| hash.len() == 64 && *hash == status["catalog"]["chain_hash"])),
+        "{status}"
+    );
+    let text = run_ok(["status", &admin]);
+    for part in ["ready", "leads epoch", "default", "healthy", "in sync"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[test]
+fn ledger_diff_says_where_ledgers_differ() {
+    let mut bazaar = Bazaar::start_default();
+    let follower = bazaar.follower();
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.kill(follower);
+    bazaar.trade(&Order::sell(2, "meta"));
+    let dirs = [bazaar.data_dir(bazaar.leader()), bazaar.data_dir(follower)];
+    let compared = run(["ledger".into(), "diff".into()].into_iter().chain(dirs));
+    assert_eq!(compared.status.code(), Some(1));
+    let text = String::from_utf8_lossy(&compared.stdout);
+    assert!(text.contains("ends before order 1"), "{text}");
+    let nothing = tempfile::tempdir().unwrap();
+    assert_eq!(
+        run([
+            "ledger".as_ref(),
+            "show".as_ref(),
+            nothing.path().as_os_str()
+        ])
+        .status
+        .code(),
+        Some(1)
+    );
+}

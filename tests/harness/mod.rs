@@ -1,0 +1,26 @@
+//! A bazaar of real processes: started on free ports in a directory of its own, broken with
+//! SIGKILL, asked over HTTP, and gone when the test is over.
+//!
+//! - [`bazaar`]: the bazaar itself;
+//! - [`launcher`]: what one is like, and the command line of each process;
+//! - [`process`]: one process, its log and its end;
+//! - [`http`]: a blocking client;
+//! - [`ports`]: ports that no other test has;
+//! - [`wait`]: waiting for a condition, and for one's turn;
+//! - [`guests`]: components, compiled once.
+
+mod bazaar;
+mod launcher;
+mod process;
+mod http;
+mod ports;
+mod wait;
+mod guests;
+
+pub use bazaar::{Bazaar, Order};
+pub use guests::{example, guest};
+pub use http::{Response, request, send_raw};
+pub use launcher::Options;
+pub use ports::Ports;
+pub use process::{Process, kill_by_pid, run, run_ok};
+pub use wait::{Turn, wait_until};

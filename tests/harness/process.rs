@@ -1,0 +1,183 @@
+//! One process, its log and its end.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::wait::wait_until;
+
+/// Longest wait for a process that was asked to stop.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// How much of a log is shown when a test fails.
+const TAIL_LINES: usize = 40;
+
+/// The command under test.
+fn bazaar() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bazaar"));
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("BAZAAR_") {
+            command.env_remove(variable);
+        }
+    }
+    command
+}
+
+/// Runs a command to its end.
+pub fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
+    bazaar()
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the command under test starts")
+}
+
+/// Runs a command that must succeed, and returns what it printed.
+pub fn run_ok<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> String {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = run(arguments);
+    assert!(
+        status.success(),
+        "{status}: {}",
+        String::from_utf8_lossy(&stderr)
+    );
+    String::from_utf8(stdout).expect("results are text")
+}
+
+/// A process of the command under test. Killed when it is dropped; ends by itself when the
+/// test process does.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    log: PathBuf,
+    out: PathBuf,
+}
+
+impl Process {
+    /// Starts `bazaar` with arguments. Its log goes to a file in `dir`, behind that of a
+    /// process of the same name before it.
+    pub fn start<S: AsRef<OsStr>>(
+        name: &str,
+        dir: &Path,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Self {
+        let (log, out) = (
+            dir.join(format!("{name}.log")),
+            dir.join(format!("{name}.out")),
+        );
+        let append = |path: &Path| {
+            File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .expect("the test's directory is writable")
+        };
+        let child = bazaar()
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(append(&out))
+            .stderr(append(&log))
+            .spawn()
+            .expect("the command under test starts");
+        Self {
+            name: name.to_owned(),
+            child,
+            log,
+            out,
+        }
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it has printed.
+    pub fn out(&self) -> String {
+        fs::read_to_string(&self.out).unwrap_or_default()
+    }
+
+    /// Whether it has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_none()
+    }
+
+    /// Whether it has ended with exit code 0.
+    pub fn has_succeeded(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("a child can be waited for")
+            .is_some_and(|status| status.success())
+    }
+
+    /// SIGKILL; returns when it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("a child can be killed");
+        self.child.wait().expect("a child can be waited for");
+    }
+
+    /// SIGSTOP: it keeps what it has, and does nothing.
+    pub fn suspend(&self) {
+        send_signal(self.child.id(), Signal::STOP);
+    }
+
+    /// SIGCONT: it goes on.
+    pub fn resume(&self) {
+        send_signal(self.child.id(), Signal::CONT);
+    }
+
+    /// SIGTERM; returns how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        send_signal(self.child.id(), Signal::TERM);
+        let start = Instant::now();
+        wait_until(&format!("{} to stop", self.name), || !self.is_running());
+        assert!(
+            start.elapsed() < STOP_WAIT_MAX,
+            "{} took {:?} to stop",
+            self.name,
+            start.elapsed()
+        );
+        self.child.wait().expect("a child can be waited for")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let tail = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+            eprintln!(
+                "---- end of the log of {} ----\n{}",
+                self.name,
+                tail.join("\n")
+            );
+        }
+    }
+}
+
+/// SIGKILL to a process that another than this one started.
+pub fn kill_by_pid(pid: u32) {
+    send_signal(pid, Signal::KILL);
+}
+
+fn send_signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("process ids are positive");
+    kill_process(pid, signal).expect("the process is there");
+}

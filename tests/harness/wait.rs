@@ -1,0 +1,57 @@
+//! Waiting for a condition, and for one's turn.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longest wait for a condition: far more than any needs, as a machine may be busy.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_millis(10);
+
+/// Most bazaars at once: each is five processes.
+const TURNS_MAX: usize = 3;
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// Where it does not in a minute, saying `what` was waited for.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < WAIT_MAX,
+            "waited {} s for {what}",
+            WAIT_MAX.as_secs()
+        );
+        thread::sleep(INTERVAL);
+    }
+}
+
+static TAKEN: Mutex<usize> = Mutex::new(0);
+static GIVEN_BACK: Condvar = Condvar::new();
+
+/// One of the bazaars that may run at once.
+#[derive(Debug)]
+pub struct Turn(());
+
+impl Turn {
+    /// Waits for it.
+    pub fn take() -> Self {
+        let mut taken = GIVEN_BACK
+            .wait_while(lock(), |taken| *taken >= TURNS_MAX)
+            .unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Self(())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *lock() -= 1;
+        GIVEN_BACK.notify_one();
+    }
+}
+
+fn lock() -> MutexGuard<'static, usize> {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}

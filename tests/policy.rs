@@ -1,0 +1,270 @@
+//! Swaps under load, and components that misbehave.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::harness::{Bazaar, Options, Order, example, guest, run, run_ok, wait_until};
+
+fn push(bazaar: &Bazaar, component: &Path) -> Value {
+    let answer = bazaar.admin("PUT", "/policy", &fs::read(component).unwrap());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}
+
+fn active(bazaar: &Bazaar) -> Value {
+    bazaar.admin("GET", "/policy", b"").json()["active"].take()
+}
+
+fn is_marked(bazaar: &Bazaar) -> bool {
+    bazaar.get("/stocks/enron").header("x-policy") == Some("marked")
+}
+
+#[test]
+fn the_default_policy_is_built_in() {
+    let bazaar = Bazaar::start_default();
+    assert_eq!(active(&bazaar)["name"], "default");
+}
+
+#[test]
+fn another_policy_can_be_the_first() {
+    let bazaar = Bazaar::start(Options {
+        policy: Some(guest("marked")),
+        ..Options::default()
+    });
+    assert_eq!(active(&bazaar)["name"], "marked");
+    assert!(is_marked(&bazaar));
+}
+
+#[test]
+fn a_swap_under_load_fails_no_request_and_changes_what_is_answered() {
+    const CLIENTS: usize = 4;
+    let bazaar = Bazaar::start_default();
+    let marked = guest("marked");
+    let done = AtomicBool::new(false);
+    let trade_on = || {
+        let mut requests = 0_u64;
+        while !done.load(Ordering::Relaxed) {
+            assert_eq!(bazaar.get("/stocks/nvidia").status, 200);
+            bazaar.trade(&Order::sell(1, "meta"));
+            assert_eq!(bazaar.get("/stocks/enron").status, 404);
+            requests += 1;
+        }
+        requests
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(trade_on)).collect();
+        for _ in 0..3 {
+            assert!(!is_marked(&bazaar));
+            assert_eq!(push(&bazaar, &marked)["active"]["name"], "marked");
+            assert!(is_marked(&bazaar));
+            assert_eq!(bazaar.admin("POST", "/policy/rollback", b"").status, 200);
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(clients.into_iter().all(|client| client.join().unwrap() > 0));
+    });
+    assert_eq!(active(&bazaar)["name"], "default");
+    bazaar.check_acknowledged();
+}
+
+#[test]
+fn what_is_cached_is_rendered_anew_by_the_policy_that_is_active_now() {
+    let bazaar = Bazaar::start_default();
+    assert_eq!(bazaar.get("/stocks/nvidia").header("x-policy"), None);
+    push(&bazaar, &guest("marked"));
+    let answer = bazaar.get("/stocks/nvidia");
+    assert_eq!(answer.header("x-policy"), Some("marked"), "{answer:?}");
+    assert_eq!(answer.data()["quantity"], 1000);
+}
+
+#[test]
+fn variants_of_the_default_policy_serve_as_they_say() {
+    let bazaar = Bazaar::start_default();
+    push(&bazaar, &example("no-cache"));
+    for _ in 0..2 {
+        let answer = bazaar.get("/stocks/nvidia");
+        assert!(
+            !answer
+                .header("cache-status")
+                .unwrap_or_default()
+                .contains("hit"),
+            "{answer:?}"
+        );
+    }
+    push(&bazaar, &example("ttl"));
+    bazaar.get("/stocks/nvidia");
+    assert!(
+        bazaar
+            .get("/stocks/nvidia")
+            .header("cache-status")
+            .unwrap_or_default()
+            .contains("hit")
+    );
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    bazaar.check_acknowledged();
+}
+
+#[test]
+fn always_highest_hands_leadership_back_to_the_highest_id_that_rejoins() {
+    let mut bazaar = Bazaar::start(Options {
+        policy: Some(example("always-highest")),
+        ..Options::default()
+    });
+    wait_until("replica 3 to lead", || bazaar.leader() == 3);
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.kill(3);
+    bazaar.trade(&Order::sell(1, "meta"));
+    assert_ne!(bazaar.leader(), 3);
+    bazaar.restart(3);
+    wait_until("replica 3 to lead again", || bazaar.leader() == 3);
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.check_acknowledged();
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+}
+
+#[test]
+fn a_guest_that_misbehaves_costs_no_client_a_failure() {
+    let nonsense = [
+        "status-low",
+        "status-high",
+        "header-name",
+        "header-value",
+        "headers",
+        "framing",
+        "body",
+        "memo",
+        "retry",
+        "stock-name-empty",
+        "stock-name-long",
+        "stock-name-control",
+        "quantity-zero",
+        "quantity-high",
+        "key-empty",
+        "key-long",
+        "key-control",
+    ];
+    let nonsense: Vec<String> = nonsense
+        .into_iter()
+        .map(|what| format!("/stocks/nonsense/{what}"))
+        .collect();
+    let bazaar = Bazaar::start_default();
+    for (name, targets, expected) in [
+        ("traps", vec!["/stocks/trap".to_owned()], "stock not found"),
+        ("loops", vec!["/stocks/loop".to_owned()], "stock not found"),
+        (
+            "eats-memory",
+            vec!["/stocks/eat".to_owned()],
+            "stock not found",
+        ),
+        ("nonsense", nonsense, "no such path"),
+    ] {
+        let quantity = bazaar.quantity("nvidia");
+        for target in &targets {
+            push(&bazaar, &guest(name));
+            let failed_before = failures(&active(&bazaar));
+            // As the last good version, the default policy, answers.
+            let refused = (404, expected.to_owned());
+            assert_eq!(bazaar.get(target).error(), refused, "{name}: {target}");
+            bazaar.trade(&Order::sell(1, "nvidia"));
+            let version = active(&bazaar);
+            assert_eq!(version["name"], name, "{version}");
+            assert!(failures(&version) > failed_before, "{target}: {version}");
+            assert_eq!(bazaar.admin("POST", "/policy/rollback", b"").status, 200);
+            assert_eq!(active(&bazaar)["name"], "default");
+        }
+        assert_eq!(bazaar.quantity("nvidia"), quantity + targets.len() as i64);
+    }
+    bazaar.check_acknowledged();
+}
+
+/// Which of them it is can depend on the machine: a body of 100 MB is invalid, or overruns.
+fn failures(version: &Value) -> u64 {
+    let counts = ["traps", "overruns", "invalid"].iter();
+    counts.filter_map(|count| version[count].as_u64()).sum()
+}
+
+#[test]
+fn a_guest_that_keeps_failing_is_taken_out_of_service() {
+    let bazaar = Bazaar::start_default();
+    push(&bazaar, &guest("traps"));
+    wait_until("the default policy to be back", || {
+        let answer = bazaar.get("/stocks/trap").error();
+        assert_eq!(answer, (404, "stock not found".to_owned()));
+        active(&bazaar)["name"] == "default"
+    });
+}
+
+#[test]
+fn a_policy_that_was_pushed_is_still_active_when_the_gateway_comes_back() {
+    let mut bazaar = Bazaar::start(Options {
+        lease_ms: 200,
+        ..Options::default()
+    });
+    push(&bazaar, &guest("marked"));
+    bazaar.kill_and_restart_gateway();
+    assert!(is_marked(&bazaar), "{}", active(&bazaar));
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.check_acknowledged();
+}
+
+#[test]
+fn a_guest_finds_nothing_of_the_world_outside() {
+    let bazaar = Bazaar::start_default();
+    push(&bazaar, &guest("chatty"));
+    for target in ["/stocks/chatty/leaks", "/stocks/chatty/flood"] {
+        let answer = bazaar.get(target);
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
+    }
+    assert_eq!(
+        bazaar.get("/stocks/chatty/leaks").json(),
+        serde_json::json!([])
+    );
+    assert_eq!(bazaar.quantity("nvidia"), 1000);
+}
+
+#[test]
+fn what_is_no_policy_is_refused_and_the_active_one_stays() {
+    let bazaar = Bazaar::start_default();
+    let forbidden = fs::read(guest("forbidden-import")).unwrap();
+    let core_module = b"\0asm\x01\0\0\0".to_vec();
+    for (component, word) in [
+        (&b""[..], ""),
+        (b"nonsense", ""),
+        (&core_module, ""),
+        (&forbidden, "acme:telemetry/sink"),
+    ] {
+        let answer = bazaar.admin("PUT", "/policy", component);
+        let (code, reason) = answer.error();
+        assert!(code == 422 && reason.contains(word), "{reason}");
+    }
+    assert_eq!(active(&bazaar)["name"], "default");
+    assert_eq!(bazaar.quantity("nvidia"), 1000);
+}
+
+#[test]
+fn the_policy_command_checks_pushes_lists_and_rolls_back() {
+    let bazaar = Bazaar::start_default();
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    let (marked, forbidden) = (guest("marked"), guest("forbidden-import"));
+    let (marked, forbidden) = (marked.to_str().unwrap(), forbidden.to_str().unwrap());
+
+    assert!(run_ok(["policy", "check", marked]).contains("marked"));
+    let refused = run(["policy", "check", forbidden]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("acme:telemetry/sink"));
+
+    assert!(run_ok(["policy", "push", marked, &admin]).starts_with("active: marked"));
+    let refused = run(["policy", "push", forbidden, &admin]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("422"));
+
+    let list = run_ok(["policy", "list", &admin]);
+    assert!(
+        list.contains("active") && list.contains("marked") && list.contains("previous"),
+        "{list}"
+    );
+    assert!(run_ok(["policy", "rollback", &admin]).starts_with("active: default"));
+}
