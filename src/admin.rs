@@ -56,6 +56,15 @@ impl Admin {
         )
     }
 
+    /// Takes something away.
+    pub async fn delete(&mut self, path: &str) -> Result<Bytes, AdminError> {
+        accepted(
+            self.0
+                .send_body(Method::DELETE, path, "application/json", Bytes::new())
+                .await?,
+        )
+    }
+
     /// Has something done.
     pub async fn post(&mut self, path: &str) -> Result<Bytes, AdminError> {
         accepted(

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
+use http::HeaderName;
 use protocol::ReplicaId;
 
 use crate::client::Origin;
@@ -17,6 +18,9 @@ pub const CATALOG_PORT: u16 = 56892;
 
 /// Most order replicas that `up` starts.
 pub const REPLICAS_MAX: u32 = 9;
+
+/// Longest time that a decision can be given, in milliseconds.
+const DECISION_MS_MAX: u64 = 10_000;
 
 /// Most concurrent clients of `load`.
 const CLIENTS_MAX: u64 = 10_000;
@@ -123,6 +127,36 @@ pub struct Front {
     /// Threads that decide; one for each processor where it is not given
     #[arg(long, env = "BAZAAR_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
+    #[command(flatten)]
+    pub rules: PolicyRules,
+}
+
+/// How policies are kept in check.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyRules {
+    /// How long one decision of the policy may take, in milliseconds
+    #[arg(long, env = "BAZAAR_DECISION_MS_MAX", value_name = "MS", default_value_t = 50,
+          value_parser = clap::value_parser!(u64).range(1..=DECISION_MS_MAX))]
+    pub decision_ms_max: u64,
+    /// How long a new policy is on probation, in seconds
+    #[arg(
+        long,
+        env = "BAZAAR_PROBATION_SECONDS",
+        value_name = "S",
+        default_value_t = 60
+    )]
+    pub probation_seconds: u64,
+    /// How many failures a policy may have on probation before it is rolled back
+    #[arg(
+        long,
+        env = "BAZAAR_PROBATION_FAILURES_MAX",
+        value_name = "N",
+        default_value_t = 10
+    )]
+    pub probation_failures_max: u64,
+    /// The request header that tells clients apart for canaries; the address where it is absent
+    #[arg(long, env = "BAZAAR_CLIENT_HEADER", value_name = "NAME")]
+    pub client_header: Option<HeaderName>,
 }
 
 /// What every service has in common.
@@ -247,10 +281,18 @@ pub struct Admin {
 /// The commands of `bazaar policy`.
 #[derive(Debug, Subcommand)]
 pub enum Policy {
+    /// Make a crate with a policy of its own, ready to be built
+    New {
+        /// A directory that is not there yet; its name becomes the policy's
+        dir: PathBuf,
+    },
     /// Build the policy in a directory and print the component's path
     Build {
         /// The directory of the policy's Cargo.toml
         dir: PathBuf,
+        /// Build this example of the crate instead of its library
+        #[arg(long, env = "BAZAAR_EXAMPLE", value_name = "NAME")]
+        example: Option<String>,
     },
     /// Check a component as a gateway would before it activates it
     Check {
@@ -264,6 +306,39 @@ pub enum Policy {
         #[command(flatten)]
         admin: Admin,
     },
+    /// Put a share of the live decisions to a component as well, without effect
+    Shadow {
+        /// The component
+        file: PathBuf,
+        #[command(flatten)]
+        trial: Trial,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Let a component decide for a share of the clients
+    Canary {
+        /// The component
+        file: PathBuf,
+        #[command(flatten)]
+        trial: Trial,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Show where the candidate decided differently, as JSON
+    Differences {
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Make the candidate the active policy
+    Promote {
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Drop the candidate
+    Drop {
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// Make the previous policy of a running gateway the active one again
     Rollback {
         #[command(flatten)]
@@ -274,6 +349,14 @@ pub enum Policy {
         #[command(flatten)]
         admin: Admin,
     },
+}
+
+/// How much of the traffic a candidate is tried on.
+#[derive(Debug, Args)]
+pub struct Trial {
+    /// Share of the decisions, or of the clients: more than 0, at most 1
+    #[arg(long, env = "BAZAAR_SHARE", value_name = "SHARE", default_value_t = 0.1, value_parser = probability)]
+    pub share: f64,
 }
 
 /// Flags of `bazaar status`.

@@ -1,4 +1,6 @@
-//! `bazaar policy`: builds, checks and activates policies.
+//! `bazaar policy`: makes, builds, checks, tries and activates policies.
+
+mod new;
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +9,7 @@ use frontend_host::policy::limits::DECISION_TIME_MAX;
 use frontend_host::policy::{Refused, Sandbox};
 
 use crate::admin::{Admin, AdminError, Policies};
-use crate::cli::Policy;
+use crate::cli::{self, Policy, Trial};
 use crate::error::Error;
 use crate::output;
 use crate::status;
@@ -34,6 +36,9 @@ pub enum PolicyError {
         /// Why.
         reason: Refused,
     },
+    /// It cannot be made there.
+    #[error(transparent)]
+    New(#[from] new::NewError),
     /// Nothing can be checked here.
     #[error(transparent)]
     Sandbox(frontend_host::Error),
@@ -42,12 +47,31 @@ pub enum PolicyError {
 /// Does what the command says.
 pub async fn run(command: Policy) -> Result<(), Error> {
     let text = match command {
-        Policy::Build { dir } => build(&dir)?,
+        Policy::New { dir } => new::create(&dir).map_err(PolicyError::from)?,
+        Policy::Build { dir, example } => build(&dir, example)?,
         Policy::Check { file } => check(&file)?,
         Policy::Push { file, admin } => {
             let component = read(&file)?;
             let mut admin = Admin::new(admin);
             admin.put("/policy", component).await?;
+            active(&mut admin).await?
+        }
+        Policy::Shadow { file, trial, admin } => try_out(&file, "shadow", &trial, admin).await?,
+        Policy::Canary { file, trial, admin } => try_out(&file, "canary", &trial, admin).await?,
+        Policy::Differences { admin } => {
+            let found = Admin::new(admin).get("/policy/differences").await?;
+            let found: serde_json::Value =
+                serde_json::from_slice(&found).map_err(AdminError::from)?;
+            format!("{found:#}\n")
+        }
+        Policy::Promote { admin } => {
+            let mut admin = Admin::new(admin);
+            admin.post("/policy/promote").await?;
+            active(&mut admin).await?
+        }
+        Policy::Drop { admin } => {
+            let mut admin = Admin::new(admin);
+            admin.delete("/policy/candidate").await?;
             active(&mut admin).await?
         }
         Policy::Rollback { admin } => {
@@ -60,8 +84,26 @@ pub async fn run(command: Policy) -> Result<(), Error> {
     Ok(output::print(&text)?)
 }
 
-fn build(dir: &Path) -> Result<String, PolicyError> {
-    let component = policy_build::Builder::new(dir).show_progress().build()?;
+/// Puts a component on trial and lists what there is then.
+async fn try_out(
+    file: &Path,
+    kind: &str,
+    trial: &Trial,
+    admin: cli::Admin,
+) -> Result<String, Error> {
+    let component = read(file)?;
+    let mut admin = Admin::new(admin);
+    let path = format!("/policy/candidate?{kind}={}", trial.share);
+    admin.put(&path, component).await?;
+    Ok(status::policies(&list(&mut admin).await?))
+}
+
+fn build(dir: &Path, example: Option<String>) -> Result<String, PolicyError> {
+    let mut builder = policy_build::Builder::new(dir).show_progress();
+    if let Some(example) = example {
+        builder = builder.example(example);
+    }
+    let component = builder.build()?;
     Ok(format!("{}\n", component.display()))
 }
 

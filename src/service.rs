@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use frontend_host::policy::Probation;
 use protocol::ReplicaId;
 use tokio::net::TcpListener;
 use tracing::info;
@@ -67,11 +68,18 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
         "--admin",
     )?;
     let defaults = frontend_host::Config::new(args.catalog.to_string(), urls(args.orders));
+    let rules = args.front.rules;
     let config = frontend_host::Config {
         policy: args.front.policy,
         data_dir: args.data_dir,
         admin_token: args.front.admin_token,
         workers: args.front.workers.unwrap_or(defaults.workers),
+        decision_time_max: Duration::from_millis(rules.decision_ms_max),
+        probation: Probation {
+            window: Duration::from_secs(rules.probation_seconds),
+            failures_max: rules.probation_failures_max,
+        },
+        client_header: rules.client_header,
         ..defaults
     };
     info!(address = %args.front.listen, admin = %args.front.admin, "starting");

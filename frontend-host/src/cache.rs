@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use protocol::{OrderNumber, StockName, Version};
 
 use crate::lease::Lease;
 use crate::policy::decision::{CacheSettings, Eviction, Freshness, Order, Reply, Stock};
+use crate::policy::limits;
 
 /// Locks that floors are spread over. A power of two.
 const FLOOR_SHARDS: usize = 64;
@@ -34,6 +35,7 @@ pub struct Cache {
     generation: AtomicU64,
     lease: ArcSwap<Lease>,
     floors: Floors,
+    room: Arc<Room>,
     /// What lookups of stocks came to.
     pub stock_counts: Counts,
     /// What lookups of orders came to.
@@ -68,6 +70,7 @@ pub struct Kept<V> {
     /// When the backend was asked.
     pub fetched: BootTime,
     rendered: ArcSwapOption<Rendered>,
+    room: Arc<Room>,
 }
 
 /// A response, and what it holds for.
@@ -78,6 +81,38 @@ pub struct Rendered {
     pub keep_until: BootTime,
     policy: u64,
     memo: Vec<u8>,
+    bytes: usize,
+    room: Arc<Room>,
+}
+
+impl Rendered {
+    /// Whether it may not be served any more.
+    pub fn has_expired(&self, now: BootTime) -> bool {
+        now > self.keep_until
+    }
+}
+
+impl Drop for Rendered {
+    fn drop(&mut self) {
+        self.room.give_back(self.bytes);
+    }
+}
+
+/// Bytes that rendered responses may still take. Entries are bounded by their number; what a
+/// policy renders of each can be large.
+struct Room(AtomicUsize);
+
+impl Room {
+    fn take(&self, bytes: usize) -> bool {
+        let left = |left: usize| left.checked_sub(bytes);
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, left)
+            .is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
 }
 
 impl<V> Kept<V> {
@@ -88,15 +123,19 @@ impl<V> Kept<V> {
         (rendered.policy == policy && rendered.memo == memo).then(|| Arc::clone(rendered))
     }
 
-    /// Puts a response beside it. Does nothing where the policy did not want it kept.
+    /// Puts a response beside it. Does nothing where the policy did not want it kept, or where
+    /// there is no room for it.
     pub fn render(&self, policy: u64, memo: &[u8], reply: &Reply) {
-        if let Some(keep) = reply.keep {
-            let keep_until = self.fetched + keep;
+        let Some(keep) = reply.keep else { return };
+        let bytes = memo.len() + reply.bytes();
+        if self.room.take(bytes) {
             let rendered = Rendered {
                 reply: reply.clone(),
-                keep_until,
+                keep_until: self.fetched + keep,
                 policy,
                 memo: memo.to_vec(),
+                bytes,
+                room: Arc::clone(&self.room),
             };
             self.rendered.store(Some(Arc::new(rendered)));
         }
@@ -121,6 +160,7 @@ impl Cache {
             generation: AtomicU64::new(1),
             lease: ArcSwap::from_pointee(Lease::default()),
             floors: Floors::new(),
+            room: Arc::new(Room(AtomicUsize::new(limits::RENDERED_BYTES_MAX))),
             stock_counts: Counts::default(),
             order_counts: Counts::default(),
         }
@@ -215,6 +255,7 @@ impl Cache {
             session: 0,
             fetched: asked,
             rendered: ArcSwapOption::empty(),
+            room: Arc::clone(&self.room),
         });
         self.kept.load().orders.insert(number, Arc::clone(&kept));
         kept
@@ -304,6 +345,7 @@ impl Fetch {
             session: self.session,
             fetched: self.asked,
             rendered: ArcSwapOption::empty(),
+            room: Arc::clone(&self.cache.room),
         });
         self.cache
             .kept
@@ -502,15 +544,48 @@ mod tests {
             .fetch(name(), Freshness::Linearizable)
             .keep(stock(1), Version(1), true)
             .unwrap();
-        let reply = Reply {
-            status: http::StatusCode::OK,
-            headers: http::HeaderMap::new(),
-            body: bytes::Bytes::from_static(b"x"),
-            keep: Some(Duration::from_secs(60)),
-        };
-        kept.render(3, b"memo", &reply);
+        kept.render(3, b"memo", &reply(1));
         assert!(kept.rendered(3, b"memo").is_some());
         assert!(kept.rendered(4, b"memo").is_none());
         assert!(kept.rendered(3, b"other").is_none());
+    }
+
+    fn reply(bytes: usize) -> Reply {
+        Reply {
+            status: http::StatusCode::OK,
+            headers: http::HeaderMap::new(),
+            body: vec![b'x'; bytes].into(),
+            keep: Some(Duration::from_millis(500)),
+        }
+    }
+
+    #[test]
+    fn a_response_is_served_no_longer_than_it_may_be_kept() {
+        let cache = leased(1);
+        let kept = cache
+            .fetch(name(), Freshness::Linearizable)
+            .keep(stock(1), Version(1), true)
+            .unwrap();
+        kept.render(3, b"", &reply(1));
+        let rendered = kept.rendered(3, b"").unwrap();
+        assert!(!rendered.has_expired(kept.fetched + Duration::from_millis(500)));
+        assert!(rendered.has_expired(kept.fetched + Duration::from_millis(501)));
+    }
+
+    #[test]
+    fn responses_are_kept_as_long_as_there_is_room_for_them() {
+        let cache = leased(1);
+        let keep = || {
+            let fetch = cache.fetch(name(), Freshness::Linearizable);
+            fetch.keep(stock(1), Version(1), true).unwrap()
+        };
+        let (first, second) = (keep(), keep());
+        first.render(3, b"", &reply(limits::RENDERED_BYTES_MAX / 2));
+        first.render(3, b"", &reply(limits::RENDERED_BYTES_MAX / 2));
+        second.render(3, b"", &reply(1 + limits::RENDERED_BYTES_MAX / 2));
+        assert!(second.rendered(3, b"").is_none(), "there is no room");
+        first.render(4, b"", &reply(1));
+        second.render(3, b"", &reply(1 + limits::RENDERED_BYTES_MAX / 2));
+        assert!(second.rendered(3, b"").is_some(), "there is again");
     }
 }

@@ -66,8 +66,14 @@ pub const TRADE_TIME_MAX: Duration = Duration::from_secs(8);
 /// Largest body of a client's request, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 
+/// How much of a body that is too large is read and thrown away, in bytes.
+pub const DISCARDED_BYTES_MAX: usize = 8 << 20;
+
 /// How long a client may take to send a request's headers, and its body.
 pub const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long a client may take nothing of what it is sent.
+pub const RECEIVE_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// Connections served at once; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 16_384;

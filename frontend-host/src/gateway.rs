@@ -142,6 +142,20 @@ impl Gateway {
         let published = decider.published();
         self.cache
             .follow(published.generation, published.active.manifest.cache);
+        // Of every version that may decide about it.
+        let versions = std::iter::once(&published.active)
+            .chain(&published.previous)
+            .chain(
+                published
+                    .candidate
+                    .as_ref()
+                    .map(|candidate| &candidate.version),
+            );
+        let wanted = versions.flat_map(|version| &version.manifest.headers);
+        if let Some(name) = unreadable_header(&request.head.headers, wanted) {
+            let message = format!("header `{name}` is not text");
+            return Ok(error(StatusCode::BAD_REQUEST, &message));
+        }
         let mut deciding = Deciding {
             gateway: self,
             parts: RequestParts {
@@ -390,10 +404,11 @@ impl Deciding<'_> {
         let Some(rendered) = kept.rendered(self.decider.version().id, memo) else {
             return Kind::Unrendered;
         };
-        let ttl = ttl_seconds(rendered.keep_until, BootTime::now());
-        if ttl < 0 {
+        let now = BootTime::now();
+        if rendered.has_expired(now) {
             return Kind::Expired;
         }
+        let ttl = ttl_seconds(rendered.keep_until, now);
         Kind::Served(response(rendered.reply.clone(), Some(hit(ttl))))
     }
 
@@ -487,15 +502,17 @@ pub fn error(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// Headers of a request that a policy is to see and that are not text.
-pub fn unreadable_header(headers: &HeaderMap, wanted: &[HeaderName]) -> Option<HeaderName> {
-    let unreadable = |name: &&HeaderName| {
+/// A header that a policy is to see and that is not text.
+fn unreadable_header<'a>(
+    headers: &HeaderMap,
+    mut wanted: impl Iterator<Item = &'a HeaderName>,
+) -> Option<&'a HeaderName> {
+    wanted.find(|name| {
         headers
             .get_all(*name)
             .iter()
             .any(|value| value.to_str().is_err())
-    };
-    wanted.iter().find(unreadable).cloned()
+    })
 }
 
 /// A key that nobody else makes: 128 random bits.

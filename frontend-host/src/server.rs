@@ -8,26 +8,29 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, TcpStream as StdTcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::header::{CONNECTION, EXPECT};
+use http::{HeaderValue, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::config::{
-    BODY_BYTES_MAX, CONNECTIONS_MAX, DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX, SEND_TIME_MAX,
-    STREAMS_MAX,
+    BODY_BYTES_MAX, CONNECTIONS_MAX, DISCARDED_BYTES_MAX, DRAIN_TIME_MAX, HEAD_BYTES_MAX,
+    HEADERS_MAX, RECEIVE_TIME_MAX, SEND_TIME_MAX, STREAMS_MAX,
 };
-use crate::gateway::{Gateway, Request, error, unreadable_header, without_body};
+use crate::gateway::{Gateway, Request, error, without_body};
 
 /// Connections that wait for a worker to take them up.
 const DEALT_MAX: usize = 256;
@@ -154,9 +157,16 @@ impl Worker {
             };
             // Small answers must not wait for an acknowledgement.
             let _ = stream.set_nodelay(true);
-            let service = service_fn(move |request| {
-                let gateway = Arc::clone(&gateway);
-                async move { Ok::<_, Infallible>(answer(&gateway, client, request).await) }
+            // A client that reads nothing of its answers is cut off.
+            let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
+            let asked = Arc::new(AtomicBool::new(false));
+            let service = service_fn({
+                let asked = Arc::clone(&asked);
+                move |request| {
+                    asked.store(true, Ordering::Relaxed);
+                    let gateway = Arc::clone(&gateway);
+                    async move { Ok::<_, Infallible>(answer(&gateway, client, request).await) }
+                }
             });
             let server = http_server();
             let connection = open.watch(
@@ -164,7 +174,16 @@ impl Worker {
                     .serve_connection(TokioIo::new(stream), service)
                     .into_owned(),
             );
-            if let Err(error) = connection.await {
+            tokio::pin!(connection);
+            let ended = match timeout(SEND_TIME_MAX, &mut connection).await {
+                Ok(ended) => ended,
+                // hyper's own timeout begins only once it knows the version of HTTP.
+                Err(_) if !asked.load(Ordering::Relaxed) => {
+                    return tracing::debug!("no request came in time");
+                }
+                Err(_) => connection.await,
+            };
+            if let Err(error) = ended {
                 tracing::debug!(%error, "connection ended");
             }
         });
@@ -194,26 +213,49 @@ async fn answer(
     client: IpAddr,
     request: http::Request<Incoming>,
 ) -> Response<Full<Bytes>> {
-    let (head, body) = request.into_parts();
+    let (head, mut body) = request.into_parts();
     let method = head.method.clone();
-    let response = match read_body(body).await {
-        Ok(body) => {
-            let wanted = &gateway.policy.published().active.manifest.headers;
-            match unreadable_header(&head.headers, wanted) {
-                Some(name) => error(
-                    StatusCode::BAD_REQUEST,
-                    &format!("header `{name}` is not text"),
-                ),
-                None => gateway.answer(&Request { head, body, client }).await,
-            }
-        }
-        Err(refusal) => refusal,
+    let response = match read_body(&mut body).await {
+        Ok(body) => gateway.answer(&Request { head, body, client }).await,
+        Err(refusal) => refuse(refusal, &head, &mut body).await,
     };
     without_body(&method, response)
 }
 
+/// Over HTTP/1 lets the client finish what it sends, within bounds, before it is refused: one that
+/// is cut off while it sends may never read why. What is more ends the connection.
+async fn refuse(
+    mut refusal: Response<Full<Bytes>>,
+    head: &http::request::Parts,
+    body: &mut Incoming,
+) -> Response<Full<Bytes>> {
+    if head.version >= Version::HTTP_2 {
+        return refusal;
+    }
+    let sends_now = !head.headers.contains_key(EXPECT)
+        && body.size_hint().lower() <= DISCARDED_BYTES_MAX as u64;
+    if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE && sends_now {
+        let discarded = async {
+            let mut left = DISCARDED_BYTES_MAX;
+            while let Some(Ok(frame)) = body.frame().await {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                match left.checked_sub(bytes) {
+                    Some(rest) => left = rest,
+                    None => return,
+                }
+            }
+        };
+        let _ = timeout(SEND_TIME_MAX, discarded).await;
+    }
+    if !body.is_end_stream() {
+        let headers = refusal.headers_mut();
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    refusal
+}
+
 /// Reads a body of bounded length in bounded time; `None` where there is none.
-async fn read_body(body: Incoming) -> Result<Option<Bytes>, Response<Full<Bytes>>> {
+async fn read_body(body: &mut Incoming) -> Result<Option<Bytes>, Response<Full<Bytes>>> {
     if body.is_end_stream() {
         return Ok(None);
     }

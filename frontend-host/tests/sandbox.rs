@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use frontend_host::DEFAULT_POLICY;
-use frontend_host::policy::decision::{Action, Decision, Eviction, Outcome, Refusal};
+use frontend_host::policy::decision::{Action, Decision, Eviction, Outcome, Refusal, Stock};
 use frontend_host::policy::limits;
 use frontend_host::policy::{
     Decider, Probation, Reason, Refused, RequestParts, Sandbox, Undecided, Versions, check,
 };
 use http::{HeaderMap, Method};
+use protocol::{Price, StockName};
 
-/// More than the default: these tests share two cores with others.
-const DECISION_TIME_MAX: Duration = Duration::from_millis(200);
+/// More than the default: these tests share two cores with others, and eating memory takes time.
+const DECISION_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Nothing is rolled back here by itself.
 const LENIENT: Probation = Probation {
@@ -110,9 +111,43 @@ fn a_trap_is_stood_in_for_by_the_last_good_version() {
     fails_and_is_stood_in_for(&guest("traps"), "/stocks/trap", [1, 0, 0]);
 }
 
+/// The response is one to another memo than that under which it would be found again.
+#[test]
+fn what_a_version_that_stands_in_renders_is_not_kept() {
+    let outcome = Outcome::Stock(Stock {
+        name: StockName::new("late-trap").unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 1,
+    });
+    let headers = HeaderMap::new();
+    for (guest, kept) in [("marked", true), ("traps", false)] {
+        let versions = swapped(&self::guest(guest));
+        let mut decider = versions.decider(&[]);
+        let decision = decide(&mut decider, "/stocks/late-trap").unwrap();
+        let request = get("/stocks/late-trap", &headers);
+        let decision = decider.on_outcome(request, &decision.memo, &outcome);
+        let Action::Respond(reply) = decision.unwrap().action else {
+            panic!("a response to {outcome:?}")
+        };
+        assert_eq!(reply.status, 200, "{guest}");
+        assert_eq!(reply.keep.is_some(), kept, "{guest}");
+    }
+}
+
 #[test]
 fn an_endless_loop_is_stopped_and_stood_in_for() {
     fails_and_is_stood_in_for(&guest("loops"), "/stocks/loop", [0, 1, 0]);
+}
+
+/// A fresh instance has time to start a runtime; it is not for a client's request to use up.
+#[test]
+fn an_endless_loop_in_a_fresh_instance_is_stopped_as_soon() {
+    let versions = swapped(&guest("loops"));
+    for _ in 0..2 {
+        let begun = Instant::now();
+        decide(&mut versions.decider(&[]), "/stocks/loop").unwrap();
+        assert!(begun.elapsed() < limits::START_TIME_MAX);
+    }
 }
 
 #[test]
@@ -193,6 +228,13 @@ fn an_import_that_is_not_granted_is_refused_by_name() {
         refused.to_string().contains("acme:telemetry/sink"),
         "{refused}"
     );
+}
+
+/// The component declares the types of what it imports, and the host must not rely on them.
+#[test]
+fn an_import_with_a_type_of_its_own_is_a_trap() {
+    let traps = [1, 0, 0];
+    fails_and_is_stood_in_for(&guest("mistyped-import"), "/stocks/mistyped", traps);
 }
 
 #[test]

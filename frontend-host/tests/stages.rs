@@ -5,11 +5,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use frontend_host::DEFAULT_POLICY;
-use frontend_host::policy::decision::Action;
+use frontend_host::policy::decision::{Action, Outcome, ReplicaView, Stock, View};
 use frontend_host::policy::{
     History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Versions,
 };
 use http::{HeaderMap, Method};
+use protocol::{Epoch, OrderNumber, Price, ReplicaId, StockName};
 
 const PROBATION: Probation = Probation {
     window: Duration::from_secs(600),
@@ -248,4 +249,62 @@ fn a_change_that_cannot_be_saved_is_not_made() {
         .unwrap_err();
     assert!(matches!(refused, SwapError::NotSaved(_)), "{refused}");
     assert_eq!(active(&versions), "default");
+}
+
+/// A canary sticks to a client, and an election is nobody's request.
+#[test]
+fn a_candidate_elects_nobody() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let trial = Trial::Canary(Share::new(1.0).unwrap());
+    let candidate = policy_build::Builder::in_project("frontend-guest")
+        .example("always-highest")
+        .build()
+        .unwrap();
+    let candidate = std::fs::read(candidate).unwrap();
+    versions.try_out(&candidate, trial, &operator()).unwrap();
+    let replica = |id: u32| ReplicaView {
+        id: ReplicaId::new(id).unwrap(),
+        healthy: true,
+        reaches_catalog: true,
+        orders: OrderNumber(0),
+        round_trip: Duration::ZERO,
+    };
+    let view = View {
+        replicas: vec![replica(1), replica(2)],
+        leader: ReplicaId::new(1),
+        epoch: Epoch(1),
+    };
+    assert_eq!(
+        versions.elect(0, &view).unwrap(),
+        None,
+        "1 works, and stays"
+    );
+}
+
+#[test]
+fn a_shadow_is_not_asked_what_would_fill_its_queue() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let trial = Trial::Shadow(Share::new(1.0).unwrap());
+    versions
+        .try_out(DEFAULT_POLICY, trial, &operator())
+        .unwrap();
+    let stock = Stock {
+        name: StockName::new("nvidia").unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 1,
+    };
+    let headers = HeaderMap::new();
+    let request = RequestParts {
+        method: &Method::GET,
+        target: "/stocks",
+        headers: &headers,
+        body: None,
+        now_ms: 0,
+    };
+    let mut decider = versions.decider(&[]);
+    let outcome = Outcome::Stocks(vec![stock; 10_000]);
+    decider.on_outcome(request, &[], &outcome).unwrap();
+    let published = versions.published();
+    let found = published.candidate.as_ref().unwrap().differences.so_far();
+    assert_eq!(found.dropped, 1);
 }

@@ -188,6 +188,7 @@ fn gateway(args: &Up, addresses: &Addresses) -> Service {
         policy,
         admin_token,
         workers,
+        rules,
         listen: _,
         admin: _,
     } = &args.front;
@@ -198,7 +199,17 @@ fn gateway(args: &Up, addresses: &Addresses) -> Service {
         .with("--catalog", format!("http://{}", addresses.catalog))
         .with("--data-dir", &data_dir)
         .with_some("--policy", policy.as_deref())
-        .with_some("--workers", workers.map(|workers| workers.to_string()));
+        .with_some("--workers", workers.map(|workers| workers.to_string()))
+        .with("--decision-ms-max", rules.decision_ms_max.to_string())
+        .with("--probation-seconds", rules.probation_seconds.to_string())
+        .with(
+            "--probation-failures-max",
+            rules.probation_failures_max.to_string(),
+        )
+        .with_some(
+            "--client-header",
+            rules.client_header.as_ref().map(|name| name.as_str()),
+        );
     for (id, address) in &addresses.orders {
         flags = flags.with("--order", format!("{id}=http://{address}"));
     }

@@ -122,7 +122,8 @@ impl<'a> Decider<'a> {
 
     /// What to do about an outcome. `memo` comes from the decision before, which the version
     /// that is asked now made, unless that version failed: then the one behind it decides about
-    /// the request from the start, and its own memo goes with the outcome.
+    /// the request from the start, and its own memo goes with the outcome. What it responds is not
+    /// for keeping, since it is not of `memo`.
     pub fn on_outcome(
         &mut self,
         request: RequestParts<'_>,
@@ -134,13 +135,18 @@ impl<'a> Decider<'a> {
             seed: self.seed,
         };
         let asked_first = self.version().id;
-        let decision = self.decide(|version, instance| {
+        let mut decision = self.decide(|version, instance| {
             if version.id == asked_first {
                 on_outcome(version, instance, inputs, request, memo, outcome)
             } else {
                 on_outcome_afresh(version, instance, inputs, request, outcome)
             }
         })?;
+        if let Action::Respond(reply) = &mut decision.action
+            && self.version().id != asked_first
+        {
+            reply.keep = None;
+        }
         self.count_server_error(&decision, Some(outcome));
         self.shadow(
             || Question::Outcome(request.into(), outcome.clone()),
@@ -160,6 +166,8 @@ impl<'a> Decider<'a> {
             now_ms,
             seed: self.seed,
         };
+        // An election is nobody's request: it is not for a candidate that is on trial.
+        self.rank = Rank::Active;
         self.decide(|_, instance| instance.elect(inputs, view))
     }
 

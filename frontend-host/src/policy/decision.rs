@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use protocol::{IdempotencyKey, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
 
 /// What a policy says of itself.
@@ -137,6 +137,14 @@ pub struct Reply {
     pub body: Bytes,
     /// How long the host may keep it, as an answer to a read.
     pub keep: Option<Duration>,
+}
+
+impl Reply {
+    /// How much memory its headers and body take, about.
+    pub fn bytes(&self) -> usize {
+        let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        self.headers.iter().map(header).sum::<usize>() + self.body.len()
+    }
 }
 
 /// What came of a step.

@@ -5,10 +5,10 @@ use std::time::Duration;
 /// Largest component, in bytes. One that carries CPython has 18 MB.
 pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 
-/// Linear memory of one instance, in bytes.
+/// Linear memory of one instance, in bytes: all its memories together.
 pub const MEMORY_BYTES_MAX: usize = 128 << 20;
 
-/// Entries of one table of an instance.
+/// Entries of all tables of an instance together.
 pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 
 /// Core instances, memories and tables in one component instance.
@@ -49,6 +49,9 @@ pub const MANIFEST_TEXT_BYTES_MAX: usize = 64;
 
 /// Entries that the cache of stocks, and that of orders, may hold.
 pub const CACHE_ENTRIES_MAX: u32 = 4_000_000;
+
+/// Responses that the cache may keep, in bytes. Past that, outcomes are kept without theirs.
+pub const RENDERED_BYTES_MAX: usize = 256 << 20;
 
 /// Calls out of the sandbox during one decision.
 pub const HOST_CALLS_MAX: u32 = 10_000;

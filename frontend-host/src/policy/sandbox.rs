@@ -13,7 +13,7 @@ use std::time::Duration;
 use protocol::ReplicaId;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Engine, Store, StoreLimits, StoreLimitsBuilder, Trap};
+use wasmtime::{Config, Engine, ResourceLimiter, Store, Trap};
 
 use super::bindings::{Answer, FrontEnd, FrontEndPre};
 use super::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
@@ -24,8 +24,10 @@ use super::wasi::{self, HasWasi, NotGranted, Wasi};
 pub struct Sandbox {
     engine: Engine,
     decision_ticks: u64,
-    versions_loaded: AtomicU64,
 }
+
+/// Of the process, not of a sandbox: a thread's instances are found by their versions' ids.
+static VERSIONS_LOADED: AtomicU64 = AtomicU64::new(0);
 
 /// Why a component cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +98,6 @@ impl Sandbox {
         Ok(Self {
             engine,
             decision_ticks: ticks(decision_time_max),
-            versions_loaded: AtomicU64::new(0),
         })
     }
 
@@ -123,7 +124,7 @@ impl Sandbox {
         let manifest = Instance::start(&loaded)
             .and_then(|mut instance| instance.describe())
             .map_err(Refused::Describe)?;
-        let id = self.versions_loaded.fetch_add(1, Ordering::Relaxed);
+        let id = VERSIONS_LOADED.fetch_add(1, Ordering::Relaxed);
         Ok(Version {
             id,
             digest,
@@ -166,7 +167,7 @@ impl fmt::Debug for Digest {
 
 /// A component that was compiled and checked.
 pub struct Version {
-    /// Tells versions loaded by one sandbox apart, also two of the same component.
+    /// Tells the versions loaded by this process apart, also two of the same component.
     pub id: u64,
     /// Of the component.
     pub digest: Digest,
@@ -237,14 +238,70 @@ pub(super) struct Instance {
     store: Store<Guest>,
     front_end: FrontEnd,
     decision_ticks: u64,
-    /// A runtime may start in its first call, which gets more time.
-    fresh: bool,
 }
 
 /// The data of an instance's store.
 struct Guest {
-    limits: StoreLimits,
+    room: Room,
     wasi: Wasi,
+}
+
+/// What an instance may still take. Counts all its memories and tables together: wasmtime's own
+/// `StoreLimits` are for each, and a component can have a hundred.
+struct Room {
+    memory_bytes: usize,
+    table_elements: usize,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self {
+            memory_bytes: limits::MEMORY_BYTES_MAX,
+            table_elements: limits::TABLE_ELEMENTS_MAX,
+        }
+    }
+}
+
+/// Whether something may grow; if so, takes that out of what is left.
+fn grow(left: &mut usize, current: usize, desired: usize, maximum: Option<usize>) -> bool {
+    let wanted = desired.saturating_sub(current);
+    let allowed = maximum.is_none_or(|maximum| desired <= maximum) && wanted <= *left;
+    if allowed {
+        *left -= wanted;
+    }
+    allowed
+}
+
+impl ResourceLimiter for Room {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(grow(&mut self.memory_bytes, current, desired, maximum))
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        Ok(grow(&mut self.table_elements, current, desired, maximum))
+    }
+
+    fn instances(&self) -> usize {
+        limits::CORE_INSTANCES_MAX
+    }
+
+    fn memories(&self) -> usize {
+        limits::CORE_INSTANCES_MAX
+    }
+
+    fn tables(&self) -> usize {
+        limits::CORE_INSTANCES_MAX
+    }
 }
 
 impl HasWasi for Guest {
@@ -269,30 +326,27 @@ impl Instance {
     }
 
     fn start(loaded: &Loaded) -> Result<Self, Failure> {
-        let limits = StoreLimitsBuilder::new()
-            .memory_size(limits::MEMORY_BYTES_MAX)
-            .table_elements(limits::TABLE_ELEMENTS_MAX)
-            .instances(limits::CORE_INSTANCES_MAX)
-            .memories(limits::CORE_INSTANCES_MAX)
-            .tables(limits::CORE_INSTANCES_MAX)
-            .build();
         let engine = loaded.pre.engine().clone();
         let mut store = Store::new(
             &engine,
             Guest {
-                limits,
+                room: Room::new(),
                 wasi: Wasi::new(),
             },
         );
-        store.limiter(|guest| &mut guest.limits);
+        store.limiter(|guest| &mut guest.room);
         store.set_epoch_deadline(ticks(limits::START_TIME_MAX));
         let front_end = loaded.pre.instantiate(&mut store).map_err(failure)?;
-        Ok(Self {
+        let mut instance = Self {
             store,
             front_end,
-            decision_ticks: loaded.decision_ticks,
-            fresh: true,
-        })
+            decision_ticks: ticks(limits::START_TIME_MAX),
+        };
+        // A language's runtime starts in the first call. That is one about nothing that a client
+        // sent, so no client can find a request that makes use of the longer time.
+        instance.describe()?;
+        instance.decision_ticks = loaded.decision_ticks;
+        Ok(instance)
     }
 
     /// Whether it should make room for a fresh one.
@@ -353,14 +407,7 @@ impl Instance {
         call: impl FnOnce(&FrontEnd, &mut Store<Guest>) -> Answer<T>,
     ) -> Result<T, Failure> {
         self.store.data_mut().wasi.begin(inputs.now_ms, inputs.seed);
-        let start_ticks = if self.fresh {
-            ticks(limits::START_TIME_MAX)
-        } else {
-            0
-        };
-        self.store
-            .set_epoch_deadline(self.decision_ticks + start_ticks);
-        self.fresh = false;
+        self.store.set_epoch_deadline(self.decision_ticks);
         Ok(call(&self.front_end, &mut self.store).map_err(failure)??)
     }
 }
@@ -376,3 +423,22 @@ fn failure(error: wasmtime::Error) -> Failure {
 
 /// A version as the threads share it.
 pub type SharedVersion = Arc<Version>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_memories_and_all_tables_of_an_instance_count_together() {
+        let mut room = Room::new();
+        let half = limits::MEMORY_BYTES_MAX / 2;
+        assert!(room.memory_growing(0, half, None).unwrap(), "one memory");
+        assert!(room.memory_growing(0, half, None).unwrap(), "another");
+        assert!(!room.memory_growing(0, 1, None).unwrap(), "a third");
+        assert!(!room.memory_growing(half, half + 1, None).unwrap());
+        let all = limits::TABLE_ELEMENTS_MAX;
+        assert!(!room.table_growing(0, all, Some(all - 1)).unwrap());
+        assert!(room.table_growing(0, all, None).unwrap());
+        assert!(!room.table_growing(0, 1, None).unwrap());
+    }
+}

@@ -14,12 +14,15 @@ use http::{HeaderMap, Method};
 use serde::Serialize;
 
 use super::decider::{RequestParts, on_outcome_afresh, on_request};
-use super::decision::{Action, Decision, Outcome, Reply};
+use super::decision::{Action, Decision, Outcome, Reply, Stock};
 use super::instances::with_instance;
 use super::sandbox::{Failure, Inputs, SharedVersion};
 
 /// Decisions that wait for the candidate.
 const JOBS_MAX: usize = 1024;
+
+/// Memory that one of them may take, in bytes, about. A larger one is dropped.
+const JOB_BYTES_MAX: usize = 256 << 10;
 
 /// Examples kept of each kind of difference: the newest.
 const EXAMPLES_PER_KIND_MAX: usize = 4;
@@ -48,6 +51,21 @@ pub(super) struct Job {
     pub(super) inputs: Inputs,
     pub(super) question: Question,
     pub(super) decided: Decision,
+}
+
+impl Job {
+    /// How much memory it takes beyond what is bounded for every request.
+    fn bytes(&self) -> usize {
+        let stocks = match &self.question {
+            Question::Outcome(_, Outcome::Stocks(stocks)) => stocks.len(),
+            _ => 0,
+        };
+        let reply = match &self.decided.action {
+            Action::Respond(reply) => reply.bytes(),
+            _ => 0,
+        };
+        stocks * size_of::<Stock>() + reply
+    }
 }
 
 /// What was to be decided.
@@ -110,6 +128,10 @@ impl Shadow {
     }
 
     pub(super) fn put(&self, job: Job) {
+        if job.bytes() > JOB_BYTES_MAX {
+            job.differences.found().dropped += 1;
+            return;
+        }
         if let Err(TrySendError::Full(job)) = self.jobs.try_send(job) {
             job.differences.found().dropped += 1;
         }
