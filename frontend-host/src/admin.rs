@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Json, Response};
@@ -82,7 +83,22 @@ fn failed(status: StatusCode, message: &str) -> Response {
     (status, Json(body)).into_response()
 }
 
+/// Lets only those in who may: with the token where there is one, else whoever is on this
+/// machine, but not a web page that a browser on it shows.
 async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next) -> Response {
+    if request.headers().contains_key(ORIGIN) {
+        return failed(StatusCode::FORBIDDEN, "web pages may not use the admin API");
+    }
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
+    if admin.token.is_none() && !host.is_none_or(names_this_machine) {
+        return failed(
+            StatusCode::FORBIDDEN,
+            "call the admin API by a loopback address or `localhost`",
+        );
+    }
     if let Some(token) = &admin.token {
         let given = request
             .headers()
@@ -100,6 +116,20 @@ async fn authorize(State(admin): State<Arc<Admin>>, request: Request, next: Next
         }
     }
     next.run(request).await
+}
+
+/// Whether a `Host` header names a loopback address. A name that was made to resolve to one
+/// (DNS rebinding) does not.
+fn names_this_machine(host: &str) -> bool {
+    let name = host
+        .rsplit_once(':')
+        .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name);
+    let address = name
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 async fn ready(State(admin): State<Arc<Admin>>) -> Response {
@@ -270,8 +300,9 @@ impl Admin {
                 "reachable": journal.is_some(),
                 "journal_rows": journal.as_ref().map(|journal| journal.rows),
                 "chain_hash": journal.as_ref().map(|journal| journal.chain.to_string()),
-                "in_sync": journal.map(|journal| journal.in_sync),
+                "in_sync": journal.map(|journal| journal.in_sync).unwrap_or_default(),
                 "session": session,
+                "lease_ms": session.map(|_| lease.length.as_millis() as u64),
             },
             "cache": {
                 "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),
@@ -436,4 +467,32 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         &ready,
     );
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_addresses_name_this_machine() {
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:8081",
+            "localhost:8081",
+            "LOCALHOST",
+            "[::1]:8081",
+            "[::1]",
+        ] {
+            assert!(names_this_machine(host), "{host}");
+        }
+        for host in [
+            "evil.example",
+            "evil.example:8081",
+            "127.0.0.1.evil.example",
+            "10.0.0.1:8081",
+            "",
+        ] {
+            assert!(!names_this_machine(host), "{host}");
+        }
+    }
 }

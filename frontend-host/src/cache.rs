@@ -33,6 +33,8 @@ pub struct Cache {
     kept: ArcSwap<Tables>,
     /// Of the policy that is followed.
     generation: AtomicU64,
+    /// Held while another policy is followed.
+    following: Mutex<()>,
     lease: ArcSwap<Lease>,
     floors: Floors,
     room: Arc<Room>,
@@ -158,6 +160,7 @@ impl Cache {
         Self {
             kept: ArcSwap::from_pointee(Tables::new(settings)),
             generation: AtomicU64::new(1),
+            following: Mutex::new(()),
             lease: ArcSwap::from_pointee(Lease::default()),
             floors: Floors::new(),
             room: Arc::new(Room(AtomicUsize::new(limits::RENDERED_BYTES_MAX))),
@@ -172,10 +175,16 @@ impl Cache {
         if self.generation.load(Ordering::Acquire) >= generation {
             return;
         }
-        if self.kept.load().settings != settings {
-            self.kept.store(Arc::new(Tables::new(settings)));
+        let _following = self
+            .following
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.generation.load(Ordering::Acquire) < generation {
+            if self.kept.load().settings != settings {
+                self.kept.store(Arc::new(Tables::new(settings)));
+            }
+            self.generation.store(generation, Ordering::Release);
         }
-        self.generation.fetch_max(generation, Ordering::Release);
     }
 
     /// How many stocks and how many orders are kept.
@@ -445,6 +454,7 @@ mod tests {
         cache.set_lease(Lease {
             session,
             deadline: BootTime::now() + Duration::from_secs(3600),
+            ..Lease::default()
         });
         cache
     }
@@ -466,6 +476,7 @@ mod tests {
         cache.set_lease(Lease {
             session: 1,
             deadline: BootTime::now(),
+            ..Lease::default()
         });
         assert!(
             !is_fresh(&cache, Freshness::Linearizable),
@@ -478,6 +489,7 @@ mod tests {
         cache.set_lease(Lease {
             session: 2,
             deadline: BootTime::now() + Duration::from_secs(60),
+            ..Lease::default()
         });
         assert!(
             !is_fresh(&cache, Freshness::Linearizable),
@@ -523,6 +535,7 @@ mod tests {
         cache.set_lease(Lease {
             session: 2,
             deadline: BootTime::now() + Duration::from_secs(60),
+            ..Lease::default()
         });
         assert!(fetch.keep(stock(1), Version(1), true).is_none());
     }

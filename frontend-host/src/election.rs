@@ -1,5 +1,6 @@
 //! What to do about the leader: pure, from what the replicas and the catalog said last.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use protocol::time::BootTime;
@@ -97,9 +98,15 @@ pub enum Step {
     Nothing,
 }
 
-/// What to do, given whom the policy wants.
+/// What to do, given whom the policy wants. A replica that does not answer is not elected,
+/// whoever wants it.
 pub fn next_step(leadership: Leadership, probed: &[Probed], wanted: Option<ReplicaId>) -> Step {
-    if let Some(wanted) = wanted
+    let answers = |id: &ReplicaId| {
+        probed
+            .iter()
+            .any(|probed| probed.id == *id && probed.status.is_some())
+    };
+    if let Some(wanted) = wanted.filter(answers)
         && leadership.leader != Some(wanted)
     {
         return Step::Elect(wanted);
@@ -140,16 +147,30 @@ const IN_VAIN: Duration = Duration::from_secs(2);
 /// How long a replica is passed over.
 const PASSED_OVER: Duration = Duration::from_secs(5);
 
-/// Remembers whom it elected, so that no replica that cannot lead is elected for ever.
+/// How far back elections are counted, by whichever gateway.
+const COUNTED: Duration = Duration::from_secs(10);
+
+/// Elections within that time that are not slowed down.
+const ELECTIONS_AT_ONCE: usize = 8;
+
+/// Pause before the first election that is slowed down; it doubles with each further one.
+const SLOWED_DOWN_MIN: Duration = Duration::from_millis(200);
+const SLOWED_DOWN_MAX: Duration = Duration::from_secs(5);
+
+/// Remembers elections, so that no replica that cannot lead is elected for ever, and gateways
+/// that see different replicas do not depose each other's choice without end.
 #[derive(Debug, Default)]
 pub struct History {
     last: Option<(ReplicaId, BootTime)>,
     in_vain: u32,
     passed_over: Option<(ReplicaId, BootTime)>,
+    epoch: Epoch,
+    /// When the latest epochs began, oldest first.
+    begun: VecDeque<BootTime>,
 }
 
 impl History {
-    /// A replica was elected.
+    /// This gateway had a replica elected.
     pub fn elected(&mut self, candidate: ReplicaId, now: BootTime) {
         let again = self
             .last
@@ -160,6 +181,34 @@ impl History {
             self.in_vain = 0;
             self.passed_over = Some((candidate, now + PASSED_OVER));
         }
+    }
+
+    /// The catalog says which epoch it is; any gateway may have begun it.
+    pub fn observed(&mut self, epoch: Epoch, now: BootTime) {
+        if epoch > self.epoch && self.epoch > Epoch(0) {
+            self.begun.push_back(now);
+        }
+        self.epoch = self.epoch.max(epoch);
+        while self
+            .begun
+            .front()
+            .is_some_and(|at| now.since(*at) > COUNTED)
+        {
+            self.begun.pop_front();
+        }
+    }
+
+    /// Whether there may be another election now. `jitter`, from 0 to 1, keeps gateways that
+    /// slow down from doing so in step.
+    pub fn may_elect(&self, now: BootTime, jitter: f64) -> bool {
+        let Some(latest) = self.begun.back() else {
+            return true;
+        };
+        let Some(slowed) = self.begun.len().checked_sub(ELECTIONS_AT_ONCE) else {
+            return true;
+        };
+        let doubled = SLOWED_DOWN_MIN.saturating_mul(1 << slowed.min(10));
+        now.since(*latest) >= doubled.min(SLOWED_DOWN_MAX).mul_f64(1.0 + jitter)
     }
 
     /// The replicas as the policy is to see them: one that is passed over does not seem
@@ -288,6 +337,38 @@ mod tests {
             "unless there is no other"
         );
         assert_eq!(history.seen(&all, at(5400)), all);
+    }
+
+    #[test]
+    fn gateways_that_see_different_replicas_slow_down() {
+        let mut history = History::default();
+        let (mut now, mut elections) = (0, 0);
+        for epoch in 1.. {
+            history.observed(Epoch(epoch), BootTime::from_millis(now));
+            while now < 60_000 && !history.may_elect(BootTime::from_millis(now), 0.0) {
+                now += 10;
+                history.observed(Epoch(epoch), BootTime::from_millis(now));
+            }
+            now += 10;
+            if now >= 60_000 {
+                break;
+            }
+            elections += 1;
+        }
+        assert!(
+            (8..100).contains(&elections),
+            "{elections} in a minute, where it could be 6,000"
+        );
+    }
+
+    #[test]
+    fn a_replica_that_does_not_answer_is_not_elected() {
+        let dead = Probed {
+            status: None,
+            ..replica(2, Role::Follower, 0)
+        };
+        let all = [dead, replica(3, Role::Leader, 2)];
+        assert_eq!(next_step(led_by_3(), &all, Some(id(2))), Step::Nothing);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub struct Lease {
     pub session: u64,
     /// From then on nothing cached under the session is current.
     pub deadline: BootTime,
+    /// How long a lease is.
+    pub length: Duration,
 }
 
 impl Lease {
@@ -51,6 +53,7 @@ impl Session {
         let lease = Lease {
             session,
             deadline: deadline(sent, length),
+            length,
         };
         Self {
             lease,

@@ -11,8 +11,8 @@ use protocol::wire::order::v1::{self as order, AnnounceRequest, StatusRequest};
 use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
+use tonic::Code;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
 
 use crate::election::{self, History, Leadership, Probed, Role, Status, Step};
 use crate::policy::Versions;
@@ -20,12 +20,9 @@ use crate::policy::Versions;
 /// Pause between two health probes of a replica.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long a replica may take to answer a probe. A paused replica is noticed after this.
-const PROBE_TIME_MAX: Duration = Duration::from_millis(150);
-
-/// Probes in a row that a replica may leave unanswered. A refused connection counts for all
-/// of them: that replica is gone.
-const PROBES_MISSED_MAX: u32 = 1;
+/// How long a replica may take to answer a probe. A paused leader is deposed after this: longer
+/// would hold trades up, shorter would depose leaders that are merely busy.
+const PROBE_TIME_MAX: Duration = Duration::from_millis(180);
 
 /// Longest pause between two looks at who leads.
 const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
@@ -158,25 +155,14 @@ impl Replicas {
     async fn probe(self: Arc<Self>, place: usize) {
         let mut suspicion = self.suspicion.subscribe();
         let mut client = self.all[place].orders.clone();
-        let mut missed = 0;
         loop {
             let asked = Instant::now();
-            let mut request = Request::new(StatusRequest {});
-            request.set_timeout(PROBE_TIME_MAX);
-            let answer = timeout(PROBE_TIME_MAX, client.status(request)).await;
-            let status = match answer {
-                Ok(Ok(status)) => read_status(status.into_inner()),
-                // Refused or broken: no process is there to answer.
-                Ok(Err(_)) => {
-                    missed = PROBES_MISSED_MAX;
-                    None
-                }
-                Err(_) => None,
-            };
-            missed = if status.is_some() { 0 } else { missed + 1 };
-            if status.is_some() || missed > PROBES_MISSED_MAX {
-                self.note(place, status, asked.elapsed());
-            }
+            let answer = timeout(PROBE_TIME_MAX, client.status(StatusRequest {})).await;
+            let status = answer.ok().and_then(Result::ok);
+            let status = status.and_then(|status| read_status(status.into_inner()));
+            self.note(place, status, asked.elapsed());
+            // However many have a suspicion, probes do not come without a pause.
+            sleep(STEP_PAUSE).await;
             tokio::select! {
                 () = sleep(PROBE_INTERVAL) => {}
                 _ = suspicion.changed() => {}
@@ -264,6 +250,7 @@ impl Replicas {
     ) -> Option<Epoch> {
         let probed = self.probed();
         self.publish(leadership, &probed);
+        history.observed(leadership.epoch, BootTime::now());
         let seen = history.seen(&probed, BootTime::now());
         let view = election::view(leadership, &seen);
         let wanted = self.policy.elect(unix_ms(), &view).ok().flatten();
@@ -275,6 +262,7 @@ impl Replicas {
             _ => election::next_step(leadership, &seen, wanted),
         };
         match step {
+            Step::Elect(_) if !history.may_elect(BootTime::now(), fastrand::f64()) => refused,
             Step::Nothing => refused,
             Step::Announce(uninformed) => self.announce(leadership, &uninformed).await.or(refused),
             Step::Elect(candidate) => {
@@ -342,7 +330,7 @@ impl Replicas {
                         self.note(place, status, self.probed()[place].round_trip);
                     }
                 }
-                Err(status) if id == leader && status.code() == Code::FailedPrecondition => {
+                Err(status) if id == leader && is_refusal(&status) => {
                     tracing::info!(replica = %id, epoch = %leadership.epoch, %status, "will not lead this epoch");
                     refused = Some(leadership.epoch);
                     self.changed.notify_one();
@@ -374,6 +362,14 @@ fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Whether a replica said no, rather than nothing.
+fn is_refusal(status: &tonic::Status) -> bool {
+    !matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+    )
 }
 
 /// `None` where a replica says what makes no sense.

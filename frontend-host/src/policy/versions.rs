@@ -45,6 +45,8 @@ pub struct Versions {
     published: ArcSwap<Published>,
     probation: Probation,
     pub(super) shadow: Shadow,
+    /// Held while a component is compiled: one at a time is enough for a machine.
+    compiling: Mutex<()>,
     /// Held while a new publication is made from the current one.
     publishing: Mutex<Option<History>>,
 }
@@ -190,6 +192,7 @@ impl Versions {
             published: ArcSwap::from_pointee(published),
             probation,
             shadow,
+            compiling: Mutex::new(()),
             publishing: Mutex::new(history),
         })
     }
@@ -203,7 +206,7 @@ impl Versions {
     /// that serve. The version that was active stays loaded; if it never failed, it is the
     /// last good one from now on.
     pub fn activate(&self, component: &[u8], reason: &Reason) -> Result<SharedVersion, SwapError> {
-        let version = Arc::new(check(&self.sandbox, component)?);
+        let version = self.check(component)?;
         let mut history = self.lock();
         save_component(&mut history, &version, component)?;
         let now = self.published();
@@ -219,7 +222,7 @@ impl Versions {
         trial: Trial,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        let version = Arc::new(check(&self.sandbox, component)?);
+        let version = self.check(component)?;
         let mut history = self.lock();
         save_component(&mut history, &version, component)?;
         let now = self.published();
@@ -237,6 +240,14 @@ impl Versions {
             &mut history,
         )?;
         Ok(version)
+    }
+
+    fn check(&self, component: &[u8]) -> Result<SharedVersion, Refused> {
+        let _compiling = self
+            .compiling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::new(check(&self.sandbox, component)?))
     }
 
     /// Drops the candidate.
@@ -304,7 +315,9 @@ impl Versions {
         };
         let failures = watch.failures.fetch_add(1, Ordering::Relaxed) + 1;
         let on_probation = BootTime::now().since(watch.since) <= self.probation.window;
-        if failures == self.probation.failures_max + 1 && on_probation {
+        let too_many = failures.saturating_sub(self.probation.failures_max);
+        // Again and again, in case that it could not be done the first time.
+        if too_many.is_power_of_two() && on_probation {
             self.end_probation(watch, candidate, failures);
         }
     }
