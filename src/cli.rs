@@ -293,6 +293,9 @@ pub enum Policy {
         /// Build this example of the crate instead of its library
         #[arg(long, env = "BAZAAR_EXAMPLE", value_name = "NAME")]
         example: Option<String>,
+        /// Where to keep what was built for the next time [default: DIR/target/guest]
+        #[arg(long, env = "BAZAAR_TARGET_DIR", value_name = "DIR")]
+        target_dir: Option<PathBuf>,
     },
     /// Check a component as a gateway would before it activates it
     Check {

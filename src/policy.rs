@@ -48,7 +48,11 @@ pub enum PolicyError {
 pub async fn run(command: Policy) -> Result<(), Error> {
     let text = match command {
         Policy::New { dir } => new::create(&dir).map_err(PolicyError::from)?,
-        Policy::Build { dir, example } => build(&dir, example)?,
+        Policy::Build {
+            dir,
+            example,
+            target_dir,
+        } => build(&dir, example, target_dir)?,
         Policy::Check { file } => check(&file)?,
         Policy::Push { file, admin } => {
             let component = read(&file)?;
@@ -98,8 +102,15 @@ async fn try_out(
     Ok(status::policies(&list(&mut admin).await?))
 }
 
-fn build(dir: &Path, example: Option<String>) -> Result<String, PolicyError> {
+fn build(
+    dir: &Path,
+    example: Option<String>,
+    target_dir: Option<PathBuf>,
+) -> Result<String, PolicyError> {
     let mut builder = policy_build::Builder::new(dir).show_progress();
+    if let Some(target_dir) = target_dir {
+        builder = builder.target_dir(target_dir);
+    }
     if let Some(example) = example {
         builder = builder.example(example);
     }

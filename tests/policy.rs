@@ -268,3 +268,66 @@ fn the_policy_command_checks_pushes_lists_and_rolls_back() {
     );
     assert!(run_ok(["policy", "rollback", &admin]).starts_with("active: default"));
 }
+
+#[test]
+fn a_policy_that_is_made_anew_builds_passes_its_check_and_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("half-a-second");
+    let policy = policy.to_str().unwrap();
+    assert!(run_ok(["policy", "new", policy]).contains("bazaar policy build"));
+    let again = run(["policy", "new", policy]);
+    assert_eq!(again.status.code(), Some(1), "nothing is overwritten");
+
+    // The standard library for policies is there already.
+    let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/target/guest");
+    let built = run_ok(["policy", "build", policy, "--target-dir", kept]);
+    let component = built.trim();
+    assert!(run_ok(["policy", "check", component]).contains("half-a-second 0.1.0"));
+
+    let bazaar = Bazaar::start_default();
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    assert!(run_ok(["policy", "push", component, &admin]).starts_with("active: half-a-second"));
+    assert_eq!(bazaar.quantity("nvidia"), 1000);
+}
+
+#[test]
+fn a_candidate_is_shadowed_then_a_canary_then_promoted_and_rolled_back() {
+    let bazaar = Bazaar::start_default();
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    let marked = guest("marked");
+    let marked = marked.to_str().unwrap();
+    let policy = |arguments: &[&str]| {
+        let arguments = ["policy"].iter().chain(arguments).copied();
+        run_ok(arguments.chain([admin.as_str()]))
+    };
+
+    assert!(policy(&["shadow", marked, "--share", "1"]).contains("shadow"));
+    wait_until("a difference", || {
+        assert!(!is_marked(&bazaar), "a shadow has no effect");
+        let found: Value = serde_json::from_str(&policy(&["differences"])).unwrap();
+        found["found"]["kinds"]["headers"].as_u64() > Some(0)
+    });
+
+    assert!(policy(&["canary", marked, "--share", "1"]).contains("canary"));
+    assert!(is_marked(&bazaar), "it has all clients");
+    assert!(policy(&["drop"]).starts_with("active: default"));
+    assert!(!is_marked(&bazaar));
+
+    policy(&["shadow", marked]);
+    assert!(policy(&["promote"]).starts_with("active: marked"));
+    assert!(is_marked(&bazaar));
+    assert!(policy(&["rollback"]).starts_with("active: default"));
+    assert!(!is_marked(&bazaar));
+
+    let changes = bazaar.admin("GET", "/policy", b"").json()["changes"].take();
+    let changes: Vec<&str> = changes
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|change| change["what"].as_str())
+        .collect();
+    assert_eq!(
+        changes,
+        ["shadow", "canary", "drop", "shadow", "promote", "rollback"]
+    );
+}
