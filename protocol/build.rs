@@ -7,7 +7,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     for include in includes {
         println!("cargo::rerun-if-changed={include}");
     }
-    let files = protox::compile(["catalog/v1/catalog.proto", "order/v1/order.proto"], includes)?;
+    let files = protox::compile(
+        ["catalog/v1/catalog.proto", "order/v1/order.proto"],
+        includes,
+    )?;
     tonic_prost_build::configure().compile_fds(files)?;
     Ok(())
 }

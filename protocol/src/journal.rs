@@ -40,9 +40,21 @@ pub struct Row {
 
 impl Row {
     /// The row that follows a journal whose last row has the hash `previous`.
-    pub fn following(previous: &ChainHash, number: OrderNumber, epoch: Epoch, order: Order, price: Price) -> Self {
+    pub fn following(
+        previous: &ChainHash,
+        number: OrderNumber,
+        epoch: Epoch,
+        order: Order,
+        price: Price,
+    ) -> Self {
         let chain = previous.extended(number, epoch, &order, price);
-        Self { number, epoch, order, price, chain }
+        Self {
+            number,
+            epoch,
+            order,
+            price,
+            chain,
+        }
     }
 
     /// Whether the row continues a ledger whose last row has the hash `previous`.
@@ -89,7 +101,9 @@ impl TryFrom<&[u8]> for ChainHash {
     type Error = Invalid;
 
     fn try_from(bytes: &[u8]) -> Result<Self, Invalid> {
-        let bytes = bytes.try_into().map_err(|_| Invalid::new("chain hash", format!("has {} bytes, not 32", bytes.len())))?;
+        let bytes = bytes.try_into().map_err(|_| {
+            Invalid::new("chain hash", format!("has {} bytes, not 32", bytes.len()))
+        })?;
         Ok(Self(bytes))
     }
 }
@@ -123,16 +137,46 @@ mod tests {
     #[test]
     fn every_field_of_a_row_changes_its_hash() {
         let price = Price::from_minor(100).unwrap();
-        let row = Row::following(&ChainHash::EMPTY, OrderNumber(0), Epoch(1), order("ab", "c"), price);
+        let row = Row::following(
+            &ChainHash::EMPTY,
+            OrderNumber(0),
+            Epoch(1),
+            order("ab", "c"),
+            price,
+        );
         assert!(row.follows(&ChainHash::EMPTY));
         assert!(!row.follows(&row.chain), "another row before it");
         let changed = [
-            Row { number: OrderNumber(1), ..row.clone() },
-            Row { epoch: Epoch(2), ..row.clone() },
-            Row { price: Price::from_minor(101).unwrap(), ..row.clone() },
-            Row { order: order("a", "bc"), ..row.clone() },
-            Row { order: Order { side: Side::Sell, ..order("ab", "c") }, ..row.clone() },
-            Row { order: Order { quantity: Quantity::new(2).unwrap(), ..order("ab", "c") }, ..row.clone() },
+            Row {
+                number: OrderNumber(1),
+                ..row.clone()
+            },
+            Row {
+                epoch: Epoch(2),
+                ..row.clone()
+            },
+            Row {
+                price: Price::from_minor(101).unwrap(),
+                ..row.clone()
+            },
+            Row {
+                order: order("a", "bc"),
+                ..row.clone()
+            },
+            Row {
+                order: Order {
+                    side: Side::Sell,
+                    ..order("ab", "c")
+                },
+                ..row.clone()
+            },
+            Row {
+                order: Order {
+                    quantity: Quantity::new(2).unwrap(),
+                    ..order("ab", "c")
+                },
+                ..row.clone()
+            },
         ];
         for other in changed {
             assert!(!other.follows(&ChainHash::EMPTY), "{other:?}");

@@ -16,4 +16,7 @@ pub mod time;
 pub mod channel;
 
 pub use journal::{ChainHash, Order, Row};
-pub use types::{Epoch, IdempotencyKey, Invalid, OrderNumber, Price, Quantity, ReplicaId, Side, StockName, Version};
+pub use types::{
+    Epoch, IdempotencyKey, Invalid, OrderNumber, Price, Quantity, ReplicaId, Side, StockName,
+    Version,
+};

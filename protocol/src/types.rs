@@ -20,19 +20,28 @@ pub struct Invalid {
 impl Invalid {
     /// A refusal of the value `what`.
     pub fn new(what: &'static str, problem: impl Into<String>) -> Self {
-        Self { what, problem: problem.into() }
+        Self {
+            what,
+            problem: problem.into(),
+        }
     }
 }
 
 /// A leader's term of office. 0 stands for the time before the first election.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);
 
 impl Epoch {
     /// The term after this one.
     pub fn next(self) -> Self {
-        Self(self.0.checked_add(1).expect("an epoch a nanosecond lasts 584 years"))
+        Self(
+            self.0
+                .checked_add(1)
+                .expect("an epoch a nanosecond lasts 584 years"),
+        )
     }
 }
 
@@ -44,14 +53,20 @@ impl fmt::Display for Epoch {
 
 /// The place of an order in the journal, from 0 without gaps. Also serves as a count of
 /// orders: a ledger that holds `n` orders ends before number `n`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct OrderNumber(pub u64);
 
 impl OrderNumber {
     /// The number after this one.
     pub fn next(self) -> Self {
-        Self(self.0.checked_add(1).expect("numbers are dense: memory ends long before they do"))
+        Self(
+            self.0
+                .checked_add(1)
+                .expect("numbers are dense: memory ends long before they do"),
+        )
     }
 }
 
@@ -93,7 +108,12 @@ impl FromStr for ReplicaId {
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let id = text.parse().ok().and_then(Self::new);
-        id.ok_or_else(|| Invalid::new("replica id", format!("`{text}` is not a number from 1 to {}", u32::MAX)))
+        id.ok_or_else(|| {
+            Invalid::new(
+                "replica id",
+                format!("`{text}` is not a number from 1 to {}", u32::MAX),
+            )
+        })
     }
 }
 
@@ -111,7 +131,10 @@ impl Quantity {
         if (1..=Self::MAX).contains(&shares) {
             Ok(Self(shares))
         } else {
-            Err(Invalid::new("quantity", format!("{shares} is not from 1 to {}", Self::MAX)))
+            Err(Invalid::new(
+                "quantity",
+                format!("{shares} is not from 1 to {}", Self::MAX),
+            ))
         }
     }
 
@@ -140,7 +163,10 @@ impl Price {
         if minor <= Self::MAX_MINOR {
             Ok(Self(minor))
         } else {
-            Err(Invalid::new("price", format!("{minor} cents is above {} cents", Self::MAX_MINOR)))
+            Err(Invalid::new(
+                "price",
+                format!("{minor} cents is above {} cents", Self::MAX_MINOR),
+            ))
         }
     }
 
@@ -167,15 +193,24 @@ impl FromStr for Price {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let problem = || Invalid::new("price", format!("`{text}` is not an amount such as 240.63, with two decimals at most"));
+        let problem = || {
+            Invalid::new(
+                "price",
+                format!("`{text}` is not an amount such as 240.63, with two decimals at most"),
+            )
+        };
         let (whole, decimals) = text.split_once('.').unwrap_or((text, "0"));
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         if !digits(whole) || !digits(decimals) || decimals.len() > 2 {
             return Err(problem());
         }
         let cents: u64 = format!("{decimals:0<2}").parse().map_err(|_| problem())?;
         let whole: u64 = whole.parse().map_err(|_| problem())?;
-        let minor = whole.checked_mul(100).and_then(|minor| minor.checked_add(cents)).ok_or_else(problem)?;
+        let minor = whole
+            .checked_mul(100)
+            .and_then(|minor| minor.checked_add(cents))
+            .ok_or_else(problem)?;
         Self::from_minor(minor)
     }
 }
@@ -212,7 +247,14 @@ impl StockName {
     /// Refuses the empty, the long and control characters.
     pub fn new(name: &str) -> Result<Self, Invalid> {
         if name.is_empty() || name.len() > Self::BYTES_MAX {
-            return Err(Invalid::new("name", format!("has {} bytes; 1 to {} are allowed", name.len(), Self::BYTES_MAX)));
+            return Err(Invalid::new(
+                "name",
+                format!(
+                    "has {} bytes; 1 to {} are allowed",
+                    name.len(),
+                    Self::BYTES_MAX
+                ),
+            ));
         }
         if name.chars().any(char::is_control) {
             return Err(Invalid::new("name", "has a control character"));
@@ -260,11 +302,18 @@ impl IdempotencyKey {
         if key.is_empty() || key.len() > Self::BYTES_MAX {
             return Err(Invalid::new(
                 "idempotency key",
-                format!("has {} bytes; 1 to {} are allowed", key.len(), Self::BYTES_MAX),
+                format!(
+                    "has {} bytes; 1 to {} are allowed",
+                    key.len(),
+                    Self::BYTES_MAX
+                ),
             ));
         }
         if !key.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
-            return Err(Invalid::new("idempotency key", "has a character that is not printable ASCII"));
+            return Err(Invalid::new(
+                "idempotency key",
+                "has a character that is not printable ASCII",
+            ));
         }
         Ok(Self(key.into()))
     }
@@ -303,7 +352,19 @@ mod tests {
 
     #[test]
     fn what_is_no_price_is_refused() {
-        for text in ["", ".", "1.", ".5", "-1", "+1", "1.234", "1e3", "NaN", "90071992547409.92", "99999999999999999999"] {
+        for text in [
+            "",
+            ".",
+            "1.",
+            ".5",
+            "-1",
+            "+1",
+            "1.234",
+            "1e3",
+            "NaN",
+            "90071992547409.92",
+            "99999999999999999999",
+        ] {
             assert!(text.parse::<Price>().is_err(), "{text}");
         }
     }

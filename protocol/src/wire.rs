@@ -46,7 +46,10 @@ fn side(field: i32) -> Result<Side, Invalid> {
     match v1::Side::try_from(field) {
         Ok(v1::Side::Buy) => Ok(Side::Buy),
         Ok(v1::Side::Sell) => Ok(Side::Sell),
-        _ => Err(Invalid::new("side", format!("{field} is neither buy nor sell"))),
+        _ => Err(Invalid::new(
+            "side",
+            format!("{field} is neither buy nor sell"),
+        )),
     }
 }
 
