@@ -43,7 +43,7 @@ use crate::admin::Admin;
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::gateway::Gateway;
-use crate::policy::{History, Sandbox, Versions};
+use crate::policy::{Compiled, History, Sandbox, Versions};
 use crate::replicas::{Replica, Replicas};
 
 pub use config::Config;
@@ -115,6 +115,10 @@ pub async fn run(
 
 async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
     let sandbox = Sandbox::new(config.decision_time_max).map_err(Error::Sandbox)?;
+    let sandbox = match &config.data_dir {
+        Some(dir) => sandbox.keeping(Compiled::open(dir.join("compiled"))?),
+        None => sandbox,
+    };
     let component = match &config.policy {
         None => DEFAULT_POLICY.to_vec(),
         Some(path) => tokio::fs::read(path)

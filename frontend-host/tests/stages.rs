@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use frontend_host::DEFAULT_POLICY;
 use frontend_host::policy::decision::{Action, Outcome, ReplicaView, Stock, View};
 use frontend_host::policy::{
-    History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Versions,
+    Compiled, History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Versions,
 };
 use http::{HeaderMap, Method};
 use protocol::{Epoch, OrderNumber, Price, ReplicaId, StockName};
@@ -307,4 +307,43 @@ fn a_shadow_is_not_asked_what_would_fill_its_queue() {
     let published = versions.published();
     let found = published.candidate.as_ref().unwrap().differences.so_far();
     assert_eq!(found.dropped, 1);
+}
+
+#[test]
+fn a_version_that_was_compiled_once_is_loaded_from_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let component = guest("marked");
+    let load = || {
+        let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
+        let sandbox = sandbox.keeping(Compiled::open(dir.path().to_owned()).unwrap());
+        let begun = Instant::now();
+        let version = frontend_host::policy::check(&sandbox, &component).unwrap();
+        assert_eq!(version.manifest.name, "marked");
+        begun.elapsed()
+    };
+    let files = || {
+        std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect::<Vec<_>>()
+    };
+    let cold = load();
+    let kept = files();
+    assert_eq!(kept.len(), 1);
+    let written = kept[0].metadata().unwrap().modified().unwrap();
+    let warm = load();
+    println!("cold {cold:?}, warm {warm:?}");
+    assert_eq!(
+        kept[0].metadata().unwrap().modified().unwrap(),
+        written,
+        "it was not compiled again"
+    );
+
+    std::fs::write(&kept[0], b"damaged").unwrap();
+    load();
+    assert!(
+        kept[0].metadata().unwrap().len() > 1000,
+        "what is damaged is compiled and kept anew"
+    );
+    assert_eq!(files(), kept);
 }

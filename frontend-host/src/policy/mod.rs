@@ -4,6 +4,7 @@
 //! - [`limits`]: what it may use;
 //! - `bindings`: the component's interface and its conversion to those types;
 //! - `wasi`: what it finds of WASI, which is next to nothing;
+//! - [`compiled`]: machine code that is kept for the next start;
 //! - [`sandbox`], `instances`: compiled versions, and their instances on each thread;
 //! - [`check`]: what a component must be able to decide before it may serve;
 //! - [`versions`]: which version decides, and the swap;
@@ -15,6 +16,7 @@ pub mod decision;
 pub mod limits;
 mod bindings;
 mod wasi;
+pub mod compiled;
 pub mod sandbox;
 mod instances;
 pub mod check;
@@ -24,6 +26,7 @@ pub mod shadow;
 pub mod history;
 
 pub use check::check;
+pub use compiled::Compiled;
 pub use decider::{Decider, RequestParts, Undecided};
 pub use history::History;
 pub use sandbox::{Refused, Sandbox, Version};

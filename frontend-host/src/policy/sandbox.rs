@@ -16,6 +16,7 @@ use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, ResourceLimiter, Store, Trap};
 
 use super::bindings::{Answer, FrontEnd, FrontEndPre};
+use super::compiled::Compiled;
 use super::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
 use super::limits;
 use super::wasi::{self, HasWasi, NotGranted, Wasi};
@@ -24,6 +25,7 @@ use super::wasi::{self, HasWasi, NotGranted, Wasi};
 pub struct Sandbox {
     engine: Engine,
     decision_ticks: u64,
+    compiled: Option<Compiled>,
 }
 
 /// Of the process, not of a sandbox: a thread's instances are found by their versions' ids.
@@ -98,7 +100,16 @@ impl Sandbox {
         Ok(Self {
             engine,
             decision_ticks: ticks(decision_time_max),
+            compiled: None,
         })
+    }
+
+    /// Keeps compiled code for the next time.
+    pub fn keeping(self, compiled: Compiled) -> Self {
+        Self {
+            compiled: Some(compiled),
+            ..self
+        }
     }
 
     /// Compiles a component, checks what it imports and exports, and asks it what it is.
@@ -108,8 +119,7 @@ impl Sandbox {
             return Err(Refused::TooLarge(component.len()));
         }
         let digest = Digest(Sha256::digest(component).into());
-        let component = Component::from_binary(&self.engine, component)
-            .map_err(|error| Refused::NotAComponent(causes(&error)))?;
+        let component = self.compile(digest, component)?;
         let world = |error: wasmtime::Error| Refused::World(causes(&error));
         let mut linker = Linker::<Guest>::new(&self.engine);
         wasi::link(&mut linker, &component).map_err(world)??;
@@ -132,6 +142,25 @@ impl Sandbox {
             counts: Counts::default(),
             loaded,
         })
+    }
+}
+
+impl Sandbox {
+    /// From what is kept where possible.
+    fn compile(&self, digest: Digest, component: &[u8]) -> Result<Component, Refused> {
+        let kept = self
+            .compiled
+            .as_ref()
+            .and_then(|compiled| compiled.load(&self.engine, digest));
+        if let Some(component) = kept {
+            return Ok(component);
+        }
+        let component = Component::from_binary(&self.engine, component)
+            .map_err(|error| Refused::NotAComponent(causes(&error)))?;
+        if let Some(compiled) = &self.compiled {
+            compiled.keep(&self.engine, digest, &component);
+        }
+        Ok(component)
     }
 }
 
