@@ -42,6 +42,11 @@ impl Admin {
         Self(Client::new(args.origin, PATIENCE).with_token(args.token))
     }
 
+    /// The same, for an answer that takes so long on purpose.
+    pub fn patient(args: cli::Admin, takes: Duration) -> Self {
+        Self(Client::new(args.origin, PATIENCE + takes).with_token(args.token))
+    }
+
     /// `GET`s a path.
     pub async fn get(&mut self, path: &str) -> Result<Bytes, AdminError> {
         accepted(self.0.get(path).await?)

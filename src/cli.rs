@@ -332,6 +332,26 @@ pub enum Policy {
         #[command(flatten)]
         admin: Admin,
     },
+    /// Record live decisions of a running gateway, with all that they depend on
+    Record {
+        /// For how long
+        #[arg(long, env = "BAZAAR_SECONDS", value_name = "S", default_value_t = 10,
+              value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+        /// Where to
+        #[arg(short, long, env = "BAZAAR_OUTPUT", value_name = "FILE")]
+        output: PathBuf,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Have a policy make recorded decisions again; exit with 1 where they come out differently
+    Replay {
+        /// The recording
+        file: PathBuf,
+        /// The component; the built-in one where it is not given
+        #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
+        policy: Option<PathBuf>,
+    },
     /// Make the candidate the active policy
     Promote {
         #[command(flatten)]

@@ -2,11 +2,15 @@
 
 mod new;
 
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
+use frontend_host::policy::differences::Found;
 use frontend_host::policy::limits::DECISION_TIME_MAX;
-use frontend_host::policy::{Refused, Sandbox};
+use frontend_host::policy::recording::RecordingError;
+use frontend_host::policy::{Refused, Sandbox, Version};
 
 use crate::admin::{Admin, AdminError, Policies};
 use crate::cli::{self, Policy, Trial};
@@ -36,6 +40,17 @@ pub enum PolicyError {
         /// Why.
         reason: Refused,
     },
+    /// A recording cannot be replayed.
+    #[error("{}: {source}", path.display())]
+    Recording {
+        /// The recording.
+        path: PathBuf,
+        /// Why not.
+        source: RecordingError,
+    },
+    /// Some recorded decisions came out differently.
+    #[error("{0} decisions came out differently")]
+    Differs(u64),
     /// It cannot be made there.
     #[error(transparent)]
     New(#[from] new::NewError),
@@ -67,6 +82,20 @@ pub async fn run(command: Policy) -> Result<(), Error> {
             let found: serde_json::Value =
                 serde_json::from_slice(&found).map_err(AdminError::from)?;
             format!("{found:#}\n")
+        }
+        Policy::Record {
+            seconds,
+            output,
+            admin,
+        } => record(seconds, &output, admin).await?,
+        Policy::Replay { file, policy } => {
+            let found = replay(&file, policy.as_deref())?;
+            output::print(&format!("{:#}\n", serde_json::json!(found)))?;
+            return if found.different == 0 {
+                Ok(())
+            } else {
+                Err(PolicyError::Differs(found.different).into())
+            };
         }
         Policy::Promote { admin } => {
             let mut admin = Admin::new(admin);
@@ -118,14 +147,57 @@ fn build(
     Ok(format!("{}\n", component.display()))
 }
 
-fn check(file: &Path) -> Result<String, PolicyError> {
+async fn record(seconds: u64, output: &Path, admin: cli::Admin) -> Result<String, Error> {
+    let mut admin = Admin::patient(admin, Duration::from_secs(seconds));
+    let recording = admin
+        .get(&format!("/policy/recording?seconds={seconds}"))
+        .await?;
+    std::fs::write(output, &recording).map_err(|source| PolicyError::File {
+        path: output.to_owned(),
+        source,
+    })?;
+    let lines = recording.iter().filter(|byte| **byte == b'\n').count();
+    Ok(format!(
+        "{} decisions in {}\n",
+        lines.saturating_sub(1),
+        output.display()
+    ))
+}
+
+fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
+    let component = match policy {
+        Some(policy) => read(policy)?,
+        None => Bytes::from_static(frontend_host::DEFAULT_POLICY),
+    };
+    let version = checked(
+        &component,
+        policy.unwrap_or(Path::new("the built-in policy")),
+    )?;
+    let recording = std::fs::File::open(file).map_err(|source| PolicyError::File {
+        path: file.to_owned(),
+        source,
+    })?;
+    let found = frontend_host::policy::recording::replay(BufReader::new(recording), &version);
+    let found = found.map_err(|source| PolicyError::Recording {
+        path: file.to_owned(),
+        source,
+    })?;
+    Ok(found.so_far())
+}
+
+/// What a gateway would make of a component.
+fn checked(component: &[u8], path: &Path) -> Result<Version, PolicyError> {
     let sandbox = Sandbox::new(DECISION_TIME_MAX)
         .map_err(|error| PolicyError::Sandbox(frontend_host::Error::Sandbox(error)))?;
     let refused = |reason| PolicyError::Refused {
-        path: file.to_owned(),
+        path: path.to_owned(),
         reason,
     };
-    let version = frontend_host::policy::check(&sandbox, &read(file)?).map_err(refused)?;
+    frontend_host::policy::check(&sandbox, component).map_err(refused)
+}
+
+fn check(file: &Path) -> Result<String, PolicyError> {
+    let version = checked(&read(file)?, file)?;
     Ok(format!(
         "{}: a gateway would take it: {version}\n",
         file.display()

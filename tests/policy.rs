@@ -331,3 +331,68 @@ fn a_candidate_is_shadowed_then_a_canary_then_promoted_and_rolled_back() {
         ["shadow", "canary", "drop", "shadow", "promote", "rollback"]
     );
 }
+
+#[test]
+fn recorded_decisions_are_made_again_offline() {
+    let dir = tempfile::tempdir().unwrap();
+    let recording = dir.path().join("recording.jsonl");
+    let recording = recording.to_str().unwrap();
+    let bazaar = Bazaar::start_default();
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    let secret = [
+        ("authorization", "Bearer secret"),
+        ("idempotency-key", "one"),
+    ];
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let recorded = run_ok([
+                "policy",
+                "record",
+                "--seconds",
+                "2",
+                "-o",
+                recording,
+                &admin,
+            ]);
+            done.store(true, Ordering::Relaxed);
+            assert!(!recorded.starts_with("0 "), "{recorded}");
+        });
+        while !done.load(Ordering::Relaxed) {
+            bazaar.quantity("nvidia");
+            bazaar.get("/stocks/enron");
+            let order = Order::sell(1, "meta").json().to_string();
+            bazaar.send("POST", "/orders", &secret, order.as_bytes());
+            bazaar.send("POST", "/orders", &[], b"{\xff");
+        }
+    });
+    let text = fs::read_to_string(recording).unwrap();
+    assert!(
+        text.contains("/stocks/enron") && text.contains("traded"),
+        "{text}"
+    );
+    assert!(!text.contains("secret"), "a recording holds no credentials");
+
+    // The same policy decides the same.
+    let same: Value = serde_json::from_str(&run_ok(["policy", "replay", recording])).unwrap();
+    assert!(
+        same["compared"].as_u64() > Some(0) && same["different"] == 0,
+        "{same}"
+    );
+
+    // Another one does not, and is told by where.
+    let marked = guest("marked");
+    let other = run([
+        "policy",
+        "replay",
+        recording,
+        "--policy",
+        marked.to_str().unwrap(),
+    ]);
+    assert_eq!(other.status.code(), Some(1));
+    let other: Value = serde_json::from_slice(&other.stdout).unwrap();
+    assert!(other["kinds"]["headers"].as_u64() > Some(0), "{other}");
+
+    fs::write(recording, "not a recording\n").unwrap();
+    assert_eq!(run(["policy", "replay", recording]).status.code(), Some(1));
+}

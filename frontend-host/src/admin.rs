@@ -1,14 +1,18 @@
 //! The listener for operators: status, health, metrics, and the swap of the policy.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use axum::http::{HeaderMap, StatusCode, Uri};
@@ -21,6 +25,9 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinError;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 
 use crate::cache::Counts;
 use crate::gateway::Gateway;
@@ -55,6 +62,7 @@ pub async fn serve(
         .route("/policy/promote", post(promote))
         .route("/policy/rollback", post(roll_back))
         .route("/policy/differences", get(differences))
+        .route("/policy/recording", get(record))
         .layer(DefaultBodyLimit::max(limits::COMPONENT_BYTES_MAX))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&admin),
@@ -221,6 +229,65 @@ async fn differences(State(admin): State<Arc<Admin>>) -> Response {
             "found": candidate.differences.so_far(),
         }))
         .into_response(),
+    }
+}
+
+/// Longest recording, in seconds, in lines and in bytes.
+const RECORDING_SECONDS_MAX: u64 = 3600;
+const RECORDING_LINES_MAX: usize = 1_000_000;
+const RECORDING_BYTES_MAX: usize = 256 << 20;
+
+/// Streams the decisions that are made from now on.
+async fn record(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, u64>>,
+) -> Response {
+    let seconds = query.get("seconds").copied().unwrap_or(10);
+    if !(1..=RECORDING_SECONDS_MAX).contains(&seconds) {
+        return failed(
+            StatusCode::BAD_REQUEST,
+            &format!("seconds must be from 1 to {RECORDING_SECONDS_MAX}"),
+        );
+    }
+    let recording = match admin.gateway.policy.record() {
+        Ok(recording) => recording,
+        Err(busy) => return failed(StatusCode::CONFLICT, &busy.to_string()),
+    };
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut bytes = 0;
+    let lines = ReceiverStream::new(recording)
+        .take_while(move |line| {
+            bytes += line.len();
+            bytes <= RECORDING_BYTES_MAX
+        })
+        .take(RECORDING_LINES_MAX);
+    let lines = UntilStream {
+        lines,
+        end: Box::pin(sleep_until(end)),
+    };
+    (
+        [(CONTENT_TYPE, "application/jsonl")],
+        Body::from_stream(lines),
+    )
+        .into_response()
+}
+
+/// Lines until a time.
+struct UntilStream<S> {
+    lines: S,
+    end: Pin<Box<Sleep>>,
+}
+
+impl<S: Stream<Item = String> + Unpin> Stream for UntilStream<S> {
+    type Item = Result<String, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.end.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.lines)
+            .poll_next(context)
+            .map(|line| line.map(Ok))
     }
 }
 

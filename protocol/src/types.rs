@@ -119,7 +119,7 @@ impl FromStr for ReplicaId {
 
 /// How many shares an order is about: 1 to [`Quantity::MAX`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Quantity(u64);
 
 impl Quantity {
@@ -144,6 +144,20 @@ impl Quantity {
     }
 }
 
+impl TryFrom<u64> for Quantity {
+    type Error = Invalid;
+
+    fn try_from(shares: u64) -> Result<Self, Invalid> {
+        Self::new(shares)
+    }
+}
+
+impl From<Quantity> for u64 {
+    fn from(quantity: Quantity) -> Self {
+        quantity.0
+    }
+}
+
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -151,7 +165,10 @@ impl fmt::Display for Quantity {
 }
 
 /// The price of one share in minor units (cents): 0 to [`Price::MAX_MINOR`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct Price(u64);
 
 impl Price {
@@ -173,6 +190,22 @@ impl Price {
     /// In minor units.
     pub fn minor(self) -> u64 {
         self.0
+    }
+}
+
+/// In minor units.
+impl TryFrom<u64> for Price {
+    type Error = Invalid;
+
+    fn try_from(minor: u64) -> Result<Self, Invalid> {
+        Self::from_minor(minor)
+    }
+}
+
+/// In minor units.
+impl From<Price> for u64 {
+    fn from(price: Price) -> Self {
+        price.0
     }
 }
 

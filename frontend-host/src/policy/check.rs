@@ -13,6 +13,8 @@ use super::decision::{
     Action, Decision, InvalidDecision, Order, Outcome, PolicyRequest, Refusal, ReplicaView, Stock,
     Unavailability, View,
 };
+use super::differences::Fields;
+use super::question::Question;
 use super::sandbox::{Failure, Inputs, Instance, Refused, Sandbox, Version};
 
 /// Noon of 1 January 2026.
@@ -73,6 +75,33 @@ fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
     ]
 }
 
+/// What keeps a policy from being replayed.
+const NOT_DETERMINISTIC: &str =
+    "the same inputs gave two answers: a policy must keep nothing from one call to the next";
+
+impl From<&str> for Failure {
+    fn from(problem: &str) -> Self {
+        Self::Invalid(InvalidDecision(problem.to_owned()))
+    }
+}
+
+/// Tests whether a version can decide what was to be decided lately.
+///
+/// # Errors
+/// The first decision that it fails.
+pub(super) fn check_recent(version: &Version, recent: &[Question]) -> Result<(), Refused> {
+    for question in recent {
+        let test = || format!("{} (a recent request)", question.request());
+        question
+            .decide(version)
+            .map_err(|failure| Refused::SelfTest {
+                test: test(),
+                failure,
+            })?;
+    }
+    Ok(())
+}
+
 /// Puts a request to the policy and, where it asks for a read or a trade, every outcome.
 fn decide(
     instance: &mut Instance,
@@ -88,6 +117,10 @@ fn decide(
         now_ms: NOW_MS,
     };
     let decision = first(instance.on_request(inputs(), &request)?)?;
+    let again = instance.on_request(inputs(), &request)?;
+    if Fields::from(&decision) != Fields::from(&again) {
+        return Err(NOT_DETERMINISTIC.into());
+    }
     for outcome in outcomes(&decision.action) {
         instance.on_outcome(inputs(), &request, &decision.memo, &outcome)?;
     }

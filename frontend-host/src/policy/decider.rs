@@ -15,8 +15,9 @@ use protocol::ReplicaId;
 use super::check::first;
 use super::decision::{Action, Decision, Manifest, Outcome, PolicyRequest, View};
 use super::instances::with_instance;
+use super::question::Question;
 use super::sandbox::{Failure, Inputs, Instance, SharedVersion, Version};
-use super::shadow::{Job, Question};
+use super::shadow::Job;
 use super::versions::{Published, Trial, Versions};
 
 /// No version could decide. Each failure has been counted and logged.
@@ -112,11 +113,7 @@ impl<'a> Decider<'a> {
         let decision =
             self.decide(|version, instance| on_request(version, instance, inputs, request))?;
         self.count_server_error(&decision, None);
-        self.shadow(
-            || Question::Request(request.into()),
-            inputs,
-            || decision.clone(),
-        );
+        self.pass_on(request, inputs, None, &decision);
         Ok(decision)
     }
 
@@ -148,11 +145,7 @@ impl<'a> Decider<'a> {
             reply.keep = None;
         }
         self.count_server_error(&decision, Some(outcome));
-        self.shadow(
-            || Question::Outcome(request.into(), outcome.clone()),
-            inputs,
-            || decision.clone(),
-        );
+        self.pass_on(request, inputs, Some(outcome), &decision);
         Ok(decision)
     }
 
@@ -212,29 +205,34 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// Puts the question to the candidate as well, on a thread of its own.
-    fn shadow(
+    /// Puts the question to the candidate as well, and takes it down where somebody records.
+    fn pass_on(
         &self,
-        question: impl FnOnce() -> Question,
+        request: RequestParts<'_>,
         inputs: Inputs,
-        decided: impl FnOnce() -> Decision,
+        outcome: Option<&Outcome>,
+        decided: &Decision,
     ) {
-        if self.shadowed
-            && self.rank == Rank::Active
-            && let Some(candidate) = &self.published.candidate
-        {
-            let (version, differences) = (
-                Arc::clone(&candidate.version),
-                Arc::clone(&candidate.differences),
-            );
-            let job = Job {
-                version,
-                differences,
-                inputs,
-                question: question(),
-                decided: decided(),
-            };
-            self.versions.shadow.put(job);
+        let candidate = self.published.candidate.as_ref().filter(|_| self.shadowed);
+        let records = self.versions.recorder.is_listening();
+        let samples = self.versions.recent.wants(self.seed);
+        if self.rank != Rank::Active || !(candidate.is_some() || records || samples) {
+            return;
+        }
+        let question = Question::new(request, inputs, outcome);
+        if samples {
+            self.versions.recent.keep(&question, decided);
+        }
+        if records {
+            self.versions.recorder.take_down(&question, decided);
+        }
+        if let Some(candidate) = candidate {
+            self.versions.shadow.put(Job {
+                version: Arc::clone(&candidate.version),
+                differences: Arc::clone(&candidate.differences),
+                question,
+                decided: decided.clone(),
+            });
         }
     }
 }

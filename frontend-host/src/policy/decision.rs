@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use protocol::{IdempotencyKey, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
+use serde::{Deserialize, Serialize};
 
 /// What a policy says of itself.
 #[derive(Debug, Clone)]
@@ -148,7 +149,8 @@ impl Reply {
 }
 
 /// What came of a step.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// A stock was read.
     Stock(Stock),
@@ -165,7 +167,7 @@ pub enum Outcome {
 }
 
 /// A stock as clients see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stock {
     /// Its name.
     pub name: StockName,
@@ -176,7 +178,7 @@ pub struct Stock {
 }
 
 /// An order as clients see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     /// Its number.
     pub number: OrderNumber,
@@ -189,7 +191,8 @@ pub struct Order {
 }
 
 /// Why the backend said no.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// No stock of that name.
     StockNotFound,
@@ -204,7 +207,8 @@ pub enum Refusal {
 }
 
 /// Which backend did not answer in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Unavailability {
     /// The catalog.
     NoCatalog,

@@ -9,7 +9,8 @@
 //! - [`check`]: what a component must be able to decide before it may serve;
 //! - [`versions`]: which version decides, and the swap;
 //! - [`decider`]: one request's decisions, and who makes them again where a version fails;
-//! - [`shadow`]: where a candidate decides differently;
+//! - [`question`], [`differences`]: a decision made again, and where it comes out differently;
+//! - [`shadow`], [`recording`]: made again by a candidate beside the active version, or offline;
 //! - [`history`]: what survives a restart.
 
 pub mod decision;
@@ -22,7 +23,10 @@ mod instances;
 pub mod check;
 pub mod versions;
 pub mod decider;
+pub mod question;
+pub mod differences;
 pub mod shadow;
+pub mod recording;
 pub mod history;
 
 pub use check::check;

@@ -12,13 +12,17 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use protocol::ReplicaId;
 use protocol::time::BootTime;
+use tokio::sync::mpsc;
 
-use super::check::check;
+use super::check::{check, check_recent};
 use super::decider::{Decider, Rank, Undecided};
 use super::decision::View;
+use super::differences::Differences;
 use super::history::{Change, History, HistoryError};
+use super::question::Recent;
+use super::recording::{Busy, Recorder};
 use super::sandbox::{Refused, Sandbox, SharedVersion, Version};
-use super::shadow::{Differences, Shadow};
+use super::shadow::Shadow;
 
 /// How many failures a version may have, and for how long that is watched.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +49,8 @@ pub struct Versions {
     published: ArcSwap<Published>,
     probation: Probation,
     pub(super) shadow: Shadow,
+    pub(super) recorder: Recorder,
+    pub(super) recent: Recent,
     /// Held while a component is compiled: one at a time is enough for a machine.
     compiling: Mutex<()>,
     /// Held while a new publication is made from the current one.
@@ -192,6 +198,8 @@ impl Versions {
             published: ArcSwap::from_pointee(published),
             probation,
             shadow,
+            recorder: Recorder::default(),
+            recent: Recent::default(),
             compiling: Mutex::new(()),
             publishing: Mutex::new(history),
         })
@@ -247,7 +255,9 @@ impl Versions {
             .compiling
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        Ok(Arc::new(check(&self.sandbox, component)?))
+        let version = check(&self.sandbox, component)?;
+        check_recent(&version, &self.recent.questions())?;
+        Ok(Arc::new(version))
     }
 
     /// Drops the candidate.
@@ -294,6 +304,12 @@ impl Versions {
             .as_ref()
             .map(History::changes)
             .unwrap_or_default()
+    }
+
+    /// Starts a recording of the active version's decisions: its lines, until the receiver is
+    /// dropped. See `recording`.
+    pub fn record(&self) -> Result<mpsc::Receiver<String>, Busy> {
+        self.recorder.start(&self.published().active)
     }
 
     /// The decider of one request: the versions stay the same for all its steps.
