@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Response};
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response};
 use serde::Deserialize;
 
 use crate::answer;
@@ -52,13 +53,20 @@ impl Admin {
         accepted(self.0.get(path).await?)
     }
 
-    /// Puts a policy beside or in place of another.
-    pub async fn put(&mut self, path: &str, component: Bytes) -> Result<Bytes, AdminError> {
-        accepted(
-            self.0
-                .send_body(Method::PUT, path, "application/wasm", component)
-                .await?,
-        )
+    /// Puts a policy beside or in place of another, with its signature where it has one.
+    pub async fn put(
+        &mut self,
+        path: &str,
+        component: Bytes,
+        signature: Option<&str>,
+    ) -> Result<Bytes, AdminError> {
+        let request = Request::put(path).header(CONTENT_TYPE, "application/wasm");
+        let request = match signature {
+            Some(signature) => request.header("x-policy-signature", signature),
+            None => request,
+        };
+        let request = request.body(component).map_err(ClientError::from)?;
+        accepted(self.0.send(request).await?)
     }
 
     /// Takes something away.

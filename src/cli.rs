@@ -116,6 +116,9 @@ pub struct Front {
     /// The policy to start with, instead of the built-in one
     #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// A file of public keys: take only policies that one of them has signed
+    #[arg(long, env = "BAZAAR_POLICY_TRUST", value_name = "KEYFILE")]
+    pub policy_trust: Option<PathBuf>,
     /// What the admin API asks for as a bearer token
     #[arg(
         long,
@@ -302,7 +305,20 @@ pub enum Policy {
         /// The component
         file: PathBuf,
     },
-    /// Activate a component in a running gateway
+    /// Make a key to sign policies with, and print its public half
+    Keygen {
+        /// Where the secret key goes; it must not be there yet
+        file: PathBuf,
+    },
+    /// Sign a component: the signature goes beside it, into FILE.sig
+    Sign {
+        /// The component
+        file: PathBuf,
+        /// The secret key
+        #[arg(long, env = "BAZAAR_KEY", value_name = "FILE")]
+        key: PathBuf,
+    },
+    /// Activate a component in a running gateway, with FILE.sig where it is there
     Push {
         /// The component
         file: PathBuf,

@@ -1,6 +1,7 @@
 //! `bazaar policy`: makes, builds, checks, tries and activates policies.
 
 mod new;
+mod sign;
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -40,6 +41,9 @@ pub enum PolicyError {
         /// Why.
         reason: Refused,
     },
+    /// It cannot be signed.
+    #[error(transparent)]
+    Sign(#[from] sign::SignError),
     /// A recording cannot be replayed.
     #[error("{}: {source}", path.display())]
     Recording {
@@ -69,10 +73,14 @@ pub async fn run(command: Policy) -> Result<(), Error> {
             target_dir,
         } => build(&dir, example, target_dir)?,
         Policy::Check { file } => check(&file)?,
+        Policy::Keygen { file } => sign::keygen(&file).map_err(PolicyError::from)?,
+        Policy::Sign { file, key } => sign::sign(&file, &key).map_err(PolicyError::from)?,
         Policy::Push { file, admin } => {
             let component = read(&file)?;
             let mut admin = Admin::new(admin);
-            admin.put("/policy", component).await?;
+            admin
+                .put("/policy", component, signature(&file).as_deref())
+                .await?;
             active(&mut admin).await?
         }
         Policy::Shadow { file, trial, admin } => try_out(&file, "shadow", &trial, admin).await?,
@@ -127,7 +135,9 @@ async fn try_out(
     let component = read(file)?;
     let mut admin = Admin::new(admin);
     let path = format!("/policy/candidate?{kind}={}", trial.share);
-    admin.put(&path, component).await?;
+    admin
+        .put(&path, component, signature(file).as_deref())
+        .await?;
     Ok(status::policies(&list(&mut admin).await?))
 }
 
@@ -202,6 +212,12 @@ fn check(file: &Path) -> Result<String, PolicyError> {
         "{}: a gateway would take it: {version}\n",
         file.display()
     ))
+}
+
+/// The signature beside a component.
+fn signature(file: &Path) -> Option<String> {
+    let signature = std::fs::read_to_string(frontend_host::signature_path(file)).ok()?;
+    Some(signature.trim().to_owned())
 }
 
 fn read(file: &Path) -> Result<Bytes, PolicyError> {

@@ -71,6 +71,7 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
     let rules = args.front.rules;
     let config = frontend_host::Config {
         policy: args.front.policy,
+        policy_trust: args.front.policy_trust,
         data_dir: args.data_dir,
         admin_token: args.front.admin_token,
         workers: args.front.workers.unwrap_or(defaults.workers),

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+use frontend_host::policy::Trust;
 use serde_json::Value;
 
 use crate::harness::{Bazaar, Options, Order, example, guest, run, run_ok, wait_until};
@@ -395,4 +396,23 @@ fn recorded_decisions_are_made_again_offline() {
 
     fs::write(recording, "not a recording\n").unwrap();
     assert_eq!(run(["policy", "replay", recording]).status.code(), Some(1));
+}
+
+#[test]
+fn a_component_is_signed_with_a_key_that_was_made_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (key, component) = (at("key"), at("marked.wasm"));
+    fs::copy(guest("marked"), &component).unwrap();
+    let trust = Trust::parse(&run_ok(["policy", "keygen", &key])).unwrap();
+    assert_eq!(
+        run(["policy", "keygen", &key]).status.code(),
+        Some(1),
+        "no key is overwritten"
+    );
+    let signature = run_ok(["policy", "sign", &component, "--key", &key]);
+    let signature = fs::read_to_string(signature.trim()).unwrap();
+    let component = fs::read(&component).unwrap();
+    assert_eq!(trust.check(&component, Some(&signature)), Ok(()));
+    assert!(trust.check(&component[1..], Some(&signature)).is_err());
 }

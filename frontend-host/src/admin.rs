@@ -31,7 +31,7 @@ use tokio_stream::{Stream, StreamExt as _};
 
 use crate::cache::Counts;
 use crate::gateway::Gateway;
-use crate::policy::{Reason, Share, SwapError, Trial, Version, Versions, limits};
+use crate::policy::{Reason, Share, SwapError, Trial, Upload, Version, Versions, limits};
 
 /// What the admin API works on.
 pub struct Admin {
@@ -159,10 +159,14 @@ async fn policy(State(admin): State<Arc<Admin>>) -> Json<Value> {
 
 async fn push(State(admin): State<Arc<Admin>>, headers: HeaderMap, component: Bytes) -> Response {
     let gateway = Arc::clone(&admin.gateway);
-    let reason = reason(&headers);
+    let (reason, signature) = (reason(&headers), signature(&headers));
     // Compiling takes a while: off the threads that serve.
-    let activated =
-        tokio::task::spawn_blocking(move || gateway.policy.activate(&component, &reason)).await;
+    let activated = tokio::task::spawn_blocking(move || {
+        gateway
+            .policy
+            .activate(upload(&component, &signature), &reason)
+    })
+    .await;
     admin.changed(activated.map(|activated| activated.map(drop)))
 }
 
@@ -179,11 +183,26 @@ async fn try_out(
         );
     };
     let gateway = Arc::clone(&admin.gateway);
-    let reason = reason(&headers);
-    let tried =
-        tokio::task::spawn_blocking(move || gateway.policy.try_out(&component, trial, &reason))
-            .await;
+    let (reason, signature) = (reason(&headers), signature(&headers));
+    let tried = tokio::task::spawn_blocking(move || {
+        gateway
+            .policy
+            .try_out(upload(&component, &signature), trial, &reason)
+    })
+    .await;
     admin.changed(tried.map(|tried| tried.map(drop)))
+}
+
+/// The detached signature that came with a component.
+fn signature(headers: &HeaderMap) -> Option<String> {
+    Some(headers.get("x-policy-signature")?.to_str().ok()?.to_owned())
+}
+
+fn upload<'a>(component: &'a Bytes, signature: &'a Option<String>) -> Upload<'a> {
+    Upload {
+        component,
+        signature: signature.as_deref(),
+    }
 }
 
 fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
@@ -317,7 +336,9 @@ impl Admin {
             Ok(Err(error)) => {
                 tracing::warn!(%error, "policy not changed");
                 let status = match error {
-                    SwapError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                    SwapError::Refused(_) | SwapError::Untrusted(_) => {
+                        StatusCode::UNPROCESSABLE_ENTITY
+                    }
                     SwapError::NothingToRollBackTo | SwapError::NoCandidate => StatusCode::CONFLICT,
                     SwapError::NotSaved(_) => StatusCode::INSUFFICIENT_STORAGE,
                 };

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::policy::Refused;
 use crate::policy::history::HistoryError;
+use crate::policy::trust::{KeyError, Untrusted};
 
 /// Why a gateway does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,22 @@ pub enum Error {
     /// What was saved of the policy cannot be read or written.
     #[error("cannot keep the policy: {0}")]
     History(#[from] HistoryError),
+    /// The file of trusted keys cannot be used.
+    #[error("cannot use the trusted keys in {}: {source}", path.display())]
+    Keys {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// The first policy is not trusted.
+    #[error("the policy {} is refused: {source}", path.display())]
+    Untrusted {
+        /// The component.
+        path: PathBuf,
+        /// Why.
+        source: Untrusted,
+    },
     /// The first policy is refused.
     #[error("the policy is refused: {0}")]
     Policy(#[from] Refused),

@@ -30,6 +30,7 @@ pub mod election;
 pub mod admin;
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use protocol::channel;
@@ -43,7 +44,7 @@ use crate::admin::Admin;
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::gateway::Gateway;
-use crate::policy::{Compiled, History, Sandbox, Versions};
+use crate::policy::{Compiled, History, Sandbox, Trust, Versions};
 use crate::replicas::{Replica, Replicas};
 
 pub use config::Config;
@@ -119,14 +120,10 @@ async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
         Some(dir) => sandbox.keeping(Compiled::open(dir.join("compiled"))?),
         None => sandbox,
     };
+    let trust = config.policy_trust.as_deref().map(read_trust).transpose()?;
     let component = match &config.policy {
         None => DEFAULT_POLICY.to_vec(),
-        Some(path) => tokio::fs::read(path)
-            .await
-            .map_err(|source| Error::PolicyFile {
-                path: path.clone(),
-                source,
-            })?,
+        Some(path) => read_policy(path, trust.as_ref())?,
     };
     let history = config
         .data_dir
@@ -142,7 +139,43 @@ async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
         tokio::task::spawn_blocking(move || Versions::new(sandbox, &component, probation, history));
     let versions = versions.await.map_err(std::io::Error::other)??;
     tracing::info!(policy = %versions.published().active, "policy loaded");
-    Ok(Arc::new(versions))
+    Ok(Arc::new(versions.trusting(trust)))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::PolicyFile {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read_trust(path: &Path) -> Result<Trust, Error> {
+    let text = read(path)?;
+    Trust::parse(&String::from_utf8_lossy(&text)).map_err(|source| Error::Keys {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads a component, and the signature beside it where that matters.
+fn read_policy(path: &Path, trust: Option<&Trust>) -> Result<Vec<u8>, Error> {
+    let component = read(path)?;
+    if let Some(trust) = trust {
+        let signature = std::fs::read_to_string(signature_path(path)).ok();
+        let trusted = trust.check(&component, signature.as_deref());
+        trusted.map_err(|source| Error::Untrusted {
+            path: path.to_owned(),
+            source,
+        })?;
+    }
+    Ok(component)
+}
+
+/// Where a component's detached signature lies: beside it, with `.sig` after its name.
+pub fn signature_path(component: &Path) -> PathBuf {
+    let mut path = component.as_os_str().to_owned();
+    path.push(".sig");
+    path.into()
 }
 
 fn connect(url: &str) -> Result<Channel, Error> {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use frontend_host::DEFAULT_POLICY;
 use frontend_host::policy::decision::{Action, Outcome, ReplicaView, Stock, View};
 use frontend_host::policy::{
-    Compiled, History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Versions,
+    Compiled, History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Trust,
+    Upload, Versions,
 };
 use http::{HeaderMap, Method};
 use protocol::{Epoch, OrderNumber, Price, ReplicaId, StockName};
@@ -346,4 +347,39 @@ fn a_version_that_was_compiled_once_is_loaded_from_disk() {
         "what is damaged is compiled and kept anew"
     );
     assert_eq!(files(), kept);
+}
+
+#[test]
+fn only_signed_policies_are_taken_where_keys_are_trusted() {
+    let (ours, other) = (
+        Signatory::generate().unwrap(),
+        Signatory::generate().unwrap(),
+    );
+    let trust = Trust::parse(&ours.public()).unwrap();
+    let versions = versions(None, DEFAULT_POLICY).trusting(Some(trust));
+    let component = guest("marked");
+    let upload = |signature: Option<&str>| {
+        versions
+            .activate(
+                Upload {
+                    component: &component,
+                    signature,
+                },
+                &operator(),
+            )
+            .map(drop)
+    };
+    assert!(matches!(upload(None), Err(SwapError::Untrusted(_))));
+    assert!(matches!(
+        upload(Some(&other.sign(&component))),
+        Err(SwapError::Untrusted(_))
+    ));
+    assert!(
+        versions
+            .try_out(&component, Trial::Shadow(all()), &operator())
+            .is_err()
+    );
+    assert_eq!(active(&versions), "default");
+    upload(Some(&ours.sign(&component))).unwrap();
+    assert_eq!(active(&versions), "marked");
 }

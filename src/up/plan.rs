@@ -186,6 +186,7 @@ fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Serv
 fn gateway(args: &Up, addresses: &Addresses) -> Service {
     let Front {
         policy,
+        policy_trust,
         admin_token,
         workers,
         rules,
@@ -199,6 +200,7 @@ fn gateway(args: &Up, addresses: &Addresses) -> Service {
         .with("--catalog", format!("http://{}", addresses.catalog))
         .with("--data-dir", &data_dir)
         .with_some("--policy", policy.as_deref())
+        .with_some("--policy-trust", policy_trust.as_deref())
         .with_some("--workers", workers.map(|workers| workers.to_string()))
         .with("--decision-ms-max", rules.decision_ms_max.to_string())
         .with("--probation-seconds", rules.probation_seconds.to_string())

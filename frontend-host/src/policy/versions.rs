@@ -23,6 +23,7 @@ use super::question::Recent;
 use super::recording::{Busy, Recorder};
 use super::sandbox::{Refused, Sandbox, SharedVersion, Version};
 use super::shadow::Shadow;
+use super::trust::{Trust, Untrusted};
 
 /// How many failures a version may have, and for how long that is watched.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +49,7 @@ pub struct Versions {
     sandbox: Sandbox,
     published: ArcSwap<Published>,
     probation: Probation,
+    trust: Option<Trust>,
     pub(super) shadow: Shadow,
     pub(super) recorder: Recorder,
     pub(super) recent: Recent,
@@ -158,12 +160,39 @@ pub struct Reason {
     pub why: String,
 }
 
+/// A component from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Upload<'a> {
+    /// Its bytes.
+    pub component: &'a [u8],
+    /// A detached signature over them, see `trust`.
+    pub signature: Option<&'a str>,
+}
+
+impl<'a> From<&'a [u8]> for Upload<'a> {
+    fn from(component: &'a [u8]) -> Self {
+        Self {
+            component,
+            signature: None,
+        }
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Upload<'a> {
+    fn from(component: &'a Vec<u8>) -> Self {
+        component.as_slice().into()
+    }
+}
+
 /// Why a version did not take another's place.
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
     /// The component cannot serve.
     #[error("policy refused: {0}")]
     Refused(#[from] Refused),
+    /// The component is nobody's who is trusted.
+    #[error("policy refused: {0}")]
+    Untrusted(#[from] Untrusted),
     /// There is nothing to roll back to.
     #[error("there is no earlier good version to go back to")]
     NothingToRollBackTo,
@@ -197,6 +226,7 @@ impl Versions {
             sandbox,
             published: ArcSwap::from_pointee(published),
             probation,
+            trust: None,
             shadow,
             recorder: Recorder::default(),
             recent: Recent::default(),
@@ -210,10 +240,24 @@ impl Versions {
         self.published.load_full()
     }
 
+    /// Takes no component from now on that `trust` does not cover.
+    pub fn trusting(self, trust: Option<Trust>) -> Self {
+        Self { trust, ..self }
+    }
+
     /// Checks a component and makes it the active version. Compiles: call it off the threads
     /// that serve. The version that was active stays loaded; if it never failed, it is the
     /// last good one from now on.
-    pub fn activate(&self, component: &[u8], reason: &Reason) -> Result<SharedVersion, SwapError> {
+    pub fn activate<'a>(
+        &self,
+        upload: impl Into<Upload<'a>>,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
+        let Upload {
+            component,
+            signature,
+        } = upload.into();
+        self.check_trust(component, signature)?;
         let version = self.check(component)?;
         let mut history = self.lock();
         save_component(&mut history, &version, component)?;
@@ -224,12 +268,17 @@ impl Versions {
     }
 
     /// Checks a component and puts it on trial beside the active version.
-    pub fn try_out(
+    pub fn try_out<'a>(
         &self,
-        component: &[u8],
+        upload: impl Into<Upload<'a>>,
         trial: Trial,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
+        let Upload {
+            component,
+            signature,
+        } = upload.into();
+        self.check_trust(component, signature)?;
         let version = self.check(component)?;
         let mut history = self.lock();
         save_component(&mut history, &version, component)?;
@@ -248,6 +297,12 @@ impl Versions {
             &mut history,
         )?;
         Ok(version)
+    }
+
+    fn check_trust(&self, component: &[u8], signature: Option<&str>) -> Result<(), Untrusted> {
+        self.trust
+            .as_ref()
+            .map_or(Ok(()), |trust| trust.check(component, signature))
     }
 
     fn check(&self, component: &[u8]) -> Result<SharedVersion, Refused> {

@@ -1,0 +1,66 @@
+//! `bazaar policy keygen` and `sign`.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use frontend_host::policy::trust::{KeyError, Signatory};
+use frontend_host::signature_path;
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The key is none.
+    #[error("{}: {source}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: KeyError,
+    },
+    /// There is no randomness.
+    #[error("the system has no randomness for a key: {0}")]
+    Randomness(#[from] getrandom::Error),
+}
+
+/// Makes a secret key that only this user can read; returns the line for a key file.
+pub fn keygen(file: &Path) -> Result<String, SignError> {
+    let key = Signatory::generate()?;
+    let write = || {
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(file)?;
+        writeln!(file, "{}", key.secret())
+    };
+    write().map_err(failed(file))?;
+    Ok(format!("{}\n", key.public()))
+}
+
+/// Signs a component; returns where the signature is.
+pub fn sign(file: &Path, key: &Path) -> Result<String, SignError> {
+    let secret = fs::read_to_string(key).map_err(failed(key))?;
+    let signatory = Signatory::parse(&secret).map_err(|source| SignError::Key {
+        path: key.to_owned(),
+        source,
+    })?;
+    let component = fs::read(file).map_err(failed(file))?;
+    let signature = signature_path(file);
+    fs::write(&signature, signatory.sign(&component) + "\n").map_err(failed(&signature))?;
+    Ok(format!("{}\n", signature.display()))
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> SignError {
+    let path = path.to_owned();
+    move |source| SignError::File { path, source }
+}
