@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use frontend_host::DEFAULT_POLICY;
 use frontend_host::policy::decision::{Action, Outcome, ReplicaView, Stock, View};
+use frontend_host::policy::trust::Signatory;
 use frontend_host::policy::{
     Compiled, History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Trust,
     Upload, Versions,
