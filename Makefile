@@ -1,9 +1,9 @@
 # What is used daily. Plain `make` says what there is.
 
-.PHONY: help run test check fmt clean wasm-target
+.PHONY: help run test torture failover check fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: wasm-target ## start the bazaar; Ctrl-C stops it
 	cargo run --release
@@ -11,9 +11,23 @@ run: wasm-target ## start the bazaar; Ctrl-C stops it
 test: wasm-target ## run all tests
 	cargo test --workspace
 
+torture: wasm-target ## break real processes for SECONDS=300 from SEED=131 on, and judge what clients saw
+	BAZAAR_TORTURE_SECONDS=$(or $(SECONDS),300) BAZAAR_TORTURE_SEED=$(or $(SEED),131) \
+	cargo test --test integration torture:: -- --nocapture
+
+failover: wasm-target ## measure RUNS=20 times how soon another replica leads
+	BAZAAR_FAILOVER_RUNS=$(or $(RUNS),20) \
+	cargo test --release --test integration failover:: -- --nocapture --test-threads=1
+
 check: wasm-target ## check formatting and lints
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+
+policy-javascript: ## build the example policy in JavaScript
+	@frontend-guest/examples/javascript/build
+
+policy-python: ## build the example policy in Python
+	@frontend-guest/examples/python/build
 
 fmt: ## format the code
 	cargo fmt --all

@@ -2,11 +2,13 @@
 //!
 //! - [`books`]: what is committed, and what a trade or an election makes of it;
 //! - [`leases`]: who may hold which stock in a cache, and until when;
-//! - [`board`]: what readers see of the stocks while trades become durable and caches let go.
+//! - [`board`]: what readers see of the stocks while trades become durable and caches let go;
+//! - [`rules`]: the protective rules that a test can take out.
 
 pub mod books;
 pub mod leases;
 pub mod board;
+pub mod rules;
 
 pub use board::{Board, Seen};
 pub use books::{
@@ -14,3 +16,4 @@ pub use books::{
     Term, TradeResult,
 };
 pub use leases::{Floor, Gone, Leases, NotOpened, Recall, Renewal, Round, SessionId};
+pub use rules::{Rule, Rules};

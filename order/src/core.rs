@@ -7,7 +7,9 @@
 //! - [`trades`]: a leader's orders;
 //! - `recent`: a leader's last rows, to be sent;
 //! - [`followers`]: a leader's followers and the in-sync set;
-//! - [`replica`]: the whole.
+//! - [`replica`]: the whole;
+//! - [`reads`]: what may be said of an order that is not here;
+//! - [`rules`]: the protective rules that a test can take out.
 
 pub mod message;
 mod own;
@@ -16,8 +18,12 @@ pub mod trades;
 mod recent;
 pub mod followers;
 pub mod replica;
+pub mod reads;
+pub mod rules;
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use message::{Command, Durable, Event, Head, Status, Term};
+pub use reads::Missing;
 pub use replica::Replica;
+pub use rules::{Rule, Rules};

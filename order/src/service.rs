@@ -16,8 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::clients::Catalog;
-use crate::core;
 use crate::core::message::{Placed, RoleName};
+use crate::core::{self, Missing, Rules};
 use crate::driver::{Handle, read};
 use crate::store::ReadRows;
 
@@ -54,21 +54,16 @@ impl OrdersService {
     /// A row that is not here: the catalog knows whether there is one.
     async fn confirm(&self, number: OrderNumber) -> Result<Row, Status> {
         let unreachable =
-            |_| Status::unavailable("the catalog cannot be asked whether the order exists");
-        let head = self
-            .catalog
-            .head(CONFIRM_TIMEOUT)
-            .await
-            .map_err(unreachable)?;
-        if number >= head.end.rows {
-            return Err(Status::not_found("no such order"));
+            || Status::unavailable("the catalog cannot be asked whether the order exists");
+        let head = self.catalog.head(CONFIRM_TIMEOUT).await;
+        let journal = head.ok().map(|head| head.end);
+        match Missing::of(number, journal, Rules::default()) {
+            Missing::DoesNotExist => return Err(Status::not_found("no such order")),
+            Missing::Unknown => return Err(unreachable()),
+            Missing::InJournal { rows } => self.handle.heard(rows).await,
         }
-        self.handle.heard(head.end.rows).await;
-        let rows = self
-            .catalog
-            .read_journal(number, 1)
-            .await
-            .map_err(unreachable)?;
+        let rows = self.catalog.read_journal(number, 1).await;
+        let rows = rows.map_err(|_| unreachable())?;
         let row = rows.into_iter().next().filter(|row| row.number == number);
         row.ok_or_else(|| Status::unavailable("the catalog did not give the order"))
     }

@@ -19,13 +19,13 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_millis(800);
 
 /// At most one run at a time, with at most one call under way.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct CatchUp {
     peers: Vec<ReplicaId>,
     run: Option<Run>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Run {
     source: Source,
     /// Peers to ask before the journal is asked again.
@@ -52,6 +52,11 @@ impl CatchUp {
 
     pub(super) fn is_running(&self) -> bool {
         self.run.is_some()
+    }
+
+    /// The call under way.
+    pub(super) fn awaited(&self) -> Option<CallId> {
+        self.run.as_ref().and_then(|run| run.call)
     }
 
     /// Starts a run, from the beginning where one is under way: what was asked before may be

@@ -6,6 +6,7 @@
 //! whatever the catalog's set is, every member of it holds all that was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use protocol::time::BootTime;
@@ -14,6 +15,7 @@ use storage::rows::End;
 
 use super::catch_up::backoff;
 use super::message::{CallId, Calls, ChangeNumber, Command, Report};
+use super::rules::{Rule, Rules};
 
 /// Rows that one call to a follower carries.
 pub const APPEND_ROWS_MAX: usize = 1024;
@@ -30,7 +32,7 @@ const CHANGE_RETRY_MIN: Duration = Duration::from_millis(50);
 const CHANGE_RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// The followers of one leadership.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Followers {
     leader: ReplicaId,
     followers: BTreeMap<ReplicaId, Follower>,
@@ -42,9 +44,10 @@ pub(super) struct Followers {
     last_change: ChangeNumber,
     change_at: BootTime,
     change_failures: u32,
+    rules: Rules,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Follower {
     /// What it held durably when it answered last.
     held: Option<End>,
@@ -58,8 +61,23 @@ struct Follower {
     counts: bool,
 }
 
+impl Hash for Follower {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            held,
+            call,
+            try_at,
+            failures,
+            wanted,
+            counts,
+        } = self;
+        let held = held.map(|held| (held.rows, held.chain));
+        (held, call, try_at, failures, wanted, counts).hash(state);
+    }
+}
+
 /// A call to a follower that is under way.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Call {
     id: CallId,
     /// The first row sent, if any.
@@ -73,6 +91,7 @@ impl Followers {
         peers: &[ReplicaId],
         last_change: ChangeNumber,
         now: BootTime,
+        rules: Rules,
     ) -> Self {
         let follower = |&peer| {
             let new = Follower {
@@ -93,12 +112,17 @@ impl Followers {
             last_change,
             change_at: now,
             change_failures: 0,
+            rules,
         }
     }
 
     /// How many orders every follower that counts holds; `own` where none counts.
     pub(super) fn acknowledged(&self, own: OrderNumber) -> OrderNumber {
-        let counting = self.followers.values().filter(|follower| follower.counts);
+        let at_once = !self.rules.keep(Rule::ConfirmedRemoval);
+        let counting = self
+            .followers
+            .values()
+            .filter(|follower| follower.counts && (follower.wanted || !at_once));
         counting
             .map(|follower| follower.held.unwrap_or_default().rows)
             .fold(own, OrderNumber::min)
@@ -242,14 +266,19 @@ impl Followers {
         calls.chain(change).min()
     }
 
-    /// Whether the call is one of this leadership's.
-    pub(super) fn awaits(&self, call: CallId) -> bool {
+    /// The calls under way: the change, then the followers' in the order of their ids.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = CallId> {
         let change = self.change.as_ref().map(|(id, _)| *id);
         let appends = self
             .followers
             .values()
             .filter_map(|follower| follower.call.map(|call| call.id));
-        change.into_iter().chain(appends).any(|id| id == call)
+        change.into_iter().chain(appends)
+    }
+
+    /// Whether the call is one of this leadership's.
+    pub(super) fn awaits(&self, call: CallId) -> bool {
+        self.awaited().any(|id| id == call)
     }
 
     /// The follower and its call, which is over; `None` where the call is not the one under way.

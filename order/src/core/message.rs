@@ -1,6 +1,7 @@
 //! What the core is told and what it wants done.
 
 use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
 
 use protocol::wire::catalog::v1::Refusal;
 use protocol::{ChainHash, Epoch, Order, OrderNumber, ReplicaId, Row};
@@ -24,6 +25,13 @@ pub struct Durable {
     pub end: End,
 }
 
+impl Hash for Durable {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self { term, end } = self;
+        (term, end.rows, end.chain).hash(state);
+    }
+}
+
 /// What the catalog says of the leadership and its journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
@@ -39,11 +47,17 @@ pub struct Ticket(pub u64);
 
 /// A call that the core had made and whose result it waits for. Never used twice, so that a
 /// result that comes after the core has lost interest is known as such.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(pub u64);
 
+/// Says nothing: replicas that differ only in how their calls are numbered do the same, and
+/// a model checker is to see them as one. See [`super::Replica::awaited`].
+impl Hash for CallId {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
 /// Numbers the calls.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Calls(u64);
 
 impl Calls {
@@ -65,7 +79,7 @@ impl ChangeNumber {
 }
 
 /// What happened.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A gateway places an order.
     Place {
@@ -137,7 +151,7 @@ pub enum Event {
 }
 
 /// Why a call did not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CallFailure {
     /// The callee knows of a higher epoch: nothing was done.
     Fenced,
@@ -155,7 +169,7 @@ pub enum Outcome {
 }
 
 /// Where rows can be had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The catalog's journal, which has them all.
     Journal,

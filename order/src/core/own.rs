@@ -1,5 +1,7 @@
 //! What this replica holds: on its disk, and on the way there.
 
+use std::hash::{Hash, Hasher};
+
 use protocol::{OrderNumber, Row};
 use storage::rows::End;
 
@@ -7,7 +9,7 @@ use super::message::{Durable, Term};
 
 /// The replica's term and ledger. The ledger is a gapless prefix of the journal: rows are
 /// taken in number order, and only where they continue the hash chain.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Own {
     durable: Durable,
     /// Known, and durable or on its way to the disk.
@@ -16,6 +18,18 @@ pub(super) struct Own {
     term_is_lost: bool,
     /// The ledger's end with the rows that are on their way to the disk.
     tail: End,
+}
+
+impl Hash for Own {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            durable,
+            term,
+            term_is_lost,
+            tail,
+        } = self;
+        (durable, term, term_is_lost, tail.rows, tail.chain).hash(state);
+    }
 }
 
 /// Why rows were not taken.

@@ -1,6 +1,7 @@
 //! The last rows of a leader's ledger, kept in memory to be sent to followers.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 use protocol::{ChainHash, OrderNumber, Row};
 
@@ -8,9 +9,17 @@ use protocol::{ChainHash, OrderNumber, Row};
 const RECENT_ROWS_MAX: usize = 4096;
 
 /// The rows from some number on, to the end of the ledger.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Recent {
     rows: VecDeque<Row>,
+}
+
+impl Hash for Recent {
+    /// The last row's chain hash covers those before it.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let last = self.rows.back().map(|row| row.chain);
+        (self.rows.len(), last).hash(state);
+    }
 }
 
 impl Recent {

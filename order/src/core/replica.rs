@@ -4,6 +4,8 @@ mod catching_up;
 mod activating;
 mod leading;
 
+use std::hash::{Hash, Hasher};
+
 use protocol::time::BootTime;
 use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row};
 
@@ -15,6 +17,7 @@ use super::message::{
 };
 use super::own::{NotTaken, Own};
 use super::recent::Recent;
+use super::rules::Rules;
 use super::trades::Trades;
 
 pub use catching_up::{FOLLOWER_PATIENCE, LEADER_PATIENCE};
@@ -23,7 +26,7 @@ pub use catching_up::{FOLLOWER_PATIENCE, LEADER_PATIENCE};
 pub const UNSAVED_ROWS_MAX: u64 = 2 * CHUNK_ROWS as u64;
 
 /// One order replica.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
     id: ReplicaId,
     peers: Vec<ReplicaId>,
@@ -39,10 +42,35 @@ pub struct Replica {
     reaches_catalog: bool,
     calls: Calls,
     commands: Vec<Command>,
+    rules: Rules,
+}
+
+/// How its calls are numbered is left out, see [`Replica::awaited`].
+impl Hash for Replica {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            id,
+            peers,
+            own,
+            role,
+            catch_up,
+            known,
+            behind,
+            appends,
+            announces,
+            reaches_catalog,
+            calls: _,
+            commands,
+            rules,
+        } = self;
+        assert!(commands.is_empty(), "every step hands out its commands");
+        (id, peers, own, role, catch_up, known).hash(state);
+        (behind, appends, announces, reaches_catalog, rules).hash(state);
+    }
 }
 
 /// What the replica is in the term that it knows.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Role {
     Follower,
     Activating(Activation),
@@ -50,7 +78,7 @@ enum Role {
 }
 
 /// A leader-elect catches up, makes what it got durable, and has the catalog confirm it.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Activation {
     confirm: Option<CallId>,
     /// The number of the last change of the in-sync set asked for.
@@ -59,21 +87,21 @@ struct Activation {
     failures: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Leadership {
     trades: Trades,
     recent: Recent,
     followers: Followers,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Behind {
     tail: OrderNumber,
     since: BootTime,
 }
 
 /// Waits until so many rows, and the term, are durable.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct AppendCaller {
     ticket: Ticket,
     rows: OrderNumber,
@@ -81,7 +109,7 @@ struct AppendCaller {
 }
 
 /// Waits until the term is durable.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct AnnounceCaller {
     ticket: Ticket,
     epoch: Epoch,
@@ -107,7 +135,14 @@ impl Replica {
             reaches_catalog: false,
             calls: Calls::default(),
             commands: Vec::new(),
+            rules: Rules::default(),
         }
+    }
+
+    /// The same replica without a protective rule.
+    #[cfg(feature = "ablation")]
+    pub fn under(self, rules: Rules) -> Self {
+        Self { rules, ..self }
     }
 
     /// Takes in what happened until `now` and returns what is to be done. Several events at once
@@ -154,6 +189,21 @@ impl Replica {
             end,
             reaches_catalog: self.reaches_catalog,
         }
+    }
+
+    /// The calls whose results it waits for, in an order that does not depend on how they are
+    /// numbered, but for that of several trades.
+    pub fn awaited(&self) -> Vec<CallId> {
+        let mut calls = Vec::from_iter(self.catch_up.awaited());
+        match &self.role {
+            Role::Follower => {}
+            Role::Activating(activation) => calls.extend(activation.confirm),
+            Role::Leader(leadership) => {
+                calls.extend(leadership.followers.awaited());
+                calls.extend(leadership.trades.awaited());
+            }
+        }
+        calls
     }
 
     fn handle(&mut self, now: BootTime, event: Event) {

@@ -4,6 +4,7 @@
 //! the ledger and for every in-sync follower.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use protocol::{Order, OrderNumber, Row};
 
@@ -22,7 +23,7 @@ pub const ORDERS_WAITING_MAX: usize = 16_384;
 const EARLY_ROWS_MAX: usize = 2 * BATCHES_MAX * BATCH_ORDERS_MAX;
 
 /// The orders of one leadership.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Trades {
     queue: VecDeque<(Ticket, Order)>,
     batches: BTreeMap<CallId, Vec<Ticket>>,
@@ -34,6 +35,25 @@ pub(super) struct Trades {
     waiting: usize,
 }
 
+impl Hash for Trades {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            queue,
+            batches,
+            early,
+            committed,
+            waiting,
+        } = self;
+        for (ticket, order) in queue {
+            (ticket, &order.key).hash(state);
+        }
+        for (number, row) in early {
+            (number, row.chain).hash(state);
+        }
+        (queue.len(), early.len(), batches, committed, waiting).hash(state);
+    }
+}
+
 impl Trades {
     pub(super) fn place(&mut self, ticket: Ticket, order: Order, commands: &mut Vec<Command>) {
         if self.waiting >= ORDERS_WAITING_MAX {
@@ -42,6 +62,11 @@ impl Trades {
         }
         self.waiting += 1;
         self.queue.push_back((ticket, order));
+    }
+
+    /// The batches under way, the oldest first.
+    pub(super) fn awaited(&self) -> impl Iterator<Item = CallId> {
+        self.batches.keys().copied()
     }
 
     /// Whether the batch is under way.

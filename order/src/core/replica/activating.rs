@@ -12,6 +12,7 @@ use crate::core::message::{
     CallFailure, CallId, ChangeNumber, Command, Durable, Head, Report, Sender, StepDown,
 };
 use crate::core::recent::Recent;
+use crate::core::rules::Rule;
 use crate::core::trades::Trades;
 
 /// Wait before a leader-elect asks the catalog again to confirm it.
@@ -24,7 +25,11 @@ impl Replica {
         let activating =
             matches!(&self.role, Role::Activating(activation) if activation.confirm.is_none());
         let term_is_durable = self.own.durable().term == self.own.term();
-        activating && term_is_durable && !self.catch_up.is_running() && self.own.unsaved() == 0
+        activating && term_is_durable && self.has_caught_up() && self.own.unsaved() == 0
+    }
+
+    fn has_caught_up(&self) -> bool {
+        !self.catch_up.is_running() || !self.rules.keep(Rule::ActivationCatchUp)
     }
 
     pub(super) fn confirm(&mut self, now: BootTime) {
@@ -83,16 +88,16 @@ impl Replica {
         let Durable { term, end } = self.own.durable();
         if head.term != term {
             self.step_down(StepDown::Superseded);
-        } else if head.end.rows > end.rows {
+        } else if head.end.rows > end.rows && self.rules.keep(Rule::ActivationCatchUp) {
             self.catch_up.restart(now);
-        } else if head.end != end {
+        } else if head.end.rows <= end.rows && head.end != end {
             self.report_broken(Sender::Catalog, head.end.rows);
             self.step_down(StepDown::Broken);
         } else {
             let leadership = Leadership {
                 trades: Trades::default(),
                 recent: Recent::default(),
-                followers: Followers::new(self.id, &self.peers, change, now),
+                followers: Followers::new(self.id, &self.peers, change, now, self.rules),
             };
             self.role = Role::Leader(Box::new(leadership));
             self.commands.push(Command::Report(Report::Leading {

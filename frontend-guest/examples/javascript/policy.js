@@ -1,0 +1,332 @@
+// The default policy of Bazaar's front end, in JavaScript: the same routes, checks, messages,
+// caching and elections as `frontend-guest/src` has in Rust. Edit, build, push: see README.md.
+//
+// A policy is a pure function over values. It does no I/O and keeps nothing between calls:
+// Bazaar may throw an instance away at any time, and every thread has its own. What it throws,
+// other than an `ApiError`, is a failure: the last good version decides in its place.
+//
+// The world is `wit/policy.wit`. Its names are camelCase here, a variant is `{ tag, val }`, an
+// enum is a string, an absent option is `null`, and a `u64` is a number. Numbers past 2^53 - 1
+// are not exact in JavaScript; this policy refuses them where clients send them, and fails
+// rather than show a client a wrong one.
+
+const NAME_BYTES_MAX = 64;
+const KEY_BYTES_MAX = 128;
+// So that the longest is read in a small part of the 50 ms that a decision may take.
+const ORDER_BYTES_MAX = 12 * 1024;
+const ORDER_NESTING_MAX = 32;
+// Within the freshness that is asked for. Orders never change; this only bounds memory.
+const STOCK_KEEP_MS = 60_000;
+const ORDER_KEEP_MS = 3_600_000;
+
+// ---- the four functions of the world ----
+
+export const policy = {
+  describe() {
+    return {
+      name: "javascript",
+      version: "0.1.0",
+      headers: ["idempotency-key"],
+      cache: { stocksMax: 10_000, ordersMax: 100_000, eviction: "lru" },
+    };
+  },
+
+  // What to do about a request: route it, validate it, and read or trade.
+  onRequest(request) {
+    try {
+      return decide(route(request));
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      return decide({ tag: "respond", val: error.response() });
+    }
+  },
+
+  // What to do about the outcome of the action decided last: answer it.
+  onOutcome(_request, _memo, outcome) {
+    return decide({ tag: "respond", val: render(outcome) });
+  },
+
+  // Who should lead, or null for as it is: a leader that works stays, else the highest id that
+  // works takes over.
+  elect(view) {
+    const working = view.replicas
+      .filter((replica) => replica.healthy && replica.reachesCatalog)
+      .map((replica) => replica.id);
+    if (working.length === 0 || working.includes(view.leader)) return null;
+    return Math.max(...working);
+  },
+};
+
+// A decision that needs no memo.
+function decide(action) {
+  return { action, memo: new Uint8Array() };
+}
+
+// ---- routes ----
+
+// Never older than what any client has already seen.
+const LINEARIZABLE = { freshness: { tag: "linearizable" }, staleOnErrorMs: 0 };
+
+// The action that a request asks for.
+function route({ method, target, headers, body }) {
+  const path = target.split(/[?#]/, 1)[0];
+  const stock = path.match(/^\/stocks\/([^/]*)$/);
+  const order = path.match(/^\/orders\/([^/]*)$/);
+  if (stock) {
+    allow(method, "get", "head");
+    const name = stockName(stock[1]);
+    return { tag: "read-stock", val: { name, caching: LINEARIZABLE } };
+  }
+  if (path === "/stocks") {
+    allow(method, "get", "head");
+    return { tag: "list-stocks" };
+  }
+  if (path === "/orders") {
+    allow(method, "post");
+    return { tag: "trade", val: parseOrder(headers, body ?? []) };
+  }
+  if (order) {
+    allow(method, "get", "head");
+    const number = orderNumber(order[1]);
+    return { tag: "read-order", val: { number, caching: LINEARIZABLE } };
+  }
+  throw new ApiError(404, "no such path");
+}
+
+function allow(method, ...allowed) {
+  if (allowed.includes(method)) return;
+  const list = allowed.join(", ").toUpperCase();
+  throw new ApiError(405, `method not allowed, only ${list}`, ["allow", list]);
+}
+
+// A segment that is no stock's name is the name of no stock.
+function stockName(segment) {
+  let name;
+  try {
+    name = decodeURIComponent(segment);
+  } catch {
+    throw stockNotFound();
+  }
+  return checkStockName(name);
+}
+
+function checkStockName(name) {
+  const bytes = utf8(name).length;
+  if (bytes === 0 || bytes > NAME_BYTES_MAX || /\p{Cc}/u.test(name)) throw stockNotFound();
+  return name;
+}
+
+// A segment that is no number is the number of no order, and no bazaar has had 2^53 of them.
+function orderNumber(segment) {
+  const number = /^[0-9]+$/.test(segment) ? Number(segment) : NaN;
+  if (!Number.isSafeInteger(number)) throw new ApiError(404, "transaction not found");
+  return number;
+}
+
+// ---- an order ----
+
+// From headers and body to a trade. Checked in this order, so that an order with several faults
+// always gets the same answer: the key, the body, its fields, its type, its quantity, its stock.
+function parseOrder(headers, body) {
+  const idempotencyKey = parseKey(headers);
+  const fields = parseJson(body);
+  const name = field(fields, "name", "a string", isText);
+  const side = field(fields, "type", "a string", isText);
+  const what = `an integer of at most ${Number.MAX_SAFE_INTEGER}`;
+  const quantity = Number(field(fields, "quantity", what, isExactInteger));
+  if (side !== "buy" && side !== "sell") throw new ApiError(400, "invalid request type");
+  if (quantity <= 0) throw new ApiError(404, "invalid number of stocks");
+  return { name: checkStockName(name), side, quantity, idempotencyKey };
+}
+
+// The body as an object in which integers are a BigInt and other numbers NaN: `1.0` and `1e3`
+// are no quantities, and none is rounded unseen.
+function parseJson(body) {
+  if (body.length > ORDER_BYTES_MAX) {
+    throw new ApiError(413, `an order has at most ${ORDER_BYTES_MAX} bytes`);
+  }
+  const text = fromUtf8(body);
+  if (nesting(text) > ORDER_NESTING_MAX) throw invalidBody("the body is not JSON: nested too deep");
+  const exact = (_key, value, { source }) => {
+    if (typeof value !== "number") return value;
+    return /^-?[0-9]{1,19}$/.test(source) ? BigInt(source) : NaN;
+  };
+  let fields;
+  try {
+    fields = JSON.parse(text, exact);
+  } catch (error) {
+    throw invalidBody(`the body is not JSON: ${error.message}`);
+  }
+  if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
+    throw invalidBody("the body is not a JSON object");
+  }
+  return fields;
+}
+
+// How deep brackets nest outside of strings. `JSON.parse` recurses, and a stack that overflows
+// is not an exception here but a trap.
+function nesting(text) {
+  const brackets = text.replace(/"(?:[^"\\]|\\[^])*"/g, "").match(/[[\]{}]/g) ?? [];
+  let depth = 0;
+  let deepest = 0;
+  for (const bracket of brackets) {
+    depth += bracket === "[" || bracket === "{" ? 1 : -1;
+    if (depth > deepest) deepest = depth;
+    if (deepest > ORDER_NESTING_MAX) break;
+  }
+  return deepest;
+}
+
+function field(fields, name, what, fits) {
+  const value = fields[name];
+  if (value === undefined) throw invalidBody(`the field \`${name}\` is missing`);
+  if (!fits(value)) throw invalidBody(`the field \`${name}\` must be ${what}`);
+  return value;
+}
+
+function isText(value) {
+  return typeof value === "string" && value.isWellFormed();
+}
+
+function isExactInteger(value) {
+  return typeof value === "bigint" && Number.isSafeInteger(Number(value));
+}
+
+// The client's idempotency key. The draft has it as a string of RFC 8941, in quotes; one without
+// quotes is taken as it is. Parameters after the closing quote are ignored.
+function parseKey(headers) {
+  const values = headers.filter(([name]) => name === "idempotency-key");
+  if (values.length === 0) return null;
+  if (values.length > 1) throw invalidKey("was given more than once");
+  let key = values[0][1].trim();
+  if (key.startsWith('"')) {
+    const quoted = key.match(/^"((?:[^"\\]|\\["\\])*)"\s*(?:;.*)?$/s);
+    if (!quoted) throw invalidKey("is not a well-formed quoted string");
+    key = quoted[1].replace(/\\(.)/g, "$1");
+  }
+  if (key === "") throw invalidKey("is empty");
+  if (utf8(key).length > KEY_BYTES_MAX) throw invalidKey("is longer than 128 bytes");
+  if (!/^[ -~]*$/.test(key)) throw invalidKey("has a character that is not printable ASCII");
+  return key;
+}
+
+// ---- responses ----
+
+// The response to an outcome.
+function render({ tag, val }) {
+  switch (tag) {
+    case "stock":
+      return data(stockJson(val), STOCK_KEEP_MS);
+    case "stocks":
+      return data(`[${val.map(stockJson).join(",")}]`);
+    case "order":
+      return data(orderJson(val), ORDER_KEEP_MS);
+    case "traded":
+      return data(`{"transaction_number":${integer(val)}}`);
+    case "refused":
+      return REFUSALS[val]().response();
+    case "unavailable":
+      return UNAVAILABILITIES[val]().response();
+  }
+}
+
+function stockJson({ name, priceMinor, quantity }) {
+  return `{"name":${JSON.stringify(name)},"price":${decimal(priceMinor)},"quantity":${integer(quantity)}}`;
+}
+
+function orderJson({ number, name, side, quantity }) {
+  return `{"number":${integer(number)},"name":${JSON.stringify(name)},"type":"${side}","quantity":${integer(quantity)}}`;
+}
+
+// Minor units as a decimal number: `240.63`, and `20.0` for a whole one.
+function decimal(minor) {
+  const cents = integer(minor).padStart(3, "0");
+  return `${cents.slice(0, -2)}.${cents.slice(-2).replace(/0$/, "")}`;
+}
+
+function integer(value) {
+  if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is not exact in JavaScript`);
+  return value.toString();
+}
+
+function data(json, keepMs = null) {
+  return response(200, `{"data":${json}}`, [], keepMs);
+}
+
+function response(status, json, headers, keepMs) {
+  return {
+    status,
+    headers: [["content-type", "application/json"], ...headers],
+    body: utf8(json),
+    keepMs,
+  };
+}
+
+// ---- errors: all that can go wrong with a request, as the client is told ----
+
+class ApiError extends Error {
+  constructor(status, message, ...headers) {
+    super(message);
+    this.status = status;
+    this.headers = headers;
+  }
+
+  // It is never kept.
+  response() {
+    const error = JSON.stringify({ error: { code: this.status, message: this.message } });
+    return response(this.status, error, this.headers, null);
+  }
+}
+
+const RETRY_AFTER = ["retry-after", "1"];
+
+const REFUSALS = {
+  "stock-not-found": stockNotFound,
+  "not-enough": () => new ApiError(404, "not enough stocks available to buy"),
+  "order-not-found": () => new ApiError(404, "transaction not found"),
+  "key-conflict": () => new ApiError(409, "the Idempotency-Key was used for a different order"),
+  "too-many": () =>
+    new ApiError(400, "the quantity would take the stock past the most it can have"),
+};
+
+const UNAVAILABILITIES = {
+  "no-catalog": () => new ApiError(503, "catalog unavailable, try again", RETRY_AFTER),
+  "no-replica": () => new ApiError(503, "no order replica available, try again", RETRY_AFTER),
+};
+
+function stockNotFound() {
+  return new ApiError(404, "stock not found");
+}
+
+function invalidBody(message) {
+  return new ApiError(400, message);
+}
+
+function invalidKey(reason) {
+  return new ApiError(400, `the Idempotency-Key ${reason}`);
+}
+
+// ---- text and bytes: QuickJS has no TextEncoder and no TextDecoder ----
+
+function utf8(text) {
+  // What `encodeURIComponent` escapes are bytes of UTF-8; `unescape` makes each a character.
+  const bytes = /^[\0-\x7f]*$/.test(text) ? text : unescape(encodeURIComponent(text));
+  const encoded = new Uint8Array(bytes.length);
+  for (let at = 0; at < bytes.length; at += 1) encoded[at] = bytes.charCodeAt(at);
+  return encoded;
+}
+
+// Each byte as `decodeURIComponent` reads it: what is not ASCII, and the percent sign, escaped.
+const ESCAPES = Array.from({ length: 256 }, (_, byte) =>
+  byte < 0x80 && byte !== 0x25 ? String.fromCharCode(byte) : `%${byte.toString(16)}`,
+);
+
+function fromUtf8(bytes) {
+  let escaped = "";
+  for (const byte of bytes) escaped += ESCAPES[byte];
+  try {
+    return decodeURIComponent(escaped);
+  } catch {
+    throw invalidBody("the body is not UTF-8");
+  }
+}

@@ -1,0 +1,352 @@
+"""The default policy of Bazaar's front end, in Python: the same routes, checks, messages, caching
+and elections as `frontend-guest/src` has in Rust. Edit, build, push: see README.md.
+
+A policy is a pure function over values. It does no I/O and keeps nothing between calls: Bazaar may
+throw an instance away at any time, and every thread has its own. What it raises, other than an
+`ApiError`, is a failure: the last good version decides in its place.
+
+The world is `wit/policy.wit`, as `componentize-py` makes Python of it: names are snake_case, a
+variant has one class for each case, and an absent option is None.
+"""
+
+import json
+import re
+import unicodedata
+from urllib.parse import unquote_to_bytes
+
+from wit_world import exports
+from wit_world.imports.types import (
+    Action,
+    Action_ListStocks,
+    Action_ReadOrder,
+    Action_ReadStock,
+    Action_Respond,
+    Action_Trade,
+    CacheSettings,
+    Caching,
+    Decision,
+    Eviction,
+    Freshness_Linearizable,
+    Manifest,
+    Method,
+    Order,
+    Outcome,
+    Outcome_Order,
+    Outcome_Refused,
+    Outcome_Stock,
+    Outcome_Stocks,
+    Outcome_Traded,
+    Outcome_Unavailable,
+    ReadOrder,
+    ReadStock,
+    Refusal,
+    Request,
+    Response,
+    Side,
+    Stock,
+    Trade,
+    Unavailability,
+    View,
+)
+
+NAME_BYTES_MAX = 64
+KEY_BYTES_MAX = 128
+QUANTITY_MAX = 2**63 - 1
+ORDER_NUMBER_MAX = 2**64 - 1
+ORDER_NESTING_MAX = 32
+# Within the freshness that is asked for. Orders never change; this only bounds memory.
+STOCK_KEEP_MS = 60_000
+ORDER_KEEP_MS = 3_600_000
+
+# ---- the four functions of the world ----
+
+
+class Policy(exports.Policy):
+    def describe(self) -> Manifest:
+        return Manifest(
+            name="python",
+            version="0.1.0",
+            headers=["idempotency-key"],
+            cache=CacheSettings(stocks_max=10_000, orders_max=100_000, eviction=Eviction.LRU),
+        )
+
+    def on_request(self, request: Request) -> Decision:
+        """What to do about a request: route it, validate it, and read or trade."""
+        try:
+            return decide(route(request))
+        except ApiError as error:
+            return decide(Action_Respond(error.response()))
+
+    def on_outcome(self, request: Request, memo: bytes, outcome: Outcome) -> Decision:
+        """What to do about the outcome of the action decided last: answer it."""
+        return decide(Action_Respond(render(outcome)))
+
+    def elect(self, view: View) -> int | None:
+        """Who should lead, or None for as it is: a leader that works stays, else the highest id
+        that works takes over."""
+        working = [
+            replica.id for replica in view.replicas if replica.healthy and replica.reaches_catalog
+        ]
+        return None if view.leader in working else max(working, default=None)
+
+
+def decide(action: Action) -> Decision:
+    """A decision that needs no memo."""
+    return Decision(action, memo=b"")
+
+
+# ---- errors: all that can go wrong with a request, as the client is told ----
+
+
+class ApiError(Exception):
+    def __init__(self, status: int, message: str, *headers: tuple[str, str]):
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = headers
+
+    def response(self) -> Response:
+        """It is never kept."""
+        error = json_text({"error": {"code": self.status, "message": self.message}})
+        return response(self.status, error, *self.headers)
+
+
+RETRY_AFTER = ("retry-after", "1")
+
+REFUSALS = {
+    Refusal.STOCK_NOT_FOUND: (404, "stock not found"),
+    Refusal.NOT_ENOUGH: (404, "not enough stocks available to buy"),
+    Refusal.ORDER_NOT_FOUND: (404, "transaction not found"),
+    Refusal.KEY_CONFLICT: (409, "the Idempotency-Key was used for a different order"),
+    Refusal.TOO_MANY: (400, "the quantity would take the stock past the most it can have"),
+}
+
+UNAVAILABILITIES = {
+    Unavailability.NO_CATALOG: (503, "catalog unavailable, try again", RETRY_AFTER),
+    Unavailability.NO_REPLICA: (503, "no order replica available, try again", RETRY_AFTER),
+}
+
+
+def refused(refusal: Refusal) -> ApiError:
+    return ApiError(*REFUSALS[refusal])
+
+
+def invalid_body(message: str) -> ApiError:
+    return ApiError(400, message)
+
+
+def invalid_key(reason: str) -> ApiError:
+    return ApiError(400, f"the Idempotency-Key {reason}")
+
+
+# ---- routes ----
+
+# Never older than what any client has already seen.
+LINEARIZABLE = Caching(Freshness_Linearizable(), stale_on_error_ms=0)
+
+
+def route(request: Request) -> Action:
+    """The action that a request asks for."""
+    path = re.split("[?#]", request.target, maxsplit=1)[0]
+    if stock := re.fullmatch("/stocks/([^/]*)", path):
+        allow(request, Method.GET, Method.HEAD)
+        return Action_ReadStock(ReadStock(stock_name(stock[1]), LINEARIZABLE))
+    if path == "/stocks":
+        allow(request, Method.GET, Method.HEAD)
+        return Action_ListStocks()
+    if path == "/orders":
+        allow(request, Method.POST)
+        return Action_Trade(parse_order(request.headers, request.body or b""))
+    if order := re.fullmatch("/orders/([^/]*)", path):
+        allow(request, Method.GET, Method.HEAD)
+        return Action_ReadOrder(ReadOrder(order_number(order[1]), LINEARIZABLE))
+    raise ApiError(404, "no such path")
+
+
+def allow(request: Request, *methods: Method) -> None:
+    if request.method not in methods:
+        names = ", ".join(method.name for method in methods)
+        raise ApiError(405, f"method not allowed, only {names}", ("allow", names))
+
+
+def stock_name(segment: str) -> str:
+    """A segment that is no stock's name is the name of no stock."""
+    if re.search("%(?![0-9A-Fa-f]{2})", segment):
+        raise refused(Refusal.STOCK_NOT_FOUND)
+    try:
+        return check_stock_name(unquote_to_bytes(segment).decode())
+    except UnicodeDecodeError:
+        raise refused(Refusal.STOCK_NOT_FOUND)
+
+
+def check_stock_name(name: str) -> str:
+    is_control = any(unicodedata.category(character) == "Cc" for character in name)
+    if is_control or not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
+        raise refused(Refusal.STOCK_NOT_FOUND)
+    return name
+
+
+def order_number(segment: str) -> int:
+    """A segment that is no number is the number of no order."""
+    digits = re.fullmatch("0*([0-9]{1,20})", segment)
+    if digits is None or int(digits[1]) > ORDER_NUMBER_MAX:
+        raise refused(Refusal.ORDER_NOT_FOUND)
+    return int(digits[1])
+
+
+# ---- an order ----
+
+
+def parse_order(headers: list[tuple[str, str]], body: bytes) -> Trade:
+    """From headers and body to a trade. Checked in this order, so that an order with several faults
+    always gets the same answer: the key, the body, its fields, its type, its quantity, its stock.
+    """
+    idempotency_key = parse_key(headers)
+    fields = parse_json(body)
+    name = field(fields, "name", "a string", is_text)
+    side = field(fields, "type", "a string", is_text)
+    what = f"an integer of at most {QUANTITY_MAX}"
+    quantity = field(fields, "quantity", what, is_integer)
+    if side not in ("buy", "sell"):
+        raise ApiError(400, "invalid request type")
+    if quantity <= 0:
+        raise ApiError(404, "invalid number of stocks")
+    return Trade(
+        check_stock_name(name),
+        Side.BUY if side == "buy" else Side.SELL,
+        quantity,
+        idempotency_key,
+    )
+
+
+def parse_json(body: bytes) -> dict[str, object]:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise invalid_body("the body is not UTF-8")
+    if nesting(text) > ORDER_NESTING_MAX:
+        raise invalid_body("the body is not JSON: nested too deep")
+    try:
+        fields = json.loads(text, parse_int=parse_integer, parse_constant=refuse_constant)
+    except json.JSONDecodeError as error:
+        raise invalid_body(f"the body is not JSON: {error}")
+    if not isinstance(fields, dict):
+        raise invalid_body("the body is not a JSON object")
+    return fields
+
+
+def nesting(text: str) -> int:
+    """How deep brackets nest outside of strings. `json.loads` recurses, and a stack that overflows
+    is not an exception here but a trap."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[][{}]", re.sub(r'"(?:[^"\\]|\\.)*"', "", text, flags=re.DOTALL)):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def parse_integer(digits: str) -> int | float:
+    """One of so many digits is out of range in any case, and Python refuses to read the longest."""
+    return int(digits) if len(digits) <= 20 else float("inf")
+
+
+def refuse_constant(name: str) -> None:
+    """Python reads NaN and Infinity, which are no JSON."""
+    raise json.JSONDecodeError(f"{name} is no value", name, 0)
+
+
+def field(fields: dict[str, object], name: str, what: str, fits) -> object:
+    if name not in fields:
+        raise invalid_body(f"the field `{name}` is missing")
+    if not fits(fields[name]):
+        raise invalid_body(f"the field `{name}` must be {what}")
+    return fields[name]
+
+
+def is_text(value: object) -> bool:
+    """Half of a surrogate pair, which JSON can spell, is no text."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
+
+
+def is_integer(value: object) -> bool:
+    return type(value) is int and -QUANTITY_MAX - 1 <= value <= QUANTITY_MAX
+
+
+def parse_key(headers: list[tuple[str, str]]) -> str | None:
+    """The client's idempotency key. The draft has it as a string of RFC 8941, in quotes; one
+    without quotes is taken as it is. Parameters after the closing quote are ignored."""
+    keys = [value.strip() for name, value in headers if name == "idempotency-key"]
+    if not keys:
+        return None
+    if len(keys) > 1:
+        raise invalid_key("was given more than once")
+    key = keys[0]
+    if key.startswith('"'):
+        quoted = re.fullmatch(r'"((?:[^"\\]|\\["\\])*)"\s*(?:;.*)?', key, flags=re.DOTALL)
+        if not quoted:
+            raise invalid_key("is not a well-formed quoted string")
+        key = re.sub(r"\\(.)", r"\1", quoted[1])
+    if not key:
+        raise invalid_key("is empty")
+    if len(key.encode()) > KEY_BYTES_MAX:
+        raise invalid_key("is longer than 128 bytes")
+    if not re.fullmatch("[ -~]*", key):
+        raise invalid_key("has a character that is not printable ASCII")
+    return key
+
+
+# ---- responses ----
+
+
+def render(outcome: Outcome) -> Response:
+    """The response to an outcome."""
+    match outcome:
+        case Outcome_Stock(stock):
+            return data(stock_json(stock), STOCK_KEEP_MS)
+        case Outcome_Stocks(stocks):
+            return data(f"[{','.join(map(stock_json, stocks))}]")
+        case Outcome_Order(order):
+            return data(order_json(order), ORDER_KEEP_MS)
+        case Outcome_Traded(number):
+            return data(json_text({"transaction_number": number}))
+        case Outcome_Refused(refusal):
+            return refused(refusal).response()
+        case Outcome_Unavailable(unavailability):
+            return ApiError(*UNAVAILABILITIES[unavailability]).response()
+
+
+def stock_json(stock: Stock) -> str:
+    name, price = json_text(stock.name), decimal(stock.price_minor)
+    return f'{{"name":{name},"price":{price},"quantity":{stock.quantity}}}'
+
+
+def order_json(order: Order) -> str:
+    return json_text(
+        {
+            "number": order.number,
+            "name": order.name,
+            "type": "buy" if order.side is Side.BUY else "sell",
+            "quantity": order.quantity,
+        }
+    )
+
+
+def decimal(minor: int) -> str:
+    """Minor units as a decimal number: `240.63`, and `20.0` for a whole one."""
+    whole, cents = divmod(minor, 100)
+    return f"{whole}.{cents // 10}" if cents % 10 == 0 else f"{whole}.{cents:02}"
+
+
+def data(text: str, keep_ms: int | None = None) -> Response:
+    return response(200, f'{{"data":{text}}}', keep_ms=keep_ms)
+
+
+def response(
+    status: int, text: str, *headers: tuple[str, str], keep_ms: int | None = None
+) -> Response:
+    content_type = ("content-type", "application/json")
+    return Response(status, [content_type, *headers], text.encode(), keep_ms)
+
+
+def json_text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,243 @@
+//! Policies in other languages than Rust: each is built with its own toolchain, shadows the default
+//! policy without a difference, and then serves in its place.
+//!
+//! A machine that has not the language, or does not reach its registry, skips its test and says
+//! so; where `CI` is set, that is a failure.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Bazaar, Order, run_ok, wait_until};
+
+/// How a build script says that its toolchain is not to be had (`EX_UNAVAILABLE`).
+const UNAVAILABLE: i32 = 69;
+
+#[test]
+fn a_policy_in_javascript_serves_as_the_default_one_does() {
+    check_language("javascript");
+}
+
+#[test]
+fn a_policy_in_python_serves_as_the_default_one_does() {
+    check_language("python");
+}
+
+fn check_language(language: &str) {
+    let Some(component) = build(language) else {
+        return;
+    };
+    let component = component.to_str().unwrap();
+    assert!(run_ok(["policy", "check", component]).contains(language));
+
+    let bazaar = Bazaar::start_default();
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    run_ok(["policy", "shadow", component, "--share", "1", &admin]);
+    check_serves(&bazaar);
+    check_no_difference(&admin);
+
+    let pushed = run_ok(["policy", "push", component, &admin]);
+    assert!(pushed.starts_with(&format!("active: {language}")));
+    check_serves(&bazaar);
+    check_bodies(&bazaar);
+    check_never_failed(&bazaar, language);
+
+    assert!(run_ok(["policy", "rollback", &admin]).starts_with("active: default"));
+    check_serves(&bazaar);
+    bazaar.check_acknowledged();
+}
+
+/// The component, unless the language is not to be had here.
+fn build(language: &str) -> Option<PathBuf> {
+    let project = env!("CARGO_MANIFEST_DIR");
+    let script = format!("{project}/frontend-guest/examples/{language}/build");
+    let built = Command::new(script)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the build script starts");
+    let log = String::from_utf8_lossy(&built.stderr);
+    if built.status.code() == Some(UNAVAILABLE) && std::env::var_os("CI").is_none() {
+        eprintln!("SKIPPED, no policy in {language} was tested: {log}");
+        return None;
+    }
+    assert!(built.status.success(), "{}: {log}", built.status);
+    Some(String::from_utf8(built.stdout).unwrap().trim().into())
+}
+
+/// Requests of every kind, to which every policy that serves as the default one does has the same
+/// answers.
+fn check_serves(bazaar: &Bazaar) {
+    check_reads(bazaar);
+    check_trades(bazaar);
+    check_refusals(bazaar);
+}
+
+fn check_reads(bazaar: &Bazaar) {
+    let first = bazaar.get("/stocks/nvidia");
+    let again = bazaar.get("/stocks/nvidia");
+    assert_eq!(first.data()["price"], json!(240.63));
+    assert!(again.header("cache-status").unwrap().contains("hit"));
+    assert_eq!(again.body, first.body);
+    assert_eq!(first.header("content-type"), Some("application/json"));
+    let stocks = bazaar.get("/stocks");
+    assert!(stocks.body.contains(r#""price":20.0,"#), "{stocks:?}");
+    assert!(stocks.data().as_array().unwrap().len() >= 10);
+    let head = bazaar.send("HEAD", "/stocks/nvidia?now", &[], b"");
+    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    assert_eq!(bazaar.get("/stocks/%6Eike").data()["name"], "nike");
+}
+
+fn check_trades(bazaar: &Bazaar) {
+    let before = bazaar.quantity("meta");
+    let number = bazaar.trade(&Order::sell(10, "meta"));
+    assert_eq!(bazaar.quantity("meta"), before + 10);
+    bazaar.trade(&Order::buy(4, "meta"));
+    assert_eq!(bazaar.quantity("meta"), before + 6);
+    assert_eq!(
+        bazaar.get(&format!("/orders/{number}")).data(),
+        json!({ "number": number, "name": "meta", "type": "sell", "quantity": 10 })
+    );
+
+    let key = format!("a \\\"key\\\" for {number}");
+    let order = Order::buy(1, "nike");
+    let first = bazaar.order_under(Some(&key), &order).data();
+    assert_eq!(bazaar.order_under(Some(&key), &order).data(), first);
+    let other = bazaar.order_under(Some(&key), &Order::buy(2, "nike"));
+    assert_eq!(other.error().0, 409);
+}
+
+fn check_refusals(bazaar: &Bazaar) {
+    let hold = Order {
+        name: "nvidia",
+        side: "hold",
+        quantity: 0,
+    };
+    for (order, code, message) in [
+        (
+            Order::buy(1 << 40, "nvidia"),
+            404,
+            "not enough stocks available to buy",
+        ),
+        (Order::sell(0, "nvidia"), 404, "invalid number of stocks"),
+        (Order::buy(-1, "nvidia"), 404, "invalid number of stocks"),
+        (hold, 400, "invalid request type"),
+        (Order::buy(1, "enron"), 404, "stock not found"),
+        (Order::buy(1, ""), 404, "stock not found"),
+        (Order::buy(1, "a\u{80}"), 404, "stock not found"),
+    ] {
+        assert_eq!(
+            bazaar.order(&order).error(),
+            (code, message.to_owned()),
+            "{order:?}"
+        );
+    }
+    for (target, message) in [
+        ("/stocks/", "stock not found"),
+        ("/stocks/enron", "stock not found"),
+        ("/stocks/%F0%9F%A6%80", "stock not found"),
+        ("/stocks/%ff", "stock not found"),
+        ("/stocks/%4", "stock not found"),
+        ("/orders/99999999", "transaction not found"),
+        ("/orders/18446744073709551616", "transaction not found"),
+        ("/orders/-1", "transaction not found"),
+        ("/orders/0/", "no such path"),
+        ("/nowhere", "no such path"),
+    ] {
+        let refused = (404, message.to_owned());
+        assert_eq!(bazaar.get(target).error(), refused, "{target}");
+    }
+    for (method, target, allowed) in [
+        ("DELETE", "/stocks/nvidia", "GET, HEAD"),
+        ("PATCH", "/stocks", "GET, HEAD"),
+        ("PUT", "/orders/0", "GET, HEAD"),
+        ("GET", "/orders", "POST"),
+    ] {
+        let answer = bazaar.send(method, target, &[], b"");
+        assert_eq!(answer.error().0, 405, "{method} {target}");
+        assert_eq!(answer.header("allow"), Some(allowed), "{method} {target}");
+    }
+}
+
+/// Where languages may differ in their words.
+fn check_bodies(bazaar: &Bazaar) {
+    let deep = "[".repeat(10_000);
+    let deep_field = format!(r#"{{"name":{}1{}}}"#, "[".repeat(5000), "]".repeat(5000));
+    let long_number = format!(
+        r#"{{"name":"nike","type":"buy","quantity":{}}}"#,
+        "9".repeat(8000)
+    );
+    let order = |quantity: &str| format!(r#"{{"name":"nike","type":"buy","quantity":{quantity}}}"#);
+    for (body, word) in [
+        ("", "JSON"),
+        ("nonsense", "JSON"),
+        ("{", "JSON"),
+        ("NaN", "JSON"),
+        ("\u{0}", "JSON"),
+        (&deep, "JSON"),
+        (&deep_field, ""),
+        (&long_number, "quantity"),
+        ("[]", "object"),
+        ("null", "object"),
+        ("7", "object"),
+        (r#""text""#, "object"),
+        ("{}", "name"),
+        (r#"{"type":"buy","quantity":1}"#, "name"),
+        (r#"{"name":7,"type":"buy","quantity":1}"#, "name"),
+        (r#"{"name":"\ud800","type":"buy","quantity":1}"#, "name"),
+        (r#"{"name":"nike","quantity":1}"#, "type"),
+        (r#"{"name":"nike","type":null,"quantity":1}"#, "type"),
+        (r#"{"name":"nike","type":"buy"}"#, "quantity"),
+        (&order("\"1\""), "quantity"),
+        (&order("true"), "quantity"),
+        (&order("1.0"), "quantity"),
+        (&order("1e3"), "quantity"),
+        (&order("1e999"), ""),
+        (&order("9223372036854775808"), "quantity"),
+    ] {
+        let answer = bazaar.send("POST", "/orders", &[], body.as_bytes());
+        let (code, message) = answer.error();
+        assert!(
+            code == 400 && message.contains(word),
+            "{body:.60}: {message}"
+        );
+    }
+    let not_text = bazaar.send("POST", "/orders", &[], b"{\"name\":\"\xff\"}");
+    assert_eq!(not_text.error(), (400, "the body is not UTF-8".to_owned()));
+    let large = vec![b' '; 60_000];
+    let large = bazaar.send("POST", "/orders", &[], &large).error().0;
+    assert!(matches!(large, 400 | 413), "{large}");
+    for key in ["", "\"a", "na\u{ef}ve", &"k".repeat(129)] {
+        let headers = [("idempotency-key", key)];
+        let answer = bazaar.send("POST", "/orders", &headers, order("1").as_bytes());
+        assert_eq!(answer.error().0, 400, "{key}");
+    }
+}
+
+/// The shadow decided every time as the active version did. What a busy machine stopped in the middle
+/// is not compared.
+fn check_no_difference(admin: &str) {
+    let mut found = Value::Null;
+    wait_until("the shadow to have decided", || {
+        let shown = run_ok(["policy", "differences", admin]);
+        found = serde_json::from_str::<Value>(&shown).unwrap()["found"].take();
+        found["compared"].as_u64() > Some(30)
+    });
+    for example in found["examples"].as_array().unwrap() {
+        let candidate = example["candidate"].as_str().unwrap();
+        assert!(candidate.contains("took longer than it may"), "{example:#}");
+    }
+}
+
+/// No decision was made by the last good version in place of this one, but for those that a busy
+/// machine stopped.
+fn check_never_failed(bazaar: &Bazaar, language: &str) {
+    let active = bazaar.admin("GET", "/policy", b"").json()["active"].take();
+    assert_eq!(active["name"], language);
+    assert!(active["decisions"].as_u64() > Some(50), "{active}");
+    assert_eq!(
+        (&active["traps"], &active["invalid"]),
+        (&json!(0), &json!(0)),
+        "{active}"
+    );
+}

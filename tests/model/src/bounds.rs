@@ -1,0 +1,144 @@
+//! What can happen, within bounds.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use protocol::{Epoch, ReplicaId};
+use stateright::{Model, Property};
+
+use crate::properties;
+use crate::world::World;
+
+/// A rule of either core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    Catalog(catalog::core::Rule),
+    Order(order::core::Rule),
+}
+
+/// How often what can happen, and which rule is taken out.
+#[derive(Debug, Clone)]
+pub struct Bounds {
+    pub replicas: u32,
+    /// Elections. Replica 1 wins the first: which one does makes no difference.
+    pub epochs: u64,
+    /// How often each order is placed.
+    pub attempts: &'static [u8],
+    /// Calls whose caller gives up. The call, if it was not answered, may arrive later.
+    pub give_ups: u8,
+    /// Crashes, each of which loses what is not durable.
+    pub restarts: u8,
+    /// Disks that fail what queues, and lose nothing else.
+    pub disk_failures: u8,
+    /// Leaps of a replica's clock, each over all that it waits for.
+    pub leaps: u8,
+    /// Regular questions to the catalog that are answered.
+    pub polls: u8,
+    pub without: Option<Rule>,
+}
+
+impl Bounds {
+    /// The catalog's rules in force.
+    pub fn catalog_rules(&self) -> catalog::core::Rules {
+        match self.without {
+            Some(Rule::Catalog(rule)) => catalog::core::Rules::without(rule),
+            _ => catalog::core::Rules::default(),
+        }
+    }
+
+    /// The replicas' rules in force.
+    pub fn order_rules(&self) -> order::core::Rules {
+        match self.without {
+            Some(Rule::Order(rule)) => order::core::Rules::without(rule),
+            _ => order::core::Rules::default(),
+        }
+    }
+}
+
+/// One thing that happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// The catalog elects a leader.
+    Elect(ReplicaId),
+    /// A gateway tells a replica who leads in an epoch, which may be over.
+    Announce(ReplicaId, Epoch),
+    /// A client places an order, or places it again.
+    Place { order: usize, at: ReplicaId },
+    /// A call or an answer arrives.
+    Deliver(usize),
+    /// A replica gives up one of the calls that it waits for.
+    GiveUp { at: ReplicaId, call: usize },
+    /// A disk makes durable what queues.
+    Save(ReplicaId),
+    /// A disk fails what queues.
+    FailToSave(ReplicaId),
+    /// A replica crashes, and starts again.
+    Restart(ReplicaId),
+    /// Time passes at a replica.
+    Leap(ReplicaId),
+    /// The catalog tells a replica who leads, and how long the journal is.
+    Poll(ReplicaId),
+}
+
+impl Model for Bounds {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(self)]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        actions.extend((0..world.network.len()).map(Action::Deliver));
+        let elections = world.terms.len() as u64;
+        for machine in &world.machines {
+            let at = machine.id();
+            if elections < self.epochs && (elections > 0 || at.get() == 1) {
+                actions.push(Action::Elect(at));
+            }
+            let unknown = (machine.heard().0 + 1..=elections).map(Epoch);
+            actions.extend(unknown.map(|epoch| Action::Announce(at, epoch)));
+            if machine.leads() {
+                let more = |&order: &usize| world.spent.attempts[order] < self.attempts[order];
+                let orders = (0..self.attempts.len()).filter(more);
+                actions.extend(orders.map(|order| Action::Place { order, at }));
+            }
+            if !machine.saves.is_empty() {
+                actions.push(Action::Save(at));
+                if world.spent.disk_failures < self.disk_failures {
+                    actions.push(Action::FailToSave(at));
+                }
+            }
+            if world.spent.give_ups < self.give_ups {
+                let calls = 0..machine.replica.awaited().len();
+                actions.extend(calls.map(|call| Action::GiveUp { at, call }));
+            }
+            if world.spent.restarts < self.restarts {
+                actions.push(Action::Restart(at));
+            }
+            if world.spent.leaps < self.leaps && machine.replica.wake().is_some() {
+                actions.push(Action::Leap(at));
+            }
+            if world.spent.polls < self.polls {
+                actions.push(Action::Poll(at));
+            }
+        }
+    }
+
+    fn next_state(&self, world: &World, action: Action) -> Option<World> {
+        if world.broken.is_some() {
+            return None;
+        }
+        let mut next = world.clone();
+        let done = catch_unwind(AssertUnwindSafe(|| next.act(self, action)));
+        if done.is_err() {
+            // Whatever state that left behind, it is the last one.
+            next = world.clone();
+            next.broken = Some("a core's assertion does not hold");
+        }
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        properties::all()
+    }
+}

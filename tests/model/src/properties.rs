@@ -1,0 +1,127 @@
+//! What must always hold (the invariants of a trade), and what must be possible, lest
+//! it hold only because nothing happens.
+
+use std::collections::BTreeSet;
+
+use order::core::Missing;
+use protocol::{Epoch, Side};
+use stateright::Property;
+
+use crate::bounds::Bounds;
+use crate::world::{SHARES, World, end};
+
+/// However often an order is placed.
+pub const ONE_ROW: &str = "a key has one row";
+
+/// Every member of the catalog's in-sync set holds, durably, all that was acknowledged.
+pub const IN_SYNC: &str = "who is in sync holds what is acknowledged";
+
+/// No replica says that an acknowledged order does not exist.
+pub const FOUND: &str = "an acknowledged order is found";
+
+/// An order of each epoch is acknowledged.
+pub const TRADED_ON: &str = "orders are acknowledged in epoch 1, and in epoch 2";
+
+/// An order is acknowledged again in a later epoch, with its number.
+pub const RETRIED: &str = "a retry in a later epoch gets the first number";
+
+/// A leader removes a follower from the in-sync set and takes it back.
+pub const TAKEN_BACK: &str = "a follower is removed and taken back";
+
+pub fn all() -> Vec<Property<Bounds>> {
+    vec![
+        Property::always("nothing breaks on the way", |_, world: &World| {
+            world.broken.is_none()
+        }),
+        Property::always("quantities add up", |_, world: &World| {
+            quantities_add_up(world)
+        }),
+        Property::always(ONE_ROW, |_, world: &World| {
+            let keys = world.journal.iter().map(|row| &row.order.key);
+            keys.collect::<BTreeSet<_>>().len() == world.journal.len()
+        }),
+        Property::always("numbers are dense", |_, world: &World| {
+            let mut numbers = world.journal.iter().map(|row| row.number.0);
+            numbers.by_ref().eq(0..world.journal.len() as u64)
+        }),
+        Property::always("ledgers are prefixes of the journal", |_, world: &World| {
+            let mut machines = world.machines.iter();
+            machines.all(|machine| world.journal.starts_with(&machine.rows))
+        }),
+        Property::always(
+            "who is in sync holds what is acknowledged",
+            |_, world: &World| {
+                let in_sync = world.books.leadership().term.in_sync;
+                let mut members = world
+                    .machines
+                    .iter()
+                    .filter(|it| in_sync.contains(&it.id()));
+                members.all(|member| end(&member.rows).rows >= world.acknowledged())
+            },
+        ),
+        Property::always("an order has one number", |_, world: &World| {
+            let orders: BTreeSet<_> = world.answered.iter().map(|it| it.order).collect();
+            let answers: BTreeSet<_> = world
+                .answered
+                .iter()
+                .map(|it| (it.order, it.number))
+                .collect();
+            orders.len() == answers.len()
+        }),
+        Property::always(FOUND, is_found),
+        Property::sometimes(TRADED_ON, |_, world: &World| {
+            let rows = |it: u64| {
+                let mut answered = world.answered.iter();
+                answered.any(|answered| {
+                    let row = &world.journal[answered.number.0 as usize];
+                    answered.epoch == Epoch(it) && row.epoch == Epoch(it)
+                })
+            };
+            rows(1) && rows(2)
+        }),
+        Property::sometimes(RETRIED, |_, world: &World| {
+            let mut answered = world.answered.iter();
+            answered.any(|first| {
+                let mut again = world.answered.iter();
+                again.any(|again| {
+                    (first.order, first.number) == (again.order, again.number)
+                        && first.epoch < again.epoch
+                })
+            })
+        }),
+        Property::sometimes(TAKEN_BACK, |_, world: &World| world.taken_back),
+    ]
+}
+
+fn quantities_add_up(world: &World) -> bool {
+    let mut shares = i128::from(SHARES);
+    for row in &world.journal {
+        let traded = i128::from(row.order.quantity.get());
+        match row.order.side {
+            Side::Buy => shares -= traded,
+            Side::Sell => shares += traded,
+        }
+        if shares < 0 {
+            return false;
+        }
+    }
+    let mut stocks = world.books.stocks();
+    stocks.all(|stock| i128::from(stock.quantity) == shares)
+}
+
+/// Whichever replica is asked, and whether it reaches the catalog or not.
+fn is_found(bounds: &Bounds, world: &World) -> bool {
+    world.answered.iter().all(|answered| {
+        let number = answered.number;
+        let mut lacking = world
+            .machines
+            .iter()
+            .filter(|machine| end(&machine.rows).rows <= number);
+        lacking.all(|_| {
+            let mut heads = [None, Some(end(&world.journal))].into_iter();
+            heads.all(|head| {
+                Missing::of(number, head, bounds.order_rules()) != Missing::DoesNotExist
+            })
+        })
+    })
+}

@@ -1,0 +1,393 @@
+//! The catalog, the replicas with their disks, and what is on its way between them.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::Duration;
+
+use catalog::core::{Books, Stock};
+use order::core::message::{
+    CallFailure, CallId, Placed, Report, RoleName, Source, Ticket, Unavailable,
+};
+use order::core::{Command, Durable, Event, Head, Replica, Term};
+use protocol::time::BootTime;
+use protocol::{
+    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
+    StockName, Version,
+};
+use storage::rows::End;
+
+use crate::bounds::{Action, Bounds};
+use crate::network::Packet;
+
+/// Shares at the start.
+pub const SHARES: u64 = 1;
+
+/// Longer than anything a replica waits for.
+const LEAP: Duration = Duration::from_secs(3600);
+
+/// Tickets of appends start here, those of orders are below.
+const APPEND_TICKETS: u64 = 100;
+
+/// Most attempts at an order.
+const ATTEMPTS_MAX: u64 = 8;
+
+/// All there is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct World {
+    pub books: Books,
+    pub journal: Vec<Row>,
+    /// The terms so far, from epoch 1.
+    pub terms: Vec<Term>,
+    pub machines: Vec<Machine>,
+    pub network: Vec<Packet>,
+    pub answered: BTreeSet<Answered>,
+    /// The epoch in which the catalog last removed a follower from the in-sync set.
+    pub removed: Option<Epoch>,
+    /// A follower was removed and taken back by one leader.
+    pub taken_back: bool,
+    pub spent: Spent,
+    /// What should not have happened.
+    pub broken: Option<&'static str>,
+}
+
+/// What has happened as often as it may, or less.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Spent {
+    pub attempts: Vec<u8>,
+    pub give_ups: u8,
+    pub restarts: u8,
+    pub disk_failures: u8,
+    pub leaps: u8,
+    pub polls: u8,
+}
+
+/// An acknowledgement that a client got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Answered {
+    pub order: usize,
+    pub number: OrderNumber,
+    /// Of the leader.
+    pub epoch: Epoch,
+}
+
+/// A replica and its disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Machine {
+    pub replica: Replica,
+    pub term: Term,
+    pub rows: Vec<Row>,
+    pub saves: Vec<(Option<Term>, Vec<Row>)>,
+    /// Leaders that wait for what they sent to be durable; `None` where they gave up.
+    pub callers: BTreeMap<Ticket, Option<(ReplicaId, CallId)>>,
+    pub leaps: u32,
+}
+
+impl Machine {
+    fn new(id: ReplicaId, bounds: &Bounds) -> Self {
+        let mut machine = Self {
+            replica: start(id, bounds, Durable::default(), 0),
+            term: Term::default(),
+            rows: Vec::new(),
+            saves: Vec::new(),
+            callers: BTreeMap::new(),
+            leaps: 0,
+        };
+        // The journal is empty, and was asked: nothing else can come of it.
+        for command in machine.replica.step(now(0), []) {
+            let Command::Fetch { call, .. } = command else {
+                panic!("it starts by asking the journal")
+            };
+            let event = Event::Fetched {
+                call,
+                result: Ok(Vec::new()),
+            };
+            machine.replica.step(now(0), [event]);
+        }
+        machine
+    }
+
+    pub fn id(&self) -> ReplicaId {
+        self.replica.status().id
+    }
+
+    /// The last epoch that it need not be told of (again).
+    pub fn heard(&self) -> Epoch {
+        let known = self.replica.status().term.epoch;
+        if self.saves.is_empty() {
+            // Also where the disk failed to take the term.
+            known.min(self.term.epoch)
+        } else {
+            known
+        }
+    }
+
+    pub fn leads(&self) -> bool {
+        self.replica.status().role == RoleName::Leader
+    }
+
+    fn durable(&self) -> Durable {
+        Durable {
+            term: self.term,
+            end: end(&self.rows),
+        }
+    }
+
+    fn save(&mut self) -> Event {
+        for (term, rows) in self.saves.drain(..) {
+            self.term = term.unwrap_or(self.term);
+            for row in rows {
+                assert_eq!(row.number.0, self.rows.len() as u64, "a ledger has no gaps");
+                self.rows.push(row);
+            }
+        }
+        Event::Stored(self.durable())
+    }
+}
+
+impl World {
+    pub fn new(bounds: &Bounds) -> Self {
+        let stock = Stock {
+            name: stock_name(),
+            price: Price::from_minor(100).unwrap(),
+            quantity: SHARES,
+            volume: 0,
+            version: Version(1),
+        };
+        let books = Books::new([stock], End::default(), Default::default());
+        let ids = (1..=bounds.replicas).map(|id| ReplicaId::new(id).unwrap());
+        Self {
+            books: books.under(bounds.catalog_rules()),
+            journal: Vec::new(),
+            terms: Vec::new(),
+            machines: ids.map(|id| Machine::new(id, bounds)).collect(),
+            network: Vec::new(),
+            answered: BTreeSet::new(),
+            removed: None,
+            taken_back: false,
+            spent: Spent {
+                attempts: vec![0; bounds.attempts.len()],
+                ..Spent::default()
+            },
+            broken: None,
+        }
+    }
+
+    pub fn act(&mut self, bounds: &Bounds, action: Action) {
+        match action {
+            Action::Elect(candidate) => self.elect(candidate),
+            Action::Announce(at, epoch) => {
+                let leader = self.terms[epoch.0 as usize - 1].leader;
+                let event = Event::Announce {
+                    ticket: Ticket(0),
+                    epoch,
+                    leader: leader.expect("every epoch has a leader"),
+                };
+                self.step(at, Some(event));
+            }
+            Action::Place { order, at } => {
+                let attempt = u64::from(self.spent.attempts[order]);
+                self.spent.attempts[order] += 1;
+                let event = Event::Place {
+                    ticket: Ticket(order as u64 * ATTEMPTS_MAX + attempt),
+                    order: the_order(order),
+                };
+                self.step(at, Some(event));
+            }
+            Action::Deliver(packet) => match self.network.swap_remove(packet) {
+                Packet::Call { from, command, .. } => self.call(from, command),
+                Packet::Answer { to, event } => self.step(to, Some(event)),
+            },
+            Action::GiveUp { at, call } => {
+                self.spent.give_ups += 1;
+                let call = self.machine(at).replica.awaited()[call];
+                let event = self.give_up(at, call);
+                self.step(at, Some(event));
+            }
+            Action::Save(at) => {
+                let stored = self.machine(at).save();
+                self.step(at, Some(stored));
+            }
+            Action::FailToSave(at) => {
+                self.spent.disk_failures += 1;
+                let machine = self.machine(at);
+                machine.saves.clear();
+                let failed = Event::StoreFailed(machine.durable());
+                self.step(at, Some(failed));
+            }
+            Action::Restart(at) => {
+                self.spent.restarts += 1;
+                self.restart(at, bounds);
+            }
+            Action::Leap(at) => {
+                self.spent.leaps += 1;
+                self.machine(at).leaps += 1;
+                self.step(at, None);
+            }
+            Action::Poll(at) => {
+                self.spent.polls += 1;
+                let head = Some(self.head());
+                self.step(at, Some(Event::Head(head)));
+            }
+        }
+        self.forget(bounds);
+    }
+
+    pub fn machine(&mut self, id: ReplicaId) -> &mut Machine {
+        &mut self.machines[id.get() as usize - 1]
+    }
+
+    /// One more than the highest acknowledged number.
+    pub fn acknowledged(&self) -> OrderNumber {
+        let numbers = self.answered.iter().map(|answered| answered.number.next());
+        numbers.max().unwrap_or_default()
+    }
+
+    pub fn head(&self) -> Head {
+        Head {
+            term: self.terms.last().copied().unwrap_or_default(),
+            end: end(&self.journal),
+        }
+    }
+
+    /// Tells a replica something, and does what it wants done.
+    pub fn step(&mut self, at: ReplicaId, event: Option<Event>) {
+        let machine = self.machine(at);
+        let now = now(machine.leaps);
+        for command in machine.replica.step(now, event) {
+            match command {
+                Command::Save { term, rows } => self.machine(at).saves.push((term, rows)),
+                Command::AnswerPlace { ticket, answer } => self.placed(at, ticket, answer),
+                Command::AnswerAnnounce { .. } => {}
+                Command::AnswerAppend { ticket, answer } => {
+                    let caller = self.machine(at).callers.remove(&ticket);
+                    let caller = caller.expect("each caller is answered once");
+                    self.appended(at, caller, answer);
+                }
+                Command::Report(
+                    Report::Broken { .. }
+                    | Report::FollowerDiverged { .. }
+                    | Report::FollowerLostRows { .. },
+                ) => self.broken = Some("a replica believes that a ledger is damaged"),
+                Command::Report(_) => {}
+                call => self.send(at, call),
+            }
+        }
+    }
+
+    /// A leader's rows reach a follower.
+    pub fn append(
+        &mut self,
+        at: ReplicaId,
+        caller: (ReplicaId, CallId),
+        epoch: Epoch,
+        rows: Vec<Row>,
+    ) {
+        let callers = &mut self.machine(at).callers;
+        let taken: HashSet<Ticket> = callers.keys().copied().collect();
+        let ticket = (APPEND_TICKETS..)
+            .map(Ticket)
+            .find(|it| !taken.contains(it));
+        let ticket = ticket.expect("numbers do not end");
+        callers.insert(ticket, Some(caller));
+        let event = Event::Append {
+            ticket,
+            epoch,
+            leader: caller.0,
+            rows,
+        };
+        self.step(at, Some(event));
+    }
+
+    fn elect(&mut self, candidate: ReplicaId) {
+        let expected = Epoch(self.terms.len() as u64);
+        let mut staged = self.books.stage();
+        let term = staged.elect(expected, candidate);
+        let batch = staged.into_batch();
+        self.books.apply(batch);
+        self.terms.push(Term {
+            epoch: term.epoch,
+            leader: term.leader,
+        });
+    }
+
+    fn restart(&mut self, at: ReplicaId, bounds: &Bounds) {
+        self.cut_off(at);
+        let machine = self.machine(at);
+        machine.saves.clear();
+        machine.replica = start(at, bounds, machine.durable(), machine.leaps);
+        let callers = std::mem::take(&mut machine.callers);
+        self.network
+            .extend(callers.into_values().flatten().map(|(to, call)| {
+                let event = Event::Appended {
+                    call,
+                    peer: at,
+                    result: Err(CallFailure::Failed),
+                };
+                Packet::Answer { to, event }
+            }));
+        self.step(at, None);
+    }
+
+    fn placed(&mut self, at: ReplicaId, ticket: Ticket, answer: Result<Placed, Unavailable>) {
+        let Ok(placed) = answer else { return };
+        let Placed::Number(number) = placed else {
+            return;
+        };
+        let order = (ticket.0 / ATTEMPTS_MAX) as usize;
+        let index = number.0 as usize;
+        let recorded = self.journal.get(index).map(|row| &row.order);
+        if recorded != Some(&the_order(order)) {
+            self.broken = Some("what was acknowledged is not in the journal");
+        }
+        if self.machine(at).rows.len() <= index {
+            self.broken = Some("what was acknowledged is not on the leader's disk");
+        }
+        let epoch = self.machine(at).replica.status().term.epoch;
+        self.answered.insert(Answered {
+            order,
+            number,
+            epoch,
+        });
+    }
+
+    /// The rows that a source has, as it answers a fetch.
+    pub fn fetch(&self, source: Source, from: OrderNumber, rows_max: usize) -> Vec<Row> {
+        let rows = match source {
+            Source::Journal => &self.journal,
+            Source::Peer(peer) => &self.machines[peer.get() as usize - 1].rows,
+        };
+        let skipped = rows.iter().skip(from.0 as usize);
+        skipped.take(rows_max).cloned().collect()
+    }
+}
+
+fn start(id: ReplicaId, bounds: &Bounds, durable: Durable, leaps: u32) -> Replica {
+    let ids = (1..=bounds.replicas).filter_map(ReplicaId::new);
+    let peers = ids.filter(|&peer| peer != id).collect();
+    Replica::new(id, peers, durable, now(leaps)).under(bounds.order_rules())
+}
+
+fn now(leaps: u32) -> BootTime {
+    BootTime::from_millis(1_000_000) + LEAP * leaps
+}
+
+pub fn end(rows: &[Row]) -> End {
+    End {
+        rows: OrderNumber(rows.len() as u64),
+        chain: rows.last().map_or(ChainHash::EMPTY, |row| row.chain),
+    }
+}
+
+fn stock_name() -> StockName {
+    StockName::new("nvidia").unwrap()
+}
+
+/// The first order sells a share; the second buys more than there are without it.
+fn the_order(index: usize) -> Order {
+    let (key, side, shares) = [("a", Side::Sell, 1), ("b", Side::Buy, SHARES + 1)][index];
+    Order {
+        key: IdempotencyKey::new(key).unwrap(),
+        name: stock_name(),
+        side,
+        quantity: Quantity::new(shares).unwrap(),
+    }
+}
