@@ -3,7 +3,10 @@
 //! - [`harness`]: a bazaar of processes to start, break and ask;
 //! - [`trading`]: what clients are promised over HTTP;
 //! - [`faults`]: the same while processes are killed and come back;
+//! - [`torture`]: the same under faults of every kind, judged by what clients saw;
+//! - [`failover`]: how long it takes another replica to lead;
 //! - [`policy`]: swaps under load, and components that misbehave;
+//! - [`languages`]: policies in JavaScript and Python;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them.
 //!
 //! One test binary, so that its tests share one bound on how many bazaars run at once.
@@ -11,5 +14,8 @@
 mod harness;
 mod trading;
 mod faults;
+mod torture;
+mod failover;
 mod policy;
+mod languages;
 mod command;

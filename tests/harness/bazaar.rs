@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use order::ledger::Ledger;
+use protocol::{ChainHash, Row};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::http::{Response, request};
-use super::launcher::{FIRST_GATEWAY, Launcher, Options, SECOND_GATEWAY};
+use super::launcher::{GATEWAYS, Launcher, Options};
+use super::links::{Link, Links, Server, all_links};
 use super::ports::Ports;
 use super::process::{Process, run};
+use super::proxy::Proxy;
 use super::wait::{Turn, wait_until};
 
 /// An order that a client places.
@@ -51,9 +55,8 @@ impl Order {
 #[derive(Debug)]
 pub struct Bazaar {
     // In this order they are dropped: processes before their directory, and that before the turn.
-    gateway: Process,
-    orders: BTreeMap<u32, Process>,
-    catalog: Process,
+    servers: BTreeMap<Server, Process>,
+    links: Links,
     acknowledged: Mutex<BTreeMap<u64, Order>>,
     options: Options,
     ports: Ports,
@@ -67,28 +70,30 @@ impl Bazaar {
         let turn = Turn::take();
         let dir = tempfile::tempdir().expect("there is a temporary directory");
         let ports = Ports::claim();
-        let launcher = Launcher {
-            options: &options,
-            ports: &ports,
-            dir: dir.path(),
+        let links = if options.proxied {
+            let launcher = Launcher {
+                options: &options,
+                ports: &ports,
+                links: &Links::default(),
+                dir: dir.path(),
+            };
+            let all = all_links(options.gateways, &options.replicas);
+            Links::start(&all, |server| launcher.address(server))
+        } else {
+            Links::default()
         };
-        let catalog = launcher.catalog();
-        let present = options
-            .replicas
-            .iter()
-            .filter(|id| !options.absent.contains(id));
-        let orders = present.map(|id| (*id, launcher.order(*id))).collect();
-        let gateway = launcher.gateway(FIRST_GATEWAY);
         let mut bazaar = Self {
-            gateway,
-            orders,
-            catalog,
+            servers: BTreeMap::new(),
+            links,
             acknowledged: Mutex::default(),
             options,
             ports,
             dir,
             _turn: turn,
         };
+        for server in bazaar.all_servers() {
+            bazaar.start_server(server);
+        }
         bazaar.wait_until_ready();
         bazaar
     }
@@ -102,27 +107,44 @@ impl Bazaar {
         Launcher {
             options: &self.options,
             ports: &self.ports,
+            links: &self.links,
             dir: self.dir.path(),
         }
     }
 
-    /// Waits until a trade can be served.
-    fn wait_until_ready(&mut self) {
-        let admin = self.admin_address();
-        let processes = &mut [&mut self.gateway, &mut self.catalog];
-        wait_until("the bazaar to be ready", || {
-            let running = processes.iter_mut().all(|process| process.is_running());
-            assert!(running, "the catalog or the gateway has ended");
-            is_ready(admin)
-        });
+    /// Every server that is not absent.
+    fn all_servers(&self) -> Vec<Server> {
+        let options = &self.options;
+        let orders = options.replicas.iter();
+        let present = orders.filter(|id| !options.absent.contains(id));
+        [Server::Catalog]
+            .into_iter()
+            .chain(present.map(|id| Server::Order(*id)))
+            .chain((0..options.gateways).map(Server::Gateway))
+            .collect()
+    }
+
+    /// Waits until every gateway can serve a trade.
+    pub fn wait_until_ready(&mut self) {
+        let gateways = GATEWAYS.iter().enumerate();
+        for (gateway, ports) in gateways.take(self.options.gateways) {
+            let admin = self.ports.address(ports.admin);
+            let ends = [Server::Gateway(gateway), Server::Catalog];
+            wait_until("the bazaar to be ready", || {
+                let running = ends.iter().all(|server| self.server(*server).is_running());
+                assert!(running, "the catalog or a gateway has ended");
+                is_ready(admin)
+            });
+        }
     }
 
     /// Starts a second gateway, and waits until it can serve a trade.
     pub fn second_gateway(&self) -> Gateway {
-        let process = self.launcher().gateway(SECOND_GATEWAY);
-        let admin = self.ports.address(SECOND_GATEWAY.admin);
+        let second = Server::Gateway(1);
+        let process = self.launcher().start(second);
+        let admin = self.ports.address(GATEWAYS[1].admin);
         wait_until("the second gateway to be ready", || is_ready(admin));
-        let address = self.ports.address(SECOND_GATEWAY.clients);
+        let address = self.launcher().address(second);
         Gateway { process, address }
     }
 
@@ -130,7 +152,12 @@ impl Bazaar {
 
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
-        self.ports.address(FIRST_GATEWAY.clients)
+        self.gateway_address(0)
+    }
+
+    /// Where clients of a gateway connect.
+    pub fn gateway_address(&self, gateway: usize) -> SocketAddr {
+        self.ports.address(GATEWAYS[gateway].clients)
     }
 
     /// Sends a client's request.
@@ -229,7 +256,7 @@ impl Bazaar {
 
     /// Where the admin API listens.
     pub fn admin_address(&self) -> SocketAddr {
-        self.ports.address(FIRST_GATEWAY.admin)
+        self.ports.address(GATEWAYS[0].admin)
     }
 
     /// Asks the admin API.
@@ -255,53 +282,84 @@ impl Bazaar {
     /// A replica that does not lead.
     pub fn follower(&self) -> u32 {
         let leader = self.leader();
-        *self
-            .orders
-            .keys()
-            .find(|id| **id != leader)
+        let mut orders = self.servers.keys().filter_map(|server| match server {
+            Server::Order(id) => Some(*id),
+            _ => None,
+        });
+        orders
+            .find(|id| *id != leader)
             .expect("there is more than one replica")
     }
 
     // ---- faults ----
 
+    /// A server's process.
+    pub fn server(&mut self, server: Server) -> &mut Process {
+        self.servers
+            .get_mut(&server)
+            .expect("the server was started")
+    }
+
+    /// Starts a server that was killed, or was absent.
+    pub fn start_server(&mut self, server: Server) {
+        // The process before it is gone first.
+        self.servers.remove(&server);
+        let process = self.launcher().start(server);
+        self.servers.insert(server, process);
+    }
+
+    /// What the logs of all servers say about panics, also of processes before a restart.
+    pub fn panics(&self) -> Vec<String> {
+        let logs = self.servers.values().map(Process::log);
+        logs.flat_map(|log| {
+            let lines = log.lines().filter(|line| line.contains("panicked at"));
+            lines.map(str::to_owned).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    /// A link's proxy, in a bazaar that has them.
+    pub fn link(&self, link: Link) -> &Proxy {
+        self.links.get(link).expect("the link has a proxy")
+    }
+
     /// SIGKILLs a replica.
     pub fn kill(&mut self, id: u32) {
-        self.orders
-            .get_mut(&id)
-            .expect("the replica was started")
-            .kill();
+        self.server(Server::Order(id)).kill();
     }
 
     /// Starts a replica that was killed, or was absent.
     pub fn restart(&mut self, id: u32) {
-        // The process before it is gone first.
-        self.orders.remove(&id);
-        let process = self.launcher().order(id);
-        self.orders.insert(id, process);
+        self.start_server(Server::Order(id));
     }
 
     /// SIGKILLs the catalog.
     pub fn kill_catalog(&mut self) {
-        self.catalog.kill();
+        self.server(Server::Catalog).kill();
     }
 
     /// Starts the catalog that was killed.
     pub fn restart_catalog(&mut self) {
-        self.catalog = self.launcher().catalog();
+        self.start_server(Server::Catalog);
     }
 
     /// SIGKILLs the gateway, starts it again, and waits until it can serve a trade.
     pub fn kill_and_restart_gateway(&mut self) {
-        self.gateway.kill();
-        self.gateway = self.launcher().gateway(FIRST_GATEWAY);
+        self.server(Server::Gateway(0)).kill();
+        self.start_server(Server::Gateway(0));
         self.wait_until_ready();
     }
 
     // ---- ledgers ----
 
+    /// Where everything is: data directories and logs.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// A replica's data directory.
     pub fn data_dir(&self, id: u32) -> PathBuf {
-        self.launcher().data_dir(&format!("order-{id}"))
+        self.launcher().data_dir(Server::Order(id))
     }
 
     /// A replica's orders, by `bazaar ledger show`. An empty ledger's where it has not made one.
@@ -312,6 +370,28 @@ impl Bazaar {
         }
         let text = String::from_utf8_lossy(&shown.stdout);
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
+    }
+
+    /// The journal, once every replica's ledger equals it. A ledger's length and chain hash say
+    /// that; whether the chain holds is for the caller to check.
+    pub fn settled_journal(&self) -> Vec<Row> {
+        let read = |id: &u32| -> Option<Vec<Row>> {
+            let ledger = Ledger::open(&self.data_dir(*id)).ok()?;
+            ledger.rows().collect::<Result<_, _>>().ok()
+        };
+        let mut journal = None;
+        wait_until("every ledger to equal the journal", || {
+            let catalog = self.status()["catalog"].take();
+            let ledgers: Vec<_> = self.options.replicas.iter().map(read).collect();
+            let first = ledgers[0].clone().unwrap_or_default();
+            let chain = first.last().map_or(ChainHash::EMPTY, |row| row.chain);
+            let settled = catalog["journal_rows"].as_u64() == Some(first.len() as u64)
+                && catalog["chain_hash"].as_str() == Some(&chain.to_string())
+                && ledgers.iter().all(|ledger| ledger.as_ref() == Some(&first));
+            journal = settled.then_some(first);
+            settled
+        });
+        journal.unwrap_or_default()
     }
 
     /// Waits until the ledgers of these replicas hold every acknowledged order and are equal.

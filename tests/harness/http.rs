@@ -64,6 +64,19 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> Response {
+    try_request(to, method, target, headers, body, PATIENCE)
+        .unwrap_or_else(|error| panic!("{method} {target}: {error}"))
+}
+
+/// Sends a request and reads the answer, with `patience` for each part of it to arrive.
+pub fn try_request(
+    to: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    patience: Duration,
+) -> io::Result<Response> {
     let mut head = format!("{method} {target} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
@@ -72,14 +85,17 @@ pub fn request(
         head += &format!("content-length: {}\r\n", body.len());
     }
     head += "\r\n";
-    let bytes = [head.as_bytes(), body].concat();
-    send_raw(to, &bytes).unwrap_or_else(|error| panic!("{method} {target}: {error}"))
+    exchange(to, &[head.as_bytes(), body].concat(), patience)
 }
 
 /// Sends bytes, whatever they are, and reads the answer up to the end of the connection.
 pub fn send_raw(to: SocketAddr, bytes: &[u8]) -> io::Result<Response> {
-    let mut connection = TcpStream::connect(to)?;
-    connection.set_read_timeout(Some(PATIENCE))?;
+    exchange(to, bytes, PATIENCE)
+}
+
+fn exchange(to: SocketAddr, bytes: &[u8], patience: Duration) -> io::Result<Response> {
+    let mut connection = TcpStream::connect_timeout(&to, patience)?;
+    connection.set_read_timeout(Some(patience))?;
     connection.set_nodelay(true)?;
     // A server may answer and close before it has read everything.
     let sent = connection.write_all(bytes);

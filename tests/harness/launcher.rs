@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::links::{Link, Links, Server};
 use super::ports::Ports;
 use super::process::Process;
 
@@ -14,25 +15,21 @@ const CATALOG_PORT: u16 = 0;
 /// A gateway's ports, as indices into the block.
 #[derive(Debug, Clone, Copy)]
 pub struct GatewayPorts {
-    /// Of its log.
-    pub name: &'static str,
     pub clients: u16,
     pub admin: u16,
 }
 
-/// The gateway that every bazaar has.
-pub const FIRST_GATEWAY: GatewayPorts = GatewayPorts {
-    name: "gateway",
-    clients: 10,
-    admin: 11,
-};
-
-/// The one that some tests put beside it.
-pub const SECOND_GATEWAY: GatewayPorts = GatewayPorts {
-    name: "gateway-2",
-    clients: 12,
-    admin: 13,
-};
+/// The gateway that every bazaar has, and the one that some tests put beside it.
+pub const GATEWAYS: [GatewayPorts; 2] = [
+    GatewayPorts {
+        clients: 10,
+        admin: 11,
+    },
+    GatewayPorts {
+        clients: 12,
+        admin: 13,
+    },
+];
 
 /// What a bazaar is like.
 #[derive(Debug, Clone)]
@@ -47,6 +44,10 @@ pub struct Options {
     pub lease_ms: u64,
     /// The first policy; the built-in one where there is none.
     pub policy: Option<PathBuf>,
+    /// How many gateways are started: 1 or 2.
+    pub gateways: usize,
+    /// Whether every link between two servers goes through a proxy.
+    pub proxied: bool,
 }
 
 impl Default for Options {
@@ -57,6 +58,8 @@ impl Default for Options {
             stocks: None,
             lease_ms: 1000,
             policy: None,
+            gateways: 1,
+            proxied: false,
         }
     }
 }
@@ -65,49 +68,57 @@ impl Default for Options {
 pub struct Launcher<'a> {
     pub options: &'a Options,
     pub ports: &'a Ports,
+    /// The proxies; none where servers connect to each other directly.
+    pub links: &'a Links,
     /// Where data and logs go.
     pub dir: &'a Path,
 }
 
 impl Launcher<'_> {
-    /// A service's data directory.
-    pub fn data_dir(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
+    /// A server's data directory.
+    pub fn data_dir(&self, server: Server) -> PathBuf {
+        self.dir.join(server.to_string())
     }
 
-    fn order_address(&self, id: u32) -> SocketAddr {
-        let id = u16::try_from(id).expect("replicas have small numbers");
-        assert!(
-            (1..FIRST_GATEWAY.clients).contains(&id),
-            "a test's replicas are numbered from 1 to 9"
-        );
-        self.ports.address(id)
+    /// Where a server listens.
+    pub fn address(&self, server: Server) -> SocketAddr {
+        self.ports.address(match server {
+            Server::Catalog => CATALOG_PORT,
+            Server::Order(id) => order_port(id),
+            Server::Gateway(index) => GATEWAYS[index].clients,
+        })
     }
 
-    fn start(&self, name: &str, flags: Vec<String>) -> Process {
-        let command = name
-            .split('-')
-            .next()
-            .expect("a name has a beginning")
-            .to_owned();
-        Process::start(
-            name,
-            self.dir,
-            [command, "--stop-at-eof".to_owned()]
-                .into_iter()
-                .chain(flags),
-        )
+    /// Starts a server.
+    pub fn start(&self, server: Server) -> Process {
+        let (command, flags) = match server {
+            Server::Catalog => ("catalog", self.catalog()),
+            Server::Order(id) => ("order", self.order(id)),
+            Server::Gateway(index) => ("gateway", self.gateway(index)),
+        };
+        let common = [
+            command.to_owned(),
+            "--stop-at-eof".to_owned(),
+            format!("--data-dir={}", self.data_dir(server).display()),
+        ];
+        let arguments = common.into_iter().chain(flags);
+        Process::start(&server.to_string(), self.dir, arguments)
     }
 
-    fn catalog_url(&self) -> String {
-        format!("--catalog=http://{}", self.ports.address(CATALOG_PORT))
+    /// By which URL a server reaches another.
+    fn url(&self, from: Server, to: Server) -> String {
+        let proxy = self.links.get(Link { from, to });
+        let address = proxy.map_or_else(|| self.address(to), |proxy| proxy.address());
+        format!("http://{address}")
     }
 
-    /// Starts the catalog.
-    pub fn catalog(&self) -> Process {
+    fn catalog_url(&self, from: Server) -> String {
+        format!("--catalog={}", self.url(from, Server::Catalog))
+    }
+
+    fn catalog(&self) -> Vec<String> {
         let mut flags = vec![
-            format!("--listen={}", self.ports.address(CATALOG_PORT)),
-            format!("--data-dir={}", self.data_dir("catalog").display()),
+            format!("--listen={}", self.address(Server::Catalog)),
             format!("--lease-ms={}", self.options.lease_ms),
         ];
         if let Some(stocks) = self.options.stocks {
@@ -115,37 +126,45 @@ impl Launcher<'_> {
             fs::write(&file, stocks).expect("the test's directory is writable");
             flags.push(format!("--stocks={}", file.display()));
         }
-        self.start("catalog", flags)
+        flags
     }
 
-    /// Starts a replica.
-    pub fn order(&self, id: u32) -> Process {
-        let name = format!("order-{id}");
+    fn order(&self, id: u32) -> Vec<String> {
+        let server = Server::Order(id);
         let mut flags = vec![
             format!("--id={id}"),
-            format!("--listen={}", self.order_address(id)),
-            format!("--data-dir={}", self.data_dir(&name).display()),
-            self.catalog_url(),
+            format!("--listen={}", self.address(server)),
+            self.catalog_url(server),
         ];
         let peers = self.options.replicas.iter().filter(|peer| **peer != id);
         flags.extend(
-            peers.map(|peer| format!("--peer={peer}=http://{}", self.order_address(*peer))),
+            peers.map(|peer| format!("--peer={peer}={}", self.url(server, Server::Order(*peer)))),
         );
-        self.start(&name, flags)
+        flags
     }
 
-    /// Starts a gateway.
-    pub fn gateway(&self, which: GatewayPorts) -> Process {
+    fn gateway(&self, index: usize) -> Vec<String> {
+        let server = Server::Gateway(index);
         let mut flags = vec![
-            format!("--listen={}", self.ports.address(which.clients)),
-            format!("--admin={}", self.ports.address(which.admin)),
-            format!("--data-dir={}", self.data_dir(which.name).display()),
-            self.catalog_url(),
+            format!("--listen={}", self.address(server)),
+            format!("--admin={}", self.ports.address(GATEWAYS[index].admin)),
+            self.catalog_url(server),
         ];
         let orders = self.options.replicas.iter();
-        flags.extend(orders.map(|id| format!("--order={id}=http://{}", self.order_address(*id))));
+        flags.extend(
+            orders.map(|id| format!("--order={id}={}", self.url(server, Server::Order(*id)))),
+        );
         let policy = self.options.policy.iter();
         flags.extend(policy.map(|policy| format!("--policy={}", policy.display())));
-        self.start(which.name, flags)
+        flags
     }
+}
+
+fn order_port(id: u32) -> u16 {
+    let port = u16::try_from(id).expect("replicas have small numbers");
+    assert!(
+        (1..GATEWAYS[0].clients).contains(&port),
+        "a test's replicas are numbered from 1 to 9"
+    );
+    port
 }

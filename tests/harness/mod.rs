@@ -3,6 +3,8 @@
 //!
 //! - [`bazaar`]: the bazaar itself;
 //! - [`launcher`]: what one is like, and the command line of each process;
+//! - [`links`]: who connects to whom, and a proxy on each link;
+//! - [`proxy`]: one link, that can be cut off, slowed down and reset;
 //! - [`process`]: one process, its log and its end;
 //! - [`http`]: a blocking client;
 //! - [`ports`]: ports that no other test has;
@@ -11,6 +13,8 @@
 
 mod bazaar;
 mod launcher;
+mod links;
+mod proxy;
 mod process;
 mod http;
 mod ports;
@@ -19,8 +23,10 @@ mod guests;
 
 pub use bazaar::{Bazaar, Order};
 pub use guests::{example, guest};
-pub use http::{Response, request, send_raw};
+pub use http::{Response, request, send_raw, try_request};
 pub use launcher::Options;
+pub use links::{Link, Server, all_links};
 pub use ports::Ports;
 pub use process::{Process, kill_by_pid, run, run_ok};
-pub use wait::{Turn, wait_until};
+pub use proxy::Conduct;
+pub use wait::{Raise, Turn, wait_until};

@@ -1,5 +1,6 @@
 //! Waiting for a condition, and for one's turn.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +25,16 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
             WAIT_MAX.as_secs()
         );
         thread::sleep(INTERVAL);
+    }
+}
+
+/// Raises a flag when it is dropped, so that threads that wait for it end, also in a panic.
+#[derive(Debug)]
+pub struct Raise<'a>(pub &'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

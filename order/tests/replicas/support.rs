@@ -1,6 +1,7 @@
 //! Replicas on loopback around a catalog in memory.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use order::Config;
@@ -48,6 +49,24 @@ struct Running {
     run: JoinHandle<Result<(), order::Error>>,
 }
 
+/// Ports are taken from here on. All are below what Linux gives to outgoing connections, so that
+/// the port of a replica that stopped is still free when it comes back.
+const FIRST_PORT: u16 = 12_000;
+const PORTS: u16 = 4_000;
+
+/// A loopback address that nobody listens on, and that no other test here is given.
+async fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let offset = (std::process::id() % u32::from(PORTS)) as u16;
+    loop {
+        let port = FIRST_PORT + (offset + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS) % PORTS;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).await.is_ok() {
+            return address;
+        }
+    }
+}
+
 pub struct Cluster {
     pub catalog: FakeCatalog,
     seats: Vec<Seat>,
@@ -68,8 +87,7 @@ impl Cluster {
         let catalog = FakeCatalog::start().await;
         let mut seats = Vec::new();
         for id in 1..=replicas {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
+            let address = free_address().await;
             let channel = protocol::channel::lazy(&format!("http://{address}")).unwrap();
             seats.push(Seat {
                 id,

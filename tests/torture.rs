@@ -1,0 +1,249 @@
+//! Nothing is lost, sold twice or stale, though processes are killed and stand still, and links
+//! are cut, slow and reset.
+//!
+//! In every round clients trade at two gateways while a [`nemesis`] inflicts faults that are
+//! drawn from a seed. Then all is healed, every client must finish, and what the clients saw
+//! ([`history`]) is judged against the journal that the round left ([`audit`]): whether it is
+//! linearizable ([`judge`]), and whether the books are in order.
+//!
+//! `BAZAAR_TORTURE_SECONDS` makes it more than one short round, `BAZAAR_TORTURE_SEED` others.
+
+mod history;
+mod judge;
+mod audit;
+mod client;
+mod nemesis;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use protocol::Row;
+
+use crate::harness::{Bazaar, Options, Raise};
+
+use audit::{Books, audit};
+use client::Scene;
+use history::{Clock, History};
+
+/// How long faults are inflicted in one round.
+const ROUND: Duration = Duration::from_secs(12);
+
+/// Seed of the round that is part of every test run: one that draws every kind of fault.
+const SEED_DEFAULT: u64 = 131;
+
+const CLIENTS: usize = 6;
+const GATEWAYS: usize = 2;
+const REPLICAS: [u32; 3] = [1, 2, 3];
+
+/// Shorter than most faults.
+const LEASE_MS: u64 = 300;
+
+/// One has so few shares that it is soon sold out.
+const STOCKS: &str = "name,price,quantity\namc,4.5,60\nmeta,194.02,2000\nnvidia,240.63,1000\n";
+const NAMES: [&str; 3] = ["amc", "meta", "nvidia"];
+
+#[test]
+fn nothing_is_lost_sold_twice_or_stale_whatever_breaks() {
+    let seconds = variable("BAZAAR_TORTURE_SECONDS").unwrap_or(ROUND.as_secs());
+    let first = variable("BAZAAR_TORTURE_SEED").unwrap_or(SEED_DEFAULT);
+    let start = Instant::now();
+    let mut figures = Figures::default();
+    for seed in first.. {
+        let round = Round::run(seed);
+        figures.add(&round);
+        println!("{}", round.summary());
+        if !round.wrong.is_empty() {
+            panic!("seed {seed}: {}", round.wrong.join("\n"));
+        }
+        if start.elapsed() + ROUND > Duration::from_secs(seconds) {
+            break;
+        }
+    }
+    println!("{}", figures.summary());
+}
+
+fn variable(name: &str) -> Option<u64> {
+    let value = std::env::var(name).ok().filter(|value| !value.is_empty())?;
+    Some(
+        value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name} is not a number: {value}")),
+    )
+}
+
+/// One history and what is wrong with it.
+struct Round {
+    seed: u64,
+    history: History,
+    rows: usize,
+    faults: BTreeMap<String, usize>,
+    wrong: Vec<String>,
+}
+
+impl Round {
+    fn run(seed: u64) -> Self {
+        let mut bazaar = Bazaar::start(Options {
+            stocks: Some(STOCKS),
+            lease_ms: LEASE_MS,
+            gateways: GATEWAYS,
+            proxied: true,
+            ..Options::default()
+        });
+        let scene = Scene {
+            gateways: (0..GATEWAYS)
+                .map(|gateway| bazaar.gateway_address(gateway))
+                .collect(),
+            stocks: &NAMES,
+            clock: Clock::start(),
+            finish: AtomicBool::new(false),
+            numbers: AtomicU64::new(0),
+            seed,
+        };
+        let plan = nemesis::plan(seed, ROUND, GATEWAYS, &REPLICAS);
+        let (mut history, faults) = thread::scope(|scope| {
+            let scene = &scene;
+            let clients: Vec<_> = (0..CLIENTS)
+                .map(|client| scope.spawn(move || client::act(scene, client)))
+                .collect();
+            let finish = Raise(&scene.finish);
+            let faults = nemesis::inflict(&mut bazaar, &plan);
+            drop(finish);
+            let mut history = History::default();
+            for client in clients {
+                history.append(client.join().expect("clients do not panic"));
+            }
+            (history, faults)
+        });
+        bazaar.wait_until_ready();
+        let (last, rows) = look_when_settled(&bazaar, &scene);
+        let books = Books {
+            initial: [("amc", 60), ("meta", 2000), ("nvidia", 1000)]
+                .map(|(name, quantity)| (name.to_owned(), quantity))
+                .into(),
+            quantities: client::quantities(&last),
+            rows,
+        };
+        history.append(last);
+        let mut wrong = audit(&history, &books);
+        wrong.extend(bazaar.panics());
+        if !wrong.is_empty() {
+            keep(&bazaar, seed, &history, &books, &plan, &wrong);
+        }
+        let rows = books.rows.len();
+        Self {
+            seed,
+            history,
+            rows,
+            faults,
+            wrong,
+        }
+    }
+
+    fn summary(&self) -> String {
+        format!(
+            "seed {}: {} operations, {} from caches, {} trades, {} unanswered, {} faults, {} violations",
+            self.seed,
+            self.history.operations(),
+            self.history.hits,
+            self.rows,
+            self.history.unanswered,
+            self.faults.values().sum::<usize>(),
+            self.wrong.len()
+        )
+    }
+}
+
+/// What is to be seen when all is over, and the journal. Orders that their clients forgot about
+/// may still be placed: looks again until none was meanwhile. There are few of them.
+fn look_when_settled(bazaar: &Bazaar, scene: &Scene) -> (History, Vec<Row>) {
+    loop {
+        let before = bazaar.settled_journal();
+        let last = client::look_at_the_end(scene);
+        let rows = bazaar.settled_journal();
+        if rows == before {
+            return (last, rows);
+        }
+    }
+}
+
+/// Writes down everything about a round that went wrong.
+fn keep(
+    bazaar: &Bazaar,
+    seed: u64,
+    history: &History,
+    books: &Books,
+    plan: &[nemesis::Planned],
+    wrong: &[String],
+) {
+    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("torture-{seed}"));
+    let mut text = String::new();
+    let mut line = |line: String| writeln!(text, "{line}").expect("strings grow");
+    wrong
+        .iter()
+        .for_each(|wrong| line(format!("wrong {wrong}")));
+    plan.iter()
+        .for_each(|planned| line(format!("fault {planned:?}")));
+    books
+        .rows
+        .iter()
+        .for_each(|row| line(format!("row {row:?}")));
+    history
+        .trades
+        .iter()
+        .for_each(|(key, trade)| line(format!("trade {key} {trade:?}")));
+    history
+        .seen
+        .iter()
+        .for_each(|(span, seen)| line(format!("saw {span:?} {seen:?}")));
+    let kept = fs::create_dir_all(&dir)
+        .and_then(|()| fs::write(dir.join("history.txt"), text))
+        .and_then(|()| copy_logs(bazaar.dir(), &dir));
+    kept.expect("the build's directory is writable");
+    println!("seed {seed}: what happened is in {}", dir.display());
+}
+
+fn copy_logs(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            fs::copy(&path, to.join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Of all rounds.
+#[derive(Default)]
+struct Figures {
+    histories: usize,
+    operations: usize,
+    hits: u64,
+    trades: usize,
+    unanswered: u64,
+    faults: BTreeMap<String, usize>,
+}
+
+impl Figures {
+    fn add(&mut self, round: &Round) {
+        self.histories += 1;
+        self.operations += round.history.operations();
+        self.hits += round.history.hits;
+        self.trades += round.rows;
+        self.unanswered += round.history.unanswered;
+        for (kind, count) in &round.faults {
+            *self.faults.entry(kind.clone()).or_default() += count;
+        }
+    }
+
+    fn summary(&self) -> String {
+        format!(
+            "{} histories, {} operations, {} from caches, {} trades, {} requests unanswered, faults: {:?}",
+            self.histories, self.operations, self.hits, self.trades, self.unanswered, self.faults
+        )
+    }
+}
