@@ -204,6 +204,15 @@ pub struct Catalog {
     /// How long gateways may serve cached stocks without hearing from the catalog, in milliseconds
     #[arg(long, env = "BAZAAR_LEASE_MS", value_name = "MS")]
     pub lease_ms: Option<u64>,
+    /// The catalog's disk is lost: make its database anew from these replicas' data directories
+    /// (name all that are left, and the --stocks that it was first started with)
+    #[arg(
+        long,
+        env = "BAZAAR_REBUILD_FROM",
+        value_name = "DIR",
+        value_delimiter = ','
+    )]
+    pub rebuild_from: Vec<PathBuf>,
     #[command(flatten)]
     pub lifeline: Lifeline,
 }

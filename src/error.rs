@@ -50,6 +50,9 @@ pub enum Error {
     /// Standard output does not take the result.
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),
+    /// A lost catalog was not made anew.
+    #[error("catalog: {0}")]
+    Rebuild(#[from] crate::rebuild::Error),
     /// `bazaar catalog` failed.
     #[error("catalog: {0}")]
     Catalog(#[from] catalog::Error),

@@ -3,6 +3,7 @@
 //! - [`cli`]: the command line: every flag, its environment variable and its default;
 //! - [`error`]: why a command failed, and the exit code that says so;
 //! - [`service`]: `catalog`, `order` and `gateway`: one service in this process;
+//! - [`rebuild`]: a lost catalog, made anew from replicas' ledgers;
 //! - [`listen`], [`stop`], [`log`]: what those have in common;
 //! - [`up`]: all services, a process each, from start to stop;
 //! - [`load`]: many clients at once, checked and measured;
@@ -14,6 +15,7 @@
 mod cli;
 mod error;
 mod service;
+mod rebuild;
 mod listen;
 mod stop;
 mod log;

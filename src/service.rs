@@ -14,6 +14,7 @@ use crate::client::Origin;
 use crate::error::Error;
 use crate::listen::Place;
 use crate::log;
+use crate::rebuild;
 use crate::stop::{StopSignals, end_of_stdin};
 
 /// Runs the catalog.
@@ -29,6 +30,10 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Error> {
         stocks: args.stocks,
         lease,
     };
+    if !args.rebuild_from.is_empty() {
+        let orders = rebuild::from_ledgers(&config, &args.rebuild_from)?;
+        info!(%orders, "made the lost catalog anew");
+    }
     info!(address = %args.listen, "starting");
     catalog::run(config, listener, shutdown).await?;
     info!("stopped");

@@ -236,3 +236,27 @@ fn journal_rows(bazaar: &Bazaar) -> u64 {
         .as_u64()
         .unwrap_or(0)
 }
+
+#[test]
+fn a_catalog_whose_disk_is_lost_is_made_anew_from_the_ledgers_and_trading_goes_on() {
+    let mut bazaar = Bazaar::start_default();
+    for trade in 1..=5 {
+        bazaar.trade(&Order::buy(trade, "nvidia"));
+        bazaar.trade(&Order::sell(trade, "meta"));
+    }
+    let key = Some("before");
+    let before = bazaar.order_under(key, &Order::buy(1, "tesla")).data();
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    let epoch = bazaar.status()["epoch"].as_u64().unwrap();
+
+    bazaar.lose_and_rebuild_catalog(&[1, 2]);
+    assert_eq!(bazaar.quantity("nvidia"), 1000 - 15);
+    assert_eq!(bazaar.quantity("meta"), 1000 + 15);
+    let again = bazaar.order_under(key, &Order::buy(1, "tesla")).data();
+    assert_eq!(again, before, "the order was not made a second time");
+    bazaar.trade(&Order::sell(7, "nvidia"));
+    assert_eq!(bazaar.quantity("nvidia"), 1000 - 8);
+    assert!(bazaar.status()["epoch"].as_u64().unwrap() > epoch);
+    bazaar.check_acknowledged();
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+}

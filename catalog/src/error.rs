@@ -1,7 +1,9 @@
 //! What can go wrong, and which gRPC status says so.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use protocol::{OrderNumber, StockName};
 use storage::StorageError;
 use tonic::{Code, Status};
 
@@ -38,6 +40,49 @@ pub enum Error {
     /// An invariant does not hold; the log says which.
     #[error("the writer ended before it was told to")]
     Writer,
+}
+
+/// Why a lost database was not made anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// Nothing is lost.
+    #[error("{} is there: remove it first if it is really lost", .0.display())]
+    Exists(PathBuf),
+    /// The disk refused.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// See there.
+    #[error(transparent)]
+    Stocks(#[from] StocksError),
+    /// A database.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The ledger is damaged.
+    #[error("the ledger is damaged: order {0} does not follow the one before it")]
+    Broken(OrderNumber),
+    /// The stocks are not those that the catalog was first started with.
+    #[error(
+        "order {number} is for `{name}`, which is not among the stocks: name the first --stocks file"
+    )]
+    UnknownStock {
+        /// The order.
+        number: OrderNumber,
+        /// The stock.
+        name: StockName,
+    },
+    /// The stocks are not those that the catalog was first started with.
+    #[error(
+        "order {number} could not have been made with these stocks: name the first --stocks file"
+    )]
+    Impossible {
+        /// The order.
+        number: OrderNumber,
+    },
 }
 
 /// Why a request got no answer of its kind.

@@ -10,6 +10,7 @@
 //! - [`session`]: a gateway's leases and invalidations;
 //! - [`service`]: the gRPC service;
 //! - [`server`]: puts the parts together and serves;
+//! - [`rebuild`]: a lost database, made anew from replicas' ledgers;
 //! - [`error`]: what can go wrong, and which gRPC status says so.
 //!
 //! A trade's way: `service` → `writer` stages it on the books (`core::books`) with whatever
@@ -29,13 +30,15 @@ pub mod writer;
 pub mod session;
 pub mod service;
 pub mod server;
+pub mod rebuild;
 pub mod error;
 
 #[cfg(test)]
 mod tests;
 
 pub use config::Config;
-pub use error::Error;
+pub use error::{Error, RebuildError};
+pub use rebuild::{Remains, rebuild};
 
 use crate::server::Parts;
 use crate::store::Store;

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use protocol::{OrderNumber, Row};
+use protocol::{Epoch, OrderNumber, ReplicaId, Row};
 use rusqlite::Connection;
 use storage::StorageError;
 use storage::rows;
 use storage::rows::End;
 
-use crate::store::KIND;
+use crate::store::{KIND, read_term};
 
 /// Rows read at a time.
 const CHUNK_ROWS: usize = 4096;
@@ -38,14 +38,28 @@ impl Ledger {
         rows::end(&self.connection)
     }
 
+    /// The highest epoch that the replica has seen, and its leader.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn term(&self) -> Result<(Epoch, Option<ReplicaId>), StorageError> {
+        let term = read_term(&self.connection)?;
+        Ok((term.epoch, term.leader))
+    }
+
     /// Its rows in number order, read a chunk at a time. Rows that a running replica adds
     /// meanwhile may or may not be among them. An error, such as a row that is missing, is the
     /// last item.
     pub fn rows(&self) -> Rows<'_> {
+        self.rows_from(OrderNumber(0))
+    }
+
+    /// The same, from a number on.
+    pub fn rows_from(&self, from: OrderNumber) -> Rows<'_> {
         Rows {
             ledger: self,
             chunk: Vec::new().into_iter(),
-            next: OrderNumber(0),
+            next: from,
             ended: false,
         }
     }

@@ -145,7 +145,7 @@ pub(crate) fn continuation(mut end: End, rows: &[Row]) -> Result<(Vec<&Row>, End
     Ok((new, end))
 }
 
-fn read_term(connection: &Connection) -> Result<Term, StorageError> {
+pub(crate) fn read_term(connection: &Connection) -> Result<Term, StorageError> {
     let row = connection.query_row("SELECT epoch, leader FROM term", [], |row| {
         Ok((row.get(0)?, row.get(1)?))
     });

@@ -343,6 +343,18 @@ impl Bazaar {
         self.start_server(Server::Catalog);
     }
 
+    /// SIGKILLs the catalog, loses its disk, and has it made anew from these replicas' ledgers.
+    pub fn lose_and_rebuild_catalog(&mut self, from: &[u32]) {
+        self.kill_catalog();
+        let launcher = self.launcher();
+        let lost = launcher.data_dir(Server::Catalog);
+        std::fs::remove_dir_all(lost).expect("the catalog had a directory");
+        let dirs = from.iter().map(|id| self.data_dir(*id));
+        let flags = dirs.map(|dir| format!("--rebuild-from={}", dir.display()));
+        let rebuilt = launcher.start_with(Server::Catalog, flags.collect());
+        self.servers.insert(Server::Catalog, rebuilt);
+    }
+
     /// SIGKILLs the gateway, starts it again, and waits until it can serve a trade.
     pub fn kill_and_restart_gateway(&mut self) {
         self.server(Server::Gateway(0)).kill();

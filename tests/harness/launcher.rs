@@ -91,6 +91,11 @@ impl Launcher<'_> {
 
     /// Starts a server.
     pub fn start(&self, server: Server) -> Process {
+        self.start_with(server, Vec::new())
+    }
+
+    /// Starts a server with further flags.
+    pub fn start_with(&self, server: Server, further: Vec<String>) -> Process {
         let (command, flags) = match server {
             Server::Catalog => ("catalog", self.catalog()),
             Server::Order(id) => ("order", self.order(id)),
@@ -101,7 +106,7 @@ impl Launcher<'_> {
             "--stop-at-eof".to_owned(),
             format!("--data-dir={}", self.data_dir(server).display()),
         ];
-        let arguments = common.into_iter().chain(flags);
+        let arguments = common.into_iter().chain(flags).chain(further);
         Process::start(&server.to_string(), self.dir, arguments)
     }
 

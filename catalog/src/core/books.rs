@@ -32,7 +32,7 @@ pub struct Stock {
 
 impl Stock {
     /// The stock after an order for it.
-    fn traded(&self, order: &Order) -> Result<Self, Refusal> {
+    pub(crate) fn traded(&self, order: &Order) -> Result<Self, Refusal> {
         let shares = order.quantity.get();
         let quantity = match order.side {
             Side::Buy => self

@@ -16,9 +16,12 @@ use super::{Journal, Loaded, Store};
 use crate::core::{Batch, Books, ChangeNumber, Stock, Term};
 use crate::stocks::Listing;
 
+/// The database's file in the data directory.
+pub const FILE: &str = "catalog.db";
+
 const KIND: Kind = Kind {
     name: "catalog",
-    file: "catalog.db",
+    file: FILE,
     application_id: 0x425a_4341, // "BZCA"
     schema: SCHEMA,
 };
