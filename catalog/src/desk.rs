@@ -94,8 +94,13 @@ impl Desk {
     }
 
     /// See [`Board::read`].
-    pub fn read(&self, name: &StockName, session: Option<SessionId>) -> Option<Seen> {
-        self.lock().board.read(name, session, BootTime::now())
+    pub fn read(
+        &self,
+        name: &StockName,
+        session: Option<SessionId>,
+        now: BootTime,
+    ) -> Option<Seen> {
+        self.lock().board.read(name, session, now)
     }
 
     /// All stocks as they are shown, in name order.
@@ -136,12 +141,13 @@ impl Desk {
         id: SessionId,
         events: Events,
         received: BootTime,
+        now: BootTime,
     ) -> Result<(), RequestError> {
         self.change(|state| {
             if state.closed {
                 return Err(RequestError::Stopping);
             }
-            state.expire(BootTime::now());
+            state.expire(now);
             state.board.open(id, received)?;
             state.streams.insert(id, events);
             state.tell(id, Event::Opened(id));
@@ -193,13 +199,22 @@ impl Desk {
     /// Ends sessions when their leases are over. Runs for as long as it is polled.
     pub async fn expire_sessions(&self) {
         loop {
-            let next = self.lock().board.next_expiry();
-            match next {
+            match self.next_expiry() {
                 Some(at) => tokio::time::sleep(at.since(BootTime::now())).await,
                 None => self.opened.notified().await,
             }
-            self.change(|state| state.expire(BootTime::now()));
+            self.expire(BootTime::now());
         }
+    }
+
+    /// See [`Board::next_expiry`].
+    pub fn next_expiry(&self) -> Option<BootTime> {
+        self.lock().board.next_expiry()
+    }
+
+    /// Ends the sessions whose leases are over.
+    pub fn expire(&self, now: BootTime) {
+        self.change(|state| state.expire(now));
     }
 
     /// Ends all streams and opens no more. The sessions live on until they expire.
@@ -210,8 +225,7 @@ impl Desk {
     }
 
     /// See [`Board::is_unheld`].
-    pub fn is_unheld(&self) -> bool {
-        let now = BootTime::now();
+    pub fn is_unheld(&self, now: BootTime) -> bool {
         self.change(|state| {
             state.expire(now);
             state.board.is_unheld(now)

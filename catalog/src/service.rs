@@ -65,7 +65,8 @@ impl Catalog for Service {
         self.settled().await?;
         // What cannot be a name is no stock's.
         let name = StockName::new(&request.name).map_err(|_| RequestError::StockNotFound)?;
-        let seen = self.desk.read(&name, SessionId::new(request.session));
+        let session = SessionId::new(request.session);
+        let seen = self.desk.read(&name, session, BootTime::now());
         let seen = seen.ok_or(RequestError::StockNotFound)?;
         let stock = Some(stock_to_wire(&seen.stock));
         Ok(Response::new(v1::GetStockResponse {

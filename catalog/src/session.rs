@@ -66,7 +66,8 @@ impl Sessions {
         };
         self.writer.lend_sessions(self.term).await?;
         let id = random_id()?;
-        self.desk.open(id, events.clone(), received)?;
+        self.desk
+            .open(id, events.clone(), received, BootTime::now())?;
         tracing::info!(session = %id, gateway = %open.gateway.escape_debug(), "a session opened");
         Ok(id)
     }

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use protocol::{Epoch, OrderNumber, ReplicaId, Row};
 use rusqlite::Connection;
-use storage::StorageError;
 use storage::rows;
 use storage::rows::End;
+use storage::{Location, StorageError};
 
 use crate::store::{KIND, read_term};
 
@@ -26,7 +26,7 @@ impl Ledger {
     /// Where the directory holds none.
     pub fn open(data_dir: &Path) -> Result<Self, StorageError> {
         Ok(Self {
-            connection: storage::open_read_only(data_dir, KIND)?,
+            connection: storage::open_read_only(&Location::on_disk(data_dir), KIND)?,
         })
     }
 

@@ -1,15 +1,19 @@
 //! The replica's disk: its ledger and the highest term that it has seen.
+//!
+//! - [`saves`]: what is on its way there, in groups.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::{Epoch, OrderNumber, ReplicaId, Row};
 use rusqlite::{Connection, OptionalExtension, params};
 use storage::database::Kind;
 use storage::rows::{self, End};
-use storage::{DataDir, StorageError};
+use storage::{DataDir, Location, StorageError};
 
 use crate::core::message::{Durable, Term};
+
+pub mod saves;
 
 /// A replica's database.
 pub const KIND: Kind = Kind {
@@ -71,7 +75,14 @@ impl SqliteStore {
     /// # Errors
     /// Where the directory is in use, not a replica's, or damaged.
     pub fn open(path: &Path) -> Result<Self, StorageError> {
-        let data_dir = DataDir::take(path)?;
+        Self::open_in(DataDir::take(path)?)
+    }
+
+    /// Opens the store of a data directory, making it where it is missing.
+    ///
+    /// # Errors
+    /// Where the directory is not a replica's, or damaged.
+    pub fn open_in(data_dir: DataDir) -> Result<Self, StorageError> {
         let connection = data_dir.open(KIND)?;
         connection.execute_batch(TERM_SCHEMA)?;
         let durable = Durable {
@@ -79,7 +90,7 @@ impl SqliteStore {
             end: rows::end(&connection)?,
         };
         let reader = Arc::new(SqliteReader {
-            data_dir: path.to_owned(),
+            location: data_dir.location().clone(),
             idle: Mutex::default(),
         });
         Ok(Self {
@@ -179,7 +190,7 @@ fn write_term(connection: &Connection, term: Term) -> Result<(), StorageError> {
 /// Read-only connections beside the writer's.
 #[derive(Debug)]
 struct SqliteReader {
-    data_dir: PathBuf,
+    location: Location,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -192,7 +203,7 @@ impl ReadRows for SqliteReader {
         let taken = idle().pop();
         let connection = match taken {
             Some(connection) => connection,
-            None => storage::open_read_only(&self.data_dir, KIND)?,
+            None => storage::open_read_only(&self.location, KIND)?,
         };
         let rows = rows::read(&connection, from, rows_max)?;
         let mut idle = idle();

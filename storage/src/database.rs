@@ -24,11 +24,43 @@ pub struct Kind {
 /// Longest wait for a lock that another connection holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Where a database's file is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    dir: PathBuf,
+    /// The file system, where it is not the machine's: the name of a VFS that SQLite knows.
+    vfs: Option<&'static str>,
+}
+
+impl Location {
+    /// A directory on the machine's disks.
+    pub fn on_disk(dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            vfs: None,
+        }
+    }
+
+    fn path(&self, kind: Kind) -> PathBuf {
+        self.dir.join(kind.file)
+    }
+
+    fn connect(&self, kind: Kind, flags: OpenFlags) -> Result<Connection, StorageError> {
+        let path = self.path(kind);
+        let connection = match self.vfs {
+            None => Connection::open_with_flags(path, flags)?,
+            Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
+        };
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(connection)
+    }
+}
+
 /// A data directory that this process, and no other, writes to. Dropping it lets go.
 #[derive(Debug)]
 pub struct DataDir {
-    path: PathBuf,
-    _lock: File,
+    location: Location,
+    _lock: Option<File>,
 }
 
 impl DataDir {
@@ -47,8 +79,8 @@ impl DataDir {
             .map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
-                path: path.to_owned(),
-                _lock: lock,
+                location: Location::on_disk(path),
+                _lock: Some(lock),
             }),
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse {
                 path: path.to_owned(),
@@ -57,13 +89,28 @@ impl DataDir {
         }
     }
 
+    /// A directory on a disk of a simulator's, which has no other process. `vfs` is the name
+    /// that SQLite knows the disk by.
+    pub fn simulated(path: &Path, vfs: &'static str) -> Self {
+        Self {
+            location: Location {
+                dir: path.to_owned(),
+                vfs: Some(vfs),
+            },
+            _lock: None,
+        }
+    }
+
+    /// Where it is, for who only reads.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
     /// Opens the directory's database for writing, with a write-ahead log that is synced at
     /// every commit.
     pub fn open(&self, kind: Kind) -> Result<Connection, StorageError> {
-        let path = self.path.join(kind.file);
-        let connection = Connection::open(&path)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        check_kind(&connection, &path, kind)?;
+        let connection = self.location.connect(kind, OpenFlags::default())?;
+        check_kind(&connection, &self.location.path(kind), kind)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "application_id", kind.application_id)?;
@@ -73,17 +120,16 @@ impl DataDir {
 }
 
 /// Opens a database for reading, whether or not a process is writing to it.
-pub fn open_read_only(data_dir: &Path, kind: Kind) -> Result<Connection, StorageError> {
-    let path = data_dir.join(kind.file);
-    if !path.is_file() {
+pub fn open_read_only(location: &Location, kind: Kind) -> Result<Connection, StorageError> {
+    let path = location.path(kind);
+    if location.vfs.is_none() && !path.is_file() {
         return Err(StorageError::Foreign {
             path,
             expected: kind.name,
         });
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    let connection = location.connect(kind, flags)?;
     check_kind(&connection, &path, kind)?;
     Ok(connection)
 }

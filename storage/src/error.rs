@@ -33,6 +33,10 @@ pub enum StorageError {
     /// The database holds what was never written to it.
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    /// A commit met a failed write or sync. What of it the disk holds is not known: see
+    /// [`fail_stop`].
+    #[error("the disk failed a commit: {0}")]
+    DiskFailed(#[source] rusqlite::Error),
     /// SQLite refused.
     #[error("database: {0}")]
     Sqlite(#[from] rusqlite::Error),
@@ -46,21 +50,26 @@ impl From<Invalid> for StorageError {
 
 /// Commits a transaction.
 ///
-/// After a failed write or fsync nobody knows what the disk holds, and trying again may report
-/// success for data that is lost (Rebello et al., "Can Applications Recover from fsync
-/// Failures?", ATC 2020), so an I/O error **aborts the process**: what the disk really holds
-/// is found at the next start.
-///
 /// # Errors
-/// A full disk, which changes nothing and may pass.
+/// [`StorageError::DiskFailed`], after which the process is to end ([`fail_stop`]). A full disk,
+/// which changes nothing and may pass.
 pub fn commit(transaction: rusqlite::Transaction<'_>) -> Result<(), StorageError> {
     transaction
         .commit()
         .map_err(|error| match error.sqlite_error_code() {
             Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt) => {
-                tracing::error!(%error, "the disk failed a commit: aborting");
-                std::process::abort()
+                StorageError::DiskFailed(error)
             }
             _ => error.into(),
         })
+}
+
+/// Aborts the process, to be called with a [`StorageError::DiskFailed`].
+///
+/// After a failed write or fsync nobody knows what the disk holds, and trying again may report
+/// success for data that is lost (Rebello et al., "Can Applications Recover from fsync
+/// Failures?", ATC 2020). What the disk really holds is found at the next start.
+pub fn fail_stop(error: &StorageError) -> ! {
+    tracing::error!(%error, "aborting");
+    std::process::abort()
 }

@@ -8,5 +8,5 @@ pub mod database;
 pub mod rows;
 pub mod error;
 
-pub use database::{DataDir, open_read_only};
+pub use database::{DataDir, Location, open_read_only};
 pub use error::StorageError;

@@ -10,7 +10,7 @@ use protocol::{
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use storage::database::Kind;
-use storage::{DataDir, StorageError, rows};
+use storage::{DataDir, Location, StorageError, rows};
 
 use super::{Journal, Loaded, Store};
 use crate::core::{Batch, Books, ChangeNumber, Stock, Term};
@@ -54,19 +54,28 @@ const SCHEMA: &str = "
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 impl SqliteStore {
     /// Takes the data directory and opens its database, making both where they are missing.
     pub fn open(data_dir: &Path) -> Result<Self, StorageError> {
-        let data_dir = DataDir::take(data_dir)?;
+        Self::open_in(DataDir::take(data_dir)?)
+    }
+
+    /// Opens the database of a data directory, making it where it is missing.
+    pub fn open_in(data_dir: DataDir) -> Result<Self, StorageError> {
         let connection = data_dir.open(KIND)?;
         connection.execute_batch(rows::SCHEMA)?;
         Ok(Self {
             connection,
-            _data_dir: data_dir,
+            data_dir,
         })
+    }
+
+    /// Reads its journal, beside the writer.
+    pub fn journal(&self) -> Result<SqliteJournal, StorageError> {
+        SqliteJournal::open_at(self.data_dir.location())
     }
 
     /// Whether it has no stocks yet.
@@ -231,7 +240,11 @@ pub struct SqliteJournal {
 impl SqliteJournal {
     /// Opens the database that a [`SqliteStore`] has made.
     pub fn open(data_dir: &Path) -> Result<Self, StorageError> {
-        let connection = storage::open_read_only(data_dir, KIND)?;
+        Self::open_at(&Location::on_disk(data_dir))
+    }
+
+    fn open_at(location: &Location) -> Result<Self, StorageError> {
+        let connection = storage::open_read_only(location, KIND)?;
         Ok(Self {
             connection: Mutex::new(connection),
         })

@@ -4,21 +4,13 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use protocol::Row;
+use storage::error::fail_stop;
 use tokio::sync::mpsc;
 
 use super::Input;
 use crate::core::message::Term;
-use crate::core::{Durable, Event};
 use crate::store::Store;
-
-/// Rows that one transaction takes before it is committed, more or less.
-const GROUP_ROWS_MAX: usize = 8192;
-
-#[derive(Debug, Default)]
-struct Save {
-    term: Option<Term>,
-    rows: Vec<Row>,
-}
+use crate::store::saves::{self, Save};
 
 /// Writes saves in their order, all that have queued as one transaction (group commit), and
 /// reports what is then durable. The core bounds what queues.
@@ -56,32 +48,11 @@ impl Writer {
 
 fn write(mut store: impl Store, queue: &Receiver<Save>, inputs: &mpsc::Sender<Input>) {
     while let Ok(first) = queue.recv() {
-        let group = gather(first, queue);
-        let event = commit(&mut store, &group);
+        let group = saves::gather(first, || queue.try_recv().ok());
+        let written = saves::write(&mut store, &group);
+        let event = written.unwrap_or_else(|error| fail_stop(&error));
         // Where the driver has stopped nobody needs to know, yet what has queued is written.
         let _ = inputs.blocking_send(Input::Happened(event));
-    }
-}
-
-/// Puts what has queued together.
-fn gather(mut group: Save, queue: &Receiver<Save>) -> Save {
-    while group.rows.len() < GROUP_ROWS_MAX
-        && let Ok(next) = queue.try_recv()
-    {
-        group.term = next.term.or(group.term);
-        group.rows.extend(next.rows);
-    }
-    group
-}
-
-fn commit(store: &mut impl Store, group: &Save) -> Event {
-    let saved: Result<Durable, _> = store.save(group.term, &group.rows);
-    match saved {
-        Ok(durable) => Event::Stored(durable),
-        Err(error) => {
-            tracing::error!(%error, "cannot save");
-            Event::StoreFailed(store.durable())
-        }
     }
 }
 
@@ -93,6 +64,8 @@ mod tests {
 
     use super::*;
     use crate::core::tests::bench::{end, journal, term};
+    use crate::core::{Durable, Event};
+    use crate::store::saves::GROUP_ROWS_MAX;
     use crate::store::{ReadRows, continuation};
 
     /// A store in memory, with room for so many rows.

@@ -1,0 +1,315 @@
+//! A group commit in three steps, on whatever thread or clock: [begin](Committer::begin) stages
+//! the requests on the books and tells caches to let go; [commit](Committer::commit) makes it
+//! durable, which takes a disk's time; [finish](Committer::finish) answers. An answer to a trade
+//! goes out once it is durable and shown.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use protocol::time::BootTime;
+use protocol::{Epoch, Order, ReplicaId, Row, StockName, Version};
+use storage::StorageError;
+use tokio::sync::oneshot;
+
+use crate::core::{Batch, Books, ChangeNumber, Leadership, Staged, Term, TradeResult};
+use crate::desk::{Answer, Desk, TradeReply};
+use crate::error::RequestError;
+use crate::store::{Loaded, Store};
+
+/// Most requests of one group commit.
+const GROUP_REQUESTS_MAX: usize = 1024;
+
+/// A group takes no more requests once it has so many orders.
+const GROUP_ORDERS_MAX: usize = 4096;
+
+/// Who asked for a change of the term.
+pub type TermReply = oneshot::Sender<Result<Leadership, RequestError>>;
+
+/// Who asked for sessions.
+pub type LendReply = oneshot::Sender<Result<(), RequestError>>;
+
+/// What the writer is asked for.
+#[derive(Debug)]
+pub enum Command {
+    /// Trade a batch of orders, in order.
+    Trade {
+        /// The sender's.
+        epoch: Epoch,
+        /// The orders.
+        orders: Vec<Order>,
+        /// One result for each order.
+        reply: TradeReply,
+    },
+    /// See [`Staged::elect`].
+    Elect {
+        /// The current epoch, as far as the sender knows.
+        expected: Epoch,
+        /// Who is to lead the next one.
+        candidate: ReplicaId,
+        /// The term that then holds.
+        reply: TermReply,
+    },
+    /// See [`Staged::set_in_sync`].
+    SetInSync {
+        /// The sender's.
+        epoch: Epoch,
+        /// Above that of every change asked for before in this epoch.
+        change: ChangeNumber,
+        /// The new set.
+        in_sync: BTreeSet<ReplicaId>,
+        /// The term that then holds.
+        reply: TermReply,
+    },
+    /// Note durably that sessions may be alive after a crash.
+    LendSessions {
+        /// For how long at most.
+        term: Duration,
+        /// Once it is noted.
+        reply: LendReply,
+    },
+    /// Take no more commands.
+    Stop,
+}
+
+impl Command {
+    fn orders(&self) -> usize {
+        match self {
+            Self::Trade { orders, .. } => orders.len(),
+            _ => 0,
+        }
+    }
+}
+
+/// Whatever has queued, within the bounds of one group.
+pub fn gather(first: Command, mut next: impl FnMut() -> Option<Command>) -> Vec<Command> {
+    let mut orders = first.orders();
+    let mut group = vec![first];
+    while group.len() < GROUP_REQUESTS_MAX && orders < GROUP_ORDERS_MAX {
+        let Some(command) = next() else {
+            break;
+        };
+        orders += command.orders();
+        group.push(command);
+    }
+    group
+}
+
+/// A group that has begun.
+#[derive(Debug)]
+pub struct Group {
+    batch: Batch,
+    lend: Option<Duration>,
+    replies: Replies,
+}
+
+impl Group {
+    /// What of it is to be made durable, but for the note of sessions.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+}
+
+/// What the requests of a group are told once it is durable.
+#[derive(Debug, Default)]
+struct Replies {
+    trades: Vec<Answer>,
+    terms: Vec<(Result<Term, RequestError>, TermReply)>,
+    lends: Vec<LendReply>,
+}
+
+/// Owns the books and their store, and commits groups to them, one at a time.
+pub struct Committer {
+    store: Box<dyn Store>,
+    books: Books,
+    /// What the store notes of sessions.
+    sessions_out: Option<Duration>,
+    desk: Arc<Desk>,
+}
+
+impl Committer {
+    /// Of a store, and what was loaded of it.
+    pub fn new(store: Box<dyn Store>, loaded: Loaded, desk: Arc<Desk>) -> Self {
+        let Loaded {
+            books,
+            sessions_out,
+        } = loaded;
+        Self {
+            store,
+            books,
+            sessions_out,
+            desk,
+        }
+    }
+
+    /// Everything committed.
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// Stages requests, and tells caches to let go of what they change.
+    pub fn begin(&mut self, commands: Vec<Command>) -> Group {
+        let group = self.stage(commands);
+        if !group.batch.is_empty() {
+            self.desk.prepare(&group.batch);
+        }
+        group
+    }
+
+    /// Makes the group durable, while caches let go.
+    ///
+    /// # Errors
+    /// Where nothing of its batch is, or, after [`StorageError::DiskFailed`], nobody knows: then
+    /// the process is to end ([`storage::error::fail_stop`]).
+    pub fn commit(&mut self, group: &Group) -> Result<(), StorageError> {
+        if let Some(term) = group.lend {
+            self.store.set_sessions_out(Some(term))?;
+            self.sessions_out = Some(term);
+        }
+        if group.batch.is_empty() {
+            return Ok(());
+        }
+        self.store.commit(&group.batch)
+    }
+
+    /// Answers, now that the group is durable or is not.
+    pub fn finish(&mut self, group: Group, committed: Result<(), StorageError>) {
+        let Group { batch, replies, .. } = group;
+        if let Err(error) = committed {
+            tracing::error!(%error, rows = batch.rows.len(), "a commit failed; nothing changed");
+            self.desk.abandoned();
+            return refuse(replies, &error);
+        }
+        let stocks = batch.stocks.clone();
+        if !batch.is_empty() {
+            self.books.apply(batch);
+        }
+        let leadership = self.books.leadership();
+        self.desk
+            .committed(&stocks, leadership.clone(), replies.trades);
+        answer_terms(replies.terms, &leadership);
+        for reply in replies.lends {
+            let _ = reply.send(Ok(())); // whoever asked may have left
+        }
+    }
+
+    /// Spares the next start its wait, where no gateway can be serving what it holds.
+    pub fn note_clean_end(&mut self, now: BootTime) {
+        if self.sessions_out.is_none() || !self.desk.is_unheld(now) {
+            return;
+        }
+        if let Err(error) = self.store.set_sessions_out(None) {
+            tracing::warn!(%error, "the next start will wait for leases that are over");
+        }
+    }
+
+    fn stage(&mut self, commands: Vec<Command>) -> Group {
+        let mut staged = self.books.stage();
+        let mut lend = None;
+        let mut replies = Replies::default();
+        for command in commands {
+            match command {
+                Command::Trade {
+                    epoch,
+                    orders,
+                    reply,
+                } => {
+                    let results = stage_trade(&mut *self.store, &mut staged, epoch, &orders);
+                    let awaits = orders
+                        .iter()
+                        .filter_map(|order| newest(&staged, &order.name));
+                    replies.trades.push(Answer {
+                        results,
+                        awaits: awaits.collect(),
+                        reply,
+                    });
+                }
+                Command::Elect {
+                    expected,
+                    candidate,
+                    reply,
+                } => {
+                    replies
+                        .terms
+                        .push((Ok(staged.elect(expected, candidate)), reply));
+                }
+                Command::SetInSync {
+                    epoch,
+                    change,
+                    in_sync,
+                    reply,
+                } => {
+                    let term = staged
+                        .set_in_sync(epoch, change, in_sync)
+                        .map_err(RequestError::from);
+                    replies.terms.push((term, reply));
+                }
+                Command::LendSessions { term, reply } => {
+                    // What is noted never falls: sessions of the run before may last longer.
+                    if lend.max(self.sessions_out) < Some(term) {
+                        lend = Some(term);
+                    }
+                    replies.lends.push(reply);
+                }
+                Command::Stop => {}
+            }
+        }
+        Group {
+            batch: staged.into_batch(),
+            lend,
+            replies,
+        }
+    }
+}
+
+/// Stages all orders of a request, or none.
+fn stage_trade(
+    store: &mut dyn Store,
+    staged: &mut Staged<'_>,
+    epoch: Epoch,
+    orders: &[Order],
+) -> Result<Vec<TradeResult>, RequestError> {
+    staged.check_epoch(epoch)?;
+    let known: Vec<Option<Row>> = orders
+        .iter()
+        .map(|order| store.find_key(&order.key))
+        .collect::<Result<_, _>>()
+        .map_err(RequestError::Unreadable)?;
+    let trade = |(order, known): (&Order, _)| staged.trade(epoch, order.clone(), known);
+    Ok(orders
+        .iter()
+        .zip(known)
+        .map(trade)
+        .collect::<Result<_, _>>()?)
+}
+
+/// The version of a stock that an answer about it may give away.
+fn newest(staged: &Staged<'_>, name: &StockName) -> Option<(StockName, Version)> {
+    staged
+        .stock(name)
+        .map(|stock| (name.clone(), stock.version))
+}
+
+fn answer_terms(terms: Vec<(Result<Term, RequestError>, TermReply)>, leadership: &Leadership) {
+    for (term, reply) in terms {
+        let answer = term.map(|term| Leadership {
+            term,
+            end: leadership.end,
+        });
+        let _ = reply.send(answer); // whoever asked may have left
+    }
+}
+
+/// Every answer of a group rests on the whole of it, also those that changed nothing.
+fn refuse(replies: Replies, error: &StorageError) {
+    let refusal = || RequestError::NotCommitted(error.to_string());
+    for answer in replies.trades {
+        let _ = answer.reply.send(Err(refusal())); // whoever asked may have left
+    }
+    for (_, reply) in replies.terms {
+        let _ = reply.send(Err(refusal())); // whoever asked may have left
+    }
+    for reply in replies.lends {
+        let _ = reply.send(Err(refusal())); // whoever asked may have left
+    }
+}

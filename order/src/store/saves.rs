@@ -1,0 +1,48 @@
+//! Saves on their way to the disk. All that have queued are written as one transaction (group
+//! commit).
+
+use protocol::Row;
+use storage::StorageError;
+
+use super::Store;
+use crate::core::Event;
+use crate::core::message::Term;
+
+/// Rows that one transaction takes before it is committed, more or less.
+pub const GROUP_ROWS_MAX: usize = 8192;
+
+/// What is to be made durable.
+#[derive(Debug, Default)]
+pub struct Save {
+    /// A new term.
+    pub term: Option<Term>,
+    /// Rows that continue the ledger.
+    pub rows: Vec<Row>,
+}
+
+/// Puts what has queued behind a save together with it.
+pub fn gather(mut group: Save, mut next: impl FnMut() -> Option<Save>) -> Save {
+    while group.rows.len() < GROUP_ROWS_MAX
+        && let Some(next) = next()
+    {
+        group.term = next.term.or(group.term);
+        group.rows.extend(next.rows);
+    }
+    group
+}
+
+/// Writes a group, and reports what is then durable.
+///
+/// # Errors
+/// Where the disk failed in such a way that nobody knows: the process is to end
+/// ([`storage::error::fail_stop`]).
+pub fn write(store: &mut impl Store, group: &Save) -> Result<Event, StorageError> {
+    match store.save(group.term, &group.rows) {
+        Ok(durable) => Ok(Event::Stored(durable)),
+        Err(error @ StorageError::DiskFailed(_)) => Err(error),
+        Err(error) => {
+            tracing::error!(%error, "cannot save");
+            Ok(Event::StoreFailed(store.durable()))
+        }
+    }
+}
