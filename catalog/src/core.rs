@@ -15,5 +15,5 @@ pub use books::{
     Batch, Books, ChangeNumber, InSyncRefused, Leadership, Refusal, Staged, StaleEpoch, Stock,
     Term, TradeResult,
 };
-pub use leases::{Floor, Gone, Leases, NotOpened, Recall, Renewal, Round, SessionId};
+pub use leases::{Floor, Gone, Leases, NotOpened, Recall, Renewal, Round};
 pub use rules::{Rule, Rules};

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
 use protocol::time::BootTime;
-use protocol::{StockName, Version};
+use protocol::{SessionId, StockName, Version};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::core::{
-    Batch, Board, Gone, Leadership, Recall, Renewal, Round, Seen, SessionId, Stock, TradeResult,
+    Batch, Board, Gone, Leadership, Recall, Renewal, Round, Seen, Stock, TradeResult,
 };
 use crate::error::RequestError;
 

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1;
 use protocol::wire::catalog::v1::catalog_server::Catalog;
-use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, StockName};
+use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, SessionId, StockName};
 use storage::StorageError;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::core::{ChangeNumber, Leadership, Refusal, SessionId, Stock, TradeResult};
+use crate::core::{ChangeNumber, Leadership, Refusal, Stock, TradeResult};
 use crate::desk::{Desk, EVENTS_MAX};
 use crate::error::RequestError;
 use crate::session::{Sessions, to_wire};

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::SessionId;
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::session_request::Request;
 use protocol::wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
 use tonic::{Status, Streaming};
 
-use crate::core::{Floor, Recall, Round, SessionId};
+use crate::core::{Floor, Recall, Round};
 use crate::desk::{Desk, Event, Events};
 use crate::error::RequestError;
 use crate::writer::Writer;

@@ -19,8 +19,8 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Json, Response};
 use axum::routing::{get, post, put};
-use protocol::ReplicaId;
 use protocol::time::BootTime;
+use protocol::{ReplicaId, SessionId};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
@@ -356,9 +356,9 @@ impl Admin {
 
     /// Why no trade could be served now.
     fn unready(&self) -> Option<&'static str> {
-        let lease = self.gateway.cache.lease();
+        let session = self.gateway.cache.lease().current(BootTime::now());
         let led = *self.gateway.backend.replicas.leader().borrow();
-        if !lease.covers(lease.session, BootTime::now()) {
+        if session.is_none() {
             Some("no session with the catalog")
         } else if led.leadership.leader.is_none() {
             Some("no order replica was elected to lead")
@@ -373,9 +373,7 @@ impl Admin {
         let replicas = &self.gateway.backend.replicas;
         let led = *replicas.leader().borrow();
         let lease = self.gateway.cache.lease();
-        let session = lease
-            .covers(lease.session, BootTime::now())
-            .then_some(lease.session);
+        let session = lease.current(BootTime::now());
         let journal = replicas.journal();
         let (stocks, orders) = self.gateway.cache.entries();
         json!({
@@ -389,8 +387,8 @@ impl Admin {
                 "journal_rows": journal.as_ref().map(|journal| journal.rows),
                 "chain_hash": journal.as_ref().map(|journal| journal.chain.to_string()),
                 "in_sync": journal.map(|journal| journal.in_sync).unwrap_or_default(),
-                "session": session,
-                "lease_ms": session.map(|_| lease.length.as_millis() as u64),
+                "session": session.map(SessionId::get),
+                "lease_ms": session.map(|_| lease.length().as_millis() as u64),
             },
             "cache": {
                 "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
 use protocol::wire::order::v1::{GetRequest, PlaceRequest, place_response};
-use protocol::{Invalid, OrderNumber, Price, ReplicaId, Row, StockName, Version};
+use protocol::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -54,13 +54,13 @@ impl Backend {
     pub async fn read_stock(
         &self,
         name: &StockName,
-        session: u64,
+        session: Option<SessionId>,
         deadline: Instant,
     ) -> Result<StockAnswer, Unavailability> {
         loop {
             let request = GetStockRequest {
                 name: name.as_str().to_owned(),
-                session,
+                session: session.map_or(0, SessionId::get),
             };
             let mut catalog = self.catalog.clone();
             let problem = match timeout_at(deadline, catalog.get_stock(request)).await {

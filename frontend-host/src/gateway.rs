@@ -324,7 +324,7 @@ impl Deciding<'_> {
         match self
             .gateway
             .backend
-            .read_stock(&name, fetch.session, self.deadlines.read)
+            .read_stock(&name, fetch.session(), self.deadlines.read)
             .await
         {
             Ok(StockAnswer::Found {

@@ -7,8 +7,8 @@
 //! - [`server`]: the listener for clients, and the workers;
 //! - [`gateway`]: one request, from its head to its response;
 //! - [`policy`]: the sandbox, its versions, and the swap;
-//! - [`cache`], [`lease`], [`session`]: what is kept, until when it is current, and the
-//!   stream on which the catalog takes it back;
+//! - [`cache`], [`session`]: what is kept, and the stream on which the catalog takes it back;
+//!   `frontend_core` has the rules;
 //! - [`backend`]: reads and trades;
 //! - [`replicas`], [`election`]: who leads;
 //! - [`admin`]: the listener for operators.
@@ -22,7 +22,6 @@ pub mod server;
 pub mod gateway;
 pub mod policy;
 pub mod cache;
-pub mod lease;
 pub mod session;
 pub mod backend;
 pub mod replicas;

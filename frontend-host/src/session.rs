@@ -4,12 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use frontend_core::{Lease, Session};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::session_event::{Event, Invalidate};
 use protocol::wire::catalog::v1::session_request::{Acknowledge, Open, Release, Renew, Request};
 use protocol::wire::catalog::v1::{SessionEvent, SessionRequest};
-use protocol::{StockName, Version};
+use protocol::{SessionId, StockName, Version};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,7 +18,6 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::cache::Cache;
-use crate::lease::{Lease, Session};
 
 /// Requests to the catalog that may wait to be sent.
 const REQUESTS_QUEUED_MAX: usize = 256;
@@ -105,8 +105,10 @@ impl Attempt<'_> {
             let Some(Event::Opened(opened)) = next(&mut events).await? else {
                 return Err(Status::internal("the catalog's first event was not Opened"));
             };
+            let session = SessionId::new(opened.session)
+                .ok_or_else(|| Status::internal("the catalog's session has no id"))?;
             let length = Duration::from_millis(opened.lease_ms.into());
-            Ok((Session::opened(opened.session, length, sent), events))
+            Ok((Session::opened(session, length, sent), events))
         };
         let established = tokio::select! {
             established = timeout(OPEN_TIME_MAX, open) => established,
@@ -119,7 +121,7 @@ impl Attempt<'_> {
         };
         *opened = true;
         tracing::info!(
-            session = session.lease().session,
+            session = session.lease().session().map(SessionId::get),
             "session with the catalog opened"
         );
         let mut follower = Follower {

@@ -17,6 +17,6 @@ pub mod channel;
 
 pub use journal::{ChainHash, Order, Row};
 pub use types::{
-    Epoch, IdempotencyKey, Invalid, OrderNumber, Price, Quantity, ReplicaId, Side, StockName,
-    Version,
+    Epoch, IdempotencyKey, Invalid, OrderNumber, Price, Quantity, ReplicaId, SessionId, Side,
+    StockName, Version,
 };

@@ -10,12 +10,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use protocol::time::BootTime;
-use protocol::{StockName, Version};
+use protocol::{SessionId, StockName, Version};
 
 use super::books::{Batch, Stock};
-use super::leases::{
-    Acknowledged, Floor, Gone, Leases, NotOpened, Recall, Renewal, Round, SessionId,
-};
+use super::leases::{Acknowledged, Floor, Gone, Leases, NotOpened, Recall, Renewal, Round};
 
 /// A stock as a reader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]

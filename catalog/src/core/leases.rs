@@ -9,37 +9,13 @@
 //! margin for clocks that do not run at one speed. So a lease is over at its holder first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::num::NonZeroU64;
 use std::time::Duration;
 
 use protocol::time::BootTime;
-use protocol::{StockName, Version};
+use protocol::{SessionId, StockName, Version};
 
 /// Most sessions at a time.
 pub const SESSIONS_MAX: usize = 256;
-
-/// A gateway's session. Never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(NonZeroU64);
-
-impl SessionId {
-    /// `None` for 0, which stands for "no session" on the wire.
-    pub fn new(id: u64) -> Option<Self> {
-        NonZeroU64::new(id).map(Self)
-    }
-
-    /// The bare number.
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
-}
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
 
 /// What a session is asked to let go of at once, and acknowledges as one. Rises from 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use protocol::{IdempotencyKey, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
 use serde::{Deserialize, Serialize};
 
+pub use frontend_core::Freshness;
+
 /// What a policy says of itself.
 #[derive(Debug, Clone)]
 pub struct Manifest {
@@ -114,17 +116,6 @@ pub struct Caching {
     pub freshness: Freshness,
     /// Age of a kept value that will do on error; zero for none.
     pub stale_on_error: Duration,
-}
-
-/// How fresh a read must be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
-    /// Never older than what any client has already seen.
-    Linearizable,
-    /// At most so old.
-    AtMost(Duration),
-    /// From the backend, and not kept.
-    Bypass,
 }
 
 /// An answer for the client.

@@ -1,4 +1,4 @@
-//! The gateway's side of the cache leases: pure, with the clock as a value.
+//! Until when the gateway may believe its cache.
 //!
 //! Callbacks with leases after Gray and Cheriton, "Leases: An Efficient Fault-Tolerant
 //! Mechanism for Distributed File Cache Consistency" (SOSP 1989). The catalog promises to
@@ -9,7 +9,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use protocol::SessionId;
 use protocol::time::BootTime;
+
+use crate::rules::{Rule, Rules};
 
 /// By how much earlier than the catalog the gateway lets a lease go, for clocks that do not
 /// run at quite the same rate: a hundredth of the lease and this.
@@ -19,48 +22,71 @@ const MARGIN_SHARE: u32 = 100;
 /// Renewals that may be under way. Past that the oldest is forgotten, which is safe.
 const RENEWALS_MAX: usize = 16;
 
-/// What the gateway may believe, and until when.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What the gateway may believe, and until when. The default is nothing: there is no session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// The session that the catalog knows the gateway by; 0 for none.
-    pub session: u64,
+    session: Option<SessionId>,
     /// From then on nothing cached under the session is current.
-    pub deadline: BootTime,
-    /// How long a lease is.
-    pub length: Duration,
+    deadline: BootTime,
+    length: Duration,
+    rules: Rules,
 }
 
 impl Lease {
+    /// The session that the catalog knows the gateway by, whether or not its lease runs.
+    pub fn session(&self) -> Option<SessionId> {
+        self.session
+    }
+
+    /// How long a lease is.
+    pub fn length(&self) -> Duration {
+        self.length
+    }
+
+    /// The session whose lease runs at `now`.
+    pub fn current(&self, now: BootTime) -> Option<SessionId> {
+        self.session
+            .filter(|_| now < self.deadline || !self.rules.keep(Rule::LeaseCheck))
+    }
+
     /// Whether what was cached under `session` is current at `now`. Call it *after* reading
     /// the cached entry, with a clock read after it as well.
-    pub fn covers(&self, session: u64, now: BootTime) -> bool {
-        session != 0 && session == self.session && now < self.deadline
+    pub fn covers(&self, session: SessionId, now: BootTime) -> bool {
+        self.current(now)
+            .is_some_and(|current| current == session || !self.rules.keep(Rule::SessionCheck))
     }
 }
 
 /// Follows one session from its opening to its end.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Session {
     lease: Lease,
-    length: Duration,
+    /// Nonces and times of the renewals under way, oldest first.
     renewals: VecDeque<(u64, BootTime)>,
     nonce_last: u64,
 }
 
 impl Session {
     /// The catalog answered an Open that was sent at `sent`.
-    pub fn opened(session: u64, length: Duration, sent: BootTime) -> Self {
+    pub fn opened(session: SessionId, length: Duration, sent: BootTime) -> Self {
         let lease = Lease {
-            session,
+            session: Some(session),
             deadline: deadline(sent, length),
             length,
+            rules: Rules::default(),
         };
         Self {
             lease,
-            length,
             renewals: VecDeque::new(),
             nonce_last: 0,
         }
+    }
+
+    /// Without a rule.
+    #[cfg(feature = "ablation")]
+    pub fn under(mut self, rules: Rules) -> Self {
+        self.lease.rules = rules;
+        self
     }
 
     /// What may be believed now.
@@ -70,7 +96,7 @@ impl Session {
 
     /// How long to wait between renewals.
     pub fn renewal_interval(&self) -> Duration {
-        self.length / 4
+        self.lease.length / 4
     }
 
     /// A renewal is about to be sent at `now`: its nonce.
@@ -91,7 +117,8 @@ impl Session {
             }
             self.renewals.pop_front();
             if sent_nonce == nonce {
-                self.lease.deadline = self.lease.deadline.max(deadline(sent, self.length));
+                let renewed = deadline(sent, self.lease.length);
+                self.lease.deadline = self.lease.deadline.max(renewed);
             }
         }
     }
@@ -103,49 +130,4 @@ fn deadline(sent: BootTime, length: Duration) -> BootTime {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn at(millis: u64) -> BootTime {
-        BootTime::from_millis(millis)
-    }
-
-    #[test]
-    fn a_lease_runs_from_before_it_was_asked_for_and_ends_early() {
-        let session = Session::opened(7, SECOND, at(100));
-        assert!(session.lease().covers(7, at(1084)));
-        assert!(!session.lease().covers(7, at(1085)), "the margin is 15 ms");
-        assert!(
-            !session.lease().covers(6, at(100)),
-            "another session's entry"
-        );
-        assert!(
-            !Lease::default().covers(0, at(0)),
-            "no session covers nothing"
-        );
-    }
-
-    #[test]
-    fn a_renewal_counts_from_its_sending() {
-        let mut session = Session::opened(7, SECOND, at(0));
-        let first = session.renew(at(250));
-        let second = session.renew(at(500));
-        session.renewed(second);
-        assert_eq!(session.lease().deadline, at(1485));
-        session.renewed(first);
-        assert_eq!(
-            session.lease().deadline,
-            at(1485),
-            "an older answer takes nothing back"
-        );
-    }
-
-    #[test]
-    fn an_answer_to_a_renewal_that_was_never_sent_changes_nothing() {
-        let mut session = Session::opened(7, SECOND, at(0));
-        session.renewed(99);
-        assert_eq!(session.lease().deadline, at(985));
-    }
-}
+mod tests;

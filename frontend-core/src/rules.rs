@@ -1,0 +1,43 @@
+//! The protective rules that a test can take out, to show that it would notice.
+
+/// A rule without which a cached read could be older than what a client has already seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// An answer below a floor that passed by while it was asked for is not kept.
+    Floor,
+    /// Nothing is served from the cache once the lease may be over.
+    LeaseCheck,
+    /// What was kept under one session is not served under another.
+    SessionCheck,
+    /// What the catalog did not register is not kept as current.
+    Registration,
+}
+
+/// The rules in force: all of them, but in a build for the model checker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Rules {
+    #[cfg(feature = "ablation")]
+    without: Option<Rule>,
+}
+
+impl Rules {
+    /// All but one.
+    #[cfg(feature = "ablation")]
+    pub fn without(rule: Rule) -> Self {
+        Self {
+            without: Some(rule),
+        }
+    }
+
+    /// Whether a rule is in force.
+    #[cfg(feature = "ablation")]
+    pub(super) fn keep(self, rule: Rule) -> bool {
+        self.without != Some(rule)
+    }
+
+    /// Whether a rule is in force.
+    #[cfg(not(feature = "ablation"))]
+    pub(super) fn keep(self, _: Rule) -> bool {
+        true
+    }
+}
