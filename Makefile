@@ -1,6 +1,6 @@
 # What is used daily. Plain `make` says what there is.
 
-.PHONY: help run test torture failover check fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test torture failover bench bench-setup bench-build check fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,6 +18,16 @@ torture: wasm-target ## break real processes for SECONDS=300 from SEED=131 on, a
 failover: wasm-target ## measure RUNS=20 times how soon another replica leads
 	BAZAAR_FAILOVER_RUNS=$(or $(RUNS),20) \
 	cargo test --release --test integration failover:: -- --nocapture --test-threads=1
+
+bench-setup: ## install what `make bench` compares with, from Debian's packages
+	@scripts/bench-setup
+
+bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades, REPORT=target/report
+	target/release/bench compare --report $(or $(REPORT),target/report) \
+	--rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY))
+
+bench-build: wasm-target
+	cargo build --release -p bazaar -p bench
 
 check: wasm-target ## check formatting and lints
 	cargo fmt --all --check

@@ -1,0 +1,199 @@
+//! What Bazaar is to reach, and whether it did. A bar that is missed is reported, never a failure.
+
+use serde::{Deserialize, Serialize};
+
+use crate::rounds::{Round, Series};
+use crate::scenario::{BAZAAR, Kind, LOOKUP_CONNECTIONS, NATIVE, Scenario};
+use crate::statistics::Spread;
+
+/// One bar.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Bar {
+    /// What is to be reached.
+    pub claim: String,
+    /// Bazaar's figure divided by the other's, round by round.
+    pub ratio: Spread,
+    /// Whether the median reaches it.
+    pub met: bool,
+}
+
+/// How a ratio must compare.
+#[derive(Debug, Clone, Copy)]
+enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Bound {
+    fn holds(self, ratio: f64) -> bool {
+        match self {
+            Self::AtLeast(bound) => ratio >= bound,
+            Self::AtMost(bound) => ratio <= bound,
+        }
+    }
+}
+
+/// One comparison that a bar makes.
+struct Comparison {
+    claim: &'static str,
+    kind: Kind,
+    connections: u32,
+    figure: fn(&Round) -> f64,
+    /// Of several, in each round the one that did best.
+    rivals: &'static [&'static str],
+    bound: Bound,
+}
+
+const ETCD: &[&str] = &["etcd (JSON)", "etcd (gRPC)"];
+
+const PER_SECOND: fn(&Round) -> f64 = |round| round.per_second;
+const P50: fn(&Round) -> f64 = |round| round.p50_us;
+const P99: fn(&Round) -> f64 = |round| round.p99_us;
+
+const COMPARISONS: [Comparison; 5] = [
+    Comparison {
+        claim: "cached lookups/s, 64 connections: at least 1.0 × the faster of nginx and HAProxy",
+        kind: Kind::Lookups,
+        connections: LOOKUP_CONNECTIONS,
+        figure: PER_SECOND,
+        rivals: &["nginx", "haproxy"],
+        bound: Bound::AtLeast(1.0),
+    },
+    Comparison {
+        claim: "cached lookups/s, 64 connections: at least 0.95 × the native policy",
+        kind: Kind::Lookups,
+        connections: LOOKUP_CONNECTIONS,
+        figure: PER_SECOND,
+        rivals: &[NATIVE],
+        bound: Bound::AtLeast(0.95),
+    },
+    Comparison {
+        claim: "cached lookups, 64 connections: p99 at most 1.0 × HAProxy's",
+        kind: Kind::Lookups,
+        connections: LOOKUP_CONNECTIONS,
+        figure: P99,
+        rivals: &["haproxy"],
+        bound: Bound::AtMost(1.0),
+    },
+    Comparison {
+        claim: "trades/s, 64 connections: at least 2.0 × etcd's puts by its faster protocol",
+        kind: Kind::Trades,
+        connections: 64,
+        figure: PER_SECOND,
+        rivals: ETCD,
+        bound: Bound::AtLeast(2.0),
+    },
+    Comparison {
+        claim: "trades, 1 connection: p50 at most 1.0 × etcd's by its faster protocol",
+        kind: Kind::Trades,
+        connections: 1,
+        figure: P50,
+        rivals: ETCD,
+        bound: Bound::AtMost(1.0),
+    },
+];
+
+/// The bars of what was measured; none for what was not.
+pub fn bars(scenarios: &[Scenario]) -> Vec<Bar> {
+    let judge = |comparison: &Comparison| {
+        let scenario = scenarios.iter().find(|scenario| {
+            (scenario.kind, scenario.connections) == (comparison.kind, comparison.connections)
+        })?;
+        let ours = scenario.series(BAZAAR)?;
+        let rivals: Option<Vec<_>> = comparison
+            .rivals
+            .iter()
+            .map(|rival| scenario.series(rival))
+            .collect();
+        let theirs = best(&rivals?, comparison);
+        let ratio = Spread::of_ratios(ours.figures(comparison.figure), theirs)?;
+        Some(Bar {
+            claim: comparison.claim.to_owned(),
+            ratio,
+            met: comparison.bound.holds(ratio.median),
+        })
+    };
+    COMPARISONS.iter().filter_map(judge).collect()
+}
+
+/// In each round the figure of the rival that did best.
+fn best(rivals: &[&Series], comparison: &Comparison) -> Vec<f64> {
+    let rounds = rivals.iter().map(|rival| rival.rounds.len()).min();
+    let best_of = |round: usize| {
+        let figures = rivals
+            .iter()
+            .map(|rival| (comparison.figure)(&rival.rounds[round]));
+        match comparison.bound {
+            Bound::AtLeast(_) => figures.fold(f64::MIN, f64::max),
+            Bound::AtMost(_) => figures.fold(f64::MAX, f64::min),
+        }
+    };
+    (0..rounds.unwrap_or(0)).map(best_of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(contender: &str, figures: &[f64]) -> Series {
+        let round = |figure: &f64| Round {
+            per_second: *figure,
+            p50_us: *figure,
+            p99_us: *figure,
+        };
+        Series {
+            contender: contender.to_owned(),
+            rounds: figures.iter().map(round).collect(),
+        }
+    }
+
+    fn scenario(kind: Kind, connections: u32, series: Vec<Series>) -> Scenario {
+        Scenario {
+            kind,
+            connections,
+            series,
+            absent: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn bazaar_is_held_against_the_best_rival_of_each_round() {
+        let lookups = scenario(
+            Kind::Lookups,
+            64,
+            vec![
+                series(BAZAAR, &[100.0, 100.0, 100.0]),
+                series("nginx", &[50.0, 200.0, 50.0]),
+                series("haproxy", &[80.0, 80.0, 125.0]),
+            ],
+        );
+        let bars = bars(&[lookups]);
+        assert_eq!(bars.len(), 2, "there was no native policy: {bars:?}");
+        assert_eq!((bars[0].ratio.median, bars[0].met), (0.8, false));
+        assert_eq!(bars[0].ratio.max, 1.25);
+        assert_eq!((bars[1].ratio.median, bars[1].met), (1.25, false));
+    }
+
+    #[test]
+    fn trades_are_held_against_the_faster_of_etcds_protocols() {
+        let trades = |connections, ours: f64| {
+            scenario(
+                Kind::Trades,
+                connections,
+                vec![
+                    series(BAZAAR, &[ours]),
+                    series("etcd (JSON)", &[10.0]),
+                    series("etcd (gRPC)", &[20.0]),
+                ],
+            )
+        };
+        let found = bars(&[trades(64, 40.0), trades(1, 10.0)]);
+        let figures: Vec<_> = found
+            .iter()
+            .map(|bar| (bar.ratio.median, bar.met))
+            .collect();
+        assert_eq!(figures, [(2.0, true), (1.0, true)]);
+        let missed = bars(&[trades(64, 39.0), trades(1, 11.0)]);
+        assert!(missed.iter().all(|bar| !bar.met));
+    }
+}

@@ -1,0 +1,94 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::generator::put::Puts;
+use crate::scenario::Kind;
+
+/// Bazaar beside the servers that people run today, on one machine, in one run.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What it can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Drive every contender in turn, and say how Bazaar compares
+    Compare(Compare),
+    /// Print the tables of a report that was written
+    Table {
+        /// Its bench.json
+        file: PathBuf,
+    },
+    /// Put orders into etcd over gRPC, and print figures; `compare` runs it
+    #[command(hide = true)]
+    Put(Puts),
+}
+
+/// What all measurements have in common.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// The `bazaar` to measure: a release build
+    #[arg(long, value_name = "FILE", default_value = "target/release/bazaar")]
+    pub bazaar: PathBuf,
+    /// Where data goes while it is measured; removed afterwards
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub work_dir: PathBuf,
+    /// Threads of each server that has such a setting [default: one for each processor]
+    #[arg(long, value_name = "N")]
+    pub workers: Option<usize>,
+    /// The processor that generators are kept on, so that all servers compete with them alike
+    /// [default: the last one]
+    #[arg(long, value_name = "N")]
+    pub generator_cpu: Option<usize>,
+    /// Where to write the report
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+}
+
+/// Flags of `bench compare`.
+#[derive(Debug, Args)]
+pub struct Compare {
+    #[command(flatten)]
+    pub common: Common,
+    /// Only this
+    #[arg(long)]
+    pub only: Option<Kind>,
+    /// How often each contender takes its turn
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
+    /// How long a turn lasts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// The `bazaar` with the default policy compiled into the gateway
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "target/release/bazaar-native"
+    )]
+    pub native: PathBuf,
+    /// A component for `wasmtime serve`, which takes part where wasmtime is installed
+    #[arg(long, value_name = "COMPONENT")]
+    pub hello: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent_and_help_tells_them() {
+        Cli::command().debug_assert();
+        let help = Cli::try_parse_from(["bench", "compare", "--help"]).unwrap_err();
+        assert!(help.to_string().contains("--generator-cpu"));
+        assert!(Cli::try_parse_from(["bench", "compare", "--rounds=0"]).is_err());
+        assert!(Cli::try_parse_from(["bench", "compare", "--only=lookups"]).is_ok());
+    }
+}

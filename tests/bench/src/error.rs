@@ -1,0 +1,112 @@
+//! Why a benchmark cannot be run.
+
+use std::path::PathBuf;
+
+use charts::ChartError;
+
+/// Why a benchmark cannot be run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A program that has to be there is not.
+    #[error("there is no {program}: {remedy}")]
+    Missing {
+        /// What is missing.
+        program: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// A program does not start.
+    #[error("cannot start {program}: {source}")]
+    Start {
+        /// Which.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A program failed.
+    #[error("{program} failed: {output}")]
+    Failed {
+        /// Which.
+        program: String,
+        /// What it said.
+        output: String,
+    },
+    /// A server did not answer in time.
+    #[error("{name} was not ready within {waited_s} s; the end of its log:\n{log}")]
+    NotReady {
+        /// Which.
+        name: String,
+        /// How long it was waited for.
+        waited_s: u64,
+        /// The end of its log.
+        log: String,
+    },
+    /// A server answered something else than it should.
+    #[error("{name} answered wrongly: {answer}")]
+    Wrong {
+        /// Which.
+        name: String,
+        /// What it said.
+        answer: String,
+    },
+    /// A generator's figures are not what they should be.
+    #[error("{generator} printed no figures: {output}")]
+    NoFigures {
+        /// Which.
+        generator: String,
+        /// What it printed.
+        output: String,
+    },
+    /// Requests failed: what was measured is worth nothing.
+    #[error("{name}: {refused} of {requests} requests were refused, {broken} broke")]
+    Errors {
+        /// At which server.
+        name: String,
+        /// How many were answered at all.
+        requests: u64,
+        /// How many were answered with something else than success.
+        refused: u64,
+        /// How many were not answered.
+        broken: u64,
+    },
+    /// A file or a directory.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something of the machine.
+    #[error("{what}: {source}")]
+    Machine {
+        /// What was to be done.
+        what: &'static str,
+        /// Why it was not.
+        source: std::io::Error,
+    },
+    /// A report that cannot be read.
+    #[error("{} is not a report: {source}", path.display())]
+    Report {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A plot.
+    #[error(transparent)]
+    Chart(#[from] ChartError),
+}
+
+impl Error {
+    /// Names the file of an I/O error.
+    pub fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+
+    /// Says what of the machine was wanted.
+    pub fn machine(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Machine { what, source }
+    }
+}

@@ -1,0 +1,79 @@
+//! HTTP/1.1 requests by wrk, from one thread.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::{Figures, Load};
+use crate::error::Error;
+use crate::process;
+
+/// Prints the figures.
+const FIGURES: &str = include_str!("../../contenders/figures.lua");
+
+/// What wrk is to send.
+#[derive(Debug, Clone, Copy)]
+pub struct Requests<'a> {
+    /// To whom.
+    pub address: SocketAddr,
+    /// What a plain GET asks for.
+    pub path: &'a str,
+    /// A script that makes other requests.
+    pub script: &'a str,
+    /// What the script is told.
+    pub argument: u64,
+}
+
+impl<'a> Requests<'a> {
+    /// The same GET again and again: wrk prepares it once.
+    pub fn get(address: SocketAddr, path: &'a str) -> Self {
+        Self {
+            address,
+            path,
+            script: "",
+            argument: 0,
+        }
+    }
+
+    /// Drives the server. `dir` is where the script is put.
+    pub fn send(&self, load: &Load, dir: &Path) -> Result<Figures, Error> {
+        let script = dir.join("wrk.lua");
+        fs::write(&script, format!("{}\n{FIGURES}", self.script)).map_err(Error::file(&script))?;
+        let mut command = load.command(process::find("wrk")?);
+        command
+            .args(["--threads", "1", "--timeout", "20s"])
+            .args(["--connections", &load.connections.to_string()])
+            .args(["--duration", &format!("{}s", load.seconds)])
+            .arg("--script")
+            .arg(&script)
+            .arg(format!("http://{}{}", self.address, self.path))
+            .arg("--")
+            .arg(self.argument.to_string());
+        Figures::parse("wrk", &process::run(command)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::origin;
+
+    #[test]
+    fn wrk_measures_where_it_is_installed() {
+        if process::find("wrk").is_err() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let load = Load {
+            connections: 2,
+            seconds: 1,
+            cpu: None,
+        };
+        let figures = Requests::get(origin::start().unwrap(), "/").send(&load, dir.path());
+        let figures = figures.unwrap().without_errors("origin").unwrap();
+        assert!(
+            figures.requests > 10 && figures.p50_us <= figures.p99_us,
+            "{figures:?}"
+        );
+    }
+}

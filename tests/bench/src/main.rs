@@ -1,0 +1,119 @@
+//! `bench`: Bazaar beside the servers that people run today, on one machine, in one run.
+//!
+//! - [`cli`]: the command line;
+//! - [`scenario`]: what is compared, and who takes part;
+//! - [`rounds`]: contenders take turns;
+//! - [`contender`]: how each of them is started and driven;
+//! - [`generator`]: who sends the requests;
+//! - [`origin`], [`http`], [`process`]: what contenders need;
+//! - [`statistics`], [`bars`]: medians, ratios, and what Bazaar is to reach;
+//! - [`report`], [`machine`]: what was measured, and where;
+//! - [`error`]: why it cannot be.
+
+mod cli;
+mod scenario;
+mod rounds;
+mod contender;
+mod generator;
+mod origin;
+mod http;
+mod process;
+mod statistics;
+mod bars;
+mod report;
+mod machine;
+mod error;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tempfile::TempDir;
+
+use crate::cli::{Cli, Command, Common, Compare};
+use crate::contender::Site;
+use crate::error::Error;
+use crate::machine::Machine;
+use crate::report::Report;
+use crate::scenario::{Kind, Plan};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Error> {
+    match command {
+        Command::Compare(args) => compare(args),
+        Command::Table { file } => {
+            print!("{}", Report::read(&file)?.to_markdown());
+            Ok(())
+        }
+        Command::Put(puts) => {
+            let figures = serde_json::to_string(&puts.send()?).expect("figures are JSON");
+            println!("{figures}");
+            Ok(())
+        }
+    }
+}
+
+fn compare(args: Compare) -> Result<(), Error> {
+    let (site, _dir) = site(&args.common)?;
+    let plan = Plan {
+        bazaar: binary(&args.common.bazaar)?,
+        native: fs::canonicalize(&args.native).unwrap_or(args.native),
+        hello: args.hello,
+        rounds: args.rounds as usize,
+        seconds: args.seconds,
+        cpu: Some(generator_cpu(&args.common)),
+        site,
+    };
+    let machine = Machine::this(&plan.site.dir);
+    let mut scenarios = Vec::new();
+    if args.only != Some(Kind::Trades) {
+        scenarios.push(scenario::lookups(&plan)?);
+    }
+    if args.only != Some(Kind::Lookups) {
+        scenarios.extend(scenario::trades(&plan)?);
+    }
+    let report = Report::new(machine, plan.rounds, plan.seconds, scenarios);
+    print!("{}", report.to_markdown());
+    match &args.common.report {
+        Some(dir) => report.write(dir),
+        None => Ok(()),
+    }
+}
+
+/// A directory for this run, which is removed when the second value is dropped.
+fn site(common: &Common) -> Result<(Site, TempDir), Error> {
+    let base = &common.work_dir;
+    fs::create_dir_all(base).map_err(Error::file(base))?;
+    let base = fs::canonicalize(base).map_err(Error::file(base))?;
+    let dir = tempfile::Builder::new()
+        .prefix("run-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)) // PostgreSQL runs as another user
+        .tempdir_in(&base)
+        .map_err(Error::file(&base))?;
+    let site = Site {
+        dir: dir.path().to_owned(),
+        workers: common.workers.unwrap_or_else(machine::cores),
+    };
+    Ok((site, dir))
+}
+
+fn generator_cpu(common: &Common) -> usize {
+    common.generator_cpu.unwrap_or_else(|| machine::cores() - 1)
+}
+
+fn binary(path: &PathBuf) -> Result<PathBuf, Error> {
+    fs::canonicalize(path).map_err(|_| Error::Missing {
+        program: path.display().to_string(),
+        remedy: "`cargo build --release` builds it",
+    })
+}

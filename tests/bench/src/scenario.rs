@@ -1,0 +1,187 @@
+//! What is compared: cached lookups, and trades.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::contender::bazaar::{Bazaar, Setup};
+use crate::contender::caches::{self, Cache};
+use crate::contender::etcd::{Cluster, Etcd, Protocol};
+use crate::contender::postgres::Postgres;
+use crate::contender::{Contender, Site};
+use crate::error::Error;
+use crate::generator::Load;
+use crate::origin;
+use crate::rounds::{Series, alternate};
+
+/// What reports call Bazaar with its default policy.
+pub const BAZAAR: &str = "bazaar";
+
+/// Bazaar with the same policy compiled into the gateway.
+pub const NATIVE: &str = "bazaar, native policy";
+
+/// How many connections look up.
+pub const LOOKUP_CONNECTIONS: u32 = 64;
+
+/// How many connections trade, one after the other.
+pub const TRADE_CONNECTIONS: [u32; 3] = [1, 5, 64];
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// One stock, from the cache.
+    Lookups,
+    /// Orders, each durable at all replicas.
+    Trades,
+}
+
+/// One comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scenario {
+    /// What was asked for.
+    pub kind: Kind,
+    /// By how many connections.
+    pub connections: u32,
+    /// Everybody's figures.
+    pub series: Vec<Series>,
+    /// Who did not take part, and why.
+    pub absent: Vec<String>,
+}
+
+impl Scenario {
+    /// A contender's figures.
+    pub fn series(&self, contender: &str) -> Option<&Series> {
+        self.series
+            .iter()
+            .find(|series| series.contender == contender)
+    }
+}
+
+/// How the comparisons are run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where contenders are started.
+    pub site: Site,
+    /// The `bazaar` command.
+    pub bazaar: PathBuf,
+    /// The same with the policy compiled in, where it was built.
+    pub native: PathBuf,
+    /// A component for `wasmtime serve`, where there is one.
+    pub hello: Option<PathBuf>,
+    /// How often each takes its turn.
+    pub rounds: usize,
+    /// For how long a turn lasts.
+    pub seconds: u64,
+    /// The processor that generators are kept on.
+    pub cpu: Option<usize>,
+}
+
+impl Plan {
+    fn load(&self, connections: u32) -> Load {
+        Load {
+            connections,
+            seconds: self.seconds,
+            cpu: self.cpu,
+        }
+    }
+
+    fn setup(&self, name: &str, binary: PathBuf) -> Setup {
+        Setup {
+            name: name.to_owned(),
+            binary,
+            stocks: None,
+        }
+    }
+}
+
+/// Who takes part, and who does not.
+#[derive(Default)]
+struct Field {
+    contenders: Vec<Box<dyn Contender>>,
+    absent: Vec<String>,
+}
+
+impl Field {
+    /// Adds a contender; one that is not installed is absent.
+    fn add<C: Contender + 'static>(&mut self, started: Result<C, Error>) -> Result<(), Error> {
+        match started {
+            Ok(contender) => self.contenders.push(Box::new(contender)),
+            Err(missing @ Error::Missing { .. }) => self.absent.push(missing.to_string()),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Cached lookups: the same 57 bytes from each.
+pub fn lookups(plan: &Plan) -> Result<Scenario, Error> {
+    let origin = origin::start()?;
+    let mut field = Field::default();
+    let mut bazaars = vec![Bazaar::start(
+        &plan.site,
+        &plan.setup(BAZAAR, plan.bazaar.clone()),
+    )?];
+    if plan.native.is_file() {
+        let setup = plan.setup(NATIVE, plan.native.clone());
+        bazaars.push(Bazaar::start(&plan.site, &setup)?);
+    } else {
+        field.absent.push(format!(
+            "there is no {}, with the policy compiled in",
+            plan.native.display()
+        ));
+    }
+    for bazaar in &bazaars {
+        field.add(Cache::beside(bazaar.name(), bazaar.address(), bazaar.dir()))?;
+    }
+    field.add(caches::nginx(&plan.site, origin))?;
+    field.add(caches::haproxy(&plan.site, origin))?;
+    field.add(caches::varnish(&plan.site, origin))?;
+    match &plan.hello {
+        Some(component) => field.add(caches::wasmtime(&plan.site, component))?,
+        None => field
+            .absent
+            .push("wasmtime serve needs --hello COMPONENT".to_owned()),
+    }
+    let load = plan.load(LOOKUP_CONNECTIONS);
+    Ok(Scenario {
+        kind: Kind::Lookups,
+        connections: LOOKUP_CONNECTIONS,
+        series: alternate(&mut field.contenders, plan.rounds, &load)?,
+        absent: field.absent,
+    })
+}
+
+/// Trades, and what is like them elsewhere.
+pub fn trades(plan: &Plan) -> Result<Vec<Scenario>, Error> {
+    let mut field = Field::default();
+    field.add(Bazaar::start(
+        &plan.site,
+        &plan.setup(BAZAAR, plan.bazaar.clone()),
+    ))?;
+    match Cluster::start(&plan.site) {
+        Ok(cluster) => {
+            for protocol in [Protocol::Json, Protocol::Grpc] {
+                field.add(Ok(Etcd {
+                    cluster: cluster.clone(),
+                    protocol,
+                }))?;
+            }
+        }
+        Err(missing @ Error::Missing { .. }) => field.absent.push(missing.to_string()),
+        Err(error) => return Err(error),
+    }
+    field.add(Postgres::start(&plan.site))?;
+    TRADE_CONNECTIONS
+        .into_iter()
+        .map(|connections| {
+            let load = plan.load(connections);
+            Ok(Scenario {
+                kind: Kind::Trades,
+                connections,
+                series: alternate(&mut field.contenders, plan.rounds, &load)?,
+                absent: field.absent.clone(),
+            })
+        })
+        .collect()
+}
