@@ -267,10 +267,19 @@ pub struct Load {
     /// Also write the figures to a file, as JSON
     #[arg(long, env = "BAZAAR_JSON", value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Also write them into a directory, as an HTML page with plots and as CSV
+    #[arg(long, env = "BAZAAR_REPORT", value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Do it for trade probabilities from 0 to 0.8, with the gateway's policy and with one that
+    /// caches nothing; the admin API then gives the gateway its own policy again
+    #[arg(long, env = "BAZAAR_SWEEP", value_parser = BoolishValueParser::new(), conflicts_with = "trade_probability")]
+    pub sweep: bool,
+    #[command(flatten)]
+    pub admin: Admin,
 }
 
 /// How the admin API is reached.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct Admin {
     /// URL of the gateway's admin API
     #[arg(

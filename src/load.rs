@@ -3,12 +3,16 @@
 //! - [`random`]: choices that a seed can repeat;
 //! - [`trader`]: what one client does;
 //! - [`figures`]: latencies and failures;
-//! - [`report`]: the table and the JSON file.
+//! - [`report`]: the table and the JSON of one run;
+//! - [`sweep`]: runs of several trade probabilities, with the cache and without;
+//! - [`page`]: tables and plots in one HTML page, and the figures as CSV.
 
 mod random;
 mod trader;
 mod figures;
 mod report;
+mod sweep;
+mod page;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -18,9 +22,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
+use crate::admin::AdminError;
 use crate::answer::{self, Stock};
 use crate::cli::Load;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Origin};
 use crate::output;
 
 use self::figures::Figures;
@@ -53,6 +58,15 @@ pub enum LoadError {
     /// The figures cannot be written.
     #[error("cannot write the figures: {0}")]
     Output(#[from] std::io::Error),
+    /// A plot cannot be drawn.
+    #[error(transparent)]
+    Chart(#[from] charts::ChartError),
+    /// A sweep changes the gateway's policy for a while.
+    #[error("the sweep needs the gateway's admin API (--admin): {0}")]
+    Admin(#[from] AdminError),
+    /// A signal ended the sweep. The gateway has its policy again.
+    #[error("interrupted; the gateway has its policy again")]
+    Interrupted,
     /// The report says which.
     #[error("{failed} requests failed, {mismatches} orders are not as they were placed")]
     Wrong {
@@ -66,32 +80,84 @@ pub enum LoadError {
 /// What the clients of a run have in common.
 #[derive(Debug)]
 struct Run {
-    args: Load,
+    url: Origin,
+    clients: u64,
+    /// Of each client.
+    iterations: u64,
+    trade_probability: f64,
     /// Given or drawn.
     seed: u64,
     /// In front of every idempotency key, so that two runs of one seed are two.
     key_prefix: String,
-    stocks: Vec<String>,
+    stocks: Arc<[String]>,
+}
+
+impl Run {
+    /// A run as the flags have it.
+    fn new(args: &Load, stocks: Arc<[String]>) -> Self {
+        let random = RandomState::new();
+        Self {
+            url: args.url.clone(),
+            clients: args.clients,
+            iterations: args.iterations,
+            trade_probability: args.trade_probability,
+            seed: args.seed.unwrap_or_else(|| random.hash_one("seed")),
+            key_prefix: format!("load-{:016x}", random.hash_one("key prefix")),
+            stocks,
+        }
+    }
+}
+
+/// What a run found out.
+#[derive(Debug)]
+struct Measured {
+    run: Arc<Run>,
+    figures: Figures,
+    /// How long the clients traded.
+    trading: Duration,
+    /// How long they checked.
+    checking: Duration,
 }
 
 /// Runs the load, prints the figures, and fails where any request failed or any order is not
 /// as it was placed.
 pub async fn run(args: Load) -> Result<(), LoadError> {
     let stocks = list_stocks(&args).await?;
-    let random = RandomState::new();
-    let seed = args.seed.unwrap_or_else(|| random.hash_one("seed"));
-    let key_prefix = format!("load-{:016x}", random.hash_one("key prefix"));
-    let run = Arc::new(Run {
-        args,
-        seed,
-        key_prefix,
-        stocks,
-    });
+    if args.sweep {
+        return sweep::run(&args, stocks).await;
+    }
+    let measured = measure(Run::new(&args, stocks)).await?;
+    let report = Report::of(&measured);
+    output::print(&report.to_string())?;
+    if let Some(file) = &args.json {
+        std::fs::write(file, format!("{:#}\n", report.to_json()))?;
+    }
+    if let Some(dir) = &args.report {
+        page::write_run(dir, &measured)?;
+    }
+    judge([&measured])
+}
 
-    let traders: Vec<Trader> = (0..run.args.clients)
+/// Whether every request was answered and every order found as it was placed.
+fn judge<'a>(runs: impl IntoIterator<Item = &'a Measured>) -> Result<(), LoadError> {
+    let (mut failed, mut mismatches) = (0, 0);
+    for Measured { figures, .. } in runs {
+        failed += figures.failed();
+        mismatches += figures.mismatches.len();
+    }
+    match (failed, mismatches) {
+        (0, 0) => Ok(()),
+        (failed, mismatches) => Err(LoadError::Wrong { failed, mismatches }),
+    }
+}
+
+/// Trades, then checks every order.
+async fn measure(run: Run) -> Result<Measured, LoadError> {
+    let run = Arc::new(run);
+    let traders: Vec<Trader> = (0..run.clients)
         .map(|number| Trader::new(number, run.clone()))
         .collect();
-    let bar = progress("trading", run.args.clients * run.args.iterations);
+    let bar = progress("trading", run.clients * run.iterations);
     let (traders, trading) = all(traders, Phase::Trade, bar).await?;
     let twice = given_twice(&traders);
     let orders = traders
@@ -105,15 +171,12 @@ pub async fn run(args: Load) -> Result<(), LoadError> {
     for trader in traders {
         figures.merge(trader.into_figures());
     }
-    let report = Report::new(&run, &figures, trading, checking);
-    output::print(&report.to_string())?;
-    if let Some(file) = &run.args.json {
-        std::fs::write(file, report.to_json())?;
-    }
-    match (figures.failed(), figures.mismatches.len()) {
-        (0, 0) => Ok(()),
-        (failed, mismatches) => Err(LoadError::Wrong { failed, mismatches }),
-    }
+    Ok(Measured {
+        run,
+        figures,
+        trading,
+        checking,
+    })
 }
 
 /// What the traders are at. Checks begin when all have traded, so that the figures of one
@@ -150,7 +213,7 @@ async fn all(
     Ok((done, start.elapsed()))
 }
 
-async fn list_stocks(args: &Load) -> Result<Vec<String>, LoadError> {
+async fn list_stocks(args: &Load) -> Result<Arc<[String]>, LoadError> {
     let response = Client::new(args.url.clone(), PATIENCE)
         .get("/stocks")
         .await?;

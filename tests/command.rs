@@ -243,6 +243,109 @@ fn load_trades_checks_and_measures() {
     run_ok(["ledger".into(), "diff".into()].into_iter().chain(dirs));
 }
 
+/// The rows of a CSV file, by its header.
+fn rows(csv: &str) -> Vec<BTreeMap<&str, &str>> {
+    let mut lines = csv.lines().map(|line| line.split(','));
+    let header: Vec<&str> = lines.next().expect("there is a header").collect();
+    let rows = lines.map(|cells| header.iter().copied().zip(cells).collect());
+    rows.collect()
+}
+
+#[test]
+fn load_reports_a_run_as_a_page_and_as_csv() {
+    let bazaar = Bazaar::start_default();
+    let dir = tempfile::tempdir().unwrap();
+    run_ok([
+        "load".to_owned(),
+        format!("--url=http://{}", bazaar.address()),
+        "--clients=2".to_owned(),
+        "--iterations=5".to_owned(),
+        "--trade-probability=1".to_owned(),
+        format!("--report={}", dir.path().display()),
+    ]);
+    let csv = fs::read_to_string(dir.path().join("load.csv")).unwrap();
+    let counts = rows(&csv)
+        .into_iter()
+        .map(|row| (row["request"].to_owned(), row["count"].to_owned()));
+    let expected =
+        ["lookup", "trade", "order query"].map(|kind| (kind.to_owned(), "10".to_owned()));
+    assert_eq!(counts.collect::<Vec<_>>(), expected);
+    let page = fs::read_to_string(dir.path().join("load.html")).unwrap();
+    assert!(
+        page.contains("<svg") && page.contains("<td>trade</td>"),
+        "{page}"
+    );
+}
+
+#[test]
+fn load_sweeps_with_the_cache_and_without_and_leaves_the_policy_as_it_was() {
+    let bazaar = Bazaar::start_default();
+    let dir = tempfile::tempdir().unwrap();
+    let policy = || bazaar.admin("GET", "/policy", b"").json()["active"]["digest"].clone();
+    let hits = || bazaar.status()["cache"]["stocks"]["hits"].as_u64().unwrap();
+    let before = policy();
+    let table = run_ok([
+        "load".to_owned(),
+        "--sweep".to_owned(),
+        format!("--url=http://{}", bazaar.address()),
+        format!("--admin=http://{}", bazaar.admin_address()),
+        "--clients=2".to_owned(),
+        "--iterations=20".to_owned(),
+        format!("--report={}", dir.path().display()),
+    ]);
+    assert_eq!(policy(), before, "the policy is not what it was");
+
+    let csv = fs::read_to_string(dir.path().join("sweep.csv")).unwrap();
+    let rows = rows(&csv);
+    for caching in ["on", "off"] {
+        for probability in ["0", "0.2", "0.4", "0.6", "0.8"] {
+            let of_run = |row: &&BTreeMap<&str, &str>| {
+                (row["cache"], row["trade_probability"]) == (caching, probability)
+            };
+            let kinds = rows.iter().filter(of_run).map(|row| row["request"]);
+            let expected: &[&str] = match probability {
+                "0" => &["lookup"],
+                _ => &["lookup", "trade", "order query"],
+            };
+            assert!(
+                kinds.eq(expected.iter().copied()),
+                "{caching} {probability}:\n{csv}"
+            );
+        }
+    }
+    let lookups = rows.iter().filter(|row| row["request"] == "lookup");
+    assert!(
+        lookups
+            .into_iter()
+            .all(|row| row["count"] == "40" && row["failed"] == "0"),
+        "{csv}"
+    );
+    // With the cache off nothing of 200 lookups is a hit; with it on most of the first 40 are.
+    let found = hits();
+    assert!((1..=200).contains(&found), "{found} hits");
+    assert!(table.contains("trade probability"), "{table}");
+    let page = fs::read_to_string(dir.path().join("sweep.html")).unwrap();
+    assert_eq!(page.matches("<svg").count(), 3, "{page}");
+    assert!(
+        page.contains("cache off, p99") && !page.contains("http://127"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_sweep_needs_the_admin_api() {
+    let bazaar = Bazaar::start_default();
+    let nobody = Ports::claim();
+    let failed = run([
+        "load".to_owned(),
+        "--sweep".to_owned(),
+        format!("--url=http://{}", bazaar.address()),
+        format!("--admin=http://{}", nobody.address(0)),
+    ]);
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&failed.stderr).contains("--admin"));
+}
+
 #[test]
 fn load_fails_where_nobody_answers() {
     let nobody = Ports::claim();

@@ -1,12 +1,11 @@
-//! The table and the JSON file.
+//! The table and the JSON of one run.
 
 use std::fmt;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Run;
-use super::figures::{Figures, RequestKind};
+use super::figures::{RequestKind, Seen};
+use super::{Measured, Run};
 use crate::output::Table;
 
 /// How many mismatches are listed; the rest is counted.
@@ -14,42 +13,45 @@ const MISMATCHES_LISTED_MAX: usize = 50;
 
 /// The figures of a run.
 #[derive(Debug)]
-pub struct Report<'a> {
-    run: &'a Run,
-    figures: &'a Figures,
-    trading: Duration,
-    checking: Duration,
-}
+pub struct Report<'a>(&'a Measured);
 
-/// One kind of request.
-struct Line {
-    kind: RequestKind,
-    answered: u64,
-    failed: u64,
-    per_second: f64,
-    p50_us: u64,
-    p90_us: u64,
-    p99_us: u64,
-    max_us: u64,
+/// One kind of request. Latencies in microseconds.
+#[derive(Debug)]
+pub struct Line {
+    /// Which.
+    pub kind: RequestKind,
+    /// How many were answered.
+    pub answered: u64,
+    /// How many failed.
+    pub failed: u64,
+    /// How many were answered in a second.
+    pub per_second: f64,
+    /// The mean latency of those that were answered.
+    pub mean_us: f64,
+    /// Half of them were answered by then.
+    pub p50_us: u64,
+    /// Nine of ten.
+    pub p90_us: u64,
+    /// 99 of a hundred.
+    pub p99_us: u64,
+    /// All of them.
+    pub max_us: u64,
 }
 
 impl<'a> Report<'a> {
-    /// The figures, and how long the clients traded and checked.
-    pub fn new(run: &'a Run, figures: &'a Figures, trading: Duration, checking: Duration) -> Self {
-        Self {
-            run,
-            figures,
-            trading,
-            checking,
-        }
+    /// Of a run.
+    pub fn of(measured: &'a Measured) -> Self {
+        Self(measured)
     }
 
-    fn lines(&self) -> impl Iterator<Item = Line> {
-        RequestKind::ALL.into_iter().map(|kind| {
-            let latencies = self.figures.latencies(kind);
+    /// Every kind of request, also where there was none of it.
+    pub fn lines(&self) -> impl Iterator<Item = Line> + use<'a> {
+        let measured = self.0;
+        RequestKind::ALL.into_iter().map(move |kind| {
+            let latencies = measured.figures.latencies(kind);
             let elapsed = match kind {
-                RequestKind::Lookup | RequestKind::Trade => self.trading,
-                RequestKind::Query => self.checking,
+                RequestKind::Lookup | RequestKind::Trade => measured.trading,
+                RequestKind::Query => measured.checking,
             };
             let per_second = if elapsed.is_zero() {
                 0.0
@@ -59,8 +61,9 @@ impl<'a> Report<'a> {
             Line {
                 kind,
                 answered: latencies.len(),
-                failed: self.figures.failed_of(kind),
+                failed: measured.figures.failed_of(kind),
                 per_second,
+                mean_us: latencies.mean(),
                 p50_us: latencies.value_at_quantile(0.50),
                 p90_us: latencies.value_at_quantile(0.90),
                 p99_us: latencies.value_at_quantile(0.99),
@@ -69,13 +72,29 @@ impl<'a> Report<'a> {
         })
     }
 
+    /// Failures and mismatches, a line each; nothing where there were none.
+    pub fn what_went_wrong(&self) -> String {
+        let figures = &self.0.figures;
+        let failures = figures.failures.iter().map(|((kind, failure), seen)| {
+            let Seen { count, example } = seen;
+            format!("failed: {count} × {kind}: {failure}, for example: {example}\n")
+        });
+        let listed = figures.mismatches.iter().take(MISMATCHES_LISTED_MAX);
+        let mismatches = listed.map(|mismatch| format!("mismatch: {mismatch}\n"));
+        let more = figures.mismatches.len().checked_sub(MISMATCHES_LISTED_MAX);
+        let more = more.filter(|more| *more > 0);
+        let more = more.map(|more| format!("mismatch: and {more} more\n"));
+        failures.chain(mismatches).chain(more).collect()
+    }
+
     /// Everything, for programs.
-    pub fn to_json(&self) -> String {
+    pub fn to_json(&self) -> Value {
         let requests = self.lines().map(|line| {
             let figures = json!({
                 "count": line.answered,
                 "failed": line.failed,
                 "per_second": line.per_second,
+                "mean_us": line.mean_us,
                 "p50_us": line.p50_us,
                 "p90_us": line.p90_us,
                 "p99_us": line.p99_us,
@@ -83,27 +102,31 @@ impl<'a> Report<'a> {
             });
             (line.kind.to_string().replace(' ', "_"), figures)
         });
-        let failures = self.figures.failures.iter().map(|((kind, failure), seen)| {
-            json!({
-                "request": kind.to_string(),
-                "failure": failure.to_string(),
-                "count": seen.count,
-                "example": seen.example,
-            })
-        });
-        let report = json!({
-            "clients": self.run.args.clients,
-            "iterations": self.run.args.iterations,
-            "trade_probability": self.run.args.trade_probability,
-            "seed": self.run.seed,
-            "trading_s": self.trading.as_secs_f64(),
-            "checking_s": self.checking.as_secs_f64(),
+        let failures = self
+            .0
+            .figures
+            .failures
+            .iter()
+            .map(|((kind, failure), seen)| {
+                json!({
+                    "request": kind.to_string(),
+                    "failure": failure.to_string(),
+                    "count": seen.count,
+                    "example": seen.example,
+                })
+            });
+        json!({
+            "clients": self.0.run.clients,
+            "iterations": self.0.run.iterations,
+            "trade_probability": self.0.run.trade_probability,
+            "seed": self.0.run.seed,
+            "trading_s": self.0.trading.as_secs_f64(),
+            "checking_s": self.0.checking.as_secs_f64(),
             "requests": requests.collect::<serde_json::Map<String, Value>>(),
-            "refused": self.figures.refused,
+            "refused": self.0.figures.refused,
             "failures": failures.collect::<Vec<_>>(),
-            "mismatches": self.figures.mismatches,
-        });
-        format!("{report:#}\n")
+            "mismatches": self.0.figures.mismatches,
+        })
     }
 }
 
@@ -136,37 +159,22 @@ impl fmt::Display for Report<'_> {
             ]);
         }
         f.write_str(&table.render())?;
-        let Run { args, seed, .. } = self.run;
+        let Run {
+            clients,
+            iterations,
+            seed,
+            ..
+        } = &*self.0.run;
         write!(
             f,
-            "\n{} clients, {} iterations each, seed {seed}, {:.1} s",
-            args.clients,
-            args.iterations,
-            self.trading.as_secs_f64()
+            "\n{clients} clients, {iterations} iterations each, seed {seed}, {:.1} s",
+            self.0.trading.as_secs_f64()
         )?;
         writeln!(
             f,
             "; {} orders refused: not enough stocks",
-            self.figures.refused
+            self.0.figures.refused
         )?;
-        for ((kind, failure), seen) in &self.figures.failures {
-            writeln!(
-                f,
-                "failed: {} × {kind}: {failure}, for example: {}",
-                seen.count, seen.example
-            )?;
-        }
-        for mismatch in self.figures.mismatches.iter().take(MISMATCHES_LISTED_MAX) {
-            writeln!(f, "mismatch: {mismatch}")?;
-        }
-        match self
-            .figures
-            .mismatches
-            .len()
-            .checked_sub(MISMATCHES_LISTED_MAX)
-        {
-            Some(more @ 1..) => writeln!(f, "mismatch: and {more} more"),
-            _ => Ok(()),
-        }
+        f.write_str(&self.what_went_wrong())
     }
 }

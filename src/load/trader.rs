@@ -48,7 +48,7 @@ impl Trader {
         Self {
             number,
             random: Random::new(run.seed, number),
-            client: Client::new(run.args.url.clone(), PATIENCE),
+            client: Client::new(run.url.clone(), PATIENCE),
             placed: Vec::new(),
             figures: Figures::default(),
             run,
@@ -73,11 +73,11 @@ impl Trader {
     /// Looks up a random stock, and orders it with the run's probability; again and again.
     pub async fn trade(&mut self, bar: &ProgressBar) {
         let run = self.run.clone();
-        for iteration in 0..run.args.iterations {
+        for iteration in 0..run.iterations {
             let stock = &run.stocks[self.random.below(run.stocks.len() as u64) as usize];
             let order = self
                 .random
-                .chance(run.args.trade_probability)
+                .chance(run.trade_probability)
                 .then(|| self.draw_order(stock));
             self.look_up(stock).await;
             if let Some(order) = order {
