@@ -102,6 +102,9 @@ pub struct Up {
     /// Start a service again that died
     #[arg(long, env = "BAZAAR_RESTART", value_parser = BoolishValueParser::new())]
     pub restart: bool,
+    /// Where a replica's ledger is damaged, set it aside and copy it anew from the others
+    #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
+    pub rebuild: bool,
 }
 
 /// What the gateway's own command and `up` have in common.
@@ -235,6 +238,9 @@ pub struct Order {
     /// Where it keeps its data
     #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
+    /// Where the ledger is damaged, set it aside and copy it anew from the peers and the catalog
+    #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
+    pub rebuild: bool,
     #[command(flatten)]
     pub lifeline: Lifeline,
 }

@@ -51,6 +51,7 @@ pub async fn order(args: cli::Order) -> Result<(), Error> {
         catalog: args.catalog.to_string(),
         peers: urls(args.peers),
         data_dir: args.data_dir,
+        rebuild: args.rebuild,
     };
     info!(%address, "starting");
     order::run(config, listener, shutdown).await?;

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 
 use crate::config::{LEASE_MAX, LEASE_MIN};
 use crate::core::{Gone, InSyncRefused, NotOpened, StaleEpoch};
+use crate::damage::Damaged;
 use crate::stocks::StocksError;
 
 /// A configuration that cannot be.
@@ -31,6 +32,9 @@ pub enum Error {
     /// The database.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// What is in the data directory is not what was written there.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
     /// The network.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),

@@ -10,6 +10,7 @@
 //! - [`session`]: a gateway's leases and invalidations;
 //! - [`service`]: the gRPC service;
 //! - [`server`]: puts the parts together and serves;
+//! - [`damage`]: a catalog whose disk turns out to be damaged stops;
 //! - [`rebuild`]: a lost database, made anew from replicas' ledgers;
 //! - [`error`]: what can go wrong, and which gRPC status says so.
 //!
@@ -30,6 +31,7 @@ pub mod writer;
 pub mod session;
 pub mod service;
 pub mod server;
+pub mod damage;
 pub mod rebuild;
 pub mod error;
 
@@ -40,9 +42,10 @@ pub use config::Config;
 pub use error::{Error, RebuildError};
 pub use rebuild::{Remains, rebuild};
 
+use crate::damage::{Damaged, Watched};
 use crate::server::Parts;
 use crate::store::Store;
-use crate::store::sqlite::{SqliteJournal, SqliteStore};
+use crate::store::sqlite::{SqliteJournal, SqliteStore, Unchecked};
 
 /// Serves a catalog on `listener` until `shutdown`, then stops cleanly within seconds.
 ///
@@ -55,13 +58,28 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     config.validate()?;
+    let data_dir = config.data_dir.clone();
+    let damaged = |what| Damaged { data_dir, what };
     let opening = tokio::task::spawn_blocking(move || open(&config));
-    let parts = opening.await.map_err(std::io::Error::from)??;
-    server::serve(parts, listener, shutdown).await
+    let (mut parts, unchecked) = match opening.await.map_err(std::io::Error::from)? {
+        Err(Error::Storage(error)) if error.is_damage() => {
+            return Err(damaged(error.to_string()).into());
+        }
+        opened => opened?,
+    };
+    let (finders, mut findings) = storage::damage::channel();
+    let _check =
+        unchecked.map(|unchecked| finders.clone().check(move |go_on| unchecked.check(go_on)));
+    parts.store = Box::new(Watched::new(parts.store, finders.clone()));
+    parts.journal = Arc::new(Watched::new(parts.journal, finders));
+    tokio::select! {
+        served = server::serve(parts, listener, shutdown) => served,
+        what = findings.next() => Err(damaged(what).into()),
+    }
 }
 
 /// Opens the database, and lists the first stocks where it has none.
-fn open(config: &Config) -> Result<Parts, Error> {
+fn open(config: &Config) -> Result<(Parts, Option<Unchecked>), Error> {
     let mut store = SqliteStore::open(&config.data_dir)?;
     if store.is_new()? {
         let listings = match &config.stocks {
@@ -79,10 +97,12 @@ fn open(config: &Config) -> Result<Parts, Error> {
         journal_rows = %loaded.books.leadership().end.rows,
         "opened the database"
     );
-    Ok(Parts {
+    let unchecked = store.unchecked();
+    let parts = Parts {
         store: Box::new(store),
         journal: Arc::new(journal),
         loaded,
         lease: config.lease,
-    })
+    };
+    Ok((parts, unchecked))
 }

@@ -1,6 +1,7 @@
 //! What is durable, behind a small trait.
 //!
 //! - [`sqlite`]: the real one;
+//! - `audit`: whether its stocks are what its journal made of them;
 //! - `memory`: one for tests, whose disk fills up on demand.
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use storage::StorageError;
 use crate::core::{Batch, Books};
 
 pub mod sqlite;
+mod audit;
 #[cfg(test)]
 pub mod memory;
 

@@ -21,6 +21,8 @@ pub struct Config {
     pub peers: Vec<(ReplicaId, String)>,
     /// Where its orders are kept.
     pub data_dir: PathBuf,
+    /// Whether a damaged ledger is set aside and copied anew, rather than refused.
+    pub rebuild: bool,
 }
 
 impl Config {
@@ -66,6 +68,7 @@ mod tests {
             catalog: "http://c:1".into(),
             peers,
             data_dir: "data".into(),
+            rebuild: false,
         }
         .validate()
     }

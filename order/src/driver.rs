@@ -102,6 +102,17 @@ impl Handle {
         let _ = self.inputs.send(Input::Happened(Event::Heard(rows))).await;
     }
 
+    /// Waits until at least so many rows are durable here.
+    pub(crate) async fn holds(&self, rows: OrderNumber) {
+        let mut status = self.status.clone();
+        let held = status.wait_for(|status| status.end.rows >= rows);
+        let stopped = held.await.is_err();
+        if stopped {
+            // The driver has stopped: nobody waits for long.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// What the replica is at the moment.
     pub(crate) fn status(&self) -> Status {
         *self.status.borrow()
@@ -333,7 +344,12 @@ pub(crate) async fn read(
     let rows = tokio::task::spawn_blocking(move || reader.rows(from, rows_max)).await;
     rows.map_err(|_| stopping())?.map_err(|error| {
         tracing::error!(%error, "cannot read the ledger");
-        GrpcStatus::internal("the replica cannot read its ledger")
+        let message = "the replica cannot read its ledger";
+        if error.is_damage() {
+            GrpcStatus::data_loss(message)
+        } else {
+            GrpcStatus::unavailable(message)
+        }
     })
 }
 

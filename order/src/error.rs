@@ -6,6 +6,7 @@ use tonic::Status;
 
 use crate::config::PEERS_MAX;
 use crate::core::message::{Refused, Unavailable};
+use crate::damage::Damaged;
 
 /// Why settings are refused.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,9 @@ pub enum Error {
     /// The data directory or what is in it.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// What is in the data directory is not what was written there.
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
     /// The listener failed.
     #[error("cannot serve: {0}")]
     Serve(#[source] tonic::transport::Error),

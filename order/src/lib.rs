@@ -7,6 +7,7 @@
 //! - [`core`]: the replica as a pure state machine;
 //! - `clients`: the calls to the catalog and the peers;
 //! - [`store`]: the replica's disk;
+//! - [`damage`]: a replica whose disk turns out to be damaged stops;
 //! - [`ledger`]: reading a replica's data directory from outside;
 //! - [`error`]: what goes wrong, and what callers are told.
 //!
@@ -20,6 +21,7 @@ mod driver;
 pub mod core;
 mod clients;
 pub mod store;
+pub mod damage;
 pub mod ledger;
 pub mod error;
 
@@ -41,8 +43,10 @@ pub use error::{ConfigError, Error};
 
 use clients::{Catalog, Peers};
 use core::Replica;
-use driver::Driver;
+use damage::{Damaged, Watched};
+use driver::{Driver, Handle};
 use service::{OrdersService, ReplicationService};
+use storage::StorageError;
 use store::{SqliteStore, Store};
 
 /// Calls that one connection may have under way.
@@ -50,6 +54,11 @@ const STREAMS_MAX: u32 = 4096;
 
 /// How long calls under way may take once the replica is to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+
+/// How long the catalog may take to say what is to be copied, and the wait before it is asked
+/// again.
+const COPY_PATIENCE: Duration = Duration::from_secs(1);
+const COPY_RETRY: Duration = Duration::from_millis(100);
 
 /// Runs a replica until `shutdown` is ready. It waits for the catalog and its peers, in
 /// whatever order they start.
@@ -64,17 +73,23 @@ pub async fn run(
     config.validate()?;
     let catalog = Catalog::new(&config.catalog)?;
     let peers = Peers::new(config.id, &config.peers)?;
-    let data_dir = config.data_dir.clone();
-    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&data_dir))
-        .await
-        .map_err(|_| Error::Panicked)??;
+    let damaged = |what| Damaged {
+        data_dir: config.data_dir.clone(),
+        what,
+    };
+    let (store, is_copy) = open(&config).await?;
+    let (finders, mut findings) = storage::damage::channel();
+    let _check = store
+        .unchecked()
+        .map(|unchecked| finders.clone().check(move |go_on| unchecked.check(go_on)));
+    let store = Watched::new(store, finders);
     let reader = store.reader();
 
     let ids = config.peers.iter().map(|(id, _)| *id).collect();
     let replica = Replica::new(config.id, ids, store.durable(), BootTime::now());
     let (driver, handle) = Driver::new(replica, store, Arc::clone(&reader), catalog.clone(), peers);
-    let orders = OrdersService::new(handle.clone(), Arc::clone(&reader), catalog);
-    let replication = ReplicationService::new(handle, reader);
+    let orders = OrdersService::new(handle.clone(), Arc::clone(&reader), catalog.clone());
+    let replication = ReplicationService::new(handle.clone(), reader);
 
     let (stop_driver, driver_stopped) = oneshot::channel::<()>();
     let (stop_server, server_stopped) = oneshot::channel::<()>();
@@ -82,22 +97,27 @@ pub async fn run(
     let mut driving = JoinSet::new();
     driving.spawn(driver.run(driver_stopped));
     let mut serving = JoinSet::new();
-    serving.spawn(
-        Server::builder()
-            .max_concurrent_streams(STREAMS_MAX)
-            .add_service(OrdersServer::new(orders))
-            .add_service(ReplicationServer::new(replication))
-            .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
-                async {
-                    // Either way it is to stop.
-                    let _ = server_stopped.await;
-                },
-            ),
-    );
+    let serve = Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .add_service(OrdersServer::new(orders))
+        .add_service(ReplicationServer::new(replication))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            async {
+                // Either way it is to stop.
+                let _ = server_stopped.await;
+            },
+        );
+    serving.spawn(async move {
+        if is_copy {
+            copied(handle, catalog).await;
+        }
+        serve.await
+    });
 
     tokio::select! {
         () = shutdown => {}
+        what = findings.next() => return Err(damaged(what).into()),
         _ = driving.join_next() => return Err(Error::Panicked),
         Some(served) = serving.join_next() => {
             served.map_err(|_| Error::Panicked)?.map_err(Error::Serve)?;
@@ -118,4 +138,38 @@ pub async fn run(
         .transpose()
         .map_err(|_| Error::Panicked)?;
     Ok(())
+}
+
+/// Opens the store; also whether its ledger is yet to be copied.
+async fn open(config: &Config) -> Result<(SqliteStore, bool), Error> {
+    let (data_dir, rebuild) = (config.data_dir.clone(), config.rebuild);
+    let opening = tokio::task::spawn_blocking(move || match rebuild {
+        true => SqliteStore::open_or_set_aside(&data_dir),
+        false => SqliteStore::open(&data_dir).map(|store| (store, None)),
+    });
+    match opening.await.map_err(|_| Error::Panicked)? {
+        Ok((store, None)) => Ok((store, false)),
+        Ok((store, Some(aside))) => {
+            tracing::warn!(kept = %aside.display(), "the ledger was damaged: copying it anew");
+            Ok((store, true))
+        }
+        Err(error @ StorageError::Damaged(_)) => Err(Error::Damaged(Damaged {
+            data_dir: config.data_dir.clone(),
+            what: error.to_string(),
+        })),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits until the ledger holds all that the journal held when the catalog first answered.
+async fn copied(handle: Handle, catalog: Catalog) {
+    let rows = loop {
+        match catalog.head(COPY_PATIENCE).await {
+            Ok(head) => break head.end.rows,
+            Err(error) => tracing::debug!(%error, "the catalog does not say what is to be copied"),
+        }
+        tokio::time::sleep(COPY_RETRY).await;
+    };
+    handle.holds(rows).await;
+    tracing::info!(orders = %rows, "copied the ledger");
 }

@@ -2,12 +2,13 @@
 //!
 //! - [`saves`]: what is on its way there, in groups.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use protocol::{Epoch, OrderNumber, ReplicaId, Row};
 use rusqlite::{Connection, OptionalExtension, params};
-use storage::database::Kind;
+use storage::database::{self, Kind};
 use storage::rows::{self, End};
 use storage::{DataDir, Location, StorageError};
 
@@ -20,12 +21,12 @@ pub const KIND: Kind = Kind {
     name: "order replica",
     file: "orders.db",
     application_id: 0x425a_4f52,
-    schema: rows::SCHEMA,
+    schema: &[rows::SCHEMA, TERM_SCHEMA],
 };
 
 /// One row once the first term has been seen, none before.
 const TERM_SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS term (
+    CREATE TABLE term (
         only   INTEGER PRIMARY KEY CHECK (only = 0),
         epoch  INTEGER NOT NULL CHECK (epoch > 0),
         leader INTEGER NOT NULL CHECK (leader > 0)
@@ -34,6 +35,9 @@ const TERM_SCHEMA: &str = "
 
 /// Connections kept for reading; more are opened while more are in use.
 const READERS_IDLE_MAX: usize = 8;
+
+/// After every few thousand rows that are checked while the replica serves.
+const CHECK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What keeps a replica's term and ledger.
 pub trait Store: Send + 'static {
@@ -66,11 +70,14 @@ pub struct SqliteStore {
     connection: Connection,
     reader: Arc<SqliteReader>,
     durable: Durable,
+    checked: bool,
     _data_dir: DataDir,
 }
 
 impl SqliteStore {
-    /// Takes a data directory, which no other process may have.
+    /// Takes a data directory, which no other process may have. A small database is read in full;
+    /// of a large one the ends, and [`check`](Self::check) is for the rest. Either way no row is
+    /// ever returned that does not continue the hash chain.
     ///
     /// # Errors
     /// Where the directory is in use, not a replica's, or damaged.
@@ -83,11 +90,43 @@ impl SqliteStore {
     /// # Errors
     /// Where the directory is not a replica's, or damaged.
     pub fn open_in(data_dir: DataDir) -> Result<Self, StorageError> {
-        let connection = data_dir.open(KIND)?;
-        connection.execute_batch(TERM_SCHEMA)?;
-        let durable = Durable {
-            term: read_term(&connection)?,
-            end: rows::end(&connection)?,
+        Self::open_reading(data_dir, Reading::WhereSmall).map_err(|(_, error)| error)
+    }
+
+    /// Opens one like [`open`](Self::open), but reads a database of any size in full, and sets
+    /// aside one that is damaged: the store is then empty, and the result says where the files
+    /// are.
+    ///
+    /// # Errors
+    /// Where the directory is in use or not a replica's, or the files cannot be renamed.
+    pub fn open_or_set_aside(path: &Path) -> Result<(Self, Option<PathBuf>), StorageError> {
+        match Self::open_reading(DataDir::take(path)?, Reading::InFull) {
+            Ok(store) => Ok((store, None)),
+            Err((data_dir, error)) if error.is_damage() => {
+                tracing::error!(%error, "setting the ledger aside");
+                let aside = data_dir.set_aside(KIND)?;
+                Ok((Self::open_in(data_dir)?, Some(aside)))
+            }
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    fn open_reading(data_dir: DataDir, reading: Reading) -> Result<Self, (DataDir, StorageError)> {
+        let opened = data_dir.open(KIND).and_then(|connection| {
+            let durable = Durable {
+                term: read_term(&connection)?,
+                end: rows::end(&connection)?,
+            };
+            let read_now = reading == Reading::InFull || database::is_small(&connection)?;
+            if read_now {
+                database::check_pages(&connection)?;
+                rows::check(&connection, durable.end, |_| true)?;
+            }
+            Ok((connection, durable, read_now))
+        });
+        let (connection, durable, checked) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return Err((data_dir, error)),
         };
         let reader = Arc::new(SqliteReader {
             location: data_dir.location().clone(),
@@ -97,7 +136,46 @@ impl SqliteStore {
             connection,
             reader,
             durable,
+            checked,
             _data_dir: data_dir,
+        })
+    }
+
+    /// What is left to read of the ledger as it was opened, for a thread of its own; `None`
+    /// where all of it has been.
+    pub fn unchecked(&self) -> Option<Unchecked> {
+        (!self.checked).then(|| Unchecked {
+            location: self.reader.location.clone(),
+            end: self.durable.end,
+        })
+    }
+}
+
+/// How much of a database is read before it is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    InFull,
+    WhereSmall,
+}
+
+/// A ledger too large to be read in full before it is used.
+#[derive(Debug)]
+pub struct Unchecked {
+    location: Location,
+    end: End,
+}
+
+impl Unchecked {
+    /// Reads all rows, with pauses that leave the disk and the processor to others, until
+    /// `go_on` says no.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] at the first row that is not as it was written.
+    pub fn check(&self, go_on: impl Fn() -> bool) -> Result<(), StorageError> {
+        let connection = storage::open_read_only(&self.location, KIND)?;
+        rows::check(&connection, self.end, |_| {
+            std::thread::sleep(CHECK_PAUSE);
+            go_on()
         })
     }
 }
@@ -136,13 +214,13 @@ pub(crate) fn continuation(mut end: End, rows: &[Row]) -> Result<(Vec<&Row>, End
             continue;
         }
         if row.number > end.rows {
-            return Err(StorageError::Damaged(format!(
+            return Err(StorageError::Discontinuous(format!(
                 "row {} cannot follow a ledger of {} rows",
                 row.number, end.rows
             )));
         }
         if !row.follows(&end.chain) {
-            return Err(StorageError::Damaged(format!(
+            return Err(StorageError::Discontinuous(format!(
                 "row {} does not continue the hash chain",
                 row.number
             )));
@@ -163,10 +241,13 @@ pub(crate) fn read_term(connection: &Connection) -> Result<Term, StorageError> {
     let Some((epoch, leader)) = row.optional()? else {
         return Ok(Term::default());
     };
-    Ok(Term {
-        epoch: Epoch(epoch),
-        leader: ReplicaId::new(leader),
-    })
+    let (epoch, leader) = (Epoch(epoch), ReplicaId::new(leader));
+    if epoch == Epoch(0) || leader.is_none() {
+        return Err(StorageError::Damaged(format!(
+            "epoch {epoch} has no leader"
+        )));
+    }
+    Ok(Term { epoch, leader })
 }
 
 fn write_term(connection: &Connection, term: Term) -> Result<(), StorageError> {
@@ -180,8 +261,8 @@ fn write_term(connection: &Connection, term: Term) -> Result<(), StorageError> {
     if changed == 1 {
         Ok(())
     } else {
-        Err(StorageError::Damaged(format!(
-            "it has seen an epoch above {}",
+        Err(StorageError::Discontinuous(format!(
+            "the replica has seen an epoch above {}",
             term.epoch
         )))
     }
@@ -215,67 +296,4 @@ impl ReadRows for SqliteReader {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::core::tests::bench::{end, journal, term};
-    use crate::ledger::Ledger;
-
-    #[test]
-    fn what_was_saved_is_there_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let rows = journal(5);
-        let mut store = SqliteStore::open(dir.path()).unwrap();
-        assert_eq!(store.durable(), Durable::default());
-        store.save(Some(term(3, 2)), &rows[..2]).unwrap();
-        store.save(None, &rows[1..]).unwrap();
-        let saved = store.save(Some(term(4, 1)), &[]).unwrap();
-        assert_eq!(
-            saved,
-            Durable {
-                term: term(4, 1),
-                end: end(&rows)
-            }
-        );
-        assert_eq!(store.reader().rows(OrderNumber(1), 2).unwrap(), rows[1..3]);
-        assert_eq!(store.reader().rows(OrderNumber(u64::MAX), 1).unwrap(), []);
-        drop(store);
-        assert_eq!(SqliteStore::open(dir.path()).unwrap().durable(), saved);
-    }
-
-    #[test]
-    fn what_does_not_continue_the_ledger_changes_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let rows = journal(4);
-        let mut store = SqliteStore::open(dir.path()).unwrap();
-        let before = store.save(Some(term(3, 2)), &rows[..1]).unwrap();
-        let mut forged = rows[1].clone();
-        forged.epoch = Epoch(9);
-        let gap = [rows[1].clone(), rows[3].clone()];
-        let second_key = [Row::following(
-            &rows[0].chain,
-            OrderNumber(1),
-            Epoch(1),
-            rows[0].order.clone(),
-            rows[0].price,
-        )];
-        for refused in [&[forged][..], &gap, &second_key] {
-            store.save(Some(term(4, 1)), refused).unwrap_err();
-            assert_eq!(store.durable(), before);
-        }
-        store.save(Some(term(2, 1)), &rows[1..]).unwrap_err();
-        drop(store);
-        assert_eq!(SqliteStore::open(dir.path()).unwrap().durable(), before);
-    }
-
-    #[test]
-    fn a_ledger_is_read_in_chunks_while_its_replica_runs() {
-        let dir = tempfile::tempdir().unwrap();
-        let rows = journal(10_000);
-        let mut store = SqliteStore::open(dir.path()).unwrap();
-        store.save(None, &rows).unwrap();
-        let ledger = Ledger::open(dir.path()).unwrap();
-        assert_eq!(ledger.end().unwrap(), end(&rows));
-        assert!(ledger.rows().map(Result::unwrap).eq(rows));
-        assert!(Ledger::open(&dir.path().join("elsewhere")).is_err());
-    }
-}
+mod tests;

@@ -180,6 +180,9 @@ fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Serv
     for (peer, address) in addresses.orders.iter().filter(|(peer, _)| *peer != id) {
         flags = flags.with("--peer", format!("{peer}=http://{address}"));
     }
+    if args.rebuild {
+        flags = flags.switch("--rebuild");
+    }
     flags.service(name, address, data_dir)
 }
 
@@ -232,6 +235,11 @@ impl Flags {
         Self(vec![command.into(), "--stop-at-eof".into()])
     }
 
+    fn switch(mut self, flag: &str) -> Self {
+        self.0.push(flag.into());
+        self
+    }
+
     /// As one argument, so that no value is taken for a flag.
     fn with(mut self, flag: &str, value: impl AsRef<OsStr>) -> Self {
         let mut argument = OsString::from(flag);
@@ -276,7 +284,7 @@ mod tests {
     #[test]
     fn every_planned_command_line_is_one_that_bazaar_takes() {
         let args = up(
-            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200",
+            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild",
         );
         let plan = Plan::new(&args).unwrap();
         let services: Vec<&Service> = plan.stages().flatten().collect();
@@ -287,8 +295,8 @@ mod tests {
                 .chain(service.arguments.iter().cloned());
             match Cli::try_parse_from(line).unwrap().into_command() {
                 Command::Order(order) => assert_eq!(
-                    (order.peers.len(), order.address().unwrap()),
-                    (8, service.address)
+                    (order.peers.len(), order.address().unwrap(), order.rebuild),
+                    (8, service.address, true)
                 ),
                 Command::Catalog(catalog) => assert_eq!(catalog.lease_ms, Some(200)),
                 Command::Gateway(gateway) => assert_eq!(gateway.orders.len(), 9),

@@ -1,6 +1,7 @@
 //! A data directory with one owner, opened so that a commit is durable.
 
 use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,9 +18,13 @@ pub struct Kind {
     pub file: &'static str,
     /// SQLite's application id.
     pub application_id: i32,
-    /// Statements that make the tables where they are missing.
-    pub schema: &'static str,
+    /// Statements that make the tables of a new database, each of them in each part.
+    pub schema: &'static [&'static str],
 }
+
+/// A database that is at most so large is read in full whenever it is opened: about half a
+/// second. A larger one is read while it already serves.
+const READ_AT_OPEN_BYTES_MAX: u64 = 32 << 20;
 
 /// Longest wait for a lock that another connection holds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -107,15 +112,75 @@ impl DataDir {
     }
 
     /// Opens the directory's database for writing, with a write-ahead log that is synced at
-    /// every commit.
+    /// every commit. Makes it where it is missing.
+    ///
+    /// # Errors
+    /// [`StorageError::Foreign`] where it belongs to something else, [`StorageError::Damaged`]
+    /// where its head is not as it was written. What it holds is for the caller to check.
     pub fn open(&self, kind: Kind) -> Result<Connection, StorageError> {
-        let connection = self.location.connect(kind, OpenFlags::default())?;
-        check_kind(&connection, &self.location.path(kind), kind)?;
+        let path = self.location.path(kind);
+        if self.location.vfs.is_none() {
+            refuse_empty(&path)?;
+        }
+        let mut connection = self.location.connect(kind, OpenFlags::default())?;
+        let is_new = check_kind(&connection, &path, kind)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
-        connection.pragma_update(None, "application_id", kind.application_id)?;
-        connection.execute_batch(kind.schema)?;
+        if is_new {
+            // All of it or nothing, so that a crash leaves no half of a database.
+            let transaction = connection.transaction()?;
+            transaction.pragma_update(None, "application_id", kind.application_id)?;
+            for part in kind.schema {
+                transaction.execute_batch(part)?;
+            }
+            crate::error::commit(transaction)?;
+        }
         Ok(connection)
+    }
+
+    /// Gives the database's files other names, so that it can be made anew; they are kept.
+    /// Returns the new name: `orders.db.damaged-1`.
+    ///
+    /// # Errors
+    /// Where they cannot be renamed.
+    pub fn set_aside(&self, kind: Kind) -> Result<PathBuf, StorageError> {
+        let dir = &self.location.dir;
+        let failed = |source| StorageError::Directory {
+            path: dir.clone(),
+            source,
+        };
+        let name = |number: u32, suffix: &str| {
+            let file = format!("{}.damaged-{number}{suffix}", kind.file);
+            dir.join(file)
+        };
+        let number = (1..)
+            .find(|&number| SUFFIXES.iter().all(|suffix| !name(number, suffix).exists()))
+            .expect("a directory has fewer files than there are numbers");
+        for suffix in SUFFIXES {
+            let from = dir.join(format!("{}{suffix}", kind.file));
+            match fs::rename(from, name(number, suffix)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(failed)?;
+        Ok(name(number, ""))
+    }
+}
+
+/// A database's files: its pages, its write-ahead log, and that one's index. The log goes first:
+/// without its pages it means nothing, and pages without it are an older state.
+const SUFFIXES: [&str; 3] = ["-wal", "-shm", ""];
+
+/// A file of no bytes would be taken for a new database.
+fn refuse_empty(path: &Path) -> Result<(), StorageError> {
+    match fs::metadata(path) {
+        Ok(file) if file.len() == 0 => Err(StorageError::Damaged(format!(
+            "{} has no bytes; where it never held anything, remove it",
+            path.display()
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -130,26 +195,67 @@ pub fn open_read_only(location: &Location, kind: Kind) -> Result<Connection, Sto
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = location.connect(kind, flags)?;
-    check_kind(&connection, &path, kind)?;
+    if check_kind(&connection, &path, kind)? {
+        return Err(StorageError::Damaged("it holds nothing".into()));
+    }
     Ok(connection)
 }
 
-/// Refuses a file that already holds tables of something else.
-fn check_kind(connection: &Connection, path: &Path, kind: Kind) -> Result<(), StorageError> {
-    let foreign = || StorageError::Foreign {
-        path: path.to_owned(),
-        expected: kind.name,
-    };
-    let id: i32 = connection
-        .pragma_query_value(None, "application_id", |row| row.get(0))
-        .map_err(|_| foreign())?;
-    let tables: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if id == kind.application_id || tables == 0 {
+/// Whether a database is small enough to be read in full before it is used.
+pub fn is_small(connection: &Connection) -> Result<bool, StorageError> {
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+    let bytes = pragma("page_count")?.saturating_mul(pragma("page_size")?);
+    Ok(bytes <= READ_AT_OPEN_BYTES_MAX)
+}
+
+/// Looks at every page of a database: whether the pages hold together, and whether tables and
+/// indices say the same. Not whether any of it is what was written.
+///
+/// # Errors
+/// [`StorageError::Damaged`] with the first fault found.
+pub fn check_pages(connection: &Connection) -> Result<(), StorageError> {
+    let found: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if found == "ok" {
         Ok(())
     } else {
-        Err(foreign())
+        Err(StorageError::Damaged(found))
     }
+}
+
+/// Whether the database is new, with no tables yet. Refuses one of something else.
+fn check_kind(connection: &Connection, path: &Path, kind: Kind) -> Result<bool, StorageError> {
+    let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    let found = schema(connection)?;
+    if found.is_empty() && (id == 0 || id == kind.application_id) {
+        return Ok(true);
+    }
+    let fresh = Connection::open_in_memory()?;
+    for part in kind.schema {
+        fresh.execute_batch(part)?;
+    }
+    let same = found == schema(&fresh)?;
+    match (same, id == kind.application_id) {
+        (true, true) => Ok(false),
+        (false, false) => Err(StorageError::Foreign {
+            path: path.to_owned(),
+            expected: kind.name,
+        }),
+        (false, true) => Err(StorageError::Damaged(
+            "its tables are not those that it was made with".into(),
+        )),
+        (true, false) => Err(StorageError::Damaged(format!(
+            "its application id is {id:#x}, not {:#x}",
+            kind.application_id
+        ))),
+    }
+}
+
+/// What the database says its tables and indices are.
+fn schema(connection: &Connection) -> Result<Vec<(String, String)>, StorageError> {
+    let mut statement = connection
+        .prepare("SELECT name, ifnull(sql, tbl_name) FROM sqlite_schema ORDER BY name")?;
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]
@@ -160,7 +266,7 @@ mod tests {
         name: "test",
         file: "test.db",
         application_id: 7,
-        schema: "CREATE TABLE IF NOT EXISTS t (x INTEGER) STRICT",
+        schema: &["CREATE TABLE t (x INTEGER) STRICT"],
     };
 
     #[test]
@@ -184,16 +290,39 @@ mod tests {
         let other = Kind {
             name: "other",
             application_id: 8,
+            schema: &["CREATE TABLE u (x INTEGER) STRICT"],
             ..KIND
         };
         assert!(matches!(
             data_dir.open(other),
             Err(StorageError::Foreign { .. })
         ));
-        fs::write(dir.path().join("test.db"), [b'x'; 4096]).unwrap();
-        assert!(matches!(
-            data_dir.open(KIND),
-            Err(StorageError::Foreign { .. })
-        ));
+    }
+
+    #[test]
+    fn what_is_no_database_is_damaged_and_set_aside_it_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        let file = dir.path().join(KIND.file);
+        for (number, content) in [(1, &[b'x'; 4096][..]), (2, &[])] {
+            fs::write(&file, content).unwrap();
+            let error = data_dir.open(KIND).unwrap_err();
+            assert!(error.is_damage(), "{error}");
+            let aside = data_dir.set_aside(KIND).unwrap();
+            assert_eq!(aside, dir.path().join(format!("test.db.damaged-{number}")));
+            assert_eq!(fs::read(aside).unwrap(), content);
+            drop(data_dir.open(KIND).unwrap());
+        }
+    }
+
+    #[test]
+    fn tables_that_were_changed_are_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        let connection = data_dir.open(KIND).unwrap();
+        connection.execute_batch("DROP TABLE t").unwrap();
+        connection.execute_batch("CREATE TABLE t (x TEXT)").unwrap();
+        drop(connection);
+        assert!(data_dir.open(KIND).unwrap_err().is_damage());
     }
 }

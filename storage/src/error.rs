@@ -37,9 +37,39 @@ pub enum StorageError {
     /// [`fail_stop`].
     #[error("the disk failed a commit: {0}")]
     DiskFailed(#[source] rusqlite::Error),
+    /// Rows or a term that do not continue what the database holds; nothing was changed.
+    #[error("{0}")]
+    Discontinuous(String),
     /// SQLite refused.
     #[error("database: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(#[source] rusqlite::Error),
+}
+
+impl StorageError {
+    /// Whether the database holds what was never written to it.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
+}
+
+/// What SQLite cannot make sense of, or what is not of the type that was written, is damage.
+impl From<rusqlite::Error> for StorageError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error as Is;
+        let malformed = matches!(
+            error.sqlite_error_code(),
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        );
+        match error {
+            Is::FromSqlConversionFailure(..)
+            | Is::IntegralValueOutOfRange(..)
+            | Is::InvalidColumnType(..)
+            | Is::Utf8Error(..)
+            | Is::QueryReturnedNoRows => Self::Damaged(error.to_string()),
+            _ if malformed => Self::Damaged(error.to_string()),
+            _ => Self::Sqlite(error),
+        }
+    }
 }
 
 impl From<Invalid> for StorageError {

@@ -2,10 +2,12 @@
 //!
 //! - [`database`]: a data directory with one owner, opened so that a commit is durable;
 //! - [`rows`]: the table of journal rows, which both keep;
+//! - [`damage`]: what is found while a database is in use;
 //! - [`error`]: what can go wrong, and which of it ends the process.
 
 pub mod database;
 pub mod rows;
+pub mod damage;
 pub mod error;
 
 pub use database::{DataDir, Location, open_read_only};

@@ -7,9 +7,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::error::StorageError;
 
-/// Makes the table where it is missing.
+/// Makes the table.
 pub const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS journal (
+    CREATE TABLE journal (
         number   INTEGER PRIMARY KEY CHECK (number >= 0),
         epoch    INTEGER NOT NULL CHECK (epoch > 0),
         key      TEXT NOT NULL UNIQUE,
@@ -23,11 +23,8 @@ pub const SCHEMA: &str = "
 
 const COLUMNS: &str = "number, epoch, key, name, side, quantity, price, chain";
 
-/// The ledger's first number, its last, and that one's chain hash.
-const ENDS: &str = "
-    SELECT (SELECT min(number) FROM journal), number, chain
-    FROM journal ORDER BY number DESC LIMIT 1
-";
+/// Rows that are read at a time by who reads them all.
+const CHUNK_ROWS: usize = 4096;
 
 /// How far a ledger reaches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -65,33 +62,42 @@ pub fn insert<'a>(
 }
 
 /// Where the ledger ends. Looks at its first row and its last, so that a long ledger is opened
-/// as fast as a short one: [`read`] notices what is missing between them.
+/// as fast as a short one: [`read`] notices what is wrong between them.
 ///
 /// # Errors
-/// [`StorageError::Damaged`] where the first row is missing.
+/// [`StorageError::Damaged`] where either is missing or does not continue the hash chain.
 pub fn end(connection: &Connection) -> Result<End, StorageError> {
-    let ends = connection
-        .query_row(ENDS, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
-    let Some((first, last, chain)): Option<(u64, u64, Vec<u8>)> = ends else {
+    let Some(last) = last(connection)? else {
         return Ok(End::default());
     };
-    if first != 0 {
-        return Err(StorageError::Damaged(format!(
-            "its first row is number {first}"
-        )));
-    }
+    read(connection, OrderNumber(0), 1)?;
     Ok(End {
-        rows: OrderNumber(last).next(),
-        chain: ChainHash::try_from(chain.as_slice())?,
+        rows: last.number.next(),
+        chain: last.chain,
     })
 }
 
-/// At most `rows_max` rows from a number on, in number order and without gaps; none where the
-/// ledger ends before it.
+/// The last row, if there is any.
 ///
 /// # Errors
-/// [`StorageError::Damaged`] where one of them is missing or is not a row.
+/// [`StorageError::Damaged`] where it does not continue the hash chain.
+pub fn last(connection: &Connection) -> Result<Option<Row>, StorageError> {
+    let sql = "SELECT max(number) FROM journal";
+    let number: Option<u64> = connection.query_row(sql, [], |row| row.get(0))?;
+    let Some(number) = number.map(OrderNumber) else {
+        return Ok(None);
+    };
+    let row = read(connection, number, 1)?.pop();
+    Ok(Some(row.ok_or_else(|| missing(number))?))
+}
+
+/// At most `rows_max` rows from a number on, in number order and without gaps; none where the
+/// ledger ends before it. Every row is checked against the hash chain of the one before it, so
+/// that none is returned that was not written.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where one of them, or the one before them, is missing or not as it
+/// was written.
 pub fn read(
     connection: &Connection,
     from: OrderNumber,
@@ -100,29 +106,102 @@ pub fn read(
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM journal WHERE number >= ? ORDER BY number LIMIT ?"
     ))?;
-    let mut found = statement.query(params![from.0, rows_max as u64])?;
+    let before = from.0.checked_sub(1).map(OrderNumber);
+    let limit = rows_max.saturating_add(usize::from(before.is_some()));
+    let first = before.unwrap_or(from);
+    let mut found = statement.query(params![first.0, limit as u64])?;
     let mut rows = Vec::new();
-    let mut next = from;
+    let mut next = first;
+    let mut chain = ChainHash::EMPTY;
     while let Some(row) = found.next()? {
         let row = parse(row)?;
         if row.number != next {
-            return Err(StorageError::Damaged(format!("row {next} is missing")));
+            return Err(missing(next));
+        }
+        let is_before = Some(row.number) == before;
+        if !is_before && !row.follows(&chain) {
+            return Err(StorageError::Damaged(format!(
+                "row {next} does not continue the hash chain"
+            )));
         }
         next = next.next();
-        rows.push(row);
+        chain = row.chain;
+        if !is_before {
+            rows.push(row);
+        }
     }
     Ok(rows)
 }
 
+/// Reads all rows before `end`, a chunk at a time, and checks that each continues the hash chain
+/// and is found by its key. `each` gets every chunk, and says whether to go on.
+///
+/// # Errors
+/// [`StorageError::Damaged`] at the first row that is not as it was written, or where the ledger
+/// does not end in `end`.
+pub fn check(
+    connection: &Connection,
+    end: End,
+    mut each: impl FnMut(&[Row]) -> bool,
+) -> Result<(), StorageError> {
+    let mut reached = End::default();
+    let mut by_key =
+        connection.prepare_cached("SELECT number FROM journal WHERE key = ? LIMIT 1")?;
+    while reached.rows < end.rows {
+        let left = usize::try_from(end.rows.0 - reached.rows.0).unwrap_or(usize::MAX);
+        let rows = read(connection, reached.rows, left.min(CHUNK_ROWS))?;
+        let last = rows.last().ok_or_else(|| missing(reached.rows))?;
+        reached = End {
+            rows: last.number.next(),
+            chain: last.chain,
+        };
+        for row in &rows {
+            let key = row.order.key.as_str();
+            let found: Option<u64> = by_key.query_row([key], |row| row.get(0)).optional()?;
+            if found != Some(row.number.0) {
+                return Err(StorageError::Damaged(format!(
+                    "row {} is not found by its key",
+                    row.number
+                )));
+            }
+        }
+        if !each(&rows) {
+            return Ok(());
+        }
+    }
+    if reached == end {
+        Ok(())
+    } else {
+        Err(StorageError::Damaged("it does not end as it did".into()))
+    }
+}
+
 /// The row that an idempotency key made.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where it is not as it was written.
 pub fn find_key(
     connection: &Connection,
     key: &IdempotencyKey,
 ) -> Result<Option<Row>, StorageError> {
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM journal WHERE key = ?"))?;
-    let mut found = statement.query(params![key.as_str()])?;
-    found.next()?.map(parse).transpose()
+    let mut statement = connection.prepare_cached("SELECT number FROM journal WHERE key = ?")?;
+    let number: Option<u64> = statement
+        .query_row([key.as_str()], |row| row.get(0))
+        .optional()?;
+    let Some(number) = number.map(OrderNumber) else {
+        return Ok(None);
+    };
+    let row = read(connection, number, 1)?.pop();
+    match row.filter(|row| row.order.key == *key) {
+        Some(row) => Ok(Some(row)),
+        None => Err(StorageError::Damaged(format!(
+            "row {number} is found by a key that it does not have"
+        ))),
+    }
+}
+
+fn missing(number: OrderNumber) -> StorageError {
+    StorageError::Damaged(format!("row {number} is missing"))
 }
 
 fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
@@ -218,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_row_is_noticed_by_whoever_reads_there() {
+    fn a_missing_row_is_noticed_by_whoever_reads_there_or_behind() {
         let rows = some_rows(6);
         let connection = database(&rows);
         connection
@@ -229,15 +308,68 @@ mod tests {
             assert_eq!(read, rows[from..rows.len().min(from + rows_max)]);
         };
         sound(0, 3);
-        sound(4, 100);
+        sound(5, 100);
         sound(6, 100);
-        for (from, rows_max) in [(0, 4), (0, 100), (2, 2), (3, 1)] {
+        for (from, rows_max) in [(0, 4), (0, 100), (2, 2), (3, 1), (4, 1)] {
             let damaged = read(&connection, OrderNumber(from), rows_max).unwrap_err();
             assert!(matches!(damaged, StorageError::Damaged(_)), "{damaged}");
             assert!(damaged.to_string().contains("row 3 is missing"));
         }
         // Not by who opens it: that would read the whole ledger.
-        assert_eq!(end(&connection).unwrap().rows, OrderNumber(6));
+        let end = end(&connection).unwrap();
+        assert_eq!(end.rows, OrderNumber(6));
+        assert!(check(&connection, end, |_| true).unwrap_err().is_damage());
+    }
+
+    #[test]
+    fn a_row_that_was_changed_is_not_returned() {
+        let rows = some_rows(6);
+        let changes = [
+            "UPDATE journal SET quantity = quantity + 1 WHERE number = 3",
+            "UPDATE journal SET price = 1 WHERE number = 3",
+            "UPDATE journal SET side = iif(side = 'buy', 'sell', 'buy') WHERE number = 3",
+            "UPDATE journal SET key = 'another' WHERE number = 3",
+            "UPDATE journal SET name = 'meta' WHERE number = 3",
+            "UPDATE journal SET epoch = epoch + 1 WHERE number = 3",
+            "UPDATE journal SET chain = zeroblob(32) WHERE number = 3",
+        ];
+        for change in changes {
+            let connection = database(&rows);
+            let whole = end(&connection).unwrap();
+            check(&connection, whole, |_| true).unwrap();
+            connection.execute(change, []).unwrap();
+            assert!(
+                read(&connection, OrderNumber(3), 1)
+                    .unwrap_err()
+                    .is_damage()
+            );
+            assert_eq!(read(&connection, OrderNumber(0), 3).unwrap(), rows[..3]);
+            for key in [&rows[3].order.key, &IdempotencyKey::new("another").unwrap()] {
+                let found = find_key(&connection, key);
+                assert!(!matches!(found, Ok(Some(_))), "{change}: {found:?}");
+            }
+            let damaged = check(&connection, whole, |_| true).unwrap_err();
+            assert!(damaged.is_damage(), "{change}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_its_key_does_not_find_is_damage() {
+        let connection = database(&some_rows(3));
+        let whole = end(&connection).unwrap();
+        let root = "(SELECT rootpage FROM sqlite_schema WHERE type = 'index')";
+        connection
+            .execute_batch(&format!(
+                "PRAGMA writable_schema = ON;
+                 CREATE TABLE other (key TEXT NOT NULL UNIQUE);
+                 UPDATE sqlite_schema SET rootpage =
+                     (SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'other' AND type = 'index')
+                 WHERE tbl_name = 'journal' AND rootpage IN {root} AND type = 'index';
+                 PRAGMA writable_schema = RESET;"
+            ))
+            .unwrap();
+        let damaged = check(&connection, whole, |_| true).unwrap_err();
+        assert!(damaged.to_string().contains("by its key"), "{damaged}");
     }
 
     #[test]

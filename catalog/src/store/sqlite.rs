@@ -9,9 +9,11 @@ use protocol::{
     Epoch, IdempotencyKey, OrderNumber, Price, Quantity, ReplicaId, Row, StockName, Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use storage::database::Kind;
-use storage::{DataDir, Location, StorageError, rows};
+use storage::database::{self, Kind};
+use storage::rows::{self, End};
+use storage::{DataDir, Location, StorageError};
 
+use super::audit::Audit;
 use super::{Journal, Loaded, Store};
 use crate::core::{Batch, Books, ChangeNumber, Stock, Term};
 use crate::stocks::Listing;
@@ -23,42 +25,57 @@ const KIND: Kind = Kind {
     name: "catalog",
     file: FILE,
     application_id: 0x425a_4341, // "BZCA"
-    schema: SCHEMA,
+    schema: &[SCHEMA, rows::SCHEMA],
 };
 
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS stock (
+    CREATE TABLE stock (
         name     TEXT PRIMARY KEY,
         price    INTEGER NOT NULL CHECK (price >= 0), -- of one share, in minor units (cents)
         quantity INTEGER NOT NULL CHECK (quantity >= 0),
         volume   INTEGER NOT NULL CHECK (volume >= 0), -- shares traded, bought and sold
         version  INTEGER NOT NULL CHECK (version > 0)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS leadership (
+    CREATE TABLE listing ( -- as the stocks were first; the journal leads from here to there
+        name     TEXT PRIMARY KEY,
+        price    INTEGER NOT NULL CHECK (price >= 0),
+        quantity INTEGER NOT NULL CHECK (quantity >= 0)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE leadership (
         id     INTEGER PRIMARY KEY CHECK (id = 0), -- one row
         epoch  INTEGER NOT NULL CHECK (epoch >= 0),
         leader INTEGER NOT NULL CHECK ((leader = 0) = (epoch = 0)),
         change INTEGER NOT NULL CHECK (change >= 0) -- the last one of in_sync in this epoch
     ) STRICT;
-    INSERT OR IGNORE INTO leadership VALUES (0, 0, 0, 0);
-    CREATE TABLE IF NOT EXISTS in_sync (
+    INSERT INTO leadership VALUES (0, 0, 0, 0);
+    CREATE TABLE in_sync (
         replica INTEGER PRIMARY KEY CHECK (replica > 0)
     ) STRICT;
-    CREATE TABLE IF NOT EXISTS sessions_out ( -- a row while gateways may hold leases
+    CREATE TABLE sessions_out ( -- a row while gateways may hold leases
         id      INTEGER PRIMARY KEY CHECK (id = 0),
         term_ms INTEGER NOT NULL CHECK (term_ms > 0) -- how long they last at most
     ) STRICT;
 ";
 
+/// After every few thousand rows that are checked while the catalog serves.
+const CHECK_PAUSE: Duration = Duration::from_millis(10);
+
 /// The writer's connection.
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,
+    unchecked: Option<Unchecked>,
     data_dir: DataDir,
 }
 
 impl SqliteStore {
-    /// Takes the data directory and opens its database, making both where they are missing.
+    /// Takes the data directory and opens its database, making both where they are missing. A
+    /// small database is read in full; of a large one the ends of the journal and the stocks,
+    /// and [`unchecked`](Self::unchecked) is for the rest. Either way no row is ever returned
+    /// that does not continue the hash chain.
+    ///
+    /// # Errors
+    /// Where the directory is in use, not a catalog's, or damaged.
     pub fn open(data_dir: &Path) -> Result<Self, StorageError> {
         Self::open_in(DataDir::take(data_dir)?)
     }
@@ -66,11 +83,28 @@ impl SqliteStore {
     /// Opens the database of a data directory, making it where it is missing.
     pub fn open_in(data_dir: DataDir) -> Result<Self, StorageError> {
         let connection = data_dir.open(KIND)?;
-        connection.execute_batch(rows::SCHEMA)?;
-        Ok(Self {
+        let mut store = Self {
             connection,
+            unchecked: None,
             data_dir,
-        })
+        };
+        let unchecked = Unchecked {
+            audit: Audit::new(store.listings()?, store.stocks()?)?,
+            end: rows::end(&store.connection)?,
+            location: store.data_dir.location().clone(),
+        };
+        if database::is_small(&store.connection)? {
+            database::check_pages(&store.connection)?;
+            unchecked.check_with(&store.connection, || true)?;
+        } else {
+            store.unchecked = Some(unchecked);
+        }
+        Ok(store)
+    }
+
+    /// What is left to read of a large database as it was opened, for a thread of its own.
+    pub fn unchecked(&mut self) -> Option<Unchecked> {
+        self.unchecked.take()
     }
 
     /// Reads its journal, beside the writer.
@@ -96,8 +130,27 @@ impl SqliteStore {
                     listing.quantity
                 ],
             )?;
+            transaction.execute(
+                "INSERT INTO listing SELECT name, price, quantity FROM stock WHERE name = ?",
+                [listing.name.as_str()],
+            )?;
         }
         storage::error::commit(transaction)
+    }
+
+    fn listings(&self) -> Result<Vec<Listing>, StorageError> {
+        let sql = "SELECT name, price, quantity FROM listing";
+        let mut statement = self.connection.prepare(sql)?;
+        let mut found = statement.query([])?;
+        let mut listings = Vec::new();
+        while let Some(row) = found.next()? {
+            listings.push(Listing {
+                name: StockName::new(&row.get::<_, String>(0)?)?,
+                price: Price::from_minor(row.get(1)?)?,
+                quantity: row.get(2)?,
+            });
+        }
+        Ok(listings)
     }
 
     fn stocks(&self) -> Result<Vec<Stock>, StorageError> {
@@ -156,7 +209,15 @@ impl SqliteStore {
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Loaded, StorageError> {
         let end = rows::end(&self.connection)?;
-        let books = Books::new(self.stocks()?, end, self.term()?);
+        let term = self.term()?;
+        let last = rows::last(&self.connection)?;
+        if last.is_some_and(|row| row.epoch > term.epoch) {
+            return Err(StorageError::Damaged(format!(
+                "its journal has rows of a later epoch than {}",
+                term.epoch
+            )));
+        }
+        let books = Books::new(self.stocks()?, end, term);
         Ok(Loaded {
             books,
             sessions_out: self.sessions_out()?,
@@ -188,6 +249,47 @@ impl Store for SqliteStore {
             transaction.execute("INSERT INTO sessions_out VALUES (0, ?)", [term_ms])?;
         }
         storage::error::commit(transaction)
+    }
+}
+
+/// A database too large to be read in full before it is used.
+#[derive(Debug)]
+pub struct Unchecked {
+    audit: Audit,
+    end: End,
+    location: Location,
+}
+
+impl Unchecked {
+    /// Reads the whole journal as it was when the database was opened, with pauses that leave
+    /// the disk and the processor to others, until `go_on` says no.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] at the first row that is not as it was written, or where the
+    /// stocks are not what the journal made of their listings.
+    pub fn check(self, go_on: impl Fn() -> bool) -> Result<(), StorageError> {
+        let connection = storage::open_read_only(&self.location, KIND)?;
+        self.check_with(&connection, || {
+            std::thread::sleep(CHECK_PAUSE);
+            go_on()
+        })
+    }
+
+    fn check_with(
+        self,
+        connection: &Connection,
+        go_on: impl Fn() -> bool,
+    ) -> Result<(), StorageError> {
+        let Self { mut audit, end, .. } = self;
+        let mut stopped = false;
+        let mut unlisted = Ok(());
+        rows::check(connection, end, |rows| {
+            unlisted = audit.take(rows);
+            stopped = !go_on();
+            unlisted.is_ok() && !stopped
+        })?;
+        unlisted?;
+        if stopped { Ok(()) } else { audit.finish() }
     }
 }
 

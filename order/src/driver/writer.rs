@@ -84,7 +84,7 @@ mod tests {
             self.room = self
                 .room
                 .checked_sub(new.len())
-                .ok_or(StorageError::Damaged("no room".into()))?;
+                .ok_or(StorageError::Discontinuous("no room".into()))?;
             self.durable = Durable {
                 term: term.unwrap_or(self.durable.term),
                 end,

@@ -160,6 +160,7 @@ async fn a_data_directory_serves_one_replica() {
         catalog: cluster.catalog.url(),
         peers: Vec::new(),
         data_dir,
+        rebuild: false,
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refused = order::run(config, listener, std::future::pending()).await;

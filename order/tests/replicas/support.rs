@@ -121,6 +121,7 @@ impl Cluster {
             catalog,
             peers,
             data_dir: seat.data_dir.path().to_owned(),
+            rebuild: false,
         };
         let listener = TcpListener::bind(seat.address).await.unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -192,3 +192,77 @@ fn the_database_itself_refuses_a_negative_quantity() {
         .execute("UPDATE stock SET quantity = -1", [])
         .unwrap_err();
 }
+
+/// A database with 30 trades, changed by hand.
+fn changed(sql: &str) -> Result<SqliteStore, StorageError> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = new_store(dir.path());
+    let mut books = store.load().unwrap().books;
+    commit(&mut store, &mut books, |staged| {
+        staged.elect(Epoch(0), replica(2));
+    });
+    for number in 0..30 {
+        commit(&mut store, &mut books, |staged| {
+            let order = order(&format!("key-{number}"), "nvidia", 1);
+            staged.trade(Epoch(1), order, None).unwrap();
+        });
+    }
+    store.connection.execute(sql, []).unwrap();
+    drop(store);
+    let mut opened = SqliteStore::open(dir.path())?;
+    opened.load()?;
+    Ok(opened)
+}
+
+#[test]
+fn a_database_that_was_changed_by_hand_is_refused() {
+    assert!(changed("UPDATE sessions_out SET term_ms = 1").is_ok());
+    for change in [
+        "UPDATE stock SET quantity = quantity + 1 WHERE name = 'nvidia'",
+        "UPDATE stock SET price = price + 1 WHERE name = 'meta'",
+        "UPDATE stock SET volume = 0",
+        "UPDATE stock SET version = version + 1 WHERE name = 'meta'",
+        "UPDATE listing SET quantity = 7 WHERE name = 'meta'",
+        "DELETE FROM listing WHERE name = 'meta'",
+        "DELETE FROM stock WHERE name = 'meta'",
+        "DELETE FROM stock",
+        "DELETE FROM journal WHERE number = 29",
+        "DELETE FROM journal WHERE number = 5",
+        "DELETE FROM journal",
+        "UPDATE journal SET quantity = 2 WHERE number = 5",
+        "UPDATE leadership SET epoch = 0, leader = 0",
+        "DELETE FROM leadership",
+    ] {
+        match changed(change) {
+            Err(error) => assert!(error.is_damage(), "{change}: {error}"),
+            Ok(_) => panic!("{change}: opened"),
+        }
+    }
+}
+
+#[test]
+fn a_large_database_is_read_beside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = new_store(dir.path());
+    let mut books = store.load().unwrap().books;
+    let batch = batch(&books);
+    store.commit(&batch).unwrap();
+    books.apply(batch);
+    let unchecked = |store: &SqliteStore| Unchecked {
+        audit: Audit::new(store.listings().unwrap(), store.stocks().unwrap()).unwrap(),
+        end: rows::end(&store.connection).unwrap(),
+        location: Location::on_disk(dir.path()),
+    };
+    unchecked(&store).check(|| true).unwrap();
+    // What is traded meanwhile makes no difference.
+    let before = unchecked(&store);
+    commit(&mut store, &mut books, |staged| {
+        staged
+            .trade(Epoch(1), order("three", "meta", 1), None)
+            .unwrap();
+    });
+    before.check(|| true).unwrap();
+    let sql = "UPDATE stock SET quantity = 5 WHERE name = 'meta'";
+    store.connection.execute(sql, []).unwrap();
+    assert!(unchecked(&store).check(|| true).unwrap_err().is_damage());
+}

@@ -1,0 +1,64 @@
+//! A catalog whose database turns out to be damaged stops: what it says must be so.
+
+use std::path::PathBuf;
+
+use protocol::{IdempotencyKey, OrderNumber, Row};
+use std::sync::Arc;
+use std::time::Duration;
+use storage::StorageError;
+use storage::damage::Finders;
+
+use crate::core::Batch;
+use crate::store::{Journal, Loaded, Store};
+
+/// A store or a journal whose damage is reported.
+pub(crate) struct Watched<S> {
+    inner: S,
+    finders: Finders,
+}
+
+impl<S> Watched<S> {
+    pub(crate) fn new(inner: S, finders: Finders) -> Self {
+        Self { inner, finders }
+    }
+}
+
+impl Store for Watched<Box<dyn Store>> {
+    fn load(&mut self) -> Result<Loaded, StorageError> {
+        self.finders.pass(self.inner.load())
+    }
+
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Row>, StorageError> {
+        self.finders.pass(self.inner.find_key(key))
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        self.finders.pass(self.inner.commit(batch))
+    }
+
+    fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+        self.finders.pass(self.inner.set_sessions_out(term))
+    }
+}
+
+impl Journal for Watched<Arc<dyn Journal>> {
+    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+        self.finders.pass(self.inner.rows(from, rows_max))
+    }
+}
+
+/// What to do about it, for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the catalog in {} is damaged: {what}\n\
+     To make it anew from the replicas' ledgers, move {} elsewhere and start once with --rebuild-from \
+     for the data directory of every replica that is left",
+    data_dir.display(),
+    data_dir.join(crate::store::sqlite::FILE).display()
+)]
+pub struct Damaged {
+    /// The catalog's data directory.
+    pub data_dir: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+}

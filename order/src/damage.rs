@@ -1,0 +1,58 @@
+//! A replica whose ledger turns out to be damaged must not lead, nor count as a copy: it stops.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use protocol::{OrderNumber, Row};
+use storage::StorageError;
+use storage::damage::Finders;
+
+use crate::core::Durable;
+use crate::core::message::Term;
+use crate::store::{ReadRows, Store};
+
+/// A store or a reader whose damage is reported.
+pub(crate) struct Watched<S> {
+    inner: S,
+    finders: Finders,
+}
+
+impl<S> Watched<S> {
+    pub(crate) fn new(inner: S, finders: Finders) -> Self {
+        Self { inner, finders }
+    }
+}
+
+impl<S: Store> Store for Watched<S> {
+    fn durable(&self) -> Durable {
+        self.inner.durable()
+    }
+
+    fn save(&mut self, term: Option<Term>, rows: &[Row]) -> Result<Durable, StorageError> {
+        self.finders.pass(self.inner.save(term, rows))
+    }
+
+    fn reader(&self) -> Arc<dyn ReadRows> {
+        Arc::new(Watched::new(self.inner.reader(), self.finders.clone()))
+    }
+}
+
+impl ReadRows for Watched<Arc<dyn ReadRows>> {
+    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+        self.finders.pass(self.inner.rows(from, rows_max))
+    }
+}
+
+/// What to do about it, for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the ledger in {} is damaged: {what}\n\
+     To copy it anew from the other replicas and the catalog, start with --rebuild: the damaged files are kept under another name",
+    data_dir.display()
+)]
+pub struct Damaged {
+    /// The replica's data directory.
+    pub data_dir: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+}
