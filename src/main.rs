@@ -4,7 +4,7 @@
 //! - [`error`]: why a command failed, and the exit code that says so;
 //! - [`service`]: `catalog`, `order` and `gateway`: one service in this process;
 //! - [`rebuild`]: a lost catalog, made anew from replicas' ledgers;
-//! - [`listen`], [`stop`], [`log`]: what those have in common;
+//! - [`listen`], [`stop`], [`log`], [`open_files`]: what those have in common;
 //! - [`up`]: all services, a process each, from start to stop;
 //! - [`load`]: many clients at once, checked and measured;
 //! - [`status`], [`policy`]: what the admin API of a running gateway ([`admin`]) is for;
@@ -19,6 +19,7 @@ mod rebuild;
 mod listen;
 mod stop;
 mod log;
+mod open_files;
 mod up;
 mod load;
 mod status;

@@ -14,12 +14,14 @@ use crate::client::Origin;
 use crate::error::Error;
 use crate::listen::Place;
 use crate::log;
+use crate::open_files;
 use crate::rebuild;
 use crate::stop::{StopSignals, end_of_stdin};
 
 /// Runs the catalog.
 pub async fn catalog(args: cli::Catalog) -> Result<(), Error> {
     log::start("catalog");
+    open_files::raise_limit();
     let shutdown = shutdown(&args.lifeline)?;
     let listener = bind(args.listen, "the catalog".to_owned(), "--listen")?;
     let lease = args
@@ -43,6 +45,7 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Error> {
 /// Runs an order replica.
 pub async fn order(args: cli::Order) -> Result<(), Error> {
     log::start(&format!("order-{}", args.id));
+    open_files::raise_limit();
     let address = args.address().map_err(Error::Usage)?;
     let shutdown = shutdown(&args.lifeline)?;
     let listener = bind(address, format!("order replica {}", args.id), "--listen")?;
@@ -62,6 +65,7 @@ pub async fn order(args: cli::Order) -> Result<(), Error> {
 /// Runs a gateway.
 pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
     log::start("gateway");
+    open_files::raise_limit();
     let shutdown = shutdown(&args.lifeline)?;
     let http = bind(
         args.front.listen,

@@ -3,6 +3,8 @@
 //! - [`harness`]: a bazaar of processes to start, break and ask;
 //! - [`trading`]: what clients are promised over HTTP;
 //! - [`faults`]: the same while processes are killed and come back;
+//! - [`damage`]: data directories whose files are not what was written there;
+//! - [`limits`]: what clients can send without end, and what it costs;
 //! - [`torture`]: the same under faults of every kind, judged by what clients saw;
 //! - [`failover`]: how long it takes another replica to lead;
 //! - [`policy`]: swaps under load, and components that misbehave;
@@ -14,6 +16,8 @@
 mod harness;
 mod trading;
 mod faults;
+mod damage;
+mod limits;
 mod torture;
 mod failover;
 mod policy;

@@ -252,6 +252,11 @@ impl Bazaar {
         }
     }
 
+    /// Where a server listens.
+    pub fn server_address(&self, server: Server) -> SocketAddr {
+        self.launcher().address(server)
+    }
+
     // ---- operators ----
 
     /// Where the admin API listens.
@@ -302,9 +307,14 @@ impl Bazaar {
 
     /// Starts a server that was killed, or was absent.
     pub fn start_server(&mut self, server: Server) {
+        self.start_server_with(server, Vec::new());
+    }
+
+    /// The same, with further flags.
+    pub fn start_server_with(&mut self, server: Server, flags: Vec<String>) {
         // The process before it is gone first.
         self.servers.remove(&server);
-        let process = self.launcher().start(server);
+        let process = self.launcher().start_with(server, flags);
         self.servers.insert(server, process);
     }
 
@@ -372,6 +382,11 @@ impl Bazaar {
     /// A replica's data directory.
     pub fn data_dir(&self, id: u32) -> PathBuf {
         self.launcher().data_dir(Server::Order(id))
+    }
+
+    /// The catalog's data directory.
+    pub fn catalog_dir(&self) -> PathBuf {
+        self.launcher().data_dir(Server::Catalog)
     }
 
     /// A replica's orders, by `bazaar ledger show`. An empty ledger's where it has not made one.

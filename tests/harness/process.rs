@@ -121,6 +121,15 @@ impl Process {
             .is_some_and(|status| status.success())
     }
 
+    /// How much of its memory is in RAM, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.expect("the process is there");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        kib.unwrap_or_else(|| panic!("no VmRSS in {status}"))
+    }
+
     /// SIGKILL; returns when it is gone.
     pub fn kill(&mut self) {
         self.child.kill().expect("a child can be killed");

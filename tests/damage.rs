@@ -1,0 +1,148 @@
+//! Data directories whose files are not what was written there: said clearly, never served.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use crate::harness::{Bazaar, Options, Order, Server, wait_until};
+
+const LEDGER: &str = "orders.db";
+const CATALOG: &str = "catalog.db";
+
+/// A bazaar with 40 orders in every ledger, and a replica that does not lead, killed.
+fn with_killed_follower() -> (Bazaar, u32, PathBuf) {
+    let mut bazaar = Bazaar::start_default();
+    for number in 0..40 {
+        bazaar.trade(&Order::buy(1 + number % 3, "nvidia"));
+    }
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    let follower = bazaar.follower();
+    bazaar.kill(follower);
+    let dir = bazaar.data_dir(follower);
+    (bazaar, follower, dir)
+}
+
+fn change(file: &Path, sql: &str) {
+    let connection = Connection::open(file).unwrap();
+    assert!(connection.execute(sql, []).unwrap() > 0);
+}
+
+/// Waits until a server has refused to run, and returns what it said.
+fn refusal(bazaar: &mut Bazaar, server: Server) -> String {
+    let process = bazaar.server(server);
+    wait_until("the server to refuse", || !process.is_running());
+    assert!(!process.has_succeeded());
+    process.log()
+}
+
+#[test]
+fn a_damaged_ledger_is_refused_and_with_rebuild_copied_anew() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
+        ("a row changed by hand", |dir| {
+            let sql = "UPDATE journal SET quantity = 1000 WHERE number = 7";
+            change(&dir.join(LEDGER), sql);
+        }),
+        ("another file", |dir| {
+            fs::write(dir.join(LEDGER), "name,price,quantity\n").unwrap();
+        }),
+        ("flipped bits", |dir| {
+            // Where the rows are: behind the page of the schema.
+            change(&dir.join(LEDGER), "UPDATE term SET leader = leader");
+            let connection = Connection::open(dir.join(LEDGER)).unwrap();
+            connection
+                .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+                .unwrap();
+            drop(connection);
+            let file = File::options()
+                .read(true)
+                .write(true)
+                .open(dir.join(LEDGER))
+                .unwrap();
+            let mut page = [0; 4096];
+            file.read_exact_at(&mut page, 4096).unwrap();
+            page.iter_mut().step_by(97).for_each(|byte| *byte ^= 0x10);
+            file.write_all_at(&page, 4096).unwrap();
+        }),
+        ("cut short", |dir| {
+            fs::remove_file(dir.join("orders.db-wal")).ok();
+            let file = File::options().write(true).open(dir.join(LEDGER)).unwrap();
+            file.set_len(5000).unwrap();
+        }),
+        ("no bytes", |dir| {
+            File::create(dir.join(LEDGER)).unwrap();
+        }),
+    ];
+    let (mut bazaar, follower, dir) = with_killed_follower();
+    let server = Server::Order(follower);
+    for (number, (name, damage)) in (1..).zip(damages) {
+        damage(&dir);
+        let damaged = fs::read(dir.join(LEDGER)).unwrap();
+        bazaar.restart(follower);
+        let said = refusal(&mut bazaar, server);
+        assert!(said.contains("is damaged"), "{name}: {said}");
+        assert!(said.contains("start with --rebuild"), "{name}: {said}");
+
+        bazaar.start_server_with(server, vec!["--rebuild".into()]);
+        bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+        let kept = fs::read(dir.join(format!("{LEDGER}.damaged-{number}"))).unwrap();
+        assert!(kept == damaged, "{name}: the damaged file was not kept");
+        bazaar.server(server).terminate();
+    }
+}
+
+#[test]
+fn a_replica_that_copies_its_ledger_anew_leads_again() {
+    let (mut bazaar, follower, dir) = with_killed_follower();
+    File::create(dir.join(LEDGER)).unwrap();
+    bazaar.start_server_with(Server::Order(follower), vec!["--rebuild".into()]);
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    for id in [1, 2, 3].into_iter().filter(|id| *id != follower) {
+        bazaar.kill(id);
+    }
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    bazaar.check_acknowledged();
+    assert_eq!(bazaar.leader(), follower);
+}
+
+#[test]
+fn rows_that_are_changed_under_a_running_replica_are_not_served_and_it_stops() {
+    let mut bazaar = Bazaar::start_default();
+    for number in 0..40 {
+        bazaar.trade(&Order::buy(1 + number % 3, "nvidia"));
+    }
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    let leader = bazaar.leader();
+    let sql = "UPDATE journal SET quantity = 1000 WHERE number = 7";
+    change(&bazaar.data_dir(leader).join(LEDGER), sql);
+    bazaar.check_acknowledged();
+    let said = refusal(&mut bazaar, Server::Order(leader));
+    assert!(said.contains("row 7 does not continue"), "{said}");
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    bazaar.check_acknowledged();
+}
+
+#[test]
+fn a_damaged_catalog_is_refused_and_made_anew_from_the_ledgers() {
+    let mut bazaar = Bazaar::start(Options {
+        lease_ms: 200,
+        ..Options::default()
+    });
+    bazaar.trade(&Order::buy(10, "nvidia"));
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    bazaar.kill_catalog();
+    let file = bazaar.catalog_dir().join(CATALOG);
+    let sql = "UPDATE stock SET quantity = 5000 WHERE name = 'nvidia'";
+    change(&file, sql);
+    bazaar.restart_catalog();
+    let said = refusal(&mut bazaar, Server::Catalog);
+    assert!(said.contains("is damaged"), "{said}");
+    assert!(said.contains("--rebuild-from"), "{said}");
+
+    bazaar.lose_and_rebuild_catalog(&[1, 2, 3]);
+    assert_eq!(bazaar.quantity("nvidia"), 990);
+    bazaar.trade(&Order::buy(1, "nvidia"));
+    bazaar.check_acknowledged();
+}

@@ -1,0 +1,97 @@
+//! The services behind the gateway, asked for more than they take.
+
+use std::net::SocketAddr;
+use std::thread;
+
+use protocol::wire::catalog::v1::catalog_client::CatalogClient;
+use protocol::wire::catalog::v1::{JournalRow, Order, TradeRequest};
+use protocol::wire::order::v1::AppendRequest;
+use protocol::wire::order::v1::replication_client::ReplicationClient;
+use tonic::Code;
+
+use super::{FLOOD_KIB_MAX, http2};
+use crate::harness::{Bazaar, Order as Placed, Server};
+
+/// What tonic takes at most in one message.
+const MESSAGE_BYTES_MAX: usize = 4 << 20;
+
+fn order(key: String) -> Order {
+    Order {
+        key,
+        name: "nvidia".into(),
+        side: 1,
+        quantity: 1,
+    }
+}
+
+#[tokio::test]
+async fn messages_past_a_limit_get_an_error_and_change_nothing() {
+    let bazaar = Bazaar::start_default();
+    let url = |server| format!("http://{}", bazaar.server_address(server));
+    let mut catalog = CatalogClient::connect(url(Server::Catalog)).await.unwrap();
+    let epoch = bazaar.status()["epoch"].as_u64().unwrap();
+    let mut trade = async |orders: Vec<Order>| {
+        let refused = catalog.trade(TradeRequest { epoch, orders }).await;
+        refused.expect_err("it is past a limit").code()
+    };
+    let long = vec![order("k".repeat(MESSAGE_BYTES_MAX))];
+    assert_eq!(trade(long).await, Code::OutOfRange);
+    let many = (0..1025).map(|number| order(number.to_string())).collect();
+    assert_eq!(trade(many).await, Code::InvalidArgument);
+    assert_eq!(
+        trade(vec![order("k".repeat(1 << 20))]).await,
+        Code::InvalidArgument
+    );
+
+    let replica = Server::Order(bazaar.leader());
+    let mut replica = ReplicationClient::connect(url(replica)).await.unwrap();
+    let row = JournalRow {
+        order: Some(order("k".repeat(MESSAGE_BYTES_MAX))),
+        ..JournalRow::default()
+    };
+    let append = AppendRequest {
+        epoch,
+        leader: 1,
+        rows: vec![row],
+    };
+    let refused = replica.append(append).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange);
+
+    assert_eq!(
+        bazaar.trade(&Placed::sell(1, "meta")),
+        0,
+        "nothing was traded"
+    );
+    assert_eq!(bazaar.quantity("nvidia"), 1000);
+}
+
+#[test]
+fn http2_floods_of_a_service_hold_no_trade_up() {
+    let mut bazaar = Bazaar::start_default();
+    bazaar.trade(&Placed::sell(1, "meta"));
+    for server in [Server::Catalog, Server::Order(bazaar.leader())] {
+        let before_kib = bazaar.server(server).resident_kib();
+        let address: SocketAddr = bazaar.server_address(server);
+        for (name, attack) in http2::ATTACKS {
+            thread::scope(|scope| {
+                let attacker = scope.spawn(move || attack(address));
+                while !attacker.is_finished() {
+                    bazaar.trade(&Placed::sell(1, "meta"));
+                }
+                let end = attacker.join().expect("attackers do not panic");
+                println!("{name} on {server}: stopped after {} frames", end.frames);
+                assert!(end.was_stopped, "{name}: nobody took offence");
+            });
+            let added_kib = bazaar
+                .server(server)
+                .resident_kib()
+                .saturating_sub(before_kib);
+            assert!(
+                added_kib <= FLOOD_KIB_MAX,
+                "{name} on {server}: {added_kib} KiB more"
+            );
+        }
+    }
+    bazaar.check_acknowledged();
+    assert_eq!(bazaar.panics(), Vec::<String>::new());
+}
