@@ -27,7 +27,7 @@ pub const ATTACKS: [(&str, Attack); 5] = [
 ];
 
 /// Frames after which a server that has not taken offence never will.
-const FRAMES_MAX: usize = 200_000;
+const FRAMES_MAX: usize = 40_000;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
