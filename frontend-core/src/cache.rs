@@ -139,7 +139,7 @@ impl Fetches {
     /// passed by.
     pub fn admit(&self, ask: &Ask, answer: Answer, lease: &Lease) -> Option<Tag> {
         if ask.session.is_some() {
-            let registered = answer.registered || !self.rules.keep(Rule::Registration);
+            let registered = answer.registered || !self.rules.keep(Rule::Registered);
             let same = ask.session == lease.session() || !self.rules.keep(Rule::SessionCheck);
             if !(registered && same) {
                 return None;

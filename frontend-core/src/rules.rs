@@ -10,7 +10,7 @@ pub enum Rule {
     /// What was kept under one session is not served under another.
     SessionCheck,
     /// What the catalog did not register is not kept as current.
-    Registration,
+    Registered,
 }
 
 /// The rules in force: all of them, but in a build for the model checker.

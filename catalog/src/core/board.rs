@@ -14,6 +14,7 @@ use protocol::{SessionId, StockName, Version};
 
 use super::books::{Batch, Stock};
 use super::leases::{Acknowledged, Floor, Gone, Leases, NotOpened, Recall, Renewal, Round};
+use super::rules::Rule;
 
 /// A stock as a reader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub struct Seen {
 }
 
 /// The visible stocks, and the leases on them.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Board {
     stocks: BTreeMap<StockName, Shown>,
     leases: Leases,
@@ -34,7 +35,7 @@ pub struct Board {
     settled_at: BootTime,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Shown {
     visible: Stock,
     /// The newest durable value, where it is not visible yet.
@@ -69,11 +70,16 @@ impl Board {
                 },
             )
         };
+        let settled_at = if leases.rules().keep(Rule::RestartWait) {
+            now + unsettled
+        } else {
+            now
+        };
         Self {
             stocks: stocks.into_iter().map(shown).collect(),
             leases,
             prepared: Vec::new(),
-            settled_at: now + unsettled,
+            settled_at,
         }
     }
 
@@ -222,7 +228,7 @@ impl Board {
     /// Makes durable values visible where nobody holds the value before.
     fn show(&mut self, names: &[StockName]) {
         for name in names {
-            if self.leases.is_held(name) {
+            if self.leases.is_held(name) && self.leases.rules().keep(Rule::DelayedVisibility) {
                 continue;
             }
             let shown = self.shown(name);

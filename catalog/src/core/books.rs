@@ -16,7 +16,7 @@ use storage::rows::End;
 use super::rules::{Rule, Rules};
 
 /// A stock as the books know it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Stock {
     /// What it is called.
     pub name: StockName,

@@ -14,6 +14,8 @@ use std::time::Duration;
 use protocol::time::BootTime;
 use protocol::{SessionId, StockName, Version};
 
+use super::rules::{Rule, Rules};
+
 /// Most sessions at a time.
 pub const SESSIONS_MAX: usize = 256;
 
@@ -77,16 +79,17 @@ pub enum NotOpened {
 }
 
 /// All living sessions.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Leases {
     /// The lease, plus the margin.
     term: Duration,
     sessions: BTreeMap<SessionId, Session>,
     holders: BTreeMap<StockName, BTreeSet<SessionId>>,
     last_round: Round,
+    rules: Rules,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Session {
     expires: BootTime,
     /// Its stream is broken: it cannot be told to let go, so it gets nothing more to hold.
@@ -98,7 +101,7 @@ struct Session {
 }
 
 /// A renewal that waits until `until` and all rounds before it are acknowledged.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Deferred {
     nonce: u64,
     received: BootTime,
@@ -119,7 +122,19 @@ impl Leases {
             sessions: BTreeMap::new(),
             holders: BTreeMap::new(),
             last_round: Round::default(),
+            rules: Rules::default(),
         }
+    }
+
+    /// The same leases without a protective rule.
+    #[cfg(feature = "ablation")]
+    pub fn under(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The rules in force.
+    pub(super) fn rules(&self) -> Rules {
+        self.rules
     }
 
     /// How long after its last renewal a session is certainly over.
@@ -243,11 +258,15 @@ impl Leases {
     /// Makes the session a holder of the stock, **before** the stock is read for it. Says
     /// whether it may keep what is read.
     pub fn register(&mut self, id: SessionId, stock: &StockName, now: BootTime) -> bool {
+        let rules = self.rules;
         let Ok(session) = self.living(id, now) else {
             return false;
         };
-        if session.cut || session.owes(stock) {
+        if session.cut || session.owes(stock) && rules.keep(Rule::OwedFirst) {
             return false;
+        }
+        if !rules.keep(Rule::Registration) {
+            return true;
         }
         if session.holds.insert(stock.clone()) {
             self.holders.entry(stock.clone()).or_default().insert(id);

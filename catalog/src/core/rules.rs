@@ -9,6 +9,14 @@ pub enum Rule {
     KeyCheck,
     /// No change of the in-sync set is made after a later one of the same epoch.
     ChangeOrder,
+    /// A durable value is shown only once nobody holds the one before it.
+    DelayedVisibility,
+    /// After a restart nothing is read or traded while a session of before may be alive.
+    RestartWait,
+    /// Who may keep what it reads is a holder, and will be told to let go.
+    Registration,
+    /// Who has yet to acknowledge that it let go of a stock is not lent it again before.
+    OwedFirst,
 }
 
 /// The rules in force: all of them, but in a build for the model checker.

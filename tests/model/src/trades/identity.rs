@@ -7,8 +7,8 @@ use order::core::message::{CallId, Outcome, Shipment};
 use order::core::{Command, Event};
 use protocol::{ReplicaId, Row};
 
-use crate::network::{Packet, answer_to, call_of};
-use crate::world::{Machine, World, end};
+use super::network::{Packet, answer_to, call_of};
+use super::world::{Machine, World, end};
 
 impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {

@@ -15,8 +15,8 @@ use protocol::{
 };
 use storage::rows::End;
 
-use crate::bounds::{Action, Bounds};
-use crate::network::Packet;
+use super::bounds::{Action, Bounds};
+use super::network::Packet;
 
 /// Shares at the start.
 pub const SHARES: u64 = 1;

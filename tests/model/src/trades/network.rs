@@ -9,8 +9,8 @@ use protocol::wire::catalog::v1::Refusal as WireRefusal;
 use protocol::{Epoch, Order, ReplicaId};
 use storage::rows::End;
 
-use crate::bounds::Bounds;
-use crate::world::World;
+use super::bounds::Bounds;
+use super::world::World;
 
 /// Something on its way.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use protocol::{Epoch, ReplicaId};
 use stateright::{Model, Property};
 
-use crate::properties;
-use crate::world::World;
+use super::properties;
+use super::world::World;
+use crate::explore::Explored;
 
 /// A rule of either core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,5 +141,14 @@ impl Model for Bounds {
 
     fn properties(&self) -> Vec<Property<Self>> {
         properties::all()
+    }
+}
+
+impl Explored for Bounds {
+    fn told(world: &World, action: &Action) -> String {
+        match action {
+            Action::Deliver(packet) => format!("{:?}", world.network[*packet]),
+            action => format!("{action:?}"),
+        }
     }
 }

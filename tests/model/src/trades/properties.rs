@@ -7,8 +7,8 @@ use order::core::Missing;
 use protocol::{Epoch, Side};
 use stateright::Property;
 
-use crate::bounds::Bounds;
-use crate::world::{SHARES, World, end};
+use super::bounds::Bounds;
+use super::world::{SHARES, World, end};
 
 /// However often an order is placed.
 pub const ONE_ROW: &str = "a key has one row";

@@ -1,0 +1,8 @@
+//! The trade protocol. See the crate.
+
+mod bounds;
+mod world;
+mod network;
+mod identity;
+mod properties;
+mod tests;

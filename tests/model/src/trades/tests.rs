@@ -1,0 +1,150 @@
+//! The protocol holds within these bounds, and would not without its rules.
+
+use catalog::core::Rule::{ChangeOrder, EpochCheck, KeyCheck};
+use order::core::Rule::{ActivationCatchUp, ConfirmedAbsence, ConfirmedRemoval};
+
+use super::bounds::{Bounds, Rule};
+use super::properties::{FOUND, IN_SYNC, ONE_ROW, RETRIED, TAKEN_BACK, TRADED_ON};
+use crate::explore::{check, check_broken};
+
+/// Two replicas, two epochs, one order, and no faults.
+const CALM: Bounds = Bounds {
+    replicas: 2,
+    epochs: 2,
+    attempts: &[1],
+    give_ups: 0,
+    restarts: 0,
+    disk_failures: 0,
+    leaps: 0,
+    polls: 0,
+    without: None,
+};
+
+/// Takes out a rule, and finds that it takes so many steps to break what is named.
+fn check_without(rule: Rule, bounds: Bounds, broken: &str, steps: usize) {
+    let bounds = Bounds {
+        without: Some(rule),
+        ..bounds
+    };
+    check_broken(bounds, broken, steps);
+}
+
+#[test]
+fn orders_placed_again_through_another_leader_are_traded_once() {
+    let bounds = Bounds {
+        attempts: &[2, 1],
+        ..CALM
+    };
+    check(bounds, &[TRADED_ON, RETRIED], 189_299);
+}
+
+#[test]
+fn calls_that_were_given_up_and_arrive_late_undo_nothing() {
+    let bounds = Bounds {
+        give_ups: 2,
+        leaps: 1,
+        ..CALM
+    };
+    check(bounds, &[TAKEN_BACK], 203_306);
+}
+
+#[test]
+fn crashes_lose_nothing_that_was_acknowledged() {
+    let bounds = Bounds {
+        give_ups: 1,
+        restarts: 1,
+        ..CALM
+    };
+    check(bounds, &[TAKEN_BACK], 141_653);
+}
+
+#[test]
+fn disks_that_fail_and_crashes_lose_nothing_that_was_acknowledged() {
+    let bounds = Bounds {
+        disk_failures: 1,
+        restarts: 1,
+        ..CALM
+    };
+    check(bounds, &[TAKEN_BACK], 102_519);
+}
+
+#[test]
+fn what_the_catalog_says_of_its_journal_is_caught_up_with() {
+    let bounds = Bounds {
+        give_ups: 1,
+        polls: 1,
+        ..CALM
+    };
+    check(bounds, &[TAKEN_BACK], 89_187);
+}
+
+#[test]
+fn three_replicas_keep_each_other_in_sync() {
+    let bounds = Bounds {
+        replicas: 3,
+        epochs: 1,
+        give_ups: 1,
+        leaps: 1,
+        ..CALM
+    };
+    check(bounds, &[TAKEN_BACK], 50_606);
+}
+
+#[test]
+#[ignore = "takes minutes, and gigabytes of memory"]
+fn wider_bounds_hold() {
+    let third = Bounds {
+        replicas: 3,
+        ..CALM
+    };
+    check(third, &[TAKEN_BACK], 261_126);
+    let again = Bounds {
+        attempts: &[2, 1],
+        give_ups: 1,
+        ..CALM
+    };
+    check(again, &[TRADED_ON, RETRIED, TAKEN_BACK], 1_598_003);
+}
+
+#[test]
+fn without_the_epoch_check_a_replaced_leader_acknowledges() {
+    check_without(Rule::Catalog(EpochCheck), CALM, IN_SYNC, 17);
+}
+
+#[test]
+fn without_the_key_check_an_order_is_traded_twice() {
+    let bounds = Bounds {
+        attempts: &[2],
+        ..CALM
+    };
+    check_without(Rule::Catalog(KeyCheck), bounds, ONE_ROW, 11);
+}
+
+#[test]
+fn without_the_order_of_changes_a_late_one_takes_in_who_lacks_orders() {
+    let bounds = Bounds {
+        give_ups: 2,
+        leaps: 1,
+        ..CALM
+    };
+    check_without(Rule::Catalog(ChangeOrder), bounds, IN_SYNC, 20);
+}
+
+#[test]
+fn without_catching_up_a_new_leader_lacks_orders() {
+    check_without(Rule::Order(ActivationCatchUp), CALM, IN_SYNC, 13);
+}
+
+#[test]
+fn without_the_catalogs_word_an_acknowledged_order_is_denied() {
+    check_without(Rule::Order(ConfirmedAbsence), CALM, FOUND, 11);
+}
+
+#[test]
+fn without_a_confirmed_removal_an_order_is_acknowledged_too_early() {
+    let bounds = Bounds {
+        give_ups: 1,
+        ..CALM
+    };
+    check_without(Rule::Order(ConfirmedRemoval), bounds, IN_SYNC, 16);
+}
