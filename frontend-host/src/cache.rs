@@ -73,8 +73,8 @@ struct Held {
 
 /// What a lookup found.
 pub enum Found<V> {
-    /// Fresh enough.
-    Fresh(Arc<Kept<V>>),
+    /// Fresh enough, by a clock that was read after the entry.
+    Fresh(Arc<Kept<V>>, BootTime),
     /// Kept, but not fresh enough.
     Stale(Arc<Kept<V>>),
     /// Nothing.
@@ -142,7 +142,7 @@ impl Cache {
         // The clock and the lease are read after the entry: this is the linearization point.
         let now = BootTime::now();
         if tag.is_fresh(freshness, &self.lease.load(), now) {
-            Found::Fresh(kept)
+            Found::Fresh(kept, now)
         } else {
             self.stock_counts.stale.fetch_add(1, Ordering::Relaxed);
             Found::Stale(kept)
@@ -150,14 +150,12 @@ impl Cache {
     }
 
     /// Looks an order up. Rows never change: what is there is right.
-    pub fn order(&self, number: OrderNumber) -> Found<Order> {
-        match self.kept.load().orders.get(&number) {
-            Some(kept) => Found::Fresh(kept),
-            None => {
-                self.order_counts.misses.fetch_add(1, Ordering::Relaxed);
-                Found::Missing
-            }
+    pub fn order(&self, number: OrderNumber) -> Option<Arc<Kept<Order>>> {
+        let kept = self.kept.load().orders.get(&number);
+        if kept.is_none() {
+            self.order_counts.misses.fetch_add(1, Ordering::Relaxed);
         }
+        kept
     }
 
     /// Announces that a stock is about to be asked for, under the current session where the

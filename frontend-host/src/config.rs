@@ -76,6 +76,9 @@ pub const DISCARDED_BYTES_MAX: usize = 8 << 20;
 /// How long a client may take to send a request's headers, and its body.
 pub const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// How long a connection is kept alive for another request.
+pub const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
+
 /// How long a client may take nothing of what it is sent.
 pub const RECEIVE_TIME_MAX: Duration = Duration::from_secs(20);
 

@@ -4,11 +4,12 @@
 //! with a runtime of its own, so that a request is served on one core from its first byte to
 //! its last, with that thread's instance of the policy.
 
+mod progress;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, TcpStream as StdTcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use http::{HeaderValue, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::SockRef;
@@ -31,6 +32,8 @@ use crate::config::{
     HEADERS_MAX, RECEIVE_TIME_MAX, SEND_TIME_MAX, STREAMS_MAX,
 };
 use crate::gateway::{Gateway, Request, error, without_body};
+
+use progress::{Clock, LOOK_INTERVAL, Noting, Progress};
 
 /// Connections that wait for a worker to take them up.
 const DEALT_MAX: usize = 256;
@@ -129,10 +132,19 @@ struct Worker {
 impl Worker {
     async fn run(mut self, mut connections: mpsc::Receiver<Dealt>) {
         let open = GracefulShutdown::new();
+        let clock = Arc::new(Clock::default());
+        let ticking = tokio::spawn({
+            let clock = Arc::clone(&clock);
+            async move { clock.run().await }
+        });
         loop {
             tokio::select! {
                 dealt = connections.recv() => match dealt {
-                    Some(dealt) => self.take_up(dealt, open.watcher()),
+                    Some(dealt) => {
+                        let gateway = Arc::clone(&self.gateway);
+                        let progress = Progress::begin(Arc::clone(&clock));
+                        tokio::spawn(serve_connection(dealt, gateway, progress, open.watcher()));
+                    }
                     None => break,
                 },
                 _ = self.stopped.changed() => break,
@@ -141,52 +153,80 @@ impl Worker {
         if timeout(DRAIN_TIME_MAX, open.shutdown()).await.is_err() {
             tracing::warn!("connections were cut off that took too long to finish");
         }
+        ticking.abort();
     }
+}
 
-    fn take_up(&self, dealt: Dealt, open: Watcher) {
-        let gateway = Arc::clone(&self.gateway);
-        tokio::spawn(async move {
-            let Dealt {
-                stream,
-                client,
-                place: _place,
-            } = dealt;
-            let stream = match TcpStream::from_std(stream) {
-                Ok(stream) => stream,
-                Err(error) => return tracing::warn!(%error, "cannot take a connection up"),
-            };
-            // Small answers must not wait for an acknowledgement.
-            let _ = stream.set_nodelay(true);
-            // A client that reads nothing of its answers is cut off.
-            let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
-            let asked = Arc::new(AtomicBool::new(false));
-            let service = service_fn({
-                let asked = Arc::clone(&asked);
-                move |request| {
-                    asked.store(true, Ordering::Relaxed);
-                    let gateway = Arc::clone(&gateway);
-                    async move { Ok::<_, Infallible>(answer(&gateway, client, request).await) }
-                }
-            });
-            let server = http_server();
-            let connection = open.watch(
-                server
-                    .serve_connection(TokioIo::new(stream), service)
-                    .into_owned(),
-            );
-            tokio::pin!(connection);
-            let ended = match timeout(SEND_TIME_MAX, &mut connection).await {
-                Ok(ended) => ended,
-                // hyper's own timeout begins only once it knows the version of HTTP.
-                Err(_) if !asked.load(Ordering::Relaxed) => {
-                    return tracing::debug!("no request came in time");
-                }
-                Err(_) => connection.await,
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "connection ended");
+async fn serve_connection(dealt: Dealt, gateway: Arc<Gateway>, progress: Progress, open: Watcher) {
+    let Dealt {
+        stream,
+        client,
+        place: _place,
+    } = dealt;
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "cannot take a connection up"),
+    };
+    // Small answers must not wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    // A client that reads nothing of its answers is cut off.
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
+    let progress = Arc::new(progress);
+    let peer = Arc::new(Peer {
+        gateway,
+        client,
+        progress: Arc::clone(&progress),
+    });
+    let service = service_fn(move |request| {
+        // A count of the connection's own: workers do not contend for it.
+        let peer = Arc::clone(&peer);
+        async move { Ok::<_, Infallible>(peer.answer(request).await) }
+    });
+    let server = http_server();
+    let io = Noting::new(stream, Arc::clone(&progress));
+    let connection = open.watch(server.serve_connection(io, service).into_owned());
+    tokio::pin!(connection);
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    let ended = loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => break ended,
+            _ = looks.tick() => if progress.is_overdue() {
+                return tracing::debug!(%client, "no request came in time");
+            },
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// The other end of a connection.
+struct Peer {
+    gateway: Arc<Gateway>,
+    client: IpAddr,
+    progress: Arc<Progress>,
+}
+
+impl Peer {
+    async fn answer(&self, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
+        self.progress.asked(request.version());
+        let (head, mut body) = request.into_parts();
+        let method = head.method.clone();
+        let read = if body.is_end_stream() {
+            Ok(None)
+        } else {
+            Box::pin(read_body(&mut body)).await.map(Some)
+        };
+        let response = match read {
+            Ok(body) => {
+                let client = self.client;
+                self.gateway.answer(Request { head, body, client }).await
             }
-        });
+            Err(refusal) => Box::pin(refuse(refusal, &head, &mut body)).await,
+        };
+        self.progress.answered();
+        without_body(&method, response)
     }
 }
 
@@ -194,8 +234,8 @@ fn http_server() -> auto::Builder<TokioExecutor> {
     let mut server = auto::Builder::new(TokioExecutor::new());
     server
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(SEND_TIME_MAX)
+        // `progress` does without a timer for each request.
+        .header_read_timeout(None)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX)
         .half_close(true);
@@ -206,20 +246,6 @@ fn http_server() -> auto::Builder<TokioExecutor> {
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .keep_alive_interval(SEND_TIME_MAX);
     server
-}
-
-async fn answer(
-    gateway: &Gateway,
-    client: IpAddr,
-    request: http::Request<Incoming>,
-) -> Response<Full<Bytes>> {
-    let (head, mut body) = request.into_parts();
-    let method = head.method.clone();
-    let response = match read_body(&mut body).await {
-        Ok(body) => gateway.answer(&Request { head, body, client }).await,
-        Err(refusal) => refuse(refusal, &head, &mut body).await,
-    };
-    without_body(&method, response)
 }
 
 /// Over HTTP/1 lets the client finish what it sends, within bounds, before it is refused: one that
@@ -254,11 +280,8 @@ async fn refuse(
     refusal
 }
 
-/// Reads a body of bounded length in bounded time; `None` where there is none.
-async fn read_body(body: &mut Incoming) -> Result<Option<Bytes>, Response<Full<Bytes>>> {
-    if body.is_end_stream() {
-        return Ok(None);
-    }
+/// Reads a body of bounded length in bounded time.
+async fn read_body(body: &mut Incoming) -> Result<Bytes, Response<Full<Bytes>>> {
     let too_large = || {
         error(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -269,7 +292,7 @@ async fn read_body(body: &mut Incoming) -> Result<Option<Bytes>, Response<Full<B
         return Err(too_large());
     }
     match timeout(SEND_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => Ok(Some(body.to_bytes())),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(error(StatusCode::BAD_REQUEST, "body is not complete")),
         Err(_) => Err(error(

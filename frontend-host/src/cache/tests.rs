@@ -37,7 +37,7 @@ fn leased(session: u64) -> Arc<Cache> {
 }
 
 fn is_fresh(cache: &Cache, freshness: Freshness) -> bool {
-    matches!(cache.stock(&name(), freshness), Found::Fresh(_))
+    matches!(cache.stock(&name(), freshness), Found::Fresh(..))
 }
 
 #[test]

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use arc_swap::Guard;
 use http::{HeaderMap, Method};
 use protocol::ReplicaId;
 
@@ -51,7 +52,7 @@ pub(super) enum Rank {
 /// Makes the decisions about one request.
 pub struct Decider<'a> {
     versions: &'a Versions,
-    published: Arc<Published>,
+    published: Guard<Arc<Published>>,
     rank: Rank,
     /// A share of the requests is put to the candidate as well.
     shadowed: bool,
@@ -61,7 +62,7 @@ pub struct Decider<'a> {
 impl<'a> Decider<'a> {
     /// For a request of `client`, which is what a canary sticks to.
     pub(super) fn new(versions: &'a Versions, client: &[u8]) -> Self {
-        let published = versions.published();
+        let published = versions.current();
         let seed = fastrand::u64(..);
         let (mut rank, mut shadowed) = (Rank::Active, false);
         match published
@@ -172,9 +173,9 @@ impl<'a> Decider<'a> {
     ) -> Result<T, Undecided> {
         let mut overran = false;
         loop {
-            let version = Arc::clone(self.version());
-            let asked = with_instance(self.published.generation, &version, |instance| {
-                call(&version, instance)
+            let version = self.version();
+            let asked = with_instance(self.published.generation, version, |instance| {
+                call(version, instance)
             });
             let failure = match asked {
                 Ok(decision) => {
@@ -183,7 +184,7 @@ impl<'a> Decider<'a> {
                 }
                 Err(failure) => failure,
             };
-            report(&version, &failure);
+            report(version, &failure);
             self.versions.note_failure(&self.published, self.rank);
             match self.rank {
                 Rank::Candidate => self.rank = Rank::Active,

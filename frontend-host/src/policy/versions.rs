@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
+use http::HeaderName;
 use protocol::ReplicaId;
 use protocol::time::BootTime;
 use tokio::sync::mpsc;
@@ -240,6 +241,11 @@ impl Versions {
         self.published.load_full()
     }
 
+    /// The same for a request, which has no use for a count of its own.
+    pub(super) fn current(&self) -> Guard<Arc<Published>> {
+        self.published.load()
+    }
+
     /// Takes no component from now on that `trust` does not cover.
     pub fn trusting(self, trust: Option<Trust>) -> Self {
         Self { trust, ..self }
@@ -467,6 +473,16 @@ fn save_component(
 }
 
 impl Published {
+    /// The request headers that any version wants to see which may be asked to decide. A name
+    /// can occur more than once.
+    pub fn wanted_headers(&self) -> impl Iterator<Item = &HeaderName> {
+        let candidate = self.candidate.as_ref().map(|candidate| &candidate.version);
+        let versions = std::iter::once(&self.active)
+            .chain(&self.previous)
+            .chain(candidate);
+        versions.flat_map(|version| &version.manifest.headers)
+    }
+
     fn with_active(&self, version: &SharedVersion, candidate: Option<Candidate>) -> Self {
         let previous = if self.is_active_good() {
             Some(Arc::clone(&self.active))

@@ -1,0 +1,464 @@
+//! A request under way: what the policy decides is done, until that is a response.
+//!
+//! A hit takes the shortest way. It waits for nothing, so whatever waits for a backend is boxed:
+//! the future of a request, which hyper moves about, stays small.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::HeaderName;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::Full;
+use protocol::time::BootTime;
+use protocol::{IdempotencyKey, OrderNumber, StockName};
+use tokio::time::{Instant, sleep};
+
+use super::cache_status::{CacheStatus, Forward};
+use super::response::error;
+use super::{Gateway, Request};
+use crate::backend::StockAnswer;
+use crate::cache::{Fetch, Found, Kept, Rendered, ttl_seconds};
+use crate::policy::decision::{
+    Action, Caching, Decision, Freshness, Order, Outcome, Refusal, Reply, Stock, TradeAction,
+};
+use crate::policy::{Decider, RequestParts, Undecided, limits};
+
+/// A request under way.
+pub(super) struct Deciding<'a> {
+    gateway: &'a Gateway,
+    parts: RequestParts<'a>,
+    decider: Decider<'a>,
+    /// Until when backends are asked; set when the first one is.
+    deadlines: Option<Deadlines>,
+    /// Made once, for every attempt to trade.
+    key: Option<IdempotencyKey>,
+}
+
+/// They are the request's, not a step's.
+#[derive(Clone, Copy)]
+struct Deadlines {
+    read: Instant,
+    trade: Instant,
+}
+
+/// What a request is answered with.
+pub(super) enum Answer {
+    /// A response that was kept.
+    Kept {
+        rendered: Arc<Rendered>,
+        status: CacheStatus,
+    },
+    /// One that the policy has just made.
+    Fresh {
+        reply: Reply,
+        status: Option<CacheStatus>,
+    },
+}
+
+/// How a step ended.
+enum Stepped {
+    /// With an answer that was kept.
+    Answered(Answer),
+    /// With an outcome to decide about.
+    Outcome(Outcome, Source),
+}
+
+/// Where the outcome of a step came from.
+enum Source {
+    /// No read.
+    None,
+    /// From the cache; the response made of it can be put beside it.
+    Stock(Arc<Kept<Stock>>),
+    Order(Arc<Kept<Order>>),
+    /// From the catalog, and may be kept.
+    FetchedStock {
+        fetch: Fetch,
+        answer: Option<Cacheable>,
+        forwarded: Forward,
+    },
+    /// From a replica, and may be kept.
+    FetchedOrder {
+        order: Order,
+        asked: BootTime,
+    },
+    /// From a backend, and is not kept.
+    Passed(Forward),
+}
+
+/// A stock and what it takes to keep it.
+struct Cacheable {
+    stock: Stock,
+    version: protocol::Version,
+    registered: bool,
+}
+
+/// What the cache had for a read.
+enum Lookup {
+    /// Enough.
+    Found(Stepped),
+    /// Not enough: a backend is to be asked.
+    Ask {
+        why: Forward,
+        /// What may do where no backend answers.
+        kept: Option<Arc<Kept<Stock>>>,
+    },
+}
+
+impl Lookup {
+    fn ask(why: Forward) -> Self {
+        Self::Ask { why, kept: None }
+    }
+}
+
+impl<'a> Deciding<'a> {
+    /// Takes a request up; or refuses it, where no policy could be shown its headers.
+    pub(super) fn begin(
+        gateway: &'a Gateway,
+        request: &'a Request,
+    ) -> Result<Self, Response<Full<Bytes>>> {
+        let decider = client(gateway, request, |client| gateway.policy.decider(client));
+        let published = decider.published();
+        gateway
+            .cache
+            .follow(published.generation, published.active.manifest.cache);
+        let head = &request.head;
+        if let Some(name) = unreadable_header(&head.headers, published.wanted_headers()) {
+            let message = format!("header `{name}` is not text");
+            return Err(error(StatusCode::BAD_REQUEST, &message));
+        }
+        let target = head.uri.path_and_query();
+        Ok(Self {
+            gateway,
+            parts: RequestParts {
+                method: &head.method,
+                target: target.map_or("/", |target| target.as_str()),
+                headers: &head.headers,
+                body: request.body.as_deref(),
+                now_ms: unix_ms(),
+            },
+            decider,
+            deadlines: None,
+            key: None,
+        })
+    }
+
+    /// Decides and acts until there is an answer.
+    pub(super) async fn run(mut self) -> Result<Answer, Undecided> {
+        let Decision {
+            mut action,
+            mut memo,
+        } = self.decider.on_request(self.parts)?;
+        let mut action_before = None;
+        for _ in 0..limits::STEPS_MAX {
+            match action {
+                // Of no read: nothing to say of the cache.
+                Action::Respond(reply) => {
+                    return Ok(Answer::Fresh {
+                        reply,
+                        status: None,
+                    });
+                }
+                Action::Retry(pause) => {
+                    let left = self.deadlines().trade - Instant::now();
+                    Box::pin(sleep(pause.min(left))).await;
+                    action = action_before.ok_or(Undecided)?;
+                }
+                Action::ReadStock { .. }
+                | Action::ListStocks
+                | Action::ReadOrder { .. }
+                | Action::Trade(_) => {}
+            }
+            let (outcome, source) = match self.step(&action, &memo).await {
+                Stepped::Answered(answer) => return Ok(answer),
+                Stepped::Outcome(outcome, source) => (outcome, source),
+            };
+            let decision = self.decider.on_outcome(self.parts, &memo, &outcome)?;
+            // What is kept is found again by the memo that came with the action.
+            if let Action::Respond(reply) = decision.action {
+                return Ok(self.respond(reply, source, &memo));
+            }
+            action_before = Some(std::mem::replace(&mut action, decision.action));
+            memo = decision.memo;
+        }
+        tracing::warn!(policy = %self.decider.version(), target = self.parts.target, "the policy took too many steps");
+        Err(Undecided)
+    }
+
+    async fn step(&mut self, action: &Action, memo: &[u8]) -> Stepped {
+        match action {
+            Action::ReadStock { name, caching } => match self.cached_stock(name, *caching, memo) {
+                Lookup::Found(stepped) => stepped,
+                Lookup::Ask { why, kept } => {
+                    Box::pin(self.fetch_stock(name, *caching, why, kept)).await
+                }
+            },
+            Action::ReadOrder { number, caching } => {
+                match self.cached_order(*number, *caching, memo) {
+                    Lookup::Found(stepped) => stepped,
+                    Lookup::Ask { why, .. } => Box::pin(self.fetch_order(*number, why)).await,
+                }
+            }
+            Action::ListStocks => {
+                let deadline = self.deadlines().read;
+                let listed = Box::pin(self.gateway.backend.list_stocks(deadline)).await;
+                let outcome = listed.map_or_else(Outcome::Unavailable, Outcome::Stocks);
+                Stepped::Outcome(outcome, Source::Passed(Forward::Bypass))
+            }
+            Action::Trade(trade) => {
+                let order = self.order(trade);
+                let deadline = self.deadlines().trade;
+                let outcome = Box::pin(self.gateway.backend.trade(&order, deadline)).await;
+                Stepped::Outcome(outcome, Source::None)
+            }
+            Action::Respond(_) | Action::Retry(_) => {
+                unreachable!("`run` deals with answers and retries")
+            }
+        }
+    }
+
+    fn deadlines(&mut self) -> Deadlines {
+        let gateway = self.gateway;
+        *self.deadlines.get_or_insert_with(|| {
+            let now = Instant::now();
+            Deadlines {
+                read: now + gateway.read_time_max,
+                trade: now + gateway.trade_time_max,
+            }
+        })
+    }
+
+    /// The order that a trade places, with the client's key or the one made for this request.
+    fn order(&mut self, trade: &TradeAction) -> protocol::Order {
+        let key = trade
+            .key
+            .clone()
+            .unwrap_or_else(|| self.key.get_or_insert_with(new_key).clone());
+        protocol::Order {
+            key,
+            name: trade.name.clone(),
+            side: trade.side,
+            quantity: trade.quantity,
+        }
+    }
+
+    fn cached_stock(&self, name: &StockName, caching: Caching, memo: &[u8]) -> Lookup {
+        if caching.freshness == Freshness::Bypass {
+            return Lookup::ask(Forward::Bypass);
+        }
+        let cache = &self.gateway.cache;
+        let (kept, now) = match cache.stock(name, caching.freshness) {
+            Found::Fresh(kept, now) => (kept, now),
+            Found::Stale(kept) => {
+                return Lookup::Ask {
+                    why: Forward::Stale,
+                    kept: Some(kept),
+                };
+            }
+            Found::Missing => return Lookup::ask(Forward::Miss),
+        };
+        let rendered = kept.rendered(self.decider.version().id, memo);
+        if rendered
+            .as_ref()
+            .is_some_and(|rendered| rendered.has_expired(now))
+        {
+            return Lookup::Ask {
+                why: Forward::Stale,
+                kept: Some(kept),
+            };
+        }
+        cache.stock_counts.hits.fetch_add(1, Ordering::Relaxed);
+        Lookup::Found(match rendered {
+            Some(rendered) => Stepped::Answered(hit(rendered, now)),
+            None => Stepped::Outcome(Outcome::Stock(kept.value.clone()), Source::Stock(kept)),
+        })
+    }
+
+    async fn fetch_stock(
+        &mut self,
+        name: &StockName,
+        caching: Caching,
+        forwarded: Forward,
+        kept_before: Option<Arc<Kept<Stock>>>,
+    ) -> Stepped {
+        let fetch = self.gateway.cache.fetch(name.clone(), caching.freshness);
+        let deadline = self.deadlines().read;
+        let backend = &self.gateway.backend;
+        match backend.read_stock(name, fetch.session(), deadline).await {
+            Ok(StockAnswer::Found {
+                stock,
+                version,
+                registered,
+            }) => {
+                let outcome = Outcome::Stock(stock.clone());
+                let answer = (forwarded != Forward::Bypass).then_some(Cacheable {
+                    stock,
+                    version,
+                    registered,
+                });
+                let source = Source::FetchedStock {
+                    fetch,
+                    answer,
+                    forwarded,
+                };
+                Stepped::Outcome(outcome, source)
+            }
+            Ok(StockAnswer::NotFound) => {
+                let outcome = Outcome::Refused(Refusal::StockNotFound);
+                Stepped::Outcome(outcome, Source::Passed(forwarded))
+            }
+            Err(unavailable) => {
+                let now = BootTime::now();
+                match kept_before.filter(|kept| now.since(kept.fetched) <= caching.stale_on_error) {
+                    Some(kept) => {
+                        Stepped::Outcome(Outcome::Stock(kept.value.clone()), Source::Stock(kept))
+                    }
+                    None => Stepped::Outcome(
+                        Outcome::Unavailable(unavailable),
+                        Source::Passed(forwarded),
+                    ),
+                }
+            }
+        }
+    }
+
+    fn cached_order(&self, number: OrderNumber, caching: Caching, memo: &[u8]) -> Lookup {
+        if caching.freshness == Freshness::Bypass {
+            return Lookup::ask(Forward::Bypass);
+        }
+        let cache = &self.gateway.cache;
+        let Some(kept) = cache.order(number) else {
+            return Lookup::ask(Forward::Miss);
+        };
+        cache.order_counts.hits.fetch_add(1, Ordering::Relaxed);
+        let now = BootTime::now();
+        let rendered = kept.rendered(self.decider.version().id, memo);
+        // An order never changes: what has expired is rendered anew.
+        Lookup::Found(match rendered.filter(|kept| !kept.has_expired(now)) {
+            Some(rendered) => Stepped::Answered(hit(rendered, now)),
+            None => Stepped::Outcome(Outcome::Order(kept.value.clone()), Source::Order(kept)),
+        })
+    }
+
+    async fn fetch_order(&mut self, number: OrderNumber, forwarded: Forward) -> Stepped {
+        let asked = BootTime::now();
+        let deadline = self.deadlines().read;
+        let outcome = self.gateway.backend.read_order(number, deadline).await;
+        let source = match &outcome {
+            Outcome::Order(order) if forwarded != Forward::Bypass => Source::FetchedOrder {
+                order: order.clone(),
+                asked,
+            },
+            _ => Source::Passed(forwarded),
+        };
+        Stepped::Outcome(outcome, source)
+    }
+
+    /// Keeps the response where the policy wants that and it may be kept.
+    fn respond(&self, reply: Reply, source: Source, memo: &[u8]) -> Answer {
+        let policy = self.decider.version().id;
+        let status = match source {
+            Source::None => None,
+            Source::Passed(why) => Some(CacheStatus::Forwarded { why, stored: false }),
+            Source::Stock(kept) => {
+                kept.render(policy, memo, &reply);
+                Some(hit_after_rendering(kept.fetched, &reply))
+            }
+            Source::Order(kept) => {
+                kept.render(policy, memo, &reply);
+                Some(hit_after_rendering(kept.fetched, &reply))
+            }
+            Source::FetchedStock {
+                fetch,
+                answer,
+                forwarded: why,
+            } => {
+                let wanted = answer.filter(|_| reply.keep.is_some());
+                let kept = wanted
+                    .and_then(|answer| fetch.keep(answer.stock, answer.version, answer.registered));
+                if let Some(kept) = &kept {
+                    kept.render(policy, memo, &reply);
+                }
+                let stored = kept.is_some();
+                Some(CacheStatus::Forwarded { why, stored })
+            }
+            Source::FetchedOrder { order, asked } => {
+                let stored = reply.keep.is_some();
+                if stored {
+                    let kept = self.gateway.cache.keep_order(order, asked);
+                    kept.render(policy, memo, &reply);
+                }
+                let why = Forward::Miss;
+                Some(CacheStatus::Forwarded { why, stored })
+            }
+        };
+        Answer::Fresh { reply, status }
+    }
+}
+
+/// What a canary knows the client by.
+fn client<T>(gateway: &Gateway, request: &Request, with: impl FnOnce(&[u8]) -> T) -> T {
+    let header = gateway
+        .client_header
+        .as_ref()
+        .and_then(|name| request.head.headers.get(name));
+    match (header, request.client) {
+        (Some(value), _) => with(value.as_bytes()),
+        (None, IpAddr::V4(address)) => with(&address.octets()),
+        (None, IpAddr::V6(address)) => with(&address.octets()),
+    }
+}
+
+fn hit(rendered: Arc<Rendered>, now: BootTime) -> Answer {
+    let ttl = ttl_seconds(rendered.keep_until, now);
+    Answer::Kept {
+        rendered,
+        status: CacheStatus::Hit { ttl },
+    }
+}
+
+fn hit_after_rendering(fetched: BootTime, reply: &Reply) -> CacheStatus {
+    let keep_until = fetched + reply.keep.unwrap_or_default();
+    CacheStatus::Hit {
+        ttl: ttl_seconds(keep_until, BootTime::now()),
+    }
+}
+
+/// A header that a policy is to see and that is not text.
+fn unreadable_header<'a>(
+    headers: &HeaderMap,
+    mut wanted: impl Iterator<Item = &'a HeaderName>,
+) -> Option<&'a HeaderName> {
+    wanted.find(|name| {
+        headers
+            .get_all(*name)
+            .iter()
+            .any(|value| value.to_str().is_err())
+    })
+}
+
+/// A key that nobody else makes: 128 random bits.
+fn new_key() -> IdempotencyKey {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).expect("the system has randomness");
+    let hex: String = bits.iter().map(|byte| format!("{byte:02x}")).collect();
+    IdempotencyKey::new(&format!("gateway-{hex}")).expect("40 printable bytes")
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_differ() {
+        assert_ne!(new_key(), new_key());
+    }
+}
