@@ -75,7 +75,7 @@ impl Gateway {
     pub async fn answer(&self, request: Request) -> Response<Full<Bytes>> {
         let answer = match Deciding::begin(self, &request) {
             Ok(deciding) => deciding.run().await,
-            Err(refusal) => return refusal,
+            Err(refusal) => return error(StatusCode::BAD_REQUEST, &refusal.to_string()),
         };
         match answer {
             Ok(Answer::Kept { rendered, status }) => {

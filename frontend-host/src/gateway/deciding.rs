@@ -8,16 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use http::HeaderMap;
 use http::header::HeaderName;
-use http::{HeaderMap, Response, StatusCode};
-use http_body_util::Full;
 use protocol::time::BootTime;
 use protocol::{IdempotencyKey, OrderNumber, StockName};
 use tokio::time::{Instant, sleep};
 
 use super::cache_status::{CacheStatus, Forward};
-use super::response::error;
 use super::{Gateway, Request};
 use crate::backend::StockAnswer;
 use crate::cache::{Fetch, Found, Kept, Rendered, ttl_seconds};
@@ -36,6 +33,11 @@ pub(super) struct Deciding<'a> {
     /// Made once, for every attempt to trade.
     key: Option<IdempotencyKey>,
 }
+
+/// A header that a policy wants to see is none that it can be shown.
+#[derive(Debug, thiserror::Error)]
+#[error("header `{0}` is not text")]
+pub(super) struct UnreadableHeader(HeaderName);
 
 /// They are the request's, not a step's.
 #[derive(Clone, Copy)]
@@ -118,7 +120,7 @@ impl<'a> Deciding<'a> {
     pub(super) fn begin(
         gateway: &'a Gateway,
         request: &'a Request,
-    ) -> Result<Self, Response<Full<Bytes>>> {
+    ) -> Result<Self, UnreadableHeader> {
         let decider = client(gateway, request, |client| gateway.policy.decider(client));
         let published = decider.published();
         gateway
@@ -126,8 +128,7 @@ impl<'a> Deciding<'a> {
             .follow(published.generation, published.active.manifest.cache);
         let head = &request.head;
         if let Some(name) = unreadable_header(&head.headers, published.wanted_headers()) {
-            let message = format!("header `{name}` is not text");
-            return Err(error(StatusCode::BAD_REQUEST, &message));
+            return Err(UnreadableHeader(name.clone()));
         }
         let target = head.uri.path_and_query();
         Ok(Self {

@@ -48,15 +48,15 @@ impl Clock {
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Waits {
+enum Awaited {
     /// The rest of a request's head, or the first request.
-    ForHead,
+    Head,
     /// An answer.
-    ForAnswer,
+    Answer,
     /// Another request.
-    ForRequest,
+    Request,
     /// Nothing that is watched here: HTTP/2 has pings of its own.
-    ForPings,
+    Pings,
 }
 
 /// One connection's note: what it waits for, and since when. Only one task writes it.
@@ -74,56 +74,56 @@ impl Progress {
             clock,
             note: AtomicU64::default(),
         };
-        progress.waits(Waits::ForHead);
+        progress.await_from_now(Awaited::Head);
         progress
     }
 
-    fn waits(&self, waits: Waits) {
-        let note = self.clock.ticks() << 2 | waits as u64;
+    fn await_from_now(&self, awaited: Awaited) {
+        let note = self.clock.ticks() << 2 | awaited as u64;
         self.note.store(note, Ordering::Relaxed);
     }
 
-    fn note(&self) -> (Waits, u64) {
+    fn note(&self) -> (Awaited, u64) {
         let note = self.note.load(Ordering::Relaxed);
-        let waits = match note & 3 {
-            0 => Waits::ForHead,
-            1 => Waits::ForAnswer,
-            2 => Waits::ForRequest,
-            _ => Waits::ForPings,
+        let awaited = match note & 3 {
+            0 => Awaited::Head,
+            1 => Awaited::Answer,
+            2 => Awaited::Request,
+            _ => Awaited::Pings,
         };
-        (waits, note >> 2)
+        (awaited, note >> 2)
     }
 
     /// Bytes came in.
     fn received(&self) {
-        if self.note().0 == Waits::ForRequest {
-            self.waits(Waits::ForHead);
+        if self.note().0 == Awaited::Request {
+            self.await_from_now(Awaited::Head);
         }
     }
 
     /// A request's head is complete.
     pub(super) fn asked(&self, version: Version) {
-        self.waits(if version >= Version::HTTP_2 {
-            Waits::ForPings
+        self.await_from_now(if version >= Version::HTTP_2 {
+            Awaited::Pings
         } else {
-            Waits::ForAnswer
+            Awaited::Answer
         });
     }
 
     /// The answer is ready.
     pub(super) fn answered(&self) {
-        if self.note().0 == Waits::ForAnswer {
-            self.waits(Waits::ForRequest);
+        if self.note().0 == Awaited::Answer {
+            self.await_from_now(Awaited::Request);
         }
     }
 
     /// Whether it has waited too long.
     pub(super) fn is_overdue(&self) -> bool {
-        let (waits, since) = self.note();
-        let longest = match waits {
-            Waits::ForHead => SEND_TIME_MAX,
-            Waits::ForRequest => IDLE_TIME_MAX,
-            Waits::ForAnswer | Waits::ForPings => return false,
+        let (awaited, since) = self.note();
+        let longest = match awaited {
+            Awaited::Head => SEND_TIME_MAX,
+            Awaited::Request => IDLE_TIME_MAX,
+            Awaited::Answer | Awaited::Pings => return false,
         };
         let waited = self.clock.ticks().saturating_sub(since);
         u128::from(waited) * TICK.as_millis() > longest.as_millis()
