@@ -1,7 +1,8 @@
 //! A data directory with one owner, opened so that a commit is durable.
 
 use std::fs::{self, File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,11 +31,21 @@ const READ_AT_OPEN_BYTES_MAX: u64 = 32 << 20;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a database's file is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Location {
     dir: PathBuf,
-    /// The file system, where it is not the machine's: the name of a VFS that SQLite knows.
-    vfs: Option<&'static str>,
+    /// The file system, where it is not the machine's.
+    vfs: Option<Vfs>,
+}
+
+/// A simulator's file system.
+#[derive(Debug, Clone, Copy)]
+pub struct Vfs {
+    /// The name that SQLite knows it by.
+    pub name: &'static str,
+    /// Does there what is done on the machine's disks to a log before it is read: writes the file
+    /// anew, as it is seen, and syncs it and its directory. No file is fine.
+    pub rewrite: fn(&Path) -> io::Result<()>,
 }
 
 impl Location {
@@ -50,16 +61,32 @@ impl Location {
         self.dir.join(kind.file)
     }
 
+    /// Writes the write-ahead log anew, as it is seen, and syncs it. SQLite takes what it finds in
+    /// it for committed, and does not ask whether it is on the disk.
+    fn make_log_durable(&self, kind: Kind) -> Result<(), StorageError> {
+        let mut log = self.path(kind).into_os_string();
+        log.push("-wal");
+        let path = PathBuf::from(log);
+        let rewritten = match self.vfs {
+            None => rewrite(&path),
+            Some(vfs) => (vfs.rewrite)(&path),
+        };
+        rewritten.map_err(|source| StorageError::Directory { path, source })
+    }
+
     fn connect(&self, kind: Kind, flags: OpenFlags) -> Result<Connection, StorageError> {
         let path = self.path(kind);
         let connection = match self.vfs {
             None => Connection::open_with_flags(path, flags)?,
-            Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs)?,
+            Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.name)?,
         };
         connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(connection)
     }
 }
+
+/// Bytes of a log that are rewritten at a time.
+const REWRITE_BYTES: usize = 1 << 16;
 
 /// A data directory that this process, and no other, writes to. Dropping it lets go.
 #[derive(Debug)]
@@ -94,9 +121,8 @@ impl DataDir {
         }
     }
 
-    /// A directory on a disk of a simulator's, which has no other process. `vfs` is the name
-    /// that SQLite knows the disk by.
-    pub fn simulated(path: &Path, vfs: &'static str) -> Self {
+    /// A directory on a disk of a simulator's, which has no other process.
+    pub fn simulated(path: &Path, vfs: Vfs) -> Self {
         Self {
             location: Location {
                 dir: path.to_owned(),
@@ -114,18 +140,27 @@ impl DataDir {
     /// Opens the directory's database for writing, with a write-ahead log that is synced at
     /// every commit. Makes it where it is missing.
     ///
+    /// What it then holds is durable, whatever became of the process before: rows that were
+    /// written and not synced when it was killed, or that a failed sync left in the page cache as
+    /// if they were on the disk, are written and synced now.
+    ///
     /// # Errors
     /// [`StorageError::Foreign`] where it belongs to something else, [`StorageError::Damaged`]
-    /// where its head is not as it was written. What it holds is for the caller to check.
+    /// where its head is not as it was written, and where the disk does not take what it is to
+    /// hold. What it holds is for the caller to check.
     pub fn open(&self, kind: Kind) -> Result<Connection, StorageError> {
         let path = self.location.path(kind);
         if self.location.vfs.is_none() {
             refuse_empty(&path)?;
         }
+        self.location.make_log_durable(kind)?;
         let mut connection = self.location.connect(kind, OpenFlags::default())?;
         let is_new = check_kind(&connection, &path, kind)?;
+        // Like FULL with a write-ahead log. Before there is one, a rollback journal whose deletion
+        // is not synced could come back after a loss of power, and take all that was committed
+        // since with it.
+        connection.pragma_update(None, "synchronous", "EXTRA")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
         if is_new {
             // All of it or nothing, so that a crash leaves no half of a database.
             let transaction = connection.transaction()?;
@@ -181,6 +216,32 @@ fn refuse_empty(path: &Path) -> Result<(), StorageError> {
             path.display()
         ))),
         _ => Ok(()),
+    }
+}
+
+/// Writes a file anew, as it is seen, and syncs it and its directory. Syncing it alone would not
+/// do: after a sync that failed, what it should have written counts as clean (Rebello et al., "Can
+/// Applications Recover from fsync Failures?", ATC 2020). No file is fine.
+fn rewrite(path: &Path) -> io::Result<()> {
+    let file = match File::options().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut chunk = vec![0; REWRITE_BYTES];
+    let mut offset = 0;
+    loop {
+        let read = file.read_at(&mut chunk, offset)?;
+        if read == 0 {
+            break;
+        }
+        file.write_all_at(&chunk[..read], offset)?;
+        offset += read as u64;
+    }
+    file.sync_all()?;
+    match path.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
     }
 }
 

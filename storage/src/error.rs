@@ -8,10 +8,10 @@ use rusqlite::ErrorCode;
 /// Why a database did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// The directory cannot be made or its lock file cannot be opened.
-    #[error("cannot use the data directory {}: {source}", path.display())]
+    /// The directory cannot be made, or a file in it cannot be opened or written.
+    #[error("cannot use {}: {source}", path.display())]
     Directory {
-        /// The directory.
+        /// The directory or file.
         path: PathBuf,
         /// Why.
         source: std::io::Error,
