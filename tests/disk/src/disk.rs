@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -147,6 +148,11 @@ impl Disk {
         self.state.borrow_mut().die(death);
     }
 
+    /// Whether what ran on the machine has ended, and nobody took notice yet.
+    pub fn is_dead(&self) -> bool {
+        self.state.borrow().died.is_some()
+    }
+
     /// How what ran on the machine ended, where it did since this was asked last.
     pub fn take_death(&self) -> Option<Death> {
         self.state.borrow_mut().died.take()
@@ -172,6 +178,14 @@ impl Disk {
         worst.take_death();
         worst
     }
+}
+
+/// Writes a file anew, as it is seen, and syncs it and its directory.
+pub fn rewrite(path: &Path) -> io::Result<()> {
+    let found = path.to_str().and_then(resolve);
+    let (disk, name) = found.ok_or(io::ErrorKind::NotFound)?;
+    let rewritten = disk.borrow_mut().rewrite(&name);
+    rewritten.map_err(|failure| io::Error::other(format!("{failure:?}")))
 }
 
 /// The disk that a path is on, and the file's name there.
@@ -253,10 +267,24 @@ impl State {
         let Some(node) = self.files.remove(name) else {
             return false;
         };
-        if !sync {
-            self.deleted.insert(name.to_owned(), node.file);
+        self.deleted.insert(name.to_owned(), node.file);
+        if sync {
+            self.deleted.clear();
         }
         true
+    }
+
+    /// Writes a file anew, as it is seen, and syncs it and its directory.
+    fn rewrite(&mut self, name: &str) -> Result<(), Failure> {
+        let life = self.life;
+        self.breathe(life)?;
+        self.counts.writes += 1;
+        if let Some(node) = self.files.get_mut(name) {
+            node.file.rewrite();
+            self.sync(life, name)?;
+            self.deleted.clear();
+        }
+        Ok(())
     }
 
     /// Counts down to death; refuses what is dead.

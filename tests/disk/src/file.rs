@@ -76,6 +76,11 @@ impl File {
         self.durable = Some(durable);
     }
 
+    /// Writes it anew, as it is seen.
+    pub fn rewrite(&mut self) {
+        self.write(0, &self.seen.clone());
+    }
+
     /// A sync that fails, as it does on Linux: some of it reached the disk, and the rest is
     /// taken for clean. It is still seen, and no later sync makes it durable (Rebello et al.,
     /// "Can Applications Recover from fsync Failures?", ATC 2020).

@@ -1,0 +1,403 @@
+//! The catalog's process: its shipped core, desk, committer and store.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use catalog::core::{Board, InSyncRefused, Leadership, Leases, TradeResult};
+use catalog::desk::{Desk, EVENTS_MAX, Event};
+use catalog::error::RequestError;
+use catalog::store::sqlite::{SqliteJournal, SqliteStore};
+use catalog::store::{Journal as _, Store as _};
+use catalog::writer::group::{Command, Committer, Group, gather};
+use protocol::time::BootTime;
+use protocol::{OrderNumber, SessionId};
+use simulated_disk::Disk;
+use storage::{DataDir, StorageError};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::messages::{
+    Caller, Failure, FromCatalog, FromGateway, Node, Request, Response, Run, Told,
+};
+use crate::oracle::Oracle;
+use crate::plan::{Plan, VFS};
+use crate::timeline::{Happening, Time, Timeline};
+
+/// The catalog, while it runs.
+pub struct Catalog {
+    run: Run,
+    disk: Disk,
+    committer: Committer,
+    desk: Arc<Desk>,
+    journal: SqliteJournal,
+    /// How long the catalog counts a lease.
+    term: Duration,
+    queue: VecDeque<Command>,
+    committing: Option<Group>,
+    waiting: Vec<Waiting>,
+    /// What came before sessions of the run before were certainly over.
+    unsettled: Vec<(Caller, Request)>,
+    opening: Vec<(u64, BootTime, oneshot::Receiver<Result<(), RequestError>>)>,
+    sessions: BTreeMap<u64, Session>,
+}
+
+/// Who waits for the committer's answer.
+enum Waiting {
+    Trade(
+        Caller,
+        oneshot::Receiver<Result<Vec<TradeResult>, RequestError>>,
+    ),
+    Term(Caller, oneshot::Receiver<Result<Leadership, RequestError>>),
+}
+
+struct Session {
+    id: SessionId,
+    events: mpsc::Receiver<Event>,
+    heard: BootTime,
+}
+
+/// The process ended: its disk failed it, or died.
+#[derive(Debug)]
+pub struct Ended;
+
+impl Catalog {
+    /// Starts on what the disk holds.
+    pub fn start(
+        line: &Timeline,
+        oracle: &mut Oracle,
+        plan: &Plan,
+        disk: &Disk,
+    ) -> Result<Self, StorageError> {
+        let run = line.run(Node::Catalog);
+        let mut store = open(disk)?;
+        if store.is_new()? {
+            store.list(&plan.listings())?;
+        }
+        let journal = store.journal()?;
+        let mut loaded = store.load()?;
+        oracle.catalog_opened(&loaded.books, |from| {
+            journal
+                .rows(from, usize::MAX >> 1)
+                .expect("it was just opened")
+        });
+        loaded.books = loaded.books.under(plan.catalog_rules());
+        let leases = Leases::new(plan.lease, catalog::config::lease_margin(plan.lease));
+        let term = leases.term();
+        let unsettled = loaded.sessions_out.unwrap_or_default();
+        let stocks = loaded.books.stocks().cloned();
+        let board = Board::new(stocks, leases, unsettled, line.clock(Node::Catalog));
+        let desk = Arc::new(Desk::new(board, loaded.books.leadership()));
+        Ok(Self {
+            run,
+            disk: disk.clone(),
+            committer: Committer::new(Box::new(store), loaded, Arc::clone(&desk)),
+            desk,
+            journal,
+            term,
+            queue: VecDeque::new(),
+            committing: None,
+            waiting: Vec::new(),
+            unsettled: Vec::new(),
+            opening: Vec::new(),
+            sessions: BTreeMap::new(),
+        })
+    }
+
+    /// Whether nothing is on its way to the disk.
+    pub fn is_idle(&self) -> bool {
+        self.committing.is_none() && self.queue.is_empty()
+    }
+
+    /// Stops properly: what it held may be read and traded at once after the next start, where
+    /// no gateway can be serving it.
+    pub fn stop(mut self, line: &Timeline) {
+        self.desk.close();
+        self.committer.note_clean_end(line.clock(Node::Catalog));
+    }
+
+    /// When it has something to do by itself.
+    pub fn wake(&self, line: &Timeline) -> Option<Time> {
+        let settled = (!self.unsettled.is_empty()).then(|| self.desk.settled_at());
+        let silent = self
+            .sessions
+            .values()
+            .map(|session| session.heard + self.term);
+        let times = silent.chain(settled).chain(self.desk.next_expiry());
+        times.min().map(|at| line.when(Node::Catalog, at))
+    }
+
+    /// Time has passed.
+    pub fn woken(&mut self, line: &mut Timeline) {
+        let now = line.clock(Node::Catalog);
+        self.desk.expire(now);
+        let silent: Vec<u64> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| session.heard + self.term <= now)
+            .map(|(&stream, _)| stream)
+            .collect();
+        for stream in silent {
+            self.stream_ended(line, stream);
+        }
+        for (caller, request) in std::mem::take(&mut self.unsettled) {
+            self.request(line, caller, request);
+        }
+        self.answer(line);
+    }
+
+    /// A call reaches it.
+    pub fn request(&mut self, line: &mut Timeline, caller: Caller, request: Request) {
+        let now = line.clock(Node::Catalog);
+        let settles = matches!(request, Request::ReadStock { .. } | Request::Trade { .. });
+        if settles && now < self.desk.settled_at() {
+            self.unsettled.push((caller, request));
+            return;
+        }
+        match request {
+            Request::ReadStock { name, session } => {
+                let told = match self.desk.read(&name, session, now) {
+                    Some(seen) => Ok(Response::Stock {
+                        stock: seen.stock,
+                        cacheable: seen.cacheable,
+                    }),
+                    None => Err(Failure::Refused),
+                };
+                line.reply(Node::Catalog, caller, told);
+            }
+            Request::GetLeadership => {
+                let told = Ok(Response::Leadership(self.desk.leadership()));
+                line.reply(Node::Catalog, caller, told);
+            }
+            Request::ReadRows { from, rows_max } => {
+                let told = self.read(from, rows_max);
+                line.reply(Node::Catalog, caller, told);
+            }
+            Request::Trade { epoch, orders } => {
+                let (reply, answer) = oneshot::channel();
+                self.waiting.push(Waiting::Trade(caller, answer));
+                self.queue.push_back(Command::Trade {
+                    epoch,
+                    orders,
+                    reply,
+                });
+            }
+            Request::Elect {
+                expected,
+                candidate,
+            } => {
+                let (reply, answer) = oneshot::channel();
+                self.waiting.push(Waiting::Term(caller, answer));
+                self.queue.push_back(Command::Elect {
+                    expected,
+                    candidate,
+                    reply,
+                });
+            }
+            Request::SetInSync {
+                epoch,
+                change,
+                in_sync,
+            } => {
+                let (reply, answer) = oneshot::channel();
+                self.waiting.push(Waiting::Term(caller, answer));
+                self.queue.push_back(Command::SetInSync {
+                    epoch,
+                    change,
+                    in_sync,
+                    reply,
+                });
+            }
+            other => unreachable!("the catalog is not asked for {other:?}"),
+        }
+        self.begin(line);
+    }
+
+    fn read(&self, from: OrderNumber, rows_max: usize) -> Told {
+        let end = self.desk.leadership().end.rows;
+        let count = end.0.saturating_sub(from.0).min(rows_max as u64);
+        let rows = self.journal.rows(from, count as usize);
+        let rows = rows.map_err(|_| Failure::Unavailable)?;
+        assert_eq!(
+            rows.len() as u64,
+            count,
+            "the journal is as long as it says"
+        );
+        Ok(Response::Rows(rows))
+    }
+
+    /// What a gateway sends on its session's stream; `None` for its end.
+    pub fn streamed(&mut self, line: &mut Timeline, stream: u64, what: Option<FromGateway>) {
+        let now = line.clock(Node::Catalog);
+        if let Some(session) = self.sessions.get_mut(&stream) {
+            session.heard = now;
+        }
+        let session = self.sessions.get(&stream).map(|session| session.id);
+        let handled = match (what, session) {
+            (Some(FromGateway::Open), None) => {
+                let (reply, noted) = oneshot::channel();
+                self.opening.push((stream, now, noted));
+                let term = self.term;
+                self.queue.push_back(Command::LendSessions { term, reply });
+                self.begin(line);
+                return;
+            }
+            (Some(FromGateway::Renew(nonce)), Some(id)) => {
+                self.desk.renew(id, nonce, now).map_err(RequestError::from)
+            }
+            (Some(FromGateway::Acknowledge(round)), Some(id)) => self
+                .desk
+                .acknowledge(id, round, now)
+                .map_err(RequestError::from),
+            (Some(FromGateway::Release), Some(id)) => {
+                self.desk.release(id);
+                self.sessions.remove(&stream);
+                line.break_stream(stream, Duration::ZERO);
+                Ok(())
+            }
+            (None, _) => {
+                self.stream_ended(line, stream);
+                Ok(())
+            }
+            (Some(_), _) => Ok(()),
+        };
+        if let (Err(error), Some(id)) = (handled, session) {
+            self.desk.fail(id, error);
+        }
+        self.answer(line);
+    }
+
+    fn stream_ended(&mut self, line: &mut Timeline, stream: u64) {
+        self.opening.retain(|(opening, ..)| *opening != stream);
+        if let Some(session) = self.sessions.remove(&stream) {
+            self.desk.broken(session.id);
+        }
+        line.break_stream(stream, Duration::ZERO);
+    }
+
+    /// The next group goes to the disk, where there is one and no other is on its way.
+    fn begin(&mut self, line: &mut Timeline) {
+        if self.committing.is_none()
+            && let Some(first) = self.queue.pop_front()
+        {
+            let group = gather(first, || self.queue.pop_front());
+            self.committing = Some(self.committer.begin(group));
+            let latency = line.disk_latency(Node::Catalog);
+            line.after(latency, Happening::DiskDone(self.run));
+        }
+        self.answer(line);
+    }
+
+    /// The disk gets round to the group.
+    pub fn disk_done(&mut self, line: &mut Timeline, oracle: &mut Oracle) -> Result<(), Ended> {
+        let Some(group) = self.committing.take() else {
+            return Ok(());
+        };
+        let committed = self.committer.commit(&group);
+        if self.disk.is_dead() || matches!(committed, Err(StorageError::DiskFailed(_))) {
+            return Err(Ended);
+        }
+        let rows = group.batch().rows.clone();
+        let durable = committed.is_ok();
+        self.committer.finish(group, committed);
+        if durable {
+            let books = self.committer.books();
+            oracle.catalog_committed(&rows, &books.leadership());
+            oracle.check_books(books);
+        }
+        self.open_sessions(line);
+        self.begin(line);
+        Ok(())
+    }
+
+    /// Sessions whose beginning is noted by now.
+    fn open_sessions(&mut self, line: &mut Timeline) {
+        let now = line.clock(Node::Catalog);
+        for (stream, received, mut noted) in std::mem::take(&mut self.opening) {
+            match noted.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => {
+                    self.opening.push((stream, received, noted));
+                }
+                Ok(Ok(())) => {
+                    let id = SessionId::new(line.random.u64(..) | 1).expect("not 0");
+                    let (sender, events) = mpsc::channel(EVENTS_MAX);
+                    if self.desk.open(id, sender, received, now).is_ok() {
+                        let heard = now;
+                        let session = Session { id, events, heard };
+                        self.sessions.insert(stream, session);
+                    } else {
+                        line.break_stream(stream, Duration::ZERO);
+                    }
+                }
+                _ => line.break_stream(stream, Duration::ZERO),
+            }
+        }
+    }
+
+    /// Sends what is ready to be sent.
+    fn answer(&mut self, line: &mut Timeline) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            let (caller, told) = match waiting {
+                Waiting::Trade(caller, mut answer) => match answer.try_recv() {
+                    Err(oneshot::error::TryRecvError::Empty) => {
+                        self.waiting.push(Waiting::Trade(caller, answer));
+                        continue;
+                    }
+                    answer => (caller, told(answer, Response::Traded)),
+                },
+                Waiting::Term(caller, mut answer) => match answer.try_recv() {
+                    Err(oneshot::error::TryRecvError::Empty) => {
+                        self.waiting.push(Waiting::Term(caller, answer));
+                        continue;
+                    }
+                    answer => (caller, told(answer, Response::Leadership)),
+                },
+            };
+            line.reply(Node::Catalog, caller, told);
+        }
+        let mut over = Vec::new();
+        for (&stream, session) in &mut self.sessions {
+            loop {
+                match session.events.try_recv() {
+                    Ok(Event::Opened(id)) => line.send_down(stream, FromCatalog::Opened(id)),
+                    Ok(Event::Renewed(nonce)) => {
+                        line.send_down(stream, FromCatalog::Renewed(nonce));
+                    }
+                    Ok(Event::Recall(recall)) => {
+                        line.send_down(stream, FromCatalog::Recall(recall));
+                    }
+                    Ok(Event::Over(_)) | Err(mpsc::error::TryRecvError::Disconnected) => {
+                        over.push(stream);
+                        break;
+                    }
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                }
+            }
+        }
+        for stream in over {
+            self.sessions.remove(&stream);
+            line.break_stream(stream, Duration::from_micros(100));
+        }
+    }
+}
+
+/// Opens the catalog's database on a disk.
+pub fn open(disk: &Disk) -> Result<SqliteStore, StorageError> {
+    SqliteStore::open_in(DataDir::simulated(&disk.path(), VFS))
+}
+
+type Answer<T> = Result<Result<T, RequestError>, oneshot::error::TryRecvError>;
+
+fn told<T>(answer: Answer<T>, response: impl FnOnce(T) -> Response) -> Told {
+    match answer {
+        Ok(Ok(answer)) => Ok(response(answer)),
+        Ok(Err(RequestError::Stale(_) | RequestError::InSync(InSyncRefused::Stale(_)))) => {
+            Err(Failure::Fenced)
+        }
+        _ => Err(Failure::Unavailable),
+    }
+}
+
+/// What a store holds.
+pub fn load(store: &mut SqliteStore) -> catalog::core::Books {
+    store.load().expect("the disk is well").books
+}

@@ -1,0 +1,159 @@
+//! What goes over the network.
+
+use std::collections::BTreeSet;
+
+use catalog::core::{ChangeNumber, Leadership, Stock, TradeResult};
+use order::core::message::{CallId, Placed};
+use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row, SessionId, StockName};
+use storage::rows::End;
+
+/// A machine, and what runs on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Node {
+    Catalog,
+    Replica(ReplicaId),
+    Gateway(usize),
+    Client(usize),
+}
+
+/// One run of a process, which ends with a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Run {
+    pub node: Node,
+    pub number: u64,
+}
+
+/// Who waits for a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    pub run: Run,
+    pub call: u64,
+}
+
+/// A unary call.
+#[derive(Debug, Clone)]
+pub enum Request {
+    // To the catalog.
+    ReadStock {
+        name: StockName,
+        session: Option<SessionId>,
+    },
+    Trade {
+        epoch: Epoch,
+        orders: Vec<Order>,
+    },
+    GetLeadership,
+    Elect {
+        expected: Epoch,
+        candidate: ReplicaId,
+    },
+    SetInSync {
+        epoch: Epoch,
+        change: ChangeNumber,
+        in_sync: BTreeSet<ReplicaId>,
+    },
+    // To the catalog and to replicas.
+    ReadRows {
+        from: OrderNumber,
+        rows_max: usize,
+    },
+    // To replicas.
+    Place(Order),
+    Get(OrderNumber),
+    Announce {
+        epoch: Epoch,
+        leader: ReplicaId,
+    },
+    Status,
+    Append {
+        epoch: Epoch,
+        leader: ReplicaId,
+        rows: Vec<Row>,
+    },
+    // To gateways.
+    Operate(Operation),
+}
+
+/// What a client wants.
+#[derive(Debug, Clone)]
+pub enum Operation {
+    Look(StockName),
+    Trade(Order),
+    Find(OrderNumber),
+}
+
+/// What a call comes to when it comes to something.
+#[derive(Debug, Clone)]
+pub enum Response {
+    Stock { stock: Stock, cacheable: bool },
+    Traded(Vec<TradeResult>),
+    Leadership(Leadership),
+    Rows(Vec<Row>),
+    Placed(Placed),
+    Row(Row),
+    Status(order::core::Status),
+    Held(End),
+    NoSuchOrder,
+}
+
+/// Why a call came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The callee knows of a higher epoch.
+    Fenced,
+    /// It said no for another reason, which trying again does not change.
+    Refused,
+    /// It cannot now, or the connection broke.
+    Unavailable,
+    /// No answer in time.
+    TimedOut,
+}
+
+/// What is told about a call once it is over.
+pub type Told = Result<Response, Failure>;
+
+/// What a call was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    // A replica's.
+    Trade(CallId),
+    SetInSync(CallId),
+    Fetch(CallId),
+    Append(CallId, ReplicaId),
+    Head,
+    /// Whether an order exists that is not here.
+    Confirm(u64),
+    FetchOne(u64),
+    // A gateway's.
+    Probe(ReplicaId),
+    Leadership,
+    Elect(ReplicaId),
+    Announce(Epoch, ReplicaId),
+    Serve(u64),
+    // A client's.
+    Operate,
+}
+
+/// What a session's stream carries to the catalog.
+#[derive(Debug, Clone, Copy)]
+pub enum FromGateway {
+    Open,
+    Renew(u64),
+    Acknowledge(catalog::core::Round),
+    Release,
+}
+
+/// What a session's stream carries to the gateway.
+#[derive(Debug, Clone)]
+pub enum FromCatalog {
+    Opened(SessionId),
+    Renewed(u64),
+    Recall(catalog::core::Recall),
+}
+
+/// A message of a stream; `None` for its end.
+#[derive(Debug, Clone)]
+pub enum Streamed {
+    Up(Option<FromGateway>),
+    Down(Option<FromCatalog>),
+}

@@ -1,0 +1,191 @@
+//! Faults: which, where, and for how long.
+
+use std::time::Duration;
+
+use simulated_disk::file::Loss;
+use simulated_disk::{Death, Faults};
+
+use crate::messages::Node;
+use crate::network::Weather;
+use crate::replica::ids;
+use crate::timeline::Happening;
+use crate::world::World;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// A kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A process is killed.
+    Kill,
+    /// A process is told to stop, and does so properly.
+    Stop,
+    /// A machine loses power, and what was not synced.
+    PowerLoss,
+    /// A process dies in the middle of what it does to its disk.
+    DeathAtDisk,
+    /// A process stops for longer than a lease, perhaps, and goes on.
+    Pause,
+    /// Two machines cannot reach each other.
+    Cut,
+    /// A machine reaches no other.
+    Isolation,
+    /// A session's stream breaks.
+    Reset,
+    /// Messages are lost and late.
+    Weather,
+    /// A disk takes its time.
+    SlowDisk,
+    /// A disk has no room.
+    FullDisk,
+    /// A sync fails.
+    FailedSync,
+    /// A write fails.
+    FailedWrite,
+}
+
+/// All kinds.
+pub const KINDS: [Kind; 13] = [
+    Kind::Kill,
+    Kind::Stop,
+    Kind::PowerLoss,
+    Kind::DeathAtDisk,
+    Kind::Pause,
+    Kind::Cut,
+    Kind::Isolation,
+    Kind::Reset,
+    Kind::Weather,
+    Kind::SlowDisk,
+    Kind::FullDisk,
+    Kind::FailedSync,
+    Kind::FailedWrite,
+];
+
+impl World {
+    /// One fault, and when the next one comes.
+    pub fn fault(&mut self) {
+        let kinds: Vec<Kind> = KINDS
+            .into_iter()
+            .filter(|&kind| self.plan.faults.has(kind))
+            .collect();
+        if let Some(&kind) = self.line.random.choice(&kinds) {
+            self.inflict(kind);
+        }
+        let pause = self.plan.calm.mul_f64(2.0 * self.line.random.f64());
+        self.line.after(pause, Happening::Fault);
+    }
+
+    fn inflict(&mut self, kind: Kind) {
+        *self.injected.entry(kind).or_default() += 1;
+        let node = self.some_process();
+        let store = self.some_store();
+        self.line.note(10, Some(node), || {
+            format!("fault {kind:?}: {node:?} or {store:?}")
+        });
+        match kind {
+            Kind::Kill => self.crash(node, Death::Killed),
+            Kind::Stop => self.stop(node),
+            Kind::PowerLoss => {
+                let loss = self.some_loss();
+                self.crash(node, Death::PowerLost(loss));
+            }
+            Kind::DeathAtDisk => {
+                let death = if self.line.random.bool() {
+                    Death::Killed
+                } else {
+                    Death::PowerLost(self.some_loss())
+                };
+                let after = self.line.random.u32(..24);
+                self.spoil(store, |faults| faults.dies_after = Some((after, death)));
+            }
+            Kind::Pause => {
+                let pause = self.some_time(3_000);
+                let until = self.line.now() + pause;
+                let host = self.line.host(node);
+                host.paused_until = host.paused_until.max(Some(until));
+            }
+            Kind::Cut => {
+                let other = self.some_process();
+                let until = self.line.now() + self.some_time(4_000);
+                if other != node {
+                    self.line.network.cut(node, other, until);
+                }
+            }
+            Kind::Isolation => {
+                let until = self.line.now() + self.some_time(4_000);
+                for other in self.processes() {
+                    if other != node {
+                        self.line.network.cut(node, other, until);
+                    }
+                }
+            }
+            Kind::Reset => {
+                let streams = self.line.network.open_streams(None);
+                if let Some(&stream) = self.line.random.choice(&streams) {
+                    let delay = self.some_time(20);
+                    self.line.break_stream(stream, delay);
+                }
+            }
+            Kind::Weather => {
+                self.line.network.weather = Weather {
+                    lost: self.line.random.u32(..60),
+                    late_share: self.line.random.u32(..150),
+                    late: self.some_time(1_500),
+                };
+            }
+            Kind::SlowDisk => {
+                let until = self.line.now() + self.some_time(3_000);
+                self.line.host(store).slow_until = until;
+            }
+            Kind::FullDisk => {
+                let is_full = self.disks[&store].faults().full;
+                self.spoil(store, |faults| faults.full = !is_full);
+            }
+            Kind::FailedSync => self.spoil(store, |faults| faults.next_sync_fails = true),
+            Kind::FailedWrite => self.spoil(store, |faults| faults.next_write_fails = true),
+        }
+    }
+
+    fn spoil(&mut self, node: Node, spoil: impl FnOnce(&mut Faults)) {
+        let disk = &self.disks[&node];
+        let mut faults = disk.faults();
+        spoil(&mut faults);
+        disk.set_faults(faults);
+    }
+
+    /// Everything that is not a client.
+    pub fn processes(&self) -> Vec<Node> {
+        let gateways = (0..self.plan.gateways).map(Node::Gateway);
+        let replicas = ids().map(Node::Replica);
+        [Node::Catalog]
+            .into_iter()
+            .chain(replicas)
+            .chain(gateways)
+            .collect()
+    }
+
+    fn some_process(&mut self) -> Node {
+        let all = self.processes();
+        *self.line.random.choice(&all).expect("there are some")
+    }
+
+    /// Something with a disk; the catalog as often as all others.
+    fn some_store(&mut self) -> Node {
+        let replicas: Vec<Node> = ids().map(Node::Replica).collect();
+        if self.line.random.bool() {
+            Node::Catalog
+        } else {
+            *self.line.random.choice(&replicas).expect("there are some")
+        }
+    }
+
+    fn some_loss(&mut self) -> Loss {
+        let losses = [Loss::Everything, Loss::Some, Loss::Nothing];
+        *self.line.random.choice(&losses).expect("one of them")
+    }
+
+    /// Mostly short, up to so long.
+    fn some_time(&mut self, most_ms: u32) -> Duration {
+        MILLISECOND.mul_f64(f64::from(most_ms) * self.line.random.f64().powi(2)) + MILLISECOND
+    }
+}

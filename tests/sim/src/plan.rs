@@ -1,0 +1,133 @@
+//! What is drawn from a seed before a simulation begins.
+
+use std::time::Duration;
+
+use catalog::core::Stock;
+use catalog::stocks::Listing;
+use fastrand::Rng;
+use protocol::{Price, StockName, Version};
+
+use crate::nemesis::Kind;
+
+/// How many order replicas there are.
+pub const REPLICAS: u32 = 3;
+
+/// The file system that the stores are on.
+pub const VFS: storage::database::Vfs = storage::database::Vfs {
+    name: simulated_disk::NAME,
+    rewrite: simulated_disk::rewrite,
+};
+
+const SHARES: u64 = 40;
+
+/// What is taken out of a simulation, to show that it would notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Without {
+    Catalog(catalog::core::Rule),
+    Order(order::core::Rule),
+    Gateway(frontend_core::Rule),
+    /// Disks say that they synced, and did not.
+    Syncs,
+}
+
+/// One simulation.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub seed: u64,
+    pub without: Option<Without>,
+    pub lease: Duration,
+    pub gateways: usize,
+    pub clients: usize,
+    pub stocks: usize,
+    /// What a client does once there are no more faults.
+    pub operations: u32,
+    /// How long there are faults.
+    pub trouble: Duration,
+    /// Between two faults, on average.
+    pub calm: Duration,
+    /// Which faults there are. Not all at once: what is left out lets others go further (Groce
+    /// et al., "Swarm Testing", ISSTA 2012).
+    pub faults: Swarm,
+    /// By how many millionths a clock may be wrong. Leases are counted with margins of 1 % and
+    /// more for two such clocks.
+    pub drift_ppm_max: i64,
+    /// Between two operations of a client, at most.
+    pub think: Duration,
+}
+
+/// A set of kinds of faults.
+#[derive(Debug, Clone, Copy)]
+pub struct Swarm(u32);
+
+impl Swarm {
+    pub fn has(self, kind: Kind) -> bool {
+        self.0 & (1 << kind as u32) != 0
+    }
+}
+
+impl Plan {
+    pub fn new(seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let lease_ms = random.choice([150, 400, 1000]).expect("one of them");
+        Self {
+            seed,
+            without: None,
+            lease: Duration::from_millis(lease_ms),
+            gateways: random.usize(2..=3),
+            clients: random.usize(3..=6),
+            stocks: random.usize(1..=3),
+            operations: random.u32(4..=12),
+            trouble: Duration::from_millis(random.u64(2_000..=9_000)),
+            calm: Duration::from_millis(random.u64(60..=1_200)),
+            faults: Swarm(random.u32(..)),
+            drift_ppm_max: 4_000,
+            think: Duration::from_millis(random.u64(4..=200)),
+        }
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = StockName> + use<> {
+        let names = ["amc", "meta", "nike"];
+        let name = |name| StockName::new(name).expect("a name");
+        names.into_iter().take(self.stocks).map(name)
+    }
+
+    pub fn listings(&self) -> Vec<Listing> {
+        let listing = |name| Listing {
+            name,
+            price: Price::from_minor(2000).expect("a price"),
+            quantity: SHARES,
+        };
+        self.names().map(listing).collect()
+    }
+
+    pub fn first_stocks(&self) -> impl Iterator<Item = Stock> {
+        self.listings().into_iter().map(|listing| Stock {
+            name: listing.name,
+            price: listing.price,
+            quantity: listing.quantity,
+            volume: 0,
+            version: Version(1),
+        })
+    }
+
+    pub fn catalog_rules(&self) -> catalog::core::Rules {
+        match self.without {
+            Some(Without::Catalog(rule)) => catalog::core::Rules::without(rule),
+            _ => catalog::core::Rules::default(),
+        }
+    }
+
+    pub fn order_rules(&self) -> order::core::Rules {
+        match self.without {
+            Some(Without::Order(rule)) => order::core::Rules::without(rule),
+            _ => order::core::Rules::default(),
+        }
+    }
+
+    pub fn gateway_rules(&self) -> frontend_core::Rules {
+        match self.without {
+            Some(Without::Gateway(rule)) => frontend_core::Rules::without(rule),
+            _ => frontend_core::Rules::default(),
+        }
+    }
+}

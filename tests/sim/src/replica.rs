@@ -1,0 +1,454 @@
+//! An order replica's process: its shipped core and store.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use catalog::core::{ChangeNumber, Refusal, TradeResult};
+use order::core::message::{
+    CallFailure, Outcome, Placed, Refused, Report, Shipment, Source, Ticket, Unavailable,
+};
+use order::core::{Command, Event, Head, Missing, Replica as Core, Status, Term};
+use order::store::saves::{Save, gather, write};
+use order::store::{ReadRows, SqliteStore, Store};
+use protocol::wire::catalog::v1::Refusal as WireRefusal;
+use protocol::{Order, OrderNumber, ReplicaId, Row};
+use simulated_disk::Disk;
+use storage::rows::End;
+use storage::{DataDir, StorageError};
+
+use crate::catalog::Ended;
+use crate::messages::{Caller, Failure, Node, Purpose, Request, Response, Run, Told};
+use crate::oracle::Oracle;
+use crate::plan::{Plan, REPLICAS, VFS};
+use crate::timeline::{Happening, Time, Timeline};
+
+// As long as the shipped driver waits.
+const TRADE_TIMEOUT: Duration = Duration::from_secs(5);
+const SET_IN_SYNC_TIMEOUT: Duration = Duration::from_secs(2);
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
+const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
+const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
+const HEAD_INTERVAL: Duration = Duration::from_millis(250);
+const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A replica, while it runs.
+pub struct Replica {
+    id: ReplicaId,
+    run: Run,
+    disk: Disk,
+    core: Core,
+    store: SqliteStore,
+    reader: Arc<dyn ReadRows>,
+    plan: Plan,
+    saves: VecDeque<Save>,
+    saving: Option<Save>,
+    last: u64,
+    places: BTreeMap<Ticket, (Caller, Order)>,
+    announces: BTreeMap<Ticket, Caller>,
+    appends: BTreeMap<Ticket, Caller>,
+    /// Orders that are looked for and are not here.
+    missing: BTreeMap<u64, (Caller, OrderNumber)>,
+    head_at: Time,
+}
+
+impl Replica {
+    /// Starts on what the disk holds.
+    pub fn start(
+        line: &mut Timeline,
+        oracle: &mut Oracle,
+        plan: &Plan,
+        id: ReplicaId,
+        disk: &Disk,
+    ) -> Result<Self, StorageError> {
+        let store = open(disk)?;
+        let durable = store.durable();
+        oracle.replica_holds(id, &durable);
+        let node = Node::Replica(id);
+        let peers = ids().filter(|&peer| peer != id).collect();
+        let core = Core::new(id, peers, durable, line.clock(node));
+        let mut replica = Self {
+            id,
+            run: line.run(node),
+            disk: disk.clone(),
+            core: core.under(plan.order_rules()),
+            reader: store.reader(),
+            store,
+            plan: *plan,
+            saves: VecDeque::new(),
+            saving: None,
+            last: 0,
+            places: BTreeMap::new(),
+            announces: BTreeMap::new(),
+            appends: BTreeMap::new(),
+            missing: BTreeMap::new(),
+            head_at: line.now(),
+        };
+        replica.step(line, oracle, None);
+        Ok(replica)
+    }
+
+    /// When it has something to do by itself.
+    pub fn wake(&self, line: &Timeline) -> Option<Time> {
+        let core = self.core.wake().map(|at| line.when(self.run.node, at));
+        core.into_iter().chain([self.head_at]).min()
+    }
+
+    /// Time has passed.
+    pub fn woken(&mut self, line: &mut Timeline, oracle: &mut Oracle) {
+        if self.head_at <= line.now() {
+            self.head_at = Time::MAX;
+            let request = Request::GetLeadership;
+            line.call(
+                self.run,
+                Node::Catalog,
+                request,
+                HEAD_TIMEOUT,
+                Purpose::Head,
+            );
+        }
+        self.step(line, oracle, None);
+    }
+
+    pub fn status(&self) -> Status {
+        self.core.status()
+    }
+
+    /// A call reaches it.
+    pub fn request(
+        &mut self,
+        line: &mut Timeline,
+        oracle: &mut Oracle,
+        caller: Caller,
+        request: Request,
+    ) {
+        self.last += 1;
+        let ticket = Ticket(self.last);
+        let event = match request {
+            Request::Place(order) => {
+                self.places.insert(ticket, (caller, order.clone()));
+                Event::Place { ticket, order }
+            }
+            Request::Announce { epoch, leader } => {
+                self.announces.insert(ticket, caller);
+                Event::Announce {
+                    ticket,
+                    epoch,
+                    leader,
+                }
+            }
+            Request::Append {
+                epoch,
+                leader,
+                rows,
+            } => {
+                self.appends.insert(ticket, caller);
+                Event::Append {
+                    ticket,
+                    epoch,
+                    leader,
+                    rows,
+                }
+            }
+            Request::Status => {
+                let told = Ok(Response::Status(self.core.status()));
+                return line.reply(self.run.node, caller, told);
+            }
+            Request::ReadRows { from, rows_max } => {
+                let rows = self.reader.rows(from, rows_max);
+                let told = rows.map(Response::Rows).map_err(|_| Failure::Unavailable);
+                return line.reply(self.run.node, caller, told);
+            }
+            Request::Get(number) => return self.get(line, caller, number),
+            other => unreachable!("a replica is not asked for {other:?}"),
+        };
+        self.step(line, oracle, Some(event));
+    }
+
+    fn get(&mut self, line: &mut Timeline, caller: Caller, number: OrderNumber) {
+        let told = match self.reader.rows(number, 1) {
+            Ok(rows) => match rows.into_iter().next() {
+                Some(row) => Ok(Response::Row(row)),
+                None => {
+                    self.missing.insert(self.last, (caller, number));
+                    let purpose = Purpose::Confirm(self.last);
+                    let request = Request::GetLeadership;
+                    line.call(self.run, Node::Catalog, request, CONFIRM_TIMEOUT, purpose);
+                    return;
+                }
+            },
+            Err(_) => Err(Failure::Unavailable),
+        };
+        line.reply(self.run.node, caller, told);
+    }
+
+    /// A call that it made is over.
+    pub fn answered(
+        &mut self,
+        line: &mut Timeline,
+        oracle: &mut Oracle,
+        purpose: Purpose,
+        told: Told,
+    ) {
+        let event = match purpose {
+            Purpose::Head => {
+                self.head_at = line.now() + HEAD_INTERVAL;
+                Event::Head(head(told).ok())
+            }
+            Purpose::Trade(call) => Event::Traded {
+                call,
+                result: outcomes(told),
+            },
+            Purpose::SetInSync(call) => Event::InSyncSet {
+                call,
+                result: head(told),
+            },
+            Purpose::Fetch(call) => Event::Fetched {
+                call,
+                result: rows(told),
+            },
+            Purpose::Append(call, peer) => Event::Appended {
+                call,
+                peer,
+                result: held(told),
+            },
+            Purpose::Confirm(lookup) => {
+                let Some((caller, number)) = self.missing.remove(&lookup) else {
+                    return;
+                };
+                let journal = head(told).ok().map(|head| head.end);
+                match Missing::of(number, journal, self.plan.order_rules()) {
+                    Missing::DoesNotExist => {
+                        return line.reply(self.run.node, caller, Ok(Response::NoSuchOrder));
+                    }
+                    Missing::Unknown => {
+                        return line.reply(self.run.node, caller, Err(Failure::Unavailable));
+                    }
+                    Missing::InJournal { rows } => {
+                        self.missing.insert(lookup, (caller, number));
+                        let request = Request::ReadRows {
+                            from: number,
+                            rows_max: 1,
+                        };
+                        let purpose = Purpose::FetchOne(lookup);
+                        line.call(self.run, Node::Catalog, request, JOURNAL_TIMEOUT, purpose);
+                        Event::Heard(rows)
+                    }
+                }
+            }
+            Purpose::FetchOne(lookup) => {
+                let Some((caller, number)) = self.missing.remove(&lookup) else {
+                    return;
+                };
+                let row = rows(told).ok().and_then(|rows| rows.into_iter().next());
+                let row = row.filter(|row| row.number == number);
+                let told = row.map(Response::Row).ok_or(Failure::Unavailable);
+                return line.reply(self.run.node, caller, told);
+            }
+            other => unreachable!("a replica does not call for {other:?}"),
+        };
+        self.step(line, oracle, Some(event));
+    }
+
+    /// The disk gets round to what was to be saved.
+    pub fn disk_done(&mut self, line: &mut Timeline, oracle: &mut Oracle) -> Result<(), Ended> {
+        let Some(group) = self.saving.take() else {
+            return Ok(());
+        };
+        let written = write(&mut self.store, &group);
+        if self.disk.is_dead() {
+            return Err(Ended);
+        }
+        let event = written.map_err(|_| Ended)?;
+        if let Event::Stored(durable) = &event {
+            oracle.replica_holds(self.id, durable);
+        }
+        self.step(line, oracle, Some(event));
+        Ok(())
+    }
+
+    /// Tells the core something, and does what it wants done.
+    fn step(&mut self, line: &mut Timeline, oracle: &mut Oracle, event: Option<Event>) {
+        let now = line.clock(self.run.node);
+        for command in self.core.step(now, event) {
+            self.execute(line, oracle, command);
+        }
+        if self.saving.is_none()
+            && let Some(first) = self.saves.pop_front()
+        {
+            self.saving = Some(gather(first, || self.saves.pop_front()));
+            let latency = line.disk_latency(self.run.node);
+            line.after(latency, Happening::DiskDone(self.run));
+        }
+    }
+
+    fn execute(&mut self, line: &mut Timeline, oracle: &mut Oracle, command: Command) {
+        let node = self.run.node;
+        match command {
+            Command::Save { term, rows } => self.saves.push_back(Save { term, rows }),
+            Command::AnswerPlace { ticket, answer } => {
+                let (caller, order) = self.places.remove(&ticket).expect("answered once");
+                if let Ok(Placed::Number(number)) = answer {
+                    oracle.acknowledge(self.id, &order, number);
+                }
+                let told = answer
+                    .map(Response::Placed)
+                    .map_err(|_: Unavailable| Failure::Unavailable);
+                line.reply(node, caller, told);
+            }
+            Command::AnswerAnnounce { ticket, answer } => {
+                let caller = self.announces.remove(&ticket).expect("answered once");
+                let told = answer.map(Response::Status).map_err(failure);
+                line.reply(node, caller, told);
+            }
+            Command::AnswerAppend { ticket, answer } => {
+                let caller = self.appends.remove(&ticket).expect("answered once");
+                let told = answer.map(Response::Held).map_err(failure);
+                line.reply(node, caller, told);
+            }
+            Command::Report(
+                damage @ (Report::Broken { .. }
+                | Report::FollowerDiverged { .. }
+                | Report::FollowerLostRows { .. }),
+            ) => panic!("replica {} believes in damage: {damage:?}", self.id),
+            Command::Report(report) => {
+                line.note(20, Some(node), || format!("{node:?}: {report:?}"));
+            }
+            call => self.call(line, call),
+        }
+    }
+
+    fn call(&mut self, line: &mut Timeline, command: Command) {
+        let (to, request, timeout, purpose) = match command {
+            Command::Trade {
+                call,
+                epoch,
+                orders,
+            } => (
+                Node::Catalog,
+                Request::Trade { epoch, orders },
+                TRADE_TIMEOUT,
+                Purpose::Trade(call),
+            ),
+            Command::SetInSync {
+                call,
+                epoch,
+                change,
+                in_sync,
+            } => (
+                Node::Catalog,
+                Request::SetInSync {
+                    epoch,
+                    change: ChangeNumber::new(change.0).expect("changes count from 1"),
+                    in_sync,
+                },
+                SET_IN_SYNC_TIMEOUT,
+                Purpose::SetInSync(call),
+            ),
+            Command::Fetch {
+                call,
+                source,
+                from,
+                rows_max,
+            } => {
+                let (to, timeout) = match source {
+                    Source::Journal => (Node::Catalog, JOURNAL_TIMEOUT),
+                    Source::Peer(peer) => (Node::Replica(peer), FETCH_TIMEOUT),
+                };
+                let request = Request::ReadRows { from, rows_max };
+                (to, request, timeout, Purpose::Fetch(call))
+            }
+            Command::Append {
+                call,
+                peer,
+                epoch,
+                shipment,
+            } => {
+                let rows = match shipment {
+                    Shipment::Rows(rows) => Ok(rows),
+                    Shipment::Stored { from, rows_max } => self.reader.rows(from, rows_max),
+                };
+                let purpose = Purpose::Append(call, peer);
+                let request = Request::Append {
+                    epoch,
+                    leader: self.id,
+                    rows: rows.expect("what is durable can be read"),
+                };
+                (Node::Replica(peer), request, APPEND_TIMEOUT, purpose)
+            }
+            other => unreachable!("not a call: {other:?}"),
+        };
+        line.call(self.run, to, request, timeout, purpose);
+    }
+}
+
+/// All replicas.
+pub fn ids() -> impl Iterator<Item = ReplicaId> {
+    (1..=REPLICAS).filter_map(ReplicaId::new)
+}
+
+/// Opens a replica's database on a disk.
+pub fn open(disk: &Disk) -> Result<SqliteStore, StorageError> {
+    SqliteStore::open_in(DataDir::simulated(&disk.path(), VFS))
+}
+
+fn failure(refused: Refused) -> Failure {
+    match refused {
+        Refused::Stale { .. } | Refused::LeadsNoMore { .. } => Failure::Fenced,
+        Refused::OtherLeader { .. } | Refused::StoreFailed | Refused::Broken { .. } => {
+            Failure::Refused
+        }
+    }
+}
+
+fn call_failure(failure: Failure) -> CallFailure {
+    match failure {
+        Failure::Fenced => CallFailure::Fenced,
+        Failure::Refused | Failure::Unavailable | Failure::TimedOut => CallFailure::Failed,
+    }
+}
+
+fn outcomes(told: Told) -> Result<Vec<Outcome>, CallFailure> {
+    let Response::Traded(results) = told.map_err(call_failure)? else {
+        unreachable!("a trade is answered with results")
+    };
+    let outcome = |result| match result {
+        TradeResult::Row(row) => Outcome::Row(row),
+        TradeResult::Refused(refusal) => Outcome::Refused(match refusal {
+            Refusal::StockNotFound => WireRefusal::StockNotFound,
+            Refusal::NotEnough => WireRefusal::NotEnough,
+            Refusal::TooMany => WireRefusal::TooMany,
+            Refusal::KeyConflict => WireRefusal::KeyConflict,
+        }),
+    };
+    Ok(results.into_iter().map(outcome).collect())
+}
+
+fn head(told: Told) -> Result<Head, CallFailure> {
+    let Response::Leadership(leadership) = told.map_err(call_failure)? else {
+        unreachable!("who leads is answered with who leads")
+    };
+    let term = Term {
+        epoch: leadership.term.epoch,
+        leader: leadership.term.leader,
+    };
+    Ok(Head {
+        term,
+        end: leadership.end,
+    })
+}
+
+fn rows(told: Told) -> Result<Vec<Row>, CallFailure> {
+    let Response::Rows(rows) = told.map_err(call_failure)? else {
+        unreachable!("rows are answered with rows")
+    };
+    Ok(rows)
+}
+
+fn held(told: Told) -> Result<End, CallFailure> {
+    let Response::Held(end) = told.map_err(call_failure)? else {
+        unreachable!("an append is answered with what is held")
+    };
+    Ok(end)
+}
