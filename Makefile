@@ -1,6 +1,6 @@
 # What is used daily. Plain `make` says what there is.
 
-.PHONY: help run test torture failover bench bench-setup bench-build check fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture failover bench bench-setup bench-build check fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,10 @@ test: wasm-target ## run all tests
 torture: wasm-target ## break real processes for SECONDS=300 from SEED=131 on, and judge what clients saw
 	BAZAAR_TORTURE_SECONDS=$(or $(SECONDS),300) BAZAAR_TORTURE_SEED=$(or $(SEED),131) \
 	cargo test --test integration torture:: -- --nocapture
+
+sim: ## simulate the whole system from SEEDS=2000 seeds, FROM=0 on; SEED=n prints what happens with one
+	$(if $(SEED),BAZAAR_SIM_SEED=$(SEED)) BAZAAR_SIM_SEEDS=$(or $(SEEDS),2000) BAZAAR_SIM_FROM=$(or $(FROM),0) \
+	cargo test -p sim nothing_promised_is_broken -- --nocapture
 
 failover: wasm-target ## measure RUNS=20 times how soon another replica leads
 	BAZAAR_FAILOVER_RUNS=$(or $(RUNS),20) \

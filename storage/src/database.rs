@@ -35,11 +35,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Location {
     dir: PathBuf,
     /// The file system, where it is not the machine's.
-    vfs: Option<Vfs>,
+    vfs: Option<&'static Vfs>,
 }
 
 /// A simulator's file system.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Vfs {
     /// The name that SQLite knows it by.
     pub name: &'static str,
@@ -122,7 +122,7 @@ impl DataDir {
     }
 
     /// A directory on a disk of a simulator's, which has no other process.
-    pub fn simulated(path: &Path, vfs: Vfs) -> Self {
+    pub fn simulated(path: &Path, vfs: &'static Vfs) -> Self {
         Self {
             location: Location {
                 dir: path.to_owned(),

@@ -33,12 +33,12 @@ fn what_is_committed_survives_every_death_and_what_is_not_is_all_or_nothing() {
     let losses = [Loss::Everything, Loss::Some, Loss::Nothing].map(Death::PowerLost);
     let deaths: Vec<Death> = losses.into_iter().chain([Death::Killed]).collect();
     let mut unfinished = [0, 0];
-    for seed in 0..400 {
+    for seed in 0..64 {
         let disk = Disk::new(seed);
         let death = deaths[seed as usize % deaths.len()];
         let mut committed = 0;
         // Long enough that some runs die in a checkpoint, which starts after 1000 pages.
-        for after in [7, 61 * seed as u32, 3 * seed as u32] {
+        for after in [7, 150 * seed as u32, 13 * seed as u32] {
             let Ok(connection) = open(&disk) else {
                 panic!("seed {seed}: nothing is wrong with the disk yet")
             };
@@ -53,17 +53,17 @@ fn what_is_committed_survives_every_death_and_what_is_not_is_all_or_nothing() {
                 dies_after: Some((after, death)),
                 ..Faults::default()
             });
-            while committed < 3000 && insert(&connection, committed).is_ok() {
+            while committed < 2500 && insert(&connection, committed).is_ok() {
                 committed += 1;
             }
-            assert!(committed == 3000 || disk.take_death() == Some(death));
+            assert!(committed == 2500 || disk.take_death() == Some(death));
             disk.die(death);
             disk.take_death();
         }
         let found = count(&open(&disk).unwrap());
         assert!(found == committed || found == committed + 1, "seed {seed}");
     }
-    assert!(unfinished.iter().all(|&count| count > 20), "{unfinished:?}");
+    assert!(unfinished.iter().all(|&count| count > 5), "{unfinished:?}");
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub struct Catalog {
     waiting: Vec<Waiting>,
     /// What came before sessions of the run before were certainly over.
     unsettled: Vec<(Caller, Request)>,
-    opening: Vec<(u64, BootTime, oneshot::Receiver<Result<(), RequestError>>)>,
+    opening: Vec<Opening>,
     sessions: BTreeMap<u64, Session>,
 }
 
@@ -48,6 +48,13 @@ enum Waiting {
         oneshot::Receiver<Result<Vec<TradeResult>, RequestError>>,
     ),
     Term(Caller, oneshot::Receiver<Result<Leadership, RequestError>>),
+}
+
+/// A session that begins once it is noted that there are some.
+struct Opening {
+    stream: u64,
+    received: BootTime,
+    noted: oneshot::Receiver<Result<(), RequestError>>,
 }
 
 struct Session {
@@ -235,7 +242,11 @@ impl Catalog {
         let handled = match (what, session) {
             (Some(FromGateway::Open), None) => {
                 let (reply, noted) = oneshot::channel();
-                self.opening.push((stream, now, noted));
+                self.opening.push(Opening {
+                    stream,
+                    received: now,
+                    noted,
+                });
                 let term = self.term;
                 self.queue.push_back(Command::LendSessions { term, reply });
                 self.begin(line);
@@ -267,7 +278,7 @@ impl Catalog {
     }
 
     fn stream_ended(&mut self, line: &mut Timeline, stream: u64) {
-        self.opening.retain(|(opening, ..)| *opening != stream);
+        self.opening.retain(|opening| opening.stream != stream);
         if let Some(session) = self.sessions.remove(&stream) {
             self.desk.broken(session.id);
         }
@@ -312,11 +323,10 @@ impl Catalog {
     /// Sessions whose beginning is noted by now.
     fn open_sessions(&mut self, line: &mut Timeline) {
         let now = line.clock(Node::Catalog);
-        for (stream, received, mut noted) in std::mem::take(&mut self.opening) {
-            match noted.try_recv() {
-                Err(oneshot::error::TryRecvError::Empty) => {
-                    self.opening.push((stream, received, noted));
-                }
+        for mut opening in std::mem::take(&mut self.opening) {
+            let (stream, received) = (opening.stream, opening.received);
+            match opening.noted.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) => self.opening.push(opening),
                 Ok(Ok(())) => {
                     let id = SessionId::new(line.random.u64(..) | 1).expect("not 0");
                     let (sender, events) = mpsc::channel(EVENTS_MAX);
@@ -382,7 +392,7 @@ impl Catalog {
 
 /// Opens the catalog's database on a disk.
 pub fn open(disk: &Disk) -> Result<SqliteStore, StorageError> {
-    SqliteStore::open_in(DataDir::simulated(&disk.path(), VFS))
+    SqliteStore::open_in(DataDir::simulated(&disk.path(), &VFS))
 }
 
 type Answer<T> = Result<Result<T, RequestError>, oneshot::error::TryRecvError>;

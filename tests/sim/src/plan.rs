@@ -13,7 +13,7 @@ use crate::nemesis::Kind;
 pub const REPLICAS: u32 = 3;
 
 /// The file system that the stores are on.
-pub const VFS: storage::database::Vfs = storage::database::Vfs {
+pub static VFS: storage::database::Vfs = storage::database::Vfs {
     name: simulated_disk::NAME,
     rewrite: simulated_disk::rewrite,
 };
@@ -22,6 +22,7 @@ const SHARES: u64 = 40;
 
 /// What is taken out of a simulation, to show that it would notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(dead_code, reason = "taken out one by one")]
 pub enum Without {
     Catalog(catalog::core::Rule),
     Order(order::core::Rule),

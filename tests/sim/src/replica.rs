@@ -390,7 +390,7 @@ pub fn ids() -> impl Iterator<Item = ReplicaId> {
 
 /// Opens a replica's database on a disk.
 pub fn open(disk: &Disk) -> Result<SqliteStore, StorageError> {
-    SqliteStore::open_in(DataDir::simulated(&disk.path(), VFS))
+    SqliteStore::open_in(DataDir::simulated(&disk.path(), &VFS))
 }
 
 fn failure(refused: Refused) -> Failure {
