@@ -1,6 +1,6 @@
 # What is used daily. Plain `make` says what there is.
 
-.PHONY: help run test sim torture failover bench bench-setup bench-build check fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture failover bench bench-setup bench-growth bench-build check fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ bench-setup: ## install what `make bench` compares with, from Debian's packages
 bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades, REPORT=target/report
 	target/release/bench compare --report $(or $(REPORT),target/report) \
 	--rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY))
+
+bench-growth: bench-build ## measure how it grows: ONLY=ledger (or connections, …), ORDERS=1000000, SECONDS=3
+	target/release/bench grow --report $(or $(REPORT),target/report) \
+	--seconds $(or $(SECONDS),3) --orders $(or $(ORDERS),1000000) $(if $(ONLY),--only $(ONLY))
 
 bench-build: wasm-target
 	cargo build --release -p bazaar -p bench

@@ -8,7 +8,7 @@ use csv::StringRecord;
 use protocol::{Invalid, Price, Quantity, StockName};
 
 /// Most stocks in a file.
-pub const STOCKS_MAX: usize = 10_000;
+pub const STOCKS_MAX: usize = 1_000_000;
 
 /// The columns of a file, as its first line names them.
 const HEADER: [&str; 3] = ["name", "price", "quantity"];

@@ -121,20 +121,7 @@ impl SqliteStore {
     /// Lists the first stocks.
     pub fn list(&mut self, listings: &[Listing]) -> Result<(), StorageError> {
         let transaction = immediate(&mut self.connection)?;
-        for listing in listings {
-            transaction.execute(
-                "INSERT INTO stock (name, price, quantity, volume, version) VALUES (?, ?, ?, 0, 1)",
-                params![
-                    listing.name.as_str(),
-                    listing.price.minor(),
-                    listing.quantity
-                ],
-            )?;
-            transaction.execute(
-                "INSERT INTO listing SELECT name, price, quantity FROM stock WHERE name = ?",
-                [listing.name.as_str()],
-            )?;
-        }
+        insert_listings(&transaction, listings)?;
         storage::error::commit(transaction)
     }
 
@@ -291,6 +278,20 @@ impl Unchecked {
         unlisted?;
         if stopped { Ok(()) } else { audit.finish() }
     }
+}
+
+fn insert_listings(transaction: &Transaction<'_>, listings: &[Listing]) -> rusqlite::Result<()> {
+    let mut stock = transaction.prepare(
+        "INSERT INTO stock (name, price, quantity, volume, version) VALUES (?, ?, ?, 0, 1)",
+    )?;
+    let mut listed = transaction
+        .prepare("INSERT INTO listing SELECT name, price, quantity FROM stock WHERE name = ?")?;
+    for listing in listings {
+        let name = listing.name.as_str();
+        stock.execute(params![name, listing.price.minor(), listing.quantity])?;
+        listed.execute([name])?;
+    }
+    Ok(())
 }
 
 fn immediate(connection: &mut Connection) -> Result<Transaction<'_>, StorageError> {

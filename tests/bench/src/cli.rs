@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::generator::put::Puts;
+use crate::growth::Subject;
 use crate::scenario::Kind;
 
 /// Bazaar beside the servers that people run today, on one machine, in one run.
@@ -20,6 +21,8 @@ pub struct Cli {
 pub enum Command {
     /// Drive every contender in turn, and say how Bazaar compares
     Compare(Compare),
+    /// Measure how Bazaar grows: connections, gateways, cache hits, stocks, and the ledger
+    Grow(Grow),
     /// Print the tables of a report that was written
     Table {
         /// Its bench.json
@@ -75,6 +78,31 @@ pub struct Compare {
     /// A component for `wasmtime serve`, which takes part where wasmtime is installed
     #[arg(long, value_name = "COMPONENT")]
     pub hello: Option<PathBuf>,
+}
+
+/// Flags of `bench grow`.
+#[derive(Debug, Args)]
+pub struct Grow {
+    #[command(flatten)]
+    pub common: Common,
+    /// Only this
+    #[arg(long)]
+    pub only: Option<Subject>,
+    /// How long each step is measured
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: u64,
+    /// The last step of connections is at most this
+    #[arg(long, default_value_t = 1024)]
+    pub connections_max: u32,
+    /// The last step of stocks is at most this
+    #[arg(long, default_value_t = 1_000_000)]
+    pub stocks_max: u64,
+    /// The last step of gateways is at most this
+    #[arg(long, default_value_t = 8)]
+    pub gateways_max: usize,
+    /// How long the ledger is; each ten million take some 12 GB of disk
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100..=100_000_000))]
+    pub orders: u64,
 }
 
 #[cfg(test)]

@@ -85,6 +85,9 @@ pub enum Error {
         /// Why it was not.
         source: std::io::Error,
     },
+    /// A ledger for the growth curves cannot be made.
+    #[error("cannot make a ledger: {0}")]
+    Ledger(String),
     /// A report that cannot be read.
     #[error("{} is not a report: {source}", path.display())]
     Report {

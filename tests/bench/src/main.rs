@@ -6,6 +6,7 @@
 //! - [`contender`]: how each of them is started and driven;
 //! - [`generator`]: who sends the requests;
 //! - [`origin`], [`http`], [`process`]: what contenders need;
+//! - [`growth`]: how figures change as one quantity grows;
 //! - [`statistics`], [`bars`]: medians, ratios, and what Bazaar is to reach;
 //! - [`report`], [`machine`]: what was measured, and where;
 //! - [`error`]: why it cannot be.
@@ -15,6 +16,7 @@ mod scenario;
 mod rounds;
 mod contender;
 mod generator;
+mod growth;
 mod origin;
 mod http;
 mod process;
@@ -31,9 +33,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use tempfile::TempDir;
 
-use crate::cli::{Cli, Command, Common, Compare};
+use crate::cli::{Cli, Command, Common, Compare, Grow};
 use crate::contender::Site;
 use crate::error::Error;
+use crate::growth::Subject;
 use crate::machine::Machine;
 use crate::report::Report;
 use crate::scenario::{Kind, Plan};
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Compare(args) => compare(args),
+        Command::Grow(args) => grow(args),
         Command::Table { file } => {
             print!("{}", Report::read(&file)?.to_markdown());
             Ok(())
@@ -88,6 +92,34 @@ fn compare(args: Compare) -> Result<(), Error> {
         Some(dir) => report.write(dir),
         None => Ok(()),
     }
+}
+
+fn grow(args: Grow) -> Result<(), Error> {
+    let (site, _dir) = site(&args.common)?;
+    let plan = growth::Plan {
+        bazaar: binary(&args.common.bazaar)?,
+        seconds: args.seconds,
+        cpu: generator_cpu(&args.common),
+        connections_max: args.connections_max,
+        stocks_max: args.stocks_max,
+        gateways_max: args.gateways_max,
+        orders: args.orders,
+        site,
+    };
+    let subjects = match args.only {
+        Some(subject) => vec![subject],
+        None => Subject::ALL.to_vec(),
+    };
+    let mut curves = Vec::new();
+    for subject in subjects {
+        let curve = growth::measure(&plan, subject)?;
+        print!("{}", curve.to_markdown());
+        curves.push(curve);
+        if let Some(dir) = &args.common.report {
+            growth::curve::write(&curves, dir)?;
+        }
+    }
+    Ok(())
 }
 
 /// A directory for this run, which is removed when the second value is dropped.

@@ -127,6 +127,11 @@ impl Process {
         })
     }
 
+    /// Its number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has said so far.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
@@ -196,6 +201,20 @@ pub fn free_addresses<const N: usize>() -> Result<[SocketAddr; N], Error> {
     Ok(addresses)
 }
 
+/// A process's resident memory in bytes, as the kernel counts it now; 0 where it has ended.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    parse_resident(&status).unwrap_or(0)
+}
+
+fn parse_resident(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,6 +224,14 @@ mod tests {
         let addresses = free_addresses::<16>().unwrap();
         let distinct: std::collections::BTreeSet<_> = addresses.iter().collect();
         assert_eq!(distinct.len(), 16);
+    }
+
+    #[test]
+    fn memory_is_read_as_the_kernel_writes_it() {
+        let status = "Name:\tbazaar\nVmPeak:\t  999 kB\nVmRSS:\t    2048 kB\n";
+        assert_eq!(parse_resident(status), Some(2 << 20));
+        assert_eq!(parse_resident("Name:\tzombie\n"), None);
+        assert!(resident_bytes(std::process::id()) > 0);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use super::{Contender, Site};
 use crate::error::Error;
 use crate::generator::wrk::Requests;
 use crate::generator::{Figures, Load};
-use crate::process::{Process, command, free_addresses};
+use crate::http;
+use crate::process::{Process, command, free_addresses, resident_bytes};
 
 /// How a bazaar is started.
 #[derive(Debug, Clone)]
@@ -21,12 +22,24 @@ pub struct Setup {
     pub stocks: Option<PathBuf>,
 }
 
+/// One service of a running bazaar.
+#[derive(Debug, Clone, Copy)]
+pub struct Service {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its process.
+    pub pid: u32,
+}
+
 /// A running bazaar.
 #[derive(Debug)]
 pub struct Bazaar {
     name: String,
+    binary: PathBuf,
     dir: PathBuf,
-    services: BTreeMap<String, SocketAddr>,
+    services: BTreeMap<String, Service>,
+    admin: SocketAddr,
+    workers: usize,
     _process: Process,
 }
 
@@ -49,20 +62,97 @@ impl Bazaar {
         process.wait_until(|process| process.log().contains("Ctrl-C"))?;
         Ok(Self {
             name: setup.name.clone(),
+            binary: setup.binary.clone(),
             services: process.log().lines().filter_map(service).collect(),
             dir,
+            admin,
+            workers: site.workers,
             _process: process,
         })
     }
 
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
-        self.services["gateway"]
+        self.services["gateway"].address
+    }
+
+    /// Every service by its name, "order-3" for one.
+    pub fn services(&self) -> &BTreeMap<String, Service> {
+        &self.services
     }
 
     /// Where logs, and data under `data`, are.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Starts another gateway beside the first one; also tells where clients connect to it.
+    pub fn another_gateway(&self, number: usize) -> Result<(SocketAddr, Process), Error> {
+        let [listen, admin] = free_addresses()?;
+        let name = format!("gateway-{number}");
+        let mut line = command(&self.binary);
+        line.arg("gateway")
+            .arg(format!("--listen={listen}"))
+            .arg(format!("--admin={admin}"))
+            .arg(format!("--workers={}", self.workers))
+            .arg(format!(
+                "--catalog=http://{}",
+                self.services["catalog"].address
+            ));
+        for (id, address) in self.replicas() {
+            line.arg(format!("--order={id}=http://{address}"));
+        }
+        let mut process = Process::start(&name, &self.dir, line)?;
+        process.wait_until(|_| is_ready(admin))?;
+        Ok((listen, process))
+    }
+
+    /// Starts a replica again that was killed, on its address.
+    pub fn start_replica(&self, id: u32) -> Result<Process, Error> {
+        let name = format!("order-{id}");
+        let mut line = command(&self.binary);
+        line.arg("order")
+            .arg(format!("--id={id}"))
+            .arg(format!("--listen={}", self.services[&name].address))
+            .arg(format!(
+                "--catalog=http://{}",
+                self.services["catalog"].address
+            ))
+            .arg(format!("--data-dir={}", self.replica_dir(id).display()));
+        for (peer, address) in self.replicas().filter(|(peer, _)| *peer != id) {
+            line.arg(format!("--peer={peer}=http://{address}"));
+        }
+        Process::start(&format!("{name}-again"), &self.dir, line)
+    }
+
+    /// A replica's data.
+    pub fn replica_dir(&self, id: u32) -> PathBuf {
+        replica_dir(&self.dir, id)
+    }
+
+    /// Resident memory of each service, in bytes.
+    pub fn memory(&self) -> BTreeMap<String, u64> {
+        let services = self.services.iter();
+        services
+            .map(|(name, service)| (name.clone(), resident_bytes(service.pid)))
+            .collect()
+    }
+
+    fn replicas(&self) -> impl Iterator<Item = (u32, SocketAddr)> {
+        self.services.iter().filter_map(|(name, service)| {
+            let id = name.strip_prefix("order-")?.parse().ok()?;
+            Some((id, service.address))
+        })
+    }
+
+    /// The admin API's `GET /status`.
+    pub fn status(&self) -> Result<serde_json::Value, Error> {
+        let wrong = |answer: String| Error::Wrong {
+            name: self.name.clone(),
+            answer,
+        };
+        let answer = http::get(self.admin, "/status").map_err(|error| wrong(error.to_string()))?;
+        serde_json::from_str(&answer.body).map_err(|_| wrong(answer.body))
     }
 }
 
@@ -73,6 +163,13 @@ impl Contender for Bazaar {
 
     /// Trades.
     fn measure(&mut self, load: &Load) -> Result<Figures, Error> {
+        self.trade(load)
+    }
+}
+
+impl Bazaar {
+    /// Trades, buying and selling in turn.
+    pub fn trade(&self, load: &Load) -> Result<Figures, Error> {
         let requests = Requests {
             script: include_str!("../../contenders/trade.lua"),
             ..Requests::get(self.address(), "/orders")
@@ -81,13 +178,28 @@ impl Contender for Bazaar {
     }
 }
 
+/// Where a bazaar that is started in a directory keeps a replica's data.
+pub fn replica_dir(dir: &Path, id: u32) -> PathBuf {
+    dir.join("data").join(format!("order-{id}"))
+}
+
+/// Where it keeps the catalog's.
+pub fn catalog_dir(dir: &Path) -> PathBuf {
+    dir.join("data").join("catalog")
+}
+
+/// Whether a gateway can serve a trade.
+fn is_ready(admin: SocketAddr) -> bool {
+    http::get(admin, "/readyz").is_ok_and(|answer| answer.status == 200)
+}
+
 /// A line of the table that `up` prints: name, URL, process.
-fn service(line: &str) -> Option<(String, SocketAddr)> {
+fn service(line: &str) -> Option<(String, Service)> {
     let mut words = line.split_whitespace();
     let name = words.next()?.to_owned();
     let address = words.next()?.strip_prefix("http://")?.parse().ok()?;
-    let _pid: u32 = words.next()?.parse().ok()?;
-    Some((name, address))
+    let pid = words.next()?.parse().ok()?;
+    Some((name, Service { address, pid }))
 }
 
 #[cfg(test)]
@@ -97,7 +209,8 @@ mod tests {
     #[test]
     fn services_are_read_off_what_up_prints() {
         let (name, found) = service("order-3  http://127.0.0.1:56891  7041  data/order-3").unwrap();
-        assert_eq!((name.as_str(), found.port()), ("order-3", 56891));
+        assert_eq!((name.as_str(), found.pid), ("order-3", 7041));
+        assert_eq!(found.address.port(), 56891);
         for line in [
             "",
             "admin  http://127.0.0.1:8081  -  -",

@@ -123,7 +123,7 @@ impl Contender for Etcd {
 fn put_json(cluster: &Cluster, load: &Load) -> Result<Figures, Error> {
     let requests = Requests {
         script: include_str!("../../contenders/put.lua"),
-        argument: run_number(),
+        arguments: [run_number(), 0],
         ..Requests::get(cluster.leader, "/v3/kv/put")
     };
     requests.send(load, &cluster.dir)

@@ -21,7 +21,7 @@ pub struct Requests<'a> {
     /// A script that makes other requests.
     pub script: &'a str,
     /// What the script is told.
-    pub argument: u64,
+    pub arguments: [u64; 2],
 }
 
 impl<'a> Requests<'a> {
@@ -31,7 +31,7 @@ impl<'a> Requests<'a> {
             address,
             path,
             script: "",
-            argument: 0,
+            arguments: [0; 2],
         }
     }
 
@@ -48,7 +48,7 @@ impl<'a> Requests<'a> {
             .arg(&script)
             .arg(format!("http://{}{}", self.address, self.path))
             .arg("--")
-            .arg(self.argument.to_string());
+            .args(self.arguments.map(|argument| argument.to_string()));
         Figures::parse("wrk", &process::run(command)?)
     }
 }

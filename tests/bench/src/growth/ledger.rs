@@ -1,0 +1,333 @@
+//! A long ledger: how soon everything starts with it, what asking for its orders costs, and what a
+//! replica that comes back with an empty disk costs those who trade meanwhile.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use catalog::Remains;
+use catalog::config::LEASE_DEFAULT;
+use order::core::message::Term;
+use order::ledger::Ledger;
+use order::store::{SqliteStore, Store as _};
+use protocol::{
+    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
+    StockName,
+};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::{CONNECTIONS, Curve, Plan};
+use crate::contender::bazaar::{Bazaar, catalog_dir, replica_dir};
+use crate::error::Error;
+use crate::generator::wrk::Requests;
+use crate::process::{Process, resident_bytes};
+use crate::statistics::Spread;
+
+/// Connections that trade while a replica catches up.
+const TRADERS: u32 = 8;
+
+/// Windows of trading without a fault.
+const STEADY_WINDOWS: usize = 3;
+
+/// Rows that are made durable at a time.
+const CHUNK_ROWS: usize = 4096;
+
+/// Who led when the ledger was made.
+const LEADER: u32 = 3;
+
+/// Replicas that have it.
+const REPLICAS: [u32; 3] = [1, 2, LEADER];
+
+/// How much slower trades may be while a replica catches up.
+const P99_RATIO_MAX: f64 = 1.5;
+
+/// Between two looks at how far a replica has come.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Longest wait for a replica that catches up.
+const CATCH_UP_WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// A hundredth of the ledger, a tenth, and all of it.
+pub fn measure(plan: &Plan) -> Result<Curve, Error> {
+    let mut curve = Curve::of("orders");
+    for orders in [plan.orders / 100, plan.orders / 10, plan.orders] {
+        curve.step(orders);
+        step(plan, orders, &mut curve)?;
+    }
+    Ok(curve)
+}
+
+fn step(plan: &Plan, orders: u64, curve: &mut Curve) -> Result<(), Error> {
+    let name = format!("growth-{orders}-orders");
+    let dir = plan.site.make_dir(&name)?;
+    let made = make_ledger(&replica_dir(&dir, LEADER), orders)?;
+    let disk_pace = orders as f64 / made.as_secs_f64();
+    curve.add("rows written by one store", "rows per second", disk_pace);
+    for replica in REPLICAS.into_iter().filter(|replica| *replica != LEADER) {
+        copy(&replica_dir(&dir, LEADER), &replica_dir(&dir, replica))?;
+    }
+    make_catalog(&dir)?;
+
+    let start = Instant::now();
+    let bazaar = plan.start(&name, None)?;
+    curve.add("start", "s", start.elapsed().as_secs_f64());
+    let queries = Requests {
+        script: include_str!("../../contenders/query.lua"),
+        arguments: [orders, 0],
+        ..Requests::get(bazaar.address(), "/orders/0")
+    };
+    let queries = queries.send(&plan.load(CONNECTIONS), bazaar.dir())?;
+    curve.add_figures("order queries", &queries.without_errors("bazaar")?);
+
+    let load = plan.load(TRADERS);
+    bazaar.trade(&load)?;
+    let steady = (0..STEADY_WINDOWS).map(|_| Ok(bazaar.trade(&load)?.p99_us));
+    let steady = median(steady.collect::<Result<_, Error>>()?);
+    curve.add("trades, p99 steady", "µs", steady);
+
+    let rejoin = rejoin(plan, &bazaar, orders)?;
+    let pace = orders as f64 / rejoin.took.as_secs_f64();
+    curve.add("rejoin from empty", "s", rejoin.took.as_secs_f64());
+    curve.add("rejoin from empty", "rows per second", pace);
+    let during = median(rejoin.p99_us);
+    curve.add("trades, p99 during the rejoin", "µs", during);
+    curve.add_memory(&bazaar.memory());
+    curve.add(
+        "replica that rejoined",
+        "MiB",
+        rejoin.memory_bytes as f64 / f64::from(1 << 20),
+    );
+
+    let verdict = if during <= P99_RATIO_MAX * steady {
+        "met"
+    } else {
+        "**not met**"
+    };
+    curve.notes.push(format!(
+        "{orders} orders: p99 of trades during the rejoin {:.2} × steady (at most {P99_RATIO_MAX}): \
+         {verdict}. The rejoin came at {:.2} × the pace at which one store is written without a \
+         network.",
+        during / steady,
+        pace / disk_pace
+    ));
+    drop(bazaar);
+    fs::remove_dir_all(&dir).map_err(Error::file(&dir))
+}
+
+fn median(figures: Vec<f64>) -> f64 {
+    Spread::of(figures).map_or(f64::NAN, |spread| spread.median)
+}
+
+/// Writes a replica's ledger in the store that replicas have. Keys are as random as those that
+/// gateways make, so that the index over them costs what it costs in service.
+fn make_ledger(dir: &Path, orders: u64) -> Result<Duration, Error> {
+    let failed = |error: &dyn ToString| Error::Ledger(error.to_string());
+    fs::create_dir_all(dir).map_err(Error::file(dir))?;
+    let start = Instant::now();
+    let mut store = SqliteStore::open(dir).map_err(|error| failed(&error))?;
+    let term = Term {
+        epoch: Epoch(1),
+        leader: ReplicaId::new(LEADER),
+    };
+    store
+        .save(Some(term), &[])
+        .map_err(|error| failed(&error))?;
+    let mut rows = Rows::new();
+    let mut left = orders;
+    while left > 0 {
+        let count = left.min(CHUNK_ROWS as u64);
+        let chunk: Vec<Row> = rows.by_ref().take(count as usize).collect();
+        store.save(None, &chunk).map_err(|error| failed(&error))?;
+        left -= count;
+    }
+    Ok(start.elapsed())
+}
+
+/// Rows of single shares, sold and bought in turn: there are always enough.
+struct Rows {
+    random: fastrand::Rng,
+    names: Vec<StockName>,
+    next: OrderNumber,
+    chain: ChainHash,
+}
+
+impl Rows {
+    fn new() -> Self {
+        let listed = catalog::stocks::built_in();
+        Self {
+            random: fastrand::Rng::with_seed(1),
+            names: listed.into_iter().map(|listing| listing.name).collect(),
+            next: OrderNumber(0),
+            chain: ChainHash::EMPTY,
+        }
+    }
+}
+
+impl Iterator for Rows {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        let pair = (self.next.0 / 2) as usize;
+        let key = format!("gateway-{:032x}", self.random.u128(..));
+        let order = Order {
+            key: IdempotencyKey::new(&key).expect("40 printable bytes"),
+            name: self.names[pair % self.names.len()].clone(),
+            side: if self.next.0.is_multiple_of(2) {
+                Side::Sell
+            } else {
+                Side::Buy
+            },
+            quantity: Quantity::new(1).expect("one is a quantity"),
+        };
+        let price = Price::from_minor(24_063).expect("it is a price");
+        let row = Row::following(&self.chain, self.next, Epoch(1), order, price);
+        (self.next, self.chain) = (self.next.next(), row.chain);
+        Some(row)
+    }
+}
+
+/// The catalog of the ledger, as it would be made after a loss.
+fn make_catalog(dir: &Path) -> Result<(), Error> {
+    let failed = |error: &dyn ToString| Error::Ledger(error.to_string());
+    let ledger = Ledger::open(&replica_dir(dir, LEADER)).map_err(|error| failed(&error))?;
+    let config = catalog::Config {
+        data_dir: catalog_dir(dir),
+        stocks: None,
+        lease: LEASE_DEFAULT,
+    };
+    fs::create_dir_all(&config.data_dir).map_err(Error::file(&config.data_dir))?;
+    let remains = Remains {
+        rows: ledger.rows(),
+        epoch: Epoch(1),
+        leader: ReplicaId::new(LEADER),
+    };
+    catalog::rebuild(&config, remains).map_err(|error| failed(&error))?;
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    fs::create_dir_all(to).map_err(Error::file(to))?;
+    for entry in fs::read_dir(from).map_err(Error::file(from))? {
+        let entry = entry.map_err(Error::file(from))?;
+        let target = to.join(entry.file_name());
+        fs::copy(entry.path(), &target).map_err(Error::file(&target))?;
+    }
+    Ok(())
+}
+
+/// What a replica's return was like.
+struct Rejoin {
+    /// From its start until it held as many orders as there were.
+    took: Duration,
+    /// Of trades, window by window.
+    p99_us: Vec<f64>,
+    /// What it held in memory when it had caught up.
+    memory_bytes: u64,
+}
+
+/// Kills a follower, loses its disk, and starts it again while others trade.
+fn rejoin(plan: &Plan, bazaar: &Bazaar, orders: u64) -> Result<Rejoin, Error> {
+    let leader = bazaar.status()?["leader"].as_u64();
+    let victim = REPLICAS
+        .into_iter()
+        .find(|id| Some(u64::from(*id)) != leader);
+    let victim = victim.expect("there is more than one replica");
+    kill(bazaar.services()[&format!("order-{victim}")].pid);
+    let lost = bazaar.replica_dir(victim);
+    // Whoever trades finds out that it is gone before anything is measured.
+    bazaar.trade(&plan.load(TRADERS))?;
+    fs::remove_dir_all(&lost).map_err(Error::file(&lost))?;
+
+    let caught_up = AtomicBool::new(false);
+    let start = Instant::now();
+    let replica = bazaar.start_replica(victim)?;
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            let outcome = wait_for(bazaar, victim, orders, &replica);
+            caught_up.store(true, Ordering::Release);
+            outcome.map(|memory_bytes| (start.elapsed(), memory_bytes))
+        });
+        let mut p99_us = Vec::new();
+        // The window in which it catches up is the last.
+        while p99_us.is_empty() || !caught_up.load(Ordering::Acquire) {
+            p99_us.push(bazaar.trade(&plan.load(TRADERS))?.p99_us);
+        }
+        let waited = waiting
+            .join()
+            .expect("the thread that waits does not panic");
+        let (took, memory_bytes) = waited?;
+        Ok(Rejoin {
+            took,
+            p99_us,
+            memory_bytes,
+        })
+    })
+}
+
+/// Waits until a replica holds so many orders; then what it holds in memory.
+fn wait_for(bazaar: &Bazaar, id: u32, orders: u64, replica: &Process) -> Result<u64, Error> {
+    let start = Instant::now();
+    while start.elapsed() < CATCH_UP_WAIT_MAX {
+        if held(&bazaar.status()?, id) >= orders {
+            return Ok(resident_bytes(replica.pid()));
+        }
+        sleep(POLL);
+    }
+    Err(Error::NotReady {
+        name: format!("order-{id}"),
+        waited_s: start.elapsed().as_secs(),
+        log: replica.log(),
+    })
+}
+
+/// How many orders a replica holds, by the gateway's `/status`.
+fn held(status: &Value, id: u32) -> u64 {
+    let replicas = status["replicas"].as_array().into_iter().flatten();
+    let mut of_id = replicas.filter(|replica| replica["id"] == id);
+    let replica = of_id.next().filter(|replica| replica["healthy"] == true);
+    replica
+        .and_then(|replica| replica["orders"].as_u64())
+        .unwrap_or(0)
+}
+
+fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        // Its end is what is wanted, however it comes.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ledger_that_was_made_is_one_that_a_catalog_is_made_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let orders = CHUNK_ROWS as u64 + 3;
+        make_ledger(&replica_dir(dir.path(), LEADER), orders).unwrap();
+        let ledger = Ledger::open(&replica_dir(dir.path(), LEADER)).unwrap();
+        assert_eq!(ledger.end().unwrap().rows, OrderNumber(orders));
+        make_catalog(dir.path()).unwrap();
+        copy(
+            &replica_dir(dir.path(), LEADER),
+            &replica_dir(dir.path(), 1),
+        )
+        .unwrap();
+        let copied = Ledger::open(&replica_dir(dir.path(), 1)).unwrap();
+        assert_eq!(copied.end().unwrap(), ledger.end().unwrap());
+    }
+
+    #[test]
+    fn what_a_replica_holds_is_read_off_the_status() {
+        let status = serde_json::json!({ "replicas": [
+            { "id": 1, "healthy": true, "orders": 7 },
+            { "id": 2, "healthy": false, "orders": 9 },
+        ] });
+        assert_eq!([1, 2, 3].map(|id| held(&status, id)), [7, 0, 0]);
+    }
+}
