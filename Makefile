@@ -35,6 +35,8 @@ bench-growth: bench-build ## measure how it grows: ONLY=ledger (or connections, 
 	--seconds $(or $(SECONDS),3) --orders $(or $(ORDERS),1000000) $(if $(ONLY),--only $(ONLY))
 
 bench-build: wasm-target
+	cargo build --release -p bazaar --features native-policy
+	cp target/release/bazaar target/release/bazaar-native
 	cargo build --release -p bazaar -p bench
 
 check: wasm-target ## check formatting and lints

@@ -24,6 +24,15 @@ mod generated {
     });
 }
 
+/// The default policy as native code.
+#[cfg(feature = "native-policy")]
+mod native;
+
+/// Whether native code decides, whatever component is loaded. A constant, so that the code that
+/// is not used is compiled all the same.
+#[cfg(feature = "native-policy")]
+const NATIVE: bool = true;
+
 use generated::bazaar::policy::types as wit;
 pub(super) use generated::{FrontEnd, FrontEndPre};
 
@@ -43,6 +52,10 @@ impl FrontEnd {
         store: impl AsContextMut,
         request: &PolicyRequest<'_>,
     ) -> Answer<Decision> {
+        #[cfg(feature = "native-policy")]
+        if NATIVE {
+            return native::on_request(request);
+        }
         let decision = self
             .bazaar_policy_policy()
             .call_on_request(store, request_to(request))?;
@@ -57,6 +70,10 @@ impl FrontEnd {
         memo: &[u8],
         outcome: &Outcome,
     ) -> Answer<Decision> {
+        #[cfg(feature = "native-policy")]
+        if NATIVE {
+            return native::on_outcome(request, memo, outcome);
+        }
         let stocks: Vec<_> = match outcome {
             Outcome::Stocks(stocks) => stocks.iter().map(stock_to).collect(),
             _ => Vec::new(),
