@@ -3,10 +3,12 @@
 //!
 //! - [`lease`]: until when the gateway may believe its cache;
 //! - [`cache`]: what may be kept, what may be served, and what an invalidation does;
+//! - [`election`]: who is to lead, and what to do about it;
 //! - [`rules`]: the protective rules that a test can take out.
 
 pub mod lease;
 pub mod cache;
+pub mod election;
 pub mod rules;
 
 pub use cache::{Answer, Ask, Fetches, Freshness, Tag};

@@ -401,7 +401,7 @@ impl Admin {
     fn replicas_json(&self) -> Vec<Value> {
         let (all, probed) = self.gateway.backend.replicas.all();
         let one = all.iter().zip(probed).map(|(replica, probed)| {
-            let status = probed.status;
+            let status = probed.status.ok();
             json!({
                 "id": replica.id,
                 "url": replica.url,

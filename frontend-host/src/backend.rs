@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use frontend_core::election::Led;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
 use protocol::wire::order::v1::{GetRequest, PlaceRequest, place_response};
@@ -186,7 +187,7 @@ impl Backend {
             .iter()
             .zip(probed)
             .map(|(replica, probed)| {
-                let healthy = probed.status.is_some();
+                let healthy = probed.status.is_ok();
                 let rank = if healthy && Some(replica.id) == leader {
                     0
                 } else {
@@ -214,10 +215,7 @@ impl Backend {
 }
 
 /// Ends when another replica leads.
-async fn replaced(
-    leader: &mut tokio::sync::watch::Receiver<crate::replicas::Led>,
-    replica: ReplicaId,
-) {
+async fn replaced(leader: &mut tokio::sync::watch::Receiver<Led>, replica: ReplicaId) {
     let over = leader
         .wait_for(|led| led.leadership.leader != Some(replica))
         .await

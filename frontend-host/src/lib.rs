@@ -10,7 +10,7 @@
 //! - [`cache`], [`session`]: what is kept, and the stream on which the catalog takes it back;
 //!   `frontend_core` has the rules;
 //! - [`backend`]: reads and trades;
-//! - [`replicas`], [`election`]: who leads;
+//! - [`replicas`]: who leads; `frontend_core` has the rules;
 //! - [`admin`]: the listener for operators.
 //!
 //! Deliberately absent: any decision about routes, messages, caching or leaders. Those are the
@@ -25,7 +25,6 @@ pub mod cache;
 pub mod session;
 pub mod backend;
 pub mod replicas;
-pub mod election;
 pub mod admin;
 
 use std::future::Future;

@@ -1,8 +1,11 @@
 //! Watches the order replicas and carries out the policy's elections.
 
+use std::error::Error;
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use frontend_core::election::{Elector, Leadership, Led, Probed, Role, Status, Step, Unanswered};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
@@ -10,11 +13,10 @@ use protocol::wire::order::v1::orders_client::OrdersClient;
 use protocol::wire::order::v1::{self as order, AnnounceRequest, StatusRequest};
 use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::election::{self, History, Leadership, Probed, Role, Status, Step};
 use crate::policy::Versions;
 
 /// Pause between two health probes of a replica.
@@ -26,10 +28,6 @@ const PROBE_TIME_MAX: Duration = Duration::from_millis(180);
 
 /// Longest pause between two looks at who leads.
 const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How long the very first election waits for replicas that have not answered yet: services that
-/// start together should not be led by whoever was first.
-const FIRST_ELECTION_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Shortest pause between two steps, so that a step that does not help is not repeated at once.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
@@ -67,15 +65,6 @@ pub struct Replicas {
     suspicion: watch::Sender<u64>,
 }
 
-/// Who leads, as trades go by it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Led {
-    /// According to the catalog.
-    pub leadership: Leadership,
-    /// The leader says that it takes trades.
-    pub active: bool,
-}
-
 /// How far the catalog's journal reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journal {
@@ -90,13 +79,9 @@ pub struct Journal {
 impl Replicas {
     /// Of which nothing is known yet.
     pub fn new(all: Vec<Replica>, catalog: CatalogClient<Channel>, policy: Arc<Versions>) -> Self {
-        let unknown = |replica: &Replica| Probed {
-            id: replica.id,
-            status: None,
-            round_trip: Duration::ZERO,
-        };
+        let probed = all.iter().map(|replica| Probed::unknown(replica.id));
         Self {
-            probed: Mutex::new(all.iter().map(unknown).collect()),
+            probed: Mutex::new(probed.collect()),
             all,
             catalog,
             policy,
@@ -156,11 +141,14 @@ impl Replicas {
         let mut suspicion = self.suspicion.subscribe();
         let mut client = self.all[place].orders.clone();
         loop {
-            let asked = Instant::now();
+            let asked = BootTime::now();
             let answer = timeout(PROBE_TIME_MAX, client.status(StatusRequest {})).await;
-            let status = answer.ok().and_then(Result::ok);
-            let status = status.and_then(|status| read_status(status.into_inner()));
-            self.note(place, status, asked.elapsed());
+            let status = match answer {
+                Ok(Ok(status)) => read_status(status.into_inner()).ok_or(Unanswered::Silent),
+                Ok(Err(status)) => Err(unanswered(&status)),
+                Err(_) => Err(Unanswered::Silent),
+            };
+            self.note(place, status, asked, Some(BootTime::now().since(asked)));
             // However many have a suspicion, probes do not come without a pause.
             sleep(STEP_PAUSE).await;
             tokio::select! {
@@ -170,48 +158,43 @@ impl Replicas {
         }
     }
 
-    fn note(&self, place: usize, status: Option<Status>, round_trip: Duration) {
+    /// A replica said something, or nothing, when it was asked at `asked`.
+    fn note(
+        &self,
+        place: usize,
+        status: Result<Status, Unanswered>,
+        asked: BootTime,
+        round_trip: Option<Duration>,
+    ) {
         let changed = {
             let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
             let probed = &mut probed[place];
-            if status.is_some() {
-                probed.round_trip = round_trip;
+            if status.is_ok() {
+                probed.round_trip = round_trip.unwrap_or(probed.round_trip);
             }
+            probed.asked = probed.asked.max(asked);
             let before = std::mem::replace(&mut probed.status, status);
-            // More orders are no reason to elect.
-            before.map(|status| Status {
-                orders: OrderNumber(0),
-                chain: ChainHash::EMPTY,
-                ..status
-            }) != status.map(|status| Status {
-                orders: OrderNumber(0),
-                chain: ChainHash::EMPTY,
-                ..status
-            })
+            before.map(without_orders) != status.map(without_orders)
         };
         if changed {
             let id = self.all[place].id;
             match status {
-                Some(status) => {
+                Ok(status) => {
                     tracing::info!(replica = %id, role = status.role.name(), epoch = %status.epoch, "replica answers")
                 }
-                None => tracing::warn!(replica = %id, "replica does not answer"),
+                Err(unanswered) => {
+                    tracing::warn!(replica = %id, ?unanswered, "replica does not answer")
+                }
             }
             self.changed.notify_one();
         }
     }
 
     async fn elect(&self) {
-        let mut history = History::default();
-        let mut refused = None;
-        let started = Instant::now();
+        let mut elector = Elector::new(BootTime::now());
         loop {
-            let all_answer = self.probed().iter().all(|probed| probed.status.is_some());
-            let patient = !all_answer && started.elapsed() < FIRST_ELECTION_PATIENCE;
-            if let Some(leadership) = self.ask_catalog().await
-                && !(patient && leadership.leader.is_none())
-            {
-                refused = self.step(leadership, refused, &mut history).await;
+            if let Some(leadership) = self.ask_catalog().await {
+                self.step(leadership, &mut elector).await;
             }
             sleep(STEP_PAUSE).await;
             let _ = timeout(ELECTION_INTERVAL, self.changed.notified()).await;
@@ -240,38 +223,27 @@ impl Replicas {
         leadership
     }
 
-    /// One step towards a leader that leads. `refused` is the epoch in which its leader
-    /// refused to lead, which takes an election of another term.
-    async fn step(
-        &self,
-        leadership: Leadership,
-        refused: Option<Epoch>,
-        history: &mut History,
-    ) -> Option<Epoch> {
+    /// One step towards a leader that leads.
+    async fn step(&self, leadership: Leadership, elector: &mut Elector) {
         let probed = self.probed();
         self.publish(leadership, &probed);
-        history.observed(leadership.epoch, BootTime::now());
-        let seen = history.seen(&probed, BootTime::now());
-        let view = election::view(leadership, &seen);
-        let wanted = self.policy.elect(unix_ms(), &view).ok().flatten();
-        let same = wanted.is_none_or(|wanted| leadership.leader == Some(wanted));
-        let again =
-            same && refused == Some(leadership.epoch) && !election::leads(leadership, &probed);
-        let step = match leadership.leader {
-            Some(leader) if again => Step::Elect(leader),
-            _ => election::next_step(leadership, &seen, wanted),
+        let Some(look) = elector.look(leadership, probed, BootTime::now()) else {
+            return;
         };
-        match step {
-            Step::Elect(_) if !history.may_elect(BootTime::now(), fastrand::f64()) => refused,
-            Step::Nothing => refused,
-            Step::Announce(uninformed) => self.announce(leadership, &uninformed).await.or(refused),
+        let wanted = self.policy.elect(unix_ms(), &look.view()).ok().flatten();
+        let (told, replicas) = match elector.step(&look, wanted, BootTime::now(), fastrand::f64()) {
+            Step::Nothing => return,
+            Step::Announce(uninformed) => (leadership, uninformed),
             Step::Elect(candidate) => {
-                let elected = self.elect_at_catalog(leadership.epoch, candidate).await?;
-                history.elected(candidate, BootTime::now());
-                self.publish(elected, &probed);
-                let everyone: Vec<_> = self.all.iter().map(|replica| replica.id).collect();
-                self.announce(elected, &everyone).await
+                let elected = self.elect_at_catalog(leadership.epoch, candidate).await;
+                let Some(elected) = elected else { return };
+                elector.elected(candidate, elected, BootTime::now());
+                self.publish(elected, &self.probed());
+                (elected, self.all.iter().map(|replica| replica.id).collect())
             }
+        };
+        if self.announce(told, &replicas).await == Announced::Refused {
+            elector.refused(told.epoch);
         }
     }
 
@@ -298,9 +270,12 @@ impl Replicas {
         }
     }
 
-    /// Tells replicas who leads. The epoch, where its own leader refused to lead it.
-    async fn announce(&self, leadership: Leadership, replicas: &[ReplicaId]) -> Option<Epoch> {
-        let leader = leadership.leader?;
+    /// Tells replicas who leads.
+    async fn announce(&self, leadership: Leadership, replicas: &[ReplicaId]) -> Announced {
+        let Some(leader) = leadership.leader else {
+            return Announced::Told;
+        };
+        let asked = BootTime::now();
         let request = AnnounceRequest {
             epoch: leadership.epoch.0,
             leader: leader.get(),
@@ -317,7 +292,7 @@ impl Replicas {
                 });
             }
         }
-        let mut refused = None;
+        let mut outcome = Announced::Told;
         while let Some(announced) = announcements.join_next().await {
             let Ok((place, Ok(answer))) = announced else {
                 continue;
@@ -325,37 +300,70 @@ impl Replicas {
             let id = self.all[place].id;
             match answer {
                 Ok(status) => {
-                    let status = read_status(status.into_inner());
-                    if status.is_some() {
-                        self.note(place, status, self.probed()[place].round_trip);
+                    if let Some(status) = read_status(status.into_inner()) {
+                        self.note(place, Ok(status), asked, None);
                     }
                 }
                 Err(status) if id == leader && is_refusal(&status) => {
                     tracing::info!(replica = %id, epoch = %leadership.epoch, %status, "will not lead this epoch");
-                    refused = Some(leadership.epoch);
+                    outcome = Announced::Refused;
                     self.changed.notify_one();
                 }
                 Err(status) => tracing::debug!(replica = %id, %status, "announcement failed"),
             }
         }
         self.publish(leadership, &self.probed());
-        refused
+        outcome
     }
 
     fn publish(&self, leadership: Leadership, probed: &[Probed]) {
-        let led = Led {
-            leadership,
-            active: election::leads(leadership, probed),
-        };
+        let led = Led::by(leadership, probed);
         self.leader.send_if_modified(|before| {
-            // An answer that was overtaken by an election is old.
-            let newer = leadership.epoch >= before.leadership.epoch && *before != led;
-            if newer {
+            let is_news = led.is_news_after(before);
+            if is_news {
                 *before = led;
             }
-            newer
+            is_news
         });
     }
+}
+
+/// What became of an announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Announced {
+    /// Whoever could be told was told.
+    Told,
+    /// The leader said that it will not lead.
+    Refused,
+}
+
+/// More orders are no reason to elect.
+fn without_orders(status: Status) -> Status {
+    Status {
+        orders: OrderNumber(0),
+        chain: ChainHash::EMPTY,
+        ..status
+    }
+}
+
+/// Why a call was not answered. A process that is gone leaves a machine behind that refuses
+/// connections, and resets those that there were.
+fn unanswered(status: &tonic::Status) -> Unanswered {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return match error.kind() {
+                ErrorKind::ConnectionRefused
+                | ErrorKind::ConnectionReset
+                | ErrorKind::ConnectionAborted
+                | ErrorKind::BrokenPipe
+                | ErrorKind::UnexpectedEof => Unanswered::Gone,
+                _ => Unanswered::Silent,
+            };
+        }
+        cause = error.source();
+    }
+    Unanswered::Silent
 }
 
 fn unix_ms() -> u64 {
@@ -403,4 +411,41 @@ fn read_journal(leadership: &catalog::Leadership) -> Option<Journal> {
         chain: ChainHash::try_from(leadership.chain_hash.as_slice()).ok()?,
         in_sync: leadership.in_sync.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::SocketAddr;
+
+    use protocol::channel;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    /// How a probe of whatever listens there ends.
+    async fn probe(address: SocketAddr) -> Unanswered {
+        let channel = channel::lazy(&format!("http://{address}")).unwrap();
+        let mut orders = OrdersClient::new(channel);
+        match timeout(PROBE_TIME_MAX, orders.status(StatusRequest {})).await {
+            Ok(answer) => unanswered(&answer.unwrap_err()),
+            Err(_) => Unanswered::Silent,
+        }
+    }
+
+    #[tokio::test]
+    async fn who_refuses_connections_or_breaks_them_is_gone_and_who_is_slow_is_not() {
+        let listen = || TcpListener::bind("127.0.0.1:0");
+        let slow = listen().await.unwrap();
+        assert_eq!(probe(slow.local_addr().unwrap()).await, Unanswered::Silent);
+
+        let dying = listen().await.unwrap();
+        let address = dying.local_addr().unwrap();
+        let dies = async move {
+            let (mut stream, _) = dying.accept().await.unwrap();
+            stream.read_u8().await.unwrap(); // resets the connection when it is dropped
+        };
+        let (probed, ()) = tokio::join!(probe(address), dies);
+        assert_eq!(probed, Unanswered::Gone);
+        assert_eq!(probe(address).await, Unanswered::Gone);
+    }
 }

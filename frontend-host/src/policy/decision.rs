@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use protocol::{IdempotencyKey, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
+use protocol::{IdempotencyKey, OrderNumber, Price, Quantity, Side, StockName};
 use serde::{Deserialize, Serialize};
 
 pub use frontend_core::Freshness;
+pub use frontend_core::election::{ReplicaView, View};
 
 /// What a policy says of itself.
 #[derive(Debug, Clone)]
@@ -205,32 +206,6 @@ pub enum Unavailability {
     NoCatalog,
     /// Every order replica.
     NoReplica,
-}
-
-/// What an election goes by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
-    /// In order of their ids.
-    pub replicas: Vec<ReplicaView>,
-    /// Who leads now, according to the catalog.
-    pub leader: Option<ReplicaId>,
-    /// The leader's epoch.
-    pub epoch: protocol::Epoch,
-}
-
-/// One replica, as the host last saw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReplicaView {
-    /// Which.
-    pub id: ReplicaId,
-    /// It answers its health probe.
-    pub healthy: bool,
-    /// It says that it reaches the catalog.
-    pub reaches_catalog: bool,
-    /// How many orders it holds.
-    pub orders: OrderNumber,
-    /// Of the last probe that it answered.
-    pub round_trip: Duration,
 }
 
 /// A decision that no host could act on.

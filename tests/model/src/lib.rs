@@ -115,4 +115,6 @@ mod trades;
 #[cfg(test)]
 mod leases;
 #[cfg(test)]
+mod elections;
+#[cfg(test)]
 mod explore;

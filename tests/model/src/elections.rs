@@ -1,0 +1,4 @@
+//! Elections by several gateways, in random runs. See the crate.
+
+mod world;
+mod tests;
