@@ -89,6 +89,7 @@ impl Catalog {
         });
         loaded.books = loaded.books.under(plan.catalog_rules());
         let leases = Leases::new(plan.lease, catalog::config::lease_margin(plan.lease));
+        let leases = leases.under(plan.catalog_rules());
         let term = leases.term();
         let unsettled = loaded.sessions_out.unwrap_or_default();
         let stocks = loaded.books.stocks().cloned();

@@ -15,6 +15,8 @@ pub struct Oracle {
     /// What the catalog committed.
     journal: Vec<Row>,
     keys: BTreeSet<IdempotencyKey>,
+    /// Keys of orders whose clients know that they were refused.
+    refused: BTreeSet<IdempotencyKey>,
     term: Term,
     stocks: BTreeMap<StockName, History>,
     /// What each replica says is on its disk.
@@ -101,6 +103,13 @@ impl Oracle {
     /// The catalog has made rows durable, and says who leads.
     pub fn catalog_committed(&mut self, rows: &[Row], leadership: &Leadership) {
         for row in rows {
+            let epochs = self.term.epoch..=leadership.term.epoch;
+            assert!(
+                epochs.contains(&row.epoch),
+                "row {} is of epoch {}, in {epochs:?}",
+                row.number,
+                row.epoch
+            );
             self.append(row);
         }
         assert_eq!(leadership.end, self.end(), "the journal's end");
@@ -117,6 +126,11 @@ impl Oracle {
     fn append(&mut self, row: &Row) {
         assert_eq!(row.number, self.end().rows, "numbers are dense");
         assert!(row.follows(&self.end().chain), "the chain is whole");
+        assert!(
+            !self.refused.contains(&row.order.key),
+            "{:?} is made after its client was told that it was refused",
+            row.order
+        );
         assert!(
             self.keys.insert(row.order.key.clone()),
             "key {} has two rows",
@@ -253,6 +267,7 @@ impl Oracle {
             "{} had enough shares all the time",
             order.name
         );
+        self.refused.insert(order.key.clone());
     }
 
     /// A client was told what an order is, or that there is none. `promised` is whether its

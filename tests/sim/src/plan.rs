@@ -22,7 +22,6 @@ const SHARES: u64 = 40;
 
 /// What is taken out of a simulation, to show that it would notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(dead_code, reason = "taken out one by one")]
 pub enum Without {
     Catalog(catalog::core::Rule),
     Order(order::core::Rule),

@@ -98,9 +98,28 @@ fn first_broken(without: Without, seeds: u64) -> Option<(u64, String)> {
 
 #[test]
 fn what_is_taken_out_is_missed() {
+    use catalog::core::Rule as Catalog;
+    use frontend_core::Rule as Gateway;
+    use order::core::Rule as Order;
     let seeds = setting("BAZAAR_SIM_SEEDS").unwrap_or(100);
     let mut unnoticed = Vec::new();
-    for without in [Without::Syncs] {
+    for without in [
+        Without::Syncs,
+        Without::Catalog(Catalog::EpochCheck),
+        Without::Catalog(Catalog::KeyCheck),
+        Without::Catalog(Catalog::ChangeOrder),
+        Without::Catalog(Catalog::DelayedVisibility),
+        Without::Catalog(Catalog::RestartWait),
+        Without::Catalog(Catalog::Registration),
+        Without::Catalog(Catalog::OwedFirst),
+        Without::Order(Order::ActivationCatchUp),
+        Without::Order(Order::ConfirmedAbsence),
+        Without::Order(Order::ConfirmedRemoval),
+        Without::Gateway(Gateway::Floor),
+        Without::Gateway(Gateway::LeaseCheck),
+        Without::Gateway(Gateway::SessionCheck),
+        Without::Gateway(Gateway::Registered),
+    ] {
         match first_broken(without, seeds) {
             Some((seed, what)) => println!("without {without:?}, seed {seed}: {what}"),
             None => unnoticed.push(without),

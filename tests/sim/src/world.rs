@@ -3,42 +3,37 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use order::store::Store as _;
 use protocol::{OrderNumber, ReplicaId};
 use simulated_disk::{Death, Disk, Faults};
-use storage::StorageError;
 
-use crate::catalog::{self, Catalog, Ended};
+use crate::catalog::{Catalog, Ended};
 use crate::client::Client;
 use crate::gateway::Gateway;
 use crate::messages::{Caller, Node, Purpose, Request, Run, Streamed, Told};
 use crate::nemesis::Kind;
 use crate::oracle::Oracle;
 use crate::plan::{Plan, Without};
-use crate::replica::{self, Replica, ids};
+use crate::replica::Replica;
 use crate::timeline::{Happening, Time, Timeline};
 
 /// Once all is well, everybody has what was promised within this time.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
-/// Of so many acknowledged orders one is looked for on the disks.
-const DISK_CHECK_EVERY: u64 = 16;
-
 /// A whole simulation.
 pub struct World {
     pub plan: Plan,
     pub line: Timeline,
-    oracle: Oracle,
+    pub oracle: Oracle,
     pub disks: BTreeMap<Node, Disk>,
-    catalog: Option<Catalog>,
-    replicas: BTreeMap<ReplicaId, Replica>,
-    gateways: BTreeMap<usize, Gateway>,
-    clients: Vec<Client>,
+    pub catalog: Option<Catalog>,
+    pub replicas: BTreeMap<ReplicaId, Replica>,
+    pub gateways: BTreeMap<usize, Gateway>,
+    pub clients: Vec<Client>,
     /// When all became well.
-    healed: Option<Time>,
+    pub healed: Option<Time>,
     pub injected: BTreeMap<Kind, u64>,
-    hits: u64,
-    checked: OrderNumber,
+    pub hits: u64,
+    pub checked: OrderNumber,
 }
 
 /// What a simulation came to.
@@ -139,7 +134,7 @@ impl World {
     }
 
     /// The next thing happens.
-    fn happen(&mut self) {
+    pub fn happen(&mut self) {
         let happening = self.line.next().expect("there is always something to do");
         let Some(healed) = self.healed else {
             return self.handle(happening);
@@ -321,7 +316,7 @@ impl World {
         }
     }
 
-    fn rewake(&mut self, node: Node) {
+    pub fn rewake(&mut self, node: Node) {
         let at = match node {
             Node::Catalog => self.catalog.as_ref().and_then(|it| it.wake(&self.line)),
             Node::Replica(id) => self.replicas.get(&id).and_then(|it| it.wake(&self.line)),
@@ -332,206 +327,7 @@ impl World {
         self.line.wake(run, at);
     }
 
-    fn start(&mut self, node: Node) {
-        let host = self.line.host(node);
-        if host.up {
-            return;
-        }
-        host.up = true;
-        host.run += 1;
-        host.paused_until = None;
-        let (line, oracle, plan) = (&mut self.line, &mut self.oracle, &self.plan);
-        let started = match node {
-            Node::Catalog => Catalog::start(line, oracle, plan, &self.disks[&node])
-                .map(|catalog| self.catalog = Some(catalog)),
-            Node::Replica(id) => Replica::start(line, oracle, plan, id, &self.disks[&node])
-                .map(|replica| drop(self.replicas.insert(id, replica))),
-            Node::Gateway(gateway) => {
-                let started = Gateway::start(line, plan, gateway);
-                self.gateways.insert(gateway, started);
-                Ok(())
-            }
-            Node::Client(_) => unreachable!("clients always run"),
-        };
-        self.line
-            .note(5, Some(node), || format!("{node:?} starts: {started:?}"));
-        match started {
-            Ok(()) if self.is_dead(node) => self.crash(node, Death::Killed),
-            Ok(()) => self.rewake(node),
-            Err(StorageError::Damaged(damage)) => panic!("{node:?} finds damage: {damage}"),
-            Err(StorageError::Foreign { .. }) if !self.is_dead(node) => {
-                panic!("{node:?} does not know its own database")
-            }
-            Err(_) => self.crash(node, Death::Killed),
-        }
-    }
-
-    fn is_dead(&self, node: Node) -> bool {
-        self.disks.get(&node).is_some_and(Disk::is_dead)
-    }
-
-    /// A process is told to stop, and does so properly, unless it has something under way.
-    pub fn stop(&mut self, node: Node) {
-        let line = &mut self.line;
-        match node {
-            Node::Catalog => {
-                if let Some(catalog) = self.catalog.take_if(|catalog| catalog.is_idle()) {
-                    catalog.stop(line);
-                }
-            }
-            Node::Replica(id) => drop(self.replicas.remove(&id)),
-            Node::Gateway(gateway) => {
-                if let Some(gateway) = self.gateways.get_mut(&gateway) {
-                    gateway.release(line);
-                }
-            }
-            Node::Client(_) => unreachable!("clients always run"),
-        }
-        self.crash(node, Death::Killed);
-    }
-
-    /// A process ends, in the way that its disk did where that did.
-    pub fn crash(&mut self, node: Node, death: Death) {
-        if !self.line.host(node).up {
-            return;
-        }
-        let mut death = death;
-        if let Some(disk) = self.disks.get(&node) {
-            match disk.take_death() {
-                Some(died) => death = died,
-                None => {
-                    disk.die(death);
-                    disk.take_death();
-                }
-            }
-        }
-        self.line
-            .note(6, Some(node), || format!("{node:?} is gone: {death:?}"));
-        let host = self.line.host(node);
-        host.up = false;
-        host.paused_until = None;
-        match node {
-            Node::Catalog => self.catalog = None,
-            Node::Replica(id) => drop(self.replicas.remove(&id)),
-            Node::Gateway(gateway) => {
-                let gone = self.gateways.remove(&gateway);
-                self.hits += gone.map_or(0, |gateway| gateway.hits);
-            }
-            Node::Client(_) => unreachable!("clients always run"),
-        }
-        self.break_streams(node, death);
-        if death != Death::Killed {
-            self.line.boot(node);
-        }
-        let down_max = if self.healed.is_some() { 50 } else { 2_000 };
-        let down = self
-            .line
-            .between(Duration::from_millis(1), Duration::from_millis(down_max));
-        self.line.after(down, Happening::Start(node));
-    }
-
-    /// A process's end closes its connections; a machine's says nothing for a while.
-    fn break_streams(&mut self, node: Node, death: Death) {
-        let of = match node {
-            Node::Catalog => None,
-            node => Some(node),
-        };
-        let silence = match death {
-            Death::Killed => Duration::from_millis(1),
-            Death::PowerLost(_) => Duration::from_secs(5),
-        };
-        for stream in self.line.network.open_streams(of) {
-            let delay = self.line.between(Duration::from_micros(50), silence);
-            self.line.break_stream(stream, delay);
-        }
-    }
-
-    /// All is well from now on.
-    fn heal(&mut self) {
-        self.line.note(7, None, || "all is well".into());
-        self.healed = Some(self.line.now());
-        self.line.network.heal();
-        for disk in self.disks.values() {
-            disk.set_faults(Faults {
-                lies: disk.faults().lies,
-                ..Faults::default()
-            });
-        }
-        let now = self.line.now();
-        for host in self.line.hosts.values_mut() {
-            host.slow_until = now;
-            host.paused_until = None;
-        }
-        for client in &mut self.clients {
-            client.finish(self.plan.operations);
-        }
-    }
-
-    /// Once clients are done: all agree, on disk as well.
-    fn settle(&mut self) {
-        let settled = self.line.now() + Duration::from_secs(4);
-        while self.line.now() < settled {
-            self.happen();
-        }
-        // Every gateway shows every stock as it is.
-        for gateway in 0..self.plan.gateways {
-            for name in self.plan.names() {
-                self.clients[0].look(&mut self.line, &self.oracle, name, gateway);
-                while !self.clients[0].is_done() {
-                    self.happen();
-                }
-            }
-        }
-        let all: Vec<ReplicaId> = ids().collect();
-        let in_sync: Vec<ReplicaId> = self.oracle.in_sync().iter().copied().collect();
-        assert_eq!(in_sync, all, "in sync in the end: {}", self.summary());
-        for id in all {
-            let disk = self.disks[&Node::Replica(id)].worst();
-            let store = replica::open(&disk).expect("the disk is well");
-            let rows = store.reader().rows(OrderNumber(0), usize::MAX >> 1);
-            assert_eq!(
-                rows.expect("readable"),
-                self.oracle.journal(),
-                "replica {id}"
-            );
-        }
-        let disk = self.disks[&Node::Catalog].worst();
-        let mut store = catalog::open(&disk).expect("the disk is well");
-        let loaded = catalog::load(&mut store);
-        assert_eq!(
-            loaded.leadership().end,
-            self.oracle.end(),
-            "the catalog's disk"
-        );
-        self.oracle.check_books(&loaded);
-    }
-
-    /// What is acknowledged would survive if all power failed now.
-    fn check_disks(&mut self) {
-        let acknowledged = self.oracle.acknowledged();
-        if acknowledged.0 < self.checked.0 + DISK_CHECK_EVERY {
-            return;
-        }
-        self.checked = acknowledged;
-        for id in self.oracle.in_sync() {
-            let disk = self.disks[&Node::Replica(*id)].worst();
-            let store = replica::open(&disk).expect("the disk is well");
-            let held = store.durable().end.rows;
-            assert!(
-                held >= acknowledged,
-                "{id} would hold {held} of {acknowledged} orders"
-            );
-        }
-        let disk = self.disks[&Node::Catalog].worst();
-        let mut store = catalog::open(&disk).expect("the disk is well");
-        let held = catalog::load(&mut store).leadership().end.rows;
-        assert!(
-            held >= acknowledged,
-            "the catalog would hold {held} of {acknowledged} orders"
-        );
-    }
-
-    fn summary(&self) -> String {
+    pub fn summary(&self) -> String {
         let statuses: Vec<_> = self.replicas.values().map(Replica::status).collect();
         format!(
             "{} orders, in sync {:?}, {statuses:?}",

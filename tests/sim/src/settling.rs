@@ -1,0 +1,80 @@
+//! What must hold of the disks, and of everything in the end.
+
+use std::time::Duration;
+
+use order::store::Store as _;
+use protocol::{OrderNumber, ReplicaId};
+
+use crate::catalog;
+use crate::messages::Node;
+use crate::replica::{self, ids};
+use crate::world::World;
+
+/// Of so many acknowledged orders one is looked for on the disks.
+const DISK_CHECK_EVERY: u64 = 16;
+
+impl World {
+    /// Once clients are done: all agree, on disk as well.
+    pub fn settle(&mut self) {
+        let settled = self.line.now() + Duration::from_secs(4);
+        while self.line.now() < settled {
+            self.happen();
+        }
+        // Every gateway shows every stock as it is.
+        for gateway in 0..self.plan.gateways {
+            for name in self.plan.names() {
+                self.clients[0].look(&mut self.line, &self.oracle, name, gateway);
+                while !self.clients[0].is_done() {
+                    self.happen();
+                }
+            }
+        }
+        let all: Vec<ReplicaId> = ids().collect();
+        let in_sync: Vec<ReplicaId> = self.oracle.in_sync().iter().copied().collect();
+        assert_eq!(in_sync, all, "in sync in the end: {}", self.summary());
+        for id in all {
+            let disk = self.disks[&Node::Replica(id)].worst();
+            let store = replica::open(&disk).expect("the disk is well");
+            let rows = store.reader().rows(OrderNumber(0), usize::MAX >> 1);
+            assert_eq!(
+                rows.expect("readable"),
+                self.oracle.journal(),
+                "replica {id}"
+            );
+        }
+        let disk = self.disks[&Node::Catalog].worst();
+        let mut store = catalog::open(&disk).expect("the disk is well");
+        let loaded = catalog::load(&mut store);
+        assert_eq!(
+            loaded.leadership().end,
+            self.oracle.end(),
+            "the catalog's disk"
+        );
+        self.oracle.check_books(&loaded);
+    }
+
+    /// What is acknowledged would survive if all power failed now.
+    pub fn check_disks(&mut self) {
+        let acknowledged = self.oracle.acknowledged();
+        if acknowledged.0 < self.checked.0 + DISK_CHECK_EVERY {
+            return;
+        }
+        self.checked = acknowledged;
+        for id in self.oracle.in_sync() {
+            let disk = self.disks[&Node::Replica(*id)].worst();
+            let store = replica::open(&disk).expect("the disk is well");
+            let held = store.durable().end.rows;
+            assert!(
+                held >= acknowledged,
+                "{id} would hold {held} of {acknowledged} orders"
+            );
+        }
+        let disk = self.disks[&Node::Catalog].worst();
+        let mut store = catalog::open(&disk).expect("the disk is well");
+        let held = catalog::load(&mut store).leadership().end.rows;
+        assert!(
+            held >= acknowledged,
+            "the catalog would hold {held} of {acknowledged} orders"
+        );
+    }
+}
