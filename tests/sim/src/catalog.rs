@@ -13,6 +13,7 @@ use catalog::writer::group::{Command, Committer, Group, gather};
 use protocol::time::BootTime;
 use protocol::{OrderNumber, SessionId};
 use simulated_disk::Disk;
+use storage::database::Vfs;
 use storage::{DataDir, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
@@ -20,7 +21,7 @@ use crate::messages::{
     Caller, Failure, FromCatalog, FromGateway, Node, Request, Response, Run, Told,
 };
 use crate::oracle::Oracle;
-use crate::plan::{Plan, VFS};
+use crate::plan::Plan;
 use crate::timeline::{Happening, Time, Timeline};
 
 /// The catalog, while it runs.
@@ -76,7 +77,7 @@ impl Catalog {
         disk: &Disk,
     ) -> Result<Self, StorageError> {
         let run = line.run(Node::Catalog);
-        let mut store = open(disk)?;
+        let mut store = open(disk, plan.vfs())?;
         if store.is_new()? {
             store.list(&plan.listings())?;
         }
@@ -392,8 +393,8 @@ impl Catalog {
 }
 
 /// Opens the catalog's database on a disk.
-pub fn open(disk: &Disk) -> Result<SqliteStore, StorageError> {
-    SqliteStore::open_in(DataDir::simulated(&disk.path(), &VFS))
+pub fn open(disk: &Disk, vfs: &'static Vfs) -> Result<SqliteStore, StorageError> {
+    SqliteStore::open_in(DataDir::simulated(&disk.path(), vfs))
 }
 
 type Answer<T> = Result<Result<T, RequestError>, oneshot::error::TryRecvError>;

@@ -18,6 +18,11 @@ pub static VFS: storage::database::Vfs = storage::database::Vfs {
     rewrite: simulated_disk::rewrite,
 };
 
+static VFS_WITHOUT_REWRITE: storage::database::Vfs = storage::database::Vfs {
+    name: simulated_disk::NAME,
+    rewrite: |_| Ok(()),
+};
+
 const SHARES: u64 = 40;
 
 /// What is taken out of a simulation, to show that it would notice.
@@ -28,6 +33,8 @@ pub enum Without {
     Gateway(frontend_core::Rule),
     /// Disks say that they synced, and did not.
     Syncs,
+    /// A store believes what it finds in its log, and does not write it anew.
+    DurableLog,
 }
 
 /// One simulation.
@@ -82,6 +89,14 @@ impl Plan {
             faults: Swarm(random.u32(..)),
             drift_ppm_max: 4_000,
             think: Duration::from_millis(random.u64(4..=200)),
+        }
+    }
+
+    /// The file system that the stores are on.
+    pub fn vfs(&self) -> &'static storage::database::Vfs {
+        match self.without {
+            Some(Without::DurableLog) => &VFS_WITHOUT_REWRITE,
+            _ => &VFS,
         }
     }
 

@@ -14,13 +14,14 @@ use order::store::{ReadRows, SqliteStore, Store};
 use protocol::wire::catalog::v1::Refusal as WireRefusal;
 use protocol::{Order, OrderNumber, ReplicaId, Row};
 use simulated_disk::Disk;
+use storage::database::Vfs;
 use storage::rows::End;
 use storage::{DataDir, StorageError};
 
 use crate::catalog::Ended;
 use crate::messages::{Caller, Failure, Node, Purpose, Request, Response, Run, Told};
 use crate::oracle::Oracle;
-use crate::plan::{Plan, REPLICAS, VFS};
+use crate::plan::{Plan, REPLICAS};
 use crate::timeline::{Happening, Time, Timeline};
 
 // As long as the shipped driver waits.
@@ -62,7 +63,7 @@ impl Replica {
         id: ReplicaId,
         disk: &Disk,
     ) -> Result<Self, StorageError> {
-        let store = open(disk)?;
+        let store = open(disk, plan.vfs())?;
         let durable = store.durable();
         oracle.replica_holds(id, &durable);
         let node = Node::Replica(id);
@@ -389,8 +390,8 @@ pub fn ids() -> impl Iterator<Item = ReplicaId> {
 }
 
 /// Opens a replica's database on a disk.
-pub fn open(disk: &Disk) -> Result<SqliteStore, StorageError> {
-    SqliteStore::open_in(DataDir::simulated(&disk.path(), &VFS))
+pub fn open(disk: &Disk, vfs: &'static Vfs) -> Result<SqliteStore, StorageError> {
+    SqliteStore::open_in(DataDir::simulated(&disk.path(), vfs))
 }
 
 fn failure(refused: Refused) -> Failure {

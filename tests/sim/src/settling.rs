@@ -7,6 +7,7 @@ use protocol::{OrderNumber, ReplicaId};
 
 use crate::catalog;
 use crate::messages::Node;
+use crate::plan::VFS;
 use crate::replica::{self, ids};
 use crate::world::World;
 
@@ -34,7 +35,7 @@ impl World {
         assert_eq!(in_sync, all, "in sync in the end: {}", self.summary());
         for id in all {
             let disk = self.disks[&Node::Replica(id)].worst();
-            let store = replica::open(&disk).expect("the disk is well");
+            let store = replica::open(&disk, &VFS).expect("the disk is well");
             let rows = store.reader().rows(OrderNumber(0), usize::MAX >> 1);
             assert_eq!(
                 rows.expect("readable"),
@@ -43,7 +44,7 @@ impl World {
             );
         }
         let disk = self.disks[&Node::Catalog].worst();
-        let mut store = catalog::open(&disk).expect("the disk is well");
+        let mut store = catalog::open(&disk, &VFS).expect("the disk is well");
         let loaded = catalog::load(&mut store);
         assert_eq!(
             loaded.leadership().end,
@@ -62,7 +63,7 @@ impl World {
         self.checked = acknowledged;
         for id in self.oracle.in_sync() {
             let disk = self.disks[&Node::Replica(*id)].worst();
-            let store = replica::open(&disk).expect("the disk is well");
+            let store = replica::open(&disk, &VFS).expect("the disk is well");
             let held = store.durable().end.rows;
             assert!(
                 held >= acknowledged,
@@ -70,7 +71,7 @@ impl World {
             );
         }
         let disk = self.disks[&Node::Catalog].worst();
-        let mut store = catalog::open(&disk).expect("the disk is well");
+        let mut store = catalog::open(&disk, &VFS).expect("the disk is well");
         let held = catalog::load(&mut store).leadership().end.rows;
         assert!(
             held >= acknowledged,

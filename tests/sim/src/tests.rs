@@ -6,8 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 use std::time::Instant;
 
-use crate::plan::{Plan, Without};
+use order::store::Store as _;
+use protocol::{Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, Side, StockName};
+use simulated_disk::file::Loss;
+use simulated_disk::{Death, Disk, Faults};
+use storage::rows::End;
+
+use crate::plan::{Plan, VFS, Without};
 use crate::world::{Report, World};
+use crate::{oracle, replica};
 
 /// Seeds in each test run.
 const SEEDS: u64 = 24;
@@ -105,6 +112,7 @@ fn what_is_taken_out_is_missed() {
     let mut unnoticed = Vec::new();
     for without in [
         Without::Syncs,
+        Without::DurableLog,
         Without::Catalog(Catalog::EpochCheck),
         Without::Catalog(Catalog::KeyCheck),
         Without::Catalog(Catalog::ChangeOrder),
@@ -126,4 +134,74 @@ fn what_is_taken_out_is_missed() {
         }
     }
     assert_eq!(unnoticed, [], "in {seeds} seeds");
+}
+
+fn rows(count: u64) -> Vec<Row> {
+    let mut end = End::default();
+    let mut next = |number| {
+        let order = Order {
+            key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
+            name: StockName::new("meta").unwrap(),
+            side: Side::Sell,
+            quantity: Quantity::new(1).unwrap(),
+        };
+        let price = Price::from_minor(100).unwrap();
+        let row = Row::following(&end.chain, OrderNumber(number), Epoch(1), order, price);
+        end = oracle::end(std::slice::from_ref(&row));
+        row
+    };
+    (0..count).map(&mut next).collect()
+}
+
+/// How many rows a replica finds on its disk.
+fn found(disk: &Disk) -> u64 {
+    replica::open(disk, &VFS).unwrap().durable().end.rows.0
+}
+
+#[test]
+fn a_new_ledger_survives_a_loss_of_power() {
+    let disk = Disk::new(1);
+    let mut store = replica::open(&disk, &VFS).unwrap();
+    store.save(None, &rows(1)).unwrap();
+    disk.die(Death::PowerLost(Loss::Everything));
+    drop(store);
+    assert_eq!(found(&disk), 1);
+}
+
+/// Whatever became of a save, what is found after the process ended is what is found after the
+/// power was lost, too, and so is what is saved behind it.
+#[test]
+fn what_a_replica_finds_on_its_disk_is_durable() {
+    let rows = rows(3);
+    let dies = |after| Faults {
+        dies_after: Some((after, Death::Killed)),
+        ..Faults::default()
+    };
+    let fails = Faults {
+        next_sync_fails: true,
+        ..Faults::default()
+    };
+    let mut outcomes = [0, 0];
+    for (seed, faults) in (0..12).map(dies).chain([fails; 12]).enumerate() {
+        let disk = Disk::new(seed as u64);
+        let mut store = replica::open(&disk, &VFS).unwrap();
+        store.save(None, &rows[..1]).unwrap();
+        disk.set_faults(faults);
+        let saved = store.save(None, &rows[1..2]);
+        disk.set_faults(Faults::default());
+        disk.die(Death::Killed);
+        drop(store);
+        let held = found(&disk);
+        assert!(held == 2 || saved.is_err() && held == 1, "{held} rows");
+        outcomes[held as usize - 1] += 1;
+        disk.die(Death::PowerLost(Loss::Everything));
+        assert_eq!(found(&disk), held, "after {faults:?}");
+        disk.die(Death::Killed);
+        let mut store = replica::open(&disk, &VFS).unwrap();
+        store.save(None, &rows[held as usize..]).unwrap();
+        disk.die(Death::PowerLost(Loss::Everything));
+        drop(store);
+        assert_eq!(found(&disk), 3, "after {faults:?}");
+    }
+    assert!(outcomes.iter().all(|&count| count > 0), "{outcomes:?}");
 }
