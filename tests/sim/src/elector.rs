@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use catalog::core::Leadership;
+use frontend_core::election::{
+    Elector as Rules, Leadership, Led, Probed, Role, Status, Step, Unanswered, View,
+};
 use frontend_guest::election::keep_working_leader;
-use frontend_guest::types::{Replica as ReplicaView, View};
-use order::core::Status;
+use frontend_guest::types as guest;
 use order::core::message::RoleName;
-use protocol::{Epoch, ReplicaId};
+use protocol::time::BootTime;
+use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId};
 
 use crate::messages::{Failure, Node, Purpose, Request, Response, Run, Told};
 use crate::replica::ids;
@@ -22,80 +24,56 @@ const STEP_PAUSE: Duration = Duration::from_millis(5);
 const CATALOG_TIME_MAX: Duration = Duration::from_secs(1);
 const ANNOUNCE_TIME_MAX: Duration = Duration::from_millis(500);
 
-struct Probed {
-    id: ReplicaId,
-    status: Option<Status>,
-    /// When to probe it again; `Time::MAX` while a probe is under way.
-    probe_at: Time,
-}
-
 /// Watches the replicas and elects.
 pub struct Elector {
     run: Run,
+    rules: Rules,
     probed: Vec<Probed>,
-    epoch: Epoch,
-    leader: Option<ReplicaId>,
-    /// The epoch in which its leader refused to lead.
-    refused: Option<Epoch>,
+    /// When to probe each again; `Time::MAX` while a probe is under way.
+    probe_at: Vec<Time>,
+    led: Led,
     /// When to ask the catalog again; `Time::MAX` while a step is under way.
     ask_at: Time,
     announcing: usize,
     changed: bool,
 }
 
-enum Step {
-    Elect(ReplicaId),
-    Announce(Vec<ReplicaId>),
-    Nothing,
-}
-
 impl Elector {
-    pub fn new(run: Run, now: Time) -> Self {
-        let probed = |id| Probed {
-            id,
-            status: None,
-            probe_at: now,
-        };
+    pub fn new(line: &Timeline, run: Run) -> Self {
+        let probed: Vec<Probed> = ids().map(Probed::unknown).collect();
         Self {
             run,
-            probed: ids().map(probed).collect(),
-            epoch: Epoch(0),
-            leader: None,
-            refused: None,
-            ask_at: now + ELECTION_INTERVAL,
+            rules: Rules::new(line.clock(run.node)),
+            probe_at: vec![line.now(); probed.len()],
+            probed,
+            led: Led::default(),
+            ask_at: line.now(),
             announcing: 0,
             changed: false,
         }
     }
 
     pub fn leader(&self) -> Option<ReplicaId> {
-        self.leader
+        self.led.leadership.leader
     }
 
     /// The replicas in the order in which they are asked for an order.
     pub fn readers(&self) -> Vec<ReplicaId> {
-        let mut ranked: Vec<_> = self
-            .probed
-            .iter()
-            .map(|probed| {
-                let healthy = probed.status.is_some();
-                let rank = if healthy && Some(probed.id) == self.leader {
-                    0
-                } else {
-                    2 - u8::from(healthy)
-                };
-                (rank, probed.id)
-            })
-            .collect();
-        ranked.sort();
-        ranked.into_iter().map(|(_, id)| id).collect()
+        let rank = |probed: &Probed| match probed.status {
+            Ok(_) if Some(probed.id) == self.leader() => 0,
+            Ok(_) => 1,
+            Err(_) => 2,
+        };
+        let mut ranked: Vec<_> = self.probed.iter().collect();
+        ranked.sort_by_key(|probed| rank(probed));
+        ranked.into_iter().map(|probed| probed.id).collect()
     }
 
     /// A call failed as it does when a replica is gone or does not lead: look at once.
     pub fn suspect(&mut self, line: &Timeline) {
-        for probed in &mut self.probed {
-            if probed.probe_at != Time::MAX {
-                probed.probe_at = probed.probe_at.min(line.now() + STEP_PAUSE);
+        for probe_at in &mut self.probe_at {
+            if *probe_at != Time::MAX {
+                *probe_at = line.now() + STEP_PAUSE;
             }
         }
         self.change(line);
@@ -110,15 +88,16 @@ impl Elector {
     }
 
     pub fn wake(&self) -> Time {
-        let probes = self.probed.iter().map(|probed| probed.probe_at);
+        let probes = self.probe_at.iter().copied();
         probes.chain([self.ask_at]).min().expect("at least one")
     }
 
     pub fn woken(&mut self, line: &mut Timeline) {
         let (now, run) = (line.now(), self.run);
-        for probed in &mut self.probed {
-            if probed.probe_at <= now {
-                probed.probe_at = Time::MAX;
+        for (place, probed) in self.probed.iter_mut().enumerate() {
+            if self.probe_at[place] <= now {
+                self.probe_at[place] = Time::MAX;
+                probed.asked = line.clock(run.node);
                 let (to, purpose) = (Node::Replica(probed.id), Purpose::Probe(probed.id));
                 line.call(run, to, Request::Status, PROBE_TIME_MAX, purpose);
             }
@@ -133,146 +112,109 @@ impl Elector {
     pub fn answered(&mut self, line: &mut Timeline, purpose: Purpose, told: Told) {
         match purpose {
             Purpose::Probe(id) => {
-                let status = match told {
-                    Ok(Response::Status(status)) => Some(status),
-                    _ => None,
-                };
-                let place = self.note(line, id, status);
-                self.probed[place].probe_at = line.now() + STEP_PAUSE + PROBE_INTERVAL;
+                let place = self.place(id);
+                self.note(line, place, status(told));
+                self.probe_at[place] = line.now() + STEP_PAUSE + PROBE_INTERVAL;
             }
-            Purpose::Leadership => match told {
-                Ok(Response::Leadership(leadership)) => self.step(line, &leadership),
-                _ => self.over(line),
+            Purpose::Leadership => match leadership(told) {
+                Some(leadership) => self.step(line, leadership),
+                None => self.over(line),
             },
-            Purpose::Elect(_) => match told {
-                Ok(Response::Leadership(elected)) => {
-                    self.publish(&elected);
-                    self.announce(line, ids().collect());
+            Purpose::Elect(candidate) => match leadership(told) {
+                Some(elected) => {
+                    let now = line.clock(self.run.node);
+                    self.rules.elected(candidate, elected, now);
+                    self.publish(elected);
+                    self.announce(line, elected, ids().collect());
                 }
-                _ => self.over(line),
+                None => self.over(line),
             },
-            Purpose::Announce(epoch, id) => {
-                match told {
-                    Ok(Response::Status(status)) => {
-                        self.note(line, id, Some(status));
-                    }
-                    Err(Failure::Fenced | Failure::Refused)
-                        if Some(id) == self.leader && epoch == self.epoch =>
-                    {
-                        self.refused = Some(epoch);
-                        self.changed = true;
-                    }
-                    _ => {}
-                }
-                self.announcing -= 1;
-                if self.announcing == 0 {
-                    self.over(line);
-                }
-            }
+            Purpose::Announce(epoch, id) => self.announced(line, epoch, id, told),
             other => unreachable!("a gateway does not call for {other:?}"),
         }
     }
 
-    fn note(&mut self, line: &Timeline, id: ReplicaId, status: Option<Status>) -> usize {
+    fn announced(&mut self, line: &mut Timeline, epoch: Epoch, id: ReplicaId, told: Told) {
+        match told {
+            Ok(told) => self.note(line, self.place(id), status(Ok(told))),
+            Err(Failure::Fenced | Failure::Refused)
+                if self.led.leadership
+                    == (Leadership {
+                        epoch,
+                        leader: Some(id),
+                    }) =>
+            {
+                self.rules.refused(epoch);
+                self.changed = true;
+            }
+            Err(_) => {}
+        }
+        self.announcing -= 1;
+        if self.announcing == 0 {
+            self.publish(self.led.leadership);
+            self.over(line);
+        }
+    }
+
+    fn place(&self, id: ReplicaId) -> usize {
         let place = self.probed.iter().position(|probed| probed.id == id);
-        let place = place.expect("it was asked");
-        let seen = |status: Option<Status>| status.map(|it| (it.role, it.term, it.reaches_catalog));
+        place.expect("it was asked")
+    }
+
+    fn note(&mut self, line: &Timeline, place: usize, status: Result<Status, Unanswered>) {
+        // More orders are no reason to elect.
+        let seen = |status: Result<Status, Unanswered>| {
+            status.map(|status| Status {
+                orders: OrderNumber(0),
+                chain: ChainHash::EMPTY,
+                ..status
+            })
+        };
         let before = std::mem::replace(&mut self.probed[place].status, status);
         if seen(before) != seen(status) {
             self.change(line);
         }
-        place
     }
 
     /// One step towards a leader that leads.
-    fn step(&mut self, line: &mut Timeline, leadership: &Leadership) {
+    fn step(&mut self, line: &mut Timeline, leadership: Leadership) {
         self.publish(leadership);
-        let view = self.view();
-        let wanted = keep_working_leader(&view).and_then(ReplicaId::new);
-        let leads = self.probed.iter().any(|probed| {
-            Some(probed.id) == self.leader
-                && probed.status.is_some_and(|status| {
-                    status.role == RoleName::Leader && status.term.epoch == self.epoch
-                })
-        });
-        let same = wanted.is_none_or(|wanted| self.leader == Some(wanted));
-        let again = same && self.refused == Some(self.epoch) && !leads;
-        match (self.next_step(wanted), self.leader) {
-            (_, Some(leader)) if again => self.elect(line, leader),
-            (Step::Elect(candidate), _) => self.elect(line, candidate),
-            (Step::Announce(uninformed), _) => self.announce(line, uninformed),
-            (Step::Nothing, _) => self.over(line),
-        }
-    }
-
-    fn next_step(&self, wanted: Option<ReplicaId>) -> Step {
-        if let Some(wanted) = wanted.filter(|&wanted| Some(wanted) != self.leader) {
-            return Step::Elect(wanted);
-        }
-        let uninformed = |probed: &&Probed| {
-            probed.status.is_some_and(|status| {
-                let current = status.term.epoch == self.epoch;
-                let unaware = current && status.term.leader != self.leader;
-                let idle =
-                    current && Some(probed.id) == self.leader && status.role == RoleName::Follower;
-                status.term.epoch < self.epoch || unaware || idle
-            })
-        };
-        let uninformed: Vec<_> = self.probed.iter().filter(uninformed).collect();
-        if uninformed.is_empty() || self.leader.is_none() {
-            Step::Nothing
-        } else {
-            Step::Announce(uninformed.into_iter().map(|probed| probed.id).collect())
-        }
-    }
-
-    fn view(&self) -> View {
-        let replica = |probed: &Probed| ReplicaView {
-            id: probed.id.get(),
-            healthy: probed.status.is_some(),
-            reaches_catalog: probed.status.is_some_and(|status| status.reaches_catalog),
-            orders: probed.status.map_or(0, |status| status.end.rows.0),
-            round_trip_us: 100,
-        };
-        View {
-            replicas: self.probed.iter().map(replica).collect(),
-            leader: self.leader.map(ReplicaId::get),
-            epoch: self.epoch.0,
-        }
-    }
-
-    fn elect(&mut self, line: &mut Timeline, candidate: ReplicaId) {
-        let request = Request::Elect {
-            expected: self.epoch,
-            candidate,
-        };
-        let purpose = Purpose::Elect(candidate);
-        line.call(self.run, Node::Catalog, request, CATALOG_TIME_MAX, purpose);
-    }
-
-    fn announce(&mut self, line: &mut Timeline, replicas: Vec<ReplicaId>) {
-        let Some(leader) = self.leader else {
+        let now: BootTime = line.clock(self.run.node);
+        let Some(look) = self.rules.look(leadership, self.probed.clone(), now) else {
             return self.over(line);
         };
-        let epoch = self.epoch;
-        self.announcing = replicas.len();
-        for id in replicas {
-            let request = Request::Announce { epoch, leader };
-            let purpose = Purpose::Announce(epoch, id);
-            line.call(
-                self.run,
-                Node::Replica(id),
-                request,
-                ANNOUNCE_TIME_MAX,
-                purpose,
-            );
+        let wanted = keep_working_leader(&view(look.view())).and_then(ReplicaId::new);
+        match self.rules.step(&look, wanted, now, line.random.f64()) {
+            Step::Nothing => self.over(line),
+            Step::Announce(uninformed) => self.announce(line, leadership, uninformed),
+            Step::Elect(candidate) => {
+                let request = Request::Elect {
+                    expected: leadership.epoch,
+                    candidate,
+                };
+                let purpose = Purpose::Elect(candidate);
+                line.call(self.run, Node::Catalog, request, CATALOG_TIME_MAX, purpose);
+            }
         }
     }
 
-    fn publish(&mut self, leadership: &Leadership) {
-        if leadership.term.epoch >= self.epoch {
-            self.epoch = leadership.term.epoch;
-            self.leader = leadership.term.leader;
+    fn announce(&mut self, line: &mut Timeline, told: Leadership, replicas: Vec<ReplicaId>) {
+        let Some(leader) = told.leader.filter(|_| !replicas.is_empty()) else {
+            return self.over(line);
+        };
+        let epoch = told.epoch;
+        self.announcing = replicas.len();
+        for id in replicas {
+            let (to, request) = (Node::Replica(id), Request::Announce { epoch, leader });
+            let purpose = Purpose::Announce(epoch, id);
+            line.call(self.run, to, request, ANNOUNCE_TIME_MAX, purpose);
+        }
+    }
+
+    fn publish(&mut self, leadership: Leadership) {
+        let led = Led::by(leadership, &self.probed);
+        if led.is_news_after(&self.led) {
+            self.led = led;
         }
     }
 
@@ -281,5 +223,50 @@ impl Elector {
         let soon = std::mem::take(&mut self.changed);
         let pause = if soon { STEP_PAUSE } else { ELECTION_INTERVAL };
         self.ask_at = line.now() + pause;
+    }
+}
+
+fn leadership(told: Told) -> Option<Leadership> {
+    match told {
+        Ok(Response::Leadership(leadership)) => Some(Leadership {
+            epoch: leadership.term.epoch,
+            leader: leadership.term.leader,
+        }),
+        _ => None,
+    }
+}
+
+fn status(told: Told) -> Result<Status, Unanswered> {
+    match told {
+        Ok(Response::Status(status)) => Ok(Status {
+            role: match status.role {
+                RoleName::Follower => Role::Follower,
+                RoleName::Activating => Role::Activating,
+                RoleName::Leader => Role::Leader,
+            },
+            epoch: status.term.epoch,
+            leader: status.term.leader,
+            orders: status.end.rows,
+            chain: status.end.chain,
+            reaches_catalog: status.reaches_catalog,
+        }),
+        Err(Failure::Unavailable) => Err(Unanswered::Gone),
+        _ => Err(Unanswered::Silent),
+    }
+}
+
+/// As the policy sees it.
+fn view(view: View) -> guest::View {
+    let replicas = view.replicas.into_iter().map(|replica| guest::Replica {
+        id: replica.id.get(),
+        healthy: replica.healthy,
+        reaches_catalog: replica.reaches_catalog,
+        orders: replica.orders.0,
+        round_trip_us: replica.round_trip.as_micros() as u32,
+    });
+    guest::View {
+        replicas: replicas.collect(),
+        leader: view.leader.map(ReplicaId::get),
+        epoch: view.epoch.0,
     }
 }

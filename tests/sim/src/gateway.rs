@@ -95,7 +95,7 @@ impl Gateway {
             orders: BTreeMap::new(),
             serving: BTreeMap::new(),
             last: 0,
-            elector: Elector::new(run, line.now()),
+            elector: Elector::new(line, run),
             hits: 0,
         }
     }
