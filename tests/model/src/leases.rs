@@ -2,5 +2,6 @@
 
 mod bounds;
 mod world;
+mod gateway;
 mod properties;
 mod tests;

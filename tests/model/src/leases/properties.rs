@@ -4,7 +4,8 @@ use protocol::{StockName, Version};
 use stateright::Property;
 
 use super::bounds::Bounds;
-use super::world::{Gateway, World};
+use super::gateway::Gateway;
+use super::world::World;
 
 /// No read of any kind is older than what any client had seen when it began; a read from a
 /// cache begins and ends at once, and may come at any time.
