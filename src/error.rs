@@ -44,6 +44,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// There are no threads to run on.
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
     /// Signals cannot be received.
     #[error("cannot receive signals: {0}")]
     Signals(io::Error),

@@ -33,19 +33,32 @@ mod output;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::runtime::{Builder, Runtime};
 
 use cli::{Cli, Command};
 use error::Error;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse().into_command()).await {
+fn main() -> ExitCode {
+    let command = Cli::parse().into_command();
+    let ended = runtime(&command).and_then(|runtime| runtime.block_on(run(command)));
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bazaar: {error}");
             error.exit_code()
         }
     }
+}
+
+/// The catalog and the replicas have one thread for their connections: the disk has threads of
+/// its own, and what is left of a trade is a dozen short steps, each of which would otherwise
+/// wake another thread.
+fn runtime(command: &Command) -> Result<Runtime, Error> {
+    let mut builder = match command {
+        Command::Catalog(_) | Command::Order(_) => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder.enable_all().build().map_err(Error::Runtime)
 }
 
 async fn run(command: Command) -> Result<(), Error> {

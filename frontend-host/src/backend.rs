@@ -9,7 +9,8 @@ use std::time::Duration;
 use frontend_core::election::Led;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
-use protocol::wire::order::v1::{GetRequest, PlaceRequest, place_response};
+use protocol::wire::order::v1::GetRequest;
+use protocol::wire::order::v1::place_many_response::answer;
 use protocol::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::transport::Channel;
@@ -237,21 +238,11 @@ async fn pause(problem: &Status, deadline: Instant) -> Option<()> {
 }
 
 async fn place(replica: &Replica, order: &protocol::Order) -> Result<Outcome, Status> {
-    let mut client = replica.orders.clone();
-    let placed = client
-        .place(PlaceRequest {
-            order: Some(order.into()),
-        })
-        .await?
-        .into_inner();
-    match placed.result {
-        Some(place_response::Result::Number(number)) => Ok(Outcome::Traded(OrderNumber(number))),
-        Some(place_response::Result::Refusal(refusal)) => {
-            Ok(Outcome::Refused(read_refusal(refusal)?))
-        }
-        None => Err(Status::internal(
-            "a placed order has neither number nor refusal",
-        )),
+    match replica.placing.place(order).await? {
+        answer::Result::Number(number) => Ok(Outcome::Traded(OrderNumber(number))),
+        answer::Result::Refusal(refusal) => Ok(Outcome::Refused(read_refusal(refusal)?)),
+        answer::Result::Unavailable(why) => Err(Status::unavailable(why)),
+        answer::Result::Invalid(why) => Err(Status::invalid_argument(why)),
     }
 }
 

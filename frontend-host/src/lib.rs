@@ -10,6 +10,7 @@
 //! - [`cache`], [`session`]: what is kept, and the stream on which the catalog takes it back;
 //!   `frontend_core` has the rules;
 //! - [`backend`]: reads and trades;
+//! - [`placing`]: orders on their way to a replica;
 //! - [`replicas`]: who leads; `frontend_core` has the rules;
 //! - [`admin`]: the listener for operators.
 //!
@@ -24,6 +25,7 @@ pub mod policy;
 pub mod cache;
 pub mod session;
 pub mod backend;
+pub mod placing;
 pub mod replicas;
 pub mod admin;
 
@@ -42,6 +44,7 @@ use crate::admin::Admin;
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::gateway::Gateway;
+use crate::placing::Placing;
 use crate::policy::{Compiled, History, Sandbox, Trust, Versions};
 use crate::replicas::{Replica, Replicas};
 
@@ -193,6 +196,7 @@ fn replicas(config: &Config) -> Result<Vec<Replica>, Error> {
             id: *id,
             url: url.clone(),
             orders: OrdersClient::new(connect(url)?),
+            placing: Placing::new(url),
         });
     }
     if replicas.is_empty() {

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::placing::Placing;
 use crate::policy::Versions;
 
 /// Pause between two health probes of a replica.
@@ -47,6 +48,8 @@ pub struct Replica {
     pub url: String,
     /// How to call it.
     pub orders: OrdersClient<Channel>,
+    /// How to place orders with it.
+    pub placing: Placing,
 }
 
 /// The replicas of one catalog.

@@ -19,6 +19,7 @@ use crate::core::message::{
 };
 use crate::core::{Command, Event, Replica, Status};
 use crate::error::stopping;
+use crate::placing;
 use crate::store::{ReadRows, Store};
 
 use callers::Callers;
@@ -40,7 +41,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 pub(crate) enum Input {
     Place {
         order: Order,
-        reply: oneshot::Sender<Result<Placed, Unavailable>>,
+        reply: PlaceReply,
     },
     Announce {
         epoch: Epoch,
@@ -56,6 +57,15 @@ pub(crate) enum Input {
     Happened(Event),
 }
 
+/// Where the answer to an order goes.
+#[derive(Debug)]
+pub(crate) enum PlaceReply {
+    /// To a caller of one order.
+    Alone(oneshot::Sender<Result<Placed, Unavailable>>),
+    /// To a caller of many.
+    Among(placing::Reply),
+}
+
 /// A way to the core from the services.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
@@ -65,7 +75,22 @@ pub(crate) struct Handle {
 
 impl Handle {
     pub(crate) async fn place(&self, order: Order) -> Result<Placed, GrpcStatus> {
-        self.ask(|reply| Input::Place { order, reply }).await
+        self.ask(|reply| Input::Place {
+            order,
+            reply: PlaceReply::Alone(reply),
+        })
+        .await
+    }
+
+    /// Places an order, whose answer goes out by itself.
+    pub(crate) async fn place_for(
+        &self,
+        order: Order,
+        reply: placing::Reply,
+    ) -> Result<(), GrpcStatus> {
+        let reply = PlaceReply::Among(reply);
+        let sent = self.inputs.send(Input::Place { order, reply }).await;
+        sent.map_err(|_| stopping())
     }
 
     pub(crate) async fn announce(

@@ -3,6 +3,7 @@
 //!
 //! - [`config`]: what a replica has to be told;
 //! - [`service`]: the gRPC services, for gateways and for other replicas;
+//! - [`placing`]: the orders of a caller that has many, over one stream;
 //! - `driver`: the task that owns the core and runs its commands;
 //! - [`core`]: the replica as a pure state machine;
 //! - `clients`: the calls to the catalog and the peers;
@@ -11,12 +12,13 @@
 //! - [`ledger`]: reading a replica's data directory from outside;
 //! - [`error`]: what goes wrong, and what callers are told.
 //!
-//! An order's way: `service` → `driver` → `core` (queue, batch) → `clients` (the catalog commits
+//! An order's way: `placing` → `driver` → `core` (queue, batch) → `clients` (the catalog commits
 //! it) → `core` (its place in the ledger) → `store` and the followers side by side → `core`
-//! (acknowledged) → `service`.
+//! (acknowledged) → `placing`.
 
 pub mod config;
 pub mod service;
+pub mod placing;
 mod driver;
 pub mod core;
 mod clients;
@@ -33,7 +35,7 @@ use protocol::time::BootTime;
 use protocol::wire::order::v1::orders_server::OrdersServer;
 use protocol::wire::order::v1::replication_server::ReplicationServer;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -88,7 +90,13 @@ pub async fn run(
     let ids = config.peers.iter().map(|(id, _)| *id).collect();
     let replica = Replica::new(config.id, ids, store.durable(), BootTime::now());
     let (driver, handle) = Driver::new(replica, store, Arc::clone(&reader), catalog.clone(), peers);
-    let orders = OrdersService::new(handle.clone(), Arc::clone(&reader), catalog.clone());
+    let (close, closing) = watch::channel(false);
+    let orders = OrdersService::new(
+        handle.clone(),
+        Arc::clone(&reader),
+        catalog.clone(),
+        closing,
+    );
     let replication = ReplicationService::new(handle.clone(), reader);
 
     let (stop_driver, driver_stopped) = oneshot::channel::<()>();
@@ -124,6 +132,7 @@ pub async fn run(
             return Err(Error::Panicked);
         }
     }
+    close.send_replace(true);
     drop(stop_server);
     if tokio::time::timeout(SHUTDOWN_GRACE, serving.join_next())
         .await

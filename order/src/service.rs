@@ -8,17 +8,19 @@ use protocol::wire::order::v1::orders_server::Orders;
 use protocol::wire::order::v1::replication_server::Replication;
 use protocol::wire::order::v1::{
     AnnounceRequest, AppendRequest, AppendResponse, FetchRequest, FetchResponse, GetRequest,
-    GetResponse, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest, place_response,
+    GetResponse, PlaceManyRequest, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest,
+    place_response,
 };
 use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, Row, wire};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::clients::Catalog;
 use crate::core::message::{Placed, RoleName};
 use crate::core::{self, Missing, Rules};
 use crate::driver::{Handle, read};
+use crate::placing::Answers;
 use crate::store::ReadRows;
 
 /// Longest that an order waits for its acknowledgement before its caller is told to try again.
@@ -40,14 +42,22 @@ pub struct OrdersService {
     handle: Handle,
     reader: Arc<dyn ReadRows>,
     catalog: Catalog,
+    /// Becomes true when the replica stops.
+    closing: watch::Receiver<bool>,
 }
 
 impl OrdersService {
-    pub(crate) fn new(handle: Handle, reader: Arc<dyn ReadRows>, catalog: Catalog) -> Self {
+    pub(crate) fn new(
+        handle: Handle,
+        reader: Arc<dyn ReadRows>,
+        catalog: Catalog,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
         Self {
             handle,
             reader,
             catalog,
+            closing,
         }
     }
 
@@ -90,6 +100,20 @@ impl Orders for OrdersService {
         Ok(Response::new(PlaceResponse {
             result: Some(result),
         }))
+    }
+
+    type PlaceManyStream = Answers;
+
+    async fn place_many(
+        &self,
+        request: Request<Streaming<PlaceManyRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let mut closing = self.closing.clone();
+        let closed = async move {
+            let _ = closing.wait_for(|&closing| closing).await; // or gone: as good
+        };
+        let answers = Answers::to(request.into_inner(), self.handle.clone(), closed);
+        Ok(Response::new(answers))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {

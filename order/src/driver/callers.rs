@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use storage::rows::End;
 use tokio::sync::oneshot;
 
-use super::Input;
+use super::{Input, PlaceReply};
 use crate::core::message::{Placed, Refused, Ticket, Unavailable};
 use crate::core::{Event, Status};
 
@@ -16,7 +16,7 @@ type Waiting<A, R> = HashMap<Ticket, oneshot::Sender<Result<A, R>>>;
 #[derive(Debug, Default)]
 pub(super) struct Callers {
     tickets: u64,
-    places: Waiting<Placed, Unavailable>,
+    places: HashMap<Ticket, PlaceReply>,
     announces: Waiting<Status, Refused>,
     appends: Waiting<End, Refused>,
 }
@@ -62,7 +62,13 @@ impl Callers {
     }
 
     pub(super) fn answer_place(&mut self, ticket: Ticket, answer: Result<Placed, Unavailable>) {
-        reply(&mut self.places, ticket, answer);
+        let caller = self.places.remove(&ticket);
+        match caller.expect("each ticket is answered once") {
+            PlaceReply::Alone(caller) => {
+                let _ = caller.send(answer);
+            }
+            PlaceReply::Among(caller) => caller.send(answer),
+        }
     }
 
     pub(super) fn answer_announce(&mut self, ticket: Ticket, answer: Result<Status, Refused>) {

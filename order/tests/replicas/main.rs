@@ -3,6 +3,7 @@
 mod catalog;
 mod support;
 mod trades;
+mod streams;
 mod leaders;
 mod followers;
 mod reads;

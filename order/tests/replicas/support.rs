@@ -23,7 +23,7 @@ use tonic::{Code, Status};
 use crate::catalog::FakeCatalog;
 
 /// Longest wait for anything that must come about.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A sell order of one share.
 pub fn order(key: &str, name: &str) -> Order {
@@ -41,7 +41,7 @@ pub struct Seat {
     address: SocketAddr,
     pub data_dir: TempDir,
     running: Option<Running>,
-    channel: Channel,
+    pub channel: Channel,
 }
 
 struct Running {

@@ -1,0 +1,156 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use protocol::wire::order::v1::orders_server::{Orders, OrdersServer};
+use protocol::wire::order::v1::{
+    AnnounceRequest, GetRequest, GetResponse, PlaceManyResponse, PlaceRequest, PlaceResponse,
+    ReplicaStatus, StatusRequest,
+};
+use protocol::{IdempotencyKey, Quantity, Side, StockName};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request, Response, Streaming};
+
+use super::*;
+
+/// Ends the stream that brings an order for it.
+const BREAKS: &str = "breaks";
+
+/// Answers every order with its quantity, the last of a message first.
+#[derive(Clone, Default)]
+struct Replica {
+    streams: Arc<AtomicUsize>,
+    messages: Arc<AtomicUsize>,
+}
+
+impl Replica {
+    /// Serves until the set is dropped.
+    async fn serve(&self) -> (Placing, JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let placing = Placing::new(&format!("http://{}", listener.local_addr().unwrap()));
+        let server = Server::builder().add_service(OrdersServer::new(self.clone()));
+        let mut serving = JoinSet::new();
+        serving.spawn(async {
+            let incoming = TcpIncoming::from(listener);
+            server.serve_with_incoming(incoming).await.unwrap();
+        });
+        (placing, serving)
+    }
+}
+
+fn answers(PlaceManyRequest { placements }: PlaceManyRequest) -> Option<PlaceManyResponse> {
+    let answer = |Placement { tag, order }| {
+        let order = order.filter(|order| order.name != BREAKS)?;
+        let result = Some(answer::Result::Number(order.quantity));
+        Some(Answer { tag, result })
+    };
+    let answers = placements.into_iter().rev().map(answer);
+    let answers = answers.collect::<Option<_>>()?;
+    Some(PlaceManyResponse { answers })
+}
+
+#[tonic::async_trait]
+impl Orders for Replica {
+    type PlaceManyStream = ReceiverStream<Result<PlaceManyResponse, Status>>;
+
+    async fn place_many(
+        &self,
+        request: Request<Streaming<PlaceManyRequest>>,
+    ) -> Result<Response<Self::PlaceManyStream>, Status> {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        let messages = Arc::clone(&self.messages);
+        let mut orders = request.into_inner();
+        let (sender, stream) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = orders.message().await {
+                messages.fetch_add(1, Ordering::Relaxed);
+                let Some(answers) = answers(message) else {
+                    return;
+                };
+                sender.send(Ok(answers)).await.unwrap();
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn place(&self, _: Request<PlaceRequest>) -> Result<Response<PlaceResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn announce(
+        &self,
+        _: Request<AnnounceRequest>,
+    ) -> Result<Response<ReplicaStatus>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<ReplicaStatus>, Status> {
+        Err(Status::unimplemented("not asked for here"))
+    }
+}
+
+fn order(name: &str, quantity: u64) -> protocol::Order {
+    protocol::Order {
+        key: IdempotencyKey::new(&format!("key-{quantity}")).unwrap(),
+        name: StockName::new(name).unwrap(),
+        side: Side::Sell,
+        quantity: Quantity::new(quantity).unwrap(),
+    }
+}
+
+/// Places orders of 1 to `count` shares at once, and checks that each gets its own answer.
+async fn place_at_once(placing: &Placing, count: u64) {
+    let mut placed = JoinSet::new();
+    for quantity in 1..=count {
+        let placing = placing.clone();
+        placed.spawn(async move {
+            let answer = placing.place(&order("meta", quantity)).await.unwrap();
+            assert_eq!(answer, answer::Result::Number(quantity));
+        });
+    }
+    while let Some(ended) = placed.join_next().await {
+        ended.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn orders_that_queue_go_in_one_message_and_each_gets_its_own_answer() {
+    let replica = Replica::default();
+    let (placing, _serving) = replica.serve().await;
+    place_at_once(&placing, 50).await;
+    assert_eq!(replica.messages.load(Ordering::Relaxed), 1);
+    place_at_once(&placing, MESSAGE_ORDERS_MAX as u64 + 1).await;
+    assert_eq!(replica.messages.load(Ordering::Relaxed), 3);
+    assert_eq!(replica.streams.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn orders_on_a_stream_that_breaks_fail_and_the_next_has_another() {
+    let replica = Replica::default();
+    let (placing, _serving) = replica.serve().await;
+    place_at_once(&placing, 1).await;
+    let (broken, with_it) = (order(BREAKS, 1), order("meta", 2));
+    let (broken, with_it) = tokio::join!(placing.place(&broken), placing.place(&with_it));
+    for failed in [broken, with_it] {
+        assert_eq!(failed.unwrap_err().code(), Code::Unavailable);
+    }
+    // The end may be noticed here a little later.
+    while placing.place(&order("meta", 3)).await.is_err() {}
+    place_at_once(&placing, 20).await;
+    assert_eq!(replica.streams.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn an_order_to_nobody_fails() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let placing = Placing::new(&format!("http://{}", nobody.local_addr().unwrap()));
+    drop(nobody);
+    let failed = placing.place(&order("meta", 1)).await.unwrap_err();
+    assert_eq!(failed.code(), Code::Unavailable);
+}

@@ -1,0 +1,153 @@
+//! Orders that are placed over a stream.
+
+use std::collections::BTreeMap;
+
+use protocol::wire::catalog::v1::Refusal;
+use protocol::wire::order::v1::PlaceManyRequest;
+use protocol::wire::order::v1::orders_client::OrdersClient;
+use protocol::wire::order::v1::place_many_request::Placement;
+use protocol::wire::order::v1::place_many_response::answer::Result as Answered;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use crate::catalog::UNKNOWN_STOCK;
+use crate::support::{Cluster, PATIENCE, Seat, order, until};
+
+/// What a stream that the replica has ended is taken for.
+const ENDED: &str = "the stream ended";
+
+/// A stream of orders to a replica.
+struct Stream {
+    orders: mpsc::Sender<PlaceManyRequest>,
+    answers: Streaming<protocol::wire::order::v1::PlaceManyResponse>,
+}
+
+impl Stream {
+    async fn open(seat: &Seat) -> Self {
+        let (orders, messages) = mpsc::channel(16);
+        let mut client = OrdersClient::new(seat.channel.clone());
+        let answers = client.place_many(ReceiverStream::new(messages)).await;
+        Self {
+            orders,
+            answers: answers.unwrap().into_inner(),
+        }
+    }
+
+    /// Sends orders for stocks in one message; their keys are their tags.
+    async fn send(&self, orders: impl IntoIterator<Item = (u64, &str)>) {
+        let placement = |(tag, name): (u64, &str)| Placement {
+            tag,
+            order: Some((&order(&format!("key-{tag}"), name)).into()),
+        };
+        let placements = orders.into_iter().map(placement).collect();
+        let message = PlaceManyRequest { placements };
+        self.orders.send(message).await.unwrap();
+    }
+
+    /// The next so many answers, by tag.
+    async fn answers(&mut self, count: usize) -> Result<BTreeMap<u64, Answered>, Status> {
+        let mut found = BTreeMap::new();
+        while found.len() < count {
+            let message = tokio::time::timeout(PATIENCE, self.answers.message()).await;
+            let Some(message) = message.expect("an answer in time")? else {
+                return Err(Status::unavailable(ENDED));
+            };
+            for answer in message.answers {
+                let before = found.insert(answer.tag, answer.result.unwrap());
+                assert_eq!(before, None, "one answer for each order");
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_order_of_a_message_gets_its_own_answer() {
+    let cluster = Cluster::start(2).await;
+    cluster.lead(2).await;
+    let mut stream = Stream::open(cluster.seat(2)).await;
+    stream.send([(7, "meta"), (8, UNKNOWN_STOCK)]).await;
+    let no_order = Placement {
+        tag: 9,
+        order: None,
+    };
+    let placements = vec![no_order];
+    stream
+        .orders
+        .send(PlaceManyRequest { placements })
+        .await
+        .unwrap();
+    let answers = stream.answers(3).await.unwrap();
+    assert_eq!(answers[&7], Answered::Number(0));
+    assert_eq!(
+        answers[&8],
+        Answered::Refusal(Refusal::StockNotFound.into())
+    );
+    assert!(matches!(&answers[&9], Answered::Invalid(why) if why.contains("order")));
+    // Under the key of an order that is there: its number.
+    stream.send([(7, "meta"), (10, "meta")]).await;
+    let answers = stream.answers(2).await.unwrap();
+    assert_eq!(
+        answers,
+        BTreeMap::from([(7, Answered::Number(0)), (10, Answered::Number(1))])
+    );
+    let mut to_follower = Stream::open(cluster.seat(1)).await;
+    to_follower.send([(11, "meta")]).await;
+    let answers = to_follower.answers(1).await.unwrap();
+    assert!(matches!(answers[&11], Answered::Unavailable(_)));
+    cluster.all_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_orders_than_a_stream_may_have_under_way_wait_their_turn() {
+    let cluster = Cluster::start(1).await;
+    cluster.lead(1).await;
+    let mut stream = Stream::open(cluster.seat(1)).await;
+    cluster.catalog.hang(true);
+    for message in 0..6 {
+        let tags = message * 1024..(message + 1) * 1024;
+        stream.send(tags.map(|tag| (tag, "meta"))).await;
+    }
+    cluster.catalog.hang(false);
+    let answers = stream.answers(6 * 1024).await.unwrap();
+    let mut numbers: Vec<_> = answers
+        .values()
+        .map(|answer| match answer {
+            Answered::Number(number) => *number,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    numbers.sort_unstable();
+    assert!(numbers.into_iter().eq(0..6 * 1024));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_has_a_bound() {
+    let cluster = Cluster::start(1).await;
+    cluster.lead(1).await;
+    let mut stream = Stream::open(cluster.seat(1)).await;
+    stream.send((0..1025).map(|tag| (tag, "meta"))).await;
+    let refused = stream.answers(1).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(cluster.seat(1).place("a", "meta").await.unwrap(), {
+        protocol::wire::order::v1::place_response::Result::Number(0)
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_stops_answers_what_it_has_and_ends_the_stream() {
+    let mut cluster = Cluster::start(1).await;
+    cluster.lead(1).await;
+    let mut stream = Stream::open(cluster.seat(1)).await;
+    cluster.catalog.state().trade_delays_ms.insert(0, 200);
+    stream.send([(1, "meta")]).await;
+    until("the order is at the catalog", || async {
+        cluster.catalog.state().trade_calls == 1
+    })
+    .await;
+    cluster.stop(1).await;
+    assert_eq!(stream.answers(1).await.unwrap()[&1], Answered::Number(0));
+    let ended = stream.answers(1).await.unwrap_err();
+    assert_eq!(ended.message(), ENDED, "it was not cut off");
+}
