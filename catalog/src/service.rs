@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use protocol::calls;
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1;
 use protocol::wire::catalog::v1::catalog_server::Catalog;
@@ -95,11 +96,22 @@ impl Catalog for Service {
     }
 
     async fn trade(&self, request: Request<v1::TradeRequest>) -> Reply<v1::TradeResponse> {
-        let (epoch, orders) = trade_from_wire(request.into_inner())?;
-        self.settled().await?;
-        let results = self.writer.trade(epoch, orders).await?;
-        let results = results.iter().map(result_to_wire).collect();
-        Ok(Response::new(v1::TradeResponse { results }))
+        Ok(Response::new(self.traded(request.into_inner()).await?))
+    }
+
+    type TradeManyStream = StreamOf<v1::TradeResponse>;
+
+    async fn trade_many(
+        &self,
+        request: Request<Streaming<v1::TradeRequest>>,
+    ) -> Reply<Self::TradeManyStream> {
+        let (service, closing) = (self.clone(), self.clone());
+        let closed = async move { closing.closed().await };
+        let answers = calls::serve(request.into_inner(), closed, move |request| {
+            let service = service.clone();
+            async move { service.traded(request).await }
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn get_leadership(&self, _: Request<v1::GetLeadershipRequest>) -> Reply<v1::Leadership> {
@@ -180,6 +192,14 @@ impl Catalog for Service {
 }
 
 impl Service {
+    async fn traded(&self, request: v1::TradeRequest) -> Result<v1::TradeResponse, Status> {
+        let (epoch, orders) = trade_from_wire(request)?;
+        self.settled().await?;
+        let results = self.writer.trade(epoch, orders).await?;
+        let results = results.iter().map(result_to_wire).collect();
+        Ok(v1::TradeResponse { results })
+    }
+
     /// Waits until no session of the run before can be alive: what it holds may be older
     /// than what is read or traded now.
     async fn settled(&self) -> Result<(), RequestError> {

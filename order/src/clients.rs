@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::calls::Calls;
 use protocol::wire::catalog::v1 as catalog;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::order::v1 as order;
@@ -47,12 +48,14 @@ impl From<Status> for CallFailure {
 #[derive(Debug, Clone)]
 pub(crate) struct Catalog {
     client: CatalogClient<Channel>,
+    trades: Arc<Calls<catalog::TradeRequest, catalog::TradeResponse>>,
 }
 
 impl Catalog {
     pub(crate) fn new(url: &str) -> Result<Self, ConfigError> {
         Ok(Self {
             client: CatalogClient::new(channel(url)?),
+            trades: Arc::default(),
         })
     }
 
@@ -67,9 +70,8 @@ impl Catalog {
             orders: orders.iter().map(Into::into).collect(),
         };
         let mut client = self.client.clone();
-        let response = within(TRADE_TIMEOUT, client.trade(request))
-            .await?
-            .into_inner();
+        let open = async |requests| client.trade_many(requests).await;
+        let response = within(TRADE_TIMEOUT, self.trades.call(request, open)).await?;
         Ok(outcomes(&orders, response.results)?)
     }
 
@@ -124,7 +126,13 @@ impl Catalog {
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     own_id: ReplicaId,
-    clients: Arc<BTreeMap<ReplicaId, ReplicationClient<Channel>>>,
+    peers: Arc<BTreeMap<ReplicaId, Peer>>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    client: ReplicationClient<Channel>,
+    appends: Calls<order::AppendRequest, order::AppendResponse>,
 }
 
 impl Peers {
@@ -132,15 +140,17 @@ impl Peers {
         own_id: ReplicaId,
         peers: &[(ReplicaId, String)],
     ) -> Result<Self, ConfigError> {
-        let client =
-            |(id, url): &(ReplicaId, String)| Ok((*id, ReplicationClient::new(channel(url)?)));
-        let clients = peers
-            .iter()
-            .map(client)
-            .collect::<Result<_, ConfigError>>()?;
+        let peer = |(id, url): &(ReplicaId, String)| {
+            let peer = Peer {
+                client: ReplicationClient::new(channel(url)?),
+                appends: Calls::default(),
+            };
+            Ok((*id, peer))
+        };
+        let peers = peers.iter().map(peer).collect::<Result<_, ConfigError>>()?;
         Ok(Self {
             own_id,
-            clients: Arc::new(clients),
+            peers: Arc::new(peers),
         })
     }
 
@@ -157,10 +167,10 @@ impl Peers {
             leader: self.own_id.get(),
             rows,
         };
-        let mut client = self.client(peer)?;
-        let response = within(APPEND_TIMEOUT, client.append(request))
-            .await?
-            .into_inner();
+        let peer = self.peer(peer)?;
+        let mut client = peer.client.clone();
+        let open = async |requests| client.append_many(requests).await;
+        let response = within(APPEND_TIMEOUT, peer.appends.call(request, open)).await?;
         Ok(end(response.orders, &response.chain_hash)?)
     }
 
@@ -175,7 +185,7 @@ impl Peers {
             from: from.0,
             rows_max: rows_max as u64,
         };
-        let mut client = self.client(peer)?;
+        let mut client = self.peer(peer)?.client.clone();
         within(FETCH_TIMEOUT, async {
             let stream = client.fetch(request).await?.into_inner();
             collect(stream, rows_max, |response| response.rows).await
@@ -183,10 +193,9 @@ impl Peers {
         .await
     }
 
-    fn client(&self, peer: ReplicaId) -> Result<ReplicationClient<Channel>, Status> {
-        self.clients
+    fn peer(&self, peer: ReplicaId) -> Result<&Peer, Status> {
+        self.peers
             .get(&peer)
-            .cloned()
             .ok_or_else(|| Status::internal("no such peer"))
     }
 }

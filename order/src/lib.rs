@@ -95,9 +95,9 @@ pub async fn run(
         handle.clone(),
         Arc::clone(&reader),
         catalog.clone(),
-        closing,
+        closing.clone(),
     );
-    let replication = ReplicationService::new(handle.clone(), reader);
+    let replication = ReplicationService::new(handle.clone(), reader, closing);
 
     let (stop_driver, driver_stopped) = oneshot::channel::<()>();
     let (stop_server, server_stopped) = oneshot::channel::<()>();

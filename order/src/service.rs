@@ -11,7 +11,7 @@ use protocol::wire::order::v1::{
     GetResponse, PlaceManyRequest, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest,
     place_response,
 };
-use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, Row, wire};
+use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, Row, calls, wire};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -108,10 +108,7 @@ impl Orders for OrdersService {
         &self,
         request: Request<Streaming<PlaceManyRequest>>,
     ) -> Result<Response<Answers>, Status> {
-        let mut closing = self.closing.clone();
-        let closed = async move {
-            let _ = closing.wait_for(|&closing| closing).await; // or gone: as good
-        };
+        let closed = closed(self.closing.clone());
         let answers = Answers::to(request.into_inner(), self.handle.clone(), closed);
         Ok(Response::new(answers))
     }
@@ -148,11 +145,21 @@ impl Orders for OrdersService {
 pub struct ReplicationService {
     handle: Handle,
     reader: Arc<dyn ReadRows>,
+    /// Becomes true when the replica stops.
+    closing: watch::Receiver<bool>,
 }
 
 impl ReplicationService {
-    pub(crate) fn new(handle: Handle, reader: Arc<dyn ReadRows>) -> Self {
-        Self { handle, reader }
+    pub(crate) fn new(
+        handle: Handle,
+        reader: Arc<dyn ReadRows>,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            handle,
+            reader,
+            closing,
+        }
     }
 }
 
@@ -164,18 +171,23 @@ impl Replication for ReplicationService {
         &self,
         request: Request<AppendRequest>,
     ) -> Result<Response<AppendResponse>, Status> {
-        let AppendRequest {
-            epoch,
-            leader,
-            rows,
-        } = request.into_inner();
-        let (epoch, leader) = term(epoch, leader)?;
-        let end = self.handle.append(epoch, leader, wire::rows(rows)?).await?;
-        let chain_hash = end.chain.as_bytes().to_vec();
-        Ok(Response::new(AppendResponse {
-            orders: end.rows.0,
-            chain_hash,
-        }))
+        let appended = append(&self.handle, request.into_inner()).await?;
+        Ok(Response::new(appended))
+    }
+
+    type AppendManyStream = ReceiverStream<Result<AppendResponse, Status>>;
+
+    async fn append_many(
+        &self,
+        request: Request<Streaming<AppendRequest>>,
+    ) -> Result<Response<Self::AppendManyStream>, Status> {
+        let handle = self.handle.clone();
+        let closed = closed(self.closing.clone());
+        let answers = calls::serve(request.into_inner(), closed, move |request| {
+            let handle = handle.clone();
+            async move { append(&handle, request).await }
+        });
+        Ok(Response::new(answers))
     }
 
     async fn fetch(
@@ -193,6 +205,20 @@ impl Replication for ReplicationService {
         ));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
+}
+
+async fn append(handle: &Handle, request: AppendRequest) -> Result<AppendResponse, Status> {
+    let (epoch, leader) = term(request.epoch, request.leader)?;
+    let rows = wire::rows(request.rows)?;
+    let end = handle.append(epoch, leader, rows).await?;
+    Ok(AppendResponse {
+        orders: end.rows.0,
+        chain_hash: end.chain.as_bytes().to_vec(),
+    })
+}
+
+async fn closed(mut closing: watch::Receiver<bool>) {
+    let _ = closing.wait_for(|&closing| closing).await; // or gone: as good
 }
 
 /// Sends rows until there are no more, enough have been sent, or the caller has gone.

@@ -4,7 +4,8 @@
 //! - [`journal`]: orders, the rows that record them, and the hash chain over the rows;
 //! - [`wire`]: the generated gRPC messages, and their conversion from and to those types;
 //! - [`time`]: the clock that leases are measured on;
-//! - [`channel`]: how every service connects to another.
+//! - [`channel`]: how every service connects to another;
+//! - [`calls`]: calls that follow each other closely, over streams that stay open.
 //!
 //! The protos themselves live with the services that answer them, in `catalog/proto` and
 //! `order/proto`.
@@ -14,6 +15,7 @@ pub mod journal;
 pub mod wire;
 pub mod time;
 pub mod channel;
+pub mod calls;
 
 pub use journal::{ChainHash, Order, Row};
 pub use types::{

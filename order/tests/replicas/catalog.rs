@@ -2,16 +2,18 @@
 //! committed, but for [`UNKNOWN_STOCK`].
 
 use std::collections::BTreeMap;
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use protocol::wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
 use protocol::wire::catalog::v1::*;
-use protocol::{ChainHash, Epoch, OrderNumber, Price, Row};
+use protocol::{ChainHash, Epoch, OrderNumber, Price, Row, calls};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
@@ -195,6 +197,33 @@ impl Service {
         }
         self.state.lock().unwrap()
     }
+
+    async fn traded(&self, request: TradeRequest) -> Result<TradeResponse, Status> {
+        let TradeRequest { epoch, orders } = request;
+        let (results, lost, delay_ms) = {
+            let mut state = self.state().await;
+            state.check(epoch)?;
+            let results = orders
+                .into_iter()
+                .map(|order| state.commit(order))
+                .collect::<Result<_, _>>()?;
+            let call = state.trade_calls;
+            state.trade_calls += 1;
+            (
+                results,
+                state.loses_trade_answers,
+                state.trade_delays_ms.remove(&call),
+            )
+        };
+        if let Some(delay_ms) = delay_ms {
+            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+        }
+        if lost {
+            Err(Status::unavailable("the answer is lost"))
+        } else {
+            Ok(TradeResponse { results })
+        }
+    }
 }
 
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -230,34 +259,24 @@ impl Catalog for Service {
         Err(Status::unimplemented("the tests elect"))
     }
 
-    async fn trade(
+    async fn trade(&self, _: Request<TradeRequest>) -> Result<Response<TradeResponse>, Status> {
+        Err(Status::unimplemented("replicas use streams"))
+    }
+
+    type TradeManyStream = ReceiverStream<Result<TradeResponse, Status>>;
+
+    async fn trade_many(
         &self,
-        request: Request<TradeRequest>,
-    ) -> Result<Response<TradeResponse>, Status> {
-        let TradeRequest { epoch, orders } = request.into_inner();
-        let (results, lost, delay_ms) = {
-            let mut state = self.state().await;
-            state.check(epoch)?;
-            let results = orders
-                .into_iter()
-                .map(|order| state.commit(order))
-                .collect::<Result<_, _>>()?;
-            let call = state.trade_calls;
-            state.trade_calls += 1;
-            (
-                results,
-                state.loses_trade_answers,
-                state.trade_delays_ms.remove(&call),
-            )
-        };
-        if let Some(delay_ms) = delay_ms {
-            tokio::time::sleep(Duration::from_millis(delay_ms)).await;
-        }
-        if lost {
-            Err(Status::unavailable("the answer is lost"))
-        } else {
-            Ok(Response::new(TradeResponse { results }))
-        }
+        request: Request<Streaming<TradeRequest>>,
+    ) -> Result<Response<Self::TradeManyStream>, Status> {
+        let state = Arc::clone(&self.state);
+        let answers = calls::serve(request.into_inner(), pending(), move |request| {
+            let service = Service {
+                state: Arc::clone(&state),
+            };
+            async move { service.traded(request).await }
+        });
+        Ok(Response::new(answers))
     }
 
     async fn get_leadership(

@@ -1,0 +1,118 @@
+//! Calls that follow each other closely, over streams that stay open.
+//!
+//! A gRPC call of its own sends headers, a message and trailers, wakes its callee for each, and
+//! sets up and takes down a stream at both ends. On a stream that stays open a call is one
+//! message each way. A call has a stream to itself while it lasts, so none waits for another,
+//! and an error ends one call only.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Response, Status, Streaming};
+
+/// Streams that are kept open for the next calls.
+const IDLE_MAX: usize = 8;
+
+/// The streams from one caller to one callee, for calls of one kind.
+#[derive(Debug)]
+pub struct Calls<Q, A> {
+    idle: Mutex<Vec<Open<Q, A>>>,
+}
+
+#[derive(Debug)]
+struct Open<Q, A> {
+    requests: mpsc::Sender<Q>,
+    answers: Streaming<A>,
+}
+
+impl<Q, A> Default for Calls<Q, A> {
+    fn default() -> Self {
+        Self {
+            idle: Mutex::default(),
+        }
+    }
+}
+
+impl<Q, A> Calls<Q, A> {
+    /// Makes a call, by `open` where no stream is idle. Dropping it before it is over ends its
+    /// stream.
+    ///
+    /// # Errors
+    /// What the callee answers, or UNAVAILABLE where the stream broke.
+    pub async fn call(
+        &self,
+        request: Q,
+        open: impl AsyncFnOnce(ReceiverStream<Q>) -> Result<Response<Streaming<A>>, Status>,
+    ) -> Result<A, Status> {
+        let mut stream = match self.take() {
+            Some(stream) => {
+                stream.requests.try_send(request).map_err(|_| broken())?;
+                stream
+            }
+            None => {
+                let (requests, messages) = mpsc::channel(1);
+                requests.try_send(request).map_err(|_| broken())?;
+                let answers = open(ReceiverStream::new(messages)).await?.into_inner();
+                Open { requests, answers }
+            }
+        };
+        let answer = stream.answers.message().await?.ok_or_else(broken)?;
+        let mut idle = self.idle();
+        if idle.len() < IDLE_MAX {
+            idle.push(stream);
+        }
+        Ok(answer)
+    }
+
+    /// An idle stream whose connection is not known to be gone.
+    fn take(&self) -> Option<Open<Q, A>> {
+        let mut idle = self.idle();
+        idle.retain(|stream| !stream.requests.is_closed());
+        idle.pop()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Open<Q, A>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn broken() -> Status {
+    Status::unavailable("the stream of calls ended")
+}
+
+/// Answers calls one after another until one fails, the caller leaves, or, between two calls,
+/// `closed`.
+pub fn serve<Q: Send + 'static, A: Send + 'static, F>(
+    mut requests: Streaming<Q>,
+    closed: impl Future<Output = ()> + Send + 'static,
+    mut answer: impl FnMut(Q) -> F + Send + 'static,
+) -> ReceiverStream<Result<A, Status>>
+where
+    F: Future<Output = Result<A, Status>> + Send,
+{
+    let (answers, stream) = mpsc::channel(1);
+    tokio::spawn(async move {
+        tokio::pin!(closed);
+        loop {
+            let request = tokio::select! {
+                biased;
+                request = requests.message() => request,
+                () = &mut closed => return,
+            };
+            let answered = match request {
+                Ok(Some(request)) => answer(request).await,
+                Ok(None) => return,
+                Err(status) => Err(status),
+            };
+            let failed = answered.is_err();
+            if answers.send(answered).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+#[cfg(test)]
+mod tests;
