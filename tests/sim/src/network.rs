@@ -176,6 +176,13 @@ impl Network {
         first
     }
 
+    /// When the ends of a stream hear of what happens to it at that time.
+    pub fn heard(&self, stream: u64, at: Time) -> Time {
+        let gateway = self.streams.get(&stream).map(|stream| stream.gateway.node);
+        let cut = gateway.and_then(|gateway| self.cut_until(at, Node::Catalog, gateway));
+        cut.unwrap_or(at)
+    }
+
     /// The open streams, of one gateway's run where one is given.
     pub fn open_streams(&self, of: Option<Node>) -> Vec<u64> {
         let open = self.streams.iter().filter(|(_, stream)| {

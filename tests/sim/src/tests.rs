@@ -6,8 +6,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 use std::time::Instant;
 
+use catalog::core::Rule as Catalog;
+use frontend_core::Rule as Gateway;
+use order::core::Rule as Order;
 use order::store::Store as _;
-use protocol::{Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, Side, StockName};
+use protocol::{Epoch, IdempotencyKey, OrderNumber, Price, Quantity, Row, Side, StockName};
 use simulated_disk::file::Loss;
 use simulated_disk::{Death, Disk, Faults};
 use storage::rows::End;
@@ -21,6 +24,9 @@ const SEEDS: u64 = 16;
 
 /// Within so many seeds something is missed that is taken out.
 const MISSED_WITHIN: u64 = 12;
+
+/// Within so many seeds something is missed that is taken out and seldom needed.
+const SELDOM_MISSED_WITHIN: u64 = 100;
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
@@ -106,14 +112,22 @@ fn first_broken(without: Without, seeds: u64) -> Option<(u64, String)> {
     (0..seeds).find_map(|seed| Some((seed, run(plan(seed)).err()?)))
 }
 
+/// All of which something breaks without, within so many seeds.
+fn check_missed(seeds: u64, all: &[Without]) {
+    let seeds = setting("BAZAAR_SIM_SEEDS").unwrap_or(seeds);
+    let mut unnoticed = Vec::new();
+    for &without in all {
+        match first_broken(without, seeds) {
+            Some((seed, what)) => println!("without {without:?}, seed {seed}: {what}"),
+            None => unnoticed.push(without),
+        }
+    }
+    assert_eq!(unnoticed, [], "in {seeds} seeds");
+}
+
 #[test]
 fn what_is_taken_out_is_missed() {
-    use catalog::core::Rule as Catalog;
-    use frontend_core::Rule as Gateway;
-    use order::core::Rule as Order;
-    let seeds = setting("BAZAAR_SIM_SEEDS").unwrap_or(MISSED_WITHIN);
-    let mut unnoticed = Vec::new();
-    for without in [
+    let all = [
         Without::Syncs,
         Without::DurableLog,
         Without::Catalog(Catalog::EpochCheck),
@@ -124,19 +138,25 @@ fn what_is_taken_out_is_missed() {
         Without::Gateway(Gateway::Floor),
         Without::Gateway(Gateway::SessionCheck),
         Without::Gateway(Gateway::Registered),
-    ] {
-        match first_broken(without, seeds) {
-            Some((seed, what)) => println!("without {without:?}, seed {seed}: {what}"),
-            None => unnoticed.push(without),
-        }
-    }
-    assert_eq!(unnoticed, [], "in {seeds} seeds");
+    ];
+    check_missed(MISSED_WITHIN, &all);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn what_is_seldom_needed_is_missed_in_the_long_run() {
+    let all = [
+        Without::Gateway(Gateway::LeaseCheck),
+        Without::Catalog(Catalog::DelayedVisibility),
+        Without::Order(Order::ActivationCatchUp),
+    ];
+    check_missed(SELDOM_MISSED_WITHIN, &all);
 }
 
 fn rows(count: u64) -> Vec<Row> {
     let mut end = End::default();
     let mut next = |number| {
-        let order = Order {
+        let order = protocol::Order {
             key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
             name: StockName::new("meta").unwrap(),
             side: Side::Sell,

@@ -376,10 +376,12 @@ impl Timeline {
         }
     }
 
-    /// Breaks a stream: what arrives later than that is lost. Each end hears of it then.
+    /// Breaks a stream: what arrives later than that is lost. Each end hears of it then, or, where
+    /// they are cut off from each other, once they no longer are.
     pub fn break_stream(&mut self, stream: u64, delay: Duration) {
         let at = self.now + delay;
         if self.network.close(stream, at) {
+            let at = self.network.heard(stream, at);
             for what in [Streamed::Up(None), Streamed::Down(None)] {
                 self.schedule(at, Happening::Streamed { stream, what });
             }
