@@ -24,14 +24,12 @@ use protocol::{ReplicaId, SessionId};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
-use tokio::task::JoinError;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 
 use crate::cache::Counts;
 use crate::gateway::Gateway;
-use crate::policy::{Reason, Share, SwapError, Trial, Upload, Version, Versions, limits};
+use crate::policy::{Problem, Reason, Share, SwapError, Trial, Upload, Version, Versions, limits};
 
 /// What the admin API works on.
 pub struct Admin {
@@ -88,6 +86,17 @@ pub async fn serve(
 
 fn failed(status: StatusCode, message: &str) -> Response {
     let body = json!({ "error": { "code": status.as_u16(), "message": message } });
+    (status, Json(body)).into_response()
+}
+
+/// A refusal that also lists each of the problems.
+fn refusal(status: StatusCode, error: &SwapError, problems: &[Problem]) -> Response {
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let body = json!({ "error": {
+        "code": status.as_u16(),
+        "message": error.to_string(),
+        "problems": problems,
+    }});
     (status, Json(body)).into_response()
 }
 
@@ -158,16 +167,13 @@ async fn policy(State(admin): State<Arc<Admin>>) -> Json<Value> {
 }
 
 async fn push(State(admin): State<Arc<Admin>>, headers: HeaderMap, component: Bytes) -> Response {
-    let gateway = Arc::clone(&admin.gateway);
     let (reason, signature) = (reason(&headers), signature(&headers));
-    // Compiling takes a while: off the threads that serve.
-    let activated = tokio::task::spawn_blocking(move || {
-        gateway
-            .policy
-            .activate(upload(&component, &signature), &reason)
-    })
-    .await;
-    admin.changed(activated.map(|activated| activated.map(drop)))
+    admin
+        .change(move |policy| {
+            policy.activate(upload(&component, &signature), &reason)?;
+            Ok(())
+        })
+        .await
 }
 
 async fn try_out(
@@ -182,15 +188,13 @@ async fn try_out(
             "say how to try it, and on how much: ?shadow=0.1 or ?canary=0.05, more than 0 and at most 1",
         );
     };
-    let gateway = Arc::clone(&admin.gateway);
     let (reason, signature) = (reason(&headers), signature(&headers));
-    let tried = tokio::task::spawn_blocking(move || {
-        gateway
-            .policy
-            .try_out(upload(&component, &signature), trial, &reason)
-    })
-    .await;
-    admin.changed(tried.map(|tried| tried.map(drop)))
+    admin
+        .change(move |policy| {
+            policy.try_out(upload(&component, &signature), trial, &reason)?;
+            Ok(())
+        })
+        .await
 }
 
 /// The detached signature that came with a component.
@@ -217,23 +221,24 @@ fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
 }
 
 async fn drop_candidate(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    admin.changed(Ok(admin.gateway.policy.drop_candidate(&reason(&headers))))
+    let reason = reason(&headers);
+    admin
+        .change(move |policy| policy.drop_candidate(&reason))
+        .await
 }
 
 async fn promote(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    admin.changed(Ok(admin
-        .gateway
-        .policy
-        .promote(&reason(&headers))
-        .map(drop)))
+    let reason = reason(&headers);
+    admin
+        .change(move |policy| policy.promote(&reason).map(drop))
+        .await
 }
 
 async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    admin.changed(Ok(admin
-        .gateway
-        .policy
-        .roll_back(&reason(&headers))
-        .map(drop)))
+    let reason = reason(&headers);
+    admin
+        .change(move |policy| policy.roll_back(&reason).map(drop))
+        .await
 }
 
 async fn differences(State(admin): State<Arc<Admin>>) -> Response {
@@ -268,13 +273,14 @@ async fn record(
             &format!("seconds must be from 1 to {RECORDING_SECONDS_MAX}"),
         );
     }
-    let recording = match admin.gateway.policy.record() {
+    let time = Duration::from_secs(seconds);
+    let recording = match admin.gateway.policy.record(time) {
         Ok(recording) => recording,
         Err(busy) => return failed(StatusCode::CONFLICT, &busy.to_string()),
     };
-    let end = Instant::now() + Duration::from_secs(seconds);
+    let end = Instant::now() + time;
     let mut bytes = 0;
-    let lines = ReceiverStream::new(recording)
+    let lines = recording
         .take_while(move |line| {
             bytes += line.len();
             bytes <= RECORDING_BYTES_MAX
@@ -329,20 +335,29 @@ fn reason(headers: &HeaderMap) -> Reason {
 }
 
 impl Admin {
-    /// Answers a change of the policy.
-    fn changed(&self, change: Result<Result<(), SwapError>, JoinError>) -> Response {
-        match change {
+    /// Changes the policy, on a thread that may compile and wait for a disk.
+    async fn change(
+        &self,
+        change: impl FnOnce(&Versions) -> Result<(), SwapError> + Send + 'static,
+    ) -> Response {
+        let gateway = Arc::clone(&self.gateway);
+        match tokio::task::spawn_blocking(move || change(&gateway.policy)).await {
             Ok(Ok(())) => Json(policy_json(&self.gateway.policy)).into_response(),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "policy not changed");
+                let reason = error.to_string();
+                tracing::warn!(reason = %reason.escape_debug(), "policy not changed");
                 let status = match error {
                     SwapError::Refused(_) | SwapError::Untrusted(_) => {
                         StatusCode::UNPROCESSABLE_ENTITY
                     }
                     SwapError::NothingToRollBackTo | SwapError::NoCandidate => StatusCode::CONFLICT,
                     SwapError::NotSaved(_) => StatusCode::INSUFFICIENT_STORAGE,
+                    SwapError::NoThread(_) => StatusCode::SERVICE_UNAVAILABLE,
                 };
-                failed(status, &error.to_string())
+                match &error {
+                    SwapError::Refused(refused) => refusal(status, &error, refused.problems()),
+                    _ => failed(status, &error.to_string()),
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "the check of a policy failed");

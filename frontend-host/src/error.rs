@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::policy::Refused;
+use crate::policy::SwapError;
 use crate::policy::history::HistoryError;
 use crate::policy::trust::{KeyError, Untrusted};
 
@@ -58,9 +58,9 @@ pub enum Error {
         /// Why.
         source: Untrusted,
     },
-    /// The first policy is refused.
-    #[error("the policy is refused: {0}")]
-    Policy(#[from] Refused),
+    /// The first policy does not serve.
+    #[error("no policy to start with: {0}")]
+    Policy(#[from] SwapError),
     /// Sockets or threads could not be had.
     #[error("cannot serve: {0}")]
     Io(#[from] std::io::Error),

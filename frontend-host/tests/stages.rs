@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use frontend_host::DEFAULT_POLICY;
 use frontend_host::policy::decision::{Action, Outcome, ReplicaView, Stock, View};
+use frontend_host::policy::recording::replay;
 use frontend_host::policy::trust::Signatory;
 use frontend_host::policy::{
     Compiled, History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Trust,
@@ -13,6 +14,7 @@ use frontend_host::policy::{
 };
 use http::{HeaderMap, Method};
 use protocol::{Epoch, OrderNumber, Price, ReplicaId, StockName};
+use tokio_stream::StreamExt as _;
 
 const PROBATION: Probation = Probation {
     window: Duration::from_secs(600),
@@ -173,7 +175,9 @@ fn a_version_that_fails_on_probation_is_rolled_back() {
         "as many failures as it may have"
     );
     decide(&versions, 10, "/stocks/trap");
-    assert_eq!(active(&versions), "default", "one more");
+    wait_until("one more to be one too many", || {
+        active(&versions) == "default"
+    });
     assert!(
         versions.published().previous.is_none(),
         "there is no way back to a version that failed"
@@ -193,7 +197,9 @@ fn a_canary_that_fails_on_probation_is_dropped() {
             "the active one stands in"
         );
     }
-    assert!(versions.published().candidate.is_none());
+    wait_until("the candidate to be dropped", || {
+        versions.published().candidate.is_none()
+    });
     assert_eq!(active(&versions), "default");
 }
 
@@ -253,33 +259,149 @@ fn a_change_that_cannot_be_saved_is_not_made() {
     assert_eq!(active(&versions), "default");
 }
 
-/// A canary sticks to a client, and an election is nobody's request.
-#[test]
-fn a_candidate_elects_nobody() {
-    let versions = versions(None, DEFAULT_POLICY);
-    let trial = Trial::Canary(Share::new(1.0).unwrap());
-    let candidate = policy_build::Builder::in_project("frontend-guest")
-        .example("always-highest")
-        .build()
-        .unwrap();
-    let candidate = std::fs::read(candidate).unwrap();
-    versions.try_out(&candidate, trial, &operator()).unwrap();
+fn always_highest() -> Vec<u8> {
+    let built = policy_build::Builder::in_project("frontend-guest").example("always-highest");
+    std::fs::read(built.build().unwrap()).unwrap()
+}
+
+/// Two replicas that work, led by the first.
+fn led_by_1() -> View {
     let replica = |id: u32| ReplicaView {
         id: ReplicaId::new(id).unwrap(),
         healthy: true,
         reaches_catalog: true,
         orders: OrderNumber(0),
-        round_trip: Duration::ZERO,
+        round_trip: Duration::from_micros(200),
     };
-    let view = View {
+    View {
         replicas: vec![replica(1), replica(2)],
         leader: ReplicaId::new(1),
         epoch: Epoch(1),
+    }
+}
+
+/// A canary sticks to a client, and an election is nobody's request.
+#[test]
+fn a_candidate_elects_nobody_and_it_is_seen_whom_it_would() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let few = Share::new(0.001).unwrap();
+    for trial in [Trial::Canary(all()), Trial::Shadow(few)] {
+        versions
+            .try_out(&always_highest(), trial, &operator())
+            .unwrap();
+        let elected = versions.elect(0, &led_by_1()).unwrap();
+        assert_eq!(elected, None, "1 works, and stays");
+        let candidate = versions.published().candidate.clone().unwrap();
+        wait_until("the election to be compared", || {
+            candidate.differences.so_far().compared == 1
+        });
+        let example = &candidate.differences.so_far().examples[0];
+        assert_eq!(example.request, "an election of 2");
+        assert_eq!(
+            (example.kind.as_str(), example.active.as_str()),
+            ("leader", "as it is")
+        );
+        assert_eq!(example.candidate, "2");
+    }
+}
+
+#[tokio::test]
+async fn a_recording_has_elections_and_replays_them() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let mut recording = versions.record(Duration::from_secs(600)).unwrap();
+    decide(&versions, 0, "/stocks/nvidia");
+    versions.elect(7, &led_by_1()).unwrap();
+    let mut lines = String::new();
+    for _ in 0..3 {
+        lines += &recording.next().await.unwrap();
+    }
+    let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
+    let replayed = |component: &[u8]| {
+        let version = frontend_host::policy::check(&sandbox, component).unwrap();
+        replay(lines.as_bytes(), &version).unwrap().so_far()
     };
+    let same = replayed(DEFAULT_POLICY);
+    assert_eq!((same.compared, same.different), (2, 0), "{same:?}");
+    let other = replayed(&always_highest());
     assert_eq!(
-        versions.elect(0, &view).unwrap(),
-        None,
-        "1 works, and stays"
+        (other.different, other.kinds["leader"]),
+        (1, 1),
+        "{other:?}"
+    );
+}
+
+/// Whoever records may be as slow as they like, and go away without a word.
+#[test]
+fn a_recording_that_nobody_reads_holds_a_bounded_memory_for_a_bounded_time() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let long = format!("/stocks/{}", "x".repeat(60_000));
+    let recording = versions.record(Duration::from_secs(600)).unwrap();
+    for client in 0..400 {
+        decide(&versions, client, &long);
+    }
+    let waiting = recording.waiting_bytes();
+    assert!((4 << 20..=8 << 20).contains(&waiting), "{waiting} bytes");
+    assert!(
+        versions.record(Duration::from_secs(1)).is_err(),
+        "one at a time"
+    );
+    drop(recording);
+
+    let over = versions.record(Duration::ZERO).unwrap();
+    let before = over.waiting_bytes();
+    decide(&versions, 0, &long);
+    assert_eq!(over.waiting_bytes(), before, "its time is over");
+    assert!(versions.record(Duration::from_secs(1)).is_ok());
+}
+
+#[test]
+fn after_a_restart_the_version_before_is_still_there_to_go_back_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    before.activate(&guest("marked"), &operator()).unwrap();
+    drop(before);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "marked");
+    after.roll_back(&operator()).unwrap();
+    assert_eq!(active(&after), "default");
+}
+
+#[test]
+fn the_log_of_changes_is_bounded_and_forgets_no_version_in_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    let wordy = Reason {
+        who: "a test".into(),
+        why: "x".repeat(100_000),
+    };
+    for _ in 0..41 {
+        versions.roll_back(&wordy).unwrap();
+    }
+    assert_eq!(active(&versions), "default");
+    drop(versions);
+    let policies = dir.path().join("policies");
+    let log = policies.join("changes.jsonl");
+    let size = |name: &str| policies.join(name).metadata().unwrap().len();
+    let bytes = size("changes.jsonl") + size("changes.1.jsonl");
+    assert!(
+        (1 << 20..5 << 19).contains(&bytes),
+        "{bytes} bytes of four million"
+    );
+
+    // A crash cuts a line short; that costs no other.
+    let mut torn = std::fs::read(&log).unwrap();
+    torn.extend_from_slice(br#"{"at_ms":17"#);
+    std::fs::write(&log, torn).unwrap();
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "default");
+    assert!(after.changes().len() > 10);
+    after.roll_back(&operator()).unwrap();
+    drop(after);
+    let last = started(dir.path(), DEFAULT_POLICY).changes().pop().unwrap();
+    assert_eq!(
+        (last.what.as_str(), last.why.as_str()),
+        ("rollback", "to see")
     );
 }
 

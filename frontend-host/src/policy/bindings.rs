@@ -8,6 +8,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, U
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use protocol::{IdempotencyKey, Invalid, OrderNumber, Quantity, ReplicaId, Side, StockName};
 use wasmtime::AsContextMut;
+use wasmtime::component::types::{self, ComponentItem};
 
 use super::decision::{
     Action, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision, Manifest,
@@ -35,6 +36,31 @@ const NATIVE: bool = true;
 
 use generated::bazaar::policy::types as wit;
 pub(super) use generated::{FrontEnd, FrontEndPre};
+
+/// The interface that a policy exports, and its functions.
+pub(super) const INTERFACE: &str = "bazaar:policy/policy@1.0.0";
+pub(super) const FUNCTIONS: [&str; 4] = ["describe", "on-request", "on-outcome", "elect"];
+
+/// What is wrong with the type of one of [`FUNCTIONS`], as a component exports it. Compares as the
+/// generated code does when a component is instantiated.
+pub(super) fn type_problem(
+    component: &types::Component,
+    function: &str,
+    export: &ComponentItem,
+) -> Option<String> {
+    let ComponentItem::ComponentFunc(exported) = export else {
+        return Some("it is not a function".to_owned());
+    };
+    let types = component.instance_type();
+    let checked = match function {
+        "describe" => exported.typecheck::<(), (wit::Manifest,)>(&types),
+        "on-request" => exported.typecheck::<(wit::Request<'_>,), (wit::Decision,)>(&types),
+        "on-outcome" => exported
+            .typecheck::<(wit::Request<'_>, &[u8], wit::Outcome<'_>), (wit::Decision,)>(&types),
+        _ => exported.typecheck::<(wit::View<'_>,), (Option<u32>,)>(&types),
+    };
+    checked.err().map(|error| format!("{error:#}"))
+}
 
 /// A call's two ways to fail: the component did not answer, or answered nonsense.
 pub(super) type Answer<T> = Result<Result<T, InvalidDecision>, wasmtime::Error>;

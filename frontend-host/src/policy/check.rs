@@ -2,7 +2,7 @@
 //!
 //! The self-test puts requests of every kind to it, and every outcome that the backends can
 //! give to its reads and trades. What it decides is its own business; that it decides, within
-//! its time and in a form that the host can act on, is not.
+//! its time, in a form that the host can act on, and the same again, is not.
 
 use std::time::Duration;
 
@@ -15,55 +15,163 @@ use super::decision::{
 };
 use super::differences::Fields;
 use super::question::Question;
-use super::sandbox::{Failure, Inputs, Instance, Refused, Sandbox, Version};
+use super::refused::{Problem, Refused, Tests};
+use super::sandbox::{Failure, Inputs, Instance, Sandbox, Version};
 
 /// Noon of 1 January 2026.
 const NOW_MS: u64 = 1_767_268_800_000;
+
+/// Failed tests after which no more are made.
+const FAILED_TESTS_MAX: usize = 32;
+
+/// What is shown of a trapping policy's own words, in characters.
+const OUTPUT_CHARS_MAX: usize = 200;
 
 /// Compiles a component and tests whether it can serve.
 ///
 /// # Errors
 /// Everything that keeps it from serving, in words for the person who wrote it.
 pub fn check(sandbox: &Sandbox, component: &[u8]) -> Result<Version, Refused> {
+    check_with(sandbox, component, &[])
+}
+
+/// The same, and tests as well whether it can decide what was to be decided lately.
+pub(super) fn check_with(
+    sandbox: &Sandbox,
+    component: &[u8],
+    recent: &[Question],
+) -> Result<Version, Refused> {
     let version = sandbox.load(component)?;
-    let mut tested = Tested {
-        instance: Instance::of(&version).map_err(Refused::Describe)?,
+    let mut tester = Tester {
         version: &version,
+        instance: None,
+        failed: 0,
+        flaws: Vec::new(),
     };
     for (method, target, body) in requests() {
-        let test = format!("{method} {target}");
-        tested.pass(test, |instance| {
+        tester.test(&format!("{method} {target}"), |instance| {
             decide(instance, &method, &target, body.as_deref())
         })?;
     }
     for view in views() {
-        tested.pass("elect".into(), |instance| {
-            instance.elect(inputs(), &view).map(drop)
+        let replicas = view.replicas.len();
+        tester.test(&format!("an election of {replicas}"), |instance| {
+            let elected = instance.elect(inputs(), &view)?;
+            same(elected, instance.elect(inputs(), &view)?)
         })?;
     }
+    for question in recent {
+        let test = format!("{}, asked lately", question.asked());
+        tester.test(&test, |instance| {
+            question.put_to(&version, instance)?;
+            Ok(())
+        })?;
+    }
+    Refused::unless_none(tester.problems())?;
     Ok(version)
 }
 
-/// A version under test.
-struct Tested<'a> {
-    version: &'a Version,
-    instance: Instance,
+/// What is wrong with a decision.
+#[derive(Debug, PartialEq, Eq)]
+enum Flaw {
+    Traps(String),
+    TooSlow,
+    Invalid(String),
+    NotDeterministic,
 }
 
-impl Tested<'_> {
-    /// One test. Where time ran out it is tried once more, in a fresh instance: a busy machine
-    /// can do that to an honest policy.
-    fn pass(
-        &mut self,
-        test: String,
-        run: impl Fn(&mut Instance) -> Result<(), Failure>,
-    ) -> Result<(), Refused> {
-        let mut passed = run(&mut self.instance);
-        if matches!(passed, Err(Failure::Overrun(_))) {
-            self.instance = Instance::of(self.version).map_err(Refused::Describe)?;
-            passed = run(&mut self.instance);
+impl From<Failure> for Flaw {
+    fn from(failure: Failure) -> Self {
+        let cause = failure.cause().to_owned();
+        match failure {
+            Failure::Trap(_) => Self::Traps(cause),
+            Failure::Overrun(_) => Self::TooSlow,
+            Failure::Invalid(_) => Self::Invalid(cause),
         }
-        passed.map_err(|failure| Refused::SelfTest { test, failure })
+    }
+}
+
+impl From<InvalidDecision> for Flaw {
+    fn from(invalid: InvalidDecision) -> Self {
+        Failure::from(invalid).into()
+    }
+}
+
+/// Puts tests to a version, and notes which it fails in what way.
+struct Tester<'a> {
+    version: &'a Version,
+    /// None after a failure: nothing is known of what it left in an instance.
+    instance: Option<Instance>,
+    failed: usize,
+    flaws: Vec<(Flaw, Tests)>,
+}
+
+impl Tester<'_> {
+    fn test(
+        &mut self,
+        name: &str,
+        run: impl FnOnce(&mut Instance) -> Result<(), Flaw>,
+    ) -> Result<(), Refused> {
+        if self.failed == FAILED_TESTS_MAX {
+            return Ok(());
+        }
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => Instance::of(self.version)
+                .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?,
+        };
+        let result = run(&mut instance);
+        let output = instance.take_output();
+        match result {
+            Ok(()) => self.instance = Some(instance),
+            Err(Flaw::Traps(cause)) => self.note(Flaw::Traps(with_output(cause, output)), name),
+            Err(flaw) => self.note(flaw, name),
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, flaw: Flaw, test: &str) {
+        self.failed += 1;
+        match self.flaws.iter_mut().find(|(noted, _)| *noted == flaw) {
+            // What was asked lately may have been asked often.
+            Some((_, tests)) if tests.0.iter().any(|noted| noted == test) => {}
+            Some((_, tests)) => tests.0.push(test.to_owned()),
+            None => self.flaws.push((flaw, Tests(vec![test.to_owned()]))),
+        }
+    }
+
+    fn problems(self) -> Vec<Problem> {
+        let problem = |(flaw, tests)| match flaw {
+            Flaw::Traps(cause) => Problem::Traps { tests, cause },
+            Flaw::TooSlow => Problem::TooSlow(tests),
+            Flaw::Invalid(problem) => Problem::Invalid { tests, problem },
+            Flaw::NotDeterministic => Problem::NotDeterministic(tests),
+        };
+        self.flaws.into_iter().map(problem).collect()
+    }
+}
+
+/// Why it trapped, and what it wrote about it: a panic's message, mostly.
+fn with_output(cause: String, output: Option<(Vec<u8>, usize)>) -> String {
+    let Some((output, _)) = output else {
+        return cause;
+    };
+    let text = String::from_utf8_lossy(&output);
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown: String = words
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(OUTPUT_CHARS_MAX)
+        .collect();
+    format!("{cause}; it wrote: {shown}")
+}
+
+/// Whether the same inputs gave the same answer.
+fn same<T: PartialEq>(answer: T, again: T) -> Result<(), Flaw> {
+    if answer == again {
+        Ok(())
+    } else {
+        Err(Flaw::NotDeterministic)
     }
 }
 
@@ -100,40 +208,13 @@ fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
     ]
 }
 
-/// What keeps a policy from being replayed.
-const NOT_DETERMINISTIC: &str =
-    "the same inputs gave two answers: a policy must keep nothing from one call to the next";
-
-impl From<&str> for Failure {
-    fn from(problem: &str) -> Self {
-        Self::Invalid(InvalidDecision(problem.to_owned()))
-    }
-}
-
-/// Tests whether a version can decide what was to be decided lately.
-///
-/// # Errors
-/// The first decision that it fails.
-pub(super) fn check_recent(version: &Version, recent: &[Question]) -> Result<(), Refused> {
-    for question in recent {
-        let test = || format!("{} (a recent request)", question.request());
-        question
-            .decide(version)
-            .map_err(|failure| Refused::SelfTest {
-                test: test(),
-                failure,
-            })?;
-    }
-    Ok(())
-}
-
-/// Puts a request to the policy and, where it asks for a read or a trade, every outcome.
+/// Puts a request to the policy twice and, where it asks for a read or a trade, every outcome.
 fn decide(
     instance: &mut Instance,
     method: &Method,
     target: &str,
     body: Option<&[u8]>,
-) -> Result<(), Failure> {
+) -> Result<(), Flaw> {
     let request = PolicyRequest {
         method,
         target,
@@ -143,13 +224,19 @@ fn decide(
     };
     let decision = first(instance.on_request(inputs(), &request)?)?;
     let again = instance.on_request(inputs(), &request)?;
-    if Fields::from(&decision) != Fields::from(&again) {
-        return Err(NOT_DETERMINISTIC.into());
-    }
+    same(answer(&decision), answer(&again))?;
     for outcome in outcomes(&decision.action) {
-        instance.on_outcome(inputs(), &request, &decision.memo, &outcome)?;
+        let memo = &decision.memo;
+        let decision = instance.on_outcome(inputs(), &request, memo, &outcome)?;
+        let again = instance.on_outcome(inputs(), &request, memo, &outcome)?;
+        same(answer(&decision), answer(&again))?;
     }
     Ok(())
+}
+
+/// All that a decision consists of.
+fn answer(decision: &Decision) -> (Fields, &[u8]) {
+    (Fields::from(decision), &decision.memo)
 }
 
 /// A first decision, which has nothing to retry.

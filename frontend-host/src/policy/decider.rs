@@ -16,10 +16,11 @@ use protocol::ReplicaId;
 use super::check::first;
 use super::decision::{Action, Decision, Manifest, Outcome, PolicyRequest, View};
 use super::instances::with_instance;
-use super::question::Question;
+use super::publication::{Published, Trial};
+use super::question::{Decided, Question};
 use super::sandbox::{Failure, Inputs, Instance, SharedVersion, Version};
 use super::shadow::Job;
-use super::versions::{Published, Trial, Versions};
+use super::versions::Versions;
 
 /// No version could decide. Each failure has been counted and logged.
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +115,10 @@ impl<'a> Decider<'a> {
         let decision =
             self.decide(|version, instance| on_request(version, instance, inputs, request))?;
         self.count_server_error(&decision, None);
-        self.pass_on(request, inputs, None, &decision);
+        self.pass_on(
+            || Question::about_request(request, inputs, None),
+            || Decided::Action(decision.clone()),
+        );
         Ok(decision)
     }
 
@@ -146,7 +150,10 @@ impl<'a> Decider<'a> {
             reply.keep = None;
         }
         self.count_server_error(&decision, Some(outcome));
-        self.pass_on(request, inputs, Some(outcome), &decision);
+        self.pass_on(
+            || Question::about_request(request, inputs, Some(outcome)),
+            || Decided::Action(decision.clone()),
+        );
         Ok(decision)
     }
 
@@ -160,9 +167,16 @@ impl<'a> Decider<'a> {
             now_ms,
             seed: self.seed,
         };
-        // An election is nobody's request: it is not for a candidate that is on trial.
+        // An election is nobody's request: it is not for a candidate that is on trial. But that
+        // candidate is asked as well, without effect, whatever its share: elections are few.
         self.rank = Rank::Active;
-        self.decide(|_, instance| instance.elect(inputs, view))
+        self.shadowed = true;
+        let elected = self.decide(|_, instance| instance.elect(inputs, view))?;
+        self.pass_on(
+            || Question::about_election(view, inputs),
+            || Decided::Leader(elected),
+        );
+        Ok(elected)
     }
 
     /// Asks the version; where it fails, the one behind it; where there is none and time ran
@@ -207,32 +221,26 @@ impl<'a> Decider<'a> {
     }
 
     /// Puts the question to the candidate as well, and takes it down where somebody records.
-    fn pass_on(
-        &self,
-        request: RequestParts<'_>,
-        inputs: Inputs,
-        outcome: Option<&Outcome>,
-        decided: &Decision,
-    ) {
+    fn pass_on(&self, question: impl FnOnce() -> Question, decided: impl FnOnce() -> Decided) {
         let candidate = self.published.candidate.as_ref().filter(|_| self.shadowed);
         let records = self.versions.recorder.is_listening();
         let samples = self.versions.recent.wants(self.seed);
         if self.rank != Rank::Active || !(candidate.is_some() || records || samples) {
             return;
         }
-        let question = Question::new(request, inputs, outcome);
+        let (question, decided) = (question(), decided());
         if samples {
-            self.versions.recent.keep(&question, decided);
+            self.versions.recent.keep(&question, &decided);
         }
         if records {
-            self.versions.recorder.take_down(&question, decided);
+            self.versions.recorder.take_down(&question, &decided);
         }
         if let Some(candidate) = candidate {
-            self.versions.shadow.put(Job {
+            self.versions.shadow().put(Job {
                 version: Arc::clone(&candidate.version),
                 differences: Arc::clone(&candidate.differences),
                 question,
-                decided: decided.clone(),
+                decided,
             });
         }
     }

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::decision::{Action, Decision, Reply};
+use super::question::Decided;
 use super::sandbox::Failure;
 
 /// Examples kept of each kind of difference: the newest.
@@ -22,7 +23,7 @@ pub struct Differences {
 }
 
 /// What was found so far.
-#[derive(Debug, Default, Clone, Serialize)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Found {
     /// Decisions that both made.
     pub compared: u64,
@@ -37,11 +38,11 @@ pub struct Found {
 }
 
 /// A decision that differed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Example {
     /// In what.
     pub kind: String,
-    /// What was asked: method and target.
+    /// What was asked: method and target of a request, or that it was an election.
     pub request: String,
     /// What the active version decided.
     pub active: String,
@@ -148,14 +149,29 @@ impl Fields {
     }
 }
 
-impl From<&Result<Decision, Failure>> for Fields {
-    fn from(decided: &Result<Decision, Failure>) -> Self {
+impl From<&Result<Decided, Failure>> for Fields {
+    fn from(decided: &Result<Decided, Failure>) -> Self {
         let failed = |how: String| Self(vec![("action".into(), how)]);
         match decided {
-            Ok(decision) => decision.into(),
+            Ok(decided) => decided.into(),
             Err(Failure::Trap(_)) => failed("trapped".into()),
             Err(Failure::Overrun(_)) => failed("took too long".into()),
             Err(Failure::Invalid(problem)) => failed(format!("invalid: {problem}")),
+        }
+    }
+}
+
+impl From<&Decided> for Fields {
+    fn from(decided: &Decided) -> Self {
+        match decided {
+            Decided::Action(decision) => decision.into(),
+            Decided::Leader(leader) => {
+                let leader = leader.map_or("as it is".to_owned(), |leader| leader.to_string());
+                Self(vec![
+                    ("action".into(), "elect".into()),
+                    ("leader".into(), leader),
+                ])
+            }
         }
     }
 }
@@ -225,6 +241,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use http::{HeaderMap, StatusCode};
+    use protocol::ReplicaId;
     use std::time::Duration;
 
     fn respond(status: StatusCode, body: &'static str) -> Decision {
@@ -241,6 +258,7 @@ mod tests {
     }
 
     fn kinds(active: &Decision, candidate: Result<Decision, Failure>) -> Vec<String> {
+        let candidate = candidate.map(Decided::Action);
         let (active, candidate) = (Fields::from(active), Fields::from(&candidate));
         active
             .differences(&candidate)
@@ -269,6 +287,23 @@ mod tests {
             ..respond(StatusCode::OK, "a")
         };
         assert_eq!(kinds(&ok, Ok(memo)), [""; 0], "memos are each policy's own");
+    }
+
+    #[test]
+    fn elections_are_compared_by_who_should_lead() {
+        let elected = |id: u32| Fields::from(&Decided::Leader(ReplicaId::new(id)));
+        let kinds = |active: u32, candidate: u32| {
+            let (active, candidate) = (elected(active), elected(candidate));
+            let differences = active.differences(&candidate);
+            differences
+                .iter()
+                .map(|found| found.kind.to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(3, 3), [""; 0]);
+        assert_eq!(kinds(0, 0), [""; 0], "both leave it as it is");
+        assert_eq!(kinds(3, 2), ["leader"]);
+        assert_eq!(kinds(3, 0), ["leader"]);
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! ```text
 //! policies/<digest>.wasm   the components of the active, the previous and the candidate version
 //! policies/state.json      which of them is which
-//! policies/changes.jsonl   every change, one JSON object a line
+//! policies/changes.jsonl   the latest changes, one JSON object a line
+//! policies/changes.1.jsonl those before them; older ones are forgotten
 //! ```
 
 use std::collections::VecDeque;
@@ -16,11 +17,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::publication::Published;
 use super::sandbox::Digest;
-use super::versions::{Published, Reason};
+use super::versions::Reason;
 
-/// Changes that are shown; the log keeps all.
+/// Changes that are shown; the log keeps more.
 const CHANGES_SHOWN_MAX: usize = 20;
+
+/// Size from which on a log of changes is put aside for a new one, in bytes. A change has some 500.
+const LOG_BYTES_MAX: u64 = 1 << 20;
 
 /// Why a change was not saved, or the history not opened.
 #[derive(Debug, thiserror::Error)]
@@ -107,22 +112,35 @@ impl History {
             .unwrap_or_default();
         history.state.started_with = started_with;
         history.changes = history.read_changes();
+        history.end_last_line().map_err(|source| HistoryError {
+            path: history.log(),
+            source,
+        })?;
         Ok(history)
     }
 
     /// The component that was active when the gateway stopped, if it was started with the same
     /// one then as now, and it is intact.
     pub fn last_active(&self) -> Option<Vec<u8>> {
-        let active = &self.state.active;
-        let component = fs::read(self.dir.join(format!("{active}.wasm"))).ok()?;
-        if digest(&component) != *active {
-            tracing::error!(
-                active,
-                "the saved policy is damaged: starting with the one named or built in"
-            );
-            return None;
+        self.component(&self.state.active)
+    }
+
+    /// The component that was the last good one behind `active` when the gateway stopped, if it is
+    /// intact.
+    pub(super) fn previous_of(&self, active: Digest) -> Option<Vec<u8>> {
+        let previous = self.state.previous.as_ref();
+        let previous = previous.filter(|_| self.state.active == active.to_string())?;
+        self.component(previous)
+    }
+
+    fn component(&self, of: &str) -> Option<Vec<u8>> {
+        let component = fs::read(self.dir.join(format!("{of}.wasm"))).ok()?;
+        if digest(&component) == of {
+            Some(component)
+        } else {
+            tracing::error!(policy = of, "a saved policy is damaged, and not used");
+            None
         }
-        Some(component)
     }
 
     /// The last changes, oldest first.
@@ -139,7 +157,8 @@ impl History {
         write_durably(&path, component)
     }
 
-    /// Saves a change.
+    /// Saves a change. It is made once the state is on the disk; a line in the log alone may be of
+    /// one that was not.
     pub(super) fn record(
         &mut self,
         change: &Change,
@@ -154,9 +173,9 @@ impl History {
                 .map(|previous| previous.digest.to_string()),
         };
         let json = serde_json::to_vec(&state).expect("strings are JSON");
+        self.append(change)?;
         write_durably(&self.dir.join("state.json"), &json)?;
         self.state = state;
-        self.append(change)?;
         self.changes.push_back(change.clone());
         if self.changes.len() > CHANGES_SHOWN_MAX {
             self.changes.pop_front();
@@ -166,11 +185,15 @@ impl History {
     }
 
     fn append(&self, change: &Change) -> Result<(), HistoryError> {
-        let path = self.dir.join("changes.jsonl");
+        let path = self.log();
         let append = || {
+            let mut log = File::options().create(true).append(true).open(&path)?;
+            if log.metadata()?.len() >= LOG_BYTES_MAX {
+                fs::rename(&path, self.older_log())?;
+                log = File::options().create(true).append(true).open(&path)?;
+            }
             let mut line = serde_json::to_vec(change).expect("strings and numbers are JSON");
             line.push(b'\n');
-            let mut log = File::options().create(true).append(true).open(&path)?;
             log.write_all(&line)?;
             log.sync_all()
         };
@@ -178,6 +201,24 @@ impl History {
             path: path.clone(),
             source,
         })
+    }
+
+    /// Where a crash cut a line short, the next one begins behind it.
+    fn end_last_line(&self) -> io::Result<()> {
+        let log = fs::read(self.log()).unwrap_or_default();
+        if log.last().is_some_and(|byte| *byte != b'\n') {
+            let mut log = File::options().append(true).open(self.log())?;
+            log.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("changes.jsonl")
+    }
+
+    fn older_log(&self) -> PathBuf {
+        self.dir.join("changes.1.jsonl")
     }
 
     /// Removes the components that nothing refers to any more.
@@ -210,14 +251,18 @@ impl History {
         }
     }
 
+    /// The last changes; a line that is none was cut short by a crash.
     fn read_changes(&self) -> VecDeque<Change> {
-        let log = fs::read_to_string(self.dir.join("changes.jsonl")).unwrap_or_default();
-        let changes: Vec<Change> = log
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-            .collect();
-        let shown = changes.len().saturating_sub(CHANGES_SHOWN_MAX);
-        changes.into_iter().skip(shown).collect()
+        let logs = [self.older_log(), self.log()].map(|log| fs::read(log).unwrap_or_default());
+        let lines = logs.iter().flat_map(|log| log.split(|byte| *byte == b'\n'));
+        let mut changes = VecDeque::new();
+        for change in lines.filter_map(|line| serde_json::from_slice(line).ok()) {
+            if changes.len() == CHANGES_SHOWN_MAX {
+                changes.pop_front();
+            }
+            changes.push_back(change);
+        }
+        changes
     }
 }
 

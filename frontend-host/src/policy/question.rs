@@ -5,72 +5,132 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, Method};
+use protocol::ReplicaId;
 
 use super::decider::{RequestParts, on_outcome_afresh, on_request};
-use super::decision::{Action, Decision, Outcome, Stock};
+use super::decision::{Action, Decision, Outcome, Stock, View};
 use super::instances::with_instance;
-use super::sandbox::{Failure, Inputs, Version};
+use super::sandbox::{Failure, Inputs, Instance, Version};
 
-/// What was to be decided: about a request, or about an outcome of what was done about it.
+/// What was to be decided.
 #[derive(Debug, Clone)]
 pub struct Question {
+    pub(super) subject: Subject,
+    pub(super) inputs: Inputs,
+}
+
+/// What a decision was about.
+#[derive(Debug, Clone)]
+pub(super) enum Subject {
+    /// A request, or an outcome of what was done about it.
+    Request(RequestSubject),
+    /// Who should lead.
+    Election(View),
+}
+
+/// A request, as long as it is needed.
+#[derive(Debug, Clone)]
+pub(super) struct RequestSubject {
     pub(super) method: Method,
     pub(super) target: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Option<Vec<u8>>,
+    /// None where the decision was about the request itself.
     pub(super) outcome: Option<Outcome>,
-    pub(super) inputs: Inputs,
+}
+
+/// What was decided.
+#[derive(Debug, Clone)]
+pub enum Decided {
+    /// What to do about a request.
+    Action(Decision),
+    /// Who should lead; none for as it is.
+    Leader(Option<ReplicaId>),
 }
 
 impl Question {
-    pub(super) fn new(
+    pub(super) fn about_request(
         request: RequestParts<'_>,
         inputs: Inputs,
         outcome: Option<&Outcome>,
     ) -> Self {
-        Self {
+        let subject = Subject::Request(RequestSubject {
             method: request.method.clone(),
             target: request.target.to_owned(),
             headers: request.headers.clone(),
             body: request.body.map(<[u8]>::to_vec),
             outcome: outcome.cloned(),
+        });
+        Self { subject, inputs }
+    }
+
+    pub(super) fn about_election(view: &View, inputs: Inputs) -> Self {
+        Self {
+            subject: Subject::Election(view.clone()),
             inputs,
         }
     }
 
-    /// For people: method and target.
-    pub fn request(&self) -> String {
-        format!("{} {}", self.method, self.target)
+    /// For people: method and target of a request.
+    pub fn asked(&self) -> String {
+        match &self.subject {
+            Subject::Request(request) => format!("{} {}", request.method, request.target),
+            Subject::Election(view) => format!("an election of {}", view.replicas.len()),
+        }
     }
 
     /// Has a version decide, on this thread.
     ///
     /// # Errors
     /// Where it does not.
-    pub fn decide(&self, version: &Version) -> Result<Decision, Failure> {
+    pub fn decide(&self, version: &Version) -> Result<Decided, Failure> {
+        // Each version is a generation of its own: those asked before are not asked again here.
+        with_instance(version.id + 1, version, |instance| {
+            self.put_to(version, instance)
+        })
+    }
+
+    /// Has an instance of a version decide.
+    pub(super) fn put_to(
+        &self,
+        version: &Version,
+        instance: &mut Instance,
+    ) -> Result<Decided, Failure> {
+        let subject = match &self.subject {
+            Subject::Request(subject) => subject,
+            Subject::Election(view) => {
+                return instance.elect(self.inputs, view).map(Decided::Leader);
+            }
+        };
         let request = RequestParts {
-            method: &self.method,
-            target: &self.target,
-            headers: &self.headers,
-            body: self.body.as_deref(),
+            method: &subject.method,
+            target: &subject.target,
+            headers: &subject.headers,
+            body: subject.body.as_deref(),
             now_ms: self.inputs.now_ms,
         };
-        // Each version is a generation of its own: those asked before are not asked again here.
-        with_instance(version.id + 1, version, |instance| match &self.outcome {
+        let decision = match &subject.outcome {
             None => on_request(version, instance, self.inputs, request),
             Some(outcome) => on_outcome_afresh(version, instance, self.inputs, request, outcome),
-        })
+        };
+        decision.map(Decided::Action)
     }
 
     /// How much memory it and its decision take beyond what is bounded for every request, in
     /// bytes, about.
-    pub(super) fn bytes(&self, decided: &Decision) -> usize {
-        let stocks = match &self.outcome {
-            Some(Outcome::Stocks(stocks)) => stocks.len(),
+    pub(super) fn bytes(&self, decided: &Decided) -> usize {
+        let stocks = match &self.subject {
+            Subject::Request(RequestSubject {
+                outcome: Some(Outcome::Stocks(stocks)),
+                ..
+            }) => stocks.len(),
             _ => 0,
         };
-        let reply = match &decided.action {
-            Action::Respond(reply) => reply.bytes(),
+        let reply = match decided {
+            Decided::Action(Decision {
+                action: Action::Respond(reply),
+                ..
+            }) => reply.bytes(),
             _ => 0,
         };
         stocks * size_of::<Stock>() + reply
@@ -98,7 +158,7 @@ impl Recent {
         seed.is_multiple_of(RECENT_EVERY)
     }
 
-    pub(super) fn keep(&self, question: &Question, decided: &Decision) {
+    pub(super) fn keep(&self, question: &Question, decided: &Decided) {
         if question.bytes(decided) > RECENT_BYTES_MAX {
             return;
         }

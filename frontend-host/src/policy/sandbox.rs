@@ -13,13 +13,17 @@ use std::time::Duration;
 use protocol::ReplicaId;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Engine, ResourceLimiter, Store, Trap};
+use wasmtime::{Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
 
 use super::bindings::{Answer, FrontEnd, FrontEndPre};
 use super::compiled::Compiled;
+use super::deadline::Deadline;
 use super::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
 use super::limits;
-use super::wasi::{self, HasWasi, NotGranted, Wasi};
+use super::refused::{Problem, Refused};
+use super::thread::processor_time;
+use super::wasi::{self, HasWasi, Wasi};
+use super::world;
 
 /// Compiles components and bounds the time of their decisions.
 pub struct Sandbox {
@@ -31,33 +35,8 @@ pub struct Sandbox {
 /// Of the process, not of a sandbox: a thread's instances are found by their versions' ids.
 static VERSIONS_LOADED: AtomicU64 = AtomicU64::new(0);
 
-/// Why a component cannot serve.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// It is larger than [`limits::COMPONENT_BYTES_MAX`].
-    #[error("it has {0} bytes; {max} are allowed", max = limits::COMPONENT_BYTES_MAX)]
-    TooLarge(usize),
-    /// It does not compile.
-    #[error("it is not a WebAssembly component: {0}")]
-    NotAComponent(String),
-    /// It wants something that policies are not given.
-    #[error(transparent)]
-    Import(#[from] NotGranted),
-    /// It lacks an export of the world, or one has another type.
-    #[error("it does not fit the world `front-end` of bazaar:policy@1.0.0: {0}")]
-    World(String),
-    /// `describe` failed.
-    #[error("its `describe` failed: {0}")]
-    Describe(Failure),
-    /// It failed one of the requests that every policy must be able to decide.
-    #[error("it failed the self-test `{test}`: {failure}")]
-    SelfTest {
-        /// What was asked of it.
-        test: String,
-        /// How it failed.
-        failure: Failure,
-    },
-}
+/// What a core module begins with: the magic number, and the version of the binary format.
+const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 /// Why there is no decision.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +52,19 @@ pub enum Failure {
     Invalid(#[from] InvalidDecision),
 }
 
+impl Failure {
+    /// What it comes down to, on one line.
+    pub fn cause(&self) -> &str {
+        let (Self::Trap(message)
+        | Self::Overrun(message)
+        | Self::Invalid(InvalidDecision(message))) = self;
+        let cause = message.lines().next().unwrap_or_default();
+        cause.strip_prefix("wasm trap: ").unwrap_or(cause)
+    }
+}
+
 impl Sandbox {
-    /// A sandbox whose decisions may take `decision_time_max`, rounded up to
+    /// A sandbox whose decisions may take `decision_time_max` of processor time, rounded up to
     /// [`limits::EPOCH_TICK`]. Starts the thread that the deadlines go by, which ends with
     /// the sandbox and all that was loaded into it.
     ///
@@ -116,13 +106,17 @@ impl Sandbox {
     /// Takes a second of processor time for each few megabytes: not for a thread that serves.
     pub fn load(&self, component: &[u8]) -> Result<Version, Refused> {
         if component.len() > limits::COMPONENT_BYTES_MAX {
-            return Err(Refused::TooLarge(component.len()));
+            return Err(Problem::TooLarge(component.len()).into());
+        }
+        if component.starts_with(CORE_MODULE) {
+            return Err(Problem::CoreModule.into());
         }
         let digest = Digest(Sha256::digest(component).into());
         let component = self.compile(digest, component)?;
-        let world = |error: wasmtime::Error| Refused::World(causes(&error));
+        Refused::unless_none(world::problems(&component))?;
+        let world = |error: wasmtime::Error| Problem::World(causes(&error));
         let mut linker = Linker::<Guest>::new(&self.engine);
-        wasi::link(&mut linker, &component).map_err(world)??;
+        wasi::link(&mut linker, &component).map_err(world)?;
         let pre = linker
             .instantiate_pre(&component)
             .and_then(FrontEndPre::new)
@@ -133,7 +127,7 @@ impl Sandbox {
         };
         let manifest = Instance::start(&loaded)
             .and_then(|mut instance| instance.describe())
-            .map_err(Refused::Describe)?;
+            .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?;
         let id = VERSIONS_LOADED.fetch_add(1, Ordering::Relaxed);
         Ok(Version {
             id,
@@ -156,7 +150,7 @@ impl Sandbox {
             return Ok(component);
         }
         let component = Component::from_binary(&self.engine, component)
-            .map_err(|error| Refused::NotAComponent(causes(&error)))?;
+            .map_err(|error| Problem::NotAComponent(causes(&error)))?;
         if let Some(compiled) = &self.compiled {
             compiled.keep(&self.engine, digest, &component);
         }
@@ -171,11 +165,9 @@ fn ticks(time: Duration) -> u64 {
 
 /// An error and what caused it, on one line.
 fn causes(error: &wasmtime::Error) -> String {
-    error
-        .chain()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+    let words = chain.join(": ");
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// SHA-256 of a component.
@@ -273,6 +265,7 @@ pub(super) struct Instance {
 struct Guest {
     room: Room,
     wasi: Wasi,
+    deadline: Deadline,
 }
 
 /// What an instance may still take. Counts all its memories and tables together: wasmtime's own
@@ -361,15 +354,24 @@ impl Instance {
             Guest {
                 room: Room::new(),
                 wasi: Wasi::new(),
+                deadline: Deadline::default(),
             },
         );
         store.limiter(|guest| &mut guest.room);
-        store.set_epoch_deadline(ticks(limits::START_TIME_MAX));
+        store.epoch_deadline_callback(|mut store| {
+            Ok(match store.data_mut().deadline.look(processor_time()) {
+                Some(ticks) => UpdateDeadline::Continue(ticks),
+                None => UpdateDeadline::Interrupt,
+            })
+        });
+        let start_ticks = ticks(limits::START_TIME_MAX);
+        let first_look = store.data_mut().deadline.begin(start_ticks);
+        store.set_epoch_deadline(first_look);
         let front_end = loaded.pre.instantiate(&mut store).map_err(failure)?;
         let mut instance = Self {
             store,
             front_end,
-            decision_ticks: ticks(limits::START_TIME_MAX),
+            decision_ticks: start_ticks,
         };
         // A language's runtime starts in the first call. That is one about nothing that a client
         // sent, so no client can find a request that makes use of the longer time.
@@ -435,15 +437,17 @@ impl Instance {
         inputs: Inputs,
         call: impl FnOnce(&FrontEnd, &mut Store<Guest>) -> Answer<T>,
     ) -> Result<T, Failure> {
-        self.store.data_mut().wasi.begin(inputs.now_ms, inputs.seed);
-        self.store.set_epoch_deadline(self.decision_ticks);
+        let guest = self.store.data_mut();
+        guest.wasi.begin(inputs.now_ms, inputs.seed);
+        let first_look = guest.deadline.begin(self.decision_ticks);
+        self.store.set_epoch_deadline(first_look);
         Ok(call(&self.front_end, &mut self.store).map_err(failure)??)
     }
 }
 
 fn failure(error: wasmtime::Error) -> Failure {
-    // With the cause first and the guest's backtrace after it.
-    let message = format!("{error:?}");
+    // The cause first, and then the guest's backtrace.
+    let message = format!("{}\n{error:?}", error.root_cause());
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Failure::Overrun(message),
         _ => Failure::Trap(message),

@@ -9,10 +9,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Instant;
 
-use super::decision::Decision;
 use super::differences::{Differences, Fields};
-use super::question::Question;
+use super::question::{Decided, Question};
 use super::sandbox::{Failure, SharedVersion};
+use super::thread::yield_to_others;
 
 /// Decisions that wait for the candidate.
 const JOBS_MAX: usize = 1024;
@@ -39,7 +39,7 @@ pub(super) struct Job {
     pub(super) version: SharedVersion,
     pub(super) differences: Arc<Differences>,
     pub(super) question: Question,
-    pub(super) decided: Decision,
+    pub(super) decided: Decided,
 }
 
 impl Shadow {
@@ -70,6 +70,8 @@ impl Shadow {
 }
 
 fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
+    // What it has no time for is dropped; what clients have to wait for is not.
+    yield_to_others();
     while let Ok(job) = queue.recv() {
         if job.version.id != on_trial.load(Ordering::Relaxed) {
             continue;
@@ -78,7 +80,7 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
         let decided = job.question.decide(&job.version);
         let active = Fields::from(&job.decided);
         job.differences
-            .note(&job.question.request(), &active, &Fields::from(&decided));
+            .note(&job.question.asked(), &active, &Fields::from(&decided));
         if let Err(failure) = &decided {
             job.version.counts.count_failure(failure);
             if matches!(failure, Failure::Overrun(_)) {

@@ -4,152 +4,38 @@
 //! A swap publishes a new [`Published`] by one atomic pointer store. A version that has become
 //! active is on probation for a while: too many failures, and the last good one is back.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, Guard};
-use http::HeaderName;
+use arc_swap::Guard;
 use protocol::ReplicaId;
-use protocol::time::BootTime;
-use tokio::sync::mpsc;
 
-use super::check::{check, check_recent};
+use super::check::{check, check_with};
 use super::decider::{Decider, Rank, Undecided};
 use super::decision::View;
 use super::differences::Differences;
 use super::history::{Change, History, HistoryError};
+use super::publication::{Candidate, Published, Trial, Watch};
 use super::question::Recent;
-use super::recording::{Busy, Recorder};
-use super::sandbox::{Refused, Sandbox, SharedVersion, Version};
+use super::recording::{Busy, Recorder, Recording};
+use super::refused::Refused;
+use super::registry::{Probation, Registry, Warden};
+use super::sandbox::{Sandbox, SharedVersion};
 use super::shadow::Shadow;
+use super::thread::yield_to_others;
 use super::trust::{Trust, Untrusted};
-
-/// How many failures a version may have, and for how long that is watched.
-#[derive(Debug, Clone, Copy)]
-pub struct Probation {
-    /// From its activation, or from when it became a canary.
-    pub window: Duration,
-    /// Decisions that trapped, overran or were invalid, and server errors that no backend is to
-    /// blame for. One more ends it.
-    pub failures_max: u64,
-}
-
-impl Default for Probation {
-    fn default() -> Self {
-        Self {
-            window: Duration::from_secs(60),
-            failures_max: 10,
-        }
-    }
-}
 
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
     sandbox: Sandbox,
-    published: ArcSwap<Published>,
-    probation: Probation,
+    registry: Arc<Registry>,
+    warden: Warden,
     trust: Option<Trust>,
-    pub(super) shadow: Shadow,
     pub(super) recorder: Recorder,
     pub(super) recent: Recent,
     /// Held while a component is compiled: one at a time is enough for a machine.
     compiling: Mutex<()>,
-    /// Held while a new publication is made from the current one.
-    publishing: Mutex<Option<History>>,
-}
-
-/// What decides at a moment. Never changes: a swap publishes another.
-pub struct Published {
-    /// Counts publications, from 1.
-    pub generation: u64,
-    /// Decides.
-    pub active: SharedVersion,
-    /// When the active version became so, and how it has done since.
-    pub watch: Arc<Watch>,
-    /// The last good version: decides again what the active one fails at, and is what a
-    /// rollback goes back to.
-    pub previous: Option<SharedVersion>,
-    /// A version on trial.
-    pub candidate: Option<Candidate>,
-}
-
-/// A version on trial beside the active one.
-#[derive(Clone)]
-pub struct Candidate {
-    /// The version.
-    pub version: SharedVersion,
-    /// How it is tried.
-    pub trial: Trial,
-    /// Where it decided differently, as a shadow.
-    pub differences: Arc<Differences>,
-    /// How it has done as a canary.
-    pub watch: Arc<Watch>,
-}
-
-/// How a candidate is tried.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Trial {
-    /// A share of the live decisions is put to it as well, without effect.
-    Shadow(Share),
-    /// It decides a share of the requests, the same clients' always.
-    Canary(Share),
-}
-
-impl Trial {
-    /// For people and for JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shadow(_) => "shadow",
-            Self::Canary(_) => "canary",
-        }
-    }
-
-    /// How much of the traffic.
-    pub fn share(self) -> Share {
-        match self {
-            Self::Shadow(share) | Self::Canary(share) => share,
-        }
-    }
-}
-
-/// A part of the traffic: more than 0, at most 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share(f64);
-
-impl Share {
-    /// `None` where it is not more than 0 and at most 1.
-    pub fn new(share: f64) -> Option<Self> {
-        (share > 0.0 && share <= 1.0).then_some(Self(share))
-    }
-
-    /// The fraction.
-    pub fn get(self) -> f64 {
-        self.0
-    }
-
-    /// Whether it covers a point between 0 and 2⁶⁴.
-    pub(super) fn takes(self, point: u64) -> bool {
-        (point as f64) < self.0 * (u64::MAX as f64) || self.0 >= 1.0
-    }
-}
-
-/// Since when a version decides for clients, and how often it failed since.
-#[derive(Debug)]
-pub struct Watch {
-    /// Since when.
-    pub since: BootTime,
-    failures: AtomicU64,
-}
-
-impl Watch {
-    fn begin() -> Arc<Self> {
-        Arc::new(Self {
-            since: BootTime::now(),
-            failures: AtomicU64::new(0),
-        })
-    }
 }
 
 /// Who changes the policy, and why.
@@ -203,47 +89,53 @@ pub enum SwapError {
     /// It could not be made to survive a restart.
     #[error("the change cannot be saved, so it was not made: {0}")]
     NotSaved(#[from] HistoryError),
+    /// The machine has no more threads.
+    #[error("there is no thread for it: {0}")]
+    NoThread(#[from] io::Error),
 }
 
 impl Versions {
     /// Starts with a first version, which must pass its check. Without a history nothing
-    /// survives a restart.
+    /// survives a restart; with one, the last good version of before is there to go back to.
     pub fn new(
         sandbox: Sandbox,
         component: &[u8],
         probation: Probation,
-        history: Option<History>,
-    ) -> Result<Self, Refused> {
+        mut history: Option<History>,
+    ) -> Result<Self, SwapError> {
         let active = Arc::new(check(&sandbox, component)?);
-        let published = Published {
-            generation: 1,
-            active,
-            watch: Watch::begin(),
-            previous: None,
-            candidate: None,
-        };
-        let shadow = Shadow::start().map_err(|error| Refused::World(error.to_string()))?;
+        if let Some(history) = &mut history {
+            history.save(active.digest, component)?;
+        }
+        let previous = history
+            .as_ref()
+            .and_then(|history| history.previous_of(active.digest))
+            .and_then(|component| previous_version(&sandbox, &component));
+        let first = Published::first(active, previous);
+        let registry = Arc::new(Registry::new(first, history)?);
         Ok(Self {
             sandbox,
-            published: ArcSwap::from_pointee(published),
-            probation,
+            warden: Warden::start(probation, &registry)?,
+            registry,
             trust: None,
-            shadow,
             recorder: Recorder::default(),
             recent: Recent::default(),
             compiling: Mutex::new(()),
-            publishing: Mutex::new(history),
         })
     }
 
     /// What decides now.
     pub fn published(&self) -> Arc<Published> {
-        self.published.load_full()
+        self.registry.published()
     }
 
     /// The same for a request, which has no use for a count of its own.
     pub(super) fn current(&self) -> Guard<Arc<Published>> {
-        self.published.load()
+        self.registry.current()
+    }
+
+    pub(super) fn shadow(&self) -> &Shadow {
+        &self.registry.shadow
     }
 
     /// Takes no component from now on that `trust` does not cover.
@@ -259,17 +151,14 @@ impl Versions {
         upload: impl Into<Upload<'a>>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        let Upload {
-            component,
-            signature,
-        } = upload.into();
-        self.check_trust(component, signature)?;
-        let version = self.check(component)?;
-        let mut history = self.lock();
-        save_component(&mut history, &version, component)?;
-        let now = self.published();
-        let next = now.with_active(&version, now.candidate.clone());
-        self.publish("activate", &now, next, reason, &mut history)?;
+        let upload = upload.into();
+        let version = self.check(upload)?;
+        self.registry.change(
+            "activate",
+            reason,
+            |history| history.save(version.digest, upload.component),
+            |now| Ok(now.with_active(&version, now.candidate.clone())),
+        )?;
         Ok(version)
     }
 
@@ -280,97 +169,59 @@ impl Versions {
         trial: Trial,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        let Upload {
-            component,
-            signature,
-        } = upload.into();
-        self.check_trust(component, signature)?;
-        let version = self.check(component)?;
-        let mut history = self.lock();
-        save_component(&mut history, &version, component)?;
-        let now = self.published();
+        let upload = upload.into();
+        let version = self.check(upload)?;
         let candidate = Candidate {
             version: Arc::clone(&version),
             trial,
-            differences: Arc::default(),
+            differences: Arc::new(Differences::default()),
             watch: Watch::begin(),
         };
-        self.publish(
+        self.registry.change(
             trial.name(),
-            &now,
-            now.with_candidate(Some(candidate)),
             reason,
-            &mut history,
+            |history| history.save(version.digest, upload.component),
+            |now| Ok(now.with_candidate(Some(candidate))),
         )?;
         Ok(version)
-    }
-
-    fn check_trust(&self, component: &[u8], signature: Option<&str>) -> Result<(), Untrusted> {
-        self.trust
-            .as_ref()
-            .map_or(Ok(()), |trust| trust.check(component, signature))
-    }
-
-    fn check(&self, component: &[u8]) -> Result<SharedVersion, Refused> {
-        let _compiling = self
-            .compiling
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let version = check(&self.sandbox, component)?;
-        check_recent(&version, &self.recent.questions())?;
-        Ok(Arc::new(version))
     }
 
     /// Drops the candidate.
     pub fn drop_candidate(&self, reason: &Reason) -> Result<(), SwapError> {
-        let mut history = self.lock();
-        let now = self.published();
-        now.candidate.as_ref().ok_or(SwapError::NoCandidate)?;
-        self.publish("drop", &now, now.with_candidate(None), reason, &mut history)
+        self.registry.change("drop", reason, nothing, |now| {
+            now.candidate.as_ref().ok_or(SwapError::NoCandidate)?;
+            Ok(now.with_candidate(None))
+        })?;
+        Ok(())
     }
 
     /// Makes the candidate the active version.
     pub fn promote(&self, reason: &Reason) -> Result<SharedVersion, SwapError> {
-        let mut history = self.lock();
-        let now = self.published();
-        let version = Arc::clone(
-            &now.candidate
-                .as_ref()
-                .ok_or(SwapError::NoCandidate)?
-                .version,
-        );
-        let next = now.with_active(&version, None);
-        self.publish("promote", &now, next, reason, &mut history)?;
-        Ok(version)
+        let published = self.registry.change("promote", reason, nothing, |now| {
+            let candidate = now.candidate.as_ref().ok_or(SwapError::NoCandidate)?;
+            Ok(now.with_active(&candidate.version, None))
+        })?;
+        Ok(Arc::clone(&published.active))
     }
 
     /// Makes the last good version the active one again.
     pub fn roll_back(&self, reason: &Reason) -> Result<SharedVersion, SwapError> {
-        let mut history = self.lock();
-        let now = self.published();
-        let target = now.previous.clone().ok_or(SwapError::NothingToRollBackTo)?;
-        self.publish(
-            "rollback",
-            &now,
-            now.rolled_back(&target),
-            reason,
-            &mut history,
-        )?;
-        Ok(target)
+        let published = self.registry.change("rollback", reason, nothing, |now| {
+            let target = now.previous.as_ref();
+            Ok(now.rolled_back(target.ok_or(SwapError::NothingToRollBackTo)?))
+        })?;
+        Ok(Arc::clone(&published.active))
     }
 
     /// The last changes, oldest first.
     pub fn changes(&self) -> Vec<Change> {
-        self.lock()
-            .as_ref()
-            .map(History::changes)
-            .unwrap_or_default()
+        self.registry.changes()
     }
 
-    /// Starts a recording of the active version's decisions: its lines, until the receiver is
-    /// dropped. See `recording`.
-    pub fn record(&self) -> Result<mpsc::Receiver<String>, Busy> {
-        self.recorder.start(&self.published().active)
+    /// Starts a recording of the active version's decisions, which ends after that time or when it
+    /// is dropped. See `recording`.
+    pub fn record(&self, time: Duration) -> Result<Recording, Busy> {
+        self.recorder.start(&self.published().active, time)
     }
 
     /// The decider of one request: the versions stay the same for all its steps.
@@ -383,158 +234,48 @@ impl Versions {
         self.decider(&[]).elect(now_ms, view)
     }
 
-    /// A version failed for a client. On probation, one failure too many ends its service.
+    /// A version failed for a client.
     pub(super) fn note_failure(&self, published: &Published, rank: Rank) {
-        let (watch, candidate) = match (rank, &published.candidate) {
-            (Rank::Candidate, Some(candidate)) => (&candidate.watch, true),
-            (Rank::Active, _) => (&published.watch, false),
-            _ => return,
-        };
-        let failures = watch.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        let on_probation = BootTime::now().since(watch.since) <= self.probation.window;
-        let too_many = failures.saturating_sub(self.probation.failures_max);
-        // Again and again, in case that it could not be done the first time.
-        if too_many.is_power_of_two() && on_probation {
-            self.end_probation(watch, candidate, failures);
+        match (rank, &published.candidate) {
+            (Rank::Candidate, Some(candidate)) => self.warden.note_failure(&candidate.watch),
+            (Rank::Active, _) => self.warden.note_failure(&published.watch),
+            _ => {}
         }
     }
 
-    /// Takes the version that failed too often out of service, if it still is in service.
-    fn end_probation(&self, failed: &Arc<Watch>, is_candidate: bool, failures: u64) {
-        let reason = Reason {
-            who: "probation".into(),
-            why: format!(
-                "{failures} failures within {} s",
-                self.probation.window.as_secs()
-            ),
-        };
-        let mut history = self.lock();
-        let now = self.published();
-        let (what, next) = match (&now.candidate, &now.previous) {
-            (Some(candidate), _) if is_candidate && Arc::ptr_eq(&candidate.watch, failed) => {
-                ("drop", now.with_candidate(None))
-            }
-            (_, Some(previous)) if !is_candidate && Arc::ptr_eq(&now.watch, failed) => {
-                ("rollback", now.rolled_back(previous))
-            }
-            _ => return,
-        };
-        if let Err(error) = self.publish(what, &now, next, &reason, &mut history) {
-            tracing::error!(%error, "the policy in probation stays");
+    /// Compiles and tests a component, on threads that those who serve come before.
+    fn check(&self, upload: Upload<'_>) -> Result<SharedVersion, SwapError> {
+        if let Some(trust) = &self.trust {
+            trust.check(upload.component, upload.signature)?;
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<History>> {
-        self.publishing
+        let _compiling = self
+            .compiling
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Saves the change, then makes it.
-    fn publish(
-        &self,
-        what: &'static str,
-        now: &Published,
-        next: Published,
-        reason: &Reason,
-        history: &mut Option<History>,
-    ) -> Result<(), SwapError> {
-        let change = Change::new(what, now, &next, reason);
-        if let Some(history) = history {
-            history.record(&change, &next)?;
-        }
-        tracing::info!(
-            what,
-            who = reason.who,
-            why = reason.why,
-            from = change.from,
-            to = change.to,
-            candidate = change.candidate,
-            "policy changed"
-        );
-        self.shadow.follow(
-            next.candidate
-                .as_ref()
-                .map(|candidate| candidate.version.id),
-        );
-        self.published.store(Arc::new(next));
-        Ok(())
+            .unwrap_or_else(PoisonError::into_inner);
+        // wasmtime compiles on the pool that it is called on.
+        let threads = rayon::ThreadPoolBuilder::new()
+            .thread_name(|index| format!("policy-check-{index}"))
+            .start_handler(|_| yield_to_others())
+            .build()
+            .map_err(io::Error::other)?;
+        let recent = self.recent.questions();
+        let version = threads.install(|| check_with(&self.sandbox, upload.component, &recent))?;
+        Ok(Arc::new(version))
     }
 }
 
-fn save_component(
-    history: &mut Option<History>,
-    version: &Version,
-    component: &[u8],
-) -> Result<(), HistoryError> {
-    history
-        .as_mut()
-        .map_or(Ok(()), |history| history.save(version.digest, component))
+/// A change that needs nothing saved.
+fn nothing(_: &mut History) -> Result<(), HistoryError> {
+    Ok(())
 }
 
-impl Published {
-    /// The request headers that any version wants to see which may be asked to decide. A name
-    /// can occur more than once.
-    pub fn wanted_headers(&self) -> impl Iterator<Item = &HeaderName> {
-        let candidate = self.candidate.as_ref().map(|candidate| &candidate.version);
-        let versions = std::iter::once(&self.active)
-            .chain(&self.previous)
-            .chain(candidate);
-        versions.flat_map(|version| &version.manifest.headers)
-    }
-
-    fn with_active(&self, version: &SharedVersion, candidate: Option<Candidate>) -> Self {
-        let previous = if self.is_active_good() {
-            Some(Arc::clone(&self.active))
-        } else {
-            self.previous.clone()
-        };
-        Self {
-            generation: self.generation + 1,
-            active: Arc::clone(version),
-            watch: Watch::begin(),
-            previous,
-            candidate,
+/// The last good version of before the restart, if it still passes its check.
+fn previous_version(sandbox: &Sandbox, component: &[u8]) -> Option<SharedVersion> {
+    match check(sandbox, component) {
+        Ok(version) => Some(Arc::new(version)),
+        Err(refused) => {
+            tracing::error!(%refused, "there is no version to go back to");
+            None
         }
-    }
-
-    fn with_candidate(&self, candidate: Option<Candidate>) -> Self {
-        Self {
-            generation: self.generation + 1,
-            active: Arc::clone(&self.active),
-            watch: Arc::clone(&self.watch),
-            previous: self.previous.clone(),
-            candidate,
-        }
-    }
-
-    fn rolled_back(&self, target: &SharedVersion) -> Self {
-        Self {
-            generation: self.generation + 1,
-            active: Arc::clone(target),
-            watch: Watch::begin(),
-            previous: self.is_active_good().then(|| Arc::clone(&self.active)),
-            candidate: self.candidate.clone(),
-        }
-    }
-
-    /// A version that failed a client is not one to go back to.
-    fn is_active_good(&self) -> bool {
-        self.watch.failures.load(Ordering::Relaxed) == 0
-    }
-}
-
-impl fmt::Debug for Published {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let candidate = self
-            .candidate
-            .as_ref()
-            .map(|candidate| candidate.version.to_string());
-        f.debug_struct("Published")
-            .field("generation", &self.generation)
-            .field("active", &self.active.to_string())
-            .field("previous", &self.previous.as_ref().map(ToString::to_string))
-            .field("candidate", &candidate)
-            .finish()
     }
 }

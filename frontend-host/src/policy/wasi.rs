@@ -146,7 +146,7 @@ pub(super) trait HasWasi: 'static {
 }
 
 /// An import that is not granted.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "it imports `{0}`, which a policy is not given: only WASI 0.2's cli, clocks, filesystem, io, random and sockets are there, with nothing in them"
 )]
@@ -165,25 +165,35 @@ struct Network;
 /// The one handle that there is of each kind.
 const REP: u32 = 1;
 
-/// Defines every import of the component, under the names it uses.
-pub(super) fn link<T: HasWasi>(
-    linker: &mut Linker<T>,
-    component: &Component,
-) -> Result<Result<(), NotGranted>> {
-    let engine = component.engine().clone();
-    for (name, _) in component.component_type().imports(&engine) {
-        let (interface, version) = name.split_once('@').unwrap_or((name, ""));
-        if interface == POLICY_TYPES {
-            continue;
+/// The interface that an import names, where a policy is given it.
+fn granted(name: &str) -> Option<&str> {
+    let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+    let granted = GRANTED.contains(&interface) && version.starts_with("0.2.");
+    (granted || interface == POLICY_TYPES).then_some(interface)
+}
+
+/// The imports of a component that are not granted.
+pub(super) fn not_granted(component: &Component) -> impl Iterator<Item = NotGranted> {
+    let engine = component.engine();
+    let imports = component.component_type();
+    let names: Vec<_> = imports
+        .imports(engine)
+        .filter(|(name, _)| granted(name).is_none())
+        .map(|(name, _)| NotGranted(name.to_owned()))
+        .collect();
+    names.into_iter()
+}
+
+/// Defines every import of a component, under the names it uses. All must be granted.
+pub(super) fn link<T: HasWasi>(linker: &mut Linker<T>, component: &Component) -> Result<()> {
+    for (name, _) in component.component_type().imports(component.engine()) {
+        match granted(name) {
+            None => bail!("`{name}` is not granted"),
+            Some(POLICY_TYPES) => {}
+            Some(interface) => define(&mut linker.instance(name)?, interface)?,
         }
-        let granted = GRANTED.contains(&interface);
-        if !granted || !version.starts_with("0.2.") {
-            return Ok(Err(NotGranted(name.to_owned())));
-        }
-        define(&mut linker.instance(name)?, interface)?;
     }
-    linker.define_unknown_imports_as_traps(component)?;
-    Ok(Ok(()))
+    linker.define_unknown_imports_as_traps(component)
 }
 
 fn define<T: HasWasi>(instance: &mut LinkerInstance<'_, T>, interface: &str) -> Result<()> {

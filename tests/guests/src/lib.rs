@@ -11,5 +11,12 @@
 //! | `nonsense` | `/stocks/nonsense/…` | decides what no policy may |
 //! | `chatty` | every call | prints, and reaches for all that WASI has |
 //! | `marked` | every response | adds `x-policy: marked` |
+//! | `works` | `/stocks/work/…` | computes for so many rounds |
+//! | `edition-…` | every response | names itself in a header and in the body, see [`Edition`] |
+//! | `flawed` | at upload | fails the self-test in four ways |
 //! | `forbidden-import` | at upload | imports what no host grants |
 //! | `mistyped-import` | `/stocks/mistyped…` | calls an import that is not of WASI's type |
+
+mod edition;
+
+pub use edition::Edition;

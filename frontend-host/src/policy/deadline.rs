@@ -1,0 +1,112 @@
+//! A decision's deadline, in processor time of the thread that decides.
+//!
+//! Epochs tick in wall time, and checking them costs a guest next to nothing. But on a busy machine a
+//! thread may wait for a processor most of that time, and its decision is no slower for it. So when
+//! half of the time is over, the thread's processor clock is looked at, and from then on only what
+//! it says counts. A decision that ends before, as an honest one does by far, never gets to that.
+
+use std::time::Duration;
+
+use super::limits;
+
+/// How many times its processor time a decision may last, however little it got of a processor.
+const WALL_TIMES_MAX: u64 = 10;
+
+/// The deadline of one call.
+#[derive(Debug, Default)]
+pub(super) struct Deadline {
+    /// How many ticks of processor time the call may take, about.
+    ticks: u64,
+    /// Since half of them have passed.
+    watched: Option<Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    /// The thread's processor clock when half of the ticks had passed.
+    since: Duration,
+    /// Ticks that passed since, or will have at the next look.
+    ticks: u64,
+}
+
+impl Deadline {
+    /// A call begins. Returns after how many ticks to look at its deadline first.
+    pub(super) fn begin(&mut self, ticks: u64) -> u64 {
+        *self = Self {
+            ticks,
+            watched: None,
+        };
+        ticks.div_ceil(2)
+    }
+
+    /// It is time to look. `processor_time` is what the thread's processor clock says. Returns after
+    /// how many ticks to look again; `None` where the call has taken what it may.
+    pub(super) fn look(&mut self, processor_time: Duration) -> Option<u64> {
+        let second_half = (self.ticks / 2).max(1);
+        let Some(watched) = &mut self.watched else {
+            self.watched = Some(Watched {
+                since: processor_time,
+                ticks: second_half,
+            });
+            return Some(second_half);
+        };
+        let used = processor_time.saturating_sub(watched.since);
+        let allowed = limits::EPOCH_TICK * u32::try_from(second_half).unwrap_or(u32::MAX);
+        if used >= allowed || watched.ticks >= self.ticks * WALL_TIMES_MAX {
+            return None;
+        }
+        let left = (allowed - used).as_nanos();
+        let ticks = left.div_ceil(limits::EPOCH_TICK.as_nanos()) as u64;
+        watched.ticks += ticks;
+        Some(ticks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many ticks a call lasts that never ends by itself, where the thread gets a share of a
+    /// processor.
+    fn lasts(ticks: u64, share: f64) -> u64 {
+        let mut deadline = Deadline::default();
+        let mut passed = deadline.begin(ticks);
+        while let Some(more) = deadline.look(limits::EPOCH_TICK.mul_f64(passed as f64 * share)) {
+            assert!(more > 0);
+            passed += more;
+        }
+        passed
+    }
+
+    #[test]
+    fn an_endless_call_is_stopped_in_time_on_an_idle_machine() {
+        for ticks in [1, 2, 3, 11, 401] {
+            let lasted = lasts(ticks, 1.0);
+            assert!((ticks..=ticks + 2).contains(&lasted), "{ticks}: {lasted}");
+        }
+    }
+
+    #[test]
+    fn waiting_for_a_processor_does_not_count() {
+        let lasted = lasts(10, 0.25);
+        assert!(
+            (20..=30).contains(&lasted),
+            "5 ticks, then 5 at a quarter: {lasted}"
+        );
+    }
+
+    #[test]
+    fn a_call_that_gets_no_processor_at_all_ends() {
+        assert!(lasts(10, 0.0) <= 10 * (WALL_TIMES_MAX + 1));
+    }
+
+    #[test]
+    fn every_call_has_a_deadline_of_its_own() {
+        let mut deadline = Deadline::default();
+        deadline.begin(2);
+        deadline.look(Duration::ZERO);
+        assert_eq!(deadline.look(Duration::from_secs(1)), None);
+        deadline.begin(2);
+        assert!(deadline.look(Duration::from_secs(1)).is_some());
+    }
+}

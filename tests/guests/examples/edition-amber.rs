@@ -1,0 +1,6 @@
+//! The edition called `amber`.
+
+use frontend_guest::export;
+use guests::Edition;
+
+export!(Edition("amber"));

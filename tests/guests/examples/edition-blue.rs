@@ -1,0 +1,6 @@
+//! The edition called `blue`.
+
+use frontend_guest::export;
+use guests::Edition;
+
+export!(Edition("blue"));
