@@ -44,6 +44,8 @@ pub struct Options {
     pub lease_ms: u64,
     /// The first policy; the built-in one where there is none.
     pub policy: Option<PathBuf>,
+    /// Further flags of every gateway.
+    pub gateway_flags: Vec<String>,
     /// How many gateways are started: 1 or 2.
     pub gateways: usize,
     /// Whether every link between two servers goes through a proxy.
@@ -58,6 +60,7 @@ impl Default for Options {
             stocks: None,
             lease_ms: 1000,
             policy: None,
+            gateway_flags: Vec::new(),
             gateways: 1,
             proxied: false,
         }
@@ -161,6 +164,7 @@ impl Launcher<'_> {
         );
         let policy = self.options.policy.iter();
         flags.extend(policy.map(|policy| format!("--policy={}", policy.display())));
+        flags.extend(self.options.gateway_flags.iter().cloned());
         flags
     }
 }

@@ -7,6 +7,7 @@
 //! - [`proxy`]: one link, that can be cut off, slowed down and reset;
 //! - [`process`]: one process, its log and its end;
 //! - [`http`]: a blocking client;
+//! - [`keepalive`]: one that keeps its connection, for load;
 //! - [`ports`]: ports that no other test has;
 //! - [`wait`]: waiting for a condition, and for one's turn;
 //! - [`guests`]: components, compiled once.
@@ -17,6 +18,7 @@ mod links;
 mod proxy;
 mod process;
 mod http;
+mod keepalive;
 mod ports;
 mod wait;
 mod guests;
@@ -24,6 +26,7 @@ mod guests;
 pub use bazaar::{Bazaar, Order};
 pub use guests::{example, guest};
 pub use http::{Response, request, send_raw, try_request};
+pub use keepalive::{Answer, KeepAlive};
 pub use launcher::Options;
 pub use links::{Link, Server, all_links};
 pub use ports::Ports;
