@@ -313,9 +313,12 @@ pub enum Policy {
         /// A directory that is not there yet; its name becomes the policy's
         dir: PathBuf,
     },
+    /// Build a policy whenever its source is saved, try it out in a running gateway, and show where
+    /// it decides differently
+    Dev(Dev),
     /// Build the policy in a directory and print the component's path
     Build {
-        /// The directory of the policy's Cargo.toml
+        /// The directory of the policy's Cargo.toml, or of an executable `build` that prints the path
         dir: PathBuf,
         /// Build this example of the crate instead of its library
         #[arg(long, env = "BAZAAR_EXAMPLE", value_name = "NAME")]
@@ -328,6 +331,12 @@ pub enum Policy {
     Check {
         /// The component
         file: PathBuf,
+    },
+    /// Measure what components cost on this machine: activation, a decision, an instance's memory
+    Measure {
+        /// The components
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
     },
     /// Make a key to sign policies with, and print its public half
     Keygen {
@@ -412,6 +421,27 @@ pub enum Policy {
         #[command(flatten)]
         admin: Admin,
     },
+}
+
+/// Flags of `bazaar policy dev`.
+#[derive(Debug, Args)]
+pub struct Dev {
+    /// The directory of the policy's Cargo.toml, or of an executable `build` that prints the path
+    pub dir: PathBuf,
+    /// Build this example of the crate instead of its library
+    #[arg(long, env = "BAZAAR_EXAMPLE", value_name = "NAME")]
+    pub example: Option<String>,
+    /// Where to keep what was built for the next time [default: DIR/target/guest]
+    #[arg(long, env = "BAZAAR_TARGET_DIR", value_name = "DIR")]
+    pub target_dir: Option<PathBuf>,
+    /// Share of the live decisions that are put to it as well: more than 0, at most 1
+    #[arg(long, env = "BAZAAR_SHARE", value_name = "SHARE", default_value_t = 1.0, value_parser = probability)]
+    pub share: f64,
+    /// Make it the active policy at once, instead of a candidate without effect
+    #[arg(long, env = "BAZAAR_ACTIVE", value_parser = BoolishValueParser::new(), conflicts_with = "share")]
+    pub active: bool,
+    #[command(flatten)]
+    pub admin: Admin,
 }
 
 /// How much of the traffic a candidate is tried on.

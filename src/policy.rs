@@ -1,6 +1,9 @@
 //! `bazaar policy`: makes, builds, checks, tries and activates policies.
 
 mod new;
+mod source;
+mod dev;
+mod measure;
 mod sign;
 
 use std::io::BufReader;
@@ -32,7 +35,10 @@ pub enum PolicyError {
     },
     /// It does not build.
     #[error(transparent)]
-    Build(#[from] policy_build::BuildError),
+    Build(#[from] source::SourceError),
+    /// Its source cannot be watched.
+    #[error("cannot watch the source: {0}")]
+    Watch(#[from] notify::Error),
     /// A gateway would refuse it.
     #[error("{}: {reason}", path.display())]
     Refused {
@@ -41,6 +47,9 @@ pub enum PolicyError {
         /// Why.
         reason: Refused,
     },
+    /// It cannot be measured.
+    #[error(transparent)]
+    Measure(#[from] measure::MeasureError),
     /// It cannot be signed.
     #[error(transparent)]
     Sign(#[from] sign::SignError),
@@ -66,13 +75,19 @@ pub enum PolicyError {
 /// Does what the command says.
 pub async fn run(command: Policy) -> Result<(), Error> {
     let text = match command {
+        Policy::Dev(args) => return dev::run(args).await,
         Policy::New { dir } => new::create(&dir).map_err(PolicyError::from)?,
         Policy::Build {
             dir,
             example,
             target_dir,
-        } => build(&dir, example, target_dir)?,
+        } => build(source::Source {
+            dir,
+            example,
+            target_dir,
+        })?,
         Policy::Check { file } => check(&file)?,
+        Policy::Measure { files } => measure::measure(&files).map_err(PolicyError::from)?,
         Policy::Keygen { file } => sign::keygen(&file).map_err(PolicyError::from)?,
         Policy::Sign { file, key } => sign::sign(&file, &key).map_err(PolicyError::from)?,
         Policy::Push { file, admin } => {
@@ -141,19 +156,8 @@ async fn try_out(
     Ok(status::policies(&list(&mut admin).await?))
 }
 
-fn build(
-    dir: &Path,
-    example: Option<String>,
-    target_dir: Option<PathBuf>,
-) -> Result<String, PolicyError> {
-    let mut builder = policy_build::Builder::new(dir).show_progress();
-    if let Some(target_dir) = target_dir {
-        builder = builder.target_dir(target_dir);
-    }
-    if let Some(example) = example {
-        builder = builder.example(example);
-    }
-    let component = builder.build()?;
+fn build(source: source::Source) -> Result<String, PolicyError> {
+    let component = source.build()?;
     Ok(format!("{}\n", component.display()))
 }
 

@@ -7,7 +7,10 @@
 //! - [`limits`]: what clients can send without end, and what it costs;
 //! - [`torture`]: the same under faults of every kind, judged by what clients saw;
 //! - [`failover`]: how long it takes another replica to lead;
-//! - [`policy`]: swaps under load, and components that misbehave;
+//! - [`policy`]: swaps, and components that misbehave;
+//! - [`probation`]: how soon a version that fails is out of service;
+//! - [`swaps`]: hundreds of swaps under full load, and what they cost;
+//! - [`dev`]: a policy that is edited while a gateway runs;
 //! - [`languages`]: policies in JavaScript and Python;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them.
 //!
@@ -21,5 +24,8 @@ mod limits;
 mod torture;
 mod failover;
 mod policy;
+mod probation;
+mod swaps;
+mod dev;
 mod languages;
 mod command;
