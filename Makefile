@@ -1,6 +1,6 @@
 # What is used daily. Plain `make` says what there is.
 
-.PHONY: help run test sim torture failover bench bench-setup bench-growth bench-build check fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture failover swaps bench bench-setup bench-growth bench-build check fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,12 @@ sim: ## simulate the whole system from SEEDS=2000 seeds, FROM=0 on; SEED=n print
 failover: wasm-target ## measure RUNS=20 times how soon another replica leads
 	BAZAAR_FAILOVER_RUNS=$(or $(RUNS),20) \
 	cargo test --release --test integration failover:: -- --nocapture --test-threads=1
+
+swaps: wasm-target ## swap policies under full load: 1,000 changes, a million replies; and shadow all
+	BAZAAR_SWAPS_STRETCHES=$(or $(STRETCHES),25) BAZAAR_SWAPS_MS=$(or $(MS),4000) \
+	BAZAAR_SWAPS_CHANGES=$(or $(CHANGES),40) BAZAAR_SWAPS_REPLIES=$(or $(REPLIES),1000000) \
+	BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120) \
+	cargo test --release --test integration swaps:: -- --nocapture --test-threads=1
 
 bench-setup: ## install what `make bench` compares with, from Debian's packages
 	@scripts/bench-setup
