@@ -267,7 +267,11 @@ fn replica_from_wire(id: u32) -> Result<ReplicaId, Invalid> {
     ReplicaId::new(id).ok_or_else(|| Invalid::new("replica id", "is 0"))
 }
 
-fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Order>), Invalid> {
+/// Reads a batch of orders, and the epoch that they are for, off a message.
+///
+/// # Errors
+/// Where there are more than [`ORDERS_MAX`], or one cannot be.
+pub fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Order>), Invalid> {
     at_most("orders", request.orders.len(), ORDERS_MAX)?;
     let orders = request
         .orders

@@ -89,9 +89,13 @@ pub fn load(path: &Path) -> Result<Vec<Listing>, StocksError> {
 }
 
 /// A line number, and what is wrong there.
-type Problem = (u64, String);
+pub type Problem = (u64, String);
 
-fn parse(file: &[u8]) -> Result<Vec<Listing>, Problem> {
+/// Reads stocks off the content of such a file.
+///
+/// # Errors
+/// Says which line is wrong, and how.
+pub fn parse(file: &[u8]) -> Result<Vec<Listing>, Problem> {
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)

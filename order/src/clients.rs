@@ -10,13 +10,14 @@ use protocol::wire::catalog::v1 as catalog;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::order::v1 as order;
 use protocol::wire::order::v1::replication_client::ReplicationClient;
-use protocol::{ChainHash, Epoch, Invalid, Order, OrderNumber, ReplicaId, Row, wire};
+use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, Row, wire};
 use storage::rows::End;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::core::message::{CallFailure, ChangeNumber, Head, Outcome, Term};
+use crate::core::message::{CallFailure, ChangeNumber, Head, Outcome};
 use crate::error::ConfigError;
+use crate::wire::{end, head};
 
 /// Longest wait for the catalog to commit orders. Longer than a cache lease, which a trade may
 /// have to wait for.
@@ -270,21 +271,4 @@ fn outcome(order: &Order, result: catalog::TradeResult) -> Result<Outcome, Inval
         },
         None => Err(Invalid::new("result", "is missing")),
     }
-}
-
-fn head(leadership: catalog::Leadership) -> Result<Head, Invalid> {
-    Ok(Head {
-        term: Term {
-            epoch: Epoch(leadership.epoch),
-            leader: ReplicaId::new(leadership.leader),
-        },
-        end: end(leadership.journal_rows, &leadership.chain_hash)?,
-    })
-}
-
-fn end(rows: u64, chain: &[u8]) -> Result<End, Invalid> {
-    Ok(End {
-        rows: OrderNumber(rows),
-        chain: ChainHash::try_from(chain)?,
-    })
 }

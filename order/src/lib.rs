@@ -2,6 +2,7 @@
 //! leader through which orders are placed.
 //!
 //! - [`config`]: what a replica has to be told;
+//! - [`wire`]: what other processes say, read into the domain;
 //! - [`service`]: the gRPC services, for gateways and for other replicas;
 //! - [`placing`]: the orders of a caller that has many, over one stream;
 //! - `driver`: the task that owns the core and runs its commands;
@@ -17,6 +18,7 @@
 //! (acknowledged) → `placing`.
 
 pub mod config;
+pub mod wire;
 pub mod service;
 pub mod placing;
 mod driver;

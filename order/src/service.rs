@@ -11,7 +11,7 @@ use protocol::wire::order::v1::{
     GetResponse, PlaceManyRequest, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest,
     place_response,
 };
-use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, Row, calls, wire};
+use protocol::{Invalid, Order, OrderNumber, ReplicaId, Row, calls, wire};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -22,6 +22,7 @@ use crate::core::{self, Missing, Rules};
 use crate::driver::{Handle, read};
 use crate::placing::Answers;
 use crate::store::ReadRows;
+use crate::wire::term;
 
 /// Longest that an order waits for its acknowledgement before its caller is told to try again.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,9 +33,6 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 /// Rows in one message of a fetch, and messages read ahead of their being sent.
 const FETCH_MESSAGE_ROWS: usize = 512;
 const FETCH_MESSAGES_AHEAD: usize = 2;
-
-/// The highest epoch that the store can hold.
-const EPOCH_MAX: u64 = i64::MAX as u64;
 
 /// What gateways use.
 #[derive(Clone)]
@@ -243,18 +241,6 @@ async fn send_rows(
             return;
         }
     }
-}
-
-/// Reads a term off its fields.
-fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Invalid> {
-    if !(1..=EPOCH_MAX).contains(&epoch) {
-        return Err(Invalid::new(
-            "epoch",
-            format!("{epoch} is not from 1 to {EPOCH_MAX}"),
-        ));
-    }
-    let leader = ReplicaId::new(leader).ok_or_else(|| Invalid::new("leader", "is 0"))?;
-    Ok((Epoch(epoch), leader))
 }
 
 fn replica_status(status: core::Status) -> ReplicaStatus {

@@ -97,8 +97,8 @@ impl TryFrom<v1::JournalRow> for Row {
 
     fn try_from(row: v1::JournalRow) -> Result<Self, Invalid> {
         Ok(Self {
-            number: OrderNumber(row.number),
-            epoch: Epoch(row.epoch),
+            number: order_number(row.number)?,
+            epoch: epoch(row.epoch)?,
             order: Order {
                 key: IdempotencyKey::new(&row.idempotency_key)?,
                 name: StockName::new(&row.name)?,
@@ -108,6 +108,36 @@ impl TryFrom<v1::JournalRow> for Row {
             price: Price::from_minor(row.price_minor)?,
             chain: ChainHash::try_from(row.chain_hash.as_slice())?,
         })
+    }
+}
+
+/// The highest epoch and order number that the stores hold: their integers have 63 bits, and
+/// there is always a next one.
+const NUMBER_MAX: u64 = i64::MAX as u64 - 1;
+
+/// Reads an epoch in which there is a leader off its field.
+///
+/// # Errors
+/// Where it is 0, or past what the stores hold.
+pub fn epoch(field: u64) -> Result<Epoch, Invalid> {
+    if (1..=NUMBER_MAX).contains(&field) {
+        Ok(Epoch(field))
+    } else {
+        let problem = format!("{field} is not from 1 to {NUMBER_MAX}");
+        Err(Invalid::new("epoch", problem))
+    }
+}
+
+/// Reads an order's number, or a count of orders, off its field.
+///
+/// # Errors
+/// Where it is past what the stores hold.
+pub fn order_number(field: u64) -> Result<OrderNumber, Invalid> {
+    if field <= NUMBER_MAX {
+        Ok(OrderNumber(field))
+    } else {
+        let problem = format!("{field} is above {NUMBER_MAX}");
+        Err(Invalid::new("order number", problem))
     }
 }
 

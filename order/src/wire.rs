@@ -1,0 +1,48 @@
+//! What other processes say of terms and ledgers, read into the domain.
+
+use protocol::wire::catalog::v1::Leadership;
+use protocol::wire::{epoch, order_number};
+use protocol::{ChainHash, Epoch, Invalid, OrderNumber, ReplicaId};
+use storage::rows::End;
+
+use crate::core::message::{Head, Term};
+
+/// An epoch and its leader.
+///
+/// # Errors
+/// Where the epoch is none that the stores hold, or there is no leader.
+pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Invalid> {
+    let epoch = self::epoch(epoch)?;
+    let leader = ReplicaId::new(leader).ok_or_else(|| Invalid::new("leader", "is 0"))?;
+    Ok((epoch, leader))
+}
+
+/// Who leads and how long the journal is, as the catalog says.
+///
+/// # Errors
+/// Where a field is out of range.
+pub fn head(leadership: Leadership) -> Result<Head, Invalid> {
+    let term = match leadership.epoch {
+        0 => Term::default(),
+        epoch => Term {
+            epoch: self::epoch(epoch)?,
+            leader: ReplicaId::new(leadership.leader),
+        },
+    };
+    Ok(Head {
+        term,
+        end: end(leadership.journal_rows, &leadership.chain_hash)?,
+    })
+}
+
+/// Where a ledger ends.
+///
+/// # Errors
+/// Where there are more rows than the stores hold, or the hash is none.
+pub fn end(rows: u64, chain: &[u8]) -> Result<End, Invalid> {
+    let rows: OrderNumber = order_number(rows)?;
+    Ok(End {
+        rows,
+        chain: ChainHash::try_from(chain)?,
+    })
+}

@@ -1,0 +1,213 @@
+//! gRPC messages, as whoever reaches a service's port may send them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use catalog::core::{Batch, Books, ChangeNumber, Stock, TradeResult};
+use order::core::message::Ticket;
+use order::core::{Command, Durable, Event, Head, Replica, Term};
+use prost::Message;
+use protocol::time::BootTime;
+use protocol::wire::catalog::v1;
+use protocol::wire::order::v1 as order_v1;
+use protocol::{ChainHash, Epoch, Order, OrderNumber, ReplicaId, Row, wire};
+use storage::rows::End;
+
+/// Messages of one run.
+const MESSAGES_MAX: usize = 64;
+
+/// Takes bytes apart: each message is its kind, its length, and so many bytes.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[kind, high, low], rest) = bytes.split_first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([high, low])).min(rest.len());
+        let (message, rest) = rest.split_at(length);
+        bytes = rest;
+        Some((kind, message))
+    })
+    .take(MESSAGES_MAX)
+}
+
+/// The opposite, for a corpus.
+pub fn join(messages: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    messages
+        .iter()
+        .flat_map(|(kind, message)| {
+            let length = u16::try_from(message.len()).expect("a corpus has short messages");
+            [&[*kind][..], &length.to_be_bytes(), message].concat()
+        })
+        .collect()
+}
+
+/// Messages to the catalog: converted, and put to its books. Whatever they say, shares neither
+/// appear nor vanish, and every key has one row.
+pub fn check_catalog(bytes: &[u8]) {
+    let stocks = catalog::stocks::built_in();
+    let stocks = stocks.into_iter().map(|listing| Stock {
+        name: listing.name,
+        price: listing.price,
+        quantity: listing.quantity,
+        volume: 0,
+        version: protocol::Version(1),
+    });
+    let mut books = Books::new(stocks, End::default(), catalog::core::Term::default());
+    let mut journal: Vec<Row> = Vec::new();
+    for (kind, message) in messages(bytes) {
+        if let Some(batch) = stage(&books, &journal, kind, message) {
+            journal.extend(batch.rows.iter().cloned());
+            books.apply(batch);
+        }
+    }
+    let mut keys = BTreeSet::new();
+    let mut chain = ChainHash::EMPTY;
+    for row in &journal {
+        assert!(row.follows(&chain), "the journal is a chain");
+        chain = row.chain;
+        assert!(keys.insert(row.order.key.clone()), "a key has one row");
+    }
+    for listing in catalog::stocks::built_in() {
+        let bought = |row: &&Row| row.order.name == listing.name;
+        let expected =
+            journal
+                .iter()
+                .filter(bought)
+                .fold(i128::from(listing.quantity), |quantity, row| {
+                    let shares = i128::from(row.order.quantity.get());
+                    match row.order.side {
+                        protocol::Side::Buy => quantity - shares,
+                        protocol::Side::Sell => quantity + shares,
+                    }
+                });
+        let found = books.stocks().find(|stock| stock.name == listing.name);
+        let quantity = found.expect("no stock vanishes").quantity;
+        assert_eq!(i128::from(quantity), expected, "{}", listing.name);
+    }
+}
+
+fn stage(books: &Books, journal: &[Row], kind: u8, message: &[u8]) -> Option<Batch> {
+    let mut staged = books.stage();
+    match kind % 3 {
+        0 => {
+            let request = v1::TradeRequest::decode(message).ok()?;
+            let (epoch, orders) = catalog::service::trade_from_wire(request).ok()?;
+            for order in orders {
+                let known = journal.iter().find(|row| row.order.key == order.key);
+                let result = staged.trade(epoch, order.clone(), known.cloned()).ok()?;
+                if let TradeResult::Row(row) = result {
+                    assert_eq!(row.order, order, "an order's row is its own");
+                }
+            }
+        }
+        1 => {
+            let request = v1::ElectRequest::decode(message).ok()?;
+            let candidate = ReplicaId::new(request.candidate)?;
+            staged.elect(Epoch(request.expected_epoch), candidate);
+        }
+        _ => {
+            let request = v1::SetInSyncRequest::decode(message).ok()?;
+            let change = ChangeNumber::new(request.change).ok()?;
+            let in_sync = request.in_sync.into_iter().filter_map(ReplicaId::new);
+            let epoch = Epoch(request.epoch);
+            staged.set_in_sync(epoch, change, in_sync.collect()).ok()?;
+        }
+    }
+    Some(staged.into_batch())
+}
+
+/// Messages to a replica, and answers to what it asks: converted, and put to its core. Whatever
+/// they say, what it saves continues its ledger.
+pub fn check_order(bytes: &[u8]) {
+    let id = |id| ReplicaId::new(id).expect("it is not 0");
+    let mut now = BootTime::now();
+    let mut replica = Replica::new(id(1), vec![id(2), id(3)], Durable::default(), now);
+    let mut ledger = Ledger::default();
+    let mut calls = Vec::new();
+    for (ticket, (kind, message)) in (0..).map(Ticket).zip(messages(bytes)) {
+        now = now + Duration::from_millis(u64::from(kind) * 8);
+        let event = event(ticket, kind, message, &mut calls);
+        let mut events = Vec::from_iter(event);
+        // What is saved is durable at once, which may make it do more.
+        while !events.is_empty() {
+            let commands = replica.step(now, events.drain(..));
+            for command in commands {
+                match command {
+                    Command::Save { term, rows } => events.push(ledger.save(term, &rows)),
+                    Command::Fetch { call, .. } => calls.push(call),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+fn event(
+    ticket: Ticket,
+    kind: u8,
+    message: &[u8],
+    calls: &mut Vec<order::core::message::CallId>,
+) -> Option<Event> {
+    match kind % 5 {
+        0 => {
+            let request = order_v1::PlaceRequest::decode(message).ok()?;
+            let order = Order::try_from(request.order?).ok()?;
+            Some(Event::Place { ticket, order })
+        }
+        1 => {
+            let request = order_v1::AnnounceRequest::decode(message).ok()?;
+            let (epoch, leader) = order::wire::term(request.epoch, request.leader).ok()?;
+            Some(Event::Announce {
+                ticket,
+                epoch,
+                leader,
+            })
+        }
+        2 => {
+            let request = order_v1::AppendRequest::decode(message).ok()?;
+            let (epoch, leader) = order::wire::term(request.epoch, request.leader).ok()?;
+            Some(Event::Append {
+                ticket,
+                epoch,
+                leader,
+                rows: wire::rows(request.rows).ok()?,
+            })
+        }
+        3 => {
+            let leadership = v1::Leadership::decode(message).ok()?;
+            let head: Head = order::wire::head(leadership).ok()?;
+            Some(Event::Head(Some(head)))
+        }
+        _ => {
+            let response = v1::ReadJournalResponse::decode(message).ok()?;
+            Some(Event::Fetched {
+                call: calls.pop()?,
+                result: Ok(wire::rows(response.rows).ok()?),
+            })
+        }
+    }
+}
+
+/// A disk that never fails, and checks what it is given.
+#[derive(Default)]
+struct Ledger {
+    durable: Durable,
+}
+
+impl Ledger {
+    fn save(&mut self, term: Option<Term>, rows: &[Row]) -> Event {
+        for row in rows {
+            let End { rows, chain } = self.durable.end;
+            assert_eq!(row.number, rows, "a ledger has no gaps");
+            assert!(row.follows(&chain), "a ledger is a chain");
+            assert!(row.number.0 < i64::MAX as u64, "SQLite can hold it");
+            self.durable.end = End {
+                rows: OrderNumber(rows.0 + 1),
+                chain: row.chain,
+            };
+        }
+        if let Some(term) = term {
+            assert!(term.epoch >= self.durable.term.epoch, "epochs rise");
+            self.durable.term = term;
+        }
+        Event::Stored(self.durable)
+    }
+}

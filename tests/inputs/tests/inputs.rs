@@ -1,0 +1,252 @@
+//! Runs every entry point over random bytes and over the corpus that fuzzing left.
+
+use std::fs;
+use std::path::Path;
+
+use inputs::TARGETS;
+use proptest::prelude::*;
+
+/// `fuzz/corpus` has a directory for each.
+#[test]
+fn the_kept_corpus_passes() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    for target in TARGETS {
+        let dir = corpus.join(target.name);
+        let mut count = 0;
+        for entry in fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", target.name)) {
+            let path = entry.unwrap().path();
+            println!("{}", path.display());
+            (target.check)(&fs::read(path).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "{} has no corpus", target.name);
+    }
+}
+
+/// Pieces that get further than random bytes do.
+fn http() -> impl Strategy<Value = Vec<u8>> {
+    let words = [
+        "GET ",
+        "POST ",
+        "BREW ",
+        "/stocks/",
+        "/stocks",
+        "/orders",
+        "/orders/",
+        "nvidia",
+        "%00",
+        "%",
+        "18446744073709551616",
+        "0",
+        "-1",
+        "?a=b",
+        " HTTP/1.1\r\n",
+        "host: x\r\n",
+        "idempotency-key: \"k\"\r\n",
+        "idempotency-key: ",
+        "content-length: 52\r\n",
+        "content-length: ",
+        "transfer-encoding: chunked\r\n",
+        "\r\n",
+        "5\r\nhello\r\n",
+        "0\r\n\r\n",
+        "{\"name\":\"nvidia\",\"type\":\"buy\",\"quantity\":10}",
+        "{\"name\":",
+        "\"quantity\":1e400",
+        "[[[[",
+        "}",
+        "\"",
+        "\u{feff}",
+    ];
+    let word = prop::sample::select(words.map(|word| word.as_bytes().to_vec()).to_vec());
+    let bytes = prop::collection::vec(any::<u8>(), 0..12);
+    prop::collection::vec(prop_oneof![9 => word, 1 => bytes], 1..24)
+        .prop_map(|words| words.concat())
+}
+
+fn csv() -> impl Strategy<Value = Vec<u8>> {
+    let words = [
+        "name,price,quantity\n",
+        "nvidia,240.63,1000\n",
+        "meta",
+        ",",
+        "\n",
+        "\r\n",
+        "\"",
+        " ",
+        "0.001",
+        "-1",
+        "9223372036854775808",
+        "1e3",
+        "NaN",
+        "\u{feff}",
+    ];
+    let word = prop::sample::select(words.map(|word| word.as_bytes().to_vec()).to_vec());
+    let bytes = prop::collection::vec(any::<u8>(), 0..8);
+    prop::collection::vec(prop_oneof![9 => word, 1 => bytes], 0..16)
+        .prop_map(|words| words.concat())
+}
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(cases)
+    }
+}
+
+proptest! {
+    #![proptest_config(config(2000))]
+
+    #[test]
+    fn any_request_is_answered(sent in http()) {
+        inputs::http::check(&sent);
+    }
+
+    #[test]
+    fn any_file_is_refused_or_lists_stocks(file in csv()) {
+        inputs::stocks::check(&file);
+    }
+}
+
+mod messages {
+    use super::*;
+    use prost::Message;
+    use protocol::wire::catalog::v1;
+    use protocol::wire::order::v1 as order;
+
+    fn number() -> impl Strategy<Value = u64> {
+        let edges = [
+            0,
+            1,
+            2,
+            3,
+            i64::MAX as u64 - 1,
+            i64::MAX as u64,
+            u64::MAX - 1,
+            u64::MAX,
+        ];
+        prop_oneof![6 => 0..5u64, 1 => prop::sample::select(edges.to_vec()), 1 => any::<u64>()]
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let texts = ["nvidia", "meta", "nike", "", "\0", "k", "l", "m", "\u{e9}"];
+        prop::sample::select(texts.map(str::to_owned).to_vec())
+    }
+
+    fn an_order() -> impl Strategy<Value = v1::Order> {
+        (text(), text(), -1..4i32, number()).prop_map(|(idempotency_key, name, side, quantity)| {
+            v1::Order {
+                idempotency_key,
+                name,
+                side,
+                quantity,
+            }
+        })
+    }
+
+    fn row() -> impl Strategy<Value = v1::JournalRow> {
+        let hash = prop_oneof![Just(32usize), 0..40usize];
+        (number(), number(), an_order(), number(), hash).prop_map(
+            |(number, epoch, order, price_minor, hash)| v1::JournalRow {
+                number,
+                epoch,
+                idempotency_key: order.idempotency_key,
+                name: order.name,
+                side: order.side,
+                quantity: order.quantity,
+                price_minor,
+                chain_hash: vec![0; hash],
+            },
+        )
+    }
+
+    fn to_catalog() -> impl Strategy<Value = (u8, Vec<u8>)> {
+        let orders = prop::collection::vec(an_order(), 0..4);
+        let ids = || prop::collection::vec(0..4u32, 0..4);
+        prop_oneof![
+            4 => (number(), orders).prop_map(|(epoch, orders)| {
+                (0, v1::TradeRequest { epoch, orders }.encode_to_vec())
+            }),
+            2 => (number(), 0..4u32).prop_map(|(expected_epoch, candidate)| {
+                (1, v1::ElectRequest { expected_epoch, candidate }.encode_to_vec())
+            }),
+            1 => (number(), number(), ids()).prop_map(|(epoch, change, in_sync)| {
+                (2, v1::SetInSyncRequest { epoch, change, in_sync }.encode_to_vec())
+            }),
+        ]
+    }
+
+    fn to_order() -> impl Strategy<Value = (u8, Vec<u8>)> {
+        let rows = || prop::collection::vec(row(), 0..4);
+        prop_oneof![
+            an_order().prop_map(|order| {
+                (
+                    0,
+                    order::PlaceRequest { order: Some(order) }.encode_to_vec(),
+                )
+            }),
+            (number(), 0..4u32).prop_map(|(epoch, leader)| {
+                (1, order::AnnounceRequest { epoch, leader }.encode_to_vec())
+            }),
+            (number(), 0..4u32, rows()).prop_map(|(epoch, leader, rows)| {
+                (
+                    2,
+                    order::AppendRequest {
+                        epoch,
+                        leader,
+                        rows,
+                    }
+                    .encode_to_vec(),
+                )
+            }),
+            (number(), 0..4u32, number()).prop_map(|(epoch, leader, journal_rows)| {
+                let chain_hash = vec![0; 32];
+                let in_sync = Vec::new();
+                (
+                    3,
+                    v1::Leadership {
+                        epoch,
+                        leader,
+                        in_sync,
+                        journal_rows,
+                        chain_hash,
+                    }
+                    .encode_to_vec(),
+                )
+            }),
+            rows().prop_map(|rows| (4, v1::ReadJournalResponse { rows }.encode_to_vec())),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(config(1000))]
+
+        #[test]
+        fn any_messages_to_the_catalog_leave_its_books_in_order(
+            messages in prop::collection::vec(to_catalog(), 1..20)
+        ) {
+            inputs::services::check_catalog(&inputs::services::join(&messages));
+        }
+
+        #[test]
+        fn any_messages_to_a_replica_leave_its_ledger_a_chain(
+            messages in prop::collection::vec(to_order(), 1..20)
+        ) {
+            inputs::services::check_order(&inputs::services::join(&messages));
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(60))]
+
+    #[test]
+    fn a_damaged_ledger_is_refused_or_right(damages in prop::collection::vec(any::<u8>(), 4..200)) {
+        inputs::database::check_ledger(&damages);
+    }
+
+    #[test]
+    fn a_damaged_catalog_is_refused_or_right(damages in prop::collection::vec(any::<u8>(), 4..200)) {
+        inputs::database::check_catalog(&damages);
+    }
+}
