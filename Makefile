@@ -1,6 +1,6 @@
 # What is used daily. Plain `make` says what there is.
 
-.PHONY: help run test sim torture failover swaps bench bench-setup bench-growth bench-build check fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture failover fuzz swaps bench bench-setup bench-growth bench-build check fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,8 +11,8 @@ run: wasm-target ## start the bazaar; Ctrl-C stops it
 test: wasm-target ## run all tests
 	cargo test --workspace
 
-torture: wasm-target ## break real processes for SECONDS=300 from SEED=131 on, and judge what clients saw
-	BAZAAR_TORTURE_SECONDS=$(or $(SECONDS),300) BAZAAR_TORTURE_SEED=$(or $(SEED),131) \
+torture: wasm-target ## break real processes for SECONDS=300 from SEED=220 on, and judge what clients saw
+	BAZAAR_TORTURE_SECONDS=$(or $(SECONDS),300) BAZAAR_TORTURE_SEED=$(or $(SEED),220) \
 	cargo test --test integration torture:: -- --nocapture
 
 sim: ## simulate the whole system from SEEDS=2000 seeds, FROM=0 on; SEED=n prints what happens with one
@@ -28,6 +28,9 @@ swaps: wasm-target ## swap policies under full load: 1,000 changes, a million re
 	BAZAAR_SWAPS_CHANGES=$(or $(CHANGES),40) BAZAAR_SWAPS_REPLIES=$(or $(REPLIES),1000000) \
 	BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120) \
 	cargo test --release --test integration swaps:: -- --nocapture --test-threads=1
+
+fuzz: ## feed every entry point bytes that nobody vouches for, for SECONDS=60 each; TARGET=http only one
+	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
 
 bench-setup: ## install what `make bench` compares with, from Debian's packages
 	@scripts/bench-setup

@@ -3,6 +3,7 @@
 //! - [`harness`]: a bazaar of processes to start, break and ask;
 //! - [`trading`]: what clients are promised over HTTP;
 //! - [`faults`]: the same while processes are killed and come back;
+//! - [`outages`]: disks that are full, and a catalog that is away;
 //! - [`damage`]: data directories whose files are not what was written there;
 //! - [`limits`]: what clients can send without end, and what it costs;
 //! - [`torture`]: the same under faults of every kind, judged by what clients saw;
@@ -19,6 +20,7 @@
 mod harness;
 mod trading;
 mod faults;
+mod outages;
 mod damage;
 mod limits;
 mod torture;

@@ -63,6 +63,9 @@ impl Config {
 /// [`Config::read_time_max`] by default: a restarted catalog waits a lease before it answers.
 pub const READ_TIME_MAX: Duration = Duration::from_secs(3);
 
+/// How long a backend that does not answer is asked where a kept value would do as well.
+pub const STALE_WAIT_MAX: Duration = Duration::from_millis(250);
+
 /// [`Config::trade_time_max`] by default: a trade may outlast an election, a lease and a
 /// restart of the catalog.
 pub const TRADE_TIME_MAX: Duration = Duration::from_secs(8);

@@ -16,6 +16,7 @@ use super::links::{Link, Links, Server, all_links};
 use super::ports::Ports;
 use super::process::{Process, run};
 use super::proxy::Proxy;
+use super::small_disk::SmallDisk;
 use super::wait::{Turn, wait_until};
 
 /// An order that a client places.
@@ -60,6 +61,7 @@ pub struct Bazaar {
     acknowledged: Mutex<BTreeMap<u64, Order>>,
     options: Options,
     ports: Ports,
+    disks: BTreeMap<Server, SmallDisk>,
     dir: TempDir,
     _turn: Turn,
 }
@@ -88,9 +90,14 @@ impl Bazaar {
             acknowledged: Mutex::default(),
             options,
             ports,
+            disks: BTreeMap::new(),
             dir,
             _turn: turn,
         };
+        for server in bazaar.options.small_disks.clone() {
+            let disk = SmallDisk::mount(&bazaar.launcher().data_dir(server));
+            bazaar.disks.insert(server, disk.expect("it was tried"));
+        }
         for server in bazaar.all_servers() {
             bazaar.start_server(server);
         }
@@ -326,6 +333,16 @@ impl Bazaar {
             lines.map(str::to_owned).collect::<Vec<_>>()
         })
         .collect()
+    }
+
+    /// A server's own disk.
+    pub fn disk(&self, server: Server) -> &SmallDisk {
+        self.disks.get(&server).expect("the server has one")
+    }
+
+    /// Whether a server has a disk of its own.
+    pub fn has_disk(&self, server: Server) -> bool {
+        self.disks.contains_key(&server)
     }
 
     /// A link's proxy, in a bazaar that has them.

@@ -46,6 +46,10 @@ pub struct Options {
     pub policy: Option<PathBuf>,
     /// Further flags of every gateway.
     pub gateway_flags: Vec<String>,
+    /// The first policy of each gateway, where they differ.
+    pub policies: Vec<Option<PathBuf>>,
+    /// Servers whose data is on a disk of their own, which can be full.
+    pub small_disks: Vec<Server>,
     /// How many gateways are started: 1 or 2.
     pub gateways: usize,
     /// Whether every link between two servers goes through a proxy.
@@ -61,6 +65,8 @@ impl Default for Options {
             lease_ms: 1000,
             policy: None,
             gateway_flags: Vec::new(),
+            policies: Vec::new(),
+            small_disks: Vec::new(),
             gateways: 1,
             proxied: false,
         }
@@ -162,7 +168,8 @@ impl Launcher<'_> {
         flags.extend(
             orders.map(|id| format!("--order={id}={}", self.url(server, Server::Order(*id)))),
         );
-        let policy = self.options.policy.iter();
+        let own = self.options.policies.get(index);
+        let policy = own.unwrap_or(&self.options.policy).iter();
         flags.extend(policy.map(|policy| format!("--policy={}", policy.display())));
         flags.extend(self.options.gateway_flags.iter().cloned());
         flags

@@ -31,10 +31,19 @@ const THINK_TIME_MAX: Duration = Duration::from_millis(8);
 /// Longest that an order may stay without an answer once everything is healed.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(90);
 
+/// A gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct Door {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How old the stocks may be that its policy serves.
+    pub stale_max: Duration,
+}
+
 /// What all clients of a run share.
 pub struct Scene {
-    /// Where the gateways listen.
-    pub gateways: Vec<SocketAddr>,
+    /// Where clients ask. The last one serves what is current.
+    pub gateways: Vec<Door>,
     /// What is traded.
     pub stocks: &'static [&'static str],
     pub clock: Clock,
@@ -123,8 +132,12 @@ impl Client<'_> {
         }
     }
 
+    /// What may be old is right where it was right at any time within its bound.
     fn look_up(&mut self, stock: &str) {
-        let (span, answer) = self.send("GET", &format!("/stocks/{stock}"), None, b"");
+        let door = self.door();
+        let (mut span, answer) = self.send_to(door, "GET", &format!("/stocks/{stock}"), None, b"");
+        let stale_max = u64::try_from(door.stale_max.as_nanos()).expect("bounds are short");
+        span.began = span.began.saturating_sub(stale_max);
         if let Some(answer) = self.answered(&answer, 200) {
             self.saw_stock(span, &answer["data"]);
         }
@@ -279,6 +292,11 @@ impl Client<'_> {
         self.answered(&answer, 409);
     }
 
+    fn door(&mut self) -> Door {
+        let gateways = &self.scene.gateways;
+        gateways[self.random.usize(0..gateways.len())]
+    }
+
     /// Sends a request to either gateway.
     fn send(
         &mut self,
@@ -287,8 +305,18 @@ impl Client<'_> {
         key: Option<&str>,
         body: &[u8],
     ) -> (Span, Option<Response>) {
-        let gateways = &self.scene.gateways;
-        let gateway = gateways[self.random.usize(0..gateways.len())];
+        let door = self.door();
+        self.send_to(door, method, target, key, body)
+    }
+
+    fn send_to(
+        &mut self,
+        door: Door,
+        method: &str,
+        target: &str,
+        key: Option<&str>,
+        body: &[u8],
+    ) -> (Span, Option<Response>) {
         let patience = if self.scene.finish.load(Ordering::Relaxed) {
             PATIENCE[PATIENCE.len() - 1]
         } else {
@@ -299,7 +327,7 @@ impl Client<'_> {
             .into_iter()
             .collect();
         let began = self.scene.clock.now();
-        let answer = try_request(gateway, method, target, &headers, body, patience).ok();
+        let answer = try_request(door.address, method, target, &headers, body, patience).ok();
         let over = self.scene.clock.now();
         let cache = answer
             .as_ref()

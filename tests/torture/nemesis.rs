@@ -36,6 +36,8 @@ pub enum Fault {
     /// A gateway is cut off the catalog, which is killed and comes back at once: the gateway
     /// does not know, and its lease is not over.
     RestartUnnoticed { gateway: Link },
+    /// The disk is full, and has room again at the end.
+    FillDisk(Server),
     /// Every connection of a link is reset, once.
     Reset(Link),
 }
@@ -53,6 +55,7 @@ impl Fault {
             Self::Suspend(server) => format!("suspend {}", of(server)),
             Self::Links { kind, .. } => (*kind).to_owned(),
             Self::RestartUnnoticed { .. } => "restart the catalog unnoticed".to_owned(),
+            Self::FillDisk(server) => format!("fill the disk of the {}", of(server)),
             Self::Reset(_) => "reset a link".to_owned(),
         }
     }
@@ -65,7 +68,9 @@ impl Fault {
 
     fn parts(&self) -> (BTreeSet<Server>, BTreeSet<Link>) {
         match self {
-            Self::Kill(server) | Self::Suspend(server) => ([*server].into(), BTreeSet::new()),
+            Self::Kill(server) | Self::Suspend(server) | Self::FillDisk(server) => {
+                ([*server].into(), BTreeSet::new())
+            }
             Self::Links { links, .. } => (BTreeSet::new(), links.iter().copied().collect()),
             Self::RestartUnnoticed { gateway } => ([gateway.to].into(), [*gateway].into()),
             Self::Reset(link) => (BTreeSet::new(), [*link].into()),
@@ -137,8 +142,10 @@ fn draw(random: &mut Rng, servers: &[Server], links: &[Link]) -> Fault {
         reset_at_end,
     };
     match random.u32(0..100) {
-        0..24 => Fault::Kill(server),
-        24..48 => Fault::Suspend(server),
+        0..22 => Fault::Kill(server),
+        22..42 => Fault::Suspend(server),
+        42..48 if !matches!(server, Server::Gateway(_)) => Fault::FillDisk(server),
+        42..48 => Fault::Suspend(server),
         48..58 => on("cut a link", vec![link], cut),
         58..65 => on("cut a server off", around, cut),
         65..80 => on("partition", between, cut),
@@ -174,6 +181,11 @@ pub fn inflict(bazaar: &mut Bazaar, plan: &[Planned]) -> BTreeMap<String, usize>
     steps.sort_by_key(|(at, ..)| *at);
     let mut counts = BTreeMap::new();
     for (at, begins, fault) in steps {
+        if let Fault::FillDisk(server) = fault
+            && !bazaar.has_disk(*server)
+        {
+            continue;
+        }
         thread::sleep(at.saturating_sub(start.elapsed()));
         if begins {
             begin(bazaar, fault);
@@ -211,6 +223,7 @@ fn begin(bazaar: &mut Bazaar, fault: &Fault) {
             bazaar.server(gateway.to).kill();
             bazaar.start_server(gateway.to);
         }
+        Fault::FillDisk(server) => bazaar.disk(*server).fill(),
         Fault::Reset(link) => bazaar.link(*link).reset(),
     }
 }
@@ -233,13 +246,14 @@ fn end(bazaar: &mut Bazaar, fault: &Fault) {
             }
         }
         Fault::RestartUnnoticed { gateway } => bazaar.link(*gateway).set(Conduct::default()),
+        Fault::FillDisk(server) => bazaar.disk(*server).free(),
         Fault::Reset(_) => {}
     }
 }
 
 #[test]
 fn a_seed_has_one_plan() {
-    let plan_of = |seed| plan(seed, Duration::from_secs(120), 2, &[1, 2, 3]);
+    let plan_of = |seed| plan(seed, Duration::from_secs(300), 2, &[1, 2, 3]);
     assert_eq!(plan_of(1), plan_of(1));
     assert_ne!(plan_of(1), plan_of(2));
     assert!(plan_of(1).len() > 50, "{}", plan_of(1).len());
@@ -247,5 +261,5 @@ fn a_seed_has_one_plan() {
         .iter()
         .map(|planned| planned.fault.kind())
         .collect();
-    assert_eq!(kinds.len(), 12, "{kinds:?}");
+    assert_eq!(kinds.len(), 14, "{kinds:?}");
 }

@@ -18,6 +18,7 @@ use super::cache_status::{CacheStatus, Forward};
 use super::{Gateway, Request};
 use crate::backend::StockAnswer;
 use crate::cache::{Fetch, Found, Kept, Rendered, ttl_seconds};
+use crate::config::STALE_WAIT_MAX;
 use crate::policy::decision::{
     Action, Caching, Decision, Freshness, Order, Outcome, Refusal, Reply, Stock, TradeAction,
 };
@@ -285,7 +286,12 @@ impl<'a> Deciding<'a> {
         kept_before: Option<Arc<Kept<Stock>>>,
     ) -> Stepped {
         let fetch = self.gateway.cache.fetch(name.clone(), caching.freshness);
-        let deadline = self.deadlines().read;
+        let may_serve =
+            |kept: &Arc<Kept<Stock>>| BootTime::now().since(kept.fetched) <= caching.stale_on_error;
+        let mut deadline = self.deadlines().read;
+        if kept_before.as_ref().is_some_and(may_serve) {
+            deadline = deadline.min(Instant::now() + STALE_WAIT_MAX);
+        }
         let backend = &self.gateway.backend;
         match backend.read_stock(name, fetch.session(), deadline).await {
             Ok(StockAnswer::Found {
@@ -310,18 +316,14 @@ impl<'a> Deciding<'a> {
                 let outcome = Outcome::Refused(Refusal::StockNotFound);
                 Stepped::Outcome(outcome, Source::Passed(forwarded))
             }
-            Err(unavailable) => {
-                let now = BootTime::now();
-                match kept_before.filter(|kept| now.since(kept.fetched) <= caching.stale_on_error) {
-                    Some(kept) => {
-                        Stepped::Outcome(Outcome::Stock(kept.value.clone()), Source::Stock(kept))
-                    }
-                    None => Stepped::Outcome(
-                        Outcome::Unavailable(unavailable),
-                        Source::Passed(forwarded),
-                    ),
+            Err(unavailable) => match kept_before.filter(may_serve) {
+                Some(kept) => {
+                    Stepped::Outcome(Outcome::Stock(kept.value.clone()), Source::Stock(kept))
                 }
-            }
+                None => {
+                    Stepped::Outcome(Outcome::Unavailable(unavailable), Source::Passed(forwarded))
+                }
+            },
         }
     }
 

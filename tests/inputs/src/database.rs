@@ -114,7 +114,7 @@ fn order(number: usize) -> Order {
     Order {
         key: IdempotencyKey::new(&format!("key-{number}")).expect("it is one"),
         name: StockName::new(names[number % names.len()]).expect("it is one"),
-        side: if number % 2 == 0 {
+        side: if number.is_multiple_of(2) {
             Side::Buy
         } else {
             Side::Sell

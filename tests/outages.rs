@@ -1,0 +1,172 @@
+//! Disks that are full, and a catalog that is away: what goes on, and what waits.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::harness::{Bazaar, Options, Order, Server, SmallDisk, guest, try_request, wait_until};
+
+/// Orders until one is refused for want of room: what the write-ahead log has room for already
+/// still fits.
+const TRADES_MAX: u64 = 5000;
+
+const LEASE_MS: u64 = 400;
+
+fn with_small_disk(server: Server) -> Option<Bazaar> {
+    SmallDisk::is_possible().then(|| {
+        Bazaar::start(Options {
+            small_disks: vec![server],
+            lease_ms: LEASE_MS,
+            ..Options::default()
+        })
+    })
+}
+
+#[test]
+fn a_catalog_whose_disk_is_full_refuses_trades_serves_reads_and_goes_on_when_it_has_room() {
+    let Some(mut bazaar) = with_small_disk(Server::Catalog) else {
+        return;
+    };
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    bazaar.disk(Server::Catalog).fill();
+    let refused = (0..TRADES_MAX)
+        .map(|_| bazaar.order(&Order::sell(1, "nvidia")))
+        .find(|answer| answer.status != 200)
+        .expect("the disk is full");
+    assert_eq!(refused.error().0, 503);
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    let acknowledged = bazaar.acknowledged();
+
+    // Reads go on, and tell of all that was acknowledged.
+    let sold = i64::try_from(acknowledged).unwrap();
+    assert_eq!(bazaar.quantity("nvidia"), 1000 + sold);
+    assert_eq!(bazaar.quantity("meta"), 1000);
+    assert_eq!(bazaar.get("/orders/0").data()["name"], "nvidia");
+    assert!(bazaar.server(Server::Catalog).is_running());
+
+    bazaar.disk(Server::Catalog).free();
+    wait_until("a trade", || {
+        bazaar.order(&Order::sell(1, "meta")).status == 200
+    });
+    bazaar.check_acknowledged();
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+}
+
+#[test]
+fn a_catalog_that_is_killed_with_a_full_disk_has_every_acknowledged_order() {
+    let Some(mut bazaar) = with_small_disk(Server::Catalog) else {
+        return;
+    };
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    bazaar.disk(Server::Catalog).fill();
+    while bazaar.order(&Order::sell(1, "nvidia")).status == 200 {}
+    bazaar.kill_catalog();
+    bazaar.disk(Server::Catalog).free();
+    bazaar.restart_catalog();
+    wait_until("a trade", || {
+        bazaar.order(&Order::sell(1, "meta")).status == 200
+    });
+    bazaar.check_acknowledged();
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+}
+
+#[test]
+fn a_replica_whose_disk_is_full_is_not_missed_whether_it_leads_or_follows() {
+    for leads in [true, false] {
+        // The default policy has the highest lead.
+        let full = Server::Order(if leads { 3 } else { 1 });
+        let Some(mut bazaar) = with_small_disk(full) else {
+            return;
+        };
+        bazaar.trade(&Order::sell(1, "nvidia"));
+        assert_eq!(bazaar.leader(), 3);
+        bazaar.disk(full).fill();
+        for _ in 0..600 {
+            let answer = bazaar.order(&Order::sell(1, "nvidia"));
+            assert!([200, 503].contains(&answer.status), "{answer:?}");
+        }
+        wait_until("a trade", || {
+            bazaar.order(&Order::sell(1, "meta")).status == 200
+        });
+        bazaar.check_acknowledged();
+        assert!(bazaar.server(full).is_running());
+
+        bazaar.disk(full).free();
+        bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+        bazaar.check_acknowledged();
+    }
+}
+
+/// See `tests/guests/examples/brief.rs`.
+const AGE_MAX: Duration = Duration::from_millis(300);
+const AGE_ON_ERROR_MAX: Duration = Duration::from_millis(4_000);
+
+/// How long an answer may take that the gateway has, on a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(1_500);
+
+#[test]
+fn bounded_staleness_outlives_the_catalog_within_its_bound_and_linearizable_reads_do_not() {
+    // The first gateway serves what is old, within bounds; the second what is current.
+    let mut bazaar = Bazaar::start(Options {
+        policies: vec![Some(guest("brief")), None],
+        gateways: 2,
+        lease_ms: LEASE_MS,
+        ..Options::default()
+    });
+    let [stale, current] = [0, 1].map(|gateway| bazaar.gateway_address(gateway));
+    let look_up = |gateway| {
+        let patience = Duration::from_secs(20);
+        let began = Instant::now();
+        let answer = try_request(gateway, "GET", "/stocks/nvidia", &[], b"", patience);
+        (answer.expect("a gateway answers"), began.elapsed())
+    };
+
+    // A trade is seen by then where old numbers are served, and at once where they are not.
+    assert_eq!(look_up(stale).0.data()["quantity"], 1000);
+    assert_eq!(look_up(current).0.data()["quantity"], 1000);
+    bazaar.trade(&Order::sell(7, "nvidia"));
+    assert_eq!(look_up(current).0.data()["quantity"], 1007);
+    thread::sleep(AGE_MAX);
+    assert_eq!(look_up(stale).0.data()["quantity"], 1007);
+
+    // What either has now is at most as old as this. Outages begin.
+    look_up(current).0.data();
+    bazaar.kill_catalog();
+    let killed = Instant::now();
+    let mut outlived = false;
+    loop {
+        let asked = killed.elapsed();
+        let (answer, took) = look_up(stale);
+        if answer.status == 200 {
+            assert!(
+                asked <= AGE_ON_ERROR_MAX,
+                "served {asked:?} after the last answer"
+            );
+            assert_eq!(answer.data()["quantity"], 1007);
+            assert!(took < AT_ONCE, "what it has took it {took:?}");
+            outlived |= asked > AGE_MAX + Duration::from_millis(LEASE_MS);
+        } else {
+            assert_eq!(answer.error().0, 503);
+            assert!(
+                asked + took > AGE_ON_ERROR_MAX / 2,
+                "given up {asked:?} after"
+            );
+            break;
+        }
+    }
+    assert!(outlived, "nothing was served from before the outage");
+    // Its lease is over by now.
+    for target in ["/stocks/nvidia", "/stocks/meta", "/stocks"] {
+        let answer = try_request(current, "GET", target, &[], b"", Duration::from_secs(20));
+        assert_eq!(
+            answer.expect("a gateway answers").error().0,
+            503,
+            "{target}"
+        );
+    }
+
+    bazaar.restart_catalog();
+    bazaar.wait_until_ready();
+    for gateway in [stale, current] {
+        assert_eq!(look_up(gateway).0.data()["quantity"], 1007);
+    }
+}
