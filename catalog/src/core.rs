@@ -12,8 +12,8 @@ pub mod rules;
 
 pub use board::{Board, Seen};
 pub use books::{
-    Batch, Books, ChangeNumber, InSyncRefused, Leadership, Refusal, Staged, StaleEpoch, Stock,
-    Term, TradeResult,
+    Batch, Books, ChangeNumber, InSyncRefused, Known, Leadership, Refusal, RefusedOrder, Staged,
+    StaleEpoch, Stock, Term, TradeResult,
 };
 pub use leases::{Floor, Gone, Leases, NotOpened, Recall, Renewal, Round};
 pub use rules::{Rule, Rules};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use storage::StorageError;
 use storage::damage::Finders;
 
-use crate::core::Batch;
+use crate::core::{Batch, Known};
 use crate::store::{Journal, Loaded, Store};
 
 /// A store or a journal whose damage is reported.
@@ -28,7 +28,7 @@ impl Store for Watched<Box<dyn Store>> {
         self.finders.pass(self.inner.load())
     }
 
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Row>, StorageError> {
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Known>, StorageError> {
         self.finders.pass(self.inner.find_key(key))
     }
 

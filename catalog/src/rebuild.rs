@@ -90,9 +90,8 @@ where
     }
     let term = term(remains.epoch, remains.leader);
     store.commit(&Batch {
-        rows: Vec::new(),
-        stocks: Vec::new(),
         term: Some(term),
+        ..Batch::default()
     })?;
     // Gateways may still hold leases of the catalog that was lost.
     store.set_sessions_out(Some(config.lease + lease_margin(config.lease)))?;
@@ -152,7 +151,7 @@ impl Replay {
         Ok(Batch {
             rows,
             stocks,
-            term: None,
+            ..Batch::default()
         })
     }
 }

@@ -9,12 +9,16 @@ use std::time::Duration;
 use protocol::{IdempotencyKey, OrderNumber, Row};
 use storage::StorageError;
 
-use crate::core::{Batch, Books};
+use crate::core::{Batch, Books, Known};
 
 pub mod sqlite;
 mod audit;
 #[cfg(test)]
 pub mod memory;
+
+/// How many refused orders a store remembers, some 100 MB of them. An attempt at one of them that
+/// is on its way for so long that as many others were refused meanwhile is taken for a new order.
+pub const REFUSED_ORDERS_KEPT: u64 = 1_000_000;
 
 /// What a store holds when it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,8 +34,9 @@ pub trait Store: Send {
     /// What it holds.
     fn load(&mut self) -> Result<Loaded, StorageError>;
 
-    /// The committed row that an idempotency key made.
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Row>, StorageError>;
+    /// What an idempotency key was used for. Of refused orders the last
+    /// [`REFUSED_ORDERS_KEPT`] are known.
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Known>, StorageError>;
 
     /// Makes a batch durable in one transaction. After an error nothing of it is.
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError>;

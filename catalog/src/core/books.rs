@@ -115,13 +115,50 @@ pub struct Leadership {
     pub end: End,
 }
 
-/// What became of an order.
+/// What became of an order: for the first time, or as its key remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TradeResult {
-    /// Its row: new, or the one that its key made before.
+    /// Its row.
     Row(Row),
-    /// Nothing was recorded, and its key is as good as new.
+    /// There is no row, and under this key there will be none.
     Refused(Refusal),
+}
+
+/// An order that was refused. Remembered, since another attempt at it may be on its way: once a
+/// client was told no, none of them may make it after all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedOrder {
+    /// What was asked for.
+    pub order: Order,
+    /// Why there is no row for it.
+    pub refusal: Refusal,
+}
+
+/// What a key was used for before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// An order with a row.
+    Row(Row),
+    /// One that was refused.
+    Refused(RefusedOrder),
+}
+
+impl Known {
+    fn order(&self) -> &Order {
+        match self {
+            Self::Row(row) => &row.order,
+            Self::Refused(refused) => &refused.order,
+        }
+    }
+}
+
+impl From<Known> for TradeResult {
+    fn from(known: Known) -> Self {
+        match known {
+            Known::Row(row) => Self::Row(row),
+            Known::Refused(refused) => Self::Refused(refused.refusal),
+        }
+    }
 }
 
 /// Why an order was refused.
@@ -133,7 +170,7 @@ pub enum Refusal {
     NotEnough,
     /// It would take the stock past [`Quantity::MAX`] shares.
     TooMany,
-    /// Its idempotency key made a row for a different order.
+    /// Its idempotency key was used for a different order.
     KeyConflict,
 }
 
@@ -171,6 +208,8 @@ pub enum InSyncRefused {
 pub struct Batch {
     /// New rows, in number order, the first right after the journal's end.
     pub rows: Vec<Row>,
+    /// Orders that were refused, in the order in which they were.
+    pub refused: Vec<RefusedOrder>,
     /// The changed stocks as they are after it, in name order.
     pub stocks: Vec<Stock>,
     /// The new term, where it changed.
@@ -180,7 +219,13 @@ pub struct Batch {
 impl Batch {
     /// Whether there is nothing to make durable.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.stocks.is_empty() && self.term.is_none()
+        let Self {
+            rows,
+            refused,
+            stocks,
+            term,
+        } = self;
+        rows.is_empty() && refused.is_empty() && stocks.is_empty() && term.is_none()
     }
 }
 
@@ -245,6 +290,7 @@ impl Books {
             books: self,
             stocks: BTreeMap::new(),
             rows: Vec::new(),
+            refused: Vec::new(),
             keys: HashMap::new(),
             end: self.end,
             term: None,
@@ -302,8 +348,9 @@ pub struct Staged<'a> {
     books: &'a Books,
     stocks: BTreeMap<StockName, Stock>,
     rows: Vec<Row>,
-    /// Where in `rows` the keys of this group are.
-    keys: HashMap<IdempotencyKey, usize>,
+    refused: Vec<RefusedOrder>,
+    /// What the keys of this group were used for.
+    keys: HashMap<IdempotencyKey, Known>,
     end: End,
     term: Option<Term>,
 }
@@ -333,7 +380,7 @@ impl Staged<'_> {
         }
     }
 
-    /// Trades, exactly once for each key. `known` is the committed row of the order's key.
+    /// Trades, exactly once for each key. `known` is what the order's key was used for before.
     ///
     /// # Errors
     /// Where the epoch is not the current one; nothing is staged then.
@@ -341,35 +388,41 @@ impl Staged<'_> {
         &mut self,
         epoch: Epoch,
         order: Order,
-        known: Option<Row>,
+        known: Option<Known>,
     ) -> Result<TradeResult, StaleEpoch> {
         self.check_epoch(epoch)?;
-        let staged = self
-            .keys
-            .get(&order.key)
-            .map(|&index| self.rows[index].clone());
+        let staged = self.keys.get(&order.key).cloned();
         let found = staged
             .or(known)
             .filter(|_| self.books.rules.keep(Rule::KeyCheck));
-        if let Some(row) = found {
-            assert_eq!(row.order.key, order.key, "the row found is the key's");
-            return Ok(if row.order == order {
-                TradeResult::Row(row)
+        if let Some(found) = found {
+            assert_eq!(found.order().key, order.key, "what is found is the key's");
+            return Ok(if *found.order() == order {
+                found.into()
             } else {
                 TradeResult::Refused(Refusal::KeyConflict)
             });
         }
-        let Some(before) = self.stock(&order.name) else {
-            return Ok(TradeResult::Refused(Refusal::StockNotFound));
-        };
-        let price = before.price;
-        Ok(match before.traded(&order) {
-            Ok(after) => {
+        let key = order.key.clone();
+        let made = match self.traded(&order) {
+            Ok((after, price)) => {
                 self.stocks.insert(after.name.clone(), after);
-                TradeResult::Row(self.append(epoch, order, price))
+                Known::Row(self.append(epoch, order, price))
             }
-            Err(refusal) => TradeResult::Refused(refusal),
-        })
+            Err(refusal) => {
+                let refused = RefusedOrder { order, refusal };
+                self.refused.push(refused.clone());
+                Known::Refused(refused)
+            }
+        };
+        self.keys.insert(key, made.clone());
+        Ok(made.into())
+    }
+
+    /// The stock after an order for it, and the price of a share.
+    fn traded(&self, order: &Order) -> Result<(Stock, Price), Refusal> {
+        let before = self.stock(&order.name).ok_or(Refusal::StockNotFound)?;
+        Ok((before.traded(order)?, before.price))
     }
 
     fn append(&mut self, epoch: Epoch, order: Order, price: Price) -> Row {
@@ -378,7 +431,6 @@ impl Staged<'_> {
             rows: row.number.next(),
             chain: row.chain,
         };
-        self.keys.insert(row.order.key.clone(), self.rows.len());
         self.rows.push(row.clone());
         row
     }
@@ -437,6 +489,7 @@ impl Staged<'_> {
         let stocks = self.stocks.into_values().collect();
         Batch {
             rows: self.rows,
+            refused: self.refused,
             stocks,
             term: self.term,
         }

@@ -8,7 +8,7 @@ use rusqlite::{ErrorCode, ffi};
 use storage::StorageError;
 
 use super::{Journal, Loaded, Store};
-use crate::core::{Batch, Books};
+use crate::core::{Batch, Books, Known, RefusedOrder};
 
 /// The "disk": clones share it, and it outlives the stores on it.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,7 @@ struct Shared {
 struct Content {
     books: Books,
     rows: Vec<Row>,
+    refused: Vec<RefusedOrder>,
     sessions_out: Option<Duration>,
     full: bool,
     held: bool,
@@ -105,14 +106,14 @@ impl Store for MemoryStore {
         })
     }
 
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Row>, StorageError> {
-        Ok(self
-            .0
-            .content()
-            .rows
-            .iter()
-            .find(|row| row.order.key == *key)
-            .cloned())
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Known>, StorageError> {
+        let content = self.0.content();
+        let mut rows = content.rows.iter();
+        let row = rows.find(|row| row.order.key == *key);
+        let mut refused = content.refused.iter();
+        let refused = refused.find(|refused| refused.order.key == *key);
+        let refused = refused.cloned().map(Known::Refused);
+        Ok(row.cloned().map(Known::Row).or(refused))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
@@ -130,6 +131,7 @@ impl Store for MemoryStore {
         }
         content.books.apply(batch.clone());
         content.rows.extend(batch.rows.iter().cloned());
+        content.refused.extend(batch.refused.iter().cloned());
         content.commits += 1;
         Ok(())
     }

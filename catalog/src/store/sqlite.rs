@@ -1,5 +1,7 @@
 //! The catalog's SQLite database, `catalog.db`.
 
+mod refused;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;
@@ -15,7 +17,7 @@ use storage::{DataDir, Location, StorageError};
 
 use super::audit::Audit;
 use super::{Journal, Loaded, Store};
-use crate::core::{Batch, Books, ChangeNumber, Stock, Term};
+use crate::core::{Batch, Books, ChangeNumber, Known, Stock, Term};
 use crate::stocks::Listing;
 
 /// The database's file in the data directory.
@@ -25,7 +27,7 @@ const KIND: Kind = Kind {
     name: "catalog",
     file: FILE,
     application_id: 0x425a_4341, // "BZCA"
-    schema: &[SCHEMA, rows::SCHEMA],
+    schema: &[SCHEMA, rows::SCHEMA, refused::SCHEMA],
 };
 
 const SCHEMA: &str = "
@@ -211,13 +213,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Row>, StorageError> {
-        rows::find_key(&self.connection, key)
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Known>, StorageError> {
+        if let Some(row) = rows::find_key(&self.connection, key)? {
+            return Ok(Some(Known::Row(row)));
+        }
+        Ok(refused::find(&self.connection, key)?.map(Known::Refused))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
         let transaction = immediate(&mut self.connection)?;
         rows::insert(&transaction, &batch.rows)?;
+        refused::insert(&transaction, &batch.refused)?;
         update_stocks(&transaction, &batch.stocks)?;
         if let Some(term) = &batch.term {
             update_term(&transaction, term)?;

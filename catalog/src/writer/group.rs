@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::time::BootTime;
-use protocol::{Epoch, Order, ReplicaId, Row, StockName, Version};
+use protocol::{Epoch, Order, ReplicaId, StockName, Version};
 use storage::StorageError;
 use tokio::sync::oneshot;
 
-use crate::core::{Batch, Books, ChangeNumber, Leadership, Staged, Term, TradeResult};
+use crate::core::{Batch, Books, ChangeNumber, Known, Leadership, Staged, Term, TradeResult};
 use crate::desk::{Answer, Desk, TradeReply};
 use crate::error::RequestError;
 use crate::store::{Loaded, Store};
@@ -270,7 +270,7 @@ fn stage_trade(
     orders: &[Order],
 ) -> Result<Vec<TradeResult>, RequestError> {
     staged.check_epoch(epoch)?;
-    let known: Vec<Option<Row>> = orders
+    let known: Vec<Option<Known>> = orders
         .iter()
         .map(|order| store.find_key(&order.key))
         .collect::<Result<_, _>>()

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use catalog::core::{Batch, Books, ChangeNumber, Stock, TradeResult};
+use catalog::core::{Batch, Books, ChangeNumber, Known, Stock, TradeResult};
 use order::core::message::Ticket;
 use order::core::{Command, Durable, Event, Head, Replica, Term};
 use prost::Message;
@@ -92,7 +92,9 @@ fn stage(books: &Books, journal: &[Row], kind: u8, message: &[u8]) -> Option<Bat
             let (epoch, orders) = catalog::service::trade_from_wire(request).ok()?;
             for order in orders {
                 let known = journal.iter().find(|row| row.order.key == order.key);
-                let result = staged.trade(epoch, order.clone(), known.cloned()).ok()?;
+                let result = staged
+                    .trade(epoch, order.clone(), known.cloned().map(Known::Row))
+                    .ok()?;
                 if let TradeResult::Row(row) = result {
                     assert_eq!(row.order, order, "an order's row is its own");
                 }

@@ -58,6 +58,7 @@ fn row(result: TradeResult) -> Row {
 /// Trades one order and applies it.
 fn traded(books: &mut Books, order: Order, known: Option<Row>) -> TradeResult {
     let mut staged = books.stage();
+    let known = known.map(Known::Row);
     let result = staged.trade(Epoch(1), order, known).unwrap();
     let batch = staged.into_batch();
     books.apply(batch);
@@ -355,6 +356,40 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 1..200)
 }
 
+/// An earlier attempt at an order may still be on its way when its client is told no.
+#[test]
+fn an_order_that_was_refused_is_not_made_after_all() {
+    let mut books = books();
+    let asked = order("k", "a", Side::Buy, INITIAL + 1);
+    let mut staged = books.stage();
+    let refused = TradeResult::Refused(Refusal::NotEnough);
+    let sold = order("l", "a", Side::Sell, 1);
+    assert_eq!(
+        staged.trade(Epoch(1), asked.clone(), None),
+        Ok(refused.clone())
+    );
+    row(staged.trade(Epoch(1), sold, None).unwrap());
+    assert_eq!(
+        staged.trade(Epoch(1), asked.clone(), None),
+        Ok(refused.clone())
+    );
+    let batch = staged.into_batch();
+    let remembered = RefusedOrder {
+        order: asked.clone(),
+        refusal: Refusal::NotEnough,
+    };
+    assert_eq!(batch.refused, [remembered.clone()], "once");
+    books.apply(batch);
+
+    let mut staged = books.stage();
+    let known = || Some(Known::Refused(remembered.clone()));
+    assert_eq!(staged.trade(Epoch(1), asked, known()), Ok(refused));
+    let other = order("k", "a", Side::Buy, 1);
+    let conflict = TradeResult::Refused(Refusal::KeyConflict);
+    assert_eq!(staged.trade(Epoch(1), other, known()), Ok(conflict));
+    assert!(staged.into_batch().is_empty(), "nothing new to remember");
+}
+
 proptest! {
     #[test]
     fn the_in_sync_set_is_that_of_the_highest_change_whatever_comes_when(
@@ -386,7 +421,8 @@ proptest! {
             for step in group {
                 if let Step::Trade(order) = step {
                     let known = journal.iter().find(|row| row.order.key == order.key);
-                    staged.trade(Epoch(1), order.clone(), known.cloned()).unwrap();
+                    let known = known.cloned().map(Known::Row);
+                    staged.trade(Epoch(1), order.clone(), known).unwrap();
                 }
             }
             let batch = staged.into_batch();

@@ -1,7 +1,7 @@
 use protocol::{Order, Side};
 
 use super::*;
-use crate::core::Staged;
+use crate::core::{Refusal, RefusedOrder, Staged, TradeResult};
 use crate::stocks::built_in;
 
 fn order(key: &str, stock: &str, quantity: u64) -> Order {
@@ -74,8 +74,8 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
         }
     );
     assert_eq!(
-        store.find_key(&batch.rows[1].order.key).unwrap().as_ref(),
-        Some(&batch.rows[1])
+        store.find_key(&batch.rows[1].order.key).unwrap(),
+        Some(Known::Row(batch.rows[1].clone()))
     );
     assert_eq!(
         store
@@ -265,4 +265,28 @@ fn a_large_database_is_read_beside() {
     let sql = "UPDATE stock SET quantity = 5 WHERE name = 'meta'";
     store.connection.execute(sql, []).unwrap();
     assert!(unchecked(&store).check(|| true).unwrap_err().is_damage());
+}
+
+#[test]
+fn a_refusal_is_remembered_by_its_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = new_store(dir.path());
+    let mut books = store.load().unwrap().books;
+    let wanted = [
+        (order("none", "nothing", 1), Refusal::StockNotFound),
+        (order("few", "nvidia", 1001), Refusal::NotEnough),
+    ];
+    commit(&mut store, &mut books, |staged| {
+        let epoch = staged.elect(Epoch(0), replica(2)).epoch;
+        for (order, refusal) in wanted.clone() {
+            let result = staged.trade(epoch, order, None);
+            assert_eq!(result, Ok(TradeResult::Refused(refusal)));
+        }
+    });
+    drop(store);
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    for (order, refusal) in wanted {
+        let found = store.find_key(&order.key).unwrap();
+        assert_eq!(found, Some(Known::Refused(RefusedOrder { order, refusal })));
+    }
 }

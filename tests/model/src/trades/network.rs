@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use catalog::core::{ChangeNumber, InSyncRefused, Refusal, Rules, Term, TradeResult};
+use catalog::core::{ChangeNumber, InSyncRefused, Known, Refusal, Rules, Term, TradeResult};
 use order::core::message::{self, CallFailure, CallId, Outcome, Refused, Shipment};
 use order::core::{Command, Event, Head};
 use protocol::wire::catalog::v1::Refusal as WireRefusal;
@@ -218,7 +218,7 @@ impl World {
         for order in orders {
             let known = self.journal.iter().find(|row| row.order.key == order.key);
             let result = staged
-                .trade(epoch, order, known.cloned())
+                .trade(epoch, order, known.cloned().map(Known::Row))
                 .map_err(|_| CallFailure::Fenced)?;
             outcomes.push(match result {
                 TradeResult::Row(row) => Outcome::Row(row),
@@ -226,6 +226,7 @@ impl World {
             });
         }
         let batch = staged.into_batch();
+        assert!(batch.refused.is_empty(), "there is enough for all orders");
         self.journal.extend(batch.rows.iter().cloned());
         self.books.apply(batch);
         Ok(outcomes)
