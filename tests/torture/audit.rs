@@ -94,8 +94,8 @@ fn check_rows(history: &History, rows: &[Row]) -> Vec<String> {
     wrong
 }
 
-/// Every acknowledgement names the order's row, and an order of which every attempt was refused
-/// has none.
+/// Every acknowledgement names the order's row, and an order of which any attempt was refused has
+/// none.
 fn check_answers(key: &str, trade: &Trade, row: Option<u64>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (_, attempt) in &trade.attempts {
@@ -108,7 +108,7 @@ fn check_answers(key: &str, trade: &Trade, row: Option<u64>) -> Vec<String> {
         }
     }
     let refused = |(_, attempt): &(Span, Attempt)| *attempt == Attempt::NotEnough;
-    if row.is_some() && trade.attempts.iter().all(refused) {
+    if row.is_some() && trade.attempts.iter().any(refused) {
         wrong.push(format!("{key} was refused, and has row {row:?}"));
     }
     wrong
@@ -190,7 +190,7 @@ fn check_stock(
         ));
     }
     let mut observations = lookups(history, name, &quantities);
-    observations.extend(refusals(history, name, &own, &quantities));
+    observations.extend(refusals(history, name, &quantities));
     let changes: Vec<Span> = own.iter().map(|row| span_of(history, row)).collect();
     let violations = judge(&changes, &observations);
     wrong.extend(
@@ -213,33 +213,24 @@ fn lookups<'a>(history: &'a History, of: &str, quantities: &'a [i64]) -> Vec<Obs
     history.seen.iter().filter_map(lookup).collect()
 }
 
-/// A refusal observes that there was too little, and that the order was not placed yet.
-fn refusals<'a>(
-    history: &'a History,
-    of: &str,
-    rows: &[&Row],
-    quantities: &'a [i64],
-) -> Vec<Observation<'a>> {
-    let places: BTreeMap<&str, usize> = rows
-        .iter()
-        .enumerate()
-        .map(|(place, row)| (row.order.key.as_str(), place))
-        .collect();
+/// A refusal observes that there was too little when it, or an attempt before it, was made: sent
+/// again, an order gets its first answer.
+fn refusals<'a>(history: &'a History, of: &str, quantities: &'a [i64]) -> Vec<Observation<'a>> {
     let mut observations = Vec::new();
     for (key, trade) in history
         .trades
         .iter()
         .filter(|(_, trade)| trade.order.name == of)
     {
-        let own = places.get(key.as_str()).copied().unwrap_or(usize::MAX);
         let wanted = trade.order.quantity;
         let refused = trade
             .attempts
             .iter()
             .filter(|(_, attempt)| *attempt == Attempt::NotEnough);
+        let began = trade.span().began;
         observations.extend(refused.map(|(span, _)| Observation {
-            span: *span,
-            fits: Box::new(move |place| quantities[place] < wanted && place <= own),
+            span: Span { began, ..*span },
+            fits: Box::new(move |place| quantities[place] < wanted),
             what: format!("refusal of {key}, {wanted} shares, {span:?}"),
         }));
     }

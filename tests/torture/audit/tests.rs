@@ -157,7 +157,7 @@ fn two_numbers_for_one_key_are_noticed() {
 
 #[test]
 fn a_refusal_that_is_none_is_noticed() {
-    // Though every attempt was refused, it was placed.
+    // It was placed, before or after all.
     check("key-2 was refused, and has row", |history, _| {
         history.trades.get_mut("key-2").unwrap().attempts =
             vec![(span(200, 210), Attempt::NotEnough)];
@@ -171,8 +171,7 @@ fn a_refusal_that_is_none_is_noticed() {
         };
         history.trades.insert("key-9".to_owned(), trade);
     });
-    // It had been placed.
-    check("refusal of key-0", |history, _| {
+    check("key-0 was refused, and has row", |history, _| {
         attempt(history, "key-0", (span(20, 30), Attempt::NotEnough));
     });
     let (mut history, books) = sound();
