@@ -58,7 +58,9 @@ impl From<rusqlite::Error> for StorageError {
         use rusqlite::Error as Is;
         let malformed = matches!(
             error.sqlite_error_code(),
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+            // `Unknown` is SQLite's general error: the statements are always the same, so what they
+            // fail at is the file (an "unsupported file format", say).
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
         );
         match error {
             Is::FromSqlConversionFailure(..)

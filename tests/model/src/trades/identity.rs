@@ -1,6 +1,7 @@
 //! When two states are one: what differs only in how calls are numbered, or in the order in
 //! which packets were sent, is the same.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use order::core::message::{CallId, Outcome, Shipment};
@@ -23,6 +24,8 @@ impl Hash for World {
             stock.quantity.hash(state);
         }
         hash_rows(&self.journal, state);
+        let refused = self.refused.iter().map(|refused| &refused.order.key);
+        refused.collect::<BTreeSet<_>>().hash(state);
         self.terms.hash(state);
         for machine in &self.machines {
             hash_machine(machine, &calls, state);

@@ -216,9 +216,14 @@ impl World {
         staged.check_epoch(epoch).map_err(|_| CallFailure::Fenced)?;
         let mut outcomes = Vec::new();
         for order in orders {
-            let known = self.journal.iter().find(|row| row.order.key == order.key);
+            let mut rows = self.journal.iter();
+            let row = rows.find(|row| row.order.key == order.key);
+            let mut refused = self.refused.iter();
+            let refused = refused.find(|refused| refused.order.key == order.key);
+            let refused = refused.cloned().map(Known::Refused);
+            let known = row.cloned().map(Known::Row).or(refused);
             let result = staged
-                .trade(epoch, order, known.cloned().map(Known::Row))
+                .trade(epoch, order, known)
                 .map_err(|_| CallFailure::Fenced)?;
             outcomes.push(match result {
                 TradeResult::Row(row) => Outcome::Row(row),
@@ -226,7 +231,7 @@ impl World {
             });
         }
         let batch = staged.into_batch();
-        assert!(batch.refused.is_empty(), "there is enough for all orders");
+        self.refused.extend(batch.refused.iter().cloned());
         self.journal.extend(batch.rows.iter().cloned());
         self.books.apply(batch);
         Ok(outcomes)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use catalog::core::{Books, Stock};
+use catalog::core::{Books, RefusedOrder, Stock};
 use order::core::message::{
     CallFailure, CallId, Placed, Report, RoleName, Source, Ticket, Unavailable,
 };
@@ -35,6 +35,8 @@ const ATTEMPTS_MAX: u64 = 8;
 pub struct World {
     pub books: Books,
     pub journal: Vec<Row>,
+    /// What the catalog remembers of orders that it refused.
+    pub refused: Vec<RefusedOrder>,
     /// The terms so far, from epoch 1.
     pub terms: Vec<Term>,
     pub machines: Vec<Machine>,
@@ -157,6 +159,7 @@ impl World {
         Self {
             books: books.under(bounds.catalog_rules()),
             journal: Vec::new(),
+            refused: Vec::new(),
             terms: Vec::new(),
             machines: ids.map(|id| Machine::new(id, bounds)).collect(),
             network: Vec::new(),
