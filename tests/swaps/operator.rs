@@ -206,6 +206,9 @@ impl<'a> Operator<'a> {
     /// The replies to a client are the active version's at once, also those that were rendered
     /// by another and kept.
     fn look(&mut self, policy: &Value) {
+        if policy["candidate"]["stage"] == "canary" {
+            return; // who decides for this client is the canary's to say
+        }
         let active = policy["active"]["name"]
             .as_str()
             .expect("versions have names");
