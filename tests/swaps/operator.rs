@@ -149,7 +149,7 @@ impl<'a> Operator<'a> {
         let body = component.map_or(&b""[..], |name| &self.components[name]);
         let answer = self.ask(method, &target, body);
         let refused = answer.status == 422 && component.and_then(spring).is_some();
-        let dropped_already = answer.status == 409 && matches!(change, Drop);
+        let dropped_already = answer.status == 409 && matches!(change, Drop | Promote);
         assert!(
             answer.status == 200 || refused || dropped_already,
             "{change:?}: {answer:?}"
