@@ -52,7 +52,7 @@ pub use config::Config;
 pub use error::Error;
 
 /// The default policy, built from `frontend-guest`.
-pub const DEFAULT_POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/default-policy.wasm"));
+pub const DEFAULT_POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/default.wasm"));
 
 /// Runs a gateway until `shutdown`. It starts whether or not the other services are there,
 /// and waits for them.

@@ -198,12 +198,12 @@ fn a_busy_machine_stops_no_honest_decision() {
         let sandbox = Sandbox::new(allowed).unwrap();
         Versions::new(sandbox, component, LENIENT, None).unwrap()
     };
-    let versions = versions(&guest("works"));
+    let versions = versions(&guest("computes"));
     let takes = |rounds: u64| {
         let before = processor_time();
         decide(
             &mut versions.decider(&[]),
-            &format!("/stocks/work/{rounds}"),
+            &format!("/stocks/compute/{rounds}"),
         )
         .unwrap();
         processor_time() - before

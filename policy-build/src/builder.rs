@@ -9,7 +9,7 @@ use crate::BuildError;
 use crate::toolchain::{self, Toolchain};
 
 /// This project's own crates are built by its lock file.
-const PROJECT_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+pub(crate) const PROJECT_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 /// The profile that components are built with.
 const PROFILE: &str = "guest";
 /// That profile for other crates, as the project's Cargo.toml has it for its own.

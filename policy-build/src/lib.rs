@@ -3,6 +3,7 @@
 //! In reading order:
 //!
 //! - [`Builder`] (`builder`): what to build; runs a cargo of its own and finds what it made.
+//! - [`embed()`] (`embed`): a component for a crate to embed, from its build script.
 //! - `toolchain`: the compilers that can build for [`TARGET`], and the one that is here.
 //! - [`BuildError`] (`error`): why there is no component.
 //!
@@ -11,10 +12,12 @@
 //! built from source, that takes a minute and is done once.
 
 mod builder;
+mod embed;
 mod toolchain;
 mod error;
 
 pub use builder::Builder;
+pub use embed::embed;
 pub use error::BuildError;
 
 /// What policies are compiled for.

@@ -5,7 +5,8 @@
 //! - [`wire`]: the generated gRPC messages, and their conversion from and to those types;
 //! - [`time`]: the clock that leases are measured on;
 //! - [`channel`]: how every service connects to another;
-//! - [`calls`]: calls that follow each other closely, over streams that stay open.
+//! - [`calls`]: calls that follow each other closely, over streams that stay open;
+//! - [`rules`]: the protective rules of a core, which a test can take out.
 //!
 //! The protos themselves live with the services that answer them, in `catalog/proto` and
 //! `order/proto`.
@@ -16,8 +17,10 @@ pub mod wire;
 pub mod time;
 pub mod channel;
 pub mod calls;
+pub mod rules;
 
 pub use journal::{ChainHash, Order, Row};
+pub use rules::Rules;
 pub use types::{
     Epoch, IdempotencyKey, Invalid, OrderNumber, Price, Quantity, ReplicaId, SessionId, Side,
     StockName, Version,

@@ -19,31 +19,5 @@ pub enum Rule {
     OwedFirst,
 }
 
-/// The rules in force: all of them, but in a build for the model checker.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Rules {
-    #[cfg(feature = "ablation")]
-    without: Option<Rule>,
-}
-
-impl Rules {
-    /// All but one.
-    #[cfg(feature = "ablation")]
-    pub fn without(rule: Rule) -> Self {
-        Self {
-            without: Some(rule),
-        }
-    }
-
-    /// Whether a rule is in force.
-    #[cfg(feature = "ablation")]
-    pub(super) fn keep(self, rule: Rule) -> bool {
-        self.without != Some(rule)
-    }
-
-    /// Whether a rule is in force.
-    #[cfg(not(feature = "ablation"))]
-    pub(super) fn keep(self, _: Rule) -> bool {
-        true
-    }
-}
+/// The rules in force.
+pub type Rules = protocol::Rules<Rule>;

@@ -179,13 +179,11 @@ impl<'a> Decider<'a> {
         Ok(elected)
     }
 
-    /// Asks the version; where it fails, the one behind it; where there is none and time ran
-    /// out, the same version once more, because a busy machine can do that to an honest one.
+    /// Asks the version; where it fails, the one behind it.
     fn decide<T>(
         &mut self,
         mut call: impl FnMut(&Version, &mut Instance) -> Result<T, Failure>,
     ) -> Result<T, Undecided> {
-        let mut overran = false;
         loop {
             let version = self.version();
             let asked = with_instance(self.published.generation, version, |instance| {
@@ -203,7 +201,6 @@ impl<'a> Decider<'a> {
             match self.rank {
                 Rank::Candidate => self.rank = Rank::Active,
                 Rank::Active if self.published.previous.is_some() => self.rank = Rank::Previous,
-                _ if matches!(failure, Failure::Overrun(_)) && !overran => overran = true,
                 _ => return Err(Undecided),
             }
         }

@@ -11,7 +11,7 @@
 //! | `nonsense` | `/stocks/nonsense/…` | decides what no policy may |
 //! | `chatty` | every call | prints, and reaches for all that WASI has |
 //! | `marked` | every response | adds `x-policy: marked` |
-//! | `works` | `/stocks/work/…` | computes for so many rounds |
+//! | `computes` | `/stocks/compute/…` | computes for so many rounds |
 //! | `edition-…` | every response | names itself in a header and in the body, see [`Edition`] |
 //! | `flawed` | at upload | fails the self-test in four ways |
 //! | `forbidden-import` | at upload | imports what no host grants |

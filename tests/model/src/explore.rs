@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use stateright::{Checker, HasDiscoveries, Model, Path};
@@ -19,6 +20,21 @@ pub trait Explored:
 {
     /// A step of a counterexample, in words.
     fn told(before: &Self::State, action: &Self::Action) -> String;
+}
+
+/// The state after a step. Where an assertion of a core does not hold, `broken` is told of a copy of
+/// the state before, since whatever the step left behind means nothing.
+pub fn next<S: Clone>(
+    before: &S,
+    step: impl FnOnce(&mut S),
+    broken: impl FnOnce(&mut S, &'static str),
+) -> S {
+    let mut after = before.clone();
+    if catch_unwind(AssertUnwindSafe(|| step(&mut after))).is_err() {
+        after = before.clone();
+        broken(&mut after, "a core's assertion does not hold");
+    }
+    after
 }
 
 /// Explores everything within the bounds: nothing that must hold breaks, what is named

@@ -1,13 +1,11 @@
 //! What can happen, within bounds.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use protocol::{Epoch, ReplicaId};
 use stateright::{Model, Property};
 
 use super::properties;
 use super::world::World;
-use crate::explore::Explored;
+use crate::explore::{self, Explored};
 
 /// A rule of either core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,14 +127,11 @@ impl Model for Bounds {
         if world.broken.is_some() {
             return None;
         }
-        let mut next = world.clone();
-        let done = catch_unwind(AssertUnwindSafe(|| next.act(self, action)));
-        if done.is_err() {
-            // Whatever state that left behind, it is the last one.
-            next = world.clone();
-            next.broken = Some("a core's assertion does not hold");
-        }
-        Some(next)
+        Some(explore::next(
+            world,
+            |next| next.act(self, action),
+            |next, why| next.broken = Some(why),
+        ))
     }
 
     fn properties(&self) -> Vec<Property<Self>> {

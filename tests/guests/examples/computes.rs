@@ -1,4 +1,4 @@
-//! Computes for as many rounds as the target says, behind `/stocks/work/`: an honest policy whose
+//! Computes for as many rounds as the target says, behind `/stocks/compute/`: an honest policy whose
 //! decisions take their time.
 
 use std::hint;
@@ -6,15 +6,15 @@ use std::hint;
 use frontend_guest::types::{Decision, Request};
 use frontend_guest::{DefaultPolicy, Policy, export};
 
-struct Works;
+struct Computes;
 
-impl Policy for Works {
+impl Policy for Computes {
     fn name(&self) -> &'static str {
-        "works"
+        "computes"
     }
 
     fn on_request(&self, request: &Request) -> Decision {
-        let rounds = request.target.strip_prefix("/stocks/work/");
+        let rounds = request.target.strip_prefix("/stocks/compute/");
         let rounds: u64 = rounds.and_then(|text| text.parse().ok()).unwrap_or(0);
         for round in 0..rounds {
             hint::black_box(round);
@@ -23,4 +23,4 @@ impl Policy for Works {
     }
 }
 
-export!(Works);
+export!(Computes);
