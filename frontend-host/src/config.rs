@@ -17,8 +17,8 @@ pub struct Config {
     pub orders: Vec<(ReplicaId, String)>,
     /// A component to use for a policy; the embedded default one where absent.
     pub policy: Option<PathBuf>,
-    /// The keys whose policies are taken; any policy where absent. Does not concern the one
-    /// that is built in.
+    /// The keys whose policies are taken, new ones and those saved in `data_dir`; any policy where
+    /// absent. Does not concern the one that is built in.
     pub policy_trust: Option<PathBuf>,
     /// Where the policy that is active is saved, so that a restart comes back with it. Without
     /// one a restart begins anew.

@@ -130,7 +130,11 @@ async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
         .data_dir
         .as_deref()
         .map(|dir| History::open(dir, &component))
-        .transpose()?;
+        .transpose()?
+        .map(|history| match &trust {
+            Some(trust) => history.covered_by(trust),
+            None => history,
+        });
     let component = history
         .as_ref()
         .and_then(History::last_active)

@@ -210,14 +210,20 @@ fn started(data_dir: &Path, component: &[u8]) -> Versions {
     versions(Some(history), &first)
 }
 
+/// The same gateway again, after one in which `marked` took the default policy's place.
+fn restarted_after_marked(data_dir: &Path) -> Versions {
+    let before = started(data_dir, DEFAULT_POLICY);
+    before.activate(&guest("marked"), &operator()).unwrap();
+    drop(before);
+    let after = started(data_dir, DEFAULT_POLICY);
+    assert_eq!(active(&after), "marked");
+    after
+}
+
 #[test]
 fn a_restart_comes_back_with_the_version_it_ran() {
     let dir = tempfile::tempdir().unwrap();
-    let before = started(dir.path(), DEFAULT_POLICY);
-    before.activate(&guest("marked"), &operator()).unwrap();
-    drop(before);
-    let after = started(dir.path(), DEFAULT_POLICY);
-    assert_eq!(active(&after), "marked");
+    let after = restarted_after_marked(dir.path());
     let changes = after.changes();
     assert_eq!(
         (changes[0].what.as_str(), changes[0].who.as_str()),
@@ -228,6 +234,41 @@ fn a_restart_comes_back_with_the_version_it_ran() {
         "chatty",
         "told to start with another one"
     );
+}
+
+/// A gateway that takes signed policies only may have taken others before, or trusted other keys.
+#[test]
+fn a_restart_comes_back_with_trusted_versions_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = Signatory::generate().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    let signed = guest("marked");
+    let signature = ours.sign(&signed);
+    let signed = Upload {
+        component: &signed,
+        signature: Some(&signature),
+    };
+    before.activate(signed, &operator()).unwrap();
+    before.activate(&guest("chatty"), &operator()).unwrap();
+
+    let reopened = |keys: &Signatory| {
+        let trust = Trust::parse(&keys.public()).unwrap();
+        let history = History::open(dir.path(), DEFAULT_POLICY).unwrap();
+        history.covered_by(&trust)
+    };
+    assert!(
+        reopened(&ours).last_active().is_none(),
+        "`chatty` is not signed"
+    );
+
+    before.roll_back(&operator()).unwrap();
+    drop(before);
+    let others = Signatory::generate().unwrap();
+    assert!(reopened(&others).last_active().is_none());
+    let history = reopened(&ours);
+    let last = history.last_active().unwrap();
+    let after = versions(Some(history), &last);
+    assert_eq!(active(&after), "marked");
 }
 
 #[test]
@@ -357,11 +398,7 @@ fn a_recording_that_nobody_reads_holds_a_bounded_memory_for_a_bounded_time() {
 #[test]
 fn after_a_restart_the_version_before_is_still_there_to_go_back_to() {
     let dir = tempfile::tempdir().unwrap();
-    let before = started(dir.path(), DEFAULT_POLICY);
-    before.activate(&guest("marked"), &operator()).unwrap();
-    drop(before);
-    let after = started(dir.path(), DEFAULT_POLICY);
-    assert_eq!(active(&after), "marked");
+    let after = restarted_after_marked(dir.path());
     after.roll_back(&operator()).unwrap();
     assert_eq!(active(&after), "default");
 }

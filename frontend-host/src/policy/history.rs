@@ -3,12 +3,14 @@
 //!
 //! ```text
 //! policies/<digest>.wasm   the components of the active, the previous and the candidate version
+//! policies/<digest>.sig    their signatures, of those that came with one
 //! policies/state.json      which of them is which
 //! policies/changes.jsonl   the latest changes, one JSON object a line
 //! policies/changes.1.jsonl those before them; older ones are forgotten
 //! ```
 
 use std::collections::VecDeque;
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,13 +21,18 @@ use sha2::{Digest as _, Sha256};
 
 use super::publication::Published;
 use super::sandbox::Digest;
-use super::versions::Reason;
+use super::trust::Trust;
+use super::versions::{Reason, Upload};
 
 /// Changes that are shown; the log keeps more.
 const CHANGES_SHOWN_MAX: usize = 20;
 
 /// Size from which on a log of changes is put aside for a new one, in bytes. A change has some 500.
 const LOG_BYTES_MAX: u64 = 1 << 20;
+
+/// What the files of a version end in.
+const COMPONENT: &str = "wasm";
+const SIGNATURE: &str = "sig";
 
 /// Why a change was not saved, or the history not opened.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +126,36 @@ impl History {
         Ok(history)
     }
 
+    /// Forgets the versions that `trust` does not cover, by the signatures that they came with. The
+    /// component that the gateway is started with is not its business here.
+    pub fn covered_by(mut self, trust: &Trust) -> Self {
+        let State {
+            started_with,
+            active,
+            previous,
+        } = &self.state;
+        let is_covered = |digest: &String| {
+            digest == started_with
+                || self.component(digest).is_none_or(|component| {
+                    let signature = fs::read_to_string(self.path(digest, SIGNATURE)).ok();
+                    trust
+                    .check(&component, signature.as_deref())
+                    .inspect_err(|untrusted| {
+                        tracing::error!(policy = digest, %untrusted, "a saved policy is not used");
+                    })
+                    .is_ok()
+                })
+        };
+        let previous = previous.clone().filter(is_covered);
+        let active = Some(active.clone()).filter(is_covered).unwrap_or_default();
+        self.state = State {
+            started_with: started_with.clone(),
+            active,
+            previous,
+        };
+        self
+    }
+
     /// The component that was active when the gateway stopped, if it was started with the same
     /// one then as now, and it is intact.
     pub fn last_active(&self) -> Option<Vec<u8>> {
@@ -134,7 +171,7 @@ impl History {
     }
 
     fn component(&self, of: &str) -> Option<Vec<u8>> {
-        let component = fs::read(self.dir.join(format!("{of}.wasm"))).ok()?;
+        let component = fs::read(self.path(of, COMPONENT)).ok()?;
         if digest(&component) == of {
             Some(component)
         } else {
@@ -149,12 +186,19 @@ impl History {
     }
 
     /// Saves a component, so that it can be active after a restart.
-    pub(super) fn save(&mut self, of: Digest, component: &[u8]) -> Result<(), HistoryError> {
-        let path = self.dir.join(format!("{of}.wasm"));
+    pub(super) fn save(&mut self, of: Digest, upload: Upload<'_>) -> Result<(), HistoryError> {
+        if let Some(signature) = upload.signature {
+            write_durably(&self.path(of, SIGNATURE), signature.as_bytes())?;
+        }
+        let path = self.path(of, COMPONENT);
         if path.exists() {
             return Ok(());
         }
-        write_durably(&path, component)
+        write_durably(&path, upload.component)
+    }
+
+    fn path(&self, of: impl Display, what: &str) -> PathBuf {
+        self.dir.join(format!("{of}.{what}"))
     }
 
     /// Saves a change. It is made once the state is on the disk; a line in the log alone may be of
@@ -221,7 +265,7 @@ impl History {
         self.dir.join("changes.1.jsonl")
     }
 
-    /// Removes the components that nothing refers to any more.
+    /// Removes the components that nothing refers to any more, and their signatures.
     fn forget_others(&self, change: &Change) {
         let kept = [
             Some(&self.state.active),
@@ -230,7 +274,9 @@ impl History {
         ];
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some(digest) = name.to_str().and_then(|name| name.strip_suffix(".wasm")) else {
+            let Some((digest, COMPONENT | SIGNATURE)) =
+                name.to_str().and_then(|name| name.rsplit_once('.'))
+            else {
                 continue;
             };
             if !kept.iter().flatten().any(|kept| *kept == digest) {

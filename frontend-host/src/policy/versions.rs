@@ -105,7 +105,7 @@ impl Versions {
     ) -> Result<Self, SwapError> {
         let active = Arc::new(check(&sandbox, component)?);
         if let Some(history) = &mut history {
-            history.save(active.digest, component)?;
+            history.save(active.digest, component.into())?;
         }
         let previous = history
             .as_ref()
@@ -138,7 +138,8 @@ impl Versions {
         &self.registry.shadow
     }
 
-    /// Takes no component from now on that `trust` does not cover.
+    /// Takes no component from now on that `trust` does not cover. For those of before see
+    /// [`History::covered_by`].
     pub fn trusting(self, trust: Option<Trust>) -> Self {
         Self { trust, ..self }
     }
@@ -156,7 +157,7 @@ impl Versions {
         self.registry.change(
             "activate",
             reason,
-            |history| history.save(version.digest, upload.component),
+            |history| history.save(version.digest, upload),
             |now| Ok(now.with_active(&version, now.candidate.clone())),
         )?;
         Ok(version)
@@ -180,7 +181,7 @@ impl Versions {
         self.registry.change(
             trial.name(),
             reason,
-            |history| history.save(version.digest, upload.component),
+            |history| history.save(version.digest, upload),
             |now| Ok(now.with_candidate(Some(candidate))),
         )?;
         Ok(version)
