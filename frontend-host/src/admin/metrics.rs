@@ -1,0 +1,106 @@
+//! Numbers for Prometheus.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+
+use super::Admin;
+
+/// Prometheus' text format, version 0.0.4.
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let mut text = String::new();
+    let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let _ = writeln!(text, "{name}{labels} {value}");
+        }
+    };
+    let cache = &admin.gateway.cache;
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let mut lookups = Vec::new();
+    for (kind, counts) in [
+        ("stock", &cache.stock_counts),
+        ("order", &cache.order_counts),
+    ] {
+        for (result, counter) in [
+            ("hit", &counts.hits),
+            ("miss", &counts.misses),
+            ("stale", &counts.stale),
+        ] {
+            lookups.push((
+                format!("{{kind=\"{kind}\",result=\"{result}\"}}"),
+                load(counter),
+            ));
+        }
+    }
+    family(
+        "bazaar_cache_lookups_total",
+        "counter",
+        "Lookups in the cache, by what they came to.",
+        &lookups,
+    );
+    let (stocks, orders) = cache.entries();
+    let entries = [
+        ("{kind=\"stock\"}".into(), stocks),
+        ("{kind=\"order\"}".into(), orders),
+    ];
+    family(
+        "bazaar_cache_entries",
+        "gauge",
+        "Entries in the cache.",
+        &entries,
+    );
+
+    let published = admin.gateway.policy.published();
+    let mut decisions = Vec::new();
+    let candidate = published
+        .candidate
+        .as_ref()
+        .map(|candidate| &candidate.version);
+    for version in std::iter::once(&published.active)
+        .chain(&published.previous)
+        .chain(candidate)
+    {
+        let counts = &version.counts;
+        let results = [
+            ("decided", &counts.decisions),
+            ("trapped", &counts.traps),
+            ("overran", &counts.overruns),
+            ("invalid", &counts.invalid),
+            ("error", &counts.errors),
+        ];
+        for (result, counter) in results {
+            decisions.push((
+                format!("{{policy=\"{}\",result=\"{result}\"}}", version.digest),
+                load(counter),
+            ));
+        }
+    }
+    family(
+        "bazaar_policy_decisions_total",
+        "counter",
+        "Decisions asked of a version of the policy.",
+        &decisions,
+    );
+
+    let led = *admin.gateway.backend.replicas.leader().borrow();
+    let epoch = [(String::new(), led.leadership.epoch.0)];
+    family(
+        "bazaar_leader_epoch",
+        "gauge",
+        "Epoch of the leader, as the catalog has it.",
+        &epoch,
+    );
+    let ready = [(String::new(), u64::from(admin.unready().is_none()))];
+    family(
+        "bazaar_ready",
+        "gauge",
+        "1 while a trade could be served.",
+        &ready,
+    );
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}

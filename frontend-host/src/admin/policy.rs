@@ -1,0 +1,280 @@
+//! The policy's way into service, what a candidate would do, and recordings.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Json, Response};
+use protocol::time::BootTime;
+use serde_json::{Value, json};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_stream::{Stream, StreamExt as _};
+
+use super::{Admin, failed};
+use crate::policy::{Problem, Reason, Share, SwapError, Trial, Upload, Version, Versions};
+
+pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(policy_json(&admin.gateway.policy))
+}
+
+pub(super) async fn push(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+    component: Bytes,
+) -> Response {
+    let (reason, signature) = (reason(&headers), signature(&headers));
+    admin
+        .change(move |policy| {
+            policy.activate(upload(&component, &signature), &reason)?;
+            Ok(())
+        })
+        .await
+}
+
+pub(super) async fn try_out(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+    component: Bytes,
+) -> Response {
+    let Some(trial) = trial(&query) else {
+        return failed(
+            StatusCode::BAD_REQUEST,
+            "say how to try it, and on how much: ?shadow=0.1 or ?canary=0.05, more than 0 and at most 1",
+        );
+    };
+    let (reason, signature) = (reason(&headers), signature(&headers));
+    admin
+        .change(move |policy| {
+            policy.try_out(upload(&component, &signature), trial, &reason)?;
+            Ok(())
+        })
+        .await
+}
+
+/// The detached signature that came with a component.
+fn signature(headers: &HeaderMap) -> Option<String> {
+    Some(headers.get("x-policy-signature")?.to_str().ok()?.to_owned())
+}
+
+fn upload<'a>(component: &'a Bytes, signature: &'a Option<String>) -> Upload<'a> {
+    Upload {
+        component,
+        signature: signature.as_deref(),
+    }
+}
+
+fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
+    let mut query = query.iter();
+    let (kind, share) = query.next().filter(|_| query.next().is_none())?;
+    let share = Share::new(share.parse().ok()?)?;
+    match kind.as_str() {
+        "shadow" => Some(Trial::Shadow(share)),
+        "canary" => Some(Trial::Canary(share)),
+        _ => None,
+    }
+}
+
+pub(super) async fn drop_candidate(
+    State(admin): State<Arc<Admin>>,
+    headers: HeaderMap,
+) -> Response {
+    let reason = reason(&headers);
+    admin
+        .change(move |policy| policy.drop_candidate(&reason))
+        .await
+}
+
+pub(super) async fn promote(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    let reason = reason(&headers);
+    admin
+        .change(move |policy| policy.promote(&reason).map(drop))
+        .await
+}
+
+pub(super) async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    let reason = reason(&headers);
+    admin
+        .change(move |policy| policy.roll_back(&reason).map(drop))
+        .await
+}
+
+pub(super) async fn differences(State(admin): State<Arc<Admin>>) -> Response {
+    let published = admin.gateway.policy.published();
+    match &published.candidate {
+        None => failed(StatusCode::NOT_FOUND, &SwapError::NoCandidate.to_string()),
+        Some(candidate) => Json(json!({
+            "active": published.active.digest.to_string(),
+            "candidate": candidate.version.digest.to_string(),
+            "stage": candidate.trial.name(),
+            "share": candidate.trial.share().get(),
+            "found": candidate.differences.so_far(),
+        }))
+        .into_response(),
+    }
+}
+
+/// Longest recording, in seconds, in lines and in bytes.
+const RECORDING_SECONDS_MAX: u64 = 3600;
+const RECORDING_LINES_MAX: usize = 1_000_000;
+const RECORDING_BYTES_MAX: usize = 256 << 20;
+
+/// Streams the decisions that are made from now on.
+pub(super) async fn record(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, u64>>,
+) -> Response {
+    let seconds = query.get("seconds").copied().unwrap_or(10);
+    if !(1..=RECORDING_SECONDS_MAX).contains(&seconds) {
+        return failed(
+            StatusCode::BAD_REQUEST,
+            &format!("seconds must be from 1 to {RECORDING_SECONDS_MAX}"),
+        );
+    }
+    let time = Duration::from_secs(seconds);
+    let recording = match admin.gateway.policy.record(time) {
+        Ok(recording) => recording,
+        Err(busy) => return failed(StatusCode::CONFLICT, &busy.to_string()),
+    };
+    let end = Instant::now() + time;
+    let mut bytes = 0;
+    let lines = recording
+        .take_while(move |line| {
+            bytes += line.len();
+            bytes <= RECORDING_BYTES_MAX
+        })
+        .take(RECORDING_LINES_MAX);
+    let lines = UntilStream {
+        lines,
+        end: Box::pin(sleep_until(end)),
+    };
+    (
+        [(CONTENT_TYPE, "application/jsonl")],
+        Body::from_stream(lines),
+    )
+        .into_response()
+}
+
+/// Lines until a time.
+struct UntilStream<S> {
+    lines: S,
+    end: Pin<Box<Sleep>>,
+}
+
+impl<S: Stream<Item = String> + Unpin> Stream for UntilStream<S> {
+    type Item = Result<String, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.end.as_mut().poll(context).is_ready() {
+            return Poll::Ready(None);
+        }
+        Pin::new(&mut self.lines)
+            .poll_next(context)
+            .map(|line| line.map(Ok))
+    }
+}
+
+/// Longest text that is taken from a header for the log of changes, in bytes.
+const REASON_BYTES_MAX: usize = 200;
+
+/// Who changes the policy, and why: as the caller says, for the log of changes.
+fn reason(headers: &HeaderMap) -> Reason {
+    let text = |name: &str, default: &str| {
+        let given = headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or(default);
+        given.chars().take(REASON_BYTES_MAX).collect()
+    };
+    Reason {
+        who: text("x-operator", "admin API"),
+        why: text("x-reason", "not said"),
+    }
+}
+
+impl Admin {
+    /// Changes the policy, on a thread that may compile and wait for a disk.
+    async fn change(
+        &self,
+        change: impl FnOnce(&Versions) -> Result<(), SwapError> + Send + 'static,
+    ) -> Response {
+        let gateway = Arc::clone(&self.gateway);
+        match tokio::task::spawn_blocking(move || change(&gateway.policy)).await {
+            Ok(Ok(())) => Json(policy_json(&self.gateway.policy)).into_response(),
+            Ok(Err(error)) => {
+                let reason = error.to_string();
+                tracing::warn!(reason = %reason.escape_debug(), "policy not changed");
+                let status = match error {
+                    SwapError::Refused(_) | SwapError::Untrusted(_) => {
+                        StatusCode::UNPROCESSABLE_ENTITY
+                    }
+                    SwapError::NothingToRollBackTo | SwapError::NoCandidate => StatusCode::CONFLICT,
+                    SwapError::NotSaved(_) => StatusCode::INSUFFICIENT_STORAGE,
+                    SwapError::NoThread(_) => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                match &error {
+                    SwapError::Refused(refused) => refusal(status, &error, refused.problems()),
+                    _ => failed(status, &error.to_string()),
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the check of a policy failed");
+                failed(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the check of the policy failed; see the gateway's log",
+                )
+            }
+        }
+    }
+}
+
+/// A refusal that also lists each of the problems.
+fn refusal(status: StatusCode, error: &SwapError, problems: &[Problem]) -> Response {
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let body = json!({ "error": {
+        "code": status.as_u16(),
+        "message": error.to_string(),
+        "problems": problems,
+    }});
+    (status, Json(body)).into_response()
+}
+
+pub(super) fn policy_json(versions: &Versions) -> Value {
+    let published = versions.published();
+    let mut active = version_json(&published.active, "active");
+    active["active_ms"] = (BootTime::now().since(published.watch.since).as_millis() as u64).into();
+    let candidate = published.candidate.as_ref().map(|candidate| {
+        let mut json = version_json(&candidate.version, candidate.trial.name());
+        json["share"] = candidate.trial.share().get().into();
+        json
+    });
+    json!({
+        "active": active,
+        "previous": published.previous.as_deref().map(|version| version_json(version, "previous")),
+        "candidate": candidate,
+        "changes": versions.changes(),
+    })
+}
+
+fn version_json(version: &Version, stage: &str) -> Value {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    json!({
+        "digest": version.digest.to_string(),
+        "name": version.manifest.name,
+        "version": version.manifest.version,
+        "stage": stage,
+        "decisions": load(&version.counts.decisions),
+        "traps": load(&version.counts.traps),
+        "overruns": load(&version.counts.overruns),
+        "invalid": load(&version.counts.invalid),
+        "errors": load(&version.counts.errors),
+    })
+}

@@ -1,0 +1,103 @@
+//! What the gateway and the services behind it are doing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Json, Response};
+use protocol::time::BootTime;
+use protocol::{ReplicaId, SessionId};
+use serde_json::{Value, json};
+
+use super::policy::policy_json;
+use super::{Admin, failed};
+use crate::cache::Counts;
+
+pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.unready() {
+        None => "ready\n".into_response(),
+        Some(reason) => failed(StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
+}
+
+pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    // The journal's end as it is now, not as of the last election round.
+    admin.gateway.backend.replicas.ask_catalog().await;
+    Json(admin.status())
+}
+
+impl Admin {
+    /// Why no trade could be served now.
+    pub(super) fn unready(&self) -> Option<&'static str> {
+        let session = self.gateway.cache.lease().current(BootTime::now());
+        let led = *self.gateway.backend.replicas.leader().borrow();
+        if session.is_none() {
+            Some("no session with the catalog")
+        } else if led.leadership.leader.is_none() {
+            Some("no order replica was elected to lead")
+        } else if !led.active {
+            Some("the leader does not take trades yet")
+        } else {
+            None
+        }
+    }
+
+    fn status(&self) -> Value {
+        let replicas = &self.gateway.backend.replicas;
+        let led = *replicas.leader().borrow();
+        let lease = self.gateway.cache.lease();
+        let session = lease.current(BootTime::now());
+        let journal = replicas.journal();
+        let (stocks, orders) = self.gateway.cache.entries();
+        json!({
+            "ready": self.unready().is_none(),
+            "epoch": led.leadership.epoch,
+            "leader": led.leadership.leader.map(ReplicaId::get),
+            "replicas": self.replicas_json(),
+            "catalog": {
+                "url": self.catalog_url,
+                "reachable": journal.is_some(),
+                "journal_rows": journal.as_ref().map(|journal| journal.rows),
+                "chain_hash": journal.as_ref().map(|journal| journal.chain.to_string()),
+                "in_sync": journal.map(|journal| journal.in_sync).unwrap_or_default(),
+                "session": session.map(SessionId::get),
+                "lease_ms": session.map(|_| lease.length().as_millis() as u64),
+            },
+            "cache": {
+                "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),
+                "orders": counts_json(&self.gateway.cache.order_counts, orders),
+            },
+            "policy": policy_json(&self.gateway.policy),
+        })
+    }
+
+    fn replicas_json(&self) -> Vec<Value> {
+        let (all, probed) = self.gateway.backend.replicas.all();
+        let one = all.iter().zip(probed).map(|(replica, probed)| {
+            let status = probed.status.ok();
+            json!({
+                "id": replica.id,
+                "url": replica.url,
+                "healthy": status.is_some(),
+                "role": status.map(|status| status.role.name()),
+                "epoch": status.map(|status| status.epoch),
+                "orders": status.map(|status| status.orders),
+                "chain_hash": status.map(|status| status.chain.to_string()),
+                "reaches_catalog": status.is_some_and(|status| status.reaches_catalog),
+                "round_trip_us": probed.round_trip.as_micros() as u64,
+            })
+        });
+        one.collect()
+    }
+}
+
+fn counts_json(counts: &Counts, entries: u64) -> Value {
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    json!({
+        "entries": entries,
+        "hits": load(&counts.hits),
+        "misses": load(&counts.misses),
+        "stale": load(&counts.stale),
+    })
+}
