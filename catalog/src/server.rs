@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::serving::{self, Incoming};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_server::CatalogServer;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 use crate::config::lease_margin;
 use crate::core::{Board, Leases};
@@ -19,14 +18,6 @@ use crate::service::Service;
 use crate::session::Sessions;
 use crate::store::{Journal, Loaded, Store};
 use crate::writer;
-
-/// Most requests and streams at a time on one connection.
-const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
-
-/// How often a connection is probed, and how long the answer may take. Finds peers that are
-/// gone without a word.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a stop waits for requests that are being answered, and then for the writer.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -57,15 +48,9 @@ pub async fn serve(
         let desk = Arc::clone(&desk);
         async move { desk.expire_sessions().await }
     });
-    let server = Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+    let server = serving::server()
         .add_service(CatalogServer::new(service))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            closed(closing),
-        );
+        .serve_with_incoming_shutdown(Incoming::from(listener), closed(closing));
     tokio::pin!(server);
     tokio::select! {
         result = &mut server => return result.map_err(Error::Serve),

@@ -33,14 +33,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::serving::{self, Incoming};
 use protocol::time::BootTime;
 use protocol::wire::order::v1::orders_server::OrdersServer;
 use protocol::wire::order::v1::replication_server::ReplicationServer;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
 pub use config::Config;
 pub use error::{ConfigError, Error};
@@ -52,9 +51,6 @@ use driver::{Driver, Handle};
 use service::{OrdersService, ReplicationService};
 use storage::StorageError;
 use store::{SqliteStore, Store};
-
-/// Calls that one connection may have under way.
-const STREAMS_MAX: u32 = 4096;
 
 /// How long calls under way may take once the replica is to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
@@ -107,17 +103,13 @@ pub async fn run(
     let mut driving = JoinSet::new();
     driving.spawn(driver.run(driver_stopped));
     let mut serving = JoinSet::new();
-    let serve = Server::builder()
-        .max_concurrent_streams(STREAMS_MAX)
+    let serve = serving::server()
         .add_service(OrdersServer::new(orders))
         .add_service(ReplicationServer::new(replication))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(listener).with_nodelay(Some(true)),
-            async {
-                // Either way it is to stop.
-                let _ = server_stopped.await;
-            },
-        );
+        .serve_with_incoming_shutdown(Incoming::from(listener), async {
+            // Either way it is to stop.
+            let _ = server_stopped.await;
+        });
     serving.spawn(async move {
         if is_copy {
             copied(handle, catalog).await;

@@ -5,6 +5,7 @@
 //! - [`wire`]: the generated gRPC messages, and their conversion from and to those types;
 //! - [`time`]: the clock that leases are measured on;
 //! - [`channel`]: how every service connects to another;
+//! - [`serving`]: how every service takes connections;
 //! - [`calls`]: calls that follow each other closely, over streams that stay open;
 //! - [`rules`]: the protective rules of a core, which a test can take out.
 //!
@@ -16,6 +17,7 @@ pub mod journal;
 pub mod wire;
 pub mod time;
 pub mod channel;
+pub mod serving;
 pub mod calls;
 pub mod rules;
 

@@ -1,0 +1,243 @@
+//! How every service takes connections: so many at a time, each with so many calls.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep};
+use tokio_stream::Stream;
+use tonic::transport::Server;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+/// Most calls at a time on one connection.
+const STREAMS_MAX: u32 = 1024;
+
+/// How often a connection is probed, and how long the answer may take. Finds peers that are
+/// gone without a word.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause after accepting failed, as it does when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A server with the limits of every service.
+pub fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+}
+
+/// What is let in.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Most connections at a time; more wait with the kernel until others end.
+    pub connections_max: usize,
+    /// Longest wait for the first bytes of a connection, which is not probed before them.
+    pub silence_max: Duration,
+}
+
+impl Default for Limits {
+    /// 1,024 connections, 5 s.
+    fn default() -> Self {
+        Self {
+            connections_max: 1024,
+            silence_max: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The connections that come in. Dropping it ends the taking in.
+#[derive(Debug)]
+pub struct Incoming {
+    accepted: mpsc::Receiver<Connection>,
+    /// One task.
+    _accepting: JoinSet<()>,
+}
+
+impl Incoming {
+    /// Accepts within limits.
+    pub fn new(listener: TcpListener, limits: Limits) -> Self {
+        let (sender, accepted) = mpsc::channel(1);
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(listener, limits, sender));
+        Self {
+            accepted,
+            _accepting: accepting,
+        }
+    }
+}
+
+impl From<TcpListener> for Incoming {
+    /// Accepts within the limits of every service.
+    fn from(listener: TcpListener) -> Self {
+        Self::new(listener, Limits::default())
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.accepted
+            .poll_recv(context)
+            .map(|accepted| accepted.map(Ok))
+    }
+}
+
+async fn accept(listener: TcpListener, limits: Limits, accepted: mpsc::Sender<Connection>) {
+    let places = Arc::new(Semaphore::new(limits.connections_max));
+    loop {
+        let place = Arc::clone(&places).acquire_owned().await;
+        let place = place.expect("never closed");
+        let stream = listener.accept().await;
+        let connection = stream.and_then(|(stream, _)| {
+            // Small messages must not wait for an acknowledgement.
+            stream.set_nodelay(true)?;
+            Ok(Connection {
+                stream,
+                silence: Some(Box::pin(sleep(limits.silence_max))),
+                _place: place,
+            })
+        });
+        match connection {
+            Ok(connection) => {
+                if accepted.send(connection).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One of the connections that may be open at a time.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    /// How long nothing may come, until something does.
+    silence: Option<Pin<Box<Sleep>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if read.is_ready() {
+            self.silence = None;
+        } else if let Some(silence) = &mut self.silence
+            && silence.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    /// Far more than any of these needs.
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn incoming(connections_max: usize, silence_max: Duration) -> (Incoming, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap());
+        let limits = Limits {
+            connections_max,
+            silence_max,
+        };
+        let client = client.await.unwrap();
+        (Incoming::new(listener, limits), client)
+    }
+
+    #[tokio::test]
+    async fn a_connection_too_many_waits_until_another_ends() {
+        let (mut incoming, client) = incoming(1, LONG).await;
+        let first = incoming.next().await.unwrap().unwrap();
+        let mut second = TcpStream::connect(client.peer_addr().unwrap())
+            .await
+            .unwrap();
+        second.write_all(b"hello").await.unwrap();
+        // Long enough for whoever would take it in, on any machine that runs at all.
+        let early = tokio::time::timeout(Duration::from_millis(100), incoming.next());
+        assert!(early.await.is_err(), "there is no place");
+        drop(first);
+        let mut taken = incoming.next().await.unwrap().unwrap();
+        let mut bytes = [0; 5];
+        taken.read_exact(&mut bytes).await.unwrap();
+        assert_eq!(&bytes, b"hello");
+    }
+
+    #[tokio::test]
+    async fn who_says_nothing_is_cut_off_and_who_did_is_not() {
+        let silence_max = Duration::from_millis(200);
+        let (mut incoming, silent) = incoming(2, silence_max).await;
+        let mut connection = incoming.next().await.unwrap().unwrap();
+        let cut_off = connection.read_u8().await.unwrap_err();
+        assert_eq!(cut_off.kind(), io::ErrorKind::TimedOut);
+
+        let address = silent.peer_addr().unwrap();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_u8(7).await.unwrap();
+        let mut connection = incoming.next().await.unwrap().unwrap();
+        assert_eq!(connection.read_u8().await.unwrap(), 7);
+        let waits = tokio::time::timeout(2 * silence_max, connection.read_u8());
+        assert!(waits.await.is_err(), "it may be idle from now on");
+    }
+}
