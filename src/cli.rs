@@ -130,7 +130,8 @@ pub struct Front {
         hide_env_values = true
     )]
     pub admin_token: Option<String>,
-    /// Threads that decide; one for each processor where it is not given
+    /// Threads that serve clients [default: one for each processor; `up`, whose services and
+    /// clients share the machine, has one for every other]
     #[arg(long, env = "BAZAAR_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
     #[command(flatten)]

@@ -20,6 +20,7 @@ use crate::core::message::{
 use crate::core::{Command, Event, Replica, Status};
 use crate::error::stopping;
 use crate::placing;
+use crate::store::saves::{self, Save};
 use crate::store::{ReadRows, Store};
 
 use callers::Callers;
@@ -30,6 +31,9 @@ const INPUTS_MAX: usize = 4096;
 
 /// Inputs that the core takes in at once.
 const STEP_INPUTS_MAX: usize = 256;
+
+/// Calls that are always under way: [`Outside::watch_head`].
+const STANDING_CALLS: usize = 1;
 
 /// How often the catalog is asked who leads and how long the journal is, and how long it may
 /// take to answer.
@@ -53,6 +57,11 @@ pub(crate) enum Input {
         leader: ReplicaId,
         rows: Vec<Row>,
         reply: oneshot::Sender<Result<End, Refused>>,
+    },
+    /// The writer's thread wrote so many saves.
+    Saved {
+        saves: usize,
+        event: Event,
     },
     Happened(Event),
 }
@@ -168,6 +177,8 @@ pub(crate) struct Driver {
     calls: JoinSet<()>,
     inputs: mpsc::Receiver<Input>,
     status: watch::Sender<Status>,
+    /// Of the step under way.
+    saves: Vec<Save>,
 }
 
 impl Driver {
@@ -193,6 +204,7 @@ impl Driver {
             calls: JoinSet::new(),
             inputs,
             status,
+            saves: Vec::new(),
         };
         (
             driver,
@@ -224,21 +236,48 @@ impl Driver {
     }
 
     fn step(&mut self, inputs: &mut Vec<Input>) {
-        let callers = &mut self.callers;
-        let events = inputs.drain(..).map(|input| callers.admit(input));
-        let commands = self.replica.step(BootTime::now(), events);
-        for command in commands {
-            self.execute(command);
+        let (callers, writer) = (&mut self.callers, &mut self.writer);
+        let events = inputs.drain(..).map(|input| match input {
+            Input::Saved { saves, event } => {
+                writer.reported(saves);
+                event
+            }
+            input => callers.admit(input),
+        });
+        let mut commands = self.replica.step(BootTime::now(), events);
+        loop {
+            for command in commands {
+                self.execute(command);
+            }
+            let Some(stored) = self.save() else { break };
+            commands = self.replica.step(BootTime::now(), std::iter::once(stored));
         }
         let status = self.replica.status();
         self.status
             .send_if_modified(|current| std::mem::replace(current, status) != status);
     }
 
+    /// Has what the core wants saved written. A replica that has nothing else under way waits for
+    /// the disk here and now, and returns what is then durable: to hand rows to a thread and to be
+    /// told takes a good part of the time that a disk does. While a disk stands still such a
+    /// replica answers nobody, and is passed over.
+    fn save(&mut self) -> Option<Event> {
+        let mut saves = self.saves.drain(..);
+        let first = saves.next()?;
+        let group = saves::gather(first, || saves.next());
+        let has_more = saves.len() > 0;
+        if !has_more && self.calls.len() <= STANDING_CALLS && self.writer.is_idle() {
+            return Some(self.writer.save_now(&group));
+        }
+        self.writer.save(group);
+        saves.for_each(|save| self.writer.save(save));
+        None
+    }
+
     fn execute(&mut self, command: Command) {
         let outside = self.outside.clone();
         match command {
-            Command::Save { term, rows } => self.writer.save(term, rows),
+            Command::Save { term, rows } => self.saves.push(Save { term, rows }),
             Command::AnswerPlace { ticket, answer } => self.callers.answer_place(ticket, answer),
             Command::AnswerAnnounce { ticket, answer } => {
                 self.callers.answer_announce(ticket, answer)

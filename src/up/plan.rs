@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::thread;
 
 use crate::cli::{CATALOG_PORT, Front, PORT_BASE, Up};
 use crate::client::Origin;
@@ -186,6 +187,12 @@ fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Serv
     flags.service(name, address, data_dir)
 }
 
+/// Every other processor is left to the other services, and to clients on this machine: a gateway
+/// that shares its processors with whoever calls it is slower for more threads.
+fn default_workers() -> usize {
+    thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+}
+
 fn gateway(args: &Up, addresses: &Addresses) -> Service {
     let Front {
         policy,
@@ -204,7 +211,10 @@ fn gateway(args: &Up, addresses: &Addresses) -> Service {
         .with("--data-dir", &data_dir)
         .with_some("--policy", policy.as_deref())
         .with_some("--policy-trust", policy_trust.as_deref())
-        .with_some("--workers", workers.map(|workers| workers.to_string()))
+        .with(
+            "--workers",
+            workers.unwrap_or_else(default_workers).to_string(),
+        )
         .with("--decision-ms-max", rules.decision_ms_max.to_string())
         .with("--probation-seconds", rules.probation_seconds.to_string())
         .with(

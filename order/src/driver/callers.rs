@@ -57,7 +57,7 @@ impl Callers {
                     rows,
                 }
             }
-            Input::Happened(event) => event,
+            Input::Saved { event, .. } | Input::Happened(event) => event,
         }
     }
 

@@ -1,44 +1,75 @@
-//! The thread that writes to the store.
+//! Who writes to the store: a thread, or the driver itself.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
-use protocol::Row;
 use storage::error::fail_stop;
 use tokio::sync::mpsc;
 
 use super::Input;
-use crate::core::message::Term;
+use crate::core::Event;
 use crate::store::Store;
 use crate::store::saves::{self, Save};
 
-/// Writes saves in their order, all that have queued as one transaction (group commit), and
-/// reports what is then durable. The core bounds what queues.
-#[derive(Debug)]
+/// Writes saves in their order: on a thread, all that have queued as one transaction (group
+/// commit), or at once on the caller's. Reports what is then durable. The core bounds what queues.
 pub(super) struct Writer {
+    /// Locked by whoever writes; the thread does only where something has queued.
+    store: Arc<Mutex<dyn Store>>,
     saves: Sender<Save>,
+    /// Saves of the thread's that it has not reported yet.
+    queued: usize,
     thread: JoinHandle<()>,
 }
 
 impl Writer {
     pub(super) fn start(store: impl Store, inputs: mpsc::Sender<Input>) -> Self {
+        let store = Arc::new(Mutex::new(store));
         let (saves, queue) = channel();
         let thread = thread::Builder::new().name("order-store".into());
-        let thread = thread
-            .spawn(move || write(store, &queue, &inputs))
-            .expect("the system has a thread to spare");
-        Self { saves, thread }
+        let thread = thread.spawn({
+            let store = Arc::clone(&store);
+            move || write(&store, &queue, &inputs)
+        });
+        Self {
+            store,
+            saves,
+            queued: 0,
+            thread: thread.expect("the system has a thread to spare"),
+        }
     }
 
-    pub(super) fn save(&self, term: Option<Term>, rows: Vec<Row>) {
+    /// Writes on the thread, which reports it.
+    pub(super) fn save(&mut self, save: Save) {
+        self.queued += 1;
         self.saves
-            .send(Save { term, rows })
+            .send(save)
             .expect("the store's thread runs until it is finished");
+    }
+
+    /// The thread has reported so many.
+    pub(super) fn reported(&mut self, saves: usize) {
+        self.queued -= saves;
+    }
+
+    /// Whether everything was reported, so that the next save may be written anywhere.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queued == 0
+    }
+
+    /// Writes here and now, and says what is then durable.
+    ///
+    /// # Panics
+    /// Where the writer is not idle: reports would come out of order.
+    pub(super) fn save_now(&self, save: &Save) -> Event {
+        assert!(self.is_idle(), "{} saves have queued", self.queued);
+        write_group(&mut *lock(&self.store), save)
     }
 
     /// Waits until everything is written, and lets go of the store.
     pub(super) async fn finish(self) {
-        drop(self.saves);
+        drop((self.saves, self.store));
         let finished = tokio::task::spawn_blocking(|| self.thread.join()).await;
         if let Ok(Err(panic)) = finished {
             std::panic::resume_unwind(panic);
@@ -46,23 +77,35 @@ impl Writer {
     }
 }
 
-fn write(mut store: impl Store, queue: &Receiver<Save>, inputs: &mpsc::Sender<Input>) {
+fn write(store: &Mutex<impl Store>, queue: &Receiver<Save>, inputs: &mpsc::Sender<Input>) {
     while let Ok(first) = queue.recv() {
-        let group = saves::gather(first, || queue.try_recv().ok());
-        let written = saves::write(&mut store, &group);
-        let event = written.unwrap_or_else(|error| fail_stop(&error));
+        let mut saves = 1;
+        let group = saves::gather(first, || {
+            let next = queue.try_recv().ok()?;
+            saves += 1;
+            Some(next)
+        });
+        let event = write_group(&mut *lock(store), &group);
         // Where the driver has stopped nobody needs to know, yet what has queued is written.
-        let _ = inputs.blocking_send(Input::Happened(event));
+        let _ = inputs.blocking_send(Input::Saved { saves, event });
     }
+}
+
+fn write_group(store: &mut (impl Store + ?Sized), group: &Save) -> Event {
+    saves::write(store, group).unwrap_or_else(|error| fail_stop(&error))
+}
+
+fn lock<S: ?Sized>(store: &Mutex<S>) -> MutexGuard<'_, S> {
+    store.lock().expect("a store that panicked is used no more")
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
+    use protocol::Row;
     use storage::StorageError;
 
     use super::*;
+    use crate::core::Term;
     use crate::core::tests::bench::{end, journal, term};
     use crate::core::{Durable, Event};
     use crate::store::saves::GROUP_ROWS_MAX;
@@ -106,21 +149,24 @@ mod tests {
             .for_each(|save| sender.send(save).unwrap());
         drop(sender);
         let (inputs, mut reports) = mpsc::channel(count.max(1));
-        write(
-            Memory {
-                durable: Durable::default(),
-                room,
-            },
-            &queue,
-            &inputs,
-        );
+        let store = Mutex::new(Memory {
+            durable: Durable::default(),
+            room,
+        });
+        write(&store, &queue, &inputs);
+        let mut reported = 0;
         let event = |input| match input {
-            Input::Happened(event) => event,
+            Input::Saved { saves, event } => {
+                reported += saves;
+                event
+            }
             other => panic!("not a report: {other:?}"),
         };
-        std::iter::from_fn(|| reports.try_recv().ok())
+        let events = std::iter::from_fn(|| reports.try_recv().ok())
             .map(event)
-            .collect()
+            .collect();
+        assert_eq!(reported, count, "each save is reported once");
+        events
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn gather(mut group: Save, mut next: impl FnMut() -> Option<Save>) -> Save {
 /// # Errors
 /// Where the disk failed in such a way that nobody knows: the process is to end
 /// ([`storage::error::fail_stop`]).
-pub fn write(store: &mut impl Store, group: &Save) -> Result<Event, StorageError> {
+pub fn write(store: &mut (impl Store + ?Sized), group: &Save) -> Result<Event, StorageError> {
     match store.save(group.term, &group.rows) {
         Ok(durable) => Ok(Event::Stored(durable)),
         Err(error @ StorageError::DiskFailed(_)) => Err(error),
