@@ -50,9 +50,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// The catalog and the replicas have one thread for their connections: the disk has threads of
-/// its own, and what is left of a trade is a dozen short steps, each of which would otherwise
-/// wake another thread.
+/// The catalog and the replicas have one thread for their connections: while there is more to do
+/// than wait for the disk, a thread of its own does that, and what is left of a trade is a dozen
+/// short steps, each of which would otherwise wake another thread.
 fn runtime(command: &Command) -> Result<Runtime, Error> {
     let mut builder = match command {
         Command::Catalog(_) | Command::Order(_) => Builder::new_current_thread(),

@@ -284,7 +284,12 @@ fn a_damaged_component_is_not_started_with() {
     let mut component = std::fs::read(&file).unwrap();
     component.truncate(1000);
     std::fs::write(&file, component).unwrap();
-    assert_eq!(active(&started(dir.path(), DEFAULT_POLICY)), "default");
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "default");
+    after.activate(&guest("marked"), &operator()).unwrap();
+    drop(after);
+    let mended = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&mended), "marked", "uploaded again");
 }
 
 #[test]

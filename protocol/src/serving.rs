@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -23,6 +24,12 @@ const STREAMS_MAX: u32 = 1024;
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a peer may take nothing of what is sent to it.
+const SEND_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// What every client of HTTP/2 begins with (RFC 9113, section 3.4).
+const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
+
 /// Pause after accepting failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -39,8 +46,8 @@ pub fn server() -> Server {
 pub struct Limits {
     /// Most connections at a time; more wait with the kernel until others end.
     pub connections_max: usize,
-    /// Longest wait for the first bytes of a connection, which is not probed before them.
-    pub silence_max: Duration,
+    /// Longest wait for the opening of HTTP/2; a connection is not probed before it is complete.
+    pub opening_max: Duration,
 }
 
 impl Default for Limits {
@@ -48,7 +55,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections_max: 1024,
-            silence_max: Duration::from_secs(5),
+            opening_max: Duration::from_secs(5),
         }
     }
 }
@@ -100,9 +107,13 @@ async fn accept(listener: TcpListener, limits: Limits, accepted: mpsc::Sender<Co
         let connection = stream.and_then(|(stream, _)| {
             // Small messages must not wait for an acknowledgement.
             stream.set_nodelay(true)?;
+            SockRef::from(&stream).set_tcp_user_timeout(Some(SEND_TIME_MAX))?;
             Ok(Connection {
                 stream,
-                silence: Some(Box::pin(sleep(limits.silence_max))),
+                opening: Some(Opening {
+                    bytes: 0,
+                    deadline: Box::pin(sleep(limits.opening_max)),
+                }),
                 _place: place,
             })
         });
@@ -124,9 +135,16 @@ async fn accept(listener: TcpListener, limits: Limits, accepted: mpsc::Sender<Co
 #[derive(Debug)]
 pub struct Connection {
     stream: TcpStream,
-    /// How long nothing may come, until something does.
-    silence: Option<Pin<Box<Sleep>>>,
+    /// Until it is complete.
+    opening: Option<Opening>,
     _place: OwnedSemaphorePermit,
+}
+
+/// How far a client has opened its connection.
+#[derive(Debug)]
+struct Opening {
+    bytes: usize,
+    deadline: Pin<Box<Sleep>>,
 }
 
 impl AsyncRead for Connection {
@@ -135,12 +153,16 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if read.is_ready() {
-            self.silence = None;
-        } else if let Some(silence) = &mut self.silence
-            && silence.as_mut().poll(context).is_ready()
-        {
+        let Some(opening) = &mut self.opening else {
+            return read;
+        };
+        let came = buffer.filled().len() - before;
+        opening.bytes += came;
+        if opening.bytes >= PREFACE_BYTES || (read.is_ready() && came == 0) {
+            self.opening = None; // complete, or there will be no more
+        } else if opening.deadline.as_mut().poll(context).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         read
@@ -195,12 +217,12 @@ mod tests {
     /// Far more than any of these needs.
     const LONG: Duration = Duration::from_secs(60);
 
-    async fn incoming(connections_max: usize, silence_max: Duration) -> (Incoming, TcpStream) {
+    async fn incoming(connections_max: usize, opening_max: Duration) -> (Incoming, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap());
         let limits = Limits {
             connections_max,
-            silence_max,
+            opening_max,
         };
         let client = client.await.unwrap();
         (Incoming::new(listener, limits), client)
@@ -225,19 +247,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_says_nothing_is_cut_off_and_who_did_is_not() {
-        let silence_max = Duration::from_millis(200);
-        let (mut incoming, silent) = incoming(2, silence_max).await;
+    async fn who_does_not_open_its_connection_is_cut_off_and_who_did_is_not() {
+        let opening_max = Duration::from_millis(200);
+        let (mut incoming, mut slow) = incoming(2, opening_max).await;
+        slow.write_all(b"PRI").await.unwrap();
         let mut connection = incoming.next().await.unwrap().unwrap();
-        let cut_off = connection.read_u8().await.unwrap_err();
+        let mut bytes = [0; PREFACE_BYTES];
+        let cut_off = connection.read_exact(&mut bytes).await.unwrap_err();
         assert_eq!(cut_off.kind(), io::ErrorKind::TimedOut);
 
-        let address = silent.peer_addr().unwrap();
+        let address = slow.peer_addr().unwrap();
         let mut client = TcpStream::connect(address).await.unwrap();
-        client.write_u8(7).await.unwrap();
+        client.write_all(&bytes).await.unwrap();
         let mut connection = incoming.next().await.unwrap().unwrap();
-        assert_eq!(connection.read_u8().await.unwrap(), 7);
-        let waits = tokio::time::timeout(2 * silence_max, connection.read_u8());
+        connection.read_exact(&mut bytes).await.unwrap();
+        let waits = tokio::time::timeout(2 * opening_max, connection.read_u8());
         assert!(waits.await.is_err(), "it may be idle from now on");
     }
 }

@@ -136,7 +136,7 @@ impl History {
         } = &self.state;
         let is_covered = |digest: &String| {
             digest == started_with
-                || self.component(digest).is_none_or(|component| {
+                || self.component(digest).is_some_and(|component| {
                     let signature = fs::read_to_string(self.path(digest, SIGNATURE)).ok();
                     trust
                     .check(&component, signature.as_deref())
@@ -190,11 +190,10 @@ impl History {
         if let Some(signature) = upload.signature {
             write_durably(&self.path(of, SIGNATURE), signature.as_bytes())?;
         }
-        let path = self.path(of, COMPONENT);
-        if path.exists() {
+        if self.component(&of.to_string()).is_some() {
             return Ok(());
         }
-        write_durably(&path, upload.component)
+        write_durably(&self.path(of, COMPONENT), upload.component)
     }
 
     fn path(&self, of: impl Display, what: &str) -> PathBuf {
