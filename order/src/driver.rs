@@ -237,12 +237,11 @@ impl Driver {
 
     fn step(&mut self, inputs: &mut Vec<Input>) {
         let (callers, writer) = (&mut self.callers, &mut self.writer);
-        let events = inputs.drain(..).map(|input| match input {
-            Input::Saved { saves, event } => {
+        let events = inputs.drain(..).map(|input| {
+            if let Input::Saved { saves, .. } = input {
                 writer.reported(saves);
-                event
             }
-            input => callers.admit(input),
+            callers.admit(input)
         });
         let mut commands = self.replica.step(BootTime::now(), events);
         loop {
