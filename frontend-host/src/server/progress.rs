@@ -1,48 +1,52 @@
 //! How far a connection has got, so that one that takes too long is cut off.
 //!
 //! hyper's own timeout for a request's head arms a timer for every request. Here a request costs
-//! two stores: each connection notes what it waits for and since when, by a clock of its worker
+//! a few stores: each connection notes what it waits for and since when, by a clock of its worker
 //! that is read rather than asked, and looks at the note now and then.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Version;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use crate::config::{IDLE_TIME_MAX, SEND_TIME_MAX};
 
-/// How exact [`Clock`] is.
+/// How exact a [`Tally`]'s clock is.
 pub(super) const TICK: Duration = Duration::from_millis(250);
 
 /// How often a connection looks whether it is overdue. What is overdue lasts longer by this and
 /// a tick at most.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A worker's clock, in ticks since the worker began.
+/// What a worker counts for its connections.
 #[derive(Debug, Default)]
-pub(super) struct Clock(AtomicU64);
+pub(super) struct Tally {
+    /// Its clock, since it began.
+    ticks: AtomicU64,
+    /// What has been answered.
+    answers: AtomicU64,
+}
 
-impl Clock {
-    /// Lets it go, for ever.
+impl Tally {
+    /// Lets the clock go, for ever.
     pub(super) async fn run(&self) {
         let mut ticks = tokio::time::interval(TICK);
         // Time during which the worker was held up has passed as well.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
         loop {
             ticks.tick().await;
-            self.0.fetch_add(1, Ordering::Relaxed);
+            self.ticks.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn ticks(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// How many requests have been answered.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 }
 
@@ -62,24 +66,28 @@ enum Awaited {
 /// One connection's note: what it waits for, and since when. Only one task writes it.
 #[derive(Debug)]
 pub(super) struct Progress {
-    clock: Arc<Clock>,
+    /// Of the worker that it was dealt to, wherever it is now.
+    tally: Arc<Tally>,
     /// The kind of wait in the lowest two bits, the clock's ticks above them.
     note: AtomicU64,
+    /// Whether it has changed workers since its socket was last used.
+    moved: AtomicBool,
 }
 
 impl Progress {
     /// Of a connection that has just begun.
-    pub(super) fn begin(clock: Arc<Clock>) -> Self {
+    pub(super) fn begin(tally: Arc<Tally>) -> Self {
         let progress = Self {
-            clock,
+            tally,
             note: AtomicU64::default(),
+            moved: AtomicBool::default(),
         };
         progress.await_from_now(Awaited::Head);
         progress
     }
 
     fn await_from_now(&self, awaited: Awaited) {
-        let note = self.clock.ticks() << 2 | awaited as u64;
+        let note = self.tally.ticks() << 2 | awaited as u64;
         self.note.store(note, Ordering::Relaxed);
     }
 
@@ -95,7 +103,7 @@ impl Progress {
     }
 
     /// Bytes came in.
-    fn received(&self) {
+    pub(super) fn received(&self) {
         if self.note().0 == Awaited::Request {
             self.await_from_now(Awaited::Head);
         }
@@ -112,9 +120,30 @@ impl Progress {
 
     /// The answer is ready.
     pub(super) fn answered(&self) {
+        self.tally.answers.fetch_add(1, Ordering::Relaxed);
         if self.note().0 == Awaited::Answer {
             self.await_from_now(Awaited::Request);
         }
+    }
+
+    /// Whether it waits for another request and has none, nor an answer, on its way.
+    pub(super) fn is_between_requests(&self) -> bool {
+        self.note().0 == Awaited::Request
+    }
+
+    /// It goes to another worker.
+    pub(super) fn moves(&self) {
+        self.moved.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has changed workers since this was last called.
+    pub(super) fn take_moved(&self) -> bool {
+        // Not a swap: only its own task does either, and a swap is dear.
+        let moved = self.moved.load(Ordering::Relaxed);
+        if moved {
+            self.moved.store(false, Ordering::Relaxed);
+        }
+        moved
     }
 
     /// Whether it has waited too long.
@@ -125,67 +154,8 @@ impl Progress {
             Awaited::Request => IDLE_TIME_MAX,
             Awaited::Answer | Awaited::Pings => return false,
         };
-        let waited = self.clock.ticks().saturating_sub(since);
+        let waited = self.tally.ticks().saturating_sub(since);
         u128::from(waited) * TICK.as_millis() > longest.as_millis()
-    }
-}
-
-/// A stream that notes when bytes come in.
-pub(super) struct Noting {
-    stream: TokioIo<TcpStream>,
-    progress: Arc<Progress>,
-}
-
-impl Noting {
-    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
-        Self {
-            stream: TokioIo::new(stream),
-            progress,
-        }
-    }
-}
-
-impl Read for Noting {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if read.is_ready() {
-            self.progress.received();
-        }
-        read
-    }
-}
-
-impl Write for Noting {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -195,9 +165,12 @@ mod tests {
 
     fn after(time: Duration, progress: &Progress) -> bool {
         let ticks = time.as_millis() / TICK.as_millis() + 1;
-        let before = progress.clock.0.fetch_add(ticks as u64, Ordering::Relaxed);
+        let before = progress
+            .tally
+            .ticks
+            .fetch_add(ticks as u64, Ordering::Relaxed);
         let overdue = progress.is_overdue();
-        progress.clock.0.store(before, Ordering::Relaxed);
+        progress.tally.ticks.store(before, Ordering::Relaxed);
         overdue
     }
 

@@ -1,0 +1,186 @@
+//! Connections that go from worker to worker, over real sockets.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use protocol::channel;
+use protocol::wire::catalog::v1::catalog_client::CatalogClient;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::backend::Backend;
+use crate::cache::Cache;
+use crate::policy::{Probation, Sandbox, Versions};
+use crate::replicas::Replicas;
+use crate::{Config, DEFAULT_POLICY};
+
+/// Longest wait for what should take milliseconds, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the default policy answers without asking a backend.
+const REQUEST: &[u8] = b"GET /nothing HTTP/1.1\r\nhost: bazaar\r\n\r\n";
+
+fn gateway() -> Arc<Gateway> {
+    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
+    let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
+    let policy = Arc::new(versions);
+    let nowhere = "http://127.0.0.1:1";
+    let catalog = CatalogClient::new(channel::lazy(nowhere).unwrap());
+    let backend = Backend {
+        catalog: catalog.clone(),
+        replicas: Arc::new(Replicas::new(Vec::new(), catalog, Arc::clone(&policy))),
+    };
+    let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
+    let config = Config::new(nowhere.into(), Vec::new());
+    Arc::new(Gateway::new(&config, policy, cache, backend))
+}
+
+/// Two workers that nobody balances, and where clients connect.
+async fn two_workers() -> (Workers, SocketAddr) {
+    let workers = Workers::start(2).unwrap();
+    let desks = Arc::clone(&workers.desks);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let open = [GracefulShutdown::new(), GracefulShutdown::new()];
+        accept(&listener, &gateway(), &desks, &open).await;
+    });
+    (workers, address)
+}
+
+/// Sends so many requests at once, and reads their answers to the end.
+async fn ask(client: &mut TcpStream, requests: usize) {
+    client.write_all(&REQUEST.repeat(requests)).await.unwrap();
+    let mut answers = Vec::new();
+    while ends_of_answers(&answers) < requests {
+        let read = timeout(PATIENCE, client.read_buf(&mut answers)).await;
+        let read = read.expect("there is an answer").unwrap();
+        assert!(
+            read > 0,
+            "closed after {}",
+            String::from_utf8_lossy(&answers)
+        );
+    }
+    let text = String::from_utf8(answers).unwrap();
+    assert_eq!(text.matches("HTTP/1.1 404").count(), requests, "{text}");
+    assert!(!text.contains("connection: close"), "{text}");
+}
+
+/// How many answers there are of which the body's last byte has come: it is JSON, and nothing
+/// else of an answer has braces.
+fn ends_of_answers(bytes: &[u8]) -> usize {
+    let mut depth = 0;
+    let mut ends = 0;
+    for byte in bytes {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => {
+                depth -= 1;
+                ends += usize::from(depth == 0);
+            }
+            _ => {}
+        }
+    }
+    ends
+}
+
+async fn until(met: impl Fn() -> bool) {
+    let met = async {
+        while !met() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, met).await.expect("it comes about");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_change_workers_while_their_clients_go_on_asking() {
+    const CLIENTS: usize = 16;
+    let (workers, address) = two_workers().await;
+    let desks = Arc::clone(&workers.desks);
+    let done = Arc::new(AtomicBool::default());
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let done = Arc::clone(&done);
+            tokio::spawn(async move {
+                let mut client = TcpStream::connect(address).await.unwrap();
+                let mut asked = 0;
+                while !done.load(Ordering::Relaxed) {
+                    // Some send the next request before the last one is answered.
+                    let requests = 1 + number % 3;
+                    ask(&mut client, requests).await;
+                    asked += requests;
+                }
+                asked
+            })
+        })
+        .collect();
+    let all = || desks.iter().map(Desk::connections).sum::<usize>() == CLIENTS;
+    until(all).await;
+    for round in 0..20 {
+        let (resting, serving) = (&desks[round % 2], &desks[(round + 1) % 2]);
+        serving.serve(0);
+        resting.rest();
+        until(|| serving.connections() == CLIENTS && resting.connections() == 0).await;
+    }
+    done.store(true, Ordering::Relaxed);
+    let mut asked = 0;
+    for client in clients {
+        asked += client.await.unwrap();
+    }
+    let answered: u64 = desks.iter().map(|desk| desk.tally.answers()).sum();
+    assert_eq!(answered, asked as u64);
+    until(|| desks.iter().all(|desk| desk.connections() == 0)).await;
+    workers.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_pauses_is_moved_and_finds_its_connection_open() {
+    let (workers, address) = two_workers().await;
+    let desks = &workers.desks;
+    desks[1].rest();
+    let mut client = TcpStream::connect(address).await.unwrap();
+    ask(&mut client, 1).await;
+    assert_eq!(desks[0].connections(), 1);
+    desks[1].serve(0);
+    desks[0].rest();
+    until(|| desks[1].connections() == 1 && desks[0].connections() == 0).await;
+    ask(&mut client, 2).await;
+    // Half a request keeps it where it is.
+    client.write_all(&REQUEST[..10]).await.unwrap();
+    desks[0].serve(0);
+    desks[1].rest();
+    client.write_all(&REQUEST[10..]).await.unwrap();
+    ask(&mut client, 1).await;
+    drop(client);
+    until(|| desks.iter().all(|desk| desk.connections() == 0)).await;
+    workers.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_stays_where_there_is_no_other_worker() {
+    let workers = Workers::start(1).unwrap();
+    let desks = &workers.desks;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap())
+        .await
+        .unwrap();
+    let stream = listener.accept().await.unwrap().0.into_std().unwrap();
+    let client_address: IpAddr = Ipv4Addr::LOCALHOST.into();
+    let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+    let open = GracefulShutdown::new();
+    let connection = Connection::new(
+        (stream, client_address),
+        place,
+        gateway(),
+        Arc::default(),
+        open.watcher(),
+    );
+    desks[0].rest();
+    desks[0].deal(connection).await;
+    for _ in 0..3 {
+        ask(&mut client, 2).await;
+    }
+    workers.stop().await.unwrap();
+}

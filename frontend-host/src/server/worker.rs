@@ -1,0 +1,242 @@
+//! The workers, and how connections go from one to another.
+//!
+//! A connection that is between two requests is a future that waits for one socket. When a
+//! worker is to give connections away, the next ones to get there are sent to another, whose
+//! runtime the socket is registered with when it is polled there. What came in meanwhile is
+//! still in the socket: nothing of a request is lost, and no answer late.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+use std::thread::{self, JoinHandle};
+
+use tokio::runtime::Builder;
+use tokio::sync::{mpsc, watch};
+use tokio::time::interval;
+
+use super::connection::Connection;
+use super::progress::{LOOK_INTERVAL, Tally};
+use super::schedule::{Schedule, Times};
+
+/// Connections that wait for a worker to take them up.
+const INBOX_MAX: usize = 256;
+
+/// What is known of a worker outside its thread.
+pub(super) struct Desk {
+    /// Connections for it.
+    inbox: mpsc::Sender<Connection>,
+    /// What it counts.
+    pub tally: Arc<Tally>,
+    /// How many it serves.
+    connections: AtomicUsize,
+    /// How many of them it is to give away.
+    giving: AtomicUsize,
+    /// Whether it is to be given none.
+    resting: AtomicBool,
+    /// Its thread's, once that has begun.
+    schedule: OnceLock<Schedule>,
+}
+
+impl Desk {
+    /// A worker's, and its connections as they come.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Connection>) {
+        let (inbox, connections) = mpsc::channel(INBOX_MAX);
+        let desk = Self {
+            inbox,
+            tally: Arc::default(),
+            connections: AtomicUsize::default(),
+            giving: AtomicUsize::default(),
+            resting: AtomicBool::default(),
+            schedule: OnceLock::new(),
+        };
+        (desk, connections)
+    }
+
+    /// The worker for another connection: of those that serve, one with the fewest.
+    pub(super) fn next(desks: &[Self]) -> usize {
+        let order = |worker: &usize| {
+            let desk = &desks[*worker];
+            (desk.resting.load(Ordering::Relaxed), desk.connections())
+        };
+        (0..desks.len()).min_by_key(order).unwrap_or(0)
+    }
+
+    /// Gives the worker a new connection.
+    pub(super) async fn deal(&self, connection: Connection) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        if self.inbox.send(connection).await.is_err() {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            tracing::error!("a worker is gone");
+        }
+    }
+
+    /// How many connections it serves, or is about to.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How long its thread has run and waited; unknown before it has begun, and where the kernel
+    /// does not say.
+    pub(super) fn times(&self) -> Option<Times> {
+        self.schedule.get()?.times().ok()
+    }
+
+    /// It takes connections, but gives away so many first.
+    pub(super) fn serve(&self, giving: usize) {
+        self.resting.store(false, Ordering::Relaxed);
+        self.giving.store(giving, Ordering::Relaxed);
+    }
+
+    /// It takes none, and gives away what it has.
+    pub(super) fn rest(&self) {
+        self.resting.store(true, Ordering::Relaxed);
+        self.giving.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Whether a connection is to go; one less is to go then.
+    fn gives(&self) -> bool {
+        let giving = self.giving.load(Ordering::Relaxed);
+        // Almost always nothing is, and that is all it takes to know.
+        giving > 0
+            && self
+                .giving
+                .compare_exchange(giving, giving - 1, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// Takes a connection from another worker's runtime; or not, where it has no room.
+    fn take(&self, connection: Connection) -> Result<(), Connection> {
+        let Ok(room) = self.inbox.try_reserve() else {
+            return Err(connection);
+        };
+        self.connections.fetch_add(1, Ordering::Relaxed);
+        connection.moves();
+        room.send(connection);
+        Ok(())
+    }
+}
+
+/// The threads.
+pub(super) struct Workers {
+    /// What is known of each, by its number.
+    pub desks: Arc<[Desk]>,
+    stop: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Starts so many.
+    ///
+    /// # Errors
+    /// Where threads or their runtimes cannot be had.
+    pub(super) fn start(count: usize) -> io::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let (desks, inboxes): (Vec<_>, Vec<_>) = (0..count).map(|_| Desk::new()).unzip();
+        let desks: Arc<[Desk]> = desks.into();
+        let mut threads = Vec::new();
+        for (number, inbox) in inboxes.into_iter().enumerate() {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let desks = Arc::clone(&desks);
+            let run = run(number, desks, inbox, stopped.clone());
+            let thread = thread::Builder::new().name(format!("worker-{number}"));
+            threads.push(thread.spawn(move || runtime.block_on(run))?);
+        }
+        Ok(Self {
+            desks,
+            stop,
+            threads,
+        })
+    }
+
+    /// Ends them, and every connection that they still serve.
+    pub(super) async fn stop(self) -> io::Result<()> {
+        let _ = self.stop.send(true);
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in self.threads {
+                if thread.join().is_err() {
+                    tracing::error!("a worker panicked");
+                }
+            }
+        });
+        joined.await.map_err(io::Error::other)
+    }
+}
+
+/// Serves connections until it is to stop.
+async fn run(
+    number: usize,
+    desks: Arc<[Desk]>,
+    mut inbox: mpsc::Receiver<Connection>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let desk = &desks[number];
+    match Schedule::of_this_thread() {
+        Ok(schedule) => drop(desk.schedule.set(schedule)),
+        Err(error) => tracing::info!(%error, "connections stay with their workers"),
+    }
+    let tally = Arc::clone(&desk.tally);
+    tokio::spawn(async move { tally.run().await });
+    loop {
+        tokio::select! {
+            Some(connection) = inbox.recv() => {
+                tokio::spawn(serve(connection, number, Arc::clone(&desks)));
+            }
+            _ = stopped.changed() => return,
+        }
+    }
+}
+
+/// How serving a connection ended on one worker.
+enum Ended {
+    Closed,
+    Overdue,
+    /// It is to go on at another.
+    Given,
+}
+
+async fn serve(mut connection: Connection, number: usize, desks: Arc<[Desk]>) {
+    let desk = &desks[number];
+    let mut looks = interval(LOOK_INTERVAL);
+    // It was to go and could not: the next try is when there is something to do.
+    let mut stays = false;
+    loop {
+        let ended = poll_fn(|cx| {
+            if let Poll::Ready(ended) = connection.poll(cx) {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "connection ended");
+                }
+                return Poll::Ready(Ended::Closed);
+            }
+            if !mem::take(&mut stays) && connection.can_move() && desk.gives() {
+                return Poll::Ready(Ended::Given);
+            }
+            while looks.poll_tick(cx).is_ready() {
+                if connection.is_overdue() {
+                    return Poll::Ready(Ended::Overdue);
+                }
+            }
+            Poll::Pending
+        });
+        match ended.await {
+            Ended::Closed => break,
+            Ended::Overdue => {
+                tracing::debug!(client = %connection.client(), "no request came in time");
+                break;
+            }
+            Ended::Given => match Desk::next(&desks) {
+                other if other == number => stays = true,
+                other => match desks[other].take(connection) {
+                    Ok(()) => break,
+                    Err(kept) => {
+                        connection = kept;
+                        stays = true;
+                    }
+                },
+            },
+        }
+    }
+    desk.connections.fetch_sub(1, Ordering::Relaxed);
+}
