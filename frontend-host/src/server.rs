@@ -31,7 +31,7 @@ use crate::config::{CONNECTIONS_MAX, DRAIN_TIME_MAX};
 use crate::gateway::Gateway;
 
 use connection::Connection;
-use worker::{Desk, Workers};
+use worker::{Desk, Seat, Workers};
 
 /// Pause after accepting failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -48,7 +48,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let workers = Workers::start(workers.max(1))?;
     let desks = &workers.desks;
-    // One for each worker: connections look at it often.
+    // One for the connections dealt to each worker: they look at it often, mostly there.
     let open: Vec<_> = desks.iter().map(|_| GracefulShutdown::new()).collect();
     tokio::select! {
         () = accept(&listener, &gateway, desks, &open) => {}
@@ -75,7 +75,7 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     gateway: &Arc<Gateway>,
-    desks: &[Desk],
+    desks: &Arc<[Desk]>,
     open: &[GracefulShutdown],
 ) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -89,11 +89,11 @@ async fn accept(
         match accepted {
             Ok(client) => {
                 let worker = Desk::next(desks);
-                let (desk, open) = (&desks[worker], &open[worker]);
+                let seat = Seat::at(desks, worker);
                 let gateway = Arc::clone(gateway);
-                let tally = Arc::clone(&desk.tally);
-                let connection = Connection::new(client, place, gateway, tally, open.watcher());
-                desk.deal(connection).await;
+                let open = open[worker].watcher();
+                let connection = Connection::new(client, place, gateway, seat, open);
+                desks[worker].deal(connection).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

@@ -20,8 +20,9 @@ use socket2::SockRef;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
-use super::progress::{Progress, Tally};
+use super::progress::Progress;
 use super::socket::Socket;
+use super::worker::Seat;
 use crate::config::{
     BODY_BYTES_MAX, DISCARDED_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, RECEIVE_TIME_MAX,
     SEND_TIME_MAX, STREAMS_MAX,
@@ -47,14 +48,14 @@ impl Connection {
         (stream, client): (StdTcpStream, IpAddr),
         place: OwnedSemaphorePermit,
         gateway: Arc<Gateway>,
-        tally: Arc<Tally>,
+        seat: Seat,
         open: Watcher,
     ) -> Self {
         // Small answers must not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         // A client that reads nothing of its answers is cut off.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
-        let progress = Arc::new(Progress::begin(tally));
+        let progress = Arc::new(Progress::begin(seat));
         let peer = Arc::new(Peer {
             gateway,
             client,
@@ -96,8 +97,8 @@ impl Connection {
     }
 
     /// To be said before another worker polls it.
-    pub(super) fn moves(&self) {
-        self.progress.moves();
+    pub(super) fn moves(&self, worker: usize) {
+        self.progress.moves(worker);
     }
 }
 

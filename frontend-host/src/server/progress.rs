@@ -4,12 +4,12 @@
 //! a few stores: each connection notes what it waits for and since when, by a clock of its worker
 //! that is read rather than asked, and looks at the note now and then.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Version;
 
+use super::worker::Seat;
 use crate::config::{IDLE_TIME_MAX, SEND_TIME_MAX};
 
 /// How exact a [`Tally`]'s clock is.
@@ -64,10 +64,9 @@ enum Awaited {
 }
 
 /// One connection's note: what it waits for, and since when. Only one task writes it.
-#[derive(Debug)]
 pub(super) struct Progress {
-    /// Of the worker that it was dealt to, wherever it is now.
-    tally: Arc<Tally>,
+    /// Whose clock it goes by.
+    seat: Seat,
     /// The kind of wait in the lowest two bits, the clock's ticks above them.
     note: AtomicU64,
     /// Whether it has changed workers since its socket was last used.
@@ -76,9 +75,9 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Of a connection that has just begun.
-    pub(super) fn begin(tally: Arc<Tally>) -> Self {
+    pub(super) fn begin(seat: Seat) -> Self {
         let progress = Self {
-            tally,
+            seat,
             note: AtomicU64::default(),
             moved: AtomicBool::default(),
         };
@@ -86,9 +85,17 @@ impl Progress {
         progress
     }
 
+    fn ticks(&self) -> u64 {
+        self.seat.tally().ticks()
+    }
+
     fn await_from_now(&self, awaited: Awaited) {
-        let note = self.tally.ticks() << 2 | awaited as u64;
-        self.note.store(note, Ordering::Relaxed);
+        self.set_note(awaited, self.ticks());
+    }
+
+    fn set_note(&self, awaited: Awaited, since: u64) {
+        self.note
+            .store(since << 2 | awaited as u64, Ordering::Relaxed);
     }
 
     fn note(&self) -> (Awaited, u64) {
@@ -120,7 +127,7 @@ impl Progress {
 
     /// The answer is ready.
     pub(super) fn answered(&self) {
-        self.tally.answers.fetch_add(1, Ordering::Relaxed);
+        self.seat.tally().answers.fetch_add(1, Ordering::Relaxed);
         if self.note().0 == Awaited::Answer {
             self.await_from_now(Awaited::Request);
         }
@@ -131,8 +138,12 @@ impl Progress {
         self.note().0 == Awaited::Request
     }
 
-    /// It goes to another worker.
-    pub(super) fn moves(&self) {
+    /// It goes to another worker, and has waited for as long by that one's clock.
+    pub(super) fn moves(&self, worker: usize) {
+        let (awaited, since) = self.note();
+        let waited = self.ticks().saturating_sub(since);
+        self.seat.change(worker);
+        self.set_note(awaited, self.ticks().saturating_sub(waited));
         self.moved.store(true, Ordering::Relaxed);
     }
 
@@ -154,29 +165,66 @@ impl Progress {
             Awaited::Request => IDLE_TIME_MAX,
             Awaited::Answer | Awaited::Pings => return false,
         };
-        let waited = self.tally.ticks().saturating_sub(since);
+        let waited = self.ticks().saturating_sub(since);
         u128::from(waited) * TICK.as_millis() > longest.as_millis()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::worker::Desk;
     use super::*;
 
+    /// At the first of so many workers.
+    fn at_one_of(workers: usize) -> (Arc<[Desk]>, Progress) {
+        let desks: Arc<[Desk]> = (0..workers).map(|_| Desk::new().0).collect();
+        let progress = Progress::begin(Seat::at(&desks, 0));
+        (desks, progress)
+    }
+
+    fn ticks(time: Duration) -> u64 {
+        (time.as_millis() / TICK.as_millis()) as u64
+    }
+
     fn after(time: Duration, progress: &Progress) -> bool {
-        let ticks = time.as_millis() / TICK.as_millis() + 1;
-        let before = progress
-            .tally
-            .ticks
-            .fetch_add(ticks as u64, Ordering::Relaxed);
+        let clock = &progress.seat.tally().ticks;
+        let before = clock.fetch_add(ticks(time) + 1, Ordering::Relaxed);
         let overdue = progress.is_overdue();
-        progress.tally.ticks.store(before, Ordering::Relaxed);
+        clock.store(before, Ordering::Relaxed);
         overdue
     }
 
     #[test]
+    fn time_passes_by_the_clock_of_whoever_serves_it() {
+        let (desks, progress) = at_one_of(2);
+        let clock = |worker: usize| &desks[worker].tally.ticks;
+        progress.asked(Version::HTTP_11);
+        progress.answered();
+        // One began long before the other.
+        clock(1).store(ticks(IDLE_TIME_MAX * 9), Ordering::Relaxed);
+        clock(0).fetch_add(ticks(IDLE_TIME_MAX / 2), Ordering::Relaxed);
+        progress.moves(1);
+        assert!(progress.take_moved() && !progress.take_moved());
+        assert!(!after(IDLE_TIME_MAX / 3, &progress));
+        assert!(after(IDLE_TIME_MAX * 2 / 3, &progress), "half had passed");
+    }
+
+    #[test]
+    fn a_connection_counts_where_it_is_and_no_longer_than_it_lives() {
+        let (desks, progress) = at_one_of(2);
+        let connections = || [desks[0].connections(), desks[1].connections()];
+        assert_eq!(connections(), [1, 0]);
+        progress.moves(1);
+        assert_eq!(connections(), [0, 1]);
+        drop(progress);
+        assert_eq!(connections(), [0, 0]);
+    }
+
+    #[test]
     fn a_head_has_less_time_than_a_pause_between_requests() {
-        let progress = Progress::begin(Arc::default());
+        let (_desks, progress) = at_one_of(1);
         assert!(!progress.is_overdue());
         assert!(after(SEND_TIME_MAX, &progress), "nothing came at all");
         progress.received();
@@ -193,7 +241,7 @@ mod tests {
 
     #[test]
     fn http_2_is_left_to_its_pings() {
-        let progress = Progress::begin(Arc::default());
+        let (_desks, progress) = at_one_of(1);
         progress.asked(Version::HTTP_2);
         progress.received();
         progress.answered();

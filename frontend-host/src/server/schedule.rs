@@ -19,6 +19,8 @@ pub(super) struct Times {
     pub running: Duration,
     /// Ready to run, while others had the processor.
     pub waiting: Duration,
+    /// How often it was given one.
+    pub turns: u64,
 }
 
 impl Schedule {
@@ -28,7 +30,10 @@ impl Schedule {
     /// Where the kernel keeps none, or `/proc` is missing.
     pub(super) fn of_this_thread() -> io::Result<Self> {
         let schedule = Self(File::open("/proc/thread-self/schedstat")?);
-        schedule.times()?;
+        // A kernel that does not count says nothing but zeros.
+        if schedule.times()?.turns == 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         Ok(schedule)
     }
 
@@ -50,17 +55,19 @@ impl Times {
         Self {
             running: self.running.saturating_sub(earlier.running),
             waiting: self.waiting.saturating_sub(earlier.waiting),
+            turns: self.turns.saturating_sub(earlier.turns),
         }
     }
 }
 
-/// Nanoseconds on a processor, nanoseconds waiting for one, and a count of turns.
+/// Nanoseconds on a processor, nanoseconds waiting for one, and turns.
 fn parse(text: &str) -> Option<Times> {
     let mut numbers = text.split_ascii_whitespace().map(str::parse);
-    let mut next = || Some(Duration::from_nanos(numbers.next()?.ok()?));
+    let mut next = || numbers.next()?.ok();
     Some(Times {
-        running: next()?,
-        waiting: next()?,
+        running: Duration::from_nanos(next()?),
+        waiting: Duration::from_nanos(next()?),
+        turns: next()?,
     })
 }
 
@@ -73,7 +80,8 @@ mod tests {
         let times = parse("906079 1430582 3\n").unwrap();
         assert_eq!(times.running.as_nanos(), 906_079);
         assert_eq!(times.waiting.as_nanos(), 1_430_582);
-        assert_eq!(parse("906079"), None);
+        assert_eq!(times.turns, 3);
+        assert_eq!(parse("906079 1430582"), None);
         assert_eq!(parse("0 -1 3"), None);
     }
 

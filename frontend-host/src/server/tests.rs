@@ -174,7 +174,7 @@ async fn a_connection_stays_where_there_is_no_other_worker() {
         (stream, client_address),
         place,
         gateway(),
-        Arc::default(),
+        Seat::at(desks, 0),
         open.watcher(),
     );
     desks[0].rest();

@@ -1,9 +1,9 @@
 //! The workers, and how connections go from one to another.
 //!
-//! A connection that is between two requests is a future that waits for one socket. When a
-//! worker is to give connections away, the next ones to get there are sent to another, whose
-//! runtime the socket is registered with when it is polled there. What came in meanwhile is
-//! still in the socket: nothing of a request is lost, and no answer late.
+//! A connection that has answered and was asked nothing yet is a future that waits for one socket.
+//! When a worker is to give connections away, the next ones to get there are sent to another,
+//! whose runtime the socket is registered with when it is first used there. What came in
+//! meanwhile is still in the socket, and what is still to go out goes out from there.
 
 use std::future::poll_fn;
 use std::io;
@@ -29,7 +29,7 @@ pub(super) struct Desk {
     /// Connections for it.
     inbox: mpsc::Sender<Connection>,
     /// What it counts.
-    pub tally: Arc<Tally>,
+    pub tally: Tally,
     /// How many it serves.
     connections: AtomicUsize,
     /// How many of them it is to give away.
@@ -46,7 +46,7 @@ impl Desk {
         let (inbox, connections) = mpsc::channel(INBOX_MAX);
         let desk = Self {
             inbox,
-            tally: Arc::default(),
+            tally: Tally::default(),
             connections: AtomicUsize::default(),
             giving: AtomicUsize::default(),
             resting: AtomicBool::default(),
@@ -59,21 +59,21 @@ impl Desk {
     pub(super) fn next(desks: &[Self]) -> usize {
         let order = |worker: &usize| {
             let desk = &desks[*worker];
-            (desk.resting.load(Ordering::Relaxed), desk.connections())
+            let is_gone = desk.inbox.is_closed();
+            let rests = desk.resting.load(Ordering::Relaxed);
+            (is_gone, rests, desk.connections())
         };
         (0..desks.len()).min_by_key(order).unwrap_or(0)
     }
 
-    /// Gives the worker a new connection.
+    /// Gives the worker a new connection, which has its seat there.
     pub(super) async fn deal(&self, connection: Connection) {
-        self.connections.fetch_add(1, Ordering::Relaxed);
         if self.inbox.send(connection).await.is_err() {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
             tracing::error!("a worker is gone");
         }
     }
 
-    /// How many connections it serves, or is about to.
+    /// How many connections have their seat there.
     pub(super) fn connections(&self) -> usize {
         self.connections.load(Ordering::Relaxed)
     }
@@ -106,16 +106,47 @@ impl Desk {
                 .compare_exchange(giving, giving - 1, Ordering::Relaxed, Ordering::Relaxed)
                 .is_ok()
     }
+}
 
-    /// Takes a connection from another worker's runtime; or not, where it has no room.
-    fn take(&self, connection: Connection) -> Result<(), Connection> {
-        let Ok(room) = self.inbox.try_reserve() else {
-            return Err(connection);
-        };
-        self.connections.fetch_add(1, Ordering::Relaxed);
-        connection.moves();
-        room.send(connection);
-        Ok(())
+/// Where a connection is served: it counts there for as long as this lives.
+pub(super) struct Seat {
+    desks: Arc<[Desk]>,
+    /// Only the task of the connection changes it.
+    worker: AtomicUsize,
+}
+
+impl Seat {
+    /// At a worker.
+    pub(super) fn at(desks: &Arc<[Desk]>, worker: usize) -> Self {
+        desks[worker].connections.fetch_add(1, Ordering::Relaxed);
+        Self {
+            desks: Arc::clone(desks),
+            worker: AtomicUsize::new(worker),
+        }
+    }
+
+    fn desk(&self) -> &Desk {
+        &self.desks[self.worker.load(Ordering::Relaxed)]
+    }
+
+    /// What its worker counts.
+    pub(super) fn tally(&self) -> &Tally {
+        &self.desk().tally
+    }
+
+    /// Now at another worker.
+    pub(super) fn change(&self, worker: usize) {
+        self.desks[worker]
+            .connections
+            .fetch_add(1, Ordering::Relaxed);
+        self.desk().connections.fetch_sub(1, Ordering::Relaxed);
+        self.worker.store(worker, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.desk().connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -175,10 +206,12 @@ async fn run(
     let desk = &desks[number];
     match Schedule::of_this_thread() {
         Ok(schedule) => drop(desk.schedule.set(schedule)),
-        Err(error) => tracing::info!(%error, "connections stay with their workers"),
+        Err(error) => tracing::info!(%error, "workers do not see who gets no processor"),
     }
-    let tally = Arc::clone(&desk.tally);
-    tokio::spawn(async move { tally.run().await });
+    tokio::spawn({
+        let desks = Arc::clone(&desks);
+        async move { desks[number].tally.run().await }
+    });
     loop {
         tokio::select! {
             Some(connection) = inbox.recv() => {
@@ -226,17 +259,17 @@ async fn serve(mut connection: Connection, number: usize, desks: Arc<[Desk]>) {
                 tracing::debug!(client = %connection.client(), "no request came in time");
                 break;
             }
-            Ended::Given => match Desk::next(&desks) {
-                other if other == number => stays = true,
-                other => match desks[other].take(connection) {
-                    Ok(()) => break,
-                    Err(kept) => {
-                        connection = kept;
-                        stays = true;
+            Ended::Given => {
+                let other = Desk::next(&desks);
+                match desks[other].inbox.try_reserve() {
+                    Ok(room) if other != number => {
+                        connection.moves(other);
+                        room.send(connection);
+                        break;
                     }
-                },
-            },
+                    _ => stays = true,
+                }
+            }
         }
     }
-    desk.connections.fetch_sub(1, Ordering::Relaxed);
 }

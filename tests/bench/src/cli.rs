@@ -75,9 +75,6 @@ pub struct Compare {
         default_value = "target/release/bazaar-native"
     )]
     pub native: PathBuf,
-    /// A component for `wasmtime serve`, which takes part where wasmtime is installed
-    #[arg(long, value_name = "COMPONENT")]
-    pub hello: Option<PathBuf>,
 }
 
 /// Flags of `bench grow`.

@@ -85,6 +85,9 @@ pub enum Error {
         /// Why it was not.
         source: std::io::Error,
     },
+    /// The component for `wasmtime serve` cannot be built.
+    #[error(transparent)]
+    Build(#[from] policy_build::BuildError),
     /// A ledger for the growth curves cannot be made.
     #[error("cannot make a ledger: {0}")]
     Ledger(String),

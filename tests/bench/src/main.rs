@@ -72,7 +72,6 @@ fn compare(args: Compare) -> Result<(), Error> {
     let plan = Plan {
         bazaar: binary(&args.common.bazaar)?,
         native: fs::canonicalize(&args.native).unwrap_or(args.native),
-        hello: args.hello,
         rounds: args.rounds as usize,
         seconds: args.seconds,
         cpu: Some(generator_cpu(&args.common)),

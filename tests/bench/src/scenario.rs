@@ -67,8 +67,6 @@ pub struct Plan {
     pub bazaar: PathBuf,
     /// The same with the policy compiled in, where it was built.
     pub native: PathBuf,
-    /// A component for `wasmtime serve`, where there is one.
-    pub hello: Option<PathBuf>,
     /// How often each takes its turn.
     pub rounds: usize,
     /// For how long a turn lasts.
@@ -137,12 +135,7 @@ pub fn lookups(plan: &Plan) -> Result<Scenario, Error> {
     field.add(caches::nginx(&plan.site, origin))?;
     field.add(caches::haproxy(&plan.site, origin))?;
     field.add(caches::varnish(&plan.site, origin))?;
-    match &plan.hello {
-        Some(component) => field.add(caches::wasmtime(&plan.site, component))?,
-        None => field
-            .absent
-            .push("wasmtime serve needs --hello COMPONENT".to_owned()),
-    }
+    field.add(caches::wasmtime(&plan.site))?;
     let load = plan.load(LOOKUP_CONNECTIONS);
     Ok(Scenario {
         kind: Kind::Lookups,

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use policy_build::Builder;
+
 use super::{Contender, Site, fill, is_root, write};
 use crate::error::Error;
 use crate::generator::wrk::Requests;
@@ -10,6 +12,12 @@ use crate::generator::{Figures, Load};
 use crate::http;
 use crate::origin::BODY;
 use crate::process::{Process, command, find, free_addresses};
+
+/// Without these an instance serves one request.
+const INSTANCES_REUSED: [&str; 2] = ["--max-instance-reuse-count", "1000000"];
+
+/// The component that `wasmtime serve` runs.
+const HELLO_DIR: &str = "tests/bench/hello";
 
 /// What is looked up.
 pub const PATH: &str = "/stocks/nvidia";
@@ -149,12 +157,15 @@ pub fn varnish(site: &Site, origin: SocketAddr) -> Result<Cache, Error> {
     Cache::wait("varnish", address, &dir, process, BODY)
 }
 
-/// `wasmtime serve` with a component that answers with one line, reusing instances.
-pub fn wasmtime(site: &Site, component: &Path) -> Result<Cache, Error> {
+/// `wasmtime serve` with a component that answers at once, in an instance that it keeps.
+pub fn wasmtime(site: &Site) -> Result<Cache, Error> {
+    let wasmtime = find("wasmtime")?;
+    let component = Builder::in_project(HELLO_DIR).build()?;
     let dir = site.make_dir("wasmtime")?;
     let [address] = free_addresses()?;
-    let mut line = command(find("wasmtime")?);
+    let mut line = command(wasmtime);
     line.args(["serve", "--addr", &address.to_string()])
+        .args(INSTANCES_REUSED)
         .arg(component);
     let mut process = Process::start("wasmtime", &dir, line)?;
     let mut body = String::new();
