@@ -130,8 +130,9 @@ pub struct Front {
         hide_env_values = true
     )]
     pub admin_token: Option<String>,
-    /// Threads that serve clients [default: one for each processor; `up`, whose services and
-    /// clients share the machine, has one for every other]
+    /// Threads that serve clients; one whose processor is busy with other work gives its clients to
+    /// the others [default: one for each processor; `up`, whose services and clients share the
+    /// machine, has one for every other]
     #[arg(long, env = "BAZAAR_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
     #[command(flatten)]

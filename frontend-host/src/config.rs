@@ -30,7 +30,8 @@ pub struct Config {
     /// Asked for, as a bearer token, on every admin request. Must be there where the admin
     /// listener can be reached from other machines.
     pub admin_token: Option<String>,
-    /// Threads that serve clients, each with an instance of the policy of its own.
+    /// Threads that serve clients, each with an instance of the policy of its own. One that gets
+    /// no processor leaves its clients to the others.
     pub workers: usize,
     /// How long one decision may take.
     pub decision_time_max: Duration,

@@ -3,10 +3,11 @@
 //! Processors are not all the same: one that also has a client, a database or the network's
 //! interrupts to serve leaves its worker waiting, and with it a share of the clients, while
 //! another worker answers at once. Then the one that is hindered rests, and the others have its
-//! connections: on two processors, with a client beside the gateway, a fifth more lookups and a
-//! third of their 99th percentile. Whether it helps is seen, not assumed: where fewer requests
-//! are answered than before, and all who serve have as much to do as they can, the worker comes
-//! back; and a worker that rests comes back when it is needed.
+//! connections: on two processors, with a client beside the gateway, a quarter more lookups and
+//! less than half of their 99th percentile (`tests/bench/README.md`). Whether it helps is seen,
+//! not assumed: where fewer requests are answered than before, and those who serve have as much
+//! to do as they can, the worker comes back. One that rests comes back when it is needed; where
+//! resting was seen to help, it is given a few connections first, to see whether that has changed.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -48,6 +49,9 @@ const RATE_MIN: f64 = 0.9;
 /// resting. It doubles with every trial that soon follows another, from the one to the other.
 const PATIENCE_MIN: Duration = Duration::from_secs(5);
 const PATIENCE_MAX: Duration = Duration::from_secs(80);
+
+/// A worker that may still be hindered gets one in so many connections.
+const PROBE_SHARE: usize = 16;
 
 /// Trials that are further apart than so many times the patience do not follow each other.
 const SOON: u32 = 3;
@@ -92,7 +96,6 @@ pub(super) struct Shifts {
     window: VecDeque<Observation>,
     /// Intervals that are still to be passed over.
     settling: usize,
-    trial: Option<Trial>,
 }
 
 #[derive(Debug, Clone)]
@@ -104,33 +107,30 @@ struct Shift {
     patience: Duration,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Duty {
-    Serving {
-        /// Resting was found not to help.
-        for_good_reason: bool,
+    /// It serves.
+    Serving,
+    /// It serves, since resting was seen not to help.
+    Needed,
+    /// It serves a few, to see whether it is still hindered.
+    Probing,
+    /// It rests, to see what that does.
+    OnTrial {
+        /// Answers per second before, in the best interval.
+        answers: f64,
     },
-    Resting {
-        /// Resting was found to help.
-        for_good_reason: bool,
-    },
-}
-
-/// A worker rests, and it is not known yet what that does.
-#[derive(Debug)]
-struct Trial {
-    worker: usize,
-    /// Answers per second before, in the best interval.
-    answers: f64,
+    /// It rests, since the others can do without it.
+    Spare,
+    /// It rests, since that was seen to help.
+    Hindered,
 }
 
 impl Shifts {
     /// All serve.
     pub(super) fn of(workers: usize) -> Self {
         let shift = Shift {
-            duty: Duty::Serving {
-                for_good_reason: false,
-            },
+            duty: Duty::Serving,
             judged: None,
             patience: PATIENCE_MIN,
         };
@@ -138,18 +138,15 @@ impl Shifts {
             shifts: vec![shift; workers],
             window: VecDeque::new(),
             settling: 0,
-            trial: None,
         }
     }
 
-    /// Whether a worker serves.
-    pub(super) fn serves(&self, worker: usize) -> bool {
-        matches!(self.shifts[worker].duty, Duty::Serving { .. })
-    }
-
-    /// Workers that serve.
+    /// Workers that serve as many as they can.
     fn serving(&self) -> impl Iterator<Item = usize> {
-        (0..self.shifts.len()).filter(|&worker| self.serves(worker))
+        let duties = self.shifts.iter().map(|shift| shift.duty).enumerate();
+        duties.filter_map(|(worker, duty)| {
+            matches!(duty, Duty::Serving | Duty::Needed).then_some(worker)
+        })
     }
 
     /// Decides who serves from now on, by what happened in an interval.
@@ -182,29 +179,121 @@ impl Shifts {
             .map(|worker| self.load(worker).demand())
             .sum();
         let full = demand >= DEMAND_FULL * self.serving().count() as f64;
-        if let Some(trial) = self.trial.take() {
-            self.judge(&trial, full);
-            return true;
+        self.end_trial(full) || self.end_probe() || self.begin_trial() || full && self.call_back()
+    }
+
+    /// What a trial of resting has shown. Where those who served had time to spare, nothing.
+    fn end_trial(&mut self, full: bool) -> bool {
+        let after = self.answers().sum::<f64>() / self.answers().len() as f64;
+        for (worker, shift) in self.shifts.iter_mut().enumerate() {
+            if let Duty::OnTrial { answers: before } = shift.duty {
+                tracing::debug!(worker, full, before, after, "a worker rests");
+                if !full {
+                    shift.duty = Duty::Spare;
+                } else if after >= RATE_MIN * before {
+                    shift.judge(Duty::Hindered);
+                } else {
+                    shift.judge(Duty::Needed);
+                }
+                return true;
+            }
         }
+        false
+    }
+
+    /// What those have shown that serve a few.
+    fn end_probe(&mut self) -> bool {
+        let hindered: Vec<_> = (0..self.shifts.len())
+            .map(|worker| self.is_hindered(worker))
+            .collect();
+        let mut ended = false;
+        for (shift, hindered) in self.shifts.iter_mut().zip(hindered) {
+            if shift.duty == Duty::Probing {
+                ended = true;
+                if hindered {
+                    shift.judge(Duty::Hindered);
+                } else {
+                    shift.duty = Duty::Serving;
+                }
+            }
+        }
+        ended
+    }
+
+    /// The most hindered worker is to rest, to see whether that helps.
+    fn begin_trial(&mut self) -> bool {
         let hindrance = |worker: &usize| self.hindrance(*worker);
-        let is_one_free = self.serving().any(|worker| hindrance(&worker) < FREE_MAX);
         let most = self
             .serving()
-            .filter(|worker| is_one_free && hindrance(worker) > HINDERED_MIN)
-            .filter(|&worker| self.shifts[worker].may_rest())
+            .filter(|&worker| self.is_hindered(worker) && self.shifts[worker].may_rest())
             .max_by(|a, b| hindrance(a).total_cmp(&hindrance(b)));
-        if let Some(worker) = most {
-            self.trial = Some(Trial {
-                worker,
-                // Clients may just have come: what came before them says nothing.
-                answers: self.answers().fold(0.0, f64::max),
-            });
-            self.shifts[worker].duty = Duty::Resting {
-                for_good_reason: false,
-            };
-            return true;
+        // Clients may just have come: what came before them says nothing.
+        let answers = self.answers().fold(0.0, f64::max);
+        most.is_some_and(|worker| {
+            self.shifts[worker].duty = Duty::OnTrial { answers };
+            true
+        })
+    }
+
+    /// Those who rest are needed: those first who are not known to be better off.
+    fn call_back(&mut self) -> bool {
+        let mut called = false;
+        for shift in &mut self.shifts {
+            if shift.duty == Duty::Spare {
+                shift.duty = Duty::Serving;
+                called = true;
+            }
         }
-        full && self.call_back()
+        let mut others = self.shifts.iter_mut();
+        if !called
+            && let Some(shift) =
+                others.find(|shift| shift.duty == Duty::Hindered && shift.is_patience_over())
+        {
+            shift.duty = Duty::Probing;
+            called = true;
+        }
+        called
+    }
+
+    /// Whether a worker does without a processor while another one that serves has it.
+    fn is_hindered(&self, worker: usize) -> bool {
+        self.hindrance(worker) > HINDERED_MIN
+            && self.serving().any(|other| self.hindrance(other) < FREE_MAX)
+    }
+
+    /// Connections that each worker may have, and is to give away, of those that it has.
+    fn orders(&self, connections: &[usize]) -> Vec<Order> {
+        let duties = || self.shifts.iter().map(|shift| shift.duty).zip(connections);
+        let serves = |duty| matches!(duty, Duty::Serving | Duty::Needed | Duty::Probing);
+        let served = duties().filter(|&(duty, _)| serves(duty));
+        let all: usize = served.map(|(_, connections)| connections).sum();
+        let serving = self.serving().count();
+        let probe = all.div_ceil(PROBE_SHARE);
+        let wanted = duties().filter(|&(duty, _)| duty == Duty::Probing);
+        let wanted: usize = wanted
+            .map(|(_, connections)| probe.saturating_sub(*connections))
+            .sum();
+        let mut orders: Vec<_> = duties()
+            .map(|(duty, &connections)| match duty {
+                Duty::Serving | Duty::Needed => Order {
+                    seats: usize::MAX,
+                    giving: excess(connections, all, serving),
+                },
+                Duty::Probing => Order {
+                    seats: probe,
+                    giving: connections.saturating_sub(probe),
+                },
+                Duty::OnTrial { .. } | Duty::Spare | Duty::Hindered => Order {
+                    seats: 0,
+                    giving: connections,
+                },
+            })
+            .collect();
+        // What a probe takes comes from whoever has most.
+        if let Some(worker) = self.serving().max_by_key(|&worker| connections[worker]) {
+            orders[worker].giving += wanted;
+        }
+        orders
     }
 
     /// What a worker did in each interval of the window.
@@ -240,55 +329,20 @@ impl Shifts {
     fn answers(&self) -> impl ExactSizeIterator<Item = f64> {
         self.window.iter().map(|observation| observation.answers)
     }
+}
 
-    /// What resting did. Where those who served had time to spare, it remains unknown.
-    fn judge(&mut self, trial: &Trial, full: bool) {
-        let after = self.answers().sum::<f64>() / self.answers().len() as f64;
-        let helped = after >= RATE_MIN * trial.answers;
-        tracing::debug!(
-            worker = trial.worker,
-            full,
-            before = trial.answers,
-            after,
-            "a worker rests"
-        );
-        if full {
-            self.shifts[trial.worker].judge(helped);
-        }
-    }
-
-    /// Those who rest and are needed, where there are any. Who rests for no good reason is the
-    /// first to serve.
-    fn call_back(&mut self) -> bool {
-        let rests_for = |reason| Duty::Resting {
-            for_good_reason: reason,
-        };
-        let mut called = false;
-        for shift in self.shifts.iter_mut() {
-            if shift.duty == rests_for(false) {
-                shift.call_back();
-                called = true;
-            }
-        }
-        let mut others = self.shifts.iter_mut();
-        if !called
-            && let Some(shift) =
-                others.find(|shift| shift.duty == rests_for(true) && shift.is_patience_over())
-        {
-            shift.call_back();
-            called = true;
-        }
-        called
-    }
+/// What a worker is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Order {
+    /// No connection goes to it while it has so many.
+    pub seats: usize,
+    /// So many go to others.
+    pub giving: usize,
 }
 
 impl Shift {
     fn may_rest(&self) -> bool {
-        let is_known_not_to_help = self.duty
-            == Duty::Serving {
-                for_good_reason: true,
-            };
-        !is_known_not_to_help || self.is_patience_over()
+        self.duty != Duty::Needed || self.is_patience_over()
     }
 
     fn is_patience_over(&self) -> bool {
@@ -296,7 +350,7 @@ impl Shift {
     }
 
     /// It has been found out whether resting helps.
-    fn judge(&mut self, helped: bool) {
+    fn judge(&mut self, duty: Duty) {
         let soon = self
             .judged
             .is_some_and(|judged| judged < SOON * self.patience);
@@ -306,18 +360,7 @@ impl Shift {
             PATIENCE_MIN
         };
         self.judged = Some(Duration::ZERO);
-        let for_good_reason = true;
-        self.duty = if helped {
-            Duty::Resting { for_good_reason }
-        } else {
-            Duty::Serving { for_good_reason }
-        };
-    }
-
-    fn call_back(&mut self) {
-        self.duty = Duty::Serving {
-            for_good_reason: false,
-        };
+        self.duty = duty;
     }
 }
 
@@ -351,14 +394,9 @@ pub(super) async fn run(desks: &[Desk]) {
         }
         earlier = account;
 
-        let serving = || shifts.serving().map(|worker| desks[worker].connections());
-        let (all, count) = (serving().sum(), serving().count());
-        for (worker, desk) in desks.iter().enumerate() {
-            if shifts.serves(worker) {
-                desk.serve(excess(desk.connections(), all, count));
-            } else {
-                desk.rest();
-            }
+        let connections: Vec<_> = desks.iter().map(Desk::connections).collect();
+        for (desk, order) in desks.iter().zip(shifts.orders(&connections)) {
+            desk.follow(order);
         }
     }
 }
@@ -536,14 +574,52 @@ mod tests {
         let mut shifts = after_trial(1000, 1300, FULL);
         let mut waits = Vec::new();
         for _ in 0..6 {
-            let passed = watch(&mut shifts, 10_000, &[IDLE, FULL], 1300);
-            assert_eq!(serving(&shifts), [0, 1], "it is needed");
+            let mut passed = 0;
+            while shifts.shifts[0].duty == Duty::Hindered {
+                observe(&mut shifts, &[IDLE, FULL], 1300);
+                passed += 1;
+            }
             waits.push((INTERVAL * passed).as_secs());
-            let passed = watch(&mut shifts, 10, &[HINDERED, FREE], 1000);
-            assert_eq!((passed, serving(&shifts)), (TRIAL, vec![1]));
-            watch(&mut shifts, TRIAL, &[IDLE, FULL], 1300);
+            let orders = shifts.orders(&[0, 64]);
+            assert_eq!(
+                (orders[0].seats, orders[1].giving),
+                (4, 4),
+                "a few are given to it"
+            );
+            let orders = shifts.orders(&[4, 60]);
+            assert_eq!((orders[0].giving, orders[1].giving), (0, 0), "and no more");
+            watch(&mut shifts, TRIAL, &[HINDERED, FULL], 1300);
+            assert_eq!(serving(&shifts), [1]);
         }
         assert_eq!(waits, [5, 10, 20, 40, 80, 80]);
+    }
+
+    #[test]
+    fn who_is_hindered_no_more_serves_again() {
+        let mut shifts = after_trial(1000, 1300, FULL);
+        watch(&mut shifts, 10_000, &[FREE, FULL], 1300);
+        assert_eq!(serving(&shifts), [0, 1]);
+        let giving: Vec<_> = shifts
+            .orders(&[4, 60])
+            .iter()
+            .map(|order| order.giving)
+            .collect();
+        assert_eq!(giving, [0, 28], "its share is given to it");
+    }
+
+    #[test]
+    fn who_rests_gives_all_that_it_has_and_is_given_nothing() {
+        let shifts = after_trial(1000, 1300, FULL);
+        let orders = shifts.orders(&[7, 3]);
+        let resting = Order {
+            seats: 0,
+            giving: 7,
+        };
+        let serving = Order {
+            seats: usize::MAX,
+            giving: 0,
+        };
+        assert_eq!(orders, [resting, serving]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
+use super::balance::Order;
 use super::*;
 use crate::backend::Backend;
 use crate::cache::Cache;
@@ -17,6 +18,15 @@ use crate::{Config, DEFAULT_POLICY};
 
 /// Longest wait for what should take milliseconds, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+const SERVE: Order = Order {
+    seats: usize::MAX,
+    giving: 0,
+};
+const REST: Order = Order {
+    seats: 0,
+    giving: usize::MAX,
+};
 
 /// What the default policy answers without asking a backend.
 const REQUEST: &[u8] = b"GET /nothing HTTP/1.1\r\nhost: bazaar\r\n\r\n";
@@ -52,6 +62,11 @@ async fn two_workers() -> (Workers, SocketAddr) {
 /// Sends so many requests at once, and reads their answers to the end.
 async fn ask(client: &mut TcpStream, requests: usize) {
     client.write_all(&REQUEST.repeat(requests)).await.unwrap();
+    read_answers(client, requests).await;
+}
+
+/// Reads so many answers, and nothing after them.
+async fn read_answers(client: &mut TcpStream, requests: usize) {
     let mut answers = Vec::new();
     while ends_of_answers(&answers) < requests {
         let read = timeout(PATIENCE, client.read_buf(&mut answers)).await;
@@ -120,8 +135,8 @@ async fn connections_change_workers_while_their_clients_go_on_asking() {
     until(all).await;
     for round in 0..20 {
         let (resting, serving) = (&desks[round % 2], &desks[(round + 1) % 2]);
-        serving.serve(0);
-        resting.rest();
+        serving.follow(SERVE);
+        resting.follow(REST);
         until(|| serving.connections() == CLIENTS && resting.connections() == 0).await;
     }
     done.store(true, Ordering::Relaxed);
@@ -139,19 +154,20 @@ async fn connections_change_workers_while_their_clients_go_on_asking() {
 async fn a_client_that_pauses_is_moved_and_finds_its_connection_open() {
     let (workers, address) = two_workers().await;
     let desks = &workers.desks;
-    desks[1].rest();
+    desks[1].follow(REST);
     let mut client = TcpStream::connect(address).await.unwrap();
     ask(&mut client, 1).await;
     assert_eq!(desks[0].connections(), 1);
-    desks[1].serve(0);
-    desks[0].rest();
+    desks[1].follow(SERVE);
+    desks[0].follow(REST);
     until(|| desks[1].connections() == 1 && desks[0].connections() == 0).await;
     ask(&mut client, 2).await;
     // Half a request keeps it where it is.
     client.write_all(&REQUEST[..10]).await.unwrap();
-    desks[0].serve(0);
-    desks[1].rest();
+    desks[0].follow(SERVE);
+    desks[1].follow(REST);
     client.write_all(&REQUEST[10..]).await.unwrap();
+    read_answers(&mut client, 1).await;
     ask(&mut client, 1).await;
     drop(client);
     until(|| desks.iter().all(|desk| desk.connections() == 0)).await;
@@ -177,7 +193,7 @@ async fn a_connection_stays_where_there_is_no_other_worker() {
         Seat::at(desks, 0),
         open.watcher(),
     );
-    desks[0].rest();
+    desks[0].follow(REST);
     desks[0].deal(connection).await;
     for _ in 0..3 {
         ask(&mut client, 2).await;

@@ -8,7 +8,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
@@ -17,6 +17,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::time::interval;
 
+use super::balance::Order;
 use super::connection::Connection;
 use super::progress::{LOOK_INTERVAL, Tally};
 use super::schedule::{Schedule, Times};
@@ -34,8 +35,8 @@ pub(super) struct Desk {
     connections: AtomicUsize,
     /// How many of them it is to give away.
     giving: AtomicUsize,
-    /// Whether it is to be given none.
-    resting: AtomicBool,
+    /// It is given no more while it has so many.
+    seats: AtomicUsize,
     /// Its thread's, once that has begun.
     schedule: OnceLock<Schedule>,
 }
@@ -49,19 +50,20 @@ impl Desk {
             tally: Tally::default(),
             connections: AtomicUsize::default(),
             giving: AtomicUsize::default(),
-            resting: AtomicBool::default(),
+            seats: AtomicUsize::new(usize::MAX),
             schedule: OnceLock::new(),
         };
         (desk, connections)
     }
 
-    /// The worker for another connection: of those that serve, one with the fewest.
+    /// The worker for another connection: of those that have seats, one with the fewest.
     pub(super) fn next(desks: &[Self]) -> usize {
         let order = |worker: &usize| {
             let desk = &desks[*worker];
             let is_gone = desk.inbox.is_closed();
-            let rests = desk.resting.load(Ordering::Relaxed);
-            (is_gone, rests, desk.connections())
+            let connections = desk.connections();
+            let is_full = connections >= desk.seats.load(Ordering::Relaxed);
+            (is_gone, is_full, connections)
         };
         (0..desks.len()).min_by_key(order).unwrap_or(0)
     }
@@ -84,16 +86,10 @@ impl Desk {
         self.schedule.get()?.times().ok()
     }
 
-    /// It takes connections, but gives away so many first.
-    pub(super) fn serve(&self, giving: usize) {
-        self.resting.store(false, Ordering::Relaxed);
-        self.giving.store(giving, Ordering::Relaxed);
-    }
-
-    /// It takes none, and gives away what it has.
-    pub(super) fn rest(&self) {
-        self.resting.store(true, Ordering::Relaxed);
-        self.giving.store(usize::MAX, Ordering::Relaxed);
+    /// What it is to do from now on.
+    pub(super) fn follow(&self, order: Order) {
+        self.seats.store(order.seats, Ordering::Relaxed);
+        self.giving.store(order.giving, Ordering::Relaxed);
     }
 
     /// Whether a connection is to go; one less is to go then.

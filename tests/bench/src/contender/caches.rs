@@ -13,8 +13,14 @@ use crate::http;
 use crate::origin::BODY;
 use crate::process::{Process, command, find, free_addresses};
 
-/// Without these an instance serves one request.
-const INSTANCES_REUSED: [&str; 2] = ["--max-instance-reuse-count", "1000000"];
+/// Rust's standard library imports what `-S cli` grants. Without the rest every request has an
+/// instance of its own, in memory that is mapped for it.
+const SERVE: [&str; 4] = [
+    "-Scli",
+    "-Opooling-allocator",
+    "--max-instance-reuse-count",
+    "1000000",
+];
 
 /// The component that `wasmtime serve` runs.
 const HELLO_DIR: &str = "tests/bench/hello";
@@ -165,7 +171,7 @@ pub fn wasmtime(site: &Site) -> Result<Cache, Error> {
     let [address] = free_addresses()?;
     let mut line = command(wasmtime);
     line.args(["serve", "--addr", &address.to_string()])
-        .args(INSTANCES_REUSED)
+        .args(SERVE)
         .arg(component);
     let mut process = Process::start("wasmtime", &dir, line)?;
     let mut body = String::new();
