@@ -47,14 +47,17 @@ const RATE_MIN: f64 = 0.9;
 
 /// How long it is, at least, before it is tried again whether a worker is better off serving, or
 /// resting. It doubles with every trial that soon follows another, from the one to the other.
-const PATIENCE_MIN: Duration = Duration::from_secs(5);
+const PATIENCE_MIN: Duration = Duration::from_secs(10);
 const PATIENCE_MAX: Duration = Duration::from_secs(80);
 
 /// A worker that may still be hindered gets one in so many connections.
-const PROBE_SHARE: usize = 16;
+const PROBE_SHARE: usize = 32;
+
+/// How long it is where those who serve are hindered as well: something has changed.
+const PATIENCE_CHANGED: Duration = Duration::from_secs(1);
 
 /// Trials that are further apart than so many times the patience do not follow each other.
-const SOON: u32 = 3;
+const SOON: u32 = 6;
 
 /// What a worker's thread did over some time.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -201,20 +204,22 @@ impl Shifts {
         false
     }
 
-    /// What those have shown that serve a few.
+    /// What those have shown that serve a few: who is not clearly free is still hindered.
     fn end_probe(&mut self) -> bool {
-        let hindered: Vec<_> = (0..self.shifts.len())
-            .map(|worker| self.is_hindered(worker))
+        let hindrances: Vec<_> = (0..self.shifts.len())
+            .map(|worker| self.hindrance(worker))
             .collect();
         let mut ended = false;
-        for (shift, hindered) in self.shifts.iter_mut().zip(hindered) {
+        for (worker, shift) in self.shifts.iter_mut().enumerate() {
             if shift.duty == Duty::Probing {
-                ended = true;
-                if hindered {
-                    shift.judge(Duty::Hindered);
-                } else {
+                let hindrance = hindrances[worker];
+                tracing::debug!(worker, hindrance, "a worker was tried again");
+                if hindrance < FREE_MAX {
                     shift.duty = Duty::Serving;
+                } else {
+                    shift.judge(Duty::Hindered);
                 }
+                ended = true;
             }
         }
         ended
@@ -244,18 +249,25 @@ impl Shifts {
                 called = true;
             }
         }
-        let mut others = self.shifts.iter_mut();
-        if !called
-            && let Some(shift) =
-                others.find(|shift| shift.duty == Duty::Hindered && shift.is_patience_over())
-        {
+        let has_changed = self
+            .serving()
+            .all(|worker| self.hindrance(worker) > HINDERED_MIN);
+        let is_to_probe = |shift: &&mut Shift| {
+            let patience = if has_changed {
+                PATIENCE_CHANGED
+            } else {
+                shift.patience
+            };
+            shift.duty == Duty::Hindered && shift.judged.is_none_or(|judged| judged >= patience)
+        };
+        if !called && let Some(shift) = self.shifts.iter_mut().find(is_to_probe) {
             shift.duty = Duty::Probing;
             called = true;
         }
         called
     }
 
-    /// Whether a worker does without a processor while another one that serves has it.
+    /// Whether a worker does without a processor while another one that serves has one.
     fn is_hindered(&self, worker: usize) -> bool {
         self.hindrance(worker) > HINDERED_MIN
             && self.serving().any(|other| self.hindrance(other) < FREE_MAX)
@@ -545,7 +557,7 @@ mod tests {
             watch(&mut shifts, TRIAL, &[IDLE, FULL], 700);
             assert_eq!(serving(&shifts), [0, 1]);
         }
-        assert_eq!(waits, [5, 10, 20, 40, 80, 80, 80]);
+        assert_eq!(waits, [10, 20, 40, 80, 80, 80, 80]);
     }
 
     #[test]
@@ -583,15 +595,16 @@ mod tests {
             let orders = shifts.orders(&[0, 64]);
             assert_eq!(
                 (orders[0].seats, orders[1].giving),
-                (4, 4),
+                (2, 2),
                 "a few are given to it"
             );
-            let orders = shifts.orders(&[4, 60]);
+            let orders = shifts.orders(&[2, 62]);
             assert_eq!((orders[0].giving, orders[1].giving), (0, 0), "and no more");
-            watch(&mut shifts, TRIAL, &[HINDERED, FULL], 1300);
+            // The other one may suffer as well: what counts is whether this one is free.
+            watch(&mut shifts, TRIAL, &[HINDERED, HINDERED], 1300);
             assert_eq!(serving(&shifts), [1]);
         }
-        assert_eq!(waits, [5, 10, 20, 40, 80, 80]);
+        assert_eq!(waits, [10, 20, 40, 80, 80, 80]);
     }
 
     #[test]
@@ -605,6 +618,20 @@ mod tests {
             .map(|order| order.giving)
             .collect();
         assert_eq!(giving, [0, 28], "its share is given to it");
+    }
+
+    #[test]
+    fn who_rests_is_tried_soon_where_who_serves_is_hindered_in_turn() {
+        let mut shifts = after_trial(1000, 1300, FULL);
+        let hindered = Load {
+            running: 0.5,
+            waiting: 0.5,
+        };
+        let soon = PATIENCE_CHANGED.div_duration_f64(INTERVAL) as u32 + 2 * TRIAL;
+        watch(&mut shifts, soon, &[FREE, hindered], 700);
+        assert_eq!(serving(&shifts), [0, 1]);
+        watch(&mut shifts, 2 * TRIAL, &[FREE, hindered], 700);
+        assert_eq!(serving(&shifts), [0], "and the other rests");
     }
 
     #[test]
