@@ -47,8 +47,8 @@ const RATE_MIN: f64 = 0.9;
 
 /// How long it is, at least, before it is tried again whether a worker is better off serving, or
 /// resting. It doubles with every trial that soon follows another, from the one to the other.
-const PATIENCE_MIN: Duration = Duration::from_secs(10);
-const PATIENCE_MAX: Duration = Duration::from_secs(80);
+const PATIENCE_MIN: Duration = Duration::from_secs(20);
+const PATIENCE_MAX: Duration = Duration::from_secs(160);
 
 /// A worker that may still be hindered gets one in so many connections.
 const PROBE_SHARE: usize = 32;
@@ -557,7 +557,7 @@ mod tests {
             watch(&mut shifts, TRIAL, &[IDLE, FULL], 700);
             assert_eq!(serving(&shifts), [0, 1]);
         }
-        assert_eq!(waits, [10, 20, 40, 80, 80, 80, 80]);
+        assert_eq!(waits, [20, 40, 80, 160, 160, 160, 160]);
     }
 
     #[test]
@@ -604,7 +604,7 @@ mod tests {
             watch(&mut shifts, TRIAL, &[HINDERED, HINDERED], 1300);
             assert_eq!(serving(&shifts), [1]);
         }
-        assert_eq!(waits, [10, 20, 40, 80, 80, 80]);
+        assert_eq!(waits, [20, 40, 80, 160, 160, 160]);
     }
 
     #[test]
