@@ -29,6 +29,10 @@ pub mod placing;
 pub mod replicas;
 pub mod admin;
 
+// `tests/alone` serves tests in here and out there.
+#[cfg(test)]
+extern crate self as frontend_host;
+
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,19 +1,12 @@
 //! What a client can do to the gateway, which is nothing; over real connections, without a backend.
 
+mod alone;
+
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use frontend_host::Config;
-use frontend_host::backend::Backend;
-use frontend_host::cache::Cache;
 use frontend_host::config::{BODY_BYTES_MAX, DISCARDED_BYTES_MAX, SEND_TIME_MAX};
-use frontend_host::gateway::Gateway;
-use frontend_host::policy::{Probation, Sandbox, Versions};
-use frontend_host::replicas::Replicas;
-use frontend_host::{DEFAULT_POLICY, server};
-use protocol::channel;
-use protocol::wire::catalog::v1::catalog_client::CatalogClient;
+use frontend_host::server;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -23,21 +16,14 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A gateway whose backends are not there.
 async fn gateway() -> SocketAddr {
-    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
-    let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
-    let policy = Arc::new(versions);
-    let nowhere = "http://127.0.0.1:1";
-    let catalog = CatalogClient::new(channel::lazy(nowhere).unwrap());
-    let backend = Backend {
-        catalog: catalog.clone(),
-        replicas: Arc::new(Replicas::new(Vec::new(), catalog, Arc::clone(&policy))),
-    };
-    let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
-    let config = Config::new(nowhere.into(), Vec::new());
-    let gateway = Arc::new(Gateway::new(&config, policy, cache, backend));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve(listener, gateway, 1, std::future::pending()));
+    tokio::spawn(server::serve(
+        listener,
+        alone::gateway(),
+        1,
+        std::future::pending(),
+    ));
     address
 }
 

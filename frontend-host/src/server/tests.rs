@@ -1,50 +1,32 @@
 //! Connections that go from worker to worker, over real sockets.
 
+#[path = "../../tests/alone/mod.rs"]
+mod alone;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use protocol::channel;
-use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::balance::Order;
+use super::balance::Quota;
 use super::*;
-use crate::backend::Backend;
-use crate::cache::Cache;
-use crate::policy::{Probation, Sandbox, Versions};
-use crate::replicas::Replicas;
-use crate::{Config, DEFAULT_POLICY};
+use alone::gateway;
 
 /// Longest wait for what should take milliseconds, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const SERVE: Order = Order {
+const SERVE: Quota = Quota {
     seats: usize::MAX,
     giving: 0,
 };
-const REST: Order = Order {
+const REST: Quota = Quota {
     seats: 0,
     giving: usize::MAX,
 };
 
 /// What the default policy answers without asking a backend.
 const REQUEST: &[u8] = b"GET /nothing HTTP/1.1\r\nhost: bazaar\r\n\r\n";
-
-fn gateway() -> Arc<Gateway> {
-    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
-    let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
-    let policy = Arc::new(versions);
-    let nowhere = "http://127.0.0.1:1";
-    let catalog = CatalogClient::new(channel::lazy(nowhere).unwrap());
-    let backend = Backend {
-        catalog: catalog.clone(),
-        replicas: Arc::new(Replicas::new(Vec::new(), catalog, Arc::clone(&policy))),
-    };
-    let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
-    let config = Config::new(nowhere.into(), Vec::new());
-    Arc::new(Gateway::new(&config, policy, cache, backend))
-}
 
 /// Two workers that nobody balances, and where clients connect.
 async fn two_workers() -> (Workers, SocketAddr) {

@@ -17,7 +17,7 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::time::interval;
 
-use super::balance::Order;
+use super::balance::Quota;
 use super::connection::Connection;
 use super::progress::{LOOK_INTERVAL, Tally};
 use super::schedule::{Schedule, Times};
@@ -86,10 +86,10 @@ impl Desk {
         self.schedule.get()?.times().ok()
     }
 
-    /// What it is to do from now on.
-    pub(super) fn follow(&self, order: Order) {
-        self.seats.store(order.seats, Ordering::Relaxed);
-        self.giving.store(order.giving, Ordering::Relaxed);
+    /// What it may have, and is to give away, from now on.
+    pub(super) fn follow(&self, quota: Quota) {
+        self.seats.store(quota.seats, Ordering::Relaxed);
+        self.giving.store(quota.giving, Ordering::Relaxed);
     }
 
     /// Whether a connection is to go; one less is to go then.

@@ -1,0 +1,29 @@
+//! A gateway whose backends are not there, for tests of what clients can do to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use frontend_host::backend::Backend;
+use frontend_host::cache::Cache;
+use frontend_host::gateway::Gateway;
+use frontend_host::policy::{Probation, Sandbox, Versions};
+use frontend_host::replicas::Replicas;
+use frontend_host::{Config, DEFAULT_POLICY};
+use protocol::channel;
+use protocol::wire::catalog::v1::catalog_client::CatalogClient;
+
+/// One with the default policy.
+pub fn gateway() -> Arc<Gateway> {
+    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
+    let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
+    let policy = Arc::new(versions);
+    let nowhere = "http://127.0.0.1:1";
+    let catalog = CatalogClient::new(channel::lazy(nowhere).unwrap());
+    let backend = Backend {
+        catalog: catalog.clone(),
+        replicas: Arc::new(Replicas::new(Vec::new(), catalog, Arc::clone(&policy))),
+    };
+    let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
+    let config = Config::new(nowhere.into(), Vec::new());
+    Arc::new(Gateway::new(&config, policy, cache, backend))
+}
