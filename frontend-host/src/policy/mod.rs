@@ -6,6 +6,7 @@
 //! - `wasi`: what it finds of WASI, which is next to nothing;
 //! - `deadline`, `thread`: how long it may take, and what the kernel knows of the thread it takes it on;
 //! - [`compiled`]: machine code that is kept for the next start;
+//! - `relay`: a component whose functions are found fast;
 //! - [`sandbox`], `instances`: compiled versions, and their instances on each thread;
 //! - `world`, [`check`]: what a component must fit, and be able to decide, before it may serve;
 //! - [`refused`]: why it may not, in words;
@@ -24,6 +25,7 @@ mod wasi;
 mod deadline;
 mod thread;
 pub mod compiled;
+mod relay;
 pub mod sandbox;
 mod instances;
 mod world;

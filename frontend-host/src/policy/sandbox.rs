@@ -21,6 +21,7 @@ use super::deadline::Deadline;
 use super::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
 use super::limits;
 use super::refused::{Problem, Refused};
+use super::relay::relayed;
 use super::thread::processor_time;
 use super::wasi::{self, HasWasi, Wasi};
 use super::world;
@@ -149,8 +150,12 @@ impl Sandbox {
         if let Some(component) = kept {
             return Ok(component);
         }
-        let component = Component::from_binary(&self.engine, component)
-            .map_err(|error| Problem::NotAComponent(causes(&error)))?;
+        let compile = |component: &[u8]| Component::from_binary(&self.engine, component);
+        let relayed = relayed(component).and_then(|component| compile(&component).ok());
+        let component = match relayed {
+            Some(component) => component,
+            None => compile(component).map_err(|error| Problem::NotAComponent(causes(&error)))?,
+        };
         if let Some(compiled) = &self.compiled {
             compiled.keep(&self.engine, digest, &component);
         }
@@ -314,7 +319,7 @@ impl ResourceLimiter for Room {
     }
 
     fn instances(&self) -> usize {
-        limits::CORE_INSTANCES_MAX
+        limits::CORE_INSTANCES_MAX + 1 // the relay's
     }
 
     fn memories(&self) -> usize {
