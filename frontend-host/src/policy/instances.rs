@@ -11,8 +11,8 @@ const INSTANCES_PER_THREAD_MAX: usize = 4;
 struct Pool {
     /// The publication that it was last trimmed for.
     generation: u64,
-    /// Most recently used last.
-    instances: Vec<(u64, Instance)>,
+    /// Most recently used last. Boxed, as each is moved out and in again for every decision.
+    instances: Vec<(u64, Box<Instance>)>,
 }
 
 thread_local! {
@@ -29,7 +29,7 @@ pub(super) fn with_instance<T>(
     let pooled = POOL.with_borrow_mut(|pool| pool.take(generation, version.id));
     let mut instance = match pooled {
         Some(instance) => instance,
-        None => Instance::of(version)?,
+        None => Box::new(Instance::of(version)?),
     };
     let result = call(&mut instance);
     if let Some((output, dropped)) = instance.take_output() {
@@ -42,7 +42,7 @@ pub(super) fn with_instance<T>(
 }
 
 impl Pool {
-    fn take(&mut self, generation: u64, version: u64) -> Option<Instance> {
+    fn take(&mut self, generation: u64, version: u64) -> Option<Box<Instance>> {
         if generation > self.generation {
             // Versions came and went: let go of all but the one asked for.
             self.generation = generation;
@@ -52,7 +52,7 @@ impl Pool {
         Some(self.instances.remove(place).1)
     }
 
-    fn put(&mut self, version: u64, instance: Instance) {
+    fn put(&mut self, version: u64, instance: Box<Instance>) {
         if self.instances.len() == INSTANCES_PER_THREAD_MAX {
             self.instances.remove(0);
         }
