@@ -159,7 +159,7 @@ impl<'a> Deciding<'a> {
                 // Of no read: nothing to say of the cache.
                 Action::Respond(reply) => {
                     return Ok(Answer::Fresh {
-                        reply,
+                        reply: *reply,
                         status: None,
                     });
                 }
@@ -180,7 +180,7 @@ impl<'a> Deciding<'a> {
             let decision = self.decider.on_outcome(self.parts, &memo, &outcome)?;
             // What is kept is found again by the memo that came with the action.
             if let Action::Respond(reply) = decision.action {
-                return Ok(self.respond(reply, source, &memo));
+                return Ok(self.respond(*reply, source, &memo));
             }
             action_before = Some(std::mem::replace(&mut action, decision.action));
             memo = decision.memo;

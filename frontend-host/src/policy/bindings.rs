@@ -284,7 +284,7 @@ fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
         ));
     }
     let action = match decision.action {
-        wit::Action::Respond(response) => Action::Respond(reply_from(response)?),
+        wit::Action::Respond(response) => Action::Respond(Box::new(reply_from(response)?)),
         wit::Action::ReadStock(read) => Action::ReadStock {
             name: StockName::new(&read.name)?,
             caching: caching_from(read.caching),

@@ -73,8 +73,8 @@ pub struct Decision {
 /// One step that the host can take.
 #[derive(Debug, Clone)]
 pub enum Action {
-    /// Answer the client.
-    Respond(Reply),
+    /// Answer the client. Boxed: a hit needs none, and decisions are moved about.
+    Respond(Box<Reply>),
     /// Look a stock up.
     ReadStock {
         /// Which.

@@ -191,12 +191,13 @@ impl From<&Decision> for Fields {
 /// The fields of an action, by name: the action itself is the first.
 fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
     match action {
-        Action::Respond(Reply {
-            status,
-            headers,
-            body,
-            keep,
-        }) => {
+        Action::Respond(reply) => {
+            let Reply {
+                status,
+                headers,
+                body,
+                keep,
+            } = &**reply;
             let mut headers: Vec<_> = headers
                 .iter()
                 .map(|(name, value)| format!("{name}: {value:?}"))
@@ -252,7 +253,7 @@ mod tests {
             keep: None,
         };
         Decision {
-            action: Action::Respond(reply),
+            action: Action::Respond(Box::new(reply)),
             memo: Vec::new(),
         }
     }
