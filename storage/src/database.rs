@@ -21,6 +21,9 @@ pub struct Kind {
     pub application_id: i32,
     /// Statements that make the tables of a new database, each of them in each part.
     pub schema: &'static [&'static str],
+    /// Tables that came since: a database that lacks the last of them gets them when it is opened
+    /// for writing.
+    pub added: &'static [&'static str],
 }
 
 /// A database that is at most so large is read in full whenever it is opened: about half a
@@ -155,17 +158,17 @@ impl DataDir {
         }
         self.location.make_log_durable(kind)?;
         let mut connection = self.location.connect(kind, OpenFlags::default())?;
-        let is_new = check_kind(&connection, &path, kind)?;
+        let missing = missing(&connection, &path, kind)?;
         // Like FULL with a write-ahead log. Before there is one, a rollback journal whose deletion
         // is not synced could come back after a loss of power, and take all that was committed
         // since with it.
         connection.pragma_update(None, "synchronous", "EXTRA")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        if is_new {
+        if !missing.is_empty() {
             // All of it or nothing, so that a crash leaves no half of a database.
             let transaction = connection.transaction()?;
             transaction.pragma_update(None, "application_id", kind.application_id)?;
-            for part in kind.schema {
+            for part in missing {
                 transaction.execute_batch(part)?;
             }
             crate::error::commit(transaction)?;
@@ -256,7 +259,7 @@ pub fn open_read_only(location: &Location, kind: Kind) -> Result<Connection, Sto
     }
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = location.connect(kind, flags)?;
-    if check_kind(&connection, &path, kind)? {
+    if missing(&connection, &path, kind)?.len() > kind.added.len() {
         return Err(StorageError::Damaged("it holds nothing".into()));
     }
     Ok(connection)
@@ -283,20 +286,31 @@ pub fn check_pages(connection: &Connection) -> Result<(), StorageError> {
     }
 }
 
-/// Whether the database is new, with no tables yet. Refuses one of something else.
-fn check_kind(connection: &Connection, path: &Path, kind: Kind) -> Result<bool, StorageError> {
+/// The parts of its schema that the database lacks: all where it is new, otherwise some of those
+/// that were added. Refuses one of something else.
+fn missing(
+    connection: &Connection,
+    path: &Path,
+    kind: Kind,
+) -> Result<Vec<&'static str>, StorageError> {
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let found = schema(connection)?;
     if found.is_empty() && (id == 0 || id == kind.application_id) {
-        return Ok(true);
+        return Ok([kind.schema, kind.added].concat());
     }
     let fresh = Connection::open_in_memory()?;
     for part in kind.schema {
         fresh.execute_batch(part)?;
     }
-    let same = found == schema(&fresh)?;
+    let mut same = found == schema(&fresh)?;
+    let mut added = kind.added;
+    while !same && let [part, rest @ ..] = added {
+        fresh.execute_batch(part)?;
+        same = found == schema(&fresh)?;
+        added = rest;
+    }
     match (same, id == kind.application_id) {
-        (true, true) => Ok(false),
+        (true, true) => Ok(added.to_vec()),
         (false, false) => Err(StorageError::Foreign {
             path: path.to_owned(),
             expected: kind.name,
@@ -328,6 +342,7 @@ mod tests {
         file: "test.db",
         application_id: 7,
         schema: &["CREATE TABLE t (x INTEGER) STRICT"],
+        added: &[],
     };
 
     #[test]
@@ -358,6 +373,27 @@ mod tests {
             data_dir.open(other),
             Err(StorageError::Foreign { .. })
         ));
+    }
+
+    #[test]
+    fn a_database_of_before_gets_the_tables_that_came_since() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        let connection = data_dir.open(KIND).unwrap();
+        connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
+        drop(connection);
+        let since = Kind {
+            added: &["CREATE TABLE u (y INTEGER) STRICT"],
+            ..KIND
+        };
+        drop(open_read_only(data_dir.location(), since).unwrap());
+        for _ in 0..2 {
+            let connection = data_dir.open(since).unwrap();
+            let sql = "SELECT sum(x), (SELECT count(*) FROM u) FROM t";
+            let found = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
+            assert_eq!(found, Ok((3, 0)));
+        }
+        assert!(data_dir.open(KIND).unwrap_err().is_damage());
     }
 
     #[test]

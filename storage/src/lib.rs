@@ -2,11 +2,13 @@
 //!
 //! - [`database`]: a data directory with one owner, opened so that a commit is durable;
 //! - [`rows`]: the table of journal rows, which both keep;
+//! - [`proposed`]: a replica's table of rows that are not known to be committed;
 //! - [`damage`]: what is found while a database is in use;
 //! - [`error`]: what can go wrong, and which of it ends the process.
 
 pub mod database;
 pub mod rows;
+pub mod proposed;
 pub mod damage;
 pub mod error;
 

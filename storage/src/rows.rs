@@ -21,7 +21,7 @@ pub const SCHEMA: &str = "
     ) STRICT;
 ";
 
-const COLUMNS: &str = "number, epoch, key, name, side, quantity, price, chain";
+pub(crate) const COLUMNS: &str = "number, epoch, key, name, side, quantity, price, chain";
 
 /// Rows that are read at a time by who reads them all.
 const CHUNK_ROWS: usize = 4096;
@@ -33,6 +33,16 @@ pub struct End {
     pub rows: OrderNumber,
     /// Chain hash of its last row.
     pub chain: ChainHash,
+}
+
+impl End {
+    /// Of a ledger that ends with this row.
+    pub fn of(last: &Row) -> Self {
+        Self {
+            rows: last.number.next(),
+            chain: last.chain,
+        }
+    }
 }
 
 /// Adds rows; part of a transaction of the caller's.
@@ -49,10 +59,7 @@ pub fn insert<'a>(
             row.epoch.0,
             row.order.key.as_str(),
             row.order.name.as_str(),
-            match row.order.side {
-                Side::Buy => "buy",
-                Side::Sell => "sell",
-            },
+            side_text(row.order.side),
             row.order.quantity.get(),
             row.price.minor(),
             row.chain.as_bytes(),
@@ -71,10 +78,7 @@ pub fn end(connection: &Connection) -> Result<End, StorageError> {
         return Ok(End::default());
     };
     read(connection, OrderNumber(0), 1)?;
-    Ok(End {
-        rows: last.number.next(),
-        chain: last.chain,
-    })
+    Ok(End::of(&last))
 }
 
 /// The last row, if there is any.
@@ -151,10 +155,7 @@ pub fn check(
         let left = usize::try_from(end.rows.0 - reached.rows.0).unwrap_or(usize::MAX);
         let rows = read(connection, reached.rows, left.min(CHUNK_ROWS))?;
         let last = rows.last().ok_or_else(|| missing(reached.rows))?;
-        reached = End {
-            rows: last.number.next(),
-            chain: last.chain,
-        };
+        reached = End::of(last);
         for row in &rows {
             let key = row.order.key.as_str();
             let found: Option<u64> = by_key.query_row([key], |row| row.get(0)).optional()?;
@@ -204,7 +205,14 @@ fn missing(number: OrderNumber) -> StorageError {
     StorageError::Damaged(format!("row {number} is missing"))
 }
 
-fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
+pub(crate) fn side_text(side: Side) -> &'static str {
+    match side {
+        Side::Buy => "buy",
+        Side::Sell => "sell",
+    }
+}
+
+pub(crate) fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
     let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
     Ok(Row {
         number: OrderNumber(row.get(0)?),
