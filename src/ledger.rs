@@ -57,7 +57,7 @@ impl<'a> Opened<'a> {
     }
 
     fn rows(&self) -> impl Iterator<Item = Result<Row, LedgerError>> {
-        self.ledger.rows().map(|row| {
+        self.ledger.held().map(|row| {
             row.map_err(|source| LedgerError::Read {
                 dir: self.dir.to_owned(),
                 source,

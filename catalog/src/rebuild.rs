@@ -1,7 +1,8 @@
 //! Makes a lost database anew from what replicas hold.
 //!
-//! Every acknowledged order is in every in-sync replica's ledger, and a ledger is a prefix of the
-//! journal: so the longest of them is the journal again, as far as anybody was told of it. The
+//! Every acknowledged order is on every in-sync replica's disk, in the ledger, which is a prefix of
+//! the journal, or among the few rows beside it: so the longest ledger and what is beyond it are
+//! the journal again, as far as anybody was told of it. The
 //! stocks are those that the catalog was first started with, traded order by order. The epoch
 //! rises above every one that the replicas have seen, which fences whoever led before.
 
@@ -28,7 +29,7 @@ const WORK_DIR: &str = "rebuild";
 /// What is left of a catalog.
 #[derive(Debug)]
 pub struct Remains<R> {
-    /// The longest ledger's rows.
+    /// The longest ledger's rows, and those beyond it.
     pub rows: R,
     /// The highest epoch that any replica has seen, and its leader.
     pub epoch: Epoch,
@@ -98,7 +99,7 @@ where
     Ok(books.end.rows)
 }
 
-/// One epoch above all that were seen. Its leader still has to be elected for the next to trade.
+/// One epoch above all that were seen. The catalog begins the next one when it starts.
 fn term(epoch: Epoch, leader: Option<ReplicaId>) -> Term {
     match leader {
         Some(leader) => Term {

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use protocol::calls;
+use protocol::calls::{self, Early};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1;
 use protocol::wire::catalog::v1::catalog_server::Catalog;
 use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, SessionId, StockName};
 use storage::StorageError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -22,6 +22,7 @@ use crate::error::RequestError;
 use crate::session::{Sessions, to_wire};
 use crate::store::Journal;
 use crate::writer::Writer;
+use crate::writer::group::ProposedReply;
 
 /// Most orders in one request.
 pub const ORDERS_MAX: usize = 1024;
@@ -96,7 +97,8 @@ impl Catalog for Service {
     }
 
     async fn trade(&self, request: Request<v1::TradeRequest>) -> Reply<v1::TradeResponse> {
-        Ok(Response::new(self.traded(request.into_inner()).await?))
+        let traded = self.traded(request.into_inner(), None).await?;
+        Ok(Response::new(traded))
     }
 
     type TradeManyStream = StreamOf<v1::TradeResponse>;
@@ -107,9 +109,9 @@ impl Catalog for Service {
     ) -> Reply<Self::TradeManyStream> {
         let (service, closing) = (self.clone(), self.clone());
         let closed = async move { closing.closed().await };
-        let answers = calls::serve(request.into_inner(), closed, move |request| {
+        let answers = calls::serve(request.into_inner(), closed, move |request, early| {
             let service = service.clone();
-            async move { service.traded(request).await }
+            async move { service.traded_early(request, early).await }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -192,12 +194,40 @@ impl Catalog for Service {
 }
 
 impl Service {
-    async fn traded(&self, request: v1::TradeRequest) -> Result<v1::TradeResponse, Status> {
+    async fn traded(
+        &self,
+        request: v1::TradeRequest,
+        proposed: Option<ProposedReply>,
+    ) -> Result<v1::TradeResponse, Status> {
         let (epoch, orders) = trade_from_wire(request)?;
         self.settled().await?;
-        let results = self.writer.trade(epoch, orders).await?;
+        let results = self.writer.trade(epoch, orders, proposed).await?;
         let results = results.iter().map(result_to_wire).collect();
-        Ok(v1::TradeResponse { results })
+        let proposed = Vec::new();
+        Ok(v1::TradeResponse { results, proposed })
+    }
+
+    /// Sends the new rows as soon as they are on their way to the disk.
+    async fn traded_early(
+        &self,
+        request: v1::TradeRequest,
+        early: Early<v1::TradeResponse>,
+    ) -> Result<v1::TradeResponse, Status> {
+        let (proposed, rows) = oneshot::channel();
+        let traded = self.traded(request, Some(proposed));
+        tokio::pin!(traded);
+        let rows = tokio::select! {
+            biased;
+            Ok(rows) = rows => rows,
+            traded = &mut traded => return traded,
+        };
+        early
+            .send(v1::TradeResponse {
+                results: Vec::new(),
+                proposed: rows.iter().map(Into::into).collect(),
+            })
+            .await;
+        traded.await
     }
 
     /// Waits until no session of the run before can be alive: what it holds may be older

@@ -20,7 +20,7 @@ use crate::desk::Desk;
 use crate::error::RequestError;
 use crate::store::{Loaded, Store};
 
-use group::{Command, Committer};
+use group::{Command, Committer, ProposedReply};
 
 /// Most requests that queue; more wait with their senders.
 const QUEUE_MAX: usize = 1024;
@@ -32,15 +32,18 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Trades a batch of orders, in order.
+    /// Trades a batch of orders, in order. `proposed` is told of their new rows beforehand, where
+    /// they are few.
     pub async fn trade(
         &self,
         epoch: Epoch,
         orders: Vec<Order>,
+        proposed: Option<ProposedReply>,
     ) -> Result<Vec<TradeResult>, RequestError> {
         self.ask(|reply| Command::Trade {
             epoch,
             orders,
+            proposed,
             reply,
         })
         .await
@@ -101,7 +104,7 @@ impl Writer {
     }
 }
 
-/// Starts the writer on a thread of its own. The receiver is told when it has ended and let
+/// Begins this run's first epoch, and starts the writer on a thread of its own. The receiver is told when it has ended and let
 /// go of the store; where it ended by a panic (an invariant did not hold) the sender is gone.
 pub fn start(
     store: Box<dyn Store>,
@@ -111,6 +114,9 @@ pub fn start(
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (end, ended) = oneshot::channel();
     let mut committer = Committer::new(store, loaded, desk);
+    if let Err(error) = committer.succeed() {
+        fail_stop(&error);
+    }
     thread::Builder::new()
         .name("catalog-writer".into())
         .spawn(move || {

@@ -60,20 +60,35 @@ impl Catalog {
         })
     }
 
-    /// Commits orders; one outcome for each, in their order.
-    pub(crate) async fn trade(
+    /// Commits orders; one outcome for each, in their order. `proposed` is given the rows that are
+    /// about to be committed, where the catalog says so before.
+    pub(crate) async fn trade<F>(
         &self,
         epoch: Epoch,
         orders: Vec<Order>,
-    ) -> Result<Vec<Outcome>, Status> {
+        proposed: impl FnOnce(Vec<Row>) -> F,
+    ) -> Result<Vec<Outcome>, Status>
+    where
+        F: Future<Output = ()>,
+    {
         let request = catalog::TradeRequest {
             epoch: epoch.0,
             orders: orders.iter().map(Into::into).collect(),
         };
         let mut client = self.client.clone();
         let open = async |requests| client.trade_many(requests).await;
-        let response = within(TRADE_TIMEOUT, self.trades.call(request, open)).await?;
-        Ok(outcomes(&orders, response.results)?)
+        within(TRADE_TIMEOUT, async {
+            let mut call = self.trades.call(request, open).await?;
+            let mut answer = call.message().await?;
+            if !answer.proposed.is_empty() {
+                proposed(wire::rows(answer.proposed)?).await;
+                answer = call.message().await?;
+            }
+            let outcomes = outcomes(&orders, answer.results)?;
+            call.end();
+            Ok(outcomes)
+        })
+        .await
     }
 
     pub(crate) async fn set_in_sync(
@@ -161,17 +176,25 @@ impl Peers {
         peer: ReplicaId,
         epoch: Epoch,
         rows: &[Row],
+        committed: OrderNumber,
     ) -> Result<End, Status> {
         let rows = rows.iter().map(Into::into).collect();
         let request = order::AppendRequest {
             epoch: epoch.0,
             leader: self.own_id.get(),
             rows,
+            committed: committed.0,
         };
         let peer = self.peer(peer)?;
         let mut client = peer.client.clone();
         let open = async |requests| client.append_many(requests).await;
-        let response = within(APPEND_TIMEOUT, peer.appends.call(request, open)).await?;
+        let response = within(APPEND_TIMEOUT, async {
+            let mut call = peer.appends.call(request, open).await?;
+            let answer = call.message().await?;
+            call.end();
+            Ok(answer)
+        });
+        let response = response.await?;
         Ok(end(response.orders, &response.chain_hash)?)
     }
 

@@ -8,7 +8,7 @@ use storage::StorageError;
 use storage::damage::Finders;
 
 use crate::core::Durable;
-use crate::core::message::Term;
+use crate::store::saves::Save;
 use crate::store::{ReadRows, Store};
 
 /// A store or a reader whose damage is reported.
@@ -28,8 +28,8 @@ impl<S: Store> Store for Watched<S> {
         self.inner.durable()
     }
 
-    fn save(&mut self, term: Option<Term>, rows: &[Row]) -> Result<Durable, StorageError> {
-        self.finders.pass(self.inner.save(term, rows))
+    fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
+        self.finders.pass(self.inner.save(save))
     }
 
     fn reader(&self) -> Arc<dyn ReadRows> {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use protocol::{Epoch, OrderNumber, ReplicaId, Row};
 use rusqlite::Connection;
-use storage::rows;
-use storage::rows::End;
+use storage::proposed;
+use storage::rows::{self, End};
 use storage::{Location, StorageError};
 
 use crate::store::{KIND, read_term};
@@ -62,6 +62,47 @@ impl Ledger {
             next: from,
             ended: false,
         }
+    }
+
+    /// All that the replica answers for: the ledger's rows, and those of the epoch that it knows
+    /// which are yet to be moved there. Of these the last few may not be committed.
+    pub fn held(&self) -> impl Iterator<Item = Result<Row, StorageError>> {
+        let mut rows = self.rows();
+        let mut end = End::default();
+        let mut beside = None;
+        std::iter::from_fn(move || {
+            if beside.is_none()
+                && let Some(row) = rows.next()
+            {
+                end = row.as_ref().map_or(end, End::of);
+                return Some(row);
+            }
+            let beside = beside.get_or_insert_with(|| {
+                let rows = match self.current(end) {
+                    Ok(rows) => rows.into_iter().map(Ok).collect(),
+                    Err(error) => vec![Err(error)],
+                };
+                rows.into_iter()
+            });
+            beside.next()
+        })
+    }
+
+    /// The same, of the epoch that the replica knows.
+    fn current(&self, end: End) -> Result<Vec<Row>, StorageError> {
+        let (epoch, _) = self.term()?;
+        let mut rows = self.beside(end)?;
+        let current = rows.iter().take_while(|row| row.epoch == epoch).count();
+        rows.truncate(current);
+        Ok(rows)
+    }
+
+    /// The rows beside the ledger that continue one that ends there, of whatever epoch.
+    ///
+    /// # Errors
+    /// Where one of them is damaged.
+    pub fn beside(&self, end: End) -> Result<Vec<Row>, StorageError> {
+        proposed::continuing(&self.connection, end)
     }
 }
 

@@ -14,8 +14,8 @@
 //! - [`error`]: what goes wrong, and what callers are told.
 //!
 //! An order's way: `placing` → `driver` → `core` (queue, batch) → `clients` (the catalog commits
-//! it) → `core` (its place in the ledger) → `store` and the followers side by side → `core`
-//! (acknowledged) → `placing`.
+//! it, and says so before its disk has it) → `core` (its place in the ledger) → `store` and the
+//! followers, beside each other and the catalog's disk → `core` (acknowledged) → `placing`.
 
 pub mod config;
 pub mod wire;
@@ -82,11 +82,12 @@ pub async fn run(
     let _check = store
         .unchecked()
         .map(|unchecked| finders.clone().check(move |go_on| unchecked.check(go_on)));
+    let found = (store.durable(), store.proposed());
     let store = Watched::new(store, finders);
     let reader = store.reader();
 
     let ids = config.peers.iter().map(|(id, _)| *id).collect();
-    let replica = Replica::new(config.id, ids, store.durable(), BootTime::now());
+    let replica = Replica::new(config.id, ids, found, BootTime::now());
     let (driver, handle) = Driver::new(replica, store, Arc::clone(&reader), catalog.clone(), peers);
     let (close, closing) = watch::channel(false);
     let orders = OrdersService::new(

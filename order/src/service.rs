@@ -59,6 +59,17 @@ impl OrdersService {
         }
     }
 
+    /// A row of the ledger, wherever it is: it may get into the file between two looks.
+    async fn find(&self, number: OrderNumber) -> Result<Option<Row>, Status> {
+        if let Some(row) = read(&self.reader, number, 1).await?.pop() {
+            return Ok(Some(row));
+        }
+        if let Some(row) = self.handle.find(number).await? {
+            return Ok(Some(row));
+        }
+        Ok(read(&self.reader, number, 1).await?.pop())
+    }
+
     /// A row that is not here: the catalog knows whether there is one.
     async fn confirm(&self, number: OrderNumber) -> Result<Row, Status> {
         let unreachable =
@@ -113,8 +124,7 @@ impl Orders for OrdersService {
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let number = OrderNumber(request.into_inner().number);
-        let found = read(&self.reader, number, 1).await?;
-        let row = match found.into_iter().next() {
+        let row = match self.find(number).await? {
             Some(row) => row,
             None => self.confirm(number).await?,
         };
@@ -181,7 +191,7 @@ impl Replication for ReplicationService {
     ) -> Result<Response<Self::AppendManyStream>, Status> {
         let handle = self.handle.clone();
         let closed = closed(self.closing.clone());
-        let answers = calls::serve(request.into_inner(), closed, move |request| {
+        let answers = calls::serve(request.into_inner(), closed, move |request, _| {
             let handle = handle.clone();
             async move { append(&handle, request).await }
         });
@@ -208,7 +218,8 @@ impl Replication for ReplicationService {
 async fn append(handle: &Handle, request: AppendRequest) -> Result<AppendResponse, Status> {
     let (epoch, leader) = term(request.epoch, request.leader)?;
     let rows = wire::rows(request.rows)?;
-    let end = handle.append(epoch, leader, rows).await?;
+    let committed = wire::order_number(request.committed)?;
+    let end = handle.append((epoch, leader), rows, committed).await?;
     Ok(AppendResponse {
         orders: end.rows.0,
         chain_hash: end.chain.as_bytes().to_vec(),

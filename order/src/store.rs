@@ -1,20 +1,25 @@
-//! The replica's disk: its ledger and the highest term that it has seen.
+//! The replica's disk: its ledger, the rows proposed for it, and the highest term that it has seen.
 //!
-//! - [`saves`]: what is on its way there, in groups.
+//! - [`saves`]: what is on its way there, in groups;
+//! - [`memory`]: one for models and tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::{Epoch, OrderNumber, ReplicaId, Row};
+use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId, Row};
 use rusqlite::{Connection, OptionalExtension, params};
 use storage::database::{self, Kind};
+use storage::proposed::{self, SLOTS};
 use storage::rows::{self, End};
 use storage::{DataDir, Location, StorageError};
 
-use crate::core::message::{Durable, Term};
+use crate::core::message::{Durable, Proposed, Term};
+
+use saves::Save;
 
 pub mod saves;
+pub mod memory;
 
 /// A replica's database.
 pub const KIND: Kind = Kind {
@@ -22,6 +27,7 @@ pub const KIND: Kind = Kind {
     file: "orders.db",
     application_id: 0x425a_4f52,
     schema: &[rows::SCHEMA, TERM_SCHEMA],
+    added: &[proposed::SCHEMA],
 };
 
 /// One row once the first term has been seen, none before.
@@ -47,9 +53,9 @@ pub trait Store: Send + 'static {
     /// Makes a term and rows durable, all or nothing. Rows that it has are passed over.
     ///
     /// # Errors
-    /// Where rows before these are missing, the hash chain does not continue, or the disk is
-    /// full. Nothing is changed then.
-    fn save(&mut self, term: Option<Term>, rows: &[Row]) -> Result<Durable, StorageError>;
+    /// Where rows before these are missing, the hash chain does not continue, there is no room
+    /// for more proposed rows, or the disk is full. Nothing is changed then.
+    fn save(&mut self, save: &Save) -> Result<Durable, StorageError>;
 
     /// Reads what is durable, beside the writer.
     fn reader(&self) -> Arc<dyn ReadRows>;
@@ -70,6 +76,7 @@ pub struct SqliteStore {
     connection: Connection,
     reader: Arc<SqliteReader>,
     durable: Durable,
+    proposed: Vec<Row>,
     checked: bool,
     _data_dir: DataDir,
 }
@@ -113,18 +120,21 @@ impl SqliteStore {
 
     fn open_reading(data_dir: DataDir, reading: Reading) -> Result<Self, (DataDir, StorageError)> {
         let opened = data_dir.open(KIND).and_then(|connection| {
+            let (term, end) = (read_term(&connection)?, rows::end(&connection)?);
+            let proposed = proposed_in(&connection, term.epoch, end)?;
             let durable = Durable {
-                term: read_term(&connection)?,
-                end: rows::end(&connection)?,
+                term,
+                end,
+                proposed: proposed.last().map(of_last).unwrap_or_default(),
             };
             let read_now = reading == Reading::InFull || database::is_small(&connection)?;
             if read_now {
                 database::check_pages(&connection)?;
                 rows::check(&connection, durable.end, |_| true)?;
             }
-            Ok((connection, durable, read_now))
+            Ok((connection, durable, proposed, read_now))
         });
-        let (connection, durable, checked) = match opened {
+        let (connection, durable, proposed, checked) = match opened {
             Ok(opened) => opened,
             Err(error) => return Err((data_dir, error)),
         };
@@ -136,9 +146,23 @@ impl SqliteStore {
             connection,
             reader,
             durable,
+            proposed,
             checked,
             _data_dir: data_dir,
         })
+    }
+
+    /// The rows proposed in the last epoch that it has seen, as they were when it was opened.
+    pub fn proposed(&self) -> Vec<Row> {
+        self.proposed.clone()
+    }
+
+    /// The rows beside the ledger that continue it now, of whatever epoch.
+    ///
+    /// # Errors
+    /// Where they are damaged or cannot be read.
+    pub fn continuing(&self) -> Result<Vec<Row>, StorageError> {
+        proposed::continuing(&self.connection, self.durable.end)
     }
 
     /// What is left to read of the ledger as it was opened, for a thread of its own; `None`
@@ -185,15 +209,12 @@ impl Store for SqliteStore {
         self.durable
     }
 
-    fn save(&mut self, term: Option<Term>, rows: &[Row]) -> Result<Durable, StorageError> {
-        let (new, end) = continuation(self.durable.end, rows)?;
-        let saved = Durable {
-            term: term.unwrap_or(self.durable.term),
-            end,
-        };
+    fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
+        let (new, saved) = continuation(self.durable, save)?;
         let transaction = self.connection.transaction()?;
-        rows::insert(&transaction, new)?;
-        if let Some(term) = term {
+        rows::insert(&transaction, new.rows)?;
+        proposed::keep(&transaction, new.proposed)?;
+        if let Some(term) = save.term {
             write_term(&transaction, term)?;
         }
         storage::error::commit(transaction)?;
@@ -206,32 +227,85 @@ impl Store for SqliteStore {
     }
 }
 
-/// The rows that continue a ledger, and where it then ends.
-pub(crate) fn continuation(mut end: End, rows: &[Row]) -> Result<(Vec<&Row>, End), StorageError> {
-    let mut new = Vec::with_capacity(rows.len());
-    for row in rows.iter() {
-        if row.number < end.rows {
+/// What of a save is new.
+#[derive(Debug, Default)]
+pub(crate) struct New<'a> {
+    pub(crate) rows: Vec<&'a Row>,
+    /// With the chain hash of the row before each.
+    pub(crate) proposed: Vec<(&'a Row, ChainHash)>,
+}
+
+/// What of a save continues a ledger and what was proposed for it, and what is durable after.
+pub(crate) fn continuation(
+    mut durable: Durable,
+    save: &Save,
+) -> Result<(New<'_>, Durable), StorageError> {
+    let mut new = New::default();
+    durable.term = save.term.unwrap_or(durable.term);
+    for row in &save.rows {
+        if row.number >= durable.end.rows {
+            check_continues(durable.end, row)?;
+            durable.end = End::of(row);
+            new.rows.push(row);
+        }
+    }
+    // What was proposed before a later epoch began came to nothing, or is among its rows.
+    let term = durable.term.epoch;
+    let last = save.rows.last().map(|last| last.epoch);
+    let is_void = |row: &Row| row.epoch < term || last.is_some_and(|last| row.epoch < last);
+    for row in &save.proposed {
+        let Proposed { epoch, end } = durable.proposed;
+        let follows = epoch == row.epoch && end.rows > durable.end.rows;
+        let end = if follows { end } else { durable.end };
+        if row.number < end.rows || is_void(row) {
             continue;
         }
-        if row.number > end.rows {
+        check_continues(end, row)?;
+        if row.number.0 - durable.end.rows.0 >= SLOTS {
             return Err(StorageError::Discontinuous(format!(
-                "row {} cannot follow a ledger of {} rows",
-                row.number, end.rows
+                "row {} is proposed to a ledger of {} rows, which is too far ahead",
+                row.number, durable.end.rows
             )));
         }
-        if !row.follows(&end.chain) {
-            return Err(StorageError::Discontinuous(format!(
-                "row {} does not continue the hash chain",
-                row.number
-            )));
-        }
-        end = End {
-            rows: row.number.next(),
-            chain: row.chain,
-        };
-        new.push(row);
+        durable.proposed = of_last(row);
+        new.proposed.push((row, end.chain));
     }
-    Ok((new, end))
+    Ok((new, durable))
+}
+
+fn check_continues(end: End, row: &Row) -> Result<(), StorageError> {
+    if row.number != end.rows {
+        return Err(StorageError::Discontinuous(format!(
+            "row {} cannot follow a ledger of {} rows",
+            row.number, end.rows
+        )));
+    }
+    if !row.follows(&end.chain) {
+        return Err(StorageError::Discontinuous(format!(
+            "row {} does not continue the hash chain",
+            row.number
+        )));
+    }
+    Ok(())
+}
+
+/// The rows that continue a ledger, and were proposed in an epoch.
+pub(crate) fn proposed_in(
+    connection: &Connection,
+    epoch: Epoch,
+    end: End,
+) -> Result<Vec<Row>, StorageError> {
+    let mut rows = proposed::continuing(connection, end)?;
+    let count = rows.iter().take_while(|row| row.epoch == epoch).count();
+    rows.truncate(count);
+    Ok(rows)
+}
+
+fn of_last(row: &Row) -> Proposed {
+    Proposed {
+        epoch: row.epoch,
+        end: End::of(row),
+    }
 }
 
 pub(crate) fn read_term(connection: &Connection) -> Result<Term, StorageError> {

@@ -2,7 +2,7 @@
 //!
 //! A gRPC call of its own sends headers, a message and trailers, wakes its callee for each, and
 //! sets up and takes down a stream at both ends. On a stream that stays open a call is one
-//! message each way. A call has a stream to itself while it lasts, so none waits for another,
+//! message there and, as a rule, one back. A call has a stream to itself while it lasts, so none waits for another,
 //! and an error ends one call only.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -35,17 +35,16 @@ impl<Q, A> Default for Calls<Q, A> {
 }
 
 impl<Q, A> Calls<Q, A> {
-    /// Makes a call, by `open` where no stream is idle. Dropping it before it is over ends its
-    /// stream.
+    /// Makes a call, by `open` where no stream is idle.
     ///
     /// # Errors
-    /// What the callee answers, or UNAVAILABLE where the stream broke.
+    /// Where a stream cannot be opened, or UNAVAILABLE where the one that was idle broke.
     pub async fn call(
         &self,
         request: Q,
         open: impl AsyncFnOnce(ReceiverStream<Q>) -> Result<Response<Streaming<A>>, Status>,
-    ) -> Result<A, Status> {
-        let mut stream = match self.take() {
+    ) -> Result<Call<'_, Q, A>, Status> {
+        let stream = match self.take() {
             Some(stream) => {
                 stream.requests.try_send(request).map_err(|_| broken())?;
                 stream
@@ -57,12 +56,10 @@ impl<Q, A> Calls<Q, A> {
                 Open { requests, answers }
             }
         };
-        let answer = stream.answers.message().await?.ok_or_else(broken)?;
-        let mut idle = self.idle();
-        if idle.len() < IDLE_MAX {
-            idle.push(stream);
-        }
-        Ok(answer)
+        Ok(Call {
+            calls: self,
+            stream,
+        })
     }
 
     /// An idle stream whose connection is not known to be gone.
@@ -77,8 +74,44 @@ impl<Q, A> Calls<Q, A> {
     }
 }
 
+/// A call that was made. Dropping it before its [end](Self::end) ends its stream.
+#[derive(Debug)]
+pub struct Call<'a, Q, A> {
+    calls: &'a Calls<Q, A>,
+    stream: Open<Q, A>,
+}
+
+impl<Q, A> Call<'_, Q, A> {
+    /// The next message of the answer.
+    ///
+    /// # Errors
+    /// What the callee answers, or UNAVAILABLE where the stream broke.
+    pub async fn message(&mut self) -> Result<A, Status> {
+        self.stream.answers.message().await?.ok_or_else(broken)
+    }
+
+    /// There are no more: the stream is for the next call.
+    pub fn end(self) {
+        let mut idle = self.calls.idle();
+        if idle.len() < IDLE_MAX {
+            idle.push(self.stream);
+        }
+    }
+}
+
 fn broken() -> Status {
     Status::unavailable("the stream of calls ended")
+}
+
+/// Where a call's messages before the last go.
+#[derive(Debug)]
+pub struct Early<A>(mpsc::Sender<Result<A, Status>>);
+
+impl<A> Early<A> {
+    /// Sends a message. Where the caller has left nobody needs to know.
+    pub async fn send(&self, message: A) {
+        let _ = self.0.send(Ok(message)).await;
+    }
 }
 
 /// Answers calls one after another until one fails, the caller leaves, or, between two calls,
@@ -86,7 +119,7 @@ fn broken() -> Status {
 pub fn serve<Q: Send + 'static, A: Send + 'static, F>(
     mut requests: Streaming<Q>,
     closed: impl Future<Output = ()> + Send + 'static,
-    mut answer: impl FnMut(Q) -> F + Send + 'static,
+    mut answer: impl FnMut(Q, Early<A>) -> F + Send + 'static,
 ) -> ReceiverStream<Result<A, Status>>
 where
     F: Future<Output = Result<A, Status>> + Send,
@@ -101,7 +134,7 @@ where
                 () = &mut closed => return,
             };
             let answered = match request {
-                Ok(Some(request)) => answer(request).await,
+                Ok(Some(request)) => answer(request, Early(answers.clone())).await,
                 Ok(None) => return,
                 Err(status) => Err(status),
             };

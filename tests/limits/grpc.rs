@@ -53,6 +53,7 @@ async fn messages_past_a_limit_get_an_error_and_change_nothing() {
         epoch,
         leader: 1,
         rows: vec![row],
+        committed: 0,
     };
     let refused = replica.append(append).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange);

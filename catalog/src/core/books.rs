@@ -451,6 +451,17 @@ impl Staged<'_> {
         self.term().clone()
     }
 
+    /// Begins the next epoch with the same leader, which has to catch up and to activate as if it
+    /// were elected. Does nothing before the first election.
+    pub fn succeed(&mut self) {
+        if self.books.rules.keep(Rule::Succession)
+            && let Some(leader) = self.term().leader
+        {
+            let epoch = self.term().epoch;
+            self.elect(epoch, leader);
+        }
+    }
+
     /// Replaces the in-sync set.
     ///
     /// # Errors

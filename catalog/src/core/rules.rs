@@ -9,6 +9,9 @@ pub enum Rule {
     KeyCheck,
     /// No change of the in-sync set is made after a later one of the same epoch.
     ChangeOrder,
+    /// An epoch in which rows may have been proposed in vain is over: nothing else gets their
+    /// numbers in it.
+    Succession,
     /// A durable value is shown only once nobody holds the one before it.
     DelayedVisibility,
     /// After a restart nothing is read or traded while a session of before may be alive.

@@ -28,6 +28,7 @@ const KIND: Kind = Kind {
     file: FILE,
     application_id: 0x425a_4341, // "BZCA"
     schema: &[SCHEMA, rows::SCHEMA, refused::SCHEMA],
+    added: &[],
 };
 
 const SCHEMA: &str = "

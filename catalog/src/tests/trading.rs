@@ -2,9 +2,11 @@ use std::collections::BTreeSet;
 
 use protocol::wire::catalog::v1::trade_result::Result as Traded;
 use protocol::wire::catalog::v1::{self, Refusal, Side};
-use tonic::Code;
+use tokio_stream::StreamExt as _;
+use tonic::{Code, Streaming};
 
 use super::harness::{LONG_LEASE, Leader, Running, disk, journal, look, order, row, until};
+use crate::writer::group::PROPOSED_ROWS_MAX;
 
 #[tokio::test]
 async fn concurrent_trades_share_a_commit() {
@@ -160,13 +162,6 @@ async fn a_change_of_the_in_sync_set_that_comes_late_is_aborted() {
     assert_eq!(leader.set_in_sync(1, &[3]).await.unwrap(), [3]);
     // Change 2, which was to add replica 1, is still on its way.
     assert_eq!(leader.set_in_sync(3, &[3]).await.unwrap(), [3]);
-    running.stop().await;
-
-    let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = Leader {
-        client: running.client(),
-        ..leader
-    };
     let late = leader.set_in_sync(2, &[3, 1]).await.unwrap_err();
     assert_eq!(late.code(), Code::Aborted, "no reason to step down: {late}");
     let again = leader.set_in_sync(3, &[3, 1]).await.unwrap_err();
@@ -233,6 +228,80 @@ async fn a_full_disk_changes_nothing_and_the_catalog_lives_on() {
     disk.set_full(false);
     assert_eq!(leader.buy("key", "acme").await.unwrap().number, 0);
     assert_eq!(look(&mut client, "acme", 0).await, (99, false));
+    running.stop().await;
+}
+
+/// A call on a stream of its own.
+async fn trade_on_stream(leader: &Leader, orders: Vec<v1::Order>) -> Streaming<v1::TradeResponse> {
+    let request = v1::TradeRequest {
+        epoch: leader.epoch,
+        orders,
+    };
+    // The stream stays open until the answer is there.
+    let requests = tokio_stream::iter([request]).chain(tokio_stream::pending());
+    let answers = leader.client.clone().trade_many(requests).await.unwrap();
+    answers.into_inner()
+}
+
+#[tokio::test]
+async fn few_rows_are_proposed_before_the_disk_has_them() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    for (count, proposes) in [(PROPOSED_ROWS_MAX, true), (PROPOSED_ROWS_MAX + 1, false)] {
+        disk.set_held(true);
+        let sell = |number| order(&format!("{count}-{number}"), "acme", Side::Sell, 1);
+        let mut answers = trade_on_stream(&leader, (0..count).map(sell).collect()).await;
+        let mut proposed = Vec::new();
+        if proposes {
+            proposed = answers.message().await.unwrap().unwrap().proposed;
+        }
+        until("a commit is under way", async || disk.is_waiting()).await;
+        disk.set_held(false);
+        let answer = answers.message().await.unwrap().unwrap();
+        let rows: Vec<_> = answer
+            .results
+            .into_iter()
+            .map(|it| row(it.result.unwrap()))
+            .collect();
+        assert_eq!((rows.len(), answer.proposed), (count, vec![]));
+        assert_eq!(proposed, if proposes { rows } else { Vec::new() });
+    }
+    // What is known already is on its way nowhere.
+    let again = trade_on_stream(&leader, vec![order("8-0", "acme", Side::Sell, 1)]);
+    let answer = again.await.message().await.unwrap().unwrap();
+    assert_eq!((answer.results.len(), answer.proposed), (1, vec![]));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_epoch_in_which_rows_were_proposed_in_vain_is_over() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    disk.set_held(true);
+    disk.set_full(true);
+    let mut answers = trade_on_stream(&leader, vec![order("lost", "acme", Side::Sell, 1)]).await;
+    let proposed = answers.message().await.unwrap().unwrap().proposed;
+    assert_eq!(proposed.len(), 1);
+    disk.set_held(false);
+    assert_eq!(
+        answers.message().await.unwrap_err().code(),
+        Code::Unavailable
+    );
+    disk.set_full(false);
+    let fenced = leader.buy("key", "acme").await.unwrap_err();
+    assert_eq!(fenced.code(), Code::FailedPrecondition);
+    let request = v1::GetLeadershipRequest {};
+    let leadership = running.client().get_leadership(request).await.unwrap();
+    let leadership = leadership.into_inner();
+    assert_eq!((leadership.epoch, leadership.leader), (leader.epoch + 1, 3));
+    let leader = Leader {
+        epoch: leadership.epoch,
+        ..leader
+    };
+    let bought = leader.buy("key", "acme").await.unwrap();
+    assert_eq!((bought.number, bought.epoch), (0, leader.epoch));
     running.stop().await;
 }
 

@@ -1,5 +1,6 @@
 //! A group commit in three steps, on whatever thread or clock: [begin](Committer::begin) stages
-//! the requests on the books and tells caches to let go; [commit](Committer::commit) makes it
+//! the requests on the books, tells caches to let go, and proposes the new rows to those who asked
+//! for them; [commit](Committer::commit) makes it
 //! durable, which takes a disk's time; [finish](Committer::finish) answers. An answer to a trade
 //! goes out once it is durable and shown.
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::time::BootTime;
-use protocol::{Epoch, Order, ReplicaId, StockName, Version};
+use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row, StockName, Version};
 use storage::StorageError;
 use tokio::sync::oneshot;
 
@@ -22,6 +23,13 @@ const GROUP_REQUESTS_MAX: usize = 1024;
 
 /// A group takes no more requests once it has so many orders.
 const GROUP_ORDERS_MAX: usize = 4096;
+
+/// A group with more new rows proposes none of them: one sync is little for so many, and every
+/// replica would write each of them twice.
+pub const PROPOSED_ROWS_MAX: usize = 8;
+
+/// Who has a use for rows that are about to be committed.
+pub type ProposedReply = oneshot::Sender<Vec<Row>>;
 
 /// Who asked for a change of the term.
 pub type TermReply = oneshot::Sender<Result<Leadership, RequestError>>;
@@ -38,6 +46,8 @@ pub enum Command {
         epoch: Epoch,
         /// The orders.
         orders: Vec<Order>,
+        /// Told, where there are few, of the new rows on their way to the disk.
+        proposed: Option<ProposedReply>,
         /// One result for each order.
         reply: TradeReply,
     },
@@ -100,6 +110,8 @@ pub fn gather(first: Command, mut next: impl FnMut() -> Option<Command>) -> Vec<
 pub struct Group {
     batch: Batch,
     lend: Option<Duration>,
+    /// Somebody was told of its rows.
+    proposed: bool,
     replies: Replies,
 }
 
@@ -108,11 +120,27 @@ impl Group {
     pub fn batch(&self) -> &Batch {
         &self.batch
     }
+
+    /// Tells those who have a use for it of the rows that their orders make.
+    fn propose(&mut self) {
+        let rows = &self.batch.rows;
+        if rows.len() > PROPOSED_ROWS_MAX {
+            return;
+        }
+        for (reply, numbers) in self.replies.proposals.drain(..) {
+            let theirs = rows.iter().filter(|row| numbers.contains(&row.number));
+            let theirs: Vec<Row> = theirs.cloned().collect();
+            if !theirs.is_empty() {
+                self.proposed |= reply.send(theirs).is_ok();
+            }
+        }
+    }
 }
 
 /// What the requests of a group are told once it is durable.
 #[derive(Debug, Default)]
 struct Replies {
+    proposals: Vec<(ProposedReply, Vec<OrderNumber>)>,
     trades: Vec<Answer>,
     terms: Vec<(Result<Term, RequestError>, TermReply)>,
     lends: Vec<LendReply>,
@@ -124,6 +152,8 @@ pub struct Committer {
     books: Books,
     /// What the store notes of sessions.
     sessions_out: Option<Duration>,
+    /// Rows may have been proposed in this epoch that were not committed.
+    is_over: bool,
     desk: Arc<Desk>,
 }
 
@@ -138,7 +168,24 @@ impl Committer {
             store,
             books,
             sessions_out,
+            // By the run before, which may have crashed.
+            is_over: true,
             desk,
+        }
+    }
+
+    /// Begins the first epoch of this run at once, rather than with the first group.
+    ///
+    /// # Errors
+    /// See [`commit`](Self::commit); the first group tries again.
+    pub fn succeed(&mut self) -> Result<(), StorageError> {
+        let group = self.begin(Vec::new());
+        match self.commit(&group) {
+            Err(error @ StorageError::DiskFailed(_)) => Err(error),
+            committed => {
+                self.finish(group, committed);
+                Ok(())
+            }
         }
     }
 
@@ -147,12 +194,14 @@ impl Committer {
         &self.books
     }
 
-    /// Stages requests, and tells caches to let go of what they change.
+    /// Stages requests, tells caches to let go of what they change, and those who asked of the
+    /// rows.
     pub fn begin(&mut self, commands: Vec<Command>) -> Group {
-        let group = self.stage(commands);
+        let mut group = self.stage(commands);
         if !group.batch.is_empty() {
             self.desk.prepare(&group.batch);
         }
+        group.propose();
         group
     }
 
@@ -174,13 +223,22 @@ impl Committer {
 
     /// Answers, now that the group is durable or is not.
     pub fn finish(&mut self, group: Group, committed: Result<(), StorageError>) {
-        let Group { batch, replies, .. } = group;
+        let Group {
+            batch,
+            replies,
+            proposed,
+            ..
+        } = group;
         if let Err(error) = committed {
+            self.is_over |= proposed;
             tracing::error!(%error, rows = batch.rows.len(), "a commit failed; nothing changed");
             self.desk.abandoned();
             return refuse(replies, &error);
         }
         let stocks = batch.stocks.clone();
+        if batch.term.is_some() {
+            self.is_over = false;
+        }
         if !batch.is_empty() {
             self.books.apply(batch);
         }
@@ -205,6 +263,9 @@ impl Committer {
 
     fn stage(&mut self, commands: Vec<Command>) -> Group {
         let mut staged = self.books.stage();
+        if self.is_over {
+            staged.succeed();
+        }
         let mut lend = None;
         let mut replies = Replies::default();
         for command in commands {
@@ -212,9 +273,13 @@ impl Committer {
                 Command::Trade {
                     epoch,
                     orders,
+                    proposed,
                     reply,
                 } => {
                     let results = stage_trade(&mut *self.store, &mut staged, epoch, &orders);
+                    if let (Some(proposed), Ok(results)) = (proposed, &results) {
+                        replies.proposals.push((proposed, numbers(results)));
+                    }
                     let awaits = orders
                         .iter()
                         .filter_map(|order| newest(&staged, &order.name));
@@ -257,9 +322,19 @@ impl Committer {
         Group {
             batch: staged.into_batch(),
             lend,
+            proposed: false,
             replies,
         }
     }
+}
+
+/// Of the rows that orders made, now or before.
+fn numbers(results: &[TradeResult]) -> Vec<OrderNumber> {
+    let number = |result: &TradeResult| match result {
+        TradeResult::Row(row) => Some(row.number),
+        TradeResult::Refused(_) => None,
+    };
+    results.iter().filter_map(number).collect()
 }
 
 /// Stages all orders of a request, or none.

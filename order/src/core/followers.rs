@@ -31,11 +31,19 @@ const PROBE_MAX: Duration = Duration::from_millis(500);
 const CHANGE_RETRY_MIN: Duration = Duration::from_millis(50);
 const CHANGE_RETRY_MAX: Duration = Duration::from_millis(500);
 
+/// How long followers that hold a row as a proposed one wait to be told that it is committed, where
+/// no other rows are to be sent to them.
+pub const TELL_DELAY: Duration = Duration::from_millis(10);
+
 /// The followers of one leadership.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Followers {
     leader: ReplicaId,
     followers: BTreeMap<ReplicaId, Follower>,
+    /// How many rows are committed.
+    committed: OrderNumber,
+    /// When those who do not know that are to be told.
+    tell_at: BootTime,
     /// The catalog's in-sync set; `None` where it is not known, as after a call that failed.
     confirmed: Option<BTreeSet<ReplicaId>>,
     /// The call under way to change it.
@@ -49,8 +57,10 @@ pub(super) struct Followers {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Follower {
-    /// What it held durably when it answered last.
+    /// What it held durably when it answered last, in its ledger or as proposed rows.
     held: Option<End>,
+    /// How many rows it knows to be committed.
+    told: OrderNumber,
     call: Option<Call>,
     /// When it is to be called next if there is nothing to send, or if it failed.
     try_at: BootTime,
@@ -65,6 +75,7 @@ impl Hash for Follower {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self {
             held,
+            told,
             call,
             try_at,
             failures,
@@ -72,7 +83,7 @@ impl Hash for Follower {
             counts,
         } = self;
         let held = held.map(|held| (held.rows, held.chain));
-        (held, call, try_at, failures, wanted, counts).hash(state);
+        (held, told, call, try_at, failures, wanted, counts).hash(state);
     }
 }
 
@@ -82,6 +93,8 @@ struct Call {
     id: CallId,
     /// The first row sent, if any.
     from: Option<OrderNumber>,
+    /// How many rows it was told are committed.
+    told: OrderNumber,
 }
 
 impl Followers {
@@ -96,6 +109,7 @@ impl Followers {
         let follower = |&peer| {
             let new = Follower {
                 held: None,
+                told: OrderNumber(0),
                 call: None,
                 try_at: now,
                 failures: 0,
@@ -107,6 +121,8 @@ impl Followers {
         Self {
             leader,
             followers: peers.iter().map(follower).collect(),
+            committed: OrderNumber(0),
+            tell_at: now,
             confirmed: Some(BTreeSet::from([leader])),
             change: None,
             last_change,
@@ -128,6 +144,26 @@ impl Followers {
             .fold(own, OrderNumber::min)
     }
 
+    /// So many rows are committed, which followers are told with what they are sent next.
+    pub(super) fn committed(&mut self, now: BootTime, committed: OrderNumber) {
+        if self.committed == committed {
+            return;
+        }
+        if self.all_are_told() {
+            self.tell_at = now + TELL_DELAY;
+        }
+        self.committed = committed;
+    }
+
+    /// Whether every follower knows, or is about to, how many rows are committed.
+    fn all_are_told(&self) -> bool {
+        let mut followers = self.followers.values();
+        followers.all(|follower| {
+            let told = follower.call.map_or(follower.told, |call| call.told);
+            follower.failures > 0 || told >= self.committed
+        })
+    }
+
     /// The next follower to call, and from which row on it is to be sent rows: `None` to ask
     /// what it holds. `tail` is how many rows there are to send.
     pub(super) fn next_call(
@@ -136,16 +172,22 @@ impl Followers {
         tail: OrderNumber,
         calls: &mut Calls,
     ) -> Option<(CallId, ReplicaId, Option<OrderNumber>)> {
+        let committed = self.committed;
+        let tell = (self.tell_at <= now).then_some(committed);
         let (peer, follower) = self
             .followers
             .iter_mut()
-            .find(|(_, follower)| follower.is_due(now, tail))?;
+            .find(|(_, follower)| follower.is_due(now, tail, tell))?;
         let id = calls.next();
         let from = follower
             .held
             .map(|held| held.rows)
             .filter(|&rows| rows < tail);
-        follower.call = Some(Call { id, from });
+        follower.call = Some(Call {
+            id,
+            from,
+            told: committed,
+        });
         Some((id, *peer, from))
     }
 
@@ -185,6 +227,7 @@ impl Followers {
             follower.lag(now, peer, commands);
         } else {
             follower.failures = 0;
+            follower.told = call.told;
             follower.try_at = now + IDLE_PROBE;
             if !follower.wanted && held.rows >= durable && chain.is_some() {
                 follower.wanted = true;
@@ -263,7 +306,11 @@ impl Followers {
             .map(|follower| follower.try_at);
         let change = (self.change.is_none() && self.confirmed.as_ref() != Some(&self.target()))
             .then_some(self.change_at);
-        calls.chain(change).min()
+        let untold = self.followers.values().any(|follower| {
+            follower.call.is_none() && follower.failures == 0 && follower.told < self.committed
+        });
+        let tell = untold.then_some(self.tell_at);
+        calls.chain(change).chain(tell).min()
     }
 
     /// The calls under way: the change, then the followers' in the order of their ids.
@@ -298,9 +345,13 @@ impl Followers {
 }
 
 impl Follower {
-    fn is_due(&self, now: BootTime, tail: OrderNumber) -> bool {
-        let lacks = self.failures == 0 && self.held.is_some_and(|held| held.rows < tail);
-        self.call.is_none() && (lacks || self.try_at <= now)
+    /// Whether it is to be called: to be sent rows up to `tail`, to be told how many are committed,
+    /// or to be asked for a sign of life.
+    fn is_due(&self, now: BootTime, tail: OrderNumber, tell: Option<OrderNumber>) -> bool {
+        let lacks = self.held.is_some_and(|held| held.rows < tail);
+        let unaware = tell.is_some_and(|committed| self.told < committed);
+        let wanting = self.failures == 0 && (lacks || unaware);
+        self.call.is_none() && (wanting || self.try_at <= now)
     }
 
     /// It failed or refused, which the operator should know if it was in sync.

@@ -23,13 +23,30 @@ pub struct Durable {
     pub term: Term,
     /// Where its ledger ends.
     pub end: End,
+    /// The rows beyond that.
+    pub proposed: Proposed,
 }
 
 impl Hash for Durable {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Self { term, end } = self;
+        let Self {
+            term,
+            end,
+            proposed,
+        } = self;
         (term, end.rows, end.chain).hash(state);
+        let Proposed { epoch, end } = proposed;
+        (epoch, end.rows, end.chain).hash(state);
     }
+}
+
+/// Rows that continue a ledger, were proposed in one epoch, and may or may not be committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Proposed {
+    /// Which epoch; 0 where there are none.
+    pub epoch: Epoch,
+    /// Where a ledger with them would end. Below the ledger's own end they are of no interest.
+    pub end: End,
 }
 
 /// What the catalog says of the leadership and its journal.
@@ -107,6 +124,8 @@ pub enum Event {
         leader: ReplicaId,
         /// In number order; none, to ask what this replica holds.
         rows: Vec<Row>,
+        /// Rows below are committed, those from there on are proposed.
+        committed: OrderNumber,
     },
     /// Everything up to here is durable.
     Stored(Durable),
@@ -117,6 +136,13 @@ pub enum Event {
     Head(Option<Head>),
     /// The journal holds at least so many rows.
     Heard(OrderNumber),
+    /// [`Command::Trade`] goes well so far: these rows are on their way to the journal's disk.
+    Proposed {
+        /// Which call.
+        call: CallId,
+        /// In number order.
+        rows: Vec<Row>,
+    },
     /// The result of [`Command::Trade`]: one outcome for each order, in their order.
     Traded {
         /// Which call.
@@ -139,7 +165,8 @@ pub enum Event {
         /// What came of it.
         result: Result<Vec<Row>, CallFailure>,
     },
-    /// The result of [`Command::Append`]: what the follower holds durably.
+    /// The result of [`Command::Append`]: what the follower holds durably, as a ledger or as rows
+    /// proposed in this epoch.
     Appended {
         /// Which call.
         call: CallId,
@@ -200,6 +227,9 @@ pub enum Command {
         term: Option<Term>,
         /// Rows that continue the ledger.
         rows: Vec<Row>,
+        /// Rows that continue it with those and what was proposed before in this epoch. They are
+        /// to be kept beside it.
+        proposed: Vec<Row>,
     },
     /// Have the catalog commit these orders.
     Trade {
@@ -242,6 +272,8 @@ pub enum Command {
         epoch: Epoch,
         /// The rows.
         shipment: Shipment,
+        /// Rows below are committed, those from there on are proposed.
+        committed: OrderNumber,
     },
     /// Answer [`Event::Place`].
     AnswerPlace {

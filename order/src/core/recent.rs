@@ -1,4 +1,5 @@
-//! The last rows of a leader's ledger, kept in memory to be sent to followers.
+//! The last rows of a leader's ledger, and those proposed for it, kept in memory to be sent to
+//! followers.
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -23,13 +24,17 @@ impl Hash for Recent {
 }
 
 impl Recent {
-    /// Adds rows at the end of the ledger. All rows from `durable` on stay.
+    /// Adds rows at the end of the ledger, or that are proposed as its continuation; passes over
+    /// those that it has. All rows from `durable` on stay.
     pub(super) fn extend(&mut self, rows: &[Row], durable: OrderNumber) {
         for row in rows {
             let next = self
                 .rows
                 .back()
                 .map_or(row.number, |last| last.number.next());
+            if row.number < next {
+                continue;
+            }
             assert_eq!(row.number, next, "recent rows have no gaps");
             self.rows.push_back(row.clone());
         }

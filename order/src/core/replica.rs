@@ -5,6 +5,7 @@ mod activating;
 mod leading;
 
 use std::hash::{Hash, Hasher};
+use std::time::Duration;
 
 use protocol::time::BootTime;
 use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row};
@@ -25,6 +26,12 @@ pub use catching_up::{FOLLOWER_PATIENCE, LEADER_PATIENCE};
 /// Rows on their way to the disk; with more, no further ones are asked for.
 pub const UNSAVED_ROWS_MAX: u64 = 2 * CHUNK_ROWS as u64;
 
+/// How long committed rows that are on the disk as proposed ones wait to be saved in the ledger.
+pub const SETTLE_DELAY: Duration = Duration::from_millis(10);
+
+/// With so many of them, they are saved as soon as anything else is.
+const SETTLE_ROWS: usize = 8;
+
 /// One order replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
@@ -35,6 +42,8 @@ pub struct Replica {
     catch_up: CatchUp,
     /// The journal holds at least so many rows.
     known: OrderNumber,
+    /// When rows that wait to be saved in the ledger have waited long enough.
+    settle_at: Option<BootTime>,
     /// Since when the ledger lacks known rows and has ended where it does.
     behind: Option<Behind>,
     appends: Vec<AppendCaller>,
@@ -55,6 +64,7 @@ impl Hash for Replica {
             role,
             catch_up,
             known,
+            settle_at,
             behind,
             appends,
             announces,
@@ -65,7 +75,15 @@ impl Hash for Replica {
         } = self;
         assert!(commands.is_empty(), "every step hands out its commands");
         (id, peers, own, role, catch_up, known).hash(state);
-        (behind, appends, announces, reaches_catalog, rules).hash(state);
+        (
+            settle_at,
+            behind,
+            appends,
+            announces,
+            reaches_catalog,
+            rules,
+        )
+            .hash(state);
     }
 }
 
@@ -118,17 +136,24 @@ struct AnnounceCaller {
 impl Replica {
     /// A replica that starts with this on its disk. It catches up by itself, and follows, even
     /// where it led before: rows that it had committed then may be missing here.
-    pub fn new(id: ReplicaId, peers: Vec<ReplicaId>, durable: Durable, now: BootTime) -> Self {
+    /// `proposed` are the rows there that continue the ledger.
+    pub fn new(
+        id: ReplicaId,
+        peers: Vec<ReplicaId>,
+        (durable, proposed): (Durable, Vec<Row>),
+        now: BootTime,
+    ) -> Self {
         assert!(!peers.contains(&id), "replica {id} is not its own peer");
         let mut catch_up = CatchUp::new(peers.clone());
         catch_up.restart(now);
         Self {
             id,
             peers,
-            own: Own::new(durable),
+            own: Own::new(durable, proposed),
             role: Role::Follower,
             catch_up,
             known: durable.end.rows,
+            settle_at: None,
             behind: None,
             appends: Vec::new(),
             announces: Vec::new(),
@@ -151,12 +176,14 @@ impl Replica {
         for event in events {
             self.handle(now, event);
         }
+        self.notice_succession();
         self.answer_durable();
         match self.role {
             Role::Follower => {}
             Role::Activating(_) => self.confirm(now),
             Role::Leader(_) => self.lead(now),
         }
+        self.settle(now);
         self.mind_the_gap(now);
         self.fetch(now);
         std::mem::take(&mut self.commands)
@@ -171,7 +198,10 @@ impl Replica {
             Role::Activating(activation) => Some(activation.try_at).filter(|_| self.is_ready()),
             Role::Leader(leadership) => leadership.followers.wake(),
         };
-        [fetch, gap, role].into_iter().flatten().min()
+        [fetch, gap, role, self.settle_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The replica from outside.
@@ -189,6 +219,16 @@ impl Replica {
             end,
             reaches_catalog: self.reaches_catalog,
         }
+    }
+
+    /// A row that is committed, and durable though not yet in the ledger on the disk.
+    pub fn find(&self, number: OrderNumber) -> Option<&Row> {
+        self.own.find(number)
+    }
+
+    /// Whether it leads, and one order waits for its answer.
+    pub fn has_one_order(&self) -> bool {
+        matches!(&self.role, Role::Leader(leadership) if leadership.trades.waiting() == 1)
     }
 
     /// The calls whose results it waits for, in an order that does not depend on how they are
@@ -219,11 +259,13 @@ impl Replica {
                 epoch,
                 leader,
                 rows,
-            } => self.append(now, ticket, (epoch, leader), rows),
+                committed,
+            } => self.append(now, ticket, (epoch, leader), (rows, committed)),
             Event::Stored(durable) => self.own.stored(durable),
             Event::StoreFailed(durable) => self.store_failed(now, durable),
             Event::Head(head) => self.head(now, head),
             Event::Heard(rows) => self.known = self.known.max(rows),
+            Event::Proposed { call, rows } => self.proposed(call, rows),
             Event::Traded { call, result } => self.traded(now, call, result),
             Event::InSyncSet { call, result } => self.in_sync_set(now, call, result),
             Event::Fetched { call, result } => self.fetched(now, call, result),
@@ -269,21 +311,18 @@ impl Replica {
         now: BootTime,
         ticket: Ticket,
         (epoch, leader): (Epoch, ReplicaId),
-        rows: Vec<Row>,
+        (rows, committed): (Vec<Row>, OrderNumber),
     ) {
         let end = rows
             .last()
             .map_or(OrderNumber(0), |last| last.number.next());
-        let taken = if leader == self.id {
+        let met = if leader == self.id {
             Err(Refused::OtherLeader { epoch })
         } else {
             self.meet(now, epoch, leader)
-        }
-        .and_then(|()| match self.own.take(rows) {
-            Ok(rows) => {
-                self.save(rows);
-                Ok(end)
-            }
+        };
+        let taken = met.and_then(|()| match self.follow(rows, committed) {
+            Ok(()) => Ok(end),
             Err(NotTaken::Gap) => Ok(OrderNumber(0)),
             Err(NotTaken::Broken(number)) => {
                 self.report_broken(Sender::Replica(leader), number);
@@ -301,6 +340,16 @@ impl Replica {
                 answer: Err(refused),
             }),
         }
+    }
+
+    /// Takes what the leader says is committed into the ledger, and what it proposes beside it.
+    fn follow(&mut self, mut rows: Vec<Row>, committed: OrderNumber) -> Result<(), NotTaken> {
+        self.known = self.known.max(committed);
+        self.own.promote(committed);
+        let proposed = rows.partition_point(|row| row.number < committed);
+        let proposed = rows.split_off(proposed);
+        self.own.take(rows)?;
+        self.propose(proposed).map(drop)
     }
 
     /// Somebody says who leads: a higher epoch is entered, a lower one refused.
@@ -322,6 +371,9 @@ impl Replica {
         if known.leader != Some(leader) {
             return Err(Refused::OtherLeader { epoch });
         }
+        if let Some(known) = self.own.over_by() {
+            return Err(Refused::Stale { known });
+        }
         if self.own.term_is_lost() {
             self.save_term();
         }
@@ -333,6 +385,7 @@ impl Replica {
         self.step_down(StepDown::Superseded);
         self.own.adopt(term);
         self.save_term();
+        self.refuse_appends(term.epoch);
         if term.leader == Some(self.id) {
             self.commands
                 .push(Command::Report(Report::Activating { epoch: term.epoch }));
@@ -360,7 +413,7 @@ impl Replica {
 
     /// Answers callers whose term and rows have become durable.
     fn answer_durable(&mut self) {
-        let durable = self.own.durable();
+        let (durable, held) = (self.own.durable(), self.own.held());
         let status = self.status();
         for caller in self
             .announces
@@ -372,12 +425,12 @@ impl Replica {
             });
         }
         let is_durable = |caller: &mut AppendCaller| {
-            caller.epoch <= durable.term.epoch && caller.rows <= durable.end.rows
+            caller.epoch <= durable.term.epoch && caller.rows <= held.rows
         };
         for caller in self.appends.extract_if(.., is_durable) {
             self.commands.push(Command::AnswerAppend {
                 ticket: caller.ticket,
-                answer: Ok(durable.end),
+                answer: Ok(held),
             });
         }
     }
@@ -390,18 +443,72 @@ impl Replica {
         self.commands.push(Command::Save {
             term: Some(term),
             rows: Vec::new(),
+            proposed: Vec::new(),
         });
     }
 
-    /// Saves rows that the ledger has just taken.
-    fn save(&mut self, rows: Vec<Row>) {
-        if rows.is_empty() {
+    /// Takes rows that are proposed, and saves them; returns those that are new.
+    fn propose(&mut self, rows: Vec<Row>) -> Result<Vec<Row>, NotTaken> {
+        let Some(last) = rows.last() else {
+            return Ok(rows);
+        };
+        if !self.own.may_wait() || !self.own.has_room(last.number) {
+            self.save_waiting();
+        }
+        let proposed = self.own.propose(rows)?;
+        if !proposed.is_empty() {
+            self.commands.push(Command::Save {
+                term: None,
+                rows: Vec::new(),
+                proposed: proposed.clone(),
+            });
+        }
+        Ok(proposed)
+    }
+
+    /// Saves rows that the ledger has taken: at once, unless they are on the disk as proposed rows.
+    /// Those are saved a few at a time together with others, or once they have waited.
+    fn settle(&mut self, now: BootTime) {
+        if self.own.waiting() == 0 {
+            self.settle_at = None;
             return;
         }
-        if let Role::Leader(leadership) = &mut self.role {
-            leadership.recent.extend(&rows, self.own.durable().end.rows);
+        let at = *self.settle_at.get_or_insert(now + SETTLE_DELAY);
+        let saves = |command: &Command| matches!(command, Command::Save { .. });
+        let enough = self.own.waiting() >= SETTLE_ROWS && self.commands.iter().any(saves);
+        if at <= now || enough || !self.own.may_wait() {
+            self.save_waiting();
         }
-        self.commands.push(Command::Save { term: None, rows });
+    }
+
+    fn save_waiting(&mut self) {
+        self.settle_at = None;
+        let rows = self.own.take_waiting();
+        if !rows.is_empty() {
+            self.commands.push(Command::Save {
+                term: None,
+                rows,
+                proposed: Vec::new(),
+            });
+        }
+    }
+
+    /// A row may have told that another epoch has begun: what was proposed in this one is void.
+    fn notice_succession(&mut self) {
+        if let Some(known) = self.own.over_by() {
+            self.step_down(StepDown::Superseded);
+            self.refuse_appends(known);
+        }
+    }
+
+    /// The epoch of everybody who waits for rows is over, and they may have been proposed in vain.
+    fn refuse_appends(&mut self, known: Epoch) {
+        for AppendCaller { ticket, .. } in self.appends.drain(..) {
+            self.commands.push(Command::AnswerAppend {
+                ticket,
+                answer: Err(Refused::Stale { known }),
+            });
+        }
     }
 
     fn store_failed(&mut self, now: BootTime, durable: Durable) {

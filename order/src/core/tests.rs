@@ -4,5 +4,6 @@ pub(crate) mod bench;
 mod following;
 mod activating;
 mod trading;
+mod proposing;
 mod membership;
 mod simulation;

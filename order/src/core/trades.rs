@@ -64,6 +64,11 @@ impl Trades {
         self.queue.push_back((ticket, order));
     }
 
+    /// How many orders wait for their answers.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
+    }
+
     /// The batches under way, the oldest first.
     pub(super) fn awaited(&self) -> impl Iterator<Item = CallId> {
         self.batches.keys().copied()

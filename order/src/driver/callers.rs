@@ -47,6 +47,7 @@ impl Callers {
                 epoch,
                 leader,
                 rows,
+                committed,
                 reply,
             } => {
                 self.appends.insert(ticket, reply);
@@ -55,8 +56,10 @@ impl Callers {
                     epoch,
                     leader,
                     rows,
+                    committed,
                 }
             }
+            Input::Find { .. } => unreachable!("it is answered before"),
             Input::Saved { event, .. } | Input::Happened(event) => event,
         }
     }

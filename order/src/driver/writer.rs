@@ -101,38 +101,30 @@ fn lock<S: ?Sized>(store: &Mutex<S>) -> MutexGuard<'_, S> {
 
 #[cfg(test)]
 mod tests {
-    use protocol::Row;
     use storage::StorageError;
 
     use super::*;
-    use crate::core::Term;
     use crate::core::tests::bench::{end, journal, term};
     use crate::core::{Durable, Event};
+    use crate::store::ReadRows;
+    use crate::store::memory::Memory;
     use crate::store::saves::GROUP_ROWS_MAX;
-    use crate::store::{ReadRows, continuation};
 
     /// A store in memory, with room for so many rows.
-    struct Memory {
-        durable: Durable,
+    struct Small {
+        memory: Memory,
         room: usize,
     }
 
-    impl Store for Memory {
+    impl Store for Small {
         fn durable(&self) -> Durable {
-            self.durable
+            self.memory.durable()
         }
 
-        fn save(&mut self, term: Option<Term>, rows: &[Row]) -> Result<Durable, StorageError> {
-            let (new, end) = continuation(self.durable.end, rows)?;
-            self.room = self
-                .room
-                .checked_sub(new.len())
-                .ok_or(StorageError::Discontinuous("no room".into()))?;
-            self.durable = Durable {
-                term: term.unwrap_or(self.durable.term),
-                end,
-            };
-            Ok(self.durable)
+        fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
+            let room = self.room.checked_sub(save.rows.len());
+            self.room = room.ok_or(StorageError::Discontinuous("no room".into()))?;
+            self.memory.save(save)
         }
 
         fn reader(&self) -> Arc<dyn ReadRows> {
@@ -149,8 +141,8 @@ mod tests {
             .for_each(|save| sender.send(save).unwrap());
         drop(sender);
         let (inputs, mut reports) = mpsc::channel(count.max(1));
-        let store = Mutex::new(Memory {
-            durable: Durable::default(),
+        let store = Mutex::new(Small {
+            memory: Memory::default(),
             room,
         });
         write(&store, &queue, &inputs);
@@ -180,6 +172,7 @@ mod tests {
         let saves = saves.map(|(term, range)| Save {
             term,
             rows: rows[range].to_vec(),
+            ..Save::default()
         });
         let events = report(9, saves.into());
         let [Event::Stored(durable)] = events[..] else {
@@ -189,7 +182,8 @@ mod tests {
             durable,
             Durable {
                 term: term(2, 3),
-                end: end(&rows)
+                end: end(&rows),
+                ..Durable::default()
             }
         );
     }
@@ -201,6 +195,7 @@ mod tests {
         let saves = [first, last].map(|rows| Save {
             term: None,
             rows: rows.to_vec(),
+            ..Save::default()
         });
         let events = report(usize::MAX, saves.into());
         assert!(
@@ -217,6 +212,7 @@ mod tests {
             vec![Save {
                 term: Some(term(1, 2)),
                 rows,
+                ..Save::default()
             }],
         );
         let [Event::StoreFailed(durable)] = events[..] else {

@@ -12,21 +12,24 @@ use crate::core::message::Term;
 pub const GROUP_ROWS_MAX: usize = 8192;
 
 /// What is to be made durable.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Save {
     /// A new term.
     pub term: Option<Term>,
     /// Rows that continue the ledger.
     pub rows: Vec<Row>,
+    /// Rows to be kept beside it.
+    pub proposed: Vec<Row>,
 }
 
 /// Puts what has queued behind a save together with it.
 pub fn gather(mut group: Save, mut next: impl FnMut() -> Option<Save>) -> Save {
-    while group.rows.len() < GROUP_ROWS_MAX
+    while group.rows.len() + group.proposed.len() < GROUP_ROWS_MAX
         && let Some(next) = next()
     {
         group.term = next.term.or(group.term);
         group.rows.extend(next.rows);
+        group.proposed.extend(next.proposed);
     }
     group
 }
@@ -37,7 +40,7 @@ pub fn gather(mut group: Save, mut next: impl FnMut() -> Option<Save>) -> Save {
 /// Where the disk failed in such a way that nobody knows: the process is to end
 /// ([`storage::error::fail_stop`]).
 pub fn write(store: &mut (impl Store + ?Sized), group: &Save) -> Result<Event, StorageError> {
-    match store.save(group.term, &group.rows) {
+    match store.save(group) {
         Ok(durable) => Ok(Event::Stored(durable)),
         Err(error @ StorageError::DiskFailed(_)) => Err(error),
         Err(error) => {

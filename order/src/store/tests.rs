@@ -8,14 +8,15 @@ fn what_was_saved_is_there_after_a_restart() {
     let rows = journal(5);
     let mut store = SqliteStore::open(dir.path()).unwrap();
     assert_eq!(store.durable(), Durable::default());
-    store.save(Some(term(3, 2)), &rows[..2]).unwrap();
-    store.save(None, &rows[1..]).unwrap();
-    let saved = store.save(Some(term(4, 1)), &[]).unwrap();
+    store.save(&save(Some(term(3, 2)), &rows[..2])).unwrap();
+    store.save(&save(None, &rows[1..])).unwrap();
+    let saved = store.save(&save(Some(term(4, 1)), &[])).unwrap();
     assert_eq!(
         saved,
         Durable {
             term: term(4, 1),
-            end: end(&rows)
+            end: end(&rows),
+            ..Durable::default()
         }
     );
     assert_eq!(store.reader().rows(OrderNumber(1), 2).unwrap(), rows[1..3]);
@@ -29,7 +30,7 @@ fn what_does_not_continue_the_ledger_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let rows = journal(4);
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    let before = store.save(Some(term(3, 2)), &rows[..1]).unwrap();
+    let before = store.save(&save(Some(term(3, 2)), &rows[..1])).unwrap();
     let mut forged = rows[1].clone();
     forged.epoch = Epoch(9);
     let gap = [rows[1].clone(), rows[3].clone()];
@@ -41,12 +42,77 @@ fn what_does_not_continue_the_ledger_changes_nothing() {
         rows[0].price,
     )];
     for refused in [&[forged][..], &gap, &second_key] {
-        store.save(Some(term(4, 1)), refused).unwrap_err();
+        store.save(&save(Some(term(4, 1)), refused)).unwrap_err();
         assert_eq!(store.durable(), before);
     }
-    store.save(Some(term(2, 1)), &rows[1..]).unwrap_err();
+    store.save(&save(Some(term(2, 1)), &rows[1..])).unwrap_err();
     drop(store);
     assert_eq!(SqliteStore::open(dir.path()).unwrap().durable(), before);
+}
+
+/// Rows beside the ledger.
+fn propose(rows: &[Row]) -> Save {
+    Save {
+        proposed: rows.to_vec(),
+        ..Save::default()
+    }
+}
+
+#[test]
+fn what_is_proposed_is_kept_beside_the_ledger_until_it_is_in_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = journal(6);
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    store.save(&save(Some(term(1, 2)), &rows[..2])).unwrap();
+    store.save(&propose(&rows[2..4])).unwrap();
+    let held = store.save(&propose(&rows[3..5])).unwrap();
+    assert_eq!(
+        (held.end, held.proposed.end),
+        (end(&rows[..2]), end(&rows[..5]))
+    );
+    assert_eq!(store.reader().rows(OrderNumber(0), 9).unwrap(), rows[..2]);
+    let ledger = Ledger::open(dir.path()).unwrap();
+    assert!(ledger.rows().map(Result::unwrap).eq(rows[..2].to_vec()));
+    assert!(ledger.held().map(Result::unwrap).eq(rows[..5].to_vec()));
+    drop(store);
+
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.durable(), held);
+    assert_eq!(store.proposed(), rows[2..5]);
+    store.save(&save(None, &rows[2..4])).unwrap();
+    assert!(ledger.held().map(Result::unwrap).eq(rows[..5].to_vec()));
+    let after = store.save(&save(Some(term(2, 3)), &[])).unwrap();
+    assert_eq!(after.end, end(&rows[..4]));
+    assert!(
+        ledger.held().map(Result::unwrap).eq(rows[..4].to_vec()),
+        "the fifth is of an epoch that is over"
+    );
+    assert_eq!(store.continuing().unwrap(), rows[4..5], "but it is there");
+    drop(store);
+    let store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!((store.durable().end, store.proposed()), (after.end, vec![]));
+}
+
+#[test]
+fn what_does_not_continue_what_is_held_is_not_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = journal(SLOTS as usize + 3);
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    let before = store.save(&save(Some(term(1, 2)), &rows[..2])).unwrap();
+    let far = store.save(&propose(&rows[2..])).unwrap_err();
+    assert!(far.to_string().contains("too far ahead"), "{far}");
+    store.save(&propose(&rows[3..4])).unwrap_err();
+    assert_eq!(store.durable(), before);
+    assert_eq!(store.continuing().unwrap(), []);
+    store.save(&propose(&rows[2..SLOTS as usize + 2])).unwrap();
+    // With another row in the ledger there is room for another one beside it.
+    let both = Save {
+        rows: rows[2..3].to_vec(),
+        ..propose(&rows[SLOTS as usize + 2..])
+    };
+    let held = store.save(&both).unwrap();
+    assert_eq!(held.proposed.end, end(&rows));
+    assert_eq!(store.continuing().unwrap(), rows[3..]);
 }
 
 #[test]
@@ -54,11 +120,20 @@ fn a_ledger_is_read_in_chunks_while_its_replica_runs() {
     let dir = tempfile::tempdir().unwrap();
     let rows = journal(10_000);
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    store.save(None, &rows).unwrap();
+    store.save(&save(None, &rows)).unwrap();
     let ledger = Ledger::open(dir.path()).unwrap();
     assert_eq!(ledger.end().unwrap(), end(&rows));
     assert!(ledger.rows().map(Result::unwrap).eq(rows));
     assert!(Ledger::open(&dir.path().join("elsewhere")).is_err());
+}
+
+/// Rows of the ledger, perhaps with a term.
+fn save(term: Option<Term>, rows: &[Row]) -> Save {
+    Save {
+        term,
+        rows: rows.to_vec(),
+        ..Save::default()
+    }
 }
 
 const ROWS: usize = 300;
@@ -66,7 +141,7 @@ const ROWS: usize = 300;
 fn filled_store(dir: &Path) -> Vec<Row> {
     let rows = journal(ROWS);
     let mut store = SqliteStore::open(dir).unwrap();
-    store.save(Some(term(3, 2)), &rows).unwrap();
+    store.save(&save(Some(term(3, 2)), &rows)).unwrap();
     rows
 }
 

@@ -221,8 +221,16 @@ impl Service {
         if lost {
             Err(Status::unavailable("the answer is lost"))
         } else {
-            Ok(TradeResponse { results })
+            let proposed = Vec::new();
+            Ok(TradeResponse { results, proposed })
         }
+    }
+}
+
+fn row(result: &TradeResult) -> Option<JournalRow> {
+    match &result.result {
+        Some(trade_result::Result::Row(row)) => Some(row.clone()),
+        _ => None,
     }
 }
 
@@ -270,11 +278,20 @@ impl Catalog for Service {
         request: Request<Streaming<TradeRequest>>,
     ) -> Result<Response<Self::TradeManyStream>, Status> {
         let state = Arc::clone(&self.state);
-        let answers = calls::serve(request.into_inner(), pending(), move |request| {
+        // The rows come before the answer, as those that are on their way to the disk.
+        let answers = calls::serve(request.into_inner(), pending(), move |request, early| {
             let service = Service {
                 state: Arc::clone(&state),
             };
-            async move { service.traded(request).await }
+            async move {
+                let answer = service.traded(request).await?;
+                let proposed: Vec<_> = answer.results.iter().filter_map(row).collect();
+                if !proposed.is_empty() {
+                    let results = Vec::new();
+                    early.send(TradeResponse { results, proposed }).await;
+                }
+                Ok(answer)
+            }
         });
         Ok(Response::new(answers))
     }

@@ -282,6 +282,7 @@ impl Seat {
             epoch,
             leader,
             rows: rows.iter().map(Into::into).collect(),
+            committed: rows.last().map_or(0, |last| last.number.0 + 1),
         };
         Ok(ReplicationClient::new(self.channel.clone())
             .append(request)
@@ -293,7 +294,7 @@ impl Seat {
     pub fn ledger(&self) -> Vec<Row> {
         Ledger::open(self.data_dir.path())
             .unwrap()
-            .rows()
+            .held()
             .collect::<Result<_, _>>()
             .unwrap()
     }

@@ -17,6 +17,16 @@ use crate::wire::order::v1::{AppendRequest, AppendResponse, FetchRequest, FetchR
 /// A leader of this id is answered together with another one.
 const TOGETHER: u32 = 2;
 
+/// A leader of this id is answered with two messages.
+const TWO_MESSAGES: u32 = 3;
+
+fn answer(orders: u64) -> AppendResponse {
+    AppendResponse {
+        orders,
+        chain_hash: Vec::new(),
+    }
+}
+
 /// Answers with the epoch asked about, and refuses epoch 0.
 #[derive(Clone)]
 struct Callee {
@@ -40,7 +50,7 @@ impl Replication for Callee {
             let _ = closing.wait_for(|&closing| closing).await;
         };
         let together = Arc::clone(&self.together);
-        let answers = serve(request.into_inner(), closed, move |request| {
+        let answers = serve(request.into_inner(), closed, move |request, early| {
             let together = Arc::clone(&together);
             async move {
                 if request.leader == TOGETHER {
@@ -49,10 +59,10 @@ impl Replication for Callee {
                 if request.epoch == 0 {
                     return Err(Status::failed_precondition("epoch 0"));
                 }
-                Ok(AppendResponse {
-                    orders: request.epoch,
-                    chain_hash: Vec::new(),
-                })
+                if request.leader == TWO_MESSAGES {
+                    early.send(answer(0)).await;
+                }
+                Ok(answer(request.epoch))
             }
         });
         Ok(Response::new(answers))
@@ -106,10 +116,17 @@ impl Caller {
             epoch,
             leader,
             rows: Vec::new(),
+            committed: 0,
         };
         let mut client = self.client.clone();
         let open = async |requests| client.append_many(requests).await;
-        Ok(self.calls.call(request, open).await?.orders)
+        let mut call = self.calls.call(request, open).await?;
+        if leader == TWO_MESSAGES {
+            assert_eq!(call.message().await?.orders, 0);
+        }
+        let answer = call.message().await?;
+        call.end();
+        Ok(answer.orders)
     }
 
     fn streams(&self) -> usize {
@@ -122,6 +139,7 @@ async fn calls_one_after_another_share_a_stream() {
     let caller = Caller::start().await;
     for epoch in 1..20 {
         assert_eq!(caller.call(epoch, 1).await.unwrap(), epoch);
+        assert_eq!(caller.call(epoch, TWO_MESSAGES).await.unwrap(), epoch);
     }
     assert_eq!(caller.streams(), 1);
 }

@@ -11,6 +11,7 @@ use catalog::store::sqlite::{SqliteJournal, SqliteStore as CatalogStore};
 use catalog::store::{Journal as _, Store as _};
 use order::core::Term;
 use order::ledger::Ledger;
+use order::store::saves::Save;
 use order::store::{SqliteStore as LedgerStore, Store as _};
 use protocol::{
     Epoch, IdempotencyKey, Order, OrderNumber, Quantity, ReplicaId, Row, Side, StockName,
@@ -90,13 +91,20 @@ static KILLED_LEDGER: LazyLock<Killed> = LazyLock::new(|| {
         leader: ReplicaId::new(2),
     };
     let mut store = LedgerStore::open(dir.path()).expect("a new directory");
-    store
-        .save(Some(term), checkpointed)
-        .expect("they continue it");
+    let save = Save {
+        term: Some(term),
+        rows: checkpointed.to_vec(),
+        ..Save::default()
+    };
+    store.save(&save).expect("they continue it");
     drop(store);
     let mut store = LedgerStore::open(dir.path()).expect("it is sound");
     for rows in logged.chunks(5) {
-        store.save(None, rows).expect("they continue it");
+        let (mut proposed, mut committed) = (Save::default(), Save::default());
+        proposed.proposed = rows.to_vec();
+        committed.rows = rows.to_vec();
+        store.save(&proposed).expect("they continue it");
+        store.save(&committed).expect("they continue it");
     }
     Killed {
         files: files(dir.path(), LEDGER),
@@ -244,9 +252,11 @@ pub fn check_ledger(bytes: &[u8]) {
         Ok((mut store, aside)) => {
             let held = store.durable().end.rows;
             assert!(aside.is_none() || held == OrderNumber(0));
-            store
-                .save(None, &killed.rows)
-                .expect("the rest continues it");
+            let save = Save {
+                rows: killed.rows.clone(),
+                ..Save::default()
+            };
+            store.save(&save).expect("the rest continues it");
             let rows = store.reader().rows(OrderNumber(0), 2 * ROWS);
             assert_eq!(rows.expect("it is sound"), killed.rows);
         }

@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use catalog::core::{Batch, Books, ChangeNumber, Known, Stock, TradeResult};
 use order::core::message::Ticket;
-use order::core::{Command, Durable, Event, Head, Replica, Term};
+use order::core::{Command, Event, Head, Replica};
+use order::store::memory::Memory;
+use order::store::saves::Save;
 use prost::Message;
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1;
 use protocol::wire::order::v1 as order_v1;
-use protocol::{ChainHash, Epoch, Order, OrderNumber, ReplicaId, Row, wire};
+use protocol::{ChainHash, Epoch, Order, ReplicaId, Row, wire};
 use storage::rows::End;
 
 /// Messages of one run.
@@ -121,8 +123,8 @@ fn stage(books: &Books, journal: &[Row], kind: u8, message: &[u8]) -> Option<Bat
 pub fn check_order(bytes: &[u8]) {
     let id = |id| ReplicaId::new(id).expect("it is not 0");
     let mut now = BootTime::now();
-    let mut replica = Replica::new(id(1), vec![id(2), id(3)], Durable::default(), now);
-    let mut ledger = Ledger::default();
+    let mut replica = Replica::new(id(1), vec![id(2), id(3)], Default::default(), now);
+    let mut disk = Memory::default();
     let mut calls = Vec::new();
     for (ticket, (kind, message)) in (0..).map(Ticket).zip(messages(bytes)) {
         now = now + Duration::from_millis(u64::from(kind) * 8);
@@ -133,7 +135,18 @@ pub fn check_order(bytes: &[u8]) {
             let commands = replica.step(now, events.drain(..));
             for command in commands {
                 match command {
-                    Command::Save { term, rows } => events.push(ledger.save(term, &rows)),
+                    Command::Save {
+                        term,
+                        rows,
+                        proposed,
+                    } => events.push(save(
+                        &mut disk,
+                        Save {
+                            term,
+                            rows,
+                            proposed,
+                        },
+                    )),
                     Command::Fetch { call, .. } => calls.push(call),
                     _ => {}
                 }
@@ -171,6 +184,7 @@ fn event(
                 epoch,
                 leader,
                 rows: wire::rows(request.rows).ok()?,
+                committed: wire::order_number(request.committed).ok()?,
             })
         }
         3 => {
@@ -189,27 +203,15 @@ fn event(
 }
 
 /// A disk that never fails, and checks what it is given.
-#[derive(Default)]
-struct Ledger {
-    durable: Durable,
-}
-
-impl Ledger {
-    fn save(&mut self, term: Option<Term>, rows: &[Row]) -> Event {
-        for row in rows {
-            let End { rows, chain } = self.durable.end;
-            assert_eq!(row.number, rows, "a ledger has no gaps");
-            assert!(row.follows(&chain), "a ledger is a chain");
-            assert!(row.number.0 < i64::MAX as u64, "SQLite can hold it");
-            self.durable.end = End {
-                rows: OrderNumber(rows.0 + 1),
-                chain: row.chain,
-            };
-        }
-        if let Some(term) = term {
-            assert!(term.epoch >= self.durable.term.epoch, "epochs rise");
-            self.durable.term = term;
-        }
-        Event::Stored(self.durable)
+fn save(disk: &mut Memory, save: Save) -> Event {
+    let mut rows = save.rows.iter().chain(&save.proposed);
+    assert!(
+        rows.all(|row| row.number.0 < i64::MAX as u64),
+        "SQLite can hold it"
+    );
+    if let Some(term) = save.term {
+        assert!(term.epoch >= disk.term.epoch, "epochs rise");
     }
+    let saved = disk.save(&save);
+    Event::Stored(saved.expect("what is saved continues what is there"))
 }

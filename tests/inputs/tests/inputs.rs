@@ -188,13 +188,14 @@ mod messages {
             (number(), 0..4u32).prop_map(|(epoch, leader)| {
                 (1, order::AnnounceRequest { epoch, leader }.encode_to_vec())
             }),
-            (number(), 0..4u32, rows()).prop_map(|(epoch, leader, rows)| {
+            (number(), 0..4u32, rows(), number()).prop_map(|(epoch, leader, rows, committed)| {
                 (
                     2,
                     order::AppendRequest {
                         epoch,
                         leader,
                         rows,
+                        committed,
                     }
                     .encode_to_vec(),
                 )

@@ -11,7 +11,7 @@ use catalog::store::sqlite::{SqliteJournal, SqliteStore};
 use catalog::store::{Journal as _, Store as _};
 use catalog::writer::group::{Command, Committer, Group, gather};
 use protocol::time::BootTime;
-use protocol::{OrderNumber, SessionId};
+use protocol::{OrderNumber, Row, SessionId};
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
@@ -36,6 +36,8 @@ pub struct Catalog {
     queue: VecDeque<Command>,
     committing: Option<Group>,
     waiting: Vec<Waiting>,
+    /// Who is to be told of rows before they are committed.
+    proposing: Vec<(Caller, oneshot::Receiver<Vec<Row>>)>,
     /// What came before sessions of the run before were certainly over.
     unsettled: Vec<(Caller, Request)>,
     opening: Vec<Opening>,
@@ -96,16 +98,21 @@ impl Catalog {
         let stocks = loaded.books.stocks().cloned();
         let board = Board::new(stocks, leases, unsettled, line.clock(Node::Catalog));
         let desk = Arc::new(Desk::new(board, loaded.books.leadership()));
+        let mut committer = Committer::new(Box::new(store), loaded, Arc::clone(&desk));
+        committer.succeed()?;
+        let books = committer.books();
+        oracle.catalog_committed(&[], &books.leadership());
         Ok(Self {
             run,
             disk: disk.clone(),
-            committer: Committer::new(Box::new(store), loaded, Arc::clone(&desk)),
+            committer,
             desk,
             journal,
             term,
             queue: VecDeque::new(),
             committing: None,
             waiting: Vec::new(),
+            proposing: Vec::new(),
             unsettled: Vec::new(),
             opening: Vec::new(),
             sessions: BTreeMap::new(),
@@ -183,10 +190,13 @@ impl Catalog {
             }
             Request::Trade { epoch, orders } => {
                 let (reply, answer) = oneshot::channel();
+                let (proposed, rows) = oneshot::channel();
                 self.waiting.push(Waiting::Trade(caller, answer));
+                self.proposing.push((caller, rows));
                 self.queue.push_back(Command::Trade {
                     epoch,
                     orders,
+                    proposed: Some(proposed),
                     reply,
                 });
             }
@@ -294,6 +304,15 @@ impl Catalog {
         {
             let group = gather(first, || self.queue.pop_front());
             self.committing = Some(self.committer.begin(group));
+            self.proposing
+                .retain_mut(|(caller, rows)| match rows.try_recv() {
+                    Ok(rows) => {
+                        line.propose(*caller, rows);
+                        false
+                    }
+                    Err(oneshot::error::TryRecvError::Empty) => true,
+                    Err(oneshot::error::TryRecvError::Closed) => false,
+                });
             let latency = line.disk_latency(Node::Catalog);
             line.after(latency, Happening::DiskDone(self.run));
         }

@@ -69,6 +69,7 @@ pub enum Request {
         epoch: Epoch,
         leader: ReplicaId,
         rows: Vec<Row>,
+        committed: OrderNumber,
     },
     // To gateways.
     Operate(Operation),

@@ -19,8 +19,8 @@ pub struct Oracle {
     refused: BTreeSet<IdempotencyKey>,
     term: Term,
     stocks: BTreeMap<StockName, History>,
-    /// What each replica says is on its disk.
-    held: BTreeMap<ReplicaId, End>,
+    /// What is on each replica's disk: its ledger, and the rows beside it.
+    held: BTreeMap<ReplicaId, (End, Vec<Row>)>,
     /// One more than the highest number that a leader acknowledged.
     acknowledged: OrderNumber,
     /// Of each stock, the highest version that a client knows of.
@@ -167,7 +167,7 @@ impl Oracle {
     }
 
     /// A replica has made so much durable, or found it on its disk.
-    pub fn replica_holds(&mut self, id: ReplicaId, durable: &Durable) {
+    pub fn replica_holds(&mut self, id: ReplicaId, durable: &Durable, beside: Vec<Row>) {
         self.checks += 1;
         let held = durable.end.rows.0 as usize;
         assert!(
@@ -177,7 +177,7 @@ impl Oracle {
         );
         let chain = end(&self.journal[..held]).chain;
         assert_eq!(durable.end.chain, chain, "replica {id} holds other orders");
-        self.held.insert(id, durable.end);
+        self.held.insert(id, (durable.end, beside));
         self.check_in_sync();
     }
 
@@ -187,19 +187,32 @@ impl Oracle {
         let row = self.journal.get(number.0 as usize);
         let row = row.expect("what is acknowledged is in the journal");
         assert_eq!(row.order, *order, "it is the order's own number");
-        let held = self.held.get(&leader).map(|end| end.rows);
         assert!(
-            held > Some(number),
+            self.held(leader) > number,
             "leader {leader} holds what it acknowledges"
         );
         self.acknowledged = self.acknowledged.max(number.next());
         self.check_in_sync();
     }
 
+    /// How many rows of the journal a replica's disk has, in its ledger or beside it.
+    fn held(&self, id: ReplicaId) -> OrderNumber {
+        let held = self.held.get(&id);
+        held.map_or(OrderNumber(0), |(end, beside)| self.held_with(*end, beside))
+    }
+
+    /// How many rows of the journal a ledger is with the rows beside it.
+    pub fn held_with(&self, end: End, beside: &[Row]) -> OrderNumber {
+        let committed = &self.journal[end.rows.0 as usize..];
+        let both = beside.iter().zip(committed);
+        let kept = both.take_while(|(row, committed)| row == committed).count();
+        OrderNumber(end.rows.0 + kept as u64)
+    }
+
     /// Whoever the catalog believes in sync holds all that was acknowledged.
     fn check_in_sync(&self) {
         for member in &self.term.in_sync {
-            let held = self.held.get(member).map_or(OrderNumber(0), |end| end.rows);
+            let held = self.held(*member);
             assert!(
                 held >= self.acknowledged,
                 "{member} is in sync and holds {held} orders; {} are acknowledged",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use catalog::core::{ChangeNumber, Refusal, TradeResult};
 use order::core::message::{
-    CallFailure, Outcome, Placed, Refused, Report, Shipment, Source, Ticket, Unavailable,
+    CallFailure, CallId, Outcome, Placed, Refused, Report, Shipment, Source, Ticket, Unavailable,
 };
 use order::core::{Command, Event, Head, Missing, Replica as Core, Status, Term};
 use order::store::saves::{Save, gather, write};
@@ -64,11 +64,15 @@ impl Replica {
         disk: &Disk,
     ) -> Result<Self, StorageError> {
         let store = open(disk, plan.vfs())?;
-        let durable = store.durable();
-        oracle.replica_holds(id, &durable);
+        holds(oracle, id, &store);
         let node = Node::Replica(id);
         let peers = ids().filter(|&peer| peer != id).collect();
-        let core = Core::new(id, peers, durable, line.clock(node));
+        let core = Core::new(
+            id,
+            peers,
+            (store.durable(), store.proposed()),
+            line.clock(node),
+        );
         let mut replica = Self {
             id,
             run: line.run(node),
@@ -143,6 +147,7 @@ impl Replica {
                 epoch,
                 leader,
                 rows,
+                committed,
             } => {
                 self.appends.insert(ticket, caller);
                 Event::Append {
@@ -150,6 +155,7 @@ impl Replica {
                     epoch,
                     leader,
                     rows,
+                    committed,
                 }
             }
             Request::Status => {
@@ -171,6 +177,7 @@ impl Replica {
         let told = match self.reader.rows(number, 1) {
             Ok(rows) => match rows.into_iter().next() {
                 Some(row) => Ok(Response::Row(row)),
+                None if let Some(row) = self.core.find(number) => Ok(Response::Row(row.clone())),
                 None => {
                     self.missing.insert(self.last, (caller, number));
                     let purpose = Purpose::Confirm(self.last);
@@ -252,6 +259,17 @@ impl Replica {
         self.step(line, oracle, Some(event));
     }
 
+    /// The catalog is about to commit rows of a call's.
+    pub fn proposed(
+        &mut self,
+        line: &mut Timeline,
+        oracle: &mut Oracle,
+        call: CallId,
+        rows: Vec<Row>,
+    ) {
+        self.step(line, oracle, Some(Event::Proposed { call, rows }));
+    }
+
     /// The disk gets round to what was to be saved.
     pub fn disk_done(&mut self, line: &mut Timeline, oracle: &mut Oracle) -> Result<(), Ended> {
         let Some(group) = self.saving.take() else {
@@ -262,8 +280,8 @@ impl Replica {
             return Err(Ended);
         }
         let event = written.map_err(|_| Ended)?;
-        if let Event::Stored(durable) = &event {
-            oracle.replica_holds(self.id, durable);
+        if let Event::Stored(_) = &event {
+            holds(oracle, self.id, &self.store);
         }
         self.step(line, oracle, Some(event));
         Ok(())
@@ -287,7 +305,15 @@ impl Replica {
     fn execute(&mut self, line: &mut Timeline, oracle: &mut Oracle, command: Command) {
         let node = self.run.node;
         match command {
-            Command::Save { term, rows } => self.saves.push_back(Save { term, rows }),
+            Command::Save {
+                term,
+                rows,
+                proposed,
+            } => self.saves.push_back(Save {
+                term,
+                rows,
+                proposed,
+            }),
             Command::AnswerPlace { ticket, answer } => {
                 let (caller, order) = self.places.remove(&ticket).expect("answered once");
                 if let Ok(Placed::Number(number)) = answer {
@@ -365,16 +391,24 @@ impl Replica {
                 peer,
                 epoch,
                 shipment,
+                committed,
             } => {
                 let rows = match shipment {
                     Shipment::Rows(rows) => Ok(rows),
-                    Shipment::Stored { from, rows_max } => self.reader.rows(from, rows_max),
+                    Shipment::Stored { from, rows_max } => {
+                        let rows = self.reader.rows(from, rows_max);
+                        rows.map(|mut rows| {
+                            rows.retain(|row| row.number < committed);
+                            rows
+                        })
+                    }
                 };
                 let purpose = Purpose::Append(call, peer);
                 let request = Request::Append {
                     epoch,
                     leader: self.id,
                     rows: rows.expect("what is durable can be read"),
+                    committed,
                 };
                 (Node::Replica(peer), request, APPEND_TIMEOUT, purpose)
             }
@@ -382,6 +416,11 @@ impl Replica {
         };
         line.call(self.run, to, request, timeout, purpose);
     }
+}
+
+fn holds(oracle: &mut Oracle, id: ReplicaId, store: &SqliteStore) {
+    let beside = store.continuing().expect("the disk is well");
+    oracle.replica_holds(id, &store.durable(), beside);
 }
 
 /// All replicas.

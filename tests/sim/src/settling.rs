@@ -64,7 +64,8 @@ impl World {
         for id in self.oracle.in_sync() {
             let disk = self.disks[&Node::Replica(*id)].worst();
             let store = replica::open(&disk, &VFS).expect("the disk is well");
-            let held = store.durable().end.rows;
+            let beside = store.continuing().expect("the disk is well");
+            let held = self.oracle.held_with(store.durable().end, &beside);
             assert!(
                 held >= acknowledged,
                 "{id} would hold {held} of {acknowledged} orders"

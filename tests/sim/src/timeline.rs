@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use fastrand::Rng;
+use protocol::Row;
 use protocol::time::BootTime;
 
 use crate::messages::{
@@ -26,6 +27,11 @@ pub enum Happening {
     Reply {
         call: u64,
         told: Told,
+    },
+    /// A trade's rows are on their way to the catalog's disk.
+    Proposed {
+        call: u64,
+        rows: Vec<Row>,
     },
     Streamed {
         stream: u64,
@@ -88,6 +94,7 @@ pub struct Host {
 }
 
 /// A call that has no answer yet.
+#[derive(Clone, Copy)]
 struct Call {
     run: Run,
     purpose: Purpose,
@@ -328,6 +335,24 @@ impl Timeline {
         if let Some(delay) = transit.fails {
             self.break_call(call, delay);
         }
+    }
+
+    /// Tells a caller of rows before its call is answered. Whether that arrives changes nothing.
+    pub fn propose(&mut self, caller: Caller, rows: Vec<Row>) {
+        let to = caller.run.node;
+        let transit = self
+            .network
+            .transit(&mut self.random, self.now, Node::Catalog, to);
+        if let Some(delay) = transit.arrives {
+            let call = caller.call;
+            self.after(delay, Happening::Proposed { call, rows });
+        }
+    }
+
+    /// What a call that is under way was made for, and by whom.
+    pub fn purpose(&self, call: u64) -> Option<(Run, Purpose)> {
+        let Call { run, purpose } = *self.calls.get(&call)?;
+        self.runs(run).then_some((run, purpose))
     }
 
     /// What the call that is answered was made for, and by whom; `None` where nobody waits.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocol::{OrderNumber, ReplicaId};
+use protocol::{OrderNumber, ReplicaId, Row};
 use simulated_disk::{Death, Disk, Faults};
 
 use crate::catalog::{Catalog, Ended};
@@ -172,6 +172,7 @@ impl World {
                     self.answered(run, purpose, told);
                 }
             }
+            Happening::Proposed { call, rows } => self.proposed(call, rows),
             Happening::Streamed { stream, what } => self.streamed(stream, what),
             Happening::Wake(run) if self.line.runs(run) => self.woken(run.node),
             Happening::DiskDone(run) if self.line.runs(run) => self.disk_done(run),
@@ -191,7 +192,9 @@ impl World {
     fn place(&self, happening: &Happening) -> Option<Node> {
         match happening {
             Happening::Request { to, .. } => Some(*to),
-            Happening::Reply { call, .. } => self.line.caller(*call).map(|run| run.node),
+            Happening::Reply { call, .. } | Happening::Proposed { call, .. } => {
+                self.line.caller(*call).map(|run| run.node)
+            }
             Happening::Streamed {
                 what: Streamed::Up(_),
                 ..
@@ -245,6 +248,21 @@ impl World {
             Node::Client(client) => self.clients[client].answered(line, oracle, told),
         }
         self.rewake(node);
+    }
+
+    fn proposed(&mut self, call: u64, rows: Vec<Row>) {
+        let Some((run, Purpose::Trade(call))) = self.line.purpose(call) else {
+            return;
+        };
+        let Node::Replica(id) = run.node else {
+            unreachable!("replicas trade")
+        };
+        self.line.note(6, Some(run.node), || {
+            format!("{:?} is told of {} rows proposed", run.node, rows.len())
+        });
+        let replica = self.replicas.get_mut(&id).expect("it runs");
+        replica.proposed(&mut self.line, &mut self.oracle, call, rows);
+        self.rewake(run.node);
     }
 
     fn streamed(&mut self, stream: u64, what: Streamed) {

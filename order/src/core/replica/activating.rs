@@ -85,7 +85,7 @@ impl Replica {
 
     /// The catalog says, as its answer to a change, that the epoch is still this replica's.
     fn confirmed(&mut self, now: BootTime, head: &Head, change: ChangeNumber) {
-        let Durable { term, end } = self.own.durable();
+        let Durable { term, end, .. } = self.own.durable();
         if head.term != term {
             self.step_down(StepDown::Superseded);
         } else if head.end.rows > end.rows && self.rules.keep(Rule::ActivationCatchUp) {

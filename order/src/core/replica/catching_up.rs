@@ -87,7 +87,7 @@ impl Replica {
                 if full && rows.is_empty() {
                     self.catch_up.unusable(now, source);
                 }
-                self.save(rows);
+                self.note_recent(&rows);
                 if last {
                     self.caught_up();
                 }

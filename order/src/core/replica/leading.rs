@@ -1,7 +1,7 @@
 //! Leading: orders to the catalog, rows to the own store and the followers, acknowledgements.
 
 use protocol::time::BootTime;
-use protocol::{ChainHash, OrderNumber, ReplicaId};
+use protocol::{ChainHash, OrderNumber, ReplicaId, Row};
 use storage::rows::End;
 
 use super::{Leadership, Replica, Role, UNSAVED_ROWS_MAX};
@@ -13,6 +13,7 @@ use crate::core::recent::Recent;
 impl Replica {
     pub(super) fn lead(&mut self, now: BootTime) {
         self.extend_ledger();
+        self.notice_succession();
         let Role::Leader(leadership) = &mut self.role else {
             return;
         };
@@ -22,18 +23,21 @@ impl Replica {
             followers,
         } = &mut **leadership;
         let epoch = self.own.term().epoch;
-        let tail = self.own.tail().rows;
-        let durable = self.own.durable().end.rows;
-        while let Some((call, peer, from)) = followers.next_call(now, tail, &mut self.calls) {
+        let committed = self.own.tail().rows;
+        let held = self.own.held().rows;
+        followers.committed(now, committed);
+        let end = self.own.proposed_end().rows;
+        while let Some((call, peer, from)) = followers.next_call(now, end, &mut self.calls) {
             let shipment = from.map_or(Shipment::Rows(Vec::new()), |from| ship(recent, from));
             self.commands.push(Command::Append {
                 call,
                 peer,
                 epoch,
                 shipment,
+                committed,
             });
         }
-        trades.acknowledge(followers.acknowledged(durable), &mut self.commands);
+        trades.acknowledge(followers.acknowledged(held), &mut self.commands);
         while self.own.unsaved() < UNSAVED_ROWS_MAX
             && let Some((call, orders)) = trades.next_batch(&mut self.calls)
         {
@@ -61,12 +65,32 @@ impl Replica {
         let rows = leadership.trades.in_order(self.own.tail().rows);
         self.known = self.known.max(leadership.trades.known());
         match self.own.take(rows) {
-            Ok(rows) => self.save(rows),
+            Ok(rows) => self.note_recent(&rows),
             Err(NotTaken::Gap) => unreachable!("rows are taken out in order"),
             Err(NotTaken::Broken(number)) => {
                 self.report_broken(Sender::Catalog, number);
                 self.step_down(StepDown::Broken);
             }
+        }
+    }
+
+    /// Keeps in mind rows that followers may be sent.
+    pub(super) fn note_recent(&mut self, rows: &[Row]) {
+        if let Role::Leader(leadership) = &mut self.role {
+            leadership.recent.extend(rows, self.own.durable().end.rows);
+        }
+    }
+
+    /// Rows are on their way to the journal's disk, and may go to others beside it. What does not
+    /// fit is sent when it is committed.
+    pub(super) fn proposed(&mut self, call: CallId, rows: Vec<Row>) {
+        let awaits =
+            matches!(&self.role, Role::Leader(leadership) if leadership.trades.awaits(call));
+        if !awaits {
+            return;
+        }
+        if let Ok(rows) = self.propose(rows) {
+            self.note_recent(&rows);
         }
     }
 
@@ -106,8 +130,10 @@ impl Replica {
         let Leadership {
             recent, followers, ..
         } = &mut **leadership;
+        let held_here = self.own.held();
         let ends = [
             self.own.durable().end,
+            held_here,
             self.own.tail(),
             End {
                 rows: OrderNumber(0),
@@ -121,13 +147,14 @@ impl Replica {
         match result {
             _ if !followers.awaits(call) => {}
             Ok(held) => {
-                self.known = self.known.max(held.rows);
-                let durable = self.own.durable().end.rows;
+                if held.rows > self.own.proposed_end().rows {
+                    self.known = self.known.max(held.rows);
+                }
                 followers.answered(
                     now,
                     (call, peer),
                     held,
-                    durable,
+                    held_here.rows,
                     chain_at,
                     &mut self.commands,
                 );

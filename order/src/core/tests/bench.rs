@@ -10,7 +10,9 @@ use protocol::{
 use storage::rows::End;
 
 use crate::core::message::*;
-use crate::core::{Command, Durable, Event, Head, Replica, Term};
+use crate::core::{Command, Event, Head, Replica, Term};
+use crate::store::memory::Memory;
+use crate::store::saves::{Save, gather};
 
 pub fn id(id: u32) -> ReplicaId {
     ReplicaId::new(id).unwrap()
@@ -71,8 +73,7 @@ pub fn journal(rows: usize) -> Vec<Row> {
 pub struct Bench {
     pub replica: Replica,
     pub now: BootTime,
-    /// What its disk holds.
-    pub durable: Durable,
+    pub disk: Memory,
     pub commands: Vec<Command>,
     /// The last change of the in-sync set that was asked for.
     pub last_change: (Epoch, ChangeNumber),
@@ -82,16 +83,17 @@ pub struct Bench {
 impl Bench {
     /// Starts with this on disk.
     pub fn new(term: Term, rows: &[Row]) -> Self {
-        let durable = Durable {
-            term,
-            end: end(rows),
-        };
+        Self::on(Memory::holding(term, rows.to_vec()))
+    }
+
+    /// Starts on this disk.
+    pub fn on(mut disk: Memory) -> Self {
         let now = BootTime::from_millis(1_000_000);
-        let replica = Replica::new(id(1), vec![id(2), id(3)], durable, now);
+        let replica = Replica::new(id(1), vec![id(2), id(3)], disk.reopen(), now);
         let mut bench = Self {
             replica,
             now,
-            durable,
+            disk,
             commands: Vec::new(),
             last_change: Default::default(),
             tickets: 0,
@@ -152,6 +154,14 @@ impl Bench {
         self.step([]);
     }
 
+    /// Until the replica wants to be woken, which must be soon.
+    pub fn pass_until_woken(&mut self) {
+        let wake = self.replica.wake().expect("it is to be woken");
+        assert!(wake <= self.now + std::time::Duration::from_millis(10));
+        self.now = wake;
+        self.step([]);
+    }
+
     /// Takes out the first command that the closure wants.
     pub fn take<T>(&mut self, wanted: impl Fn(&Command) -> Option<T>) -> T {
         let found = self.find(wanted);
@@ -170,24 +180,40 @@ impl Bench {
 
     /// Makes everything durable that was to be saved, and says so.
     pub fn store(&mut self) {
-        while let Some((term, rows)) = self.find(|command| match command {
-            Command::Save { term, rows } => Some((*term, rows.clone())),
-            _ => None,
-        }) {
-            let (_, end) = crate::store::continuation(self.durable.end, &rows).unwrap();
-            self.durable = Durable {
-                term: term.unwrap_or(self.durable.term),
-                end,
-            };
+        while let Some(save) = self.next_save() {
+            self.disk.save(&save).unwrap();
         }
-        self.step([Event::Stored(self.durable)]);
+        self.step([Event::Stored(self.disk.durable())]);
+    }
+
+    /// The same in one transaction.
+    pub fn store_together(&mut self) {
+        let first = self.next_save().expect("there is something to be saved");
+        let save = gather(first, || self.next_save());
+        self.disk.save(&save).unwrap();
+        self.step([Event::Stored(self.disk.durable())]);
+    }
+
+    fn next_save(&mut self) -> Option<Save> {
+        self.find(|command| match command {
+            Command::Save {
+                term,
+                rows,
+                proposed,
+            } => Some(Save {
+                term: *term,
+                rows: rows.clone(),
+                proposed: proposed.clone(),
+            }),
+            _ => None,
+        })
     }
 
     /// Loses what was to be saved, and says so.
     pub fn fail_to_store(&mut self) {
         self.commands
             .retain(|command| !matches!(command, Command::Save { .. }));
-        self.step([Event::StoreFailed(self.durable)]);
+        self.step([Event::StoreFailed(self.disk.durable())]);
     }
 
     pub fn place(&mut self, key: &str) -> Ticket {
@@ -220,13 +246,27 @@ impl Bench {
         ticket
     }
 
+    /// Rows that are committed.
     pub fn append(&mut self, epoch: u64, leader: u32, rows: &[Row]) -> Ticket {
+        let committed = rows.last().map_or(0, |last| last.number.0 + 1);
+        self.append_proposed(epoch, leader, rows, committed)
+    }
+
+    /// Rows of which those below `committed` are.
+    pub fn append_proposed(
+        &mut self,
+        epoch: u64,
+        leader: u32,
+        rows: &[Row],
+        committed: u64,
+    ) -> Ticket {
         let ticket = self.ticket();
         self.step([Event::Append {
             ticket,
             epoch: Epoch(epoch),
             leader: id(leader),
             rows: rows.to_vec(),
+            committed: OrderNumber(committed),
         }]);
         ticket
     }

@@ -13,7 +13,7 @@ fn rows_are_acknowledged_once_they_and_the_term_are_durable() {
     assert_eq!(bench.append_answer(ticket), None);
     bench.store();
     assert_eq!(bench.append_answer(ticket), Some(Ok(end(&rows))));
-    assert_eq!(bench.durable.term, term(2, 3));
+    assert_eq!(bench.disk.term, term(2, 3));
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn rows_past_a_gap_are_answered_with_what_it_holds() {
     let ticket = bench.append(1, 2, &rows[2..]);
     assert_eq!(bench.append_answer(ticket), Some(Ok(end(&rows[..1]))));
     bench.store();
-    assert_eq!(bench.durable.end, end(&rows[..1]));
+    assert_eq!(bench.disk.durable().end, end(&rows[..1]));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn rows_of_another_history_are_refused_loudly() {
         }));
         bench.store();
         assert_eq!(
-            bench.durable.end,
+            bench.disk.durable().end,
             end(&rows[..2]),
             "nothing of it is stored"
         );
@@ -132,7 +132,7 @@ fn a_term_that_could_not_be_stored_is_stored_when_it_is_announced_again() {
     assert_eq!(bench.announced(ticket), None);
     bench.store();
     assert!(bench.announced(ticket).unwrap().is_ok());
-    assert_eq!(bench.durable.term, term(5, 3));
+    assert_eq!(bench.disk.term, term(5, 3));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn it_catches_up_at_its_start_from_the_journal_the_peers_and_the_journal() {
         Source::Journal
     );
     bench.store();
-    assert_eq!(bench.durable.end, end(&rows));
+    assert_eq!(bench.disk.durable().end, end(&rows));
     assert!(bench.reported(Report::CaughtUp {
         orders: end(&rows).rows
     }));
@@ -200,7 +200,7 @@ fn it_goes_on_trying_to_catch_up_and_takes_what_peers_have_meanwhile() {
         );
         assert_eq!(bench.fetched(Ok(rows[..2].to_vec())), Source::Peer(id(3)));
         bench.store();
-        assert_eq!(bench.durable.end, end(&rows[..2]));
+        assert_eq!(bench.disk.durable().end, end(&rows[..2]));
         assert_eq!(bench.fetched(Ok(vec![])), Source::Peer(id(2)));
         assert_eq!(bench.fetched(Err(CallFailure::Failed)), Source::Journal);
         assert!(
@@ -215,7 +215,7 @@ fn it_goes_on_trying_to_catch_up_and_takes_what_peers_have_meanwhile() {
     }
     bench.fetched(Ok(rows[2..].to_vec()));
     bench.store();
-    assert_eq!(bench.durable.end, end(&rows));
+    assert_eq!(bench.disk.durable().end, end(&rows));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_follower_that_lacks_known_rows_for_long_fetches_them() {
     bench.pass(100);
     assert_eq!(bench.fetched(Ok(rows[2..].to_vec())), Source::Journal);
     bench.store();
-    assert_eq!(bench.durable.end, end(&rows));
+    assert_eq!(bench.disk.durable().end, end(&rows));
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn the_catalog_may_tell_of_a_higher_epoch_first() {
     let mut bench = Bench::follower(term(4, 2), &[]);
     bench.step([Event::Head(Some(head(5, 3, &[])))]);
     bench.store();
-    assert_eq!(bench.durable.term, term(5, 3));
+    assert_eq!(bench.disk.term, term(5, 3));
     bench.step([Event::Head(Some(head(4, 2, &[])))]);
     assert_eq!(bench.replica.status().term, term(5, 3), "old news");
     bench.step([Event::Head(Some(head(6, 1, &[])))]);

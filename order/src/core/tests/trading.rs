@@ -98,12 +98,12 @@ fn answers_out_of_order_make_a_ledger_in_order() {
     for n in [2, 1] {
         bench.traded(calls[n].0, &rows[n..=n]);
         bench.store();
-        assert_eq!(bench.durable.end, end(&[]));
+        assert_eq!(bench.disk.durable().end, end(&[]));
         assert_eq!(bench.placed(tickets[n]), None);
     }
     bench.traded(calls[0].0, &rows[..1]);
     bench.store();
-    assert_eq!(bench.durable.end, end(&rows));
+    assert_eq!(bench.disk.durable().end, end(&rows));
     for (n, ticket) in tickets.into_iter().enumerate() {
         assert_eq!(bench.placed(ticket), Some(number(n as u64)));
     }
@@ -165,7 +165,7 @@ fn a_failed_batch_is_answered_and_what_it_committed_is_fetched() {
         result: Ok(rows.clone()),
     }]);
     bench.store();
-    assert_eq!(bench.durable.end, end(&rows));
+    assert_eq!(bench.disk.durable().end, end(&rows));
 }
 
 #[test]
@@ -271,5 +271,5 @@ fn a_leader_that_gets_a_row_of_another_history_steps_down() {
         why: StepDown::Broken
     }));
     bench.store();
-    assert_eq!(bench.durable.end, end(&rows));
+    assert_eq!(bench.disk.durable().end, end(&rows));
 }

@@ -11,6 +11,7 @@ use catalog::Remains;
 use catalog::config::LEASE_DEFAULT;
 use order::core::message::Term;
 use order::ledger::Ledger;
+use order::store::saves::Save;
 use order::store::{SqliteStore, Store as _};
 use protocol::{
     ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
@@ -136,14 +137,21 @@ fn make_ledger(dir: &Path, orders: u64) -> Result<Duration, Error> {
         leader: ReplicaId::new(LEADER),
     };
     store
-        .save(Some(term), &[])
+        .save(&Save {
+            term: Some(term),
+            ..Save::default()
+        })
         .map_err(|error| failed(&error))?;
     let mut rows = Rows::new();
     let mut left = orders;
     while left > 0 {
         let count = left.min(CHUNK_ROWS as u64);
         let chunk: Vec<Row> = rows.by_ref().take(count as usize).collect();
-        store.save(None, &chunk).map_err(|error| failed(&error))?;
+        let save = Save {
+            rows: chunk,
+            ..Save::default()
+        };
+        store.save(&save).map_err(|error| failed(&error))?;
         left -= count;
     }
     Ok(start.elapsed())

@@ -32,6 +32,10 @@ pub struct Bounds {
     pub leaps: u8,
     /// Regular questions to the catalog that are answered.
     pub polls: u8,
+    /// Rows are proposed before they are committed.
+    pub proposes: bool,
+    /// Crashes of the catalog, each of which loses what it proposed.
+    pub losses: u8,
     pub without: Option<Rule>,
 }
 
@@ -66,6 +70,10 @@ pub enum Action {
     Deliver(usize),
     /// A replica gives up one of the calls that it waits for.
     GiveUp { at: ReplicaId, call: usize },
+    /// The catalog's disk makes durable what was proposed.
+    Commit,
+    /// The catalog crashes instead.
+    Lose,
     /// A disk makes durable what queues.
     Save(ReplicaId),
     /// A disk fails what queues.
@@ -89,6 +97,12 @@ impl Model for Bounds {
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         actions.extend((0..world.network.len()).map(Action::Deliver));
         let elections = world.terms.len() as u64;
+        if world.committing.is_some() {
+            actions.push(Action::Commit);
+            if world.spent.losses < self.losses {
+                actions.push(Action::Lose);
+            }
+        }
         for machine in &world.machines {
             let at = machine.id();
             if elections < self.epochs && (elections > 0 || at.get() == 1) {

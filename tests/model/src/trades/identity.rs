@@ -6,10 +6,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use order::core::message::{CallId, Outcome, Shipment};
 use order::core::{Command, Event};
+use order::store::saves::Save;
 use protocol::{ReplicaId, Row};
 
 use super::network::{Packet, answer_to, call_of};
-use super::world::{Machine, World, end};
+use super::world::{Committing, Machine, World, end};
 
 impl Hash for World {
     fn hash<H: Hasher>(&self, state: &mut H) {
@@ -26,6 +27,18 @@ impl Hash for World {
         hash_rows(&self.journal, state);
         let refused = self.refused.iter().map(|refused| &refused.order.key);
         refused.collect::<BTreeSet<_>>().hash(state);
+        if let Some(committing) = &self.committing {
+            let Committing {
+                batch,
+                to,
+                call,
+                outcomes,
+                awaited,
+            } = committing;
+            hash_rows(&batch.rows, state);
+            let place = awaited.then(|| calls.place(*to, *call));
+            (to, place, outcomes.iter().map(what).collect::<Vec<_>>()).hash(state);
+        }
         self.terms.hash(state);
         for machine in &self.machines {
             hash_machine(machine, &calls, state);
@@ -52,18 +65,25 @@ impl Calls {
 fn hash_machine(machine: &Machine, calls: &Calls, state: &mut impl Hasher) {
     let Machine {
         replica,
-        term,
-        rows,
+        disk,
         saves,
         callers,
         leaps,
     } = machine;
-    (replica, term, leaps).hash(state);
-    hash_rows(rows, state);
-    saves.len().hash(state);
-    for (term, rows) in saves {
+    (replica, disk.durable(), leaps).hash(state);
+    for kept in &disk.kept {
+        (kept.number, kept.chain).hash(state);
+    }
+    (disk.kept.len(), saves.len()).hash(state);
+    for Save {
+        term,
+        rows,
+        proposed,
+    } in saves
+    {
         term.hash(state);
         hash_rows(rows, state);
+        hash_rows(proposed, state);
     }
     for (ticket, caller) in callers {
         let caller = caller.map(|(from, call)| (from, calls.place(from, call)));
@@ -109,9 +129,10 @@ fn hash_command(command: &Command, state: &mut impl Hasher) {
             peer,
             epoch,
             shipment: Shipment::Rows(rows),
+            committed,
             ..
         } => {
-            (3, peer, epoch).hash(state);
+            (3, peer, epoch, committed).hash(state);
             hash_rows(rows, state);
         }
         other => unreachable!("not a call: {other:?}"),
@@ -120,6 +141,10 @@ fn hash_command(command: &Command, state: &mut impl Hasher) {
 
 fn hash_answer(event: &Event, state: &mut impl Hasher) {
     match event {
+        Event::Proposed { rows, .. } => {
+            4.hash(state);
+            hash_rows(rows, state);
+        }
         Event::Traded { result, .. } => {
             let outcomes = result.as_ref().map(|outcomes| outcomes.iter().map(what));
             let outcomes = outcomes.map(Vec::from_iter);

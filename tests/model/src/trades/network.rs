@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use catalog::core::{ChangeNumber, InSyncRefused, Known, Refusal, Rules, Term, TradeResult};
+use catalog::core::{Batch, ChangeNumber, InSyncRefused, Known, Refusal, Rules, Term, TradeResult};
 use order::core::message::{self, CallFailure, CallId, Outcome, Refused, Shipment};
 use order::core::{Command, Event, Head};
 use protocol::wire::catalog::v1::Refusal as WireRefusal;
-use protocol::{Epoch, Order, ReplicaId};
+use protocol::{Epoch, Order, ReplicaId, Row};
 use storage::rows::End;
 
 use super::bounds::Bounds;
-use super::world::World;
+use super::world::{Committing, World, end};
 
 /// Something on its way.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,7 +35,7 @@ impl World {
                 rows_max,
             } = *shipment
         {
-            let rows = self.machine(from).rows.iter();
+            let rows = self.machine(from).disk.rows.iter();
             let rows = rows.skip(first.0 as usize).take(rows_max);
             *shipment = Shipment::Rows(rows.cloned().collect());
         }
@@ -47,15 +47,31 @@ impl World {
     }
 
     /// A call reaches the catalog or a peer; the answer goes on its way.
-    pub fn call(&mut self, from: ReplicaId, command: Command) {
+    pub fn call(&mut self, bounds: &Bounds, from: ReplicaId, command: Command, awaited: bool) {
+        if matches!(command, Command::Trade { .. } | Command::SetInSync { .. }) {
+            // One batch at a time.
+            self.commit();
+        }
         let event = match command {
             Command::Trade {
                 call,
                 epoch,
                 orders,
-            } => Event::Traded {
-                call,
-                result: self.trade(epoch, orders),
+            } => match self.trade(epoch, orders) {
+                Err(failure) => Event::Traded {
+                    call,
+                    result: Err(failure),
+                },
+                Ok((batch, outcomes)) => {
+                    let committing = Committing {
+                        batch,
+                        to: from,
+                        call,
+                        outcomes,
+                        awaited,
+                    };
+                    return self.propose(bounds, committing);
+                }
             },
             Command::SetInSync {
                 call,
@@ -80,7 +96,8 @@ impl World {
                 peer,
                 epoch,
                 shipment: Shipment::Rows(rows),
-            } => return self.append(peer, (from, call), epoch, rows),
+                committed,
+            } => return self.append(peer, (from, call), epoch, (rows, committed)),
             other => unreachable!("not a call: {other:?}"),
         };
         self.network.push(Packet::Answer { to: from, event });
@@ -94,8 +111,11 @@ impl World {
         answer: Result<End, Refused>,
     ) {
         let Some((to, call)) = caller else { return };
-        let held = self.machine(at).rows.len() as u64;
-        if answer.is_ok_and(|end| end.rows.0 > held) {
+        let disk = &self.machine(at).disk;
+        let rows = disk.rows.iter().cloned().chain(disk.continuing());
+        let rows: Vec<Row> = rows.collect();
+        let holds = |held: End| rows.get(..held.rows.0 as usize).map(end) == Some(held);
+        if answer.is_ok_and(|held| !holds(held)) {
             self.broken = Some("a follower says that it holds what it does not");
         }
         let result = answer.map_err(|refused| match refused {
@@ -124,6 +144,11 @@ impl World {
                     *awaited = false;
                     return unanswered(command);
                 }
+                // The answer itself comes later.
+                Packet::Answer {
+                    event: Event::Proposed { .. },
+                    ..
+                } => {}
                 Packet::Answer { to, event } if *to == at && answer_to(event) == given_up => {
                     let event = failed(event);
                     self.network.swap_remove(index);
@@ -143,6 +168,15 @@ impl World {
                 };
             }
         }
+        if let Some(committing) = &mut self.committing
+            && (committing.to, committing.call) == (at, given_up)
+        {
+            committing.awaited = false;
+            return Event::Traded {
+                call: given_up,
+                result: Err(CallFailure::Failed),
+            };
+        }
         panic!("call {given_up:?} of replica {at} got lost")
     }
 
@@ -157,6 +191,9 @@ impl World {
         }
         self.network
             .retain(|packet| !matches!(packet, Packet::Answer { to, .. } if *to == crashed));
+        if let Some(committing) = &mut self.committing {
+            committing.awaited &= committing.to != crashed;
+        }
         for machine in &mut self.machines {
             let callers = machine.callers.values_mut();
             for caller in callers.filter(|caller| caller.is_some_and(|(from, _)| from == crashed)) {
@@ -188,8 +225,11 @@ impl World {
                 *caller = caller.filter(|(from, call)| awaits(*from, *call));
             }
         }
+        if let Some(committing) = &mut self.committing {
+            committing.awaited &= awaits(committing.to, committing.call);
+        }
         let current = self.books.leadership().term;
-        let terms: Vec<Epoch> = self.machines.iter().map(|it| it.term.epoch).collect();
+        let disks: Vec<_> = self.machines.iter().map(|it| it.disk.durable()).collect();
         let all_rules = bounds.catalog_rules() == Rules::default();
         self.network.retain(|packet| match packet {
             Packet::Answer { to, event } => awaits(*to, answer_to(event)),
@@ -200,18 +240,42 @@ impl World {
                     peer,
                     epoch,
                     shipment,
+                    committed,
                     ..
                 } => {
-                    let refused = *epoch < terms[peer.get() as usize - 1];
-                    // Without rows it does what an announcement does.
-                    !refused && *shipment != Shipment::Rows(Vec::new())
+                    let disk = disks[peer.get() as usize - 1];
+                    let refused = *epoch < disk.term.epoch;
+                    // With no news it does what an announcement does.
+                    let has_rows = *shipment != Shipment::Rows(Vec::new());
+                    !refused && (has_rows || *committed > disk.end.rows)
                 }
                 call => !all_rules || !is_refused(call, &current),
             },
         });
     }
 
-    fn trade(&mut self, epoch: Epoch, orders: Vec<Order>) -> Result<Vec<Outcome>, CallFailure> {
+    /// Tells the caller of new rows before they are committed, or commits them at once.
+    fn propose(&mut self, bounds: &Bounds, committing: Committing) {
+        let rows = committing.batch.rows.clone();
+        let Committing {
+            to, call, awaited, ..
+        } = committing;
+        self.committing = Some(committing);
+        if !bounds.proposes || rows.is_empty() {
+            return self.commit();
+        }
+        if awaited {
+            let event = Event::Proposed { call, rows };
+            self.network.push(Packet::Answer { to, event });
+        }
+    }
+
+    /// What becomes of orders.
+    fn trade(
+        &mut self,
+        epoch: Epoch,
+        orders: Vec<Order>,
+    ) -> Result<(Batch, Vec<Outcome>), CallFailure> {
         let mut staged = self.books.stage();
         staged.check_epoch(epoch).map_err(|_| CallFailure::Fenced)?;
         let mut outcomes = Vec::new();
@@ -230,11 +294,7 @@ impl World {
                 TradeResult::Refused(refusal) => Outcome::Refused(on_the_wire(refusal)),
             });
         }
-        let batch = staged.into_batch();
-        self.refused.extend(batch.refused.iter().cloned());
-        self.journal.extend(batch.rows.iter().cloned());
-        self.books.apply(batch);
-        Ok(outcomes)
+        Ok((staged.into_batch(), outcomes))
     }
 
     fn set_in_sync(
@@ -300,7 +360,8 @@ pub fn call_of(command: &Command) -> CallId {
 
 pub fn answer_to(event: &Event) -> CallId {
     match event {
-        Event::Traded { call, .. }
+        Event::Proposed { call, .. }
+        | Event::Traded { call, .. }
         | Event::InSyncSet { call, .. }
         | Event::Fetched { call, .. }
         | Event::Appended { call, .. } => *call,

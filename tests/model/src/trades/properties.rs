@@ -10,6 +10,9 @@ use stateright::Property;
 use super::bounds::Bounds;
 use super::world::{SHARES, World, end};
 
+/// No core's assertion fails, and no replica believes that a ledger is damaged.
+pub const UNBROKEN: &str = "nothing breaks on the way";
+
 /// However often an order is placed.
 pub const ONE_ROW: &str = "a key has one row";
 
@@ -28,11 +31,15 @@ pub const RETRIED: &str = "a retry in a later epoch gets the first number";
 /// A leader removes a follower from the in-sync set and takes it back.
 pub const TAKEN_BACK: &str = "a follower is removed and taken back";
 
+/// An order is acknowledged that some disk holds as a proposed row only.
+pub const PROMISED: &str = "an acknowledged order is held before it is in the ledger";
+
+/// What was proposed came to nothing, and another order got its number.
+pub const REPLACED: &str = "another order gets the number of one proposed in vain";
+
 pub fn all() -> Vec<Property<Bounds>> {
     vec![
-        Property::always("nothing breaks on the way", |_, world: &World| {
-            world.broken.is_none()
-        }),
+        Property::always(UNBROKEN, |_, world: &World| world.broken.is_none()),
         Property::always("quantities add up", |_, world: &World| {
             quantities_add_up(world)
         }),
@@ -46,7 +53,7 @@ pub fn all() -> Vec<Property<Bounds>> {
         }),
         Property::always("ledgers are prefixes of the journal", |_, world: &World| {
             let mut machines = world.machines.iter();
-            machines.all(|machine| world.journal.starts_with(&machine.rows))
+            machines.all(|machine| world.journal.starts_with(&machine.disk.rows))
         }),
         Property::always(
             "who is in sync holds what is acknowledged",
@@ -56,7 +63,7 @@ pub fn all() -> Vec<Property<Bounds>> {
                     .machines
                     .iter()
                     .filter(|it| in_sync.contains(&it.id()));
-                members.all(|member| end(&member.rows).rows >= world.acknowledged())
+                members.all(|member| member.held(&world.journal) >= world.acknowledged())
             },
         ),
         Property::always("an order has one number", |_, world: &World| {
@@ -90,6 +97,21 @@ pub fn all() -> Vec<Property<Bounds>> {
             })
         }),
         Property::sometimes(TAKEN_BACK, |_, world: &World| world.taken_back),
+        Property::sometimes(PROMISED, |_, world: &World| {
+            let ledgers = world.machines.iter().map(|it| it.disk.rows.len() as u64);
+            let held = world.machines.iter().map(|it| it.held(&world.journal));
+            let acknowledged = world.acknowledged();
+            ledgers
+                .zip(held)
+                .any(|(ledger, held)| ledger < acknowledged.0 && acknowledged <= held)
+        }),
+        Property::sometimes(REPLACED, |_, world: &World| {
+            let mut kept = world.machines.iter().flat_map(|it| &it.disk.kept);
+            kept.any(|kept| {
+                let row = world.journal.get(kept.number.0 as usize);
+                row.is_some_and(|row| row.order.key != kept.order.key)
+            })
+        }),
     ]
 }
 
@@ -116,7 +138,7 @@ fn is_found(bounds: &Bounds, world: &World) -> bool {
         let mut lacking = world
             .machines
             .iter()
-            .filter(|machine| end(&machine.rows).rows <= number);
+            .filter(|machine| end(&machine.disk.rows).rows <= number);
         lacking.all(|_| {
             let mut heads = [None, Some(end(&world.journal))].into_iter();
             heads.all(|head| {

@@ -1,10 +1,12 @@
 //! The protocol holds within these bounds, and would not without its rules.
 
-use catalog::core::Rule::{ChangeOrder, EpochCheck, KeyCheck};
+use catalog::core::Rule::{ChangeOrder, EpochCheck, KeyCheck, Succession};
 use order::core::Rule::{ActivationCatchUp, ConfirmedAbsence, ConfirmedRemoval};
 
 use super::bounds::{Bounds, Rule};
-use super::properties::{FOUND, IN_SYNC, ONE_ROW, RETRIED, TAKEN_BACK, TRADED_ON};
+use super::properties::{
+    FOUND, IN_SYNC, ONE_ROW, PROMISED, REPLACED, RETRIED, TAKEN_BACK, TRADED_ON, UNBROKEN,
+};
 use crate::explore::{check, check_broken};
 
 /// Two replicas, two epochs, one order, and no faults.
@@ -17,6 +19,8 @@ const CALM: Bounds = Bounds {
     disk_failures: 0,
     leaps: 0,
     polls: 0,
+    proposes: false,
+    losses: 0,
     without: None,
 };
 
@@ -90,6 +94,60 @@ fn three_replicas_keep_each_other_in_sync() {
     check(bounds, &[TAKEN_BACK], 50_606);
 }
 
+/// Rows are proposed before they are committed, and may be lost with the catalog.
+const PROPOSING: Bounds = Bounds {
+    proposes: true,
+    losses: 1,
+    ..CALM
+};
+
+#[test]
+fn rows_proposed_in_vain_are_nowhere_taken_for_committed() {
+    let bounds = Bounds {
+        epochs: 1,
+        attempts: &[1, 0, 1],
+        ..PROPOSING
+    };
+    check(bounds, &[REPLACED, PROMISED], 70_764);
+}
+
+#[test]
+fn proposed_rows_are_held_through_crashes() {
+    let bounds = Bounds {
+        restarts: 1,
+        ..PROPOSING
+    };
+    check(bounds, &[PROMISED], 107_738);
+}
+
+#[test]
+fn proposed_rows_are_held_by_disks_that_fail() {
+    let bounds = Bounds {
+        disk_failures: 1,
+        leaps: 1,
+        ..PROPOSING
+    };
+    check(bounds, &[PROMISED], 206_264);
+}
+
+#[test]
+fn calls_that_arrive_late_propose_nothing() {
+    let bounds = Bounds {
+        give_ups: 1,
+        ..PROPOSING
+    };
+    check(bounds, &[PROMISED], 88_553);
+}
+
+#[test]
+fn without_succession_a_row_is_taken_for_another_one() {
+    let bounds = Bounds {
+        attempts: &[1, 0, 1],
+        ..PROPOSING
+    };
+    check_without(Rule::Catalog(Succession), bounds, UNBROKEN, 15);
+}
+
 #[test]
 #[ignore = "takes minutes, and gigabytes of memory"]
 fn wider_bounds_hold() {
@@ -104,6 +162,11 @@ fn wider_bounds_hold() {
         ..CALM
     };
     check(again, &[TRADED_ON, RETRIED, TAKEN_BACK], 1_598_003);
+    let in_vain = Bounds {
+        attempts: &[1, 0, 1],
+        ..PROPOSING
+    };
+    check(in_vain, &[REPLACED, PROMISED], 948_071);
 }
 
 #[test]

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use catalog::core::{Books, RefusedOrder, Stock};
+use catalog::core::{Batch, Books, RefusedOrder, Stock};
 use order::core::message::{
-    CallFailure, CallId, Placed, Report, RoleName, Source, Ticket, Unavailable,
+    CallFailure, CallId, Outcome, Placed, Report, RoleName, Source, Ticket, Unavailable,
 };
 use order::core::{Command, Durable, Event, Head, Replica, Term};
+use order::store::memory::Memory;
+use order::store::saves::Save;
 use protocol::time::BootTime;
 use protocol::{
     ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
@@ -35,6 +37,8 @@ const ATTEMPTS_MAX: u64 = 8;
 pub struct World {
     pub books: Books,
     pub journal: Vec<Row>,
+    /// Proposed, and not yet committed.
+    pub committing: Option<Committing>,
     /// What the catalog remembers of orders that it refused.
     pub refused: Vec<RefusedOrder>,
     /// The terms so far, from epoch 1.
@@ -60,6 +64,7 @@ pub struct Spent {
     pub disk_failures: u8,
     pub leaps: u8,
     pub polls: u8,
+    pub losses: u8,
 }
 
 /// An acknowledgement that a client got.
@@ -75,9 +80,8 @@ pub struct Answered {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Machine {
     pub replica: Replica,
-    pub term: Term,
-    pub rows: Vec<Row>,
-    pub saves: Vec<(Option<Term>, Vec<Row>)>,
+    pub disk: Memory,
+    pub saves: Vec<Save>,
     /// Leaders that wait for what they sent to be durable; `None` where they gave up.
     pub callers: BTreeMap<Ticket, Option<(ReplicaId, CallId)>>,
     pub leaps: u32,
@@ -86,9 +90,8 @@ pub struct Machine {
 impl Machine {
     fn new(id: ReplicaId, bounds: &Bounds) -> Self {
         let mut machine = Self {
-            replica: start(id, bounds, Durable::default(), 0),
-            term: Term::default(),
-            rows: Vec::new(),
+            replica: start(id, bounds, Default::default(), 0),
+            disk: Memory::default(),
             saves: Vec::new(),
             callers: BTreeMap::new(),
             leaps: 0,
@@ -116,7 +119,7 @@ impl Machine {
         let known = self.replica.status().term.epoch;
         if self.saves.is_empty() {
             // Also where the disk failed to take the term.
-            known.min(self.term.epoch)
+            known.min(self.disk.term.epoch)
         } else {
             known
         }
@@ -126,23 +129,33 @@ impl Machine {
         self.replica.status().role == RoleName::Leader
     }
 
-    fn durable(&self) -> Durable {
-        Durable {
-            term: self.term,
-            end: end(&self.rows),
+    fn save(&mut self) -> Event {
+        for save in self.saves.drain(..) {
+            let saved = self.disk.save(&save);
+            saved.expect("what is saved continues what is there");
         }
+        Event::Stored(self.disk.durable())
     }
 
-    fn save(&mut self) -> Event {
-        for (term, rows) in self.saves.drain(..) {
-            self.term = term.unwrap_or(self.term);
-            for row in rows {
-                assert_eq!(row.number.0, self.rows.len() as u64, "a ledger has no gaps");
-                self.rows.push(row);
-            }
-        }
-        Event::Stored(self.durable())
+    /// How many rows of a journal the disk holds, as a ledger or beside it.
+    pub fn held(&self, journal: &[Row]) -> OrderNumber {
+        let ledger = self.disk.rows.len();
+        let beyond = journal.get(ledger..).unwrap_or_default();
+        let kept = beyond.iter().take_while(|row| self.disk.kept.contains(row));
+        OrderNumber((ledger + kept.count()) as u64)
     }
+}
+
+/// A batch that goes to the catalog's disk.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Committing {
+    pub batch: Batch,
+    /// Whose call it answers.
+    pub to: ReplicaId,
+    pub call: CallId,
+    pub outcomes: Vec<Outcome>,
+    /// The caller has not given up, nor crashed, since.
+    pub awaited: bool,
 }
 
 impl World {
@@ -159,6 +172,7 @@ impl World {
         Self {
             books: books.under(bounds.catalog_rules()),
             journal: Vec::new(),
+            committing: None,
             refused: Vec::new(),
             terms: Vec::new(),
             machines: ids.map(|id| Machine::new(id, bounds)).collect(),
@@ -196,7 +210,11 @@ impl World {
                 self.step(at, Some(event));
             }
             Action::Deliver(packet) => match self.network.swap_remove(packet) {
-                Packet::Call { from, command, .. } => self.call(from, command),
+                Packet::Call {
+                    from,
+                    command,
+                    awaited,
+                } => self.call(bounds, from, command, awaited),
                 Packet::Answer { to, event } => self.step(to, Some(event)),
             },
             Action::GiveUp { at, call } => {
@@ -204,6 +222,11 @@ impl World {
                 let call = self.machine(at).replica.awaited()[call];
                 let event = self.give_up(at, call);
                 self.step(at, Some(event));
+            }
+            Action::Commit => self.commit(),
+            Action::Lose => {
+                self.spent.losses += 1;
+                self.lose();
             }
             Action::Save(at) => {
                 let stored = self.machine(at).save();
@@ -213,7 +236,7 @@ impl World {
                 self.spent.disk_failures += 1;
                 let machine = self.machine(at);
                 machine.saves.clear();
-                let failed = Event::StoreFailed(machine.durable());
+                let failed = Event::StoreFailed(machine.disk.durable());
                 self.step(at, Some(failed));
             }
             Action::Restart(at) => {
@@ -257,7 +280,15 @@ impl World {
         let now = now(machine.leaps);
         for command in machine.replica.step(now, event) {
             match command {
-                Command::Save { term, rows } => self.machine(at).saves.push((term, rows)),
+                Command::Save {
+                    term,
+                    rows,
+                    proposed,
+                } => self.machine(at).saves.push(Save {
+                    term,
+                    rows,
+                    proposed,
+                }),
                 Command::AnswerPlace { ticket, answer } => self.placed(at, ticket, answer),
                 Command::AnswerAnnounce { .. } => {}
                 Command::AnswerAppend { ticket, answer } => {
@@ -282,7 +313,7 @@ impl World {
         at: ReplicaId,
         caller: (ReplicaId, CallId),
         epoch: Epoch,
-        rows: Vec<Row>,
+        (rows, committed): (Vec<Row>, OrderNumber),
     ) {
         let callers = &mut self.machine(at).callers;
         let taken: HashSet<Ticket> = callers.keys().copied().collect();
@@ -296,27 +327,67 @@ impl World {
             epoch,
             leader: caller.0,
             rows,
+            committed,
         };
         self.step(at, Some(event));
     }
 
     fn elect(&mut self, candidate: ReplicaId) {
+        self.commit();
         let expected = Epoch(self.terms.len() as u64);
         let mut staged = self.books.stage();
-        let term = staged.elect(expected, candidate);
+        staged.elect(expected, candidate);
         let batch = staged.into_batch();
+        self.begin(batch);
+    }
+
+    /// The catalog's disk makes durable what was proposed.
+    pub fn commit(&mut self) {
+        let Some(committing) = self.committing.take() else {
+            return;
+        };
+        let batch = committing.batch.clone();
+        self.refused.extend(batch.refused.iter().cloned());
+        self.journal.extend(batch.rows.iter().cloned());
         self.books.apply(batch);
-        self.terms.push(Term {
+        self.traded(&committing, Ok(committing.outcomes.clone()));
+    }
+
+    /// The catalog crashes, or its disk fails it: what was proposed came to nothing.
+    fn lose(&mut self) {
+        let committing = self.committing.take().expect("something was proposed");
+        self.traded(&committing, Err(CallFailure::Failed));
+        let mut staged = self.books.stage();
+        staged.succeed();
+        let batch = staged.into_batch();
+        self.begin(batch);
+    }
+
+    fn traded(&mut self, committing: &Committing, result: Result<Vec<Outcome>, CallFailure>) {
+        let Committing {
+            to, call, awaited, ..
+        } = *committing;
+        if awaited {
+            let event = Event::Traded { call, result };
+            self.network.push(Packet::Answer { to, event });
+        }
+    }
+
+    /// A term begins, where the batch has one.
+    fn begin(&mut self, batch: Batch) {
+        let term = batch.term.as_ref().map(|term| Term {
             epoch: term.epoch,
             leader: term.leader,
         });
+        self.terms.extend(term);
+        self.books.apply(batch);
     }
 
     fn restart(&mut self, at: ReplicaId, bounds: &Bounds) {
         self.cut_off(at);
         let machine = self.machine(at);
         machine.saves.clear();
-        machine.replica = start(at, bounds, machine.durable(), machine.leaps);
+        machine.replica = start(at, bounds, machine.disk.reopen(), machine.leaps);
         let callers = std::mem::take(&mut machine.callers);
         self.network
             .extend(callers.into_values().flatten().map(|(to, call)| {
@@ -341,7 +412,7 @@ impl World {
         if recorded != Some(&the_order(order)) {
             self.broken = Some("what was acknowledged is not in the journal");
         }
-        if self.machine(at).rows.len() <= index {
+        if self.machines[at.get() as usize - 1].held(&self.journal) <= number {
             self.broken = Some("what was acknowledged is not on the leader's disk");
         }
         let epoch = self.machine(at).replica.status().term.epoch;
@@ -356,17 +427,17 @@ impl World {
     pub fn fetch(&self, source: Source, from: OrderNumber, rows_max: usize) -> Vec<Row> {
         let rows = match source {
             Source::Journal => &self.journal,
-            Source::Peer(peer) => &self.machines[peer.get() as usize - 1].rows,
+            Source::Peer(peer) => &self.machines[peer.get() as usize - 1].disk.rows,
         };
         let skipped = rows.iter().skip(from.0 as usize);
         skipped.take(rows_max).cloned().collect()
     }
 }
 
-fn start(id: ReplicaId, bounds: &Bounds, durable: Durable, leaps: u32) -> Replica {
+fn start(id: ReplicaId, bounds: &Bounds, found: (Durable, Vec<Row>), leaps: u32) -> Replica {
     let ids = (1..=bounds.replicas).filter_map(ReplicaId::new);
     let peers = ids.filter(|&peer| peer != id).collect();
-    Replica::new(id, peers, durable, now(leaps)).under(bounds.order_rules())
+    Replica::new(id, peers, found, now(leaps)).under(bounds.order_rules())
 }
 
 fn now(leaps: u32) -> BootTime {
@@ -384,9 +455,14 @@ fn stock_name() -> StockName {
     StockName::new("nvidia").unwrap()
 }
 
-/// The first order sells a share; the second buys more than there are without it.
+/// The first order sells a share; the second buys more than there are without it; the third has
+/// nothing to do with either.
 fn the_order(index: usize) -> Order {
-    let (key, side, shares) = [("a", Side::Sell, 1), ("b", Side::Buy, SHARES + 1)][index];
+    let (key, side, shares) = [
+        ("a", Side::Sell, 1),
+        ("b", Side::Buy, SHARES + 1),
+        ("c", Side::Sell, 1),
+    ][index];
     Order {
         key: IdempotencyKey::new(key).unwrap(),
         name: stock_name(),

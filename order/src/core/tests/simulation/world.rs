@@ -11,9 +11,10 @@ use storage::rows::End;
 
 use super::{KEYS, REPLICAS, Random};
 use crate::core::message::*;
-use crate::core::tests::bench::{end, id, order};
-use crate::core::{Command, Durable, Event, Head, Replica, Term};
-use crate::store::continuation;
+use crate::core::tests::bench::{self, end, id, order};
+use crate::core::{Command, Event, Head, Replica, Term};
+use crate::store::memory::Memory;
+use crate::store::saves::{Save, gather};
 
 pub use network::Packet;
 
@@ -28,9 +29,8 @@ pub struct Machine {
     pub run: Run,
     /// `None` while it is down.
     pub replica: Option<Replica>,
-    disk: Durable,
-    pub rows: Vec<Row>,
-    saves: VecDeque<(Option<Term>, Vec<Row>)>,
+    pub disk: Memory,
+    saves: VecDeque<Save>,
     callers: BTreeMap<Ticket, Caller>,
 }
 
@@ -38,6 +38,12 @@ enum Caller {
     Client { order: Order },
     Gateway,
     Leader { run: Run, call: CallId },
+}
+
+/// Rows that were proposed, and the answer once they are committed.
+pub struct Committing {
+    pub rows: Vec<Row>,
+    pub answer: Packet,
 }
 
 pub struct World {
@@ -48,6 +54,11 @@ pub struct World {
     /// The last change of `in_sync` in this epoch.
     change: ChangeNumber,
     pub journal: Vec<Row>,
+    /// On its way to the catalog's disk.
+    pub committing: Option<Committing>,
+    /// How often that came to something, and to nothing.
+    pub commits: usize,
+    pub failures: usize,
     pub machines: BTreeMap<ReplicaId, Machine>,
     pub network: Vec<Packet>,
     /// Calls that are still on their way after their callers gave up, and may be for long.
@@ -69,6 +80,9 @@ impl World {
             in_sync: BTreeSet::new(),
             change: ChangeNumber::default(),
             journal: Vec::new(),
+            committing: None,
+            commits: 0,
+            failures: 0,
             machines: BTreeMap::new(),
             network: Vec::new(),
             late: Vec::new(),
@@ -82,12 +96,10 @@ impl World {
                 id: id(number),
                 number: 0,
             };
-            let (disk, rows) = (Durable::default(), Vec::new());
             let machine = Machine {
                 run,
                 replica: None,
-                disk,
-                rows,
+                disk: Memory::default(),
                 saves: VecDeque::new(),
                 callers: BTreeMap::new(),
             };
@@ -106,7 +118,7 @@ impl World {
             .collect();
         let machine = self.machines.get_mut(&id).unwrap();
         machine.run.number += 1;
-        machine.replica = Some(Replica::new(id, peers, machine.disk, self.now));
+        machine.replica = Some(Replica::new(id, peers, machine.disk.reopen(), self.now));
         self.step(id, None);
     }
 
@@ -136,12 +148,15 @@ impl World {
         };
         for command in replica.step(self.now, event) {
             match command {
-                Command::Save { term, rows } => self
-                    .machines
-                    .get_mut(&id)
-                    .unwrap()
-                    .saves
-                    .push_back((term, rows)),
+                Command::Save {
+                    term,
+                    rows,
+                    proposed,
+                } => self.machines.get_mut(&id).unwrap().saves.push_back(Save {
+                    term,
+                    rows,
+                    proposed,
+                }),
                 Command::AnswerPlace { ticket, answer } => self.placed(id, ticket, answer),
                 Command::AnswerAnnounce { ticket, answer } => self.announced(id, ticket, answer),
                 Command::AnswerAppend { ticket, answer } => self.appended(id, ticket, answer),
@@ -199,10 +214,7 @@ impl World {
             self.journal[number.0 as usize].order, order,
             "the order's own number"
         );
-        assert!(
-            self.machines[&id].disk.end.rows > number,
-            "the leader holds it"
-        );
+        assert!(self.held(id) > number, "the leader holds it");
         self.acknowledged = self.acknowledged.max(number.next());
         self.answers += 1;
         self.check_in_sync();
@@ -213,7 +225,7 @@ impl World {
             panic!("no gateway")
         };
         if let Ok(status) = answer {
-            let disk = self.machines[&id].disk;
+            let disk = self.machines[&id].disk.durable();
             assert!(
                 disk.term.epoch > Epoch(0) && status.end.rows <= disk.end.rows,
                 "what it says is durable"
@@ -231,10 +243,10 @@ impl World {
             other => panic!("not in this world: {other}"),
         });
         if let Ok(end) = result {
-            assert!(
-                self.machines[&id].disk.end.rows >= end.rows,
-                "it holds what it says"
-            );
+            let disk = &self.machines[&id].disk;
+            let rows: Vec<Row> = disk.rows.iter().cloned().chain(disk.continuing()).collect();
+            let held = rows.get(..end.rows.0 as usize);
+            assert_eq!(held.map(bench::end), Some(end), "it holds what it says");
         }
         self.network.push(Packet::Event {
             to: run,
@@ -249,13 +261,21 @@ impl World {
     /// Whoever the catalog believes in sync holds all that was acknowledged.
     fn check_in_sync(&self) {
         for member in &self.in_sync {
-            let held = self.machines[member].disk.end.rows;
+            let held = self.held(*member);
             assert!(
                 held >= self.acknowledged,
                 "{member} holds {held}, acknowledged are {}",
                 self.acknowledged
             );
         }
+    }
+
+    /// How many rows of the journal a disk holds, as a ledger or beside it.
+    fn held(&self, id: ReplicaId) -> OrderNumber {
+        let disk = &self.machines[&id].disk;
+        let beyond = &self.journal[disk.rows.len()..];
+        let kept = beyond.iter().take_while(|row| disk.kept.contains(row));
+        OrderNumber((disk.rows.len() + kept.count()) as u64)
     }
 
     pub fn head(&self) -> Head {
@@ -272,25 +292,22 @@ impl World {
             return;
         }
         let group = 1 + self.random.below(machine.saves.len() as u64) as usize;
-        let saves: Vec<_> = machine.saves.drain(..group).collect();
-        let rows: Vec<Row> = saves.iter().flat_map(|(_, rows)| rows.clone()).collect();
-        let term = saves
-            .iter()
-            .rev()
-            .find_map(|(term, _)| *term)
-            .unwrap_or(machine.disk.term);
-        let event = match continuation(machine.disk.end, &rows) {
-            Ok((new, end)) if !fails => {
-                machine.rows.extend(new.into_iter().cloned());
-                machine.disk = Durable { term, end };
-                assert!(
-                    self.journal.starts_with(&machine.rows),
-                    "a ledger is a prefix of the journal"
-                );
-                Event::Stored(machine.disk)
+        let mut saves = machine.saves.drain(..group);
+        let first = saves.next().expect("at least one");
+        let save = gather(first, || saves.next());
+        drop(saves);
+        let event = if fails {
+            Event::StoreFailed(machine.disk.durable())
+        } else {
+            match machine.disk.save(&save) {
+                Ok(durable) => Event::Stored(durable),
+                Err(_) => Event::StoreFailed(machine.disk.durable()),
             }
-            _ => Event::StoreFailed(machine.disk),
         };
+        assert!(
+            self.journal.starts_with(&machine.disk.rows),
+            "a ledger is a prefix of the journal"
+        );
         self.step(id, Some(event));
     }
 
@@ -322,7 +339,33 @@ impl World {
         }
     }
 
+    /// The catalog's disk gets round to what was proposed.
+    pub fn commit(&mut self) {
+        let Some(Committing { rows, answer }) = self.committing.take() else {
+            return;
+        };
+        self.journal.extend(rows);
+        self.network.push(answer);
+        self.commits += 1;
+    }
+
+    /// The catalog crashes, or its disk is full: what was proposed came to nothing.
+    pub fn fail_to_commit(&mut self) {
+        let Some(Committing { answer, .. }) = self.committing.take() else {
+            return;
+        };
+        if let Packet::Event { to, event } = answer
+            && let Some(event) = network::failed(event)
+        {
+            self.network.push(Packet::Event { to, event });
+        }
+        self.failures += 1;
+        let leader = self.term.leader.expect("somebody proposed");
+        self.elect(leader);
+    }
+
     pub fn elect(&mut self, leader: ReplicaId) {
+        self.commit();
         self.term = Term {
             epoch: self.term.epoch.next(),
             leader: Some(leader),

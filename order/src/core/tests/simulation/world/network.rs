@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use protocol::{Epoch, Order, ReplicaId};
 
-use super::{Caller, Run, World};
+use super::{Caller, Committing, Run, World};
 use crate::core::message::*;
 use crate::core::tests::bench::commit;
 use crate::core::{Command, Event, Head, Term};
@@ -63,15 +63,17 @@ impl World {
 
     /// The catalog or a peer gets a call; the answer goes on its way.
     fn call(&mut self, from: Run, command: Command) {
+        let commits = matches!(command, Command::Trade { .. } | Command::SetInSync { .. });
+        if commits {
+            // One group at a time.
+            self.commit();
+        }
         let event = match command {
             Command::Trade {
                 call,
                 epoch,
                 orders,
-            } => Event::Traded {
-                call,
-                result: self.trade(epoch, orders),
-            },
+            } => return self.trade(from, call, epoch, orders),
             Command::SetInSync {
                 call,
                 epoch,
@@ -91,7 +93,7 @@ impl World {
                     Source::Journal => Some(&self.journal),
                     Source::Peer(peer) => Some(&self.machines[&peer])
                         .filter(|it| it.replica.is_some())
-                        .map(|it| &it.rows),
+                        .map(|it| &it.disk.rows),
                 };
                 let rows = rows.map(|rows| {
                     rows.iter()
@@ -110,6 +112,7 @@ impl World {
                 peer,
                 epoch,
                 shipment,
+                committed,
             } => {
                 let rows = match shipment {
                     Shipment::Rows(rows) => rows,
@@ -117,6 +120,7 @@ impl World {
                         from: first,
                         rows_max,
                     } => self.machines[&from.id]
+                        .disk
                         .rows
                         .iter()
                         .skip(first.0 as usize)
@@ -130,6 +134,7 @@ impl World {
                     epoch,
                     leader: from.id,
                     rows,
+                    committed,
                 });
             }
             other => unreachable!("not a call: {other:?}"),
@@ -155,22 +160,35 @@ impl World {
         Ok(self.head())
     }
 
-    fn trade(&mut self, epoch: Epoch, orders: Vec<Order>) -> Result<Vec<Outcome>, CallFailure> {
-        if epoch != self.term.epoch {
-            return Err(CallFailure::Fenced);
-        }
-        let mut row = |order: Order| {
-            let known = self
-                .journal
-                .iter()
-                .find(|row| row.order.key == order.key)
-                .cloned();
-            known.unwrap_or_else(|| commit(&mut self.journal, epoch, order))
+    /// Commits at once, or proposes first.
+    fn trade(&mut self, from: Run, call: CallId, epoch: Epoch, orders: Vec<Order>) {
+        let answer = |result| Packet::Event {
+            to: from,
+            event: Event::Traded { call, result },
         };
-        Ok(orders
-            .into_iter()
-            .map(|order| Outcome::Row(row(order)))
-            .collect())
+        if epoch != self.term.epoch {
+            return self.network.push(answer(Err(CallFailure::Fenced)));
+        }
+        let mut journal = self.journal.clone();
+        let mut row = |order: Order| {
+            let known = journal.iter().find(|row| row.order.key == order.key);
+            let known = known.cloned();
+            known.unwrap_or_else(|| commit(&mut journal, epoch, order))
+        };
+        let outcomes = orders.into_iter().map(|order| Outcome::Row(row(order)));
+        let answer = answer(Ok(outcomes.collect()));
+        let rows = journal.split_off(self.journal.len());
+        if !rows.is_empty() && self.random.below(4) > 0 {
+            let event = Event::Proposed {
+                call,
+                rows: rows.clone(),
+            };
+            self.network.push(Packet::Event { to: from, event });
+        }
+        self.committing = Some(Committing { rows, answer });
+        if self.random.below(4) == 0 {
+            self.commit();
+        }
     }
 }
 
@@ -200,7 +218,7 @@ fn unanswered(call: &Command) -> Event {
 }
 
 /// What the caller gets instead of an answer that is lost; `None` for what is no answer.
-fn failed(event: Event) -> Option<Event> {
+pub(super) fn failed(event: Event) -> Option<Event> {
     let lost = CallFailure::Failed;
     match event {
         Event::Traded { call, .. } => Some(Event::Traded {

@@ -1,0 +1,79 @@
+//! A replica's disk in memory, for models and tests.
+
+use protocol::Row;
+use storage::StorageError;
+use storage::proposed::SLOTS;
+use storage::rows::End;
+
+use super::saves::Save;
+use super::{continuation, of_last};
+use crate::core::message::{Durable, Proposed, Term};
+
+/// What [`super::SqliteStore`] would hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The highest term that was saved.
+    pub term: Term,
+    /// The ledger.
+    pub rows: Vec<Row>,
+    /// Rows that were proposed, in the order in which they were saved.
+    pub kept: Vec<Row>,
+    /// See [`Durable::proposed`].
+    last: Proposed,
+}
+
+impl Memory {
+    /// With so much on it.
+    pub fn holding(term: Term, rows: Vec<Row>) -> Self {
+        Self {
+            term,
+            rows,
+            ..Self::default()
+        }
+    }
+
+    /// What is durable.
+    pub fn durable(&self) -> Durable {
+        Durable {
+            term: self.term,
+            end: self.rows.last().map(End::of).unwrap_or_default(),
+            proposed: self.last,
+        }
+    }
+
+    /// Makes it durable, or changes nothing.
+    pub fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
+        let (new, durable) = continuation(self.durable(), save)?;
+        self.rows.extend(new.rows.into_iter().cloned());
+        for (row, _) in new.proposed {
+            let slot = |row: &Row| row.number.0 % SLOTS;
+            self.kept.retain(|older| slot(older) != slot(row));
+            self.kept.push(row.clone());
+        }
+        (self.term, self.last) = (durable.term, durable.proposed);
+        Ok(durable)
+    }
+
+    /// The process ends, and is started again: what it finds.
+    pub fn reopen(&mut self) -> (Durable, Vec<Row>) {
+        let proposed = self.continuing();
+        self.last = proposed.last().map(of_last).unwrap_or_default();
+        (self.durable(), proposed)
+    }
+
+    /// The rows that continue the ledger and were proposed in the last epoch seen.
+    pub fn continuing(&self) -> Vec<Row> {
+        let mut end = self.durable().end;
+        let mut continuing = Vec::new();
+        let next = |end: End| {
+            let mut kept = self.kept.iter();
+            kept.find(|row| row.number == end.rows && row.follows(&end.chain))
+                .filter(|row| row.epoch == self.term.epoch)
+        };
+        while let Some(row) = next(end) {
+            end = End::of(row);
+            continuing.push(row.clone());
+        }
+        continuing
+    }
+}
