@@ -15,8 +15,9 @@
 //! - [`error`]: what can go wrong, and which gRPC status says so.
 //!
 //! A trade's way: `service` → `writer` stages it on the books (`core::books`) with whatever
-//! else has queued → `desk` tells caches to let go (`core::leases`) → `store` makes it durable
-//! → `core::board` shows it once caches have let go → the answer goes out.
+//! else has queued → `desk` tells caches to let go (`core::leases`), and `service` the leader of the
+//! new row → `store` makes it durable → `core::board` shows it once caches have let go → the answer
+//! goes out.
 
 use std::sync::Arc;
 
