@@ -80,7 +80,7 @@ pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Er
 /// epoch. So of two the later is the one that may have been acknowledged.
 fn beyond(found: &[Found<'_>], mut end: End) -> Result<Vec<Row>, Error> {
     let beside = |found: &Found<'_>| {
-        let rows = found.ledger.beside(found.end);
+        let rows = found.ledger.continuing(found.end);
         rows.map_err(|source| Error::Ledger {
             path: found.dir.to_owned(),
             source,

@@ -8,7 +8,7 @@ use storage::proposed;
 use storage::rows::{self, End};
 use storage::{Location, StorageError};
 
-use crate::store::{KIND, read_term};
+use crate::store::{KIND, proposed_in, read_term};
 
 /// Rows read at a time.
 const CHUNK_ROWS: usize = 4096;
@@ -78,7 +78,9 @@ impl Ledger {
                 return Some(row);
             }
             let beside = beside.get_or_insert_with(|| {
-                let rows = match self.current(end) {
+                let known = self.term();
+                let rows = known.and_then(|(epoch, _)| proposed_in(&self.connection, epoch, end));
+                let rows = match rows {
                     Ok(rows) => rows.into_iter().map(Ok).collect(),
                     Err(error) => vec![Err(error)],
                 };
@@ -88,20 +90,11 @@ impl Ledger {
         })
     }
 
-    /// The same, of the epoch that the replica knows.
-    fn current(&self, end: End) -> Result<Vec<Row>, StorageError> {
-        let (epoch, _) = self.term()?;
-        let mut rows = self.beside(end)?;
-        let current = rows.iter().take_while(|row| row.epoch == epoch).count();
-        rows.truncate(current);
-        Ok(rows)
-    }
-
     /// The rows beside the ledger that continue one that ends there, of whatever epoch.
     ///
     /// # Errors
     /// Where one of them is damaged.
-    pub fn beside(&self, end: End) -> Result<Vec<Row>, StorageError> {
+    pub fn continuing(&self, end: End) -> Result<Vec<Row>, StorageError> {
         proposed::continuing(&self.connection, end)
     }
 }

@@ -6,10 +6,10 @@
 //! store takes only once the first is in the ledger.
 
 use protocol::{ChainHash, Row};
-use rusqlite::{Connection, params};
+use rusqlite::Connection;
 
 use crate::error::StorageError;
-use crate::rows::{COLUMNS, End, parse, side_text};
+use crate::rows::{COLUMNS, End, bind, parse};
 
 /// How many rows beyond a ledger's end can be kept.
 pub const SLOTS: u64 = 64;
@@ -37,21 +37,13 @@ pub fn keep<'a>(
     rows: impl IntoIterator<Item = (&'a Row, ChainHash)>,
 ) -> Result<(), StorageError> {
     let mut statement = connection.prepare_cached(&format!(
-        "INSERT OR REPLACE INTO proposed (slot, {COLUMNS}, previous) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT OR REPLACE INTO proposed ({COLUMNS}, slot, previous) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     ))?;
     for (row, previous) in rows {
-        statement.execute(params![
-            row.number.0 % SLOTS,
-            row.number.0,
-            row.epoch.0,
-            row.order.key.as_str(),
-            row.order.name.as_str(),
-            side_text(row.order.side),
-            row.order.quantity.get(),
-            row.price.minor(),
-            row.chain.as_bytes(),
-            previous.as_bytes(),
-        ])?;
+        bind(&mut statement, row)?;
+        statement.raw_bind_parameter(9, row.number.0 % SLOTS)?;
+        statement.raw_bind_parameter(10, previous.as_bytes())?;
+        statement.raw_execute()?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use protocol::{
     ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, Side, StockName,
 };
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use crate::error::StorageError;
 
@@ -50,22 +50,30 @@ pub fn insert<'a>(
     connection: &Connection,
     rows: impl IntoIterator<Item = &'a Row>,
 ) -> Result<(), StorageError> {
-    let mut statement = connection.prepare_cached(
-        "INSERT INTO journal (number, epoch, key, name, side, quantity, price, chain) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-    )?;
+    let mut statement = connection.prepare_cached(&format!(
+        "INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    ))?;
     for row in rows {
-        statement.execute(params![
-            row.number.0,
-            row.epoch.0,
-            row.order.key.as_str(),
-            row.order.name.as_str(),
-            side_text(row.order.side),
-            row.order.quantity.get(),
-            row.price.minor(),
-            row.chain.as_bytes(),
-        ])?;
+        bind(&mut statement, row)?;
+        statement.raw_execute()?;
     }
     Ok(())
+}
+
+/// Binds a row to the first parameters of a statement, in the order of [`COLUMNS`].
+pub(crate) fn bind(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
+    let side = match row.order.side {
+        Side::Buy => "buy",
+        Side::Sell => "sell",
+    };
+    statement.raw_bind_parameter(1, row.number.0)?;
+    statement.raw_bind_parameter(2, row.epoch.0)?;
+    statement.raw_bind_parameter(3, row.order.key.as_str())?;
+    statement.raw_bind_parameter(4, row.order.name.as_str())?;
+    statement.raw_bind_parameter(5, side)?;
+    statement.raw_bind_parameter(6, row.order.quantity.get())?;
+    statement.raw_bind_parameter(7, row.price.minor())?;
+    statement.raw_bind_parameter(8, row.chain.as_bytes())
 }
 
 /// Where the ledger ends. Looks at its first row and its last, so that a long ledger is opened
@@ -203,13 +211,6 @@ pub fn find_key(
 
 fn missing(number: OrderNumber) -> StorageError {
     StorageError::Damaged(format!("row {number} is missing"))
-}
-
-pub(crate) fn side_text(side: Side) -> &'static str {
-    match side {
-        Side::Buy => "buy",
-        Side::Sell => "sell",
-    }
 }
 
 pub(crate) fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
