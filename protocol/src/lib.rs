@@ -24,6 +24,6 @@ pub mod rules;
 pub use journal::{ChainHash, Order, Row};
 pub use rules::Rules;
 pub use types::{
-    Epoch, IdempotencyKey, Invalid, OrderNumber, Price, Quantity, ReplicaId, SessionId, Side,
-    StockName, Version,
+    Epoch, IdempotencyKey, Invalid, JournalId, ListingDigest, OrderNumber, Price, Quantity,
+    ReplicaId, SessionId, Side, StockName, Version,
 };
