@@ -3,14 +3,17 @@
 //! - [`database`]: a data directory with one owner, opened so that a commit is durable;
 //! - [`rows`]: the table of journal rows, which both keep;
 //! - [`proposed`]: a replica's table of rows that are not known to be committed;
+//! - [`checksum`]: what vouches for records that no hash chain covers;
 //! - [`damage`]: what is found while a database is in use;
 //! - [`error`]: what can go wrong, and which of it ends the process.
 
 pub mod database;
 pub mod rows;
 pub mod proposed;
+pub mod checksum;
 pub mod damage;
 pub mod error;
 
+pub use checksum::Checksum;
 pub use database::{DataDir, Location, open_read_only};
 pub use error::StorageError;
