@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use daemon::tasks;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, Uri};
@@ -201,7 +202,7 @@ impl Client {
         })?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         // Its failures come back through the request that they hit.
-        tokio::spawn(connection);
+        tasks::spawn_for_caller(connection);
         Ok(sender)
     }
 }

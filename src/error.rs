@@ -14,7 +14,7 @@ use crate::up::UpError;
 const FAILED: u8 = 1;
 
 /// The exit code of wrong usage; clap's own, too.
-const WRONG_USAGE: u8 = 2;
+pub const WRONG_USAGE: u8 = 2;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]

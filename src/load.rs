@@ -197,6 +197,7 @@ async fn all(
     let mut running = JoinSet::new();
     for mut trader in traders {
         let bar = bar.clone();
+        #[expect(clippy::disallowed_methods, reason = "joined below")]
         running.spawn(async move {
             match phase {
                 Phase::Trade => trader.trade(&bar).await,

@@ -1,10 +1,13 @@
 //! Logs: to standard error, each line behind the name of the service that wrote it.
 
+use std::env::{self, VarError};
 use std::fmt;
 use std::io::{self, IsTerminal};
 
+use daemon::log::{self, Records};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{Directive, LevelFilter};
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -16,21 +19,78 @@ const DEFAULT_FILTER: &str = "info";
 /// is set counts.
 const FILTER_VARIABLES: [&str; 2] = ["BAZAAR_LOG", "RUST_LOG"];
 
+/// Says something to the user. Nobody waits for it to be read.
+pub fn say(text: &str) {
+    log::record(format!("bazaar: {text}\n").as_bytes());
+}
+
 /// Starts logging under a service's name. `up` and its services share one standard error.
 pub fn start(service: &str) {
-    let filter = FILTER_VARIABLES
-        .into_iter()
-        .find_map(|variable| EnvFilter::try_from_env(variable).ok());
-    let format = Named {
-        service: service.to_owned(),
-        format: Format::default(),
-    };
+    let (directives, problems) = directives();
+    #[expect(clippy::disallowed_methods, reason = "nothing is written to it")]
+    let is_terminal = io::stderr().is_terminal();
     tracing_subscriber::fmt()
-        .with_env_filter(filter.unwrap_or_else(|| EnvFilter::new(DEFAULT_FILTER)))
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(io::stderr)
-        .event_format(format)
+        .with_env_filter(EnvFilter::new(directives))
+        .with_ansi(is_terminal)
+        .with_writer(|| Records)
+        .log_internal_errors(false)
+        .event_format(Named {
+            service: service.to_owned(),
+            format: Format::default(),
+        })
         .init();
+    // Not by the filter that they are about.
+    for problem in problems {
+        log::record(format!("{service:<8} {problem}\n").as_bytes());
+    }
+}
+
+/// The filter's directives, each of them valid, and what is wrong with the others.
+fn directives() -> (String, Vec<String>) {
+    let set = FILTER_VARIABLES.into_iter().find_map(|variable| {
+        let value = match env::var(variable) {
+            Ok(value) => value,
+            Err(VarError::NotPresent) => return None,
+            Err(VarError::NotUnicode(value)) => value.to_string_lossy().into_owned(),
+        };
+        (!value.trim().is_empty()).then_some((variable, value))
+    });
+    set.map_or_else(
+        || (DEFAULT_FILTER.to_owned(), Vec::new()),
+        |(variable, value)| checked(variable, &value),
+    )
+}
+
+/// What is valid in a filter; the default where nothing is.
+fn checked(variable: &str, filter: &str) -> (String, Vec<String>) {
+    let mut valid = Vec::new();
+    let mut problems = Vec::new();
+    for directive in filter.split(',').map(str::trim) {
+        match directive.parse::<Directive>() {
+            _ if directive.is_empty() => {}
+            Ok(_) => {
+                if names_no_level(directive) {
+                    problems.push(format!("{variable}: `{directive}` is not a level (error, warn, info, debug, trace, off), so it is taken for a module, of which everything is logged"));
+                }
+                valid.push(directive);
+            }
+            Err(error) => {
+                problems.push(format!("{variable}: `{directive}` is ignored: {error}"));
+            }
+        }
+    }
+    if valid.is_empty() {
+        problems.push(format!(
+            "{variable}: nothing of it is left: `{DEFAULT_FILTER}` applies"
+        ));
+        valid.push(DEFAULT_FILTER);
+    }
+    (valid.join(","), problems)
+}
+
+/// Whether a directive is a mere word, and no level: mostly a misspelt one.
+fn names_no_level(directive: &str) -> bool {
+    !directive.contains(['=', '[']) && directive.parse::<LevelFilter>().is_err()
 }
 
 struct Named {
@@ -51,5 +111,41 @@ where
     ) -> fmt::Result {
         write!(writer, "{:<8} ", self.service)?;
         self.format.format_event(context, writer, event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_filter_is_said_and_the_rest_applies() {
+        for (filter, applies, wrong) in [
+            ("debug", "debug", None),
+            ("warn,order=debug", "warn,order=debug", None),
+            (
+                "info,order[{epoch=3}]=trace",
+                "info,order[{epoch=3}]=trace",
+                None,
+            ),
+            (",", DEFAULT_FILTER, Some("nothing of it is left")),
+            (
+                "nonsense=loud",
+                DEFAULT_FILTER,
+                Some("`nonsense=loud` is ignored"),
+            ),
+            ("warn, order=loud", "warn", Some("`order=loud` is ignored")),
+            ("inof", "inof", Some("`inof` is not a level")),
+        ] {
+            let (directives, problems) = checked("RUST_LOG", filter);
+            assert_eq!(directives, applies, "{filter}");
+            match wrong {
+                None => assert!(problems.is_empty(), "{filter}: {problems:?}"),
+                Some(wrong) => {
+                    assert!(problems[0].contains(wrong), "{filter}: {problems:?}");
+                    assert!(problems[0].contains("RUST_LOG"), "{filter}: {problems:?}");
+                }
+            }
+        }
     }
 }

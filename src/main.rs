@@ -12,6 +12,11 @@
 //! - [`client`], [`answer`]: a small HTTP client, and what it gets from a gateway;
 //! - [`output`]: what goes to standard output.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
 mod cli;
 mod error;
 mod service;
@@ -33,20 +38,38 @@ mod output;
 use std::process::ExitCode;
 
 use clap::Parser;
+use daemon::log::FlushOnDrop;
 use tokio::runtime::{Builder, Runtime};
 
 use cli::{Cli, Command};
 use error::Error;
+use output::reader_may_go;
 
 fn main() -> ExitCode {
-    let command = Cli::parse().into_command();
+    let _flush = FlushOnDrop;
+    daemon::log::record_panics();
+    let command = match Cli::try_parse() {
+        Ok(cli) => cli.into_command(),
+        Err(told) => return tell_usage(&told),
+    };
     let ended = runtime(&command).and_then(|runtime| runtime.block_on(run(command)));
     match ended {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("bazaar: {error}");
-            error.exit_code()
-        }
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &Error) -> ExitCode {
+    log::say(&error.to_string());
+    error.exit_code()
+}
+
+/// Help goes to standard output, and what is wrong with the flags to standard error.
+fn tell_usage(told: &clap::Error) -> ExitCode {
+    let printed = reader_may_go(told.print());
+    match printed {
+        Err(error) if !told.use_stderr() => fail(&error.into()),
+        _ => ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(error::WRONG_USAGE)),
     }
 }
 

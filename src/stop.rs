@@ -1,8 +1,8 @@
 //! What ends a process that serves: a signal, or the end of its standard input.
 
 use std::io::{self, Read};
-use std::thread;
 
+use daemon::tasks;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -40,11 +40,14 @@ impl StopSignals {
 /// A thread of its own reads, as a read cannot be cancelled and must not keep the process.
 pub async fn end_of_stdin() {
     let (ended, wait) = oneshot::channel();
-    thread::spawn(move || {
+    let reading = tasks::thread("end of stdin", move || {
         let mut discarded = [0; 64];
         let mut stdin = io::stdin().lock();
         while matches!(stdin.read(&mut discarded), Ok(1..)) {}
         ended.send(()).ok();
     });
+    if let Err(error) = reading {
+        tracing::error!(%error, "cannot watch standard input");
+    }
     wait.await.ok();
 }

@@ -16,12 +16,14 @@ use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
+use daemon::tasks;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::cli;
 use crate::client::Client;
 use crate::error::Error;
+use crate::log::say;
 use crate::output::{self, Table};
 use crate::stop::StopSignals;
 
@@ -123,7 +125,15 @@ async fn watch(plan: &Plan, mut events: mpsc::Receiver<Event>) -> Result<(), Err
             outcome = &mut ready => break outcome?,
         }
     }
-    output::print(&introduction(plan, &pids))?;
+    let introduction = introduction(plan, &pids);
+    tasks::thread("introduction", move || {
+        if let Err(error) = output::print(&introduction) {
+            say(&format!(
+                "cannot say on standard output where everything is: {error}"
+            ));
+        }
+    })
+    .map_err(Error::Runtime)?;
 
     while let Some(event) = events.recv().await {
         tell(event)?;
@@ -152,9 +162,7 @@ async fn ready(plan: &Plan) -> Result<(), Error> {
 
 fn tell(event: Event) -> Result<(), UpError> {
     match event {
-        Event::Started { service, pid } => {
-            eprintln!("bazaar: {service} was started again, pid {pid}")
-        }
+        Event::Started { service, pid } => say(&format!("{service} was started again, pid {pid}")),
         Event::Died {
             service,
             pid,
@@ -165,10 +173,10 @@ fn tell(event: Event) -> Result<(), UpError> {
                 Some(pause) => format!("starting it again in {} ms", pause.as_millis()),
                 None => "it is not started again without --restart".to_owned(),
             };
-            eprintln!(
-                "bazaar: {service} (pid {pid}) {}; {next}",
+            say(&format!(
+                "{service} (pid {pid}) {}; {next}",
                 child::how(status)
-            );
+            ));
         }
         Event::NotStarted { service, source } => {
             return Err(UpError::NotStarted { service, source });

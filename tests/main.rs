@@ -4,6 +4,7 @@
 //! - [`trading`]: what clients are promised over HTTP;
 //! - [`faults`]: the same while processes are killed and come back;
 //! - [`outages`]: disks that are full, and a catalog that is away;
+//! - [`logs`]: logs and results that cannot be written;
 //! - [`damage`]: data directories whose files are not what was written there;
 //! - [`limits`]: what clients can send without end, and what it costs;
 //! - [`torture`]: the same under faults of every kind, judged by what clients saw;
@@ -21,6 +22,7 @@ mod harness;
 mod trading;
 mod faults;
 mod outages;
+mod logs;
 mod damage;
 mod limits;
 mod torture;

@@ -41,6 +41,9 @@ pub enum Error {
     /// The operating system.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
+    /// A bug: nothing takes requests any more. The log says more.
+    #[error("the catalog stopped because of an internal error")]
+    Ended,
     /// An invariant does not hold; the log says which.
     #[error("the writer ended before it was told to")]
     Writer,

@@ -19,6 +19,11 @@
 //! new row → `store` makes it durable → `core::board` shows it once caches have let go → the answer
 //! goes out.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
 use std::sync::Arc;
 
 use tokio::net::TcpListener;

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::tasks;
 use protocol::serving::{self, Incoming};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_server::CatalogServer;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 
 use crate::config::lease_margin;
 use crate::core::{Board, Leases};
@@ -43,8 +43,8 @@ pub async fn serve(
     let (close, closing) = watch::channel(false);
     let (service, mut writer_ended) = start(parts, closing.clone())?;
     let (desk, writer) = (Arc::clone(&service.desk), service.writer.clone());
-    let mut expiry = JoinSet::new(); // ends with this function
-    expiry.spawn({
+    // Ends with this function.
+    let _expiry = tasks::spawn("expire sessions", {
         let desk = Arc::clone(&desk);
         async move { desk.expire_sessions().await }
     });
@@ -53,7 +53,7 @@ pub async fn serve(
         .serve_with_incoming_shutdown(Incoming::from(listener), closed(closing));
     tokio::pin!(server);
     tokio::select! {
-        result = &mut server => return result.map_err(Error::Serve),
+        served = &mut server => return Err(served.map_or_else(Error::Serve, |()| Error::Ended)),
         _ = &mut writer_ended => return Err(Error::Writer),
         () = shutdown => tracing::info!("stopping"),
     }

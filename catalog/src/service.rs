@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use daemon::tasks;
 use protocol::calls::{self, Early};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1;
@@ -162,7 +163,7 @@ impl Catalog for Service {
         let until = OrderNumber(request.from.saturating_add(rows_max)).min(end);
         let (messages, stream) = mpsc::channel(MESSAGES_AHEAD);
         let service = self.clone();
-        tokio::spawn(async move {
+        tasks::spawn_for_caller(async move {
             let sent = service
                 .send_rows(OrderNumber(request.from), until, &messages)
                 .await;
@@ -181,7 +182,7 @@ impl Catalog for Service {
     ) -> Reply<Self::SessionStream> {
         let (events, stream) = mpsc::channel(EVENTS_MAX);
         let service = self.clone();
-        tokio::spawn(async move {
+        tasks::spawn_for_caller(async move {
             tokio::select! {
                 () = service.sessions.serve(request.into_inner(), events) => {}
                 () = service.closed() => {}

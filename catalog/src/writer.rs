@@ -6,9 +6,9 @@ pub mod group;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
+use daemon::tasks;
 use protocol::time::BootTime;
 use protocol::{Epoch, Order, ReplicaId};
 use storage::StorageError;
@@ -105,7 +105,7 @@ impl Writer {
 }
 
 /// Begins this run's first epoch, and starts the writer on a thread of its own. The receiver is told when it has ended and let
-/// go of the store; where it ended by a panic (an invariant did not hold) the sender is gone.
+/// go of the store.
 pub fn start(
     store: Box<dyn Store>,
     loaded: Loaded,
@@ -117,13 +117,11 @@ pub fn start(
     if let Err(error) = committer.succeed() {
         fail_stop(&error);
     }
-    thread::Builder::new()
-        .name("catalog-writer".into())
-        .spawn(move || {
-            write(&mut committer, commands);
-            drop(committer);
-            let _ = end.send(()); // nobody may be left to care
-        })?;
+    tasks::thread("catalog-writer", move || {
+        write(&mut committer, commands);
+        drop(committer);
+        let _ = end.send(()); // nobody may be left to care
+    })?;
     Ok((Writer { commands: sender }, ended))
 }
 

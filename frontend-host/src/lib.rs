@@ -17,6 +17,11 @@
 //! Deliberately absent: any decision about routes, messages, caching or leaders. Those are the
 //! policy's.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
 pub mod config;
 pub mod error;
 pub mod server;
@@ -37,6 +42,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use daemon::tasks;
 use protocol::channel;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::order::v1::orders_client::OrdersClient;
@@ -92,30 +98,28 @@ pub async fn run(
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
     // A connection of its own: invalidations do not queue behind reads.
-    let session = tokio::spawn({
+    let session = tasks::spawn("session", {
         let catalog = CatalogClient::new(connect(&config.catalog)?);
         let name = format!("{}", clients.local_addr()?);
         let until_stopped = until_stopped(stopped.clone());
         async move { session::keep_session(catalog, name, cache, until_stopped).await }
     });
-    let watching = tokio::spawn(replicas.watch());
+    let watching = tasks::spawn("watch replicas", replicas.watch());
     let admin = Admin {
         gateway: Arc::clone(&gateway),
         catalog_url: config.catalog.clone(),
         token: config.admin_token.clone(),
     };
-    let mut admin = tokio::spawn(admin::serve(operators, admin, until_stopped(stopped)));
+    let serving = admin::serve(operators, admin, until_stopped(stopped));
+    let mut admin = tasks::spawn("admin", serving);
 
     let served = tokio::select! {
         served = server::serve(clients, gateway, config.workers, shutdown) => served.map_err(Error::from),
-        failed = &mut admin => Err(failed.map_err(std::io::Error::other).flatten().err().map_or_else(
-            || std::io::Error::other("the admin listener ended").into(),
-            Error::from,
-        )),
+        failed = &mut admin => Err(failed.err().unwrap_or_else(|| std::io::Error::other("the admin listener ended")).into()),
     };
     let _ = stop.send(true);
-    let _ = session.await;
-    watching.abort();
+    session.await;
+    drop(watching);
     served
 }
 

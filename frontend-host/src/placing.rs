@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::thread::{self, ThreadId};
 
+use daemon::tasks;
 use protocol::channel;
 use protocol::wire::order::v1::PlaceManyRequest;
 use protocol::wire::order::v1::orders_client::OrdersClient;
@@ -73,7 +74,8 @@ impl Placing {
             let (stream, orders) = mpsc::unbounded_channel();
             let _ = stream.send(order); // its receiver is at hand
             streams.insert(thread, stream);
-            tokio::spawn(run(Arc::clone(&self.url), orders));
+            // Its end drops the replies, and another stream is opened for the next order.
+            tasks::spawn_for_caller(run(Arc::clone(&self.url), orders));
         }
     }
 }

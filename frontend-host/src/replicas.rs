@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use daemon::tasks;
 use frontend_core::election::{Elector, Leadership, Led, Probed, Role, Status, Step, Unanswered};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
@@ -133,10 +134,8 @@ impl Replicas {
 
     /// Probes all replicas and elects; never ends.
     pub async fn watch(self: Arc<Self>) {
-        let mut probes = tokio::task::JoinSet::new();
-        for place in 0..self.all.len() {
-            probes.spawn(Arc::clone(&self).probe(place));
-        }
+        let probe = |place| tasks::spawn("probe", Arc::clone(&self).probe(place));
+        let _probes: Vec<_> = (0..self.all.len()).map(probe).collect();
         self.elect().await;
     }
 
@@ -287,6 +286,7 @@ impl Replicas {
         for (place, replica) in self.all.iter().enumerate() {
             if replicas.contains(&replica.id) {
                 let mut client = replica.orders.clone();
+                #[expect(clippy::disallowed_methods, reason = "joined below")]
                 announcements.spawn(async move {
                     (
                         place,

@@ -22,6 +22,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::tasks;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -60,7 +61,7 @@ pub async fn serve(
         // All at once, then one after the other.
         let drained: Vec<_> = open
             .into_iter()
-            .map(|open| tokio::spawn(open.shutdown()))
+            .map(|open| tasks::spawn_for_caller(open.shutdown()))
             .collect();
         for drained in drained {
             let _ = drained.await;

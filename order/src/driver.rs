@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use daemon::tasks;
 use protocol::time::BootTime;
 use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row};
 use storage::rows::End;
@@ -33,9 +34,6 @@ const INPUTS_MAX: usize = 4096;
 
 /// Inputs that the core takes in at once.
 const STEP_INPUTS_MAX: usize = 256;
-
-/// Calls that are always under way: [`Outside::watch_head`].
-const STANDING_CALLS: usize = 1;
 
 /// After so many turns rows that followers are to be sent are in their sockets: the call's, its
 /// stream's and the connection's, and one to spare. With fewer they would go out after a wait for
@@ -239,7 +237,10 @@ impl Driver {
 
     /// Runs until `stop` is ready. What the store was given by then is durable after.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        self.calls.spawn(self.outside.clone().watch_head());
+        let Outside {
+            catalog, inputs, ..
+        } = self.outside.clone();
+        let _watching = tasks::spawn("watch the catalog's head", watch_head(catalog, inputs));
         let mut inputs = Vec::with_capacity(STEP_INPUTS_MAX);
         loop {
             self.step(&mut inputs).await;
@@ -301,7 +302,7 @@ impl Driver {
         let group = saves::gather(first, || saves.next());
         let more: Vec<Save> = saves.collect();
         if more.is_empty() && self.has_time() {
-            if self.calls.len() > STANDING_CALLS {
+            if !self.calls.is_empty() {
                 give_turns(SENDING_TURNS).await;
             }
             return Some(self.writer.save_now(&group));
@@ -314,8 +315,7 @@ impl Driver {
     /// Whether waiting for the disk keeps nobody waiting who would not wait for it anyway: nothing
     /// is under way, or one order alone.
     fn has_time(&self) -> bool {
-        let idle = self.calls.len() <= STANDING_CALLS;
-        self.writer.is_idle() && (idle || self.replica.has_one_order())
+        self.writer.is_idle() && (self.calls.is_empty() || self.replica.has_one_order())
     }
 
     fn execute(&mut self, command: Command) {
@@ -395,6 +395,7 @@ impl Driver {
     /// Makes a call whose result is an event.
     fn spawn(&mut self, call: impl Future<Output = Event> + Send + 'static) {
         let inputs = self.outside.inputs.clone();
+        #[expect(clippy::disallowed_methods, reason = "`reap` sees a panic")]
         self.calls.spawn(async move {
             // Where the driver has stopped nobody needs to know.
             let _ = inputs.send(Input::Happened(call.await)).await;
@@ -461,21 +462,17 @@ impl Outside {
         // Where the driver has stopped nobody needs to know.
         let _ = self.inputs.send(Input::Happened(event)).await;
     }
+}
 
-    /// Asks the catalog again and again for its head.
-    async fn watch_head(self) {
-        loop {
-            let head = self.catalog.head(HEAD_TIMEOUT).await.ok();
-            if self
-                .inputs
-                .send(Input::Happened(Event::Head(head)))
-                .await
-                .is_err()
-            {
-                return;
-            }
-            tokio::time::sleep(HEAD_INTERVAL).await;
+/// Asks the catalog again and again for its head.
+async fn watch_head(catalog: Catalog, inputs: mpsc::Sender<Input>) {
+    loop {
+        let head = catalog.head(HEAD_TIMEOUT).await.ok();
+        let told = inputs.send(Input::Happened(Event::Head(head))).await;
+        if told.is_err() {
+            return;
         }
+        tokio::time::sleep(HEAD_INTERVAL).await;
     }
 }
 

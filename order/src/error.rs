@@ -51,9 +51,9 @@ pub enum Error {
     /// The listener failed.
     #[error("cannot serve: {0}")]
     Serve(#[source] tonic::transport::Error),
-    /// A bug: the log has the panic's message.
+    /// A bug: a part of the replica ended that should not. The log says more.
     #[error("the replica stopped because of an internal error")]
-    Panicked,
+    Ended,
 }
 
 impl From<Unavailable> for Status {

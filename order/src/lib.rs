@@ -17,6 +17,11 @@
 //! it, and says so before its disk has it) → `core` (its place in the ledger) → `store` and the
 //! followers, beside each other and the catalog's disk → `core` (acknowledged) → `placing`.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
 pub mod config;
 pub mod wire;
 pub mod service;
@@ -33,13 +38,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::tasks;
 use protocol::serving::{self, Incoming};
 use protocol::time::BootTime;
 use protocol::wire::order::v1::orders_server::OrdersServer;
 use protocol::wire::order::v1::replication_server::ReplicationServer;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinSet;
 
 pub use config::Config;
 pub use error::{ConfigError, Error};
@@ -100,10 +105,8 @@ pub async fn run(
 
     let (stop_driver, driver_stopped) = oneshot::channel::<()>();
     let (stop_server, server_stopped) = oneshot::channel::<()>();
-    // Sets of one, so that dropping this future ends both.
-    let mut driving = JoinSet::new();
-    driving.spawn(driver.run(driver_stopped));
-    let mut serving = JoinSet::new();
+    // Dropping this future ends both tasks.
+    let mut driving = tasks::spawn("driver", driver.run(driver_stopped));
     let serve = serving::server()
         .add_service(OrdersServer::new(orders))
         .add_service(ReplicationServer::new(replication))
@@ -111,7 +114,7 @@ pub async fn run(
             // Either way it is to stop.
             let _ = server_stopped.await;
         });
-    serving.spawn(async move {
+    let mut serving = tasks::spawn("serve", async move {
         if is_copy {
             copied(handle, catalog).await;
         }
@@ -121,26 +124,16 @@ pub async fn run(
     tokio::select! {
         () = shutdown => {}
         what = findings.next() => return Err(damaged(what).into()),
-        _ = driving.join_next() => return Err(Error::Panicked),
-        Some(served) = serving.join_next() => {
-            served.map_err(|_| Error::Panicked)?.map_err(Error::Serve)?;
-            return Err(Error::Panicked);
-        }
+        () = &mut driving => return Err(Error::Ended),
+        served = &mut serving => return Err(served.map_or_else(Error::Serve, |()| Error::Ended)),
     }
     close.send_replace(true);
     drop(stop_server);
-    if tokio::time::timeout(SHUTDOWN_GRACE, serving.join_next())
-        .await
-        .is_err()
-    {
+    if tokio::time::timeout(SHUTDOWN_GRACE, serving).await.is_err() {
         tracing::info!("calls under way are cut off");
     }
     drop(stop_driver);
-    driving
-        .join_next()
-        .await
-        .transpose()
-        .map_err(|_| Error::Panicked)?;
+    driving.await;
     Ok(())
 }
 
@@ -151,7 +144,7 @@ async fn open(config: &Config) -> Result<(SqliteStore, bool), Error> {
         true => SqliteStore::open_or_set_aside(&data_dir),
         false => SqliteStore::open(&data_dir).map(|store| (store, None)),
     });
-    match opening.await.map_err(|_| Error::Panicked)? {
+    match opening.await.map_err(|_| Error::Ended)? {
         Ok((store, None)) => Ok((store, false)),
         Ok((store, Some(aside))) => {
             tracing::warn!(kept = %aside.display(), "the ledger was damaged: copying it anew");

@@ -75,6 +75,7 @@ impl Answers {
         let (sender, answers) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(STREAM_ORDERS_MAX as usize));
         let mut taking_in = JoinSet::new();
+        #[expect(clippy::disallowed_methods, reason = "joined where answers end")]
         taking_in.spawn({
             let room = Arc::clone(&room);
             async move {

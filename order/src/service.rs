@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::tasks;
 use protocol::wire::catalog::v1::Order as WireOrder;
 use protocol::wire::order::v1::orders_server::Orders;
 use protocol::wire::order::v1::replication_server::Replication;
@@ -205,7 +206,7 @@ impl Replication for ReplicationService {
         let FetchRequest { from, rows_max } = request.into_inner();
         let rows_max = if rows_max == 0 { u64::MAX } else { rows_max };
         let (sender, stream) = mpsc::channel(FETCH_MESSAGES_AHEAD);
-        tokio::spawn(send_rows(
+        tasks::spawn_for_caller(send_rows(
             Arc::clone(&self.reader),
             OrderNumber(from),
             rows_max,

@@ -7,6 +7,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use daemon::tasks;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
@@ -125,7 +126,7 @@ where
     F: Future<Output = Result<A, Status>> + Send,
 {
     let (answers, stream) = mpsc::channel(1);
-    tokio::spawn(async move {
+    tasks::spawn_for_caller(async move {
         tokio::pin!(closed);
         loop {
             let request = tokio::select! {

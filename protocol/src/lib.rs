@@ -12,6 +12,11 @@
 //! The protos themselves live with the services that answer them, in `catalog/proto` and
 //! `order/proto`.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
 pub mod types;
 pub mod journal;
 pub mod wire;

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use daemon::tasks::{self, Task};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 use tonic::transport::Server;
@@ -64,19 +64,16 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Incoming {
     accepted: mpsc::Receiver<Connection>,
-    /// One task.
-    _accepting: JoinSet<()>,
+    _accepting: Task<()>,
 }
 
 impl Incoming {
     /// Accepts within limits.
     pub fn new(listener: TcpListener, limits: Limits) -> Self {
         let (sender, accepted) = mpsc::channel(1);
-        let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, limits, sender));
         Self {
             accepted,
-            _accepting: accepting,
+            _accepting: tasks::spawn("accept", accept(listener, limits, sender)),
         }
     }
 }

@@ -5,10 +5,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use daemon::tasks::{self, Task};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{self, Command};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::plan::Service;
@@ -69,23 +69,21 @@ pub fn how(status: ExitStatus) -> String {
 #[derive(Debug)]
 pub struct Child {
     stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    task: Task<()>,
 }
 
 impl Child {
     /// Starts the service; what happens to it is sent to `events`.
     pub fn start(service: Service, restart: bool, events: mpsc::Sender<Event>) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(keep(service, restart, stopped, events));
+        let task = tasks::spawn("keep a service", keep(service, restart, stopped, events));
         Self { stop, task }
     }
 
     /// Tells the process to stop, at once; the result waits until it is gone.
     pub fn stop(self) -> impl Future<Output = ()> {
         self.stop.send(()).ok();
-        async {
-            self.task.await.ok();
-        }
+        self.task
     }
 }
 

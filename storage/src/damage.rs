@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
+use daemon::tasks;
 use tokio::sync::mpsc;
 
 use crate::error::StorageError;
@@ -55,7 +55,7 @@ impl Finders {
         let check = Check {
             go_on: Arc::clone(&go_on),
         };
-        let spawned = thread::Builder::new().name("check".into()).spawn(move || {
+        let spawned = tasks::thread("check", move || {
             let checked = self.pass(read(&|| go_on.load(Ordering::Relaxed)));
             match checked {
                 Ok(()) => tracing::info!("read the database in full: it is as it was written"),

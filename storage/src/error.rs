@@ -103,5 +103,5 @@ pub fn commit(transaction: rusqlite::Transaction<'_>) -> Result<(), StorageError
 /// Failures?", ATC 2020). What the disk really holds is found at the next start.
 pub fn fail_stop(error: &StorageError) -> ! {
     tracing::error!(%error, "aborting");
-    std::process::abort()
+    daemon::abort()
 }

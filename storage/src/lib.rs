@@ -7,6 +7,11 @@
 //! - [`damage`]: what is found while a database is in use;
 //! - [`error`]: what can go wrong, and which of it ends the process.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
 pub mod database;
 pub mod rows;
 pub mod proposed;

@@ -238,6 +238,14 @@ impl Bazaar {
         self.acknowledged.lock().unwrap().len() as u64
     }
 
+    /// Stops everything, which must succeed.
+    pub fn stop(&mut self) {
+        for (server, process) in self.servers.iter_mut().rev() {
+            let ended = process.terminate();
+            assert!(ended.success(), "{server}: {ended}");
+        }
+    }
+
     /// Asks for every order that was acknowledged.
     ///
     /// # Panics

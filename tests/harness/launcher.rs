@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::links::{Link, Links, Server};
+use super::outputs::Broken;
 use super::ports::Ports;
-use super::process::Process;
+use super::process::{Outputs, Process};
 
 /// Where the catalog listens, as an index into the block of ports. Replicas take those of
 /// their numbers.
@@ -52,6 +53,8 @@ pub struct Options {
     pub small_disks: Vec<Server>,
     /// How many gateways are started: 1 or 2.
     pub gateways: usize,
+    /// What is the matter with every server's log, if anything is.
+    pub log: Option<Broken>,
     /// Whether every link between two servers goes through a proxy.
     pub proxied: bool,
 }
@@ -68,6 +71,7 @@ impl Default for Options {
             policies: Vec::new(),
             small_disks: Vec::new(),
             gateways: 1,
+            log: None,
             proxied: false,
         }
     }
@@ -116,7 +120,11 @@ impl Launcher<'_> {
             format!("--data-dir={}", self.data_dir(server).display()),
         ];
         let arguments = common.into_iter().chain(flags).chain(further);
-        Process::start(&server.to_string(), self.dir, arguments)
+        let outputs = Outputs {
+            log: self.options.log,
+            ..Outputs::default()
+        };
+        Process::start_with(&server.to_string(), self.dir, arguments, outputs)
     }
 
     /// By which URL a server reaches another.

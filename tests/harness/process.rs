@@ -2,12 +2,14 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::PipeReader;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::outputs::Broken;
 use super::wait::wait_until;
 
 /// Longest wait for a process that was asked to stop.
@@ -18,7 +20,19 @@ const TAIL_LINES: usize = 40;
 
 /// The command under test.
 fn bazaar() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_bazaar"));
+    without_settings(Command::new(BAZAAR))
+}
+
+const BAZAAR: &str = env!("CARGO_BIN_EXE_bazaar");
+
+/// The same, with file descriptors closed that a shell is told of.
+fn bazaar_with(closed: &str) -> Command {
+    let mut command = without_settings(Command::new("sh"));
+    command.args(["-c", &format!("exec \"$0\" \"$@\"{closed}"), BAZAAR]);
+    command
+}
+
+fn without_settings(mut command: Command) -> Command {
     for (variable, _) in std::env::vars_os() {
         if variable.to_string_lossy().starts_with("BAZAAR_") {
             command.env_remove(variable);
@@ -59,6 +73,15 @@ pub struct Process {
     child: Child,
     log: PathBuf,
     out: PathBuf,
+    /// Of outputs that nobody reads.
+    _readers: Vec<PipeReader>,
+}
+
+/// What is the matter with a process's outputs, if anything is.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outputs {
+    pub out: Option<Broken>,
+    pub log: Option<Broken>,
 }
 
 impl Process {
@@ -68,6 +91,16 @@ impl Process {
         name: &str,
         dir: &Path,
         arguments: impl IntoIterator<Item = S>,
+    ) -> Self {
+        Self::start_with(name, dir, arguments, Outputs::default())
+    }
+
+    /// The same, where it may be that it cannot write.
+    pub fn start_with<S: AsRef<OsStr>>(
+        name: &str,
+        dir: &Path,
+        arguments: impl IntoIterator<Item = S>,
+        outputs: Outputs,
     ) -> Self {
         let (log, out) = (
             dir.join(format!("{name}.log")),
@@ -80,11 +113,30 @@ impl Process {
                 .open(path)
                 .expect("the test's directory is writable")
         };
-        let child = bazaar()
+        let mut readers = Vec::new();
+        let mut closed = String::new();
+        let mut output = |broken: Option<Broken>, file: &Path, number: u8| match broken {
+            None => Stdio::from(append(file)),
+            Some(Broken::Closed) => {
+                closed += &format!(" {number}>&-");
+                Stdio::null()
+            }
+            Some(broken) => {
+                let (output, reader) = broken.open();
+                readers.extend(reader);
+                output
+            }
+        };
+        let (stdout, stderr) = (output(outputs.out, &out, 1), output(outputs.log, &log, 2));
+        let mut command = match &*closed {
+            "" => bazaar(),
+            closed => bazaar_with(closed),
+        };
+        let child = command
             .args(arguments)
             .stdin(Stdio::piped())
-            .stdout(append(&out))
-            .stderr(append(&log))
+            .stdout(stdout)
+            .stderr(stderr)
             .spawn()
             .expect("the command under test starts");
         Self {
@@ -92,7 +144,13 @@ impl Process {
             child,
             log,
             out,
+            _readers: readers,
         }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has logged.
@@ -128,6 +186,12 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
         kib.unwrap_or_else(|| panic!("no VmRSS in {status}"))
+    }
+
+    /// Waits until it has ended by itself; returns how.
+    pub fn wait(&mut self) -> ExitStatus {
+        wait_until(&format!("{} to end", self.name), || !self.is_running());
+        self.child.wait().expect("a child can be waited for")
     }
 
     /// SIGKILL; returns when it is gone.

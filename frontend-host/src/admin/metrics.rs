@@ -102,5 +102,12 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         "1 while a trade could be served.",
         &ready,
     );
+    let dropped = [(String::new(), daemon::log::dropped())];
+    family(
+        "bazaar_log_records_dropped_total",
+        "counter",
+        "Records of the log that standard error did not take.",
+        &dropped,
+    );
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

@@ -4,10 +4,10 @@
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use daemon::tasks;
 use protocol::time::BootTime;
 
 use super::history::{Change, History, HistoryError};
@@ -154,8 +154,7 @@ impl Warden {
     pub(super) fn start(probation: Probation, registry: &Arc<Registry>) -> io::Result<Self> {
         let (failing, named) = sync_channel(FAILING_MAX);
         let registry = Arc::clone(registry);
-        let thread = thread::Builder::new().name("policy-warden".into());
-        thread.spawn(move || take_out_all(&named, &registry))?;
+        tasks::thread("policy-warden", move || take_out_all(&named, &registry))?;
         Ok(Self { probation, failing })
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use daemon::tasks;
 use protocol::ReplicaId;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, Linker};
@@ -79,15 +80,13 @@ impl Sandbox {
         let engine = Engine::new(&config)?;
         let ticked = engine.weak();
         // A thread, not a task: a decision that loops for ever blocks its worker's tasks.
-        thread::Builder::new()
-            .name("policy-clock".into())
-            .spawn(move || {
-                while let Some(engine) = ticked.upgrade() {
-                    engine.increment_epoch();
-                    drop(engine);
-                    thread::sleep(limits::EPOCH_TICK);
-                }
-            })?;
+        tasks::thread("policy-clock", move || {
+            while let Some(engine) = ticked.upgrade() {
+                engine.increment_epoch();
+                drop(engine);
+                thread::sleep(limits::EPOCH_TICK);
+            }
+        })?;
         Ok(Self {
             engine,
             decision_ticks: ticks(decision_time_max),

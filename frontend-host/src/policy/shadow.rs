@@ -1,13 +1,17 @@
 //! Puts live decisions to a candidate as well, and notes where it decides differently.
 //!
 //! A thread of its own asks the candidate, so that one that hangs or traps costs no client
-//! anything. It works through a bounded queue; what does not fit is dropped, and counted.
+//! anything. It works through a bounded queue; what does not fit is dropped, and counted. Not even
+//! a candidate that has the host panic ends the thread.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Instant;
+
+use daemon::tasks;
 
 use super::differences::{Differences, Fields};
 use super::question::{Decided, Question};
@@ -48,8 +52,7 @@ impl Shadow {
         let (jobs, queue) = sync_channel(JOBS_MAX);
         let on_trial = Arc::new(AtomicU64::new(NONE));
         let current = Arc::clone(&on_trial);
-        let thread = thread::Builder::new().name("policy-shadow".into());
-        thread.spawn(move || work(&queue, &current))?;
+        tasks::thread("policy-shadow", move || work(&queue, &current))?;
         Ok(Self { jobs, on_trial })
     }
 
@@ -77,7 +80,10 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
             continue;
         }
         let begun = Instant::now();
-        let decided = job.question.decide(&job.version);
+        // The question is the job's alone, and the thread gets another instance.
+        let decide = AssertUnwindSafe(|| job.question.decide(&job.version));
+        let decided = catch_unwind(decide)
+            .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".to_owned())));
         let active = Fields::from(&job.decided);
         job.differences
             .note(&job.question.asked(), &active, &Fields::from(&decided));

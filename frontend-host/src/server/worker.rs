@@ -11,8 +11,9 @@ use std::mem;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
+use daemon::tasks;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::time::interval;
@@ -168,8 +169,8 @@ impl Workers {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let desks = Arc::clone(&desks);
             let run = run(number, desks, inbox, stopped.clone());
-            let thread = thread::Builder::new().name(format!("worker-{number}"));
-            threads.push(thread.spawn(move || runtime.block_on(run))?);
+            let name = format!("worker-{number}");
+            threads.push(tasks::thread(name, move || runtime.block_on(run))?);
         }
         Ok(Self {
             desks,
@@ -204,14 +205,14 @@ async fn run(
         Ok(schedule) => drop(desk.schedule.set(schedule)),
         Err(error) => tracing::info!(%error, "workers do not see who gets no processor"),
     }
-    tokio::spawn({
+    let _tally = tasks::spawn("tally", {
         let desks = Arc::clone(&desks);
         async move { desks[number].tally.run().await }
     });
     loop {
         tokio::select! {
             Some(connection) = inbox.recv() => {
-                tokio::spawn(serve(connection, number, Arc::clone(&desks)));
+                tasks::spawn_for_caller(serve(connection, number, Arc::clone(&desks)));
             }
             _ = stopped.changed() => return,
         }

@@ -2,8 +2,9 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
+use daemon::tasks;
 use storage::error::fail_stop;
 use tokio::sync::mpsc;
 
@@ -27,8 +28,7 @@ impl Writer {
     pub(super) fn start(store: impl Store, inputs: mpsc::Sender<Input>) -> Self {
         let store = Arc::new(Mutex::new(store));
         let (saves, queue) = channel();
-        let thread = thread::Builder::new().name("order-store".into());
-        let thread = thread.spawn({
+        let thread = tasks::thread("order-store", {
             let store = Arc::clone(&store);
             move || write(&store, &queue, &inputs)
         });

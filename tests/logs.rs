@@ -1,0 +1,133 @@
+//! Logs and results that cannot be written.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::harness::{
+    ALL_BROKEN, Bazaar, Broken, Options, Order, Outputs, Ports, Process, Turn, kill_by_pid,
+    try_request, wait_until,
+};
+
+/// Longest wait for an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn services_trade_lose_their_leader_and_stop_as_always_whatever_becomes_of_their_logs() {
+    for broken in ALL_BROKEN {
+        let mut bazaar = Bazaar::start(Options {
+            log: Some(broken),
+            ..Options::default()
+        });
+        bazaar.trade(&Order::sell(1, "meta"));
+        let leader = bazaar.leader();
+        bazaar.kill(leader);
+        bazaar.trade(&Order::sell(2, "meta"));
+        bazaar.restart(leader);
+        bazaar.kill_catalog();
+        bazaar.restart_catalog();
+        bazaar.trade(&Order::buy(3, "nvidia"));
+        bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+        bazaar.check_acknowledged();
+        bazaar.stop();
+    }
+}
+
+#[test]
+fn up_tells_starts_again_and_stops_as_always_whatever_becomes_of_its_log_and_its_results() {
+    let of_log = ALL_BROKEN.map(|log| Outputs {
+        log: Some(log),
+        out: None,
+    });
+    let of_results = ALL_BROKEN.map(|out| Outputs {
+        log: None,
+        out: Some(out),
+    });
+    for outputs in of_log.into_iter().chain(of_results) {
+        let (_turn, ports, dir) = (Turn::take(), Ports::claim(), tempfile::tempdir().unwrap());
+        let (clients, admin) = (ports.address(12), ports.address(13));
+        let flags = [
+            "--replicas=1".to_owned(),
+            "--restart".to_owned(),
+            format!("--port-base={}", ports.address(0).port()),
+            format!("--listen={clients}"),
+            format!("--admin={admin}"),
+            format!("--data-dir={}", dir.path().join("data").display()),
+        ];
+        let mut up = Process::start_with("up", dir.path(), flags, outputs);
+        let answer = |up: &mut Process, address, method, target, body: &[u8]| {
+            assert!(up.is_running(), "{outputs:?}: {}", up.log());
+            try_request(address, method, target, &[], body, PATIENCE).map(|answer| answer.status)
+        };
+        let wait_until_ready = |up: &mut Process| {
+            wait_until(&format!("up to be ready, {outputs:?}"), || {
+                answer(up, admin, "GET", "/readyz", b"").is_ok_and(|status| status == 200)
+            });
+        };
+        wait_until_ready(&mut up);
+
+        // It tells that a service has died, and that it was started again.
+        let replica = child_with(up.pid(), "order").expect("it runs a replica");
+        kill_by_pid(replica);
+        wait_until(&format!("another replica, {outputs:?}"), || {
+            child_with(up.pid(), "order").is_some_and(|child| child != replica)
+        });
+        wait_until_ready(&mut up);
+        let order = br#"{"name":"meta","type":"sell","quantity":10}"#;
+        let traded = answer(&mut up, clients, "POST", "/orders", order);
+        assert_eq!(traded.ok(), Some(200), "{outputs:?}");
+        assert!(up.terminate().success(), "{outputs:?}: {}", up.log());
+        if outputs.out == Some(Broken::Full) {
+            let told = "cannot say on standard output where everything is";
+            assert!(up.log().contains(told), "{}", up.log());
+        }
+    }
+}
+
+/// A process that another one has started, by a word of its command line.
+fn child_with(pid: u32, word: &str) -> Option<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let children = threads
+        .flatten()
+        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<u32> = children
+        .flat_map(|children| {
+            children
+                .split_whitespace()
+                .map(str::parse)
+                .collect::<Vec<_>>()
+        })
+        .collect::<Result<_, _>>()
+        .expect("process ids are numbers");
+    children.into_iter().find(|child| {
+        let line = fs::read_to_string(format!("/proc/{child}/cmdline")).unwrap_or_default();
+        line.split('\0').any(|part| part == word)
+    })
+}
+
+#[test]
+fn a_result_that_cannot_be_written_is_a_failure() {
+    let bazaar = Bazaar::start_default();
+    bazaar.trade(&Order::sell(1, "meta"));
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    let ledger = bazaar.data_dir(1).display().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    for (arguments, out, exits_with) in [
+        (vec!["--help"], Broken::Full, 1),
+        (vec!["--version"], Broken::Full, 1),
+        (vec!["status", &admin], Broken::Full, 1),
+        (vec!["policy", "list", &admin], Broken::Full, 1),
+        (vec!["ledger", "show", &ledger], Broken::Full, 1),
+        // `bazaar … | head` has seen enough.
+        (vec!["--help"], Broken::ReaderGone, 0),
+        (vec!["status", &admin], Broken::ReaderGone, 0),
+        (vec!["ledger", "show", &ledger], Broken::ReaderGone, 0),
+    ] {
+        let outputs = Outputs {
+            out: Some(out),
+            log: None,
+        };
+        let mut command = Process::start_with("command", dir.path(), &arguments, outputs);
+        let ended = command.wait();
+        assert_eq!(ended.code(), Some(exits_with), "{arguments:?} {out:?}");
+    }
+}
