@@ -115,7 +115,7 @@ struct Decimal(u64);
 impl Display for Decimal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (whole, cents) = (self.0 / 100, self.0 % 100);
-        if cents.is_multiple_of(10) {
+        if cents % 10 == 0 {
             write!(f, "{whole}.{}", cents / 10)
         } else {
             write!(f, "{whole}.{cents:02}")

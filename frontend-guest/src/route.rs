@@ -38,11 +38,10 @@ impl Route {
     /// is ignored. `HEAD` is routed like `GET`: leaving the body out is the host's part.
     pub fn parse(method: Method, target: &str) -> Result<Self, ApiError> {
         // Nearly every request is this one, and what it costs is paid for each of them.
-        if let Some(name) = target
+        let plain = target
             .strip_prefix(STOCK_PREFIX)
-            .filter(|name| is_plain(name))
-            && reads(method).is_ok()
-        {
+            .filter(|name| is_plain(name) && reads(method).is_ok());
+        if let Some(name) = plain {
             return Ok(Self::ReadStock {
                 name: name.to_owned(),
             });

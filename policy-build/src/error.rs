@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::TARGET;
+use crate::{RustVersion, TARGET};
 
 /// Why a policy could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +11,16 @@ pub enum BuildError {
     /// No compiler here can build for the target.
     #[error("no standard library for {TARGET} is installed; get it with: make wasm-target")]
     NoTarget,
+    /// Debian's compiler is here, but cannot compile policies.
+    #[error("{} is Rust {}, and policies need {needed} or newer; get it with: make wasm-target", rustc.display(), shown(*found))]
+    TooOld {
+        /// The compiler.
+        rustc: PathBuf,
+        /// What it is, where it says so.
+        found: Option<RustVersion>,
+        /// What it must be at least.
+        needed: RustVersion,
+    },
     /// Debian's compiler is here, but not what links a component.
     #[error(
         "`{0}` is neither in a rustup toolchain nor on the PATH; get it with: make wasm-target"
@@ -33,7 +43,7 @@ pub enum BuildError {
         output: String,
     },
     /// The compiler refused the policy.
-    #[error("the policy in {} does not build:\n{output}", dir.display())]
+    #[error("the policy in {} does not build{}", dir.display(), reasons(output))]
     Failed {
         /// The crate.
         dir: PathBuf,
@@ -46,4 +56,16 @@ pub enum BuildError {
         /// The crate.
         dir: PathBuf,
     },
+}
+
+fn shown(version: Option<RustVersion>) -> String {
+    version.map_or("of no version".to_owned(), |it| it.to_string())
+}
+
+fn reasons(output: &str) -> String {
+    if output.is_empty() {
+        "; why is said above".to_owned()
+    } else {
+        format!(":\n{output}")
+    }
 }

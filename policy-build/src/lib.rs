@@ -5,6 +5,7 @@
 //! - [`Builder`] (`builder`): what to build; runs a cargo of its own and finds what it made.
 //! - [`embed()`] (`embed`): a component for a crate to embed, from its build script.
 //! - `toolchain`: the compilers that can build for [`TARGET`], and the one that is here.
+//! - [`RustVersion`] (`version`): the oldest compiler that will do.
 //! - [`BuildError`] (`error`): why there is no component.
 //!
 //! That cargo has a target directory of its own, `target/guest`, because an outer cargo holds the
@@ -14,11 +15,13 @@
 mod builder;
 mod embed;
 mod toolchain;
+mod version;
 mod error;
 
 pub use builder::Builder;
 pub use embed::embed;
 pub use error::BuildError;
+pub use version::RustVersion;
 
 /// What policies are compiled for.
 pub const TARGET: &str = "wasm32-wasip2";

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{BuildError, TARGET};
+use crate::{BuildError, RustVersion, TARGET};
 
 /// Debian's compiler, from the packages `rustc-web` and `cargo-web`.
 const DEBIAN_CARGO: &str = "/usr/bin/cargo";
@@ -62,6 +62,7 @@ impl Toolchain {
         }
         let parts = [DEBIAN_CARGO, DEBIAN_RUSTC, DEBIAN_STD, DEBIAN_LIBC_DIR];
         if parts.iter().all(|part| Path::new(part).exists()) {
+            check_version(Path::new(DEBIAN_RUSTC))?;
             return Ok(Self::Debian {
                 linkers: find_linkers(dir)?,
             });
@@ -109,6 +110,24 @@ pub(crate) fn clean(program: &str, dir: &Path) -> Command {
     command
 }
 
+/// That the compiler is new enough for policies: it would say so itself, but minutes later.
+fn check_version(rustc: &Path) -> Result<(), BuildError> {
+    let output = Command::new(rustc).arg("--version").output();
+    let output = output.map_err(|source| BuildError::Run {
+        program: rustc.to_owned(),
+        source,
+    })?;
+    let needed = RustVersion::oldest_for_policies();
+    match RustVersion::of_compiler(&String::from_utf8_lossy(&output.stdout)) {
+        Some(found) if found >= needed => Ok(()),
+        found => Err(BuildError::TooOld {
+            rustc: rustc.to_owned(),
+            found,
+            needed,
+        }),
+    }
+}
+
 /// Where the usual compiler has, or would have, a standard library. `None` without a compiler.
 fn target_libdir(dir: &Path, target: &[&str]) -> Option<PathBuf> {
     let output = clean("rustc", dir)
@@ -140,4 +159,36 @@ fn path_with(first: &[PathBuf]) -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let places = first.iter().cloned().chain(env::split_paths(&path));
     env::join_paths(places).unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn check_printed(printed: &str) -> Result<(), String> {
+        let dir = tempfile::tempdir().expect("there is a temporary directory");
+        let rustc = dir.path().join("rustc");
+        fs::write(&rustc, format!("#!/bin/sh\necho '{printed}'\n")).expect("a script is written");
+        fs::set_permissions(&rustc, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        check_version(&rustc).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_compiler_too_old_for_policies_is_refused_by_its_version() {
+        let needed = RustVersion::oldest_for_policies();
+        assert_eq!(check_printed(&format!("rustc {needed} (built)")), Ok(()));
+        assert_eq!(check_printed("rustc 2.0.0"), Ok(()));
+        for (printed, found) in [
+            ("rustc 1.84.1 (e71f9a9a9 2025-01-27)", "1.84.1"),
+            ("", "no version"),
+        ] {
+            let refused = check_printed(printed).expect_err(printed);
+            for part in ["/rustc", found, &needed.to_string(), "make wasm-target"] {
+                assert!(refused.contains(part), "{part}: {refused}");
+            }
+        }
+    }
 }

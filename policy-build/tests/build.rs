@@ -91,6 +91,13 @@ fn a_policy_that_does_not_compile_is_shown_why() {
         error.to_string().contains("cannot find value `Missing`"),
         "{error}"
     );
+    // Not twice where it was shown as it was said.
+    let error = builder.show_progress().build().expect_err("nor now");
+    let shown = error.to_string();
+    assert!(
+        shown.ends_with("does not build; why is said above"),
+        "{shown}"
+    );
 }
 
 #[test]

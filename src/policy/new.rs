@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use policy_build::RustVersion;
+
 /// The crate that policies build on, in the checkout that this command was built from.
 const FRONTEND_GUEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/frontend-guest");
 
@@ -47,7 +49,9 @@ pub fn create(dir: &Path) -> Result<String, NewError> {
     }
     let name = name(dir)?;
     let fill = |template: &str| {
+        let rust_version = RustVersion::oldest_for_policies().to_string();
         let filled = template.replace("POLICY-NAME", name);
+        let filled = filled.replace("RUST-VERSION", &rust_version);
         filled.replace("FRONTEND-GUEST", FRONTEND_GUEST)
     };
     write(&dir.join("Cargo.toml"), &fill(MANIFEST))?;
