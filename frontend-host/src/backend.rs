@@ -2,25 +2,33 @@
 //!
 //! A trade has one idempotency key through every attempt, so however many leaders it meets it
 //! is made once. An attempt is given up as soon as another leader is known.
+//!
+//! Whoever waits for a backend that does not answer does not ask it: `replicas` does, for all, and
+//! their own attempts follow when it answers. What no attempt can mend is not tried again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use frontend_core::election::Led;
+use frontend_core::election::{Led, Unanswered};
+use protocol::retry::may_pass;
+use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
 use protocol::wire::order::v1::GetRequest;
 use protocol::wire::order::v1::place_many_response::answer;
-use protocol::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
-use tokio::time::{Instant, sleep, timeout_at};
+use protocol::{Invalid, OrderNumber, Price, Row, SessionId, StockName, Version};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
+use crate::backoff::Backoff;
 use crate::policy::decision::{Order, Outcome, Refusal, Stock, Unavailability};
 use crate::replicas::{Replica, Replicas};
 
-/// Pause between two attempts that failed.
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Pause before a request's next attempt: doubles from the one to the other.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(5);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// How long one replica may keep a read before the next is asked.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
@@ -59,40 +67,62 @@ impl Backend {
         session: Option<SessionId>,
         deadline: Instant,
     ) -> Result<StockAnswer, Unavailability> {
-        loop {
-            let request = GetStockRequest {
-                name: name.as_str().to_owned(),
-                session: session.map_or(0, SessionId::get),
-            };
-            let mut catalog = self.catalog.clone();
-            let problem = match timeout_at(deadline, catalog.get_stock(request)).await {
-                Ok(Ok(answer)) => match read_answer(answer.into_inner()) {
-                    Ok(answer) => return Ok(answer),
-                    Err(invalid) => invalid.into(),
-                },
-                Ok(Err(status)) if status.code() == Code::NotFound => {
-                    return Ok(StockAnswer::NotFound);
-                }
-                Ok(Err(status)) => status,
-                Err(_) => return Err(Unavailability::NoCatalog),
-            };
-            pause(&problem, deadline)
-                .await
-                .ok_or(Unavailability::NoCatalog)?;
-        }
+        let read = || self.read_stock_once(name, session);
+        self.ask_catalog(deadline, read).await
     }
 
     /// Reads all stocks at the catalog.
     pub async fn list_stocks(&self, deadline: Instant) -> Result<Vec<Stock>, Unavailability> {
-        loop {
-            let problem = match timeout_at(deadline, self.list()).await {
-                Ok(Ok(stocks)) => return Ok(stocks),
-                Ok(Err(status)) => status,
-                Err(_) => return Err(Unavailability::NoCatalog),
-            };
-            pause(&problem, deadline)
-                .await
-                .ok_or(Unavailability::NoCatalog)?;
+        self.ask_catalog(deadline, || self.list()).await
+    }
+
+    /// Asks the catalog until it answers. A catalog that does not is asked by the elector, for all
+    /// who wait; their own questions follow when it answers.
+    async fn ask_catalog<T, F>(
+        &self,
+        deadline: Instant,
+        ask: impl Fn() -> F,
+    ) -> Result<T, Unavailability>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let mut pause = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        let mut failed = None;
+        let asking = async {
+            loop {
+                self.replicas.catalog_answers(failed).await;
+                match ask().await {
+                    Ok(answer) => return Some(answer),
+                    Err(status) if may_pass(&status) => {
+                        tracing::debug!(%status, "the catalog did not answer");
+                    }
+                    Err(status) => {
+                        tracing::error!(%status, "the catalog cannot answer");
+                        return None;
+                    }
+                }
+                failed = Some(BootTime::now());
+                self.replicas.suspect_catalog();
+                sleep(pause.pause()).await;
+            }
+        };
+        let answer = timeout_at(deadline, asking).await;
+        answer.ok().flatten().ok_or(Unavailability::NoCatalog)
+    }
+
+    async fn read_stock_once(
+        &self,
+        name: &StockName,
+        session: Option<SessionId>,
+    ) -> Result<StockAnswer, Status> {
+        let request = GetStockRequest {
+            name: name.as_str().to_owned(),
+            session: session.map_or(0, SessionId::get),
+        };
+        match self.catalog.clone().get_stock(request).await {
+            Ok(answer) => Ok(read_answer(answer.into_inner())?),
+            Err(status) if status.code() == Code::NotFound => Ok(StockAnswer::NotFound),
+            Err(status) => Err(status),
         }
     }
 
@@ -119,6 +149,8 @@ impl Backend {
     /// Places an order with whoever leads, until one answers.
     pub async fn trade(&self, order: &protocol::Order, deadline: Instant) -> Outcome {
         let mut leader = self.replicas.leader();
+        let mut pause = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        let mut failed = None;
         loop {
             let led = *leader.borrow_and_update();
             let replica = led.leadership.leader.and_then(|id| self.replicas.get(id));
@@ -128,65 +160,93 @@ impl Backend {
                 }
                 continue;
             };
+            let ready = self.replicas.may_take_orders(replica.id, failed);
+            tokio::select! {
+                ready = timeout_at(deadline, ready) => if ready.is_err() {
+                    return self.unavailable();
+                },
+                () = until(&mut leader, |now| now != led) => {
+                    failed = None;
+                    continue;
+                }
+            }
             let problem = tokio::select! {
                 placed = timeout_at(deadline, place(replica, order)) => match placed {
                     Ok(Ok(outcome)) => return outcome,
                     Ok(Err(status)) => status,
                     Err(_) => return self.unavailable(),
                 },
-                () = replaced(&mut leader, replica.id) => continue,
+                () = until(&mut leader, |now| now.leadership.leader != Some(replica.id)) => {
+                    failed = None;
+                    continue;
+                }
             };
-            self.replicas.suspect();
+            if !may_pass(&problem) {
+                tracing::error!(replica = %replica.id, status = %problem, "the leader cannot place an order");
+                return Outcome::Unavailable(Unavailability::NoReplica);
+            }
             tracing::debug!(replica = %replica.id, status = %problem, "order not placed, trying again");
-            let wake = deadline.min(Instant::now() + RETRY_PAUSE);
-            if timeout_at(wake, leader.changed()).await.is_err() && Instant::now() >= deadline {
-                return self.unavailable();
+            failed = Some(BootTime::now());
+            self.replicas.suspect();
+            let wake = deadline.min(Instant::now() + pause.pause());
+            if timeout_at(wake, leader.changed()).await.is_ok() {
+                failed = None;
             }
         }
     }
 
     /// Reads an order at any replica that answers; the leader is asked first.
     pub async fn read_order(&self, number: OrderNumber, deadline: Instant) -> Outcome {
-        loop {
-            for replica in self.readers() {
-                let mut client = replica.orders.clone();
-                let patience = deadline.min(Instant::now() + ATTEMPT_TIME_MAX);
-                let answer =
-                    timeout_at(patience, client.get(GetRequest { number: number.0 })).await;
-                match answer {
-                    Ok(Ok(answer)) => match answer.into_inner().row.map(Row::try_from) {
-                        Some(Ok(row)) if row.number == number => {
-                            return Outcome::Order(order_of(&row));
-                        }
-                        _ => {
-                            tracing::error!(replica = %replica.id, %number, "a replica's answer makes no sense")
-                        }
-                    },
-                    Ok(Err(status)) if status.code() == Code::NotFound => {
-                        return Outcome::Refused(Refusal::OrderNotFound);
-                    }
-                    Ok(Err(status)) => {
-                        tracing::debug!(replica = %replica.id, %status, "order not read");
-                    }
-                    Err(_) => tracing::debug!(replica = %replica.id, "order not read in time"),
+        let mut pause = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        let reading = async {
+            loop {
+                if let Some(outcome) = self.read_order_once(number).await {
+                    return outcome;
                 }
+                let failed = BootTime::now();
+                self.replicas.suspect();
+                sleep(pause.pause()).await;
+                self.replicas.any_answers(failed).await;
             }
-            self.replicas.suspect();
-            if Instant::now() + RETRY_PAUSE >= deadline {
-                return self.unavailable();
+        };
+        let read = timeout_at(deadline, reading).await;
+        read.unwrap_or_else(|_| self.unavailable())
+    }
+
+    async fn read_order_once(&self, number: OrderNumber) -> Option<Outcome> {
+        for replica in self.readers() {
+            let mut client = replica.orders.clone();
+            let get = client.get(GetRequest { number: number.0 });
+            match timeout(ATTEMPT_TIME_MAX, get).await {
+                Ok(Ok(answer)) => match answer.into_inner().row.map(Row::try_from) {
+                    Some(Ok(row)) if row.number == number => {
+                        return Some(Outcome::Order(order_of(&row)));
+                    }
+                    _ => {
+                        tracing::error!(replica = %replica.id, %number, "a replica's answer makes no sense")
+                    }
+                },
+                Ok(Err(status)) if status.code() == Code::NotFound => {
+                    return Some(Outcome::Refused(Refusal::OrderNotFound));
+                }
+                Ok(Err(status)) => {
+                    tracing::debug!(replica = %replica.id, %status, "order not read");
+                }
+                Err(_) => tracing::debug!(replica = %replica.id, "order not read in time"),
             }
-            sleep(RETRY_PAUSE).await;
         }
+        None
     }
 
     /// The replicas in the order in which they are asked: the leader, then the healthy ones,
-    /// then the rest, whose probes may be behind the times.
+    /// then those that are slow to answer their probes. Nobody asks where nobody is.
     fn readers(&self) -> Vec<Replica> {
         let leader = self.replicas.leader().borrow().leadership.leader;
         let (all, probed) = self.replicas.all();
         let mut ranked: Vec<_> = all
             .iter()
             .zip(probed)
+            .filter(|(_, probed)| probed.status != Err(Unanswered::Gone))
             .map(|(replica, probed)| {
                 let healthy = probed.status.is_ok();
                 let rank = if healthy && Some(replica.id) == leader {
@@ -215,26 +275,12 @@ impl Backend {
     }
 }
 
-/// Ends when another replica leads.
-async fn replaced(leader: &mut tokio::sync::watch::Receiver<Led>, replica: ReplicaId) {
-    let over = leader
-        .wait_for(|led| led.leadership.leader != Some(replica))
-        .await
-        .is_err();
-    if over {
+/// Waits until that is so of who leads.
+async fn until(leader: &mut watch::Receiver<Led>, is_so: impl Fn(Led) -> bool) {
+    if leader.wait_for(|led| is_so(*led)).await.is_err() {
         // The watch is over because the gateway stops; the call's deadline ends it.
         std::future::pending::<()>().await;
     }
-}
-
-/// Waits before the next attempt; `None` where there is no time for one.
-async fn pause(problem: &Status, deadline: Instant) -> Option<()> {
-    tracing::debug!(status = %problem, "the catalog did not answer, trying again");
-    if problem.code() == Code::ResourceExhausted || Instant::now() + RETRY_PAUSE >= deadline {
-        return None;
-    }
-    sleep(RETRY_PAUSE).await;
-    Some(())
 }
 
 async fn place(replica: &Replica, order: &protocol::Order) -> Result<Outcome, Status> {
@@ -290,3 +336,6 @@ fn order_of(row: &Row) -> Order {
         quantity: row.order.quantity,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@
 //! - [`policy`]: the sandbox, its versions, and the swap;
 //! - [`cache`], [`session`]: what is kept, and the stream on which the catalog takes it back;
 //!   `frontend_core` has the rules;
-//! - [`backend`]: reads and trades;
+//! - [`backend`]: reads and trades; [`backoff`]: when a failed one is tried again;
 //! - [`placing`]: orders on their way to a replica;
 //! - [`replicas`]: who leads; `frontend_core` has the rules;
 //! - [`admin`]: the listener for operators.
@@ -30,6 +30,7 @@ pub mod policy;
 pub mod cache;
 pub mod session;
 pub mod backend;
+pub mod backoff;
 pub mod placing;
 pub mod replicas;
 pub mod admin;

@@ -30,7 +30,7 @@ pub type Placed = Result<answer::Result, Status>;
 /// An order that is to be sent.
 struct Order {
     order: protocol::wire::catalog::v1::Order,
-    reply: oneshot::Sender<answer::Result>,
+    reply: oneshot::Sender<Placed>,
 }
 
 /// The streams to one replica.
@@ -58,8 +58,12 @@ impl Placing {
             order: order.into(),
             reply,
         });
-        let answer = answer.await;
-        answer.map_err(|_| Status::unavailable("the replica broke off before it answered"))
+        let broken = |_| {
+            Err(Status::unavailable(
+                "the replica broke off before it answered",
+            ))
+        };
+        answer.await.unwrap_or_else(broken)
     }
 
     /// Puts an order on this thread's stream, and opens one where there is none that works.
@@ -80,8 +84,7 @@ impl Placing {
     }
 }
 
-/// Runs a stream until it breaks. Orders without an answer are then dropped, and with them the
-/// ways back to those who wait.
+/// Runs a stream until it breaks. Those who wait for an answer hear why, or that there is none.
 async fn run(url: Arc<str>, orders: mpsc::UnboundedReceiver<Order>) {
     let sent = Sent::default();
     let outgoing = Outgoing {
@@ -91,6 +94,9 @@ async fn run(url: Arc<str>, orders: mpsc::UnboundedReceiver<Order>) {
     };
     if let Err(status) = exchange(&url, outgoing, &sent).await {
         tracing::debug!(url = &*url, %status, "placing orders failed");
+        for (_, reply) in sent.lock().drain() {
+            let _ = reply.send(Err(status.clone())); // whoever asked may have left
+        }
     }
     sent.lock().clear();
 }
@@ -103,7 +109,7 @@ async fn exchange(url: &str, outgoing: Outgoing, sent: &Sent) -> Result<(), Stat
         let mut sent = sent.lock();
         for Answer { tag, result } in message.answers {
             if let (Some(reply), Some(result)) = (sent.remove(&tag), result) {
-                let _ = reply.send(result); // whoever asked may have left
+                let _ = reply.send(Ok(result)); // whoever asked may have left
             }
         }
     }
@@ -112,10 +118,10 @@ async fn exchange(url: &str, outgoing: Outgoing, sent: &Sent) -> Result<(), Stat
 
 /// Orders that were sent and are without an answer, by their tags.
 #[derive(Clone, Default)]
-struct Sent(Arc<Mutex<HashMap<u64, oneshot::Sender<answer::Result>>>>);
+struct Sent(Arc<Mutex<HashMap<u64, oneshot::Sender<Placed>>>>);
 
 impl Sent {
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<answer::Result>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Placed>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
+use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,11 +20,16 @@ use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::backoff::Backoff;
 use crate::placing::Placing;
 use crate::policy::Versions;
 
 /// Pause between two health probes of a replica.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Longest pause between two probes that suspicions hasten: while they find nothing new, pauses
+/// double up to it.
+const HASTENED_PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// How long a replica may take to answer a probe. A paused leader is deposed after this: longer
 /// would hold trades up, shorter would depose leaders that are merely busy.
@@ -33,6 +40,10 @@ const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Shortest pause between two steps, so that a step that does not help is not repeated at once.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
+
+/// Longest pause before a catalog that does not answer is asked again. All requests that wait for
+/// it go by this one question.
+const CATALOG_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// How long the catalog may take to answer.
 const CATALOG_TIME_MAX: Duration = Duration::from_secs(1);
@@ -59,14 +70,29 @@ pub struct Replicas {
     catalog: CatalogClient<Channel>,
     policy: Arc<Versions>,
     probed: Mutex<Vec<Probed>>,
+    /// Of each replica: when the last probe was sent that it answered.
+    answered: Vec<watch::Sender<BootTime>>,
+    /// Of all replicas together.
+    any_answered: watch::Sender<BootTime>,
     /// Who leads and whether it takes trades.
     leader: watch::Sender<Led>,
-    /// What the catalog said last; `None` where it does not answer.
-    journal: Mutex<Option<Journal>>,
+    /// What the catalog said last.
+    catalog_said: watch::Sender<CatalogSaid>,
     /// Wakes the elector: something changed.
     changed: Notify,
     /// Wakes the probes: somebody has a suspicion.
     suspicion: watch::Sender<u64>,
+    /// How often something has changed.
+    changes: AtomicU64,
+}
+
+/// What the catalog said when it was asked last.
+#[derive(Debug, Clone, Default)]
+struct CatalogSaid {
+    /// When it was asked.
+    asked: BootTime,
+    /// `None` where it does not answer.
+    journal: Option<Journal>,
 }
 
 /// How far the catalog's journal reaches.
@@ -86,13 +112,16 @@ impl Replicas {
         let probed = all.iter().map(|replica| Probed::unknown(replica.id));
         Self {
             probed: Mutex::new(probed.collect()),
+            answered: all.iter().map(|_| watch::Sender::default()).collect(),
+            any_answered: watch::Sender::default(),
             all,
             catalog,
             policy,
             leader: watch::Sender::new(Led::default()),
-            journal: Mutex::new(None),
+            catalog_said: watch::Sender::default(),
             changed: Notify::new(),
             suspicion: watch::Sender::new(0),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -113,16 +142,64 @@ impl Replicas {
 
     /// What the catalog said last.
     pub fn journal(&self) -> Option<Journal> {
-        self.journal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.catalog_said.borrow().journal.clone()
+    }
+
+    /// Waits until the catalog answers; where a call failed, until it has answered a question
+    /// that was asked after that.
+    pub async fn catalog_answers(&self, failed: Option<BootTime>) {
+        let answers = |said: &CatalogSaid| {
+            said.journal.is_some() && failed.is_none_or(|failed| said.asked > failed)
+        };
+        let mut said = self.catalog_said.subscribe();
+        said.wait_for(answers).await.expect("its sender is here");
+    }
+
+    /// A call to the catalog failed as it does when it is gone: ask at once.
+    pub fn suspect_catalog(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Waits until a replica may take orders; where it failed to, until it has answered a probe
+    /// that was sent after that.
+    pub async fn may_take_orders(&self, id: ReplicaId, failed: Option<BootTime>) {
+        let Some(place) = self.all.iter().position(|replica| replica.id == id) else {
+            return;
+        };
+        let mut answered = self.answered[place].subscribe();
+        loop {
+            answered.borrow_and_update();
+            let probed = self.probed().swap_remove(place);
+            let may = match probed.status {
+                Ok(status) => status.reaches_catalog,
+                // It may be busy.
+                Err(Unanswered::Silent) => failed.is_none(),
+                Err(Unanswered::Gone) => false,
+            };
+            if may && failed.is_none_or(|failed| probed.asked > failed) {
+                return;
+            }
+            answered.changed().await.expect("its sender is here");
+        }
+    }
+
+    /// Waits until a replica has answered a probe that was sent after `failed`.
+    pub async fn any_answers(&self, failed: BootTime) {
+        let mut answered = self.any_answered.subscribe();
+        let answers = answered.wait_for(|asked| *asked > failed);
+        answers.await.expect("its sender is here");
     }
 
     /// A call failed as it does when a replica is gone or does not lead: look at once.
     pub fn suspect(&self) {
         self.suspicion.send_modify(|count| *count += 1);
         self.changed.notify_one();
+    }
+
+    /// How often [`suspect`](Self::suspect) was called.
+    #[cfg(test)]
+    pub fn suspicions(&self) -> u64 {
+        *self.suspicion.borrow()
     }
 
     fn probed(&self) -> Vec<Probed> {
@@ -142,6 +219,8 @@ impl Replicas {
     async fn probe(self: Arc<Self>, place: usize) {
         let mut suspicion = self.suspicion.subscribe();
         let mut client = self.all[place].orders.clone();
+        let mut hastened = STEP_PAUSE;
+        let mut changes = 0;
         loop {
             let asked = BootTime::now();
             let answer = timeout(PROBE_TIME_MAX, client.status(StatusRequest {})).await;
@@ -151,12 +230,16 @@ impl Replicas {
                 Err(_) => Err(Unanswered::Silent),
             };
             self.note(place, status, asked, Some(BootTime::now().since(asked)));
-            // However many have a suspicion, probes do not come without a pause.
-            sleep(STEP_PAUSE).await;
-            tokio::select! {
-                () = sleep(PROBE_INTERVAL) => {}
-                _ = suspicion.changed() => {}
+            let changes_before = mem::replace(&mut changes, self.changes.load(Ordering::Relaxed));
+            if changes_before != changes {
+                hastened = STEP_PAUSE;
             }
+            // However many have a suspicion, probes do not come without a pause.
+            sleep(hastened).await;
+            hastened = tokio::select! {
+                () = sleep(PROBE_INTERVAL - hastened) => STEP_PAUSE,
+                _ = suspicion.changed() => (hastened * 2).min(HASTENED_PAUSE_MAX),
+            };
         }
     }
 
@@ -175,9 +258,18 @@ impl Replicas {
                 probed.round_trip = round_trip.unwrap_or(probed.round_trip);
             }
             probed.asked = probed.asked.max(asked);
-            let before = std::mem::replace(&mut probed.status, status);
+            let before = mem::replace(&mut probed.status, status);
             before.map(without_orders) != status.map(without_orders)
         };
+        if status.is_ok() {
+            for answered in [&self.answered[place], &self.any_answered] {
+                answered.send_if_modified(|last| {
+                    let is_later = asked > *last;
+                    *last = asked.max(*last);
+                    is_later
+                });
+            }
+        }
         if changed {
             let id = self.all[place].id;
             match status {
@@ -188,16 +280,21 @@ impl Replicas {
                     tracing::warn!(replica = %id, ?unanswered, "replica does not answer")
                 }
             }
+            self.changes.fetch_add(1, Ordering::Relaxed);
             self.changed.notify_one();
         }
     }
 
     async fn elect(&self) {
         let mut elector = Elector::new(BootTime::now());
+        let mut pause = Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX);
         loop {
-            if let Some(leadership) = self.ask_catalog().await {
-                self.step(leadership, &mut elector).await;
-            }
+            let Some(leadership) = self.ask_catalog().await else {
+                sleep(pause.pause()).await;
+                continue;
+            };
+            pause.reset();
+            self.step(leadership, &mut elector).await;
             sleep(STEP_PAUSE).await;
             let _ = timeout(ELECTION_INTERVAL, self.changed.notified()).await;
         }
@@ -206,12 +303,13 @@ impl Replicas {
     /// Who leads, according to the catalog; notes how far its journal reaches.
     pub async fn ask_catalog(&self) -> Option<Leadership> {
         let mut catalog = self.catalog.clone();
-        let asked = timeout(
+        let asked = BootTime::now();
+        let answer = timeout(
             CATALOG_TIME_MAX,
             catalog.get_leadership(GetLeadershipRequest {}),
         )
         .await;
-        let answer = match asked {
+        let answer = match answer {
             Ok(Ok(answer)) => Some(answer.into_inner()),
             Ok(Err(status)) => {
                 tracing::debug!(%status, "the catalog does not say who leads");
@@ -220,8 +318,13 @@ impl Replicas {
             Err(_) => None,
         };
         let leadership = answer.as_ref().map(read_leadership);
-        *self.journal.lock().unwrap_or_else(PoisonError::into_inner) =
-            answer.as_ref().and_then(read_journal);
+        let journal = answer.as_ref().and_then(read_journal);
+        self.catalog_said.send_if_modified(|said| {
+            // Nobody waits to hear that it still does not answer.
+            let is_news = journal.is_some() || said.journal.is_some();
+            *said = CatalogSaid { asked, journal };
+            is_news
+        });
         leadership
     }
 
@@ -325,6 +428,7 @@ impl Replicas {
             let is_news = led.is_news_after(before);
             if is_news {
                 *before = led;
+                self.changes.fetch_add(1, Ordering::Relaxed);
             }
             is_news
         });

@@ -40,9 +40,11 @@ const STEP_INPUTS_MAX: usize = 256;
 /// the disk.
 const SENDING_TURNS: u32 = 4;
 
-/// How often the catalog is asked who leads and how long the journal is, and how long it may
-/// take to answer.
+/// How often the catalog is asked who leads and how long the journal is, while it answers and
+/// while it does not, and how long it may take to answer. All who wait for the catalog go by this
+/// one question.
 const HEAD_INTERVAL: Duration = Duration::from_millis(250);
+const HEAD_RETRY: Duration = Duration::from_millis(50);
 const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the core is told, with the way back to the caller.
@@ -161,6 +163,17 @@ impl Handle {
         let mut status = self.status.clone();
         let held = status.wait_for(|status| status.end.rows >= rows);
         let stopped = held.await.is_err();
+        if stopped {
+            // The driver has stopped: nobody waits for long.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until the catalog answers.
+    pub(crate) async fn reaches_catalog(&self) {
+        let mut status = self.status.clone();
+        let reached = status.wait_for(|status| status.reaches_catalog);
+        let stopped = reached.await.is_err();
         if stopped {
             // The driver has stopped: nobody waits for long.
             std::future::pending::<()>().await;
@@ -468,11 +481,12 @@ impl Outside {
 async fn watch_head(catalog: Catalog, inputs: mpsc::Sender<Input>) {
     loop {
         let head = catalog.head(HEAD_TIMEOUT).await.ok();
+        let pause = head.as_ref().map_or(HEAD_RETRY, |_| HEAD_INTERVAL);
         let told = inputs.send(Input::Happened(Event::Head(head))).await;
         if told.is_err() {
             return;
         }
-        tokio::time::sleep(HEAD_INTERVAL).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -28,7 +28,8 @@ use crate::wire::term;
 /// Longest that an order waits for its acknowledgement before its caller is told to try again.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait for the catalog to say whether an order that is not here exists.
+/// Longest wait for the catalog to be there, and then to say whether an order that is not here
+/// exists.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Rows in one message of a fetch, and messages read ahead of their being sent.
@@ -75,6 +76,9 @@ impl OrdersService {
     async fn confirm(&self, number: OrderNumber) -> Result<Row, Status> {
         let unreachable =
             || Status::unavailable("the catalog cannot be asked whether the order exists");
+        // However many ask, a catalog that is away is asked by the driver alone.
+        let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.reaches_catalog()).await;
+        reached.map_err(|_| unreachable())?;
         let head = self.catalog.head(CONFIRM_TIMEOUT).await;
         let journal = head.ok().map(|head| head.end);
         match Missing::of(number, journal, Rules::default()) {

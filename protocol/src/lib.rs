@@ -7,6 +7,7 @@
 //! - [`channel`]: how every service connects to another;
 //! - [`serving`]: how every service takes connections;
 //! - [`calls`]: calls that follow each other closely, over streams that stay open;
+//! - [`retry`]: whether a call that failed is worth another attempt;
 //! - [`rules`]: the protective rules of a core, which a test can take out.
 //!
 //! The protos themselves live with the services that answer them, in `catalog/proto` and
@@ -24,6 +25,7 @@ pub mod time;
 pub mod channel;
 pub mod serving;
 pub mod calls;
+pub mod retry;
 pub mod rules;
 
 pub use journal::{ChainHash, Order, Row};
