@@ -47,7 +47,9 @@ impl ReadRows for Watched<Arc<dyn ReadRows>> {
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the ledger in {} is damaged: {what}\n\
-     To copy it anew from the other replicas and the catalog, start with --rebuild: the damaged files are kept under another name",
+     Where this is a copy of a running replica's directory, copy it again while that is stopped. Where \
+     files were moved away, move them back. Otherwise copy the ledger anew from the other replicas and \
+     the catalog: start with --rebuild, and the damaged files are kept under another name",
     data_dir.display()
 )]
 pub struct Damaged {

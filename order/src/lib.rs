@@ -87,6 +87,7 @@ pub async fn run(
     let _check = store
         .unchecked()
         .map(|unchecked| finders.clone().check(move |go_on| unchecked.check(go_on)));
+    let _watch = store.watch(finders.clone());
     let found = (store.durable(), store.proposed());
     let store = Watched::new(store, finders);
     let reader = store.reader();

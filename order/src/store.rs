@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId, Row};
 use rusqlite::{Connection, OptionalExtension, params};
+use storage::damage::{Finders, Watch};
 use storage::database::{self, Kind};
 use storage::proposed::{self, SLOTS};
 use storage::rows::{self, End};
@@ -78,7 +79,7 @@ pub struct SqliteStore {
     durable: Durable,
     proposed: Vec<Row>,
     checked: bool,
-    _data_dir: DataDir,
+    data_dir: DataDir,
 }
 
 impl SqliteStore {
@@ -148,8 +149,13 @@ impl SqliteStore {
             durable,
             proposed,
             checked,
-            _data_dir: data_dir,
+            data_dir,
         })
+    }
+
+    /// Looks every so often whether the files are still those that were opened.
+    pub fn watch(&self, finders: Finders) -> Watch {
+        finders.watch(self.data_dir.files(KIND))
     }
 
     /// The rows proposed in the last epoch that it has seen, as they were when it was opened.

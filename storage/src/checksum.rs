@@ -21,9 +21,7 @@ impl Checksum {
     /// Of a record without fields yet. `kind` is how messages call it: "the term".
     pub fn of(kind: &'static str, journal: JournalId) -> Self {
         let hasher = Sha256::new();
-        Self { kind, hasher }
-            .text(kind)
-            .bytes(journal.as_bytes())
+        Self { kind, hasher }.text(kind).bytes(journal.as_bytes())
     }
 
     /// With a number.

@@ -3,11 +3,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
+use std::time::Duration;
 
 use daemon::tasks;
 use tokio::sync::mpsc;
 
 use crate::error::StorageError;
+use crate::files::OpenFiles;
+
+/// How often it is looked whether a database's files are still there.
+const WATCH_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Where damage is reported.
 #[derive(Debug, Clone)]
@@ -67,6 +73,29 @@ impl Finders {
         }
         check
     }
+
+    /// Looks every so often, in a thread of its own, whether the files of a database that is open
+    /// are still those that were opened, and reports where they are not.
+    pub fn watch(self, files: OpenFiles) -> Watch {
+        let (end, ended) = std::sync::mpsc::channel();
+        let spawned = tasks::thread("watch", move || {
+            while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(WATCH_INTERVAL) {
+                if self.pass(files.check()).is_err() {
+                    return;
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "nobody looks whether the database's files are still there");
+        }
+        Watch { _end: end }
+    }
+}
+
+/// Files are looked at until this is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    _end: Sender<()>,
 }
 
 /// A check under way, which ends when this is dropped.
@@ -78,5 +107,63 @@ pub struct Check {
 impl Drop for Check {
     fn drop(&mut self) {
         self.go_on.store(false, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::database::{DataDir, Kind};
+
+    const KIND: Kind = Kind {
+        name: "test",
+        file: "test.db",
+        application_id: 7,
+        schema: &["CREATE TABLE t (x INTEGER) STRICT"],
+        added: &[],
+    };
+
+    /// What is reported once something was done to the files of an open database.
+    fn found(change: fn(&Path)) -> String {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let data_dir = DataDir::take(&path).unwrap();
+        let connection = data_dir.open(KIND).unwrap();
+        let files = data_dir.files(KIND);
+        connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
+        files.check().unwrap();
+        let (finders, mut findings) = channel();
+        let _watch = finders.watch(files);
+        change(&path);
+        let waiting = tokio::runtime::Builder::new_current_thread().build();
+        waiting.unwrap().block_on(findings.next())
+    }
+
+    #[test]
+    fn files_that_are_removed_moved_or_replaced_under_a_database_are_noticed() {
+        type Change = fn(&Path);
+        let changes: [(&str, Change); 4] = [
+            ("test.db ", |dir| {
+                fs::remove_file(dir.join("test.db")).unwrap();
+            }),
+            ("test.db-wal ", |dir| {
+                fs::remove_file(dir.join("test.db-wal")).unwrap();
+            }),
+            ("test.db ", |dir| {
+                fs::rename(dir, dir.with_file_name("elsewhere")).unwrap();
+            }),
+            ("test.db ", |dir| {
+                fs::copy(dir.join("test.db"), dir.join("copy")).unwrap();
+                fs::rename(dir.join("copy"), dir.join("test.db")).unwrap();
+            }),
+        ];
+        for (file, change) in changes {
+            let found = found(change);
+            let expected = format!("{file}was removed, moved or replaced");
+            assert!(found.contains(&expected), "{found}");
+        }
     }
 }

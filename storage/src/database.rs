@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use crate::directory;
 use crate::error::StorageError;
+use crate::files::OpenFiles;
 
 /// What kind of database a file is, so that a wrong directory is noticed before it is used.
 #[derive(Debug, Clone, Copy)]
@@ -21,8 +23,8 @@ pub struct Kind {
     pub application_id: i32,
     /// Statements that make the tables of a new database, each of them in each part.
     pub schema: &'static [&'static str],
-    /// Tables that came since: a database that lacks the last of them gets them when it is opened
-    /// for writing.
+    /// Tables and columns that came since, in the order in which they came: a database that lacks
+    /// the last of them gets them when it is opened for writing.
     pub added: &'static [&'static str],
 }
 
@@ -64,12 +66,14 @@ impl Location {
         self.dir.join(kind.file)
     }
 
+    fn log_path(&self, kind: Kind) -> PathBuf {
+        self.dir.join(format!("{}-wal", kind.file))
+    }
+
     /// Writes the write-ahead log anew, as it is seen, and syncs it. SQLite takes what it finds in
     /// it for committed, and does not ask whether it is on the disk.
     fn make_log_durable(&self, kind: Kind) -> Result<(), StorageError> {
-        let mut log = self.path(kind).into_os_string();
-        log.push("-wal");
-        let path = PathBuf::from(log);
+        let path = self.log_path(kind);
         let rewritten = match self.vfs {
             None => rewrite(&path),
             Some(vfs) => (vfs.rewrite)(&path),
@@ -99,19 +103,20 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Takes the directory, making it where it is missing.
+    /// Takes the directory, making it where it is missing, so that it outlives a loss of power.
     pub fn take(path: &Path) -> Result<Self, StorageError> {
         let failed = |source| StorageError::Directory {
             path: path.to_owned(),
             source,
         };
-        fs::create_dir_all(path).map_err(failed)?;
+        directory::make(path).map_err(failed)?;
         let lock = File::options()
             .create(true)
             .truncate(false)
             .write(true)
             .open(path.join("lock"))
             .map_err(failed)?;
+        directory::sync(path).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 location: Location::on_disk(path),
@@ -155,6 +160,7 @@ impl DataDir {
         let path = self.location.path(kind);
         if self.location.vfs.is_none() {
             refuse_empty(&path)?;
+            refuse_lone_log(&path, &self.location.log_path(kind))?;
         }
         self.location.make_log_durable(kind)?;
         let mut connection = self.location.connect(kind, OpenFlags::default())?;
@@ -172,8 +178,24 @@ impl DataDir {
                 transaction.execute_batch(part)?;
             }
             crate::error::commit(transaction)?;
+            if self.location.vfs.is_none() {
+                let dir = &self.location.dir;
+                directory::sync(dir).map_err(|source| StorageError::Directory {
+                    path: dir.clone(),
+                    source,
+                })?;
+            }
         }
         Ok(connection)
+    }
+
+    /// The files of its database, which was opened a moment ago: to be watched for as long as it is
+    /// open.
+    pub fn files(&self, kind: Kind) -> OpenFiles {
+        match self.location.vfs {
+            None => OpenFiles::of([self.location.path(kind), self.location.log_path(kind)]),
+            Some(_) => OpenFiles::of([]),
+        }
     }
 
     /// Gives the database's files other names, so that it can be made anew; they are kept.
@@ -201,8 +223,7 @@ impl DataDir {
                 _ => {}
             }
         }
-        let synced = File::open(dir).and_then(|dir| dir.sync_all());
-        synced.map_err(failed)?;
+        directory::sync(dir).map_err(failed)?;
         Ok(name(number, ""))
     }
 }
@@ -220,6 +241,20 @@ fn refuse_empty(path: &Path) -> Result<(), StorageError> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// SQLite would take the database for new and throw its log away, and all that was committed last
+/// with it.
+fn refuse_lone_log(database: &Path, log: &Path) -> Result<(), StorageError> {
+    let is_lone = !database.exists() && fs::metadata(log).is_ok_and(|log| log.len() > 0);
+    if is_lone {
+        return Err(StorageError::Damaged(format!(
+            "{} is missing beside its log, {}",
+            database.display(),
+            log.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Writes a file anew, as it is seen, and syncs it and its directory. Syncing it alone would not
@@ -243,12 +278,15 @@ fn rewrite(path: &Path) -> io::Result<()> {
     }
     file.sync_all()?;
     match path.parent() {
-        Some(dir) => File::open(dir)?.sync_all(),
+        Some(dir) => directory::sync(dir),
         None => Ok(()),
     }
 }
 
 /// Opens a database for reading, whether or not a process is writing to it.
+///
+/// # Errors
+/// Where there is none, or it is damaged.
 pub fn open_read_only(location: &Location, kind: Kind) -> Result<Connection, StorageError> {
     let path = location.path(kind);
     if location.vfs.is_none() && !path.is_file() {
@@ -257,12 +295,32 @@ pub fn open_read_only(location: &Location, kind: Kind) -> Result<Connection, Sto
             expected: kind.name,
         });
     }
+    let opened = open_made(location, kind)?;
+    opened.ok_or_else(|| StorageError::Damaged("it holds nothing".into()))
+}
+
+/// Opens a database for reading where it was made: `None` where there is none, or whoever was
+/// making it ended before it had tables.
+///
+/// # Errors
+/// Where it is damaged.
+pub fn open_where_made(
+    location: &Location,
+    kind: Kind,
+) -> Result<Option<Connection>, StorageError> {
+    let path = location.path(kind);
+    match fs::metadata(&path) {
+        Ok(_) => open_made(location, kind),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(StorageError::Directory { path, source }),
+    }
+}
+
+fn open_made(location: &Location, kind: Kind) -> Result<Option<Connection>, StorageError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = location.connect(kind, flags)?;
-    if missing(&connection, &path, kind)?.len() > kind.added.len() {
-        return Err(StorageError::Damaged("it holds nothing".into()));
-    }
-    Ok(connection)
+    let missing = missing(&connection, &location.path(kind), kind)?;
+    Ok((missing.len() <= kind.added.len()).then_some(connection))
 }
 
 /// Whether a database is small enough to be read in full before it is used.
@@ -410,6 +468,52 @@ mod tests {
             assert_eq!(fs::read(aside).unwrap(), content);
             drop(data_dir.open(KIND).unwrap());
         }
+    }
+
+    #[test]
+    fn a_column_that_came_since_is_added_and_is_as_in_a_new_database() {
+        let since = Kind {
+            added: &[
+                "CREATE TABLE u (y INTEGER) STRICT",
+                "ALTER TABLE t ADD COLUMN z BLOB CHECK (length(z) = 2)",
+            ],
+            ..KIND
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        let connection = data_dir.open(KIND).unwrap();
+        connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
+        drop(connection);
+        for _ in 0..2 {
+            let connection = data_dir.open(since).unwrap();
+            let found = connection.query_row("SELECT x, z FROM t", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            });
+            assert_eq!(found, Ok((3, None::<Vec<u8>>)));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        for _ in 0..2 {
+            drop(data_dir.open(since).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_log_without_its_database_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        let connection = data_dir.open(KIND).unwrap();
+        connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
+        let log = dir.path().join("test.db-wal");
+        let copy = fs::read(&log).unwrap();
+        drop(connection);
+        fs::remove_file(dir.path().join(KIND.file)).unwrap();
+        fs::write(&log, &copy).unwrap();
+        let damaged = data_dir.open(KIND).unwrap_err();
+        assert!(damaged.is_damage(), "{damaged}");
+        assert_eq!(fs::read(&log).unwrap(), copy);
+        data_dir.set_aside(KIND).unwrap();
+        drop(data_dir.open(KIND).unwrap());
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub enum StorageError {
     /// Rows or a term that do not continue what the database holds; nothing was changed.
     #[error("{0}")]
     Discontinuous(String),
+    /// The operating system gave no random number.
+    #[error("no random number: {0}")]
+    Random(#[source] std::io::Error),
     /// SQLite refused.
     #[error("database: {0}")]
     Sqlite(#[source] rusqlite::Error),

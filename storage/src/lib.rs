@@ -1,6 +1,8 @@
 //! What the catalog's and the replicas' SQLite databases have in common.
 //!
 //! - [`database`]: a data directory with one owner, opened so that a commit is durable;
+//! - `directory`: directories that outlive a loss of power;
+//! - [`files`]: whether a database's files are still those that were opened;
 //! - [`rows`]: the table of journal rows, which both keep;
 //! - [`proposed`]: a replica's table of rows that are not known to be committed;
 //! - [`checksum`]: what vouches for records that no hash chain covers;
@@ -13,6 +15,8 @@
 )]
 
 pub mod database;
+mod directory;
+pub mod files;
 pub mod rows;
 pub mod proposed;
 pub mod checksum;
@@ -20,5 +24,5 @@ pub mod damage;
 pub mod error;
 
 pub use checksum::Checksum;
-pub use database::{DataDir, Location, open_read_only};
+pub use database::{DataDir, Location, open_read_only, open_where_made};
 pub use error::StorageError;

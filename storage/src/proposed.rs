@@ -5,7 +5,7 @@
 //! The table is a ring. A row's slot is taken by the one [`SLOTS`] numbers behind it, which a
 //! store takes only once the first is in the ledger.
 
-use protocol::{ChainHash, Row};
+use protocol::{ChainHash, Epoch, Row};
 use rusqlite::Connection;
 
 use crate::error::StorageError;
@@ -79,4 +79,13 @@ pub fn continuing(connection: &Connection, end: End) -> Result<Vec<Row>, Storage
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// The highest epoch in which any of them was proposed, also of those that came to nothing.
+pub fn highest_epoch(connection: &Connection) -> Result<Epoch, StorageError> {
+    if !connection.table_exists(None, "proposed")? {
+        return Ok(Epoch(0)); // A ledger of before there was one, opened for reading.
+    }
+    let sql = "SELECT ifnull(max(epoch), 0) FROM proposed";
+    Ok(Epoch(connection.query_row(sql, [], |row| row.get(0))?))
 }

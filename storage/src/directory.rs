@@ -1,0 +1,69 @@
+//! Directories that outlive a loss of power. A file that is synced is found again only where the
+//! directory that names it is synced, too, and the one that names that.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+/// Makes a directory and those above it that are missing, and syncs each that got an entry.
+pub(crate) fn make(path: &Path) -> io::Result<()> {
+    make_with(path, &mut sync)
+}
+
+/// Syncs a directory: the files that it names are there after a loss of power.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn make_with(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let above = match path.parent() {
+        Some(above) if above.as_os_str().is_empty() => Path::new("."),
+        Some(above) => above,
+        None => return fs::create_dir(path),
+    };
+    make_with(above, sync)?;
+    match fs::create_dir(path) {
+        // Another process made it a moment ago, and may not have synced it yet.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
+        made => made?,
+    }
+    sync(above)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_directory_that_got_an_entry_is_synced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("one/two/three");
+        let mut synced = Vec::new();
+        let mut make = |path: &Path| {
+            make_with(path, &mut |path| {
+                synced.push(path.to_owned());
+                sync(path)
+            })
+        };
+        make(&path).unwrap();
+        make(&path).unwrap();
+        assert!(path.is_dir());
+        let expected = ["", "one", "one/two"].map(|name| match name {
+            "" => dir.path().to_owned(),
+            name => dir.path().join(name),
+        });
+        assert_eq!(synced, expected);
+    }
+
+    #[test]
+    fn what_is_no_directory_is_not_taken_for_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        make(&file).unwrap_err();
+        make(&file.join("below")).unwrap_err();
+    }
+}
