@@ -88,7 +88,7 @@ pub struct Up {
     pub replicas: u32,
     #[command(flatten)]
     pub front: Front,
-    /// CSV file with the header name,price,quantity that a new catalog starts with
+    /// CSV file with the header name,price,quantity that a new journal begins with
     #[arg(long, env = "BAZAAR_STOCKS", value_name = "FILE")]
     pub stocks: Option<PathBuf>,
     /// How long gateways may serve cached stocks without hearing from the catalog, in milliseconds
@@ -203,14 +203,18 @@ pub struct Catalog {
     /// Where it keeps its data
     #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
     pub data_dir: PathBuf,
-    /// CSV file with the header name,price,quantity that a new catalog starts with
+    /// Begin a journal where there is none. For the first start only: were the disk ever lost, it
+    /// would begin another one
+    #[arg(long, env = "BAZAAR_NEW", value_parser = BoolishValueParser::new(), conflicts_with = "rebuild_from")]
+    pub new: bool,
+    /// CSV file with the header name,price,quantity that a new journal begins with
     #[arg(long, env = "BAZAAR_STOCKS", value_name = "FILE")]
     pub stocks: Option<PathBuf>,
     /// How long gateways may serve cached stocks without hearing from the catalog, in milliseconds
     #[arg(long, env = "BAZAAR_LEASE_MS", value_name = "MS")]
     pub lease_ms: Option<u64>,
     /// The catalog's disk is lost: make its database anew from these replicas' data directories
-    /// (name all that are left, and the --stocks that it was first started with)
+    /// (name all that are left, and the --stocks that the journal began with)
     #[arg(
         long,
         env = "BAZAAR_REBUILD_FROM",

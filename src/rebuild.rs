@@ -1,10 +1,11 @@
 //! `bazaar catalog --rebuild-from`: a catalog whose disk is lost, made anew from the replicas'.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use catalog::{Config, RebuildError, Remains};
 use order::ledger::Ledger;
-use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId, Row};
+use protocol::{ChainHash, Epoch, JournalId, ListingDigest, OrderNumber, ReplicaId, Row};
 use storage::StorageError;
 use storage::rows::End;
 
@@ -27,6 +28,22 @@ pub enum Error {
         /// The one with the longest ledger.
         other: PathBuf,
     },
+    /// Ledgers belong to different bazaars.
+    #[error(
+        "{} holds journal {its}, {} holds journal {others}: name the ledgers of one bazaar only",
+        one.display(),
+        other.display()
+    )]
+    OtherJournal {
+        /// A directory.
+        one: PathBuf,
+        /// Its journal.
+        its: JournalId,
+        /// Another one.
+        other: PathBuf,
+        /// Its journal.
+        others: JournalId,
+    },
     /// See there.
     #[error(transparent)]
     Rebuild(#[from] RebuildError),
@@ -37,12 +54,30 @@ struct Found<'a> {
     ledger: Ledger,
     end: End,
     term: (Epoch, Option<ReplicaId>),
+    highest_epoch: Epoch,
+    identity: Option<Identity>,
+}
+
+impl Found<'_> {
+    /// Whether it ever took anything from a catalog.
+    fn is_blank(&self) -> bool {
+        self.identity.is_none() && self.highest_epoch == Epoch(0)
+    }
+}
+
+/// What a ledger knows of the journal that it copies.
+#[derive(Debug, Clone, Copy)]
+struct Identity {
+    journal: JournalId,
+    listing: ListingDigest,
+    lease_horizon: Duration,
 }
 
 /// Makes the catalog's database from the longest of these replicas' ledgers, and what they hold
 /// beyond. Returns how many orders it holds.
 pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Error> {
     let mut found: Vec<_> = dirs.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?;
+    let identity = one_journal(&found)?;
     found.sort_by_key(|found| found.end.rows);
     let Some(longest) = found.last() else {
         return Ok(OrderNumber(0));
@@ -55,11 +90,14 @@ pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Er
             });
         }
     }
-    let (epoch, leader) = found
+    let (_, leader) = found
         .iter()
         .map(|found| found.term)
         .max_by_key(|term| term.0)
         .unwrap_or_default();
+    let epochs = found.iter().map(|found| found.highest_epoch);
+    let epoch = epochs.max().unwrap_or_default();
+    let lease_horizon = lease_horizon(&found);
     let beyond = beyond(&found, longest.end)?;
     let end = longest.end.rows;
     // A replica that runs may move rows there meanwhile.
@@ -69,10 +107,46 @@ pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Er
         config,
         Remains {
             rows: ledger.chain(beyond.into_iter().map(Ok)),
+            journal: identity.map(|identity| identity.journal),
+            listing: identity.map(|identity| identity.listing),
+            lease_horizon,
             epoch,
             leader,
         },
     )?)
+}
+
+/// What the ledgers know of their journal, which is one and the same; `None` where all are of
+/// before journals had ids.
+fn one_journal(found: &[Found<'_>]) -> Result<Option<Identity>, Error> {
+    let mut known = found
+        .iter()
+        .filter_map(|found| found.identity.map(|identity| (found.dir, identity)));
+    let Some((one, first)) = known.next() else {
+        return Ok(None);
+    };
+    match known.find(|(_, identity)| identity.journal != first.journal) {
+        Some((other, identity)) => Err(Error::OtherJournal {
+            one: one.to_owned(),
+            its: first.journal,
+            other: other.to_owned(),
+            others: identity.journal,
+        }),
+        None => Ok(Some(first)),
+    }
+}
+
+/// The longest time for which a catalog was heard to count a lease, where every ledger that had to
+/// do with one says.
+fn lease_horizon(found: &[Found<'_>]) -> Option<Duration> {
+    if found.iter().all(|found| found.identity.is_none()) {
+        return Some(Duration::ZERO); // Ledgers do not say yet.
+    }
+    let heard = found.iter().filter(|found| !found.is_blank());
+    let horizons: Option<Vec<Duration>> = heard
+        .map(|found| found.identity.map(|identity| identity.lease_horizon))
+        .collect();
+    horizons?.into_iter().max()
 }
 
 /// The rows behind the longest ledger that replicas hold beside theirs. In one epoch a number is
@@ -103,12 +177,13 @@ fn beyond(found: &[Found<'_>], mut end: End) -> Result<Vec<Row>, Error> {
 fn open(dir: &Path) -> Result<Found<'_>, Error> {
     let read = || {
         let ledger = Ledger::open(dir)?;
-        let (end, term) = (ledger.end()?, ledger.term()?);
         Ok(Found {
             dir,
+            end: ledger.end()?,
+            term: ledger.term()?,
+            highest_epoch: ledger.highest_epoch()?,
+            identity: None,
             ledger,
-            end,
-            term,
         })
     };
     read().map_err(|source| Error::Ledger {
@@ -134,71 +209,4 @@ fn chain_before(ledger: &Ledger, number: OrderNumber, dir: &Path) -> Result<Chai
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use catalog::store::Journal as _;
-    use catalog::store::sqlite::SqliteJournal;
-    use order::core::Term;
-    use order::store::saves::Save;
-    use order::store::{SqliteStore, Store as _};
-    use protocol::{IdempotencyKey, Order, Price, Quantity, Side, StockName};
-
-    use super::*;
-
-    /// The row of an order to sell one share, behind the others.
-    fn row(rows: &[Row], epoch: u64, key: &str) -> Row {
-        let end = rows.last().map(End::of).unwrap_or_default();
-        let order = Order {
-            key: IdempotencyKey::new(key).unwrap(),
-            name: StockName::new("meta").unwrap(),
-            side: Side::Sell,
-            quantity: Quantity::new(1).unwrap(),
-        };
-        let price = Price::from_minor(19402).unwrap();
-        Row::following(&end.chain, end.rows, Epoch(epoch), order, price)
-    }
-
-    /// A replica's directory, with a ledger and rows beside it.
-    fn replica(epoch: u64, rows: &[Row], proposed: &[Row]) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        let term = Term {
-            epoch: Epoch(epoch),
-            leader: ReplicaId::new(3),
-        };
-        let save = Save {
-            term: Some(term),
-            rows: rows.to_vec(),
-            proposed: proposed.to_vec(),
-        };
-        SqliteStore::open(dir.path()).unwrap().save(&save).unwrap();
-        dir
-    }
-
-    #[test]
-    fn what_replicas_hold_beside_their_ledgers_is_in_the_journal_again() {
-        let mut rows = Vec::new();
-        for key in ["one", "two"] {
-            rows.push(row(&rows, 1, key));
-        }
-        // Came to nothing in the first epoch; what has its number since was acknowledged.
-        let lost = row(&rows, 1, "lost");
-        rows.push(row(&rows, 2, "three"));
-        rows.push(row(&rows, 2, "four"));
-        let dirs = [
-            replica(1, &rows[..2], &[lost]),
-            replica(2, &rows[..2], &rows[2..]),
-            replica(2, &rows[..2], &rows[2..3]),
-        ];
-        let catalog = tempfile::tempdir().unwrap();
-        let config = Config {
-            data_dir: catalog.path().to_owned(),
-            stocks: None,
-            lease: Duration::from_secs(1),
-        };
-        let dirs: Vec<_> = dirs.iter().map(|dir| dir.path().to_owned()).collect();
-        assert_eq!(from_ledgers(&config, &dirs).unwrap(), OrderNumber(4));
-        let journal = SqliteJournal::open(catalog.path()).unwrap();
-        assert_eq!(journal.rows(OrderNumber(0), 9).unwrap(), rows);
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 //! stop.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use frontend_host::policy::Probation;
@@ -24,14 +25,7 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Error> {
     open_files::raise_limit();
     let shutdown = shutdown(&args.lifeline)?;
     let listener = bind(args.listen, "the catalog".to_owned(), "--listen")?;
-    let lease = args
-        .lease_ms
-        .map_or(catalog::config::LEASE_DEFAULT, Duration::from_millis);
-    let config = catalog::Config {
-        data_dir: args.data_dir,
-        stocks: args.stocks,
-        lease,
-    };
+    let config = catalog_config(args.data_dir, args.new, args.stocks, args.lease_ms);
     if !args.rebuild_from.is_empty() {
         let orders = rebuild::from_ledgers(&config, &args.rebuild_from)?;
         info!(%orders, "made the lost catalog anew");
@@ -40,6 +34,22 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Error> {
     catalog::run(config, listener, shutdown).await?;
     info!("stopped");
     Ok(())
+}
+
+/// How a catalog is set up by its flags.
+pub fn catalog_config(
+    data_dir: PathBuf,
+    new: bool,
+    stocks: Option<PathBuf>,
+    lease_ms: Option<u64>,
+) -> catalog::Config {
+    let lease = lease_ms.map_or(catalog::config::LEASE_DEFAULT, Duration::from_millis);
+    catalog::Config {
+        data_dir,
+        new,
+        stocks,
+        lease,
+    }
 }
 
 /// Runs an order replica.

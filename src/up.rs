@@ -1,5 +1,6 @@
 //! `bazaar up`: all services, a process each, from start to stop.
 //!
+//! - [`journal`]: whether there is a journal to go on with, one to begin, or one that is lost;
 //! - [`plan`]: which services, where, with which flags;
 //! - [`child`]: one service kept running until it is told to stop;
 //! - here: start them, wait until a trade can be served, say where they are, tell who dies,
@@ -8,6 +9,7 @@
 //! Every child holds the other end of a pipe from this process and stops when that closes:
 //! however this process ends, no service is left behind.
 
+mod journal;
 mod plan;
 mod child;
 
@@ -28,6 +30,7 @@ use crate::output::{self, Table};
 use crate::stop::StopSignals;
 
 use self::child::{Child, Event};
+use self::journal::JournalError;
 use self::plan::{Plan, Service};
 
 /// Longest wait for the gateway to be ready.
@@ -43,6 +46,9 @@ const EVENTS_MAX: usize = 64;
 /// Why `up` ended with a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
+    /// See there.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A service did not get as far as serving.
     #[error("{service} {} before everything was ready", child::how(*status))]
     DiedEarly {
@@ -74,6 +80,8 @@ pub enum UpError {
 pub async fn run(args: cli::Up) -> Result<(), Error> {
     let mut signals = StopSignals::catch()?;
     let plan = Plan::new(&args)?;
+    // Nothing else runs yet that it could hold up.
+    journal::prepare(&args).map_err(UpError::from)?;
     let (events, happening) = mpsc::channel(EVENTS_MAX);
     let started: Vec<Vec<Child>> = plan
         .stages()

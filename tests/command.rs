@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 
 use rustix::process::{Pid, test_kill_process};
 use serde_json::Value;
@@ -16,38 +17,60 @@ use crate::harness::{
 struct Up {
     process: Process,
     /// Addresses and process ids by service.
-    services: BTreeMap<String, (SocketAddr, u32)>,
+    services: Services,
     dir: TempDir,
-    _ports: Ports,
+    ports: Ports,
     _turn: Turn,
+}
+
+/// The flags of an `up` on these ports.
+fn flags_of(dir: &TempDir, ports: &Ports, further: &[&str]) -> Vec<String> {
+    // Replicas and catalog take the ports behind the base; the gateway's are past them.
+    let base = [
+        "up".to_owned(),
+        format!("--port-base={}", ports.address(0).port()),
+        format!("--listen={}", ports.address(12)),
+        format!("--admin={}", ports.address(13)),
+        format!("--data-dir={}", dir.path().join("data").display()),
+    ];
+    let further = further.iter().map(|flag| flag.to_string());
+    base.into_iter().chain(further).collect()
+}
+
+type Services = BTreeMap<String, (SocketAddr, u32)>;
+
+fn launch(dir: &TempDir, ports: &Ports, flags: &[&str]) -> (Process, Services) {
+    let mut process = Process::start("up", dir.path(), flags_of(dir, ports, flags));
+    wait_until("up to say that it is ready", || {
+        assert!(process.is_running(), "up has ended: {}", process.log());
+        process.out().contains("Ctrl-C")
+    });
+    let services = process.out().lines().filter_map(service).collect();
+    (process, services)
 }
 
 impl Up {
     fn start(flags: &[&str]) -> Self {
         let (turn, ports, dir) = (Turn::take(), Ports::claim(), tempfile::tempdir().unwrap());
-        // Replicas and catalog take the ports behind the base; the gateway's are past them.
-        let base = [
-            format!("--port-base={}", ports.address(0).port()),
-            format!("--listen={}", ports.address(12)),
-            format!("--admin={}", ports.address(13)),
-            format!("--data-dir={}", dir.path().join("data").display()),
-        ];
-        let flags = base
-            .into_iter()
-            .chain(flags.iter().map(|flag| flag.to_string()));
-        let mut process = Process::start("up", dir.path(), flags);
-        wait_until("up to say that it is ready", || {
-            assert!(process.is_running(), "up has ended: {}", process.log());
-            process.out().contains("Ctrl-C")
-        });
-        let services = process.out().lines().filter_map(service).collect();
+        let (process, services) = launch(&dir, &ports, flags);
         Self {
             process,
             services,
             dir,
-            _ports: ports,
+            ports,
             _turn: turn,
         }
+    }
+
+    /// Starts it again, on the data that it left.
+    fn start_again(&mut self) {
+        let out = self.dir.path().join("up.out");
+        fs::remove_file(out).unwrap();
+        (self.process, self.services) = launch(&self.dir, &self.ports, &[]);
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
     }
 
     fn address(&self, service: &str) -> SocketAddr {
@@ -112,14 +135,67 @@ fn up_says_where_everything_is_serves_and_stops_it_all_on_sigterm() {
         "something was left behind"
     );
 
-    let ledgers =
-        ["order-1", "order-2", "order-3"].map(|name| up.dir.path().join("data").join(name));
+    let ledgers = ["order-1", "order-2", "order-3"].map(|name| up.data_dir().join(name));
     let shown = run_ok(["ledger".into(), "show".into(), ledgers[0].clone()]);
     assert_eq!(
         shown,
         "{\"0\":{\"name\":\"meta\",\"type\":\"sell\",\"quantity\":10}}\n"
     );
     run_ok(["ledger".into(), "diff".into()].into_iter().chain(ledgers));
+}
+
+#[test]
+fn up_does_not_begin_another_journal_where_the_catalog_s_disk_is_lost() {
+    let mut up = Up::start(&[]);
+    let gateway = up.address("gateway");
+    for quantity in 1..=5 {
+        let order = format!(r#"{{"name":"meta","type":"sell","quantity":{quantity}}}"#);
+        let placed = request(gateway, "POST", "/orders", &[], order.as_bytes());
+        assert_eq!(placed.data()["transaction_number"], quantity - 1);
+    }
+    assert!(up.process.terminate().success(), "{}", up.process.log());
+    let data = up.data_dir();
+    for lost in ["catalog", "order-1"] {
+        fs::remove_dir_all(data.join(lost)).unwrap();
+    }
+
+    let refused = run(flags_of(&up.dir, &up.ports, &[]));
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let line = said.lines().find_map(|line| line.strip_prefix("  bazaar "));
+    let line = line.unwrap_or_else(|| panic!("no command line in {said}"));
+    let told: Vec<&str> = line.split(' ').collect();
+    let [catalog, second, third] = ["catalog", "order-2", "order-3"].map(|name| data.join(name));
+    let expected = [
+        "catalog".as_ref(),
+        "--data-dir".as_ref(),
+        catalog.as_os_str(),
+        "--rebuild-from".as_ref(),
+        second.as_os_str(),
+        "--rebuild-from".as_ref(),
+        third.as_os_str(),
+    ];
+    assert_eq!(told, expected.map(|word| word.to_str().unwrap()), "{said}");
+    assert!(!catalog.join("catalog.db").exists());
+
+    let listen = format!("--listen={}", up.ports.address(14));
+    let further = ["--stop-at-eof", listen.as_str()];
+    let mut rebuilding = Process::start("rebuilding", up.dir.path(), told.iter().chain(&further));
+    wait_until("the catalog to be made anew", || {
+        assert!(rebuilding.is_running(), "{}", rebuilding.log());
+        rebuilding.log().contains("opened the database")
+    });
+    rebuilding.terminate();
+    up.start_again();
+    let gateway = up.address("gateway");
+    assert_eq!(
+        request(gateway, "GET", "/orders/2", &[], b"").data()["quantity"],
+        3
+    );
+    assert_eq!(
+        request(gateway, "GET", "/stocks/meta", &[], b"").data()["quantity"],
+        1015
+    );
 }
 
 #[test]

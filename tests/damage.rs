@@ -134,15 +134,62 @@ fn a_damaged_catalog_is_refused_and_made_anew_from_the_ledgers() {
     bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
     bazaar.kill_catalog();
     let file = bazaar.catalog_dir().join(CATALOG);
-    let sql = "UPDATE stock SET quantity = 5000 WHERE name = 'nvidia'";
-    change(&file, sql);
-    bazaar.restart_catalog();
-    let said = refusal(&mut bazaar, Server::Catalog);
-    assert!(said.contains("is damaged"), "{said}");
-    assert!(said.contains("--rebuild-from"), "{said}");
+    for (sql, undo) in [
+        (
+            "UPDATE leadership SET epoch = epoch + 1048576",
+            "UPDATE leadership SET epoch = epoch - 1048576",
+        ),
+        (
+            "DELETE FROM in_sync WHERE replica = 1",
+            "INSERT INTO in_sync VALUES (1)",
+        ),
+        (
+            "UPDATE stock SET quantity = 5000 WHERE name = 'nvidia'",
+            "UPDATE stock SET quantity = 990 WHERE name = 'nvidia'",
+        ),
+    ] {
+        change(&file, sql);
+        let logged = bazaar.server(Server::Catalog).log().len();
+        bazaar.restart_catalog();
+        let said = refusal(&mut bazaar, Server::Catalog);
+        let said = &said[logged..];
+        for told in ["is damaged", "--rebuild-from", "copy of a running"] {
+            assert!(said.contains(told), "{sql}: {said}");
+        }
+        change(&file, undo);
+    }
 
     bazaar.lose_and_rebuild_catalog(&[1, 2, 3]);
     assert_eq!(bazaar.quantity("nvidia"), 990);
     bazaar.trade(&Order::buy(1, "nvidia"));
     bazaar.check_acknowledged();
+}
+
+#[test]
+fn services_whose_files_are_removed_or_replaced_under_them_stop() {
+    let mut bazaar = Bazaar::start_default();
+    bazaar.trade(&Order::buy(10, "nvidia"));
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    let follower = bazaar.follower();
+    let file = bazaar.data_dir(follower).join(LEDGER);
+    fs::copy(&file, file.with_extension("copy")).unwrap();
+    fs::rename(file.with_extension("copy"), &file).unwrap();
+    let said = refusal(&mut bazaar, Server::Order(follower));
+    for told in ["orders.db was removed, moved or replaced", "--rebuild"] {
+        assert!(said.contains(told), "{said}");
+    }
+    bazaar.trade(&Order::sell(1, "nvidia"));
+
+    fs::remove_file(bazaar.catalog_dir().join(CATALOG)).unwrap();
+    let said = refusal(&mut bazaar, Server::Catalog);
+    for told in [
+        "catalog.db was removed, moved or replaced",
+        "--rebuild-from",
+    ] {
+        assert!(said.contains(told), "{said}");
+    }
+    // What is left of it, if anything, is not taken for a journal.
+    bazaar.restart_catalog();
+    let again = refusal(&mut bazaar, Server::Catalog);
+    assert!(again[said.len()..].contains("--rebuild-from"), "{again}");
 }

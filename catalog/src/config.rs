@@ -22,6 +22,9 @@ const MARGIN_DIVISOR: u32 = 10;
 pub struct Config {
     /// Where its database is, or will be.
     pub data_dir: PathBuf,
+    /// Whether to begin a journal where there is none. Otherwise none is an error: the disk may
+    /// have been lost, and another journal would be taken for the one that was on it.
+    pub new: bool,
     /// CSV file with the stocks of a new database; without one the built-in stocks.
     pub stocks: Option<PathBuf>,
     /// How long a gateway may serve what it holds after it last asked. Also how long a trade
@@ -43,4 +46,9 @@ impl Config {
 /// How much longer than its holder the catalog counts a lease.
 pub fn lease_margin(lease: Duration) -> Duration {
     lease / MARGIN_DIVISOR
+}
+
+/// For how long the catalog counts a lease.
+pub fn lease_term(lease: Duration) -> Duration {
+    lease + lease_margin(lease)
 }

@@ -9,6 +9,7 @@ use storage::StorageError;
 use storage::damage::Finders;
 
 use crate::core::{Batch, Known};
+use crate::store::sqlite::FILE;
 use crate::store::{Journal, Loaded, Store};
 
 /// A store or a journal whose damage is reported.
@@ -50,11 +51,12 @@ impl Journal for Watched<Arc<dyn Journal>> {
 /// What to do about it, for the operator.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the catalog in {} is damaged: {what}\n\
-     To make it anew from the replicas' ledgers, move {} elsewhere and start once with --rebuild-from \
-     for the data directory of every replica that is left",
-    data_dir.display(),
-    data_dir.join(crate::store::sqlite::FILE).display()
+    "the catalog in {dir} is damaged: {what}\n\
+     Where this is a copy of a running catalog's directory, copy it again while that is stopped. \
+     Where files were moved away, move them back. Otherwise make it anew from the replicas' ledgers: \
+     move {dir}/{FILE} and {dir}/{FILE}-wal elsewhere and start once with --rebuild-from for the data \
+     directory of every replica that is left",
+    dir = data_dir.display(),
 )]
 pub struct Damaged {
     /// The catalog's data directory.

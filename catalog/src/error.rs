@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use protocol::{OrderNumber, StockName};
+use protocol::{Epoch, OrderNumber, Price, StockName};
 use storage::StorageError;
 use tonic::{Code, Status};
 
@@ -20,6 +20,17 @@ pub enum ConfigError {
     Lease(Duration),
 }
 
+/// There is no journal, and none was to be begun.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "there is no journal in {}\n\
+     To begin one, with its first stocks, start with --new. Where there was one and its disk is lost, \
+     make it anew from the replicas' ledgers: start with --rebuild-from for the data directory of \
+     every replica that is left, and the --stocks that it began with",
+    .0.display()
+)]
+pub struct NoJournal(pub PathBuf);
+
 /// Why the catalog did not start, or stopped before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -29,6 +40,9 @@ pub enum Error {
     /// See there.
     #[error(transparent)]
     Stocks(#[from] StocksError),
+    /// See there.
+    #[error(transparent)]
+    NoJournal(#[from] NoJournal),
     /// The database.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -72,7 +86,10 @@ pub enum RebuildError {
     /// The ledger is damaged.
     #[error("the ledger is damaged: order {0} does not follow the one before it")]
     Broken(OrderNumber),
-    /// The stocks are not those that the catalog was first started with.
+    /// The stocks are not those that the journal began with: a ledger keeps a digest of those.
+    #[error("these are not the stocks that the journal began with: name the first --stocks file")]
+    OtherListing,
+    /// The stocks are not those that the journal began with.
     #[error(
         "order {number} is for `{name}`, which is not among the stocks: name the first --stocks file"
     )]
@@ -82,7 +99,22 @@ pub enum RebuildError {
         /// The stock.
         name: StockName,
     },
-    /// The stocks are not those that the catalog was first started with.
+    /// The stocks are not those that the journal began with.
+    #[error(
+        "order {number} was made at {traded} for a share of `{name}`, which is listed at {listed}: \
+         name the first --stocks file"
+    )]
+    OtherPrice {
+        /// The order.
+        number: OrderNumber,
+        /// The stock.
+        name: StockName,
+        /// The price in its row.
+        traded: Price,
+        /// The price among the stocks.
+        listed: Price,
+    },
+    /// The stocks are not those that the journal began with.
     #[error(
         "order {number} could not have been made with these stocks: name the first --stocks file"
     )]
@@ -90,6 +122,11 @@ pub enum RebuildError {
         /// The order.
         number: OrderNumber,
     },
+    /// A ledger has seen an epoch that no catalog can have come to.
+    #[error(
+        "a ledger has seen epoch {0}, above which there is none left: leave that ledger out, it is damaged"
+    )]
+    NoEpochLeft(Epoch),
 }
 
 /// Why a request got no answer of its kind.

@@ -24,8 +24,11 @@
     warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
 )]
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use storage::StorageError;
 use tokio::net::TcpListener;
 
 pub mod config;
@@ -47,11 +50,13 @@ mod tests;
 pub use config::Config;
 pub use error::{Error, RebuildError};
 pub use rebuild::{Remains, rebuild};
+pub use store::sqlite::holds_journal;
 
 use crate::damage::{Damaged, Watched};
+use crate::error::NoJournal;
 use crate::server::Parts;
-use crate::store::Store;
-use crate::store::sqlite::{SqliteJournal, SqliteStore, Unchecked};
+use crate::store::sqlite::{FILE, SqliteJournal, SqliteStore, random_journal};
+use crate::store::{Journal, Loaded, Store};
 
 /// Serves a catalog on `listener` until `shutdown`, then stops cleanly within seconds.
 ///
@@ -67,48 +72,118 @@ pub async fn run(
     let data_dir = config.data_dir.clone();
     let damaged = |what| Damaged { data_dir, what };
     let opening = tokio::task::spawn_blocking(move || open(&config));
-    let (mut parts, unchecked) = match opening.await.map_err(std::io::Error::from)? {
+    let opened = match opening.await.map_err(std::io::Error::from)? {
         Err(Error::Storage(error)) if error.is_damage() => {
             return Err(damaged(error.to_string()).into());
         }
         opened => opened?,
     };
+    let Opened {
+        mut store,
+        journal,
+        loaded,
+        lease,
+    } = opened;
     let (finders, mut findings) = storage::damage::channel();
+    let _watch = store.watch(finders.clone());
+    let unchecked = store.unchecked();
     let _check =
         unchecked.map(|unchecked| finders.clone().check(move |go_on| unchecked.check(go_on)));
-    parts.store = Box::new(Watched::new(parts.store, finders.clone()));
-    parts.journal = Arc::new(Watched::new(parts.journal, finders));
+    let parts = Parts {
+        store: Box::new(Watched::new(
+            Box::new(store) as Box<dyn Store>,
+            finders.clone(),
+        )),
+        journal: Arc::new(Watched::new(Arc::new(journal) as Arc<dyn Journal>, finders)),
+        loaded,
+        lease,
+    };
     tokio::select! {
         served = server::serve(parts, listener, shutdown) => served,
         what = findings.next() => Err(damaged(what).into()),
     }
 }
 
-/// Opens the database, and lists the first stocks where it has none.
-fn open(config: &Config) -> Result<(Parts, Option<Unchecked>), Error> {
+/// Begins a journal in a directory that has none: its database, its id and its first stocks, all
+/// of it or nothing. [`run`] does the same where the configuration says so.
+///
+/// # Errors
+/// Where the directory cannot be used, or the stocks cannot be read.
+pub fn begin(config: &Config) -> Result<(), Error> {
     let mut store = SqliteStore::open(&config.data_dir)?;
-    if store.is_new()? {
-        let listings = match &config.stocks {
-            Some(path) => stocks::load(path)?,
-            None => stocks::built_in(),
-        };
-        store.list(&listings)?;
-    } else if let Some(path) = &config.stocks {
-        tracing::warn!(path = %path.display(), "the database has its stocks: the file is ignored");
+    if store.is_new() {
+        begin_in(&mut store, config)?;
     }
-    let journal = SqliteJournal::open(&config.data_dir)?;
+    Ok(())
+}
+
+fn begin_in(store: &mut SqliteStore, config: &Config) -> Result<(), Error> {
+    let listings = match &config.stocks {
+        Some(path) => stocks::load(path)?,
+        None => stocks::built_in(),
+    };
+    let journal = random_journal()?;
+    store.begin(journal, &listings)?;
+    tracing::info!(%journal, stocks = listings.len(), "began a journal");
+    Ok(())
+}
+
+/// A database that was opened, and what it holds.
+struct Opened {
+    store: SqliteStore,
+    journal: SqliteJournal,
+    loaded: Loaded,
+    lease: Duration,
+}
+
+/// Opens the database, and begins a journal where it has none and one is wanted.
+fn open(config: &Config) -> Result<Opened, Error> {
+    let no_journal = || NoJournal(config.data_dir.clone());
+    if !config.new && !is_there(&config.data_dir)? {
+        return Err(no_journal().into()); // and leaves no trace
+    }
+    let mut store = SqliteStore::open(&config.data_dir)?;
+    if store.is_new() {
+        if !config.new {
+            return Err(no_journal().into());
+        }
+        begin_in(&mut store, config)?;
+    } else {
+        if config.new {
+            tracing::warn!(
+                "there is a journal: going on with it. Leave out --new from now on: were this disk \
+                 ever lost, it would begin another journal in its place"
+            );
+        }
+        if let Some(path) = &config.stocks {
+            tracing::warn!(path = %path.display(), "the database has its stocks: the file is ignored");
+        }
+    }
+    let journal = store.journal()?;
     let loaded = store.load()?;
     tracing::info!(
+        journal = %loaded.journal,
         stocks = loaded.books.stocks().count(),
         journal_rows = %loaded.books.leadership().end.rows,
         "opened the database"
     );
-    let unchecked = store.unchecked();
-    let parts = Parts {
-        store: Box::new(store),
-        journal: Arc::new(journal),
+    Ok(Opened {
+        store,
+        journal,
         loaded,
         lease: config.lease,
-    };
-    Ok((parts, unchecked))
+    })
+}
+
+/// Whether there is a database, or a log of one that is missing.
+fn is_there(data_dir: &Path) -> Result<bool, StorageError> {
+    let names = [FILE.to_owned(), format!("{FILE}-wal")];
+    for path in names.map(|name| data_dir.join(name)) {
+        match path.try_exists() {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(source) => return Err(StorageError::Directory { path, source }),
+        }
+    }
+    Ok(false)
 }

@@ -2,23 +2,26 @@
 //!
 //! Every acknowledged order is on every in-sync replica's disk, in the ledger, which is a prefix of
 //! the journal, or among the few rows beside it: so the longest ledger and what is beyond it are
-//! the journal again, as far as anybody was told of it. The
-//! stocks are those that the catalog was first started with, traded order by order. The epoch
-//! rises above every one that the replicas have seen, which fences whoever led before.
+//! the journal again, as far as anybody was told of it, and it keeps its id. The
+//! stocks are those that the journal began with, traded order by order. The epoch
+//! rises above every one that the replicas have seen, which fences whoever led before; and nothing
+//! is read or traded until every lease that the lost catalog may have lent is over.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId, Row};
-use storage::StorageError;
+use protocol::{Epoch, JournalId, ListingDigest, OrderNumber, ReplicaId, Row, StockName};
 use storage::rows::End;
+use storage::{DataDir, StorageError};
 
-use crate::config::{Config, lease_margin};
+use crate::config::{Config, LEASE_MAX, lease_term};
 use crate::core::{Batch, Stock, Term};
 use crate::error::RebuildError;
 use crate::stocks;
 use crate::store::Store as _;
-use crate::store::sqlite::{FILE, SqliteStore};
+use crate::store::sqlite::{FILE, KIND, SqliteStore, random_journal};
 
 /// Rows that are made durable at a time.
 const CHUNK_ROWS: usize = 4096;
@@ -26,14 +29,28 @@ const CHUNK_ROWS: usize = 4096;
 /// Where the new database is made, in the data directory, before it takes its place.
 const WORK_DIR: &str = "rebuild";
 
+/// The highest epoch that leaves some above it: the database's integers have 63 bits.
+const EPOCH_MAX: Epoch = Epoch(1 << 62);
+
+/// Who leads where nobody is known to have led: gateways elect another where there is none of that
+/// number.
+const SOME_REPLICA: u32 = 1;
+
 /// What is left of a catalog.
 #[derive(Debug)]
 pub struct Remains<R> {
     /// The longest ledger's rows, and those beyond it.
     pub rows: R,
-    /// The highest epoch that any replica has seen, and its leader.
+    /// Which journal they are of; `None` where the ledgers are of before there were ids.
+    pub journal: Option<JournalId>,
+    /// Of the stocks that it began with, where a ledger knows.
+    pub listing: Option<ListingDigest>,
+    /// The longest time for which the catalog was heard to count a lease; `None` where a ledger
+    /// does not know.
+    pub lease_horizon: Option<Duration>,
+    /// The highest epoch that any replica has seen, in whatever it holds.
     pub epoch: Epoch,
-    /// See `epoch`.
+    /// Who led last, as far as is known.
     pub leader: Option<ReplicaId>,
 }
 
@@ -45,9 +62,15 @@ pub fn rebuild<R>(config: &Config, remains: Remains<R>) -> Result<OrderNumber, R
 where
     R: Iterator<Item = Result<Row, StorageError>>,
 {
+    let data_dir = DataDir::take(&config.data_dir)?;
     let database = config.data_dir.join(FILE);
     if database.exists() {
         return Err(RebuildError::Exists(database));
+    }
+    // A log that is left of the lost database would be taken for the new one's.
+    if config.data_dir.join(format!("{FILE}-wal")).exists() {
+        let aside = data_dir.set_aside(KIND)?;
+        tracing::warn!(kept = %format!("{}-wal", aside.display()), "set a lost database's log aside");
     }
     let work_dir = config.data_dir.join(WORK_DIR);
     let failed = |source| RebuildError::Write {
@@ -71,87 +94,107 @@ fn fill<R>(config: &Config, dir: &Path, remains: Remains<R>) -> Result<OrderNumb
 where
     R: Iterator<Item = Result<Row, StorageError>>,
 {
+    let Remains {
+        mut rows,
+        journal,
+        listing,
+        lease_horizon,
+        epoch,
+        leader,
+    } = remains;
     let listings = match &config.stocks {
         Some(path) => stocks::load(path)?,
         None => stocks::built_in(),
     };
+    if listing.is_some_and(|listing| listing != stocks::digest(&listings)) {
+        return Err(RebuildError::OtherListing);
+    }
     let mut store = SqliteStore::open(dir)?;
-    store.list(&listings)?;
-    let mut books = Replay {
-        end: End::default(),
-        stocks: store.load()?.books.stocks().cloned().collect(),
+    let journal = match journal {
+        Some(journal) => journal,
+        None => random_journal()?,
     };
-    let mut rows = remains.rows;
+    store.begin(journal, &listings)?;
+    let listed = store.load()?.books;
+    let listed = listed.stocks().cloned();
+    let mut replay = Replay {
+        end: End::default(),
+        epoch,
+        stocks: listed.map(|stock| (stock.name.clone(), stock)).collect(),
+    };
     loop {
         let chunk: Vec<Row> = rows.by_ref().take(CHUNK_ROWS).collect::<Result<_, _>>()?;
         if chunk.is_empty() {
             break;
         }
-        store.commit(&books.replay(chunk)?)?;
+        store.commit(&replay.replay(chunk)?)?;
     }
-    let term = term(remains.epoch, remains.leader);
     store.commit(&Batch {
-        term: Some(term),
+        term: Some(term(replay.epoch, leader)?),
         ..Batch::default()
     })?;
-    // Gateways may still hold leases of the catalog that was lost.
-    store.set_sessions_out(Some(config.lease + lease_margin(config.lease)))?;
-    Ok(books.end.rows)
+    // Gateways may still hold leases of the catalog that was lost, or of one with another lease
+    // before it.
+    let longest = lease_horizon.unwrap_or(lease_term(LEASE_MAX));
+    store.set_sessions_out(Some(longest.max(lease_term(config.lease))))?;
+    Ok(replay.end.rows)
 }
 
 /// One epoch above all that were seen. The catalog begins the next one when it starts.
-fn term(epoch: Epoch, leader: Option<ReplicaId>) -> Term {
-    match leader {
-        Some(leader) => Term {
-            epoch: epoch.next(),
-            leader: Some(leader),
-            in_sync: [leader].into(),
-            ..Term::default()
-        },
-        None => Term::default(),
+fn term(epoch: Epoch, leader: Option<ReplicaId>) -> Result<Term, RebuildError> {
+    if epoch > EPOCH_MAX {
+        return Err(RebuildError::NoEpochLeft(epoch));
     }
+    let leader = leader.or(ReplicaId::new(SOME_REPLICA));
+    Ok(Term {
+        epoch: epoch.next(),
+        leader,
+        in_sync: leader.into_iter().collect(),
+        ..Term::default()
+    })
 }
 
 /// The journal as far as it has been read, and what it made of the stocks.
 struct Replay {
     end: End,
-    stocks: Vec<Stock>,
+    /// The highest that was seen.
+    epoch: Epoch,
+    stocks: BTreeMap<StockName, Stock>,
 }
 
 impl Replay {
     fn replay(&mut self, rows: Vec<Row>) -> Result<Batch, RebuildError> {
-        let before = self.stocks.clone();
+        let mut changed = BTreeSet::new();
         for row in &rows {
             let number = row.number;
-            let previous: ChainHash = self.end.chain;
-            if number != self.end.rows || !row.follows(&previous) {
+            if number != self.end.rows || !row.follows(&self.end.chain) {
                 return Err(RebuildError::Broken(number));
             }
-            let stock = self
-                .stocks
-                .iter_mut()
-                .find(|stock| stock.name == row.order.name);
-            let stock = stock.ok_or_else(|| RebuildError::UnknownStock {
+            let name = &row.order.name;
+            let unknown = || RebuildError::UnknownStock {
                 number,
-                name: row.order.name.clone(),
-            })?;
+                name: name.clone(),
+            };
+            let stock = self.stocks.get_mut(name).ok_or_else(unknown)?;
+            if row.price != stock.price {
+                return Err(RebuildError::OtherPrice {
+                    number,
+                    name: name.clone(),
+                    traded: row.price,
+                    listed: stock.price,
+                });
+            }
             *stock = stock
                 .traded(&row.order)
                 .map_err(|_| RebuildError::Impossible { number })?;
-            self.end = End {
-                rows: number.next(),
-                chain: row.chain,
-            };
+            changed.insert(name);
+            self.epoch = self.epoch.max(row.epoch);
+            self.end = End::of(row);
         }
-        let changed = self
-            .stocks
-            .iter()
-            .zip(before)
-            .filter(|(now, before)| *now != before);
-        let stocks = changed.map(|(now, _)| now.clone()).collect();
+        let stocks = changed.into_iter().map(|name| self.stocks[name].clone());
         Ok(Batch {
+            stocks: stocks.collect(),
             rows,
-            stocks,
             ..Batch::default()
         })
     }

@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
-use protocol::{Invalid, Price, Quantity, StockName};
+use protocol::{Invalid, ListingDigest, Price, Quantity, StockName};
+use sha2::{Digest as _, Sha256};
 
 /// Most stocks in a file.
 pub const STOCKS_MAX: usize = 1_000_000;
@@ -73,6 +74,22 @@ pub fn built_in() -> Vec<Listing> {
         quantity: BUILT_IN_QUANTITY,
     };
     BUILT_IN.map(listing).into()
+}
+
+/// What tells these listings from others, in whatever order they are.
+pub fn digest(listings: &[Listing]) -> ListingDigest {
+    let mut sorted: Vec<&Listing> = listings.iter().collect();
+    sorted.sort_by(|one, other| one.name.cmp(&other.name));
+    let mut hasher = Sha256::new();
+    hasher.update("bazaar: listing");
+    for listing in sorted {
+        let name = listing.name.as_str();
+        hasher.update((name.len() as u64).to_be_bytes());
+        hasher.update(name);
+        hasher.update(listing.price.minor().to_be_bytes());
+        hasher.update(listing.quantity.to_be_bytes());
+    }
+    ListingDigest::new(hasher.finalize().into())
 }
 
 /// Reads stocks off a CSV file with the header `name,price,quantity`.
@@ -194,6 +211,21 @@ mod tests {
                 stocks.iter().any(|stock| stock.name.as_str() == name),
                 "{name}"
             );
+        }
+    }
+
+    #[test]
+    fn other_stocks_have_another_digest_and_another_order_has_not() {
+        let digest_of = |file: &str| digest(&parse(file.as_bytes()).unwrap());
+        let first = digest_of("name,price,quantity\na,1,2\nb,3,4\n");
+        assert_eq!(first, digest_of("name,price,quantity\nb,3,4\na,1,2\n"));
+        for other in [
+            "a,1,2\n",
+            "a,1,2\nc,3,4\n",
+            "a,1,2\nb,3,5\n",
+            "a,1,2\nb,4,4\n",
+        ] {
+            assert_ne!(first, digest_of(&format!("name,price,quantity\n{other}")));
         }
     }
 

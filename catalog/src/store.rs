@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use protocol::{IdempotencyKey, OrderNumber, Row};
+use protocol::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
 use storage::StorageError;
 
 use crate::core::{Batch, Books, Known};
@@ -23,6 +23,10 @@ pub const REFUSED_ORDERS_KEPT: u64 = 1_000_000;
 /// What a store holds when it is opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
+    /// Which journal it is.
+    pub journal: JournalId,
+    /// Of the stocks that it began with.
+    pub listing: ListingDigest,
     /// Everything committed.
     pub books: Books,
     /// Where sessions of the run before may still be alive: how long at most.

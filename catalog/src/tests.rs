@@ -4,3 +4,4 @@ mod harness;
 mod trading;
 mod leases;
 mod restarts;
+mod rebuilding;

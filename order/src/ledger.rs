@@ -47,6 +47,18 @@ impl Ledger {
         Ok((term.epoch, term.leader))
     }
 
+    /// The highest epoch that anything in it names: the term, a row, or what was proposed and came
+    /// to nothing.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn highest_epoch(&self) -> Result<Epoch, StorageError> {
+        let (term, _) = self.term()?;
+        let last = rows::last(&self.connection)?.map_or(Epoch(0), |row| row.epoch);
+        let proposed = proposed::highest_epoch(&self.connection)?;
+        Ok(term.max(last).max(proposed))
+    }
+
     /// Its rows in number order, read a chunk at a time. Rows that a running replica adds
     /// meanwhile may or may not be among them. An error, such as a row that is missing, is the
     /// last item.

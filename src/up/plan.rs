@@ -10,6 +10,13 @@ use crate::client::Origin;
 use crate::error::Error;
 use crate::listen::Place;
 
+/// Names of services, and of their parts of the data directory.
+pub const CATALOG: &str = "catalog";
+/// See [`CATALOG`].
+pub const GATEWAY: &str = "gateway";
+/// Before a replica's number; see [`CATALOG`].
+pub const ORDER_PREFIX: &str = "order-";
+
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// The catalog's place among the ports; replicas of a higher number stand behind it.
@@ -158,7 +165,7 @@ impl Addresses {
 }
 
 fn catalog(args: &Up, addresses: &Addresses) -> Service {
-    let data_dir = args.data_dir.join("catalog");
+    let data_dir = args.data_dir.join(CATALOG);
     let flags = Flags::of("catalog")
         .with("--listen", addresses.catalog.to_string())
         .with("--data-dir", &data_dir)
@@ -167,11 +174,11 @@ fn catalog(args: &Up, addresses: &Addresses) -> Service {
             "--lease-ms",
             args.lease_ms.map(|lease_ms| lease_ms.to_string()),
         );
-    flags.service("catalog".to_owned(), addresses.catalog, data_dir)
+    flags.service(CATALOG.to_owned(), addresses.catalog, data_dir)
 }
 
 fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Service {
-    let name = format!("order-{id}");
+    let name = format!("{ORDER_PREFIX}{id}");
     let data_dir = args.data_dir.join(&name);
     let mut flags = Flags::of("order")
         .with("--id", id.to_string())
@@ -203,7 +210,7 @@ fn gateway(args: &Up, addresses: &Addresses) -> Service {
         listen: _,
         admin: _,
     } = &args.front;
-    let data_dir = args.data_dir.join("gateway");
+    let data_dir = args.data_dir.join(GATEWAY);
     let mut flags = Flags::of("gateway")
         .with("--listen", addresses.listen.to_string())
         .with("--admin", addresses.admin.to_string())
@@ -228,7 +235,7 @@ fn gateway(args: &Up, addresses: &Addresses) -> Service {
     for (id, address) in &addresses.orders {
         flags = flags.with("--order", format!("{id}=http://{address}"));
     }
-    let mut service = flags.service("gateway".to_owned(), addresses.listen, data_dir);
+    let mut service = flags.service(GATEWAY.to_owned(), addresses.listen, data_dir);
     service.environment.extend(
         admin_token
             .as_ref()

@@ -99,7 +99,11 @@ impl Bazaar {
             bazaar.disks.insert(server, disk.expect("it was tried"));
         }
         for server in bazaar.all_servers() {
-            bazaar.start_server(server);
+            let first = match server {
+                Server::Catalog => vec!["--new".to_owned()],
+                _ => Vec::new(),
+            };
+            bazaar.start_server_with(server, first);
         }
         bazaar.wait_until_ready();
         bazaar

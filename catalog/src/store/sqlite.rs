@@ -1,5 +1,6 @@
 //! The catalog's SQLite database, `catalog.db`.
 
+mod identity;
 mod refused;
 
 use std::collections::BTreeSet;
@@ -8,9 +9,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use protocol::{
-    Epoch, IdempotencyKey, OrderNumber, Price, Quantity, ReplicaId, Row, StockName, Version,
+    Epoch, IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, Quantity, ReplicaId, Row,
+    StockName, Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use storage::damage::{Finders, Watch};
 use storage::database::{self, Kind};
 use storage::rows::{self, End};
 use storage::{DataDir, Location, StorageError};
@@ -18,17 +21,20 @@ use storage::{DataDir, Location, StorageError};
 use super::audit::Audit;
 use super::{Journal, Loaded, Store};
 use crate::core::{Batch, Books, ChangeNumber, Known, Stock, Term};
-use crate::stocks::Listing;
+use crate::stocks::{self, Listing};
+
+use identity::Covered;
+pub use identity::random as random_journal;
 
 /// The database's file in the data directory.
 pub const FILE: &str = "catalog.db";
 
-const KIND: Kind = Kind {
+pub(crate) const KIND: Kind = Kind {
     name: "catalog",
     file: FILE,
     application_id: 0x425a_4341, // "BZCA"
     schema: &[SCHEMA, rows::SCHEMA, refused::SCHEMA],
-    added: &[],
+    added: &[identity::SCHEMA],
 };
 
 const SCHEMA: &str = "
@@ -67,6 +73,9 @@ const CHECK_PAUSE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,
+    /// `None` until one is begun.
+    journal: Option<JournalId>,
+    listing: ListingDigest,
     unchecked: Option<Unchecked>,
     data_dir: DataDir,
 }
@@ -75,7 +84,7 @@ impl SqliteStore {
     /// Takes the data directory and opens its database, making both where they are missing. A
     /// small database is read in full; of a large one the ends of the journal and the stocks,
     /// and [`unchecked`](Self::unchecked) is for the rest. Either way no row is ever returned
-    /// that does not continue the hash chain.
+    /// that does not continue the hash chain. A journal of before there were ids gets one.
     ///
     /// # Errors
     /// Where the directory is in use, not a catalog's, or damaged.
@@ -86,14 +95,20 @@ impl SqliteStore {
     /// Opens the database of a data directory, making it where it is missing.
     pub fn open_in(data_dir: DataDir) -> Result<Self, StorageError> {
         let connection = data_dir.open(KIND)?;
+        let listings = listings(&connection)?;
+        let listing = stocks::digest(&listings);
+        let journal = identity::read(&connection, &listing)?;
         let mut store = Self {
-            connection,
+            journal,
+            listing,
             unchecked: None,
             data_dir,
+            connection,
         };
         let unchecked = Unchecked {
-            audit: Audit::new(store.listings()?, store.stocks()?)?,
+            audit: Audit::new(listings, store.stocks()?)?,
             end: rows::end(&store.connection)?,
+            journal,
             location: store.data_dir.location().clone(),
         };
         if database::is_small(&store.connection)? {
@@ -102,7 +117,24 @@ impl SqliteStore {
         } else {
             store.unchecked = Some(unchecked);
         }
+        if journal.is_none() && !is_empty(&store.connection)? {
+            store.adopt(random_journal()?)?;
+        }
         Ok(store)
+    }
+
+    /// Gives an id, and the checksums that rest on it, to a journal of before there were any.
+    fn adopt(&mut self, journal: JournalId) -> Result<(), StorageError> {
+        let (term, sessions_out) = (self.term()?, self.sessions_out()?);
+        let transaction = immediate(&mut self.connection)?;
+        identity::write(&transaction, journal, &self.listing)?;
+        Covered::Leadership.keep(&transaction, identity::of_term(journal, &term))?;
+        Covered::Sessions.keep(&transaction, identity::of_sessions(journal, sessions_out))?;
+        refused::cover(&transaction, journal)?;
+        storage::error::commit(transaction)?;
+        self.journal = Some(journal);
+        tracing::info!(%journal, "the journal is of before there were ids: it has one now");
+        Ok(())
     }
 
     /// What is left to read of a large database as it was opened, for a thread of its own.
@@ -115,32 +147,37 @@ impl SqliteStore {
         SqliteJournal::open_at(self.data_dir.location())
     }
 
-    /// Whether it has no stocks yet.
-    pub fn is_new(&self) -> Result<bool, StorageError> {
-        let sql = "SELECT NOT EXISTS (SELECT 1 FROM stock)";
-        Ok(self.connection.query_row(sql, [], |row| row.get(0))?)
+    /// Looks every so often whether the files are still those that were opened.
+    pub fn watch(&self, finders: Finders) -> Watch {
+        finders.watch(self.data_dir.files(KIND))
     }
 
-    /// Lists the first stocks.
-    pub fn list(&mut self, listings: &[Listing]) -> Result<(), StorageError> {
+    /// Whether no journal was begun in it yet.
+    pub fn is_new(&self) -> bool {
+        self.journal.is_none()
+    }
+
+    /// Begins a journal with its first stocks: all of it or nothing.
+    ///
+    /// # Panics
+    /// Where one was begun before.
+    pub fn begin(&mut self, journal: JournalId, listings: &[Listing]) -> Result<(), StorageError> {
+        assert!(self.is_new(), "a database holds one journal");
+        let listing = stocks::digest(listings);
         let transaction = immediate(&mut self.connection)?;
         insert_listings(&transaction, listings)?;
-        storage::error::commit(transaction)
+        identity::write(&transaction, journal, &listing)?;
+        Covered::Leadership.keep(&transaction, identity::of_term(journal, &Term::default()))?;
+        Covered::Sessions.keep(&transaction, identity::of_sessions(journal, None))?;
+        storage::error::commit(transaction)?;
+        (self.journal, self.listing) = (Some(journal), listing);
+        Ok(())
     }
 
-    fn listings(&self) -> Result<Vec<Listing>, StorageError> {
-        let sql = "SELECT name, price, quantity FROM listing";
-        let mut statement = self.connection.prepare(sql)?;
-        let mut found = statement.query([])?;
-        let mut listings = Vec::new();
-        while let Some(row) = found.next()? {
-            listings.push(Listing {
-                name: StockName::new(&row.get::<_, String>(0)?)?,
-                price: Price::from_minor(row.get(1)?)?,
-                quantity: row.get(2)?,
-            });
-        }
-        Ok(listings)
+    /// Which journal it holds.
+    fn journal_id(&self) -> Result<JournalId, StorageError> {
+        let none = || StorageError::Damaged("no journal was begun in it".into());
+        self.journal.ok_or_else(none)
     }
 
     fn stocks(&self) -> Result<Vec<Stock>, StorageError> {
@@ -149,16 +186,10 @@ impl SqliteStore {
         let mut found = statement.query([])?;
         let mut stocks = Vec::new();
         while let Some(row) = found.next()? {
-            let quantity = row.get(2)?;
-            if quantity > Quantity::MAX {
-                return Err(StorageError::Damaged(format!(
-                    "there cannot be {quantity} shares"
-                )));
-            }
             stocks.push(Stock {
                 name: StockName::new(&row.get::<_, String>(0)?)?,
                 price: Price::from_minor(row.get(1)?)?,
-                quantity,
+                quantity: shares(row.get(2)?)?,
                 volume: row.get(3)?,
                 version: Version(row.get(4)?),
             });
@@ -166,24 +197,36 @@ impl SqliteStore {
         Ok(stocks)
     }
 
+    /// As it is written; whether it is what was written its checksum tells.
     fn term(&self) -> Result<Term, StorageError> {
         let sql = "SELECT epoch, leader, change FROM leadership";
         let (epoch, leader, change) = self
             .connection
             .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
         let mut statement = self.connection.prepare("SELECT replica FROM in_sync")?;
-        let in_sync: BTreeSet<u32> = statement
-            .query_map([], |row| row.get(0))?
-            .collect::<Result<_, _>>()?;
-        Ok(Term {
+        let mut found = statement.query([])?;
+        let mut in_sync = BTreeSet::new();
+        while let Some(row) = found.next()? {
+            let replica = ReplicaId::new(row.get(0)?);
+            let none = || StorageError::Damaged("replica 0 is in the in-sync set".into());
+            in_sync.insert(replica.ok_or_else(none)?);
+        }
+        let term = Term {
             epoch: Epoch(epoch),
             leader: ReplicaId::new(leader),
-            in_sync: in_sync.into_iter().filter_map(ReplicaId::new).collect(),
+            in_sync,
             change: match change {
                 0 => ChangeNumber::NONE,
                 number => ChangeNumber::new(number)?,
             },
-        })
+        };
+        let is_first = term.epoch == Epoch(0);
+        if is_first != term.leader.is_none() || (is_first && term != Term::default()) {
+            return Err(StorageError::Damaged(format!(
+                "epoch {epoch} cannot have leader {leader} and this in-sync set"
+            )));
+        }
+        Ok(term)
     }
 
     fn sessions_out(&self) -> Result<Option<Duration>, StorageError> {
@@ -196,10 +239,64 @@ impl SqliteStore {
     }
 }
 
+/// Whether a catalog's directory holds a journal. A database that was being made when its catalog
+/// ended holds none.
+///
+/// # Errors
+/// Where it cannot be read, or is damaged.
+pub fn holds_journal(data_dir: &Path) -> Result<bool, StorageError> {
+    match storage::open_where_made(&Location::on_disk(data_dir), KIND)? {
+        Some(connection) => Ok(!is_empty(&connection)?),
+        None => Ok(false),
+    }
+}
+
+/// Whether there is nothing but tables.
+fn is_empty(connection: &Connection) -> Result<bool, StorageError> {
+    for table in ["stock", "listing", "journal", "refused", "identity"] {
+        // A database of before there were ids, opened for reading, has no table of that name.
+        if connection.table_exists(None, table)? {
+            let sql = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+            if connection.query_row(&sql, [], |row| row.get(0))? {
+                return Ok(false);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn listings(connection: &Connection) -> Result<Vec<Listing>, StorageError> {
+    let sql = "SELECT name, price, quantity FROM listing";
+    let mut statement = connection.prepare(sql)?;
+    let mut found = statement.query([])?;
+    let mut listings = Vec::new();
+    while let Some(row) = found.next()? {
+        listings.push(Listing {
+            name: StockName::new(&row.get::<_, String>(0)?)?,
+            price: Price::from_minor(row.get(1)?)?,
+            quantity: shares(row.get(2)?)?,
+        });
+    }
+    Ok(listings)
+}
+
+fn shares(quantity: u64) -> Result<u64, StorageError> {
+    if quantity > Quantity::MAX {
+        return Err(StorageError::Damaged(format!(
+            "there cannot be {quantity} shares"
+        )));
+    }
+    Ok(quantity)
+}
+
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Loaded, StorageError> {
+        let journal = self.journal_id()?;
         let end = rows::end(&self.connection)?;
-        let term = self.term()?;
+        let (term, sessions_out) = (self.term()?, self.sessions_out()?);
+        Covered::Leadership.check(&self.connection, identity::of_term(journal, &term))?;
+        let covered = identity::of_sessions(journal, sessions_out);
+        Covered::Sessions.check(&self.connection, covered)?;
         let last = rows::last(&self.connection)?;
         if last.is_some_and(|row| row.epoch > term.epoch) {
             return Err(StorageError::Damaged(format!(
@@ -209,8 +306,10 @@ impl Store for SqliteStore {
         }
         let books = Books::new(self.stocks()?, end, term);
         Ok(Loaded {
+            journal,
+            listing: self.listing,
             books,
-            sessions_out: self.sessions_out()?,
+            sessions_out,
         })
     }
 
@@ -218,31 +317,42 @@ impl Store for SqliteStore {
         if let Some(row) = rows::find_key(&self.connection, key)? {
             return Ok(Some(Known::Row(row)));
         }
-        Ok(refused::find(&self.connection, key)?.map(Known::Refused))
+        let refused = refused::find(&self.connection, self.journal_id()?, key)?;
+        Ok(refused.map(Known::Refused))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        let journal = self.journal_id()?;
         let transaction = immediate(&mut self.connection)?;
         rows::insert(&transaction, &batch.rows)?;
-        refused::insert(&transaction, &batch.refused)?;
+        refused::insert(&transaction, journal, &batch.refused)?;
         update_stocks(&transaction, &batch.stocks)?;
         if let Some(term) = &batch.term {
             update_term(&transaction, term)?;
+            Covered::Leadership.keep(&transaction, identity::of_term(journal, term))?;
         }
         storage::error::commit(transaction)
     }
 
     fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+        let journal = self.journal_id()?;
+        let term = term.map(whole_ms);
         let transaction = immediate(&mut self.connection)?;
         transaction.execute("DELETE FROM sessions_out", [])?;
         if let Some(term) = term {
-            let term_ms = term
-                .as_nanos()
-                .div_ceil(Duration::from_millis(1).as_nanos());
-            let term_ms = i64::try_from(term_ms).unwrap_or(i64::MAX);
+            let term_ms = u64::try_from(term.as_millis()).unwrap_or(u64::MAX); // refused below
             transaction.execute("INSERT INTO sessions_out VALUES (0, ?)", [term_ms])?;
         }
+        Covered::Sessions.keep(&transaction, identity::of_sessions(journal, term))?;
         storage::error::commit(transaction)
+    }
+}
+
+/// Rounded up, so that nobody waits for less.
+fn whole_ms(term: Duration) -> Duration {
+    match term.subsec_nanos() % 1_000_000 {
+        0 => term,
+        past => term + Duration::from_nanos(u64::from(1_000_000 - past)),
     }
 }
 
@@ -251,6 +361,8 @@ impl Store for SqliteStore {
 pub struct Unchecked {
     audit: Audit,
     end: End,
+    /// `None` where there is none yet, or it was of before there were ids.
+    journal: Option<JournalId>,
     location: Location,
 }
 
@@ -259,8 +371,8 @@ impl Unchecked {
     /// the disk and the processor to others, until `go_on` says no.
     ///
     /// # Errors
-    /// [`StorageError::Damaged`] at the first row that is not as it was written, or where the
-    /// stocks are not what the journal made of their listings.
+    /// [`StorageError::Damaged`] at the first row or refused order that is not as it was written,
+    /// or where the stocks are not what the journal made of their listings.
     pub fn check(self, go_on: impl Fn() -> bool) -> Result<(), StorageError> {
         let connection = storage::open_read_only(&self.location, KIND)?;
         self.check_with(&connection, || {
@@ -274,7 +386,12 @@ impl Unchecked {
         connection: &Connection,
         go_on: impl Fn() -> bool,
     ) -> Result<(), StorageError> {
-        let Self { mut audit, end, .. } = self;
+        let Self {
+            mut audit,
+            end,
+            journal,
+            ..
+        } = self;
         let mut stopped = false;
         let mut unlisted = Ok(());
         rows::check(connection, end, |rows| {
@@ -283,7 +400,14 @@ impl Unchecked {
             unlisted.is_ok() && !stopped
         })?;
         unlisted?;
-        if stopped { Ok(()) } else { audit.finish() }
+        if stopped {
+            return Ok(());
+        }
+        audit.finish()?;
+        match journal {
+            Some(journal) => refused::check(connection, journal, go_on),
+            None => Ok(()),
+        }
     }
 }
 

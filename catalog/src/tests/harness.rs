@@ -110,6 +110,14 @@ impl Running {
         }
     }
 
+    /// Waits until it stops by itself; says why it does.
+    pub async fn failed(self) -> Error {
+        let Self { stop, ended, .. } = self;
+        let failed = tokio::time::timeout(SOON, ended).await;
+        drop(stop);
+        failed.expect("it goes on").unwrap().unwrap_err()
+    }
+
     /// Stops it cleanly.
     pub async fn stop(self) {
         self.stop.send(()).unwrap();

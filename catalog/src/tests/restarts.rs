@@ -13,6 +13,7 @@ use crate::{Config, Error};
 fn config(data_dir: &Path) -> Config {
     Config {
         data_dir: data_dir.to_owned(),
+        new: true,
         stocks: None,
         lease: LONG_LEASE,
     }
@@ -37,6 +38,7 @@ async fn a_restart_keeps_everything_and_keys_still_trade_once() {
     let csv = dir.path().join("stocks.csv");
     std::fs::write(&csv, "name,price,quantity\nacme,1,1\n").unwrap();
     let ignored = Config {
+        new: false,
         stocks: Some(csv),
         ..config(dir.path())
     };
@@ -160,19 +162,68 @@ async fn a_stop_finishes_the_trades_that_have_queued() {
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
 }
 
+/// Why a catalog does not start, or stopped.
+async fn start(config: Config) -> Error {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let started = crate::run(config, listener.try_into().unwrap(), std::future::pending());
+    started.await.unwrap_err()
+}
+
+#[tokio::test]
+async fn a_catalog_whose_disk_is_lost_does_not_begin_another_journal() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = dir.path().join("catalog");
+    let again = || Config {
+        new: false,
+        ..config(&data_dir)
+    };
+    let refused = start(again()).await;
+    assert!(matches!(refused, Error::NoJournal(_)), "{refused}");
+    assert!(!data_dir.exists(), "it leaves no trace");
+
+    let running = Running::start(config(&data_dir)).await;
+    let leader = running.led().await;
+    leader.buy("key", "nvidia").await.unwrap();
+    running.stop().await;
+    // What is there is gone on with, asked to begin one or not.
+    for config in [again(), config(&data_dir)] {
+        let running = Running::start(config).await;
+        assert_eq!(journal(&mut running.client(), 0, 0).await.len(), 1);
+        running.stop().await;
+    }
+
+    std::fs::remove_dir_all(&data_dir).unwrap();
+    std::fs::create_dir(&data_dir).unwrap();
+    let lost = start(again()).await.to_string();
+    for told in ["no journal", "--new", "--rebuild-from"] {
+        assert!(lost.contains(told), "{lost}");
+    }
+    drop(crate::store::sqlite::SqliteStore::open(&data_dir).unwrap());
+    let tables_only = start(again()).await;
+    assert!(matches!(tables_only, Error::NoJournal(_)), "{tables_only}");
+}
+
+#[tokio::test]
+async fn a_catalog_whose_files_are_replaced_under_it_stops_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(config(dir.path())).await;
+    running.led().await;
+    std::fs::remove_file(dir.path().join("catalog.db")).unwrap();
+    let stopped = running.failed().await.to_string();
+    for told in [
+        "catalog.db was removed, moved or replaced",
+        "--rebuild-from",
+    ] {
+        assert!(stopped.contains(told), "{stopped}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_start_says_why() {
     let dir = tempfile::tempdir().unwrap();
     let csv = dir.path().join("stocks.csv");
     std::fs::write(&csv, "name,price,quantity\nacme,much,1\n").unwrap();
-    let listener = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let start = async |config| {
-        let listener = listener();
-        listener.set_nonblocking(true).unwrap();
-        crate::run(config, listener.try_into().unwrap(), std::future::pending())
-            .await
-            .unwrap_err()
-    };
     let wrong_stocks = start(Config {
         stocks: Some(csv),
         ..config(&dir.path().join("a"))

@@ -163,6 +163,7 @@ impl Committer {
         let Loaded {
             books,
             sessions_out,
+            ..
         } = loaded;
         Self {
             store,

@@ -1,12 +1,12 @@
 //! The files of a ledger and of a catalog, damaged: they are refused, or what is read from them
 //! is what was written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use catalog::core::{Books, Known, Stock};
+use catalog::core::{Books, Known, Leadership, Stock};
 use catalog::store::sqlite::{SqliteJournal, SqliteStore as CatalogStore};
 use catalog::store::{Journal as _, Store as _};
 use order::core::Term;
@@ -14,7 +14,7 @@ use order::ledger::Ledger;
 use order::store::saves::Save;
 use order::store::{SqliteStore as LedgerStore, Store as _};
 use protocol::{
-    Epoch, IdempotencyKey, Order, OrderNumber, Quantity, ReplicaId, Row, Side, StockName,
+    Epoch, IdempotencyKey, JournalId, Order, OrderNumber, Quantity, ReplicaId, Row, Side, StockName,
 };
 use rusqlite::Connection;
 use storage::StorageError;
@@ -46,7 +46,9 @@ static KILLED_CATALOG: LazyLock<Killed> = LazyLock::new(|| {
     let mut stocks = BTreeMap::new();
     let mut rows = Vec::new();
     let mut store = CatalogStore::open(dir.path()).expect("a new directory");
-    store.list(&catalog::stocks::built_in()).expect("it is new");
+    let journal = JournalId::new([1; JournalId::BYTES]);
+    let begun = store.begin(journal, &catalog::stocks::built_in());
+    begun.expect("the disk is sound");
     let mut books = store.load().expect("it is sound").books;
     let leader = ReplicaId::new(2).expect("it is not 0");
     for number in 0..ROWS {
@@ -190,7 +192,7 @@ fn damage(files: &mut Files, mut bytes: &[u8]) -> Vec<&'static str> {
 }
 
 /// By hand, in SQL; those that a database does not have the tables for do nothing.
-const CHANGES: [&str; 12] = [
+const CHANGES: [&str; 19] = [
     "DELETE FROM journal WHERE number = 0",
     "DELETE FROM journal WHERE number BETWEEN 20 AND 22",
     "UPDATE journal SET quantity = quantity + 1 WHERE number = 30",
@@ -203,6 +205,13 @@ const CHANGES: [&str; 12] = [
     "UPDATE leadership SET epoch = 9223372036854775807",
     "DELETE FROM stock",
     "DROP TABLE journal",
+    "UPDATE leadership SET epoch = epoch + 1048576",
+    "UPDATE leadership SET leader = 1",
+    "INSERT INTO in_sync VALUES (7)",
+    "UPDATE checksum SET sum = zeroblob(32)",
+    "DELETE FROM checksum",
+    "DELETE FROM identity",
+    "UPDATE identity SET journal = zeroblob(16)",
 ];
 
 /// Puts the files somewhere, damaged.
@@ -281,12 +290,15 @@ pub fn check_catalog(bytes: &[u8]) {
         return;
     };
     let Ok(loaded) = store.load() else {
-        return;
+        return; // Or nothing of it is left, and the journal with it.
     };
-    if store.is_new().expect("it was just read") {
-        return; // nothing of it is left, and the journal with it
-    }
-    let rows = loaded.books.leadership().end.rows.0;
+    let Leadership { term, end } = loaded.books.leadership();
+    let rows = end.rows.0;
+    // The first batch elected a leader.
+    let written = (rows > 0).then_some((Epoch(1), ReplicaId::new(2)));
+    let written = written.unwrap_or_default();
+    assert_eq!((term.epoch, term.leader), written, "the term");
+    assert_eq!(term.in_sync, BTreeSet::new(), "the in-sync set");
     let journal = SqliteJournal::open(dir.path()).expect("it was just read");
     let found = journal.rows(OrderNumber(0), 2 * ROWS);
     let found = found.expect("it was read in full");

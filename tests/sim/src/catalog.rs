@@ -11,7 +11,7 @@ use catalog::store::sqlite::{SqliteJournal, SqliteStore};
 use catalog::store::{Journal as _, Store as _};
 use catalog::writer::group::{Command, Committer, Group, gather};
 use protocol::time::BootTime;
-use protocol::{OrderNumber, Row, SessionId};
+use protocol::{JournalId, OrderNumber, Row, SessionId};
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
@@ -23,6 +23,9 @@ use crate::messages::{
 use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::timeline::{Happening, Time, Timeline};
+
+/// There is one, and nothing of it depends on chance.
+const JOURNAL: JournalId = JournalId::new(*b"simulated bazaar");
 
 /// The catalog, while it runs.
 pub struct Catalog {
@@ -80,8 +83,8 @@ impl Catalog {
     ) -> Result<Self, StorageError> {
         let run = line.run(Node::Catalog);
         let mut store = open(disk, plan.vfs())?;
-        if store.is_new()? {
-            store.list(&plan.listings())?;
+        if store.is_new() {
+            store.begin(JOURNAL, &plan.listings())?;
         }
         let journal = store.journal()?;
         let mut loaded = store.load()?;

@@ -21,9 +21,11 @@ fn change(number: u64) -> ChangeNumber {
     ChangeNumber::new(number).unwrap()
 }
 
+const JOURNAL: JournalId = JournalId::new([9; JournalId::BYTES]);
+
 fn new_store(data_dir: &Path) -> SqliteStore {
     let mut store = SqliteStore::open(data_dir).unwrap();
-    store.list(&built_in()).unwrap();
+    store.begin(JOURNAL, &built_in()).unwrap();
     store
 }
 
@@ -56,9 +58,10 @@ fn commit(store: &mut SqliteStore, books: &mut Books, stage: impl FnOnce(&mut St
 fn a_store_that_is_opened_again_holds_what_was_committed() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    assert!(store.is_new().unwrap());
-    store.list(&built_in()).unwrap();
-    assert!(!store.is_new().unwrap());
+    assert!(store.is_new());
+    assert!(store.load().unwrap_err().is_damage());
+    store.begin(JOURNAL, &built_in()).unwrap();
+    assert!(!store.is_new());
     let mut books = store.load().unwrap().books;
     let batch = batch(&books);
     store.commit(&batch).unwrap();
@@ -69,6 +72,8 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
     assert_eq!(
         store.load().unwrap(),
         Loaded {
+            journal: JOURNAL,
+            listing: stocks::digest(&built_in()),
             books,
             sessions_out: None
         }
@@ -193,7 +198,7 @@ fn the_database_itself_refuses_a_negative_quantity() {
         .unwrap_err();
 }
 
-/// A database with 30 trades, changed by hand.
+/// A database with 30 trades, an order that was refused and a session out, changed by hand.
 fn changed(sql: &str) -> Result<SqliteStore, StorageError> {
     let dir = tempfile::tempdir().unwrap();
     let mut store = new_store(dir.path());
@@ -207,7 +212,22 @@ fn changed(sql: &str) -> Result<SqliteStore, StorageError> {
             staged.trade(Epoch(1), order, None).unwrap();
         });
     }
-    store.connection.execute(sql, []).unwrap();
+    commit(&mut store, &mut books, |staged| {
+        let refused = staged.trade(Epoch(1), order("refused", "nvidia", 2000), None);
+        assert_eq!(refused, Ok(TradeResult::Refused(Refusal::NotEnough)));
+        let both = BTreeSet::from([replica(1), replica(2)]);
+        staged.set_in_sync(Epoch(1), change(1), both).unwrap();
+    });
+    store
+        .set_sessions_out(Some(Duration::from_secs(1)))
+        .unwrap();
+    // The checks of the tables are in the way of nobody who writes to the file itself.
+    store
+        .connection
+        .pragma_update(None, "ignore_check_constraints", true)
+        .unwrap();
+    store.connection.execute_batch(sql).unwrap();
+    assert!(store.connection.total_changes() > 0);
     drop(store);
     let mut opened = SqliteStore::open(dir.path())?;
     opened.load()?;
@@ -216,7 +236,7 @@ fn changed(sql: &str) -> Result<SqliteStore, StorageError> {
 
 #[test]
 fn a_database_that_was_changed_by_hand_is_refused() {
-    assert!(changed("UPDATE sessions_out SET term_ms = 1").is_ok());
+    assert!(changed("UPDATE sessions_out SET term_ms = term_ms").is_ok());
     for change in [
         "UPDATE stock SET quantity = quantity + 1 WHERE name = 'nvidia'",
         "UPDATE stock SET price = price + 1 WHERE name = 'meta'",
@@ -232,11 +252,153 @@ fn a_database_that_was_changed_by_hand_is_refused() {
         "UPDATE journal SET quantity = 2 WHERE number = 5",
         "UPDATE leadership SET epoch = 0, leader = 0",
         "DELETE FROM leadership",
+        "UPDATE leadership SET epoch = epoch + 1048576",
+        "UPDATE leadership SET leader = 1",
+        "UPDATE leadership SET change = change + 1",
+        "UPDATE leadership SET epoch = 0, leader = 2",
+        "UPDATE in_sync SET replica = 3 WHERE replica = 1",
+        "UPDATE in_sync SET replica = 0 WHERE replica = 1",
+        "DELETE FROM in_sync WHERE replica = 1",
+        "INSERT INTO in_sync VALUES (3)",
+        "UPDATE sessions_out SET term_ms = 1",
+        "DELETE FROM sessions_out",
+        "UPDATE refused SET key = 'other'",
+        "UPDATE refused SET name = 'meta'",
+        "UPDATE refused SET quantity = 2001",
+        "UPDATE refused SET side = 'sell'",
+        "UPDATE refused SET side = 'give'",
+        "UPDATE refused SET refusal = 'too many'",
+        "UPDATE refused SET refusal = 'no idea'",
+        "UPDATE refused SET checksum = NULL",
+        "UPDATE identity SET journal = zeroblob(16)",
+        "UPDATE identity SET checksum = zeroblob(32)",
+        "DELETE FROM identity",
+        "DELETE FROM checksum WHERE what = 'leadership'",
+        "DELETE FROM checksum WHERE what = 'sessions'",
+        "UPDATE listing SET price = price + 1; UPDATE stock SET price = price + 1",
+        "UPDATE listing SET quantity = quantity + 1; UPDATE stock SET quantity = quantity + 1",
     ] {
         match changed(change) {
             Err(error) => assert!(error.is_damage(), "{change}: {error}"),
             Ok(_) => panic!("{change}: opened"),
         }
+    }
+}
+
+/// What is written by an unchecked connection is of a kind that the code does not know.
+#[test]
+fn an_order_that_was_refused_is_not_told_of_where_it_is_not_as_it_was_written() {
+    for change in [
+        "UPDATE refused SET side = 'give'",
+        "UPDATE refused SET side = 'sell'",
+        "UPDATE refused SET refusal = 'no idea'",
+        "UPDATE refused SET refusal = 'too many'",
+        "UPDATE refused SET quantity = quantity - 1",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = new_store(dir.path());
+        let mut books = store.load().unwrap().books;
+        let refused = order("few", "nvidia", 1001);
+        commit(&mut store, &mut books, |staged| {
+            let epoch = staged.elect(Epoch(0), replica(2)).epoch;
+            staged.trade(epoch, refused.clone(), None).unwrap();
+        });
+        assert!(matches!(
+            store.find_key(&refused.key),
+            Ok(Some(Known::Refused(_)))
+        ));
+        store
+            .connection
+            .pragma_update(None, "ignore_check_constraints", true)
+            .unwrap();
+        store.connection.execute(change, []).unwrap();
+        let error = store.find_key(&refused.key).unwrap_err();
+        assert!(error.is_damage(), "{change}: {error}");
+    }
+}
+
+#[test]
+fn a_journal_that_was_not_begun_in_full_is_begun_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(!holds_journal(dir.path()).unwrap());
+    let connection = Connection::open(dir.path().join(FILE)).unwrap();
+    connection
+        .pragma_update(None, "journal_mode", "WAL")
+        .unwrap();
+    drop(connection);
+    assert!(!holds_journal(dir.path()).unwrap(), "no tables yet");
+    drop(SqliteStore::open(dir.path()).unwrap());
+    assert!(!holds_journal(dir.path()).unwrap(), "no stocks yet");
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    let twice = [built_in(), built_in()].concat();
+    store.begin(JOURNAL, &twice).unwrap_err();
+    assert!(store.is_new() && !holds_journal(dir.path()).unwrap());
+    store.begin(JOURNAL, &built_in()).unwrap();
+    assert!(holds_journal(dir.path()).unwrap());
+}
+
+/// A copy of a catalog of before journals had ids, see `tests/kept`.
+fn kept() -> tempfile::TempDir {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/kept/before-identity/catalog")
+        .join(FILE);
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::copy(kept, dir.path().join(FILE)).unwrap();
+    dir
+}
+
+#[test]
+fn a_journal_of_before_there_were_ids_gets_one_and_keeps_it() {
+    let dir = kept();
+    assert!(holds_journal(dir.path()).unwrap());
+    let journal = SqliteJournal::open(dir.path()).unwrap();
+    assert_eq!(journal.rows(OrderNumber(0), 9).unwrap().len(), 4);
+    drop(journal);
+    let mut ids = BTreeSet::new();
+    for _ in 0..2 {
+        let mut store = SqliteStore::open(dir.path()).unwrap();
+        let loaded = store.load().unwrap();
+        ids.insert(loaded.journal);
+        assert_eq!(loaded.listing, stocks::digest(&built_in()));
+        assert_eq!(loaded.books.leadership().term.leader, Some(replica(3)));
+        let known = |store: &mut SqliteStore, key: &str| {
+            let key = IdempotencyKey::new(key).unwrap();
+            store.find_key(&key).unwrap()
+        };
+        match known(&mut store, "kept-4") {
+            Some(Known::Row(row)) => assert_eq!(row.number, OrderNumber(3)),
+            other => panic!("{other:?}"),
+        }
+        match known(&mut store, "kept-refused") {
+            Some(Known::Refused(refused)) => assert_eq!(refused.refusal, Refusal::NotEnough),
+            other => panic!("{other:?}"),
+        }
+        let mut books = loaded.books;
+        commit(&mut store, &mut books, |staged| staged.succeed());
+    }
+    assert_eq!(ids.len(), 1);
+    let another = SqliteStore::open(kept().path()).unwrap().load().unwrap();
+    assert!(!ids.contains(&another.journal));
+}
+
+#[test]
+fn what_a_journal_of_before_cannot_have_held_is_refused() {
+    for change in [
+        "UPDATE refused SET side = 'give'",
+        "UPDATE refused SET refusal = 'no idea'",
+        "INSERT INTO in_sync VALUES (0)",
+        "UPDATE leadership SET leader = 0",
+        "UPDATE leadership SET epoch = 0",
+    ] {
+        let dir = kept();
+        let connection = Connection::open(dir.path().join(FILE)).unwrap();
+        connection
+            .pragma_update(None, "ignore_check_constraints", true)
+            .unwrap();
+        assert!(connection.execute(change, []).unwrap() > 0);
+        drop(connection);
+        let error = SqliteStore::open(dir.path()).unwrap_err();
+        assert!(error.is_damage(), "{change}: {error}");
     }
 }
 
@@ -249,8 +411,13 @@ fn a_large_database_is_read_beside() {
     store.commit(&batch).unwrap();
     books.apply(batch);
     let unchecked = |store: &SqliteStore| Unchecked {
-        audit: Audit::new(store.listings().unwrap(), store.stocks().unwrap()).unwrap(),
+        audit: Audit::new(
+            listings(&store.connection).unwrap(),
+            store.stocks().unwrap(),
+        )
+        .unwrap(),
         end: rows::end(&store.connection).unwrap(),
+        journal: store.journal,
         location: Location::on_disk(dir.path()),
     };
     unchecked(&store).check(|| true).unwrap();

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use catalog::Remains;
 use catalog::config::LEASE_DEFAULT;
+use catalog::stocks::Listing;
 use order::core::message::Term;
 use order::ledger::Ledger;
 use order::store::saves::Save;
 use order::store::{SqliteStore, Store as _};
 use protocol::{
-    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
-    StockName,
+    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Quantity, ReplicaId, Row, Side,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -160,17 +160,16 @@ fn make_ledger(dir: &Path, orders: u64) -> Result<Duration, Error> {
 /// Rows of single shares, sold and bought in turn: there are always enough.
 struct Rows {
     random: fastrand::Rng,
-    names: Vec<StockName>,
+    listed: Vec<Listing>,
     next: OrderNumber,
     chain: ChainHash,
 }
 
 impl Rows {
     fn new() -> Self {
-        let listed = catalog::stocks::built_in();
         Self {
             random: fastrand::Rng::with_seed(1),
-            names: listed.into_iter().map(|listing| listing.name).collect(),
+            listed: catalog::stocks::built_in(),
             next: OrderNumber(0),
             chain: ChainHash::EMPTY,
         }
@@ -184,9 +183,10 @@ impl Iterator for Rows {
         let pair = (self.next.0 / 2) as usize;
         let random = self.random.u128(..) >> 48;
         let key = format!("gateway-{:012x}{random:020x}", FIRST_KEY_MS + self.next.0);
+        let listing = &self.listed[pair % self.listed.len()];
         let order = Order {
             key: IdempotencyKey::new(&key).expect("40 printable bytes"),
-            name: self.names[pair % self.names.len()].clone(),
+            name: listing.name.clone(),
             side: if self.next.0.is_multiple_of(2) {
                 Side::Sell
             } else {
@@ -194,8 +194,7 @@ impl Iterator for Rows {
             },
             quantity: Quantity::new(1).expect("one is a quantity"),
         };
-        let price = Price::from_minor(24_063).expect("it is a price");
-        let row = Row::following(&self.chain, self.next, Epoch(1), order, price);
+        let row = Row::following(&self.chain, self.next, Epoch(1), order, listing.price);
         (self.next, self.chain) = (self.next.next(), row.chain);
         Some(row)
     }
@@ -207,12 +206,17 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
     let ledger = Ledger::open(&replica_dir(dir, LEADER)).map_err(|error| failed(&error))?;
     let config = catalog::Config {
         data_dir: catalog_dir(dir),
+        new: false,
         stocks: None,
         lease: LEASE_DEFAULT,
     };
     fs::create_dir_all(&config.data_dir).map_err(Error::file(&config.data_dir))?;
     let remains = Remains {
         rows: ledger.rows(),
+        journal: None,
+        listing: None,
+        // Nobody holds anything of a ledger that was made.
+        lease_horizon: Some(Duration::ZERO),
         epoch: Epoch(1),
         leader: ReplicaId::new(LEADER),
     };

@@ -1,0 +1,195 @@
+use std::path::Path;
+use std::time::Duration;
+
+use protocol::{
+    Epoch, IdempotencyKey, JournalId, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
+    StockName,
+};
+use storage::rows::End;
+
+use crate::config::{LEASE_MAX, lease_term};
+use crate::store::sqlite::{FILE, SqliteStore};
+use crate::store::{Loaded, Store as _};
+use crate::{Config, RebuildError, Remains, rebuild, stocks};
+
+const JOURNAL: JournalId = JournalId::new([5; JournalId::BYTES]);
+const LEASE: Duration = Duration::from_millis(200);
+
+fn config(data_dir: &Path) -> Config {
+    Config {
+        data_dir: data_dir.to_owned(),
+        new: false,
+        stocks: None,
+        lease: LEASE,
+    }
+}
+
+/// Sales of a share of meta each, in these epochs.
+fn rows(epochs: &[u64]) -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
+    for epoch in epochs {
+        let end = rows.last().map(End::of).unwrap_or_default();
+        let order = Order {
+            key: IdempotencyKey::new(&format!("key-{}", rows.len())).unwrap(),
+            name: StockName::new("meta").unwrap(),
+            side: Side::Sell,
+            quantity: Quantity::new(1).unwrap(),
+        };
+        let price = Price::from_minor(19402).unwrap();
+        let row = Row::following(&end.chain, end.rows, Epoch(*epoch), order, price);
+        rows.push(row);
+    }
+    rows
+}
+
+type Rows = std::iter::Map<std::vec::IntoIter<Row>, fn(Row) -> Result<Row, storage::StorageError>>;
+
+/// What replicas hold that know all there is to know.
+fn remains(rows: Vec<Row>) -> Remains<Rows> {
+    Remains {
+        rows: rows.into_iter().map(Ok),
+        journal: Some(JOURNAL),
+        listing: Some(stocks::digest(&stocks::built_in())),
+        lease_horizon: Some(lease_term(LEASE)),
+        epoch: Epoch(2),
+        leader: ReplicaId::new(3),
+    }
+}
+
+/// What a catalog finds that was made anew.
+fn rebuilt(remains: Remains<Rows>) -> Loaded {
+    let dir = tempfile::tempdir().unwrap();
+    rebuild(&config(dir.path()), remains).unwrap();
+    SqliteStore::open(dir.path()).unwrap().load().unwrap()
+}
+
+fn refused(config: &Config, remains: Remains<Rows>) -> RebuildError {
+    let refused = rebuild(config, remains).unwrap_err();
+    assert!(!config.data_dir.join(FILE).exists());
+    refused
+}
+
+#[test]
+fn a_journal_that_is_made_anew_keeps_its_id() {
+    let loaded = rebuilt(remains(rows(&[1, 2])));
+    assert_eq!(loaded.journal, JOURNAL);
+    assert_eq!(loaded.books.leadership().end.rows, OrderNumber(2));
+    let of_before = || Remains {
+        journal: None,
+        listing: None,
+        ..remains(rows(&[1]))
+    };
+    assert_ne!(rebuilt(of_before()).journal, rebuilt(of_before()).journal);
+}
+
+#[test]
+fn the_epoch_is_above_everything_that_was_seen() {
+    for (seen, epochs, above) in [
+        (2, &[1, 1][..], 3),
+        (1, &[1, 7], 8),
+        (0, &[4], 5),
+        (0, &[], 1),
+    ] {
+        let loaded = rebuilt(Remains {
+            epoch: Epoch(seen),
+            ..remains(rows(epochs))
+        });
+        let term = loaded.books.leadership().term;
+        assert_eq!(term.epoch, Epoch(above), "{seen} {epochs:?}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let impossible = Remains {
+        epoch: Epoch(i64::MAX as u64),
+        ..remains(rows(&[1]))
+    };
+    let refused = refused(&config(dir.path()), impossible);
+    assert!(matches!(refused, RebuildError::NoEpochLeft(_)), "{refused}");
+}
+
+#[test]
+fn a_ledger_that_never_heard_of_a_term_makes_a_catalog_that_opens() {
+    let loaded = rebuilt(Remains {
+        epoch: Epoch(0),
+        leader: None,
+        ..remains(rows(&[1, 1]))
+    });
+    let term = loaded.books.leadership().term;
+    assert_eq!(term.epoch, Epoch(2));
+    assert!(term.in_sync.contains(&term.leader.unwrap()));
+}
+
+#[test]
+fn every_lease_that_may_have_been_lent_is_waited_for() {
+    let longest = lease_term(LEASE_MAX);
+    for (horizon, waited) in [
+        (None, longest),
+        (Some(Duration::from_secs(3)), Duration::from_secs(3)),
+        (Some(Duration::from_millis(1)), lease_term(LEASE)),
+    ] {
+        let loaded = rebuilt(Remains {
+            lease_horizon: horizon,
+            ..remains(rows(&[1]))
+        });
+        assert_eq!(loaded.sessions_out, Some(waited), "{horizon:?}");
+    }
+}
+
+#[test]
+fn stocks_that_are_not_the_first_ones_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let with = |file: &str| {
+        let path = dir.path().join("stocks.csv");
+        std::fs::write(&path, file).unwrap();
+        Config {
+            stocks: Some(path),
+            ..config(&dir.path().join("catalog"))
+        }
+    };
+    let of_before = || Remains {
+        listing: None,
+        ..remains(rows(&[1]))
+    };
+    let price = with("name,price,quantity\nmeta,194.03,1000\n");
+    match refused(&price, of_before()) {
+        RebuildError::OtherPrice { number, name, .. } => {
+            assert_eq!((number, name.as_str()), (OrderNumber(0), "meta"));
+        }
+        other => panic!("{other}"),
+    }
+    let told = refused(&price, of_before()).to_string();
+    for part in ["order 0", "meta", "194.02", "194.03", "--stocks"] {
+        assert!(told.contains(part), "{told}");
+    }
+    let quantity = with("name,price,quantity\nmeta,194.02,7\n");
+    let told = refused(&quantity, remains(rows(&[1])));
+    assert!(matches!(told, RebuildError::OtherListing), "{told}");
+    // Nobody can tell where no ledger knows.
+    rebuild(&quantity, of_before()).unwrap();
+}
+
+#[test]
+fn a_log_that_is_left_of_the_lost_database_is_not_taken_for_the_new_one_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    store
+        .begin(JournalId::new([6; 16]), &stocks::built_in())
+        .unwrap();
+    let mut staged_on = store.load().unwrap().books;
+    let mut staged = staged_on.stage();
+    staged.elect(Epoch(0), ReplicaId::new(1).unwrap());
+    let batch = staged.into_batch();
+    store.commit(&batch).unwrap();
+    staged_on.apply(batch);
+    let log = dir.path().join(format!("{FILE}-wal"));
+    let left = std::fs::read(&log).unwrap();
+    drop(store);
+    std::fs::remove_file(dir.path().join(FILE)).unwrap();
+    std::fs::write(&log, &left).unwrap();
+
+    rebuild(&config(dir.path()), remains(rows(&[1]))).unwrap();
+    let loaded = SqliteStore::open(dir.path()).unwrap().load().unwrap();
+    assert_eq!(loaded.journal, JOURNAL);
+    assert_eq!(loaded.books.leadership().end.rows, OrderNumber(1));
+    let kept = dir.path().join(format!("{FILE}.damaged-1-wal"));
+    assert_eq!(std::fs::read(kept).unwrap(), left);
+}

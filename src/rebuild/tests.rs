@@ -1,0 +1,143 @@
+use std::time::Duration;
+
+use catalog::store::sqlite::SqliteJournal;
+use catalog::store::{Journal as _, Loaded, Store as _};
+use order::core::Term;
+use order::store::saves::Save;
+use order::store::{SqliteStore, Store as _};
+use protocol::{IdempotencyKey, Order, Price, Quantity, Side, StockName};
+use tempfile::TempDir;
+
+use super::*;
+
+/// The row of an order to sell one share, behind the others.
+fn row(rows: &[Row], epoch: u64, key: &str) -> Row {
+    let end = rows.last().map(End::of).unwrap_or_default();
+    let order = Order {
+        key: IdempotencyKey::new(key).unwrap(),
+        name: StockName::new("meta").unwrap(),
+        side: Side::Sell,
+        quantity: Quantity::new(1).unwrap(),
+    };
+    let price = Price::from_minor(19402).unwrap();
+    Row::following(&end.chain, end.rows, Epoch(epoch), order, price)
+}
+
+/// A replica's directory, with a ledger and rows beside it.
+fn replica(epoch: u64, rows: &[Row], proposed: &[Row]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let term = Term {
+        epoch: Epoch(epoch),
+        leader: ReplicaId::new(3),
+    };
+    let save = Save {
+        term: Some(term),
+        rows: rows.to_vec(),
+        proposed: proposed.to_vec(),
+    };
+    SqliteStore::open(dir.path()).unwrap().save(&save).unwrap();
+    dir
+}
+
+/// Makes a catalog anew.
+fn rebuild(catalog: &TempDir, from: &[TempDir]) -> Result<OrderNumber, Error> {
+    let config = Config {
+        data_dir: catalog.path().to_owned(),
+        new: false,
+        stocks: None,
+        lease: Duration::from_secs(1),
+    };
+    let dirs: Vec<_> = from.iter().map(|dir| dir.path().to_owned()).collect();
+    from_ledgers(&config, &dirs)
+}
+
+/// What a catalog that was made anew finds.
+fn load(catalog: &TempDir) -> Loaded {
+    let mut store = catalog::store::sqlite::SqliteStore::open(catalog.path()).unwrap();
+    store.load().unwrap()
+}
+
+#[test]
+fn what_replicas_hold_beside_their_ledgers_is_in_the_journal_again() {
+    let mut rows = Vec::new();
+    for key in ["one", "two"] {
+        rows.push(row(&rows, 1, key));
+    }
+    // Came to nothing in the first epoch; what has its number since was acknowledged.
+    let lost = row(&rows, 1, "lost");
+    rows.push(row(&rows, 2, "three"));
+    rows.push(row(&rows, 2, "four"));
+    let dirs = [
+        replica(1, &rows[..2], &[lost]),
+        replica(2, &rows[..2], &rows[2..]),
+        replica(2, &rows[..2], &rows[2..3]),
+    ];
+    let catalog = tempfile::tempdir().unwrap();
+    assert_eq!(rebuild(&catalog, &dirs).unwrap(), OrderNumber(4));
+    let journal = SqliteJournal::open(catalog.path()).unwrap();
+    assert_eq!(journal.rows(OrderNumber(0), 9).unwrap(), rows);
+}
+
+#[test]
+fn a_ledger_that_never_heard_of_a_term_is_enough() {
+    let first = row(&[], 4, "one");
+    let dir = tempfile::tempdir().unwrap();
+    let save = Save {
+        rows: vec![first],
+        ..Save::default()
+    };
+    SqliteStore::open(dir.path()).unwrap().save(&save).unwrap();
+    let catalog = tempfile::tempdir().unwrap();
+    assert_eq!(rebuild(&catalog, &[dir]).unwrap(), OrderNumber(1));
+    let term = load(&catalog).books.leadership().term;
+    assert_eq!(term.epoch, Epoch(5));
+    assert!(term.leader.is_some());
+}
+
+#[test]
+fn an_epoch_that_only_rows_beside_a_ledger_know_is_risen_above() {
+    let first = row(&[], 1, "one");
+    let rows = [first];
+    let beside = Save {
+        proposed: vec![row(&rows, 9, "came to nothing")],
+        ..Save::default()
+    };
+    let dirs = [replica(1, &rows, &[]), replica(1, &[], &[])];
+    // It does not continue the ledger that it is beside of any more.
+    let mut behind = SqliteStore::open(dirs[1].path()).unwrap();
+    let both = Save {
+        rows: rows.to_vec(),
+        ..beside
+    };
+    behind.save(&both).unwrap();
+    let other = row(&rows, 2, "two");
+    let save = Save {
+        rows: vec![other],
+        ..Save::default()
+    };
+    behind.save(&save).unwrap();
+    drop(behind);
+    let catalog = tempfile::tempdir().unwrap();
+    rebuild(&catalog, &dirs).unwrap();
+    assert_eq!(load(&catalog).books.leadership().term.epoch, Epoch(10));
+}
+
+#[test]
+fn ledgers_of_before_journals_had_ids_are_enough() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kept/before-identity");
+    let dirs = ["order-1", "order-2", "order-3"].map(|name| {
+        let dir = tempfile::tempdir().unwrap();
+        let file = kept.join(name).join("orders.db");
+        std::fs::copy(file, dir.path().join("orders.db")).unwrap();
+        dir
+    });
+    let catalog = tempfile::tempdir().unwrap();
+    assert_eq!(rebuild(&catalog, &dirs).unwrap(), OrderNumber(4));
+    let loaded = load(&catalog);
+    let meta = loaded.books.stocks();
+    let meta = meta.into_iter().find(|stock| stock.name.as_str() == "meta");
+    assert_eq!(meta.unwrap().quantity, 1003);
+    let mut store = catalog::store::sqlite::SqliteStore::open(catalog.path()).unwrap();
+    let key = IdempotencyKey::new("kept-4").unwrap();
+    assert!(store.find_key(&key).unwrap().is_some());
+}
