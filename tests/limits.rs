@@ -1,6 +1,7 @@
 //! What clients can send without end, and what it costs: each gets its error, others are served
 //! meanwhile, and the gateway's memory stays within a stated bound.
 
+mod backlog;
 mod http2;
 mod grpc;
 
