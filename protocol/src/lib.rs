@@ -5,7 +5,7 @@
 //! - [`wire`]: the generated gRPC messages, and their conversion from and to those types;
 //! - [`time`]: the clock that leases are measured on;
 //! - [`channel`]: how every service connects to another;
-//! - [`serving`]: how every service takes connections;
+//! - [`serving`]: how every service takes connections; [`budget`]: how many bytes are held for them;
 //! - [`calls`]: calls that follow each other closely, over streams that stay open;
 //! - [`retry`]: whether a call that failed is worth another attempt;
 //! - [`rules`]: the protective rules of a core, which a test can take out.
@@ -24,6 +24,7 @@ pub mod wire;
 pub mod time;
 pub mod channel;
 pub mod serving;
+pub mod budget;
 pub mod calls;
 pub mod retry;
 pub mod rules;

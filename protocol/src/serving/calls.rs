@@ -1,0 +1,246 @@
+//! Calls within bounds: of what is held of their requests and answers, and of time.
+
+use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready as poll_ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+use tonic::Status;
+use tonic::body::Body;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::connection::{CallUnderWay, Peer};
+use super::message::Messages;
+use crate::budget::Share;
+
+/// What a call counts for besides its messages: a task, and what tonic and h2 keep of it.
+const CALL_BYTES: usize = 4 << 10;
+
+/// What goes out at a time. A peer that takes less in the time for it is cut off.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Keeps the calls of a server within bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounded;
+
+impl<S> Layer<S> for Bounded {
+    type Service = BoundedCalls<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        BoundedCalls { inner }
+    }
+}
+
+/// A service whose calls are kept within bounds.
+#[derive(Debug, Clone)]
+pub struct BoundedCalls<S> {
+    inner: S,
+}
+
+type Answered<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
+
+impl<S> Service<Request<Body>> for BoundedCalls<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answered<Infallible>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // Every connection that is served has one.
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+            return Box::pin(self.inner.call(request));
+        };
+        let call = peer.begin_call();
+        let mut held = peer.received();
+        if held.grow(CALL_BYTES).is_err() {
+            let refusal = Status::resource_exhausted("too many calls are under way; try again");
+            return Box::pin(ready(Ok(refusal.into_http())));
+        }
+        let is_answered = Arc::new(AtomicBool::new(false));
+        let complete_by = Instant::now() + peer.limits().arriving_max;
+        let request = request.map(|body| {
+            Body::new(Arriving {
+                body,
+                messages: Messages::default(),
+                message: peer.received(),
+                is_answered: Arc::clone(&is_answered),
+                request_by: complete_by,
+                message_by: complete_by,
+                deadline: None,
+                peer,
+            })
+        });
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answer.await?;
+            is_answered.store(true, Ordering::Relaxed);
+            Ok(answer.map(|body| {
+                Body::new(Leaving {
+                    body,
+                    rest: None,
+                    call,
+                    _held: held,
+                })
+            }))
+        })
+    }
+}
+
+/// A request's body. Up to the answer all of it has to come in time; what comes after that is a
+/// stream, of which each message has to.
+struct Arriving {
+    body: Body,
+    messages: Messages,
+    /// The bytes of the message that is not complete.
+    message: Share,
+    is_answered: Arc<AtomicBool>,
+    request_by: Instant,
+    message_by: Instant,
+    /// The earliest of what is waited for.
+    deadline: Option<Pin<Box<Sleep>>>,
+    peer: Peer,
+}
+
+impl Arriving {
+    fn took(&mut self, data: &[u8]) -> Result<(), Status> {
+        let before = self.messages.partial_bytes();
+        let has_ended = self.messages.take(data);
+        let now_held = self.messages.partial_bytes();
+        let grown = if has_ended {
+            self.message = self.peer.received();
+            now_held
+        } else {
+            now_held - before
+        };
+        if has_ended || before == 0 {
+            self.message_by = Instant::now() + self.peer.limits().arriving_max;
+        }
+        let held = self.message.grow(grown);
+        held.map_err(|_| Status::resource_exhausted("too much is being received; try again"))
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let is_partial = self.messages.partial_bytes() > 0;
+        if self.is_answered.load(Ordering::Relaxed) {
+            is_partial.then_some(self.message_by)
+        } else {
+            Some(self.request_by)
+        }
+    }
+
+    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        let Some(due) = self.due() else {
+            self.deadline = None;
+            return Poll::Pending;
+        };
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep_until(due)));
+        if deadline.deadline() != due {
+            deadline.as_mut().reset(due);
+        }
+        poll_ready!(deadline.as_mut().poll(context));
+        Poll::Ready(Status::deadline_exceeded(
+            "the request took too long to arrive",
+        ))
+    }
+}
+
+impl http_body::Body for Arriving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
+            return self.poll_due(context).map(|late| Some(Err(late)));
+        };
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Err(refusal) = self.took(data)
+        {
+            return Poll::Ready(Some(Err(refusal)));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// An answer's body, chunk by chunk.
+struct Leaving {
+    body: Body,
+    /// Of the part of the answer that is on its way out, what was not let go yet, and its share.
+    rest: Option<(Bytes, Share)>,
+    call: CallUnderWay,
+    /// What the call counts for.
+    _held: Share,
+}
+
+impl Leaving {
+    fn next_chunk(&mut self) -> Option<Bytes> {
+        let (bytes, share) = self.rest.as_mut()?;
+        let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES));
+        let its_share = share.split(chunk.len());
+        if bytes.is_empty() {
+            self.rest = None;
+        }
+        Some(self.call.peer().leaving(chunk, its_share))
+    }
+}
+
+impl http_body::Body for Leaving {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if self.rest.is_none() {
+            let frame = match poll_ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => frame,
+                ended => return Poll::Ready(ended),
+            };
+            let data = match frame.into_data() {
+                Ok(data) if !data.is_empty() => data,
+                Ok(data) => return Poll::Ready(Some(Ok(Frame::data(data)))),
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            };
+            match self.call.peer().unsent(data.len()) {
+                Ok(share) => self.rest = Some((data, share)),
+                Err(_) => {
+                    let refusal = "earlier answers are still to be read; try again";
+                    return Poll::Ready(Some(Err(Status::resource_exhausted(refusal))));
+                }
+            }
+        }
+        Poll::Ready(self.next_chunk().map(|chunk| Ok(Frame::data(chunk))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_none() && self.body.is_end_stream()
+    }
+}
