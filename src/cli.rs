@@ -135,6 +135,12 @@ pub struct Front {
     /// machine, has one for every other]
     #[arg(long, env = "BAZAAR_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
+    /// Connections that one client may have, by its address, or its /64 of IPv6; more are closed
+    /// at once. Behind a proxy or a load balancer, whose address all clients have, as many as it
+    /// opens [default: 1024; as many as there can be from this machine]
+    #[arg(long, env = "BAZAAR_CONNECTIONS_PER_CLIENT_MAX", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_per_client_max: Option<u32>,
     #[command(flatten)]
     pub rules: PolicyRules,
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use frontend_host::policy::Probation;
+use frontend_host::server::clients::Bounds;
 use protocol::ReplicaId;
+use protocol::serving::connections_within_open_files;
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -94,6 +96,14 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
         policy_trust: args.front.policy_trust,
         data_dir: args.data_dir,
         admin_token: args.front.admin_token,
+        clients: Bounds {
+            connections_max: connections_within_open_files(defaults.clients.connections_max),
+            connections_per_client_max: args
+                .front
+                .connections_per_client_max
+                .map(|connections| connections as usize),
+            ..defaults.clients
+        },
         workers: args.front.workers.unwrap_or(defaults.workers),
         decision_time_max: Duration::from_millis(rules.decision_ms_max),
         probation: Probation {

@@ -1,8 +1,13 @@
 //! What clients can send without end, and what it costs: each gets its error, others are served
 //! meanwhile, and the gateway's memory stays within a stated bound.
 
-mod backlog;
+#[path = "frames/mod.rs"]
+mod frames;
+#[path = "frames/client.rs"]
+mod client;
 mod http2;
+mod held;
+mod backlog;
 mod grpc;
 
 use std::io::{ErrorKind, Read, Write};
@@ -52,7 +57,11 @@ impl<'a> Watch<'a> {
 
     /// Asks like any client, and holds the gateway to its memory.
     fn others_are_served(&mut self, added_kib_max: u64) {
-        for target in ["/stocks/nvidia", "/stocks"] {
+        self.targets_are_served(&["/stocks/nvidia", "/stocks"], added_kib_max);
+    }
+
+    fn targets_are_served(&mut self, targets: &[&str], added_kib_max: u64) {
+        for target in targets {
             let answer = try_request(
                 self.bazaar.address(),
                 "GET",

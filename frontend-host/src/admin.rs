@@ -24,11 +24,14 @@ use tokio::net::TcpListener;
 
 use crate::gateway::Gateway;
 use crate::policy::limits;
+use crate::server::clients::Clients;
 
 /// What the admin API works on.
 pub struct Admin {
     /// The gateway.
     pub gateway: Arc<Gateway>,
+    /// Its clients.
+    pub clients: Arc<Clients>,
     /// The catalog's URL, for `GET /status`.
     pub catalog_url: String,
     /// Asked for on every request but `GET /healthz`, where set.

@@ -7,6 +7,7 @@ use http::HeaderName;
 use protocol::ReplicaId;
 
 use crate::policy::{Probation, limits};
+use crate::server::clients::Bounds;
 
 /// A gateway's configuration.
 #[derive(Debug, Clone)]
@@ -30,6 +31,8 @@ pub struct Config {
     /// Asked for, as a bearer token, on every admin request. Must be there where the admin
     /// listener can be reached from other machines.
     pub admin_token: Option<String>,
+    /// What clients may have: connections, time, and bytes that are held for them.
+    pub clients: Bounds,
     /// Threads that serve clients, each with an instance of the policy of its own. One that gets
     /// no processor leaves its clients to the others.
     pub workers: usize,
@@ -53,6 +56,7 @@ impl Config {
             probation: Probation::default(),
             client_header: None,
             admin_token: None,
+            clients: Bounds::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             decision_time_max: limits::DECISION_TIME_MAX,
             read_time_max: READ_TIME_MAX,
@@ -89,14 +93,30 @@ pub const RECEIVE_TIME_MAX: Duration = Duration::from_secs(20);
 /// Connections served at once; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
+/// Connections of one client, but for those from this machine; more are closed at once.
+pub const CONNECTIONS_PER_CLIENT_MAX: usize = 1024;
+
+/// Bytes of requests held at a time, for all clients: bodies, and all that is known of a request
+/// over HTTP/2. Past it requests get 503. One client may hold a quarter of it, one connection a
+/// sixteenth.
+pub const RECEIVED_BYTES_MAX: usize = 64 << 20;
+
+/// Bytes of answers that clients have not taken yet, of all together: those over HTTP/2, and large
+/// ones over HTTP/1. Past it requests get 503. One client may have a quarter of it, one connection
+/// a sixteenth, or a single answer that is larger.
+pub const UNSENT_BYTES_MAX: usize = 256 << 20;
+
 /// Buffer of an HTTP/1 connection, in bytes: bounds a request's head.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 
 /// Headers of an HTTP/1 request.
 pub const HEADERS_MAX: usize = 100;
 
-/// Requests that one HTTP/2 connection may have under way.
-pub const STREAMS_MAX: u32 = 256;
+/// Requests that one HTTP/2 connection may have under way (RFC 9113, section 6.5.2, wants no fewer).
+pub const STREAMS_MAX: u32 = 100;
+
+/// Lists of stocks that are read and rendered at a time, each of which is large; more wait.
+pub const LISTS_MAX: usize = 4;
 
 /// How long open connections get to finish when the gateway stops.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);

@@ -18,10 +18,11 @@ use bytes::Bytes;
 use http::header::HeaderName;
 use http::{Response, StatusCode};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
 use crate::backend::Backend;
 use crate::cache::Cache;
-use crate::config::Config;
+use crate::config::{Config, LISTS_MAX};
 use crate::policy::{Undecided, Versions};
 
 use deciding::{Answer, Deciding};
@@ -41,6 +42,8 @@ pub struct Gateway {
     pub trade_time_max: Duration,
     /// The header that tells clients apart.
     pub client_header: Option<HeaderName>,
+    /// For each list that is read and rendered.
+    lists: Semaphore,
 }
 
 /// A request whose body has been read.
@@ -68,6 +71,7 @@ impl Gateway {
             read_time_max: config.read_time_max,
             trade_time_max: config.trade_time_max,
             client_header: config.client_header.clone(),
+            lists: Semaphore::new(LISTS_MAX),
         }
     }
 

@@ -58,6 +58,7 @@ use crate::gateway::Gateway;
 use crate::placing::Placing;
 use crate::policy::{Compiled, History, Sandbox, Trust, Versions};
 use crate::replicas::{Replica, Replicas};
+use crate::server::clients::Clients;
 
 pub use config::Config;
 pub use error::Error;
@@ -106,8 +107,10 @@ pub async fn run(
         async move { session::keep_session(catalog, name, cache, until_stopped).await }
     });
     let watching = tasks::spawn("watch replicas", replicas.watch());
+    let connected = Clients::new(config.clients);
     let admin = Admin {
         gateway: Arc::clone(&gateway),
+        clients: Arc::clone(&connected),
         catalog_url: config.catalog.clone(),
         token: config.admin_token.clone(),
     };
@@ -115,7 +118,7 @@ pub async fn run(
     let mut admin = tasks::spawn("admin", serving);
 
     let served = tokio::select! {
-        served = server::serve(clients, gateway, config.workers, shutdown) => served.map_err(Error::from),
+        served = server::serve(clients, gateway, connected, config.workers, shutdown) => served.map_err(Error::from),
         failed = &mut admin => Err(failed.err().unwrap_or_else(|| std::io::Error::other("the admin listener ended")).into()),
     };
     let _ = stop.send(true);

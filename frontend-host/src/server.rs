@@ -4,38 +4,41 @@
 //! thread with a runtime of its own, so that a request is served on one core from its first byte
 //! to its last, with that thread's instance of the policy.
 //!
+//! - [`clients`]: who is let in, and what is held for them;
 //! - [`connection`]: one client; [`socket`] goes with it from worker to worker, [`progress`]
 //!   tells whether it takes too long;
-//! - [`worker`]: the threads;
+//! - [`receive`]: bodies of requests; [`unsent`]: those of answers; [`streams`]: HTTP/2's;
+//! - [`worker`]: the threads; [`finish`]: the end of their connections;
 //! - [`balance`]: which of them serve, by what the kernel's scheduler says ([`schedule`]).
 
 mod balance;
+pub mod clients;
 mod connection;
+mod finish;
 mod progress;
+mod receive;
 mod schedule;
 mod socket;
+mod streams;
 #[cfg(test)]
 mod tests;
+mod unsent;
 mod worker;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use daemon::tasks;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use crate::config::{CONNECTIONS_MAX, DRAIN_TIME_MAX};
+use crate::config::DRAIN_TIME_MAX;
 use crate::gateway::Gateway;
 
+use clients::Clients;
 use connection::Connection;
+use finish::Finish;
 use worker::{Desk, Seat, Workers};
-
-/// Pause after accepting failed, as it does when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves clients until `shutdown`, then lets open requests finish for a bounded time.
 ///
@@ -44,15 +47,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub async fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
+    clients: Arc<Clients>,
     workers: usize,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let workers = Workers::start(workers.max(1))?;
     let desks = &workers.desks;
     // One for the connections dealt to each worker: they look at it often, mostly there.
-    let open: Vec<_> = desks.iter().map(|_| GracefulShutdown::new()).collect();
+    let open: Vec<_> = desks.iter().map(|_| Finish::new()).collect();
     tokio::select! {
-        () = accept(&listener, &gateway, desks, &open) => {}
+        () = accept(&listener, &gateway, &clients, desks, &open) => {}
         () = balance::run(desks) => {}
         () = shutdown => {}
     }
@@ -76,30 +80,17 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     gateway: &Arc<Gateway>,
+    clients: &Arc<Clients>,
     desks: &Arc<[Desk]>,
-    open: &[GracefulShutdown],
+    open: &[Finish],
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .expect("never closed");
-        let accepted = listener.accept().await;
-        let accepted = accepted.and_then(|(stream, client)| Ok((stream.into_std()?, client.ip())));
-        match accepted {
-            Ok(client) => {
-                let worker = Desk::next(desks);
-                let seat = Seat::at(desks, worker);
-                let gateway = Arc::clone(gateway);
-                let open = open[worker].watcher();
-                let connection = Connection::new(client, place, gateway, seat, open);
-                desks[worker].deal(connection).await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                sleep(ACCEPT_PAUSE).await;
-            }
-        }
+        let (stream, place) = clients.accept(listener).await;
+        let worker = Desk::next(desks);
+        let seat = Seat::at(desks, worker);
+        let gateway = Arc::clone(gateway);
+        let open = open[worker].watcher();
+        let connection = Connection::new(stream, place, gateway, seat, open);
+        desks[worker].deal(connection).await;
     }
 }

@@ -3,28 +3,37 @@
 mod alone;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use frontend_host::config::{BODY_BYTES_MAX, DISCARDED_BYTES_MAX, SEND_TIME_MAX};
+use frontend_host::config::{BODY_BYTES_MAX, DISCARDED_BYTES_MAX, IDLE_TIME_MAX, SEND_TIME_MAX};
 use frontend_host::server;
+use frontend_host::server::clients::{Bounds, Clients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
 
 /// Time for what should happen at once, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A gateway whose backends are not there.
 async fn gateway() -> SocketAddr {
+    gateway_with(Bounds::default()).await.0
+}
+
+/// The same, with other bounds for its clients.
+async fn gateway_with(bounds: Bounds) -> (SocketAddr, Arc<Clients>) {
+    let clients = Clients::new(bounds);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(server::serve(
         listener,
         alone::gateway(),
+        Arc::clone(&clients),
         1,
         std::future::pending(),
     ));
-    address
+    (address, clients)
 }
 
 async fn send(gateway: SocketAddr, bytes: &[u8]) -> TcpStream {
@@ -115,4 +124,107 @@ async fn a_key_that_is_not_text_is_refused_and_not_passed_over() {
     let answer = read_to_end(send(gateway, request).await).await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.contains("`idempotency-key` is not text"), "{answer}");
+}
+
+/// Sends a request, and waits for its answer.
+async fn asks(stream: &mut TcpStream) -> bool {
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut answer = vec![0; 4096];
+    stream.write_all(request).await.is_ok()
+        && matches!(stream.read(&mut answer).await, Ok(read) if answer[..read].starts_with(b"HTTP/1.1 404"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_idles_makes_room_for_who_asks() {
+    const PLACES: usize = 16;
+    let (gateway, clients) = gateway_with(Bounds {
+        connections_max: PLACES,
+        ..Bounds::default()
+    })
+    .await;
+    let mut idle = Vec::new();
+    for _ in 0..PLACES {
+        let mut stream = TcpStream::connect(gateway).await.unwrap();
+        assert!(asks(&mut stream).await);
+        idle.push(stream);
+    }
+    assert_eq!(clients.figures().connections, PLACES);
+    let mut new = TcpStream::connect(gateway).await.unwrap();
+    let served = timeout(IDLE_TIME_MAX / 3, asks(&mut new)).await;
+    assert_eq!(served, Ok(true), "long before anybody has idled too long");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_too_many_connections_gets_no_more_and_others_do() {
+    let (gateway, clients) = gateway_with(Bounds {
+        connections_per_client_max: Some(2),
+        ..Bounds::default()
+    })
+    .await;
+    let mut streams = [(); 2].map(|()| None);
+    for stream in &mut streams {
+        let connected = stream.insert(TcpStream::connect(gateway).await.unwrap());
+        assert!(asks(connected).await);
+    }
+    let mut third = TcpStream::connect(gateway).await.unwrap();
+    assert!(!asks(&mut third).await, "it is closed at once");
+    assert_eq!(clients.figures().connections_refused, 1);
+
+    let other = TcpSocket::new_v4().unwrap();
+    other.bind((Ipv4Addr::new(127, 0, 0, 2), 0).into()).unwrap();
+    let mut other = other.connect(gateway).await.unwrap();
+    assert!(asks(&mut other).await, "another address is another client");
+
+    drop(streams);
+    let again = async {
+        while !asks(&mut TcpStream::connect(gateway).await.unwrap()).await {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(AT_ONCE, again).await.expect("there is room again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_beyond_the_budget_are_refused_until_others_are_done() {
+    // A connection may hold one body, a client four.
+    const BODIES: usize = 4;
+    let (gateway, clients) = gateway_with(Bounds {
+        received_bytes_max: 4 * BODIES * BODY_BYTES_MAX,
+        ..Bounds::default()
+    })
+    .await;
+    let head = |length| format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    let mut unfinished = Vec::new();
+    for _ in 0..BODIES {
+        let mut stream = send(gateway, head(BODY_BYTES_MAX).as_bytes()).await;
+        let most = vec![b'x'; BODY_BYTES_MAX - 1];
+        stream.write_all(&most).await.unwrap();
+        unfinished.push(stream);
+    }
+    let held = async {
+        while clients.figures().received.bytes < BODIES * (BODY_BYTES_MAX - 1) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(AT_ONCE, held).await.expect("they arrive");
+
+    let body = "y".repeat(1000);
+    let request = format!("{}{body}", head(body.len()));
+    let request = request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let answer = read_to_end(send(gateway, request.as_bytes()).await).await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("retry-after: 1"), "{answer}");
+    let lookup = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let answer = read_to_end(send(gateway, lookup).await).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+
+    for mut stream in unfinished {
+        stream.write_all(b"x").await.unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).await.unwrap();
+        assert_eq!(&status, b"HTTP/1.1 404");
+    }
+    assert_eq!(clients.figures().received.bytes, 0);
+    let answer = read_to_end(send(gateway, request.as_bytes()).await).await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }

@@ -206,6 +206,7 @@ fn gateway(args: &Up, addresses: &Addresses) -> Service {
         policy_trust,
         admin_token,
         workers,
+        connections_per_client_max,
         rules,
         listen: _,
         admin: _,
@@ -221,6 +222,10 @@ fn gateway(args: &Up, addresses: &Addresses) -> Service {
         .with(
             "--workers",
             workers.unwrap_or_else(default_workers).to_string(),
+        )
+        .with_some(
+            "--connections-per-client-max",
+            connections_per_client_max.map(|connections| connections.to_string()),
         )
         .with("--decision-ms-max", rules.decision_ms_max.to_string())
         .with("--probation-seconds", rules.probation_seconds.to_string())
@@ -301,7 +306,7 @@ mod tests {
     #[test]
     fn every_planned_command_line_is_one_that_bazaar_takes() {
         let args = up(
-            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild",
+            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --connections-per-client-max 7",
         );
         let plan = Plan::new(&args).unwrap();
         let services: Vec<&Service> = plan.stages().flatten().collect();
@@ -316,7 +321,13 @@ mod tests {
                     (8, service.address, true)
                 ),
                 Command::Catalog(catalog) => assert_eq!(catalog.lease_ms, Some(200)),
-                Command::Gateway(gateway) => assert_eq!(gateway.orders.len(), 9),
+                Command::Gateway(gateway) => assert_eq!(
+                    (
+                        gateway.orders.len(),
+                        gateway.front.connections_per_client_max
+                    ),
+                    (9, Some(7))
+                ),
                 other => panic!("{other:?}"),
             }
         }

@@ -5,6 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use super::frames::{
+    END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS, frame, opening, stream,
+};
+
 /// How an attack went.
 #[derive(Debug)]
 pub struct End {
@@ -29,26 +33,10 @@ pub const ATTACKS: [(&str, Attack); 5] = [
 /// Frames after which a server that has not taken offence never will.
 const FRAMES_MAX: usize = 40_000;
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 
 /// `GET /`, by HPACK's static table, of the authority `x`.
 const GET: &[u8] = &[0x82, 0x84, 0x86, 0x41, 1, b'x'];
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("frames are short");
-    let mut frame = length.to_be_bytes()[1..].to_vec();
-    frame.extend([kind, flags]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
 
 /// Sends the opening and then what `next` makes of the number of each step, while what comes
 /// back is read and thrown away, or is not read at all.
@@ -62,8 +50,7 @@ fn attack(gateway: SocketAddr, reads: bool, mut next: impl FnMut(usize) -> Vec<u
     let reader = reads.then(|| {
         thread::spawn(move || while matches!(listening.read(&mut [0; 65536]), Ok(1..)) {})
     });
-    let opening = [PREFACE, &frame(SETTINGS, 0, 0, &[])].concat();
-    let mut sent = connection.write_all(&opening);
+    let mut sent = connection.write_all(&opening(None));
     let mut frames = 0;
     while sent.is_ok() && frames < FRAMES_MAX {
         sent = connection.write_all(&next(frames));
@@ -116,8 +103,4 @@ fn pings(gateway: SocketAddr) -> End {
 /// Each is to be acknowledged, and nothing is read.
 fn settings(gateway: SocketAddr) -> End {
     attack(gateway, false, |_| frame(SETTINGS, 0, 0, &[]).repeat(64))
-}
-
-fn stream(step: usize) -> u32 {
-    u32::try_from(2 * step + 1).expect("there are not so many steps")
 }

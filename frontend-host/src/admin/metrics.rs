@@ -9,6 +9,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 
 use super::Admin;
+use crate::server::clients::Held;
 
 /// Prometheus' text format, version 0.0.4.
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
@@ -53,6 +54,42 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
         "gauge",
         "Entries in the cache.",
         &entries,
+    );
+
+    let clients = admin.clients.figures();
+    family(
+        "bazaar_connections",
+        "gauge",
+        "Connections of clients.",
+        &[(String::new(), clients.connections as u64)],
+    );
+    family(
+        "bazaar_connections_refused_total",
+        "counter",
+        "Connections that were closed at once, since their client had too many.",
+        &[(String::new(), clients.connections_refused)],
+    );
+    let budgets = [("received", clients.received), ("unsent", clients.unsent)];
+    let of_each = |value: fn(&Held) -> u64| {
+        budgets.map(|(what, held)| (format!("{{what=\"{what}\"}}"), value(&held)))
+    };
+    family(
+        "bazaar_held_bytes",
+        "gauge",
+        "Bytes held for clients: of requests, and of answers that they have not taken yet.",
+        &of_each(|held| held.bytes as u64),
+    );
+    family(
+        "bazaar_held_bytes_max",
+        "gauge",
+        "Bytes that may be held for clients.",
+        &of_each(|held| held.bytes_max as u64),
+    );
+    family(
+        "bazaar_held_bytes_refusals_total",
+        "counter",
+        "Requests that got 503 since too many bytes were held, for all or for their client.",
+        &of_each(|held| held.refusals),
     );
 
     let published = admin.gateway.policy.published();

@@ -12,7 +12,8 @@ use http::HeaderMap;
 use http::header::HeaderName;
 use protocol::time::BootTime;
 use protocol::{IdempotencyKey, OrderNumber, StockName};
-use tokio::time::{Instant, sleep};
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::cache_status::{CacheStatus, Forward};
 use super::{Gateway, Request};
@@ -21,6 +22,7 @@ use crate::cache::{Fetch, Found, Kept, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
 use crate::policy::decision::{
     Action, Caching, Decision, Freshness, Order, Outcome, Refusal, Reply, Stock, TradeAction,
+    Unavailability,
 };
 use crate::policy::{Decider, RequestParts, Undecided, limits};
 
@@ -33,6 +35,8 @@ pub(super) struct Deciding<'a> {
     deadlines: Option<Deadlines>,
     /// Made once, for every attempt to trade.
     key: Option<IdempotencyKey>,
+    /// Kept until the list that was read is rendered.
+    list: Option<SemaphorePermit<'a>>,
 }
 
 /// A header that a policy wants to see is none that it can be shown.
@@ -144,6 +148,7 @@ impl<'a> Deciding<'a> {
             decider,
             deadlines: None,
             key: None,
+            list: None,
         })
     }
 
@@ -204,8 +209,7 @@ impl<'a> Deciding<'a> {
                 }
             }
             Action::ListStocks => {
-                let deadline = self.deadlines().read;
-                let listed = Box::pin(self.gateway.backend.list_stocks(deadline)).await;
+                let listed = Box::pin(self.list_stocks()).await;
                 let outcome = listed.map_or_else(Outcome::Unavailable, Outcome::Stocks);
                 Stepped::Outcome(outcome, Source::Passed(Forward::Bypass))
             }
@@ -219,6 +223,18 @@ impl<'a> Deciding<'a> {
                 unreachable!("`run` deals with answers and retries")
             }
         }
+    }
+
+    /// Few are in memory at a time, however many are asked for.
+    async fn list_stocks(&mut self) -> Result<Vec<Stock>, Unavailability> {
+        let deadline = self.deadlines().read;
+        let gateway = self.gateway;
+        if self.list.is_none() {
+            let permit = timeout_at(deadline, gateway.lists.acquire()).await;
+            let permit = permit.map_err(|_| Unavailability::NoCatalog)?;
+            self.list = Some(permit.expect("never closed"));
+        }
+        gateway.backend.list_stocks(deadline).await
     }
 
     fn deadlines(&mut self) -> Deadlines {

@@ -8,131 +8,262 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, EXPECT};
-use http::{HeaderValue, Response, StatusCode, Version};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http::{Response, Version};
+use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::Watcher;
+use hyper_util::server::graceful::GracefulConnection;
+use protocol::budget::{Exhausted, Share};
 use socket2::SockRef;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 
+use super::clients::{Bounds, Place};
+use super::finish::Watcher;
 use super::progress::Progress;
+use super::receive::{self, busy};
 use super::socket::Socket;
+use super::streams::Streams;
+use super::unsent::{UnderWay, Unsent};
 use super::worker::Seat;
-use crate::config::{
-    BODY_BYTES_MAX, DISCARDED_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX, RECEIVE_TIME_MAX,
-    SEND_TIME_MAX, STREAMS_MAX,
-};
-use crate::gateway::{Gateway, Request, error, without_body};
+use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
+use crate::gateway::{Gateway, Request, without_body};
+
+/// What a request over HTTP/2 counts for besides its head and its body: a task, and what hyper and
+/// h2 keep of it.
+const STREAM_BYTES: usize = 4 << 10;
+
+/// What an HTTP/2 connection may be sent of bodies that nobody has read yet: of one, and in all.
+const STREAM_WINDOW_BYTES: u32 = 64 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
+
+/// What h2 holds of one answer at most.
+const STREAM_BUFFER_BYTES_MAX: usize = 64 << 10;
+
+/// Answers over HTTP/1 of at most so many bytes are neither counted nor watched: most sockets take
+/// them at once, and a connection has one at a time.
+const UNWATCHED_BYTES_MAX: usize = 16 << 10;
 
 /// Why a connection ended before its client wanted it to.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// A connection that is served when it is polled, and can be asked to come to its end.
+trait Serving: Future<Output = Result<(), Failure>> + Send {
+    fn finish(self: Pin<&mut Self>);
+}
+
+impl<C> Serving for C
+where
+    C: GracefulConnection<Error = Failure> + Send,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
 /// A connection. It belongs to no runtime until it is polled, and to that one from then on
 /// until it [moves](Self::moves).
 pub(super) struct Connection {
-    serving: Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>,
-    progress: Arc<Progress>,
-    client: IpAddr,
-    /// Among all connections.
-    _place: OwnedSemaphorePermit,
+    serving: Pin<Box<dyn Serving>>,
+    finishing: Finishing,
+    peer: Arc<Peer>,
+}
+
+/// Whether a connection is to finish.
+enum Finishing {
+    /// Once all are.
+    Later(Pin<Box<dyn Future<Output = Watcher> + Send>>),
+    /// All are, and wait for it.
+    Now { _waited_for: Watcher },
 }
 
 impl Connection {
     /// Of a stream that does not block.
     pub(super) fn new(
-        (stream, client): (StdTcpStream, IpAddr),
-        place: OwnedSemaphorePermit,
+        stream: StdTcpStream,
+        place: Place,
         gateway: Arc<Gateway>,
         seat: Seat,
         open: Watcher,
     ) -> Self {
+        let bounds = *place.clients().bounds();
         // Small answers must not wait for an acknowledgement.
         let _ = stream.set_nodelay(true);
         // A client that reads nothing of its answers is cut off.
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(bounds.receive_time_max));
         let progress = Arc::new(Progress::begin(seat));
+        let socket = Socket::new(stream, Arc::clone(&progress));
         let peer = Arc::new(Peer {
             gateway,
-            client,
-            progress: Arc::clone(&progress),
-        });
-        let service = service_fn(move |request| {
-            // A count of the connection's own: workers do not contend for it.
-            let peer = Arc::clone(&peer);
-            async move { Ok::<_, Infallible>(peer.answer(request).await) }
-        });
-        let socket = Socket::new(stream, Arc::clone(&progress));
-        let serving = http_server().serve_connection(socket, service).into_owned();
-        Self {
-            serving: Box::pin(open.watch(serving)),
             progress,
-            client,
-            _place: place,
+            place,
+        });
+        let service = service_fn({
+            let peer = Arc::clone(&peer);
+            move |request| {
+                // A count of the connection's own: workers do not contend for it.
+                let peer = Arc::clone(&peer);
+                async move { Ok::<_, Infallible>(peer.answer(request).await) }
+            }
+        });
+        let server = http_server(&bounds);
+        Self {
+            serving: Box::pin(server.serve_connection(socket, service).into_owned()),
+            finishing: Finishing::Later(Box::pin(open.told())),
+            peer,
         }
     }
 
     /// Serves it as far as that goes without waiting.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        if let Finishing::Later(told) = &mut self.finishing
+            && let Poll::Ready(watcher) = told.as_mut().poll(cx)
+        {
+            self.finishing = Finishing::Now {
+                _waited_for: watcher,
+            };
+            self.finish();
+        }
         self.serving.as_mut().poll(cx)
+    }
+
+    /// From now on it takes no more requests, says so where the protocol can, and ends once all
+    /// is answered.
+    pub(super) fn finish(&mut self) {
+        self.serving.as_mut().finish();
     }
 
     /// Where it came from.
     pub(super) fn client(&self) -> IpAddr {
-        self.client
+        self.peer.place.address()
     }
 
     /// Whether its client takes too long.
     pub(super) fn is_overdue(&self) -> bool {
-        self.progress.is_overdue()
+        self.peer.progress.is_overdue(self.peer.place.clients())
     }
 
     /// Whether it can go to another worker: nothing of it is under way on this one.
     pub(super) fn can_move(&self) -> bool {
-        self.progress.is_between_requests()
+        self.peer.progress.is_between_requests()
     }
 
     /// To be said before another worker polls it.
     pub(super) fn moves(&self, worker: usize) {
-        self.progress.moves(worker);
+        self.peer.progress.moves(worker);
     }
 }
 
 /// The other end of a connection.
 struct Peer {
     gateway: Arc<Gateway>,
-    client: IpAddr,
     progress: Arc<Progress>,
+    place: Place,
 }
 
 impl Peer {
-    async fn answer(&self, request: http::Request<Incoming>) -> Response<Full<Bytes>> {
-        self.progress.asked(request.version());
-        let (head, mut body) = request.into_parts();
+    async fn answer(&self, request: http::Request<Incoming>) -> Response<Unsent> {
+        let (head, body) = request.into_parts();
         let method = head.method.clone();
-        let read = if body.is_end_stream() {
-            Ok(None)
+        if head.version >= Version::HTTP_2 {
+            return Box::pin(self.answer_on_stream(head, body)).await;
+        }
+        self.progress.asked();
+        let response = if body.is_end_stream() {
+            self.decide(head, None).await
         } else {
-            Box::pin(read_body(&mut body)).await.map(Some)
+            let held = self.place.received.share();
+            Box::pin(self.read_and_decide(head, body, held)).await
         };
-        let response = match read {
-            Ok(body) => {
-                let client = self.client;
-                self.gateway.answer(Request { head, body, client }).await
-            }
-            Err(refusal) => Box::pin(refuse(refusal, &head, &mut body)).await,
-        };
+        let (head, bytes) = parts(without_body(&method, response));
+        if bytes.len() > UNWATCHED_BYTES_MAX {
+            return self.unsent(head, bytes, UnderWay::Answer(Arc::clone(&self.progress)));
+        }
         self.progress.answered();
-        without_body(&method, response)
+        Response::from_parts(head, Unsent::unwatched(bytes))
+    }
+
+    /// The same over HTTP/2, where a client can have many requests, and leave their answers.
+    async fn answer_on_stream(
+        &self,
+        head: http::request::Parts,
+        body: Incoming,
+    ) -> Response<Unsent> {
+        let stream = UnderWay::stream(&self.progress);
+        let method = head.method.clone();
+        let mut held = self.place.received.share();
+        let response = match held.grow(STREAM_BYTES + head_bytes(&head)) {
+            Ok(()) => self.read_and_decide(head, body, held).await,
+            Err(Exhausted) => busy("too many requests are under way; try again"),
+        };
+        let (head, bytes) = parts(without_body(&method, response));
+        self.unsent(head, bytes, stream)
+    }
+
+    /// `held` is given back once there is an answer.
+    async fn read_and_decide(
+        &self,
+        head: http::request::Parts,
+        mut body: Incoming,
+        mut held: Share,
+    ) -> Response<Full<Bytes>> {
+        if body.is_end_stream() {
+            return self.decide(head, None).await;
+        }
+        let time_max = self.place.clients().bounds().send_time_max;
+        match receive::read(&mut body, &mut held, time_max).await {
+            Ok(bytes) => self.decide(head, Some(bytes)).await,
+            Err(missing) => receive::refuse(&missing, &head, &mut body, time_max).await,
+        }
+    }
+
+    async fn decide(
+        &self,
+        head: http::request::Parts,
+        body: Option<Bytes>,
+    ) -> Response<Full<Bytes>> {
+        let client = self.place.address();
+        self.gateway.answer(Request { head, body, client }).await
+    }
+
+    /// An answer that counts until the client has taken it; or that there is no room for it.
+    fn unsent(
+        &self,
+        head: http::response::Parts,
+        bytes: Bytes,
+        under_way: UnderWay,
+    ) -> Response<Unsent> {
+        let mut share = self.place.unsent.share();
+        let (head, bytes) = match share.grow(bytes.len()) {
+            Ok(()) => (head, bytes),
+            Err(Exhausted) => parts(busy("earlier answers are still to be read; try again")),
+        };
+        Response::from_parts(head, Unsent::watched(bytes, share, under_way))
     }
 }
 
-fn http_server() -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
+fn parts(response: Response<Full<Bytes>>) -> (http::response::Parts, Bytes) {
+    let (head, body) = response.into_parts();
+    (head, body.into_inner().unwrap_or_default())
+}
+
+/// What a head takes, about.
+fn head_bytes(head: &http::request::Parts) -> usize {
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    let headers = head.headers.iter();
+    target
+        + headers
+            .map(|(name, value)| name.as_str().len() + value.len())
+            .sum::<usize>()
+}
+
+fn http_server(bounds: &Bounds) -> auto::Builder<Streams> {
+    let mut server = auto::Builder::new(Streams {
+        receive_time_max: bounds.receive_time_max,
+    });
     server
         .http1()
         // `progress` does without a timer for each request.
@@ -145,60 +276,9 @@ fn http_server() -> auto::Builder<TokioExecutor> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
-        .keep_alive_interval(SEND_TIME_MAX);
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(STREAM_BUFFER_BYTES_MAX)
+        .keep_alive_interval(bounds.send_time_max);
     server
-}
-
-/// Over HTTP/1 lets the client finish what it sends, within bounds, before it is refused: one that
-/// is cut off while it sends may never read why. What is more ends the connection.
-async fn refuse(
-    mut refusal: Response<Full<Bytes>>,
-    head: &http::request::Parts,
-    body: &mut Incoming,
-) -> Response<Full<Bytes>> {
-    if head.version >= Version::HTTP_2 {
-        return refusal;
-    }
-    let sends_now = !head.headers.contains_key(EXPECT)
-        && body.size_hint().lower() <= DISCARDED_BYTES_MAX as u64;
-    if refusal.status() == StatusCode::PAYLOAD_TOO_LARGE && sends_now {
-        let discarded = async {
-            let mut left = DISCARDED_BYTES_MAX;
-            while let Some(Ok(frame)) = body.frame().await {
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                match left.checked_sub(bytes) {
-                    Some(rest) => left = rest,
-                    None => return,
-                }
-            }
-        };
-        let _ = timeout(SEND_TIME_MAX, discarded).await;
-    }
-    if !body.is_end_stream() {
-        let headers = refusal.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    refusal
-}
-
-/// Reads a body of bounded length in bounded time.
-async fn read_body(body: &mut Incoming) -> Result<Bytes, Response<Full<Bytes>>> {
-    let too_large = || {
-        error(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &format!("body has more than {BODY_BYTES_MAX} bytes"),
-        )
-    };
-    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(too_large());
-    }
-    match timeout(SEND_TIME_MAX, Limited::new(body, BODY_BYTES_MAX).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(error(StatusCode::BAD_REQUEST, "body is not complete")),
-        Err(_) => Err(error(
-            StatusCode::REQUEST_TIMEOUT,
-            "body took too long to arrive",
-        )),
-    }
 }

@@ -4,13 +4,11 @@
 //! a few stores: each connection notes what it waits for and since when, by a clock of its worker
 //! that is read rather than asked, and looks at the note now and then.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use http::Version;
-
+use super::clients::Clients;
 use super::worker::Seat;
-use crate::config::{IDLE_TIME_MAX, SEND_TIME_MAX};
 
 /// How exact a [`Tally`]'s clock is.
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -55,22 +53,34 @@ impl Tally {
 enum Awaited {
     /// The rest of a request's head, or the first request.
     Head,
-    /// An answer.
+    /// An answer. Over HTTP/2, one at least.
     Answer,
-    /// Another request.
+    /// Another request, over HTTP/1.
     Request,
-    /// Nothing that is watched here: HTTP/2 has pings of its own.
-    Pings,
+    /// That its client takes more of a large answer, over HTTP/1.
+    Room,
+    /// Another request, over HTTP/2. Pings are none.
+    Stream,
+    /// That its client takes more of any of the answers that there are, over HTTP/2.
+    StreamRoom,
 }
 
-/// One connection's note: what it waits for, and since when. Only one task writes it.
+/// How many bits of a note tell what is awaited.
+const AWAITED_BITS: u32 = 3;
+
+/// One connection's note: what it waits for, and since when. Only the worker that serves it
+/// writes it.
 pub(super) struct Progress {
     /// Whose clock it goes by.
     seat: Seat,
-    /// The kind of wait in the lowest two bits, the clock's ticks above them.
+    /// The kind of wait in the lowest bits, the clock's ticks above them.
     note: AtomicU64,
     /// Whether it has changed workers since its socket was last used.
     moved: AtomicBool,
+    /// Requests over HTTP/2 of which not all is done, the last byte of the answer among it.
+    streams: AtomicU32,
+    /// Those of them that have no answer yet.
+    unanswered: AtomicU32,
 }
 
 impl Progress {
@@ -80,6 +90,8 @@ impl Progress {
             seat,
             note: AtomicU64::default(),
             moved: AtomicBool::default(),
+            streams: AtomicU32::default(),
+            unanswered: AtomicU32::default(),
         };
         progress.await_from_now(Awaited::Head);
         progress
@@ -95,18 +107,20 @@ impl Progress {
 
     fn set_note(&self, awaited: Awaited, since: u64) {
         self.note
-            .store(since << 2 | awaited as u64, Ordering::Relaxed);
+            .store(since << AWAITED_BITS | awaited as u64, Ordering::Relaxed);
     }
 
     fn note(&self) -> (Awaited, u64) {
         let note = self.note.load(Ordering::Relaxed);
-        let awaited = match note & 3 {
+        let awaited = match note & ((1 << AWAITED_BITS) - 1) {
             0 => Awaited::Head,
             1 => Awaited::Answer,
             2 => Awaited::Request,
-            _ => Awaited::Pings,
+            3 => Awaited::Room,
+            4 => Awaited::Stream,
+            _ => Awaited::StreamRoom,
         };
-        (awaited, note >> 2)
+        (awaited, note >> AWAITED_BITS)
     }
 
     /// Bytes came in.
@@ -116,24 +130,70 @@ impl Progress {
         }
     }
 
-    /// A request's head is complete.
-    pub(super) fn asked(&self, version: Version) {
-        self.await_from_now(if version >= Version::HTTP_2 {
-            Awaited::Pings
-        } else {
-            Awaited::Answer
-        });
+    /// A request's head is complete, over HTTP/1.
+    pub(super) fn asked(&self) {
+        self.await_from_now(Awaited::Answer);
     }
 
-    /// The answer is ready.
+    /// The answer to it is ready.
     pub(super) fn answered(&self) {
-        self.seat.tally().answers.fetch_add(1, Ordering::Relaxed);
+        self.count_answer();
         if self.note().0 == Awaited::Answer {
             self.await_from_now(Awaited::Request);
         }
     }
 
-    /// Whether it waits for another request and has none, nor an answer, on its way.
+    /// The same, where that is so much that the client may not take it at once.
+    pub(super) fn answered_at_length(&self) {
+        self.count_answer();
+        self.await_from_now(Awaited::Room);
+    }
+
+    fn count_answer(&self) {
+        self.seat.tally().answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The client made room for some more.
+    pub(super) fn chunk_was_taken(&self) {
+        let awaited = self.note().0;
+        if matches!(awaited, Awaited::Room | Awaited::StreamRoom) {
+            self.await_from_now(awaited);
+        }
+    }
+
+    /// A large answer over HTTP/1 is gone.
+    pub(super) fn sent_all(&self) {
+        if self.note().0 == Awaited::Room {
+            self.await_from_now(Awaited::Request);
+        }
+    }
+
+    /// A request has come over HTTP/2.
+    pub(super) fn stream_began(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+        self.await_from_now(Awaited::Answer);
+    }
+
+    /// The answer to one is ready, or will never be.
+    pub(super) fn stream_answered(&self) {
+        self.count_answer();
+        if self.unanswered.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.await_from_now(Awaited::StreamRoom);
+        }
+    }
+
+    /// An answer over HTTP/2 is gone.
+    pub(super) fn stream_ended(&self) {
+        if self.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.await_from_now(Awaited::Stream);
+        } else {
+            self.chunk_was_taken();
+        }
+    }
+
+    /// Whether it waits for another request and has none, nor an answer, on its way; never so over
+    /// HTTP/2.
     pub(super) fn is_between_requests(&self) -> bool {
         self.note().0 == Awaited::Request
     }
@@ -157,13 +217,15 @@ impl Progress {
         moved
     }
 
-    /// Whether it has waited too long.
-    pub(super) fn is_overdue(&self) -> bool {
+    /// Whether it has waited longer than its client may take.
+    pub(super) fn is_overdue(&self, clients: &Clients) -> bool {
         let (awaited, since) = self.note();
+        let bounds = clients.bounds();
         let longest = match awaited {
-            Awaited::Head => SEND_TIME_MAX,
-            Awaited::Request => IDLE_TIME_MAX,
-            Awaited::Answer | Awaited::Pings => return false,
+            Awaited::Head => clients.patience(bounds.send_time_max),
+            Awaited::Request | Awaited::Stream => clients.patience(bounds.idle_time_max),
+            Awaited::Room | Awaited::StreamRoom => bounds.receive_time_max,
+            Awaited::Answer => return false,
         };
         let waited = self.ticks().saturating_sub(since);
         u128::from(waited) * TICK.as_millis() > longest.as_millis()
@@ -174,8 +236,10 @@ impl Progress {
 mod tests {
     use std::sync::Arc;
 
+    use super::super::clients::Bounds;
     use super::super::worker::Desk;
     use super::*;
+    use crate::config::{IDLE_TIME_MAX, RECEIVE_TIME_MAX, SEND_TIME_MAX};
 
     /// At the first of so many workers.
     fn at_one_of(workers: usize) -> (Arc<[Desk]>, Progress) {
@@ -188,10 +252,12 @@ mod tests {
         (time.as_millis() / TICK.as_millis()) as u64
     }
 
+    /// Whether it is overdue after a time, with places for as many as may come.
     fn after(time: Duration, progress: &Progress) -> bool {
+        let clients = Clients::new(Bounds::default());
         let clock = &progress.seat.tally().ticks;
         let before = clock.fetch_add(ticks(time) + 1, Ordering::Relaxed);
-        let overdue = progress.is_overdue();
+        let overdue = progress.is_overdue(&clients);
         clock.store(before, Ordering::Relaxed);
         overdue
     }
@@ -200,7 +266,7 @@ mod tests {
     fn time_passes_by_the_clock_of_whoever_serves_it() {
         let (desks, progress) = at_one_of(2);
         let clock = |worker: usize| &desks[worker].tally.ticks;
-        progress.asked(Version::HTTP_11);
+        progress.asked();
         progress.answered();
         // One began long before the other.
         clock(1).store(ticks(IDLE_TIME_MAX * 9), Ordering::Relaxed);
@@ -225,11 +291,11 @@ mod tests {
     #[test]
     fn a_head_has_less_time_than_a_pause_between_requests() {
         let (_desks, progress) = at_one_of(1);
-        assert!(!progress.is_overdue());
+        assert!(!after(Duration::ZERO, &progress));
         assert!(after(SEND_TIME_MAX, &progress), "nothing came at all");
         progress.received();
         assert!(after(SEND_TIME_MAX, &progress), "a byte buys no time");
-        progress.asked(Version::HTTP_11);
+        progress.asked();
         progress.received();
         assert!(!after(IDLE_TIME_MAX * 2, &progress), "backends take theirs");
         progress.answered();
@@ -240,11 +306,42 @@ mod tests {
     }
 
     #[test]
-    fn http_2_is_left_to_its_pings() {
+    fn a_large_answer_is_to_be_taken_bit_by_bit() {
         let (_desks, progress) = at_one_of(1);
-        progress.asked(Version::HTTP_2);
+        progress.asked();
+        progress.answered_at_length();
         progress.received();
-        progress.answered();
-        assert!(!after(IDLE_TIME_MAX * 2, &progress));
+        assert!(!progress.is_between_requests(), "it is under way");
+        assert!(after(RECEIVE_TIME_MAX, &progress));
+        let clock = &progress.seat.tally().ticks;
+        clock.fetch_add(ticks(RECEIVE_TIME_MAX), Ordering::Relaxed);
+        progress.chunk_was_taken();
+        assert!(!after(RECEIVE_TIME_MAX / 2, &progress), "some was taken");
+        progress.sent_all();
+        assert!(!after(RECEIVE_TIME_MAX, &progress) && progress.is_between_requests());
+        assert!(after(IDLE_TIME_MAX, &progress));
+    }
+
+    #[test]
+    fn http_2_is_idle_while_there_is_no_stream_and_pings_change_nothing() {
+        let (_desks, progress) = at_one_of(1);
+        progress.received();
+        assert!(after(SEND_TIME_MAX, &progress), "nothing was ever asked");
+        progress.stream_began();
+        progress.stream_began();
+        assert!(!after(IDLE_TIME_MAX * 2, &progress), "backends take theirs");
+        progress.stream_answered();
+        progress.stream_ended();
+        assert!(!after(IDLE_TIME_MAX * 2, &progress), "the other's do, too");
+        progress.stream_answered();
+        assert!(after(RECEIVE_TIME_MAX, &progress), "it is not taken");
+        progress.stream_ended();
+        assert!(!after(RECEIVE_TIME_MAX, &progress), "kept alive");
+        let clock = &progress.seat.tally().ticks;
+        clock.fetch_add(ticks(IDLE_TIME_MAX / 2), Ordering::Relaxed);
+        progress.received();
+        assert!(!after(IDLE_TIME_MAX / 3, &progress));
+        assert!(after(IDLE_TIME_MAX * 2 / 3, &progress), "pings buy nothing");
+        assert!(!progress.is_between_requests(), "it stays where it is");
     }
 }

@@ -3,13 +3,16 @@
 #[path = "../../tests/alone/mod.rs"]
 mod alone;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
 use super::balance::Quota;
+use super::clients::Bounds;
 use super::*;
 use alone::gateway;
 
@@ -35,8 +38,9 @@ async fn two_workers() -> (Workers, SocketAddr) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        let open = [GracefulShutdown::new(), GracefulShutdown::new()];
-        accept(&listener, &gateway(), &desks, &open).await;
+        let clients = Clients::new(Bounds::default());
+        let open = [Finish::new(), Finish::new()];
+        accept(&listener, &gateway(), &clients, &desks, &open).await;
     });
     (workers, address)
 }
@@ -164,17 +168,10 @@ async fn a_connection_stays_where_there_is_no_other_worker() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap())
         .await
         .unwrap();
-    let stream = listener.accept().await.unwrap().0.into_std().unwrap();
-    let client_address: IpAddr = Ipv4Addr::LOCALHOST.into();
-    let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-    let open = GracefulShutdown::new();
-    let connection = Connection::new(
-        (stream, client_address),
-        place,
-        gateway(),
-        Seat::at(desks, 0),
-        open.watcher(),
-    );
+    let (stream, place) = Clients::new(Bounds::default()).accept(&listener).await;
+    let open = Finish::new();
+    let seat = Seat::at(desks, 0);
+    let connection = Connection::new(stream, place, gateway(), seat, open.watcher());
     desks[0].follow(REST);
     desks[0].deal(connection).await;
     for _ in 0..3 {

@@ -232,6 +232,7 @@ async fn serve(mut connection: Connection, number: usize, desks: Arc<[Desk]>) {
     let mut looks = interval(LOOK_INTERVAL);
     // It was to go and could not: the next try is when there is something to do.
     let mut stays = false;
+    let mut is_finishing = false;
     loop {
         let ended = poll_fn(|cx| {
             if let Poll::Ready(ended) = connection.poll(cx) {
@@ -244,16 +245,24 @@ async fn serve(mut connection: Connection, number: usize, desks: Arc<[Desk]>) {
                 return Poll::Ready(Ended::Given);
             }
             while looks.poll_tick(cx).is_ready() {
-                if connection.is_overdue() {
+                if !connection.is_overdue() {
+                    continue;
+                }
+                if is_finishing {
                     return Poll::Ready(Ended::Overdue);
                 }
+                // Until the next look it may say so, and end by itself.
+                is_finishing = true;
+                connection.finish();
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             Poll::Pending
         });
         match ended.await {
             Ended::Closed => break,
             Ended::Overdue => {
-                tracing::debug!(client = %connection.client(), "no request came in time");
+                tracing::debug!(client = %connection.client(), "its client took too long");
                 break;
             }
             Ended::Given => {

@@ -1,0 +1,364 @@
+//! Who is let in, and what is held for whom.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream as StdTcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use protocol::budget::Budget;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+
+use crate::config::{
+    CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT_MAX, IDLE_TIME_MAX, RECEIVE_TIME_MAX,
+    RECEIVED_BYTES_MAX, SEND_TIME_MAX, UNSENT_BYTES_MAX,
+};
+
+/// Pause after accepting failed, as it does when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What one client may hold of a budget, and one connection: as the budget divided by these.
+const CLIENT_PART: usize = 4;
+const CONNECTION_PART: usize = 16;
+
+/// Once so few places are left, as all places divided by this, who waits has to go earlier.
+const SCARCE_PART: usize = 16;
+
+/// How early, where no place is left.
+const SCARCE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// The bits that the addresses of one client have in common in IPv6: what a site, and often a
+/// household, is given (RFC 6177).
+const CLIENT_PREFIX_BITS: u32 = 64;
+
+/// What all clients of a listener may have, and one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections at a time; more wait with the kernel until others end.
+    pub connections_max: usize,
+    /// Connections from one address, or one /64 of IPv6; more are closed at once. Where absent,
+    /// loopback may have all and others [`CONNECTIONS_PER_CLIENT_MAX`].
+    pub connections_per_client_max: Option<usize>,
+    /// How long a client may take to send a request's headers, and its body.
+    pub send_time_max: Duration,
+    /// How long a connection is kept alive for another request.
+    pub idle_time_max: Duration,
+    /// How long a client may take nothing of what it is sent.
+    pub receive_time_max: Duration,
+    /// Bytes of requests that are held for all clients together.
+    pub received_bytes_max: usize,
+    /// Bytes of answers that clients have not taken yet, of all together.
+    pub unsent_bytes_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            connections_per_client_max: None,
+            send_time_max: SEND_TIME_MAX,
+            idle_time_max: IDLE_TIME_MAX,
+            receive_time_max: RECEIVE_TIME_MAX,
+            received_bytes_max: RECEIVED_BYTES_MAX,
+            unsent_bytes_max: UNSENT_BYTES_MAX,
+        }
+    }
+}
+
+/// The clients of a listener.
+#[derive(Debug)]
+pub struct Clients {
+    bounds: Bounds,
+    places: Arc<Semaphore>,
+    connected: Mutex<HashMap<IpAddr, Client>>,
+    /// Connections that were closed at once.
+    refused: AtomicU64,
+    received: Arc<Budget>,
+    unsent: Arc<Budget>,
+}
+
+/// What one client has.
+#[derive(Debug)]
+struct Client {
+    connections: usize,
+    received: Arc<Budget>,
+    unsent: Arc<Budget>,
+}
+
+/// What clients have at the moment, and were refused so far.
+#[derive(Debug, Clone, Copy)]
+pub struct Figures {
+    /// Connections.
+    pub connections: usize,
+    /// Connections that were closed at once, since their client had too many.
+    pub connections_refused: u64,
+    /// Bytes of requests.
+    pub received: Held,
+    /// Bytes of answers.
+    pub unsent: Held,
+}
+
+/// What is held of a budget.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// So many bytes.
+    pub bytes: usize,
+    /// Of so many.
+    pub bytes_max: usize,
+    /// How often there was not enough left.
+    pub refusals: u64,
+}
+
+impl Held {
+    fn of(budget: &Budget) -> Self {
+        Self {
+            bytes: budget.held(),
+            bytes_max: budget.bytes_max(),
+            refusals: budget.refusals(),
+        }
+    }
+}
+
+impl Clients {
+    /// Nobody yet.
+    pub fn new(bounds: Bounds) -> Arc<Self> {
+        Arc::new(Self {
+            bounds,
+            places: Arc::new(Semaphore::new(bounds.connections_max)),
+            connected: Mutex::default(),
+            refused: AtomicU64::default(),
+            received: Budget::whole(bounds.received_bytes_max),
+            unsent: Budget::whole(bounds.unsent_bytes_max),
+        })
+    }
+
+    /// What they may have.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    /// The next connection that may come in, for any runtime to take up. Waits for a place, and
+    /// then for a client.
+    pub async fn accept(self: &Arc<Self>, listener: &TcpListener) -> (StdTcpStream, Place) {
+        let permit = Arc::clone(&self.places).acquire_owned().await;
+        let mut permit = permit.expect("never closed");
+        loop {
+            match listener.accept().await.and_then(unregistered) {
+                Ok((stream, address)) => match self.admit(address, permit) {
+                    Ok(place) => return (stream, place),
+                    Err(unused) => permit = unused,
+                },
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Place, OwnedSemaphorePermit> {
+        let address = address.to_canonical();
+        let network = network(address);
+        let bounds = &self.bounds;
+        let mut connected = self.connected();
+        let client = connected.entry(network).or_insert_with(|| Client {
+            connections: 0,
+            received: self.received.part(bounds.received_bytes_max / CLIENT_PART),
+            unsent: self.unsent.part(bounds.unsent_bytes_max / CLIENT_PART),
+        });
+        if client.connections >= bounds.connections_of(address) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%address, "closed: its client has too many connections");
+            return Err(permit);
+        }
+        client.connections += 1;
+        Ok(Place {
+            received: client
+                .received
+                .part(bounds.received_bytes_max / CONNECTION_PART),
+            unsent: client
+                .unsent
+                .part(bounds.unsent_bytes_max / CONNECTION_PART),
+            address,
+            clients: Arc::clone(self),
+            _permit: permit,
+        })
+    }
+
+    fn leave(&self, address: IpAddr) {
+        if let Entry::Occupied(mut client) = self.connected().entry(network(address)) {
+            client.get_mut().connections -= 1;
+            if client.get().connections == 0 {
+                client.remove();
+            }
+        }
+    }
+
+    /// How long may be waited for a client, of what it may take while there are places enough.
+    /// As the last ones go this shrinks, so that those who wait longest make room.
+    pub(super) fn patience(&self, time_max: Duration) -> Duration {
+        let scarce = self.bounds.connections_max.div_ceil(SCARCE_PART);
+        let free = self.places.available_permits().min(scarce);
+        let share = free as f64 / scarce as f64;
+        time_max.mul_f64(share).max(time_max.min(SCARCE_TIME_MAX))
+    }
+
+    /// How many there are, and what is held for them.
+    pub fn figures(&self) -> Figures {
+        let open = |client: &Client| client.connections;
+        Figures {
+            connections: self.connected().values().map(open).sum(),
+            connections_refused: self.refused.load(Ordering::Relaxed),
+            received: Held::of(&self.received),
+            unsent: Held::of(&self.unsent),
+        }
+    }
+
+    fn connected(&self) -> MutexGuard<'_, HashMap<IpAddr, Client>> {
+        self.connected
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Bounds {
+    fn connections_of(&self, address: IpAddr) -> usize {
+        match self.connections_per_client_max {
+            Some(connections) => connections,
+            None if address.is_loopback() => usize::MAX,
+            None => CONNECTIONS_PER_CLIENT_MAX,
+        }
+    }
+}
+
+fn unregistered(accepted: (TcpStream, SocketAddr)) -> io::Result<(StdTcpStream, IpAddr)> {
+    let (stream, address) = accepted;
+    Ok((stream.into_std()?, address.ip()))
+}
+
+/// What stands for the client at an address.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => {
+            let host_bits = Ipv6Addr::BITS - CLIENT_PREFIX_BITS;
+            IpAddr::V6(Ipv6Addr::from_bits(
+                address.to_bits() >> host_bits << host_bits,
+            ))
+        }
+    }
+}
+
+/// One of the connections that may be open at a time.
+#[derive(Debug)]
+pub struct Place {
+    /// Bytes of requests that may be held.
+    pub(super) received: Arc<Budget>,
+    /// Bytes of answers that may be held.
+    pub(super) unsent: Arc<Budget>,
+    address: IpAddr,
+    clients: Arc<Clients>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// Where the connection came from.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// All of whom it is one.
+    pub fn clients(&self) -> &Arc<Clients> {
+        &self.clients
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.clients.leave(self.address);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clients(bounds: Bounds) -> Arc<Clients> {
+        Clients::new(bounds)
+    }
+
+    fn come(clients: &Arc<Clients>, address: &str) -> Option<Place> {
+        let permit = Arc::clone(&clients.places).try_acquire_owned().ok()?;
+        clients.admit(address.parse().unwrap(), permit).ok()
+    }
+
+    #[test]
+    fn a_client_has_so_many_connections_and_others_have_theirs() {
+        let clients = clients(Bounds {
+            connections_per_client_max: Some(2),
+            ..Bounds::default()
+        });
+        // The same client, and another one.
+        for (one, same, other) in [
+            ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
+            ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
+            ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1"),
+        ] {
+            let first = come(&clients, one).expect("the first");
+            let second = come(&clients, same).expect("the second");
+            assert!(come(&clients, one).is_none(), "the third of {one}");
+            assert!(come(&clients, other).is_some(), "of {other}");
+            drop(first);
+            assert!(come(&clients, same).is_some(), "there is room again");
+            drop(second);
+        }
+        assert_eq!(clients.figures().connections, 0);
+        assert_eq!(clients.figures().connections_refused, 3);
+        assert!(clients.connected().is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn loopback_has_all_places_unless_told_otherwise() {
+        let clients = clients(Bounds {
+            connections_max: CONNECTIONS_PER_CLIENT_MAX + 2,
+            ..Bounds::default()
+        });
+        let mut places = Vec::new();
+        while let Some(place) = come(&clients, "192.0.2.1") {
+            places.push(place);
+        }
+        assert_eq!(places.len(), CONNECTIONS_PER_CLIENT_MAX);
+        places.clear();
+        while let Some(place) = come(&clients, "::1") {
+            places.push(place);
+        }
+        assert_eq!(places.len(), CONNECTIONS_PER_CLIENT_MAX + 2);
+    }
+
+    #[test]
+    fn who_waits_longest_makes_room_as_places_get_scarce() {
+        let clients = clients(Bounds {
+            connections_max: 160,
+            ..Bounds::default()
+        });
+        let mut places = Vec::new();
+        let mut patience = |free: usize| {
+            while clients.places.available_permits() > free {
+                places.push(come(&clients, "::1").expect("there is a place"));
+            }
+            clients.patience(IDLE_TIME_MAX)
+        };
+        assert_eq!(patience(160), IDLE_TIME_MAX);
+        assert_eq!(patience(10), IDLE_TIME_MAX);
+        assert_eq!(patience(5), IDLE_TIME_MAX / 2);
+        assert_eq!(patience(0), SCARCE_TIME_MAX);
+    }
+}

@@ -1,0 +1,254 @@
+//! What a client can do to the gateway over HTTP/2, and what it may not; without a backend, and with
+//! bounds that a test can wait for.
+
+mod alone;
+#[path = "../../tests/frames/client.rs"]
+mod client;
+#[path = "../../tests/frames/mod.rs"]
+mod frames;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use client::{Client, PATIENCE, PAUSE};
+use frames::{DATA, END_STREAM, HEADERS, RST_STREAM, request, stream, window_update};
+use frontend_host::config::STREAMS_MAX;
+use frontend_host::server;
+use frontend_host::server::clients::{Bounds, Clients, Figures};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+
+/// The frame that says which requests were taken, at the end of a connection.
+const GOAWAY: u8 = 7;
+
+/// A deadline that a test waits for.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// What the default policy answers without asking a backend.
+const PATH: &str = "/nothing";
+
+/// A gateway whose backends are not there, and its clients.
+async fn gateway(bounds: Bounds) -> (SocketAddr, Arc<Clients>) {
+    let clients = Clients::new(bounds);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(server::serve(
+        listener,
+        alone::gateway(),
+        Arc::clone(&clients),
+        1,
+        std::future::pending(),
+    ));
+    (address, clients)
+}
+
+/// Asks for what gets 404.
+async fn ask(client: &mut Client, number: usize) {
+    let request = request(stream(number), "GET", PATH, true);
+    client.send(&request).await;
+}
+
+/// The codes in the bodies of so many answers, in the order of their ends.
+async fn codes(client: &mut Client, answers: usize) -> Vec<u64> {
+    let mut bodies: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+    let mut codes = Vec::new();
+    while codes.len() < answers {
+        let data = client.until(|frame| frame.kind == DATA).await;
+        let body = bodies.entry(data.stream).or_default();
+        body.extend(data.payload);
+        if data.flags & END_STREAM != 0 {
+            let error: Value = serde_json::from_slice(body).expect("errors are JSON");
+            codes.push(error["error"]["code"].as_u64().expect("a number"));
+        }
+    }
+    codes
+}
+
+async fn until(clients: &Clients, what: &str, met: impl Fn(Figures) -> bool) {
+    let met = async {
+        while !met(clients.figures()) {
+            sleep(PAUSE).await;
+        }
+    };
+    let met = timeout(PATIENCE, met).await;
+    assert!(met.is_ok(), "{what}: {:?}", clients.figures());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_asks_for_nothing_ends_at_its_deadline_and_pings_do_not_help() {
+    let (gateway, _) = gateway(Bounds {
+        idle_time_max: SHORT,
+        ..Bounds::default()
+    })
+    .await;
+    let mut silent = Client::open(gateway, None).await;
+    let mut pings = Client::open(gateway, None).await;
+    for client in [&mut silent, &mut pings] {
+        ask(client, 0).await;
+        assert_eq!(codes(client, 1).await, [404]);
+    }
+    let ended = tokio::join!(
+        async {
+            let mut frames = Vec::new();
+            while let Some(frame) = silent.next().await {
+                frames.push(frame);
+            }
+            frames
+        },
+        timeout(PATIENCE, pings.ping_to_the_end())
+    );
+    let (silent, pings) = (ended.0, ended.1.expect("it ends"));
+    for frames in [silent, pings] {
+        let said = frames.iter().any(|frame| frame.kind == GOAWAY);
+        assert!(said, "which requests were taken is said: {frames:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_do_not_end_are_held_within_a_budget_and_let_go_of_in_time() {
+    const CONNECTIONS: usize = 8;
+    let bounds = Bounds {
+        send_time_max: SHORT,
+        received_bytes_max: 8 << 20,
+        ..Bounds::default()
+    };
+    // All of these are one client.
+    let client_max = bounds.received_bytes_max / 4;
+    let (gateway, clients) = gateway(bounds).await;
+    let streams = STREAMS_MAX as usize;
+    let mut attackers = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut attacker = Client::open(gateway, None).await;
+        for number in 0..streams {
+            attacker
+                .send(&request(stream(number), "POST", "/orders", false))
+                .await;
+        }
+        attackers.push(attacker);
+    }
+    // As far as windows allow.
+    for attacker in &mut attackers {
+        for number in 0..streams {
+            if !attacker.send_piece(number, PAUSE).await {
+                break;
+            }
+            assert!(clients.figures().received.bytes <= client_max);
+        }
+    }
+    until(&clients, "some are refused", |figures| {
+        figures.received.refusals > 0
+    })
+    .await;
+    let mut answers = Vec::new();
+    for attacker in &mut attackers {
+        answers.extend(codes(attacker, streams).await);
+        assert!(clients.figures().received.bytes <= client_max);
+    }
+    let count = |code| answers.iter().filter(|found| **found == code).count();
+    assert!(count(408) > 0 && count(503) > 0, "{answers:?}");
+    assert_eq!(
+        count(408) + count(503),
+        CONNECTIONS * streams,
+        "{answers:?}"
+    );
+    until(&clients, "all is let go of", |figures| {
+        figures.received.bytes == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_answer_is_not_taken_is_reset_and_others_go_on() {
+    let (gateway, clients) = gateway(Bounds {
+        receive_time_max: SHORT,
+        ..Bounds::default()
+    })
+    .await;
+    let mut client = Client::open(gateway, Some(0)).await;
+    ask(&mut client, 0).await;
+    client
+        .until(|frame| (frame.kind, frame.stream) == (HEADERS, 1))
+        .await;
+    until(&clients, "it is unsent", |figures| figures.unsent.bytes > 0).await;
+    let mut asked = 0;
+    let reset = loop {
+        // Others are asked for and taken meanwhile.
+        asked += 1;
+        ask(&mut client, asked).await;
+        client.send(&window_update(stream(asked), 1 << 20)).await;
+        let end = client.until(|frame| {
+            frame.kind == RST_STREAM || frame.kind == DATA && frame.flags & END_STREAM != 0
+        });
+        let end = end.await;
+        if end.kind == RST_STREAM {
+            break end;
+        }
+        assert_eq!(end.stream, stream(asked));
+        sleep(PAUSE).await;
+    };
+    assert_eq!(reset.stream, stream(0));
+    ask(&mut client, asked + 1).await;
+    client
+        .send(&window_update(stream(asked + 1), 1 << 20))
+        .await;
+    client
+        .until(|frame| (frame.kind, frame.stream) == (DATA, stream(asked + 1)))
+        .await;
+    until(&clients, "all is let go of", |figures| {
+        figures.unsent.bytes == 0
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_none_of_whose_answers_is_taken_to_the_end_is_ended() {
+    let (gateway, clients) = gateway(Bounds {
+        receive_time_max: SHORT,
+        ..Bounds::default()
+    })
+    .await;
+    // All but a byte is with h2 by then, which alone knows the stream.
+    let mut client = Client::open(gateway, Some(1)).await;
+    for number in 0..10 {
+        ask(&mut client, number).await;
+    }
+    let ended = timeout(PATIENCE, client.ping_to_the_end()).await;
+    assert!(ended.is_ok(), "{:?}", clients.figures());
+    until(&clients, "all is let go of", |figures| {
+        (figures.unsent.bytes, figures.connections) == (0, 0)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_not_taken_are_held_within_a_budget() {
+    const ASKED: usize = 50;
+    let bounds = Bounds {
+        unsent_bytes_max: 16 << 10,
+        ..Bounds::default()
+    };
+    let connection_max = bounds.unsent_bytes_max / 16;
+    let (gateway, clients) = gateway(bounds).await;
+    let mut client = Client::open(gateway, Some(0)).await;
+    for number in 0..ASKED {
+        ask(&mut client, number).await;
+    }
+    for _ in 0..ASKED {
+        client.until(|frame| frame.kind == HEADERS).await;
+        assert!(clients.figures().unsent.bytes <= connection_max);
+    }
+    assert!(clients.figures().unsent.refusals > 0);
+    for number in 0..ASKED {
+        client.send(&window_update(stream(number), 1 << 20)).await;
+    }
+    let answers = codes(&mut client, ASKED).await;
+    let count = |code| answers.iter().filter(|found| **found == code).count();
+    assert!(count(404) > 0 && count(503) > 0, "{answers:?}");
+    until(&clients, "all is let go of", |figures| {
+        figures.unsent.bytes == 0
+    })
+    .await;
+}
