@@ -1,5 +1,8 @@
 # What is used daily. Plain `make` says what there is.
 
+# The tests that this machine could not run, and why.
+SKIPPED := $(CURDIR)/target/skipped-tests
+
 .PHONY: help run test sim torture failover fuzz swaps bench bench-setup bench-growth bench-build check fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
@@ -8,8 +11,11 @@ help: ## say what there is
 run: wasm-target ## start the bazaar; Ctrl-C stops it
 	cargo run --release
 
-test: wasm-target ## run all tests
-	cargo test --workspace
+test: wasm-target ## run all tests, and say which ones this machine could not run
+	@scripts/test-setup
+	@mkdir -p target && rm -f $(SKIPPED)
+	BAZAAR_SKIPPED_TESTS=$(SKIPPED) cargo test --workspace
+	@! test -e $(SKIPPED) || cat $(SKIPPED)
 
 torture: wasm-target ## break real processes for SECONDS=300 from SEED=220 on, and judge what clients saw
 	BAZAAR_TORTURE_SECONDS=$(or $(SECONDS),300) BAZAAR_TORTURE_SEED=$(or $(SEED),220) \

@@ -20,7 +20,7 @@ use frontend_host::config::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::harness::{Bazaar, Order, Response, Server, send_raw, try_request, wait_until};
+use crate::harness::{Bazaar, Order, Response, Server, send_raw, skip, try_request, wait_until};
 
 /// How long an answer may take while others misbehave, on a busy machine.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
@@ -99,8 +99,9 @@ fn raise_open_files() -> u64 {
 
 #[test]
 fn ten_thousand_idle_connections_keep_nobody_from_being_served() {
-    if raise_open_files() < IDLE_CONNECTIONS + 500 {
-        println!("SKIPPED: the hard limit of open files is below {IDLE_CONNECTIONS} connections");
+    let files_max = raise_open_files();
+    if files_max < IDLE_CONNECTIONS + 500 {
+        skip("too few open files are allowed (ulimit -Hn)", files_max);
         return;
     }
     let mut bazaar = Bazaar::start_default();

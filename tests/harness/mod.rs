@@ -12,6 +12,7 @@
 //! - [`keepalive`]: one that keeps its connection, for load;
 //! - [`ports`]: ports that no other test has;
 //! - [`wait`]: waiting for a condition, and for one's turn;
+//! - [`skip`]: tests that this machine cannot run;
 //! - [`guests`]: components, compiled once.
 
 mod bazaar;
@@ -25,6 +26,7 @@ mod http;
 mod keepalive;
 mod ports;
 mod wait;
+mod skip;
 mod guests;
 
 pub use bazaar::{Bazaar, Order};
@@ -37,5 +39,6 @@ pub use outputs::{ALL_BROKEN, Broken};
 pub use ports::Ports;
 pub use process::{Outputs, Process, kill_by_pid, run, run_ok};
 pub use proxy::Conduct;
+pub use skip::skip;
 pub use small_disk::SmallDisk;
 pub use wait::{Raise, Turn, wait_until};

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::skip;
+
 /// Room of the file system, in MiB: more than any test writes.
 const SIZE_MIB: u32 = 24;
 
@@ -36,13 +38,13 @@ impl SmallDisk {
         }
     }
 
-    /// Whether this user may mount one at all.
+    /// Whether this user may mount one at all. If not, that is what the test skips.
     pub fn is_possible() -> bool {
         let dir = tempfile::tempdir().expect("there is a temporary directory");
         match Self::mount(dir.path()) {
             Ok(_) => true,
             Err(error) => {
-                println!("SKIPPED: disks are not filled, as none can be mounted: {error}");
+                skip("no disk is filled, as none can be mounted", error);
                 false
             }
         }

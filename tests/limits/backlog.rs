@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use super::raise_open_files;
-use crate::harness::{Bazaar, Server};
+use crate::harness::{Bazaar, Server, skip};
 
 /// More than the 128 that the standard library has a listener keep.
 const BURST: usize = 600;
@@ -20,7 +20,10 @@ fn a_burst_of_clients_is_let_in_before_anybody_is_accepted() {
     if allowed.trim().parse::<usize>().expect("a number") < BURST
         || raise_open_files() < 2 * BURST as u64
     {
-        println!("SKIPPED: this machine does not let {BURST} connections wait");
+        skip(
+            "too few connections may wait (net.core.somaxconn, ulimit -Hn)",
+            BURST,
+        );
         return;
     }
     let mut bazaar = Bazaar::start_default();

@@ -1,24 +1,14 @@
-//! What `scripts/wasm-target` does on machines of every kind: with an old index of packages, an old
-//! compiler, no network, nothing at all.
+//! `scripts/wasm-target`, with an old index of packages, an old compiler, no network, nothing at all.
 
-use std::env;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::os::unix::fs::symlink;
 
-use tempfile::TempDir;
+use crate::machine::Machine;
 
 /// Too old for policies; enough for them, though not for the hosts; enough for all.
 const OLD: &str = "1.63.0";
 const ENOUGH: &str = "1.85.0";
 const NEW: &str = "1.96.0";
-
-/// What is no stand-in.
-const TOOLS: [&str; 15] = [
-    "basename", "bash", "cat", "chmod", "cp", "dirname", "env", "ln", "mkdir", "readlink", "rm",
-    "sed", "sh", "sort", "timeout",
-];
 
 /// The stand-ins. `$HERE` is the machine's directory.
 const COMMANDS: [(&str, &str); 9] = [
@@ -61,107 +51,33 @@ const COMMANDS: [(&str, &str); 9] = [
     ),
 ];
 
-/// A Debian whose commands are stand-ins that note how they are called. It is run by root, and its
-/// rustup is told to fetch nothing.
-struct Machine {
-    dir: TempDir,
-    rustup_fetches: bool,
+/// It is run by root, and its rustup is told to fetch nothing.
+fn debian() -> Machine {
+    let mut machine = Machine::new("wasm-target", &COMMANDS);
+    fs::create_dir(machine.path("root")).expect("a directory is made");
+    let root = machine.path("root").display().to_string();
+    machine.set("WASM_TARGET_ROOT", root);
+    machine.set("RUSTUP_AUTO_INSTALL", "0");
+    machine
 }
 
 impl Machine {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("there is a temporary directory");
-        let machine = Self {
-            dir,
-            rustup_fetches: false,
-        };
-        for made in ["bin", "root"] {
-            fs::create_dir(machine.path(made)).expect("a directory is made");
-        }
-        let places = env::var_os("PATH").expect("there is a PATH");
-        for tool in TOOLS {
-            let mut found = env::split_paths(&places).map(|place| place.join(tool));
-            let found = found.find(|file| file.is_file());
-            let found = found.unwrap_or_else(|| panic!("{tool} is on the PATH"));
-            symlink(found, machine.path("bin").join(tool)).expect("a link is made");
-        }
-        for (name, body) in COMMANDS {
-            machine.command(name, body);
-        }
-        machine
-    }
-
     /// Debian's packages of that version are installed.
     fn with_installed(self, version: &str) -> Self {
-        let unpacked = Command::new(self.path("bin/unpack"))
-            .arg(version)
-            .env("PATH", self.path("bin"))
-            .status();
-        assert!(unpacked.expect("it starts").success());
+        self.call("unpack", version);
         self
     }
 
     /// The version that the index of packages knows.
     fn with_index(self, version: &str) -> Self {
-        fs::write(self.path("index"), format!("{version}+dfsg3-1~deb12u3")).expect("it is written");
+        self.write("index", &format!("{version}+dfsg3-1~deb12u3"));
         self
     }
 
     /// The version that an update of the index makes it know. Without it, an update fails.
     fn with_archive(self, version: &str) -> Self {
-        fs::write(self.path("archive"), format!("{version}+dfsg1-1~deb12u2"))
-            .expect("it is written");
+        self.write("archive", &format!("{version}+dfsg1-1~deb12u2"));
         self
-    }
-
-    fn command(&self, name: &str, body: &str) {
-        let file = self.path("bin").join(name);
-        let here = self.dir.path().display();
-        let text = format!(
-            "#!/bin/sh\nset -e\nHERE='{here}'\necho \"{name} $*\" >> \"$HERE/calls\"\n{body}\n"
-        );
-        fs::write(&file, text).expect("a script is written");
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("it is ours");
-    }
-
-    fn without_command(&self, name: &str) {
-        fs::remove_file(self.path("bin").join(name)).expect("it was there");
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Runs the script. What it says, as an error where it failed.
-    fn run(&self) -> Result<String, String> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/wasm-target");
-        let output = Command::new(script)
-            .env_clear()
-            .env("PATH", self.path("bin"))
-            .env("WASM_TARGET_ROOT", self.path("root"))
-            .env(
-                "RUSTUP_AUTO_INSTALL",
-                if self.rustup_fetches { "1" } else { "0" },
-            )
-            .output()
-            .expect("the script starts");
-        let said = String::from_utf8(output.stderr).expect("it speaks UTF-8");
-        println!("{said}");
-        if output.status.success() {
-            Ok(said)
-        } else {
-            Err(said)
-        }
-    }
-
-    /// The first two words of each call of these commands.
-    fn calls(&self, commands: &[&str]) -> Vec<String> {
-        let calls = fs::read_to_string(self.path("calls")).unwrap_or_default();
-        let calls = calls
-            .lines()
-            .map(|call| call.split(' ').collect::<Vec<_>>());
-        let calls = calls.filter(|words| commands.contains(&words[0]));
-        calls.map(|words| words[..2].join(" ")).collect()
     }
 
     fn check_installs(&self, version: &str) {
@@ -196,7 +112,7 @@ impl Machine {
 #[test]
 fn where_all_is_well_nothing_is_asked_for() {
     for version in [ENOUGH, NEW] {
-        let machine = Machine::new().with_installed(version);
+        let machine = debian().with_installed(version);
         assert_eq!(machine.run().as_deref(), Ok(""));
         assert_eq!(machine.calls(&["apt-get", "rustup"]), [""; 0]);
     }
@@ -204,8 +120,8 @@ fn where_all_is_well_nothing_is_asked_for() {
 
 #[test]
 fn rustup_is_asked_first_where_it_may_fetch() {
-    let mut machine = Machine::new();
-    machine.rustup_fetches = true;
+    let mut machine = debian();
+    machine.set("RUSTUP_AUTO_INSTALL", "1");
     machine.run().expect("rustup gets it");
     assert_eq!(machine.calls(&["apt-get", "rustup"]), ["rustup target"]);
     assert_eq!(machine.run().as_deref(), Ok(""));
@@ -213,8 +129,8 @@ fn rustup_is_asked_first_where_it_may_fetch() {
 
 #[test]
 fn debian_serves_where_rustup_gets_nothing() {
-    let mut machine = Machine::new().with_index(OLD).with_archive(NEW);
-    machine.rustup_fetches = true;
+    let mut machine = debian().with_index(OLD).with_archive(NEW);
+    machine.set("RUSTUP_AUTO_INSTALL", "1");
     machine.command("rustup", "exit 1");
     machine.check_installs(NEW);
 }
@@ -222,23 +138,23 @@ fn debian_serves_where_rustup_gets_nothing() {
 #[test]
 fn an_old_index_is_updated_before_anything_is_installed() {
     for old in [OLD, ENOUGH] {
-        Machine::new()
+        debian()
             .with_index(old)
             .with_archive(NEW)
             .check_installs(NEW);
     }
-    Machine::new().with_archive(ENOUGH).check_installs(ENOUGH);
+    debian().with_archive(ENOUGH).check_installs(ENOUGH);
 }
 
 #[test]
 fn a_compiler_too_old_is_upgraded() {
-    let machine = Machine::new().with_installed(OLD).with_index(OLD);
+    let machine = debian().with_installed(OLD).with_index(OLD);
     machine.with_archive(NEW).check_installs(NEW);
 }
 
 #[test]
 fn sources_of_another_version_than_the_compilers_are_replaced() {
-    let machine = Machine::new().with_installed(NEW).with_installed(ENOUGH);
+    let machine = debian().with_installed(NEW).with_installed(ENOUGH);
     let sources = machine.path("root/usr/lib/rustlib/src/rust");
     fs::remove_file(&sources).expect("it was there");
     symlink("../../../src/rustc-1.96.0", &sources).expect("a link is made");
@@ -248,7 +164,7 @@ fn sources_of_another_version_than_the_compilers_are_replaced() {
 #[test]
 fn where_debians_compiler_is_the_only_one_it_must_do_for_the_hosts_too() {
     for installed in [true, false] {
-        let mut machine = Machine::new().with_archive(NEW);
+        let mut machine = debian().with_archive(NEW);
         if installed {
             machine = machine.with_installed(ENOUGH);
         }
@@ -264,14 +180,14 @@ fn where_debians_compiler_is_the_only_one_it_must_do_for_the_hosts_too() {
 
 #[test]
 fn without_a_network_an_index_that_knows_enough_will_do() {
-    Machine::new().with_index(ENOUGH).check_installs(ENOUGH);
+    debian().with_index(ENOUGH).check_installs(ENOUGH);
 }
 
 #[test]
 fn without_a_network_an_old_index_is_refused() {
-    let machine = Machine::new().with_index(OLD);
+    let machine = debian().with_index(OLD);
     machine.check_refuses(&["apt-get update failed", "no rustc-web newer than 1.63.0"]);
-    let machine = Machine::new().with_installed(OLD);
+    let machine = debian().with_installed(OLD);
     machine.check_refuses(&[
         "usr/bin/rustc is 1.63.0",
         "apt-get update failed",
@@ -281,13 +197,13 @@ fn without_a_network_an_old_index_is_refused() {
 
 #[test]
 fn archives_that_have_old_packages_only_are_refused_before_installing() {
-    let machine = Machine::new().with_index(OLD).with_archive(OLD);
+    let machine = debian().with_index(OLD).with_archive(OLD);
     machine.check_refuses(&["no rustc-web newer than 1.63.0", "bookworm-security"]);
 }
 
 #[test]
 fn what_apt_cannot_install_is_said() {
-    let machine = Machine::new().with_archive(NEW);
+    let machine = debian().with_archive(NEW);
     machine.command("unpack", "exit 100");
     let said = machine.run().expect_err("nothing is unpacked");
     assert!(
@@ -301,7 +217,7 @@ fn what_apt_cannot_install_is_said() {
 
 #[test]
 fn only_root_installs_and_others_ask_sudo() {
-    let machine = Machine::new().with_archive(NEW);
+    let machine = debian().with_archive(NEW);
     machine.command("id", "echo 1000");
     machine.check_refuses(&["only root can install packages"]);
     machine.command("sudo", r#"exec "$@""#);
@@ -311,7 +227,7 @@ fn only_root_installs_and_others_ask_sudo() {
 
 #[test]
 fn a_machine_that_is_no_debian_is_told_what_it_needs() {
-    let machine = Machine::new();
+    let machine = debian();
     machine.without_command("apt-get");
     machine.check_refuses(&["no Debian"]);
 }
