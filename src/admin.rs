@@ -105,6 +105,9 @@ fn accepted(response: Response<Bytes>) -> Result<Bytes, AdminError> {
 pub struct Status {
     /// A trade can be served.
     pub ready: bool,
+    /// The journal's id, once it is known.
+    #[serde(default)]
+    pub journal: Option<String>,
     /// The leader's term of office.
     pub epoch: u64,
     /// Who leads.
@@ -125,6 +128,9 @@ pub struct Replica {
     pub id: u32,
     pub url: String,
     pub healthy: bool,
+    /// It keeps another journal's ledger.
+    #[serde(default)]
+    pub foreign: bool,
     pub role: Option<String>,
     pub orders: Option<u64>,
     pub chain_hash: Option<String>,

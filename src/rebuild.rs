@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use catalog::{Config, RebuildError, Remains};
 use order::ledger::Ledger;
-use protocol::{ChainHash, Epoch, JournalId, ListingDigest, OrderNumber, ReplicaId, Row};
+use protocol::{ChainHash, Epoch, Identity, JournalId, OrderNumber, ReplicaId, Row};
 use storage::StorageError;
 use storage::rows::End;
 
@@ -63,14 +63,6 @@ impl Found<'_> {
     fn is_blank(&self) -> bool {
         self.identity.is_none() && self.highest_epoch == Epoch(0)
     }
-}
-
-/// What a ledger knows of the journal that it copies.
-#[derive(Debug, Clone, Copy)]
-struct Identity {
-    journal: JournalId,
-    listing: ListingDigest,
-    lease_horizon: Duration,
 }
 
 /// Makes the catalog's database from the longest of these replicas' ledgers, and what they hold
@@ -139,9 +131,6 @@ fn one_journal(found: &[Found<'_>]) -> Result<Option<Identity>, Error> {
 /// The longest time for which a catalog was heard to count a lease, where every ledger that had to
 /// do with one says.
 fn lease_horizon(found: &[Found<'_>]) -> Option<Duration> {
-    if found.iter().all(|found| found.identity.is_none()) {
-        return Some(Duration::ZERO); // Ledgers do not say yet.
-    }
     let heard = found.iter().filter(|found| !found.is_blank());
     let horizons: Option<Vec<Duration>> = heard
         .map(|found| found.identity.map(|identity| identity.lease_horizon))
@@ -182,7 +171,7 @@ fn open(dir: &Path) -> Result<Found<'_>, Error> {
             end: ledger.end()?,
             term: ledger.term()?,
             highest_epoch: ledger.highest_epoch()?,
-            identity: None,
+            identity: ledger.identity()?,
             ledger,
         })
     };

@@ -1,6 +1,6 @@
 //! `bazaar status`: how a running bazaar is.
 
-use crate::admin::{Admin, AdminError, Cache, Policies, Status, short};
+use crate::admin::{Admin, AdminError, Cache, Policies, Replica, Status, short};
 use crate::cli;
 use crate::error::Error;
 use crate::output::{self, Table};
@@ -25,8 +25,12 @@ fn describe(status: &Status) -> String {
         ),
         None => format!("{}; no replica leads (epoch {epoch})\n", readiness(status)),
     };
+    let journal = match &status.journal {
+        Some(journal) => format!("journal {journal}\n"),
+        None => "the journal's id is not known yet\n".to_owned(),
+    };
     [
-        heading,
+        heading + &journal,
         replicas(status),
         catalog(status),
         caches(status),
@@ -57,7 +61,12 @@ fn replicas(status: &Status) -> String {
     for replica in &status.replicas {
         table.row([
             replica.id.to_string(),
-            if replica.healthy { "healthy" } else { "down" }.to_owned(),
+            match replica {
+                Replica { healthy: true, .. } => "healthy",
+                Replica { foreign: true, .. } => "another journal's",
+                Replica { .. } => "down",
+            }
+            .to_owned(),
             or_dash(replica.role.as_deref()),
             or_dash(replica.orders),
             or_dash(replica.chain_hash.as_deref().map(short)),
@@ -167,8 +176,8 @@ mod tests {
 
     #[test]
     fn a_status_with_everything_down_is_told_too() {
-        let status = r#"{"ready":false,"epoch":0,"leader":null,
-            "replicas":[{"id":3,"url":"http://r","healthy":false,"role":null,"orders":null,"chain_hash":null,
+        let status = r#"{"ready":false,"journal":"30313233343536373839616263646566","epoch":0,"leader":null,
+            "replicas":[{"id":3,"url":"http://r","healthy":false,"foreign":true,"role":null,"orders":null,"chain_hash":null,
                          "reaches_catalog":null,"round_trip_us":null}],
             "catalog":{"url":"http://c","reachable":false,"journal_rows":null,"chain_hash":null,"in_sync":[],
                        "session":null,"lease_ms":null},
@@ -181,7 +190,8 @@ mod tests {
         for part in [
             "not ready",
             "no replica leads",
-            "down",
+            "30313233343536373839616263646566",
+            "another journal's",
             "out of reach",
             "0123456789ab ",
         ] {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use protocol::identity::{NotOurs, OTHER_JOURNAL};
 use protocol::{Epoch, OrderNumber, Price, StockName};
 use storage::StorageError;
 use tonic::{Code, Status};
@@ -135,9 +136,26 @@ pub enum RequestError {
     /// See there.
     #[error(transparent)]
     Invalid(#[from] protocol::Invalid),
+    /// See there.
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
     /// No stock of that name.
     #[error("stock not found")]
     StockNotFound,
+    /// The caller's ledger continues this journal, or is another one's.
+    #[error("the journal has {rows} rows, none from {from} on nor one before it")]
+    Beyond {
+        /// The first that was asked for.
+        from: OrderNumber,
+        /// How many there are.
+        rows: OrderNumber,
+    },
+    /// The caller's ledger is not the journal's beginning.
+    #[error("the row before {0} is another one here")]
+    Differs(OrderNumber),
+    /// The row does not prove that the journal lost any.
+    #[error("row {0} does not follow the journal's last one")]
+    NotMissing(OrderNumber),
     /// See there.
     #[error(transparent)]
     Stale(#[from] StaleEpoch),
@@ -174,7 +192,11 @@ impl RequestError {
     /// What the caller is told: the one table.
     fn code(&self) -> Code {
         match self {
-            Self::Invalid(_) | Self::Unopened => Code::InvalidArgument,
+            Self::Invalid(_) | Self::Unopened | Self::NotMissing(_) => Code::InvalidArgument,
+            Self::NotOurs(NotOurs::Other { .. }) => OTHER_JOURNAL,
+            Self::NotOurs(NotOurs::Unnamed(_)) => Code::InvalidArgument,
+            Self::Beyond { .. } => Code::OutOfRange,
+            Self::Differs(_) => Code::Aborted,
             Self::InSync(InSyncRefused::WithoutLeader(_)) => Code::InvalidArgument,
             Self::StockNotFound => Code::NotFound,
             Self::Stale(_) | Self::InSync(InSyncRefused::Stale(_)) | Self::Gone(_) => {

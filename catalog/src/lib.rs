@@ -94,9 +94,13 @@ pub async fn run(
             Box::new(store) as Box<dyn Store>,
             finders.clone(),
         )),
-        journal: Arc::new(Watched::new(Arc::new(journal) as Arc<dyn Journal>, finders)),
+        journal: Arc::new(Watched::new(
+            Arc::new(journal) as Arc<dyn Journal>,
+            finders.clone(),
+        )),
         loaded,
         lease,
+        finders,
     };
     tokio::select! {
         served = server::serve(parts, listener, shutdown) => served,

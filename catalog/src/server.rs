@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tasks;
+use protocol::Identity;
 use protocol::serving::{self, Incoming};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_server::CatalogServer;
+use storage::damage::Finders;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
@@ -32,6 +34,8 @@ pub struct Parts {
     pub loaded: Loaded,
     /// As gateways count it.
     pub lease: Duration,
+    /// Told of damage.
+    pub finders: Finders,
 }
 
 /// Serves until `shutdown`, then finishes what has queued and lets go of the store.
@@ -78,9 +82,15 @@ fn start(
         journal,
         loaded,
         lease,
+        finders,
     } = parts;
     let leases = Leases::new(lease, lease_margin(lease));
     let term = leases.term();
+    let identity = Identity {
+        journal: loaded.journal,
+        listing: loaded.listing,
+        lease_horizon: term,
+    };
     let unsettled = loaded.sessions_out.unwrap_or_default();
     if !unsettled.is_zero() {
         tracing::info!(
@@ -101,6 +111,7 @@ fn start(
         writer: writer.clone(),
         lease,
         term,
+        journal: identity.journal,
     };
     Ok((
         Service {
@@ -108,6 +119,8 @@ fn start(
             writer,
             journal,
             sessions: Arc::new(sessions),
+            identity,
+            finders,
             closing,
         },
         ended,

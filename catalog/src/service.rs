@@ -10,8 +10,14 @@ use protocol::calls::{self, Early};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1;
 use protocol::wire::catalog::v1::catalog_server::Catalog;
-use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, SessionId, StockName};
+use protocol::wire::order_number;
+use protocol::{
+    ChainHash, Epoch, Identity, Invalid, Order, OrderNumber, ReplicaId, Row, SessionId, StockName,
+    identity,
+};
 use storage::StorageError;
+use storage::damage::Finders;
+use storage::rows::End;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -51,6 +57,10 @@ pub struct Service {
     pub journal: Arc<dyn Journal>,
     /// See there.
     pub sessions: Arc<Sessions>,
+    /// Which journal this is.
+    pub identity: Identity,
+    /// Told that the journal lacks rows.
+    pub finders: Finders,
     /// Becomes true when the service stops.
     pub closing: watch::Receiver<bool>,
 }
@@ -65,6 +75,7 @@ impl Catalog for Service {
         request: Request<v1::GetStockRequest>,
     ) -> Reply<v1::GetStockResponse> {
         let request = request.into_inner();
+        self.check_if_named(&request.journal)?;
         self.settled().await?;
         // What cannot be a name is no stock's.
         let name = StockName::new(&request.name).map_err(|_| RequestError::StockNotFound)?;
@@ -82,8 +93,9 @@ impl Catalog for Service {
 
     async fn list_stocks(
         &self,
-        _: Request<v1::ListStocksRequest>,
+        request: Request<v1::ListStocksRequest>,
     ) -> Reply<Self::ListStocksStream> {
+        self.check_if_named(&request.into_inner().journal)?;
         self.settled().await?;
         let stocks = self.desk.stocks();
         let messages: Vec<_> = stocks
@@ -117,22 +129,28 @@ impl Catalog for Service {
         Ok(Response::new(Box::pin(answers)))
     }
 
-    async fn get_leadership(&self, _: Request<v1::GetLeadershipRequest>) -> Reply<v1::Leadership> {
-        Ok(Response::new(leadership_to_wire(&self.desk.leadership())))
+    async fn get_leadership(
+        &self,
+        request: Request<v1::GetLeadershipRequest>,
+    ) -> Reply<v1::Leadership> {
+        self.check_if_named(&request.into_inner().journal)?;
+        Ok(Response::new(self.leadership(&self.desk.leadership())))
     }
 
     async fn elect(&self, request: Request<v1::ElectRequest>) -> Reply<v1::Leadership> {
         let request = request.into_inner();
+        self.check_named(&request.journal)?;
         let candidate = replica_from_wire(request.candidate)?;
         let after = self
             .writer
             .elect(Epoch(request.expected_epoch), candidate)
             .await?;
-        Ok(Response::new(leadership_to_wire(&after)))
+        Ok(Response::new(self.leadership(&after)))
     }
 
     async fn set_in_sync(&self, request: Request<v1::SetInSyncRequest>) -> Reply<v1::Leadership> {
         let request = request.into_inner();
+        self.check_named(&request.journal)?;
         at_most("in-sync set", request.in_sync.len(), REPLICAS_MAX)?;
         let change = ChangeNumber::new(request.change)?;
         let in_sync: BTreeSet<ReplicaId> = request
@@ -144,7 +162,7 @@ impl Catalog for Service {
             .writer
             .set_in_sync(Epoch(request.epoch), change, in_sync)
             .await?;
-        Ok(Response::new(leadership_to_wire(&after)))
+        Ok(Response::new(self.leadership(&after)))
     }
 
     type ReadJournalStream = StreamOf<v1::ReadJournalResponse>;
@@ -154,24 +172,51 @@ impl Catalog for Service {
         request: Request<v1::ReadJournalRequest>,
     ) -> Reply<Self::ReadJournalStream> {
         let request = request.into_inner();
-        let end = self.desk.leadership().end.rows;
+        self.check_named(&request.journal)?;
+        let from = order_number(request.from)?;
+        let end = self.desk.leadership().end;
+        if !request.previous.is_empty() {
+            let previous = ChainHash::try_from(request.previous.as_slice())?;
+            self.compare(from, previous, end).await?;
+        }
+        let end = end.rows;
         let rows_max = if request.rows_max == 0 {
             u64::MAX
         } else {
             request.rows_max
         };
-        let until = OrderNumber(request.from.saturating_add(rows_max)).min(end);
+        let until = OrderNumber(from.0.saturating_add(rows_max)).min(end);
         let (messages, stream) = mpsc::channel(MESSAGES_AHEAD);
         let service = self.clone();
         tasks::spawn_for_caller(async move {
-            let sent = service
-                .send_rows(OrderNumber(request.from), until, &messages)
-                .await;
+            let sent = service.send_rows(from, until, &messages).await;
             if let Err(error) = sent {
                 let _ = messages.send(Err(error.into())).await; // the reader may have left
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn report_missing(
+        &self,
+        request: Request<v1::ReportMissingRequest>,
+    ) -> Reply<v1::ReportMissingResponse> {
+        let request = request.into_inner();
+        self.check_named(&request.journal)?;
+        let replica = replica_from_wire(request.replica)?;
+        let row = request
+            .row
+            .ok_or_else(|| Invalid::new("row", "is missing"))?;
+        let row = Row::try_from(row)?;
+        let end = self.desk.leadership().end;
+        if row.number != end.rows || !row.follows(&end.chain) {
+            return Err(RequestError::NotMissing(row.number).into());
+        }
+        self.finders.report(format!(
+            "the journal ends before order {}, which the ledger of replica {replica} has",
+            row.number
+        ));
+        Ok(Response::new(v1::ReportMissingResponse {}))
     }
 
     type SessionStream = StreamOf<v1::SessionEvent>;
@@ -188,18 +233,73 @@ impl Catalog for Service {
                 () = service.closed() => {}
             }
         });
-        let lease = self.sessions.lease;
-        let stream = ReceiverStream::new(stream).map(move |event| to_wire(event, lease));
+        let (lease, journal) = (self.sessions.lease, self.identity.journal);
+        let stream = ReceiverStream::new(stream).map(move |event| to_wire(event, lease, journal));
         Ok(Response::new(Box::pin(stream)))
     }
 }
 
 impl Service {
+    fn check_named(&self, journal: &[u8]) -> Result<(), RequestError> {
+        Ok(identity::check(journal, self.identity.journal)?)
+    }
+
+    fn check_if_named(&self, journal: &[u8]) -> Result<(), RequestError> {
+        Ok(identity::check_if_named(journal, self.identity.journal)?)
+    }
+
+    fn leadership(&self, leadership: &Leadership) -> v1::Leadership {
+        leadership_to_wire(leadership, &self.identity)
+    }
+
+    /// Whether the journal has the caller's row before a number, given where it ends.
+    async fn compare(
+        &self,
+        from: OrderNumber,
+        previous: ChainHash,
+        end: End,
+    ) -> Result<(), RequestError> {
+        if from > end.rows {
+            return Err(RequestError::Beyond {
+                from,
+                rows: end.rows,
+            });
+        }
+        let found = match from.0.checked_sub(1) {
+            None => ChainHash::EMPTY,
+            Some(_) if from == end.rows => end.chain,
+            Some(before) => {
+                let rows = self.read(OrderNumber(before), 1).await?;
+                rows.first().map_or(ChainHash::EMPTY, |row| row.chain)
+            }
+        };
+        if found == previous {
+            Ok(())
+        } else {
+            Err(RequestError::Differs(from))
+        }
+    }
+
+    /// Exactly so many rows, all of which are committed.
+    async fn read(&self, from: OrderNumber, count: usize) -> Result<Vec<Row>, RequestError> {
+        let journal = Arc::clone(&self.journal);
+        let rows = tokio::task::spawn_blocking(move || journal.rows(from, count)).await;
+        let rows = rows
+            .map_err(|_| RequestError::Stopping)?
+            .map_err(RequestError::Unreadable)?;
+        if rows.len() == count {
+            return Ok(rows);
+        }
+        let missing = StorageError::Damaged(format!("rows are missing from {from} on"));
+        Err(RequestError::Unreadable(missing))
+    }
+
     async fn traded(
         &self,
         request: v1::TradeRequest,
         proposed: Option<ProposedReply>,
     ) -> Result<v1::TradeResponse, Status> {
+        self.check_named(&request.journal)?;
         let (epoch, orders) = trade_from_wire(request)?;
         self.settled().await?;
         let results = self.writer.trade(epoch, orders, proposed).await?;
@@ -260,15 +360,7 @@ impl Service {
     ) -> Result<(), RequestError> {
         while from < until {
             let rows_max = (until.0 - from.0).min(ROWS_PER_MESSAGE as u64) as usize;
-            let journal = Arc::clone(&self.journal);
-            let rows = tokio::task::spawn_blocking(move || journal.rows(from, rows_max)).await;
-            let rows = rows
-                .map_err(|_| RequestError::Stopping)?
-                .map_err(RequestError::Unreadable)?;
-            if rows.len() != rows_max {
-                let missing = StorageError::Damaged(format!("rows are missing from {from} on"));
-                return Err(RequestError::Unreadable(missing));
-            }
+            let rows = self.read(from, rows_max).await?;
             from = OrderNumber(from.0 + rows_max as u64);
             let rows = rows.iter().map(v1::JournalRow::from).collect();
             let sent = tokio::select! {
@@ -341,13 +433,21 @@ fn refusal_to_wire(refusal: Refusal) -> v1::Refusal {
     }
 }
 
-fn leadership_to_wire(leadership: &Leadership) -> v1::Leadership {
+fn leadership_to_wire(leadership: &Leadership, identity: &Identity) -> v1::Leadership {
     let Leadership { term, end } = leadership;
+    let Identity {
+        journal,
+        listing,
+        lease_horizon,
+    } = identity;
     v1::Leadership {
         epoch: term.epoch.0,
         leader: term.leader.map_or(0, ReplicaId::get),
         in_sync: term.in_sync.iter().map(|replica| replica.get()).collect(),
         journal_rows: end.rows.0,
         chain_hash: end.chain.as_bytes().to_vec(),
+        journal: journal.as_bytes().to_vec(),
+        listing: listing.as_bytes().to_vec(),
+        lease_horizon_ms: lease_horizon.as_millis() as u64,
     }
 }

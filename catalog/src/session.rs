@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::SessionId;
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::session_request::Request;
 use protocol::wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
+use protocol::{JournalId, SessionId, identity};
 use tonic::{Status, Streaming};
 
 use crate::core::{Floor, Recall, Round};
@@ -25,6 +25,8 @@ pub struct Sessions {
     pub lease: Duration,
     /// As the catalog counts it. Also the longest silence on a session's stream.
     pub term: Duration,
+    /// Of whose stocks the sessions are.
+    pub journal: JournalId,
 }
 
 impl Sessions {
@@ -65,6 +67,7 @@ impl Sessions {
         let Some((Request::Open(open), received)) = first else {
             return Err(RequestError::Unopened);
         };
+        identity::check_if_named(&open.journal, self.journal)?;
         self.writer.lend_sessions(self.term).await?;
         let id = random_id()?;
         self.desk
@@ -116,11 +119,12 @@ fn random_id() -> Result<SessionId, RequestError> {
 }
 
 /// An event as it goes over the wire.
-pub fn to_wire(event: Event, lease: Duration) -> Result<SessionEvent, Status> {
+pub fn to_wire(event: Event, lease: Duration, journal: JournalId) -> Result<SessionEvent, Status> {
     let event = match event {
         Event::Opened(id) => session_event::Event::Opened(session_event::Opened {
             session: id.get(),
             lease_ms: u32::try_from(lease.as_millis()).expect("leases are bounded"),
+            journal: journal.as_bytes().to_vec(),
         }),
         Event::Renewed(nonce) => session_event::Event::Renewed(session_event::Renewed { nonce }),
         Event::Recall(recall) => session_event::Event::Invalidate(invalidate(recall)),

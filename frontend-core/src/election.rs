@@ -46,6 +46,8 @@ pub enum Unanswered {
     Silent,
     /// Nobody is there: the connection was refused, or broke.
     Gone,
+    /// It keeps another journal's ledger.
+    Foreign,
 }
 
 /// What a replica says of itself.

@@ -118,6 +118,7 @@ impl Backend {
         let request = GetStockRequest {
             name: name.as_str().to_owned(),
             session: session.map_or(0, SessionId::get),
+            journal: self.replicas.own_journal().to_wire(),
         };
         match self.catalog.clone().get_stock(request).await {
             Ok(answer) => Ok(read_answer(answer.into_inner())?),
@@ -129,7 +130,9 @@ impl Backend {
     async fn list(&self) -> Result<Vec<Stock>, Status> {
         let mut catalog = self.catalog.clone();
         let mut pages = catalog
-            .list_stocks(ListStocksRequest {})
+            .list_stocks(ListStocksRequest {
+                journal: self.replicas.own_journal().to_wire(),
+            })
             .await?
             .into_inner();
         let mut stocks = Vec::new();
@@ -216,7 +219,10 @@ impl Backend {
     async fn read_order_once(&self, number: OrderNumber) -> Option<Outcome> {
         for replica in self.readers() {
             let mut client = replica.orders.clone();
-            let get = client.get(GetRequest { number: number.0 });
+            let get = client.get(GetRequest {
+                number: number.0,
+                journal: self.replicas.own_journal().to_wire(),
+            });
             match timeout(ATTEMPT_TIME_MAX, get).await {
                 Ok(Ok(answer)) => match answer.into_inner().row.map(Row::try_from) {
                     Some(Ok(row)) if row.number == number => {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::journal::JournalError;
 use crate::policy::SwapError;
 use crate::policy::history::HistoryError;
 use crate::policy::trust::{KeyError, Untrusted};
@@ -42,6 +43,9 @@ pub enum Error {
     /// What was saved of the policy cannot be read or written.
     #[error("cannot keep the policy: {0}")]
     History(#[from] HistoryError),
+    /// The journal that this gateway belongs to is not known.
+    #[error("cannot tell which bazaar this gateway belongs to: {0}")]
+    Journal(#[from] JournalError),
     /// The file of trusted keys cannot be used.
     #[error("cannot use the trusted keys in {}: {source}", path.display())]
     Keys {

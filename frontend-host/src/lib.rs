@@ -10,8 +10,10 @@
 //! - [`cache`], [`session`]: what is kept, and the stream on which the catalog takes it back;
 //!   `frontend_core` has the rules;
 //! - [`backend`]: reads and trades; [`backoff`]: when a failed one is tried again;
+//! - [`journal`]: the journal that all of it is about;
 //! - [`placing`]: orders on their way to a replica;
 //! - [`replicas`]: who leads; `frontend_core` has the rules;
+//! - [`atomic_file`]: files that are whole or not there;
 //! - [`admin`]: the listener for operators.
 //!
 //! Deliberately absent: any decision about routes, messages, caching or leaders. Those are the
@@ -30,6 +32,8 @@ pub mod policy;
 pub mod cache;
 pub mod session;
 pub mod backend;
+pub mod journal;
+pub mod atomic_file;
 pub mod backoff;
 pub mod placing;
 pub mod replicas;
@@ -55,6 +59,7 @@ use crate::admin::Admin;
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::gateway::Gateway;
+use crate::journal::OwnJournal;
 use crate::placing::Placing;
 use crate::policy::{Compiled, History, Sandbox, Trust, Versions};
 use crate::replicas::{Replica, Replicas};
@@ -84,9 +89,11 @@ pub async fn run(
     let policy = load_policy(&config).await?;
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
     let catalog = CatalogClient::new(connect(&config.catalog)?);
+    let journal = Arc::new(OwnJournal::open(config.data_dir.as_deref())?);
     let replicas = Arc::new(Replicas::new(
-        replicas(&config)?,
+        replicas(&config, &journal)?,
         catalog.clone(),
+        Arc::clone(&journal),
         Arc::clone(&policy),
     ));
     let backend = Backend {
@@ -104,7 +111,8 @@ pub async fn run(
         let catalog = CatalogClient::new(connect(&config.catalog)?);
         let name = format!("{}", clients.local_addr()?);
         let until_stopped = until_stopped(stopped.clone());
-        async move { session::keep_session(catalog, name, cache, until_stopped).await }
+        let journal = Arc::clone(&journal);
+        async move { session::keep_session(catalog, name, cache, journal, until_stopped).await }
     });
     let watching = tasks::spawn("watch replicas", replicas.watch());
     let connected = Clients::new(config.clients);
@@ -117,6 +125,11 @@ pub async fn run(
     let serving = admin::serve(operators, admin, until_stopped(stopped));
     let mut admin = tasks::spawn("admin", serving);
 
+    tokio::pin!(shutdown);
+    tokio::select! {
+        () = journal.proven() => {}
+        () = &mut shutdown => return Ok(()),
+    }
     let served = tokio::select! {
         served = server::serve(clients, gateway, connected, config.workers, shutdown) => served.map_err(Error::from),
         failed = &mut admin => Err(failed.err().unwrap_or_else(|| std::io::Error::other("the admin listener ended")).into()),
@@ -202,7 +215,7 @@ fn connect(url: &str) -> Result<Channel, Error> {
     })
 }
 
-fn replicas(config: &Config) -> Result<Vec<Replica>, Error> {
+fn replicas(config: &Config, journal: &Arc<OwnJournal>) -> Result<Vec<Replica>, Error> {
     let mut replicas: Vec<Replica> = Vec::new();
     for (id, url) in &config.orders {
         if replicas.iter().any(|replica| replica.id == *id) {
@@ -212,7 +225,7 @@ fn replicas(config: &Config) -> Result<Vec<Replica>, Error> {
             id: *id,
             url: url.clone(),
             orders: OrdersClient::new(connect(url)?),
-            placing: Placing::new(url),
+            placing: Placing::new(url, Arc::clone(journal)),
         });
     }
     if replicas.is_empty() {

@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::Status;
 
+use crate::journal::OwnJournal;
+
 /// Most orders in one message; the replica refuses longer ones.
 const MESSAGE_ORDERS_MAX: usize = 1024;
 
@@ -37,6 +39,7 @@ struct Order {
 #[derive(Clone)]
 pub struct Placing {
     url: Arc<str>,
+    journal: Arc<OwnJournal>,
     /// One for each thread that has placed an order. What is in them is bounded by the requests
     /// that the gateway takes at once.
     streams: Arc<Mutex<HashMap<ThreadId, mpsc::UnboundedSender<Order>>>>,
@@ -44,9 +47,10 @@ pub struct Placing {
 
 impl Placing {
     /// At a replica's URL, which is connected to when there is an order.
-    pub fn new(url: &str) -> Self {
+    pub fn new(url: &str, journal: Arc<OwnJournal>) -> Self {
         Self {
             url: url.into(),
+            journal,
             streams: Arc::default(),
         }
     }
@@ -78,16 +82,18 @@ impl Placing {
             let (stream, orders) = mpsc::unbounded_channel();
             let _ = stream.send(order); // its receiver is at hand
             streams.insert(thread, stream);
+            let journal = self.journal.to_wire();
             // Its end drops the replies, and another stream is opened for the next order.
-            tasks::spawn_for_caller(run(Arc::clone(&self.url), orders));
+            tasks::spawn_for_caller(run(Arc::clone(&self.url), journal, orders));
         }
     }
 }
 
 /// Runs a stream until it breaks. Those who wait for an answer hear why, or that there is none.
-async fn run(url: Arc<str>, orders: mpsc::UnboundedReceiver<Order>) {
+async fn run(url: Arc<str>, journal: Vec<u8>, orders: mpsc::UnboundedReceiver<Order>) {
     let sent = Sent::default();
     let outgoing = Outgoing {
+        journal,
         orders,
         sent: sent.clone(),
         last_tag: 0,
@@ -128,6 +134,7 @@ impl Sent {
 
 /// The messages of one stream.
 struct Outgoing {
+    journal: Vec<u8>,
     orders: mpsc::UnboundedReceiver<Order>,
     sent: Sent,
     last_tag: u64,
@@ -156,7 +163,10 @@ impl Stream for Outgoing {
             }
         });
         let placements = placements.collect();
-        Poll::Ready(Some(PlaceManyRequest { placements }))
+        Poll::Ready(Some(PlaceManyRequest {
+            placements,
+            journal: this.journal.clone(),
+        }))
     }
 }
 

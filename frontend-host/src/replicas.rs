@@ -3,24 +3,26 @@
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daemon::tasks;
 use frontend_core::election::{Elector, Leadership, Led, Probed, Role, Status, Step, Unanswered};
+use protocol::identity::OTHER_JOURNAL;
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
 use protocol::wire::order::v1::orders_client::OrdersClient;
 use protocol::wire::order::v1::{self as order, AnnounceRequest, StatusRequest};
-use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId};
+use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId, identity};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::backoff::Backoff;
+use crate::journal::OwnJournal;
 use crate::placing::Placing;
 use crate::policy::Versions;
 
@@ -68,6 +70,7 @@ pub struct Replica {
 pub struct Replicas {
     all: Vec<Replica>,
     catalog: CatalogClient<Channel>,
+    own_journal: Arc<OwnJournal>,
     policy: Arc<Versions>,
     probed: Mutex<Vec<Probed>>,
     /// Of each replica: when the last probe was sent that it answered.
@@ -78,6 +81,8 @@ pub struct Replicas {
     leader: watch::Sender<Led>,
     /// What the catalog said last.
     catalog_said: watch::Sender<CatalogSaid>,
+    /// The catalog was last found to be another bazaar's.
+    foreign: AtomicBool,
     /// Wakes the elector: something changed.
     changed: Notify,
     /// Wakes the probes: somebody has a suspicion.
@@ -108,7 +113,12 @@ pub struct Journal {
 
 impl Replicas {
     /// Of which nothing is known yet.
-    pub fn new(all: Vec<Replica>, catalog: CatalogClient<Channel>, policy: Arc<Versions>) -> Self {
+    pub fn new(
+        all: Vec<Replica>,
+        catalog: CatalogClient<Channel>,
+        own_journal: Arc<OwnJournal>,
+        policy: Arc<Versions>,
+    ) -> Self {
         let probed = all.iter().map(|replica| Probed::unknown(replica.id));
         Self {
             probed: Mutex::new(probed.collect()),
@@ -116,9 +126,11 @@ impl Replicas {
             any_answered: watch::Sender::default(),
             all,
             catalog,
+            own_journal,
             policy,
             leader: watch::Sender::new(Led::default()),
             catalog_said: watch::Sender::default(),
+            foreign: AtomicBool::new(false),
             changed: Notify::new(),
             suspicion: watch::Sender::new(0),
             changes: AtomicU64::new(0),
@@ -138,6 +150,11 @@ impl Replicas {
     /// A replica by its id.
     pub fn get(&self, id: ReplicaId) -> Option<&Replica> {
         self.all.iter().find(|replica| replica.id == id)
+    }
+
+    /// The journal that all of this is about.
+    pub fn own_journal(&self) -> &OwnJournal {
+        &self.own_journal
     }
 
     /// What the catalog said last.
@@ -174,7 +191,7 @@ impl Replicas {
                 Ok(status) => status.reaches_catalog,
                 // It may be busy.
                 Err(Unanswered::Silent) => failed.is_none(),
-                Err(Unanswered::Gone) => false,
+                Err(Unanswered::Gone | Unanswered::Foreign) => false,
             };
             if may && failed.is_none_or(|failed| probed.asked > failed) {
                 return;
@@ -225,7 +242,7 @@ impl Replicas {
             let asked = BootTime::now();
             let answer = timeout(PROBE_TIME_MAX, client.status(StatusRequest {})).await;
             let status = match answer {
-                Ok(Ok(status)) => read_status(status.into_inner()).ok_or(Unanswered::Silent),
+                Ok(Ok(status)) => self.read_status(status.into_inner()),
                 Ok(Err(status)) => Err(unanswered(&status)),
                 Err(_) => Err(Unanswered::Silent),
             };
@@ -306,11 +323,17 @@ impl Replicas {
         let asked = BootTime::now();
         let answer = timeout(
             CATALOG_TIME_MAX,
-            catalog.get_leadership(GetLeadershipRequest {}),
+            catalog.get_leadership(GetLeadershipRequest {
+                journal: self.own_journal.to_wire(),
+            }),
         )
         .await;
         let answer = match answer {
-            Ok(Ok(answer)) => Some(answer.into_inner()),
+            Ok(Ok(answer)) => Some(answer.into_inner()).filter(|answer| self.is_ours(answer)),
+            Ok(Err(status)) if status.code() == OTHER_JOURNAL => {
+                self.note_foreign(status.message());
+                None
+            }
             Ok(Err(status)) => {
                 tracing::debug!(%status, "the catalog does not say who leads");
                 None
@@ -326,6 +349,46 @@ impl Replicas {
             is_news
         });
         leadership
+    }
+
+    /// Whether a catalog's answer is about this gateway's journal, which a new gateway takes from it.
+    fn is_ours(&self, leadership: &catalog::Leadership) -> bool {
+        let heard = match identity::named(&leadership.journal) {
+            Ok(journal) => self
+                .own_journal
+                .heard_from_catalog(journal)
+                .map_err(|other| other.to_string()),
+            Err(unnamed) => Err(unnamed.to_string()),
+        };
+        match heard {
+            Ok(()) => {
+                self.foreign.store(false, Ordering::Relaxed);
+                true
+            }
+            Err(why) => {
+                self.note_foreign(&why);
+                false
+            }
+        }
+    }
+
+    /// Says once that another bazaar's catalog is there.
+    fn note_foreign(&self, why: &str) {
+        if !self.foreign.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                why,
+                "the catalog is another bazaar's: nothing of it is served"
+            );
+        }
+    }
+
+    /// Reads a replica's status. One that makes no sense, or is of another journal's ledger, is as
+    /// good as none.
+    fn read_status(&self, status: order::ReplicaStatus) -> Result<Status, Unanswered> {
+        let journal = identity::named(&status.journal).map_err(|_| Unanswered::Silent)?;
+        let heard = self.own_journal.heard_from_replica(journal);
+        heard.map_err(|_| Unanswered::Foreign)?;
+        read_status(status).ok_or(Unanswered::Silent)
     }
 
     /// One step towards a leader that leads.
@@ -357,6 +420,7 @@ impl Replicas {
         let request = ElectRequest {
             expected_epoch: expected.0,
             candidate: candidate.get(),
+            journal: self.own_journal.to_wire(),
         };
         match timeout(CATALOG_TIME_MAX, catalog.elect(request)).await {
             Ok(Ok(elected)) => {
@@ -384,11 +448,13 @@ impl Replicas {
         let request = AnnounceRequest {
             epoch: leadership.epoch.0,
             leader: leader.get(),
+            journal: self.own_journal.to_wire(),
         };
         let mut announcements = tokio::task::JoinSet::new();
         for (place, replica) in self.all.iter().enumerate() {
             if replicas.contains(&replica.id) {
                 let mut client = replica.orders.clone();
+                let request = request.clone();
                 #[expect(clippy::disallowed_methods, reason = "joined below")]
                 announcements.spawn(async move {
                     (
@@ -406,7 +472,7 @@ impl Replicas {
             let id = self.all[place].id;
             match answer {
                 Ok(status) => {
-                    if let Some(status) = read_status(status.into_inner()) {
+                    if let Ok(status) = self.read_status(status.into_inner()) {
                         self.note(place, Ok(status), asked, None);
                     }
                 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frontend_core::{Lease, Session};
+use protocol::identity::OTHER_JOURNAL;
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::session_event::{Event, Invalidate};
 use protocol::wire::catalog::v1::session_request::{Acknowledge, Open, Release, Renew, Request};
 use protocol::wire::catalog::v1::{SessionEvent, SessionRequest};
-use protocol::{SessionId, StockName, Version};
+use protocol::{SessionId, StockName, Version, identity};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -18,6 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 use crate::cache::Cache;
+use crate::journal::OwnJournal;
 
 /// Requests to the catalog that may wait to be sent.
 const REQUESTS_QUEUED_MAX: usize = 256;
@@ -38,6 +40,7 @@ pub async fn keep_session(
     catalog: CatalogClient<Channel>,
     gateway: String,
     cache: Arc<Cache>,
+    journal: Arc<OwnJournal>,
     shutdown: impl Future<Output = ()>,
 ) {
     tokio::pin!(shutdown);
@@ -47,6 +50,7 @@ pub async fn keep_session(
             catalog: catalog.clone(),
             gateway: &gateway,
             cache: &cache,
+            journal: &journal,
         };
         let mut opened = false;
         let ended = attempt.run(&mut opened, &mut shutdown).await;
@@ -79,6 +83,7 @@ struct Attempt<'a> {
     catalog: CatalogClient<Channel>,
     gateway: &'a str,
     cache: &'a Cache,
+    journal: &'a OwnJournal,
 }
 
 impl Attempt<'_> {
@@ -94,6 +99,7 @@ impl Attempt<'_> {
                 &requests,
                 Request::Open(Open {
                     gateway: self.gateway.to_owned(),
+                    journal: self.journal.to_wire(),
                 }),
             )
             .await?;
@@ -105,6 +111,9 @@ impl Attempt<'_> {
             let Some(Event::Opened(opened)) = next(&mut events).await? else {
                 return Err(Status::internal("the catalog's first event was not Opened"));
             };
+            let journal = identity::named(&opened.journal)?;
+            let heard = self.journal.heard_from_catalog(journal);
+            heard.map_err(|other| Status::new(OTHER_JOURNAL, other.to_string()))?;
             let session = SessionId::new(opened.session)
                 .ok_or_else(|| Status::internal("the catalog's session has no id"))?;
             let length = Duration::from_millis(opened.lease_ms.into());

@@ -10,7 +10,10 @@ use protocol::wire::catalog::v1 as catalog;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::order::v1 as order;
 use protocol::wire::order::v1::replication_client::ReplicationClient;
-use protocol::{Epoch, Invalid, Order, OrderNumber, ReplicaId, Row, wire};
+use protocol::{
+    ChainHash, Epoch, Identity, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row, identity,
+    wire,
+};
 use storage::rows::End;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
@@ -50,6 +53,8 @@ impl From<Status> for CallFailure {
 pub(crate) struct Catalog {
     client: CatalogClient<Channel>,
     trades: Arc<Calls<catalog::TradeRequest, catalog::TradeResponse>>,
+    /// `None` until the catalog has said which it keeps.
+    journal: Option<JournalId>,
 }
 
 impl Catalog {
@@ -57,7 +62,20 @@ impl Catalog {
         Ok(Self {
             client: CatalogClient::new(channel(url)?),
             trades: Arc::default(),
+            journal: None,
         })
+    }
+
+    /// The same catalog as long as it keeps this journal.
+    pub(crate) fn of(self, journal: JournalId) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
+        }
+    }
+
+    fn journal(&self) -> Vec<u8> {
+        identity::to_wire(self.journal)
     }
 
     /// Commits orders; one outcome for each, in their order. `proposed` is given the rows that are
@@ -74,6 +92,7 @@ impl Catalog {
         let request = catalog::TradeRequest {
             epoch: epoch.0,
             orders: orders.iter().map(Into::into).collect(),
+            journal: self.journal(),
         };
         let mut client = self.client.clone();
         let open = async |requests| client.trade_many(requests).await;
@@ -102,32 +121,42 @@ impl Catalog {
             epoch: epoch.0,
             in_sync,
             change: change.0,
+            journal: self.journal(),
         };
         let mut client = self.client.clone();
         let response = within(SET_IN_SYNC_TIMEOUT, client.set_in_sync(request)).await?;
-        Ok(head(response.into_inner())?)
+        Ok(head(response.get_ref())?)
     }
 
-    /// Who leads, and how long the journal is.
-    pub(crate) async fn head(&self, timeout: Duration) -> Result<Head, Status> {
+    /// Which journal the catalog keeps, who leads, and how long the journal is.
+    pub(crate) async fn look(&self, timeout: Duration) -> Result<(Identity, Head), Status> {
+        let request = catalog::GetLeadershipRequest {
+            journal: self.journal(),
+        };
         let mut client = self.client.clone();
-        let response = within(
-            timeout,
-            client.get_leadership(catalog::GetLeadershipRequest {}),
-        )
-        .await?;
-        Ok(head(response.into_inner())?)
+        let response = within(timeout, client.get_leadership(request)).await?;
+        let leadership = response.get_ref();
+        let identity = crate::wire::identity(leadership)?;
+        if let Some(journal) = self.journal {
+            // A catalog of before does not look at what is named.
+            identity::check(identity.journal.as_bytes(), journal)?;
+        }
+        Ok((identity, head(leadership)?))
     }
 
-    /// At most `rows_max` rows of the journal.
+    /// At most `rows_max` rows of the journal. With the chain hash of the row before them an
+    /// answer says that the journal has that row, too.
     pub(crate) async fn read_journal(
         &self,
         from: OrderNumber,
+        previous: Option<ChainHash>,
         rows_max: usize,
     ) -> Result<Vec<Row>, Status> {
         let request = catalog::ReadJournalRequest {
             from: from.0,
             rows_max: rows_max as u64,
+            previous: previous.map_or_else(Vec::new, |chain| chain.as_bytes().to_vec()),
+            journal: self.journal(),
         };
         let mut client = self.client.clone();
         within(JOURNAL_TIMEOUT, async {
@@ -136,12 +165,35 @@ impl Catalog {
         })
         .await
     }
+
+    /// Shows the catalog a row that follows its journal's last one.
+    pub(crate) async fn report_missing(&self, replica: ReplicaId, row: &Row) -> Result<(), Status> {
+        let request = catalog::ReportMissingRequest {
+            replica: replica.get(),
+            row: Some(row.into()),
+            journal: self.journal(),
+        };
+        let mut client = self.client.clone();
+        within(JOURNAL_TIMEOUT, client.report_missing(request)).await?;
+        Ok(())
+    }
+}
+
+/// What a fetch's failure says of the ledger.
+pub(crate) fn fetch_failure(status: &Status) -> CallFailure {
+    match status.code() {
+        Code::OutOfRange => CallFailure::Beyond,
+        Code::Aborted => CallFailure::Differs,
+        _ => CallFailure::Failed,
+    }
 }
 
 /// The other replicas.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     own_id: ReplicaId,
+    /// `None` until it is known.
+    journal: Option<JournalId>,
     peers: Arc<BTreeMap<ReplicaId, Peer>>,
 }
 
@@ -166,8 +218,17 @@ impl Peers {
         let peers = peers.iter().map(peer).collect::<Result<_, ConfigError>>()?;
         Ok(Self {
             own_id,
+            journal: None,
             peers: Arc::new(peers),
         })
+    }
+
+    /// The same peers as long as they keep copies of this journal.
+    pub(crate) fn of(self, journal: JournalId) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
+        }
     }
 
     /// Sends rows to a follower, which answers what it holds.
@@ -184,6 +245,7 @@ impl Peers {
             leader: self.own_id.get(),
             rows,
             committed: committed.0,
+            journal: identity::to_wire(self.journal),
         };
         let peer = self.peer(peer)?;
         let mut client = peer.client.clone();
@@ -208,6 +270,7 @@ impl Peers {
         let request = order::FetchRequest {
             from: from.0,
             rows_max: rows_max as u64,
+            journal: identity::to_wire(self.journal),
         };
         let mut client = self.peer(peer)?.client.clone();
         within(FETCH_TIMEOUT, async {

@@ -8,6 +8,7 @@
 //! - `recent`: a leader's last rows, to be sent;
 //! - [`followers`]: a leader's followers and the in-sync set;
 //! - [`replica`]: the whole;
+//! - [`claim`]: whether a ledger is the beginning of the catalog's journal;
 //! - [`reads`]: what may be said of an order that is not here;
 //! - [`rules`]: the protective rules that a test can take out.
 
@@ -18,12 +19,14 @@ pub mod trades;
 mod recent;
 pub mod followers;
 pub mod replica;
+pub mod claim;
 pub mod reads;
 pub mod rules;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use message::{Command, Durable, Event, Head, Status, Term};
+pub use claim::{Claim, claim};
+pub use message::{Command, Durable, Event, Failure, Head, Save, Status, Term};
 pub use reads::Missing;
 pub use replica::Replica;
 pub use rules::{Rule, Rules};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::{OrderNumber, Row};
+use protocol::{Identity, OrderNumber, Row};
 use storage::StorageError;
 use storage::damage::Finders;
 
@@ -26,6 +26,10 @@ impl<S> Watched<S> {
 impl<S: Store> Store for Watched<S> {
     fn durable(&self) -> Durable {
         self.inner.durable()
+    }
+
+    fn identity(&self) -> Option<Identity> {
+        self.inner.identity()
     }
 
     fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {

@@ -1,5 +1,6 @@
 //! The task that owns the core: passes it what happens, and runs its commands.
 
+mod asker;
 mod callers;
 mod writer;
 
@@ -10,13 +11,14 @@ use std::time::Duration;
 
 use daemon::tasks;
 use protocol::time::BootTime;
-use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row};
+use protocol::{Epoch, Identity, Order, OrderNumber, ReplicaId, Row};
+use storage::damage::Finders;
 use storage::rows::End;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
 
-use crate::clients::{Catalog, Peers};
+use crate::clients::{Catalog, Peers, fetch_failure};
 use crate::core::message::{
     CallFailure, Placed, Refused, Report, Shipment, Source, StepDown, Unavailable,
 };
@@ -26,6 +28,7 @@ use crate::placing;
 use crate::store::saves::{self, Save};
 use crate::store::{ReadRows, Store};
 
+use asker::Asker;
 use callers::Callers;
 use writer::Writer;
 
@@ -39,13 +42,6 @@ const STEP_INPUTS_MAX: usize = 256;
 /// stream's and the connection's, and one to spare. With fewer they would go out after a wait for
 /// the disk.
 const SENDING_TURNS: u32 = 4;
-
-/// How often the catalog is asked who leads and how long the journal is, while it answers and
-/// while it does not, and how long it may take to answer. All who wait for the catalog go by this
-/// one question.
-const HEAD_INTERVAL: Duration = Duration::from_millis(250);
-const HEAD_RETRY: Duration = Duration::from_millis(50);
-const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the core is told, with the way back to the caller.
 #[derive(Debug)]
@@ -77,6 +73,8 @@ pub(crate) enum Input {
         event: Event,
     },
     Happened(Event),
+    /// The catalog counts leases for longer than was known.
+    Keep(Identity),
 }
 
 /// Where the answer to an order goes.
@@ -93,6 +91,7 @@ pub(crate) enum PlaceReply {
 pub(crate) struct Handle {
     inputs: mpsc::Sender<Input>,
     status: watch::Receiver<Status>,
+    asker: Arc<Asker>,
 }
 
 impl Handle {
@@ -120,6 +119,7 @@ impl Handle {
         epoch: Epoch,
         leader: ReplicaId,
     ) -> Result<Status, GrpcStatus> {
+        self.asker.confirm(epoch).await?;
         self.ask(|reply| Input::Announce {
             epoch,
             leader,
@@ -134,6 +134,7 @@ impl Handle {
         rows: Vec<Row>,
         committed: OrderNumber,
     ) -> Result<End, GrpcStatus> {
+        self.asker.confirm(epoch).await?;
         self.ask(|reply| Input::Append {
             epoch,
             leader,
@@ -210,20 +211,25 @@ pub(crate) struct Driver {
     calls: JoinSet<()>,
     inputs: mpsc::Receiver<Input>,
     status: watch::Sender<Status>,
+    finders: Finders,
     /// Of the step under way.
     saves: Vec<Save>,
 }
 
 impl Driver {
+    /// `finders` is told where the replica must not be believed as it is.
     pub(crate) fn new(
         replica: Replica,
+        identity: Identity,
         store: impl Store,
         reader: Arc<dyn ReadRows>,
-        catalog: Catalog,
-        peers: Peers,
+        (catalog, peers): (Catalog, Peers),
+        finders: Finders,
     ) -> (Self, Handle) {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let (status, current) = watch::channel(replica.status());
+        let asker = Asker::new(identity, catalog.clone(), sender.clone(), current.clone());
+        let asker = Arc::new(asker);
         let driver = Self {
             replica,
             callers: Callers::default(),
@@ -233,10 +239,12 @@ impl Driver {
                 peers,
                 reader,
                 inputs: sender.clone(),
+                asker: Arc::clone(&asker),
             },
             calls: JoinSet::new(),
             inputs,
             status,
+            finders,
             saves: Vec::new(),
         };
         (
@@ -244,16 +252,17 @@ impl Driver {
             Handle {
                 inputs: sender,
                 status: current,
+                asker,
             },
         )
     }
 
     /// Runs until `stop` is ready. What the store was given by then is durable after.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        let Outside {
-            catalog, inputs, ..
-        } = self.outside.clone();
-        let _watching = tasks::spawn("watch the catalog's head", watch_head(catalog, inputs));
+        let asker = Arc::clone(&self.outside.asker);
+        let _watching = tasks::spawn("watch the catalog's head", async move {
+            asker.watch().await;
+        });
         let mut inputs = Vec::with_capacity(STEP_INPUTS_MAX);
         loop {
             self.step(&mut inputs).await;
@@ -273,8 +282,9 @@ impl Driver {
 
     async fn step(&mut self, inputs: &mut Vec<Input>) {
         self.find_rows(inputs);
+        self.keep_identity(inputs);
         let (callers, writer) = (&mut self.callers, &mut self.writer);
-        let events = inputs.drain(..).map(|input| {
+        let events = inputs.drain(..).filter_map(|input| {
             if let Input::Saved { saves, .. } = input {
                 writer.reported(saves);
             }
@@ -301,6 +311,17 @@ impl Driver {
             if let Input::Find { number, reply } = find {
                 // Who asked may have left.
                 let _ = reply.send(self.replica.find(number).cloned());
+            }
+        }
+    }
+
+    fn keep_identity(&mut self, inputs: &mut Vec<Input>) {
+        for keep in inputs.extract_if(.., |input| matches!(input, Input::Keep(_))) {
+            if let Input::Keep(identity) = keep {
+                self.saves.push(Save {
+                    identity: Some(identity),
+                    ..Save::default()
+                });
             }
         }
     }
@@ -334,15 +355,12 @@ impl Driver {
     fn execute(&mut self, command: Command) {
         let outside = self.outside.clone();
         match command {
-            Command::Save {
-                term,
-                rows,
-                proposed,
-            } => self.saves.push(Save {
-                term,
-                rows,
-                proposed,
-            }),
+            Command::Save(save) => self.saves.push(save),
+            Command::AskCatalog => outside.asker.hurry(),
+            Command::ReportMissing(number) => {
+                self.spawn_quietly(async move { outside.report_missing(number).await });
+            }
+            Command::Fail(failure) => self.finders.report(failure.to_string()),
             Command::AnswerPlace { ticket, answer } => self.callers.answer_place(ticket, answer),
             Command::AnswerAnnounce { ticket, answer } => {
                 self.callers.answer_announce(ticket, answer)
@@ -377,16 +395,17 @@ impl Driver {
                 call,
                 source,
                 from,
+                previous,
                 rows_max,
             } => self.spawn(async move {
+                let previous = Some(previous);
                 let result = match source {
-                    Source::Journal => outside.catalog.read_journal(from, rows_max).await,
+                    Source::Journal => outside.catalog.read_journal(from, previous, rows_max).await,
                     Source::Peer(peer) => outside.peers.fetch(peer, from, rows_max).await,
                 };
-                Event::Fetched {
-                    call,
-                    result: told("fetch", result),
-                }
+                let failure = result.as_ref().err().map(fetch_failure);
+                let result = told("fetch", result).map_err(|other| failure.unwrap_or(other));
+                Event::Fetched { call, result }
             }),
             Command::Append {
                 call,
@@ -408,11 +427,16 @@ impl Driver {
     /// Makes a call whose result is an event.
     fn spawn(&mut self, call: impl Future<Output = Event> + Send + 'static) {
         let inputs = self.outside.inputs.clone();
-        #[expect(clippy::disallowed_methods, reason = "`reap` sees a panic")]
-        self.calls.spawn(async move {
+        self.spawn_quietly(async move {
             // Where the driver has stopped nobody needs to know.
             let _ = inputs.send(Input::Happened(call.await)).await;
         });
+    }
+
+    /// Makes a call whose result nobody waits for.
+    fn spawn_quietly(&mut self, call: impl Future<Output = ()> + Send + 'static) {
+        #[expect(clippy::disallowed_methods, reason = "`reap` sees a panic")]
+        self.calls.spawn(call);
     }
 
     /// Forgets calls that are over. A panic in one is a bug, after which the core would wait for
@@ -449,6 +473,7 @@ struct Outside {
     peers: Peers,
     reader: Arc<dyn ReadRows>,
     inputs: mpsc::Sender<Input>,
+    asker: Arc<Asker>,
 }
 
 impl Outside {
@@ -475,18 +500,18 @@ impl Outside {
         // Where the driver has stopped nobody needs to know.
         let _ = self.inputs.send(Input::Happened(event)).await;
     }
-}
 
-/// Asks the catalog again and again for its head.
-async fn watch_head(catalog: Catalog, inputs: mpsc::Sender<Input>) {
-    loop {
-        let head = catalog.head(HEAD_TIMEOUT).await.ok();
-        let pause = head.as_ref().map_or(HEAD_RETRY, |_| HEAD_INTERVAL);
-        let told = inputs.send(Input::Happened(Event::Head(head))).await;
-        if told.is_err() {
-            return;
+    /// Shows the catalog a row of the ledger that it lacks.
+    async fn report_missing(&self, number: OrderNumber) {
+        let reported = async {
+            let row = read(&self.reader, number, 1).await?.pop();
+            let row = row.ok_or_else(|| GrpcStatus::unavailable("the row is not in the ledger"))?;
+            let replica = self.asker.replica();
+            self.catalog.report_missing(replica, &row).await
+        };
+        if let Err(status) = reported.await {
+            tracing::error!(%number, %status, "the catalog does not take that it lost rows");
         }
-        tokio::time::sleep(pause).await;
     }
 }
 
@@ -546,6 +571,9 @@ fn log(report: Report) {
             chain,
         } => {
             tracing::error!(?from, %number, %chain, "a row does not continue this ledger: one of the two is damaged");
+        }
+        Report::CatalogLostRows { journal, held } => {
+            tracing::error!(%journal, %held, "the catalog's journal ends before this ledger does: its disk lost rows that were acknowledged");
         }
         Report::CaughtUp { orders } => tracing::info!(%orders, "holds the whole journal"),
     }

@@ -1,11 +1,13 @@
 //! What goes wrong, and what callers are told.
 
+use std::path::PathBuf;
+
 use protocol::ReplicaId;
 use storage::StorageError;
 use tonic::Status;
 
 use crate::config::PEERS_MAX;
-use crate::core::message::{Refused, Unavailable};
+use crate::core::message::{Failure, Refused, Unavailable};
 use crate::damage::Damaged;
 
 /// Why settings are refused.
@@ -48,6 +50,14 @@ pub enum Error {
     /// What is in the data directory is not what was written there.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    /// What is in the data directory is another journal's.
+    #[error("{failure}: nothing of {} is served. Name the --data-dir and the --catalog that belong together", data_dir.display())]
+    Foreign {
+        /// The directory.
+        data_dir: PathBuf,
+        /// Whose it is.
+        failure: Failure,
+    },
     /// The listener failed.
     #[error("cannot serve: {0}")]
     Serve(#[source] tonic::transport::Error),
@@ -69,6 +79,7 @@ impl From<Refused> for Status {
             Refused::Stale { .. } | Refused::LeadsNoMore { .. } => {
                 Status::failed_precondition(text)
             }
+            Refused::Unconfirmed { .. } => Status::aborted(text),
             Refused::OtherLeader { .. } => Status::invalid_argument(text),
             Refused::StoreFailed => Status::resource_exhausted(text),
             Refused::Broken { .. } => Status::data_loss(text),

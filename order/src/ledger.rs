@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use protocol::{Epoch, OrderNumber, ReplicaId, Row};
+use protocol::{Epoch, Identity, OrderNumber, ReplicaId, Row};
 use rusqlite::Connection;
 use storage::proposed;
 use storage::rows::{self, End};
 use storage::{Location, StorageError};
 
-use crate::store::{KIND, proposed_in, read_term};
+use crate::store::{KIND, identity, proposed_in, read_term};
 
 /// Rows read at a time.
 const CHUNK_ROWS: usize = 4096;
@@ -36,6 +36,14 @@ impl Ledger {
     /// Where its first row is missing or it cannot be read.
     pub fn end(&self) -> Result<End, StorageError> {
         rows::end(&self.connection)
+    }
+
+    /// Whose journal's copy it is; `None` where the ledger is one of before that was known.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn identity(&self) -> Result<Option<Identity>, StorageError> {
+        identity::read(&self.connection)
     }
 
     /// The highest epoch that the replica has seen, and its leader.

@@ -7,6 +7,7 @@
 //! - [`placing`]: the orders of a caller that has many, over one stream;
 //! - `driver`: the task that owns the core and runs its commands;
 //! - [`core`]: the replica as a pure state machine;
+//! - `join`: comparing the ledger with the journal before it is served;
 //! - `clients`: the calls to the catalog and the peers;
 //! - [`store`]: the replica's disk;
 //! - [`damage`]: a replica whose disk turns out to be damaged stops;
@@ -28,6 +29,7 @@ pub mod service;
 pub mod placing;
 mod driver;
 pub mod core;
+mod join;
 mod clients;
 pub mod store;
 pub mod damage;
@@ -52,18 +54,14 @@ pub use error::{ConfigError, Error};
 use clients::{Catalog, Peers};
 use core::Replica;
 use damage::{Damaged, Watched};
-use driver::{Driver, Handle};
+use driver::Driver;
+use join::{Joined, join};
 use service::{OrdersService, ReplicationService};
 use storage::StorageError;
 use store::{SqliteStore, Store};
 
 /// How long calls under way may take once the replica is to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
-
-/// How long the catalog may take to say what is to be copied, and the wait before it is asked
-/// again.
-const COPY_PATIENCE: Duration = Duration::from_secs(1);
-const COPY_RETRY: Duration = Duration::from_millis(100);
 
 /// Runs a replica until `shutdown` is ready. It waits for the catalog and its peers, in
 /// whatever order they start.
@@ -82,27 +80,47 @@ pub async fn run(
         data_dir: config.data_dir.clone(),
         what,
     };
-    let (store, is_copy) = open(&config).await?;
+    let opened = open(&config).await?;
+    tokio::pin!(shutdown);
+    let Joined {
+        store,
+        identity,
+        catalog,
+        copies,
+    } = tokio::select! {
+        joined = join(&config, opened, catalog) => joined?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let journal = identity.journal;
+    tracing::info!(%journal, orders = %store.durable().end.rows, "the ledger is a copy of the journal");
     let (finders, mut findings) = storage::damage::channel();
     let _check = store
         .unchecked()
         .map(|unchecked| finders.clone().check(move |go_on| unchecked.check(go_on)));
     let _watch = store.watch(finders.clone());
     let found = (store.durable(), store.proposed());
-    let store = Watched::new(store, finders);
+    let store = Watched::new(store, finders.clone());
     let reader = store.reader();
 
     let ids = config.peers.iter().map(|(id, _)| *id).collect();
     let replica = Replica::new(config.id, ids, found, BootTime::now());
-    let (driver, handle) = Driver::new(replica, store, Arc::clone(&reader), catalog.clone(), peers);
+    let (driver, handle) = Driver::new(
+        replica,
+        identity,
+        store,
+        Arc::clone(&reader),
+        (catalog.clone(), peers.of(journal)),
+        finders,
+    );
     let (close, closing) = watch::channel(false);
     let orders = OrdersService::new(
+        journal,
         handle.clone(),
         Arc::clone(&reader),
-        catalog.clone(),
+        catalog,
         closing.clone(),
     );
-    let replication = ReplicationService::new(handle.clone(), reader, closing);
+    let replication = ReplicationService::new(journal, handle.clone(), reader, closing);
 
     let (stop_driver, driver_stopped) = oneshot::channel::<()>();
     let (stop_server, server_stopped) = oneshot::channel::<()>();
@@ -116,14 +134,15 @@ pub async fn run(
             let _ = server_stopped.await;
         });
     let mut serving = tasks::spawn("serve", async move {
-        if is_copy {
-            copied(handle, catalog).await;
+        if let Some(rows) = copies {
+            handle.holds(rows).await;
+            tracing::info!(orders = %rows, "copied the ledger");
         }
         serve.await
     });
 
     tokio::select! {
-        () = shutdown => {}
+        () = &mut shutdown => {}
         what = findings.next() => return Err(damaged(what).into()),
         () = &mut driving => return Err(Error::Ended),
         served = &mut serving => return Err(served.map_or_else(Error::Serve, |()| Error::Ended)),
@@ -157,17 +176,4 @@ async fn open(config: &Config) -> Result<(SqliteStore, bool), Error> {
         })),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Waits until the ledger holds all that the journal held when the catalog first answered.
-async fn copied(handle: Handle, catalog: Catalog) {
-    let rows = loop {
-        match catalog.head(COPY_PATIENCE).await {
-            Ok(head) => break head.end.rows,
-            Err(error) => tracing::debug!(%error, "the catalog does not say what is to be copied"),
-        }
-        tokio::time::sleep(COPY_RETRY).await;
-    };
-    handle.holds(rows).await;
-    tracing::info!(orders = %rows, "copied the ledger");
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use protocol::wire::order::v1::place_many_request::Placement;
 use protocol::wire::order::v1::place_many_response::{Answer, answer};
 use protocol::wire::order::v1::{PlaceManyRequest, PlaceManyResponse};
-use protocol::{Invalid, Order};
+use protocol::{Invalid, JournalId, Order, identity};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
@@ -69,6 +69,7 @@ impl Answers {
     /// Places what comes in until `closed`.
     pub(crate) fn to(
         orders: Streaming<PlaceManyRequest>,
+        journal: JournalId,
         handle: Handle,
         closed: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
@@ -80,7 +81,7 @@ impl Answers {
             let room = Arc::clone(&room);
             async move {
                 tokio::select! {
-                    taken = take_in(orders, &handle, &room, sender) => taken,
+                    taken = take_in(orders, journal, &handle, &room, sender) => taken,
                     () = closed => Ok(()),
                 }
             }
@@ -117,11 +118,14 @@ impl Stream for Answers {
 
 async fn take_in(
     mut orders: Streaming<PlaceManyRequest>,
+    journal: JournalId,
     handle: &Handle,
     room: &Semaphore,
     answers: mpsc::UnboundedSender<Answer>,
 ) -> Result<(), Status> {
-    while let Some(PlaceManyRequest { placements }) = orders.message().await? {
+    while let Some(message) = orders.message().await? {
+        identity::check(&message.journal, journal)?;
+        let placements = message.placements;
         if placements.len() > MESSAGE_ORDERS_MAX {
             let problem = format!("are more than {MESSAGE_ORDERS_MAX}");
             return Err(Invalid::new("placements", problem).into());

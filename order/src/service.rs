@@ -12,7 +12,7 @@ use protocol::wire::order::v1::{
     GetResponse, PlaceManyRequest, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest,
     place_response,
 };
-use protocol::{Invalid, Order, OrderNumber, ReplicaId, Row, calls, wire};
+use protocol::{Invalid, JournalId, Order, OrderNumber, ReplicaId, Row, calls, identity, wire};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -39,6 +39,7 @@ const FETCH_MESSAGES_AHEAD: usize = 2;
 /// What gateways use.
 #[derive(Clone)]
 pub struct OrdersService {
+    journal: JournalId,
     handle: Handle,
     reader: Arc<dyn ReadRows>,
     catalog: Catalog,
@@ -48,12 +49,14 @@ pub struct OrdersService {
 
 impl OrdersService {
     pub(crate) fn new(
+        journal: JournalId,
         handle: Handle,
         reader: Arc<dyn ReadRows>,
         catalog: Catalog,
         closing: watch::Receiver<bool>,
     ) -> Self {
         Self {
+            journal,
             handle,
             reader,
             catalog,
@@ -79,14 +82,14 @@ impl OrdersService {
         // However many ask, a catalog that is away is asked by the driver alone.
         let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.reaches_catalog()).await;
         reached.map_err(|_| unreachable())?;
-        let head = self.catalog.head(CONFIRM_TIMEOUT).await;
-        let journal = head.ok().map(|head| head.end);
+        let looked = self.catalog.look(CONFIRM_TIMEOUT).await;
+        let journal = looked.ok().map(|(_, head)| head.end);
         match Missing::of(number, journal, Rules::default()) {
             Missing::DoesNotExist => return Err(Status::not_found("no such order")),
             Missing::Unknown => return Err(unreachable()),
             Missing::InJournal { rows } => self.handle.heard(rows).await,
         }
-        let rows = self.catalog.read_journal(number, 1).await;
+        let rows = self.catalog.read_journal(number, None, 1).await;
         let rows = rows.map_err(|_| unreachable())?;
         let row = rows.into_iter().next().filter(|row| row.number == number);
         row.ok_or_else(|| Status::unavailable("the catalog did not give the order"))
@@ -99,8 +102,9 @@ impl Orders for OrdersService {
         &self,
         request: Request<PlaceRequest>,
     ) -> Result<Response<PlaceResponse>, Status> {
+        let request = request.into_inner();
+        identity::check(&request.journal, self.journal)?;
         let order: WireOrder = request
-            .into_inner()
             .order
             .ok_or_else(|| Invalid::new("order", "is missing"))?;
         let order = Order::try_from(order)?;
@@ -123,12 +127,15 @@ impl Orders for OrdersService {
         request: Request<Streaming<PlaceManyRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let closed = closed(self.closing.clone());
-        let answers = Answers::to(request.into_inner(), self.handle.clone(), closed);
+        let orders = request.into_inner();
+        let answers = Answers::to(orders, self.journal, self.handle.clone(), closed);
         Ok(Response::new(answers))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let number = OrderNumber(request.into_inner().number);
+        let request = request.into_inner();
+        identity::check(&request.journal, self.journal)?;
+        let number = OrderNumber(request.number);
         let row = match self.find(number).await? {
             Some(row) => row,
             None => self.confirm(number).await?,
@@ -142,20 +149,27 @@ impl Orders for OrdersService {
         &self,
         request: Request<AnnounceRequest>,
     ) -> Result<Response<ReplicaStatus>, Status> {
-        let AnnounceRequest { epoch, leader } = request.into_inner();
+        let AnnounceRequest {
+            epoch,
+            leader,
+            journal,
+        } = request.into_inner();
+        identity::check(&journal, self.journal)?;
         let (epoch, leader) = term(epoch, leader)?;
         let status = self.handle.announce(epoch, leader).await?;
-        Ok(Response::new(replica_status(status)))
+        Ok(Response::new(replica_status(status, self.journal)))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<ReplicaStatus>, Status> {
-        Ok(Response::new(replica_status(self.handle.status())))
+        let status = self.handle.status();
+        Ok(Response::new(replica_status(status, self.journal)))
     }
 }
 
 /// What replicas use among themselves.
 #[derive(Clone)]
 pub struct ReplicationService {
+    journal: JournalId,
     handle: Handle,
     reader: Arc<dyn ReadRows>,
     /// Becomes true when the replica stops.
@@ -164,11 +178,13 @@ pub struct ReplicationService {
 
 impl ReplicationService {
     pub(crate) fn new(
+        journal: JournalId,
         handle: Handle,
         reader: Arc<dyn ReadRows>,
         closing: watch::Receiver<bool>,
     ) -> Self {
         Self {
+            journal,
             handle,
             reader,
             closing,
@@ -184,7 +200,7 @@ impl Replication for ReplicationService {
         &self,
         request: Request<AppendRequest>,
     ) -> Result<Response<AppendResponse>, Status> {
-        let appended = append(&self.handle, request.into_inner()).await?;
+        let appended = append(self.journal, &self.handle, request.into_inner()).await?;
         Ok(Response::new(appended))
     }
 
@@ -194,11 +210,11 @@ impl Replication for ReplicationService {
         &self,
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::AppendManyStream>, Status> {
-        let handle = self.handle.clone();
+        let (journal, handle) = (self.journal, self.handle.clone());
         let closed = closed(self.closing.clone());
         let answers = calls::serve(request.into_inner(), closed, move |request, _| {
             let handle = handle.clone();
-            async move { append(&handle, request).await }
+            async move { append(journal, &handle, request).await }
         });
         Ok(Response::new(answers))
     }
@@ -207,7 +223,12 @@ impl Replication for ReplicationService {
         &self,
         request: Request<FetchRequest>,
     ) -> Result<Response<Self::FetchStream>, Status> {
-        let FetchRequest { from, rows_max } = request.into_inner();
+        let FetchRequest {
+            from,
+            rows_max,
+            journal,
+        } = request.into_inner();
+        identity::check(&journal, self.journal)?;
         let rows_max = if rows_max == 0 { u64::MAX } else { rows_max };
         let (sender, stream) = mpsc::channel(FETCH_MESSAGES_AHEAD);
         tasks::spawn_for_caller(send_rows(
@@ -220,7 +241,12 @@ impl Replication for ReplicationService {
     }
 }
 
-async fn append(handle: &Handle, request: AppendRequest) -> Result<AppendResponse, Status> {
+async fn append(
+    journal: JournalId,
+    handle: &Handle,
+    request: AppendRequest,
+) -> Result<AppendResponse, Status> {
+    identity::check(&request.journal, journal)?;
     let (epoch, leader) = term(request.epoch, request.leader)?;
     let rows = wire::rows(request.rows)?;
     let committed = wire::order_number(request.committed)?;
@@ -259,7 +285,7 @@ async fn send_rows(
     }
 }
 
-fn replica_status(status: core::Status) -> ReplicaStatus {
+fn replica_status(status: core::Status, journal: JournalId) -> ReplicaStatus {
     let role = match status.role {
         RoleName::Follower => Role::Follower,
         RoleName::Activating => Role::Activating,
@@ -273,5 +299,6 @@ fn replica_status(status: core::Status) -> ReplicaStatus {
         orders: status.end.rows.0,
         chain_hash: status.end.chain.as_bytes().to_vec(),
         reaches_catalog: status.reaches_catalog,
+        journal: identity::to_wire(Some(journal)),
     }
 }

@@ -1,5 +1,6 @@
 //! The replica's disk: its ledger, the rows proposed for it, and the highest term that it has seen.
 //!
+//! - `identity`: whose journal's copy the ledger is;
 //! - [`saves`]: what is on its way there, in groups;
 //! - [`memory`]: one for models and tests.
 
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId, Row};
+use protocol::{ChainHash, Epoch, Identity, OrderNumber, ReplicaId, Row};
 use rusqlite::{Connection, OptionalExtension, params};
 use storage::damage::{Finders, Watch};
 use storage::database::{self, Kind};
@@ -19,6 +20,7 @@ use crate::core::message::{Durable, Proposed, Term};
 
 use saves::Save;
 
+pub(crate) mod identity;
 pub mod saves;
 pub mod memory;
 
@@ -28,7 +30,7 @@ pub const KIND: Kind = Kind {
     file: "orders.db",
     application_id: 0x425a_4f52,
     schema: &[rows::SCHEMA, TERM_SCHEMA],
-    added: &[proposed::SCHEMA],
+    added: &[proposed::SCHEMA, identity::SCHEMA],
 };
 
 /// One row once the first term has been seen, none before.
@@ -50,6 +52,9 @@ const CHECK_PAUSE: Duration = Duration::from_millis(10);
 pub trait Store: Send + 'static {
     /// What it holds.
     fn durable(&self) -> Durable;
+
+    /// Whose journal's copy the ledger is, where that is known.
+    fn identity(&self) -> Option<Identity>;
 
     /// Makes a term and rows durable, all or nothing. Rows that it has are passed over.
     ///
@@ -76,6 +81,7 @@ pub trait ReadRows: Send + Sync + 'static {
 pub struct SqliteStore {
     connection: Connection,
     reader: Arc<SqliteReader>,
+    identity: Option<Identity>,
     durable: Durable,
     proposed: Vec<Row>,
     checked: bool,
@@ -119,8 +125,26 @@ impl SqliteStore {
         }
     }
 
+    /// Gives the database's files other names and begins an empty one in their place. Returns
+    /// where they are.
+    ///
+    /// # Errors
+    /// Where the files cannot be renamed, or the new ones made.
+    pub fn set_aside(self) -> Result<(Self, PathBuf), StorageError> {
+        let Self {
+            connection,
+            data_dir,
+            reader,
+            ..
+        } = self;
+        drop((connection, reader));
+        let aside = data_dir.set_aside(KIND)?;
+        Ok((Self::open_in(data_dir)?, aside))
+    }
+
     fn open_reading(data_dir: DataDir, reading: Reading) -> Result<Self, (DataDir, StorageError)> {
         let opened = data_dir.open(KIND).and_then(|connection| {
+            let identity = identity::read(&connection)?;
             let (term, end) = (read_term(&connection)?, rows::end(&connection)?);
             let proposed = proposed_in(&connection, term.epoch, end)?;
             let durable = Durable {
@@ -133,9 +157,9 @@ impl SqliteStore {
                 database::check_pages(&connection)?;
                 rows::check(&connection, durable.end, |_| true)?;
             }
-            Ok((connection, durable, proposed, read_now))
+            Ok((connection, identity, durable, proposed, read_now))
         });
-        let (connection, durable, proposed, checked) = match opened {
+        let (connection, identity, durable, proposed, checked) = match opened {
             Ok(opened) => opened,
             Err(error) => return Err((data_dir, error)),
         };
@@ -146,6 +170,7 @@ impl SqliteStore {
         Ok(Self {
             connection,
             reader,
+            identity,
             durable,
             proposed,
             checked,
@@ -215,16 +240,27 @@ impl Store for SqliteStore {
         self.durable
     }
 
+    fn identity(&self) -> Option<Identity> {
+        self.identity
+    }
+
     fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
         let (new, saved) = continuation(self.durable, save)?;
+        let identity = identity::continued(self.identity, save.identity)?;
         let transaction = self.connection.transaction()?;
         rows::insert(&transaction, new.rows)?;
         proposed::keep(&transaction, new.proposed)?;
+        if let Some(identity) = identity.filter(|_| identity != self.identity) {
+            identity::write(&transaction, identity)?;
+        }
         if let Some(term) = save.term {
             write_term(&transaction, term)?;
         }
+        if save.term.is_some() || identity != self.identity {
+            identity::seal_term(&transaction, identity, saved.term)?;
+        }
         storage::error::commit(transaction)?;
-        self.durable = saved;
+        (self.identity, self.durable) = (identity, saved);
         Ok(saved)
     }
 
@@ -314,7 +350,16 @@ fn of_last(row: &Row) -> Proposed {
     }
 }
 
+/// The highest term that was seen, as it was written.
 pub(crate) fn read_term(connection: &Connection) -> Result<Term, StorageError> {
+    // As of one moment, also where a running replica writes another one.
+    let _moment = connection.unchecked_transaction()?;
+    let term = parse_term(connection)?;
+    identity::check_term(connection, term)?;
+    Ok(term)
+}
+
+fn parse_term(connection: &Connection) -> Result<Term, StorageError> {
     let row = connection.query_row("SELECT epoch, leader FROM term", [], |row| {
         Ok((row.get(0)?, row.get(1)?))
     });

@@ -1,8 +1,12 @@
 //! What other processes say of terms and ledgers, read into the domain.
 
+use std::time::Duration;
+
 use protocol::wire::catalog::v1::Leadership;
 use protocol::wire::{epoch, order_number};
-use protocol::{ChainHash, Epoch, Invalid, OrderNumber, ReplicaId};
+use protocol::{
+    ChainHash, Epoch, Identity, Invalid, ListingDigest, OrderNumber, ReplicaId, identity,
+};
 use storage::rows::End;
 
 use crate::core::message::{Head, Term};
@@ -21,17 +25,32 @@ pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Invalid> {
 ///
 /// # Errors
 /// Where a field is out of range.
-pub fn head(leadership: Leadership) -> Result<Head, Invalid> {
+pub fn head(leadership: &Leadership) -> Result<Head, Invalid> {
     let term = match leadership.epoch {
         0 => Term::default(),
-        epoch => Term {
-            epoch: self::epoch(epoch)?,
-            leader: ReplicaId::new(leadership.leader),
-        },
+        epoch => {
+            let (epoch, leader) = self::term(epoch, leadership.leader)?;
+            Term {
+                epoch,
+                leader: Some(leader),
+            }
+        }
     };
     Ok(Head {
         term,
         end: end(leadership.journal_rows, &leadership.chain_hash)?,
+    })
+}
+
+/// Which journal the catalog keeps.
+///
+/// # Errors
+/// Where it does not say.
+pub fn identity(leadership: &Leadership) -> Result<Identity, Invalid> {
+    Ok(Identity {
+        journal: identity::named(&leadership.journal)?,
+        listing: ListingDigest::try_from(leadership.listing.as_slice())?,
+        lease_horizon: Duration::from_millis(leadership.lease_horizon_ms),
     })
 }
 

@@ -3,6 +3,7 @@
 //! - [`types`]: numbers, names and keys that cannot be wrong once made;
 //! - [`journal`]: orders, the rows that record them, and the hash chain over the rows;
 //! - [`wire`]: the generated gRPC messages, and their conversion from and to those types;
+//! - [`identity`]: which journal a process keeps, and whom it therefore answers;
 //! - [`time`]: the clock that leases are measured on;
 //! - [`channel`]: how every service connects to another;
 //! - [`serving`]: how every service takes connections; [`budget`]: how many bytes are held for them;
@@ -21,6 +22,7 @@
 pub mod types;
 pub mod journal;
 pub mod wire;
+pub mod identity;
 pub mod time;
 pub mod channel;
 pub mod serving;
@@ -29,6 +31,7 @@ pub mod calls;
 pub mod retry;
 pub mod rules;
 
+pub use identity::Identity;
 pub use journal::{ChainHash, Order, Row};
 pub use rules::Rules;
 pub use types::{

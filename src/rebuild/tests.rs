@@ -34,6 +34,7 @@ fn replica(epoch: u64, rows: &[Row], proposed: &[Row]) -> TempDir {
         term: Some(term),
         rows: rows.to_vec(),
         proposed: proposed.to_vec(),
+        ..Save::default()
     };
     SqliteStore::open(dir.path()).unwrap().save(&save).unwrap();
     dir

@@ -45,10 +45,15 @@ impl Finders {
         if let Err(error) = &result
             && error.is_damage()
         {
-            // The first one is enough, and where nobody listens the replica stops already.
-            let _ = self.0.try_send(error.to_string());
+            self.report(error.to_string());
         }
         result
+    }
+
+    /// Says what was found.
+    pub fn report(&self, what: String) {
+        // The first one is enough, and where nobody listens the service stops already.
+        let _ = self.0.try_send(what);
     }
 
     /// Reads in a thread of its own what was not read when the database was opened. `read` is

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::thread;
 
+use protocol::JournalId;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::{JournalRow, Order, TradeRequest};
 use protocol::wire::order::v1::AppendRequest;
@@ -29,9 +30,17 @@ async fn messages_past_a_limit_get_an_error_and_change_nothing() {
     let bazaar = Bazaar::start_default();
     let url = |server| format!("http://{}", bazaar.server_address(server));
     let mut catalog = CatalogClient::connect(url(Server::Catalog)).await.unwrap();
-    let epoch = bazaar.status()["epoch"].as_u64().unwrap();
+    let status = bazaar.status();
+    let epoch = status["epoch"].as_u64().unwrap();
+    let journal: JournalId = status["journal"].as_str().unwrap().parse().unwrap();
+    let journal = journal.as_bytes().to_vec();
     let mut trade = async |orders: Vec<Order>| {
-        let refused = catalog.trade(TradeRequest { epoch, orders }).await;
+        let request = TradeRequest {
+            epoch,
+            orders,
+            journal: journal.clone(),
+        };
+        let refused = catalog.trade(request).await;
         refused.expect_err("it is past a limit").code()
     };
     let long = vec![order("k".repeat(MESSAGE_BYTES_MAX))];
@@ -54,6 +63,7 @@ async fn messages_past_a_limit_get_an_error_and_change_nothing() {
         leader: 1,
         rows: vec![row],
         committed: 0,
+        journal,
     };
     let refused = replica.append(append).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange);

@@ -64,6 +64,7 @@ impl Running {
             journal,
             loaded,
             lease,
+            finders: storage::damage::channel().0,
         };
         Self::spawn(|listener, stopped| server::serve(parts, listener, stopped)).await
     }
@@ -92,21 +93,19 @@ impl Running {
     /// A client of a leader elected for the next epoch.
     pub async fn led(&self) -> Leader {
         let mut client = self.client();
-        let expected_epoch = client
-            .get_leadership(v1::GetLeadershipRequest {})
-            .await
-            .unwrap();
-        let expected_epoch = expected_epoch.into_inner().epoch;
+        let before = leadership(&mut client).await;
         let elected = client
             .elect(v1::ElectRequest {
-                expected_epoch,
+                expected_epoch: before.epoch,
                 candidate: 3,
+                journal: before.journal.clone(),
             })
             .await
             .unwrap();
         Leader {
             client,
             epoch: elected.into_inner().epoch,
+            journal: before.journal,
         }
     }
 
@@ -132,6 +131,7 @@ type Stopped = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Leader {
     pub client: Client,
     pub epoch: u64,
+    pub journal: Vec<u8>,
 }
 
 impl Leader {
@@ -139,6 +139,7 @@ impl Leader {
         let request = v1::TradeRequest {
             epoch: self.epoch,
             orders,
+            journal: self.journal.clone(),
         };
         let response = self.client.clone().trade(request).await?;
         let results = response.into_inner().results.into_iter();
@@ -159,6 +160,7 @@ impl Leader {
             epoch: self.epoch,
             in_sync: in_sync.into(),
             change,
+            journal: self.journal.clone(),
         };
         let leadership = self.client.clone().set_in_sync(request).await?;
         Ok(leadership.into_inner().in_sync)
@@ -192,13 +194,25 @@ pub async fn look(client: &mut Client, name: &str, session: u64) -> (u64, bool) 
     let request = v1::GetStockRequest {
         name: name.into(),
         session,
+        journal: Vec::new(),
     };
     let response = client.get_stock(request).await.unwrap().into_inner();
     (response.stock.unwrap().quantity, response.cacheable)
 }
 
+/// Who leads, and which journal it is.
+pub async fn leadership(client: &mut Client) -> v1::Leadership {
+    let request = v1::GetLeadershipRequest::default();
+    client.get_leadership(request).await.unwrap().into_inner()
+}
+
 pub async fn journal(client: &mut Client, from: u64, rows_max: u64) -> Vec<v1::JournalRow> {
-    let request = v1::ReadJournalRequest { from, rows_max };
+    let request = v1::ReadJournalRequest {
+        from,
+        rows_max,
+        previous: Vec::new(),
+        journal: leadership(client).await.journal,
+    };
     let mut stream = client.read_journal(request).await.unwrap().into_inner();
     let mut rows = Vec::new();
     while let Some(message) = stream.message().await.unwrap() {
@@ -249,6 +263,7 @@ impl Session {
         session
             .send(SessionRequestKind::Open(Open {
                 gateway: "test".into(),
+                journal: Vec::new(),
             }))
             .await;
         match session.event().await {

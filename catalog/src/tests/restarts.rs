@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use protocol::wire::catalog::v1::{self, Side};
+use protocol::{Order, OrderNumber, Quantity, Row};
 use tonic::Code;
 
 use super::harness::{
@@ -29,7 +30,7 @@ async fn a_restart_keeps_everything_and_keys_still_trade_once() {
     assert_eq!((bought.number, bought.price_minor), (0, 24063));
     let mut client = running.client();
     let before = client
-        .get_leadership(v1::GetLeadershipRequest {})
+        .get_leadership(v1::GetLeadershipRequest::default())
         .await
         .unwrap()
         .into_inner();
@@ -45,7 +46,7 @@ async fn a_restart_keeps_everything_and_keys_still_trade_once() {
     let running = Running::start(ignored).await;
     let mut client = running.client();
     let after = client
-        .get_leadership(v1::GetLeadershipRequest {})
+        .get_leadership(v1::GetLeadershipRequest::default())
         .await
         .unwrap()
         .into_inner();
@@ -55,6 +56,7 @@ async fn a_restart_keeps_everything_and_keys_still_trade_once() {
     let leader = Leader {
         client: client.clone(),
         epoch: after.epoch,
+        journal: after.journal,
     };
     assert_eq!(
         row(leader.trade(vec![buy()]).await.unwrap().remove(0)),
@@ -63,6 +65,54 @@ async fn a_restart_keeps_everything_and_keys_still_trade_once() {
     assert_eq!(look(&mut client, "nvidia", 0).await.0, 990);
     assert_eq!(journal(&mut client, 0, 0).await, [bought]);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_catalog_that_lost_rows_stops_once_a_ledger_shows_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = Running::start(config(dir.path())).await;
+    let leader = running.led().await;
+    let bought = leader.buy("first", "nvidia").await.unwrap();
+    let first = Row::try_from(bought.clone()).unwrap();
+    let follows = |number, quantity| {
+        let order = Order {
+            quantity: Quantity::new(quantity).unwrap(),
+            ..first.order.clone()
+        };
+        Row::following(&first.chain, number, first.epoch, order, first.price)
+    };
+    let mut client = running.client();
+    let mut report = async |row: v1::JournalRow| {
+        let request = v1::ReportMissingRequest {
+            replica: 2,
+            row: Some(row),
+            journal: leader.journal.clone(),
+        };
+        client.report_missing(request).await.map(drop)
+    };
+    let mut forged = v1::JournalRow::from(&follows(OrderNumber(1), 1));
+    forged.quantity = 7;
+    for proves_nothing in [bought, (&follows(OrderNumber(2), 1)).into(), forged] {
+        let refused = report(proves_nothing).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    }
+    leader.buy("second", "nvidia").await.unwrap();
+    let late = report((&follows(OrderNumber(1), 7)).into()).await;
+    assert_eq!(late.unwrap_err().code(), Code::InvalidArgument);
+    let mut client = running.client();
+    let second = journal(&mut client, 1, 1).await.remove(0);
+    let second = Row::try_from(second).unwrap();
+    let lost = Row::following(
+        &second.chain,
+        OrderNumber(2),
+        second.epoch,
+        first.order.clone(),
+        first.price,
+    );
+    report((&lost).into()).await.unwrap();
+    let stopped = running.failed().await.to_string();
+    assert!(stopped.contains("replica 2"), "{stopped}");
+    assert!(stopped.contains("--rebuild-from"), "{stopped}");
 }
 
 #[tokio::test]
@@ -85,7 +135,10 @@ async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
     });
     let mut client = running.client();
     let list = tokio::spawn(async move {
-        client.list_stocks(v1::ListStocksRequest {}).await.unwrap();
+        client
+            .list_stocks(v1::ListStocksRequest::default())
+            .await
+            .unwrap();
         started.elapsed()
     });
     look(&mut running.client(), "acme", 0).await;

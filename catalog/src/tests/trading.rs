@@ -1,11 +1,14 @@
 use std::collections::BTreeSet;
 
+use protocol::wire::catalog::v1::session_request::{Open, Request as SessionRequestKind};
 use protocol::wire::catalog::v1::trade_result::Result as Traded;
 use protocol::wire::catalog::v1::{self, Refusal, Side};
 use tokio_stream::StreamExt as _;
-use tonic::{Code, Streaming};
+use tonic::{Code, Status, Streaming};
 
-use super::harness::{LONG_LEASE, Leader, Running, disk, journal, look, order, row, until};
+use super::harness::{
+    LONG_LEASE, Leader, Running, Session, disk, journal, leadership, look, order, row, until,
+};
 use crate::writer::group::PROPOSED_ROWS_MAX;
 
 #[tokio::test]
@@ -111,6 +114,7 @@ async fn requests_with_wrong_fields_are_refused_whole() {
         .elect(v1::ElectRequest {
             expected_epoch: 1,
             candidate: 0,
+            journal: leader.journal.clone(),
         })
         .await;
     assert_eq!(no_candidate.unwrap_err().code(), Code::InvalidArgument);
@@ -142,7 +146,7 @@ async fn a_stale_leader_commits_nothing() {
     assert!(disk.journal().is_empty());
     let bought = new.buy("key", "acme").await.unwrap();
     let leadership = client
-        .get_leadership(v1::GetLeadershipRequest {})
+        .get_leadership(v1::GetLeadershipRequest::default())
         .await
         .unwrap()
         .into_inner();
@@ -170,7 +174,7 @@ async fn a_change_of_the_in_sync_set_that_comes_late_is_aborted() {
         let wrong = leader.set_in_sync(number, &[3, 1]).await.unwrap_err();
         assert_eq!(wrong.code(), Code::InvalidArgument);
     }
-    let request = v1::GetLeadershipRequest {};
+    let request = v1::GetLeadershipRequest::default();
     let leadership = running.client().get_leadership(request).await.unwrap();
     assert_eq!(leadership.into_inner().in_sync, [3]);
 
@@ -192,6 +196,7 @@ async fn of_concurrent_elections_one_wins_and_all_agree() {
             let request = v1::ElectRequest {
                 expected_epoch: 0,
                 candidate,
+                journal: leadership(&mut client).await.journal,
             };
             client.elect(request).await.unwrap().into_inner()
         })
@@ -221,6 +226,7 @@ async fn a_full_disk_changes_nothing_and_the_catalog_lives_on() {
         .elect(v1::ElectRequest {
             expected_epoch: 1,
             candidate: 2,
+            journal: leader.journal.clone(),
         })
         .await;
     assert_eq!(elected.unwrap_err().code(), Code::Unavailable);
@@ -236,6 +242,7 @@ async fn trade_on_stream(leader: &Leader, orders: Vec<v1::Order>) -> Streaming<v
     let request = v1::TradeRequest {
         epoch: leader.epoch,
         orders,
+        journal: leader.journal.clone(),
     };
     // The stream stays open until the answer is there.
     let requests = tokio_stream::iter([request]).chain(tokio_stream::pending());
@@ -292,7 +299,7 @@ async fn an_epoch_in_which_rows_were_proposed_in_vain_is_over() {
     disk.set_full(false);
     let fenced = leader.buy("key", "acme").await.unwrap_err();
     assert_eq!(fenced.code(), Code::FailedPrecondition);
-    let request = v1::GetLeadershipRequest {};
+    let request = v1::GetLeadershipRequest::default();
     let leadership = running.client().get_leadership(request).await.unwrap();
     let leadership = leadership.into_inner();
     assert_eq!((leadership.epoch, leadership.leader), (leader.epoch + 1, 3));
@@ -322,7 +329,7 @@ async fn the_journal_is_read_from_any_number_on() {
     assert_eq!(journal(&mut client, 2046, 0).await, all[2046..]);
     assert_eq!(journal(&mut client, 5, 600).await, all[5..605]);
     assert!(journal(&mut client, 2048, 0).await.is_empty());
-    assert!(journal(&mut client, u64::MAX, 0).await.is_empty());
+    assert!(journal(&mut client, 1 << 62, 0).await.is_empty());
     running.stop().await;
 }
 
@@ -331,7 +338,7 @@ async fn stocks_are_listed_by_name_and_others_not_found() {
     let running = Running::start_on(&disk(), LONG_LEASE).await;
     let mut client = running.client();
     let mut list = client
-        .list_stocks(v1::ListStocksRequest {})
+        .list_stocks(v1::ListStocksRequest::default())
         .await
         .unwrap()
         .into_inner();
@@ -344,10 +351,130 @@ async fn stocks_are_listed_by_name_and_others_not_found() {
     assert_eq!(names, ["acme", "bolt"]);
     for name in ["none".to_owned(), String::new(), "x".repeat(1000)] {
         let status = client
-            .get_stock(v1::GetStockRequest { name, session: 0 })
+            .get_stock(v1::GetStockRequest {
+                name,
+                ..Default::default()
+            })
             .await
             .unwrap_err();
         assert_eq!(status.code(), Code::NotFound);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_names_another_journal_gets_nothing() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let mut client = running.client();
+    let leader = running.led().await;
+    leader.buy("ours", "acme").await.unwrap();
+    let other = Leader {
+        journal: vec![9; 16],
+        ..leader.clone()
+    };
+    let named = |journal: &[u8]| journal.to_vec();
+    let mut session = Session::unopened(&client).await;
+    session
+        .send(SessionRequestKind::Open(Open {
+            gateway: "another's".into(),
+            journal: named(&other.journal),
+        }))
+        .await;
+    let refusals = [
+        other.buy("theirs", "acme").await.map(drop),
+        other.set_in_sync(1, &[3]).await.map(drop),
+        session.event().await.map(drop),
+        client
+            .elect(v1::ElectRequest {
+                expected_epoch: leader.epoch,
+                candidate: 1,
+                journal: named(&other.journal),
+            })
+            .await
+            .map(drop),
+        client
+            .get_stock(v1::GetStockRequest {
+                name: "acme".into(),
+                session: 0,
+                journal: named(&other.journal),
+            })
+            .await
+            .map(drop),
+        client
+            .list_stocks(v1::ListStocksRequest {
+                journal: named(&other.journal),
+                ..Default::default()
+            })
+            .await
+            .map(drop),
+        client
+            .get_leadership(v1::GetLeadershipRequest {
+                journal: named(&other.journal),
+            })
+            .await
+            .map(drop),
+        client
+            .read_journal(v1::ReadJournalRequest {
+                journal: named(&other.journal),
+                ..Default::default()
+            })
+            .await
+            .map(drop),
+    ];
+    for (number, refused) in refusals.into_iter().enumerate() {
+        let refused = refused.unwrap_err();
+        assert_eq!(
+            refused.code(),
+            Code::PermissionDenied,
+            "{number}: {refused}"
+        );
+        assert!(refused.message().contains(&"09".repeat(16)), "{refused}");
+    }
+    assert_eq!(disk.journal().len(), 1);
+    assert_eq!(leadership(&mut client).await.epoch, leader.epoch);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_ledger_is_compared_with_the_journal_where_it_claims_to_continue_it() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let mut client = running.client();
+    let leader = running.led().await;
+    let mut rows = Vec::new();
+    for key in ["a", "b", "c"] {
+        rows.push(leader.buy(key, "acme").await.unwrap());
+    }
+    let empty = vec![0; 32];
+    let cases = [
+        (0, &empty, Ok(3)),
+        (2, &rows[1].chain_hash, Ok(1)),
+        (3, &rows[2].chain_hash, Ok(0)),
+        (0, &rows[0].chain_hash, Err(Code::Aborted)),
+        (2, &rows[0].chain_hash, Err(Code::Aborted)),
+        (3, &rows[1].chain_hash, Err(Code::Aborted)),
+        (4, &rows[2].chain_hash, Err(Code::OutOfRange)),
+    ];
+    for (from, previous, expected) in cases {
+        let request = v1::ReadJournalRequest {
+            from,
+            rows_max: 0,
+            previous: previous.clone(),
+            journal: leader.journal.clone(),
+        };
+        let read = async {
+            let mut stream = client.read_journal(request).await?.into_inner();
+            let mut count = 0;
+            while let Some(message) = stream.message().await? {
+                count += message.rows.len();
+            }
+            Ok::<_, Status>(count)
+        };
+        assert_eq!(
+            read.await.map_err(|status| status.code()),
+            expected,
+            "{from}"
+        );
     }
     running.stop().await;
 }

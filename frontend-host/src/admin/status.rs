@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Json, Response};
+use frontend_core::election::Unanswered;
 use protocol::time::BootTime;
 use protocol::{ReplicaId, SessionId};
 use serde_json::{Value, json};
@@ -52,6 +53,7 @@ impl Admin {
         let (stocks, orders) = self.gateway.cache.entries();
         json!({
             "ready": self.unready().is_none(),
+            "journal": replicas.own_journal().known(),
             "epoch": led.leadership.epoch,
             "leader": led.leadership.leader.map(ReplicaId::get),
             "replicas": self.replicas_json(),
@@ -80,6 +82,7 @@ impl Admin {
                 "id": replica.id,
                 "url": replica.url,
                 "healthy": status.is_some(),
+                "foreign": probed.status == Err(Unanswered::Foreign),
                 "role": status.map(|status| status.role.name()),
                 "epoch": status.map(|status| status.epoch),
                 "orders": status.map(|status| status.orders),

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use protocol::wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
 use protocol::wire::catalog::v1::{
     ElectRequest, GetLeadershipRequest, GetStockResponse, Leadership, ListStocksResponse,
-    ReadJournalRequest, ReadJournalResponse, SessionEvent, SessionRequest, SetInSyncRequest,
-    TradeRequest, TradeResponse,
+    ReadJournalRequest, ReadJournalResponse, ReportMissingRequest, ReportMissingResponse,
+    SessionEvent, SessionRequest, SetInSyncRequest, TradeRequest, TradeResponse,
 };
 use protocol::wire::order::v1::orders_client::OrdersClient;
 use protocol::wire::order::v1::orders_server::{Orders, OrdersServer};
@@ -14,7 +14,7 @@ use protocol::wire::order::v1::{
     AnnounceRequest, GetResponse, PlaceManyRequest, PlaceManyResponse, PlaceRequest, PlaceResponse,
     ReplicaStatus, Role, StatusRequest, place_many_response,
 };
-use protocol::{ChainHash, IdempotencyKey, Quantity, ReplicaId, Side, channel};
+use protocol::{ChainHash, IdempotencyKey, JournalId, Quantity, ReplicaId, Side, channel};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -26,6 +26,7 @@ use tonic::{Request, Response, Streaming};
 
 use super::*;
 use crate::DEFAULT_POLICY;
+use crate::journal::OwnJournal;
 use crate::placing::Placing;
 use crate::policy::{Probation, Sandbox, Versions};
 
@@ -151,6 +152,7 @@ impl Catalog for FakeCatalog {
             epoch: 1,
             leader: 1,
             chain_hash: ChainHash::EMPTY.as_bytes().to_vec(),
+            journal: JOURNAL.as_bytes().to_vec(),
             ..Leadership::default()
         }))
     }
@@ -179,6 +181,13 @@ impl Catalog for FakeCatalog {
     }
 
     async fn read_journal(&self, _: Request<ReadJournalRequest>) -> Reply<Self::ReadJournalStream> {
+        not_here()
+    }
+
+    async fn report_missing(
+        &self,
+        _: Request<ReportMissingRequest>,
+    ) -> Reply<ReportMissingResponse> {
         not_here()
     }
 
@@ -246,6 +255,7 @@ impl Orders for FakeLeader {
             leader: 1,
             chain_hash: ChainHash::EMPTY.as_bytes().to_vec(),
             reaches_catalog: self.reaches_catalog.load(Ordering::Relaxed),
+            journal: JOURNAL.as_bytes().to_vec(),
             ..ReplicaStatus::default()
         }))
     }
@@ -268,18 +278,22 @@ fn backend(catalog: &str, replica: &str) -> (Arc<Backend>, JoinSet<()>) {
     let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
     let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
     let catalog = CatalogClient::new(channel::lazy(catalog).unwrap());
+    let journal = Arc::new(OwnJournal::open(None).unwrap());
     let replica = Replica {
         id: ReplicaId::new(1).unwrap(),
         url: replica.to_owned(),
         orders: OrdersClient::new(channel::lazy(replica).unwrap()),
-        placing: Placing::new(replica),
+        placing: Placing::new(replica, Arc::clone(&journal)),
     };
-    let replicas = Replicas::new(vec![replica], catalog.clone(), Arc::new(versions));
+    let replicas = Replicas::new(vec![replica], catalog.clone(), journal, Arc::new(versions));
     let replicas = Arc::new(replicas);
     let mut watching = JoinSet::new();
     watching.spawn(Arc::clone(&replicas).watch());
     (Arc::new(Backend { catalog, replicas }), watching)
 }
+
+/// What all of them keep.
+const JOURNAL: JournalId = JournalId::new([1; JournalId::BYTES]);
 
 /// Where nobody listens.
 const NOBODY: &str = "http://127.0.0.1:1";

@@ -29,7 +29,7 @@ impl Replica {
     /// Serves until the set is dropped.
     async fn serve(&self) -> (Placing, JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let placing = Placing::new(&format!("http://{}", listener.local_addr().unwrap()));
+        let placing = at(&listener);
         let server = Server::builder().add_service(OrdersServer::new(self.clone()));
         let mut serving = JoinSet::new();
         serving.spawn(async {
@@ -40,7 +40,16 @@ impl Replica {
     }
 }
 
-fn answers(PlaceManyRequest { placements }: PlaceManyRequest) -> Option<PlaceManyResponse> {
+/// What places orders there.
+fn at(listener: &TcpListener) -> Placing {
+    let journal = Arc::new(OwnJournal::open(None).unwrap());
+    Placing::new(
+        &format!("http://{}", listener.local_addr().unwrap()),
+        journal,
+    )
+}
+
+fn answers(PlaceManyRequest { placements, .. }: PlaceManyRequest) -> Option<PlaceManyResponse> {
     let answer = |Placement { tag, order }| {
         let order = order.filter(|order| order.name != BREAKS)?;
         let result = Some(answer::Result::Number(order.quantity));
@@ -149,7 +158,7 @@ async fn orders_on_a_stream_that_breaks_fail_and_the_next_has_another() {
 #[tokio::test]
 async fn an_order_to_nobody_fails() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let placing = Placing::new(&format!("http://{}", nobody.local_addr().unwrap()));
+    let placing = at(&nobody);
     drop(nobody);
     let failed = placing.place(&order("meta", 1)).await.unwrap_err();
     assert_eq!(failed.code(), Code::Unavailable);

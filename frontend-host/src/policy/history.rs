@@ -23,6 +23,7 @@ use super::publication::Published;
 use super::sandbox::Digest;
 use super::trust::Trust;
 use super::versions::{Reason, Upload};
+use crate::atomic_file;
 
 /// Changes that are shown; the log keeps more.
 const CHANGES_SHOWN_MAX: usize = 20;
@@ -318,20 +319,8 @@ fn digest(component: &[u8]) -> String {
         .collect()
 }
 
-/// Whole or not at all: a new file takes the old one's place once it is on the disk.
 fn write_durably(path: &Path, contents: &[u8]) -> Result<(), HistoryError> {
-    let new = path.with_extension("new");
-    let write = || {
-        let mut file = File::create(&new)?;
-        file.write_all(contents)?;
-        file.sync_all()?;
-        fs::rename(&new, path)?;
-        match path.parent() {
-            Some(dir) => File::open(dir)?.sync_all(),
-            None => Ok(()),
-        }
-    };
-    write().map_err(|source| HistoryError {
+    atomic_file::write(path, contents).map_err(|source| HistoryError {
         path: path.to_owned(),
         source,
     })

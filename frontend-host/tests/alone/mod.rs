@@ -6,6 +6,7 @@ use std::time::Duration;
 use frontend_host::backend::Backend;
 use frontend_host::cache::Cache;
 use frontend_host::gateway::Gateway;
+use frontend_host::journal::OwnJournal;
 use frontend_host::policy::{Probation, Sandbox, Versions};
 use frontend_host::replicas::Replicas;
 use frontend_host::{Config, DEFAULT_POLICY};
@@ -21,7 +22,12 @@ pub fn gateway() -> Arc<Gateway> {
     let catalog = CatalogClient::new(channel::lazy(nowhere).unwrap());
     let backend = Backend {
         catalog: catalog.clone(),
-        replicas: Arc::new(Replicas::new(Vec::new(), catalog, Arc::clone(&policy))),
+        replicas: Arc::new(Replicas::new(
+            Vec::new(),
+            catalog,
+            Arc::new(OwnJournal::open(None).unwrap()),
+            Arc::clone(&policy),
+        )),
     };
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
     let config = Config::new(nowhere.into(), Vec::new());

@@ -59,6 +59,12 @@ impl CatchUp {
         self.run.as_ref().and_then(|run| run.call)
     }
 
+    /// Whether the call is the one under way, to the journal.
+    pub(super) fn asks_journal(&self, call: CallId) -> bool {
+        let run = self.run.as_ref();
+        run.is_some_and(|run| run.call == Some(call) && run.source == Source::Journal)
+    }
+
     /// Starts a run, from the beginning where one is under way: what was asked before may be
     /// answered with less than is there now.
     pub(super) fn restart(&mut self, now: BootTime) {

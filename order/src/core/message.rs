@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 
 use protocol::wire::catalog::v1::Refusal;
-use protocol::{ChainHash, Epoch, Order, OrderNumber, ReplicaId, Row};
+use protocol::{ChainHash, Epoch, Identity, JournalId, Order, OrderNumber, ReplicaId, Row};
 use storage::rows::End;
 
 /// A leader's term of office.
@@ -56,6 +56,20 @@ pub struct Head {
     pub term: Term,
     /// Where the journal ends.
     pub end: End,
+}
+
+/// What is to be made durable.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Save {
+    /// Whose journal's copy the ledger is. That never changes once it is known.
+    pub identity: Option<Identity>,
+    /// A new term.
+    pub term: Option<Term>,
+    /// Rows that continue the ledger.
+    pub rows: Vec<Row>,
+    /// Rows that continue it with those and what was proposed before in this epoch. They are
+    /// to be kept beside it.
+    pub proposed: Vec<Row>,
 }
 
 /// A caller that waits for an answer.
@@ -131,9 +145,14 @@ pub enum Event {
     Stored(Durable),
     /// At least one save failed; the store holds this much.
     StoreFailed(Durable),
-    /// The catalog's regular answer to "who leads, and how long is the journal?"; `None` where
-    /// it gave none in time.
-    Head(Option<Head>),
+    /// The catalog's answer to "who leads, and how long is the journal?", in the order in which it
+    /// was asked.
+    Head {
+        /// `None` where it gave none in time.
+        head: Option<Head>,
+        /// Where the ledger ended when it was asked.
+        held: End,
+    },
     /// The journal holds at least so many rows.
     Heard(OrderNumber),
     /// [`Command::Trade`] goes well so far: these rows are on their way to the journal's disk.
@@ -182,6 +201,10 @@ pub enum Event {
 pub enum CallFailure {
     /// The callee knows of a higher epoch: nothing was done.
     Fenced,
+    /// A fetch: the source ends before the rows that were asked for.
+    Beyond,
+    /// A fetch: the source has another row before those.
+    Differs,
     /// Anything else, or no answer in time: whether it was done is unknown.
     Failed,
 }
@@ -222,15 +245,13 @@ pub enum Shipment {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Make this durable, after all saves before it.
-    Save {
-        /// A new term.
-        term: Option<Term>,
-        /// Rows that continue the ledger.
-        rows: Vec<Row>,
-        /// Rows that continue it with those and what was proposed before in this epoch. They are
-        /// to be kept beside it.
-        proposed: Vec<Row>,
-    },
+    Save(Save),
+    /// Ask the catalog for its head, without waiting until it is time to.
+    AskCatalog,
+    /// Show the catalog that it has lost rows: this one, of the ledger, follows its last.
+    ReportMissing(OrderNumber),
+    /// End this replica: it must not be believed as it is.
+    Fail(Failure),
     /// Have the catalog commit these orders.
     Trade {
         /// Names the result.
@@ -259,6 +280,8 @@ pub enum Command {
         source: Source,
         /// The first.
         from: OrderNumber,
+        /// Chain hash of the row before it.
+        previous: ChainHash,
         /// At most so many.
         rows_max: usize,
     },
@@ -335,6 +358,14 @@ pub enum Refused {
     /// The sender's epoch is over.
     #[error("epoch {known} has begun")]
     Stale {
+        /// The highest epoch known here.
+        known: Epoch,
+    },
+    /// Only the catalog begins epochs, and it has not said that this one began.
+    #[error("the catalog has not begun epoch {epoch}; the current one is {known}")]
+    Unconfirmed {
+        /// The sender's.
+        epoch: Epoch,
         /// The highest epoch known here.
         known: Epoch,
     },
@@ -444,6 +475,14 @@ pub enum Report {
         /// Chain hash of this ledger's last row.
         chain: ChainHash,
     },
+    /// The journal ends before this ledger does: the catalog's disk lost rows that were
+    /// acknowledged.
+    CatalogLostRows {
+        /// How many orders the journal has.
+        journal: OrderNumber,
+        /// How many this ledger has.
+        held: OrderNumber,
+    },
     /// This ledger holds the whole journal as the catalog knew it a moment ago.
     CaughtUp {
         /// How many orders that is.
@@ -472,4 +511,49 @@ pub enum StepDown {
     /// The own ledger and the journal differ.
     #[error("its ledger and the journal differ")]
     Broken,
+    /// The journal ends before the own ledger.
+    #[error("the catalog lost rows that its ledger has")]
+    CatalogLostRows,
+}
+
+/// Why a replica must not be believed as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Another bazaar's disk, or another bazaar's catalog.
+    #[error("the ledger is of journal {own}, and the catalog keeps journal {catalog}")]
+    OtherJournal {
+        /// The ledger's.
+        own: JournalId,
+        /// The catalog's.
+        catalog: JournalId,
+    },
+    /// A ledger of before journals had ids, which the journal does not show to be its own.
+    #[error(
+        "the ledger has {held} orders and no id, and journal {catalog} of {rows} orders does not begin with them"
+    )]
+    Unproven {
+        /// The catalog's.
+        catalog: JournalId,
+        /// How many orders the ledger has.
+        held: OrderNumber,
+        /// How many the journal has.
+        rows: OrderNumber,
+    },
+    /// Epochs are the catalog's to begin.
+    #[error("its disk says that epoch {own} has begun, and the catalog is at epoch {catalog}")]
+    AboveCatalog {
+        /// The replica's.
+        own: Epoch,
+        /// The catalog's.
+        catalog: Epoch,
+    },
+    /// One of the two is damaged, or the journal was restored from an older copy and went on.
+    #[error(
+        "its {rows} orders are not the journal's first {rows} (where the catalog was restored from an older copy, \
+         this ledger may be the true one: look at it with `bazaar ledger` before it is given up)"
+    )]
+    Differs {
+        /// How many rows are compared.
+        rows: OrderNumber,
+    },
 }

@@ -13,12 +13,12 @@ use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row};
 use super::catch_up::{CHUNK_ROWS, CatchUp};
 use super::followers::Followers;
 use super::message::{
-    CallId, Calls, ChangeNumber, Command, Durable, Event, Refused, Report, RoleName, Sender,
+    CallId, Calls, ChangeNumber, Command, Durable, Event, Refused, Report, RoleName, Save, Sender,
     Status, StepDown, Term, Ticket, Unavailable,
 };
 use super::own::{NotTaken, Own};
 use super::recent::Recent;
-use super::rules::Rules;
+use super::rules::{Rule, Rules};
 use super::trades::Trades;
 
 pub use catching_up::{FOLLOWER_PATIENCE, LEADER_PATIENCE};
@@ -49,6 +49,8 @@ pub struct Replica {
     appends: Vec<AppendCaller>,
     announces: Vec<AnnounceCaller>,
     reaches_catalog: bool,
+    /// The journal was last seen to end before the ledger does.
+    catalog_lost_rows: bool,
     calls: Calls,
     commands: Vec<Command>,
     rules: Rules,
@@ -69,6 +71,7 @@ impl Hash for Replica {
             appends,
             announces,
             reaches_catalog,
+            catalog_lost_rows,
             calls: _,
             commands,
             rules,
@@ -81,6 +84,7 @@ impl Hash for Replica {
             appends,
             announces,
             reaches_catalog,
+            catalog_lost_rows,
             rules,
         )
             .hash(state);
@@ -158,6 +162,7 @@ impl Replica {
             appends: Vec::new(),
             announces: Vec::new(),
             reaches_catalog: false,
+            catalog_lost_rows: false,
             calls: Calls::default(),
             commands: Vec::new(),
             rules: Rules::default(),
@@ -263,7 +268,7 @@ impl Replica {
             } => self.append(now, ticket, (epoch, leader), (rows, committed)),
             Event::Stored(durable) => self.own.stored(durable),
             Event::StoreFailed(durable) => self.store_failed(now, durable),
-            Event::Head(head) => self.head(now, head),
+            Event::Head { head, held } => self.head(now, head, held),
             Event::Heard(rows) => self.known = self.known.max(rows),
             Event::Proposed { call, rows } => self.proposed(call, rows),
             Event::Traded { call, result } => self.traded(now, call, result),
@@ -352,21 +357,21 @@ impl Replica {
         self.propose(proposed).map(drop)
     }
 
-    /// Somebody says who leads: a higher epoch is entered, a lower one refused.
+    /// Somebody says who leads, which is to be what the catalog said.
     fn meet(&mut self, now: BootTime, epoch: Epoch, leader: ReplicaId) -> Result<(), Refused> {
+        if epoch > self.own.term().epoch && !self.rules.keep(Rule::ConfirmedEpoch) {
+            let leader = Some(leader);
+            self.enter(now, Term { epoch, leader });
+        }
         let known = self.own.term();
         if epoch < known.epoch {
             return Err(Refused::Stale { known: known.epoch });
         }
         if epoch > known.epoch {
-            self.enter(
-                now,
-                Term {
-                    epoch,
-                    leader: Some(leader),
-                },
-            );
-            return Ok(());
+            return Err(Refused::Unconfirmed {
+                epoch,
+                known: known.epoch,
+            });
         }
         if known.leader != Some(leader) {
             return Err(Refused::OtherLeader { epoch });
@@ -440,11 +445,10 @@ impl Replica {
 impl Replica {
     fn save_term(&mut self) {
         let term = self.own.save_term();
-        self.commands.push(Command::Save {
+        self.commands.push(Command::Save(Save {
             term: Some(term),
-            rows: Vec::new(),
-            proposed: Vec::new(),
-        });
+            ..Save::default()
+        }));
     }
 
     /// Takes rows that are proposed, and saves them; returns those that are new.
@@ -457,11 +461,10 @@ impl Replica {
         }
         let proposed = self.own.propose(rows)?;
         if !proposed.is_empty() {
-            self.commands.push(Command::Save {
-                term: None,
-                rows: Vec::new(),
+            self.commands.push(Command::Save(Save {
                 proposed: proposed.clone(),
-            });
+                ..Save::default()
+            }));
         }
         Ok(proposed)
     }
@@ -474,7 +477,7 @@ impl Replica {
             return;
         }
         let at = *self.settle_at.get_or_insert(now + SETTLE_DELAY);
-        let saves = |command: &Command| matches!(command, Command::Save { .. });
+        let saves = |command: &Command| matches!(command, Command::Save(_));
         let enough = self.own.waiting() >= SETTLE_ROWS && self.commands.iter().any(saves);
         if at <= now || enough || !self.own.may_wait() {
             self.save_waiting();
@@ -485,11 +488,10 @@ impl Replica {
         self.settle_at = None;
         let rows = self.own.take_waiting();
         if !rows.is_empty() {
-            self.commands.push(Command::Save {
-                term: None,
+            self.commands.push(Command::Save(Save {
                 rows,
-                proposed: Vec::new(),
-            });
+                ..Save::default()
+            }));
         }
     }
 

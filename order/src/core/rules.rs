@@ -7,6 +7,8 @@ pub enum Rule {
     ActivationCatchUp,
     /// Only the catalog can say that an order does not exist.
     ConfirmedAbsence,
+    /// Only the catalog says that an epoch has begun.
+    ConfirmedEpoch,
     /// A removed follower counts until the catalog has confirmed a set without it.
     ConfirmedRemoval,
 }

@@ -22,11 +22,11 @@ pub(super) struct Callers {
 }
 
 impl Callers {
-    /// The event that an input is for the core.
-    pub(super) fn admit(&mut self, input: Input) -> Event {
+    /// The event that an input is for the core, where it is one.
+    pub(super) fn admit(&mut self, input: Input) -> Option<Event> {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
-        match input {
+        Some(match input {
             Input::Place { order, reply } => {
                 self.places.insert(ticket, reply);
                 Event::Place { ticket, order }
@@ -59,9 +59,9 @@ impl Callers {
                     committed,
                 }
             }
-            Input::Find { .. } => unreachable!("it is answered before"),
+            Input::Find { .. } | Input::Keep(_) => return None,
             Input::Saved { event, .. } | Input::Happened(event) => event,
-        }
+        })
     }
 
     pub(super) fn answer_place(&mut self, ticket: Ticket, answer: Result<Placed, Unavailable>) {

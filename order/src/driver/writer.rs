@@ -121,6 +121,10 @@ mod tests {
             self.memory.durable()
         }
 
+        fn identity(&self) -> Option<protocol::Identity> {
+            self.memory.identity
+        }
+
         fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
             let room = self.room.checked_sub(save.rows.len());
             self.room = room.ok_or(StorageError::Discontinuous("no room".into()))?;

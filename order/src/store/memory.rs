@@ -1,17 +1,19 @@
 //! A replica's disk in memory, for models and tests.
 
-use protocol::Row;
+use protocol::{Identity, Row};
 use storage::StorageError;
 use storage::proposed::SLOTS;
 use storage::rows::End;
 
 use super::saves::Save;
-use super::{continuation, of_last};
+use super::{continuation, identity, of_last};
 use crate::core::message::{Durable, Proposed, Term};
 
 /// What [`super::SqliteStore`] would hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Memory {
+    /// Whose journal's copy it is.
+    pub identity: Option<Identity>,
     /// The highest term that was saved.
     pub term: Term,
     /// The ledger.
@@ -44,6 +46,7 @@ impl Memory {
     /// Makes it durable, or changes nothing.
     pub fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
         let (new, durable) = continuation(self.durable(), save)?;
+        self.identity = identity::continued(self.identity, save.identity)?;
         self.rows.extend(new.rows.into_iter().cloned());
         for (row, _) in new.proposed {
             let slot = |row: &Row| row.number.0 % SLOTS;

@@ -1,32 +1,22 @@
 //! Saves on their way to the disk. All that have queued are written as one transaction (group
 //! commit).
 
-use protocol::Row;
 use storage::StorageError;
 
 use super::Store;
 use crate::core::Event;
-use crate::core::message::Term;
+
+pub use crate::core::Save;
 
 /// Rows that one transaction takes before it is committed, more or less.
 pub const GROUP_ROWS_MAX: usize = 8192;
-
-/// What is to be made durable.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Save {
-    /// A new term.
-    pub term: Option<Term>,
-    /// Rows that continue the ledger.
-    pub rows: Vec<Row>,
-    /// Rows to be kept beside it.
-    pub proposed: Vec<Row>,
-}
 
 /// Puts what has queued behind a save together with it.
 pub fn gather(mut group: Save, mut next: impl FnMut() -> Option<Save>) -> Save {
     while group.rows.len() + group.proposed.len() < GROUP_ROWS_MAX
         && let Some(next) = next()
     {
+        group.identity = next.identity.or(group.identity);
         group.term = next.term.or(group.term);
         group.rows.extend(next.rows);
         group.proposed.extend(next.proposed);

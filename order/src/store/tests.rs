@@ -1,3 +1,5 @@
+use protocol::{JournalId, ListingDigest};
+
 use super::*;
 use crate::core::tests::bench::{end, journal, term};
 use crate::ledger::Ledger;
@@ -48,6 +50,65 @@ fn what_does_not_continue_the_ledger_changes_nothing() {
     store.save(&save(Some(term(2, 1)), &rows[1..])).unwrap_err();
     drop(store);
     assert_eq!(SqliteStore::open(dir.path()).unwrap().durable(), before);
+}
+
+fn identity(journal: u8, lease_ms: u64) -> Identity {
+    Identity {
+        journal: JournalId::new([journal; JournalId::BYTES]),
+        listing: ListingDigest::new([journal; ListingDigest::BYTES]),
+        lease_horizon: Duration::from_millis(lease_ms),
+    }
+}
+
+fn identified(identity: Identity) -> Save {
+    Save {
+        identity: Some(identity),
+        ..Save::default()
+    }
+}
+
+#[test]
+fn a_ledger_keeps_its_journal_and_the_longest_lease() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.identity(), None);
+    store.save(&identified(identity(1, 1100))).unwrap();
+    store.save(&identified(identity(1, 2200))).unwrap();
+    store.save(&identified(identity(1, 550))).unwrap();
+    store.save(&identified(identity(2, 550))).unwrap_err();
+    assert_eq!(store.identity(), Some(identity(1, 2200)));
+    drop(store);
+    let ledger = Ledger::open(dir.path()).unwrap();
+    assert_eq!(ledger.identity().unwrap(), Some(identity(1, 2200)));
+    let store = SqliteStore::open(dir.path()).unwrap();
+    assert_eq!(store.identity(), Some(identity(1, 2200)));
+}
+
+#[test]
+fn a_term_or_an_identity_that_was_changed_is_damage() {
+    for change in [
+        "UPDATE term SET epoch = epoch + 1048576",
+        "UPDATE term SET leader = 2",
+        "DELETE FROM term",
+        "DELETE FROM term_checksum",
+        "UPDATE identity SET journal = zeroblob(16)",
+        "UPDATE identity SET listing = zeroblob(32)",
+        "UPDATE identity SET lease_ms = 1",
+        "UPDATE identity SET checksum = zeroblob(32)",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(dir.path()).unwrap();
+        store.save(&save(Some(term(3, 1)), &journal(2))).unwrap();
+        store.save(&identified(identity(1, 1100))).unwrap();
+        store.save(&save(Some(term(4, 3)), &[])).unwrap();
+        drop(store);
+        SqliteStore::open(dir.path()).unwrap();
+        let connection = Connection::open(dir.path().join(KIND.file)).unwrap();
+        connection.execute_batch(change).unwrap();
+        drop(connection);
+        let damaged = SqliteStore::open(dir.path()).unwrap_err();
+        assert!(damaged.is_damage(), "{change}: {damaged}");
+    }
 }
 
 /// Rows beside the ledger.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use protocol::wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
 use protocol::wire::catalog::v1::*;
-use protocol::{ChainHash, Epoch, OrderNumber, Price, Row, calls};
+use protocol::{ChainHash, Epoch, JournalId, OrderNumber, Price, Row, calls, identity};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
@@ -21,8 +21,15 @@ use tonic::{Request, Response, Status, Streaming};
 /// Trades of this stock are refused.
 pub const UNKNOWN_STOCK: &str = "unknown";
 
+/// The journal that it keeps, unless it is told to keep another one.
+pub const JOURNAL: JournalId = JournalId::new([7; JournalId::BYTES]);
+
 #[derive(Debug, Default)]
 pub struct State {
+    /// [`JOURNAL`] where it is `None`.
+    pub journal: Option<JournalId>,
+    /// Rows that replicas said the journal lost.
+    pub reported_missing: Vec<Row>,
     pub epoch: u64,
     pub leader: u32,
     pub in_sync: Vec<u32>,
@@ -31,6 +38,8 @@ pub struct State {
     pub rows: Vec<Row>,
     /// Calls get no answer.
     pub hangs: bool,
+    /// Nor do those who ask for many rows.
+    pub withholds_rows: bool,
     /// Trades are committed, and the answer is lost.
     pub loses_trade_answers: bool,
     /// The answer to the n-th trade from now is held back by so many milliseconds.
@@ -80,7 +89,14 @@ impl State {
             in_sync: self.in_sync.clone(),
             journal_rows: self.rows.len() as u64,
             chain_hash: chain.as_bytes().to_vec(),
+            journal: self.journal().as_bytes().to_vec(),
+            listing: vec![0; 32],
+            lease_horizon_ms: 1100,
         }
+    }
+
+    fn journal(&self) -> JournalId {
+        self.journal.unwrap_or(JOURNAL)
     }
 
     fn commit(&mut self, order: Order) -> Result<TradeResult, Status> {
@@ -165,7 +181,9 @@ impl FakeCatalog {
     /// Commits orders that no replica hears of.
     pub fn commit_behind_the_back(&self, count: u64) {
         let mut state = self.state();
-        state.epoch = state.epoch.max(1);
+        if state.epoch == 0 {
+            (state.epoch, state.leader) = (1, 9); // who is not there
+        }
         for _ in 0..count {
             let key = format!("hidden-{}", state.rows.len());
             let order = crate::support::order(&key, "meta");
@@ -199,9 +217,14 @@ impl Service {
     }
 
     async fn traded(&self, request: TradeRequest) -> Result<TradeResponse, Status> {
-        let TradeRequest { epoch, orders } = request;
+        let TradeRequest {
+            epoch,
+            orders,
+            journal,
+        } = request;
         let (results, lost, delay_ms) = {
             let mut state = self.state().await;
+            identity::check(&journal, state.journal())?;
             state.check(epoch)?;
             let results = orders
                 .into_iter()
@@ -298,9 +321,23 @@ impl Catalog for Service {
 
     async fn get_leadership(
         &self,
-        _: Request<GetLeadershipRequest>,
+        request: Request<GetLeadershipRequest>,
     ) -> Result<Response<Leadership>, Status> {
-        Ok(Response::new(self.state().await.leadership()))
+        let state = self.state().await;
+        identity::check_if_named(&request.into_inner().journal, state.journal())?;
+        Ok(Response::new(state.leadership()))
+    }
+
+    async fn report_missing(
+        &self,
+        request: Request<ReportMissingRequest>,
+    ) -> Result<Response<ReportMissingResponse>, Status> {
+        let request = request.into_inner();
+        let mut state = self.state().await;
+        identity::check(&request.journal, state.journal())?;
+        let row = Row::try_from(request.row.unwrap())?;
+        state.reported_missing.push(row);
+        Ok(Response::new(ReportMissingResponse {}))
     }
 
     async fn set_in_sync(
@@ -309,6 +346,7 @@ impl Catalog for Service {
     ) -> Result<Response<Leadership>, Status> {
         let request = request.into_inner();
         let mut state = self.state().await;
+        identity::check(&request.journal, state.journal())?;
         state.check(request.epoch)?;
         if state.refuses_in_sync_changes {
             state.in_sync_changes_refused += 1;
@@ -325,8 +363,30 @@ impl Catalog for Service {
         &self,
         request: Request<ReadJournalRequest>,
     ) -> Result<Response<Self::ReadJournalStream>, Status> {
-        let ReadJournalRequest { from, rows_max } = request.into_inner();
+        let ReadJournalRequest {
+            from,
+            rows_max,
+            previous,
+            journal,
+        } = request.into_inner();
+        if rows_max != 1 && self.state().await.withholds_rows {
+            pending::<()>().await;
+        }
         let state = self.state().await;
+        identity::check(&journal, state.journal())?;
+        if !previous.is_empty() {
+            let before = match from.checked_sub(1) {
+                None => Some(ChainHash::EMPTY),
+                Some(before) => state.rows.get(before as usize).map(|row| row.chain),
+            };
+            match before {
+                None => return Err(Status::out_of_range("the journal is shorter")),
+                Some(chain) if chain.as_bytes()[..] != previous => {
+                    return Err(Status::aborted("another row is there"));
+                }
+                Some(_) => {}
+            }
+        }
         let rows_max = if rows_max == 0 {
             usize::MAX
         } else {

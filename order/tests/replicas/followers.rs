@@ -123,12 +123,12 @@ async fn a_replica_rejoins_from_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_rejoins_from_its_peers_while_the_catalog_is_silent() {
+async fn a_replica_rejoins_from_its_peers_while_the_catalog_gives_no_rows() {
     let mut cluster = Cluster::stopped(2).await;
     cluster.catalog.commit_behind_the_back(5_000);
     cluster.run(1).await;
     cluster.all_equal().await;
-    cluster.catalog.hang(true);
+    cluster.catalog.state().withholds_rows = true;
     cluster.run(2).await;
     until("it has the rows", || async {
         cluster.seat(2).status().await.orders == 5_000
@@ -139,10 +139,14 @@ async fn a_replica_rejoins_from_its_peers_while_the_catalog_is_silent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_of_another_history_are_refused_and_not_stored() {
-    let mut cluster = Cluster::stopped(1).await;
-    cluster.catalog.commit_behind_the_back(3);
+    let mut cluster = Cluster::start(1).await;
+    cluster.catalog.elect(9);
+    until("it knows who leads", || async {
+        cluster.seat(1).status().await.leader == 9
+    })
+    .await;
     cluster.catalog.hang(true);
-    cluster.run(1).await;
+    cluster.catalog.commit_behind_the_back(3);
     let rows = cluster.catalog.state().rows.clone();
     let seat = cluster.seat(1);
     seat.append(1, 9, &rows[..1]).await.unwrap();

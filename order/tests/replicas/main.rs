@@ -7,3 +7,4 @@ mod streams;
 mod leaders;
 mod followers;
 mod reads;
+mod identity;

@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::catalog::UNKNOWN_STOCK;
-use crate::support::{Cluster, PATIENCE, Seat, order, until};
+use crate::support::{Cluster, PATIENCE, Seat, journal, order, until};
 
 /// What a stream that the replica has ended is taken for.
 const ENDED: &str = "the stream ended";
@@ -41,7 +41,10 @@ impl Stream {
             order: Some((&order(&format!("key-{tag}"), name)).into()),
         };
         let placements = orders.into_iter().map(placement).collect();
-        let message = PlaceManyRequest { placements };
+        let message = PlaceManyRequest {
+            placements,
+            journal: journal(),
+        };
         self.orders.send(message).await.unwrap();
     }
 
@@ -75,7 +78,10 @@ async fn each_order_of_a_message_gets_its_own_answer() {
     let placements = vec![no_order];
     stream
         .orders
-        .send(PlaceManyRequest { placements })
+        .send(PlaceManyRequest {
+            placements,
+            journal: journal(),
+        })
         .await
         .unwrap();
     let answers = stream.answers(3).await.unwrap();

@@ -20,10 +20,15 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::catalog::FakeCatalog;
+use crate::catalog::{FakeCatalog, JOURNAL};
 
 /// Longest wait for anything that must come about.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The journal that requests name.
+pub fn journal() -> Vec<u8> {
+    JOURNAL.as_bytes().to_vec()
+}
 
 /// A sell order of one share.
 pub fn order(key: &str, name: &str) -> Order {
@@ -105,6 +110,28 @@ impl Cluster {
     }
 
     pub async fn run(&mut self, id: u32) {
+        self.begin(id, false).await;
+        self.seat(id).status().await;
+    }
+
+    /// Has its ledger copied anew where it is not to be believed.
+    pub async fn rebuild(&mut self, id: u32) {
+        self.begin(id, true).await;
+        self.seat(id).status().await;
+    }
+
+    /// Starts a replica that must end by itself, and says why it did.
+    pub async fn refused(&mut self, id: u32) -> String {
+        self.begin(id, false).await;
+        let Running { run, stop } = self.seats[id as usize - 1].running.take().unwrap();
+        let ended = tokio::time::timeout(PATIENCE, run).await;
+        drop(stop);
+        let ended = ended.expect("it ends by itself").unwrap();
+        ended.unwrap_err().to_string()
+    }
+
+    /// Starts a replica.
+    pub async fn begin(&mut self, id: u32, rebuild: bool) {
         let peers = self.seats.iter().filter(|seat| seat.id != id);
         let peers = peers
             .map(|seat| {
@@ -121,7 +148,7 @@ impl Cluster {
             catalog,
             peers,
             data_dir: seat.data_dir.path().to_owned(),
-            rebuild: false,
+            rebuild,
         };
         let listener = TcpListener::bind(seat.address).await.unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -130,7 +157,6 @@ impl Cluster {
         };
         let run = tokio::spawn(order::run(config, listener, shutdown));
         seat.running = Some(Running { stop, run });
-        seat.status().await;
     }
 
     pub async fn stop(&mut self, id: u32) {
@@ -229,7 +255,11 @@ impl Seat {
     pub async fn announce(&self, epoch: u64, leader: u32) -> Result<ReplicaStatus, Status> {
         Ok(self
             .orders()
-            .announce(AnnounceRequest { epoch, leader })
+            .announce(AnnounceRequest {
+                epoch,
+                leader,
+                journal: journal(),
+            })
             .await?
             .into_inner())
     }
@@ -238,7 +268,10 @@ impl Seat {
         let order = Some((&order(key, name)).into());
         Ok(self
             .orders()
-            .place(PlaceRequest { order })
+            .place(PlaceRequest {
+                order,
+                journal: journal(),
+            })
             .await?
             .into_inner()
             .result
@@ -264,7 +297,10 @@ impl Seat {
     pub async fn get(&self, number: u64) -> Result<Row, Status> {
         let row = self
             .orders()
-            .get(GetRequest { number })
+            .get(GetRequest {
+                number,
+                journal: journal(),
+            })
             .await?
             .into_inner()
             .row
@@ -283,6 +319,7 @@ impl Seat {
             leader,
             rows: rows.iter().map(Into::into).collect(),
             committed: rows.last().map_or(0, |last| last.number.0 + 1),
+            journal: journal(),
         };
         Ok(ReplicationClient::new(self.channel.clone())
             .append(request)

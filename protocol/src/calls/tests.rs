@@ -117,6 +117,7 @@ impl Caller {
             leader,
             rows: Vec::new(),
             committed: 0,
+            journal: Vec::new(),
         };
         let mut client = self.client.clone();
         let open = async |requests| client.append_many(requests).await;

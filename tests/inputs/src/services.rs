@@ -128,25 +128,15 @@ pub fn check_order(bytes: &[u8]) {
     let mut calls = Vec::new();
     for (ticket, (kind, message)) in (0..).map(Ticket).zip(messages(bytes)) {
         now = now + Duration::from_millis(u64::from(kind) * 8);
-        let event = event(ticket, kind, message, &mut calls);
+        let held = disk.durable().end;
+        let event = event(ticket, kind, message, held, &mut calls);
         let mut events = Vec::from_iter(event);
         // What is saved is durable at once, which may make it do more.
         while !events.is_empty() {
             let commands = replica.step(now, events.drain(..));
             for command in commands {
                 match command {
-                    Command::Save {
-                        term,
-                        rows,
-                        proposed,
-                    } => events.push(save(
-                        &mut disk,
-                        Save {
-                            term,
-                            rows,
-                            proposed,
-                        },
-                    )),
+                    Command::Save(to_save) => events.push(save(&mut disk, to_save)),
                     Command::Fetch { call, .. } => calls.push(call),
                     _ => {}
                 }
@@ -159,6 +149,7 @@ fn event(
     ticket: Ticket,
     kind: u8,
     message: &[u8],
+    held: End,
     calls: &mut Vec<order::core::message::CallId>,
 ) -> Option<Event> {
     match kind % 5 {
@@ -189,8 +180,9 @@ fn event(
         }
         3 => {
             let leadership = v1::Leadership::decode(message).ok()?;
-            let head: Head = order::wire::head(leadership).ok()?;
-            Some(Event::Head(Some(head)))
+            let head: Head = order::wire::head(&leadership).ok()?;
+            let head = Some(head);
+            Some(Event::Head { head, held })
         }
         _ => {
             let response = v1::ReadJournalResponse::decode(message).ok()?;

@@ -165,13 +165,13 @@ mod messages {
         let ids = || prop::collection::vec(0..4u32, 0..4);
         prop_oneof![
             4 => (number(), orders).prop_map(|(epoch, orders)| {
-                (0, v1::TradeRequest { epoch, orders }.encode_to_vec())
+                (0, v1::TradeRequest { epoch, orders, ..Default::default() }.encode_to_vec())
             }),
             2 => (number(), 0..4u32).prop_map(|(expected_epoch, candidate)| {
-                (1, v1::ElectRequest { expected_epoch, candidate }.encode_to_vec())
+                (1, v1::ElectRequest { expected_epoch, candidate, ..Default::default() }.encode_to_vec())
             }),
             1 => (number(), number(), ids()).prop_map(|(epoch, change, in_sync)| {
-                (2, v1::SetInSyncRequest { epoch, change, in_sync }.encode_to_vec())
+                (2, v1::SetInSyncRequest { epoch, change, in_sync, ..Default::default() }.encode_to_vec())
             }),
         ]
     }
@@ -182,11 +182,23 @@ mod messages {
             an_order().prop_map(|order| {
                 (
                     0,
-                    order::PlaceRequest { order: Some(order) }.encode_to_vec(),
+                    order::PlaceRequest {
+                        order: Some(order),
+                        ..Default::default()
+                    }
+                    .encode_to_vec(),
                 )
             }),
             (number(), 0..4u32).prop_map(|(epoch, leader)| {
-                (1, order::AnnounceRequest { epoch, leader }.encode_to_vec())
+                (
+                    1,
+                    order::AnnounceRequest {
+                        epoch,
+                        leader,
+                        ..Default::default()
+                    }
+                    .encode_to_vec(),
+                )
             }),
             (number(), 0..4u32, rows(), number()).prop_map(|(epoch, leader, rows, committed)| {
                 (
@@ -196,6 +208,7 @@ mod messages {
                         leader,
                         rows,
                         committed,
+                        ..Default::default()
                     }
                     .encode_to_vec(),
                 )
@@ -211,6 +224,7 @@ mod messages {
                         in_sync,
                         journal_rows,
                         chain_hash,
+                        ..Default::default()
                     }
                     .encode_to_vec(),
                 )

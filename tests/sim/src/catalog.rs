@@ -11,7 +11,7 @@ use catalog::store::sqlite::{SqliteJournal, SqliteStore};
 use catalog::store::{Journal as _, Store as _};
 use catalog::writer::group::{Command, Committer, Group, gather};
 use protocol::time::BootTime;
-use protocol::{JournalId, OrderNumber, Row, SessionId};
+use protocol::{ChainHash, JournalId, OrderNumber, Row, SessionId};
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
@@ -25,7 +25,7 @@ use crate::plan::Plan;
 use crate::timeline::{Happening, Time, Timeline};
 
 /// There is one, and nothing of it depends on chance.
-const JOURNAL: JournalId = JournalId::new(*b"simulated bazaar");
+pub const JOURNAL: JournalId = JournalId::new(*b"simulated bazaar");
 
 /// The catalog, while it runs.
 pub struct Catalog {
@@ -187,8 +187,14 @@ impl Catalog {
                 let told = Ok(Response::Leadership(self.desk.leadership()));
                 line.reply(Node::Catalog, caller, told);
             }
-            Request::ReadRows { from, rows_max } => {
-                let told = self.read(from, rows_max);
+            Request::ReadRows {
+                from,
+                previous,
+                rows_max,
+            } => {
+                let told = self
+                    .compare(from, previous)
+                    .and_then(|()| self.read(from, rows_max));
                 line.reply(Node::Catalog, caller, told);
             }
             Request::Trade { epoch, orders } => {
@@ -232,6 +238,21 @@ impl Catalog {
             other => unreachable!("the catalog is not asked for {other:?}"),
         }
         self.begin(line);
+    }
+
+    /// Whether the journal has the caller's row before a number.
+    fn compare(&self, from: OrderNumber, previous: Option<ChainHash>) -> Result<(), Failure> {
+        let Some(previous) = previous else {
+            return Ok(());
+        };
+        if from > self.desk.leadership().end.rows {
+            return Err(Failure::Beyond);
+        }
+        let before = from.0.checked_sub(1).map(OrderNumber);
+        let rows = before.map_or(Ok(Vec::new()), |before| self.journal.rows(before, 1));
+        let rows = rows.map_err(|_| Failure::Unavailable)?;
+        let found = rows.first().map_or(ChainHash::EMPTY, |row| row.chain);
+        (found == previous).then_some(()).ok_or(Failure::Differs)
     }
 
     fn read(&self, from: OrderNumber, rows_max: usize) -> Told {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use order::core::Failure;
+use protocol::ReplicaId;
 use simulated_disk::{Death, Disk, Faults};
 use storage::StorageError;
 
@@ -44,6 +46,29 @@ impl World {
                 panic!("{node:?} does not know its own database")
             }
             Err(_) => self.crash(node, Death::Killed),
+        }
+    }
+
+    /// A replica's process ends, and its disk is replaced by an empty one.
+    pub fn replace_disk(&mut self, id: ReplicaId) {
+        let node = Node::Replica(id);
+        self.crash(node, Death::Killed);
+        let disk = Disk::new(self.line.random.u64(..));
+        disk.set_faults(Faults {
+            lies: self.disks[&node].faults().lies,
+            ..Faults::default()
+        });
+        self.disks.insert(node, disk);
+        self.oracle.disk_lost(id);
+    }
+
+    /// A replica that must not be believed ends, and whoever operates it gives it an empty disk.
+    pub fn give_up_refuted(&mut self, id: ReplicaId) {
+        let refuted = self.replicas.get(&id).and_then(|replica| replica.refuted());
+        if let Some(failure) = refuted {
+            let is_foreign = matches!(failure, Failure::OtherJournal { .. });
+            assert!(is_foreign, "replica {id} is not believed: {failure}");
+            self.replace_disk(id);
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use catalog::core::{ChangeNumber, Leadership, Stock, TradeResult};
 use order::core::message::{CallId, Placed};
-use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row, SessionId, StockName};
+use protocol::{ChainHash, Epoch, Order, OrderNumber, ReplicaId, Row, SessionId, StockName};
 use storage::rows::End;
 
 /// A machine, and what runs on it.
@@ -55,6 +55,8 @@ pub enum Request {
     // To the catalog and to replicas.
     ReadRows {
         from: OrderNumber,
+        /// Of the row before it.
+        previous: Option<ChainHash>,
         rows_max: usize,
     },
     // To replicas.
@@ -102,6 +104,9 @@ pub enum Response {
 pub enum Failure {
     /// The callee knows of a higher epoch.
     Fenced,
+    /// It has no row before those that it was asked for, or another one.
+    Beyond,
+    Differs,
     /// It said no for another reason, which trying again does not change.
     Refused,
     /// It cannot now, or the connection broke.
@@ -122,6 +127,8 @@ pub enum Purpose {
     Fetch(CallId),
     Append(CallId, ReplicaId),
     Head,
+    Join,
+    Compare,
     /// Whether an order exists that is not here.
     Confirm(u64),
     FetchOne(u64),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use protocol::{Epoch, OrderNumber, ReplicaId};
 use simulated_disk::file::Loss;
 use simulated_disk::{Death, Faults};
 
-use crate::messages::Node;
+use crate::messages::{Caller, Node, Request};
 use crate::network::Weather;
-use crate::replica::ids;
+use crate::replica::{self, ids};
 use crate::timeline::Happening;
 use crate::world::World;
 
@@ -42,10 +43,16 @@ pub enum Kind {
     FailedSync,
     /// A write fails.
     FailedWrite,
+    /// Somebody says that an epoch has begun which has not.
+    Forgery,
+    /// A replica's disk is replaced by an empty one.
+    LostDisk,
+    /// A replica is started on another bazaar's disk, which is replaced once it says so.
+    ForeignDisk,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 13] = [
+pub const KINDS: [Kind; 16] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -59,6 +66,9 @@ pub const KINDS: [Kind; 13] = [
     Kind::FullDisk,
     Kind::FailedSync,
     Kind::FailedWrite,
+    Kind::Forgery,
+    Kind::LostDisk,
+    Kind::ForeignDisk,
 ];
 
 impl World {
@@ -143,7 +153,55 @@ impl World {
             }
             Kind::FailedSync => self.spoil(store, |faults| faults.next_sync_fails = true),
             Kind::FailedWrite => self.spoil(store, |faults| faults.next_write_fails = true),
+            Kind::Forgery => self.forge(),
+            Kind::LostDisk => {
+                let id = self.some_replica();
+                self.replace_disk(id);
+            }
+            Kind::ForeignDisk => {
+                let id = self.some_replica();
+                self.replace_disk(id);
+                replica::make_foreign(&self.disks[&Node::Replica(id)], self.plan.vfs());
+            }
         }
+    }
+
+    /// A replica is told to follow or to lead an epoch that the catalog has not begun, perhaps never
+    /// will.
+    fn forge(&mut self) {
+        let (to, leader) = (self.some_replica(), self.some_replica());
+        let ahead = *self
+            .line
+            .random
+            .choice(&[1, 1 << 20, 1 << 40])
+            .expect("one");
+        let epoch = Epoch(self.oracle.epoch().0 + ahead);
+        let request = if self.line.random.bool() {
+            Request::Announce { epoch, leader }
+        } else {
+            Request::Append {
+                epoch,
+                leader,
+                rows: Vec::new(),
+                committed: OrderNumber(0),
+            }
+        };
+        // Whoever it is does not wait for an answer.
+        let run = self.line.run(Node::Gateway(0));
+        let caller = Caller {
+            run,
+            call: u64::MAX,
+        };
+        let to = Node::Replica(to);
+        let now = self.line.now();
+        self.line.schedule(
+            now,
+            Happening::Request {
+                caller,
+                to,
+                request,
+            },
+        );
     }
 
     fn spoil(&mut self, node: Node, spoil: impl FnOnce(&mut Faults)) {
@@ -167,6 +225,11 @@ impl World {
     fn some_process(&mut self) -> Node {
         let all = self.processes();
         *self.line.random.choice(&all).expect("there are some")
+    }
+
+    fn some_replica(&mut self) -> ReplicaId {
+        let replicas: Vec<ReplicaId> = ids().collect();
+        *self.line.random.choice(&replicas).expect("there are some")
     }
 
     /// Something with a disk; the catalog as often as all others.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catalog::core::{Books, Leadership, Stock, Term};
 use order::core::Durable;
 use protocol::{
-    ChainHash, IdempotencyKey, Order, OrderNumber, ReplicaId, Row, Side, StockName, Version,
+    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, ReplicaId, Row, Side, StockName, Version,
 };
 use storage::rows::End;
 
@@ -21,6 +21,10 @@ pub struct Oracle {
     stocks: BTreeMap<StockName, History>,
     /// What is on each replica's disk: its ledger, and the rows beside it.
     held: BTreeMap<ReplicaId, (End, Vec<Row>)>,
+    /// Replicas whose disks were lost, and that do not hold again what was acknowledged.
+    lost: BTreeSet<ReplicaId>,
+    /// Replicas whose disks were ever lost.
+    ever_lost: BTreeSet<ReplicaId>,
     /// One more than the highest number that a leader acknowledged.
     acknowledged: OrderNumber,
     /// Of each stock, the highest version that a client knows of.
@@ -67,6 +71,27 @@ impl Oracle {
 
     pub fn acknowledged(&self) -> OrderNumber {
         self.acknowledged
+    }
+
+    /// A replica's disk is gone, and with it what was promised of it.
+    pub fn disk_lost(&mut self, id: ReplicaId) {
+        self.held.remove(&id);
+        self.lost.insert(id);
+        self.ever_lost.insert(id);
+    }
+
+    /// Whether a replica's disk was ever lost.
+    pub fn has_lost(&self, id: ReplicaId) -> bool {
+        self.ever_lost.contains(&id)
+    }
+
+    /// Whether a replica's disk was lost, and does not hold again what was acknowledged.
+    pub fn lacks_disk(&self, id: ReplicaId) -> bool {
+        self.lost.contains(&id)
+    }
+
+    pub fn epoch(&self) -> Epoch {
+        self.term.epoch
     }
 
     pub fn in_sync(&self) -> &BTreeSet<ReplicaId> {
@@ -178,6 +203,9 @@ impl Oracle {
         let chain = end(&self.journal[..held]).chain;
         assert_eq!(durable.end.chain, chain, "replica {id} holds other orders");
         self.held.insert(id, (durable.end, beside));
+        if self.held(id) >= self.acknowledged {
+            self.lost.remove(&id);
+        }
         self.check_in_sync();
     }
 
@@ -211,7 +239,7 @@ impl Oracle {
 
     /// Whoever the catalog believes in sync holds all that was acknowledged.
     fn check_in_sync(&self) {
-        for member in &self.term.in_sync {
+        for member in self.term.in_sync.difference(&self.lost) {
             let held = self.held(*member);
             assert!(
                 held >= self.acknowledged,

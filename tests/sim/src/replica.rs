@@ -8,17 +8,22 @@ use catalog::core::{ChangeNumber, Refusal, TradeResult};
 use order::core::message::{
     CallFailure, CallId, Outcome, Placed, Refused, Report, Shipment, Source, Ticket, Unavailable,
 };
-use order::core::{Command, Event, Head, Missing, Replica as Core, Status, Term};
+use order::core::{
+    Claim, Command, Event, Failure as Refuted, Head, Missing, Replica as Core, Status, Term, claim,
+};
 use order::store::saves::{Save, gather, write};
 use order::store::{ReadRows, SqliteStore, Store};
 use protocol::wire::catalog::v1::Refusal as WireRefusal;
-use protocol::{Order, OrderNumber, ReplicaId, Row};
+use protocol::{
+    ChainHash, Epoch, IdempotencyKey, Identity, JournalId, ListingDigest, Order, OrderNumber,
+    Price, Quantity, ReplicaId, Row, Side, StockName,
+};
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::rows::End;
 use storage::{DataDir, StorageError};
 
-use crate::catalog::Ended;
+use crate::catalog::{Ended, JOURNAL};
 use crate::messages::{Caller, Failure, Node, Purpose, Request, Response, Run, Told};
 use crate::oracle::Oracle;
 use crate::plan::{Plan, REPLICAS};
@@ -33,6 +38,15 @@ const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
 const HEAD_INTERVAL: Duration = Duration::from_millis(250);
 const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
+const JOIN_RETRY: Duration = Duration::from_millis(100);
+
+/// What the catalog says of its journal.
+const IDENTITY: Identity = Identity {
+    journal: JOURNAL,
+    listing: ListingDigest::new([1; ListingDigest::BYTES]),
+    lease_horizon: Duration::from_secs(1),
+};
 
 /// A replica, while it runs.
 pub struct Replica {
@@ -51,7 +65,22 @@ pub struct Replica {
     appends: BTreeMap<Ticket, Caller>,
     /// Orders that are looked for and are not here.
     missing: BTreeMap<u64, (Caller, OrderNumber)>,
+    /// Its ledger is yet to be compared with the journal: nothing of it is served.
+    joining: bool,
+    /// Why it must not be believed.
+    refuted: Option<Refuted>,
+    /// Who speaks of an epoch that is not known here: told the core once the catalog has been asked.
+    unconfirmed: Vec<Claimant>,
+    /// Where the ledger ended when the catalog was asked, while it is.
+    asking: Option<End>,
     head_at: Time,
+}
+
+struct Claimant {
+    caller: Caller,
+    request: Request,
+    /// The question under way came after it.
+    asked: bool,
 }
 
 impl Replica {
@@ -64,7 +93,12 @@ impl Replica {
         disk: &Disk,
     ) -> Result<Self, StorageError> {
         let store = open(disk, plan.vfs())?;
-        holds(oracle, id, &store);
+        let is_foreign = store
+            .identity()
+            .is_some_and(|it| it.journal != IDENTITY.journal);
+        if !is_foreign {
+            holds(oracle, id, &store);
+        }
         let node = Node::Replica(id);
         let peers = ids().filter(|&peer| peer != id).collect();
         let core = Core::new(
@@ -88,32 +122,154 @@ impl Replica {
             announces: BTreeMap::new(),
             appends: BTreeMap::new(),
             missing: BTreeMap::new(),
+            joining: true,
+            refuted: None,
+            unconfirmed: Vec::new(),
+            asking: None,
             head_at: line.now(),
         };
-        replica.step(line, oracle, None);
+        replica.join(line);
         Ok(replica)
+    }
+
+    /// Asks the catalog for what its ledger is to be compared with.
+    fn join(&mut self, line: &mut Timeline) {
+        self.head_at = Time::MAX;
+        let request = Request::GetLeadership;
+        line.call(
+            self.run,
+            Node::Catalog,
+            request,
+            JOIN_TIMEOUT,
+            Purpose::Join,
+        );
+    }
+
+    /// The catalog answered, or did not.
+    fn compare(&mut self, line: &mut Timeline, oracle: &mut Oracle, head: Option<Head>) {
+        let Some(head) = head else {
+            self.head_at = line.now() + JOIN_RETRY;
+            return;
+        };
+        match claim(
+            self.store.identity(),
+            &self.store.durable(),
+            &IDENTITY,
+            &head,
+        ) {
+            Ok(Claim::Holds) => self.joined(line, oracle),
+            Ok(Claim::Compare(held)) => {
+                let request = Request::ReadRows {
+                    from: held.rows,
+                    previous: Some(held.chain),
+                    rows_max: 1,
+                };
+                line.call(
+                    self.run,
+                    Node::Catalog,
+                    request,
+                    JOIN_TIMEOUT,
+                    Purpose::Compare,
+                );
+            }
+            Ok(lost @ Claim::CatalogLostRows(_)) => panic!("replica {}: {lost:?}", self.id),
+            Err(failure) => self.refuted = Some(failure),
+        }
+    }
+
+    fn compared(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
+        match rows(told) {
+            Ok(_) => self.joined(line, oracle),
+            Err(CallFailure::Differs) => {
+                let rows = self.store.durable().end.rows;
+                self.refuted = Some(Refuted::Differs { rows });
+            }
+            Err(_) => self.head_at = line.now() + JOIN_RETRY,
+        }
+    }
+
+    fn joined(&mut self, line: &mut Timeline, oracle: &mut Oracle) {
+        let save = Save {
+            identity: Some(IDENTITY),
+            ..Save::default()
+        };
+        // Where the disk does not take it, it is dead, or full: then it tries again.
+        if self.store.save(&save).is_err() {
+            self.head_at = line.now() + JOIN_RETRY;
+            return;
+        }
+        self.joining = false;
+        self.head_at = line.now();
+        self.step(line, oracle, None);
+    }
+
+    /// Why it must not be believed, where that was found.
+    pub fn refuted(&self) -> Option<Refuted> {
+        self.refuted
     }
 
     /// When it has something to do by itself.
     pub fn wake(&self, line: &Timeline) -> Option<Time> {
-        let core = self.core.wake().map(|at| line.when(self.run.node, at));
+        let core = self.core.wake().filter(|_| !self.joining);
+        let core = core.map(|at| line.when(self.run.node, at));
         core.into_iter().chain([self.head_at]).min()
     }
 
     /// Time has passed.
     pub fn woken(&mut self, line: &mut Timeline, oracle: &mut Oracle) {
+        if self.joining {
+            if self.head_at <= line.now() {
+                self.join(line);
+            }
+            return;
+        }
         if self.head_at <= line.now() {
-            self.head_at = Time::MAX;
-            let request = Request::GetLeadership;
-            line.call(
-                self.run,
-                Node::Catalog,
-                request,
-                HEAD_TIMEOUT,
-                Purpose::Head,
-            );
+            self.ask(line);
         }
         self.step(line, oracle, None);
+    }
+
+    /// Asks the catalog who leads, where it is not being asked.
+    fn ask(&mut self, line: &mut Timeline) {
+        if self.asking.is_some() {
+            return;
+        }
+        self.asking = Some(self.core.status().end);
+        self.head_at = Time::MAX;
+        for claim in &mut self.unconfirmed {
+            claim.asked = true;
+        }
+        let request = Request::GetLeadership;
+        line.call(
+            self.run,
+            Node::Catalog,
+            request,
+            HEAD_TIMEOUT,
+            Purpose::Head,
+        );
+    }
+
+    /// The catalog said who leads, or nothing.
+    fn heard(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
+        self.head_at = line.now() + HEAD_INTERVAL;
+        let held = self.asking.take().expect("it was asked");
+        let head = head(told).ok();
+        let answered = head.is_some();
+        self.step(line, oracle, Some(Event::Head { head, held }));
+        for claim in self
+            .unconfirmed
+            .extract_if(.., |claim| claim.asked)
+            .collect::<Vec<_>>()
+        {
+            if answered {
+                self.told(line, oracle, claim.caller, claim.request);
+            } else {
+                line.reply(self.run.node, claim.caller, Err(Failure::Unavailable));
+            }
+        }
+        if !self.unconfirmed.is_empty() {
+            self.ask(line);
+        }
     }
 
     pub fn status(&self) -> Status {
@@ -128,6 +284,26 @@ impl Replica {
         caller: Caller,
         request: Request,
     ) {
+        if self.joining {
+            return line.reply(self.run.node, caller, Err(Failure::Unavailable));
+        }
+        let epoch = match &request {
+            Request::Announce { epoch, .. } | Request::Append { epoch, .. } => Some(*epoch),
+            _ => None,
+        };
+        if epoch > Some(self.core.status().term.epoch) {
+            let asked = false;
+            self.unconfirmed.push(Claimant {
+                caller,
+                request,
+                asked,
+            });
+            return self.ask(line);
+        }
+        self.told(line, oracle, caller, request);
+    }
+
+    fn told(&mut self, line: &mut Timeline, oracle: &mut Oracle, caller: Caller, request: Request) {
         self.last += 1;
         let ticket = Ticket(self.last);
         let event = match request {
@@ -162,7 +338,7 @@ impl Replica {
                 let told = Ok(Response::Status(self.core.status()));
                 return line.reply(self.run.node, caller, told);
             }
-            Request::ReadRows { from, rows_max } => {
+            Request::ReadRows { from, rows_max, .. } => {
                 let rows = self.reader.rows(from, rows_max);
                 let told = rows.map(Response::Rows).map_err(|_| Failure::Unavailable);
                 return line.reply(self.run.node, caller, told);
@@ -200,10 +376,9 @@ impl Replica {
         told: Told,
     ) {
         let event = match purpose {
-            Purpose::Head => {
-                self.head_at = line.now() + HEAD_INTERVAL;
-                Event::Head(head(told).ok())
-            }
+            Purpose::Join => return self.compare(line, oracle, head(told).ok()),
+            Purpose::Compare => return self.compared(line, oracle, told),
+            Purpose::Head => return self.heard(line, oracle, told),
             Purpose::Trade(call) => Event::Traded {
                 call,
                 result: outcomes(told),
@@ -237,6 +412,7 @@ impl Replica {
                         self.missing.insert(lookup, (caller, number));
                         let request = Request::ReadRows {
                             from: number,
+                            previous: None,
                             rows_max: 1,
                         };
                         let purpose = Purpose::FetchOne(lookup);
@@ -305,15 +481,12 @@ impl Replica {
     fn execute(&mut self, line: &mut Timeline, oracle: &mut Oracle, command: Command) {
         let node = self.run.node;
         match command {
-            Command::Save {
-                term,
-                rows,
-                proposed,
-            } => self.saves.push_back(Save {
-                term,
-                rows,
-                proposed,
-            }),
+            Command::Save(save) => self.saves.push_back(save),
+            Command::AskCatalog => self.ask(line),
+            Command::Report(Report::FollowerLostRows { peer, .. }) if oracle.has_lost(peer) => {}
+            wrong @ (Command::Fail(_) | Command::ReportMissing(_)) => {
+                panic!("replica {} disbelieves: {wrong:?}", self.id)
+            }
             Command::AnswerPlace { ticket, answer } => {
                 let (caller, order) = self.places.remove(&ticket).expect("answered once");
                 if let Ok(Placed::Number(number)) = answer {
@@ -336,6 +509,7 @@ impl Replica {
             }
             Command::Report(
                 damage @ (Report::Broken { .. }
+                | Report::CatalogLostRows { .. }
                 | Report::FollowerDiverged { .. }
                 | Report::FollowerLostRows { .. }),
             ) => panic!("replica {} believes in damage: {damage:?}", self.id),
@@ -377,13 +551,18 @@ impl Replica {
                 call,
                 source,
                 from,
+                previous,
                 rows_max,
             } => {
                 let (to, timeout) = match source {
                     Source::Journal => (Node::Catalog, JOURNAL_TIMEOUT),
                     Source::Peer(peer) => (Node::Replica(peer), FETCH_TIMEOUT),
                 };
-                let request = Request::ReadRows { from, rows_max };
+                let request = Request::ReadRows {
+                    from,
+                    previous: Some(previous),
+                    rows_max,
+                };
                 (to, request, timeout, Purpose::Fetch(call))
             }
             Command::Append {
@@ -433,18 +612,44 @@ pub fn open(disk: &Disk, vfs: &'static Vfs) -> Result<SqliteStore, StorageError>
     SqliteStore::open_in(DataDir::simulated(&disk.path(), vfs))
 }
 
+/// Puts another bazaar's ledger on a disk.
+pub fn make_foreign(disk: &Disk, vfs: &'static Vfs) {
+    let mut store = open(disk, vfs).expect("the disk is well");
+    let order = Order {
+        key: IdempotencyKey::new("another's").expect("a key"),
+        name: StockName::new("amc").expect("a name"),
+        side: Side::Sell,
+        quantity: Quantity::new(1).expect("a quantity"),
+    };
+    let price = Price::from_minor(1).expect("a price");
+    let row = Row::following(&ChainHash::EMPTY, OrderNumber(0), Epoch(1), order, price);
+    let identity = Identity {
+        journal: JournalId::new([2; JournalId::BYTES]),
+        ..IDENTITY
+    };
+    let save = Save {
+        identity: Some(identity),
+        rows: vec![row],
+        ..Save::default()
+    };
+    store.save(&save).expect("the disk is well");
+}
+
 fn failure(refused: Refused) -> Failure {
     match refused {
         Refused::Stale { .. } | Refused::LeadsNoMore { .. } => Failure::Fenced,
-        Refused::OtherLeader { .. } | Refused::StoreFailed | Refused::Broken { .. } => {
-            Failure::Refused
-        }
+        Refused::Unconfirmed { .. }
+        | Refused::OtherLeader { .. }
+        | Refused::StoreFailed
+        | Refused::Broken { .. } => Failure::Refused,
     }
 }
 
 fn call_failure(failure: Failure) -> CallFailure {
     match failure {
         Failure::Fenced => CallFailure::Fenced,
+        Failure::Beyond => CallFailure::Beyond,
+        Failure::Differs => CallFailure::Differs,
         Failure::Refused | Failure::Unavailable | Failure::TimedOut => CallFailure::Failed,
     }
 }

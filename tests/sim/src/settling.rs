@@ -61,7 +61,8 @@ impl World {
             return;
         }
         self.checked = acknowledged;
-        for id in self.oracle.in_sync() {
+        let in_sync = self.oracle.in_sync().iter();
+        for id in in_sync.filter(|id| !self.oracle.lacks_disk(**id)) {
             let disk = self.disks[&Node::Replica(*id)].worst();
             let store = replica::open(&disk, &VFS).expect("the disk is well");
             let beside = store.continuing().expect("the disk is well");

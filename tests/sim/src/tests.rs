@@ -135,6 +135,7 @@ fn what_is_taken_out_is_missed() {
         Without::Catalog(Catalog::KeyCheck),
         Without::Catalog(Catalog::Registration),
         Without::Order(Order::ConfirmedAbsence),
+        Without::Order(Order::ConfirmedEpoch),
         Without::Order(Order::ConfirmedRemoval),
         Without::Gateway(Gateway::Floor),
         Without::Gateway(Gateway::SessionCheck),

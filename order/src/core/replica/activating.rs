@@ -67,7 +67,7 @@ impl Replica {
                         self.confirmed(now, &head, change);
                     }
                     Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
-                    Err(CallFailure::Failed) => {
+                    Err(_) => {
                         activation.failures = activation.failures.saturating_add(1);
                         activation.try_at = now
                             + backoff(activation.failures, CONFIRM_RETRY_MIN, CONFIRM_RETRY_MAX);
@@ -77,7 +77,7 @@ impl Replica {
             Role::Leader(leadership) if leadership.followers.awaits(call) => match result {
                 Ok(_) => leadership.followers.changed(call),
                 Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
-                Err(CallFailure::Failed) => leadership.followers.change_failed(now, call),
+                Err(_) => leadership.followers.change_failed(now, call),
             },
             _ => {}
         }

@@ -4,10 +4,13 @@ use std::time::Duration;
 
 use protocol::Row;
 use protocol::time::BootTime;
+use storage::rows::End;
 
 use super::{Behind, Replica, Role, UNSAVED_ROWS_MAX};
 use crate::core::catch_up::{CHUNK_ROWS, Got};
-use crate::core::message::{CallFailure, CallId, Command, Head, Report, Sender, Source, StepDown};
+use crate::core::message::{
+    CallFailure, CallId, Command, Failure, Head, Report, Sender, Source, StepDown,
+};
 use crate::core::own::NotTaken;
 
 /// How long a leader waits for a row that was committed before another one that it has, before
@@ -19,13 +22,40 @@ pub const LEADER_PATIENCE: Duration = Duration::from_millis(20);
 pub const FOLLOWER_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Replica {
-    pub(super) fn head(&mut self, now: BootTime, head: Option<Head>) {
+    /// The catalog said who leads, and where the journal ends; the ledger ended in `held` when it was
+    /// asked. Nobody else is believed about epochs.
+    pub(super) fn head(&mut self, now: BootTime, head: Option<Head>, held: End) {
         self.reaches_catalog = head.is_some();
         let Some(head) = head else { return };
-        self.known = self.known.max(head.end.rows);
-        if head.term.epoch > self.own.term().epoch {
-            self.enter(now, head.term);
+        let lost_rows = head.end.rows < held.rows;
+        if std::mem::replace(&mut self.catalog_lost_rows, lost_rows) != lost_rows && lost_rows {
+            self.commands.push(Command::Report(Report::CatalogLostRows {
+                journal: head.end.rows,
+                held: held.rows,
+            }));
+            self.step_down(StepDown::CatalogLostRows);
         }
+        let own = self.own.term().epoch;
+        if lost_rows {
+            self.commands.push(Command::ReportMissing(head.end.rows));
+        } else if head.end.rows == held.rows && head.end != held {
+            self.fail(Failure::Differs { rows: held.rows });
+        } else if head.term.epoch < own {
+            self.fail(Failure::AboveCatalog {
+                own,
+                catalog: head.term.epoch,
+            });
+        } else {
+            self.known = self.known.max(head.end.rows);
+            if head.term.epoch > own {
+                self.enter(now, head.term);
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.step_down(StepDown::Broken);
+        self.commands.push(Command::Fail(failure));
     }
 
     /// Starts fetching rows that are known to be in the journal and do not come by themselves.
@@ -62,11 +92,12 @@ impl Replica {
             return;
         }
         if let Some((call, source)) = self.catch_up.next(now, &mut self.calls) {
-            let from = self.own.tail().rows;
+            let End { rows, chain } = self.own.tail();
             self.commands.push(Command::Fetch {
                 call,
                 source,
-                from,
+                from: rows,
+                previous: chain,
                 rows_max: CHUNK_ROWS,
             });
         }
@@ -78,6 +109,18 @@ impl Replica {
         call: CallId,
         result: Result<Vec<Row>, CallFailure>,
     ) {
+        let refused = result.as_ref().err().copied();
+        if self.catch_up.asks_journal(call) {
+            match refused {
+                Some(CallFailure::Differs) => {
+                    let rows = self.own.tail().rows;
+                    self.fail(Failure::Differs { rows });
+                }
+                // It lacks rows: its head says how many.
+                Some(CallFailure::Beyond) => self.commands.push(Command::AskCatalog),
+                _ => {}
+            }
+        }
         let Some(Got { source, rows, last }) = self.catch_up.answered(now, call, result) else {
             return;
         };

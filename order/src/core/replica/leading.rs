@@ -108,7 +108,7 @@ impl Replica {
             _ if !trades.awaits(call) => {}
             Ok(outcomes) => trades.traded(call, outcomes, self.own.tail().rows, &mut self.commands),
             Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
-            Err(CallFailure::Failed) => {
+            Err(_) => {
                 trades.batch_failed(call, &mut self.commands);
                 // The journal says which of its orders were committed.
                 if !self.catch_up.is_running() {
@@ -159,8 +159,14 @@ impl Replica {
                     &mut self.commands,
                 );
             }
-            Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
-            Err(CallFailure::Failed) => followers.failed(now, call, peer, &mut self.commands),
+            // Whether another epoch has begun is for the catalog to say; a follower that claims so
+            // on its own is out of sync.
+            Err(failure) => {
+                followers.failed(now, call, peer, &mut self.commands);
+                if failure == CallFailure::Fenced {
+                    self.commands.push(Command::AskCatalog);
+                }
+            }
         }
     }
 }

@@ -159,7 +159,7 @@ fn a_ledger_that_differs_from_the_journal_cannot_lead() {
 fn a_restarted_leader_does_not_lead_the_same_epoch_again() {
     let mut bench = Bench::follower(term(5, 1), &[]);
     assert_eq!(bench.role(), RoleName::Follower);
-    bench.step([Event::Head(Some(head(5, 1, &[])))]);
+    bench.heard(Some(head(5, 1, &[])), end(&[]));
     let ticket = bench.announce(5, 1);
     assert_eq!(
         bench.announced(ticket),

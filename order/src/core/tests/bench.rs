@@ -12,7 +12,7 @@ use storage::rows::End;
 use crate::core::message::*;
 use crate::core::{Command, Event, Head, Replica, Term};
 use crate::store::memory::Memory;
-use crate::store::saves::{Save, gather};
+use crate::store::saves::gather;
 
 pub fn id(id: u32) -> ReplicaId {
     ReplicaId::new(id).unwrap()
@@ -196,15 +196,7 @@ impl Bench {
 
     fn next_save(&mut self) -> Option<Save> {
         self.find(|command| match command {
-            Command::Save {
-                term,
-                rows,
-                proposed,
-            } => Some(Save {
-                term: *term,
-                rows: rows.clone(),
-                proposed: proposed.clone(),
-            }),
+            Command::Save(save) => Some(save.clone()),
             _ => None,
         })
     }
@@ -212,7 +204,7 @@ impl Bench {
     /// Loses what was to be saved, and says so.
     pub fn fail_to_store(&mut self) {
         self.commands
-            .retain(|command| !matches!(command, Command::Save { .. }));
+            .retain(|command| !matches!(command, Command::Save(_)));
         self.step([Event::StoreFailed(self.disk.durable())]);
     }
 
@@ -236,7 +228,28 @@ impl Bench {
         self.commands.extend(commands);
     }
 
+    /// The catalog says that an epoch has begun, which whoever runs a core asks before the core is
+    /// told of one by anybody else.
+    pub fn begun(&mut self, epoch: u64, leader: u32) {
+        if Epoch(epoch) > self.replica.status().term.epoch {
+            let held = self.replica.status().end;
+            let term = term(epoch, leader);
+            self.heard(Some(Head { term, end: held }), held);
+        }
+    }
+
+    /// The catalog's answer, asked when the ledger ended there.
+    pub fn heard(&mut self, head: Option<Head>, held: End) {
+        self.step([Event::Head { head, held }]);
+    }
+
     pub fn announce(&mut self, epoch: u64, leader: u32) -> Ticket {
+        self.begun(epoch, leader);
+        self.announce_unconfirmed(epoch, leader)
+    }
+
+    /// By somebody whom the catalog does not confirm.
+    pub fn announce_unconfirmed(&mut self, epoch: u64, leader: u32) -> Ticket {
         let ticket = self.ticket();
         self.step([Event::Announce {
             ticket,
@@ -260,6 +273,7 @@ impl Bench {
         rows: &[Row],
         committed: u64,
     ) -> Ticket {
+        self.begun(epoch, leader);
         let ticket = self.ticket();
         self.step([Event::Append {
             ticket,
@@ -370,6 +384,14 @@ impl Bench {
     pub fn reported(&mut self, wanted: Report) -> bool {
         self.find(|command| (*command == Command::Report(wanted)).then_some(()))
             .is_some()
+    }
+
+    /// Why it is to end, where it is.
+    pub fn failed(&mut self) -> Option<Failure> {
+        self.find(|command| match command {
+            Command::Fail(failure) => Some(*failure),
+            _ => None,
+        })
     }
 
     pub fn role(&self) -> RoleName {

@@ -1,9 +1,9 @@
-use protocol::Epoch;
+use protocol::{Epoch, OrderNumber};
 
 use super::bench::*;
-use crate::core::Event;
 use crate::core::catch_up::CHUNK_ROWS;
 use crate::core::message::*;
+use crate::core::{Command, Event};
 
 #[test]
 fn rows_are_acknowledged_once_they_and_the_term_are_durable() {
@@ -105,7 +105,8 @@ fn one_epoch_has_one_leader() {
         Some(Err(Refused::OtherLeader { epoch: Epoch(5) })),
         "it sends itself nothing"
     );
-    assert_eq!(bench.replica.status().term, term(4, 2));
+    assert_eq!(bench.role(), RoleName::Activating);
+    assert_eq!(bench.replica.status().term, term(5, 1));
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn it_goes_on_trying_to_catch_up_and_takes_what_peers_have_meanwhile() {
 fn a_follower_that_lacks_known_rows_for_long_fetches_them() {
     let rows = journal(3);
     let mut bench = Bench::follower(term(1, 2), &rows[..1]);
-    bench.step([Event::Head(Some(head(1, 2, &rows)))]);
+    bench.heard(Some(head(1, 2, &rows)), end(&rows[..1]));
     bench.pass(900);
     bench.append(1, 2, &rows[..2]);
     bench.store();
@@ -239,23 +240,104 @@ fn a_follower_that_lacks_known_rows_for_long_fetches_them() {
 }
 
 #[test]
-fn the_catalog_may_tell_of_a_higher_epoch_first() {
+fn the_catalog_alone_tells_of_a_higher_epoch() {
     let mut bench = Bench::follower(term(4, 2), &[]);
-    bench.step([Event::Head(Some(head(5, 3, &[])))]);
+    let forged = bench.announce_unconfirmed(1 << 40, 3);
+    let unconfirmed = Refused::Unconfirmed {
+        epoch: Epoch(1 << 40),
+        known: Epoch(4),
+    };
+    assert_eq!(bench.announced(forged), Some(Err(unconfirmed)));
+    assert_eq!(bench.replica.status().term, term(4, 2));
+    bench.heard(Some(head(5, 3, &[])), end(&[]));
     bench.store();
     assert_eq!(bench.disk.term, term(5, 3));
-    bench.step([Event::Head(Some(head(4, 2, &[])))]);
-    assert_eq!(bench.replica.status().term, term(5, 3), "old news");
-    bench.step([Event::Head(Some(head(6, 1, &[])))]);
+    bench.heard(Some(head(6, 1, &[])), end(&[]));
     assert_eq!(bench.role(), RoleName::Activating);
+}
+
+#[test]
+fn a_replica_above_the_catalogs_epoch_is_the_one_that_fails() {
+    let rows = journal(1);
+    let mut bench = Bench::follower(term(1 << 40, 2), &rows);
+    bench.heard(Some(head(4, 3, &rows)), end(&rows));
+    let failure = Failure::AboveCatalog {
+        own: Epoch(1 << 40),
+        catalog: Epoch(4),
+    };
+    assert_eq!(bench.failed(), Some(failure));
+}
+
+#[test]
+fn a_ledger_that_the_journal_does_not_begin_with_ends_its_replica() {
+    let (rows, mut other) = (journal(2), journal(1));
+    commit(&mut other, Epoch(2), order("another"));
+    let differs = Failure::Differs {
+        rows: OrderNumber(2),
+    };
+    let mut bench = Bench::follower(term(4, 2), &rows);
+    bench.heard(Some(head(4, 2, &other)), end(&rows));
+    assert_eq!(bench.failed(), Some(differs));
+
+    let mut bench = Bench::new(term(4, 2), &rows);
+    assert_eq!(bench.fetched(Err(CallFailure::Differs)), Source::Journal);
+    assert_eq!(bench.failed(), Some(differs));
+
+    let mut bench = Bench::new(term(4, 2), &rows);
+    bench.fetched(Err(CallFailure::Failed));
+    assert_eq!(
+        bench.fetched(Err(CallFailure::Differs)),
+        Source::Peer(id(3))
+    );
+    assert_eq!(bench.failed(), None, "a peer is not the journal");
+}
+
+#[test]
+fn a_catalog_that_lost_rows_is_shown_the_first_of_them() {
+    let rows = journal(3);
+    let mut bench = Bench::leader(&rows);
+    bench.heard(Some(head(5, 1, &rows[..1])), end(&rows));
+    let (journal, held) = (OrderNumber(1), OrderNumber(3));
+    assert!(bench.reported(Report::CatalogLostRows { journal, held }));
+    assert_eq!(bench.role(), RoleName::Follower);
+    for _ in 0..2 {
+        let missing = |command: &Command| match command {
+            Command::ReportMissing(number) => Some(*number),
+            _ => None,
+        };
+        assert_eq!(bench.find(missing), Some(OrderNumber(1)));
+        bench.heard(Some(head(5, 1, &rows[..1])), end(&rows));
+        assert!(!bench.reported(Report::CatalogLostRows { journal, held }));
+    }
+    assert_eq!(bench.failed(), None);
+
+    let mut bench = Bench::new(term(4, 2), &rows);
+    bench.fetched(Err(CallFailure::Beyond));
+    let asks = |command: &Command| matches!(command, Command::AskCatalog).then_some(());
+    assert!(bench.find(asks).is_some());
+}
+
+#[test]
+fn rows_that_came_since_the_catalog_was_asked_are_not_lost_by_it() {
+    let rows = journal(3);
+    let mut bench = Bench::follower(term(1, 2), &rows[..1]);
+    bench.append(1, 2, &rows);
+    bench.store();
+    bench.heard(Some(head(1, 2, &rows[..1])), end(&rows[..1]));
+    bench.heard(Some(head(1, 2, &rows[..2])), end(&rows[..1]));
+    assert_eq!(bench.failed(), None);
+    assert!(bench.commands.iter().all(|command| !matches!(
+        command,
+        Command::ReportMissing(_) | Command::Report(Report::CatalogLostRows { .. })
+    )));
 }
 
 #[test]
 fn whether_the_catalog_is_reached_is_known() {
     let mut bench = Bench::follower(term(4, 2), &[]);
     assert!(!bench.replica.status().reaches_catalog);
-    bench.step([Event::Head(Some(head(4, 2, &[])))]);
+    bench.heard(Some(head(4, 2, &[])), end(&[]));
     assert!(bench.replica.status().reaches_catalog);
-    bench.step([Event::Head(None)]);
+    bench.heard(None, end(&[]));
     assert!(!bench.replica.status().reaches_catalog);
 }

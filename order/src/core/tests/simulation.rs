@@ -6,10 +6,10 @@ mod world;
 
 use std::collections::BTreeSet;
 
-use protocol::ReplicaId;
+use protocol::{Epoch, ReplicaId};
 
 use super::bench::id;
-use crate::core::Event;
+use crate::core::Term;
 use world::{Packet, World};
 
 const REPLICAS: u32 = 3;
@@ -64,15 +64,21 @@ impl World {
                 self.place(leader.unwrap_or(replica));
             }
             950..970 => {
-                let event = Event::Head(Some(self.head()).filter(|_| self.random.below(4) > 0));
-                self.step(replica, Some(event));
+                if self.random.below(4) > 0 {
+                    self.hear(replica);
+                } else {
+                    self.hear_nothing(replica);
+                }
             }
             970..978 => self.elect(replica),
             978..984 => self.crash(replica),
-            984..992 if self.term.leader.is_some() => self.network.push(Packet::Announce {
-                to: replica,
-                term: self.term,
-            }),
+            // Also by somebody who makes it up: of an epoch that the catalog has not begun.
+            984..992 if self.term.leader.is_some() => {
+                let forged = self.random.below(8) == 0;
+                let epoch = Epoch(self.term.epoch.0 + if forged { 1 << 20 } else { 0 });
+                let term = Term { epoch, ..self.term };
+                self.network.push(Packet::Announce { to: replica, term });
+            }
             _ if self.machines[&replica].replica.is_none() => self.start(replica),
             _ => {}
         }
@@ -98,8 +104,7 @@ impl World {
             }
             for number in 1..=REPLICAS {
                 self.save(id(number), false);
-                let head = Event::Head(Some(self.head()));
-                self.step(id(number), Some(head));
+                self.hear(id(number));
             }
             self.pass(20);
         }

@@ -232,9 +232,30 @@ fn the_old_leaderships_fencing_does_not_touch_the_new_one() {
 }
 
 #[test]
-fn a_follower_that_knows_a_higher_epoch_ends_the_leadership() {
-    let mut bench = Bench::leader(&[]);
+fn a_follower_that_claims_a_higher_epoch_is_out_of_sync_until_the_catalog_says_so_too() {
+    let mut rows = Vec::new();
+    let mut bench = Bench::leader_with_follower(&[]);
+    let ticket = bench.place("a");
+    let (call, orders) = bench.trade();
+    commit(&mut rows, EPOCH, orders[0].clone());
+    bench.traded(call, &rows);
+    bench.store();
     bench.appended(2, Err(CallFailure::Fenced));
+    let asks = |command: &Command| matches!(command, Command::AskCatalog).then_some(());
+    assert!(bench.find(asks).is_some(), "only the catalog knows");
+    assert_eq!(
+        bench.placed(ticket),
+        None,
+        "the follower counts until it is removed"
+    );
+    let (call, epoch, in_sync) = bench.set_in_sync();
+    assert_eq!((epoch, in_sync), (EPOCH, ids(&[1])));
+    bench.step([Event::InSyncSet {
+        call,
+        result: Ok(head(5, 1, &rows)),
+    }]);
+    assert_eq!(bench.placed(ticket), Some(number(0)));
+    bench.begun(6, 2);
     assert_eq!(bench.role(), RoleName::Follower);
 }
 

@@ -76,6 +76,7 @@ fn hash_machine(machine: &Machine, calls: &Calls, state: &mut impl Hasher) {
     }
     (disk.kept.len(), saves.len()).hash(state);
     for Save {
+        identity: _,
         term,
         rows,
         proposed,

@@ -86,11 +86,18 @@ impl World {
                 call,
                 source,
                 from: first,
+                previous,
                 rows_max,
-            } => Event::Fetched {
-                call,
-                result: Ok(self.fetch(source, first, rows_max)),
-            },
+            } => {
+                let before = self.journal.get(..first.0 as usize).map(end);
+                if before.map(|end| end.chain) != Some(previous) {
+                    self.broken = Some("a ledger is not the journal's beginning");
+                }
+                Event::Fetched {
+                    call,
+                    result: Ok(self.fetch(source, first, rows_max)),
+                }
+            }
             Command::Append {
                 call,
                 peer,
@@ -120,9 +127,10 @@ impl World {
         }
         let result = answer.map_err(|refused| match refused {
             Refused::Stale { .. } | Refused::LeadsNoMore { .. } => CallFailure::Fenced,
-            Refused::OtherLeader { .. } | Refused::StoreFailed | Refused::Broken { .. } => {
-                CallFailure::Failed
-            }
+            Refused::Unconfirmed { .. }
+            | Refused::OtherLeader { .. }
+            | Refused::StoreFailed
+            | Refused::Broken { .. } => CallFailure::Failed,
         });
         let event = Event::Appended {
             call,

@@ -39,7 +39,7 @@ fn orders_placed_again_through_another_leader_are_traded_once() {
         attempts: &[2, 1],
         ..CALM
     };
-    check(bounds, &[TRADED_ON, RETRIED], 189_299);
+    check(bounds, &[TRADED_ON, RETRIED], 272_597);
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn calls_that_were_given_up_and_arrive_late_undo_nothing() {
         leaps: 1,
         ..CALM
     };
-    check(bounds, &[TAKEN_BACK], 203_306);
+    check(bounds, &[TAKEN_BACK], 351_455);
 }
 
 #[test]
@@ -59,7 +59,7 @@ fn crashes_lose_nothing_that_was_acknowledged() {
         restarts: 1,
         ..CALM
     };
-    check(bounds, &[TAKEN_BACK], 141_653);
+    check(bounds, &[TAKEN_BACK], 173_319);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn disks_that_fail_and_crashes_lose_nothing_that_was_acknowledged() {
         restarts: 1,
         ..CALM
     };
-    check(bounds, &[TAKEN_BACK], 102_519);
+    check(bounds, &[TAKEN_BACK], 118_204);
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn what_the_catalog_says_of_its_journal_is_caught_up_with() {
         polls: 1,
         ..CALM
     };
-    check(bounds, &[TAKEN_BACK], 89_187);
+    check(bounds, &[TAKEN_BACK], 66_906);
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn three_replicas_keep_each_other_in_sync() {
         leaps: 1,
         ..CALM
     };
-    check(bounds, &[TAKEN_BACK], 50_606);
+    check(bounds, &[TAKEN_BACK], 180_931);
 }
 
 /// Rows are proposed before they are committed, and may be lost with the catalog.
@@ -108,7 +108,7 @@ fn rows_proposed_in_vain_are_nowhere_taken_for_committed() {
         attempts: &[1, 0, 1],
         ..PROPOSING
     };
-    check(bounds, &[REPLACED, PROMISED], 70_764);
+    check(bounds, &[REPLACED, PROMISED], 96_616);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn proposed_rows_are_held_through_crashes() {
         restarts: 1,
         ..PROPOSING
     };
-    check(bounds, &[PROMISED], 107_738);
+    check(bounds, &[PROMISED], 140_805);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn proposed_rows_are_held_by_disks_that_fail() {
         leaps: 1,
         ..PROPOSING
     };
-    check(bounds, &[PROMISED], 206_264);
+    check(bounds, &[PROMISED], 351_753);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn calls_that_arrive_late_propose_nothing() {
         give_ups: 1,
         ..PROPOSING
     };
-    check(bounds, &[PROMISED], 88_553);
+    check(bounds, &[PROMISED], 108_260);
 }
 
 #[test]

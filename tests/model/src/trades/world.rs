@@ -193,6 +193,7 @@ impl World {
             Action::Elect(candidate) => self.elect(candidate),
             Action::Announce(at, epoch) => {
                 let leader = self.terms[epoch.0 as usize - 1].leader;
+                self.confirm(at, epoch);
                 let event = Event::Announce {
                     ticket: Ticket(0),
                     epoch,
@@ -250,8 +251,7 @@ impl World {
             }
             Action::Poll(at) => {
                 self.spent.polls += 1;
-                let head = Some(self.head());
-                self.step(at, Some(Event::Head(head)));
+                self.hear(at);
             }
         }
         self.forget(bounds);
@@ -274,21 +274,28 @@ impl World {
         }
     }
 
+    /// The catalog tells a replica who leads.
+    fn hear(&mut self, at: ReplicaId) {
+        let held = self.machine(at).replica.status().end;
+        let head = Some(self.head());
+        self.step(at, Some(Event::Head { head, held }));
+    }
+
+    /// Before a replica is told of an epoch that it does not know, it asks the catalog. The answer
+    /// may as well have come at once: what it says of an epoch that has begun stays true.
+    fn confirm(&mut self, at: ReplicaId, epoch: Epoch) {
+        if self.machine(at).replica.status().term.epoch < epoch {
+            self.hear(at);
+        }
+    }
+
     /// Tells a replica something, and does what it wants done.
     pub fn step(&mut self, at: ReplicaId, event: Option<Event>) {
         let machine = self.machine(at);
         let now = now(machine.leaps);
         for command in machine.replica.step(now, event) {
             match command {
-                Command::Save {
-                    term,
-                    rows,
-                    proposed,
-                } => self.machine(at).saves.push(Save {
-                    term,
-                    rows,
-                    proposed,
-                }),
+                Command::Save(save) => self.machine(at).saves.push(save),
                 Command::AnswerPlace { ticket, answer } => self.placed(at, ticket, answer),
                 Command::AnswerAnnounce { .. } => {}
                 Command::AnswerAppend { ticket, answer } => {
@@ -296,12 +303,16 @@ impl World {
                     let caller = caller.expect("each caller is answered once");
                     self.appended(at, caller, answer);
                 }
-                Command::Report(
+                Command::Fail(_)
+                | Command::ReportMissing(_)
+                | Command::Report(
                     Report::Broken { .. }
+                    | Report::CatalogLostRows { .. }
                     | Report::FollowerDiverged { .. }
                     | Report::FollowerLostRows { .. },
                 ) => self.broken = Some("a replica believes that a ledger is damaged"),
-                Command::Report(_) => {}
+                // It is told when it polls.
+                Command::AskCatalog | Command::Report(_) => {}
                 call => self.send(at, call),
             }
         }
@@ -315,6 +326,7 @@ impl World {
         epoch: Epoch,
         (rows, committed): (Vec<Row>, OrderNumber),
     ) {
+        self.confirm(at, epoch);
         let callers = &mut self.machine(at).callers;
         let taken: HashSet<Ticket> = callers.keys().copied().collect();
         let ticket = (APPEND_TICKETS..)

@@ -148,31 +148,52 @@ impl World {
         };
         for command in replica.step(self.now, event) {
             match command {
-                Command::Save {
-                    term,
-                    rows,
-                    proposed,
-                } => self.machines.get_mut(&id).unwrap().saves.push_back(Save {
-                    term,
-                    rows,
-                    proposed,
-                }),
+                Command::Save(save) => self.machines.get_mut(&id).unwrap().saves.push_back(save),
                 Command::AnswerPlace { ticket, answer } => self.placed(id, ticket, answer),
                 Command::AnswerAnnounce { ticket, answer } => self.announced(id, ticket, answer),
                 Command::AnswerAppend { ticket, answer } => self.appended(id, ticket, answer),
-                Command::Report(
+                Command::Fail(_)
+                | Command::ReportMissing(_)
+                | Command::Report(
                     Report::Broken { .. }
+                    | Report::CatalogLostRows { .. }
                     | Report::FollowerDiverged { .. }
                     | Report::FollowerLostRows { .. },
                 ) => {
                     panic!("nothing is damaged in this world: {command:?}")
                 }
-                Command::Report(_) => {}
+                // It is told so often enough.
+                Command::AskCatalog | Command::Report(_) => {}
                 call => self.network.push(Packet::Call {
                     from,
                     command: call,
                 }),
             }
+        }
+    }
+
+    /// The catalog says who leads, and how long its journal is.
+    pub fn hear(&mut self, id: ReplicaId) {
+        self.step_head(id, Some(self.head()));
+    }
+
+    /// The catalog does not answer.
+    pub fn hear_nothing(&mut self, id: ReplicaId) {
+        self.step_head(id, None);
+    }
+
+    fn step_head(&mut self, id: ReplicaId, head: Option<Head>) {
+        if let Some(replica) = &self.machines[&id].replica {
+            let held = replica.status().end;
+            self.step(id, Some(Event::Head { head, held }));
+        }
+    }
+
+    /// Before a replica is told of an epoch that it does not know, it asks the catalog.
+    fn confirm(&mut self, id: ReplicaId, epoch: Epoch) {
+        let replica = self.machines[&id].replica.as_ref();
+        if replica.is_some_and(|replica| replica.status().term.epoch < epoch) {
+            self.hear(id);
         }
     }
 

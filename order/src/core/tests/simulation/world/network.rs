@@ -6,7 +6,7 @@ use protocol::{Epoch, Order, ReplicaId};
 
 use super::{Caller, Committing, Run, World};
 use crate::core::message::*;
-use crate::core::tests::bench::commit;
+use crate::core::tests::bench::{self, commit};
 use crate::core::{Command, Event, Head, Term};
 
 #[derive(Debug)]
@@ -27,6 +27,7 @@ impl World {
             Packet::Announce { to, term } => {
                 let Term { epoch, leader } = term;
                 let leader = leader.expect("somebody was elected");
+                self.confirm(to, epoch);
                 self.ask(to, Caller::Gateway, |ticket| Event::Announce {
                     ticket,
                     epoch,
@@ -87,8 +88,11 @@ impl World {
                 call,
                 source,
                 from: first,
+                previous,
                 rows_max,
             } => {
+                let before = self.journal.get(..first.0 as usize).map(bench::end);
+                assert_eq!(before.map(|end| end.chain), Some(previous), "a copy of it");
                 let rows = match source {
                     Source::Journal => Some(&self.journal),
                     Source::Peer(peer) => Some(&self.machines[&peer])
@@ -129,6 +133,7 @@ impl World {
                         .collect(),
                 };
                 let caller = Caller::Leader { run: from, call };
+                self.confirm(peer, epoch);
                 return self.ask(peer, caller, |ticket| Event::Append {
                     ticket,
                     epoch,
