@@ -6,6 +6,7 @@
 //! - [`outages`]: disks that are full, and a catalog that is away;
 //! - [`logs`]: logs and results that cannot be written;
 //! - [`damage`]: data directories whose files are not what was written there;
+//! - [`strangers`]: disks and processes of another bazaar;
 //! - [`limits`]: what clients can send without end, and what it costs;
 //! - [`torture`]: the same under faults of every kind, judged by what clients saw;
 //! - [`failover`]: how long it takes another replica to lead;
@@ -24,6 +25,7 @@ mod faults;
 mod outages;
 mod logs;
 mod damage;
+mod strangers;
 mod limits;
 mod torture;
 mod failover;

@@ -1,10 +1,15 @@
 //! Faults, drawn from a seed: which, when and for how long.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use protocol::wire::order::v1::orders_client::OrdersClient;
+use protocol::wire::order::v1::{AnnounceRequest, StatusRequest};
 
 use crate::harness::{Bazaar, Conduct, Link, Server, all_links};
 
@@ -18,6 +23,9 @@ const LENGTH_MS: std::ops::Range<u64> = 50..1500;
 
 /// How much later bytes arrive on a slow link, in milliseconds.
 const DELAY_MS: std::ops::Range<u64> = 5..120;
+
+/// How long somebody tries to forge an announcement.
+const FORGE_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// What can go wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +48,10 @@ pub enum Fault {
     FillDisk(Server),
     /// Every connection of a link is reset, once.
     Reset(Link),
+    /// SIGKILL of a replica, whose disk is lost; it starts with an empty one at the end.
+    LoseDisk(u32),
+    /// Somebody tells a replica, once, that an epoch has begun which has not.
+    Forge(u32),
 }
 
 impl Fault {
@@ -57,6 +69,8 @@ impl Fault {
             Self::RestartUnnoticed { .. } => "restart the catalog unnoticed".to_owned(),
             Self::FillDisk(server) => format!("fill the disk of the {}", of(server)),
             Self::Reset(_) => "reset a link".to_owned(),
+            Self::LoseDisk(_) => "lose a replica's disk".to_owned(),
+            Self::Forge(_) => "forge an announcement".to_owned(),
         }
     }
 
@@ -74,6 +88,8 @@ impl Fault {
             Self::Links { links, .. } => (BTreeSet::new(), links.iter().copied().collect()),
             Self::RestartUnnoticed { gateway } => ([gateway.to].into(), [*gateway].into()),
             Self::Reset(link) => (BTreeSet::new(), [*link].into()),
+            Self::LoseDisk(id) => ([Server::Order(*id)].into(), BTreeSet::new()),
+            Self::Forge(_) => Default::default(),
         }
     }
 }
@@ -150,7 +166,7 @@ fn draw(random: &mut Rng, servers: &[Server], links: &[Link]) -> Fault {
         58..65 => on("cut a server off", around, cut),
         65..80 => on("partition", between, cut),
         80..88 => on("slow links", around, slow),
-        88..94 => {
+        88..92 => {
             let gateway = Server::Gateway(random.usize(0..2));
             let to_catalog = |link: &Link| link.from == gateway && link.to == Server::Catalog;
             let gateway = links.iter().copied().find(to_catalog);
@@ -158,6 +174,8 @@ fn draw(random: &mut Rng, servers: &[Server], links: &[Link]) -> Fault {
                 gateway,
             })
         }
+        92..96 if let Server::Order(id) = server => Fault::LoseDisk(id),
+        96..98 if let Server::Order(id) = server => Fault::Forge(id),
         _ => Fault::Reset(link),
     }
 }
@@ -202,8 +220,13 @@ pub fn inflict(bazaar: &mut Bazaar, plan: &[Planned]) -> BTreeMap<String, usize>
 /// # Panics
 /// Where a process has ended that nobody killed.
 fn begin(bazaar: &mut Bazaar, fault: &Fault) {
-    if let Fault::Kill(server) | Fault::Suspend(server) = fault {
-        let lives = bazaar.server(*server).is_running();
+    let process = match fault {
+        Fault::Kill(server) | Fault::Suspend(server) => Some(*server),
+        Fault::LoseDisk(id) => Some(Server::Order(*id)),
+        _ => None,
+    };
+    if let Some(server) = process {
+        let lives = bazaar.server(server).is_running();
         assert!(lives, "{server} has ended by itself");
     }
     match fault {
@@ -225,7 +248,49 @@ fn begin(bazaar: &mut Bazaar, fault: &Fault) {
         }
         Fault::FillDisk(server) => bazaar.disk(*server).fill(),
         Fault::Reset(link) => bazaar.link(*link).reset(),
+        Fault::LoseDisk(id) => {
+            bazaar.kill(*id);
+            empty(&bazaar.data_dir(*id));
+        }
+        Fault::Forge(id) => forge(bazaar.server_address(Server::Order(*id)), *id),
     }
+}
+
+/// Removes what is in a directory, which may be a disk of its own.
+fn empty(dir: &Path) {
+    for entry in fs::read_dir(dir).expect("the directory is there") {
+        let path = entry.expect("it can be read").path();
+        if path.is_file() {
+            fs::remove_file(path).expect("it can be removed");
+        }
+    }
+}
+
+/// Announces an epoch that will never be, to whoever listens there: of a journal that is not ours,
+/// and of ours.
+fn forge(address: SocketAddr, leader: u32) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    runtime.expect("there is a thread").block_on(async {
+        let channel = protocol::channel::lazy(&format!("http://{address}")).expect("a URL");
+        let mut orders = OrdersClient::new(channel);
+        let told = async {
+            let status = orders.status(StatusRequest {}).await?.into_inner();
+            for journal in [vec![9; status.journal.len()], status.journal] {
+                let request = AnnounceRequest {
+                    epoch: 1 << 40,
+                    leader,
+                    journal,
+                };
+                let answer = orders.announce(request).await;
+                assert!(answer.is_err(), "it believes {answer:?}");
+            }
+            Ok::<_, tonic::Status>(())
+        };
+        // It may be gone, or stand still.
+        let _ = tokio::time::timeout(FORGE_TIME_MAX, told).await;
+    });
 }
 
 fn end(bazaar: &mut Bazaar, fault: &Fault) {
@@ -247,7 +312,8 @@ fn end(bazaar: &mut Bazaar, fault: &Fault) {
         }
         Fault::RestartUnnoticed { gateway } => bazaar.link(*gateway).set(Conduct::default()),
         Fault::FillDisk(server) => bazaar.disk(*server).free(),
-        Fault::Reset(_) => {}
+        Fault::LoseDisk(id) => bazaar.restart(*id),
+        Fault::Reset(_) | Fault::Forge(_) => {}
     }
 }
 
@@ -261,5 +327,5 @@ fn a_seed_has_one_plan() {
         .iter()
         .map(|planned| planned.fault.kind())
         .collect();
-    assert_eq!(kinds.len(), 14, "{kinds:?}");
+    assert_eq!(kinds.len(), 16, "{kinds:?}");
 }
