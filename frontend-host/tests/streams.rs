@@ -10,7 +10,7 @@ mod frames;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::{Client, PATIENCE, PAUSE};
 use frames::{DATA, END_STREAM, HEADERS, RST_STREAM, request, stream, window_update};
@@ -90,18 +90,19 @@ async fn a_connection_that_asks_for_nothing_ends_at_its_deadline_and_pings_do_no
         ask(client, 0).await;
         assert_eq!(codes(client, 1).await, [404]);
     }
-    let ended = tokio::join!(
-        async {
-            let mut frames = Vec::new();
-            while let Some(frame) = silent.next().await {
-                frames.push(frame);
-            }
-            frames
-        },
+    let to_the_end = async {
+        let mut frames = Vec::new();
+        while let Some(frame) = silent.next().await {
+            frames.push(frame);
+        }
+        frames
+    };
+    let (silent, pings) = tokio::join!(
+        timeout(PATIENCE, to_the_end),
         timeout(PATIENCE, pings.ping_to_the_end())
     );
-    let (silent, pings) = (ended.0, ended.1.expect("it ends"));
     for frames in [silent, pings] {
+        let frames = frames.expect("it ends");
         let said = frames.iter().any(|frame| frame.kind == GOAWAY);
         assert!(said, "which requests were taken is said: {frames:?}");
     }
@@ -173,8 +174,10 @@ async fn a_stream_whose_answer_is_not_taken_is_reset_and_others_go_on() {
         .until(|frame| (frame.kind, frame.stream) == (HEADERS, 1))
         .await;
     until(&clients, "it is unsent", |figures| figures.unsent.bytes > 0).await;
+    let begun = Instant::now();
     let mut asked = 0;
     let reset = loop {
+        assert!(begun.elapsed() < PATIENCE, "it is not reset");
         // Others are asked for and taken meanwhile.
         asked += 1;
         ask(&mut client, asked).await;

@@ -165,13 +165,16 @@ async fn who_has_no_calls_makes_room_for_another() {
         ..Limits::default()
     })
     .await;
-    let _idle = Client::open(address, None).await;
+    let mut idle = Client::open(address, None).await;
+    // It is there, and says so.
+    let idle = tokio::spawn(async move { idle.ping_to_the_end().await });
     until("it is in", || shared.places.available_permits() == 0).await;
     let mut other = Client::open(address, Some(1 << 20)).await;
     call(&mut other, 0, true).await;
     let served = other.until(|frame| frame.kind == DATA);
     let served = timeout(Limits::default().idle_max / 2, served).await;
     assert!(served.is_ok(), "long before anybody has idled too long");
+    idle.await.unwrap();
 }
 
 #[tokio::test]
