@@ -1,7 +1,8 @@
 //! What every process that serves has in common.
 //!
 //! - [`log`]: a log that neither stops nor stalls whoever writes to it;
-//! - [`tasks`]: tasks and threads of a long life, whose panic ends the process.
+//! - [`tasks`]: tasks and threads of a long life, whose panic ends the process;
+//! - [`data_dir`]: a data directory that no other process writes to.
 //!
 //! Clippy keeps other ways out of the crates that serve: see `clippy.toml`.
 
@@ -12,6 +13,7 @@
 
 pub mod log;
 pub mod tasks;
+pub mod data_dir;
 
 /// The exit code of a process that failed.
 const FAILED: i32 = 1;

@@ -40,6 +40,9 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// Another process has the data directory, or it cannot be made.
+    #[error(transparent)]
+    DataDir(#[from] daemon::data_dir::Error),
     /// What was saved of the policy cannot be read or written.
     #[error("cannot keep the policy: {0}")]
     History(#[from] HistoryError),

@@ -47,6 +47,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use daemon::data_dir::Lock;
 use daemon::tasks;
 use protocol::channel;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
@@ -75,7 +76,8 @@ pub const DEFAULT_POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/defa
 /// and waits for them.
 ///
 /// # Errors
-/// Where the configuration, the policy or the machine will not do.
+/// Where the configuration, the policy or the machine will not do, and where another process has
+/// the data directory.
 pub async fn run(
     config: Config,
     clients: TcpListener,
@@ -86,6 +88,8 @@ pub async fn run(
     if !operators_address.ip().is_loopback() && config.admin_token.is_none() {
         return Err(Error::OpenAdmin(operators_address));
     }
+    let data_dir = config.data_dir.as_deref();
+    let _owned = data_dir.map(Lock::take).transpose()?;
     let policy = load_policy(&config).await?;
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
     let catalog = CatalogClient::new(connect(&config.catalog)?);

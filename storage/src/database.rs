@@ -1,11 +1,12 @@
 //! A data directory with one owner, opened so that a commit is durable.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use daemon::data_dir::Lock;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::directory;
@@ -99,7 +100,7 @@ const REWRITE_BYTES: usize = 1 << 16;
 #[derive(Debug)]
 pub struct DataDir {
     location: Location,
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl DataDir {
@@ -110,23 +111,12 @@ impl DataDir {
             source,
         };
         directory::make(path).map_err(failed)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join("lock"))
-            .map_err(failed)?;
+        let lock = Lock::take(path)?;
         directory::sync(path).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                location: Location::on_disk(path),
-                _lock: Some(lock),
-            }),
-            Err(TryLockError::WouldBlock) => Err(StorageError::InUse {
-                path: path.to_owned(),
-            }),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
-        }
+        Ok(Self {
+            location: Location::on_disk(path),
+            _lock: Some(lock),
+        })
     }
 
     /// A directory on a disk of a simulator's, which has no other process.
@@ -409,7 +399,7 @@ mod tests {
         let first = DataDir::take(dir.path()).unwrap();
         assert!(matches!(
             DataDir::take(dir.path()),
-            Err(StorageError::InUse { .. })
+            Err(StorageError::NotTaken(_))
         ));
         drop(first);
         DataDir::take(dir.path()).unwrap();

@@ -16,12 +16,9 @@ pub enum StorageError {
         /// Why.
         source: std::io::Error,
     },
-    /// Another process has the directory.
-    #[error("the data directory {} is in use by another process; stop it, or name another --data-dir", path.display())]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
+    /// Another process has the directory, or it cannot be made.
+    #[error(transparent)]
+    NotTaken(#[from] daemon::data_dir::Error),
     /// The file belongs to something else.
     #[error("{} is not a {expected} database; name another --data-dir", path.display())]
     Foreign {

@@ -1,0 +1,76 @@
+//! A data directory has one owner at a time: the catalog, a replica or a gateway that writes to it.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The file that is locked; what it holds does not matter.
+const LOCK_FILE: &str = "lock";
+
+/// Why a data directory was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be made, or the lock in it cannot be opened.
+    #[error("cannot use {}: {source}", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Another process has it.
+    #[error("the data directory {} is in use by another process; stop it, or name another --data-dir", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// The right to write to a data directory, which no other process has. Dropping it, and the end of
+/// the process, give it back.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes a directory, making it where it is missing.
+    ///
+    /// # Errors
+    /// Where another process has it, or it cannot be used.
+    pub fn take(path: &Path) -> Result<Self, Error> {
+        let unusable = |source| Error::Unusable {
+            path: path.to_owned(),
+            source,
+        };
+        fs::create_dir_all(path).map_err(unusable)?;
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(LOCK_FILE))
+            .map_err(unusable)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse {
+                path: path.to_owned(),
+            }),
+            Err(TryLockError::Error(source)) => Err(unusable(source)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_directory_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let first = Lock::take(&path).unwrap();
+        assert!(matches!(Lock::take(&path), Err(Error::InUse { .. })));
+        drop(first);
+        Lock::take(&path).unwrap();
+    }
+}
