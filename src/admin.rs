@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Why the admin API did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
+    /// There is nothing to be let in with.
+    #[error(transparent)]
+    Token(#[from] cli::AdminTokenError),
     /// It could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -39,13 +42,19 @@ pub struct Admin(Client);
 
 impl Admin {
     /// The admin API that the flags name.
-    pub fn new(args: cli::Admin) -> Self {
-        Self(Client::new(args.origin, PATIENCE).with_token(args.token))
+    ///
+    /// # Errors
+    /// Where the token is none.
+    pub fn new(args: cli::Admin) -> Result<Self, AdminError> {
+        Self::patient(args, Duration::ZERO)
     }
 
     /// The same, for an answer that takes so long on purpose.
-    pub fn patient(args: cli::Admin, takes: Duration) -> Self {
-        Self(Client::new(args.origin, PATIENCE + takes).with_token(args.token))
+    pub fn patient(args: cli::Admin, takes: Duration) -> Result<Self, AdminError> {
+        let token = args.token.read()?;
+        Ok(Self(
+            Client::new(args.origin, PATIENCE + takes).with_token(token),
+        ))
     }
 
     /// `GET`s a path.

@@ -1,10 +1,14 @@
 //! The command line: every flag, its environment variable and its default.
 
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use frontend_host::admin::{Token, TokenError};
 use http::HeaderName;
 use protocol::ReplicaId;
 
@@ -18,6 +22,15 @@ pub const CATALOG_PORT: u16 = 56892;
 
 /// Most order replicas that `up` starts.
 pub const REPLICAS_MAX: u32 = 9;
+
+/// Variables that keep others out. Where one is set and empty, that is a mistake: without it anybody
+/// would be let in.
+const GUARDS: [&str; 4] = [
+    "BAZAAR_ADMIN_TOKEN",
+    "BAZAAR_ADMIN_TOKEN_FILE",
+    "BAZAAR_KEY",
+    "BAZAAR_POLICY_TRUST",
+];
 
 /// Longest time that a decision can be given, in milliseconds.
 const DECISION_MS_MAX: u64 = 10_000;
@@ -42,6 +55,16 @@ pub struct Cli {
 }
 
 impl Cli {
+    /// Reads the command line and the environment. A variable that is empty counts as one that is
+    /// not there, unless it is one of [`GUARDS`].
+    ///
+    /// # Errors
+    /// Where they will not do, or help was all that was asked for.
+    pub fn try_read() -> Result<Self, clap::Error> {
+        let matches = without_empty_variables(Self::command()).try_get_matches()?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))
+    }
+
     /// The command that was asked for; `up` where none was named.
     pub fn into_command(self) -> Command {
         self.command.unwrap_or(Command::Up(self.up))
@@ -113,7 +136,7 @@ pub struct Front {
     /// Where clients connect
     #[arg(long, env = "BAZAAR_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
-    /// Where the admin API listens; beyond loopback only with --admin-token
+    /// Where the admin API listens; beyond loopback only with --admin-token or --admin-token-file
     #[arg(long, env = "BAZAAR_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = address)]
     pub admin: SocketAddr,
     /// The policy to start with, instead of the built-in one
@@ -122,14 +145,8 @@ pub struct Front {
     /// A file of public keys: take only policies that one of them has signed
     #[arg(long, env = "BAZAAR_POLICY_TRUST", value_name = "KEYFILE")]
     pub policy_trust: Option<PathBuf>,
-    /// What the admin API asks for as a bearer token
-    #[arg(
-        long,
-        env = "BAZAAR_ADMIN_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true
-    )]
-    pub admin_token: Option<String>,
+    #[command(flatten)]
+    pub admin_token: AdminToken,
     /// Threads that serve clients; one whose processor is busy with other work gives its clients to
     /// the others [default: one for each processor; `up`, whose services and clients share the
     /// machine, has one for every other]
@@ -143,6 +160,75 @@ pub struct Front {
     pub connections_per_client_max: Option<u32>,
     #[command(flatten)]
     pub rules: PolicyRules,
+}
+
+/// What the admin API asks for.
+#[derive(Debug, Clone, Args)]
+pub struct AdminToken {
+    /// What the admin API asks for as a bearer token
+    #[arg(
+        long = "admin-token",
+        env = "BAZAAR_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        conflicts_with = "admin_token_file"
+    )]
+    admin_token: Option<Unchecked>,
+    /// A file with that token
+    #[arg(long, env = "BAZAAR_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+/// A secret as it was given, which no message shows.
+#[derive(Clone)]
+struct Unchecked(String);
+
+impl From<String> for Unchecked {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Unchecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unchecked")
+    }
+}
+
+/// Why an admin token cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminTokenError {
+    /// What is given is no token.
+    #[error(transparent)]
+    Invalid(#[from] TokenError),
+    /// The file cannot be read.
+    #[error("cannot read the admin token in {}: {source}", file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl AdminToken {
+    /// The token, where one is given in either way.
+    ///
+    /// # Errors
+    /// Where what is given is none, or the file cannot be read.
+    pub fn read(&self) -> Result<Option<Token>, AdminTokenError> {
+        let text = match (&self.admin_token, &self.admin_token_file) {
+            (Some(Unchecked(text)), _) => text.clone(),
+            (None, Some(file)) => {
+                std::fs::read_to_string(file).map_err(|source| AdminTokenError::Unreadable {
+                    file: file.clone(),
+                    source,
+                })?
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(text.parse()?))
+    }
 }
 
 /// How policies are kept in check.
@@ -307,14 +393,8 @@ pub struct Admin {
         default_value = "http://127.0.0.1:8081"
     )]
     pub origin: Origin,
-    /// What the admin API asks for as a bearer token
-    #[arg(
-        long = "admin-token",
-        env = "BAZAAR_ADMIN_TOKEN",
-        value_name = "TOKEN",
-        hide_env_values = true
-    )]
-    pub token: Option<String>,
+    #[command(flatten)]
+    pub token: AdminToken,
 }
 
 /// The commands of `bazaar policy`.
@@ -492,6 +572,17 @@ pub enum Ledger {
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let is_guard = |name: &OsStr| GUARDS.iter().any(|guard| name == *guard);
+    command
+        .mut_args(|arg| match arg.get_env() {
+            Some(name) if is_empty(name) && !is_guard(name) => arg.env(None::<&'static str>),
+            _ => arg,
+        })
+        .mut_subcommands(without_empty_variables)
+}
+
 impl Order {
     /// Where it listens; by default on the loopback port of its number.
     pub fn address(&self) -> Result<SocketAddr, String> {
@@ -544,8 +635,6 @@ fn probability(text: &str) -> Result<f64, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {

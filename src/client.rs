@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use daemon::tasks;
+use frontend_host::admin::Token;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, Uri};
@@ -101,7 +102,7 @@ impl fmt::Display for Origin {
 #[derive(Debug)]
 pub struct Client {
     origin: Origin,
-    token: Option<String>,
+    token: Option<Token>,
     patience: Duration,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -118,7 +119,7 @@ impl Client {
     }
 
     /// Sends a bearer token along with every request.
-    pub fn with_token(mut self, token: Option<String>) -> Self {
+    pub fn with_token(mut self, token: Option<Token>) -> Self {
         self.token = token;
         self
     }
@@ -160,7 +161,8 @@ impl Client {
         if let Some(token) = &self.token {
             headers.insert(
                 AUTHORIZATION,
-                HeaderValue::from_str(&format!("Bearer {token}")).map_err(http::Error::from)?,
+                HeaderValue::from_str(&format!("Bearer {}", token.as_str()))
+                    .map_err(http::Error::from)?,
             );
         }
         let after = self.patience;

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use crate::admin::AdminError;
+use crate::cli::AdminTokenError;
 use crate::ledger::LedgerError;
 use crate::load::LoadError;
 use crate::policy::PolicyError;
@@ -22,6 +23,9 @@ pub enum Error {
     /// A flag is not possible together with another, or here.
     #[error("{0}")]
     Usage(String),
+    /// The admin token cannot be used.
+    #[error(transparent)]
+    Token(#[from] AdminTokenError),
     /// Another process listens there.
     #[error("port {} is taken ({address}, {purpose}): another process listens there; choose another with {flag}", address.port())]
     Taken {
@@ -87,6 +91,8 @@ impl Error {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Usage(_)
+            | Self::Token(AdminTokenError::Invalid(_))
+            | Self::Admin(AdminError::Token(AdminTokenError::Invalid(_)))
             | Self::Catalog(catalog::Error::Config(_))
             | Self::Order(order::Error::Config(_))
             | Self::Gateway(

@@ -37,7 +37,6 @@ mod output;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use daemon::log::FlushOnDrop;
 use tokio::runtime::{Builder, Runtime};
 
@@ -48,7 +47,7 @@ use output::reader_may_go;
 fn main() -> ExitCode {
     let _flush = FlushOnDrop;
     daemon::log::record_panics();
-    let command = match Cli::try_parse() {
+    let command = match Cli::try_read() {
         Ok(cli) => cli.into_command(),
         Err(told) => return tell_usage(&told),
     };

@@ -92,7 +92,7 @@ pub async fn run(command: Policy) -> Result<(), Error> {
         Policy::Sign { file, key } => sign::sign(&file, &key).map_err(PolicyError::from)?,
         Policy::Push { file, admin } => {
             let component = read(&file)?;
-            let mut admin = Admin::new(admin);
+            let mut admin = Admin::new(admin)?;
             admin
                 .put("/policy", component, signature(&file).as_deref())
                 .await?;
@@ -101,7 +101,7 @@ pub async fn run(command: Policy) -> Result<(), Error> {
         Policy::Shadow { file, trial, admin } => try_out(&file, "shadow", &trial, admin).await?,
         Policy::Canary { file, trial, admin } => try_out(&file, "canary", &trial, admin).await?,
         Policy::Differences { admin } => {
-            let found = Admin::new(admin).get("/policy/differences").await?;
+            let found = Admin::new(admin)?.get("/policy/differences").await?;
             let found: serde_json::Value =
                 serde_json::from_slice(&found).map_err(AdminError::from)?;
             format!("{found:#}\n")
@@ -121,21 +121,21 @@ pub async fn run(command: Policy) -> Result<(), Error> {
             };
         }
         Policy::Promote { admin } => {
-            let mut admin = Admin::new(admin);
+            let mut admin = Admin::new(admin)?;
             admin.post("/policy/promote").await?;
             active(&mut admin).await?
         }
         Policy::Drop { admin } => {
-            let mut admin = Admin::new(admin);
+            let mut admin = Admin::new(admin)?;
             admin.delete("/policy/candidate").await?;
             active(&mut admin).await?
         }
         Policy::Rollback { admin } => {
-            let mut admin = Admin::new(admin);
+            let mut admin = Admin::new(admin)?;
             admin.post("/policy/rollback").await?;
             active(&mut admin).await?
         }
-        Policy::List { admin } => status::policies(&list(&mut Admin::new(admin)).await?),
+        Policy::List { admin } => status::policies(&list(&mut Admin::new(admin)?).await?),
     };
     Ok(output::print(&text)?)
 }
@@ -148,7 +148,7 @@ async fn try_out(
     admin: cli::Admin,
 ) -> Result<String, Error> {
     let component = read(file)?;
-    let mut admin = Admin::new(admin);
+    let mut admin = Admin::new(admin)?;
     let path = format!("/policy/candidate?{kind}={}", trial.share);
     admin
         .put(&path, component, signature(file).as_deref())
@@ -162,9 +162,9 @@ fn build(source: source::Source) -> Result<String, PolicyError> {
 }
 
 async fn record(seconds: u64, output: &Path, admin: cli::Admin) -> Result<String, Error> {
-    let mut admin = Admin::patient(admin, Duration::from_secs(seconds));
+    let mut admin = Admin::patient(admin, Duration::from_secs(seconds))?;
     let recording = admin
-        .get(&format!("/policy/recording?seconds={seconds}"))
+        .post(&format!("/policy/recording?seconds={seconds}"))
         .await?;
     std::fs::write(output, &recording).map_err(|source| PolicyError::File {
         path: output.to_owned(),

@@ -95,7 +95,7 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
         policy: args.front.policy,
         policy_trust: args.front.policy_trust,
         data_dir: args.data_dir,
-        admin_token: args.front.admin_token,
+        admin_token: args.front.admin_token.read()?,
         clients: Bounds {
             connections_max: connections_within_open_files(defaults.clients.connections_max),
             connections_per_client_max: args

@@ -7,7 +7,7 @@ use crate::output::{self, Table};
 
 /// Asks the gateway and prints what it says.
 pub async fn run(args: cli::Status) -> Result<(), Error> {
-    let answer = Admin::new(args.admin).get("/status").await?;
+    let answer = Admin::new(args.admin)?.get("/status").await?;
     let text = if args.json {
         String::from_utf8_lossy(&answer).trim_end().to_owned() + "\n"
     } else {

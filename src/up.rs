@@ -151,8 +151,7 @@ async fn watch(plan: &Plan, mut events: mpsc::Receiver<Event>) -> Result<(), Err
 
 /// Polls the gateway until it says that it can serve a trade.
 async fn ready(plan: &Plan) -> Result<(), Error> {
-    let mut client =
-        Client::new(plan.admin_origin(), READY_PATIENCE).with_token(plan.admin_token.clone());
+    let mut client = Client::new(plan.admin_origin(), READY_PATIENCE);
     let mut last = String::new();
     let poll = async {
         loop {

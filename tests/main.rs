@@ -14,6 +14,7 @@
 //! - [`probation`]: how soon a version that fails is out of service;
 //! - [`swaps`]: hundreds of swaps under full load, and what they cost;
 //! - [`dev`]: a policy that is edited while a gateway runs;
+//! - [`admin`]: who may use the admin API, and what it stands;
 //! - [`languages`]: policies in JavaScript and Python;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them.
 //!
@@ -33,5 +34,6 @@ mod policy;
 mod probation;
 mod swaps;
 mod dev;
+mod admin;
 mod languages;
 mod command;

@@ -1,11 +1,16 @@
 //! The listener for operators.
 //!
-//! - `access`: who may use it;
+//! - `connections`: how many there may be, and for how long;
+//! - `access`: who may use it, with which [`Token`];
+//! - `answers`: the form of all errors, and how a component comes in;
 //! - `status`: what the gateway and the services behind it are doing;
 //! - `metrics`: the same in numbers, for Prometheus;
 //! - `policy`: the policy's way into service, what a candidate would do, and recordings.
 
+mod connections;
 mod access;
+mod token;
+mod answers;
 mod status;
 mod metrics;
 mod policy;
@@ -14,17 +19,17 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
-use axum::response::{IntoResponse as _, Json, Response};
 use axum::routing::{get, post, put};
-use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::gateway::Gateway;
-use crate::policy::limits;
 use crate::server::clients::Clients;
+
+use answers::failed;
+pub use token::{Token, TokenError};
 
 /// What the admin API works on.
 pub struct Admin {
@@ -34,21 +39,23 @@ pub struct Admin {
     pub clients: Arc<Clients>,
     /// The catalog's URL, for `GET /status`.
     pub catalog_url: String,
-    /// Asked for on every request but `GET /healthz`, where set.
-    pub token: Option<String>,
+    /// Asked for on every request but `GET /healthz` and `GET /readyz`, where set.
+    pub token: Option<Token>,
+    /// Whether the listener can be reached from this machine only.
+    pub is_local: bool,
+    /// Whether what is still under way is given up.
+    pub stopped: watch::Receiver<bool>,
 }
 
-/// Serves the admin API until `shutdown`.
-///
-/// # Errors
-/// Where the listener fails.
+/// Serves the admin API until `shutdown`, then lets requests finish for a bounded time.
 pub async fn serve(
     listener: TcpListener,
     admin: Admin,
     shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+) {
     let admin = Arc::new(admin);
-    let guarded = Router::new()
+    let router = Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/status", get(status::status))
         .route("/metrics", get(metrics::metrics))
@@ -60,15 +67,8 @@ pub async fn serve(
         .route("/policy/promote", post(policy::promote))
         .route("/policy/rollback", post(policy::roll_back))
         .route("/policy/differences", get(policy::differences))
-        .route("/policy/recording", get(policy::record))
-        .layer(DefaultBodyLimit::max(limits::COMPONENT_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(
-            Arc::clone(&admin),
-            access::authorize,
-        ));
-    let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .merge(guarded)
+        // Not `GET`, which any page can have a browser send.
+        .route("/policy/recording", post(policy::record))
         .fallback(|uri: Uri| async move {
             failed(
                 StatusCode::NOT_FOUND,
@@ -78,13 +78,11 @@ pub async fn serve(
         .method_not_allowed_fallback(|| async {
             failed(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
         })
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&admin),
+            access::authorize,
+        ))
+        .layer(middleware::map_response(answers::in_json))
         .with_state(admin);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown)
-        .await
-}
-
-fn failed(status: StatusCode, message: &str) -> Response {
-    let body = json!({ "error": { "code": status.as_u16(), "message": message } });
-    (status, Json(body)).into_response()
+    connections::serve(listener, router, shutdown).await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 use protocol::ReplicaId;
 
+use crate::admin::Token;
 use crate::policy::{Probation, limits};
 use crate::server::clients::Bounds;
 
@@ -28,9 +29,9 @@ pub struct Config {
     pub probation: Probation,
     /// The request header that tells clients apart, for canaries; the address where it is absent.
     pub client_header: Option<HeaderName>,
-    /// Asked for, as a bearer token, on every admin request. Must be there where the admin
-    /// listener can be reached from other machines.
-    pub admin_token: Option<String>,
+    /// Asked for, as a bearer token, on every admin request but whether the gateway is ready. Must
+    /// be there where the admin listener can be reached from other machines.
+    pub admin_token: Option<Token>,
     /// What clients may have: connections, time, and bytes that are held for them.
     pub clients: Bounds,
     /// Threads that serve clients, each with an instance of the policy of its own. One that gets
@@ -93,6 +94,13 @@ pub const RECEIVE_TIME_MAX: Duration = Duration::from_secs(20);
 /// Connections served at once; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 16_384;
 
+/// Connections to the admin API at once; one more takes the place of the oldest on which nobody
+/// was let in.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+
+/// How long an operator may take to send a component.
+pub const UPLOAD_TIME_MAX: Duration = Duration::from_secs(60);
+
 /// Connections of one client, but for those from this machine; more are closed at once.
 pub const CONNECTIONS_PER_CLIENT_MAX: usize = 1024;
 
@@ -120,3 +128,6 @@ pub const LISTS_MAX: usize = 4;
 
 /// How long open connections get to finish when the gateway stops.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long the admin API's open requests get to finish after those of clients.
+pub const ADMIN_DRAIN_TIME_MAX: Duration = Duration::from_secs(1);

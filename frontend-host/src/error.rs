@@ -26,7 +26,7 @@ pub enum Error {
     SameReplica(protocol::ReplicaId),
     /// The admin listener can be reached from other machines, and no token is asked for.
     #[error(
-        "the admin address {0} is not a loopback address; set --admin-token, or listen on 127.0.0.1"
+        "the admin address {0} is not a loopback address; set --admin-token or --admin-token-file, or listen on 127.0.0.1"
     )]
     OpenAdmin(std::net::SocketAddr),
     /// The sandbox cannot run here.

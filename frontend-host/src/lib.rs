@@ -125,6 +125,8 @@ pub async fn run(
         clients: Arc::clone(&connected),
         catalog_url: config.catalog.clone(),
         token: config.admin_token.clone(),
+        is_local: operators_address.ip().is_loopback(),
+        stopped: stopped.clone(),
     };
     let serving = admin::serve(operators, admin, until_stopped(stopped));
     let mut admin = tasks::spawn("admin", serving);
@@ -136,10 +138,11 @@ pub async fn run(
     }
     let served = tokio::select! {
         served = server::serve(clients, gateway, connected, config.workers, shutdown) => served.map_err(Error::from),
-        failed = &mut admin => Err(failed.err().unwrap_or_else(|| std::io::Error::other("the admin listener ended")).into()),
+        () = &mut admin => return Err(std::io::Error::other("the admin listener ended").into()),
     };
     let _ = stop.send(true);
     session.await;
+    admin.await;
     drop(watching);
     served
 }

@@ -83,7 +83,7 @@ pub async fn run(args: &Load, stocks: Arc<[String]>) -> Result<(), LoadError> {
 }
 
 async fn measure_all(args: &Load, stocks: Arc<[String]>) -> Result<Sweep, LoadError> {
-    let mut admin = Admin::new(args.admin.clone());
+    let mut admin = Admin::new(args.admin.clone())?;
     let policy = active(&mut admin).await?.unwrap_or_default();
     let mut points = measure_half(args, &stocks, Caching::On).await?;
 

@@ -39,7 +39,7 @@ pub async fn run(args: cli::Dev) -> Result<(), Error> {
     };
     let (_watcher, mut saves) = watch(&source.dir).map_err(PolicyError::from)?;
     let mut session = Session {
-        admin: Admin::new(args.admin),
+        admin: Admin::new(args.admin)?,
         path: if args.active {
             "/policy".to_owned()
         } else {

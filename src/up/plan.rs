@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::thread;
 
+use frontend_host::admin::Token;
+
 use crate::cli::{CATALOG_PORT, Front, PORT_BASE, Up};
 use crate::client::Origin;
 use crate::error::Error;
@@ -44,16 +46,15 @@ pub struct Plan {
     orders: Vec<Service>,
     gateway: [Service; 1],
     admin: SocketAddr,
-    /// What the admin API asks for.
-    pub admin_token: Option<String>,
 }
 
 impl Plan {
     /// Finds that every port is free.
     ///
     /// # Errors
-    /// [`Error::Taken`] names one that is not.
+    /// [`Error::Taken`] names one that is not. Where the admin token is none.
     pub fn new(args: &Up) -> Result<Self, Error> {
+        let token = args.front.admin_token.read()?;
         let addresses = Addresses::find_free(args)?;
         Ok(Self {
             catalog: [catalog(args, &addresses)],
@@ -62,9 +63,8 @@ impl Plan {
                 .iter()
                 .map(|(id, address)| order(args, &addresses, *id, *address))
                 .collect(),
-            gateway: [gateway(args, &addresses)],
+            gateway: [gateway(args, &addresses, token)],
             admin: addresses.admin,
-            admin_token: args.front.admin_token.clone(),
         })
     }
 
@@ -200,11 +200,11 @@ fn default_workers() -> usize {
     thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
-fn gateway(args: &Up, addresses: &Addresses) -> Service {
+fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
     let Front {
         policy,
         policy_trust,
-        admin_token,
+        admin_token: _,
         workers,
         connections_per_client_max,
         rules,
@@ -241,11 +241,8 @@ fn gateway(args: &Up, addresses: &Addresses) -> Service {
         flags = flags.with("--order", format!("{id}=http://{address}"));
     }
     let mut service = flags.service(GATEWAY.to_owned(), addresses.listen, data_dir);
-    service.environment.extend(
-        admin_token
-            .as_ref()
-            .map(|token| ("BAZAAR_ADMIN_TOKEN", token.into())),
-    );
+    let token = token.map(|token| ("BAZAAR_ADMIN_TOKEN", token.as_str().into()));
+    service.environment.extend(token);
     service
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::outputs::Broken;
 use super::wait::wait_until;
@@ -45,6 +45,19 @@ fn without_settings(mut command: Command) -> Command {
 pub fn run<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Output {
     bazaar()
         .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the command under test starts")
+}
+
+/// Runs a command to its end, with further variables in its environment.
+pub fn run_with<S: AsRef<OsStr>>(
+    variables: &[(&str, &str)],
+    arguments: impl IntoIterator<Item = S>,
+) -> Output {
+    bazaar()
+        .args(arguments)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .output()
         .expect("the command under test starts")
@@ -210,6 +223,16 @@ impl Process {
         send_signal(self.child.id(), Signal::CONT);
     }
 
+    /// Lowers how many files it may have open.
+    pub fn limit_open_files(&self, files: u64) {
+        let limit = Rlimit {
+            current: Some(files),
+            maximum: Some(files),
+        };
+        prlimit(Some(pid(self.child.id())), Resource::Nofile, limit)
+            .expect("limits can be lowered");
+    }
+
     /// SIGTERM; returns how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
         send_signal(self.child.id(), Signal::TERM);
@@ -247,10 +270,13 @@ pub fn kill_by_pid(pid: u32) {
     send_signal(pid, Signal::KILL);
 }
 
-fn send_signal(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid)
+fn send_signal(process: u32, signal: Signal) {
+    kill_process(pid(process), signal).expect("the process is there");
+}
+
+fn pid(process: u32) -> Pid {
+    i32::try_from(process)
         .ok()
         .and_then(Pid::from_raw)
-        .expect("process ids are positive");
-    kill_process(pid, signal).expect("the process is there");
+        .expect("process ids are positive")
 }

@@ -4,51 +4,101 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
-use axum::http::header::{AUTHORIZATION, HOST, ORIGIN};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::Response;
-use sha2::{Digest as _, Sha256};
 
-use super::{Admin, failed};
+use super::Admin;
+use super::answers::failed;
+use super::connections::Trusted;
+use super::token::Token;
 
-/// Lets only those in who may: with the token where there is one, else whoever is on this
-/// machine, but not a web page that a browser on it shows.
+/// What probes ask, which have no token: anybody may.
+const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+
+/// The scheme that a token is sent under (RFC 6750). Schemes have no case (RFC 9110, section 11.1).
+const SCHEME: &str = "bearer";
+
+/// What a 401 asks for.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bazaar\"");
+
+/// Whether a browser sends the request for a page of another site (W3C Fetch Metadata). Unlike
+/// `Origin` it comes with each request, a picture's too.
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Lets only those in who may: with the token where there is one, else whoever is on this machine,
+/// but in no case a web page that a browser shows.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if request.headers().contains_key(ORIGIN) {
-        return failed(StatusCode::FORBIDDEN, "web pages may not use the admin API");
-    }
-    let host = request
-        .headers()
-        .get(HOST)
-        .and_then(|host| host.to_str().ok());
-    if admin.token.is_none() && !host.is_none_or(names_this_machine) {
-        return failed(
-            StatusCode::FORBIDDEN,
-            "call the admin API by a loopback address or `localhost`",
-        );
-    }
-    if let Some(token) = &admin.token {
-        let given = request
-            .headers()
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        let given = given
-            .and_then(|value| value.strip_prefix("Bearer "))
-            .unwrap_or_default();
-        // Hashes are compared, so that the time it takes tells nothing of the token.
-        if Sha256::digest(given) != Sha256::digest(token) {
-            return failed(
-                StatusCode::UNAUTHORIZED,
-                "send the admin token: `Authorization: Bearer …`",
-            );
+    if !OPEN_PATHS.contains(&request.uri().path()) {
+        if let Err(refusal) = admit(&admin, &request) {
+            return refusal;
+        }
+        if let Some(trusted) = request.extensions().get::<Trusted>() {
+            trusted.set();
         }
     }
     next.run(request).await
+}
+
+// What is refused is answered at once, and not carried around.
+#[allow(clippy::result_large_err)]
+fn admit(admin: &Admin, request: &Request) -> Result<(), Response> {
+    let headers = request.headers();
+    if is_foreign_page(headers) {
+        return Err(failed(
+            StatusCode::FORBIDDEN,
+            "web pages may not use the admin API",
+        ));
+    }
+    let Some(host) = host(request) else {
+        return Err(failed(
+            StatusCode::BAD_REQUEST,
+            "send one `Host` header, and no more",
+        ));
+    };
+    if admin.is_local && !host.is_none_or(names_this_machine) {
+        return Err(failed(
+            StatusCode::FORBIDDEN,
+            "call the admin API by a loopback address or `localhost`",
+        ));
+    }
+    match &admin.token {
+        Some(token) if !is_shown(token, headers) => {
+            let mut refusal = failed(
+                StatusCode::UNAUTHORIZED,
+                "send the admin token: `Authorization: Bearer …`",
+            );
+            refusal.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+            Err(refusal)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a browser says that a page of another site is behind the request. One that was typed in,
+/// or that no browser sends, is nobody's.
+fn is_foreign_page(headers: &HeaderMap) -> bool {
+    let is_own = |site: &HeaderValue| site == "none" || site == "same-origin";
+    headers.contains_key(ORIGIN) || !headers.get_all(SEC_FETCH_SITE).iter().all(is_own)
+}
+
+/// What the request calls this server; none at all from clients of before HTTP/1.1. `None` where
+/// that cannot be told.
+fn host(request: &Request) -> Option<Option<&str>> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => Some(host.to_str().ok()?),
+        (None, _) if request.version() < Version::HTTP_11 => None,
+        _ => return None,
+    };
+    // A target with a host of its own counts more (RFC 9112, section 3.2.2).
+    let target = request.uri().authority();
+    Some(target.map(|target| target.as_str()).or(host))
 }
 
 /// Whether a `Host` header names a loopback address. A name that was made to resolve to one
@@ -65,8 +115,21 @@ fn names_this_machine(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
+fn is_shown(token: &Token, headers: &HeaderMap) -> bool {
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let (Some(given), None) = (given.next(), given.next()) else {
+        return false;
+    };
+    let given = given.to_str().ok().and_then(|given| given.split_once(' '));
+    given.is_some_and(|(scheme, given)| {
+        scheme.eq_ignore_ascii_case(SCHEME) && token.is(given.trim_start_matches(' '))
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+
     use super::*;
 
     #[test]
@@ -90,5 +153,74 @@ mod tests {
         ] {
             assert!(!names_this_machine(host), "{host}");
         }
+    }
+
+    fn request(headers: &[(&str, &str)]) -> Request {
+        let mut request = Request::builder().uri("/status");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(Body::empty()).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_shown_by_one_header_of_its_scheme_in_any_case() {
+        let token: Token = "secret".parse().unwrap();
+        let shows = |values: &[&str]| {
+            let headers: Vec<_> = values
+                .iter()
+                .map(|value| ("authorization", *value))
+                .collect();
+            is_shown(&token, request(&headers).headers())
+        };
+        for value in ["Bearer secret", "bearer secret", "BEARER  secret"] {
+            assert!(shows(&[value]), "{value}");
+        }
+        for value in [
+            "",
+            "secret",
+            "Bearer",
+            "Bearer ",
+            "Basic secret",
+            "Bearer secre",
+            "Bearersecret",
+        ] {
+            assert!(!shows(&[value]), "{value}");
+        }
+        assert!(!shows(&[]));
+        assert!(!shows(&["Bearer secret", "Bearer other"]));
+    }
+
+    #[test]
+    fn what_a_page_of_another_site_has_a_browser_send_is_told_by_its_headers() {
+        for (headers, expected) in [
+            (&[][..], false),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("sec-fetch-site", "same-origin")], false),
+            (&[("sec-fetch-site", "same-site")], true),
+            (&[("sec-fetch-site", "cross-site")], true),
+            (&[("origin", "null")], true),
+            (&[("origin", "http://evil.example")], true),
+        ] {
+            let foreign = is_foreign_page(request(headers).headers());
+            assert_eq!(foreign, expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_says_once_whom_it_is_for() {
+        let host = |headers: &[(&str, &str)]| {
+            let request = request(headers);
+            super::host(&request).map(|host| host.map(str::to_owned))
+        };
+        assert_eq!(host(&[("host", "a:1")]), Some(Some("a:1".to_owned())));
+        assert_eq!(host(&[]), None);
+        assert_eq!(host(&[("host", "a"), ("host", "a")]), None);
+        let mut old = request(&[]);
+        *old.version_mut() = Version::HTTP_10;
+        assert_eq!(super::host(&old), Some(None));
+        let mut absolute = request(&[("host", "localhost")]);
+        *absolute.uri_mut() = "http://evil.example/status".parse().unwrap();
+        assert_eq!(super::host(&absolute), Some(Some("evil.example")));
     }
 }

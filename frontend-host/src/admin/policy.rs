@@ -15,11 +15,12 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Json, Response};
 use protocol::time::BootTime;
 use serde_json::{Value, json};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 
-use super::{Admin, failed};
-use crate::policy::{Problem, Reason, Share, SwapError, Trial, Upload, Version, Versions};
+use super::Admin;
+use super::answers::{Upload, failed};
+use crate::policy::{self, Problem, Reason, Share, SwapError, Trial, Version, Versions};
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(policy_json(&admin.gateway.policy))
@@ -28,12 +29,12 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
 pub(super) async fn push(
     State(admin): State<Arc<Admin>>,
     headers: HeaderMap,
-    component: Bytes,
+    Upload(component): Upload,
 ) -> Response {
     let (reason, signature) = (reason(&headers), signature(&headers));
     admin
         .change(move |policy| {
-            policy.activate(upload(&component, &signature), &reason)?;
+            policy.activate(signed(&component, &signature), &reason)?;
             Ok(())
         })
         .await
@@ -43,7 +44,7 @@ pub(super) async fn try_out(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
-    component: Bytes,
+    Upload(component): Upload,
 ) -> Response {
     let Some(trial) = trial(&query) else {
         return failed(
@@ -54,7 +55,7 @@ pub(super) async fn try_out(
     let (reason, signature) = (reason(&headers), signature(&headers));
     admin
         .change(move |policy| {
-            policy.try_out(upload(&component, &signature), trial, &reason)?;
+            policy.try_out(signed(&component, &signature), trial, &reason)?;
             Ok(())
         })
         .await
@@ -65,8 +66,8 @@ fn signature(headers: &HeaderMap) -> Option<String> {
     Some(headers.get("x-policy-signature")?.to_str().ok()?.to_owned())
 }
 
-fn upload<'a>(component: &'a Bytes, signature: &'a Option<String>) -> Upload<'a> {
-    Upload {
+fn signed<'a>(component: &'a Bytes, signature: &'a Option<String>) -> policy::Upload<'a> {
+    policy::Upload {
         component,
         signature: signature.as_deref(),
     }
@@ -144,7 +145,10 @@ pub(super) async fn record(
         Ok(recording) => recording,
         Err(busy) => return failed(StatusCode::CONFLICT, &busy.to_string()),
     };
-    let end = Instant::now() + time;
+    let mut stopped = admin.stopped.clone();
+    let end = async move {
+        let _ = timeout(time, stopped.wait_for(|stopped| *stopped)).await;
+    };
     let mut bytes = 0;
     let lines = recording
         .take_while(move |line| {
@@ -154,7 +158,7 @@ pub(super) async fn record(
         .take(RECORDING_LINES_MAX);
     let lines = UntilStream {
         lines,
-        end: Box::pin(sleep_until(end)),
+        end: Box::pin(end),
     };
     (
         [(CONTENT_TYPE, "application/jsonl")],
@@ -163,10 +167,10 @@ pub(super) async fn record(
         .into_response()
 }
 
-/// Lines until a time.
+/// Lines until something happens.
 struct UntilStream<S> {
     lines: S,
-    end: Pin<Box<Sleep>>,
+    end: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 
 impl<S: Stream<Item = String> + Unpin> Stream for UntilStream<S> {
@@ -207,7 +211,18 @@ impl Admin {
         change: impl FnOnce(&Versions) -> Result<(), SwapError> + Send + 'static,
     ) -> Response {
         let gateway = Arc::clone(&self.gateway);
-        match tokio::task::spawn_blocking(move || change(&gateway.policy)).await {
+        let changing = tokio::task::spawn_blocking(move || change(&gateway.policy));
+        let mut stopped = self.stopped.clone();
+        let changed = tokio::select! {
+            changed = changing => changed,
+            _ = stopped.wait_for(|stopped| *stopped) => {
+                return failed(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "the gateway stops before the policy is checked; send it again",
+                );
+            }
+        };
+        match changed {
             Ok(Ok(())) => Json(policy_json(&self.gateway.policy)).into_response(),
             Ok(Err(error)) => {
                 let reason = error.to_string();

@@ -11,8 +11,9 @@ use protocol::time::BootTime;
 use protocol::{ReplicaId, SessionId};
 use serde_json::{Value, json};
 
+use super::Admin;
+use super::answers::failed;
 use super::policy::policy_json;
-use super::{Admin, failed};
 use crate::cache::Counts;
 
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {

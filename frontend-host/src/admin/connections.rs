@@ -1,0 +1,140 @@
+//! The admin listener's connections: few, so that no flood of them takes what clients need, and
+//! those of operators before those of strangers.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use crate::config::{
+    ADMIN_CONNECTIONS_MAX, ADMIN_DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX, RECEIVE_TIME_MAX,
+    SEND_TIME_MAX,
+};
+
+/// Pause after accepting failed, as it does when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether a request on this connection was let in. Goes with each of them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Trusted(Arc<AtomicBool>);
+
+impl Trusted {
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Serves until `shutdown`, then lets requests finish for a bounded time.
+pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future) {
+    let open = GracefulShutdown::new();
+    let mut connections = Connections::default();
+    tokio::select! {
+        () = connections.accept(&listener, &router, &open) => {}
+        _ = shutdown => {}
+    }
+    drop(listener);
+    if timeout(ADMIN_DRAIN_TIME_MAX, open.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!("requests to the admin API were cut off that took too long to finish");
+    }
+}
+
+/// Those that are open, or were until lately. Dropped, they end.
+#[derive(Default)]
+struct Connections {
+    tasks: JoinSet<()>,
+    /// Oldest first.
+    open: VecDeque<Open>,
+}
+
+struct Open {
+    task: AbortHandle,
+    trusted: Trusted,
+}
+
+impl Connections {
+    async fn accept(&mut self, listener: &TcpListener, router: &Router, open: &GracefulShutdown) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => {
+                    self.make_room().await;
+                    let trusted = Trusted::default();
+                    let serving = connection(stream, router.clone(), trusted.clone(), open);
+                    #[expect(clippy::disallowed_methods, reason = "its client sees its end")]
+                    let task = self.tasks.spawn(serving);
+                    self.open.push_back(Open { task, trusted });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection of an operator");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Where there is none, the oldest connection ends on which nobody was let in yet. Where
+    /// operators have all of them, this waits for one to end.
+    async fn make_room(&mut self) {
+        loop {
+            while self.tasks.try_join_next().is_some() {}
+            self.open.retain(|open| !open.task.is_finished());
+            if self.open.len() < ADMIN_CONNECTIONS_MAX {
+                return;
+            }
+            let stranger = self.open.iter().position(|open| !open.trusted.is_set());
+            match stranger.and_then(|place| self.open.remove(place)) {
+                Some(stranger) => stranger.task.abort(),
+                None => drop(self.tasks.join_next().await),
+            }
+        }
+    }
+}
+
+/// Serves one connection to its end.
+fn connection(
+    stream: TcpStream,
+    router: Router,
+    trusted: Trusted,
+    open: &GracefulShutdown,
+) -> impl Future<Output = ()> + use<> {
+    // Small answers must not wait for an acknowledgement, and who reads nothing is cut off.
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+        request.extensions_mut().insert(trusted.clone());
+        router.call(request)
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        // Also how long a connection may ask for nothing.
+        .header_read_timeout(SEND_TIME_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let serving = open.watch(serving);
+    async move {
+        if let Err(error) = serving.await {
+            tracing::debug!(%error, "an operator's connection ended");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! What an operator shows to be let in.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+/// A bearer token (RFC 6750): never empty, and such that a header can carry it.
+#[derive(Clone)]
+pub struct Token(String);
+
+/// Why a text is no token. Says nothing of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// It would let everybody in.
+    #[error("the admin token is empty or blank; give one that nobody can guess, or none at all")]
+    Blank,
+    /// No client could send it.
+    #[error("the admin token has characters that are not visible ASCII, or spaces in it")]
+    Unsendable,
+}
+
+impl FromStr for Token {
+    type Err = TokenError;
+
+    /// Spaces and line ends around it do not count: a file ends in one.
+    fn from_str(text: &str) -> Result<Self, TokenError> {
+        let token = text.trim();
+        if token.is_empty() {
+            Err(TokenError::Blank)
+        } else if token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Ok(Self(token.to_owned()))
+        } else {
+            Err(TokenError::Unsendable)
+        }
+    }
+}
+
+impl Token {
+    /// To be sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether this is what was given. How long it takes tells nothing of either: hashes have one
+    /// length, and are compared to the end.
+    pub(super) fn is(&self, given: &str) -> bool {
+        let [token, given] = [&self.0, given].map(Sha256::digest);
+        token.ct_eq(&given).into()
+    }
+}
+
+/// Tells nothing of the token.
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_blank_or_cannot_be_sent_is_no_token() {
+        for (text, expected) in [
+            ("secret", Ok("secret")),
+            ("  se=cr/et\n", Ok("se=cr/et")),
+            ("", Err(TokenError::Blank)),
+            (" \t\r\n", Err(TokenError::Blank)),
+            ("\u{a0}\u{2003}", Err(TokenError::Blank)),
+            ("two words", Err(TokenError::Unsendable)),
+            ("one\ntwo", Err(TokenError::Unsendable)),
+            ("gehëim", Err(TokenError::Unsendable)),
+            ("nul\0", Err(TokenError::Unsendable)),
+        ] {
+            let token = text.parse::<Token>();
+            let token = token.as_ref().map(Token::as_str).map_err(|error| *error);
+            assert_eq!(token, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_itself_alone_and_is_not_shown() {
+        let token: Token = "secret".parse().unwrap();
+        assert!(token.is("secret"));
+        for other in ["", "secre", "secret ", "Secret", "secretsecret"] {
+            assert!(!token.is(other), "{other}");
+        }
+        assert!(!format!("{token:?}").contains("secret"));
+    }
+}
