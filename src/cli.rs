@@ -23,6 +23,9 @@ pub const CATALOG_PORT: u16 = 56892;
 /// Most order replicas that `up` starts.
 pub const REPLICAS_MAX: u32 = 9;
 
+/// Longest time that a gateway can be told to go on serving, in milliseconds.
+const DRAIN_DELAY_MS_MAX: u64 = 3_600_000;
+
 /// Variables that keep others out. Where one is set and empty, that is a mistake: without it anybody
 /// would be let in.
 const GUARDS: [&str; 4] = [
@@ -147,6 +150,11 @@ pub struct Front {
     pub policy_trust: Option<PathBuf>,
     #[command(flatten)]
     pub admin_token: AdminToken,
+    /// How long to go on serving after a signal to stop, in milliseconds: for whoever asks /readyz to
+    /// send clients elsewhere
+    #[arg(long, env = "BAZAAR_DRAIN_DELAY_MS", value_name = "MS", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(..=DRAIN_DELAY_MS_MAX))]
+    pub drain_delay_ms: u64,
     /// Threads that serve clients; one whose processor is busy with other work gives its clients to
     /// the others [default: one for each processor; `up`, whose services and clients share the
     /// machine, has one for every other]

@@ -51,7 +51,12 @@ fn main() -> ExitCode {
         Ok(cli) => cli.into_command(),
         Err(told) => return tell_usage(&told),
     };
-    let ended = runtime(&command).and_then(|runtime| runtime.block_on(run(command)));
+    let ended = runtime(&command).and_then(|runtime| {
+        let ended = runtime.block_on(run(command));
+        // What still runs on its threads, as the compilation of a policy may, keeps nobody waiting.
+        runtime.shutdown_background();
+        ended
+    });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use daemon::tasks;
 use frontend_host::policy::Probation;
 use frontend_host::server::clients::Bounds;
 use protocol::ReplicaId;
 use protocol::serving::connections_within_open_files;
 use tokio::net::TcpListener;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::cli::{self, Lifeline};
 use crate::client::Origin;
@@ -19,18 +20,25 @@ use crate::listen::Place;
 use crate::log;
 use crate::open_files;
 use crate::rebuild;
-use crate::stop::{StopSignals, end_of_stdin};
+use crate::stop::{self, STOP_TIME_MAX, StopSignals, end_of_stdin};
 
 /// Runs the catalog.
 pub async fn catalog(args: cli::Catalog) -> Result<(), Error> {
     log::start("catalog");
     open_files::raise_limit();
-    let shutdown = shutdown(&args.lifeline)?;
+    let mut shutdown = Box::pin(shutdown(&args.lifeline, STOP_TIME_MAX)?);
     let listener = bind(args.listen, "the catalog".to_owned(), "--listen")?;
     let config = catalog_config(args.data_dir, args.new, args.stocks, args.lease_ms);
     if !args.rebuild_from.is_empty() {
-        let orders = rebuild::from_ledgers(&config, &args.rebuild_from)?;
-        info!(%orders, "made the lost catalog anew");
+        let (config, dirs) = (config.clone(), args.rebuild_from);
+        let rebuilding = tokio::task::spawn_blocking(move || rebuild::from_ledgers(&config, &dirs));
+        tokio::select! {
+            orders = rebuilding => {
+                let orders = orders.map_err(std::io::Error::from)??;
+                info!(%orders, "made the lost catalog anew");
+            }
+            () = &mut shutdown => return Ok(()), // nothing is there until all of it is
+        }
     }
     info!(address = %args.listen, "starting");
     catalog::run(config, listener, shutdown).await?;
@@ -59,7 +67,7 @@ pub async fn order(args: cli::Order) -> Result<(), Error> {
     log::start(&format!("order-{}", args.id));
     open_files::raise_limit();
     let address = args.address().map_err(Error::Usage)?;
-    let shutdown = shutdown(&args.lifeline)?;
+    let shutdown = shutdown(&args.lifeline, STOP_TIME_MAX)?;
     let listener = bind(address, format!("order replica {}", args.id), "--listen")?;
     let config = order::Config {
         id: args.id,
@@ -78,7 +86,8 @@ pub async fn order(args: cli::Order) -> Result<(), Error> {
 pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
     log::start("gateway");
     open_files::raise_limit();
-    let shutdown = shutdown(&args.lifeline)?;
+    let drain_delay = Duration::from_millis(args.front.drain_delay_ms);
+    let shutdown = shutdown(&args.lifeline, drain_delay + STOP_TIME_MAX)?;
     let http = bind(
         args.front.listen,
         "the gateway's HTTP".to_owned(),
@@ -104,6 +113,7 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
                 .map(|connections| connections as usize),
             ..defaults.clients
         },
+        drain_delay,
         workers: args.front.workers.unwrap_or(defaults.workers),
         decision_time_max: Duration::from_millis(rules.decision_ms_max),
         probation: Probation {
@@ -141,14 +151,35 @@ fn bind(address: SocketAddr, purpose: String, flag: &'static str) -> Result<TcpL
     })
 }
 
-/// Completes when the service should stop.
-fn shutdown(lifeline: &Lifeline) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
-    let mut signals = StopSignals::catch()?;
+/// Completes when the service should stop. From then on the process ends within `stop_time_max`,
+/// and at once where it is signalled twice.
+fn shutdown(
+    lifeline: &Lifeline,
+    stop_time_max: Duration,
+) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
+    let mut signals = StopSignals::catch_for_service(|what| info!("{what}"))?;
     let stop_at_eof = lifeline.stop_at_eof;
     Ok(async move {
-        tokio::select! {
-            () = signals.next() => info!("stopping: signalled"),
-            () = end_of_stdin(), if stop_at_eof => info!("stopping: the process that started this one is gone"),
+        let is_signalled = tokio::select! {
+            () = signals.next() => true,
+            () = end_of_stdin(), if stop_at_eof => false,
+        };
+        if is_signalled {
+            info!("stopping: signalled");
+        } else {
+            info!("stopping: the process that started this one wants it so, or is gone");
         }
+        if let Err(error) = stop::end_after(stop_time_max) {
+            warn!(%error, "the stop has no bound");
+        }
+        tasks::spawn_for_caller(async move {
+            // A supervisor may signal this process as well as the one that started it.
+            if !is_signalled {
+                signals.next().await;
+            }
+            signals.next().await;
+            warn!("signalled again: ending at once");
+            daemon::fail()
+        });
     })
 }

@@ -19,7 +19,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use daemon::tasks;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::cli;
@@ -78,7 +78,7 @@ pub enum UpError {
 
 /// Starts everything, and keeps it until a signal comes.
 pub async fn run(args: cli::Up) -> Result<(), Error> {
-    let mut signals = StopSignals::catch()?;
+    let mut signals = StopSignals::catch_for_service(say)?;
     let plan = Plan::new(&args)?;
     // Nothing else runs yet that it could hold up.
     journal::prepare(&args).map_err(UpError::from)?;
@@ -96,20 +96,28 @@ pub async fn run(args: cli::Up) -> Result<(), Error> {
 
     let outcome = tokio::select! {
         () = signals.next() => Ok(()),
-        outcome = watch(&plan, happening) => outcome,
+        outcome = tell_until_all_died(&plan, happening) => outcome,
     };
+    let (hurry, hurried) = watch::channel(false);
+    let mut stopping = pin!(stop(started, hurried));
     tokio::select! {
-        () = stop(started) => {}
-        // Whoever signals twice wants no clean stop: dropping the children kills them.
+        () = &mut stopping => return outcome,
         () = signals.next() => {}
     }
+    // Whoever signals twice wants no clean stop.
+    hurry.send_replace(true);
+    stopping.await;
     outcome
 }
 
-/// Stops what was started last first, so that nobody loses what it needs.
-async fn stop(started: Vec<Vec<Child>>) {
+/// Stops what was started last first, so that nobody loses what it needs; and kills what is left
+/// when it is hurried.
+async fn stop(started: Vec<Vec<Child>>, hurried: watch::Receiver<bool>) {
     for stage in started.into_iter().rev() {
-        let stopping: Vec<_> = stage.into_iter().map(Child::stop).collect();
+        let stopping: Vec<_> = stage
+            .into_iter()
+            .map(|child| child.stop(hurried.clone()))
+            .collect();
         for stopped in stopping {
             stopped.await;
         }
@@ -117,7 +125,7 @@ async fn stop(started: Vec<Vec<Child>>) {
 }
 
 /// Waits until a trade can be served, says so, and from then on tells who dies.
-async fn watch(plan: &Plan, mut events: mpsc::Receiver<Event>) -> Result<(), Error> {
+async fn tell_until_all_died(plan: &Plan, mut events: mpsc::Receiver<Event>) -> Result<(), Error> {
     let mut pids = BTreeMap::new();
     let mut ready = pin!(ready(plan));
     loop {

@@ -5,13 +5,17 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
-use rustix::process::{Pid, test_kill_process};
+use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Bazaar, Order, Ports, Process, Turn, kill_by_pid, request, run, run_ok, wait_until,
+    Bazaar, Order, Ports, Process, Turn, kill_by_pid, request, run, run_ok, signal_by_pid,
+    wait_until,
 };
+
+/// The admin API's port in the block.
+const ADMIN_PORT: u16 = 13;
 
 /// A `bazaar up`, and what it said of itself.
 struct Up {
@@ -30,7 +34,7 @@ fn flags_of(dir: &TempDir, ports: &Ports, further: &[&str]) -> Vec<String> {
         "up".to_owned(),
         format!("--port-base={}", ports.address(0).port()),
         format!("--listen={}", ports.address(12)),
-        format!("--admin={}", ports.address(13)),
+        format!("--admin={}", ports.address(ADMIN_PORT)),
         format!("--data-dir={}", dir.path().join("data").display()),
     ];
     let further = further.iter().map(|flag| flag.to_string());
@@ -75,6 +79,11 @@ impl Up {
 
     fn address(&self, service: &str) -> SocketAddr {
         self.services[service].0
+    }
+
+    /// Where the admin API listens.
+    fn admin(&self) -> SocketAddr {
+        self.ports.address(ADMIN_PORT)
     }
 
     fn pid(&self, service: &str) -> u32 {
@@ -196,6 +205,55 @@ fn up_does_not_begin_another_journal_where_the_catalog_s_disk_is_lost() {
         request(gateway, "GET", "/stocks/meta", &[], b"").data()["quantity"],
         1015
     );
+}
+
+#[test]
+fn up_drains_its_gateway_and_ends_at_once_where_it_is_signalled_twice() {
+    let mut up = Up::start(&["--drain-delay-ms=3000000"]);
+    let pids = up.pids();
+    let ready = |up: &Up| request(up.admin(), "GET", "/readyz", &[], b"").status;
+    assert_eq!(ready(&up), 200);
+    up.process.signal(Signal::TERM);
+    wait_until("the gateway not to be ready", || ready(&up) == 503);
+    let lookup = request(up.address("gateway"), "GET", "/stocks/meta", &[], b"");
+    assert_eq!(lookup.status, 200, "clients are served meanwhile");
+    assert!(pids.iter().all(|pid| is_alive(*pid)));
+    up.process.signal(Signal::TERM);
+    up.process.wait();
+    assert!(
+        !pids.iter().any(|pid| is_alive(*pid)),
+        "something was left behind"
+    );
+}
+
+#[test]
+fn a_supervisor_may_signal_every_process_of_up_and_gets_a_clean_stop() {
+    let mut up = Up::start(&[]);
+    for pid in up.pids() {
+        signal_by_pid(pid, Signal::TERM);
+    }
+    assert!(up.process.terminate().success(), "{}", up.process.log());
+    let log = up.process.log();
+    for service in ["catalog", "order-1", "order-2", "order-3", "gateway"] {
+        let stopped = |line: &&str| line.starts_with(service) && line.ends_with("stopped");
+        assert!(
+            log.lines().any(|line| stopped(&line)),
+            "{service} was cut off: {log}"
+        );
+    }
+}
+
+#[test]
+fn a_hangup_does_not_end_up() {
+    let mut up = Up::start(&["--replicas=1"]);
+    up.process.signal(Signal::HUP);
+    wait_until("it to be noted", || {
+        assert!(up.process.is_running(), "up has ended");
+        up.process.log().contains("SIGHUP is ignored")
+    });
+    let lookup = request(up.address("gateway"), "GET", "/stocks/meta", &[], b"");
+    assert_eq!(lookup.status, 200);
+    assert!(up.process.terminate().success());
 }
 
 #[test]

@@ -15,6 +15,7 @@
 //! - [`swaps`]: hundreds of swaps under full load, and what they cost;
 //! - [`dev`]: a policy that is edited while a gateway runs;
 //! - [`admin`]: who may use the admin API, and what it stands;
+//! - [`stopping`]: how services stop;
 //! - [`languages`]: policies in JavaScript and Python;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them.
 //!
@@ -35,5 +36,6 @@ mod probation;
 mod swaps;
 mod dev;
 mod admin;
+mod stopping;
 mod languages;
 mod command;

@@ -71,8 +71,13 @@ pub async fn run(
     config.validate()?;
     let data_dir = config.data_dir.clone();
     let damaged = |what| Damaged { data_dir, what };
+    tokio::pin!(shutdown);
     let opening = tokio::task::spawn_blocking(move || open(&config));
-    let opened = match opening.await.map_err(std::io::Error::from)? {
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = &mut shutdown => return Ok(()),
+    };
+    let opened = match opened.map_err(std::io::Error::from)? {
         Err(Error::Storage(error)) if error.is_damage() => {
             return Err(damaged(error.to_string()).into());
         }

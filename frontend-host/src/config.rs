@@ -34,6 +34,9 @@ pub struct Config {
     pub admin_token: Option<Token>,
     /// What clients may have: connections, time, and bytes that are held for them.
     pub clients: Bounds,
+    /// How long the gateway goes on serving after it was told to stop, and is not ready meanwhile:
+    /// for whoever sends it clients to notice.
+    pub drain_delay: Duration,
     /// Threads that serve clients, each with an instance of the policy of its own. One that gets
     /// no processor leaves its clients to the others.
     pub workers: usize,
@@ -58,6 +61,7 @@ impl Config {
             client_header: None,
             admin_token: None,
             clients: Bounds::default(),
+            drain_delay: Duration::ZERO,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             decision_time_max: limits::DECISION_TIME_MAX,
             read_time_max: READ_TIME_MAX,
@@ -128,6 +132,13 @@ pub const LISTS_MAX: usize = 4;
 
 /// How long open connections get to finish when the gateway stops.
 pub const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long of that a connection that waits for nothing gets to ask once more: a request may be on
+/// its way.
+pub const LAST_REQUEST_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How long workers get to end when the gateway stops; they wait for nothing by then.
+pub const WORKERS_STOP_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How long the admin API's open requests get to finish after those of clients.
 pub const ADMIN_DRAIN_TIME_MAX: Duration = Duration::from_secs(1);

@@ -24,6 +24,7 @@ use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::policy::{Undecided, Versions};
+use crate::stage::Stage;
 
 use deciding::{Answer, Deciding};
 pub use response::{error, without_body};
@@ -42,6 +43,8 @@ pub struct Gateway {
     pub trade_time_max: Duration,
     /// The header that tells clients apart.
     pub client_header: Option<HeaderName>,
+    /// Whether the gateway is to stop.
+    pub stage: Stage,
     /// For each list that is read and rendered.
     lists: Semaphore,
 }
@@ -72,6 +75,7 @@ impl Gateway {
             trade_time_max: config.trade_time_max,
             client_header: config.client_header.clone(),
             lists: Semaphore::new(LISTS_MAX),
+            stage: Stage::default(),
         }
     }
 

@@ -14,7 +14,8 @@
 //! - [`placing`]: orders on their way to a replica;
 //! - [`replicas`]: who leads; `frontend_core` has the rules;
 //! - [`atomic_file`]: files that are whole or not there;
-//! - [`admin`]: the listener for operators.
+//! - [`admin`]: the listener for operators;
+//! - [`stage`]: how far the gateway's stop has come.
 //!
 //! Deliberately absent: any decision about routes, messages, caching or leaders. Those are the
 //! policy's.
@@ -38,6 +39,7 @@ pub mod backoff;
 pub mod placing;
 pub mod replicas;
 pub mod admin;
+pub mod stage;
 
 // `tests/alone` serves tests in here and out there.
 #[cfg(test)]
@@ -54,6 +56,7 @@ use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::order::v1::orders_client::OrdersClient;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use tonic::transport::Channel;
 
 use crate::admin::Admin;
@@ -75,6 +78,10 @@ pub const DEFAULT_POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/defa
 /// Runs a gateway until `shutdown`. It starts whether or not the other services are there,
 /// and waits for them.
 ///
+/// When it is to stop it is no longer ready, serves for [`Config::drain_delay`] as before, closes
+/// its listener, lets what is under way finish within bounds, and returns. The compilation of a
+/// policy goes on in the runtime for as long as that lasts.
+///
 /// # Errors
 /// Where the configuration, the policy or the machine will not do, and where another process has
 /// the data directory.
@@ -90,7 +97,11 @@ pub async fn run(
     }
     let data_dir = config.data_dir.as_deref();
     let _owned = data_dir.map(Lock::take).transpose()?;
-    let policy = load_policy(&config).await?;
+    tokio::pin!(shutdown);
+    let policy = tokio::select! {
+        loaded = load_policy(&config) => loaded?,
+        () = &mut shutdown => return Ok(()),
+    };
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
     let catalog = CatalogClient::new(connect(&config.catalog)?);
     let journal = Arc::new(OwnJournal::open(config.data_dir.as_deref())?);
@@ -131,13 +142,21 @@ pub async fn run(
     let serving = admin::serve(operators, admin, until_stopped(stopped));
     let mut admin = tasks::spawn("admin", serving);
 
-    tokio::pin!(shutdown);
     tokio::select! {
         () = journal.proven() => {}
         () = &mut shutdown => return Ok(()),
     }
+    let drained = async {
+        shutdown.await;
+        gateway.stage.drain();
+        if !config.drain_delay.is_zero() {
+            let delay = config.drain_delay;
+            tracing::info!(?delay, "not ready from now on; clients are still served");
+            sleep(delay).await;
+        }
+    };
     let served = tokio::select! {
-        served = server::serve(clients, gateway, connected, config.workers, shutdown) => served.map_err(Error::from),
+        served = server::serve(clients, Arc::clone(&gateway), connected, config.workers, drained) => served.map_err(Error::from),
         () = &mut admin => return Err(std::io::Error::other("the admin listener ended").into()),
     };
     let _ = stop.send(true);

@@ -26,21 +26,23 @@ mod unsent;
 mod worker;
 
 use std::future::Future;
+use std::net::TcpStream as StdTcpStream;
 use std::sync::Arc;
 
 use daemon::tasks;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::config::DRAIN_TIME_MAX;
+use crate::config::{DRAIN_TIME_MAX, LAST_REQUEST_TIME_MAX};
 use crate::gateway::Gateway;
 
-use clients::Clients;
+use clients::{Clients, Place};
 use connection::Connection;
 use finish::Finish;
 use worker::{Desk, Seat, Workers};
 
-/// Serves clients until `shutdown`, then lets open requests finish for a bounded time.
+/// Serves clients until `shutdown`. Then nobody can connect any more, whoever has connected is
+/// answered, and told that this was the last answer, and all connections end in a bounded time.
 ///
 /// # Errors
 /// Where threads cannot be had.
@@ -60,8 +62,19 @@ pub async fn serve(
         () = balance::run(desks) => {}
         () = shutdown => {}
     }
+    gateway.stage.close();
+    let listener = listener.into_std()?;
+    while let Some(client) = clients.accept_queued(&listener) {
+        deal(client, &gateway, desks, &open).await;
+    }
     drop(listener);
     let drained = async {
+        // Who asks again meanwhile is told by the answer that it was the last. One that was closed
+        // before it had arrived would be lost.
+        let all_gone = timeout(LAST_REQUEST_TIME_MAX, clients.all_gone());
+        if all_gone.await.is_ok() {
+            return;
+        }
         // All at once, then one after the other.
         let drained: Vec<_> = open
             .into_iter()
@@ -85,12 +98,21 @@ async fn accept(
     open: &[Finish],
 ) {
     loop {
-        let (stream, place) = clients.accept(listener).await;
-        let worker = Desk::next(desks);
-        let seat = Seat::at(desks, worker);
-        let gateway = Arc::clone(gateway);
-        let open = open[worker].watcher();
-        let connection = Connection::new(stream, place, gateway, seat, open);
-        desks[worker].deal(connection).await;
+        let client = clients.accept(listener).await;
+        deal(client, gateway, desks, open).await;
     }
+}
+
+async fn deal(
+    (stream, place): (StdTcpStream, Place),
+    gateway: &Arc<Gateway>,
+    desks: &Arc<[Desk]>,
+    open: &[Finish],
+) {
+    let worker = Desk::next(desks);
+    let seat = Seat::at(desks, worker);
+    let gateway = Arc::clone(gateway);
+    let open = open[worker].watcher();
+    let connection = Connection::new(stream, place, gateway, seat, open);
+    desks[worker].deal(connection).await;
 }

@@ -228,3 +228,24 @@ async fn bodies_beyond_the_budget_are_refused_until_others_are_done() {
     let answer = read_to_end(send(gateway, request.as_bytes()).await).await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_connected_before_a_stop_is_answered() {
+    const CLIENTS: usize = 20;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut streams = Vec::new();
+    for _ in 0..CLIENTS {
+        streams.push(send(address, b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n").await);
+    }
+    let stopped = std::future::ready(());
+    let clients = Clients::new(Bounds::default());
+    server::serve(listener, alone::gateway(), clients, 1, stopped)
+        .await
+        .unwrap();
+    for stream in streams {
+        let answer = read_to_end(stream).await;
+        assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    }
+    assert!(TcpStream::connect(address).await.is_err());
+}

@@ -80,8 +80,11 @@ pub async fn run(
         data_dir: config.data_dir.clone(),
         what,
     };
-    let opened = open(&config).await?;
     tokio::pin!(shutdown);
+    let opened = tokio::select! {
+        opened = open(&config) => opened?,
+        () = &mut shutdown => return Ok(()),
+    };
     let Joined {
         store,
         identity,

@@ -1,20 +1,21 @@
 //! One service kept running until it is told to stop.
 
+use std::future::pending;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use daemon::tasks::{self, Task};
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{self, Command};
-use tokio::sync::{mpsc, oneshot};
+use tokio::process::{self, ChildStdin, Command};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 
 use super::plan::Service;
 
-/// Longest wait for a service that was asked to stop; after it comes SIGKILL.
-const STOP_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for a service that was asked to stop, beyond the time that it takes itself at
+/// most; after it comes SIGKILL.
+const STOP_SLACK: Duration = Duration::from_secs(1);
 
 /// Pause before a service is started again: doubles from the shortest to the longest while it
 /// does not live long enough to count as recovered.
@@ -68,7 +69,7 @@ pub fn how(status: ExitStatus) -> String {
 /// A service with its process. Dropped, the process is told to stop and not waited for.
 #[derive(Debug)]
 pub struct Child {
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<watch::Receiver<bool>>,
     task: Task<()>,
 }
 
@@ -80,9 +81,10 @@ impl Child {
         Self { stop, task }
     }
 
-    /// Tells the process to stop, at once; the result waits until it is gone.
-    pub fn stop(self) -> impl Future<Output = ()> {
-        self.stop.send(()).ok();
+    /// Tells the process to stop, at once; the result waits until it is gone. It is killed when it
+    /// takes too long, and when `hurried` says so.
+    pub fn stop(self, hurried: watch::Receiver<bool>) -> impl Future<Output = ()> {
+        self.stop.send(hurried).ok();
         self.task
     }
 }
@@ -91,7 +93,7 @@ impl Child {
 async fn keep(
     service: Service,
     restart: bool,
-    mut stop: oneshot::Receiver<()>,
+    mut stop: oneshot::Receiver<watch::Receiver<bool>>,
     events: mpsc::Sender<Event>,
 ) {
     let mut pause = RESTART_PAUSE_MIN;
@@ -115,7 +117,7 @@ async fn keep(
             .id()
             .expect("a process that nobody waited for has its id");
         // Taken out, as waiting for the process closes what is still its own.
-        let _lifeline = process.stdin.take();
+        let lifeline = process.stdin.take();
         events
             .send(Event::Started {
                 service: name.clone(),
@@ -126,7 +128,10 @@ async fn keep(
 
         let ended = tokio::select! {
             ended = process.wait() => ended,
-            _ = &mut stop => return end(process, pid).await,
+            hurried = &mut stop => {
+                let time_max = service.stop_time_max + STOP_SLACK;
+                return end(process, lifeline, time_max, hurried.ok()).await;
+            }
         };
         let status = match ended {
             Ok(status) => status,
@@ -183,14 +188,28 @@ fn spawn(service: &Service) -> io::Result<process::Child> {
         .spawn()
 }
 
-async fn end(mut process: process::Child, pid: u32) {
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .expect("process ids are positive");
-    // A process that has ended by itself, and is not yet waited for, takes the signal, too.
-    kill_process(pid, Signal::TERM).ok();
-    if timeout(STOP_WAIT_MAX, process.wait()).await.is_err() {
+/// Asks by the end of its standard input: a signal would be its second where a supervisor has
+/// signalled all of them, and would end it at once.
+async fn end(
+    mut process: process::Child,
+    lifeline: Option<ChildStdin>,
+    time_max: Duration,
+    hurried: Option<watch::Receiver<bool>>,
+) {
+    drop(lifeline);
+    let hurry = async {
+        if let Some(mut hurried) = hurried
+            && hurried.wait_for(|hurried| *hurried).await.is_ok()
+        {
+            return;
+        }
+        pending().await
+    };
+    let is_gone = tokio::select! {
+        ended = timeout(time_max, process.wait()) => ended.is_ok(),
+        () = hurry => false,
+    };
+    if !is_gone {
         process.kill().await.ok();
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use frontend_host::admin::Token;
 
@@ -11,6 +12,7 @@ use crate::cli::{CATALOG_PORT, Front, PORT_BASE, Up};
 use crate::client::Origin;
 use crate::error::Error;
 use crate::listen::Place;
+use crate::stop::STOP_TIME_MAX;
 
 /// Names of services, and of their parts of the data directory.
 pub const CATALOG: &str = "catalog";
@@ -37,6 +39,8 @@ pub struct Service {
     pub arguments: Vec<OsString>,
     /// What no command line should show.
     pub environment: Vec<(&'static str, OsString)>,
+    /// How long it may take to stop.
+    pub stop_time_max: Duration,
 }
 
 /// All services, on ports that were free a moment ago.
@@ -205,6 +209,7 @@ fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
         policy,
         policy_trust,
         admin_token: _,
+        drain_delay_ms,
         workers,
         connections_per_client_max,
         rules,
@@ -227,6 +232,7 @@ fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
             "--connections-per-client-max",
             connections_per_client_max.map(|connections| connections.to_string()),
         )
+        .with("--drain-delay-ms", drain_delay_ms.to_string())
         .with("--decision-ms-max", rules.decision_ms_max.to_string())
         .with("--probation-seconds", rules.probation_seconds.to_string())
         .with(
@@ -243,6 +249,7 @@ fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
     let mut service = flags.service(GATEWAY.to_owned(), addresses.listen, data_dir);
     let token = token.map(|token| ("BAZAAR_ADMIN_TOKEN", token.as_str().into()));
     service.environment.extend(token);
+    service.stop_time_max += Duration::from_millis(*drain_delay_ms);
     service
 }
 
@@ -282,6 +289,7 @@ impl Flags {
             data_dir,
             arguments: self.0,
             environment: Vec::new(),
+            stop_time_max: STOP_TIME_MAX,
         }
     }
 }

@@ -50,6 +50,14 @@ impl KeepAlive {
         })
     }
 
+    /// Waits for the other end to close the connection, which is to send nothing before.
+    pub fn wait_for_the_end(mut self) -> io::Result<()> {
+        match self.stream.read(&mut [0])? {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::InvalidData.into()),
+        }
+    }
+
     /// Sends a request as it stands and reads its answer, which must have a `Content-Length`.
     pub fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
         self.stream.write_all(request)?;

@@ -37,7 +37,7 @@ pub use launcher::Options;
 pub use links::{Link, Server, all_links};
 pub use outputs::{ALL_BROKEN, Broken};
 pub use ports::Ports;
-pub use process::{Outputs, Process, kill_by_pid, run, run_ok, run_with};
+pub use process::{Outputs, Process, kill_by_pid, run, run_ok, run_with, signal_by_pid};
 pub use proxy::Conduct;
 pub use skip::skip;
 pub use small_disk::SmallDisk;

@@ -223,6 +223,23 @@ impl Process {
         send_signal(self.child.id(), Signal::CONT);
     }
 
+    /// Any signal.
+    pub fn signal(&self, signal: Signal) {
+        send_signal(self.child.id(), signal);
+    }
+
+    /// Processor time that it has used, in the kernel's ticks.
+    pub fn processor_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("the process is there");
+        // Behind the name, which may hold anything: user and system time are fields 14 and 15.
+        let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
+        let times = fields.split(' ').skip(11).take(2);
+        times
+            .map(|ticks| ticks.parse::<u64>().expect("a number"))
+            .sum()
+    }
+
     /// Lowers how many files it may have open.
     pub fn limit_open_files(&self, files: u64) {
         let limit = Rlimit {
@@ -268,6 +285,11 @@ impl Drop for Process {
 /// SIGKILL to a process that another than this one started.
 pub fn kill_by_pid(pid: u32) {
     send_signal(pid, Signal::KILL);
+}
+
+/// Any signal to one.
+pub fn signal_by_pid(pid: u32, signal: Signal) {
+    send_signal(pid, signal);
 }
 
 fn send_signal(process: u32, signal: Signal) {

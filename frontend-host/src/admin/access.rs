@@ -45,8 +45,10 @@ pub(super) async fn authorize(
     next.run(request).await
 }
 
-// What is refused is answered at once, and not carried around.
-#[allow(clippy::result_large_err)]
+#[expect(
+    clippy::result_large_err,
+    reason = "what is refused is answered at once"
+)]
 fn admit(admin: &Admin, request: &Request) -> Result<(), Response> {
     let headers = request.headers();
     if is_foreign_page(headers) {
@@ -122,7 +124,7 @@ fn is_shown(token: &Token, headers: &HeaderMap) -> bool {
     };
     let given = given.to_str().ok().and_then(|given| given.split_once(' '));
     given.is_some_and(|(scheme, given)| {
-        scheme.eq_ignore_ascii_case(SCHEME) && token.is(given.trim_start_matches(' '))
+        scheme.eq_ignore_ascii_case(SCHEME) && token.matches(given.trim_start_matches(' '))
     })
 }
 

@@ -7,6 +7,7 @@ use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Json, Response};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::json;
 use tokio::time::timeout;
@@ -58,12 +59,18 @@ impl<S: Sync> FromRequest<S> for Upload {
 }
 
 async fn read(body: Body, bytes_max: usize, time_max: Duration) -> Result<Bytes, Response> {
-    match timeout(time_max, Limited::new(body, bytes_max).collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(failed(
+    let too_large = || {
+        failed(
             StatusCode::PAYLOAD_TOO_LARGE,
             &format!("a component has at most {bytes_max} bytes"),
-        )),
+        )
+    };
+    if body.size_hint().lower() > bytes_max as u64 {
+        return Err(too_large());
+    }
+    match timeout(time_max, Limited::new(body, bytes_max).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(failed(StatusCode::BAD_REQUEST, "the body is not complete")),
         Err(_) => Err(failed(
             StatusCode::REQUEST_TIMEOUT,
@@ -83,6 +90,10 @@ mod tests {
         let within = read(Body::from("1234"), 4, long).await;
         assert_eq!(status(within), Ok(Bytes::from("1234")));
         let beyond = read(Body::from("12345"), 4, long).await;
+        assert_eq!(status(beyond), Err(StatusCode::PAYLOAD_TOO_LARGE));
+        let parts = ["123", "45"].map(|part| Ok::<_, std::io::Error>(Bytes::from(part)));
+        let unannounced = Body::from_stream(tokio_stream::iter(parts));
+        let beyond = read(unannounced, 4, long).await;
         assert_eq!(status(beyond), Err(StatusCode::PAYLOAD_TOO_LARGE));
         let endless = Body::from_stream(tokio_stream::pending::<Result<Bytes, std::io::Error>>());
         let late = read(endless, 4, Duration::from_millis(1)).await;

@@ -34,7 +34,9 @@ impl Admin {
     pub(super) fn unready(&self) -> Option<&'static str> {
         let session = self.gateway.cache.lease().current(BootTime::now());
         let led = *self.gateway.backend.replicas.leader().borrow();
-        if session.is_none() {
+        if self.gateway.stage.is_stopping() {
+            Some("the gateway is stopping")
+        } else if session.is_none() {
             Some("no session with the catalog")
         } else if led.leadership.leader.is_none() {
             Some("no order replica was elected to lead")

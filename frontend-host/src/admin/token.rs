@@ -45,7 +45,7 @@ impl Token {
 
     /// Whether this is what was given. How long it takes tells nothing of either: hashes have one
     /// length, and are compared to the end.
-    pub(super) fn is(&self, given: &str) -> bool {
+    pub(super) fn matches(&self, given: &str) -> bool {
         let [token, given] = [&self.0, given].map(Sha256::digest);
         token.ct_eq(&given).into()
     }
@@ -84,9 +84,9 @@ mod tests {
     #[test]
     fn a_token_is_itself_alone_and_is_not_shown() {
         let token: Token = "secret".parse().unwrap();
-        assert!(token.is("secret"));
+        assert!(token.matches("secret"));
         for other in ["", "secre", "secret ", "Secret", "secretsecret"] {
-            assert!(!token.is(other), "{other}");
+            assert!(!token.matches(other), "{other}");
         }
         assert!(!format!("{token:?}").contains("secret"));
     }

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream as StdTcpStream};
+use std::net::{
+    IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -158,6 +160,28 @@ impl Clients {
                 }
             }
         }
+    }
+
+    /// The next of those that have connected already, where there is one and a place for it.
+    pub(super) fn accept_queued(
+        self: &Arc<Self>,
+        listener: &StdTcpListener,
+    ) -> Option<(StdTcpStream, Place)> {
+        let mut permit = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        loop {
+            let (stream, address) = listener.accept().ok()?;
+            stream.set_nonblocking(true).ok()?;
+            match self.admit(address.ip(), permit) {
+                Ok(place) => return Some((stream, place)),
+                Err(unused) => permit = unused,
+            }
+        }
+    }
+
+    /// Waits until nobody is connected.
+    pub(super) async fn all_gone(&self) {
+        let all = u32::try_from(self.bounds.connections_max).unwrap_or(u32::MAX);
+        let _ = self.places.acquire_many(all).await; // never closed
     }
 
     fn admit(

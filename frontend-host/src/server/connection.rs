@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Response, Version};
+use http::header::CONNECTION;
+use http::{HeaderValue, Response, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
@@ -175,7 +176,12 @@ impl Peer {
             let held = self.place.received.share();
             Box::pin(self.read_and_decide(head, body, held)).await
         };
-        let (head, bytes) = parts(without_body(&method, response));
+        let mut response = without_body(&method, response);
+        if self.gateway.stage.is_closing() {
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let (head, bytes) = parts(response);
         if bytes.len() > UNWATCHED_BYTES_MAX {
             return self.unsent(head, bytes, UnderWay::Answer(Arc::clone(&self.progress)));
         }

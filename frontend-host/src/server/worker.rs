@@ -16,12 +16,13 @@ use std::thread::JoinHandle;
 use daemon::tasks;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
-use tokio::time::interval;
+use tokio::time::{interval, timeout};
 
 use super::balance::Quota;
 use super::connection::Connection;
 use super::progress::{LOOK_INTERVAL, Tally};
 use super::schedule::{Schedule, Times};
+use crate::config::WORKERS_STOP_TIME_MAX;
 
 /// Connections that wait for a worker to take them up.
 const INBOX_MAX: usize = 256;
@@ -189,7 +190,14 @@ impl Workers {
                 }
             }
         });
-        joined.await.map_err(io::Error::other)
+        match timeout(WORKERS_STOP_TIME_MAX, joined).await {
+            Ok(joined) => joined.map_err(io::Error::other),
+            // The process ends without them.
+            Err(_) => {
+                tracing::warn!("a worker did not end in time");
+                Ok(())
+            }
+        }
     }
 }
 
