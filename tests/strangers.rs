@@ -99,6 +99,7 @@ fn another_bazaars_gateway_gets_nothing_from_our_replicas_and_stops_nobody() {
     let flags = [
         "gateway".to_owned(),
         "--stop-at-eof".into(),
+        format!("--data-dir={}", dir.join("another-gateway").display()),
         format!("--catalog=http://{catalog}"),
         format!("--listen={clients}"),
         format!("--admin={admin}"),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use protocol::identity::{NotOurs, OTHER_JOURNAL};
-use protocol::{Epoch, OrderNumber, Price, StockName};
+use protocol::{Epoch, OrderNumber, Price, ReplicaId, StockName};
 use storage::StorageError;
 use tonic::{Code, Status};
 
@@ -153,6 +153,9 @@ pub enum RequestError {
     /// The caller's ledger is not the journal's beginning.
     #[error("the row before {0} is another one here")]
     Differs(OrderNumber),
+    /// A replica that need not hold every acknowledged order proves nothing about them.
+    #[error("replica {0} is not in sync")]
+    NotInSync(ReplicaId),
     /// The row does not prove that the journal lost any.
     #[error("row {0} does not follow the journal's last one")]
     NotMissing(OrderNumber),
@@ -195,6 +198,7 @@ impl RequestError {
             Self::Invalid(_) | Self::Unopened | Self::NotMissing(_) => Code::InvalidArgument,
             Self::NotOurs(NotOurs::Other { .. }) => OTHER_JOURNAL,
             Self::NotOurs(NotOurs::Unnamed(_)) => Code::InvalidArgument,
+            Self::NotInSync(_) => Code::FailedPrecondition,
             Self::Beyond { .. } => Code::OutOfRange,
             Self::Differs(_) => Code::Aborted,
             Self::InSync(InSyncRefused::WithoutLeader(_)) => Code::InvalidArgument,

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -81,7 +82,14 @@ where
         fs::remove_dir_all(&work_dir).map_err(failed)?;
     }
     let rows = fill(config, &work_dir, remains)?;
-    // Its last connection is closed: all of it is in the one file, which takes its place at once.
+    // Its last connection is closed, which moved all of it into the one file, or failed to unseen.
+    let log = work_dir.join(format!("{FILE}-wal"));
+    if log.exists() {
+        return Err(RebuildError::Write {
+            path: log,
+            source: io::Error::other("it cannot be moved into the database: is the disk full?"),
+        });
+    }
     fs::rename(work_dir.join(FILE), &database).map_err(failed)?;
     fs::File::open(&config.data_dir)
         .and_then(|dir| dir.sync_all())

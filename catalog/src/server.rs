@@ -89,7 +89,8 @@ fn start(
     let identity = Identity {
         journal: loaded.journal,
         listing: loaded.listing,
-        lease_horizon: term,
+        // Leases of the run before may have been longer.
+        lease_horizon: term.max(loaded.sessions_out.unwrap_or_default()),
     };
     let unsettled = loaded.sessions_out.unwrap_or_default();
     if !unsettled.is_zero() {

@@ -208,7 +208,10 @@ impl Catalog for Service {
             .row
             .ok_or_else(|| Invalid::new("row", "is missing"))?;
         let row = Row::try_from(row)?;
-        let end = self.desk.leadership().end;
+        let Leadership { term, end } = self.desk.leadership();
+        if !term.in_sync.contains(&replica) {
+            return Err(RequestError::NotInSync(replica).into());
+        }
         if row.number != end.rows || !row.follows(&end.chain) {
             return Err(RequestError::NotMissing(row.number).into());
         }

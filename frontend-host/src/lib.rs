@@ -98,13 +98,14 @@ pub async fn run(
     let data_dir = config.data_dir.as_deref();
     let _owned = data_dir.map(Lock::take).transpose()?;
     tokio::pin!(shutdown);
+    // Before anything else is in a new data directory.
+    let journal = Arc::new(OwnJournal::open(data_dir)?);
     let policy = tokio::select! {
         loaded = load_policy(&config) => loaded?,
         () = &mut shutdown => return Ok(()),
     };
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
     let catalog = CatalogClient::new(connect(&config.catalog)?);
-    let journal = Arc::new(OwnJournal::open(config.data_dir.as_deref())?);
     let replicas = Arc::new(Replicas::new(
         replicas(&config, &journal)?,
         catalog.clone(),

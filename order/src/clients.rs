@@ -18,7 +18,7 @@ use storage::rows::End;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
-use crate::core::message::{CallFailure, ChangeNumber, Head, Outcome};
+use crate::core::message::{CallFailure, ChangeNumber, Failure, Head, Outcome};
 use crate::error::ConfigError;
 use crate::wire::{end, head};
 
@@ -186,6 +186,13 @@ pub(crate) fn fetch_failure(status: &Status) -> CallFailure {
         Code::Aborted => CallFailure::Differs,
         _ => CallFailure::Failed,
     }
+}
+
+/// What it says of the ledger that the catalog does not take a row of it for one that it lost.
+pub(crate) fn report_failure(number: OrderNumber, status: &Status) -> Option<Failure> {
+    tracing::error!(%number, %status, "the catalog does not take that it lost rows");
+    // The row does not follow the journal's last: it went on without those that it lost.
+    (status.code() == Code::InvalidArgument).then_some(Failure::Differs { rows: number })
 }
 
 /// The other replicas.

@@ -18,9 +18,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
 
-use crate::clients::{Catalog, Peers, fetch_failure};
+use crate::clients::{Catalog, Peers, fetch_failure, report_failure};
 use crate::core::message::{
-    CallFailure, Placed, Refused, Report, Shipment, Source, StepDown, Unavailable,
+    CallFailure, Failure, Placed, Refused, Report, Shipment, Source, StepDown, Unavailable,
 };
 use crate::core::{Command, Event, Replica, Status};
 use crate::error::stopping;
@@ -358,7 +358,12 @@ impl Driver {
             Command::Save(save) => self.saves.push(save),
             Command::AskCatalog => outside.asker.hurry(),
             Command::ReportMissing(number) => {
-                self.spawn_quietly(async move { outside.report_missing(number).await });
+                let finders = self.finders.clone();
+                self.spawn_quietly(async move {
+                    if let Some(failure) = outside.report_missing(number).await {
+                        finders.report(failure.to_string());
+                    }
+                });
             }
             Command::Fail(failure) => self.finders.report(failure.to_string()),
             Command::AnswerPlace { ticket, answer } => self.callers.answer_place(ticket, answer),
@@ -501,17 +506,16 @@ impl Outside {
         let _ = self.inputs.send(Input::Happened(event)).await;
     }
 
-    /// Shows the catalog a row of the ledger that it lacks.
-    async fn report_missing(&self, number: OrderNumber) {
+    /// Shows the catalog a row of the ledger that it lacks. It may not take it for one.
+    async fn report_missing(&self, number: OrderNumber) -> Option<Failure> {
         let reported = async {
             let row = read(&self.reader, number, 1).await?.pop();
             let row = row.ok_or_else(|| GrpcStatus::unavailable("the row is not in the ledger"))?;
             let replica = self.asker.replica();
             self.catalog.report_missing(replica, &row).await
         };
-        if let Err(status) = reported.await {
-            tracing::error!(%number, %status, "the catalog does not take that it lost rows");
-        }
+        let status = reported.await.err()?;
+        report_failure(number, &status)
     }
 }
 

@@ -7,7 +7,7 @@ use protocol::{Identity, OrderNumber};
 use storage::StorageError;
 use storage::error::fail_stop;
 
-use crate::clients::{Catalog, fetch_failure};
+use crate::clients::{Catalog, fetch_failure, report_failure};
 use crate::config::Config;
 use crate::core::claim::refuted;
 use crate::core::message::CallFailure;
@@ -59,6 +59,12 @@ pub(crate) async fn join(
                 });
             }
             Compared::Unknown => {}
+            // Whoever asks for a copy wants the journal as it is.
+            Compared::CatalogLostRows(rows) if config.rebuild => {
+                let failure = Failure::Differs { rows };
+                (store, is_copy) = (set_aside(config, store, failure).await?, true);
+                continue;
+            }
             Compared::CatalogLostRows(number) => {
                 if !std::mem::replace(&mut lost_rows, true) {
                     tracing::error!(journal = %number, held = %store.durable().end.rows, "the catalog's journal ends before this ledger does: its disk lost rows that were acknowledged");
@@ -66,8 +72,10 @@ pub(crate) async fn join(
                 let row = store.reader().rows(number, 1)?.pop();
                 if let Some(row) = row
                     && let Err(status) = catalog.report_missing(config.id, &row).await
+                    && let Some(failure) = report_failure(number, &status)
                 {
-                    tracing::error!(%number, %status, "the catalog does not take that it lost rows");
+                    let (data_dir, what) = (config.data_dir.clone(), failure.to_string());
+                    return Err(Error::Damaged(Damaged { data_dir, what }));
                 }
             }
             Compared::IsNot(failure) => {

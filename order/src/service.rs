@@ -83,7 +83,10 @@ impl OrdersService {
         let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.reaches_catalog()).await;
         reached.map_err(|_| unreachable())?;
         let looked = self.catalog.look(CONFIRM_TIMEOUT).await;
-        let journal = looked.ok().map(|(_, head)| head.end);
+        // A journal that ends before the ledger here has lost rows: it cannot say that there is none.
+        let held = self.handle.status().end.rows;
+        let heads = looked.ok().map(|(_, head)| head.end);
+        let journal = heads.filter(|end| end.rows >= held);
         match Missing::of(number, journal, Rules::default()) {
             Missing::DoesNotExist => return Err(Status::not_found("no such order")),
             Missing::Unknown => return Err(unreachable()),

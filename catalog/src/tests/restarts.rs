@@ -72,6 +72,7 @@ async fn a_catalog_that_lost_rows_stops_once_a_ledger_shows_one() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start(config(dir.path())).await;
     let leader = running.led().await;
+    leader.set_in_sync(1, &[2, 3]).await.unwrap();
     let bought = leader.buy("first", "nvidia").await.unwrap();
     let first = Row::try_from(bought.clone()).unwrap();
     let follows = |number, quantity| {
@@ -82,9 +83,9 @@ async fn a_catalog_that_lost_rows_stops_once_a_ledger_shows_one() {
         Row::following(&first.chain, number, first.epoch, order, first.price)
     };
     let mut client = running.client();
-    let mut report = async |row: v1::JournalRow| {
+    let mut report = async |replica, row: v1::JournalRow| {
         let request = v1::ReportMissingRequest {
-            replica: 2,
+            replica,
             row: Some(row),
             journal: leader.journal.clone(),
         };
@@ -93,11 +94,11 @@ async fn a_catalog_that_lost_rows_stops_once_a_ledger_shows_one() {
     let mut forged = v1::JournalRow::from(&follows(OrderNumber(1), 1));
     forged.quantity = 7;
     for proves_nothing in [bought, (&follows(OrderNumber(2), 1)).into(), forged] {
-        let refused = report(proves_nothing).await.unwrap_err();
+        let refused = report(2, proves_nothing).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     }
     leader.buy("second", "nvidia").await.unwrap();
-    let late = report((&follows(OrderNumber(1), 7)).into()).await;
+    let late = report(2, (&follows(OrderNumber(1), 7)).into()).await;
     assert_eq!(late.unwrap_err().code(), Code::InvalidArgument);
     let mut client = running.client();
     let second = journal(&mut client, 1, 1).await.remove(0);
@@ -109,7 +110,9 @@ async fn a_catalog_that_lost_rows_stops_once_a_ledger_shows_one() {
         first.order.clone(),
         first.price,
     );
-    report((&lost).into()).await.unwrap();
+    let out_of_sync = report(1, (&lost).into()).await.unwrap_err();
+    assert_eq!(out_of_sync.code(), Code::FailedPrecondition);
+    report(2, (&lost).into()).await.unwrap();
     let stopped = running.failed().await.to_string();
     assert!(stopped.contains("replica 2"), "{stopped}");
     assert!(stopped.contains("--rebuild-from"), "{stopped}");

@@ -50,6 +50,11 @@ pub fn claim(
             catalog: head.term.epoch,
         });
     }
+    if durable.term.epoch == head.term.epoch && durable.term.leader != head.term.leader {
+        return Err(Failure::OtherLeader {
+            epoch: head.term.epoch,
+        });
+    }
     match held {
         _ if held == head.end => Ok(Claim::Holds),
         End { rows, .. } if rows == head.end.rows => Err(refuted(known, identity, held, head)),
@@ -150,6 +155,16 @@ mod tests {
             let claimed = claim(known, &durable, &identity(1), &head(4, 1, journal));
             assert_eq!(claimed, expected, "case {number}");
         }
+    }
+
+    #[test]
+    fn an_epoch_has_the_leader_that_the_catalog_elected() {
+        let durable = Durable {
+            term: term(4, 2),
+            ..Durable::default()
+        };
+        let claimed = claim(Some(identity(1)), &durable, &identity(1), &head(4, 1, &[]));
+        assert_eq!(claimed, Err(Failure::OtherLeader { epoch: Epoch(4) }));
     }
 
     #[test]

@@ -540,12 +540,21 @@ pub enum Failure {
         rows: OrderNumber,
     },
     /// Epochs are the catalog's to begin.
-    #[error("its disk says that epoch {own} has begun, and the catalog is at epoch {catalog}")]
+    #[error(
+        "its disk says that epoch {own} has begun, and the catalog is at epoch {catalog} (where every replica \
+         says so, the catalog was restored from an older copy: keep the replicas' directories)"
+    )]
     AboveCatalog {
         /// The replica's.
         own: Epoch,
         /// The catalog's.
         catalog: Epoch,
+    },
+    /// An epoch has one leader.
+    #[error("its disk says that another replica leads epoch {epoch} than the catalog does")]
+    OtherLeader {
+        /// Which epoch.
+        epoch: Epoch,
     },
     /// One of the two is damaged, or the journal was restored from an older copy and went on.
     #[error(

@@ -326,14 +326,20 @@ impl Replica {
         } else {
             self.meet(now, epoch, leader)
         };
-        let taken = met.and_then(|()| match self.follow(rows, committed) {
-            Ok(()) => Ok(end),
-            Err(NotTaken::Gap) => Ok(OrderNumber(0)),
-            Err(NotTaken::Broken(number)) => {
-                self.report_broken(Sender::Replica(leader), number);
-                Err(Refused::Broken { number })
-            }
-        });
+        // A leader has no rows of an epoch after its own.
+        let later = rows.iter().find(|row| row.epoch > epoch);
+        let later = later.map(|row| NotTaken::Broken(row.number));
+        let taken =
+            met.and_then(
+                |()| match later.map_or_else(|| self.follow(rows, committed), Err) {
+                    Ok(()) => Ok(end),
+                    Err(NotTaken::Gap) => Ok(OrderNumber(0)),
+                    Err(NotTaken::Broken(number)) => {
+                        self.report_broken(Sender::Replica(leader), number);
+                        Err(Refused::Broken { number })
+                    }
+                },
+            );
         match taken {
             Ok(rows) => self.appends.push(AppendCaller {
                 ticket,

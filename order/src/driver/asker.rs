@@ -28,8 +28,17 @@ pub(super) struct Asker {
     lease_ms: AtomicU64,
     inputs: mpsc::Sender<Input>,
     status: watch::Receiver<Status>,
-    turn: Mutex<()>,
+    /// How many questions have begun.
+    begun: AtomicU64,
+    turn: Mutex<Asked>,
     hurry: Notify,
+}
+
+/// The last question that is over.
+#[derive(Debug, Default)]
+struct Asked {
+    number: u64,
+    answered: bool,
 }
 
 impl Asker {
@@ -45,6 +54,7 @@ impl Asker {
             identity,
             inputs,
             status,
+            begun: AtomicU64::new(0),
             turn: Mutex::default(),
             hurry: Notify::new(),
         }
@@ -57,10 +67,7 @@ impl Asker {
     /// Asks again and again, until the core is gone.
     pub(super) async fn watch(&self) {
         loop {
-            let asked = {
-                let _turn = self.turn.lock().await;
-                self.ask().await
-            };
+            let asked = self.ask(&mut *self.turn.lock().await).await;
             let pause = match asked {
                 Ok(true) => INTERVAL,
                 Ok(false) => RETRY,
@@ -86,8 +93,14 @@ impl Asker {
         if is_known() {
             return Ok(());
         }
-        let _turn = self.turn.lock().await;
-        if is_known() || self.ask().await? {
+        let begun = self.begun.load(Ordering::Relaxed);
+        let mut last = self.turn.lock().await;
+        // One answer does for all who came before its question.
+        let answered = match last.number > begun {
+            true => last.answered,
+            false => is_known() || self.ask(&mut last).await?,
+        };
+        if answered {
             return Ok(());
         }
         Err(GrpcStatus::unavailable(
@@ -96,7 +109,9 @@ impl Asker {
     }
 
     /// Asks, and tells the core. Whether there was an answer.
-    async fn ask(&self) -> Result<bool, GrpcStatus> {
+    async fn ask(&self, last: &mut Asked) -> Result<bool, GrpcStatus> {
+        last.number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        last.answered = false;
         let held = self.status.borrow().end;
         let looked = self.catalog.look(TIMEOUT).await;
         let head = match looked {
@@ -110,6 +125,7 @@ impl Asker {
             }
         };
         let answered = head.is_some();
+        last.answered = answered;
         self.tell(Input::Happened(Event::Head { head, held }))
             .await?;
         Ok(answered)

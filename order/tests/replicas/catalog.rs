@@ -30,6 +30,8 @@ pub struct State {
     pub journal: Option<JournalId>,
     /// Rows that replicas said the journal lost.
     pub reported_missing: Vec<Row>,
+    /// It went on without them, so that none follows its last.
+    pub takes_no_report: bool,
     pub epoch: u64,
     pub leader: u32,
     pub in_sync: Vec<u32>,
@@ -335,6 +337,9 @@ impl Catalog for Service {
         let request = request.into_inner();
         let mut state = self.state().await;
         identity::check(&request.journal, state.journal())?;
+        if state.takes_no_report {
+            return Err(Status::invalid_argument("it does not follow the last row"));
+        }
         let row = Row::try_from(request.row.unwrap())?;
         state.reported_missing.push(row);
         Ok(Response::new(ReportMissingResponse {}))

@@ -240,11 +240,71 @@ async fn a_journal_that_lost_rows_is_told_and_nothing_is_served_against_it() {
     cluster.catalog.state().reported_missing.clear();
     // So does one that starts now, before it serves.
     cluster.stop(2).await;
-    cluster.begin(1, true).await;
+    cluster.begin(1, false).await;
     until("a replica shows what is missing", || async {
         cluster.catalog.state().reported_missing.first() == Some(&rows[1])
     })
     .await;
     cluster.catalog.state().rows = rows.clone();
     assert_eq!(cluster.seat(1).get(2).await.unwrap(), rows[2]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_lost_rows_denies_no_order_that_a_ledger_shows_it_to_lack() {
+    let cluster = Cluster::start(1).await;
+    cluster.lead(1).await;
+    for key in ["a", "b", "c"] {
+        cluster.seat(1).place(key, "meta").await.unwrap();
+    }
+    cluster.catalog.state().rows.truncate(1);
+    // Which may be another replica's to show.
+    let denied = cluster.seat(1).get(7).await.unwrap_err();
+    assert_eq!(denied.code(), Code::Unavailable, "{denied}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_that_a_restored_journal_went_on_without_ends_its_replica_or_is_set_aside() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.lead(2).await;
+    for key in ["a", "b", "c"] {
+        cluster.seat(2).place(key, "meta").await.unwrap();
+    }
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    {
+        let mut state = cluster.catalog.state();
+        state.rows.truncate(1);
+        state.takes_no_report = true;
+    }
+    let why = cluster.refused(1).await;
+    assert!(why.contains("older copy"), "{why}");
+    cluster.rebuild(1).await;
+    cluster.all_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_of_an_epoch_after_their_leaders_are_refused() {
+    let cluster = Cluster::start(2).await;
+    let epoch = cluster.lead(2).await;
+    cluster.seat(2).place("a", "meta").await.unwrap();
+    let last = cluster.catalog.state().rows[0].clone();
+    let order = crate::support::order("forged", "meta");
+    let number = last.number.next();
+    let forged =
+        protocol::Row::following(&last.chain, number, Epoch(IMPOSSIBLE), order, last.price);
+    until("the follower has the order", || async {
+        cluster.seat(1).status().await.orders == 1
+    })
+    .await;
+    let refused = cluster
+        .seat(1)
+        .append(epoch, 2, &[forged])
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::DataLoss, "{refused}");
+    assert_eq!(
+        cluster.seat(2).place("b", "meta").await.unwrap(),
+        Placed::Number(1)
+    );
+    cluster.all_in_sync().await;
 }

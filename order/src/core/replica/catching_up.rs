@@ -40,6 +40,8 @@ impl Replica {
             self.commands.push(Command::ReportMissing(head.end.rows));
         } else if head.end.rows == held.rows && head.end != held {
             self.fail(Failure::Differs { rows: held.rows });
+        } else if head.term.epoch == own && head.term != self.own.term() {
+            self.fail(Failure::OtherLeader { epoch: own });
         } else if head.term.epoch < own {
             self.fail(Failure::AboveCatalog {
                 own,
