@@ -11,6 +11,7 @@
 //!   [`export!`], which makes a component of one.
 //! - [`Route`] (`route`): a request's method and target, parsed once.
 //! - [`trade_order`] (`trade_order`): the body and headers of `POST /orders`, parsed once.
+//! - [`idempotency`]: a client's key, where a policy knows its clients.
 //! - [`response`]: from an outcome to the HTTP response.
 //! - [`election`]: who should lead.
 //! - [`ApiError`] (`error`): all that can go wrong with a request, and its one table to HTTP.
@@ -39,6 +40,7 @@ pub mod bindings;
 mod policy;
 mod route;
 pub mod trade_order;
+pub mod idempotency;
 pub mod response;
 pub mod election;
 mod error;

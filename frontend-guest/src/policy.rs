@@ -2,6 +2,7 @@
 
 use crate::election;
 use crate::error::ApiError;
+use crate::idempotency;
 use crate::response;
 use crate::route::Route;
 use crate::trade_order;
@@ -60,6 +61,17 @@ pub trait Policy {
         }
     }
 
+    /// Whom the idempotency key of a request belongs to, in a policy that knows its clients: each
+    /// name that this gives has keys of its own. By default none, so that all share them, and who
+    /// guesses a key gets the answer to another's order. The headers that tell clients apart must be in
+    /// the manifest of [`describe`](Policy::describe), and somebody must have checked them.
+    ///
+    /// The same client must get the same name from one version to the next: under another, an order
+    /// that is sent again is another order.
+    fn idempotency_scope(&self, _request: &Request) -> Option<String> {
+        None
+    }
+
     /// Says what the policy is and what it wants of the host.
     fn describe(&self) -> Manifest {
         Manifest {
@@ -91,10 +103,13 @@ pub trait Policy {
                 number,
                 caching: self.order_caching(),
             }),
-            Route::PlaceOrder => Action::Trade(trade_order::parse(
-                &request.headers,
-                request.body.as_deref(),
-            )?),
+            Route::PlaceOrder => {
+                let mut trade = trade_order::parse(&request.headers, request.body.as_deref())?;
+                trade.idempotency_key = trade
+                    .idempotency_key
+                    .map(|key| idempotency::scoped(self.idempotency_scope(request), key));
+                Action::Trade(trade)
+            }
         })
     }
 
