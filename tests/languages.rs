@@ -93,10 +93,13 @@ fn check_trades(bazaar: &Bazaar) {
     assert_eq!(bazaar.quantity("meta"), before + 10);
     bazaar.trade(&Order::buy(4, "meta"));
     assert_eq!(bazaar.quantity("meta"), before + 6);
+    let found = bazaar.get(&format!("/orders/{number}"));
     assert_eq!(
-        bazaar.get(&format!("/orders/{number}")).data(),
+        found.data(),
         json!({ "number": number, "name": "meta", "type": "sell", "quantity": 10 })
     );
+    let for_ever = Some("public, max-age=31536000, immutable");
+    assert_eq!(found.header("cache-control"), for_ever);
 
     let key = format!("a \\\"key\\\" for {number}");
     let order = Order::buy(1, "nike");
@@ -156,6 +159,8 @@ fn check_refusals(bazaar: &Bazaar) {
         assert_eq!(answer.error().0, 405, "{method} {target}");
         assert_eq!(answer.header("allow"), Some(allowed), "{method} {target}");
     }
+    let unknown = bazaar.send("PROPFIND", "/stocks", &[], b"");
+    assert_eq!(unknown.error(), (501, "no such method".to_owned()));
 }
 
 /// Where languages may differ in their words.

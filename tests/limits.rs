@@ -286,8 +286,7 @@ fn header_floods_get_their_error() {
     }
     let target = "/".repeat(HEAD_BYTES_MAX);
     let answer = send_raw(gateway, format!("GET {target} HTTP/1.1\r\n\r\n").as_bytes());
-    let status = answer.expect("an answer").status;
-    assert!([414, 431].contains(&status), "{status}");
+    assert_eq!(answer.expect("an answer").status, 414);
 
     // Headers that never end, by many at once.
     thread::scope(|scope| {

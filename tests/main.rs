@@ -2,6 +2,7 @@
 //!
 //! - [`harness`]: a bazaar of processes to start, break and ask;
 //! - [`trading`]: what clients are promised over HTTP;
+//! - [`semantics`]: what HTTP itself promises, to clients and to caches in front, as tables;
 //! - [`faults`]: the same while processes are killed and come back;
 //! - [`outages`]: disks that are full, and a catalog that is away;
 //! - [`logs`]: logs and results that cannot be written;
@@ -23,6 +24,7 @@
 
 mod harness;
 mod trading;
+mod semantics;
 mod faults;
 mod outages;
 mod logs;

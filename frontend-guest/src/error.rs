@@ -13,6 +13,9 @@ pub enum ApiError {
     /// Nothing has that path.
     #[error("no such path")]
     NoSuchPath,
+    /// No path has that method.
+    #[error("no such method")]
+    NoSuchMethod,
     /// The path has no such method.
     #[error("method not allowed, only {allow}")]
     MethodNotAllowed {
@@ -66,6 +69,7 @@ impl ApiError {
             | Self::OrderNotFound => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::KeyConflict => 409,
+            Self::NoSuchMethod => 501,
             Self::NoCatalog | Self::NoReplica => 503,
         }
     }

@@ -10,6 +10,10 @@ pub const STOCK_KEEP_MS: u32 = 60_000;
 /// How long an order may be kept, in milliseconds. It never changes; this only bounds memory.
 pub const ORDER_KEEP_MS: u32 = 3_600_000;
 
+/// What caches in front of Bazaar are told of an order. Of the rest the host says that it is not to
+/// be kept, or only with a question before each use.
+pub const ORDER_CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
+
 /// Room for the answer to a read, in bytes, so that it is allocated once.
 const BODY_BYTES_TYPICAL: usize = 128;
 
@@ -21,10 +25,14 @@ pub fn render(outcome: &Outcome) -> Response {
             ..data(StockJson(stock))
         },
         Outcome::Stocks(stocks) => data(ListJson(stocks)),
-        Outcome::Order(order) => Response {
-            keep_ms: Some(ORDER_KEEP_MS),
-            ..data(OrderJson(order))
-        },
+        Outcome::Order(order) => {
+            let mut response = data(OrderJson(order));
+            response
+                .headers
+                .push(("cache-control".to_owned(), ORDER_CACHE_CONTROL.to_owned()));
+            response.keep_ms = Some(ORDER_KEEP_MS);
+            response
+        }
         Outcome::Traded(number) => data(format_args!("{{\"transaction_number\":{number}}}")),
         Outcome::Refused(refusal) => ApiError::from(*refusal).response(),
         Outcome::Unavailable(unavailability) => ApiError::from(*unavailability).response(),
@@ -196,6 +204,21 @@ mod tests {
             200,
             None,
             r#"{"data":{"transaction_number":0}}"#,
+        );
+    }
+
+    #[test]
+    fn caches_may_keep_an_order_for_ever() {
+        let order = Order {
+            number: 3,
+            name: "tesla".to_owned(),
+            side: Side::Sell,
+            quantity: 10,
+        };
+        let control = "public, max-age=31536000, immutable";
+        assert_eq!(
+            render(&Outcome::Order(order)).headers[1],
+            ("cache-control".to_owned(), control.to_owned())
         );
     }
 

@@ -52,6 +52,9 @@ impl Route {
     // Inlined, it would make the code of a lookup longer than what a lookup runs.
     #[inline(never)]
     fn parse_any(method: Method, target: &str) -> Result<Self, ApiError> {
+        if method == Method::Other {
+            return Err(ApiError::NoSuchMethod);
+        }
         let path = target.find(['?', '#']).map_or(target, |end| &target[..end]);
         if let Some(name) = path.strip_prefix(STOCK_PREFIX).and_then(single_segment) {
             reads(method)?;
@@ -218,13 +221,7 @@ mod tests {
     fn other_methods_are_told_what_is_allowed() {
         let reads = Err(ApiError::MethodNotAllowed { allow: "GET, HEAD" });
         let places = Err(ApiError::MethodNotAllowed { allow: "POST" });
-        for method in [
-            Method::Put,
-            Method::Patch,
-            Method::Delete,
-            Method::Options,
-            Method::Other,
-        ] {
+        for method in [Method::Put, Method::Patch, Method::Delete, Method::Options] {
             check(method, "/stocks", reads.clone());
             check(method, "/stocks/nvidia", reads.clone());
             check(method, "/orders/0", reads.clone());
@@ -232,6 +229,13 @@ mod tests {
         }
         check(Method::Post, "/stocks/nvidia", reads.clone());
         check(Method::Get, "/orders", places);
+    }
+
+    #[test]
+    fn there_are_no_other_methods() {
+        for target in ["/stocks", "/stocks/nvidia", "/orders", "/orders/0", "/"] {
+            check(Method::Other, target, Err(ApiError::NoSuchMethod));
+        }
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub struct Counts {
     pub misses: AtomicU64,
     /// There, but no longer fresh enough.
     pub stale: AtomicU64,
+    /// Not looked for, as the policy wanted it.
+    pub bypasses: AtomicU64,
 }
 
 struct Tables {
@@ -136,7 +138,6 @@ impl Cache {
     /// Looks a stock up.
     pub fn stock(&self, name: &StockName, freshness: Freshness) -> Found<Stock> {
         let Some(Held { tag, kept }) = self.kept.load().stocks.get(name) else {
-            self.stock_counts.misses.fetch_add(1, Ordering::Relaxed);
             return Found::Missing;
         };
         // The clock and the lease are read after the entry: this is the linearization point.
@@ -144,18 +145,13 @@ impl Cache {
         if tag.is_fresh(freshness, &self.lease.load(), now) {
             Found::Fresh(kept, now)
         } else {
-            self.stock_counts.stale.fetch_add(1, Ordering::Relaxed);
             Found::Stale(kept)
         }
     }
 
     /// Looks an order up. Rows never change: what is there is right.
     pub fn order(&self, number: OrderNumber) -> Option<Arc<Kept<Order>>> {
-        let kept = self.kept.load().orders.get(&number);
-        if kept.is_none() {
-            self.order_counts.misses.fetch_add(1, Ordering::Relaxed);
-        }
-        kept
+        self.kept.load().orders.get(&number)
     }
 
     /// Announces that a stock is about to be asked for, under the current session where the

@@ -1,13 +1,16 @@
 //! One request, from its head to its response.
 //!
 //! ```text
-//! decide ─▶ respond
-//!   ▲  └──▶ read or trade ─▶ outcome
-//!   └────────────────────────┘
+//! admit ─▶ decide ─▶ respond
+//!            ▲  └──▶ read or trade ─▶ outcome
+//!            └────────────────────────┘
 //! ```
 
-mod cache_status;
+mod admission;
+mod host;
 mod deciding;
+mod cache_status;
+mod preconditions;
 mod response;
 
 use std::net::IpAddr;
@@ -27,7 +30,7 @@ use crate::policy::{Undecided, Versions};
 use crate::stage::Stage;
 
 use deciding::{Answer, Deciding};
-pub use response::{error, without_body};
+pub use response::{error, error_body, without_body};
 
 /// Everything that a request needs.
 pub struct Gateway {
@@ -80,16 +83,19 @@ impl Gateway {
     }
 
     /// Answers a request. The answer's memory is partly the request's.
-    pub async fn answer(&self, request: Request) -> Response<Full<Bytes>> {
+    pub async fn answer(&self, mut request: Request) -> Response<Full<Bytes>> {
+        if let Err(refusal) = admission::admit(&mut request) {
+            return refusal.response();
+        }
         let answer = match Deciding::begin(self, &request) {
             Ok(deciding) => deciding.run().await,
-            Err(refusal) => return error(StatusCode::BAD_REQUEST, &refusal.to_string()),
+            Err(refusal) => return refusal.response(),
         };
         match answer {
             Ok(Answer::Kept { rendered, status }) => {
-                response::kept(&rendered.reply, status, request.head.headers)
+                response::kept(&rendered.reply, status, request.head)
             }
-            Ok(Answer::Fresh { reply, status }) => response::fresh(reply, status),
+            Ok(Answer::Fresh { reply, status }) => response::fresh(reply, status, &request.head),
             Err(Undecided) => error(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the policy could not decide",

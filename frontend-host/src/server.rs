@@ -5,8 +5,8 @@
 //! to its last, with that thread's instance of the policy.
 //!
 //! - [`clients`]: who is let in, and what is held for them;
-//! - [`connection`]: one client; [`socket`] goes with it from worker to worker, [`progress`]
-//!   tells whether it takes too long;
+//! - [`connection`]: one client; [`socket`] goes with it from worker to worker, [`refusals`] says
+//!   why a head cannot be read, [`progress`] tells whether it takes too long;
 //! - [`receive`]: bodies of requests; [`unsent`]: those of answers; [`streams`]: HTTP/2's;
 //! - [`worker`]: the threads; [`finish`]: the end of their connections;
 //! - [`balance`]: which of them serve, by what the kernel's scheduler says ([`schedule`]).
@@ -17,6 +17,7 @@ mod connection;
 mod finish;
 mod progress;
 mod receive;
+mod refusals;
 mod schedule;
 mod socket;
 mod streams;

@@ -17,6 +17,8 @@ pub struct Response {
     head: String,
     /// As text.
     pub body: String,
+    /// All that came after the head, body or not.
+    pub rest: String,
 }
 
 impl Response {
@@ -116,6 +118,7 @@ fn parse(answer: &[u8]) -> Option<Response> {
         status,
         head,
         body: String::new(),
+        rest: String::from_utf8_lossy(&answer[end + 4..]).into_owned(),
     };
     let body = &answer[end + 4..];
     // A body that broke off is no answer.

@@ -18,6 +18,9 @@ const ORDER_NESTING_MAX = 32;
 // Within the freshness that is asked for. Orders never change; this only bounds memory.
 const STOCK_KEEP_MS = 60_000;
 const ORDER_KEEP_MS = 3_600_000;
+// For caches in front of Bazaar. Of the rest the host says that it is not to be kept, or only with
+// a question before each use.
+const ORDER_CACHE_CONTROL = ["cache-control", "public, max-age=31536000, immutable"];
 
 // ---- the four functions of the world ----
 
@@ -69,6 +72,7 @@ const LINEARIZABLE = { freshness: { tag: "linearizable" }, staleOnErrorMs: 0 };
 
 // The action that a request asks for.
 function route({ method, target, headers, body }) {
+  if (method === "other") throw new ApiError(501, "no such method");
   const path = target.split(/[?#]/, 1)[0];
   const stock = path.match(/^\/stocks\/([^/]*)$/);
   const order = path.match(/^\/orders\/([^/]*)$/);
@@ -220,7 +224,7 @@ function render({ tag, val }) {
     case "stocks":
       return data(`[${val.map(stockJson).join(",")}]`);
     case "order":
-      return data(orderJson(val), ORDER_KEEP_MS);
+      return data(orderJson(val), ORDER_KEEP_MS, ORDER_CACHE_CONTROL);
     case "traded":
       return data(`{"transaction_number":${integer(val)}}`);
     case "refused":
@@ -249,8 +253,8 @@ function integer(value) {
   return value.toString();
 }
 
-function data(json, keepMs = null) {
-  return response(200, `{"data":${json}}`, [], keepMs);
+function data(json, keepMs = null, ...headers) {
+  return response(200, `{"data":${json}}`, headers, keepMs);
 }
 
 function response(status, json, headers, keepMs) {

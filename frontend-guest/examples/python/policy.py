@@ -57,6 +57,9 @@ ORDER_NESTING_MAX = 32
 # Within the freshness that is asked for. Orders never change; this only bounds memory.
 STOCK_KEEP_MS = 60_000
 ORDER_KEEP_MS = 3_600_000
+# For caches in front of Bazaar. Of the rest the host says that it is not to be kept, or only with
+# a question before each use.
+ORDER_CACHE_CONTROL = ("cache-control", "public, max-age=31536000, immutable")
 
 # ---- the four functions of the world ----
 
@@ -147,6 +150,8 @@ LINEARIZABLE = Caching(Freshness_Linearizable(), stale_on_error_ms=0)
 
 def route(request: Request) -> Action:
     """The action that a request asks for."""
+    if request.method is Method.OTHER:
+        raise ApiError(501, "no such method")
     path = re.split("[?#]", request.target, maxsplit=1)[0]
     if stock := re.fullmatch("/stocks/([^/]*)", path):
         allow(request, Method.GET, Method.HEAD)
@@ -302,11 +307,11 @@ def render(outcome: Outcome) -> Response:
     """The response to an outcome."""
     match outcome:
         case Outcome_Stock(stock):
-            return data(stock_json(stock), STOCK_KEEP_MS)
+            return data(stock_json(stock), keep_ms=STOCK_KEEP_MS)
         case Outcome_Stocks(stocks):
             return data(f"[{','.join(map(stock_json, stocks))}]")
         case Outcome_Order(order):
-            return data(order_json(order), ORDER_KEEP_MS)
+            return data(order_json(order), ORDER_CACHE_CONTROL, keep_ms=ORDER_KEEP_MS)
         case Outcome_Traded(number):
             return data(json_text({"transaction_number": number}))
         case Outcome_Refused(refusal):
@@ -337,8 +342,8 @@ def decimal(minor: int) -> str:
     return f"{whole}.{cents // 10}" if cents % 10 == 0 else f"{whole}.{cents:02}"
 
 
-def data(text: str, keep_ms: int | None = None) -> Response:
-    return response(200, f'{{"data":{text}}}', keep_ms=keep_ms)
+def data(text: str, *headers: tuple[str, str], keep_ms: int | None = None) -> Response:
+    return response(200, f'{{"data":{text}}}', *headers, keep_ms=keep_ms)
 
 
 def response(

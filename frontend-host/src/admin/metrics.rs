@@ -1,5 +1,6 @@
 //! Numbers for Prometheus.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,7 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
             ("hit", &counts.hits),
             ("miss", &counts.misses),
             ("stale", &counts.stale),
+            ("bypass", &counts.bypasses),
         ] {
             lookups.push((
                 format!("{{kind=\"{kind}\",result=\"{result}\"}}"),
@@ -93,11 +95,12 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     );
 
     let published = admin.gateway.policy.published();
-    let mut decisions = Vec::new();
     let candidate = published
         .candidate
         .as_ref()
         .map(|candidate| &candidate.version);
+    // The same component can be in several places, with counts of its own in each.
+    let mut decisions: BTreeMap<String, u64> = BTreeMap::new();
     for version in std::iter::once(&published.active)
         .chain(&published.previous)
         .chain(candidate)
@@ -111,12 +114,11 @@ pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
             ("error", &counts.errors),
         ];
         for (result, counter) in results {
-            decisions.push((
-                format!("{{policy=\"{}\",result=\"{result}\"}}", version.digest),
-                load(counter),
-            ));
+            let labels = format!("{{policy=\"{}\",result=\"{result}\"}}", version.digest);
+            *decisions.entry(labels).or_default() += load(counter);
         }
     }
+    let decisions: Vec<_> = decisions.into_iter().collect();
     family(
         "bazaar_policy_decisions_total",
         "counter",

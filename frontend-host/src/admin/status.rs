@@ -105,5 +105,6 @@ fn counts_json(counts: &Counts, entries: u64) -> Value {
         "hits": load(&counts.hits),
         "misses": load(&counts.misses),
         "stale": load(&counts.stale),
+        "bypasses": load(&counts.bypasses),
     })
 }

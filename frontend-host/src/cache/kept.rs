@@ -22,6 +22,8 @@ pub struct Kept<V> {
 pub struct Rendered {
     /// The response.
     pub reply: Reply,
+    /// When the backend was asked.
+    pub fetched: BootTime,
     /// Until when it may be served.
     pub keep_until: BootTime,
     policy: u64,
@@ -47,15 +49,16 @@ impl<V> Kept<V> {
         (rendered.policy == policy && rendered.memo == memo).then(|| Arc::clone(rendered))
     }
 
-    /// Puts a response beside it. Does nothing where the policy did not want it kept, or where
-    /// there is no room for it.
-    pub fn render(&self, policy: u64, memo: &[u8], reply: &Reply) {
+    /// Puts a response beside it, to be served for as long after `since` as the policy wants it
+    /// kept. Does nothing where it does not, or where there is no room.
+    pub fn render(&self, policy: u64, memo: &[u8], reply: &Reply, since: BootTime) {
         let Some(keep) = reply.keep else { return };
         let bytes = memo.len() + reply.bytes();
         if self.room.take(bytes) {
             let rendered = Rendered {
                 reply: reply.clone(),
-                keep_until: self.fetched + keep,
+                fetched: self.fetched,
+                keep_until: since + keep,
                 policy,
                 memo: memo.to_vec(),
                 bytes,

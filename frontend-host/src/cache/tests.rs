@@ -122,7 +122,7 @@ fn a_response_is_served_only_for_the_version_and_memo_that_made_it() {
         .fetch(name(), Freshness::Linearizable)
         .keep(stock(1), Version(1), true)
         .unwrap();
-    kept.render(3, b"memo", &reply(1));
+    kept.render(3, b"memo", &reply(1), kept.fetched);
     assert!(kept.rendered(3, b"memo").is_some());
     assert!(kept.rendered(4, b"memo").is_none());
     assert!(kept.rendered(3, b"other").is_none());
@@ -144,7 +144,7 @@ fn a_response_is_served_no_longer_than_it_may_be_kept() {
         .fetch(name(), Freshness::Linearizable)
         .keep(stock(1), Version(1), true)
         .unwrap();
-    kept.render(3, b"", &reply(1));
+    kept.render(3, b"", &reply(1), kept.fetched);
     let rendered = kept.rendered(3, b"").unwrap();
     assert!(!rendered.has_expired(kept.fetched + Duration::from_millis(500)));
     assert!(rendered.has_expired(kept.fetched + Duration::from_millis(501)));
@@ -158,11 +158,31 @@ fn responses_are_kept_as_long_as_there_is_room_for_them() {
         fetch.keep(stock(1), Version(1), true).unwrap()
     };
     let (first, second) = (keep(), keep());
-    first.render(3, b"", &reply(limits::RENDERED_BYTES_MAX / 2));
-    first.render(3, b"", &reply(limits::RENDERED_BYTES_MAX / 2));
-    second.render(3, b"", &reply(1 + limits::RENDERED_BYTES_MAX / 2));
+    first.render(
+        3,
+        b"",
+        &reply(limits::RENDERED_BYTES_MAX / 2),
+        first.fetched,
+    );
+    first.render(
+        3,
+        b"",
+        &reply(limits::RENDERED_BYTES_MAX / 2),
+        first.fetched,
+    );
+    second.render(
+        3,
+        b"",
+        &reply(1 + limits::RENDERED_BYTES_MAX / 2),
+        second.fetched,
+    );
     assert!(second.rendered(3, b"").is_none(), "there is no room");
-    first.render(4, b"", &reply(1));
-    second.render(3, b"", &reply(1 + limits::RENDERED_BYTES_MAX / 2));
+    first.render(4, b"", &reply(1), first.fetched);
+    second.render(
+        3,
+        b"",
+        &reply(1 + limits::RENDERED_BYTES_MAX / 2),
+        second.fetched,
+    );
     assert!(second.rendered(3, b"").is_some(), "there is again");
 }

@@ -9,16 +9,18 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
-use http::header::HeaderName;
+use http::header::{CONTENT_ENCODING, HeaderName};
 use protocol::time::BootTime;
 use protocol::{IdempotencyKey, OrderNumber, StockName};
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::admission::{Refusal as Inadmissible, has_content_coding};
 use super::cache_status::{CacheStatus, Forward};
+use super::response::complete;
 use super::{Gateway, Request};
 use crate::backend::StockAnswer;
-use crate::cache::{Fetch, Found, Kept, Rendered, ttl_seconds};
+use crate::cache::{Counts, Fetch, Found, Kept, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
 use crate::policy::decision::{
     Action, Caching, Decision, Freshness, Order, Outcome, Refusal, Reply, Stock, TradeAction,
@@ -38,11 +40,6 @@ pub(super) struct Deciding<'a> {
     /// Kept until the list that was read is rendered.
     list: Option<SemaphorePermit<'a>>,
 }
-
-/// A header that a policy wants to see is none that it can be shown.
-#[derive(Debug, thiserror::Error)]
-#[error("header `{0}` is not text")]
-pub(super) struct UnreadableHeader(HeaderName);
 
 /// They are the request's, not a step's.
 #[derive(Clone, Copy)]
@@ -78,7 +75,13 @@ enum Source {
     /// No read.
     None,
     /// From the cache; the response made of it can be put beside it.
-    Stock(Arc<Kept<Stock>>),
+    Stock {
+        kept: Arc<Kept<Stock>>,
+        /// Until when it is fresh; none for as long as it is kept.
+        fresh_until: Option<BootTime>,
+        /// It is not, but no backend answers.
+        is_stale: bool,
+    },
     Order(Arc<Kept<Order>>),
     /// From the catalog, and may be kept.
     FetchedStock {
@@ -118,14 +121,26 @@ impl Lookup {
     fn ask(why: Forward) -> Self {
         Self::Ask { why, kept: None }
     }
+
+    /// Counts it as `Cache-Status` will tell it.
+    fn count(self, counts: &Counts) -> Self {
+        let counter = match &self {
+            Self::Found(_) => &counts.hits,
+            Self::Ask { why, .. } => match why {
+                Forward::Bypass => &counts.bypasses,
+                Forward::Miss => &counts.misses,
+                Forward::Stale => &counts.stale,
+            },
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self
+    }
 }
 
 impl<'a> Deciding<'a> {
-    /// Takes a request up; or refuses it, where no policy could be shown its headers.
-    pub(super) fn begin(
-        gateway: &'a Gateway,
-        request: &'a Request,
-    ) -> Result<Self, UnreadableHeader> {
+    /// Takes a request up; or refuses it, where the policy could not be shown its headers or make
+    /// sense of its body.
+    pub(super) fn begin(gateway: &'a Gateway, request: &'a Request) -> Result<Self, Inadmissible> {
         let decider = client(gateway, request, |client| gateway.policy.decider(client));
         let published = decider.published();
         gateway
@@ -133,7 +148,12 @@ impl<'a> Deciding<'a> {
             .follow(published.generation, published.active.manifest.cache);
         let head = &request.head;
         if let Some(name) = unreadable_header(&head.headers, published.wanted_headers()) {
-            return Err(UnreadableHeader(name.clone()));
+            return Err(Inadmissible::UnreadableHeader(name.clone()));
+        }
+        // A policy that wants to see how a body is coded can deal with it.
+        let wanted = &decider.version().manifest.headers;
+        if has_content_coding(request) && !wanted.contains(&CONTENT_ENCODING) {
+            return Err(Inadmissible::ContentCoding);
         }
         let target = head.uri.path_and_query();
         Ok(Self {
@@ -162,11 +182,9 @@ impl<'a> Deciding<'a> {
         for _ in 0..limits::STEPS_MAX {
             match action {
                 // Of no read: nothing to say of the cache.
-                Action::Respond(reply) => {
-                    return Ok(Answer::Fresh {
-                        reply: *reply,
-                        status: None,
-                    });
+                Action::Respond(mut reply) => {
+                    complete(&mut reply, false);
+                    return Ok(self.respond(*reply, Source::None, &memo));
                 }
                 Action::Retry(pause) => {
                     let left = self.deadlines().trade - Instant::now();
@@ -184,7 +202,9 @@ impl<'a> Deciding<'a> {
             };
             let decision = self.decider.on_outcome(self.parts, &memo, &outcome)?;
             // What is kept is found again by the memo that came with the action.
-            if let Action::Respond(reply) = decision.action {
+            if let Action::Respond(mut reply) = decision.action {
+                let is_read = matches!(outcome, Outcome::Stock(_) | Outcome::Order(_));
+                complete(&mut reply, is_read);
                 return Ok(self.respond(*reply, source, &memo));
             }
             action_before = Some(std::mem::replace(&mut action, decision.action));
@@ -196,14 +216,18 @@ impl<'a> Deciding<'a> {
 
     async fn step(&mut self, action: &Action, memo: &[u8]) -> Stepped {
         match action {
-            Action::ReadStock { name, caching } => match self.cached_stock(name, *caching, memo) {
-                Lookup::Found(stepped) => stepped,
-                Lookup::Ask { why, kept } => {
-                    Box::pin(self.fetch_stock(name, *caching, why, kept)).await
+            Action::ReadStock { name, caching } => {
+                let lookup = self.cached_stock(name, *caching, memo);
+                match lookup.count(&self.gateway.cache.stock_counts) {
+                    Lookup::Found(stepped) => stepped,
+                    Lookup::Ask { why, kept } => {
+                        Box::pin(self.fetch_stock(name, *caching, why, kept)).await
+                    }
                 }
-            },
+            }
             Action::ReadOrder { number, caching } => {
-                match self.cached_order(*number, *caching, memo) {
+                let lookup = self.cached_order(*number, *caching, memo);
+                match lookup.count(&self.gateway.cache.order_counts) {
                     Lookup::Found(stepped) => stepped,
                     Lookup::Ask { why, .. } => Box::pin(self.fetch_order(*number, why)).await,
                 }
@@ -287,10 +311,18 @@ impl<'a> Deciding<'a> {
                 kept: Some(kept),
             };
         }
-        cache.stock_counts.hits.fetch_add(1, Ordering::Relaxed);
+        // Past its age it is fresh by its lease.
+        let fresh_until = fresh_until(kept.fetched, caching.freshness).filter(|at| now <= *at);
         Lookup::Found(match rendered {
-            Some(rendered) => Stepped::Answered(hit(rendered, now)),
-            None => Stepped::Outcome(Outcome::Stock(kept.value.clone()), Source::Stock(kept)),
+            Some(rendered) => Stepped::Answered(hit(rendered, fresh_until, now)),
+            None => Stepped::Outcome(
+                Outcome::Stock(kept.value.clone()),
+                Source::Stock {
+                    kept,
+                    fresh_until,
+                    is_stale: false,
+                },
+            ),
         })
     }
 
@@ -334,7 +366,13 @@ impl<'a> Deciding<'a> {
             }
             Err(unavailable) => match kept_before.filter(may_serve) {
                 Some(kept) => {
-                    Stepped::Outcome(Outcome::Stock(kept.value.clone()), Source::Stock(kept))
+                    let until = fresh_until(kept.fetched, caching.freshness);
+                    let source = Source::Stock {
+                        fresh_until: until.or(Some(kept.fetched)),
+                        is_stale: true,
+                        kept: Arc::clone(&kept),
+                    };
+                    Stepped::Outcome(Outcome::Stock(kept.value.clone()), source)
                 }
                 None => {
                     Stepped::Outcome(Outcome::Unavailable(unavailable), Source::Passed(forwarded))
@@ -351,12 +389,11 @@ impl<'a> Deciding<'a> {
         let Some(kept) = cache.order(number) else {
             return Lookup::ask(Forward::Miss);
         };
-        cache.order_counts.hits.fetch_add(1, Ordering::Relaxed);
         let now = BootTime::now();
         let rendered = kept.rendered(self.decider.version().id, memo);
         // An order never changes: what has expired is rendered anew.
         Lookup::Found(match rendered.filter(|kept| !kept.has_expired(now)) {
-            Some(rendered) => Stepped::Answered(hit(rendered, now)),
+            Some(rendered) => Stepped::Answered(hit(rendered, None, now)),
             None => Stepped::Outcome(Outcome::Order(kept.value.clone()), Source::Order(kept)),
         })
     }
@@ -381,13 +418,28 @@ impl<'a> Deciding<'a> {
         let status = match source {
             Source::None => None,
             Source::Passed(why) => Some(CacheStatus::Forwarded { why, stored: false }),
-            Source::Stock(kept) => {
-                kept.render(policy, memo, &reply);
-                Some(hit_after_rendering(kept.fetched, &reply))
+            Source::Stock {
+                kept,
+                fresh_until,
+                is_stale,
+            } => {
+                kept.render(policy, memo, &reply, kept.fetched);
+                let keep_until = kept.fetched + reply.keep.unwrap_or_default();
+                let now = BootTime::now();
+                let ttl = ttl_seconds(fresh_until.map_or(keep_until, |at| at.min(keep_until)), now);
+                Some(CacheStatus::Hit {
+                    ttl: if is_stale { ttl } else { ttl.max(0) },
+                    age: now.since(kept.fetched).as_secs(),
+                })
             }
+            // It never changes, so its time begins anew.
             Source::Order(kept) => {
-                kept.render(policy, memo, &reply);
-                Some(hit_after_rendering(kept.fetched, &reply))
+                let now = BootTime::now();
+                kept.render(policy, memo, &reply, now);
+                Some(CacheStatus::Hit {
+                    ttl: ttl_seconds(now + reply.keep.unwrap_or_default(), now),
+                    age: now.since(kept.fetched).as_secs(),
+                })
             }
             Source::FetchedStock {
                 fetch,
@@ -398,7 +450,7 @@ impl<'a> Deciding<'a> {
                 let kept = wanted
                     .and_then(|answer| fetch.keep(answer.stock, answer.version, answer.registered));
                 if let Some(kept) = &kept {
-                    kept.render(policy, memo, &reply);
+                    kept.render(policy, memo, &reply, kept.fetched);
                 }
                 let stored = kept.is_some();
                 Some(CacheStatus::Forwarded { why, stored })
@@ -407,7 +459,7 @@ impl<'a> Deciding<'a> {
                 let stored = reply.keep.is_some();
                 if stored {
                     let kept = self.gateway.cache.keep_order(order, asked);
-                    kept.render(policy, memo, &reply);
+                    kept.render(policy, memo, &reply, asked);
                 }
                 let why = Forward::Miss;
                 Some(CacheStatus::Forwarded { why, stored })
@@ -430,19 +482,22 @@ fn client<T>(gateway: &Gateway, request: &Request, with: impl FnOnce(&[u8]) -> T
     }
 }
 
-fn hit(rendered: Arc<Rendered>, now: BootTime) -> Answer {
-    let ttl = ttl_seconds(rendered.keep_until, now);
-    Answer::Kept {
-        rendered,
-        status: CacheStatus::Hit { ttl },
+/// When a value ceases to be fresh by its age.
+fn fresh_until(fetched: BootTime, freshness: Freshness) -> Option<BootTime> {
+    match freshness {
+        Freshness::AtMost(age) => Some(fetched + age),
+        Freshness::Linearizable | Freshness::Bypass => None,
     }
 }
 
-fn hit_after_rendering(fetched: BootTime, reply: &Reply) -> CacheStatus {
-    let keep_until = fetched + reply.keep.unwrap_or_default();
-    CacheStatus::Hit {
-        ttl: ttl_seconds(keep_until, BootTime::now()),
-    }
+fn hit(rendered: Arc<Rendered>, fresh_until: Option<BootTime>, now: BootTime) -> Answer {
+    let keep_until = rendered.keep_until;
+    let until = fresh_until.map_or(keep_until, |at| at.min(keep_until));
+    let status = CacheStatus::Hit {
+        ttl: ttl_seconds(until, now),
+        age: now.since(rendered.fetched).as_secs(),
+    };
+    Answer::Kept { rendered, status }
 }
 
 /// A header that a policy is to see and that is not text.

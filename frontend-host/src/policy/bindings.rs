@@ -343,6 +343,12 @@ fn reply_from(response: wit::Response) -> Result<Reply, InvalidDecision> {
             limits::RESPONSE_BYTES_MAX
         ));
     }
+    if WITHOUT_CONTENT.contains(&status) && !response.body.is_empty() {
+        return invalid(format!(
+            "its response has a body, which HTTP does not allow with the status {}",
+            status.as_u16()
+        ));
+    }
     if response.headers.len() > limits::RESPONSE_HEADERS_MAX {
         return invalid(format!(
             "its response has more than {} headers",
@@ -361,6 +367,14 @@ fn reply_from(response: wit::Response) -> Result<Reply, InvalidDecision> {
         keep: response.keep_ms.map(|ms| Duration::from_millis(ms.into())),
     })
 }
+
+/// With these there is no content (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5): who sends some all
+/// the same breaks connections.
+const WITHOUT_CONTENT: [StatusCode; 3] = [
+    StatusCode::NO_CONTENT,
+    StatusCode::RESET_CONTENT,
+    StatusCode::NOT_MODIFIED,
+];
 
 /// Headers that frame a message belong to the server that writes it.
 const FRAMING: [HeaderName; 6] = [

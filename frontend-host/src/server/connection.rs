@@ -13,7 +13,7 @@ use http::{HeaderValue, Response, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioTimer;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use protocol::budget::{Exhausted, Share};
@@ -23,6 +23,7 @@ use super::clients::{Bounds, Place};
 use super::finish::Watcher;
 use super::progress::Progress;
 use super::receive::{self, busy};
+use super::refusals::Refusals;
 use super::socket::Socket;
 use super::streams::Streams;
 use super::unsent::{UnderWay, Unsent};
@@ -44,6 +45,10 @@ const STREAM_BUFFER_BYTES_MAX: usize = 64 << 10;
 /// Answers over HTTP/1 of at most so many bytes are neither counted nor watched: most sockets take
 /// them at once, and a connection has one at a time.
 const UNWATCHED_BYTES_MAX: usize = 16 << 10;
+
+/// What h2 takes of one head, in bytes (RFC 9113, section 6.5.2): more than the gateway does, which
+/// says why it takes no more, where h2 sends a bare 431.
+const HEAD_LIST_BYTES_MAX: u32 = 2 * HEAD_BYTES_MAX as u32;
 
 /// Why a connection ended before its client wanted it to.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -93,7 +98,8 @@ impl Connection {
         // A client that reads nothing of its answers is cut off.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(bounds.receive_time_max));
         let progress = Arc::new(Progress::begin(seat));
-        let socket = Socket::new(stream, Arc::clone(&progress));
+        let socket = TokioIo::new(Socket::new(stream, Arc::clone(&progress)));
+        let socket = TokioIo::new(Refusals::new(socket));
         let peer = Arc::new(Peer {
             gateway,
             progress,
@@ -281,7 +287,7 @@ fn http_server(bounds: &Bounds) -> auto::Builder<Streams> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
-        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_header_list_size(HEAD_LIST_BYTES_MAX)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_send_buf_size(STREAM_BUFFER_BYTES_MAX)

@@ -49,6 +49,9 @@ fn nonsense(what: &str) -> Decision {
             respond(|response| response.headers = vec![header("x-many", "value"); 100_000])
         }
         "framing" => respond(|response| response.headers.push(header("content-length", "7"))),
+        "content-204" => respond(|response| with_body(response, 204)),
+        "content-205" => respond(|response| with_body(response, 205)),
+        "content-304" => respond(|response| with_body(response, 304)),
         "body" => respond(|response| response.body = vec![b'x'; HUGE_BYTES]),
         "memo" => Decision {
             action: Action::ListStocks,
@@ -76,6 +79,11 @@ fn respond(spoil: impl FnOnce(&mut Response)) -> Decision {
     };
     spoil(&mut response);
     Action::Respond(response).into()
+}
+
+fn with_body(response: &mut Response, status: u16) {
+    response.status = status;
+    response.body = b"{}".to_vec();
 }
 
 fn header(name: &str, value: &str) -> (String, String) {

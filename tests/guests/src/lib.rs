@@ -11,6 +11,7 @@
 //! | `nonsense` | `/stocks/nonsense/…` | decides what no policy may |
 //! | `chatty` | every call | prints, and reaches for all that WASI has |
 //! | `marked` | every response | adds `x-policy: marked` |
+//! | `echoes` | `/echo`, `/status/…`, every read | says what headers it sees; has answers kept briefly |
 //! | `computes` | `/stocks/compute/…` | computes for so many rounds |
 //! | `edition-…` | every response | names itself in a header and in the body, see [`Edition`] |
 //! | `flawed` | at upload | fails the self-test in four ways |
