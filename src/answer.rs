@@ -44,6 +44,14 @@ pub struct Found {
     pub order: Order,
 }
 
+/// A page of a list.
+#[derive(Debug, Deserialize)]
+pub struct Page<T> {
+    pub data: Vec<T>,
+    /// Path and query of the one after it.
+    pub next: Option<String>,
+}
+
 /// A refusal's message, where the body is one.
 pub fn refusal(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]

@@ -19,11 +19,12 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use catalog::stocks::STOCKS_MAX;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
 use crate::admin::AdminError;
-use crate::answer::{self, Stock};
+use crate::answer::{self, Page, Stock};
 use crate::cli::Load;
 use crate::client::{Client, ClientError, Origin};
 use crate::output;
@@ -34,6 +35,9 @@ use self::trader::Trader;
 
 /// How long a client waits for an answer before it counts the request as failed.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The first page of the stocks that are traded; each says where the next one is.
+const FIRST_PAGE: &str = "/stocks?limit=10000";
 
 /// Why `load` ended with a failure.
 #[derive(Debug, thiserror::Error)]
@@ -215,23 +219,28 @@ async fn all(
 }
 
 async fn list_stocks(args: &Load) -> Result<Arc<[String]>, LoadError> {
-    let response = Client::new(args.url.clone(), PATIENCE)
-        .get("/stocks")
-        .await?;
-    let (status, body) = (response.status().as_u16(), response.into_body());
-    let stocks = match answer::parse::<Vec<Stock>>(&body) {
-        Ok(stocks) if status == 200 => stocks,
-        _ => {
-            return Err(LoadError::NoList {
-                status,
-                body: answer::beginning(&body),
-            });
-        }
-    };
-    if stocks.is_empty() {
+    let mut client = Client::new(args.url.clone(), PATIENCE);
+    let (mut names, mut next) = (Vec::new(), Some(FIRST_PAGE.to_owned()));
+    while let Some(target) = next.filter(|_| names.len() < STOCKS_MAX) {
+        let response = client.get(&target).await?;
+        let (status, body) = (response.status().as_u16(), response.into_body());
+        let page = match serde_json::from_slice::<Page<Stock>>(&body) {
+            Ok(page) if status == 200 => page,
+            _ => {
+                return Err(LoadError::NoList {
+                    status,
+                    body: answer::beginning(&body),
+                });
+            }
+        };
+        // A page without stocks leads nowhere new.
+        next = page.next.filter(|_| !page.data.is_empty());
+        names.extend(page.data.into_iter().map(|stock| stock.name));
+    }
+    if names.is_empty() {
         Err(LoadError::NoStocks)
     } else {
-        Ok(stocks.into_iter().map(|stock| stock.name).collect())
+        Ok(names.into())
     }
 }
 

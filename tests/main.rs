@@ -3,6 +3,7 @@
 //! - [`harness`]: a bazaar of processes to start, break and ask;
 //! - [`trading`]: what clients are promised over HTTP;
 //! - [`semantics`]: what HTTP itself promises, to clients and to caches in front, as tables;
+//! - [`lists`]: more stocks than anybody could answer with at once;
 //! - [`faults`]: the same while processes are killed and come back;
 //! - [`outages`]: disks that are full, and a catalog that is away;
 //! - [`logs`]: logs and results that cannot be written;
@@ -25,6 +26,7 @@
 mod harness;
 mod trading;
 mod semantics;
+mod lists;
 mod faults;
 mod outages;
 mod logs;

@@ -103,9 +103,12 @@ impl Desk {
         self.lock().board.read(name, session, now)
     }
 
-    /// All stocks as they are shown, in name order.
-    pub fn stocks(&self) -> Vec<Stock> {
-        self.lock().board.stocks().cloned().collect()
+    /// Stocks as they are shown, in name order: at most `limit` of those whose names come after
+    /// `after`.
+    pub fn stocks_after(&self, after: Option<&StockName>, limit: usize) -> Vec<Stock> {
+        let state = self.lock();
+        let stocks = state.board.stocks_after(after);
+        stocks.take(limit).cloned().collect()
     }
 
     /// Who leads, and how long the journal is: all of it durable.

@@ -37,8 +37,11 @@ pub const ORDERS_MAX: usize = 1024;
 /// Most replicas in an in-sync set.
 pub const REPLICAS_MAX: usize = 64;
 
-/// Stocks in one message of a list.
-const STOCKS_PER_MESSAGE: usize = 512;
+/// Most stocks in one page of a list. At most about 100 bytes each.
+pub const LISTED_MAX: usize = 10_000;
+
+/// Stocks that are copied while readers and trades wait.
+const LISTED_AT_ONCE: usize = 512;
 
 /// Journal rows in one message. At most about 300 bytes each.
 const ROWS_PER_MESSAGE: usize = 512;
@@ -89,24 +92,15 @@ impl Catalog for Service {
         }))
     }
 
-    type ListStocksStream = StreamOf<v1::ListStocksResponse>;
-
     async fn list_stocks(
         &self,
         request: Request<v1::ListStocksRequest>,
-    ) -> Reply<Self::ListStocksStream> {
-        self.check_if_named(&request.into_inner().journal)?;
+    ) -> Reply<v1::ListStocksResponse> {
+        let request = request.into_inner();
+        self.check_if_named(&request.journal)?;
+        let (after, limit) = page_from_wire(&request).map_err(RequestError::from)?;
         self.settled().await?;
-        let stocks = self.desk.stocks();
-        let messages: Vec<_> = stocks
-            .chunks(STOCKS_PER_MESSAGE)
-            .map(|chunk| {
-                Ok(v1::ListStocksResponse {
-                    stocks: chunk.iter().map(stock_to_wire).collect(),
-                })
-            })
-            .collect();
-        Ok(Response::new(Box::pin(tokio_stream::iter(messages))))
+        Ok(Response::new(self.page(after, limit)))
     }
 
     async fn trade(&self, request: Request<v1::TradeRequest>) -> Reply<v1::TradeResponse> {
@@ -334,6 +328,24 @@ impl Service {
         traded.await
     }
 
+    /// Each stock as it is shown when it is read: later ones may be newer.
+    fn page(&self, after: Option<StockName>, limit: usize) -> v1::ListStocksResponse {
+        let (mut stocks, mut last) = (Vec::new(), after);
+        // One more than is sent says whether there are more.
+        while stocks.len() <= limit {
+            let wanted = (limit + 1 - stocks.len()).min(LISTED_AT_ONCE);
+            let read = self.desk.stocks_after(last.as_ref(), wanted);
+            stocks.extend(read.iter().map(stock_to_wire));
+            if read.len() < wanted {
+                break;
+            }
+            last = read.last().map(|stock| stock.name.clone());
+        }
+        let more = stocks.len() > limit;
+        stocks.truncate(limit);
+        v1::ListStocksResponse { stocks, more }
+    }
+
     /// Waits until no session of the run before can be alive: what it holds may be older
     /// than what is read or traded now.
     async fn settled(&self) -> Result<(), RequestError> {
@@ -405,6 +417,20 @@ pub fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Order>),
         .map(Order::try_from)
         .collect::<Result<_, _>>()?;
     Ok((Epoch(request.epoch), orders))
+}
+
+/// After which stock a page begins, and how many there may be in it.
+fn page_from_wire(request: &v1::ListStocksRequest) -> Result<(Option<StockName>, usize), Invalid> {
+    let after = Some(request.after.as_str()).filter(|after| !after.is_empty());
+    let after = after.map(StockName::new).transpose()?;
+    match request.limit as usize {
+        0 => Ok((after, LISTED_MAX)),
+        limit @ 1..=LISTED_MAX => Ok((after, limit)),
+        limit => Err(Invalid::new(
+            "limit",
+            format!("is {limit}; {LISTED_MAX} is the most"),
+        )),
+    }
 }
 
 fn stock_to_wire(stock: &Stock) -> v1::Stock {

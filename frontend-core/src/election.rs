@@ -146,16 +146,19 @@ pub struct ReplicaView {
     pub orders: OrderNumber,
     /// Of the last probe that it answered.
     pub round_trip: Duration,
+    /// It is in the catalog's in-sync set: it holds every order that was acknowledged.
+    pub in_sync: bool,
 }
 
 impl ReplicaView {
-    fn of(probed: &Probed) -> Self {
+    fn of(probed: &Probed, in_sync: &[ReplicaId]) -> Self {
         Self {
             id: probed.id,
             healthy: probed.status.is_ok(),
             reaches_catalog: probed.status.is_ok_and(|status| status.reaches_catalog),
             orders: probed.status.map_or(OrderNumber(0), |status| status.orders),
             round_trip: probed.round_trip,
+            in_sync: in_sync.contains(&probed.id),
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The highest replica leads whenever it works: one that rejoins gets leadership back.
+//! The highest replica leads whenever it works: one that rejoins gets leadership back, once it has
+//! caught up.
 
 use frontend_guest::types::{ReplicaId, View};
 use frontend_guest::{Policy, election, export};
@@ -30,6 +31,7 @@ mod tests {
             reaches_catalog: true,
             orders: 0,
             round_trip_us: 100,
+            in_sync: false,
         };
         let mut view = View {
             replicas: vec![replica(1), replica(2)],

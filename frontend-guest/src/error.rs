@@ -22,6 +22,9 @@ pub enum ApiError {
         /// The methods that it has, as the `Allow` header lists them.
         allow: &'static str,
     },
+    /// The query is not what it should be.
+    #[error("the query's {0}")]
+    InvalidQuery(String),
     /// The body is not what it should be.
     #[error("{0}")]
     InvalidBody(String),
@@ -61,7 +64,11 @@ impl ApiError {
     /// The HTTP status, which the body repeats.
     pub fn status(&self) -> u16 {
         match self {
-            Self::InvalidBody(_) | Self::InvalidKey(_) | Self::InvalidType | Self::TooMany => 400,
+            Self::InvalidQuery(_)
+            | Self::InvalidBody(_)
+            | Self::InvalidKey(_)
+            | Self::InvalidType
+            | Self::TooMany => 400,
             Self::NoSuchPath
             | Self::InvalidQuantity
             | Self::StockNotFound

@@ -10,6 +10,7 @@
 //! - [`Policy`] (`policy`): a policy, each of whose methods has the default behaviour, and
 //!   [`export!`], which makes a component of one.
 //! - [`Route`] (`route`): a request's method and target, parsed once.
+//! - [`PageQuery`] (`page_query`): which page of a list a request asks for, parsed once.
 //! - [`trade_order`] (`trade_order`): the body and headers of `POST /orders`, parsed once.
 //! - [`idempotency`]: a client's key, where a policy knows its clients.
 //! - [`response`]: from an outcome to the HTTP response.
@@ -39,6 +40,7 @@
 pub mod bindings;
 mod policy;
 mod route;
+mod page_query;
 pub mod trade_order;
 pub mod idempotency;
 pub mod response;
@@ -47,5 +49,6 @@ mod error;
 
 pub use bindings::bazaar::policy::types;
 pub use error::ApiError;
+pub use page_query::{LIMIT_DEFAULT, LIMIT_MAX, PageQuery};
 pub use policy::{DefaultPolicy, IDEMPOTENCY_KEY_HEADER, Policy};
 pub use route::{NAME_BYTES_MAX, Route};

@@ -3,12 +3,13 @@
 use crate::election;
 use crate::error::ApiError;
 use crate::idempotency;
+use crate::page_query::PageQuery;
 use crate::response;
 use crate::route::Route;
 use crate::trade_order;
 use crate::types::{
-    Action, CacheSettings, Caching, Decision, Eviction, Freshness, Manifest, Outcome, ReadOrder,
-    ReadStock, ReplicaId, Request, View,
+    Action, CacheSettings, Caching, Decision, Eviction, Freshness, ListStocks, Manifest, Outcome,
+    ReadOrder, ReadStock, ReplicaId, Request, View,
 };
 
 /// The request header that carries a client's idempotency key, in lower case.
@@ -94,7 +95,9 @@ pub trait Policy {
     /// overrides this one.
     fn action(&self, request: &Request) -> Result<Action, ApiError> {
         Ok(match Route::parse(request.method, &request.target)? {
-            Route::ListStocks => Action::ListStocks,
+            Route::ListStocks(PageQuery { after, limit }) => {
+                Action::ListStocks(ListStocks { after, limit })
+            }
             Route::ReadStock { name } => Action::ReadStock(ReadStock {
                 name,
                 caching: self.stock_caching(),
@@ -114,12 +117,12 @@ pub trait Policy {
     }
 
     /// Decides what to do about the outcome of the action decided last: answer it.
-    fn on_outcome(&self, _request: &Request, _memo: &[u8], outcome: &Outcome) -> Decision {
-        Action::Respond(response::render(outcome)).into()
+    fn on_outcome(&self, request: &Request, _memo: &[u8], outcome: &Outcome) -> Decision {
+        Action::Respond(response::render(request, outcome)).into()
     }
 
     /// The replica that should lead, or `None` for as it is: a leader that works stays, else the
-    /// highest id that works takes over.
+    /// highest id that works and can lead at once takes over.
     fn elect(&self, view: &View) -> Option<ReplicaId> {
         election::keep_working_leader(view)
     }

@@ -3,7 +3,9 @@
 use std::fmt::{self, Display};
 
 use crate::error::ApiError;
-use crate::types::{Order, Outcome, Response, Side, Stock};
+use crate::page_query::PageQuery;
+use crate::route;
+use crate::types::{Order, Outcome, Page, Request, Response, Side, Stock};
 
 /// How long a stock may be kept, in milliseconds, within the freshness that was asked for.
 pub const STOCK_KEEP_MS: u32 = 60_000;
@@ -17,14 +19,14 @@ pub const ORDER_CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 /// Room for the answer to a read, in bytes, so that it is allocated once.
 const BODY_BYTES_TYPICAL: usize = 128;
 
-/// The response to an outcome.
-pub fn render(outcome: &Outcome) -> Response {
+/// The response to an outcome of what a request asked for.
+pub fn render(request: &Request, outcome: &Outcome) -> Response {
     match outcome {
         Outcome::Stock(stock) => Response {
             keep_ms: Some(STOCK_KEEP_MS),
             ..data(StockJson(stock))
         },
-        Outcome::Stocks(stocks) => data(ListJson(stocks)),
+        Outcome::Stocks(page) => list(&request.target, page),
         Outcome::Order(order) => {
             let mut response = data(OrderJson(order));
             response
@@ -48,6 +50,24 @@ pub fn error(status: u16, message: &str) -> Response {
             JsonString(message)
         ),
     )
+}
+
+/// A page, which says where the next one is.
+fn list(target: &str, page: &Page) -> Response {
+    let stocks = ListJson(&page.stocks);
+    match page.stocks.last().filter(|_| page.more) {
+        None => data(stocks),
+        Some(last) => {
+            let next = next(target, &last.name);
+            let next = JsonString(&next);
+            json(200, format_args!("{{\"data\":{stocks},\"next\":{next}}}"))
+        }
+    }
+}
+
+fn next(target: &str, last: &str) -> String {
+    let asked = PageQuery::parse(route::query(target)).unwrap_or_default();
+    asked.next(route::path(target), last)
 }
 
 fn data(value: impl Display) -> Response {
@@ -143,7 +163,7 @@ impl Display for JsonString<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::{Refusal, Unavailability};
+    use crate::types::{Method, Refusal, Unavailability};
 
     fn stock(name: &str, price_minor: u64, quantity: u64) -> Stock {
         Stock {
@@ -153,8 +173,20 @@ mod tests {
         }
     }
 
+    /// The response to `outcome` of a request for `target`.
+    fn rendered(target: &str, outcome: &Outcome) -> Response {
+        let request = Request {
+            method: Method::Get,
+            target: target.to_owned(),
+            headers: Vec::new(),
+            body: None,
+            now_ms: 0,
+        };
+        render(&request, outcome)
+    }
+
     fn check(outcome: Outcome, status: u16, keep_ms: Option<u32>, body: &str) {
-        let response = render(&outcome);
+        let response = rendered("/", &outcome);
         assert_eq!(String::from_utf8(response.body).unwrap(), body);
         assert_eq!(
             (response.status, response.keep_ms),
@@ -181,13 +213,6 @@ mod tests {
             Some(60_000),
             "{\"data\":{\"name\":\"a\\\"\\\\\u{7f}é\\u0001\",\"price\":20.0,\"quantity\":0}}",
         );
-        check(
-            Outcome::Stocks(vec![stock("amc", 5, 1), stock("nike", 750, 2)]),
-            200,
-            None,
-            r#"{"data":[{"name":"amc","price":0.05,"quantity":1},{"name":"nike","price":7.5,"quantity":2}]}"#,
-        );
-        check(Outcome::Stocks(Vec::new()), 200, None, r#"{"data":[]}"#);
         check(
             Outcome::Order(Order {
                 number: 3,
@@ -217,9 +242,35 @@ mod tests {
         };
         let control = "public, max-age=31536000, immutable";
         assert_eq!(
-            render(&Outcome::Order(order)).headers[1],
+            rendered("/orders/3", &Outcome::Order(order)).headers[1],
             ("cache-control".to_owned(), control.to_owned())
         );
+    }
+
+    #[test]
+    fn a_page_says_where_the_next_one_is() {
+        let listed = |target: &str, stocks: &[Stock], more: bool| {
+            let stocks = stocks.to_vec();
+            let page = Page { stocks, more };
+            let response = rendered(target, &Outcome::Stocks(page));
+            assert_eq!((response.status, response.keep_ms), (200, None));
+            String::from_utf8(response.body).unwrap()
+        };
+        let stocks = [stock("amc", 5, 1), stock("L'Oréal & Cie", 750, 2)];
+        let data = r#"[{"name":"amc","price":0.05,"quantity":1},{"name":"L'Oréal & Cie","price":7.5,"quantity":2}]"#;
+        let alone = format!(r#"{{"data":{data}}}"#);
+        assert_eq!(listed("/stocks", &stocks, false), alone);
+        assert_eq!(listed("/stocks?limit=2&after=a", &stocks, false), alone);
+        for (target, next) in [
+            ("/stocks", "/stocks?limit=1000"),
+            ("/stocks?after=a&limit=2", "/stocks?limit=2"),
+            ("/v2/\"stocks\"?limit=2#1", r#"/v2/\"stocks\"?limit=2"#),
+        ] {
+            let next = format!("{next}&after=L%27Or%C3%A9al%20%26%20Cie");
+            let body = format!(r#"{{"data":{data},"next":"{next}"}}"#);
+            assert_eq!(listed(target, &stocks, true), body);
+        }
+        assert_eq!(listed("/stocks", &[], false), r#"{"data":[]}"#);
     }
 
     #[test]
@@ -259,7 +310,7 @@ mod tests {
         ] {
             let body = format!(r#"{{"error":{{"code":503,"message":"{message}"}}}}"#);
             check(Outcome::Unavailable(unavailability), 503, None, &body);
-            let headers = render(&Outcome::Unavailable(unavailability)).headers;
+            let headers = rendered("/", &Outcome::Unavailable(unavailability)).headers;
             assert_eq!(headers[1], ("retry-after".to_owned(), "1".to_owned()));
         }
     }

@@ -1,6 +1,7 @@
 //! From method and target to a route, parsed once: nothing past it compares paths.
 
 use crate::error::ApiError;
+use crate::page_query::PageQuery;
 use crate::types::Method;
 
 /// The longest name that a stock can have, in bytes.
@@ -18,7 +19,7 @@ const PLACE_METHODS: &str = "POST";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     /// `GET /stocks`
-    ListStocks,
+    ListStocks(PageQuery),
     /// `GET /stocks/{name}`
     ReadStock {
         /// Percent-decoded; a name that a stock can have.
@@ -34,8 +35,8 @@ pub enum Route {
 }
 
 impl Route {
-    /// Finds the route of a request. `target` is its path and query as they were sent; the query
-    /// is ignored. `HEAD` is routed like `GET`: leaving the body out is the host's part.
+    /// Finds the route of a request. `target` is its path and query as they were sent; only lists
+    /// look at the query. `HEAD` is routed like `GET`: leaving the body out is the host's part.
     pub fn parse(method: Method, target: &str) -> Result<Self, ApiError> {
         // Nearly every request is this one, and what it costs is paid for each of them.
         let plain = target
@@ -55,7 +56,7 @@ impl Route {
         if method == Method::Other {
             return Err(ApiError::NoSuchMethod);
         }
-        let path = target.find(['?', '#']).map_or(target, |end| &target[..end]);
+        let path = path(target);
         if let Some(name) = path.strip_prefix(STOCK_PREFIX).and_then(single_segment) {
             reads(method)?;
             Ok(Self::ReadStock {
@@ -63,7 +64,7 @@ impl Route {
             })
         } else if path == "/stocks" {
             reads(method)?;
-            Ok(Self::ListStocks)
+            Ok(Self::ListStocks(PageQuery::parse(query(target))?))
         } else if path == "/orders" {
             allow(method == Method::Post, PLACE_METHODS)?;
             Ok(Self::PlaceOrder)
@@ -76,6 +77,18 @@ impl Route {
             Err(ApiError::NoSuchPath)
         }
     }
+}
+
+/// A target without its query.
+pub(crate) fn path(target: &str) -> &str {
+    target.find(['?', '#']).map_or(target, |end| &target[..end])
+}
+
+/// What follows the question mark; empty without one.
+pub(crate) fn query(target: &str) -> &str {
+    let query = target[path(target).len()..].strip_prefix('?');
+    let query = query.unwrap_or_default();
+    query.find('#').map_or(query, |end| &query[..end])
 }
 
 fn single_segment(path: &str) -> Option<&str> {
@@ -125,7 +138,7 @@ fn order_number(segment: &str) -> Result<u64, ApiError> {
 }
 
 /// RFC 3986, section 2.1. `None` where an escape is malformed or the result is not UTF-8.
-fn percent_decode(segment: &str) -> Option<String> {
+pub(crate) fn percent_decode(segment: &str) -> Option<String> {
     if !segment.contains('%') {
         return Some(segment.to_owned());
     }
@@ -148,6 +161,7 @@ fn hex_digit(byte: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::page_query::LIMIT_DEFAULT;
     use proptest::prelude::*;
 
     fn check(method: Method, target: &str, expected: Result<Route, ApiError>) {
@@ -164,10 +178,24 @@ mod tests {
         })
     }
 
+    fn list(after: Option<&str>, limit: u32) -> Route {
+        let after = after.map(str::to_owned);
+        Route::ListStocks(PageQuery { after, limit })
+    }
+
     #[test]
     fn requests_find_their_routes() {
-        check(Method::Get, "/stocks", Ok(Route::ListStocks));
-        check(Method::Head, "/stocks?page=2", Ok(Route::ListStocks));
+        check(Method::Get, "/stocks", Ok(list(None, LIMIT_DEFAULT)));
+        check(
+            Method::Head,
+            "/stocks?page=2",
+            Ok(list(None, LIMIT_DEFAULT)),
+        );
+        check(
+            Method::Get,
+            "/stocks?limit=2&after=nike#limit=3",
+            Ok(list(Some("nike"), 2)),
+        );
         check(Method::Get, "/stocks/nvidia", stock("nvidia"));
         check(Method::Head, "/stocks/nvidia", stock("nvidia"));
         check(Method::Get, "/stocks/nvidia?fresh=1/2", stock("nvidia"));

@@ -23,7 +23,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::backoff::Backoff;
-use crate::policy::decision::{Order, Outcome, Refusal, Stock, Unavailability};
+use crate::policy::decision::{Order, Outcome, Page, Refusal, Stock, Unavailability};
 use crate::replicas::{Replica, Replicas};
 
 /// Pause before a request's next attempt: doubles from the one to the other.
@@ -32,9 +32,6 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// How long one replica may keep a read before the next is asked.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
-
-/// Stocks that one listing may hold: what a policy's memory has room for.
-const LISTED_MAX: usize = 200_000;
 
 /// The catalog and the order replicas.
 pub struct Backend {
@@ -71,9 +68,16 @@ impl Backend {
         self.ask_catalog(deadline, read).await
     }
 
-    /// Reads all stocks at the catalog.
-    pub async fn list_stocks(&self, deadline: Instant) -> Result<Vec<Stock>, Unavailability> {
-        self.ask_catalog(deadline, || self.list()).await
+    /// Reads a page of the stocks at the catalog: at most `limit` of those whose names come after
+    /// `after`.
+    pub async fn list_stocks(
+        &self,
+        after: Option<&StockName>,
+        limit: u32,
+        deadline: Instant,
+    ) -> Result<Page, Unavailability> {
+        let list = || self.list_stocks_once(after, limit);
+        self.ask_catalog(deadline, list).await
     }
 
     /// Asks the catalog until it answers. A catalog that does not is asked by the elector, for all
@@ -127,26 +131,18 @@ impl Backend {
         }
     }
 
-    async fn list(&self) -> Result<Vec<Stock>, Status> {
-        let mut catalog = self.catalog.clone();
-        let mut pages = catalog
-            .list_stocks(ListStocksRequest {
-                journal: self.replicas.own_journal().to_wire(),
-            })
-            .await?
-            .into_inner();
-        let mut stocks = Vec::new();
-        while let Some(page) = pages.message().await? {
-            for stock in page.stocks {
-                stocks.push(read_stock(stock)?.0);
-            }
-            if stocks.len() > LISTED_MAX {
-                return Err(Status::resource_exhausted(format!(
-                    "more than {LISTED_MAX} stocks to list"
-                )));
-            }
-        }
-        Ok(stocks)
+    async fn list_stocks_once(
+        &self,
+        after: Option<&StockName>,
+        limit: u32,
+    ) -> Result<Page, Status> {
+        let request = ListStocksRequest {
+            after: after.map_or_else(String::new, |after| after.as_str().to_owned()),
+            limit,
+            journal: self.replicas.own_journal().to_wire(),
+        };
+        let answer = self.catalog.clone().list_stocks(request).await?;
+        Ok(read_page(answer.into_inner())?)
     }
 
     /// Places an order with whoever leads, until one answers.
@@ -319,6 +315,15 @@ fn read_answer(answer: catalog::GetStockResponse) -> Result<StockAnswer, Invalid
         stock,
         version,
         registered: answer.cacheable,
+    })
+}
+
+fn read_page(page: catalog::ListStocksResponse) -> Result<Page, Invalid> {
+    let stocks = page.stocks.into_iter().map(read_stock);
+    let stocks = stocks.map(|read| read.map(|(stock, _)| stock));
+    Ok(Page {
+        stocks: stocks.collect::<Result<_, _>>()?,
+        more: page.more,
     })
 }
 

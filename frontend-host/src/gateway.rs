@@ -26,7 +26,7 @@ use tokio::sync::Semaphore;
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
-use crate::policy::{Undecided, Versions};
+use crate::policy::{Undecided, Versions, limits};
 use crate::stage::Stage;
 
 use deciding::{Answer, Deciding};
@@ -96,6 +96,14 @@ impl Gateway {
                 response::kept(&rendered.reply, status, request.head)
             }
             Ok(Answer::Fresh { reply, status }) => response::fresh(reply, status, &request.head),
+            Ok(Answer::ListTooLong) => error(
+                StatusCode::NOT_IMPLEMENTED,
+                &format!(
+                    "there are more than {} stocks, and this policy lists all at once; use one of \
+                     world bazaar:policy@1.1, which lists them page by page",
+                    limits::LISTED_MAX
+                ),
+            ),
             Err(Undecided) => error(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "the policy could not decide",

@@ -108,7 +108,7 @@ pub struct Journal {
     /// Chain hash of the last.
     pub chain: ChainHash,
     /// Who must hold a row before it is acknowledged.
-    pub in_sync: Vec<u32>,
+    pub in_sync: Vec<ReplicaId>,
 }
 
 impl Replicas {
@@ -395,7 +395,9 @@ impl Replicas {
     async fn step(&self, leadership: Leadership, elector: &mut Elector) {
         let probed = self.probed();
         self.publish(leadership, &probed);
-        let Some(look) = elector.look(leadership, probed, BootTime::now()) else {
+        let in_sync = self.journal().map(|journal| journal.in_sync);
+        let in_sync = in_sync.unwrap_or_default();
+        let Some(look) = elector.look(leadership, in_sync, probed, BootTime::now()) else {
             return;
         };
         let wanted = self.policy.elect(unix_ms(), &look.view()).ok().flatten();
@@ -579,10 +581,12 @@ fn read_leadership(leadership: &catalog::Leadership) -> Leadership {
 }
 
 fn read_journal(leadership: &catalog::Leadership) -> Option<Journal> {
+    let in_sync = leadership.in_sync.iter().copied();
+    let in_sync = in_sync.filter_map(ReplicaId::new);
     Some(Journal {
         rows: OrderNumber(leadership.journal_rows),
         chain: ChainHash::try_from(leadership.chain_hash.as_slice()).ok()?,
-        in_sync: leadership.in_sync.clone(),
+        in_sync: in_sync.collect(),
     })
 }
 

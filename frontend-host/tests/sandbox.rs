@@ -6,7 +6,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use frontend_host::DEFAULT_POLICY;
-use frontend_host::policy::decision::{Action, Decision, Eviction, Outcome, Refusal, Stock};
+use frontend_host::policy::decision::{
+    Action, Decision, Eviction, Listing, Outcome, Page, Refusal, Stock,
+};
 use frontend_host::policy::limits;
 use frontend_host::policy::{
     Decider, Probation, Problem, Reason, RequestParts, Sandbox, SwapError, Undecided, Versions,
@@ -252,6 +254,10 @@ fn nonsense_is_noticed_and_stood_in_for() {
         "key-empty",
         "key-long",
         "key-control",
+        "list-of-none",
+        "list-of-too-many",
+        "list-after-nothing",
+        "list-after-control",
     ];
     let versions = swapped(&guest("nonsense"));
     for (index, kind) in kinds.into_iter().enumerate() {
@@ -343,18 +349,19 @@ fn all_that_is_wrong_with_imports_and_exports_is_said_at_once() {
         "acme:telemetry/sink@1.0.0",
         "wasi:http/outgoing-handler@0.2.0",
     ];
-    let interface = "bazaar:policy/policy@1.0.0";
+    let all_but_elect = [
+        "does not export `describe`",
+        "does not export `on-request`",
+        "does not export `on-outcome`",
+        "its `elect` is not of the type",
+    ];
     for (exported, functions, expected) in [
         (
-            interface,
+            "bazaar:policy/policy@1.0.0",
             &["elect"][..],
-            &[
-                "does not export `describe`",
-                "does not export `on-request`",
-                "does not export `on-outcome`",
-                "its `elect` is not of the type",
-            ][..],
+            &all_but_elect[..],
         ),
+        ("bazaar:policy/policy@1.1.0", &["elect"], &all_but_elect),
         (
             "acme:other/thing",
             &["on-request"],
@@ -369,6 +376,14 @@ fn all_that_is_wrong_with_imports_and_exports_is_said_at_once() {
             "bazaar:policy/policy@2.0.0",
             &["elect"],
             &["`bazaar:policy/policy@2.0.0`"],
+        ),
+        // wasmtime takes a later minor version for an earlier one; a gateway would lack what is new.
+        (
+            "bazaar:policy/policy@1.2.0",
+            &["elect"],
+            &[
+                "`bazaar:policy/policy@1.2.0`, and this gateway calls `bazaar:policy/policy@1.1.0` or",
+            ],
         ),
     ] {
         let problems = problems(&exporting(exported, functions));
@@ -434,6 +449,67 @@ fn every_variant_that_comes_with_bazaar_passes_the_check() {
             check(&sandbox, &variant(name)).unwrap_or_else(|refused| panic!("{name}: {refused}"));
         assert_eq!(version.manifest.name, name);
     }
+}
+
+/// The default policy as it was built for `bazaar:policy@1.0.0`.
+fn of_world_1_0() -> Vec<u8> {
+    let project = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    std::fs::read(format!("{project}/tests/policies/default-1.0.wasm")).unwrap()
+}
+
+fn page(stocks: usize, more: bool) -> Outcome {
+    let stock = |number: usize| Stock {
+        name: StockName::new(&format!("{number:064}")).unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 1,
+    };
+    let stocks = (0..stocks).map(stock).collect();
+    Outcome::Stocks(Page { stocks, more })
+}
+
+#[test]
+fn a_policy_of_world_1_0_lists_all_and_is_not_shown_a_part() {
+    let versions = starting_with(&of_world_1_0()).unwrap();
+    let headers = HeaderMap::new();
+    for (more, answers) in [(false, true), (true, false)] {
+        let mut decider = versions.decider(b"client");
+        let decision = decide(&mut decider, "/stocks").unwrap();
+        assert!(matches!(decision.action, Action::ListStocks(Listing::All)));
+        let outcome = page(3, more);
+        let decision = decider.on_outcome(get("/stocks", &headers), &decision.memo, &outcome);
+        assert_eq!(decision.is_ok(), answers, "{decision:?}");
+    }
+}
+
+/// How many stocks there are is nothing that a policy of 1.0 has a say in.
+#[test]
+fn a_list_that_is_too_long_is_held_against_those_alone_who_asked_for_it() {
+    let probation = Probation {
+        window: Duration::from_secs(600),
+        failures_max: 0,
+    };
+    let active = |versions: &Versions| versions.published().active.manifest.name.clone();
+    // More than a response may have bytes for.
+    let outcome = page(200_000, false);
+    let headers = HeaderMap::new();
+    let failed = |component: &[u8], name: &str| {
+        let versions = Versions::new(sandbox(), &variant("no-cache"), probation, None).unwrap();
+        versions.activate(component, &operator()).unwrap();
+        let mut decider = versions.decider(b"client");
+        let decision = decider.on_outcome(get("/stocks", &headers), &[], &outcome);
+        assert!(decision.is_err(), "{name}: nobody can answer with so many");
+        versions
+    };
+    let old = failed(&of_world_1_0(), "default");
+    let new = failed(&guest("marked"), "marked");
+    let begun = Instant::now();
+    while active(&new) == "marked" {
+        assert!(begun.elapsed() < Duration::from_secs(30), "not rolled back");
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(active(&old), "default");
+    let counts = &old.published().active.counts;
+    assert_eq!(counts.failures(), 1, "it is counted all the same");
 }
 
 #[test]

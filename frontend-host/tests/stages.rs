@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use frontend_host::DEFAULT_POLICY;
-use frontend_host::policy::decision::{Action, Outcome, ReplicaView, Stock, View};
+use frontend_host::policy::decision::{Action, Outcome, Page, ReplicaView, Stock, View};
 use frontend_host::policy::recording::replay;
 use frontend_host::policy::trust::Signatory;
 use frontend_host::policy::{
@@ -318,6 +318,7 @@ fn led_by_1() -> View {
         reaches_catalog: true,
         orders: OrderNumber(0),
         round_trip: Duration::from_micros(200),
+        in_sync: true,
     };
     View {
         replicas: vec![replica(1), replica(2)],
@@ -374,6 +375,30 @@ async fn a_recording_has_elections_and_replays_them() {
         (1, 1),
         "{other:?}"
     );
+}
+
+/// What gateways wrote before lists had pages and elections knew who is in sync.
+const RECORDING_OF_BEFORE: [&str; 4] = [
+    r#"{"format":"bazaar-policy-recording","version":2,"policy":"default 0.1.0 (10d675813c77)"}"#,
+    r#"{"now_ms":1,"seed":7,"request":{"method":"GET","target":"/stocks","headers":[],"body":null,"outcome":null},"decided":[["action","list-stocks"]]}"#,
+    r#"{"now_ms":1,"seed":7,"request":{"method":"GET","target":"/stocks","headers":[],"body":null,"outcome":{"stocks":[{"name":"amc","price":5,"quantity":1},{"name":"nike","price":750,"quantity":2}]}},"decided":[["action","respond"],["status","200"],["headers",""],["body","{\"data\":[{\"name\":\"amc\",\"price\":0.05,\"quantity\":1},{\"name\":\"nike\",\"price\":7.5,\"quantity\":2}]}"],["keep","None"]]}"#,
+    r#"{"now_ms":2,"seed":8,"election":{"replicas":[{"id":2,"healthy":true,"reaches_catalog":true,"orders":7,"round_trip_us":210},{"id":3,"healthy":true,"reaches_catalog":true,"orders":7,"round_trip_us":210}],"leader":null,"epoch":0},"decided":[["action","elect"],["leader","3"]]}"#,
+];
+
+#[test]
+fn a_recording_of_before_replays_and_others_are_refused() {
+    let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
+    let version = frontend_host::policy::check(&sandbox, DEFAULT_POLICY).unwrap();
+    let recording = RECORDING_OF_BEFORE.join("\n");
+    let found = replay(recording.as_bytes(), &version).unwrap().so_far();
+    assert_eq!(found.compared, 3);
+    // They were left out above.
+    assert_eq!(found.kinds.keys().collect::<Vec<_>>(), ["headers"]);
+    for other in ["1", "4"] {
+        let recording = recording.replace(r#""version":2"#, &format!(r#""version":{other}"#));
+        let refused = replay(recording.as_bytes(), &version).unwrap_err();
+        assert!(refused.to_string().contains("version 2 to 3"), "{refused}");
+    }
 }
 
 /// Whoever records may be as slow as they like, and go away without a word.
@@ -468,7 +493,10 @@ fn a_shadow_is_not_asked_what_would_fill_its_queue() {
         now_ms: 0,
     };
     let mut decider = versions.decider(&[]);
-    let outcome = Outcome::Stocks(vec![stock; 10_000]);
+    let outcome = Outcome::Stocks(Page {
+        stocks: vec![stock; 10_000],
+        more: false,
+    });
     decider.on_outcome(request, &[], &outcome).unwrap();
     let published = versions.published();
     let found = published.candidate.as_ref().unwrap().differences.so_far();

@@ -7,6 +7,7 @@
 //! reader sees a value while another may still be served an older one out of a cache.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::time::Duration;
 
 use protocol::time::BootTime;
@@ -104,9 +105,11 @@ impl Board {
         })
     }
 
-    /// All stocks, in name order.
-    pub fn stocks(&self) -> impl Iterator<Item = &Stock> {
-        self.stocks.values().map(|shown| &shown.visible)
+    /// Stocks in name order: those whose names come after `after`, or all.
+    pub fn stocks_after(&self, after: Option<&StockName>) -> impl Iterator<Item = &Stock> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let stocks = self.stocks.range::<StockName, _>((from, Bound::Unbounded));
+        stocks.map(|(_, shown)| &shown.visible)
     }
 
     /// Whether a stock is shown at that version or a later one.

@@ -223,6 +223,11 @@ pub async fn journal(client: &mut Client, from: u64, rows_max: u64) -> Vec<v1::J
 
 /// A disk with stocks `acme` and `bolt`, 100 shares each.
 pub fn disk() -> Disk {
+    disk_of(["acme", "bolt"])
+}
+
+/// A disk with 100 shares of each of these.
+pub fn disk_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Disk {
     let stock = |name: &str| Stock {
         name: StockName::new(name).unwrap(),
         price: Price::from_minor(100).unwrap(),
@@ -231,7 +236,7 @@ pub fn disk() -> Disk {
         version: Version(1),
     };
     Disk::new(Books::new(
-        [stock("acme"), stock("bolt")],
+        names.into_iter().map(stock),
         Default::default(),
         Term::default(),
     ))

@@ -138,10 +138,8 @@ async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
     });
     let mut client = running.client();
     let list = tokio::spawn(async move {
-        client
-            .list_stocks(v1::ListStocksRequest::default())
-            .await
-            .unwrap();
+        let all = v1::ListStocksRequest::default();
+        client.list_stocks(all).await.unwrap();
         started.elapsed()
     });
     look(&mut running.client(), "acme", 0).await;

@@ -7,7 +7,8 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Status, Streaming};
 
 use super::harness::{
-    LONG_LEASE, Leader, Running, Session, disk, journal, leadership, look, order, row, until,
+    Client, LONG_LEASE, Leader, Running, Session, disk, disk_of, journal, leadership, look, order,
+    row, until,
 };
 use crate::writer::group::PROPOSED_ROWS_MAX;
 
@@ -333,22 +334,25 @@ async fn the_journal_is_read_from_any_number_on() {
     running.stop().await;
 }
 
+/// The names on a page, and whether there are more.
+async fn page(client: &mut Client, after: &str, limit: u32) -> (Vec<String>, bool) {
+    let after = after.to_owned();
+    let request = v1::ListStocksRequest {
+        after,
+        limit,
+        ..Default::default()
+    };
+    let page = client.list_stocks(request).await.unwrap().into_inner();
+    let names = page.stocks.into_iter().map(|stock| stock.name);
+    (names.collect(), page.more)
+}
+
 #[tokio::test]
 async fn stocks_are_listed_by_name_and_others_not_found() {
     let running = Running::start_on(&disk(), LONG_LEASE).await;
     let mut client = running.client();
-    let mut list = client
-        .list_stocks(v1::ListStocksRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
-    let message = list.message().await.unwrap().unwrap();
-    let names: Vec<_> = message
-        .stocks
-        .iter()
-        .map(|stock| stock.name.as_str())
-        .collect();
-    assert_eq!(names, ["acme", "bolt"]);
+    let both = vec!["acme".to_owned(), "bolt".to_owned()];
+    assert_eq!(page(&mut client, "", 0).await, (both, false));
     for name in ["none".to_owned(), String::new(), "x".repeat(1000)] {
         let status = client
             .get_stock(v1::GetStockRequest {
@@ -475,6 +479,45 @@ async fn a_ledger_is_compared_with_the_journal_where_it_claims_to_continue_it() 
             expected,
             "{from}"
         );
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn stocks_are_listed_page_by_page() {
+    let names: Vec<_> = (0..25_000).map(|number| format!("{number:05}")).collect();
+    let disk = disk_of(names.iter().map(String::as_str));
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let mut client = running.client();
+
+    for limit in [1_000, 7_777, 10_000, 0] {
+        let mut listed: Vec<String> = Vec::new();
+        loop {
+            let after = listed.last().cloned().unwrap_or_default();
+            let (page, more) = page(&mut client, &after, limit).await;
+            let limit = if limit == 0 { 10_000 } else { limit as usize };
+            let left = names.len() - listed.len();
+            assert_eq!((page.len(), more), (left.min(limit), left > limit));
+            listed.extend(page);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(listed, names);
+    }
+
+    // A name that no stock has is a place in the order, too.
+    let two = vec!["00010".to_owned(), "00011".to_owned()];
+    assert_eq!(page(&mut client, "00009a", 2).await, (two, true));
+    assert_eq!(page(&mut client, "24999", 2).await, (Vec::new(), false));
+    for (after, limit) in [(String::new(), 10_001), ("x".repeat(65), 1)] {
+        let request = v1::ListStocksRequest {
+            after,
+            limit,
+            ..Default::default()
+        };
+        let refused = client.list_stocks(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
     }
     running.stop().await;
 }

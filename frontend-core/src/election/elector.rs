@@ -29,6 +29,8 @@ pub struct Elector {
 #[derive(Debug, Clone)]
 pub struct Look {
     leadership: Leadership,
+    /// According to the catalog.
+    in_sync: Vec<ReplicaId>,
     /// As the probes say.
     probed: Vec<Probed>,
     /// As the policy is to see them.
@@ -38,7 +40,11 @@ pub struct Look {
 impl Look {
     /// What the policy's election goes by.
     pub fn view(&self) -> View {
-        let mut replicas: Vec<_> = self.seen.iter().map(ReplicaView::of).collect();
+        let mut replicas: Vec<_> = self
+            .seen
+            .iter()
+            .map(|probed| ReplicaView::of(probed, &self.in_sync))
+            .collect();
         replicas.sort_by_key(|replica| replica.id);
         View {
             replicas,
@@ -62,6 +68,7 @@ impl Elector {
     pub fn look(
         &mut self,
         leadership: Leadership,
+        in_sync: Vec<ReplicaId>,
         probed: Vec<Probed>,
         now: BootTime,
     ) -> Option<Look> {
@@ -73,6 +80,7 @@ impl Elector {
         }
         Some(Look {
             leadership,
+            in_sync,
             seen: self.history.seen(&probed, now),
             probed,
         })
@@ -85,6 +93,7 @@ impl Elector {
             leadership,
             probed,
             seen,
+            ..
         } = look;
         let same = wanted.is_none_or(|wanted| leadership.leader == Some(wanted));
         let refused = self.refused == Some(leadership.epoch) && !leads(*leadership, probed);

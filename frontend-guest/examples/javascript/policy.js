@@ -15,6 +15,13 @@ const KEY_BYTES_MAX = 128;
 // So that the longest is read in a small part of the 50 ms that a decision may take.
 const ORDER_BYTES_MAX = 12 * 1024;
 const ORDER_NESTING_MAX = 32;
+// Stocks on a page: of a request that does not say, and at most. A page has fewer where that many
+// would take JavaScript more than a small part of those 50 ms.
+const LIMIT_DEFAULT = 1000;
+const LIMIT_MAX = 10_000;
+const LISTED_MAX = 1000;
+// Orders that a replica may lack and still lead at once: fetched in some 10 ms.
+const ORDERS_BEHIND_MAX = 4096;
 // Within the freshness that is asked for. Orders never change; this only bounds memory.
 const STOCK_KEEP_MS = 60_000;
 const ORDER_KEEP_MS = 3_600_000;
@@ -45,18 +52,20 @@ export const policy = {
   },
 
   // What to do about the outcome of the action decided last: answer it.
-  onOutcome(_request, _memo, outcome) {
-    return decide({ tag: "respond", val: render(outcome) });
+  onOutcome(request, _memo, outcome) {
+    return decide({ tag: "respond", val: render(request, outcome) });
   },
 
   // Who should lead, or null for as it is: a leader that works stays, else the highest id that
-  // works takes over.
+  // works and can lead at once takes over.
   elect(view) {
-    const working = view.replicas
-      .filter((replica) => replica.healthy && replica.reachesCatalog)
-      .map((replica) => replica.id);
-    if (working.length === 0 || working.includes(view.leader)) return null;
-    return Math.max(...working);
+    const working = view.replicas.filter((replica) => replica.healthy && replica.reachesCatalog);
+    if (working.length === 0 || working.some((replica) => replica.id === view.leader)) return null;
+    const furthest = Math.max(...working.map((replica) => replica.orders));
+    const able = working.filter(
+      (replica) => replica.inSync || replica.orders + ORDERS_BEHIND_MAX >= furthest,
+    );
+    return Math.max(...able.map((replica) => replica.id));
   },
 };
 
@@ -83,7 +92,8 @@ function route({ method, target, headers, body }) {
   }
   if (path === "/stocks") {
     allow(method, "get", "head");
-    return { tag: "list-stocks" };
+    const { after, limit } = parsePage(target);
+    return { tag: "list-stocks", val: { after, limit: Math.min(limit, LISTED_MAX) } };
   }
   if (path === "/orders") {
     allow(method, "post");
@@ -118,6 +128,40 @@ function checkStockName(name) {
   const bytes = utf8(name).length;
   if (bytes === 0 || bytes > NAME_BYTES_MAX || /\p{Cc}/u.test(name)) throw stockNotFound();
   return name;
+}
+
+// Which page of a list a query asks for: `limit=` and `after=`. Other parameters are ignored.
+function parsePage(target) {
+  const given = {};
+  for (const parameter of query(target).split("&")) {
+    const [, name, value] = parameter.match(/^([^=]*)=?(.*)$/s);
+    if (name !== "after" && name !== "limit") continue;
+    if (name in given) throw invalidQuery(`\`${name}\` was given more than once`);
+    given[name] = value;
+  }
+  return { after: pageName(given.after ?? ""), limit: pageLimit(given.limit ?? `${LIMIT_DEFAULT}`) };
+}
+
+function query(target) {
+  return target.match(/^[^?#]*\?([^#]*)/)?.[1] ?? "";
+}
+
+// An empty name comes before all others.
+function pageName(value) {
+  if (value === "") return null;
+  try {
+    return checkStockName(decodeURIComponent(value.replaceAll("+", " ")));
+  } catch {
+    throw invalidQuery(
+      "`after` must be the name of a stock, percent-encoded: at most 64 bytes of UTF-8 without control characters",
+    );
+  }
+}
+
+function pageLimit(value) {
+  const limit = /^(?:[0-9]|%3[0-9])+$/.test(value) ? Number(decodeURIComponent(value)) : NaN;
+  if (limit >= 1 && limit <= LIMIT_MAX) return limit;
+  throw invalidQuery(`\`limit\` must be an integer from 1 to ${LIMIT_MAX}`);
 }
 
 // A segment that is no number is the number of no order, and no bazaar has had 2^53 of them.
@@ -216,13 +260,13 @@ function parseKey(headers) {
 
 // ---- responses ----
 
-// The response to an outcome.
-function render({ tag, val }) {
+// The response to an outcome of what a request asked for.
+function render({ target }, { tag, val }) {
   switch (tag) {
     case "stock":
       return data(stockJson(val), STOCK_KEEP_MS);
     case "stocks":
-      return data(`[${val.map(stockJson).join(",")}]`);
+      return list(target, val);
     case "order":
       return data(orderJson(val), ORDER_KEEP_MS, ORDER_CACHE_CONTROL);
     case "traded":
@@ -232,6 +276,18 @@ function render({ tag, val }) {
     case "unavailable":
       return UNAVAILABILITIES[val]().response();
   }
+}
+
+// A page, which says where the next one is.
+function list(target, { stocks, more }) {
+  const listed = `[${stocks.map(stockJson).join(",")}]`;
+  if (!more) return data(listed);
+  const last = encodeURIComponent(stocks.at(-1).name).replace(
+    /[!'()*]/g,
+    (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
+  const next = `/stocks?limit=${parsePage(target).limit}&after=${last}`;
+  return response(200, `{"data":${listed},"next":${JSON.stringify(next)}}`, [], null);
 }
 
 function stockJson({ name, priceMinor, quantity }) {
@@ -245,7 +301,7 @@ function orderJson({ number, name, side, quantity }) {
 // Minor units as a decimal number: `240.63`, and `20.0` for a whole one.
 function decimal(minor) {
   const cents = integer(minor).padStart(3, "0");
-  return `${cents.slice(0, -2)}.${cents.slice(-2).replace(/0$/, "")}`;
+  return `${cents.slice(0, -2)}.${cents.slice(-2, cents.endsWith("0") ? -1 : undefined)}`;
 }
 
 function integer(value) {
@@ -302,6 +358,10 @@ function stockNotFound() {
   return new ApiError(404, "stock not found");
 }
 
+function invalidQuery(problem) {
+  return new ApiError(400, `the query's ${problem}`);
+}
+
 function invalidBody(message) {
   return new ApiError(400, message);
 }
@@ -315,9 +375,8 @@ function invalidKey(reason) {
 function utf8(text) {
   // What `encodeURIComponent` escapes are bytes of UTF-8; `unescape` makes each a character.
   const bytes = /^[\0-\x7f]*$/.test(text) ? text : unescape(encodeURIComponent(text));
-  const encoded = new Uint8Array(bytes.length);
-  for (let at = 0; at < bytes.length; at += 1) encoded[at] = bytes.charCodeAt(at);
-  return encoded;
+  // Base64 is native code, a loop over characters is not: of a page it would take most of the time.
+  return Uint8Array.fromBase64(btoa(bytes));
 }
 
 // Each byte as `decodeURIComponent` reads it: what is not ASCII, and the percent sign, escaped.

@@ -12,7 +12,7 @@ variant has one class for each case, and an absent option is None.
 import json
 import re
 import unicodedata
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 from wit_world import exports
 from wit_world.imports.types import (
@@ -27,6 +27,7 @@ from wit_world.imports.types import (
     Decision,
     Eviction,
     Freshness_Linearizable,
+    ListStocks,
     Manifest,
     Method,
     Order,
@@ -37,6 +38,7 @@ from wit_world.imports.types import (
     Outcome_Stocks,
     Outcome_Traded,
     Outcome_Unavailable,
+    Page,
     ReadOrder,
     ReadStock,
     Refusal,
@@ -54,6 +56,13 @@ KEY_BYTES_MAX = 128
 QUANTITY_MAX = 2**63 - 1
 ORDER_NUMBER_MAX = 2**64 - 1
 ORDER_NESTING_MAX = 32
+# Stocks on a page: of a request that does not say, and at most. A page has fewer where that many would
+# take Python more than a small part of the 50 ms that a decision may take.
+LIMIT_DEFAULT = 1_000
+LIMIT_MAX = 10_000
+LISTED_MAX = 1_000
+# Orders that a replica may lack and still lead at once: fetched in some 10 ms.
+ORDERS_BEHIND_MAX = 4_096
 # Within the freshness that is asked for. Orders never change; this only bounds memory.
 STOCK_KEEP_MS = 60_000
 ORDER_KEEP_MS = 3_600_000
@@ -82,15 +91,23 @@ class Policy(exports.Policy):
 
     def on_outcome(self, request: Request, memo: bytes, outcome: Outcome) -> Decision:
         """What to do about the outcome of the action decided last: answer it."""
-        return decide(Action_Respond(render(outcome)))
+        return decide(Action_Respond(render(request, outcome)))
 
     def elect(self, view: View) -> int | None:
         """Who should lead, or None for as it is: a leader that works stays, else the highest id
-        that works takes over."""
+        that works and can lead at once takes over."""
         working = [
-            replica.id for replica in view.replicas if replica.healthy and replica.reaches_catalog
+            replica for replica in view.replicas if replica.healthy and replica.reaches_catalog
         ]
-        return None if view.leader in working else max(working, default=None)
+        if any(replica.id == view.leader for replica in working):
+            return None
+        furthest = max((replica.orders for replica in working), default=0)
+        able = (
+            replica.id
+            for replica in working
+            if replica.in_sync or replica.orders + ORDERS_BEHIND_MAX >= furthest
+        )
+        return max(able, default=None)
 
 
 def decide(action: Action) -> Decision:
@@ -134,6 +151,10 @@ def refused(refusal: Refusal) -> ApiError:
     return ApiError(*REFUSALS[refusal])
 
 
+def invalid_query(problem: str) -> ApiError:
+    return ApiError(400, f"the query's {problem}")
+
+
 def invalid_body(message: str) -> ApiError:
     return ApiError(400, message)
 
@@ -158,7 +179,8 @@ def route(request: Request) -> Action:
         return Action_ReadStock(ReadStock(stock_name(stock[1]), LINEARIZABLE))
     if path == "/stocks":
         allow(request, Method.GET, Method.HEAD)
-        return Action_ListStocks()
+        after, limit = parse_page(request.target)
+        return Action_ListStocks(ListStocks(after, min(limit, LISTED_MAX)))
     if path == "/orders":
         allow(request, Method.POST)
         return Action_Trade(parse_order(request.headers, request.body or b""))
@@ -189,6 +211,37 @@ def check_stock_name(name: str) -> str:
     if is_control or not 1 <= len(name.encode()) <= NAME_BYTES_MAX:
         raise refused(Refusal.STOCK_NOT_FOUND)
     return name
+
+
+def parse_page(target: str) -> tuple[str | None, int]:
+    """Which page of a list a query asks for: `after=` and `limit=`. Other parameters are ignored."""
+    given = {}
+    for parameter in target.partition("#")[0].partition("?")[2].split("&"):
+        name, _, value = parameter.partition("=")
+        if name in ("after", "limit"):
+            if name in given:
+                raise invalid_query(f"`{name}` was given more than once")
+            given[name] = value
+    return page_name(given.get("after", "")), page_limit(given.get("limit", str(LIMIT_DEFAULT)))
+
+
+def page_name(value: str) -> str | None:
+    """An empty name comes before all others."""
+    try:
+        return stock_name(value.replace("+", " ")) if value else None
+    except ApiError:
+        raise invalid_query(
+            "`after` must be the name of a stock, percent-encoded: "
+            "at most 64 bytes of UTF-8 without control characters"
+        )
+
+
+def page_limit(value: str) -> int:
+    digits = re.fullmatch(b"0*([0-9]{1,5})", unquote_to_bytes(value))
+    limit = int(digits[1]) if digits else 0
+    if not 1 <= limit <= LIMIT_MAX:
+        raise invalid_query(f"`limit` must be an integer from 1 to {LIMIT_MAX}")
+    return limit
 
 
 def order_number(segment: str) -> int:
@@ -303,13 +356,13 @@ def parse_key(headers: list[tuple[str, str]]) -> str | None:
 # ---- responses ----
 
 
-def render(outcome: Outcome) -> Response:
-    """The response to an outcome."""
+def render(request: Request, outcome: Outcome) -> Response:
+    """The response to an outcome of what a request asked for."""
     match outcome:
         case Outcome_Stock(stock):
             return data(stock_json(stock), keep_ms=STOCK_KEEP_MS)
-        case Outcome_Stocks(stocks):
-            return data(f"[{','.join(map(stock_json, stocks))}]")
+        case Outcome_Stocks(page):
+            return page_response(request.target, page)
         case Outcome_Order(order):
             return data(order_json(order), ORDER_CACHE_CONTROL, keep_ms=ORDER_KEEP_MS)
         case Outcome_Traded(number):
@@ -318,6 +371,16 @@ def render(outcome: Outcome) -> Response:
             return refused(refusal).response()
         case Outcome_Unavailable(unavailability):
             return ApiError(*UNAVAILABILITIES[unavailability]).response()
+
+
+def page_response(target: str, page: Page) -> Response:
+    """A page, which says where the next one is."""
+    listed = f"[{','.join(map(stock_json, page.stocks))}]"
+    if not page.more:
+        return data(listed)
+    _, limit = parse_page(target)
+    following = f"/stocks?limit={limit}&after={quote(page.stocks[-1].name, safe='')}"
+    return response(200, f'{{"data":{listed},"next":{json_text(following)}}}')
 
 
 def stock_json(stock: Stock) -> str:

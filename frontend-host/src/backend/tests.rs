@@ -126,7 +126,6 @@ fn not_here<T>() -> Reply<T> {
 
 #[tonic::async_trait]
 impl Catalog for FakeCatalog {
-    type ListStocksStream = Messages<ListStocksResponse>;
     type TradeManyStream = Messages<TradeResponse>;
     type ReadJournalStream = Messages<ReadJournalResponse>;
     type SessionStream = Messages<SessionEvent>;
@@ -157,7 +156,7 @@ impl Catalog for FakeCatalog {
         }))
     }
 
-    async fn list_stocks(&self, _: Request<ListStocksRequest>) -> Reply<Self::ListStocksStream> {
+    async fn list_stocks(&self, _: Request<ListStocksRequest>) -> Reply<ListStocksResponse> {
         not_here()
     }
 

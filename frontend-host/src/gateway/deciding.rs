@@ -23,8 +23,8 @@ use crate::backend::StockAnswer;
 use crate::cache::{Counts, Fetch, Found, Kept, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
 use crate::policy::decision::{
-    Action, Caching, Decision, Freshness, Order, Outcome, Refusal, Reply, Stock, TradeAction,
-    Unavailability,
+    Action, Caching, Decision, Freshness, Listing, Order, Outcome, Page, Refusal, Reply, Stock,
+    TradeAction, Unavailability,
 };
 use crate::policy::{Decider, RequestParts, Undecided, limits};
 
@@ -60,11 +60,14 @@ pub(super) enum Answer {
         reply: Reply,
         status: Option<CacheStatus>,
     },
+    /// None that the policy could give: it would list all stocks at once, and there are more than it
+    /// can be shown.
+    ListTooLong,
 }
 
 /// How a step ended.
 enum Stepped {
-    /// With an answer that was kept.
+    /// With an answer that the policy is not asked for.
     Answered(Answer),
     /// With an outcome to decide about.
     Outcome(Outcome, Source),
@@ -192,7 +195,7 @@ impl<'a> Deciding<'a> {
                     action = action_before.ok_or(Undecided)?;
                 }
                 Action::ReadStock { .. }
-                | Action::ListStocks
+                | Action::ListStocks(_)
                 | Action::ReadOrder { .. }
                 | Action::Trade(_) => {}
             }
@@ -232,11 +235,7 @@ impl<'a> Deciding<'a> {
                     Lookup::Ask { why, .. } => Box::pin(self.fetch_order(*number, why)).await,
                 }
             }
-            Action::ListStocks => {
-                let listed = Box::pin(self.list_stocks()).await;
-                let outcome = listed.map_or_else(Outcome::Unavailable, Outcome::Stocks);
-                Stepped::Outcome(outcome, Source::Passed(Forward::Bypass))
-            }
+            Action::ListStocks(listing) => Box::pin(self.list_stocks(listing)).await,
             Action::Trade(trade) => {
                 let order = self.order(trade);
                 let deadline = self.deadlines().trade;
@@ -250,7 +249,11 @@ impl<'a> Deciding<'a> {
     }
 
     /// Few are in memory at a time, however many are asked for.
-    async fn list_stocks(&mut self) -> Result<Vec<Stock>, Unavailability> {
+    async fn page(
+        &mut self,
+        after: Option<&StockName>,
+        limit: u32,
+    ) -> Result<Page, Unavailability> {
         let deadline = self.deadlines().read;
         let gateway = self.gateway;
         if self.list.is_none() {
@@ -258,7 +261,7 @@ impl<'a> Deciding<'a> {
             let permit = permit.map_err(|_| Unavailability::NoCatalog)?;
             self.list = Some(permit.expect("never closed"));
         }
-        gateway.backend.list_stocks(deadline).await
+        gateway.backend.list_stocks(after, limit, deadline).await
     }
 
     fn deadlines(&mut self) -> Deadlines {
@@ -410,6 +413,21 @@ impl<'a> Deciding<'a> {
             _ => Source::Passed(forwarded),
         };
         Stepped::Outcome(outcome, source)
+    }
+
+    async fn list_stocks(&mut self, listing: &Listing) -> Stepped {
+        let (after, limit) = match listing {
+            Listing::Page { after, limit } => (after.as_ref(), *limit),
+            Listing::All => (None, limits::LISTED_MAX),
+        };
+        let outcome = match self.page(after, limit).await {
+            Ok(page) if page.more && *listing == Listing::All => {
+                return Stepped::Answered(Answer::ListTooLong);
+            }
+            Ok(page) => Outcome::Stocks(page),
+            Err(unavailable) => Outcome::Unavailable(unavailable),
+        };
+        Stepped::Outcome(outcome, Source::Passed(Forward::Bypass))
     }
 
     /// Keeps the response where the policy wants that and it may be kept.

@@ -1,29 +1,21 @@
 //! The component's interface, as wasmtime generates it from `wit/`, and its conversion from
-//! and to the gateway's own types. Nothing outside this file names a generated type.
+//! and to the gateway's own types. Nothing outside this module names a generated type.
+//!
+//! A component is of one version of the world, which the name of its export says:
+//!
+//! - here: which one that is, and one way to call them all;
+//! - [`v1_1`]: the newest, in which the gateway thinks;
+//! - [`v1_0`]: the one before, in terms of the newest.
 
-use std::time::Duration;
-
-use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
-use protocol::{IdempotencyKey, Invalid, OrderNumber, Quantity, ReplicaId, Side, StockName};
-use wasmtime::AsContextMut;
+use protocol::{Invalid, ReplicaId};
 use wasmtime::component::types::{self, ComponentItem};
+use wasmtime::component::{Component, InstancePre};
+use wasmtime::{AsContextMut, Engine};
 
-use super::decision::{
-    Action, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision, Manifest,
-    Order, Outcome, PolicyRequest, Refusal, Reply, Stock, TradeAction, Unavailability, View,
-};
-use super::limits;
+use super::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
 
-#[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
-mod generated {
-    wasmtime::component::bindgen!({
-        path: "../wit",
-        world: "front-end",
-        ownership: Borrowing { duplicate_if_necessary: true },
-    });
-}
+mod v1_0;
+mod v1_1;
 
 /// The default policy as native code.
 #[cfg(feature = "native-policy")]
@@ -34,16 +26,46 @@ mod native;
 #[cfg(feature = "native-policy")]
 const NATIVE: bool = true;
 
-use generated::bazaar::policy::types as wit;
-pub(super) use generated::{FrontEnd, FrontEndPre};
-
-/// The interface that a policy exports, and its functions.
-pub(super) const INTERFACE: &str = "bazaar:policy/policy@1.0.0";
+/// The functions that a policy exports, whatever its world.
 pub(super) const FUNCTIONS: [&str; 4] = ["describe", "on-request", "on-outcome", "elect"];
+
+/// A version of the world that policies are made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum World {
+    /// Without pages: `wit/1.0`.
+    V1_0,
+    /// `wit`.
+    V1_1,
+}
+
+impl World {
+    /// Those that a gateway hosts, newest first.
+    pub(super) const ALL: [Self; 2] = [Self::V1_1, Self::V1_0];
+
+    /// The interface that a policy exports.
+    pub(super) const fn interface(self) -> &'static str {
+        match self {
+            Self::V1_0 => "bazaar:policy/policy@1.0.0",
+            Self::V1_1 => "bazaar:policy/policy@1.1.0",
+        }
+    }
+
+    /// That of a component: the newest that it exports. By the very name, since a lookup takes a
+    /// later minor version for an earlier one.
+    pub(super) fn of(component: &Component) -> Option<Self> {
+        let (ty, engine) = (component.component_type(), component.engine());
+        let is_exported = |world: &Self| {
+            let mut exports = ty.exports(engine);
+            exports.any(|(name, _)| name == world.interface())
+        };
+        Self::ALL.into_iter().find(is_exported)
+    }
+}
 
 /// What is wrong with the type of one of [`FUNCTIONS`], as a component exports it. Compares as the
 /// generated code does when a component is instantiated.
 pub(super) fn type_problem(
+    world: World,
     component: &types::Component,
     function: &str,
     export: &ComponentItem,
@@ -51,13 +73,9 @@ pub(super) fn type_problem(
     let ComponentItem::ComponentFunc(exported) = export else {
         return Some("it is not a function".to_owned());
     };
-    let types = component.instance_type();
-    let checked = match function {
-        "describe" => exported.typecheck::<(), (wit::Manifest,)>(&types),
-        "on-request" => exported.typecheck::<(wit::Request<'_>,), (wit::Decision,)>(&types),
-        "on-outcome" => exported
-            .typecheck::<(wit::Request<'_>, &[u8], wit::Outcome<'_>), (wit::Decision,)>(&types),
-        _ => exported.typecheck::<(wit::View<'_>,), (Option<u32>,)>(&types),
+    let checked = match world {
+        World::V1_0 => v1_0::typecheck(component, function, exported),
+        World::V1_1 => v1_1::typecheck(component, function, exported),
     };
     checked.err().map(|error| format!("{error:#}"))
 }
@@ -65,11 +83,51 @@ pub(super) fn type_problem(
 /// A call's two ways to fail: the component did not answer, or answered nonsense.
 pub(super) type Answer<T> = Result<Result<T, InvalidDecision>, wasmtime::Error>;
 
+/// A component whose imports are there, ready to be instantiated.
+pub(super) enum FrontEndPre<T: 'static> {
+    V1_0(v1_0::FrontEndPre<T>),
+    V1_1(v1_1::FrontEndPre<T>),
+}
+
+impl<T: 'static> FrontEndPre<T> {
+    pub(super) fn new(world: World, pre: InstancePre<T>) -> wasmtime::Result<Self> {
+        Ok(match world {
+            World::V1_0 => Self::V1_0(v1_0::FrontEndPre::new(pre)?),
+            World::V1_1 => Self::V1_1(v1_1::FrontEndPre::new(pre)?),
+        })
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        match self {
+            Self::V1_0(pre) => pre.engine(),
+            Self::V1_1(pre) => pre.engine(),
+        }
+    }
+
+    pub(super) fn instantiate(
+        &self,
+        store: impl AsContextMut<Data = T>,
+    ) -> wasmtime::Result<FrontEnd> {
+        Ok(match self {
+            Self::V1_0(pre) => FrontEnd::V1_0(pre.instantiate(store)?),
+            Self::V1_1(pre) => FrontEnd::V1_1(pre.instantiate(store)?),
+        })
+    }
+}
+
+/// An instance of a component.
+pub(super) enum FrontEnd {
+    V1_0(v1_0::FrontEnd),
+    V1_1(v1_1::FrontEnd),
+}
+
 impl FrontEnd {
     /// What the policy says of itself.
     pub(super) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
-        let manifest = self.bazaar_policy_policy().call_describe(store)?;
-        Ok(manifest_from(manifest))
+        match self {
+            Self::V1_0(front_end) => front_end.describe(store),
+            Self::V1_1(front_end) => front_end.describe(store),
+        }
     }
 
     /// What to do about a request.
@@ -82,10 +140,10 @@ impl FrontEnd {
         if NATIVE {
             return native::on_request(request);
         }
-        let decision = self
-            .bazaar_policy_policy()
-            .call_on_request(store, request_to(request))?;
-        Ok(decision_from(decision))
+        match self {
+            Self::V1_0(front_end) => front_end.on_request(store, request),
+            Self::V1_1(front_end) => front_end.on_request(store, request),
+        }
     }
 
     /// What to do about an outcome.
@@ -100,51 +158,23 @@ impl FrontEnd {
         if NATIVE {
             return native::on_outcome(request, memo, outcome);
         }
-        let stocks: Vec<_> = match outcome {
-            Outcome::Stocks(stocks) => stocks.iter().map(stock_to).collect(),
-            _ => Vec::new(),
-        };
-        let outcome = outcome_to(outcome, &stocks);
-        let decision = self.bazaar_policy_policy().call_on_outcome(
-            store,
-            request_to(request),
-            memo,
-            outcome,
-        )?;
-        Ok(decision_from(decision))
+        match self {
+            Self::V1_0(front_end) => front_end.on_outcome(store, request, memo, outcome),
+            Self::V1_1(front_end) => front_end.on_outcome(store, request, memo, outcome),
+        }
     }
 
     /// Who should lead.
     pub(super) fn elect(&self, store: impl AsContextMut, view: &View) -> Answer<Option<ReplicaId>> {
-        let replicas: Vec<_> = view
-            .replicas
-            .iter()
-            .map(|replica| wit::Replica {
-                id: replica.id.get(),
-                healthy: replica.healthy,
-                reaches_catalog: replica.reaches_catalog,
-                orders: replica.orders.0,
-                round_trip_us: replica
-                    .round_trip
-                    .as_micros()
-                    .try_into()
-                    .unwrap_or(u32::MAX),
-            })
-            .collect();
-        let asked = wit::View {
-            replicas: &replicas,
-            leader: view.leader.map(ReplicaId::get),
-            epoch: view.epoch.0,
+        let elected = match self {
+            Self::V1_0(front_end) => front_end.elect(store, view)?,
+            Self::V1_1(front_end) => front_end.elect(store, view)?,
         };
-        let elected = self.bazaar_policy_policy().call_elect(store, asked)?;
         let Some(elected) = elected else {
             return Ok(Ok(None));
         };
-        let known = view
-            .replicas
-            .iter()
-            .map(|replica| replica.id)
-            .find(|id| id.get() == elected);
+        let mut ids = view.replicas.iter().map(|replica| replica.id);
+        let known = ids.find(|id| id.get() == elected);
         Ok(known.map(Some).ok_or_else(|| {
             InvalidDecision(format!("it elected replica {elected}, which there is not"))
         }))
@@ -159,253 +189,4 @@ impl From<Invalid> for InvalidDecision {
     fn from(invalid: Invalid) -> Self {
         Self(invalid.to_string())
     }
-}
-
-fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, InvalidDecision> {
-    for (what, text) in [("name", &manifest.name), ("version", &manifest.version)] {
-        if text.is_empty()
-            || text.len() > limits::MANIFEST_TEXT_BYTES_MAX
-            || text.chars().any(char::is_control)
-        {
-            return invalid(format!(
-                "the manifest's {what} must have 1 to {} bytes and no control character",
-                limits::MANIFEST_TEXT_BYTES_MAX
-            ));
-        }
-    }
-    if manifest.headers.len() > limits::MANIFEST_HEADERS_MAX {
-        return invalid(format!(
-            "the manifest asks for more than {} headers",
-            limits::MANIFEST_HEADERS_MAX
-        ));
-    }
-    let headers: Result<_, _> = manifest
-        .headers
-        .iter()
-        .map(|name| HeaderName::from_lowercase(name.as_bytes()))
-        .collect();
-    let Ok(headers) = headers else {
-        return invalid(
-            "the manifest asks for a header whose name is not a lower-case header name",
-        );
-    };
-    let cache = manifest.cache;
-    if cache.stocks_max.max(cache.orders_max) > limits::CACHE_ENTRIES_MAX {
-        return invalid(format!(
-            "the manifest asks for a cache of more than {} entries",
-            limits::CACHE_ENTRIES_MAX
-        ));
-    }
-    Ok(Manifest {
-        name: manifest.name,
-        version: manifest.version,
-        headers,
-        cache: CacheSettings {
-            stocks_max: cache.stocks_max,
-            orders_max: cache.orders_max,
-            eviction: match cache.eviction {
-                wit::Eviction::Lru => Eviction::Lru,
-                wit::Eviction::TinyLfu => Eviction::TinyLfu,
-            },
-        },
-    })
-}
-
-fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
-    wit::Request {
-        method: match *request.method {
-            Method::GET => wit::Method::Get,
-            Method::HEAD => wit::Method::Head,
-            Method::POST => wit::Method::Post,
-            Method::PUT => wit::Method::Put,
-            Method::PATCH => wit::Method::Patch,
-            Method::DELETE => wit::Method::Delete,
-            Method::OPTIONS => wit::Method::Options,
-            _ => wit::Method::Other,
-        },
-        target: request.target,
-        headers: request.headers,
-        body: request.body,
-        now_ms: request.now_ms,
-    }
-}
-
-fn side_to(side: Side) -> wit::Side {
-    match side {
-        Side::Buy => wit::Side::Buy,
-        Side::Sell => wit::Side::Sell,
-    }
-}
-
-fn stock_to(stock: &Stock) -> wit::Stock<'_> {
-    wit::Stock {
-        name: stock.name.as_str(),
-        price_minor: stock.price.minor(),
-        quantity: stock.quantity,
-    }
-}
-
-fn order_to(order: &Order) -> wit::Order<'_> {
-    wit::Order {
-        number: order.number.0,
-        name: order.name.as_str(),
-        side: side_to(order.side),
-        quantity: order.quantity.get(),
-    }
-}
-
-/// `stocks` are those of [`Outcome::Stocks`], converted: the result borrows them.
-fn outcome_to<'a>(outcome: &'a Outcome, stocks: &'a [wit::Stock<'a>]) -> wit::Outcome<'a> {
-    match outcome {
-        Outcome::Stock(stock) => wit::Outcome::Stock(stock_to(stock)),
-        Outcome::Stocks(_) => wit::Outcome::Stocks(stocks),
-        Outcome::Order(order) => wit::Outcome::Order(order_to(order)),
-        Outcome::Traded(number) => wit::Outcome::Traded(number.0),
-        Outcome::Refused(refusal) => wit::Outcome::Refused(match refusal {
-            Refusal::StockNotFound => wit::Refusal::StockNotFound,
-            Refusal::NotEnough => wit::Refusal::NotEnough,
-            Refusal::OrderNotFound => wit::Refusal::OrderNotFound,
-            Refusal::KeyConflict => wit::Refusal::KeyConflict,
-            Refusal::TooMany => wit::Refusal::TooMany,
-        }),
-        Outcome::Unavailable(what) => wit::Outcome::Unavailable(match what {
-            Unavailability::NoCatalog => wit::Unavailability::NoCatalog,
-            Unavailability::NoReplica => wit::Unavailability::NoReplica,
-        }),
-    }
-}
-
-fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
-    if decision.memo.len() > limits::MEMO_BYTES_MAX {
-        return invalid(format!(
-            "its memo has {} bytes; {} are allowed",
-            decision.memo.len(),
-            limits::MEMO_BYTES_MAX
-        ));
-    }
-    let action = match decision.action {
-        wit::Action::Respond(response) => Action::Respond(Box::new(reply_from(response)?)),
-        wit::Action::ReadStock(read) => Action::ReadStock {
-            name: StockName::new(&read.name)?,
-            caching: caching_from(read.caching),
-        },
-        wit::Action::ListStocks => Action::ListStocks,
-        wit::Action::ReadOrder(read) => Action::ReadOrder {
-            number: OrderNumber(read.number),
-            caching: caching_from(read.caching),
-        },
-        wit::Action::Trade(trade) => Action::Trade(TradeAction {
-            name: StockName::new(&trade.name)?,
-            side: match trade.side {
-                wit::Side::Buy => Side::Buy,
-                wit::Side::Sell => Side::Sell,
-            },
-            quantity: Quantity::new(trade.quantity)?,
-            key: trade
-                .idempotency_key
-                .as_deref()
-                .map(IdempotencyKey::new)
-                .transpose()?,
-        }),
-        wit::Action::Retry(after_ms) => Action::Retry(Duration::from_millis(after_ms.into())),
-    };
-    Ok(Decision {
-        action,
-        memo: decision.memo,
-    })
-}
-
-fn caching_from(caching: wit::Caching) -> Caching {
-    Caching {
-        freshness: match caching.freshness {
-            wit::Freshness::Linearizable => Freshness::Linearizable,
-            wit::Freshness::AtMost(ms) => Freshness::AtMost(Duration::from_millis(ms.into())),
-            wit::Freshness::Bypass => Freshness::Bypass,
-        },
-        stale_on_error: Duration::from_millis(caching.stale_on_error_ms.into()),
-    }
-}
-
-fn reply_from(response: wit::Response) -> Result<Reply, InvalidDecision> {
-    let status = StatusCode::from_u16(response.status)
-        .ok()
-        .filter(|status| (200..600).contains(&status.as_u16()));
-    let Some(status) = status else {
-        return invalid(format!(
-            "its response has the status {}, which is not from 200 to 599",
-            response.status
-        ));
-    };
-    if response.body.len() > limits::RESPONSE_BYTES_MAX {
-        return invalid(format!(
-            "its response has {} bytes; {} are allowed",
-            response.body.len(),
-            limits::RESPONSE_BYTES_MAX
-        ));
-    }
-    if WITHOUT_CONTENT.contains(&status) && !response.body.is_empty() {
-        return invalid(format!(
-            "its response has a body, which HTTP does not allow with the status {}",
-            status.as_u16()
-        ));
-    }
-    if response.headers.len() > limits::RESPONSE_HEADERS_MAX {
-        return invalid(format!(
-            "its response has more than {} headers",
-            limits::RESPONSE_HEADERS_MAX
-        ));
-    }
-    let mut headers = HeaderMap::with_capacity(response.headers.len());
-    for (name, value) in &response.headers {
-        let (name, value) = header_from(name, value)?;
-        headers.append(name, value);
-    }
-    Ok(Reply {
-        status,
-        headers,
-        body: Bytes::from(response.body),
-        keep: response.keep_ms.map(|ms| Duration::from_millis(ms.into())),
-    })
-}
-
-/// With these there is no content (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5): who sends some all
-/// the same breaks connections.
-const WITHOUT_CONTENT: [StatusCode; 3] = [
-    StatusCode::NO_CONTENT,
-    StatusCode::RESET_CONTENT,
-    StatusCode::NOT_MODIFIED,
-];
-
-/// Headers that frame a message belong to the server that writes it.
-const FRAMING: [HeaderName; 6] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
-
-fn header_from(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), InvalidDecision> {
-    if name.len() + value.len() > limits::HEADER_BYTES_MAX {
-        return invalid(format!(
-            "its response has a header of more than {} bytes",
-            limits::HEADER_BYTES_MAX
-        ));
-    }
-    let (Ok(parsed), Ok(value)) = (
-        HeaderName::from_bytes(name.as_bytes()),
-        HeaderValue::from_str(value),
-    ) else {
-        return invalid(format!(
-            "its response has a header `{}` that HTTP does not allow",
-            name.escape_default()
-        ));
-    };
-    if FRAMING.contains(&parsed) {
-        return invalid(format!(
-            "its response sets `{parsed}`, which is the gateway's to set"
-        ));
-    }
-    Ok((parsed, value))
 }

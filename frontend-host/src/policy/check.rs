@@ -10,10 +10,11 @@ use http::Method;
 use protocol::{Epoch, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
 
 use super::decision::{
-    Action, Decision, InvalidDecision, Order, Outcome, PolicyRequest, Refusal, ReplicaView, Stock,
-    Unavailability, View,
+    Action, Decision, InvalidDecision, Listing, Order, Outcome, Page, PolicyRequest, Refusal,
+    ReplicaView, Stock, Unavailability, View,
 };
 use super::differences::Fields;
+use super::limits;
 use super::question::Question;
 use super::refused::{Problem, Refused, Tests};
 use super::sandbox::{Failure, Inputs, Instance, Sandbox, Version};
@@ -188,6 +189,9 @@ fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
     vec![
         get("/"),
         get("/stocks"),
+        get("/stocks?limit=10000"),
+        get("/stocks?limit=0&after=%zz"),
+        get("/stocks?limit=4294967297&after=nvidia"),
         get("/stocks/nvidia"),
         get("/stocks/%00%ff%zz"),
         get(&format!("/stocks/{}", "x".repeat(4096))),
@@ -273,9 +277,12 @@ fn outcomes(action: &Action) -> Vec<Outcome> {
             Outcome::Refused(Refusal::StockNotFound),
             Outcome::Unavailable(Unavailability::NoCatalog),
         ],
-        Action::ListStocks => vec![
-            Outcome::Stocks(vec![stock.clone(), stock]),
-            Outcome::Stocks(Vec::new()),
+        Action::ListStocks(listing) => vec![
+            Outcome::Stocks(full_page(listing, &stock)),
+            Outcome::Stocks(Page {
+                stocks: Vec::new(),
+                more: false,
+            }),
             Outcome::Unavailable(Unavailability::NoCatalog),
         ],
         Action::ReadOrder { .. } => vec![
@@ -295,6 +302,23 @@ fn outcomes(action: &Action) -> Vec<Outcome> {
     }
 }
 
+/// As many stocks as a policy asked for; of one that has no say in it, as many as it must be able
+/// to answer with.
+fn full_page(listing: &Listing, stock: &Stock) -> Page {
+    let (stocks, more) = match listing {
+        Listing::Page { limit, .. } => (*limit as usize, true),
+        Listing::All => (limits::LISTED_OWED, false),
+    };
+    let numbered = |number: usize| Stock {
+        name: StockName::new(&format!("stock {number:058}")).expect("64 bytes"),
+        ..stock.clone()
+    };
+    Page {
+        stocks: (0..stocks).map(numbered).collect(),
+        more,
+    }
+}
+
 /// Elections: without a replica, with all healthy, and with the leader gone.
 fn views() -> Vec<View> {
     let replica = |id: u32, healthy: bool| ReplicaView {
@@ -303,6 +327,7 @@ fn views() -> Vec<View> {
         reaches_catalog: healthy,
         orders: OrderNumber(7),
         round_trip: Duration::from_micros(200),
+        in_sync: id < 3,
     };
     let all = |healthy: bool| vec![replica(1, true), replica(2, true), replica(3, healthy)];
     vec![

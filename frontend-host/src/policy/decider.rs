@@ -13,9 +13,11 @@ use arc_swap::Guard;
 use http::{HeaderMap, Method};
 use protocol::ReplicaId;
 
+use super::bindings::World;
 use super::check::first;
 use super::decision::{Action, Decision, Manifest, Outcome, PolicyRequest, View};
 use super::instances::with_instance;
+use super::limits;
 use super::publication::{Published, Trial};
 use super::question::{Decided, Question};
 use super::sandbox::{Failure, Inputs, Instance, SharedVersion, Version};
@@ -112,8 +114,9 @@ impl<'a> Decider<'a> {
             now_ms: request.now_ms,
             seed: self.seed,
         };
-        let decision =
-            self.decide(|version, instance| on_request(version, instance, inputs, request))?;
+        let decision = self.decide(None, |version, instance| {
+            on_request(version, instance, inputs, request)
+        })?;
         self.count_server_error(&decision, None);
         self.pass_on(
             || Question::about_request(request, inputs, None),
@@ -137,7 +140,7 @@ impl<'a> Decider<'a> {
             seed: self.seed,
         };
         let asked_first = self.version().id;
-        let mut decision = self.decide(|version, instance| {
+        let mut decision = self.decide(Some(outcome), |version, instance| {
             if version.id == asked_first {
                 on_outcome(version, instance, inputs, request, memo, outcome)
             } else {
@@ -171,7 +174,7 @@ impl<'a> Decider<'a> {
         // candidate is asked as well, without effect, whatever its share: elections are few.
         self.rank = Rank::Active;
         self.shadowed = true;
-        let elected = self.decide(|_, instance| instance.elect(inputs, view))?;
+        let elected = self.decide(None, |_, instance| instance.elect(inputs, view))?;
         self.pass_on(
             || Question::about_election(view, inputs),
             || Decided::Leader(elected),
@@ -179,9 +182,10 @@ impl<'a> Decider<'a> {
         Ok(elected)
     }
 
-    /// Asks the version; where it fails, the one behind it.
+    /// Asks the version, about an outcome where there is one; where it fails, the one behind it.
     fn decide<T>(
         &mut self,
+        outcome: Option<&Outcome>,
         mut call: impl FnMut(&Version, &mut Instance) -> Result<T, Failure>,
     ) -> Result<T, Undecided> {
         loop {
@@ -197,7 +201,9 @@ impl<'a> Decider<'a> {
                 Err(failure) => failure,
             };
             report(version, &failure);
-            self.versions.note_failure(&self.published, self.rank);
+            if is_to_blame(version, outcome) {
+                self.versions.note_failure(&self.published, self.rank);
+            }
             match self.rank {
                 Rank::Candidate => self.rank = Rank::Active,
                 Rank::Active if self.published.previous.is_some() => self.rank = Rank::Previous,
@@ -278,6 +284,17 @@ pub(super) fn on_outcome_afresh(
 ) -> Result<Decision, Failure> {
     let own = on_request(version, instance, inputs, request)?;
     on_outcome(version, instance, inputs, request, &own.memo, outcome)
+}
+
+/// Whether it is a version's own doing that it fails, which ends its service. How long a list is, one
+/// of world 1.0 does not decide: nobody may take it out of service by adding stocks.
+fn is_to_blame(version: &Version, outcome: Option<&Outcome>) -> bool {
+    match outcome {
+        Some(Outcome::Stocks(page)) if version.world == World::V1_0 => {
+            page.stocks.len() <= limits::LISTED_OWED
+        }
+        _ => true,
+    }
 }
 
 /// Counts a failure, and logs it while failures are few: a policy that fails every request

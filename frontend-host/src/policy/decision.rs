@@ -82,8 +82,8 @@ pub enum Action {
         /// How fresh it must be.
         caching: Caching,
     },
-    /// Look all stocks up.
-    ListStocks,
+    /// Look stocks up, in name order.
+    ListStocks(Listing),
     /// Look an order up.
     ReadOrder {
         /// Which.
@@ -95,6 +95,21 @@ pub enum Action {
     Trade(TradeAction),
     /// Do the last read or trade again after a while.
     Retry(Duration),
+}
+
+/// Which stocks to look up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listing {
+    /// A page of them.
+    Page {
+        /// From the first on whose name comes after this one; `None`: from the first of all.
+        after: Option<StockName>,
+        /// Most stocks: 1 to [`limits::LISTED_MAX`](super::limits::LISTED_MAX).
+        limit: u32,
+    },
+    /// All of them, as a policy of world 1.0 asks. It has no say in how many there are, and cannot
+    /// be told that there are more.
+    All,
 }
 
 /// An order to place.
@@ -146,8 +161,8 @@ impl Reply {
 pub enum Outcome {
     /// A stock was read.
     Stock(Stock),
-    /// All stocks were read, in name order.
-    Stocks(Vec<Stock>),
+    /// Stocks were read.
+    Stocks(Page),
     /// An order was read.
     Order(Order),
     /// The order was placed and got this number.
@@ -167,6 +182,34 @@ pub struct Stock {
     pub price: Price,
     /// Shares to be had.
     pub quantity: u64,
+}
+
+/// Stocks in name order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PageLine")]
+pub struct Page {
+    /// At most as many as were asked for.
+    pub stocks: Vec<Stock>,
+    /// There are stocks after these.
+    pub more: bool,
+}
+
+/// A page as recordings have it: those of before there were pages have a list of all.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PageLine {
+    Page { stocks: Vec<Stock>, more: bool },
+    All(Vec<Stock>),
+}
+
+impl From<PageLine> for Page {
+    fn from(line: PageLine) -> Self {
+        let (stocks, more) = match line {
+            PageLine::Page { stocks, more } => (stocks, more),
+            PageLine::All(stocks) => (stocks, false),
+        };
+        Self { stocks, more }
+    }
 }
 
 /// An order as clients see it.

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use protocol::StockName;
 use serde::{Deserialize, Serialize};
 
-use super::decision::{Action, Decision, Reply};
+use super::decision::{Action, Decision, Listing, Reply};
 use super::question::Decided;
 use super::sandbox::Failure;
 
@@ -225,7 +226,17 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
                 ("caching", format!("{caching:?}")),
             ]
         }
-        Action::ListStocks => vec![("action", "list-stocks".into())],
+        Action::ListStocks(listing) => {
+            let (after, limit) = match listing {
+                Listing::Page { after, limit } => (after.as_ref(), limit.to_string()),
+                Listing::All => (None, "none".to_owned()),
+            };
+            vec![
+                ("action", "list-stocks".into()),
+                ("after", format!("{:?}", after.map(StockName::as_str))),
+                ("limit", limit),
+            ]
+        }
         Action::Trade(trade) => vec![
             ("action", "trade".into()),
             ("name", trade.name.to_string()),

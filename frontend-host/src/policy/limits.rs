@@ -38,6 +38,13 @@ pub const RESPONSE_HEADERS_MAX: usize = 64;
 /// Name and value of one header of a response, in bytes.
 pub const HEADER_BYTES_MAX: usize = 8 << 10;
 
+/// Stocks that are listed at once.
+pub const LISTED_MAX: u32 = 10_000;
+
+/// Stocks of a list that every policy must be able to answer with. One of world 1.0, which has no
+/// say in how many there are, is not to blame where it fails on more.
+pub const LISTED_OWED: usize = 1_000;
+
 /// What a policy may carry from one decision to the next, in bytes.
 pub const MEMO_BYTES_MAX: usize = 64 << 10;
 

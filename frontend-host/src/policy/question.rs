@@ -121,9 +121,9 @@ impl Question {
     pub(super) fn bytes(&self, decided: &Decided) -> usize {
         let stocks = match &self.subject {
             Subject::Request(RequestSubject {
-                outcome: Some(Outcome::Stocks(stocks)),
+                outcome: Some(Outcome::Stocks(page)),
                 ..
-            }) => stocks.len(),
+            }) => page.stocks.len(),
             _ => 0,
         };
         let reply = match decided {

@@ -3,7 +3,7 @@
 //! A recording is text, one JSON object a line. The first is the header:
 //!
 //! ```json
-//! {"format":"bazaar-policy-recording","version":2,"policy":"default 0.1.0 (10d675813c77)"}
+//! {"format":"bazaar-policy-recording","version":3,"policy":"default 0.1.0 (10d675813c77)"}
 //! ```
 //!
 //! Each line after it is a decision: what it depended on, and the fields of what was decided. One
@@ -16,9 +16,12 @@
 //!  "decided":[["action","read-stock"],["name","nvidia"],…]}
 //! {"now_ms":1795370000100,"seed":43,
 //!  "election":{"replicas":[{"id":3,"healthy":true,"reaches_catalog":true,"orders":7,
-//!                           "round_trip_us":210}],"leader":null,"epoch":0},
+//!                           "round_trip_us":210,"in_sync":true}],"leader":null,"epoch":0},
 //!  "decided":[["action","elect"],["leader","3"]]}
 //! ```
+//!
+//! Of version 2 there are recordings in which nobody is said to be in sync, and an outcome `stocks` is a
+//! list of all; they are read as well.
 //!
 //! Headers that carry credentials are left out. So are decisions for which whoever records is too
 //! slow: what waits for them is bounded.
@@ -48,8 +51,11 @@ use super::sandbox::{Inputs, Version};
 /// What the first line of a recording says that it is.
 const FORMAT: &str = "bazaar-policy-recording";
 
-/// The version that is written, and the only one that is read.
-const VERSION: u32 = 2;
+/// The version that is written.
+const VERSION: u32 = 3;
+
+/// The oldest that is read.
+const VERSION_MIN: u32 = 2;
 
 /// Decisions that wait to be written, and their bytes; what comes while they are as many is left
 /// out.
@@ -105,6 +111,8 @@ struct ReplicaLine {
     reaches_catalog: bool,
     orders: OrderNumber,
     round_trip_us: u64,
+    #[serde(default)]
+    in_sync: bool,
 }
 
 /// Why a recording cannot be replayed.
@@ -114,7 +122,9 @@ pub enum RecordingError {
     #[error("cannot be read: {0}")]
     Read(#[from] io::Error),
     /// It is something else, or was made by another version.
-    #[error("it is no recording of version {VERSION}; make one with `bazaar policy record`")]
+    #[error(
+        "it is no recording of version {VERSION_MIN} to {VERSION}; make one with `bazaar policy record`"
+    )]
     Format,
     /// A line makes no sense.
     #[error("line {number}: {problem}")]
@@ -328,6 +338,7 @@ impl From<&View> for ElectionLine {
             reaches_catalog: replica.reaches_catalog,
             orders: replica.orders,
             round_trip_us: replica.round_trip.as_micros() as u64,
+            in_sync: replica.in_sync,
         });
         Self {
             replicas: replicas.collect(),
@@ -345,6 +356,7 @@ impl From<ElectionLine> for View {
             reaches_catalog: replica.reaches_catalog,
             orders: replica.orders,
             round_trip: Duration::from_micros(replica.round_trip_us),
+            in_sync: replica.in_sync,
         });
         Self {
             replicas: replicas.collect(),
@@ -368,7 +380,7 @@ pub fn replay(recording: impl BufRead, version: &Version) -> Result<Differences,
         };
         if index == 0 {
             let header: Header = serde_json::from_str(&line).map_err(|_| RecordingError::Format)?;
-            if header.format != FORMAT || header.version != VERSION {
+            if header.format != FORMAT || !(VERSION_MIN..=VERSION).contains(&header.version) {
                 return Err(RecordingError::Format);
             }
             continue;

@@ -13,6 +13,11 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// Of these problems: one at least.
+    pub(super) fn of(problems: Vec<Problem>) -> Self {
+        Self { problems }
+    }
+
     /// Nothing is wrong where there are no problems.
     pub(super) fn unless_none(problems: Vec<Problem>) -> Result<(), Self> {
         if problems.is_empty() {
@@ -77,13 +82,13 @@ pub enum Problem {
     Import(#[from] NotGranted),
     /// It was made for another version of the world.
     #[error(
-        "it is made for another version of the world: it exports `{exported}`, and this gateway calls `{called}`"
+        "it is made for another version of the world: it exports `{exported}`, and this gateway calls {}", .called.map(|name| format!("`{name}`")).join(" or ")
     )]
     Version {
         /// The interface as it has it.
         exported: String,
-        /// As it should.
-        called: &'static str,
+        /// As it should: one of them.
+        called: [&'static str; 2],
     },
     /// It lacks a function of the interface.
     #[error("it does not export `{function}` of `{interface}`")]
@@ -104,8 +109,13 @@ pub enum Problem {
         problem: String,
     },
     /// Its imports have other types than those of the interfaces they name.
-    #[error("it does not fit the world `front-end` of bazaar:policy@1.0.0: {0}")]
-    World(String),
+    #[error("it does not fit the world `front-end` that `{interface}` is of: {problem}")]
+    World {
+        /// The interface that it exports.
+        interface: &'static str,
+        /// In what.
+        problem: String,
+    },
     /// It does not say what it is.
     #[error("its `describe` failed: {0}")]
     Describe(String),

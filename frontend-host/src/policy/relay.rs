@@ -19,25 +19,28 @@ use wasmparser::{
 };
 
 /// The functions that decide, as a core module exports them, and what they take: the canonical
-/// ABI's flattening of `wit/policy.wit`. Each returns one pointer.
-const RELAYED: [(&str, &[ValType]); 2] = [
-    (
-        "bazaar:policy/policy@1.0.0#on-request",
-        &[
-            ValType::I32, // method
-            ValType::I32, // target
-            ValType::I32,
-            ValType::I32, // headers
-            ValType::I32,
-            ValType::I32, // body
-            ValType::I32,
-            ValType::I32,
-            ValType::I64, // now-ms
-        ],
-    ),
-    // More than fits the flat form: a pointer to them.
-    ("bazaar:policy/policy@1.0.0#on-outcome", &[ValType::I32]),
+/// ABI's flattening of what `wit/` says, for each version of the world. Each returns one pointer.
+const RELAYED: [(&str, &[ValType]); 4] = [
+    ("bazaar:policy/policy@1.0.0#on-request", &REQUEST),
+    ("bazaar:policy/policy@1.0.0#on-outcome", &BY_POINTER),
+    ("bazaar:policy/policy@1.1.0#on-request", &REQUEST),
+    ("bazaar:policy/policy@1.1.0#on-outcome", &BY_POINTER),
 ];
+
+const REQUEST: [ValType; 9] = [
+    ValType::I32, // method
+    ValType::I32, // target
+    ValType::I32,
+    ValType::I32, // headers
+    ValType::I32,
+    ValType::I32, // body
+    ValType::I32,
+    ValType::I32,
+    ValType::I64, // now-ms
+];
+
+/// Of more than fits the flat form: where it is.
+const BY_POINTER: [ValType; 1] = [ValType::I32];
 
 /// What the relay imports the functions from.
 const ORIGIN: &str = "policy";
@@ -271,10 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn a_relay_goes_into_the_default_policy() {
-        let relayed = relayed(crate::DEFAULT_POLICY).unwrap();
-        assert!(relayed.len() > crate::DEFAULT_POLICY.len());
-        assert!(compiles(&relayed));
+    fn a_relay_goes_into_the_default_policy_of_each_world() {
+        let of_1_0 = include_bytes!("../../../tests/policies/default-1.0.wasm");
+        for policy in [crate::DEFAULT_POLICY, of_1_0] {
+            let relayed = relayed(policy).unwrap();
+            assert!(relayed.len() > policy.len());
+            assert!(compiles(&relayed));
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Engine, ResourceLimiter, Store, Trap, UpdateDeadline};
 
-use super::bindings::{Answer, FrontEnd, FrontEndPre};
+use super::bindings::{Answer, FrontEnd, FrontEndPre, World};
 use super::compiled::Compiled;
 use super::deadline::Deadline;
 use super::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
@@ -113,14 +113,17 @@ impl Sandbox {
         }
         let digest = Digest(Sha256::digest(component).into());
         let component = self.compile(digest, component)?;
-        Refused::unless_none(world::problems(&component))?;
-        let world = |error: wasmtime::Error| Problem::World(causes(&error));
+        let world = world::fitted(&component)?;
+        let unfit = |error: wasmtime::Error| Problem::World {
+            interface: world.interface(),
+            problem: causes(&error),
+        };
         let mut linker = Linker::<Guest>::new(&self.engine);
-        wasi::link(&mut linker, &component).map_err(world)?;
+        wasi::link(&mut linker, &component).map_err(unfit)?;
         let pre = linker
             .instantiate_pre(&component)
-            .and_then(FrontEndPre::new)
-            .map_err(world)?;
+            .and_then(|pre| FrontEndPre::new(world, pre))
+            .map_err(unfit)?;
         let loaded = Loaded {
             pre,
             decision_ticks: self.decision_ticks,
@@ -132,6 +135,7 @@ impl Sandbox {
         Ok(Version {
             id,
             digest,
+            world,
             manifest,
             counts: Counts::default(),
             loaded,
@@ -196,6 +200,8 @@ pub struct Version {
     pub id: u64,
     /// Of the component.
     pub digest: Digest,
+    /// What it is made for.
+    pub(super) world: World,
     /// What it says of itself.
     pub manifest: Manifest,
     /// What it has done so far.
@@ -252,7 +258,6 @@ impl Counts {
     }
 }
 
-#[derive(Clone)]
 struct Loaded {
     pre: FrontEndPre<Guest>,
     decision_ticks: u64,

@@ -1,55 +1,71 @@
 //! Whether a component fits the world: what it imports, and what it exports.
 
 use wasmtime::component::Component;
-use wasmtime::component::types::{self, ComponentItem};
+use wasmtime::component::types::ComponentItem;
 
-use super::bindings::{FUNCTIONS, INTERFACE, type_problem};
-use super::refused::Problem;
+use super::bindings::{FUNCTIONS, World, type_problem};
+use super::refused::{Problem, Refused};
 use super::wasi::not_granted;
 
-/// Everything about a component's imports and exports that keeps it from serving.
-pub(super) fn problems(component: &Component) -> Vec<Problem> {
-    let world = component.component_type();
+/// The world that a component is made for, and fits.
+///
+/// # Errors
+/// Everything about its imports and exports that keeps it from serving.
+pub(super) fn fitted(component: &Component) -> Result<World, Refused> {
     let mut problems: Vec<_> = not_granted(component).map(Problem::from).collect();
-    problems.extend(export_problems(component, &world));
-    problems
+    match World::of(component) {
+        Some(world) => {
+            problems.extend(export_problems(component, world));
+            Refused::unless_none(problems).map(|()| world)
+        }
+        None => {
+            problems.extend(no_world_problems(component));
+            Err(Refused::of(problems))
+        }
+    }
 }
 
-fn export_problems(component: &Component, world: &types::Component) -> Vec<Problem> {
-    let engine = component.engine();
-    if let Some((ComponentItem::ComponentInstance(interface), _)) =
-        component.get_export(None, INTERFACE)
-    {
-        let function_problem = |function: &'static str| match interface.get_export(engine, function)
-        {
+fn export_problems(component: &Component, world: World) -> Vec<Problem> {
+    let (engine, ty) = (component.engine(), component.component_type());
+    let interface = world.interface();
+    let exported = component.get_export(None, interface);
+    let problem = |function: &'static str| {
+        let export = match &exported {
+            Some((ComponentItem::ComponentInstance(policy), _)) => {
+                policy.get_export(engine, function)
+            }
+            _ => None,
+        };
+        match export {
             None => Some(Problem::Missing {
-                interface: INTERFACE,
+                interface,
                 function,
             }),
             Some(export) => {
-                type_problem(world, function, &export.ty).map(|problem| Problem::Mistyped {
-                    interface: INTERFACE,
+                type_problem(world, &ty, function, &export.ty).map(|problem| Problem::Mistyped {
+                    interface,
                     function,
                     problem,
                 })
             }
-        };
-        return FUNCTIONS.into_iter().filter_map(function_problem).collect();
-    }
-    let unversioned = INTERFACE
-        .split_once('@')
-        .map_or(INTERFACE, |(name, _)| name);
-    let is_other_version =
-        |name: &str| name.split_once('@').map_or(name, |(name, _)| name) == unversioned;
-    let mut exports = world.exports(engine);
-    if let Some((name, _)) = exports.find(|(name, _)| is_other_version(name)) {
+        }
+    };
+    FUNCTIONS.into_iter().filter_map(problem).collect()
+}
+
+fn no_world_problems(component: &Component) -> Vec<Problem> {
+    let newest = World::ALL[0].interface();
+    let unversioned = |name: &str| name.split('@').next() == newest.split('@').next();
+    let ty = component.component_type();
+    let mut exports = ty.exports(component.engine());
+    if let Some((name, _)) = exports.find(|(name, _)| unversioned(name)) {
         return vec![Problem::Version {
             exported: name.to_owned(),
-            called: INTERFACE,
+            called: World::ALL.map(World::interface),
         }];
     }
     let missing = |function| Problem::Missing {
-        interface: INTERFACE,
+        interface: newest,
         function,
     };
     FUNCTIONS.map(missing).into()

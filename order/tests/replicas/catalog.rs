@@ -263,7 +263,6 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Catalog for Service {
-    type ListStocksStream = Events<ListStocksResponse>;
     type ReadJournalStream = Events<ReadJournalResponse>;
     type SessionStream = Events<SessionEvent>;
 
@@ -277,7 +276,7 @@ impl Catalog for Service {
     async fn list_stocks(
         &self,
         _: Request<ListStocksRequest>,
-    ) -> Result<Response<Self::ListStocksStream>, Status> {
+    ) -> Result<Response<ListStocksResponse>, Status> {
         Err(Status::unimplemented("no stocks"))
     }
 

@@ -2,7 +2,9 @@
 //! `what`. On `/stocks/nonsense-outcome` it reads a stock, and answers every outcome with a retry at
 //! once, for ever.
 
-use frontend_guest::types::{Action, Decision, Outcome, ReadStock, Request, Response, Side, Trade};
+use frontend_guest::types::{
+    Action, Decision, ListStocks, Outcome, ReadStock, Request, Response, Side, Trade,
+};
 use frontend_guest::{DefaultPolicy, Policy, export};
 
 /// More than any host takes, in bytes.
@@ -54,7 +56,7 @@ fn nonsense(what: &str) -> Decision {
         "content-304" => respond(|response| with_body(response, 304)),
         "body" => respond(|response| response.body = vec![b'x'; HUGE_BYTES]),
         "memo" => Decision {
-            action: Action::ListStocks,
+            action: list(1, None),
             memo: vec![0; HUGE_BYTES],
         },
         "retry" => Action::Retry(0).into(),
@@ -66,8 +68,17 @@ fn nonsense(what: &str) -> Decision {
         "key-empty" => trade(|trade| trade.idempotency_key = Some(String::new())),
         "key-long" => trade(|trade| trade.idempotency_key = Some("k".repeat(129))),
         "key-control" => trade(|trade| trade.idempotency_key = Some("a\0b".to_owned())),
-        _ => Action::ListStocks.into(),
+        "list-of-none" => list(0, None).into(),
+        "list-of-too-many" => list(10_001, None).into(),
+        "list-after-nothing" => list(1, Some("")).into(),
+        "list-after-control" => list(1, Some("a\nb")).into(),
+        _ => list(1, None).into(),
     }
+}
+
+fn list(limit: u32, after: Option<&str>) -> Action {
+    let after = after.map(str::to_owned);
+    Action::ListStocks(ListStocks { after, limit })
 }
 
 fn respond(spoil: impl FnOnce(&mut Response)) -> Decision {

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use frontend_guest::types::{
-    Action, Method, Order, Outcome, Refusal, Request, Response, Stock, Trade, Unavailability,
+    Action, Method, Order, Outcome, Page, Refusal, Request, Response, Stock, Trade, Unavailability,
 };
 use frontend_guest::{DefaultPolicy, Policy as _};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -119,7 +119,18 @@ fn decide(request: &Request, outcome: usize) -> Response {
             StockName::new(&read.name).expect("a name that is looked up is one");
             vec![Outcome::Stock(stock(&read.name))]
         }
-        Action::ListStocks => vec![Outcome::Stocks(vec![stock("amc"), stock("nvidia")])],
+        Action::ListStocks(list) => {
+            let after = list.after.as_deref().map(StockName::new);
+            after
+                .transpose()
+                .expect("a name that a page begins after is one");
+            assert!(
+                (1..=10_000).contains(&list.limit),
+                "a page that the host reads"
+            );
+            let stocks = vec![stock("amc"), stock("nvidia")];
+            vec![Outcome::Stocks(Page { stocks, more: true })]
+        }
         Action::ReadOrder(read) => vec![Outcome::Order(Order {
             number: OrderNumber(read.number).0,
             name: "nvidia".into(),

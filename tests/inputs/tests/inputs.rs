@@ -40,6 +40,8 @@ fn http() -> impl Strategy<Value = Vec<u8>> {
         "0",
         "-1",
         "?a=b",
+        "?limit=",
+        "&after=",
         " HTTP/1.1\r\n",
         "host: x\r\n",
         "idempotency-key: \"k\"\r\n",

@@ -116,10 +116,13 @@ impl Elector {
                 self.note(line, place, status(told));
                 self.probe_at[place] = line.now() + STEP_PAUSE + PROBE_INTERVAL;
             }
-            Purpose::Leadership => match leadership(told) {
-                Some(leadership) => self.step(line, leadership),
-                None => self.over(line),
-            },
+            Purpose::Leadership => {
+                let in_sync = in_sync(&told);
+                match leadership(told) {
+                    Some(leadership) => self.step(line, leadership, in_sync),
+                    None => self.over(line),
+                }
+            }
             Purpose::Elect(candidate) => match leadership(told) {
                 Some(elected) => {
                     let now = line.clock(self.run.node);
@@ -177,10 +180,11 @@ impl Elector {
     }
 
     /// One step towards a leader that leads.
-    fn step(&mut self, line: &mut Timeline, leadership: Leadership) {
+    fn step(&mut self, line: &mut Timeline, leadership: Leadership, in_sync: Vec<ReplicaId>) {
         self.publish(leadership);
         let now: BootTime = line.clock(self.run.node);
-        let Some(look) = self.rules.look(leadership, self.probed.clone(), now) else {
+        let probed = self.probed.clone();
+        let Some(look) = self.rules.look(leadership, in_sync, probed, now) else {
             return self.over(line);
         };
         let wanted = keep_working_leader(&view(look.view())).and_then(ReplicaId::new);
@@ -226,6 +230,13 @@ impl Elector {
     }
 }
 
+fn in_sync(told: &Told) -> Vec<ReplicaId> {
+    match told {
+        Ok(Response::Leadership(leadership)) => leadership.term.in_sync.iter().copied().collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn leadership(told: Told) -> Option<Leadership> {
     match told {
         Ok(Response::Leadership(leadership)) => Some(Leadership {
@@ -263,6 +274,7 @@ fn view(view: View) -> guest::View {
         reaches_catalog: replica.reaches_catalog,
         orders: replica.orders.0,
         round_trip_us: replica.round_trip.as_micros() as u32,
+        in_sync: replica.in_sync,
     });
     guest::View {
         replicas: replicas.collect(),

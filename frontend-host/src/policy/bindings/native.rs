@@ -4,7 +4,8 @@
 use frontend_guest::types as guest;
 use frontend_guest::{DefaultPolicy, Policy as _};
 
-use super::{Answer, Decision, Outcome, PolicyRequest, decision_from, wit};
+use super::v1_1::{self, decision_from, wit};
+use super::{Answer, Decision, Outcome, PolicyRequest};
 use crate::policy::decision;
 
 /// What to do about a request.
@@ -26,7 +27,7 @@ pub(super) fn on_outcome(
 fn request_to(request: &PolicyRequest<'_>) -> guest::Request {
     let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     guest::Request {
-        method: match super::request_to(request).method {
+        method: match v1_1::request_to(request).method {
             wit::Method::Get => guest::Method::Get,
             wit::Method::Head => guest::Method::Head,
             wit::Method::Post => guest::Method::Post,
@@ -52,12 +53,13 @@ fn stock_to(stock: &decision::Stock) -> guest::Stock {
 }
 
 fn outcome_to(outcome: &Outcome) -> guest::Outcome {
-    match super::outcome_to(outcome, &[]) {
+    match v1_1::outcome_to(outcome, &[]) {
         wit::Outcome::Stock(_) | wit::Outcome::Stocks(_) => match outcome {
             Outcome::Stock(stock) => guest::Outcome::Stock(stock_to(stock)),
-            Outcome::Stocks(stocks) => {
-                guest::Outcome::Stocks(stocks.iter().map(stock_to).collect())
-            }
+            Outcome::Stocks(page) => guest::Outcome::Stocks(guest::Page {
+                stocks: page.stocks.iter().map(stock_to).collect(),
+                more: page.more,
+            }),
             _ => unreachable!("other outcomes are not of stocks"),
         },
         wit::Outcome::Order(order) => guest::Outcome::Order(guest::Order {
@@ -96,7 +98,10 @@ fn decision_to(decision: guest::Decision) -> wit::Decision {
             name: read.name,
             caching: caching_to(read.caching),
         }),
-        guest::Action::ListStocks => wit::Action::ListStocks,
+        guest::Action::ListStocks(list) => wit::Action::ListStocks(wit::ListStocks {
+            after: list.after,
+            limit: list.limit,
+        }),
         guest::Action::ReadOrder(read) => wit::Action::ReadOrder(wit::ReadOrder {
             number: read.number,
             caching: caching_to(read.caching),

@@ -46,6 +46,37 @@ fn leaders_that_are_killed_twenty_times_in_a_minute_are_replaced_at_once() {
     println!("longest failover: {worst} ms");
 }
 
+/// It takes 1.7 s to fetch what it lacks.
+#[test]
+fn a_replica_with_far_to_catch_up_does_not_lead_where_one_in_sync_stands_by() {
+    for seed in 0..SEEDS {
+        let mut world = World::new(3, 1 + (seed % 2) as usize, seed);
+        world.run(2000);
+        assert_eq!(world.led_by(), Some(2), "the highest leads, seed {seed}");
+        world.kill(2);
+        world.run(1000);
+        assert_eq!(world.led_by(), Some(1), "seed {seed}");
+        world.trade(600_000);
+        world.bring_back(2);
+        world.run(200); // it is seen
+        world.kill(1);
+        let killed = world.now;
+        while world.led_by().is_none() {
+            world.run(STEP);
+            assert!(
+                world.now < killed + FAILOVER_MAX,
+                "no new leader, seed {seed}"
+            );
+        }
+        assert_eq!(world.led_by(), Some(0), "seed {seed}");
+        // Once it has caught up it leads again.
+        world.run(2000);
+        world.kill(0);
+        world.run(1000);
+        assert_eq!(world.led_by(), Some(2), "seed {seed}");
+    }
+}
+
 #[test]
 fn gateways_that_see_different_replicas_slow_down_and_agree_once_they_see_the_same() {
     let mut most = 0;

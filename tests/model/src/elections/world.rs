@@ -18,8 +18,11 @@ const PROBE_TIME_MAX: u64 = 180;
 /// Milliseconds that a step of the simulated clock takes.
 pub const STEP: u64 = 5;
 
-/// Milliseconds that a leader takes to fetch what it lacks.
+/// Milliseconds that a leader takes to lead once it lacks nothing.
 const ACTIVATION: u64 = 20;
+
+/// Orders that a replica fetches in a step.
+const FETCHED: u64 = 350 * STEP;
 
 /// All there is.
 pub struct World {
@@ -28,6 +31,10 @@ pub struct World {
     pub books: Books,
     pub replicas: Vec<Replica>,
     pub gateways: Vec<Gateway>,
+    /// Orders in the catalog's journal.
+    journal: u64,
+    /// Who holds all of them, as the last leader said.
+    in_sync: Vec<ReplicaId>,
     random: fastrand::Rng,
 }
 
@@ -41,7 +48,7 @@ pub enum Health {
     Killed,
 }
 
-/// A replica, but for its orders.
+/// A replica.
 pub struct Replica {
     id: ReplicaId,
     pub health: Health,
@@ -49,6 +56,8 @@ pub struct Replica {
     leader: Option<ReplicaId>,
     role: Role,
     activates_at: u64,
+    /// How many it holds.
+    orders: u64,
 }
 
 /// A gateway, with the replicas that it does not reach.
@@ -71,6 +80,7 @@ impl Replica {
             leader: None,
             role: Role::Follower,
             activates_at: 0,
+            orders: 0,
         }
     }
 
@@ -79,9 +89,20 @@ impl Replica {
             role: self.role,
             epoch: self.epoch,
             leader: self.leader,
-            orders: OrderNumber(0),
+            orders: OrderNumber(self.orders),
             chain: ChainHash::EMPTY,
             reaches_catalog: true,
+        }
+    }
+
+    /// Fetches what it lacks, then leads where it is to.
+    fn step(&mut self, now: u64, journal: u64) {
+        if self.health != Health::Up {
+            return;
+        }
+        self.orders = journal.min(self.orders + FETCHED);
+        if self.role == Role::Activating && self.orders == journal && now >= self.activates_at {
+            self.role = Role::Leader;
         }
     }
 
@@ -125,6 +146,8 @@ impl World {
             books: Books::default(),
             replicas: ids.into_iter().map(Replica::new).collect(),
             gateways,
+            journal: 0,
+            in_sync: Vec::new(),
             random,
         }
     }
@@ -153,6 +176,16 @@ impl World {
         self.replicas[place].health = Health::Killed;
     }
 
+    /// So many orders are placed with the leader, which only replicas hear of that are up.
+    pub fn trade(&mut self, orders: u64) {
+        self.journal += orders;
+        for replica in &mut self.replicas {
+            if replica.health == Health::Up {
+                replica.orders += orders;
+            }
+        }
+    }
+
     /// Starts a killed replica again, which leads nothing; a suspended one goes on.
     pub fn bring_back(&mut self, place: usize) {
         let replica = &mut self.replicas[place];
@@ -167,11 +200,9 @@ impl World {
         for _ in 0..millis / STEP {
             self.now += STEP;
             for replica in &mut self.replicas {
-                let fetched = self.now >= replica.activates_at && replica.health == Health::Up;
-                if replica.role == Role::Activating && fetched {
-                    replica.role = Role::Leader;
-                }
+                replica.step(self.now, self.journal);
             }
+            self.note_in_sync();
             let mut gateways: Vec<usize> = (0..self.gateways.len()).collect();
             self.random.shuffle(&mut gateways);
             for gateway in gateways {
@@ -181,6 +212,16 @@ impl World {
                     self.look(gateway);
                 }
             }
+        }
+    }
+
+    /// Who leads tells the catalog.
+    fn note_in_sync(&mut self) {
+        if self.led_by().is_some() {
+            let holds_all =
+                |replica: &&Replica| replica.health == Health::Up && replica.orders == self.journal;
+            let in_sync = self.replicas.iter().filter(holds_all);
+            self.in_sync = in_sync.map(|replica| replica.id).collect();
         }
     }
 
@@ -222,11 +263,10 @@ impl World {
     fn look(&mut self, at: usize) {
         let (now, leadership) = (time(self.now), self.leadership());
         let jitter = self.random.f64();
+        let in_sync = self.in_sync.clone();
         let gateway = &mut self.gateways[at];
-        let Some(look) = gateway
-            .elector
-            .look(leadership, gateway.probed.clone(), now)
-        else {
+        let probed = gateway.probed.clone();
+        let Some(look) = gateway.elector.look(leadership, in_sync, probed, now) else {
             return;
         };
         let wanted = wanted(&look.view());
@@ -285,6 +325,7 @@ fn wanted(view: &View) -> Option<ReplicaId> {
         reaches_catalog: replica.reaches_catalog,
         orders: replica.orders.0,
         round_trip_us: 0,
+        in_sync: replica.in_sync,
     };
     let view = types::View {
         replicas: view.replicas.iter().map(replica).collect(),

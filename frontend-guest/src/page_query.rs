@@ -1,0 +1,169 @@
+//! From a query to the page of a list that it asks for: `limit=` and `after=`. Other parameters are
+//! ignored.
+
+use std::fmt::Write as _;
+
+use crate::error::ApiError;
+use crate::route::{is_stock_name, percent_decode};
+
+/// The most entries of a page that says nothing of its limit.
+pub const LIMIT_DEFAULT: u32 = 1_000;
+/// The highest limit of a page.
+pub const LIMIT_MAX: u32 = 10_000;
+
+/// Which page of a list a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageQuery {
+    /// From the first entry on whose name comes after this one, whether or not there is one of that
+    /// name. `None`: from the first of all.
+    pub after: Option<String>,
+    /// Most entries: 1 to [`LIMIT_MAX`].
+    pub limit: u32,
+}
+
+impl Default for PageQuery {
+    fn default() -> Self {
+        Self {
+            after: None,
+            limit: LIMIT_DEFAULT,
+        }
+    }
+}
+
+impl PageQuery {
+    /// Reads the query of a request's target, without its question mark. Percent-encoded, with `+` for
+    /// a space as forms have it.
+    pub fn parse(query: &str) -> Result<Self, ApiError> {
+        let (mut after, mut limit) = (None, None);
+        for parameter in query.split('&') {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let (parsed, name) = match name {
+                "after" => (&mut after, "after"),
+                "limit" => (&mut limit, "limit"),
+                _ => continue,
+            };
+            if parsed.replace(value).is_some() {
+                return Err(invalid(format!("`{name}` was given more than once")));
+            }
+        }
+        Ok(Self {
+            after: after.map(name_of).transpose()?.flatten(),
+            limit: limit.map_or(Ok(LIMIT_DEFAULT), limit_of)?,
+        })
+    }
+
+    /// The path and query of the page after this one, whose last entry is `last`.
+    pub fn next(&self, path: &str, last: &str) -> String {
+        let mut next = format!("{path}?limit={}&after=", self.limit);
+        for byte in last.bytes() {
+            // What RFC 3986, section 2.3, calls unreserved stands for itself.
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                next.push(char::from(byte));
+            } else {
+                let _ = write!(next, "%{byte:02X}"); // a String takes all that is written to it
+            }
+        }
+        next
+    }
+}
+
+/// An empty name comes before all others.
+fn name_of(value: &str) -> Result<Option<String>, ApiError> {
+    match percent_decode(&value.replace('+', " ")) {
+        Some(name) if name.is_empty() => Ok(None),
+        Some(name) if is_stock_name(&name) => Ok(Some(name)),
+        _ => Err(invalid(
+            "`after` must be the name of a stock, percent-encoded: at most 64 bytes of UTF-8 without control characters",
+        )),
+    }
+}
+
+fn limit_of(value: &str) -> Result<u32, ApiError> {
+    let digits = percent_decode(value).unwrap_or_default();
+    // `u32::from_str` takes a leading plus sign, too.
+    let number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    let limit = digits.parse().ok().filter(|_| number);
+    limit
+        .filter(|limit| (1..=LIMIT_MAX).contains(limit))
+        .ok_or_else(|| invalid(format!("`limit` must be an integer from 1 to {LIMIT_MAX}")))
+}
+
+fn invalid(problem: impl Into<String>) -> ApiError {
+    ApiError::InvalidQuery(problem.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn page(after: Option<&str>, limit: u32) -> PageQuery {
+        let after = after.map(str::to_owned);
+        PageQuery { after, limit }
+    }
+
+    #[test]
+    fn a_query_says_which_page() {
+        for (query, expected) in [
+            ("", page(None, 1_000)),
+            ("page=2&&=&after", page(None, 1_000)),
+            ("limit=%31", page(None, 1)),
+            ("limit=10000&after=nike", page(Some("nike"), 10_000)),
+            ("after=&limit=0007", page(None, 7)),
+            ("after=L%27Or%c3%A9al", page(Some("L'Oréal"), 1_000)),
+            ("after=a+b%2Bc%20%26d=e", page(Some("a b+c &d=e"), 1_000)),
+        ] {
+            assert_eq!(PageQuery::parse(query), Ok(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_query_that_says_no_page_is_told_why() {
+        let limit = "the query's `limit` must be an integer from 1 to 10000";
+        let after = "the query's `after` must be the name of a stock, percent-encoded: \
+            at most 64 bytes of UTF-8 without control characters";
+        let long = format!("after={}", "x".repeat(65));
+        for (query, message) in [
+            ("limit", limit),
+            ("limit=", limit),
+            ("limit=0", limit),
+            ("limit=10001", limit),
+            ("limit=4294967297", limit),
+            ("limit=+1", limit),
+            ("limit=-1", limit),
+            ("limit=1.0", limit),
+            ("limit=%2", limit),
+            ("limit=ten", limit),
+            ("after=%", after),
+            ("after=%ff", after),
+            ("after=a%00", after),
+            (&long, after),
+            (
+                "limit=1&limit=1",
+                "the query's `limit` was given more than once",
+            ),
+            (
+                "after=a&limit=1&after=",
+                "the query's `after` was given more than once",
+            ),
+        ] {
+            let error = PageQuery::parse(query).expect_err(query);
+            assert_eq!((error.status(), error.to_string().as_str()), (400, message));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_query_breaks_the_reader(query in "(after=|limit=|&|[\\PC%+0-9]{0,4}){0,8}") {
+            let _ = PageQuery::parse(&query);
+        }
+
+        #[test]
+        fn every_name_leads_to_the_next_page(last in "[^\\pC]{1,16}", limit in 1..=LIMIT_MAX) {
+            let next = page(None, limit).next("/stocks", &last);
+            let query = next.strip_prefix("/stocks?").expect("the path comes first");
+            prop_assert!(query.is_ascii());
+            prop_assert_eq!(PageQuery::parse(query), Ok(page(Some(&last), limit)));
+        }
+    }
+}
