@@ -13,7 +13,8 @@ use super::history::History;
 use super::{Leadership, Probed, ReplicaView, Step, View, leads, next_step};
 
 /// How long the very first election waits for replicas that have not answered yet: services that
-/// start together should not be led by whoever was first.
+/// start together should not be led by whoever was first. So long a gateway that has just started also
+/// waits to hear of a leader that there is.
 const FIRST_ELECTION_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Decides about elections.
@@ -73,9 +74,13 @@ impl Elector {
         now: BootTime,
     ) -> Option<Look> {
         self.history.observed(leadership, &probed, now);
-        let all_answer = probed.iter().all(|probed| probed.status.is_ok());
-        let patient = !all_answer && now.since(self.started) < FIRST_ELECTION_PATIENCE;
-        if patient && leadership.leader.is_none() {
+        let is_awaited = |probed: &Probed| match leadership.leader {
+            None => probed.status.is_err(),
+            // A leader that was not asked yet is no dead one.
+            Some(leader) => probed.id == leader && *probed == Probed::unknown(leader),
+        };
+        let patient = now.since(self.started) < FIRST_ELECTION_PATIENCE;
+        if patient && probed.iter().any(is_awaited) {
             return None;
         }
         Some(Look {

@@ -98,3 +98,26 @@ fn without_a_healthy_replica_nothing_can_be_done() {
     );
     assert_eq!(next_step(led_by_3(), &[dead], None), Step::Nothing);
 }
+
+/// A gateway that starts finds a leader, and is not the one to depose it before it has asked it.
+#[test]
+fn a_leader_that_was_not_asked_yet_is_waited_for() {
+    let at = BootTime::from_millis;
+    let follower = replica(1, Role::Follower, 2);
+    let unasked = Probed::unknown(id(3));
+    let silent = Probed {
+        asked: at(1_001),
+        ..unasked.clone()
+    };
+    let looks = |leader: &Probed, now: u64| {
+        let mut elector = Elector::new(at(1_000));
+        let probed = vec![follower.clone(), leader.clone()];
+        elector
+            .look(led_by_3(), Vec::new(), probed, at(now))
+            .is_some()
+    };
+    assert!(!looks(&unasked, 1_010));
+    assert!(looks(&replica(3, Role::Leader, 2), 1_010));
+    assert!(looks(&silent, 1_190));
+    assert!(looks(&unasked, 1_500), "not for ever");
+}
