@@ -142,3 +142,69 @@ fn ledgers_of_before_journals_had_ids_are_enough() {
     let key = IdempotencyKey::new("kept-4").unwrap();
     assert!(store.find_key(&key).unwrap().is_some());
 }
+
+/// Of the built-in stocks.
+fn identity(journal: u8, lease_horizon: Duration) -> Identity {
+    Identity {
+        journal: JournalId::new([journal; JournalId::BYTES]),
+        listing: catalog::stocks::digest(&catalog::stocks::built_in()),
+        lease_horizon,
+    }
+}
+
+/// A replica's directory, with a ledger that knows whose copy it is.
+fn known_replica(identity: Identity, rows: &[Row]) -> TempDir {
+    let dir = replica(1, rows, &[]);
+    let save = Save {
+        identity: Some(identity),
+        ..Save::default()
+    };
+    SqliteStore::open(dir.path()).unwrap().save(&save).unwrap();
+    dir
+}
+
+#[test]
+fn a_journal_keeps_its_id_and_the_longest_lease_that_a_ledger_heard_of_is_waited_for() {
+    let rows = [row(&[], 1, "one")];
+    let (long, short) = (Duration::from_secs(9), Duration::from_secs(3));
+    let dirs = [
+        known_replica(identity(1, long), &[]),
+        known_replica(identity(1, short), &rows),
+        // Never heard of any catalog: it has nothing to say.
+        tempfile::tempdir().unwrap(),
+    ];
+    drop(SqliteStore::open(dirs[2].path()).unwrap());
+    let catalog = tempfile::tempdir().unwrap();
+    rebuild(&catalog, &dirs).unwrap();
+    let loaded = load(&catalog);
+    assert_eq!(loaded.journal, identity(1, long).journal);
+    assert_eq!(loaded.sessions_out, Some(long));
+
+    // One of before there were ids has heard of leases, and does not say how long they were.
+    let dirs = [
+        known_replica(identity(1, short), &rows),
+        replica(1, &rows, &[]),
+    ];
+    let catalog = tempfile::tempdir().unwrap();
+    rebuild(&catalog, &dirs).unwrap();
+    let longest = catalog::config::lease_term(catalog::config::LEASE_MAX);
+    assert_eq!(load(&catalog).sessions_out, Some(longest));
+}
+
+#[test]
+fn a_ledger_of_another_journal_is_refused_by_name() {
+    let rows = [row(&[], 1, "one")];
+    let lease = Duration::from_secs(1);
+    let dirs = [
+        known_replica(identity(1, lease), &rows),
+        known_replica(identity(2, lease), &[]),
+    ];
+    let catalog = tempfile::tempdir().unwrap();
+    let refused = rebuild(&catalog, &dirs).unwrap_err().to_string();
+    let ids = [1, 2].map(|journal| identity(journal, lease).journal.to_string());
+    let named = dirs.iter().map(|dir| dir.path().display().to_string());
+    for part in ids.into_iter().chain(named) {
+        assert!(refused.contains(&part), "{refused}");
+    }
+    assert!(!catalog.path().join("catalog.db").exists());
+}

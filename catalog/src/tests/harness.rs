@@ -32,7 +32,7 @@ pub const SHORT_LEASE: Duration = Duration::from_millis(200);
 pub const LONG_LEASE: Duration = Duration::from_secs(60);
 
 /// Longest wait for what must happen soon.
-const SOON: Duration = Duration::from_secs(10);
+pub const SOON: Duration = Duration::from_secs(10);
 
 pub type Client = CatalogClient<Channel>;
 

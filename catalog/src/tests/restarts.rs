@@ -6,7 +6,8 @@ use protocol::{Order, OrderNumber, Quantity, Row};
 use tonic::Code;
 
 use super::harness::{
-    LONG_LEASE, Leader, Running, SHORT_LEASE, Session, disk, journal, look, order, row, term, until,
+    LONG_LEASE, Leader, Running, SHORT_LEASE, SOON, Session, disk, journal, look, order, row, term,
+    until,
 };
 use crate::store::Store;
 use crate::{Config, Error};
@@ -221,7 +222,8 @@ async fn start(config: Config) -> Error {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let started = crate::run(config, listener.try_into().unwrap(), std::future::pending());
-    started.await.unwrap_err()
+    let ended = tokio::time::timeout(SOON, started).await;
+    ended.expect("it runs").unwrap_err()
 }
 
 #[tokio::test]
