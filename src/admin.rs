@@ -156,7 +156,7 @@ pub struct Catalog {
     pub chain_hash: Option<String>,
     #[serde(default)]
     pub in_sync: Vec<u32>,
-    pub session: Option<u64>,
+    pub session: Option<String>,
     pub lease_ms: Option<u64>,
 }
 
@@ -204,6 +204,8 @@ pub struct Policy {
     pub traps: u64,
     pub overruns: u64,
     pub invalid: u64,
+    /// For how long it has been active.
+    pub active_ms: Option<u64>,
 }
 
 /// How much of a hash people compare.

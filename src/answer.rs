@@ -76,8 +76,11 @@ pub fn parse<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice::<Data<T>>(body).map(|answer| answer.data)
 }
 
-/// Enough of a body to see what it is.
+/// Enough of a body to see what it is, in words where there is nothing to see.
 pub fn beginning(body: &[u8]) -> String {
+    if body.trim_ascii().is_empty() {
+        return "nothing in the body".to_owned();
+    }
     String::from_utf8_lossy(body)
         .chars()
         .take(BEGINNING_CHARS)
@@ -102,5 +105,14 @@ mod tests {
             Some("no")
         );
         assert_eq!(refusal(b"nonsense"), None);
+    }
+
+    #[test]
+    fn what_was_answered_is_always_in_words() {
+        assert_eq!(beginning(b"<html>"), "<html>");
+        assert_eq!(beginning(&[b'a'; 1000]).len(), BEGINNING_CHARS);
+        for empty in [b"".as_slice(), b" \r\n"] {
+            assert_eq!(beginning(empty), "nothing in the body");
+        }
     }
 }

@@ -104,7 +104,7 @@ fn catalog(status: &Status) -> String {
         or_dash(catalog.journal_rows),
         or_dash(catalog.chain_hash.as_deref().map(short)),
         in_sync.join(","),
-        or_dash(catalog.session.map(|session| format!("{session:x}"))),
+        or_dash(catalog.session.as_deref()),
         or_dash(catalog.lease_ms.map(|ms| format!("{ms} ms"))),
         catalog.url.clone(),
     ]);
@@ -142,6 +142,7 @@ pub fn policies(policies: &Policies) -> String {
         "traps",
         "overruns",
         "invalid",
+        "active for",
     ]);
     for policy in policies.iter() {
         let counts = [
@@ -161,6 +162,7 @@ pub fn policies(policies: &Policies) -> String {
             traps,
             overruns,
             invalid,
+            or_dash(policy.active_ms.map(|ms| format!("{} s", ms / 1000))),
         ]);
     }
     table.render()
@@ -180,11 +182,11 @@ mod tests {
             "replicas":[{"id":3,"url":"http://r","healthy":false,"foreign":true,"role":null,"orders":null,"chain_hash":null,
                          "reaches_catalog":null,"round_trip_us":null}],
             "catalog":{"url":"http://c","reachable":false,"journal_rows":null,"chain_hash":null,"in_sync":[],
-                       "session":null,"lease_ms":null},
+                       "session":"00c0ffee00c0ffee","lease_ms":null},
             "cache":{"stocks":{"entries":0,"hits":0,"misses":0,"stale":0},
                      "orders":{"entries":0,"hits":0,"misses":0,"stale":0}},
             "policy":{"active":{"digest":"0123456789abcdef","name":"default","version":"0.1.0","stage":"active",
-                                "decisions":1,"traps":0,"overruns":0,"invalid":0,"activated_ms":1},
+                                "decisions":1,"traps":0,"overruns":0,"invalid":0,"active_ms":61999},
                       "previous":null,"candidate":null}}"#;
         let text = describe(&serde_json::from_str(status).unwrap());
         for part in [
@@ -194,6 +196,8 @@ mod tests {
             "another journal's",
             "out of reach",
             "0123456789ab ",
+            " 61 s",
+            "00c0ffee00c0ffee",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }

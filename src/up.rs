@@ -160,7 +160,7 @@ async fn tell_until_all_died(plan: &Plan, mut events: mpsc::Receiver<Event>) -> 
 /// Polls the gateway until it says that it can serve a trade.
 async fn ready(plan: &Plan) -> Result<(), Error> {
     let mut client = Client::new(plan.admin_origin(), READY_PATIENCE);
-    let mut last = String::new();
+    let mut last = "none".to_owned();
     let poll = async {
         loop {
             match client.get("/readyz").await {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Bazaar, Order, Ports, Process, Turn, kill_by_pid, request, run, run_ok, signal_by_pid,
+    Bazaar, Order, Ports, Process, Server, Turn, kill_by_pid, request, run, run_ok, signal_by_pid,
     wait_until,
 };
 
@@ -493,7 +493,7 @@ fn load_fails_where_nobody_answers() {
 
 #[test]
 fn status_tells_who_leads_and_what_everyone_holds() {
-    let bazaar = Bazaar::start_default();
+    let mut bazaar = Bazaar::start_default();
     bazaar.trade(&Order::sell(1, "meta"));
     bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
     let admin = format!("--admin=http://{}", bazaar.admin_address());
@@ -515,8 +515,28 @@ fn status_tells_who_leads_and_what_everyone_holds() {
             .is_some_and(|hash| hash.len() == 64 && *hash == status["catalog"]["chain_hash"])),
         "{status}"
     );
+    // The session is called the same by everybody.
+    let session = status["catalog"]["session"].as_str().unwrap();
+    assert!(session.len() == 16 && u64::from_str_radix(session, 16).is_ok_and(|id| id > 0));
+    for server in [Server::Catalog, Server::Gateway(0)] {
+        let log = bazaar.server(server).log();
+        assert!(
+            log.contains(&format!("session={session}")),
+            "{session} is not in\n{log}"
+        );
+    }
+    assert!(status["policy"]["active"]["active_ms"].is_u64(), "{status}");
     let text = run_ok(["status", &admin]);
-    for part in ["ready", "leads epoch", "default", "healthy", "in sync"] {
+    for part in [
+        "ready",
+        "leads epoch",
+        "default",
+        "healthy",
+        "in sync",
+        session,
+        "active for",
+        " s\n",
+    ] {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
 }

@@ -55,6 +55,7 @@ pub use store::sqlite::holds_journal;
 use crate::damage::{Damaged, Watched};
 use crate::error::NoJournal;
 use crate::server::Parts;
+use crate::stocks::Free;
 use crate::store::sqlite::{FILE, SqliteJournal, SqliteStore, random_journal};
 use crate::store::{Journal, Loaded, Store};
 
@@ -128,7 +129,7 @@ pub fn begin(config: &Config) -> Result<(), Error> {
 
 fn begin_in(store: &mut SqliteStore, config: &Config) -> Result<(), Error> {
     let listings = match &config.stocks {
-        Some(path) => stocks::load(path)?,
+        Some(path) => stocks::load(path, Free::Refused)?,
         None => stocks::built_in(),
     };
     let journal = random_journal()?;

@@ -20,7 +20,7 @@ use storage::{DataDir, StorageError};
 use crate::config::{Config, LEASE_MAX, lease_term};
 use crate::core::{Batch, Stock, Term};
 use crate::error::RebuildError;
-use crate::stocks;
+use crate::stocks::{self, Free};
 use crate::store::Store as _;
 use crate::store::sqlite::{FILE, KIND, SqliteStore, random_journal};
 
@@ -111,7 +111,7 @@ where
         leader,
     } = remains;
     let listings = match &config.stocks {
-        Some(path) => stocks::load(path)?,
+        Some(path) => stocks::load(path, Free::AsBefore)?,
         None => stocks::built_in(),
     };
     if listing.is_some_and(|listing| listing != stocks::digest(&listings)) {

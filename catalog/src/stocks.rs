@@ -92,13 +92,22 @@ pub fn digest(listings: &[Listing]) -> ListingDigest {
     ListingDigest::new(hasher.finalize().into())
 }
 
+/// Whether a stock may cost nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Free {
+    /// Not in a new journal.
+    Refused,
+    /// There are journals of before this was refused, and they are to be made anew.
+    AsBefore,
+}
+
 /// Reads stocks off a CSV file with the header `name,price,quantity`.
-pub fn load(path: &Path) -> Result<Vec<Listing>, StocksError> {
+pub fn load(path: &Path, free: Free) -> Result<Vec<Listing>, StocksError> {
     let file = fs::read(path).map_err(|source| StocksError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
-    parse(&file).map_err(|(line, problem)| StocksError::Line {
+    parse(&file, free).map_err(|(line, problem)| StocksError::Line {
         path: path.to_owned(),
         line,
         problem,
@@ -112,7 +121,7 @@ pub type Problem = (u64, String);
 ///
 /// # Errors
 /// Says which line is wrong, and how.
-pub fn parse(file: &[u8]) -> Result<Vec<Listing>, Problem> {
+pub fn parse(file: &[u8], free: Free) -> Result<Vec<Listing>, Problem> {
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -129,7 +138,7 @@ pub fn parse(file: &[u8]) -> Result<Vec<Listing>, Problem> {
     for record in records {
         let record = record.map_err(unreadable)?;
         let line = line_at(file, record.position());
-        let listing = listing(&record).map_err(|problem| (line, problem))?;
+        let listing = listing(&record, free).map_err(|problem| (line, problem))?;
         if !names.insert(listing.name.clone()) {
             return Err((line, format!("`{}` is listed a second time", listing.name)));
         }
@@ -160,7 +169,7 @@ fn line_at(file: &[u8], position: Option<&csv::Position>) -> u64 {
     position.line() + line_ends.filter(|&&byte| byte == b'\n').count() as u64
 }
 
-fn listing(record: &StringRecord) -> Result<Listing, String> {
+fn listing(record: &StringRecord, free: Free) -> Result<Listing, String> {
     let mut fields = record.iter();
     let (Some(name), Some(price), Some(quantity), None) =
         (fields.next(), fields.next(), fields.next(), fields.next())
@@ -172,9 +181,13 @@ fn listing(record: &StringRecord) -> Result<Listing, String> {
         .parse()
         .ok()
         .filter(|&shares: &u64| shares <= Quantity::MAX);
+    let cost: Price = price.parse().map_err(wrong)?;
+    if cost.minor() == 0 && free == Free::Refused {
+        return Err(format!("price `{price}` is not above 0"));
+    }
     Ok(Listing {
         name: StockName::new(name).map_err(wrong)?,
-        price: price.parse().map_err(wrong)?,
+        price: cost,
         quantity: shares.ok_or_else(|| {
             format!(
                 "quantity `{quantity}` is not a number from 0 to {}",
@@ -216,7 +229,7 @@ mod tests {
 
     #[test]
     fn other_stocks_have_another_digest_and_another_order_has_not() {
-        let digest_of = |file: &str| digest(&parse(file.as_bytes()).unwrap());
+        let digest_of = |file: &str| digest(&parse(file.as_bytes(), Free::Refused).unwrap());
         let first = digest_of("name,price,quantity\na,1,2\nb,3,4\n");
         assert_eq!(first, digest_of("name,price,quantity\nb,3,4\na,1,2\n"));
         for other in [
@@ -231,11 +244,21 @@ mod tests {
 
     #[test]
     fn a_file_gives_its_stocks() {
-        let stocks = parse("name, price ,quantity\nacme,1.5,10\n\n\"two, words\",0,0\n".as_bytes());
+        let stocks = parse(
+            "name, price ,quantity\nacme,1.5,10\n\n\"two, words\",0.01,0\n".as_bytes(),
+            Free::Refused,
+        );
         let stocks = stocks.unwrap();
         assert_eq!(stocks.len(), 2);
         assert_eq!((stocks[0].price.minor(), stocks[0].quantity), (150, 10));
         assert_eq!(stocks[1].name.as_str(), "two, words");
+    }
+
+    #[test]
+    fn a_journal_of_before_may_have_stocks_that_cost_nothing() {
+        let file = b"name,price,quantity\nacme,0.00,10\n";
+        let stocks = parse(file, Free::AsBefore).unwrap();
+        assert_eq!(stocks[0].price.minor(), 0);
     }
 
     #[test]
@@ -248,6 +271,16 @@ mod tests {
             ("name,price,quantity\na,1,1,\n", 2, "has 4 fields"),
             ("name,price,quantity\n\n,1,1\n", 3, "name has 0 bytes"),
             ("name,price,quantity\na,1.234,1\n", 2, "price `1.234`"),
+            (
+                "name,price,quantity\na,1,1\nb,0.00,1\n",
+                3,
+                "price `0.00` is not above 0",
+            ),
+            (
+                "name,price,quantity\na,0,1\n",
+                2,
+                "price `0` is not above 0",
+            ),
             ("name,price,quantity\na,1,-1\n", 2, "quantity `-1`"),
             (
                 "name,price,quantity\na,1,9223372036854775808\n",
@@ -260,7 +293,7 @@ mod tests {
                 "`a` is listed a second time",
             ),
         ] {
-            let (at, message) = parse(file.as_bytes()).unwrap_err();
+            let (at, message) = parse(file.as_bytes(), Free::Refused).unwrap_err();
             assert!(
                 at == line && message.contains(problem),
                 "{file:?}: line {at}: {message}"
@@ -271,6 +304,6 @@ mod tests {
             &[0xff, b',', b'1', b',', b'1'],
         ]
         .concat();
-        assert_eq!(parse(&not_text).unwrap_err().0, 2);
+        assert_eq!(parse(&not_text, Free::Refused).unwrap_err().0, 2);
     }
 }

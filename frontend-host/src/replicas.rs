@@ -427,7 +427,7 @@ impl Replicas {
         match timeout(CATALOG_TIME_MAX, catalog.elect(request)).await {
             Ok(Ok(elected)) => {
                 let elected = read_leadership(&elected.into_inner());
-                tracing::info!(epoch = %elected.epoch, leader = ?elected.leader.map(ReplicaId::get), wanted = %candidate, "elected");
+                tracing::info!(epoch = %elected.epoch, leader = elected.leader.map(tracing::field::display), wanted = %candidate, "elected");
                 Some(elected)
             }
             Ok(Err(status)) => {

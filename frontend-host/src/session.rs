@@ -130,7 +130,7 @@ impl Attempt<'_> {
         };
         *opened = true;
         tracing::info!(
-            session = session.lease().session().map(SessionId::get),
+            session = session.lease().session().map(tracing::field::display),
             "session with the catalog opened"
         );
         let mut follower = Follower {

@@ -417,10 +417,10 @@ mod tests {
             schema: &["CREATE TABLE u (x INTEGER) STRICT"],
             ..KIND
         };
-        assert!(matches!(
-            data_dir.open(other),
-            Err(StorageError::Foreign { .. })
-        ));
+        let refused = data_dir.open(other).unwrap_err();
+        assert!(matches!(refused, StorageError::Foreign { .. }));
+        let message = refused.to_string();
+        assert!(message.contains("is no other database;"), "{message}");
     }
 
     #[test]

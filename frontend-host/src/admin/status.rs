@@ -7,8 +7,8 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Json, Response};
 use frontend_core::election::Unanswered;
+use protocol::ReplicaId;
 use protocol::time::BootTime;
-use protocol::{ReplicaId, SessionId};
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -66,7 +66,7 @@ impl Admin {
                 "journal_rows": journal.as_ref().map(|journal| journal.rows),
                 "chain_hash": journal.as_ref().map(|journal| journal.chain.to_string()),
                 "in_sync": journal.map(|journal| journal.in_sync).unwrap_or_default(),
-                "session": session.map(SessionId::get),
+                "session": session.map(|session| session.to_string()),
                 "lease_ms": session.map(|_| lease.length().as_millis() as u64),
             },
             "cache": {

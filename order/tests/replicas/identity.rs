@@ -256,6 +256,10 @@ async fn a_journal_that_lost_rows_denies_no_order_that_a_ledger_shows_it_to_lack
     for key in ["a", "b", "c"] {
         cluster.seat(1).place(key, "meta").await.unwrap();
     }
+    until("its ledger has them", || async {
+        cluster.seat(1).status().await.orders == 3
+    })
+    .await;
     cluster.catalog.state().rows.truncate(1);
     // Which may be another replica's to show.
     let denied = cluster.seat(1).get(7).await.unwrap_err();

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use catalog::stocks::parse;
+use catalog::stocks::{Free, parse};
 
 /// A file is refused, naming a line that it has, or it lists stocks of different names.
 pub fn check(file: &[u8]) {
-    match parse(file) {
+    match parse(file, Free::Refused) {
         Ok(listings) => {
             let names: BTreeSet<_> = listings.iter().map(|listing| &listing.name).collect();
             assert!(!listings.is_empty());
+            assert!(listings.iter().all(|listing| listing.price.minor() > 0));
             assert_eq!(names.len(), listings.len(), "every stock is listed once");
         }
         Err((line, problem)) => {

@@ -435,6 +435,20 @@ fn a_large_database_is_read_beside() {
 }
 
 #[test]
+fn a_database_of_before_may_have_stocks_that_cost_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut listings = built_in();
+    listings[0].price = Price::from_minor(0).unwrap();
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    store.begin(JOURNAL, &listings).unwrap();
+    drop(store);
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    let books = store.load().unwrap().books;
+    let free = books.stocks().find(|stock| stock.name == listings[0].name);
+    assert_eq!(free.unwrap().price.minor(), 0);
+}
+
+#[test]
 fn a_refusal_is_remembered_by_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = new_store(dir.path());
