@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Bazaar, KeepAlive, Raise, guest, wait_until};
+use crate::harness::{Bazaar, KeepAlive, Raise, example, guest, wait_until};
 
 const TIME_MAX: Duration = Duration::from_secs(1);
 const REQUESTS_MAX: u64 = 200;
@@ -77,4 +77,20 @@ fn while_all_ask(bazaar: &Bazaar, target: &str, put: impl FnOnce()) -> (Duration
         });
         (begun.elapsed(), replies.load(Ordering::Relaxed) - before)
     })
+}
+
+/// More than any bound on failures.
+const STRANGE_REQUESTS: usize = 20;
+
+#[test]
+fn methods_that_nobody_knows_are_not_held_against_a_policy() {
+    let bazaar = Bazaar::start_default();
+    let component = fs::read(example("no-cache")).unwrap();
+    assert_eq!(bazaar.admin("PUT", "/policy", &component).status, 200);
+    for _ in 0..STRANGE_REQUESTS {
+        assert_eq!(bazaar.send("BREW", "/stocks/nvidia", &[], b"").status, 501);
+    }
+    let active = bazaar.status()["policy"]["active"].clone();
+    assert_eq!(active["name"], "no-cache", "{active}");
+    assert_eq!(active["errors"], 0, "{active}");
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use arc_swap::Guard;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, StatusCode};
 use protocol::ReplicaId;
 
 use super::bindings::World;
@@ -212,12 +212,15 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// An answer of 500 and above that no backend is to blame for.
+    /// An answer of 500 and above that no backend is to blame for, nor the request: 501 is the answer
+    /// to a method that nobody knows, which any client can send.
     fn count_server_error(&self, decision: &Decision, outcome: Option<&Outcome>) {
         let Action::Respond(reply) = &decision.action else {
             return;
         };
-        if reply.status.is_server_error() && !matches!(outcome, Some(Outcome::Unavailable(_))) {
+        let blames_another = reply.status == StatusCode::NOT_IMPLEMENTED
+            || matches!(outcome, Some(Outcome::Unavailable(_)));
+        if reply.status.is_server_error() && !blames_another {
             self.version().counts.errors.fetch_add(1, Ordering::Relaxed);
             self.versions.note_failure(&self.published, self.rank);
         }
