@@ -13,7 +13,7 @@ use frontend_host::policy::{
     Upload, Versions,
 };
 use http::{HeaderMap, Method};
-use protocol::{Epoch, OrderNumber, Price, ReplicaId, StockName};
+use protocol::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
 use tokio_stream::StreamExt as _;
 
 const PROBATION: Probation = Probation {
@@ -355,13 +355,17 @@ fn a_candidate_elects_nobody_and_it_is_seen_whom_it_would() {
 #[tokio::test]
 async fn a_recording_has_elections_and_replays_them() {
     let versions = versions(None, DEFAULT_POLICY);
-    let mut recording = versions.record(Duration::from_secs(600)).unwrap();
+    let journal = JournalId::new(*b"0123456789abcdef");
+    let mut recording = versions
+        .record(Some(journal), Duration::from_secs(600))
+        .unwrap();
     decide(&versions, 0, "/stocks/nvidia");
     versions.elect(7, &led_by_1()).unwrap();
     let mut lines = String::new();
     for _ in 0..3 {
         lines += &recording.next().await.unwrap();
     }
+    assert!(lines.contains(&journal.to_string()), "{lines}");
     let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
     let replayed = |component: &[u8]| {
         let version = frontend_host::policy::check(&sandbox, component).unwrap();
@@ -406,23 +410,23 @@ fn a_recording_of_before_replays_and_others_are_refused() {
 fn a_recording_that_nobody_reads_holds_a_bounded_memory_for_a_bounded_time() {
     let versions = versions(None, DEFAULT_POLICY);
     let long = format!("/stocks/{}", "x".repeat(60_000));
-    let recording = versions.record(Duration::from_secs(600)).unwrap();
+    let recording = versions.record(None, Duration::from_secs(600)).unwrap();
     for client in 0..400 {
         decide(&versions, client, &long);
     }
     let waiting = recording.waiting_bytes();
     assert!((4 << 20..=8 << 20).contains(&waiting), "{waiting} bytes");
     assert!(
-        versions.record(Duration::from_secs(1)).is_err(),
+        versions.record(None, Duration::from_secs(1)).is_err(),
         "one at a time"
     );
     drop(recording);
 
-    let over = versions.record(Duration::ZERO).unwrap();
+    let over = versions.record(None, Duration::ZERO).unwrap();
     let before = over.waiting_bytes();
     decide(&versions, 0, &long);
     assert_eq!(over.waiting_bytes(), before, "its time is over");
-    assert!(versions.record(Duration::from_secs(1)).is_ok());
+    assert!(versions.record(None, Duration::from_secs(1)).is_ok());
 }
 
 #[test]

@@ -141,7 +141,11 @@ pub(super) async fn record(
         );
     }
     let time = Duration::from_secs(seconds);
-    let recording = match admin.gateway.policy.record(time) {
+    let recording = match admin
+        .gateway
+        .policy
+        .record(admin.gateway.backend.replicas.own_journal().known(), time)
+    {
         Ok(recording) => recording,
         Err(busy) => return failed(StatusCode::CONFLICT, &busy.to_string()),
     };

@@ -3,8 +3,12 @@
 //! A recording is text, one JSON object a line. The first is the header:
 //!
 //! ```json
-//! {"format":"bazaar-policy-recording","version":3,"policy":"default 0.1.0 (10d675813c77)"}
+//! {"format":"bazaar-policy-recording","version":3,"policy":"default 0.1.0 (10d675813c77)",
+//!  "journal":"30313233343536373839616263646566"}
 //! ```
+//!
+//! `journal` is the id of the journal whose stocks and orders the outcomes are about; it is left out
+//! where the gateway did not know it yet.
 //!
 //! Each line after it is a decision: what it depended on, and the fields of what was decided. One
 //! about a request has `request`; `body` is base64, and `outcome` is null where the decision was
@@ -38,7 +42,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use protocol::time::BootTime;
-use protocol::{Epoch, OrderNumber, ReplicaId};
+use protocol::{Epoch, JournalId, OrderNumber, ReplicaId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -74,6 +78,8 @@ struct Header {
     format: String,
     version: u32,
     policy: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    journal: Option<JournalId>,
 }
 
 /// A decision, as a recording has it: about a request, or an election.
@@ -200,7 +206,12 @@ pub struct Busy;
 
 impl Recorder {
     /// Starts a recording, which ends after `time` even where nobody takes its lines.
-    pub(super) fn start(&self, active: &Version, time: Duration) -> Result<Recording, Busy> {
+    pub(super) fn start(
+        &self,
+        active: &Version,
+        journal: Option<JournalId>,
+        time: Duration,
+    ) -> Result<Recording, Busy> {
         let mut current = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         if current
             .as_ref()
@@ -219,6 +230,7 @@ impl Recorder {
             format: FORMAT.into(),
             version: VERSION,
             policy: active.to_string(),
+            journal,
         }));
         *current = Some(listener);
         self.listening.store(true, Ordering::Relaxed);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::Guard;
-use protocol::ReplicaId;
+use protocol::{JournalId, ReplicaId};
 
 use super::check::{check, check_with};
 use super::decider::{Decider, Rank, Undecided};
@@ -221,8 +221,8 @@ impl Versions {
 
     /// Starts a recording of the active version's decisions, which ends after that time or when it
     /// is dropped. See `recording`.
-    pub fn record(&self, time: Duration) -> Result<Recording, Busy> {
-        self.recorder.start(&self.published().active, time)
+    pub fn record(&self, journal: Option<JournalId>, time: Duration) -> Result<Recording, Busy> {
+        self.recorder.start(&self.published().active, journal, time)
     }
 
     /// The decider of one request: the versions stay the same for all its steps.
