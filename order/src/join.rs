@@ -123,8 +123,13 @@ async fn compared(
     }
 }
 
-/// The ledger is the journal's from now on.
+/// The ledger is the journal's from now on. Where it says so already nothing is written, so that a
+/// replica starts on a full disk as well.
 async fn adopt(mut store: SqliteStore, identity: Identity) -> Result<SqliteStore, Error> {
+    let known = store.identity();
+    if known.is_some_and(|known| known.lease_horizon >= identity.lease_horizon) {
+        return Ok(store);
+    }
     let save = Save {
         identity: Some(identity),
         ..Save::default()

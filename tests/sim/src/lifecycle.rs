@@ -62,8 +62,12 @@ impl World {
         self.oracle.disk_lost(id);
     }
 
-    /// A replica that must not be believed ends, and whoever operates it gives it an empty disk.
-    pub fn give_up_refuted(&mut self, id: ReplicaId) {
+    /// A replica that cannot begin ends. So does one that must not be believed, and whoever operates
+    /// it gives it an empty disk.
+    pub fn end_failed(&mut self, id: ReplicaId) {
+        if self.replicas.get(&id).is_some_and(Replica::has_failed) {
+            return self.crash(Node::Replica(id), Death::Killed);
+        }
         let refuted = self.replicas.get(&id).and_then(|replica| replica.refuted());
         if let Some(failure) = refuted {
             let is_foreign = matches!(failure, Failure::OtherJournal { .. });

@@ -67,6 +67,8 @@ pub struct Replica {
     missing: BTreeMap<u64, (Caller, OrderNumber)>,
     /// Its ledger is yet to be compared with the journal: nothing of it is served.
     joining: bool,
+    /// The disk did not take what it was to begin with.
+    failed: bool,
     /// Why it must not be believed.
     refuted: Option<Refuted>,
     /// Who speaks of an epoch that is not known here: told the core once the catalog has been asked.
@@ -123,6 +125,7 @@ impl Replica {
             appends: BTreeMap::new(),
             missing: BTreeMap::new(),
             joining: true,
+            failed: false,
             refuted: None,
             unconfirmed: Vec::new(),
             asking: None,
@@ -193,14 +196,18 @@ impl Replica {
             identity: Some(IDENTITY),
             ..Save::default()
         };
-        // Where the disk does not take it, it is dead, or full: then it tries again.
-        if self.store.save(&save).is_err() {
-            self.head_at = line.now() + JOIN_RETRY;
+        if self.store.identity().is_none() && self.store.save(&save).is_err() {
+            self.failed = true; // ends, and is started again
             return;
         }
         self.joining = false;
         self.head_at = line.now();
         self.step(line, oracle, None);
+    }
+
+    /// Whether its process is to end.
+    pub fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Why it must not be believed, where that was found.

@@ -240,7 +240,7 @@ impl World {
             Node::Replica(id) => {
                 let replica = self.replicas.get_mut(&id).expect("it runs");
                 replica.answered(line, oracle, purpose, told);
-                self.give_up_refuted(id);
+                self.end_failed(id);
             }
             Node::Gateway(gateway) => {
                 let gateway = self.gateways.get_mut(&gateway).expect("it runs");
