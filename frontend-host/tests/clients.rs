@@ -1,9 +1,9 @@
 //! What a client can do to the gateway, which is nothing; over real connections, without a backend.
 
 mod alone;
+mod served;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use frontend_host::config::{BODY_BYTES_MAX, DISCARDED_BYTES_MAX, IDLE_TIME_MAX, SEND_TIME_MAX};
@@ -16,24 +16,9 @@ use tokio::time::{sleep, timeout};
 /// Time for what should happen at once, on a busy machine.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// A gateway whose backends are not there.
+/// A gateway with the usual bounds for its clients.
 async fn gateway() -> SocketAddr {
-    gateway_with(Bounds::default()).await.0
-}
-
-/// The same, with other bounds for its clients.
-async fn gateway_with(bounds: Bounds) -> (SocketAddr, Arc<Clients>) {
-    let clients = Clients::new(bounds);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve(
-        listener,
-        alone::gateway(),
-        Arc::clone(&clients),
-        1,
-        std::future::pending(),
-    ));
-    (address, clients)
+    served::gateway(Bounds::default()).await.0
 }
 
 async fn send(gateway: SocketAddr, bytes: &[u8]) -> TcpStream {
@@ -137,7 +122,7 @@ async fn asks(stream: &mut TcpStream) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_idles_makes_room_for_who_asks() {
     const PLACES: usize = 16;
-    let (gateway, clients) = gateway_with(Bounds {
+    let (gateway, clients) = served::gateway(Bounds {
         connections_max: PLACES,
         ..Bounds::default()
     })
@@ -156,7 +141,7 @@ async fn who_idles_makes_room_for_who_asks() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_with_too_many_connections_gets_no_more_and_others_do() {
-    let (gateway, clients) = gateway_with(Bounds {
+    let (gateway, clients) = served::gateway(Bounds {
         connections_per_client_max: Some(2),
         ..Bounds::default()
     })
@@ -188,7 +173,7 @@ async fn a_client_with_too_many_connections_gets_no_more_and_others_do() {
 async fn bodies_beyond_the_budget_are_refused_until_others_are_done() {
     // A connection may hold one body, a client four.
     const BODIES: usize = 4;
-    let (gateway, clients) = gateway_with(Bounds {
+    let (gateway, clients) = served::gateway(Bounds {
         received_bytes_max: 4 * BODIES * BODY_BYTES_MAX,
         ..Bounds::default()
     })
@@ -201,12 +186,10 @@ async fn bodies_beyond_the_budget_are_refused_until_others_are_done() {
         stream.write_all(&most).await.unwrap();
         unfinished.push(stream);
     }
-    let held = async {
-        while clients.figures().received.bytes < BODIES * (BODY_BYTES_MAX - 1) {
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(AT_ONCE, held).await.expect("they arrive");
+    served::until(&clients, "they arrive", |figures| {
+        figures.received.bytes >= BODIES * (BODY_BYTES_MAX - 1)
+    })
+    .await;
 
     let body = "y".repeat(1000);
     let request = format!("{}{body}", head(body.len()));

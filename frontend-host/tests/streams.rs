@@ -6,19 +6,17 @@ mod alone;
 mod client;
 #[path = "../../tests/frames/mod.rs"]
 mod frames;
+mod served;
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::{Client, PATIENCE, PAUSE};
 use frames::{DATA, END_STREAM, HEADERS, RST_STREAM, request, stream, window_update};
 use frontend_host::config::STREAMS_MAX;
-use frontend_host::server;
-use frontend_host::server::clients::{Bounds, Clients, Figures};
+use frontend_host::server::clients::Bounds;
 use serde_json::Value;
-use tokio::net::TcpListener;
+use served::{gateway, until};
 use tokio::time::{sleep, timeout};
 
 /// The frame that says which requests were taken, at the end of a connection.
@@ -29,21 +27,6 @@ const SHORT: Duration = Duration::from_secs(2);
 
 /// What the default policy answers without asking a backend.
 const PATH: &str = "/nothing";
-
-/// A gateway whose backends are not there, and its clients.
-async fn gateway(bounds: Bounds) -> (SocketAddr, Arc<Clients>) {
-    let clients = Clients::new(bounds);
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(server::serve(
-        listener,
-        alone::gateway(),
-        Arc::clone(&clients),
-        1,
-        std::future::pending(),
-    ));
-    (address, clients)
-}
 
 /// Asks for what gets 404.
 async fn ask(client: &mut Client, number: usize) {
@@ -65,16 +48,6 @@ async fn codes(client: &mut Client, answers: usize) -> Vec<u64> {
         }
     }
     codes
-}
-
-async fn until(clients: &Clients, what: &str, met: impl Fn(Figures) -> bool) {
-    let met = async {
-        while !met(clients.figures()) {
-            sleep(PAUSE).await;
-        }
-    };
-    let met = timeout(PATIENCE, met).await;
-    assert!(met.is_ok(), "{what}: {:?}", clients.figures());
 }
 
 #[tokio::test(flavor = "multi_thread")]
