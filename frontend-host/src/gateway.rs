@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HeaderName;
+use http::request::Parts;
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::Semaphore;
@@ -29,6 +30,8 @@ use crate::config::{Config, LISTS_MAX};
 use crate::policy::{Undecided, Versions, limits};
 use crate::stage::Stage;
 
+pub use admission::{Admitted, Refusal};
+use admission::{check_content_coding, check_readable};
 use deciding::{Answer, Deciding};
 pub use response::{error, error_body, without_body};
 
@@ -54,8 +57,8 @@ pub struct Gateway {
 
 /// A request whose body has been read.
 pub struct Request {
-    /// Method, target and headers.
-    pub head: http::request::Parts,
+    /// Its head, with method, target and headers.
+    pub admitted: Admitted,
     /// The body, where there is one.
     pub body: Option<Bytes>,
     /// Where it came from.
@@ -82,20 +85,39 @@ impl Gateway {
         }
     }
 
-    /// Answers a request. The answer's memory is partly the request's.
-    pub async fn answer(&self, mut request: Request) -> Response<Full<Bytes>> {
-        if let Err(refusal) = admission::admit(&mut request) {
-            return refusal.response();
+    /// Lets a request in by its head: whatever can be refused without its body is, before that is
+    /// read. `body_bytes_min` tells how long it is at least, where there is one.
+    ///
+    /// # Errors
+    /// Where HTTP does not allow it, or no policy is to see it.
+    pub fn admit(&self, head: Parts, body_bytes_min: Option<u64>) -> Result<Admitted, Refusal> {
+        let admitted = admission::admit(head, body_bytes_min.is_some())?;
+        // Without a body that is seen to when the policy is to decide, at once.
+        if let Some(bytes_min) = body_bytes_min {
+            let headers = &admitted.head.headers;
+            // Any version may decide by the time that the body has come.
+            let published = self.policy.current();
+            check_readable(headers, published.wanted_headers())?;
+            if bytes_min > 0 {
+                check_content_coding(headers, published.wanted_headers())?;
+            }
         }
+        Ok(admitted)
+    }
+
+    /// Answers a request. The answer's memory is partly the request's.
+    pub async fn answer(&self, request: Request) -> Response<Full<Bytes>> {
         let answer = match Deciding::begin(self, &request) {
             Ok(deciding) => deciding.run().await,
             Err(refusal) => return refusal.response(),
         };
         match answer {
             Ok(Answer::Kept { rendered, status }) => {
-                response::kept(&rendered.reply, status, request.head)
+                response::kept(&rendered.reply, status, request.admitted.head)
             }
-            Ok(Answer::Fresh { reply, status }) => response::fresh(reply, status, &request.head),
+            Ok(Answer::Fresh { reply, status }) => {
+                response::fresh(reply, status, &request.admitted.head)
+            }
             Ok(Answer::ListTooLong) => error(
                 StatusCode::NOT_IMPLEMENTED,
                 &format!(

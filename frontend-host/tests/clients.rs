@@ -6,7 +6,9 @@ mod served;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use frontend_host::config::{BODY_BYTES_MAX, DISCARDED_BYTES_MAX, IDLE_TIME_MAX, SEND_TIME_MAX};
+use frontend_host::config::{
+    BODY_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX, IDLE_TIME_MAX, SEND_TIME_MAX,
+};
 use frontend_host::server;
 use frontend_host::server::clients::{Bounds, Clients};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -73,6 +75,71 @@ async fn a_body_that_is_too_large_is_refused_to_a_client_that_sends_it_first() {
     let answers = read_to_end(stream).await;
     assert!(answers.starts_with("HTTP/1.1 413 "), "{answers}");
     assert!(answers.contains("HTTP/1.1 404 "), "{answers}");
+}
+
+/// The head of an order, with more headers.
+fn order(headers: &str) -> String {
+    format!("POST /orders HTTP/1.1\r\nHost: x\r\n{headers}\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_refused_is_so_before_its_body_has_come() {
+    let (gateway, clients) = served::gateway(Bounds::default()).await;
+    let many: String = (0..=HEADERS_MAX).map(|n| format!("X-{n}: y\r\n")).collect();
+    let large = format!("Content-Length: {}\r\n", BODY_BYTES_MAX + 1);
+    for (headers, status) in [
+        (many + "Content-Length: 7\r\n", 431),
+        (large, 413),
+        ("Host: x\r\nContent-Length: 7\r\n".into(), 400),
+        (
+            "Idempotency-Key: \u{e9}\r\nContent-Length: 7\r\n".into(),
+            400,
+        ),
+        ("Origin: http://y\r\nContent-Length: 7\r\n".into(), 415),
+        (
+            "Origin: http://y\r\nTransfer-Encoding: chunked\r\n".into(),
+            415,
+        ),
+        (
+            "Content-Encoding: gzip\r\nContent-Length: 7\r\n".into(),
+            415,
+        ),
+        ("Transfer-Encoding: gzip, chunked\r\n".into(), 501),
+    ] {
+        let mut stream = send(gateway, order(&headers).as_bytes()).await;
+        let mut answer = [0; 12];
+        let answered = timeout(AT_ONCE, stream.read_exact(&mut answer)).await;
+        assert!(matches!(answered, Ok(Ok(_))), "{headers}");
+        let answer = String::from_utf8_lossy(&answer);
+        assert_eq!(answer, format!("HTTP/1.1 {status}"), "{headers}");
+        assert_eq!(clients.figures().received.bytes, 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_body_that_comes_after_all_leaves_the_connection_as_it_was() {
+    let gateway = gateway().await;
+    let headers = "Origin: http://y\r\nContent-Length: 7\r\n";
+    let mut stream = send(gateway, order(headers).as_bytes()).await;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 415");
+    let next = b"1234567GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(next).await.unwrap();
+    let answers = read_to_end(stream).await;
+    assert!(answers.contains("HTTP/1.1 404 "), "{answers}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_body_that_does_not_come_ends_the_connection_in_time() {
+    let (gateway, _) = served::gateway(Bounds {
+        send_time_max: Duration::from_secs(1),
+        ..Bounds::default()
+    })
+    .await;
+    let headers = "Origin: http://y\r\nContent-Length: 7\r\n";
+    let answer = read_to_end(send(gateway, order(headers).as_bytes()).await).await;
+    assert!(answer.starts_with("HTTP/1.1 415 "), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

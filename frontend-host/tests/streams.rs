@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use client::{Client, PATIENCE, PAUSE};
-use frames::{DATA, END_STREAM, HEADERS, RST_STREAM, request, stream, window_update};
-use frontend_host::config::STREAMS_MAX;
+use frames::{DATA, END_STREAM, HEADERS, RST_STREAM, request, request_with, stream, window_update};
+use frontend_host::config::{BODY_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
 use frontend_host::server::clients::Bounds;
 use serde_json::Value;
 use served::{gateway, until};
@@ -24,6 +24,9 @@ const GOAWAY: u8 = 7;
 
 /// A deadline that a test waits for.
 const SHORT: Duration = Duration::from_secs(2);
+
+/// Time for what should happen at once, on a busy machine; less than a body may take to come.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// What the default policy answers without asking a backend.
 const PATH: &str = "/nothing";
@@ -197,6 +200,43 @@ async fn a_connection_none_of_whose_answers_is_taken_to_the_end_is_ended() {
         (figures.unsent.bytes, figures.connections) == (0, 0)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_is_refused_is_so_before_its_body_has_come() {
+    let (gateway, clients) = gateway(Bounds::default()).await;
+    let many: Vec<_> = (0..=HEADERS_MAX).map(|n| format!("x-{n}")).collect();
+    let many: Vec<_> = many.iter().map(|name| (name.as_str(), "y")).collect();
+    let length = (BODY_BYTES_MAX + 1).to_string();
+    let cases: [(&[(&str, &str)], u64); 6] = [
+        (&many, 431),
+        (&[("host", "y")], 400),
+        (&[("idempotency-key", "\u{e9}")], 400),
+        (&[("origin", "http://y")], 415),
+        (
+            &[("content-encoding", "gzip"), ("content-length", "7")],
+            415,
+        ),
+        (&[("content-length", &length)], 413),
+    ];
+    let mut client = Client::open(gateway, None).await;
+    for (number, (headers, code)) in cases.into_iter().enumerate() {
+        let number = stream(number);
+        let head = request_with(number, "POST", "/orders", headers, false);
+        client.send(&head).await;
+        let answer = timeout(AT_ONCE, codes(&mut client, 1)).await;
+        assert_eq!(answer, Ok(vec![code]), "{headers:?}");
+        // Nothing more of it is awaited.
+        client
+            .until(|frame| (frame.kind, frame.stream) == (RST_STREAM, number))
+            .await;
+        until(&clients, "nothing is held of it", |figures| {
+            figures.received.bytes == 0
+        })
+        .await;
+    }
+    ask(&mut client, cases.len()).await;
+    assert_eq!(codes(&mut client, 1).await, [404]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

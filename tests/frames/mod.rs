@@ -43,16 +43,39 @@ pub fn opening(window: Option<u32>) -> Vec<u8> {
 
 /// A request's headers, of the authority `x`, without Huffman coding and indexing (RFC 7541).
 pub fn request(stream: u32, method: &str, path: &str, is_whole: bool) -> Vec<u8> {
+    request_with(stream, method, path, &[], is_whole)
+}
+
+/// The same, with more headers.
+pub fn request_with(
+    stream: u32,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    is_whole: bool,
+) -> Vec<u8> {
     // Names from the static table.
     const METHOD: u8 = 2;
     const PATH: u8 = 4;
+    // A name of its own.
+    const LITERAL: u8 = 0;
     let mut block = vec![0x86, 0x41, 1, b'x']; // `:scheme: http`, `:authority: x`
     for (name, value) in [(METHOD, method), (PATH, path)] {
-        block.extend([name, u8::try_from(value.len()).expect("short")]);
-        block.extend(value.as_bytes());
+        block.push(name);
+        block.extend(text(value));
+    }
+    for (name, value) in headers {
+        block.push(LITERAL);
+        block.extend([text(name), text(value)].concat());
     }
     let ends = if is_whole { END_STREAM } else { 0 };
     frame(HEADERS, END_HEADERS | ends, stream, &block)
+}
+
+fn text(text: &str) -> Vec<u8> {
+    let length = u8::try_from(text.len()).ok();
+    let length = length.filter(|length| *length < 127).expect("short");
+    [&[length], text.as_bytes()].concat()
 }
 
 /// How much more may be sent on a stream, or on the connection where it is 0.

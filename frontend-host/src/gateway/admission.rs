@@ -10,7 +10,6 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use http_body_util::Full;
 
-use super::Request;
 use super::host::{is_host, is_same, is_same_origin};
 use super::response::error;
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX};
@@ -18,9 +17,16 @@ use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX};
 /// What a foreign page must say that it sends: no page can without asking first.
 const JSON: &str = "application/json";
 
+/// The head of a request that was let in.
+pub struct Admitted {
+    /// With `host` and `cookie` as HTTP/1 has them.
+    pub(super) head: Parts,
+}
+
 /// Why no policy sees a request. Displays as the message that the client gets.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Refusal {
+#[expect(missing_docs, reason = "each has its message")]
+pub enum Refusal {
     #[error("the target has more than {HEAD_BYTES_MAX} bytes")]
     TargetTooLong,
     #[error("the request's head has more than {HEAD_BYTES_MAX} bytes or {HEADERS_MAX} headers")]
@@ -64,7 +70,7 @@ impl Refusal {
     }
 
     /// The answer that tells the client.
-    pub(super) fn response(&self) -> Response<Full<Bytes>> {
+    pub fn response(&self) -> Response<Full<Bytes>> {
         let mut response = error(self.status(), &self.to_string());
         let header = match self {
             // RFC 9110, section 15.5.16.
@@ -83,32 +89,52 @@ impl Refusal {
     }
 }
 
-/// Lets a request pass that is one, with `host` and `cookie` as HTTP/1 has them.
-pub(super) fn admit(request: &mut Request) -> Result<(), Refusal> {
-    let head = &mut request.head;
-    check_size(head)?;
+/// Lets a request in by its head, as far as HTTP goes.
+pub(super) fn admit(mut head: Parts, has_body: bool) -> Result<Admitted, Refusal> {
+    check_size(&head)?;
     if head.version >= Version::HTTP_2 {
         join_cookies(&mut head.headers);
     }
-    settle_host(head)?;
+    settle_host(&mut head)?;
     if head.method == Method::CONNECT {
         return Err(Refusal::Tunnel);
     }
-    if request.body.is_some() {
+    if has_body {
         check_transfer_coding(&head.headers)?;
     }
     if head.method == Method::POST && is_foreign(&head.headers) && !is_json(&head.headers) {
         return Err(Refusal::ForeignPage);
     }
-    Ok(())
+    Ok(Admitted { head })
 }
 
-/// Whether the body of a request is compressed, or otherwise not what it stands for.
-pub(super) fn has_content_coding(request: &Request) -> bool {
+/// No header that a policy is to see may be anything but text.
+pub(super) fn check_readable<'a>(
+    headers: &HeaderMap,
+    mut wanted: impl Iterator<Item = &'a HeaderName>,
+) -> Result<(), Refusal> {
+    let is_unreadable = |value: &HeaderValue| value.to_str().is_err();
+    let unreadable = wanted.find(|name| headers.get_all(*name).iter().any(is_unreadable));
+    match unreadable {
+        Some(name) => Err(Refusal::UnreadableHeader(name.clone())),
+        None => Ok(()),
+    }
+}
+
+/// A body may be compressed, or otherwise not what it stands for, where the policy wants to see
+/// how: it can deal with it.
+pub(super) fn check_content_coding<'a>(
+    headers: &HeaderMap,
+    mut wanted: impl Iterator<Item = &'a HeaderName>,
+) -> Result<(), Refusal> {
     let is_identity = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
-    let mut codings = request.head.headers.get_all(CONTENT_ENCODING).iter();
-    request.body.as_ref().is_some_and(|body| !body.is_empty())
-        && !codings.all(|value| value.is_empty() || is_identity(value))
+    let mut codings = headers.get_all(CONTENT_ENCODING).iter();
+    let is_plain = codings.all(|value| value.is_empty() || is_identity(value));
+    if is_plain || wanted.any(|name| name == CONTENT_ENCODING) {
+        Ok(())
+    } else {
+        Err(Refusal::ContentCoding)
+    }
 }
 
 /// hyper's own bounds are of a connection's buffer, which can hold more, and for HTTP/2 wider, so

@@ -8,14 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::HeaderMap;
-use http::header::{CONTENT_ENCODING, HeaderName};
 use protocol::time::BootTime;
 use protocol::{IdempotencyKey, OrderNumber, StockName};
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::admission::{Refusal as Inadmissible, has_content_coding};
+use super::admission::{Refusal as Inadmissible, check_content_coding, check_readable};
 use super::cache_status::{CacheStatus, Forward};
 use super::response::complete;
 use super::{Gateway, Request};
@@ -141,22 +139,18 @@ impl Lookup {
 }
 
 impl<'a> Deciding<'a> {
-    /// Takes a request up; or refuses it, where the policy could not be shown its headers or make
-    /// sense of its body.
+    /// Takes a request up; or refuses it, where the policy that decides cannot be shown its headers
+    /// or make sense of its body. What was published when it was let in may be another by now.
     pub(super) fn begin(gateway: &'a Gateway, request: &'a Request) -> Result<Self, Inadmissible> {
         let decider = client(gateway, request, |client| gateway.policy.decider(client));
         let published = decider.published();
         gateway
             .cache
             .follow(published.generation, published.active.manifest.cache);
-        let head = &request.head;
-        if let Some(name) = unreadable_header(&head.headers, published.wanted_headers()) {
-            return Err(Inadmissible::UnreadableHeader(name.clone()));
-        }
-        // A policy that wants to see how a body is coded can deal with it.
-        let wanted = &decider.version().manifest.headers;
-        if has_content_coding(request) && !wanted.contains(&CONTENT_ENCODING) {
-            return Err(Inadmissible::ContentCoding);
+        let head = &request.admitted.head;
+        check_readable(&head.headers, published.wanted_headers())?;
+        if request.body.as_ref().is_some_and(|body| !body.is_empty()) {
+            check_content_coding(&head.headers, decider.version().manifest.headers.iter())?;
         }
         let target = head.uri.path_and_query();
         Ok(Self {
@@ -492,7 +486,7 @@ fn client<T>(gateway: &Gateway, request: &Request, with: impl FnOnce(&[u8]) -> T
     let header = gateway
         .client_header
         .as_ref()
-        .and_then(|name| request.head.headers.get(name));
+        .and_then(|name| request.admitted.head.headers.get(name));
     match (header, request.client) {
         (Some(value), _) => with(value.as_bytes()),
         (None, IpAddr::V4(address)) => with(&address.octets()),
@@ -516,19 +510,6 @@ fn hit(rendered: Arc<Rendered>, fresh_until: Option<BootTime>, now: BootTime) ->
         age: now.since(rendered.fetched).as_secs(),
     };
     Answer::Kept { rendered, status }
-}
-
-/// A header that a policy is to see and that is not text.
-fn unreadable_header<'a>(
-    headers: &HeaderMap,
-    mut wanted: impl Iterator<Item = &'a HeaderName>,
-) -> Option<&'a HeaderName> {
-    wanted.find(|name| {
-        headers
-            .get_all(*name)
-            .iter()
-            .any(|value| value.to_str().is_err())
-    })
 }
 
 /// A key that nobody else makes: the time and 80 random bits. Keys made at about the same time

@@ -130,7 +130,7 @@ impl Versions {
     }
 
     /// The same for a request, which has no use for a count of its own.
-    pub(super) fn current(&self) -> Guard<Arc<Published>> {
+    pub(crate) fn current(&self) -> Guard<Arc<Published>> {
         self.registry.current()
     }
 

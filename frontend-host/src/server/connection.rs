@@ -22,14 +22,14 @@ use socket2::SockRef;
 use super::clients::{Bounds, Place};
 use super::finish::Watcher;
 use super::progress::Progress;
-use super::receive::{self, busy};
+use super::receive::{self, Unread, busy};
 use super::refusals::Refusals;
 use super::socket::Socket;
 use super::streams::Streams;
 use super::unsent::{UnderWay, Unsent};
 use super::worker::Seat;
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
-use crate::gateway::{Gateway, Request, without_body};
+use crate::gateway::{Admitted, Gateway, Request, without_body};
 
 /// What a request over HTTP/2 counts for besides its head and its body: a task, and what hyper and
 /// h2 keep of it.
@@ -177,7 +177,7 @@ impl Peer {
         }
         self.progress.asked();
         let response = if body.is_end_stream() {
-            self.decide(head, None).await
+            self.decide_by_head(head).await
         } else {
             let held = self.place.received.share();
             Box::pin(self.read_and_decide(head, body, held)).await
@@ -220,22 +220,38 @@ impl Peer {
         mut held: Share,
     ) -> Response<Full<Bytes>> {
         if body.is_end_stream() {
-            return self.decide(head, None).await;
+            return self.decide_by_head(head).await;
         }
         let time_max = self.place.clients().bounds().send_time_max;
-        match receive::read(&mut body, &mut held, time_max).await {
-            Ok(bytes) => self.decide(head, Some(bytes)).await,
-            Err(missing) => receive::refuse(&missing, &head, &mut body, time_max).await,
+        let unread = Unread::of(&head, &body);
+        let (mut refusal, unread) = match self.gateway.admit(head, Some(body.size_hint().lower())) {
+            Err(refusal) => (refusal.response(), unread),
+            Ok(admitted) => match receive::read(&mut body, &mut held, time_max).await {
+                Ok(bytes) => return self.decide(admitted, Some(bytes)).await,
+                Err(missing) => (missing.response(), unread.after(&missing)),
+            },
+        };
+        if unread == Unread::Discarded {
+            self.progress.refused();
+        }
+        unread.let_go(body, time_max, &mut refusal);
+        refusal
+    }
+
+    async fn decide_by_head(&self, head: http::request::Parts) -> Response<Full<Bytes>> {
+        match self.gateway.admit(head, None) {
+            Ok(admitted) => self.decide(admitted, None).await,
+            Err(refusal) => refusal.response(),
         }
     }
 
-    async fn decide(
-        &self,
-        head: http::request::Parts,
-        body: Option<Bytes>,
-    ) -> Response<Full<Bytes>> {
-        let client = self.place.address();
-        self.gateway.answer(Request { head, body, client }).await
+    async fn decide(&self, admitted: Admitted, body: Option<Bytes>) -> Response<Full<Bytes>> {
+        let request = Request {
+            admitted,
+            body,
+            client: self.place.address(),
+        };
+        self.gateway.answer(request).await
     }
 
     /// An answer that counts until the client has taken it; or that there is no room for it.

@@ -135,6 +135,12 @@ impl Progress {
         self.await_from_now(Awaited::Answer);
     }
 
+    /// The answer to it will be ready before the rest of it has come, over HTTP/1. That has the time
+    /// that a head has, and the next request's head with it.
+    pub(super) fn refused(&self) {
+        self.await_from_now(Awaited::Head);
+    }
+
     /// The answer to it is ready.
     pub(super) fn answered(&self) {
         self.count_answer();

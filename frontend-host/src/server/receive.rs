@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use daemon::tasks;
 use http::header::{CONNECTION, EXPECT, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full};
@@ -29,7 +30,7 @@ impl From<Exhausted> for Missing {
 }
 
 impl Missing {
-    fn response(&self) -> Response<Full<Bytes>> {
+    pub(super) fn response(&self) -> Response<Full<Bytes>> {
         match self {
             Self::TooLarge => error(
                 StatusCode::PAYLOAD_TOO_LARGE,
@@ -92,29 +93,62 @@ fn append(bytes: &mut Vec<u8>, data: &[u8], held: &mut Share) -> Result<(), Exha
     Ok(())
 }
 
-/// Says why there is no body. Over HTTP/1 lets the client finish what it sends, within bounds,
-/// before it is refused: one that is cut off while it sends may never read why. What is more ends
-/// the connection.
-pub(super) async fn refuse(
-    missing: &Missing,
-    head: &http::request::Parts,
-    body: &mut Incoming,
-    time_max: Duration,
-) -> Response<Full<Bytes>> {
-    let mut refusal = missing.response();
-    if head.version >= Version::HTTP_2 {
-        return refusal;
+/// What becomes of the body of a request that is refused without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    /// Its stream, over HTTP/2, is reset once there is the answer.
+    Reset,
+    /// Its client may finish what it sends, within bounds: one that is cut off while it sends may
+    /// never read why.
+    Discarded,
+    /// It ends the connection.
+    Cut,
+}
+
+impl Unread {
+    /// By the head, before any of the body is read.
+    pub(super) fn of(head: &http::request::Parts, body: &Incoming) -> Self {
+        if head.version >= Version::HTTP_2 {
+            return Self::Reset;
+        }
+        let waits = head.headers.contains_key(EXPECT);
+        if waits || body.size_hint().lower() > DISCARDED_BYTES_MAX as u64 {
+            Self::Cut
+        } else {
+            Self::Discarded
+        }
     }
-    let sends_now = !head.headers.contains_key(EXPECT)
-        && body.size_hint().lower() <= DISCARDED_BYTES_MAX as u64;
-    if matches!(missing, Missing::TooLarge | Missing::NoRoom) && sends_now {
-        let _ = timeout(time_max, discard(body)).await;
+
+    /// The same of what is left of a body that was read in part.
+    pub(super) fn after(self, missing: &Missing) -> Self {
+        match (self, missing) {
+            (Self::Discarded, Missing::TooLate | Missing::Incomplete) => Self::Cut,
+            (unread, _) => unread,
+        }
     }
-    if !body.is_end_stream() {
-        let headers = refusal.headers_mut();
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+
+    /// Lets go of the body, and has the refusal say so where that ends the connection. It does not
+    /// wait for a client that still sends: where what is left does not come within bounds, the
+    /// connection ends later.
+    pub(super) fn let_go(
+        self,
+        mut body: Incoming,
+        time_max: Duration,
+        refusal: &mut Response<Full<Bytes>>,
+    ) {
+        match self {
+            Self::Reset => {}
+            Self::Discarded => {
+                tasks::spawn_for_caller(async move {
+                    let _ = timeout(time_max, discard(&mut body)).await;
+                });
+            }
+            Self::Cut => {
+                let headers = refusal.headers_mut();
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
     }
-    refusal
 }
 
 async fn discard(body: &mut Incoming) {
