@@ -92,8 +92,14 @@ pub const SEND_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long a connection is kept alive for another request.
 pub const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
 
-/// How long a client may take nothing of what it is sent.
+/// What goes out of an answer at a time, in bytes.
+pub const CHUNK_BYTES: usize = 32 << 10;
+
+/// How long a client may take to take [`CHUNK_BYTES`] of an answer, or what is left of it.
 pub const RECEIVE_TIME_MAX: Duration = Duration::from_secs(20);
+
+/// What a client takes at least, so as not to be cut off: of each answer that it asked for.
+pub const STREAM_BYTES_PER_SECOND_MIN: u64 = CHUNK_BYTES as u64 / RECEIVE_TIME_MAX.as_secs();
 
 /// Connections served at once; more wait to be accepted.
 pub const CONNECTIONS_MAX: usize = 16_384;

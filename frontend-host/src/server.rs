@@ -7,7 +7,8 @@
 //! - [`clients`]: who is let in, and what is held for them;
 //! - [`connection`]: one client; [`socket`] goes with it from worker to worker, [`refusals`] says
 //!   why a head cannot be read, [`progress`] tells whether it takes too long;
-//! - [`receive`]: bodies of requests; [`unsent`]: those of answers; [`streams`]: HTTP/2's;
+//! - [`receive`]: bodies of requests; [`unsent`]: those of answers; [`streams`]: HTTP/2's tasks, and
+//!   [`leaving`] what is on its way of their answers;
 //! - [`worker`]: the threads; [`finish`]: the end of their connections;
 //! - [`balance`]: which of them serve, by what the kernel's scheduler says ([`schedule`]).
 
@@ -15,6 +16,7 @@ mod balance;
 pub mod clients;
 mod connection;
 mod finish;
+mod leaving;
 mod progress;
 mod receive;
 mod refusals;

@@ -9,6 +9,7 @@ mod frames;
 mod served;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use client::{Client, PATIENCE, PAUSE};
@@ -17,6 +18,7 @@ use frontend_host::config::{BODY_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
 use frontend_host::server::clients::Bounds;
 use serde_json::Value;
 use served::{gateway, until};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 /// The frame that says which requests were taken, at the end of a connection.
@@ -200,6 +202,77 @@ async fn a_connection_none_of_whose_answers_is_taken_to_the_end_is_ended() {
         (figures.unsent.bytes, figures.connections) == (0, 0)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ends_of_answers_that_are_not_taken_end_a_connection_that_is_used_and_no_other() {
+    /// Of which a byte is taken now and then; the others are taken at once.
+    const HELD: usize = 20;
+    let (gateway, clients) = gateway(Bounds {
+        receive_time_max: SHORT,
+        ..Bounds::default()
+    })
+    .await;
+    let (stop, stopped) = watch::channel(false);
+    let other = tokio::spawn(ask_until(gateway, stopped));
+    // A byte of each is taken, and all the rest is with h2.
+    let mut client = Client::open(gateway, Some(1)).await;
+    for number in 0..HELD {
+        ask(&mut client, number).await;
+    }
+    for _ in 0..HELD {
+        client.until(|frame| frame.kind == DATA).await;
+    }
+    let held = clients.figures().unsent.bytes;
+    assert!(held > 0, "the rest of each");
+    let begun = Instant::now();
+    for asked in HELD.. {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", clients.figures());
+        let [own, other] = [asked, asked % HELD].map(stream);
+        let frames = [
+            request(own, "GET", PATH, true),
+            window_update(own, 1 << 20),
+            window_update(other, 1),
+        ];
+        if !client.can_send(&frames.concat()).await {
+            break;
+        }
+        // As long as it lasts they are answered.
+        let answered = async {
+            while let Some(frame) = client.next().await {
+                if frame.stream == own && frame.flags & END_STREAM != 0 {
+                    return true;
+                }
+            }
+            false
+        };
+        if timeout(PAUSE, answered).await == Ok(false) {
+            break;
+        }
+        sleep(PAUSE).await;
+    }
+    println!("{held} bytes were held for {:?}", begun.elapsed());
+    until(&clients, "all is let go of", |figures| {
+        (figures.unsent.bytes, figures.connections) == (0, 1)
+    })
+    .await;
+    stop.send(true).unwrap();
+    assert!(other.await.unwrap() > 0, "it was answered all the time");
+}
+
+/// Asks again and again over one connection until it is told to stop; returns how often it was
+/// answered, which is always.
+async fn ask_until(gateway: SocketAddr, stopped: watch::Receiver<bool>) -> usize {
+    let mut client = Client::open(gateway, None).await;
+    for asked in 0.. {
+        if *stopped.borrow() {
+            return asked;
+        }
+        ask(&mut client, asked).await;
+        assert_eq!(codes(&mut client, 1).await, [404]);
+        sleep(PAUSE).await;
+    }
+    unreachable!("it is told at some time")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -45,7 +45,12 @@ impl Client {
     }
 
     pub async fn send(&mut self, bytes: &[u8]) {
-        self.socket.write_all(bytes).await.unwrap();
+        assert!(self.can_send(bytes).await, "the connection is open");
+    }
+
+    /// Sends where the connection has not ended.
+    pub async fn can_send(&mut self, bytes: &[u8]) -> bool {
+        self.socket.write_all(bytes).await.is_ok()
     }
 
     /// Sends a piece of a body, once its window has room for it; returns whether it had in time.

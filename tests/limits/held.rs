@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Instant;
 
-use frontend_host::config::{RECEIVE_TIME_MAX, SEND_TIME_MAX, STREAMS_MAX};
+use frontend_host::config::{CHUNK_BYTES, RECEIVE_TIME_MAX, SEND_TIME_MAX, STREAMS_MAX};
 use tokio::runtime::Runtime;
 
 use super::client::{Client, PAUSE};
-use super::frames::{DATA, END_STREAM, HEADERS, RST_STREAM, frame, request, stream, window_update};
+use super::frames::{
+    DATA, END_STREAM, Frame, HEADERS, RST_STREAM, frame, request, stream, window_update,
+};
 use super::{FLOOD_KIB_MAX, SLACK, Watch};
-use crate::harness::{Bazaar, Options, Order, Server};
+use crate::harness::{Bazaar, Options, Order, Server, wait_until};
 
 /// As many as would make lists large enough to be seen in a process's memory.
 const STOCKS: usize = 10_000;
@@ -150,6 +152,32 @@ fn lists_that_nobody_takes_are_held_within_a_budget_and_their_streams_reset() {
     );
     watch.others_are_served(FLOOD_KIB_MAX);
     watch.end();
+}
+
+#[test]
+fn a_list_that_is_taken_but_for_its_end_has_its_stream_reset_and_its_connection_goes_on() {
+    const LIST: &str = "/stocks?limit=10000";
+    let bazaar = Bazaar::start(many_stocks());
+    let taken = bazaar.get(LIST).body.len() - 1;
+    assert!(taken > CHUNK_BYTES, "it goes out in chunks");
+    assert_ne!(taken % CHUNK_BYTES, 0, "the last one is begun");
+    let window = u32::try_from(taken).expect("a window has so many");
+    let runtime = Runtime::new().expect("there are threads");
+    runtime.block_on(async {
+        let mut client = Client::open(bazaar.address(), Some(window)).await;
+        client.send(&window_update(0, 1 << 30)).await;
+        client.send(&request(1, "GET", LIST, true)).await;
+        let reset = |frame: &Frame| (frame.kind, frame.stream) == (RST_STREAM, 1);
+        client.until(reset).await;
+        client
+            .send(&request(3, "GET", "/stocks/nvidia", true))
+            .await;
+        let end = |frame: &Frame| frame.stream == 3 && frame.flags & END_STREAM != 0;
+        assert_eq!(client.until(end).await.kind, DATA);
+    });
+    wait_until("what is held to be let go of", || {
+        figure(&bazaar, "bazaar_held_bytes{what=\"unsent\"}") == 0
+    });
 }
 
 #[test]

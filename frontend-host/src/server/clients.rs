@@ -49,7 +49,8 @@ pub struct Bounds {
     pub send_time_max: Duration,
     /// How long a connection is kept alive for another request.
     pub idle_time_max: Duration,
-    /// How long a client may take nothing of what it is sent.
+    /// How long a client may take to take [`CHUNK_BYTES`](crate::config::CHUNK_BYTES) of an answer,
+    /// or what is left of it; over HTTP/2 longer while it takes others' for that.
     pub receive_time_max: Duration,
     /// Bytes of requests that are held for all clients together.
     pub received_bytes_max: usize,

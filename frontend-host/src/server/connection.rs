@@ -145,9 +145,11 @@ impl Connection {
         self.peer.place.address()
     }
 
-    /// Whether its client takes too long.
+    /// Whether its client takes too long. Single streams that it does not take are ended.
     pub(super) fn is_overdue(&self) -> bool {
-        self.peer.progress.is_overdue(self.peer.place.clients())
+        let clients = self.peer.place.clients();
+        self.peer.progress.end_overdue_streams(clients);
+        self.peer.progress.is_overdue(clients)
     }
 
     /// Whether it can go to another worker: nothing of it is under way on this one.
@@ -292,9 +294,7 @@ fn head_bytes(head: &http::request::Parts) -> usize {
 }
 
 fn http_server(bounds: &Bounds) -> auto::Builder<Streams> {
-    let mut server = auto::Builder::new(Streams {
-        receive_time_max: bounds.receive_time_max,
-    });
+    let mut server = auto::Builder::new(Streams);
     server
         .http1()
         // `progress` does without a timer for each request.

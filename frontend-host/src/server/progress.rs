@@ -5,13 +5,17 @@
 //! that is read rather than asked, and looks at the note now and then.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::clients::Clients;
+use super::leaving::{Leaving, Moment};
+use super::streams::Stream;
 use super::worker::Seat;
 
 /// How exact a [`Tally`]'s clock is.
-pub(super) const TICK: Duration = Duration::from_millis(250);
+pub(super) const TICK: Duration = Duration::from_millis(TICK_MS);
+const TICK_MS: u64 = 250;
 
 /// How often a connection looks whether it is overdue. What is overdue lasts longer by this and
 /// a tick at most.
@@ -53,7 +57,7 @@ impl Tally {
 enum Awaited {
     /// The rest of a request's head, or the first request.
     Head,
-    /// An answer. Over HTTP/2, one at least.
+    /// An answer. Over HTTP/2, one at least, or that its client takes it: see [`Leaving`].
     Answer,
     /// Another request, over HTTP/1.
     Request,
@@ -61,8 +65,6 @@ enum Awaited {
     Room,
     /// Another request, over HTTP/2. Pings are none.
     Stream,
-    /// That its client takes more of any of the answers that there are, over HTTP/2.
-    StreamRoom,
 }
 
 /// How many bits of a note tell what is awaited.
@@ -79,8 +81,12 @@ pub(super) struct Progress {
     moved: AtomicBool,
     /// Requests over HTTP/2 of which not all is done, the last byte of the answer among it.
     streams: AtomicU32,
-    /// Those of them that have no answer yet.
-    unanswered: AtomicU32,
+    /// How many there ever were.
+    streams_begun: AtomicU64,
+    /// What is on its way of their answers.
+    leaving: Mutex<Leaving<Stream>>,
+    /// What the client's socket has taken, in bytes.
+    sent_bytes: AtomicU64,
 }
 
 impl Progress {
@@ -91,7 +97,9 @@ impl Progress {
             note: AtomicU64::default(),
             moved: AtomicBool::default(),
             streams: AtomicU32::default(),
-            unanswered: AtomicU32::default(),
+            streams_begun: AtomicU64::default(),
+            leaving: Mutex::default(),
+            sent_bytes: AtomicU64::default(),
         };
         progress.await_from_now(Awaited::Head);
         progress
@@ -117,8 +125,7 @@ impl Progress {
             1 => Awaited::Answer,
             2 => Awaited::Request,
             3 => Awaited::Room,
-            4 => Awaited::Stream,
-            _ => Awaited::StreamRoom,
+            _ => Awaited::Stream,
         };
         (awaited, note >> AWAITED_BITS)
     }
@@ -159,11 +166,10 @@ impl Progress {
         self.seat.tally().answers.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The client made room for some more.
+    /// The client made room for some more of it.
     pub(super) fn chunk_was_taken(&self) {
-        let awaited = self.note().0;
-        if matches!(awaited, Awaited::Room | Awaited::StreamRoom) {
-            self.await_from_now(awaited);
+        if self.note().0 == Awaited::Room {
+            self.await_from_now(Awaited::Room);
         }
     }
 
@@ -174,28 +180,53 @@ impl Progress {
         }
     }
 
-    /// A request has come over HTTP/2.
-    pub(super) fn stream_began(&self) {
+    /// Bytes went out.
+    pub(super) fn sent(&self, bytes: usize) {
+        // Not an addition in one: only its own task does this, and that is dear.
+        let sent_bytes = self.sent_bytes.load(Ordering::Relaxed) + bytes as u64;
+        self.sent_bytes.store(sent_bytes, Ordering::Relaxed);
+    }
+
+    /// A request has come over HTTP/2; returns its number.
+    pub(super) fn stream_began(&self) -> u64 {
         self.streams.fetch_add(1, Ordering::Relaxed);
-        self.unanswered.fetch_add(1, Ordering::Relaxed);
         self.await_from_now(Awaited::Answer);
+        self.streams_begun.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The answer to one is ready, or will never be.
     pub(super) fn stream_answered(&self) {
         self.count_answer();
-        if self.unanswered.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.await_from_now(Awaited::StreamRoom);
-        }
+    }
+
+    /// A chunk of the answer to one is let go, by the stream that is polled.
+    pub(super) fn chunk_leaves(&self, number: u64) {
+        let now = self.now();
+        self.leaving().let_go(number, now, Stream::current);
+    }
+
+    /// A chunk of it has gone out, or nobody wants it any more.
+    pub(super) fn chunk_is_gone(&self, number: u64) {
+        let now = self.now();
+        self.leaving().gone(number, now);
     }
 
     /// An answer over HTTP/2 is gone.
     pub(super) fn stream_ended(&self) {
         if self.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.await_from_now(Awaited::Stream);
-        } else {
-            self.chunk_was_taken();
         }
+    }
+
+    fn now(&self) -> Moment {
+        Moment {
+            time: Duration::from_millis(self.ticks() * TICK_MS),
+            sent_bytes: self.sent_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, Leaving<Stream>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it waits for another request and has none, nor an answer, on its way; never so over
@@ -223,18 +254,32 @@ impl Progress {
         moved
     }
 
-    /// Whether it has waited longer than its client may take.
+    /// Ends the streams whose client takes too long, where it takes no more than that.
+    pub(super) fn end_overdue_streams(&self, clients: &Clients) {
+        let time_max = clients.bounds().receive_time_max;
+        // Each is dropped, and its chunks with it, once this is over.
+        self.leaving()
+            .overdue(self.now(), time_max)
+            .for_each(Stream::end);
+    }
+
+    /// Whether it has waited longer than its client may take, beyond single streams that can be
+    /// ended.
     pub(super) fn is_overdue(&self, clients: &Clients) -> bool {
-        let (awaited, since) = self.note();
         let bounds = clients.bounds();
+        let is_stuck = self
+            .leaving()
+            .overdue(self.now(), bounds.receive_time_max)
+            .any(|stream| !stream.is_served());
+        let (awaited, since) = self.note();
         let longest = match awaited {
             Awaited::Head => clients.patience(bounds.send_time_max),
             Awaited::Request | Awaited::Stream => clients.patience(bounds.idle_time_max),
-            Awaited::Room | Awaited::StreamRoom => bounds.receive_time_max,
-            Awaited::Answer => return false,
+            Awaited::Room => bounds.receive_time_max,
+            Awaited::Answer => return is_stuck,
         };
         let waited = self.ticks().saturating_sub(since);
-        u128::from(waited) * TICK.as_millis() > longest.as_millis()
+        is_stuck || Duration::from_millis(waited * TICK_MS) > longest
     }
 }
 
@@ -333,14 +378,19 @@ mod tests {
         let (_desks, progress) = at_one_of(1);
         progress.received();
         assert!(after(SEND_TIME_MAX, &progress), "nothing was ever asked");
-        progress.stream_began();
-        progress.stream_began();
+        let [one, other] = [(); 2].map(|()| progress.stream_began());
         assert!(!after(IDLE_TIME_MAX * 2, &progress), "backends take theirs");
         progress.stream_answered();
+        progress.chunk_leaves(one);
+        assert!(!after(RECEIVE_TIME_MAX / 2, &progress));
+        assert!(after(RECEIVE_TIME_MAX, &progress), "it is not taken");
+        progress.chunk_is_gone(one);
         progress.stream_ended();
         assert!(!after(IDLE_TIME_MAX * 2, &progress), "the other's do, too");
         progress.stream_answered();
+        progress.chunk_leaves(other);
         assert!(after(RECEIVE_TIME_MAX, &progress), "it is not taken");
+        progress.chunk_is_gone(other);
         progress.stream_ended();
         assert!(!after(RECEIVE_TIME_MAX, &progress), "kept alive");
         let clock = &progress.seat.tally().ticks;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::progress::Progress;
 
-/// Notes when bytes come in. A runtime wakes only its own tasks for a socket, so a socket is
+/// Notes when bytes come in and how many go out. A runtime wakes only its own tasks for a socket, so a socket is
 /// registered anew where it is first used after its connection moved.
 pub(super) struct Socket {
     stream: Stream,
@@ -53,6 +53,13 @@ impl Socket {
             Stream::Unregistered(_) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
+
+    fn note_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.progress.sent(*bytes);
+        }
+        written
+    }
 }
 
 impl Read for Socket {
@@ -75,7 +82,8 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.here()?.poll_write(cx, bytes)
+        let written = self.here()?.poll_write(cx, bytes);
+        self.note_sent(written)
     }
 
     fn poll_write_vectored(
@@ -83,7 +91,8 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.here()?.poll_write_vectored(cx, slices)
+        let written = self.here()?.poll_write_vectored(cx, slices);
+        self.note_sent(written)
     }
 
     fn is_write_vectored(&self) -> bool {

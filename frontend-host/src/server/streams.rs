@@ -1,60 +1,54 @@
-//! Requests over HTTP/2, each a task, and the end of those whose answers are not taken.
+//! Requests over HTTP/2, each a task that can be ended.
 
-use std::future::{Future, poll_fn};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
-use std::time::Duration;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
 
 use daemon::tasks;
 use hyper::rt::Executor;
-use tokio::time::{Sleep, sleep};
+use tokio::task::AbortHandle;
 
 tokio::task_local! {
-    /// How many chunks of its answer a stream was asked for.
-    static CHUNKS: Arc<AtomicU64>;
+    /// The stream that is polled.
+    static STREAM: Stream;
 }
 
-/// A chunk of an answer was asked for: by the stream that is polled, if it is one.
-pub(super) fn chunk_was_taken() {
-    let _ = CHUNKS.try_with(|chunks| chunks.fetch_add(1, Ordering::Relaxed));
-}
-
-/// Runs the streams of a connection on the worker that serves it. One whose client makes no room
-/// for the next chunk of an answer is dropped: that resets it (RFC 9113, section 5.4.2), and lets
-/// go of the answer.
+/// Runs the streams of a connection on the worker that serves it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Streams {
-    /// How long a client may take to make room.
-    pub receive_time_max: Duration,
-}
+pub(super) struct Streams;
 
 impl<S> Executor<S> for Streams
 where
     S: Future + Send + 'static,
 {
-    fn execute(&self, stream: S) {
-        let receive_time_max = self.receive_time_max;
-        tasks::spawn_for_caller(async move {
-            let chunks = Arc::new(AtomicU64::default());
-            let mut stream = std::pin::pin!(CHUNKS.scope(Arc::clone(&chunks), stream));
-            let mut taken = 0;
-            // Most clients make room in advance, and no timer is ever set.
-            let mut overdue: Option<std::pin::Pin<Box<Sleep>>> = None;
-            poll_fn(|context| {
-                if stream.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(());
-                }
-                let before = std::mem::replace(&mut taken, chunks.load(Ordering::Relaxed));
-                if taken > before {
-                    overdue = Some(Box::pin(sleep(receive_time_max)));
-                }
-                match &mut overdue {
-                    Some(overdue) => overdue.as_mut().poll(context),
-                    None => Poll::Pending,
-                }
-            })
-            .await;
-        });
+    fn execute(&self, serving: S) {
+        let stream = Stream::default();
+        let task = tasks::spawn_for_caller(STREAM.scope(stream.clone(), async move {
+            serving.await;
+        }));
+        let _ = stream.0.set(task.abort_handle());
+    }
+}
+
+/// The task of a stream.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stream(Arc<OnceLock<AbortHandle>>);
+
+impl Stream {
+    /// The one that is polled.
+    pub(super) fn current() -> Self {
+        STREAM.try_with(Self::clone).unwrap_or_default()
+    }
+
+    /// Whether anything of its answer is still here. The rest is with h2, which alone knows the
+    /// stream.
+    pub(super) fn is_served(&self) -> bool {
+        self.0.get().is_some_and(|task| !task.is_finished())
+    }
+
+    /// Drops it soon: that resets it (RFC 9113, section 5.4.2), and lets go of the answer.
+    pub(super) fn end(&self) {
+        if let Some(task) = self.0.get() {
+            task.abort();
+        }
     }
 }

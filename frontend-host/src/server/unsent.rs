@@ -1,8 +1,8 @@
 //! What clients have not taken yet of their answers.
 //!
 //! An answer counts for as long as its bytes exist, in hyper's and h2's buffers, too. It goes out
-//! in chunks, and each is asked for when there is room for it, which tells how far the client has
-//! got.
+//! in chunks. Over HTTP/1 each is asked for when there is room for it, which tells how far the
+//! client has got. Over HTTP/2 it is asked for earlier, and what tells is when it is gone.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -14,10 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use protocol::budget::Share;
 
 use super::progress::Progress;
-use super::streams;
-
-/// What goes out at a time. Who takes less in the time for it is cut off.
-const CHUNK_BYTES: usize = 32 << 10;
+use crate::config::CHUNK_BYTES;
 
 /// What is to be noted once the last byte of an answer is gone, or nobody wants it any more.
 pub(super) enum UnderWay {
@@ -27,6 +24,7 @@ pub(super) enum UnderWay {
     Stream {
         /// Of its connection.
         progress: Arc<Progress>,
+        number: u64,
         /// Whether there is an answer.
         is_answered: bool,
     },
@@ -35,8 +33,8 @@ pub(super) enum UnderWay {
 impl UnderWay {
     /// A request over HTTP/2 has come.
     pub(super) fn stream(progress: &Arc<Progress>) -> Self {
-        progress.stream_began();
         Self::Stream {
+            number: progress.stream_began(),
             progress: Arc::clone(progress),
             is_answered: false,
         }
@@ -49,6 +47,7 @@ impl UnderWay {
             Self::Stream {
                 progress,
                 is_answered,
+                ..
             } => {
                 progress.stream_answered();
                 *is_answered = true;
@@ -56,10 +55,35 @@ impl UnderWay {
         }
     }
 
-    fn progress(&self) -> &Progress {
+    /// A chunk of the answer is asked for.
+    fn let_go(&self) -> Option<OnTheWay> {
         match self {
-            Self::Answer(progress) | Self::Stream { progress, .. } => progress,
+            Self::Answer(progress) => {
+                progress.chunk_was_taken();
+                None
+            }
+            Self::Stream {
+                progress, number, ..
+            } => {
+                progress.chunk_leaves(*number);
+                Some(OnTheWay {
+                    progress: Arc::clone(progress),
+                    number: *number,
+                })
+            }
         }
+    }
+}
+
+/// A chunk over HTTP/2 that has not gone out yet.
+struct OnTheWay {
+    progress: Arc<Progress>,
+    number: u64,
+}
+
+impl Drop for OnTheWay {
+    fn drop(&mut self) {
+        self.progress.chunk_is_gone(self.number);
     }
 }
 
@@ -70,6 +94,7 @@ impl Drop for UnderWay {
             Self::Stream {
                 progress,
                 is_answered,
+                ..
             } => {
                 if !*is_answered {
                     progress.stream_answered();
@@ -84,6 +109,8 @@ impl Drop for UnderWay {
 pub(super) struct Unsent {
     /// What has not been asked for yet.
     rest: Bytes,
+    /// Its last byte goes by itself.
+    splits_last: bool,
     /// Goes with the last chunk; there is none where nobody watches.
     last: Option<Last>,
 }
@@ -111,6 +138,7 @@ impl Unsent {
     pub(super) fn unwatched(bytes: Bytes) -> Self {
         Self {
             rest: bytes,
+            splits_last: false,
             last: None,
         }
     }
@@ -120,6 +148,7 @@ impl Unsent {
         under_way.answered();
         let last = share.split(bytes.len().min(CHUNK_BYTES));
         let is_one_chunk = bytes.len() <= CHUNK_BYTES;
+        let is_stream = matches!(under_way, UnderWay::Stream { .. });
         Self {
             rest: if is_one_chunk {
                 bytes
@@ -130,6 +159,9 @@ impl Unsent {
                     _owner: share,
                 })
             },
+            // With its last byte, h2 has the whole stream, and nothing here can end it any more. h2
+            // takes that byte once there is room for all before it. Few answers are so long.
+            splits_last: is_stream && !is_one_chunk,
             last: Some(Last {
                 under_way,
                 _share: last,
@@ -138,26 +170,27 @@ impl Unsent {
     }
 
     fn next_chunk(&mut self) -> Bytes {
-        if self.rest.len() > CHUNK_BYTES
-            && let Some(last) = &self.last
-        {
-            last.under_way.progress().chunk_was_taken();
-            streams::chunk_was_taken();
-            return self.rest.split_to(CHUNK_BYTES);
+        let Some(last) = &self.last else {
+            return std::mem::take(&mut self.rest);
+        };
+        let on_the_way = last.under_way.let_go();
+        let length = self.rest.len();
+        let chunk = if length > CHUNK_BYTES {
+            self.rest.split_to(CHUNK_BYTES)
+        } else {
+            // A copy: a client that takes nearly all does not hold the whole.
+            self.rest = Bytes::copy_from_slice(&self.rest);
+            let is_split = self.splits_last && length > 1;
+            self.rest.split_to(length - usize::from(is_split))
+        };
+        let last = self.last.take_if(|_| self.rest.is_empty());
+        if on_the_way.is_none() && last.is_none() {
+            return chunk;
         }
-        let rest = std::mem::take(&mut self.rest);
-        match self.last.take() {
-            None => rest,
-            Some(last) => {
-                last.under_way.progress().chunk_was_taken();
-                streams::chunk_was_taken();
-                // A copy: a client that takes nearly all does not hold the whole.
-                Bytes::from_owner(Owned {
-                    bytes: Bytes::copy_from_slice(&rest),
-                    _owner: last,
-                })
-            }
-        }
+        Bytes::from_owner(Owned {
+            bytes: chunk,
+            _owner: (on_the_way, last),
+        })
     }
 }
 
@@ -179,5 +212,72 @@ impl Body for Unsent {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.rest.len() as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use protocol::budget::Budget;
+
+    use super::super::worker::{Desk, Seat};
+    use super::*;
+
+    /// The chunks of an answer, which are all let go at once.
+    fn chunks(unsent: &mut Unsent) -> Vec<Bytes> {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut chunks = Vec::new();
+        while let Poll::Ready(Some(frame)) = Pin::new(&mut *unsent).poll_frame(&mut context) {
+            chunks.push(frame.unwrap().into_data().unwrap());
+        }
+        assert!(unsent.is_end_stream());
+        chunks
+    }
+
+    #[test]
+    fn an_answer_goes_out_in_chunks_and_over_http_2_a_long_ones_last_byte_by_itself() {
+        let desks: Arc<[Desk]> = [Desk::new().0].into();
+        let progress = Arc::new(Progress::begin(Seat::at(&desks, 0)));
+        let budget = Budget::whole(1 << 20);
+        const LONG: usize = 2 * CHUNK_BYTES;
+        for (bytes, http1, http2) in [
+            (1, &[1][..], &[1][..]),
+            (CHUNK_BYTES, &[CHUNK_BYTES], &[CHUNK_BYTES]),
+            (CHUNK_BYTES + 1, &[CHUNK_BYTES, 1], &[CHUNK_BYTES, 1]),
+            (
+                LONG,
+                &[CHUNK_BYTES, CHUNK_BYTES],
+                &[CHUNK_BYTES, CHUNK_BYTES - 1, 1],
+            ),
+            (
+                LONG + 7,
+                &[CHUNK_BYTES, CHUNK_BYTES, 7],
+                &[CHUNK_BYTES, CHUNK_BYTES, 6, 1],
+            ),
+        ] {
+            let answer: Bytes = (0..bytes).map(|at| at as u8).collect();
+            for (under_way, sizes) in [
+                (UnderWay::Answer(Arc::clone(&progress)), http1),
+                (UnderWay::stream(&progress), http2),
+            ] {
+                let mut share = budget.share();
+                share.grow(bytes).unwrap();
+                let mut unsent = Unsent::watched(answer.clone(), share, under_way);
+                let mut chunks = chunks(&mut unsent);
+                assert!(chunks.iter().map(Bytes::len).eq(sizes.iter().copied()));
+                assert_eq!(chunks.concat(), answer);
+                while let [_, _, ..] = chunks[..] {
+                    drop(chunks.remove(0));
+                    assert!(budget.held() > 0, "the rest counts");
+                }
+                drop(chunks);
+                assert_eq!(
+                    budget.held(),
+                    0,
+                    "all is gone, though nobody dropped the body"
+                );
+            }
+        }
     }
 }
