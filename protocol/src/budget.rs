@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use http::{HeaderMap, Uri};
+
 /// Bytes that may be held; those of a connection are its client's as well, and the process's.
 #[derive(Debug)]
 pub struct Budget {
@@ -132,6 +134,19 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes);
     }
+}
+
+/// What a header takes besides its name and value: its place in the map, and theirs in memory.
+const HEADER_BYTES: usize = 150;
+
+/// What a request's head takes, about.
+pub fn head_bytes(target: &Uri, headers: &HeaderMap) -> usize {
+    let target = target.path_and_query();
+    let target = target.map_or(0, |target| target.as_str().len());
+    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        HEADER_BYTES + name.as_str().len() + value.len()
+    };
+    target + headers.iter().map(header).sum::<usize>()
 }
 
 #[cfg(test)]
