@@ -116,7 +116,7 @@ impl Catalog for Service {
     ) -> Reply<Self::TradeManyStream> {
         let (service, closing) = (self.clone(), self.clone());
         let closed = async move { closing.closed().await };
-        let answers = calls::serve(request.into_inner(), closed, move |request, early| {
+        let answers = calls::serve(request, closed, move |request, early| {
             let service = service.clone();
             async move { service.traded_early(request, early).await }
         });

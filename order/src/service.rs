@@ -215,7 +215,7 @@ impl Replication for ReplicationService {
     ) -> Result<Response<Self::AppendManyStream>, Status> {
         let (journal, handle) = (self.journal, self.handle.clone());
         let closed = closed(self.closing.clone());
-        let answers = calls::serve(request.into_inner(), closed, move |request, _| {
+        let answers = calls::serve(request, closed, move |request, _| {
             let handle = handle.clone();
             async move { append(journal, &handle, request).await }
         });

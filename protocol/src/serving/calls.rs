@@ -16,12 +16,12 @@ use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::connection::{CallUnderWay, Peer};
+use super::connection::{Brought, Peer, UnderWay};
 use super::message::Messages;
-use crate::budget::Share;
+use crate::budget::{Share, head_bytes};
 
 /// What a call counts for besides its messages: a task, and what tonic and h2 keep of it.
-const CALL_BYTES: usize = 4 << 10;
+pub(super) const CALL_BYTES: usize = 4 << 10;
 
 /// What goes out at a time. A peer that takes less in the time for it is cut off.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -59,17 +59,19 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // Every connection that is served has one.
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return Box::pin(self.inner.call(request));
         };
-        let call = peer.begin_call();
+        let call = Arc::new(peer.begin());
         let mut held = peer.received();
-        if held.grow(CALL_BYTES).is_err() {
+        let bytes = CALL_BYTES + head_bytes(request.uri(), request.headers());
+        if held.grow(bytes).is_err() {
             let refusal = Status::resource_exhausted("too many calls are under way; try again");
             return Box::pin(ready(Ok(refusal.into_http())));
         }
+        request.extensions_mut().insert(Brought(Arc::clone(&call)));
         let is_answered = Arc::new(AtomicBool::new(false));
         let complete_by = Instant::now() + peer.limits().arriving_max;
         let request = request.map(|body| {
@@ -77,6 +79,7 @@ where
                 body,
                 messages: Messages::default(),
                 message: peer.received(),
+                arrival: None,
                 is_answered: Arc::clone(&is_answered),
                 request_by: complete_by,
                 message_by: complete_by,
@@ -107,6 +110,8 @@ struct Arriving {
     messages: Messages,
     /// The bytes of the message that is not complete.
     message: Share,
+    /// While there are any: the call may be one that waits for them.
+    arrival: Option<UnderWay>,
     is_answered: Arc<AtomicBool>,
     request_by: Instant,
     message_by: Instant,
@@ -128,6 +133,11 @@ impl Arriving {
         };
         if has_ended || before == 0 {
             self.message_by = Instant::now() + self.peer.limits().arriving_max;
+        }
+        if now_held == 0 {
+            self.arrival = None;
+        } else if self.arrival.is_none() {
+            self.arrival = Some(self.peer.begin());
         }
         let held = self.message.grow(grown);
         held.map_err(|_| Status::resource_exhausted("too much is being received; try again"))
@@ -194,7 +204,7 @@ struct Leaving {
     body: Body,
     /// Of the part of the answer that is on its way out, what was not let go yet, and its share.
     rest: Option<(Bytes, Share)>,
-    call: CallUnderWay,
+    call: Arc<UnderWay>,
     /// What the call counts for.
     _held: Share,
 }
