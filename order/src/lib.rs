@@ -45,7 +45,6 @@ use protocol::serving::{self, Incoming};
 use protocol::time::BootTime;
 use protocol::wire::order::v1::orders_server::OrdersServer;
 use protocol::wire::order::v1::replication_server::ReplicationServer;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 pub use config::Config;
@@ -70,7 +69,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// Where the configuration or the data directory cannot be used, or the listener fails.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listener: impl Into<Incoming>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     config.validate()?;
@@ -132,7 +131,7 @@ pub async fn run(
     let serve = serving::server()
         .add_service(OrdersServer::new(orders))
         .add_service(ReplicationServer::new(replication))
-        .serve_with_incoming_shutdown(Incoming::from(listener), async {
+        .serve_with_incoming_shutdown(listener.into(), async {
             // Either way it is to stop.
             let _ = server_stopped.await;
         });
