@@ -6,7 +6,7 @@ use std::time::Duration;
 use daemon::tasks;
 use protocol::Identity;
 use protocol::clients::PerClient;
-use protocol::serving::{self, Incoming};
+use protocol::serving::{self, Incoming, MESSAGE_BYTES_MAX};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_server::CatalogServer;
 use storage::damage::Finders;
@@ -53,7 +53,7 @@ pub async fn serve(
         async move { desk.expire_sessions().await }
     });
     let server = serving::server()
-        .add_service(CatalogServer::new(service))
+        .add_service(CatalogServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(listener.into(), closed(closing));
     tokio::pin!(server);
     tokio::select! {

@@ -119,6 +119,12 @@ impl Share {
         Ok(())
     }
 
+    /// Takes over the bytes of another share of the same budget.
+    pub fn absorb(&mut self, mut other: Self) {
+        assert!(Arc::ptr_eq(&self.budget, &other.budget), "of one budget");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Parts with so many of its bytes.
     pub fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
@@ -165,9 +171,11 @@ mod tests {
         assert_eq!(second.grow(11), Err(Exhausted), "of the whole");
         assert_eq!(process.refusals(), 2);
         assert_eq!((one.held(), other.held(), process.held()), (50, 40, 90));
-        let half = first.split(25);
+        let mut half = first.split(25);
+        half.absorb(first.split(5));
+        assert_eq!((one.held(), process.held()), (50, 90));
         drop(first);
-        assert_eq!((one.held(), process.held()), (25, 65));
+        assert_eq!((one.held(), process.held()), (30, 70));
         drop((half, second));
         assert_eq!((one.held(), other.held(), process.held()), (0, 0, 0));
     }

@@ -64,6 +64,13 @@ const CLIENT_BYTES_PART: usize = 4;
 /// Most calls at a time on one connection.
 const STREAMS_MAX: u32 = 1024;
 
+/// Most bytes of one message of a request, which callers are told by a refusal. The largest that
+/// there are, rows for a follower, have some 280 KB.
+pub const MESSAGE_BYTES_MAX: usize = 512 << 10;
+
+/// What a peer may send ahead of its being read, on one stream as on the whole connection.
+const WINDOW_BYTES: u32 = 256 << 10;
+
 /// Most bytes of a call's head, counted as HTTP/2 does (RFC 9113, section 6.5.2). Bazaar's own
 /// clients send less than 1 KiB.
 const HEAD_LIST_BYTES_MAX: u32 = 8 << 10;
@@ -87,6 +94,8 @@ pub fn server() -> Server<Stack<Bounded, Identity>> {
     Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEAD_LIST_BYTES_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .layer(Bounded)
@@ -117,7 +126,7 @@ pub struct Limits {
     pub arriving_max: Duration,
     /// How long a peer may take nothing of what is sent to it.
     pub taking_max: Duration,
-    /// Bytes held of requests that are not complete; one [client](Client) may hold a quarter of it.
+    /// Bytes held of calls that are not answered; one [client](Client) may hold a quarter of it.
     /// Calls past it fail with `RESOURCE_EXHAUSTED`.
     pub received_bytes_max: usize,
     /// Bytes held of answers that are not taken; one client may have a quarter of it.

@@ -1,10 +1,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use protocol::serving::MESSAGE_BYTES_MAX;
 use protocol::wire::catalog::v1::catalog_server::Catalog as _;
 use protocol::wire::catalog::v1::session_request::{Open, Request as SessionRequestKind};
 use protocol::wire::catalog::v1::trade_result::Result as Traded;
 use protocol::wire::catalog::v1::{self, Refusal, Side};
+use protocol::{IdempotencyKey, StockName};
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status, Streaming};
@@ -14,7 +16,7 @@ use super::harness::{
     parts, row, until,
 };
 use crate::server;
-use crate::service::TRADES_PER_CLIENT_MAX;
+use crate::service::{ORDERS_MAX, TRADES_PER_CLIENT_MAX};
 use crate::writer::group::PROPOSED_ROWS_MAX;
 
 #[tokio::test]
@@ -594,5 +596,22 @@ async fn one_client_with_very_many_trades_leaves_room_for_those_of_others() {
     for trade in many {
         trade.await.unwrap().unwrap();
     }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_largest_trades_that_there_are_fit_and_larger_messages_are_refused() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let leader = running.led().await;
+    let name = "n".repeat(StockName::BYTES_MAX);
+    let orders = (0..ORDERS_MAX).map(|number| {
+        let key = format!("{number:0>width$}", width = IdempotencyKey::BYTES_MAX);
+        order(&key, &name, Side::Sell, i64::MAX as u64)
+    });
+    let results = leader.trade(orders.collect()).await.unwrap();
+    assert_eq!(results.len(), ORDERS_MAX);
+    let key = "k".repeat(MESSAGE_BYTES_MAX);
+    let refused = leader.buy(&key, "acme").await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
     running.stop().await;
 }

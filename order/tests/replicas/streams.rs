@@ -3,12 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use order::core::followers::APPEND_ROWS_MAX;
 use order::core::message::Unavailable;
-use protocol::wire::catalog::v1::Refusal;
-use protocol::wire::order::v1::PlaceManyRequest;
+use order::placing::MESSAGE_ORDERS_MAX;
+use protocol::serving::MESSAGE_BYTES_MAX;
+use protocol::wire::catalog::v1::{JournalRow, Refusal};
 use protocol::wire::order::v1::orders_client::OrdersClient;
 use protocol::wire::order::v1::place_many_request::Placement;
 use protocol::wire::order::v1::place_many_response::answer::Result as Answered;
+use protocol::wire::order::v1::replication_client::ReplicationClient;
+use protocol::wire::order::v1::{AppendRequest, PlaceManyRequest};
+use protocol::{
+    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, StockName,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -212,4 +219,49 @@ async fn one_client_with_very_many_orders_leaves_room_for_those_of_others() {
 
 fn is_overloaded(answer: &Answered) -> bool {
     matches!(answer, Answered::Unavailable(why) if *why == Unavailable::Overloaded.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_messages_that_there_are_fit_and_larger_ones_are_refused() {
+    const LAST: u64 = i64::MAX as u64 - 1;
+    let name = "n".repeat(StockName::BYTES_MAX);
+    let key = |number: usize| format!("{number:0>width$}", width = IdempotencyKey::BYTES_MAX);
+    let order = |number| Order {
+        quantity: Quantity::new(i64::MAX as u64).unwrap(),
+        ..order(&key(number), &name)
+    };
+    let row = |number| {
+        let last = OrderNumber(LAST);
+        let price = Price::from_minor((1 << 53) - 1).unwrap();
+        let row = Row::following(&ChainHash::EMPTY, last, Epoch(LAST), order(number), price);
+        JournalRow::from(&row)
+    };
+    let placement = |number| Placement {
+        tag: number as u64,
+        order: Some((&order(number)).into()),
+    };
+    let append = |journal| AppendRequest {
+        epoch: 9,
+        leader: u32::MAX,
+        rows: (0..APPEND_ROWS_MAX).map(row).collect(),
+        committed: LAST,
+        journal,
+    };
+    let cluster = Cluster::start(1).await;
+    cluster.lead(1).await;
+    let mut stream = Stream::open(cluster.seat(1)).await;
+    let placements = (0..MESSAGE_ORDERS_MAX).map(placement).collect();
+    let message = PlaceManyRequest {
+        placements,
+        journal: journal(),
+    };
+    stream.orders.send(message).await.unwrap();
+    stream.answers(MESSAGE_ORDERS_MAX).await.unwrap();
+
+    let mut client = ReplicationClient::new(cluster.seat(1).channel.clone());
+    let fits = client.append(append(journal())).await.unwrap_err();
+    assert_eq!(fits.code(), Code::Aborted, "there is no such epoch: {fits}");
+    let too_large = client.append(append(vec![0; MESSAGE_BYTES_MAX])).await;
+    let refused = too_large.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
 }

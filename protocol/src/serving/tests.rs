@@ -122,7 +122,7 @@ impl Service<HttpRequest<Body>> for Answering {
     }
 }
 
-/// Answers each request of a stream, after as many milliseconds as its epoch says.
+/// Answers each request after as many milliseconds as its epoch says.
 struct Appending;
 
 #[tonic::async_trait]
@@ -136,18 +136,34 @@ impl Replication for Appending {
     ) -> Result<Reply<Self::AppendManyStream>, Status> {
         let closed = std::future::pending();
         let answers = streams::serve(request, closed, |request, _| async move {
-            sleep(Duration::from_millis(request.epoch)).await;
-            Ok(AppendResponse::default())
+            answered(request).await
         });
         Ok(Reply::new(answers))
     }
 
-    async fn append(&self, _: Request<AppendRequest>) -> Result<Reply<AppendResponse>, Status> {
-        Ok(Reply::new(AppendResponse::default()))
+    async fn append(
+        &self,
+        request: Request<AppendRequest>,
+    ) -> Result<Reply<AppendResponse>, Status> {
+        answered(request.into_inner()).await.map(Reply::new)
     }
 
     async fn fetch(&self, _: Request<FetchRequest>) -> Result<Reply<Self::FetchStream>, Status> {
         Err(Status::unimplemented("not asked for here"))
+    }
+}
+
+async fn answered(request: AppendRequest) -> Result<AppendResponse, Status> {
+    sleep(Duration::from_millis(request.epoch)).await;
+    Ok(AppendResponse::default())
+}
+
+/// A call that takes so long, with so many bytes.
+fn request_of(takes: Duration, bytes: usize) -> AppendRequest {
+    AppendRequest {
+        epoch: takes.as_millis() as u64,
+        journal: vec![b'x'; bytes],
+        ..AppendRequest::default()
     }
 }
 
@@ -168,10 +184,10 @@ impl Appends {
 
     /// Makes a call that takes so long.
     async fn call(&mut self, takes: Duration) -> Result<AppendResponse, Status> {
-        let request = AppendRequest {
-            epoch: takes.as_millis() as u64,
-            ..AppendRequest::default()
-        };
+        self.make(request_of(takes, 0)).await
+    }
+
+    async fn make(&mut self, request: AppendRequest) -> Result<AppendResponse, Status> {
         self.requests.send(request).await.unwrap();
         let answer = timeout(PATIENCE, self.answers.message()).await;
         answer.expect("an answer or an end")?.ok_or_else(ended)
@@ -312,6 +328,39 @@ async fn a_message_that_arrives_keeps_its_connection_and_its_stream() {
     }
     let answered = client.until(|frame| frame.kind == DATA && frame.stream == stream(0));
     timeout(PATIENCE, answered).await.expect("an answer");
+}
+
+#[tokio::test]
+async fn a_message_counts_until_it_is_done_with() {
+    const BYTES: usize = 200_000;
+    let (address, shared) = service(Limits::default()).await;
+    let request = request_of(SHORT, BYTES);
+    let (mut client, mut appends) = (appending(address), Appends::open(address).await);
+    let alone = client.append(request.clone());
+    let in_a_stream = appends.make(request);
+    let counted = until("both count", || shared.received.held() > 2 * BYTES);
+    let (alone, in_a_stream, ()) = tokio::join!(alone, in_a_stream, counted);
+    alone.unwrap();
+    in_a_stream.unwrap();
+    // The stream itself is still there.
+    until("neither does", || shared.received.held() < 2 * CALL_BYTES).await;
+    assert!(shared.received.held() >= CALL_BYTES);
+}
+
+#[tokio::test]
+async fn what_is_sent_ahead_of_being_read_is_bounded() {
+    let (address, _) = service(Limits::default()).await;
+    let mut client = Frames::open(address, None).await;
+    let path = "/order.v1.Replication/AppendMany";
+    client.send(&request(stream(0), "POST", path, false)).await;
+    // A call that takes a minute: nothing is read meanwhile.
+    let message = [0, 0, 0, 0, 4, 0x08, 0xe0, 0xd4, 0x03];
+    client.send(&frame(DATA, 0, stream(0), &message)).await;
+    let mut sent = 0;
+    while client.send_piece(0, 5 * PAUSE).await {
+        sent += client::PIECE;
+    }
+    assert!((1..=WINDOW_BYTES as usize).contains(&sent), "{sent}");
 }
 
 /// A head that repeats a header of [`HEADER_BYTES`] so many times, the most of them in a byte each.
