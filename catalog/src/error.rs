@@ -11,6 +11,7 @@ use tonic::{Code, Status};
 use crate::config::{LEASE_MAX, LEASE_MIN};
 use crate::core::{Gone, InSyncRefused, NotOpened, StaleEpoch};
 use crate::damage::Damaged;
+use crate::session::SESSIONS_PER_CLIENT_MAX;
 use crate::stocks::StocksError;
 
 /// A configuration that cannot be.
@@ -171,6 +172,12 @@ pub enum RequestError {
     /// No session was opened.
     #[error(transparent)]
     NotOpened(#[from] NotOpened),
+    /// One client has as many as it may.
+    #[error(
+        "{SESSIONS_PER_CLIENT_MAX} sessions of this client's are open, as many as one may have: \
+         release those that it does not need, or wait until their leases are over"
+    )]
+    TooManySessions,
     /// A session did not begin as it must.
     #[error("the first request of a session is an Open, and there is no other")]
     Unopened,
@@ -207,7 +214,7 @@ impl RequestError {
                 Code::FailedPrecondition
             }
             Self::InSync(InSyncRefused::Overtaken { .. }) => Code::Aborted,
-            Self::NotOpened(_) => Code::ResourceExhausted,
+            Self::NotOpened(_) | Self::TooManySessions => Code::ResourceExhausted,
             Self::NotCommitted(_) | Self::Crowded | Self::Random(_) | Self::Stopping => {
                 Code::Unavailable
             }

@@ -28,8 +28,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::serving::Incoming;
 use storage::StorageError;
-use tokio::net::TcpListener;
 
 pub mod config;
 pub mod stocks;
@@ -66,7 +66,7 @@ use crate::store::{Journal, Loaded, Store};
 /// that fails a sync aborts the process instead.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listener: impl Into<Incoming>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     config.validate()?;

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use daemon::tasks;
 use protocol::Identity;
-use protocol::serving::{self, Incoming};
+use protocol::clients::PerClient;
+use protocol::serving::{self, Incoming, MESSAGE_BYTES_MAX};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::catalog_server::CatalogServer;
 use storage::damage::Finders;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 use crate::config::lease_margin;
 use crate::core::{Board, Leases};
 use crate::desk::Desk;
 use crate::error::Error;
-use crate::service::Service;
-use crate::session::Sessions;
+use crate::service::{Service, TRADES_PER_CLIENT_MAX};
+use crate::session::{SESSIONS_PER_CLIENT_MAX, Sessions};
 use crate::store::{Journal, Loaded, Store};
 use crate::writer;
 
@@ -41,7 +41,7 @@ pub struct Parts {
 /// Serves until `shutdown`, then finishes what has queued and lets go of the store.
 pub async fn serve(
     parts: Parts,
-    listener: TcpListener,
+    listener: impl Into<Incoming>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let (close, closing) = watch::channel(false);
@@ -53,8 +53,8 @@ pub async fn serve(
         async move { desk.expire_sessions().await }
     });
     let server = serving::server()
-        .add_service(CatalogServer::new(service))
-        .serve_with_incoming_shutdown(Incoming::from(listener), closed(closing));
+        .add_service(CatalogServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .serve_with_incoming_shutdown(listener.into(), closed(closing));
     tokio::pin!(server);
     tokio::select! {
         served = &mut server => return Err(served.map_or_else(Error::Serve, |()| Error::Ended)),
@@ -73,7 +73,7 @@ pub async fn serve(
     }
 }
 
-fn start(
+pub(crate) fn start(
     parts: Parts,
     closing: watch::Receiver<bool>,
 ) -> Result<(Service, oneshot::Receiver<()>), Error> {
@@ -113,6 +113,7 @@ fn start(
         lease,
         term,
         journal: identity.journal,
+        per_client: PerClient::new(SESSIONS_PER_CLIENT_MAX),
     };
     Ok((
         Service {
@@ -120,6 +121,7 @@ fn start(
             writer,
             journal,
             sessions: Arc::new(sessions),
+            trades: Arc::new(PerClient::new(TRADES_PER_CLIENT_MAX)),
             identity,
             finders,
             closing,

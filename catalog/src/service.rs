@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use daemon::tasks;
 use protocol::calls::{self, Early};
+use protocol::clients::{Client, PerClient};
+use protocol::serving::client_of;
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1;
 use protocol::wire::catalog::v1::catalog_server::Catalog;
@@ -28,8 +30,8 @@ use crate::desk::{Desk, EVENTS_MAX};
 use crate::error::RequestError;
 use crate::session::{Sessions, to_wire};
 use crate::store::Journal;
-use crate::writer::Writer;
 use crate::writer::group::ProposedReply;
+use crate::writer::{QUEUE_MAX, Writer};
 
 /// Most orders in one request.
 pub const ORDERS_MAX: usize = 1024;
@@ -40,14 +42,14 @@ pub const REPLICAS_MAX: usize = 64;
 /// Most stocks in one page of a list. At most about 100 bytes each.
 pub const LISTED_MAX: usize = 10_000;
 
+/// Most trades of one client that are not answered; it has others wait.
+pub const TRADES_PER_CLIENT_MAX: usize = QUEUE_MAX / 4;
+
 /// Stocks that are copied while readers and trades wait.
 const LISTED_AT_ONCE: usize = 512;
 
 /// Journal rows in one message. At most about 300 bytes each.
 const ROWS_PER_MESSAGE: usize = 512;
-
-/// Messages of a stream that are made before the receiver takes one.
-const MESSAGES_AHEAD: usize = 2;
 
 /// See the module.
 #[derive(Clone)]
@@ -60,6 +62,8 @@ pub struct Service {
     pub journal: Arc<dyn Journal>,
     /// See there.
     pub sessions: Arc<Sessions>,
+    /// How many each client may have under way.
+    pub trades: Arc<PerClient>,
     /// Which journal this is.
     pub identity: Identity,
     /// Told that the journal lacks rows.
@@ -104,8 +108,13 @@ impl Catalog for Service {
     }
 
     async fn trade(&self, request: Request<v1::TradeRequest>) -> Reply<v1::TradeResponse> {
-        let traded = self.traded(request.into_inner(), None).await?;
-        Ok(Response::new(traded))
+        let (service, client) = (self.clone(), client_of(&request));
+        // It counts as its client's until it is over, also where the caller has left.
+        let traded = tasks::spawn_for_caller(async move {
+            service.traded(request.into_inner(), client, None).await
+        });
+        let traded = traded.await.map_err(|_| RequestError::Stopping)?;
+        Ok(Response::new(traded?))
     }
 
     type TradeManyStream = StreamOf<v1::TradeResponse>;
@@ -115,10 +124,11 @@ impl Catalog for Service {
         request: Request<Streaming<v1::TradeRequest>>,
     ) -> Reply<Self::TradeManyStream> {
         let (service, closing) = (self.clone(), self.clone());
+        let client = client_of(&request);
         let closed = async move { closing.closed().await };
-        let answers = calls::serve(request.into_inner(), closed, move |request, early| {
+        let answers = calls::serve(request, closed, move |request, early| {
             let service = service.clone();
-            async move { service.traded_early(request, early).await }
+            async move { service.traded_early(request, client, early).await }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -180,15 +190,15 @@ impl Catalog for Service {
             request.rows_max
         };
         let until = OrderNumber(from.0.saturating_add(rows_max)).min(end);
-        let (messages, stream) = mpsc::channel(MESSAGES_AHEAD);
         let service = self.clone();
-        tasks::spawn_for_caller(async move {
-            let sent = service.send_rows(from, until, &messages).await;
-            if let Err(error) = sent {
-                let _ = messages.send(Err(error.into())).await; // the reader may have left
-            }
+        // Each message is made once the one before it was taken: a caller that takes none has
+        // nothing held for it.
+        let starts = tokio_stream::iter((from.0..until.0).step_by(ROWS_PER_MESSAGE));
+        let messages = starts.then(move |start| {
+            let service = service.clone();
+            async move { Ok(service.message(OrderNumber(start), until).await?) }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn report_missing(
@@ -226,7 +236,7 @@ impl Catalog for Service {
         let service = self.clone();
         tasks::spawn_for_caller(async move {
             tokio::select! {
-                () = service.sessions.serve(request.into_inner(), events) => {}
+                () = service.sessions.serve(request, events) => {}
                 () = service.closed() => {}
             }
         });
@@ -294,10 +304,13 @@ impl Service {
     async fn traded(
         &self,
         request: v1::TradeRequest,
+        client: Client,
         proposed: Option<ProposedReply>,
     ) -> Result<v1::TradeResponse, Status> {
         self.check_named(&request.journal)?;
         let (epoch, orders) = trade_from_wire(request)?;
+        let turn = self.trades.of(client).acquire_owned().await;
+        let _turn = turn.expect("never closed");
         self.settled().await?;
         let results = self.writer.trade(epoch, orders, proposed).await?;
         let results = results.iter().map(result_to_wire).collect();
@@ -309,10 +322,11 @@ impl Service {
     async fn traded_early(
         &self,
         request: v1::TradeRequest,
+        client: Client,
         early: Early<v1::TradeResponse>,
     ) -> Result<v1::TradeResponse, Status> {
         let (proposed, rows) = oneshot::channel();
-        let traded = self.traded(request, Some(proposed));
+        let traded = self.traded(request, client, Some(proposed));
         tokio::pin!(traded);
         let rows = tokio::select! {
             biased;
@@ -366,27 +380,19 @@ impl Service {
         let _ = self.closing.clone().wait_for(|&closing| closing).await; // or gone: as good
     }
 
-    /// Sends the rows from `from` to before `until`, which are all committed.
-    async fn send_rows(
+    /// As many rows from `from` to before `until` as one message has, all of which are committed.
+    async fn message(
         &self,
-        mut from: OrderNumber,
+        from: OrderNumber,
         until: OrderNumber,
-        messages: &mpsc::Sender<Result<v1::ReadJournalResponse, Status>>,
-    ) -> Result<(), RequestError> {
-        while from < until {
-            let rows_max = (until.0 - from.0).min(ROWS_PER_MESSAGE as u64) as usize;
-            let rows = self.read(from, rows_max).await?;
-            from = OrderNumber(from.0 + rows_max as u64);
-            let rows = rows.iter().map(v1::JournalRow::from).collect();
-            let sent = tokio::select! {
-                sent = messages.send(Ok(v1::ReadJournalResponse { rows })) => sent,
-                () = self.closed() => return Err(RequestError::Stopping),
-            };
-            if sent.is_err() {
-                return Ok(()); // the reader has left
-            }
+    ) -> Result<v1::ReadJournalResponse, RequestError> {
+        if *self.closing.borrow() {
+            return Err(RequestError::Stopping);
         }
-        Ok(())
+        let count = (until.0 - from.0).min(ROWS_PER_MESSAGE as u64) as usize;
+        let rows = self.read(from, count).await?;
+        let rows = rows.iter().map(v1::JournalRow::from).collect();
+        Ok(v1::ReadJournalResponse { rows })
     }
 }
 

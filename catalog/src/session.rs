@@ -3,16 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use protocol::clients::{Client, PerClient};
+use protocol::serving::{CallUnderWay, client_of};
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::session_request::Request;
 use protocol::wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
 use protocol::{JournalId, SessionId, identity};
-use tonic::{Status, Streaming};
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Request as Call, Status, Streaming};
 
+use crate::core::leases::SESSIONS_MAX;
 use crate::core::{Floor, Recall, Round};
 use crate::desk::{Desk, Event, Events};
 use crate::error::RequestError;
 use crate::writer::Writer;
+
+/// Most sessions of one client at a time, until their leases are over: a gateway has one.
+pub const SESSIONS_PER_CLIENT_MAX: usize = SESSIONS_MAX / 4;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -27,53 +34,72 @@ pub struct Sessions {
     pub term: Duration,
     /// Of whose stocks the sessions are.
     pub journal: JournalId,
+    /// How many each client may have.
+    pub per_client: PerClient,
 }
 
 impl Sessions {
     /// Serves one session until its stream ends, it is released, or it is over.
-    pub async fn serve(&self, mut requests: Streaming<SessionRequest>, events: Events) {
-        let id = match self.open(&mut requests, &events).await {
-            Ok(id) => id,
+    pub async fn serve(&self, mut call: Call<Streaming<SessionRequest>>, events: Events) {
+        let client = client_of(&call);
+        // Until it opens it does not keep its connection from being idle. From then on it is over
+        // where it is silent.
+        let unopened = CallUnderWay::of(&mut call).map(CallUnderWay::waits);
+        let mut requests = call.into_inner();
+        let first = self.next(&mut requests).await;
+        drop(unopened);
+        let (id, _place) = match self.open(first, client, &events).await {
+            Ok(opened) => opened,
             Err(error) => {
                 let _ = events.try_send(Event::Over(error)); // nobody may be left to care
                 return;
             }
         };
         drop(events); // the desk's ends the stream
+        if self.follow(id, requests).await == Ended::Unreleased {
+            // It lives on, among its client's, until its lease is over.
+            tokio::time::sleep(self.term).await;
+        }
+    }
+
+    async fn follow(&self, id: SessionId, mut requests: Streaming<SessionRequest>) -> Ended {
         while let Some((request, received)) = self.next(&mut requests).await {
             match self.handle(id, request, received) {
                 Ok(Proceed::On) => {}
                 Ok(Proceed::Released) => {
                     tracing::info!(session = %id, "a session was released");
-                    return;
+                    return Ended::Released;
                 }
                 Err(error) => {
                     tracing::warn!(session = %id, %error, "a session failed");
                     self.desk.fail(id, error);
-                    return;
+                    return Ended::Unreleased;
                 }
             }
         }
         tracing::debug!(session = %id, "a session's stream ended");
         self.desk.broken(id);
+        Ended::Unreleased
     }
 
     async fn open(
         &self,
-        requests: &mut Streaming<SessionRequest>,
+        first: Option<(Request, BootTime)>,
+        client: Client,
         events: &Events,
-    ) -> Result<SessionId, RequestError> {
-        let first = self.next(requests).await;
+    ) -> Result<(SessionId, OwnedSemaphorePermit), RequestError> {
         let Some((Request::Open(open), received)) = first else {
             return Err(RequestError::Unopened);
         };
         identity::check_if_named(&open.journal, self.journal)?;
+        let place = self.per_client.of(client).try_acquire_owned();
+        let place = place.map_err(|_| RequestError::TooManySessions)?;
         self.writer.lend_sessions(self.term).await?;
         let id = random_id()?;
         self.desk
             .open(id, events.clone(), received, BootTime::now())?;
         tracing::info!(session = %id, gateway = %open.gateway.escape_debug(), "a session opened");
-        Ok(id)
+        Ok((id, place))
     }
 
     /// The next request, with the time of its receipt. `None` at the stream's end, and where
@@ -110,6 +136,13 @@ impl Sessions {
 enum Proceed {
     On,
     Released,
+}
+
+#[derive(PartialEq, Eq)]
+enum Ended {
+    Released,
+    /// The gateway may go on serving under it for as long as its lease.
+    Unreleased,
 }
 
 /// Random, so that it is never used twice, not even across restarts.

@@ -23,7 +23,7 @@ use crate::store::{Loaded, Store};
 use group::{Command, Committer, ProposedReply};
 
 /// Most requests that queue; more wait with their senders.
-const QUEUE_MAX: usize = 1024;
+pub const QUEUE_MAX: usize = 1024;
 
 /// Sends requests to the writer.
 #[derive(Debug, Clone)]
@@ -84,6 +84,12 @@ impl Writer {
     pub async fn lend_sessions(&self, term: Duration) -> Result<(), RequestError> {
         self.ask(|reply| Command::LendSessions { term, reply })
             .await
+    }
+
+    /// How many requests queue.
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> usize {
+        self.commands.max_capacity() - self.commands.capacity()
     }
 
     /// Has the writer finish what has queued, take no more, and end.

@@ -14,7 +14,7 @@ use protocol::time::BootTime;
 use protocol::{Epoch, Identity, Order, OrderNumber, ReplicaId, Row};
 use storage::damage::Finders;
 use storage::rows::End;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
 
@@ -80,8 +80,11 @@ pub(crate) enum Input {
 /// Where the answer to an order goes.
 #[derive(Debug)]
 pub(crate) enum PlaceReply {
-    /// To a caller of one order.
-    Alone(oneshot::Sender<Result<Placed, Unavailable>>),
+    /// To a caller of one order, which has a place among its client's until then.
+    Alone {
+        caller: oneshot::Sender<Result<Placed, Unavailable>>,
+        _of_client: OwnedSemaphorePermit,
+    },
     /// To a caller of many.
     Among(placing::Reply),
 }
@@ -95,10 +98,14 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(crate) async fn place(&self, order: Order) -> Result<Placed, GrpcStatus> {
-        self.ask(|reply| Input::Place {
+    pub(crate) async fn place(
+        &self,
+        order: Order,
+        _of_client: OwnedSemaphorePermit,
+    ) -> Result<Placed, GrpcStatus> {
+        self.ask(|caller| Input::Place {
             order,
-            reply: PlaceReply::Alone(reply),
+            reply: PlaceReply::Alone { caller, _of_client },
         })
         .await
     }

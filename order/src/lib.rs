@@ -41,11 +41,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tasks;
-use protocol::serving::{self, Incoming};
+use protocol::serving::{self, Incoming, MESSAGE_BYTES_MAX};
 use protocol::time::BootTime;
 use protocol::wire::order::v1::orders_server::OrdersServer;
 use protocol::wire::order::v1::replication_server::ReplicationServer;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 
 pub use config::Config;
@@ -70,7 +69,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 /// Where the configuration or the data directory cannot be used, or the listener fails.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listener: impl Into<Incoming>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     config.validate()?;
@@ -129,10 +128,12 @@ pub async fn run(
     let (stop_server, server_stopped) = oneshot::channel::<()>();
     // Dropping this future ends both tasks.
     let mut driving = tasks::spawn("driver", driver.run(driver_stopped));
+    let orders = OrdersServer::new(orders).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let replication = ReplicationServer::new(replication);
     let serve = serving::server()
-        .add_service(OrdersServer::new(orders))
-        .add_service(ReplicationServer::new(replication))
-        .serve_with_incoming_shutdown(Incoming::from(listener), async {
+        .add_service(orders)
+        .add_service(replication.max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .serve_with_incoming_shutdown(listener.into(), async {
             // Either way it is to stop.
             let _ = server_stopped.await;
         });

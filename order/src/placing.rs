@@ -4,19 +4,21 @@
 //! the connection can take one, so messages grow as traffic does.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
+use protocol::serving::{CallUnderWay, Waiting};
 use protocol::wire::order::v1::place_many_request::Placement;
 use protocol::wire::order::v1::place_many_response::{Answer, answer};
 use protocol::wire::order::v1::{PlaceManyRequest, PlaceManyResponse};
 use protocol::{Invalid, JournalId, Order, identity};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use crate::core::message::{Placed, Unavailable};
+use crate::core::trades::ORDERS_WAITING_MAX;
 use crate::driver::Handle;
 
 /// Most orders, or answers, in one message.
@@ -26,12 +28,18 @@ pub const MESSAGE_ORDERS_MAX: usize = 1024;
 /// With so many no further message is read.
 const STREAM_ORDERS_MAX: u32 = 4 * MESSAGE_ORDERS_MAX as u32;
 
+/// Most orders of one client that wait for the core's answers; it has others wait. So there is room
+/// in the core for those of others.
+pub(crate) const CLIENT_ORDERS_MAX: usize = ORDERS_WAITING_MAX / 4;
+
 /// Where the answer to one of a stream's orders goes.
 #[derive(Debug)]
 pub(crate) struct Reply {
     tag: u64,
     /// [`STREAM_ORDERS_MAX`] bounds what is in it.
     answers: mpsc::UnboundedSender<Answer>,
+    /// Until the core has answered.
+    _of_client: Option<OwnedSemaphorePermit>,
 }
 
 impl Reply {
@@ -61,34 +69,43 @@ impl Reply {
 pub struct Answers {
     answers: mpsc::UnboundedReceiver<Answer>,
     room: Arc<Semaphore>,
+    untaken: Arc<Untaken>,
     /// One task, which ends with what is wrong with the orders' stream.
     taking_in: JoinSet<Result<(), Status>>,
 }
 
 impl Answers {
-    /// Places what comes in until `closed`.
+    /// Places what comes in until `closed`, as far as the core has room `for_client`.
     pub(crate) fn to(
-        orders: Streaming<PlaceManyRequest>,
+        mut orders: Request<Streaming<PlaceManyRequest>>,
         journal: JournalId,
         handle: Handle,
+        for_client: Arc<Semaphore>,
         closed: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        let (sender, answers) = mpsc::unbounded_channel();
+        let (answers, receiver) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(STREAM_ORDERS_MAX as usize));
+        let untaken = Arc::new(Untaken::new(CallUnderWay::of(&mut orders)));
+        let intake = Intake {
+            journal,
+            handle,
+            room: Arc::clone(&room),
+            for_client,
+            untaken: Arc::clone(&untaken),
+            answers,
+        };
         let mut taking_in = JoinSet::new();
         #[expect(clippy::disallowed_methods, reason = "joined where answers end")]
-        taking_in.spawn({
-            let room = Arc::clone(&room);
-            async move {
-                tokio::select! {
-                    taken = take_in(orders, journal, &handle, &room, sender) => taken,
-                    () = closed => Ok(()),
-                }
+        taking_in.spawn(async move {
+            tokio::select! {
+                taken = intake.take_in(orders.into_inner()) => taken,
+                () = closed => Ok(()),
             }
         });
         Self {
-            answers,
+            answers: receiver,
             room,
+            untaken,
             taking_in,
         }
     }
@@ -105,6 +122,7 @@ impl Stream for Answers {
         );
         if count > 0 {
             self.room.add_permits(count);
+            self.untaken.take(count);
             return Poll::Ready(Some(Ok(PlaceManyResponse { answers })));
         }
         let ended = ready!(self.taking_in.poll_join_next(cx));
@@ -116,31 +134,92 @@ impl Stream for Answers {
     }
 }
 
-async fn take_in(
-    mut orders: Streaming<PlaceManyRequest>,
+/// Takes in a stream's orders.
+struct Intake {
     journal: JournalId,
-    handle: &Handle,
-    room: &Semaphore,
+    handle: Handle,
+    /// For orders of this stream.
+    room: Arc<Semaphore>,
+    /// In the core, for those of all streams of the client.
+    for_client: Arc<Semaphore>,
+    untaken: Arc<Untaken>,
     answers: mpsc::UnboundedSender<Answer>,
-) -> Result<(), Status> {
-    while let Some(message) = orders.message().await? {
-        identity::check(&message.journal, journal)?;
-        let placements = message.placements;
-        if placements.len() > MESSAGE_ORDERS_MAX {
-            let problem = format!("are more than {MESSAGE_ORDERS_MAX}");
-            return Err(Invalid::new("placements", problem).into());
-        }
-        let taken = room.acquire_many(placements.len() as u32).await;
-        taken.expect("never closed").forget();
-        for Placement { tag, order } in placements {
-            let answers = answers.clone();
-            let reply = Reply { tag, answers };
-            let order = order.ok_or_else(|| Invalid::new("order", "is missing"));
-            match order.and_then(Order::try_from) {
-                Ok(order) => handle.place_for(order, reply).await?,
-                Err(invalid) => reply.refuse(&invalid),
+}
+
+impl Intake {
+    async fn take_in(self, mut orders: Streaming<PlaceManyRequest>) -> Result<(), Status> {
+        while let Some(message) = orders.message().await? {
+            identity::check(&message.journal, self.journal)?;
+            let placements = message.placements;
+            if placements.len() > MESSAGE_ORDERS_MAX {
+                let problem = format!("are more than {MESSAGE_ORDERS_MAX}");
+                return Err(Invalid::new("placements", problem).into());
+            }
+            let count = placements.len() as u32;
+            self.untaken.add(placements.len());
+            let room = self.room.acquire_many(count).await;
+            room.expect("never closed").forget();
+            let room = Arc::clone(&self.for_client).acquire_many_owned(count).await;
+            let mut room = room.expect("never closed");
+            for Placement { tag, order } in placements {
+                let reply = Reply {
+                    tag,
+                    answers: self.answers.clone(),
+                    _of_client: room.split(1),
+                };
+                let order = order.ok_or_else(|| Invalid::new("order", "is missing"));
+                match order.and_then(Order::try_from) {
+                    Ok(order) => self.handle.place_for(order, reply).await?,
+                    Err(invalid) => reply.refuse(&invalid),
+                }
             }
         }
+        Ok(())
     }
-    Ok(())
+}
+
+/// A stream's orders whose answers the caller has not taken. While there are none the call waits
+/// for its caller.
+#[derive(Debug)]
+struct Untaken(Mutex<Orders>);
+
+#[derive(Debug)]
+struct Orders {
+    count: usize,
+    /// While there are any.
+    call: Option<CallUnderWay>,
+    /// While there are none.
+    waiting: Option<Waiting>,
+}
+
+impl Untaken {
+    fn new(call: Option<CallUnderWay>) -> Self {
+        Self(Mutex::new(Orders {
+            count: 0,
+            call: None,
+            waiting: call.map(CallUnderWay::waits),
+        }))
+    }
+
+    fn add(&self, count: usize) {
+        let mut orders = self.orders();
+        orders.count += count;
+        if orders.count > 0
+            && let Some(waiting) = orders.waiting.take()
+        {
+            orders.call = Some(waiting.goes_on());
+        }
+    }
+
+    fn take(&self, count: usize) {
+        let mut orders = self.orders();
+        orders.count -= count;
+        if orders.count == 0 {
+            orders.waiting = orders.call.take().map(CallUnderWay::waits);
+        }
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -1,9 +1,11 @@
 //! The gRPC services, for gateways and for other replicas.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemon::tasks;
+use protocol::clients::PerClient;
+use protocol::serving::client_of;
 use protocol::wire::catalog::v1::Order as WireOrder;
 use protocol::wire::order::v1::orders_server::Orders;
 use protocol::wire::order::v1::replication_server::Replication;
@@ -13,15 +15,16 @@ use protocol::wire::order::v1::{
     place_response,
 };
 use protocol::{Invalid, JournalId, Order, OrderNumber, ReplicaId, Row, calls, identity, wire};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clients::Catalog;
 use crate::core::message::{Placed, RoleName};
 use crate::core::{self, Missing, Rules};
 use crate::driver::{Handle, read};
-use crate::placing::Answers;
+use crate::placing::{Answers, CLIENT_ORDERS_MAX};
 use crate::store::ReadRows;
 use crate::wire::term;
 
@@ -32,9 +35,8 @@ const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// exists.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Rows in one message of a fetch, and messages read ahead of their being sent.
+/// Rows in one message of a fetch.
 const FETCH_MESSAGE_ROWS: usize = 512;
-const FETCH_MESSAGES_AHEAD: usize = 2;
 
 /// What gateways use.
 #[derive(Clone)]
@@ -43,6 +45,8 @@ pub struct OrdersService {
     handle: Handle,
     reader: Arc<dyn ReadRows>,
     catalog: Catalog,
+    /// Orders that may wait in the core.
+    waiting: Arc<PerClient>,
     /// Becomes true when the replica stops.
     closing: watch::Receiver<bool>,
 }
@@ -60,6 +64,7 @@ impl OrdersService {
             handle,
             reader,
             catalog,
+            waiting: Arc::new(PerClient::new(CLIENT_ORDERS_MAX)),
             closing,
         }
     }
@@ -105,13 +110,18 @@ impl Orders for OrdersService {
         &self,
         request: Request<PlaceRequest>,
     ) -> Result<Response<PlaceResponse>, Status> {
+        let for_client = self.waiting.of(client_of(&request));
         let request = request.into_inner();
         identity::check(&request.journal, self.journal)?;
         let order: WireOrder = request
             .order
             .ok_or_else(|| Invalid::new("order", "is missing"))?;
         let order = Order::try_from(order)?;
-        let placed = tokio::time::timeout(PLACE_TIMEOUT, self.handle.place(order)).await;
+        let placing = async {
+            let room = for_client.acquire_owned().await.expect("never closed");
+            self.handle.place(order, room).await
+        };
+        let placed = tokio::time::timeout(PLACE_TIMEOUT, placing).await;
         let placed =
             placed.map_err(|_| Status::unavailable("the order was not acknowledged in time"))??;
         let result = match placed {
@@ -130,8 +140,9 @@ impl Orders for OrdersService {
         request: Request<Streaming<PlaceManyRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let closed = closed(self.closing.clone());
-        let orders = request.into_inner();
-        let answers = Answers::to(orders, self.journal, self.handle.clone(), closed);
+        let for_client = self.waiting.of(client_of(&request));
+        let handle = self.handle.clone();
+        let answers = Answers::to(request, self.journal, handle, for_client, closed);
         Ok(Response::new(answers))
     }
 
@@ -197,7 +208,7 @@ impl ReplicationService {
 
 #[tonic::async_trait]
 impl Replication for ReplicationService {
-    type FetchStream = ReceiverStream<Result<FetchResponse, Status>>;
+    type FetchStream = Pin<Box<dyn Stream<Item = Result<FetchResponse, Status>> + Send>>;
 
     async fn append(
         &self,
@@ -215,7 +226,7 @@ impl Replication for ReplicationService {
     ) -> Result<Response<Self::AppendManyStream>, Status> {
         let (journal, handle) = (self.journal, self.handle.clone());
         let closed = closed(self.closing.clone());
-        let answers = calls::serve(request.into_inner(), closed, move |request, _| {
+        let answers = calls::serve(request, closed, move |request, _| {
             let handle = handle.clone();
             async move { append(journal, &handle, request).await }
         });
@@ -233,14 +244,8 @@ impl Replication for ReplicationService {
         } = request.into_inner();
         identity::check(&journal, self.journal)?;
         let rows_max = if rows_max == 0 { u64::MAX } else { rows_max };
-        let (sender, stream) = mpsc::channel(FETCH_MESSAGES_AHEAD);
-        tasks::spawn_for_caller(send_rows(
-            Arc::clone(&self.reader),
-            OrderNumber(from),
-            rows_max,
-            sender,
-        ));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let messages = messages(Arc::clone(&self.reader), OrderNumber(from), rows_max);
+        Ok(Response::new(Box::pin(messages)))
     }
 }
 
@@ -264,28 +269,32 @@ async fn closed(mut closing: watch::Receiver<bool>) {
     let _ = closing.wait_for(|&closing| closing).await; // or gone: as good
 }
 
-/// Sends rows until there are no more, enough have been sent, or the caller has gone.
-async fn send_rows(
+/// Rows until there are no more, or enough. Each message is read once the one before it was taken:
+/// a caller that takes none has nothing held for it.
+fn messages(
     reader: Arc<dyn ReadRows>,
-    mut from: OrderNumber,
-    mut rows_max: u64,
-    sender: mpsc::Sender<Result<FetchResponse, Status>>,
-) {
-    loop {
-        let wanted = usize::try_from(rows_max)
-            .unwrap_or(usize::MAX)
-            .min(FETCH_MESSAGE_ROWS);
-        let message = read(&reader, from, wanted).await;
-        let count = message.as_ref().map_or(0, Vec::len);
-        from = OrderNumber(from.0.saturating_add(count as u64));
-        rows_max -= count as u64;
-        let message = message.map(|rows| FetchResponse {
-            rows: rows.iter().map(Into::into).collect(),
-        });
-        if sender.send(message).await.is_err() || count < wanted || rows_max == 0 {
-            return;
+    from: OrderNumber,
+    rows_max: u64,
+) -> impl Stream<Item = Result<FetchResponse, Status>> {
+    let until = from.0.saturating_add(rows_max);
+    let starts = tokio_stream::iter((from.0..until).step_by(FETCH_MESSAGE_ROWS));
+    let messages = starts.then(move |start| {
+        let reader = Arc::clone(&reader);
+        async move {
+            let wanted = (until - start).min(FETCH_MESSAGE_ROWS as u64) as usize;
+            (wanted, read(&reader, OrderNumber(start), wanted).await)
         }
-    }
+    });
+    let mut is_last = false;
+    messages.map_while(move |(wanted, rows)| {
+        if is_last {
+            return None;
+        }
+        is_last = rows.as_ref().map_or(0, Vec::len) < wanted;
+        Some(rows.map(|rows| FetchResponse {
+            rows: rows.iter().map(Into::into).collect(),
+        }))
+    })
 }
 
 fn replica_status(status: core::Status, journal: JournalId) -> ReplicaStatus {
@@ -303,5 +312,58 @@ fn replica_status(status: core::Status, journal: JournalId) -> ReplicaStatus {
         chain_hash: status.end.chain.as_bytes().to_vec(),
         reaches_catalog: status.reaches_catalog,
         journal: identity::to_wire(Some(journal)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use storage::StorageError;
+
+    use super::*;
+    use crate::core::tests::bench::journal;
+
+    /// Long enough for whoever would read ahead.
+    const TIME_TO_READ: Duration = Duration::from_millis(20);
+
+    /// Rows, and how often they were read.
+    struct Rows(Vec<Row>, AtomicUsize);
+
+    impl ReadRows for Rows {
+        fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            let rows = self.0.iter().skip(from.0 as usize).take(rows_max);
+            Ok(rows.cloned().collect())
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_are_read_as_they_are_taken() {
+        let reader = Arc::new(Rows(
+            journal(2 * FETCH_MESSAGE_ROWS + 7),
+            AtomicUsize::new(0),
+        ));
+        let all = reader.0.len();
+        for (from, rows_max, wanted) in [
+            (0, u64::MAX, all),
+            (5, u64::MAX, all - 5),
+            (0, 600, 600),
+            (3, FETCH_MESSAGE_ROWS as u64, FETCH_MESSAGE_ROWS),
+            (all as u64, u64::MAX, 0),
+            (u64::MAX, 1, 0),
+        ] {
+            let reading = Arc::clone(&reader) as Arc<dyn ReadRows>;
+            let mut messages = Box::pin(messages(reading, OrderNumber(from), rows_max));
+            reader.1.store(0, Ordering::Relaxed);
+            let (mut read, mut taken) = (Vec::new(), 0);
+            while let Some(message) = messages.next().await {
+                read.extend(wire::rows(message.unwrap().rows).unwrap());
+                taken += 1;
+                tokio::time::sleep(TIME_TO_READ).await;
+                assert_eq!(reader.1.load(Ordering::Relaxed), taken, "none ahead");
+            }
+            assert_eq!(read, reader.0[from.min(all as u64) as usize..][..wanted]);
+        }
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use http::{HeaderMap, Uri};
+
 /// Bytes that may be held; those of a connection are its client's as well, and the process's.
 #[derive(Debug)]
 pub struct Budget {
@@ -117,6 +119,12 @@ impl Share {
         Ok(())
     }
 
+    /// Takes over the bytes of another share of the same budget.
+    pub fn absorb(&mut self, mut other: Self) {
+        assert!(Arc::ptr_eq(&self.budget, &other.budget), "of one budget");
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Parts with so many of its bytes.
     pub fn split(&mut self, bytes: usize) -> Self {
         let bytes = bytes.min(self.bytes);
@@ -132,6 +140,19 @@ impl Drop for Share {
     fn drop(&mut self) {
         self.budget.give_back(self.bytes);
     }
+}
+
+/// What a header takes besides its name and value: its place in the map, and theirs in memory.
+const HEADER_BYTES: usize = 150;
+
+/// What a request's head takes, about.
+pub fn head_bytes(target: &Uri, headers: &HeaderMap) -> usize {
+    let target = target.path_and_query();
+    let target = target.map_or(0, |target| target.as_str().len());
+    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        HEADER_BYTES + name.as_str().len() + value.len()
+    };
+    target + headers.iter().map(header).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -150,9 +171,11 @@ mod tests {
         assert_eq!(second.grow(11), Err(Exhausted), "of the whole");
         assert_eq!(process.refusals(), 2);
         assert_eq!((one.held(), other.held(), process.held()), (50, 40, 90));
-        let half = first.split(25);
+        let mut half = first.split(25);
+        half.absorb(first.split(5));
+        assert_eq!((one.held(), process.held()), (50, 90));
         drop(first);
-        assert_eq!((one.held(), process.held()), (25, 65));
+        assert_eq!((one.held(), process.held()), (30, 70));
         drop((half, second));
         assert_eq!((one.held(), other.held(), process.held()), (0, 0, 0));
     }

@@ -10,7 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use daemon::tasks;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::serving::{CallUnderWay, Waiting};
 
 /// Streams that are kept open for the next calls.
 const IDLE_MAX: usize = 8;
@@ -116,24 +118,29 @@ impl<A> Early<A> {
 }
 
 /// Answers calls one after another until one fails, the caller leaves, or, between two calls,
-/// `closed`.
+/// `closed`. Between two calls the stream does not keep its connection from being idle, nor before
+/// the first.
 pub fn serve<Q: Send + 'static, A: Send + 'static, F>(
-    mut requests: Streaming<Q>,
+    mut stream: Request<Streaming<Q>>,
     closed: impl Future<Output = ()> + Send + 'static,
     mut answer: impl FnMut(Q, Early<A>) -> F + Send + 'static,
 ) -> ReceiverStream<Result<A, Status>>
 where
     F: Future<Output = Result<A, Status>> + Send,
 {
+    let mut call = CallUnderWay::of(&mut stream);
+    let mut requests = stream.into_inner();
     let (answers, stream) = mpsc::channel(1);
     tasks::spawn_for_caller(async move {
         tokio::pin!(closed);
         loop {
+            let waiting = call.map(CallUnderWay::waits);
             let request = tokio::select! {
                 biased;
                 request = requests.message() => request,
                 () = &mut closed => return,
             };
+            call = waiting.map(Waiting::goes_on);
             let answered = match request {
                 Ok(Some(request)) => answer(request, Early(answers.clone())).await,
                 Ok(None) => return,

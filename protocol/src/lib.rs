@@ -6,7 +6,8 @@
 //! - [`identity`]: which journal a process keeps, and whom it therefore answers;
 //! - [`time`]: the clock that leases are measured on;
 //! - [`channel`]: how every service connects to another;
-//! - [`serving`]: how every service takes connections; [`budget`]: how many bytes are held for them;
+//! - [`serving`]: how every service takes connections; [`clients`]: whose they are; [`budget`]: how many
+//!   bytes are held for them;
 //! - [`calls`]: calls that follow each other closely, over streams that stay open;
 //! - [`retry`]: whether a call that failed is worth another attempt;
 //! - [`rules`]: the protective rules of a core, which a test can take out.
@@ -26,6 +27,7 @@ pub mod identity;
 pub mod time;
 pub mod channel;
 pub mod serving;
+pub mod clients;
 pub mod budget;
 pub mod calls;
 pub mod retry;

@@ -11,27 +11,69 @@ mod message;
 mod tests;
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use daemon::tasks::{self, Task};
 use rustix::process::{Resource, getrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_stream::Stream;
+use tonic::Request;
 use tonic::transport::Server;
 use tower_layer::{Identity, Stack};
 
 use crate::budget::Budget;
+use crate::clients::{Client, Clients, Connected, PerClientMax};
 
 pub use calls::{Bounded, BoundedCalls};
-pub use connection::{Connection, Peer};
+pub use connection::{CallUnderWay, Connection, Peer, Waiting};
+
+/// [`Limits::connections_max`], or fewer where fewer files may be open.
+pub const CONNECTIONS_MAX: usize = 1024;
+
+/// One client may have as many connections as all divided by this, unless it is on this machine.
+const CLIENT_CONNECTIONS_PART: usize = 4;
+
+/// [`Limits::opening_max`].
+pub const OPENING_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// [`Limits::idle_max`].
+pub const IDLE_TIME_MAX: Duration = Duration::from_secs(75);
+
+/// [`Limits::arriving_max`].
+pub const ARRIVING_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// [`Limits::taking_max`].
+pub const TAKING_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// [`Limits::received_bytes_max`].
+pub const RECEIVED_BYTES_MAX: usize = 64 << 20;
+
+/// [`Limits::unsent_bytes_max`].
+pub const UNSENT_BYTES_MAX: usize = 64 << 20;
+
+/// What one client may hold of such bytes: as all divided by this.
+const CLIENT_BYTES_PART: usize = 4;
 
 /// Most calls at a time on one connection.
 const STREAMS_MAX: u32 = 1024;
+
+/// Most bytes of one message of a request, which callers are told by a refusal. The largest that
+/// there are, rows for a follower, have some 280 KB.
+pub const MESSAGE_BYTES_MAX: usize = 512 << 10;
+
+/// What a peer may send ahead of its being read, on one stream as on the whole connection.
+const WINDOW_BYTES: u32 = 256 << 10;
+
+/// Most bytes of a call's head, counted as HTTP/2 does (RFC 9113, section 6.5.2). Bazaar's own
+/// clients send less than 1 KiB.
+const HEAD_LIST_BYTES_MAX: u32 = 8 << 10;
 
 /// How often a connection is probed, and how long the answer may take. Finds peers that are
 /// gone without a word.
@@ -41,6 +83,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after accepting failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How often is logged that clients have too many connections.
+const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
+
 /// Open files that are left for everything but connections.
 const RESERVED_FILES: usize = 512;
 
@@ -48,6 +93,9 @@ const RESERVED_FILES: usize = 512;
 pub fn server() -> Server<Stack<Bounded, Identity>> {
     Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
+        .http2_max_header_list_size(HEAD_LIST_BYTES_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .layer(Bounded)
@@ -66,35 +114,44 @@ pub fn connections_within_open_files(wanted: usize) -> usize {
 pub struct Limits {
     /// Most connections at a time; more wait with the kernel until others end.
     pub connections_max: usize,
+    /// Connections from one address, or one /64 of IPv6; more are closed at once. Where absent,
+    /// this machine may have all, and others a quarter.
+    pub connections_per_client_max: Option<usize>,
     /// Longest wait for the opening of HTTP/2; a connection is not probed before it is complete.
     pub opening_max: Duration,
-    /// How long a connection may be without a call.
+    /// How long a connection may be without a call; one that [waits](CallUnderWay::waits) is none.
+    /// Where no place is left, a second at most.
     pub idle_max: Duration,
     /// How long a request may take to arrive, and each message of a stream of them.
     pub arriving_max: Duration,
     /// How long a peer may take nothing of what is sent to it.
     pub taking_max: Duration,
-    /// Bytes held of requests that are not complete; one connection may hold a quarter of it.
+    /// Bytes held of calls that are not answered; one [client](Client) may hold a quarter of it.
     /// Calls past it fail with `RESOURCE_EXHAUSTED`.
     pub received_bytes_max: usize,
-    /// Bytes held of answers that are not taken; one connection may have a quarter of it.
+    /// Bytes held of answers that are not taken; one client may have a quarter of it.
     pub unsent_bytes_max: usize,
 }
 
 impl Default for Limits {
-    /// 1,024 connections, or fewer where fewer files may be open; 5 s to open one, 75 s without a
-    /// call, 10 s for a request and to take an answer; 64 MiB of each.
     fn default() -> Self {
         Self {
-            connections_max: connections_within_open_files(1024),
-            opening_max: Duration::from_secs(5),
-            idle_max: Duration::from_secs(75),
-            arriving_max: Duration::from_secs(10),
-            taking_max: Duration::from_secs(10),
-            received_bytes_max: 64 << 20,
-            unsent_bytes_max: 64 << 20,
+            connections_max: connections_within_open_files(CONNECTIONS_MAX),
+            connections_per_client_max: None,
+            opening_max: OPENING_TIME_MAX,
+            idle_max: IDLE_TIME_MAX,
+            arriving_max: ARRIVING_TIME_MAX,
+            taking_max: TAKING_TIME_MAX,
+            received_bytes_max: RECEIVED_BYTES_MAX,
+            unsent_bytes_max: UNSENT_BYTES_MAX,
         }
     }
+}
+
+/// Whose a request is. Those that did not come through [`Incoming`] are all one client's.
+pub fn client_of<T>(request: &Request<T>) -> Client {
+    let peer = request.extensions().get::<Peer>();
+    peer.map_or(Client::Local(0), Peer::client)
 }
 
 /// What all connections have in common.
@@ -102,6 +159,16 @@ impl Default for Limits {
 struct Shared {
     limits: Limits,
     places: Arc<Semaphore>,
+    clients: Arc<Clients<Budgets>>,
+    /// How many were admitted.
+    connections: AtomicU64,
+    received: Arc<Budget>,
+    unsent: Arc<Budget>,
+}
+
+/// What may be held for one client.
+#[derive(Debug, Clone)]
+struct Budgets {
     received: Arc<Budget>,
     unsent: Arc<Budget>,
 }
@@ -111,9 +178,35 @@ impl Shared {
         Arc::new(Self {
             limits,
             places: Arc::new(Semaphore::new(limits.connections_max)),
+            clients: Clients::new(PerClientMax {
+                told: limits.connections_per_client_max,
+                otherwise: limits.connections_max.div_ceil(CLIENT_CONNECTIONS_PART),
+            }),
+            connections: AtomicU64::default(),
             received: Budget::whole(limits.received_bytes_max),
             unsent: Budget::whole(limits.unsent_bytes_max),
         })
+    }
+
+    /// Whom a connection from that address makes room for, unless its client has too many.
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<(Connected<Budgets>, Peer)> {
+        let connected = self.clients.admit(address, || self.budgets())?;
+        let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        let client = connected.client(number);
+        let budgets = match client {
+            Client::Remote(_) => connected.in_common().clone(),
+            Client::Local(_) => self.budgets(),
+        };
+        let peer = Peer::new(self, client, budgets);
+        Some((connected, peer))
+    }
+
+    fn budgets(&self) -> Budgets {
+        let part = |of: &Arc<Budget>| of.part(of.bytes_max() / CLIENT_BYTES_PART);
+        Budgets {
+            received: part(&self.received),
+            unsent: part(&self.unsent),
+        }
     }
 }
 
@@ -146,6 +239,12 @@ impl From<TcpListener> for Incoming {
     }
 }
 
+impl From<(TcpListener, Limits)> for Incoming {
+    fn from((listener, limits): (TcpListener, Limits)) -> Self {
+        Self::new(listener, limits)
+    }
+}
+
 impl Stream for Incoming {
     type Item = io::Result<Connection>;
 
@@ -157,21 +256,57 @@ impl Stream for Incoming {
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>, accepted: mpsc::Sender<Connection>) {
+    let mut refusals = Refusals::default();
     loop {
         let place = Arc::clone(&shared.places).acquire_owned().await;
         let place = place.expect("never closed");
-        let stream = listener.accept().await;
-        let connection = stream.and_then(|(stream, _)| Connection::new(stream, &shared, place));
-        match connection {
+        let (stream, connected, peer) = next_admitted(&listener, &shared, &mut refusals).await;
+        match Connection::new(stream, peer, (place, connected)) {
             Ok(connection) => {
                 if accepted.send(connection).await.is_err() {
                     return;
                 }
             }
+            Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+        }
+    }
+}
+
+/// The next connection of a client that has not too many. Others are closed at once.
+async fn next_admitted(
+    listener: &TcpListener,
+    shared: &Arc<Shared>,
+    refusals: &mut Refusals,
+) -> (TcpStream, Connected<Budgets>, Peer) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, address)) => match shared.admit(address.ip()) {
+                Some((connected, peer)) => return (stream, connected, peer),
+                None => refusals.note(address.ip()),
+            },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+/// Refused connections, which are logged now and then however many there are.
+#[derive(Debug, Default)]
+struct Refusals {
+    unlogged: u64,
+    logged_at: Option<Instant>,
+}
+
+impl Refusals {
+    fn note(&mut self, address: IpAddr) {
+        self.unlogged += 1;
+        let logged = self.logged_at.map(|at| at.elapsed());
+        if logged.is_none_or(|ago| ago >= REFUSALS_LOGGED_EVERY) {
+            let connections = std::mem::take(&mut self.unlogged);
+            tracing::warn!(%address, connections, "closed at once: a client has too many connections");
+            self.logged_at = Some(Instant::now());
         }
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 
 use protocol::JournalId;
+use protocol::serving::MESSAGE_BYTES_MAX;
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
 use protocol::wire::catalog::v1::{JournalRow, Order, TradeRequest};
 use protocol::wire::order::v1::AppendRequest;
@@ -12,9 +13,6 @@ use tonic::Code;
 
 use super::{FLOOD_KIB_MAX, http2};
 use crate::harness::{Bazaar, Order as Placed, Server};
-
-/// What tonic takes at most in one message.
-const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
 fn order(key: String) -> Order {
     Order {
@@ -48,7 +46,7 @@ async fn messages_past_a_limit_get_an_error_and_change_nothing() {
     let many = (0..1025).map(|number| order(number.to_string())).collect();
     assert_eq!(trade(many).await, Code::InvalidArgument);
     assert_eq!(
-        trade(vec![order("k".repeat(1 << 20))]).await,
+        trade(vec![order("k".repeat(MESSAGE_BYTES_MAX / 2))]).await,
         Code::InvalidArgument
     );
 

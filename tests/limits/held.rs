@@ -202,8 +202,8 @@ fn a_service_holds_no_more_of_what_is_not_ended_and_not_taken() {
             let trades = STREAMS_MAX as usize;
             for number in 0..trades {
                 let head = request(stream(number), "POST", "/catalog.v1.Catalog/Trade", false);
-                // A message of a megabyte is announced.
-                let announced = frame(DATA, 0, stream(number), &[0, 0, 16, 0, 0]);
+                // A message of 256 KiB is announced.
+                let announced = frame(DATA, 0, stream(number), &[0, 0, 4, 0, 0]);
                 client.send(&[head, announced].concat()).await;
             }
             for number in 0..trades {

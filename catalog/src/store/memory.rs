@@ -38,6 +38,7 @@ struct Content {
     held: bool,
     waiting: bool,
     commits: usize,
+    reads: usize,
 }
 
 impl Disk {
@@ -67,6 +68,11 @@ impl Disk {
     /// How many commits succeeded.
     pub fn commits(&self) -> usize {
         self.content().commits
+    }
+
+    /// How often rows were read.
+    pub fn reads(&self) -> usize {
+        self.content().reads
     }
 
     /// The rows of the journal.
@@ -156,11 +162,9 @@ impl Store for MemoryStore {
 
 impl Journal for Disk {
     fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
-        let rows = self.content().rows.clone();
-        Ok(rows
-            .into_iter()
-            .skip(from.0 as usize)
-            .take(rows_max)
-            .collect())
+        let mut content = self.content();
+        content.reads += 1;
+        let rows = content.rows.iter().skip(from.0 as usize).take(rows_max);
+        Ok(rows.cloned().collect())
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use protocol::serving::{self, Incoming, Limits};
 use protocol::wire::catalog::v1::catalog_client::CatalogClient;
+use protocol::wire::catalog::v1::catalog_server::CatalogServer;
 use protocol::wire::catalog::v1::session_event::{Event, Invalidate};
 use protocol::wire::catalog::v1::session_request::{
     Acknowledge, Open, Release, Renew, Request as SessionRequestKind,
@@ -22,6 +24,7 @@ use crate::config::lease_margin;
 use crate::core::{Books, Stock, Term};
 use crate::error::Error;
 use crate::server::{self, Parts};
+use crate::service::Service;
 use crate::store::Store;
 use crate::store::memory::Disk;
 
@@ -56,17 +59,25 @@ impl Running {
 
     /// A catalog on a disk in memory.
     pub async fn start_on(disk: &Disk, lease: Duration) -> Self {
-        let mut store = disk.store();
-        let loaded = store.load().unwrap();
-        let journal = Arc::new(disk.clone());
-        let parts = Parts {
-            store: Box::new(store),
-            journal,
-            loaded,
-            lease,
-            finders: storage::damage::channel().0,
-        };
-        Self::spawn(|listener, stopped| server::serve(parts, listener, stopped)).await
+        Self::start_within(disk, lease, Limits::default()).await
+    }
+
+    /// The same with such limits for its connections.
+    pub async fn start_within(disk: &Disk, lease: Duration, limits: Limits) -> Self {
+        let parts = parts(disk, lease);
+        Self::spawn(move |listener, stopped| server::serve(parts, (listener, limits), stopped))
+            .await
+    }
+
+    /// A service that the test looks into.
+    pub async fn serve(service: Service) -> Self {
+        let served = serving::server().add_service(CatalogServer::new(service));
+        Self::spawn(|listener, stopped| async {
+            let incoming = Incoming::from(listener);
+            let ended = served.serve_with_incoming_shutdown(incoming, stopped).await;
+            ended.map_err(Error::Serve)
+        })
+        .await
     }
 
     async fn spawn<F>(serve: impl FnOnce(TcpListener, Stopped) -> F) -> Self
@@ -124,6 +135,19 @@ impl Running {
     }
 }
 
+/// What a catalog on a disk in memory is made of.
+pub fn parts(disk: &Disk, lease: Duration) -> Parts {
+    let mut store = disk.store();
+    let loaded = store.load().unwrap();
+    Parts {
+        store: Box::new(store),
+        journal: Arc::new(disk.clone()),
+        loaded,
+        lease,
+        finders: storage::damage::channel().0,
+    }
+}
+
 type Stopped = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Who trades.
@@ -168,8 +192,13 @@ impl Leader {
 
     /// Buying one share, in the background.
     pub fn start_buy(&self, key: &str, name: &str) -> JoinHandle<Result<v1::JournalRow, Status>> {
-        let (leader, key, name) = (self.clone(), key.to_owned(), name.to_owned());
-        tokio::spawn(async move { leader.buy(&key, &name).await })
+        self.start(order(key, name, Side::Buy, 1))
+    }
+
+    /// An order, in the background.
+    pub fn start(&self, order: v1::Order) -> JoinHandle<Result<v1::JournalRow, Status>> {
+        let leader = self.clone();
+        tokio::spawn(async move { Ok(row(leader.trade(vec![order]).await?.remove(0))) })
     }
 }
 
@@ -264,6 +293,10 @@ impl Session {
     }
 
     pub async fn open(client: &Client) -> Self {
+        Self::try_open(client).await.unwrap()
+    }
+
+    pub async fn try_open(client: &Client) -> Result<Self, Status> {
         let mut session = Self::unopened(client).await;
         session
             .send(SessionRequestKind::Open(Open {
@@ -271,14 +304,14 @@ impl Session {
                 journal: Vec::new(),
             }))
             .await;
-        match session.event().await {
-            Ok(Event::Opened(opened)) => {
+        match session.event().await? {
+            Event::Opened(opened) => {
                 session.id = opened.session;
                 session.lease_ms = opened.lease_ms;
             }
             other => panic!("not opened: {other:?}"),
         }
-        session
+        Ok(session)
     }
 
     pub async fn send(&self, request: SessionRequestKind) {

@@ -1,10 +1,14 @@
 use std::time::{Duration, Instant};
 
+use protocol::serving::Limits;
 use protocol::wire::catalog::v1::Side;
 use protocol::wire::catalog::v1::session_request::Request;
 use tonic::Code;
 
-use super::harness::{LONG_LEASE, Running, SHORT_LEASE, Session, disk, look, order, row, term};
+use super::harness::{
+    LONG_LEASE, Running, SHORT_LEASE, SOON, Session, disk, look, order, row, term, until,
+};
+use crate::session::SESSIONS_PER_CLIENT_MAX;
 
 /// How late a busy machine may be.
 const SLACK: Duration = Duration::from_secs(2);
@@ -202,5 +206,63 @@ async fn a_session_that_takes_no_events_does_not_hold_up_the_writer() {
         let other = order(&renewals.to_string(), "bolt", Side::Sell, 1);
         leader.trade(vec![other]).await.unwrap();
     }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn one_client_cannot_open_all_sessions() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let client = running.client();
+    let mut sessions = Vec::new();
+    for _ in 0..SESSIONS_PER_CLIENT_MAX {
+        sessions.push(Session::open(&client).await);
+    }
+    let refused = Session::try_open(&client)
+        .await
+        .err()
+        .expect("one too many");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("release"), "{refused}");
+    Session::open(&running.client()).await; // on a connection of its own
+
+    // One whose stream broke counts on: its gateway may be serving under it. One that was
+    // released does not.
+    drop(sessions.pop());
+    assert!(Session::try_open(&client).await.is_err());
+    sessions.pop().unwrap().release().await;
+    until("there is room", async || {
+        Session::try_open(&client).await.is_ok()
+    })
+    .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn sessions_that_broke_count_as_long_as_their_leases() {
+    let running = Running::start_on(&disk(), SHORT_LEASE).await;
+    let client = running.client();
+    for _ in 0..2 * SESSIONS_PER_CLIENT_MAX {
+        until("there is room", async || {
+            Session::try_open(&client).await.is_ok()
+        })
+        .await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_may_be_quiet_for_its_lease_and_one_that_does_not_open_for_no_longer_than_idle() {
+    let limits = Limits {
+        idle_max: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let running = Running::start_within(&disk(), LONG_LEASE, limits).await;
+    let mut opened = Session::open(&running.client()).await;
+    let begun = Instant::now();
+    let mut unopened = Session::unopened(&running.client()).await;
+    unopened.event().await.expect_err("it is cut off");
+    assert!(begun.elapsed() < SOON);
+    assert!(begun.elapsed() >= limits.idle_max);
+    opened.renewed(1).await;
     running.stop().await;
 }

@@ -221,7 +221,8 @@ async fn a_stop_finishes_the_trades_that_have_queued() {
 async fn start(config: Config) -> Error {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
-    let started = crate::run(config, listener.try_into().unwrap(), std::future::pending());
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let started = crate::run(config, listener, std::future::pending());
     let ended = tokio::time::timeout(SOON, started).await;
     ended.expect("it runs").unwrap_err()
 }

@@ -1,15 +1,22 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use protocol::serving::MESSAGE_BYTES_MAX;
+use protocol::wire::catalog::v1::catalog_server::Catalog as _;
 use protocol::wire::catalog::v1::session_request::{Open, Request as SessionRequestKind};
 use protocol::wire::catalog::v1::trade_result::Result as Traded;
 use protocol::wire::catalog::v1::{self, Refusal, Side};
+use protocol::{IdempotencyKey, StockName};
+use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Request, Status, Streaming};
 
 use super::harness::{
     Client, LONG_LEASE, Leader, Running, Session, disk, disk_of, journal, leadership, look, order,
-    row, until,
+    parts, row, until,
 };
+use crate::server;
+use crate::service::{ORDERS_MAX, TRADES_PER_CLIENT_MAX};
 use crate::writer::group::PROPOSED_ROWS_MAX;
 
 #[tokio::test]
@@ -519,5 +526,92 @@ async fn stocks_are_listed_page_by_page() {
         let refused = client.list_stocks(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
     }
+    running.stop().await;
+}
+
+/// Long enough for whoever would read ahead.
+const TIME_TO_READ: Duration = Duration::from_millis(20);
+
+#[tokio::test]
+async fn the_journal_is_read_as_it_is_taken() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.led().await;
+    for message in 0..4 {
+        let keys = (0..512).map(|number| format!("{message}-{number}"));
+        let orders = keys.map(|key| order(&key, "acme", Side::Sell, 1)).collect();
+        leader.trade(orders).await.unwrap();
+    }
+    running.stop().await;
+
+    let (_close, closing) = watch::channel(false);
+    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing).unwrap();
+    let request = v1::ReadJournalRequest {
+        journal: leader.journal,
+        ..v1::ReadJournalRequest::default()
+    };
+    let messages = service.read_journal(Request::new(request)).await;
+    let mut messages = messages.unwrap().into_inner();
+    for taken in 1..=4 {
+        assert_eq!(messages.next().await.unwrap().unwrap().rows.len(), 512);
+        tokio::time::sleep(TIME_TO_READ).await;
+        assert_eq!(disk.reads(), taken, "none ahead");
+    }
+    assert!(messages.next().await.is_none());
+}
+
+#[tokio::test]
+async fn one_client_with_very_many_trades_leaves_room_for_those_of_others() {
+    let disk = disk();
+    let (_close, closing) = watch::channel(false);
+    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing).unwrap();
+    let writer = service.writer.clone();
+    let running = Running::serve(service).await;
+    let leader = running.led().await;
+    let other = Leader {
+        client: running.client(),
+        ..leader.clone()
+    };
+    disk.set_held(true);
+    let sell = |leader: &Leader, key: &str| leader.start(order(key, "acme", Side::Sell, 1));
+    let first = sell(&other, "first");
+    until("it is on its way to the disk", async || disk.is_waiting()).await;
+    let many = 0..2 * TRADES_PER_CLIENT_MAX;
+    let many: Vec<_> = many
+        .map(|number| sell(&leader, &number.to_string()))
+        .collect();
+    until("as many have queued as may", async || {
+        writer.queued() >= TRADES_PER_CLIENT_MAX
+    })
+    .await;
+    let last = sell(&other, "last");
+    until("another client's has, too", async || {
+        writer.queued() > TRADES_PER_CLIENT_MAX
+    })
+    .await;
+    disk.set_held(false);
+    first.await.unwrap().unwrap();
+    let number = last.await.unwrap().unwrap().number;
+    assert!(number <= 1 + TRADES_PER_CLIENT_MAX as u64, "{number}");
+    for trade in many {
+        trade.await.unwrap().unwrap();
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_largest_trades_that_there_are_fit_and_larger_messages_are_refused() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let leader = running.led().await;
+    let name = "n".repeat(StockName::BYTES_MAX);
+    let orders = (0..ORDERS_MAX).map(|number| {
+        let key = format!("{number:0>width$}", width = IdempotencyKey::BYTES_MAX);
+        order(&key, &name, Side::Sell, i64::MAX as u64)
+    });
+    let results = leader.trade(orders.collect()).await.unwrap();
+    assert_eq!(results.len(), ORDERS_MAX);
+    let key = "k".repeat(MESSAGE_BYTES_MAX);
+    let refused = leader.buy(&key, "acme").await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
     running.stop().await;
 }

@@ -1,16 +1,12 @@
 //! Who is let in, and what is held for whom.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::io;
-use std::net::{
-    IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream,
-};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener, TcpStream as StdTcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::budget::Budget;
+use protocol::clients::{Clients as ByAddress, Connected, PerClientMax};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
@@ -32,10 +28,6 @@ const SCARCE_PART: usize = 16;
 
 /// How early, where no place is left.
 const SCARCE_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// The bits that the addresses of one client have in common in IPv6: what a site, and often a
-/// household, is given (RFC 6177).
-const CLIENT_PREFIX_BITS: u32 = 64;
 
 /// What all clients of a listener may have, and one of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,17 +69,14 @@ impl Default for Bounds {
 pub struct Clients {
     bounds: Bounds,
     places: Arc<Semaphore>,
-    connected: Mutex<HashMap<IpAddr, Client>>,
-    /// Connections that were closed at once.
-    refused: AtomicU64,
+    connected: Arc<ByAddress<Budgets>>,
     received: Arc<Budget>,
     unsent: Arc<Budget>,
 }
 
-/// What one client has.
-#[derive(Debug)]
-struct Client {
-    connections: usize,
+/// What may be held for one client.
+#[derive(Debug, Clone)]
+struct Budgets {
     received: Arc<Budget>,
     unsent: Arc<Budget>,
 }
@@ -132,8 +121,10 @@ impl Clients {
         Arc::new(Self {
             bounds,
             places: Arc::new(Semaphore::new(bounds.connections_max)),
-            connected: Mutex::default(),
-            refused: AtomicU64::default(),
+            connected: ByAddress::new(PerClientMax {
+                told: bounds.connections_per_client_max,
+                otherwise: CONNECTIONS_PER_CLIENT_MAX,
+            }),
             received: Budget::whole(bounds.received_bytes_max),
             unsent: Budget::whole(bounds.unsent_bytes_max),
         })
@@ -190,41 +181,23 @@ impl Clients {
         address: IpAddr,
         permit: OwnedSemaphorePermit,
     ) -> Result<Place, OwnedSemaphorePermit> {
-        let address = address.to_canonical();
-        let network = network(address);
         let bounds = &self.bounds;
-        let mut connected = self.connected();
-        let client = connected.entry(network).or_insert_with(|| Client {
-            connections: 0,
+        let first = || Budgets {
             received: self.received.part(bounds.received_bytes_max / CLIENT_PART),
             unsent: self.unsent.part(bounds.unsent_bytes_max / CLIENT_PART),
-        });
-        if client.connections >= bounds.connections_of(address) {
-            self.refused.fetch_add(1, Ordering::Relaxed);
+        };
+        let Some(connected) = self.connected.admit(address, first) else {
             tracing::debug!(%address, "closed: its client has too many connections");
             return Err(permit);
-        }
-        client.connections += 1;
+        };
+        let Budgets { received, unsent } = connected.in_common();
         Ok(Place {
-            received: client
-                .received
-                .part(bounds.received_bytes_max / CONNECTION_PART),
-            unsent: client
-                .unsent
-                .part(bounds.unsent_bytes_max / CONNECTION_PART),
-            address,
+            received: received.part(bounds.received_bytes_max / CONNECTION_PART),
+            unsent: unsent.part(bounds.unsent_bytes_max / CONNECTION_PART),
+            connected,
             clients: Arc::clone(self),
             _permit: permit,
         })
-    }
-
-    fn leave(&self, address: IpAddr) {
-        if let Entry::Occupied(mut client) = self.connected().entry(network(address)) {
-            client.get_mut().connections -= 1;
-            if client.get().connections == 0 {
-                client.remove();
-            }
-        }
     }
 
     /// How long may be waited for a client, of what it may take while there are places enough.
@@ -238,28 +211,11 @@ impl Clients {
 
     /// How many there are, and what is held for them.
     pub fn figures(&self) -> Figures {
-        let open = |client: &Client| client.connections;
         Figures {
-            connections: self.connected().values().map(open).sum(),
-            connections_refused: self.refused.load(Ordering::Relaxed),
+            connections: self.connected.connections(),
+            connections_refused: self.connected.refused(),
             received: Held::of(&self.received),
             unsent: Held::of(&self.unsent),
-        }
-    }
-
-    fn connected(&self) -> MutexGuard<'_, HashMap<IpAddr, Client>> {
-        self.connected
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Bounds {
-    fn connections_of(&self, address: IpAddr) -> usize {
-        match self.connections_per_client_max {
-            Some(connections) => connections,
-            None if address.is_loopback() => usize::MAX,
-            None => CONNECTIONS_PER_CLIENT_MAX,
         }
     }
 }
@@ -269,19 +225,6 @@ fn unregistered(accepted: (TcpStream, SocketAddr)) -> io::Result<(StdTcpStream, 
     Ok((stream.into_std()?, address.ip()))
 }
 
-/// What stands for the client at an address.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => {
-            let host_bits = Ipv6Addr::BITS - CLIENT_PREFIX_BITS;
-            IpAddr::V6(Ipv6Addr::from_bits(
-                address.to_bits() >> host_bits << host_bits,
-            ))
-        }
-    }
-}
-
 /// One of the connections that may be open at a time.
 #[derive(Debug)]
 pub struct Place {
@@ -289,7 +232,7 @@ pub struct Place {
     pub(super) received: Arc<Budget>,
     /// Bytes of answers that may be held.
     pub(super) unsent: Arc<Budget>,
-    address: IpAddr,
+    connected: Connected<Budgets>,
     clients: Arc<Clients>,
     _permit: OwnedSemaphorePermit,
 }
@@ -297,18 +240,12 @@ pub struct Place {
 impl Place {
     /// Where the connection came from.
     pub fn address(&self) -> IpAddr {
-        self.address
+        self.connected.address()
     }
 
     /// All of whom it is one.
     pub fn clients(&self) -> &Arc<Clients> {
         &self.clients
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.clients.leave(self.address);
     }
 }
 
@@ -323,31 +260,6 @@ mod tests {
     fn come(clients: &Arc<Clients>, address: &str) -> Option<Place> {
         let permit = Arc::clone(&clients.places).try_acquire_owned().ok()?;
         clients.admit(address.parse().unwrap(), permit).ok()
-    }
-
-    #[test]
-    fn a_client_has_so_many_connections_and_others_have_theirs() {
-        let clients = clients(Bounds {
-            connections_per_client_max: Some(2),
-            ..Bounds::default()
-        });
-        // The same client, and another one.
-        for (one, same, other) in [
-            ("127.0.0.1", "127.0.0.1", "127.0.0.2"),
-            ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
-            ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:0:1::1"),
-        ] {
-            let first = come(&clients, one).expect("the first");
-            let second = come(&clients, same).expect("the second");
-            assert!(come(&clients, one).is_none(), "the third of {one}");
-            assert!(come(&clients, other).is_some(), "of {other}");
-            drop(first);
-            assert!(come(&clients, same).is_some(), "there is room again");
-            drop(second);
-        }
-        assert_eq!(clients.figures().connections, 0);
-        assert_eq!(clients.figures().connections_refused, 3);
-        assert!(clients.connected().is_empty(), "nobody is remembered");
     }
 
     #[test]

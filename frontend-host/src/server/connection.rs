@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
-use protocol::budget::{Exhausted, Share};
+use protocol::budget::{Exhausted, Share, head_bytes};
 use socket2::SockRef;
 
 use super::clients::{Bounds, Place};
@@ -206,7 +206,7 @@ impl Peer {
         let stream = UnderWay::stream(&self.progress);
         let method = head.method.clone();
         let mut held = self.place.received.share();
-        let response = match held.grow(STREAM_BYTES + head_bytes(&head)) {
+        let response = match held.grow(STREAM_BYTES + head_bytes(&head.uri, &head.headers)) {
             Ok(()) => self.read_and_decide(head, body, held).await,
             Err(Exhausted) => busy("too many requests are under way; try again"),
         };
@@ -275,22 +275,6 @@ impl Peer {
 fn parts(response: Response<Full<Bytes>>) -> (http::response::Parts, Bytes) {
     let (head, body) = response.into_parts();
     (head, body.into_inner().unwrap_or_default())
-}
-
-/// What a header takes besides its name and value: its place in the map, and theirs in memory.
-const HEADER_BYTES: usize = 150;
-
-/// What a head takes, about.
-fn head_bytes(head: &http::request::Parts) -> usize {
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    let headers = head.headers.iter();
-    target
-        + headers
-            .map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len())
-            .sum::<usize>()
 }
 
 fn http_server(bounds: &Bounds) -> auto::Builder<Streams> {

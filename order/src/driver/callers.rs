@@ -67,7 +67,7 @@ impl Callers {
     pub(super) fn answer_place(&mut self, ticket: Ticket, answer: Result<Placed, Unavailable>) {
         let caller = self.places.remove(&ticket);
         match caller.expect("each ticket is answered once") {
-            PlaceReply::Alone(caller) => {
+            PlaceReply::Alone { caller, .. } => {
                 let _ = caller.send(answer);
             }
             PlaceReply::Among(caller) => caller.send(answer),

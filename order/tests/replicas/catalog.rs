@@ -303,7 +303,7 @@ impl Catalog for Service {
     ) -> Result<Response<Self::TradeManyStream>, Status> {
         let state = Arc::clone(&self.state);
         // The rows come before the answer, as those that are on their way to the disk.
-        let answers = calls::serve(request.into_inner(), pending(), move |request, early| {
+        let answers = calls::serve(request, pending(), move |request, early| {
             let service = Service {
                 state: Arc::clone(&state),
             };

@@ -1,14 +1,24 @@
 //! Orders that are placed over a stream.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use protocol::wire::catalog::v1::Refusal;
-use protocol::wire::order::v1::PlaceManyRequest;
+use order::core::followers::APPEND_ROWS_MAX;
+use order::core::message::Unavailable;
+use order::placing::MESSAGE_ORDERS_MAX;
+use protocol::serving::MESSAGE_BYTES_MAX;
+use protocol::wire::catalog::v1::{JournalRow, Refusal};
 use protocol::wire::order::v1::orders_client::OrdersClient;
 use protocol::wire::order::v1::place_many_request::Placement;
 use protocol::wire::order::v1::place_many_response::answer::Result as Answered;
+use protocol::wire::order::v1::replication_client::ReplicationClient;
+use protocol::wire::order::v1::{AppendRequest, PlaceManyRequest};
+use protocol::{
+    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, StockName,
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use crate::catalog::UNKNOWN_STOCK;
@@ -25,8 +35,12 @@ struct Stream {
 
 impl Stream {
     async fn open(seat: &Seat) -> Self {
+        Self::over(seat.channel.clone()).await
+    }
+
+    async fn over(channel: Channel) -> Self {
         let (orders, messages) = mpsc::channel(16);
-        let mut client = OrdersClient::new(seat.channel.clone());
+        let mut client = OrdersClient::new(channel);
         let answers = client.place_many(ReceiverStream::new(messages)).await;
         Self {
             orders,
@@ -156,4 +170,98 @@ async fn a_replica_that_stops_answers_what_it_has_and_ends_the_stream() {
     assert_eq!(stream.answers(1).await.unwrap()[&1], Answered::Number(0));
     let ended = stream.answers(1).await.unwrap_err();
     assert_eq!(ended.message(), ENDED, "it was not cut off");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_without_orders_is_idle_and_one_whose_orders_wait_is_not() {
+    let mut cluster = Cluster::stopped(1).await;
+    cluster.limits.idle_max = Duration::from_secs(1);
+    cluster.run(1).await;
+    cluster.lead(1).await;
+    let mut stream = Stream::open(cluster.seat(1)).await;
+    cluster.catalog.hang(true);
+    stream.send([(1, "meta")]).await;
+    tokio::time::sleep(2 * cluster.limits.idle_max).await;
+    let waited = Instant::now();
+    cluster.catalog.hang(false);
+    assert_eq!(stream.answers(1).await.unwrap()[&1], Answered::Number(0));
+    stream.answers(1).await.expect_err("it is cut off");
+    assert!(waited.elapsed() >= cluster.limits.idle_max);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_client_with_very_many_orders_leaves_room_for_those_of_others() {
+    /// More than may wait for answers, of all clients together.
+    const STREAMS: u64 = 20;
+    let cluster = Cluster::start(1).await;
+    cluster.lead(1).await;
+    cluster.catalog.hang(true);
+    let channel = cluster.another_channel(1);
+    let mut streams = Vec::new();
+    for number in 0..STREAMS {
+        let stream = Stream::over(channel.clone()).await;
+        let tags = number * 1024..(number + 1) * 1024;
+        stream.send(tags.map(|tag| (tag, "meta"))).await;
+        streams.push(stream);
+    }
+    let other = Stream::over(cluster.another_channel(1)).await;
+    other.send([(u64::MAX, "meta")]).await;
+    streams.push(other);
+    // All that would be taken in is by then, on any machine that runs at all.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    for stream in &mut streams {
+        // The catalog answers nobody: an answer is a refusal.
+        let answer = tokio::time::timeout(Duration::from_millis(10), stream.answers(1)).await;
+        let answers = answer.map_or_else(|_| BTreeMap::new(), Result::unwrap);
+        assert!(!answers.values().any(is_overloaded), "{answers:?}");
+    }
+}
+
+fn is_overloaded(answer: &Answered) -> bool {
+    matches!(answer, Answered::Unavailable(why) if *why == Unavailable::Overloaded.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_messages_that_there_are_fit_and_larger_ones_are_refused() {
+    const LAST: u64 = i64::MAX as u64 - 1;
+    let name = "n".repeat(StockName::BYTES_MAX);
+    let key = |number: usize| format!("{number:0>width$}", width = IdempotencyKey::BYTES_MAX);
+    let order = |number| Order {
+        quantity: Quantity::new(i64::MAX as u64).unwrap(),
+        ..order(&key(number), &name)
+    };
+    let row = |number| {
+        let last = OrderNumber(LAST);
+        let price = Price::from_minor((1 << 53) - 1).unwrap();
+        let row = Row::following(&ChainHash::EMPTY, last, Epoch(LAST), order(number), price);
+        JournalRow::from(&row)
+    };
+    let placement = |number| Placement {
+        tag: number as u64,
+        order: Some((&order(number)).into()),
+    };
+    let append = |journal| AppendRequest {
+        epoch: 9,
+        leader: u32::MAX,
+        rows: (0..APPEND_ROWS_MAX).map(row).collect(),
+        committed: LAST,
+        journal,
+    };
+    let cluster = Cluster::start(1).await;
+    cluster.lead(1).await;
+    let mut stream = Stream::open(cluster.seat(1)).await;
+    let placements = (0..MESSAGE_ORDERS_MAX).map(placement).collect();
+    let message = PlaceManyRequest {
+        placements,
+        journal: journal(),
+    };
+    stream.orders.send(message).await.unwrap();
+    stream.answers(MESSAGE_ORDERS_MAX).await.unwrap();
+
+    let mut client = ReplicationClient::new(cluster.seat(1).channel.clone());
+    let fits = client.append(append(journal())).await.unwrap_err();
+    assert_eq!(fits.code(), Code::Aborted, "there is no such epoch: {fits}");
+    let too_large = client.append(append(vec![0; MESSAGE_BYTES_MAX])).await;
+    let refused = too_large.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use order::Config;
 use order::ledger::Ledger;
+use protocol::serving::Limits;
 use protocol::wire::order::v1::orders_client::OrdersClient;
 use protocol::wire::order::v1::replication_client::ReplicationClient;
 use protocol::wire::order::v1::{
@@ -74,6 +75,8 @@ async fn free_address() -> SocketAddr {
 
 pub struct Cluster {
     pub catalog: FakeCatalog,
+    /// What replicas that are started let in.
+    pub limits: Limits,
     seats: Vec<Seat>,
 }
 
@@ -102,7 +105,11 @@ impl Cluster {
                 channel,
             });
         }
-        Self { catalog, seats }
+        Self {
+            catalog,
+            limits: Limits::default(),
+            seats,
+        }
     }
 
     pub fn seat(&self, id: u32) -> &Seat {
@@ -155,7 +162,7 @@ impl Cluster {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let run = tokio::spawn(order::run(config, listener, shutdown));
+        let run = tokio::spawn(order::run(config, (listener, self.limits), shutdown));
         seat.running = Some(Running { stop, run });
     }
 
@@ -173,6 +180,11 @@ impl Cluster {
     pub async fn replace_by_silence(&mut self, id: u32) -> TcpListener {
         self.stop(id).await;
         TcpListener::bind(self.seat(id).address).await.unwrap()
+    }
+
+    /// A connection of its own to a replica.
+    pub fn another_channel(&self, id: u32) -> Channel {
+        protocol::channel::lazy(&format!("http://{}", self.seat(id).address)).unwrap()
     }
 
     /// Elects and announces to all that run.

@@ -1,18 +1,23 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::{Barrier, watch};
 use tokio::task::JoinSet;
-use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Server};
+use tokio::time::timeout;
+use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 use super::*;
 use crate::channel;
+use crate::serving::{self, Incoming, Limits};
 use crate::wire::order::v1::replication_client::ReplicationClient;
 use crate::wire::order::v1::replication_server::{Replication, ReplicationServer};
 use crate::wire::order::v1::{AppendRequest, AppendResponse, FetchRequest, FetchResponse};
+
+/// Longest wait for what must come about.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A leader of this id is answered together with another one.
 const TOGETHER: u32 = 2;
@@ -50,7 +55,7 @@ impl Replication for Callee {
             let _ = closing.wait_for(|&closing| closing).await;
         };
         let together = Arc::clone(&self.together);
-        let answers = serve(request.into_inner(), closed, move |request, early| {
+        let answers = serve(request, closed, move |request, early| {
             let together = Arc::clone(&together);
             async move {
                 if request.leader == TOGETHER {
@@ -87,6 +92,11 @@ struct Caller {
 
 impl Caller {
     async fn start() -> Self {
+        Self::within(Limits::default()).await
+    }
+
+    /// Of a callee that lets in so much.
+    async fn within(limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let streams = Arc::new(AtomicUsize::new(0));
@@ -96,10 +106,10 @@ impl Caller {
             together: Arc::new(Barrier::new(2)),
             closing,
         };
-        let server = Server::builder().add_service(ReplicationServer::new(callee));
+        let server = serving::server().add_service(ReplicationServer::new(callee));
         let mut serving = JoinSet::new();
-        serving.spawn(async {
-            let incoming = TcpIncoming::from(listener);
+        serving.spawn(async move {
+            let incoming = Incoming::new(listener, limits);
             server.serve_with_incoming(incoming).await.unwrap();
         });
         Self {
@@ -187,4 +197,21 @@ async fn a_callee_that_closes_ends_idle_streams() {
     let mut stream = caller.calls.take().expect("one is idle");
     caller.close.send_replace(true);
     assert!(stream.answers.message().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_callee_that_ends_an_idle_connection_is_called_again() {
+    let caller = Caller::within(Limits {
+        idle_max: Duration::from_millis(200),
+        ..Limits::default()
+    })
+    .await;
+    for streams in 1..3 {
+        assert_eq!(caller.call(1, 1).await.unwrap(), 1);
+        assert_eq!(caller.streams(), streams);
+        let stream = caller.calls.take().expect("one is idle");
+        let ended = timeout(PATIENCE, stream.requests.closed()).await;
+        ended.expect("an idle stream ends");
+        caller.calls.idle().push(stream);
+    }
 }

@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready as poll_ready};
 
 use bytes::Bytes;
@@ -16,12 +16,12 @@ use tonic::body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::connection::{CallUnderWay, Peer};
+use super::connection::{Brought, Peer, UnderWay};
 use super::message::Messages;
-use crate::budget::Share;
+use crate::budget::{Exhausted, Share, head_bytes};
 
 /// What a call counts for besides its messages: a task, and what tonic and h2 keep of it.
-const CALL_BYTES: usize = 4 << 10;
+pub(super) const CALL_BYTES: usize = 4 << 10;
 
 /// What goes out at a time. A peer that takes less in the time for it is cut off.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -59,17 +59,20 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         // Every connection that is served has one.
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return Box::pin(self.inner.call(request));
         };
-        let call = peer.begin_call();
+        let call = Arc::new(peer.begin());
         let mut held = peer.received();
-        if held.grow(CALL_BYTES).is_err() {
+        let bytes = CALL_BYTES + head_bytes(request.uri(), request.headers());
+        if held.grow(bytes).is_err() {
             let refusal = Status::resource_exhausted("too many calls are under way; try again");
             return Box::pin(ready(Ok(refusal.into_http())));
         }
+        request.extensions_mut().insert(Brought(Arc::clone(&call)));
+        let held = Arc::new(Mutex::new(held));
         let is_answered = Arc::new(AtomicBool::new(false));
         let complete_by = Instant::now() + peer.limits().arriving_max;
         let request = request.map(|body| {
@@ -77,6 +80,9 @@ where
                 body,
                 messages: Messages::default(),
                 message: peer.received(),
+                whole: None,
+                call_held: Arc::clone(&held),
+                arrival: None,
                 is_answered: Arc::clone(&is_answered),
                 request_by: complete_by,
                 message_by: complete_by,
@@ -107,6 +113,12 @@ struct Arriving {
     messages: Messages,
     /// The bytes of the message that is not complete.
     message: Share,
+    /// The bytes of messages that are complete, and that the service has not done with: once it asks
+    /// for another, or the call is over.
+    whole: Option<Share>,
+    call_held: Arc<Mutex<Share>>,
+    /// While there are any: the call may be one that waits for them.
+    arrival: Option<UnderWay>,
     is_answered: Arc<AtomicBool>,
     request_by: Instant,
     message_by: Instant,
@@ -116,21 +128,38 @@ struct Arriving {
 }
 
 impl Arriving {
-    fn took(&mut self, data: &[u8]) -> Result<(), Status> {
+    fn took(&mut self, data: &[u8]) -> Result<(), Exhausted> {
         let before = self.messages.partial_bytes();
         let has_ended = self.messages.take(data);
-        let now_held = self.messages.partial_bytes();
-        let grown = if has_ended {
-            self.message = self.peer.received();
-            now_held
-        } else {
-            now_held - before
-        };
+        let partial = self.messages.partial_bytes();
         if has_ended || before == 0 {
             self.message_by = Instant::now() + self.peer.limits().arriving_max;
         }
-        let held = self.message.grow(grown);
-        held.map_err(|_| Status::resource_exhausted("too much is being received; try again"))
+        if partial == 0 {
+            self.arrival = None;
+        } else if self.arrival.is_none() {
+            self.arrival = Some(self.peer.begin());
+        }
+        if !has_ended {
+            return self.message.grow(data.len());
+        }
+        let next = self.peer.received();
+        let mut whole = std::mem::replace(&mut self.message, next);
+        whole.grow(data.len() - partial)?;
+        self.whole = Some(whole);
+        self.message.grow(partial)
+    }
+
+    /// The service has done with the messages that it was given; with those of a request that is
+    /// not answered once the call is over.
+    fn done(&mut self) {
+        let Some(whole) = self.whole.take() else {
+            return;
+        };
+        if !self.is_answered.load(Ordering::Relaxed) {
+            let held = self.call_held.lock();
+            held.unwrap_or_else(PoisonError::into_inner).absorb(whole);
+        }
     }
 
     fn due(&self) -> Option<Instant> {
@@ -160,6 +189,12 @@ impl Arriving {
     }
 }
 
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.done();
+    }
+}
+
 impl http_body::Body for Arriving {
     type Data = Bytes;
     type Error = Status;
@@ -168,14 +203,16 @@ impl http_body::Body for Arriving {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.done();
         let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(context) else {
             return self.poll_due(context).map(|late| Some(Err(late)));
         };
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
-            && let Err(refusal) = self.took(data)
+            && self.took(data).is_err()
         {
-            return Poll::Ready(Some(Err(refusal)));
+            let refusal = "too much is being received; try again";
+            return Poll::Ready(Some(Err(Status::resource_exhausted(refusal))));
         }
         Poll::Ready(frame)
     }
@@ -194,9 +231,9 @@ struct Leaving {
     body: Body,
     /// Of the part of the answer that is on its way out, what was not let go yet, and its share.
     rest: Option<(Bytes, Share)>,
-    call: CallUnderWay,
+    call: Arc<UnderWay>,
     /// What the call counts for.
-    _held: Share,
+    _held: Arc<Mutex<Share>>,
 }
 
 impl Leaving {

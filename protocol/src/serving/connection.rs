@@ -13,10 +13,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
+use tonic::Request;
 use tonic::transport::server::Connected;
 
-use super::{Limits, Shared};
-use crate::budget::{Budget, Exhausted, Share};
+use super::{Budgets, Limits, Shared};
+use crate::budget::{Exhausted, Share};
+use crate::clients::{Client, Connected as OfClient};
 
 /// What every client of HTTP/2 begins with (RFC 9113, section 3.4).
 pub(super) const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
@@ -27,9 +29,6 @@ const LOOKS: u32 = 4;
 /// How long a connection may be idle while no place is left for another.
 const SCARCE_TIME_MAX: Duration = Duration::from_secs(1);
 
-/// Part of a budget that one connection may hold.
-const CONNECTION_PART: usize = 4;
-
 /// One of the connections that may be open at a time.
 #[derive(Debug)]
 pub struct Connection {
@@ -38,7 +37,7 @@ pub struct Connection {
     opening: Option<Opening>,
     look: Pin<Box<Sleep>>,
     peer: Peer,
-    _place: OwnedSemaphorePermit,
+    _place: (OwnedSemaphorePermit, OfClient<Budgets>),
 }
 
 /// How far a client has opened its connection.
@@ -51,10 +50,10 @@ struct Opening {
 impl Connection {
     pub(super) fn new(
         stream: TcpStream,
-        shared: &Arc<Shared>,
-        place: OwnedSemaphorePermit,
+        peer: Peer,
+        place: (OwnedSemaphorePermit, OfClient<Budgets>),
     ) -> io::Result<Self> {
-        let limits = shared.limits;
+        let limits = *peer.limits();
         // Small messages must not wait for an acknowledgement.
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_user_timeout(Some(limits.taking_max))?;
@@ -65,7 +64,7 @@ impl Connection {
                 deadline: Instant::now() + limits.opening_max,
             }),
             look: Box::pin(sleep(look_interval(&limits))),
-            peer: Peer::new(shared),
+            peer,
             _place: place,
         })
     }
@@ -79,7 +78,7 @@ impl Connection {
             if opening.is_some_and(|opening| now >= opening.deadline) || self.peer.is_overdue(now) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let next = now + look_interval(&self.peer.shared.limits);
+            let next = now + look_interval(self.peer.limits());
             self.look.as_mut().reset(next);
         }
         Ok(())
@@ -158,16 +157,17 @@ impl Connected for Connection {
 #[derive(Debug, Clone)]
 pub struct Peer {
     shared: Arc<Shared>,
-    received: Arc<Budget>,
-    unsent: Arc<Budget>,
+    client: Client,
+    budgets: Budgets,
     doing: Arc<Mutex<Doing>>,
 }
 
 /// What a peer does.
 #[derive(Debug)]
 struct Doing {
-    calls: usize,
-    /// While there are no calls.
+    /// Calls but for those that wait for it, and messages that are arriving.
+    under_way: usize,
+    /// While nothing is.
     idle_since: Instant,
     /// When each chunk of an answer was let go that has not gone out yet. Their numbers rise.
     leaving: BTreeMap<u64, Instant>,
@@ -175,18 +175,13 @@ struct Doing {
 }
 
 impl Peer {
-    fn new(shared: &Arc<Shared>) -> Self {
-        let limits = &shared.limits;
+    pub(super) fn new(shared: &Arc<Shared>, client: Client, budgets: Budgets) -> Self {
         Self {
-            received: shared
-                .received
-                .part(limits.received_bytes_max / CONNECTION_PART),
-            unsent: shared
-                .unsent
-                .part(limits.unsent_bytes_max / CONNECTION_PART),
             shared: Arc::clone(shared),
+            client,
+            budgets,
             doing: Arc::new(Mutex::new(Doing {
-                calls: 0,
+                under_way: 0,
                 idle_since: Instant::now(),
                 leaving: BTreeMap::new(),
                 last_chunk: 0,
@@ -194,24 +189,29 @@ impl Peer {
         }
     }
 
+    /// Whose connection it is.
+    pub fn client(&self) -> Client {
+        self.client
+    }
+
     pub(super) fn limits(&self) -> &Limits {
         &self.shared.limits
     }
 
-    /// A call has come, and lasts for as long as what this returns.
-    pub(super) fn begin_call(&self) -> CallUnderWay {
-        self.doing().calls += 1;
-        CallUnderWay { peer: self.clone() }
+    /// Something has begun, and lasts for as long as what this returns.
+    pub(super) fn begin(&self) -> UnderWay {
+        self.doing().begin();
+        UnderWay { peer: self.clone() }
     }
 
     /// A share, without bytes, of what may be held of requests.
     pub(super) fn received(&self) -> Share {
-        self.received.share()
+        self.budgets.received.share()
     }
 
     /// The bytes of a part of an answer, which count until they are gone.
     pub(super) fn unsent(&self, bytes: usize) -> Result<Share, Exhausted> {
-        let mut share = self.unsent.share();
+        let mut share = self.budgets.unsent.share();
         share.grow(bytes).map(|()| share)
     }
 
@@ -242,7 +242,7 @@ impl Peer {
         } else {
             limits.idle_max
         };
-        doing.calls == 0 && longer(doing.idle_since, idle_max)
+        doing.under_way == 0 && longer(doing.idle_since, idle_max)
     }
 
     fn doing(&self) -> MutexGuard<'_, Doing> {
@@ -250,24 +250,75 @@ impl Peer {
     }
 }
 
-/// A call, from its head until its answer has been let go.
+impl Doing {
+    fn begin(&mut self) {
+        self.under_way += 1;
+    }
+
+    fn end(&mut self) {
+        self.under_way -= 1;
+        self.idle_since = Instant::now();
+    }
+}
+
+/// Something that a peer does: while there is any, its connection is not idle.
 #[derive(Debug)]
-pub(super) struct CallUnderWay {
+pub(super) struct UnderWay {
     peer: Peer,
 }
 
-impl CallUnderWay {
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.peer.doing().end();
+    }
+}
+
+impl UnderWay {
     /// Whose it is.
     pub(super) fn peer(&self) -> &Peer {
         &self.peer
     }
 }
 
-impl Drop for CallUnderWay {
+/// How a request brings along that it is under way.
+#[derive(Debug, Clone)]
+pub(super) struct Brought(pub(super) Arc<UnderWay>);
+
+/// A call, as whoever answers it knows it: it is under way until this is dropped, and its answer
+/// has been let go.
+#[derive(Debug)]
+pub struct CallUnderWay(Arc<UnderWay>);
+
+impl CallUnderWay {
+    /// Takes it out of the request that it begins with; none where that did not come through
+    /// [`Incoming`](super::Incoming).
+    pub fn of<T>(request: &mut Request<T>) -> Option<Self> {
+        let brought = request.extensions_mut().remove::<Brought>();
+        brought.map(|Brought(call)| Self(call))
+    }
+
+    /// The call waits for its peer: meanwhile it does not keep its connection from being idle.
+    pub fn waits(self) -> Waiting {
+        self.0.peer.doing().end();
+        Waiting(self.0)
+    }
+}
+
+/// A call that waits for its peer. When this is dropped it no longer does.
+#[derive(Debug)]
+pub struct Waiting(Arc<UnderWay>);
+
+impl Waiting {
+    /// The peer has sent what was waited for.
+    pub fn goes_on(self) -> CallUnderWay {
+        CallUnderWay(Arc::clone(&self.0))
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        let mut doing = self.peer.doing();
-        doing.calls -= 1;
-        doing.idle_since = Instant::now();
+        // Before the call itself may end.
+        self.0.peer.doing().begin();
     }
 }
 
