@@ -4,13 +4,16 @@
 //! - [`lease`]: until when the gateway may believe its cache;
 //! - [`cache`]: what may be kept, what may be served, and what an invalidation does;
 //! - [`election`]: who is to lead, and what to do about it;
+//! - [`backoff`]: when what failed is tried again;
 //! - [`rules`]: the protective rules that a test can take out.
 
 pub mod lease;
 pub mod cache;
 pub mod election;
+pub mod backoff;
 pub mod rules;
 
+pub use backoff::Backoff;
 pub use cache::{Answer, Ask, Fetches, Freshness, Tag};
 pub use lease::{Lease, Session};
 pub use rules::{Rule, Rules};

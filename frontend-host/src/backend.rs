@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use frontend_core::Backoff;
 use frontend_core::election::{Led, Unanswered};
 use protocol::retry::may_pass;
 use protocol::time::BootTime;
@@ -22,13 +23,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::backoff::Backoff;
 use crate::policy::decision::{Order, Outcome, Page, Refusal, Stock, Unavailability};
 use crate::replicas::{Replica, Replicas};
-
-/// Pause before a request's next attempt: doubles from the one to the other.
-const RETRY_PAUSE_MIN: Duration = Duration::from_millis(5);
-const RETRY_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// How long one replica may keep a read before the next is asked.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
@@ -90,7 +86,7 @@ impl Backend {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let mut pause = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        let mut pause = Backoff::of_request();
         let mut failed = None;
         let asking = async {
             loop {
@@ -107,7 +103,7 @@ impl Backend {
                 }
                 failed = Some(BootTime::now());
                 self.replicas.suspect_catalog();
-                sleep(pause.pause()).await;
+                sleep(pause.pause(fastrand::f64())).await;
             }
         };
         let answer = timeout_at(deadline, asking).await;
@@ -148,7 +144,7 @@ impl Backend {
     /// Places an order with whoever leads, until one answers.
     pub async fn trade(&self, order: &protocol::Order, deadline: Instant) -> Outcome {
         let mut leader = self.replicas.leader();
-        let mut pause = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        let mut pause = Backoff::of_request();
         let mut failed = None;
         loop {
             let led = *leader.borrow_and_update();
@@ -187,7 +183,7 @@ impl Backend {
             tracing::debug!(replica = %replica.id, status = %problem, "order not placed, trying again");
             failed = Some(BootTime::now());
             self.replicas.suspect();
-            let wake = deadline.min(Instant::now() + pause.pause());
+            let wake = deadline.min(Instant::now() + pause.pause(fastrand::f64()));
             if timeout_at(wake, leader.changed()).await.is_ok() {
                 failed = None;
             }
@@ -196,7 +192,7 @@ impl Backend {
 
     /// Reads an order at any replica that answers; the leader is asked first.
     pub async fn read_order(&self, number: OrderNumber, deadline: Instant) -> Outcome {
-        let mut pause = Backoff::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX);
+        let mut pause = Backoff::of_request();
         let reading = async {
             loop {
                 if let Some(outcome) = self.read_order_once(number).await {
@@ -204,7 +200,7 @@ impl Backend {
                 }
                 let failed = BootTime::now();
                 self.replicas.suspect();
-                sleep(pause.pause()).await;
+                sleep(pause.pause(fastrand::f64())).await;
                 self.replicas.any_answers(failed).await;
             }
         };

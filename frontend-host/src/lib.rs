@@ -9,7 +9,7 @@
 //! - [`policy`]: the sandbox, its versions, and the swap;
 //! - [`cache`], [`session`]: what is kept, and the stream on which the catalog takes it back;
 //!   `frontend_core` has the rules;
-//! - [`backend`]: reads and trades; [`backoff`]: when a failed one is tried again;
+//! - [`backend`]: reads and trades;
 //! - [`journal`]: the journal that all of it is about;
 //! - [`placing`]: orders on their way to a replica;
 //! - [`replicas`]: who leads; `frontend_core` has the rules;
@@ -35,7 +35,6 @@ pub mod session;
 pub mod backend;
 pub mod journal;
 pub mod atomic_file;
-pub mod backoff;
 pub mod placing;
 pub mod replicas;
 pub mod admin;

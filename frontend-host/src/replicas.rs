@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daemon::tasks;
+use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use frontend_core::election::{Elector, Leadership, Led, Probed, Role, Status, Step, Unanswered};
 use protocol::identity::OTHER_JOURNAL;
 use protocol::time::BootTime;
@@ -21,7 +22,6 @@ use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
 
-use crate::backoff::Backoff;
 use crate::journal::OwnJournal;
 use crate::placing::Placing;
 use crate::policy::Versions;
@@ -42,10 +42,6 @@ const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Shortest pause between two steps, so that a step that does not help is not repeated at once.
 const STEP_PAUSE: Duration = Duration::from_millis(5);
-
-/// Longest pause before a catalog that does not answer is asked again. All requests that wait for
-/// it go by this one question.
-const CATALOG_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// How long the catalog may take to answer.
 const CATALOG_TIME_MAX: Duration = Duration::from_secs(1);
@@ -307,7 +303,7 @@ impl Replicas {
         let mut pause = Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX);
         loop {
             let Some(leadership) = self.ask_catalog().await else {
-                sleep(pause.pause()).await;
+                sleep(pause.pause(fastrand::f64())).await;
                 continue;
             };
             pause.reset();

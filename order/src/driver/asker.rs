@@ -154,3 +154,6 @@ impl Asker {
 fn lease_ms(identity: &Identity) -> u64 {
     u64::try_from(identity.lease_horizon.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use protocol::wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
 use protocol::wire::catalog::v1::*;
-use protocol::{ChainHash, Epoch, JournalId, OrderNumber, Price, Row, calls, identity};
+use protocol::{
+    ChainHash, Epoch, IdempotencyKey, JournalId, OrderNumber, Price, Quantity, Row, StockName,
+    calls, identity,
+};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
@@ -52,7 +55,16 @@ pub struct State {
     /// Changes of the in-sync set look lost, and arrive with [`State::make_delayed_changes`].
     pub delays_in_sync_changes: bool,
     pub in_sync_changes_delayed: Vec<SetInSyncRequest>,
+    /// Says who leads to those, too, who name another journal.
+    pub overlooks_names: bool,
+    /// How often it was asked who leads.
+    pub looks: usize,
+    /// As the catalog counts a lease.
+    pub lease_ms: u64,
 }
+
+/// How long it counts a lease, unless it is told to count longer.
+pub const LEASE_MS: u64 = 1100;
 
 impl State {
     fn check(&self, epoch: u64) -> Result<(), Status> {
@@ -93,7 +105,7 @@ impl State {
             chain_hash: chain.as_bytes().to_vec(),
             journal: self.journal().as_bytes().to_vec(),
             listing: vec![0; 32],
-            lease_horizon_ms: 1100,
+            lease_horizon_ms: self.lease_ms.max(LEASE_MS),
         }
     }
 
@@ -188,8 +200,12 @@ impl FakeCatalog {
         }
         for _ in 0..count {
             let key = format!("hidden-{}", state.rows.len());
-            let order = crate::support::order(&key, "meta");
-            state.append(order);
+            state.append(protocol::Order {
+                key: IdempotencyKey::new(&key).unwrap(),
+                name: StockName::new("meta").unwrap(),
+                side: protocol::Side::Sell,
+                quantity: Quantity::new(1).unwrap(),
+            });
         }
     }
 
@@ -324,8 +340,11 @@ impl Catalog for Service {
         &self,
         request: Request<GetLeadershipRequest>,
     ) -> Result<Response<Leadership>, Status> {
+        self.state.lock().unwrap().looks += 1;
         let state = self.state().await;
-        identity::check_if_named(&request.into_inner().journal, state.journal())?;
+        if !state.overlooks_names {
+            identity::check_if_named(&request.into_inner().journal, state.journal())?;
+        }
         Ok(Response::new(state.leadership()))
     }
 

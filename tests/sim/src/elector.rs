@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use frontend_core::election::{
     Elector as Rules, Leadership, Led, Probed, Role, Status, Step, Unanswered, View,
 };
@@ -34,6 +35,8 @@ pub struct Elector {
     led: Led,
     /// When to ask the catalog again; `Time::MAX` while a step is under way.
     ask_at: Time,
+    /// Where the catalog does not answer.
+    catalog_pause: Backoff,
     announcing: usize,
     changed: bool,
 }
@@ -48,6 +51,7 @@ impl Elector {
             probed,
             led: Led::default(),
             ask_at: line.now(),
+            catalog_pause: Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX),
             announcing: 0,
             changed: false,
         }
@@ -119,8 +123,14 @@ impl Elector {
             Purpose::Leadership => {
                 let in_sync = in_sync(&told);
                 match leadership(told) {
-                    Some(leadership) => self.step(line, leadership, in_sync),
-                    None => self.over(line),
+                    Some(leadership) => {
+                        self.catalog_pause.reset();
+                        self.step(line, leadership, in_sync);
+                    }
+                    None => {
+                        let random = line.random.f64();
+                        self.ask_at = line.now() + self.catalog_pause.pause(random);
+                    }
                 }
             }
             Purpose::Elect(candidate) => match leadership(told) {

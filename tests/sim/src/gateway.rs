@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use catalog::core::Stock;
-use frontend_core::{Answer, Ask, Fetches, Freshness, Lease, Session, Tag};
+use frontend_core::{Answer, Ask, Backoff, Fetches, Freshness, Lease, Session, Tag};
 use order::core::message::Placed;
 use protocol::time::BootTime;
 use protocol::wire::catalog::v1::Refusal;
@@ -20,7 +20,6 @@ use crate::plan::Plan;
 use crate::timeline::{Time, Timeline};
 
 // As long as the shipped gateway waits.
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
 const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
 const READ_TIME_MAX: Duration = Duration::from_secs(3);
 const TRADE_TIME_MAX: Duration = Duration::from_secs(8);
@@ -69,7 +68,15 @@ struct Serving {
     deadline: Time,
     /// When to try again, where no call is under way.
     retry_at: Option<Time>,
+    pause: Backoff,
     call: Option<u64>,
+}
+
+impl Serving {
+    /// Whether a trade is with another replica than the one that leads, or with none.
+    fn is_led_anew(&self, leader: Option<ReplicaId>) -> bool {
+        matches!(&self.what, What::Trade(_, placed) if leader.is_some() && leader != *placed)
+    }
 }
 
 enum What {
@@ -160,6 +167,7 @@ impl Gateway {
             what,
             deadline: line.now() + time_max,
             retry_at: Some(line.now()),
+            pause: Backoff::of_request(),
             call: None,
         };
         self.serving.insert(self.last, serving);
@@ -180,11 +188,10 @@ impl Gateway {
         let now = line.now();
         let leader = self.elector.leader();
         let due = |serving: &Serving| {
-            let replaced = matches!(
-                &serving.what,
-                What::Trade(_, Some(placed)) if leader.is_some_and(|leader| leader != *placed)
-            );
-            serving.deadline <= now || replaced || serving.retry_at.is_some_and(|at| at <= now)
+            let is_time = |at: Time| at <= now;
+            is_time(serving.deadline)
+                || serving.retry_at.is_some_and(is_time)
+                || serving.is_led_anew(leader)
         };
         let due: Vec<u64> = self
             .serving
@@ -223,8 +230,7 @@ impl Gateway {
             What::Trade(order, placed) => {
                 *placed = leader;
                 let Some(leader) = leader else {
-                    serving.retry_at = Some(now + RETRY_PAUSE);
-                    return;
+                    return; // until somebody does
                 };
                 let message = Request::Place(order.clone());
                 (Node::Replica(leader), message, patience)
@@ -254,7 +260,10 @@ impl Gateway {
                 // The next replica is asked at once; after the last one, as with all else, there
                 // is a pause.
                 let at_once = matches!(&serving.what, What::Find(_, left) if !left.is_empty());
-                let pause = if at_once { Duration::ZERO } else { RETRY_PAUSE };
+                let pause = match at_once {
+                    true => Duration::ZERO,
+                    false => serving.pause.pause(line.random.f64()),
+                };
                 if !at_once && !matches!(serving.what, What::Look(_)) {
                     self.elector.suspect(line);
                 }

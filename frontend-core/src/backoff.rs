@@ -2,6 +2,15 @@
 
 use std::time::Duration;
 
+/// Pause before a request's next attempt at a backend, after the first failure and at most.
+pub const RETRY_PAUSE_MIN: Duration = Duration::from_millis(5);
+/// See [`RETRY_PAUSE_MIN`].
+pub const RETRY_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// Longest pause before a catalog that does not say who leads is asked again. All requests that wait
+/// for it go by this one question.
+pub const CATALOG_PAUSE_MAX: Duration = Duration::from_millis(50);
+
 /// Pauses between attempts: each is twice the one before, less up to half of it, so that those
 /// who failed together do not try again together.
 #[derive(Debug, Clone)]
@@ -21,9 +30,14 @@ impl Backoff {
         }
     }
 
-    /// The next pause.
-    pub fn pause(&mut self) -> Duration {
-        let pause = self.next.mul_f64(1.0 - fastrand::f64() / 2.0);
+    /// Of a request's attempts.
+    pub fn of_request() -> Self {
+        Self::new(RETRY_PAUSE_MIN, RETRY_PAUSE_MAX)
+    }
+
+    /// The next pause; `random` is from 0 to 1.
+    pub fn pause(&mut self, random: f64) -> Duration {
+        let pause = self.next.mul_f64(1.0 - random / 2.0);
         self.next = (self.next * 2).min(self.longest);
         pause
     }
@@ -43,10 +57,10 @@ mod tests {
         let ms = Duration::from_millis;
         let mut backoff = Backoff::new(ms(5), ms(30));
         for full in [5, 10, 20, 30, 30] {
-            let pause = backoff.pause();
-            assert!(ms(full) / 2 <= pause && pause <= ms(full), "{pause:?}");
+            assert_eq!(backoff.clone().pause(1.0), ms(full) / 2);
+            assert_eq!(backoff.pause(0.0), ms(full));
         }
         backoff.reset();
-        assert!(backoff.pause() <= ms(5));
+        assert_eq!(backoff.pause(0.0), ms(5));
     }
 }
