@@ -118,7 +118,7 @@ impl Tester<'_> {
         }
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => Instance::of(self.version)
+            None => Instance::to_check(self.version)
                 .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?,
         };
         let result = run(&mut instance);

@@ -12,9 +12,15 @@ use super::limits;
 /// How many times its processor time a decision may last, however little it got of a processor.
 const WALL_TIMES_MAX: u64 = 10;
 
+/// The same where nobody waits for it, on a thread that lets all others go first: a busy machine is
+/// no reason to call a policy slow.
+const WALL_TIMES_MAX_UNHURRIED: u64 = 400;
+
 /// The deadline of one call.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Deadline {
+    /// How many times its processor time the call may last.
+    wall_times_max: u64,
     /// How many ticks of processor time the call may take, about.
     ticks: u64,
     /// Since half of them have passed.
@@ -29,13 +35,30 @@ struct Watched {
     ticks: u64,
 }
 
+impl Default for Deadline {
+    /// Of calls that somebody waits for.
+    fn default() -> Self {
+        Self {
+            wall_times_max: WALL_TIMES_MAX,
+            ticks: 0,
+            watched: None,
+        }
+    }
+}
+
 impl Deadline {
+    /// Of calls that nobody waits for.
+    pub(super) fn unhurried() -> Self {
+        Self {
+            wall_times_max: WALL_TIMES_MAX_UNHURRIED,
+            ..Self::default()
+        }
+    }
+
     /// A call begins. Returns after how many ticks to look at its deadline first.
     pub(super) fn begin(&mut self, ticks: u64) -> u64 {
-        *self = Self {
-            ticks,
-            watched: None,
-        };
+        self.ticks = ticks;
+        self.watched = None;
         ticks.div_ceil(2)
     }
 
@@ -52,7 +75,7 @@ impl Deadline {
         };
         let used = processor_time.saturating_sub(watched.since);
         let allowed = limits::EPOCH_TICK * u32::try_from(second_half).unwrap_or(u32::MAX);
-        if used >= allowed || watched.ticks >= self.ticks * WALL_TIMES_MAX {
+        if used >= allowed || watched.ticks >= self.ticks * self.wall_times_max {
             return None;
         }
         let left = (allowed - used).as_nanos();
@@ -69,7 +92,10 @@ mod tests {
     /// How many ticks a call lasts that never ends by itself, where the thread gets a share of a
     /// processor.
     fn lasts(ticks: u64, share: f64) -> u64 {
-        let mut deadline = Deadline::default();
+        lasts_under(Deadline::default(), ticks, share)
+    }
+
+    fn lasts_under(mut deadline: Deadline, ticks: u64, share: f64) -> u64 {
         let mut passed = deadline.begin(ticks);
         while let Some(more) = deadline.look(limits::EPOCH_TICK.mul_f64(passed as f64 * share)) {
             assert!(more > 0);
@@ -98,6 +124,19 @@ mod tests {
     #[test]
     fn a_call_that_gets_no_processor_at_all_ends() {
         assert!(lasts(10, 0.0) <= 10 * (WALL_TIMES_MAX + 1));
+        let unhurried = lasts_under(Deadline::unhurried(), 10, 0.0);
+        assert!(unhurried <= 10 * (WALL_TIMES_MAX_UNHURRIED + 1));
+    }
+
+    #[test]
+    fn who_is_in_no_hurry_waits_longer_for_a_processor_and_gets_no_more_of_it() {
+        let share = 0.02;
+        assert!(lasts(10, share) < 5 + (5.0 / share) as u64, "cut off");
+        let lasted = lasts_under(Deadline::unhurried(), 10, share);
+        assert!(
+            (255..=310).contains(&lasted),
+            "5 ticks, then 5 at a fiftieth: {lasted}"
+        );
     }
 
     #[test]

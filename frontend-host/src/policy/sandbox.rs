@@ -128,7 +128,7 @@ impl Sandbox {
             pre,
             decision_ticks: self.decision_ticks,
         };
-        let manifest = Instance::start(&loaded)
+        let manifest = Instance::start(&loaded, Deadline::unhurried())
             .and_then(|mut instance| instance.describe())
             .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?;
         let id = VERSIONS_LOADED.fetch_add(1, Ordering::Relaxed);
@@ -353,17 +353,22 @@ pub(super) struct Inputs {
 impl Instance {
     /// An instance of a version.
     pub(super) fn of(version: &Version) -> Result<Self, Failure> {
-        Self::start(&version.loaded)
+        Self::start(&version.loaded, Deadline::default())
     }
 
-    fn start(loaded: &Loaded) -> Result<Self, Failure> {
+    /// For a check, which nobody waits for: see [`Deadline::unhurried`].
+    pub(super) fn to_check(version: &Version) -> Result<Self, Failure> {
+        Self::start(&version.loaded, Deadline::unhurried())
+    }
+
+    fn start(loaded: &Loaded, deadline: Deadline) -> Result<Self, Failure> {
         let engine = loaded.pre.engine().clone();
         let mut store = Store::new(
             &engine,
             Guest {
                 room: Room::new(),
                 wasi: Wasi::new(),
-                deadline: Deadline::default(),
+                deadline,
             },
         );
         store.limiter(|guest| &mut guest.room);
