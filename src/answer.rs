@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use protocol::Side;
+use domain::Side;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use domain::ReplicaId;
 use frontend_host::admin::{Token, TokenError};
 use http::HeaderName;
-use protocol::ReplicaId;
 
 use crate::client::Origin;
 
@@ -628,7 +628,7 @@ fn replica(text: &str) -> Result<(ReplicaId, Origin), String> {
         .ok_or("not a replica's number and URL, such as 3=http://127.0.0.1:56891")?;
     let id = id
         .parse()
-        .map_err(|error: protocol::Invalid| error.to_string())?;
+        .map_err(|error: domain::Invalid| error.to_string())?;
     Ok((id, url.parse()?))
 }
 

@@ -1,23 +1,12 @@
-//! Why a command failed, and the exit code that says so.
+//! What can go wrong in more than one command.
 
 use std::io;
 use std::net::SocketAddr;
-use std::process::ExitCode;
 
 use crate::admin::AdminError;
 use crate::cli::AdminTokenError;
-use crate::ledger::LedgerError;
-use crate::load::LoadError;
-use crate::policy::PolicyError;
-use crate::up::UpError;
 
-/// The exit code of a command that failed.
-const FAILED: u8 = 1;
-
-/// The exit code of wrong usage; clap's own, too.
-pub const WRONG_USAGE: u8 = 2;
-
-/// Why a command failed.
+/// What can go wrong in more than one command.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A flag is not possible together with another, or here.
@@ -57,51 +46,7 @@ pub enum Error {
     /// Standard output does not take the result.
     #[error("cannot write the result: {0}")]
     Output(#[from] io::Error),
-    /// A lost catalog was not made anew.
-    #[error("catalog: {0}")]
-    Rebuild(#[from] crate::rebuild::Error),
-    /// `bazaar catalog` failed.
-    #[error("catalog: {0}")]
-    Catalog(#[from] catalog::Error),
-    /// `bazaar order` failed.
-    #[error("order replica: {0}")]
-    Order(#[from] order::Error),
-    /// `bazaar gateway` failed.
-    #[error("gateway: {0}")]
-    Gateway(#[from] frontend_host::Error),
     /// A gateway's admin API did not do what it was asked.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// `bazaar up` failed.
-    #[error(transparent)]
-    Up(#[from] UpError),
-    /// `bazaar load` failed.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// `bazaar policy` failed.
-    #[error(transparent)]
-    Policy(#[from] PolicyError),
-    /// `bazaar ledger` failed.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-}
-
-impl Error {
-    /// What the process exits with.
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Usage(_)
-            | Self::Token(AdminTokenError::Invalid(_))
-            | Self::Admin(AdminError::Token(AdminTokenError::Invalid(_)))
-            | Self::Catalog(catalog::Error::Config(_))
-            | Self::Order(order::Error::Config(_))
-            | Self::Gateway(
-                frontend_host::Error::Url { .. }
-                | frontend_host::Error::NoReplica
-                | frontend_host::Error::SameReplica(_)
-                | frontend_host::Error::OpenAdmin(_),
-            ) => WRONG_USAGE,
-            _ => FAILED,
-        })
-    }
 }

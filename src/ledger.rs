@@ -4,13 +4,12 @@ use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use order::ledger::Ledger;
-use protocol::{ChainHash, OrderNumber, Row};
+use domain::{ChainHash, OrderNumber, Row};
+use order::inspect::Ledger;
 use storage::StorageError;
 
 use crate::answer;
 use crate::cli;
-use crate::error::Error;
 use crate::output::{self, reader_may_go};
 
 /// Why ledgers could not be read, or are not equal.
@@ -33,7 +32,7 @@ pub enum LedgerError {
 }
 
 /// Does what the command says.
-pub fn run(command: cli::Ledger) -> Result<(), Error> {
+pub fn run(command: cli::Ledger) -> Result<(), LedgerError> {
     match command {
         cli::Ledger::Show { dir } => show(&dir)?,
         cli::Ledger::Diff { dirs } => diff(&dirs)?,
@@ -168,7 +167,7 @@ fn describe(
         chain,
     }: &Row,
 ) -> String {
-    let protocol::Order {
+    let domain::Order {
         key,
         name,
         side,
@@ -199,7 +198,7 @@ fn compare(
 
 #[cfg(test)]
 mod tests {
-    use protocol::{Epoch, IdempotencyKey, Price, Quantity, Side, StockName};
+    use domain::{Epoch, IdempotencyKey, Price, Quantity, Side, StockName};
 
     use super::*;
 
@@ -207,7 +206,7 @@ mod tests {
         let mut rows: Vec<Row> = Vec::new();
         for (number, quantity) in (0..).zip(quantities) {
             let previous = rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
-            let order = protocol::Order {
+            let order = domain::Order {
                 key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
                 name: StockName::new("meta").unwrap(),
                 side: Side::Sell,

@@ -11,6 +11,7 @@ mod random;
 mod trader;
 mod figures;
 mod report;
+mod points;
 mod sweep;
 mod page;
 

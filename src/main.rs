@@ -1,7 +1,8 @@
 //! The `bazaar` command.
 //!
 //! - [`cli`]: the command line: every flag, its environment variable and its default;
-//! - [`error`]: why a command failed, and the exit code that says so;
+//! - [`error`]: what can go wrong in more than one command;
+//! - [`failure`]: why a command failed, and what the process exits with;
 //! - [`service`]: `catalog`, `order` and `gateway`: one service in this process;
 //! - [`rebuild`]: a lost catalog, made anew from replicas' ledgers;
 //! - [`listen`], [`stop`], [`log`], [`open_files`]: what those have in common;
@@ -19,6 +20,7 @@
 
 mod cli;
 mod error;
+mod failure;
 mod service;
 mod rebuild;
 mod listen;
@@ -42,6 +44,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use cli::{Cli, Command};
 use error::Error;
+use failure::Failure;
 use output::reader_may_go;
 
 fn main() -> ExitCode {
@@ -51,19 +54,21 @@ fn main() -> ExitCode {
         Ok(cli) => cli.into_command(),
         Err(told) => return tell_usage(&told),
     };
-    let ended = runtime(&command).and_then(|runtime| {
-        let ended = runtime.block_on(run(command));
-        // What still runs on its threads, as the compilation of a policy may, keeps nobody waiting.
-        runtime.shutdown_background();
-        ended
-    });
+    let ended = runtime(&command)
+        .map_err(Failure::from)
+        .and_then(|runtime| {
+            let ended = runtime.block_on(run(command));
+            // What still runs on its threads, as the compilation of a policy may, keeps nobody waiting.
+            runtime.shutdown_background();
+            ended
+        });
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
 }
 
-fn fail(error: &Error) -> ExitCode {
+fn fail(error: &Failure) -> ExitCode {
     log::say(&error.to_string());
     error.exit_code()
 }
@@ -72,8 +77,8 @@ fn fail(error: &Error) -> ExitCode {
 fn tell_usage(told: &clap::Error) -> ExitCode {
     let printed = reader_may_go(told.print());
     match printed {
-        Err(error) if !told.use_stderr() => fail(&error.into()),
-        _ => ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(error::WRONG_USAGE)),
+        Err(error) if !told.use_stderr() => fail(&Error::from(error).into()),
+        _ => ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(failure::WRONG_USAGE)),
     }
 }
 
@@ -88,15 +93,15 @@ fn runtime(command: &Command) -> Result<Runtime, Error> {
     builder.enable_all().build().map_err(Error::Runtime)
 }
 
-async fn run(command: Command) -> Result<(), Error> {
+async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Up(args) => up::run(args).await,
+        Command::Up(args) => Ok(up::run(args).await?),
         Command::Gateway(args) => service::gateway(args).await,
         Command::Catalog(args) => service::catalog(args).await,
         Command::Order(args) => service::order(args).await,
         Command::Load(args) => Ok(load::run(args).await?),
-        Command::Policy(command) => policy::run(command).await,
-        Command::Status(args) => status::run(args).await,
-        Command::Ledger(command) => ledger::run(command),
+        Command::Policy(command) => Ok(policy::run(command).await?),
+        Command::Status(args) => Ok(status::run(args).await?),
+        Command::Ledger(command) => Ok(ledger::run(command)?),
     }
 }

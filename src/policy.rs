@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use frontend_host::policy::differences::Found;
-use frontend_host::policy::limits::DECISION_TIME_MAX;
-use frontend_host::policy::recording::RecordingError;
-use frontend_host::policy::{Refused, Sandbox, Version};
+use frontend_policy::differences::Found;
+use frontend_policy::limits::DECISION_TIME_MAX;
+use frontend_policy::recording::RecordingError;
+use frontend_policy::{Refused, Sandbox, Version};
 
 use crate::admin::{Admin, AdminError, Policies};
 use crate::cli::{self, Policy, Trial};
@@ -30,6 +30,15 @@ const COMPILATION_TIME_MAX: Duration = Duration::from_secs(240);
 /// Why a policy was not built, or is none.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
+    /// See there.
+    #[error(transparent)]
+    Shared(#[from] Error),
+    /// A gateway's admin API did not do what it was asked.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// Standard output does not take the result.
+    #[error("cannot write the result: {0}")]
+    Output(#[from] std::io::Error),
     /// A file that was named cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     File {
@@ -78,10 +87,10 @@ pub enum PolicyError {
 }
 
 /// Does what the command says.
-pub async fn run(command: Policy) -> Result<(), Error> {
+pub async fn run(command: Policy) -> Result<(), PolicyError> {
     let text = match command {
         Policy::Dev(args) => return dev::run(args).await,
-        Policy::New { dir } => new::create(&dir).map_err(PolicyError::from)?,
+        Policy::New { dir } => new::create(&dir)?,
         Policy::Build {
             dir,
             example,
@@ -92,9 +101,9 @@ pub async fn run(command: Policy) -> Result<(), Error> {
             target_dir,
         })?,
         Policy::Check { file } => check(&file)?,
-        Policy::Measure { files } => measure::measure(&files).map_err(PolicyError::from)?,
-        Policy::Keygen { file } => sign::keygen(&file).map_err(PolicyError::from)?,
-        Policy::Sign { file, key } => sign::sign(&file, &key).map_err(PolicyError::from)?,
+        Policy::Measure { files } => measure::measure(&files)?,
+        Policy::Keygen { file } => sign::keygen(&file)?,
+        Policy::Sign { file, key } => sign::sign(&file, &key)?,
         Policy::Push { file, admin } => {
             let component = read(&file)?;
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
@@ -122,7 +131,7 @@ pub async fn run(command: Policy) -> Result<(), Error> {
             return if found.different == 0 {
                 Ok(())
             } else {
-                Err(PolicyError::Differs(found.different).into())
+                Err(PolicyError::Differs(found.different))
             };
         }
         Policy::Promote { admin } => {
@@ -151,7 +160,7 @@ async fn try_out(
     kind: &str,
     trial: &Trial,
     admin: cli::Admin,
-) -> Result<String, Error> {
+) -> Result<String, PolicyError> {
     let component = read(file)?;
     let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
     let path = format!("/policy/candidate?{kind}={}", trial.share);
@@ -166,7 +175,7 @@ fn build(source: source::Source) -> Result<String, PolicyError> {
     Ok(format!("{}\n", component.display()))
 }
 
-async fn record(seconds: u64, output: &Path, admin: cli::Admin) -> Result<String, Error> {
+async fn record(seconds: u64, output: &Path, admin: cli::Admin) -> Result<String, PolicyError> {
     let mut admin = Admin::patient(admin, Duration::from_secs(seconds))?;
     let recording = admin
         .post(&format!("/policy/recording?seconds={seconds}"))
@@ -186,7 +195,7 @@ async fn record(seconds: u64, output: &Path, admin: cli::Admin) -> Result<String
 fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
     let component = match policy {
         Some(policy) => read(policy)?,
-        None => Bytes::from_static(frontend_host::DEFAULT_POLICY),
+        None => Bytes::from_static(frontend_policy::DEFAULT_POLICY),
     };
     let version = checked(
         &component,
@@ -196,7 +205,7 @@ fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
         path: file.to_owned(),
         source,
     })?;
-    let found = frontend_host::policy::recording::replay(BufReader::new(recording), &version);
+    let found = frontend_policy::recording::replay(BufReader::new(recording), &version);
     let found = found.map_err(|source| PolicyError::Recording {
         path: file.to_owned(),
         source,
@@ -212,7 +221,7 @@ fn checked(component: &[u8], path: &Path) -> Result<Version, PolicyError> {
         path: path.to_owned(),
         reason,
     };
-    frontend_host::policy::check(&sandbox, component).map_err(refused)
+    frontend_policy::check(&sandbox, component).map_err(refused)
 }
 
 fn check(file: &Path) -> Result<String, PolicyError> {
@@ -225,7 +234,7 @@ fn check(file: &Path) -> Result<String, PolicyError> {
 
 /// The signature beside a component.
 fn signature(file: &Path) -> Option<String> {
-    let signature = std::fs::read_to_string(frontend_host::signature_path(file)).ok()?;
+    let signature = std::fs::read_to_string(frontend_policy::trust::signature_path(file)).ok()?;
     Some(signature.trim().to_owned())
 }
 

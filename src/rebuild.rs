@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use catalog::{Config, RebuildError, Remains};
-use order::ledger::Ledger;
-use protocol::{ChainHash, Epoch, Identity, JournalId, OrderNumber, ReplicaId, Row};
+use domain::LedgerEnd;
+use domain::{ChainHash, Epoch, Identity, JournalId, OrderNumber, ReplicaId, Row};
+use order::inspect::Ledger;
 use storage::StorageError;
-use storage::rows::End;
 
 /// Why it was not made anew.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ pub enum Error {
 struct Found<'a> {
     dir: &'a Path,
     ledger: Ledger,
-    end: End,
+    end: LedgerEnd,
     term: (Epoch, Option<ReplicaId>),
     highest_epoch: Epoch,
     identity: Option<Identity>,
@@ -141,7 +141,7 @@ fn lease_horizon(found: &[Found<'_>]) -> Option<Duration> {
 /// The rows behind the longest ledger that replicas hold beside theirs. In one epoch a number is
 /// proposed for one row only; and after one was committed there is none of that number in a later
 /// epoch. So of two the later is the one that may have been acknowledged.
-fn beyond(found: &[Found<'_>], mut end: End) -> Result<Vec<Row>, Error> {
+fn beyond(found: &[Found<'_>], mut end: LedgerEnd) -> Result<Vec<Row>, Error> {
     let beside = |found: &Found<'_>| {
         let rows = found.ledger.continuing(found.end);
         rows.map_err(|source| Error::Ledger {
@@ -151,13 +151,13 @@ fn beyond(found: &[Found<'_>], mut end: End) -> Result<Vec<Row>, Error> {
     };
     let beside: Vec<Vec<Row>> = found.iter().map(beside).collect::<Result<_, _>>()?;
     let mut rows = Vec::new();
-    let next = |end: End| {
+    let next = |end: LedgerEnd| {
         let rows = beside.iter().flatten();
         rows.filter(|row| row.number == end.rows && row.follows(&end.chain))
             .max_by_key(|row| row.epoch)
     };
     while let Some(row) = next(end) {
-        end = End::of(row);
+        end = LedgerEnd::of(row);
         rows.push(row.clone());
     }
     Ok(rows)

@@ -6,16 +6,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemon::tasks;
-use frontend_host::policy::Probation;
-use frontend_host::server::clients::Bounds;
-use protocol::ReplicaId;
-use protocol::serving::connections_within_open_files;
+use domain::ReplicaId;
+use frontend_host::config::Bounds;
+use frontend_policy::Probation;
+use rpc::listen::connections_within_open_files;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::cli::{self, Lifeline};
 use crate::client::Origin;
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::listen::Place;
 use crate::log;
 use crate::open_files;
@@ -23,7 +24,7 @@ use crate::rebuild;
 use crate::stop::{self, STOP_TIME_MAX, StopSignals, end_of_stdin};
 
 /// Runs the catalog.
-pub async fn catalog(args: cli::Catalog) -> Result<(), Error> {
+pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
     log::start("catalog");
     open_files::raise_limit();
     let mut shutdown = Box::pin(shutdown(&args.lifeline, STOP_TIME_MAX)?);
@@ -34,7 +35,7 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Error> {
         let rebuilding = tokio::task::spawn_blocking(move || rebuild::from_ledgers(&config, &dirs));
         tokio::select! {
             orders = rebuilding => {
-                let orders = orders.map_err(std::io::Error::from)??;
+                let orders = orders.map_err(|error| Error::from(std::io::Error::from(error)))??;
                 info!(%orders, "made the lost catalog anew");
             }
             () = &mut shutdown => return Ok(()), // nothing is there until all of it is
@@ -63,7 +64,7 @@ pub fn catalog_config(
 }
 
 /// Runs an order replica.
-pub async fn order(args: cli::Order) -> Result<(), Error> {
+pub async fn order(args: cli::Order) -> Result<(), Failure> {
     log::start(&format!("order-{}", args.id));
     open_files::raise_limit();
     let address = args.address().map_err(Error::Usage)?;
@@ -83,7 +84,7 @@ pub async fn order(args: cli::Order) -> Result<(), Error> {
 }
 
 /// Runs a gateway.
-pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
+pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
     log::start("gateway");
     open_files::raise_limit();
     let drain_delay = Duration::from_millis(args.front.drain_delay_ms);
@@ -104,7 +105,7 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Error> {
         policy: args.front.policy,
         policy_trust: args.front.policy_trust,
         data_dir: args.data_dir,
-        admin_token: args.front.admin_token.read()?,
+        admin_token: args.front.admin_token.read().map_err(Error::from)?,
         clients: Bounds {
             connections_max: connections_within_open_files(defaults.clients.connections_max),
             connections_per_client_max: args

@@ -48,6 +48,9 @@ const EVENTS_MAX: usize = 64;
 pub enum UpError {
     /// See there.
     #[error(transparent)]
+    Shared(#[from] Error),
+    /// See there.
+    #[error(transparent)]
     Journal(#[from] JournalError),
     /// A service did not get as far as serving.
     #[error("{service} {} before everything was ready", child::how(*status))]
@@ -77,11 +80,11 @@ pub enum UpError {
 }
 
 /// Starts everything, and keeps it until a signal comes.
-pub async fn run(args: cli::Up) -> Result<(), Error> {
+pub async fn run(args: cli::Up) -> Result<(), UpError> {
     let mut signals = StopSignals::catch_for_service(say)?;
     let plan = Plan::new(&args)?;
     // Nothing else runs yet that it could hold up.
-    journal::prepare(&args).map_err(UpError::from)?;
+    journal::prepare(&args)?;
     let (events, happening) = mpsc::channel(EVENTS_MAX);
     let started: Vec<Vec<Child>> = plan
         .stages()
@@ -125,7 +128,10 @@ async fn stop(started: Vec<Vec<Child>>, hurried: watch::Receiver<bool>) {
 }
 
 /// Waits until a trade can be served, says so, and from then on tells who dies.
-async fn tell_until_all_died(plan: &Plan, mut events: mpsc::Receiver<Event>) -> Result<(), Error> {
+async fn tell_until_all_died(
+    plan: &Plan,
+    mut events: mpsc::Receiver<Event>,
+) -> Result<(), UpError> {
     let mut pids = BTreeMap::new();
     let mut ready = pin!(ready(plan));
     loop {
@@ -135,7 +141,7 @@ async fn tell_until_all_died(plan: &Plan, mut events: mpsc::Receiver<Event>) -> 
                 Event::Started { service, pid } => {
                     pids.insert(service, pid);
                 }
-                Event::Died { service, status, again_in: None, .. } => return Err(UpError::DiedEarly { service, status }.into()),
+                Event::Died { service, status, again_in: None, .. } => return Err(UpError::DiedEarly { service, status }),
                 event => tell(event)?,
             },
             outcome = &mut ready => break outcome?,
@@ -154,11 +160,11 @@ async fn tell_until_all_died(plan: &Plan, mut events: mpsc::Receiver<Event>) -> 
     while let Some(event) = events.recv().await {
         tell(event)?;
     }
-    Err(UpError::AllDied.into())
+    Err(UpError::AllDied)
 }
 
 /// Polls the gateway until it says that it can serve a trade.
-async fn ready(plan: &Plan) -> Result<(), Error> {
+async fn ready(plan: &Plan) -> Result<(), UpError> {
     let mut client = Client::new(plan.admin_origin(), READY_PATIENCE);
     let mut last = "none".to_owned();
     let poll = async {
@@ -172,7 +178,7 @@ async fn ready(plan: &Plan) -> Result<(), Error> {
         }
     };
     let in_time = timeout(READY_WAIT_MAX, poll).await;
-    in_time.map_err(|_| UpError::NotReady { last }.into())
+    in_time.map_err(|_| UpError::NotReady { last })
 }
 
 fn tell(event: Event) -> Result<(), UpError> {

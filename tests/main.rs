@@ -19,7 +19,8 @@
 //! - [`admin`]: who may use the admin API, and what it stands;
 //! - [`stopping`]: how services stop;
 //! - [`languages`]: policies in JavaScript and Python;
-//! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them.
+//! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
+//! - [`layers`]: what crates and modules may know of each other.
 //!
 //! One test binary, so that its tests share one bound on how many bazaars run at once.
 
@@ -43,3 +44,4 @@ mod admin;
 mod stopping;
 mod languages;
 mod command;
+mod layers;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use frontend_host::policy::Trust;
+use frontend_policy::Trust;
 use serde_json::Value;
 
 use crate::harness::{Bazaar, Options, Order, example, guest, run, run_ok, wait_until};

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use order::store::saves::Save;
-use order::store::{SqliteStore, Store as _};
-use protocol::{
+use domain::{
     ChainHash, Epoch, IdempotencyKey, Identity, JournalId, ListingDigest, OrderNumber, Price,
     Quantity, Row, Side, StockName,
 };
+use order::store::{SqliteStore, Store as _};
+use order_core::durable::Save;
 use serde_json::Value;
 
 use crate::harness::{Bazaar, Order, Ports, Process, Server, request, try_request, wait_until};
@@ -22,7 +22,7 @@ const ANOTHER: JournalId = JournalId::new([9; JournalId::BYTES]);
 /// A replica's directory as another bazaar leaves it, with one order.
 fn make_anothers_ledger(dir: &Path) {
     fs::remove_dir_all(dir).unwrap();
-    let order = protocol::Order {
+    let order = domain::Order {
         key: IdempotencyKey::new("another's").unwrap(),
         name: StockName::new("gamestop").unwrap(),
         side: Side::Sell,

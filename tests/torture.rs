@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use protocol::Row;
+use domain::Row;
 
 use crate::harness::{Bazaar, Options, Raise, Server, SmallDisk, guest};
 

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::error::ConfigError;
+use catalog_core::leases::SESSIONS_MAX;
+
+/// Most sessions of one client at a time, until their leases are over: a gateway has one.
+pub const SESSIONS_PER_CLIENT_MAX: usize = SESSIONS_MAX / 4;
 
 /// How long a gateway may serve what it holds after it last asked, unless configured.
 pub const LEASE_DEFAULT: Duration = Duration::from_secs(1);
@@ -51,4 +54,12 @@ pub fn lease_margin(lease: Duration) -> Duration {
 /// For how long the catalog counts a lease.
 pub fn lease_term(lease: Duration) -> Duration {
     lease + lease_margin(lease)
+}
+
+/// A configuration that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Out of bounds.
+    #[error("a lease of {0:?} is not from {LEASE_MIN:?} to {LEASE_MAX:?}")]
+    Lease(Duration),
 }

@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 
-use protocol::{IdempotencyKey, OrderNumber, Row};
+use domain::{IdempotencyKey, OrderNumber, Row};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
 use storage::damage::Finders;
 
-use crate::core::{Batch, Known};
 use crate::store::sqlite::FILE;
 use crate::store::{Journal, Loaded, Store};
+use catalog_core::{Batch, Known};
 
 /// A store or a journal whose damage is reported.
 pub(crate) struct Watched<S> {

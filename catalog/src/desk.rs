@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
-use protocol::time::BootTime;
-use protocol::{SessionId, StockName, Version};
+use domain::time::BootTime;
+use domain::{SessionId, StockName, Version};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use crate::core::{
+use crate::error::RequestError;
+use catalog_core::{
     Batch, Board, Gone, Leadership, Recall, Renewal, Round, Seen, Stock, TradeResult,
 };
-use crate::error::RequestError;
 
 /// Most replies that wait for caches to let go.
 const WAITING_MAX: usize = 4096;

@@ -1,26 +1,18 @@
 //! What can go wrong, and which gRPC status says so.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use protocol::identity::{NotOurs, OTHER_JOURNAL};
-use protocol::{Epoch, OrderNumber, Price, ReplicaId, StockName};
+use domain::{Epoch, OrderNumber, Price, ReplicaId, StockName};
 use storage::StorageError;
 use tonic::{Code, Status};
+use wire::Malformed;
+use wire::identity::{NotOurs, OTHER_JOURNAL};
 
-use crate::config::{LEASE_MAX, LEASE_MIN};
-use crate::core::{Gone, InSyncRefused, NotOpened, StaleEpoch};
+use crate::config::ConfigError;
+use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::damage::Damaged;
-use crate::session::SESSIONS_PER_CLIENT_MAX;
 use crate::stocks::StocksError;
-
-/// A configuration that cannot be.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// Out of bounds.
-    #[error("a lease of {0:?} is not from {LEASE_MIN:?} to {LEASE_MAX:?}")]
-    Lease(Duration),
-}
+use catalog_core::{Gone, InSyncRefused, NotOpened, StaleEpoch};
 
 /// There is no journal, and none was to be begun.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +128,7 @@ pub enum RebuildError {
 pub enum RequestError {
     /// See there.
     #[error(transparent)]
-    Invalid(#[from] protocol::Invalid),
+    Invalid(#[from] domain::Invalid),
     /// See there.
     #[error(transparent)]
     NotOurs(#[from] NotOurs),
@@ -221,6 +213,12 @@ impl RequestError {
             Self::Unreadable(StorageError::Damaged(_)) => Code::DataLoss,
             Self::Unreadable(_) => Code::Unavailable,
         }
+    }
+}
+
+impl From<Malformed> for RequestError {
+    fn from(malformed: Malformed) -> Self {
+        Self::Invalid(malformed.0)
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! - [`config`]: how a catalog is set up;
 //! - [`stocks`]: the stocks that a new one starts with;
-//! - [`core`]: the rules, without a clock, a disk or a network;
+//! - `catalog_core`: the rules, without a clock, a disk or a network;
 //! - [`store`]: what is durable;
 //! - [`desk`]: what the writer, the readers and the sessions share;
 //! - [`writer`]: the one thread that changes what is committed;
@@ -14,9 +14,9 @@
 //! - [`rebuild`]: a lost database, made anew from replicas' ledgers;
 //! - [`error`]: what can go wrong, and which gRPC status says so.
 //!
-//! A trade's way: `service` → `writer` stages it on the books (`core::books`) with whatever
-//! else has queued → `desk` tells caches to let go (`core::leases`), and `service` the leader of the
-//! new row → `store` makes it durable → `core::board` shows it once caches have let go → the answer
+//! A trade's way: `service` → `writer` stages it on the books (`catalog_core::ledger`) with whatever
+//! else has queued → `desk` tells caches to let go (`catalog_core::leases`), and `service` the leader of the
+//! new row → `store` makes it durable → `catalog_core::visibility` shows it once caches have let go → the answer
 //! goes out.
 
 #![cfg_attr(
@@ -28,12 +28,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::serving::Incoming;
+use rpc::listen::Incoming;
 use storage::StorageError;
 
 pub mod config;
 pub mod stocks;
-pub mod core;
 pub mod store;
 pub mod desk;
 pub mod writer;

@@ -13,16 +13,16 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::{Epoch, JournalId, ListingDigest, OrderNumber, ReplicaId, Row, StockName};
-use storage::rows::End;
+use domain::LedgerEnd;
+use domain::{Epoch, JournalId, ListingDigest, OrderNumber, ReplicaId, Row, StockName};
 use storage::{DataDir, StorageError};
 
 use crate::config::{Config, LEASE_MAX, lease_term};
-use crate::core::{Batch, Stock, Term};
 use crate::error::RebuildError;
 use crate::stocks::{self, Free};
 use crate::store::Store as _;
 use crate::store::sqlite::{FILE, KIND, SqliteStore, random_journal};
+use catalog_core::{Batch, Stock, Term};
 
 /// Rows that are made durable at a time.
 const CHUNK_ROWS: usize = 4096;
@@ -126,7 +126,7 @@ where
     let listed = store.load()?.books;
     let listed = listed.stocks().cloned();
     let mut replay = Replay {
-        end: End::default(),
+        end: LedgerEnd::default(),
         epoch,
         stocks: listed.map(|stock| (stock.name.clone(), stock)).collect(),
     };
@@ -164,7 +164,7 @@ fn term(epoch: Epoch, leader: Option<ReplicaId>) -> Result<Term, RebuildError> {
 
 /// The journal as far as it has been read, and what it made of the stocks.
 struct Replay {
-    end: End,
+    end: LedgerEnd,
     /// The highest that was seen.
     epoch: Epoch,
     stocks: BTreeMap<StockName, Stock>,
@@ -197,7 +197,7 @@ impl Replay {
                 .map_err(|_| RebuildError::Impossible { number })?;
             changed.insert(name);
             self.epoch = self.epoch.max(row.epoch);
-            self.end = End::of(row);
+            self.end = LedgerEnd::of(row);
         }
         let stocks = changed.into_iter().map(|name| self.stocks[name].clone());
         Ok(Batch {

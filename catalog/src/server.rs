@@ -4,22 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tasks;
-use protocol::Identity;
-use protocol::clients::PerClient;
-use protocol::serving::{self, Incoming, MESSAGE_BYTES_MAX};
-use protocol::time::BootTime;
-use protocol::wire::catalog::v1::catalog_server::CatalogServer;
+use domain::Identity;
+use domain::time::BootTime;
+use rpc::clients::PerClient;
+use rpc::listen::{self, Incoming, MESSAGE_BYTES_MAX};
 use storage::damage::Finders;
 use tokio::sync::{oneshot, watch};
+use wire::catalog::v1::catalog_server::CatalogServer;
 
+use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::config::lease_margin;
-use crate::core::{Board, Leases};
 use crate::desk::Desk;
 use crate::error::Error;
 use crate::service::{Service, TRADES_PER_CLIENT_MAX};
-use crate::session::{SESSIONS_PER_CLIENT_MAX, Sessions};
+use crate::session::Sessions;
 use crate::store::{Journal, Loaded, Store};
 use crate::writer;
+use catalog_core::{Board, Leases};
 
 /// How long a stop waits for requests that are being answered, and then for the writer.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -52,7 +53,7 @@ pub async fn serve(
         let desk = Arc::clone(&desk);
         async move { desk.expire_sessions().await }
     });
-    let server = serving::server()
+    let server = listen::server()
         .add_service(CatalogServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(listener.into(), closed(closing));
     tokio::pin!(server);

@@ -6,32 +6,34 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use daemon::tasks;
-use protocol::calls::{self, Early};
-use protocol::clients::{Client, PerClient};
-use protocol::serving::client_of;
-use protocol::time::BootTime;
-use protocol::wire::catalog::v1;
-use protocol::wire::catalog::v1::catalog_server::Catalog;
-use protocol::wire::order_number;
-use protocol::{
+use domain::LedgerEnd;
+use domain::time::BootTime;
+use domain::{
     ChainHash, Epoch, Identity, Invalid, Order, OrderNumber, ReplicaId, Row, SessionId, StockName,
-    identity,
 };
+use rpc::call_streams::{self, Early};
+use rpc::clients::{Client, PerClient};
+use rpc::listen::client_of;
 use storage::StorageError;
 use storage::damage::Finders;
-use storage::rows::End;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
+use wire::Malformed;
+use wire::catalog::v1;
+use wire::catalog::v1::catalog_server::Catalog;
+use wire::identity;
+use wire::order_number;
 
-use crate::core::{ChangeNumber, Leadership, Refusal, Stock, TradeResult};
 use crate::desk::{Desk, EVENTS_MAX};
 use crate::error::RequestError;
 use crate::session::{Sessions, to_wire};
 use crate::store::Journal;
 use crate::writer::group::ProposedReply;
 use crate::writer::{QUEUE_MAX, Writer};
+use catalog_core::{Leadership, Stock, TradeResult};
+use domain::ChangeNumber;
 
 /// Most orders in one request.
 pub const ORDERS_MAX: usize = 1024;
@@ -126,7 +128,7 @@ impl Catalog for Service {
         let (service, closing) = (self.clone(), self.clone());
         let client = client_of(&request);
         let closed = async move { closing.closed().await };
-        let answers = calls::serve(request, closed, move |request, early| {
+        let answers = call_streams::serve(request, closed, move |request, early| {
             let service = service.clone();
             async move { service.traded_early(request, client, early).await }
         });
@@ -156,7 +158,7 @@ impl Catalog for Service {
         let request = request.into_inner();
         self.check_named(&request.journal)?;
         at_most("in-sync set", request.in_sync.len(), REPLICAS_MAX)?;
-        let change = ChangeNumber::new(request.change)?;
+        let change = ChangeNumber::new(request.change).map_err(Malformed)?;
         let in_sync: BTreeSet<ReplicaId> = request
             .in_sync
             .into_iter()
@@ -180,7 +182,7 @@ impl Catalog for Service {
         let from = order_number(request.from)?;
         let end = self.desk.leadership().end;
         if !request.previous.is_empty() {
-            let previous = ChainHash::try_from(request.previous.as_slice())?;
+            let previous = ChainHash::try_from(request.previous.as_slice()).map_err(Malformed)?;
             self.compare(from, previous, end).await?;
         }
         let end = end.rows;
@@ -210,7 +212,7 @@ impl Catalog for Service {
         let replica = replica_from_wire(request.replica)?;
         let row = request
             .row
-            .ok_or_else(|| Invalid::new("row", "is missing"))?;
+            .ok_or_else(|| Malformed(Invalid::new("row", "is missing")))?;
         let row = Row::try_from(row)?;
         let Leadership { term, end } = self.desk.leadership();
         if !term.in_sync.contains(&replica) {
@@ -264,7 +266,7 @@ impl Service {
         &self,
         from: OrderNumber,
         previous: ChainHash,
-        end: End,
+        end: LedgerEnd,
     ) -> Result<(), RequestError> {
         if from > end.rows {
             return Err(RequestError::Beyond {
@@ -396,26 +398,24 @@ impl Service {
     }
 }
 
-fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), Invalid> {
+fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), Malformed> {
     if count <= most {
         Ok(())
     } else {
-        Err(Invalid::new(
-            what,
-            format!("has {count} entries; {most} are the most"),
-        ))
+        let problem = format!("has {count} entries; {most} are the most");
+        Err(Malformed(Invalid::new(what, problem)))
     }
 }
 
-fn replica_from_wire(id: u32) -> Result<ReplicaId, Invalid> {
-    ReplicaId::new(id).ok_or_else(|| Invalid::new("replica id", "is 0"))
+fn replica_from_wire(id: u32) -> Result<ReplicaId, Malformed> {
+    ReplicaId::new(id).ok_or_else(|| Malformed(Invalid::new("replica id", "is 0")))
 }
 
 /// Reads a batch of orders, and the epoch that they are for, off a message.
 ///
 /// # Errors
 /// Where there are more than [`ORDERS_MAX`], or one cannot be.
-pub fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Order>), Invalid> {
+pub fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Order>), Malformed> {
     at_most("orders", request.orders.len(), ORDERS_MAX)?;
     let orders = request
         .orders
@@ -426,16 +426,18 @@ pub fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Order>),
 }
 
 /// After which stock a page begins, and how many there may be in it.
-fn page_from_wire(request: &v1::ListStocksRequest) -> Result<(Option<StockName>, usize), Invalid> {
+fn page_from_wire(
+    request: &v1::ListStocksRequest,
+) -> Result<(Option<StockName>, usize), Malformed> {
     let after = Some(request.after.as_str()).filter(|after| !after.is_empty());
     let after = after.map(StockName::new).transpose()?;
     match request.limit as usize {
         0 => Ok((after, LISTED_MAX)),
         limit @ 1..=LISTED_MAX => Ok((after, limit)),
-        limit => Err(Invalid::new(
-            "limit",
-            format!("is {limit}; {LISTED_MAX} is the most"),
-        )),
+        limit => {
+            let problem = format!("is {limit}; {LISTED_MAX} is the most");
+            Err(Malformed(Invalid::new("limit", problem)))
+        }
     }
 }
 
@@ -452,19 +454,10 @@ fn result_to_wire(result: &TradeResult) -> v1::TradeResult {
     use v1::trade_result::Result;
     let result = match result {
         TradeResult::Row(row) => Result::Row(row.into()),
-        TradeResult::Refused(refusal) => Result::Refusal(refusal_to_wire(*refusal).into()),
+        TradeResult::Refused(refusal) => Result::Refusal(v1::Refusal::from(*refusal).into()),
     };
     v1::TradeResult {
         result: Some(result),
-    }
-}
-
-fn refusal_to_wire(refusal: Refusal) -> v1::Refusal {
-    match refusal {
-        Refusal::StockNotFound => v1::Refusal::StockNotFound,
-        Refusal::NotEnough => v1::Refusal::NotEnough,
-        Refusal::TooMany => v1::Refusal::TooMany,
-        Refusal::KeyConflict => v1::Refusal::KeyConflict,
     }
 }
 

@@ -3,23 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::clients::{Client, PerClient};
-use protocol::serving::{CallUnderWay, client_of};
-use protocol::time::BootTime;
-use protocol::wire::catalog::v1::session_request::Request;
-use protocol::wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
-use protocol::{JournalId, SessionId, identity};
+use domain::time::BootTime;
+use domain::{JournalId, SessionId};
+use rpc::clients::{Client, PerClient};
+use rpc::listen::{CallUnderWay, client_of};
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request as Call, Status, Streaming};
+use wire::catalog::v1::session_request::Request;
+use wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
+use wire::identity;
 
-use crate::core::leases::SESSIONS_MAX;
-use crate::core::{Floor, Recall, Round};
 use crate::desk::{Desk, Event, Events};
 use crate::error::RequestError;
 use crate::writer::Writer;
-
-/// Most sessions of one client at a time, until their leases are over: a gateway has one.
-pub const SESSIONS_PER_CLIENT_MAX: usize = SESSIONS_MAX / 4;
+use catalog_core::{Floor, Recall, Round};
 
 /// What all sessions share.
 #[derive(Debug)]

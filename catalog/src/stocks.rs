@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use csv::StringRecord;
-use protocol::{Invalid, ListingDigest, Price, Quantity, StockName};
+use domain::{Invalid, ListingDigest, Price, Quantity, StockName};
 use sha2::{Digest as _, Sha256};
 
 /// Most stocks in a file.

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use protocol::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
+use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
 use storage::StorageError;
 
-use crate::core::{Batch, Books, Known};
+use catalog_core::{Batch, Books, Known};
 
 pub mod sqlite;
 mod audit;

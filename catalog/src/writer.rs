@@ -9,16 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tasks;
-use protocol::time::BootTime;
-use protocol::{Epoch, Order, ReplicaId};
+use domain::time::BootTime;
+use domain::{Epoch, Order, ReplicaId};
 use storage::StorageError;
 use storage::error::fail_stop;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::core::{ChangeNumber, Leadership, TradeResult};
 use crate::desk::Desk;
 use crate::error::RequestError;
 use crate::store::{Loaded, Store};
+use catalog_core::{Leadership, TradeResult};
+use domain::ChangeNumber;
 
 use group::{Command, Committer, ProposedReply};
 

@@ -1,10 +1,6 @@
 //! All that can go wrong with a request, and its one table to HTTP.
 
-use crate::response;
-use crate::types::{Refusal, Response, Unavailability};
-
-/// How many seconds a client should leave an unavailable service alone.
-const RETRY_AFTER_S: &str = "1";
+use crate::types::{Refusal, Unavailability};
 
 /// Why a request is not answered with what it asks for. Displays as the message that the client
 /// gets.
@@ -79,23 +75,6 @@ impl ApiError {
             Self::NoSuchMethod => 501,
             Self::NoCatalog | Self::NoReplica => 503,
         }
-    }
-
-    /// The response that tells the client. It is never kept.
-    pub fn response(&self) -> Response {
-        let mut response = response::error(self.status(), &self.to_string());
-        match self {
-            Self::MethodNotAllowed { allow } => response
-                .headers
-                .push(("allow".to_owned(), (*allow).to_owned())),
-            Self::NoCatalog | Self::NoReplica => {
-                response
-                    .headers
-                    .push(("retry-after".to_owned(), RETRY_AFTER_S.to_owned()));
-            }
-            _ => {}
-        }
-        response
     }
 }
 

@@ -9,6 +9,7 @@
 //! - [`types`] (`bindings`): the values exchanged with the host, generated from the WIT.
 //! - [`Policy`] (`policy`): a policy, each of whose methods has the default behaviour, and
 //!   [`export!`], which makes a component of one.
+//! - [`NAME_BYTES_MAX`] (`stock_name`): what a stock can be called.
 //! - [`Route`] (`route`): a request's method and target, parsed once.
 //! - [`PageQuery`] (`page_query`): which page of a list a request asks for, parsed once.
 //! - [`trade_order`] (`trade_order`): the body and headers of `POST /orders`, parsed once.
@@ -39,6 +40,7 @@
 #[doc(hidden)]
 pub mod bindings;
 mod policy;
+mod stock_name;
 mod route;
 mod page_query;
 pub mod trade_order;
@@ -50,5 +52,7 @@ mod error;
 pub use bindings::bazaar::policy::types;
 pub use error::ApiError;
 pub use page_query::{LIMIT_DEFAULT, LIMIT_MAX, PageQuery};
-pub use policy::{DefaultPolicy, IDEMPOTENCY_KEY_HEADER, Policy};
-pub use route::{NAME_BYTES_MAX, Route};
+pub use policy::{DefaultPolicy, Policy};
+pub use route::Route;
+pub use stock_name::NAME_BYTES_MAX;
+pub use trade_order::IDEMPOTENCY_KEY_HEADER;

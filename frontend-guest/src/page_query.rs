@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use crate::error::ApiError;
-use crate::route::{is_stock_name, percent_decode};
+use crate::stock_name::{is_stock_name, percent_decode};
 
 /// The most entries of a page that says nothing of its limit.
 pub const LIMIT_DEFAULT: u32 = 1_000;

@@ -7,13 +7,11 @@ use crate::page_query::PageQuery;
 use crate::response;
 use crate::route::Route;
 use crate::trade_order;
+use crate::trade_order::IDEMPOTENCY_KEY_HEADER;
 use crate::types::{
     Action, CacheSettings, Caching, Decision, Eviction, Freshness, ListStocks, Manifest, Outcome,
     ReadOrder, ReadStock, ReplicaId, Request, View,
 };
-
-/// The request header that carries a client's idempotency key, in lower case.
-pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
 
 /// The most stocks that the default policy has the host keep.
 const STOCKS_MAX: u32 = 10_000;

@@ -16,6 +16,9 @@ pub const ORDER_KEEP_MS: u32 = 3_600_000;
 /// be kept, or only with a question before each use.
 pub const ORDER_CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 
+/// How many seconds a client should leave an unavailable service alone.
+const RETRY_AFTER_S: &str = "1";
+
 /// Room for the answer to a read, in bytes, so that it is allocated once.
 const BODY_BYTES_TYPICAL: usize = 128;
 
@@ -38,6 +41,25 @@ pub fn render(request: &Request, outcome: &Outcome) -> Response {
         Outcome::Traded(number) => data(format_args!("{{\"transaction_number\":{number}}}")),
         Outcome::Refused(refusal) => ApiError::from(*refusal).response(),
         Outcome::Unavailable(unavailability) => ApiError::from(*unavailability).response(),
+    }
+}
+
+impl ApiError {
+    /// The response that tells the client. It is never kept.
+    pub fn response(&self) -> Response {
+        let mut response = error(self.status(), &self.to_string());
+        match self {
+            Self::MethodNotAllowed { allow } => response
+                .headers
+                .push(("allow".to_owned(), (*allow).to_owned())),
+            Self::NoCatalog | Self::NoReplica => {
+                response
+                    .headers
+                    .push(("retry-after".to_owned(), RETRY_AFTER_S.to_owned()));
+            }
+            _ => {}
+        }
+        response
     }
 }
 

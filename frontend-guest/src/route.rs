@@ -2,10 +2,8 @@
 
 use crate::error::ApiError;
 use crate::page_query::PageQuery;
+use crate::stock_name::{NAME_BYTES_MAX, is_stock_name, percent_decode};
 use crate::types::Method;
-
-/// The longest name that a stock can have, in bytes.
-pub const NAME_BYTES_MAX: usize = 64;
 
 /// What comes before the name of a stock.
 const STOCK_PREFIX: &str = "/stocks/";
@@ -121,11 +119,6 @@ fn stock_name(segment: &str) -> Result<String, ApiError> {
         .ok_or(ApiError::StockNotFound)
 }
 
-/// Whether a stock can have this name: 1 to [`NAME_BYTES_MAX`] bytes, no control characters.
-pub(crate) fn is_stock_name(name: &str) -> bool {
-    (1..=NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
-}
-
 /// A segment that is no number is the number of no order.
 fn order_number(segment: &str) -> Result<u64, ApiError> {
     // `u64::from_str` takes a leading plus sign, too.
@@ -135,27 +128,6 @@ fn order_number(segment: &str) -> Result<u64, ApiError> {
         .ok()
         .filter(|_| digits)
         .ok_or(ApiError::OrderNotFound)
-}
-
-/// RFC 3986, section 2.1. `None` where an escape is malformed or the result is not UTF-8.
-pub(crate) fn percent_decode(segment: &str) -> Option<String> {
-    if !segment.contains('%') {
-        return Some(segment.to_owned());
-    }
-    let mut decoded = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
-    while let Some(byte) = rest.next() {
-        decoded.push(match byte {
-            b'%' => hex_digit(rest.next()?)? * 16 + hex_digit(rest.next()?)?,
-            plain => plain,
-        });
-    }
-    String::from_utf8(decoded).ok()
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    let digit = char::from(byte).to_digit(16)?;
-    u8::try_from(digit).ok()
 }
 
 #[cfg(test)]

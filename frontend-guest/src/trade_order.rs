@@ -9,9 +9,11 @@ use serde::de::{Deserialize, DeserializeOwned, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::ApiError;
-use crate::policy::IDEMPOTENCY_KEY_HEADER;
-use crate::route::is_stock_name;
+use crate::stock_name::is_stock_name;
 use crate::types::{Header, Side, Trade};
+
+/// The request header that carries a client's idempotency key, in lower case.
+pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
 
 /// The longest idempotency key, in bytes.
 pub const KEY_BYTES_MAX: usize = 128;

@@ -9,7 +9,7 @@
 
 mod connections;
 mod access;
-mod token;
+pub(crate) mod token;
 mod answers;
 mod status;
 mod metrics;

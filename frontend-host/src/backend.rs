@@ -9,22 +9,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::time::BootTime;
+use domain::{Invalid, OrderNumber, Price, Row, SessionId, StockName, Version};
 use frontend_core::Backoff;
 use frontend_core::election::{Led, Unanswered};
-use protocol::retry::may_pass;
-use protocol::time::BootTime;
-use protocol::wire::catalog::v1::catalog_client::CatalogClient;
-use protocol::wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
-use protocol::wire::order::v1::GetRequest;
-use protocol::wire::order::v1::place_many_response::answer;
-use protocol::{Invalid, OrderNumber, Price, Row, SessionId, StockName, Version};
+use rpc::retry::may_pass;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use wire::Malformed;
+use wire::catalog::v1::catalog_client::CatalogClient;
+use wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
+use wire::order::v1::GetRequest;
+use wire::order::v1::place_many_response::answer;
 
-use crate::policy::decision::{Order, Outcome, Page, Refusal, Stock, Unavailability};
 use crate::replicas::{Replica, Replicas};
+use frontend_policy::decision::{Order, Outcome, Page, Refusal, Stock, Unavailability};
 
 /// How long one replica may keep a read before the next is asked.
 const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
@@ -121,7 +122,7 @@ impl Backend {
             journal: self.replicas.own_journal().to_wire(),
         };
         match self.catalog.clone().get_stock(request).await {
-            Ok(answer) => Ok(read_answer(answer.into_inner())?),
+            Ok(answer) => Ok(read_answer(answer.into_inner()).map_err(Malformed)?),
             Err(status) if status.code() == Code::NotFound => Ok(StockAnswer::NotFound),
             Err(status) => Err(status),
         }
@@ -138,11 +139,11 @@ impl Backend {
             journal: self.replicas.own_journal().to_wire(),
         };
         let answer = self.catalog.clone().list_stocks(request).await?;
-        Ok(read_page(answer.into_inner())?)
+        Ok(read_page(answer.into_inner()).map_err(Malformed)?)
     }
 
     /// Places an order with whoever leads, until one answers.
-    pub async fn trade(&self, order: &protocol::Order, deadline: Instant) -> Outcome {
+    pub async fn trade(&self, order: &domain::Order, deadline: Instant) -> Outcome {
         let mut leader = self.replicas.leader();
         let mut pause = Backoff::of_request();
         let mut failed = None;
@@ -281,7 +282,7 @@ async fn until(leader: &mut watch::Receiver<Led>, is_so: impl Fn(Led) -> bool) {
     }
 }
 
-async fn place(replica: &Replica, order: &protocol::Order) -> Result<Outcome, Status> {
+async fn place(replica: &Replica, order: &domain::Order) -> Result<Outcome, Status> {
     match replica.placing.place(order).await? {
         answer::Result::Number(number) => Ok(Outcome::Traded(OrderNumber(number))),
         answer::Result::Refusal(refusal) => Ok(Outcome::Refused(read_refusal(refusal)?)),

@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use domain::time::BootTime;
+use domain::{OrderNumber, SessionId, StockName, Version};
 use frontend_core::{Answer, Ask, Fetches, Freshness, Lease, Tag};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Moka;
-use protocol::time::BootTime;
-use protocol::{OrderNumber, SessionId, StockName, Version};
 
-use crate::policy::decision::{CacheSettings, Eviction, Order, Stock};
-use crate::policy::limits;
+use frontend_policy::decision::{CacheSettings, Eviction, Order, Stock};
+use frontend_policy::limits;
 
 mod kept;
 

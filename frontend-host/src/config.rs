@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use domain::ReplicaId;
 use http::HeaderName;
-use protocol::ReplicaId;
 
-use crate::admin::Token;
-use crate::policy::{Probation, limits};
-use crate::server::clients::Bounds;
+use crate::admin::token::Token;
+use frontend_policy::{Probation, limits};
 
 /// A gateway's configuration.
 #[derive(Debug, Clone)]
@@ -148,3 +147,38 @@ pub const WORKERS_STOP_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// How long the admin API's open requests get to finish after those of clients.
 pub const ADMIN_DRAIN_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// What all clients of a listener may have, and one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Connections at a time; more wait with the kernel until others end.
+    pub connections_max: usize,
+    /// Connections from one address, or one /64 of IPv6; more are closed at once. Where absent,
+    /// loopback may have all and others [`CONNECTIONS_PER_CLIENT_MAX`].
+    pub connections_per_client_max: Option<usize>,
+    /// How long a client may take to send a request's headers, and its body.
+    pub send_time_max: Duration,
+    /// How long a connection is kept alive for another request.
+    pub idle_time_max: Duration,
+    /// How long a client may take to take [`CHUNK_BYTES`] of an answer,
+    /// or what is left of it; over HTTP/2 longer while it takes others' for that.
+    pub receive_time_max: Duration,
+    /// Bytes of requests that are held for all clients together.
+    pub received_bytes_max: usize,
+    /// Bytes of answers that clients have not taken yet, of all together.
+    pub unsent_bytes_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            connections_per_client_max: None,
+            send_time_max: SEND_TIME_MAX,
+            idle_time_max: IDLE_TIME_MAX,
+            receive_time_max: RECEIVE_TIME_MAX,
+            received_bytes_max: RECEIVED_BYTES_MAX,
+            unsent_bytes_max: UNSENT_BYTES_MAX,
+        }
+    }
+}

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::journal::JournalError;
-use crate::policy::SwapError;
-use crate::policy::history::HistoryError;
-use crate::policy::trust::{KeyError, Untrusted};
+use frontend_policy::SwapError;
+use frontend_policy::history::HistoryError;
+use frontend_policy::trust::{KeyError, Untrusted};
 
 /// Why a gateway does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +23,7 @@ pub enum Error {
     NoReplica,
     /// Two replicas have the same id.
     #[error("two order replicas have the id {0}")]
-    SameReplica(protocol::ReplicaId),
+    SameReplica(domain::ReplicaId),
     /// The admin listener can be reached from other machines, and no token is asked for.
     #[error(
         "the admin address {0} is not a loopback address; set --admin-token or --admin-token-file, or listen on 127.0.0.1"

@@ -27,8 +27,8 @@ use tokio::sync::Semaphore;
 use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
-use crate::policy::{Undecided, Versions, limits};
 use crate::stage::Stage;
+use frontend_policy::{Undecided, Versions, limits};
 
 pub use admission::{Admitted, Refusal};
 use admission::{check_content_coding, check_readable};

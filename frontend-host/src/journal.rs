@@ -9,10 +9,11 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use protocol::{JournalId, identity};
+use domain::JournalId;
 use tokio::sync::watch;
+use wire::identity;
 
-use crate::atomic_file;
+use daemon::atomic_file;
 
 /// Where it is kept, in the data directory.
 const FILE: &str = "journal";

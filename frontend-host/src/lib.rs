@@ -6,14 +6,13 @@
 //! - [`config`], [`error`]: what a gateway is told, and why it does not start;
 //! - [`server`]: the listener for clients, and the workers;
 //! - [`gateway`]: one request, from its head to its response;
-//! - [`policy`]: the sandbox, its versions, and the swap;
+//! - `frontend_policy`: the sandbox, its versions, and the swap;
 //! - [`cache`], [`session`]: what is kept, and the stream on which the catalog takes it back;
 //!   `frontend_core` has the rules;
 //! - [`backend`]: reads and trades;
 //! - [`journal`]: the journal that all of it is about;
 //! - [`placing`]: orders on their way to a replica;
 //! - [`replicas`]: who leads; `frontend_core` has the rules;
-//! - [`atomic_file`]: files that are whole or not there;
 //! - [`admin`]: the listener for operators;
 //! - [`stage`]: how far the gateway's stop has come.
 //!
@@ -29,12 +28,10 @@ pub mod config;
 pub mod error;
 pub mod server;
 pub mod gateway;
-pub mod policy;
 pub mod cache;
 pub mod session;
 pub mod backend;
 pub mod journal;
-pub mod atomic_file;
 pub mod placing;
 pub mod replicas;
 pub mod admin;
@@ -45,18 +42,18 @@ pub mod stage;
 extern crate self as frontend_host;
 
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use daemon::data_dir::Lock;
 use daemon::tasks;
-use protocol::channel;
-use protocol::wire::catalog::v1::catalog_client::CatalogClient;
-use protocol::wire::order::v1::orders_client::OrdersClient;
+use rpc::connect;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tonic::transport::Channel;
+use wire::catalog::v1::catalog_client::CatalogClient;
+use wire::order::v1::orders_client::OrdersClient;
 
 use crate::admin::Admin;
 use crate::backend::Backend;
@@ -64,15 +61,13 @@ use crate::cache::Cache;
 use crate::gateway::Gateway;
 use crate::journal::OwnJournal;
 use crate::placing::Placing;
-use crate::policy::{Compiled, History, Sandbox, Trust, Versions};
 use crate::replicas::{Replica, Replicas};
 use crate::server::clients::Clients;
+use frontend_policy::trust::signature_path;
+use frontend_policy::{Compiled, DEFAULT_POLICY, History, Sandbox, Trust, Versions};
 
 pub use config::Config;
 pub use error::Error;
-
-/// The default policy, built from `frontend-guest`.
-pub const DEFAULT_POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/default.wasm"));
 
 /// Runs a gateway until `shutdown`. It starts whether or not the other services are there,
 /// and waits for them.
@@ -227,15 +222,8 @@ fn read_policy(path: &Path, trust: Option<&Trust>) -> Result<Vec<u8>, Error> {
     Ok(component)
 }
 
-/// Where a component's detached signature lies: beside it, with `.sig` after its name.
-pub fn signature_path(component: &Path) -> PathBuf {
-    let mut path = component.as_os_str().to_owned();
-    path.push(".sig");
-    path.into()
-}
-
 fn connect(url: &str) -> Result<Channel, Error> {
-    channel::lazy(url).map_err(|source| Error::Url {
+    connect::lazy(url).map_err(|source| Error::Url {
         url: url.to_owned(),
         source,
     })

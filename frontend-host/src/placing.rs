@@ -12,14 +12,14 @@ use std::task::{Context, Poll, ready};
 use std::thread::{self, ThreadId};
 
 use daemon::tasks;
-use protocol::channel;
-use protocol::wire::order::v1::PlaceManyRequest;
-use protocol::wire::order::v1::orders_client::OrdersClient;
-use protocol::wire::order::v1::place_many_request::Placement;
-use protocol::wire::order::v1::place_many_response::{Answer, answer};
+use rpc::connect;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::Status;
+use wire::order::v1::PlaceManyRequest;
+use wire::order::v1::orders_client::OrdersClient;
+use wire::order::v1::place_many_request::Placement;
+use wire::order::v1::place_many_response::{Answer, answer};
 
 use crate::journal::OwnJournal;
 
@@ -31,7 +31,7 @@ pub type Placed = Result<answer::Result, Status>;
 
 /// An order that is to be sent.
 struct Order {
-    order: protocol::wire::catalog::v1::Order,
+    order: wire::catalog::v1::Order,
     reply: oneshot::Sender<Placed>,
 }
 
@@ -56,7 +56,7 @@ impl Placing {
     }
 
     /// Places an order. Where it fails the order may or may not have been committed.
-    pub async fn place(&self, order: &protocol::Order) -> Placed {
+    pub async fn place(&self, order: &domain::Order) -> Placed {
         let (reply, answer) = oneshot::channel();
         self.send(Order {
             order: order.into(),
@@ -108,7 +108,7 @@ async fn run(url: Arc<str>, journal: Vec<u8>, orders: mpsc::UnboundedReceiver<Or
 }
 
 async fn exchange(url: &str, outgoing: Outgoing, sent: &Sent) -> Result<(), Status> {
-    let channel = channel::lazy(url).map_err(|error| Status::internal(error.to_string()))?;
+    let channel = connect::lazy(url).map_err(|error| Status::internal(error.to_string()))?;
     let mut replica = OrdersClient::new(channel);
     let mut answers = replica.place_many(outgoing).await?.into_inner();
     while let Some(message) = answers.message().await? {

@@ -8,23 +8,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daemon::tasks;
+use domain::time::BootTime;
+use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use frontend_core::election::{Elector, Leadership, Led, Probed, Role, Status, Step, Unanswered};
-use protocol::identity::OTHER_JOURNAL;
-use protocol::time::BootTime;
-use protocol::wire::catalog::v1::catalog_client::CatalogClient;
-use protocol::wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
-use protocol::wire::order::v1::orders_client::OrdersClient;
-use protocol::wire::order::v1::{self as order, AnnounceRequest, StatusRequest};
-use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId, identity};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tonic::Code;
 use tonic::transport::Channel;
+use wire::catalog::v1::catalog_client::CatalogClient;
+use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
+use wire::identity;
+use wire::identity::OTHER_JOURNAL;
+use wire::order::v1::orders_client::OrdersClient;
+use wire::order::v1::{self as order, AnnounceRequest, StatusRequest};
 
 use crate::journal::OwnJournal;
 use crate::placing::Placing;
-use crate::policy::Versions;
+use frontend_policy::Versions;
 
 /// Pause between two health probes of a replica.
 const PROBE_INTERVAL: Duration = Duration::from_millis(50);
@@ -591,13 +592,13 @@ mod tests {
     use super::*;
     use std::net::SocketAddr;
 
-    use protocol::channel;
+    use rpc::connect;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     /// How a probe of whatever listens there ends.
     async fn probe(address: SocketAddr) -> Unanswered {
-        let channel = channel::lazy(&format!("http://{address}")).unwrap();
+        let channel = connect::lazy(&format!("http://{address}")).unwrap();
         let mut orders = OrdersClient::new(channel);
         match timeout(PROBE_TIME_MAX, orders.status(StatusRequest {})).await {
             Ok(answer) => unanswered(&answer.unwrap_err()),

@@ -9,7 +9,7 @@
 //!   why a head cannot be read, [`progress`] tells whether it takes too long;
 //! - [`receive`]: bodies of requests; [`unsent`]: those of answers; [`streams`]: HTTP/2's tasks, and
 //!   [`leaving`] what is on its way of their answers;
-//! - [`worker`]: the threads; [`finish`]: the end of their connections;
+//! - [`worker`]: the threads; [`slot`]: what is known of them, and a connection's place at one; [`finish`]: the end of their connections;
 //! - [`balance`]: which of them serve, by what the kernel's scheduler says ([`schedule`]).
 
 mod balance;
@@ -26,6 +26,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 mod unsent;
+mod slot;
 mod worker;
 
 use std::future::Future;
@@ -42,7 +43,8 @@ use crate::gateway::Gateway;
 use clients::{Clients, Place};
 use connection::Connection;
 use finish::Finish;
-use worker::{Desk, Seat, Workers};
+use slot::{WorkerSlot, WorkerStats};
+use worker::{WorkerHandles, Workers};
 
 /// Serves clients until `shutdown`. Then nobody can connect any more, whoever has connected is
 /// answered, and told that this was the last answer, and all connections end in a bounded time.
@@ -57,18 +59,18 @@ pub async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let workers = Workers::start(workers.max(1))?;
-    let desks = &workers.desks;
+    let handles = workers.handles.clone();
     // One for the connections dealt to each worker: they look at it often, mostly there.
-    let open: Vec<_> = desks.iter().map(|_| Finish::new()).collect();
+    let open: Vec<_> = handles.stats.iter().map(|_| Finish::new()).collect();
     tokio::select! {
-        () = accept(&listener, &gateway, &clients, desks, &open) => {}
-        () = balance::run(desks) => {}
+        () = accept(&listener, &gateway, &clients, &handles, &open) => {}
+        () = balance::run(&handles.stats) => {}
         () = shutdown => {}
     }
     gateway.stage.close();
     let listener = listener.into_std()?;
     while let Some(client) = clients.accept_queued(&listener) {
-        deal(client, &gateway, desks, &open).await;
+        deal(client, &gateway, &handles, &open).await;
     }
     drop(listener);
     let drained = async {
@@ -97,25 +99,25 @@ async fn accept(
     listener: &TcpListener,
     gateway: &Arc<Gateway>,
     clients: &Arc<Clients>,
-    desks: &Arc<[Desk]>,
+    workers: &WorkerHandles,
     open: &[Finish],
 ) {
     loop {
         let client = clients.accept(listener).await;
-        deal(client, gateway, desks, open).await;
+        deal(client, gateway, workers, open).await;
     }
 }
 
 async fn deal(
     (stream, place): (StdTcpStream, Place),
     gateway: &Arc<Gateway>,
-    desks: &Arc<[Desk]>,
+    workers: &WorkerHandles,
     open: &[Finish],
 ) {
-    let worker = Desk::next(desks);
-    let seat = Seat::at(desks, worker);
+    let worker = WorkerStats::next(&workers.stats);
+    let slot = WorkerSlot::at(&workers.stats, worker);
     let gateway = Arc::clone(gateway);
     let open = open[worker].watcher();
-    let connection = Connection::new(stream, place, gateway, seat, open);
-    desks[worker].deal(connection).await;
+    let connection = Connection::new(stream, place, gateway, slot, open);
+    workers.deal(worker, connection).await;
 }

@@ -4,19 +4,21 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::time::BootTime;
+use domain::{SessionId, StockName, Version};
 use frontend_core::{Lease, Session};
-use protocol::identity::OTHER_JOURNAL;
-use protocol::time::BootTime;
-use protocol::wire::catalog::v1::catalog_client::CatalogClient;
-use protocol::wire::catalog::v1::session_event::{Event, Invalidate};
-use protocol::wire::catalog::v1::session_request::{Acknowledge, Open, Release, Renew, Request};
-use protocol::wire::catalog::v1::{SessionEvent, SessionRequest};
-use protocol::{SessionId, StockName, Version, identity};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
+use wire::Malformed;
+use wire::catalog::v1::catalog_client::CatalogClient;
+use wire::catalog::v1::session_event::{Event, Invalidate};
+use wire::catalog::v1::session_request::{Acknowledge, Open, Release, Renew, Request};
+use wire::catalog::v1::{SessionEvent, SessionRequest};
+use wire::identity;
+use wire::identity::OTHER_JOURNAL;
 
 use crate::cache::Cache;
 use crate::journal::OwnJournal;
@@ -186,7 +188,7 @@ impl Follower<'_> {
             }
             Event::Invalidate(Invalidate { round, floors }) => {
                 for floor in floors {
-                    let name = StockName::new(&floor.name)?;
+                    let name = StockName::new(&floor.name).map_err(Malformed)?;
                     self.cache.invalidate(&name, Version(floor.version));
                 }
                 send(&self.requests, Request::Acknowledge(Acknowledge { round })).await

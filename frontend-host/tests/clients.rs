@@ -6,11 +6,12 @@ mod served;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use frontend_host::config::Bounds;
 use frontend_host::config::{
     BODY_BYTES_MAX, DISCARDED_BYTES_MAX, HEADERS_MAX, IDLE_TIME_MAX, SEND_TIME_MAX,
 };
 use frontend_host::server;
-use frontend_host::server::clients::{Bounds, Clients};
+use frontend_host::server::clients::Clients;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use client::{Client, PATIENCE, PAUSE};
 use frames::{DATA, END_STREAM, HEADERS, RST_STREAM, request, request_with, stream, window_update};
+use frontend_host::config::Bounds;
 use frontend_host::config::{BODY_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
-use frontend_host::server::clients::Bounds;
 use serde_json::Value;
 use served::{gateway, until};
 use tokio::sync::watch;

@@ -3,9 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use protocol::ReplicaId;
-
-use crate::error::ConfigError;
+use domain::ReplicaId;
 
 /// Peers that a replica may have.
 pub const PEERS_MAX: usize = 15;
@@ -51,6 +49,34 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Why settings are refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not an address.
+    #[error("`{url}` is not an http://host:port URL: {source}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// Why not.
+        source: tonic::transport::Error,
+    },
+    /// More peers than [`PEERS_MAX`].
+    #[error("{count} peers are named; at most {PEERS_MAX} are allowed")]
+    TooManyPeers {
+        /// How many.
+        count: usize,
+    },
+    /// A replica among its own peers.
+    #[error("replica {0} is named as its own peer")]
+    OwnPeer(ReplicaId),
+    /// Two peers with one id.
+    #[error("peer {0} is named twice")]
+    SamePeer(ReplicaId),
+    /// Two peers, or a peer and the catalog, at one address.
+    #[error("the address {0} is named twice")]
+    SameAddress(String),
 }
 
 #[cfg(test)]

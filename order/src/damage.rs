@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use protocol::{Identity, OrderNumber, Row};
+use domain::{Identity, OrderNumber, Row};
 use storage::StorageError;
 use storage::damage::Finders;
 
-use crate::core::Durable;
-use crate::store::saves::Save;
 use crate::store::{ReadRows, Store};
+use order_core::Durable;
+use order_core::Save;
 
 /// A store or a reader whose damage is reported.
 pub(crate) struct Watched<S> {

@@ -1,6 +1,7 @@
 //! The task that owns the core: passes it what happens, and runs its commands.
 
 mod asker;
+pub(crate) mod reply;
 mod callers;
 mod writer;
 
@@ -10,23 +11,24 @@ use std::task::Poll;
 use std::time::Duration;
 
 use daemon::tasks;
-use protocol::time::BootTime;
-use protocol::{Epoch, Identity, Order, OrderNumber, ReplicaId, Row};
+use domain::LedgerEnd;
+use domain::time::BootTime;
+use domain::{Epoch, Identity, Order, OrderNumber, ReplicaId, Row};
 use storage::damage::Finders;
-use storage::rows::End;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
 
-use crate::clients::{Catalog, Peers, fetch_failure, report_failure};
-use crate::core::message::{
+use crate::error::ToStatus;
+use crate::error::stopping;
+use crate::peers::{Catalog, Peers, call_failure, fetch_failure, report_failure};
+use crate::store::{ReadRows, Store};
+use order_core::Save;
+use order_core::message::{
     CallFailure, Failure, Placed, Refused, Report, Shipment, Source, StepDown, Unavailable,
 };
-use crate::core::{Command, Event, Replica, Status};
-use crate::error::stopping;
-use crate::placing;
-use crate::store::saves::{self, Save};
-use crate::store::{ReadRows, Store};
+use order_core::{Command, Event, Replica, Status};
+use reply::Reply;
 
 use asker::Asker;
 use callers::Callers;
@@ -60,7 +62,7 @@ pub(crate) enum Input {
         leader: ReplicaId,
         rows: Vec<Row>,
         committed: OrderNumber,
-        reply: oneshot::Sender<Result<End, Refused>>,
+        reply: oneshot::Sender<Result<LedgerEnd, Refused>>,
     },
     /// Asks for a row that is committed and not in the ledger's file yet.
     Find {
@@ -86,7 +88,7 @@ pub(crate) enum PlaceReply {
         _of_client: OwnedSemaphorePermit,
     },
     /// To a caller of many.
-    Among(placing::Reply),
+    Among(Reply),
 }
 
 /// A way to the core from the services.
@@ -111,11 +113,7 @@ impl Handle {
     }
 
     /// Places an order, whose answer goes out by itself.
-    pub(crate) async fn place_for(
-        &self,
-        order: Order,
-        reply: placing::Reply,
-    ) -> Result<(), GrpcStatus> {
+    pub(crate) async fn place_for(&self, order: Order, reply: Reply) -> Result<(), GrpcStatus> {
         let reply = PlaceReply::Among(reply);
         let sent = self.inputs.send(Input::Place { order, reply }).await;
         sent.map_err(|_| stopping())
@@ -140,7 +138,7 @@ impl Handle {
         (epoch, leader): (Epoch, ReplicaId),
         rows: Vec<Row>,
         committed: OrderNumber,
-    ) -> Result<End, GrpcStatus> {
+    ) -> Result<LedgerEnd, GrpcStatus> {
         self.asker.confirm(epoch).await?;
         self.ask(|reply| Input::Append {
             epoch,
@@ -198,14 +196,17 @@ impl Handle {
         input: impl FnOnce(oneshot::Sender<Result<A, R>>) -> Input,
     ) -> Result<A, GrpcStatus>
     where
-        GrpcStatus: From<R>,
+        R: ToStatus,
     {
         let (reply, answer) = oneshot::channel();
         self.inputs
             .send(input(reply))
             .await
             .map_err(|_| stopping())?;
-        Ok(answer.await.map_err(|_| stopping())??)
+        answer
+            .await
+            .map_err(|_| stopping())?
+            .map_err(ToStatus::to_status)
     }
 }
 
@@ -340,7 +341,7 @@ impl Driver {
     async fn save(&mut self) -> Option<Event> {
         let mut saves = self.saves.drain(..);
         let first = saves.next()?;
-        let group = saves::gather(first, || saves.next());
+        let group = order_core::durable::gather(first, || saves.next());
         let more: Vec<Save> = saves.collect();
         if more.is_empty() && self.has_time() {
             if !self.calls.is_empty() {
@@ -495,7 +496,7 @@ impl Outside {
         epoch: Epoch,
         shipment: Shipment,
         committed: OrderNumber,
-    ) -> Result<End, GrpcStatus> {
+    ) -> Result<LedgerEnd, GrpcStatus> {
         let rows = match shipment {
             Shipment::Rows(rows) => rows,
             Shipment::Stored { from, rows_max } => {
@@ -549,7 +550,7 @@ pub(crate) async fn read(
 fn told<T>(what: &'static str, result: Result<T, GrpcStatus>) -> Result<T, CallFailure> {
     result.map_err(|status| {
         tracing::debug!(what, code = ?status.code(), message = status.message(), "a call failed");
-        CallFailure::from(status)
+        call_failure(&status)
     })
 }
 

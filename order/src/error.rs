@@ -2,41 +2,12 @@
 
 use std::path::PathBuf;
 
-use protocol::ReplicaId;
 use storage::StorageError;
 use tonic::Status;
 
-use crate::config::PEERS_MAX;
-use crate::core::message::{Failure, Refused, Unavailable};
+use crate::config::ConfigError;
 use crate::damage::Damaged;
-
-/// Why settings are refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// Not an address.
-    #[error("`{url}` is not an http://host:port URL: {source}")]
-    Url {
-        /// What was given.
-        url: String,
-        /// Why not.
-        source: tonic::transport::Error,
-    },
-    /// More peers than [`crate::config::PEERS_MAX`].
-    #[error("{count} peers are named; at most {PEERS_MAX} are allowed")]
-    TooManyPeers {
-        /// How many.
-        count: usize,
-    },
-    /// A replica among its own peers.
-    #[error("replica {0} is named as its own peer")]
-    OwnPeer(ReplicaId),
-    /// Two peers with one id.
-    #[error("peer {0} is named twice")]
-    SamePeer(ReplicaId),
-    /// Two peers, or a peer and the catalog, at one address.
-    #[error("the address {0} is named twice")]
-    SameAddress(String),
-}
+use order_core::message::{Failure, Refused, Unavailable};
 
 /// Why a replica cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -66,16 +37,21 @@ pub enum Error {
     Ended,
 }
 
-impl From<Unavailable> for Status {
-    fn from(unavailable: Unavailable) -> Self {
-        Status::unavailable(unavailable.to_string())
+/// How callers are told that the core did not do what they asked for.
+pub(crate) trait ToStatus {
+    fn to_status(self) -> Status;
+}
+
+impl ToStatus for Unavailable {
+    fn to_status(self) -> Status {
+        Status::unavailable(self.to_string())
     }
 }
 
-impl From<Refused> for Status {
-    fn from(refused: Refused) -> Self {
-        let text = refused.to_string();
-        match refused {
+impl ToStatus for Refused {
+    fn to_status(self) -> Status {
+        let text = self.to_string();
+        match self {
             Refused::Stale { .. } | Refused::LeadsNoMore { .. } => {
                 Status::failed_precondition(text)
             }

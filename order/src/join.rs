@@ -3,18 +3,19 @@
 
 use std::time::Duration;
 
-use protocol::{Identity, OrderNumber};
+use domain::{Identity, OrderNumber};
 use storage::StorageError;
 use storage::error::fail_stop;
 
-use crate::clients::{Catalog, fetch_failure, report_failure};
 use crate::config::Config;
-use crate::core::claim::refuted;
-use crate::core::message::CallFailure;
-use crate::core::{Claim, Durable, Failure, Head, Save, claim};
 use crate::damage::Damaged;
 use crate::error::Error;
+use crate::peers::{Catalog, fetch_failure, report_failure};
 use crate::store::{SqliteStore, Store as _};
+use domain::Head;
+use order_core::claim::refuted;
+use order_core::message::CallFailure;
+use order_core::{Claim, Durable, Failure, Save, claim};
 
 /// How long the catalog may take to answer, and the wait before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -2,21 +2,20 @@
 //! leader through which orders are placed.
 //!
 //! - [`config`]: what a replica has to be told;
-//! - [`wire`]: what other processes say, read into the domain;
 //! - [`service`]: the gRPC services, for gateways and for other replicas;
-//! - [`placing`]: the orders of a caller that has many, over one stream;
+//! - [`order_stream`]: the orders of a caller that has many, over one stream;
 //! - `driver`: the task that owns the core and runs its commands;
-//! - [`core`]: the replica as a pure state machine;
+//! - `order_core`: the replica as a pure state machine;
 //! - `join`: comparing the ledger with the journal before it is served;
-//! - `clients`: the calls to the catalog and the peers;
+//! - `peers`: the calls to the catalog and the peers;
 //! - [`store`]: the replica's disk;
 //! - [`damage`]: a replica whose disk turns out to be damaged stops;
-//! - [`ledger`]: reading a replica's data directory from outside;
+//! - [`inspect`]: reading a replica's data directory from outside;
 //! - [`error`]: what goes wrong, and what callers are told.
 //!
-//! An order's way: `placing` → `driver` → `core` (queue, batch) → `clients` (the catalog commits
-//! it, and says so before its disk has it) → `core` (its place in the ledger) → `store` and the
-//! followers, beside each other and the catalog's disk → `core` (acknowledged) → `placing`.
+//! An order's way: `order_stream` → `driver` → `order_core` (queue, batch) → `peers` (the catalog commits
+//! it, and says so before its disk has it) → `order_core` (its place in the ledger) → `store` and the
+//! followers, beside each other and the catalog's disk → `order_core` (acknowledged) → `order_stream`.
 
 #![cfg_attr(
     not(test),
@@ -24,37 +23,37 @@
 )]
 
 pub mod config;
-pub mod wire;
 pub mod service;
-pub mod placing;
+pub mod order_stream;
 mod driver;
-pub mod core;
 mod join;
-mod clients;
+mod peers;
 pub mod store;
 pub mod damage;
-pub mod ledger;
+pub mod inspect;
 pub mod error;
+#[cfg(test)]
+mod fixtures;
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tasks;
-use protocol::serving::{self, Incoming, MESSAGE_BYTES_MAX};
-use protocol::time::BootTime;
-use protocol::wire::order::v1::orders_server::OrdersServer;
-use protocol::wire::order::v1::replication_server::ReplicationServer;
+use domain::time::BootTime;
+use rpc::listen::{self, Incoming, MESSAGE_BYTES_MAX};
 use tokio::sync::{oneshot, watch};
+use wire::order::v1::orders_server::OrdersServer;
+use wire::order::v1::replication_server::ReplicationServer;
 
-pub use config::Config;
-pub use error::{ConfigError, Error};
+pub use config::{Config, ConfigError};
+pub use error::Error;
 
-use clients::{Catalog, Peers};
-use core::Replica;
 use damage::{Damaged, Watched};
 use driver::Driver;
 use join::{Joined, join};
+use order_core::Replica;
+use peers::{Catalog, Peers};
 use service::{OrdersService, ReplicationService};
 use storage::StorageError;
 use store::{SqliteStore, Store};
@@ -130,7 +129,7 @@ pub async fn run(
     let mut driving = tasks::spawn("driver", driver.run(driver_stopped));
     let orders = OrdersServer::new(orders).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let replication = ReplicationServer::new(replication);
-    let serve = serving::server()
+    let serve = listen::server()
         .add_service(orders)
         .add_service(replication.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(listener.into(), async {

@@ -4,29 +4,32 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::clients::PerClient;
-use protocol::serving::client_of;
-use protocol::wire::catalog::v1::Order as WireOrder;
-use protocol::wire::order::v1::orders_server::Orders;
-use protocol::wire::order::v1::replication_server::Replication;
-use protocol::wire::order::v1::{
-    AnnounceRequest, AppendRequest, AppendResponse, FetchRequest, FetchResponse, GetRequest,
-    GetResponse, PlaceManyRequest, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest,
-    place_response,
-};
-use protocol::{Invalid, JournalId, Order, OrderNumber, ReplicaId, Row, calls, identity, wire};
+use domain::{Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
+use rpc::call_streams;
+use rpc::clients::PerClient;
+use rpc::listen::client_of;
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
+use wire::Malformed;
+use wire::catalog::v1::Order as WireOrder;
+use wire::identity;
+use wire::order::v1::orders_server::Orders;
+use wire::order::v1::replication_server::Replication;
+use wire::order::v1::{
+    AnnounceRequest, AppendRequest, AppendResponse, FetchRequest, FetchResponse, GetRequest,
+    GetResponse, PlaceManyRequest, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest,
+    place_response,
+};
 
-use crate::clients::Catalog;
-use crate::core::message::{Placed, RoleName};
-use crate::core::{self, Missing, Rules};
 use crate::driver::{Handle, read};
-use crate::placing::{Answers, CLIENT_ORDERS_MAX};
+use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
+use crate::peers::Catalog;
 use crate::store::ReadRows;
-use crate::wire::term;
+use order_core::message::{Placed, RoleName};
+use order_core::{self, Missing, Rules};
+use wire::leadership::term;
 
 /// Longest that an order waits for its acknowledgement before its caller is told to try again.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -115,7 +118,7 @@ impl Orders for OrdersService {
         identity::check(&request.journal, self.journal)?;
         let order: WireOrder = request
             .order
-            .ok_or_else(|| Invalid::new("order", "is missing"))?;
+            .ok_or_else(|| Malformed(Invalid::new("order", "is missing")))?;
         let order = Order::try_from(order)?;
         let placing = async {
             let room = for_client.acquire_owned().await.expect("never closed");
@@ -126,7 +129,9 @@ impl Orders for OrdersService {
             placed.map_err(|_| Status::unavailable("the order was not acknowledged in time"))??;
         let result = match placed {
             Placed::Number(number) => place_response::Result::Number(number.0),
-            Placed::Refused(refusal) => place_response::Result::Refusal(refusal.into()),
+            Placed::Refused(refusal) => {
+                place_response::Result::Refusal(wire::catalog::v1::Refusal::from(refusal).into())
+            }
         };
         Ok(Response::new(PlaceResponse {
             result: Some(result),
@@ -226,7 +231,7 @@ impl Replication for ReplicationService {
     ) -> Result<Response<Self::AppendManyStream>, Status> {
         let (journal, handle) = (self.journal, self.handle.clone());
         let closed = closed(self.closing.clone());
-        let answers = calls::serve(request, closed, move |request, _| {
+        let answers = call_streams::serve(request, closed, move |request, _| {
             let handle = handle.clone();
             async move { append(journal, &handle, request).await }
         });
@@ -297,7 +302,7 @@ fn messages(
     })
 }
 
-fn replica_status(status: core::Status, journal: JournalId) -> ReplicaStatus {
+fn replica_status(status: order_core::Status, journal: JournalId) -> ReplicaStatus {
     let role = match status.role {
         RoleName::Follower => Role::Follower,
         RoleName::Activating => Role::Activating,
@@ -322,7 +327,7 @@ mod tests {
     use storage::StorageError;
 
     use super::*;
-    use crate::core::tests::bench::journal;
+    use crate::fixtures::journal;
 
     /// Long enough for whoever would read ahead.
     const TIME_TO_READ: Duration = Duration::from_millis(20);

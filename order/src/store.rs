@@ -2,27 +2,28 @@
 //!
 //! - `identity`: whose journal's copy the ledger is;
 //! - [`saves`]: what is on its way there, in groups;
-//! - [`memory`]: one for models and tests.
+//! - `proposed`: the table of rows that are not known to be committed.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use protocol::{ChainHash, Epoch, Identity, OrderNumber, ReplicaId, Row};
+use domain::LedgerEnd;
+use domain::{Epoch, Identity, OrderNumber, ReplicaId, Row};
 use rusqlite::{Connection, OptionalExtension, params};
 use storage::damage::{Finders, Watch};
 use storage::database::{self, Kind};
-use storage::proposed::{self, SLOTS};
-use storage::rows::{self, End};
+use storage::rows;
 use storage::{DataDir, Location, StorageError};
 
-use crate::core::message::{Durable, Proposed, Term};
+use domain::Term;
+use order_core::durable::{Durable, Proposed, Save};
 
-use saves::Save;
+use order_core::durable::{Discontinuous, continuation, continued_identity};
 
 pub(crate) mod identity;
+pub(crate) mod proposed;
 pub mod saves;
-pub mod memory;
 
 /// A replica's database.
 pub const KIND: Kind = Kind {
@@ -150,7 +151,10 @@ impl SqliteStore {
             let durable = Durable {
                 term,
                 end,
-                proposed: proposed.last().map(of_last).unwrap_or_default(),
+                proposed: proposed
+                    .last()
+                    .map(Proposed::ending_with)
+                    .unwrap_or_default(),
             };
             let read_now = reading == Reading::InFull || database::is_small(&connection)?;
             if read_now {
@@ -217,7 +221,7 @@ enum Reading {
 #[derive(Debug)]
 pub struct Unchecked {
     location: Location,
-    end: End,
+    end: LedgerEnd,
 }
 
 impl Unchecked {
@@ -245,8 +249,8 @@ impl Store for SqliteStore {
     }
 
     fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
-        let (new, saved) = continuation(self.durable, save)?;
-        let identity = identity::continued(self.identity, save.identity)?;
+        let (new, saved) = continuation(self.durable, save).map_err(discontinuous)?;
+        let identity = continued_identity(self.identity, save.identity).map_err(discontinuous)?;
         let transaction = self.connection.transaction()?;
         rows::insert(&transaction, new.rows)?;
         proposed::keep(&transaction, new.proposed)?;
@@ -269,85 +273,20 @@ impl Store for SqliteStore {
     }
 }
 
-/// What of a save is new.
-#[derive(Debug, Default)]
-pub(crate) struct New<'a> {
-    pub(crate) rows: Vec<&'a Row>,
-    /// With the chain hash of the row before each.
-    pub(crate) proposed: Vec<(&'a Row, ChainHash)>,
-}
-
-/// What of a save continues a ledger and what was proposed for it, and what is durable after.
-pub(crate) fn continuation(
-    mut durable: Durable,
-    save: &Save,
-) -> Result<(New<'_>, Durable), StorageError> {
-    let mut new = New::default();
-    durable.term = save.term.unwrap_or(durable.term);
-    for row in &save.rows {
-        if row.number >= durable.end.rows {
-            check_continues(durable.end, row)?;
-            durable.end = End::of(row);
-            new.rows.push(row);
-        }
-    }
-    // What was proposed before a later epoch began came to nothing, or is among its rows.
-    let term = durable.term.epoch;
-    let last = save.rows.last().map(|last| last.epoch);
-    let is_void = |row: &Row| row.epoch < term || last.is_some_and(|last| row.epoch < last);
-    for row in &save.proposed {
-        let Proposed { epoch, end } = durable.proposed;
-        let follows = epoch == row.epoch && end.rows > durable.end.rows;
-        let end = if follows { end } else { durable.end };
-        if row.number < end.rows || is_void(row) {
-            continue;
-        }
-        check_continues(end, row)?;
-        if row.number.0 - durable.end.rows.0 >= SLOTS {
-            return Err(StorageError::Discontinuous(format!(
-                "row {} is proposed to a ledger of {} rows, which is too far ahead",
-                row.number, durable.end.rows
-            )));
-        }
-        durable.proposed = of_last(row);
-        new.proposed.push((row, end.chain));
-    }
-    Ok((new, durable))
-}
-
-fn check_continues(end: End, row: &Row) -> Result<(), StorageError> {
-    if row.number != end.rows {
-        return Err(StorageError::Discontinuous(format!(
-            "row {} cannot follow a ledger of {} rows",
-            row.number, end.rows
-        )));
-    }
-    if !row.follows(&end.chain) {
-        return Err(StorageError::Discontinuous(format!(
-            "row {} does not continue the hash chain",
-            row.number
-        )));
-    }
-    Ok(())
+fn discontinuous(error: Discontinuous) -> StorageError {
+    StorageError::Discontinuous(error.0)
 }
 
 /// The rows that continue a ledger, and were proposed in an epoch.
 pub(crate) fn proposed_in(
     connection: &Connection,
     epoch: Epoch,
-    end: End,
+    end: LedgerEnd,
 ) -> Result<Vec<Row>, StorageError> {
     let mut rows = proposed::continuing(connection, end)?;
     let count = rows.iter().take_while(|row| row.epoch == epoch).count();
     rows.truncate(count);
     Ok(rows)
-}
-
-fn of_last(row: &Row) -> Proposed {
-    Proposed {
-        epoch: row.epoch,
-        end: End::of(row),
-    }
 }
 
 /// The highest term that was seen, as it was written.

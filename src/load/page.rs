@@ -9,8 +9,8 @@ use std::path::Path;
 use charts::{Bar, Bars, Lines, Scale, Series};
 
 use super::figures::RequestKind;
+use super::points::{Caching, Point, Sweep};
 use super::report::{Line, Report};
-use super::sweep::{Caching, Point, Sweep};
 use super::{LoadError, Measured};
 
 /// The columns of the CSV file, and of the table.

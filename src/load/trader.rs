@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use domain::Side;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
 use indicatif::ProgressBar;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use protocol::Side;
 use serde::de::DeserializeOwned;
 
 use super::figures::{Failure, Figures, RequestKind};

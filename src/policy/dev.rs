@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use frontend_host::policy::differences::{Example, Found};
+use frontend_policy::differences::{Example, Found};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use serde::Deserialize;
 use tokio::sync::mpsc;
@@ -13,7 +13,6 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::admin::{Admin, AdminError, Policies};
 use crate::cli;
-use crate::error::Error;
 use crate::output;
 use crate::stop::StopSignals;
 
@@ -30,14 +29,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const EXAMPLES_SHOWN_MAX: u64 = 2;
 
 /// Watches, builds and pushes until Ctrl-C, which drops the candidate.
-pub async fn run(args: cli::Dev) -> Result<(), Error> {
+pub async fn run(args: cli::Dev) -> Result<(), PolicyError> {
     let mut stop = StopSignals::catch()?;
     let source = Source {
         dir: args.dir,
         example: args.example,
         target_dir: args.target_dir,
     };
-    let (_watcher, mut saves) = watch(&source.dir).map_err(PolicyError::from)?;
+    let (_watcher, mut saves) = watch(&source.dir)?;
     let mut session = Session {
         admin: Admin::new(args.admin)?,
         path: if args.active {
@@ -123,7 +122,7 @@ struct Differences {
 }
 
 impl Session {
-    fn say(&self, text: &str) -> Result<(), Error> {
+    fn say(&self, text: &str) -> Result<(), PolicyError> {
         Ok(output::print(text)?)
     }
 
@@ -131,7 +130,7 @@ impl Session {
     async fn try_out(
         &mut self,
         built: Result<std::path::PathBuf, SourceError>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), PolicyError> {
         let component = match built {
             Ok(component) => component,
             Err(error) => return self.say(&format!("{error}\n{}\n", self.what_stays())),
@@ -142,7 +141,7 @@ impl Session {
         }
     }
 
-    async fn push(&mut self, component: &Path) -> Result<Policies, Error> {
+    async fn push(&mut self, component: &Path) -> Result<Policies, PolicyError> {
         let bytes = read(component)?;
         let signature = signature(component);
         let answer = self
@@ -177,7 +176,7 @@ impl Session {
 
     /// Shows the differences that were found since the last look. A gateway that does not answer
     /// may do so next time.
-    async fn show_differences(&mut self) -> Result<(), Error> {
+    async fn show_differences(&mut self) -> Result<(), PolicyError> {
         let Some(ours) = &self.candidate else {
             return Ok(());
         };
@@ -194,7 +193,7 @@ impl Session {
     }
 
     /// Drops the candidate, unless somebody else has put another there.
-    async fn end(&mut self) -> Result<(), Error> {
+    async fn end(&mut self) -> Result<(), PolicyError> {
         let Some(ours) = self.candidate.take() else {
             return Ok(());
         };

@@ -8,13 +8,13 @@ use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use frontend_host::policy::decision::{Outcome, Stock};
-use frontend_host::policy::limits::DECISION_TIME_MAX;
-use frontend_host::policy::{
+use domain::{Price, StockName};
+use frontend_policy::decision::{Outcome, Stock};
+use frontend_policy::limits::DECISION_TIME_MAX;
+use frontend_policy::{
     Compiled, Probation, RequestParts, Sandbox, SwapError, Undecided, Version, Versions, check,
 };
 use http::{HeaderMap, Method};
-use protocol::{Price, StockName};
 
 use crate::output::Table;
 

@@ -5,8 +5,8 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use frontend_host::policy::trust::{KeyError, Signatory};
-use frontend_host::signature_path;
+use frontend_policy::trust::signature_path;
+use frontend_policy::trust::{KeyError, Signatory};
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]

@@ -2,17 +2,17 @@ use std::time::Duration;
 
 use catalog::store::sqlite::SqliteJournal;
 use catalog::store::{Journal as _, Loaded, Store as _};
-use order::core::Term;
-use order::store::saves::Save;
+use domain::Term;
+use domain::{IdempotencyKey, Order, Price, Quantity, Side, StockName};
 use order::store::{SqliteStore, Store as _};
-use protocol::{IdempotencyKey, Order, Price, Quantity, Side, StockName};
+use order_core::durable::Save;
 use tempfile::TempDir;
 
 use super::*;
 
 /// The row of an order to sell one share, behind the others.
 fn row(rows: &[Row], epoch: u64, key: &str) -> Row {
-    let end = rows.last().map(End::of).unwrap_or_default();
+    let end = rows.last().map(LedgerEnd::of).unwrap_or_default();
     let order = Order {
         key: IdempotencyKey::new(key).unwrap(),
         name: StockName::new("meta").unwrap(),

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use order::ledger::Ledger;
-use protocol::{ChainHash, Row};
+use domain::{ChainHash, Row};
+use order::inspect::Ledger;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::thread;
 
-use protocol::JournalId;
-use protocol::serving::MESSAGE_BYTES_MAX;
-use protocol::wire::catalog::v1::catalog_client::CatalogClient;
-use protocol::wire::catalog::v1::{JournalRow, Order, TradeRequest};
-use protocol::wire::order::v1::AppendRequest;
-use protocol::wire::order::v1::replication_client::ReplicationClient;
+use domain::JournalId;
+use rpc::listen::MESSAGE_BYTES_MAX;
 use tonic::Code;
+use wire::catalog::v1::catalog_client::CatalogClient;
+use wire::catalog::v1::{JournalRow, Order, TradeRequest};
+use wire::order::v1::AppendRequest;
+use wire::order::v1::replication_client::ReplicationClient;
 
 use super::{FLOOD_KIB_MAX, http2};
 use crate::harness::{Bazaar, Order as Placed, Server};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{ChainHash, Row, Side};
+use domain::{ChainHash, Row, Side};
 
 use super::history::{Attempt, History, Seen, Trade};
 use super::judge::{NEVER, Observation, Span, judge};

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use protocol::wire::order::v1::orders_client::OrdersClient;
-use protocol::wire::order::v1::{AnnounceRequest, StatusRequest};
+use wire::order::v1::orders_client::OrdersClient;
+use wire::order::v1::{AnnounceRequest, StatusRequest};
 
 use crate::harness::{Bazaar, Conduct, Link, Server, all_links};
 
@@ -273,7 +273,7 @@ fn forge(address: SocketAddr, leader: u32) {
         .enable_all()
         .build();
     runtime.expect("there is a thread").block_on(async {
-        let channel = protocol::channel::lazy(&format!("http://{address}")).expect("a URL");
+        let channel = rpc::connect::lazy(&format!("http://{address}")).expect("a URL");
         let mut orders = OrdersClient::new(channel);
         let told = async {
             let status = orders.status(StatusRequest {}).await?.into_inner();

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use protocol::{Price, Quantity, Row, Side, StockName, Version};
+use domain::{Price, Quantity, Row, Side, StockName, Version};
 use storage::StorageError;
 
-use crate::core::Stock;
 use crate::stocks::Listing;
+use catalog_core::Stock;
 
 /// The stocks as they are, and what the journal says of them as far as it has been read.
 #[derive(Debug)]

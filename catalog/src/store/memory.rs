@@ -3,12 +3,12 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use protocol::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
+use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
 use rusqlite::{ErrorCode, ffi};
 use storage::StorageError;
 
 use super::{Journal, Loaded, Store};
-use crate::core::{Batch, Books, Known, RefusedOrder};
+use catalog_core::{Batch, Books, Known, RefusedOrder};
 
 /// The journal of every disk in memory.
 pub const JOURNAL: JournalId = JournalId::new(*b"a disk in memory");

@@ -8,20 +8,22 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use protocol::{
+use domain::LedgerEnd;
+use domain::{
     Epoch, IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, Quantity, ReplicaId, Row,
     StockName, Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use storage::damage::{Finders, Watch};
 use storage::database::{self, Kind};
-use storage::rows::{self, End};
+use storage::rows;
 use storage::{DataDir, Location, StorageError};
 
 use super::audit::Audit;
 use super::{Journal, Loaded, Store};
-use crate::core::{Batch, Books, ChangeNumber, Known, Stock, Term};
 use crate::stocks::{self, Listing};
+use catalog_core::{Batch, Books, Known, Stock, Term};
+use domain::ChangeNumber;
 
 use identity::Covered;
 pub use identity::random as random_journal;
@@ -360,7 +362,7 @@ fn whole_ms(term: Duration) -> Duration {
 #[derive(Debug)]
 pub struct Unchecked {
     audit: Audit,
-    end: End,
+    end: LedgerEnd,
     /// `None` where there is none yet, or it was of before there were ids.
     journal: Option<JournalId>,
     location: Location,

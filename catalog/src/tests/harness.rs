@@ -3,30 +3,30 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use protocol::serving::{self, Incoming, Limits};
-use protocol::wire::catalog::v1::catalog_client::CatalogClient;
-use protocol::wire::catalog::v1::catalog_server::CatalogServer;
-use protocol::wire::catalog::v1::session_event::{Event, Invalidate};
-use protocol::wire::catalog::v1::session_request::{
-    Acknowledge, Open, Release, Renew, Request as SessionRequestKind,
-};
-use protocol::wire::catalog::v1::trade_result::Result as Traded;
-use protocol::wire::catalog::v1::{self, SessionRequest, Side};
-use protocol::{Price, StockName, Version};
+use domain::{Price, StockName, Version};
+use rpc::listen::{self, Incoming, Limits};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
+use wire::catalog::v1::catalog_client::CatalogClient;
+use wire::catalog::v1::catalog_server::CatalogServer;
+use wire::catalog::v1::session_event::{Event, Invalidate};
+use wire::catalog::v1::session_request::{
+    Acknowledge, Open, Release, Renew, Request as SessionRequestKind,
+};
+use wire::catalog::v1::trade_result::Result as Traded;
+use wire::catalog::v1::{self, SessionRequest, Side};
 
 use crate::config::lease_margin;
-use crate::core::{Books, Stock, Term};
 use crate::error::Error;
 use crate::server::{self, Parts};
 use crate::service::Service;
 use crate::store::Store;
 use crate::store::memory::Disk;
+use catalog_core::{Books, Stock, Term};
 
 /// A lease that is over soon.
 pub const SHORT_LEASE: Duration = Duration::from_millis(200);
@@ -71,7 +71,7 @@ impl Running {
 
     /// A service that the test looks into.
     pub async fn serve(service: Service) -> Self {
-        let served = serving::server().add_service(CatalogServer::new(service));
+        let served = listen::server().add_service(CatalogServer::new(service));
         Self::spawn(|listener, stopped| async {
             let incoming = Incoming::from(listener);
             let ended = served.serve_with_incoming_shutdown(incoming, stopped).await;
@@ -92,7 +92,7 @@ impl Running {
     }
 
     pub fn client(&self) -> Client {
-        CatalogClient::new(protocol::channel::lazy(&self.url).unwrap())
+        CatalogClient::new(rpc::connect::lazy(&self.url).unwrap())
     }
 
     /// A client that has little room for what it does not take.

@@ -1,14 +1,14 @@
 use std::time::{Duration, Instant};
 
-use protocol::serving::Limits;
-use protocol::wire::catalog::v1::Side;
-use protocol::wire::catalog::v1::session_request::Request;
+use rpc::listen::Limits;
 use tonic::Code;
+use wire::catalog::v1::Side;
+use wire::catalog::v1::session_request::Request;
 
 use super::harness::{
     LONG_LEASE, Running, SHORT_LEASE, SOON, Session, disk, look, order, row, term, until,
 };
-use crate::session::SESSIONS_PER_CLIENT_MAX;
+use crate::config::SESSIONS_PER_CLIENT_MAX;
 
 /// How late a busy machine may be.
 const SLACK: Duration = Duration::from_secs(2);

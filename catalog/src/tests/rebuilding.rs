@@ -1,11 +1,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use protocol::{
+use domain::LedgerEnd;
+use domain::{
     Epoch, IdempotencyKey, JournalId, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
     StockName,
 };
-use storage::rows::End;
 
 use crate::config::{LEASE_MAX, lease_term};
 use crate::store::sqlite::{FILE, SqliteStore};
@@ -28,7 +28,7 @@ fn config(data_dir: &Path) -> Config {
 fn rows(epochs: &[u64]) -> Vec<Row> {
     let mut rows: Vec<Row> = Vec::new();
     for epoch in epochs {
-        let end = rows.last().map(End::of).unwrap_or_default();
+        let end = rows.last().map(LedgerEnd::of).unwrap_or_default();
         let order = Order {
             key: IdempotencyKey::new(&format!("key-{}", rows.len())).unwrap(),
             name: StockName::new("meta").unwrap(),

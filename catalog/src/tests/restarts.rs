@@ -1,9 +1,9 @@
 use std::path::Path;
 use std::time::Instant;
 
-use protocol::wire::catalog::v1::{self, Side};
-use protocol::{Order, OrderNumber, Quantity, Row};
+use domain::{Order, OrderNumber, Quantity, Row};
 use tonic::Code;
+use wire::catalog::v1::{self, Side};
 
 use super::harness::{
     LONG_LEASE, Leader, Running, SHORT_LEASE, SOON, Session, disk, journal, look, order, row, term,

@@ -1,15 +1,15 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use protocol::serving::MESSAGE_BYTES_MAX;
-use protocol::wire::catalog::v1::catalog_server::Catalog as _;
-use protocol::wire::catalog::v1::session_request::{Open, Request as SessionRequestKind};
-use protocol::wire::catalog::v1::trade_result::Result as Traded;
-use protocol::wire::catalog::v1::{self, Refusal, Side};
-use protocol::{IdempotencyKey, StockName};
+use domain::{IdempotencyKey, StockName};
+use rpc::listen::MESSAGE_BYTES_MAX;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status, Streaming};
+use wire::catalog::v1::catalog_server::Catalog as _;
+use wire::catalog::v1::session_request::{Open, Request as SessionRequestKind};
+use wire::catalog::v1::trade_result::Result as Traded;
+use wire::catalog::v1::{self, Refusal, Side};
 
 use super::harness::{
     Client, LONG_LEASE, Leader, Running, Session, disk, disk_of, journal, leadership, look, order,

@@ -8,15 +8,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::time::BootTime;
-use protocol::{Epoch, Order, OrderNumber, ReplicaId, Row, StockName, Version};
+use domain::time::BootTime;
+use domain::{Epoch, Order, OrderNumber, ReplicaId, Row, StockName, Version};
 use storage::StorageError;
 use tokio::sync::oneshot;
 
-use crate::core::{Batch, Books, ChangeNumber, Known, Leadership, Staged, Term, TradeResult};
 use crate::desk::{Answer, Desk, TradeReply};
 use crate::error::RequestError;
 use crate::store::{Loaded, Store};
+use catalog_core::{Batch, Books, Known, Leadership, Staged, Term, TradeResult};
+use domain::ChangeNumber;
 
 /// Most requests of one group commit.
 const GROUP_REQUESTS_MAX: usize = 1024;

@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::config::UPLOAD_TIME_MAX;
-use crate::policy::limits::COMPONENT_BYTES_MAX;
+use frontend_policy::limits::COMPONENT_BYTES_MAX;
 
 /// Longest text of an error that was not made here, in bytes.
 const TEXT_BYTES_MAX: usize = 4 << 10;

@@ -13,14 +13,14 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Json, Response};
-use protocol::time::BootTime;
+use domain::time::BootTime;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::Admin;
 use super::answers::{Upload, failed};
-use crate::policy::{self, Problem, Reason, Share, SwapError, Trial, Version, Versions};
+use frontend_policy::{Problem, Reason, Share, SwapError, Trial, Version, Versions};
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(policy_json(&admin.gateway.policy))
@@ -66,8 +66,8 @@ fn signature(headers: &HeaderMap) -> Option<String> {
     Some(headers.get("x-policy-signature")?.to_str().ok()?.to_owned())
 }
 
-fn signed<'a>(component: &'a Bytes, signature: &'a Option<String>) -> policy::Upload<'a> {
-    policy::Upload {
+fn signed<'a>(component: &'a Bytes, signature: &'a Option<String>) -> frontend_policy::Upload<'a> {
+    frontend_policy::Upload {
         component,
         signature: signature.as_deref(),
     }

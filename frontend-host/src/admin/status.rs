@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Json, Response};
+use domain::ReplicaId;
+use domain::time::BootTime;
 use frontend_core::election::Unanswered;
-use protocol::ReplicaId;
-use protocol::time::BootTime;
 use serde_json::{Value, json};
 
 use super::Admin;

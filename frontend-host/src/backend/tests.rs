@@ -2,19 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use protocol::wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
-use protocol::wire::catalog::v1::{
-    ElectRequest, GetLeadershipRequest, GetStockResponse, Leadership, ListStocksResponse,
-    ReadJournalRequest, ReadJournalResponse, ReportMissingRequest, ReportMissingResponse,
-    SessionEvent, SessionRequest, SetInSyncRequest, TradeRequest, TradeResponse,
-};
-use protocol::wire::order::v1::orders_client::OrdersClient;
-use protocol::wire::order::v1::orders_server::{Orders, OrdersServer};
-use protocol::wire::order::v1::{
-    AnnounceRequest, GetResponse, PlaceManyRequest, PlaceManyResponse, PlaceRequest, PlaceResponse,
-    ReplicaStatus, Role, StatusRequest, place_many_response,
-};
-use protocol::{ChainHash, IdempotencyKey, JournalId, Quantity, ReplicaId, Side, channel};
+use domain::{ChainHash, IdempotencyKey, JournalId, Quantity, ReplicaId, Side};
+use rpc::connect;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -23,12 +12,24 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Streaming};
+use wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
+use wire::catalog::v1::{
+    ElectRequest, GetLeadershipRequest, GetStockResponse, Leadership, ListStocksResponse,
+    ReadJournalRequest, ReadJournalResponse, ReportMissingRequest, ReportMissingResponse,
+    SessionEvent, SessionRequest, SetInSyncRequest, TradeRequest, TradeResponse,
+};
+use wire::order::v1::orders_client::OrdersClient;
+use wire::order::v1::orders_server::{Orders, OrdersServer};
+use wire::order::v1::{
+    AnnounceRequest, GetResponse, PlaceManyRequest, PlaceManyResponse, PlaceRequest, PlaceResponse,
+    ReplicaStatus, Role, StatusRequest, place_many_response,
+};
 
 use super::*;
-use crate::DEFAULT_POLICY;
 use crate::journal::OwnJournal;
 use crate::placing::Placing;
-use crate::policy::{Probation, Sandbox, Versions};
+use frontend_policy::DEFAULT_POLICY;
+use frontend_policy::{Probation, Sandbox, Versions};
 
 /// Long enough for anything, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -224,18 +225,17 @@ impl Orders for FakeLeader {
         let (mut orders, leader) = (request.into_inner(), self.clone());
         tokio::spawn(async move {
             while let Ok(Some(message)) = orders.message().await {
-                let answer =
-                    |placement: protocol::wire::order::v1::place_many_request::Placement| {
-                        let number = leader.placed.fetch_add(1, Ordering::Relaxed);
-                        let result = match leader.refuses {
-                            true => answer::Result::Invalid("no order".to_owned()),
-                            false => answer::Result::Number(number),
-                        };
-                        place_many_response::Answer {
-                            tag: placement.tag,
-                            result: Some(result),
-                        }
+                let answer = |placement: wire::order::v1::place_many_request::Placement| {
+                    let number = leader.placed.fetch_add(1, Ordering::Relaxed);
+                    let result = match leader.refuses {
+                        true => answer::Result::Invalid("no order".to_owned()),
+                        false => answer::Result::Number(number),
                     };
+                    place_many_response::Answer {
+                        tag: placement.tag,
+                        result: Some(result),
+                    }
+                };
                 let message = PlaceManyResponse {
                     answers: message.placements.into_iter().map(answer).collect(),
                 };
@@ -276,12 +276,12 @@ impl Orders for FakeLeader {
 fn backend(catalog: &str, replica: &str) -> (Arc<Backend>, JoinSet<()>) {
     let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
     let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
-    let catalog = CatalogClient::new(channel::lazy(catalog).unwrap());
+    let catalog = CatalogClient::new(connect::lazy(catalog).unwrap());
     let journal = Arc::new(OwnJournal::open(None).unwrap());
     let replica = Replica {
         id: ReplicaId::new(1).unwrap(),
         url: replica.to_owned(),
-        orders: OrdersClient::new(channel::lazy(replica).unwrap()),
+        orders: OrdersClient::new(connect::lazy(replica).unwrap()),
         placing: Placing::new(replica, Arc::clone(&journal)),
     };
     let replicas = Replicas::new(vec![replica], catalog.clone(), journal, Arc::new(versions));
@@ -304,7 +304,7 @@ async fn read_meta(backend: Arc<Backend>) -> Result<StockAnswer, Unavailability>
 }
 
 async fn trade(backend: Arc<Backend>, number: u64) -> Outcome {
-    let order = protocol::Order {
+    let order = domain::Order {
         key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
         name: StockName::new("meta").unwrap(),
         side: Side::Sell,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
-use protocol::time::BootTime;
+use domain::time::BootTime;
 
-use crate::policy::decision::Reply;
+use frontend_policy::decision::Reply;
 
 /// An outcome that was kept, and what was made of it.
 pub struct Kept<V> {

@@ -1,8 +1,8 @@
 use super::*;
+use domain::Price;
 use frontend_core::Session;
-use protocol::Price;
 
-use crate::policy::decision::Reply;
+use frontend_policy::decision::Reply;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use protocol::time::BootTime;
-use protocol::{IdempotencyKey, OrderNumber, StockName};
+use domain::time::BootTime;
+use domain::{IdempotencyKey, OrderNumber, StockName};
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -20,11 +20,11 @@ use super::{Gateway, Request};
 use crate::backend::StockAnswer;
 use crate::cache::{Counts, Fetch, Found, Kept, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
-use crate::policy::decision::{
+use frontend_policy::decision::{
     Action, Caching, Decision, Freshness, Listing, Order, Outcome, Page, Refusal, Reply, Stock,
     TradeAction, Unavailability,
 };
-use crate::policy::{Decider, RequestParts, Undecided, limits};
+use frontend_policy::{Decider, RequestParts, Undecided, limits};
 
 /// A request under way.
 pub(super) struct Deciding<'a> {
@@ -102,7 +102,7 @@ enum Source {
 /// A stock and what it takes to keep it.
 struct Cacheable {
     stock: Stock,
-    version: protocol::Version,
+    version: domain::Version,
     registered: bool,
 }
 
@@ -270,12 +270,12 @@ impl<'a> Deciding<'a> {
     }
 
     /// The order that a trade places, with the client's key or the one made for this request.
-    fn order(&mut self, trade: &TradeAction) -> protocol::Order {
+    fn order(&mut self, trade: &TradeAction) -> domain::Order {
         let key = trade
             .key
             .clone()
             .unwrap_or_else(|| self.key.get_or_insert_with(|| new_key(unix_ms())).clone());
-        protocol::Order {
+        domain::Order {
             key,
             name: trade.name.clone(),
             side: trade.side,

@@ -4,7 +4,7 @@ use http::header::{ETAG, GetAll, IF_MATCH, IF_NONE_MATCH};
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::policy::decision::Reply;
+use frontend_policy::decision::Reply;
 
 /// What the preconditions of a request come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::cache_status::CacheStatus;
 use super::preconditions::Preconditions;
-use crate::policy::decision::Reply;
+use frontend_policy::decision::Reply;
 
 /// Caches may keep it, and ask whether it has changed before each use.
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");

@@ -1,17 +1,17 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use protocol::wire::order::v1::orders_server::{Orders, OrdersServer};
-use protocol::wire::order::v1::{
-    AnnounceRequest, GetRequest, GetResponse, PlaceManyResponse, PlaceRequest, PlaceResponse,
-    ReplicaStatus, StatusRequest,
-};
-use protocol::{IdempotencyKey, Quantity, Side, StockName};
+use domain::{IdempotencyKey, Quantity, Side, StockName};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Streaming};
+use wire::order::v1::orders_server::{Orders, OrdersServer};
+use wire::order::v1::{
+    AnnounceRequest, GetRequest, GetResponse, PlaceManyResponse, PlaceRequest, PlaceResponse,
+    ReplicaStatus, StatusRequest,
+};
 
 use super::*;
 
@@ -104,8 +104,8 @@ impl Orders for Replica {
     }
 }
 
-fn order(name: &str, quantity: u64) -> protocol::Order {
-    protocol::Order {
+fn order(name: &str, quantity: u64) -> domain::Order {
+    domain::Order {
         key: IdempotencyKey::new(&format!("key-{quantity}")).unwrap(),
         name: StockName::new(name).unwrap(),
         side: Side::Sell,

@@ -11,7 +11,7 @@
 //!
 //! - [`shifts`]: the rules, which know no clock and no thread.
 
-mod shifts;
+pub(super) mod shifts;
 
 use std::future::pending;
 use std::time::Duration;
@@ -19,9 +19,8 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::schedule::Times;
-use super::worker::Desk;
+use super::slot::WorkerStats;
 
-pub(super) use shifts::Quota;
 use shifts::{Load, Observation, Shifts};
 
 /// How often workers are looked at.
@@ -29,26 +28,26 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Watches workers, and asks those that rest or have too many to give connections away.
 /// Connections over HTTP/2 stay where they are.
-pub(super) async fn run(desks: &[Desk]) {
-    if desks.len() < 2 {
+pub(super) async fn run(workers: &[WorkerStats]) {
+    if workers.len() < 2 {
         return pending().await;
     }
-    let mut shifts = Shifts::of(desks.len());
+    let mut shifts = Shifts::of(workers.len());
     let mut ticks = interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut earlier: Option<Account> = None;
     loop {
         ticks.tick().await;
-        let account = Account::of(desks);
+        let account = Account::of(workers);
         if let (Some(earlier), Some(account)) = (earlier, &account) {
             let interval = account.at.duration_since(earlier.at);
             shifts.observe(interval, account.since(&earlier));
         }
         earlier = account;
 
-        let connections: Vec<_> = desks.iter().map(Desk::connections).collect();
-        for (desk, quota) in desks.iter().zip(shifts.quotas(&connections)) {
-            desk.follow(quota);
+        let connections: Vec<_> = workers.iter().map(WorkerStats::connections).collect();
+        for (worker, quota) in workers.iter().zip(shifts.quotas(&connections)) {
+            worker.apply(quota);
         }
     }
 }
@@ -62,10 +61,13 @@ struct Account {
 
 impl Account {
     /// None while a worker has not begun, or where the kernel does not say.
-    fn of(desks: &[Desk]) -> Option<Self> {
+    fn of(workers: &[WorkerStats]) -> Option<Self> {
         Some(Self {
-            times: desks.iter().map(Desk::times).collect::<Option<_>>()?,
-            answers: desks.iter().map(|desk| desk.tally.answers()).sum(),
+            times: workers
+                .iter()
+                .map(WorkerStats::times)
+                .collect::<Option<_>>()?,
+            answers: workers.iter().map(|worker| worker.answers()).sum(),
             at: Instant::now(),
         })
     }

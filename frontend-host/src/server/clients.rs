@@ -5,16 +5,13 @@ use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener, TcpStream as S
 use std::sync::Arc;
 use std::time::Duration;
 
-use protocol::budget::Budget;
-use protocol::clients::{Clients as ByAddress, Connected, PerClientMax};
+use rpc::budget::Budget;
+use rpc::clients::{Clients as ByAddress, Connected, PerClientMax};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-use crate::config::{
-    CONNECTIONS_MAX, CONNECTIONS_PER_CLIENT_MAX, IDLE_TIME_MAX, RECEIVE_TIME_MAX,
-    RECEIVED_BYTES_MAX, SEND_TIME_MAX, UNSENT_BYTES_MAX,
-};
+use crate::config::{Bounds, CONNECTIONS_PER_CLIENT_MAX};
 
 /// Pause after accepting failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -28,41 +25,6 @@ const SCARCE_PART: usize = 16;
 
 /// How early, where no place is left.
 const SCARCE_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// What all clients of a listener may have, and one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Connections at a time; more wait with the kernel until others end.
-    pub connections_max: usize,
-    /// Connections from one address, or one /64 of IPv6; more are closed at once. Where absent,
-    /// loopback may have all and others [`CONNECTIONS_PER_CLIENT_MAX`].
-    pub connections_per_client_max: Option<usize>,
-    /// How long a client may take to send a request's headers, and its body.
-    pub send_time_max: Duration,
-    /// How long a connection is kept alive for another request.
-    pub idle_time_max: Duration,
-    /// How long a client may take to take [`CHUNK_BYTES`](crate::config::CHUNK_BYTES) of an answer,
-    /// or what is left of it; over HTTP/2 longer while it takes others' for that.
-    pub receive_time_max: Duration,
-    /// Bytes of requests that are held for all clients together.
-    pub received_bytes_max: usize,
-    /// Bytes of answers that clients have not taken yet, of all together.
-    pub unsent_bytes_max: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            connections_max: CONNECTIONS_MAX,
-            connections_per_client_max: None,
-            send_time_max: SEND_TIME_MAX,
-            idle_time_max: IDLE_TIME_MAX,
-            receive_time_max: RECEIVE_TIME_MAX,
-            received_bytes_max: RECEIVED_BYTES_MAX,
-            unsent_bytes_max: UNSENT_BYTES_MAX,
-        }
-    }
-}
 
 /// The clients of a listener.
 #[derive(Debug)]
@@ -252,6 +214,7 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::IDLE_TIME_MAX;
 
     fn clients(bounds: Bounds) -> Arc<Clients> {
         Clients::new(bounds)

@@ -16,18 +16,19 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
-use protocol::budget::{Exhausted, Share, head_bytes};
+use rpc::budget::{Exhausted, Share, head_bytes};
 use socket2::SockRef;
 
-use super::clients::{Bounds, Place};
+use super::clients::Place;
 use super::finish::Watcher;
 use super::progress::Progress;
 use super::receive::{self, Unread, busy};
 use super::refusals::Refusals;
+use super::slot::WorkerSlot;
 use super::socket::Socket;
 use super::streams::Streams;
 use super::unsent::{UnderWay, Unsent};
-use super::worker::Seat;
+use crate::config::Bounds;
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
 use crate::gateway::{Admitted, Gateway, Request, without_body};
 
@@ -89,7 +90,7 @@ impl Connection {
         stream: StdTcpStream,
         place: Place,
         gateway: Arc<Gateway>,
-        seat: Seat,
+        slot: WorkerSlot,
         open: Watcher,
     ) -> Self {
         let bounds = *place.clients().bounds();
@@ -97,7 +98,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         // A client that reads nothing of its answers is cut off.
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(bounds.receive_time_max));
-        let progress = Arc::new(Progress::begin(seat));
+        let progress = Arc::new(Progress::begin(slot));
         let socket = TokioIo::new(Socket::new(stream, Arc::clone(&progress)));
         let socket = TokioIo::new(Refusals::new(socket));
         let peer = Arc::new(Peer {

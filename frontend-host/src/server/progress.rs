@@ -10,47 +10,12 @@ use std::time::Duration;
 
 use super::clients::Clients;
 use super::leaving::{Leaving, Moment};
+use super::slot::{TICK_MS, WorkerSlot};
 use super::streams::Stream;
-use super::worker::Seat;
-
-/// How exact a [`Tally`]'s clock is.
-pub(super) const TICK: Duration = Duration::from_millis(TICK_MS);
-const TICK_MS: u64 = 250;
 
 /// How often a connection looks whether it is overdue. What is overdue lasts longer by this and
 /// a tick at most.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What a worker counts for its connections.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// Its clock, since it began.
-    ticks: AtomicU64,
-    /// What has been answered.
-    answers: AtomicU64,
-}
-
-impl Tally {
-    /// Lets the clock go, for ever.
-    pub(super) async fn run(&self) {
-        let mut ticks = tokio::time::interval(TICK);
-        // Time during which the worker was held up has passed as well.
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Burst);
-        loop {
-            ticks.tick().await;
-            self.ticks.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    fn ticks(&self) -> u64 {
-        self.ticks.load(Ordering::Relaxed)
-    }
-
-    /// How many requests have been answered.
-    pub(super) fn answers(&self) -> u64 {
-        self.answers.load(Ordering::Relaxed)
-    }
-}
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +39,7 @@ const AWAITED_BITS: u32 = 3;
 /// writes it.
 pub(super) struct Progress {
     /// Whose clock it goes by.
-    seat: Seat,
+    slot: WorkerSlot,
     /// The kind of wait in the lowest bits, the clock's ticks above them.
     note: AtomicU64,
     /// Whether it has changed workers since its socket was last used.
@@ -91,9 +56,9 @@ pub(super) struct Progress {
 
 impl Progress {
     /// Of a connection that has just begun.
-    pub(super) fn begin(seat: Seat) -> Self {
+    pub(super) fn begin(slot: WorkerSlot) -> Self {
         let progress = Self {
-            seat,
+            slot,
             note: AtomicU64::default(),
             moved: AtomicBool::default(),
             streams: AtomicU32::default(),
@@ -106,7 +71,7 @@ impl Progress {
     }
 
     fn ticks(&self) -> u64 {
-        self.seat.tally().ticks()
+        self.slot.stats().ticks()
     }
 
     fn await_from_now(&self, awaited: Awaited) {
@@ -163,7 +128,7 @@ impl Progress {
     }
 
     fn count_answer(&self) {
-        self.seat.tally().answers.fetch_add(1, Ordering::Relaxed);
+        self.slot.stats().count_answer();
     }
 
     /// The client made room for some more of it.
@@ -239,7 +204,7 @@ impl Progress {
     pub(super) fn moves(&self, worker: usize) {
         let (awaited, since) = self.note();
         let waited = self.ticks().saturating_sub(since);
-        self.seat.change(worker);
+        self.slot.change(worker);
         self.set_note(awaited, self.ticks().saturating_sub(waited));
         self.moved.store(true, Ordering::Relaxed);
     }
@@ -287,16 +252,15 @@ impl Progress {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::clients::Bounds;
-    use super::super::worker::Desk;
+    use super::super::slot::{TICK, WorkerStats};
     use super::*;
-    use crate::config::{IDLE_TIME_MAX, RECEIVE_TIME_MAX, SEND_TIME_MAX};
+    use crate::config::{Bounds, IDLE_TIME_MAX, RECEIVE_TIME_MAX, SEND_TIME_MAX};
 
     /// At the first of so many workers.
-    fn at_one_of(workers: usize) -> (Arc<[Desk]>, Progress) {
-        let desks: Arc<[Desk]> = (0..workers).map(|_| Desk::new().0).collect();
-        let progress = Progress::begin(Seat::at(&desks, 0));
-        (desks, progress)
+    fn at_one_of(workers: usize) -> (Arc<[WorkerStats]>, Progress) {
+        let workers: Arc<[WorkerStats]> = (0..workers).map(|_| WorkerStats::default()).collect();
+        let progress = Progress::begin(WorkerSlot::at(&workers, 0));
+        (workers, progress)
     }
 
     fn ticks(time: Duration) -> u64 {
@@ -306,7 +270,7 @@ mod tests {
     /// Whether it is overdue after a time, with places for as many as may come.
     fn after(time: Duration, progress: &Progress) -> bool {
         let clients = Clients::new(Bounds::default());
-        let clock = &progress.seat.tally().ticks;
+        let clock = progress.slot.stats().clock();
         let before = clock.fetch_add(ticks(time) + 1, Ordering::Relaxed);
         let overdue = progress.is_overdue(&clients);
         clock.store(before, Ordering::Relaxed);
@@ -315,8 +279,8 @@ mod tests {
 
     #[test]
     fn time_passes_by_the_clock_of_whoever_serves_it() {
-        let (desks, progress) = at_one_of(2);
-        let clock = |worker: usize| &desks[worker].tally.ticks;
+        let (workers, progress) = at_one_of(2);
+        let clock = |worker: usize| workers[worker].clock();
         progress.asked();
         progress.answered();
         // One began long before the other.
@@ -330,8 +294,8 @@ mod tests {
 
     #[test]
     fn a_connection_counts_where_it_is_and_no_longer_than_it_lives() {
-        let (desks, progress) = at_one_of(2);
-        let connections = || [desks[0].connections(), desks[1].connections()];
+        let (workers, progress) = at_one_of(2);
+        let connections = || [workers[0].connections(), workers[1].connections()];
         assert_eq!(connections(), [1, 0]);
         progress.moves(1);
         assert_eq!(connections(), [0, 1]);
@@ -341,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_head_has_less_time_than_a_pause_between_requests() {
-        let (_desks, progress) = at_one_of(1);
+        let (_workers, progress) = at_one_of(1);
         assert!(!after(Duration::ZERO, &progress));
         assert!(after(SEND_TIME_MAX, &progress), "nothing came at all");
         progress.received();
@@ -358,13 +322,13 @@ mod tests {
 
     #[test]
     fn a_large_answer_is_to_be_taken_bit_by_bit() {
-        let (_desks, progress) = at_one_of(1);
+        let (_workers, progress) = at_one_of(1);
         progress.asked();
         progress.answered_at_length();
         progress.received();
         assert!(!progress.is_between_requests(), "it is under way");
         assert!(after(RECEIVE_TIME_MAX, &progress));
-        let clock = &progress.seat.tally().ticks;
+        let clock = progress.slot.stats().clock();
         clock.fetch_add(ticks(RECEIVE_TIME_MAX), Ordering::Relaxed);
         progress.chunk_was_taken();
         assert!(!after(RECEIVE_TIME_MAX / 2, &progress), "some was taken");
@@ -375,7 +339,7 @@ mod tests {
 
     #[test]
     fn http_2_is_idle_while_there_is_no_stream_and_pings_change_nothing() {
-        let (_desks, progress) = at_one_of(1);
+        let (_workers, progress) = at_one_of(1);
         progress.received();
         assert!(after(SEND_TIME_MAX, &progress), "nothing was ever asked");
         let [one, other] = [(); 2].map(|()| progress.stream_began());
@@ -393,7 +357,7 @@ mod tests {
         progress.chunk_is_gone(other);
         progress.stream_ended();
         assert!(!after(RECEIVE_TIME_MAX, &progress), "kept alive");
-        let clock = &progress.seat.tally().ticks;
+        let clock = progress.slot.stats().clock();
         clock.fetch_add(ticks(IDLE_TIME_MAX / 2), Ordering::Relaxed);
         progress.received();
         assert!(!after(IDLE_TIME_MAX / 3, &progress));

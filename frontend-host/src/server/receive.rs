@@ -8,7 +8,7 @@ use http::header::{CONNECTION, EXPECT, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
-use protocol::budget::{Exhausted, Share};
+use rpc::budget::{Exhausted, Share};
 use tokio::time::timeout;
 
 use crate::config::{BODY_BYTES_MAX, DISCARDED_BYTES_MAX};

@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::balance::Quota;
-use super::clients::Bounds;
+use super::balance::shifts::Quota;
 use super::*;
+use crate::config::Bounds;
 use alone::gateway;
 
 /// Longest wait for what should take milliseconds, on a busy machine.
@@ -34,13 +34,13 @@ const REQUEST: &[u8] = b"GET /nothing HTTP/1.1\r\nhost: bazaar\r\n\r\n";
 /// Two workers that nobody balances, and where clients connect.
 async fn two_workers() -> (Workers, SocketAddr) {
     let workers = Workers::start(2).unwrap();
-    let desks = Arc::clone(&workers.desks);
+    let handles = workers.handles.clone();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let clients = Clients::new(Bounds::default());
         let open = [Finish::new(), Finish::new()];
-        accept(&listener, &gateway(), &clients, &desks, &open).await;
+        accept(&listener, &gateway(), &clients, &handles, &open).await;
     });
     (workers, address)
 }
@@ -99,7 +99,7 @@ async fn until(met: impl Fn() -> bool) {
 async fn connections_change_workers_while_their_clients_go_on_asking() {
     const CLIENTS: usize = 16;
     let (workers, address) = two_workers().await;
-    let desks = Arc::clone(&workers.desks);
+    let stats = Arc::clone(&workers.handles.stats);
     let done = Arc::new(AtomicBool::default());
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
@@ -117,12 +117,12 @@ async fn connections_change_workers_while_their_clients_go_on_asking() {
             })
         })
         .collect();
-    let all = || desks.iter().map(Desk::connections).sum::<usize>() == CLIENTS;
+    let all = || stats.iter().map(WorkerStats::connections).sum::<usize>() == CLIENTS;
     until(all).await;
     for round in 0..20 {
-        let (resting, serving) = (&desks[round % 2], &desks[(round + 1) % 2]);
-        serving.follow(SERVE);
-        resting.follow(REST);
+        let (resting, serving) = (&stats[round % 2], &stats[(round + 1) % 2]);
+        serving.apply(SERVE);
+        resting.apply(REST);
         until(|| serving.connections() == CLIENTS && resting.connections() == 0).await;
     }
     done.store(true, Ordering::Relaxed);
@@ -130,50 +130,50 @@ async fn connections_change_workers_while_their_clients_go_on_asking() {
     for client in clients {
         asked += client.await.unwrap();
     }
-    let answered: u64 = desks.iter().map(|desk| desk.tally.answers()).sum();
+    let answered: u64 = stats.iter().map(|worker| worker.answers()).sum();
     assert_eq!(answered, asked as u64);
-    until(|| desks.iter().all(|desk| desk.connections() == 0)).await;
+    until(|| stats.iter().all(|worker| worker.connections() == 0)).await;
     workers.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_pauses_is_moved_and_finds_its_connection_open() {
     let (workers, address) = two_workers().await;
-    let desks = &workers.desks;
-    desks[1].follow(REST);
+    let stats = &workers.handles.stats;
+    stats[1].apply(REST);
     let mut client = TcpStream::connect(address).await.unwrap();
     ask(&mut client, 1).await;
-    assert_eq!(desks[0].connections(), 1);
-    desks[1].follow(SERVE);
-    desks[0].follow(REST);
-    until(|| desks[1].connections() == 1 && desks[0].connections() == 0).await;
+    assert_eq!(stats[0].connections(), 1);
+    stats[1].apply(SERVE);
+    stats[0].apply(REST);
+    until(|| stats[1].connections() == 1 && stats[0].connections() == 0).await;
     ask(&mut client, 2).await;
     // Half a request keeps it where it is.
     client.write_all(&REQUEST[..10]).await.unwrap();
-    desks[0].follow(SERVE);
-    desks[1].follow(REST);
+    stats[0].apply(SERVE);
+    stats[1].apply(REST);
     client.write_all(&REQUEST[10..]).await.unwrap();
     read_answers(&mut client, 1).await;
     ask(&mut client, 1).await;
     drop(client);
-    until(|| desks.iter().all(|desk| desk.connections() == 0)).await;
+    until(|| stats.iter().all(|worker| worker.connections() == 0)).await;
     workers.stop().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_stays_where_there_is_no_other_worker() {
     let workers = Workers::start(1).unwrap();
-    let desks = &workers.desks;
+    let stats = &workers.handles.stats;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap())
         .await
         .unwrap();
     let (stream, place) = Clients::new(Bounds::default()).accept(&listener).await;
     let open = Finish::new();
-    let seat = Seat::at(desks, 0);
-    let connection = Connection::new(stream, place, gateway(), seat, open.watcher());
-    desks[0].follow(REST);
-    desks[0].deal(connection).await;
+    let slot = WorkerSlot::at(stats, 0);
+    let connection = Connection::new(stream, place, gateway(), slot, open.watcher());
+    stats[0].apply(REST);
+    workers.handles.deal(0, connection).await;
     for _ in 0..3 {
         ask(&mut client, 2).await;
     }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use protocol::budget::Share;
+use rpc::budget::Share;
 
 use super::progress::Progress;
 use crate::config::CHUNK_BYTES;
@@ -219,9 +219,9 @@ impl Body for Unsent {
 mod tests {
     use std::task::Waker;
 
-    use protocol::budget::Budget;
+    use rpc::budget::Budget;
 
-    use super::super::worker::{Desk, Seat};
+    use super::super::slot::{WorkerSlot, WorkerStats};
     use super::*;
 
     /// The chunks of an answer, which are all let go at once.
@@ -237,8 +237,8 @@ mod tests {
 
     #[test]
     fn an_answer_goes_out_in_chunks_and_over_http_2_a_long_ones_last_byte_by_itself() {
-        let desks: Arc<[Desk]> = [Desk::new().0].into();
-        let progress = Arc::new(Progress::begin(Seat::at(&desks, 0)));
+        let workers: Arc<[WorkerStats]> = [WorkerStats::default()].into();
+        let progress = Arc::new(Progress::begin(WorkerSlot::at(&workers, 0)));
         let budget = Budget::whole(1 << 20);
         const LONG: usize = 2 * CHUNK_BYTES;
         for (bytes, http1, http2) in [

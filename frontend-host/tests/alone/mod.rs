@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use frontend_host::Config;
 use frontend_host::backend::Backend;
 use frontend_host::cache::Cache;
 use frontend_host::gateway::Gateway;
 use frontend_host::journal::OwnJournal;
-use frontend_host::policy::{Probation, Sandbox, Versions};
 use frontend_host::replicas::Replicas;
-use frontend_host::{Config, DEFAULT_POLICY};
-use protocol::channel;
-use protocol::wire::catalog::v1::catalog_client::CatalogClient;
+use frontend_policy::DEFAULT_POLICY;
+use frontend_policy::{Probation, Sandbox, Versions};
+use rpc::connect;
+use wire::catalog::v1::catalog_client::CatalogClient;
 
 /// One with the default policy.
 pub fn gateway() -> Arc<Gateway> {
@@ -19,7 +20,7 @@ pub fn gateway() -> Arc<Gateway> {
     let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
     let policy = Arc::new(versions);
     let nowhere = "http://127.0.0.1:1";
-    let catalog = CatalogClient::new(channel::lazy(nowhere).unwrap());
+    let catalog = CatalogClient::new(connect::lazy(nowhere).unwrap());
     let backend = Backend {
         catalog: catalog.clone(),
         replicas: Arc::new(Replicas::new(

@@ -4,8 +4,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use frontend_host::config::Bounds;
 use frontend_host::server;
-use frontend_host::server::clients::{Bounds, Clients, Figures};
+use frontend_host::server::clients::{Clients, Figures};
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 

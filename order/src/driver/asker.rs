@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use protocol::{Epoch, Identity, ReplicaId};
+use domain::{Epoch, Identity, ReplicaId};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tonic::Status as GrpcStatus;
 
 use super::Input;
-use crate::clients::Catalog;
-use crate::core::{Event, Status};
 use crate::error::stopping;
+use crate::peers::Catalog;
+use order_core::{Event, Status};
 
 /// How often the catalog is asked, while it answers and while it does not, and how long it may take
 /// to answer. All who wait for the catalog go by this one question.

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use storage::rows::End;
+use domain::LedgerEnd;
 use tokio::sync::oneshot;
 
 use super::{Input, PlaceReply};
-use crate::core::message::{Placed, Refused, Ticket, Unavailable};
-use crate::core::{Event, Status};
+use order_core::message::{Placed, Refused, Ticket, Unavailable};
+use order_core::{Event, Status};
 
 type Waiting<A, R> = HashMap<Ticket, oneshot::Sender<Result<A, R>>>;
 
@@ -18,7 +18,7 @@ pub(super) struct Callers {
     tickets: u64,
     places: HashMap<Ticket, PlaceReply>,
     announces: Waiting<Status, Refused>,
-    appends: Waiting<End, Refused>,
+    appends: Waiting<LedgerEnd, Refused>,
 }
 
 impl Callers {
@@ -78,7 +78,7 @@ impl Callers {
         reply(&mut self.announces, ticket, answer);
     }
 
-    pub(super) fn answer_append(&mut self, ticket: Ticket, answer: Result<End, Refused>) {
+    pub(super) fn answer_append(&mut self, ticket: Ticket, answer: Result<LedgerEnd, Refused>) {
         reply(&mut self.appends, ticket, answer);
     }
 }

@@ -9,9 +9,10 @@ use storage::error::fail_stop;
 use tokio::sync::mpsc;
 
 use super::Input;
-use crate::core::Event;
 use crate::store::Store;
-use crate::store::saves::{self, Save};
+use crate::store::saves;
+use order_core::Event;
+use order_core::Save;
 
 /// Writes saves in their order: on a thread, all that have queued as one transaction (group
 /// commit), or at once on the caller's. Reports what is then durable. The core bounds what queues.
@@ -80,7 +81,7 @@ impl Writer {
 fn write(store: &Mutex<impl Store>, queue: &Receiver<Save>, inputs: &mpsc::Sender<Input>) {
     while let Ok(first) = queue.recv() {
         let mut saves = 1;
-        let group = saves::gather(first, || {
+        let group = order_core::durable::gather(first, || {
             let next = queue.try_recv().ok()?;
             saves += 1;
             Some(next)
@@ -104,11 +105,11 @@ mod tests {
     use storage::StorageError;
 
     use super::*;
-    use crate::core::tests::bench::{end, journal, term};
-    use crate::core::{Durable, Event};
+    use crate::fixtures::{end, journal, term};
     use crate::store::ReadRows;
-    use crate::store::memory::Memory;
-    use crate::store::saves::GROUP_ROWS_MAX;
+    use order_core::durable::GROUP_ROWS_MAX;
+    use order_core::memory::Memory;
+    use order_core::{Durable, Event};
 
     /// A store in memory, with room for so many rows.
     struct Small {
@@ -121,14 +122,15 @@ mod tests {
             self.memory.durable()
         }
 
-        fn identity(&self) -> Option<protocol::Identity> {
+        fn identity(&self) -> Option<domain::Identity> {
             self.memory.identity
         }
 
         fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
             let room = self.room.checked_sub(save.rows.len());
             self.room = room.ok_or(StorageError::Discontinuous("no room".into()))?;
-            self.memory.save(save)
+            let saved = self.memory.save(save);
+            saved.map_err(|error| StorageError::Discontinuous(error.0))
         }
 
         fn reader(&self) -> Arc<dyn ReadRows> {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use protocol::{Identity, JournalId, ListingDigest, ReplicaId};
+use domain::{Identity, JournalId, ListingDigest, ReplicaId};
 use rusqlite::{Connection, OptionalExtension as _, params};
 use storage::{Checksum, StorageError};
 
-use crate::core::Term;
+use domain::Term;
 
 /// Both tables have one row once the journal is known. A ledger of before they came has none, nor
 /// a checksum of its term.
@@ -46,30 +46,6 @@ pub(crate) fn read(connection: &Connection) -> Result<Option<Identity>, StorageE
     };
     checksum(&identity).check(Some(&bytes(3)?))?;
     Ok(Some(identity))
-}
-
-/// What is known once a save's identity is, too.
-///
-/// # Errors
-/// Where that is another journal's.
-pub(super) fn continued(
-    before: Option<Identity>,
-    saved: Option<Identity>,
-) -> Result<Option<Identity>, StorageError> {
-    let (Some(before), Some(saved)) = (before, saved) else {
-        return Ok(before.or(saved));
-    };
-    if saved.journal != before.journal {
-        return Err(StorageError::Discontinuous(format!(
-            "a ledger of journal {} cannot become one of journal {}",
-            before.journal, saved.journal
-        )));
-    }
-    let lease_horizon = before.lease_horizon.max(saved.lease_horizon);
-    Ok(Some(Identity {
-        lease_horizon,
-        ..before
-    }))
 }
 
 /// Writes it; part of a transaction of the caller's.

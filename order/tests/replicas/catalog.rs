@@ -7,12 +7,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use protocol::wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
-use protocol::wire::catalog::v1::*;
-use protocol::{
+use domain::{
     ChainHash, Epoch, IdempotencyKey, JournalId, OrderNumber, Price, Quantity, Row, StockName,
-    calls, identity,
 };
+use rpc::call_streams;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
@@ -20,6 +18,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
+use wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
+use wire::catalog::v1::*;
+use wire::identity;
 
 /// Trades of this stock are refused.
 pub const UNKNOWN_STOCK: &str = "unknown";
@@ -115,7 +116,7 @@ impl State {
 
     fn commit(&mut self, order: Order) -> Result<TradeResult, Status> {
         use trade_result::Result as Is;
-        let order = protocol::Order::try_from(order)?;
+        let order = domain::Order::try_from(order)?;
         let result = if order.name.as_str() == UNKNOWN_STOCK {
             Is::Refusal(Refusal::StockNotFound.into())
         } else {
@@ -130,7 +131,7 @@ impl State {
         })
     }
 
-    fn append(&mut self, order: protocol::Order) -> Row {
+    fn append(&mut self, order: domain::Order) -> Row {
         let previous = self.rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
         let number = OrderNumber(self.rows.len() as u64);
         let row = Row::following(
@@ -200,10 +201,10 @@ impl FakeCatalog {
         }
         for _ in 0..count {
             let key = format!("hidden-{}", state.rows.len());
-            state.append(protocol::Order {
+            state.append(domain::Order {
                 key: IdempotencyKey::new(&key).unwrap(),
                 name: StockName::new("meta").unwrap(),
-                side: protocol::Side::Sell,
+                side: domain::Side::Sell,
                 quantity: Quantity::new(1).unwrap(),
             });
         }
@@ -319,7 +320,7 @@ impl Catalog for Service {
     ) -> Result<Response<Self::TradeManyStream>, Status> {
         let state = Arc::clone(&self.state);
         // The rows come before the answer, as those that are on their way to the disk.
-        let answers = calls::serve(request, pending(), move |request, early| {
+        let answers = call_streams::serve(request, pending(), move |request, early| {
             let service = Service {
                 state: Arc::clone(&state),
             };

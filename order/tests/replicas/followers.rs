@@ -1,6 +1,6 @@
-use protocol::wire::order::v1::Role;
-use protocol::wire::order::v1::place_response::Result as Placed;
 use tonic::Code;
+use wire::order::v1::Role;
+use wire::order::v1::place_response::Result as Placed;
 
 use crate::support::{Cluster, until};
 
@@ -153,7 +153,7 @@ async fn rows_of_another_history_are_refused_and_not_stored() {
     let gap = seat.append(1, 9, &rows[2..]).await.unwrap();
     assert_eq!(gap.orders, 1);
     let mut forged = rows[1].clone();
-    forged.epoch = protocol::Epoch(2);
+    forged.epoch = domain::Epoch(2);
     assert_eq!(
         seat.append(1, 9, &[forged]).await.unwrap_err().code(),
         Code::DataLoss

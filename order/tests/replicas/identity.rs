@@ -2,19 +2,19 @@
 
 use std::path::Path;
 
-use order::core::Term;
-use order::store::saves::Save;
+use domain::Term;
+use domain::{Epoch, JournalId, ReplicaId};
 use order::store::{SqliteStore, Store as _};
-use protocol::identity::OTHER_JOURNAL;
-use protocol::wire::order::v1::orders_client::OrdersClient;
-use protocol::wire::order::v1::place_response::Result as Placed;
-use protocol::wire::order::v1::replication_client::ReplicationClient;
-use protocol::wire::order::v1::{
-    AnnounceRequest, AppendRequest, FetchRequest, GetRequest, PlaceRequest, Role,
-};
-use protocol::{Epoch, JournalId, ReplicaId};
+use order_core::durable::Save;
 use rusqlite::Connection;
 use tonic::Code;
+use wire::identity::OTHER_JOURNAL;
+use wire::order::v1::orders_client::OrdersClient;
+use wire::order::v1::place_response::Result as Placed;
+use wire::order::v1::replication_client::ReplicationClient;
+use wire::order::v1::{
+    AnnounceRequest, AppendRequest, FetchRequest, GetRequest, PlaceRequest, Role,
+};
 
 use crate::catalog::JOURNAL;
 use crate::support::{Cluster, until};
@@ -213,7 +213,7 @@ async fn a_ledger_of_before_is_taken_where_the_journal_begins_with_it() {
     cluster.run(1).await;
     cluster.all_equal().await;
     cluster.stop(1).await;
-    let ledger = order::ledger::Ledger::open(&data_dir).unwrap();
+    let ledger = order::inspect::Ledger::open(&data_dir).unwrap();
     let identity = ledger.identity().unwrap().expect("it knows its journal");
     assert_eq!(identity.journal, JOURNAL);
 }
@@ -294,8 +294,7 @@ async fn rows_of_an_epoch_after_their_leaders_are_refused() {
     let last = cluster.catalog.state().rows[0].clone();
     let order = crate::support::order("forged", "meta");
     let number = last.number.next();
-    let forged =
-        protocol::Row::following(&last.chain, number, Epoch(IMPOSSIBLE), order, last.price);
+    let forged = domain::Row::following(&last.chain, number, Epoch(IMPOSSIBLE), order, last.price);
     until("the follower has the order", || async {
         cluster.seat(1).status().await.orders == 1
     })

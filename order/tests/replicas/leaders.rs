@@ -1,6 +1,6 @@
-use protocol::wire::order::v1::Role;
-use protocol::wire::order::v1::place_response::Result as Placed;
 use tonic::Code;
+use wire::order::v1::Role;
+use wire::order::v1::place_response::Result as Placed;
 
 use crate::support::{Cluster, until};
 
@@ -153,7 +153,7 @@ async fn leadership_goes_round_under_load() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_data_directory_serves_one_replica() {
     let cluster = Cluster::start(1).await;
-    let id = protocol::ReplicaId::new(7).unwrap();
+    let id = domain::ReplicaId::new(7).unwrap();
     let data_dir = cluster.seat(1).data_dir.path().to_owned();
     let config = order::Config {
         id,

@@ -3,23 +3,23 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use order::core::followers::APPEND_ROWS_MAX;
-use order::core::message::Unavailable;
-use order::placing::MESSAGE_ORDERS_MAX;
-use protocol::serving::MESSAGE_BYTES_MAX;
-use protocol::wire::catalog::v1::{JournalRow, Refusal};
-use protocol::wire::order::v1::orders_client::OrdersClient;
-use protocol::wire::order::v1::place_many_request::Placement;
-use protocol::wire::order::v1::place_many_response::answer::Result as Answered;
-use protocol::wire::order::v1::replication_client::ReplicationClient;
-use protocol::wire::order::v1::{AppendRequest, PlaceManyRequest};
-use protocol::{
+use domain::{
     ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, StockName,
 };
+use order::order_stream::MESSAGE_ORDERS_MAX;
+use order_core::followers::APPEND_ROWS_MAX;
+use order_core::message::Unavailable;
+use rpc::listen::MESSAGE_BYTES_MAX;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
+use wire::catalog::v1::{JournalRow, Refusal};
+use wire::order::v1::orders_client::OrdersClient;
+use wire::order::v1::place_many_request::Placement;
+use wire::order::v1::place_many_response::answer::Result as Answered;
+use wire::order::v1::replication_client::ReplicationClient;
+use wire::order::v1::{AppendRequest, PlaceManyRequest};
 
 use crate::catalog::UNKNOWN_STOCK;
 use crate::support::{Cluster, PATIENCE, Seat, journal, order, until};
@@ -30,7 +30,7 @@ const ENDED: &str = "the stream ended";
 /// A stream of orders to a replica.
 struct Stream {
     orders: mpsc::Sender<PlaceManyRequest>,
-    answers: Streaming<protocol::wire::order::v1::PlaceManyResponse>,
+    answers: Streaming<wire::order::v1::PlaceManyResponse>,
 }
 
 impl Stream {
@@ -151,7 +151,7 @@ async fn a_message_has_a_bound() {
     let refused = stream.answers(1).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert_eq!(cluster.seat(1).place("a", "meta").await.unwrap(), {
-        protocol::wire::order::v1::place_response::Result::Number(0)
+        wire::order::v1::place_response::Result::Number(0)
     });
 }
 

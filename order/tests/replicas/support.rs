@@ -4,22 +4,22 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
+use domain::{IdempotencyKey, Order, Quantity, ReplicaId, Row, Side, StockName};
 use order::Config;
-use order::ledger::Ledger;
-use protocol::serving::Limits;
-use protocol::wire::order::v1::orders_client::OrdersClient;
-use protocol::wire::order::v1::replication_client::ReplicationClient;
-use protocol::wire::order::v1::{
-    AnnounceRequest, AppendRequest, AppendResponse, GetRequest, PlaceRequest, ReplicaStatus, Role,
-    StatusRequest, place_response,
-};
-use protocol::{IdempotencyKey, Order, Quantity, ReplicaId, Row, Side, StockName};
+use order::inspect::Ledger;
+use rpc::listen::Limits;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use wire::order::v1::orders_client::OrdersClient;
+use wire::order::v1::replication_client::ReplicationClient;
+use wire::order::v1::{
+    AnnounceRequest, AppendRequest, AppendResponse, GetRequest, PlaceRequest, ReplicaStatus, Role,
+    StatusRequest, place_response,
+};
 
 use crate::catalog::{FakeCatalog, JOURNAL};
 
@@ -96,7 +96,7 @@ impl Cluster {
         let mut seats = Vec::new();
         for id in 1..=replicas {
             let address = free_address().await;
-            let channel = protocol::channel::lazy(&format!("http://{address}")).unwrap();
+            let channel = rpc::connect::lazy(&format!("http://{address}")).unwrap();
             seats.push(Seat {
                 id,
                 address,
@@ -184,7 +184,7 @@ impl Cluster {
 
     /// A connection of its own to a replica.
     pub fn another_channel(&self, id: u32) -> Channel {
-        protocol::channel::lazy(&format!("http://{}", self.seat(id).address)).unwrap()
+        rpc::connect::lazy(&format!("http://{}", self.seat(id).address)).unwrap()
     }
 
     /// Elects and announces to all that run.

@@ -6,16 +6,16 @@ use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 
-use catalog::core::{Books, Known, Leadership, Stock};
 use catalog::store::sqlite::{SqliteJournal, SqliteStore as CatalogStore};
 use catalog::store::{Journal as _, Store as _};
-use order::core::Term;
-use order::ledger::Ledger;
-use order::store::saves::Save;
-use order::store::{SqliteStore as LedgerStore, Store as _};
-use protocol::{
+use catalog_core::{Books, Known, Leadership, Stock};
+use domain::Term;
+use domain::{
     Epoch, IdempotencyKey, JournalId, Order, OrderNumber, Quantity, ReplicaId, Row, Side, StockName,
 };
+use order::inspect::Ledger;
+use order::store::{SqliteStore as LedgerStore, Store as _};
+use order_core::durable::Save;
 use rusqlite::Connection;
 use storage::StorageError;
 use tempfile::TempDir;
@@ -140,7 +140,7 @@ fn initial() -> impl Iterator<Item = Stock> {
         price: listing.price,
         quantity: listing.quantity,
         volume: 0,
-        version: protocol::Version(1),
+        version: domain::Version(1),
     })
 }
 

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 
 use bytes::Bytes;
+use domain::{IdempotencyKey, OrderNumber, Quantity, StockName};
 use frontend_guest::types::{
     Action, Method, Order, Outcome, Page, Refusal, Request, Response, Stock, Trade, Unavailability,
 };
@@ -12,7 +13,6 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use protocol::{IdempotencyKey, OrderNumber, Quantity, StockName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// As the gateway has it: a request's head in bytes, its headers, its body in bytes.

@@ -3,17 +3,19 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use catalog::core::{Batch, Books, ChangeNumber, Known, Stock, TradeResult};
-use order::core::message::Ticket;
-use order::core::{Command, Event, Head, Replica};
-use order::store::memory::Memory;
-use order::store::saves::Save;
+use catalog_core::{Batch, Books, Known, Stock, TradeResult};
+use domain::ChangeNumber;
+use domain::Head;
+use domain::LedgerEnd;
+use domain::time::BootTime;
+use domain::{ChainHash, Epoch, Order, ReplicaId, Row};
+use order_core::durable::Save;
+use order_core::memory::Memory;
+use order_core::message::Ticket;
+use order_core::{Command, Event, Replica};
 use prost::Message;
-use protocol::time::BootTime;
-use protocol::wire::catalog::v1;
-use protocol::wire::order::v1 as order_v1;
-use protocol::{ChainHash, Epoch, Order, ReplicaId, Row, wire};
-use storage::rows::End;
+use wire::catalog::v1;
+use wire::order::v1 as order_v1;
 
 /// Messages of one run.
 const MESSAGES_MAX: usize = 64;
@@ -50,9 +52,9 @@ pub fn check_catalog(bytes: &[u8]) {
         price: listing.price,
         quantity: listing.quantity,
         volume: 0,
-        version: protocol::Version(1),
+        version: domain::Version(1),
     });
-    let mut books = Books::new(stocks, End::default(), catalog::core::Term::default());
+    let mut books = Books::new(stocks, LedgerEnd::default(), catalog_core::Term::default());
     let mut journal: Vec<Row> = Vec::new();
     for (kind, message) in messages(bytes) {
         if let Some(batch) = stage(&books, &journal, kind, message) {
@@ -76,8 +78,8 @@ pub fn check_catalog(bytes: &[u8]) {
                 .fold(i128::from(listing.quantity), |quantity, row| {
                     let shares = i128::from(row.order.quantity.get());
                     match row.order.side {
-                        protocol::Side::Buy => quantity - shares,
-                        protocol::Side::Sell => quantity + shares,
+                        domain::Side::Buy => quantity - shares,
+                        domain::Side::Sell => quantity + shares,
                     }
                 });
         let found = books.stocks().find(|stock| stock.name == listing.name);
@@ -149,8 +151,8 @@ fn event(
     ticket: Ticket,
     kind: u8,
     message: &[u8],
-    held: End,
-    calls: &mut Vec<order::core::message::CallId>,
+    held: LedgerEnd,
+    calls: &mut Vec<order_core::message::CallId>,
 ) -> Option<Event> {
     match kind % 5 {
         0 => {
@@ -160,7 +162,7 @@ fn event(
         }
         1 => {
             let request = order_v1::AnnounceRequest::decode(message).ok()?;
-            let (epoch, leader) = order::wire::term(request.epoch, request.leader).ok()?;
+            let (epoch, leader) = wire::leadership::term(request.epoch, request.leader).ok()?;
             Some(Event::Announce {
                 ticket,
                 epoch,
@@ -169,7 +171,7 @@ fn event(
         }
         2 => {
             let request = order_v1::AppendRequest::decode(message).ok()?;
-            let (epoch, leader) = order::wire::term(request.epoch, request.leader).ok()?;
+            let (epoch, leader) = wire::leadership::term(request.epoch, request.leader).ok()?;
             Some(Event::Append {
                 ticket,
                 epoch,
@@ -180,7 +182,7 @@ fn event(
         }
         3 => {
             let leadership = v1::Leadership::decode(message).ok()?;
-            let head: Head = order::wire::head(&leadership).ok()?;
+            let head: Head = wire::leadership::head(&leadership).ok()?;
             let head = Some(head);
             Some(Event::Head { head, held })
         }

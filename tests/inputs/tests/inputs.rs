@@ -113,8 +113,8 @@ proptest! {
 mod messages {
     use super::*;
     use prost::Message;
-    use protocol::wire::catalog::v1;
-    use protocol::wire::order::v1 as order;
+    use wire::catalog::v1;
+    use wire::order::v1 as order;
 
     fn number() -> impl Strategy<Value = u64> {
         let edges = [

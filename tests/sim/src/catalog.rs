@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::core::{Board, InSyncRefused, Leadership, Leases, TradeResult};
 use catalog::desk::{Desk, EVENTS_MAX, Event};
 use catalog::error::RequestError;
 use catalog::store::sqlite::{SqliteJournal, SqliteStore};
 use catalog::store::{Journal as _, Store as _};
 use catalog::writer::group::{Command, Committer, Group, gather};
-use protocol::time::BootTime;
-use protocol::{ChainHash, JournalId, OrderNumber, Row, SessionId};
+use catalog_core::{Board, InSyncRefused, Leadership, Leases, TradeResult};
+use domain::time::BootTime;
+use domain::{ChainHash, JournalId, OrderNumber, Row, SessionId};
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
@@ -453,6 +453,6 @@ fn told<T>(answer: Answer<T>, response: impl FnOnce(T) -> Response) -> Told {
 }
 
 /// What a store holds.
-pub fn load(store: &mut SqliteStore) -> catalog::core::Books {
+pub fn load(store: &mut SqliteStore) -> catalog_core::Books {
     store.load().expect("the disk is well").books
 }

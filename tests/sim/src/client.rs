@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use protocol::wire::catalog::v1::Refusal;
-use protocol::{IdempotencyKey, Order, OrderNumber, Quantity, Side, StockName};
+use domain::Refusal;
+use domain::{IdempotencyKey, Order, OrderNumber, Quantity, Side, StockName};
 
 use crate::gateway::placed;
 use crate::messages::{Failure, Node, Operation, Purpose, Request, Response, Run, Told};

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
+use domain::time::BootTime;
+use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use frontend_core::election::{
     Elector as Rules, Leadership, Led, Probed, Role, Status, Step, Unanswered, View,
 };
 use frontend_guest::election::keep_working_leader;
 use frontend_guest::types as guest;
-use order::core::message::RoleName;
-use protocol::time::BootTime;
-use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId};
+use order_core::message::RoleName;
 
 use crate::messages::{Failure, Node, Purpose, Request, Response, Run, Told};
 use crate::replica::ids;

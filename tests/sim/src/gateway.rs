@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use catalog::core::Stock;
+use catalog_core::Stock;
+use domain::Refusal;
+use domain::time::BootTime;
+use domain::{Order, OrderNumber, ReplicaId, Row, StockName};
 use frontend_core::{Answer, Ask, Backoff, Fetches, Freshness, Lease, Session, Tag};
-use order::core::message::Placed;
-use protocol::time::BootTime;
-use protocol::wire::catalog::v1::Refusal;
-use protocol::{Order, OrderNumber, ReplicaId, Row, StockName};
+use order_core::message::Placed;
 
 use crate::elector::Elector;
 use crate::messages::{

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use order::core::Failure;
-use protocol::ReplicaId;
+use domain::ReplicaId;
+use order_core::Failure;
 use simulated_disk::{Death, Disk, Faults};
 use storage::StorageError;
 

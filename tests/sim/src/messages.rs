@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use catalog::core::{ChangeNumber, Leadership, Stock, TradeResult};
-use order::core::message::{CallId, Placed};
-use protocol::{ChainHash, Epoch, Order, OrderNumber, ReplicaId, Row, SessionId, StockName};
-use storage::rows::End;
+use catalog_core::{Leadership, Stock, TradeResult};
+use domain::ChangeNumber;
+use domain::LedgerEnd;
+use domain::{ChainHash, Epoch, Order, OrderNumber, ReplicaId, Row, SessionId, StockName};
+use order_core::message::{CallId, Placed};
 
 /// A machine, and what runs on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,8 +95,8 @@ pub enum Response {
     Rows(Vec<Row>),
     Placed(Placed),
     Row(Row),
-    Status(order::core::Status),
-    Held(End),
+    Status(order_core::Status),
+    Held(LedgerEnd),
     NoSuchOrder,
 }
 
@@ -147,7 +148,7 @@ pub enum Purpose {
 pub enum FromGateway {
     Open,
     Renew(u64),
-    Acknowledge(catalog::core::Round),
+    Acknowledge(catalog_core::Round),
     Release,
 }
 
@@ -156,7 +157,7 @@ pub enum FromGateway {
 pub enum FromCatalog {
     Opened(SessionId),
     Renewed(u64),
-    Recall(catalog::core::Recall),
+    Recall(catalog_core::Recall),
 }
 
 /// A message of a stream; `None` for its end.

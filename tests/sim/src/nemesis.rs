@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use protocol::{Epoch, OrderNumber, ReplicaId};
+use domain::{Epoch, OrderNumber, ReplicaId};
 use simulated_disk::file::Loss;
 use simulated_disk::{Death, Faults};
 

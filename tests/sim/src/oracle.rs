@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalog::core::{Books, Leadership, Stock, Term};
-use order::core::Durable;
-use protocol::{
+use catalog_core::{Books, Leadership, Stock, Term};
+use domain::LedgerEnd;
+use domain::{
     ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, ReplicaId, Row, Side, StockName, Version,
 };
-use storage::rows::End;
+use order_core::Durable;
 
 /// All that was promised to somebody.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Oracle {
     term: Term,
     stocks: BTreeMap<StockName, History>,
     /// What is on each replica's disk: its ledger, and the rows beside it.
-    held: BTreeMap<ReplicaId, (End, Vec<Row>)>,
+    held: BTreeMap<ReplicaId, (LedgerEnd, Vec<Row>)>,
     /// Replicas whose disks were lost, and that do not hold again what was acknowledged.
     lost: BTreeSet<ReplicaId>,
     /// Replicas whose disks were ever lost.
@@ -98,7 +98,7 @@ impl Oracle {
         &self.term.in_sync
     }
 
-    pub fn end(&self) -> End {
+    pub fn end(&self) -> LedgerEnd {
         end(&self.journal)
     }
 
@@ -230,7 +230,7 @@ impl Oracle {
     }
 
     /// How many rows of the journal a ledger is with the rows beside it.
-    pub fn held_with(&self, end: End, beside: &[Row]) -> OrderNumber {
+    pub fn held_with(&self, end: LedgerEnd, beside: &[Row]) -> OrderNumber {
         let committed = &self.journal[end.rows.0 as usize..];
         let both = beside.iter().zip(committed);
         let kept = both.take_while(|(row, committed)| row == committed).count();
@@ -346,13 +346,13 @@ impl Oracle {
 }
 
 /// Where a ledger of these rows ends.
-pub fn end(rows: &[Row]) -> End {
+pub fn end(rows: &[Row]) -> LedgerEnd {
     rows.last().map_or(
-        End {
+        LedgerEnd {
             rows: OrderNumber(0),
             chain: ChainHash::EMPTY,
         },
-        |last| End {
+        |last| LedgerEnd {
             rows: last.number.next(),
             chain: last.chain,
         },

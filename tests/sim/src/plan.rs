@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use catalog::core::Stock;
 use catalog::stocks::Listing;
+use catalog_core::Stock;
+use domain::{Price, StockName, Version};
 use fastrand::Rng;
-use protocol::{Price, StockName, Version};
 
 use crate::nemesis::Kind;
 
@@ -28,8 +28,8 @@ const SHARES: u64 = 40;
 /// What is taken out of a simulation, to show that it would notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Without {
-    Catalog(catalog::core::Rule),
-    Order(order::core::Rule),
+    Catalog(catalog_core::Rule),
+    Order(order_core::Rule),
     Gateway(frontend_core::Rule),
     /// Disks say that they synced, and did not.
     Syncs,
@@ -126,17 +126,17 @@ impl Plan {
         })
     }
 
-    pub fn catalog_rules(&self) -> catalog::core::Rules {
+    pub fn catalog_rules(&self) -> catalog_core::Rules {
         match self.without {
-            Some(Without::Catalog(rule)) => catalog::core::Rules::without(rule),
-            _ => catalog::core::Rules::default(),
+            Some(Without::Catalog(rule)) => catalog_core::Rules::without(rule),
+            _ => catalog_core::Rules::default(),
         }
     }
 
-    pub fn order_rules(&self) -> order::core::Rules {
+    pub fn order_rules(&self) -> order_core::Rules {
         match self.without {
-            Some(Without::Order(rule)) => order::core::Rules::without(rule),
-            _ => order::core::Rules::default(),
+            Some(Without::Order(rule)) => order_core::Rules::without(rule),
+            _ => order_core::Rules::default(),
         }
     }
 

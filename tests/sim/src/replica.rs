@@ -4,23 +4,24 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::core::{ChangeNumber, Refusal, TradeResult};
-use order::core::message::{
-    CallFailure, CallId, Outcome, Placed, Refused, Report, Shipment, Source, Ticket, Unavailable,
-};
-use order::core::{
-    Claim, Command, Event, Failure as Refuted, Head, Missing, Replica as Core, Status, Term, claim,
-};
-use order::store::saves::{Save, gather, write};
-use order::store::{ReadRows, SqliteStore, Store};
-use protocol::wire::catalog::v1::Refusal as WireRefusal;
-use protocol::{
+use catalog_core::TradeResult;
+use domain::LedgerEnd;
+use domain::{
     ChainHash, Epoch, IdempotencyKey, Identity, JournalId, ListingDigest, Order, OrderNumber,
     Price, Quantity, ReplicaId, Row, Side, StockName,
 };
+use domain::{Head, Term};
+use order::store::saves::write;
+use order::store::{ReadRows, SqliteStore, Store};
+use order_core::durable::{Save, gather};
+use order_core::message::{
+    CallFailure, CallId, Outcome, Placed, Refused, Report, Shipment, Source, Ticket, Unavailable,
+};
+use order_core::{
+    Claim, Command, Event, Failure as Refuted, Missing, Replica as Core, Status, claim,
+};
 use simulated_disk::Disk;
 use storage::database::Vfs;
-use storage::rows::End;
 use storage::{DataDir, StorageError};
 
 use crate::catalog::{Ended, JOURNAL};
@@ -74,7 +75,7 @@ pub struct Replica {
     /// Who speaks of an epoch that is not known here: told the core once the catalog has been asked.
     unconfirmed: Vec<Claimant>,
     /// Where the ledger ended when the catalog was asked, while it is.
-    asking: Option<End>,
+    asking: Option<LedgerEnd>,
     head_at: Time,
 }
 
@@ -548,7 +549,7 @@ impl Replica {
                 Node::Catalog,
                 Request::SetInSync {
                     epoch,
-                    change: ChangeNumber::new(change.0).expect("changes count from 1"),
+                    change,
                     in_sync,
                 },
                 SET_IN_SYNC_TIMEOUT,
@@ -667,12 +668,7 @@ fn outcomes(told: Told) -> Result<Vec<Outcome>, CallFailure> {
     };
     let outcome = |result| match result {
         TradeResult::Row(row) => Outcome::Row(row),
-        TradeResult::Refused(refusal) => Outcome::Refused(match refusal {
-            Refusal::StockNotFound => WireRefusal::StockNotFound,
-            Refusal::NotEnough => WireRefusal::NotEnough,
-            Refusal::TooMany => WireRefusal::TooMany,
-            Refusal::KeyConflict => WireRefusal::KeyConflict,
-        }),
+        TradeResult::Refused(refusal) => Outcome::Refused(refusal),
     };
     Ok(results.into_iter().map(outcome).collect())
 }
@@ -698,7 +694,7 @@ fn rows(told: Told) -> Result<Vec<Row>, CallFailure> {
     Ok(rows)
 }
 
-fn held(told: Told) -> Result<End, CallFailure> {
+fn held(told: Told) -> Result<LedgerEnd, CallFailure> {
     let Response::Held(end) = told.map_err(call_failure)? else {
         unreachable!("an append is answered with what is held")
     };

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use domain::{OrderNumber, ReplicaId};
 use order::store::Store as _;
-use protocol::{OrderNumber, ReplicaId};
 
 use crate::catalog;
 use crate::messages::Node;

@@ -6,15 +6,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 use std::time::Instant;
 
-use catalog::core::Rule as Catalog;
+use catalog_core::Rule as Catalog;
+use domain::LedgerEnd;
+use domain::{Epoch, IdempotencyKey, OrderNumber, Price, Quantity, Row, Side, StockName};
 use frontend_core::Rule as Gateway;
-use order::core::Rule as Order;
 use order::store::Store as _;
-use order::store::saves::Save;
-use protocol::{Epoch, IdempotencyKey, OrderNumber, Price, Quantity, Row, Side, StockName};
+use order_core::Rule as Order;
+use order_core::durable::Save;
 use simulated_disk::file::Loss;
 use simulated_disk::{Death, Disk, Faults};
-use storage::rows::End;
 
 use crate::plan::{Plan, VFS, Without};
 use crate::world::{Report, World};
@@ -157,9 +157,9 @@ fn what_is_seldom_needed_is_missed_in_the_long_run() {
 }
 
 fn rows(count: u64) -> Vec<Row> {
-    let mut end = End::default();
+    let mut end = LedgerEnd::default();
     let mut next = |number| {
-        let order = protocol::Order {
+        let order = domain::Order {
             key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
             name: StockName::new("meta").unwrap(),
             side: Side::Sell,

@@ -4,9 +4,9 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
+use domain::Row;
+use domain::time::BootTime;
 use fastrand::Rng;
-use protocol::Row;
-use protocol::time::BootTime;
 
 use crate::messages::{
     Caller, FromCatalog, FromGateway, Node, Purpose, Request, Run, Streamed, Told,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use protocol::{OrderNumber, ReplicaId, Row};
+use domain::{OrderNumber, ReplicaId, Row};
 use simulated_disk::{Death, Disk, Faults};
 
 use crate::catalog::{Catalog, Ended};

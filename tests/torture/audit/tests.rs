@@ -1,6 +1,6 @@
 //! The audit is right about books that are in order, and notices each way in which they are not.
 
-use protocol::{Epoch, IdempotencyKey, Order as Ordered, OrderNumber, Price, Quantity, StockName};
+use domain::{Epoch, IdempotencyKey, Order as Ordered, OrderNumber, Price, Quantity, StockName};
 
 use crate::harness::Order;
 

@@ -6,11 +6,11 @@
 use std::io;
 use std::time::Duration;
 
-use protocol::{JournalId, ListingDigest, ReplicaId, Side};
+use domain::{JournalId, ListingDigest, ReplicaId};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use storage::{Checksum, StorageError};
 
-use crate::core::{RefusedOrder, Term};
+use catalog_core::Term;
 
 /// Came after the first databases were made: columns that those lack cannot ask for a value.
 pub(super) const SCHEMA: &str = "
@@ -134,18 +134,4 @@ pub(super) fn of_sessions(journal: JournalId, term: Option<Duration>) -> Checksu
         Some(term) => checksum.bytes(&term.as_millis().to_be_bytes()),
         None => checksum,
     }
-}
-
-/// Of an order that was refused.
-pub(super) fn of_refused(journal: JournalId, refused: &RefusedOrder) -> Checksum {
-    let RefusedOrder { order, refusal } = refused;
-    Checksum::of("an order that was refused", journal)
-        .text(order.key.as_str())
-        .text(order.name.as_str())
-        .number(match order.side {
-            Side::Buy => 1,
-            Side::Sell => 2,
-        })
-        .number(order.quantity.get())
-        .text(super::refused::name(*refusal))
 }

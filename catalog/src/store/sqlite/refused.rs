@@ -1,12 +1,12 @@
 //! The orders that were refused, as far as they are remembered.
 
-use protocol::{IdempotencyKey, JournalId, Order, Quantity, Side, StockName};
+use domain::{IdempotencyKey, JournalId, Order, Quantity, Side, StockName};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use storage::StorageError;
+use storage::{Checksum, StorageError};
 
-use super::identity::of_refused;
-use crate::core::{Refusal, RefusedOrder};
 use crate::store::REFUSED_ORDERS_KEPT;
+use catalog_core::RefusedOrder;
+use domain::Refusal;
 
 pub(super) const SCHEMA: &str = "
     CREATE TABLE refused ( -- orders that will have no row in the journal; the last of them
@@ -114,8 +114,22 @@ pub(super) fn insert(
     Ok(())
 }
 
+/// The checksum of an order that was refused.
+fn of_refused(journal: JournalId, refused: &RefusedOrder) -> Checksum {
+    let RefusedOrder { order, refusal } = refused;
+    Checksum::of("an order that was refused", journal)
+        .text(order.key.as_str())
+        .text(order.name.as_str())
+        .number(match order.side {
+            Side::Buy => 1,
+            Side::Sell => 2,
+        })
+        .number(order.quantity.get())
+        .text(name(*refusal))
+}
+
 /// What a refusal is called in the table.
-pub(super) fn name(refusal: Refusal) -> &'static str {
+fn name(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::StockNotFound => "stock not found",
         Refusal::NotEnough => "not enough",

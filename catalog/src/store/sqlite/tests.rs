@@ -1,8 +1,9 @@
-use protocol::{Order, Side};
+use domain::{Order, Side};
 
 use super::*;
-use crate::core::{Refusal, RefusedOrder, Staged, TradeResult};
 use crate::stocks::built_in;
+use catalog_core::{RefusedOrder, Staged, TradeResult};
+use domain::Refusal;
 
 fn order(key: &str, stock: &str, quantity: u64) -> Order {
     Order {

@@ -1,14 +1,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use protocol::{JournalId, ListingDigest};
+use domain::{JournalId, ListingDigest};
 use tokio::task::JoinHandle;
 use tonic::Code;
 
 use super::*;
-use crate::core::message::RoleName;
-use crate::core::{Head, Term};
 use catalog::{FakeCatalog, JOURNAL, LEASE_MS};
+use domain::{Head, Term};
+use order_core::message::RoleName;
 
 #[path = "../../../tests/replicas/catalog.rs"]
 #[allow(dead_code, reason = "what replicas ask for beyond who leads")]

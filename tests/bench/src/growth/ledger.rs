@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use catalog::Remains;
 use catalog::config::LEASE_DEFAULT;
 use catalog::stocks::Listing;
-use order::core::message::Term;
-use order::ledger::Ledger;
-use order::store::saves::Save;
-use order::store::{SqliteStore, Store as _};
-use protocol::{
+use domain::Term;
+use domain::{
     ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Quantity, ReplicaId, Row, Side,
 };
+use order::inspect::Ledger;
+use order::store::{SqliteStore, Store as _};
+use order_core::durable::Save;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 

@@ -1,12 +1,12 @@
 //! The catalog, replicas as probes see them, and gateways that elect.
 
-use catalog::core::Books;
+use catalog_core::Books;
+use domain::time::BootTime;
+use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::election::{
     Elector, Leadership, Led, Probed, Role, Status, Step, Unanswered, View,
 };
 use frontend_guest::{DefaultPolicy, Policy, types};
-use protocol::time::BootTime;
-use protocol::{ChainHash, Epoch, OrderNumber, ReplicaId};
 
 /// Milliseconds between two probes of a replica, and between two looks without a change.
 const PROBE_INTERVAL: u64 = 50;

@@ -11,7 +11,7 @@ use crate::explore::{self, Explored};
 /// A rule of either core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    Catalog(catalog::core::Rule),
+    Catalog(catalog_core::Rule),
     Gateway(frontend_core::Rule),
 }
 
@@ -44,10 +44,10 @@ pub struct Bounds {
 
 impl Bounds {
     /// The catalog's rules in force.
-    pub fn catalog_rules(&self) -> catalog::core::Rules {
+    pub fn catalog_rules(&self) -> catalog_core::Rules {
         match self.without {
-            Some(Rule::Catalog(rule)) => catalog::core::Rules::without(rule),
-            _ => catalog::core::Rules::default(),
+            Some(Rule::Catalog(rule)) => catalog_core::Rules::without(rule),
+            _ => catalog_core::Rules::default(),
         }
     }
 

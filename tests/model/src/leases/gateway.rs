@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 
-use catalog::core::Round;
+use catalog_core::Round;
+use domain::time::BootTime;
+use domain::{SessionId, StockName, Version};
 use frontend_core::{Answer, Ask, Fetches, Freshness, Lease, Session, Tag};
-use protocol::time::BootTime;
-use protocol::{SessionId, StockName, Version};
 
 /// A gateway: what it believes and keeps, and what it waits for.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -1,6 +1,6 @@
 //! What must always hold, and what must be possible, lest it hold only because nothing happens.
 
-use protocol::{StockName, Version};
+use domain::{StockName, Version};
 use stateright::Property;
 
 use super::bounds::Bounds;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use catalog::core::Rule::{DelayedVisibility, OwedFirst, Registration, RestartWait};
+use catalog_core::Rule::{DelayedVisibility, OwedFirst, Registration, RestartWait};
 use frontend_core::Rule::{Floor, LeaseCheck, Registered, SessionCheck};
 
 use super::bounds::{Bounds, Rule};

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use catalog::config::lease_margin;
-use catalog::core::{Batch, Board, Leases, Recall, Renewal, Stock};
+use catalog_core::{Batch, Board, Leases, Recall, Renewal, Stock};
+use domain::time::BootTime;
+use domain::{Price, SessionId, StockName, Version};
 use frontend_core::{Answer, Fetches, Freshness, Session};
-use protocol::time::BootTime;
-use protocol::{Price, SessionId, StockName, Version};
 
 use super::bounds::{Action, Bounds};
 use super::gateway::{Asking, Event, Gateway, Request, Stream};

@@ -1,6 +1,6 @@
 //! What can happen, within bounds.
 
-use protocol::{Epoch, ReplicaId};
+use domain::{Epoch, ReplicaId};
 use stateright::{Model, Property};
 
 use super::properties;
@@ -10,8 +10,8 @@ use crate::explore::{self, Explored};
 /// A rule of either core.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    Catalog(catalog::core::Rule),
-    Order(order::core::Rule),
+    Catalog(catalog_core::Rule),
+    Order(order_core::Rule),
 }
 
 /// How often what can happen, and which rule is taken out.
@@ -41,18 +41,18 @@ pub struct Bounds {
 
 impl Bounds {
     /// The catalog's rules in force.
-    pub fn catalog_rules(&self) -> catalog::core::Rules {
+    pub fn catalog_rules(&self) -> catalog_core::Rules {
         match self.without {
-            Some(Rule::Catalog(rule)) => catalog::core::Rules::without(rule),
-            _ => catalog::core::Rules::default(),
+            Some(Rule::Catalog(rule)) => catalog_core::Rules::without(rule),
+            _ => catalog_core::Rules::default(),
         }
     }
 
     /// The replicas' rules in force.
-    pub fn order_rules(&self) -> order::core::Rules {
+    pub fn order_rules(&self) -> order_core::Rules {
         match self.without {
-            Some(Rule::Order(rule)) => order::core::Rules::without(rule),
-            _ => order::core::Rules::default(),
+            Some(Rule::Order(rule)) => order_core::Rules::without(rule),
+            _ => order_core::Rules::default(),
         }
     }
 }

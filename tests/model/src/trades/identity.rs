@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use order::core::message::{CallId, Outcome, Shipment};
-use order::core::{Command, Event};
-use order::store::saves::Save;
-use protocol::{ReplicaId, Row};
+use domain::{ReplicaId, Row};
+use order_core::durable::Save;
+use order_core::message::{CallId, Outcome, Shipment};
+use order_core::{Command, Event};
 
 use super::network::{Packet, answer_to, call_of};
 use super::world::{Committing, Machine, World, end};

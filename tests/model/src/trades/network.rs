@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use catalog::core::{Batch, ChangeNumber, InSyncRefused, Known, Refusal, Rules, Term, TradeResult};
-use order::core::message::{self, CallFailure, CallId, Outcome, Refused, Shipment};
-use order::core::{Command, Event, Head};
-use protocol::wire::catalog::v1::Refusal as WireRefusal;
-use protocol::{Epoch, Order, ReplicaId, Row};
-use storage::rows::End;
+use catalog_core::{Batch, InSyncRefused, Known, Rules, Term, TradeResult};
+use domain::ChangeNumber;
+use domain::Head;
+use domain::LedgerEnd;
+use domain::{Epoch, Order, ReplicaId, Row};
+use order_core::message::{CallFailure, CallId, Outcome, Refused, Shipment};
+use order_core::{Command, Event};
 
 use super::bounds::Bounds;
 use super::world::{Committing, World, end};
@@ -115,13 +116,13 @@ impl World {
         &mut self,
         at: ReplicaId,
         caller: Option<(ReplicaId, CallId)>,
-        answer: Result<End, Refused>,
+        answer: Result<LedgerEnd, Refused>,
     ) {
         let Some((to, call)) = caller else { return };
         let disk = &self.machine(at).disk;
         let rows = disk.rows.iter().cloned().chain(disk.continuing());
         let rows: Vec<Row> = rows.collect();
-        let holds = |held: End| rows.get(..held.rows.0 as usize).map(end) == Some(held);
+        let holds = |held: LedgerEnd| rows.get(..held.rows.0 as usize).map(end) == Some(held);
         if answer.is_ok_and(|held| !holds(held)) {
             self.broken = Some("a follower says that it holds what it does not");
         }
@@ -299,7 +300,7 @@ impl World {
                 .map_err(|_| CallFailure::Fenced)?;
             outcomes.push(match result {
                 TradeResult::Row(row) => Outcome::Row(row),
-                TradeResult::Refused(refusal) => Outcome::Refused(on_the_wire(refusal)),
+                TradeResult::Refused(refusal) => Outcome::Refused(refusal),
             });
         }
         Ok((staged.into_batch(), outcomes))
@@ -308,11 +309,10 @@ impl World {
     fn set_in_sync(
         &mut self,
         epoch: Epoch,
-        change: message::ChangeNumber,
+        change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
     ) -> Result<Head, CallFailure> {
         let before = self.books.leadership().term;
-        let change = ChangeNumber::new(change.0).expect("changes are numbered from 1");
         let mut staged = self.books.stage();
         staged
             .set_in_sync(epoch, change, in_sync)
@@ -341,18 +341,9 @@ fn is_refused(call: &Command, current: &Term) -> bool {
     match call {
         Command::Trade { epoch, .. } => *epoch < current.epoch,
         Command::SetInSync { epoch, change, .. } => {
-            (*epoch, change.0) <= (current.epoch, current.change.get())
+            (*epoch, *change) <= (current.epoch, current.change)
         }
         other => unreachable!("not a call to the catalog: {other:?}"),
-    }
-}
-
-fn on_the_wire(refusal: Refusal) -> WireRefusal {
-    match refusal {
-        Refusal::StockNotFound => WireRefusal::StockNotFound,
-        Refusal::NotEnough => WireRefusal::NotEnough,
-        Refusal::TooMany => WireRefusal::TooMany,
-        Refusal::KeyConflict => WireRefusal::KeyConflict,
     }
 }
 

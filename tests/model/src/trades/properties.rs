@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use order::core::Missing;
-use protocol::{Epoch, Side};
+use domain::{Epoch, Side};
+use order_core::Missing;
 use stateright::Property;
 
 use super::bounds::Bounds;

@@ -1,7 +1,7 @@
 //! The protocol holds within these bounds, and would not without its rules.
 
-use catalog::core::Rule::{ChangeOrder, EpochCheck, KeyCheck, Succession};
-use order::core::Rule::{ActivationCatchUp, ConfirmedAbsence, ConfirmedRemoval};
+use catalog_core::Rule::{ChangeOrder, EpochCheck, KeyCheck, Succession};
+use order_core::Rule::{ActivationCatchUp, ConfirmedAbsence, ConfirmedRemoval};
 
 use super::bounds::{Bounds, Rule};
 use super::properties::{

@@ -3,19 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use catalog::core::{Batch, Books, RefusedOrder, Stock};
-use order::core::message::{
-    CallFailure, CallId, Outcome, Placed, Report, RoleName, Source, Ticket, Unavailable,
-};
-use order::core::{Command, Durable, Event, Head, Replica, Term};
-use order::store::memory::Memory;
-use order::store::saves::Save;
-use protocol::time::BootTime;
-use protocol::{
+use catalog_core::{Batch, Books, RefusedOrder, Stock};
+use domain::LedgerEnd;
+use domain::time::BootTime;
+use domain::{
     ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
     StockName, Version,
 };
-use storage::rows::End;
+use domain::{Head, Term};
+use order_core::durable::Save;
+use order_core::memory::Memory;
+use order_core::message::{
+    CallFailure, CallId, Outcome, Placed, Report, RoleName, Source, Ticket, Unavailable,
+};
+use order_core::{Command, Durable, Event, Replica};
 
 use super::bounds::{Action, Bounds};
 use super::network::Packet;
@@ -167,7 +168,7 @@ impl World {
             volume: 0,
             version: Version(1),
         };
-        let books = Books::new([stock], End::default(), Default::default());
+        let books = Books::new([stock], LedgerEnd::default(), Default::default());
         let ids = (1..=bounds.replicas).map(|id| ReplicaId::new(id).unwrap());
         Self {
             books: books.under(bounds.catalog_rules()),
@@ -456,8 +457,8 @@ fn now(leaps: u32) -> BootTime {
     BootTime::from_millis(1_000_000) + LEAP * leaps
 }
 
-pub fn end(rows: &[Row]) -> End {
-    End {
+pub fn end(rows: &[Row]) -> LedgerEnd {
+    LedgerEnd {
         rows: OrderNumber(rows.len() as u64),
         chain: rows.last().map_or(ChainHash::EMPTY, |row| row.chain),
     }

@@ -1,0 +1,26 @@
+//! The protective rules that a test can take out, to show that it would notice.
+
+/// A rule without which something that was promised is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// Only the current epoch's leader trades and changes the in-sync set.
+    EpochCheck,
+    /// A key that has a row gets no other one.
+    KeyCheck,
+    /// No change of the in-sync set is made after a later one of the same epoch.
+    ChangeOrder,
+    /// An epoch in which rows may have been proposed in vain is over: nothing else gets their
+    /// numbers in it.
+    Succession,
+    /// A durable value is shown only once nobody holds the one before it.
+    DelayedVisibility,
+    /// After a restart nothing is read or traded while a session of before may be alive.
+    RestartWait,
+    /// Who may keep what it reads is a holder, and will be told to let go.
+    Registration,
+    /// Who has yet to acknowledge that it let go of a stock is not lent it again before.
+    OwedFirst,
+}
+
+/// The rules in force.
+pub type Rules = domain::Rules<Rule>;

@@ -1,0 +1,461 @@
+//! What is committed, and what a trade or an election makes of it.
+//!
+//! Orders of one group commit are first [staged](Books::stage) on an overlay that already
+//! counts those before them. The store makes the overlay's [`Batch`] durable, and only then
+//! is it [applied](Books::apply): a batch that the disk had no room for leaves no trace.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use domain::LedgerEnd;
+use domain::{
+    ChangeNumber, Epoch, IdempotencyKey, Order, Price, Quantity, Refusal, ReplicaId, Row, Side,
+    StockName, Version,
+};
+
+use super::ablation::{Rule, Rules};
+
+/// A stock as the books know it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Stock {
+    /// What it is called.
+    pub name: StockName,
+    /// Of one share.
+    pub price: Price,
+    /// How many shares there are to buy: 0 to [`Quantity::MAX`].
+    pub quantity: u64,
+    /// How many shares were traded, bought and sold; stays at [`Quantity::MAX`] once there.
+    pub volume: u64,
+    /// Counts the stock's changes.
+    pub version: Version,
+}
+
+impl Stock {
+    /// The stock after an order for it.
+    pub fn traded(&self, order: &Order) -> Result<Self, Refusal> {
+        let shares = order.quantity.get();
+        let quantity = match order.side {
+            Side::Buy => self
+                .quantity
+                .checked_sub(shares)
+                .ok_or(Refusal::NotEnough)?,
+            Side::Sell => self
+                .quantity
+                .checked_add(shares)
+                .filter(|&quantity| quantity <= Quantity::MAX)
+                .ok_or(Refusal::TooMany)?,
+        };
+        let volume = self.volume.saturating_add(shares).min(Quantity::MAX);
+        let version = Version(self.version.0 + 1);
+        Ok(Self {
+            quantity,
+            volume,
+            version,
+            ..self.clone()
+        })
+    }
+}
+
+/// Who leads, and who holds every acknowledged order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Term {
+    /// 0 before the first election.
+    pub epoch: Epoch,
+    /// None before the first election.
+    pub leader: Option<ReplicaId>,
+    /// The replicas that hold every acknowledged order. An election leaves them as they
+    /// were: nothing is acknowledged until the new leader has set its own.
+    pub in_sync: BTreeSet<ReplicaId>,
+    /// The last change of `in_sync` in this epoch.
+    pub change: ChangeNumber,
+}
+
+/// Who leads, and how long the journal is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// Who leads.
+    pub term: Term,
+    /// Where the journal ends.
+    pub end: LedgerEnd,
+}
+
+/// What became of an order: for the first time, or as its key remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TradeResult {
+    /// Its row.
+    Row(Row),
+    /// There is no row, and under this key there will be none.
+    Refused(Refusal),
+}
+
+/// An order that was refused. Remembered, since another attempt at it may be on its way: once a
+/// client was told no, none of them may make it after all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedOrder {
+    /// What was asked for.
+    pub order: Order,
+    /// Why there is no row for it.
+    pub refusal: Refusal,
+}
+
+/// What a key was used for before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Known {
+    /// An order with a row.
+    Row(Row),
+    /// One that was refused.
+    Refused(RefusedOrder),
+}
+
+impl Known {
+    fn order(&self) -> &Order {
+        match self {
+            Self::Row(row) => &row.order,
+            Self::Refused(refused) => &refused.order,
+        }
+    }
+}
+
+impl From<Known> for TradeResult {
+    fn from(known: Known) -> Self {
+        match known {
+            Known::Row(row) => Self::Row(row),
+            Known::Refused(refused) => Self::Refused(refused.refusal),
+        }
+    }
+}
+
+/// The sender acts for an epoch that is over, or has not begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("epoch {given} is not the current one, {current}")]
+pub struct StaleEpoch {
+    /// The sender's.
+    pub given: Epoch,
+    /// The one that holds.
+    pub current: Epoch,
+}
+
+/// Why an in-sync set was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InSyncRefused {
+    /// See there.
+    #[error(transparent)]
+    Stale(#[from] StaleEpoch),
+    /// It was under way for so long that it would undo a later one.
+    #[error("change {given} of the in-sync set is overtaken: change {made} was made before")]
+    Overtaken {
+        /// The sender's.
+        given: ChangeNumber,
+        /// The last one made.
+        made: ChangeNumber,
+    },
+    /// The leader always holds what is acknowledged.
+    #[error("the in-sync set leaves out its leader, replica {0}")]
+    WithoutLeader(ReplicaId),
+}
+
+/// What one group commit makes durable, all of it or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// New rows, in number order, the first right after the journal's end.
+    pub rows: Vec<Row>,
+    /// Orders that were refused, in the order in which they were.
+    pub refused: Vec<RefusedOrder>,
+    /// The changed stocks as they are after it, in name order.
+    pub stocks: Vec<Stock>,
+    /// The new term, where it changed.
+    pub term: Option<Term>,
+}
+
+impl Batch {
+    /// Whether there is nothing to make durable.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            rows,
+            refused,
+            stocks,
+            term,
+        } = self;
+        rows.is_empty() && refused.is_empty() && stocks.is_empty() && term.is_none()
+    }
+}
+
+/// Everything that is committed, but for the rows themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Books {
+    stocks: BTreeMap<StockName, Stock>,
+    end: LedgerEnd,
+    term: Term,
+    rules: Rules,
+}
+
+impl Books {
+    /// The books as a store holds them.
+    pub fn new(stocks: impl IntoIterator<Item = Stock>, end: LedgerEnd, term: Term) -> Self {
+        let stocks: BTreeMap<_, _> = stocks
+            .into_iter()
+            .map(|stock| (stock.name.clone(), stock))
+            .collect();
+        for stock in stocks.values() {
+            assert!(
+                stock.quantity <= Quantity::MAX,
+                "quantity of {} out of bounds",
+                stock.name
+            );
+        }
+        assert_eq!(
+            term.epoch == Epoch(0),
+            term.leader.is_none(),
+            "every epoch has a leader"
+        );
+        Self {
+            stocks,
+            end,
+            term,
+            rules: Rules::default(),
+        }
+    }
+
+    /// The same books without a protective rule.
+    #[cfg(feature = "ablation")]
+    pub fn under(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// All stocks, in name order.
+    pub fn stocks(&self) -> impl Iterator<Item = &Stock> {
+        self.stocks.values()
+    }
+
+    /// Who leads, and how long the journal is.
+    pub fn leadership(&self) -> Leadership {
+        Leadership {
+            term: self.term.clone(),
+            end: self.end,
+        }
+    }
+
+    /// An empty overlay. Dropping it changes nothing.
+    pub fn stage(&self) -> Staged<'_> {
+        Staged {
+            books: self,
+            stocks: BTreeMap::new(),
+            rows: Vec::new(),
+            refused: Vec::new(),
+            keys: HashMap::new(),
+            end: self.end,
+            term: None,
+        }
+    }
+
+    /// Takes over a batch that is durable.
+    ///
+    /// # Panics
+    /// Where the batch was not staged on these books as they are.
+    pub fn apply(&mut self, batch: Batch) {
+        for row in &batch.rows {
+            assert_eq!(row.number, self.end.rows, "journal numbers are dense");
+            assert!(
+                row.follows(&self.end.chain),
+                "row {} breaks the hash chain",
+                row.number
+            );
+            self.end = LedgerEnd {
+                rows: row.number.next(),
+                chain: row.chain,
+            };
+        }
+        for stock in batch.stocks {
+            assert!(
+                stock.quantity <= Quantity::MAX,
+                "quantity of {} out of bounds",
+                stock.name
+            );
+            let before = self
+                .stocks
+                .get_mut(&stock.name)
+                .expect("trades make no stocks");
+            assert!(
+                stock.version > before.version,
+                "a version of {} came twice",
+                stock.name
+            );
+            *before = stock;
+        }
+        if let Some(term) = batch.term {
+            assert!(
+                (term.epoch, term.change) > (self.term.epoch, self.term.change)
+                    || !self.rules.keep(Rule::ChangeOrder),
+                "epochs rise, and changes within them"
+            );
+            self.term = term;
+        }
+    }
+}
+
+/// The books with a group of requests on top, none of which is durable yet.
+#[derive(Debug)]
+pub struct Staged<'a> {
+    books: &'a Books,
+    stocks: BTreeMap<StockName, Stock>,
+    rows: Vec<Row>,
+    refused: Vec<RefusedOrder>,
+    /// What the keys of this group were used for.
+    keys: HashMap<IdempotencyKey, Known>,
+    end: LedgerEnd,
+    term: Option<Term>,
+}
+
+impl Staged<'_> {
+    /// The term as this group leaves it.
+    pub fn term(&self) -> &Term {
+        self.term.as_ref().unwrap_or(&self.books.term)
+    }
+
+    /// A stock as this group leaves it.
+    pub fn stock(&self, name: &StockName) -> Option<&Stock> {
+        self.stocks
+            .get(name)
+            .or_else(|| self.books.stocks.get(name))
+    }
+
+    /// Refuses senders of any epoch but the current one, and everybody before the first
+    /// election.
+    pub fn check_epoch(&self, given: Epoch) -> Result<(), StaleEpoch> {
+        let current = self.term().epoch;
+        let elected = current > Epoch(0);
+        if (given == current || !self.books.rules.keep(Rule::EpochCheck)) && elected {
+            Ok(())
+        } else {
+            Err(StaleEpoch { given, current })
+        }
+    }
+
+    /// Trades, exactly once for each key. `known` is what the order's key was used for before.
+    ///
+    /// # Errors
+    /// Where the epoch is not the current one; nothing is staged then.
+    pub fn trade(
+        &mut self,
+        epoch: Epoch,
+        order: Order,
+        known: Option<Known>,
+    ) -> Result<TradeResult, StaleEpoch> {
+        self.check_epoch(epoch)?;
+        let staged = self.keys.get(&order.key).cloned();
+        let found = staged
+            .or(known)
+            .filter(|_| self.books.rules.keep(Rule::KeyCheck));
+        if let Some(found) = found {
+            assert_eq!(found.order().key, order.key, "what is found is the key's");
+            return Ok(if *found.order() == order {
+                found.into()
+            } else {
+                TradeResult::Refused(Refusal::KeyConflict)
+            });
+        }
+        let key = order.key.clone();
+        let made = match self.traded(&order) {
+            Ok((after, price)) => {
+                self.stocks.insert(after.name.clone(), after);
+                Known::Row(self.append(epoch, order, price))
+            }
+            Err(refusal) => {
+                let refused = RefusedOrder { order, refusal };
+                self.refused.push(refused.clone());
+                Known::Refused(refused)
+            }
+        };
+        self.keys.insert(key, made.clone());
+        Ok(made.into())
+    }
+
+    /// The stock after an order for it, and the price of a share.
+    fn traded(&self, order: &Order) -> Result<(Stock, Price), Refusal> {
+        let before = self.stock(&order.name).ok_or(Refusal::StockNotFound)?;
+        Ok((before.traded(order)?, before.price))
+    }
+
+    fn append(&mut self, epoch: Epoch, order: Order, price: Price) -> Row {
+        let row = Row::following(&self.end.chain, self.end.rows, epoch, order, price);
+        self.end = LedgerEnd {
+            rows: row.number.next(),
+            chain: row.chain,
+        };
+        self.rows.push(row.clone());
+        row
+    }
+
+    /// Makes the candidate the leader of the next epoch if the current one is the expected
+    /// one; answers with the term that holds after, so that the loser of a race learns who won.
+    pub fn elect(&mut self, expected: Epoch, candidate: ReplicaId) -> Term {
+        let current = self.term();
+        if current.epoch == expected {
+            let in_sync = current.in_sync.clone();
+            self.term = Some(Term {
+                epoch: expected.next(),
+                leader: Some(candidate),
+                in_sync,
+                change: ChangeNumber::NONE,
+            });
+        }
+        self.term().clone()
+    }
+
+    /// Begins the next epoch with the same leader, which has to catch up and to activate as if it
+    /// were elected. Does nothing before the first election.
+    pub fn succeed(&mut self) {
+        if self.books.rules.keep(Rule::Succession)
+            && let Some(leader) = self.term().leader
+        {
+            let epoch = self.term().epoch;
+            self.elect(epoch, leader);
+        }
+    }
+
+    /// Replaces the in-sync set.
+    ///
+    /// # Errors
+    /// Where the epoch is not the current one, this change or a later one of the epoch was made
+    /// before, or the set leaves out its leader.
+    pub fn set_in_sync(
+        &mut self,
+        epoch: Epoch,
+        change: ChangeNumber,
+        in_sync: BTreeSet<ReplicaId>,
+    ) -> Result<Term, InSyncRefused> {
+        self.check_epoch(epoch)?;
+        let current = self.term();
+        if change <= current.change && self.books.rules.keep(Rule::ChangeOrder) {
+            return Err(InSyncRefused::Overtaken {
+                given: change,
+                made: current.change,
+            });
+        }
+        let leader = current.leader.expect("every epoch has a leader");
+        if !in_sync.contains(&leader) {
+            return Err(InSyncRefused::WithoutLeader(leader));
+        }
+        // Durable also where the set is as it was: an earlier change may still be under way.
+        let term = Term {
+            in_sync,
+            change,
+            ..current.clone()
+        };
+        self.term = Some(term.clone());
+        Ok(term)
+    }
+
+    /// What is to be made durable.
+    pub fn into_batch(self) -> Batch {
+        let stocks = self.stocks.into_values().collect();
+        Batch {
+            rows: self.rows,
+            refused: self.refused,
+            stocks,
+            term: self.term,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,449 @@
+use domain::OrderNumber;
+use proptest::prelude::*;
+
+use super::*;
+
+const INITIAL: u64 = 100;
+
+fn name(name: &str) -> StockName {
+    StockName::new(name).unwrap()
+}
+
+fn replica(id: u32) -> ReplicaId {
+    ReplicaId::new(id).unwrap()
+}
+
+fn change(number: u64) -> ChangeNumber {
+    ChangeNumber::new(number).unwrap()
+}
+
+fn order(key: &str, stock: &str, side: Side, quantity: u64) -> Order {
+    Order {
+        key: IdempotencyKey::new(key).unwrap(),
+        name: name(stock),
+        side,
+        quantity: Quantity::new(quantity).unwrap(),
+    }
+}
+
+/// Two stocks, `a` and `b`, and no epoch yet.
+fn unled() -> Books {
+    let stock = |text: &str| Stock {
+        name: name(text),
+        price: Price::from_minor(250).unwrap(),
+        quantity: INITIAL,
+        volume: 0,
+        version: Version(1),
+    };
+    Books::new(
+        [stock("a"), stock("b")],
+        LedgerEnd::default(),
+        Term::default(),
+    )
+}
+
+/// The same in epoch 1, led by replica 3.
+fn books() -> Books {
+    let mut books = unled();
+    let mut staged = books.stage();
+    staged.elect(Epoch(0), replica(3));
+    let batch = staged.into_batch();
+    books.apply(batch);
+    books
+}
+
+fn row(result: TradeResult) -> Row {
+    match result {
+        TradeResult::Row(row) => row,
+        TradeResult::Refused(refusal) => panic!("refused: {refusal:?}"),
+    }
+}
+
+/// Trades one order and applies it.
+fn traded(books: &mut Books, order: Order, known: Option<Row>) -> TradeResult {
+    let mut staged = books.stage();
+    let known = known.map(Known::Row);
+    let result = staged.trade(Epoch(1), order, known).unwrap();
+    let batch = staged.into_batch();
+    books.apply(batch);
+    result
+}
+
+fn quantity(books: &Books, stock: &str) -> u64 {
+    books.stocks[&name(stock)].quantity
+}
+
+#[test]
+fn a_buy_lowers_and_a_sell_raises_the_quantity() {
+    let mut books = books();
+    let first = row(traded(&mut books, order("1", "a", Side::Buy, 30), None));
+    assert_eq!(quantity(&books, "a"), 70);
+    let second = row(traded(&mut books, order("2", "a", Side::Sell, 5), None));
+    let stock = &books.stocks[&name("a")];
+    assert_eq!(
+        (stock.quantity, stock.volume, stock.version),
+        (75, 35, Version(3))
+    );
+    assert_eq!(
+        (first.number, second.number),
+        (OrderNumber(0), OrderNumber(1))
+    );
+    assert_eq!((first.price.minor(), first.epoch), (250, Epoch(1)));
+    assert!(second.follows(&first.chain));
+    assert_eq!(
+        books.end,
+        LedgerEnd {
+            rows: OrderNumber(2),
+            chain: second.chain
+        }
+    );
+    assert_eq!(quantity(&books, "b"), INITIAL);
+}
+
+#[test]
+fn what_cannot_be_traded_leaves_no_row_and_keeps_its_key_good() {
+    for (wrong, refusal) in [
+        (order("k", "none", Side::Buy, 1), Refusal::StockNotFound),
+        (order("k", "a", Side::Buy, INITIAL + 1), Refusal::NotEnough),
+        (order("k", "a", Side::Sell, Quantity::MAX), Refusal::TooMany),
+    ] {
+        let mut books = books();
+        let before = books.clone();
+        assert_eq!(
+            traded(&mut books, wrong, None),
+            TradeResult::Refused(refusal)
+        );
+        assert_eq!(books, before);
+        row(traded(
+            &mut books,
+            order("k", "a", Side::Buy, INITIAL),
+            None,
+        ));
+        assert_eq!(quantity(&books, "a"), 0);
+    }
+}
+
+#[test]
+fn a_key_makes_one_row_within_a_group_and_after_it() {
+    let mut books = books();
+    let asked = order("k", "a", Side::Buy, 1);
+    let mut staged = books.stage();
+    let first = row(staged.trade(Epoch(1), asked.clone(), None).unwrap());
+    let again = row(staged.trade(Epoch(1), asked.clone(), None).unwrap());
+    assert_eq!(first, again);
+    let batch = staged.into_batch();
+    books.apply(batch);
+    assert_eq!(row(traded(&mut books, asked, Some(first.clone()))), first);
+    assert_eq!(
+        (quantity(&books, "a"), books.end.rows),
+        (INITIAL - 1, OrderNumber(1))
+    );
+}
+
+#[test]
+fn a_key_of_another_order_is_a_conflict() {
+    let mut books = books();
+    let first = row(traded(&mut books, order("k", "a", Side::Buy, 1), None));
+    for other in [
+        order("k", "b", Side::Buy, 1),
+        order("k", "a", Side::Sell, 1),
+        order("k", "a", Side::Buy, 2),
+        order("k", "none", Side::Buy, 1),
+    ] {
+        let result = traded(&mut books, other, Some(first.clone()));
+        assert_eq!(result, TradeResult::Refused(Refusal::KeyConflict));
+    }
+    assert_eq!(
+        (quantity(&books, "a"), books.end.rows),
+        (INITIAL - 1, OrderNumber(1))
+    );
+}
+
+#[test]
+fn nobody_trades_but_in_the_current_epoch() {
+    let books = books();
+    let mut staged = books.stage();
+    for given in [0, 2] {
+        let stale = staged
+            .trade(Epoch(given), order("k", "a", Side::Buy, 1), None)
+            .unwrap_err();
+        assert_eq!(
+            stale,
+            StaleEpoch {
+                given: Epoch(given),
+                current: Epoch(1)
+            }
+        );
+    }
+    // An election within the group counts for what comes after it.
+    staged
+        .trade(Epoch(1), order("k", "a", Side::Buy, 1), None)
+        .unwrap();
+    staged.elect(Epoch(1), replica(2));
+    staged
+        .trade(Epoch(1), order("l", "a", Side::Buy, 1), None)
+        .unwrap_err();
+    staged
+        .trade(Epoch(2), order("l", "a", Side::Buy, 1), None)
+        .unwrap();
+    unled()
+        .stage()
+        .trade(Epoch(0), order("k", "a", Side::Buy, 1), None)
+        .unwrap_err();
+}
+
+#[test]
+fn of_several_elections_one_wins_and_the_losers_learn_of_it() {
+    let books = books();
+    let mut staged = books.stage();
+    let winner = staged.elect(Epoch(1), replica(2));
+    let loser = staged.elect(Epoch(1), replica(1));
+    assert_eq!((winner.epoch, winner.leader), (Epoch(2), Some(replica(2))));
+    assert_eq!(loser, winner);
+    assert_eq!(staged.elect(Epoch(7), replica(1)), winner);
+}
+
+#[test]
+fn the_in_sync_set_is_fenced_and_outlives_an_election() {
+    let books = books();
+    let mut staged = books.stage();
+    let all = BTreeSet::from([1, 2, 3].map(replica));
+    assert_eq!(
+        staged
+            .set_in_sync(Epoch(1), change(1), all.clone())
+            .unwrap()
+            .in_sync,
+        all
+    );
+    let without = staged
+        .set_in_sync(Epoch(1), change(2), BTreeSet::from([replica(1)]))
+        .unwrap_err();
+    assert_eq!(without, InSyncRefused::WithoutLeader(replica(3)));
+    assert_eq!(staged.elect(Epoch(1), replica(2)).in_sync, all);
+    let stale = staged
+        .set_in_sync(Epoch(1), change(2), BTreeSet::from([replica(3)]))
+        .unwrap_err();
+    assert!(matches!(stale, InSyncRefused::Stale(_)));
+    assert_eq!(staged.term().in_sync, all);
+}
+
+#[test]
+fn a_change_that_arrives_after_a_later_one_is_refused() {
+    let mut books = books();
+    let all = BTreeSet::from([1, 2, 3].map(replica));
+    let alone = BTreeSet::from([replica(3)]);
+    let mut staged = books.stage();
+    staged
+        .set_in_sync(Epoch(1), change(1), alone.clone())
+        .unwrap();
+    let batch = staged.into_batch();
+    books.apply(batch);
+
+    // Change 2 would add the others; change 3 leaves the set as it is.
+    let mut staged = books.stage();
+    staged
+        .set_in_sync(Epoch(1), change(3), alone.clone())
+        .unwrap();
+    let overtaken = |given| InSyncRefused::Overtaken {
+        given: change(given),
+        made: change(3),
+    };
+    for given in [2, 3] {
+        let refused = staged.set_in_sync(Epoch(1), change(given), all.clone());
+        assert_eq!(refused, Err(overtaken(given)), "within the group");
+    }
+    let batch = staged.into_batch();
+    assert!(!batch.is_empty(), "what overtakes is durable, too");
+    books.apply(batch);
+    let mut staged = books.stage();
+    let refused = staged.set_in_sync(Epoch(1), change(2), all.clone());
+    assert_eq!(refused, Err(overtaken(2)), "after it");
+    staged.set_in_sync(Epoch(1), change(4), all).unwrap();
+}
+
+#[test]
+fn each_epoch_numbers_its_changes_anew_and_takes_none_of_the_one_before() {
+    let books = books();
+    let mut staged = books.stage();
+    let (all, alone) = (
+        BTreeSet::from([1, 2, 3].map(replica)),
+        BTreeSet::from([replica(2)]),
+    );
+    staged
+        .set_in_sync(Epoch(1), change(7), all.clone())
+        .unwrap();
+    assert_eq!(
+        staged.elect(Epoch(1), replica(2)).change,
+        ChangeNumber::NONE
+    );
+    let late = staged.set_in_sync(Epoch(1), change(8), all.clone());
+    assert!(matches!(late, Err(InSyncRefused::Stale(_))), "{late:?}");
+    let first = staged.set_in_sync(Epoch(2), change(1), alone.clone());
+    assert_eq!(first.unwrap().in_sync, alone);
+}
+
+#[test]
+fn a_change_that_is_refused_uses_up_no_number() {
+    let books = books();
+    let mut staged = books.stage();
+    let without_leader = BTreeSet::from([replica(1)]);
+    staged
+        .set_in_sync(Epoch(1), change(9), without_leader)
+        .unwrap_err();
+    let alone = BTreeSet::from([replica(3)]);
+    staged.set_in_sync(Epoch(1), change(1), alone).unwrap();
+}
+
+#[test]
+fn change_numbers_fit_the_database() {
+    for wrong in [0, ChangeNumber::MAX + 1, u64::MAX] {
+        ChangeNumber::new(wrong).unwrap_err();
+    }
+    assert_eq!(
+        ChangeNumber::new(ChangeNumber::MAX).unwrap().get(),
+        i64::MAX as u64
+    );
+}
+
+#[test]
+fn an_overlay_that_is_dropped_changes_nothing() {
+    let books = books();
+    let before = books.clone();
+    let mut staged = books.stage();
+    staged
+        .trade(Epoch(1), order("k", "a", Side::Buy, 1), None)
+        .unwrap();
+    staged.elect(Epoch(1), replica(1));
+    drop(staged);
+    assert_eq!(books, before);
+}
+
+#[test]
+fn what_changes_nothing_needs_no_commit() {
+    let books = books();
+    let mut staged = books.stage();
+    staged.elect(Epoch(9), replica(1));
+    assert!(staged.into_batch().is_empty());
+}
+
+#[test]
+#[should_panic(expected = "journal numbers are dense")]
+fn a_batch_is_not_applied_twice() {
+    let mut books = books();
+    let mut staged = books.stage();
+    staged
+        .trade(Epoch(1), order("k", "a", Side::Buy, 1), None)
+        .unwrap();
+    let batch = staged.into_batch();
+    books.apply(batch.clone());
+    books.apply(batch);
+}
+
+/// A step of a random run: an order (few keys, so that they collide), or the end of a group,
+/// which the disk takes or has no room for.
+#[derive(Debug, Clone)]
+enum Step {
+    Trade(Order),
+    Commit,
+    DiskFull,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let side = prop_oneof![Just(Side::Buy), Just(Side::Sell)];
+    let trade = (0..40_u8, "[abc]", side, 1..60_u64).prop_map(|(key, stock, side, shares)| {
+        Step::Trade(order(&key.to_string(), &stock, side, shares))
+    });
+    let step = prop_oneof![8 => trade, 3 => Just(Step::Commit), 1 => Just(Step::DiskFull)];
+    proptest::collection::vec(step, 1..200)
+}
+
+/// An earlier attempt at an order may still be on its way when its client is told no.
+#[test]
+fn an_order_that_was_refused_is_not_made_after_all() {
+    let mut books = books();
+    let asked = order("k", "a", Side::Buy, INITIAL + 1);
+    let mut staged = books.stage();
+    let refused = TradeResult::Refused(Refusal::NotEnough);
+    let sold = order("l", "a", Side::Sell, 1);
+    assert_eq!(
+        staged.trade(Epoch(1), asked.clone(), None),
+        Ok(refused.clone())
+    );
+    row(staged.trade(Epoch(1), sold, None).unwrap());
+    assert_eq!(
+        staged.trade(Epoch(1), asked.clone(), None),
+        Ok(refused.clone())
+    );
+    let batch = staged.into_batch();
+    let remembered = RefusedOrder {
+        order: asked.clone(),
+        refusal: Refusal::NotEnough,
+    };
+    assert_eq!(batch.refused, std::slice::from_ref(&remembered), "once");
+    books.apply(batch);
+
+    let mut staged = books.stage();
+    let known = || Some(Known::Refused(remembered.clone()));
+    assert_eq!(staged.trade(Epoch(1), asked, known()), Ok(refused));
+    let other = order("k", "a", Side::Buy, 1);
+    let conflict = TradeResult::Refused(Refusal::KeyConflict);
+    assert_eq!(staged.trade(Epoch(1), other, known()), Ok(conflict));
+    assert!(staged.into_batch().is_empty(), "nothing new to remember");
+}
+
+proptest! {
+    #[test]
+    fn the_in_sync_set_is_that_of_the_highest_change_whatever_comes_when(
+        arrivals in proptest::collection::vec((1..20_u64, 1..8_u32), 1..30),
+    ) {
+        let mut books = books();
+        let mut highest = (0, BTreeSet::new());
+        for (number, members) in arrivals {
+            let others = (1..=2).filter(|id| members & (1 << id) != 0);
+            let set: BTreeSet<_> = others.chain([3]).map(replica).collect();
+            let mut staged = books.stage();
+            let taken = staged.set_in_sync(Epoch(1), change(number), set.clone()).is_ok();
+            prop_assert_eq!(taken, number > highest.0);
+            if taken {
+                highest = (number, set);
+            }
+            let batch = staged.into_batch();
+            books.apply(batch);
+            prop_assert_eq!(&books.term.in_sync, &highest.1);
+        }
+    }
+
+    #[test]
+    fn quantities_follow_from_the_journal_and_keys_are_used_once(steps in steps()) {
+        let mut books = books();
+        let mut journal: Vec<Row> = Vec::new();
+        for group in steps.split_inclusive(|step| !matches!(step, Step::Trade(_))) {
+            let mut staged = books.stage();
+            for step in group {
+                if let Step::Trade(order) = step {
+                    let known = journal.iter().find(|row| row.order.key == order.key);
+                    let known = known.cloned().map(Known::Row);
+                    staged.trade(Epoch(1), order.clone(), known).unwrap();
+                }
+            }
+            let batch = staged.into_batch();
+            if !matches!(group.last(), Some(Step::DiskFull)) {
+                journal.extend(batch.rows.iter().cloned());
+                books.apply(batch);
+            }
+        }
+        for (number, row) in journal.iter().enumerate() {
+            prop_assert_eq!(row.number, OrderNumber(number as u64));
+        }
+        let keys: BTreeSet<_> = journal.iter().map(|row| &row.order.key).collect();
+        prop_assert_eq!(keys.len(), journal.len());
+        for stock in books.stocks() {
+            let total = |side| -> u64 {
+                let rows = journal.iter().filter(|row| row.order.name == stock.name);
+                rows.filter(|row| row.order.side == side).map(|row| row.order.quantity.get()).sum()
+            };
+            prop_assert_eq!(stock.quantity, INITIAL + total(Side::Sell) - total(Side::Buy));
+            prop_assert_eq!(stock.volume, total(Side::Sell) + total(Side::Buy));
+        }
+    }
+}

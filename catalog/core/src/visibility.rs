@@ -1,0 +1,254 @@
+//! What readers see of the stocks while trades become durable and caches let go.
+//!
+//! A change goes up on the board in steps. It is [prepared](Board::prepare) before it is
+//! written to disk, which tells the holders to let go; it becomes
+//! [durable](Board::committed); and it is shown once it is durable and nobody holds the value
+//! before it any more. Until then readers see the old value, which they may not keep. So no
+//! reader sees a value while another may still be served an older one out of a cache.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::time::Duration;
+
+use domain::time::BootTime;
+use domain::{SessionId, StockName, Version};
+
+use super::ablation::Rule;
+use super::leases::{Acknowledged, Floor, Gone, Leases, NotOpened, Recall, Renewal, Round};
+use super::ledger::{Batch, Stock};
+
+/// A stock as a reader sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The value.
+    pub stock: Stock,
+    /// Whether the session now holds the stock, and will be told to let go of it.
+    pub cacheable: bool,
+}
+
+/// The visible stocks, and the leases on them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Board {
+    stocks: BTreeMap<StockName, Shown>,
+    leases: Leases,
+    /// Names of the stocks of the batch that is on its way to the disk.
+    prepared: Vec<StockName>,
+    settled_at: BootTime,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Shown {
+    visible: Stock,
+    /// The newest durable value, where it is not visible yet.
+    durable: Option<Stock>,
+    /// The value on its way to the disk.
+    prepared: Option<Version>,
+}
+
+impl Shown {
+    /// While a change is under way nobody new may hold the stock; so its holders get fewer.
+    fn is_changing(&self) -> bool {
+        self.durable.is_some() || self.prepared.is_some()
+    }
+}
+
+impl Board {
+    /// The board shows `stocks`, which are durable. Nothing may be read or traded for
+    /// `unsettled`, counted from `now`: sessions of a run before may last that long.
+    pub fn new(
+        stocks: impl IntoIterator<Item = Stock>,
+        leases: Leases,
+        unsettled: Duration,
+        now: BootTime,
+    ) -> Self {
+        let shown = |stock: Stock| {
+            (
+                stock.name.clone(),
+                Shown {
+                    visible: stock,
+                    durable: None,
+                    prepared: None,
+                },
+            )
+        };
+        let settled_at = if leases.rules().keep(Rule::RestartWait) {
+            now + unsettled
+        } else {
+            now
+        };
+        Self {
+            stocks: stocks.into_iter().map(shown).collect(),
+            leases,
+            prepared: Vec::new(),
+            settled_at,
+        }
+    }
+
+    /// From when on stocks may be read and traded.
+    pub fn settled_at(&self) -> BootTime {
+        self.settled_at
+    }
+
+    /// Reads one stock, for a session that would keep it where one is given.
+    pub fn read(
+        &mut self,
+        name: &StockName,
+        session: Option<SessionId>,
+        now: BootTime,
+    ) -> Option<Seen> {
+        let shown = self.stocks.get(name)?;
+        let cacheable = !shown.is_changing()
+            && session.is_some_and(|session| self.leases.register(session, name, now));
+        Some(Seen {
+            stock: shown.visible.clone(),
+            cacheable,
+        })
+    }
+
+    /// Stocks in name order: those whose names come after `after`, or all.
+    pub fn stocks_after(&self, after: Option<&StockName>) -> impl Iterator<Item = &Stock> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let stocks = self.stocks.range::<StockName, _>((from, Bound::Unbounded));
+        stocks.map(|(_, shown)| &shown.visible)
+    }
+
+    /// Whether a stock is shown at that version or a later one.
+    pub fn shows(&self, name: &StockName, version: Version) -> bool {
+        self.stocks
+            .get(name)
+            .is_none_or(|shown| shown.visible.version >= version)
+    }
+
+    /// A batch goes to the disk. Says whom to tell to let go of what.
+    ///
+    /// # Panics
+    /// Where the batch before has not come back.
+    pub fn prepare(&mut self, batch: &Batch) -> Vec<Recall> {
+        assert!(
+            self.prepared.is_empty(),
+            "one batch at a time is on its way to the disk"
+        );
+        for stock in &batch.stocks {
+            let shown = self.shown(&stock.name);
+            let newest = shown.durable.as_ref().unwrap_or(&shown.visible).version;
+            assert!(stock.version > newest, "versions of {} rise", stock.name);
+            shown.prepared = Some(stock.version);
+            self.prepared.push(stock.name.clone());
+        }
+        let floor = |stock: &Stock| Floor {
+            name: stock.name.clone(),
+            version: stock.version,
+        };
+        let floors: Vec<Floor> = batch.stocks.iter().map(floor).collect();
+        self.leases.recall(&floors)
+    }
+
+    /// The prepared batch is durable: shows what nobody holds.
+    ///
+    /// # Panics
+    /// Where it is not the prepared batch.
+    pub fn committed(&mut self, stocks: &[Stock]) {
+        let prepared = std::mem::take(&mut self.prepared);
+        assert!(
+            prepared.iter().eq(stocks.iter().map(|stock| &stock.name)),
+            "another batch"
+        );
+        for stock in stocks {
+            let shown = self.shown(&stock.name);
+            assert_eq!(shown.prepared.take(), Some(stock.version), "another change");
+            shown.durable = Some(stock.clone());
+        }
+        self.show(&prepared);
+    }
+
+    /// The prepared batch is not durable, and never will be.
+    pub fn abandoned(&mut self) {
+        for name in std::mem::take(&mut self.prepared) {
+            self.shown(&name).prepared = None;
+        }
+    }
+
+    /// See [`Leases::open`].
+    pub fn open(&mut self, id: SessionId, received: BootTime) -> Result<(), NotOpened> {
+        self.leases.open(id, received)
+    }
+
+    /// See [`Leases::renew`].
+    pub fn renew(
+        &mut self,
+        id: SessionId,
+        nonce: u64,
+        received: BootTime,
+    ) -> Result<Renewal, Gone> {
+        self.leases.renew(id, nonce, received)
+    }
+
+    /// See [`Leases::acknowledge`]; shows what nobody holds any more. Returns the nonce of
+    /// the renewal that is now to be answered.
+    pub fn acknowledge(
+        &mut self,
+        id: SessionId,
+        round: Round,
+        now: BootTime,
+    ) -> Result<Option<u64>, Gone> {
+        let Acknowledged { let_go, renewed } = self.leases.acknowledge(id, round, now)?;
+        self.show(&let_go);
+        Ok(renewed)
+    }
+
+    /// See [`Leases::release`]; shows what nobody holds any more.
+    pub fn release(&mut self, id: SessionId) {
+        let let_go = self.leases.release(id);
+        self.show(&let_go);
+    }
+
+    /// See [`Leases::cut`].
+    pub fn cut(&mut self, id: SessionId) {
+        self.leases.cut(id);
+    }
+
+    /// See [`Leases::expire`]; shows what nobody holds any more. Returns the sessions that
+    /// are over.
+    pub fn expire(&mut self, now: BootTime) -> Vec<SessionId> {
+        let over = self.leases.expire(now);
+        for (_, let_go) in &over {
+            self.show(let_go);
+        }
+        over.into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// See [`Leases::next_expiry`].
+    pub fn next_expiry(&self) -> Option<BootTime> {
+        self.leases.next_expiry()
+    }
+
+    /// Whether no gateway can be serving anything that it holds, neither from this run nor
+    /// from one before.
+    pub fn is_unheld(&self, now: BootTime) -> bool {
+        self.leases.is_empty() && now >= self.settled_at
+    }
+
+    /// Makes durable values visible where nobody holds the value before.
+    fn show(&mut self, names: &[StockName]) {
+        for name in names {
+            if self.leases.is_held(name) && self.leases.rules().keep(Rule::DelayedVisibility) {
+                continue;
+            }
+            let shown = self.shown(name);
+            if let Some(durable) = shown.durable.take() {
+                assert!(
+                    durable.version > shown.visible.version,
+                    "versions of {name} rise"
+                );
+                shown.visible = durable;
+            }
+        }
+    }
+
+    fn shown(&mut self, name: &StockName) -> &mut Shown {
+        self.stocks.get_mut(name).expect("trades make no stocks")
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! What every process that serves has in common.
+//!
+//! - [`log`]: a log that neither stops nor stalls whoever writes to it;
+//! - [`tasks`]: tasks and threads of a long life, whose panic ends the process;
+//! - [`data_dir`]: a data directory that no other process writes to;
+//! - [`atomic_file`]: files that are whole or not there.
+//!
+//! Clippy keeps other ways out of the crates that serve: see `clippy.toml`.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
+pub mod log;
+pub mod tasks;
+pub mod data_dir;
+pub mod atomic_file;
+
+/// The exit code of a process that failed.
+const FAILED: i32 = 1;
+
+/// Ends a process in which an invariant does not hold. The log says why, before.
+pub fn fail() -> ! {
+    log::flush();
+    #[expect(clippy::disallowed_methods, reason = "the log is written")]
+    std::process::exit(FAILED)
+}
+
+/// Aborts a process that must not do another thing. The log says why, before.
+pub fn abort() -> ! {
+    log::flush();
+    #[expect(clippy::disallowed_methods, reason = "the log is written")]
+    std::process::abort()
+}

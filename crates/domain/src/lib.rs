@@ -1,0 +1,38 @@
+//! Bazaar's values, which cannot be wrong once made.
+//!
+//! - [`invalid`]: why a value was refused;
+//! - [`ids`]: epochs, sessions, orders, versions, replicas;
+//! - [`values`]: what an order is made of: amounts, names and keys;
+//! - [`journal`]: orders, the rows that record them, and the hash chain over the rows;
+//! - [`identity`]: which journal a process keeps;
+//! - [`leadership`]: who leads, in which epoch;
+//! - [`refusal`]: why the catalog refuses an order;
+//! - [`time`]: the clock that leases are measured on;
+//! - [`ablation`]: the protective rules of a core, which a test can take out.
+//!
+//! The cores of the catalog, the replicas and the gateway depend on this crate alone: no runtime, no
+//! wire, no database.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
+pub mod invalid;
+pub mod ids;
+pub mod values;
+pub mod journal;
+pub mod identity;
+pub mod leadership;
+pub mod refusal;
+pub mod time;
+pub mod ablation;
+
+pub use ablation::Rules;
+pub use identity::{Identity, JournalId, ListingDigest};
+pub use ids::{Epoch, OrderNumber, ReplicaId, SessionId, Version};
+pub use invalid::Invalid;
+pub use journal::{ChainHash, LedgerEnd, Order, Row};
+pub use leadership::{ChangeNumber, Head, Term};
+pub use refusal::Refusal;
+pub use values::{IdempotencyKey, Price, Quantity, Side, StockName};

@@ -1,0 +1,19 @@
+//! How Bazaar's services reach each other.
+//!
+//! - [`connect`]: how every service connects to another;
+//! - [`listen`]: how every service takes connections; [`clients`]: whose they are; [`budget`]: how many
+//!   bytes are held for them;
+//! - [`call_streams`]: calls that follow each other closely, over streams that stay open;
+//! - [`retry`]: whether a call that failed is worth another attempt.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
+pub mod connect;
+pub mod listen;
+pub mod clients;
+pub mod budget;
+pub mod call_streams;
+pub mod retry;

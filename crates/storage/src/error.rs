@@ -1,0 +1,107 @@
+//! What can go wrong with a database, and which of it ends the process.
+
+use std::path::PathBuf;
+
+use domain::Invalid;
+use rusqlite::ErrorCode;
+
+/// Why a database did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The directory cannot be made, or a file in it cannot be opened or written.
+    #[error("cannot use {}: {source}", path.display())]
+    Directory {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has the directory, or it cannot be made.
+    #[error(transparent)]
+    NotTaken(#[from] daemon::data_dir::Error),
+    /// The file belongs to something else.
+    #[error("{} is no {expected} database; name another --data-dir", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// The database holds what was never written to it.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// A commit met a failed write or sync. What of it the disk holds is not known: see
+    /// [`fail_stop`].
+    #[error("the disk failed a commit: {0}")]
+    DiskFailed(#[source] rusqlite::Error),
+    /// Rows or a term that do not continue what the database holds; nothing was changed.
+    #[error("{0}")]
+    Discontinuous(String),
+    /// The operating system gave no random number.
+    #[error("no random number: {0}")]
+    Random(#[source] std::io::Error),
+    /// SQLite refused.
+    #[error("database: {0}")]
+    Sqlite(#[source] rusqlite::Error),
+}
+
+impl StorageError {
+    /// Whether the database holds what was never written to it.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
+}
+
+/// What SQLite cannot make sense of, or what is not of the type that was written, is damage.
+impl From<rusqlite::Error> for StorageError {
+    fn from(error: rusqlite::Error) -> Self {
+        use rusqlite::Error as Is;
+        let malformed = matches!(
+            error.sqlite_error_code(),
+            // `Unknown` is SQLite's general error: the statements are always the same, so what they
+            // fail at is the file (an "unsupported file format", say).
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::Unknown)
+        );
+        match error {
+            Is::FromSqlConversionFailure(..)
+            | Is::IntegralValueOutOfRange(..)
+            | Is::InvalidColumnType(..)
+            | Is::Utf8Error(..)
+            | Is::QueryReturnedNoRows => Self::Damaged(error.to_string()),
+            _ if malformed => Self::Damaged(error.to_string()),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+impl From<Invalid> for StorageError {
+    fn from(invalid: Invalid) -> Self {
+        Self::Damaged(invalid.to_string())
+    }
+}
+
+/// Commits a transaction.
+///
+/// # Errors
+/// [`StorageError::DiskFailed`], after which the process is to end ([`fail_stop`]). A full disk,
+/// which changes nothing and may pass.
+pub fn commit(transaction: rusqlite::Transaction<'_>) -> Result<(), StorageError> {
+    transaction
+        .commit()
+        .map_err(|error| match error.sqlite_error_code() {
+            Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt) => {
+                StorageError::DiskFailed(error)
+            }
+            _ => error.into(),
+        })
+}
+
+/// Aborts the process, to be called with a [`StorageError::DiskFailed`].
+///
+/// After a failed write or fsync nobody knows what the disk holds, and trying again may report
+/// success for data that is lost (Rebello et al., "Can Applications Recover from fsync
+/// Failures?", ATC 2020). What the disk really holds is found at the next start.
+pub fn fail_stop(error: &StorageError) -> ! {
+    tracing::error!(%error, "aborting");
+    daemon::abort()
+}

@@ -1,0 +1,26 @@
+//! What the catalog's and the replicas' SQLite databases have in common.
+//!
+//! - [`database`]: a data directory with one owner, opened so that a commit is durable;
+//! - `directory`: directories that outlive a loss of power;
+//! - [`files`]: whether a database's files are still those that were opened;
+//! - [`rows`]: the table of journal rows, which both keep;
+//! - [`checksum`]: what vouches for records that no hash chain covers;
+//! - [`damage`]: what is found while a database is in use;
+//! - [`error`]: what can go wrong, and which of it ends the process.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
+pub mod database;
+mod directory;
+pub mod files;
+pub mod rows;
+pub mod checksum;
+pub mod damage;
+pub mod error;
+
+pub use checksum::Checksum;
+pub use database::{DataDir, Location, open_read_only, open_where_made};
+pub use error::StorageError;

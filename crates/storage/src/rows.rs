@@ -1,0 +1,392 @@
+//! The table of journal rows, which the catalog and every replica keep.
+
+use domain::{
+    ChainHash, Epoch, IdempotencyKey, LedgerEnd, Order, OrderNumber, Price, Quantity, Row, Side,
+    StockName,
+};
+use rusqlite::{Connection, OptionalExtension, Statement, params};
+
+use crate::error::StorageError;
+
+/// Makes the table.
+pub const SCHEMA: &str = "
+    CREATE TABLE journal (
+        number   INTEGER PRIMARY KEY CHECK (number >= 0),
+        epoch    INTEGER NOT NULL CHECK (epoch > 0),
+        key      TEXT NOT NULL UNIQUE,
+        name     TEXT NOT NULL,
+        side     TEXT NOT NULL CHECK (side IN ('buy', 'sell')),
+        quantity INTEGER NOT NULL CHECK (quantity > 0),
+        price    INTEGER NOT NULL CHECK (price >= 0), -- of one share, in minor units (cents)
+        chain    BLOB NOT NULL CHECK (length(chain) = 32)
+    ) STRICT;
+";
+
+/// Its columns, in the order of [`bind`]'s parameters.
+pub const COLUMNS: &str = "number, epoch, key, name, side, quantity, price, chain";
+
+/// Rows that are read at a time by who reads them all.
+const CHUNK_ROWS: usize = 4096;
+
+/// Adds rows; part of a transaction of the caller's.
+pub fn insert<'a>(
+    connection: &Connection,
+    rows: impl IntoIterator<Item = &'a Row>,
+) -> Result<(), StorageError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    ))?;
+    for row in rows {
+        bind(&mut statement, row)?;
+        statement.raw_execute()?;
+    }
+    Ok(())
+}
+
+/// Binds a row to the first parameters of a statement, in the order of [`COLUMNS`].
+pub fn bind(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
+    let side = match row.order.side {
+        Side::Buy => "buy",
+        Side::Sell => "sell",
+    };
+    statement.raw_bind_parameter(1, row.number.0)?;
+    statement.raw_bind_parameter(2, row.epoch.0)?;
+    statement.raw_bind_parameter(3, row.order.key.as_str())?;
+    statement.raw_bind_parameter(4, row.order.name.as_str())?;
+    statement.raw_bind_parameter(5, side)?;
+    statement.raw_bind_parameter(6, row.order.quantity.get())?;
+    statement.raw_bind_parameter(7, row.price.minor())?;
+    statement.raw_bind_parameter(8, row.chain.as_bytes())
+}
+
+/// Where the ledger ends. Looks at its first row and its last, so that a long ledger is opened
+/// as fast as a short one: [`read`] notices what is wrong between them.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where either is missing or does not continue the hash chain.
+pub fn end(connection: &Connection) -> Result<LedgerEnd, StorageError> {
+    let Some(last) = last(connection)? else {
+        return Ok(LedgerEnd::default());
+    };
+    read(connection, OrderNumber(0), 1)?;
+    Ok(LedgerEnd::of(&last))
+}
+
+/// The last row, if there is any.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where it does not continue the hash chain.
+pub fn last(connection: &Connection) -> Result<Option<Row>, StorageError> {
+    let sql = "SELECT max(number) FROM journal";
+    let number: Option<u64> = connection.query_row(sql, [], |row| row.get(0))?;
+    let Some(number) = number.map(OrderNumber) else {
+        return Ok(None);
+    };
+    let row = read(connection, number, 1)?.pop();
+    Ok(Some(row.ok_or_else(|| missing(number))?))
+}
+
+/// At most `rows_max` rows from a number on, in number order and without gaps; none where the
+/// ledger ends before it. Every row is checked against the hash chain of the one before it, so
+/// that none is returned that was not written.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where one of them, or the one before them, is missing or not as it
+/// was written.
+pub fn read(
+    connection: &Connection,
+    from: OrderNumber,
+    rows_max: usize,
+) -> Result<Vec<Row>, StorageError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM journal WHERE number >= ? ORDER BY number LIMIT ?"
+    ))?;
+    let before = from.0.checked_sub(1).map(OrderNumber);
+    let limit = rows_max.saturating_add(usize::from(before.is_some()));
+    let first = before.unwrap_or(from);
+    let mut found = statement.query(params![first.0, limit as u64])?;
+    let mut rows = Vec::new();
+    let mut next = first;
+    let mut chain = ChainHash::EMPTY;
+    while let Some(row) = found.next()? {
+        let row = parse(row)?;
+        if row.number != next {
+            return Err(missing(next));
+        }
+        let is_before = Some(row.number) == before;
+        if !is_before && !row.follows(&chain) {
+            return Err(StorageError::Damaged(format!(
+                "row {next} does not continue the hash chain"
+            )));
+        }
+        next = next.next();
+        chain = row.chain;
+        if !is_before {
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// Reads all rows before `end`, a chunk at a time, and checks that each continues the hash chain
+/// and is found by its key. `each` gets every chunk, and says whether to go on.
+///
+/// # Errors
+/// [`StorageError::Damaged`] at the first row that is not as it was written, or where the ledger
+/// does not end in `end`.
+pub fn check(
+    connection: &Connection,
+    end: LedgerEnd,
+    mut each: impl FnMut(&[Row]) -> bool,
+) -> Result<(), StorageError> {
+    let mut reached = LedgerEnd::default();
+    let mut by_key =
+        connection.prepare_cached("SELECT number FROM journal WHERE key = ? LIMIT 1")?;
+    while reached.rows < end.rows {
+        let left = usize::try_from(end.rows.0 - reached.rows.0).unwrap_or(usize::MAX);
+        let rows = read(connection, reached.rows, left.min(CHUNK_ROWS))?;
+        let last = rows.last().ok_or_else(|| missing(reached.rows))?;
+        reached = LedgerEnd::of(last);
+        for row in &rows {
+            let key = row.order.key.as_str();
+            let found: Option<u64> = by_key.query_row([key], |row| row.get(0)).optional()?;
+            if found != Some(row.number.0) {
+                return Err(StorageError::Damaged(format!(
+                    "row {} is not found by its key",
+                    row.number
+                )));
+            }
+        }
+        if !each(&rows) {
+            return Ok(());
+        }
+    }
+    if reached == end {
+        Ok(())
+    } else {
+        Err(StorageError::Damaged("it does not end as it did".into()))
+    }
+}
+
+/// The row that an idempotency key made.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where it is not as it was written.
+pub fn find_key(
+    connection: &Connection,
+    key: &IdempotencyKey,
+) -> Result<Option<Row>, StorageError> {
+    let mut statement = connection.prepare_cached("SELECT number FROM journal WHERE key = ?")?;
+    let number: Option<u64> = statement
+        .query_row([key.as_str()], |row| row.get(0))
+        .optional()?;
+    let Some(number) = number.map(OrderNumber) else {
+        return Ok(None);
+    };
+    let row = read(connection, number, 1)?.pop();
+    match row.filter(|row| row.order.key == *key) {
+        Some(row) => Ok(Some(row)),
+        None => Err(StorageError::Damaged(format!(
+            "row {number} is found by a key that it does not have"
+        ))),
+    }
+}
+
+fn missing(number: OrderNumber) -> StorageError {
+    StorageError::Damaged(format!("row {number} is missing"))
+}
+
+/// Reads a row off the columns.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where a value is none that was written.
+pub fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
+    let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
+    Ok(Row {
+        number: OrderNumber(row.get(0)?),
+        epoch: Epoch(row.get(1)?),
+        order: Order {
+            key: IdempotencyKey::new(text(2)?)?,
+            name: StockName::new(text(3)?)?,
+            side: match text(4)? {
+                "buy" => Side::Buy,
+                "sell" => Side::Sell,
+                other => {
+                    return Err(StorageError::Damaged(format!(
+                        "side `{other}` is neither buy nor sell"
+                    )));
+                }
+            },
+            quantity: Quantity::new(row.get(5)?)?,
+        },
+        price: Price::from_minor(row.get(6)?)?,
+        chain: ChainHash::try_from(row.get::<_, Vec<u8>>(7)?.as_slice())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn some_rows(count: u64) -> Vec<Row> {
+        let mut rows: Vec<Row> = Vec::new();
+        for number in 0..count {
+            let previous = rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
+            let order = Order {
+                key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
+                name: StockName::new("nvidia").unwrap(),
+                side: if number % 2 == 0 {
+                    Side::Buy
+                } else {
+                    Side::Sell
+                },
+                quantity: Quantity::new(number + 1).unwrap(),
+            };
+            rows.push(Row::following(
+                &previous,
+                OrderNumber(number),
+                Epoch(3),
+                order,
+                Price::from_minor(24063).unwrap(),
+            ));
+        }
+        rows
+    }
+
+    fn database(rows: &[Row]) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        insert(&connection, rows).unwrap();
+        connection
+    }
+
+    #[test]
+    fn rows_are_read_as_they_were_written() {
+        let rows = some_rows(5);
+        let connection = database(&rows);
+        assert_eq!(read(&connection, OrderNumber(0), 100).unwrap(), rows);
+        assert_eq!(read(&connection, OrderNumber(2), 2).unwrap(), rows[2..4]);
+        assert_eq!(
+            find_key(&connection, &rows[3].order.key).unwrap().as_ref(),
+            Some(&rows[3])
+        );
+        assert_eq!(
+            find_key(&connection, &IdempotencyKey::new("other").unwrap()).unwrap(),
+            None
+        );
+        assert_eq!(
+            end(&connection).unwrap(),
+            LedgerEnd {
+                rows: OrderNumber(5),
+                chain: rows[4].chain
+            }
+        );
+    }
+
+    #[test]
+    fn a_second_row_for_a_key_is_refused() {
+        let rows = some_rows(2);
+        let connection = database(&rows[..1]);
+        let mut again = rows[1].clone();
+        again.order.key = rows[0].order.key.clone();
+        assert!(insert(&connection, [&again]).is_err());
+    }
+
+    #[test]
+    fn a_missing_row_is_noticed_by_whoever_reads_there_or_behind() {
+        let rows = some_rows(6);
+        let connection = database(&rows);
+        connection
+            .execute("DELETE FROM journal WHERE number = 3", [])
+            .unwrap();
+        let sound = |from: usize, rows_max: usize| {
+            let read = read(&connection, OrderNumber(from as u64), rows_max).unwrap();
+            assert_eq!(read, rows[from..rows.len().min(from + rows_max)]);
+        };
+        sound(0, 3);
+        sound(5, 100);
+        sound(6, 100);
+        for (from, rows_max) in [(0, 4), (0, 100), (2, 2), (3, 1), (4, 1)] {
+            let damaged = read(&connection, OrderNumber(from), rows_max).unwrap_err();
+            assert!(matches!(damaged, StorageError::Damaged(_)), "{damaged}");
+            assert!(damaged.to_string().contains("row 3 is missing"));
+        }
+        // Not by who opens it: that would read the whole ledger.
+        let end = end(&connection).unwrap();
+        assert_eq!(end.rows, OrderNumber(6));
+        assert!(check(&connection, end, |_| true).unwrap_err().is_damage());
+    }
+
+    #[test]
+    fn a_row_that_was_changed_is_not_returned() {
+        let rows = some_rows(6);
+        let changes = [
+            "UPDATE journal SET quantity = quantity + 1 WHERE number = 3",
+            "UPDATE journal SET price = 1 WHERE number = 3",
+            "UPDATE journal SET side = iif(side = 'buy', 'sell', 'buy') WHERE number = 3",
+            "UPDATE journal SET key = 'another' WHERE number = 3",
+            "UPDATE journal SET name = 'meta' WHERE number = 3",
+            "UPDATE journal SET epoch = epoch + 1 WHERE number = 3",
+            "UPDATE journal SET chain = zeroblob(32) WHERE number = 3",
+        ];
+        for change in changes {
+            let connection = database(&rows);
+            let whole = end(&connection).unwrap();
+            check(&connection, whole, |_| true).unwrap();
+            connection.execute(change, []).unwrap();
+            assert!(
+                read(&connection, OrderNumber(3), 1)
+                    .unwrap_err()
+                    .is_damage()
+            );
+            assert_eq!(read(&connection, OrderNumber(0), 3).unwrap(), rows[..3]);
+            for key in [&rows[3].order.key, &IdempotencyKey::new("another").unwrap()] {
+                let found = find_key(&connection, key);
+                assert!(!matches!(found, Ok(Some(_))), "{change}: {found:?}");
+            }
+            let damaged = check(&connection, whole, |_| true).unwrap_err();
+            assert!(damaged.is_damage(), "{change}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_its_key_does_not_find_is_damage() {
+        let connection = database(&some_rows(3));
+        let whole = end(&connection).unwrap();
+        let root = "(SELECT rootpage FROM sqlite_schema WHERE type = 'index')";
+        connection
+            .execute_batch(&format!(
+                "PRAGMA writable_schema = ON;
+                 CREATE TABLE other (key TEXT NOT NULL UNIQUE);
+                 UPDATE sqlite_schema SET rootpage =
+                     (SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'other' AND type = 'index')
+                 WHERE tbl_name = 'journal' AND rootpage IN {root} AND type = 'index';
+                 PRAGMA writable_schema = RESET;"
+            ))
+            .unwrap();
+        let damaged = check(&connection, whole, |_| true).unwrap_err();
+        assert!(damaged.to_string().contains("by its key"), "{damaged}");
+    }
+
+    #[test]
+    fn a_ledger_without_its_first_row_is_not_opened() {
+        let connection = database(&some_rows(4));
+        connection
+            .execute("DELETE FROM journal WHERE number < 2", [])
+            .unwrap();
+        let damaged = end(&connection).unwrap_err();
+        assert!(matches!(damaged, StorageError::Damaged(_)), "{damaged}");
+    }
+
+    #[test]
+    fn nonsense_is_reported_as_damage() {
+        let connection = database(&some_rows(1));
+        connection
+            .execute("UPDATE journal SET name = ''", [])
+            .unwrap();
+        assert!(matches!(
+            read(&connection, OrderNumber(0), 1),
+            Err(StorageError::Damaged(_))
+        ));
+    }
+}

@@ -1,0 +1,66 @@
+//! What other processes say of terms and ledgers, read into the domain.
+
+use std::time::Duration;
+
+use domain::{
+    ChainHash, Epoch, Head, Identity, Invalid, LedgerEnd, ListingDigest, OrderNumber, ReplicaId,
+    Term,
+};
+
+use crate::catalog::v1::Leadership;
+use crate::{Malformed, epoch, identity, order_number};
+
+/// An epoch and its leader.
+///
+/// # Errors
+/// Where the epoch is none that the stores hold, or there is no leader.
+pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Malformed> {
+    let epoch = self::epoch(epoch)?;
+    let leader = ReplicaId::new(leader).ok_or_else(|| Invalid::new("leader", "is 0"))?;
+    Ok((epoch, leader))
+}
+
+/// Who leads and how long the journal is, as the catalog says.
+///
+/// # Errors
+/// Where a field is out of range.
+pub fn head(leadership: &Leadership) -> Result<Head, Malformed> {
+    let term = match leadership.epoch {
+        0 => Term::default(),
+        epoch => {
+            let (epoch, leader) = self::term(epoch, leadership.leader)?;
+            Term {
+                epoch,
+                leader: Some(leader),
+            }
+        }
+    };
+    Ok(Head {
+        term,
+        end: end(leadership.journal_rows, &leadership.chain_hash)?,
+    })
+}
+
+/// Which journal the catalog keeps.
+///
+/// # Errors
+/// Where it does not say.
+pub fn identity(leadership: &Leadership) -> Result<Identity, Malformed> {
+    Ok(Identity {
+        journal: identity::named(&leadership.journal)?,
+        listing: ListingDigest::try_from(leadership.listing.as_slice())?,
+        lease_horizon: Duration::from_millis(leadership.lease_horizon_ms),
+    })
+}
+
+/// Where a ledger ends.
+///
+/// # Errors
+/// Where there are more rows than the stores hold, or the hash is none.
+pub fn end(rows: u64, chain: &[u8]) -> Result<LedgerEnd, Malformed> {
+    let rows: OrderNumber = order_number(rows)?;
+    Ok(LedgerEnd {
+        rows,
+        chain: ChainHash::try_from(chain)?,
+    })
+}

@@ -1,0 +1,227 @@
+//! What to do about the leader, from what the replicas and the catalog said last.
+//!
+//! - here: what is known of the replicas, and the next step towards a leader that leads;
+//! - [`elector`]: one gateway's elections, from its first look on;
+//! - [`backoff`]: which elections slow the next one down.
+
+use std::time::Duration;
+
+use domain::time::BootTime;
+use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
+
+mod elector;
+mod backoff;
+
+pub use elector::{Elector, Look};
+
+/// What a replica's health probes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// Which replica.
+    pub id: ReplicaId,
+    /// What it said last, or why it says nothing.
+    pub status: Result<Status, Unanswered>,
+    /// When the last probe was sent that is over.
+    pub asked: BootTime,
+    /// Of the last probe that it answered.
+    pub round_trip: Duration,
+}
+
+impl Probed {
+    /// A replica that nothing is known of yet.
+    pub fn unknown(id: ReplicaId) -> Self {
+        Self {
+            id,
+            status: Err(Unanswered::Silent),
+            asked: BootTime::default(),
+            round_trip: Duration::ZERO,
+        }
+    }
+}
+
+/// Why a replica says nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It may be alive: it took too long, or said what makes no sense.
+    Silent,
+    /// Nobody is there: the connection was refused, or broke.
+    Gone,
+    /// It keeps another journal's ledger.
+    Foreign,
+}
+
+/// What a replica says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// What it is.
+    pub role: Role,
+    /// The highest epoch that it has seen.
+    pub epoch: Epoch,
+    /// The leader of that epoch, where it knows.
+    pub leader: Option<ReplicaId>,
+    /// How many orders it holds.
+    pub orders: OrderNumber,
+    /// Chain hash of its last row.
+    pub chain: ChainHash,
+    /// It says that it reaches the catalog.
+    pub reaches_catalog: bool,
+}
+
+/// What a replica is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It takes what the leader sends.
+    Follower,
+    /// It was elected and fetches what it lacks.
+    Activating,
+    /// It takes trades.
+    Leader,
+}
+
+impl Role {
+    /// For `GET /status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::Activating => "activating",
+            Self::Leader => "leader",
+        }
+    }
+}
+
+/// Who leads, according to the catalog.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// 0 before the first election.
+    pub epoch: Epoch,
+    /// `None` before the first election.
+    pub leader: Option<ReplicaId>,
+}
+
+/// Who leads, as trades go by it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Led {
+    /// According to the catalog.
+    pub leadership: Leadership,
+    /// The leader says that it takes trades.
+    pub active: bool,
+}
+
+impl Led {
+    /// From what the catalog and the replicas say.
+    pub fn by(leadership: Leadership, probed: &[Probed]) -> Self {
+        Self {
+            leadership,
+            active: leads(leadership, probed),
+        }
+    }
+
+    /// Whether it is news after `before`. An answer that was overtaken by an election is old.
+    pub fn is_news_after(&self, before: &Self) -> bool {
+        self.leadership.epoch >= before.leadership.epoch && self != before
+    }
+}
+
+/// What an election goes by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct View {
+    /// In order of their ids.
+    pub replicas: Vec<ReplicaView>,
+    /// Who leads now, according to the catalog.
+    pub leader: Option<ReplicaId>,
+    /// The leader's epoch.
+    pub epoch: Epoch,
+}
+
+/// One replica, as the host last saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaView {
+    /// Which.
+    pub id: ReplicaId,
+    /// It answers its health probe.
+    pub healthy: bool,
+    /// It says that it reaches the catalog.
+    pub reaches_catalog: bool,
+    /// How many orders it holds.
+    pub orders: OrderNumber,
+    /// Of the last probe that it answered.
+    pub round_trip: Duration,
+    /// It is in the catalog's in-sync set: it holds every order that was acknowledged.
+    pub in_sync: bool,
+}
+
+impl ReplicaView {
+    fn of(probed: &Probed, in_sync: &[ReplicaId]) -> Self {
+        Self {
+            id: probed.id,
+            healthy: probed.status.is_ok(),
+            reaches_catalog: probed.status.is_ok_and(|status| status.reaches_catalog),
+            orders: probed.status.map_or(OrderNumber(0), |status| status.orders),
+            round_trip: probed.round_trip,
+            in_sync: in_sync.contains(&probed.id),
+        }
+    }
+}
+
+/// The next step towards a leader that leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Elect this replica for the next epoch.
+    Elect(ReplicaId),
+    /// Tell these replicas who leads.
+    Announce(Vec<ReplicaId>),
+    /// All is as it should be, or nothing can be done.
+    Nothing,
+}
+
+/// What to do, given whom the policy wants. A replica that does not answer is not elected,
+/// whoever wants it.
+fn next_step(leadership: Leadership, probed: &[Probed], wanted: Option<ReplicaId>) -> Step {
+    let answers = |id: &ReplicaId| {
+        probed
+            .iter()
+            .any(|probed| probed.id == *id && probed.status.is_ok())
+    };
+    if let Some(wanted) = wanted.filter(answers)
+        && leadership.leader != Some(wanted)
+    {
+        return Step::Elect(wanted);
+    }
+    let Some(leader) = leadership.leader else {
+        return Step::Nothing;
+    };
+    let uninformed = |probed: &&Probed| {
+        let Ok(status) = probed.status else {
+            return false;
+        };
+        let behind = status.epoch < leadership.epoch;
+        let unaware = status.epoch == leadership.epoch && status.leader != Some(leader);
+        let idle = status.epoch == leadership.epoch
+            && probed.id == leader
+            && status.role == Role::Follower;
+        behind || unaware || idle
+    };
+    let uninformed: Vec<_> = probed
+        .iter()
+        .filter(uninformed)
+        .map(|probed| probed.id)
+        .collect();
+    if uninformed.is_empty() {
+        Step::Nothing
+    } else {
+        Step::Announce(uninformed)
+    }
+}
+
+/// Whether the leader can take trades.
+fn leads(leadership: Leadership, probed: &[Probed]) -> bool {
+    probed.iter().any(|probed| {
+        leadership.leader == Some(probed.id)
+            && probed
+                .status
+                .is_ok_and(|status| status.role == Role::Leader && status.epoch == leadership.epoch)
+    })
+}
+
+#[cfg(test)]
+mod tests;

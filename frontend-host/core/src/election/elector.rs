@@ -1,0 +1,129 @@
+//! One gateway's elections, from its first look on.
+//!
+//! The caller asks the catalog who leads, takes a [look](Elector::look), asks the policy whom it
+//! wants, and takes the [step](Elector::step) that follows. The catalog answers an election with
+//! who leads then: where another gateway was faster, that is its choice, and is adopted.
+
+use std::time::Duration;
+
+use domain::time::BootTime;
+use domain::{Epoch, ReplicaId};
+
+use super::backoff::History;
+use super::{Leadership, Probed, ReplicaView, Step, View, leads, next_step};
+
+/// How long the very first election waits for replicas that have not answered yet: services that
+/// start together should not be led by whoever was first. So long a gateway that has just started also
+/// waits to hear of a leader that there is.
+const FIRST_ELECTION_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Decides about elections.
+#[derive(Debug, Clone)]
+pub struct Elector {
+    started: BootTime,
+    history: History,
+    /// The epoch whose own leader refused to lead it.
+    refused: Option<Epoch>,
+}
+
+/// What is known of the catalog and the replicas at one time.
+#[derive(Debug, Clone)]
+pub struct Look {
+    leadership: Leadership,
+    /// According to the catalog.
+    in_sync: Vec<ReplicaId>,
+    /// As the probes say.
+    probed: Vec<Probed>,
+    /// As the policy is to see them.
+    seen: Vec<Probed>,
+}
+
+impl Look {
+    /// What the policy's election goes by.
+    pub fn view(&self) -> View {
+        let mut replicas: Vec<_> = self
+            .seen
+            .iter()
+            .map(|probed| ReplicaView::of(probed, &self.in_sync))
+            .collect();
+        replicas.sort_by_key(|replica| replica.id);
+        View {
+            replicas,
+            leader: self.leadership.leader,
+            epoch: self.leadership.epoch,
+        }
+    }
+}
+
+impl Elector {
+    /// Nothing is known yet.
+    pub fn new(now: BootTime) -> Self {
+        Self {
+            started: now,
+            history: History::default(),
+            refused: None,
+        }
+    }
+
+    /// Takes in what the catalog and the replicas say. `None` while it is too early to act.
+    pub fn look(
+        &mut self,
+        leadership: Leadership,
+        in_sync: Vec<ReplicaId>,
+        probed: Vec<Probed>,
+        now: BootTime,
+    ) -> Option<Look> {
+        self.history.observed(leadership, &probed, now);
+        let is_awaited = |probed: &Probed| match leadership.leader {
+            None => probed.status.is_err(),
+            // A leader that was not asked yet is no dead one.
+            Some(leader) => probed.id == leader && *probed == Probed::unknown(leader),
+        };
+        let patient = now.since(self.started) < FIRST_ELECTION_PATIENCE;
+        if patient && probed.iter().any(is_awaited) {
+            return None;
+        }
+        Some(Look {
+            leadership,
+            in_sync,
+            seen: self.history.seen(&probed, now),
+            probed,
+        })
+    }
+
+    /// The next step, given whom the policy wants. For `jitter`, from 0 to 1, see
+    /// [`History::may_elect`].
+    pub fn step(&self, look: &Look, wanted: Option<ReplicaId>, now: BootTime, jitter: f64) -> Step {
+        let Look {
+            leadership,
+            probed,
+            seen,
+            ..
+        } = look;
+        let same = wanted.is_none_or(|wanted| leadership.leader == Some(wanted));
+        let refused = self.refused == Some(leadership.epoch) && !leads(*leadership, probed);
+        let step = match leadership.leader {
+            // It takes another epoch until it leads again.
+            Some(leader) if same && refused => Step::Elect(leader),
+            _ => next_step(*leadership, seen, wanted),
+        };
+        match step {
+            Step::Elect(_) if !self.history.may_elect(now, jitter) => Step::Nothing,
+            step => step,
+        }
+    }
+
+    /// The catalog answered the election of `candidate` with who leads then.
+    pub fn elected(&mut self, candidate: ReplicaId, leadership: Leadership, now: BootTime) {
+        // Noted at once: the next look may find that others have deposed it already.
+        self.history.observed(leadership, &[], now);
+        if leadership.leader == Some(candidate) {
+            self.history.elected(candidate, now);
+        }
+    }
+
+    /// The leader of that epoch said that it will not lead it.
+    pub fn refused(&mut self, epoch: Epoch) {
+        self.refused = Some(epoch);
+    }
+}

@@ -1,0 +1,387 @@
+//! The world of 1.1, and its conversion from and to the gateway's own types.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::{IdempotencyKey, OrderNumber, Quantity, ReplicaId, Side, StockName};
+use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use wasmtime::AsContextMut;
+use wasmtime::component::types::{self, ComponentFunc};
+
+use super::{Answer, invalid};
+use crate::decision::{
+    Action, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision, Listing,
+    Manifest, Order, Outcome, PolicyRequest, Refusal, ReplicaView, Reply, Stock, TradeAction,
+    Unavailability, View,
+};
+use crate::limits;
+
+#[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
+mod generated {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "front-end",
+        ownership: Borrowing { duplicate_if_necessary: true },
+    });
+}
+
+pub(super) use generated::bazaar::policy::types as wit;
+pub(super) use generated::{FrontEnd, FrontEndPre};
+
+/// Whether a function has the type that the generated code calls it by.
+pub(super) fn typecheck(
+    component: &types::Component,
+    function: &str,
+    exported: &ComponentFunc,
+) -> wasmtime::Result<()> {
+    let types = component.instance_type();
+    match function {
+        "describe" => exported.typecheck::<(), (wit::Manifest,)>(&types),
+        "on-request" => exported.typecheck::<(wit::Request<'_>,), (wit::Decision,)>(&types),
+        "on-outcome" => exported
+            .typecheck::<(wit::Request<'_>, &[u8], wit::Outcome<'_>), (wit::Decision,)>(&types),
+        _ => exported.typecheck::<(wit::View<'_>,), (Option<u32>,)>(&types),
+    }
+}
+
+impl FrontEnd {
+    pub(super) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
+        let manifest = self.bazaar_policy_policy().call_describe(store)?;
+        Ok(manifest_from(manifest))
+    }
+
+    pub(super) fn on_request(
+        &self,
+        store: impl AsContextMut,
+        request: &PolicyRequest<'_>,
+    ) -> Answer<Decision> {
+        let policy = self.bazaar_policy_policy();
+        let decision = policy.call_on_request(store, request_to(request))?;
+        Ok(decision_from(decision))
+    }
+
+    pub(super) fn on_outcome(
+        &self,
+        store: impl AsContextMut,
+        request: &PolicyRequest<'_>,
+        memo: &[u8],
+        outcome: &Outcome,
+    ) -> Answer<Decision> {
+        let stocks: Vec<_> = listed(outcome).iter().map(stock_to).collect();
+        let outcome = outcome_to(outcome, &stocks);
+        let policy = self.bazaar_policy_policy();
+        let decision = policy.call_on_outcome(store, request_to(request), memo, outcome)?;
+        Ok(decision_from(decision))
+    }
+
+    pub(super) fn elect(
+        &self,
+        store: impl AsContextMut,
+        view: &View,
+    ) -> wasmtime::Result<Option<u32>> {
+        let replicas: Vec<_> = view.replicas.iter().map(replica_to).collect();
+        let view = wit::View {
+            replicas: &replicas,
+            leader: view.leader.map(ReplicaId::get),
+            epoch: view.epoch.0,
+        };
+        self.bazaar_policy_policy().call_elect(store, view)
+    }
+}
+
+pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, InvalidDecision> {
+    for (what, text) in [("name", &manifest.name), ("version", &manifest.version)] {
+        if text.is_empty()
+            || text.len() > limits::MANIFEST_TEXT_BYTES_MAX
+            || text.chars().any(char::is_control)
+        {
+            return invalid(format!(
+                "the manifest's {what} must have 1 to {} bytes and no control character",
+                limits::MANIFEST_TEXT_BYTES_MAX
+            ));
+        }
+    }
+    if manifest.headers.len() > limits::MANIFEST_HEADERS_MAX {
+        return invalid(format!(
+            "the manifest asks for more than {} headers",
+            limits::MANIFEST_HEADERS_MAX
+        ));
+    }
+    let headers: Result<_, _> = manifest
+        .headers
+        .iter()
+        .map(|name| HeaderName::from_lowercase(name.as_bytes()))
+        .collect();
+    let Ok(headers) = headers else {
+        return invalid(
+            "the manifest asks for a header whose name is not a lower-case header name",
+        );
+    };
+    let cache = manifest.cache;
+    if cache.stocks_max.max(cache.orders_max) > limits::CACHE_ENTRIES_MAX {
+        return invalid(format!(
+            "the manifest asks for a cache of more than {} entries",
+            limits::CACHE_ENTRIES_MAX
+        ));
+    }
+    Ok(Manifest {
+        name: manifest.name,
+        version: manifest.version,
+        headers,
+        cache: CacheSettings {
+            stocks_max: cache.stocks_max,
+            orders_max: cache.orders_max,
+            eviction: match cache.eviction {
+                wit::Eviction::Lru => Eviction::Lru,
+                wit::Eviction::TinyLfu => Eviction::TinyLfu,
+            },
+        },
+    })
+}
+
+pub(super) fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
+    wit::Request {
+        method: match *request.method {
+            Method::GET => wit::Method::Get,
+            Method::HEAD => wit::Method::Head,
+            Method::POST => wit::Method::Post,
+            Method::PUT => wit::Method::Put,
+            Method::PATCH => wit::Method::Patch,
+            Method::DELETE => wit::Method::Delete,
+            Method::OPTIONS => wit::Method::Options,
+            _ => wit::Method::Other,
+        },
+        target: request.target,
+        headers: request.headers,
+        body: request.body,
+        now_ms: request.now_ms,
+    }
+}
+
+fn side_to(side: Side) -> wit::Side {
+    match side {
+        Side::Buy => wit::Side::Buy,
+        Side::Sell => wit::Side::Sell,
+    }
+}
+
+pub(super) fn stock_to(stock: &Stock) -> wit::Stock<'_> {
+    wit::Stock {
+        name: stock.name.as_str(),
+        price_minor: stock.price.minor(),
+        quantity: stock.quantity,
+    }
+}
+
+fn order_to(order: &Order) -> wit::Order<'_> {
+    wit::Order {
+        number: order.number.0,
+        name: order.name.as_str(),
+        side: side_to(order.side),
+        quantity: order.quantity.get(),
+    }
+}
+
+/// The stocks of a page, none of any other outcome.
+pub(super) fn listed(outcome: &Outcome) -> &[Stock] {
+    match outcome {
+        Outcome::Stocks(page) => &page.stocks,
+        _ => &[],
+    }
+}
+
+/// `stocks` are those that are [`listed`], converted: the result borrows them.
+pub(super) fn outcome_to<'a>(
+    outcome: &'a Outcome,
+    stocks: &'a [wit::Stock<'a>],
+) -> wit::Outcome<'a> {
+    match outcome {
+        Outcome::Stock(stock) => wit::Outcome::Stock(stock_to(stock)),
+        Outcome::Stocks(page) => wit::Outcome::Stocks(wit::Page {
+            stocks,
+            more: page.more,
+        }),
+        Outcome::Order(order) => wit::Outcome::Order(order_to(order)),
+        Outcome::Traded(number) => wit::Outcome::Traded(number.0),
+        Outcome::Refused(refusal) => wit::Outcome::Refused(match refusal {
+            Refusal::StockNotFound => wit::Refusal::StockNotFound,
+            Refusal::NotEnough => wit::Refusal::NotEnough,
+            Refusal::OrderNotFound => wit::Refusal::OrderNotFound,
+            Refusal::KeyConflict => wit::Refusal::KeyConflict,
+            Refusal::TooMany => wit::Refusal::TooMany,
+        }),
+        Outcome::Unavailable(what) => wit::Outcome::Unavailable(match what {
+            Unavailability::NoCatalog => wit::Unavailability::NoCatalog,
+            Unavailability::NoReplica => wit::Unavailability::NoReplica,
+        }),
+    }
+}
+
+pub(super) fn replica_to(replica: &ReplicaView) -> wit::Replica {
+    let round_trip_us = replica.round_trip.as_micros();
+    wit::Replica {
+        id: replica.id.get(),
+        healthy: replica.healthy,
+        reaches_catalog: replica.reaches_catalog,
+        orders: replica.orders.0,
+        round_trip_us: round_trip_us.try_into().unwrap_or(u32::MAX),
+        in_sync: replica.in_sync,
+    }
+}
+
+pub(super) fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
+    Ok(Decision {
+        memo: memo_from(decision.memo)?,
+        action: action_from(decision.action)?,
+    })
+}
+
+pub(super) fn memo_from(memo: Vec<u8>) -> Result<Vec<u8>, InvalidDecision> {
+    if memo.len() > limits::MEMO_BYTES_MAX {
+        return invalid(format!(
+            "its memo has {} bytes; {} are allowed",
+            memo.len(),
+            limits::MEMO_BYTES_MAX
+        ));
+    }
+    Ok(memo)
+}
+
+pub(super) fn action_from(action: wit::Action) -> Result<Action, InvalidDecision> {
+    Ok(match action {
+        wit::Action::Respond(response) => Action::Respond(Box::new(reply_from(response)?)),
+        wit::Action::ReadStock(read) => Action::ReadStock {
+            name: StockName::new(&read.name)?,
+            caching: caching_from(read.caching),
+        },
+        wit::Action::ListStocks(list) => Action::ListStocks(listing_from(list)?),
+        wit::Action::ReadOrder(read) => Action::ReadOrder {
+            number: OrderNumber(read.number),
+            caching: caching_from(read.caching),
+        },
+        wit::Action::Trade(trade) => Action::Trade(TradeAction {
+            name: StockName::new(&trade.name)?,
+            side: match trade.side {
+                wit::Side::Buy => Side::Buy,
+                wit::Side::Sell => Side::Sell,
+            },
+            quantity: Quantity::new(trade.quantity)?,
+            key: trade
+                .idempotency_key
+                .as_deref()
+                .map(IdempotencyKey::new)
+                .transpose()?,
+        }),
+        wit::Action::Retry(after_ms) => Action::Retry(Duration::from_millis(after_ms.into())),
+    })
+}
+
+fn listing_from(list: wit::ListStocks) -> Result<Listing, InvalidDecision> {
+    if !(1..=limits::LISTED_MAX).contains(&list.limit) {
+        return invalid(format!(
+            "it lists {} stocks at once; 1 to {} are allowed",
+            list.limit,
+            limits::LISTED_MAX
+        ));
+    }
+    Ok(Listing::Page {
+        after: list.after.as_deref().map(StockName::new).transpose()?,
+        limit: list.limit,
+    })
+}
+
+fn caching_from(caching: wit::Caching) -> Caching {
+    Caching {
+        freshness: match caching.freshness {
+            wit::Freshness::Linearizable => Freshness::Linearizable,
+            wit::Freshness::AtMost(ms) => Freshness::AtMost(Duration::from_millis(ms.into())),
+            wit::Freshness::Bypass => Freshness::Bypass,
+        },
+        stale_on_error: Duration::from_millis(caching.stale_on_error_ms.into()),
+    }
+}
+
+fn reply_from(response: wit::Response) -> Result<Reply, InvalidDecision> {
+    let status = StatusCode::from_u16(response.status)
+        .ok()
+        .filter(|status| (200..600).contains(&status.as_u16()));
+    let Some(status) = status else {
+        return invalid(format!(
+            "its response has the status {}, which is not from 200 to 599",
+            response.status
+        ));
+    };
+    if response.body.len() > limits::RESPONSE_BYTES_MAX {
+        return invalid(format!(
+            "its response has {} bytes; {} are allowed",
+            response.body.len(),
+            limits::RESPONSE_BYTES_MAX
+        ));
+    }
+    if WITHOUT_CONTENT.contains(&status) && !response.body.is_empty() {
+        return invalid(format!(
+            "its response has a body, which HTTP does not allow with the status {}",
+            status.as_u16()
+        ));
+    }
+    if response.headers.len() > limits::RESPONSE_HEADERS_MAX {
+        return invalid(format!(
+            "its response has more than {} headers",
+            limits::RESPONSE_HEADERS_MAX
+        ));
+    }
+    let mut headers = HeaderMap::with_capacity(response.headers.len());
+    for (name, value) in &response.headers {
+        let (name, value) = header_from(name, value)?;
+        headers.append(name, value);
+    }
+    Ok(Reply {
+        status,
+        headers,
+        body: Bytes::from(response.body),
+        keep: response.keep_ms.map(|ms| Duration::from_millis(ms.into())),
+    })
+}
+
+/// With these there is no content (RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5): who sends some all
+/// the same breaks connections.
+const WITHOUT_CONTENT: [StatusCode; 3] = [
+    StatusCode::NO_CONTENT,
+    StatusCode::RESET_CONTENT,
+    StatusCode::NOT_MODIFIED,
+];
+
+/// Headers that frame a message belong to the server that writes it.
+const FRAMING: [HeaderName; 6] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+
+fn header_from(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), InvalidDecision> {
+    if name.len() + value.len() > limits::HEADER_BYTES_MAX {
+        return invalid(format!(
+            "its response has a header of more than {} bytes",
+            limits::HEADER_BYTES_MAX
+        ));
+    }
+    let (Ok(parsed), Ok(value)) = (
+        HeaderName::from_bytes(name.as_bytes()),
+        HeaderValue::from_str(value),
+    ) else {
+        return invalid(format!(
+            "its response has a header `{}` that HTTP does not allow",
+            name.escape_default()
+        ));
+    };
+    if FRAMING.contains(&parsed) {
+        return invalid(format!(
+            "its response sets `{parsed}`, which is the gateway's to set"
+        ));
+    }
+    Ok((parsed, value))
+}

@@ -1,0 +1,346 @@
+//! What a component must be able to decide before it may serve.
+//!
+//! The self-test puts requests of every kind to it, and every outcome that the backends can
+//! give to its reads and trades. What it decides is its own business; that it decides, within
+//! its time, in a form that the host can act on, and the same again, is not.
+
+use std::time::Duration;
+
+use domain::{Epoch, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
+use http::Method;
+
+use super::decision::{
+    Action, Decision, InvalidDecision, Listing, Order, Outcome, Page, PolicyRequest, Refusal,
+    ReplicaView, Stock, Unavailability, View,
+};
+use super::differences::Fields;
+use super::evaluate::first;
+use super::limits;
+use super::question::Question;
+use super::refused::{Problem, Refused, Tests};
+use super::sandbox::{Failure, Inputs, Instance, Sandbox, Version};
+
+/// Noon of 1 January 2026.
+const NOW_MS: u64 = 1_767_268_800_000;
+
+/// Failed tests after which no more are made.
+const FAILED_TESTS_MAX: usize = 32;
+
+/// What is shown of a trapping policy's own words, in characters.
+const OUTPUT_CHARS_MAX: usize = 200;
+
+/// Compiles a component and tests whether it can serve.
+///
+/// # Errors
+/// Everything that keeps it from serving, in words for the person who wrote it.
+pub fn check(sandbox: &Sandbox, component: &[u8]) -> Result<Version, Refused> {
+    check_with(sandbox, component, &[])
+}
+
+/// The same, and tests as well whether it can decide what was to be decided lately.
+pub(super) fn check_with(
+    sandbox: &Sandbox,
+    component: &[u8],
+    recent: &[Question],
+) -> Result<Version, Refused> {
+    let version = sandbox.load(component)?;
+    let mut tester = Tester {
+        version: &version,
+        instance: None,
+        failed: 0,
+        flaws: Vec::new(),
+    };
+    for (method, target, body) in requests() {
+        tester.test(&format!("{method} {target}"), |instance| {
+            decide(instance, &method, &target, body.as_deref())
+        })?;
+    }
+    for view in views() {
+        let replicas = view.replicas.len();
+        tester.test(&format!("an election of {replicas}"), |instance| {
+            let elected = instance.elect(inputs(), &view)?;
+            same(elected, instance.elect(inputs(), &view)?)
+        })?;
+    }
+    for question in recent {
+        let test = format!("{}, asked lately", question.asked());
+        tester.test(&test, |instance| {
+            question.put_to(&version, instance)?;
+            Ok(())
+        })?;
+    }
+    Refused::unless_none(tester.problems())?;
+    Ok(version)
+}
+
+/// What is wrong with a decision.
+#[derive(Debug, PartialEq, Eq)]
+enum Flaw {
+    Traps(String),
+    TooSlow,
+    Invalid(String),
+    NotDeterministic,
+}
+
+impl From<Failure> for Flaw {
+    fn from(failure: Failure) -> Self {
+        let cause = failure.cause().to_owned();
+        match failure {
+            Failure::Trap(_) => Self::Traps(cause),
+            Failure::Overrun(_) => Self::TooSlow,
+            Failure::Invalid(_) => Self::Invalid(cause),
+        }
+    }
+}
+
+impl From<InvalidDecision> for Flaw {
+    fn from(invalid: InvalidDecision) -> Self {
+        Failure::from(invalid).into()
+    }
+}
+
+/// Puts tests to a version, and notes which it fails in what way.
+struct Tester<'a> {
+    version: &'a Version,
+    /// None after a failure: nothing is known of what it left in an instance.
+    instance: Option<Instance>,
+    failed: usize,
+    flaws: Vec<(Flaw, Tests)>,
+}
+
+impl Tester<'_> {
+    fn test(
+        &mut self,
+        name: &str,
+        run: impl FnOnce(&mut Instance) -> Result<(), Flaw>,
+    ) -> Result<(), Refused> {
+        if self.failed == FAILED_TESTS_MAX {
+            return Ok(());
+        }
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => Instance::to_check(self.version)
+                .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?,
+        };
+        let result = run(&mut instance);
+        let output = instance.take_output();
+        match result {
+            Ok(()) => self.instance = Some(instance),
+            Err(Flaw::Traps(cause)) => self.note(Flaw::Traps(with_output(cause, output)), name),
+            Err(flaw) => self.note(flaw, name),
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, flaw: Flaw, test: &str) {
+        self.failed += 1;
+        match self.flaws.iter_mut().find(|(noted, _)| *noted == flaw) {
+            // What was asked lately may have been asked often.
+            Some((_, tests)) if tests.0.iter().any(|noted| noted == test) => {}
+            Some((_, tests)) => tests.0.push(test.to_owned()),
+            None => self.flaws.push((flaw, Tests(vec![test.to_owned()]))),
+        }
+    }
+
+    fn problems(self) -> Vec<Problem> {
+        let problem = |(flaw, tests)| match flaw {
+            Flaw::Traps(cause) => Problem::Traps { tests, cause },
+            Flaw::TooSlow => Problem::TooSlow(tests),
+            Flaw::Invalid(problem) => Problem::Invalid { tests, problem },
+            Flaw::NotDeterministic => Problem::NotDeterministic(tests),
+        };
+        self.flaws.into_iter().map(problem).collect()
+    }
+}
+
+/// Why it trapped, and what it wrote about it: a panic's message, mostly.
+fn with_output(cause: String, output: Option<(Vec<u8>, usize)>) -> String {
+    let Some((output, _)) = output else {
+        return cause;
+    };
+    let text = String::from_utf8_lossy(&output);
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown: String = words
+        .chars()
+        .filter(|character| !character.is_control())
+        .take(OUTPUT_CHARS_MAX)
+        .collect();
+    format!("{cause}; it wrote: {shown}")
+}
+
+/// Whether the same inputs gave the same answer.
+fn same<T: PartialEq>(answer: T, again: T) -> Result<(), Flaw> {
+    if answer == again {
+        Ok(())
+    } else {
+        Err(Flaw::NotDeterministic)
+    }
+}
+
+fn inputs() -> Inputs {
+    Inputs {
+        now_ms: NOW_MS,
+        seed: 1,
+    }
+}
+
+fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
+    let get = |target: &str| (Method::GET, target.to_owned(), None);
+    let post = |body: &[u8]| (Method::POST, "/orders".to_owned(), Some(body.to_vec()));
+    vec![
+        get("/"),
+        get("/stocks"),
+        get("/stocks?limit=10000"),
+        get("/stocks?limit=0&after=%zz"),
+        get("/stocks?limit=4294967297&after=nvidia"),
+        get("/stocks/nvidia"),
+        get("/stocks/%00%ff%zz"),
+        get(&format!("/stocks/{}", "x".repeat(4096))),
+        get("/orders/0"),
+        get("/orders/18446744073709551615"),
+        get("/orders/-1"),
+        get("/stocks/nvidia?a=b&c"),
+        (Method::HEAD, "/stocks/nvidia".into(), None),
+        (Method::DELETE, "/stocks/nvidia".into(), None),
+        (Method::OPTIONS, "*".into(), None),
+        post(br#"{"name":"meta","type":"sell","quantity":10}"#),
+        post(br#"{"name":"meta","type":"buy","quantity":9223372036854775807}"#),
+        post(br#"{"name":"meta","type":"buy","quantity":-1}"#),
+        post(br#"{"name":"meta","type":"lend","quantity":1e999}"#),
+        post(b""),
+        post(b"\xff\xfe{"),
+        post("[".repeat(10_000).as_bytes()),
+    ]
+}
+
+/// Puts a request to the policy twice and, where it asks for a read or a trade, every outcome.
+fn decide(
+    instance: &mut Instance,
+    method: &Method,
+    target: &str,
+    body: Option<&[u8]>,
+) -> Result<(), Flaw> {
+    let request = PolicyRequest {
+        method,
+        target,
+        headers: &[],
+        body,
+        now_ms: NOW_MS,
+    };
+    let decision = first(instance.on_request(inputs(), &request)?)?;
+    let again = instance.on_request(inputs(), &request)?;
+    same(answer(&decision), answer(&again))?;
+    for outcome in outcomes(&decision.action) {
+        let memo = &decision.memo;
+        let decision = instance.on_outcome(inputs(), &request, memo, &outcome)?;
+        let again = instance.on_outcome(inputs(), &request, memo, &outcome)?;
+        same(answer(&decision), answer(&again))?;
+    }
+    Ok(())
+}
+
+/// All that a decision consists of.
+fn answer(decision: &Decision) -> (Fields, &[u8]) {
+    (Fields::from(decision), &decision.memo)
+}
+
+fn name() -> StockName {
+    StockName::new("nvidia").expect("a short name")
+}
+
+/// What can come of an action.
+fn outcomes(action: &Action) -> Vec<Outcome> {
+    let stock = Stock {
+        name: name(),
+        price: Price::from_minor(24063).expect("a small price"),
+        quantity: 1000,
+    };
+    let order = Order {
+        number: OrderNumber(3),
+        name: name(),
+        side: Side::Sell,
+        quantity: Quantity::new(10).expect("a small quantity"),
+    };
+    match action {
+        Action::Respond(_) | Action::Retry(_) => Vec::new(),
+        Action::ReadStock { .. } => vec![
+            Outcome::Stock(stock),
+            Outcome::Refused(Refusal::StockNotFound),
+            Outcome::Unavailable(Unavailability::NoCatalog),
+        ],
+        Action::ListStocks(listing) => vec![
+            Outcome::Stocks(full_page(listing, &stock)),
+            Outcome::Stocks(Page {
+                stocks: Vec::new(),
+                more: false,
+            }),
+            Outcome::Unavailable(Unavailability::NoCatalog),
+        ],
+        Action::ReadOrder { .. } => vec![
+            Outcome::Order(order),
+            Outcome::Refused(Refusal::OrderNotFound),
+            Outcome::Unavailable(Unavailability::NoReplica),
+        ],
+        Action::Trade(_) => vec![
+            Outcome::Traded(OrderNumber(0)),
+            Outcome::Refused(Refusal::StockNotFound),
+            Outcome::Refused(Refusal::NotEnough),
+            Outcome::Refused(Refusal::KeyConflict),
+            Outcome::Refused(Refusal::TooMany),
+            Outcome::Unavailable(Unavailability::NoCatalog),
+            Outcome::Unavailable(Unavailability::NoReplica),
+        ],
+    }
+}
+
+/// As many stocks as a policy asked for; of one that has no say in it, as many as it must be able
+/// to answer with.
+fn full_page(listing: &Listing, stock: &Stock) -> Page {
+    let (stocks, more) = match listing {
+        Listing::Page { limit, .. } => (*limit as usize, true),
+        Listing::All => (limits::LISTED_OWED, false),
+    };
+    let numbered = |number: usize| Stock {
+        name: StockName::new(&format!("stock {number:058}")).expect("64 bytes"),
+        ..stock.clone()
+    };
+    Page {
+        stocks: (0..stocks).map(numbered).collect(),
+        more,
+    }
+}
+
+/// Elections: without a replica, with all healthy, and with the leader gone.
+fn views() -> Vec<View> {
+    let replica = |id: u32, healthy: bool| ReplicaView {
+        id: ReplicaId::new(id).expect("not 0"),
+        healthy,
+        reaches_catalog: healthy,
+        orders: OrderNumber(7),
+        round_trip: Duration::from_micros(200),
+        in_sync: id < 3,
+    };
+    let all = |healthy: bool| vec![replica(1, true), replica(2, true), replica(3, healthy)];
+    vec![
+        View {
+            replicas: Vec::new(),
+            leader: None,
+            epoch: Epoch(0),
+        },
+        View {
+            replicas: all(true),
+            leader: None,
+            epoch: Epoch(0),
+        },
+        View {
+            replicas: all(true),
+            leader: ReplicaId::new(2),
+            epoch: Epoch(4),
+        },
+        View {
+            replicas: all(false),
+            leader: ReplicaId::new(3),
+            epoch: Epoch(5),
+        },
+    ]
+}

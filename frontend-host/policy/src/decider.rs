@@ -1,0 +1,271 @@
+//! Makes the decisions about one request.
+//!
+//! A request takes the publication once, at its beginning, and keeps the version that it found
+//! for all its steps. A decision has no side effect, so one that fails is simply made again by
+//! the version behind: a canary's by the active one, the active one's by the last good one. No
+//! client sees it.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::Guard;
+use domain::ReplicaId;
+use http::StatusCode;
+
+use super::bindings::World;
+use super::decision::{Action, Decision, Outcome, View};
+use super::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
+use super::instances::with_instance;
+use super::limits;
+use super::publication::{Published, Rank, Trial};
+use super::question::{Decided, Question};
+use super::sandbox::{Failure, Inputs, Instance, SharedVersion, Version};
+use super::shadow::Job;
+use super::versions::Versions;
+
+/// No version could decide. Each failure has been counted and logged.
+#[derive(Debug, thiserror::Error)]
+#[error("no version of the policy could decide")]
+pub struct Undecided;
+
+/// Makes the decisions about one request.
+pub struct Decider<'a> {
+    versions: &'a Versions,
+    published: Guard<Arc<Published>>,
+    rank: Rank,
+    /// A share of the requests is put to the candidate as well.
+    shadowed: bool,
+    seed: u64,
+}
+
+impl Versions {
+    /// The decider of one request: the versions stay the same for all its steps.
+    pub fn decider(&self, client: &[u8]) -> Decider<'_> {
+        Decider::new(self, client)
+    }
+
+    /// The replica that the policy wants to lead.
+    pub fn elect(&self, now_ms: u64, view: &View) -> Result<Option<ReplicaId>, Undecided> {
+        self.decider(&[]).elect(now_ms, view)
+    }
+}
+
+impl<'a> Decider<'a> {
+    /// For a request of `client`, which is what a canary sticks to.
+    pub(super) fn new(versions: &'a Versions, client: &[u8]) -> Self {
+        let published = versions.current();
+        let seed = fastrand::u64(..);
+        let (mut rank, mut shadowed) = (Rank::Active, false);
+        match published
+            .candidate
+            .as_ref()
+            .map(|candidate| (candidate, candidate.trial))
+        {
+            Some((candidate, Trial::Canary(share)))
+                if share.takes(point(candidate.version.id, client)) =>
+            {
+                rank = Rank::Candidate;
+            }
+            Some((_, Trial::Shadow(share))) => shadowed = share.takes(seed),
+            _ => {}
+        }
+        Self {
+            versions,
+            published,
+            rank,
+            shadowed,
+            seed,
+        }
+    }
+
+    /// The version that decides.
+    pub fn version(&self) -> &SharedVersion {
+        match (
+            self.rank,
+            &self.published.candidate,
+            &self.published.previous,
+        ) {
+            (Rank::Candidate, Some(candidate), _) => &candidate.version,
+            (Rank::Previous, _, Some(previous)) => previous,
+            _ => &self.published.active,
+        }
+    }
+
+    /// What it found published.
+    pub fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// What to do about a request.
+    pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
+        let inputs = Inputs {
+            now_ms: request.now_ms,
+            seed: self.seed,
+        };
+        let decision = self.decide(None, |version, instance| {
+            on_request(version, instance, inputs, request)
+        })?;
+        self.count_server_error(&decision, None);
+        self.pass_on(
+            || Question::about_request(request, inputs, None),
+            || Decided::Action(decision.clone()),
+        );
+        Ok(decision)
+    }
+
+    /// What to do about an outcome. `memo` comes from the decision before, which the version
+    /// that is asked now made, unless that version failed: then the one behind it decides about
+    /// the request from the start, and its own memo goes with the outcome. What it responds is not
+    /// for keeping, since it is not of `memo`.
+    pub fn on_outcome(
+        &mut self,
+        request: RequestParts<'_>,
+        memo: &[u8],
+        outcome: &Outcome,
+    ) -> Result<Decision, Undecided> {
+        let inputs = Inputs {
+            now_ms: request.now_ms,
+            seed: self.seed,
+        };
+        let asked_first = self.version().id;
+        let mut decision = self.decide(Some(outcome), |version, instance| {
+            if version.id == asked_first {
+                on_outcome(version, instance, inputs, request, memo, outcome)
+            } else {
+                on_outcome_afresh(version, instance, inputs, request, outcome)
+            }
+        })?;
+        if let Action::Respond(reply) = &mut decision.action
+            && self.version().id != asked_first
+        {
+            reply.keep = None;
+        }
+        self.count_server_error(&decision, Some(outcome));
+        self.pass_on(
+            || Question::about_request(request, inputs, Some(outcome)),
+            || Decided::Action(decision.clone()),
+        );
+        Ok(decision)
+    }
+
+    /// The replica that the policy wants to lead.
+    pub(super) fn elect(
+        &mut self,
+        now_ms: u64,
+        view: &View,
+    ) -> Result<Option<ReplicaId>, Undecided> {
+        let inputs = Inputs {
+            now_ms,
+            seed: self.seed,
+        };
+        // An election is nobody's request: it is not for a candidate that is on trial. But that
+        // candidate is asked as well, without effect, whatever its share: elections are few.
+        self.rank = Rank::Active;
+        self.shadowed = true;
+        let elected = self.decide(None, |_, instance| instance.elect(inputs, view))?;
+        self.pass_on(
+            || Question::about_election(view, inputs),
+            || Decided::Leader(elected),
+        );
+        Ok(elected)
+    }
+
+    /// Asks the version, about an outcome where there is one; where it fails, the one behind it.
+    fn decide<T>(
+        &mut self,
+        outcome: Option<&Outcome>,
+        mut call: impl FnMut(&Version, &mut Instance) -> Result<T, Failure>,
+    ) -> Result<T, Undecided> {
+        loop {
+            let version = self.version();
+            let asked = with_instance(self.published.generation, version, |instance| {
+                call(version, instance)
+            });
+            let failure = match asked {
+                Ok(decision) => {
+                    version.counts.decisions.fetch_add(1, Ordering::Relaxed);
+                    return Ok(decision);
+                }
+                Err(failure) => failure,
+            };
+            report(version, &failure);
+            if is_to_blame(version, outcome) {
+                self.versions.note_failure(&self.published, self.rank);
+            }
+            match self.rank {
+                Rank::Candidate => self.rank = Rank::Active,
+                Rank::Active if self.published.previous.is_some() => self.rank = Rank::Previous,
+                _ => return Err(Undecided),
+            }
+        }
+    }
+
+    /// An answer of 500 and above that no backend is to blame for, nor the request: 501 is the answer
+    /// to a method that nobody knows, which any client can send.
+    fn count_server_error(&self, decision: &Decision, outcome: Option<&Outcome>) {
+        let Action::Respond(reply) = &decision.action else {
+            return;
+        };
+        let blames_another = reply.status == StatusCode::NOT_IMPLEMENTED
+            || matches!(outcome, Some(Outcome::Unavailable(_)));
+        if reply.status.is_server_error() && !blames_another {
+            self.version().counts.errors.fetch_add(1, Ordering::Relaxed);
+            self.versions.note_failure(&self.published, self.rank);
+        }
+    }
+
+    /// Puts the question to the candidate as well, and takes it down where somebody records.
+    fn pass_on(&self, question: impl FnOnce() -> Question, decided: impl FnOnce() -> Decided) {
+        let candidate = self.published.candidate.as_ref().filter(|_| self.shadowed);
+        let records = self.versions.recorder.is_listening();
+        let samples = self.versions.recent.wants(self.seed);
+        if self.rank != Rank::Active || !(candidate.is_some() || records || samples) {
+            return;
+        }
+        let (question, decided) = (question(), decided());
+        if samples {
+            self.versions.recent.keep(&question, &decided);
+        }
+        if records {
+            self.versions.recorder.take_down(&question, &decided);
+        }
+        if let Some(candidate) = candidate {
+            self.versions.shadow().put(Job {
+                version: Arc::clone(&candidate.version),
+                differences: Arc::clone(&candidate.differences),
+                question,
+                decided,
+            });
+        }
+    }
+}
+
+/// Whether it is a version's own doing that it fails, which ends its service. How long a list is, one
+/// of world 1.0 does not decide: nobody may take it out of service by adding stocks.
+fn is_to_blame(version: &Version, outcome: Option<&Outcome>) -> bool {
+    match outcome {
+        Some(Outcome::Stocks(page)) if version.world == World::V1_0 => {
+            page.stocks.len() <= limits::LISTED_OWED
+        }
+        _ => true,
+    }
+}
+
+/// Counts a failure, and logs it while failures are few: a policy that fails every request
+/// must not fill the disk.
+fn report(version: &Version, failure: &Failure) {
+    let failures = version.counts.count_failure(failure);
+    if failures.is_power_of_two() {
+        tracing::error!(policy = %version, failures, %failure, "the policy failed a decision");
+    }
+}
+
+/// Where a client falls between 0 and 2⁶⁴: the same for one candidate, another for the next, so
+/// that it is not always the same clients who try things first.
+fn point(candidate: u64, client: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    candidate.hash(&mut hasher);
+    client.hash(&mut hasher);
+    hasher.finish()
+}

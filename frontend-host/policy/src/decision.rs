@@ -1,0 +1,257 @@
+//! What a policy is told and what it may decide, in types that cannot be wrong.
+//!
+//! A component's answer becomes a [`Decision`] in `bindings`, once; whatever does not fit is an
+//! [`InvalidDecision`], and the policy that gave it is not asked again about that request.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use domain::{IdempotencyKey, OrderNumber, Price, Quantity, Side, StockName};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use serde::{Deserialize, Serialize};
+
+pub use frontend_core::Freshness;
+pub use frontend_core::election::{ReplicaView, View};
+
+/// What a policy says of itself.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Its name.
+    pub name: String,
+    /// Its version, for people to read.
+    pub version: String,
+    /// The request headers that it wants to see.
+    pub headers: Vec<HeaderName>,
+    /// How the host should keep what it lets it cache.
+    pub cache: CacheSettings,
+}
+
+/// How the host should keep what a policy lets it cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// Most stocks kept.
+    pub stocks_max: u32,
+    /// Most orders kept.
+    pub orders_max: u32,
+    /// Which entry makes room for a new one.
+    pub eviction: Eviction,
+}
+
+/// Which entry makes room for a new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eviction {
+    /// The one used least recently.
+    Lru,
+    /// The one used least often, by estimate.
+    TinyLfu,
+}
+
+/// A request as a policy sees it. Borrows from the request as the host has it.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyRequest<'a> {
+    /// The method.
+    pub method: &'a http::Method,
+    /// Path and query, percent-encoded.
+    pub target: &'a str,
+    /// The headers that the manifest asks for, where present.
+    pub headers: &'a [(&'a str, &'a str)],
+    /// The body, where there is one.
+    pub body: Option<&'a [u8]>,
+    /// Wall clock when the request came in, in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+/// What the host is to do next.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// The next step.
+    pub action: Action,
+    /// Handed back with the outcome of the step.
+    pub memo: Vec<u8>,
+}
+
+/// One step that the host can take.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Answer the client. Boxed: a hit needs none, and decisions are moved about.
+    Respond(Box<Reply>),
+    /// Look a stock up.
+    ReadStock {
+        /// Which.
+        name: StockName,
+        /// How fresh it must be.
+        caching: Caching,
+    },
+    /// Look stocks up, in name order.
+    ListStocks(Listing),
+    /// Look an order up.
+    ReadOrder {
+        /// Which.
+        number: OrderNumber,
+        /// How fresh it must be.
+        caching: Caching,
+    },
+    /// Place an order.
+    Trade(TradeAction),
+    /// Do the last read or trade again after a while.
+    Retry(Duration),
+}
+
+/// Which stocks to look up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listing {
+    /// A page of them.
+    Page {
+        /// From the first on whose name comes after this one; `None`: from the first of all.
+        after: Option<StockName>,
+        /// Most stocks: 1 to [`limits::LISTED_MAX`](super::limits::LISTED_MAX).
+        limit: u32,
+    },
+    /// All of them, as a policy of world 1.0 asks. It has no say in how many there are, and cannot
+    /// be told that there are more.
+    All,
+}
+
+/// An order to place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TradeAction {
+    /// Of which stock.
+    pub name: StockName,
+    /// Which way.
+    pub side: Side,
+    /// How many shares.
+    pub quantity: Quantity,
+    /// The client's key; without one the host makes one.
+    pub key: Option<IdempotencyKey>,
+}
+
+/// How fresh a read must be, and what will do where the backend cannot answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caching {
+    /// How fresh.
+    pub freshness: Freshness,
+    /// Age of a kept value that will do on error; zero for none.
+    pub stale_on_error: Duration,
+}
+
+/// An answer for the client.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// Its status, 200 to 599.
+    pub status: StatusCode,
+    /// Its headers; none that HTTP itself manages.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// How long the host may keep it, as an answer to a read.
+    pub keep: Option<Duration>,
+}
+
+impl Reply {
+    /// How much memory its headers and body take, about.
+    pub fn bytes(&self) -> usize {
+        let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();
+        self.headers.iter().map(header).sum::<usize>() + self.body.len()
+    }
+}
+
+/// What came of a step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// A stock was read.
+    Stock(Stock),
+    /// Stocks were read.
+    Stocks(Page),
+    /// An order was read.
+    Order(Order),
+    /// The order was placed and got this number.
+    Traded(OrderNumber),
+    /// The backend said no.
+    Refused(Refusal),
+    /// The backend did not say.
+    Unavailable(Unavailability),
+}
+
+/// A stock as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stock {
+    /// Its name.
+    pub name: StockName,
+    /// Price of one share.
+    pub price: Price,
+    /// Shares to be had.
+    pub quantity: u64,
+}
+
+/// Stocks in name order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "PageLine")]
+pub struct Page {
+    /// At most as many as were asked for.
+    pub stocks: Vec<Stock>,
+    /// There are stocks after these.
+    pub more: bool,
+}
+
+/// A page as recordings have it: those of before there were pages have a list of all.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PageLine {
+    Page { stocks: Vec<Stock>, more: bool },
+    All(Vec<Stock>),
+}
+
+impl From<PageLine> for Page {
+    fn from(line: PageLine) -> Self {
+        let (stocks, more) = match line {
+            PageLine::Page { stocks, more } => (stocks, more),
+            PageLine::All(stocks) => (stocks, false),
+        };
+        Self { stocks, more }
+    }
+}
+
+/// An order as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Its number.
+    pub number: OrderNumber,
+    /// The stock traded.
+    pub name: StockName,
+    /// Which way.
+    pub side: Side,
+    /// How many shares.
+    pub quantity: Quantity,
+}
+
+/// Why the backend said no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// No stock of that name.
+    StockNotFound,
+    /// Fewer shares are left than the order would buy.
+    NotEnough,
+    /// No order of that number.
+    OrderNotFound,
+    /// The idempotency key was used for a different order.
+    KeyConflict,
+    /// The trade would take a quantity past its upper bound.
+    TooMany,
+}
+
+/// Which backend did not answer in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unavailability {
+    /// The catalog.
+    NoCatalog,
+    /// Every order replica.
+    NoReplica,
+}
+
+/// A decision that no host could act on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidDecision(pub String);

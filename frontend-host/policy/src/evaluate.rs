@@ -1,0 +1,89 @@
+//! One decision by one instance of a version.
+
+use http::{HeaderMap, Method};
+
+use super::decision::{Action, Decision, InvalidDecision, Manifest, Outcome, PolicyRequest};
+use super::sandbox::{Failure, Inputs, Instance, Version};
+
+/// A request as the gateway has it.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestParts<'a> {
+    /// The method.
+    pub method: &'a Method,
+    /// Path and query.
+    pub target: &'a str,
+    /// All headers; the policy sees those that its manifest asks for.
+    pub headers: &'a HeaderMap,
+    /// The body, where there is one.
+    pub body: Option<&'a [u8]>,
+    /// Wall clock in milliseconds since 1970.
+    pub now_ms: u64,
+}
+
+pub(super) fn on_request(
+    version: &Version,
+    instance: &mut Instance,
+    inputs: Inputs,
+    request: RequestParts<'_>,
+) -> Result<Decision, Failure> {
+    with_headers(request, &version.manifest, |request| {
+        Ok(first(instance.on_request(inputs, request)?)?)
+    })
+}
+
+pub(super) fn on_outcome(
+    version: &Version,
+    instance: &mut Instance,
+    inputs: Inputs,
+    request: RequestParts<'_>,
+    memo: &[u8],
+    outcome: &Outcome,
+) -> Result<Decision, Failure> {
+    with_headers(request, &version.manifest, |request| {
+        instance.on_outcome(inputs, request, memo, outcome)
+    })
+}
+
+/// For a version that did not make the decision before: it decides about the request first, so
+/// that the outcome comes with its own memo.
+pub(super) fn on_outcome_afresh(
+    version: &Version,
+    instance: &mut Instance,
+    inputs: Inputs,
+    request: RequestParts<'_>,
+    outcome: &Outcome,
+) -> Result<Decision, Failure> {
+    let own = on_request(version, instance, inputs, request)?;
+    on_outcome(version, instance, inputs, request, &own.memo, outcome)
+}
+
+/// A first decision, which has nothing to retry.
+pub(super) fn first(decision: Decision) -> Result<Decision, InvalidDecision> {
+    match decision.action {
+        Action::Retry(_) => Err(InvalidDecision(
+            "it answered a request with `retry`, and nothing was tried".into(),
+        )),
+        _ => Ok(decision),
+    }
+}
+
+fn with_headers<T>(
+    request: RequestParts<'_>,
+    manifest: &Manifest,
+    call: impl FnOnce(&PolicyRequest<'_>) -> T,
+) -> T {
+    let mut headers = Vec::new();
+    for name in &manifest.headers {
+        for value in request.headers.get_all(name) {
+            // Values that are not text were refused before.
+            headers.extend(value.to_str().ok().map(|value| (name.as_str(), value)));
+        }
+    }
+    call(&PolicyRequest {
+        method: request.method,
+        target: request.target,
+        headers: &headers,
+        body: request.body,
+        now_ms: request.now_ms,
+    })
+}

@@ -1,0 +1,565 @@
+//! What a policy can do to the gateway, which is nothing; with real components.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use domain::{Price, StockName};
+use frontend_policy::DEFAULT_POLICY;
+use frontend_policy::decision::{
+    Action, Decision, Eviction, Listing, Outcome, Page, Refusal, Stock,
+};
+use frontend_policy::limits;
+use frontend_policy::{
+    Decider, Probation, Problem, Reason, RequestParts, Sandbox, SwapError, Undecided, Versions,
+    check,
+};
+use http::{HeaderMap, Method};
+
+/// More than the default: these tests share two cores with others, and eating memory takes time.
+const DECISION_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// Nothing is rolled back here by itself.
+const LENIENT: Probation = Probation {
+    window: Duration::ZERO,
+    failures_max: 1000,
+};
+
+fn sandbox() -> Sandbox {
+    Sandbox::new(DECISION_TIME_MAX).unwrap()
+}
+
+fn guest(name: &str) -> Vec<u8> {
+    let component = policy_build::Builder::in_project("tests/guests")
+        .example(name)
+        .build()
+        .unwrap();
+    std::fs::read(component).unwrap()
+}
+
+fn variant(name: &str) -> Vec<u8> {
+    let component = policy_build::Builder::in_project("frontend-guest")
+        .example(name)
+        .build()
+        .unwrap();
+    std::fs::read(component).unwrap()
+}
+
+/// Versions that start with this one, and keep nothing.
+fn starting_with(component: &[u8]) -> Result<Versions, SwapError> {
+    Versions::new(sandbox(), component, LENIENT, None)
+}
+
+fn operator() -> Reason {
+    Reason {
+        who: "a test".into(),
+        why: "to see".into(),
+    }
+}
+
+/// The default policy, and `guest` swapped in on top of it.
+fn swapped(guest: &[u8]) -> Versions {
+    let versions = starting_with(DEFAULT_POLICY).unwrap();
+    versions.activate(guest, &operator()).unwrap();
+    versions
+}
+
+fn get<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestParts<'a> {
+    RequestParts {
+        method: &Method::GET,
+        target,
+        headers,
+        body: None,
+        now_ms: 1_800_000_000_000,
+    }
+}
+
+fn decide(decider: &mut Decider<'_>, target: &str) -> Result<Decision, Undecided> {
+    decider.on_request(get(target, &HeaderMap::new()))
+}
+
+/// The failures of the active version: traps, overruns, invalid decisions.
+fn failures(versions: &Versions) -> [u64; 3] {
+    let counts = &versions.published().active.counts;
+    [&counts.traps, &counts.overruns, &counts.invalid]
+        .map(|counter| counter.load(Ordering::Relaxed))
+}
+
+/// A guest that fails at `target` costs nobody anything: the default policy decides.
+fn fails_and_is_stood_in_for(guest: &[u8], target: &str, expected: [u64; 3]) {
+    let versions = swapped(guest);
+    for _ in 0..2 {
+        let mut decider = versions.decider(b"client");
+        let decision = decide(&mut decider, target).unwrap();
+        assert!(
+            matches!(decision.action, Action::ReadStock { .. }),
+            "{target}: {decision:?}"
+        );
+        assert_eq!(decider.version().manifest.name, "default", "{target}");
+    }
+    assert_eq!(
+        failures(&versions),
+        expected.map(|once| once * 2),
+        "{target}"
+    );
+    let decision = decide(&mut versions.decider(b"client"), "/stocks/nvidia").unwrap();
+    assert!(
+        matches!(decision.action, Action::ReadStock { .. }),
+        "it goes on deciding what it can"
+    );
+}
+
+#[test]
+fn a_trap_is_stood_in_for_by_the_last_good_version() {
+    fails_and_is_stood_in_for(&guest("traps"), "/stocks/trap", [1, 0, 0]);
+}
+
+/// The response is one to another memo than that under which it would be found again.
+#[test]
+fn what_a_version_that_stands_in_renders_is_not_kept() {
+    let outcome = Outcome::Stock(Stock {
+        name: StockName::new("late-trap").unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 1,
+    });
+    let headers = HeaderMap::new();
+    for (guest, kept) in [("marked", true), ("traps", false)] {
+        let versions = swapped(&self::guest(guest));
+        let mut decider = versions.decider(&[]);
+        let decision = decide(&mut decider, "/stocks/late-trap").unwrap();
+        let request = get("/stocks/late-trap", &headers);
+        let decision = decider.on_outcome(request, &decision.memo, &outcome);
+        let Action::Respond(reply) = decision.unwrap().action else {
+            panic!("a response to {outcome:?}")
+        };
+        assert_eq!(reply.status, 200, "{guest}");
+        assert_eq!(reply.keep.is_some(), kept, "{guest}");
+    }
+}
+
+#[test]
+fn an_endless_loop_is_stopped_and_stood_in_for() {
+    fails_and_is_stood_in_for(&guest("loops"), "/stocks/loop", [0, 1, 0]);
+}
+
+/// A fresh instance has time to start a runtime; it is not for a client's request to use up.
+#[test]
+fn an_endless_loop_in_a_fresh_instance_is_stopped_as_soon() {
+    let versions = swapped(&guest("loops"));
+    for _ in 0..2 {
+        let begun = processor_time();
+        decide(&mut versions.decider(&[]), "/stocks/loop").unwrap();
+        assert!(processor_time() - begun < limits::START_TIME_MAX);
+    }
+}
+
+/// Threads that compete for the processors of this machine until it is dropped.
+struct Contention {
+    over: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Contention {
+    fn of(threads: usize) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let spin = || {
+            let over = Arc::clone(&over);
+            thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        };
+        let threads = (0..threads).map(|_| spin()).collect();
+        Self { over, threads }
+    }
+}
+
+impl Drop for Contention {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().ok();
+        }
+    }
+}
+
+/// How long this thread has been on a processor.
+fn processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// A decision of a sixth to a quarter of the time allowed, while this thread gets a small share of a
+/// processor: by the clock on the wall it would be too late, and it is not.
+#[test]
+fn a_busy_machine_stops_no_honest_decision() {
+    let allowed = Duration::from_millis(90);
+    let versions = |component: &[u8]| {
+        let sandbox = Sandbox::new(allowed).unwrap();
+        Versions::new(sandbox, component, LENIENT, None).unwrap()
+    };
+    let versions = versions(&guest("computes"));
+    let takes = |rounds: u64| {
+        let before = processor_time();
+        decide(
+            &mut versions.decider(&[]),
+            &format!("/stocks/compute/{rounds}"),
+        )
+        .unwrap();
+        processor_time() - before
+    };
+    let mut rounds = 10_000;
+    while takes(rounds) < allowed / 6 {
+        rounds += rounds / 2;
+    }
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let contention = Contention::of(6 * processors);
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    // What matters is that one waited long, which is the scheduler's to decide.
+    while longest < allowed * 5 / 4 && begun.elapsed() < Duration::from_secs(20) {
+        let begun = Instant::now();
+        takes(rounds);
+        longest = longest.max(begun.elapsed());
+    }
+    drop(contention);
+    assert!(longest >= allowed * 5 / 4, "{longest:?}: nothing was shown");
+    assert_eq!(failures(&versions), [0, 0, 0]);
+}
+
+#[test]
+fn eating_memory_ends_at_the_limit() {
+    fails_and_is_stood_in_for(&guest("eats-memory"), "/stocks/eat", [1, 0, 0]);
+}
+
+#[test]
+fn nonsense_is_noticed_and_stood_in_for() {
+    let kinds = [
+        "status-low",
+        "status-high",
+        "header-name",
+        "header-value",
+        "headers",
+        "framing",
+        "body",
+        "memo",
+        "retry",
+        "stock-name-empty",
+        "stock-name-long",
+        "stock-name-control",
+        "quantity-zero",
+        "quantity-high",
+        "key-empty",
+        "key-long",
+        "key-control",
+        "list-of-none",
+        "list-of-too-many",
+        "list-after-nothing",
+        "list-after-control",
+    ];
+    let versions = swapped(&guest("nonsense"));
+    for (index, kind) in kinds.into_iter().enumerate() {
+        let mut decider = versions.decider(b"client");
+        decide(&mut decider, &format!("/stocks/nonsense/{kind}")).unwrap();
+        assert_eq!(decider.version().manifest.name, "default", "{kind}");
+        let noticed: u64 = failures(&versions).iter().sum();
+        assert_eq!(noticed, index as u64 + 1, "{kind}");
+    }
+}
+
+#[test]
+fn until_there_is_a_good_version_nobody_stands_in() {
+    let versions = starting_with(&guest("traps")).unwrap();
+    assert!(decide(&mut versions.decider(b"client"), "/stocks/trap").is_err());
+    assert!(decide(&mut versions.decider(b"client"), "/stocks/nvidia").is_ok());
+}
+
+#[test]
+fn a_version_that_failed_is_not_the_last_good_one() {
+    let traps = guest("traps");
+    let versions = swapped(&traps);
+    decide(&mut versions.decider(b"client"), "/stocks/trap").unwrap();
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    let previous = versions.published().previous.clone().unwrap();
+    assert_eq!(previous.manifest.name, "default");
+}
+
+/// What a guest prints, and what it looks for, must not hurt a worker of tokio: this is one.
+#[tokio::test]
+async fn a_guest_that_prints_sleeps_and_looks_around_finds_nothing_and_goes_on() {
+    let versions = swapped(&guest("chatty"));
+    for _ in 0..100 {
+        decide(&mut versions.decider(b"client"), "/stocks/chatty/flood").unwrap();
+    }
+    let decision = decide(&mut versions.decider(b"client"), "/stocks/chatty/leaks").unwrap();
+    let Action::Respond(reply) = decision.action else {
+        panic!("{decision:?}")
+    };
+    assert_eq!(reply.body, "[]", "what it should not have got");
+    assert_eq!(failures(&versions), [0, 0, 0]);
+}
+
+/// Everything that is wrong with a component.
+fn problems(component: &[u8]) -> Vec<Problem> {
+    let refused = check(&sandbox(), component).map(drop).unwrap_err();
+    let words = refused.to_string();
+    let problems = refused.problems().len();
+    let lines = words.lines().count();
+    assert_eq!(
+        lines,
+        if problems == 1 { 1 } else { problems + 1 },
+        "{words}"
+    );
+    refused.into_problems()
+}
+
+#[test]
+fn an_import_that_is_not_granted_is_refused_by_name() {
+    let problems = problems(&guest("forbidden-import"));
+    let [problem @ Problem::Import(_)] = problems.as_slice() else {
+        panic!("{problems:?}")
+    };
+    assert!(problem.to_string().contains("acme:telemetry/sink"));
+}
+
+/// Of a component that has no function of the interface's types.
+fn exporting(interface: &str, functions: &[&str]) -> Vec<u8> {
+    let functions: String = functions
+        .iter()
+        .map(|name| format!("(export \"{name}\" (func $f))"))
+        .collect();
+    let text = format!(
+        r#"(component
+            (import "acme:telemetry/sink@1.0.0" (instance (export "report" (func))))
+            (import "wasi:http/outgoing-handler@0.2.0" (instance))
+            (core module $m (func (export "f")))
+            (core instance $i (instantiate $m))
+            (func $f (canon lift (core func $i "f")))
+            (instance $policy {functions})
+            (export "{interface}" (instance $policy)))"#
+    );
+    wat::parse_str(text).unwrap()
+}
+
+#[test]
+fn all_that_is_wrong_with_imports_and_exports_is_said_at_once() {
+    let imports = [
+        "acme:telemetry/sink@1.0.0",
+        "wasi:http/outgoing-handler@0.2.0",
+    ];
+    let all_but_elect = [
+        "does not export `describe`",
+        "does not export `on-request`",
+        "does not export `on-outcome`",
+        "its `elect` is not of the type",
+    ];
+    for (exported, functions, expected) in [
+        (
+            "bazaar:policy/policy@1.0.0",
+            &["elect"][..],
+            &all_but_elect[..],
+        ),
+        ("bazaar:policy/policy@1.1.0", &["elect"], &all_but_elect),
+        (
+            "acme:other/thing",
+            &["on-request"],
+            &[
+                "does not export `describe`",
+                "does not export `on-request`",
+                "does not export `on-outcome`",
+                "does not export `elect`",
+            ],
+        ),
+        (
+            "bazaar:policy/policy@2.0.0",
+            &["elect"],
+            &["`bazaar:policy/policy@2.0.0`"],
+        ),
+        // wasmtime takes a later minor version for an earlier one; a gateway would lack what is new.
+        (
+            "bazaar:policy/policy@1.2.0",
+            &["elect"],
+            &[
+                "`bazaar:policy/policy@1.2.0`, and this gateway calls `bazaar:policy/policy@1.1.0` or",
+            ],
+        ),
+    ] {
+        let problems = problems(&exporting(exported, functions));
+        let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), imports.len() + expected.len(), "{said:#?}");
+        for (said, word) in said.iter().zip(imports.iter().chain(expected)) {
+            assert!(said.contains(word), "{word}: {said}");
+        }
+    }
+}
+
+#[test]
+fn all_that_fails_in_the_self_test_is_said_at_once() {
+    let problems = problems(&guest("flawed"));
+    let [
+        Problem::Traps { tests, cause },
+        Problem::TooSlow(slow),
+        Problem::NotDeterministic(moody),
+        Problem::Invalid { problem, .. },
+    ] = problems.as_slice()
+    else {
+        panic!("{problems:#?}")
+    };
+    assert_eq!(tests.0, ["GET /"]);
+    assert!(
+        cause.contains("unreachable") && cause.contains("no way home"),
+        "{cause}"
+    );
+    assert_eq!(slow.0, ["GET /stocks"]);
+    assert_eq!(moody.0, ["GET /orders/0"], "it fails by the outcome");
+    assert!(problem.contains("status"), "{problem}");
+}
+
+/// The component declares the types of what it imports, and the host must not rely on them.
+#[test]
+fn an_import_with_a_type_of_its_own_is_a_trap() {
+    let traps = [1, 0, 0];
+    fails_and_is_stood_in_for(&guest("mistyped-import"), "/stocks/mistyped", traps);
+}
+
+#[test]
+fn what_is_no_policy_is_refused_with_a_reason() {
+    let refused = |bytes: &[u8]| problems(bytes).remove(0);
+    let core_module = b"\0asm\x01\0\0\0";
+    let empty_component = b"\0asm\x0d\0\x01\0";
+    let half = &DEFAULT_POLICY[..DEFAULT_POLICY.len() / 2];
+    assert_eq!(refused(core_module), Problem::CoreModule);
+    for bytes in [&b""[..], b"not wasm at all", half] {
+        assert!(matches!(refused(bytes), Problem::NotAComponent(_)));
+    }
+    assert!(matches!(refused(empty_component), Problem::Missing { .. }));
+    assert!(matches!(
+        refused(&vec![0; limits::COMPONENT_BYTES_MAX + 1]),
+        Problem::TooLarge(_)
+    ));
+}
+
+#[test]
+fn every_variant_that_comes_with_bazaar_passes_the_check() {
+    let sandbox = sandbox();
+    for name in ["no-cache", "ttl", "always-highest"] {
+        let version =
+            check(&sandbox, &variant(name)).unwrap_or_else(|refused| panic!("{name}: {refused}"));
+        assert_eq!(version.manifest.name, name);
+    }
+}
+
+/// The default policy as it was built for `bazaar:policy@1.0.0`.
+fn of_world_1_0() -> Vec<u8> {
+    let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    std::fs::read(format!("{project}/tests/policies/default-1.0.wasm")).unwrap()
+}
+
+fn page(stocks: usize, more: bool) -> Outcome {
+    let stock = |number: usize| Stock {
+        name: StockName::new(&format!("{number:064}")).unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 1,
+    };
+    let stocks = (0..stocks).map(stock).collect();
+    Outcome::Stocks(Page { stocks, more })
+}
+
+#[test]
+fn a_policy_of_world_1_0_lists_all_and_is_not_shown_a_part() {
+    let versions = starting_with(&of_world_1_0()).unwrap();
+    let headers = HeaderMap::new();
+    for (more, answers) in [(false, true), (true, false)] {
+        let mut decider = versions.decider(b"client");
+        let decision = decide(&mut decider, "/stocks").unwrap();
+        assert!(matches!(decision.action, Action::ListStocks(Listing::All)));
+        let outcome = page(3, more);
+        let decision = decider.on_outcome(get("/stocks", &headers), &decision.memo, &outcome);
+        assert_eq!(decision.is_ok(), answers, "{decision:?}");
+    }
+}
+
+/// How many stocks there are is nothing that a policy of 1.0 has a say in.
+#[test]
+fn a_list_that_is_too_long_is_held_against_those_alone_who_asked_for_it() {
+    let probation = Probation {
+        window: Duration::from_secs(600),
+        failures_max: 0,
+    };
+    let active = |versions: &Versions| versions.published().active.manifest.name.clone();
+    // More than a response may have bytes for.
+    let outcome = page(200_000, false);
+    let headers = HeaderMap::new();
+    let failed = |component: &[u8], name: &str| {
+        let versions = Versions::new(sandbox(), &variant("no-cache"), probation, None).unwrap();
+        versions.activate(component, &operator()).unwrap();
+        let mut decider = versions.decider(b"client");
+        let decision = decider.on_outcome(get("/stocks", &headers), &[], &outcome);
+        assert!(decision.is_err(), "{name}: nobody can answer with so many");
+        versions
+    };
+    let old = failed(&of_world_1_0(), "default");
+    let new = failed(&guest("marked"), "marked");
+    let begun = Instant::now();
+    while active(&new) == "marked" {
+        assert!(begun.elapsed() < Duration::from_secs(30), "not rolled back");
+        thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(active(&old), "default");
+    let counts = &old.published().active.counts;
+    assert_eq!(counts.failures(), 1, "it is counted all the same");
+}
+
+#[test]
+fn a_request_keeps_the_version_that_it_began_with() {
+    let versions = Arc::new(starting_with(DEFAULT_POLICY).unwrap());
+    let mut decider = versions.decider(b"client");
+    let decision = decide(&mut decider, "/stocks/nvidia").unwrap();
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    let outcome = Outcome::Refused(Refusal::StockNotFound);
+    let headers = HeaderMap::new();
+    let decision = decider
+        .on_outcome(get("/stocks/nvidia", &headers), &decision.memo, &outcome)
+        .unwrap();
+    let Action::Respond(reply) = decision.action else {
+        panic!("{decision:?}")
+    };
+    assert!(
+        !reply.headers.contains_key("x-policy"),
+        "the default policy began, the default policy ends"
+    );
+    assert_eq!(
+        versions.decider(b"client").version().manifest.name,
+        "marked"
+    );
+}
+
+#[test]
+fn a_rollback_goes_back_to_the_last_good_version_and_forth_again() {
+    let versions = swapped(&guest("marked"));
+    assert_eq!(
+        versions.roll_back(&operator()).unwrap().manifest.name,
+        "default"
+    );
+    assert_eq!(
+        versions.roll_back(&operator()).unwrap().manifest.name,
+        "marked"
+    );
+    let alone = starting_with(DEFAULT_POLICY).unwrap();
+    assert!(
+        alone.roll_back(&operator()).is_err(),
+        "there is nothing to go back to"
+    );
+}
+
+#[test]
+fn the_cache_settings_of_a_manifest_are_followed() {
+    let versions = starting_with(DEFAULT_POLICY).unwrap();
+    let cache = versions.published().active.manifest.cache;
+    assert_eq!(
+        (cache.stocks_max, cache.orders_max, cache.eviction),
+        (10_000, 100_000, Eviction::Lru)
+    );
+}

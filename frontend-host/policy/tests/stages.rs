@@ -1,0 +1,582 @@
+//! A policy's way into service: shadow, canary, promotion, probation, and a restart.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use domain::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
+use frontend_policy::DEFAULT_POLICY;
+use frontend_policy::decision::{Action, Outcome, Page, ReplicaView, Stock, View};
+use frontend_policy::recording::replay;
+use frontend_policy::trust::Signatory;
+use frontend_policy::{
+    Compiled, History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Trust,
+    Upload, Versions,
+};
+use http::{HeaderMap, Method};
+use tokio_stream::StreamExt as _;
+
+const PROBATION: Probation = Probation {
+    window: Duration::from_secs(600),
+    failures_max: 10,
+};
+
+fn guest(name: &str) -> Vec<u8> {
+    let component = policy_build::Builder::in_project("tests/guests")
+        .example(name)
+        .build()
+        .unwrap();
+    std::fs::read(component).unwrap()
+}
+
+fn versions(history: Option<History>, component: &[u8]) -> Versions {
+    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
+    Versions::new(sandbox, component, PROBATION, history).unwrap()
+}
+
+fn operator() -> Reason {
+    Reason {
+        who: "a test".into(),
+        why: "to see".into(),
+    }
+}
+
+/// Who decides about a request of that client.
+fn decide(versions: &Versions, client: u32, target: &str) -> String {
+    let headers = HeaderMap::new();
+    let request = RequestParts {
+        method: &Method::GET,
+        target,
+        headers: &headers,
+        body: None,
+        now_ms: 0,
+    };
+    let mut decider = versions.decider(&client.to_be_bytes());
+    let decision = decider.on_request(request).unwrap();
+    assert!(matches!(
+        decision.action,
+        Action::ReadStock { .. } | Action::Respond(_)
+    ));
+    decider.version().manifest.name.clone()
+}
+
+fn active(versions: &Versions) -> String {
+    versions.published().active.manifest.name.clone()
+}
+
+fn all() -> Share {
+    Share::new(1.0).unwrap()
+}
+
+fn wait_until(what: &str, condition: impl Fn() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain for {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_shadow_decides_nothing_and_its_differences_are_found() {
+    let versions = versions(None, DEFAULT_POLICY);
+    versions
+        .try_out(&guest("marked"), Trial::Shadow(all()), &operator())
+        .unwrap();
+    for client in 0..50 {
+        assert_eq!(decide(&versions, client, "/no/such/path"), "default");
+        assert_eq!(decide(&versions, client, "/stocks/nvidia"), "default");
+    }
+    let candidate = versions.published().candidate.clone().unwrap();
+    let found = || candidate.differences.so_far();
+    wait_until("all decisions to be compared", || {
+        found().compared + found().dropped == 100
+    });
+    let found = found();
+    // The 404 has another header; the read of a stock is the same.
+    assert!(found.different > 0 && found.different <= 50, "{found:?}");
+    assert_eq!(found.kinds.keys().collect::<Vec<_>>(), [&"headers"]);
+    assert!(
+        found.examples[0].candidate.contains("x-policy"),
+        "{found:?}"
+    );
+    assert_eq!(found.examples[0].request, "GET /no/such/path");
+}
+
+#[test]
+fn a_shadow_that_hangs_and_traps_costs_clients_nothing() {
+    let versions = versions(None, DEFAULT_POLICY);
+    for (name, target) in [("loops", "/stocks/loop"), ("traps", "/stocks/trap")] {
+        versions
+            .try_out(&guest(name), Trial::Shadow(all()), &operator())
+            .unwrap();
+        let candidate = versions.published().candidate.clone().unwrap();
+        for client in 0..2000 {
+            assert_eq!(decide(&versions, client, target), "default");
+        }
+        wait_until("a failure of the shadow", || {
+            decide(&versions, 0, target);
+            candidate.version.counts.failures() > 0
+        });
+        let found = candidate.differences.so_far();
+        assert_eq!(found.kinds["action"], found.different);
+    }
+    assert_eq!(versions.published().active.counts.failures(), 0);
+}
+
+#[test]
+fn a_canary_has_its_share_of_the_clients_and_keeps_them() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let share = Share::new(0.2).unwrap();
+    versions
+        .try_out(&guest("marked"), Trial::Canary(share), &operator())
+        .unwrap();
+    let by_canary = |client: &u32| decide(&versions, *client, "/stocks/nvidia") == "marked";
+    let first: Vec<u32> = (0..2000).filter(by_canary).collect();
+    let again: Vec<u32> = (0..2000).filter(by_canary).collect();
+    assert_eq!(first, again, "a client stays with the version that it met");
+    assert!(
+        (300..500).contains(&first.len()),
+        "about a fifth: {}",
+        first.len()
+    );
+}
+
+#[test]
+fn a_promoted_candidate_is_active_and_the_one_before_is_kept() {
+    let versions = versions(None, DEFAULT_POLICY);
+    assert!(matches!(
+        versions.promote(&operator()),
+        Err(SwapError::NoCandidate)
+    ));
+    versions
+        .try_out(
+            &guest("marked"),
+            Trial::Canary(Share::new(0.1).unwrap()),
+            &operator(),
+        )
+        .unwrap();
+    versions.promote(&operator()).unwrap();
+    assert_eq!(active(&versions), "marked");
+    assert!(versions.published().candidate.is_none());
+    versions.roll_back(&operator()).unwrap();
+    assert_eq!(active(&versions), "default");
+}
+
+#[test]
+fn a_version_that_fails_on_probation_is_rolled_back() {
+    let versions = versions(None, DEFAULT_POLICY);
+    versions.activate(&guest("traps"), &operator()).unwrap();
+    for client in 0..10 {
+        decide(&versions, client, "/stocks/trap");
+    }
+    assert_eq!(
+        active(&versions),
+        "traps",
+        "as many failures as it may have"
+    );
+    decide(&versions, 10, "/stocks/trap");
+    wait_until("one more to be one too many", || {
+        active(&versions) == "default"
+    });
+    assert!(
+        versions.published().previous.is_none(),
+        "there is no way back to a version that failed"
+    );
+}
+
+#[test]
+fn a_canary_that_fails_on_probation_is_dropped() {
+    let versions = versions(None, DEFAULT_POLICY);
+    versions
+        .try_out(&guest("traps"), Trial::Canary(all()), &operator())
+        .unwrap();
+    for client in 0..11 {
+        assert_eq!(
+            decide(&versions, client, "/stocks/trap"),
+            "default",
+            "the active one stands in"
+        );
+    }
+    wait_until("the candidate to be dropped", || {
+        versions.published().candidate.is_none()
+    });
+    assert_eq!(active(&versions), "default");
+}
+
+/// A gateway's versions as they are after a start with that component.
+fn started(data_dir: &Path, component: &[u8]) -> Versions {
+    let history = History::open(data_dir, component).unwrap();
+    let first = history.last_active().unwrap_or_else(|| component.to_vec());
+    versions(Some(history), &first)
+}
+
+/// The same gateway again, after one in which `marked` took the default policy's place.
+fn restarted_after_marked(data_dir: &Path) -> Versions {
+    let before = started(data_dir, DEFAULT_POLICY);
+    before.activate(&guest("marked"), &operator()).unwrap();
+    drop(before);
+    let after = started(data_dir, DEFAULT_POLICY);
+    assert_eq!(active(&after), "marked");
+    after
+}
+
+#[test]
+fn a_restart_comes_back_with_the_version_it_ran() {
+    let dir = tempfile::tempdir().unwrap();
+    let after = restarted_after_marked(dir.path());
+    let changes = after.changes();
+    assert_eq!(
+        (changes[0].what.as_str(), changes[0].who.as_str()),
+        ("activate", "a test")
+    );
+    assert_eq!(
+        active(&started(dir.path(), &guest("chatty"))),
+        "chatty",
+        "told to start with another one"
+    );
+}
+
+/// A gateway that takes signed policies only may have taken others before, or trusted other keys.
+#[test]
+fn a_restart_comes_back_with_trusted_versions_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let ours = Signatory::generate().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    let signed = guest("marked");
+    let signature = ours.sign(&signed);
+    let signed = Upload {
+        component: &signed,
+        signature: Some(&signature),
+    };
+    before.activate(signed, &operator()).unwrap();
+    before.activate(&guest("chatty"), &operator()).unwrap();
+
+    let reopened = |keys: &Signatory| {
+        let trust = Trust::parse(&keys.public()).unwrap();
+        let history = History::open(dir.path(), DEFAULT_POLICY).unwrap();
+        history.covered_by(&trust)
+    };
+    assert!(
+        reopened(&ours).last_active().is_none(),
+        "`chatty` is not signed"
+    );
+
+    before.roll_back(&operator()).unwrap();
+    drop(before);
+    let others = Signatory::generate().unwrap();
+    assert!(reopened(&others).last_active().is_none());
+    let history = reopened(&ours);
+    let last = history.last_active().unwrap();
+    let after = versions(Some(history), &last);
+    assert_eq!(active(&after), "marked");
+}
+
+#[test]
+fn a_damaged_component_is_not_started_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    let digest = before
+        .activate(&guest("marked"), &operator())
+        .unwrap()
+        .digest;
+    drop(before);
+    let file = dir.path().join(format!("policies/{digest}.wasm"));
+    let mut component = std::fs::read(&file).unwrap();
+    component.truncate(1000);
+    std::fs::write(&file, component).unwrap();
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "default");
+    after.activate(&guest("marked"), &operator()).unwrap();
+    drop(after);
+    let mended = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&mended), "marked", "uploaded again");
+}
+
+#[test]
+fn a_change_that_cannot_be_saved_is_not_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    std::fs::remove_dir_all(dir.path().join("policies")).unwrap();
+    let refused = versions
+        .activate(&guest("marked"), &operator())
+        .map(drop)
+        .unwrap_err();
+    assert!(matches!(refused, SwapError::NotSaved(_)), "{refused}");
+    assert_eq!(active(&versions), "default");
+}
+
+fn always_highest() -> Vec<u8> {
+    let built = policy_build::Builder::in_project("frontend-guest").example("always-highest");
+    std::fs::read(built.build().unwrap()).unwrap()
+}
+
+/// Two replicas that work, led by the first.
+fn led_by_1() -> View {
+    let replica = |id: u32| ReplicaView {
+        id: ReplicaId::new(id).unwrap(),
+        healthy: true,
+        reaches_catalog: true,
+        orders: OrderNumber(0),
+        round_trip: Duration::from_micros(200),
+        in_sync: true,
+    };
+    View {
+        replicas: vec![replica(1), replica(2)],
+        leader: ReplicaId::new(1),
+        epoch: Epoch(1),
+    }
+}
+
+/// A canary sticks to a client, and an election is nobody's request.
+#[test]
+fn a_candidate_elects_nobody_and_it_is_seen_whom_it_would() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let few = Share::new(0.001).unwrap();
+    for trial in [Trial::Canary(all()), Trial::Shadow(few)] {
+        versions
+            .try_out(&always_highest(), trial, &operator())
+            .unwrap();
+        let elected = versions.elect(0, &led_by_1()).unwrap();
+        assert_eq!(elected, None, "1 works, and stays");
+        let candidate = versions.published().candidate.clone().unwrap();
+        wait_until("the election to be compared", || {
+            candidate.differences.so_far().compared == 1
+        });
+        let example = &candidate.differences.so_far().examples[0];
+        assert_eq!(example.request, "an election of 2");
+        assert_eq!(
+            (example.kind.as_str(), example.active.as_str()),
+            ("leader", "as it is")
+        );
+        assert_eq!(example.candidate, "2");
+    }
+}
+
+#[tokio::test]
+async fn a_recording_has_elections_and_replays_them() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let journal = JournalId::new(*b"0123456789abcdef");
+    let mut recording = versions
+        .record(Some(journal), Duration::from_secs(600))
+        .unwrap();
+    decide(&versions, 0, "/stocks/nvidia");
+    versions.elect(7, &led_by_1()).unwrap();
+    let mut lines = String::new();
+    for _ in 0..3 {
+        lines += &recording.next().await.unwrap();
+    }
+    assert!(lines.contains(&journal.to_string()), "{lines}");
+    let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
+    let replayed = |component: &[u8]| {
+        let version = frontend_policy::check(&sandbox, component).unwrap();
+        replay(lines.as_bytes(), &version).unwrap().so_far()
+    };
+    let same = replayed(DEFAULT_POLICY);
+    assert_eq!((same.compared, same.different), (2, 0), "{same:?}");
+    let other = replayed(&always_highest());
+    assert_eq!(
+        (other.different, other.kinds["leader"]),
+        (1, 1),
+        "{other:?}"
+    );
+}
+
+/// What gateways wrote before lists had pages and elections knew who is in sync.
+const RECORDING_OF_BEFORE: [&str; 4] = [
+    r#"{"format":"bazaar-policy-recording","version":2,"policy":"default 0.1.0 (10d675813c77)"}"#,
+    r#"{"now_ms":1,"seed":7,"request":{"method":"GET","target":"/stocks","headers":[],"body":null,"outcome":null},"decided":[["action","list-stocks"]]}"#,
+    r#"{"now_ms":1,"seed":7,"request":{"method":"GET","target":"/stocks","headers":[],"body":null,"outcome":{"stocks":[{"name":"amc","price":5,"quantity":1},{"name":"nike","price":750,"quantity":2}]}},"decided":[["action","respond"],["status","200"],["headers",""],["body","{\"data\":[{\"name\":\"amc\",\"price\":0.05,\"quantity\":1},{\"name\":\"nike\",\"price\":7.5,\"quantity\":2}]}"],["keep","None"]]}"#,
+    r#"{"now_ms":2,"seed":8,"election":{"replicas":[{"id":2,"healthy":true,"reaches_catalog":true,"orders":7,"round_trip_us":210},{"id":3,"healthy":true,"reaches_catalog":true,"orders":7,"round_trip_us":210}],"leader":null,"epoch":0},"decided":[["action","elect"],["leader","3"]]}"#,
+];
+
+#[test]
+fn a_recording_of_before_replays_and_others_are_refused() {
+    let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
+    let version = frontend_policy::check(&sandbox, DEFAULT_POLICY).unwrap();
+    let recording = RECORDING_OF_BEFORE.join("\n");
+    let found = replay(recording.as_bytes(), &version).unwrap().so_far();
+    assert_eq!(found.compared, 3);
+    // They were left out above.
+    assert_eq!(found.kinds.keys().collect::<Vec<_>>(), ["headers"]);
+    for other in ["1", "4"] {
+        let recording = recording.replace(r#""version":2"#, &format!(r#""version":{other}"#));
+        let refused = replay(recording.as_bytes(), &version).unwrap_err();
+        assert!(refused.to_string().contains("version 2 to 3"), "{refused}");
+    }
+}
+
+/// Whoever records may be as slow as they like, and go away without a word.
+#[test]
+fn a_recording_that_nobody_reads_holds_a_bounded_memory_for_a_bounded_time() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let long = format!("/stocks/{}", "x".repeat(60_000));
+    let recording = versions.record(None, Duration::from_secs(600)).unwrap();
+    for client in 0..400 {
+        decide(&versions, client, &long);
+    }
+    let waiting = recording.waiting_bytes();
+    assert!((4 << 20..=8 << 20).contains(&waiting), "{waiting} bytes");
+    assert!(
+        versions.record(None, Duration::from_secs(1)).is_err(),
+        "one at a time"
+    );
+    drop(recording);
+
+    let over = versions.record(None, Duration::ZERO).unwrap();
+    let before = over.waiting_bytes();
+    decide(&versions, 0, &long);
+    assert_eq!(over.waiting_bytes(), before, "its time is over");
+    assert!(versions.record(None, Duration::from_secs(1)).is_ok());
+}
+
+#[test]
+fn after_a_restart_the_version_before_is_still_there_to_go_back_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let after = restarted_after_marked(dir.path());
+    after.roll_back(&operator()).unwrap();
+    assert_eq!(active(&after), "default");
+}
+
+#[test]
+fn the_log_of_changes_is_bounded_and_forgets_no_version_in_service() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    let wordy = Reason {
+        who: "a test".into(),
+        why: "x".repeat(100_000),
+    };
+    for _ in 0..41 {
+        versions.roll_back(&wordy).unwrap();
+    }
+    assert_eq!(active(&versions), "default");
+    drop(versions);
+    let policies = dir.path().join("policies");
+    let log = policies.join("changes.jsonl");
+    let size = |name: &str| policies.join(name).metadata().unwrap().len();
+    let bytes = size("changes.jsonl") + size("changes.1.jsonl");
+    assert!(
+        (1 << 20..5 << 19).contains(&bytes),
+        "{bytes} bytes of four million"
+    );
+
+    // A crash cuts a line short; that costs no other.
+    let mut torn = std::fs::read(&log).unwrap();
+    torn.extend_from_slice(br#"{"at_ms":17"#);
+    std::fs::write(&log, torn).unwrap();
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "default");
+    assert!(after.changes().len() > 10);
+    after.roll_back(&operator()).unwrap();
+    drop(after);
+    let last = started(dir.path(), DEFAULT_POLICY).changes().pop().unwrap();
+    assert_eq!(
+        (last.what.as_str(), last.why.as_str()),
+        ("rollback", "to see")
+    );
+}
+
+#[test]
+fn a_shadow_is_not_asked_what_would_fill_its_queue() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let trial = Trial::Shadow(Share::new(1.0).unwrap());
+    versions
+        .try_out(DEFAULT_POLICY, trial, &operator())
+        .unwrap();
+    let stock = Stock {
+        name: StockName::new("nvidia").unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 1,
+    };
+    let headers = HeaderMap::new();
+    let request = RequestParts {
+        method: &Method::GET,
+        target: "/stocks",
+        headers: &headers,
+        body: None,
+        now_ms: 0,
+    };
+    let mut decider = versions.decider(&[]);
+    let outcome = Outcome::Stocks(Page {
+        stocks: vec![stock; 10_000],
+        more: false,
+    });
+    decider.on_outcome(request, &[], &outcome).unwrap();
+    let published = versions.published();
+    let found = published.candidate.as_ref().unwrap().differences.so_far();
+    assert_eq!(found.dropped, 1);
+}
+
+#[test]
+fn a_version_that_was_compiled_once_is_loaded_from_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let component = guest("marked");
+    let load = || {
+        let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
+        let sandbox = sandbox.keeping(Compiled::open(dir.path().to_owned()).unwrap());
+        let begun = Instant::now();
+        let version = frontend_policy::check(&sandbox, &component).unwrap();
+        assert_eq!(version.manifest.name, "marked");
+        begun.elapsed()
+    };
+    let files = || {
+        std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect::<Vec<_>>()
+    };
+    let cold = load();
+    let kept = files();
+    assert_eq!(kept.len(), 1);
+    let written = kept[0].metadata().unwrap().modified().unwrap();
+    let warm = load();
+    println!("cold {cold:?}, warm {warm:?}");
+    assert_eq!(
+        kept[0].metadata().unwrap().modified().unwrap(),
+        written,
+        "it was not compiled again"
+    );
+
+    std::fs::write(&kept[0], b"damaged").unwrap();
+    load();
+    assert!(
+        kept[0].metadata().unwrap().len() > 1000,
+        "what is damaged is compiled and kept anew"
+    );
+    assert_eq!(files(), kept);
+}
+
+#[test]
+fn only_signed_policies_are_taken_where_keys_are_trusted() {
+    let (ours, other) = (
+        Signatory::generate().unwrap(),
+        Signatory::generate().unwrap(),
+    );
+    let trust = Trust::parse(&ours.public()).unwrap();
+    let versions = versions(None, DEFAULT_POLICY).trusting(Some(trust));
+    let component = guest("marked");
+    let upload = |signature: Option<&str>| {
+        versions
+            .activate(
+                Upload {
+                    component: &component,
+                    signature,
+                },
+                &operator(),
+            )
+            .map(drop)
+    };
+    assert!(matches!(upload(None), Err(SwapError::Untrusted(_))));
+    assert!(matches!(
+        upload(Some(&other.sign(&component))),
+        Err(SwapError::Untrusted(_))
+    ));
+    assert!(
+        versions
+            .try_out(&component, Trial::Shadow(all()), &operator())
+            .is_err()
+    );
+    assert_eq!(active(&versions), "default");
+    upload(Some(&ours.sign(&component))).unwrap();
+    assert_eq!(active(&versions), "marked");
+}

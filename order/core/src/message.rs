@@ -1,0 +1,495 @@
+//! What the core is told and what it wants done.
+
+use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
+
+use crate::durable::{Durable, Save};
+use domain::LedgerEnd;
+use domain::{
+    ChainHash, ChangeNumber, Epoch, Head, JournalId, Order, OrderNumber, Refusal, ReplicaId, Row,
+    Term,
+};
+
+/// A caller that waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub u64);
+
+/// A call that the core had made and whose result it waits for. Never used twice, so that a
+/// result that comes after the core has lost interest is known as such.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// Says nothing: replicas that differ only in how their calls are numbered do the same, and
+/// a model checker is to see them as one. See [`super::Replica::awaited`].
+impl Hash for CallId {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// Numbers the calls.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Calls(u64);
+
+impl Calls {
+    pub(super) fn next(&mut self) -> CallId {
+        self.0 += 1;
+        CallId(self.0)
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A gateway places an order.
+    Place {
+        /// Whom to answer.
+        ticket: Ticket,
+        /// What is asked for.
+        order: Order,
+    },
+    /// A gateway says who leads.
+    Announce {
+        /// Whom to answer.
+        ticket: Ticket,
+        /// Since when.
+        epoch: Epoch,
+        /// Who.
+        leader: ReplicaId,
+    },
+    /// A leader sends rows.
+    Append {
+        /// Whom to answer.
+        ticket: Ticket,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The sender.
+        leader: ReplicaId,
+        /// In number order; none, to ask what this replica holds.
+        rows: Vec<Row>,
+        /// Rows below are committed, those from there on are proposed.
+        committed: OrderNumber,
+    },
+    /// Everything up to here is durable.
+    Stored(Durable),
+    /// At least one save failed; the store holds this much.
+    StoreFailed(Durable),
+    /// The catalog's answer to "who leads, and how long is the journal?", in the order in which it
+    /// was asked.
+    Head {
+        /// `None` where it gave none in time.
+        head: Option<Head>,
+        /// Where the ledger ended when it was asked.
+        held: LedgerEnd,
+    },
+    /// The journal holds at least so many rows.
+    Heard(OrderNumber),
+    /// [`Command::Trade`] goes well so far: these rows are on their way to the journal's disk.
+    Proposed {
+        /// Which call.
+        call: CallId,
+        /// In number order.
+        rows: Vec<Row>,
+    },
+    /// The result of [`Command::Trade`]: one outcome for each order, in their order.
+    Traded {
+        /// Which call.
+        call: CallId,
+        /// What came of it.
+        result: Result<Vec<Outcome>, CallFailure>,
+    },
+    /// The result of [`Command::SetInSync`].
+    InSyncSet {
+        /// Which call.
+        call: CallId,
+        /// What came of it.
+        result: Result<Head, CallFailure>,
+    },
+    /// The result of [`Command::Fetch`]: rows in number order; fewer than asked for where the
+    /// source has no more.
+    Fetched {
+        /// Which call.
+        call: CallId,
+        /// What came of it.
+        result: Result<Vec<Row>, CallFailure>,
+    },
+    /// The result of [`Command::Append`]: what the follower holds durably, as a ledger or as rows
+    /// proposed in this epoch.
+    Appended {
+        /// Which call.
+        call: CallId,
+        /// The follower.
+        peer: ReplicaId,
+        /// What came of it.
+        result: Result<LedgerEnd, CallFailure>,
+    },
+}
+
+/// Why a call did not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CallFailure {
+    /// The callee knows of a higher epoch: nothing was done.
+    Fenced,
+    /// A fetch: the source ends before the rows that were asked for.
+    Beyond,
+    /// A fetch: the source has another row before those.
+    Differs,
+    /// Anything else, or no answer in time: whether it was done is unknown.
+    Failed,
+}
+
+/// What the catalog did with an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is this row, now or since an earlier attempt under the same key.
+    Row(Row),
+    /// It is not committed.
+    Refused(Refusal),
+}
+
+/// Where rows can be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The catalog's journal, which has them all.
+    Journal,
+    /// Another replica.
+    Peer(ReplicaId),
+}
+
+/// What is to be sent to a follower.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shipment {
+    /// These rows; none, to ask what it holds.
+    Rows(Vec<Row>),
+    /// Rows from the leader's own store.
+    Stored {
+        /// The first.
+        from: OrderNumber,
+        /// At most so many.
+        rows_max: usize,
+    },
+}
+
+/// What is to be done. Every call's result comes back as an event, within a bounded time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Make this durable, after all saves before it.
+    Save(Save),
+    /// Ask the catalog for its head, without waiting until it is time to.
+    AskCatalog,
+    /// Show the catalog that it has lost rows: this one, of the ledger, follows its last.
+    ReportMissing(OrderNumber),
+    /// End this replica: it must not be believed as it is.
+    Fail(Failure),
+    /// Have the catalog commit these orders.
+    Trade {
+        /// Names the result.
+        call: CallId,
+        /// The leader's.
+        epoch: Epoch,
+        /// At most [`super::in_flight::BATCH_ORDERS_MAX`].
+        orders: Vec<Order>,
+    },
+    /// Have the catalog replace the in-sync set.
+    SetInSync {
+        /// Names the result.
+        call: CallId,
+        /// The leader's.
+        epoch: Epoch,
+        /// Above that of every change asked for before in this epoch.
+        change: ChangeNumber,
+        /// The new set, with the leader in it.
+        in_sync: BTreeSet<ReplicaId>,
+    },
+    /// Read rows.
+    Fetch {
+        /// Names the result.
+        call: CallId,
+        /// From where.
+        source: Source,
+        /// The first.
+        from: OrderNumber,
+        /// Chain hash of the row before it.
+        previous: ChainHash,
+        /// At most so many.
+        rows_max: usize,
+    },
+    /// Send rows to a follower.
+    Append {
+        /// Names the result.
+        call: CallId,
+        /// The follower.
+        peer: ReplicaId,
+        /// The leader's.
+        epoch: Epoch,
+        /// The rows.
+        shipment: Shipment,
+        /// Rows below are committed, those from there on are proposed.
+        committed: OrderNumber,
+    },
+    /// Answer [`Event::Place`].
+    AnswerPlace {
+        /// Whom.
+        ticket: Ticket,
+        /// What.
+        answer: Result<Placed, Unavailable>,
+    },
+    /// Answer [`Event::Announce`].
+    AnswerAnnounce {
+        /// Whom.
+        ticket: Ticket,
+        /// What.
+        answer: Result<Status, Refused>,
+    },
+    /// Answer [`Event::Append`].
+    AnswerAppend {
+        /// Whom.
+        ticket: Ticket,
+        /// What is durable here.
+        answer: Result<LedgerEnd, Refused>,
+    },
+    /// Tell the operator.
+    Report(Report),
+}
+
+/// The result of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It is in the journal and at the leader and every in-sync follower, under this number.
+    Number(OrderNumber),
+    /// It is not committed.
+    Refused(Refusal),
+}
+
+/// Why an order got no result. It may or may not have been committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Another replica, or nobody, leads.
+    #[error("this replica does not lead")]
+    NotLeading,
+    /// Elected, and still fetching what it lacks.
+    #[error("this replica is becoming the leader")]
+    Activating,
+    /// It led when the order came.
+    #[error("this replica no longer leads")]
+    SteppedDown,
+    /// The catalog did not answer in time.
+    #[error("the catalog cannot be reached")]
+    CatalogUnreachable,
+    /// Too many orders wait.
+    #[error("too many orders are waiting")]
+    Overloaded,
+}
+
+/// Why an announcement or rows were refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The sender's epoch is over.
+    #[error("epoch {known} has begun")]
+    Stale {
+        /// The highest epoch known here.
+        known: Epoch,
+    },
+    /// Only the catalog begins epochs, and it has not said that this one began.
+    #[error("the catalog has not begun epoch {epoch}; the current one is {known}")]
+    Unconfirmed {
+        /// The sender's.
+        epoch: Epoch,
+        /// The highest epoch known here.
+        known: Epoch,
+    },
+    /// This replica is told to lead an epoch in which it has stopped leading.
+    #[error("this replica has stopped leading epoch {epoch}; elect a leader for another one")]
+    LeadsNoMore {
+        /// That epoch.
+        epoch: Epoch,
+    },
+    /// Two leaders are claimed for one epoch, which the catalog never elects.
+    #[error("another replica leads epoch {epoch}")]
+    OtherLeader {
+        /// That epoch.
+        epoch: Epoch,
+    },
+    /// The disk is full, or the store failed otherwise.
+    #[error("the replica's store cannot take it")]
+    StoreFailed,
+    /// The rows do not continue this replica's hash chain: one of the ledgers is damaged.
+    #[error("row {number} does not continue the replica's hash chain")]
+    Broken {
+        /// The first row that does not.
+        number: OrderNumber,
+    },
+}
+
+/// What a replica is at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleName {
+    /// Copies what the leader sends.
+    Follower,
+    /// Elected, and fetching what it lacks.
+    Activating,
+    /// Takes orders.
+    Leader,
+}
+
+/// A replica from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Status {
+    /// Which replica.
+    pub id: ReplicaId,
+    /// What it is.
+    pub role: RoleName,
+    /// The highest term that it has seen.
+    pub term: Term,
+    /// Where its durable ledger ends.
+    pub end: LedgerEnd,
+    /// Whether the catalog answered last time.
+    pub reaches_catalog: bool,
+}
+
+/// What the operator should know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// This replica was elected.
+    Activating {
+        /// For this epoch.
+        epoch: Epoch,
+    },
+    /// This replica takes orders.
+    Leading {
+        /// In this epoch.
+        epoch: Epoch,
+        /// From this number on.
+        orders: OrderNumber,
+    },
+    /// This replica takes no more orders.
+    SteppedDown {
+        /// The epoch it led or was to lead.
+        epoch: Epoch,
+        /// Why.
+        why: StepDown,
+    },
+    /// Acknowledgements wait for this follower from now on.
+    FollowerInSync {
+        /// Which.
+        peer: ReplicaId,
+    },
+    /// The follower failed or was too slow; it is being removed from the in-sync set.
+    FollowerLagging {
+        /// Which.
+        peer: ReplicaId,
+    },
+    /// The follower holds less than it acknowledged: its disk lost rows.
+    FollowerLostRows {
+        /// Which.
+        peer: ReplicaId,
+        /// How many it acknowledged.
+        acknowledged: OrderNumber,
+        /// How many it holds.
+        holds: OrderNumber,
+    },
+    /// The follower's chain hash differs: its ledger or this one is damaged.
+    FollowerDiverged {
+        /// Which.
+        peer: ReplicaId,
+        /// Where.
+        orders: OrderNumber,
+    },
+    /// A row from there does not continue this ledger: one of the two is damaged.
+    Broken {
+        /// Who sent it.
+        from: Sender,
+        /// The row.
+        number: OrderNumber,
+        /// Chain hash of this ledger's last row.
+        chain: ChainHash,
+    },
+    /// The journal ends before this ledger does: the catalog's disk lost rows that were
+    /// acknowledged.
+    CatalogLostRows {
+        /// How many orders the journal has.
+        journal: OrderNumber,
+        /// How many this ledger has.
+        held: OrderNumber,
+    },
+    /// This ledger holds the whole journal as the catalog knew it a moment ago.
+    CaughtUp {
+        /// How many orders that is.
+        orders: OrderNumber,
+    },
+}
+
+/// Who sent a row that was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sender {
+    /// The catalog's journal, or its answer to a trade.
+    Catalog,
+    /// Another replica.
+    Replica(ReplicaId),
+}
+
+/// Why a leader steps down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StepDown {
+    /// A higher epoch has begun.
+    #[error("a higher epoch has begun")]
+    Superseded,
+    /// The own store cannot take rows.
+    #[error("its store failed")]
+    StoreFailed,
+    /// The own ledger and the journal differ.
+    #[error("its ledger and the journal differ")]
+    Broken,
+    /// The journal ends before the own ledger.
+    #[error("the catalog lost rows that its ledger has")]
+    CatalogLostRows,
+}
+
+/// Why a replica must not be believed as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Another bazaar's disk, or another bazaar's catalog.
+    #[error("the ledger is of journal {own}, and the catalog keeps journal {catalog}")]
+    OtherJournal {
+        /// The ledger's.
+        own: JournalId,
+        /// The catalog's.
+        catalog: JournalId,
+    },
+    /// A ledger of before journals had ids, which the journal does not show to be its own.
+    #[error(
+        "the ledger has {held} orders and no id, and journal {catalog} of {rows} orders does not begin with them"
+    )]
+    Unproven {
+        /// The catalog's.
+        catalog: JournalId,
+        /// How many orders the ledger has.
+        held: OrderNumber,
+        /// How many the journal has.
+        rows: OrderNumber,
+    },
+    /// Epochs are the catalog's to begin.
+    #[error(
+        "its disk says that epoch {own} has begun, and the catalog is at epoch {catalog} (where every replica \
+         says so, the catalog was restored from an older copy: keep the replicas' directories)"
+    )]
+    AboveCatalog {
+        /// The replica's.
+        own: Epoch,
+        /// The catalog's.
+        catalog: Epoch,
+    },
+    /// An epoch has one leader.
+    #[error("its disk says that another replica leads epoch {epoch} than the catalog does")]
+    OtherLeader {
+        /// Which epoch.
+        epoch: Epoch,
+    },
+    /// One of the two is damaged, or the journal was restored from an older copy and went on.
+    #[error(
+        "its {rows} orders are not the journal's first {rows} (where the catalog was restored from an older copy, \
+         this ledger may be the true one: look at it with `bazaar ledger` before it is given up)"
+    )]
+    Differs {
+        /// How many rows are compared.
+        rows: OrderNumber,
+    },
+}

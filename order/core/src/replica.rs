@@ -1,0 +1,552 @@
+//! A replica: follower, leader-elect or leader.
+
+mod catch_up;
+mod activation;
+mod leadership;
+
+use std::hash::{Hash, Hasher};
+use std::time::Duration;
+
+use domain::time::BootTime;
+use domain::{Epoch, Order, OrderNumber, ReplicaId, Row};
+
+use super::ablation::{Rule, Rules};
+use super::catch_up::{CHUNK_ROWS, CatchUp};
+use super::followers::Followers;
+use super::in_flight::Trades;
+use super::message::{
+    CallId, Calls, Command, Event, Refused, Report, RoleName, Sender, Status, StepDown, Ticket,
+    Unavailable,
+};
+use super::recent_rows::Recent;
+use super::replica_log::{NotTaken, Own};
+use crate::durable::{Durable, Save};
+use domain::ChangeNumber;
+use domain::Term;
+
+pub use catch_up::{FOLLOWER_PATIENCE, LEADER_PATIENCE};
+
+/// Rows on their way to the disk; with more, no further ones are asked for.
+pub const UNSAVED_ROWS_MAX: u64 = 2 * CHUNK_ROWS as u64;
+
+/// How long committed rows that are on the disk as proposed ones wait to be saved in the ledger.
+pub const SETTLE_DELAY: Duration = Duration::from_millis(10);
+
+/// With so many of them, they are saved as soon as anything else is.
+const SETTLE_ROWS: usize = 8;
+
+/// One order replica.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replica {
+    id: ReplicaId,
+    peers: Vec<ReplicaId>,
+    own: Own,
+    role: Role,
+    catch_up: CatchUp,
+    /// The journal holds at least so many rows.
+    known: OrderNumber,
+    /// When rows that wait to be saved in the ledger have waited long enough.
+    settle_at: Option<BootTime>,
+    /// Since when the ledger lacks known rows and has ended where it does.
+    behind: Option<Behind>,
+    appends: Vec<AppendCaller>,
+    announces: Vec<AnnounceCaller>,
+    reaches_catalog: bool,
+    /// The journal was last seen to end before the ledger does.
+    catalog_lost_rows: bool,
+    calls: Calls,
+    commands: Vec<Command>,
+    rules: Rules,
+}
+
+/// How its calls are numbered is left out, see [`Replica::awaited`].
+impl Hash for Replica {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Self {
+            id,
+            peers,
+            own,
+            role,
+            catch_up,
+            known,
+            settle_at,
+            behind,
+            appends,
+            announces,
+            reaches_catalog,
+            catalog_lost_rows,
+            calls: _,
+            commands,
+            rules,
+        } = self;
+        assert!(commands.is_empty(), "every step hands out its commands");
+        (id, peers, own, role, catch_up, known).hash(state);
+        (
+            settle_at,
+            behind,
+            appends,
+            announces,
+            reaches_catalog,
+            catalog_lost_rows,
+            rules,
+        )
+            .hash(state);
+    }
+}
+
+/// What the replica is in the term that it knows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Role {
+    Follower,
+    Activating(Activation),
+    Leader(Box<Leadership>),
+}
+
+/// A leader-elect catches up, makes what it got durable, and has the catalog confirm it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Activation {
+    confirm: Option<CallId>,
+    /// The number of the last change of the in-sync set asked for.
+    last_change: ChangeNumber,
+    try_at: BootTime,
+    failures: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Leadership {
+    trades: Trades,
+    recent: Recent,
+    followers: Followers,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Behind {
+    tail: OrderNumber,
+    since: BootTime,
+}
+
+/// Waits until so many rows, and the term, are durable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct AppendCaller {
+    ticket: Ticket,
+    rows: OrderNumber,
+    epoch: Epoch,
+}
+
+/// Waits until the term is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct AnnounceCaller {
+    ticket: Ticket,
+    epoch: Epoch,
+}
+
+impl Replica {
+    /// A replica that starts with this on its disk. It catches up by itself, and follows, even
+    /// where it led before: rows that it had committed then may be missing here.
+    /// `proposed` are the rows there that continue the ledger.
+    pub fn new(
+        id: ReplicaId,
+        peers: Vec<ReplicaId>,
+        (durable, proposed): (Durable, Vec<Row>),
+        now: BootTime,
+    ) -> Self {
+        assert!(!peers.contains(&id), "replica {id} is not its own peer");
+        let mut catch_up = CatchUp::new(peers.clone());
+        catch_up.restart(now);
+        Self {
+            id,
+            peers,
+            own: Own::new(durable, proposed),
+            role: Role::Follower,
+            catch_up,
+            known: durable.end.rows,
+            settle_at: None,
+            behind: None,
+            appends: Vec::new(),
+            announces: Vec::new(),
+            reaches_catalog: false,
+            catalog_lost_rows: false,
+            calls: Calls::default(),
+            commands: Vec::new(),
+            rules: Rules::default(),
+        }
+    }
+
+    /// The same replica without a protective rule.
+    #[cfg(feature = "ablation")]
+    pub fn under(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// Takes in what happened until `now` and returns what is to be done. Several events at once
+    /// make for larger batches than one by one. Without events: time has passed.
+    pub fn step(&mut self, now: BootTime, events: impl IntoIterator<Item = Event>) -> Vec<Command> {
+        for event in events {
+            self.handle(now, event);
+        }
+        self.notice_succession();
+        self.answer_durable();
+        match self.role {
+            Role::Follower => {}
+            Role::Activating(_) => self.confirm(now),
+            Role::Leader(_) => self.lead(now),
+        }
+        self.settle(now);
+        self.mind_the_gap(now);
+        self.fetch(now);
+        std::mem::take(&mut self.commands)
+    }
+
+    /// When to call [`Replica::step`] even if nothing happens.
+    pub fn wake(&self) -> Option<BootTime> {
+        let fetch = self.catch_up.wake().filter(|_| self.may_fetch());
+        let gap = self.behind.map(|behind| behind.since + self.patience());
+        let role = match &self.role {
+            Role::Follower => None,
+            Role::Activating(activation) => Some(activation.try_at).filter(|_| self.is_ready()),
+            Role::Leader(leadership) => leadership.followers.wake(),
+        };
+        [fetch, gap, role, self.settle_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// The replica from outside.
+    pub fn status(&self) -> Status {
+        let role = match self.role {
+            Role::Follower => RoleName::Follower,
+            Role::Activating(_) => RoleName::Activating,
+            Role::Leader(_) => RoleName::Leader,
+        };
+        let end = self.own.durable().end;
+        Status {
+            id: self.id,
+            role,
+            term: self.own.term(),
+            end,
+            reaches_catalog: self.reaches_catalog,
+        }
+    }
+
+    /// A row that is committed, and durable though not yet in the ledger on the disk.
+    pub fn find(&self, number: OrderNumber) -> Option<&Row> {
+        self.own.find(number)
+    }
+
+    /// Whether it leads, and one order waits for its answer.
+    pub fn has_one_order(&self) -> bool {
+        matches!(&self.role, Role::Leader(leadership) if leadership.trades.waiting() == 1)
+    }
+
+    /// The calls whose results it waits for, in an order that does not depend on how they are
+    /// numbered, but for that of several trades.
+    pub fn awaited(&self) -> Vec<CallId> {
+        let mut calls = Vec::from_iter(self.catch_up.awaited());
+        match &self.role {
+            Role::Follower => {}
+            Role::Activating(activation) => calls.extend(activation.confirm),
+            Role::Leader(leadership) => {
+                calls.extend(leadership.followers.awaited());
+                calls.extend(leadership.trades.awaited());
+            }
+        }
+        calls
+    }
+
+    fn handle(&mut self, now: BootTime, event: Event) {
+        match event {
+            Event::Place { ticket, order } => self.place(ticket, order),
+            Event::Announce {
+                ticket,
+                epoch,
+                leader,
+            } => self.announce(now, ticket, epoch, leader),
+            Event::Append {
+                ticket,
+                epoch,
+                leader,
+                rows,
+                committed,
+            } => self.append(now, ticket, (epoch, leader), (rows, committed)),
+            Event::Stored(durable) => self.own.stored(durable),
+            Event::StoreFailed(durable) => self.store_failed(now, durable),
+            Event::Head { head, held } => self.head(now, head, held),
+            Event::Heard(rows) => self.known = self.known.max(rows),
+            Event::Proposed { call, rows } => self.proposed(call, rows),
+            Event::Traded { call, result } => self.traded(now, call, result),
+            Event::InSyncSet { call, result } => self.in_sync_set(now, call, result),
+            Event::Fetched { call, result } => self.fetched(now, call, result),
+            Event::Appended { call, peer, result } => self.appended(now, (call, peer), result),
+        }
+    }
+}
+
+/// What callers ask for.
+impl Replica {
+    fn place(&mut self, ticket: Ticket, order: Order) {
+        let unavailable = match &mut self.role {
+            Role::Leader(leadership) => {
+                return leadership.trades.place(ticket, order, &mut self.commands);
+            }
+            Role::Activating(_) => Unavailable::Activating,
+            Role::Follower => Unavailable::NotLeading,
+        };
+        self.commands.push(Command::AnswerPlace {
+            ticket,
+            answer: Err(unavailable),
+        });
+    }
+
+    fn announce(&mut self, now: BootTime, ticket: Ticket, epoch: Epoch, leader: ReplicaId) {
+        let met = self
+            .meet(now, epoch, leader)
+            .and_then(|()| match self.role {
+                Role::Follower if leader == self.id => Err(Refused::LeadsNoMore { epoch }),
+                _ => Ok(()),
+            });
+        match met {
+            Ok(()) => self.announces.push(AnnounceCaller { ticket, epoch }),
+            Err(refused) => self.commands.push(Command::AnswerAnnounce {
+                ticket,
+                answer: Err(refused),
+            }),
+        }
+    }
+
+    fn append(
+        &mut self,
+        now: BootTime,
+        ticket: Ticket,
+        (epoch, leader): (Epoch, ReplicaId),
+        (rows, committed): (Vec<Row>, OrderNumber),
+    ) {
+        let end = rows
+            .last()
+            .map_or(OrderNumber(0), |last| last.number.next());
+        let met = if leader == self.id {
+            Err(Refused::OtherLeader { epoch })
+        } else {
+            self.meet(now, epoch, leader)
+        };
+        // A leader has no rows of an epoch after its own.
+        let later = rows.iter().find(|row| row.epoch > epoch);
+        let later = later.map(|row| NotTaken::Broken(row.number));
+        let taken =
+            met.and_then(
+                |()| match later.map_or_else(|| self.follow(rows, committed), Err) {
+                    Ok(()) => Ok(end),
+                    Err(NotTaken::Gap) => Ok(OrderNumber(0)),
+                    Err(NotTaken::Broken(number)) => {
+                        self.report_broken(Sender::Replica(leader), number);
+                        Err(Refused::Broken { number })
+                    }
+                },
+            );
+        match taken {
+            Ok(rows) => self.appends.push(AppendCaller {
+                ticket,
+                rows,
+                epoch,
+            }),
+            Err(refused) => self.commands.push(Command::AnswerAppend {
+                ticket,
+                answer: Err(refused),
+            }),
+        }
+    }
+
+    /// Takes what the leader says is committed into the ledger, and what it proposes beside it.
+    fn follow(&mut self, mut rows: Vec<Row>, committed: OrderNumber) -> Result<(), NotTaken> {
+        self.known = self.known.max(committed);
+        self.own.promote(committed);
+        let proposed = rows.partition_point(|row| row.number < committed);
+        let proposed = rows.split_off(proposed);
+        self.own.take(rows)?;
+        self.propose(proposed).map(drop)
+    }
+
+    /// Somebody says who leads, which is to be what the catalog said.
+    fn meet(&mut self, now: BootTime, epoch: Epoch, leader: ReplicaId) -> Result<(), Refused> {
+        if epoch > self.own.term().epoch && !self.rules.keep(Rule::ConfirmedEpoch) {
+            let leader = Some(leader);
+            self.enter(now, Term { epoch, leader });
+        }
+        let known = self.own.term();
+        if epoch < known.epoch {
+            return Err(Refused::Stale { known: known.epoch });
+        }
+        if epoch > known.epoch {
+            return Err(Refused::Unconfirmed {
+                epoch,
+                known: known.epoch,
+            });
+        }
+        if known.leader != Some(leader) {
+            return Err(Refused::OtherLeader { epoch });
+        }
+        if let Some(known) = self.own.over_by() {
+            return Err(Refused::Stale { known });
+        }
+        if self.own.term_is_lost() {
+            self.save_term();
+        }
+        Ok(())
+    }
+
+    /// A higher epoch has begun.
+    fn enter(&mut self, now: BootTime, term: Term) {
+        self.step_down(StepDown::Superseded);
+        self.own.adopt(term);
+        self.save_term();
+        self.refuse_appends(term.epoch);
+        if term.leader == Some(self.id) {
+            self.commands
+                .push(Command::Report(Report::Activating { epoch: term.epoch }));
+            self.role = Role::Activating(Activation {
+                confirm: None,
+                last_change: ChangeNumber::default(),
+                try_at: now,
+                failures: 0,
+            });
+            // What was asked before may have been answered before the last trade of the epoch before.
+            self.catch_up.restart(now);
+        }
+    }
+
+    fn step_down(&mut self, why: StepDown) {
+        let epoch = self.own.term().epoch;
+        match std::mem::replace(&mut self.role, Role::Follower) {
+            Role::Follower => return,
+            Role::Activating(_) => {}
+            Role::Leader(leadership) => leadership.trades.abandon(&mut self.commands),
+        }
+        self.commands
+            .push(Command::Report(Report::SteppedDown { epoch, why }));
+    }
+
+    /// Answers callers whose term and rows have become durable.
+    fn answer_durable(&mut self) {
+        let (durable, held) = (self.own.durable(), self.own.held());
+        let status = self.status();
+        for caller in self
+            .announces
+            .extract_if(.., |caller| caller.epoch <= durable.term.epoch)
+        {
+            self.commands.push(Command::AnswerAnnounce {
+                ticket: caller.ticket,
+                answer: Ok(status),
+            });
+        }
+        let is_durable = |caller: &mut AppendCaller| {
+            caller.epoch <= durable.term.epoch && caller.rows <= held.rows
+        };
+        for caller in self.appends.extract_if(.., is_durable) {
+            self.commands.push(Command::AnswerAppend {
+                ticket: caller.ticket,
+                answer: Ok(held),
+            });
+        }
+    }
+}
+
+/// The own store.
+impl Replica {
+    fn save_term(&mut self) {
+        let term = self.own.save_term();
+        self.commands.push(Command::Save(Save {
+            term: Some(term),
+            ..Save::default()
+        }));
+    }
+
+    /// Takes rows that are proposed, and saves them; returns those that are new.
+    fn propose(&mut self, rows: Vec<Row>) -> Result<Vec<Row>, NotTaken> {
+        let Some(last) = rows.last() else {
+            return Ok(rows);
+        };
+        if !self.own.may_wait() || !self.own.has_room(last.number) {
+            self.save_waiting();
+        }
+        let proposed = self.own.propose(rows)?;
+        if !proposed.is_empty() {
+            self.commands.push(Command::Save(Save {
+                proposed: proposed.clone(),
+                ..Save::default()
+            }));
+        }
+        Ok(proposed)
+    }
+
+    /// Saves rows that the ledger has taken: at once, unless they are on the disk as proposed rows.
+    /// Those are saved a few at a time together with others, or once they have waited.
+    fn settle(&mut self, now: BootTime) {
+        if self.own.waiting() == 0 {
+            self.settle_at = None;
+            return;
+        }
+        let at = *self.settle_at.get_or_insert(now + SETTLE_DELAY);
+        let saves = |command: &Command| matches!(command, Command::Save(_));
+        let enough = self.own.waiting() >= SETTLE_ROWS && self.commands.iter().any(saves);
+        if at <= now || enough || !self.own.may_wait() {
+            self.save_waiting();
+        }
+    }
+
+    fn save_waiting(&mut self) {
+        self.settle_at = None;
+        let rows = self.own.take_waiting();
+        if !rows.is_empty() {
+            self.commands.push(Command::Save(Save {
+                rows,
+                ..Save::default()
+            }));
+        }
+    }
+
+    /// A row may have told that another epoch has begun: what was proposed in this one is void.
+    fn notice_succession(&mut self) {
+        if let Some(known) = self.own.over_by() {
+            self.step_down(StepDown::Superseded);
+            self.refuse_appends(known);
+        }
+    }
+
+    /// The epoch of everybody who waits for rows is over, and they may have been proposed in vain.
+    fn refuse_appends(&mut self, known: Epoch) {
+        for AppendCaller { ticket, .. } in self.appends.drain(..) {
+            self.commands.push(Command::AnswerAppend {
+                ticket,
+                answer: Err(Refused::Stale { known }),
+            });
+        }
+    }
+
+    fn store_failed(&mut self, now: BootTime, durable: Durable) {
+        self.own.store_failed(durable);
+        self.step_down(StepDown::StoreFailed);
+        self.catch_up.pause(now);
+        self.answer_durable();
+        for AnnounceCaller { ticket, .. } in self.announces.drain(..) {
+            self.commands.push(Command::AnswerAnnounce {
+                ticket,
+                answer: Err(Refused::StoreFailed),
+            });
+        }
+        for AppendCaller { ticket, .. } in self.appends.drain(..) {
+            self.commands.push(Command::AnswerAppend {
+                ticket,
+                answer: Err(Refused::StoreFailed),
+            });
+        }
+    }
+
+    fn report_broken(&mut self, from: Sender, number: OrderNumber) {
+        let chain = self.own.tail().chain;
+        self.commands.push(Command::Report(Report::Broken {
+            from,
+            number,
+            chain,
+        }));
+    }
+}

@@ -1,0 +1,366 @@
+//! The calls to the catalog and the peers, each with a deadline.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::LedgerEnd;
+use domain::{ChainHash, Epoch, Identity, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
+use rpc::call_streams::Calls;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+use wire::Malformed;
+use wire::catalog::v1 as catalog;
+use wire::catalog::v1::catalog_client::CatalogClient;
+use wire::identity;
+use wire::order::v1 as order;
+use wire::order::v1::replication_client::ReplicationClient;
+
+use crate::config::ConfigError;
+use domain::ChangeNumber;
+use domain::Head;
+use order_core::message::{CallFailure, Failure, Outcome};
+use wire::leadership::{end, head};
+
+/// Longest wait for the catalog to commit orders. Longer than a cache lease, which a trade may
+/// have to wait for.
+const TRADE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Longest wait for a change of the in-sync set.
+const SET_IN_SYNC_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest wait for rows from the journal.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longest wait for rows from a peer: the journal has them, too.
+const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Longest wait for a follower. An in-sync follower that takes longer is removed from the set.
+const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// A call's failure, as the core needs to know it.
+pub(crate) fn call_failure(status: &Status) -> CallFailure {
+    match status.code() {
+        Code::FailedPrecondition => CallFailure::Fenced,
+        _ => CallFailure::Failed,
+    }
+}
+
+/// The catalog.
+#[derive(Debug, Clone)]
+pub(crate) struct Catalog {
+    client: CatalogClient<Channel>,
+    trades: Arc<Calls<catalog::TradeRequest, catalog::TradeResponse>>,
+    /// `None` until the catalog has said which it keeps.
+    journal: Option<JournalId>,
+}
+
+impl Catalog {
+    pub(crate) fn new(url: &str) -> Result<Self, ConfigError> {
+        Ok(Self {
+            client: CatalogClient::new(channel(url)?),
+            trades: Arc::default(),
+            journal: None,
+        })
+    }
+
+    /// The same catalog as long as it keeps this journal.
+    pub(crate) fn of(self, journal: JournalId) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
+        }
+    }
+
+    fn journal(&self) -> Vec<u8> {
+        identity::to_wire(self.journal)
+    }
+
+    /// Commits orders; one outcome for each, in their order. `proposed` is given the rows that are
+    /// about to be committed, where the catalog says so before.
+    pub(crate) async fn trade<F>(
+        &self,
+        epoch: Epoch,
+        orders: Vec<Order>,
+        proposed: impl FnOnce(Vec<Row>) -> F,
+    ) -> Result<Vec<Outcome>, Status>
+    where
+        F: Future<Output = ()>,
+    {
+        let request = catalog::TradeRequest {
+            epoch: epoch.0,
+            orders: orders.iter().map(Into::into).collect(),
+            journal: self.journal(),
+        };
+        let mut client = self.client.clone();
+        let open = async |requests| client.trade_many(requests).await;
+        within(TRADE_TIMEOUT, async {
+            let mut call = self.trades.call(request, open).await?;
+            let mut answer = call.message().await?;
+            if !answer.proposed.is_empty() {
+                proposed(wire::rows(answer.proposed)?).await;
+                answer = call.message().await?;
+            }
+            let outcomes = outcomes(&orders, answer.results)?;
+            call.end();
+            Ok(outcomes)
+        })
+        .await
+    }
+
+    pub(crate) async fn set_in_sync(
+        &self,
+        epoch: Epoch,
+        change: ChangeNumber,
+        in_sync: &BTreeSet<ReplicaId>,
+    ) -> Result<Head, Status> {
+        let in_sync = in_sync.iter().map(|id| id.get()).collect();
+        let request = catalog::SetInSyncRequest {
+            epoch: epoch.0,
+            in_sync,
+            change: change.get(),
+            journal: self.journal(),
+        };
+        let mut client = self.client.clone();
+        let response = within(SET_IN_SYNC_TIMEOUT, client.set_in_sync(request)).await?;
+        Ok(head(response.get_ref())?)
+    }
+
+    /// Which journal the catalog keeps, who leads, and how long the journal is.
+    pub(crate) async fn look(&self, timeout: Duration) -> Result<(Identity, Head), Status> {
+        let request = catalog::GetLeadershipRequest {
+            journal: self.journal(),
+        };
+        let mut client = self.client.clone();
+        let response = within(timeout, client.get_leadership(request)).await?;
+        let leadership = response.get_ref();
+        let identity = wire::leadership::identity(leadership)?;
+        if let Some(journal) = self.journal {
+            // A catalog of before does not look at what is named.
+            identity::check(identity.journal.as_bytes(), journal)?;
+        }
+        Ok((identity, head(leadership)?))
+    }
+
+    /// At most `rows_max` rows of the journal. With the chain hash of the row before them an
+    /// answer says that the journal has that row, too.
+    pub(crate) async fn read_journal(
+        &self,
+        from: OrderNumber,
+        previous: Option<ChainHash>,
+        rows_max: usize,
+    ) -> Result<Vec<Row>, Status> {
+        let request = catalog::ReadJournalRequest {
+            from: from.0,
+            rows_max: rows_max as u64,
+            previous: previous.map_or_else(Vec::new, |chain| chain.as_bytes().to_vec()),
+            journal: self.journal(),
+        };
+        let mut client = self.client.clone();
+        within(JOURNAL_TIMEOUT, async {
+            let stream = client.read_journal(request).await?.into_inner();
+            collect(stream, rows_max, |response| response.rows).await
+        })
+        .await
+    }
+
+    /// Shows the catalog a row that follows its journal's last one.
+    pub(crate) async fn report_missing(&self, replica: ReplicaId, row: &Row) -> Result<(), Status> {
+        let request = catalog::ReportMissingRequest {
+            replica: replica.get(),
+            row: Some(row.into()),
+            journal: self.journal(),
+        };
+        let mut client = self.client.clone();
+        within(JOURNAL_TIMEOUT, client.report_missing(request)).await?;
+        Ok(())
+    }
+}
+
+/// What a fetch's failure says of the ledger.
+pub(crate) fn fetch_failure(status: &Status) -> CallFailure {
+    match status.code() {
+        Code::OutOfRange => CallFailure::Beyond,
+        Code::Aborted => CallFailure::Differs,
+        _ => CallFailure::Failed,
+    }
+}
+
+/// What it says of the ledger that the catalog does not take a row of it for one that it lost.
+pub(crate) fn report_failure(number: OrderNumber, status: &Status) -> Option<Failure> {
+    tracing::error!(%number, %status, "the catalog does not take that it lost rows");
+    // The row does not follow the journal's last: it went on without those that it lost.
+    (status.code() == Code::InvalidArgument).then_some(Failure::Differs { rows: number })
+}
+
+/// The other replicas.
+#[derive(Debug, Clone)]
+pub(crate) struct Peers {
+    own_id: ReplicaId,
+    /// `None` until it is known.
+    journal: Option<JournalId>,
+    peers: Arc<BTreeMap<ReplicaId, Peer>>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    client: ReplicationClient<Channel>,
+    appends: Calls<order::AppendRequest, order::AppendResponse>,
+}
+
+impl Peers {
+    pub(crate) fn new(
+        own_id: ReplicaId,
+        peers: &[(ReplicaId, String)],
+    ) -> Result<Self, ConfigError> {
+        let peer = |(id, url): &(ReplicaId, String)| {
+            let peer = Peer {
+                client: ReplicationClient::new(channel(url)?),
+                appends: Calls::default(),
+            };
+            Ok((*id, peer))
+        };
+        let peers = peers.iter().map(peer).collect::<Result<_, ConfigError>>()?;
+        Ok(Self {
+            own_id,
+            journal: None,
+            peers: Arc::new(peers),
+        })
+    }
+
+    /// The same peers as long as they keep copies of this journal.
+    pub(crate) fn of(self, journal: JournalId) -> Self {
+        Self {
+            journal: Some(journal),
+            ..self
+        }
+    }
+
+    /// Sends rows to a follower, which answers what it holds.
+    pub(crate) async fn append(
+        &self,
+        peer: ReplicaId,
+        epoch: Epoch,
+        rows: &[Row],
+        committed: OrderNumber,
+    ) -> Result<LedgerEnd, Status> {
+        let rows = rows.iter().map(Into::into).collect();
+        let request = order::AppendRequest {
+            epoch: epoch.0,
+            leader: self.own_id.get(),
+            rows,
+            committed: committed.0,
+            journal: identity::to_wire(self.journal),
+        };
+        let peer = self.peer(peer)?;
+        let mut client = peer.client.clone();
+        let open = async |requests| client.append_many(requests).await;
+        let response = within(APPEND_TIMEOUT, async {
+            let mut call = peer.appends.call(request, open).await?;
+            let answer = call.message().await?;
+            call.end();
+            Ok(answer)
+        });
+        let response = response.await?;
+        Ok(end(response.orders, &response.chain_hash)?)
+    }
+
+    /// At most `rows_max` rows of a peer's ledger.
+    pub(crate) async fn fetch(
+        &self,
+        peer: ReplicaId,
+        from: OrderNumber,
+        rows_max: usize,
+    ) -> Result<Vec<Row>, Status> {
+        let request = order::FetchRequest {
+            from: from.0,
+            rows_max: rows_max as u64,
+            journal: identity::to_wire(self.journal),
+        };
+        let mut client = self.peer(peer)?.client.clone();
+        within(FETCH_TIMEOUT, async {
+            let stream = client.fetch(request).await?.into_inner();
+            collect(stream, rows_max, |response| response.rows).await
+        })
+        .await
+    }
+
+    fn peer(&self, peer: ReplicaId) -> Result<&Peer, Status> {
+        self.peers
+            .get(&peer)
+            .ok_or_else(|| Status::internal("no such peer"))
+    }
+}
+
+fn channel(url: &str) -> Result<Channel, ConfigError> {
+    rpc::connect::lazy(url).map_err(|source| ConfigError::Url {
+        url: url.to_owned(),
+        source,
+    })
+}
+
+async fn within<T>(
+    timeout: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let late =
+        |_| Status::deadline_exceeded(format!("no answer within {} ms", timeout.as_millis()));
+    tokio::time::timeout(timeout, call).await.map_err(late)?
+}
+
+/// The rows of a stream, which may not be more than asked for.
+async fn collect<M>(
+    mut stream: Streaming<M>,
+    rows_max: usize,
+    rows: impl Fn(M) -> Vec<catalog::JournalRow>,
+) -> Result<Vec<Row>, Status> {
+    let mut collected = Vec::new();
+    while let Some(message) = stream.message().await? {
+        collected.extend(wire::rows(rows(message))?);
+        if collected.len() > rows_max {
+            return Err(Malformed(Invalid::new(
+                "rows",
+                format!("are more than the {rows_max} asked for"),
+            ))
+            .into());
+        }
+    }
+    Ok(collected)
+}
+
+/// Checks that there is one outcome for each order, and that every row is its order's.
+fn outcomes(
+    orders: &[Order],
+    results: Vec<catalog::TradeResult>,
+) -> Result<Vec<Outcome>, Malformed> {
+    if results.len() != orders.len() {
+        return Err(Malformed(Invalid::new(
+            "results",
+            format!("are {} for {} orders", results.len(), orders.len()),
+        )));
+    }
+    orders
+        .iter()
+        .zip(results)
+        .map(|(order, result)| outcome(order, result))
+        .collect()
+}
+
+fn outcome(order: &Order, result: catalog::TradeResult) -> Result<Outcome, Malformed> {
+    use catalog::trade_result::Result as Is;
+    match result.result {
+        Some(Is::Row(row)) => {
+            let row = Row::try_from(row)?;
+            if row.order != *order {
+                return Err(Malformed(Invalid::new(
+                    "result",
+                    format!("for key {} is another order's row", order.key),
+                )));
+            }
+            Ok(Outcome::Row(row))
+        }
+        Some(Is::Refusal(refusal)) => Ok(Outcome::Refused(wire::refusal(refusal)?)),
+        None => Err(Malformed(Invalid::new("result", "is missing"))),
+    }
+}
