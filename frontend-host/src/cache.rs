@@ -23,24 +23,24 @@ use moka::sync::Cache as Moka;
 use frontend_policy::decision::{CacheSettings, Eviction, Order, Stock};
 use frontend_policy::limits;
 
-mod kept;
+mod entry;
 
-use kept::Room;
-pub use kept::{Kept, Rendered};
+use entry::ByteBudget;
+pub use entry::{CacheEntry, RenderKey, Rendered};
 
 /// Locks that the stocks that are being fetched are spread over. A power of two.
 const FETCH_SHARDS: usize = 64;
 
 /// The caches of one gateway.
 pub struct Cache {
-    kept: ArcSwap<Tables>,
-    /// Of the policy that is followed.
+    tables: ArcSwap<Tables>,
+    /// Of the policy whose settings apply.
     generation: AtomicU64,
-    /// Held while another policy is followed.
-    following: Mutex<()>,
+    /// Held while those of another are applied.
+    applying: Mutex<()>,
     lease: ArcSwap<Lease>,
     fetches: Shards,
-    room: Arc<Room>,
+    budget: Arc<ByteBudget>,
     /// What lookups of stocks came to.
     pub stock_counts: Counts,
     /// What lookups of orders came to.
@@ -62,55 +62,52 @@ pub struct Counts {
 
 struct Tables {
     settings: CacheSettings,
-    stocks: Moka<StockName, Held>,
-    orders: Moka<OrderNumber, Arc<Kept<Order>>>,
+    stocks: Moka<StockName, Tagged>,
+    orders: Moka<OrderNumber, Arc<CacheEntry<Order>>>,
 }
 
 /// A stock that is kept, and under what.
 #[derive(Clone)]
-struct Held {
+struct Tagged {
     tag: Tag,
-    kept: Arc<Kept<Stock>>,
+    entry: Arc<CacheEntry<Stock>>,
 }
 
-/// What a lookup found.
-pub enum Found<V> {
-    /// Fresh enough, by a clock that was read after the entry.
-    Fresh(Arc<Kept<V>>, BootTime),
-    /// Kept, but not fresh enough.
-    Stale(Arc<Kept<V>>),
-    /// Nothing.
-    Missing,
+/// What a lookup came to.
+pub enum CacheLookup<V> {
+    /// It is there and fresh enough, by a clock that was read after the entry.
+    Current(Arc<CacheEntry<V>>, BootTime),
+    /// It is there, but not fresh enough.
+    Stale(Arc<CacheEntry<V>>),
+    /// It is not there.
+    Miss,
 }
 
 impl Cache {
     /// An empty cache.
     pub fn new(settings: CacheSettings) -> Self {
         Self {
-            kept: ArcSwap::from_pointee(Tables::new(settings)),
+            tables: ArcSwap::from_pointee(Tables::new(settings)),
             generation: AtomicU64::new(1),
-            following: Mutex::new(()),
+            applying: Mutex::new(()),
             lease: ArcSwap::from_pointee(Lease::default()),
             fetches: Shards::new(),
-            room: Arc::new(Room::of(limits::RENDERED_BYTES_MAX)),
+            budget: Arc::new(ByteBudget::of(limits::RENDERED_BYTES_MAX)),
             stock_counts: Counts::default(),
             order_counts: Counts::default(),
         }
     }
 
-    /// Follows the wishes of the policy that is active since publication `generation`. Where
+    /// Applies the settings of the policy that is active since publication `generation`. Where
     /// they differ from those before, the cache starts empty.
-    pub fn follow(&self, generation: u64, settings: CacheSettings) {
+    pub fn apply_settings(&self, generation: u64, settings: CacheSettings) {
         if self.generation.load(Ordering::Acquire) >= generation {
             return;
         }
-        let _following = self
-            .following
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation.load(Ordering::Acquire) < generation {
-            if self.kept.load().settings != settings {
-                self.kept.store(Arc::new(Tables::new(settings)));
+            if self.tables.load().settings != settings {
+                self.tables.store(Arc::new(Tables::new(settings)));
             }
             self.generation.store(generation, Ordering::Release);
         }
@@ -118,11 +115,11 @@ impl Cache {
 
     /// How many stocks and how many orders are kept.
     pub fn entries(&self) -> (u64, u64) {
-        let kept = self.kept.load();
+        let tables = self.tables.load();
         // The tables count late otherwise.
-        kept.stocks.run_pending_tasks();
-        kept.orders.run_pending_tasks();
-        (kept.stocks.entry_count(), kept.orders.entry_count())
+        tables.stocks.run_pending_tasks();
+        tables.orders.run_pending_tasks();
+        (tables.stocks.entry_count(), tables.orders.entry_count())
     }
 
     /// The lease has changed.
@@ -136,22 +133,22 @@ impl Cache {
     }
 
     /// Looks a stock up.
-    pub fn stock(&self, name: &StockName, freshness: Freshness) -> Found<Stock> {
-        let Some(Held { tag, kept }) = self.kept.load().stocks.get(name) else {
-            return Found::Missing;
+    pub fn stock(&self, name: &StockName, freshness: Freshness) -> CacheLookup<Stock> {
+        let Some(Tagged { tag, entry }) = self.tables.load().stocks.get(name) else {
+            return CacheLookup::Miss;
         };
         // The clock and the lease are read after the entry: this is the linearization point.
         let now = BootTime::now();
         if tag.is_fresh(freshness, &self.lease.load(), now) {
-            Found::Fresh(kept, now)
+            CacheLookup::Current(entry, now)
         } else {
-            Found::Stale(kept)
+            CacheLookup::Stale(entry)
         }
     }
 
     /// Looks an order up. Rows never change: what is there is right.
-    pub fn order(&self, number: OrderNumber) -> Option<Arc<Kept<Order>>> {
-        self.kept.load().orders.get(&number)
+    pub fn order(&self, number: OrderNumber) -> Option<Arc<CacheEntry<Order>>> {
+        self.tables.load().orders.get(&number)
     }
 
     /// Announces that a stock is about to be asked for, under the current session where the
@@ -168,22 +165,22 @@ impl Cache {
         }
     }
 
-    /// Keeps an order.
-    pub fn keep_order(&self, order: Order, asked: BootTime) -> Arc<Kept<Order>> {
+    /// Keeps an order that a replica was asked for then.
+    pub fn store_order(&self, order: Order, requested_at: BootTime) -> Arc<CacheEntry<Order>> {
         let number = order.number;
-        let kept = Kept::new(order, asked, &self.room);
-        self.kept.load().orders.insert(number, Arc::clone(&kept));
-        kept
+        let entry = CacheEntry::new(order, requested_at, &self.budget);
+        self.tables.load().orders.insert(number, Arc::clone(&entry));
+        entry
     }
 
     /// Nothing of that stock below `floor` may be served any more. When this returns, no
     /// lookup finds such an entry, and no fetch under way will insert one.
     pub fn invalidate(&self, name: &StockName, floor: Version) {
         let mut fetches = self.fetches.of(name);
-        let kept = self.kept.load();
-        let held = kept.stocks.get(name).map(|held| held.tag);
-        if fetches.invalidate(name, floor, held) {
-            kept.stocks.invalidate(name);
+        let tables = self.tables.load();
+        let tag = tables.stocks.get(name).map(|stock| stock.tag);
+        if fetches.invalidate(name, floor, tag) {
+            tables.stocks.invalidate(name);
         }
     }
 }
@@ -228,12 +225,12 @@ impl Fetch {
     /// Keeps what the catalog answered, unless that is no longer current (see
     /// [`Fetches::admit`]). `registered` is the catalog's word that it will tell the session of
     /// changes.
-    pub fn keep(
+    pub fn store(
         &self,
         stock: Stock,
         version: Version,
         registered: bool,
-    ) -> Option<Arc<Kept<Stock>>> {
+    ) -> Option<Arc<CacheEntry<Stock>>> {
         debug_assert_eq!(
             &stock.name,
             self.ask.name(),
@@ -246,15 +243,15 @@ impl Fetch {
         let cache = &self.cache;
         let fetches = cache.fetches.of(self.ask.name());
         let tag = fetches.admit(&self.ask, answer, &cache.lease())?;
-        let kept = Kept::new(stock, self.ask.asked(), &cache.room);
-        let held = Held {
+        let entry = CacheEntry::new(stock, self.ask.asked(), &cache.budget);
+        let stock = Tagged {
             tag,
-            kept: Arc::clone(&kept),
+            entry: Arc::clone(&entry),
         };
         let name = self.ask.name().clone();
-        cache.kept.load().stocks.insert(name, held);
+        cache.tables.load().stocks.insert(name, stock);
         drop(fetches); // what is admitted is inserted before anything is invalidated
-        Some(kept)
+        Some(entry)
     }
 }
 

@@ -8,7 +8,7 @@
 
 mod admission;
 mod host;
-mod deciding;
+mod exchange;
 mod cache_status;
 mod preconditions;
 mod response;
@@ -28,11 +28,11 @@ use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::stage::Stage;
-use frontend_policy::{Undecided, Versions, limits};
+use frontend_policy::{Undecided, Versions};
 
 pub use admission::{Admitted, Refusal};
 use admission::{check_content_coding, check_readable};
-use deciding::{Answer, Deciding};
+use exchange::Exchange;
 pub use response::{error, error_body, without_body};
 
 /// Everything that a request needs.
@@ -56,9 +56,9 @@ pub struct Gateway {
 }
 
 /// A request whose body has been read.
-pub struct Request {
+pub struct Request<'a> {
     /// Its head, with method, target and headers.
-    pub admitted: Admitted,
+    pub admitted: Admitted<'a>,
     /// The body, where there is one.
     pub body: Option<Bytes>,
     /// Where it came from.
@@ -90,7 +90,11 @@ impl Gateway {
     ///
     /// # Errors
     /// Where HTTP does not allow it, or no policy is to see it.
-    pub fn admit(&self, head: Parts, body_bytes_min: Option<u64>) -> Result<Admitted, Refusal> {
+    pub fn admit<'a>(
+        &self,
+        head: &'a mut Parts,
+        body_bytes_min: Option<u64>,
+    ) -> Result<Admitted<'a>, Refusal> {
         let admitted = admission::admit(head, body_bytes_min.is_some())?;
         // Without a body that is seen to when the policy is to decide, at once.
         if let Some(bytes_min) = body_bytes_min {
@@ -105,31 +109,14 @@ impl Gateway {
         Ok(admitted)
     }
 
-    /// Answers a request. The answer's memory is partly the request's.
-    pub async fn answer(&self, request: Request) -> Response<Full<Bytes>> {
-        let answer = match Deciding::begin(self, &request) {
-            Ok(deciding) => deciding.run().await,
-            Err(refusal) => return refusal.response(),
-        };
-        match answer {
-            Ok(Answer::Kept { rendered, status }) => {
-                response::kept(&rendered.reply, status, request.admitted.head)
-            }
-            Ok(Answer::Fresh { reply, status }) => {
-                response::fresh(reply, status, &request.admitted.head)
-            }
-            Ok(Answer::ListTooLong) => error(
-                StatusCode::NOT_IMPLEMENTED,
-                &format!(
-                    "there are more than {} stocks, and this policy lists all at once; use one of \
-                     world bazaar:policy@1.1, which lists them page by page",
-                    limits::LISTED_MAX
-                ),
-            ),
-            Err(Undecided) => error(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "the policy could not decide",
-            ),
+    /// Answers a request. The answer takes over the memory of its headers.
+    pub async fn answer(&self, request: Request<'_>) -> Response<Full<Bytes>> {
+        match Exchange::begin(self, request) {
+            Ok(mut exchange) => exchange.run().await.unwrap_or_else(|Undecided| {
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                error(status, "the policy could not decide")
+            }),
+            Err(refusal) => refusal.response(),
         }
     }
 }

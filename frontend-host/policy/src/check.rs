@@ -10,8 +10,8 @@ use domain::{Epoch, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
 use http::Method;
 
 use super::decision::{
-    Action, Decision, InvalidDecision, Listing, Order, Outcome, Page, PolicyRequest, Refusal,
-    ReplicaView, Stock, Unavailability, View,
+    Action, Decision, InvalidDecision, Listing, Operation, Order, Outcome, Page, PolicyRequest,
+    Refusal, ReplicaView, Stock, Unavailability, View,
 };
 use super::differences::Fields;
 use super::evaluate::first;
@@ -261,14 +261,16 @@ fn outcomes(action: &Action) -> Vec<Outcome> {
         side: Side::Sell,
         quantity: Quantity::new(10).expect("a small quantity"),
     };
-    match action {
-        Action::Respond(_) | Action::Retry(_) => Vec::new(),
-        Action::ReadStock { .. } => vec![
+    let Action::Perform(operation) = action else {
+        return Vec::new();
+    };
+    match operation {
+        Operation::ReadStock { .. } => vec![
             Outcome::Stock(stock),
             Outcome::Refused(Refusal::StockNotFound),
             Outcome::Unavailable(Unavailability::NoCatalog),
         ],
-        Action::ListStocks(listing) => vec![
+        Operation::ListStocks(listing) => vec![
             Outcome::Stocks(full_page(listing, &stock)),
             Outcome::Stocks(Page {
                 stocks: Vec::new(),
@@ -276,12 +278,12 @@ fn outcomes(action: &Action) -> Vec<Outcome> {
             }),
             Outcome::Unavailable(Unavailability::NoCatalog),
         ],
-        Action::ReadOrder { .. } => vec![
+        Operation::ReadOrder { .. } => vec![
             Outcome::Order(order),
             Outcome::Refused(Refusal::OrderNotFound),
             Outcome::Unavailable(Unavailability::NoReplica),
         ],
-        Action::Trade(_) => vec![
+        Operation::Trade(_) => vec![
             Outcome::Traded(OrderNumber(0)),
             Outcome::Refused(Refusal::StockNotFound),
             Outcome::Refused(Refusal::NotEnough),

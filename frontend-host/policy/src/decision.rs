@@ -61,20 +61,29 @@ pub struct PolicyRequest<'a> {
     pub now_ms: u64,
 }
 
-/// What the host is to do next.
+/// What a policy decided.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// The next step.
+    /// What the host is to do next.
     pub action: Action,
     /// Handed back with the outcome of the step.
     pub memo: Vec<u8>,
 }
 
-/// One step that the host can take.
+/// What the host is to do next.
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Answer the client. Boxed: a hit needs none, and decisions are moved about.
     Respond(Box<Reply>),
+    /// Read or trade; the outcome is to be decided about.
+    Perform(Operation),
+    /// Perform the last operation again after a while.
+    Retry(Duration),
+}
+
+/// A read or a trade.
+#[derive(Debug, Clone)]
+pub enum Operation {
     /// Look a stock up.
     ReadStock {
         /// Which.
@@ -93,8 +102,6 @@ pub enum Action {
     },
     /// Place an order.
     Trade(TradeAction),
-    /// Do the last read or trade again after a while.
-    Retry(Duration),
 }
 
 /// Which stocks to look up.

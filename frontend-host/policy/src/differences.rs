@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use domain::StockName;
 use serde::{Deserialize, Serialize};
 
-use super::decision::{Action, Decision, Listing, Reply};
+use super::decision::{Action, Decision, Listing, Operation, Reply};
 use super::question::Decided;
 use super::sandbox::Failure;
 
@@ -212,21 +212,21 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
                 ("keep", format!("{keep:?}")),
             ]
         }
-        Action::ReadStock { name, caching } => {
+        Action::Perform(Operation::ReadStock { name, caching }) => {
             vec![
                 ("action", "read-stock".into()),
                 ("name", name.to_string()),
                 ("caching", format!("{caching:?}")),
             ]
         }
-        Action::ReadOrder { number, caching } => {
+        Action::Perform(Operation::ReadOrder { number, caching }) => {
             vec![
                 ("action", "read-order".into()),
                 ("number", number.to_string()),
                 ("caching", format!("{caching:?}")),
             ]
         }
-        Action::ListStocks(listing) => {
+        Action::Perform(Operation::ListStocks(listing)) => {
             let (after, limit) = match listing {
                 Listing::Page { after, limit } => (after.as_ref(), limit.to_string()),
                 Listing::All => (None, "none".to_owned()),
@@ -237,7 +237,7 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
                 ("limit", limit),
             ]
         }
-        Action::Trade(trade) => vec![
+        Action::Perform(Operation::Trade(trade)) => vec![
             ("action", "trade".into()),
             ("name", trade.name.to_string()),
             ("side", trade.side.to_string()),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use domain::{Price, StockName};
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::decision::{
-    Action, Decision, Eviction, Listing, Outcome, Page, Refusal, Stock,
+    Action, Decision, Eviction, Listing, Operation, Outcome, Page, Refusal, Stock,
 };
 use frontend_policy::limits;
 use frontend_policy::{
@@ -93,7 +93,10 @@ fn fails_and_is_stood_in_for(guest: &[u8], target: &str, expected: [u64; 3]) {
         let mut decider = versions.decider(b"client");
         let decision = decide(&mut decider, target).unwrap();
         assert!(
-            matches!(decision.action, Action::ReadStock { .. }),
+            matches!(
+                decision.action,
+                Action::Perform(Operation::ReadStock { .. })
+            ),
             "{target}: {decision:?}"
         );
         assert_eq!(decider.version().manifest.name, "default", "{target}");
@@ -105,7 +108,10 @@ fn fails_and_is_stood_in_for(guest: &[u8], target: &str, expected: [u64; 3]) {
     );
     let decision = decide(&mut versions.decider(b"client"), "/stocks/nvidia").unwrap();
     assert!(
-        matches!(decision.action, Action::ReadStock { .. }),
+        matches!(
+            decision.action,
+            Action::Perform(Operation::ReadStock { .. })
+        ),
         "it goes on deciding what it can"
     );
 }
@@ -474,7 +480,10 @@ fn a_policy_of_world_1_0_lists_all_and_is_not_shown_a_part() {
     for (more, answers) in [(false, true), (true, false)] {
         let mut decider = versions.decider(b"client");
         let decision = decide(&mut decider, "/stocks").unwrap();
-        assert!(matches!(decision.action, Action::ListStocks(Listing::All)));
+        assert!(matches!(
+            decision.action,
+            Action::Perform(Operation::ListStocks(Listing::All))
+        ));
         let outcome = page(3, more);
         let decision = decider.on_outcome(get("/stocks", &headers), &decision.memo, &outcome);
         assert_eq!(decision.is_ok(), answers, "{decision:?}");

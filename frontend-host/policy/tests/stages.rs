@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use domain::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
 use frontend_policy::DEFAULT_POLICY;
-use frontend_policy::decision::{Action, Outcome, Page, ReplicaView, Stock, View};
+use frontend_policy::decision::{Action, Operation, Outcome, Page, ReplicaView, Stock, View};
 use frontend_policy::recording::replay;
 use frontend_policy::trust::Signatory;
 use frontend_policy::{
@@ -55,7 +55,7 @@ fn decide(versions: &Versions, client: u32, target: &str) -> String {
     let decision = decider.on_request(request).unwrap();
     assert!(matches!(
         decision.action,
-        Action::ReadStock { .. } | Action::Respond(_)
+        Action::Perform(Operation::ReadStock { .. }) | Action::Respond(_)
     ));
     decider.version().manifest.name.clone()
 }

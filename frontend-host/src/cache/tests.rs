@@ -24,6 +24,10 @@ fn name() -> StockName {
     StockName::new("nvidia").unwrap()
 }
 
+fn key(policy: u64, memo: &[u8]) -> RenderKey<'_> {
+    RenderKey { policy, memo }
+}
+
 /// A lease that begins now.
 fn lease(session: u64, length: Duration) -> Lease {
     Session::opened(SessionId::new(session).unwrap(), length, BootTime::now()).lease()
@@ -37,7 +41,7 @@ fn leased(session: u64) -> Arc<Cache> {
 }
 
 fn is_fresh(cache: &Cache, freshness: Freshness) -> bool {
-    matches!(cache.stock(&name(), freshness), Found::Fresh(..))
+    matches!(cache.stock(&name(), freshness), CacheLookup::Current(..))
 }
 
 #[test]
@@ -46,7 +50,7 @@ fn an_answer_is_current_while_its_session_has_a_lease() {
     assert!(
         cache
             .fetch(name(), Freshness::Linearizable)
-            .keep(stock(1), Version(1), true)
+            .store(stock(1), Version(1), true)
             .is_some()
     );
     assert!(is_fresh(&cache, Freshness::Linearizable));
@@ -71,7 +75,7 @@ fn an_invalidation_removes_what_is_below_its_floor() {
     let cache = leased(1);
     cache
         .fetch(name(), Freshness::Linearizable)
-        .keep(stock(1), Version(4), true);
+        .store(stock(1), Version(4), true);
     cache.invalidate(&name(), Version(4));
     assert!(
         is_fresh(&cache, Freshness::Linearizable),
@@ -86,23 +90,23 @@ fn an_invalidation_that_overtakes_an_answer_keeps_it_out() {
     let cache = leased(1);
     let fetch = cache.fetch(name(), Freshness::Linearizable);
     cache.invalidate(&name(), Version(2));
-    assert!(fetch.keep(stock(1), Version(1), true).is_none());
+    assert!(fetch.store(stock(1), Version(1), true).is_none());
     drop(fetch);
     assert!(
         cache.fetches.of(&name()).is_empty(),
         "floors last no longer than fetches"
     );
     let fetch = cache.fetch(name(), Freshness::Linearizable);
-    assert!(fetch.keep(stock(2), Version(2), true).is_some());
+    assert!(fetch.store(stock(2), Version(2), true).is_some());
 }
 
 #[test]
 fn an_answer_is_not_kept_under_a_session_that_ended_or_did_not_register() {
     let cache = leased(1);
     let fetch = cache.fetch(name(), Freshness::Linearizable);
-    assert!(fetch.keep(stock(1), Version(1), false).is_none());
+    assert!(fetch.store(stock(1), Version(1), false).is_none());
     cache.set_lease(lease(2, HOUR));
-    assert!(fetch.keep(stock(1), Version(1), true).is_none());
+    assert!(fetch.store(stock(1), Version(1), true).is_none());
 }
 
 #[test]
@@ -110,7 +114,7 @@ fn without_a_session_only_age_counts() {
     let cache = Arc::new(Cache::new(SETTINGS));
     let fetch = cache.fetch(name(), Freshness::AtMost(Duration::from_secs(60)));
     assert_eq!(fetch.session(), None);
-    assert!(fetch.keep(stock(1), Version(1), false).is_some());
+    assert!(fetch.store(stock(1), Version(1), false).is_some());
     assert!(is_fresh(&cache, Freshness::AtMost(Duration::from_secs(60))));
     assert!(!is_fresh(&cache, Freshness::Linearizable));
 }
@@ -120,12 +124,12 @@ fn a_response_is_served_only_for_the_version_and_memo_that_made_it() {
     let cache = leased(1);
     let kept = cache
         .fetch(name(), Freshness::Linearizable)
-        .keep(stock(1), Version(1), true)
+        .store(stock(1), Version(1), true)
         .unwrap();
-    kept.render(3, b"memo", &reply(1), kept.fetched);
-    assert!(kept.rendered(3, b"memo").is_some());
-    assert!(kept.rendered(4, b"memo").is_none());
-    assert!(kept.rendered(3, b"other").is_none());
+    kept.render(key(3, b"memo"), &reply(1), kept.fetched);
+    assert!(kept.rendered(key(3, b"memo")).is_some());
+    assert!(kept.rendered(key(4, b"memo")).is_none());
+    assert!(kept.rendered(key(3, b"other")).is_none());
 }
 
 fn reply(bytes: usize) -> Reply {
@@ -142,10 +146,10 @@ fn a_response_is_served_no_longer_than_it_may_be_kept() {
     let cache = leased(1);
     let kept = cache
         .fetch(name(), Freshness::Linearizable)
-        .keep(stock(1), Version(1), true)
+        .store(stock(1), Version(1), true)
         .unwrap();
-    kept.render(3, b"", &reply(1), kept.fetched);
-    let rendered = kept.rendered(3, b"").unwrap();
+    kept.render(key(3, b""), &reply(1), kept.fetched);
+    let rendered = kept.rendered(key(3, b"")).unwrap();
     assert!(!rendered.has_expired(kept.fetched + Duration::from_millis(500)));
     assert!(rendered.has_expired(kept.fetched + Duration::from_millis(501)));
 }
@@ -155,34 +159,30 @@ fn responses_are_kept_as_long_as_there_is_room_for_them() {
     let cache = leased(1);
     let keep = || {
         let fetch = cache.fetch(name(), Freshness::Linearizable);
-        fetch.keep(stock(1), Version(1), true).unwrap()
+        fetch.store(stock(1), Version(1), true).unwrap()
     };
     let (first, second) = (keep(), keep());
     first.render(
-        3,
-        b"",
+        key(3, b""),
         &reply(limits::RENDERED_BYTES_MAX / 2),
         first.fetched,
     );
     first.render(
-        3,
-        b"",
+        key(3, b""),
         &reply(limits::RENDERED_BYTES_MAX / 2),
         first.fetched,
     );
     second.render(
-        3,
-        b"",
+        key(3, b""),
         &reply(1 + limits::RENDERED_BYTES_MAX / 2),
         second.fetched,
     );
-    assert!(second.rendered(3, b"").is_none(), "there is no room");
-    first.render(4, b"", &reply(1), first.fetched);
+    assert!(second.rendered(key(3, b"")).is_none(), "there is no room");
+    first.render(key(4, b""), &reply(1), first.fetched);
     second.render(
-        3,
-        b"",
+        key(3, b""),
         &reply(1 + limits::RENDERED_BYTES_MAX / 2),
         second.fetched,
     );
-    assert!(second.rendered(3, b"").is_some(), "there is again");
+    assert!(second.rendered(key(3, b"")).is_some(), "there is again");
 }

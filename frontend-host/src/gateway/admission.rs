@@ -18,9 +18,9 @@ use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX};
 const JSON: &str = "application/json";
 
 /// The head of a request that was let in.
-pub struct Admitted {
+pub struct Admitted<'a> {
     /// With `host` and `cookie` as HTTP/1 has them.
-    pub(super) head: Parts,
+    pub(super) head: &'a mut Parts,
 }
 
 /// Why no policy sees a request. Displays as the message that the client gets.
@@ -90,12 +90,12 @@ impl Refusal {
 }
 
 /// Lets a request in by its head, as far as HTTP goes.
-pub(super) fn admit(mut head: Parts, has_body: bool) -> Result<Admitted, Refusal> {
-    check_size(&head)?;
+pub(super) fn admit(head: &mut Parts, has_body: bool) -> Result<Admitted<'_>, Refusal> {
+    check_size(head)?;
     if head.version >= Version::HTTP_2 {
         join_cookies(&mut head.headers);
     }
-    settle_host(&mut head)?;
+    settle_host(head)?;
     if head.method == Method::CONNECT {
         return Err(Refusal::Tunnel);
     }

@@ -48,20 +48,34 @@ fn split(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
+/// Whether a byte may stand for itself in a name: `unreserved` and `sub-delims`.
+const IS_PLAIN: [bool; 256] = {
+    let mut is_plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        is_plain[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let others = b"-._~!$&'()*+,;=";
+    let mut at = 0;
+    while at < others.len() {
+        is_plain[others[at] as usize] = true;
+        at += 1;
+    }
+    is_plain
+};
+
 /// A registered name, or an address of IPv4, which looks like one.
 fn is_name(host: &[u8]) -> bool {
     let mut rest = host;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = match byte {
-            b'%' => match after {
-                [high, low, after @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
-                    after
-                }
-                _ => return false,
-            },
-            b'-' | b'.' | b'_' | b'~' => after,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => after,
-            byte if byte.is_ascii_alphanumeric() => after,
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match (byte, after) {
+            (b'%', [high, low, after @ ..])
+                if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                after
+            }
+            _ if IS_PLAIN[byte as usize] => after,
             _ => return false,
         };
     }

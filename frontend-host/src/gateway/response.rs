@@ -1,4 +1,6 @@
-//! From what was decided or kept to a response of HTTP.
+//! From what was decided or cached to a response of HTTP.
+
+use std::mem;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use super::cache_status::CacheStatus;
 use super::preconditions::Preconditions;
 use frontend_policy::decision::Reply;
+use frontend_policy::limits;
 
 /// Caches may keep it, and ask whether it has changed before each use.
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
@@ -59,7 +62,7 @@ fn entity_tag(content_type: Option<&HeaderValue>, body: &[u8]) -> HeaderValue {
 }
 
 /// A response made for this request.
-pub(super) fn fresh(
+pub(super) fn rendered(
     reply: Reply,
     status: Option<CacheStatus>,
     request: &Parts,
@@ -74,11 +77,15 @@ pub(super) fn fresh(
     subject_to(preconditions, response)
 }
 
-/// A response that was kept. The response's headers take over the memory of the request's: a hit
+/// A response that was cached. The response's headers take over the memory of the request's: a hit
 /// allocates nothing for them.
-pub(super) fn kept(reply: &Reply, status: CacheStatus, request: Parts) -> Response<Full<Bytes>> {
-    let preconditions = Preconditions::of(&request, reply);
-    let mut headers = request.headers;
+pub(super) fn cached(
+    reply: &Reply,
+    status: CacheStatus,
+    request: &mut Parts,
+) -> Response<Full<Bytes>> {
+    let preconditions = Preconditions::of(request, reply);
+    let mut headers = mem::take(&mut request.headers);
     headers.clear();
     for (name, value) in &reply.headers {
         headers.append(name, value.clone());
@@ -127,6 +134,18 @@ pub fn error(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, NO_STORE);
     response
+}
+
+/// That a policy of world 1.0 would list all stocks at once, and there are more than it can be shown.
+pub(super) fn list_too_long() -> Response<Full<Bytes>> {
+    error(
+        StatusCode::NOT_IMPLEMENTED,
+        &format!(
+            "there are more than {} stocks, and this policy lists all at once; use one of world \
+             bazaar:policy@1.1, which lists them page by page",
+            limits::LISTED_MAX
+        ),
+    )
 }
 
 /// The body that all errors have.
@@ -186,10 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_request_is_in_a_kept_response() {
-        let request = request(&[("authorization", "secret"), ("x-policy", "of the client")]);
+    fn nothing_of_the_request_is_in_a_cached_response() {
+        let mut request = request(&[("authorization", "secret"), ("x-policy", "of the client")]);
         let reply = reply(&[("x-policy", "one"), ("x-policy", "two")]);
-        let response = kept(&reply, HIT, request);
+        let response = cached(&reply, HIT, &mut request);
         let values = response.headers().get_all("x-policy");
         assert!(values.iter().eq(["one", "two"]));
         assert_eq!(response.headers()["cache-status"], "bazaar; hit; ttl=1");
@@ -265,7 +284,7 @@ mod tests {
         let tag = reply.headers[ETAG].clone();
         let mut asked = request(&[]);
         asked.headers.insert("if-none-match", tag.clone());
-        let response = without_body(&Method::HEAD, kept(&reply, HIT, asked));
+        let response = without_body(&Method::HEAD, cached(&reply, HIT, &mut asked));
         assert_eq!(response.status(), 304);
         assert_eq!(response.body().size_hint().exact(), Some(0));
         let headers = response.headers();
@@ -274,7 +293,7 @@ mod tests {
         assert_eq!(headers["x-policy"], "one");
         assert!(!headers.contains_key(CONTENT_TYPE) && !headers.contains_key(CONTENT_LENGTH));
 
-        let failed = fresh(reply, None, &request(&[("if-match", "\"other\"")]));
+        let failed = rendered(reply, None, &request(&[("if-match", "\"other\"")]));
         assert_eq!(failed.status(), 412);
         assert_eq!(failed.headers()[CONTENT_TYPE], "application/json");
     }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONNECTION;
+use http::request::Parts;
 use http::{HeaderValue, Response, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
@@ -30,7 +31,7 @@ use super::streams::Streams;
 use super::unsent::{UnderWay, Unsent};
 use crate::config::Bounds;
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
-use crate::gateway::{Admitted, Gateway, Request, without_body};
+use crate::gateway::{Gateway, Request, without_body};
 
 /// What a request over HTTP/2 counts for besides its head and its body: a task, and what hyper and
 /// h2 keep of it.
@@ -72,16 +73,11 @@ where
 /// until it [moves](Self::moves).
 pub(super) struct Connection {
     serving: Pin<Box<dyn Serving>>,
-    finishing: Finishing,
     peer: Arc<Peer>,
-}
-
-/// Whether a connection is to finish.
-enum Finishing {
-    /// Once all are.
-    Later(Pin<Box<dyn Future<Output = Watcher> + Send>>),
-    /// All are, and wait for it.
-    Now { _waited_for: Watcher },
+    finish: Watcher,
+    /// Wakes the task that serves it once it is to finish; none before that task has polled it.
+    woken: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    is_finishing: bool,
 }
 
 impl Connection {
@@ -91,7 +87,7 @@ impl Connection {
         place: Place,
         gateway: Arc<Gateway>,
         slot: WorkerSlot,
-        open: Watcher,
+        finish: Watcher,
     ) -> Self {
         let bounds = *place.clients().bounds();
         // Small answers must not wait for an acknowledgement.
@@ -108,28 +104,27 @@ impl Connection {
         });
         let service = service_fn({
             let peer = Arc::clone(&peer);
-            move |request| {
-                // A count of the connection's own: workers do not contend for it.
-                let peer = Arc::clone(&peer);
-                async move { Ok::<_, Infallible>(peer.answer(request).await) }
-            }
+            // A count of the connection's own: workers do not contend for it.
+            move |request| Arc::clone(&peer).answer(request)
         });
         let server = http_server(&bounds);
         Self {
             serving: Box::pin(server.serve_connection(socket, service).into_owned()),
-            finishing: Finishing::Later(Box::pin(open.told())),
             peer,
+            finish,
+            woken: None,
+            is_finishing: false,
         }
     }
 
     /// Serves it as far as that goes without waiting.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        if let Finishing::Later(told) = &mut self.finishing
-            && let Poll::Ready(watcher) = told.as_mut().poll(cx)
-        {
-            self.finishing = Finishing::Now {
-                _waited_for: watcher,
-            };
+        if self.woken.is_none() {
+            let mut woken = Box::pin(self.finish.told());
+            let _ = woken.as_mut().poll(cx);
+            self.woken = Some(woken);
+        }
+        if !self.is_finishing && self.finish.is_told() {
             self.finish();
         }
         self.serving.as_mut().poll(cx)
@@ -138,6 +133,7 @@ impl Connection {
     /// From now on it takes no more requests, says so where the protocol can, and ends once all
     /// is answered.
     pub(super) fn finish(&mut self) {
+        self.is_finishing = true;
         self.serving.as_mut().finish();
     }
 
@@ -159,7 +155,8 @@ impl Connection {
     }
 
     /// To be said before another worker polls it.
-    pub(super) fn moves(&self, worker: usize) {
+    pub(super) fn moves(&mut self, worker: usize) {
+        self.woken = None;
         self.peer.progress.moves(worker);
     }
 }
@@ -172,20 +169,31 @@ struct Peer {
 }
 
 impl Peer {
-    async fn answer(&self, request: http::Request<Incoming>) -> Response<Unsent> {
-        let (head, body) = request.into_parts();
-        let method = head.method.clone();
-        if head.version >= Version::HTTP_2 {
-            return Box::pin(self.answer_on_stream(head, body)).await;
+    /// hyper moves the future: it has the head once, and whatever waits is boxed.
+    fn answer(
+        self: Arc<Self>,
+        request: http::Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<Unsent>, Infallible>> {
+        let (mut head, body) = request.into_parts();
+        async move {
+            Ok(if head.version >= Version::HTTP_2 {
+                Box::pin(self.answer_on_stream(&mut head, body)).await
+            } else {
+                self.answer_next(&mut head, body).await
+            })
         }
+    }
+
+    /// Over HTTP/1, where a client has one request at a time.
+    async fn answer_next(&self, head: &mut Parts, body: Incoming) -> Response<Unsent> {
         self.progress.asked();
         let response = if body.is_end_stream() {
-            self.decide_by_head(head).await
+            self.decide(head).await
         } else {
             let held = self.place.received.share();
             Box::pin(self.read_and_decide(head, body, held)).await
         };
-        let mut response = without_body(&method, response);
+        let mut response = without_body(&head.method, response);
         if self.gateway.stage.is_closing() {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -198,39 +206,41 @@ impl Peer {
         Response::from_parts(head, Unsent::unwatched(bytes))
     }
 
-    /// The same over HTTP/2, where a client can have many requests, and leave their answers.
-    async fn answer_on_stream(
-        &self,
-        head: http::request::Parts,
-        body: Incoming,
-    ) -> Response<Unsent> {
+    /// Over HTTP/2, where a client can have many requests, and leave their answers.
+    async fn answer_on_stream(&self, head: &mut Parts, body: Incoming) -> Response<Unsent> {
         let stream = UnderWay::stream(&self.progress);
-        let method = head.method.clone();
         let mut held = self.place.received.share();
         let response = match held.grow(STREAM_BYTES + head_bytes(&head.uri, &head.headers)) {
             Ok(()) => self.read_and_decide(head, body, held).await,
             Err(Exhausted) => busy("too many requests are under way; try again"),
         };
-        let (head, bytes) = parts(without_body(&method, response));
+        let (head, bytes) = parts(without_body(&head.method, response));
         self.unsent(head, bytes, stream)
     }
 
     /// `held` is given back once there is an answer.
     async fn read_and_decide(
         &self,
-        head: http::request::Parts,
+        head: &mut Parts,
         mut body: Incoming,
         mut held: Share,
     ) -> Response<Full<Bytes>> {
         if body.is_end_stream() {
-            return self.decide_by_head(head).await;
+            return self.decide(head).await;
         }
         let time_max = self.place.clients().bounds().send_time_max;
-        let unread = Unread::of(&head, &body);
+        let unread = Unread::of(head, &body);
         let (mut refusal, unread) = match self.gateway.admit(head, Some(body.size_hint().lower())) {
             Err(refusal) => (refusal.response(), unread),
             Ok(admitted) => match receive::read(&mut body, &mut held, time_max).await {
-                Ok(bytes) => return self.decide(admitted, Some(bytes)).await,
+                Ok(bytes) => {
+                    let request = Request {
+                        admitted,
+                        body: Some(bytes),
+                        client: self.place.address(),
+                    };
+                    return self.gateway.answer(request).await;
+                }
                 Err(missing) => (missing.response(), unread.after(&missing)),
             },
         };
@@ -241,20 +251,19 @@ impl Peer {
         refusal
     }
 
-    async fn decide_by_head(&self, head: http::request::Parts) -> Response<Full<Bytes>> {
+    /// A request without a body.
+    async fn decide(&self, head: &mut Parts) -> Response<Full<Bytes>> {
         match self.gateway.admit(head, None) {
-            Ok(admitted) => self.decide(admitted, None).await,
+            Ok(admitted) => {
+                let request = Request {
+                    admitted,
+                    body: None,
+                    client: self.place.address(),
+                };
+                self.gateway.answer(request).await
+            }
             Err(refusal) => refusal.response(),
         }
-    }
-
-    async fn decide(&self, admitted: Admitted, body: Option<Bytes>) -> Response<Full<Bytes>> {
-        let request = Request {
-            admitted,
-            body,
-            client: self.place.address(),
-        };
-        self.gateway.answer(request).await
     }
 
     /// An answer that counts until the client has taken it; or that there is no room for it.

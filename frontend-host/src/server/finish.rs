@@ -30,17 +30,23 @@ impl Finish {
     }
 }
 
-/// A connection's side.
+/// A connection's side. It is waited for as long as this lives.
 #[derive(Debug)]
 pub(super) struct Watcher {
     told: watch::Receiver<()>,
 }
 
 impl Watcher {
-    /// Waits until the connection is to finish. The rest of it is waited for while the caller
-    /// keeps what this returns.
-    pub(super) async fn told(mut self) -> Self {
-        let _ = self.told.changed().await;
-        self
+    /// Whether the connection is to finish. Costs little enough to be asked at every poll.
+    pub(super) fn is_told(&self) -> bool {
+        self.told.has_changed().unwrap_or(true)
+    }
+
+    /// Waits until it is.
+    pub(super) fn told(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut told = self.told.clone();
+        async move {
+            let _ = told.changed().await;
+        }
     }
 }

@@ -9,7 +9,7 @@ use wasmtime::component::types::{self, ComponentFunc};
 use super::v1_1::{self, wit as newest};
 use super::{Answer, invalid};
 use crate::decision::{
-    Action, Decision, InvalidDecision, Listing, Manifest, Outcome, PolicyRequest, View,
+    Action, Decision, InvalidDecision, Listing, Manifest, Operation, Outcome, PolicyRequest, View,
 };
 
 #[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
@@ -190,7 +190,7 @@ fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
     let action = match decision.action {
         // The one action that the newest world has not.
         wit::Action::ListStocks => {
-            let action = Action::ListStocks(Listing::All);
+            let action = Action::Perform(Operation::ListStocks(Listing::All));
             return Ok(Decision { action, memo });
         }
         wit::Action::Respond(response) => newest::Action::Respond(newest::Response {

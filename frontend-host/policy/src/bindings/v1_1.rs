@@ -12,8 +12,8 @@ use wasmtime::component::types::{self, ComponentFunc};
 use super::{Answer, invalid};
 use crate::decision::{
     Action, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision, Listing,
-    Manifest, Order, Outcome, PolicyRequest, Refusal, ReplicaView, Reply, Stock, TradeAction,
-    Unavailability, View,
+    Manifest, Operation, Order, Outcome, PolicyRequest, Refusal, ReplicaView, Reply, Stock,
+    TradeAction, Unavailability, View,
 };
 use crate::limits;
 
@@ -251,16 +251,19 @@ pub(super) fn memo_from(memo: Vec<u8>) -> Result<Vec<u8>, InvalidDecision> {
 pub(super) fn action_from(action: wit::Action) -> Result<Action, InvalidDecision> {
     Ok(match action {
         wit::Action::Respond(response) => Action::Respond(Box::new(reply_from(response)?)),
-        wit::Action::ReadStock(read) => Action::ReadStock {
+        wit::Action::Retry(after_ms) => Action::Retry(Duration::from_millis(after_ms.into())),
+        wit::Action::ReadStock(read) => Action::Perform(Operation::ReadStock {
             name: StockName::new(&read.name)?,
             caching: caching_from(read.caching),
-        },
-        wit::Action::ListStocks(list) => Action::ListStocks(listing_from(list)?),
-        wit::Action::ReadOrder(read) => Action::ReadOrder {
+        }),
+        wit::Action::ListStocks(list) => {
+            Action::Perform(Operation::ListStocks(listing_from(list)?))
+        }
+        wit::Action::ReadOrder(read) => Action::Perform(Operation::ReadOrder {
             number: OrderNumber(read.number),
             caching: caching_from(read.caching),
-        },
-        wit::Action::Trade(trade) => Action::Trade(TradeAction {
+        }),
+        wit::Action::Trade(trade) => Action::Perform(Operation::Trade(TradeAction {
             name: StockName::new(&trade.name)?,
             side: match trade.side {
                 wit::Side::Buy => Side::Buy,
@@ -272,8 +275,7 @@ pub(super) fn action_from(action: wit::Action) -> Result<Action, InvalidDecision
                 .as_deref()
                 .map(IdempotencyKey::new)
                 .transpose()?,
-        }),
-        wit::Action::Retry(after_ms) => Action::Retry(Duration::from_millis(after_ms.into())),
+        })),
     })
 }
 

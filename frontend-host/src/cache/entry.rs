@@ -1,4 +1,4 @@
-//! An outcome that is kept, and the response that a policy made of it.
+//! What was read, and the response that a policy made of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,14 +8,14 @@ use domain::time::BootTime;
 
 use frontend_policy::decision::Reply;
 
-/// An outcome that was kept, and what was made of it.
-pub struct Kept<V> {
+/// What was read, and what was made of it.
+pub struct CacheEntry<V> {
     /// What a backend said.
     pub value: V,
     /// When the backend was asked.
     pub fetched: BootTime,
     rendered: ArcSwapOption<Rendered>,
-    room: Arc<Room>,
+    budget: Arc<ByteBudget>,
 }
 
 /// A response, and what it holds for.
@@ -29,47 +29,63 @@ pub struct Rendered {
     policy: u64,
     memo: Vec<u8>,
     bytes: usize,
-    room: Arc<Room>,
+    budget: Arc<ByteBudget>,
 }
 
-impl<V> Kept<V> {
-    pub(super) fn new(value: V, fetched: BootTime, room: &Arc<Room>) -> Arc<Self> {
+impl<V> CacheEntry<V> {
+    pub(super) fn new(value: V, fetched: BootTime, budget: &Arc<ByteBudget>) -> Arc<Self> {
         Arc::new(Self {
             value,
             fetched,
             rendered: ArcSwapOption::empty(),
-            room: Arc::clone(room),
+            budget: Arc::clone(budget),
         })
     }
 
     /// The response that this version of the policy made of it, with the same memo.
-    pub fn rendered(&self, policy: u64, memo: &[u8]) -> Option<Arc<Rendered>> {
+    pub fn rendered(&self, key: RenderKey<'_>) -> Option<Arc<Rendered>> {
         let rendered = self.rendered.load();
         let rendered = rendered.as_ref()?;
-        (rendered.policy == policy && rendered.memo == memo).then(|| Arc::clone(rendered))
+        (rendered.key() == key).then(|| Arc::clone(rendered))
     }
 
     /// Puts a response beside it, to be served for as long after `since` as the policy wants it
-    /// kept. Does nothing where it does not, or where there is no room.
-    pub fn render(&self, policy: u64, memo: &[u8], reply: &Reply, since: BootTime) {
+    /// kept. Does nothing where it does not, or where the budget is used up.
+    pub fn render(&self, key: RenderKey<'_>, reply: &Reply, since: BootTime) {
         let Some(keep) = reply.keep else { return };
-        let bytes = memo.len() + reply.bytes();
-        if self.room.take(bytes) {
+        let bytes = key.memo.len() + reply.bytes();
+        if self.budget.take(bytes) {
             let rendered = Rendered {
                 reply: reply.clone(),
                 fetched: self.fetched,
                 keep_until: since + keep,
-                policy,
-                memo: memo.to_vec(),
+                policy: key.policy,
+                memo: key.memo.to_vec(),
                 bytes,
-                room: Arc::clone(&self.room),
+                budget: Arc::clone(&self.budget),
             };
             self.rendered.store(Some(Arc::new(rendered)));
         }
     }
 }
 
+/// What made a response: the same of the same value make the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RenderKey<'a> {
+    /// The version of the policy.
+    pub policy: u64,
+    /// The memo that came with its operation.
+    pub memo: &'a [u8],
+}
+
 impl Rendered {
+    fn key(&self) -> RenderKey<'_> {
+        RenderKey {
+            policy: self.policy,
+            memo: &self.memo,
+        }
+    }
+
     /// Whether it may not be served any more.
     pub fn has_expired(&self, now: BootTime) -> bool {
         now > self.keep_until
@@ -78,16 +94,16 @@ impl Rendered {
 
 impl Drop for Rendered {
     fn drop(&mut self) {
-        self.room.give_back(self.bytes);
+        self.budget.give_back(self.bytes);
     }
 }
 
 /// Bytes that rendered responses may still take. Entries are bounded by their number; what a
 /// policy renders of each can be large.
-pub struct Room(AtomicUsize);
+pub struct ByteBudget(AtomicUsize);
 
-impl Room {
-    /// So much room.
+impl ByteBudget {
+    /// So many.
     pub fn of(bytes: usize) -> Self {
         Self(AtomicUsize::new(bytes))
     }

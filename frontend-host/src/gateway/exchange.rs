@@ -1,0 +1,278 @@
+//! A request under way: what the policy decides is done, until that is a response.
+//!
+//! A hit takes the shortest way. It waits for nothing, so whatever waits for a backend is boxed:
+//! the future of a request, which hyper moves about, stays small.
+
+use std::net::IpAddr;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use domain::IdempotencyKey;
+use http::Response;
+use http_body_util::Full;
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, sleep};
+
+use super::admission::{Refusal as Inadmissible, check_content_coding, check_readable};
+use super::cache_status::{CacheStatus, Forward};
+use super::response::{complete, rendered};
+use super::{Gateway, Request};
+use crate::cache::{Counts, RenderKey};
+use frontend_policy::decision::{Action, Operation, Outcome, Reply, TradeAction};
+use frontend_policy::{Decider, RequestParts, Undecided, limits};
+
+mod reads;
+
+/// A request under way.
+pub(super) struct Exchange<'a> {
+    gateway: &'a Gateway,
+    request: Request<'a>,
+    /// Wall clock when it came in, in milliseconds since 1970.
+    now_ms: u64,
+    decider: Decider<'a>,
+    /// Until when backends are asked; set when the first one is.
+    deadlines: Option<Deadlines>,
+    /// Made once, for every attempt to trade.
+    key: Option<IdempotencyKey>,
+    /// Held until the list that was read is rendered.
+    list: Option<SemaphorePermit<'a>>,
+}
+
+/// They are the request's, not a step's.
+#[derive(Clone, Copy)]
+struct Deadlines {
+    read: Instant,
+    trade: Instant,
+}
+
+/// How a step ended.
+enum StepResult {
+    /// With a response that the policy is not asked for.
+    Response(Response<Full<Bytes>>),
+    /// With an outcome that the policy decides about; of a read also with what becomes of its reply.
+    Outcome(Outcome, Option<OnReply>),
+}
+
+/// Stores the reply that the policy made of what was read, where that may be kept; returns what
+/// `Cache-Status` says of it.
+type OnReply = Box<dyn FnOnce(&Reply, RenderKey<'_>) -> CacheStatus + Send>;
+
+/// The last step, with the memo that came with its operation: what is stored is found by that.
+struct Performed {
+    operation: Operation,
+    memo: Vec<u8>,
+    /// Whether something was read that can be kept.
+    is_read: bool,
+    on_reply: Option<OnReply>,
+}
+
+impl<'a> Exchange<'a> {
+    /// Takes a request up; or refuses it, where the policy that decides cannot be shown its headers
+    /// or make sense of its body. What was published when it was admitted may be another by now.
+    pub(super) fn begin(gateway: &'a Gateway, request: Request<'a>) -> Result<Self, Inadmissible> {
+        let decider = with_client(gateway, &request, |client| gateway.policy.decider(client));
+        let published = decider.published();
+        let settings = published.active.manifest.cache;
+        gateway.cache.apply_settings(published.generation, settings);
+        let headers = &request.admitted.head.headers;
+        check_readable(headers, published.wanted_headers())?;
+        if request.body.as_ref().is_some_and(|body| !body.is_empty()) {
+            check_content_coding(headers, decider.version().manifest.headers.iter())?;
+        }
+        Ok(Self {
+            gateway,
+            request,
+            now_ms: unix_ms(),
+            decider,
+            deadlines: None,
+            key: None,
+            list: None,
+        })
+    }
+
+    /// Decides and performs until there is a response.
+    pub(super) async fn run(&mut self) -> Result<Response<Full<Bytes>>, Undecided> {
+        let mut decision = self
+            .decider
+            .on_request(request_parts(&self.request, self.now_ms))?;
+        let mut performed: Option<Performed> = None;
+        let mut steps = 0..limits::STEPS_MAX;
+        loop {
+            let (operation, pause) = match decision.action {
+                Action::Respond(reply) => return Ok(self.respond(*reply, performed)),
+                Action::Perform(operation) => (operation, Duration::ZERO),
+                Action::Retry(pause) => (performed.ok_or(Undecided)?.operation, pause),
+            };
+            if steps.next().is_none() {
+                let target = target(&self.request);
+                tracing::warn!(policy = %self.decider.version(), target, "the policy took too many steps");
+                return Err(Undecided);
+            }
+            if !pause.is_zero() {
+                let left = self.deadlines().trade - Instant::now();
+                Box::pin(sleep(pause.min(left))).await;
+            }
+            let memo = decision.memo;
+            let (outcome, on_reply) = match self.perform(&operation, &memo).await {
+                StepResult::Response(response) => return Ok(response),
+                StepResult::Outcome(outcome, on_reply) => (outcome, on_reply),
+            };
+            let request = request_parts(&self.request, self.now_ms);
+            decision = self.decider.on_outcome(request, &memo, &outcome)?;
+            performed = Some(Performed {
+                operation,
+                memo,
+                is_read: matches!(outcome, Outcome::Stock(_) | Outcome::Order(_)),
+                on_reply,
+            });
+        }
+    }
+
+    async fn perform(&mut self, operation: &Operation, memo: &[u8]) -> StepResult {
+        let cache = &self.gateway.cache;
+        match operation {
+            Operation::ReadStock { name, caching } => {
+                let found = self.find_stock(name, *caching, memo);
+                count(
+                    &cache.stock_counts,
+                    found.as_ref().err().map(|(why, _)| *why),
+                );
+                match found {
+                    Ok(found) => found,
+                    Err((why, stale)) => {
+                        Box::pin(self.fetch_stock(name, *caching, why, stale)).await
+                    }
+                }
+            }
+            Operation::ReadOrder { number, caching } => {
+                let found = self.find_order(*number, *caching, memo);
+                count(&cache.order_counts, found.as_ref().err().copied());
+                match found {
+                    Ok(found) => found,
+                    Err(why) => Box::pin(self.fetch_order(*number, why)).await,
+                }
+            }
+            Operation::ListStocks(listing) => Box::pin(self.list_stocks(listing)).await,
+            Operation::Trade(trade) => {
+                let order = self.order(trade);
+                let deadline = self.deadlines().trade;
+                let outcome = Box::pin(self.gateway.backend.trade(&order, deadline)).await;
+                StepResult::Outcome(outcome, None)
+            }
+        }
+    }
+
+    fn deadlines(&mut self) -> Deadlines {
+        let gateway = self.gateway;
+        *self.deadlines.get_or_insert_with(|| {
+            let now = Instant::now();
+            Deadlines {
+                read: now + gateway.read_time_max,
+                trade: now + gateway.trade_time_max,
+            }
+        })
+    }
+
+    /// The order that a trade places, with the client's key or the one made for this request.
+    fn order(&mut self, trade: &TradeAction) -> domain::Order {
+        let now_ms = self.now_ms;
+        let key = trade
+            .key
+            .clone()
+            .unwrap_or_else(|| self.key.get_or_insert_with(|| new_key(now_ms)).clone());
+        domain::Order {
+            key,
+            name: trade.name.clone(),
+            side: trade.side,
+            quantity: trade.quantity,
+        }
+    }
+
+    /// The policy's reply, kept where it wants that and it may be.
+    fn respond(&mut self, mut reply: Reply, performed: Option<Performed>) -> Response<Full<Bytes>> {
+        complete(
+            &mut reply,
+            performed.as_ref().is_some_and(|last| last.is_read),
+        );
+        let status = performed.and_then(|last| {
+            let key = RenderKey {
+                policy: self.decider.version().id,
+                memo: &last.memo,
+            };
+            last.on_reply.map(|on_reply| on_reply(&reply, key))
+        });
+        rendered(reply, status, self.request.admitted.head)
+    }
+}
+
+fn target<'a>(request: &'a Request<'_>) -> &'a str {
+    let target = request.admitted.head.uri.path_and_query();
+    target.map_or("/", |target| target.as_str())
+}
+
+fn request_parts<'a>(request: &'a Request<'_>, now_ms: u64) -> RequestParts<'a> {
+    RequestParts {
+        method: &request.admitted.head.method,
+        target: target(request),
+        headers: &request.admitted.head.headers,
+        body: request.body.as_deref(),
+        now_ms,
+    }
+}
+
+/// Counts a lookup as `Cache-Status` will tell it: what was forwarded, by why.
+fn count(counts: &Counts, forwarded: Option<Forward>) {
+    let counter = match forwarded {
+        None => &counts.hits,
+        Some(Forward::Bypass) => &counts.bypasses,
+        Some(Forward::Miss) => &counts.misses,
+        Some(Forward::Stale) => &counts.stale,
+    };
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Calls with what a canary knows the client by.
+fn with_client<T>(gateway: &Gateway, request: &Request<'_>, call: impl FnOnce(&[u8]) -> T) -> T {
+    let header = gateway
+        .client_header
+        .as_ref()
+        .and_then(|name| request.admitted.head.headers.get(name));
+    match (header, request.client) {
+        (Some(value), _) => call(value.as_bytes()),
+        (None, IpAddr::V4(address)) => call(&address.octets()),
+        (None, IpAddr::V6(address)) => call(&address.octets()),
+    }
+}
+
+/// A key that nobody else makes: the time and 80 random bits. Keys made at about the same time
+/// lie beside each other in the databases' indexes, so that a group of orders changes few pages
+/// (the idea of ULID, and of UUID version 7 in RFC 9562, section 5.7).
+fn new_key(now_ms: u64) -> IdempotencyKey {
+    let mut random = [0; 10];
+    getrandom::fill(&mut random).expect("the system has randomness");
+    let random = random
+        .iter()
+        .fold(0, |bits, &byte| bits << 8 | u128::from(byte));
+    let key = format!("gateway-{:012x}{random:020x}", now_ms & 0xffff_ffff_ffff);
+    IdempotencyKey::new(&key).expect("40 printable bytes")
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_differ_and_rise_with_the_time() {
+        assert_ne!(new_key(7), new_key(7));
+        let keys = [7, 8, 255, 256, u64::MAX].map(new_key);
+        assert!(keys.is_sorted_by_key(|key| key.as_str()));
+        assert!(keys.iter().all(|key| key.as_str().len() == 40));
+    }
+}

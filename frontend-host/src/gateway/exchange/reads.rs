@@ -1,0 +1,251 @@
+//! Reads: from the cache where that has enough, from a backend otherwise.
+
+use std::sync::Arc;
+
+use domain::time::BootTime;
+use domain::{OrderNumber, StockName};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Exchange, OnReply, StepResult};
+use crate::backend::StockAnswer;
+use crate::cache::{CacheEntry, CacheLookup, RenderKey, Rendered, ttl_seconds};
+use crate::config::STALE_WAIT_MAX;
+use crate::gateway::cache_status::{CacheStatus, Forward};
+use crate::gateway::response;
+use frontend_policy::decision::{
+    Caching, Freshness, Listing, Order, Outcome, Page, Refusal, Stock, Unavailability,
+};
+use frontend_policy::limits;
+
+impl Exchange<'_> {
+    /// What the cache has of a stock: the response made of it before, or the stock for the policy
+    /// to make one of. Where that is not enough: why the catalog is to be asked, and what may do
+    /// where it does not answer.
+    pub(super) fn find_stock(
+        &mut self,
+        name: &StockName,
+        caching: Caching,
+        memo: &[u8],
+    ) -> Result<StepResult, (Forward, Option<Arc<CacheEntry<Stock>>>)> {
+        if caching.freshness == Freshness::Bypass {
+            return Err((Forward::Bypass, None));
+        }
+        let (entry, now) = match self.gateway.cache.stock(name, caching.freshness) {
+            CacheLookup::Current(entry, now) => (entry, now),
+            CacheLookup::Stale(entry) => return Err((Forward::Stale, Some(entry))),
+            CacheLookup::Miss => return Err((Forward::Miss, None)),
+        };
+        // Past its age it is fresh by its lease.
+        let fresh_until = fresh_until(entry.fetched, caching.freshness).filter(|at| now <= *at);
+        let Some(rendered) = entry.rendered(self.render_key(memo)) else {
+            let on_reply = cached_stock(Arc::clone(&entry), fresh_until, false);
+            let stock = Outcome::Stock(entry.value.clone());
+            return Ok(StepResult::Outcome(stock, Some(on_reply)));
+        };
+        if rendered.has_expired(now) {
+            return Err((Forward::Stale, Some(entry)));
+        }
+        Ok(self.hit(&rendered, fresh_until, now))
+    }
+
+    pub(super) async fn fetch_stock(
+        &mut self,
+        name: &StockName,
+        caching: Caching,
+        why: Forward,
+        stale: Option<Arc<CacheEntry<Stock>>>,
+    ) -> StepResult {
+        let fetch = self.gateway.cache.fetch(name.clone(), caching.freshness);
+        let may_serve = |entry: &Arc<CacheEntry<Stock>>| {
+            BootTime::now().since(entry.fetched) <= caching.stale_on_error
+        };
+        let mut deadline = self.deadlines().read;
+        if stale.as_ref().is_some_and(may_serve) {
+            deadline = deadline.min(Instant::now() + STALE_WAIT_MAX);
+        }
+        let backend = &self.gateway.backend;
+        let (outcome, on_reply) = match backend.read_stock(name, fetch.session(), deadline).await {
+            Ok(StockAnswer::Found { stock, .. }) if why == Forward::Bypass => {
+                (Outcome::Stock(stock), not_stored(why))
+            }
+            Ok(StockAnswer::Found {
+                stock,
+                version,
+                registered,
+            }) => {
+                let outcome = Outcome::Stock(stock.clone());
+                let on_reply: OnReply = Box::new(move |reply, key| {
+                    let wanted = reply.keep.is_some();
+                    let entry = wanted.then(|| fetch.store(stock, version, registered));
+                    let entry = entry.flatten();
+                    if let Some(entry) = &entry {
+                        entry.render(key, reply, entry.fetched);
+                    }
+                    let stored = entry.is_some();
+                    CacheStatus::Forwarded { why, stored }
+                });
+                (outcome, on_reply)
+            }
+            Ok(StockAnswer::NotFound) => {
+                (Outcome::Refused(Refusal::StockNotFound), not_stored(why))
+            }
+            Err(unavailable) => match stale.filter(may_serve) {
+                Some(entry) => {
+                    let until = fresh_until(entry.fetched, caching.freshness);
+                    let outcome = Outcome::Stock(entry.value.clone());
+                    let until = until.or(Some(entry.fetched));
+                    (outcome, cached_stock(entry, until, true))
+                }
+                None => (Outcome::Unavailable(unavailable), not_stored(why)),
+            },
+        };
+        StepResult::Outcome(outcome, Some(on_reply))
+    }
+
+    /// The same of an order as of a stock.
+    pub(super) fn find_order(
+        &mut self,
+        number: OrderNumber,
+        caching: Caching,
+        memo: &[u8],
+    ) -> Result<StepResult, Forward> {
+        if caching.freshness == Freshness::Bypass {
+            return Err(Forward::Bypass);
+        }
+        let entry = self.gateway.cache.order(number).ok_or(Forward::Miss)?;
+        let now = BootTime::now();
+        let rendered = entry.rendered(self.render_key(memo));
+        // An order never changes: what has expired is rendered anew.
+        Ok(
+            match rendered.filter(|rendered| !rendered.has_expired(now)) {
+                Some(rendered) => self.hit(&rendered, None, now),
+                None => {
+                    let outcome = Outcome::Order(entry.value.clone());
+                    StepResult::Outcome(outcome, Some(cached_order(entry)))
+                }
+            },
+        )
+    }
+
+    pub(super) async fn fetch_order(&mut self, number: OrderNumber, why: Forward) -> StepResult {
+        let requested_at = BootTime::now();
+        let deadline = self.deadlines().read;
+        let outcome = self.gateway.backend.read_order(number, deadline).await;
+        let on_reply = match &outcome {
+            Outcome::Order(order) if why != Forward::Bypass => {
+                let (order, cache) = (order.clone(), Arc::clone(&self.gateway.cache));
+                let on_reply: OnReply = Box::new(move |reply, key| {
+                    let stored = reply.keep.is_some();
+                    if stored {
+                        let entry = cache.store_order(order, requested_at);
+                        entry.render(key, reply, requested_at);
+                    }
+                    CacheStatus::Forwarded { why, stored }
+                });
+                on_reply
+            }
+            _ => not_stored(why),
+        };
+        StepResult::Outcome(outcome, Some(on_reply))
+    }
+
+    pub(super) async fn list_stocks(&mut self, listing: &Listing) -> StepResult {
+        let (after, limit) = match listing {
+            Listing::Page { after, limit } => (after.as_ref(), *limit),
+            Listing::All => (None, limits::LISTED_MAX),
+        };
+        let outcome = match self.page(after, limit).await {
+            Ok(page) if page.more && *listing == Listing::All => {
+                return StepResult::Response(response::list_too_long());
+            }
+            Ok(page) => Outcome::Stocks(page),
+            Err(unavailable) => Outcome::Unavailable(unavailable),
+        };
+        StepResult::Outcome(outcome, Some(not_stored(Forward::Bypass)))
+    }
+
+    /// Few are in memory at a time, however many are asked for.
+    async fn page(
+        &mut self,
+        after: Option<&StockName>,
+        limit: u32,
+    ) -> Result<Page, Unavailability> {
+        let deadline = self.deadlines().read;
+        let gateway = self.gateway;
+        if self.list.is_none() {
+            let permit = timeout_at(deadline, gateway.lists.acquire()).await;
+            let permit = permit.map_err(|_| Unavailability::NoCatalog)?;
+            self.list = Some(permit.expect("never closed"));
+        }
+        gateway.backend.list_stocks(after, limit, deadline).await
+    }
+
+    fn render_key<'m>(&self, memo: &'m [u8]) -> RenderKey<'m> {
+        RenderKey {
+            policy: self.decider.version().id,
+            memo,
+        }
+    }
+
+    /// A response that was made before.
+    fn hit(
+        &mut self,
+        rendered: &Rendered,
+        fresh_until: Option<BootTime>,
+        now: BootTime,
+    ) -> StepResult {
+        let keep_until = rendered.keep_until;
+        let until = fresh_until.map_or(keep_until, |at| at.min(keep_until));
+        let status = CacheStatus::Hit {
+            ttl: ttl_seconds(until, now),
+            age: now.since(rendered.fetched).as_secs(),
+        };
+        let head = &mut *self.request.admitted.head;
+        StepResult::Response(response::cached(&rendered.reply, status, head))
+    }
+}
+
+/// For a read whose outcome is not kept.
+fn not_stored(why: Forward) -> OnReply {
+    let stored = false;
+    Box::new(move |_, _| CacheStatus::Forwarded { why, stored })
+}
+
+/// For a stock that was cached: the reply can be put beside it. It is fresh until then, or for as
+/// long as it is kept; or it is stale, and served since no backend answers.
+fn cached_stock(
+    entry: Arc<CacheEntry<Stock>>,
+    fresh_until: Option<BootTime>,
+    is_stale: bool,
+) -> OnReply {
+    Box::new(move |reply, key| {
+        entry.render(key, reply, entry.fetched);
+        let keep_until = entry.fetched + reply.keep.unwrap_or_default();
+        let now = BootTime::now();
+        let ttl = ttl_seconds(fresh_until.map_or(keep_until, |at| at.min(keep_until)), now);
+        CacheStatus::Hit {
+            ttl: if is_stale { ttl } else { ttl.max(0) },
+            age: now.since(entry.fetched).as_secs(),
+        }
+    })
+}
+
+/// For an order that was cached. It never changes, so the time that its reply is kept begins anew.
+fn cached_order(entry: Arc<CacheEntry<Order>>) -> OnReply {
+    Box::new(move |reply, key| {
+        let now = BootTime::now();
+        entry.render(key, reply, now);
+        CacheStatus::Hit {
+            ttl: ttl_seconds(now + reply.keep.unwrap_or_default(), now),
+            age: now.since(entry.fetched).as_secs(),
+        }
+    })
+}
+
+/// When a value ceases to be fresh by its age.
+fn fresh_until(fetched: BootTime, freshness: Freshness) -> Option<BootTime> {
+    match freshness {
+        Freshness::AtMost(age) => Some(fetched + age),
+        Freshness::Linearizable | Freshness::Bypass => None,
+    }
+}
