@@ -5,14 +5,13 @@
 //! to its last, with that thread's instance of the policy.
 //!
 //! - [`clients`]: who is let in, and what is held for them;
-//! - [`connection`]: one client; [`socket`] goes with it from worker to worker, [`refusals`] says
-//!   why a head cannot be read, [`progress`] tells whether it takes too long;
+//! - [`connection`]: one client; [`refusals`] says why a head cannot be read, [`progress`] tells
+//!   whether the client takes too long, by what its [`socket`] notes;
 //! - [`receive`]: bodies of requests; [`unsent`]: those of answers; [`streams`]: HTTP/2's tasks, and
 //!   [`leaving`] what is on its way of their answers;
-//! - [`worker`]: the threads; [`slot`]: what is known of them, and a connection's place at one; [`finish`]: the end of their connections;
-//! - [`balance`]: which of them serve, by what the kernel's scheduler says ([`schedule`]).
+//! - [`worker`]: the threads; [`slot`]: what is known of them, and a connection's place at one;
+//!   [`finish`]: the end of their connections.
 
-mod balance;
 pub mod clients;
 mod connection;
 mod finish;
@@ -20,7 +19,6 @@ mod leaving;
 mod progress;
 mod receive;
 mod refusals;
-mod schedule;
 mod socket;
 mod streams;
 #[cfg(test)]
@@ -41,10 +39,9 @@ use crate::config::{DRAIN_TIME_MAX, LAST_REQUEST_TIME_MAX};
 use crate::gateway::Gateway;
 
 use clients::{Clients, Place};
-use connection::Connection;
 use finish::Finish;
 use slot::{WorkerSlot, WorkerStats};
-use worker::{WorkerHandles, Workers};
+use worker::{Accepted, WorkerHandles, Workers};
 
 /// Serves clients until `shutdown`. Then nobody can connect any more, whoever has connected is
 /// answered, and told that this was the last answer, and all connections end in a bounded time.
@@ -60,11 +57,10 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let workers = Workers::start(workers.max(1))?;
     let handles = workers.handles.clone();
-    // One for the connections dealt to each worker: they look at it often, mostly there.
+    // One for the connections of each worker: they look at it often.
     let open: Vec<_> = handles.stats.iter().map(|_| Finish::new()).collect();
     tokio::select! {
         () = accept(&listener, &gateway, &clients, &handles, &open) => {}
-        () = balance::run(&handles.stats) => {}
         () = shutdown => {}
     }
     gateway.stage.close();
@@ -115,9 +111,12 @@ async fn deal(
     open: &[Finish],
 ) {
     let worker = WorkerStats::next(&workers.stats);
-    let slot = WorkerSlot::at(&workers.stats, worker);
-    let gateway = Arc::clone(gateway);
-    let open = open[worker].watcher();
-    let connection = Connection::new(stream, place, gateway, slot, open);
-    workers.deal(worker, connection).await;
+    let accepted = Accepted {
+        stream,
+        place,
+        gateway: Arc::clone(gateway),
+        slot: WorkerSlot::at(&workers.stats, worker),
+        finish: open[worker].watcher(),
+    };
+    workers.deal(worker, accepted).await;
 }

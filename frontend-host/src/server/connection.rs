@@ -1,8 +1,8 @@
-//! One client's connection, which can go from one worker to another between two requests.
+//! One client's connection.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, TcpStream as StdTcpStream};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,6 +19,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulConnection;
 use rpc::budget::{Exhausted, Share, head_bytes};
 use socket2::SockRef;
+use tokio::net::TcpStream;
 
 use super::clients::Place;
 use super::finish::Watcher;
@@ -69,21 +70,19 @@ where
     }
 }
 
-/// A connection. It belongs to no runtime until it is polled, and to that one from then on
-/// until it [moves](Self::moves).
+/// A connection, served by the task that polls it.
 pub(super) struct Connection {
     serving: Pin<Box<dyn Serving>>,
     peer: Arc<Peer>,
     finish: Watcher,
-    /// Wakes the task that serves it once it is to finish; none before that task has polled it.
+    /// Wakes the task that serves it once it is to finish; none before that has polled it.
     woken: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     is_finishing: bool,
 }
 
 impl Connection {
-    /// Of a stream that does not block.
     pub(super) fn new(
-        stream: StdTcpStream,
+        stream: TcpStream,
         place: Place,
         gateway: Arc<Gateway>,
         slot: WorkerSlot,
@@ -147,17 +146,6 @@ impl Connection {
         let clients = self.peer.place.clients();
         self.peer.progress.end_overdue_streams(clients);
         self.peer.progress.is_overdue(clients)
-    }
-
-    /// Whether it can go to another worker: nothing of it is under way on this one.
-    pub(super) fn can_move(&self) -> bool {
-        self.peer.progress.is_between_requests()
-    }
-
-    /// To be said before another worker polls it.
-    pub(super) fn moves(&mut self, worker: usize) {
-        self.woken = None;
-        self.peer.progress.moves(worker);
     }
 }
 

@@ -4,7 +4,7 @@
 //! a few stores: each connection notes what it waits for and since when, by a clock of its worker
 //! that is read rather than asked, and looks at the note now and then.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,8 +42,6 @@ pub(super) struct Progress {
     slot: WorkerSlot,
     /// The kind of wait in the lowest bits, the clock's ticks above them.
     note: AtomicU64,
-    /// Whether it has changed workers since its socket was last used.
-    moved: AtomicBool,
     /// Requests over HTTP/2 of which not all is done, the last byte of the answer among it.
     streams: AtomicU32,
     /// How many there ever were.
@@ -60,7 +58,6 @@ impl Progress {
         let progress = Self {
             slot,
             note: AtomicU64::default(),
-            moved: AtomicBool::default(),
             streams: AtomicU32::default(),
             streams_begun: AtomicU64::default(),
             leaving: Mutex::default(),
@@ -115,7 +112,6 @@ impl Progress {
 
     /// The answer to it is ready.
     pub(super) fn answered(&self) {
-        self.count_answer();
         if self.note().0 == Awaited::Answer {
             self.await_from_now(Awaited::Request);
         }
@@ -123,12 +119,7 @@ impl Progress {
 
     /// The same, where that is so much that the client may not take it at once.
     pub(super) fn answered_at_length(&self) {
-        self.count_answer();
         self.await_from_now(Awaited::Room);
-    }
-
-    fn count_answer(&self) {
-        self.slot.stats().count_answer();
     }
 
     /// The client made room for some more of it.
@@ -159,11 +150,6 @@ impl Progress {
         self.streams_begun.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The answer to one is ready, or will never be.
-    pub(super) fn stream_answered(&self) {
-        self.count_answer();
-    }
-
     /// A chunk of the answer to one is let go, by the stream that is polled.
     pub(super) fn chunk_leaves(&self, number: u64) {
         let now = self.now();
@@ -192,31 +178,6 @@ impl Progress {
 
     fn leaving(&self) -> MutexGuard<'_, Leaving<Stream>> {
         self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether it waits for another request and has none, nor an answer, on its way; never so over
-    /// HTTP/2.
-    pub(super) fn is_between_requests(&self) -> bool {
-        self.note().0 == Awaited::Request
-    }
-
-    /// It goes to another worker, and has waited for as long by that one's clock.
-    pub(super) fn moves(&self, worker: usize) {
-        let (awaited, since) = self.note();
-        let waited = self.ticks().saturating_sub(since);
-        self.slot.change(worker);
-        self.set_note(awaited, self.ticks().saturating_sub(waited));
-        self.moved.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it has changed workers since this was last called.
-    pub(super) fn take_moved(&self) -> bool {
-        // Not a swap: only its own task does either, and a swap is dear.
-        let moved = self.moved.load(Ordering::Relaxed);
-        if moved {
-            self.moved.store(false, Ordering::Relaxed);
-        }
-        moved
     }
 
     /// Ends the streams whose client takes too long, where it takes no more than that.
@@ -278,32 +239,6 @@ mod tests {
     }
 
     #[test]
-    fn time_passes_by_the_clock_of_whoever_serves_it() {
-        let (workers, progress) = at_one_of(2);
-        let clock = |worker: usize| workers[worker].clock();
-        progress.asked();
-        progress.answered();
-        // One began long before the other.
-        clock(1).store(ticks(IDLE_TIME_MAX * 9), Ordering::Relaxed);
-        clock(0).fetch_add(ticks(IDLE_TIME_MAX / 2), Ordering::Relaxed);
-        progress.moves(1);
-        assert!(progress.take_moved() && !progress.take_moved());
-        assert!(!after(IDLE_TIME_MAX / 3, &progress));
-        assert!(after(IDLE_TIME_MAX * 2 / 3, &progress), "half had passed");
-    }
-
-    #[test]
-    fn a_connection_counts_where_it_is_and_no_longer_than_it_lives() {
-        let (workers, progress) = at_one_of(2);
-        let connections = || [workers[0].connections(), workers[1].connections()];
-        assert_eq!(connections(), [1, 0]);
-        progress.moves(1);
-        assert_eq!(connections(), [0, 1]);
-        drop(progress);
-        assert_eq!(connections(), [0, 0]);
-    }
-
-    #[test]
     fn a_head_has_less_time_than_a_pause_between_requests() {
         let (_workers, progress) = at_one_of(1);
         assert!(!after(Duration::ZERO, &progress));
@@ -326,14 +261,13 @@ mod tests {
         progress.asked();
         progress.answered_at_length();
         progress.received();
-        assert!(!progress.is_between_requests(), "it is under way");
         assert!(after(RECEIVE_TIME_MAX, &progress));
         let clock = progress.slot.stats().clock();
         clock.fetch_add(ticks(RECEIVE_TIME_MAX), Ordering::Relaxed);
         progress.chunk_was_taken();
         assert!(!after(RECEIVE_TIME_MAX / 2, &progress), "some was taken");
         progress.sent_all();
-        assert!(!after(RECEIVE_TIME_MAX, &progress) && progress.is_between_requests());
+        assert!(!after(RECEIVE_TIME_MAX, &progress));
         assert!(after(IDLE_TIME_MAX, &progress));
     }
 
@@ -344,14 +278,12 @@ mod tests {
         assert!(after(SEND_TIME_MAX, &progress), "nothing was ever asked");
         let [one, other] = [(); 2].map(|()| progress.stream_began());
         assert!(!after(IDLE_TIME_MAX * 2, &progress), "backends take theirs");
-        progress.stream_answered();
         progress.chunk_leaves(one);
         assert!(!after(RECEIVE_TIME_MAX / 2, &progress));
         assert!(after(RECEIVE_TIME_MAX, &progress), "it is not taken");
         progress.chunk_is_gone(one);
         progress.stream_ended();
         assert!(!after(IDLE_TIME_MAX * 2, &progress), "the other's do, too");
-        progress.stream_answered();
         progress.chunk_leaves(other);
         assert!(after(RECEIVE_TIME_MAX, &progress), "it is not taken");
         progress.chunk_is_gone(other);
@@ -362,6 +294,5 @@ mod tests {
         progress.received();
         assert!(!after(IDLE_TIME_MAX / 3, &progress));
         assert!(after(IDLE_TIME_MAX * 2 / 3, &progress), "pings buy nothing");
-        assert!(!progress.is_between_requests(), "it stays where it is");
     }
 }

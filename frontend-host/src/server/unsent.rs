@@ -25,8 +25,6 @@ pub(super) enum UnderWay {
         /// Of its connection.
         progress: Arc<Progress>,
         number: u64,
-        /// Whether there is an answer.
-        is_answered: bool,
     },
 }
 
@@ -36,22 +34,13 @@ impl UnderWay {
         Self::Stream {
             number: progress.stream_began(),
             progress: Arc::clone(progress),
-            is_answered: false,
         }
     }
 
     /// There is an answer to it.
-    fn answered(&mut self) {
-        match self {
-            Self::Answer(progress) => progress.answered_at_length(),
-            Self::Stream {
-                progress,
-                is_answered,
-                ..
-            } => {
-                progress.stream_answered();
-                *is_answered = true;
-            }
+    fn answered(&self) {
+        if let Self::Answer(progress) = self {
+            progress.answered_at_length();
         }
     }
 
@@ -91,16 +80,7 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         match self {
             Self::Answer(progress) => progress.sent_all(),
-            Self::Stream {
-                progress,
-                is_answered,
-                ..
-            } => {
-                if !*is_answered {
-                    progress.stream_answered();
-                }
-                progress.stream_ended();
-            }
+            Self::Stream { progress, .. } => progress.stream_ended(),
         }
     }
 }
@@ -144,7 +124,7 @@ impl Unsent {
     }
 
     /// With its share of a budget.
-    pub(super) fn watched(bytes: Bytes, mut share: Share, mut under_way: UnderWay) -> Self {
+    pub(super) fn watched(bytes: Bytes, mut share: Share, under_way: UnderWay) -> Self {
         under_way.answered();
         let last = share.split(bytes.len().min(CHUNK_BYTES));
         let is_one_chunk = bytes.len() <= CHUNK_BYTES;

@@ -1,30 +1,38 @@
-//! The workers, and how connections go from one to another.
-//!
-//! A connection that has answered and was asked nothing yet is a future that waits for one socket.
-//! When a worker is to give connections away, the next ones to get there are sent to another,
-//! whose runtime the socket is registered with when it is first used there. What came in
-//! meanwhile is still in the socket, and what is still to go out goes out from there.
+//! The workers: threads with a runtime each, which serve the connections that they are given.
 
 use std::future::poll_fn;
 use std::io;
-use std::mem;
+use std::net::TcpStream as StdTcpStream;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
 
 use daemon::tasks;
+use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{interval, timeout};
 
+use super::clients::Place;
 use super::connection::Connection;
+use super::finish::Watcher;
 use super::progress::LOOK_INTERVAL;
-use super::schedule::Schedule;
-use super::slot::WorkerStats;
+use super::slot::{WorkerSlot, WorkerStats};
 use crate::config::WORKERS_STOP_TIME_MAX;
+use crate::gateway::Gateway;
 
 /// Connections that wait for a worker to take them up.
 const INBOX_MAX: usize = 256;
+
+/// A client that is let in, on its way to a worker.
+pub(super) struct Accepted {
+    /// Does not block.
+    pub stream: StdTcpStream,
+    pub place: Place,
+    pub gateway: Arc<Gateway>,
+    pub slot: WorkerSlot,
+    pub finish: Watcher,
+}
 
 /// The workers, from outside their threads.
 #[derive(Clone)]
@@ -32,13 +40,13 @@ pub(super) struct WorkerHandles {
     /// What is known of each, by its number.
     pub stats: Arc<[WorkerStats]>,
     /// Where it takes its connections from.
-    inboxes: Arc<[mpsc::Sender<Connection>]>,
+    inboxes: Arc<[mpsc::Sender<Accepted>]>,
 }
 
 impl WorkerHandles {
-    /// Gives a worker a new connection, which has its slot there.
-    pub(super) async fn deal(&self, worker: usize, connection: Connection) {
-        if self.inboxes[worker].send(connection).await.is_err() {
+    /// Gives a worker a client, who has a slot there.
+    pub(super) async fn deal(&self, worker: usize, accepted: Accepted) {
+        if self.inboxes[worker].send(accepted).await.is_err() {
             tracing::error!("a worker is gone");
         }
     }
@@ -67,11 +75,7 @@ impl Workers {
         let mut threads = Vec::new();
         for (number, inbox) in outlets.into_iter().enumerate() {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            let worker = Worker {
-                number,
-                handles: handles.clone(),
-            };
-            let run = run(worker, inbox, stopped.clone());
+            let run = run(Arc::clone(&handles.stats), number, inbox, stopped.clone());
             let name = format!("worker-{number}");
             threads.push(tasks::thread(name, move || runtime.block_on(run))?);
         }
@@ -103,99 +107,61 @@ impl Workers {
     }
 }
 
-/// One of them, on its thread, and the others.
-#[derive(Clone)]
-struct Worker {
-    number: usize,
-    handles: WorkerHandles,
-}
-
-impl Worker {
-    fn own(&self) -> &WorkerStats {
-        &self.handles.stats[self.number]
-    }
-}
-
-/// Serves connections until it is to stop.
+/// Serves the connections of one worker until it is to stop.
 async fn run(
-    worker: Worker,
-    mut inbox: mpsc::Receiver<Connection>,
+    workers: Arc<[WorkerStats]>,
+    number: usize,
+    mut inbox: mpsc::Receiver<Accepted>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    match Schedule::of_this_thread() {
-        Ok(schedule) => worker.own().begin(schedule),
-        Err(error) => tracing::info!(%error, "workers do not see who gets no processor"),
-    }
-    let _clock = tasks::spawn("clock", {
-        let worker = worker.clone();
-        async move { worker.own().run().await }
-    });
+    let _clock = tasks::spawn("clock", async move { workers[number].run_clock().await });
     loop {
         tokio::select! {
-            Some(connection) = inbox.recv() => {
-                tasks::spawn_for_caller(serve(connection, worker.clone()));
+            Some(accepted) = inbox.recv() => {
+                tasks::spawn_for_caller(serve(accepted));
             }
             _ = stopped.changed() => return,
         }
     }
 }
 
-/// How serving a connection ended on one worker.
-enum Ended {
-    Closed,
-    Overdue,
-    /// It is to go on at another.
-    Given,
-}
-
-async fn serve(mut connection: Connection, worker: Worker) {
+async fn serve(accepted: Accepted) {
+    let Accepted {
+        stream,
+        place,
+        gateway,
+        slot,
+        finish,
+    } = accepted;
+    let stream = match TcpStream::from_std(stream) {
+        Ok(stream) => stream,
+        Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
+    };
+    let mut connection = Connection::new(stream, place, gateway, slot, finish);
     let mut looks = interval(LOOK_INTERVAL);
-    // It was to go and could not: the next try is when there is something to do.
-    let mut stays = false;
     let mut is_finishing = false;
-    loop {
-        let ended = poll_fn(|cx| {
-            if let Poll::Ready(ended) = connection.poll(cx) {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "connection ended");
-                }
-                return Poll::Ready(Ended::Closed);
+    poll_fn(|cx| {
+        if let Poll::Ready(ended) = connection.poll(cx) {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "connection ended");
             }
-            if !mem::take(&mut stays) && connection.can_move() && worker.own().take_move_ticket() {
-                return Poll::Ready(Ended::Given);
-            }
-            while looks.poll_tick(cx).is_ready() {
-                if !connection.is_overdue() {
-                    continue;
-                }
-                if is_finishing {
-                    return Poll::Ready(Ended::Overdue);
-                }
-                // Until the next look it may say so, and end by itself.
-                is_finishing = true;
-                connection.finish();
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            Poll::Pending
-        });
-        match ended.await {
-            Ended::Closed => break,
-            Ended::Overdue => {
-                tracing::debug!(client = %connection.client(), "its client took too long");
-                break;
-            }
-            Ended::Given => {
-                let other = WorkerStats::next(&worker.handles.stats);
-                match worker.handles.inboxes[other].try_reserve() {
-                    Ok(room) if other != worker.number => {
-                        connection.moves(other);
-                        room.send(connection);
-                        break;
-                    }
-                    _ => stays = true,
-                }
-            }
+            return Poll::Ready(());
         }
-    }
+        while looks.poll_tick(cx).is_ready() {
+            if !connection.is_overdue() {
+                continue;
+            }
+            if is_finishing {
+                tracing::debug!(client = %connection.client(), "its client took too long");
+                return Poll::Ready(());
+            }
+            // Until the next look it may say so, and end by itself.
+            is_finishing = true;
+            connection.finish();
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Pending
+    })
+    .await;
 }
