@@ -25,6 +25,10 @@ const KEPT_MAX: usize = 16;
 /// Largest file that is read, in bytes: code is some times larger than its component.
 const BYTES_MAX: u64 = 1 << 30;
 
+/// What is compiled of a component; a new one leaves what was kept before alone. 1 was the component
+/// with a module added.
+const FORM: u8 = 2;
+
 /// Length of the hash that a file begins with.
 const HASH_BYTES: usize = 32;
 
@@ -94,6 +98,7 @@ impl Compiled {
     fn path(&self, engine: &Engine, of: Digest) -> PathBuf {
         let mut settings = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut settings);
+        FORM.hash(&mut settings);
         self.dir
             .join(format!("{of}-{:016x}.cwasm", settings.finish()))
     }

@@ -7,7 +7,6 @@
 //! - `deadline`, `thread`: how long it may take, and what the kernel knows of the thread it takes it on;
 //! - [`digest`]: what names a component;
 //! - [`compiled`]: machine code that is kept for the next start;
-//! - `relay`: a component whose functions are found fast;
 //! - [`sandbox`], `instances`: compiled versions, and their instances on each thread;
 //! - `evaluate`: one decision by one instance;
 //! - `world`, [`check`]: what a component must fit, and be able to decide, before it may serve;
@@ -34,7 +33,6 @@ mod deadline;
 mod thread;
 pub mod digest;
 pub mod compiled;
-mod relay;
 pub mod sandbox;
 mod instances;
 mod evaluate;

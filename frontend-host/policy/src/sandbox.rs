@@ -22,7 +22,6 @@ use super::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyReques
 use super::digest::Digest;
 use super::limits;
 use super::refused::{Problem, Refused};
-use super::relay::relayed;
 use super::thread::processor_time;
 use super::wasi::{self, HasWasi, Wasi};
 use super::world;
@@ -153,12 +152,8 @@ impl Sandbox {
         if let Some(component) = kept {
             return Ok(component);
         }
-        let compile = |component: &[u8]| Component::from_binary(&self.engine, component);
-        let relayed = relayed(component).and_then(|component| compile(&component).ok());
-        let component = match relayed {
-            Some(component) => component,
-            None => compile(component).map_err(|error| Problem::NotAComponent(causes(&error)))?,
-        };
+        let component = Component::from_binary(&self.engine, component)
+            .map_err(|error| Problem::NotAComponent(causes(&error)))?;
         if let Some(compiled) = &self.compiled {
             compiled.keep(&self.engine, digest, &component);
         }
@@ -307,7 +302,7 @@ impl ResourceLimiter for Room {
     }
 
     fn instances(&self) -> usize {
-        limits::CORE_INSTANCES_MAX + 1 // the relay's
+        limits::CORE_INSTANCES_MAX
     }
 
     fn memories(&self) -> usize {
