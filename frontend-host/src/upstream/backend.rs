@@ -24,7 +24,7 @@ use wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
 use wire::order::v1::GetRequest;
 use wire::order::v1::place_many_response::answer;
 
-use crate::replicas::{Replica, Replicas};
+use crate::upstream::replicas::{Replica, Replicas};
 use frontend_policy::decision::{Order, Outcome, Page, Refusal, Stock, Unavailability};
 
 /// How long one replica may keep a read before the next is asked.
