@@ -145,12 +145,12 @@ async fn orders_on_a_stream_that_breaks_fail_and_the_next_has_another() {
     let (streams, _serving) = replica.serve().await;
     place_at_once(&streams, 1).await;
     let (broken, with_it) = (order(BREAKS, 1), order("meta", 2));
-    let (broken, with_it) = tokio::join!(placing.place(&broken), placing.place(&with_it));
+    let (broken, with_it) = tokio::join!(streams.place(&broken), streams.place(&with_it));
     for failed in [broken, with_it] {
         assert_eq!(failed.unwrap_err().code(), Code::Unavailable);
     }
     // The end may be noticed here a little later.
-    while placing.place(&order("meta", 3)).await.is_err() {}
+    while streams.place(&order("meta", 3)).await.is_err() {}
     place_at_once(&streams, 20).await;
     assert_eq!(replica.streams.load(Ordering::Relaxed), 2);
 }
