@@ -283,7 +283,7 @@ async fn until(leader: &mut watch::Receiver<Led>, is_so: impl Fn(Led) -> bool) {
 }
 
 async fn place(replica: &Replica, order: &domain::Order) -> Result<Outcome, Status> {
-    match replica.placing.place(order).await? {
+    match replica.order_streams.place(order).await? {
         answer::Result::Number(number) => Ok(Outcome::Traded(OrderNumber(number))),
         answer::Result::Refusal(refusal) => Ok(Outcome::Refused(read_refusal(refusal)?)),
         answer::Result::Unavailable(why) => Err(Status::unavailable(why)),
