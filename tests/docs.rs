@@ -16,7 +16,7 @@ set -euo pipefail
 shopt -s expand_aliases
 ip link set lo up
 export CARGO_NET_OFFLINE=true
-curl() { command curl --silent --show-error --fail-with-body --max-time 60 "$@"; echo; }
+curl() { command curl --silent --show-error --fail-with-body --max-time 60 "$@" && echo; }
 bazaar up --data-dir "$DIR/data" > "$DIR/up.log" 2>&1 &
 for attempt in $(seq 600); do
     if curl --output /dev/null localhost:8081/readyz 2> /dev/null; then break; fi
