@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use catalog::store::sqlite::SqliteJournal;
 use catalog::store::{Journal as _, Loaded, Store as _};
-use domain::Term;
-use domain::{IdempotencyKey, Order, Price, Quantity, Side, StockName};
+use domain::{
+    Epoch, IdempotencyKey, Identity, LedgerEnd, Order, Price, Quantity, ReplicaId, Row, Side,
+    StockName, Term,
+};
 use order::store::{SqliteStore, Store as _};
 use order_core::durable::Save;
 use tempfile::TempDir;
