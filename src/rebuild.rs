@@ -1,8 +1,10 @@
 //! `bazaar catalog --rebuild-from`: a catalog whose disk is lost, made anew from the replicas'.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use catalog::{Config, Disagreement, Found, Ledgers, RebuildError};
+use daemon::data_dir::{self, Lock};
 use domain::{ChainHash, JournalId, OrderNumber};
 use order::inspect::Ledger;
 use storage::StorageError;
@@ -17,6 +19,15 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: StorageError,
+    },
+    /// A replica runs. It could take rows that the lost catalog sent it after its ledger was read.
+    #[error(
+        "a replica runs in {}: stop all replicas, and start them again once the catalog is rebuilt",
+        path.display()
+    )]
+    Running {
+        /// Its directory.
+        path: PathBuf,
     },
     /// Ledgers are not copies of one journal.
     #[error("{} is no copy of the same journal as {}", one.display(), other.display())]
@@ -48,8 +59,9 @@ pub enum Error {
 }
 
 /// Makes the catalog's database from the longest of these replicas' ledgers, and what they hold
-/// beyond. Returns how many orders it holds.
+/// beyond. Returns how many orders it holds. No replica may run meanwhile.
 pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Error> {
+    let _locks = lock(dirs)?;
     let read = |dir: &PathBuf| open(dir).map_err(|source| unreadable(dir, source));
     let read: Vec<_> = dirs.iter().map(read).collect::<Result<_, _>>()?;
     let (opened, found): (Vec<Ledger>, Vec<Found>) = read.into_iter().unzip();
@@ -68,9 +80,24 @@ pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Er
     let Some(ledgers) = compared else {
         return Ok(OrderNumber(0));
     };
-    // A replica that runs may move rows there meanwhile.
     let rows = opened[ledgers.longest].rows();
     Ok(catalog::rebuild(config, ledgers.remains(rows))?)
+}
+
+/// Keeps replicas from running in these directories. One that cannot be locked is one that no replica
+/// can run in.
+fn lock(dirs: &[PathBuf]) -> Result<Vec<Lock>, Error> {
+    // One may be named twice. What is not there is said where it is opened.
+    let dirs: BTreeSet<PathBuf> = dirs.iter().flat_map(|dir| dir.canonicalize()).collect();
+    let mut locks = Vec::new();
+    for dir in dirs {
+        match Lock::take(&dir) {
+            Ok(lock) => locks.push(lock),
+            Err(data_dir::Error::InUse { path }) => return Err(Error::Running { path }),
+            Err(data_dir::Error::Unusable { .. }) => {}
+        }
+    }
+    Ok(locks)
 }
 
 fn open(dir: &Path) -> Result<(Ledger, Found), StorageError> {

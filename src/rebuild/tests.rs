@@ -61,6 +61,20 @@ fn load(catalog: &TempDir) -> Loaded {
 }
 
 #[test]
+fn while_a_replica_runs_nothing_is_rebuilt() {
+    let mut rows = vec![row(&[], 1, "one")];
+    rows.push(row(&rows, 1, "two"));
+    let catalog = tempfile::tempdir().unwrap();
+    let replicas = [replica(1, &rows, &[]), replica(1, &rows[..1], &[])];
+    let running = SqliteStore::open(replicas[1].path()).unwrap();
+    let error = rebuild(&catalog, &replicas).unwrap_err();
+    assert!(matches!(error, Error::Running { .. }), "{error}");
+    drop(running);
+    assert_eq!(rebuild(&catalog, &replicas).unwrap(), OrderNumber(2));
+    SqliteStore::open(replicas[1].path()).unwrap(); // it is let go of
+}
+
+#[test]
 fn what_replicas_hold_beside_their_ledgers_is_in_the_journal_again() {
     let mut rows = Vec::new();
     for key in ["one", "two"] {

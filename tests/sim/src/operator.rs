@@ -259,10 +259,7 @@ impl World {
             Failure::AboveCatalog { .. } | Failure::OtherLeader { .. }
                 if !self.operator.was_rolled_back =>
             {
-                // Where its disk was full, that may not say so.
-                let has_joined = replica.journal().is_some();
-                assert!(has_joined, "replica {id} is not believed: {failure}");
-                self.crash(Node::Replica(id), Death::Killed);
+                panic!("replica {id} is not believed: {failure}");
             }
             // Which of the two is wrong shows once the catalog is seen to.
             _ if !self.needs_no_ledger() => self.crash(Node::Replica(id), Death::Killed),

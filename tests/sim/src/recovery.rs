@@ -24,6 +24,9 @@ use crate::world::World;
 /// Until somebody sees to a catalog that does not run, at most.
 const NOTICED_MAX: Duration = Duration::from_secs(2);
 
+/// Until the replicas are started again that were stopped for a rebuild, at most.
+const STARTED_MAX: Duration = Duration::from_millis(100);
+
 /// Whoever operates the catalog.
 impl World {
     pub fn call_operator(&mut self) {
@@ -35,7 +38,6 @@ impl World {
     pub fn mend(&mut self) {
         self.restart_strays();
         match self.operator.catalog_disk {
-            CatalogDisk::Whole => {}
             CatalogDisk::Lost => self.rebuild_catalog(),
             _ if !self.operator.is_wrong => {}
             CatalogDisk::Restored if self.line.random.bool() => {
@@ -44,7 +46,7 @@ impl World {
                 self.replace_catalog_disk(whole);
                 self.operator.catalog_disk = CatalogDisk::Whole;
             }
-            CatalogDisk::Restored | CatalogDisk::Rebuilt => {
+            CatalogDisk::Whole | CatalogDisk::Restored | CatalogDisk::Rebuilt => {
                 self.crash(Node::Catalog, Death::Killed);
                 self.rebuild_catalog();
             }
@@ -52,12 +54,11 @@ impl World {
         self.operator.is_wrong = false;
     }
 
-    /// Makes the catalog anew from the ledgers, of replicas that run or are stopped.
+    /// Makes the catalog anew from the ledgers. Replicas are stopped first: a leader that went on could
+    /// take from the lost catalog what it committed last, after its ledger was read.
     fn rebuild_catalog(&mut self) {
-        if self.line.random.bool() {
-            for id in ids() {
-                self.crash(Node::Replica(id), Death::Killed);
-            }
+        for id in ids() {
+            self.crash(Node::Replica(id), Death::Killed);
         }
         self.operator.catalog_disk = CatalogDisk::Lost;
         self.replace_catalog_disk(None);
@@ -72,6 +73,11 @@ impl World {
         self.operator.backup = None;
         let now = self.line.now();
         self.line.schedule(now, Happening::Start(Node::Catalog));
+        for id in ids() {
+            let started = STARTED_MAX.mul_f64(self.line.random.f64());
+            self.line
+                .after(started, Happening::Start(Node::Replica(id)));
+        }
     }
 
     fn fill_catalog(&mut self, lease: Duration) -> OrderNumber {
@@ -250,6 +256,10 @@ impl World {
 
     fn stop_wrong_catalog(&mut self) {
         self.crash(Node::Catalog, Death::Killed);
+        if self.operator.catalog_disk == CatalogDisk::Whole {
+            // It served what it had, and was shown later what was acknowledged to nobody.
+            self.operator.catalog_disk = CatalogDisk::Rebuilt;
+        }
         self.operator.is_wrong = true;
         self.call_operator();
     }
