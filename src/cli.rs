@@ -313,8 +313,8 @@ pub struct Catalog {
     /// How long gateways may serve cached stocks without hearing from the catalog, in milliseconds
     #[arg(long, env = "BAZAAR_LEASE_MS", value_name = "MS")]
     pub lease_ms: Option<u64>,
-    /// The catalog's disk is lost: make its database anew from these replicas' data directories
-    /// (name all that are left, and the --stocks that the journal began with)
+    /// The catalog's disk is lost: rebuild its database from these replicas' data directories (stop
+    /// all replicas, name all that are left, and the --stocks that the journal began with)
     #[arg(
         long,
         env = "BAZAAR_REBUILD_FROM",

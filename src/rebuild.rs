@@ -1,11 +1,11 @@
 //! `bazaar catalog --rebuild-from`: a catalog whose disk is lost, made anew from the replicas'.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use catalog::{Config, RebuildError, Remains};
-use domain::LedgerEnd;
-use domain::{ChainHash, Epoch, Identity, JournalId, OrderNumber, ReplicaId, Row};
+use catalog::{Config, Disagreement, Found, Ledgers, RebuildError};
+use daemon::data_dir::{self, Lock};
+use domain::{ChainHash, JournalId, OrderNumber};
 use order::inspect::Ledger;
 use storage::StorageError;
 
@@ -19,6 +19,15 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: StorageError,
+    },
+    /// A replica runs. It could take rows that the lost catalog sent it after its ledger was read.
+    #[error(
+        "a replica runs in {}: stop all replicas, and start them again once the catalog is rebuilt",
+        path.display()
+    )]
+    Running {
+        /// Its directory.
+        path: PathBuf,
     },
     /// Ledgers are not copies of one journal.
     #[error("{} is no copy of the same journal as {}", one.display(), other.display())]
@@ -49,151 +58,87 @@ pub enum Error {
     Rebuild(#[from] RebuildError),
 }
 
-struct Found<'a> {
-    dir: &'a Path,
-    ledger: Ledger,
-    end: LedgerEnd,
-    term: (Epoch, Option<ReplicaId>),
-    highest_epoch: Epoch,
-    identity: Option<Identity>,
-}
-
-impl Found<'_> {
-    /// Whether it ever took anything from a catalog.
-    fn is_blank(&self) -> bool {
-        self.identity.is_none() && self.highest_epoch == Epoch(0)
-    }
-}
-
 /// Makes the catalog's database from the longest of these replicas' ledgers, and what they hold
-/// beyond. Returns how many orders it holds.
+/// beyond. Returns how many orders it holds. No replica may run meanwhile.
 pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Error> {
-    let mut found: Vec<_> = dirs.iter().map(|dir| open(dir)).collect::<Result<_, _>>()?;
-    let identity = one_journal(&found)?;
-    found.sort_by_key(|found| found.end.rows);
-    let Some(longest) = found.last() else {
+    let _locks = lock(dirs)?;
+    let read = |dir: &PathBuf| open(dir).map_err(|source| unreadable(dir, source));
+    let read: Vec<_> = dirs.iter().map(read).collect::<Result<_, _>>()?;
+    let (opened, found): (Vec<Ledger>, Vec<Found>) = read.into_iter().unzip();
+    let compared = Ledgers::compared(&found, |place, number| {
+        let chain = chain_before(&opened[place], number);
+        chain.map_err(|source| unreadable(&dirs[place], source))
+    });
+    let compared = compared.map_err(|disagreement| match disagreement {
+        Disagreement::OtherJournal { one, other } => other_journal(dirs, &found, one, other),
+        Disagreement::Diverged { one, longest } => Error::Diverged {
+            one: dirs[one].clone(),
+            other: dirs[longest].clone(),
+        },
+        Disagreement::Unreadable(error) => error,
+    })?;
+    let Some(ledgers) = compared else {
         return Ok(OrderNumber(0));
     };
-    for shorter in &found {
-        if chain_before(&longest.ledger, shorter.end.rows, longest.dir)? != shorter.end.chain {
-            return Err(Error::Diverged {
-                one: shorter.dir.to_owned(),
-                other: longest.dir.to_owned(),
-            });
+    let rows = opened[ledgers.longest].rows();
+    Ok(catalog::rebuild(config, ledgers.remains(rows))?)
+}
+
+/// Keeps replicas from running in these directories. One that cannot be locked is one that no replica
+/// can run in.
+fn lock(dirs: &[PathBuf]) -> Result<Vec<Lock>, Error> {
+    // One may be named twice. What is not there is said where it is opened.
+    let dirs: BTreeSet<PathBuf> = dirs.iter().flat_map(|dir| dir.canonicalize()).collect();
+    let mut locks = Vec::new();
+    for dir in dirs {
+        match Lock::take(&dir) {
+            Ok(lock) => locks.push(lock),
+            Err(data_dir::Error::InUse { path }) => return Err(Error::Running { path }),
+            Err(data_dir::Error::Unusable { .. }) => {}
         }
     }
-    let (_, leader) = found
-        .iter()
-        .map(|found| found.term)
-        .max_by_key(|term| term.0)
-        .unwrap_or_default();
-    let epochs = found.iter().map(|found| found.highest_epoch);
-    let epoch = epochs.max().unwrap_or_default();
-    let lease_horizon = lease_horizon(&found);
-    let beyond = beyond(&found, longest.end)?;
-    let end = longest.end.rows;
-    // A replica that runs may move rows there meanwhile.
-    let in_ledger = move |row: &Result<Row, _>| row.as_ref().map_or(true, |row| row.number < end);
-    let ledger = longest.ledger.rows().take_while(in_ledger);
-    Ok(catalog::rebuild(
-        config,
-        Remains {
-            rows: ledger.chain(beyond.into_iter().map(Ok)),
-            journal: identity.map(|identity| identity.journal),
-            listing: identity.map(|identity| identity.listing),
-            lease_horizon,
-            epoch,
-            leader,
-        },
-    )?)
+    Ok(locks)
 }
 
-/// What the ledgers know of their journal, which is one and the same; `None` where all are of
-/// before journals had ids.
-fn one_journal(found: &[Found<'_>]) -> Result<Option<Identity>, Error> {
-    let mut known = found
-        .iter()
-        .filter_map(|found| found.identity.map(|identity| (found.dir, identity)));
-    let Some((one, first)) = known.next() else {
-        return Ok(None);
+fn open(dir: &Path) -> Result<(Ledger, Found), StorageError> {
+    let ledger = Ledger::open(dir)?;
+    let end = ledger.end()?;
+    let found = Found {
+        end,
+        term: ledger.term()?,
+        highest_epoch: ledger.highest_epoch()?,
+        identity: ledger.identity()?,
+        beside: ledger.continuing(end)?,
     };
-    match known.find(|(_, identity)| identity.journal != first.journal) {
-        Some((other, identity)) => Err(Error::OtherJournal {
-            one: one.to_owned(),
-            its: first.journal,
-            other: other.to_owned(),
-            others: identity.journal,
-        }),
-        None => Ok(Some(first)),
-    }
-}
-
-/// The longest time for which a catalog was heard to count a lease, where every ledger that had to
-/// do with one says.
-fn lease_horizon(found: &[Found<'_>]) -> Option<Duration> {
-    let heard = found.iter().filter(|found| !found.is_blank());
-    let horizons: Option<Vec<Duration>> = heard
-        .map(|found| found.identity.map(|identity| identity.lease_horizon))
-        .collect();
-    horizons?.into_iter().max()
-}
-
-/// The rows behind the longest ledger that replicas hold beside theirs. In one epoch a number is
-/// proposed for one row only; and after one was committed there is none of that number in a later
-/// epoch. So of two the later is the one that may have been acknowledged.
-fn beyond(found: &[Found<'_>], mut end: LedgerEnd) -> Result<Vec<Row>, Error> {
-    let beside = |found: &Found<'_>| {
-        let rows = found.ledger.continuing(found.end);
-        rows.map_err(|source| Error::Ledger {
-            path: found.dir.to_owned(),
-            source,
-        })
-    };
-    let beside: Vec<Vec<Row>> = found.iter().map(beside).collect::<Result<_, _>>()?;
-    let mut rows = Vec::new();
-    let next = |end: LedgerEnd| {
-        let rows = beside.iter().flatten();
-        rows.filter(|row| row.number == end.rows && row.follows(&end.chain))
-            .max_by_key(|row| row.epoch)
-    };
-    while let Some(row) = next(end) {
-        end = LedgerEnd::of(row);
-        rows.push(row.clone());
-    }
-    Ok(rows)
-}
-
-fn open(dir: &Path) -> Result<Found<'_>, Error> {
-    let read = || {
-        let ledger = Ledger::open(dir)?;
-        Ok(Found {
-            dir,
-            end: ledger.end()?,
-            term: ledger.term()?,
-            highest_epoch: ledger.highest_epoch()?,
-            identity: ledger.identity()?,
-            ledger,
-        })
-    };
-    read().map_err(|source| Error::Ledger {
-        path: dir.to_owned(),
-        source,
-    })
+    Ok((ledger, found))
 }
 
 /// The chain hash that a ledger has before a number.
-fn chain_before(ledger: &Ledger, number: OrderNumber, dir: &Path) -> Result<ChainHash, Error> {
+fn chain_before(ledger: &Ledger, number: OrderNumber) -> Result<ChainHash, StorageError> {
     let Some(last) = number.0.checked_sub(1) else {
         return Ok(ChainHash::EMPTY);
     };
-    let mut rows = ledger.rows_from(OrderNumber(last));
-    match rows.next() {
-        Some(Ok(row)) => Ok(row.chain),
-        Some(Err(source)) => Err(Error::Ledger {
-            path: dir.to_owned(),
-            source,
-        }),
-        None => Ok(ChainHash::EMPTY),
+    let row = ledger.rows_from(OrderNumber(last)).next().transpose()?;
+    Ok(row.map_or(ChainHash::EMPTY, |row| row.chain))
+}
+
+fn unreadable(dir: &Path, source: StorageError) -> Error {
+    Error::Ledger {
+        path: dir.to_owned(),
+        source,
+    }
+}
+
+fn other_journal(dirs: &[PathBuf], found: &[Found], one: usize, other: usize) -> Error {
+    let journal = |place: usize| {
+        let identity = found[place].identity.expect("it has another one");
+        identity.journal
+    };
+    Error::OtherJournal {
+        one: dirs[one].clone(),
+        its: journal(one),
+        other: dirs[other].clone(),
+        others: journal(other),
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
         tokio::select! {
             orders = rebuilding => {
                 let orders = orders.map_err(|error| Error::from(std::io::Error::from(error)))??;
-                info!(%orders, "made the lost catalog anew");
+                info!(%orders, "rebuilt the lost catalog");
             }
             () = &mut shutdown => return Ok(()), // nothing is there until all of it is
         }

@@ -1,12 +1,15 @@
 //! Data directories whose files are not what was written there: said clearly, never served.
 
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rusqlite::Connection;
 
-use crate::harness::{Bazaar, Options, Order, Server, wait_until};
+use crate::harness::{Bazaar, Options, Order, Server, request, wait_until};
 
 const LEDGER: &str = "orders.db";
 const CATALOG: &str = "catalog.db";
@@ -161,6 +164,59 @@ fn a_damaged_catalog_is_refused_and_made_anew_from_the_ledgers() {
 
     bazaar.lose_and_rebuild_catalog(&[1, 2, 3]);
     assert_eq!(bazaar.quantity("nvidia"), 990);
+    bazaar.trade(&Order::buy(1, "nvidia"));
+    bazaar.check_acknowledged();
+}
+
+#[test]
+fn a_catalog_that_is_restored_from_an_older_copy_stops_before_it_serves_that() {
+    let mut bazaar = Bazaar::start(Options {
+        lease_ms: 50,
+        ..Options::default()
+    });
+    bazaar.trade(&Order::buy(10, "nvidia"));
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    bazaar.kill_catalog();
+    let dir = bazaar.catalog_dir();
+    let copied = |entry: io::Result<fs::DirEntry>| {
+        let path = entry.unwrap().path();
+        (path.clone(), fs::read(path).unwrap())
+    };
+    let copy: Vec<_> = fs::read_dir(&dir).unwrap().map(copied).collect();
+    bazaar.restart_catalog();
+    bazaar.trade(&Order::buy(5, "nvidia"));
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+    bazaar.kill_catalog();
+    fs::remove_dir_all(&dir).unwrap();
+    fs::create_dir(&dir).unwrap();
+    for (path, bytes) in copy {
+        fs::write(path, bytes).unwrap();
+    }
+
+    let logged = bazaar.server(Server::Catalog).log().len();
+    for id in [1, 2, 3] {
+        bazaar.server(Server::Order(id)).suspend();
+    }
+    bazaar.restart_catalog();
+    let catalog = bazaar.server(Server::Catalog);
+    wait_until("the catalog to wait for the ledgers", || {
+        catalog.log()[logged..].contains("waiting for the ledgers")
+    });
+    let gateway = bazaar.address();
+    let read = thread::spawn(move || request(gateway, "GET", "/stocks/nvidia", &[], b""));
+    // Long enough for a catalog that does not wait: the leases of before are over by then.
+    thread::sleep(Duration::from_millis(300));
+    for id in [1, 2, 3] {
+        bazaar.server(Server::Order(id)).resume();
+    }
+    let said = refusal(&mut bazaar, Server::Catalog);
+    let said = &said[logged..];
+    assert!(said.contains("the journal ends before order 1"), "{said}");
+    let read = read.join().unwrap();
+    assert_eq!(read.status, 503, "{read:?}");
+
+    bazaar.lose_and_rebuild_catalog(&[1, 2, 3]);
+    assert_eq!(bazaar.quantity("nvidia"), 985);
     bazaar.trade(&Order::buy(1, "nvidia"));
     bazaar.check_acknowledged();
 }

@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
 
 use domain::time::BootTime;
-use domain::{SessionId, StockName, Version};
+use domain::{ReplicaId, SessionId, StockName, Version};
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::error::RequestError;
 use catalog_core::{
-    Batch, Board, Gone, Leadership, Recall, Renewal, Round, Seen, Stock, TradeResult,
+    Batch, Board, Gone, Leadership, LedgerCheck, Recall, Renewal, Round, Seen, Stock, TradeResult,
 };
 
 /// Most replies that wait for caches to let go.
@@ -61,11 +62,13 @@ impl Answer {
 pub struct Desk {
     state: Mutex<State>,
     opened: Notify,
+    ledgers_checked: Notify,
 }
 
 #[derive(Debug)]
 struct State {
     board: Board,
+    ledger_check: LedgerCheck,
     leadership: Leadership,
     streams: HashMap<SessionId, Events>,
     waiting: Vec<Answer>,
@@ -74,9 +77,10 @@ struct State {
 
 impl Desk {
     /// A desk without sessions.
-    pub fn new(board: Board, leadership: Leadership) -> Self {
+    pub fn new(board: Board, ledger_check: LedgerCheck, leadership: Leadership) -> Self {
         let state = State {
             board,
+            ledger_check,
             leadership,
             streams: HashMap::new(),
             waiting: Vec::new(),
@@ -85,12 +89,55 @@ impl Desk {
         Self {
             state: Mutex::new(state),
             opened: Notify::new(),
+            ledgers_checked: Notify::new(),
         }
     }
 
-    /// From when on stocks may be read and traded.
+    /// From when on stocks may be read and traded, unless all ledgers are
+    /// [confirmed](Self::confirm_ledger) before.
     pub fn settled_at(&self) -> BootTime {
-        self.lock().board.settled_at()
+        let state = self.lock();
+        state.board.settled_at().max(state.ledger_check.over_at())
+    }
+
+    /// See [`LedgerCheck::over_at`].
+    pub fn ledger_check_over_at(&self) -> BootTime {
+        self.lock().ledger_check.over_at()
+    }
+
+    /// Whether a replica's ledger is among the [pending](LedgerCheck::pending).
+    pub fn is_ledger_pending(&self, replica: ReplicaId) -> bool {
+        self.lock().ledger_check.pending().contains(&replica)
+    }
+
+    /// See [`LedgerCheck::pending`].
+    pub fn pending_ledgers(&self) -> Vec<ReplicaId> {
+        self.lock().ledger_check.pending().iter().copied().collect()
+    }
+
+    /// See [`LedgerCheck::confirm`].
+    pub fn confirm_ledger(&self, replica: ReplicaId) {
+        if self.lock().ledger_check.confirm(replica) {
+            self.ledgers_checked.notify_waiters();
+        }
+    }
+
+    /// See [`LedgerCheck::note_difference`].
+    pub fn note_ledger_difference(&self, replica: ReplicaId) -> bool {
+        self.lock().ledger_check.note_difference(replica)
+    }
+
+    /// Ready once the last ledger is confirmed after this was called.
+    pub fn all_ledgers_confirmed(&self) -> Notified<'_> {
+        self.ledgers_checked.notified()
+    }
+
+    /// Whether a replica has to hold every acknowledged order, as far as is known now or was at the
+    /// start.
+    pub fn is_in_sync(&self, replica: ReplicaId) -> bool {
+        let state = self.lock();
+        let now = &state.leadership.term.in_sync;
+        now.contains(&replica) || state.ledger_check.was_in_sync(replica)
     }
 
     /// See [`Board::read`].

@@ -48,6 +48,7 @@ mod tests;
 
 pub use config::Config;
 pub use error::{Error, RebuildError};
+pub use rebuild::ledgers::{Disagreement, Found, Ledgers};
 pub use rebuild::{Remains, rebuild};
 pub use store::sqlite::holds_journal;
 
@@ -105,6 +106,7 @@ pub async fn run(
         )),
         loaded,
         lease,
+        ledger_check_max: catalog_core::LEDGER_CHECK_MAX,
         finders,
     };
     tokio::select! {

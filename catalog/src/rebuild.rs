@@ -6,11 +6,13 @@
 //! stocks are those that the journal began with, traded order by order. The epoch
 //! rises above every one that the replicas have seen, which fences whoever led before; and nothing
 //! is read or traded until every lease that the lost catalog may have lent is over.
+//!
+//! - [`ledgers`]: what the replicas' ledgers together say of it;
+//! - here: the database that is made of that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use domain::LedgerEnd;
@@ -19,10 +21,12 @@ use storage::{DataDir, StorageError};
 
 use crate::config::{Config, LEASE_MAX, lease_term};
 use crate::error::RebuildError;
-use crate::stocks::{self, Free};
+use crate::stocks::{self, Free, Listing};
 use crate::store::Store as _;
 use crate::store::sqlite::{FILE, KIND, SqliteStore, random_journal};
 use catalog_core::{Batch, Stock, Term};
+
+pub mod ledgers;
 
 /// Rows that are made durable at a time.
 const CHUNK_ROWS: usize = 4096;
@@ -81,7 +85,13 @@ where
     if work_dir.exists() {
         fs::remove_dir_all(&work_dir).map_err(failed)?;
     }
-    let rows = fill(config, &work_dir, remains)?;
+    let listings = match &config.stocks {
+        Some(path) => stocks::load(path, Free::AsBefore)?,
+        None => stocks::built_in(),
+    };
+    let mut store = SqliteStore::open(&work_dir)?;
+    let rows = fill(&mut store, &listings, config.lease, remains)?;
+    drop(store);
     // Its last connection is closed, which moved all of it into the one file, or failed to unseen.
     let log = work_dir.join(format!("{FILE}-wal"));
     if log.exists() {
@@ -98,7 +108,17 @@ where
     Ok(rows)
 }
 
-fn fill<R>(config: &Config, dir: &Path, remains: Remains<R>) -> Result<OrderNumber, RebuildError>
+/// Fills a new database: the stocks that the journal began with are traded order by order. `lease`
+/// is the one that the catalog will be run with. Returns how many orders there are.
+///
+/// # Errors
+/// Where the rows do not fit the stocks or each other; the database is then good for nothing.
+pub fn fill<R>(
+    store: &mut SqliteStore,
+    listings: &[Listing],
+    lease: Duration,
+    remains: Remains<R>,
+) -> Result<OrderNumber, RebuildError>
 where
     R: Iterator<Item = Result<Row, StorageError>>,
 {
@@ -110,19 +130,14 @@ where
         epoch,
         leader,
     } = remains;
-    let listings = match &config.stocks {
-        Some(path) => stocks::load(path, Free::AsBefore)?,
-        None => stocks::built_in(),
-    };
-    if listing.is_some_and(|listing| listing != stocks::digest(&listings)) {
+    if listing.is_some_and(|listing| listing != stocks::digest(listings)) {
         return Err(RebuildError::OtherListing);
     }
-    let mut store = SqliteStore::open(dir)?;
     let journal = match journal {
         Some(journal) => journal,
         None => random_journal()?,
     };
-    store.begin(journal, &listings)?;
+    store.begin(journal, listings)?;
     let listed = store.load()?.books;
     let listed = listed.stocks().cloned();
     let mut replay = Replay {
@@ -144,7 +159,7 @@ where
     // Gateways may still hold leases of the catalog that was lost, or of one with another lease
     // before it.
     let longest = lease_horizon.unwrap_or(lease_term(LEASE_MAX));
-    store.set_sessions_out(Some(longest.max(lease_term(config.lease))))?;
+    store.set_sessions_out(Some(longest.max(lease_term(lease))))?;
     Ok(replay.end.rows)
 }
 

@@ -20,7 +20,7 @@ use crate::service::{Service, TRADES_PER_CLIENT_MAX};
 use crate::session::Sessions;
 use crate::store::{Journal, Loaded, Store};
 use crate::writer;
-use catalog_core::{Board, Leases};
+use catalog_core::{Board, Leases, LedgerCheck};
 
 /// How long a stop waits for requests that are being answered, and then for the writer.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -35,6 +35,8 @@ pub struct Parts {
     pub loaded: Loaded,
     /// As gateways count it.
     pub lease: Duration,
+    /// Longest wait for the ledgers of the in-sync set.
+    pub ledger_check_max: Duration,
     /// Told of damage.
     pub finders: Finders,
 }
@@ -52,6 +54,10 @@ pub async fn serve(
     let _expiry = tasks::spawn("expire sessions", {
         let desk = Arc::clone(&desk);
         async move { desk.expire_sessions().await }
+    });
+    let _ledger_check = tasks::spawn("check ledgers", {
+        let service = service.clone();
+        async move { service.log_ledger_check().await }
     });
     let server = listen::server()
         .add_service(CatalogServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
@@ -83,6 +89,7 @@ pub(crate) fn start(
         journal,
         loaded,
         lease,
+        ledger_check_max,
         finders,
     } = parts;
     let leases = Leases::new(lease, lease_margin(lease));
@@ -106,7 +113,10 @@ pub(crate) fn start(
         unsettled,
         BootTime::now(),
     );
-    let desk = Arc::new(Desk::new(board, loaded.books.leadership()));
+    let leadership = loaded.books.leadership();
+    let gives_up_at = BootTime::now() + ledger_check_max;
+    let ledger_check = LedgerCheck::new(leadership.term.in_sync.clone(), gives_up_at);
+    let desk = Arc::new(Desk::new(board, ledger_check, leadership));
     let (writer, ended) = writer::start(store, loaded, Arc::clone(&desk))?;
     let sessions = Sessions {
         desk: Arc::clone(&desk),

@@ -139,7 +139,9 @@ impl Catalog for Service {
         &self,
         request: Request<v1::GetLeadershipRequest>,
     ) -> Reply<v1::Leadership> {
-        self.check_if_named(&request.into_inner().journal)?;
+        let request = request.into_inner();
+        self.check_if_named(&request.journal)?;
+        self.check_ledger(&request).await?;
         Ok(Response::new(self.leadership(&self.desk.leadership())))
     }
 
@@ -164,6 +166,8 @@ impl Catalog for Service {
             .into_iter()
             .map(replica_from_wire)
             .collect::<Result<_, _>>()?;
+        // Until then the set says whose ledgers are to be checked, after another start as well.
+        self.wait_until(Desk::ledger_check_over_at).await?;
         let after = self
             .writer
             .set_in_sync(Epoch(request.epoch), change, in_sync)
@@ -214,10 +218,10 @@ impl Catalog for Service {
             .row
             .ok_or_else(|| Malformed(Invalid::new("row", "is missing")))?;
         let row = Row::try_from(row)?;
-        let Leadership { term, end } = self.desk.leadership();
-        if !term.in_sync.contains(&replica) {
+        if !self.desk.is_in_sync(replica) {
             return Err(RequestError::NotInSync(replica).into());
         }
+        let end = self.desk.leadership().end;
         if row.number != end.rows || !row.follows(&end.chain) {
             return Err(RequestError::NotMissing(row.number).into());
         }
@@ -258,7 +262,60 @@ impl Service {
     }
 
     fn leadership(&self, leadership: &Leadership) -> v1::Leadership {
-        leadership_to_wire(leadership, &self.identity)
+        let ledgers_checked = self.desk.ledger_check_over_at() <= BootTime::now();
+        leadership_to_wire(leadership, &self.identity, ledgers_checked)
+    }
+
+    /// Compares where a replica's ledger ends with the journal, where that is yet to be done.
+    async fn check_ledger(&self, request: &v1::GetLeadershipRequest) -> Result<(), RequestError> {
+        let v1::GetLeadershipRequest {
+            replica,
+            ledger_rows,
+            ledger_chain,
+            journal,
+        } = request;
+        let replica =
+            ReplicaId::new(*replica).filter(|&replica| self.desk.is_ledger_pending(replica));
+        let Some(replica) = replica.filter(|_| !journal.is_empty()) else {
+            return Ok(());
+        };
+        let rows = order_number(*ledger_rows)?;
+        let chain = ChainHash::try_from(ledger_chain.as_slice())?;
+        let end = self.desk.leadership().end;
+        match self.compare(rows, chain, end).await {
+            Ok(()) => self.desk.confirm_ledger(replica),
+            // It will show what the journal lacks.
+            Err(error) if self.desk.note_ledger_difference(replica) => {
+                tracing::error!(%replica, %error, "a replica's ledger is not the beginning of the journal");
+            }
+            Err(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Logs whose ledgers the start waits for, and warns where it goes on without them.
+    pub async fn log_ledger_check(&self) {
+        let pending = || {
+            let pending = self.desk.pending_ledgers();
+            let pending: Vec<String> = pending.iter().map(ReplicaId::to_string).collect();
+            (!pending.is_empty()).then(|| pending.join(", "))
+        };
+        if let Some(replicas) = pending() {
+            tracing::info!(
+                replicas,
+                "waiting for the ledgers of the replicas in sync, to compare the journal with them"
+            );
+        }
+        if self.wait_until(Desk::ledger_check_over_at).await.is_err() {
+            return; // it stops
+        }
+        if let Some(replicas) = pending() {
+            tracing::warn!(
+                replicas,
+                "the ledgers of these replicas, which were in sync, were not checked before serving: \
+                 stop this catalog if its database was restored from an older copy"
+            );
+        }
     }
 
     /// Whether the journal has the caller's row before a number, given where it ends.
@@ -363,16 +420,22 @@ impl Service {
     }
 
     /// Waits until no session of the run before can be alive: what it holds may be older
-    /// than what is read or traded now.
+    /// than what is read or traded now. And until ledgers are checked: what the journal lacks is
+    /// newer.
     async fn settled(&self) -> Result<(), RequestError> {
-        let settled_at = self.desk.settled_at();
+        self.wait_until(Desk::settled_at).await
+    }
+
+    async fn wait_until(&self, when: impl Fn(&Desk) -> BootTime) -> Result<(), RequestError> {
         loop {
-            let left = settled_at.since(BootTime::now());
+            let confirmed = self.desk.all_ledgers_confirmed();
+            let left = when(&self.desk).since(BootTime::now());
             if left.is_zero() {
                 return Ok(());
             }
             tokio::select! {
                 () = tokio::time::sleep(left) => {}
+                () = confirmed => {}
                 () = self.closed() => return Err(RequestError::Stopping),
             }
         }
@@ -461,7 +524,11 @@ fn result_to_wire(result: &TradeResult) -> v1::TradeResult {
     }
 }
 
-fn leadership_to_wire(leadership: &Leadership, identity: &Identity) -> v1::Leadership {
+fn leadership_to_wire(
+    leadership: &Leadership,
+    identity: &Identity,
+    ledgers_checked: bool,
+) -> v1::Leadership {
     let Leadership { term, end } = leadership;
     let Identity {
         journal,
@@ -477,5 +544,6 @@ fn leadership_to_wire(leadership: &Leadership, identity: &Identity) -> v1::Leade
         journal: journal.as_bytes().to_vec(),
         listing: listing.as_bytes().to_vec(),
         lease_horizon_ms: lease_horizon.as_millis() as u64,
+        ledgers_checked,
     }
 }

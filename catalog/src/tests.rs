@@ -4,4 +4,5 @@ mod harness;
 mod trading;
 mod leases;
 mod restarts;
+mod ledger_check;
 mod rebuilding;

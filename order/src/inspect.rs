@@ -26,8 +26,16 @@ impl Ledger {
     /// # Errors
     /// Where the directory holds none.
     pub fn open(data_dir: &Path) -> Result<Self, StorageError> {
+        Self::open_at(&Location::on_disk(data_dir))
+    }
+
+    /// The same, wherever that is.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn open_at(location: &Location) -> Result<Self, StorageError> {
         Ok(Self {
-            connection: storage::open_read_only(&Location::on_disk(data_dir), KIND)?,
+            connection: storage::open_read_only(location, KIND)?,
         })
     }
 

@@ -10,7 +10,7 @@ use storage::error::fail_stop;
 use crate::config::Config;
 use crate::damage::Damaged;
 use crate::error::Error;
-use crate::peers::{Catalog, fetch_failure, report_failure};
+use crate::peers::{Catalog, Looked, fetch_failure, report_failure};
 use crate::store::{SqliteStore, Store as _};
 use domain::Head;
 use order_core::claim::refuted;
@@ -43,7 +43,7 @@ pub(crate) async fn join(
 ) -> Result<Joined, Error> {
     let mut lost_rows = false;
     loop {
-        let Ok((identity, head)) = looked(&catalog).await else {
+        let Ok(Looked { identity, head, .. }) = looked(&catalog).await else {
             tokio::time::sleep(RETRY).await;
             continue;
         };
@@ -89,8 +89,8 @@ pub(crate) async fn join(
 }
 
 /// What the catalog says of itself.
-async fn looked(catalog: &Catalog) -> Result<(Identity, Head), tonic::Status> {
-    let looked = catalog.look(PATIENCE).await;
+async fn looked(catalog: &Catalog) -> Result<Looked, tonic::Status> {
+    let looked = catalog.look(PATIENCE, None).await;
     looked.inspect_err(|status| {
         tracing::debug!(%status, "waiting for the catalog, to compare the ledger with its journal");
     })

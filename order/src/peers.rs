@@ -47,6 +47,15 @@ pub(crate) fn call_failure(status: &Status) -> CallFailure {
     }
 }
 
+/// What the catalog says of itself.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) identity: Identity,
+    pub(crate) head: Head,
+    /// It has checked the ledgers since its start: a row that its journal lacks does not exist.
+    pub(crate) ledgers_checked: bool,
+}
+
 /// The catalog.
 #[derive(Debug, Clone)]
 pub(crate) struct Catalog {
@@ -127,11 +136,22 @@ impl Catalog {
         Ok(head(response.get_ref())?)
     }
 
-    /// Which journal the catalog keeps, who leads, and how long the journal is.
-    pub(crate) async fn look(&self, timeout: Duration) -> Result<(Identity, Head), Status> {
-        let request = catalog::GetLeadershipRequest {
+    /// Which journal the catalog keeps, who leads, and how long the journal is. `ledger` says whose
+    /// ledger ends where, which a catalog that has just started compares with its journal.
+    pub(crate) async fn look(
+        &self,
+        timeout: Duration,
+        ledger: Option<(ReplicaId, LedgerEnd)>,
+    ) -> Result<Looked, Status> {
+        let mut request = catalog::GetLeadershipRequest {
             journal: self.journal(),
+            ..catalog::GetLeadershipRequest::default()
         };
+        if let Some((replica, end)) = ledger {
+            request.replica = replica.get();
+            request.ledger_rows = end.rows.0;
+            request.ledger_chain = end.chain.as_bytes().to_vec();
+        }
         let mut client = self.client.clone();
         let response = within(timeout, client.get_leadership(request)).await?;
         let leadership = response.get_ref();
@@ -140,7 +160,11 @@ impl Catalog {
             // A catalog of before does not look at what is named.
             identity::check(identity.journal.as_bytes(), journal)?;
         }
-        Ok((identity, head(leadership)?))
+        Ok(Looked {
+            identity,
+            head: head(leadership)?,
+            ledgers_checked: leadership.ledgers_checked,
+        })
     }
 
     /// At most `rows_max` rows of the journal. With the chain hash of the row before them an

@@ -28,7 +28,7 @@ use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
 use crate::store::ReadRows;
 use order_core::message::{Placed, RoleName};
-use order_core::{self, Missing, Rules};
+use order_core::{self, JournalEnd, Missing, Rules};
 use wire::leadership::term;
 
 /// Longest that an order waits for its acknowledgement before its caller is told to try again.
@@ -90,12 +90,13 @@ impl OrdersService {
         // However many ask, a catalog that is away is asked by the driver alone.
         let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.reaches_catalog()).await;
         reached.map_err(|_| unreachable())?;
-        let looked = self.catalog.look(CONFIRM_TIMEOUT).await;
-        // A journal that ends before the ledger here has lost rows: it cannot say that there is none.
+        let looked = self.catalog.look(CONFIRM_TIMEOUT, None).await;
         let held = self.handle.status().end.rows;
-        let heads = looked.ok().map(|(_, head)| head.end);
-        let journal = heads.filter(|end| end.rows >= held);
-        match Missing::of(number, journal, Rules::default()) {
+        let journal = looked.ok().map(|looked| JournalEnd {
+            end: looked.head.end,
+            ledgers_checked: looked.ledgers_checked,
+        });
+        match Missing::of(number, held, journal, Rules::default()) {
             Missing::DoesNotExist => return Err(Status::not_found("no such order")),
             Missing::Unknown => return Err(unreachable()),
             Missing::InJournal { rows } => self.handle.heard(rows).await,

@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use catalog::store::sqlite::SqliteJournal;
 use catalog::store::{Journal as _, Loaded, Store as _};
-use domain::Term;
-use domain::{IdempotencyKey, Order, Price, Quantity, Side, StockName};
+use domain::{
+    Epoch, IdempotencyKey, Identity, LedgerEnd, Order, Price, Quantity, ReplicaId, Row, Side,
+    StockName, Term,
+};
 use order::store::{SqliteStore, Store as _};
 use order_core::durable::Save;
 use tempfile::TempDir;
@@ -56,6 +58,20 @@ fn rebuild(catalog: &TempDir, from: &[TempDir]) -> Result<OrderNumber, Error> {
 fn load(catalog: &TempDir) -> Loaded {
     let mut store = catalog::store::sqlite::SqliteStore::open(catalog.path()).unwrap();
     store.load().unwrap()
+}
+
+#[test]
+fn while_a_replica_runs_nothing_is_rebuilt() {
+    let mut rows = vec![row(&[], 1, "one")];
+    rows.push(row(&rows, 1, "two"));
+    let catalog = tempfile::tempdir().unwrap();
+    let replicas = [replica(1, &rows, &[]), replica(1, &rows[..1], &[])];
+    let running = SqliteStore::open(replicas[1].path()).unwrap();
+    let error = rebuild(&catalog, &replicas).unwrap_err();
+    assert!(matches!(error, Error::Running { .. }), "{error}");
+    drop(running);
+    assert_eq!(rebuild(&catalog, &replicas).unwrap(), OrderNumber(2));
+    SqliteStore::open(replicas[1].path()).unwrap(); // it is let go of
 }
 
 #[test]

@@ -382,9 +382,14 @@ impl Bazaar {
         self.start_server(Server::Catalog);
     }
 
-    /// SIGKILLs the catalog, loses its disk, and has it made anew from these replicas' ledgers.
+    /// SIGKILLs the catalog and the replicas, loses the catalog's disk, has it made anew from these
+    /// replicas' ledgers, and starts all.
     pub fn lose_and_rebuild_catalog(&mut self, from: &[u32]) {
         self.kill_catalog();
+        let replicas = self.options.replicas.clone();
+        for id in &replicas {
+            self.kill(*id);
+        }
         let launcher = self.launcher();
         let lost = launcher.data_dir(Server::Catalog);
         std::fs::remove_dir_all(lost).expect("the catalog had a directory");
@@ -392,6 +397,13 @@ impl Bazaar {
         let flags = dirs.map(|dir| format!("--rebuild-from={}", dir.display()));
         let rebuilt = launcher.start_with(Server::Catalog, flags.collect());
         self.servers.insert(Server::Catalog, rebuilt);
+        let catalog = self.server(Server::Catalog);
+        wait_until("the catalog to be rebuilt", || {
+            catalog.log().contains("rebuilt the lost catalog")
+        });
+        for id in replicas {
+            self.restart(id);
+        }
     }
 
     /// SIGKILLs the gateway, starts it again, and waits until it can serve a trade.

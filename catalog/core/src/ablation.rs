@@ -16,6 +16,8 @@ pub enum Rule {
     DelayedVisibility,
     /// After a restart nothing is read or traded while a session of before may be alive.
     RestartWait,
+    /// After a restart nothing is read or traded before the ledgers of the replicas in sync are checked.
+    LedgerCheck,
     /// Who may keep what it reads is a holder, and will be told to let go.
     Registration,
     /// Who has yet to acknowledge that it let go of a stock is not lent it again before.

@@ -3,11 +3,13 @@
 //! - [`ledger`]: what is committed, and what a trade or an election makes of it;
 //! - [`leases`]: who may hold which stock in a cache, and until when;
 //! - [`visibility`]: what readers see of the stocks while trades become durable and caches let go;
+//! - [`ledger_check`]: whose ledgers a catalog that starts compares with its journal before it serves;
 //! - [`ablation`]: the protective rules that a test can take out.
 
 pub mod ledger;
 pub mod leases;
 pub mod visibility;
+pub mod ledger_check;
 pub mod ablation;
 
 pub use ablation::{Rule, Rules};
@@ -16,4 +18,5 @@ pub use ledger::{
     Batch, Books, InSyncRefused, Known, Leadership, RefusedOrder, Staged, StaleEpoch, Stock, Term,
     TradeResult,
 };
+pub use ledger_check::{LEDGER_CHECK_MAX, LedgerCheck};
 pub use visibility::{Board, Seen};

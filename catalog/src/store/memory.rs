@@ -49,6 +49,19 @@ impl Disk {
         disk
     }
 
+    /// Another disk with what is on this one.
+    pub fn copy(&self) -> Self {
+        let content = self.content();
+        let copy = Self::new(content.books.clone());
+        {
+            let mut content_there = copy.content();
+            content_there.rows = content.rows.clone();
+            content_there.refused = content.refused.clone();
+            content_there.sessions_out = content.sessions_out;
+        }
+        copy
+    }
+
     /// From now on every commit fails; or no longer does.
     pub fn set_full(&self, full: bool) {
         self.content().full = full;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use domain::{Price, StockName, Version};
 use rpc::listen::{self, Incoming, Limits};
+use storage::damage::Findings;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -26,7 +27,7 @@ use crate::server::{self, Parts};
 use crate::service::Service;
 use crate::store::Store;
 use crate::store::memory::Disk;
-use catalog_core::{Books, Stock, Term};
+use catalog_core::{Books, LEDGER_CHECK_MAX, Stock, Term};
 
 /// A lease that is over soon.
 pub const SHORT_LEASE: Duration = Duration::from_millis(200);
@@ -78,6 +79,19 @@ impl Running {
             ended.map_err(Error::Serve)
         })
         .await
+    }
+
+    /// A catalog that waits so long for ledgers; and what it finds to be damaged.
+    pub async fn start_checking(disk: &Disk, ledger_check_max: Duration) -> (Self, Findings) {
+        let (finders, findings) = storage::damage::channel();
+        let parts = Parts {
+            ledger_check_max,
+            finders,
+            ..parts(disk, LONG_LEASE)
+        };
+        let limits = Limits::default();
+        let serve = move |listener, stopped| server::serve(parts, (listener, limits), stopped);
+        (Self::spawn(serve).await, findings)
     }
 
     async fn spawn<F>(serve: impl FnOnce(TcpListener, Stopped) -> F) -> Self
@@ -144,6 +158,7 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
         journal: Arc::new(disk.clone()),
         loaded,
         lease,
+        ledger_check_max: LEDGER_CHECK_MAX,
         finders: storage::damage::channel().0,
     }
 }

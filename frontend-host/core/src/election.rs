@@ -116,9 +116,10 @@ impl Led {
         }
     }
 
-    /// Whether it is news after `before`. An answer that was overtaken by an election is old.
+    /// Whether it is news after `before`. One question follows the other, so no answer is overtaken:
+    /// where epochs fall, an older copy of the catalog was served for a while, and is not any more.
     pub fn is_news_after(&self, before: &Self) -> bool {
-        self.leadership.epoch >= before.leadership.epoch && self != before
+        self != before
     }
 }
 

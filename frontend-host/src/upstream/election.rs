@@ -58,6 +58,7 @@ impl Replicas {
             CATALOG_TIME_MAX,
             catalog.get_leadership(GetLeadershipRequest {
                 journal: self.own_journal.to_wire(),
+                ..GetLeadershipRequest::default()
             }),
         )
         .await;

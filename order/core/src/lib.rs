@@ -32,6 +32,6 @@ mod tests;
 pub use ablation::{Rule, Rules};
 pub use claim::{Claim, claim};
 pub use durable::{Durable, Save};
-pub use lookup::Missing;
+pub use lookup::{JournalEnd, Missing};
 pub use message::{Command, Event, Failure, Status};
 pub use replica::Replica;

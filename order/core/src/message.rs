@@ -341,6 +341,8 @@ pub struct Status {
     pub term: Term,
     /// Where its durable ledger ends.
     pub end: LedgerEnd,
+    /// Where that ends with the committed rows that are yet to be saved there.
+    pub tail: LedgerEnd,
     /// Whether the catalog answered last time.
     pub reaches_catalog: bool,
 }

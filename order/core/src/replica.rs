@@ -225,6 +225,7 @@ impl Replica {
             role,
             term: self.own.term(),
             end,
+            tail: self.own.tail(),
             reaches_catalog: self.reaches_catalog,
         }
     }

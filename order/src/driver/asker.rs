@@ -112,12 +112,13 @@ impl Asker {
     async fn ask(&self, last: &mut Asked) -> Result<bool, GrpcStatus> {
         last.number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
         last.answered = false;
-        let held = self.status.borrow().end;
-        let looked = self.catalog.look(TIMEOUT).await;
+        let Status { id, end, tail, .. } = *self.status.borrow();
+        let held = end;
+        let looked = self.catalog.look(TIMEOUT, Some((id, tail))).await;
         let head = match looked {
-            Ok((identity, head)) => {
-                self.keep(identity).await?;
-                Some(head)
+            Ok(looked) => {
+                self.keep(looked.identity).await?;
+                Some(looked.head)
             }
             Err(status) => {
                 tracing::debug!(%status, "the catalog does not say who leads");

@@ -58,8 +58,12 @@ pub struct State {
     pub in_sync_changes_delayed: Vec<SetInSyncRequest>,
     /// Says who leads to those, too, who name another journal.
     pub overlooks_names: bool,
+    /// It has not checked the ledgers since its start.
+    pub restarted: bool,
     /// How often it was asked who leads.
     pub looks: usize,
+    /// Who said last where its ledger ends.
+    pub ledger: Option<(u32, u64, Vec<u8>)>,
     /// As the catalog counts a lease.
     pub lease_ms: u64,
 }
@@ -107,6 +111,7 @@ impl State {
             journal: self.journal().as_bytes().to_vec(),
             listing: vec![0; 32],
             lease_horizon_ms: self.lease_ms.max(LEASE_MS),
+            ledgers_checked: !self.restarted,
         }
     }
 
@@ -342,9 +347,19 @@ impl Catalog for Service {
         request: Request<GetLeadershipRequest>,
     ) -> Result<Response<Leadership>, Status> {
         self.state.lock().unwrap().looks += 1;
-        let state = self.state().await;
+        let request = request.into_inner();
+        let mut state = self.state().await;
         if !state.overlooks_names {
-            identity::check_if_named(&request.into_inner().journal, state.journal())?;
+            identity::check_if_named(&request.journal, state.journal())?;
+        }
+        if request.replica != 0 {
+            let GetLeadershipRequest {
+                replica,
+                ledger_rows,
+                ledger_chain,
+                ..
+            } = request;
+            state.ledger = Some((replica, ledger_rows, ledger_chain));
         }
         Ok(Response::new(state.leadership()))
     }

@@ -166,6 +166,29 @@ async fn a_follower_above_the_catalogs_epoch_drops_out_and_is_rebuilt() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_is_rebuilt_serves_where_the_journal_has_no_rows() {
+    let mut cluster = Cluster::start(2).await;
+    cluster.stop(1).await;
+    let term = Term {
+        epoch: Epoch(1_048_576),
+        leader: ReplicaId::new(2),
+    };
+    let save = Save {
+        term: Some(term),
+        ..Save::default()
+    };
+    let mut store = SqliteStore::open(cluster.seat(1).data_dir.path()).unwrap();
+    store.save(&save).unwrap();
+    drop(store);
+    let why = cluster.refused(1).await;
+    assert!(why.contains("--rebuild"), "{why}");
+    cluster.rebuild(1).await; // there is nothing to copy that it could wait for
+    cluster.lead(1).await;
+    cluster.seat(1).place("a", "meta").await.unwrap();
+    cluster.all_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_journals_ledger_is_refused_by_name() {
     let mut cluster = Cluster::start(2).await;
     cluster.lead(2).await;

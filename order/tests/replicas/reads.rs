@@ -39,6 +39,19 @@ async fn not_found_is_confirmed_by_the_catalog() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_catalog_that_has_not_checked_the_ledgers_denies_nothing() {
+    let cluster = Cluster::start(1).await;
+    cluster.catalog.commit_behind_the_back(1);
+    cluster.catalog.state().restarted = true;
+    cluster.seat(1).get(0).await.unwrap();
+    let denied = cluster.seat(1).get(1).await.unwrap_err();
+    assert_eq!(denied.code(), Code::Unavailable, "{denied}");
+    cluster.catalog.state().restarted = false;
+    let denied = cluster.seat(1).get(1).await.unwrap_err();
+    assert_eq!(denied.code(), Code::NotFound, "{denied}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_catalog_a_hit_is_right_and_a_miss_is_not_denied() {
     let cluster = Cluster::start(1).await;
     cluster.catalog.commit_behind_the_back(1);

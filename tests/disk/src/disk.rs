@@ -158,20 +158,44 @@ impl Disk {
         self.state.borrow_mut().died.take()
     }
 
-    /// A disk of its own with what a loss of power would leave at the worst.
-    pub fn worst(&self) -> Self {
+    /// Another disk with a copy of what processes see on this one.
+    pub fn copy(&self, seed: u64) -> Self {
+        Self::with(State {
+            files: self.files(File::copied),
+            ..State::new(seed)
+        })
+    }
+
+    /// The disk damages a byte of a file by itself. Whether there was one.
+    pub fn flip(&self) -> bool {
+        let state = &mut *self.state.borrow_mut();
+        let mut files: Vec<&mut File> = state.files.values_mut().map(|it| &mut it.file).collect();
+        files.retain(|file| !file.seen().is_empty());
+        let Some(file) = state.random.choice(files) else {
+            return false;
+        };
+        let place = state.random.usize(..file.seen().len());
+        file.flip(place, 1 << state.random.u32(..8));
+        true
+    }
+
+    fn files(&self, made: impl Fn(&File) -> File) -> BTreeMap<String, Node> {
         let state = self.state.borrow();
-        let node = |(name, file): (&String, &File)| {
+        let node = |(name, node): (&String, &Node)| {
             let node = Node {
-                file: file.clone(),
+                file: made(&node.file),
                 ..Node::default()
             };
             (name.clone(), node)
         };
-        let files = state.files.iter().map(|(name, node)| (name, &node.file));
+        state.files.iter().map(node).collect()
+    }
+
+    /// A disk of its own with what a loss of power would leave at the worst.
+    pub fn worst(&self) -> Self {
         let worst = Self::with(State {
-            files: files.map(node).collect(),
-            deleted: state.deleted.clone(),
+            files: self.files(File::clone),
+            deleted: self.state.borrow().deleted.clone(),
             ..State::new(0)
         });
         worst.die(Death::PowerLost(Loss::Everything));

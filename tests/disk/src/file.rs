@@ -49,6 +49,23 @@ impl File {
         self.durable.is_none() || !self.unsynced.is_empty()
     }
 
+    /// Another file with what processes see, all of it durable.
+    pub fn copied(&self) -> Self {
+        Self {
+            seen: self.seen.clone(),
+            durable: Some(self.seen.clone()),
+            unsynced: Vec::new(),
+        }
+    }
+
+    /// The disk damages a byte by itself.
+    pub fn flip(&mut self, place: usize, bits: u8) {
+        self.seen[place] ^= bits;
+        if let Some(byte) = self.durable.as_mut().and_then(|it| it.get_mut(place)) {
+            *byte ^= bits;
+        }
+    }
+
     /// Puts bytes there; the file grows where it has to.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
         write(&mut self.seen, offset, bytes);

@@ -8,17 +8,20 @@ use catalog::desk::{Desk, EVENTS_MAX, Event};
 use catalog::error::RequestError;
 use catalog::store::sqlite::{SqliteJournal, SqliteStore};
 use catalog::store::{Journal as _, Store as _};
-use catalog::writer::group::{Command, Committer, Group, gather};
-use catalog_core::{Board, InSyncRefused, Leadership, Leases, TradeResult};
+use catalog::writer::group::{Command, Committer, Group, PROPOSED_ROWS_MAX, gather};
+use catalog_core::{
+    Board, InSyncRefused, LEDGER_CHECK_MAX, Leadership, Leases, LedgerCheck, TradeResult,
+};
 use domain::time::BootTime;
-use domain::{ChainHash, JournalId, OrderNumber, Row, SessionId};
+use domain::{ChainHash, Identity, JournalId, OrderNumber, ReplicaId, Row, SessionId};
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::effects::Effect;
 use crate::messages::{
-    Caller, Failure, FromCatalog, FromGateway, Node, Request, Response, Run, Told,
+    Caller, Failure, FromCatalog, FromGateway, Ledger, Node, Request, Response, Run, Said, Told,
 };
 use crate::oracle::Oracle;
 use crate::plan::Plan;
@@ -34,14 +37,19 @@ pub struct Catalog {
     committer: Committer,
     desk: Arc<Desk>,
     journal: SqliteJournal,
+    identity: Identity,
+    /// As gateways count it.
+    lease: Duration,
     /// How long the catalog counts a lease.
     term: Duration,
+    /// Somebody showed that the journal lacks a row.
+    lacks_row: bool,
     queue: VecDeque<Command>,
     committing: Option<Group>,
     waiting: Vec<Waiting>,
     /// Who is to be told of rows before they are committed.
     proposing: Vec<(Caller, oneshot::Receiver<Vec<Row>>)>,
-    /// What came before sessions of the run before were certainly over.
+    /// What came before sessions of the run before were certainly over, or ledgers were checked.
     unsettled: Vec<(Caller, Request)>,
     opening: Vec<Opening>,
     sessions: BTreeMap<u64, Session>,
@@ -73,6 +81,30 @@ struct Session {
 #[derive(Debug)]
 pub struct Ended;
 
+/// Why a catalog did not start.
+#[derive(Debug)]
+pub enum NotStarted {
+    Storage(StorageError),
+    /// There is none on its disk, and none is to be begun.
+    NoJournal,
+}
+
+impl From<StorageError> for NotStarted {
+    fn from(error: StorageError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+/// How a catalog is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// It begins a journal where there is none.
+    pub new: bool,
+    /// Its disk may have less than was committed.
+    pub restored: bool,
+    pub lease: Duration,
+}
+
 impl Catalog {
     /// Starts on what the disk holds.
     pub fn start(
@@ -80,27 +112,40 @@ impl Catalog {
         oracle: &mut Oracle,
         plan: &Plan,
         disk: &Disk,
-    ) -> Result<Self, StorageError> {
+        how: Start,
+    ) -> Result<Self, NotStarted> {
         let run = line.run(Node::Catalog);
         let mut store = open(disk, plan.vfs())?;
         if store.is_new() {
+            if !how.new {
+                return Err(NotStarted::NoJournal);
+            }
             store.begin(JOURNAL, &plan.listings())?;
         }
         let journal = store.journal()?;
         let mut loaded = store.load()?;
-        oracle.catalog_opened(&loaded.books, |from| {
-            journal
-                .rows(from, usize::MAX >> 1)
-                .expect("it was just opened")
+        oracle.catalog_opened(&loaded.books, how.restored, || {
+            let rows = journal.rows(OrderNumber(0), usize::MAX >> 1);
+            rows.expect("it was just opened")
         });
         loaded.books = loaded.books.under(plan.catalog_rules());
-        let leases = Leases::new(plan.lease, catalog::config::lease_margin(plan.lease));
+        let leases = Leases::new(how.lease, catalog::config::lease_margin(how.lease));
         let leases = leases.under(plan.catalog_rules());
         let term = leases.term();
         let unsettled = loaded.sessions_out.unwrap_or_default();
+        let identity = Identity {
+            journal: loaded.journal,
+            listing: loaded.listing,
+            lease_horizon: term.max(unsettled),
+        };
         let stocks = loaded.books.stocks().cloned();
-        let board = Board::new(stocks, leases, unsettled, line.clock(Node::Catalog));
-        let desk = Arc::new(Desk::new(board, loaded.books.leadership()));
+        let now = line.clock(Node::Catalog);
+        let board = Board::new(stocks, leases, unsettled, now);
+        let leadership = loaded.books.leadership();
+        let ledger_check =
+            LedgerCheck::new(leadership.term.in_sync.clone(), now + LEDGER_CHECK_MAX);
+        let ledger_check = ledger_check.under(plan.catalog_rules());
+        let desk = Arc::new(Desk::new(board, ledger_check, leadership));
         let mut committer = Committer::new(Box::new(store), loaded, Arc::clone(&desk));
         committer.succeed()?;
         let books = committer.books();
@@ -111,7 +156,10 @@ impl Catalog {
             committer,
             desk,
             journal,
+            identity,
+            lease: how.lease,
             term,
+            lacks_row: false,
             queue: VecDeque::new(),
             committing: None,
             waiting: Vec::new(),
@@ -120,6 +168,44 @@ impl Catalog {
             opening: Vec::new(),
             sessions: BTreeMap::new(),
         })
+    }
+
+    /// Whether it was shown a row that its journal lacks: it stops.
+    pub fn lacks_row(&self) -> bool {
+        self.lacks_row
+    }
+
+    /// Whether it waits for no ledger any more.
+    pub fn has_checked_ledgers(&self, line: &Timeline) -> bool {
+        self.desk.ledger_check_over_at() <= line.clock(Node::Catalog)
+    }
+
+    /// Whether the ledger of a replica that was in sync is yet to be checked.
+    pub fn awaits_ledger(&self, replica: ReplicaId) -> bool {
+        self.desk.is_ledger_pending(replica)
+    }
+
+    /// Whether a replica was in sync, as far as its disk knew at the start.
+    pub fn was_in_sync(&self, replica: ReplicaId) -> bool {
+        self.desk.is_in_sync(replica)
+    }
+
+    /// Whether stocks are read and traded.
+    pub fn is_settled(&self, line: &Timeline) -> bool {
+        self.desk.settled_at() <= line.clock(Node::Catalog)
+    }
+
+    /// How many orders it has.
+    pub fn rows(&self) -> OrderNumber {
+        self.desk.leadership().end.rows
+    }
+
+    fn say(&self, leadership: Leadership, now: BootTime) -> Said {
+        Said {
+            leadership,
+            identity: self.identity,
+            ledgers_checked: self.desk.ledger_check_over_at() <= now,
+        }
     }
 
     /// Whether nothing is on its way to the disk.
@@ -136,13 +222,32 @@ impl Catalog {
 
     /// When it has something to do by itself.
     pub fn wake(&self, line: &Timeline) -> Option<Time> {
-        let settled = (!self.unsettled.is_empty()).then(|| self.desk.settled_at());
+        let settled = (!self.unsettled.is_empty()).then(|| self.serves_first_at());
         let silent = self
             .sessions
             .values()
             .map(|session| session.heard + self.term);
         let times = silent.chain(settled).chain(self.desk.next_expiry());
         times.min().map(|at| line.when(Node::Catalog, at))
+    }
+
+    /// When the next of those who wait is served.
+    fn serves_first_at(&self) -> BootTime {
+        let waits = |(_, request): &(Caller, Request)| self.waits_until(request);
+        self.unsettled
+            .iter()
+            .filter_map(waits)
+            .min()
+            .unwrap_or_default()
+    }
+
+    /// Until when a request is not answered, where that is so of its kind.
+    fn waits_until(&self, request: &Request) -> Option<BootTime> {
+        match request {
+            Request::ReadStock { .. } | Request::Trade { .. } => Some(self.desk.settled_at()),
+            Request::SetInSync { .. } => Some(self.desk.ledger_check_over_at()),
+            _ => None,
+        }
     }
 
     /// Time has passed.
@@ -167,8 +272,7 @@ impl Catalog {
     /// A call reaches it.
     pub fn request(&mut self, line: &mut Timeline, caller: Caller, request: Request) {
         let now = line.clock(Node::Catalog);
-        let settles = matches!(request, Request::ReadStock { .. } | Request::Trade { .. });
-        if settles && now < self.desk.settled_at() {
+        if self.waits_until(&request).is_some_and(|until| now < until) {
             self.unsettled.push((caller, request));
             return;
         }
@@ -183,8 +287,23 @@ impl Catalog {
                 };
                 line.reply(Node::Catalog, caller, told);
             }
-            Request::GetLeadership => {
-                let told = Ok(Response::Leadership(self.desk.leadership()));
+            Request::GetLeadership { ledger } => {
+                if let Some(ledger) = ledger {
+                    self.check_ledger(ledger);
+                }
+                let said = self.say(self.desk.leadership(), now);
+                line.reply(Node::Catalog, caller, Ok(Response::Leadership(said)));
+            }
+            Request::ReportMissing { replica, row } => {
+                let end = self.desk.leadership().end;
+                let told = if !self.desk.is_in_sync(replica) {
+                    Err(Failure::Fenced)
+                } else if row.number != end.rows || !row.follows(&end.chain) {
+                    Err(Failure::NotMissing)
+                } else {
+                    self.lacks_row = true;
+                    Ok(Response::Reported)
+                };
                 line.reply(Node::Catalog, caller, told);
             }
             Request::ReadRows {
@@ -240,6 +359,21 @@ impl Catalog {
         self.begin(line);
     }
 
+    /// A replica says where its ledger ends.
+    fn check_ledger(&mut self, ledger: Ledger) {
+        let Ledger {
+            replica,
+            end,
+            asked,
+        } = ledger;
+        if asked == self.run.number
+            && self.desk.is_ledger_pending(replica)
+            && self.compare(end.rows, Some(end.chain)).is_ok()
+        {
+            self.desk.confirm_ledger(replica);
+        }
+    }
+
     /// Whether the journal has the caller's row before a number.
     fn compare(&self, from: OrderNumber, previous: Option<ChainHash>) -> Result<(), Failure> {
         let Some(previous) = previous else {
@@ -276,7 +410,7 @@ impl Catalog {
         }
         let session = self.sessions.get(&stream).map(|session| session.id);
         let handled = match (what, session) {
-            (Some(FromGateway::Open), None) => {
+            (Some(FromGateway::Open { .. }), None) => {
                 let (reply, noted) = oneshot::channel();
                 self.opening.push(Opening {
                     stream,
@@ -327,7 +461,11 @@ impl Catalog {
             && let Some(first) = self.queue.pop_front()
         {
             let group = gather(first, || self.queue.pop_front());
-            self.committing = Some(self.committer.begin(group));
+            let group = self.committer.begin(group);
+            if group.batch().rows.len() > PROPOSED_ROWS_MAX {
+                line.came(Effect::LargeGroup);
+            }
+            self.committing = Some(group);
             self.proposing
                 .retain_mut(|(caller, rows)| match rows.try_recv() {
                     Ok(rows) => {
@@ -390,6 +528,7 @@ impl Catalog {
 
     /// Sends what is ready to be sent.
     fn answer(&mut self, line: &mut Timeline) {
+        let now = line.clock(Node::Catalog);
         for waiting in std::mem::take(&mut self.waiting) {
             let (caller, told) = match waiting {
                 Waiting::Trade(caller, mut answer) => match answer.try_recv() {
@@ -404,7 +543,12 @@ impl Catalog {
                         self.waiting.push(Waiting::Term(caller, answer));
                         continue;
                     }
-                    answer => (caller, told(answer, Response::Leadership)),
+                    answer => (
+                        caller,
+                        told(answer, |leadership| {
+                            Response::Leadership(self.say(leadership, now))
+                        }),
+                    ),
                 },
             };
             line.reply(Node::Catalog, caller, told);
@@ -413,7 +557,15 @@ impl Catalog {
         for (&stream, session) in &mut self.sessions {
             loop {
                 match session.events.try_recv() {
-                    Ok(Event::Opened(id)) => line.send_down(stream, FromCatalog::Opened(id)),
+                    Ok(Event::Opened(session)) => {
+                        let (lease, journal) = (self.lease, self.identity.journal);
+                        let opened = FromCatalog::Opened {
+                            session,
+                            lease,
+                            journal,
+                        };
+                        line.send_down(stream, opened);
+                    }
                     Ok(Event::Renewed(nonce)) => {
                         line.send_down(stream, FromCatalog::Renewed(nonce));
                     }

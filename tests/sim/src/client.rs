@@ -162,8 +162,8 @@ impl Client {
                 Err(refusal) => panic!("{order:?} was refused: {refusal:?}"),
             },
             Operation::Find(number) => match told? {
-                Response::Row(row) => oracle.found(*number, Some(&row), current.promised),
-                Response::NoSuchOrder => oracle.found(*number, None, current.promised),
+                Response::Row(row) => oracle.found(before, *number, Some(&row), current.promised),
+                Response::NoSuchOrder => oracle.found(before, *number, None, current.promised),
                 other => unreachable!("an order is not answered with {other:?}"),
             },
         }

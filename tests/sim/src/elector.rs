@@ -13,8 +13,10 @@ use frontend_guest::election::keep_working_leader;
 use frontend_guest::types as guest;
 use order_core::message::RoleName;
 
-use crate::messages::{Failure, Node, Purpose, Request, Response, Run, Told};
-use crate::replica::ids;
+use crate::catalog::JOURNAL;
+use crate::messages::{Failure, Node, Purpose, Request, Response, Run, Said, Told};
+use crate::plan::{Plan, Without};
+use crate::replica::{FAR_BEHIND_ROWS, ids};
 use crate::timeline::{Time, Timeline};
 
 // As long as the shipped gateway waits.
@@ -29,6 +31,7 @@ const ANNOUNCE_TIME_MAX: Duration = Duration::from_millis(500);
 pub struct Elector {
     run: Run,
     rules: Rules,
+    without: Option<Without>,
     probed: Vec<Probed>,
     /// When to probe each again; `Time::MAX` while a probe is under way.
     probe_at: Vec<Time>,
@@ -42,11 +45,12 @@ pub struct Elector {
 }
 
 impl Elector {
-    pub fn new(line: &Timeline, run: Run) -> Self {
+    pub fn new(line: &Timeline, plan: &Plan, run: Run) -> Self {
         let probed: Vec<Probed> = ids().map(Probed::unknown).collect();
         Self {
             run,
             rules: Rules::new(line.clock(run.node)),
+            without: plan.without,
             probe_at: vec![line.now(); probed.len()],
             probed,
             led: Led::default(),
@@ -108,7 +112,8 @@ impl Elector {
         }
         if self.ask_at <= now {
             self.ask_at = Time::MAX;
-            let (request, purpose) = (Request::GetLeadership, Purpose::Leadership);
+            let request = Request::GetLeadership { ledger: None };
+            let purpose = Purpose::Leadership;
             line.call(run, Node::Catalog, request, CATALOG_TIME_MAX, purpose);
         }
     }
@@ -120,21 +125,20 @@ impl Elector {
                 self.note(line, place, status(told));
                 self.probe_at[place] = line.now() + STEP_PAUSE + PROBE_INTERVAL;
             }
-            Purpose::Leadership => {
-                let in_sync = in_sync(&told);
-                match leadership(told) {
-                    Some(leadership) => {
-                        self.catalog_pause.reset();
-                        self.step(line, leadership, in_sync);
-                    }
-                    None => {
-                        let random = line.random.f64();
-                        self.ask_at = line.now() + self.catalog_pause.pause(random);
-                    }
+            Purpose::Leadership => match said(told) {
+                Some(said) => {
+                    self.catalog_pause.reset();
+                    let in_sync = said.leadership.term.in_sync.iter().copied().collect();
+                    self.step(line, leadership(&said), in_sync);
                 }
-            }
-            Purpose::Elect(candidate) => match leadership(told) {
-                Some(elected) => {
+                None => {
+                    let random = line.random.f64();
+                    self.ask_at = line.now() + self.catalog_pause.pause(random);
+                }
+            },
+            Purpose::Elect(candidate) => match said(told) {
+                Some(said) => {
+                    let elected = leadership(&said);
                     let now = line.clock(self.run.node);
                     self.rules.elected(candidate, elected, now);
                     self.publish(elected);
@@ -197,11 +201,13 @@ impl Elector {
         let Some(look) = self.rules.look(leadership, in_sync, probed, now) else {
             return self.over(line);
         };
-        let wanted = keep_working_leader(&view(look.view())).and_then(ReplicaId::new);
+        let view = view(look.view());
+        let wanted = self.wish(&view);
         match self.rules.step(&look, wanted, now, line.random.f64()) {
             Step::Nothing => self.over(line),
             Step::Announce(uninformed) => self.announce(line, leadership, uninformed),
             Step::Elect(candidate) => {
+                check_elected(&view, candidate);
                 let request = Request::Elect {
                     expected: leadership.epoch,
                     candidate,
@@ -210,6 +216,15 @@ impl Elector {
                 line.call(self.run, Node::Catalog, request, CATALOG_TIME_MAX, purpose);
             }
         }
+    }
+
+    /// Whom the policy wants.
+    fn wish(&self, view: &guest::View) -> Option<ReplicaId> {
+        let wanted = match self.without {
+            Some(Without::NearestLeads) => working(view).map(|replica| replica.id).max(),
+            _ => keep_working_leader(view),
+        };
+        wanted.and_then(ReplicaId::new)
     }
 
     fn announce(&mut self, line: &mut Timeline, told: Leadership, replicas: Vec<ReplicaId>) {
@@ -240,26 +255,26 @@ impl Elector {
     }
 }
 
-fn in_sync(told: &Told) -> Vec<ReplicaId> {
+/// What the catalog says, where it is ours.
+fn said(told: Told) -> Option<Said> {
     match told {
-        Ok(Response::Leadership(leadership)) => leadership.term.in_sync.iter().copied().collect(),
-        _ => Vec::new(),
+        Ok(Response::Leadership(said)) => Some(said).filter(|it| it.identity.journal == JOURNAL),
+        _ => None,
     }
 }
 
-fn leadership(told: Told) -> Option<Leadership> {
-    match told {
-        Ok(Response::Leadership(leadership)) => Some(Leadership {
-            epoch: leadership.term.epoch,
-            leader: leadership.term.leader,
-        }),
-        _ => None,
+fn leadership(said: &Said) -> Leadership {
+    let term = &said.leadership.term;
+    Leadership {
+        epoch: term.epoch,
+        leader: term.leader,
     }
 }
 
 fn status(told: Told) -> Result<Status, Unanswered> {
     match told {
-        Ok(Response::Status(status)) => Ok(Status {
+        Ok(Response::Status(_, journal)) if journal != JOURNAL => Err(Unanswered::Foreign),
+        Ok(Response::Status(status, _)) => Ok(Status {
             role: match status.role {
                 RoleName::Follower => Role::Follower,
                 RoleName::Activating => Role::Activating,
@@ -274,6 +289,28 @@ fn status(told: Told) -> Result<Status, Unanswered> {
         Err(Failure::Unavailable) => Err(Unanswered::Gone),
         _ => Err(Unanswered::Silent),
     }
+}
+
+/// Whoever is elected anew can lead soon: it is in sync, or lacks few rows of those that others have.
+fn check_elected(view: &guest::View, candidate: ReplicaId) {
+    if view.leader == Some(candidate.get()) {
+        return; // it begins another epoch
+    }
+    let furthest = working(view).map(|replica| replica.orders).max();
+    let elected = view.replicas.iter().find(|it| it.id == candidate.get());
+    let (Some(furthest), Some(elected)) = (furthest, elected) else {
+        return;
+    };
+    assert!(
+        elected.in_sync || elected.orders + FAR_BEHIND_ROWS >= furthest,
+        "replica {candidate} is to lead with {} of {furthest} orders",
+        elected.orders
+    );
+}
+
+fn working(view: &guest::View) -> impl Iterator<Item = &guest::Replica> {
+    let works = |replica: &&guest::Replica| replica.healthy && replica.reaches_catalog;
+    view.replicas.iter().filter(works)
 }
 
 /// As the policy sees it.

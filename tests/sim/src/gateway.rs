@@ -11,6 +11,7 @@ use domain::{Order, OrderNumber, ReplicaId, Row, StockName};
 use frontend_core::{Answer, Ask, Backoff, Fetches, Freshness, Lease, Session, Tag};
 use order_core::message::Placed;
 
+use crate::catalog::JOURNAL;
 use crate::elector::Elector;
 use crate::messages::{
     Caller, Failure, FromCatalog, FromGateway, Node, Operation, Purpose, Request, Response, Run,
@@ -102,7 +103,7 @@ impl Gateway {
             orders: BTreeMap::new(),
             serving: BTreeMap::new(),
             last: 0,
-            elector: Elector::new(line, run),
+            elector: Elector::new(line, plan, run),
             hits: 0,
         }
     }
@@ -301,7 +302,7 @@ impl Gateway {
         match &mut self.link {
             Link::Lost { until } if *until <= now => {
                 let stream = line.open_stream(self.run);
-                line.send_up(stream, FromGateway::Open);
+                line.send_up(stream, FromGateway::Open { journal: JOURNAL });
                 self.link = Link::Opening {
                     stream,
                     sent: line.clock(self.run.node),
@@ -338,9 +339,16 @@ impl Gateway {
                     sent,
                     ..
                 },
-                FromCatalog::Opened(id),
+                FromCatalog::Opened {
+                    session,
+                    lease,
+                    journal,
+                },
             ) if opening == stream => {
-                let session = Session::opened(id, self.plan.lease, sent);
+                if journal != JOURNAL {
+                    return self.lost(line, stream);
+                }
+                let session = Session::opened(session, lease, sent);
                 let session = session.under(self.plan.gateway_rules());
                 self.lease = session.lease();
                 self.reopen_pause = REOPEN_PAUSE_MIN;
@@ -358,7 +366,7 @@ impl Gateway {
                 },
                 what,
             ) if *open == stream => match what {
-                FromCatalog::Opened(_) => panic!("the catalog opened a session twice"),
+                FromCatalog::Opened { .. } => panic!("the catalog opened a session twice"),
                 FromCatalog::Renewed(nonce) => {
                     session.renewed(nonce);
                     self.lease = session.lease();

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use domain::ReplicaId;
-use order_core::Failure;
 use simulated_disk::{Death, Disk, Faults};
 use storage::StorageError;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, JOURNAL, NotStarted, Start};
+use crate::effects::Effect;
 use crate::gateway::Gateway;
 use crate::messages::Node;
+use crate::nemesis::Kind;
+use crate::operator::CatalogDisk;
 use crate::replica::Replica;
 use crate::timeline::Happening;
 use crate::world::World;
@@ -23,12 +24,30 @@ impl World {
         host.up = true;
         host.run += 1;
         host.paused_until = None;
+        host.journal = matches!(node, Node::Gateway(_)).then_some(JOURNAL);
+        self.hinder(node);
+        if node == Node::Catalog && self.is_time_to_back_up() {
+            self.back_up();
+        }
         let (line, oracle, plan) = (&mut self.line, &mut self.oracle, &self.plan);
         let started = match node {
-            Node::Catalog => Catalog::start(line, oracle, plan, &self.disks[&node])
-                .map(|catalog| self.catalog = Some(catalog)),
-            Node::Replica(id) => Replica::start(line, oracle, plan, id, &self.disks[&node])
-                .map(|replica| drop(self.replicas.insert(id, replica))),
+            Node::Catalog => {
+                let disk = &self.disks[&node];
+                let catalog_disk = self.operator.catalog_disk;
+                let how = Start {
+                    new: !self.operator.has_begun,
+                    restored: catalog_disk != CatalogDisk::Whole,
+                    lease: self.operator.lease,
+                };
+                Catalog::start(line, oracle, plan, disk, how)
+                    .map(|catalog| self.catalog = Some(catalog))
+            }
+            Node::Replica(id) => {
+                let rebuilds = self.operator.rebuilds.remove(&id);
+                Replica::start(line, oracle, plan, id, &self.disks[&node], rebuilds)
+                    .map(|replica| drop(self.replicas.insert(id, replica)))
+                    .map_err(NotStarted::from)
+            }
             Node::Gateway(gateway) => {
                 let started = Gateway::start(line, plan, gateway);
                 self.gateways.insert(gateway, started);
@@ -40,40 +59,36 @@ impl World {
             .note(5, Some(node), || format!("{node:?} starts: {started:?}"));
         match started {
             Ok(()) if self.is_dead(node) => self.crash(node, Death::Killed),
-            Ok(()) => self.rewake(node),
-            Err(StorageError::Damaged(damage)) => panic!("{node:?} finds damage: {damage}"),
-            Err(StorageError::Foreign { .. }) if !self.is_dead(node) => {
+            Ok(()) => {
+                if node == Node::Catalog {
+                    self.catalog_starts();
+                }
+                self.rewake(node);
+            }
+            Err(NotStarted::NoJournal) => {
+                self.line.came(Effect::NoJournal);
+                self.crash(node, Death::Killed);
+            }
+            Err(NotStarted::Storage(error)) => self.not_started(node, error),
+        }
+    }
+
+    fn not_started(&mut self, node: Node, error: StorageError) {
+        match (node, error) {
+            (Node::Replica(id), _) if self.oracle.is_damaged(id) && !self.is_dead(node) => {
+                self.rebuild_replica(id);
+            }
+            (_, StorageError::Damaged(damage)) => panic!("{node:?} finds damage: {damage}"),
+            (_, StorageError::Foreign { .. }) if !self.is_dead(node) => {
                 panic!("{node:?} does not know its own database")
             }
-            Err(_) => self.crash(node, Death::Killed),
+            _ => self.crash(node, Death::Killed),
         }
     }
 
-    /// A replica's process ends, and its disk is replaced by an empty one.
-    pub fn replace_disk(&mut self, id: ReplicaId) {
-        let node = Node::Replica(id);
-        self.crash(node, Death::Killed);
-        let disk = Disk::new(self.line.random.u64(..));
-        disk.set_faults(Faults {
-            lies: self.disks[&node].faults().lies,
-            ..Faults::default()
-        });
-        self.disks.insert(node, disk);
-        self.oracle.disk_lost(id);
-    }
-
-    /// A replica that cannot begin ends. So does one that must not be believed, and whoever operates
-    /// it gives it an empty disk.
-    pub fn end_failed(&mut self, id: ReplicaId) {
-        if self.replicas.get(&id).is_some_and(Replica::has_failed) {
-            return self.crash(Node::Replica(id), Death::Killed);
-        }
-        let refuted = self.replicas.get(&id).and_then(|replica| replica.refuted());
-        if let Some(failure) = refuted {
-            let is_foreign = matches!(failure, Failure::OtherJournal { .. });
-            assert!(is_foreign, "replica {id} is not believed: {failure}");
-            self.replace_disk(id);
-        }
+    /// Whether whoever operates the catalog copies its disk before it is started.
+    fn is_time_to_back_up(&mut self) -> bool {
+        self.plan.faults.has(Kind::Rollback) && self.line.random.bool()
     }
 
     fn is_dead(&self, node: Node) -> bool {
@@ -105,6 +120,7 @@ impl World {
         if !self.line.host(node).up {
             return;
         }
+        self.hinder(node);
         let mut death = death;
         if let Some(disk) = self.disks.get(&node) {
             match disk.take_death() {
@@ -172,6 +188,8 @@ impl World {
             host.slow_until = now;
             host.paused_until = None;
         }
+        self.mend();
+        self.replace_damaged();
         for client in &mut self.clients {
             client.finish(self.plan.operations);
         }

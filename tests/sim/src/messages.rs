@@ -1,11 +1,13 @@
 //! What goes over the network.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use catalog_core::{Leadership, Stock, TradeResult};
-use domain::ChangeNumber;
-use domain::LedgerEnd;
-use domain::{ChainHash, Epoch, Order, OrderNumber, ReplicaId, Row, SessionId, StockName};
+use domain::{
+    ChainHash, ChangeNumber, Epoch, Identity, JournalId, LedgerEnd, Order, OrderNumber, ReplicaId,
+    Row, SessionId, StockName,
+};
 use order_core::message::{CallId, Placed};
 
 /// A machine, and what runs on it.
@@ -31,6 +33,9 @@ pub struct Caller {
     pub call: u64,
 }
 
+/// The call of somebody who does not wait for an answer, and may be anybody.
+pub const FORGED: u64 = u64::MAX;
+
 /// A unary call.
 #[derive(Debug, Clone)]
 pub enum Request {
@@ -43,7 +48,10 @@ pub enum Request {
         epoch: Epoch,
         orders: Vec<Order>,
     },
-    GetLeadership,
+    GetLeadership {
+        /// Of a replica that asks.
+        ledger: Option<Ledger>,
+    },
     Elect {
         expected: Epoch,
         candidate: ReplicaId,
@@ -52,6 +60,10 @@ pub enum Request {
         epoch: Epoch,
         change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
+    },
+    ReportMissing {
+        replica: ReplicaId,
+        row: Row,
     },
     // To the catalog and to replicas.
     ReadRows {
@@ -78,6 +90,15 @@ pub enum Request {
     Operate(Operation),
 }
 
+/// Whose ledger ends where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ledger {
+    pub replica: ReplicaId,
+    pub end: LedgerEnd,
+    /// The run of the catalog that was asked: a connection does not outlive the process at its end.
+    pub asked: u64,
+}
+
 /// What a client wants.
 #[derive(Debug, Clone)]
 pub enum Operation {
@@ -91,13 +112,22 @@ pub enum Operation {
 pub enum Response {
     Stock { stock: Stock, cacheable: bool },
     Traded(Vec<TradeResult>),
-    Leadership(Leadership),
+    Leadership(Said),
     Rows(Vec<Row>),
     Placed(Placed),
     Row(Row),
-    Status(order_core::Status),
+    Status(order_core::Status, JournalId),
+    Reported,
     Held(LedgerEnd),
     NoSuchOrder,
+}
+
+/// What the catalog says of itself.
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub leadership: Leadership,
+    pub identity: Identity,
+    pub ledgers_checked: bool,
 }
 
 /// Why a call came to nothing.
@@ -108,6 +138,10 @@ pub enum Failure {
     /// It has no row before those that it was asked for, or another one.
     Beyond,
     Differs,
+    /// The row that it was shown is not one that it lost.
+    NotMissing,
+    /// The caller names another journal than the callee's.
+    OtherJournal,
     /// It said no for another reason, which trying again does not change.
     Refused,
     /// It cannot now, or the connection broke.
@@ -130,6 +164,7 @@ pub enum Purpose {
     Head,
     Join,
     Compare,
+    ReportMissing(OrderNumber),
     /// Whether an order exists that is not here.
     Confirm(u64),
     FetchOne(u64),
@@ -146,7 +181,7 @@ pub enum Purpose {
 /// What a session's stream carries to the catalog.
 #[derive(Debug, Clone, Copy)]
 pub enum FromGateway {
-    Open,
+    Open { journal: JournalId },
     Renew(u64),
     Acknowledge(catalog_core::Round),
     Release,
@@ -155,7 +190,11 @@ pub enum FromGateway {
 /// What a session's stream carries to the gateway.
 #[derive(Debug, Clone)]
 pub enum FromCatalog {
-    Opened(SessionId),
+    Opened {
+        session: SessionId,
+        lease: Duration,
+        journal: JournalId,
+    },
     Renewed(u64),
     Recall(catalog_core::Recall),
 }

@@ -6,7 +6,8 @@ use domain::{Epoch, OrderNumber, ReplicaId};
 use simulated_disk::file::Loss;
 use simulated_disk::{Death, Faults};
 
-use crate::messages::{Caller, Node, Request};
+use crate::catalog::JOURNAL;
+use crate::messages::{Caller, FORGED, Node, Request};
 use crate::network::Weather;
 use crate::replica::{self, ids};
 use crate::timeline::Happening;
@@ -49,10 +50,18 @@ pub enum Kind {
     LostDisk,
     /// A replica is started on another bazaar's disk, which is replaced once it says so.
     ForeignDisk,
+    /// A replica's disk damages a byte.
+    DamagedDisk,
+    /// One process has another bazaar's at the address of another one.
+    Miswiring,
+    /// The catalog's disk is lost, and made anew from the ledgers.
+    LostCatalog,
+    /// An older copy takes the place of the catalog's disk.
+    Rollback,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 16] = [
+pub const KINDS: [Kind; 20] = [
     Kind::Kill,
     Kind::Stop,
     Kind::PowerLoss,
@@ -69,6 +78,10 @@ pub const KINDS: [Kind; 16] = [
     Kind::Forgery,
     Kind::LostDisk,
     Kind::ForeignDisk,
+    Kind::DamagedDisk,
+    Kind::Miswiring,
+    Kind::LostCatalog,
+    Kind::Rollback,
 ];
 
 impl World {
@@ -78,15 +91,17 @@ impl World {
             .into_iter()
             .filter(|&kind| self.plan.faults.has(kind))
             .collect();
-        if let Some(&kind) = self.line.random.choice(&kinds) {
-            self.inflict(kind);
+        if let Some(&kind) = self.line.random.choice(&kinds)
+            && self.inflict(kind)
+        {
+            *self.injected.entry(kind).or_default() += 1;
         }
         let pause = self.plan.calm.mul_f64(2.0 * self.line.random.f64());
         self.line.after(pause, Happening::Fault);
     }
 
-    fn inflict(&mut self, kind: Kind) {
-        *self.injected.entry(kind).or_default() += 1;
+    /// Whether it could be.
+    fn inflict(&mut self, kind: Kind) -> bool {
         let node = self.some_process();
         let store = self.some_store();
         self.line.note(10, Some(node), || {
@@ -113,17 +128,21 @@ impl World {
                 let until = self.line.now() + pause;
                 let host = self.line.host(node);
                 host.paused_until = host.paused_until.max(Some(until));
+                self.hinder(node);
             }
             Kind::Cut => {
                 let other = self.some_process();
                 let until = self.line.now() + self.some_time(4_000);
                 if other != node {
                     self.line.network.cut(node, other, until);
+                    self.hinder(node);
+                    self.hinder(other);
                 }
             }
             Kind::Isolation => {
                 let until = self.line.now() + self.some_time(4_000);
                 for other in self.processes() {
+                    self.hinder(other);
                     if other != node {
                         self.line.network.cut(node, other, until);
                     }
@@ -142,6 +161,7 @@ impl World {
                     late_share: self.line.random.u32(..150),
                     late: self.some_time(1_500),
                 };
+                self.hinder(Node::Catalog);
             }
             Kind::SlowDisk => {
                 let until = self.line.now() + self.some_time(3_000);
@@ -154,6 +174,9 @@ impl World {
             Kind::FailedSync => self.spoil(store, |faults| faults.next_sync_fails = true),
             Kind::FailedWrite => self.spoil(store, |faults| faults.next_write_fails = true),
             Kind::Forgery => self.forge(),
+            Kind::LostDisk | Kind::ForeignDisk | Kind::DamagedDisk if !self.needs_no_ledger() => {
+                return false;
+            }
             Kind::LostDisk => {
                 let id = self.some_replica();
                 self.replace_disk(id);
@@ -161,9 +184,40 @@ impl World {
             Kind::ForeignDisk => {
                 let id = self.some_replica();
                 self.replace_disk(id);
+                self.operator.foreign.insert(id);
                 replica::make_foreign(&self.disks[&Node::Replica(id)], self.plan.vfs());
             }
+            Kind::DamagedDisk => {
+                let id = self.some_replica();
+                self.damage(id);
+            }
+            Kind::Miswiring => return self.miswire(node),
+            Kind::LostCatalog => return self.lose_catalog(),
+            Kind::Rollback => return self.roll_back(),
         }
+        true
+    }
+
+    /// A process has another bazaar's at the address of the catalog or a replica.
+    fn miswire(&mut self, from: Node) -> bool {
+        let to = match self.line.random.bool() {
+            true => Node::Catalog,
+            false => Node::Replica(self.some_replica()),
+        };
+        if from == to || from == Node::Catalog {
+            return false;
+        }
+        let lasts = self.some_time(3_000);
+        self.line.network.miswire(from, to, self.line.now() + lasts);
+        self.hinder(from);
+        self.line.after(lasts, Happening::Mend);
+        // What is open stays open.
+        if to == Node::Catalog {
+            for stream in self.line.network.open_streams(Some(from)) {
+                self.line.break_stream(stream, MILLISECOND);
+            }
+        }
+        true
     }
 
     /// A replica is told to follow or to lead an epoch that the catalog has not begun, perhaps never
@@ -188,10 +242,7 @@ impl World {
         };
         // Whoever it is does not wait for an answer.
         let run = self.line.run(Node::Gateway(0));
-        let caller = Caller {
-            run,
-            call: u64::MAX,
-        };
+        let caller = Caller { run, call: FORGED };
         let to = Node::Replica(to);
         let now = self.line.now();
         self.line.schedule(
@@ -200,6 +251,7 @@ impl World {
                 caller,
                 to,
                 request,
+                named: Some(JOURNAL),
             },
         );
     }
@@ -242,7 +294,7 @@ impl World {
         }
     }
 
-    fn some_loss(&mut self) -> Loss {
+    pub fn some_loss(&mut self) -> Loss {
         let losses = [Loss::Everything, Loss::Some, Loss::Nothing];
         *self.line.random.choice(&losses).expect("one of them")
     }

@@ -12,7 +12,7 @@ const MICROSECOND: Duration = Duration::from_micros(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// How bad the network is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Weather {
     /// Of a thousand messages of calls so many are lost.
     pub lost: u32,
@@ -45,6 +45,8 @@ struct Stream {
     last_down: Time,
     /// From when on nothing arrives.
     closed: Option<Time>,
+    /// Another bazaar's catalog is at its end.
+    miswired: bool,
 }
 
 /// The links between the machines.
@@ -52,6 +54,8 @@ pub struct Network {
     pub weather: Weather,
     /// Pairs that are cut off from each other, and until when.
     cuts: BTreeMap<(Node, Node), Time>,
+    /// Who calls whom at an address where another bazaar's process is, and until when.
+    miswired: BTreeMap<(Node, Node), Time>,
     streams: BTreeMap<u64, Stream>,
     pub lost: u64,
 }
@@ -61,6 +65,7 @@ impl Default for Network {
         Self {
             weather: Weather::FINE,
             cuts: BTreeMap::new(),
+            miswired: BTreeMap::new(),
             streams: BTreeMap::new(),
             lost: 0,
         }
@@ -77,10 +82,28 @@ impl Network {
         self.cuts.insert(pair(one, other), until);
     }
 
+    /// What one sends to the other reaches another bazaar's process until then.
+    pub fn miswire(&mut self, one: Node, other: Node, until: Time) {
+        self.miswired.insert((one, other), until);
+    }
+
+    pub fn is_miswired(&self, now: Time, one: Node, other: Node) -> bool {
+        let until = self.miswired.get(&(one, other));
+        until.is_some_and(|&until| now < until)
+    }
+
+    /// Whether the network does nothing to what these two send each other.
+    pub fn is_fine(&self, now: Time, one: Node, other: Node) -> bool {
+        self.weather == Weather::FINE
+            && self.cut_until(now, one, other).is_none()
+            && !self.is_miswired(now, one, other)
+    }
+
     /// All is well from now on.
     pub fn heal(&mut self) {
         self.weather = Weather::FINE;
         self.cuts.clear();
+        self.miswired.clear();
     }
 
     fn cut_until(&self, now: Time, one: Node, other: Node) -> Option<Time> {
@@ -124,12 +147,14 @@ impl Network {
         }
     }
 
-    pub fn open(&mut self, stream: u64, gateway: Run) {
+    pub fn open(&mut self, now: Time, stream: u64, gateway: Run) {
+        let miswired = self.is_miswired(now, gateway.node, Node::Catalog);
         let stream_of = Stream {
             gateway,
             last_up: Time::ZERO,
             last_down: Time::ZERO,
             closed: None,
+            miswired,
         };
         self.streams.insert(stream, stream_of);
     }
@@ -159,6 +184,12 @@ impl Network {
     /// Whether a message that arrives now is still one of an open stream, and whose.
     pub fn gateway(&self, stream: u64) -> Option<Run> {
         self.streams.get(&stream).map(|stream| stream.gateway)
+    }
+
+    /// Whether another bazaar's catalog is at a stream's end.
+    pub fn ends_elsewhere(&self, stream: u64) -> bool {
+        let stream = self.streams.get(&stream);
+        stream.is_some_and(|stream| stream.miswired)
     }
 
     pub fn is_open(&self, stream: u64, now: Time) -> bool {

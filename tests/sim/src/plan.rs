@@ -8,6 +8,7 @@ use domain::{Price, StockName, Version};
 use fastrand::Rng;
 
 use crate::nemesis::Kind;
+use crate::prefilled;
 
 /// How many order replicas there are.
 pub const REPLICAS: u32 = 3;
@@ -25,6 +26,16 @@ static VFS_WITHOUT_REWRITE: storage::database::Vfs = storage::database::Vfs {
 
 const SHARES: u64 = 40;
 
+/// The leases that catalogs are run with.
+pub const LEASES_MS: [u64; 3] = [150, 400, 1000];
+
+/// At times there are so many more clients.
+const CROWD: usize = 20;
+
+/// Of so many seeds one begins with a long journal: this one.
+const PREFILLED_EVERY: u64 = 16;
+const PREFILLED: u64 = 7;
+
 /// What is taken out of a simulation, to show that it would notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Without {
@@ -35,6 +46,16 @@ pub enum Without {
     Syncs,
     /// A store believes what it finds in its log, and does not write it anew.
     DurableLog,
+    /// Nobody looks at which journal a request names.
+    NamedJournal,
+    /// Whoever works leads, however many rows it lacks.
+    NearestLeads,
+    /// A catalog that is made anew leaves out what is beside ledgers.
+    RowsBeside,
+    /// It begins no epoch above those that replicas have seen.
+    RisenEpoch,
+    /// It waits for its own leases alone.
+    LeaseHorizon,
 }
 
 /// One simulation.
@@ -46,6 +67,8 @@ pub struct Plan {
     pub gateways: usize,
     pub clients: usize,
     pub stocks: usize,
+    /// There is a long journal at first, and a replica that lacks most of it.
+    pub prefilled: bool,
     /// What a client does once there are no more faults.
     pub operations: u32,
     /// How long there are faults.
@@ -67,6 +90,11 @@ pub struct Plan {
 pub struct Swarm(u32);
 
 impl Swarm {
+    /// These alone.
+    pub fn of(kinds: &[Kind]) -> Self {
+        Self(kinds.iter().fold(0, |set, &kind| set | 1 << kind as u32))
+    }
+
     pub fn has(self, kind: Kind) -> bool {
         self.0 & (1 << kind as u32) != 0
     }
@@ -75,21 +103,63 @@ impl Swarm {
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
-        let lease_ms = random.choice([150, 400, 1000]).expect("one of them");
-        Self {
+        let lease_ms = random.choice(LEASES_MS).expect("one of them");
+        let plan = Self {
             seed,
             without: None,
             lease: Duration::from_millis(lease_ms),
             gateways: random.usize(2..=3),
             // At times so many that groups are committed which are too large to be proposed.
-            clients: random.usize(3..=6) + random.choice([0, 0, 0, 20]).expect("one of them"),
+            clients: random.usize(3..=6) + random.choice([0, 0, 0, CROWD]).expect("one of them"),
             stocks: random.usize(1..=3),
+            prefilled: false,
             operations: random.u32(4..=12),
             trouble: Duration::from_millis(random.u64(2_000..=9_000)),
             calm: Duration::from_millis(random.u64(60..=1_200)),
             faults: Swarm(random.u32(..)),
             drift_ppm_max: 4_000,
             think: Duration::from_millis(random.u64(4..=200)),
+        };
+        match seed % PREFILLED_EVERY {
+            PREFILLED => plan.prefilled(),
+            _ => plan,
+        }
+    }
+
+    /// The same with other faults, which follow closely.
+    pub fn with(self, kinds: &[Kind]) -> Self {
+        Self {
+            faults: Swarm::of(kinds),
+            calm: self.calm.min(Duration::from_millis(300)),
+            ..self
+        }
+    }
+
+    /// A short one.
+    pub fn short(self) -> Self {
+        Self {
+            trouble: self.trouble.min(Duration::from_secs(4)),
+            clients: self.clients.min(4),
+            operations: 4,
+            ..self
+        }
+    }
+
+    /// The same with clients that leave little time between their orders.
+    pub fn crowded(self) -> Self {
+        Self {
+            clients: CROWD,
+            think: Duration::from_millis(4),
+            ..self
+        }
+    }
+
+    /// The same with a long journal at first.
+    pub fn prefilled(self) -> Self {
+        Self {
+            prefilled: true,
+            stocks: prefilled::STOCKS,
+            ..self
         }
     }
 

@@ -1,34 +1,40 @@
 //! An order replica's process: its shipped core and store.
+//!
+//! - [`join`]: its start;
+//! - here: what it is asked, told and wakes for, and what its core wants done;
+//! - [`calls`]: the calls that its core wants made, and what it makes of answers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog_core::TradeResult;
-use domain::LedgerEnd;
-use domain::{
-    ChainHash, Epoch, IdempotencyKey, Identity, JournalId, ListingDigest, Order, OrderNumber,
-    Price, Quantity, ReplicaId, Row, Side, StockName,
-};
-use domain::{Head, Term};
+use domain::{Identity, JournalId, LedgerEnd, Order, OrderNumber, ReplicaId, Row};
 use order::store::saves::write;
 use order::store::{ReadRows, SqliteStore, Store};
+use order_core::catch_up::CHUNK_ROWS;
 use order_core::durable::{Save, gather};
-use order_core::message::{
-    CallFailure, CallId, Outcome, Placed, Refused, Report, Shipment, Source, Ticket, Unavailable,
-};
+use order_core::message::{CallId, Placed, Refused, Report, Ticket, Unavailable};
 use order_core::{
-    Claim, Command, Event, Failure as Refuted, Missing, Replica as Core, Status, claim,
+    Command, Event, Failure as Refuted, JournalEnd, Missing, Replica as Core, Status,
 };
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
 
 use crate::catalog::{Ended, JOURNAL};
-use crate::messages::{Caller, Failure, Node, Purpose, Request, Response, Run, Told};
+use crate::effects::Effect;
+use crate::messages::{
+    Caller, FORGED, Failure, Ledger, Node, Purpose, Request, Response, Run, Said, Told,
+};
 use crate::oracle::Oracle;
 use crate::plan::{Plan, REPLICAS};
+use crate::stranger;
 use crate::timeline::{Happening, Time, Timeline};
+
+mod join;
+mod calls;
+
+use calls::{failure, head, head_of, held, outcomes, rows, said};
 
 // As long as the shipped driver waits.
 const TRADE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,17 +43,14 @@ const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
 const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
 const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
 const HEAD_INTERVAL: Duration = Duration::from_millis(250);
+const HEAD_RETRY: Duration = Duration::from_millis(50);
 const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 const JOIN_RETRY: Duration = Duration::from_millis(100);
 
-/// What the catalog says of its journal.
-const IDENTITY: Identity = Identity {
-    journal: JOURNAL,
-    listing: ListingDigest::new([1; ListingDigest::BYTES]),
-    lease_horizon: Duration::from_secs(1),
-};
+/// More rows than one answer to a fetch has.
+pub const FAR_BEHIND_ROWS: u64 = CHUNK_ROWS as u64;
 
 /// A replica, while it runs.
 pub struct Replica {
@@ -66,12 +69,22 @@ pub struct Replica {
     appends: BTreeMap<Ticket, Caller>,
     /// Orders that are looked for and are not here.
     missing: BTreeMap<u64, (Caller, OrderNumber)>,
-    /// Its ledger is yet to be compared with the journal: nothing of it is served.
-    joining: bool,
+    /// Whose journal's copy its ledger is. `None` while it is yet to be compared with the journal:
+    /// nothing of it is served.
+    identity: Option<Identity>,
+    /// It is to be copied anew; and how many rows are to be here before anything is served.
+    rebuilds: bool,
+    copies: Option<OrderNumber>,
+    /// How many rows the journal had that it lacked, where that was more than one answer has.
+    far_behind: Option<OrderNumber>,
     /// The disk did not take what it was to begin with.
     failed: bool,
+    /// Its disk is not as it was written.
+    damaged: bool,
     /// Why it must not be believed.
     refuted: Option<Refuted>,
+    /// What the ledger is being compared with.
+    said: Option<Said>,
     /// Who speaks of an epoch that is not known here: told the core once the catalog has been asked.
     unconfirmed: Vec<Claimant>,
     /// Where the ledger ended when the catalog was asked, while it is.
@@ -94,14 +107,10 @@ impl Replica {
         plan: &Plan,
         id: ReplicaId,
         disk: &Disk,
+        rebuilds: bool,
     ) -> Result<Self, StorageError> {
         let store = open(disk, plan.vfs())?;
-        let is_foreign = store
-            .identity()
-            .is_some_and(|it| it.journal != IDENTITY.journal);
-        if !is_foreign {
-            holds(oracle, id, &store);
-        }
+        holds(oracle, id, &store)?;
         let node = Node::Replica(id);
         let peers = ids().filter(|&peer| peer != id).collect();
         let core = Core::new(
@@ -125,9 +134,14 @@ impl Replica {
             announces: BTreeMap::new(),
             appends: BTreeMap::new(),
             missing: BTreeMap::new(),
-            joining: true,
+            identity: None,
+            rebuilds,
+            copies: None,
+            far_behind: None,
             failed: false,
+            damaged: false,
             refuted: None,
+            said: None,
             unconfirmed: Vec::new(),
             asking: None,
             head_at: line.now(),
@@ -136,79 +150,38 @@ impl Replica {
         Ok(replica)
     }
 
-    /// Asks the catalog for what its ledger is to be compared with.
-    fn join(&mut self, line: &mut Timeline) {
-        self.head_at = Time::MAX;
-        let request = Request::GetLeadership;
-        line.call(
-            self.run,
-            Node::Catalog,
-            request,
-            JOIN_TIMEOUT,
-            Purpose::Join,
-        );
+    fn read(&mut self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+        let read = self.reader.rows(from, rows_max);
+        self.note_damage(&read);
+        read
     }
 
-    /// The catalog answered, or did not.
-    fn compare(&mut self, line: &mut Timeline, oracle: &mut Oracle, head: Option<Head>) {
-        let Some(head) = head else {
-            self.head_at = line.now() + JOIN_RETRY;
-            return;
-        };
-        match claim(
-            self.store.identity(),
-            &self.store.durable(),
-            &IDENTITY,
-            &head,
-        ) {
-            Ok(Claim::Holds) => self.joined(line, oracle),
-            Ok(Claim::Compare(held)) => {
-                let request = Request::ReadRows {
-                    from: held.rows,
-                    previous: Some(held.chain),
-                    rows_max: 1,
-                };
-                line.call(
-                    self.run,
-                    Node::Catalog,
-                    request,
-                    JOIN_TIMEOUT,
-                    Purpose::Compare,
-                );
-            }
-            Ok(lost @ Claim::CatalogLostRows(_)) => panic!("replica {}: {lost:?}", self.id),
-            Err(failure) => self.refuted = Some(failure),
-        }
+    fn note_damage<T>(&mut self, result: &Result<T, StorageError>) {
+        self.damaged |= matches!(result, Err(error) if error.is_damage());
     }
 
-    fn compared(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
-        match rows(told) {
-            Ok(_) => self.joined(line, oracle),
-            Err(CallFailure::Differs) => {
-                let rows = self.store.durable().end.rows;
-                self.refuted = Some(Refuted::Differs { rows });
-            }
-            Err(_) => self.head_at = line.now() + JOIN_RETRY,
-        }
+    fn is_joining(&self) -> bool {
+        self.identity.is_none()
     }
 
-    fn joined(&mut self, line: &mut Timeline, oracle: &mut Oracle) {
-        let save = Save {
-            identity: Some(IDENTITY),
-            ..Save::default()
-        };
-        if self.store.identity().is_none() && self.store.save(&save).is_err() {
-            self.failed = true; // ends, and is started again
-            return;
-        }
-        self.joining = false;
-        self.head_at = line.now();
-        self.step(line, oracle, None);
+    /// Whether it is there for others.
+    pub fn serves(&self) -> bool {
+        !self.is_joining() && self.copies.is_none()
+    }
+
+    /// Which journal it keeps a copy of, where it knows.
+    pub fn journal(&self) -> Option<JournalId> {
+        self.identity.map(|identity| identity.journal)
     }
 
     /// Whether its process is to end.
     pub fn has_failed(&self) -> bool {
         self.failed
+    }
+
+    /// Whether it found that its disk is not as it was written.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// Why it must not be believed, where that was found.
@@ -218,14 +191,14 @@ impl Replica {
 
     /// When it has something to do by itself.
     pub fn wake(&self, line: &Timeline) -> Option<Time> {
-        let core = self.core.wake().filter(|_| !self.joining);
+        let core = self.core.wake().filter(|_| !self.is_joining());
         let core = core.map(|at| line.when(self.run.node, at));
         core.into_iter().chain([self.head_at]).min()
     }
 
     /// Time has passed.
     pub fn woken(&mut self, line: &mut Timeline, oracle: &mut Oracle) {
-        if self.joining {
+        if self.is_joining() {
             if self.head_at <= line.now() {
                 self.join(line);
             }
@@ -242,12 +215,18 @@ impl Replica {
         if self.asking.is_some() {
             return;
         }
-        self.asking = Some(self.core.status().end);
+        let Status { end, tail, .. } = self.core.status();
+        self.asking = Some(end);
         self.head_at = Time::MAX;
         for claim in &mut self.unconfirmed {
             claim.asked = true;
         }
-        let request = Request::GetLeadership;
+        let ledger = Some(Ledger {
+            replica: self.id,
+            end: tail,
+            asked: line.run(Node::Catalog).number,
+        });
+        let request = Request::GetLeadership { ledger };
         line.call(
             self.run,
             Node::Catalog,
@@ -259,10 +238,21 @@ impl Replica {
 
     /// The catalog said who leads, or nothing.
     fn heard(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
-        self.head_at = line.now() + HEAD_INTERVAL;
         let held = self.asking.take().expect("it was asked");
-        let head = head(told).ok();
+        // An answer about another journal is none.
+        let own = self.identity.expect("it has joined");
+        let said = said(told).ok();
+        let said = said.filter(|said| said.identity.journal == own.journal);
+        if let Some(said) = said.as_ref().filter(|said| self.is_news(said.identity)) {
+            self.saves.push_back(Save {
+                identity: Some(said.identity),
+                ..Save::default()
+            });
+        }
+        let head = said.as_ref().map(head_of);
         let answered = head.is_some();
+        let pause = if answered { HEAD_INTERVAL } else { HEAD_RETRY };
+        self.head_at = line.now() + pause;
         self.step(line, oracle, Some(Event::Head { head, held }));
         for claim in self
             .unconfirmed
@@ -292,8 +282,8 @@ impl Replica {
         caller: Caller,
         request: Request,
     ) {
-        if self.joining {
-            return line.reply(self.run.node, caller, Err(Failure::Unavailable));
+        if !self.serves() {
+            return line.break_call(caller.call, Duration::from_micros(200)); // nobody listens
         }
         let epoch = match &request {
             Request::Announce { epoch, .. } | Request::Append { epoch, .. } => Some(*epoch),
@@ -343,11 +333,12 @@ impl Replica {
                 }
             }
             Request::Status => {
-                let told = Ok(Response::Status(self.core.status()));
+                let journal = self.journal().expect("it has joined");
+                let told = Ok(Response::Status(self.core.status(), journal));
                 return line.reply(self.run.node, caller, told);
             }
             Request::ReadRows { from, rows_max, .. } => {
-                let rows = self.reader.rows(from, rows_max);
+                let rows = self.read(from, rows_max);
                 let told = rows.map(Response::Rows).map_err(|_| Failure::Unavailable);
                 return line.reply(self.run.node, caller, told);
             }
@@ -358,14 +349,14 @@ impl Replica {
     }
 
     fn get(&mut self, line: &mut Timeline, caller: Caller, number: OrderNumber) {
-        let told = match self.reader.rows(number, 1) {
+        let told = match self.read(number, 1) {
             Ok(rows) => match rows.into_iter().next() {
                 Some(row) => Ok(Response::Row(row)),
                 None if let Some(row) = self.core.find(number) => Ok(Response::Row(row.clone())),
                 None => {
                     self.missing.insert(self.last, (caller, number));
                     let purpose = Purpose::Confirm(self.last);
-                    let request = Request::GetLeadership;
+                    let request = Request::GetLeadership { ledger: None };
                     line.call(self.run, Node::Catalog, request, CONFIRM_TIMEOUT, purpose);
                     return;
                 }
@@ -384,9 +375,16 @@ impl Replica {
         told: Told,
     ) {
         let event = match purpose {
-            Purpose::Join => return self.compare(line, oracle, head(told).ok()),
+            Purpose::Join => return self.compare(line, oracle, told),
             Purpose::Compare => return self.compared(line, oracle, told),
             Purpose::Head => return self.heard(line, oracle, told),
+            Purpose::ReportMissing(number) => {
+                // The row does not follow the journal's last: it went on without those that it lost.
+                if told.is_err_and(|failure| failure == Failure::NotMissing) {
+                    self.refuted = Some(Refuted::Differs { rows: number });
+                }
+                return;
+            }
             Purpose::Trade(call) => Event::Traded {
                 call,
                 result: outcomes(told),
@@ -408,8 +406,12 @@ impl Replica {
                 let Some((caller, number)) = self.missing.remove(&lookup) else {
                     return;
                 };
-                let journal = head(told).ok().map(|head| head.end);
-                match Missing::of(number, journal, self.plan.order_rules()) {
+                let journal = said(told).ok().map(|said| JournalEnd {
+                    end: said.leadership.end,
+                    ledgers_checked: said.ledgers_checked,
+                });
+                let held = self.core.status().end.rows;
+                match Missing::of(number, held, journal, self.plan.order_rules()) {
                     Missing::DoesNotExist => {
                         return line.reply(self.run.node, caller, Ok(Response::NoSuchOrder));
                     }
@@ -463,9 +465,16 @@ impl Replica {
         if self.disk.is_dead() {
             return Err(Ended);
         }
+        self.note_damage(&written);
         let event = written.map_err(|_| Ended)?;
         if let Event::Stored(_) = &event {
-            holds(oracle, self.id, &self.store);
+            let held = holds(oracle, self.id, &self.store);
+            self.note_damage(&held);
+        }
+        let rows = self.store.durable().end.rows;
+        self.copies.take_if(|copies| *copies <= rows);
+        if self.far_behind.take_if(|end| *end <= rows).is_some() {
+            line.came(Effect::FarBehindCaughtUp);
         }
         self.step(line, oracle, Some(event));
         Ok(())
@@ -492,6 +501,10 @@ impl Replica {
             Command::Save(save) => self.saves.push_back(save),
             Command::AskCatalog => self.ask(line),
             Command::Report(Report::FollowerLostRows { peer, .. }) if oracle.has_lost(peer) => {}
+            Command::ReportMissing(number) if oracle.was_apart() => {
+                self.report_missing(line, number);
+            }
+            Command::Fail(failure) if oracle.was_apart() => self.refuted = Some(failure),
             wrong @ (Command::Fail(_) | Command::ReportMissing(_)) => {
                 panic!("replica {} disbelieves: {wrong:?}", self.id)
             }
@@ -507,11 +520,15 @@ impl Replica {
             }
             Command::AnswerAnnounce { ticket, answer } => {
                 let caller = self.announces.remove(&ticket).expect("answered once");
-                let told = answer.map(Response::Status).map_err(failure);
+                let journal = self.journal().expect("it has joined");
+                let told = answer.map(|status| Response::Status(status, journal));
+                note_forgery(line, caller, told.as_ref().err());
+                let told = told.map_err(failure);
                 line.reply(node, caller, told);
             }
             Command::AnswerAppend { ticket, answer } => {
                 let caller = self.appends.remove(&ticket).expect("answered once");
+                note_forgery(line, caller, answer.as_ref().err());
                 let told = answer.map(Response::Held).map_err(failure);
                 line.reply(node, caller, told);
             }
@@ -520,94 +537,25 @@ impl Replica {
                 | Report::CatalogLostRows { .. }
                 | Report::FollowerDiverged { .. }
                 | Report::FollowerLostRows { .. }),
-            ) => panic!("replica {} believes in damage: {damage:?}", self.id),
+            ) if !oracle.was_apart() => {
+                panic!("replica {} believes in damage: {damage:?}", self.id)
+            }
             Command::Report(report) => {
                 line.note(20, Some(node), || format!("{node:?}: {report:?}"));
             }
             call => self.call(line, call),
         }
     }
-
-    fn call(&mut self, line: &mut Timeline, command: Command) {
-        let (to, request, timeout, purpose) = match command {
-            Command::Trade {
-                call,
-                epoch,
-                orders,
-            } => (
-                Node::Catalog,
-                Request::Trade { epoch, orders },
-                TRADE_TIMEOUT,
-                Purpose::Trade(call),
-            ),
-            Command::SetInSync {
-                call,
-                epoch,
-                change,
-                in_sync,
-            } => (
-                Node::Catalog,
-                Request::SetInSync {
-                    epoch,
-                    change,
-                    in_sync,
-                },
-                SET_IN_SYNC_TIMEOUT,
-                Purpose::SetInSync(call),
-            ),
-            Command::Fetch {
-                call,
-                source,
-                from,
-                previous,
-                rows_max,
-            } => {
-                let (to, timeout) = match source {
-                    Source::Journal => (Node::Catalog, JOURNAL_TIMEOUT),
-                    Source::Peer(peer) => (Node::Replica(peer), FETCH_TIMEOUT),
-                };
-                let request = Request::ReadRows {
-                    from,
-                    previous: Some(previous),
-                    rows_max,
-                };
-                (to, request, timeout, Purpose::Fetch(call))
-            }
-            Command::Append {
-                call,
-                peer,
-                epoch,
-                shipment,
-                committed,
-            } => {
-                let rows = match shipment {
-                    Shipment::Rows(rows) => Ok(rows),
-                    Shipment::Stored { from, rows_max } => {
-                        let rows = self.reader.rows(from, rows_max);
-                        rows.map(|mut rows| {
-                            rows.retain(|row| row.number < committed);
-                            rows
-                        })
-                    }
-                };
-                let purpose = Purpose::Append(call, peer);
-                let request = Request::Append {
-                    epoch,
-                    leader: self.id,
-                    rows: rows.expect("what is durable can be read"),
-                    committed,
-                };
-                (Node::Replica(peer), request, APPEND_TIMEOUT, purpose)
-            }
-            other => unreachable!("not a call: {other:?}"),
-        };
-        line.call(self.run, to, request, timeout, purpose);
-    }
 }
 
-fn holds(oracle: &mut Oracle, id: ReplicaId, store: &SqliteStore) {
-    let beside = store.continuing().expect("the disk is well");
+fn holds(oracle: &mut Oracle, id: ReplicaId, store: &SqliteStore) -> Result<(), StorageError> {
+    let identity = store.identity();
+    if identity.is_some_and(|identity| identity.journal != JOURNAL) {
+        return Ok(());
+    }
+    let beside = store.continuing()?;
     oracle.replica_holds(id, &store.durable(), beside);
+    Ok(())
 }
 
 /// All replicas.
@@ -623,80 +571,16 @@ pub fn open(disk: &Disk, vfs: &'static Vfs) -> Result<SqliteStore, StorageError>
 /// Puts another bazaar's ledger on a disk.
 pub fn make_foreign(disk: &Disk, vfs: &'static Vfs) {
     let mut store = open(disk, vfs).expect("the disk is well");
-    let order = Order {
-        key: IdempotencyKey::new("another's").expect("a key"),
-        name: StockName::new("amc").expect("a name"),
-        side: Side::Sell,
-        quantity: Quantity::new(1).expect("a quantity"),
-    };
-    let price = Price::from_minor(1).expect("a price");
-    let row = Row::following(&ChainHash::EMPTY, OrderNumber(0), Epoch(1), order, price);
-    let identity = Identity {
-        journal: JournalId::new([2; JournalId::BYTES]),
-        ..IDENTITY
-    };
     let save = Save {
-        identity: Some(identity),
-        rows: vec![row],
+        identity: Some(stranger::IDENTITY),
+        rows: stranger::rows(),
         ..Save::default()
     };
     store.save(&save).expect("the disk is well");
 }
 
-fn failure(refused: Refused) -> Failure {
-    match refused {
-        Refused::Stale { .. } | Refused::LeadsNoMore { .. } => Failure::Fenced,
-        Refused::Unconfirmed { .. }
-        | Refused::OtherLeader { .. }
-        | Refused::StoreFailed
-        | Refused::Broken { .. } => Failure::Refused,
+fn note_forgery(line: &mut Timeline, caller: Caller, refused: Option<&Refused>) {
+    if caller.call == FORGED && matches!(refused, Some(Refused::Unconfirmed { .. })) {
+        line.came(Effect::ForgeryRefused);
     }
-}
-
-fn call_failure(failure: Failure) -> CallFailure {
-    match failure {
-        Failure::Fenced => CallFailure::Fenced,
-        Failure::Beyond => CallFailure::Beyond,
-        Failure::Differs => CallFailure::Differs,
-        Failure::Refused | Failure::Unavailable | Failure::TimedOut => CallFailure::Failed,
-    }
-}
-
-fn outcomes(told: Told) -> Result<Vec<Outcome>, CallFailure> {
-    let Response::Traded(results) = told.map_err(call_failure)? else {
-        unreachable!("a trade is answered with results")
-    };
-    let outcome = |result| match result {
-        TradeResult::Row(row) => Outcome::Row(row),
-        TradeResult::Refused(refusal) => Outcome::Refused(refusal),
-    };
-    Ok(results.into_iter().map(outcome).collect())
-}
-
-fn head(told: Told) -> Result<Head, CallFailure> {
-    let Response::Leadership(leadership) = told.map_err(call_failure)? else {
-        unreachable!("who leads is answered with who leads")
-    };
-    let term = Term {
-        epoch: leadership.term.epoch,
-        leader: leadership.term.leader,
-    };
-    Ok(Head {
-        term,
-        end: leadership.end,
-    })
-}
-
-fn rows(told: Told) -> Result<Vec<Row>, CallFailure> {
-    let Response::Rows(rows) = told.map_err(call_failure)? else {
-        unreachable!("rows are answered with rows")
-    };
-    Ok(rows)
-}
-
-fn held(told: Told) -> Result<LedgerEnd, CallFailure> {
-    let Response::Held(end) = told.map_err(call_failure)? else {
-        unreachable!("an append is answered with what is held")
-    };
-    Ok(end)
 }

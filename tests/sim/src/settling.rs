@@ -61,9 +61,8 @@ impl World {
             return;
         }
         self.checked = acknowledged;
-        let in_sync = self.oracle.in_sync().iter();
-        for id in in_sync.filter(|id| !self.oracle.lacks_disk(**id)) {
-            let disk = self.disks[&Node::Replica(*id)].worst();
+        for id in self.oracle.whole() {
+            let disk = self.disks[&Node::Replica(id)].worst();
             let store = replica::open(&disk, &VFS).expect("the disk is well");
             let beside = store.continuing().expect("the disk is well");
             let held = self.oracle.held_with(store.durable().end, &beside);
@@ -71,6 +70,9 @@ impl World {
                 held >= acknowledged,
                 "{id} would hold {held} of {acknowledged} orders"
             );
+        }
+        if !self.needs_no_ledger() {
+            return;
         }
         let disk = self.disks[&Node::Catalog].worst();
         let mut store = catalog::open(&disk, &VFS).expect("the disk is well");

@@ -4,10 +4,11 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
-use domain::Row;
 use domain::time::BootTime;
+use domain::{JournalId, Row};
 use fastrand::Rng;
 
+use crate::effects::Effect;
 use crate::messages::{
     Caller, FromCatalog, FromGateway, Node, Purpose, Request, Run, Streamed, Told,
 };
@@ -23,6 +24,8 @@ pub enum Happening {
         caller: Caller,
         to: Node,
         request: Request,
+        /// The journal that the caller names.
+        named: Option<JournalId>,
     },
     Reply {
         call: u64,
@@ -42,6 +45,8 @@ pub enum Happening {
     /// A disk gets round to what it was given.
     DiskDone(Run),
     Start(Node),
+    /// Whoever operates the catalog sees to it.
+    Mend,
     /// The next fault.
     Fault,
     Heal,
@@ -91,6 +96,8 @@ pub struct Host {
     /// By how many millionths its clock is too fast.
     drift_ppm: i64,
     wake: Option<Time>,
+    /// Which journal the process there belongs to, where it knows.
+    pub journal: Option<JournalId>,
 }
 
 /// A call that has no answer yet.
@@ -110,6 +117,8 @@ pub struct Timeline {
     pub hosts: BTreeMap<Node, Host>,
     pub network: Network,
     pub trace: Trace,
+    /// What came of faults, and how often.
+    pub effects: BTreeMap<Effect, u64>,
 }
 
 /// A hash over all that happened (FNV-1a, 64 bits), and the text of it where that is wanted.
@@ -144,6 +153,7 @@ impl Timeline {
             random: Rng::with_seed(seed),
             hosts: BTreeMap::new(),
             network: Network::default(),
+            effects: BTreeMap::new(),
             trace: Trace {
                 hash: 0xcbf2_9ce4_8422_2325,
                 events: 0,
@@ -166,6 +176,7 @@ impl Timeline {
             booted: Time::ZERO,
             drift_ppm: self.random.i64(-drift_ppm_max..=drift_ppm_max),
             wake: None,
+            journal: None,
         };
         self.hosts.insert(node, host);
     }
@@ -270,6 +281,11 @@ impl Timeline {
         Some(entry.what)
     }
 
+    /// Something came of a fault that was to come of it.
+    pub fn came(&mut self, effect: Effect) {
+        *self.effects.entry(effect).or_default() += 1;
+    }
+
     pub fn note(&mut self, kind: u64, node: Option<Node>, what: impl FnOnce() -> String) {
         let node = match node {
             None => 0,
@@ -299,6 +315,7 @@ impl Timeline {
         };
         self.after(timeout, late);
         let caller = Caller { run, call };
+        let named = self.hosts[&run.node].journal;
         let transit = self
             .network
             .transit(&mut self.random, self.now, run.node, to);
@@ -309,6 +326,7 @@ impl Timeline {
                     caller,
                     to,
                     request,
+                    named,
                 },
             );
         }
@@ -375,7 +393,7 @@ impl Timeline {
     pub fn open_stream(&mut self, gateway: Run) -> u64 {
         self.made += 1;
         let stream = self.made;
-        self.network.open(stream, gateway);
+        self.network.open(self.now, stream, gateway);
         stream
     }
 

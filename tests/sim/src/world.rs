@@ -3,17 +3,23 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::{OrderNumber, ReplicaId, Row};
+use domain::{JournalId, OrderNumber, ReplicaId, Row, SessionId};
 use simulated_disk::{Death, Disk, Faults};
 
-use crate::catalog::{Catalog, Ended};
+use crate::catalog::{Catalog, Ended, JOURNAL};
 use crate::client::Client;
+use crate::effects::Effect;
 use crate::gateway::Gateway;
-use crate::messages::{Caller, Node, Purpose, Request, Run, Streamed, Told};
+use crate::messages::{
+    Caller, Failure, FromCatalog, FromGateway, Node, Purpose, Request, Run, Streamed, Told,
+};
 use crate::nemesis::Kind;
+use crate::operator::Operator;
 use crate::oracle::Oracle;
 use crate::plan::{Plan, Without};
-use crate::replica::Replica;
+use crate::prefilled::Prefilled;
+use crate::replica::{FAR_BEHIND_ROWS, Replica, ids};
+use crate::stranger;
 use crate::timeline::{Happening, Time, Timeline};
 
 /// Once all is well, everybody has what was promised within this time.
@@ -29,6 +35,7 @@ pub struct World {
     pub replicas: BTreeMap<ReplicaId, Replica>,
     pub gateways: BTreeMap<usize, Gateway>,
     pub clients: Vec<Client>,
+    pub operator: Operator,
     /// When all became well.
     pub healed: Option<Time>,
     pub injected: BTreeMap<Kind, u64>,
@@ -49,6 +56,7 @@ pub struct Report {
     pub syncs: u64,
     pub lost_messages: u64,
     pub injected: BTreeMap<Kind, u64>,
+    pub effects: BTreeMap<Effect, u64>,
     /// From the healing to the end.
     pub recovery: Duration,
 }
@@ -68,6 +76,9 @@ impl Report {
         for (kind, count) in &other.injected {
             *self.injected.entry(*kind).or_default() += count;
         }
+        for (effect, count) in &other.effects {
+            *self.effects.entry(*effect).or_default() += count;
+        }
         self.recovery = self.recovery.max(other.recovery);
     }
 }
@@ -75,7 +86,14 @@ impl Report {
 impl World {
     fn new(plan: Plan, print: bool) -> Self {
         let mut line = Timeline::new(plan.seed, print);
-        let oracle = Oracle::new(plan.first_stocks());
+        let prefilled = plan.prefilled.then(|| Prefilled::get(&plan));
+        let oracle = match &prefilled {
+            None => Oracle::new(plan.first_stocks()),
+            Some(it) => {
+                let ledgers = it.ledgers();
+                Oracle::prefilled(plan.first_stocks(), &it.rows, it.term.clone(), ledgers)
+            }
+        };
         let mut world = Self {
             plan,
             disks: BTreeMap::new(),
@@ -83,6 +101,7 @@ impl World {
             replicas: BTreeMap::new(),
             gateways: BTreeMap::new(),
             clients: Vec::new(),
+            operator: Operator::new(plan.lease),
             healed: None,
             injected: BTreeMap::new(),
             hits: 0,
@@ -93,7 +112,11 @@ impl World {
         for node in world.processes() {
             line.add(node, plan.drift_ppm_max);
             if !matches!(node, Node::Gateway(_)) {
-                let disk = Disk::new(line.random.u64(..));
+                let seed = line.random.u64(..);
+                let disk = match &prefilled {
+                    None => Disk::new(seed),
+                    Some(prefilled) => prefilled.disk(node, seed),
+                };
                 disk.set_faults(Faults {
                     lies: plan.without == Some(Without::Syncs),
                     ..Faults::default()
@@ -166,7 +189,8 @@ impl World {
                 caller,
                 to,
                 request,
-            } => self.requested(caller, to, request),
+                named,
+            } => self.requested(caller, to, request, named),
             Happening::Reply { call, told } => {
                 if let Some((run, purpose)) = self.line.answered(call) {
                     self.answered(run, purpose, told);
@@ -178,6 +202,7 @@ impl World {
             Happening::DiskDone(run) if self.line.runs(run) => self.disk_done(run),
             Happening::Wake(_) | Happening::DiskDone(_) => {}
             Happening::Start(node) => self.start(node),
+            Happening::Mend => self.mend(),
             Happening::Fault if self.healed.is_none() => self.fault(),
             Happening::Fault => {}
             Happening::Heal => self.heal(),
@@ -207,17 +232,55 @@ impl World {
         }
     }
 
-    fn requested(&mut self, caller: Caller, to: Node, request: Request) {
+    /// Which journal a process keeps, where it knows.
+    fn journal(&self, node: Node) -> Option<JournalId> {
+        match node {
+            Node::Replica(id) => self.replicas.get(&id).and_then(Replica::journal),
+            _ => Some(JOURNAL),
+        }
+    }
+
+    /// Whether a process answers a request, going by the journal that it names.
+    fn check(
+        &mut self,
+        request: &Request,
+        named: Option<JournalId>,
+        own: Option<JournalId>,
+    ) -> Result<(), Failure> {
+        let Some(own) = own.filter(|_| self.plan.without != Some(Without::NamedJournal)) else {
+            return Ok(());
+        };
+        stranger::check(request, named, own).inspect_err(|_| {
+            self.line.came(Effect::StrangerRefused);
+        })
+    }
+
+    fn requested(&mut self, caller: Caller, to: Node, request: Request, named: Option<JournalId>) {
         self.line.note(1, Some(to), || {
             format!("{:?} asks {to:?}: {request:?}", caller.run.node)
         });
+        let from = caller.run.node;
+        if self.line.network.is_miswired(self.line.now(), from, to) {
+            let checked = self.check(&request, named, Some(stranger::JOURNAL));
+            let told = checked.and_then(|()| stranger::answer(to, &request));
+            return self.line.reply(to, caller, told);
+        }
+        let own = self.journal(to);
+        if let Err(failure) = self.check(&request, named, own) {
+            return self.line.reply(to, caller, Err(failure));
+        }
+        if to == Node::Catalog {
+            self.mind_catalog();
+        }
         let line = &mut self.line;
         match to {
             Node::Catalog if let Some(catalog) = &mut self.catalog => {
                 catalog.request(line, caller, request);
+                self.mind_catalog();
             }
             Node::Replica(id) if let Some(replica) = self.replicas.get_mut(&id) => {
                 replica.request(line, &mut self.oracle, caller, request);
+                self.end_failed(id);
             }
             Node::Gateway(gateway) if let Some(gateway) = self.gateways.get_mut(&gateway) => {
                 gateway.request(line, caller, request);
@@ -280,6 +343,9 @@ impl World {
             format!("{node:?} on stream {stream}: {what:?}")
         });
         match (what, node) {
+            (Streamed::Up(what), _) if self.line.network.ends_elsewhere(stream) => {
+                self.answer_stray_stream(stream, what);
+            }
             (Streamed::Up(what), _) => {
                 if let Some(catalog) = &mut self.catalog {
                     catalog.streamed(&mut self.line, stream, what);
@@ -294,13 +360,40 @@ impl World {
         self.rewake(node);
     }
 
+    /// A session's stream reaches another bazaar's catalog.
+    fn answer_stray_stream(&mut self, stream: u64, what: Option<FromGateway>) {
+        let Some(FromGateway::Open { journal }) = what else {
+            return;
+        };
+        let request = Request::GetLeadership { ledger: None };
+        let own = Some(stranger::JOURNAL);
+        match self.check(&request, Some(journal), own) {
+            Ok(()) => {
+                let opened = FromCatalog::Opened {
+                    session: SessionId::new(1).expect("not 0"),
+                    lease: self.plan.lease,
+                    journal: stranger::JOURNAL,
+                };
+                self.line.send_down(stream, opened);
+            }
+            Err(_) => self.line.break_stream(stream, Duration::ZERO),
+        }
+    }
+
     fn woken(&mut self, node: Node) {
+        if node == Node::Catalog {
+            self.mind_catalog();
+            if self.catalog.is_none() {
+                return;
+            }
+        }
         let (line, oracle) = (&mut self.line, &mut self.oracle);
         match node {
             Node::Catalog => self.catalog.as_mut().expect("it runs").woken(line),
             Node::Replica(id) => {
                 let replica = self.replicas.get_mut(&id).expect("it runs");
                 replica.woken(line, oracle);
+                self.end_failed(id);
             }
             Node::Gateway(gateway) => self
                 .gateways
@@ -313,6 +406,7 @@ impl World {
     }
 
     fn disk_done(&mut self, run: Run) {
+        let epoch = self.oracle.epoch();
         let (line, oracle) = (&mut self.line, &mut self.oracle);
         let done = match run.node {
             Node::Catalog => self
@@ -329,10 +423,29 @@ impl World {
         self.line.note(4, Some(run.node), || {
             format!("{:?} disk: {done:?}", run.node)
         });
+        if self.oracle.epoch() > epoch && self.is_anybody_far_behind() {
+            self.line.came(Effect::ElectedWhileFarBehind);
+        }
         match done {
-            Ok(()) => self.rewake(run.node),
+            Ok(()) => {
+                self.rewake(run.node);
+                if let Node::Replica(id) = run.node {
+                    self.end_failed(id);
+                }
+            }
             Err(Ended) => self.crash(run.node, Death::Killed),
         }
+    }
+
+    fn is_anybody_far_behind(&self) -> bool {
+        let lacks = |id| {
+            self.oracle
+                .end()
+                .rows
+                .0
+                .saturating_sub(self.oracle.ledger(id).0)
+        };
+        ids().any(|id| lacks(id) > FAR_BEHIND_ROWS)
     }
 
     pub fn rewake(&mut self, node: Node) {
@@ -355,6 +468,12 @@ impl World {
         )
     }
 
+    fn effects(&self) -> BTreeMap<Effect, u64> {
+        let mut effects = self.line.effects.clone();
+        effects.insert(Effect::DiskRefilled, self.oracle.refilled);
+        effects
+    }
+
     fn report(&self) -> Report {
         let hits = self.gateways.values().map(|gateway| gateway.hits);
         let syncs = self.disks.values().map(|disk| disk.counts().syncs);
@@ -369,6 +488,7 @@ impl World {
             syncs: syncs.sum(),
             lost_messages: self.line.network.lost,
             injected: self.injected.clone(),
+            effects: self.effects(),
             recovery: self.line.now() - self.healed.unwrap_or_default(),
         }
     }

@@ -121,3 +121,32 @@ fn a_leader_that_was_not_asked_yet_is_waited_for() {
     assert!(looks(&silent, 1_190));
     assert!(looks(&unasked, 1_500), "not for ever");
 }
+
+#[test]
+fn whatever_the_catalog_says_last_is_news_also_where_its_epoch_fell() {
+    let led = |epoch, leader| Led {
+        leadership: Leadership {
+            epoch: Epoch(epoch),
+            leader: Some(id(leader)),
+        },
+        active: true,
+    };
+    let idle = Led {
+        active: false,
+        ..led(5, 3)
+    };
+    for (before, now, is_news) in [
+        (led(5, 3), led(5, 3), false),
+        (led(5, 3), led(6, 2), true),
+        (idle, led(5, 3), true),
+        // An older copy of the catalog's database was served, and is not any more.
+        (led(5, 3), led(3, 2), true),
+        (led(5, 3), led(5, 2), true),
+    ] {
+        assert_eq!(
+            now.is_news_after(&before),
+            is_news,
+            "{now:?} after {before:?}"
+        );
+    }
+}

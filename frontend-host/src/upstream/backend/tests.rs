@@ -153,6 +153,7 @@ impl Catalog for FakeCatalog {
             leader: 1,
             chain_hash: ChainHash::EMPTY.as_bytes().to_vec(),
             journal: JOURNAL.as_bytes().to_vec(),
+            ledgers_checked: true,
             ..Leadership::default()
         }))
     }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use domain::{JournalId, ListingDigest};
+use domain::{ChainHash, JournalId, LedgerEnd, ListingDigest, OrderNumber};
 use tokio::task::JoinHandle;
 use tonic::Code;
 
@@ -40,6 +40,7 @@ impl Bench {
             role: RoleName::Follower,
             term: term(3, 2),
             end: Default::default(),
+            tail: Default::default(),
             reaches_catalog: true,
         });
         Self {
@@ -109,6 +110,22 @@ async fn an_epoch_that_somebody_claims_is_let_through_once_the_core_was_told_the
         assert_eq!(head.unwrap().term, term(5, 3), "claimed: {claimed}");
     }
     assert_eq!(catalog.state().looks, 3);
+}
+
+#[tokio::test]
+async fn the_catalog_is_told_where_the_ledger_ends_with_what_is_yet_to_be_saved() {
+    let catalog = catalog_in(5, 3).await;
+    let bench = Bench::new(&catalog.url());
+    let end = |rows| LedgerEnd {
+        rows: OrderNumber(rows),
+        chain: ChainHash::try_from(&[rows as u8; 32][..]).unwrap(),
+    };
+    bench
+        .status
+        .send_modify(|status| (status.end, status.tail) = (end(4), end(6)));
+    bench.asker.confirm(Epoch(5)).await.unwrap();
+    let told = (1, 6, end(6).chain.as_bytes().to_vec());
+    assert_eq!(catalog.state().ledger, Some(told));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use domain::{Epoch, Side};
-use order_core::Missing;
+use order_core::{JournalEnd, Missing};
 use stateright::Property;
 
 use super::bounds::Bounds;
@@ -139,10 +139,16 @@ fn is_found(bounds: &Bounds, world: &World) -> bool {
             .machines
             .iter()
             .filter(|machine| end(&machine.disk.rows).rows <= number);
-        lacking.all(|_| {
-            let mut heads = [None, Some(end(&world.journal))].into_iter();
-            heads.all(|head| {
-                Missing::of(number, head, bounds.order_rules()) != Missing::DoesNotExist
+        lacking.all(|machine| {
+            let held = end(&machine.disk.rows).rows;
+            let said = JournalEnd {
+                end: end(&world.journal),
+                ledgers_checked: true,
+            };
+            let mut journals = [None, Some(said)].into_iter();
+            journals.all(|journal| {
+                let missing = Missing::of(number, held, journal, bounds.order_rules());
+                missing != Missing::DoesNotExist
             })
         })
     })
