@@ -1,11 +1,13 @@
 //! `bazaar load`: trades as many clients at once, checks every order, and measures.
 //!
+//! - [`connection`]: one client's connection;
 //! - [`trader`]: what one client does;
 //! - [`figures`]: latencies and failures;
 //! - [`report`]: the table and the JSON of one run;
 //! - [`sweep`]: runs of several trade probabilities, with the cache and without;
 //! - [`page`]: tables and plots in one HTML page, and the figures as CSV.
 
+mod connection;
 mod trader;
 mod figures;
 mod report;

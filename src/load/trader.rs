@@ -12,10 +12,11 @@ use indicatif::ProgressBar;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
+use super::Run;
+use super::connection::Connection;
 use super::figures::{Failure, Figures, RequestKind};
-use super::{PATIENCE, Run};
 use crate::answer::{self, Acknowledged, Found, Order, Stock};
-use crate::client::{Client, ClientError};
+use crate::client::ClientError;
 
 /// An order is about 1 to so many shares.
 const QUANTITY_MAX: u64 = 10;
@@ -37,7 +38,7 @@ pub struct Trader {
     number: u64,
     run: Arc<Run>,
     random: Rng,
-    client: Client,
+    connection: Connection,
     placed: Vec<Placed>,
     figures: Figures,
 }
@@ -48,7 +49,7 @@ impl Trader {
         Self {
             number,
             random,
-            client: Client::new(run.url.clone(), PATIENCE),
+            connection: Connection::to(run.url.clone()),
             placed: Vec::new(),
             figures: Figures::default(),
             run,
@@ -154,7 +155,7 @@ impl Trader {
     ) -> Option<T> {
         let start = Instant::now();
         let answered = match request {
-            Ok(request) => self.client.send(request).await,
+            Ok(request) => self.connection.send(request).await,
             Err(error) => Err(ClientError::Request(error)),
         };
         match understand(kind, answered) {
