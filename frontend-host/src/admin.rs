@@ -54,11 +54,15 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let admin = Arc::new(admin);
+    let registry = Arc::new(metrics::registry(Arc::clone(&admin)));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/status", get(status::status))
-        .route("/metrics", get(metrics::metrics))
+        .route(
+            "/metrics",
+            get(move || metrics::metrics(Arc::clone(&registry))),
+        )
         .route("/policy", get(policy::show).put(policy::push))
         .route(
             "/policy/candidate",
