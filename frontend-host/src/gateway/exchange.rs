@@ -14,8 +14,9 @@ use http_body_util::Full;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
 
-use super::admission::{Refusal as Inadmissible, check_content_coding, check_readable};
+use super::admission::{check_content_coding, check_readable};
 use super::cache_status::{CacheStatus, Forward};
+use super::refusal::Refusal as Inadmissible;
 use super::response::{complete, rendered};
 use super::{Gateway, Request};
 use crate::cache::{Counts, RenderKey};

@@ -11,11 +11,15 @@ use crate::backend::StockAnswer;
 use crate::cache::{CacheEntry, CacheLookup, RenderKey, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
 use crate::gateway::cache_status::{CacheStatus, Forward};
+use crate::gateway::refusal::Refusal as Refused;
 use crate::gateway::response;
 use frontend_policy::decision::{
     Caching, Freshness, Listing, Order, Outcome, Page, Refusal, Stock, Unavailability,
 };
 use frontend_policy::limits;
+
+/// Why the catalog is to be asked, and the entry that is too old.
+type NotCurrent = (Forward, Option<Arc<CacheEntry<Stock>>>);
 
 impl Exchange<'_> {
     /// What the cache has of a stock: the response made of it before, or the stock for the policy
@@ -26,7 +30,7 @@ impl Exchange<'_> {
         name: &StockName,
         caching: Caching,
         memo: &[u8],
-    ) -> Result<StepResult, (Forward, Option<Arc<CacheEntry<Stock>>>)> {
+    ) -> Result<StepResult, NotCurrent> {
         if caching.freshness == Freshness::Bypass {
             return Err((Forward::Bypass, None));
         }
@@ -156,7 +160,7 @@ impl Exchange<'_> {
         };
         let outcome = match self.page(after, limit).await {
             Ok(page) if page.more && *listing == Listing::All => {
-                return StepResult::Response(response::list_too_long());
+                return StepResult::Response(Refused::ListTooLong.response());
             }
             Ok(page) => Outcome::Stocks(page),
             Err(unavailable) => Outcome::Unavailable(unavailable),
