@@ -1,5 +1,6 @@
 //! The admin API of a running gateway: how it is asked, and what it answers.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -85,6 +86,17 @@ impl Admin {
                 .send_body(Method::DELETE, path, "application/json", Bytes::new())
                 .await?,
         )
+    }
+
+    /// Has something done whose answer may be long, and is written to `output` as it comes.
+    pub async fn post_to(
+        &mut self,
+        path: &str,
+        output: &mut impl io::Write,
+    ) -> Result<(), AdminError> {
+        let request = Request::post(path).header(CONTENT_TYPE, "application/json");
+        let request = request.body(Bytes::new()).map_err(ClientError::from)?;
+        accepted(self.0.download(request, output).await?).map(drop)
     }
 
     /// Has something done.

@@ -1,26 +1,32 @@
-//! A small HTTP/1.1 client: one keep-alive connection to one server.
+//! The HTTP client of the commands.
+//!
+//! It is hyper-util's, which tonic has in the tree already: connections that are kept and made anew are
+//! its business. This adds what a command wants: one origin, a time for the whole exchange, a bound on
+//! what is read, the operator's token, and errors that say what went wrong. [`connector`] is the one place
+//! that knows TCP from TLS; `bazaar load` has it, too, and connections of its own.
 
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use daemon::tasks;
 use frontend_host::admin::Token;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::uri::Authority;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::timeout;
 
 /// The longest answer that is read.
 const BODY_BYTES_MAX: usize = 64 << 20;
-
-const HTTP_PORT: u16 = 80;
 
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +37,7 @@ pub enum ClientError {
         /// Where.
         origin: Origin,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The server took too long.
     #[error("no answer within {} s", after.as_secs())]
@@ -40,14 +46,39 @@ pub enum ClientError {
         after: Duration,
     },
     /// The connection broke, or what came over it was not HTTP.
-    #[error("the connection failed: {0}")]
-    Exchange(#[from] hyper::Error),
+    #[error("the connection failed: {}", innermost(&**.0))]
+    Exchange(Box<dyn Error + Send + Sync>),
     /// The answer broke off, or was longer than 64 MiB.
     #[error("the answer was not complete: {0}")]
-    Body(Box<dyn std::error::Error + Send + Sync>),
+    Body(Box<dyn Error + Send + Sync>),
+    /// What was answered cannot be written down.
+    #[error("cannot write the answer: {0}")]
+    Output(#[source] io::Error),
     /// The request could not be written down.
     #[error("not a request: {0}")]
     Request(#[from] http::Error),
+}
+
+impl ClientError {
+    /// A connection could not be made.
+    pub fn connecting(origin: &Origin, error: Box<dyn Error + Send + Sync>) -> Self {
+        let innermost = innermost(&*error);
+        match innermost.downcast_ref::<io::Error>() {
+            Some(source) => Self::Connect {
+                origin: origin.clone(),
+                source: io::Error::new(source.kind(), source.to_string()),
+            },
+            None => Self::Exchange(error),
+        }
+    }
+}
+
+/// What is behind an error.
+fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
 
 /// A server, by its `http://host:port` URL or just `host:port`.
@@ -55,13 +86,19 @@ pub enum ClientError {
 pub struct Origin(Authority);
 
 impl Origin {
-    fn host_and_port(&self) -> (&str, u16) {
-        let host = self.0.host();
-        let host = host
-            .strip_prefix('[')
-            .and_then(|host| host.strip_suffix(']'))
-            .unwrap_or(host);
-        (host, self.0.port_u16().unwrap_or(HTTP_PORT))
+    /// What a request calls it.
+    pub fn host(&self) -> HeaderValue {
+        HeaderValue::from_str(self.0.as_str()).expect("an authority is visible ASCII")
+    }
+
+    /// A path on it, as a URL; without one, its root.
+    pub fn target(&self, path: Option<PathAndQuery>) -> Result<Uri, http::Error> {
+        let target = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.0.clone());
+        target
+            .path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
+            .build()
     }
 }
 
@@ -97,30 +134,37 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One client of one server, with one connection that is made when it is first used, and
-/// again when the one before has ended.
+/// One client of one server, with one connection that is kept between requests.
 #[derive(Debug)]
 pub struct Client {
     origin: Origin,
-    token: Option<Token>,
+    authorization: Option<HeaderValue>,
     patience: Duration,
-    connection: Option<SendRequest<Full<Bytes>>>,
+    http: legacy::Client<HttpConnector, Full<Bytes>>,
 }
 
 impl Client {
     /// A client that waits so long for each answer.
     pub fn new(origin: Origin, patience: Duration) -> Self {
+        let http = legacy::Client::builder(Tasks)
+            .pool_max_idle_per_host(1)
+            .build(connector());
         Self {
             origin,
-            token: None,
+            authorization: None,
             patience,
-            connection: None,
+            http,
         }
     }
 
     /// Sends a bearer token along with every request.
     pub fn with_token(mut self, token: Option<Token>) -> Self {
-        self.token = token;
+        self.authorization = token.map(|token| {
+            let bearer = format!("Bearer {}", token.as_str());
+            let mut bearer = HeaderValue::try_from(bearer).expect("a token is visible ASCII");
+            bearer.set_sensitive(true);
+            bearer
+        });
         self
     }
 
@@ -147,80 +191,104 @@ impl Client {
         .await
     }
 
-    /// Sends a request and reads the whole answer. A connection over which that failed is not
-    /// used again.
-    pub async fn send(
+    /// Sends a request for a path and reads the whole answer.
+    pub async fn send(&mut self, request: Request<Bytes>) -> Result<Response<Bytes>, ClientError> {
+        self.in_time(async {
+            let (head, body) = self.begin(request).await?.into_parts();
+            Ok(Response::from_parts(head, whole(body).await?))
+        })
+        .await
+    }
+
+    /// Sends a request for a path, and writes an answer of success to `output` as it comes, however
+    /// long it is. Another answer is read whole and returned; of one that was written, the body is empty.
+    pub async fn download(
         &mut self,
-        mut request: Request<Bytes>,
+        request: Request<Bytes>,
+        output: &mut impl io::Write,
     ) -> Result<Response<Bytes>, ClientError> {
-        let headers = request.headers_mut();
-        headers.insert(
-            HOST,
-            HeaderValue::from_str(self.origin.0.as_str()).map_err(http::Error::from)?,
-        );
-        if let Some(token) = &self.token {
-            headers.insert(
-                AUTHORIZATION,
-                HeaderValue::from_str(&format!("Bearer {}", token.as_str()))
-                    .map_err(http::Error::from)?,
-            );
+        self.in_time(async {
+            let (head, mut body) = self.begin(request).await?.into_parts();
+            if !head.status.is_success() {
+                return Ok(Response::from_parts(head, whole(body).await?));
+            }
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| ClientError::Body(error.into()))?;
+                if let Some(data) = frame.data_ref() {
+                    output.write_all(data).map_err(ClientError::Output)?;
+                }
+            }
+            output.flush().map_err(ClientError::Output)?;
+            Ok(Response::from_parts(head, Bytes::new()))
+        })
+        .await
+    }
+
+    /// Sends a request; where a connection that was kept has ended meanwhile, over another one.
+    async fn begin(&self, mut request: Request<Bytes>) -> Result<Response<Incoming>, ClientError> {
+        let path = request.uri().path_and_query().cloned();
+        *request.uri_mut() = self.origin.target(path)?;
+        if let Some(bearer) = &self.authorization {
+            request.headers_mut().insert(AUTHORIZATION, bearer.clone());
         }
+        let answer = self.http.request(request.map(Full::new)).await;
+        answer.map_err(|error| match error.is_connect() {
+            true => ClientError::connecting(&self.origin, error.into()),
+            false => ClientError::Exchange(error.into()),
+        })
+    }
+
+    async fn in_time<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, ClientError>>,
+    ) -> Result<T, ClientError> {
         let after = self.patience;
-        timeout(after, self.exchange(request.map(Full::new)))
-            .await
-            .unwrap_or(Err(ClientError::TimedOut { after }))
+        let late = |_| Err(ClientError::TimedOut { after });
+        timeout(after, exchange).await.unwrap_or_else(late)
     }
+}
 
-    async fn exchange(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> Result<Response<Bytes>, ClientError> {
-        let mut connection = self.connected().await?;
-        let (head, body) = connection.send_request(request).await?.into_parts();
-        let body = Limited::new(body, BODY_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(ClientError::Body)?
-            .to_bytes();
-        self.connection = Some(connection);
-        Ok(Response::from_parts(head, body))
-    }
+/// Reads an answer's body, which has a bound.
+pub async fn whole(body: Incoming) -> Result<Bytes, ClientError> {
+    let body = Limited::new(body, BODY_BYTES_MAX).collect().await;
+    Ok(body.map_err(ClientError::Body)?.to_bytes())
+}
 
-    /// Takes the connection, so that one on which a request fails or is given up is dropped.
-    async fn connected(&mut self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-        if let Some(mut connection) = self.connection.take()
-            && connection.ready().await.is_ok()
-        {
-            return Ok(connection);
-        }
-        let connect = async {
-            let stream = TcpStream::connect(self.origin.host_and_port()).await?;
-            stream.set_nodelay(true)?;
-            Ok(stream)
-        };
-        let stream = connect.await.map_err(|source| ClientError::Connect {
-            origin: self.origin.clone(),
-            source,
-        })?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Its failures come back through the request that they hit.
-        tasks::spawn_for_caller(connection);
-        Ok(sender)
+/// Makes the connections of all clients.
+pub fn connector() -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
+    connector
+}
+
+/// Where connections run. Their failures come back through the request that they hit.
+#[derive(Debug, Clone, Copy)]
+struct Tasks;
+
+impl hyper::rt::Executor<Pin<Box<dyn Future<Output = ()> + Send>>> for Tasks {
+    fn execute(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        tasks::spawn_for_caller(task);
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[test]
     fn an_origin_is_a_host_and_a_port() {
         for (text, expected) in [
-            ("http://127.0.0.1:8080", Some(("127.0.0.1", 8080))),
-            ("http://127.0.0.1:8080/", Some(("127.0.0.1", 8080))),
-            ("localhost:8081", Some(("localhost", 8081))),
-            ("http://[::1]:9", Some(("::1", 9))),
-            ("http://example.com", Some(("example.com", 80))),
+            ("http://127.0.0.1:8080", Some("http://127.0.0.1:8080")),
+            ("http://127.0.0.1:8080/", Some("http://127.0.0.1:8080")),
+            ("localhost:8081", Some("http://localhost:8081")),
+            ("http://[::1]:9", Some("http://[::1]:9")),
+            ("http://example.com", Some("http://example.com")),
             ("https://example.com", None),
             ("http://x/path", None),
             ("http://x?query", None),
@@ -228,11 +296,118 @@ mod tests {
             ("", None),
         ] {
             let origin: Option<Origin> = text.parse().ok();
-            assert_eq!(
-                origin.as_ref().map(Origin::host_and_port),
-                expected,
-                "{text}"
+            let origin = origin.map(|origin| origin.to_string());
+            assert_eq!(origin.as_deref(), expected, "{text}");
+        }
+    }
+
+    /// Answers so many requests on each connection, and says with the last that it is; returns the
+    /// heads that came.
+    pub fn serve(
+        connections: usize,
+        of_each: usize,
+        (status, body): (&'static str, Vec<u8>),
+    ) -> (Origin, thread::JoinHandle<Vec<String>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = Origin::from(listener.local_addr().unwrap());
+        let serving = thread::spawn(move || {
+            let mut heads = Vec::new();
+            for _ in 0..connections {
+                let (mut stream, _) = listener.accept().unwrap();
+                for left in (0..of_each).rev() {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        let mut byte = [0];
+                        stream.read_exact(&mut byte).unwrap();
+                        head.push(byte[0]);
+                    }
+                    heads.push(String::from_utf8(head).unwrap());
+                    let close = if left == 0 {
+                        "connection: close\r\n"
+                    } else {
+                        ""
+                    };
+                    let length = body.len();
+                    let head =
+                        format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n{close}\r\n");
+                    stream.write_all(head.as_bytes()).unwrap();
+                    // The client may have had enough of it.
+                    let _ = stream.write_all(&body);
+                }
+            }
+            heads
+        });
+        (origin, serving)
+    }
+
+    fn client(origin: &Origin) -> Client {
+        Client::new(origin.clone(), PATIENCE)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_and_made_anew_when_it_has_ended() {
+        let (origin, serving) = serve(2, 2, ("200 OK", b"ok".to_vec()));
+        let mut client = client(&origin).with_token(Some("secret".parse().unwrap()));
+        for _ in 0..4 {
+            let answered = client.get("/status?all=1").await.unwrap();
+            assert_eq!(answered.body(), "ok");
+        }
+        let heads = serving.join().unwrap();
+        assert_eq!(heads.len(), 4);
+        let host = client.origin.0.as_str();
+        for head in heads {
+            let head = head.to_ascii_lowercase();
+            assert!(head.starts_with("get /status?all=1 http/1.1\r\n"), "{head}");
+            assert!(head.contains(&format!("\r\nhost: {host}\r\n")), "{head}");
+            assert!(
+                head.contains("\r\nauthorization: bearer secret\r\n"),
+                "{head}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_recording_may_be_longer_than_other_answers() {
+        let long = vec![7; BODY_BYTES_MAX + 1];
+        let (origin, serving) = serve(2, 1, ("200 OK", long.clone()));
+        let mut client = client(&origin);
+        let refused = client.get("/").await.unwrap_err();
+        assert!(matches!(refused, ClientError::Body(_)), "{refused}");
+        let mut written = Vec::new();
+        let request = Request::post("/").body(Bytes::new()).unwrap();
+        let answered = client.download(request, &mut written).await.unwrap();
+        assert!(answered.body().is_empty());
+        assert!(written == long);
+        serving.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_not_taken_for_what_was_asked_for() {
+        let (origin, serving) = serve(1, 1, ("409 Conflict", b"busy".to_vec()));
+        let mut client = client(&origin);
+        let mut written = Vec::new();
+        let request = Request::post("/").body(Bytes::new()).unwrap();
+        let answered = client.download(request, &mut written).await.unwrap();
+        assert_eq!(
+            (answered.status().as_u16(), &**answered.body()),
+            (409, &b"busy"[..])
+        );
+        assert!(written.is_empty());
+        serving.join().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_error_says_whether_nobody_is_there_or_takes_too_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let origin = Origin::from(listener.local_addr().unwrap());
+        let mut client = Client::new(origin, Duration::from_millis(50));
+        let late = client.get("/").await.unwrap_err();
+        assert!(matches!(late, ClientError::TimedOut { .. }), "{late}");
+        drop(listener);
+        let refused = client.get("/").await.unwrap_err();
+        let ClientError::Connect { source, .. } = &refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

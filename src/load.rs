@@ -1,13 +1,13 @@
 //! `bazaar load`: trades as many clients at once, checks every order, and measures.
 //!
-//! - [`random`]: choices that a seed can repeat;
+//! - [`connection`]: one client's connection;
 //! - [`trader`]: what one client does;
 //! - [`figures`]: latencies and failures;
 //! - [`report`]: the table and the JSON of one run;
 //! - [`sweep`]: runs of several trade probabilities, with the cache and without;
 //! - [`page`]: tables and plots in one HTML page, and the figures as CSV.
 
-mod random;
+mod connection;
 mod trader;
 mod figures;
 mod report;
@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use catalog::stocks::STOCKS_MAX;
+use fastrand::Rng;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinSet;
 
@@ -111,6 +112,12 @@ impl Run {
             stocks,
         }
     }
+
+    /// Its clients. All that they choose, the seed repeats.
+    fn traders(self: &Arc<Self>) -> impl Iterator<Item = Trader> {
+        let mut seeds = Rng::with_seed(self.seed);
+        (0..self.clients).map(move |number| Trader::new(number, seeds.fork(), self.clone()))
+    }
 }
 
 /// What a run found out.
@@ -159,9 +166,7 @@ fn judge<'a>(runs: impl IntoIterator<Item = &'a Measured>) -> Result<(), LoadErr
 /// Trades, then checks every order.
 async fn measure(run: Run) -> Result<Measured, LoadError> {
     let run = Arc::new(run);
-    let traders: Vec<Trader> = (0..run.clients)
-        .map(|number| Trader::new(number, run.clone()))
-        .collect();
+    let traders: Vec<Trader> = run.traders().collect();
     let bar = progress("trading", run.clients * run.iterations);
     let (traders, trading) = all(traders, Phase::Trade, bar).await?;
     let twice = given_twice(&traders);

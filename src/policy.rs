@@ -6,7 +6,8 @@ mod dev;
 mod measure;
 mod sign;
 
-use std::io::BufReader;
+use std::fs::File;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -177,19 +178,46 @@ fn build(source: source::Source) -> Result<String, PolicyError> {
 
 async fn record(seconds: u64, output: &Path, admin: cli::Admin) -> Result<String, PolicyError> {
     let mut admin = Admin::patient(admin, Duration::from_secs(seconds))?;
-    let recording = admin
-        .post(&format!("/policy/recording?seconds={seconds}"))
-        .await?;
-    std::fs::write(output, &recording).map_err(|source| PolicyError::File {
-        path: output.to_owned(),
-        source,
-    })?;
-    let lines = recording.iter().filter(|byte| **byte == b'\n').count();
+    let mut recording = Recording {
+        path: output,
+        file: None,
+        lines: 0,
+    };
+    let path = format!("/policy/recording?seconds={seconds}");
+    admin.post_to(&path, &mut recording).await?;
     Ok(format!(
         "{} decisions in {}\n",
-        lines.saturating_sub(1),
+        recording.lines.saturating_sub(1),
         output.display()
     ))
+}
+
+/// A file that a recording goes to, made when there is something to write: where the gateway makes no
+/// recording, what was there before stays.
+struct Recording<'a> {
+    path: &'a Path,
+    file: Option<File>,
+    lines: usize,
+}
+
+impl io::Write for Recording<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.path.display()))
+        };
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => none.insert(File::create(self.path).map_err(named)?),
+        };
+        let written = file.write(data).map_err(named)?;
+        let ends = data[..written].iter().filter(|byte| **byte == b'\n');
+        self.lines += ends.count();
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(()) // nothing is held back
+    }
 }
 
 fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
@@ -201,7 +229,7 @@ fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
         &component,
         policy.unwrap_or(Path::new("the built-in policy")),
     )?;
-    let recording = std::fs::File::open(file).map_err(|source| PolicyError::File {
+    let recording = File::open(file).map_err(|source| PolicyError::File {
         path: file.to_owned(),
         source,
     })?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use domain::{Epoch, OrderNumber, Price, ReplicaId, StockName};
+use rpc::retry::RetryClass;
 use storage::StorageError;
 use tonic::{Code, Status};
 use wire::Malformed;
@@ -191,27 +192,32 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// What the caller is told: the one table.
-    fn code(&self) -> Code {
+    /// What the caller is told, and whether another attempt may help: the one table.
+    fn answer(&self) -> (Code, RetryClass) {
+        use RetryClass::{Elsewhere, Later, Never};
         match self {
-            Self::Invalid(_) | Self::Unopened | Self::NotMissing(_) => Code::InvalidArgument,
-            Self::NotOurs(NotOurs::Other { .. }) => OTHER_JOURNAL,
-            Self::NotOurs(NotOurs::Unnamed(_)) => Code::InvalidArgument,
-            Self::NotInSync(_) => Code::FailedPrecondition,
-            Self::Beyond { .. } => Code::OutOfRange,
-            Self::Differs(_) => Code::Aborted,
-            Self::InSync(InSyncRefused::WithoutLeader(_)) => Code::InvalidArgument,
-            Self::StockNotFound => Code::NotFound,
+            Self::Invalid(_) | Self::Unopened | Self::NotMissing(_) => {
+                (Code::InvalidArgument, Never)
+            }
+            Self::NotOurs(NotOurs::Other { .. }) => (OTHER_JOURNAL, Elsewhere),
+            Self::NotOurs(NotOurs::Unnamed(_)) => (Code::InvalidArgument, Never),
+            Self::NotInSync(_) => (Code::FailedPrecondition, Never),
+            Self::Beyond { .. } => (Code::OutOfRange, Never),
+            Self::Differs(_) => (Code::Aborted, Never),
+            Self::InSync(InSyncRefused::WithoutLeader(_)) => (Code::InvalidArgument, Never),
+            Self::StockNotFound => (Code::NotFound, Never),
+            // Another epoch, or another session, is another request.
             Self::Stale(_) | Self::InSync(InSyncRefused::Stale(_)) | Self::Gone(_) => {
-                Code::FailedPrecondition
+                (Code::FailedPrecondition, Never)
             }
-            Self::InSync(InSyncRefused::Overtaken { .. }) => Code::Aborted,
-            Self::NotOpened(_) | Self::TooManySessions => Code::ResourceExhausted,
+            Self::InSync(InSyncRefused::Overtaken { .. }) => (Code::Aborted, Never),
+            Self::NotOpened(_) | Self::TooManySessions => (Code::ResourceExhausted, Later),
             Self::NotCommitted(_) | Self::Crowded | Self::Random(_) | Self::Stopping => {
-                Code::Unavailable
+                (Code::Unavailable, Later)
             }
-            Self::Unreadable(StorageError::Damaged(_)) => Code::DataLoss,
-            Self::Unreadable(_) => Code::Unavailable,
+            // The ledgers have rows of the journal as well.
+            Self::Unreadable(StorageError::Damaged(_)) => (Code::DataLoss, Elsewhere),
+            Self::Unreadable(_) => (Code::Unavailable, Later),
         }
     }
 }
@@ -224,6 +230,7 @@ impl From<Malformed> for RequestError {
 
 impl From<RequestError> for Status {
     fn from(error: RequestError) -> Self {
-        Status::new(error.code(), error.to_string())
+        let (code, class) = error.answer();
+        class.status(code, error.to_string())
     }
 }

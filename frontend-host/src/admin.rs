@@ -2,7 +2,8 @@
 //!
 //! - `connections`: how many there may be, and for how long;
 //! - `access`: who may use it, with which [`Token`];
-//! - `answers`: the form of all errors, and how a component comes in;
+//! - `refusal`: all errors, and their form;
+//! - `answers`: how a component comes in, and the form of errors that others have made;
 //! - `status`: what the gateway and the services behind it are doing;
 //! - `metrics`: the same in numbers, for Prometheus;
 //! - `policy`: the policy's way into service, what a candidate would do, and recordings.
@@ -10,6 +11,7 @@
 mod connections;
 mod access;
 pub(crate) mod token;
+mod refusal;
 mod answers;
 mod status;
 mod metrics;
@@ -19,7 +21,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{StatusCode, Uri};
+use axum::http::Uri;
 use axum::middleware;
 use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
@@ -28,7 +30,7 @@ use tokio::sync::watch;
 use crate::handler::Gateway;
 use crate::server::clients::Clients;
 
-use answers::failed;
+use refusal::Refusal;
 pub use token::{Token, TokenError};
 
 /// What the admin API works on.
@@ -54,11 +56,15 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let admin = Arc::new(admin);
+    let registry = Arc::new(metrics::registry(Arc::clone(&admin)));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/status", get(status::status))
-        .route("/metrics", get(metrics::metrics))
+        .route(
+            "/metrics",
+            get(move || metrics::metrics(Arc::clone(&registry))),
+        )
         .route("/policy", get(policy::show).put(policy::push))
         .route(
             "/policy/candidate",
@@ -69,15 +75,8 @@ pub async fn serve(
         .route("/policy/differences", get(policy::differences))
         // Not `GET`, which any page can have a browser send.
         .route("/policy/recording", post(policy::record))
-        .fallback(|uri: Uri| async move {
-            failed(
-                StatusCode::NOT_FOUND,
-                &format!("no such path: {}", uri.path()),
-            )
-        })
-        .method_not_allowed_fallback(|| async {
-            failed(StatusCode::METHOD_NOT_ALLOWED, "method not allowed")
-        })
+        .fallback(|uri: Uri| async move { Refusal::NoSuchPath(uri.path().to_owned()) })
+        .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed })
         .layer(middleware::from_fn_with_state(
             Arc::clone(&admin),
             access::authorize,

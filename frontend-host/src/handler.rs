@@ -8,6 +8,7 @@
 
 mod admission;
 mod host;
+mod refusal;
 mod exchange;
 mod cache_status;
 mod preconditions;
@@ -18,9 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use http::header::HeaderName;
 use http::request::Parts;
-use http::{Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
@@ -30,10 +31,12 @@ use crate::stage::Stage;
 use crate::upstream::backend::Backend;
 use frontend_policy::{Undecided, Versions};
 
-pub use admission::{Admitted, Refusal};
+pub use admission::Admitted;
 use admission::{check_content_coding, check_readable};
 use exchange::Exchange;
-pub use response::{error, error_body, without_body};
+pub use refusal::Refusal;
+pub use refusal::error_body;
+pub use response::without_body;
 
 /// Everything that a request needs.
 pub struct Gateway {
@@ -112,10 +115,10 @@ impl Gateway {
     /// Answers a request. The answer takes over the memory of its headers.
     pub async fn answer(&self, request: Request<'_>) -> Response<Full<Bytes>> {
         match Exchange::begin(self, request) {
-            Ok(mut exchange) => exchange.run().await.unwrap_or_else(|Undecided| {
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                error(status, "the policy could not decide")
-            }),
+            Ok(mut exchange) => {
+                let answered = exchange.run().await;
+                answered.unwrap_or_else(|Undecided| Refusal::Undecided.response())
+            }
             Err(refusal) => refusal.response(),
         }
     }

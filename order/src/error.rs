@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use rpc::retry::RetryClass;
 use storage::StorageError;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::config::ConfigError;
 use crate::damage::Damaged;
@@ -37,33 +38,78 @@ pub enum Error {
     Ended,
 }
 
+/// Why a request got no answer of its kind.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    /// The core takes no orders.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The core does not take an announcement, or rows.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The order was placed, and may be acknowledged later.
+    #[error("the order was not acknowledged in time")]
+    NotInTime,
+    /// There is no order of that number.
+    #[error("no such order")]
+    NoSuchOrder,
+    /// It is not here, and may be in the journal.
+    #[error("the catalog cannot be asked whether the order exists")]
+    Unconfirmed,
+    /// It is in the journal, and did not come from there.
+    #[error("the catalog did not give the order")]
+    NotGiven,
+    /// A bug; the log says more.
+    #[error("placing orders failed")]
+    Panicked,
+    /// The replica stops.
+    #[error("this replica is shutting down")]
+    Stopping,
+}
+
+impl RequestError {
+    /// What the caller is told, and whether another attempt may help: the one table.
+    fn answer(&self) -> (Code, RetryClass) {
+        use RetryClass::{Elsewhere, Later, Never};
+        match self {
+            Self::Unavailable(_)
+            | Self::NotInTime
+            | Self::Unconfirmed
+            | Self::NotGiven
+            | Self::Stopping => (Code::Unavailable, Later),
+            Self::NoSuchOrder => (Code::NotFound, Never),
+            Self::Panicked => (Code::Internal, Never),
+            // Another epoch is another request.
+            Self::Refused(Refused::Stale { .. }) => (Code::FailedPrecondition, Never),
+            Self::Refused(Refused::LeadsNoMore { .. }) => (Code::FailedPrecondition, Elsewhere),
+            // By then the catalog has been asked.
+            Self::Refused(Refused::Unconfirmed { .. }) => (Code::Aborted, Never),
+            Self::Refused(Refused::OtherLeader { .. }) => (Code::InvalidArgument, Never),
+            Self::Refused(Refused::StoreFailed) => (Code::ResourceExhausted, Elsewhere),
+            Self::Refused(Refused::Broken { .. }) => (Code::DataLoss, Elsewhere),
+        }
+    }
+}
+
+impl From<RequestError> for Status {
+    fn from(error: RequestError) -> Self {
+        let (code, class) = error.answer();
+        class.status(code, error.to_string())
+    }
+}
+
 /// How callers are told that the core did not do what they asked for.
 pub(crate) trait ToStatus {
     fn to_status(self) -> Status;
 }
 
-impl ToStatus for Unavailable {
+impl<E: Into<RequestError>> ToStatus for E {
     fn to_status(self) -> Status {
-        Status::unavailable(self.to_string())
-    }
-}
-
-impl ToStatus for Refused {
-    fn to_status(self) -> Status {
-        let text = self.to_string();
-        match self {
-            Refused::Stale { .. } | Refused::LeadsNoMore { .. } => {
-                Status::failed_precondition(text)
-            }
-            Refused::Unconfirmed { .. } => Status::aborted(text),
-            Refused::OtherLeader { .. } => Status::invalid_argument(text),
-            Refused::StoreFailed => Status::resource_exhausted(text),
-            Refused::Broken { .. } => Status::data_loss(text),
-        }
+        self.into().into()
     }
 }
 
 /// For callers that the replica can no longer answer because it stops.
 pub(crate) fn stopping() -> Status {
-    Status::unavailable("this replica is shutting down")
+    RequestError::Stopping.into()
 }

@@ -21,6 +21,7 @@ use wire::order::v1::{PlaceManyRequest, PlaceManyResponse};
 
 use crate::driver::Handle;
 use crate::driver::reply::Reply;
+use crate::error::RequestError;
 use order_core::in_flight::ORDERS_WAITING_MAX;
 
 /// Most orders, or answers, in one message.
@@ -98,7 +99,7 @@ impl Stream for Answers {
         let ended = ready!(self.taking_in.poll_join_next(cx));
         Poll::Ready(match ended {
             Some(Ok(Err(status))) => Some(Err(status)),
-            Some(Err(_)) => Some(Err(Status::internal("placing orders failed"))),
+            Some(Err(_)) => Some(Err(RequestError::Panicked.into())),
             Some(Ok(Ok(()))) | None => None,
         })
     }

@@ -39,7 +39,8 @@ const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest wait for a follower. An in-sync follower that takes longer is removed from the set.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// A call's failure, as the core needs to know it.
+/// A call's failure, as the core needs to know it: what it says of epochs and ledgers. Whether the
+/// call is worth another attempt is the core's to know, which makes it anew from what is so by then.
 pub(crate) fn call_failure(status: &Status) -> CallFailure {
     match status.code() {
         Code::FailedPrecondition => CallFailure::Fenced,

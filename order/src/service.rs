@@ -24,6 +24,7 @@ use wire::order::v1::{
 };
 
 use crate::driver::{Handle, read};
+use crate::error::RequestError;
 use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
 use crate::store::ReadRows;
@@ -85,11 +86,9 @@ impl OrdersService {
 
     /// A row that is not here: the catalog knows whether there is one.
     async fn confirm(&self, number: OrderNumber) -> Result<Row, Status> {
-        let unreachable =
-            || Status::unavailable("the catalog cannot be asked whether the order exists");
         // However many ask, a catalog that is away is asked by the driver alone.
         let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.reaches_catalog()).await;
-        reached.map_err(|_| unreachable())?;
+        reached.map_err(|_| RequestError::Unconfirmed)?;
         let looked = self.catalog.look(CONFIRM_TIMEOUT, None).await;
         let held = self.handle.status().end.rows;
         let journal = looked.ok().map(|looked| JournalEnd {
@@ -97,14 +96,14 @@ impl OrdersService {
             ledgers_checked: looked.ledgers_checked,
         });
         match Missing::of(number, held, journal, Rules::default()) {
-            Missing::DoesNotExist => return Err(Status::not_found("no such order")),
-            Missing::Unknown => return Err(unreachable()),
+            Missing::DoesNotExist => return Err(RequestError::NoSuchOrder.into()),
+            Missing::Unknown => return Err(RequestError::Unconfirmed.into()),
             Missing::InJournal { rows } => self.handle.heard(rows).await,
         }
         let rows = self.catalog.read_journal(number, None, 1).await;
-        let rows = rows.map_err(|_| unreachable())?;
+        let rows = rows.map_err(|_| RequestError::Unconfirmed)?;
         let row = rows.into_iter().next().filter(|row| row.number == number);
-        row.ok_or_else(|| Status::unavailable("the catalog did not give the order"))
+        Ok(row.ok_or(RequestError::NotGiven)?)
     }
 }
 
@@ -126,8 +125,7 @@ impl Orders for OrdersService {
             self.handle.place(order, room).await
         };
         let placed = tokio::time::timeout(PLACE_TIMEOUT, placing).await;
-        let placed =
-            placed.map_err(|_| Status::unavailable("the order was not acknowledged in time"))??;
+        let placed = placed.map_err(|_| RequestError::NotInTime)??;
         let result = match placed {
             Placed::Number(number) => place_response::Result::Number(number.0),
             Placed::Refused(refusal) => {

@@ -59,9 +59,10 @@ impl Failure {
         match error {
             ClientError::Connect { .. } => Self::Unreachable,
             ClientError::TimedOut { .. } => Self::TimedOut,
-            ClientError::Exchange(_) | ClientError::Body(_) | ClientError::Request(_) => {
-                Self::Broken
-            }
+            ClientError::Exchange(_)
+            | ClientError::Body(_)
+            | ClientError::Output(_)
+            | ClientError::Request(_) => Self::Broken,
         }
     }
 }

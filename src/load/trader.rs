@@ -5,17 +5,18 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use domain::Side;
+use fastrand::Rng;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
 use indicatif::ProgressBar;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
+use super::Run;
+use super::connection::Connection;
 use super::figures::{Failure, Figures, RequestKind};
-use super::random::Random;
-use super::{PATIENCE, Run};
 use crate::answer::{self, Acknowledged, Found, Order, Stock};
-use crate::client::{Client, ClientError};
+use crate::client::ClientError;
 
 /// An order is about 1 to so many shares.
 const QUANTITY_MAX: u64 = 10;
@@ -36,19 +37,19 @@ pub struct Placed {
 pub struct Trader {
     number: u64,
     run: Arc<Run>,
-    random: Random,
-    client: Client,
+    random: Rng,
+    connection: Connection,
     placed: Vec<Placed>,
     figures: Figures,
 }
 
 impl Trader {
-    /// The client of that number.
-    pub fn new(number: u64, run: Arc<Run>) -> Self {
+    /// The client of that number, with choices of its own, which the run's seed can repeat.
+    pub fn new(number: u64, random: Rng, run: Arc<Run>) -> Self {
         Self {
             number,
-            random: Random::new(run.seed, number),
-            client: Client::new(run.url.clone(), PATIENCE),
+            random,
+            connection: Connection::to(run.url.clone()),
             placed: Vec::new(),
             figures: Figures::default(),
             run,
@@ -74,11 +75,9 @@ impl Trader {
     pub async fn trade(&mut self, bar: &ProgressBar) {
         let run = self.run.clone();
         for iteration in 0..run.iterations {
-            let stock = &run.stocks[self.random.below(run.stocks.len() as u64) as usize];
-            let order = self
-                .random
-                .chance(run.trade_probability)
-                .then(|| self.draw_order(stock));
+            let stock = &run.stocks[self.random.usize(..run.stocks.len())];
+            let trades = self.random.f64() < run.trade_probability;
+            let order = trades.then(|| self.draw_order(stock));
             self.look_up(stock).await;
             if let Some(order) = order {
                 self.place(order, iteration).await;
@@ -105,7 +104,7 @@ impl Trader {
     }
 
     fn draw_order(&mut self, stock: &str) -> Order {
-        let side = if self.random.chance(0.5) {
+        let side = if self.random.bool() {
             Side::Buy
         } else {
             Side::Sell
@@ -113,7 +112,7 @@ impl Trader {
         Order {
             name: stock.to_owned(),
             side,
-            quantity: 1 + self.random.below(QUANTITY_MAX),
+            quantity: self.random.u64(1..=QUANTITY_MAX),
         }
     }
 
@@ -156,7 +155,7 @@ impl Trader {
     ) -> Option<T> {
         let start = Instant::now();
         let answered = match request {
-            Ok(request) => self.client.send(request).await,
+            Ok(request) => self.connection.send(request).await,
             Err(error) => Err(ClientError::Request(error)),
         };
         match understand(kind, answered) {
@@ -209,6 +208,35 @@ fn understand<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What the clients of a run want to order.
+    fn orders(seed: u64) -> [Vec<Order>; 2] {
+        let run = Arc::new(Run {
+            url: "localhost:1".parse().unwrap(),
+            clients: 2,
+            iterations: 0,
+            trade_probability: 1.0,
+            seed,
+            key_prefix: String::new(),
+            stocks: Arc::new([]),
+        });
+        let mut traders = run.traders();
+        let mut orders = || {
+            let mut trader = traders.next().unwrap();
+            (0..20).map(|_| trader.draw_order("meta")).collect()
+        };
+        [orders(), orders()]
+    }
+
+    #[test]
+    fn a_seed_repeats_its_choices_and_clients_differ() {
+        let [one, other] = orders(7);
+        assert_eq!([&one, &other], orders(7).each_ref());
+        assert_ne!(one, other);
+        assert_ne!(one, orders(8)[0]);
+        let mut quantities = one.iter().chain(&other).map(|order| order.quantity);
+        assert!(quantities.all(|quantity| (1..=QUANTITY_MAX).contains(&quantity)));
+    }
 
     fn response(status: u16, body: &'static str) -> Result<Response<Bytes>, ClientError> {
         Ok(Response::builder()

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use daemon::atomic_file;
 use frontend_policy::trust::signature_path;
 use frontend_policy::trust::{KeyError, Signatory};
 
@@ -56,7 +57,8 @@ pub fn sign(file: &Path, key: &Path) -> Result<String, SignError> {
     })?;
     let component = fs::read(file).map_err(failed(file))?;
     let signature = signature_path(file);
-    fs::write(&signature, signatory.sign(&component) + "\n").map_err(failed(&signature))?;
+    let line = signatory.sign(&component) + "\n";
+    atomic_file::write(&signature, line.as_bytes()).map_err(failed(&signature))?;
     Ok(format!("{}\n", signature.display()))
 }
 

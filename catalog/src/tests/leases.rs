@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use rpc::listen::Limits;
+use rpc::retry::RetryClass;
 use tonic::Code;
 use wire::catalog::v1::Side;
 use wire::catalog::v1::session_request::Request;
@@ -222,6 +223,7 @@ async fn one_client_cannot_open_all_sessions() {
         .err()
         .expect("one too many");
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert_eq!(RetryClass::of(&refused), RetryClass::Later, "{refused}");
     assert!(refused.message().contains("release"), "{refused}");
     Session::open(&running.client()).await; // on a connection of its own
 

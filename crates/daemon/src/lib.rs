@@ -3,6 +3,7 @@
 //! - [`log`]: a log that neither stops nor stalls whoever writes to it;
 //! - [`tasks`]: tasks and threads of a long life, whose panic ends the process;
 //! - [`data_dir`]: a data directory that no other process writes to;
+//! - [`directory`]: directories that outlive a loss of power;
 //! - [`atomic_file`]: files that are whole or not there.
 //!
 //! Clippy keeps other ways out of the crates that serve: see `clippy.toml`.
@@ -15,6 +16,7 @@
 pub mod log;
 pub mod tasks;
 pub mod data_dir;
+pub mod directory;
 pub mod atomic_file;
 
 /// The exit code of a process that failed.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::hex::Hex;
 use crate::invalid::Invalid;
 
 /// Which journal: random, made with it and kept for as long as it lives. The catalog, every ledger
@@ -44,7 +45,7 @@ impl TryFrom<&[u8]> for JournalId {
 /// In lower-case hexadecimal.
 impl fmt::Display for JournalId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 
@@ -121,9 +122,7 @@ impl TryFrom<&[u8]> for ListingDigest {
 /// In lower-case hexadecimal.
 impl fmt::Debug for ListingDigest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ListingDigest(")?;
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
-        f.write_str(")")
+        write!(f, "ListingDigest({})", Hex(&self.0))
     }
 }
 

@@ -8,6 +8,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+use crate::hex::Hex;
 use crate::ids::{Epoch, OrderNumber};
 use crate::invalid::Invalid;
 use crate::values::{IdempotencyKey, Price, Quantity, Side, StockName};
@@ -113,7 +114,7 @@ impl TryFrom<&[u8]> for ChainHash {
 /// In lower-case hexadecimal.
 impl fmt::Display for ChainHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 

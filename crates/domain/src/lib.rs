@@ -1,6 +1,7 @@
 //! Bazaar's values, which cannot be wrong once made.
 //!
 //! - [`invalid`]: why a value was refused;
+//! - [`hex`]: bytes as people read them;
 //! - [`ids`]: epochs, sessions, orders, versions, replicas;
 //! - [`values`]: what an order is made of: amounts, names and keys;
 //! - [`journal`]: orders, the rows that record them, and the hash chain over the rows;
@@ -19,6 +20,7 @@
 )]
 
 pub mod invalid;
+pub mod hex;
 pub mod ids;
 pub mod values;
 pub mod journal;
@@ -29,6 +31,7 @@ pub mod time;
 pub mod ablation;
 
 pub use ablation::Rules;
+pub use hex::Hex;
 pub use identity::{Identity, JournalId, ListingDigest};
 pub use ids::{Epoch, OrderNumber, ReplicaId, SessionId, Version};
 pub use invalid::Invalid;

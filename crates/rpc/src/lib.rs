@@ -4,7 +4,7 @@
 //! - [`listen`]: how every service takes connections; [`clients`]: whose they are; [`budget`]: how many
 //!   bytes are held for them;
 //! - [`call_streams`]: calls that follow each other closely, over streams that stay open;
-//! - [`retry`]: whether a call that failed is worth another attempt.
+//! - [`retry`]: whether a call that failed is worth another attempt, as its callee says.
 
 #![cfg_attr(
     not(test),

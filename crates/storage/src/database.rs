@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use daemon::data_dir::Lock;
+use daemon::directory;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::directory;
 use crate::error::StorageError;
 use crate::files::OpenFiles;
 
@@ -267,10 +267,7 @@ fn rewrite(path: &Path) -> io::Result<()> {
         offset += read as u64;
     }
     file.sync_all()?;
-    match path.parent() {
-        Some(dir) => directory::sync(dir),
-        None => Ok(()),
-    }
+    directory::sync(directory::of(path))
 }
 
 /// Opens a database for reading, whether or not a process is writing to it.

@@ -1,7 +1,6 @@
 //! What the catalog's and the replicas' SQLite databases have in common.
 //!
 //! - [`database`]: a data directory with one owner, opened so that a commit is durable;
-//! - `directory`: directories that outlive a loss of power;
 //! - [`files`]: whether a database's files are still those that were opened;
 //! - [`rows`]: the table of journal rows, which both keep;
 //! - [`checksum`]: what vouches for records that no hash chain covers;
@@ -14,7 +13,6 @@
 )]
 
 pub mod database;
-mod directory;
 pub mod files;
 pub mod rows;
 pub mod checksum;

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN, WWW_AUTHENTICATE};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Version};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
+use axum::http::{HeaderMap, HeaderValue, Version};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 
 use super::Admin;
-use super::answers::failed;
 use super::connections::Trusted;
+use super::refusal::Refusal;
 use super::token::Token;
 
 /// What probes ask, which have no token: anybody may.
@@ -19,9 +19,6 @@ const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
 /// The scheme that a token is sent under (RFC 6750). Schemes have no case (RFC 9110, section 11.1).
 const SCHEME: &str = "bearer";
-
-/// What a 401 asks for.
-const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bazaar\"");
 
 /// Whether a browser sends the request for a page of another site (W3C Fetch Metadata). Unlike
 /// `Origin` it comes with each request, a picture's too.
@@ -36,7 +33,7 @@ pub(super) async fn authorize(
 ) -> Response {
     if !OPEN_PATHS.contains(&request.uri().path()) {
         if let Err(refusal) = admit(&admin, &request) {
-            return refusal;
+            return refusal.into_response();
         }
         if let Some(trusted) = request.extensions().get::<Trusted>() {
             trusted.set();
@@ -45,39 +42,17 @@ pub(super) async fn authorize(
     next.run(request).await
 }
 
-#[expect(
-    clippy::result_large_err,
-    reason = "what is refused is answered at once"
-)]
-fn admit(admin: &Admin, request: &Request) -> Result<(), Response> {
+fn admit(admin: &Admin, request: &Request) -> Result<(), Refusal> {
     let headers = request.headers();
     if is_foreign_page(headers) {
-        return Err(failed(
-            StatusCode::FORBIDDEN,
-            "web pages may not use the admin API",
-        ));
+        return Err(Refusal::ForeignPage);
     }
-    let Some(host) = host(request) else {
-        return Err(failed(
-            StatusCode::BAD_REQUEST,
-            "send one `Host` header, and no more",
-        ));
-    };
+    let host = host(request).ok_or(Refusal::NoHost)?;
     if admin.is_local && !host.is_none_or(names_this_machine) {
-        return Err(failed(
-            StatusCode::FORBIDDEN,
-            "call the admin API by a loopback address or `localhost`",
-        ));
+        return Err(Refusal::OtherHost);
     }
     match &admin.token {
-        Some(token) if !is_shown(token, headers) => {
-            let mut refusal = failed(
-                StatusCode::UNAUTHORIZED,
-                "send the admin token: `Authorization: Bearer …`",
-            );
-            refusal.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
-            Err(refusal)
-        }
+        Some(token) if !is_shown(token, headers) => Err(Refusal::NoToken),
         _ => Ok(()),
     }
 }

@@ -1,28 +1,21 @@
-//! The form of all errors, and how a component comes in.
+//! How a component comes in, and the form of errors that others have made.
 
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::response::{IntoResponse as _, Json, Response};
+use axum::response::Response;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde_json::json;
 use tokio::time::timeout;
 
+use super::refusal::{Refusal, of_others};
 use crate::config::UPLOAD_TIME_MAX;
 use frontend_policy::limits::COMPONENT_BYTES_MAX;
 
 /// Longest text of an error that was not made here, in bytes.
 const TEXT_BYTES_MAX: usize = 4 << 10;
-
-/// An error.
-pub(super) fn failed(status: StatusCode, message: &str) -> Response {
-    let body = json!({ "error": { "code": status.as_u16(), "message": message } });
-    (status, Json(body)).into_response()
-}
 
 /// Gives errors that others have made, as the router does of a query that it cannot read, the form
 /// of all.
@@ -40,7 +33,7 @@ pub(super) async fn in_json(response: Response) -> Response {
         "" => status.canonical_reason().unwrap_or("failed"),
         text => text,
     };
-    let (made, body) = failed(status, message).into_parts();
+    let (made, body) = of_others(status, message).into_parts();
     head.headers.remove(CONTENT_LENGTH);
     head.headers.extend(made.headers);
     Response::from_parts(head, body)
@@ -50,43 +43,39 @@ pub(super) async fn in_json(response: Response) -> Response {
 pub(super) struct Upload(pub Bytes);
 
 impl<S: Sync> FromRequest<S> for Upload {
-    type Rejection = Response;
+    type Rejection = Refusal;
 
-    async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Response> {
+    async fn from_request(request: Request<Body>, _: &S) -> Result<Self, Refusal> {
         let read = read(request.into_body(), COMPONENT_BYTES_MAX, UPLOAD_TIME_MAX);
         read.await.map(Self)
     }
 }
 
-async fn read(body: Body, bytes_max: usize, time_max: Duration) -> Result<Bytes, Response> {
-    let too_large = || {
-        failed(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            &format!("a component has at most {bytes_max} bytes"),
-        )
-    };
+async fn read(body: Body, bytes_max: usize, time_max: Duration) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > bytes_max as u64 {
-        return Err(too_large());
+        return Err(Refusal::BodyTooLarge);
     }
     match timeout(time_max, Limited::new(body, bytes_max).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(failed(StatusCode::BAD_REQUEST, "the body is not complete")),
-        Err(_) => Err(failed(
-            StatusCode::REQUEST_TIMEOUT,
-            "the body took too long to arrive",
-        )),
+        Ok(Err(problem)) if problem.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge),
+        Ok(Err(_)) => Err(Refusal::BodyIncomplete),
+        Err(_) => Err(Refusal::BodyTooLate),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
+    use axum::response::IntoResponse as _;
+    use serde_json::json;
+
     use super::*;
 
     #[tokio::test]
     async fn a_body_is_read_within_its_length_and_its_time() {
         let long = Duration::from_secs(60);
-        let status = |read: Result<Bytes, Response>| read.map_err(|refusal| refusal.status());
+        let status =
+            |read: Result<Bytes, Refusal>| read.map_err(|refusal| refusal.into_response().status());
         let within = read(Body::from("1234"), 4, long).await;
         assert_eq!(status(within), Ok(Bytes::from("1234")));
         let beyond = read(Body::from("12345"), 4, long).await;

@@ -1,152 +1,212 @@
 //! Numbers for Prometheus.
+//!
+//! What is counted stays where it is counted, in atomics of one instruction each. It is read when somebody
+//! asks, and `prometheus-client` writes it down.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Registry;
 
 use super::Admin;
 use crate::server::clients::Held;
 
+/// All that `GET /metrics` says.
+pub(super) fn registry(admin: Arc<Admin>) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Numbers(admin)));
+    registry
+}
+
 /// Prometheus' text format, version 0.0.4.
-pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+pub(super) async fn metrics(registry: Arc<Registry>) -> Response {
     let mut text = String::new();
-    let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, u64)]| {
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        for (labels, value) in samples {
-            let _ = writeln!(text, "{name}{labels} {value}");
-        }
-    };
-    let cache = &admin.gateway.cache;
-    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let mut lookups = Vec::new();
-    for (kind, counts) in [
-        ("stock", &cache.stock_counts),
-        ("order", &cache.order_counts),
-    ] {
-        for (result, counter) in [
-            ("hit", &counts.hits),
-            ("miss", &counts.misses),
-            ("stale", &counts.stale),
-            ("bypass", &counts.bypasses),
-        ] {
-            lookups.push((
-                format!("{{kind=\"{kind}\",result=\"{result}\"}}"),
-                load(counter),
-            ));
-        }
+    prometheus_text::encode(&mut text, &registry).expect("a string takes all that is written");
+    ([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response()
+}
+
+/// Reads the gateway's counters.
+struct Numbers(Arc<Admin>);
+
+impl fmt::Debug for Numbers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Numbers")
     }
-    family(
-        "bazaar_cache_lookups_total",
-        "counter",
-        "Lookups in the cache, by what they came to.",
-        &lookups,
-    );
-    let (stocks, orders) = cache.entries();
-    let entries = [
-        ("{kind=\"stock\"}".into(), stocks),
-        ("{kind=\"order\"}".into(), orders),
-    ];
-    family(
-        "bazaar_cache_entries",
-        "gauge",
-        "Entries in the cache.",
-        &entries,
-    );
+}
 
-    let clients = admin.clients.figures();
-    family(
-        "bazaar_connections",
-        "gauge",
-        "Connections of clients.",
-        &[(String::new(), clients.connections as u64)],
-    );
-    family(
-        "bazaar_connections_refused_total",
-        "counter",
-        "Connections that were closed at once, since their client had too many.",
-        &[(String::new(), clients.connections_refused)],
-    );
-    let budgets = [("received", clients.received), ("unsent", clients.unsent)];
-    let of_each = |value: fn(&Held) -> u64| {
-        budgets.map(|(what, held)| (format!("{{what=\"{what}\"}}"), value(&held)))
-    };
-    family(
-        "bazaar_held_bytes",
-        "gauge",
-        "Bytes held for clients: of requests, and of answers that they have not taken yet.",
-        &of_each(|held| held.bytes as u64),
-    );
-    family(
-        "bazaar_held_bytes_max",
-        "gauge",
-        "Bytes that may be held for clients.",
-        &of_each(|held| held.bytes_max as u64),
-    );
-    family(
-        "bazaar_held_bytes_refusals_total",
-        "counter",
-        "Requests that got 503 since too many bytes were held, for all or for their client.",
-        &of_each(|held| held.refusals),
-    );
+impl Collector for Numbers {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families(encoder);
+        self.cache(&mut families)?;
+        self.clients(&mut families)?;
+        self.policy(&mut families)?;
+        self.service(&mut families)
+    }
+}
 
-    let published = admin.gateway.policy.published();
-    let candidate = published
-        .candidate
-        .as_ref()
-        .map(|candidate| &candidate.version);
-    // The same component can be in several places, with counts of its own in each.
-    let mut decisions: BTreeMap<String, u64> = BTreeMap::new();
-    for version in std::iter::once(&published.active)
-        .chain(&published.previous)
-        .chain(candidate)
-    {
-        let counts = &version.counts;
-        let results = [
-            ("decided", &counts.decisions),
-            ("trapped", &counts.traps),
-            ("overran", &counts.overruns),
-            ("invalid", &counts.invalid),
-            ("error", &counts.errors),
+impl Numbers {
+    fn cache(&self, families: &mut Families<'_>) -> fmt::Result {
+        let cache = &self.0.gateway.cache;
+        let lookups = [
+            ("stock", &cache.stock_counts),
+            ("order", &cache.order_counts),
         ];
-        for (result, counter) in results {
-            let labels = format!("{{policy=\"{}\",result=\"{result}\"}}", version.digest);
-            *decisions.entry(labels).or_default() += load(counter);
-        }
+        let lookups = lookups.iter().flat_map(|(kind, counts)| {
+            let results = [
+                ("hit", &counts.hits),
+                ("miss", &counts.misses),
+                ("stale", &counts.stale),
+                ("bypass", &counts.bypasses),
+            ];
+            results.map(|(result, counter)| ([("kind", *kind), ("result", result)], load(counter)))
+        });
+        families.counter(
+            "bazaar_cache_lookups",
+            "Lookups in the cache, by what they came to.",
+            lookups,
+        )?;
+        let (stocks, orders) = cache.entries();
+        families.gauge(
+            "bazaar_cache_entries",
+            "Entries in the cache.",
+            [([("kind", "stock")], stocks), ([("kind", "order")], orders)],
+        )
     }
-    let decisions: Vec<_> = decisions.into_iter().collect();
-    family(
-        "bazaar_policy_decisions_total",
-        "counter",
-        "Decisions asked of a version of the policy.",
-        &decisions,
-    );
 
-    let led = *admin.gateway.backend.replicas.leader().borrow();
-    let epoch = [(String::new(), led.leadership.epoch.0)];
-    family(
-        "bazaar_leader_epoch",
-        "gauge",
-        "Epoch of the leader, as the catalog has it.",
-        &epoch,
-    );
-    let ready = [(String::new(), u64::from(admin.unready().is_none()))];
-    family(
-        "bazaar_ready",
-        "gauge",
-        "1 while a trade could be served.",
-        &ready,
-    );
-    let dropped = [(String::new(), daemon::log::dropped())];
-    family(
-        "bazaar_log_records_dropped_total",
-        "counter",
-        "Records of the log that standard error did not take.",
-        &dropped,
-    );
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    fn clients(&self, families: &mut Families<'_>) -> fmt::Result {
+        let clients = self.0.clients.figures();
+        families.gauge(
+            "bazaar_connections",
+            "Connections of clients.",
+            alone(clients.connections as u64),
+        )?;
+        families.counter(
+            "bazaar_connections_refused",
+            "Connections that were closed at once, since their client had too many.",
+            alone(clients.connections_refused),
+        )?;
+        let of_each = |value: fn(&Held) -> u64| {
+            let budgets = [("received", &clients.received), ("unsent", &clients.unsent)];
+            budgets.map(|(what, held)| ([("what", what)], value(held)))
+        };
+        families.gauge(
+            "bazaar_held_bytes",
+            "Bytes held for clients: of requests, and of answers that they have not taken yet.",
+            of_each(|held| held.bytes as u64),
+        )?;
+        families.gauge(
+            "bazaar_held_bytes_max",
+            "Bytes that may be held for clients.",
+            of_each(|held| held.bytes_max as u64),
+        )?;
+        families.counter(
+            "bazaar_held_bytes_refusals",
+            "Requests that got 503 since too many bytes were held, for all or for their client.",
+            of_each(|held| held.refusals),
+        )
+    }
+
+    fn policy(&self, families: &mut Families<'_>) -> fmt::Result {
+        let published = self.0.gateway.policy.published();
+        let candidate = published
+            .candidate
+            .as_ref()
+            .map(|candidate| &candidate.version);
+        // The same component can be in several places, with counts of its own in each.
+        let mut decisions: BTreeMap<(String, &str), u64> = BTreeMap::new();
+        for version in std::iter::once(&published.active)
+            .chain(&published.previous)
+            .chain(candidate)
+        {
+            let counts = &version.counts;
+            let results = [
+                ("decided", &counts.decisions),
+                ("trapped", &counts.traps),
+                ("overran", &counts.overruns),
+                ("invalid", &counts.invalid),
+                ("error", &counts.errors),
+            ];
+            for (result, counter) in results {
+                let labels = (version.digest.to_string(), result);
+                *decisions.entry(labels).or_default() += load(counter);
+            }
+        }
+        let decisions = decisions
+            .iter()
+            .map(|((policy, result), count)| ([("policy", &**policy), ("result", result)], *count));
+        families.counter(
+            "bazaar_policy_decisions",
+            "Decisions asked of a version of the policy.",
+            decisions,
+        )
+    }
+
+    fn service(&self, families: &mut Families<'_>) -> fmt::Result {
+        let led = *self.0.gateway.backend.replicas.leader().borrow();
+        families.gauge(
+            "bazaar_leader_epoch",
+            "Epoch of the leader, as the catalog has it.",
+            alone(led.leadership.epoch.0),
+        )?;
+        families.gauge(
+            "bazaar_ready",
+            "1 while a trade could be served.",
+            alone(u64::from(self.0.unready().is_none())),
+        )?;
+        families.counter(
+            "bazaar_log_records_dropped",
+            "Records of the log that standard error did not take.",
+            alone(daemon::log::dropped()),
+        )
+    }
+}
+
+fn load(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+/// The one sample of a family without labels.
+fn alone(value: u64) -> [([(&'static str, &'static str); 0], u64); 1] {
+    [([], value)]
+}
+
+/// Families of samples, each of which has so many labels.
+struct Families<'a>(DescriptorEncoder<'a>);
+
+impl Families<'_> {
+    /// Its samples get the suffix `_total`.
+    fn counter<'l, const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = ([(&'l str, &'l str); LABELS], u64)>,
+    ) -> fmt::Result {
+        let counter = MetricType::Counter;
+        let mut family = self.0.encode_descriptor(name, help, None, counter)?;
+        samples.into_iter().try_for_each(|(labels, value)| {
+            let mut sample = family.encode_family(&labels)?;
+            sample.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
+        })
+    }
+
+    fn gauge<'l, const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = ([(&'l str, &'l str); LABELS], u64)>,
+    ) -> fmt::Result {
+        let gauge = MetricType::Gauge;
+        let mut family = self.0.encode_descriptor(name, help, None, gauge)?;
+        samples.into_iter().try_for_each(|(labels, value)| {
+            let mut sample = family.encode_family(&labels)?;
+            sample.encode_gauge(&value)
+        })
+    }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Json, Response};
 use domain::time::BootTime;
 use serde_json::{Value, json};
@@ -19,8 +19,12 @@ use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::Admin;
-use super::answers::{Upload, failed};
-use frontend_policy::{Problem, Reason, Share, SwapError, Trial, Version, Versions};
+use super::answers::Upload;
+use super::refusal::Refusal;
+use frontend_policy::{Reason, Share, SwapError, Trial, Version, Versions};
+
+/// The versions after a change, or why there was none.
+type Changed = Result<Json<Value>, Refusal>;
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(policy_json(&admin.gateway.policy))
@@ -30,7 +34,7 @@ pub(super) async fn push(
     State(admin): State<Arc<Admin>>,
     headers: HeaderMap,
     Upload(component): Upload,
-) -> Response {
+) -> Changed {
     let (reason, signature) = (reason(&headers), signature(&headers));
     admin
         .change(move |policy| {
@@ -45,13 +49,8 @@ pub(super) async fn try_out(
     Query(query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
     Upload(component): Upload,
-) -> Response {
-    let Some(trial) = trial(&query) else {
-        return failed(
-            StatusCode::BAD_REQUEST,
-            "say how to try it, and on how much: ?shadow=0.1 or ?canary=0.05, more than 0 and at most 1",
-        );
-    };
+) -> Changed {
+    let trial = trial(&query).ok_or(Refusal::NoTrial)?;
     let (reason, signature) = (reason(&headers), signature(&headers));
     admin
         .change(move |policy| {
@@ -84,43 +83,38 @@ fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
     }
 }
 
-pub(super) async fn drop_candidate(
-    State(admin): State<Arc<Admin>>,
-    headers: HeaderMap,
-) -> Response {
+pub(super) async fn drop_candidate(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
     let reason = reason(&headers);
     admin
         .change(move |policy| policy.drop_candidate(&reason))
         .await
 }
 
-pub(super) async fn promote(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+pub(super) async fn promote(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
     let reason = reason(&headers);
     admin
         .change(move |policy| policy.promote(&reason).map(drop))
         .await
 }
 
-pub(super) async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+pub(super) async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
     let reason = reason(&headers);
     admin
         .change(move |policy| policy.roll_back(&reason).map(drop))
         .await
 }
 
-pub(super) async fn differences(State(admin): State<Arc<Admin>>) -> Response {
+pub(super) async fn differences(State(admin): State<Arc<Admin>>) -> Result<Json<Value>, Refusal> {
     let published = admin.gateway.policy.published();
-    match &published.candidate {
-        None => failed(StatusCode::NOT_FOUND, &SwapError::NoCandidate.to_string()),
-        Some(candidate) => Json(json!({
-            "active": published.active.digest.to_string(),
-            "candidate": candidate.version.digest.to_string(),
-            "stage": candidate.trial.name(),
-            "share": candidate.trial.share().get(),
-            "found": candidate.differences.so_far(),
-        }))
-        .into_response(),
-    }
+    let candidate = published.candidate.as_ref();
+    let candidate = candidate.ok_or(Refusal::NoDifferences)?;
+    Ok(Json(json!({
+        "active": published.active.digest.to_string(),
+        "candidate": candidate.version.digest.to_string(),
+        "stage": candidate.trial.name(),
+        "share": candidate.trial.share().get(),
+        "found": candidate.differences.so_far(),
+    })))
 }
 
 /// Longest recording, in seconds, in lines and in bytes.
@@ -132,23 +126,15 @@ const RECORDING_BYTES_MAX: usize = 256 << 20;
 pub(super) async fn record(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, u64>>,
-) -> Response {
+) -> Result<Response, Refusal> {
     let seconds = query.get("seconds").copied().unwrap_or(10);
     if !(1..=RECORDING_SECONDS_MAX).contains(&seconds) {
-        return failed(
-            StatusCode::BAD_REQUEST,
-            &format!("seconds must be from 1 to {RECORDING_SECONDS_MAX}"),
-        );
+        let max = RECORDING_SECONDS_MAX;
+        return Err(Refusal::NoSeconds { max });
     }
     let time = Duration::from_secs(seconds);
-    let recording = match admin
-        .gateway
-        .policy
-        .record(admin.gateway.backend.replicas.own_journal().known(), time)
-    {
-        Ok(recording) => recording,
-        Err(busy) => return failed(StatusCode::CONFLICT, &busy.to_string()),
-    };
+    let journal = admin.gateway.backend.replicas.own_journal().known();
+    let recording = admin.gateway.policy.record(journal, time)?;
     let mut stopped = admin.stopped.clone();
     let end = async move {
         let _ = timeout(time, stopped.wait_for(|stopped| *stopped)).await;
@@ -164,11 +150,11 @@ pub(super) async fn record(
         lines,
         end: Box::pin(end),
     };
-    (
+    let answer = (
         [(CONTENT_TYPE, "application/jsonl")],
         Body::from_stream(lines),
-    )
-        .into_response()
+    );
+    Ok(answer.into_response())
 }
 
 /// Lines until something happens.
@@ -213,57 +199,24 @@ impl Admin {
     async fn change(
         &self,
         change: impl FnOnce(&Versions) -> Result<(), SwapError> + Send + 'static,
-    ) -> Response {
+    ) -> Changed {
         let gateway = Arc::clone(&self.gateway);
         let changing = tokio::task::spawn_blocking(move || change(&gateway.policy));
         let mut stopped = self.stopped.clone();
         let changed = tokio::select! {
             changed = changing => changed,
-            _ = stopped.wait_for(|stopped| *stopped) => {
-                return failed(
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    "the gateway stops before the policy is checked; send it again",
-                );
-            }
+            _ = stopped.wait_for(|stopped| *stopped) => return Err(Refusal::Stopping),
         };
-        match changed {
-            Ok(Ok(())) => Json(policy_json(&self.gateway.policy)).into_response(),
-            Ok(Err(error)) => {
-                let reason = error.to_string();
-                tracing::warn!(reason = %reason.escape_debug(), "policy not changed");
-                let status = match error {
-                    SwapError::Refused(_) | SwapError::Untrusted(_) => {
-                        StatusCode::UNPROCESSABLE_ENTITY
-                    }
-                    SwapError::NothingToRollBackTo | SwapError::NoCandidate => StatusCode::CONFLICT,
-                    SwapError::NotSaved(_) => StatusCode::INSUFFICIENT_STORAGE,
-                    SwapError::NoThread(_) => StatusCode::SERVICE_UNAVAILABLE,
-                };
-                match &error {
-                    SwapError::Refused(refused) => refusal(status, &error, refused.problems()),
-                    _ => failed(status, &error.to_string()),
-                }
-            }
-            Err(error) => {
-                tracing::error!(%error, "the check of a policy failed");
-                failed(
-                    StatusCode::INTERNAL_SERVER_ERROR,
-                    "the check of the policy failed; see the gateway's log",
-                )
-            }
-        }
+        let changed = changed.map_err(|error| {
+            tracing::error!(%error, "the check of a policy failed");
+            Refusal::CheckFailed
+        })?;
+        changed.inspect_err(|error| {
+            let reason = error.to_string();
+            tracing::warn!(reason = %reason.escape_debug(), "policy not changed");
+        })?;
+        Ok(Json(policy_json(&self.gateway.policy)))
     }
-}
-
-/// A refusal that also lists each of the problems.
-fn refusal(status: StatusCode, error: &SwapError, problems: &[Problem]) -> Response {
-    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
-    let body = json!({ "error": {
-        "code": status.as_u16(),
-        "message": error.to_string(),
-        "problems": problems,
-    }});
-    (status, Json(body)).into_response()
 }
 
 pub(super) fn policy_json(versions: &Versions) -> Value {

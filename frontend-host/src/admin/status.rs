@@ -4,28 +4,27 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::{IntoResponse as _, Json, Response};
+use axum::response::Json;
 use domain::ReplicaId;
 use domain::time::BootTime;
 use frontend_core::election::Unanswered;
 use serde_json::{Value, json};
 
 use super::Admin;
-use super::answers::failed;
 use super::policy::policy_json;
+use super::refusal::Refusal;
 use crate::cache::Counts;
 
-pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Response {
+pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Result<&'static str, Refusal> {
     match admin.unready() {
-        None => "ready\n".into_response(),
-        Some(reason) => failed(StatusCode::SERVICE_UNAVAILABLE, reason),
+        None => Ok("ready\n"),
+        Some(reason) => Err(Refusal::NotReady(reason)),
     }
 }
 
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     // The journal's end as it is now, not as of the last election round.
-    admin.gateway.backend.replicas.ask_catalog().await;
+    let _ = admin.gateway.backend.replicas.ask_catalog().await; // the status says so
     Json(admin.status())
 }
 

@@ -1,92 +1,18 @@
 //! What HTTP asks of a request whatever it is about (RFC 9110, 9112, 9113), and what protects
 //! clients whatever the policy is.
 
-use bytes::Bytes;
-use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, ORIGIN,
-    TRANSFER_ENCODING,
-};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST, ORIGIN, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
-use http_body_util::Full;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 use super::host::{is_host, is_same, is_same_origin};
-use super::response::error;
+use super::refusal::{JSON, Refusal};
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX};
-
-/// What a foreign page must say that it sends: no page can without asking first.
-const JSON: &str = "application/json";
 
 /// The head of a request that was let in.
 pub struct Admitted<'a> {
     /// With `host` and `cookie` as HTTP/1 has them.
     pub(super) head: &'a mut Parts,
-}
-
-/// Why no policy sees a request. Displays as the message that the client gets.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each has its message")]
-pub enum Refusal {
-    #[error("the target has more than {HEAD_BYTES_MAX} bytes")]
-    TargetTooLong,
-    #[error("the request's head has more than {HEAD_BYTES_MAX} bytes or {HEADERS_MAX} headers")]
-    HeadTooLarge,
-    #[error("the target is neither a path nor a URL")]
-    InvalidTarget,
-    #[error("the request has no `Host`")]
-    NoHost,
-    #[error("the request has more than one `Host`")]
-    ManyHosts,
-    #[error("the request's `Host` is not a host with or without a port")]
-    InvalidHost,
-    #[error("the request's `Host` is not its `:authority`")]
-    OtherHost,
-    #[error("there are no tunnels here")]
-    Tunnel,
-    #[error("the only transfer coding understood is `chunked`, once")]
-    TransferCoding,
-    #[error("content codings are not understood: send the body as it is")]
-    ContentCoding,
-    #[error("what a page of another origin sends must be `{JSON}`")]
-    ForeignPage,
-    #[error("header `{0}` is not text")]
-    UnreadableHeader(HeaderName),
-}
-
-impl Refusal {
-    fn status(&self) -> StatusCode {
-        match self {
-            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
-            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::InvalidTarget
-            | Self::NoHost
-            | Self::ManyHosts
-            | Self::InvalidHost
-            | Self::OtherHost
-            | Self::UnreadableHeader(_) => StatusCode::BAD_REQUEST,
-            Self::Tunnel | Self::TransferCoding => StatusCode::NOT_IMPLEMENTED,
-            Self::ContentCoding | Self::ForeignPage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        }
-    }
-
-    /// The answer that tells the client.
-    pub fn response(&self) -> Response<Full<Bytes>> {
-        let mut response = error(self.status(), &self.to_string());
-        let header = match self {
-            // RFC 9110, section 15.5.16.
-            Self::ContentCoding => Some((ACCEPT_ENCODING, "identity")),
-            Self::ForeignPage => Some((ACCEPT, JSON)),
-            // Where its body ends, others may see otherwise.
-            Self::TransferCoding => Some((CONNECTION, "close")),
-            _ => None,
-        };
-        if let Some((name, value)) = header {
-            response
-                .headers_mut()
-                .insert(name, HeaderValue::from_static(value));
-        }
-        response
-    }
 }
 
 /// Lets a request in by its head, as far as HTTP goes.

@@ -14,8 +14,9 @@ use http_body_util::Full;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
 
-use super::admission::{Refusal as Inadmissible, check_content_coding, check_readable};
+use super::admission::{check_content_coding, check_readable};
 use super::cache_status::{CacheStatus, Forward};
+use super::refusal::Refusal as Inadmissible;
 use super::response::{complete, rendered};
 use super::{Gateway, Request};
 use crate::cache::{Counts, RenderKey};
@@ -136,13 +137,11 @@ impl<'a> Exchange<'a> {
                 let found = self.find_stock(name, *caching, memo);
                 count(
                     &cache.stock_counts,
-                    found.as_ref().err().map(|(why, _)| *why),
+                    found.as_ref().err().map(|fetch| fetch.why),
                 );
                 match found {
                     Ok(found) => found,
-                    Err((why, stale)) => {
-                        Box::pin(self.fetch_stock(name, *caching, why, stale)).await
-                    }
+                    Err(to_fetch) => Box::pin(self.fetch_stock(name, *caching, to_fetch)).await,
                 }
             }
             Operation::ReadOrder { number, caching } => {

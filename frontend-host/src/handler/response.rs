@@ -17,13 +17,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::cache_status::CacheStatus;
 use super::preconditions::Preconditions;
+use super::refusal::{NO_STORE, Refusal};
 use frontend_policy::decision::Reply;
-use frontend_policy::limits;
 
 /// Caches may keep it, and ask whether it has changed before each use.
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache");
-/// Caches must not keep it.
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Bytes of a digest that make an entity tag.
 const TAG_BYTES: usize = 16;
@@ -119,39 +117,8 @@ fn subject_to(
             }
             response
         }
-        Preconditions::Failed => error(
-            StatusCode::PRECONDITION_FAILED,
-            "what `If-Match` asks for is not there",
-        ),
+        Preconditions::Failed => Refusal::PreconditionFailed.response(),
     }
-}
-
-/// An error that the gateway itself answers with, in the form of all others.
-pub fn error(status: StatusCode, message: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(error_body(status, message)));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    response
-}
-
-/// That a policy of world 1.0 would list all stocks at once, and there are more than it can be shown.
-pub(super) fn list_too_long() -> Response<Full<Bytes>> {
-    error(
-        StatusCode::NOT_IMPLEMENTED,
-        &format!(
-            "there are more than {} stocks, and this policy lists all at once; use one of world \
-             bazaar:policy@1.1, which lists them page by page",
-            limits::LISTED_MAX
-        ),
-    )
-}
-
-/// The body that all errors have.
-pub fn error_body(status: StatusCode, message: &str) -> Bytes {
-    let body = serde_json::json!({ "error": { "code": status.as_u16(), "message": message } });
-    body.to_string().into()
 }
 
 /// For `HEAD`: the response without its body, with the length that the body would have.
@@ -195,14 +162,6 @@ mod tests {
     }
 
     const HIT: CacheStatus = CacheStatus::Hit { ttl: 1, age: 0 };
-
-    #[test]
-    fn an_error_has_the_form_of_all_others() {
-        let response = error(StatusCode::PAYLOAD_TOO_LARGE, "too \"large\"");
-        assert_eq!(response.status(), 413);
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
-        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
-    }
 
     #[test]
     fn nothing_of_the_request_is_in_a_cached_response() {

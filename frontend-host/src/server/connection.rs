@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use super::clients::Place;
 use super::finish::Watcher;
 use super::progress::Progress;
-use super::receive::{self, Unread, busy};
+use super::receive::{self, Unread};
 use super::refusals::Refusals;
 use super::slot::WorkerSlot;
 use super::socket::Socket;
@@ -32,7 +32,7 @@ use super::streams::Streams;
 use super::unsent::{UnderWay, Unsent};
 use crate::config::Bounds;
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
-use crate::handler::{Gateway, Request, without_body};
+use crate::handler::{Gateway, Refusal, Request, without_body};
 
 /// What a request over HTTP/2 counts for besides its head and its body: a task, and what hyper and
 /// h2 keep of it.
@@ -200,7 +200,7 @@ impl Peer {
         let mut held = self.place.received.share();
         let response = match held.grow(STREAM_BYTES + head_bytes(&head.uri, &head.headers)) {
             Ok(()) => self.read_and_decide(head, body, held).await,
-            Err(Exhausted) => busy("too many requests are under way; try again"),
+            Err(Exhausted) => Refusal::RequestsCrowded.response(),
         };
         let (head, bytes) = parts(without_body(&head.method, response));
         self.unsent(head, bytes, stream)
@@ -264,7 +264,7 @@ impl Peer {
         let mut share = self.place.unsent.share();
         let (head, bytes) = match share.grow(bytes.len()) {
             Ok(()) => (head, bytes),
-            Err(Exhausted) => parts(busy("earlier answers are still to be read; try again")),
+            Err(Exhausted) => parts(Refusal::AnswersCrowded.response()),
         };
         Response::from_parts(head, Unsent::watched(bytes, share, under_way))
     }

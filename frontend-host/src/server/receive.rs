@@ -4,80 +4,43 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use daemon::tasks;
-use http::header::{CONNECTION, EXPECT, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode, Version};
+use http::header::{CONNECTION, EXPECT};
+use http::{HeaderValue, Response, Version};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
 use rpc::budget::{Exhausted, Share};
 use tokio::time::timeout;
 
 use crate::config::{BODY_BYTES_MAX, DISCARDED_BYTES_MAX};
-use crate::handler::error;
-
-/// Why a body is not there.
-pub(super) enum Missing {
-    TooLarge,
-    TooLate,
-    Incomplete,
-    /// There is no room for it at the moment.
-    NoRoom,
-}
-
-impl From<Exhausted> for Missing {
-    fn from(_: Exhausted) -> Self {
-        Self::NoRoom
-    }
-}
-
-impl Missing {
-    pub(super) fn response(&self) -> Response<Full<Bytes>> {
-        match self {
-            Self::TooLarge => error(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                &format!("body has more than {BODY_BYTES_MAX} bytes"),
-            ),
-            Self::TooLate => error(StatusCode::REQUEST_TIMEOUT, "body took too long to arrive"),
-            Self::Incomplete => error(StatusCode::BAD_REQUEST, "body is not complete"),
-            Self::NoRoom => busy("too much is being received; try again"),
-        }
-    }
-}
-
-/// That there is too much to do, for the moment.
-pub(super) fn busy(message: &str) -> Response<Full<Bytes>> {
-    let mut response = error(StatusCode::SERVICE_UNAVAILABLE, message);
-    let headers = response.headers_mut();
-    headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
+use crate::handler::Refusal;
 
 /// Reads a body of bounded length in bounded time. Its memory counts as part of `held`.
 pub(super) async fn read(
     body: &mut Incoming,
     held: &mut Share,
     time_max: Duration,
-) -> Result<Bytes, Missing> {
+) -> Result<Bytes, Refusal> {
     if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
-        return Err(Missing::TooLarge);
+        return Err(Refusal::BodyTooLarge);
     }
     let read = async {
         // Not the pieces themselves: each can be a few bytes of a large buffer.
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|_| Missing::Incomplete)?;
+            let frame = frame.map_err(|_| Refusal::BodyIncomplete)?;
             let Some(data) = frame.data_ref() else {
                 continue;
             };
             if bytes.len() + data.len() > BODY_BYTES_MAX {
-                return Err(Missing::TooLarge);
+                return Err(Refusal::BodyTooLarge);
             }
-            append(&mut bytes, data, held)?;
+            append(&mut bytes, data, held).map_err(|_| Refusal::BodiesCrowded)?;
         }
         Ok(Bytes::from(bytes))
     };
     timeout(time_max, read)
         .await
-        .unwrap_or(Err(Missing::TooLate))
+        .unwrap_or(Err(Refusal::BodyTooLate))
 }
 
 /// Has memory for what has come, whatever length was claimed.
@@ -120,9 +83,9 @@ impl Unread {
     }
 
     /// The same of what is left of a body that was read in part.
-    pub(super) fn after(self, missing: &Missing) -> Self {
-        match (self, missing) {
-            (Self::Discarded, Missing::TooLate | Missing::Incomplete) => Self::Cut,
+    pub(super) fn after(self, refusal: &Refusal) -> Self {
+        match (self, refusal) {
+            (Self::Discarded, Refusal::BodyTooLate | Refusal::BodyIncomplete) => Self::Cut,
             (unread, _) => unread,
         }
     }

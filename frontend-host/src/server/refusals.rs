@@ -13,8 +13,7 @@ use std::task::{Context, Poll, ready};
 use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX};
-use crate::handler::error_body;
+use crate::handler::{Refusal as Refused, error_body};
 
 /// What the answer to every such head begins with.
 const BEGIN: &[u8] = b"HTTP/1.1 4";
@@ -70,20 +69,13 @@ impl Asked {
     fn refusal(&self, written: &[u8]) -> Option<Refusal> {
         let date = date_of_refusal(written)?;
         let status = StatusCode::from_bytes(written.get(9..12)?).ok()?;
-        let (status, message) = match status {
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if !self.has_line => (
-                StatusCode::URI_TOO_LONG,
-                format!("the target has more than {HEAD_BYTES_MAX} bytes"),
-            ),
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => (
-                status,
-                format!(
-                    "the request's head has more than {HEAD_BYTES_MAX} bytes or {HEADERS_MAX} headers"
-                ),
-            ),
-            _ => (status, "the request's head is not HTTP/1.1".to_owned()),
+        let refused = match status {
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE if !self.has_line => Refused::TargetTooLong,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => Refused::HeadTooLarge,
+            status => Refused::UnreadableHead(status),
         };
-        let body = error_body(status, &message);
+        let status = refused.status();
+        let body = error_body(status, &refused.to_string());
         let mut bytes = format!(
             "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\n\
              content-length: {}\r\nconnection: close\r\ndate: {date}\r\n\r\n",

@@ -4,16 +4,18 @@
 //! is made once. An attempt is given up as soon as another leader is known.
 //!
 //! Whoever waits for a backend that does not answer does not ask it: `replicas` does, for all, and
-//! their own attempts follow when it answers. What no attempt can mend is not tried again.
+//! their own attempts follow when it answers. What no attempt can mend is not tried again, and nobody
+//! is suspected for it: `RetryClass` says which failures those are.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{Invalid, OrderNumber, Price, Row, SessionId, StockName, Version};
+use domain::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
 use frontend_core::Backoff;
 use frontend_core::election::{Led, Unanswered};
-use rpc::retry::may_pass;
+use rpc::retry::RetryClass;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;
@@ -94,9 +96,10 @@ impl Backend {
                 self.replicas.catalog_answers(failed).await;
                 match ask().await {
                     Ok(answer) => return Some(answer),
-                    Err(status) if may_pass(&status) => {
+                    Err(status) if RetryClass::of(&status) == RetryClass::Later => {
                         tracing::debug!(%status, "the catalog did not answer");
                     }
+                    // There is no other one to ask.
                     Err(status) => {
                         tracing::error!(%status, "the catalog cannot answer");
                         return None;
@@ -177,16 +180,29 @@ impl Backend {
                     continue;
                 }
             };
-            if !may_pass(&problem) {
-                tracing::error!(replica = %replica.id, status = %problem, "the leader cannot place an order");
-                return Outcome::Unavailable(Unavailability::NoReplica);
-            }
-            tracing::debug!(replica = %replica.id, status = %problem, "order not placed, trying again");
-            failed = Some(BootTime::now());
-            self.replicas.suspect();
-            let wake = deadline.min(Instant::now() + pause.pause(fastrand::f64()));
-            if timeout_at(wake, leader.changed()).await.is_ok() {
-                failed = None;
+            match RetryClass::of(&problem) {
+                RetryClass::Never => {
+                    tracing::error!(replica = %replica.id, status = %problem, "nobody can place this order");
+                    return Outcome::Unavailable(Unavailability::NoReplica);
+                }
+                RetryClass::Elsewhere => {
+                    tracing::error!(replica = %replica.id, status = %problem, "the leader cannot place an order, waiting for another one");
+                    self.replicas.suspect();
+                    let other = until(&mut leader, |now| now.leadership != led.leadership);
+                    if timeout_at(deadline, other).await.is_err() {
+                        return self.unavailable();
+                    }
+                    failed = None;
+                }
+                RetryClass::Later => {
+                    tracing::debug!(replica = %replica.id, status = %problem, "order not placed, trying again");
+                    failed = Some(BootTime::now());
+                    self.replicas.suspect();
+                    let wake = deadline.min(Instant::now() + pause.pause(fastrand::f64()));
+                    if timeout_at(wake, leader.changed()).await.is_ok() {
+                        failed = None;
+                    }
+                }
             }
         }
     }
@@ -195,9 +211,14 @@ impl Backend {
     pub async fn read_order(&self, number: OrderNumber, deadline: Instant) -> Outcome {
         let mut pause = Backoff::of_request();
         let reading = async {
+            let mut out = BTreeSet::new();
             loop {
-                if let Some(outcome) = self.read_order_once(number).await {
-                    return outcome;
+                match self.read_order_once(number, &mut out).await {
+                    Ok(outcome) => return outcome,
+                    Err(RetryClass::Later) => {}
+                    Err(RetryClass::Elsewhere | RetryClass::Never) => {
+                        return Outcome::Unavailable(Unavailability::NoReplica);
+                    }
                 }
                 let failed = BootTime::now();
                 self.replicas.suspect();
@@ -209,32 +230,66 @@ impl Backend {
         read.unwrap_or_else(|_| self.unavailable())
     }
 
-    async fn read_order_once(&self, number: OrderNumber) -> Option<Outcome> {
+    /// Asks one replica after another but for those that are `out`: they would not answer this,
+    /// whenever they are asked.
+    async fn read_order_once(
+        &self,
+        number: OrderNumber,
+        out: &mut BTreeSet<ReplicaId>,
+    ) -> Result<Outcome, RetryClass> {
         for replica in self.readers() {
-            let mut client = replica.orders.clone();
-            let get = client.get(GetRequest {
-                number: number.0,
-                journal: self.replicas.own_journal().to_wire(),
-            });
-            match timeout(ATTEMPT_TIME_MAX, get).await {
-                Ok(Ok(answer)) => match answer.into_inner().row.map(Row::try_from) {
-                    Some(Ok(row)) if row.number == number => {
-                        return Some(Outcome::Order(order_of(&row)));
-                    }
-                    _ => {
-                        tracing::error!(replica = %replica.id, %number, "a replica's answer makes no sense")
-                    }
-                },
-                Ok(Err(status)) if status.code() == Code::NotFound => {
-                    return Some(Outcome::Refused(Refusal::OrderNotFound));
-                }
-                Ok(Err(status)) => {
+            if out.contains(&replica.id) {
+                continue;
+            }
+            let read = timeout(ATTEMPT_TIME_MAX, self.read_order_at(&replica, number)).await;
+            let Ok(read) = read else {
+                tracing::debug!(replica = %replica.id, "order not read in time");
+                continue;
+            };
+            let status = match read {
+                Ok(outcome) => return Ok(outcome),
+                Err(status) => status,
+            };
+            match RetryClass::of(&status) {
+                RetryClass::Later => {
                     tracing::debug!(replica = %replica.id, %status, "order not read");
                 }
-                Err(_) => tracing::debug!(replica = %replica.id, "order not read in time"),
+                RetryClass::Elsewhere => {
+                    tracing::error!(replica = %replica.id, %number, %status, "a replica cannot give an order");
+                    out.insert(replica.id);
+                }
+                RetryClass::Never => {
+                    tracing::error!(replica = %replica.id, %number, %status, "nobody can give this order");
+                    return Err(RetryClass::Never);
+                }
             }
         }
-        None
+        let is_out = |replica: &Replica| out.contains(&replica.id);
+        Err(match self.replicas.all().0.iter().all(is_out) {
+            true => RetryClass::Elsewhere,
+            false => RetryClass::Later,
+        })
+    }
+
+    async fn read_order_at(
+        &self,
+        replica: &Replica,
+        number: OrderNumber,
+    ) -> Result<Outcome, Status> {
+        let request = GetRequest {
+            number: number.0,
+            journal: self.replicas.own_journal().to_wire(),
+        };
+        match replica.orders.clone().get(request).await {
+            Ok(answer) => match answer.into_inner().row.map(Row::try_from) {
+                Some(Ok(row)) if row.number == number => Ok(Outcome::Order(order_of(&row))),
+                _ => Err(RetryClass::Elsewhere.status(Code::Internal, "the answer makes no sense")),
+            },
+            Err(status) if status.code() == Code::NotFound => {
+                Ok(Outcome::Refused(Refusal::OrderNotFound))
+            }
+            Err(status) => Err(status),
+        }
     }
 
     /// The replicas in the order in which they are asked: the leader, then the healthy ones,
@@ -286,8 +341,8 @@ async fn place(replica: &Replica, order: &domain::Order) -> Result<Outcome, Stat
     match replica.order_streams.place(order).await? {
         answer::Result::Number(number) => Ok(Outcome::Traded(OrderNumber(number))),
         answer::Result::Refusal(refusal) => Ok(Outcome::Refused(read_refusal(refusal)?)),
-        answer::Result::Unavailable(why) => Err(Status::unavailable(why)),
-        answer::Result::Invalid(why) => Err(Status::invalid_argument(why)),
+        answer::Result::Unavailable(why) => Err(RetryClass::Later.status(Code::Unavailable, why)),
+        answer::Result::Invalid(why) => Err(RetryClass::Never.status(Code::InvalidArgument, why)),
     }
 }
 

@@ -10,8 +10,8 @@ use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use frontend_core::election::{Elector, Leadership, Led, Probed, Step};
+use rpc::retry::RetryClass;
 use tokio::time::{sleep, timeout};
-use tonic::Code;
 use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
 use wire::identity::{self, OTHER_JOURNAL};
 use wire::order::v1::AnnounceRequest;
@@ -39,9 +39,17 @@ impl Replicas {
         let mut elector = Elector::new(BootTime::now());
         let mut pause = Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX);
         loop {
-            let Some(leadership) = self.ask_catalog().await else {
-                sleep(pause.pause(fastrand::f64())).await;
-                continue;
+            let leadership = match self.ask_catalog().await {
+                Ok(leadership) => leadership,
+                Err(RetryClass::Later) => {
+                    sleep(pause.pause(fastrand::f64())).await;
+                    continue;
+                }
+                // It may be another one by then.
+                Err(RetryClass::Elsewhere | RetryClass::Never) => {
+                    sleep(ELECTION_INTERVAL).await;
+                    continue;
+                }
             };
             pause.reset();
             self.step(leadership, &mut elector).await;
@@ -51,7 +59,10 @@ impl Replicas {
     }
 
     /// Who leads, according to the catalog; notes how far its journal reaches.
-    pub async fn ask_catalog(&self) -> Option<Leadership> {
+    ///
+    /// # Errors
+    /// Where it does not answer, or is another bazaar's.
+    pub async fn ask_catalog(&self) -> Result<Leadership, RetryClass> {
         let mut catalog = self.catalog.clone();
         let asked = BootTime::now();
         let answer = timeout(
@@ -63,26 +74,27 @@ impl Replicas {
         )
         .await;
         let answer = match answer {
-            Ok(Ok(answer)) => Some(answer.into_inner()).filter(|answer| self.is_ours(answer)),
-            Ok(Err(status)) if status.code() == OTHER_JOURNAL => {
-                self.note_foreign(status.message());
-                None
-            }
+            Ok(Ok(answer)) => Some(answer.into_inner())
+                .filter(|answer| self.is_ours(answer))
+                .ok_or(RetryClass::Elsewhere),
             Ok(Err(status)) => {
+                if status.code() == OTHER_JOURNAL {
+                    self.note_foreign(status.message());
+                }
                 tracing::debug!(%status, "the catalog does not say who leads");
-                None
+                Err(RetryClass::of(&status))
             }
-            Err(_) => None,
+            Err(_) => Err(RetryClass::Later),
         };
         let leadership = answer.as_ref().map(read_leadership);
-        let journal = answer.as_ref().and_then(read_journal);
+        let journal = answer.as_ref().ok().and_then(read_journal);
         self.catalog_said.send_if_modified(|said| {
             // Nobody waits to hear that it still does not answer.
             let is_news = journal.is_some() || said.journal.is_some();
             *said = CatalogSaid { asked, journal };
             is_news
         });
-        leadership
+        leadership.map_err(|class| *class)
     }
 
     /// Whether a catalog's answer is about this gateway's journal, which a new gateway takes from it.
@@ -203,7 +215,8 @@ impl Replicas {
                         self.note(place, Ok(status), asked, None);
                     }
                 }
-                Err(status) if id == leader && is_refusal(&status) => {
+                // It said no, rather than nothing or that it cannot answer now.
+                Err(status) if id == leader && RetryClass::of(&status) != RetryClass::Later => {
                     tracing::info!(replica = %id, epoch = %leadership.epoch, %status, "will not lead this epoch");
                     outcome = Announced::Refused;
                     self.changed.notify_one();
@@ -241,14 +254,6 @@ fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)
-}
-
-/// Whether a replica said no, rather than nothing.
-fn is_refusal(status: &tonic::Status) -> bool {
-    !matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
-    )
 }
 
 fn read_leadership(leadership: &catalog::Leadership) -> Leadership {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::time::BootTime;
 use domain::{SessionId, StockName, Version};
 use frontend_core::{Lease, Session};
+use rpc::retry::RetryClass;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -57,17 +58,19 @@ pub async fn keep_session(
         let mut opened = false;
         let ended = attempt.run(&mut opened, &mut shutdown).await;
         cache.set_lease(Lease::default());
-        match ended {
-            Ended::Released => return,
-            Ended::Lost(status) if opened => {
-                tracing::warn!(%status, "session with the catalog lost")
-            }
-            Ended::Lost(status) => tracing::debug!(%status, "no session with the catalog yet"),
-        }
+        let Ended::Lost(status) = ended else {
+            return;
+        };
         pause = if opened {
+            tracing::warn!(%status, "session with the catalog lost");
             REOPEN_PAUSE_MIN
         } else {
-            (pause * 2).min(REOPEN_PAUSE_MAX)
+            tracing::debug!(%status, "no session with the catalog yet");
+            match RetryClass::of(&status) {
+                RetryClass::Later => (pause * 2).min(REOPEN_PAUSE_MAX),
+                // By then it may be another catalog.
+                RetryClass::Elsewhere | RetryClass::Never => REOPEN_PAUSE_MAX,
+            }
         };
         tokio::select! {
             () = sleep(pause) => {}

@@ -6,6 +6,7 @@ use domain::Term;
 use domain::{Epoch, JournalId, ReplicaId};
 use order::store::{SqliteStore, Store as _};
 use order_core::durable::Save;
+use rpc::retry::RetryClass;
 use rusqlite::Connection;
 use tonic::Code;
 use wire::identity::OTHER_JOURNAL;
@@ -39,6 +40,7 @@ async fn a_stray_announcement_stops_nobody() {
         let seat = cluster.seat(follower);
         let refused = seat.announce(IMPOSSIBLE, leader).await.unwrap_err();
         assert_eq!(refused.code(), Code::Aborted, "{refused}");
+        assert_eq!(RetryClass::of(&refused), RetryClass::Never, "{refused}");
         let refused = seat.append(IMPOSSIBLE, 3, &[]).await.unwrap_err();
         assert_eq!(refused.code(), Code::Aborted, "{refused}");
         assert_eq!(seat.status().await.epoch, epoch);

@@ -11,14 +11,15 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::connection::{Brought, Peer, UnderWay};
 use super::message::Messages;
 use crate::budget::{Exhausted, Share, head_bytes};
+use crate::retry::RetryClass;
 
 /// What a call counts for besides its messages: a task, and what tonic and h2 keep of it.
 pub(super) const CALL_BYTES: usize = 4 << 10;
@@ -68,7 +69,7 @@ where
         let mut held = peer.received();
         let bytes = CALL_BYTES + head_bytes(request.uri(), request.headers());
         if held.grow(bytes).is_err() {
-            let refusal = Status::resource_exhausted("too many calls are under way; try again");
+            let refusal = crowded("too many calls are under way; try again");
             return Box::pin(ready(Ok(refusal.into_http())));
         }
         request.extensions_mut().insert(Brought(Arc::clone(&call)));
@@ -104,6 +105,11 @@ where
             }))
         })
     }
+}
+
+/// There is no room at the moment.
+fn crowded(message: &str) -> Status {
+    RetryClass::Later.status(Code::ResourceExhausted, message)
 }
 
 /// A request's body. Up to the answer all of it has to come in time; what comes after that is a
@@ -211,8 +217,8 @@ impl http_body::Body for Arriving {
             && let Some(data) = frame.data_ref()
             && self.took(data).is_err()
         {
-            let refusal = "too much is being received; try again";
-            return Poll::Ready(Some(Err(Status::resource_exhausted(refusal))));
+            let refusal = crowded("too much is being received; try again");
+            return Poll::Ready(Some(Err(refusal)));
         }
         Poll::Ready(frame)
     }
@@ -269,8 +275,8 @@ impl http_body::Body for Leaving {
             match self.call.peer().unsent(data.len()) {
                 Ok(share) => self.rest = Some((data, share)),
                 Err(_) => {
-                    let refusal = "earlier answers are still to be read; try again";
-                    return Poll::Ready(Some(Err(Status::resource_exhausted(refusal))));
+                    let refusal = crowded("earlier answers are still to be read; try again");
+                    return Poll::Ready(Some(Err(refusal)));
                 }
             }
         }

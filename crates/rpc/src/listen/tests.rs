@@ -20,12 +20,13 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::body::Body;
 use tonic::server::NamedService;
-use tonic::{Response as Reply, Status, Streaming};
+use tonic::{Code, Response as Reply, Status, Streaming};
 use tower_service::Service;
 
 use super::calls::CALL_BYTES;
 use super::connection::PREFACE_BYTES;
 use super::*;
+use crate::retry::RetryClass;
 use crate::{call_streams as streams, connect};
 use client::{Client as Frames, PATIENCE, PAUSE};
 use frames::{DATA, END_STREAM, HEADERS, RST_STREAM, frame, request, stream, window_update};
@@ -487,6 +488,21 @@ async fn requests_that_do_not_end_are_held_within_a_budget_and_refused_in_time()
     }
     assert!(shared.received.refusals() > 0, "there was no room for some");
     until("all is let go of", || shared.received.held() == 0).await;
+}
+
+#[tokio::test]
+async fn who_finds_no_room_is_told_that_there_may_be_later() {
+    for (received_bytes_max, bytes) in [(1, 0), (64 << 10, 32 << 10)] {
+        let (address, _) = service(Limits {
+            received_bytes_max,
+            ..Limits::default()
+        })
+        .await;
+        let request = request_of(Duration::ZERO, bytes);
+        let refused = appending(address).append(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+        assert_eq!(RetryClass::of(&refused), RetryClass::Later, "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use super::{Exchange, OnReply, StepResult};
 use crate::cache::{CacheEntry, CacheLookup, RenderKey, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
 use crate::handler::cache_status::{CacheStatus, Forward};
+use crate::handler::refusal::Refusal as Refused;
 use crate::handler::response;
 use crate::upstream::backend::StockAnswer;
 use frontend_policy::decision::{
@@ -17,23 +18,45 @@ use frontend_policy::decision::{
 };
 use frontend_policy::limits;
 
+/// Why the catalog is to be asked, and the entry that is too old.
+type NotCurrent = (Forward, Option<Arc<CacheEntry<Stock>>>);
+
+/// A stock that the catalog is to be asked for.
+pub(super) struct ToFetch {
+    pub(super) why: Forward,
+    /// What may do where it does not answer.
+    stale: Option<Arc<CacheEntry<Stock>>>,
+}
+
+impl ToFetch {
+    fn for_lack_of_entry(why: Forward) -> Self {
+        Self { why, stale: None }
+    }
+
+    fn instead_of(stale: Arc<CacheEntry<Stock>>) -> Self {
+        Self {
+            why: Forward::Stale,
+            stale: Some(stale),
+        }
+    }
+}
+
 impl Exchange<'_> {
     /// What the cache has of a stock: the response made of it before, or the stock for the policy
-    /// to make one of. Where that is not enough: why the catalog is to be asked, and what may do
-    /// where it does not answer.
+    /// to make one of. Where that is not enough, the catalog is to be asked.
     pub(super) fn find_stock(
         &mut self,
         name: &StockName,
         caching: Caching,
         memo: &[u8],
-    ) -> Result<StepResult, (Forward, Option<Arc<CacheEntry<Stock>>>)> {
+    ) -> Result<StepResult, NotCurrent> {
         if caching.freshness == Freshness::Bypass {
             return Err((Forward::Bypass, None));
         }
         let (entry, now) = match self.gateway.cache.stock(name, caching.freshness) {
             CacheLookup::Current(entry, now) => (entry, now),
-            CacheLookup::Stale(entry) => return Err((Forward::Stale, Some(entry))),
-            CacheLookup::Miss => return Err((Forward::Miss, None)),
+            CacheLookup::Stale(entry) => return Err(ToFetch::instead_of(entry)),
+            CacheLookup::Miss => return Err(ToFetch::for_lack_of_entry(Forward::Miss)),
         };
         // Past its age it is fresh by its lease.
         let fresh_until = fresh_until(entry.fetched, caching.freshness).filter(|at| now <= *at);
@@ -43,7 +66,7 @@ impl Exchange<'_> {
             return Ok(StepResult::Outcome(stock, Some(on_reply)));
         };
         if rendered.has_expired(now) {
-            return Err((Forward::Stale, Some(entry)));
+            return Err(ToFetch::instead_of(entry));
         }
         Ok(self.hit(&rendered, fresh_until, now))
     }
@@ -52,8 +75,7 @@ impl Exchange<'_> {
         &mut self,
         name: &StockName,
         caching: Caching,
-        why: Forward,
-        stale: Option<Arc<CacheEntry<Stock>>>,
+        ToFetch { why, stale }: ToFetch,
     ) -> StepResult {
         let fetch = self.gateway.cache.fetch(name.clone(), caching.freshness);
         let may_serve = |entry: &Arc<CacheEntry<Stock>>| {
@@ -156,7 +178,7 @@ impl Exchange<'_> {
         };
         let outcome = match self.page(after, limit).await {
             Ok(page) if page.more && *listing == Listing::All => {
-                return StepResult::Response(response::list_too_long());
+                return StepResult::Response(Refused::ListTooLong.response());
             }
             Ok(page) => Outcome::Stocks(page),
             Err(unavailable) => Outcome::Unavailable(unavailable),

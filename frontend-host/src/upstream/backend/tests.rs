@@ -1,6 +1,6 @@
 //! Backends that are away, that refuse, and that come back.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use domain::{ChainHash, IdempotencyKey, JournalId, Quantity, ReplicaId, Side};
 use rpc::connect;
@@ -26,9 +26,12 @@ use wire::order::v1::{
 };
 
 use super::*;
+use crate::cache::Cache;
 use crate::journal::OwnJournal;
 use crate::upstream::order_stream::OrderStreams;
+use crate::upstream::session::keep_session;
 use frontend_policy::DEFAULT_POLICY;
+use frontend_policy::decision::{CacheSettings, Eviction};
 use frontend_policy::{Probation, Sandbox, Versions};
 
 /// Long enough for anything, on any machine.
@@ -103,12 +106,51 @@ impl Away {
     }
 }
 
-/// Has one stock, and a leader.
+/// How a fake answers, so often: with an error of a class, whatever its code.
 #[derive(Clone, Default)]
+struct Fails(Option<(RetryClass, Code)>, Arc<AtomicU64>);
+
+impl Fails {
+    fn with(class: RetryClass, code: Code, times: u64) -> Self {
+        Self(Some((class, code)), Arc::new(times.into()))
+    }
+
+    fn status(&self) -> Result<(), Status> {
+        let (left, less) = (&self.1, |left: u64| left.checked_sub(1));
+        let is_left = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        match self.0 {
+            Some((class, code)) if is_left.is_ok() => Err(class.status(code, "as told")),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Has one stock, and a leader.
+#[derive(Clone)]
 struct FakeCatalog {
     reads: Arc<AtomicU64>,
-    /// Says that it cannot read its disk.
-    is_damaged: bool,
+    read_fails: Fails,
+    looks: Arc<AtomicU64>,
+    look_fails: Fails,
+    leader: Arc<AtomicU32>,
+    elections: Arc<AtomicU64>,
+    sessions: Arc<AtomicU64>,
+    session_fails: Fails,
+}
+
+impl Default for FakeCatalog {
+    fn default() -> Self {
+        Self {
+            reads: Arc::default(),
+            read_fails: Fails::default(),
+            looks: Arc::default(),
+            look_fails: Fails::default(),
+            leader: Arc::new(1.into()),
+            elections: Arc::default(),
+            sessions: Arc::default(),
+            session_fails: Fails::default(),
+        }
+    }
 }
 
 impl FakeCatalog {
@@ -133,9 +175,7 @@ impl Catalog for FakeCatalog {
 
     async fn get_stock(&self, request: Request<GetStockRequest>) -> Reply<GetStockResponse> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        if self.is_damaged {
-            return Err(Status::data_loss("a row is damaged"));
-        }
+        self.read_fails.status()?;
         Ok(Response::new(GetStockResponse {
             stock: Some(catalog::Stock {
                 name: request.into_inner().name,
@@ -148,9 +188,12 @@ impl Catalog for FakeCatalog {
     }
 
     async fn get_leadership(&self, _: Request<GetLeadershipRequest>) -> Reply<Leadership> {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.look_fails.status()?;
+        let leader = self.leader.load(Ordering::Relaxed);
         Ok(Response::new(Leadership {
-            epoch: 1,
-            leader: 1,
+            epoch: leader.into(),
+            leader,
             chain_hash: ChainHash::EMPTY.as_bytes().to_vec(),
             journal: JOURNAL.as_bytes().to_vec(),
             ledgers_checked: true,
@@ -174,6 +217,7 @@ impl Catalog for FakeCatalog {
     }
 
     async fn elect(&self, _: Request<ElectRequest>) -> Reply<Leadership> {
+        self.elections.fetch_add(1, Ordering::Relaxed);
         not_here()
     }
 
@@ -193,18 +237,47 @@ impl Catalog for FakeCatalog {
     }
 
     async fn session(&self, _: Request<Streaming<SessionRequest>>) -> Reply<Self::SessionStream> {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        self.session_fails.status()?;
         not_here()
     }
 }
 
-/// Leads epoch 1.
-#[derive(Clone, Default)]
+/// Replica 1, which leads epoch 1, or 2, which leads epoch 2.
+#[derive(Clone)]
 struct FakeLeader {
+    id: u32,
     reaches_catalog: Arc<AtomicBool>,
     probes: Arc<AtomicU64>,
     placed: Arc<AtomicU64>,
     /// Says of every order that it is none.
     refuses: bool,
+    /// Its stream of orders does, whenever there is an order.
+    place_fails: Fails,
+    gets: Arc<AtomicU64>,
+    get_fails: Fails,
+    /// Was told of no epoch yet.
+    is_uninformed: bool,
+    announced: Arc<AtomicU64>,
+    announce_fails: Fails,
+}
+
+impl Default for FakeLeader {
+    fn default() -> Self {
+        Self {
+            id: 1,
+            reaches_catalog: Arc::default(),
+            probes: Arc::default(),
+            placed: Arc::default(),
+            refuses: false,
+            place_fails: Fails::default(),
+            gets: Arc::default(),
+            get_fails: Fails::default(),
+            is_uninformed: false,
+            announced: Arc::default(),
+            announce_fails: Fails::default(),
+        }
+    }
 }
 
 impl FakeLeader {
@@ -226,6 +299,11 @@ impl Orders for FakeLeader {
         let (mut orders, leader) = (request.into_inner(), self.clone());
         tokio::spawn(async move {
             while let Ok(Some(message)) = orders.message().await {
+                if let Err(status) = leader.place_fails.status() {
+                    leader.placed.fetch_add(1, Ordering::Relaxed);
+                    answers.send(Err(status)).await.unwrap();
+                    return;
+                }
                 let answer = |placement: wire::order::v1::place_many_request::Placement| {
                     let number = leader.placed.fetch_add(1, Ordering::Relaxed);
                     let result = match leader.refuses {
@@ -248,11 +326,15 @@ impl Orders for FakeLeader {
 
     async fn status(&self, _: Request<StatusRequest>) -> Reply<ReplicaStatus> {
         self.probes.fetch_add(1, Ordering::Relaxed);
+        let (role, leads) = match self.is_uninformed {
+            true => (Role::Follower, 0),
+            false => (Role::Leader, self.id),
+        };
         Ok(Response::new(ReplicaStatus {
-            id: 1,
-            role: Role::Leader.into(),
-            epoch: 1,
-            leader: 1,
+            id: self.id,
+            role: role.into(),
+            epoch: leads.into(),
+            leader: leads,
             chain_hash: ChainHash::EMPTY.as_bytes().to_vec(),
             reaches_catalog: self.reaches_catalog.load(Ordering::Relaxed),
             journal: JOURNAL.as_bytes().to_vec(),
@@ -264,28 +346,48 @@ impl Orders for FakeLeader {
         not_here()
     }
 
-    async fn get(&self, _: Request<GetRequest>) -> Reply<GetResponse> {
-        not_here()
+    async fn get(&self, request: Request<GetRequest>) -> Reply<GetResponse> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
+        self.get_fails.status()?;
+        let number = OrderNumber(request.into_inner().number);
+        let row = Row::following(
+            &ChainHash::EMPTY,
+            number,
+            domain::Epoch(1),
+            order(number.0),
+            Price::from_minor(100).unwrap(),
+        );
+        Ok(Response::new(GetResponse {
+            row: Some((&row).into()),
+        }))
     }
 
     async fn announce(&self, _: Request<AnnounceRequest>) -> Reply<ReplicaStatus> {
+        self.announced.fetch_add(1, Ordering::Relaxed);
+        self.announce_fails.status()?;
         not_here()
     }
 }
 
 /// A catalog and one replica, which are watched until the set is dropped.
 fn backend(catalog: &str, replica: &str) -> (Arc<Backend>, JoinSet<()>) {
+    backend_of(catalog, &[replica])
+}
+
+/// The same with several replicas, whose ids are from 1 on.
+fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
     let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
     let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
     let catalog = CatalogClient::new(connect::lazy(catalog).unwrap());
     let journal = Arc::new(OwnJournal::open(None).unwrap());
-    let replica = Replica {
-        id: ReplicaId::new(1).unwrap(),
-        url: replica.to_owned(),
-        orders: OrdersClient::new(connect::lazy(replica).unwrap()),
-        order_streams: OrderStreams::new(replica, Arc::clone(&journal)),
+    let replica = |(id, url): (u32, &&str)| Replica {
+        id: ReplicaId::new(id).unwrap(),
+        url: (*url).to_owned(),
+        orders: OrdersClient::new(connect::lazy(url).unwrap()),
+        order_streams: OrderStreams::new(url, Arc::clone(&journal)),
     };
-    let replicas = Replicas::new(vec![replica], catalog.clone(), journal, Arc::new(versions));
+    let replicas = (1..).zip(replicas).map(replica).collect();
+    let replicas = Replicas::new(replicas, catalog.clone(), journal, Arc::new(versions));
     let replicas = Arc::new(replicas);
     let mut watching = JoinSet::new();
     watching.spawn(Arc::clone(&replicas).watch());
@@ -304,14 +406,18 @@ async fn read_meta(backend: Arc<Backend>) -> Result<StockAnswer, Unavailability>
     backend.read_stock(&name, None, deadline).await
 }
 
-async fn trade(backend: Arc<Backend>, number: u64) -> Outcome {
-    let order = domain::Order {
+fn order(number: u64) -> domain::Order {
+    domain::Order {
         key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
         name: StockName::new("meta").unwrap(),
         side: Side::Sell,
         quantity: Quantity::new(1).unwrap(),
-    };
-    backend.trade(&order, Instant::now() + PATIENCE).await
+    }
+}
+
+async fn trade(backend: Arc<Backend>, number: u64) -> Outcome {
+    let deadline = Instant::now() + PATIENCE;
+    backend.trade(&order(number), deadline).await
 }
 
 #[tokio::test]
@@ -351,19 +457,106 @@ async fn a_replica_that_is_away_is_asked_for_all_who_wait() {
     away.check().await;
 }
 
-#[tokio::test]
-async fn what_no_attempt_can_mend_is_asked_once() {
+/// What a catalog reads that fails so, and how often it is asked.
+async fn read_at(fails: Fails) -> (Result<StockAnswer, Unavailability>, u64) {
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}", incoming.local_addr().unwrap());
     let fake = FakeCatalog {
-        is_damaged: true,
+        read_fails: fails,
         ..FakeCatalog::default()
     };
     let reads = Arc::clone(&fake.reads);
     let _serving = daemon::tasks::spawn("a catalog", fake.serve(incoming));
     let (backend, _watching) = backend(&url, NOBODY);
-    assert!(read_meta(backend).await.is_err());
-    assert_eq!(reads.load(Ordering::Relaxed), 1);
+    let read = read_meta(backend).await;
+    (read, reads.load(Ordering::Relaxed))
+}
+
+#[tokio::test]
+async fn a_catalog_is_asked_again_where_it_says_so_whatever_the_code() {
+    for (class, code) in [
+        (RetryClass::Never, Code::InvalidArgument),
+        (RetryClass::Never, Code::Aborted),
+        (RetryClass::Elsewhere, Code::DataLoss),
+    ] {
+        let (read, reads) = read_at(Fails::with(class, code, u64::MAX)).await;
+        assert!(read.is_err(), "{class:?} {code}");
+        assert_eq!(reads, 1, "{class:?} {code}");
+    }
+    for code in [Code::Unavailable, Code::ResourceExhausted] {
+        let (read, reads) = read_at(Fails::with(RetryClass::Later, code, 2)).await;
+        assert!(read.is_ok(), "{code}");
+        assert_eq!(reads, 3, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_that_will_not_say_who_leads_is_asked_at_leisure() {
+    const LOOKS: u64 = 5;
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", incoming.local_addr().unwrap());
+    let fake = FakeCatalog {
+        look_fails: Fails::with(RetryClass::Elsewhere, Code::PermissionDenied, u64::MAX),
+        ..FakeCatalog::default()
+    };
+    let looks = Arc::clone(&fake.looks);
+    let _serving = daemon::tasks::spawn("a catalog", fake.serve(incoming));
+    let (_backend, _watching) = backend(&url, NOBODY);
+    while looks.load(Ordering::Relaxed) < 1 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let start = Instant::now();
+    while looks.load(Ordering::Relaxed) < LOOKS {
+        sleep(Duration::from_millis(1)).await;
+    }
+    // What is asked before its pauses are over comes at least so much later.
+    let elapsed = start.elapsed();
+    assert!(elapsed > Duration::from_millis(500), "{elapsed:?}");
+}
+
+/// How long it takes a gateway to ask for four sessions of a catalog that opens none.
+async fn asking_for_sessions(fails: Fails) -> Duration {
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", incoming.local_addr().unwrap());
+    let fake = FakeCatalog {
+        session_fails: fails,
+        ..FakeCatalog::default()
+    };
+    let sessions = Arc::clone(&fake.sessions);
+    let _serving = daemon::tasks::spawn("a catalog", fake.serve(incoming));
+    let asked = async |count| {
+        while sessions.load(Ordering::Relaxed) < count {
+            sleep(Duration::from_millis(1)).await;
+        }
+        Instant::now()
+    };
+    let settings = CacheSettings {
+        stocks_max: 1,
+        orders_max: 1,
+        eviction: Eviction::Lru,
+    };
+    let session = keep_session(
+        CatalogClient::new(connect::lazy(&url).unwrap()),
+        "a gateway".to_owned(),
+        Arc::new(Cache::new(settings)),
+        Arc::new(OwnJournal::open(None).unwrap()),
+        std::future::pending(),
+    );
+    let asking = async {
+        let first = asked(1).await;
+        asked(4).await - first
+    };
+    tokio::select! {
+        () = session => unreachable!("nobody stops it"),
+        elapsed = asking => elapsed,
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_that_opens_no_session_for_this_gateway_is_asked_at_leisure() {
+    let foreign = Fails::with(RetryClass::Elsewhere, Code::PermissionDenied, u64::MAX);
+    let elapsed = asking_for_sessions(foreign).await;
+    assert!(elapsed > Duration::from_millis(1_400), "{elapsed:?}");
 }
 
 /// A bazaar of such a leader.
@@ -392,6 +585,144 @@ async fn a_leader_that_refuses_an_order_for_good_is_asked_once_and_not_suspected
     assert!(matches!(outcome, Outcome::Unavailable(_)), "{outcome:?}");
     assert_eq!(placed.load(Ordering::Relaxed), 1);
     assert_eq!(backend.replicas.suspicions(), 0);
+}
+
+#[tokio::test]
+async fn a_leader_that_will_place_no_orders_is_asked_once_and_the_next_one_places_them() {
+    let bind = || TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = |incoming: &TcpIncoming| format!("http://{}", incoming.local_addr().unwrap());
+    let incoming = [bind(), bind(), bind()];
+    let urls = incoming.each_ref().map(url);
+    let (backend, _watching) = backend_of(&urls[0], &[&urls[1], &urls[2]]);
+    let catalog = FakeCatalog::default();
+    let leads = Arc::clone(&catalog.leader);
+    let damaged = FakeLeader {
+        reaches_catalog: Arc::new(true.into()),
+        place_fails: Fails::with(RetryClass::Elsewhere, Code::DataLoss, u64::MAX),
+        ..FakeLeader::default()
+    };
+    let next = FakeLeader {
+        id: 2,
+        reaches_catalog: Arc::new(true.into()),
+        ..FakeLeader::default()
+    };
+    let placed = [&damaged, &next].map(|leader| Arc::clone(&leader.placed));
+    let [at_catalog, at_damaged, at_next] = incoming;
+    let _serving = [
+        daemon::tasks::spawn("a catalog", catalog.serve(at_catalog)),
+        daemon::tasks::spawn("a leader", damaged.serve(at_damaged)),
+        daemon::tasks::spawn("the next leader", next.serve(at_next)),
+    ];
+    let trading = tokio::spawn(trade(Arc::clone(&backend), 1));
+    // Whoever waits for another leader has said that something is wrong with this one.
+    while backend.replicas.suspicions() == 0 && !trading.is_finished() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    leads.store(2, Ordering::Relaxed);
+    let outcome = trading.await.unwrap();
+    assert!(matches!(outcome, Outcome::Traded(_)), "{outcome:?}");
+    assert_eq!(placed.map(|placed| placed.load(Ordering::Relaxed)), [1, 1]);
+}
+
+/// What reading an order comes to where the first replica fails so, and the second, if it is there,
+/// gives it; how often the first is asked, and how often there was a suspicion.
+async fn read_order_at(fails: Fails, is_there: bool) -> (Outcome, u64, u64) {
+    let bind = || TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = |incoming: &TcpIncoming| format!("http://{}", incoming.local_addr().unwrap());
+    let (first, second) = (bind(), bind());
+    let urls = [url(&first), url(&second)];
+    let replicas = match is_there {
+        true => vec![&*urls[0], &*urls[1]],
+        false => vec![&*urls[0]],
+    };
+    let (backend, _watching) = backend_of(NOBODY, &replicas);
+    let failing = FakeLeader {
+        get_fails: fails,
+        ..FakeLeader::default()
+    };
+    let gets = Arc::clone(&failing.gets);
+    let sound = FakeLeader {
+        id: 2,
+        ..FakeLeader::default()
+    };
+    let _serving = [
+        daemon::tasks::spawn("a replica", failing.serve(first)),
+        daemon::tasks::spawn("another replica", sound.serve(second)),
+    ];
+    // So that it is not the one that is asked last.
+    while backend.replicas.all().1[0].status.is_err() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let before = backend.replicas.suspicions();
+    let deadline = Instant::now() + PATIENCE;
+    let outcome = backend.read_order(OrderNumber(7), deadline).await;
+    let suspicions = backend.replicas.suspicions() - before;
+    (outcome, gets.load(Ordering::Relaxed), suspicions)
+}
+
+#[tokio::test]
+async fn an_order_that_nobody_can_give_is_asked_for_once_and_nobody_is_suspected() {
+    for (class, code, is_there) in [
+        (RetryClass::Never, Code::InvalidArgument, true),
+        (RetryClass::Elsewhere, Code::DataLoss, false),
+    ] {
+        let fails = Fails::with(class, code, u64::MAX);
+        let (outcome, gets, suspicions) = read_order_at(fails, is_there).await;
+        assert!(matches!(outcome, Outcome::Unavailable(_)), "{outcome:?}");
+        assert_eq!((gets, suspicions), (1, 0), "{class:?} {code}");
+    }
+}
+
+#[tokio::test]
+async fn an_order_that_one_replica_cannot_give_comes_from_another_and_from_a_busy_one_later() {
+    for (class, code, is_there, expected) in [
+        (RetryClass::Elsewhere, Code::DataLoss, true, (1, 0)),
+        (RetryClass::Later, Code::ResourceExhausted, false, (3, 2)),
+    ] {
+        let fails = Fails::with(class, code, 2);
+        let (outcome, gets, suspicions) = read_order_at(fails, is_there).await;
+        assert!(matches!(outcome, Outcome::Order(_)), "{outcome:?}");
+        assert_eq!((gets, suspicions), expected, "{class:?} {code}");
+    }
+}
+
+/// How often a leader that takes announcements so is announced, and how often another one is
+/// elected, until either was so often enough.
+async fn announced_to(fails: Fails) -> (u64, u64) {
+    const ENOUGH: u64 = 4;
+    let bind = || TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = |incoming: &TcpIncoming| format!("http://{}", incoming.local_addr().unwrap());
+    let (at_catalog, at_leader) = (bind(), bind());
+    let (_backend, _watching) = backend(&url(&at_catalog), &url(&at_leader));
+    let catalog = FakeCatalog::default();
+    let elections = Arc::clone(&catalog.elections);
+    let leader = FakeLeader {
+        is_uninformed: true,
+        reaches_catalog: Arc::new(true.into()),
+        announce_fails: fails,
+        ..FakeLeader::default()
+    };
+    let announced = Arc::clone(&leader.announced);
+    let _serving = [
+        daemon::tasks::spawn("a catalog", catalog.serve(at_catalog)),
+        daemon::tasks::spawn("a leader", leader.serve(at_leader)),
+    ];
+    let counts = || [&announced, &elections].map(|count| count.load(Ordering::Relaxed));
+    while counts().iter().all(|count| *count < ENOUGH) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let [announced, elections] = counts();
+    (announced, elections)
+}
+
+#[tokio::test]
+async fn a_leader_that_is_busy_is_told_again_and_one_that_will_not_lead_is_replaced() {
+    let busy = Fails::with(RetryClass::Later, Code::ResourceExhausted, u64::MAX);
+    let (announced, elections) = announced_to(busy).await;
+    assert!(announced >= 4 && elections == 0, "{announced} {elections}");
+    let unwilling = Fails::with(RetryClass::Elsewhere, Code::ResourceExhausted, u64::MAX);
+    let (announced, elections) = announced_to(unwilling).await;
+    assert!(elections > 0, "{announced} {elections}");
 }
 
 #[tokio::test]

@@ -6,24 +6,38 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 /// Makes a directory and those above it that are missing, and syncs each that got an entry.
-pub(crate) fn make(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Where the disk refuses, or something else is there.
+pub fn make(path: &Path) -> io::Result<()> {
     make_with(path, &mut sync)
 }
 
 /// Syncs a directory: the files that it names are there after a loss of power.
-pub(crate) fn sync(path: &Path) -> io::Result<()> {
+///
+/// # Errors
+/// Where the disk refuses, or there is no such directory.
+pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// The directory that names a file: the current one, where the path is a bare name.
+pub fn of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(dir) if dir.as_os_str().is_empty() => Path::new("."),
+        Some(dir) => dir,
+        None => path,
+    }
 }
 
 fn make_with(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    let above = match path.parent() {
-        Some(above) if above.as_os_str().is_empty() => Path::new("."),
-        Some(above) => above,
-        None => return fs::create_dir(path),
-    };
+    if path.parent().is_none() {
+        return fs::create_dir(path);
+    }
+    let above = of(path);
     make_with(above, sync)?;
     match fs::create_dir(path) {
         // Another process made it a moment ago, and may not have synced it yet.
@@ -56,6 +70,13 @@ mod tests {
             name => dir.path().join(name),
         });
         assert_eq!(synced, expected);
+    }
+
+    #[test]
+    fn a_bare_name_is_of_the_current_directory() {
+        for (path, expected) in [("file", "."), ("a/file", "a"), ("/file", "/"), ("/", "/")] {
+            assert_eq!(of(Path::new(path)), Path::new(expected), "{path}");
+        }
     }
 
     #[test]

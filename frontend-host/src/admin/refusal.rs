@@ -1,0 +1,113 @@
+//! What the admin API answers with an error, and how: the one table to HTTP.
+
+use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use frontend_policy::limits::COMPONENT_BYTES_MAX;
+use frontend_policy::recording::Busy;
+use frontend_policy::swap_error::SwapError;
+use serde_json::json;
+
+/// What a 401 asks for.
+const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bazaar\"");
+
+/// Why an operator does not get what was asked for. Displays as the message.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("no such path: {0}")]
+    NoSuchPath(String),
+    #[error("method not allowed")]
+    MethodNotAllowed,
+    #[error("web pages may not use the admin API")]
+    ForeignPage,
+    #[error("send one `Host` header, and no more")]
+    NoHost,
+    #[error("call the admin API by a loopback address or `localhost`")]
+    OtherHost,
+    #[error("send the admin token: `Authorization: Bearer …`")]
+    NoToken,
+    #[error("a component has at most {COMPONENT_BYTES_MAX} bytes")]
+    BodyTooLarge,
+    #[error("the body is not complete")]
+    BodyIncomplete,
+    #[error("the body took too long to arrive")]
+    BodyTooLate,
+    /// Why no trade could be served.
+    #[error("{0}")]
+    NotReady(&'static str),
+    #[error(
+        "say how to try it, and on how much: ?shadow=0.1 or ?canary=0.05, more than 0 and at most 1"
+    )]
+    NoTrial,
+    #[error("seconds must be from 1 to {max}")]
+    NoSeconds { max: u64 },
+    #[error(transparent)]
+    Recording(#[from] Busy),
+    /// There is nothing to be compared with the active version.
+    #[error("{}", SwapError::NoCandidate)]
+    NoDifferences,
+    #[error(transparent)]
+    Swap(#[from] SwapError),
+    #[error("the gateway stops before the policy is checked; send it again")]
+    Stopping,
+    /// A bug.
+    #[error("the check of the policy failed; see the gateway's log")]
+    CheckFailed,
+}
+
+impl Refusal {
+    /// HTTP's word for it.
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoHost | Self::BodyIncomplete | Self::NoTrial | Self::NoSeconds { .. } => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::NoToken => StatusCode::UNAUTHORIZED,
+            Self::ForeignPage | Self::OtherHost => StatusCode::FORBIDDEN,
+            Self::NoSuchPath(_) | Self::NoDifferences => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooLate => StatusCode::REQUEST_TIMEOUT,
+            Self::Recording(_)
+            | Self::Swap(SwapError::NothingToRollBackTo | SwapError::NoCandidate) => {
+                StatusCode::CONFLICT
+            }
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Swap(SwapError::Refused(_) | SwapError::Untrusted(_)) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            Self::CheckFailed => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotReady(_) | Self::Stopping | Self::Swap(SwapError::NoThread(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Swap(SwapError::NotSaved(_)) => StatusCode::INSUFFICIENT_STORAGE,
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let mut error = json!({ "code": status.as_u16(), "message": self.to_string() });
+        if let Self::Swap(SwapError::Refused(refused)) = &self {
+            let problems = refused.problems().iter().map(ToString::to_string);
+            error["problems"] = problems.collect();
+        }
+        let mut response = in_form(status, error);
+        if matches!(self, Self::NoToken) {
+            response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        response
+    }
+}
+
+/// An error that others have made, as the router does of a query that it cannot read.
+pub(super) fn of_others(status: StatusCode, message: &str) -> Response {
+    in_form(
+        status,
+        json!({ "code": status.as_u16(), "message": message }),
+    )
+}
+
+fn in_form(status: StatusCode, error: serde_json::Value) -> Response {
+    (status, Json(json!({ "error": error }))).into_response()
+}
