@@ -5,8 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use frontend_policy::trust::signature_path;
-use frontend_policy::trust::{KeyError, Signatory};
+use frontend_policy::admission::{KeyError, Signatory, signature_path};
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]

@@ -13,16 +13,18 @@ use arc_swap::Guard;
 use domain::ReplicaId;
 use http::StatusCode;
 
-use super::bindings::World;
-use super::decision::{Action, Decision, Outcome, View};
-use super::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
-use super::instances::with_instance;
-use super::limits;
-use super::publication::{Published, Rank, Trial};
-use super::question::{Decided, Question};
-use super::sandbox::{Failure, Inputs, Instance, SharedVersion, Version};
-use super::shadow::Job;
-use super::versions::Versions;
+use crate::decision::{Action, Decision, Outcome, View};
+use crate::evaluate::input::{DecisionInput, DecisionResult};
+use crate::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
+use crate::guest::bindings::World;
+use crate::guest::failure::Failure;
+use crate::guest::instance::{Inputs, Instance};
+use crate::guest::instance_pool::with_instance;
+use crate::guest::version::{SharedVersion, Version};
+use crate::limits;
+use crate::replay::shadow::Job;
+use crate::rollout::publication::{Published, Rank, Trial};
+use crate::rollout::versions::Versions;
 
 /// No version could decide. Each failure has been counted and logged.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +55,7 @@ impl Versions {
 
 impl<'a> Decider<'a> {
     /// For a request of `client`, which is what a canary sticks to.
-    pub(super) fn new(versions: &'a Versions, client: &[u8]) -> Self {
+    pub(crate) fn new(versions: &'a Versions, client: &[u8]) -> Self {
         let published = versions.current();
         let seed = fastrand::u64(..);
         let (mut rank, mut shadowed) = (Rank::Active, false);
@@ -108,8 +110,8 @@ impl<'a> Decider<'a> {
         })?;
         self.count_server_error(&decision, None);
         self.pass_on(
-            || Question::about_request(request, inputs, None),
-            || Decided::Action(decision.clone()),
+            || DecisionInput::about_request(request, inputs, None),
+            || DecisionResult::Action(decision.clone()),
         );
         Ok(decision)
     }
@@ -143,14 +145,14 @@ impl<'a> Decider<'a> {
         }
         self.count_server_error(&decision, Some(outcome));
         self.pass_on(
-            || Question::about_request(request, inputs, Some(outcome)),
-            || Decided::Action(decision.clone()),
+            || DecisionInput::about_request(request, inputs, Some(outcome)),
+            || DecisionResult::Action(decision.clone()),
         );
         Ok(decision)
     }
 
     /// The replica that the policy wants to lead.
-    pub(super) fn elect(
+    pub(crate) fn elect(
         &mut self,
         now_ms: u64,
         view: &View,
@@ -165,8 +167,8 @@ impl<'a> Decider<'a> {
         self.shadowed = true;
         let elected = self.decide(None, |_, instance| instance.elect(inputs, view))?;
         self.pass_on(
-            || Question::about_election(view, inputs),
-            || Decided::Leader(elected),
+            || DecisionInput::about_election(view, inputs),
+            || DecisionResult::Leader(elected),
         );
         Ok(elected)
     }
@@ -215,27 +217,31 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// Puts the question to the candidate as well, and takes it down where somebody records.
-    fn pass_on(&self, question: impl FnOnce() -> Question, decided: impl FnOnce() -> Decided) {
+    /// Has the candidate make the decision as well, and takes it down where somebody records.
+    fn pass_on(
+        &self,
+        input: impl FnOnce() -> DecisionInput,
+        result: impl FnOnce() -> DecisionResult,
+    ) {
         let candidate = self.published.candidate.as_ref().filter(|_| self.shadowed);
         let records = self.versions.recorder.is_listening();
-        let samples = self.versions.recent.wants(self.seed);
+        let samples = self.versions.recent.is_sampled(self.seed);
         if self.rank != Rank::Active || !(candidate.is_some() || records || samples) {
             return;
         }
-        let (question, decided) = (question(), decided());
+        let (input, result) = (input(), result());
         if samples {
-            self.versions.recent.keep(&question, &decided);
+            self.versions.recent.store(&input, &result);
         }
         if records {
-            self.versions.recorder.take_down(&question, &decided);
+            self.versions.recorder.record(&input, &result);
         }
         if let Some(candidate) = candidate {
-            self.versions.shadow().put(Job {
+            self.versions.shadow().submit(Job {
                 version: Arc::clone(&candidate.version),
                 differences: Arc::clone(&candidate.differences),
-                question,
-                decided,
+                input,
+                result,
             });
         }
     }

@@ -62,7 +62,7 @@ pub struct PolicyRequest<'a> {
 }
 
 /// What a policy decided.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// What the host is to do next.
     pub action: Action,
@@ -71,7 +71,7 @@ pub struct Decision {
 }
 
 /// What the host is to do next.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Answer the client. Boxed: a hit needs none, and decisions are moved about.
     Respond(Box<Reply>),
@@ -82,7 +82,7 @@ pub enum Action {
 }
 
 /// A read or a trade.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
     /// Look a stock up.
     ReadStock {
@@ -142,7 +142,7 @@ pub struct Caching {
 }
 
 /// An answer for the client.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// Its status, 200 to 599.
     pub status: StatusCode,

@@ -1,9 +1,18 @@
 //! One decision by one instance of a version.
+//!
+//! - here: about a request and about an outcome, with the headers that the version wants to see;
+//! - [`input`]: all that a decision depends on, kept so that it can be made again;
+//! - [`recent`]: a sample of what was to be decided lately.
+
+pub(crate) mod input;
+pub(crate) mod recent;
 
 use http::{HeaderMap, Method};
 
-use super::decision::{Action, Decision, InvalidDecision, Manifest, Outcome, PolicyRequest};
-use super::sandbox::{Failure, Inputs, Instance, Version};
+use crate::decision::{Action, Decision, InvalidDecision, Manifest, Outcome, PolicyRequest};
+use crate::guest::failure::Failure;
+use crate::guest::instance::{Inputs, Instance};
+use crate::guest::version::Version;
 
 /// A request as the gateway has it.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +29,7 @@ pub struct RequestParts<'a> {
     pub now_ms: u64,
 }
 
-pub(super) fn on_request(
+pub(crate) fn on_request(
     version: &Version,
     instance: &mut Instance,
     inputs: Inputs,
@@ -31,7 +40,7 @@ pub(super) fn on_request(
     })
 }
 
-pub(super) fn on_outcome(
+pub(crate) fn on_outcome(
     version: &Version,
     instance: &mut Instance,
     inputs: Inputs,
@@ -46,7 +55,7 @@ pub(super) fn on_outcome(
 
 /// For a version that did not make the decision before: it decides about the request first, so
 /// that the outcome comes with its own memo.
-pub(super) fn on_outcome_afresh(
+pub(crate) fn on_outcome_afresh(
     version: &Version,
     instance: &mut Instance,
     inputs: Inputs,
@@ -58,7 +67,7 @@ pub(super) fn on_outcome_afresh(
 }
 
 /// A first decision, which has nothing to retry.
-pub(super) fn first(decision: Decision) -> Result<Decision, InvalidDecision> {
+pub(crate) fn first(decision: Decision) -> Result<Decision, InvalidDecision> {
     match decision.action {
         Action::Retry(_) => Err(InvalidDecision(
             "it answered a request with `retry`, and nothing was tried".into(),

@@ -20,7 +20,7 @@ use tokio_stream::{Stream, StreamExt as _};
 
 use super::Admin;
 use super::answers::{Upload, failed};
-use frontend_policy::{Problem, Reason, Share, SwapError, Trial, Version, Versions};
+use frontend_policy::{Problem, Reason, Rejection, Share, SwapError, Trial, Version, Versions};
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(policy_json(&admin.gateway.policy))
@@ -232,15 +232,15 @@ impl Admin {
                 let reason = error.to_string();
                 tracing::warn!(reason = %reason.escape_debug(), "policy not changed");
                 let status = match error {
-                    SwapError::Refused(_) | SwapError::Untrusted(_) => {
-                        StatusCode::UNPROCESSABLE_ENTITY
-                    }
+                    SwapError::Rejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
                     SwapError::NothingToRollBackTo | SwapError::NoCandidate => StatusCode::CONFLICT,
                     SwapError::NotSaved(_) => StatusCode::INSUFFICIENT_STORAGE,
                     SwapError::NoThread(_) => StatusCode::SERVICE_UNAVAILABLE,
                 };
                 match &error {
-                    SwapError::Refused(refused) => refusal(status, &error, refused.problems()),
+                    SwapError::Rejected(Rejection::Unfit(problems)) => {
+                        refusal(status, &error, problems)
+                    }
                     _ => failed(status, &error.to_string()),
                 }
             }
@@ -269,7 +269,7 @@ fn refusal(status: StatusCode, error: &SwapError, problems: &[Problem]) -> Respo
 pub(super) fn policy_json(versions: &Versions) -> Value {
     let published = versions.published();
     let mut active = version_json(&published.active, "active");
-    active["active_ms"] = (BootTime::now().since(published.watch.since).as_millis() as u64).into();
+    active["active_ms"] = (BootTime::now().since(published.health.since).as_millis() as u64).into();
     let candidate = published.candidate.as_ref().map(|candidate| {
         let mut json = version_json(&candidate.version, candidate.trial.name());
         json["share"] = candidate.trial.share().get().into();

@@ -29,7 +29,7 @@ use super::*;
 use crate::journal::OwnJournal;
 use crate::placing::Placing;
 use frontend_policy::DEFAULT_POLICY;
-use frontend_policy::{Probation, Sandbox, Versions};
+use frontend_policy::{Engine, Probation, Versions};
 
 /// Long enough for anything, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -274,8 +274,8 @@ impl Orders for FakeLeader {
 
 /// A catalog and one replica, which are watched until the set is dropped.
 fn backend(catalog: &str, replica: &str) -> (Arc<Backend>, JoinSet<()>) {
-    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
-    let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
+    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    let versions = Versions::new(engine, DEFAULT_POLICY, Probation::default(), None).unwrap();
     let catalog = CatalogClient::new(connect::lazy(catalog).unwrap());
     let journal = Arc::new(OwnJournal::open(None).unwrap());
     let replica = Replica {

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::limits;
+use crate::limits;
 
 /// How many times its processor time a decision may last, however little it got of a processor.
 const WALL_TIMES_MAX: u64 = 10;
@@ -16,9 +16,15 @@ const WALL_TIMES_MAX: u64 = 10;
 /// no reason to call a policy slow.
 const WALL_TIMES_MAX_UNHURRIED: u64 = 400;
 
+/// So many ticks of the clock that the deadlines go by are this long at least.
+pub(crate) fn ticks(time: Duration) -> u64 {
+    // One more, because the first tick may come at once.
+    time.as_nanos().div_ceil(limits::EPOCH_TICK.as_nanos()) as u64 + 1
+}
+
 /// The deadline of one call.
 #[derive(Debug)]
-pub(super) struct Deadline {
+pub(crate) struct Deadline {
     /// How many times its processor time the call may last.
     wall_times_max: u64,
     /// How many ticks of processor time the call may take, about.
@@ -48,7 +54,7 @@ impl Default for Deadline {
 
 impl Deadline {
     /// Of calls that nobody waits for.
-    pub(super) fn unhurried() -> Self {
+    pub(crate) fn unhurried() -> Self {
         Self {
             wall_times_max: WALL_TIMES_MAX_UNHURRIED,
             ..Self::default()
@@ -56,7 +62,7 @@ impl Deadline {
     }
 
     /// A call begins. Returns after how many ticks to look at its deadline first.
-    pub(super) fn begin(&mut self, ticks: u64) -> u64 {
+    pub(crate) fn begin(&mut self, ticks: u64) -> u64 {
         self.ticks = ticks;
         self.watched = None;
         ticks.div_ceil(2)
@@ -64,7 +70,7 @@ impl Deadline {
 
     /// It is time to look. `processor_time` is what the thread's processor clock says. Returns after
     /// how many ticks to look again; `None` where the call has taken what it may.
-    pub(super) fn look(&mut self, processor_time: Duration) -> Option<u64> {
+    pub(crate) fn look(&mut self, processor_time: Duration) -> Option<u64> {
         let second_half = (self.ticks / 2).max(1);
         let Some(watched) = &mut self.watched else {
             self.watched = Some(Watched {

@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 
-use super::sandbox::{Failure, Instance, Version};
+use super::failure::Failure;
+use super::instance::Instance;
+use super::version::Version;
 
 /// Instances that a thread keeps: of the active version, the previous one, the candidate, and
 /// one to spare.
@@ -21,7 +23,7 @@ thread_local! {
 
 /// Calls this thread's instance of a version, making one where there is none. An instance
 /// goes back to the pool only after a success.
-pub(super) fn with_instance<T>(
+pub(crate) fn with_instance<T>(
     generation: u64,
     version: &Version,
     call: impl FnOnce(&mut Instance) -> Result<T, Failure>,
@@ -29,7 +31,7 @@ pub(super) fn with_instance<T>(
     let pooled = POOL.with_borrow_mut(|pool| pool.take(generation, version.id));
     let mut instance = match pooled {
         Some(instance) => instance,
-        None => Box::new(Instance::of(version)?),
+        None => Box::new(version.start_instance()?),
     };
     let result = call(&mut instance);
     if let Some((output, dropped)) = instance.take_output() {

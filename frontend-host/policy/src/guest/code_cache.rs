@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::digest::Digest;
+use crate::guest::digest::Digest;
 
 /// Compiled components that are kept; of more, the oldest are removed.
 const KEPT_MAX: usize = 16;
@@ -37,11 +37,11 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// A directory of compiled components.
 #[derive(Debug)]
-pub struct Compiled {
+pub struct CodeCache {
     dir: PathBuf,
 }
 
-impl Compiled {
+impl CodeCache {
     /// Uses a directory, making it where it is missing.
     ///
     /// # Errors
@@ -62,7 +62,7 @@ impl Compiled {
     }
 
     /// The compiled component, if it is there and can be trusted.
-    pub(super) fn load(&self, engine: &Engine, of: Digest) -> Option<Component> {
+    pub(crate) fn load(&self, engine: &Engine, of: Digest) -> Option<Component> {
         let path = self.path(engine, of);
         let code = match read(&path) {
             Ok(code) => code,
@@ -81,8 +81,8 @@ impl Compiled {
         }
     }
 
-    /// Keeps a compiled component. What cannot be kept is compiled again next time.
-    pub(super) fn keep(&self, engine: &Engine, of: Digest, component: &Component) {
+    /// Stores a compiled component. What cannot be stored is compiled again next time.
+    pub(crate) fn store(&self, engine: &Engine, of: Digest, component: &Component) {
         let path = self.path(engine, of);
         let kept = component
             .serialize()
@@ -211,15 +211,15 @@ mod tests {
     fn a_directory_that_others_may_write_to_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("compiled");
-        Compiled::open(dir.clone()).unwrap();
+        CodeCache::open(dir.clone()).unwrap();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(Compiled::open(dir).is_err());
+        assert!(CodeCache::open(dir).is_err());
     }
 
     #[test]
     fn no_more_than_a_few_are_kept() {
         let dir = tempfile::tempdir().unwrap();
-        let compiled = Compiled::open(dir.path().join("compiled")).unwrap();
+        let compiled = CodeCache::open(dir.path().join("compiled")).unwrap();
         for number in 0..KEPT_MAX + 5 {
             write(&compiled.dir.join(format!("{number}.cwasm")), b"code").unwrap();
         }

@@ -12,7 +12,7 @@ use wasmtime::component::types::{self, ComponentItem};
 use wasmtime::component::{Component, InstancePre};
 use wasmtime::{AsContextMut, Engine};
 
-use super::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
+use crate::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
 
 mod v1_0;
 mod v1_1;
@@ -27,11 +27,11 @@ mod native;
 const NATIVE: bool = true;
 
 /// The functions that a policy exports, whatever its world.
-pub(super) const FUNCTIONS: [&str; 4] = ["describe", "on-request", "on-outcome", "elect"];
+pub(crate) const FUNCTIONS: [&str; 4] = ["describe", "on-request", "on-outcome", "elect"];
 
 /// A version of the world that policies are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum World {
+pub(crate) enum World {
     /// Without pages: `wit/1.0`.
     V1_0,
     /// `wit`.
@@ -40,10 +40,10 @@ pub(super) enum World {
 
 impl World {
     /// Those that a gateway hosts, newest first.
-    pub(super) const ALL: [Self; 2] = [Self::V1_1, Self::V1_0];
+    pub(crate) const ALL: [Self; 2] = [Self::V1_1, Self::V1_0];
 
     /// The interface that a policy exports.
-    pub(super) const fn interface(self) -> &'static str {
+    pub(crate) const fn interface(self) -> &'static str {
         match self {
             Self::V1_0 => "bazaar:policy/policy@1.0.0",
             Self::V1_1 => "bazaar:policy/policy@1.1.0",
@@ -52,7 +52,7 @@ impl World {
 
     /// That of a component: the newest that it exports. By the very name, since a lookup takes a
     /// later minor version for an earlier one.
-    pub(super) fn of(component: &Component) -> Option<Self> {
+    pub(crate) fn of(component: &Component) -> Option<Self> {
         let (ty, engine) = (component.component_type(), component.engine());
         let is_exported = |world: &Self| {
             let mut exports = ty.exports(engine);
@@ -64,7 +64,7 @@ impl World {
 
 /// What is wrong with the type of one of [`FUNCTIONS`], as a component exports it. Compares as the
 /// generated code does when a component is instantiated.
-pub(super) fn type_problem(
+pub(crate) fn type_problem(
     world: World,
     component: &types::Component,
     function: &str,
@@ -81,30 +81,30 @@ pub(super) fn type_problem(
 }
 
 /// A call's two ways to fail: the component did not answer, or answered nonsense.
-pub(super) type Answer<T> = Result<Result<T, InvalidDecision>, wasmtime::Error>;
+pub(crate) type Answer<T> = Result<Result<T, InvalidDecision>, wasmtime::Error>;
 
 /// A component whose imports are there, ready to be instantiated.
-pub(super) enum FrontEndPre<T: 'static> {
+pub(crate) enum FrontEndPre<T: 'static> {
     V1_0(v1_0::FrontEndPre<T>),
     V1_1(v1_1::FrontEndPre<T>),
 }
 
 impl<T: 'static> FrontEndPre<T> {
-    pub(super) fn new(world: World, pre: InstancePre<T>) -> wasmtime::Result<Self> {
+    pub(crate) fn new(world: World, pre: InstancePre<T>) -> wasmtime::Result<Self> {
         Ok(match world {
             World::V1_0 => Self::V1_0(v1_0::FrontEndPre::new(pre)?),
             World::V1_1 => Self::V1_1(v1_1::FrontEndPre::new(pre)?),
         })
     }
 
-    pub(super) fn engine(&self) -> &Engine {
+    pub(crate) fn engine(&self) -> &Engine {
         match self {
             Self::V1_0(pre) => pre.engine(),
             Self::V1_1(pre) => pre.engine(),
         }
     }
 
-    pub(super) fn instantiate(
+    pub(crate) fn instantiate(
         &self,
         store: impl AsContextMut<Data = T>,
     ) -> wasmtime::Result<FrontEnd> {
@@ -116,14 +116,14 @@ impl<T: 'static> FrontEndPre<T> {
 }
 
 /// An instance of a component.
-pub(super) enum FrontEnd {
+pub(crate) enum FrontEnd {
     V1_0(v1_0::FrontEnd),
     V1_1(v1_1::FrontEnd),
 }
 
 impl FrontEnd {
     /// What the policy says of itself.
-    pub(super) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
+    pub(crate) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
         match self {
             Self::V1_0(front_end) => front_end.describe(store),
             Self::V1_1(front_end) => front_end.describe(store),
@@ -131,7 +131,7 @@ impl FrontEnd {
     }
 
     /// What to do about a request.
-    pub(super) fn on_request(
+    pub(crate) fn on_request(
         &self,
         store: impl AsContextMut,
         request: &PolicyRequest<'_>,
@@ -147,7 +147,7 @@ impl FrontEnd {
     }
 
     /// What to do about an outcome.
-    pub(super) fn on_outcome(
+    pub(crate) fn on_outcome(
         &self,
         store: impl AsContextMut,
         request: &PolicyRequest<'_>,
@@ -165,7 +165,7 @@ impl FrontEnd {
     }
 
     /// Who should lead.
-    pub(super) fn elect(&self, store: impl AsContextMut, view: &View) -> Answer<Option<ReplicaId>> {
+    pub(crate) fn elect(&self, store: impl AsContextMut, view: &View) -> Answer<Option<ReplicaId>> {
         let elected = match self {
             Self::V1_0(front_end) => front_end.elect(store, view)?,
             Self::V1_1(front_end) => front_end.elect(store, view)?,

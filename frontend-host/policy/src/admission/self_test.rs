@@ -9,16 +9,18 @@ use std::time::Duration;
 use domain::{Epoch, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
 use http::Method;
 
-use super::decision::{
-    Action, Decision, InvalidDecision, Listing, Operation, Order, Outcome, Page, PolicyRequest,
-    Refusal, ReplicaView, Stock, Unavailability, View,
+use super::link::Linked;
+use super::rejection::{Problem, Rejection, Tests};
+use crate::decision::{
+    Action, InvalidDecision, Listing, Operation, Order, Outcome, Page, PolicyRequest, Refusal,
+    ReplicaView, Stock, Unavailability, View,
 };
-use super::differences::Fields;
-use super::evaluate::first;
-use super::limits;
-use super::question::Question;
-use super::refused::{Problem, Refused, Tests};
-use super::sandbox::{Failure, Inputs, Instance, Sandbox, Version};
+use crate::evaluate::first;
+use crate::evaluate::input::DecisionInput;
+use crate::guest::failure::Failure;
+use crate::guest::instance::{Inputs, Instance};
+use crate::guest::version::Version;
+use crate::limits;
 
 /// Noon of 1 January 2026.
 const NOW_MS: u64 = 1_767_268_800_000;
@@ -29,21 +31,21 @@ const FAILED_TESTS_MAX: usize = 32;
 /// What is shown of a trapping policy's own words, in characters.
 const OUTPUT_CHARS_MAX: usize = 200;
 
-/// Compiles a component and tests whether it can serve.
-///
-/// # Errors
-/// Everything that keeps it from serving, in words for the person who wrote it.
-pub fn check(sandbox: &Sandbox, component: &[u8]) -> Result<Version, Refused> {
-    check_with(sandbox, component, &[])
+/// A component that may serve.
+pub struct Admitted(Version);
+
+impl Admitted {
+    /// To have it decide.
+    pub fn into_version(self) -> Version {
+        self.0
+    }
 }
 
-/// The same, and tests as well whether it can decide what was to be decided lately.
-pub(super) fn check_with(
-    sandbox: &Sandbox,
-    component: &[u8],
-    recent: &[Question],
-) -> Result<Version, Refused> {
-    let version = sandbox.load(component)?;
+/// Asks a component what it is, and tests whether it decides: requests and elections of every kind,
+/// and what was to be decided lately.
+pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admitted, Rejection> {
+    let version = Version::describe(linked.digest, linked.world, linked.template)
+        .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?;
     let mut tester = Tester {
         version: &version,
         instance: None,
@@ -52,25 +54,25 @@ pub(super) fn check_with(
     };
     for (method, target, body) in requests() {
         tester.test(&format!("{method} {target}"), |instance| {
-            decide(instance, &method, &target, body.as_deref())
+            decide_twice(instance, &method, &target, body.as_deref())
         })?;
     }
     for view in views() {
         let replicas = view.replicas.len();
         tester.test(&format!("an election of {replicas}"), |instance| {
             let elected = instance.elect(inputs(), &view)?;
-            same(elected, instance.elect(inputs(), &view)?)
+            expect_same(&elected, &instance.elect(inputs(), &view)?)
         })?;
     }
-    for question in recent {
-        let test = format!("{}, asked lately", question.asked());
+    for input in recent {
+        let test = format!("{}, asked lately", input.describe());
         tester.test(&test, |instance| {
-            question.put_to(&version, instance)?;
+            input.evaluate_on(&version, instance)?;
             Ok(())
         })?;
     }
-    Refused::unless_none(tester.problems())?;
-    Ok(version)
+    Rejection::unless_none(tester.into_problems())?;
+    Ok(Admitted(version))
 }
 
 /// What is wrong with a decision.
@@ -113,13 +115,15 @@ impl Tester<'_> {
         &mut self,
         name: &str,
         run: impl FnOnce(&mut Instance) -> Result<(), Flaw>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Rejection> {
         if self.failed == FAILED_TESTS_MAX {
             return Ok(());
         }
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => Instance::to_check(self.version)
+            None => self
+                .version
+                .start_unhurried_instance()
                 .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?,
         };
         let result = run(&mut instance);
@@ -142,7 +146,7 @@ impl Tester<'_> {
         }
     }
 
-    fn problems(self) -> Vec<Problem> {
+    fn into_problems(self) -> Vec<Problem> {
         let problem = |(flaw, tests)| match flaw {
             Flaw::Traps(cause) => Problem::Traps { tests, cause },
             Flaw::TooSlow => Problem::TooSlow(tests),
@@ -168,8 +172,8 @@ fn with_output(cause: String, output: Option<(Vec<u8>, usize)>) -> String {
     format!("{cause}; it wrote: {shown}")
 }
 
-/// Whether the same inputs gave the same answer.
-fn same<T: PartialEq>(answer: T, again: T) -> Result<(), Flaw> {
+/// The same inputs must give the same answer.
+fn expect_same<T: PartialEq>(answer: &T, again: &T) -> Result<(), Flaw> {
     if answer == again {
         Ok(())
     } else {
@@ -214,7 +218,7 @@ fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
 }
 
 /// Puts a request to the policy twice and, where it asks for a read or a trade, every outcome.
-fn decide(
+fn decide_twice(
     instance: &mut Instance,
     method: &Method,
     target: &str,
@@ -229,19 +233,14 @@ fn decide(
     };
     let decision = first(instance.on_request(inputs(), &request)?)?;
     let again = instance.on_request(inputs(), &request)?;
-    same(answer(&decision), answer(&again))?;
+    expect_same(&decision, &again)?;
     for outcome in outcomes(&decision.action) {
         let memo = &decision.memo;
         let decision = instance.on_outcome(inputs(), &request, memo, &outcome)?;
         let again = instance.on_outcome(inputs(), &request, memo, &outcome)?;
-        same(answer(&decision), answer(&again))?;
+        expect_same(&decision, &again)?;
     }
     Ok(())
-}
-
-/// All that a decision consists of.
-fn answer(decision: &Decision) -> (Fields, &[u8]) {
-    (Fields::from(decision), &decision.memo)
 }
 
 fn name() -> StockName {

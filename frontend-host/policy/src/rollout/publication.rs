@@ -2,22 +2,21 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use domain::time::BootTime;
 use http::HeaderName;
 
-use super::differences::Differences;
-use super::sandbox::SharedVersion;
+use super::probation::HealthWindow;
+use crate::guest::version::SharedVersion;
+use crate::replay::Differences;
 
 /// What decides at a moment. Never changes: a swap publishes another.
 pub struct Published {
     /// Counts publications, from 1.
     pub generation: u64,
-    /// Decides.
+    /// The version that decides for clients.
     pub active: SharedVersion,
     /// When the active version became so, and how it has done since.
-    pub watch: Arc<Watch>,
+    pub health: Arc<HealthWindow>,
     /// The last good version: decides again what the active one fails at, and is what a
     /// rollback goes back to.
     pub previous: Option<SharedVersion>,
@@ -28,14 +27,14 @@ pub struct Published {
 /// A version on trial beside the active one.
 #[derive(Clone)]
 pub struct Candidate {
-    /// The version.
+    /// The component that is tried.
     pub version: SharedVersion,
     /// How it is tried.
     pub trial: Trial,
     /// Where it decided differently, as a shadow.
     pub differences: Arc<Differences>,
     /// How it has done as a canary.
-    pub watch: Arc<Watch>,
+    pub health: Arc<HealthWindow>,
 }
 
 /// How a candidate is tried.
@@ -74,41 +73,14 @@ impl Share {
         (share > 0.0 && share <= 1.0).then_some(Self(share))
     }
 
-    /// The fraction.
+    /// As a fraction of 1.
     pub fn get(self) -> f64 {
         self.0
     }
 
     /// Whether it covers a point between 0 and 2⁶⁴.
-    pub(super) fn takes(self, point: u64) -> bool {
+    pub(crate) fn takes(self, point: u64) -> bool {
         (point as f64) < self.0 * (u64::MAX as f64) || self.0 >= 1.0
-    }
-}
-
-/// Since when a version decides for clients, and how often it failed since.
-#[derive(Debug)]
-pub struct Watch {
-    /// Since when.
-    pub since: BootTime,
-    failures: AtomicU64,
-}
-
-impl Watch {
-    pub(super) fn begin() -> Arc<Self> {
-        Arc::new(Self {
-            since: BootTime::now(),
-            failures: AtomicU64::new(0),
-        })
-    }
-
-    /// One more failure; returns how many there were with it.
-    pub(super) fn count_failure(&self) -> u64 {
-        self.failures.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// How many failures there were.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
     }
 }
 
@@ -123,18 +95,18 @@ impl Published {
         versions.flat_map(|version| &version.manifest.headers)
     }
 
-    /// The first publication.
-    pub(super) fn first(active: SharedVersion, previous: Option<SharedVersion>) -> Self {
+    /// What a gateway starts with.
+    pub(crate) fn first(active: SharedVersion, previous: Option<SharedVersion>) -> Self {
         Self {
             generation: 1,
             active,
-            watch: Watch::begin(),
+            health: HealthWindow::begin(),
             previous,
             candidate: None,
         }
     }
 
-    pub(super) fn with_active(
+    pub(crate) fn with_active(
         &self,
         version: &SharedVersion,
         candidate: Option<Candidate>,
@@ -147,27 +119,27 @@ impl Published {
         Self {
             generation: self.generation + 1,
             active: Arc::clone(version),
-            watch: Watch::begin(),
+            health: HealthWindow::begin(),
             previous,
             candidate,
         }
     }
 
-    pub(super) fn with_candidate(&self, candidate: Option<Candidate>) -> Self {
+    pub(crate) fn with_candidate(&self, candidate: Option<Candidate>) -> Self {
         Self {
             generation: self.generation + 1,
             active: Arc::clone(&self.active),
-            watch: Arc::clone(&self.watch),
+            health: Arc::clone(&self.health),
             previous: self.previous.clone(),
             candidate,
         }
     }
 
-    pub(super) fn rolled_back(&self, target: &SharedVersion) -> Self {
+    pub(crate) fn rolled_back(&self, target: &SharedVersion) -> Self {
         Self {
             generation: self.generation + 1,
             active: Arc::clone(target),
-            watch: Watch::begin(),
+            health: HealthWindow::begin(),
             previous: self.is_active_good().then(|| Arc::clone(&self.active)),
             candidate: self.candidate.clone(),
         }
@@ -175,12 +147,12 @@ impl Published {
 
     /// Without the version that `failed`, if it still is in service and can be spared; and what
     /// that change is called.
-    pub(super) fn without(&self, failed: &Arc<Watch>) -> Option<(&'static str, Self)> {
+    pub(crate) fn without(&self, failed: &Arc<HealthWindow>) -> Option<(&'static str, Self)> {
         match (&self.candidate, &self.previous) {
-            (Some(candidate), _) if Arc::ptr_eq(&candidate.watch, failed) => {
+            (Some(candidate), _) if Arc::ptr_eq(&candidate.health, failed) => {
                 Some(("drop", self.with_candidate(None)))
             }
-            (_, Some(previous)) if Arc::ptr_eq(&self.watch, failed) => {
+            (_, Some(previous)) if Arc::ptr_eq(&self.health, failed) => {
                 Some(("rollback", self.rolled_back(previous)))
             }
             _ => None,
@@ -189,7 +161,7 @@ impl Published {
 
     /// A version that failed a client is not one to go back to.
     fn is_active_good(&self) -> bool {
-        self.watch.failures() == 0
+        self.health.failures() == 0
     }
 }
 
@@ -210,7 +182,7 @@ impl fmt::Debug for Published {
 
 /// Which version decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rank {
+pub(crate) enum Rank {
     Candidate,
     Active,
     Previous,

@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 const NICENESS: i32 = 5;
 
 /// How long this thread has been on a processor.
-pub(super) fn processor_time() -> Duration {
+pub(crate) fn processor_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
         time.tv_sec.try_into().unwrap_or(0),
@@ -19,7 +19,7 @@ pub(super) fn processor_time() -> Duration {
 }
 
 /// Lets those that serve go first from now on.
-pub(super) fn yield_to_others() {
+pub(crate) fn yield_to_others() {
     // On Linux niceness is a thread's own, and 0 is the thread that asks.
     if let Err(error) = setpriority_process(None, NICENESS) {
         tracing::debug!(%error, "a thread keeps its priority");

@@ -11,6 +11,50 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
+/// A component from outside.
+#[derive(Debug, Clone, Copy)]
+pub struct Upload<'a> {
+    /// Its bytes.
+    pub component: &'a [u8],
+    /// A detached signature over them, in base64.
+    pub signature: Option<&'a str>,
+}
+
+impl<'a> From<&'a [u8]> for Upload<'a> {
+    fn from(component: &'a [u8]) -> Self {
+        Self {
+            component,
+            signature: None,
+        }
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Upload<'a> {
+    fn from(component: &'a Vec<u8>) -> Self {
+        component.as_slice().into()
+    }
+}
+
+/// A component whose origin will do.
+pub(super) struct Verified<'a>(&'a [u8]);
+
+impl<'a> Verified<'a> {
+    pub(super) fn component(&self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// Takes components that `trust` covers; all of them where there is none.
+pub(super) fn verify<'a>(
+    upload: Upload<'a>,
+    trust: Option<&Trust>,
+) -> Result<Verified<'a>, Untrusted> {
+    if let Some(trust) = trust {
+        trust.verify(upload.component, upload.signature)?;
+    }
+    Ok(Verified(upload.component))
+}
+
 /// The keys whose signatures count.
 #[derive(Debug, Clone)]
 pub struct Trust {
@@ -69,8 +113,8 @@ impl Trust {
         }
     }
 
-    /// Whether a listed key has signed exactly these bytes.
-    pub fn check(&self, component: &[u8], signature: Option<&str>) -> Result<(), Untrusted> {
+    /// Makes sure that a listed key has signed exactly these bytes.
+    pub fn verify(&self, component: &[u8], signature: Option<&str>) -> Result<(), Untrusted> {
         let signature = signature.ok_or(Untrusted::Unsigned)?;
         let signature =
             Signature::from_bytes(&decode::<64>(signature.trim()).ok_or(Untrusted::Malformed)?);
@@ -153,18 +197,18 @@ mod tests {
         let trust =
             Trust::parse(&format!("# ours\n\n{} the release key\n", mine.public())).unwrap();
         let signature = mine.sign(b"component");
-        assert_eq!(trust.check(b"component", Some(&signature)), Ok(()));
-        assert_eq!(trust.check(b"component", None), Err(Untrusted::Unsigned));
+        assert_eq!(trust.verify(b"component", Some(&signature)), Ok(()));
+        assert_eq!(trust.verify(b"component", None), Err(Untrusted::Unsigned));
         assert_eq!(
-            trust.check(b"componenT", Some(&signature)),
+            trust.verify(b"componenT", Some(&signature)),
             Err(Untrusted::Unknown)
         );
         assert_eq!(
-            trust.check(b"component", Some(&other.sign(b"component"))),
+            trust.verify(b"component", Some(&other.sign(b"component"))),
             Err(Untrusted::Unknown)
         );
         assert_eq!(
-            trust.check(b"component", Some("nonsense")),
+            trust.verify(b"component", Some("nonsense")),
             Err(Untrusted::Malformed)
         );
         let again = Signatory::parse(&mine.secret()).unwrap();

@@ -14,7 +14,7 @@ use wasmtime::component::{
 use wasmtime::{Result, StoreContextMut, bail};
 
 use self::abi::StreamError;
-use super::limits;
+use crate::limits;
 
 /// The interfaces that a component may import, at any version 0.2.
 const GRANTED: [&str; 27] = [
@@ -51,7 +51,7 @@ const GRANTED: [&str; 27] = [
 const POLICY_TYPES: &str = "bazaar:policy/types";
 
 /// The state behind one instance's imports.
-pub(super) struct Wasi {
+pub(crate) struct Wasi {
     now_ms: u64,
     random: fastrand::Rng,
     output: Vec<u8>,
@@ -62,7 +62,7 @@ pub(super) struct Wasi {
 
 impl Wasi {
     /// Of an instance that has not decided anything yet.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             now_ms: 0,
             random: fastrand::Rng::with_seed(0),
@@ -74,14 +74,14 @@ impl Wasi {
     }
 
     /// Sets clock and randomness for one decision.
-    pub(super) fn begin(&mut self, now_ms: u64, seed: u64) {
+    pub(crate) fn begin(&mut self, now_ms: u64, seed: u64) {
         self.now_ms = now_ms;
         self.random.seed(seed);
         self.calls = 0;
     }
 
     /// What was written since the last call, and how many bytes beyond the bound were not kept.
-    pub(super) fn take_output(&mut self) -> Option<(Vec<u8>, usize)> {
+    pub(crate) fn take_output(&mut self) -> Option<(Vec<u8>, usize)> {
         if self.output.is_empty() {
             return None;
         }
@@ -92,7 +92,7 @@ impl Wasi {
     }
 
     /// Whether the instance had so many handles that it should be replaced.
-    pub(super) fn is_worn(&self) -> bool {
+    pub(crate) fn is_worn(&self) -> bool {
         self.handles >= limits::HANDLES_MAX / 2
     }
 
@@ -140,7 +140,7 @@ impl Wasi {
 }
 
 /// A store's data that has a [`Wasi`] in it.
-pub(super) trait HasWasi: 'static {
+pub(crate) trait HasWasi: 'static {
     /// That state.
     fn wasi(&mut self) -> &mut Wasi;
 }
@@ -173,7 +173,7 @@ fn granted(name: &str) -> Option<&str> {
 }
 
 /// The imports of a component that are not granted.
-pub(super) fn not_granted(component: &Component) -> impl Iterator<Item = NotGranted> {
+pub(crate) fn not_granted(component: &Component) -> impl Iterator<Item = NotGranted> {
     let engine = component.engine();
     let imports = component.component_type();
     let names: Vec<_> = imports
@@ -185,7 +185,7 @@ pub(super) fn not_granted(component: &Component) -> impl Iterator<Item = NotGran
 }
 
 /// Defines every import of a component, under the names it uses. All must be granted.
-pub(super) fn link<T: HasWasi>(linker: &mut Linker<T>, component: &Component) -> Result<()> {
+pub(crate) fn link<T: HasWasi>(linker: &mut Linker<T>, component: &Component) -> Result<()> {
     for (name, _) in component.component_type().imports(component.engine()) {
         match granted(name) {
             None => bail!("`{name}` is not granted"),

@@ -1,6 +1,4 @@
-//! Recordings of live decisions, and their replay.
-//!
-//! A recording is text, one JSON object a line. The first is the header:
+//! The format of a recording: text, one JSON object a line. The first is the header:
 //!
 //! ```json
 //! {"format":"bazaar-policy-recording","version":3,"policy":"default 0.1.0 (10d675813c77)",
@@ -27,30 +25,22 @@
 //! Of version 2 there are recordings in which nobody is said to be in sync, and an outcome `stocks` is a
 //! list of all; they are read as well.
 //!
-//! Headers that carry credentials are left out. So are decisions for which whoever records is too
-//! slow: what waits for them is bounded.
+//! Headers that carry credentials are left out.
 
-use std::io::{self, BufRead};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::io;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use domain::time::BootTime;
 use domain::{Epoch, JournalId, OrderNumber, ReplicaId};
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
-use tokio_stream::Stream;
 
-use super::decision::{Outcome, ReplicaView, View};
-use super::differences::{Differences, Fields};
-use super::question::{Decided, Question, RequestSubject, Subject};
-use super::sandbox::{Inputs, Version};
+use super::fields::Fields;
+use crate::decision::{Outcome, ReplicaView, View};
+use crate::evaluate::input::{DecisionInput, DecisionResult, RequestInput, Subject};
+use crate::guest::instance::Inputs;
 
 /// What the first line of a recording says that it is.
 const FORMAT: &str = "bazaar-policy-recording";
@@ -60,14 +50,6 @@ const VERSION: u32 = 3;
 
 /// The oldest that is read.
 const VERSION_MIN: u32 = 2;
-
-/// Decisions that wait to be written, and their bytes; what comes while they are as many is left
-/// out.
-const QUEUE_MAX: usize = 4096;
-const QUEUE_BYTES_MAX: usize = 8 << 20;
-
-/// Longest line that is recorded, in bytes. A larger decision is left out.
-const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// Headers that carry credentials.
 const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
@@ -84,7 +66,7 @@ struct Header {
 
 /// A decision, as a recording has it: about a request, or an election.
 #[derive(Debug, Serialize, Deserialize)]
-struct Line {
+pub(super) struct Line {
     now_ms: u64,
     seed: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -142,148 +124,61 @@ pub enum RecordingError {
     },
 }
 
-/// Takes decisions down while somebody listens.
-#[derive(Debug, Default)]
-pub(super) struct Recorder {
-    listening: AtomicBool,
-    listener: Mutex<Option<Listener>>,
+/// The first line of a recording of that policy's decisions.
+pub(super) fn header(policy: String, journal: Option<JournalId>) -> String {
+    json_line(&Header {
+        format: FORMAT.into(),
+        version: VERSION,
+        policy,
+        journal,
+    })
 }
 
-/// Who records, until when.
-#[derive(Debug)]
-struct Listener {
-    lines: mpsc::Sender<String>,
-    /// Bytes of the lines that wait.
-    waiting: Arc<AtomicUsize>,
-    until: BootTime,
-}
-
-impl Listener {
-    fn has_ended(&self) -> bool {
-        self.lines.is_closed() || BootTime::now() >= self.until
-    }
-
-    /// A recording is a sample: what it has no room for, it leaves out.
-    fn send(&self, line: String) {
-        let bytes = line.len();
-        let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if waiting > QUEUE_BYTES_MAX || self.lines.try_send(line).is_err() {
-            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        }
-    }
-}
-
-/// The lines of a recording under way, until its time is over. Ends when it is dropped.
-#[derive(Debug)]
-pub struct Recording {
-    lines: mpsc::Receiver<String>,
-    waiting: Arc<AtomicUsize>,
-}
-
-impl Recording {
-    /// Bytes of the lines that wait to be taken.
-    pub fn waiting_bytes(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
-    }
-}
-
-impl Stream for Recording {
-    type Item = String;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<String>> {
-        let line = ready!(self.lines.poll_recv(context));
-        if let Some(line) = &line {
-            self.waiting.fetch_sub(line.len(), Ordering::Relaxed);
-        }
-        Poll::Ready(line)
-    }
-}
-
-/// Somebody else is recording.
-#[derive(Debug, thiserror::Error)]
-#[error("a recording is being made already; one at a time")]
-pub struct Busy;
-
-impl Recorder {
-    /// Starts a recording, which ends after `time` even where nobody takes its lines.
-    pub(super) fn start(
-        &self,
-        active: &Version,
-        journal: Option<JournalId>,
-        time: Duration,
-    ) -> Result<Recording, Busy> {
-        let mut current = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        if current
-            .as_ref()
-            .is_some_and(|listener| !listener.has_ended())
+/// Makes sure that a first line is that of a recording which can be read.
+pub(super) fn check_header(line: &str) -> Result<(), RecordingError> {
+    match serde_json::from_str::<Header>(line) {
+        Ok(header)
+            if header.format == FORMAT && (VERSION_MIN..=VERSION).contains(&header.version) =>
         {
-            return Err(Busy);
+            Ok(())
         }
-        let (lines, received) = mpsc::channel(QUEUE_MAX);
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let listener = Listener {
-            lines,
-            waiting: Arc::clone(&waiting),
-            until: BootTime::now() + time,
-        };
-        listener.send(line(&Header {
-            format: FORMAT.into(),
-            version: VERSION,
-            policy: active.to_string(),
-            journal,
-        }));
-        *current = Some(listener);
-        self.listening.store(true, Ordering::Relaxed);
-        Ok(Recording {
-            lines: received,
-            waiting,
-        })
-    }
-
-    /// Whether anybody listens. Cheap, for every decision asks.
-    pub(super) fn is_listening(&self) -> bool {
-        self.listening.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn take_down(&self, question: &Question, decided: &Decided) {
-        let line = line(&Line::new(question, decided));
-        if line.len() > LINE_BYTES_MAX {
-            return;
-        }
-        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        match listener.take_if(|listener| listener.has_ended()) {
-            Some(_ended) => self.listening.store(false, Ordering::Relaxed),
-            None => {
-                if let Some(listener) = listener.as_ref() {
-                    listener.send(line);
-                }
-            }
-        }
+        _ => Err(RecordingError::Format),
     }
 }
 
-fn line(contents: &impl Serialize) -> String {
+fn json_line(contents: &impl Serialize) -> String {
     let mut line = serde_json::to_string(contents).expect("strings and numbers are JSON");
     line.push('\n');
     line
 }
 
 impl Line {
-    fn new(question: &Question, decided: &Decided) -> Self {
-        let (request, election) = match &question.subject {
+    /// A decision's line of a recording.
+    pub(super) fn write(input: &DecisionInput, result: &DecisionResult) -> String {
+        json_line(&Self::new(input, result))
+    }
+
+    /// What a line says was to be decided, and what was.
+    pub(super) fn parse(line: &str) -> Result<(DecisionInput, Fields), String> {
+        let line: Self = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        line.into_input()
+    }
+
+    fn new(input: &DecisionInput, result: &DecisionResult) -> Self {
+        let (request, election) = match &input.subject {
             Subject::Request(subject) => (Some(subject.into()), None),
             Subject::Election(view) => (None, Some(view.into())),
         };
         Self {
-            now_ms: question.inputs.now_ms,
-            seed: question.inputs.seed,
+            now_ms: input.inputs.now_ms,
+            seed: input.inputs.seed,
             request,
             election,
-            decided: Fields::from(decided),
+            decided: Fields::from(result),
         }
     }
 
-    fn question(self) -> Result<(Question, Fields), String> {
+    fn into_input(self) -> Result<(DecisionInput, Fields), String> {
         let subject = match (self.request, self.election) {
             (Some(request), None) => Subject::Request(request.try_into()?),
             (None, Some(election)) => Subject::Election(election.into()),
@@ -293,12 +188,12 @@ impl Line {
             now_ms: self.now_ms,
             seed: self.seed,
         };
-        Ok((Question { subject, inputs }, self.decided))
+        Ok((DecisionInput { subject, inputs }, self.decided))
     }
 }
 
-impl From<&RequestSubject> for RequestLine {
-    fn from(subject: &RequestSubject) -> Self {
+impl From<&RequestInput> for RequestLine {
+    fn from(subject: &RequestInput) -> Self {
         let headers = subject
             .headers
             .iter()
@@ -315,7 +210,7 @@ impl From<&RequestSubject> for RequestLine {
     }
 }
 
-impl TryFrom<RequestLine> for RequestSubject {
+impl TryFrom<RequestLine> for RequestInput {
     type Error = String;
 
     fn try_from(line: RequestLine) -> Result<Self, String> {
@@ -376,31 +271,4 @@ impl From<ElectionLine> for View {
             epoch: line.epoch,
         }
     }
-}
-
-/// Has a version make every decision of a recording, and compares.
-///
-/// # Errors
-/// Where the recording makes no sense. Decisions that differ, or fail, are no errors.
-pub fn replay(recording: impl BufRead, version: &Version) -> Result<Differences, RecordingError> {
-    let differences = Differences::default();
-    for (index, line) in recording.lines().enumerate() {
-        let line = line?;
-        let problem = |problem: String| RecordingError::Line {
-            number: index + 1,
-            problem,
-        };
-        if index == 0 {
-            let header: Header = serde_json::from_str(&line).map_err(|_| RecordingError::Format)?;
-            if header.format != FORMAT || !(VERSION_MIN..=VERSION).contains(&header.version) {
-                return Err(RecordingError::Format);
-            }
-            continue;
-        }
-        let line: Line = serde_json::from_str(&line).map_err(|error| problem(error.to_string()))?;
-        let (question, before) = line.question().map_err(problem)?;
-        let now = Fields::from(&question.decide(version));
-        differences.note(&question.asked(), &before, &now);
-    }
-    Ok(differences)
 }

@@ -13,10 +13,12 @@ use std::time::Instant;
 
 use daemon::tasks;
 
-use super::differences::{Differences, Fields};
-use super::question::{Decided, Question};
-use super::sandbox::{Failure, SharedVersion};
-use super::thread::yield_to_others;
+use super::differences::Differences;
+use super::fields::Fields;
+use crate::evaluate::input::{DecisionInput, DecisionResult};
+use crate::guest::failure::Failure;
+use crate::guest::thread::yield_to_others;
+use crate::guest::version::SharedVersion;
 
 /// Decisions that wait for the candidate.
 const JOBS_MAX: usize = 1024;
@@ -29,9 +31,9 @@ const JOB_BYTES_MAX: usize = 256 << 10;
 const REST_AFTER_OVERRUN: u32 = 4;
 
 /// Hands decisions to the thread that asks candidates.
-pub(super) struct Shadow {
+pub(crate) struct Shadow {
     jobs: SyncSender<Job>,
-    /// The version on trial; questions for another are passed over.
+    /// The version on trial; decisions for another are passed over.
     on_trial: Arc<AtomicU64>,
 }
 
@@ -39,16 +41,16 @@ pub(super) struct Shadow {
 const NONE: u64 = u64::MAX;
 
 /// A decision to be made by a candidate as well.
-pub(super) struct Job {
-    pub(super) version: SharedVersion,
-    pub(super) differences: Arc<Differences>,
-    pub(super) question: Question,
-    pub(super) decided: Decided,
+pub(crate) struct Job {
+    pub(crate) version: SharedVersion,
+    pub(crate) differences: Arc<Differences>,
+    pub(crate) input: DecisionInput,
+    pub(crate) result: DecisionResult,
 }
 
 impl Shadow {
     /// Starts the thread, which ends when this is dropped.
-    pub(super) fn start() -> std::io::Result<Self> {
+    pub(crate) fn start() -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(JOBS_MAX);
         let on_trial = Arc::new(AtomicU64::new(NONE));
         let current = Arc::clone(&on_trial);
@@ -56,18 +58,18 @@ impl Shadow {
         Ok(Self { jobs, on_trial })
     }
 
-    /// Another version is on trial, or none.
-    pub(super) fn follow(&self, version: Option<u64>) {
+    /// From now on this version is on trial, or none.
+    pub(crate) fn set_candidate(&self, version: Option<u64>) {
         self.on_trial
             .store(version.unwrap_or(NONE), Ordering::Relaxed);
     }
 
-    pub(super) fn put(&self, job: Job) {
-        if job.question.bytes(&job.decided) > JOB_BYTES_MAX {
-            return job.differences.drop_one();
+    pub(crate) fn submit(&self, job: Job) {
+        if job.input.bytes(&job.result) > JOB_BYTES_MAX {
+            return job.differences.count_dropped();
         }
         if let Err(TrySendError::Full(job)) = self.jobs.try_send(job) {
-            job.differences.drop_one();
+            job.differences.count_dropped();
         }
     }
 }
@@ -80,13 +82,13 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
             continue;
         }
         let begun = Instant::now();
-        // The question is the job's alone, and the thread gets another instance.
-        let decide = AssertUnwindSafe(|| job.question.decide(&job.version));
-        let decided = catch_unwind(decide)
+        // The input is the job's alone, and the thread gets another instance.
+        let evaluate = AssertUnwindSafe(|| job.input.evaluate(&job.version));
+        let decided = catch_unwind(evaluate)
             .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".to_owned())));
-        let active = Fields::from(&job.decided);
+        let active = Fields::from(&job.result);
         job.differences
-            .note(&job.question.asked(), &active, &Fields::from(&decided));
+            .compare(&job.input.describe(), &active, &Fields::from(&decided));
         if let Err(failure) = &decided {
             job.version.counts.count_failure(failure);
             if matches!(failure, Failure::Overrun(_)) {

@@ -3,64 +3,75 @@
 
 use std::fmt;
 
-use super::limits;
-use super::wasi::NotGranted;
+use super::signature::Untrusted;
+use crate::guest::wasi::NotGranted;
+use crate::limits;
 
-/// Everything that keeps a component from serving: one problem at least.
+/// Why a component may not serve.
 #[derive(Debug)]
-pub struct Refused {
-    problems: Vec<Problem>,
+pub enum Rejection {
+    /// Nobody who is trusted has signed it; nothing else is known of it.
+    Untrusted(Untrusted),
+    /// It cannot serve, because of these: one problem at least.
+    Unfit(Vec<Problem>),
 }
 
-impl Refused {
-    /// Of these problems: one at least.
-    pub(super) fn of(problems: Vec<Problem>) -> Self {
-        Self { problems }
-    }
-
+impl Rejection {
     /// Nothing is wrong where there are no problems.
     pub(super) fn unless_none(problems: Vec<Problem>) -> Result<(), Self> {
         if problems.is_empty() {
             Ok(())
         } else {
-            Err(Self { problems })
+            Err(Self::Unfit(problems))
         }
     }
 
-    /// What is wrong.
+    /// What keeps it from serving; nothing of one that is not trusted.
     pub fn problems(&self) -> &[Problem] {
-        &self.problems
-    }
-
-    /// What is wrong, to keep.
-    pub fn into_problems(self) -> Vec<Problem> {
-        self.problems
-    }
-}
-
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
-        Self {
-            problems: vec![problem],
+        match self {
+            Self::Untrusted(_) => &[],
+            Self::Unfit(problems) => problems,
         }
     }
 }
 
-impl std::error::Error for Refused {}
+impl From<Problem> for Rejection {
+    fn from(problem: Problem) -> Self {
+        Self::Unfit(vec![problem])
+    }
+}
+
+impl From<Untrusted> for Rejection {
+    fn from(untrusted: Untrusted) -> Self {
+        Self::Untrusted(untrusted)
+    }
+}
+
+impl std::error::Error for Rejection {}
 
 /// One problem as it is, several on a line each.
-impl fmt::Display for Refused {
+impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.problems.as_slice() {
-            [problem] => write!(f, "{problem}"),
-            problems => {
-                write!(f, "{} things are wrong with it:", problems.len())?;
-                problems
-                    .iter()
-                    .try_for_each(|problem| write!(f, "\n- {problem}"))
-            }
+        match self {
+            Self::Untrusted(untrusted) => write!(f, "{untrusted}"),
+            Self::Unfit(problems) => match problems.as_slice() {
+                [problem] => write!(f, "{problem}"),
+                problems => {
+                    write!(f, "{} things are wrong with it:", problems.len())?;
+                    problems
+                        .iter()
+                        .try_for_each(|problem| write!(f, "\n- {problem}"))
+                }
+            },
         }
     }
+}
+
+/// An error of wasmtime and what caused it, on one line.
+pub(super) fn causes(error: &wasmtime::Error) -> String {
+    let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+    let words = chain.join(": ");
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// One thing that keeps a component from serving. Its words are one line.
@@ -179,8 +190,8 @@ mod tests {
     fn each_problem_is_a_line() {
         let tests = (0..5).map(|number| format!("GET /{number}")).collect();
         let problems = vec![Problem::CoreModule, Problem::TooSlow(Tests(tests))];
-        let refused = Refused::unless_none(problems).unwrap_err().to_string();
-        let lines: Vec<_> = refused.lines().collect();
+        let rejection = Rejection::unless_none(problems).unwrap_err().to_string();
+        let lines: Vec<_> = rejection.lines().collect();
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0], "2 things are wrong with it:");
         assert!(lines[2].ends_with("on `GET /0`, `GET /1`, `GET /2` and 2 more"));

@@ -1,26 +1,49 @@
-//! Whether a component fits the world: what it imports, and what it exports.
+//! That a component fits a world: what it imports, and what it exports.
 
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
-use super::bindings::{FUNCTIONS, World, type_problem};
-use super::refused::{Problem, Refused};
-use super::wasi::not_granted;
+use super::compile::Compiled;
+use super::rejection::{Problem, Rejection, causes};
+use crate::guest::bindings::{FUNCTIONS, World, type_problem};
+use crate::guest::digest::Digest;
+use crate::guest::engine::Engine;
+use crate::guest::instance::Template;
+use crate::guest::wasi::not_granted;
+
+/// A component that has its imports, and exports what a policy must.
+pub(super) struct Linked {
+    pub(super) digest: Digest,
+    pub(super) world: World,
+    pub(super) template: Template,
+}
+
+/// Gives a component its imports.
+pub(super) fn link(engine: &Engine, compiled: Compiled) -> Result<Linked, Rejection> {
+    let Compiled { digest, component } = compiled;
+    let world = fitted_world(&component)?;
+    let template = Template::link(engine, world, &component).map_err(|error| Problem::World {
+        interface: world.interface(),
+        problem: causes(&error),
+    })?;
+    Ok(Linked {
+        digest,
+        world,
+        template,
+    })
+}
 
 /// The world that a component is made for, and fits.
-///
-/// # Errors
-/// Everything about its imports and exports that keeps it from serving.
-pub(super) fn fitted(component: &Component) -> Result<World, Refused> {
+fn fitted_world(component: &Component) -> Result<World, Rejection> {
     let mut problems: Vec<_> = not_granted(component).map(Problem::from).collect();
     match World::of(component) {
         Some(world) => {
             problems.extend(export_problems(component, world));
-            Refused::unless_none(problems).map(|()| world)
+            Rejection::unless_none(problems).map(|()| world)
         }
         None => {
             problems.extend(no_world_problems(component));
-            Err(Refused::of(problems))
+            Err(Rejection::Unfit(problems))
         }
     }
 }

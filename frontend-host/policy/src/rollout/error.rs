@@ -2,19 +2,15 @@
 
 use std::io;
 
-use super::history::HistoryError;
-use super::refused::Refused;
-use super::trust::Untrusted;
+use super::version_log::VersionLogError;
+use crate::admission::Rejection;
 
 /// Why a version did not take another's place.
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
-    /// The component cannot serve.
+    /// The component may not serve.
     #[error("policy refused: {0}")]
-    Refused(#[from] Refused),
-    /// The component is nobody's who is trusted.
-    #[error("policy refused: {0}")]
-    Untrusted(#[from] Untrusted),
+    Rejected(#[from] Rejection),
     /// There is nothing to roll back to.
     #[error("there is no earlier good version to go back to")]
     NothingToRollBackTo,
@@ -23,7 +19,7 @@ pub enum SwapError {
     NoCandidate,
     /// It could not be made to survive a restart.
     #[error("the change cannot be saved, so it was not made: {0}")]
-    NotSaved(#[from] HistoryError),
+    NotSaved(#[from] VersionLogError),
     /// The machine has no more threads.
     #[error("there is no thread for it: {0}")]
     NoThread(#[from] io::Error),

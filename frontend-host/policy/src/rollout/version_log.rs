@@ -14,16 +14,14 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-
-use super::change::{Reason, Upload};
-use super::digest::Digest;
-use super::publication::Published;
-use super::trust::Trust;
 use daemon::atomic_file;
+use serde::{Deserialize, Serialize};
+
+use super::change::Change;
+use super::publication::Published;
+use crate::admission::{Trust, Upload};
+use crate::guest::digest::Digest;
 
 /// Changes that are shown; the log keeps more.
 const CHANGES_SHOWN_MAX: usize = 20;
@@ -35,51 +33,12 @@ const LOG_BYTES_MAX: u64 = 1 << 20;
 const COMPONENT: &str = "wasm";
 const SIGNATURE: &str = "sig";
 
-/// Why a change was not saved, or the history not opened.
+/// Why a change was not saved, or the log not opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}", path.display())]
-pub struct HistoryError {
+pub struct VersionLogError {
     path: PathBuf,
     source: io::Error,
-}
-
-/// One change of the policy.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Change {
-    /// Wall clock in milliseconds since 1970.
-    pub at_ms: u64,
-    /// `activate`, `shadow`, `canary`, `drop`, `promote` or `rollback`.
-    pub what: String,
-    /// Who did it.
-    pub who: String,
-    /// And why.
-    pub why: String,
-    /// Digest of the version that was active.
-    pub from: String,
-    /// Digest of the version that is active.
-    pub to: String,
-    /// Digest of the candidate after the change.
-    pub candidate: Option<String>,
-}
-
-impl Change {
-    pub(super) fn new(what: &str, before: &Published, after: &Published, reason: &Reason) -> Self {
-        let at = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            at_ms: at.as_millis() as u64,
-            what: what.to_owned(),
-            who: reason.who.clone(),
-            why: reason.why.clone(),
-            from: before.active.digest.to_string(),
-            to: after.active.digest.to_string(),
-            candidate: after
-                .candidate
-                .as_ref()
-                .map(|candidate| candidate.version.digest.to_string()),
-        }
-    }
 }
 
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
@@ -91,45 +50,45 @@ struct State {
     previous: Option<String>,
 }
 
-/// The history in a directory.
+/// The versions and changes in a directory.
 #[derive(Debug)]
-pub struct History {
+pub struct VersionLog {
     dir: PathBuf,
     state: State,
     changes: VecDeque<Change>,
 }
 
-impl History {
+impl VersionLog {
     /// Opens a directory, making it where it is missing. `component` is what the gateway was
     /// told to start with.
-    pub fn open(data_dir: &Path, component: &[u8]) -> Result<Self, HistoryError> {
+    pub fn open(data_dir: &Path, component: &[u8]) -> Result<Self, VersionLogError> {
         let dir = data_dir.join("policies");
-        fs::create_dir_all(&dir).map_err(|source| HistoryError {
+        fs::create_dir_all(&dir).map_err(|source| VersionLogError {
             path: dir.clone(),
             source,
         })?;
-        let started_with = digest(component);
-        let mut history = Self {
+        let started_with = Digest::of(component).to_string();
+        let mut log = Self {
             dir,
             state: State::default(),
             changes: VecDeque::new(),
         };
-        history.state = history
+        log.state = log
             .read_state()
             .filter(|state| state.started_with == started_with)
             .unwrap_or_default();
-        history.state.started_with = started_with;
-        history.changes = history.read_changes();
-        history.end_last_line().map_err(|source| HistoryError {
-            path: history.log(),
+        log.state.started_with = started_with;
+        log.changes = log.read_changes();
+        log.end_last_line().map_err(|source| VersionLogError {
+            path: log.changes_path(),
             source,
         })?;
-        Ok(history)
+        Ok(log)
     }
 
     /// Forgets the versions that `trust` does not cover, by the signatures that they came with. The
     /// component that the gateway is started with is not its business here.
-    pub fn covered_by(mut self, trust: &Trust) -> Self {
+    pub fn retain_trusted(mut self, trust: &Trust) -> Self {
         let State {
             started_with,
             active,
@@ -140,7 +99,7 @@ impl History {
                 || self.component(digest).is_some_and(|component| {
                     let signature = fs::read_to_string(self.path(digest, SIGNATURE)).ok();
                     trust
-                    .check(&component, signature.as_deref())
+                    .verify(&component, signature.as_deref())
                     .inspect_err(|untrusted| {
                         tracing::error!(policy = digest, %untrusted, "a saved policy is not used");
                     })
@@ -173,7 +132,7 @@ impl History {
 
     fn component(&self, of: &str) -> Option<Vec<u8>> {
         let component = fs::read(self.path(of, COMPONENT)).ok()?;
-        if digest(&component) == of {
+        if Digest::of(&component).to_string() == of {
             Some(component)
         } else {
             tracing::error!(policy = of, "a saved policy is damaged, and not used");
@@ -187,7 +146,7 @@ impl History {
     }
 
     /// Saves a component, so that it can be active after a restart.
-    pub(super) fn save(&mut self, of: Digest, upload: Upload<'_>) -> Result<(), HistoryError> {
+    pub(super) fn save(&mut self, of: Digest, upload: Upload<'_>) -> Result<(), VersionLogError> {
         if let Some(signature) = upload.signature {
             write_durably(&self.path(of, SIGNATURE), signature.as_bytes())?;
         }
@@ -207,7 +166,7 @@ impl History {
         &mut self,
         change: &Change,
         after: &Published,
-    ) -> Result<(), HistoryError> {
+    ) -> Result<(), VersionLogError> {
         let state = State {
             started_with: self.state.started_with.clone(),
             active: after.active.digest.to_string(),
@@ -228,12 +187,12 @@ impl History {
         Ok(())
     }
 
-    fn append(&self, change: &Change) -> Result<(), HistoryError> {
-        let path = self.log();
+    fn append(&self, change: &Change) -> Result<(), VersionLogError> {
+        let path = self.changes_path();
         let append = || {
             let mut log = File::options().create(true).append(true).open(&path)?;
             if log.metadata()?.len() >= LOG_BYTES_MAX {
-                fs::rename(&path, self.older_log())?;
+                fs::rename(&path, self.older_changes_path())?;
                 log = File::options().create(true).append(true).open(&path)?;
             }
             let mut line = serde_json::to_vec(change).expect("strings and numbers are JSON");
@@ -241,7 +200,7 @@ impl History {
             log.write_all(&line)?;
             log.sync_all()
         };
-        append().map_err(|source| HistoryError {
+        append().map_err(|source| VersionLogError {
             path: path.clone(),
             source,
         })
@@ -249,19 +208,19 @@ impl History {
 
     /// Where a crash cut a line short, the next one begins behind it.
     fn end_last_line(&self) -> io::Result<()> {
-        let log = fs::read(self.log()).unwrap_or_default();
+        let log = fs::read(self.changes_path()).unwrap_or_default();
         if log.last().is_some_and(|byte| *byte != b'\n') {
-            let mut log = File::options().append(true).open(self.log())?;
+            let mut log = File::options().append(true).open(self.changes_path())?;
             log.write_all(b"\n")?;
         }
         Ok(())
     }
 
-    fn log(&self) -> PathBuf {
+    fn changes_path(&self) -> PathBuf {
         self.dir.join("changes.jsonl")
     }
 
-    fn older_log(&self) -> PathBuf {
+    fn older_changes_path(&self) -> PathBuf {
         self.dir.join("changes.1.jsonl")
     }
 
@@ -299,7 +258,8 @@ impl History {
 
     /// The last changes; a line that is none was cut short by a crash.
     fn read_changes(&self) -> VecDeque<Change> {
-        let logs = [self.older_log(), self.log()].map(|log| fs::read(log).unwrap_or_default());
+        let logs = [self.older_changes_path(), self.changes_path()]
+            .map(|log| fs::read(log).unwrap_or_default());
         let lines = logs.iter().flat_map(|log| log.split(|byte| *byte == b'\n'));
         let mut changes = VecDeque::new();
         for change in lines.filter_map(|line| serde_json::from_slice(line).ok()) {
@@ -312,15 +272,8 @@ impl History {
     }
 }
 
-fn digest(component: &[u8]) -> String {
-    Sha256::digest(component)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
-}
-
-fn write_durably(path: &Path, contents: &[u8]) -> Result<(), HistoryError> {
-    atomic_file::write(path, contents).map_err(|source| HistoryError {
+fn write_durably(path: &Path, contents: &[u8]) -> Result<(), VersionLogError> {
+    atomic_file::write(path, contents).map_err(|source| VersionLogError {
         path: path.to_owned(),
         source,
     })
