@@ -18,7 +18,7 @@ use crate::evaluate::input::{DecisionInput, DecisionResult};
 use crate::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
 use crate::guest::bindings::World;
 use crate::guest::failure::Failure;
-use crate::guest::instance::{Inputs, Instance};
+use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
 use crate::guest::version::{SharedVersion, Version};
 use crate::limits;
@@ -65,11 +65,11 @@ impl<'a> Decider<'a> {
             .map(|candidate| (candidate, candidate.trial))
         {
             Some((candidate, Trial::Canary(share)))
-                if share.takes(point(candidate.version.id, client)) =>
+                if share.has(point(candidate.version.id, client)) =>
             {
                 rank = Rank::Candidate;
             }
-            Some((_, Trial::Shadow(share))) => shadowed = share.takes(seed),
+            Some((_, Trial::Shadow(share))) => shadowed = share.has(seed),
             _ => {}
         }
         Self {
@@ -101,16 +101,16 @@ impl<'a> Decider<'a> {
 
     /// What to do about a request.
     pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
-        let inputs = Inputs {
+        let ambient = Ambient {
             now_ms: request.now_ms,
             seed: self.seed,
         };
         let decision = self.decide(None, |version, instance| {
-            on_request(version, instance, inputs, request)
+            on_request(version, instance, ambient, request)
         })?;
         self.count_server_error(&decision, None);
         self.pass_on(
-            || DecisionInput::about_request(request, inputs, None),
+            || DecisionInput::about_request(request, ambient, None),
             || DecisionResult::Action(decision.clone()),
         );
         Ok(decision)
@@ -126,16 +126,16 @@ impl<'a> Decider<'a> {
         memo: &[u8],
         outcome: &Outcome,
     ) -> Result<Decision, Undecided> {
-        let inputs = Inputs {
+        let ambient = Ambient {
             now_ms: request.now_ms,
             seed: self.seed,
         };
         let asked_first = self.version().id;
         let mut decision = self.decide(Some(outcome), |version, instance| {
             if version.id == asked_first {
-                on_outcome(version, instance, inputs, request, memo, outcome)
+                on_outcome(version, instance, ambient, request, memo, outcome)
             } else {
-                on_outcome_afresh(version, instance, inputs, request, outcome)
+                on_outcome_afresh(version, instance, ambient, request, outcome)
             }
         })?;
         if let Action::Respond(reply) = &mut decision.action
@@ -145,7 +145,7 @@ impl<'a> Decider<'a> {
         }
         self.count_server_error(&decision, Some(outcome));
         self.pass_on(
-            || DecisionInput::about_request(request, inputs, Some(outcome)),
+            || DecisionInput::about_request(request, ambient, Some(outcome)),
             || DecisionResult::Action(decision.clone()),
         );
         Ok(decision)
@@ -157,7 +157,7 @@ impl<'a> Decider<'a> {
         now_ms: u64,
         view: &View,
     ) -> Result<Option<ReplicaId>, Undecided> {
-        let inputs = Inputs {
+        let ambient = Ambient {
             now_ms,
             seed: self.seed,
         };
@@ -165,9 +165,9 @@ impl<'a> Decider<'a> {
         // candidate is asked as well, without effect, whatever its share: elections are few.
         self.rank = Rank::Active;
         self.shadowed = true;
-        let elected = self.decide(None, |_, instance| instance.elect(inputs, view))?;
+        let elected = self.decide(None, |_, instance| instance.elect(ambient, view))?;
         self.pass_on(
-            || DecisionInput::about_election(view, inputs),
+            || DecisionInput::about_election(view, ambient),
             || DecisionResult::Leader(elected),
         );
         Ok(elected)

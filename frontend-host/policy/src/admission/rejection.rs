@@ -1,6 +1,11 @@
 //! Why a component cannot serve: everything that is wrong with it, in words for the person who
 //! wrote it.
 
+#![allow(
+    missing_docs,
+    reason = "a doc is there because it says something that the name does not"
+)]
+
 use std::fmt;
 
 use super::signature::Untrusted;
@@ -104,27 +109,20 @@ pub enum Problem {
     /// It lacks a function of the interface.
     #[error("it does not export `{function}` of `{interface}`")]
     Missing {
-        /// Of which interface.
         interface: &'static str,
-        /// Which.
         function: &'static str,
     },
     /// A function of the interface has another type.
     #[error("its `{function}` is not of the type that `{interface}` says: {problem}")]
     Mistyped {
-        /// Of which interface.
         interface: &'static str,
-        /// Which.
         function: &'static str,
-        /// In what.
         problem: String,
     },
     /// Its imports have other types than those of the interfaces they name.
     #[error("it does not fit the world `front-end` that `{interface}` is of: {problem}")]
     World {
-        /// The interface that it exports.
         interface: &'static str,
-        /// In what.
         problem: String,
     },
     /// It does not say what it is.
@@ -132,23 +130,13 @@ pub enum Problem {
     Describe(String),
     /// It trapped in the self-test.
     #[error("it traps on {tests}: {cause}")]
-    Traps {
-        /// What was asked of it.
-        tests: Tests,
-        /// How it ended.
-        cause: String,
-    },
+    Traps { tests: Tests, cause: String },
     /// It took longer than a decision may, in the self-test.
     #[error("it is too slow: it takes longer than a decision may on {0}")]
     TooSlow(Tests),
     /// It decided in the self-test what no host could act on.
     #[error("it decides what cannot be done on {tests}: {problem}")]
-    Invalid {
-        /// What was asked of it.
-        tests: Tests,
-        /// What is wrong with its decision.
-        problem: String,
-    },
+    Invalid { tests: Tests, problem: String },
     /// The same inputs gave two answers, so it cannot be replayed.
     #[error(
         "it is not deterministic, the same inputs give two answers, on {0}: a policy must keep nothing from one call to the next"

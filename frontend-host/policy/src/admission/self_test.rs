@@ -15,10 +15,10 @@ use crate::decision::{
     Action, InvalidDecision, Listing, Operation, Order, Outcome, Page, PolicyRequest, Refusal,
     ReplicaView, Stock, Unavailability, View,
 };
-use crate::evaluate::first;
+use crate::evaluate::expect_first;
 use crate::evaluate::input::DecisionInput;
 use crate::guest::failure::Failure;
-use crate::guest::instance::{Inputs, Instance};
+use crate::guest::instance::{Ambient, Instance};
 use crate::guest::version::Version;
 use crate::limits;
 
@@ -60,8 +60,8 @@ pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admi
     for view in views() {
         let replicas = view.replicas.len();
         tester.test(&format!("an election of {replicas}"), |instance| {
-            let elected = instance.elect(inputs(), &view)?;
-            expect_same(&elected, &instance.elect(inputs(), &view)?)
+            let elected = instance.elect(ambient(), &view)?;
+            expect_same(&elected, &instance.elect(ambient(), &view)?)
         })?;
     }
     for input in recent {
@@ -181,8 +181,8 @@ fn expect_same<T: PartialEq>(answer: &T, again: &T) -> Result<(), Flaw> {
     }
 }
 
-fn inputs() -> Inputs {
-    Inputs {
+fn ambient() -> Ambient {
+    Ambient {
         now_ms: NOW_MS,
         seed: 1,
     }
@@ -231,13 +231,13 @@ fn decide_twice(
         body,
         now_ms: NOW_MS,
     };
-    let decision = first(instance.on_request(inputs(), &request)?)?;
-    let again = instance.on_request(inputs(), &request)?;
+    let decision = expect_first(instance.on_request(ambient(), &request)?)?;
+    let again = instance.on_request(ambient(), &request)?;
     expect_same(&decision, &again)?;
     for outcome in outcomes(&decision.action) {
         let memo = &decision.memo;
-        let decision = instance.on_outcome(inputs(), &request, memo, &outcome)?;
-        let again = instance.on_outcome(inputs(), &request, memo, &outcome)?;
+        let decision = instance.on_outcome(ambient(), &request, memo, &outcome)?;
+        let again = instance.on_outcome(ambient(), &request, memo, &outcome)?;
         expect_same(&decision, &again)?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 /// A component from outside.
 #[derive(Debug, Clone, Copy)]
 pub struct Upload<'a> {
-    /// Its bytes.
+    /// A WebAssembly component, or what claims to be one.
     pub component: &'a [u8],
     /// A detached signature over them, in base64.
     pub signature: Option<&'a str>,
@@ -64,16 +64,16 @@ pub struct Trust {
 /// Why a key file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// A line is no key.
+    /// A line, counted from 1, does not begin with a public key.
     #[error(
         "line {0} does not begin with an ed25519 public key in base64; `bazaar policy keygen` makes one"
     )]
     Line(usize),
-    /// It has no key at all, so nothing could be trusted.
-    #[error("it has no key in it")]
+    /// It lists no key, so nothing could be trusted.
+    #[error("it contains no key")]
     Empty,
-    /// It is no secret key.
-    #[error("it is no ed25519 secret key in base64; `bazaar policy keygen` makes one")]
+    /// The text is not a secret key as [`Signatory::secret`] writes it.
+    #[error("not an ed25519 secret key in base64; `bazaar policy keygen` makes one")]
     Secret,
 }
 
@@ -84,7 +84,7 @@ pub enum Untrusted {
     #[error("it is not signed, and this gateway takes signed policies only: `bazaar policy sign`")]
     Unsigned,
     /// The signature is not one.
-    #[error("its signature is no ed25519 signature in base64")]
+    #[error("its signature is not an ed25519 signature in base64")]
     Malformed,
     /// No listed key made the signature for these bytes.
     #[error("no key that this gateway trusts has signed it")]
@@ -134,7 +134,7 @@ impl Trust {
 pub struct Signatory(SigningKey);
 
 impl Signatory {
-    /// A new one.
+    /// Makes a key from the system's randomness.
     ///
     /// # Errors
     /// Where the system has no randomness.

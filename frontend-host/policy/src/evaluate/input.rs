@@ -7,7 +7,7 @@ use http::{HeaderMap, Method};
 use crate::decision::{Action, Decision, Outcome, Stock, View};
 use crate::evaluate::{RequestParts, on_outcome_afresh, on_request};
 use crate::guest::failure::Failure;
-use crate::guest::instance::{Inputs, Instance};
+use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
 use crate::guest::version::Version;
 
@@ -15,7 +15,7 @@ use crate::guest::version::Version;
 #[derive(Debug, Clone)]
 pub struct DecisionInput {
     pub(crate) subject: Subject,
-    pub(crate) inputs: Inputs,
+    pub(crate) ambient: Ambient,
 }
 
 /// What a decision was about.
@@ -23,7 +23,7 @@ pub struct DecisionInput {
 pub(crate) enum Subject {
     /// A request, or an outcome of what was done about it.
     Request(RequestInput),
-    /// Who should lead.
+    /// Who should lead the order replicas.
     Election(View),
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct RequestInput {
     pub(crate) outcome: Option<Outcome>,
 }
 
-/// What was decided.
+/// What came of a decision.
 #[derive(Debug, Clone)]
 pub enum DecisionResult {
     /// What to do about a request.
@@ -50,7 +50,7 @@ pub enum DecisionResult {
 impl DecisionInput {
     pub(crate) fn about_request(
         request: RequestParts<'_>,
-        inputs: Inputs,
+        ambient: Ambient,
         outcome: Option<&Outcome>,
     ) -> Self {
         let subject = Subject::Request(RequestInput {
@@ -60,13 +60,13 @@ impl DecisionInput {
             body: request.body.map(<[u8]>::to_vec),
             outcome: outcome.cloned(),
         });
-        Self { subject, inputs }
+        Self { subject, ambient }
     }
 
-    pub(crate) fn about_election(view: &View, inputs: Inputs) -> Self {
+    pub(crate) fn about_election(view: &View, ambient: Ambient) -> Self {
         Self {
             subject: Subject::Election(view.clone()),
-            inputs,
+            ambient,
         }
     }
 
@@ -99,7 +99,7 @@ impl DecisionInput {
             Subject::Request(subject) => subject,
             Subject::Election(view) => {
                 return instance
-                    .elect(self.inputs, view)
+                    .elect(self.ambient, view)
                     .map(DecisionResult::Leader);
             }
         };
@@ -108,11 +108,11 @@ impl DecisionInput {
             target: &subject.target,
             headers: &subject.headers,
             body: subject.body.as_deref(),
-            now_ms: self.inputs.now_ms,
+            now_ms: self.ambient.now_ms,
         };
         let decision = match &subject.outcome {
-            None => on_request(version, instance, self.inputs, request),
-            Some(outcome) => on_outcome_afresh(version, instance, self.inputs, request, outcome),
+            None => on_request(version, instance, self.ambient, request),
+            Some(outcome) => on_outcome_afresh(version, instance, self.ambient, request, outcome),
         };
         decision.map(DecisionResult::Action)
     }

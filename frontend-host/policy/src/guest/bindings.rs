@@ -32,9 +32,9 @@ pub(crate) const FUNCTIONS: [&str; 4] = ["describe", "on-request", "on-outcome",
 /// A version of the world that policies are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum World {
-    /// Without pages: `wit/1.0`.
+    /// Of `wit/1.0`: a policy lists all stocks at once.
     V1_0,
-    /// `wit`.
+    /// Of `wit/policy.wit`.
     V1_1,
 }
 

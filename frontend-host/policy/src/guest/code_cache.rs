@@ -19,8 +19,8 @@ use wasmtime::component::Component;
 
 use crate::guest::digest::Digest;
 
-/// Compiled components that are kept; of more, the oldest are removed.
-const KEPT_MAX: usize = 16;
+/// Compiled components in the cache; of more, the oldest are removed.
+const ENTRIES_MAX: usize = 16;
 
 /// Largest file that is read, in bytes: code is some times larger than its component.
 const BYTES_MAX: u64 = 1 << 30;
@@ -68,14 +68,14 @@ impl CodeCache {
             Ok(code) => code,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "compiled policy not loaded: compiling anew");
+                tracing::warn!(path = %path.display(), %error, "compiled policy not loaded: compiling again");
                 return None;
             }
         };
         match deserialize(engine, &code) {
             Ok(component) => Some(component),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "compiled policy not loaded: compiling anew");
+                tracing::warn!(path = %path.display(), %error, "compiled policy not loaded: compiling again");
                 None
             }
         }
@@ -84,14 +84,14 @@ impl CodeCache {
     /// Stores a compiled component. What cannot be stored is compiled again next time.
     pub(crate) fn store(&self, engine: &Engine, of: Digest, component: &Component) {
         let path = self.path(engine, of);
-        let kept = component
+        let written = component
             .serialize()
             .map_err(io::Error::other)
             .and_then(|code| write(&path, &code));
-        if let Err(error) = kept {
-            tracing::warn!(path = %path.display(), %error, "compiled policy not kept");
+        if let Err(error) = written {
+            tracing::warn!(path = %path.display(), %error, "compiled policy not cached");
         }
-        self.forget_oldest();
+        self.evict_oldest();
     }
 
     /// Named after the component, and after all that its code depends on.
@@ -103,14 +103,14 @@ impl CodeCache {
             .join(format!("{of}-{:016x}.cwasm", settings.finish()))
     }
 
-    fn forget_oldest(&self) {
+    fn evict_oldest(&self) {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let mut kept: Vec<_> = entries
+        let mut entries: Vec<_> = entries
             .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
             .collect();
-        kept.sort();
-        let surplus = kept.len().saturating_sub(KEPT_MAX);
-        for (_, path) in kept.into_iter().take(surplus) {
+        entries.sort();
+        let surplus = entries.len().saturating_sub(ENTRIES_MAX);
+        for (_, path) in entries.into_iter().take(surplus) {
             // What cannot be removed takes room, and does no other harm.
             let _ = fs::remove_file(path);
         }
@@ -217,13 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_a_few_are_kept() {
+    fn no_more_than_a_few_entries_stay() {
         let dir = tempfile::tempdir().unwrap();
-        let compiled = CodeCache::open(dir.path().join("compiled")).unwrap();
-        for number in 0..KEPT_MAX + 5 {
-            write(&compiled.dir.join(format!("{number}.cwasm")), b"code").unwrap();
+        let cache = CodeCache::open(dir.path().join("compiled")).unwrap();
+        for number in 0..ENTRIES_MAX + 5 {
+            write(&cache.dir.join(format!("{number}.cwasm")), b"code").unwrap();
         }
-        compiled.forget_oldest();
-        assert_eq!(fs::read_dir(&compiled.dir).unwrap().count(), KEPT_MAX);
+        cache.evict_oldest();
+        assert_eq!(fs::read_dir(&cache.dir).unwrap().count(), ENTRIES_MAX);
     }
 }

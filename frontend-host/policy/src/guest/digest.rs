@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// Of these bytes.
+    /// Hashes the bytes of a component.
     pub fn of(component: &[u8]) -> Self {
         Self(Sha256::digest(component).into())
     }

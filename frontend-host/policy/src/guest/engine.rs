@@ -69,8 +69,6 @@ impl Engine {
         code_cache.store(&self.wasmtime, digest, &compiled);
         Ok(compiled)
     }
-
-    /// wasmtime's own.
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.wasmtime
     }

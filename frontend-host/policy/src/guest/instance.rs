@@ -61,12 +61,12 @@ impl HasWasi for Guest {
     }
 }
 
-/// The clock and the randomness of one decision.
+/// What a call finds beside its arguments: a clock and randomness, the same all the while.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Inputs {
+pub(crate) struct Ambient {
     /// Wall clock in milliseconds since 1970.
     pub(crate) now_ms: u64,
-    /// Of the randomness.
+    /// What the randomness of the call begins with.
     pub(crate) seed: u64,
 }
 
@@ -118,7 +118,7 @@ impl Instance {
 
     /// What the policy says of itself.
     pub(super) fn describe(&mut self) -> Result<Manifest, Failure> {
-        self.call(Inputs { now_ms: 0, seed: 0 }, |front_end, store| {
+        self.call(Ambient { now_ms: 0, seed: 0 }, |front_end, store| {
             front_end.describe(store)
         })
     }
@@ -126,10 +126,10 @@ impl Instance {
     /// What to do about a request.
     pub(crate) fn on_request(
         &mut self,
-        inputs: Inputs,
+        ambient: Ambient,
         request: &PolicyRequest<'_>,
     ) -> Result<Decision, Failure> {
-        self.call(inputs, |front_end, store| {
+        self.call(ambient, |front_end, store| {
             front_end.on_request(store, request)
         })
     }
@@ -137,12 +137,12 @@ impl Instance {
     /// What to do about an outcome.
     pub(crate) fn on_outcome(
         &mut self,
-        inputs: Inputs,
+        ambient: Ambient,
         request: &PolicyRequest<'_>,
         memo: &[u8],
         outcome: &Outcome,
     ) -> Result<Decision, Failure> {
-        self.call(inputs, |front_end, store| {
+        self.call(ambient, |front_end, store| {
             front_end.on_outcome(store, request, memo, outcome)
         })
     }
@@ -150,21 +150,21 @@ impl Instance {
     /// Who should lead.
     pub(crate) fn elect(
         &mut self,
-        inputs: Inputs,
+        ambient: Ambient,
         view: &View,
     ) -> Result<Option<ReplicaId>, Failure> {
-        self.call(inputs, |front_end, store| front_end.elect(store, view))
+        self.call(ambient, |front_end, store| front_end.elect(store, view))
     }
 
     /// One call, with its clock, randomness and deadline. After a failure the instance must
     /// not be called again.
     fn call<T>(
         &mut self,
-        inputs: Inputs,
+        ambient: Ambient,
         call: impl FnOnce(&FrontEnd, &mut Store<Guest>) -> Answer<T>,
     ) -> Result<T, Failure> {
         let guest = self.store.data_mut();
-        guest.wasi.begin(inputs.now_ms, inputs.seed);
+        guest.wasi.begin(ambient.now_ms, ambient.seed);
         let first_look = guest.deadline.begin(self.decision_ticks);
         self.store.set_epoch_deadline(first_look);
         Ok(call(&self.front_end, &mut self.store)??)

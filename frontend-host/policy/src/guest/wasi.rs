@@ -141,7 +141,6 @@ impl Wasi {
 
 /// A store's data that has a [`Wasi`] in it.
 pub(crate) trait HasWasi: 'static {
-    /// That state.
     fn wasi(&mut self) -> &mut Wasi;
 }
 

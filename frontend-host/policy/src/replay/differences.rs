@@ -24,20 +24,20 @@ pub struct Differences {
 pub struct Found {
     /// Decisions that both made.
     pub compared: u64,
-    /// Decisions that differed.
+    /// Those of them that differed in something.
     pub different: u64,
     /// Decisions that the candidate was too slow to be asked for.
     pub dropped: u64,
     /// How many differed in what. A decision may differ in several things.
     pub kinds: BTreeMap<String, u64>,
-    /// Some of them.
+    /// The newest of each kind.
     pub examples: VecDeque<Example>,
 }
 
 /// A decision that differed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Example {
-    /// In what.
+    /// The field that differed, such as `status`.
     pub kind: String,
     /// What was asked: method and target of a request, or that it was an election.
     pub request: String,

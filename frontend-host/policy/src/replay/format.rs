@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 use super::fields::Fields;
 use crate::decision::{Outcome, ReplicaView, View};
 use crate::evaluate::input::{DecisionInput, DecisionResult, RequestInput, Subject};
-use crate::guest::instance::Inputs;
+use crate::guest::instance::Ambient;
 
 /// What the first line of a recording says that it is.
 const FORMAT: &str = "bazaar-policy-recording";
@@ -111,13 +111,13 @@ pub enum RecordingError {
     Read(#[from] io::Error),
     /// It is something else, or was made by another version.
     #[error(
-        "it is no recording of version {VERSION_MIN} to {VERSION}; make one with `bazaar policy record`"
+        "not a recording of version {VERSION_MIN} to {VERSION}; make one with `bazaar policy record`"
     )]
     Format,
     /// A line makes no sense.
     #[error("line {number}: {problem}")]
     Line {
-        /// Counted from 1.
+        /// The line, counted from 1.
         number: usize,
         /// What is wrong with it.
         problem: String,
@@ -170,8 +170,8 @@ impl Line {
             Subject::Election(view) => (None, Some(view.into())),
         };
         Self {
-            now_ms: input.inputs.now_ms,
-            seed: input.inputs.seed,
+            now_ms: input.ambient.now_ms,
+            seed: input.ambient.seed,
             request,
             election,
             decided: Fields::from(result),
@@ -184,11 +184,11 @@ impl Line {
             (None, Some(election)) => Subject::Election(election.into()),
             _ => return Err("it must have either `request` or `election`".into()),
         };
-        let inputs = Inputs {
+        let ambient = Ambient {
             now_ms: self.now_ms,
             seed: self.seed,
         };
-        Ok((DecisionInput { subject, inputs }, self.decided))
+        Ok((DecisionInput { subject, ambient }, self.decided))
     }
 }
 

@@ -22,9 +22,9 @@ pub struct Change {
     pub at_ms: u64,
     /// `activate`, `shadow`, `canary`, `drop`, `promote` or `rollback`.
     pub what: String,
-    /// [`Reason::who`].
+    /// Who did it, see [`Reason`].
     pub who: String,
-    /// [`Reason::why`].
+    /// In words, see [`Reason`].
     pub why: String,
     /// Digest of the version that was active.
     pub from: String,

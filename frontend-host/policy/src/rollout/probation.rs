@@ -69,7 +69,7 @@ pub(super) struct ProbationMonitor {
 
 /// A version that failed too often.
 pub(super) struct Failing {
-    /// Of which version.
+    /// Tells the version by its window.
     pub(super) health: Arc<HealthWindow>,
     /// In words, for the log of changes.
     pub(super) why: String,

@@ -79,7 +79,7 @@ impl Share {
     }
 
     /// Whether it covers a point between 0 and 2⁶⁴.
-    pub(crate) fn takes(self, point: u64) -> bool {
+    pub(crate) fn has(self, point: u64) -> bool {
         (point as f64) < self.0 * (u64::MAX as f64) || self.0 >= 1.0
     }
 }
@@ -180,7 +180,7 @@ impl fmt::Debug for Published {
     }
 }
 
-/// Which version decides.
+/// Which version of a publication decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rank {
     Candidate,

@@ -30,7 +30,7 @@ impl Registry {
         })
     }
 
-    /// What decides now.
+    /// A count of its own on what decides now, for those who hold it for long.
     pub(super) fn published(&self) -> Arc<Published> {
         self.published.load_full()
     }

@@ -256,7 +256,7 @@ impl VersionLog {
         }
     }
 
-    /// The last changes; a line that is none was cut short by a crash.
+    /// The last changes; a line that cannot be parsed was cut short by a crash.
     fn read_changes(&self) -> VecDeque<Change> {
         let logs = [self.older_changes_path(), self.changes_path()]
             .map(|log| fs::read(log).unwrap_or_default());

@@ -75,7 +75,7 @@ impl Versions {
         })
     }
 
-    /// What decides now.
+    /// A count of its own on what decides now, for those who hold it for long.
     pub fn published(&self) -> Arc<Published> {
         self.registry.published()
     }
@@ -141,7 +141,7 @@ impl Versions {
         Ok(version)
     }
 
-    /// Drops the candidate.
+    /// Ends the trial of the candidate, without effect on clients of the active version.
     pub fn drop_candidate(&self, reason: &Reason) -> Result<(), SwapError> {
         self.registry.change("drop", reason, save_nothing, |now| {
             now.candidate.as_ref().ok_or(SwapError::NoCandidate)?;
