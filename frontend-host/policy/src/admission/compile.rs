@@ -13,8 +13,14 @@ const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
 
 /// A component of which there is machine code.
 pub(super) struct Compiled {
-    pub(super) digest: Digest,
-    pub(super) component: Component,
+    digest: Digest,
+    component: Component,
+}
+
+impl Compiled {
+    pub(super) fn into_parts(self) -> (Digest, Component) {
+        (self.digest, self.component)
+    }
 }
 
 /// Compiles a component, unless the engine's cache has its code.

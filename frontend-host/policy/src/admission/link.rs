@@ -13,14 +13,20 @@ use crate::guest::wasi::not_granted;
 
 /// A component that has its imports, and exports what a policy must.
 pub(super) struct Linked {
-    pub(super) digest: Digest,
-    pub(super) world: World,
-    pub(super) template: Template,
+    digest: Digest,
+    world: World,
+    template: Template,
+}
+
+impl Linked {
+    pub(super) fn into_parts(self) -> (Digest, World, Template) {
+        (self.digest, self.world, self.template)
+    }
 }
 
 /// Gives a component its imports.
 pub(super) fn link(engine: &Engine, compiled: Compiled) -> Result<Linked, Rejection> {
-    let Compiled { digest, component } = compiled;
+    let (digest, component) = compiled.into_parts();
     let world = fitted_world(&component)?;
     let template = Template::link(engine, world, &component).map_err(|error| Problem::World {
         interface: world.interface(),

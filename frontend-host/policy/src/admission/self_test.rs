@@ -44,7 +44,8 @@ impl Admitted {
 /// Asks a component what it is, and tests whether it decides: requests and elections of every kind,
 /// and what was to be decided lately.
 pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admitted, Rejection> {
-    let version = Version::describe(linked.digest, linked.world, linked.template)
+    let (digest, world, template) = linked.into_parts();
+    let version = Version::from_template(digest, world, template)
         .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?;
     let mut tester = Tester {
         version: &version,
@@ -344,4 +345,31 @@ fn views() -> Vec<View> {
             epoch: Epoch(5),
         },
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decision::{Decision, Reply};
+    use http::{HeaderMap, StatusCode};
+
+    fn respond(body: &'static [u8]) -> Decision {
+        let reply = Reply {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: body.into(),
+            keep: None,
+        };
+        Decision {
+            action: Action::Respond(Box::new(reply)),
+            memo: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn bodies_that_are_no_text_are_told_apart() {
+        let (one, other) = (respond(b"\xff"), respond(b"\xfe"));
+        assert_eq!(expect_same(&one, &respond(b"\xff")), Ok(()));
+        assert_eq!(expect_same(&one, &other), Err(Flaw::NotDeterministic));
+    }
 }

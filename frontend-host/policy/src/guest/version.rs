@@ -34,7 +34,7 @@ pub type SharedVersion = Arc<Version>;
 
 impl Version {
     /// Has a component say what it is.
-    pub(crate) fn describe(
+    pub(crate) fn from_template(
         digest: Digest,
         world: World,
         template: Template,

@@ -1,12 +1,13 @@
 //! The default policy as native code in the place of every component, for one measurement only:
 //! what deciding in a sandbox costs. See the feature `native-policy`.
 
+use domain::Side;
 use frontend_guest::types as guest;
 use frontend_guest::{DefaultPolicy, Policy as _};
 
 use super::v1_1::{self, decision_from, wit};
 use super::{Answer, Decision, Outcome, PolicyRequest};
-use crate::decision;
+use crate::decision::{Refusal, Stock, Unavailability};
 
 /// What to do about a request.
 pub(super) fn on_request(request: &PolicyRequest<'_>) -> Answer<Decision> {
@@ -44,7 +45,7 @@ fn request_to(request: &PolicyRequest<'_>) -> guest::Request {
     }
 }
 
-fn stock_to(stock: &decision::Stock) -> guest::Stock {
+fn stock_to(stock: &Stock) -> guest::Stock {
     guest::Stock {
         name: stock.name.as_str().to_owned(),
         price_minor: stock.price.minor(),
@@ -53,35 +54,32 @@ fn stock_to(stock: &decision::Stock) -> guest::Stock {
 }
 
 fn outcome_to(outcome: &Outcome) -> guest::Outcome {
-    match v1_1::outcome_to(outcome, &[]) {
-        wit::Outcome::Stock(_) | wit::Outcome::Stocks(_) => match outcome {
-            Outcome::Stock(stock) => guest::Outcome::Stock(stock_to(stock)),
-            Outcome::Stocks(page) => guest::Outcome::Stocks(guest::Page {
-                stocks: page.stocks.iter().map(stock_to).collect(),
-                more: page.more,
-            }),
-            _ => unreachable!("other outcomes are not of stocks"),
-        },
-        wit::Outcome::Order(order) => guest::Outcome::Order(guest::Order {
-            number: order.number,
-            name: order.name.to_owned(),
+    match outcome {
+        Outcome::Stock(stock) => guest::Outcome::Stock(stock_to(stock)),
+        Outcome::Stocks(page) => guest::Outcome::Stocks(guest::Page {
+            stocks: page.stocks.iter().map(stock_to).collect(),
+            more: page.more,
+        }),
+        Outcome::Order(order) => guest::Outcome::Order(guest::Order {
+            number: order.number.0,
+            name: order.name.as_str().to_owned(),
             side: match order.side {
-                wit::Side::Buy => guest::Side::Buy,
-                wit::Side::Sell => guest::Side::Sell,
+                Side::Buy => guest::Side::Buy,
+                Side::Sell => guest::Side::Sell,
             },
-            quantity: order.quantity,
+            quantity: order.quantity.get(),
         }),
-        wit::Outcome::Traded(number) => guest::Outcome::Traded(number),
-        wit::Outcome::Refused(refusal) => guest::Outcome::Refused(match refusal {
-            wit::Refusal::StockNotFound => guest::Refusal::StockNotFound,
-            wit::Refusal::NotEnough => guest::Refusal::NotEnough,
-            wit::Refusal::OrderNotFound => guest::Refusal::OrderNotFound,
-            wit::Refusal::KeyConflict => guest::Refusal::KeyConflict,
-            wit::Refusal::TooMany => guest::Refusal::TooMany,
+        Outcome::Traded(number) => guest::Outcome::Traded(number.0),
+        Outcome::Refused(refusal) => guest::Outcome::Refused(match refusal {
+            Refusal::StockNotFound => guest::Refusal::StockNotFound,
+            Refusal::NotEnough => guest::Refusal::NotEnough,
+            Refusal::OrderNotFound => guest::Refusal::OrderNotFound,
+            Refusal::KeyConflict => guest::Refusal::KeyConflict,
+            Refusal::TooMany => guest::Refusal::TooMany,
         }),
-        wit::Outcome::Unavailable(what) => guest::Outcome::Unavailable(match what {
-            wit::Unavailability::NoCatalog => guest::Unavailability::NoCatalog,
-            wit::Unavailability::NoReplica => guest::Unavailability::NoReplica,
+        Outcome::Unavailable(what) => guest::Outcome::Unavailable(match what {
+            Unavailability::NoCatalog => guest::Unavailability::NoCatalog,
+            Unavailability::NoReplica => guest::Unavailability::NoReplica,
         }),
     }
 }
