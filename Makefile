@@ -3,7 +3,7 @@
 # The tests that this machine could not run, and why.
 SKIPPED := $(CURDIR)/target/skipped-tests
 
-.PHONY: help run test sim torture failover fuzz swaps bench bench-setup bench-growth bench-build check fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture failover fuzz swaps bench bench-setup bench-growth bench-build check lint fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,9 +54,15 @@ bench-build: wasm-target
 	cp target/release/bazaar target/release/bazaar-native
 	cargo build --release -p bazaar -p bench
 
-check: wasm-target ## check formatting and lints
+check: wasm-target lint ## check formatting, lints, spelling and dependencies
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy --workspace --features native-policy -- -D warnings
+
+lint: ## check spelling, and what dependencies are and may be
+	@scripts/lint-setup
+	target/lint/typos/bin/typos
+	target/lint/bin/cargo-deny --workspace check bans licenses sources
 
 policy-javascript: ## build the example policy in JavaScript
 	@frontend-guest/examples/javascript/build

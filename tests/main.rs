@@ -20,7 +20,8 @@
 //! - [`stopping`]: how services stop;
 //! - [`languages`]: policies in JavaScript and Python;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
-//! - [`layers`]: what crates and modules may know of each other.
+//! - [`layers`]: what crates and modules may know of each other;
+//! - [`docs`]: what the documents tell people to type.
 //!
 //! One test binary, so that its tests share one bound on how many bazaars run at once.
 
@@ -45,3 +46,4 @@ mod stopping;
 mod languages;
 mod command;
 mod layers;
+mod docs;

@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const ANOTHER: JournalId = JournalId::new([9; JournalId::BYTES]);
 
 /// A replica's directory as another bazaar leaves it, with one order.
-fn make_anothers_ledger(dir: &Path) {
+fn make_another_ledger(dir: &Path) {
     fs::remove_dir_all(dir).unwrap();
     let order = domain::Order {
         key: IdempotencyKey::new("another's").unwrap(),
@@ -54,7 +54,7 @@ fn a_replica_on_another_bazaars_disk_is_refused_and_its_orders_are_never_served(
     }
     let follower = bazaar.follower();
     bazaar.kill(follower);
-    make_anothers_ledger(&bazaar.data_dir(follower));
+    make_another_ledger(&bazaar.data_dir(follower));
     bazaar.restart(follower);
     let ours = journal(&bazaar.status());
     let process = bazaar.server(Server::Order(follower));

@@ -56,3 +56,8 @@ pub use policy::{DefaultPolicy, Policy};
 pub use route::Route;
 pub use stock_name::NAME_BYTES_MAX;
 pub use trade_order::IDEMPOTENCY_KEY_HEADER;
+
+/// The examples of the guide compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/POLICIES.md")]
+struct Guide;

@@ -25,7 +25,7 @@ use axum::routing::{get, post, put};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::gateway::Gateway;
+use crate::handler::Gateway;
 use crate::server::clients::Clients;
 
 use answers::failed;

@@ -1,18 +1,15 @@
 //! Bazaar's gateway: hosts the policy component and acts on its decisions.
 //!
-//! A request reads straight down `gateway`: the policy decides, the host acts, the policy
+//! A request reads straight down `handler`: the policy decides, the host acts, the policy
 //! decides about the outcome.
 //!
 //! - [`config`], [`error`]: what a gateway is told, and why it does not start;
 //! - [`server`]: the listener for clients, and the workers;
-//! - [`gateway`]: one request, from its head to its response;
+//! - [`handler`]: one request, from its head to its response;
 //! - `frontend_policy`: the sandbox, its versions, and the swap;
-//! - [`cache`], [`session`]: what is kept, and the stream on which the catalog takes it back;
-//!   `frontend_core` has the rules;
-//! - [`backend`]: reads and trades;
+//! - [`cache`]: what was read, and the responses made of it; `frontend_core` has the rules;
+//! - [`upstream`]: the catalog and the replicas: reads, trades, elections, the session;
 //! - [`journal`]: the journal that all of it is about;
-//! - [`placing`]: orders on their way to a replica;
-//! - [`replicas`]: who leads; `frontend_core` has the rules;
 //! - [`admin`]: the listener for operators;
 //! - [`stage`]: how far the gateway's stop has come.
 //!
@@ -27,13 +24,10 @@
 pub mod config;
 pub mod error;
 pub mod server;
-pub mod gateway;
+pub mod handler;
 pub mod cache;
-pub mod session;
-pub mod backend;
+pub mod upstream;
 pub mod journal;
-pub mod placing;
-pub mod replicas;
 pub mod admin;
 pub mod stage;
 
@@ -56,13 +50,13 @@ use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::order::v1::orders_client::OrdersClient;
 
 use crate::admin::Admin;
-use crate::backend::Backend;
 use crate::cache::Cache;
-use crate::gateway::Gateway;
+use crate::handler::Gateway;
 use crate::journal::OwnJournal;
-use crate::placing::Placing;
-use crate::replicas::{Replica, Replicas};
 use crate::server::clients::Clients;
+use crate::upstream::backend::Backend;
+use crate::upstream::order_stream::OrderStreams;
+use crate::upstream::replicas::{Replica, Replicas};
 use frontend_policy::admission::signature_path;
 use frontend_policy::{CodeCache, DEFAULT_POLICY, Engine, Trust, VersionLog, Versions};
 
@@ -122,7 +116,9 @@ pub async fn run(
         let name = format!("{}", clients.local_addr()?);
         let until_stopped = until_stopped(stopped.clone());
         let journal = Arc::clone(&journal);
-        async move { session::keep_session(catalog, name, cache, journal, until_stopped).await }
+        async move {
+            upstream::session::keep_session(catalog, name, cache, journal, until_stopped).await
+        }
     });
     let watching = tasks::spawn("watch replicas", replicas.watch());
     let connected = Clients::new(config.clients);
@@ -239,7 +235,7 @@ fn replicas(config: &Config, journal: &Arc<OwnJournal>) -> Result<Vec<Replica>, 
             id: *id,
             url: url.clone(),
             orders: OrdersClient::new(connect(url)?),
-            placing: Placing::new(url, Arc::clone(journal)),
+            order_streams: OrderStreams::new(url, Arc::clone(journal)),
         });
     }
     if replicas.is_empty() {

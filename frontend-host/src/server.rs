@@ -36,7 +36,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::config::{DRAIN_TIME_MAX, LAST_REQUEST_TIME_MAX};
-use crate::gateway::Gateway;
+use crate::handler::Gateway;
 
 use clients::{Clients, Place};
 use finish::Finish;

@@ -228,7 +228,7 @@ impl<'ast> Visit<'ast> for Finder<'_> {
     }
 }
 
-/// The modules of each ring, by Tarjan's algorithm (SIAM J. Comput. 1 (2), 1972).
+/// The modules of each ring, by Tarjan's algorithm (SIAM Journal on Computing 1 (2), 1972).
 fn rings_of(imports: &Imports) -> Vec<Vec<Module>> {
     let mut search = Search {
         imports,

@@ -32,7 +32,7 @@ use super::streams::Streams;
 use super::unsent::{UnderWay, Unsent};
 use crate::config::Bounds;
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
-use crate::gateway::{Gateway, Request, without_body};
+use crate::handler::{Gateway, Request, without_body};
 
 /// What a request over HTTP/2 counts for besides its head and its body: a task, and what hyper and
 /// h2 keep of it.

@@ -12,7 +12,7 @@ use rpc::budget::{Exhausted, Share};
 use tokio::time::timeout;
 
 use crate::config::{BODY_BYTES_MAX, DISCARDED_BYTES_MAX};
-use crate::gateway::error;
+use crate::handler::error;
 
 /// Why a body is not there.
 pub(super) enum Missing {

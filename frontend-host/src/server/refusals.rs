@@ -14,7 +14,7 @@ use http::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX};
-use crate::gateway::error_body;
+use crate::handler::error_body;
 
 /// What the answer to every such head begins with.
 const BEGIN: &[u8] = b"HTTP/1.1 4";

@@ -19,7 +19,7 @@ use super::finish::Watcher;
 use super::progress::LOOK_INTERVAL;
 use super::slot::{WorkerSlot, WorkerStats};
 use crate::config::WORKERS_STOP_TIME_MAX;
-use crate::gateway::Gateway;
+use crate::handler::Gateway;
 
 /// Connections that wait for a worker to take them up.
 const INBOX_MAX: usize = 256;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frontend_host::Config;
-use frontend_host::backend::Backend;
 use frontend_host::cache::Cache;
-use frontend_host::gateway::Gateway;
+use frontend_host::handler::Gateway;
 use frontend_host::journal::OwnJournal;
-use frontend_host::replicas::Replicas;
+use frontend_host::upstream::backend::Backend;
+use frontend_host::upstream::replicas::Replicas;
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::{Engine, Probation, Versions};
 use rpc::connect;

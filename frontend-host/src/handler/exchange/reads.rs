@@ -7,11 +7,11 @@ use domain::{OrderNumber, StockName};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Exchange, OnReply, StepResult};
-use crate::backend::StockAnswer;
 use crate::cache::{CacheEntry, CacheLookup, RenderKey, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
-use crate::gateway::cache_status::{CacheStatus, Forward};
-use crate::gateway::response;
+use crate::handler::cache_status::{CacheStatus, Forward};
+use crate::handler::response;
+use crate::upstream::backend::StockAnswer;
 use frontend_policy::decision::{
     Caching, Freshness, Listing, Order, Outcome, Page, Refusal, Stock, Unavailability,
 };

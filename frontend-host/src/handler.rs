@@ -24,10 +24,10 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
-use crate::backend::Backend;
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::stage::Stage;
+use crate::upstream::backend::Backend;
 use frontend_policy::{Undecided, Versions};
 
 pub use admission::{Admitted, Refusal};

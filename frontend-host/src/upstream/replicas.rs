@@ -1,30 +1,25 @@
-//! Watches the order replicas and carries out the policy's elections.
+//! The order replicas: which of them answer, how far they have got, and which of them leads.
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use daemon::tasks;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
-use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
-use frontend_core::election::{Elector, Leadership, Led, Probed, Role, Status, Step, Unanswered};
+use frontend_core::election::{Led, Probed, Role, Status, Unanswered};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
-use tonic::Code;
 use tonic::transport::Channel;
 use wire::catalog::v1::catalog_client::CatalogClient;
-use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
 use wire::identity;
-use wire::identity::OTHER_JOURNAL;
 use wire::order::v1::orders_client::OrdersClient;
-use wire::order::v1::{self as order, AnnounceRequest, StatusRequest};
+use wire::order::v1::{self as order, StatusRequest};
 
 use crate::journal::OwnJournal;
-use crate::placing::Placing;
+use crate::upstream::order_stream::OrderStreams;
 use frontend_policy::Versions;
 
 /// Pause between two health probes of a replica.
@@ -38,17 +33,8 @@ const HASTENED_PAUSE_MAX: Duration = Duration::from_millis(20);
 /// would hold trades up, shorter would depose leaders that are merely busy.
 const PROBE_TIME_MAX: Duration = Duration::from_millis(180);
 
-/// Longest pause between two looks at who leads.
-const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
-
 /// Shortest pause between two steps, so that a step that does not help is not repeated at once.
-const STEP_PAUSE: Duration = Duration::from_millis(5);
-
-/// How long the catalog may take to answer.
-const CATALOG_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// How long a replica may take to acknowledge an announcement.
-const ANNOUNCE_TIME_MAX: Duration = Duration::from_millis(500);
+pub(super) const STEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// One replica, and how to call it.
 #[derive(Clone)]
@@ -60,41 +46,41 @@ pub struct Replica {
     /// How to call it.
     pub orders: OrdersClient<Channel>,
     /// How to place orders with it.
-    pub placing: Placing,
+    pub order_streams: OrderStreams,
 }
 
 /// The replicas of one catalog.
 pub struct Replicas {
-    all: Vec<Replica>,
-    catalog: CatalogClient<Channel>,
-    own_journal: Arc<OwnJournal>,
-    policy: Arc<Versions>,
+    pub(super) all: Vec<Replica>,
+    pub(super) catalog: CatalogClient<Channel>,
+    pub(super) own_journal: Arc<OwnJournal>,
+    pub(super) policy: Arc<Versions>,
     probed: Mutex<Vec<Probed>>,
     /// Of each replica: when the last probe was sent that it answered.
     answered: Vec<watch::Sender<BootTime>>,
     /// Of all replicas together.
     any_answered: watch::Sender<BootTime>,
     /// Who leads and whether it takes trades.
-    leader: watch::Sender<Led>,
+    pub(super) leader: watch::Sender<Led>,
     /// What the catalog said last.
-    catalog_said: watch::Sender<CatalogSaid>,
+    pub(super) catalog_said: watch::Sender<CatalogSaid>,
     /// The catalog was last found to be another bazaar's.
-    foreign: AtomicBool,
+    pub(super) foreign: AtomicBool,
     /// Wakes the elector: something changed.
-    changed: Notify,
+    pub(super) changed: Notify,
     /// Wakes the probes: somebody has a suspicion.
     suspicion: watch::Sender<u64>,
     /// How often something has changed.
-    changes: AtomicU64,
+    pub(super) changes: AtomicU64,
 }
 
 /// What the catalog said when it was asked last.
 #[derive(Debug, Clone, Default)]
-struct CatalogSaid {
+pub(super) struct CatalogSaid {
     /// When it was asked.
-    asked: BootTime,
+    pub(super) asked: BootTime,
     /// `None` where it does not answer.
-    journal: Option<Journal>,
+    pub(super) journal: Option<Journal>,
 }
 
 /// How far the catalog's journal reaches.
@@ -216,21 +202,15 @@ impl Replicas {
         *self.suspicion.borrow()
     }
 
-    fn probed(&self) -> Vec<Probed> {
+    pub(super) fn probed(&self) -> Vec<Probed> {
         self.probed
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
 
-    /// Probes all replicas and elects; never ends.
-    pub async fn watch(self: Arc<Self>) {
-        let probe = |place| tasks::spawn("probe", Arc::clone(&self).probe(place));
-        let _probes: Vec<_> = (0..self.all.len()).map(probe).collect();
-        self.elect().await;
-    }
-
-    async fn probe(self: Arc<Self>, place: usize) {
+    /// Probes one replica, for ever.
+    pub(super) async fn probe(self: Arc<Self>, place: usize) {
         let mut suspicion = self.suspicion.subscribe();
         let mut client = self.all[place].orders.clone();
         let mut hastened = STEP_PAUSE;
@@ -258,7 +238,7 @@ impl Replicas {
     }
 
     /// A replica said something, or nothing, when it was asked at `asked`.
-    fn note(
+    pub(super) fn note(
         &self,
         place: usize,
         status: Result<Status, Unanswered>,
@@ -299,214 +279,14 @@ impl Replicas {
         }
     }
 
-    async fn elect(&self) {
-        let mut elector = Elector::new(BootTime::now());
-        let mut pause = Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX);
-        loop {
-            let Some(leadership) = self.ask_catalog().await else {
-                sleep(pause.pause(fastrand::f64())).await;
-                continue;
-            };
-            pause.reset();
-            self.step(leadership, &mut elector).await;
-            sleep(STEP_PAUSE).await;
-            let _ = timeout(ELECTION_INTERVAL, self.changed.notified()).await;
-        }
-    }
-
-    /// Who leads, according to the catalog; notes how far its journal reaches.
-    pub async fn ask_catalog(&self) -> Option<Leadership> {
-        let mut catalog = self.catalog.clone();
-        let asked = BootTime::now();
-        let answer = timeout(
-            CATALOG_TIME_MAX,
-            catalog.get_leadership(GetLeadershipRequest {
-                journal: self.own_journal.to_wire(),
-            }),
-        )
-        .await;
-        let answer = match answer {
-            Ok(Ok(answer)) => Some(answer.into_inner()).filter(|answer| self.is_ours(answer)),
-            Ok(Err(status)) if status.code() == OTHER_JOURNAL => {
-                self.note_foreign(status.message());
-                None
-            }
-            Ok(Err(status)) => {
-                tracing::debug!(%status, "the catalog does not say who leads");
-                None
-            }
-            Err(_) => None,
-        };
-        let leadership = answer.as_ref().map(read_leadership);
-        let journal = answer.as_ref().and_then(read_journal);
-        self.catalog_said.send_if_modified(|said| {
-            // Nobody waits to hear that it still does not answer.
-            let is_news = journal.is_some() || said.journal.is_some();
-            *said = CatalogSaid { asked, journal };
-            is_news
-        });
-        leadership
-    }
-
-    /// Whether a catalog's answer is about this gateway's journal, which a new gateway takes from it.
-    fn is_ours(&self, leadership: &catalog::Leadership) -> bool {
-        let heard = match identity::named(&leadership.journal) {
-            Ok(journal) => self
-                .own_journal
-                .heard_from_catalog(journal)
-                .map_err(|other| other.to_string()),
-            Err(unnamed) => Err(unnamed.to_string()),
-        };
-        match heard {
-            Ok(()) => {
-                self.foreign.store(false, Ordering::Relaxed);
-                true
-            }
-            Err(why) => {
-                self.note_foreign(&why);
-                false
-            }
-        }
-    }
-
-    /// Says once that another bazaar's catalog is there.
-    fn note_foreign(&self, why: &str) {
-        if !self.foreign.swap(true, Ordering::Relaxed) {
-            tracing::error!(
-                why,
-                "the catalog is another bazaar's: nothing of it is served"
-            );
-        }
-    }
-
     /// Reads a replica's status. One that makes no sense, or is of another journal's ledger, is as
     /// good as none.
-    fn read_status(&self, status: order::ReplicaStatus) -> Result<Status, Unanswered> {
+    pub(super) fn read_status(&self, status: order::ReplicaStatus) -> Result<Status, Unanswered> {
         let journal = identity::named(&status.journal).map_err(|_| Unanswered::Silent)?;
         let heard = self.own_journal.heard_from_replica(journal);
         heard.map_err(|_| Unanswered::Foreign)?;
         read_status(status).ok_or(Unanswered::Silent)
     }
-
-    /// One step towards a leader that leads.
-    async fn step(&self, leadership: Leadership, elector: &mut Elector) {
-        let probed = self.probed();
-        self.publish(leadership, &probed);
-        let in_sync = self.journal().map(|journal| journal.in_sync);
-        let in_sync = in_sync.unwrap_or_default();
-        let Some(look) = elector.look(leadership, in_sync, probed, BootTime::now()) else {
-            return;
-        };
-        let wanted = self.policy.elect(unix_ms(), &look.view()).ok().flatten();
-        let (told, replicas) = match elector.step(&look, wanted, BootTime::now(), fastrand::f64()) {
-            Step::Nothing => return,
-            Step::Announce(uninformed) => (leadership, uninformed),
-            Step::Elect(candidate) => {
-                let elected = self.elect_at_catalog(leadership.epoch, candidate).await;
-                let Some(elected) = elected else { return };
-                elector.elected(candidate, elected, BootTime::now());
-                self.publish(elected, &self.probed());
-                (elected, self.all.iter().map(|replica| replica.id).collect())
-            }
-        };
-        if self.announce(told, &replicas).await == Announced::Refused {
-            elector.refused(told.epoch);
-        }
-    }
-
-    async fn elect_at_catalog(&self, expected: Epoch, candidate: ReplicaId) -> Option<Leadership> {
-        let mut catalog = self.catalog.clone();
-        let request = ElectRequest {
-            expected_epoch: expected.0,
-            candidate: candidate.get(),
-            journal: self.own_journal.to_wire(),
-        };
-        match timeout(CATALOG_TIME_MAX, catalog.elect(request)).await {
-            Ok(Ok(elected)) => {
-                let elected = read_leadership(&elected.into_inner());
-                tracing::info!(epoch = %elected.epoch, leader = elected.leader.map(tracing::field::display), wanted = %candidate, "elected");
-                Some(elected)
-            }
-            Ok(Err(status)) => {
-                tracing::warn!(%status, "election failed");
-                None
-            }
-            Err(_) => {
-                tracing::warn!("election not answered in time");
-                None
-            }
-        }
-    }
-
-    /// Tells replicas who leads.
-    async fn announce(&self, leadership: Leadership, replicas: &[ReplicaId]) -> Announced {
-        let Some(leader) = leadership.leader else {
-            return Announced::Told;
-        };
-        let asked = BootTime::now();
-        let request = AnnounceRequest {
-            epoch: leadership.epoch.0,
-            leader: leader.get(),
-            journal: self.own_journal.to_wire(),
-        };
-        let mut announcements = tokio::task::JoinSet::new();
-        for (place, replica) in self.all.iter().enumerate() {
-            if replicas.contains(&replica.id) {
-                let mut client = replica.orders.clone();
-                let request = request.clone();
-                #[expect(clippy::disallowed_methods, reason = "joined below")]
-                announcements.spawn(async move {
-                    (
-                        place,
-                        timeout(ANNOUNCE_TIME_MAX, client.announce(request)).await,
-                    )
-                });
-            }
-        }
-        let mut outcome = Announced::Told;
-        while let Some(announced) = announcements.join_next().await {
-            let Ok((place, Ok(answer))) = announced else {
-                continue;
-            };
-            let id = self.all[place].id;
-            match answer {
-                Ok(status) => {
-                    if let Ok(status) = self.read_status(status.into_inner()) {
-                        self.note(place, Ok(status), asked, None);
-                    }
-                }
-                Err(status) if id == leader && is_refusal(&status) => {
-                    tracing::info!(replica = %id, epoch = %leadership.epoch, %status, "will not lead this epoch");
-                    outcome = Announced::Refused;
-                    self.changed.notify_one();
-                }
-                Err(status) => tracing::debug!(replica = %id, %status, "announcement failed"),
-            }
-        }
-        self.publish(leadership, &self.probed());
-        outcome
-    }
-
-    fn publish(&self, leadership: Leadership, probed: &[Probed]) {
-        let led = Led::by(leadership, probed);
-        self.leader.send_if_modified(|before| {
-            let is_news = led.is_news_after(before);
-            if is_news {
-                *before = led;
-                self.changes.fetch_add(1, Ordering::Relaxed);
-            }
-            is_news
-        });
-    }
-}
-
-/// What became of an announcement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Announced {
-    /// Whoever could be told was told.
-    Told,
-    /// The leader said that it will not lead.
-    Refused,
 }
 
 /// More orders are no reason to elect.
@@ -538,20 +318,6 @@ fn unanswered(status: &tonic::Status) -> Unanswered {
     Unanswered::Silent
 }
 
-fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
-}
-
-/// Whether a replica said no, rather than nothing.
-fn is_refusal(status: &tonic::Status) -> bool {
-    !matches!(
-        status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
-    )
-}
-
 /// `None` where a replica says what makes no sense.
 fn read_status(status: order::ReplicaStatus) -> Option<Status> {
     let role = match order::Role::try_from(status.role).ok()? {
@@ -567,23 +333,6 @@ fn read_status(status: order::ReplicaStatus) -> Option<Status> {
         orders: OrderNumber(status.orders),
         chain: ChainHash::try_from(status.chain_hash.as_slice()).ok()?,
         reaches_catalog: status.reaches_catalog,
-    })
-}
-
-fn read_leadership(leadership: &catalog::Leadership) -> Leadership {
-    Leadership {
-        epoch: Epoch(leadership.epoch),
-        leader: ReplicaId::new(leadership.leader),
-    }
-}
-
-fn read_journal(leadership: &catalog::Leadership) -> Option<Journal> {
-    let in_sync = leadership.in_sync.iter().copied();
-    let in_sync = in_sync.filter_map(ReplicaId::new);
-    Some(Journal {
-        rows: OrderNumber(leadership.journal_rows),
-        chain: ChainHash::try_from(leadership.chain_hash.as_slice()).ok()?,
-        in_sync: in_sync.collect(),
     })
 }
 

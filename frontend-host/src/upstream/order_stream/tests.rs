@@ -27,23 +27,23 @@ struct Replica {
 
 impl Replica {
     /// Serves until the set is dropped.
-    async fn serve(&self) -> (Placing, JoinSet<()>) {
+    async fn serve(&self) -> (OrderStreams, JoinSet<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let placing = at(&listener);
+        let streams = at(&listener);
         let server = Server::builder().add_service(OrdersServer::new(self.clone()));
         let mut serving = JoinSet::new();
         serving.spawn(async {
             let incoming = TcpIncoming::from(listener);
             server.serve_with_incoming(incoming).await.unwrap();
         });
-        (placing, serving)
+        (streams, serving)
     }
 }
 
 /// What places orders there.
-fn at(listener: &TcpListener) -> Placing {
+fn at(listener: &TcpListener) -> OrderStreams {
     let journal = Arc::new(OwnJournal::open(None).unwrap());
-    Placing::new(
+    OrderStreams::new(
         &format!("http://{}", listener.local_addr().unwrap()),
         journal,
     )
@@ -114,12 +114,12 @@ fn order(name: &str, quantity: u64) -> domain::Order {
 }
 
 /// Places orders of 1 to `count` shares at once, and checks that each gets its own answer.
-async fn place_at_once(placing: &Placing, count: u64) {
+async fn place_at_once(streams: &OrderStreams, count: u64) {
     let mut placed = JoinSet::new();
     for quantity in 1..=count {
-        let placing = placing.clone();
+        let streams = streams.clone();
         placed.spawn(async move {
-            let answer = placing.place(&order("meta", quantity)).await.unwrap();
+            let answer = streams.place(&order("meta", quantity)).await.unwrap();
             assert_eq!(answer, answer::Result::Number(quantity));
         });
     }
@@ -131,10 +131,10 @@ async fn place_at_once(placing: &Placing, count: u64) {
 #[tokio::test]
 async fn orders_that_queue_go_in_one_message_and_each_gets_its_own_answer() {
     let replica = Replica::default();
-    let (placing, _serving) = replica.serve().await;
-    place_at_once(&placing, 50).await;
+    let (streams, _serving) = replica.serve().await;
+    place_at_once(&streams, 50).await;
     assert_eq!(replica.messages.load(Ordering::Relaxed), 1);
-    place_at_once(&placing, MESSAGE_ORDERS_MAX as u64 + 1).await;
+    place_at_once(&streams, MESSAGE_ORDERS_MAX as u64 + 1).await;
     assert_eq!(replica.messages.load(Ordering::Relaxed), 3);
     assert_eq!(replica.streams.load(Ordering::Relaxed), 1);
 }
@@ -142,24 +142,24 @@ async fn orders_that_queue_go_in_one_message_and_each_gets_its_own_answer() {
 #[tokio::test]
 async fn orders_on_a_stream_that_breaks_fail_and_the_next_has_another() {
     let replica = Replica::default();
-    let (placing, _serving) = replica.serve().await;
-    place_at_once(&placing, 1).await;
+    let (streams, _serving) = replica.serve().await;
+    place_at_once(&streams, 1).await;
     let (broken, with_it) = (order(BREAKS, 1), order("meta", 2));
-    let (broken, with_it) = tokio::join!(placing.place(&broken), placing.place(&with_it));
+    let (broken, with_it) = tokio::join!(streams.place(&broken), streams.place(&with_it));
     for failed in [broken, with_it] {
         assert_eq!(failed.unwrap_err().code(), Code::Unavailable);
     }
     // The end may be noticed here a little later.
-    while placing.place(&order("meta", 3)).await.is_err() {}
-    place_at_once(&placing, 20).await;
+    while streams.place(&order("meta", 3)).await.is_err() {}
+    place_at_once(&streams, 20).await;
     assert_eq!(replica.streams.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
 async fn an_order_to_nobody_fails() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let placing = at(&nobody);
+    let streams = at(&nobody);
     drop(nobody);
-    let failed = placing.place(&order("meta", 1)).await.unwrap_err();
+    let failed = streams.place(&order("meta", 1)).await.unwrap_err();
     assert_eq!(failed.code(), Code::Unavailable);
 }

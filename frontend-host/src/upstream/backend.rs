@@ -24,7 +24,7 @@ use wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
 use wire::order::v1::GetRequest;
 use wire::order::v1::place_many_response::answer;
 
-use crate::replicas::{Replica, Replicas};
+use crate::upstream::replicas::{Replica, Replicas};
 use frontend_policy::decision::{Order, Outcome, Page, Refusal, Stock, Unavailability};
 
 /// How long one replica may keep a read before the next is asked.
@@ -283,7 +283,7 @@ async fn until(leader: &mut watch::Receiver<Led>, is_so: impl Fn(Led) -> bool) {
 }
 
 async fn place(replica: &Replica, order: &domain::Order) -> Result<Outcome, Status> {
-    match replica.placing.place(order).await? {
+    match replica.order_streams.place(order).await? {
         answer::Result::Number(number) => Ok(Outcome::Traded(OrderNumber(number))),
         answer::Result::Refusal(refusal) => Ok(Outcome::Refused(read_refusal(refusal)?)),
         answer::Result::Unavailable(why) => Err(Status::unavailable(why)),

@@ -27,7 +27,7 @@ use wire::order::v1::{
 
 use super::*;
 use crate::journal::OwnJournal;
-use crate::placing::Placing;
+use crate::upstream::order_stream::OrderStreams;
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::{Engine, Probation, Versions};
 
@@ -282,7 +282,7 @@ fn backend(catalog: &str, replica: &str) -> (Arc<Backend>, JoinSet<()>) {
         id: ReplicaId::new(1).unwrap(),
         url: replica.to_owned(),
         orders: OrdersClient::new(connect::lazy(replica).unwrap()),
-        placing: Placing::new(replica, Arc::clone(&journal)),
+        order_streams: OrderStreams::new(replica, Arc::clone(&journal)),
     };
     let replicas = Replicas::new(vec![replica], catalog.clone(), journal, Arc::new(versions));
     let replicas = Arc::new(replicas);

@@ -37,7 +37,7 @@ struct Order {
 
 /// The streams to one replica.
 #[derive(Clone)]
-pub struct Placing {
+pub struct OrderStreams {
     url: Arc<str>,
     journal: Arc<OwnJournal>,
     /// One for each thread that has placed an order. What is in them is bounded by the requests
@@ -45,7 +45,7 @@ pub struct Placing {
     streams: Arc<Mutex<HashMap<ThreadId, mpsc::UnboundedSender<Order>>>>,
 }
 
-impl Placing {
+impl OrderStreams {
     /// At a replica's URL, which is connected to when there is an order.
     pub fn new(url: &str, journal: Arc<OwnJournal>) -> Self {
         Self {

@@ -1,0 +1,268 @@
+//! Carries out the policy's elections: asks the catalog who leads, has it elect whom the policy wants
+//! where nobody does, and tells the replicas.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use daemon::tasks;
+use domain::time::BootTime;
+use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
+use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
+use frontend_core::election::{Elector, Leadership, Led, Probed, Step};
+use tokio::time::{sleep, timeout};
+use tonic::Code;
+use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
+use wire::identity::{self, OTHER_JOURNAL};
+use wire::order::v1::AnnounceRequest;
+
+use super::replicas::{CatalogSaid, Journal, Replicas, STEP_PAUSE};
+
+/// Longest pause between two looks at who leads.
+const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long the catalog may take to answer.
+const CATALOG_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How long a replica may take to acknowledge an announcement.
+const ANNOUNCE_TIME_MAX: Duration = Duration::from_millis(500);
+
+impl Replicas {
+    /// Probes all replicas and elects; never ends.
+    pub async fn watch(self: Arc<Self>) {
+        let probe = |place| tasks::spawn("probe", Arc::clone(&self).probe(place));
+        let _probes: Vec<_> = (0..self.all.len()).map(probe).collect();
+        self.elect().await;
+    }
+
+    async fn elect(&self) {
+        let mut elector = Elector::new(BootTime::now());
+        let mut pause = Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX);
+        loop {
+            let Some(leadership) = self.ask_catalog().await else {
+                sleep(pause.pause(fastrand::f64())).await;
+                continue;
+            };
+            pause.reset();
+            self.step(leadership, &mut elector).await;
+            sleep(STEP_PAUSE).await;
+            let _ = timeout(ELECTION_INTERVAL, self.changed.notified()).await;
+        }
+    }
+
+    /// Who leads, according to the catalog; notes how far its journal reaches.
+    pub async fn ask_catalog(&self) -> Option<Leadership> {
+        let mut catalog = self.catalog.clone();
+        let asked = BootTime::now();
+        let answer = timeout(
+            CATALOG_TIME_MAX,
+            catalog.get_leadership(GetLeadershipRequest {
+                journal: self.own_journal.to_wire(),
+            }),
+        )
+        .await;
+        let answer = match answer {
+            Ok(Ok(answer)) => Some(answer.into_inner()).filter(|answer| self.is_ours(answer)),
+            Ok(Err(status)) if status.code() == OTHER_JOURNAL => {
+                self.note_foreign(status.message());
+                None
+            }
+            Ok(Err(status)) => {
+                tracing::debug!(%status, "the catalog does not say who leads");
+                None
+            }
+            Err(_) => None,
+        };
+        let leadership = answer.as_ref().map(read_leadership);
+        let journal = answer.as_ref().and_then(read_journal);
+        self.catalog_said.send_if_modified(|said| {
+            // Nobody waits to hear that it still does not answer.
+            let is_news = journal.is_some() || said.journal.is_some();
+            *said = CatalogSaid { asked, journal };
+            is_news
+        });
+        leadership
+    }
+
+    /// Whether a catalog's answer is about this gateway's journal, which a new gateway takes from it.
+    fn is_ours(&self, leadership: &catalog::Leadership) -> bool {
+        let heard = match identity::named(&leadership.journal) {
+            Ok(journal) => self
+                .own_journal
+                .heard_from_catalog(journal)
+                .map_err(|other| other.to_string()),
+            Err(unnamed) => Err(unnamed.to_string()),
+        };
+        match heard {
+            Ok(()) => {
+                self.foreign.store(false, Ordering::Relaxed);
+                true
+            }
+            Err(why) => {
+                self.note_foreign(&why);
+                false
+            }
+        }
+    }
+
+    /// Says once that another bazaar's catalog is there.
+    fn note_foreign(&self, why: &str) {
+        if !self.foreign.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                why,
+                "the catalog is another bazaar's: nothing of it is served"
+            );
+        }
+    }
+
+    /// One step towards a leader that leads.
+    async fn step(&self, leadership: Leadership, elector: &mut Elector) {
+        let probed = self.probed();
+        self.publish(leadership, &probed);
+        let in_sync = self.journal().map(|journal| journal.in_sync);
+        let in_sync = in_sync.unwrap_or_default();
+        let Some(look) = elector.look(leadership, in_sync, probed, BootTime::now()) else {
+            return;
+        };
+        let wanted = self.policy.elect(unix_ms(), &look.view()).ok().flatten();
+        let (told, replicas) = match elector.step(&look, wanted, BootTime::now(), fastrand::f64()) {
+            Step::Nothing => return,
+            Step::Announce(uninformed) => (leadership, uninformed),
+            Step::Elect(candidate) => {
+                let elected = self.elect_at_catalog(leadership.epoch, candidate).await;
+                let Some(elected) = elected else { return };
+                elector.elected(candidate, elected, BootTime::now());
+                self.publish(elected, &self.probed());
+                (elected, self.all.iter().map(|replica| replica.id).collect())
+            }
+        };
+        if self.announce(told, &replicas).await == Announced::Refused {
+            elector.refused(told.epoch);
+        }
+    }
+
+    async fn elect_at_catalog(&self, expected: Epoch, candidate: ReplicaId) -> Option<Leadership> {
+        let mut catalog = self.catalog.clone();
+        let request = ElectRequest {
+            expected_epoch: expected.0,
+            candidate: candidate.get(),
+            journal: self.own_journal.to_wire(),
+        };
+        match timeout(CATALOG_TIME_MAX, catalog.elect(request)).await {
+            Ok(Ok(elected)) => {
+                let elected = read_leadership(&elected.into_inner());
+                tracing::info!(epoch = %elected.epoch, leader = elected.leader.map(tracing::field::display), wanted = %candidate, "elected");
+                Some(elected)
+            }
+            Ok(Err(status)) => {
+                tracing::warn!(%status, "election failed");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("election not answered in time");
+                None
+            }
+        }
+    }
+
+    /// Tells replicas who leads.
+    async fn announce(&self, leadership: Leadership, replicas: &[ReplicaId]) -> Announced {
+        let Some(leader) = leadership.leader else {
+            return Announced::Told;
+        };
+        let asked = BootTime::now();
+        let request = AnnounceRequest {
+            epoch: leadership.epoch.0,
+            leader: leader.get(),
+            journal: self.own_journal.to_wire(),
+        };
+        let mut announcements = tokio::task::JoinSet::new();
+        for (place, replica) in self.all.iter().enumerate() {
+            if replicas.contains(&replica.id) {
+                let mut client = replica.orders.clone();
+                let request = request.clone();
+                #[expect(clippy::disallowed_methods, reason = "joined below")]
+                announcements.spawn(async move {
+                    (
+                        place,
+                        timeout(ANNOUNCE_TIME_MAX, client.announce(request)).await,
+                    )
+                });
+            }
+        }
+        let mut outcome = Announced::Told;
+        while let Some(announced) = announcements.join_next().await {
+            let Ok((place, Ok(answer))) = announced else {
+                continue;
+            };
+            let id = self.all[place].id;
+            match answer {
+                Ok(status) => {
+                    if let Ok(status) = self.read_status(status.into_inner()) {
+                        self.note(place, Ok(status), asked, None);
+                    }
+                }
+                Err(status) if id == leader && is_refusal(&status) => {
+                    tracing::info!(replica = %id, epoch = %leadership.epoch, %status, "will not lead this epoch");
+                    outcome = Announced::Refused;
+                    self.changed.notify_one();
+                }
+                Err(status) => tracing::debug!(replica = %id, %status, "announcement failed"),
+            }
+        }
+        self.publish(leadership, &self.probed());
+        outcome
+    }
+
+    fn publish(&self, leadership: Leadership, probed: &[Probed]) {
+        let led = Led::by(leadership, probed);
+        self.leader.send_if_modified(|before| {
+            let is_news = led.is_news_after(before);
+            if is_news {
+                *before = led;
+                self.changes.fetch_add(1, Ordering::Relaxed);
+            }
+            is_news
+        });
+    }
+}
+
+/// What became of an announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Announced {
+    /// Whoever could be told was told.
+    Told,
+    /// The leader said that it will not lead.
+    Refused,
+}
+
+fn unix_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Whether a replica said no, rather than nothing.
+fn is_refusal(status: &tonic::Status) -> bool {
+    !matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+    )
+}
+
+fn read_leadership(leadership: &catalog::Leadership) -> Leadership {
+    Leadership {
+        epoch: Epoch(leadership.epoch),
+        leader: ReplicaId::new(leadership.leader),
+    }
+}
+
+fn read_journal(leadership: &catalog::Leadership) -> Option<Journal> {
+    let in_sync = leadership.in_sync.iter().copied();
+    let in_sync = in_sync.filter_map(ReplicaId::new);
+    Some(Journal {
+        rows: OrderNumber(leadership.journal_rows),
+        chain: ChainHash::try_from(leadership.chain_hash.as_slice()).ok()?,
+        in_sync: in_sync.collect(),
+    })
+}

@@ -1,0 +1,133 @@
+//! What the documents tell people to type is typed here, as it stands, in a network and among
+//! processes of its own: the ports are those of the documents.
+
+use std::fs;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::harness::{Turn, skip};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What goes before each line of a script that types. Failures end it.
+const PRELUDE: &str = r#"
+set -euo pipefail
+shopt -s expand_aliases
+ip link set lo up
+export CARGO_NET_OFFLINE=true
+curl() { command curl --silent --show-error --fail-with-body --max-time 60 "$@" && echo; }
+bazaar up --data-dir "$DIR/data" > "$DIR/up.log" 2>&1 &
+for attempt in $(seq 600); do
+    if curl --output /dev/null localhost:8081/readyz 2> /dev/null; then break; fi
+    sleep 0.1
+done
+curl localhost:8081/readyz
+set -x
+"#;
+
+/// The code of a language in a document: the block that has this line in it.
+fn block(document: &str, language: &str, line: &str) -> String {
+    let text = fs::read_to_string(format!("{ROOT}/{document}")).unwrap();
+    let mut blocks = text.split("```").skip(1).step_by(2);
+    let block = blocks.find(|block| block.starts_with(language) && block.contains(line));
+    let block = block.unwrap_or_else(|| panic!("{document} has no block with `{line}`"));
+    block[language.len()..].to_owned()
+}
+
+/// Types it beside a bazaar whose files are in `dir`. Returns what came out of it; none where this
+/// machine gives nobody a network of their own.
+fn typed(dir: &TempDir, lines: &str) -> Option<String> {
+    let _turn = Turn::take();
+    let bin = format!("{}/bin", dir.path().display());
+    fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_bazaar"), format!("{bin}/bazaar")).unwrap();
+    let script = dir.path().join("typed.sh");
+    fs::write(&script, format!("{PRELUDE}{lines}")).unwrap();
+    let namespaces = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let works = Command::new("unshare")
+        .args(namespaces)
+        .arg("true")
+        .output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        skip(
+            "typing what the documents say",
+            "`unshare --net --pid` needs root",
+        );
+        return None;
+    }
+    let output = Command::new("unshare")
+        .args(namespaces)
+        .arg("timeout")
+        .args(["--kill-after=5", "300", "bash"])
+        .arg(&script)
+        .current_dir(ROOT)
+        .env("DIR", dir.path())
+        .env("PATH", format!("{bin}:{}", std::env::var("PATH").unwrap()))
+        .output()
+        .unwrap();
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    let log = fs::read_to_string(dir.path().join("up.log")).unwrap_or_default();
+    assert!(
+        output.status.success(),
+        "{}\n{out}\n{err}\n{log}",
+        output.status
+    );
+    Some(out.into_owned())
+}
+
+#[test]
+fn the_tour_in_the_readme_does_what_it_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = dir.path().display().to_string();
+    let tour = block("README.md", "sh", "curl -i localhost:8080/stocks/nvidia")
+        .replace("alias bazaar=target/release/bazaar\n", "")
+        .replace(" data/", &format!(" {files}/data/"))
+        .replace("--report report", &format!("--report {files}/report"));
+    let Some(out) = typed(&dir, &tour) else {
+        return;
+    };
+    for told in [
+        "cache-status: bazaar; fwd=miss; stored",
+        "\"number\":0",
+        "cache-status: bazaar; fwd=bypass",
+    ] {
+        assert!(out.contains(told), "`{told}` is missing:\n{out}");
+    }
+    assert!(dir.path().join("report/sweep.html").exists());
+}
+
+#[test]
+fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
+    let dir = tempfile::tempdir().unwrap();
+    let component = crate::harness::example("no-cache");
+    let file = dir.path().join("policy.wasm");
+    fs::copy(component, &file).unwrap();
+    let way = block("docs/POLICIES.md", "sh", "bazaar policy shadow");
+    // It goes on until somebody ends it, and needs a crate of the network's: `dev` tests have both.
+    let own = ["policy new", "policy dev", "policy build"];
+    let way: Vec<_> = way
+        .lines()
+        .filter(|line| !own.iter().any(|command| line.contains(command)))
+        .collect();
+    let recording = block("docs/POLICIES.md", "sh", "bazaar policy record")
+        .replace("-o FILE", "-o $DIR/recording")
+        .replace("replay FILE", "replay $DIR/recording")
+        .replace("P.wasm", "FILE");
+    let signing = block("docs/POLICIES.md", "sh", "bazaar policy keygen");
+    let signing = signing
+        .lines()
+        .filter(|line| line.starts_with("bazaar policy"));
+    let signing = signing
+        .collect::<Vec<_>>()
+        .join("\n")
+        .replace("KEY", "$DIR/key");
+    let lines = [way.join("\n"), recording, signing].join("\n");
+    // What is dropped there is another candidate than the one that was promoted.
+    let dropped = "bazaar policy canary FILE --share 0.05\nbazaar policy drop";
+    let lines = lines.replace("bazaar policy drop", dropped);
+    let lines = lines.replace("FILE", &file.display().to_string());
+    if typed(&dir, &lines).is_some() {
+        assert!(dir.path().join("policy.wasm.sig").exists());
+    }
+}
