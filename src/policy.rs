@@ -12,10 +12,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use frontend_policy::differences::Found;
 use frontend_policy::limits::DECISION_TIME_MAX;
-use frontend_policy::recording::RecordingError;
-use frontend_policy::{Refused, Sandbox, Version};
+use frontend_policy::replay::{Found, RecordingError};
+use frontend_policy::{Admission, Engine, Rejection, Version};
 
 use crate::admin::{Admin, AdminError, Policies};
 use crate::cli::{self, Policy, Trial};
@@ -60,7 +59,7 @@ pub enum PolicyError {
         /// The component.
         path: PathBuf,
         /// Why.
-        reason: Refused,
+        reason: Rejection,
     },
     /// It cannot be measured.
     #[error(transparent)]
@@ -233,7 +232,7 @@ fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
         path: file.to_owned(),
         source,
     })?;
-    let found = frontend_policy::recording::replay(BufReader::new(recording), &version);
+    let found = frontend_policy::replay::replay(BufReader::new(recording), &version);
     let found = found.map_err(|source| PolicyError::Recording {
         path: file.to_owned(),
         source,
@@ -243,13 +242,14 @@ fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
 
 /// What a gateway would make of a component.
 fn checked(component: &[u8], path: &Path) -> Result<Version, PolicyError> {
-    let sandbox = Sandbox::new(DECISION_TIME_MAX)
+    let engine = Engine::new(DECISION_TIME_MAX)
         .map_err(|error| PolicyError::Sandbox(frontend_host::Error::Sandbox(error)))?;
     let refused = |reason| PolicyError::Refused {
         path: path.to_owned(),
         reason,
     };
-    frontend_policy::check(&sandbox, component).map_err(refused)
+    let admitted = Admission::new(engine).admit(component, &[]);
+    Ok(admitted.map_err(refused)?.into_version())
 }
 
 fn check(file: &Path) -> Result<String, PolicyError> {
@@ -262,7 +262,8 @@ fn check(file: &Path) -> Result<String, PolicyError> {
 
 /// The signature beside a component.
 fn signature(file: &Path) -> Option<String> {
-    let signature = std::fs::read_to_string(frontend_policy::trust::signature_path(file)).ok()?;
+    let signature =
+        std::fs::read_to_string(frontend_policy::admission::signature_path(file)).ok()?;
     Some(signature.trim().to_owned())
 }
 

@@ -80,3 +80,10 @@ fn no_module_needs_one_that_needs_it() {
     let rings = rings::of_project(Path::new(PROJECT));
     assert!(rings.is_empty(), "{}", rings.join("\n"));
 }
+
+/// What the sandbox must not know, such as why a component is rejected, no file of it may import.
+#[test]
+fn no_layer_of_the_policy_runtime_needs_one_that_needs_it() {
+    let rings = rings::of_layers(&Path::new(PROJECT).join("frontend-host/policy/src"));
+    assert!(rings.is_empty(), "{}", rings.join("\n"));
+}

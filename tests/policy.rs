@@ -416,6 +416,6 @@ fn a_component_is_signed_with_a_key_that_was_made_for_it() {
     let signature = run_ok(["policy", "sign", &component, "--key", &key]);
     let signature = fs::read_to_string(signature.trim()).unwrap();
     let component = fs::read(&component).unwrap();
-    assert_eq!(trust.check(&component, Some(&signature)), Ok(()));
-    assert!(trust.check(&component[1..], Some(&signature)).is_err());
+    assert_eq!(trust.verify(&component, Some(&signature)), Ok(()));
+    assert!(trust.verify(&component[1..], Some(&signature)).is_err());
 }

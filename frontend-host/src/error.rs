@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use crate::journal::JournalError;
 use frontend_policy::SwapError;
-use frontend_policy::history::HistoryError;
-use frontend_policy::trust::{KeyError, Untrusted};
+use frontend_policy::admission::{KeyError, Untrusted};
+use frontend_policy::rollout::VersionLogError;
 
 /// Why a gateway does not start, or stops.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +44,8 @@ pub enum Error {
     #[error(transparent)]
     DataDir(#[from] daemon::data_dir::Error),
     /// What was saved of the policy cannot be read or written.
-    #[error("cannot keep the policy: {0}")]
-    History(#[from] HistoryError),
+    #[error("cannot save the policy: {0}")]
+    VersionLog(#[from] VersionLogError),
     /// The journal that this gateway belongs to is not known.
     #[error("cannot tell which bazaar this gateway belongs to: {0}")]
     Journal(#[from] JournalError),

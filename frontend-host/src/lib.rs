@@ -57,8 +57,8 @@ use crate::server::clients::Clients;
 use crate::upstream::backend::Backend;
 use crate::upstream::order_stream::OrderStreams;
 use crate::upstream::replicas::{Replica, Replicas};
-use frontend_policy::trust::signature_path;
-use frontend_policy::{Compiled, DEFAULT_POLICY, History, Sandbox, Trust, Versions};
+use frontend_policy::admission::signature_path;
+use frontend_policy::{CodeCache, DEFAULT_POLICY, Engine, Trust, VersionLog, Versions};
 
 pub use config::Config;
 pub use error::Error;
@@ -158,32 +158,32 @@ pub async fn run(
 }
 
 async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
-    let sandbox = Sandbox::new(config.decision_time_max).map_err(Error::Sandbox)?;
-    let sandbox = match &config.data_dir {
-        Some(dir) => sandbox.keeping(Compiled::open(dir.join("compiled"))?),
-        None => sandbox,
+    let engine = Engine::new(config.decision_time_max).map_err(Error::Sandbox)?;
+    let engine = match &config.data_dir {
+        Some(dir) => engine.with_code_cache(CodeCache::open(dir.join("compiled"))?),
+        None => engine,
     };
     let trust = config.policy_trust.as_deref().map(read_trust).transpose()?;
     let component = match &config.policy {
         None => DEFAULT_POLICY.to_vec(),
         Some(path) => read_policy(path, trust.as_ref())?,
     };
-    let history = config
+    let log = config
         .data_dir
         .as_deref()
-        .map(|dir| History::open(dir, &component))
+        .map(|dir| VersionLog::open(dir, &component))
         .transpose()?
-        .map(|history| match &trust {
-            Some(trust) => history.covered_by(trust),
-            None => history,
+        .map(|log| match &trust {
+            Some(trust) => log.retain_trusted(trust),
+            None => log,
         });
-    let component = history
+    let component = log
         .as_ref()
-        .and_then(History::last_active)
+        .and_then(VersionLog::last_active)
         .unwrap_or(component);
     let probation = config.probation;
     let versions =
-        tokio::task::spawn_blocking(move || Versions::new(sandbox, &component, probation, history));
+        tokio::task::spawn_blocking(move || Versions::new(engine, &component, probation, log));
     let versions = versions.await.map_err(std::io::Error::other)??;
     tracing::info!(policy = %versions.published().active, "policy loaded");
     Ok(Arc::new(versions.trusting(trust)))
@@ -209,7 +209,7 @@ fn read_policy(path: &Path, trust: Option<&Trust>) -> Result<Vec<u8>, Error> {
     let component = read(path)?;
     if let Some(trust) = trust {
         let signature = std::fs::read_to_string(signature_path(path)).ok();
-        let trusted = trust.check(&component, signature.as_deref());
+        let trusted = trust.verify(&component, signature.as_deref());
         trusted.map_err(|source| Error::Untrusted {
             path: path.to_owned(),
             source,

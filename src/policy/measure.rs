@@ -12,7 +12,7 @@ use domain::{Price, StockName};
 use frontend_policy::decision::{Outcome, Stock};
 use frontend_policy::limits::DECISION_TIME_MAX;
 use frontend_policy::{
-    Compiled, Probation, RequestParts, Sandbox, SwapError, Undecided, Version, Versions, check,
+    Admission, CodeCache, Engine, Probation, RequestParts, SwapError, Undecided, Version, Versions,
 };
 use http::{HeaderMap, Method};
 
@@ -79,15 +79,17 @@ pub fn measure(files: &[PathBuf]) -> Result<String, MeasureError> {
         let component = fs::read(file).map_err(failed)?;
         let scratch = Scratch::make().map_err(failed)?;
         let activate = || -> Result<(Duration, Version), MeasureError> {
-            let compiled = Compiled::open(scratch.0.clone()).map_err(failed)?;
-            let sandbox = sandbox()?.keeping(compiled);
+            let code_cache = CodeCache::open(scratch.0.clone()).map_err(failed)?;
+            let admission = Admission::new(engine()?.with_code_cache(code_cache));
             let begun = Instant::now();
-            let version = check(&sandbox, &component).map_err(|reason| refused(reason.into()))?;
-            Ok((begun.elapsed(), version))
+            let admitted = admission
+                .admit(&component, &[])
+                .map_err(|reason| refused(reason.into()))?;
+            Ok((begun.elapsed(), admitted.into_version()))
         };
         let (cold, version) = activate()?;
         let (warm, _) = activate()?;
-        let versions = Versions::new(sandbox()?, &component, Probation::default(), None);
+        let versions = Versions::new(engine()?, &component, Probation::default(), None);
         let versions = versions.map_err(refused)?;
         let (on_request, on_outcome) = decisions(&versions)?;
         table.row([
@@ -103,8 +105,8 @@ pub fn measure(files: &[PathBuf]) -> Result<String, MeasureError> {
     Ok(table.render())
 }
 
-fn sandbox() -> Result<Sandbox, MeasureError> {
-    Sandbox::new(DECISION_TIME_MAX)
+fn engine() -> Result<Engine, MeasureError> {
+    Engine::new(DECISION_TIME_MAX)
         .map_err(|error| MeasureError::Sandbox(frontend_host::Error::Sandbox(error)))
 }
 

@@ -6,8 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use daemon::atomic_file;
-use frontend_policy::trust::signature_path;
-use frontend_policy::trust::{KeyError, Signatory};
+use frontend_policy::admission::{KeyError, Signatory, signature_path};
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]

@@ -26,11 +26,32 @@ pub fn of_project(project: &Path) -> Vec<String> {
             .display()
             .to_string();
         for ring in rings_of(&imports(&root)) {
-            let modules: Vec<String> = ring.iter().map(|module| module.join("::")).collect();
-            rings.push(format!("{name}: {}", modules.join(", ")));
+            rings.push(format!("{name}: {}", shown(&ring)));
         }
     }
     rings
+}
+
+/// A line for each ring of a crate's layers: the modules at its root, each with all that is in it.
+pub fn of_layers(root: &Path) -> Vec<String> {
+    let mut layers = Imports::new();
+    for (module, imported) in imports(root) {
+        let Some(layer) = module.first() else {
+            continue;
+        };
+        let others = imported.iter().filter_map(|module| module.first());
+        let others = others.map(|other| vec![other.clone()]);
+        layers
+            .entry(vec![layer.clone()])
+            .or_default()
+            .extend(others);
+    }
+    rings_of(&layers).iter().map(|ring| shown(ring)).collect()
+}
+
+fn shown(ring: &[Module]) -> String {
+    let modules: Vec<String> = ring.iter().map(|module| module.join("::")).collect();
+    modules.join(", ")
 }
 
 /// The `src` directories of the workspace's crates.

@@ -13,7 +13,7 @@ use criterion::Criterion;
 use frontend_guest::types::{Method as GuestMethod, Request};
 use frontend_guest::{DefaultPolicy, Policy as _};
 use frontend_policy::DEFAULT_POLICY;
-use frontend_policy::{Compiled, Probation, Reason, RequestParts, Sandbox, Versions, limits};
+use frontend_policy::{CodeCache, Engine, Probation, Reason, RequestParts, Versions, limits};
 use http::{HeaderMap, Method};
 
 /// What is looked up.
@@ -97,8 +97,8 @@ impl Decider {
         match self {
             Self::Guest => {
                 let versions = versions(match std::env::var_os(KEPT) {
-                    Some(dir) => keeping(dir.as_ref()),
-                    None => sandbox(),
+                    Some(dir) => caching(dir.as_ref()),
+                    None => engine(),
                 });
                 let headers = HeaderMap::new();
                 decide(&versions, &headers);
@@ -118,18 +118,18 @@ impl Decider {
     }
 }
 
-fn sandbox() -> Sandbox {
-    Sandbox::new(limits::DECISION_TIME_MAX).expect("wasmtime supports this machine")
+fn engine() -> Engine {
+    Engine::new(limits::DECISION_TIME_MAX).expect("wasmtime supports this machine")
 }
 
-/// A sandbox that keeps compiled code in a directory.
-fn keeping(dir: &Path) -> Sandbox {
-    let kept = Compiled::open(dir.to_owned());
-    sandbox().keeping(kept.expect("the directory can be written to"))
+/// An engine that keeps compiled code in a directory.
+fn caching(dir: &Path) -> Engine {
+    let code_cache = CodeCache::open(dir.to_owned());
+    engine().with_code_cache(code_cache.expect("the directory can be written to"))
 }
 
-fn versions(sandbox: Sandbox) -> Versions {
-    Versions::new(sandbox, DEFAULT_POLICY, LENIENT, None).expect("the default policy is one")
+fn versions(engine: Engine) -> Versions {
+    Versions::new(engine, DEFAULT_POLICY, LENIENT, None).expect("the default policy is one")
 }
 
 /// One decision about a lookup, as the gateway has it made.
@@ -198,7 +198,7 @@ fn swaps(criterion: &mut Criterion) {
     };
     let headers = HeaderMap::new();
     let dir = tempfile::tempdir().expect("there is a directory for temporary files");
-    let versions = versions(keeping(dir.path()));
+    let versions = versions(caching(dir.path()));
     let mut turn = false;
     let mut activate = || {
         turn = !turn;

@@ -13,16 +13,18 @@ use arc_swap::Guard;
 use domain::ReplicaId;
 use http::StatusCode;
 
-use super::bindings::World;
-use super::decision::{Action, Decision, Outcome, View};
-use super::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
-use super::instances::with_instance;
-use super::limits;
-use super::publication::{Published, Rank, Trial};
-use super::question::{Decided, Question};
-use super::sandbox::{Failure, Inputs, Instance, SharedVersion, Version};
-use super::shadow::Job;
-use super::versions::Versions;
+use crate::decision::{Action, Decision, Outcome, View};
+use crate::evaluate::input::{DecisionInput, DecisionResult};
+use crate::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
+use crate::guest::bindings::World;
+use crate::guest::failure::Failure;
+use crate::guest::instance::{Ambient, Instance};
+use crate::guest::instance_pool::with_instance;
+use crate::guest::version::{SharedVersion, Version};
+use crate::limits;
+use crate::replay::shadow::Job;
+use crate::rollout::publication::{Published, Rank, Trial};
+use crate::rollout::versions::Versions;
 
 /// No version could decide. Each failure has been counted and logged.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +55,7 @@ impl Versions {
 
 impl<'a> Decider<'a> {
     /// For a request of `client`, which is what a canary sticks to.
-    pub(super) fn new(versions: &'a Versions, client: &[u8]) -> Self {
+    pub(crate) fn new(versions: &'a Versions, client: &[u8]) -> Self {
         let published = versions.current();
         let seed = fastrand::u64(..);
         let (mut rank, mut shadowed) = (Rank::Active, false);
@@ -63,11 +65,11 @@ impl<'a> Decider<'a> {
             .map(|candidate| (candidate, candidate.trial))
         {
             Some((candidate, Trial::Canary(share)))
-                if share.takes(point(candidate.version.id, client)) =>
+                if share.has(point(candidate.version.id, client)) =>
             {
                 rank = Rank::Candidate;
             }
-            Some((_, Trial::Shadow(share))) => shadowed = share.takes(seed),
+            Some((_, Trial::Shadow(share))) => shadowed = share.has(seed),
             _ => {}
         }
         Self {
@@ -99,17 +101,17 @@ impl<'a> Decider<'a> {
 
     /// What to do about a request.
     pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
-        let inputs = Inputs {
+        let ambient = Ambient {
             now_ms: request.now_ms,
             seed: self.seed,
         };
         let decision = self.decide(None, |version, instance| {
-            on_request(version, instance, inputs, request)
+            on_request(version, instance, ambient, request)
         })?;
         self.count_server_error(&decision, None);
         self.pass_on(
-            || Question::about_request(request, inputs, None),
-            || Decided::Action(decision.clone()),
+            || DecisionInput::about_request(request, ambient, None),
+            || DecisionResult::Action(decision.clone()),
         );
         Ok(decision)
     }
@@ -124,16 +126,16 @@ impl<'a> Decider<'a> {
         memo: &[u8],
         outcome: &Outcome,
     ) -> Result<Decision, Undecided> {
-        let inputs = Inputs {
+        let ambient = Ambient {
             now_ms: request.now_ms,
             seed: self.seed,
         };
         let asked_first = self.version().id;
         let mut decision = self.decide(Some(outcome), |version, instance| {
             if version.id == asked_first {
-                on_outcome(version, instance, inputs, request, memo, outcome)
+                on_outcome(version, instance, ambient, request, memo, outcome)
             } else {
-                on_outcome_afresh(version, instance, inputs, request, outcome)
+                on_outcome_afresh(version, instance, ambient, request, outcome)
             }
         })?;
         if let Action::Respond(reply) = &mut decision.action
@@ -143,19 +145,19 @@ impl<'a> Decider<'a> {
         }
         self.count_server_error(&decision, Some(outcome));
         self.pass_on(
-            || Question::about_request(request, inputs, Some(outcome)),
-            || Decided::Action(decision.clone()),
+            || DecisionInput::about_request(request, ambient, Some(outcome)),
+            || DecisionResult::Action(decision.clone()),
         );
         Ok(decision)
     }
 
     /// The replica that the policy wants to lead.
-    pub(super) fn elect(
+    pub(crate) fn elect(
         &mut self,
         now_ms: u64,
         view: &View,
     ) -> Result<Option<ReplicaId>, Undecided> {
-        let inputs = Inputs {
+        let ambient = Ambient {
             now_ms,
             seed: self.seed,
         };
@@ -163,10 +165,10 @@ impl<'a> Decider<'a> {
         // candidate is asked as well, without effect, whatever its share: elections are few.
         self.rank = Rank::Active;
         self.shadowed = true;
-        let elected = self.decide(None, |_, instance| instance.elect(inputs, view))?;
+        let elected = self.decide(None, |_, instance| instance.elect(ambient, view))?;
         self.pass_on(
-            || Question::about_election(view, inputs),
-            || Decided::Leader(elected),
+            || DecisionInput::about_election(view, ambient),
+            || DecisionResult::Leader(elected),
         );
         Ok(elected)
     }
@@ -215,27 +217,31 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// Puts the question to the candidate as well, and takes it down where somebody records.
-    fn pass_on(&self, question: impl FnOnce() -> Question, decided: impl FnOnce() -> Decided) {
+    /// Has the candidate make the decision as well, and takes it down where somebody records.
+    fn pass_on(
+        &self,
+        input: impl FnOnce() -> DecisionInput,
+        result: impl FnOnce() -> DecisionResult,
+    ) {
         let candidate = self.published.candidate.as_ref().filter(|_| self.shadowed);
         let records = self.versions.recorder.is_listening();
-        let samples = self.versions.recent.wants(self.seed);
+        let samples = self.versions.recent.is_sampled(self.seed);
         if self.rank != Rank::Active || !(candidate.is_some() || records || samples) {
             return;
         }
-        let (question, decided) = (question(), decided());
+        let (input, result) = (input(), result());
         if samples {
-            self.versions.recent.keep(&question, &decided);
+            self.versions.recent.store(&input, &result);
         }
         if records {
-            self.versions.recorder.take_down(&question, &decided);
+            self.versions.recorder.record(&input, &result);
         }
         if let Some(candidate) = candidate {
-            self.versions.shadow().put(Job {
+            self.versions.shadow().submit(Job {
                 version: Arc::clone(&candidate.version),
                 differences: Arc::clone(&candidate.differences),
-                question,
-                decided,
+                input,
+                result,
             });
         }
     }

@@ -3,6 +3,11 @@
 //! A component's answer becomes a [`Decision`] in `bindings`, once; whatever does not fit is an
 //! [`InvalidDecision`], and the policy that gave it is not asked again about that request.
 
+#![allow(
+    missing_docs,
+    reason = "a doc is there because it says something that the name does not"
+)]
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +21,6 @@ pub use frontend_core::election::{ReplicaView, View};
 /// What a policy says of itself.
 #[derive(Debug, Clone)]
 pub struct Manifest {
-    /// Its name.
     pub name: String,
     /// Its version, for people to read.
     pub version: String,
@@ -29,9 +33,7 @@ pub struct Manifest {
 /// How the host should keep what a policy lets it cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheSettings {
-    /// Most stocks kept.
     pub stocks_max: u32,
-    /// Most orders kept.
     pub orders_max: u32,
     /// Which entry makes room for a new one.
     pub eviction: Eviction,
@@ -49,7 +51,6 @@ pub enum Eviction {
 /// A request as a policy sees it. Borrows from the request as the host has it.
 #[derive(Debug, Clone, Copy)]
 pub struct PolicyRequest<'a> {
-    /// The method.
     pub method: &'a http::Method,
     /// Path and query, percent-encoded.
     pub target: &'a str,
@@ -62,7 +63,7 @@ pub struct PolicyRequest<'a> {
 }
 
 /// What a policy decided.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// What the host is to do next.
     pub action: Action,
@@ -71,7 +72,7 @@ pub struct Decision {
 }
 
 /// What the host is to do next.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Answer the client. Boxed: a hit needs none, and decisions are moved about.
     Respond(Box<Reply>),
@@ -82,25 +83,18 @@ pub enum Action {
 }
 
 /// A read or a trade.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Look a stock up.
     ReadStock {
-        /// Which.
         name: StockName,
-        /// How fresh it must be.
         caching: Caching,
     },
-    /// Look stocks up, in name order.
+    /// In name order.
     ListStocks(Listing),
-    /// Look an order up.
     ReadOrder {
-        /// Which.
         number: OrderNumber,
-        /// How fresh it must be.
         caching: Caching,
     },
-    /// Place an order.
     Trade(TradeAction),
 }
 
@@ -122,11 +116,8 @@ pub enum Listing {
 /// An order to place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TradeAction {
-    /// Of which stock.
     pub name: StockName,
-    /// Which way.
     pub side: Side,
-    /// How many shares.
     pub quantity: Quantity,
     /// The client's key; without one the host makes one.
     pub key: Option<IdempotencyKey>,
@@ -135,20 +126,18 @@ pub struct TradeAction {
 /// How fresh a read must be, and what will do where the backend cannot answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caching {
-    /// How fresh.
     pub freshness: Freshness,
     /// Age of a kept value that will do on error; zero for none.
     pub stale_on_error: Duration,
 }
 
 /// An answer for the client.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     /// Its status, 200 to 599.
     pub status: StatusCode,
     /// Its headers; none that HTTP itself manages.
     pub headers: HeaderMap,
-    /// Its body.
     pub body: Bytes,
     /// How long the host may keep it, as an answer to a read.
     pub keep: Option<Duration>,
@@ -166,11 +155,8 @@ impl Reply {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
-    /// A stock was read.
     Stock(Stock),
-    /// Stocks were read.
     Stocks(Page),
-    /// An order was read.
     Order(Order),
     /// The order was placed and got this number.
     Traded(OrderNumber),
@@ -183,7 +169,6 @@ pub enum Outcome {
 /// A stock as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stock {
-    /// Its name.
     pub name: StockName,
     /// Price of one share.
     pub price: Price,
@@ -222,13 +207,9 @@ impl From<PageLine> for Page {
 /// An order as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
-    /// Its number.
     pub number: OrderNumber,
-    /// The stock traded.
     pub name: StockName,
-    /// Which way.
     pub side: Side,
-    /// How many shares.
     pub quantity: Quantity,
 }
 
@@ -236,11 +217,9 @@ pub struct Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
-    /// No stock of that name.
     StockNotFound,
     /// Fewer shares are left than the order would buy.
     NotEnough,
-    /// No order of that number.
     OrderNotFound,
     /// The idempotency key was used for a different order.
     KeyConflict,
@@ -252,9 +231,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Unavailability {
-    /// The catalog.
     NoCatalog,
-    /// Every order replica.
     NoReplica,
 }
 

@@ -1,16 +1,25 @@
 //! One decision by one instance of a version.
+//!
+//! - here: about a request and about an outcome, with the headers that the version wants to see;
+//! - [`input`]: all that a decision depends on, kept so that it can be made again;
+//! - [`recent`]: a sample of what was to be decided lately.
+
+pub(crate) mod input;
+pub(crate) mod recent;
 
 use http::{HeaderMap, Method};
 
-use super::decision::{Action, Decision, InvalidDecision, Manifest, Outcome, PolicyRequest};
-use super::sandbox::{Failure, Inputs, Instance, Version};
+use crate::decision::{Action, Decision, InvalidDecision, Manifest, Outcome, PolicyRequest};
+use crate::guest::failure::Failure;
+use crate::guest::instance::{Ambient, Instance};
+use crate::guest::version::Version;
 
 /// A request as the gateway has it.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestParts<'a> {
-    /// The method.
+    /// As the client sent it; policies see the common ones by name.
     pub method: &'a Method,
-    /// Path and query.
+    /// Path and query, percent-encoded.
     pub target: &'a str,
     /// All headers; the policy sees those that its manifest asks for.
     pub headers: &'a HeaderMap,
@@ -20,45 +29,45 @@ pub struct RequestParts<'a> {
     pub now_ms: u64,
 }
 
-pub(super) fn on_request(
+pub(crate) fn on_request(
     version: &Version,
     instance: &mut Instance,
-    inputs: Inputs,
+    ambient: Ambient,
     request: RequestParts<'_>,
 ) -> Result<Decision, Failure> {
     with_headers(request, &version.manifest, |request| {
-        Ok(first(instance.on_request(inputs, request)?)?)
+        Ok(expect_first(instance.on_request(ambient, request)?)?)
     })
 }
 
-pub(super) fn on_outcome(
+pub(crate) fn on_outcome(
     version: &Version,
     instance: &mut Instance,
-    inputs: Inputs,
+    ambient: Ambient,
     request: RequestParts<'_>,
     memo: &[u8],
     outcome: &Outcome,
 ) -> Result<Decision, Failure> {
     with_headers(request, &version.manifest, |request| {
-        instance.on_outcome(inputs, request, memo, outcome)
+        instance.on_outcome(ambient, request, memo, outcome)
     })
 }
 
 /// For a version that did not make the decision before: it decides about the request first, so
 /// that the outcome comes with its own memo.
-pub(super) fn on_outcome_afresh(
+pub(crate) fn on_outcome_afresh(
     version: &Version,
     instance: &mut Instance,
-    inputs: Inputs,
+    ambient: Ambient,
     request: RequestParts<'_>,
     outcome: &Outcome,
 ) -> Result<Decision, Failure> {
-    let own = on_request(version, instance, inputs, request)?;
-    on_outcome(version, instance, inputs, request, &own.memo, outcome)
+    let own = on_request(version, instance, ambient, request)?;
+    on_outcome(version, instance, ambient, request, &own.memo, outcome)
 }
 
 /// A first decision, which has nothing to retry.
-pub(super) fn first(decision: Decision) -> Result<Decision, InvalidDecision> {
+pub(crate) fn expect_first(decision: Decision) -> Result<Decision, InvalidDecision> {
     match decision.action {
         Action::Retry(_) => Err(InvalidDecision(
             "it answered a request with `retry`, and nothing was tried".into(),

@@ -12,8 +12,8 @@ use frontend_policy::decision::{
 };
 use frontend_policy::limits;
 use frontend_policy::{
-    Decider, Probation, Problem, Reason, RequestParts, Sandbox, SwapError, Undecided, Versions,
-    check,
+    Admission, Decider, Engine, Probation, Problem, Reason, Rejection, RequestParts, SwapError,
+    Undecided, Versions,
 };
 use http::{HeaderMap, Method};
 
@@ -26,8 +26,8 @@ const LENIENT: Probation = Probation {
     failures_max: 1000,
 };
 
-fn sandbox() -> Sandbox {
-    Sandbox::new(DECISION_TIME_MAX).unwrap()
+fn engine() -> Engine {
+    Engine::new(DECISION_TIME_MAX).unwrap()
 }
 
 fn guest(name: &str) -> Vec<u8> {
@@ -48,7 +48,7 @@ fn variant(name: &str) -> Vec<u8> {
 
 /// Versions that start with this one, and keep nothing.
 fn starting_with(component: &[u8]) -> Result<Versions, SwapError> {
-    Versions::new(sandbox(), component, LENIENT, None)
+    Versions::new(engine(), component, LENIENT, None)
 }
 
 fn operator() -> Reason {
@@ -203,8 +203,8 @@ fn processor_time() -> Duration {
 fn a_busy_machine_stops_no_honest_decision() {
     let allowed = Duration::from_millis(90);
     let versions = |component: &[u8]| {
-        let sandbox = Sandbox::new(allowed).unwrap();
-        Versions::new(sandbox, component, LENIENT, None).unwrap()
+        let engine = Engine::new(allowed).unwrap();
+        Versions::new(engine, component, LENIENT, None).unwrap()
     };
     let versions = versions(&guest("computes"));
     let takes = |rounds: u64| {
@@ -309,16 +309,18 @@ async fn a_guest_that_prints_sleeps_and_looks_around_finds_nothing_and_goes_on()
 
 /// Everything that is wrong with a component.
 fn problems(component: &[u8]) -> Vec<Problem> {
-    let refused = check(&sandbox(), component).map(drop).unwrap_err();
-    let words = refused.to_string();
-    let problems = refused.problems().len();
-    let lines = words.lines().count();
-    assert_eq!(
-        lines,
-        if problems == 1 { 1 } else { problems + 1 },
-        "{words}"
-    );
-    refused.into_problems()
+    let admitted = Admission::new(engine()).admit(component, &[]);
+    let rejection = admitted.map(drop).unwrap_err();
+    let words = rejection.to_string();
+    let Rejection::Unfit(problems) = rejection else {
+        panic!("{words}")
+    };
+    let expected = match problems.len() {
+        1 => 1,
+        several => several + 1,
+    };
+    assert_eq!(words.lines().count(), expected, "{words}");
+    problems
 }
 
 #[test]
@@ -448,12 +450,13 @@ fn what_is_no_policy_is_refused_with_a_reason() {
 }
 
 #[test]
-fn every_variant_that_comes_with_bazaar_passes_the_check() {
-    let sandbox = sandbox();
+fn every_variant_that_comes_with_bazaar_is_admitted() {
+    let admission = Admission::new(engine());
     for name in ["no-cache", "ttl", "always-highest"] {
-        let version =
-            check(&sandbox, &variant(name)).unwrap_or_else(|refused| panic!("{name}: {refused}"));
-        assert_eq!(version.manifest.name, name);
+        let admitted = admission
+            .admit(&variant(name), &[])
+            .unwrap_or_else(|rejection| panic!("{name}: {rejection}"));
+        assert_eq!(admitted.into_version().manifest.name, name);
     }
 }
 
@@ -502,7 +505,7 @@ fn a_list_that_is_too_long_is_held_against_those_alone_who_asked_for_it() {
     let outcome = page(200_000, false);
     let headers = HeaderMap::new();
     let failed = |component: &[u8], name: &str| {
-        let versions = Versions::new(sandbox(), &variant("no-cache"), probation, None).unwrap();
+        let versions = Versions::new(engine(), &variant("no-cache"), probation, None).unwrap();
         versions.activate(component, &operator()).unwrap();
         let mut decider = versions.decider(b"client");
         let decision = decider.on_outcome(get("/stocks", &headers), &[], &outcome);

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use domain::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
 use frontend_policy::DEFAULT_POLICY;
+use frontend_policy::admission::Signatory;
 use frontend_policy::decision::{Action, Operation, Outcome, Page, ReplicaView, Stock, View};
-use frontend_policy::recording::replay;
-use frontend_policy::trust::Signatory;
+use frontend_policy::replay::replay;
 use frontend_policy::{
-    Compiled, History, Probation, Reason, RequestParts, Sandbox, Share, SwapError, Trial, Trust,
-    Upload, Versions,
+    Admission, CodeCache, Engine, Probation, Reason, Rejection, RequestParts, Share, SwapError,
+    Trial, Trust, Upload, Version, VersionLog, Versions,
 };
 use http::{HeaderMap, Method};
 use tokio_stream::StreamExt as _;
@@ -29,9 +29,19 @@ fn guest(name: &str) -> Vec<u8> {
     std::fs::read(component).unwrap()
 }
 
-fn versions(history: Option<History>, component: &[u8]) -> Versions {
-    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
-    Versions::new(sandbox, component, PROBATION, history).unwrap()
+fn versions(log: Option<VersionLog>, component: &[u8]) -> Versions {
+    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    Versions::new(engine, component, PROBATION, log).unwrap()
+}
+
+/// A version that is not in service.
+fn admitted(engine: Engine, component: &[u8]) -> Version {
+    let admitted = Admission::new(engine).admit(component, &[]);
+    admitted.unwrap().into_version()
+}
+
+fn engine() -> Engine {
+    Engine::new(Duration::from_secs(1)).unwrap()
 }
 
 fn operator() -> Reason {
@@ -205,9 +215,9 @@ fn a_canary_that_fails_on_probation_is_dropped() {
 
 /// A gateway's versions as they are after a start with that component.
 fn started(data_dir: &Path, component: &[u8]) -> Versions {
-    let history = History::open(data_dir, component).unwrap();
-    let first = history.last_active().unwrap_or_else(|| component.to_vec());
-    versions(Some(history), &first)
+    let log = VersionLog::open(data_dir, component).unwrap();
+    let first = log.last_active().unwrap_or_else(|| component.to_vec());
+    versions(Some(log), &first)
 }
 
 /// The same gateway again, after one in which `marked` took the default policy's place.
@@ -253,8 +263,8 @@ fn a_restart_comes_back_with_trusted_versions_only() {
 
     let reopened = |keys: &Signatory| {
         let trust = Trust::parse(&keys.public()).unwrap();
-        let history = History::open(dir.path(), DEFAULT_POLICY).unwrap();
-        history.covered_by(&trust)
+        let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap();
+        log.retain_trusted(&trust)
     };
     assert!(
         reopened(&ours).last_active().is_none(),
@@ -265,9 +275,9 @@ fn a_restart_comes_back_with_trusted_versions_only() {
     drop(before);
     let others = Signatory::generate().unwrap();
     assert!(reopened(&others).last_active().is_none());
-    let history = reopened(&ours);
-    let last = history.last_active().unwrap();
-    let after = versions(Some(history), &last);
+    let log = reopened(&ours);
+    let last = log.last_active().unwrap();
+    let after = versions(Some(log), &last);
     assert_eq!(active(&after), "marked");
 }
 
@@ -366,9 +376,8 @@ async fn a_recording_has_elections_and_replays_them() {
         lines += &recording.next().await.unwrap();
     }
     assert!(lines.contains(&journal.to_string()), "{lines}");
-    let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
     let replayed = |component: &[u8]| {
-        let version = frontend_policy::check(&sandbox, component).unwrap();
+        let version = admitted(engine(), component);
         replay(lines.as_bytes(), &version).unwrap().so_far()
     };
     let same = replayed(DEFAULT_POLICY);
@@ -391,8 +400,7 @@ const RECORDING_OF_BEFORE: [&str; 4] = [
 
 #[test]
 fn a_recording_of_before_replays_and_others_are_refused() {
-    let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
-    let version = frontend_policy::check(&sandbox, DEFAULT_POLICY).unwrap();
+    let version = admitted(engine(), DEFAULT_POLICY);
     let recording = RECORDING_OF_BEFORE.join("\n");
     let found = replay(recording.as_bytes(), &version).unwrap().so_far();
     assert_eq!(found.compared, 3);
@@ -512,10 +520,10 @@ fn a_version_that_was_compiled_once_is_loaded_from_disk() {
     let dir = tempfile::tempdir().unwrap();
     let component = guest("marked");
     let load = || {
-        let sandbox = Sandbox::new(Duration::from_secs(1)).unwrap();
-        let sandbox = sandbox.keeping(Compiled::open(dir.path().to_owned()).unwrap());
+        let code_cache = CodeCache::open(dir.path().to_owned()).unwrap();
+        let engine = engine().with_code_cache(code_cache);
         let begun = Instant::now();
-        let version = frontend_policy::check(&sandbox, &component).unwrap();
+        let version = admitted(engine, &component);
         assert_eq!(version.manifest.name, "marked");
         begun.elapsed()
     };
@@ -566,11 +574,12 @@ fn only_signed_policies_are_taken_where_keys_are_trusted() {
             )
             .map(drop)
     };
-    assert!(matches!(upload(None), Err(SwapError::Untrusted(_))));
-    assert!(matches!(
-        upload(Some(&other.sign(&component))),
-        Err(SwapError::Untrusted(_))
-    ));
+    for signature in [None, Some(other.sign(&component))] {
+        assert!(matches!(
+            upload(signature.as_deref()),
+            Err(SwapError::Rejected(Rejection::Untrusted(_)))
+        ));
+    }
     assert!(
         versions
             .try_out(&component, Trial::Shadow(all()), &operator())

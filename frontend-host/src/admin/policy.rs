@@ -222,7 +222,7 @@ impl Admin {
 pub(super) fn policy_json(versions: &Versions) -> Value {
     let published = versions.published();
     let mut active = version_json(&published.active, "active");
-    active["active_ms"] = (BootTime::now().since(published.watch.since).as_millis() as u64).into();
+    active["active_ms"] = (BootTime::now().since(published.health.since).as_millis() as u64).into();
     let candidate = published.candidate.as_ref().map(|candidate| {
         let mut json = version_json(&candidate.version, candidate.trial.name());
         json["share"] = candidate.trial.share().get().into();

@@ -4,8 +4,8 @@ use axum::http::header::WWW_AUTHENTICATE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use frontend_policy::limits::COMPONENT_BYTES_MAX;
-use frontend_policy::recording::Busy;
-use frontend_policy::swap_error::SwapError;
+use frontend_policy::replay::Busy;
+use frontend_policy::{Rejection, SwapError};
 use serde_json::json;
 
 /// What a 401 asks for.
@@ -72,9 +72,7 @@ impl Refusal {
                 StatusCode::CONFLICT
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Swap(SwapError::Refused(_) | SwapError::Untrusted(_)) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::Swap(SwapError::Rejected(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::CheckFailed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotReady(_) | Self::Stopping | Self::Swap(SwapError::NoThread(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -88,8 +86,8 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = self.status();
         let mut error = json!({ "code": status.as_u16(), "message": self.to_string() });
-        if let Self::Swap(SwapError::Refused(refused)) = &self {
-            let problems = refused.problems().iter().map(ToString::to_string);
+        if let Self::Swap(SwapError::Rejected(Rejection::Unfit(problems))) = &self {
+            let problems = problems.iter().map(ToString::to_string);
             error["problems"] = problems.collect();
         }
         let mut response = in_form(status, error);

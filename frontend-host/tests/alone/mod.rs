@@ -10,14 +10,14 @@ use frontend_host::journal::OwnJournal;
 use frontend_host::upstream::backend::Backend;
 use frontend_host::upstream::replicas::Replicas;
 use frontend_policy::DEFAULT_POLICY;
-use frontend_policy::{Probation, Sandbox, Versions};
+use frontend_policy::{Engine, Probation, Versions};
 use rpc::connect;
 use wire::catalog::v1::catalog_client::CatalogClient;
 
 /// One with the default policy.
 pub fn gateway() -> Arc<Gateway> {
-    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
-    let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
+    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    let versions = Versions::new(engine, DEFAULT_POLICY, Probation::default(), None).unwrap();
     let policy = Arc::new(versions);
     let nowhere = "http://127.0.0.1:1";
     let catalog = CatalogClient::new(connect::lazy(nowhere).unwrap());

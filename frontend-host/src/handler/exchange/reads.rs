@@ -18,9 +18,6 @@ use frontend_policy::decision::{
 };
 use frontend_policy::limits;
 
-/// Why the catalog is to be asked, and the entry that is too old.
-type NotCurrent = (Forward, Option<Arc<CacheEntry<Stock>>>);
-
 /// A stock that the catalog is to be asked for.
 pub(super) struct ToFetch {
     pub(super) why: Forward,
@@ -49,9 +46,9 @@ impl Exchange<'_> {
         name: &StockName,
         caching: Caching,
         memo: &[u8],
-    ) -> Result<StepResult, NotCurrent> {
+    ) -> Result<StepResult, ToFetch> {
         if caching.freshness == Freshness::Bypass {
-            return Err((Forward::Bypass, None));
+            return Err(ToFetch::for_lack_of_entry(Forward::Bypass));
         }
         let (entry, now) = match self.gateway.cache.stock(name, caching.freshness) {
             CacheLookup::Current(entry, now) => (entry, now),

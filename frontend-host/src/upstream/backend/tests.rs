@@ -32,7 +32,7 @@ use crate::upstream::order_stream::OrderStreams;
 use crate::upstream::session::keep_session;
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::decision::{CacheSettings, Eviction};
-use frontend_policy::{Probation, Sandbox, Versions};
+use frontend_policy::{Engine, Probation, Versions};
 
 /// Long enough for anything, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -376,8 +376,8 @@ fn backend(catalog: &str, replica: &str) -> (Arc<Backend>, JoinSet<()>) {
 
 /// The same with several replicas, whose ids are from 1 on.
 fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
-    let sandbox = Sandbox::new(Duration::from_millis(200)).unwrap();
-    let versions = Versions::new(sandbox, DEFAULT_POLICY, Probation::default(), None).unwrap();
+    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    let versions = Versions::new(engine, DEFAULT_POLICY, Probation::default(), None).unwrap();
     let catalog = CatalogClient::new(connect::lazy(catalog).unwrap());
     let journal = Arc::new(OwnJournal::open(None).unwrap());
     let replica = |(id, url): (u32, &&str)| Replica {

@@ -1,0 +1,107 @@
+//! A component's way into service: verify → compile → link → self-test. It reads straight down
+//! [`Admission::admit`].
+//!
+//! Each stage takes what the one before made, so none can be left out, and returns all that it finds
+//! wrong. The sandbox in `guest` knows nothing of it: the stages say what its errors mean.
+//!
+//! - `signature`: whose components are taken ([`Upload`] → `Verified`);
+//! - `compile`: that it is a component (→ `Compiled`);
+//! - `link`: that it imports and exports what it may and must (→ `Linked`);
+//! - `self_test`: that it decides (→ [`Admitted`]);
+//! - `rejection`: all that can be wrong, in words for the person who wrote it.
+
+pub(crate) mod signature;
+pub(crate) mod rejection;
+mod compile;
+mod link;
+mod self_test;
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+pub use rejection::{Problem, Rejection, Tests};
+pub use self_test::Admitted;
+pub use signature::{KeyError, Signatory, Trust, Untrusted, Upload, signature_path};
+
+use self::compile::compile;
+use self::link::link;
+use self::self_test::self_test;
+use self::signature::verify;
+use crate::evaluate::input::DecisionInput;
+use crate::guest::engine::Engine;
+use crate::guest::thread::yield_to_others;
+
+/// Admits components into service, or says what keeps them from it.
+pub struct Admission {
+    engine: Engine,
+    trust: Option<Trust>,
+    /// Where components are compiled and tested; the thread that asks where there is none. Locked
+    /// meanwhile: one component at a time is enough for a machine.
+    background: Option<Mutex<ThreadPool>>,
+}
+
+impl Admission {
+    /// Admits components of whatever origin, on the thread that asks.
+    pub fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            trust: None,
+            background: None,
+        }
+    }
+
+    /// Admits no component from now on that `trust` does not cover.
+    pub fn trusting(self, trust: Option<Trust>) -> Self {
+        Self { trust, ..self }
+    }
+
+    /// Admits one component at a time from now on, on threads that all others go before: for a
+    /// gateway that serves meanwhile.
+    ///
+    /// # Errors
+    /// Where the machine has no more threads.
+    pub(crate) fn in_background(self) -> io::Result<Self> {
+        // wasmtime compiles on the pool that it is called on.
+        let threads = ThreadPoolBuilder::new()
+            .thread_name(|index| format!("policy-admit-{index}"))
+            .start_handler(|_| yield_to_others())
+            .build()
+            .map_err(io::Error::other)?;
+        Ok(Self {
+            background: Some(Mutex::new(threads)),
+            ..self
+        })
+    }
+
+    /// A component's whole way into service. `recent` is what was to be decided lately, which it
+    /// must be able to decide as well.
+    ///
+    /// Takes a second of processor time for each few megabytes: not for a thread that serves.
+    ///
+    /// # Errors
+    /// All that one stage finds wrong; the stages after it do not see the component.
+    pub fn admit<'a>(
+        &self,
+        upload: impl Into<Upload<'a>>,
+        recent: &[DecisionInput],
+    ) -> Result<Admitted, Rejection> {
+        let verified = verify(upload.into(), self.trust.as_ref())?;
+        self.in_turn(|| {
+            let compiled = compile(&self.engine, verified)?;
+            let linked = link(&self.engine, compiled)?;
+            self_test(linked, recent)
+        })
+    }
+
+    fn in_turn<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.background {
+            Some(threads) => {
+                let threads = threads.lock().unwrap_or_else(PoisonError::into_inner);
+                threads.install(work)
+            }
+            None => work(),
+        }
+    }
+}

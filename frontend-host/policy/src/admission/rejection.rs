@@ -1,0 +1,189 @@
+//! Why a component cannot serve: everything that is wrong with it, in words for the person who
+//! wrote it.
+
+#![allow(
+    missing_docs,
+    reason = "a doc is there because it says something that the name does not"
+)]
+
+use std::fmt;
+
+use super::signature::Untrusted;
+use crate::guest::wasi::NotGranted;
+use crate::limits;
+
+/// Why a component may not serve.
+#[derive(Debug)]
+pub enum Rejection {
+    /// Nobody who is trusted has signed it; nothing else is known of it.
+    Untrusted(Untrusted),
+    /// It cannot serve, because of these: one problem at least.
+    Unfit(Vec<Problem>),
+}
+
+impl Rejection {
+    /// Nothing is wrong where there are no problems.
+    pub(super) fn unless_none(problems: Vec<Problem>) -> Result<(), Self> {
+        if problems.is_empty() {
+            Ok(())
+        } else {
+            Err(Self::Unfit(problems))
+        }
+    }
+
+    /// What keeps it from serving; nothing of one that is not trusted.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Untrusted(_) => &[],
+            Self::Unfit(problems) => problems,
+        }
+    }
+}
+
+impl From<Problem> for Rejection {
+    fn from(problem: Problem) -> Self {
+        Self::Unfit(vec![problem])
+    }
+}
+
+impl From<Untrusted> for Rejection {
+    fn from(untrusted: Untrusted) -> Self {
+        Self::Untrusted(untrusted)
+    }
+}
+
+impl std::error::Error for Rejection {}
+
+/// One problem as it is, several on a line each.
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Untrusted(untrusted) => write!(f, "{untrusted}"),
+            Self::Unfit(problems) => match problems.as_slice() {
+                [problem] => write!(f, "{problem}"),
+                problems => {
+                    write!(f, "{} things are wrong with it:", problems.len())?;
+                    problems
+                        .iter()
+                        .try_for_each(|problem| write!(f, "\n- {problem}"))
+                }
+            },
+        }
+    }
+}
+
+/// An error of wasmtime and what caused it, on one line.
+pub(super) fn causes(error: &wasmtime::Error) -> String {
+    let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
+    let words = chain.join(": ");
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// One thing that keeps a component from serving. Its words are one line.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// It is larger than [`limits::COMPONENT_BYTES_MAX`].
+    #[error("it is too large: it has {0} bytes, and {max} are allowed", max = limits::COMPONENT_BYTES_MAX)]
+    TooLarge(usize),
+    /// It is a module, such as `wasm32-unknown-unknown` and `wasm32-wasip1` give.
+    #[error(
+        "it is a core module of WebAssembly, not a component: compile it for wasm32-wasip2, or make a component of it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// It does not compile.
+    #[error("it is not a WebAssembly component: {0}")]
+    NotAComponent(String),
+    /// It wants something that policies are not given.
+    #[error(transparent)]
+    Import(#[from] NotGranted),
+    /// It was made for another version of the world.
+    #[error(
+        "it is made for another version of the world: it exports `{exported}`, and this gateway calls {}", .called.map(|name| format!("`{name}`")).join(" or ")
+    )]
+    Version {
+        /// The interface as it has it.
+        exported: String,
+        /// As it should: one of them.
+        called: [&'static str; 2],
+    },
+    /// It lacks a function of the interface.
+    #[error("it does not export `{function}` of `{interface}`")]
+    Missing {
+        interface: &'static str,
+        function: &'static str,
+    },
+    /// A function of the interface has another type.
+    #[error("its `{function}` is not of the type that `{interface}` says: {problem}")]
+    Mistyped {
+        interface: &'static str,
+        function: &'static str,
+        problem: String,
+    },
+    /// Its imports have other types than those of the interfaces they name.
+    #[error("it does not fit the world `front-end` that `{interface}` is of: {problem}")]
+    World {
+        interface: &'static str,
+        problem: String,
+    },
+    /// It does not say what it is.
+    #[error("its `describe` failed: {0}")]
+    Describe(String),
+    /// It trapped in the self-test.
+    #[error("it traps on {tests}: {cause}")]
+    Traps { tests: Tests, cause: String },
+    /// It took longer than a decision may, in the self-test.
+    #[error("it is too slow: it takes longer than a decision may on {0}")]
+    TooSlow(Tests),
+    /// It decided in the self-test what no host could act on.
+    #[error("it decides what cannot be done on {tests}: {problem}")]
+    Invalid { tests: Tests, problem: String },
+    /// The same inputs gave two answers, so it cannot be replayed.
+    #[error(
+        "it is not deterministic, the same inputs give two answers, on {0}: a policy must keep nothing from one call to the next"
+    )]
+    NotDeterministic(Tests),
+}
+
+/// Self-tests that failed alike. Displayed with the first few by name.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tests(pub Vec<String>);
+
+/// Tests that are named.
+const NAMED_MAX: usize = 3;
+
+/// What is shown of a test's name, in characters: targets can be long.
+const NAME_CHARS_MAX: usize = 60;
+
+impl fmt::Display for Tests {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, test) in self.0.iter().take(NAMED_MAX).enumerate() {
+            let separator = if index > 0 { ", " } else { "" };
+            match test.char_indices().nth(NAME_CHARS_MAX) {
+                Some((end, _)) => write!(f, "{separator}`{}…`", &test[..end])?,
+                None => write!(f, "{separator}`{test}`")?,
+            }
+        }
+        match self.0.len().saturating_sub(NAMED_MAX) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_problem_is_a_line() {
+        let tests = (0..5).map(|number| format!("GET /{number}")).collect();
+        let problems = vec![Problem::CoreModule, Problem::TooSlow(Tests(tests))];
+        let rejection = Rejection::unless_none(problems).unwrap_err().to_string();
+        let lines: Vec<_> = rejection.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[0], "2 things are wrong with it:");
+        assert!(lines[2].ends_with("on `GET /0`, `GET /1`, `GET /2` and 2 more"));
+        let long = Tests(vec!["é".repeat(1000)]).to_string();
+        assert_eq!(long.chars().count(), NAME_CHARS_MAX + 3);
+    }
+}

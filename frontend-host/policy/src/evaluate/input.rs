@@ -1,0 +1,139 @@
+//! Everything that one decision depends on, kept so that it can be made again: by a candidate
+//! beside the active version, or offline from a recording.
+
+use domain::ReplicaId;
+use http::{HeaderMap, Method};
+
+use crate::decision::{Action, Decision, Outcome, Stock, View};
+use crate::evaluate::{RequestParts, on_outcome_afresh, on_request};
+use crate::guest::failure::Failure;
+use crate::guest::instance::{Ambient, Instance};
+use crate::guest::instance_pool::with_instance;
+use crate::guest::version::Version;
+
+/// All that one decision depends on.
+#[derive(Debug, Clone)]
+pub struct DecisionInput {
+    pub(crate) subject: Subject,
+    pub(crate) ambient: Ambient,
+}
+
+/// What a decision was about.
+#[derive(Debug, Clone)]
+pub(crate) enum Subject {
+    /// A request, or an outcome of what was done about it.
+    Request(RequestInput),
+    /// Who should lead the order replicas.
+    Election(View),
+}
+
+/// A request, as long as it is needed.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestInput {
+    pub(crate) method: Method,
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Option<Vec<u8>>,
+    /// None where the decision was about the request itself.
+    pub(crate) outcome: Option<Outcome>,
+}
+
+/// What came of a decision.
+#[derive(Debug, Clone)]
+pub enum DecisionResult {
+    /// What to do about a request.
+    Action(Decision),
+    /// Who should lead; none for as it is.
+    Leader(Option<ReplicaId>),
+}
+
+impl DecisionInput {
+    pub(crate) fn about_request(
+        request: RequestParts<'_>,
+        ambient: Ambient,
+        outcome: Option<&Outcome>,
+    ) -> Self {
+        let subject = Subject::Request(RequestInput {
+            method: request.method.clone(),
+            target: request.target.to_owned(),
+            headers: request.headers.clone(),
+            body: request.body.map(<[u8]>::to_vec),
+            outcome: outcome.cloned(),
+        });
+        Self { subject, ambient }
+    }
+
+    pub(crate) fn about_election(view: &View, ambient: Ambient) -> Self {
+        Self {
+            subject: Subject::Election(view.clone()),
+            ambient,
+        }
+    }
+
+    /// For people: method and target of a request.
+    pub(crate) fn describe(&self) -> String {
+        match &self.subject {
+            Subject::Request(request) => format!("{} {}", request.method, request.target),
+            Subject::Election(view) => format!("an election of {}", view.replicas.len()),
+        }
+    }
+
+    /// Has a version decide, on this thread.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn evaluate(&self, version: &Version) -> Result<DecisionResult, Failure> {
+        // Each version is a generation of its own: those asked before are not asked again here.
+        with_instance(version.id + 1, version, |instance| {
+            self.evaluate_on(version, instance)
+        })
+    }
+
+    /// Has an instance of a version decide.
+    pub(crate) fn evaluate_on(
+        &self,
+        version: &Version,
+        instance: &mut Instance,
+    ) -> Result<DecisionResult, Failure> {
+        let subject = match &self.subject {
+            Subject::Request(subject) => subject,
+            Subject::Election(view) => {
+                return instance
+                    .elect(self.ambient, view)
+                    .map(DecisionResult::Leader);
+            }
+        };
+        let request = RequestParts {
+            method: &subject.method,
+            target: &subject.target,
+            headers: &subject.headers,
+            body: subject.body.as_deref(),
+            now_ms: self.ambient.now_ms,
+        };
+        let decision = match &subject.outcome {
+            None => on_request(version, instance, self.ambient, request),
+            Some(outcome) => on_outcome_afresh(version, instance, self.ambient, request, outcome),
+        };
+        decision.map(DecisionResult::Action)
+    }
+
+    /// How much memory it and its decision take beyond what is bounded for every request, in
+    /// bytes, about.
+    pub(crate) fn bytes(&self, result: &DecisionResult) -> usize {
+        let stocks = match &self.subject {
+            Subject::Request(RequestInput {
+                outcome: Some(Outcome::Stocks(page)),
+                ..
+            }) => page.stocks.len(),
+            _ => 0,
+        };
+        let reply = match result {
+            DecisionResult::Action(Decision {
+                action: Action::Respond(reply),
+                ..
+            }) => reply.bytes(),
+            _ => 0,
+        };
+        stocks * size_of::<Stock>() + reply
+    }
+}

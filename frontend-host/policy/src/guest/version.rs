@@ -1,0 +1,111 @@
+//! A component in use: what it says of itself, and what it has done so far.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::bindings::World;
+use super::deadline::Deadline;
+use super::digest::Digest;
+use super::failure::Failure;
+use super::instance::{Instance, Template};
+use crate::decision::Manifest;
+
+/// Of the process, not of an engine: a thread's instances are found by their versions' ids.
+static VERSIONS_MADE: AtomicU64 = AtomicU64::new(0);
+
+/// A component that can decide.
+pub struct Version {
+    /// Tells the versions made by this process apart, also two of the same component.
+    pub id: u64,
+    /// The component's SHA-256.
+    pub digest: Digest,
+    /// The world that it is made for.
+    pub(crate) world: World,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// What it has done so far.
+    pub counts: Counts,
+    template: Template,
+}
+
+/// A version as the threads share it.
+pub type SharedVersion = Arc<Version>;
+
+impl Version {
+    /// Has a component say what it is.
+    pub(crate) fn from_template(
+        digest: Digest,
+        world: World,
+        template: Template,
+    ) -> Result<Self, Failure> {
+        let manifest = Instance::start(&template, Deadline::unhurried())?.describe()?;
+        Ok(Self {
+            id: VERSIONS_MADE.fetch_add(1, Ordering::Relaxed),
+            digest,
+            world,
+            manifest,
+            counts: Counts::default(),
+            template,
+        })
+    }
+
+    /// An instance for decisions that clients wait for.
+    pub(super) fn start_instance(&self) -> Result<Instance, Failure> {
+        Instance::start(&self.template, Deadline::default())
+    }
+
+    /// An instance for decisions that nobody waits for: see [`Deadline::unhurried`].
+    pub(crate) fn start_unhurried_instance(&self) -> Result<Instance, Failure> {
+        Instance::start(&self.template, Deadline::unhurried())
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = self.digest.to_string();
+        write!(
+            f,
+            "{} {} ({})",
+            self.manifest.name,
+            self.manifest.version,
+            &digest[..12]
+        )
+    }
+}
+
+/// How often a version decided, and how often it failed to, for clients and as a shadow.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Calls that ended in a decision.
+    pub decisions: AtomicU64,
+    /// Calls that trapped.
+    pub traps: AtomicU64,
+    /// Calls stopped at the deadline.
+    pub overruns: AtomicU64,
+    /// Decisions that no host could act on.
+    pub invalid: AtomicU64,
+    /// Answers of 500 and above that no backend is to blame for.
+    pub errors: AtomicU64,
+}
+
+impl Counts {
+    /// Counts a failure; returns how many there were with it.
+    pub fn count_failure(&self, failure: &Failure) -> u64 {
+        let counter = match failure {
+            Failure::Trap(_) => &self.traps,
+            Failure::Overrun(_) => &self.overruns,
+            Failure::Invalid(_) => &self.invalid,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        self.failures()
+    }
+
+    /// Traps, overruns and invalid decisions together.
+    pub fn failures(&self) -> u64 {
+        [&self.traps, &self.overruns, &self.invalid]
+            .iter()
+            .map(|counter| counter.load(Ordering::Relaxed))
+            .sum()
+    }
+}

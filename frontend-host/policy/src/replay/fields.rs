@@ -1,0 +1,213 @@
+//! A decision as people compare it, field by field.
+
+use std::borrow::Cow;
+
+use domain::StockName;
+use serde::{Deserialize, Serialize};
+
+use crate::decision::{Action, Decision, Listing, Operation, Reply};
+use crate::evaluate::input::DecisionResult;
+use crate::guest::failure::Failure;
+
+/// A decision as people compare it: its fields by name, the action itself first. Memos are each
+/// policy's own business.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Fields(Vec<(Cow<'static, str>, String)>);
+
+/// One thing in which two decisions differ.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Difference<'a> {
+    pub(super) kind: &'a str,
+    pub(super) active: &'a str,
+    pub(super) candidate: &'a str,
+}
+
+impl Fields {
+    pub(super) fn differences<'a>(&'a self, candidate: &'a Self) -> Vec<Difference<'a>> {
+        // Other actions have other fields: the action itself says it all.
+        let same_action = self.0.first() == candidate.0.first();
+        let fields = self
+            .0
+            .iter()
+            .zip(&candidate.0)
+            .take(if same_action { usize::MAX } else { 1 });
+        fields
+            .filter(|(active, candidate)| active.1 != candidate.1)
+            .map(|(active, candidate)| Difference {
+                kind: &active.0,
+                active: &active.1,
+                candidate: &candidate.1,
+            })
+            .collect()
+    }
+}
+
+impl From<&Result<DecisionResult, Failure>> for Fields {
+    fn from(result: &Result<DecisionResult, Failure>) -> Self {
+        let failed = |how: String| Self(vec![("action".into(), how)]);
+        match result {
+            Ok(result) => result.into(),
+            Err(Failure::Trap(_)) => failed("trapped".into()),
+            Err(Failure::Overrun(_)) => failed("took too long".into()),
+            Err(Failure::Invalid(problem)) => failed(format!("invalid: {problem}")),
+        }
+    }
+}
+
+impl From<&DecisionResult> for Fields {
+    fn from(result: &DecisionResult) -> Self {
+        match result {
+            DecisionResult::Action(decision) => decision.into(),
+            DecisionResult::Leader(leader) => {
+                let leader = leader.map_or("as it is".to_owned(), |leader| leader.to_string());
+                Self(vec![
+                    ("action".into(), "elect".into()),
+                    ("leader".into(), leader),
+                ])
+            }
+        }
+    }
+}
+
+impl From<&Decision> for Fields {
+    fn from(decision: &Decision) -> Self {
+        let fields = action_fields(&decision.action);
+        Self(
+            fields
+                .into_iter()
+                .map(|(name, value)| (Cow::Borrowed(name), value))
+                .collect(),
+        )
+    }
+}
+
+/// The fields of an action, by name: the action itself is the first.
+fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
+    match action {
+        Action::Respond(reply) => {
+            let Reply {
+                status,
+                headers,
+                body,
+                keep,
+            } = &**reply;
+            let mut headers: Vec<_> = headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {value:?}"))
+                .collect();
+            headers.sort();
+            vec![
+                ("action", "respond".into()),
+                ("status", status.as_u16().to_string()),
+                ("headers", headers.join("\n")),
+                ("body", String::from_utf8_lossy(body).into_owned()),
+                ("keep", format!("{keep:?}")),
+            ]
+        }
+        Action::Perform(Operation::ReadStock { name, caching }) => {
+            vec![
+                ("action", "read-stock".into()),
+                ("name", name.to_string()),
+                ("caching", format!("{caching:?}")),
+            ]
+        }
+        Action::Perform(Operation::ReadOrder { number, caching }) => {
+            vec![
+                ("action", "read-order".into()),
+                ("number", number.to_string()),
+                ("caching", format!("{caching:?}")),
+            ]
+        }
+        Action::Perform(Operation::ListStocks(listing)) => {
+            let (after, limit) = match listing {
+                Listing::Page { after, limit } => (after.as_ref(), limit.to_string()),
+                Listing::All => (None, "none".to_owned()),
+            };
+            vec![
+                ("action", "list-stocks".into()),
+                ("after", format!("{:?}", after.map(StockName::as_str))),
+                ("limit", limit),
+            ]
+        }
+        Action::Perform(Operation::Trade(trade)) => vec![
+            ("action", "trade".into()),
+            ("name", trade.name.to_string()),
+            ("side", trade.side.to_string()),
+            ("quantity", trade.quantity.to_string()),
+            ("idempotency-key", format!("{:?}", trade.key)),
+        ],
+        Action::Retry(after) => vec![("action", "retry".into()), ("after", format!("{after:?}"))],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use domain::ReplicaId;
+    use http::{HeaderMap, StatusCode};
+    use std::time::Duration;
+
+    fn respond(status: StatusCode, body: &'static str) -> Decision {
+        let reply = Reply {
+            status,
+            headers: HeaderMap::new(),
+            body: Bytes::from(body),
+            keep: None,
+        };
+        Decision {
+            action: Action::Respond(Box::new(reply)),
+            memo: Vec::new(),
+        }
+    }
+
+    fn kinds(active: &Decision, candidate: Result<Decision, Failure>) -> Vec<String> {
+        let candidate = candidate.map(DecisionResult::Action);
+        let (active, candidate) = (Fields::from(active), Fields::from(&candidate));
+        active
+            .differences(&candidate)
+            .into_iter()
+            .map(|difference| difference.kind.to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn decisions_are_compared_field_by_field() {
+        let ok = respond(StatusCode::OK, "a");
+        assert_eq!(kinds(&ok, Ok(respond(StatusCode::OK, "a"))), [""; 0]);
+        assert_eq!(kinds(&ok, Ok(respond(StatusCode::OK, "b"))), ["body"]);
+        assert_eq!(
+            kinds(&ok, Ok(respond(StatusCode::NOT_FOUND, "b"))),
+            ["status", "body"]
+        );
+        let retry = Decision {
+            action: Action::Retry(Duration::ZERO),
+            memo: Vec::new(),
+        };
+        assert_eq!(kinds(&ok, Ok(retry)), ["action"]);
+        assert_eq!(kinds(&ok, Err(Failure::Trap("x".into()))), ["action"]);
+        let memo = Decision {
+            memo: vec![1],
+            ..respond(StatusCode::OK, "a")
+        };
+        assert_eq!(kinds(&ok, Ok(memo)), [""; 0], "memos are each policy's own");
+    }
+
+    #[test]
+    fn elections_are_compared_by_who_should_lead() {
+        let elected = |id: u32| Fields::from(&DecisionResult::Leader(ReplicaId::new(id)));
+        let kinds = |active: u32, candidate: u32| {
+            let (active, candidate) = (elected(active), elected(candidate));
+            let differences = active.differences(&candidate);
+            differences
+                .iter()
+                .map(|found| found.kind.to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(kinds(3, 3), [""; 0]);
+        assert_eq!(kinds(0, 0), [""; 0], "both leave it as it is");
+        assert_eq!(kinds(3, 2), ["leader"]);
+        assert_eq!(kinds(3, 0), ["leader"]);
+    }
+}

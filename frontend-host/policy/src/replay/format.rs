@@ -1,0 +1,274 @@
+//! The format of a recording: text, one JSON object a line. The first is the header:
+//!
+//! ```json
+//! {"format":"bazaar-policy-recording","version":3,"policy":"default 0.1.0 (10d675813c77)",
+//!  "journal":"30313233343536373839616263646566"}
+//! ```
+//!
+//! `journal` is the id of the journal whose stocks and orders the outcomes are about; it is left out
+//! where the gateway did not know it yet.
+//!
+//! Each line after it is a decision: what it depended on, and the fields of what was decided. One
+//! about a request has `request`; `body` is base64, and `outcome` is null where the decision was
+//! about the request itself. An election has `election`, as the policy saw it.
+//!
+//! ```json
+//! {"now_ms":1795370000000,"seed":42,
+//!  "request":{"method":"GET","target":"/stocks/nvidia","headers":[],"body":null,"outcome":null},
+//!  "decided":[["action","read-stock"],["name","nvidia"],…]}
+//! {"now_ms":1795370000100,"seed":43,
+//!  "election":{"replicas":[{"id":3,"healthy":true,"reaches_catalog":true,"orders":7,
+//!                           "round_trip_us":210,"in_sync":true}],"leader":null,"epoch":0},
+//!  "decided":[["action","elect"],["leader","3"]]}
+//! ```
+//!
+//! Of version 2 there are recordings in which nobody is said to be in sync, and an outcome `stocks` is a
+//! list of all; they are read as well.
+//!
+//! Headers that carry credentials are left out.
+
+use std::io;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use domain::{Epoch, JournalId, OrderNumber, ReplicaId};
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::{Deserialize, Serialize};
+
+use super::fields::Fields;
+use crate::decision::{Outcome, ReplicaView, View};
+use crate::evaluate::input::{DecisionInput, DecisionResult, RequestInput, Subject};
+use crate::guest::instance::Ambient;
+
+/// What the first line of a recording says that it is.
+const FORMAT: &str = "bazaar-policy-recording";
+
+/// The version that is written.
+const VERSION: u32 = 3;
+
+/// The oldest that is read.
+const VERSION_MIN: u32 = 2;
+
+/// Headers that carry credentials.
+const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
+
+/// The first line of a recording.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
+    policy: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    journal: Option<JournalId>,
+}
+
+/// A decision, as a recording has it: about a request, or an election.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Line {
+    now_ms: u64,
+    seed: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request: Option<RequestLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    election: Option<ElectionLine>,
+    decided: Fields,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RequestLine {
+    method: String,
+    target: String,
+    headers: Vec<(String, String)>,
+    body: Option<String>,
+    outcome: Option<Outcome>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ElectionLine {
+    replicas: Vec<ReplicaLine>,
+    leader: Option<ReplicaId>,
+    epoch: Epoch,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ReplicaLine {
+    id: ReplicaId,
+    healthy: bool,
+    reaches_catalog: bool,
+    orders: OrderNumber,
+    round_trip_us: u64,
+    #[serde(default)]
+    in_sync: bool,
+}
+
+/// Why a recording cannot be replayed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordingError {
+    /// The file cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[from] io::Error),
+    /// It is something else, or was made by another version.
+    #[error(
+        "not a recording of version {VERSION_MIN} to {VERSION}; make one with `bazaar policy record`"
+    )]
+    Format,
+    /// A line makes no sense.
+    #[error("line {number}: {problem}")]
+    Line {
+        /// The line, counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// The first line of a recording of that policy's decisions.
+pub(super) fn header(policy: String, journal: Option<JournalId>) -> String {
+    json_line(&Header {
+        format: FORMAT.into(),
+        version: VERSION,
+        policy,
+        journal,
+    })
+}
+
+/// Makes sure that a first line is that of a recording which can be read.
+pub(super) fn check_header(line: &str) -> Result<(), RecordingError> {
+    match serde_json::from_str::<Header>(line) {
+        Ok(header)
+            if header.format == FORMAT && (VERSION_MIN..=VERSION).contains(&header.version) =>
+        {
+            Ok(())
+        }
+        _ => Err(RecordingError::Format),
+    }
+}
+
+fn json_line(contents: &impl Serialize) -> String {
+    let mut line = serde_json::to_string(contents).expect("strings and numbers are JSON");
+    line.push('\n');
+    line
+}
+
+impl Line {
+    /// A decision's line of a recording.
+    pub(super) fn write(input: &DecisionInput, result: &DecisionResult) -> String {
+        json_line(&Self::new(input, result))
+    }
+
+    /// What a line says was to be decided, and what was.
+    pub(super) fn parse(line: &str) -> Result<(DecisionInput, Fields), String> {
+        let line: Self = serde_json::from_str(line).map_err(|error| error.to_string())?;
+        line.into_input()
+    }
+
+    fn new(input: &DecisionInput, result: &DecisionResult) -> Self {
+        let (request, election) = match &input.subject {
+            Subject::Request(subject) => (Some(subject.into()), None),
+            Subject::Election(view) => (None, Some(view.into())),
+        };
+        Self {
+            now_ms: input.ambient.now_ms,
+            seed: input.ambient.seed,
+            request,
+            election,
+            decided: Fields::from(result),
+        }
+    }
+
+    fn into_input(self) -> Result<(DecisionInput, Fields), String> {
+        let subject = match (self.request, self.election) {
+            (Some(request), None) => Subject::Request(request.try_into()?),
+            (None, Some(election)) => Subject::Election(election.into()),
+            _ => return Err("it must have either `request` or `election`".into()),
+        };
+        let ambient = Ambient {
+            now_ms: self.now_ms,
+            seed: self.seed,
+        };
+        Ok((DecisionInput { subject, ambient }, self.decided))
+    }
+}
+
+impl From<&RequestInput> for RequestLine {
+    fn from(subject: &RequestInput) -> Self {
+        let headers = subject
+            .headers
+            .iter()
+            .filter(|(name, _)| !CREDENTIALS.contains(name));
+        let headers = headers
+            .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+        Self {
+            method: subject.method.to_string(),
+            target: subject.target.clone(),
+            headers: headers.collect(),
+            body: subject.body.as_ref().map(|body| BASE64.encode(body)),
+            outcome: subject.outcome.clone(),
+        }
+    }
+}
+
+impl TryFrom<RequestLine> for RequestInput {
+    type Error = String;
+
+    fn try_from(line: RequestLine) -> Result<Self, String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &line.headers {
+            let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
+            headers.append(
+                name,
+                HeaderValue::try_from(value).map_err(|error| error.to_string())?,
+            );
+        }
+        let body = line
+            .body
+            .map(|body| BASE64.decode(body))
+            .transpose()
+            .map_err(|error| error.to_string())?;
+        Ok(Self {
+            method: Method::try_from(line.method.as_str()).map_err(|error| error.to_string())?,
+            target: line.target,
+            headers,
+            body,
+            outcome: line.outcome,
+        })
+    }
+}
+
+impl From<&View> for ElectionLine {
+    fn from(view: &View) -> Self {
+        let replicas = view.replicas.iter().map(|replica| ReplicaLine {
+            id: replica.id,
+            healthy: replica.healthy,
+            reaches_catalog: replica.reaches_catalog,
+            orders: replica.orders,
+            round_trip_us: replica.round_trip.as_micros() as u64,
+            in_sync: replica.in_sync,
+        });
+        Self {
+            replicas: replicas.collect(),
+            leader: view.leader,
+            epoch: view.epoch,
+        }
+    }
+}
+
+impl From<ElectionLine> for View {
+    fn from(line: ElectionLine) -> Self {
+        let replicas = line.replicas.into_iter().map(|replica| ReplicaView {
+            id: replica.id,
+            healthy: replica.healthy,
+            reaches_catalog: replica.reaches_catalog,
+            orders: replica.orders,
+            round_trip: Duration::from_micros(replica.round_trip_us),
+            in_sync: replica.in_sync,
+        });
+        Self {
+            replicas: replicas.collect(),
+            leader: line.leader,
+            epoch: line.epoch,
+        }
+    }
+}

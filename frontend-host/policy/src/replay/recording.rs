@@ -1,0 +1,141 @@
+//! Live decisions taken down, for as long as somebody records.
+//!
+//! Decisions for which whoever records is too slow are left out: what waits for them is bounded.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use domain::JournalId;
+use domain::time::BootTime;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+use super::format::{Line, header};
+use crate::evaluate::input::{DecisionInput, DecisionResult};
+use crate::guest::version::Version;
+
+/// Decisions that wait to be written, and their bytes; what comes while they are as many is left
+/// out.
+const QUEUE_MAX: usize = 4096;
+const QUEUE_BYTES_MAX: usize = 8 << 20;
+
+/// Longest line that is recorded, in bytes. A larger decision is left out.
+const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// Takes decisions down while somebody listens.
+#[derive(Debug, Default)]
+pub(crate) struct Recorder {
+    listening: AtomicBool,
+    listener: Mutex<Option<Listener>>,
+}
+
+/// Who records, until when.
+#[derive(Debug)]
+struct Listener {
+    lines: mpsc::Sender<String>,
+    /// Bytes of the lines that wait.
+    waiting: Arc<AtomicUsize>,
+    until: BootTime,
+}
+
+impl Listener {
+    fn has_ended(&self) -> bool {
+        self.lines.is_closed() || BootTime::now() >= self.until
+    }
+
+    /// A recording is a sample: what it has no room for, it leaves out.
+    fn send(&self, line: String) {
+        let bytes = line.len();
+        let waiting = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if waiting > QUEUE_BYTES_MAX || self.lines.try_send(line).is_err() {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The lines of a recording under way, until its time is over. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Recording {
+    lines: mpsc::Receiver<String>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Recording {
+    /// Bytes of the lines that wait to be taken.
+    pub fn waiting_bytes(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
+    }
+}
+
+impl Stream for Recording {
+    type Item = String;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<String>> {
+        let line = ready!(self.lines.poll_recv(context));
+        if let Some(line) = &line {
+            self.waiting.fetch_sub(line.len(), Ordering::Relaxed);
+        }
+        Poll::Ready(line)
+    }
+}
+
+/// Somebody else is recording.
+#[derive(Debug, thiserror::Error)]
+#[error("a recording is being made already; one at a time")]
+pub struct Busy;
+
+impl Recorder {
+    /// Starts a recording, which ends after `time` even where nobody takes its lines.
+    pub(crate) fn start(
+        &self,
+        active: &Version,
+        journal: Option<JournalId>,
+        time: Duration,
+    ) -> Result<Recording, Busy> {
+        let mut current = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if current
+            .as_ref()
+            .is_some_and(|listener| !listener.has_ended())
+        {
+            return Err(Busy);
+        }
+        let (lines, received) = mpsc::channel(QUEUE_MAX);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let listener = Listener {
+            lines,
+            waiting: Arc::clone(&waiting),
+            until: BootTime::now() + time,
+        };
+        listener.send(header(active.to_string(), journal));
+        *current = Some(listener);
+        self.listening.store(true, Ordering::Relaxed);
+        Ok(Recording {
+            lines: received,
+            waiting,
+        })
+    }
+
+    /// Whether anybody listens. Cheap, for every decision asks.
+    pub(crate) fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn record(&self, input: &DecisionInput, result: &DecisionResult) {
+        let line = Line::write(input, result);
+        if line.len() > LINE_BYTES_MAX {
+            return;
+        }
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        match listener.take_if(|listener| listener.has_ended()) {
+            Some(_ended) => self.listening.store(false, Ordering::Relaxed),
+            None => {
+                if let Some(listener) = listener.as_ref() {
+                    listener.send(line);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Puts live decisions to a candidate as well, and notes where it decides differently.
+//!
+//! A thread of its own asks the candidate, so that one that hangs or traps costs no client
+//! anything. It works through a bounded queue; what does not fit is dropped, and counted. Not even
+//! a candidate that has the host panic ends the thread.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::Instant;
+
+use daemon::tasks;
+
+use super::differences::Differences;
+use super::fields::Fields;
+use crate::evaluate::input::{DecisionInput, DecisionResult};
+use crate::guest::failure::Failure;
+use crate::guest::thread::yield_to_others;
+use crate::guest::version::SharedVersion;
+
+/// Decisions that wait for the candidate.
+const JOBS_MAX: usize = 1024;
+
+/// Memory that one of them may take, in bytes, about. A larger one is dropped.
+const JOB_BYTES_MAX: usize = 256 << 10;
+
+/// How much longer than it was kept by a candidate that overran the thread then rests, so that
+/// such a candidate takes no more than a fifth of a core from those who serve.
+const REST_AFTER_OVERRUN: u32 = 4;
+
+/// Hands decisions to the thread that asks candidates.
+pub(crate) struct Shadow {
+    jobs: SyncSender<Job>,
+    /// The version on trial; decisions for another are passed over.
+    on_trial: Arc<AtomicU64>,
+}
+
+/// No version has this id.
+const NONE: u64 = u64::MAX;
+
+/// A decision to be made by a candidate as well.
+pub(crate) struct Job {
+    pub(crate) version: SharedVersion,
+    pub(crate) differences: Arc<Differences>,
+    pub(crate) input: DecisionInput,
+    pub(crate) result: DecisionResult,
+}
+
+impl Shadow {
+    /// Starts the thread, which ends when this is dropped.
+    pub(crate) fn start() -> std::io::Result<Self> {
+        let (jobs, queue) = sync_channel(JOBS_MAX);
+        let on_trial = Arc::new(AtomicU64::new(NONE));
+        let current = Arc::clone(&on_trial);
+        tasks::thread("policy-shadow", move || work(&queue, &current))?;
+        Ok(Self { jobs, on_trial })
+    }
+
+    /// From now on this version is on trial, or none.
+    pub(crate) fn set_candidate(&self, version: Option<u64>) {
+        self.on_trial
+            .store(version.unwrap_or(NONE), Ordering::Relaxed);
+    }
+
+    pub(crate) fn submit(&self, job: Job) {
+        if job.input.bytes(&job.result) > JOB_BYTES_MAX {
+            return job.differences.count_dropped();
+        }
+        if let Err(TrySendError::Full(job)) = self.jobs.try_send(job) {
+            job.differences.count_dropped();
+        }
+    }
+}
+
+fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
+    // What it has no time for is dropped; what clients have to wait for is not.
+    yield_to_others();
+    while let Ok(job) = queue.recv() {
+        if job.version.id != on_trial.load(Ordering::Relaxed) {
+            continue;
+        }
+        let begun = Instant::now();
+        // The input is the job's alone, and the thread gets another instance.
+        let evaluate = AssertUnwindSafe(|| job.input.evaluate(&job.version));
+        let decided = catch_unwind(evaluate)
+            .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".to_owned())));
+        let active = Fields::from(&job.result);
+        job.differences
+            .compare(&job.input.describe(), &active, &Fields::from(&decided));
+        if let Err(failure) = &decided {
+            job.version.counts.count_failure(failure);
+            if matches!(failure, Failure::Overrun(_)) {
+                thread::sleep(begun.elapsed() * REST_AFTER_OVERRUN);
+            }
+        }
+    }
+}

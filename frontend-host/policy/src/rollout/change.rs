@@ -1,0 +1,55 @@
+//! A change of the policy: what, by whom, and why.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::publication::Published;
+
+/// Who changes the policy, and why.
+#[derive(Debug, Clone)]
+pub struct Reason {
+    /// A person, or the part of the gateway that did it.
+    pub who: String,
+    /// In words, for people who read the log of changes.
+    pub why: String,
+}
+
+/// One change of the policy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Change {
+    /// Wall clock in milliseconds since 1970.
+    pub at_ms: u64,
+    /// `activate`, `shadow`, `canary`, `drop`, `promote` or `rollback`.
+    pub what: String,
+    /// Who did it, see [`Reason`].
+    pub who: String,
+    /// In words, see [`Reason`].
+    pub why: String,
+    /// Digest of the version that was active.
+    pub from: String,
+    /// Digest of the version that is active.
+    pub to: String,
+    /// Digest of the candidate after the change.
+    pub candidate: Option<String>,
+}
+
+impl Change {
+    pub(super) fn new(what: &str, before: &Published, after: &Published, reason: &Reason) -> Self {
+        let at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            at_ms: at.as_millis() as u64,
+            what: what.to_owned(),
+            who: reason.who.clone(),
+            why: reason.why.clone(),
+            from: before.active.digest.to_string(),
+            to: after.active.digest.to_string(),
+            candidate: after
+                .candidate
+                .as_ref()
+                .map(|candidate| candidate.version.digest.to_string()),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Where the current publication is, and how another takes its place.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::change::{Change, Reason};
+use super::error::SwapError;
+use super::probation::Failing;
+use super::publication::Published;
+use super::version_log::{VersionLog, VersionLogError};
+use crate::replay::shadow::Shadow;
+
+/// The current publication, and the log of all.
+pub(super) struct Registry {
+    published: ArcSwap<Published>,
+    pub(super) shadow: Shadow,
+    /// Held while a new publication is made from the current one, and written to the disk. So not
+    /// for threads that serve.
+    log: Mutex<Option<VersionLog>>,
+}
+
+impl Registry {
+    pub(super) fn new(first: Published, log: Option<VersionLog>) -> io::Result<Self> {
+        Ok(Self {
+            published: ArcSwap::from_pointee(first),
+            shadow: Shadow::start()?,
+            log: Mutex::new(log),
+        })
+    }
+
+    /// A count of its own on what decides now, for those who hold it for long.
+    pub(super) fn published(&self) -> Arc<Published> {
+        self.published.load_full()
+    }
+
+    /// The same for a request, which has no use for a count of its own.
+    pub(super) fn current(&self) -> Guard<Arc<Published>> {
+        self.published.load()
+    }
+
+    /// Saves a change, and then makes it; returns what decides now. `save` puts away what it needs
+    /// after a restart.
+    pub(super) fn change(
+        &self,
+        what: &'static str,
+        reason: &Reason,
+        save: impl FnOnce(&mut VersionLog) -> Result<(), VersionLogError>,
+        next: impl FnOnce(&Published) -> Result<Published, SwapError>,
+    ) -> Result<Arc<Published>, SwapError> {
+        let mut log = self.log();
+        let now = self.published();
+        let next = Arc::new(next(&now)?);
+        let change = Change::new(what, &now, &next, reason);
+        if let Some(log) = &mut *log {
+            save(log)?;
+            log.record(&change, &next)?;
+        }
+        self.publish(Arc::clone(&next), &change);
+        Ok(next)
+    }
+
+    /// Takes a version out of service that failed too often, if it still is in service. It goes
+    /// first, and is written down after: clients do not wait for a disk.
+    pub(super) fn take_out_of_service(&self, failing: &Failing) {
+        let mut log = self.log();
+        let now = self.published();
+        let Some((what, next)) = now.without(&failing.health) else {
+            return;
+        };
+        let next = Arc::new(next);
+        let reason = Reason {
+            who: "probation".into(),
+            why: failing.why.clone(),
+        };
+        let change = Change::new(what, &now, &next, &reason);
+        self.publish(Arc::clone(&next), &change);
+        if let Some(log) = &mut *log
+            && let Err(error) = log.record(&change, &next)
+        {
+            tracing::error!(%error, "a restart would come back with the policy that failed");
+        }
+    }
+
+    /// The last changes, oldest first.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        let log = self.log();
+        log.as_ref().map(VersionLog::changes).unwrap_or_default()
+    }
+
+    fn log(&self) -> MutexGuard<'_, Option<VersionLog>> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self, next: Arc<Published>, change: &Change) {
+        tracing::info!(
+            what = change.what,
+            who = change.who,
+            why = change.why,
+            from = change.from,
+            to = change.to,
+            candidate = change.candidate,
+            "policy changed"
+        );
+        let candidate = next.candidate.as_ref();
+        self.shadow
+            .set_candidate(candidate.map(|candidate| candidate.version.id));
+        self.published.store(next);
+    }
+}

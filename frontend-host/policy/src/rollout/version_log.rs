@@ -1,0 +1,280 @@
+//! What makes the policy survive a restart: the components in service, which of them is
+//! active, and a log of every change.
+//!
+//! ```text
+//! policies/<digest>.wasm   the components of the active, the previous and the candidate version
+//! policies/<digest>.sig    their signatures, of those that came with one
+//! policies/state.json      which of them is which
+//! policies/changes.jsonl   the latest changes, one JSON object a line
+//! policies/changes.1.jsonl those before them; older ones are forgotten
+//! ```
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use daemon::atomic_file;
+use serde::{Deserialize, Serialize};
+
+use super::change::Change;
+use super::publication::Published;
+use crate::admission::{Trust, Upload};
+use crate::guest::digest::Digest;
+
+/// Changes that are shown; the log keeps more.
+const CHANGES_SHOWN_MAX: usize = 20;
+
+/// Size from which on a log of changes is put aside for a new one, in bytes. A change has some 500.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+
+/// What the files of a version end in.
+const COMPONENT: &str = "wasm";
+const SIGNATURE: &str = "sig";
+
+/// Why a change was not saved, or the log not opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct VersionLogError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+struct State {
+    /// The component that the gateway was started with. Another one, next time, is a wish to
+    /// run that one.
+    started_with: String,
+    active: String,
+    previous: Option<String>,
+}
+
+/// The versions and changes in a directory.
+#[derive(Debug)]
+pub struct VersionLog {
+    dir: PathBuf,
+    state: State,
+    changes: VecDeque<Change>,
+}
+
+impl VersionLog {
+    /// Opens a directory, making it where it is missing. `component` is what the gateway was
+    /// told to start with.
+    pub fn open(data_dir: &Path, component: &[u8]) -> Result<Self, VersionLogError> {
+        let dir = data_dir.join("policies");
+        fs::create_dir_all(&dir).map_err(|source| VersionLogError {
+            path: dir.clone(),
+            source,
+        })?;
+        let started_with = Digest::of(component).to_string();
+        let mut log = Self {
+            dir,
+            state: State::default(),
+            changes: VecDeque::new(),
+        };
+        log.state = log
+            .read_state()
+            .filter(|state| state.started_with == started_with)
+            .unwrap_or_default();
+        log.state.started_with = started_with;
+        log.changes = log.read_changes();
+        log.end_last_line().map_err(|source| VersionLogError {
+            path: log.changes_path(),
+            source,
+        })?;
+        Ok(log)
+    }
+
+    /// Forgets the versions that `trust` does not cover, by the signatures that they came with. The
+    /// component that the gateway is started with is not its business here.
+    pub fn retain_trusted(mut self, trust: &Trust) -> Self {
+        let State {
+            started_with,
+            active,
+            previous,
+        } = &self.state;
+        let is_covered = |digest: &String| {
+            digest == started_with
+                || self.component(digest).is_some_and(|component| {
+                    let signature = fs::read_to_string(self.path(digest, SIGNATURE)).ok();
+                    trust
+                    .verify(&component, signature.as_deref())
+                    .inspect_err(|untrusted| {
+                        tracing::error!(policy = digest, %untrusted, "a saved policy is not used");
+                    })
+                    .is_ok()
+                })
+        };
+        let previous = previous.clone().filter(is_covered);
+        let active = Some(active.clone()).filter(is_covered).unwrap_or_default();
+        self.state = State {
+            started_with: started_with.clone(),
+            active,
+            previous,
+        };
+        self
+    }
+
+    /// The component that was active when the gateway stopped, if it was started with the same
+    /// one then as now, and it is intact.
+    pub fn last_active(&self) -> Option<Vec<u8>> {
+        self.component(&self.state.active)
+    }
+
+    /// The component that was the last good one behind `active` when the gateway stopped, if it is
+    /// intact.
+    pub(super) fn previous_of(&self, active: Digest) -> Option<Vec<u8>> {
+        let previous = self.state.previous.as_ref();
+        let previous = previous.filter(|_| self.state.active == active.to_string())?;
+        self.component(previous)
+    }
+
+    fn component(&self, of: &str) -> Option<Vec<u8>> {
+        let component = fs::read(self.path(of, COMPONENT)).ok()?;
+        if Digest::of(&component).to_string() == of {
+            Some(component)
+        } else {
+            tracing::error!(policy = of, "a saved policy is damaged, and not used");
+            None
+        }
+    }
+
+    /// The last changes, oldest first.
+    pub(super) fn changes(&self) -> Vec<Change> {
+        self.changes.iter().cloned().collect()
+    }
+
+    /// Saves a component, so that it can be active after a restart.
+    pub(super) fn save(&mut self, of: Digest, upload: Upload<'_>) -> Result<(), VersionLogError> {
+        if let Some(signature) = upload.signature {
+            write_durably(&self.path(of, SIGNATURE), signature.as_bytes())?;
+        }
+        if self.component(&of.to_string()).is_some() {
+            return Ok(());
+        }
+        write_durably(&self.path(of, COMPONENT), upload.component)
+    }
+
+    fn path(&self, of: impl Display, what: &str) -> PathBuf {
+        self.dir.join(format!("{of}.{what}"))
+    }
+
+    /// Saves a change. It is made once the state is on the disk; a line in the log alone may be of
+    /// one that was not.
+    pub(super) fn record(
+        &mut self,
+        change: &Change,
+        after: &Published,
+    ) -> Result<(), VersionLogError> {
+        let state = State {
+            started_with: self.state.started_with.clone(),
+            active: after.active.digest.to_string(),
+            previous: after
+                .previous
+                .as_ref()
+                .map(|previous| previous.digest.to_string()),
+        };
+        let json = serde_json::to_vec(&state).expect("strings are JSON");
+        self.append(change)?;
+        write_durably(&self.dir.join("state.json"), &json)?;
+        self.state = state;
+        self.changes.push_back(change.clone());
+        if self.changes.len() > CHANGES_SHOWN_MAX {
+            self.changes.pop_front();
+        }
+        self.forget_others(change);
+        Ok(())
+    }
+
+    fn append(&self, change: &Change) -> Result<(), VersionLogError> {
+        let path = self.changes_path();
+        let append = || {
+            let mut log = File::options().create(true).append(true).open(&path)?;
+            if log.metadata()?.len() >= LOG_BYTES_MAX {
+                fs::rename(&path, self.older_changes_path())?;
+                log = File::options().create(true).append(true).open(&path)?;
+            }
+            let mut line = serde_json::to_vec(change).expect("strings and numbers are JSON");
+            line.push(b'\n');
+            log.write_all(&line)?;
+            log.sync_all()
+        };
+        append().map_err(|source| VersionLogError {
+            path: path.clone(),
+            source,
+        })
+    }
+
+    /// Where a crash cut a line short, the next one begins behind it.
+    fn end_last_line(&self) -> io::Result<()> {
+        let log = fs::read(self.changes_path()).unwrap_or_default();
+        if log.last().is_some_and(|byte| *byte != b'\n') {
+            let mut log = File::options().append(true).open(self.changes_path())?;
+            log.write_all(b"\n")?;
+        }
+        Ok(())
+    }
+
+    fn changes_path(&self) -> PathBuf {
+        self.dir.join("changes.jsonl")
+    }
+
+    fn older_changes_path(&self) -> PathBuf {
+        self.dir.join("changes.1.jsonl")
+    }
+
+    /// Removes the components that nothing refers to any more, and their signatures.
+    fn forget_others(&self, change: &Change) {
+        let kept = [
+            Some(&self.state.active),
+            self.state.previous.as_ref(),
+            change.candidate.as_ref(),
+        ];
+        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Some((digest, COMPONENT | SIGNATURE)) =
+                name.to_str().and_then(|name| name.rsplit_once('.'))
+            else {
+                continue;
+            };
+            if !kept.iter().flatten().any(|kept| *kept == digest) {
+                // What cannot be removed takes room, and does no other harm.
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    fn read_state(&self) -> Option<State> {
+        let json = fs::read(self.dir.join("state.json")).ok()?;
+        match serde_json::from_slice(&json) {
+            Ok(state) => Some(state),
+            Err(error) => {
+                tracing::error!(%error, "the saved state of the policy is damaged: starting with the one named or built in");
+                None
+            }
+        }
+    }
+
+    /// The last changes; a line that cannot be parsed was cut short by a crash.
+    fn read_changes(&self) -> VecDeque<Change> {
+        let logs = [self.older_changes_path(), self.changes_path()]
+            .map(|log| fs::read(log).unwrap_or_default());
+        let lines = logs.iter().flat_map(|log| log.split(|byte| *byte == b'\n'));
+        let mut changes = VecDeque::new();
+        for change in lines.filter_map(|line| serde_json::from_slice(line).ok()) {
+            if changes.len() == CHANGES_SHOWN_MAX {
+                changes.pop_front();
+            }
+            changes.push_back(change);
+        }
+        changes
+    }
+}
+
+fn write_durably(path: &Path, contents: &[u8]) -> Result<(), VersionLogError> {
+    atomic_file::write(path, contents).map_err(|source| VersionLogError {
+        path: path.to_owned(),
+        source,
+    })
+}
