@@ -155,9 +155,9 @@ pub struct Front {
     #[arg(long, env = "BAZAAR_DRAIN_DELAY_MS", value_name = "MS", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(..=DRAIN_DELAY_MS_MAX))]
     pub drain_delay_ms: u64,
-    /// Threads that serve clients; one whose processor is busy with other work gives its clients to
-    /// the others [default: one for each processor; `up`, whose services and clients share the
-    /// machine, has one for every other]
+    /// Threads that serve clients. Where other work shares the processors, fewer than those serve more
+    /// [default: one for each processor; `up`, whose services and clients share the machine, has one
+    /// for every other]
     #[arg(long, env = "BAZAAR_WORKERS", value_name = "N")]
     pub workers: Option<usize>,
     /// Connections that one client may have, by its address, or its /64 of IPv6; more are closed
