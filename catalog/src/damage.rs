@@ -10,7 +10,7 @@ use storage::damage::Finders;
 
 use crate::store::sqlite::FILE;
 use crate::store::{Journal, Loaded, Store};
-use catalog_core::{Batch, Known};
+use catalog_core::{Batch, PriorOutcome};
 
 /// A store or a journal whose damage is reported.
 pub(crate) struct Watched<S> {
@@ -29,7 +29,7 @@ impl Store for Watched<Box<dyn Store>> {
         self.finders.pass(self.inner.load())
     }
 
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Known>, StorageError> {
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError> {
         self.finders.pass(self.inner.find_key(key))
     }
 

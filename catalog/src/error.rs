@@ -13,7 +13,7 @@ use crate::config::ConfigError;
 use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::damage::Damaged;
 use crate::stocks::StocksError;
-use catalog_core::{Gone, InSyncRefused, NotOpened, StaleEpoch};
+use catalog_core::{InSyncRefused, NotOpened, SessionExpired, StaleEpoch};
 
 /// There is no journal, and none was to be begun.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +161,7 @@ pub enum RequestError {
     InSync(#[from] InSyncRefused),
     /// The session is over.
     #[error(transparent)]
-    Gone(#[from] Gone),
+    SessionExpired(#[from] SessionExpired),
     /// No session was opened.
     #[error(transparent)]
     NotOpened(#[from] NotOpened),
@@ -182,7 +182,7 @@ pub enum RequestError {
     Unreadable(#[source] StorageError),
     /// Too many replies wait for caches to let go.
     #[error("too many trades wait for caches; ask again under the same keys")]
-    Crowded,
+    TooManyWaiters,
     /// The operating system gave no random number.
     #[error("no random session id: {0}")]
     Random(#[source] getrandom::Error),
@@ -207,12 +207,12 @@ impl RequestError {
             Self::InSync(InSyncRefused::WithoutLeader(_)) => (Code::InvalidArgument, Never),
             Self::StockNotFound => (Code::NotFound, Never),
             // Another epoch, or another session, is another request.
-            Self::Stale(_) | Self::InSync(InSyncRefused::Stale(_)) | Self::Gone(_) => {
+            Self::Stale(_) | Self::InSync(InSyncRefused::Stale(_)) | Self::SessionExpired(_) => {
                 (Code::FailedPrecondition, Never)
             }
             Self::InSync(InSyncRefused::Overtaken { .. }) => (Code::Aborted, Never),
             Self::NotOpened(_) | Self::TooManySessions => (Code::ResourceExhausted, Later),
-            Self::NotCommitted(_) | Self::Crowded | Self::Random(_) | Self::Stopping => {
+            Self::NotCommitted(_) | Self::TooManyWaiters | Self::Random(_) | Self::Stopping => {
                 (Code::Unavailable, Later)
             }
             // The ledgers have rows of the journal as well.

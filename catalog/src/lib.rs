@@ -5,7 +5,7 @@
 //! - [`stocks`]: the stocks that a new one starts with;
 //! - `catalog_core`: the rules, without a clock, a disk or a network;
 //! - [`store`]: what is durable;
-//! - [`desk`]: what the writer, the readers and the sessions share;
+//! - [`shared`]: what the writer, the readers and the sessions share;
 //! - [`writer`]: the one thread that changes what is committed;
 //! - [`session`]: a gateway's leases and invalidations;
 //! - [`service`]: the gRPC service;
@@ -15,7 +15,7 @@
 //! - [`error`]: what can go wrong, and which gRPC status says so.
 //!
 //! A trade's way: `service` → `writer` stages it on the books (`catalog_core::ledger`) with whatever
-//! else has queued → `desk` tells caches to let go (`catalog_core::leases`), and `service` the leader of the
+//! else has queued → `shared` tells caches to let go (`catalog_core::leases`), and `service` the leader of the
 //! new row → `store` makes it durable → `catalog_core::visibility` shows it once caches have let go → the answer
 //! goes out.
 
@@ -34,7 +34,7 @@ use storage::StorageError;
 pub mod config;
 pub mod stocks;
 pub mod store;
-pub mod desk;
+pub mod shared;
 pub mod writer;
 pub mod session;
 pub mod service;
@@ -49,7 +49,7 @@ mod tests;
 pub use config::Config;
 pub use error::{Error, RebuildError};
 pub use rebuild::ledgers::{Disagreement, Found, Ledgers};
-pub use rebuild::{Remains, rebuild};
+pub use rebuild::{RebuildSource, rebuild};
 pub use store::sqlite::holds_journal;
 
 use crate::damage::{Damaged, Watched};

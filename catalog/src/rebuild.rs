@@ -43,7 +43,7 @@ const SOME_REPLICA: u32 = 1;
 
 /// What is left of a catalog.
 #[derive(Debug)]
-pub struct Remains<R> {
+pub struct RebuildSource<R> {
     /// The longest ledger's rows, and those beyond it.
     pub rows: R,
     /// Which journal they are of; `None` where the ledgers are of before there were ids.
@@ -63,7 +63,7 @@ pub struct Remains<R> {
 ///
 /// # Errors
 /// Where there is a database already, or the rows do not fit the stocks or each other.
-pub fn rebuild<R>(config: &Config, remains: Remains<R>) -> Result<OrderNumber, RebuildError>
+pub fn rebuild<R>(config: &Config, remains: RebuildSource<R>) -> Result<OrderNumber, RebuildError>
 where
     R: Iterator<Item = Result<Row, StorageError>>,
 {
@@ -117,12 +117,12 @@ pub fn fill<R>(
     store: &mut SqliteStore,
     listings: &[Listing],
     lease: Duration,
-    remains: Remains<R>,
+    remains: RebuildSource<R>,
 ) -> Result<OrderNumber, RebuildError>
 where
     R: Iterator<Item = Result<Row, StorageError>>,
 {
-    let Remains {
+    let RebuildSource {
         mut rows,
         journal,
         listing,

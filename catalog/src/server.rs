@@ -14,13 +14,13 @@ use wire::catalog::v1::catalog_server::CatalogServer;
 
 use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::config::lease_margin;
-use crate::desk::Desk;
 use crate::error::Error;
 use crate::service::{Service, TRADES_PER_CLIENT_MAX};
 use crate::session::Sessions;
+use crate::shared::Shared;
 use crate::store::{Journal, Loaded, Store};
 use crate::writer;
-use catalog_core::{Board, Leases, LedgerCheck};
+use catalog_core::{Leases, LedgerCheck, Visibility};
 
 /// How long a stop waits for requests that are being answered, and then for the writer.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
@@ -49,11 +49,11 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let (close, closing) = watch::channel(false);
     let (service, mut writer_ended) = start(parts, closing.clone())?;
-    let (desk, writer) = (Arc::clone(&service.desk), service.writer.clone());
+    let (shared, writer) = (Arc::clone(&service.shared), service.writer.clone());
     // Ends with this function.
     let _expiry = tasks::spawn("expire sessions", {
-        let desk = Arc::clone(&desk);
-        async move { desk.expire_sessions().await }
+        let shared = Arc::clone(&shared);
+        async move { shared.expire_sessions().await }
     });
     let _ledger_check = tasks::spawn("check ledgers", {
         let service = service.clone();
@@ -69,7 +69,7 @@ pub async fn serve(
         () = shutdown => tracing::info!("stopping"),
     }
     close.send_replace(true);
-    desk.close();
+    shared.close();
     if tokio::time::timeout(DRAIN_MAX, &mut server).await.is_err() {
         tracing::warn!("some requests were not answered before the stop");
     }
@@ -107,7 +107,7 @@ pub(crate) fn start(
             "waiting for leases that gateways may still have"
         );
     }
-    let board = Board::new(
+    let board = Visibility::new(
         loaded.books.stocks().cloned(),
         leases,
         unsettled,
@@ -116,10 +116,10 @@ pub(crate) fn start(
     let leadership = loaded.books.leadership();
     let gives_up_at = BootTime::now() + ledger_check_max;
     let ledger_check = LedgerCheck::new(leadership.term.in_sync.clone(), gives_up_at);
-    let desk = Arc::new(Desk::new(board, ledger_check, leadership));
-    let (writer, ended) = writer::start(store, loaded, Arc::clone(&desk))?;
+    let shared = Arc::new(Shared::new(board, ledger_check, leadership));
+    let (writer, ended) = writer::start(store, loaded, Arc::clone(&shared))?;
     let sessions = Sessions {
-        desk: Arc::clone(&desk),
+        shared: Arc::clone(&shared),
         writer: writer.clone(),
         lease,
         term,
@@ -128,7 +128,7 @@ pub(crate) fn start(
     };
     Ok((
         Service {
-            desk,
+            shared,
             writer,
             journal,
             sessions: Arc::new(sessions),

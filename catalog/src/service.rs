@@ -1,4 +1,4 @@
-//! The gRPC service: reads a request into the domain, asks the desk, the writer or the
+//! The gRPC service: reads a request into the domain, asks the shared, the writer or the
 //! journal, and writes the answer back.
 
 use std::collections::BTreeSet;
@@ -26,9 +26,9 @@ use wire::catalog::v1::catalog_server::Catalog;
 use wire::identity;
 use wire::order_number;
 
-use crate::desk::{Desk, EVENTS_MAX};
 use crate::error::RequestError;
 use crate::session::{Sessions, to_wire};
+use crate::shared::{EVENTS_MAX, Shared};
 use crate::store::Journal;
 use crate::writer::group::ProposedReply;
 use crate::writer::{QUEUE_MAX, Writer};
@@ -57,7 +57,7 @@ const ROWS_PER_MESSAGE: usize = 512;
 #[derive(Clone)]
 pub struct Service {
     /// See there.
-    pub desk: Arc<Desk>,
+    pub shared: Arc<Shared>,
     /// See there.
     pub writer: Writer,
     /// See there.
@@ -89,7 +89,7 @@ impl Catalog for Service {
         // What cannot be a name is no stock's.
         let name = StockName::new(&request.name).map_err(|_| RequestError::StockNotFound)?;
         let session = SessionId::new(request.session);
-        let seen = self.desk.read(&name, session, BootTime::now());
+        let seen = self.shared.read(&name, session, BootTime::now());
         let seen = seen.ok_or(RequestError::StockNotFound)?;
         let stock = Some(stock_to_wire(&seen.stock));
         Ok(Response::new(v1::GetStockResponse {
@@ -142,7 +142,7 @@ impl Catalog for Service {
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
         self.check_ledger(&request).await?;
-        Ok(Response::new(self.leadership(&self.desk.leadership())))
+        Ok(Response::new(self.leadership(&self.shared.leadership())))
     }
 
     async fn elect(&self, request: Request<v1::ElectRequest>) -> Reply<v1::Leadership> {
@@ -167,7 +167,7 @@ impl Catalog for Service {
             .map(replica_from_wire)
             .collect::<Result<_, _>>()?;
         // Until then the set says whose ledgers are to be checked, after another start as well.
-        self.wait_until(Desk::ledger_check_over_at).await?;
+        self.wait_until(Shared::ledger_check_over_at).await?;
         let after = self
             .writer
             .set_in_sync(Epoch(request.epoch), change, in_sync)
@@ -184,7 +184,7 @@ impl Catalog for Service {
         let request = request.into_inner();
         self.check_named(&request.journal)?;
         let from = order_number(request.from)?;
-        let end = self.desk.leadership().end;
+        let end = self.shared.leadership().end;
         if !request.previous.is_empty() {
             let previous = ChainHash::try_from(request.previous.as_slice()).map_err(Malformed)?;
             self.compare(from, previous, end).await?;
@@ -218,10 +218,10 @@ impl Catalog for Service {
             .row
             .ok_or_else(|| Malformed(Invalid::new("row", "is missing")))?;
         let row = Row::try_from(row)?;
-        if !self.desk.is_in_sync(replica) {
+        if !self.shared.is_in_sync(replica) {
             return Err(RequestError::NotInSync(replica).into());
         }
-        let end = self.desk.leadership().end;
+        let end = self.shared.leadership().end;
         if row.number != end.rows || !row.follows(&end.chain) {
             return Err(RequestError::NotMissing(row.number).into());
         }
@@ -262,7 +262,7 @@ impl Service {
     }
 
     fn leadership(&self, leadership: &Leadership) -> v1::Leadership {
-        let ledgers_checked = self.desk.ledger_check_over_at() <= BootTime::now();
+        let ledgers_checked = self.shared.ledger_check_over_at() <= BootTime::now();
         leadership_to_wire(leadership, &self.identity, ledgers_checked)
     }
 
@@ -275,17 +275,17 @@ impl Service {
             journal,
         } = request;
         let replica =
-            ReplicaId::new(*replica).filter(|&replica| self.desk.is_ledger_pending(replica));
+            ReplicaId::new(*replica).filter(|&replica| self.shared.is_ledger_pending(replica));
         let Some(replica) = replica.filter(|_| !journal.is_empty()) else {
             return Ok(());
         };
         let rows = order_number(*ledger_rows)?;
         let chain = ChainHash::try_from(ledger_chain.as_slice())?;
-        let end = self.desk.leadership().end;
+        let end = self.shared.leadership().end;
         match self.compare(rows, chain, end).await {
-            Ok(()) => self.desk.confirm_ledger(replica),
+            Ok(()) => self.shared.confirm_ledger(replica),
             // It will show what the journal lacks.
-            Err(error) if self.desk.note_ledger_difference(replica) => {
+            Err(error) if self.shared.note_ledger_difference(replica) => {
                 tracing::error!(%replica, %error, "a replica's ledger is not the beginning of the journal");
             }
             Err(_) => {}
@@ -296,7 +296,7 @@ impl Service {
     /// Logs whose ledgers the start waits for, and warns where it goes on without them.
     pub async fn log_ledger_check(&self) {
         let pending = || {
-            let pending = self.desk.pending_ledgers();
+            let pending = self.shared.pending_ledgers();
             let pending: Vec<String> = pending.iter().map(ReplicaId::to_string).collect();
             (!pending.is_empty()).then(|| pending.join(", "))
         };
@@ -306,7 +306,7 @@ impl Service {
                 "waiting for the ledgers of the replicas in sync, to compare the journal with them"
             );
         }
-        if self.wait_until(Desk::ledger_check_over_at).await.is_err() {
+        if self.wait_until(Shared::ledger_check_over_at).await.is_err() {
             return; // it stops
         }
         if let Some(replicas) = pending() {
@@ -407,7 +407,7 @@ impl Service {
         // One more than is sent says whether there are more.
         while stocks.len() <= limit {
             let wanted = (limit + 1 - stocks.len()).min(LISTED_AT_ONCE);
-            let read = self.desk.stocks_after(last.as_ref(), wanted);
+            let read = self.shared.stocks_after(last.as_ref(), wanted);
             stocks.extend(read.iter().map(stock_to_wire));
             if read.len() < wanted {
                 break;
@@ -423,13 +423,13 @@ impl Service {
     /// than what is read or traded now. And until ledgers are checked: what the journal lacks is
     /// newer.
     async fn settled(&self) -> Result<(), RequestError> {
-        self.wait_until(Desk::settled_at).await
+        self.wait_until(Shared::serving_from).await
     }
 
-    async fn wait_until(&self, when: impl Fn(&Desk) -> BootTime) -> Result<(), RequestError> {
+    async fn wait_until(&self, when: impl Fn(&Shared) -> BootTime) -> Result<(), RequestError> {
         loop {
-            let confirmed = self.desk.all_ledgers_confirmed();
-            let left = when(&self.desk).since(BootTime::now());
+            let confirmed = self.shared.all_ledgers_confirmed();
+            let left = when(&self.shared).since(BootTime::now());
             if left.is_zero() {
                 return Ok(());
             }

@@ -13,16 +13,16 @@ use wire::catalog::v1::session_request::Request;
 use wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
 use wire::identity;
 
-use crate::desk::{Desk, Event, Events};
 use crate::error::RequestError;
+use crate::shared::{Event, Events, Shared};
 use crate::writer::Writer;
-use catalog_core::{Floor, Recall, Round};
+use catalog_core::{Floor, Invalidation, Round};
 
 /// What all sessions share.
 #[derive(Debug)]
 pub struct Sessions {
     /// See there.
-    pub desk: Arc<Desk>,
+    pub shared: Arc<Shared>,
     /// See there.
     pub writer: Writer,
     /// As gateways count it.
@@ -52,7 +52,7 @@ impl Sessions {
                 return;
             }
         };
-        drop(events); // the desk's ends the stream
+        drop(events); // the shared's ends the stream
         if self.follow(id, requests).await == Ended::Unreleased {
             // It lives on, among its client's, until its lease is over.
             tokio::time::sleep(self.term).await;
@@ -69,13 +69,13 @@ impl Sessions {
                 }
                 Err(error) => {
                     tracing::warn!(session = %id, %error, "a session failed");
-                    self.desk.fail(id, error);
+                    self.shared.fail(id, error);
                     return Ended::Unreleased;
                 }
             }
         }
         tracing::debug!(session = %id, "a session's stream ended");
-        self.desk.broken(id);
+        self.shared.broken(id);
         Ended::Unreleased
     }
 
@@ -93,7 +93,7 @@ impl Sessions {
         let place = place.map_err(|_| RequestError::TooManySessions)?;
         self.writer.lend_sessions(self.term).await?;
         let id = random_id()?;
-        self.desk
+        self.shared
             .open(id, events.clone(), received, BootTime::now())?;
         tracing::info!(session = %id, gateway = %open.gateway.escape_debug(), "a session opened");
         Ok((id, place))
@@ -116,13 +116,13 @@ impl Sessions {
     ) -> Result<Proceed, RequestError> {
         match request {
             Request::Open(_) => return Err(RequestError::Unopened),
-            Request::Renew(renew) => self.desk.renew(id, renew.nonce, received)?,
+            Request::Renew(renew) => self.shared.renew(id, renew.nonce, received)?,
             Request::Acknowledge(acknowledge) => {
-                self.desk
+                self.shared
                     .acknowledge(id, Round(acknowledge.round), received)?;
             }
             Request::Release(_) => {
-                self.desk.release(id);
+                self.shared.release(id);
                 return Ok(Proceed::Released);
             }
         }
@@ -157,13 +157,13 @@ pub fn to_wire(event: Event, lease: Duration, journal: JournalId) -> Result<Sess
             journal: journal.as_bytes().to_vec(),
         }),
         Event::Renewed(nonce) => session_event::Event::Renewed(session_event::Renewed { nonce }),
-        Event::Recall(recall) => session_event::Event::Invalidate(invalidate(recall)),
+        Event::Invalidation(recall) => session_event::Event::Invalidate(invalidate(recall)),
         Event::Over(error) => return Err(error.into()),
     };
     Ok(SessionEvent { event: Some(event) })
 }
 
-fn invalidate(recall: Recall) -> session_event::Invalidate {
+fn invalidate(recall: Invalidation) -> session_event::Invalidate {
     let floor = |floor: Floor| session_event::Floor {
         name: floor.name.as_str().into(),
         version: floor.version.0,

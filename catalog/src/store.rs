@@ -9,7 +9,7 @@ use std::time::Duration;
 use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
 use storage::StorageError;
 
-use catalog_core::{Batch, Books, Known};
+use catalog_core::{Batch, CatalogState, PriorOutcome};
 
 pub mod sqlite;
 mod audit;
@@ -28,7 +28,7 @@ pub struct Loaded {
     /// Of the stocks that it began with.
     pub listing: ListingDigest,
     /// Everything committed.
-    pub books: Books,
+    pub books: CatalogState,
     /// Where sessions of the run before may still be alive: how long at most.
     pub sessions_out: Option<Duration>,
 }
@@ -40,7 +40,7 @@ pub trait Store: Send {
 
     /// What an idempotency key was used for. Of refused orders the last
     /// [`REFUSED_ORDERS_KEPT`] are known.
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Known>, StorageError>;
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError>;
 
     /// Makes a batch durable in one transaction. After an error nothing of it is.
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError>;

@@ -15,8 +15,8 @@ use storage::StorageError;
 use storage::error::fail_stop;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::desk::Desk;
 use crate::error::RequestError;
+use crate::shared::Shared;
 use crate::store::{Loaded, Store};
 use catalog_core::{Leadership, TradeResult};
 use domain::ChangeNumber;
@@ -116,12 +116,12 @@ impl Writer {
 pub fn start(
     store: Box<dyn Store>,
     loaded: Loaded,
-    desk: Arc<Desk>,
+    shared: Arc<Shared>,
 ) -> std::io::Result<(Writer, oneshot::Receiver<()>)> {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (end, ended) = oneshot::channel();
-    let mut committer = Committer::new(store, loaded, desk);
-    if let Err(error) = committer.succeed() {
+    let mut committer = Committer::new(store, loaded, shared);
+    if let Err(error) = committer.begin_next_epoch() {
         fail_stop(&error);
     }
     tasks::thread("catalog-writer", move || {

@@ -215,7 +215,7 @@ pub(crate) struct Driver {
     replica: Replica,
     callers: Callers,
     writer: Writer,
-    outside: Outside,
+    outside: Upstreams,
     calls: JoinSet<()>,
     inputs: mpsc::Receiver<Input>,
     status: watch::Sender<Status>,
@@ -242,7 +242,7 @@ impl Driver {
             replica,
             callers: Callers::default(),
             writer: Writer::start(store, sender.clone()),
-            outside: Outside {
+            outside: Upstreams {
                 catalog,
                 peers,
                 reader,
@@ -481,7 +481,7 @@ async fn give_turns(turns: u32) {
 
 /// What is reached by calls.
 #[derive(Clone)]
-struct Outside {
+struct Upstreams {
     catalog: Catalog,
     peers: Peers,
     reader: Arc<dyn ReadRows>,
@@ -489,7 +489,7 @@ struct Outside {
     asker: Arc<Asker>,
 }
 
-impl Outside {
+impl Upstreams {
     async fn append(
         &self,
         peer: ReplicaId,

@@ -34,7 +34,7 @@ pub struct Floor {
 
 /// A session to be told to let go of stocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Recall {
+pub struct Invalidation {
     /// Who is told.
     pub session: SessionId,
     /// What it is to acknowledge.
@@ -65,7 +65,7 @@ pub struct Acknowledged {
 /// The session is over, or never was. Only a new one helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the session is over: open a new one")]
-pub struct Gone;
+pub struct SessionExpired;
 
 /// Why no session was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -168,11 +168,11 @@ impl Leases {
         id: SessionId,
         nonce: u64,
         received: BootTime,
-    ) -> Result<Renewal, Gone> {
+    ) -> Result<Renewal, SessionExpired> {
         let term = self.term;
         let session = self.living(id, received)?;
         if session.cut {
-            return Err(Gone);
+            return Err(SessionExpired);
         }
         if let Some((&until, _)) = session.owes.last_key_value() {
             session.deferred.get_or_insert(Deferred {
@@ -193,7 +193,7 @@ impl Leases {
         id: SessionId,
         round: Round,
         now: BootTime,
-    ) -> Result<Acknowledged, Gone> {
+    ) -> Result<Acknowledged, SessionExpired> {
         let term = self.term;
         let session = self.living(id, now)?;
         let let_go = session.owes.remove(&round).unwrap_or_default();
@@ -282,7 +282,7 @@ impl Leases {
     /// Starts a round: says which sessions are to be told to let go of which of the stocks.
     /// Who was told before, and has not acknowledged yet, is not told again: what is lent
     /// after that does not exist.
-    pub fn recall(&mut self, changes: &[Floor]) -> Vec<Recall> {
+    pub fn recall(&mut self, changes: &[Floor]) -> Vec<Invalidation> {
         let mut told: BTreeMap<SessionId, Vec<Floor>> = BTreeMap::new();
         for floor in changes {
             for id in self.holders.get(&floor.name).into_iter().flatten() {
@@ -304,7 +304,7 @@ impl Leases {
                 .expect("holders have living sessions");
             let stocks = floors.iter().map(|floor| floor.name.clone()).collect();
             session.owes.insert(round, stocks);
-            recalls.push(Recall {
+            recalls.push(Invalidation {
                 session: id,
                 round,
                 floors,
@@ -313,11 +313,11 @@ impl Leases {
         recalls
     }
 
-    fn living(&mut self, id: SessionId, now: BootTime) -> Result<&mut Session, Gone> {
+    fn living(&mut self, id: SessionId, now: BootTime) -> Result<&mut Session, SessionExpired> {
         self.sessions
             .get_mut(&id)
             .filter(|session| now < session.expires)
-            .ok_or(Gone)
+            .ok_or(SessionExpired)
     }
 }
 

@@ -99,14 +99,14 @@ pub struct RefusedOrder {
 
 /// What a key was used for before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Known {
+pub enum PriorOutcome {
     /// An order with a row.
     Row(Row),
     /// One that was refused.
     Refused(RefusedOrder),
 }
 
-impl Known {
+impl PriorOutcome {
     fn order(&self) -> &Order {
         match self {
             Self::Row(row) => &row.order,
@@ -115,11 +115,11 @@ impl Known {
     }
 }
 
-impl From<Known> for TradeResult {
-    fn from(known: Known) -> Self {
+impl From<PriorOutcome> for TradeResult {
+    fn from(known: PriorOutcome) -> Self {
         match known {
-            Known::Row(row) => Self::Row(row),
-            Known::Refused(refused) => Self::Refused(refused.refusal),
+            PriorOutcome::Row(row) => Self::Row(row),
+            PriorOutcome::Refused(refused) => Self::Refused(refused.refusal),
         }
     }
 }
@@ -181,14 +181,14 @@ impl Batch {
 
 /// Everything that is committed, but for the rows themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Books {
+pub struct CatalogState {
     stocks: BTreeMap<StockName, Stock>,
     end: LedgerEnd,
     term: Term,
     rules: Rules,
 }
 
-impl Books {
+impl CatalogState {
     /// The books as a store holds them.
     pub fn new(stocks: impl IntoIterator<Item = Stock>, end: LedgerEnd, term: Term) -> Self {
         let stocks: BTreeMap<_, _> = stocks
@@ -295,12 +295,12 @@ impl Books {
 /// The books with a group of requests on top, none of which is durable yet.
 #[derive(Debug)]
 pub struct Staged<'a> {
-    books: &'a Books,
+    books: &'a CatalogState,
     stocks: BTreeMap<StockName, Stock>,
     rows: Vec<Row>,
     refused: Vec<RefusedOrder>,
     /// What the keys of this group were used for.
-    keys: HashMap<IdempotencyKey, Known>,
+    keys: HashMap<IdempotencyKey, PriorOutcome>,
     end: LedgerEnd,
     term: Option<Term>,
 }
@@ -338,7 +338,7 @@ impl Staged<'_> {
         &mut self,
         epoch: Epoch,
         order: Order,
-        known: Option<Known>,
+        known: Option<PriorOutcome>,
     ) -> Result<TradeResult, StaleEpoch> {
         self.check_epoch(epoch)?;
         let staged = self.keys.get(&order.key).cloned();
@@ -357,12 +357,12 @@ impl Staged<'_> {
         let made = match self.traded(&order) {
             Ok((after, price)) => {
                 self.stocks.insert(after.name.clone(), after);
-                Known::Row(self.append(epoch, order, price))
+                PriorOutcome::Row(self.append(epoch, order, price))
             }
             Err(refusal) => {
                 let refused = RefusedOrder { order, refusal };
                 self.refused.push(refused.clone());
-                Known::Refused(refused)
+                PriorOutcome::Refused(refused)
             }
         };
         self.keys.insert(key, made.clone());
@@ -403,7 +403,7 @@ impl Staged<'_> {
 
     /// Begins the next epoch with the same leader, which has to catch up and to activate as if it
     /// were elected. Does nothing before the first election.
-    pub fn succeed(&mut self) {
+    pub fn begin_next_epoch(&mut self) {
         if self.books.rules.keep(Rule::Succession)
             && let Some(leader) = self.term().leader
         {

@@ -13,10 +13,10 @@ pub mod ledger_check;
 pub mod ablation;
 
 pub use ablation::{Rule, Rules};
-pub use leases::{Floor, Gone, Leases, NotOpened, Recall, Renewal, Round};
+pub use leases::{Floor, Invalidation, Leases, NotOpened, Renewal, Round, SessionExpired};
 pub use ledger::{
-    Batch, Books, InSyncRefused, Known, Leadership, RefusedOrder, Staged, StaleEpoch, Stock, Term,
-    TradeResult,
+    Batch, CatalogState, InSyncRefused, Leadership, PriorOutcome, RefusedOrder, Staged, StaleEpoch,
+    Stock, Term, TradeResult,
 };
 pub use ledger_check::{LEDGER_CHECK_MAX, LedgerCheck};
-pub use visibility::{Board, Seen};
+pub use visibility::{Seen, Visibility};

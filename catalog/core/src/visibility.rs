@@ -14,7 +14,9 @@ use domain::time::BootTime;
 use domain::{SessionId, StockName, Version};
 
 use super::ablation::Rule;
-use super::leases::{Acknowledged, Floor, Gone, Leases, NotOpened, Recall, Renewal, Round};
+use super::leases::{
+    Acknowledged, Floor, Invalidation, Leases, NotOpened, Renewal, Round, SessionExpired,
+};
 use super::ledger::{Batch, Stock};
 
 /// A stock as a reader sees it.
@@ -28,16 +30,16 @@ pub struct Seen {
 
 /// The visible stocks, and the leases on them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Board {
-    stocks: BTreeMap<StockName, Shown>,
+pub struct Visibility {
+    stocks: BTreeMap<StockName, VisibleStock>,
     leases: Leases,
     /// Names of the stocks of the batch that is on its way to the disk.
     prepared: Vec<StockName>,
-    settled_at: BootTime,
+    serving_from: BootTime,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Shown {
+struct VisibleStock {
     visible: Stock,
     /// The newest durable value, where it is not visible yet.
     durable: Option<Stock>,
@@ -45,14 +47,14 @@ struct Shown {
     prepared: Option<Version>,
 }
 
-impl Shown {
+impl VisibleStock {
     /// While a change is under way nobody new may hold the stock; so its holders get fewer.
     fn is_changing(&self) -> bool {
         self.durable.is_some() || self.prepared.is_some()
     }
 }
 
-impl Board {
+impl Visibility {
     /// The board shows `stocks`, which are durable. Nothing may be read or traded for
     /// `unsettled`, counted from `now`: sessions of a run before may last that long.
     pub fn new(
@@ -64,14 +66,14 @@ impl Board {
         let shown = |stock: Stock| {
             (
                 stock.name.clone(),
-                Shown {
+                VisibleStock {
                     visible: stock,
                     durable: None,
                     prepared: None,
                 },
             )
         };
-        let settled_at = if leases.rules().keep(Rule::RestartWait) {
+        let serving_from = if leases.rules().keep(Rule::RestartWait) {
             now + unsettled
         } else {
             now
@@ -80,13 +82,13 @@ impl Board {
             stocks: stocks.into_iter().map(shown).collect(),
             leases,
             prepared: Vec::new(),
-            settled_at,
+            serving_from,
         }
     }
 
     /// From when on stocks may be read and traded.
-    pub fn settled_at(&self) -> BootTime {
-        self.settled_at
+    pub fn serving_from(&self) -> BootTime {
+        self.serving_from
     }
 
     /// Reads one stock, for a session that would keep it where one is given.
@@ -123,7 +125,7 @@ impl Board {
     ///
     /// # Panics
     /// Where the batch before has not come back.
-    pub fn prepare(&mut self, batch: &Batch) -> Vec<Recall> {
+    pub fn prepare(&mut self, batch: &Batch) -> Vec<Invalidation> {
         assert!(
             self.prepared.is_empty(),
             "one batch at a time is on its way to the disk"
@@ -179,7 +181,7 @@ impl Board {
         id: SessionId,
         nonce: u64,
         received: BootTime,
-    ) -> Result<Renewal, Gone> {
+    ) -> Result<Renewal, SessionExpired> {
         self.leases.renew(id, nonce, received)
     }
 
@@ -190,7 +192,7 @@ impl Board {
         id: SessionId,
         round: Round,
         now: BootTime,
-    ) -> Result<Option<u64>, Gone> {
+    ) -> Result<Option<u64>, SessionExpired> {
         let Acknowledged { let_go, renewed } = self.leases.acknowledge(id, round, now)?;
         self.show(&let_go);
         Ok(renewed)
@@ -225,7 +227,7 @@ impl Board {
     /// Whether no gateway can be serving anything that it holds, neither from this run nor
     /// from one before.
     pub fn is_unheld(&self, now: BootTime) -> bool {
-        self.leases.is_empty() && now >= self.settled_at
+        self.leases.is_empty() && now >= self.serving_from
     }
 
     /// Makes durable values visible where nobody holds the value before.
@@ -245,7 +247,7 @@ impl Board {
         }
     }
 
-    fn shown(&mut self, name: &StockName) -> &mut Shown {
+    fn shown(&mut self, name: &StockName) -> &mut VisibleStock {
         self.stocks.get_mut(name).expect("trades make no stocks")
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use domain::{ChainHash, Epoch, Identity, LedgerEnd, OrderNumber, ReplicaId, Row};
 use storage::StorageError;
 
-use super::Remains;
+use super::RebuildSource;
 
 /// What one replica's ledger says.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ impl Ledgers {
     pub fn remains(
         self,
         rows: impl Iterator<Item = Result<Row, StorageError>>,
-    ) -> Remains<impl Iterator<Item = Result<Row, StorageError>>> {
+    ) -> RebuildSource<impl Iterator<Item = Result<Row, StorageError>>> {
         let Self {
             end,
             beyond,
@@ -117,7 +117,7 @@ impl Ledgers {
         } = self;
         let in_ledger =
             move |row: &Result<Row, _>| row.as_ref().map_or(true, |row| row.number < end.rows);
-        Remains {
+        RebuildSource {
             rows: rows.take_while(in_ledger).chain(beyond.into_iter().map(Ok)),
             journal: identity.map(|identity| identity.journal),
             listing: identity.map(|identity| identity.listing),

@@ -8,7 +8,7 @@ use rusqlite::{ErrorCode, ffi};
 use storage::StorageError;
 
 use super::{Journal, Loaded, Store};
-use catalog_core::{Batch, Books, Known, RefusedOrder};
+use catalog_core::{Batch, CatalogState, PriorOutcome, RefusedOrder};
 
 /// The journal of every disk in memory.
 pub const JOURNAL: JournalId = JournalId::new(*b"a disk in memory");
@@ -30,7 +30,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Content {
-    books: Books,
+    books: CatalogState,
     rows: Vec<Row>,
     refused: Vec<RefusedOrder>,
     sessions_out: Option<Duration>,
@@ -43,7 +43,7 @@ struct Content {
 
 impl Disk {
     /// A disk with those books, and an empty journal.
-    pub fn new(books: Books) -> Self {
+    pub fn new(books: CatalogState) -> Self {
         let disk = Self::default();
         disk.content().books = books;
         disk
@@ -133,14 +133,14 @@ impl Store for MemoryStore {
         })
     }
 
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Known>, StorageError> {
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError> {
         let content = self.0.content();
         let mut rows = content.rows.iter();
         let row = rows.find(|row| row.order.key == *key);
         let mut refused = content.refused.iter();
         let refused = refused.find(|refused| refused.order.key == *key);
-        let refused = refused.cloned().map(Known::Refused);
-        Ok(row.cloned().map(Known::Row).or(refused))
+        let refused = refused.cloned().map(PriorOutcome::Refused);
+        Ok(row.cloned().map(PriorOutcome::Row).or(refused))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {

@@ -22,7 +22,7 @@ use storage::{DataDir, Location, StorageError};
 use super::audit::Audit;
 use super::{Journal, Loaded, Store};
 use crate::stocks::{self, Listing};
-use catalog_core::{Batch, Books, Known, Stock, Term};
+use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, Term};
 use domain::ChangeNumber;
 
 use identity::Covered;
@@ -306,7 +306,7 @@ impl Store for SqliteStore {
                 term.epoch
             )));
         }
-        let books = Books::new(self.stocks()?, end, term);
+        let books = CatalogState::new(self.stocks()?, end, term);
         Ok(Loaded {
             journal,
             listing: self.listing,
@@ -315,12 +315,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<Known>, StorageError> {
+    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError> {
         if let Some(row) = rows::find_key(&self.connection, key)? {
-            return Ok(Some(Known::Row(row)));
+            return Ok(Some(PriorOutcome::Row(row)));
         }
         let refused = refused::find(&self.connection, self.journal_id()?, key)?;
-        Ok(refused.map(Known::Refused))
+        Ok(refused.map(PriorOutcome::Refused))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {

@@ -27,7 +27,7 @@ use crate::server::{self, Parts};
 use crate::service::Service;
 use crate::store::Store;
 use crate::store::memory::Disk;
-use catalog_core::{Books, LEDGER_CHECK_MAX, Stock, Term};
+use catalog_core::{CatalogState, LEDGER_CHECK_MAX, Stock, Term};
 
 /// A lease that is over soon.
 pub const SHORT_LEASE: Duration = Duration::from_millis(200);
@@ -279,7 +279,7 @@ pub fn disk_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Disk {
         volume: 0,
         version: Version(1),
     };
-    Disk::new(Books::new(
+    Disk::new(CatalogState::new(
         names.into_iter().map(stock),
         Default::default(),
         Term::default(),

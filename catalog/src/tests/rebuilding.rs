@@ -10,7 +10,7 @@ use domain::{
 use crate::config::{LEASE_MAX, lease_term};
 use crate::store::sqlite::{FILE, SqliteStore};
 use crate::store::{Loaded, Store as _};
-use crate::{Config, RebuildError, Remains, rebuild, stocks};
+use crate::{Config, RebuildError, RebuildSource, rebuild, stocks};
 
 const JOURNAL: JournalId = JournalId::new([5; JournalId::BYTES]);
 const LEASE: Duration = Duration::from_millis(200);
@@ -45,8 +45,8 @@ fn rows(epochs: &[u64]) -> Vec<Row> {
 type Rows = std::iter::Map<std::vec::IntoIter<Row>, fn(Row) -> Result<Row, storage::StorageError>>;
 
 /// What replicas hold that know all there is to know.
-fn remains(rows: Vec<Row>) -> Remains<Rows> {
-    Remains {
+fn remains(rows: Vec<Row>) -> RebuildSource<Rows> {
+    RebuildSource {
         rows: rows.into_iter().map(Ok),
         journal: Some(JOURNAL),
         listing: Some(stocks::digest(&stocks::built_in())),
@@ -57,13 +57,13 @@ fn remains(rows: Vec<Row>) -> Remains<Rows> {
 }
 
 /// What a catalog finds that was made anew.
-fn rebuilt(remains: Remains<Rows>) -> Loaded {
+fn rebuilt(remains: RebuildSource<Rows>) -> Loaded {
     let dir = tempfile::tempdir().unwrap();
     rebuild(&config(dir.path()), remains).unwrap();
     SqliteStore::open(dir.path()).unwrap().load().unwrap()
 }
 
-fn refused(config: &Config, remains: Remains<Rows>) -> RebuildError {
+fn refused(config: &Config, remains: RebuildSource<Rows>) -> RebuildError {
     let refused = rebuild(config, remains).unwrap_err();
     assert!(!config.data_dir.join(FILE).exists());
     refused
@@ -74,7 +74,7 @@ fn a_journal_that_is_made_anew_keeps_its_id() {
     let loaded = rebuilt(remains(rows(&[1, 2])));
     assert_eq!(loaded.journal, JOURNAL);
     assert_eq!(loaded.books.leadership().end.rows, OrderNumber(2));
-    let of_before = || Remains {
+    let of_before = || RebuildSource {
         journal: None,
         listing: None,
         ..remains(rows(&[1]))
@@ -90,7 +90,7 @@ fn the_epoch_is_above_everything_that_was_seen() {
         (0, &[4], 5),
         (0, &[], 1),
     ] {
-        let loaded = rebuilt(Remains {
+        let loaded = rebuilt(RebuildSource {
             epoch: Epoch(seen),
             ..remains(rows(epochs))
         });
@@ -98,7 +98,7 @@ fn the_epoch_is_above_everything_that_was_seen() {
         assert_eq!(term.epoch, Epoch(above), "{seen} {epochs:?}");
     }
     let dir = tempfile::tempdir().unwrap();
-    let impossible = Remains {
+    let impossible = RebuildSource {
         epoch: Epoch(i64::MAX as u64),
         ..remains(rows(&[1]))
     };
@@ -108,7 +108,7 @@ fn the_epoch_is_above_everything_that_was_seen() {
 
 #[test]
 fn a_ledger_that_never_heard_of_a_term_makes_a_catalog_that_opens() {
-    let loaded = rebuilt(Remains {
+    let loaded = rebuilt(RebuildSource {
         epoch: Epoch(0),
         leader: None,
         ..remains(rows(&[1, 1]))
@@ -126,7 +126,7 @@ fn every_lease_that_may_have_been_lent_is_waited_for() {
         (Some(Duration::from_secs(3)), Duration::from_secs(3)),
         (Some(Duration::from_millis(1)), lease_term(LEASE)),
     ] {
-        let loaded = rebuilt(Remains {
+        let loaded = rebuilt(RebuildSource {
             lease_horizon: horizon,
             ..remains(rows(&[1]))
         });
@@ -145,7 +145,7 @@ fn stocks_that_are_not_the_first_ones_are_refused() {
             ..config(&dir.path().join("catalog"))
         }
     };
-    let of_before = || Remains {
+    let of_before = || RebuildSource {
         listing: None,
         ..remains(rows(&[1]))
     };

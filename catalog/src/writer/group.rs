@@ -13,10 +13,10 @@ use domain::{Epoch, Order, OrderNumber, ReplicaId, Row, StockName, Version};
 use storage::StorageError;
 use tokio::sync::oneshot;
 
-use crate::desk::{Answer, Desk, TradeReply};
 use crate::error::RequestError;
+use crate::shared::{Answer, Shared, TradeReply};
 use crate::store::{Loaded, Store};
-use catalog_core::{Batch, Books, Known, Leadership, Staged, Term, TradeResult};
+use catalog_core::{Batch, CatalogState, Leadership, PriorOutcome, Staged, Term, TradeResult};
 use domain::ChangeNumber;
 
 /// Most requests of one group commit.
@@ -150,17 +150,17 @@ struct Replies {
 /// Owns the books and their store, and commits groups to them, one at a time.
 pub struct Committer {
     store: Box<dyn Store>,
-    books: Books,
+    books: CatalogState,
     /// What the store notes of sessions.
     sessions_out: Option<Duration>,
     /// Rows may have been proposed in this epoch that were not committed.
     is_over: bool,
-    desk: Arc<Desk>,
+    shared: Arc<Shared>,
 }
 
 impl Committer {
     /// Of a store, and what was loaded of it.
-    pub fn new(store: Box<dyn Store>, loaded: Loaded, desk: Arc<Desk>) -> Self {
+    pub fn new(store: Box<dyn Store>, loaded: Loaded, shared: Arc<Shared>) -> Self {
         let Loaded {
             books,
             sessions_out,
@@ -172,7 +172,7 @@ impl Committer {
             sessions_out,
             // By the run before, which may have crashed.
             is_over: true,
-            desk,
+            shared,
         }
     }
 
@@ -180,7 +180,7 @@ impl Committer {
     ///
     /// # Errors
     /// See [`commit`](Self::commit); the first group tries again.
-    pub fn succeed(&mut self) -> Result<(), StorageError> {
+    pub fn begin_next_epoch(&mut self) -> Result<(), StorageError> {
         let group = self.begin(Vec::new());
         match self.commit(&group) {
             Err(error @ StorageError::DiskFailed(_)) => Err(error),
@@ -192,7 +192,7 @@ impl Committer {
     }
 
     /// Everything committed.
-    pub fn books(&self) -> &Books {
+    pub fn books(&self) -> &CatalogState {
         &self.books
     }
 
@@ -201,7 +201,7 @@ impl Committer {
     pub fn begin(&mut self, commands: Vec<Command>) -> Group {
         let mut group = self.stage(commands);
         if !group.batch.is_empty() {
-            self.desk.prepare(&group.batch);
+            self.shared.prepare(&group.batch);
         }
         group.propose();
         group
@@ -234,7 +234,7 @@ impl Committer {
         if let Err(error) = committed {
             self.is_over |= proposed;
             tracing::error!(%error, rows = batch.rows.len(), "a commit failed; nothing changed");
-            self.desk.abandoned();
+            self.shared.abandoned();
             return refuse(replies, &error);
         }
         let stocks = batch.stocks.clone();
@@ -245,7 +245,7 @@ impl Committer {
             self.books.apply(batch);
         }
         let leadership = self.books.leadership();
-        self.desk
+        self.shared
             .committed(&stocks, leadership.clone(), replies.trades);
         answer_terms(replies.terms, &leadership);
         for reply in replies.lends {
@@ -255,7 +255,7 @@ impl Committer {
 
     /// Spares the next start its wait, where no gateway can be serving what it holds.
     pub fn note_clean_end(&mut self, now: BootTime) {
-        if self.sessions_out.is_none() || !self.desk.is_unheld(now) {
+        if self.sessions_out.is_none() || !self.shared.is_unheld(now) {
             return;
         }
         if let Err(error) = self.store.set_sessions_out(None) {
@@ -266,7 +266,7 @@ impl Committer {
     fn stage(&mut self, commands: Vec<Command>) -> Group {
         let mut staged = self.books.stage();
         if self.is_over {
-            staged.succeed();
+            staged.begin_next_epoch();
         }
         let mut lend = None;
         let mut replies = Replies::default();
@@ -347,7 +347,7 @@ fn stage_trade(
     orders: &[Order],
 ) -> Result<Vec<TradeResult>, RequestError> {
     staged.check_epoch(epoch)?;
-    let known: Vec<Option<Known>> = orders
+    let known: Vec<Option<PriorOutcome>> = orders
         .iter()
         .map(|order| store.find_key(&order.key))
         .collect::<Result<_, _>>()

@@ -38,7 +38,7 @@ struct Run {
 
 /// What a fetch came to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Got {
+pub(super) struct FetchResult {
     pub(super) source: Source,
     pub(super) rows: Vec<Row>,
     /// The journal has no more: the run is over once these rows are taken.
@@ -101,7 +101,7 @@ impl CatchUp {
         now: BootTime,
         call: CallId,
         result: Result<Vec<Row>, CallFailure>,
-    ) -> Option<Got> {
+    ) -> Option<FetchResult> {
         let run = self.run.as_mut().filter(|run| run.call == Some(call))?;
         run.call = None;
         let source = run.source;
@@ -112,7 +112,7 @@ impl CatchUp {
                     Source::Journal => {
                         run.failures = 0;
                         run.source = run.peers_left.pop().map_or(Source::Journal, Source::Peer);
-                        Some(Got {
+                        Some(FetchResult {
                             source,
                             rows,
                             last: !full,
@@ -122,7 +122,7 @@ impl CatchUp {
                         if !full {
                             run.leave_peer();
                         }
-                        Some(Got {
+                        Some(FetchResult {
                             source,
                             rows,
                             last: false,

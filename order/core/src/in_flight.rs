@@ -24,7 +24,7 @@ const EARLY_ROWS_MAX: usize = 2 * BATCHES_MAX * BATCH_ORDERS_MAX;
 
 /// The orders of one leadership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Trades {
+pub(super) struct InFlightOrders {
     queue: VecDeque<(Ticket, Order)>,
     batches: BTreeMap<CallId, Vec<Ticket>>,
     /// Committed rows that the ledger does not hold yet.
@@ -35,7 +35,7 @@ pub(super) struct Trades {
     waiting: usize,
 }
 
-impl Hash for Trades {
+impl Hash for InFlightOrders {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self {
             queue,
@@ -54,7 +54,7 @@ impl Hash for Trades {
     }
 }
 
-impl Trades {
+impl InFlightOrders {
     pub(super) fn place(&mut self, ticket: Ticket, order: Order, commands: &mut Vec<Command>) {
         if self.waiting >= ORDERS_WAITING_MAX {
             commands.push(answer(ticket, Err(Unavailable::Overloaded)));

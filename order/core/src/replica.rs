@@ -13,13 +13,13 @@ use domain::{Epoch, Order, OrderNumber, ReplicaId, Row};
 use super::ablation::{Rule, Rules};
 use super::catch_up::{CHUNK_ROWS, CatchUp};
 use super::followers::Followers;
-use super::in_flight::Trades;
+use super::in_flight::InFlightOrders;
 use super::message::{
     CallId, Calls, Command, Event, Refused, Report, RoleName, Sender, Status, StepDown, Ticket,
     Unavailable,
 };
 use super::recent_rows::Recent;
-use super::replica_log::{NotTaken, Own};
+use super::replica_log::{AppendRejected, ReplicaLog};
 use crate::durable::{Durable, Save};
 use domain::ChangeNumber;
 use domain::Term;
@@ -40,7 +40,7 @@ const SETTLE_ROWS: usize = 8;
 pub struct Replica {
     id: ReplicaId,
     peers: Vec<ReplicaId>,
-    own: Own,
+    own: ReplicaLog,
     role: Role,
     catch_up: CatchUp,
     /// The journal holds at least so many rows.
@@ -114,7 +114,7 @@ struct Activation {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Leadership {
-    trades: Trades,
+    trades: InFlightOrders,
     recent: Recent,
     followers: Followers,
 }
@@ -156,7 +156,7 @@ impl Replica {
         Self {
             id,
             peers,
-            own: Own::new(durable, proposed),
+            own: ReplicaLog::new(durable, proposed),
             role: Role::Follower,
             catch_up,
             known: durable.end.rows,
@@ -192,7 +192,7 @@ impl Replica {
             Role::Leader(_) => self.lead(now),
         }
         self.settle(now);
-        self.mind_the_gap(now);
+        self.detect_gap(now);
         self.fetch(now);
         std::mem::take(&mut self.commands)
     }
@@ -332,13 +332,13 @@ impl Replica {
         };
         // A leader has no rows of an epoch after its own.
         let later = rows.iter().find(|row| row.epoch > epoch);
-        let later = later.map(|row| NotTaken::Broken(row.number));
+        let later = later.map(|row| AppendRejected::Broken(row.number));
         let taken =
             met.and_then(
                 |()| match later.map_or_else(|| self.follow(rows, committed), Err) {
                     Ok(()) => Ok(end),
-                    Err(NotTaken::Gap) => Ok(OrderNumber(0)),
-                    Err(NotTaken::Broken(number)) => {
+                    Err(AppendRejected::Gap) => Ok(OrderNumber(0)),
+                    Err(AppendRejected::Broken(number)) => {
                         self.report_broken(Sender::Replica(leader), number);
                         Err(Refused::Broken { number })
                     }
@@ -358,7 +358,7 @@ impl Replica {
     }
 
     /// Takes what the leader says is committed into the ledger, and what it proposes beside it.
-    fn follow(&mut self, mut rows: Vec<Row>, committed: OrderNumber) -> Result<(), NotTaken> {
+    fn follow(&mut self, mut rows: Vec<Row>, committed: OrderNumber) -> Result<(), AppendRejected> {
         self.known = self.known.max(committed);
         self.own.promote(committed);
         let proposed = rows.partition_point(|row| row.number < committed);
@@ -462,7 +462,7 @@ impl Replica {
     }
 
     /// Takes rows that are proposed, and saves them; returns those that are new.
-    fn propose(&mut self, rows: Vec<Row>) -> Result<Vec<Row>, NotTaken> {
+    fn propose(&mut self, rows: Vec<Row>) -> Result<Vec<Row>, AppendRejected> {
         let Some(last) = rows.last() else {
             return Ok(rows);
         };

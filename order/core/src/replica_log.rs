@@ -16,7 +16,7 @@ use domain::Term;
 /// they turn out to be committed, their place in the ledger can wait. In one epoch no two rows are
 /// proposed under one number, so a proposed row is the committed one if its epoch commits any.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Own {
+pub(super) struct ReplicaLog {
     durable: Durable,
     /// Known, and durable or on its way to the disk.
     term: Term,
@@ -32,7 +32,7 @@ pub(super) struct Own {
     over_by: Option<Epoch>,
 }
 
-impl Hash for Own {
+impl Hash for ReplicaLog {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self {
             durable,
@@ -51,14 +51,14 @@ impl Hash for Own {
 
 /// Why rows were not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotTaken {
+pub(super) enum AppendRejected {
     /// Rows before them are missing.
     Gap,
     /// This row does not continue the hash chain.
     Broken(OrderNumber),
 }
 
-impl Own {
+impl ReplicaLog {
     /// What was found on the disk. `proposed` are the rows there that continue its ledger.
     pub(super) fn new(durable: Durable, proposed: Vec<Row>) -> Self {
         let mut own = Self {
@@ -147,19 +147,19 @@ impl Own {
 
     /// Takes the rows that continue the ledger and returns them; passes over those that it has.
     /// All or nothing. They then [wait to be saved](Self::take_waiting).
-    pub(super) fn take(&mut self, mut rows: Vec<Row>) -> Result<Vec<Row>, NotTaken> {
+    pub(super) fn take(&mut self, mut rows: Vec<Row>) -> Result<Vec<Row>, AppendRejected> {
         let is_last = |row: &&Row| row.number.next() == self.tail.rows;
         if let Some(last) = rows
             .iter()
             .find(is_last)
             .filter(|last| last.chain != self.tail.chain)
         {
-            return Err(NotTaken::Broken(last.number));
+            return Err(AppendRejected::Broken(last.number));
         }
         rows.retain(|row| row.number >= self.tail.rows);
         let tail = continued(self.tail, &rows)?;
         if let Some(row) = rows.iter().find(|row| self.contradicts(row)) {
-            return Err(NotTaken::Broken(row.number));
+            return Err(AppendRejected::Broken(row.number));
         }
         if let Some(last) = rows.last().filter(|last| last.epoch > self.term.epoch) {
             self.over_by = Some(last.epoch);
@@ -234,7 +234,7 @@ impl Own {
 
     /// Takes rows that are proposed as the ledger's continuation, and returns those that are new
     /// and to be saved. All or nothing.
-    pub(super) fn propose(&mut self, mut rows: Vec<Row>) -> Result<Vec<Row>, NotTaken> {
+    pub(super) fn propose(&mut self, mut rows: Vec<Row>) -> Result<Vec<Row>, AppendRejected> {
         let end = self.proposed_end();
         rows.retain(|row| row.number >= end.rows);
         continued(end, &rows)?;
@@ -243,7 +243,7 @@ impl Own {
         };
         let of_this_epoch = rows.iter().all(|row| row.epoch == self.term.epoch);
         if self.over_by.is_some() || !of_this_epoch || !self.has_room(last.number) {
-            return Err(NotTaken::Gap);
+            return Err(AppendRejected::Gap);
         }
         self.proposed.extend(rows.iter().cloned());
         Ok(rows)
@@ -277,13 +277,13 @@ impl Own {
 }
 
 /// Where rows that continue a ledger end.
-fn continued(mut end: LedgerEnd, rows: &[Row]) -> Result<LedgerEnd, NotTaken> {
+fn continued(mut end: LedgerEnd, rows: &[Row]) -> Result<LedgerEnd, AppendRejected> {
     for row in rows {
         if row.number != end.rows {
-            return Err(NotTaken::Gap);
+            return Err(AppendRejected::Gap);
         }
         if !row.follows(&end.chain) {
-            return Err(NotTaken::Broken(row.number));
+            return Err(AppendRejected::Broken(row.number));
         }
         end = LedgerEnd::of(row);
     }

@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use catalog::store::sqlite::{SqliteJournal, SqliteStore as CatalogStore};
 use catalog::store::{Journal as _, Store as _};
-use catalog_core::{Books, Known, Leadership, Stock};
+use catalog_core::{CatalogState, Leadership, PriorOutcome, Stock};
 use domain::Term;
 use domain::{
     Epoch, IdempotencyKey, JournalId, Order, OrderNumber, Quantity, ReplicaId, Row, Side, StockName,
@@ -71,7 +71,7 @@ static KILLED_CATALOG: LazyLock<Killed> = LazyLock::new(|| {
     }
     stocks.insert(
         0,
-        listed(&Books::new(
+        listed(&CatalogState::new(
             initial(),
             Default::default(),
             Default::default(),
@@ -144,7 +144,7 @@ fn initial() -> impl Iterator<Item = Stock> {
     })
 }
 
-fn listed(books: &Books) -> Vec<Stock> {
+fn listed(books: &CatalogState) -> Vec<Stock> {
     books.stocks().cloned().collect()
 }
 
@@ -312,7 +312,7 @@ pub fn check_catalog(bytes: &[u8]) {
     for row in &killed.rows {
         let known = store.find_key(&row.order.key).expect("it was read in full");
         let expected = Some(row).filter(|row| row.number.0 < rows);
-        let expected = expected.cloned().map(Known::Row);
+        let expected = expected.cloned().map(PriorOutcome::Row);
         assert_eq!(known, expected, "a key has its row");
     }
 }

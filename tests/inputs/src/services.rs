@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use catalog_core::{Batch, Books, Known, Stock, TradeResult};
+use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, TradeResult};
 use domain::ChangeNumber;
 use domain::Head;
 use domain::LedgerEnd;
@@ -54,7 +54,7 @@ pub fn check_catalog(bytes: &[u8]) {
         volume: 0,
         version: domain::Version(1),
     });
-    let mut books = Books::new(stocks, LedgerEnd::default(), catalog_core::Term::default());
+    let mut books = CatalogState::new(stocks, LedgerEnd::default(), catalog_core::Term::default());
     let mut journal: Vec<Row> = Vec::new();
     for (kind, message) in messages(bytes) {
         if let Some(batch) = stage(&books, &journal, kind, message) {
@@ -88,7 +88,7 @@ pub fn check_catalog(bytes: &[u8]) {
     }
 }
 
-fn stage(books: &Books, journal: &[Row], kind: u8, message: &[u8]) -> Option<Batch> {
+fn stage(books: &CatalogState, journal: &[Row], kind: u8, message: &[u8]) -> Option<Batch> {
     let mut staged = books.stage();
     match kind % 3 {
         0 => {
@@ -97,7 +97,7 @@ fn stage(books: &Books, journal: &[Row], kind: u8, message: &[u8]) -> Option<Bat
             for order in orders {
                 let known = journal.iter().find(|row| row.order.key == order.key);
                 let result = staged
-                    .trade(epoch, order.clone(), known.cloned().map(Known::Row))
+                    .trade(epoch, order.clone(), known.cloned().map(PriorOutcome::Row))
                     .ok()?;
                 if let TradeResult::Row(row) = result {
                     assert_eq!(row.order, order, "an order's row is its own");

@@ -4,12 +4,12 @@
 //! can happen to them within bounds, breadth first, and checks in every state what is promised.
 //! There is no code outside of tests.
 //!
-//! - `trades`: `catalog_core::Books` commits, numbers and fences; `order_core::Replica`, two or
+//! - `trades`: `catalog_core::CatalogState` commits, numbers and fences; `order_core::Replica`, two or
 //!   three of them, lead and follow;
-//! - `leases`: `catalog_core::Board` shows stocks and lends them; `frontend_core` keeps them, in
+//! - `leases`: `catalog_core::Visibility` shows stocks and lends them; `frontend_core` keeps them, in
 //!   two gateways;
 //! - `elections`: `frontend_core::election::Elector`, in up to three gateways, has
-//!   `catalog_core::Books` elect; in random runs, for it is about time;
+//!   `catalog_core::CatalogState` elect; in random runs, for it is about time;
 //! - `explore`: goes through all of it, and tells of what it found.
 //!
 //! In the first two, `bounds` says what can happen, how often, and which rule is taken out; `world` is all

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalog_core::{Books, Stock};
+use catalog_core::{CatalogState, Stock};
 use domain::{IdempotencyKey, LedgerEnd, OrderNumber, Row, Side, StockName, Version};
 
 /// A journal, and what follows from it.
@@ -139,7 +139,7 @@ impl Branch {
     }
 
     /// Every stock is what it was at first and what became of it since.
-    pub fn check(&self, books: &Books) {
+    pub fn check(&self, books: &CatalogState) {
         for stock in books.stocks() {
             let history = &self.stocks[&stock.name];
             let last = history.quantities.last();

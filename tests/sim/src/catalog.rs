@@ -1,16 +1,16 @@
-//! The catalog's process: its shipped core, desk, committer and store.
+//! The catalog's process: its shipped core, shared, committer and store.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use catalog::desk::{Desk, EVENTS_MAX, Event};
 use catalog::error::RequestError;
+use catalog::shared::{EVENTS_MAX, Event, Shared};
 use catalog::store::sqlite::{SqliteJournal, SqliteStore};
 use catalog::store::{Journal as _, Store as _};
 use catalog::writer::group::{Command, Committer, Group, PROPOSED_ROWS_MAX, gather};
 use catalog_core::{
-    Board, InSyncRefused, LEDGER_CHECK_MAX, Leadership, Leases, LedgerCheck, TradeResult,
+    InSyncRefused, LEDGER_CHECK_MAX, Leadership, Leases, LedgerCheck, TradeResult, Visibility,
 };
 use domain::time::BootTime;
 use domain::{ChainHash, Identity, JournalId, OrderNumber, ReplicaId, Row, SessionId};
@@ -35,7 +35,7 @@ pub struct Catalog {
     run: Run,
     disk: Disk,
     committer: Committer,
-    desk: Arc<Desk>,
+    shared: Arc<Shared>,
     journal: SqliteJournal,
     identity: Identity,
     /// As gateways count it.
@@ -140,21 +140,21 @@ impl Catalog {
         };
         let stocks = loaded.books.stocks().cloned();
         let now = line.clock(Node::Catalog);
-        let board = Board::new(stocks, leases, unsettled, now);
+        let board = Visibility::new(stocks, leases, unsettled, now);
         let leadership = loaded.books.leadership();
         let ledger_check =
             LedgerCheck::new(leadership.term.in_sync.clone(), now + LEDGER_CHECK_MAX);
         let ledger_check = ledger_check.under(plan.catalog_rules());
-        let desk = Arc::new(Desk::new(board, ledger_check, leadership));
-        let mut committer = Committer::new(Box::new(store), loaded, Arc::clone(&desk));
-        committer.succeed()?;
+        let shared = Arc::new(Shared::new(board, ledger_check, leadership));
+        let mut committer = Committer::new(Box::new(store), loaded, Arc::clone(&shared));
+        committer.begin_next_epoch()?;
         let books = committer.books();
         oracle.catalog_committed(&[], &books.leadership());
         Ok(Self {
             run,
             disk: disk.clone(),
             committer,
-            desk,
+            shared,
             journal,
             identity,
             lease: how.lease,
@@ -177,34 +177,34 @@ impl Catalog {
 
     /// Whether it waits for no ledger any more.
     pub fn has_checked_ledgers(&self, line: &Timeline) -> bool {
-        self.desk.ledger_check_over_at() <= line.clock(Node::Catalog)
+        self.shared.ledger_check_over_at() <= line.clock(Node::Catalog)
     }
 
     /// Whether the ledger of a replica that was in sync is yet to be checked.
     pub fn awaits_ledger(&self, replica: ReplicaId) -> bool {
-        self.desk.is_ledger_pending(replica)
+        self.shared.is_ledger_pending(replica)
     }
 
     /// Whether a replica was in sync, as far as its disk knew at the start.
     pub fn was_in_sync(&self, replica: ReplicaId) -> bool {
-        self.desk.is_in_sync(replica)
+        self.shared.is_in_sync(replica)
     }
 
     /// Whether stocks are read and traded.
     pub fn is_settled(&self, line: &Timeline) -> bool {
-        self.desk.settled_at() <= line.clock(Node::Catalog)
+        self.shared.serving_from() <= line.clock(Node::Catalog)
     }
 
     /// How many orders it has.
     pub fn rows(&self) -> OrderNumber {
-        self.desk.leadership().end.rows
+        self.shared.leadership().end.rows
     }
 
     fn say(&self, leadership: Leadership, now: BootTime) -> Said {
         Said {
             leadership,
             identity: self.identity,
-            ledgers_checked: self.desk.ledger_check_over_at() <= now,
+            ledgers_checked: self.shared.ledger_check_over_at() <= now,
         }
     }
 
@@ -216,7 +216,7 @@ impl Catalog {
     /// Stops properly: what it held may be read and traded at once after the next start, where
     /// no gateway can be serving it.
     pub fn stop(mut self, line: &Timeline) {
-        self.desk.close();
+        self.shared.close();
         self.committer.note_clean_end(line.clock(Node::Catalog));
     }
 
@@ -227,7 +227,7 @@ impl Catalog {
             .sessions
             .values()
             .map(|session| session.heard + self.term);
-        let times = silent.chain(settled).chain(self.desk.next_expiry());
+        let times = silent.chain(settled).chain(self.shared.next_expiry());
         times.min().map(|at| line.when(Node::Catalog, at))
     }
 
@@ -244,8 +244,8 @@ impl Catalog {
     /// Until when a request is not answered, where that is so of its kind.
     fn waits_until(&self, request: &Request) -> Option<BootTime> {
         match request {
-            Request::ReadStock { .. } | Request::Trade { .. } => Some(self.desk.settled_at()),
-            Request::SetInSync { .. } => Some(self.desk.ledger_check_over_at()),
+            Request::ReadStock { .. } | Request::Trade { .. } => Some(self.shared.serving_from()),
+            Request::SetInSync { .. } => Some(self.shared.ledger_check_over_at()),
             _ => None,
         }
     }
@@ -253,7 +253,7 @@ impl Catalog {
     /// Time has passed.
     pub fn woken(&mut self, line: &mut Timeline) {
         let now = line.clock(Node::Catalog);
-        self.desk.expire(now);
+        self.shared.expire(now);
         let silent: Vec<u64> = self
             .sessions
             .iter()
@@ -278,7 +278,7 @@ impl Catalog {
         }
         match request {
             Request::ReadStock { name, session } => {
-                let told = match self.desk.read(&name, session, now) {
+                let told = match self.shared.read(&name, session, now) {
                     Some(seen) => Ok(Response::Stock {
                         stock: seen.stock,
                         cacheable: seen.cacheable,
@@ -291,12 +291,12 @@ impl Catalog {
                 if let Some(ledger) = ledger {
                     self.check_ledger(ledger);
                 }
-                let said = self.say(self.desk.leadership(), now);
+                let said = self.say(self.shared.leadership(), now);
                 line.reply(Node::Catalog, caller, Ok(Response::Leadership(said)));
             }
             Request::ReportMissing { replica, row } => {
-                let end = self.desk.leadership().end;
-                let told = if !self.desk.is_in_sync(replica) {
+                let end = self.shared.leadership().end;
+                let told = if !self.shared.is_in_sync(replica) {
                     Err(Failure::Fenced)
                 } else if row.number != end.rows || !row.follows(&end.chain) {
                     Err(Failure::NotMissing)
@@ -367,10 +367,10 @@ impl Catalog {
             asked,
         } = ledger;
         if asked == self.run.number
-            && self.desk.is_ledger_pending(replica)
+            && self.shared.is_ledger_pending(replica)
             && self.compare(end.rows, Some(end.chain)).is_ok()
         {
-            self.desk.confirm_ledger(replica);
+            self.shared.confirm_ledger(replica);
         }
     }
 
@@ -379,7 +379,7 @@ impl Catalog {
         let Some(previous) = previous else {
             return Ok(());
         };
-        if from > self.desk.leadership().end.rows {
+        if from > self.shared.leadership().end.rows {
             return Err(Failure::Beyond);
         }
         let before = from.0.checked_sub(1).map(OrderNumber);
@@ -390,7 +390,7 @@ impl Catalog {
     }
 
     fn read(&self, from: OrderNumber, rows_max: usize) -> Told {
-        let end = self.desk.leadership().end.rows;
+        let end = self.shared.leadership().end.rows;
         let count = end.0.saturating_sub(from.0).min(rows_max as u64);
         let rows = self.journal.rows(from, count as usize);
         let rows = rows.map_err(|_| Failure::Unavailable)?;
@@ -422,15 +422,16 @@ impl Catalog {
                 self.begin(line);
                 return;
             }
-            (Some(FromGateway::Renew(nonce)), Some(id)) => {
-                self.desk.renew(id, nonce, now).map_err(RequestError::from)
-            }
+            (Some(FromGateway::Renew(nonce)), Some(id)) => self
+                .shared
+                .renew(id, nonce, now)
+                .map_err(RequestError::from),
             (Some(FromGateway::Acknowledge(round)), Some(id)) => self
-                .desk
+                .shared
                 .acknowledge(id, round, now)
                 .map_err(RequestError::from),
             (Some(FromGateway::Release), Some(id)) => {
-                self.desk.release(id);
+                self.shared.release(id);
                 self.sessions.remove(&stream);
                 line.break_stream(stream, Duration::ZERO);
                 Ok(())
@@ -442,7 +443,7 @@ impl Catalog {
             (Some(_), _) => Ok(()),
         };
         if let (Err(error), Some(id)) = (handled, session) {
-            self.desk.fail(id, error);
+            self.shared.fail(id, error);
         }
         self.answer(line);
     }
@@ -450,7 +451,7 @@ impl Catalog {
     fn stream_ended(&mut self, line: &mut Timeline, stream: u64) {
         self.opening.retain(|opening| opening.stream != stream);
         if let Some(session) = self.sessions.remove(&stream) {
-            self.desk.broken(session.id);
+            self.shared.broken(session.id);
         }
         line.break_stream(stream, Duration::ZERO);
     }
@@ -513,7 +514,7 @@ impl Catalog {
                 Ok(Ok(())) => {
                     let id = SessionId::new(line.random.u64(..) | 1).expect("not 0");
                     let (sender, events) = mpsc::channel(EVENTS_MAX);
-                    if self.desk.open(id, sender, received, now).is_ok() {
+                    if self.shared.open(id, sender, received, now).is_ok() {
                         let heard = now;
                         let session = Session { id, events, heard };
                         self.sessions.insert(stream, session);
@@ -569,8 +570,8 @@ impl Catalog {
                     Ok(Event::Renewed(nonce)) => {
                         line.send_down(stream, FromCatalog::Renewed(nonce));
                     }
-                    Ok(Event::Recall(recall)) => {
-                        line.send_down(stream, FromCatalog::Recall(recall));
+                    Ok(Event::Invalidation(recall)) => {
+                        line.send_down(stream, FromCatalog::Invalidation(recall));
                     }
                     Ok(Event::Over(_)) | Err(mpsc::error::TryRecvError::Disconnected) => {
                         over.push(stream);
@@ -605,6 +606,6 @@ fn told<T>(answer: Answer<T>, response: impl FnOnce(T) -> Response) -> Told {
 }
 
 /// What a store holds.
-pub fn load(store: &mut SqliteStore) -> catalog_core::Books {
+pub fn load(store: &mut SqliteStore) -> catalog_core::CatalogState {
     store.load().expect("the disk is well").books
 }

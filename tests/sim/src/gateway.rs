@@ -371,7 +371,7 @@ impl Gateway {
                     session.renewed(nonce);
                     self.lease = session.lease();
                 }
-                FromCatalog::Recall(recall) => {
+                FromCatalog::Invalidation(recall) => {
                     for floor in recall.floors {
                         let kept = self.stocks.get(&floor.name).map(|(tag, _)| *tag);
                         if self.fetches.invalidate(&floor.name, floor.version, kept) {

@@ -196,7 +196,7 @@ pub enum FromCatalog {
         journal: JournalId,
     },
     Renewed(u64),
-    Recall(catalog_core::Recall),
+    Invalidation(catalog_core::Invalidation),
 }
 
 /// A message of a stream; `None` for its end.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalog_core::{Books, Leadership, Stock, Term};
+use catalog_core::{CatalogState, Leadership, Stock, Term};
 use domain::{
     Epoch, IdempotencyKey, LedgerEnd, Order, OrderNumber, ReplicaId, Row, Side, StockName, Version,
 };
@@ -195,7 +195,7 @@ impl Oracle {
     /// less than was committed.
     pub fn catalog_opened(
         &mut self,
-        books: &Books,
+        books: &CatalogState,
         restored: bool,
         journal: impl Fn() -> Vec<Row>,
     ) {
@@ -296,7 +296,7 @@ impl Oracle {
     }
 
     /// Every stock is what it was at first and what became of it since.
-    pub fn check_books(&mut self, books: &Books) {
+    pub fn check_books(&mut self, books: &CatalogState) {
         self.checks += 1;
         let apart = self.apart.as_ref().map(|apart| &apart.branch);
         apart.unwrap_or(&self.branch).check(books);

@@ -57,11 +57,18 @@ fn a_session_that_is_over_is_over_for_good() {
         if swept {
             leases.expire(at(1100));
         }
-        assert_eq!(leases.renew(id(1), 1, at(1100)), Err(Gone));
-        assert_eq!(leases.acknowledge(id(1), round, at(1100)), Err(Gone));
+        assert_eq!(leases.renew(id(1), 1, at(1100)), Err(SessionExpired));
+        assert_eq!(
+            leases.acknowledge(id(1), round, at(1100)),
+            Err(SessionExpired)
+        );
         assert!(!leases.register(id(1), &name("c"), at(1100)));
     }
-    assert_eq!(leases.renew(id(9), 1, at(0)), Err(Gone), "never opened");
+    assert_eq!(
+        leases.renew(id(9), 1, at(0)),
+        Err(SessionExpired),
+        "never opened"
+    );
     assert!(!leases.register(id(9), &name("a"), at(0)));
 }
 
@@ -78,7 +85,7 @@ fn a_late_renewal_does_not_shorten_a_lease() {
 fn only_holders_are_told_and_only_of_what_they_hold() {
     let mut leases = leases();
     let recalls = leases.recall(&[floor("b", 3), floor("c", 8)]);
-    let expected = Recall {
+    let expected = Invalidation {
         session: id(1),
         round: Round(1),
         floors: vec![floor("b", 3)],
@@ -123,7 +130,7 @@ fn a_broken_stream_ends_nothing_early_but_is_lent_nothing_more() {
     leases.cut(id(1));
     assert!(leases.is_held(&name("b")));
     assert!(!leases.register(id(1), &name("c"), at(10)));
-    assert_eq!(leases.renew(id(1), 1, at(10)), Err(Gone));
+    assert_eq!(leases.renew(id(1), 1, at(10)), Err(SessionExpired));
     assert_eq!(leases.recall(&[floor("b", 2)]).len(), 1);
     assert!(leases.expire(at(1099)).is_empty());
     assert!(leases.is_held(&name("b")));

@@ -27,7 +27,7 @@ fn order(key: &str, stock: &str, side: Side, quantity: u64) -> Order {
 }
 
 /// Two stocks, `a` and `b`, and no epoch yet.
-fn unled() -> Books {
+fn unled() -> CatalogState {
     let stock = |text: &str| Stock {
         name: name(text),
         price: Price::from_minor(250).unwrap(),
@@ -35,7 +35,7 @@ fn unled() -> Books {
         volume: 0,
         version: Version(1),
     };
-    Books::new(
+    CatalogState::new(
         [stock("a"), stock("b")],
         LedgerEnd::default(),
         Term::default(),
@@ -43,7 +43,7 @@ fn unled() -> Books {
 }
 
 /// The same in epoch 1, led by replica 3.
-fn books() -> Books {
+fn books() -> CatalogState {
     let mut books = unled();
     let mut staged = books.stage();
     staged.elect(Epoch(0), replica(3));
@@ -60,16 +60,16 @@ fn row(result: TradeResult) -> Row {
 }
 
 /// Trades one order and applies it.
-fn traded(books: &mut Books, order: Order, known: Option<Row>) -> TradeResult {
+fn traded(books: &mut CatalogState, order: Order, known: Option<Row>) -> TradeResult {
     let mut staged = books.stage();
-    let known = known.map(Known::Row);
+    let known = known.map(PriorOutcome::Row);
     let result = staged.trade(Epoch(1), order, known).unwrap();
     let batch = staged.into_batch();
     books.apply(batch);
     result
 }
 
-fn quantity(books: &Books, stock: &str) -> u64 {
+fn quantity(books: &CatalogState, stock: &str) -> u64 {
     books.stocks[&name(stock)].quantity
 }
 
@@ -383,7 +383,7 @@ fn an_order_that_was_refused_is_not_made_after_all() {
     books.apply(batch);
 
     let mut staged = books.stage();
-    let known = || Some(Known::Refused(remembered.clone()));
+    let known = || Some(PriorOutcome::Refused(remembered.clone()));
     assert_eq!(staged.trade(Epoch(1), asked, known()), Ok(refused));
     let other = order("k", "a", Side::Buy, 1);
     let conflict = TradeResult::Refused(Refusal::KeyConflict);
@@ -422,7 +422,7 @@ proptest! {
             for step in group {
                 if let Step::Trade(order) = step {
                     let known = journal.iter().find(|row| row.order.key == order.key);
-                    let known = known.cloned().map(Known::Row);
+                    let known = known.cloned().map(PriorOutcome::Row);
                     staged.trade(Epoch(1), order.clone(), known).unwrap();
                 }
             }

@@ -36,9 +36,9 @@ fn batch(stocks: &[Stock]) -> Batch {
 }
 
 /// Stocks `a` and `b` in version 1; sessions 1 and 2, opened at 0, hold nothing.
-fn board() -> Board {
+fn board() -> Visibility {
     let stocks = [stock("a", 1), stock("b", 1)];
-    let mut board = Board::new(stocks, Leases::new(LEASE, MARGIN), Duration::ZERO, at(0));
+    let mut board = Visibility::new(stocks, Leases::new(LEASE, MARGIN), Duration::ZERO, at(0));
     board.open(id(1), at(0)).unwrap();
     board.open(id(2), at(0)).unwrap();
     board
@@ -46,7 +46,14 @@ fn board() -> Board {
 
 /// What session `session` sees: the version, and whether it may keep it.
 #[track_caller]
-fn check(board: &mut Board, text: &str, session: u64, now: u64, version: u64, cacheable: bool) {
+fn check(
+    board: &mut Visibility,
+    text: &str,
+    session: u64,
+    now: u64,
+    version: u64,
+    cacheable: bool,
+) {
     let seen = board
         .read(&name(text), SessionId::new(session), at(now))
         .unwrap();
@@ -160,13 +167,13 @@ fn a_change_that_the_disk_had_no_room_for_is_never_shown() {
 
 #[test]
 fn after_a_crash_one_lease_passes_before_anything_is_read() {
-    let mut board = Board::new(
+    let mut board = Visibility::new(
         [stock("a", 1)],
         Leases::new(LEASE, MARGIN),
         Duration::from_millis(700),
         at(100),
     );
-    assert_eq!(board.settled_at(), at(800));
+    assert_eq!(board.serving_from(), at(800));
     assert!(
         !board.is_unheld(at(799)),
         "sessions of the run before may be alive"
@@ -233,12 +240,12 @@ mod model {
     struct Gateway {
         cached: Option<Version>,
         lease_until: u64,
-        inbox: Vec<Recall>,
+        inbox: Vec<Invalidation>,
         partitioned: bool,
     }
 
     struct World {
-        board: Board,
+        board: Visibility,
         now: u64,
         gateways: BTreeMap<u64, Gateway>,
         on_its_way: Option<Stock>,

@@ -31,7 +31,7 @@ fn new_store(data_dir: &Path) -> SqliteStore {
 }
 
 /// Elects replica 2 and buys 10 nvidia and 1 meta in one batch.
-fn batch(books: &Books) -> Batch {
+fn batch(books: &CatalogState) -> Batch {
     let mut staged = books.stage();
     let epoch = staged
         .elect(books.leadership().term.epoch, replica(2))
@@ -47,7 +47,7 @@ fn batch(books: &Books) -> Batch {
 }
 
 /// Makes durable, and then applies, what is staged.
-fn commit(store: &mut SqliteStore, books: &mut Books, stage: impl FnOnce(&mut Staged<'_>)) {
+fn commit(store: &mut SqliteStore, books: &mut CatalogState, stage: impl FnOnce(&mut Staged<'_>)) {
     let mut staged = books.stage();
     stage(&mut staged);
     let batch = staged.into_batch();
@@ -81,7 +81,7 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
     );
     assert_eq!(
         store.find_key(&batch.rows[1].order.key).unwrap(),
-        Some(Known::Row(batch.rows[1].clone()))
+        Some(PriorOutcome::Row(batch.rows[1].clone()))
     );
     assert_eq!(
         store
@@ -306,7 +306,7 @@ fn an_order_that_was_refused_is_not_told_of_where_it_is_not_as_it_was_written() 
         });
         assert!(matches!(
             store.find_key(&refused.key),
-            Ok(Some(Known::Refused(_)))
+            Ok(Some(PriorOutcome::Refused(_)))
         ));
         store
             .connection
@@ -367,15 +367,15 @@ fn a_journal_of_before_there_were_ids_gets_one_and_keeps_it() {
             store.find_key(&key).unwrap()
         };
         match known(&mut store, "kept-4") {
-            Some(Known::Row(row)) => assert_eq!(row.number, OrderNumber(3)),
+            Some(PriorOutcome::Row(row)) => assert_eq!(row.number, OrderNumber(3)),
             other => panic!("{other:?}"),
         }
         match known(&mut store, "kept-refused") {
-            Some(Known::Refused(refused)) => assert_eq!(refused.refusal, Refusal::NotEnough),
+            Some(PriorOutcome::Refused(refused)) => assert_eq!(refused.refusal, Refusal::NotEnough),
             other => panic!("{other:?}"),
         }
         let mut books = loaded.books;
-        commit(&mut store, &mut books, |staged| staged.succeed());
+        commit(&mut store, &mut books, |staged| staged.begin_next_epoch());
     }
     assert_eq!(ids.len(), 1);
     let another = SqliteStore::open(kept().path()).unwrap().load().unwrap();
@@ -469,6 +469,9 @@ fn a_refusal_is_remembered_by_its_key() {
     let mut store = SqliteStore::open(dir.path()).unwrap();
     for (order, refusal) in wanted {
         let found = store.find_key(&order.key).unwrap();
-        assert_eq!(found, Some(Known::Refused(RefusedOrder { order, refusal })));
+        assert_eq!(
+            found,
+            Some(PriorOutcome::Refused(RefusedOrder { order, refusal }))
+        );
     }
 }

@@ -10,7 +10,7 @@ use crate::ablation::Rule;
 use crate::catch_up::backoff;
 use crate::durable::Durable;
 use crate::followers::Followers;
-use crate::in_flight::Trades;
+use crate::in_flight::InFlightOrders;
 use crate::message::{CallFailure, CallId, Command, Report, Sender, StepDown};
 use crate::recent_rows::Recent;
 use domain::ChangeNumber;
@@ -96,7 +96,7 @@ impl Replica {
             self.step_down(StepDown::Broken);
         } else {
             let leadership = Leadership {
-                trades: Trades::default(),
+                trades: InFlightOrders::default(),
                 recent: Recent::default(),
                 followers: Followers::new(self.id, &self.peers, change, now, self.rules),
             };

@@ -7,9 +7,9 @@ use domain::Row;
 use domain::time::BootTime;
 
 use super::{Behind, Replica, Role, UNSAVED_ROWS_MAX};
-use crate::catch_up::{CHUNK_ROWS, Got};
+use crate::catch_up::{CHUNK_ROWS, FetchResult};
 use crate::message::{CallFailure, CallId, Command, Failure, Report, Sender, Source, StepDown};
-use crate::replica_log::NotTaken;
+use crate::replica_log::AppendRejected;
 use domain::Head;
 
 /// How long a leader waits for a row that was committed before another one that it has, before
@@ -60,7 +60,7 @@ impl Replica {
     }
 
     /// Starts fetching rows that are known to be in the journal and do not come by themselves.
-    pub(super) fn mind_the_gap(&mut self, now: BootTime) {
+    pub(super) fn detect_gap(&mut self, now: BootTime) {
         let tail = self.own.tail().rows;
         if tail >= self.known || self.catch_up.is_running() {
             self.behind = None;
@@ -122,7 +122,8 @@ impl Replica {
                 _ => {}
             }
         }
-        let Some(Got { source, rows, last }) = self.catch_up.answered(now, call, result) else {
+        let Some(FetchResult { source, rows, last }) = self.catch_up.answered(now, call, result)
+        else {
             return;
         };
         let full = rows.len() >= CHUNK_ROWS;
@@ -136,8 +137,8 @@ impl Replica {
                     self.caught_up();
                 }
             }
-            Err(NotTaken::Gap) => self.catch_up.unusable(now, source),
-            Err(NotTaken::Broken(number)) => {
+            Err(AppendRejected::Gap) => self.catch_up.unusable(now, source),
+            Err(AppendRejected::Broken(number)) => {
                 self.catch_up.unusable(now, source);
                 match source {
                     Source::Peer(peer) => self.report_broken(Sender::Replica(peer), number),

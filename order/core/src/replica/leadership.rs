@@ -8,7 +8,7 @@ use super::{Leadership, Replica, Role, UNSAVED_ROWS_MAX};
 use crate::followers::APPEND_ROWS_MAX;
 use crate::message::{CallFailure, CallId, Command, Outcome, Sender, Shipment, StepDown};
 use crate::recent_rows::Recent;
-use crate::replica_log::NotTaken;
+use crate::replica_log::AppendRejected;
 
 impl Replica {
     pub(super) fn lead(&mut self, now: BootTime) {
@@ -66,8 +66,8 @@ impl Replica {
         self.known = self.known.max(leadership.trades.known());
         match self.own.take(rows) {
             Ok(rows) => self.note_recent(&rows),
-            Err(NotTaken::Gap) => unreachable!("rows are taken out in order"),
-            Err(NotTaken::Broken(number)) => {
+            Err(AppendRejected::Gap) => unreachable!("rows are taken out in order"),
+            Err(AppendRejected::Broken(number)) => {
                 self.report_broken(Sender::Catalog, number);
                 self.step_down(StepDown::Broken);
             }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use catalog::Remains;
+use catalog::RebuildSource;
 use catalog::config::LEASE_DEFAULT;
 use catalog::stocks::Listing;
 use domain::Term;
@@ -211,7 +211,7 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
         lease: LEASE_DEFAULT,
     };
     fs::create_dir_all(&config.data_dir).map_err(Error::file(&config.data_dir))?;
-    let remains = Remains {
+    let remains = RebuildSource {
         rows: ledger.rows(),
         journal: None,
         listing: None,

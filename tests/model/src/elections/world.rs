@@ -1,6 +1,6 @@
 //! The catalog, replicas as probes see them, and gateways that elect.
 
-use catalog_core::Books;
+use catalog_core::CatalogState;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::election::{
@@ -28,7 +28,7 @@ const FETCHED: u64 = 350 * STEP;
 pub struct World {
     /// In milliseconds.
     pub now: u64,
-    pub books: Books,
+    pub books: CatalogState,
     pub replicas: Vec<Replica>,
     pub gateways: Vec<Gateway>,
     /// Orders in the catalog's journal.
@@ -143,7 +143,7 @@ impl World {
         let gateways = gateways.collect();
         Self {
             now: 0,
-            books: Books::default(),
+            books: CatalogState::default(),
             replicas: ids.into_iter().map(Replica::new).collect(),
             gateways,
             journal: 0,

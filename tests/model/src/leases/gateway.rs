@@ -54,7 +54,7 @@ pub enum Request {
 pub enum Event {
     Opened(SessionId),
     Renewed(u64),
-    Recall(Round, Vec<(StockName, Version)>),
+    Invalidation(Round, Vec<(StockName, Version)>),
     Over,
 }
 

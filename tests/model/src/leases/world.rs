@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use catalog::config::lease_margin;
-use catalog_core::{Batch, Board, Leases, Recall, Renewal, Stock};
+use catalog_core::{Batch, Invalidation, Leases, Renewal, Stock, Visibility};
 use domain::time::BootTime;
 use domain::{Price, SessionId, StockName, Version};
 use frontend_core::{Answer, Fetches, Freshness, Session};
@@ -19,7 +19,7 @@ const LEASE: Duration = Duration::from_millis(1000);
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub struct World {
     pub now: BootTime,
-    pub board: Board,
+    pub board: Visibility,
     /// The stocks as the disk has them.
     pub durable: Vec<Stock>,
     /// What is on its way to the disk.
@@ -87,7 +87,7 @@ impl World {
     }
 
     pub fn is_settled(&self) -> bool {
-        self.now >= self.board.settled_at()
+        self.now >= self.board.serving_from()
     }
 
     pub fn may_trade(&self) -> bool {
@@ -166,14 +166,14 @@ impl World {
             ..Batch::default()
         };
         self.writing = Some(stock);
-        for Recall {
+        for Invalidation {
             session,
             round,
             floors,
         } in self.board.prepare(&batch)
         {
             let floors = floors.into_iter().map(|floor| (floor.name, floor.version));
-            self.tell(session, Event::Recall(round, floors.collect()));
+            self.tell(session, Event::Invalidation(round, floors.collect()));
         }
     }
 
@@ -326,7 +326,7 @@ impl World {
                 let session = gateway.session.as_mut();
                 session.expect("it has a session").renewed(nonce);
             }
-            Event::Recall(round, floors) => {
+            Event::Invalidation(round, floors) => {
                 for (name, floor) in floors {
                     let held = gateway.entries.get(&name).map(|(tag, _)| *tag);
                     if gateway.fetches.invalidate(&name, floor, held) {
@@ -384,9 +384,9 @@ impl World {
     }
 }
 
-fn board(bounds: &Bounds, stocks: &[Stock], unsettled: Duration, now: BootTime) -> Board {
+fn board(bounds: &Bounds, stocks: &[Stock], unsettled: Duration, now: BootTime) -> Visibility {
     let leases = Leases::new(LEASE, lease_margin(LEASE)).under(bounds.catalog_rules());
-    Board::new(stocks.iter().cloned(), leases, unsettled, now)
+    Visibility::new(stocks.iter().cloned(), leases, unsettled, now)
 }
 
 fn see(seen: &mut BTreeMap<StockName, Version>, name: &StockName, version: Version) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use catalog_core::{Batch, InSyncRefused, Known, Rules, Term, TradeResult};
+use catalog_core::{Batch, InSyncRefused, PriorOutcome, Rules, Term, TradeResult};
 use domain::ChangeNumber;
 use domain::Head;
 use domain::LedgerEnd;
@@ -293,8 +293,8 @@ impl World {
             let row = rows.find(|row| row.order.key == order.key);
             let mut refused = self.refused.iter();
             let refused = refused.find(|refused| refused.order.key == order.key);
-            let refused = refused.cloned().map(Known::Refused);
-            let known = row.cloned().map(Known::Row).or(refused);
+            let refused = refused.cloned().map(PriorOutcome::Refused);
+            let known = row.cloned().map(PriorOutcome::Row).or(refused);
             let result = staged
                 .trade(epoch, order, known)
                 .map_err(|_| CallFailure::Fenced)?;

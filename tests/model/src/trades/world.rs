@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
-use catalog_core::{Batch, Books, RefusedOrder, Stock};
+use catalog_core::{Batch, CatalogState, RefusedOrder, Stock};
 use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{
@@ -36,7 +36,7 @@ const ATTEMPTS_MAX: u64 = 8;
 /// All there is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
-    pub books: Books,
+    pub books: CatalogState,
     pub journal: Vec<Row>,
     /// Proposed, and not yet committed.
     pub committing: Option<Committing>,
@@ -168,7 +168,7 @@ impl World {
             volume: 0,
             version: Version(1),
         };
-        let books = Books::new([stock], LedgerEnd::default(), Default::default());
+        let books = CatalogState::new([stock], LedgerEnd::default(), Default::default());
         let ids = (1..=bounds.replicas).map(|id| ReplicaId::new(id).unwrap());
         Self {
             books: books.under(bounds.catalog_rules()),
@@ -371,7 +371,7 @@ impl World {
         let committing = self.committing.take().expect("something was proposed");
         self.traded(&committing, Err(CallFailure::Failed));
         let mut staged = self.books.stage();
-        staged.succeed();
+        staged.begin_next_epoch();
         let batch = staged.into_batch();
         self.begin(batch);
     }

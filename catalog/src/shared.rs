@@ -11,7 +11,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::error::RequestError;
 use catalog_core::{
-    Batch, Board, Gone, Leadership, LedgerCheck, Recall, Renewal, Round, Seen, Stock, TradeResult,
+    Batch, Invalidation, Leadership, LedgerCheck, Renewal, Round, Seen, SessionExpired, Stock,
+    TradeResult, Visibility,
 };
 
 /// Most replies that wait for caches to let go.
@@ -28,7 +29,7 @@ pub enum Event {
     /// Its lease is renewed; the request's nonce.
     Renewed(u64),
     /// Let go of stocks.
-    Recall(Recall),
+    Invalidation(Invalidation),
     /// It is over.
     Over(RequestError),
 }
@@ -59,7 +60,7 @@ impl Answer {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Desk {
+pub struct Shared {
     state: Mutex<State>,
     opened: Notify,
     ledgers_checked: Notify,
@@ -67,7 +68,7 @@ pub struct Desk {
 
 #[derive(Debug)]
 struct State {
-    board: Board,
+    board: Visibility,
     ledger_check: LedgerCheck,
     leadership: Leadership,
     streams: HashMap<SessionId, Events>,
@@ -75,9 +76,9 @@ struct State {
     closed: bool,
 }
 
-impl Desk {
-    /// A desk without sessions.
-    pub fn new(board: Board, ledger_check: LedgerCheck, leadership: Leadership) -> Self {
+impl Shared {
+    /// A shared without sessions.
+    pub fn new(board: Visibility, ledger_check: LedgerCheck, leadership: Leadership) -> Self {
         let state = State {
             board,
             ledger_check,
@@ -95,9 +96,9 @@ impl Desk {
 
     /// From when on stocks may be read and traded, unless all ledgers are
     /// [confirmed](Self::confirm_ledger) before.
-    pub fn settled_at(&self) -> BootTime {
+    pub fn serving_from(&self) -> BootTime {
         let state = self.lock();
-        state.board.settled_at().max(state.ledger_check.over_at())
+        state.board.serving_from().max(state.ledger_check.over_at())
     }
 
     /// See [`LedgerCheck::over_at`].
@@ -140,7 +141,7 @@ impl Desk {
         now.contains(&replica) || state.ledger_check.was_in_sync(replica)
     }
 
-    /// See [`Board::read`].
+    /// See [`Visibility::read`].
     pub fn read(
         &self,
         name: &StockName,
@@ -167,7 +168,7 @@ impl Desk {
     pub fn prepare(&self, batch: &Batch) {
         let mut state = self.lock();
         for recall in state.board.prepare(batch) {
-            state.tell(recall.session, Event::Recall(recall));
+            state.tell(recall.session, Event::Invalidation(recall));
         }
     }
 
@@ -208,7 +209,12 @@ impl Desk {
     }
 
     /// Renews a session; tells it so, now or after the acknowledgements that it owes.
-    pub fn renew(&self, id: SessionId, nonce: u64, received: BootTime) -> Result<(), Gone> {
+    pub fn renew(
+        &self,
+        id: SessionId,
+        nonce: u64,
+        received: BootTime,
+    ) -> Result<(), SessionExpired> {
         let mut state = self.lock();
         if state.board.renew(id, nonce, received)? == Renewal::Granted {
             state.tell(id, Event::Renewed(nonce));
@@ -216,8 +222,13 @@ impl Desk {
         Ok(())
     }
 
-    /// See [`Board::acknowledge`].
-    pub fn acknowledge(&self, id: SessionId, round: Round, now: BootTime) -> Result<(), Gone> {
+    /// See [`Visibility::acknowledge`].
+    pub fn acknowledge(
+        &self,
+        id: SessionId,
+        round: Round,
+        now: BootTime,
+    ) -> Result<(), SessionExpired> {
         self.change(|state| {
             if let Some(nonce) = state.board.acknowledge(id, round, now)? {
                 state.tell(id, Event::Renewed(nonce));
@@ -226,7 +237,7 @@ impl Desk {
         })
     }
 
-    /// See [`Board::release`]; ends the session's stream.
+    /// See [`Visibility::release`]; ends the session's stream.
     pub fn release(&self, id: SessionId) {
         self.change(|state| {
             state.streams.remove(&id);
@@ -257,7 +268,7 @@ impl Desk {
         }
     }
 
-    /// See [`Board::next_expiry`].
+    /// See [`Visibility::next_expiry`].
     pub fn next_expiry(&self) -> Option<BootTime> {
         self.lock().board.next_expiry()
     }
@@ -274,7 +285,7 @@ impl Desk {
         state.streams.clear();
     }
 
-    /// See [`Board::is_unheld`].
+    /// See [`Visibility::is_unheld`].
     pub fn is_unheld(&self, now: BootTime) -> bool {
         self.change(|state| {
             state.expire(now);
@@ -319,7 +330,7 @@ impl State {
     fn expire(&mut self, now: BootTime) {
         for id in self.board.expire(now) {
             tracing::info!(session = %id, "a session expired");
-            self.tell(id, Event::Over(Gone.into()));
+            self.tell(id, Event::Over(SessionExpired.into()));
             self.streams.remove(&id);
         }
     }
@@ -335,7 +346,7 @@ impl State {
         let mut ready: Vec<Answer> = self.waiting.extract_if(.., shown).collect();
         let crowd = self.waiting.drain(self.waiting.len().min(WAITING_MAX)..);
         ready.extend(crowd.map(|answer| Answer {
-            results: Err(RequestError::Crowded),
+            results: Err(RequestError::TooManyWaiters),
             ..answer
         }));
         ready
