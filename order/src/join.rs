@@ -12,7 +12,7 @@ use crate::damage::Damaged;
 use crate::error::Error;
 use crate::peers::{Catalog, Looked, fetch_failure, report_failure};
 use crate::store::{SqliteStore, Store as _};
-use domain::Head;
+use domain::JournalHead;
 use order_core::claim::refuted;
 use order_core::message::CallFailure;
 use order_core::{Claim, Durable, Failure, Save, claim};
@@ -107,7 +107,7 @@ async fn compared(
     (known, durable): (Option<Identity>, Durable),
     catalog: &Catalog,
     identity: Identity,
-    head: &Head,
+    head: &JournalHead,
 ) -> Compared {
     let held = match claim(known, &durable, &identity, head) {
         Ok(Claim::Holds) => return Compared::Is,

@@ -19,7 +19,7 @@ use wire::order::v1::replication_client::ReplicationClient;
 
 use crate::config::ConfigError;
 use domain::ChangeNumber;
-use domain::Head;
+use domain::JournalHead;
 use order_core::message::{CallFailure, Failure, Outcome};
 use wire::leadership::{end, head};
 
@@ -52,7 +52,7 @@ pub(crate) fn call_failure(status: &Status) -> CallFailure {
 #[derive(Debug)]
 pub(crate) struct Looked {
     pub(crate) identity: Identity,
-    pub(crate) head: Head,
+    pub(crate) head: JournalHead,
     /// It has checked the ledgers since its start: a row that its journal lacks does not exist.
     pub(crate) ledgers_checked: bool,
 }
@@ -124,7 +124,7 @@ impl Catalog {
         epoch: Epoch,
         change: ChangeNumber,
         in_sync: &BTreeSet<ReplicaId>,
-    ) -> Result<Head, Status> {
+    ) -> Result<JournalHead, Status> {
         let in_sync = in_sync.iter().map(|id| id.get()).collect();
         let request = catalog::SetInSyncRequest {
             epoch: epoch.0,

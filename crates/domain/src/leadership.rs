@@ -17,7 +17,7 @@ pub struct Term {
 
 /// What the catalog says of the leadership and its journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
+pub struct JournalHead {
     /// The current term.
     pub term: Term,
     /// Where the journal ends.

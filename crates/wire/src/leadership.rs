@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use domain::{
-    ChainHash, Epoch, Head, Identity, Invalid, LedgerEnd, ListingDigest, OrderNumber, ReplicaId,
-    Term,
+    ChainHash, Epoch, Identity, Invalid, JournalHead, LedgerEnd, ListingDigest, OrderNumber,
+    ReplicaId, Term,
 };
 
 use crate::catalog::v1::Leadership;
@@ -24,7 +24,7 @@ pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Malformed> {
 ///
 /// # Errors
 /// Where a field is out of range.
-pub fn head(leadership: &Leadership) -> Result<Head, Malformed> {
+pub fn head(leadership: &Leadership) -> Result<JournalHead, Malformed> {
     let term = match leadership.epoch {
         0 => Term::default(),
         epoch => {
@@ -35,7 +35,7 @@ pub fn head(leadership: &Leadership) -> Result<Head, Malformed> {
             }
         }
     };
-    Ok(Head {
+    Ok(JournalHead {
         term,
         end: end(leadership.journal_rows, &leadership.chain_hash)?,
     })

@@ -5,7 +5,7 @@ use domain::{Identity, OrderNumber};
 
 use super::message::Failure;
 use crate::durable::Durable;
-use domain::Head;
+use domain::JournalHead;
 
 /// How a ledger stands to the journal, as far as their ends tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub fn claim(
     known: Option<Identity>,
     durable: &Durable,
     identity: &Identity,
-    head: &Head,
+    head: &JournalHead,
 ) -> Result<Claim, Failure> {
     let held = durable.end;
     if let Some(known) = known
@@ -71,7 +71,7 @@ pub fn refuted(
     known: Option<Identity>,
     identity: &Identity,
     held: LedgerEnd,
-    head: &Head,
+    head: &JournalHead,
 ) -> Failure {
     match known {
         Some(_) => Failure::Differs { rows: held.rows },

@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 use crate::durable::{Durable, Save};
 use domain::LedgerEnd;
 use domain::{
-    ChainHash, ChangeNumber, Epoch, Head, JournalId, Order, OrderNumber, Refusal, ReplicaId, Row,
-    Term,
+    ChainHash, ChangeNumber, Epoch, JournalHead, JournalId, Order, OrderNumber, Refusal, ReplicaId,
+    Row, Term,
 };
 
 /// A caller that waits for an answer.
@@ -74,9 +74,9 @@ pub enum Event {
     StoreFailed(Durable),
     /// The catalog's answer to "who leads, and how long is the journal?", in the order in which it
     /// was asked.
-    Head {
+    JournalHead {
         /// `None` where it gave none in time.
-        head: Option<Head>,
+        head: Option<JournalHead>,
         /// Where the ledger ended when it was asked.
         held: LedgerEnd,
     },
@@ -101,7 +101,7 @@ pub enum Event {
         /// Which call.
         call: CallId,
         /// What came of it.
-        result: Result<Head, CallFailure>,
+        result: Result<JournalHead, CallFailure>,
     },
     /// The result of [`Command::Fetch`]: rows in number order; fewer than asked for where the
     /// source has no more.

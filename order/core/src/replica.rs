@@ -272,7 +272,7 @@ impl Replica {
             } => self.append(now, ticket, (epoch, leader), (rows, committed)),
             Event::Stored(durable) => self.own.stored(durable),
             Event::StoreFailed(durable) => self.store_failed(now, durable),
-            Event::Head { head, held } => self.head(now, head, held),
+            Event::JournalHead { head, held } => self.head(now, head, held),
             Event::Heard(rows) => self.known = self.known.max(rows),
             Event::Proposed { call, rows } => self.proposed(call, rows),
             Event::Traded { call, result } => self.traded(now, call, result),

@@ -127,7 +127,7 @@ impl Asker {
         };
         let answered = head.is_some();
         last.answered = answered;
-        self.tell(Input::Happened(Event::Head { head, held }))
+        self.tell(Input::Happened(Event::JournalHead { head, held }))
             .await?;
         Ok(answered)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, TradeResult};
 use domain::ChangeNumber;
-use domain::Head;
+use domain::JournalHead;
 use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, Order, ReplicaId, Row};
@@ -182,9 +182,9 @@ fn event(
         }
         3 => {
             let leadership = v1::Leadership::decode(message).ok()?;
-            let head: Head = wire::leadership::head(&leadership).ok()?;
+            let head: JournalHead = wire::leadership::head(&leadership).ok()?;
             let head = Some(head);
-            Some(Event::Head { head, held })
+            Some(Event::JournalHead { head, held })
         }
         _ => {
             let response = v1::ReadJournalResponse::decode(message).ok()?;

@@ -161,7 +161,7 @@ pub enum Purpose {
     SetInSync(CallId),
     Fetch(CallId),
     Append(CallId, ReplicaId),
-    Head,
+    JournalHead,
     Join,
     Compare,
     ReportMissing(OrderNumber),

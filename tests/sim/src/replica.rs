@@ -232,7 +232,7 @@ impl Replica {
             Node::Catalog,
             request,
             HEAD_TIMEOUT,
-            Purpose::Head,
+            Purpose::JournalHead,
         );
     }
 
@@ -253,7 +253,7 @@ impl Replica {
         let answered = head.is_some();
         let pause = if answered { HEAD_INTERVAL } else { HEAD_RETRY };
         self.head_at = line.now() + pause;
-        self.step(line, oracle, Some(Event::Head { head, held }));
+        self.step(line, oracle, Some(Event::JournalHead { head, held }));
         for claim in self
             .unconfirmed
             .extract_if(.., |claim| claim.asked)
@@ -377,7 +377,7 @@ impl Replica {
         let event = match purpose {
             Purpose::Join => return self.compare(line, oracle, told),
             Purpose::Compare => return self.compared(line, oracle, told),
-            Purpose::Head => return self.heard(line, oracle, told),
+            Purpose::JournalHead => return self.heard(line, oracle, told),
             Purpose::ReportMissing(number) => {
                 // The row does not follow the journal's last: it went on without those that it lost.
                 if told.is_err_and(|failure| failure == Failure::NotMissing) {

@@ -14,7 +14,7 @@ use crate::in_flight::InFlightOrders;
 use crate::message::{CallFailure, CallId, Command, Report, Sender, StepDown};
 use crate::recent_rows::Recent;
 use domain::ChangeNumber;
-use domain::Head;
+use domain::JournalHead;
 
 /// Wait before a leader-elect asks the catalog again to confirm it.
 const CONFIRM_RETRY_MIN: Duration = Duration::from_millis(20);
@@ -57,7 +57,7 @@ impl Replica {
         &mut self,
         now: BootTime,
         call: CallId,
-        result: Result<Head, CallFailure>,
+        result: Result<JournalHead, CallFailure>,
     ) {
         match &mut self.role {
             Role::Activating(activation) if activation.confirm == Some(call) => {
@@ -85,7 +85,7 @@ impl Replica {
     }
 
     /// The catalog says, as its answer to a change, that the epoch is still this replica's.
-    fn confirmed(&mut self, now: BootTime, head: &Head, change: ChangeNumber) {
+    fn confirmed(&mut self, now: BootTime, head: &JournalHead, change: ChangeNumber) {
         let Durable { term, end, .. } = self.own.durable();
         if head.term != term {
             self.step_down(StepDown::Superseded);

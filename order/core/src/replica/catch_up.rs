@@ -10,7 +10,7 @@ use super::{Behind, Replica, Role, UNSAVED_ROWS_MAX};
 use crate::catch_up::{CHUNK_ROWS, FetchResult};
 use crate::message::{CallFailure, CallId, Command, Failure, Report, Sender, Source, StepDown};
 use crate::replica_log::AppendRejected;
-use domain::Head;
+use domain::JournalHead;
 
 /// How long a leader waits for a row that was committed before another one that it has, before
 /// it reads it from the journal.
@@ -23,7 +23,7 @@ pub const FOLLOWER_PATIENCE: Duration = Duration::from_secs(1);
 impl Replica {
     /// The catalog said who leads, and where the journal ends; the ledger ended in `held` when it was
     /// asked. Nobody else is believed about epochs.
-    pub(super) fn head(&mut self, now: BootTime, head: Option<Head>, held: LedgerEnd) {
+    pub(super) fn head(&mut self, now: BootTime, head: Option<JournalHead>, held: LedgerEnd) {
         self.reaches_catalog = head.is_some();
         let Some(head) = head else { return };
         let lost_rows = head.end.rows < held.rows;

@@ -13,7 +13,7 @@ use crate::durable::{Save, gather};
 use crate::memory::Memory;
 use crate::message::*;
 use crate::{Command, Event, Replica};
-use domain::{ChangeNumber, Head, Term};
+use domain::{ChangeNumber, JournalHead, Term};
 
 pub fn id(id: u32) -> ReplicaId {
     ReplicaId::new(id).unwrap()
@@ -235,13 +235,13 @@ impl Bench {
         if Epoch(epoch) > self.replica.status().term.epoch {
             let held = self.replica.status().end;
             let term = term(epoch, leader);
-            self.heard(Some(Head { term, end: held }), held);
+            self.heard(Some(JournalHead { term, end: held }), held);
         }
     }
 
     /// The catalog's answer, asked when the ledger ended there.
-    pub fn heard(&mut self, head: Option<Head>, held: LedgerEnd) {
-        self.step([Event::Head { head, held }]);
+    pub fn heard(&mut self, head: Option<JournalHead>, held: LedgerEnd) {
+        self.step([Event::JournalHead { head, held }]);
     }
 
     pub fn announce(&mut self, epoch: u64, leader: u32) -> Ticket {
@@ -400,8 +400,8 @@ impl Bench {
     }
 }
 
-pub fn head(epoch: u64, leader: u32, rows: &[Row]) -> Head {
-    Head {
+pub fn head(epoch: u64, leader: u32, rows: &[Row]) -> JournalHead {
+    JournalHead {
         term: term(epoch, leader),
         end: end(rows),
     }

@@ -7,7 +7,7 @@ use tonic::Code;
 
 use super::*;
 use catalog::{FakeCatalog, JOURNAL, LEASE_MS};
-use domain::{Head, Term};
+use domain::{JournalHead, Term};
 use order_core::message::RoleName;
 
 #[path = "../../../tests/replicas/catalog.rs"]
@@ -51,10 +51,10 @@ impl Bench {
     }
 
     /// What the core is told next.
-    async fn told(&mut self) -> Option<Head> {
+    async fn told(&mut self) -> Option<JournalHead> {
         let told = tokio::time::timeout(SOON, self.inputs.recv()).await;
         match told.expect("the core is told").expect("the asker is there") {
-            Input::Happened(Event::Head { head, .. }) => head,
+            Input::Happened(Event::JournalHead { head, .. }) => head,
             other => panic!("{other:?}"),
         }
     }
@@ -104,7 +104,7 @@ async fn an_epoch_that_somebody_claims_is_let_through_once_the_core_was_told_the
     for claimed in [4, 5, 1 << 40] {
         bench.asker.confirm(Epoch(claimed)).await.unwrap();
         let told = bench.inputs.try_recv().expect("told before");
-        let Input::Happened(Event::Head { head, .. }) = told else {
+        let Input::Happened(Event::JournalHead { head, .. }) = told else {
             panic!("{told:?}")
         };
         assert_eq!(head.unwrap().term, term(5, 3), "claimed: {claimed}");

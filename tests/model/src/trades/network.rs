@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use catalog_core::{Batch, InSyncRefused, PriorOutcome, Rules, Term, TradeResult};
 use domain::ChangeNumber;
-use domain::Head;
+use domain::JournalHead;
 use domain::LedgerEnd;
 use domain::{Epoch, Order, ReplicaId, Row};
 use order_core::message::{CallFailure, CallId, Outcome, Refused, Shipment};
@@ -311,7 +311,7 @@ impl World {
         epoch: Epoch,
         change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
-    ) -> Result<Head, CallFailure> {
+    ) -> Result<JournalHead, CallFailure> {
         let before = self.books.leadership().term;
         let mut staged = self.books.stage();
         staged

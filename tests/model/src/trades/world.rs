@@ -10,7 +10,7 @@ use domain::{
     ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
     StockName, Version,
 };
-use domain::{Head, Term};
+use domain::{JournalHead, Term};
 use order_core::durable::Save;
 use order_core::memory::Memory;
 use order_core::message::{
@@ -268,8 +268,8 @@ impl World {
         numbers.max().unwrap_or_default()
     }
 
-    pub fn head(&self) -> Head {
-        Head {
+    pub fn head(&self) -> JournalHead {
+        JournalHead {
             term: self.terms.last().copied().unwrap_or_default(),
             end: end(&self.journal),
         }
@@ -279,7 +279,7 @@ impl World {
     fn hear(&mut self, at: ReplicaId) {
         let held = self.machine(at).replica.status().end;
         let head = Some(self.head());
-        self.step(at, Some(Event::Head { head, held }));
+        self.step(at, Some(Event::JournalHead { head, held }));
     }
 
     /// Before a replica is told of an epoch that it does not know, it asks the catalog. The answer

@@ -1,7 +1,7 @@
 //! The calls that a replica's core wants made, what it makes of answers, and how it refuses.
 
 use catalog_core::TradeResult;
-use domain::{Head, LedgerEnd, Row, Term};
+use domain::{JournalHead, LedgerEnd, Row, Term};
 use order_core::Command;
 use order_core::message::{CallFailure, Outcome, Refused, Shipment, Source};
 
@@ -131,13 +131,13 @@ pub(super) fn said(told: Told) -> Result<Said, CallFailure> {
     Ok(said)
 }
 
-pub(super) fn head(told: Told) -> Result<Head, CallFailure> {
+pub(super) fn head(told: Told) -> Result<JournalHead, CallFailure> {
     said(told).map(|said| head_of(&said))
 }
 
-pub(super) fn head_of(said: &Said) -> Head {
+pub(super) fn head_of(said: &Said) -> JournalHead {
     let leadership = &said.leadership;
-    Head {
+    JournalHead {
         term: Term {
             epoch: leadership.term.epoch,
             leader: leadership.term.leader,

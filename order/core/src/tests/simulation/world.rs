@@ -15,7 +15,7 @@ use crate::memory::Memory;
 use crate::message::*;
 use crate::tests::bench::{self, end, id, order};
 use crate::{Command, Event, Replica};
-use domain::{ChangeNumber, Head, Term};
+use domain::{ChangeNumber, JournalHead, Term};
 
 pub use network::Packet;
 
@@ -183,10 +183,10 @@ impl World {
         self.step_head(id, None);
     }
 
-    fn step_head(&mut self, id: ReplicaId, head: Option<Head>) {
+    fn step_head(&mut self, id: ReplicaId, head: Option<JournalHead>) {
         if let Some(replica) = &self.machines[&id].replica {
             let held = replica.status().end;
-            self.step(id, Some(Event::Head { head, held }));
+            self.step(id, Some(Event::JournalHead { head, held }));
         }
     }
 
@@ -300,8 +300,8 @@ impl World {
         OrderNumber((disk.rows.len() + kept.count()) as u64)
     }
 
-    pub fn head(&self) -> Head {
-        Head {
+    pub fn head(&self) -> JournalHead {
+        JournalHead {
             term: self.term,
             end: end(&self.journal),
         }

@@ -8,7 +8,7 @@ use super::{Caller, Committing, Run, World};
 use crate::message::*;
 use crate::tests::bench::{self, commit};
 use crate::{Command, Event};
-use domain::{ChangeNumber, Head, Term};
+use domain::{ChangeNumber, JournalHead, Term};
 
 #[derive(Debug)]
 pub enum Packet {
@@ -153,7 +153,7 @@ impl World {
         epoch: Epoch,
         change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
-    ) -> Result<Head, CallFailure> {
+    ) -> Result<JournalHead, CallFailure> {
         if epoch != self.term.epoch {
             return Err(CallFailure::Fenced);
         }
