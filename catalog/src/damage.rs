@@ -6,7 +6,7 @@ use domain::{IdempotencyKey, OrderNumber, Row};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
-use storage::damage::Finders;
+use storage::damage::DamageReporter;
 
 use crate::store::sqlite::FILE;
 use crate::store::{Journal, Loaded, Store};
@@ -15,11 +15,11 @@ use catalog_core::{Batch, PriorOutcome};
 /// A store or a journal whose damage is reported.
 pub(crate) struct Watched<S> {
     inner: S,
-    finders: Finders,
+    finders: DamageReporter,
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(inner: S, finders: Finders) -> Self {
+    pub(crate) fn new(inner: S, finders: DamageReporter) -> Self {
         Self { inner, finders }
     }
 }

@@ -8,7 +8,7 @@ use domain::Identity;
 use domain::time::BootTime;
 use rpc::clients::PerClient;
 use rpc::listen::{self, Incoming, MESSAGE_BYTES_MAX};
-use storage::damage::Finders;
+use storage::damage::DamageReporter;
 use tokio::sync::{oneshot, watch};
 use wire::catalog::v1::catalog_server::CatalogServer;
 
@@ -38,7 +38,7 @@ pub struct Parts {
     /// Longest wait for the ledgers of the in-sync set.
     pub ledger_check_max: Duration,
     /// Told of damage.
-    pub finders: Finders,
+    pub finders: DamageReporter,
 }
 
 /// Serves until `shutdown`, then finishes what has queued and lets go of the store.

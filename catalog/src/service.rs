@@ -15,7 +15,7 @@ use rpc::call_streams::{self, Early};
 use rpc::clients::{Client, PerClient};
 use rpc::listen::client_of;
 use storage::StorageError;
-use storage::damage::Finders;
+use storage::damage::DamageReporter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -69,7 +69,7 @@ pub struct Service {
     /// Which journal this is.
     pub identity: Identity,
     /// Told that the journal lacks rows.
-    pub finders: Finders,
+    pub finders: DamageReporter,
     /// Becomes true when the service stops.
     pub closing: watch::Receiver<bool>,
 }

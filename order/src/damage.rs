@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use domain::{Identity, OrderNumber, Row};
 use storage::StorageError;
-use storage::damage::Finders;
+use storage::damage::DamageReporter;
 
 use crate::store::{ReadRows, Store};
 use order_core::Durable;
@@ -14,11 +14,11 @@ use order_core::Save;
 /// A store or a reader whose damage is reported.
 pub(crate) struct Watched<S> {
     inner: S,
-    finders: Finders,
+    finders: DamageReporter,
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(inner: S, finders: Finders) -> Self {
+    pub(crate) fn new(inner: S, finders: DamageReporter) -> Self {
         Self { inner, finders }
     }
 }

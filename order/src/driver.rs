@@ -14,7 +14,7 @@ use daemon::tasks;
 use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{Epoch, Identity, Order, OrderNumber, ReplicaId, Row};
-use storage::damage::Finders;
+use storage::damage::DamageReporter;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
@@ -219,7 +219,7 @@ pub(crate) struct Driver {
     calls: JoinSet<()>,
     inputs: mpsc::Receiver<Input>,
     status: watch::Sender<Status>,
-    finders: Finders,
+    finders: DamageReporter,
     /// Of the step under way.
     saves: Vec<Save>,
 }
@@ -232,7 +232,7 @@ impl Driver {
         store: impl Store,
         reader: Arc<dyn ReadRows>,
         (catalog, peers): (Catalog, Peers),
-        finders: Finders,
+        finders: DamageReporter,
     ) -> (Self, Handle) {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let (status, current) = watch::channel(replica.status());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use domain::LedgerEnd;
 use domain::{Epoch, Identity, OrderNumber, ReplicaId, Row};
 use rusqlite::{Connection, OptionalExtension, params};
-use storage::damage::{Finders, Watch};
+use storage::damage::{DamageReporter, Watch};
 use storage::database::{self, Kind};
 use storage::rows;
 use storage::{DataDir, Location, StorageError};
@@ -183,7 +183,7 @@ impl SqliteStore {
     }
 
     /// Looks every so often whether the files are still those that were opened.
-    pub fn watch(&self, finders: Finders) -> Watch {
+    pub fn watch(&self, finders: DamageReporter) -> Watch {
         finders.watch(self.data_dir.files(KIND))
     }
 

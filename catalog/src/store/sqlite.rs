@@ -14,7 +14,7 @@ use domain::{
     StockName, Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use storage::damage::{Finders, Watch};
+use storage::damage::{DamageReporter, Watch};
 use storage::database::{self, Kind};
 use storage::rows;
 use storage::{DataDir, Location, StorageError};
@@ -150,7 +150,7 @@ impl SqliteStore {
     }
 
     /// Looks every so often whether the files are still those that were opened.
-    pub fn watch(&self, finders: Finders) -> Watch {
+    pub fn watch(&self, finders: DamageReporter) -> Watch {
         finders.watch(self.data_dir.files(KIND))
     }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use domain::{Price, StockName, Version};
 use rpc::listen::{self, Incoming, Limits};
-use storage::damage::Findings;
+use storage::damage::DamageReceiver;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -82,7 +82,7 @@ impl Running {
     }
 
     /// A catalog that waits so long for ledgers; and what it finds to be damaged.
-    pub async fn start_checking(disk: &Disk, ledger_check_max: Duration) -> (Self, Findings) {
+    pub async fn start_checking(disk: &Disk, ledger_check_max: Duration) -> (Self, DamageReceiver) {
         let (finders, findings) = storage::damage::channel();
         let parts = Parts {
             ledger_check_max,

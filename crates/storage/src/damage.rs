@@ -17,19 +17,19 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(400);
 
 /// Where damage is reported.
 #[derive(Debug, Clone)]
-pub struct Finders(mpsc::Sender<String>);
+pub struct DamageReporter(mpsc::Sender<String>);
 
 /// Where it is heard of.
 #[derive(Debug)]
-pub struct Findings(mpsc::Receiver<String>);
+pub struct DamageReceiver(mpsc::Receiver<String>);
 
 /// Both ends.
-pub fn channel() -> (Finders, Findings) {
+pub fn channel() -> (DamageReporter, DamageReceiver) {
     let (sender, receiver) = mpsc::channel(1);
-    (Finders(sender), Findings(receiver))
+    (DamageReporter(sender), DamageReceiver(receiver))
 }
 
-impl Findings {
+impl DamageReceiver {
     /// What was found; waits until something is.
     pub async fn next(&mut self) -> String {
         match self.0.recv().await {
@@ -39,7 +39,7 @@ impl Findings {
     }
 }
 
-impl Finders {
+impl DamageReporter {
     /// Passes a result on, and reports damage.
     pub fn pass<T>(&self, result: Result<T, StorageError>) -> Result<T, StorageError> {
         if let Err(error) = &result

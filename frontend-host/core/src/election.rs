@@ -12,7 +12,7 @@ use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 mod elector;
 mod backoff;
 
-pub use elector::{Elector, Look};
+pub use elector::{Elector, Snapshot};
 
 /// What a replica's health probes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,14 +100,14 @@ pub struct Leadership {
 
 /// Who leads, as trades go by it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Led {
+pub struct CurrentLeader {
     /// According to the catalog.
     pub leadership: Leadership,
     /// The leader says that it takes trades.
     pub active: bool,
 }
 
-impl Led {
+impl CurrentLeader {
     /// From what the catalog and the replicas say.
     pub fn by(leadership: Leadership, probed: &[Probed]) -> Self {
         Self {

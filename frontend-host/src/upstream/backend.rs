@@ -14,7 +14,7 @@ use std::time::Duration;
 use domain::time::BootTime;
 use domain::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
 use frontend_core::Backoff;
-use frontend_core::election::{Led, Unanswered};
+use frontend_core::election::{CurrentLeader, Unanswered};
 use rpc::retry::RetryClass;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -330,7 +330,7 @@ impl Backend {
 }
 
 /// Waits until that is so of who leads.
-async fn until(leader: &mut watch::Receiver<Led>, is_so: impl Fn(Led) -> bool) {
+async fn until(leader: &mut watch::Receiver<CurrentLeader>, is_so: impl Fn(CurrentLeader) -> bool) {
     if leader.wait_for(|led| is_so(*led)).await.is_err() {
         // The watch is over because the gateway stops; the call's deadline ends it.
         std::future::pending::<()>().await;

@@ -9,7 +9,7 @@ use daemon::tasks;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
-use frontend_core::election::{Elector, Leadership, Led, Probed, Step};
+use frontend_core::election::{CurrentLeader, Elector, Leadership, Probed, Step};
 use rpc::retry::RetryClass;
 use tokio::time::{sleep, timeout};
 use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
@@ -229,7 +229,7 @@ impl Replicas {
     }
 
     fn publish(&self, leadership: Leadership, probed: &[Probed]) {
-        let led = Led::by(leadership, probed);
+        let led = CurrentLeader::by(leadership, probed);
         self.leader.send_if_modified(|before| {
             let is_news = led.is_news_after(before);
             if is_news {

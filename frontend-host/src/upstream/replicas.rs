@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
-use frontend_core::election::{Led, Probed, Role, Status, Unanswered};
+use frontend_core::election::{CurrentLeader, Probed, Role, Status, Unanswered};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
@@ -61,7 +61,7 @@ pub struct Replicas {
     /// Of all replicas together.
     any_answered: watch::Sender<BootTime>,
     /// Who leads and whether it takes trades.
-    pub(super) leader: watch::Sender<Led>,
+    pub(super) leader: watch::Sender<CurrentLeader>,
     /// What the catalog said last.
     pub(super) catalog_said: watch::Sender<CatalogSaid>,
     /// The catalog was last found to be another bazaar's.
@@ -111,7 +111,7 @@ impl Replicas {
             catalog,
             own_journal,
             policy,
-            leader: watch::Sender::new(Led::default()),
+            leader: watch::Sender::new(CurrentLeader::default()),
             catalog_said: watch::Sender::default(),
             foreign: AtomicBool::new(false),
             changed: Notify::new(),
@@ -126,7 +126,7 @@ impl Replicas {
     }
 
     /// Who leads, now and after every change.
-    pub fn leader(&self) -> watch::Receiver<Led> {
+    pub fn leader(&self) -> watch::Receiver<CurrentLeader> {
         self.leader.subscribe()
     }
 

@@ -7,7 +7,7 @@ use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use frontend_core::election::{
-    Elector as Rules, Leadership, Led, Probed, Role, Status, Step, Unanswered, View,
+    CurrentLeader, Elector as Rules, Leadership, Probed, Role, Status, Step, Unanswered, View,
 };
 use frontend_guest::election::keep_working_leader;
 use frontend_guest::types as guest;
@@ -35,7 +35,7 @@ pub struct Elector {
     probed: Vec<Probed>,
     /// When to probe each again; `Time::MAX` while a probe is under way.
     probe_at: Vec<Time>,
-    led: Led,
+    led: CurrentLeader,
     /// When to ask the catalog again; `Time::MAX` while a step is under way.
     ask_at: Time,
     /// Where the catalog does not answer.
@@ -53,7 +53,7 @@ impl Elector {
             without: plan.without,
             probe_at: vec![line.now(); probed.len()],
             probed,
-            led: Led::default(),
+            led: CurrentLeader::default(),
             ask_at: line.now(),
             catalog_pause: Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX),
             announcing: 0,
@@ -241,7 +241,7 @@ impl Elector {
     }
 
     fn publish(&mut self, leadership: Leadership) {
-        let led = Led::by(leadership, &self.probed);
+        let led = CurrentLeader::by(leadership, &self.probed);
         if led.is_news_after(&self.led) {
             self.led = led;
         }

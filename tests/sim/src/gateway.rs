@@ -81,7 +81,7 @@ impl Serving {
 }
 
 enum What {
-    Look(Ask),
+    Snapshot(Ask),
     /// With whom it was placed.
     Trade(Order, Option<ReplicaId>),
     /// Who is still to be asked.
@@ -135,7 +135,7 @@ impl Gateway {
         };
         let clock = line.clock(self.run.node);
         let (what, time_max) = match operation {
-            Operation::Look(name) => {
+            Operation::Snapshot(name) => {
                 // The lease and the clock after the value: the read's linearization point.
                 let kept = self.stocks.get(&name);
                 let fresh = kept
@@ -151,7 +151,7 @@ impl Gateway {
                 let ask = self
                     .fetches
                     .begin(name, Freshness::Linearizable, &self.lease, clock);
-                (What::Look(ask), READ_TIME_MAX)
+                (What::Snapshot(ask), READ_TIME_MAX)
             }
             Operation::Find(number) => {
                 if let Some(row) = self.orders.get(&number) {
@@ -221,7 +221,7 @@ impl Gateway {
         }
         let patience = serving.deadline - now;
         let (to, message, timeout) = match &mut serving.what {
-            What::Look(ask) => {
+            What::Snapshot(ask) => {
                 let message = Request::ReadStock {
                     name: ask.name().clone(),
                     session: ask.session(),
@@ -265,7 +265,7 @@ impl Gateway {
                     true => Duration::ZERO,
                     false => serving.pause.pause(line.random.f64()),
                 };
-                if !at_once && !matches!(serving.what, What::Look(_)) {
+                if !at_once && !matches!(serving.what, What::Snapshot(_)) {
                     self.elector.suspect(line);
                 }
                 serving.retry_at = Some(line.now() + pause);
@@ -276,7 +276,7 @@ impl Gateway {
     fn end(&mut self, line: &mut Timeline, request: u64, told: Told) {
         let serving = self.serving.remove(&request).expect("it is under way");
         match (&serving.what, &told) {
-            (What::Look(ask), Ok(Response::Stock { stock, cacheable })) => {
+            (What::Snapshot(ask), Ok(Response::Stock { stock, cacheable })) => {
                 let answer = Answer {
                     version: stock.version,
                     registered: *cacheable,
@@ -290,7 +290,7 @@ impl Gateway {
             }
             _ => {}
         }
-        if let What::Look(ask) = &serving.what {
+        if let What::Snapshot(ask) = &serving.what {
             self.fetches.end(ask);
         }
         line.reply(self.run.node, serving.caller, told);

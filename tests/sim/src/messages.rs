@@ -102,7 +102,7 @@ pub struct Ledger {
 /// What a client wants.
 #[derive(Debug, Clone)]
 pub enum Operation {
-    Look(StockName),
+    Snapshot(StockName),
     Trade(Order),
     Find(OrderNumber),
 }

@@ -38,7 +38,7 @@ const SLOWED_DOWN_MAX: Duration = Duration::from_secs(5);
 
 /// Remembers elections.
 #[derive(Debug, Clone, Default)]
-pub struct History {
+pub struct ElectionBackoff {
     last: Option<(ReplicaId, BootTime)>,
     in_vain: u32,
     passed_over: Option<(ReplicaId, BootTime)>,
@@ -72,7 +72,7 @@ impl Deposed {
     }
 }
 
-impl History {
+impl ElectionBackoff {
     /// This gateway had a replica elected.
     pub fn elected(&mut self, candidate: ReplicaId, now: BootTime) {
         let again = self

@@ -9,7 +9,7 @@ use std::time::Duration;
 use domain::time::BootTime;
 use domain::{Epoch, ReplicaId};
 
-use super::backoff::History;
+use super::backoff::ElectionBackoff;
 use super::{Leadership, Probed, ReplicaView, Step, View, leads, next_step};
 
 /// How long the very first election waits for replicas that have not answered yet: services that
@@ -21,14 +21,14 @@ const FIRST_ELECTION_PATIENCE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct Elector {
     started: BootTime,
-    history: History,
+    history: ElectionBackoff,
     /// The epoch whose own leader refused to lead it.
     refused: Option<Epoch>,
 }
 
 /// What is known of the catalog and the replicas at one time.
 #[derive(Debug, Clone)]
-pub struct Look {
+pub struct Snapshot {
     leadership: Leadership,
     /// According to the catalog.
     in_sync: Vec<ReplicaId>,
@@ -38,7 +38,7 @@ pub struct Look {
     seen: Vec<Probed>,
 }
 
-impl Look {
+impl Snapshot {
     /// What the policy's election goes by.
     pub fn view(&self) -> View {
         let mut replicas: Vec<_> = self
@@ -60,7 +60,7 @@ impl Elector {
     pub fn new(now: BootTime) -> Self {
         Self {
             started: now,
-            history: History::default(),
+            history: ElectionBackoff::default(),
             refused: None,
         }
     }
@@ -72,7 +72,7 @@ impl Elector {
         in_sync: Vec<ReplicaId>,
         probed: Vec<Probed>,
         now: BootTime,
-    ) -> Option<Look> {
+    ) -> Option<Snapshot> {
         self.history.observed(leadership, &probed, now);
         let is_awaited = |probed: &Probed| match leadership.leader {
             None => probed.status.is_err(),
@@ -83,7 +83,7 @@ impl Elector {
         if patient && probed.iter().any(is_awaited) {
             return None;
         }
-        Some(Look {
+        Some(Snapshot {
             leadership,
             in_sync,
             seen: self.history.seen(&probed, now),
@@ -92,9 +92,15 @@ impl Elector {
     }
 
     /// The next step, given whom the policy wants. For `jitter`, from 0 to 1, see
-    /// [`History::may_elect`].
-    pub fn step(&self, look: &Look, wanted: Option<ReplicaId>, now: BootTime, jitter: f64) -> Step {
-        let Look {
+    /// [`ElectionBackoff::may_elect`].
+    pub fn step(
+        &self,
+        look: &Snapshot,
+        wanted: Option<ReplicaId>,
+        now: BootTime,
+        jitter: f64,
+    ) -> Step {
+        let Snapshot {
             leadership,
             probed,
             seen,

@@ -124,14 +124,14 @@ fn a_leader_that_was_not_asked_yet_is_waited_for() {
 
 #[test]
 fn whatever_the_catalog_says_last_is_news_also_where_its_epoch_fell() {
-    let led = |epoch, leader| Led {
+    let led = |epoch, leader| CurrentLeader {
         leadership: Leadership {
             epoch: Epoch(epoch),
             leader: Some(id(leader)),
         },
         active: true,
     };
-    let idle = Led {
+    let idle = CurrentLeader {
         active: false,
         ..led(5, 3)
     };

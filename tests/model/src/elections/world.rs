@@ -4,7 +4,7 @@ use catalog_core::CatalogState;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::election::{
-    Elector, Leadership, Led, Probed, Role, Status, Step, Unanswered, View,
+    CurrentLeader, Elector, Leadership, Probed, Role, Status, Step, Unanswered, View,
 };
 use frontend_guest::{DefaultPolicy, Policy, types};
 
@@ -309,7 +309,7 @@ impl World {
     pub fn is_agreed(&self) -> bool {
         let leadership = self.leadership();
         let mut gateways = self.gateways.iter();
-        gateways.all(|gateway| Led::by(leadership, &gateway.probed).active)
+        gateways.all(|gateway| CurrentLeader::by(leadership, &gateway.probed).active)
     }
 }
 

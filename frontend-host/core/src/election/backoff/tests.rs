@@ -32,7 +32,7 @@ fn probed(number: u32, unanswered: Option<Unanswered>, asked: BootTime) -> Probe
 /// Elects as often as it may for a minute, 2 and 3 by turns. A probe of both is sent right after
 /// each election: whoever was deposed is found like this. Returns how many elections there were.
 fn elections_in_a_minute(deposed: Option<Unanswered>) -> u64 {
-    let mut history = History::default();
+    let mut history = ElectionBackoff::default();
     let (mut now, mut epoch) = (0, 0);
     while now < 60_000 {
         let leader = id(2 + (epoch % 2) as u32);
@@ -69,7 +69,7 @@ fn however_often_leaders_die_the_next_one_is_elected_at_once() {
 
 #[test]
 fn a_leader_that_is_gone_later_was_there_when_it_was_deposed() {
-    let mut history = History::default();
+    let mut history = ElectionBackoff::default();
     let led = |epoch| Leadership {
         epoch: Epoch(epoch),
         leader: Some(id(3)),
@@ -91,7 +91,7 @@ fn a_leader_that_is_gone_later_was_there_when_it_was_deposed() {
 #[test]
 fn a_replica_that_is_elected_in_vain_is_passed_over_for_a_while() {
     let all = [probed(2, None, at(0)), probed(3, None, at(0))];
-    let mut history = History::default();
+    let mut history = ElectionBackoff::default();
     for election in 0..4 {
         assert_eq!(history.seen(&all, at(election * 100)), all);
         history.elected(id(3), at(election * 100));
@@ -109,7 +109,7 @@ fn a_replica_that_is_elected_in_vain_is_passed_over_for_a_while() {
 #[test]
 fn elections_far_apart_are_not_in_vain() {
     let all = [probed(2, None, at(0)), probed(3, None, at(0))];
-    let mut history = History::default();
+    let mut history = ElectionBackoff::default();
     for election in 0..10 {
         history.elected(id(3), BootTime::from_millis(election * 3000));
     }
