@@ -15,6 +15,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use daemon::atomic_file;
 use domain::LedgerEnd;
 use domain::{Epoch, JournalId, ListingDigest, OrderNumber, ReplicaId, Row, StockName};
 use storage::{DataDir, StorageError};
@@ -100,10 +101,7 @@ where
             source: io::Error::other("it cannot be moved into the database: is the disk full?"),
         });
     }
-    fs::rename(work_dir.join(FILE), &database).map_err(failed)?;
-    fs::File::open(&config.data_dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(failed)?;
+    atomic_file::replace(&work_dir.join(FILE), &database).map_err(failed)?;
     fs::remove_dir_all(&work_dir).map_err(failed)?;
     Ok(rows)
 }

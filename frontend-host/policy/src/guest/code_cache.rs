@@ -13,6 +13,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use daemon::atomic_file;
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
@@ -150,7 +151,7 @@ fn write(path: &Path, code: &[u8]) -> io::Result<()> {
     file.write_all(&Sha256::digest(code))?;
     file.write_all(code)?;
     file.sync_all()?;
-    fs::rename(&new, path)
+    atomic_file::replace(&new, path)
 }
 
 #[allow(

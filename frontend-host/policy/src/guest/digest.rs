@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use domain::Hex;
 use sha2::{Digest as _, Sha256};
 
 /// SHA-256 of a component.
@@ -15,10 +16,9 @@ impl Digest {
     }
 }
 
-/// In lower-case hexadecimal.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 
