@@ -24,20 +24,13 @@ pub enum AdminError {
     /// It could not be asked.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// It said no.
     #[error("the gateway refused ({status}): {reason}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// Its words.
-        reason: String,
-    },
+    Refused { status: u16, reason: String },
     /// Its answer is not of the expected shape.
     #[error("the gateway's answer was not understood: {0}")]
     Nonsense(#[from] serde_json::Error),
 }
 
-/// One admin API.
 #[derive(Debug)]
 pub struct Admin(Client);
 
@@ -58,7 +51,6 @@ impl Admin {
         ))
     }
 
-    /// `GET`s a path.
     pub async fn get(&mut self, path: &str) -> Result<Bytes, AdminError> {
         accepted(self.0.get(path).await?)
     }
@@ -79,7 +71,6 @@ impl Admin {
         accepted(self.0.send(request).await?)
     }
 
-    /// Takes something away.
     pub async fn delete(&mut self, path: &str) -> Result<Bytes, AdminError> {
         accepted(
             self.0
@@ -99,7 +90,6 @@ impl Admin {
         accepted(self.0.download(request, output).await?).map(drop)
     }
 
-    /// Has something done.
     pub async fn post(&mut self, path: &str) -> Result<Bytes, AdminError> {
         accepted(
             self.0
@@ -121,7 +111,6 @@ fn accepted(response: Response<Bytes>) -> Result<Bytes, AdminError> {
     })
 }
 
-/// `GET /status`.
 #[derive(Debug, Deserialize)]
 pub struct Status {
     /// A trade can be served.
@@ -131,11 +120,8 @@ pub struct Status {
     pub journal: Option<String>,
     /// The leader's term of office.
     pub epoch: u64,
-    /// Who leads.
     pub leader: Option<u32>,
-    /// Every order replica.
     pub replicas: Vec<Replica>,
-    /// The catalog.
     pub catalog: Catalog,
     /// What the cache keeps.
     pub cache: Caches,
@@ -179,7 +165,6 @@ pub struct Caches {
     pub orders: Cache,
 }
 
-/// One cache.
 #[derive(Debug, Deserialize)]
 pub struct Cache {
     pub entries: u64,
@@ -188,7 +173,6 @@ pub struct Cache {
     pub stale: u64,
 }
 
-/// `GET /policy`.
 #[derive(Debug, Deserialize)]
 pub struct Policies {
     pub active: Option<Policy>,

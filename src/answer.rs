@@ -21,7 +21,6 @@ pub struct Acknowledged {
     pub transaction_number: u64,
 }
 
-/// What is ordered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order {
     pub name: String,

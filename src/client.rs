@@ -31,20 +31,11 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 /// Why a request got no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// Nobody listens there.
     #[error("cannot connect to {origin}: {source}")]
-    Connect {
-        /// Where.
-        origin: Origin,
-        /// Why.
-        source: io::Error,
-    },
+    Connect { origin: Origin, source: io::Error },
     /// The server took too long.
     #[error("no answer within {} s", after.as_secs())]
-    TimedOut {
-        /// The client's patience.
-        after: Duration,
-    },
+    TimedOut { after: Duration },
     /// The connection broke, or what came over it was not HTTP.
     #[error("the connection failed: {}", innermost(&**.0))]
     Exchange(Box<dyn Error + Send + Sync>),
@@ -168,7 +159,6 @@ impl Client {
         self
     }
 
-    /// `GET`s a path.
     pub async fn get(&mut self, path: &str) -> Result<Response<Bytes>, ClientError> {
         self.send(Request::get(path).body(Bytes::new())?).await
     }

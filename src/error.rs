@@ -18,7 +18,6 @@ pub enum Error {
     /// Another process listens there.
     #[error("port {} is taken ({address}, {purpose}): another process listens there; choose another with {flag}", address.port())]
     Taken {
-        /// Where.
         address: SocketAddr,
         /// What would listen there.
         purpose: String,
@@ -28,13 +27,11 @@ pub enum Error {
     /// The address cannot be listened on.
     #[error("cannot listen on {address} ({purpose}, {flag}): {source}")]
     Listen {
-        /// Where.
         address: SocketAddr,
         /// What would listen there.
         purpose: String,
         /// The flag that names it.
         flag: &'static str,
-        /// Why.
         source: io::Error,
     },
     /// There are no threads to run on.

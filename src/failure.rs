@@ -19,31 +19,23 @@ pub const WRONG_USAGE: u8 = 2;
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// See there.
     #[error(transparent)]
     Shared(#[from] Error),
     /// A lost catalog was not made anew.
     #[error("catalog: {0}")]
     Rebuild(#[from] crate::rebuild::Error),
-    /// `bazaar catalog` failed.
     #[error("catalog: {0}")]
     Catalog(#[from] catalog::Error),
-    /// `bazaar order` failed.
     #[error("order replica: {0}")]
     Order(#[from] order::Error),
-    /// `bazaar gateway` failed.
     #[error("gateway: {0}")]
     Gateway(#[from] frontend_host::Error),
-    /// `bazaar up` failed.
     #[error(transparent)]
     Up(#[from] UpError),
-    /// `bazaar load` failed.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// `bazaar policy` failed.
     #[error(transparent)]
     Policy(#[from] PolicyError),
-    /// `bazaar ledger` failed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
 }

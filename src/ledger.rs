@@ -17,12 +17,7 @@ use crate::output::{self, reader_may_go};
 pub enum LedgerError {
     /// The directory holds no ledger that can be read.
     #[error("{}: {source}", dir.display())]
-    Read {
-        /// The data directory.
-        dir: PathBuf,
-        /// Why.
-        source: StorageError,
-    },
+    Read { dir: PathBuf, source: StorageError },
     /// What was printed says where.
     #[error("the ledgers differ")]
     Differ,

@@ -50,7 +50,6 @@ pub enum LoadError {
     /// The gateway answered something else.
     #[error("cannot list the stocks: the gateway answered {status}: {body}")]
     NoList {
-        /// HTTP status.
         status: u16,
         /// The beginning of the answer.
         body: String,
@@ -88,10 +87,8 @@ pub enum LoadError {
 struct Run {
     url: Origin,
     clients: u64,
-    /// Of each client.
     iterations: u64,
     trade_probability: f64,
-    /// Given or drawn.
     seed: u64,
     /// In front of every idempotency key, so that two runs of one seed are two.
     key_prefix: String,

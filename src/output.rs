@@ -22,7 +22,6 @@ pub struct Table {
     rows: Vec<Vec<String>>,
 }
 
-/// Between two columns.
 const GAP: &str = "  ";
 
 impl Table {
@@ -33,7 +32,6 @@ impl Table {
         }
     }
 
-    /// Adds a line.
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.to_vec());
     }

@@ -30,7 +30,6 @@ const COMPILATION_TIME_MAX: Duration = Duration::from_secs(240);
 /// Why a policy was not built, or is none.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// See there.
     #[error(transparent)]
     Shared(#[from] Error),
     /// A gateway's admin API did not do what it was asked.
@@ -42,9 +41,7 @@ pub enum PolicyError {
     /// A file that was named cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     File {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// It does not build.
@@ -55,12 +52,7 @@ pub enum PolicyError {
     Watch(#[from] notify::Error),
     /// A gateway would refuse it.
     #[error("{}: {reason}", path.display())]
-    Refused {
-        /// The component.
-        path: PathBuf,
-        /// Why.
-        reason: Rejection,
-    },
+    Refused { path: PathBuf, reason: Rejection },
     /// It cannot be measured.
     #[error(transparent)]
     Measure(#[from] measure::MeasureError),
@@ -70,9 +62,7 @@ pub enum PolicyError {
     /// A recording cannot be replayed.
     #[error("{}: {source}", path.display())]
     Recording {
-        /// The recording.
         path: PathBuf,
-        /// Why not.
         source: RecordingError,
     },
     /// Some recorded decisions came out differently.

@@ -14,25 +14,16 @@ use storage::StorageError;
 pub enum Error {
     /// A replica's directory cannot be read.
     #[error("{}: {source}", path.display())]
-    Ledger {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: StorageError,
-    },
+    Ledger { path: PathBuf, source: StorageError },
     /// A replica runs. It could take rows that the lost catalog sent it after its ledger was read.
     #[error(
         "a replica runs in {}: stop all replicas, and start them again once the catalog is rebuilt",
         path.display()
     )]
-    Running {
-        /// Its directory.
-        path: PathBuf,
-    },
+    Running { path: PathBuf },
     /// Ledgers are not copies of one journal.
     #[error("{} is no copy of the same journal as {}", one.display(), other.display())]
     Diverged {
-        /// A directory.
         one: PathBuf,
         /// The one with the longest ledger.
         other: PathBuf,
@@ -44,16 +35,11 @@ pub enum Error {
         other.display()
     )]
     OtherJournal {
-        /// A directory.
         one: PathBuf,
-        /// Its journal.
         its: JournalId,
-        /// Another one.
         other: PathBuf,
-        /// Its journal.
         others: JournalId,
     },
-    /// See there.
     #[error(transparent)]
     Rebuild(#[from] RebuildError),
 }

@@ -23,7 +23,6 @@ use crate::open_files;
 use crate::rebuild;
 use crate::stop::{self, STOP_TIME_MAX, StopSignals, end_of_stdin};
 
-/// Runs the catalog.
 pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
     log::start("catalog");
     open_files::raise_limit();
@@ -83,7 +82,6 @@ pub async fn order(args: cli::Order) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs a gateway.
 pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
     log::start("gateway");
     open_files::raise_limit();

@@ -46,26 +46,17 @@ const EVENTS_MAX: usize = 64;
 /// Why `up` ended with a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum UpError {
-    /// See there.
     #[error(transparent)]
     Shared(#[from] Error),
-    /// See there.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// A service did not get as far as serving.
     #[error("{service} {} before everything was ready", child::how(*status))]
-    DiedEarly {
-        /// Which.
-        service: String,
-        /// How.
-        status: ExitStatus,
-    },
+    DiedEarly { service: String, status: ExitStatus },
     /// The operating system refused a process.
     #[error("cannot start {service}: {source}")]
     NotStarted {
-        /// Which.
         service: String,
-        /// Why.
         source: std::io::Error,
     },
     /// All processes run, but no trade can be served.

@@ -96,7 +96,6 @@ fn a_replica_whose_disk_is_full_is_not_missed_whether_it_leads_or_follows() {
     }
 }
 
-/// See `tests/guests/examples/brief.rs`.
 const AGE_MAX: Duration = Duration::from_millis(300);
 const AGE_ON_ERROR_MAX: Duration = Duration::from_millis(4_000);
 

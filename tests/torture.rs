@@ -236,7 +236,6 @@ fn copy_logs(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Of all rounds.
 #[derive(Default)]
 struct Figures {
     histories: usize,

@@ -36,7 +36,6 @@ pub struct Config {
 }
 
 impl Config {
-    /// Checks the bounds.
     pub fn validate(&self) -> Result<(), ConfigError> {
         if (LEASE_MIN..=LEASE_MAX).contains(&self.lease) {
             Ok(())
@@ -59,7 +58,6 @@ pub fn lease_term(lease: Duration) -> Duration {
 /// A configuration that cannot be.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Out of bounds.
     #[error("a lease of {0:?} is not from {LEASE_MIN:?} to {LEASE_MAX:?}")]
     Lease(Duration),
 }

@@ -29,25 +29,19 @@ pub struct NoJournal(pub PathBuf);
 /// Why the catalog did not start, or stopped before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// See there.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// See there.
     #[error(transparent)]
     Stocks(#[from] StocksError),
-    /// See there.
     #[error(transparent)]
     NoJournal(#[from] NoJournal),
-    /// The database.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// What is in the data directory is not what was written there.
     #[error(transparent)]
     Damaged(#[from] Damaged),
-    /// The network.
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
-    /// The operating system.
     #[error("cannot start a thread: {0}")]
     Thread(#[from] std::io::Error),
     /// A bug: nothing takes requests any more. The log says more.
@@ -61,21 +55,15 @@ pub enum Error {
 /// Why a lost database was not made anew.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
-    /// Nothing is lost.
     #[error("{} is there: remove it first if it is really lost", .0.display())]
     Exists(PathBuf),
-    /// The disk refused.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// Where.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
-    /// See there.
     #[error(transparent)]
     Stocks(#[from] StocksError),
-    /// A database.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The ledger is damaged.
@@ -89,9 +77,7 @@ pub enum RebuildError {
         "order {number} is for `{name}`, which is not among the stocks: name the first --stocks file"
     )]
     UnknownStock {
-        /// The order.
         number: OrderNumber,
-        /// The stock.
         name: StockName,
     },
     /// The stocks are not those that the journal began with.
@@ -100,9 +86,7 @@ pub enum RebuildError {
          name the first --stocks file"
     )]
     OtherPrice {
-        /// The order.
         number: OrderNumber,
-        /// The stock.
         name: StockName,
         /// The price in its row.
         traded: Price,
@@ -113,10 +97,7 @@ pub enum RebuildError {
     #[error(
         "order {number} could not have been made with these stocks: name the first --stocks file"
     )]
-    Impossible {
-        /// The order.
-        number: OrderNumber,
-    },
+    Impossible { number: OrderNumber },
     /// A ledger has seen an epoch that no catalog can have come to.
     #[error(
         "a ledger has seen epoch {0}, above which there is none left: leave that ledger out, it is damaged"
@@ -127,10 +108,8 @@ pub enum RebuildError {
 /// Why a request got no answer of its kind.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// See there.
     #[error(transparent)]
     Invalid(#[from] domain::Invalid),
-    /// See there.
     #[error(transparent)]
     NotOurs(#[from] NotOurs),
     /// No stock of that name.
@@ -153,10 +132,8 @@ pub enum RequestError {
     /// The row does not prove that the journal lost any.
     #[error("row {0} does not follow the journal's last one")]
     NotMissing(OrderNumber),
-    /// See there.
     #[error(transparent)]
     Stale(#[from] StaleEpoch),
-    /// See there.
     #[error(transparent)]
     InSync(#[from] InSyncRefused),
     /// The session is over.

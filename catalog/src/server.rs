@@ -37,7 +37,6 @@ pub struct Parts {
     pub lease: Duration,
     /// Longest wait for the ledgers of the in-sync set.
     pub ledger_check_max: Duration,
-    /// Told of damage.
     pub finders: DamageReporter,
 }
 

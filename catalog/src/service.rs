@@ -53,16 +53,11 @@ const LISTED_AT_ONCE: usize = 512;
 /// Journal rows in one message. At most about 300 bytes each.
 const ROWS_PER_MESSAGE: usize = 512;
 
-/// See the module.
 #[derive(Clone)]
 pub struct Service {
-    /// See there.
     pub shared: Arc<Shared>,
-    /// See there.
     pub writer: Writer,
-    /// See there.
     pub journal: Arc<dyn Journal>,
-    /// See there.
     pub sessions: Arc<Sessions>,
     /// How many each client may have under way.
     pub trades: Arc<PerClient>,

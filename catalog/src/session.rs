@@ -21,9 +21,7 @@ use catalog_core::{Floor, Invalidation, Round};
 /// What all sessions share.
 #[derive(Debug)]
 pub struct Sessions {
-    /// See there.
     pub shared: Arc<Shared>,
-    /// See there.
     pub writer: Writer,
     /// As gateways count it.
     pub lease: Duration,

@@ -30,7 +30,6 @@ pub enum Event {
     Renewed(u64),
     /// Let go of stocks.
     Invalidation(Invalidation),
-    /// It is over.
     Over(RequestError),
 }
 
@@ -48,7 +47,6 @@ pub struct Answer {
     pub results: Result<Vec<TradeResult>, RequestError>,
     /// What is to be shown before.
     pub awaits: BTreeMap<StockName, Version>,
-    /// Where it goes.
     pub reply: TradeReply,
 }
 
@@ -58,7 +56,6 @@ impl Answer {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct Shared {
     state: Mutex<State>,

@@ -37,7 +37,6 @@ const BUILT_IN_QUANTITY: u64 = 1000;
 pub struct Listing {
     /// What it is called.
     pub name: StockName,
-    /// Of one share.
     pub price: Price,
     /// How many shares there are to buy: 0 to [`Quantity::MAX`].
     pub quantity: u64,
@@ -49,15 +48,12 @@ pub enum StocksError {
     /// It cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// A line is wrong.
     #[error("{}, line {line}: {problem}", path.display())]
     Line {
-        /// The file.
         path: PathBuf,
         /// Counted from 1.
         line: u64,
@@ -66,7 +62,6 @@ pub enum StocksError {
     },
 }
 
-/// The built-in stocks.
 pub fn built_in() -> Vec<Listing> {
     let listing = |(name, price): (&str, &str)| Listing {
         name: StockName::new(name).expect("built-in names are valid"),

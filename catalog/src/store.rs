@@ -27,7 +27,6 @@ pub struct Loaded {
     pub journal: JournalId,
     /// Of the stocks that it began with.
     pub listing: ListingDigest,
-    /// Everything committed.
     pub books: CatalogState,
     /// Where sessions of the run before may still be alive: how long at most.
     pub sessions_out: Option<Duration>,
@@ -35,7 +34,6 @@ pub struct Loaded {
 
 /// The writer's side of a store. One thread owns it.
 pub trait Store: Send {
-    /// What it holds.
     fn load(&mut self) -> Result<Loaded, StorageError>;
 
     /// What an idempotency key was used for. Of refused orders the last

@@ -37,6 +37,8 @@
 //! export!(Fresh);
 //! ```
 
+#![warn(missing_docs)]
+
 #[doc(hidden)]
 pub mod bindings;
 mod policy;

@@ -35,9 +35,7 @@ pub use token::{Token, TokenError};
 
 /// What the admin API works on.
 pub struct Admin {
-    /// The gateway.
     pub gateway: Arc<Gateway>,
-    /// Its clients.
     pub clients: Arc<Clients>,
     /// The catalog's URL, for `GET /status`.
     pub catalog_url: String,

@@ -52,7 +52,6 @@ pub struct Cache {
 pub struct Counts {
     /// Answered from the cache.
     pub hits: AtomicU64,
-    /// Not there.
     pub misses: AtomicU64,
     /// There, but no longer fresh enough.
     pub stale: AtomicU64,
@@ -84,7 +83,6 @@ pub enum CacheLookup<V> {
 }
 
 impl Cache {
-    /// An empty cache.
     pub fn new(settings: CacheSettings) -> Self {
         Self {
             tables: ArcSwap::from_pointee(Tables::new(settings)),

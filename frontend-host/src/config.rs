@@ -9,7 +9,6 @@ use http::HeaderName;
 use crate::admin::token::Token;
 use frontend_policy::{Probation, limits};
 
-/// A gateway's configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The catalog's URL, `http://host:port`.

@@ -35,9 +35,7 @@ pub enum Error {
     /// The policy's file cannot be read.
     #[error("cannot read the policy {}: {source}", path.display())]
     PolicyFile {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// Another process has the data directory, or it cannot be made.
@@ -51,20 +49,10 @@ pub enum Error {
     Journal(#[from] JournalError),
     /// The file of trusted keys cannot be used.
     #[error("cannot use the trusted keys in {}: {source}", path.display())]
-    Keys {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: KeyError,
-    },
+    Keys { path: PathBuf, source: KeyError },
     /// The first policy is not trusted.
     #[error("the policy {} is refused: {source}", path.display())]
-    Untrusted {
-        /// The component.
-        path: PathBuf,
-        /// Why.
-        source: Untrusted,
-    },
+    Untrusted { path: PathBuf, source: Untrusted },
     /// The first policy does not serve.
     #[error("no policy to start with: {0}")]
     Policy(#[from] SwapError),

@@ -40,11 +40,8 @@ pub use response::without_body;
 
 /// Everything that a request needs.
 pub struct Gateway {
-    /// Decides.
     pub policy: Arc<Versions>,
-    /// Keeps.
     pub cache: Arc<Cache>,
-    /// Answers.
     pub backend: Backend,
     /// How long reads may take.
     pub read_time_max: Duration,

@@ -25,7 +25,6 @@ const POLICIES: &str = "policies";
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {source}; where this gateway is to serve another bazaar from now on, remove the file", path.display())]
 pub struct JournalError {
-    /// The file.
     pub path: PathBuf,
     /// What is wrong with it.
     pub source: io::Error,
@@ -35,9 +34,7 @@ pub struct JournalError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this gateway is of journal {own}, and it keeps journal {other}")]
 pub struct OtherJournal {
-    /// The gateway's.
     pub own: JournalId,
-    /// The other's.
     pub other: JournalId,
 }
 

@@ -8,12 +8,10 @@ use domain::ReplicaId;
 /// Peers that a replica may have.
 pub const PEERS_MAX: usize = 15;
 
-/// One replica's settings.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Which replica this is.
     pub id: ReplicaId,
-    /// The catalog's URL.
     pub catalog: String,
     /// The other replicas and their URLs.
     pub peers: Vec<(ReplicaId, String)>,
@@ -54,20 +52,14 @@ impl Config {
 /// Why settings are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Not an address.
     #[error("`{url}` is not an http://host:port URL: {source}")]
     Url {
-        /// What was given.
         url: String,
-        /// Why not.
         source: tonic::transport::Error,
     },
     /// More peers than [`PEERS_MAX`].
     #[error("{count} peers are named; at most {PEERS_MAX} are allowed")]
-    TooManyPeers {
-        /// How many.
-        count: usize,
-    },
+    TooManyPeers { count: usize },
     /// A replica among its own peers.
     #[error("replica {0} is named as its own peer")]
     OwnPeer(ReplicaId),

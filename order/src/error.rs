@@ -13,7 +13,6 @@ use order_core::message::{Failure, Refused, Unavailable};
 /// Why a replica cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The settings.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The data directory or what is in it.
@@ -24,13 +23,7 @@ pub enum Error {
     Damaged(#[from] Damaged),
     /// What is in the data directory is another journal's.
     #[error("{failure}: nothing of {} is served. Name the --data-dir and the --catalog that belong together", data_dir.display())]
-    Foreign {
-        /// The directory.
-        data_dir: PathBuf,
-        /// Whose it is.
-        failure: Failure,
-    },
-    /// The listener failed.
+    Foreign { data_dir: PathBuf, failure: Failure },
     #[error("cannot serve: {0}")]
     Serve(#[source] tonic::transport::Error),
     /// A bug: a part of the replica ended that should not. The log says more.
@@ -62,7 +55,6 @@ pub(crate) enum RequestError {
     /// A bug; the log says more.
     #[error("placing orders failed")]
     Panicked,
-    /// The replica stops.
     #[error("this replica is shutting down")]
     Stopping,
 }

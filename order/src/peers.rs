@@ -57,7 +57,6 @@ pub(crate) struct Looked {
     pub(crate) ledgers_checked: bool,
 }
 
-/// The catalog.
 #[derive(Debug, Clone)]
 pub(crate) struct Catalog {
     client: CatalogClient<Channel>,
@@ -219,7 +218,6 @@ pub(crate) fn report_failure(number: OrderNumber, status: &Status) -> Option<Fai
     (status.code() == Code::InvalidArgument).then_some(Failure::Differs { rows: number })
 }
 
-/// The other replicas.
 #[derive(Debug, Clone)]
 pub(crate) struct Peers {
     own_id: ReplicaId,

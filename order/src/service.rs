@@ -42,7 +42,6 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 /// Rows in one message of a fetch.
 const FETCH_MESSAGE_ROWS: usize = 512;
 
-/// What gateways use.
 #[derive(Clone)]
 pub struct OrdersService {
     journal: JournalId,

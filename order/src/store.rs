@@ -25,7 +25,6 @@ pub(crate) mod identity;
 pub(crate) mod proposed;
 pub mod saves;
 
-/// A replica's database.
 pub const KIND: Kind = Kind {
     name: "order replica",
     file: "orders.db",
@@ -51,7 +50,6 @@ const CHECK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What keeps a replica's term and ledger.
 pub trait Store: Send + 'static {
-    /// What it holds.
     fn durable(&self) -> Durable;
 
     /// Whose journal's copy the ledger is, where that is known.

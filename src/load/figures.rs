@@ -15,11 +15,8 @@ const DIGITS: u8 = 3;
 /// What is measured apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RequestKind {
-    /// Of a stock.
     Lookup,
-    /// An order placed.
     Trade,
-    /// Of an order.
     Query,
 }
 
@@ -38,7 +35,6 @@ impl fmt::Display for RequestKind {
     }
 }
 
-/// Kinds of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Failure {
     /// No connection could be made.
@@ -82,7 +78,6 @@ impl fmt::Display for Failure {
 /// How often a failure was seen.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// How often.
     pub count: u64,
     /// What exactly it was, the first time.
     pub example: String,
@@ -119,7 +114,6 @@ impl Default for Figures {
 }
 
 impl Figures {
-    /// Counts an answer.
     pub fn answered(&mut self, kind: RequestKind, latency: Duration) {
         let latency_us = u64::try_from(latency.as_micros()).unwrap_or(LATENCY_US_MAX);
         if let Some(histogram) = self.latencies.get_mut(&kind) {

@@ -34,7 +34,6 @@ impl fmt::Display for Caching {
 pub struct Point {
     /// With the cache or without.
     pub caching: Caching,
-    /// What it measured.
     pub measured: Measured,
 }
 

@@ -18,11 +18,9 @@ pub struct Report<'a>(&'a Measured);
 /// One kind of request. Latencies in microseconds.
 #[derive(Debug)]
 pub struct Line {
-    /// Which.
     pub kind: RequestKind,
     /// How many were answered.
     pub answered: u64,
-    /// How many failed.
     pub failed: u64,
     /// How many were answered in a second.
     pub per_second: f64,
@@ -30,16 +28,13 @@ pub struct Line {
     pub mean_us: f64,
     /// Half of them were answered by then.
     pub p50_us: u64,
-    /// Nine of ten.
     pub p90_us: u64,
     /// 99 of a hundred.
     pub p99_us: u64,
-    /// All of them.
     pub max_us: u64,
 }
 
 impl<'a> Report<'a> {
-    /// Of a run.
     pub fn of(measured: &'a Measured) -> Self {
         Self(measured)
     }
@@ -87,7 +82,6 @@ impl<'a> Report<'a> {
         failures.chain(mismatches).chain(more).collect()
     }
 
-    /// Everything, for programs.
     pub fn to_json(&self) -> Value {
         let requests = self.lines().map(|line| {
             let figures = json!({

@@ -32,7 +32,6 @@ pub struct Placed {
     order: Order,
 }
 
-/// One client.
 #[derive(Debug)]
 pub struct Trader {
     number: u64,
@@ -56,7 +55,6 @@ impl Trader {
         }
     }
 
-    /// Its number.
     pub fn number(&self) -> u64 {
         self.number
     }

@@ -114,7 +114,6 @@ struct Session {
     seen: BTreeMap<String, u64>,
 }
 
-/// `GET /policy/differences`.
 #[derive(Debug, Deserialize)]
 struct Differences {
     candidate: String,

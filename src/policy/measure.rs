@@ -32,23 +32,13 @@ const INSTANCES: usize = 8;
 pub enum MeasureError {
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// The sandbox does not run here.
     #[error(transparent)]
     Sandbox(frontend_host::Error),
     /// A gateway would refuse it.
     #[error("{}: {reason}", path.display())]
-    Refused {
-        /// The component.
-        path: PathBuf,
-        /// Why.
-        reason: SwapError,
-    },
+    Refused { path: PathBuf, reason: SwapError },
     /// It could not decide about a lookup.
     #[error(transparent)]
     Undecided(#[from] Undecided),

@@ -29,7 +29,6 @@ pub enum NewError {
         "{FRONTEND_GUEST} is not there any more; run this from the checkout that it was built in"
     )]
     NoCheckout,
-    /// The disk refused.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// What was to be written.

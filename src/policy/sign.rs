@@ -13,20 +13,10 @@ use frontend_policy::admission::{KeyError, Signatory, signature_path};
 pub enum SignError {
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    File { path: PathBuf, source: io::Error },
     /// The key is none.
     #[error("{}: {source}", path.display())]
-    Key {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: KeyError,
-    },
+    Key { path: PathBuf, source: KeyError },
     /// There is no randomness.
     #[error("the system has no randomness for a key: {0}")]
     Randomness(#[from] getrandom::Error),

@@ -16,7 +16,6 @@ const SCRIPT: &str = "build";
 /// A directory with a policy.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Where it is.
     pub dir: PathBuf,
     /// This example of the crate instead of its library.
     pub example: Option<String>,
@@ -33,25 +32,15 @@ pub enum SourceError {
     /// The script cannot be run.
     #[error("cannot run {}: {source}", path.display())]
     Run {
-        /// The script.
         path: PathBuf,
-        /// Why not.
         source: std::io::Error,
     },
     /// The script failed; it has said why.
     #[error("{} failed: {status}", path.display())]
-    Script {
-        /// The script.
-        path: PathBuf,
-        /// How it ended.
-        status: ExitStatus,
-    },
+    Script { path: PathBuf, status: ExitStatus },
     /// The script does not say where the component is.
     #[error("{} printed no path of a component", path.display())]
-    NoPath {
-        /// The script.
-        path: PathBuf,
-    },
+    NoPath { path: PathBuf },
 }
 
 impl Source {

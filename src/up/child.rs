@@ -31,30 +31,18 @@ const LOG_VARIABLE: &str = "BAZAAR_LOG";
 #[derive(Debug)]
 pub enum Event {
     /// A process was started.
-    Started {
-        /// Its name.
-        service: String,
-        /// Its process.
-        pid: u32,
-    },
+    Started { service: String, pid: u32 },
     /// Its process ended, and nobody had asked it to.
     Died {
-        /// Its name.
         service: String,
         /// The process that was.
         pid: u32,
-        /// How it ended.
         status: ExitStatus,
         /// When it is started again, if ever.
         again_in: Option<Duration>,
     },
     /// The operating system refused a process.
-    NotStarted {
-        /// Its name.
-        service: String,
-        /// Why.
-        source: io::Error,
-    },
+    NotStarted { service: String, source: io::Error },
 }
 
 /// How a process ended, to follow its name: "was killed by signal 9".

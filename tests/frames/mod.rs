@@ -3,7 +3,6 @@
 /// What every client begins with.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Kinds of frames.
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 pub const RST_STREAM: u8 = 3;
@@ -11,7 +10,6 @@ pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const WINDOW_UPDATE: u8 = 8;
 
-/// Flags of them.
 pub const END_STREAM: u8 = 1;
 pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
@@ -91,13 +89,10 @@ pub fn stream(request: usize) -> u32 {
 /// A frame that was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
-    /// What it is.
     pub kind: u8,
-    /// Its flags.
     pub flags: u8,
     /// Its stream, 0 where it is the connection's.
     pub stream: u32,
-    /// What it holds.
     pub payload: Vec<u8>,
 }
 

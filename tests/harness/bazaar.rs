@@ -28,7 +28,6 @@ pub struct Order {
 }
 
 impl Order {
-    /// A purchase.
     pub fn buy(quantity: i64, name: &'static str) -> Self {
         Self {
             name,
@@ -37,7 +36,6 @@ impl Order {
         }
     }
 
-    /// A sale.
     pub fn sell(quantity: i64, name: &'static str) -> Self {
         Self {
             name,
@@ -52,7 +50,6 @@ impl Order {
     }
 }
 
-/// A running bazaar.
 #[derive(Debug)]
 pub struct Bazaar {
     // In this order they are dropped: processes before their directory, and that before the turn.
@@ -161,7 +158,6 @@ impl Bazaar {
 
     // ---- clients ----
 
-    /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.gateway_address(0)
     }
@@ -182,7 +178,6 @@ impl Bazaar {
         request(self.address(), method, target, headers, body)
     }
 
-    /// Gets a path.
     pub fn get(&self, target: &str) -> Response {
         self.send("GET", target, &[], b"")
     }
@@ -195,7 +190,6 @@ impl Bazaar {
             .unwrap_or_else(|| panic!("no quantity in {stock}"))
     }
 
-    /// Sends an order.
     pub fn order(&self, order: &Order) -> Response {
         self.order_under(None, order)
     }
@@ -288,7 +282,6 @@ impl Bazaar {
         request(self.admin_address(), method, target, &[], body)
     }
 
-    /// `GET /status`.
     pub fn status(&self) -> Value {
         self.admin("GET", "/status", b"").json()
     }
@@ -317,7 +310,6 @@ impl Bazaar {
 
     // ---- faults ----
 
-    /// A server's process.
     pub fn server(&mut self, server: Server) -> &mut Process {
         self.servers
             .get_mut(&server)
@@ -362,7 +354,6 @@ impl Bazaar {
         self.links.get(link).expect("the link has a proxy")
     }
 
-    /// SIGKILLs a replica.
     pub fn kill(&mut self, id: u32) {
         self.server(Server::Order(id)).kill();
     }
@@ -372,7 +363,6 @@ impl Bazaar {
         self.start_server(Server::Order(id));
     }
 
-    /// SIGKILLs the catalog.
     pub fn kill_catalog(&mut self) {
         self.server(Server::Catalog).kill();
     }
@@ -493,13 +483,11 @@ fn is_ready(admin: SocketAddr) -> bool {
 /// A gateway beside that of the bazaar.
 #[derive(Debug)]
 pub struct Gateway {
-    /// Its process.
     pub process: Process,
     address: SocketAddr,
 }
 
 impl Gateway {
-    /// Gets a path.
     pub fn get(&self, target: &str) -> Response {
         request(self.address, "GET", target, &[], b"")
     }

@@ -9,20 +9,16 @@ use serde_json::Value;
 /// Longest wait for an answer: more than a gateway gives itself.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An answer.
 #[derive(Debug)]
 pub struct Response {
-    /// HTTP status.
     pub status: u16,
     head: String,
-    /// As text.
     pub body: String,
     /// All that came after the head, body or not.
     pub rest: String,
 }
 
 impl Response {
-    /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.head.lines().filter_map(|line| line.split_once(':'));
         headers

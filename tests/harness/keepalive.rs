@@ -23,23 +23,19 @@ pub struct KeepAlive {
 /// An answer, until the next request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answer<'a> {
-    /// HTTP status.
     pub status: u16,
     /// Status line and headers.
     pub head: &'a str,
-    /// The body.
     pub body: &'a str,
 }
 
 impl<'a> Answer<'a> {
-    /// A header's value.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         header(self.head, name)
     }
 }
 
 impl KeepAlive {
-    /// Connects.
     pub fn connect(to: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;

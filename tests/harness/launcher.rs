@@ -102,7 +102,6 @@ impl Launcher<'_> {
         })
     }
 
-    /// Starts a server.
     pub fn start(&self, server: Server) -> Process {
         self.start_with(server, Vec::new())
     }

@@ -9,7 +9,6 @@ use super::proxy::Proxy;
 /// A process of a bazaar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Server {
-    /// The catalog.
     Catalog,
     /// The order replica of that number.
     Order(u32),
@@ -31,9 +30,7 @@ impl fmt::Display for Server {
 /// One server's connections to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
-    /// Who connects.
     pub from: Server,
-    /// Who listens.
     pub to: Server,
 }
 

@@ -14,7 +14,6 @@ pub enum Broken {
     ReaderGone,
     /// It is a pipe that is full, whose reader does not read.
     ReaderStandsStill,
-    /// It is closed.
     Closed,
 }
 

@@ -161,7 +161,6 @@ impl Process {
         }
     }
 
-    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -223,7 +222,6 @@ impl Process {
         send_signal(self.child.id(), Signal::CONT);
     }
 
-    /// Any signal.
     pub fn signal(&self, signal: Signal) {
         send_signal(self.child.id(), signal);
     }

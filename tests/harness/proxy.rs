@@ -21,9 +21,7 @@ const CHUNK_BYTES: usize = 16 << 10;
 /// Which way bytes flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From who connected.
     There,
-    /// To who connected.
     Back,
 }
 

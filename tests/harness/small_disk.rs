@@ -69,7 +69,6 @@ impl SmallDisk {
         }
     }
 
-    /// Gives it back.
     pub fn free(&self) {
         fs::remove_file(self.ballast()).ok();
     }

@@ -46,7 +46,6 @@ static GIVEN_BACK: Condvar = Condvar::new();
 pub struct Turn(());
 
 impl Turn {
-    /// Waits for it.
     pub fn take() -> Self {
         let mut taken = GIVEN_BACK
             .wait_while(lock(), |taken| *taken >= TURNS_MAX)

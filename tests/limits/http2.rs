@@ -21,7 +21,6 @@ pub struct End {
 /// A client that misbehaves until it is stopped.
 pub type Attack = fn(SocketAddr) -> End;
 
-/// By name.
 pub const ATTACKS: [(&str, Attack); 5] = [
     ("rapid reset (CVE-2023-44487)", rapid_reset),
     ("endless CONTINUATION (CVE-2024-27316)", continuation),

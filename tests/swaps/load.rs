@@ -35,10 +35,8 @@ const SHOWN_MAX: usize = 10;
 const LATENCY_US_MAX: u64 = 60_000_000;
 const DIGITS: u8 = 3;
 
-/// Latencies in microseconds.
 pub type Latencies = Histogram<u32>;
 
-/// No latencies yet.
 pub fn no_latencies() -> Latencies {
     Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS).expect("the bounds are constants")
 }

@@ -31,10 +31,8 @@ const THINK_TIME_MAX: Duration = Duration::from_millis(8);
 /// Longest that an order may stay without an answer once everything is healed.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(90);
 
-/// A gateway.
 #[derive(Debug, Clone, Copy)]
 pub struct Door {
-    /// Where it listens.
     pub address: SocketAddr,
     /// How old the stocks may be that its policy serves.
     pub stale_max: Duration,
@@ -44,7 +42,6 @@ pub struct Door {
 pub struct Scene {
     /// Where clients ask. The last one serves what is current.
     pub gateways: Vec<Door>,
-    /// What is traded.
     pub stocks: &'static [&'static str],
     pub clock: Clock,
     /// Set when faults are over and clients shall finish.

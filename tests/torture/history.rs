@@ -34,8 +34,10 @@ pub struct FoundOrder {
 /// What a client saw without changing anything.
 #[derive(Debug, Clone)]
 pub enum Seen {
-    /// A stock's quantity.
-    Quantity { name: String, quantity: i64 },
+    Quantity {
+        name: String,
+        quantity: i64,
+    },
     /// An order, or that there is none of that number.
     Order {
         number: u64,
@@ -86,7 +88,6 @@ impl Trade {
 /// All that the clients of one run did.
 #[derive(Debug, Default)]
 pub struct History {
-    /// By idempotency key.
     pub trades: BTreeMap<String, Trade>,
     /// Reads that were answered.
     pub seen: Vec<(Span, Seen)>,

@@ -43,7 +43,6 @@ pub struct Observation<'a> {
     pub span: Span,
     /// Whether its result is right after so many changes.
     pub fits: Box<dyn Fn(usize) -> bool + 'a>,
-    /// For the report.
     pub what: String,
 }
 
@@ -54,7 +53,6 @@ pub enum Violation {
     Reordered { earlier: usize, later: usize },
     /// No place is left for an observation.
     NoPlace {
-        /// The observation.
         what: String,
         /// Its lowest place, by what was over before it began.
         lowest: usize,

@@ -55,7 +55,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// For the figures.
     fn kind(&self) -> String {
         let of = |server: &Server| match server {
             Server::Catalog => "catalog",

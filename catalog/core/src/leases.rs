@@ -26,7 +26,6 @@ pub struct Round(pub u64);
 /// Nothing of that stock below that version may be kept any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Floor {
-    /// The stock.
     pub name: StockName,
     /// The version that it is about to have.
     pub version: Version,
@@ -35,7 +34,6 @@ pub struct Floor {
 /// A session to be told to let go of stocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalidation {
-    /// Who is told.
     pub session: SessionId,
     /// What it is to acknowledge.
     pub round: Round,
@@ -78,7 +76,6 @@ pub enum NotOpened {
     Taken,
 }
 
-/// All living sessions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Leases {
     /// The lease, plus the margin.

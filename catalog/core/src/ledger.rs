@@ -19,7 +19,6 @@ use super::ablation::{Rule, Rules};
 pub struct Stock {
     /// What it is called.
     pub name: StockName,
-    /// Of one share.
     pub price: Price,
     /// How many shares there are to buy: 0 to [`Quantity::MAX`].
     pub quantity: u64,
@@ -72,7 +71,6 @@ pub struct Term {
 /// Who leads, and how long the journal is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
-    /// Who leads.
     pub term: Term,
     /// Where the journal ends.
     pub end: LedgerEnd,
@@ -81,7 +79,6 @@ pub struct Leadership {
 /// What became of an order: for the first time, or as its key remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TradeResult {
-    /// Its row.
     Row(Row),
     /// There is no row, and under this key there will be none.
     Refused(Refusal),
@@ -128,7 +125,6 @@ impl From<PriorOutcome> for TradeResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("epoch {given} is not the current one, {current}")]
 pub struct StaleEpoch {
-    /// The sender's.
     pub given: Epoch,
     /// The one that holds.
     pub current: Epoch,
@@ -137,13 +133,11 @@ pub struct StaleEpoch {
 /// Why an in-sync set was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InSyncRefused {
-    /// See there.
     #[error(transparent)]
     Stale(#[from] StaleEpoch),
     /// It was under way for so long that it would undo a later one.
     #[error("change {given} of the in-sync set is overtaken: change {made} was made before")]
     Overtaken {
-        /// The sender's.
         given: ChangeNumber,
         /// The last one made.
         made: ChangeNumber,

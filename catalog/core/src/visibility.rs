@@ -22,7 +22,6 @@ use super::ledger::{Batch, Stock};
 /// A stock as a reader sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// The value.
     pub stock: Stock,
     /// Whether the session now holds the stock, and will be told to let go of it.
     pub cacheable: bool,

@@ -10,7 +10,6 @@ use super::RebuildSource;
 /// What one replica's ledger says.
 #[derive(Debug, Clone)]
 pub struct Found {
-    /// Where it ends.
     pub end: LedgerEnd,
     /// The highest term that the replica has seen.
     pub term: (Epoch, Option<ReplicaId>),
@@ -33,19 +32,9 @@ impl Found {
 #[derive(Debug)]
 pub enum Disagreement<E> {
     /// They belong to different bazaars.
-    OtherJournal {
-        /// One of them.
-        one: usize,
-        /// Another one.
-        other: usize,
-    },
+    OtherJournal { one: usize, other: usize },
     /// One is not the beginning of the longest.
-    Diverged {
-        /// It.
-        one: usize,
-        /// The longest.
-        longest: usize,
-    },
+    Diverged { one: usize, longest: usize },
     /// The longest cannot be read.
     Unreadable(E),
 }

@@ -108,7 +108,6 @@ impl Disk {
     }
 }
 
-/// See the module.
 #[derive(Debug)]
 pub struct MemoryStore(Disk);
 

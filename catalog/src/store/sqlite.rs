@@ -71,7 +71,6 @@ const SCHEMA: &str = "
 /// After every few thousand rows that are checked while the catalog serves.
 const CHECK_PAUSE: Duration = Duration::from_millis(10);
 
-/// The writer's connection.
 #[derive(Debug)]
 pub struct SqliteStore {
     connection: Connection,

@@ -45,7 +45,6 @@ pub fn term(lease: Duration) -> Duration {
     lease + lease_margin(lease)
 }
 
-/// A running catalog.
 pub struct Running {
     url: String,
     stop: oneshot::Sender<()>,
@@ -142,7 +141,6 @@ impl Running {
         failed.expect("it goes on").unwrap().unwrap_err()
     }
 
-    /// Stops it cleanly.
     pub async fn stop(self) {
         self.stop.send(()).unwrap();
         self.ended.await.unwrap().unwrap();
@@ -165,7 +163,6 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
 
 type Stopped = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Who trades.
 #[derive(Clone)]
 pub struct Leader {
     pub client: Client,

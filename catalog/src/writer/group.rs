@@ -43,9 +43,7 @@ pub type LendReply = oneshot::Sender<Result<(), RequestError>>;
 pub enum Command {
     /// Trade a batch of orders, in order.
     Trade {
-        /// The sender's.
         epoch: Epoch,
-        /// The orders.
         orders: Vec<Order>,
         /// Told, where there are few, of the new rows on their way to the disk.
         proposed: Option<ProposedReply>,
@@ -63,11 +61,9 @@ pub enum Command {
     },
     /// See [`Staged::set_in_sync`].
     SetInSync {
-        /// The sender's.
         epoch: Epoch,
         /// Above that of every change asked for before in this epoch.
         change: ChangeNumber,
-        /// The new set.
         in_sync: BTreeSet<ReplicaId>,
         /// The term that then holds.
         reply: TermReply,
@@ -191,7 +187,6 @@ impl Committer {
         }
     }
 
-    /// Everything committed.
     pub fn books(&self) -> &CatalogState {
         &self.books
     }

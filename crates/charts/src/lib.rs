@@ -3,6 +3,8 @@
 //! - [`Lines`]: how figures change over the steps of a sweep;
 //! - [`Bars`]: figures side by side, with the range that they were seen in.
 
+#![warn(missing_docs)]
+
 mod lines;
 mod bars;
 

@@ -8,6 +8,7 @@
 //!
 //! Clippy keeps other ways out of the crates that serve: see `clippy.toml`.
 
+#![warn(missing_docs)]
 #![cfg_attr(
     not(test),
     warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)

@@ -14,6 +14,7 @@
 //! The cores of the catalog, the replicas and the gateway depend on this crate alone: no runtime, no
 //! wire, no database.
 
+#![warn(missing_docs)]
 #![cfg_attr(
     not(test),
     warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)

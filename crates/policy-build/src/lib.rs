@@ -12,6 +12,8 @@
 //! lock of `target` while a build script runs. Nothing removes it: where the standard library is
 //! built from source, that takes a minute and is done once.
 
+#![warn(missing_docs)]
+
 mod builder;
 mod embed;
 mod toolchain;

@@ -6,6 +6,7 @@
 //! - [`call_streams`]: calls that follow each other closely, over streams that stay open;
 //! - [`retry`]: whether a call that failed is worth another attempt, as its callee says.
 
+#![warn(missing_docs)]
 #![cfg_attr(
     not(test),
     warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)

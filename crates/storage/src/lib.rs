@@ -7,6 +7,7 @@
 //! - [`damage`]: what is found while a database is in use;
 //! - [`error`]: what can go wrong, and which of it ends the process.
 
+#![warn(missing_docs)]
 #![cfg_attr(
     not(test),
     warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)

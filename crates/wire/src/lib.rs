@@ -4,6 +4,8 @@
 //! becomes INVALID_ARGUMENT. [`identity`]: which journal a message is about;
 //! [`leadership`]: who leads, and how long the journal is.
 
+#![warn(missing_docs)]
+
 pub mod identity;
 pub mod leadership;
 

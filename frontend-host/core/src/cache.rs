@@ -68,7 +68,6 @@ pub struct Ask {
 }
 
 impl Ask {
-    /// The stock.
     pub fn name(&self) -> &StockName {
         &self.name
     }
@@ -78,7 +77,6 @@ impl Ask {
         self.session
     }
 
-    /// When it began.
     pub fn asked(&self) -> BootTime {
         self.asked
     }
@@ -87,7 +85,6 @@ impl Ask {
 /// What the catalog answered, but for the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Answer {
-    /// The value's version.
     pub version: Version,
     /// The catalog's word that it will tell the session of changes.
     pub registered: bool,
@@ -107,7 +104,6 @@ struct Fetching {
 }
 
 impl Fetches {
-    /// Without a rule.
     #[cfg(feature = "ablation")]
     pub fn under(self, rules: Rules) -> Self {
         Self { rules, ..self }

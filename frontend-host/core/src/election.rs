@@ -17,7 +17,6 @@ pub use elector::{Elector, Snapshot};
 /// What a replica's health probes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Probed {
-    /// Which replica.
     pub id: ReplicaId,
     /// What it said last, or why it says nothing.
     pub status: Result<Status, Unanswered>,
@@ -53,7 +52,6 @@ pub enum Unanswered {
 /// What a replica says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// What it is.
     pub role: Role,
     /// The highest epoch that it has seen.
     pub epoch: Epoch,
@@ -74,12 +72,10 @@ pub enum Role {
     Follower,
     /// It was elected and fetches what it lacks.
     Activating,
-    /// It takes trades.
     Leader,
 }
 
 impl Role {
-    /// For `GET /status`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Follower => "follower",
@@ -130,14 +126,12 @@ pub struct View {
     pub replicas: Vec<ReplicaView>,
     /// Who leads now, according to the catalog.
     pub leader: Option<ReplicaId>,
-    /// The leader's epoch.
     pub epoch: Epoch,
 }
 
 /// One replica, as the host last saw it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaView {
-    /// Which.
     pub id: ReplicaId,
     /// It answers its health probe.
     pub healthy: bool,

@@ -82,7 +82,6 @@ impl Session {
         }
     }
 
-    /// Without a rule.
     #[cfg(feature = "ablation")]
     pub fn under(mut self, rules: Rules) -> Self {
         self.lease.rules = rules;

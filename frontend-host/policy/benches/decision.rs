@@ -19,7 +19,6 @@ use http::{HeaderMap, Method};
 /// What is looked up.
 const TARGET: &str = "/stocks/nvidia";
 
-/// When.
 const NOW_MS: u64 = 1_800_000_000_000;
 
 /// Set for the process whose instructions are counted: who decides, and how often.
@@ -45,7 +44,6 @@ const LENIENT: Probation = Probation {
     failures_max: 1000,
 };
 
-/// Who decides.
 #[derive(Debug, Clone, Copy)]
 enum Decider {
     /// The default policy as the gateway runs it.

@@ -3,11 +3,6 @@
 //! A component's answer becomes a [`Decision`] in `bindings`, once; whatever does not fit is an
 //! [`InvalidDecision`], and the policy that gave it is not asked again about that request.
 
-#![allow(
-    missing_docs,
-    reason = "a doc is there because it says something that the name does not"
-)]
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -89,7 +84,6 @@ pub enum Operation {
         name: StockName,
         caching: Caching,
     },
-    /// In name order.
     ListStocks(Listing),
     ReadOrder {
         number: OrderNumber,

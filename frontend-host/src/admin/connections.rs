@@ -61,7 +61,6 @@ pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl 
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
-    /// Oldest first.
     open: VecDeque<Open>,
 }
 

@@ -50,7 +50,6 @@ pub(super) enum Refusal {
     Swap(#[from] SwapError),
     #[error("the gateway stops before the policy is checked; send it again")]
     Stopping,
-    /// A bug.
     #[error("the check of the policy failed; see the gateway's log")]
     CheckFailed,
 }

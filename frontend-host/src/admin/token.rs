@@ -38,7 +38,6 @@ impl FromStr for Token {
 }
 
 impl Token {
-    /// To be sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -20,7 +20,6 @@ pub struct CacheEntry<V> {
 
 /// A response, and what it holds for.
 pub struct Rendered {
-    /// The response.
     pub reply: Reply,
     /// When the backend was asked.
     pub fetched: BootTime,
@@ -103,7 +102,6 @@ impl Drop for Rendered {
 pub struct ByteBudget(AtomicUsize);
 
 impl ByteBudget {
-    /// So many.
     pub fn of(bytes: usize) -> Self {
         Self(AtomicUsize::new(bytes))
     }

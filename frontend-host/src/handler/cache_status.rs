@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use http::header::AGE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// The header.
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Hits with this many seconds to live, or of this age, and fewer have their values made
@@ -19,7 +18,6 @@ const HIT: &str = "bazaar; hit; ttl=";
 /// Where the answer to a read came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CacheStatus {
-    /// From the cache.
     Hit {
         /// Whole seconds that it may still be served; negative where it may not, and is because
         /// no backend answers (RFC 9211, section 2.4).
@@ -27,9 +25,7 @@ pub(super) enum CacheStatus {
         /// Whole seconds since a backend was asked.
         age: u64,
     },
-    /// From a backend.
     Forwarded {
-        /// Why.
         why: Forward,
         /// Whether it is kept.
         stored: bool,
@@ -41,7 +37,6 @@ pub(super) enum CacheStatus {
 pub(super) enum Forward {
     /// The policy wanted it so.
     Bypass,
-    /// Nothing was kept.
     Miss,
     /// What was kept was not fresh enough.
     Stale,

@@ -17,13 +17,11 @@ pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Why a client gets no answer of a policy's. Displays as the message that the client gets.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(missing_docs, reason = "each has its message")]
 pub enum Refusal {
     #[error("the target has more than {HEAD_BYTES_MAX} bytes")]
     TargetTooLong,
     #[error("the request's head has more than {HEAD_BYTES_MAX} bytes or {HEADERS_MAX} headers")]
     HeadTooLarge,
-    /// With hyper's status.
     #[error("the request's head is not HTTP/1.1")]
     UnreadableHead(StatusCode),
     #[error("the target is neither a path nor a URL")]

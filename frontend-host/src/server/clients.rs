@@ -46,22 +46,17 @@ struct Budgets {
 /// What clients have at the moment, and were refused so far.
 #[derive(Debug, Clone, Copy)]
 pub struct Figures {
-    /// Connections.
     pub connections: usize,
     /// Connections that were closed at once, since their client had too many.
     pub connections_refused: u64,
-    /// Bytes of requests.
     pub received: Held,
-    /// Bytes of answers.
     pub unsent: Held,
 }
 
 /// What is held of a budget.
 #[derive(Debug, Clone, Copy)]
 pub struct Held {
-    /// So many bytes.
     pub bytes: usize,
-    /// Of so many.
     pub bytes_max: usize,
     /// How often there was not enough left.
     pub refusals: u64,
@@ -78,7 +73,6 @@ impl Held {
 }
 
 impl Clients {
-    /// Nobody yet.
     pub fn new(bounds: Bounds) -> Arc<Self> {
         Arc::new(Self {
             bounds,

@@ -27,7 +27,6 @@ pub(super) struct Leaving<S> {
 /// A moment of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
-    /// By its clock.
     pub time: Duration,
     /// What was sent until then, in bytes.
     pub sent_bytes: u64,

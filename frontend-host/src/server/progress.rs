@@ -92,7 +92,6 @@ impl Progress {
         (awaited, note >> AWAITED_BITS)
     }
 
-    /// Bytes came in.
     pub(super) fn received(&self) {
         if self.note().0 == Awaited::Request {
             self.await_from_now(Awaited::Head);
@@ -136,7 +135,6 @@ impl Progress {
         }
     }
 
-    /// Bytes went out.
     pub(super) fn sent(&self, bytes: usize) {
         // Not an addition in one: only its own task does this, and that is dear.
         let sent_bytes = self.sent_bytes.load(Ordering::Relaxed) + bytes as u64;

@@ -58,7 +58,6 @@ pub(super) struct WorkerSlot {
 }
 
 impl WorkerSlot {
-    /// At a worker.
     pub(super) fn at(workers: &Arc<[WorkerStats]>, worker: usize) -> Self {
         workers[worker].connections.fetch_add(1, Ordering::Relaxed);
         Self {

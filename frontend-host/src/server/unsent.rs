@@ -22,7 +22,6 @@ pub(super) enum UnderWay {
     Answer(Arc<Progress>),
     /// A request over HTTP/2, from its head on.
     Stream {
-        /// Of its connection.
         progress: Arc<Progress>,
         number: u64,
     },

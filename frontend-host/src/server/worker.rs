@@ -26,7 +26,6 @@ const INBOX_MAX: usize = 256;
 
 /// A client that is let in, on its way to a worker.
 pub(super) struct Accepted {
-    /// Does not block.
     pub stream: StdTcpStream,
     pub place: Place,
     pub gateway: Arc<Gateway>,
@@ -52,7 +51,6 @@ impl WorkerHandles {
     }
 }
 
-/// The threads.
 pub(super) struct Workers {
     pub handles: WorkerHandles,
     stop: watch::Sender<bool>,

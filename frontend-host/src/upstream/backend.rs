@@ -36,22 +36,17 @@ const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
 pub struct Backend {
     /// How to call the catalog.
     pub catalog: CatalogClient<Channel>,
-    /// The order replicas.
     pub replicas: Arc<Replicas>,
 }
 
 /// What the catalog said of a stock.
 pub enum StockAnswer {
-    /// It is there.
     Found {
-        /// As it is.
         stock: Stock,
-        /// Its version.
         version: Version,
         /// The catalog will tell the session of changes.
         registered: bool,
     },
-    /// There is none.
     NotFound,
 }
 

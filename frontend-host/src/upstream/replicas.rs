@@ -39,9 +39,7 @@ pub(super) const STEP_PAUSE: Duration = Duration::from_millis(5);
 /// One replica, and how to call it.
 #[derive(Clone)]
 pub struct Replica {
-    /// Which.
     pub id: ReplicaId,
-    /// Its URL.
     pub url: String,
     /// How to call it.
     pub orders: OrdersClient<Channel>,

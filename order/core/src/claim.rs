@@ -10,7 +10,6 @@ use domain::JournalHead;
 /// How a ledger stands to the journal, as far as their ends tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Claim {
-    /// They are equal.
     Holds,
     /// The journal is longer: what it has where the ledger ends is to be compared with this.
     Compare(LedgerEnd),

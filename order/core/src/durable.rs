@@ -58,7 +58,6 @@ impl Proposed {
 pub struct Save {
     /// Whose journal's copy the ledger is. That never changes once it is known.
     pub identity: Option<Identity>,
-    /// A new term.
     pub term: Option<Term>,
     /// Rows that continue the ledger.
     pub rows: Vec<Row>,

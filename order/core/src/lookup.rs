@@ -8,7 +8,6 @@ use super::ablation::{Rule, Rules};
 /// Where the catalog says that its journal ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalEnd {
-    /// Its last row.
     pub end: LedgerEnd,
     /// Since its start the catalog has checked the ledgers of the replicas that were in sync.
     pub ledgers_checked: bool,

@@ -15,7 +15,6 @@ pub struct Memory {
     pub identity: Option<Identity>,
     /// The highest term that was saved.
     pub term: Term,
-    /// The ledger.
     pub rows: Vec<Row>,
     /// Rows that were proposed, in the order in which they were saved.
     pub kept: Vec<Row>,
@@ -33,7 +32,6 @@ impl Memory {
         }
     }
 
-    /// What is durable.
     pub fn durable(&self) -> Durable {
         Durable {
             term: self.term,

@@ -25,7 +25,6 @@ impl Hash for CallId {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
-/// Numbers the calls.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Calls(u64);
 
@@ -36,32 +35,24 @@ impl Calls {
     }
 }
 
-/// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A gateway places an order.
     Place {
-        /// Whom to answer.
         ticket: Ticket,
         /// What is asked for.
         order: Order,
     },
     /// A gateway says who leads.
     Announce {
-        /// Whom to answer.
         ticket: Ticket,
-        /// Since when.
         epoch: Epoch,
-        /// Who.
         leader: ReplicaId,
     },
     /// A leader sends rows.
     Append {
-        /// Whom to answer.
         ticket: Ticket,
-        /// The sender's epoch.
         epoch: Epoch,
-        /// The sender.
         leader: ReplicaId,
         /// In number order; none, to ask what this replica holds.
         rows: Vec<Row>,
@@ -83,22 +74,15 @@ pub enum Event {
     /// The journal holds at least so many rows.
     Heard(OrderNumber),
     /// [`Command::Trade`] goes well so far: these rows are on their way to the journal's disk.
-    Proposed {
-        /// Which call.
-        call: CallId,
-        /// In number order.
-        rows: Vec<Row>,
-    },
+    Proposed { call: CallId, rows: Vec<Row> },
     /// The result of [`Command::Trade`]: one outcome for each order, in their order.
     Traded {
-        /// Which call.
         call: CallId,
         /// What came of it.
         result: Result<Vec<Outcome>, CallFailure>,
     },
     /// The result of [`Command::SetInSync`].
     InSyncSet {
-        /// Which call.
         call: CallId,
         /// What came of it.
         result: Result<JournalHead, CallFailure>,
@@ -106,7 +90,6 @@ pub enum Event {
     /// The result of [`Command::Fetch`]: rows in number order; fewer than asked for where the
     /// source has no more.
     Fetched {
-        /// Which call.
         call: CallId,
         /// What came of it.
         result: Result<Vec<Row>, CallFailure>,
@@ -114,9 +97,7 @@ pub enum Event {
     /// The result of [`Command::Append`]: what the follower holds durably, as a ledger or as rows
     /// proposed in this epoch.
     Appended {
-        /// Which call.
         call: CallId,
-        /// The follower.
         peer: ReplicaId,
         /// What came of it.
         result: Result<LedgerEnd, CallFailure>,
@@ -150,7 +131,6 @@ pub enum Outcome {
 pub enum Source {
     /// The catalog's journal, which has them all.
     Journal,
-    /// Another replica.
     Peer(ReplicaId),
 }
 
@@ -161,7 +141,6 @@ pub enum Shipment {
     Rows(Vec<Row>),
     /// Rows from the leader's own store.
     Stored {
-        /// The first.
         from: OrderNumber,
         /// At most so many.
         rows_max: usize,
@@ -181,31 +160,23 @@ pub enum Command {
     Fail(Failure),
     /// Have the catalog commit these orders.
     Trade {
-        /// Names the result.
         call: CallId,
-        /// The leader's.
         epoch: Epoch,
         /// At most [`super::in_flight::BATCH_ORDERS_MAX`].
         orders: Vec<Order>,
     },
     /// Have the catalog replace the in-sync set.
     SetInSync {
-        /// Names the result.
         call: CallId,
-        /// The leader's.
         epoch: Epoch,
         /// Above that of every change asked for before in this epoch.
         change: ChangeNumber,
         /// The new set, with the leader in it.
         in_sync: BTreeSet<ReplicaId>,
     },
-    /// Read rows.
     Fetch {
-        /// Names the result.
         call: CallId,
-        /// From where.
         source: Source,
-        /// The first.
         from: OrderNumber,
         /// Chain hash of the row before it.
         previous: ChainHash,
@@ -214,39 +185,29 @@ pub enum Command {
     },
     /// Send rows to a follower.
     Append {
-        /// Names the result.
         call: CallId,
-        /// The follower.
         peer: ReplicaId,
-        /// The leader's.
         epoch: Epoch,
-        /// The rows.
         shipment: Shipment,
         /// Rows below are committed, those from there on are proposed.
         committed: OrderNumber,
     },
     /// Answer [`Event::Place`].
     AnswerPlace {
-        /// Whom.
         ticket: Ticket,
-        /// What.
         answer: Result<Placed, Unavailable>,
     },
     /// Answer [`Event::Announce`].
     AnswerAnnounce {
-        /// Whom.
         ticket: Ticket,
-        /// What.
         answer: Result<Status, Refused>,
     },
     /// Answer [`Event::Append`].
     AnswerAppend {
-        /// Whom.
         ticket: Ticket,
         /// What is durable here.
         answer: Result<LedgerEnd, Refused>,
     },
-    /// Tell the operator.
     Report(Report),
 }
 
@@ -291,23 +252,16 @@ pub enum Refused {
     /// Only the catalog begins epochs, and it has not said that this one began.
     #[error("the catalog has not begun epoch {epoch}; the current one is {known}")]
     Unconfirmed {
-        /// The sender's.
         epoch: Epoch,
         /// The highest epoch known here.
         known: Epoch,
     },
     /// This replica is told to lead an epoch in which it has stopped leading.
     #[error("this replica has stopped leading epoch {epoch}; elect a leader for another one")]
-    LeadsNoMore {
-        /// That epoch.
-        epoch: Epoch,
-    },
+    LeadsNoMore { epoch: Epoch },
     /// Two leaders are claimed for one epoch, which the catalog never elects.
     #[error("another replica leads epoch {epoch}")]
-    OtherLeader {
-        /// That epoch.
-        epoch: Epoch,
-    },
+    OtherLeader { epoch: Epoch },
     /// The disk is full, or the store failed otherwise.
     #[error("the replica's store cannot take it")]
     StoreFailed,
@@ -326,16 +280,13 @@ pub enum RoleName {
     Follower,
     /// Elected, and fetching what it lacks.
     Activating,
-    /// Takes orders.
     Leader,
 }
 
 /// A replica from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
-    /// Which replica.
     pub id: ReplicaId,
-    /// What it is.
     pub role: RoleName,
     /// The highest term that it has seen.
     pub term: Term,
@@ -351,13 +302,9 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
     /// This replica was elected.
-    Activating {
-        /// For this epoch.
-        epoch: Epoch,
-    },
+    Activating { epoch: Epoch },
     /// This replica takes orders.
     Leading {
-        /// In this epoch.
         epoch: Epoch,
         /// From this number on.
         orders: OrderNumber,
@@ -366,22 +313,14 @@ pub enum Report {
     SteppedDown {
         /// The epoch it led or was to lead.
         epoch: Epoch,
-        /// Why.
         why: StepDown,
     },
     /// Acknowledgements wait for this follower from now on.
-    FollowerInSync {
-        /// Which.
-        peer: ReplicaId,
-    },
+    FollowerInSync { peer: ReplicaId },
     /// The follower failed or was too slow; it is being removed from the in-sync set.
-    FollowerLagging {
-        /// Which.
-        peer: ReplicaId,
-    },
+    FollowerLagging { peer: ReplicaId },
     /// The follower holds less than it acknowledged: its disk lost rows.
     FollowerLostRows {
-        /// Which.
         peer: ReplicaId,
         /// How many it acknowledged.
         acknowledged: OrderNumber,
@@ -390,16 +329,12 @@ pub enum Report {
     },
     /// The follower's chain hash differs: its ledger or this one is damaged.
     FollowerDiverged {
-        /// Which.
         peer: ReplicaId,
-        /// Where.
         orders: OrderNumber,
     },
     /// A row from there does not continue this ledger: one of the two is damaged.
     Broken {
-        /// Who sent it.
         from: Sender,
-        /// The row.
         number: OrderNumber,
         /// Chain hash of this ledger's last row.
         chain: ChainHash,
@@ -424,7 +359,6 @@ pub enum Report {
 pub enum Sender {
     /// The catalog's journal, or its answer to a trade.
     Catalog,
-    /// Another replica.
     Replica(ReplicaId),
 }
 
@@ -450,18 +384,12 @@ pub enum StepDown {
 pub enum Failure {
     /// Another bazaar's disk, or another bazaar's catalog.
     #[error("the ledger is of journal {own}, and the catalog keeps journal {catalog}")]
-    OtherJournal {
-        /// The ledger's.
-        own: JournalId,
-        /// The catalog's.
-        catalog: JournalId,
-    },
+    OtherJournal { own: JournalId, catalog: JournalId },
     /// A ledger of before journals had ids, which the journal does not show to be its own.
     #[error(
         "the ledger has {held} orders and no id, and journal {catalog} of {rows} orders does not begin with them"
     )]
     Unproven {
-        /// The catalog's.
         catalog: JournalId,
         /// How many orders the ledger has.
         held: OrderNumber,
@@ -473,18 +401,10 @@ pub enum Failure {
         "its disk says that epoch {own} has begun, and the catalog is at epoch {catalog} (where every replica \
          says so, the catalog was restored from an older copy: keep the replicas' directories)"
     )]
-    AboveCatalog {
-        /// The replica's.
-        own: Epoch,
-        /// The catalog's.
-        catalog: Epoch,
-    },
+    AboveCatalog { own: Epoch, catalog: Epoch },
     /// An epoch has one leader.
     #[error("its disk says that another replica leads epoch {epoch} than the catalog does")]
-    OtherLeader {
-        /// Which epoch.
-        epoch: Epoch,
-    },
+    OtherLeader { epoch: Epoch },
     /// One of the two is damaged, or the journal was restored from an older copy and went on.
     #[error(
         "its {rows} orders are not the journal's first {rows} (where the catalog was restored from an older copy, \

@@ -35,7 +35,6 @@ pub const SETTLE_DELAY: Duration = Duration::from_millis(10);
 /// With so many of them, they are saved as soon as anything else is.
 const SETTLE_ROWS: usize = 8;
 
-/// One order replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replica {
     id: ReplicaId,
@@ -451,7 +450,6 @@ impl Replica {
     }
 }
 
-/// The own store.
 impl Replica {
     fn save_term(&mut self) {
         let term = self.own.save_term();

@@ -13,7 +13,6 @@ use order_core::durable::PROPOSED_ROWS_MAX;
 use storage::StorageError;
 use storage::rows::{COLUMNS, bind, parse};
 
-/// Makes the table.
 pub(crate) const SCHEMA: &str = "
     CREATE TABLE proposed ( -- rows that may or may not have been committed; see `journal` for those that were
         slot     INTEGER PRIMARY KEY CHECK (slot = number % 64),

@@ -137,7 +137,6 @@ impl Cluster {
         ended.unwrap_err().to_string()
     }
 
-    /// Starts a replica.
     pub async fn begin(&mut self, id: u32, rebuild: bool) {
         let peers = self.seats.iter().filter(|seat| seat.id != id);
         let peers = peers

@@ -6,7 +6,6 @@ use crate::rounds::{Round, Series};
 use crate::scenario::{BAZAAR, Kind, LOOKUP_CONNECTIONS, NATIVE, Scenario};
 use crate::statistics::Spread;
 
-/// One bar.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bar {
     /// What is to be reached.

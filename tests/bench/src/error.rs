@@ -10,7 +10,6 @@ pub enum Error {
     /// A program that has to be there is not.
     #[error("there is no {program}: {remedy}")]
     Missing {
-        /// What is missing.
         program: String,
         /// What to do about it.
         remedy: &'static str,
@@ -18,23 +17,14 @@ pub enum Error {
     /// A program does not start.
     #[error("cannot start {program}: {source}")]
     Start {
-        /// Which.
         program: String,
-        /// Why.
         source: std::io::Error,
     },
-    /// A program failed.
     #[error("{program} failed: {output}")]
-    Failed {
-        /// Which.
-        program: String,
-        /// What it said.
-        output: String,
-    },
+    Failed { program: String, output: String },
     /// A server did not answer in time.
     #[error("{name} was not ready within {waited_s} s; the end of its log:\n{log}")]
     NotReady {
-        /// Which.
         name: String,
         /// How long it was waited for.
         waited_s: u64,
@@ -43,24 +33,13 @@ pub enum Error {
     },
     /// A server answered something else than it should.
     #[error("{name} answered wrongly: {answer}")]
-    Wrong {
-        /// Which.
-        name: String,
-        /// What it said.
-        answer: String,
-    },
+    Wrong { name: String, answer: String },
     /// A generator's figures are not what they should be.
     #[error("{generator} printed no figures: {output}")]
-    NoFigures {
-        /// Which.
-        generator: String,
-        /// What it printed.
-        output: String,
-    },
+    NoFigures { generator: String, output: String },
     /// Requests failed: what was measured is worth nothing.
     #[error("{name}: {refused} of {requests} requests were refused, {broken} broke")]
     Errors {
-        /// At which server.
         name: String,
         /// How many were answered at all.
         requests: u64,
@@ -72,9 +51,7 @@ pub enum Error {
     /// A file or a directory.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// Something of the machine.
@@ -94,12 +71,9 @@ pub enum Error {
     /// A report that cannot be read.
     #[error("{} is not a report: {source}", path.display())]
     Report {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: serde_json::Error,
     },
-    /// A plot.
     #[error(transparent)]
     Chart(#[from] ChartError),
 }

@@ -22,7 +22,6 @@ use crate::process;
 pub struct Load {
     /// Connections, each with one request under way.
     pub connections: u32,
-    /// For how long.
     pub seconds: u64,
     /// The processor that the generator is kept on; any where there is none.
     pub cpu: Option<usize>,
@@ -47,13 +46,10 @@ impl Load {
 pub struct Figures {
     /// How many were answered, refused ones included.
     pub requests: u64,
-    /// For how long.
     pub duration_us: u64,
-    /// The median latency.
     pub p50_us: f64,
     /// What one request in a hundred took at least.
     pub p99_us: f64,
-    /// The longest.
     pub max_us: f64,
     /// How many were answered with something else than success.
     pub refused: u64,

@@ -7,12 +7,9 @@ use std::time::Duration;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// An answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// HTTP status.
     pub status: u16,
-    /// The body.
     pub body: String,
 }
 
@@ -31,7 +28,6 @@ pub fn send(address: SocketAddr, method: &str, path: &str, body: &str) -> io::Re
     parse(&String::from_utf8_lossy(&bytes))
 }
 
-/// Gets a path.
 pub fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
     send(address, "GET", path, "")
 }

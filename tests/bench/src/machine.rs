@@ -14,7 +14,6 @@ pub struct Machine {
     pub processor: String,
     /// How many of them this process may use.
     pub cores: usize,
-    /// The kernel's release.
     pub kernel: String,
     /// The file system that all data is on.
     pub file_system: String,

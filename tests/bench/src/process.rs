@@ -127,7 +127,6 @@ impl Process {
         })
     }
 
-    /// Its number.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -20,13 +20,11 @@ pub const FILE: &str = "bench.json";
 /// A comparison that has been run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// Where.
     pub machine: Machine,
     /// How often each contender took its turn.
     pub rounds: usize,
     /// How long a turn lasted.
     pub seconds: u64,
-    /// Figures.
     pub scenarios: Vec<Scenario>,
     /// What they had to reach.
     pub bars: Vec<Bar>,

@@ -15,7 +15,6 @@ const WARM_UP_S: u64 = 1;
 pub struct Round {
     /// Requests answered in a second.
     pub per_second: f64,
-    /// The median latency.
     pub p50_us: f64,
     /// What one request in a hundred took at least.
     pub p99_us: f64,
@@ -24,9 +23,7 @@ pub struct Round {
 /// What one contender did in all rounds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Series {
-    /// Its name.
     pub contender: String,
-    /// In their order.
     pub rounds: Vec<Round>,
 }
 

@@ -15,7 +15,6 @@ use crate::vfs;
 /// What goes wrong on a disk from now on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Faults {
-    /// No file grows.
     pub full: bool,
     /// The next sync that has something to do fails.
     pub next_sync_fails: bool,
@@ -41,7 +40,6 @@ pub enum Death {
 pub struct Counts {
     /// Files were written to.
     pub writes: u64,
-    /// Files were synced.
     pub syncs: u64,
     /// A write or a sync failed because it was to.
     pub failures: u64,

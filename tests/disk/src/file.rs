@@ -16,7 +16,6 @@ pub enum Loss {
     Nothing,
 }
 
-/// A file.
 #[derive(Debug, Clone, Default)]
 pub struct File {
     /// What processes see: the page cache.
@@ -34,7 +33,6 @@ enum Change {
 }
 
 impl File {
-    /// What processes see.
     pub fn seen(&self) -> &[u8] {
         &self.seen
     }

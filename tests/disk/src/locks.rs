@@ -3,21 +3,16 @@
 
 use std::collections::BTreeMap;
 
-/// An open file.
 pub type Holder = u64;
 
 /// How far a holder's lock on a database file goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// None.
     None,
-    /// To read.
     Shared,
-    /// To write soon.
     Reserved,
     /// To write once nobody reads.
     Pending,
-    /// To write.
     Exclusive,
 }
 
@@ -108,7 +103,6 @@ impl Slots {
         true
     }
 
-    /// Gives slots back.
     pub fn give_back(&mut self, holder: Holder, slots: std::ops::Range<usize>) {
         for slot in &mut self.0[slots] {
             slot.shared.retain(|&other| other != holder);

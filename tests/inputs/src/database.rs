@@ -239,7 +239,6 @@ fn assert_right(found: &[Row], killed: &Killed, from: usize) {
     assert!(written.starts_with(found), "rows from {from} on are wrong");
 }
 
-/// A replica's files.
 pub fn check_ledger(bytes: &[u8]) {
     let killed = &*KILLED_LEDGER;
     let dir = place(killed, LEDGER, bytes);
@@ -274,7 +273,6 @@ pub fn check_ledger(bytes: &[u8]) {
     }
 }
 
-/// A catalog's files.
 pub fn check_catalog(bytes: &[u8]) {
     let killed = &*KILLED_CATALOG;
     let dir = place(killed, CATALOG, bytes);

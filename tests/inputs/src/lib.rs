@@ -14,7 +14,6 @@ pub mod services;
 pub mod stocks;
 pub mod database;
 
-/// One entry point.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
     /// The name of its fuzz target, and of its corpus.
@@ -23,7 +22,6 @@ pub struct Target {
     pub check: fn(&[u8]),
 }
 
-/// All of them.
 pub const TARGETS: [Target; 6] = [
     Target {
         name: "http",

@@ -250,7 +250,6 @@ impl Catalog {
         }
     }
 
-    /// Time has passed.
     pub fn woken(&mut self, line: &mut Timeline) {
         let now = line.clock(Node::Catalog);
         self.shared.expire(now);

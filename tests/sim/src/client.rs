@@ -15,7 +15,6 @@ use crate::timeline::{Happening, Timeline};
 /// How long a client waits for a gateway.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A client.
 pub struct Client {
     index: usize,
     run: Run,

@@ -39,7 +39,6 @@ pub enum Effect {
     LedgerRebuilt,
 }
 
-/// All of them.
 pub const EFFECTS: [Effect; 15] = [
     Effect::ForgeryRefused,
     Effect::DiskRefilled,

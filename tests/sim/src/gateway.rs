@@ -121,7 +121,6 @@ impl Gateway {
         retries.chain([link, self.elector.wake()]).min()
     }
 
-    /// Time has passed.
     pub fn woken(&mut self, line: &mut Timeline) {
         self.keep_session(line);
         self.elector.woken(line);

@@ -36,7 +36,6 @@ pub struct Caller {
 /// The call of somebody who does not wait for an answer, and may be anybody.
 pub const FORGED: u64 = u64::MAX;
 
-/// A unary call.
 #[derive(Debug, Clone)]
 pub enum Request {
     // To the catalog.

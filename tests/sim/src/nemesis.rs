@@ -40,9 +40,7 @@ pub enum Kind {
     SlowDisk,
     /// A disk has no room.
     FullDisk,
-    /// A sync fails.
     FailedSync,
-    /// A write fails.
     FailedWrite,
     /// Somebody says that an epoch has begun which has not.
     Forgery,
@@ -60,7 +58,6 @@ pub enum Kind {
     Rollback,
 }
 
-/// All kinds.
 pub const KINDS: [Kind; 20] = [
     Kind::Kill,
     Kind::Stop,

@@ -22,7 +22,6 @@ pub struct Weather {
 }
 
 impl Weather {
-    /// All is well.
     pub const FINE: Self = Self {
         lost: 0,
         late_share: 0,

@@ -86,7 +86,6 @@ impl Operator {
     }
 }
 
-/// The catalog.
 impl World {
     /// Whether the catalog has all that it committed, so that it needs no ledger.
     pub fn needs_no_ledger(&self) -> bool {
@@ -172,7 +171,6 @@ impl World {
     }
 }
 
-/// The replicas.
 impl World {
     /// A replica's process ends, and its disk is replaced by an empty one.
     pub fn replace_disk(&mut self, id: ReplicaId) {

@@ -58,7 +58,6 @@ pub enum Without {
     LeaseHorizon,
 }
 
-/// One simulation.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
     pub seed: u64,
@@ -90,7 +89,6 @@ pub struct Plan {
 pub struct Swarm(u32);
 
 impl Swarm {
-    /// These alone.
     pub fn of(kinds: &[Kind]) -> Self {
         Self(kinds.iter().fold(0, |set, &kind| set | 1 << kind as u32))
     }
@@ -135,7 +133,6 @@ impl Plan {
         }
     }
 
-    /// A short one.
     pub fn short(self) -> Self {
         Self {
             trouble: self.trouble.min(Duration::from_secs(4)),

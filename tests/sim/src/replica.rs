@@ -196,7 +196,6 @@ impl Replica {
         core.into_iter().chain([self.head_at]).min()
     }
 
-    /// Time has passed.
     pub fn woken(&mut self, line: &mut Timeline, oracle: &mut Oracle) {
         if self.is_joining() {
             if self.head_at <= line.now() {
@@ -558,7 +557,6 @@ fn holds(oracle: &mut Oracle, id: ReplicaId, store: &SqliteStore) -> Result<(), 
     Ok(())
 }
 
-/// All replicas.
 pub fn ids() -> impl Iterator<Item = ReplicaId> {
     (1..=REPLICAS).filter_map(ReplicaId::new)
 }

@@ -15,7 +15,6 @@ use wire::identity;
 use crate::branch::end;
 use crate::messages::{Failure, Node, Request, Response, Said, Told};
 
-/// Its journal.
 pub const JOURNAL: JournalId = JournalId::new([2; JournalId::BYTES]);
 
 const EPOCH: Epoch = Epoch(9);

@@ -47,7 +47,6 @@ pub enum Happening {
     Start(Node),
     /// Whoever operates the catalog sees to it.
     Mend,
-    /// The next fault.
     Fault,
     Heal,
     /// A client's next operation.
@@ -342,7 +341,6 @@ impl Timeline {
         self.after(delay, Happening::Reply { call, told });
     }
 
-    /// Answers a call.
     pub fn reply(&mut self, from: Node, caller: Caller, told: Told) {
         let to = caller.run.node;
         let transit = self.network.transit(&mut self.random, self.now, from, to);

@@ -25,7 +25,6 @@ use crate::timeline::{Happening, Time, Timeline};
 /// Once all is well, everybody has what was promised within this time.
 const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
-/// A whole simulation.
 pub struct World {
     pub plan: Plan,
     pub line: Timeline,

@@ -115,7 +115,6 @@ fn of_identity(journal: JournalId, listing: &ListingDigest) -> Checksum {
     Checksum::of("the journal's id, or its listing,", journal).bytes(listing.as_bytes())
 }
 
-/// Of the term.
 pub(super) fn of_term(journal: JournalId, term: &Term) -> Checksum {
     let checksum = Checksum::of("who leads, or the in-sync set,", journal)
         .number(term.epoch.0)

@@ -36,7 +36,6 @@ const ELECTIONS_COUNTED_MAX: usize = 32;
 const SLOWED_DOWN_MIN: Duration = Duration::from_millis(200);
 const SLOWED_DOWN_MAX: Duration = Duration::from_secs(5);
 
-/// Remembers elections.
 #[derive(Debug, Clone, Default)]
 pub struct ElectionBackoff {
     last: Option<(ReplicaId, BootTime)>,

@@ -17,7 +17,6 @@ use super::{Leadership, Probed, ReplicaView, Step, View, leads, next_step};
 /// waits to hear of a leader that there is.
 const FIRST_ELECTION_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Decides about elections.
 #[derive(Debug, Clone)]
 pub struct Elector {
     started: BootTime,

@@ -1,11 +1,6 @@
 //! Why a component cannot serve: everything that is wrong with it, in words for the person who
 //! wrote it.
 
-#![allow(
-    missing_docs,
-    reason = "a doc is there because it says something that the name does not"
-)]
-
 use std::fmt;
 
 use super::signature::Untrusted;

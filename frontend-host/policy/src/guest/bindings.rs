@@ -34,7 +34,6 @@ pub(crate) const FUNCTIONS: [&str; 4] = ["describe", "on-request", "on-outcome",
 pub(crate) enum World {
     /// Of `wit/1.0`: a policy lists all stocks at once.
     V1_0,
-    /// Of `wit/policy.wit`.
     V1_1,
 }
 
@@ -164,7 +163,6 @@ impl FrontEnd {
         }
     }
 
-    /// Who should lead.
     pub(crate) fn elect(&self, store: impl AsContextMut, view: &View) -> Answer<Option<ReplicaId>> {
         let elected = match self {
             Self::V1_0(front_end) => front_end.elect(store, view)?,

@@ -147,7 +147,6 @@ impl Instance {
         })
     }
 
-    /// Who should lead.
     pub(crate) fn elect(
         &mut self,
         ambient: Ambient,

@@ -79,7 +79,6 @@ impl fmt::Display for Version {
 pub struct Counts {
     /// Calls that ended in a decision.
     pub decisions: AtomicU64,
-    /// Calls that trapped.
     pub traps: AtomicU64,
     /// Calls stopped at the deadline.
     pub overruns: AtomicU64,

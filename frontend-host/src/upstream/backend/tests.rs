@@ -397,7 +397,6 @@ fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
 /// What all of them keep.
 const JOURNAL: JournalId = JournalId::new([1; JournalId::BYTES]);
 
-/// Where nobody listens.
 const NOBODY: &str = "http://127.0.0.1:1";
 
 async fn read_meta(backend: Arc<Backend>) -> Result<StockAnswer, Unavailability> {

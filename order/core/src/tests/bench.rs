@@ -218,7 +218,6 @@ impl Bench {
         ticket
     }
 
-    /// All at once.
     pub fn place_many(&mut self, orders: usize) {
         let place = |n| Event::Place {
             ticket: self.ticket(),

@@ -35,7 +35,6 @@ impl Random {
 }
 
 impl World {
-    /// One thing happens.
     fn act(&mut self) {
         let replica = self.random.replica();
         match self.random.below(1000) {

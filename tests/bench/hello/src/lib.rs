@@ -6,7 +6,6 @@ use wasip2::http::types::{
     Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
 };
 
-/// As in `origin.rs`.
 const BODY: &[u8] = br#"{"data":{"name":"nvidia","price":240.63,"quantity":1000}}"#;
 
 struct Hello;

@@ -16,7 +16,6 @@ use crate::process::{Process, command, free_addresses, resident_bytes};
 pub struct Setup {
     /// What reports call it.
     pub name: String,
-    /// The command.
     pub binary: PathBuf,
     /// CSV of the stocks; the built-in ones where there is none.
     pub stocks: Option<PathBuf>,
@@ -25,13 +24,10 @@ pub struct Setup {
 /// One service of a running bazaar.
 #[derive(Debug, Clone, Copy)]
 pub struct Service {
-    /// Where it listens.
     pub address: SocketAddr,
-    /// Its process.
     pub pid: u32,
 }
 
-/// A running bazaar.
 #[derive(Debug)]
 pub struct Bazaar {
     name: String,
@@ -71,7 +67,6 @@ impl Bazaar {
         })
     }
 
-    /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.services["gateway"].address
     }
@@ -125,7 +120,6 @@ impl Bazaar {
         Process::start(&format!("{name}-again"), &self.dir, line)
     }
 
-    /// A replica's data.
     pub fn replica_dir(&self, id: u32) -> PathBuf {
         replica_dir(&self.dir, id)
     }
@@ -161,7 +155,6 @@ impl Contender for Bazaar {
         &self.name
     }
 
-    /// Trades.
     fn measure(&mut self, load: &Load) -> Result<Figures, Error> {
         self.trade(load)
     }

@@ -14,7 +14,6 @@ use crate::generator::{Figures, Load};
 use crate::http;
 use crate::process::{Process, command, find, free_addresses, run};
 
-/// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
     leader: SocketAddr,
@@ -90,7 +89,6 @@ fn leads(status: &str) -> bool {
 pub enum Protocol {
     /// Its JSON gateway, by wrk: the same generator as Bazaar's.
     Json,
-    /// Its own gRPC.
     Grpc,
 }
 
@@ -99,7 +97,6 @@ pub enum Protocol {
 pub struct Etcd {
     /// Shared by both protocols.
     pub cluster: Rc<Cluster>,
-    /// How.
     pub protocol: Protocol,
 }
 

@@ -8,13 +8,11 @@ use super::{Figures, Load};
 use crate::error::Error;
 use crate::process;
 
-/// Prints the figures.
 const FIGURES: &str = include_str!("../../contenders/figures.lua");
 
 /// What wrk is to send.
 #[derive(Debug, Clone, Copy)]
 pub struct Requests<'a> {
-    /// To whom.
     pub address: SocketAddr,
     /// What a plain GET asks for.
     pub path: &'a str,

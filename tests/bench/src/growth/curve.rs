@@ -16,7 +16,6 @@ use crate::generator::Figures;
 pub struct Curve {
     /// What grows; its file is named after it.
     pub subject: String,
-    /// The steps.
     pub steps: Vec<String>,
     /// What was measured at each.
     pub lines: Vec<Line>,
@@ -27,7 +26,6 @@ pub struct Curve {
 /// One kind of figure.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Line {
-    /// Of what.
     pub name: String,
     /// In what; lines of one unit share a plot.
     pub unit: String,
@@ -36,7 +34,6 @@ pub struct Line {
 }
 
 impl Curve {
-    /// One without steps.
     pub fn of(subject: &str) -> Self {
         Self {
             subject: subject.to_owned(),

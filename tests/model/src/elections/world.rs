@@ -24,9 +24,7 @@ const ACTIVATION: u64 = 20;
 /// Orders that a replica fetches in a step.
 const FETCHED: u64 = 350 * STEP;
 
-/// All there is.
 pub struct World {
-    /// In milliseconds.
     pub now: u64,
     pub books: CatalogState,
     pub replicas: Vec<Replica>,
@@ -48,7 +46,6 @@ pub enum Health {
     Killed,
 }
 
-/// A replica.
 pub struct Replica {
     id: ReplicaId,
     pub health: Health,
@@ -195,7 +192,6 @@ impl World {
         replica.health = Health::Up;
     }
 
-    /// Lets time pass.
     pub fn run(&mut self, millis: u64) {
         for _ in 0..millis / STEP {
             self.now += STEP;

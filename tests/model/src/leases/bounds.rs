@@ -64,39 +64,68 @@ impl Bounds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// A trade of a stock is on its way to the disk; its holders are told to let go.
-    Trade { stock: usize },
+    Trade {
+        stock: usize,
+    },
     /// What is on its way to the disk becomes durable.
     Commit,
     /// The disk has no room for it.
     Abandon,
     /// A gateway is about to ask the catalog for a stock.
-    Ask { gateway: usize, stock: usize },
+    Ask {
+        gateway: usize,
+        stock: usize,
+    },
     /// The catalog reads what a gateway asked for.
-    Answer { gateway: usize, ask: usize },
+    Answer {
+        gateway: usize,
+        ask: usize,
+    },
     /// The answer was lost: the same is asked again.
-    AskAgain { gateway: usize, ask: usize },
+    AskAgain {
+        gateway: usize,
+        ask: usize,
+    },
     /// A gateway takes the answer, and keeps it if it may.
-    Take { gateway: usize, ask: usize },
+    Take {
+        gateway: usize,
+        ask: usize,
+    },
     /// A gateway sends a renewal of its lease.
-    Renew { gateway: usize },
+    Renew {
+        gateway: usize,
+    },
     /// The catalog takes the next of what a gateway sent.
-    Hear { gateway: usize },
+    Hear {
+        gateway: usize,
+    },
     /// A gateway takes the next of what the catalog sent.
-    Obey { gateway: usize },
+    Obey {
+        gateway: usize,
+    },
     /// A gateway's stream breaks. Nobody knows yet.
-    Break { gateway: usize },
+    Break {
+        gateway: usize,
+    },
     /// The catalog learns that a stream is broken.
-    Cut { stream: usize },
+    Cut {
+        stream: usize,
+    },
     /// A gateway learns that its stream is broken, and opens another session.
-    Reopen { gateway: usize },
+    Reopen {
+        gateway: usize,
+    },
     /// A gateway stops, and says so.
-    Release { gateway: usize },
+    Release {
+        gateway: usize,
+    },
     /// The catalog ends the sessions whose leases are over.
     Expire,
-    /// Time passes.
     Tick,
     /// The catalog crashes and starts again. What was on its way to the disk is there or not.
-    Crash { durable: bool },
+    Crash {
+        durable: bool,
+    },
 }
 
 impl Model for Bounds {

@@ -26,7 +26,6 @@ pub struct Asking {
     pub ask: Ask,
     /// What any client had seen when it was asked.
     pub seen: Version,
-    /// On its way.
     pub answer: Option<Answer>,
 }
 

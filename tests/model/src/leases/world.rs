@@ -15,7 +15,6 @@ use super::gateway::{Asking, Event, Gateway, Request, Stream};
 /// As gateways count it.
 const LEASE: Duration = Duration::from_millis(1000);
 
-/// All there is.
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub struct World {
     pub now: BootTime,

@@ -33,7 +33,6 @@ const APPEND_TICKETS: u64 = 100;
 /// Most attempts at an order.
 const ATTEMPTS_MAX: u64 = 8;
 
-/// All there is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
     pub books: CatalogState,
@@ -73,7 +72,6 @@ pub struct Spent {
 pub struct Answered {
     pub order: usize,
     pub number: OrderNumber,
-    /// Of the leader.
     pub epoch: Epoch,
 }
 
