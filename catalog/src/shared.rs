@@ -246,12 +246,12 @@ impl Shared {
     pub fn fail(&self, id: SessionId, error: RequestError) {
         let mut state = self.lock();
         state.tell(id, Event::Over(error));
-        state.cut(id);
+        state.disconnect(id);
     }
 
     /// The session's stream is broken; the session lives on until it expires.
     pub fn broken(&self, id: SessionId) {
-        self.lock().cut(id);
+        self.lock().disconnect(id);
     }
 
     /// Ends sessions when their leases are over. Runs for as long as it is polled.
@@ -315,13 +315,13 @@ impl State {
         };
         if events.try_send(event).is_err() {
             tracing::warn!(session = %id, "cut a session's stream that does not take its events");
-            self.cut(id);
+            self.disconnect(id);
         }
     }
 
-    fn cut(&mut self, id: SessionId) {
+    fn disconnect(&mut self, id: SessionId) {
         self.streams.remove(&id);
-        self.board.cut(id);
+        self.board.disconnect(id);
     }
 
     fn expire(&mut self, now: BootTime) {

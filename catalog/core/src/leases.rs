@@ -90,7 +90,7 @@ pub struct Leases {
 struct Session {
     expires: BootTime,
     /// Its stream is broken: it cannot be told to let go, so it gets nothing more to hold.
-    cut: bool,
+    is_disconnected: bool,
     holds: BTreeSet<StockName>,
     /// Rounds that it has not acknowledged.
     owes: BTreeMap<Round, Vec<StockName>>,
@@ -149,7 +149,7 @@ impl Leases {
         }
         let session = Session {
             expires: received + self.term,
-            cut: false,
+            is_disconnected: false,
             holds: BTreeSet::new(),
             owes: BTreeMap::new(),
             deferred: None,
@@ -168,7 +168,7 @@ impl Leases {
     ) -> Result<Renewal, SessionExpired> {
         let term = self.term;
         let session = self.living(id, received)?;
-        if session.cut {
+        if session.is_disconnected {
             return Err(SessionExpired);
         }
         if let Some((&until, _)) = session.owes.last_key_value() {
@@ -225,9 +225,9 @@ impl Leases {
 
     /// The session's stream is broken. It lives on until it expires, for the gateway may
     /// still be serving, but is lent nothing more and not renewed.
-    pub fn cut(&mut self, id: SessionId) {
+    pub fn disconnect(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.cut = true;
+            session.is_disconnected = true;
             session.deferred = None;
         }
     }
@@ -259,7 +259,7 @@ impl Leases {
         let Ok(session) = self.living(id, now) else {
             return false;
         };
-        if session.cut || session.owes(stock) && rules.keep(Rule::OwedFirst) {
+        if session.is_disconnected || session.owes(stock) && rules.keep(Rule::OwedFirst) {
             return false;
         }
         if !rules.keep(Rule::Registration) {

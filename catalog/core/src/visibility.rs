@@ -204,8 +204,8 @@ impl Visibility {
     }
 
     /// See [`Leases::cut`].
-    pub fn cut(&mut self, id: SessionId) {
-        self.leases.cut(id);
+    pub fn disconnect(&mut self, id: SessionId) {
+        self.leases.disconnect(id);
     }
 
     /// See [`Leases::expire`]; shows what nobody holds any more. Returns the sessions that

@@ -61,30 +61,39 @@ struct Follower {
     /// What it held durably when it answered last, in its ledger or as proposed rows.
     held: Option<LedgerEnd>,
     /// How many rows it knows to be committed.
-    told: OrderNumber,
+    commit_sent: OrderNumber,
     call: Option<Call>,
     /// When it is to be called next if there is nothing to send, or if it failed.
     try_at: BootTime,
     failures: u32,
     /// Should be in the in-sync set.
-    wanted: bool,
+    in_sync_target: bool,
     /// Acknowledgements wait for it.
-    counts: bool,
+    ack_required: bool,
 }
 
 impl Hash for Follower {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Self {
             held,
-            told,
+            commit_sent,
             call,
             try_at,
             failures,
-            wanted,
-            counts,
+            in_sync_target,
+            ack_required,
         } = self;
         let held = held.map(|held| (held.rows, held.chain));
-        (held, told, call, try_at, failures, wanted, counts).hash(state);
+        (
+            held,
+            commit_sent,
+            call,
+            try_at,
+            failures,
+            in_sync_target,
+            ack_required,
+        )
+            .hash(state);
     }
 }
 
@@ -95,7 +104,7 @@ struct Call {
     /// The first row sent, if any.
     from: Option<OrderNumber>,
     /// How many rows it was told are committed.
-    told: OrderNumber,
+    commit_sent: OrderNumber,
 }
 
 impl Followers {
@@ -110,12 +119,12 @@ impl Followers {
         let follower = |&peer| {
             let new = Follower {
                 held: None,
-                told: OrderNumber(0),
+                commit_sent: OrderNumber(0),
                 call: None,
                 try_at: now,
                 failures: 0,
-                wanted: false,
-                counts: false,
+                in_sync_target: false,
+                ack_required: false,
             };
             (peer, new)
         };
@@ -139,7 +148,7 @@ impl Followers {
         let counting = self
             .followers
             .values()
-            .filter(|follower| follower.counts && (follower.wanted || !at_once));
+            .filter(|follower| follower.ack_required && (follower.in_sync_target || !at_once));
         counting
             .map(|follower| follower.held.unwrap_or_default().rows)
             .fold(own, OrderNumber::min)
@@ -160,8 +169,10 @@ impl Followers {
     fn all_are_told(&self) -> bool {
         let mut followers = self.followers.values();
         followers.all(|follower| {
-            let told = follower.call.map_or(follower.told, |call| call.told);
-            follower.failures > 0 || told >= self.committed
+            let commit_sent = follower
+                .call
+                .map_or(follower.commit_sent, |call| call.commit_sent);
+            follower.failures > 0 || commit_sent >= self.committed
         })
     }
 
@@ -187,7 +198,7 @@ impl Followers {
         follower.call = Some(Call {
             id,
             from,
-            told: committed,
+            commit_sent: committed,
         });
         Some((id, *peer, from))
     }
@@ -228,11 +239,11 @@ impl Followers {
             follower.lag(now, peer, commands);
         } else {
             follower.failures = 0;
-            follower.told = call.told;
+            follower.commit_sent = call.commit_sent;
             follower.try_at = now + IDLE_PROBE;
-            if !follower.wanted && held.rows >= durable && chain.is_some() {
-                follower.wanted = true;
-                follower.counts = true;
+            if !follower.in_sync_target && held.rows >= durable && chain.is_some() {
+                follower.in_sync_target = true;
+                follower.ack_required = true;
                 commands.push(Command::Report(Report::FollowerInSync { peer }));
             }
         }
@@ -276,8 +287,8 @@ impl Followers {
             return;
         };
         for (peer, follower) in &mut self.followers {
-            if !set.contains(peer) && !follower.wanted {
-                follower.counts = false;
+            if !set.contains(peer) && !follower.in_sync_target {
+                follower.ack_required = false;
             }
         }
         self.confirmed = Some(set);
@@ -308,7 +319,9 @@ impl Followers {
         let change = (self.change.is_none() && self.confirmed.as_ref() != Some(&self.target()))
             .then_some(self.change_at);
         let untold = self.followers.values().any(|follower| {
-            follower.call.is_none() && follower.failures == 0 && follower.told < self.committed
+            follower.call.is_none()
+                && follower.failures == 0
+                && follower.commit_sent < self.committed
         });
         let tell = untold.then_some(self.tell_at);
         calls.chain(change).chain(tell).min()
@@ -340,7 +353,7 @@ impl Followers {
         let wanted = self
             .followers
             .iter()
-            .filter(|(_, follower)| follower.wanted);
+            .filter(|(_, follower)| follower.in_sync_target);
         wanted.map(|(peer, _)| *peer).chain([self.leader]).collect()
     }
 }
@@ -350,14 +363,14 @@ impl Follower {
     /// or to be asked for a sign of life.
     fn is_due(&self, now: BootTime, tail: OrderNumber, tell: Option<OrderNumber>) -> bool {
         let lacks = self.held.is_some_and(|held| held.rows < tail);
-        let unaware = tell.is_some_and(|committed| self.told < committed);
+        let unaware = tell.is_some_and(|committed| self.commit_sent < committed);
         let wanting = self.failures == 0 && (lacks || unaware);
         self.call.is_none() && (wanting || self.try_at <= now)
     }
 
     /// It failed or refused, which the operator should know if it was in sync.
     fn lag(&mut self, now: BootTime, peer: ReplicaId, commands: &mut Vec<Command>) {
-        if self.wanted {
+        if self.in_sync_target {
             commands.push(Command::Report(Report::FollowerLagging { peer }));
         }
         self.fail(now);
@@ -366,6 +379,6 @@ impl Follower {
     fn fail(&mut self, now: BootTime) {
         self.failures = self.failures.saturating_add(1);
         self.try_at = now + backoff(self.failures, PROBE_MIN, PROBE_MAX);
-        self.wanted = false;
+        self.in_sync_target = false;
     }
 }

@@ -20,7 +20,7 @@ pub const BATCHES_MAX: usize = 8;
 pub const ORDERS_WAITING_MAX: usize = 16_384;
 
 /// Committed rows that wait for rows before them; with more than these no batch is sent.
-const EARLY_ROWS_MAX: usize = 2 * BATCHES_MAX * BATCH_ORDERS_MAX;
+const OUT_OF_ORDER_ROWS_MAX: usize = 2 * BATCHES_MAX * BATCH_ORDERS_MAX;
 
 /// The orders of one leadership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(super) struct InFlightOrders {
     queue: VecDeque<(Ticket, Order)>,
     batches: BTreeMap<CallId, Vec<Ticket>>,
     /// Committed rows that the ledger does not hold yet.
-    early: BTreeMap<OrderNumber, Row>,
+    out_of_order: BTreeMap<OrderNumber, Row>,
     /// Who waits for the acknowledgement of a row.
     committed: BTreeMap<OrderNumber, Vec<Ticket>>,
     /// Orders without an answer, wherever they are.
@@ -40,17 +40,17 @@ impl Hash for InFlightOrders {
         let Self {
             queue,
             batches,
-            early,
+            out_of_order,
             committed,
             waiting,
         } = self;
         for (ticket, order) in queue {
             (ticket, &order.key).hash(state);
         }
-        for (number, row) in early {
+        for (number, row) in out_of_order {
             (number, row.chain).hash(state);
         }
-        (queue.len(), early.len(), batches, committed, waiting).hash(state);
+        (queue.len(), out_of_order.len(), batches, committed, waiting).hash(state);
     }
 }
 
@@ -83,7 +83,7 @@ impl InFlightOrders {
     pub(super) fn next_batch(&mut self, calls: &mut Calls) -> Option<(CallId, Vec<Order>)> {
         if self.queue.is_empty()
             || self.batches.len() >= BATCHES_MAX
-            || self.early.len() > EARLY_ROWS_MAX
+            || self.out_of_order.len() > OUT_OF_ORDER_ROWS_MAX
         {
             return None;
         }
@@ -115,7 +115,7 @@ impl InFlightOrders {
                 Outcome::Row(row) => {
                     self.committed.entry(row.number).or_default().push(ticket);
                     if row.number >= held {
-                        self.early.insert(row.number, row);
+                        self.out_of_order.insert(row.number, row);
                     }
                 }
             }
@@ -139,7 +139,7 @@ impl InFlightOrders {
     pub(super) fn in_order(&mut self, held: OrderNumber) -> Vec<Row> {
         let mut rows = Vec::new();
         let mut next = held;
-        while let Some(entry) = self.early.first_entry() {
+        while let Some(entry) = self.out_of_order.first_entry() {
             if *entry.key() > next {
                 break;
             }
@@ -155,7 +155,7 @@ impl InFlightOrders {
 
     /// One more than the highest number known to be committed here.
     pub(super) fn known(&self) -> OrderNumber {
-        self.early
+        self.out_of_order
             .last_key_value()
             .map_or(OrderNumber(0), |(number, _)| number.next())
     }

@@ -30,7 +30,7 @@ pub use catch_up::{FOLLOWER_PATIENCE, LEADER_PATIENCE};
 pub const UNSAVED_ROWS_MAX: u64 = 2 * CHUNK_ROWS as u64;
 
 /// How long committed rows that are on the disk as proposed ones wait to be saved in the ledger.
-pub const SETTLE_DELAY: Duration = Duration::from_millis(10);
+pub const FLUSH_DELAY: Duration = Duration::from_millis(10);
 
 /// With so many of them, they are saved as soon as anything else is.
 const SETTLE_ROWS: usize = 8;
@@ -45,7 +45,7 @@ pub struct Replica {
     /// The journal holds at least so many rows.
     known: OrderNumber,
     /// When rows that wait to be saved in the ledger have waited long enough.
-    settle_at: Option<BootTime>,
+    flush_at: Option<BootTime>,
     /// Since when the ledger lacks known rows and has ended where it does.
     behind: Option<Behind>,
     appends: Vec<AppendCaller>,
@@ -68,7 +68,7 @@ impl Hash for Replica {
             role,
             catch_up,
             known,
-            settle_at,
+            flush_at,
             behind,
             appends,
             announces,
@@ -81,7 +81,7 @@ impl Hash for Replica {
         assert!(commands.is_empty(), "every step hands out its commands");
         (id, peers, own, role, catch_up, known).hash(state);
         (
-            settle_at,
+            flush_at,
             behind,
             appends,
             announces,
@@ -159,7 +159,7 @@ impl Replica {
             role: Role::Follower,
             catch_up,
             known: durable.end.rows,
-            settle_at: None,
+            flush_at: None,
             behind: None,
             appends: Vec::new(),
             announces: Vec::new(),
@@ -190,7 +190,7 @@ impl Replica {
             Role::Activating(_) => self.confirm(now),
             Role::Leader(_) => self.lead(now),
         }
-        self.settle(now);
+        self.flush_promoted(now);
         self.detect_gap(now);
         self.fetch(now);
         std::mem::take(&mut self.commands)
@@ -205,7 +205,7 @@ impl Replica {
             Role::Activating(activation) => Some(activation.try_at).filter(|_| self.is_ready()),
             Role::Leader(leadership) => leadership.followers.wake(),
         };
-        [fetch, gap, role, self.settle_at]
+        [fetch, gap, role, self.flush_at]
             .into_iter()
             .flatten()
             .min()
@@ -479,12 +479,12 @@ impl Replica {
 
     /// Saves rows that the ledger has taken: at once, unless they are on the disk as proposed rows.
     /// Those are saved a few at a time together with others, or once they have waited.
-    fn settle(&mut self, now: BootTime) {
+    fn flush_promoted(&mut self, now: BootTime) {
         if self.own.waiting() == 0 {
-            self.settle_at = None;
+            self.flush_at = None;
             return;
         }
-        let at = *self.settle_at.get_or_insert(now + SETTLE_DELAY);
+        let at = *self.flush_at.get_or_insert(now + FLUSH_DELAY);
         let saves = |command: &Command| matches!(command, Command::Save(_));
         let enough = self.own.waiting() >= SETTLE_ROWS && self.commands.iter().any(saves);
         if at <= now || enough || !self.own.may_wait() {
@@ -493,7 +493,7 @@ impl Replica {
     }
 
     fn save_waiting(&mut self) {
-        self.settle_at = None;
+        self.flush_at = None;
         let rows = self.own.take_waiting();
         if !rows.is_empty() {
             self.commands.push(Command::Save(Save {

@@ -127,7 +127,7 @@ fn acknowledging_a_round_lets_go_of_nothing_else() {
 #[test]
 fn a_broken_stream_ends_nothing_early_but_is_lent_nothing_more() {
     let mut leases = leases();
-    leases.cut(id(1));
+    leases.disconnect(id(1));
     assert!(leases.is_held(&name("b")));
     assert!(!leases.register(id(1), &name("c"), at(10)));
     assert_eq!(leases.renew(id(1), 1, at(10)), Err(SessionExpired));

@@ -291,7 +291,7 @@ mod model {
                 }
                 Step::Partition(session) => {
                     self.gateways.get_mut(&session).unwrap().partitioned = true;
-                    self.board.cut(id(session));
+                    self.board.disconnect(id(session));
                 }
                 Step::Prepare => self.prepare(),
                 Step::Finish(durable) => {

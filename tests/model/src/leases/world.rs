@@ -127,7 +127,7 @@ impl World {
             Action::Hear { gateway } => self.hear(gateway),
             Action::Obey { gateway } => self.obey(bounds, gateway),
             Action::Break { gateway } => self.sever(gateway),
-            Action::Cut { stream } => self.board.cut(self.severed.remove(stream)),
+            Action::Cut { stream } => self.board.disconnect(self.severed.remove(stream)),
             Action::Reopen { gateway } => {
                 self.gateways[gateway].session = None;
                 self.gateways[gateway].stream = Stream::default();
@@ -296,7 +296,7 @@ impl World {
             Ok(Some(nonce)) => self.tell(id, Event::Renewed(nonce)),
             Err(_) => {
                 self.tell(id, Event::Over);
-                self.board.cut(id);
+                self.board.disconnect(id);
                 self.gateways[at].stream.serves = None;
             }
         }
