@@ -1,7 +1,9 @@
 //! What the documents tell people to type is typed here, as it stands, in a network and among
-//! processes of its own: the ports are those of the documents.
+//! processes of its own: the ports are those of the documents. And what they name of the code is there.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
@@ -130,4 +132,81 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     if typed(&dir, &lines).is_some() {
         assert!(dir.path().join("policy.wasm.sig").exists());
     }
+}
+
+/// All that is under a directory, but for what was built and what is hidden.
+fn files_under(dir: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.starts_with('.') || name == "target" || name == "node_modules" {
+            continue;
+        }
+        if path.is_dir() {
+            files_under(&path, found);
+        } else {
+            found.push(path.strip_prefix(ROOT).unwrap().display().to_string());
+        }
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
+        .filter(|word| !word.is_empty())
+}
+
+/// Whether it looks like a file of the sources, with or without its directories.
+fn is_source(token: &str) -> bool {
+    let endings = [".rs", ".proto", ".wit"];
+    let is_plain = |letter: char| letter.is_alphanumeric() || "._-/".contains(letter);
+    endings.iter().any(|ending| token.ends_with(ending)) && token.chars().all(is_plain)
+}
+
+/// Whether it looks like something in a type: `Type::method`.
+fn is_path_of_code(token: &str) -> bool {
+    token.contains("::")
+        && token.starts_with(|letter: char| letter.is_ascii_uppercase())
+        && token
+            .chars()
+            .all(|letter| letter.is_alphanumeric() || "_:".contains(letter))
+}
+
+#[test]
+fn what_the_documents_name_of_the_code_is_there() {
+    let mut files = Vec::new();
+    files_under(Path::new(ROOT), &mut files);
+    let sources = files
+        .iter()
+        .filter(|file| is_source(file) || file.ends_with(".toml"));
+    let sources: Vec<_> = sources
+        .filter_map(|file| fs::read_to_string(Path::new(ROOT).join(file)).ok())
+        .collect();
+    let known: BTreeSet<_> = sources.iter().flat_map(|text| words(text)).collect();
+    let there = |file: &str| {
+        let ending = format!("/{file}");
+        files
+            .iter()
+            .any(|other| other == file || other.ends_with(&ending))
+    };
+    let mut missing = Vec::new();
+    for document in files
+        .iter()
+        .filter(|file| file.ends_with(".md") && !file.contains("/adr/"))
+    {
+        let text = fs::read_to_string(Path::new(ROOT).join(document)).unwrap();
+        for (line, text) in (1..).zip(text.lines()) {
+            for token in text.split('`').skip(1).step_by(2) {
+                let is_missing = is_source(token) && !there(token)
+                    || is_path_of_code(token) && words(token).any(|word| !known.contains(word));
+                if is_missing {
+                    missing.push(format!("{document}:{line}: {token}"));
+                }
+            }
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "not in the sources:\n{}",
+        missing.join("\n")
+    );
 }
