@@ -7,6 +7,7 @@ use domain::ReplicaId;
 use http::HeaderName;
 
 use crate::admin::token::Token;
+pub use frontend_core::timing::{READ_TIME_MAX, TRADE_TIME_MAX};
 use frontend_policy::{Probation, limits};
 
 #[derive(Debug, Clone)]
@@ -68,15 +69,8 @@ impl Config {
     }
 }
 
-/// [`Config::read_time_max`] by default: a restarted catalog waits a lease before it answers.
-pub const READ_TIME_MAX: Duration = Duration::from_secs(3);
-
 /// How long a backend that does not answer is asked where a kept value would do as well.
 pub const STALE_WAIT_MAX: Duration = Duration::from_millis(250);
-
-/// [`Config::trade_time_max`] by default: a trade may outlast an election, a lease and a
-/// restart of the catalog.
-pub const TRADE_TIME_MAX: Duration = Duration::from_secs(8);
 
 /// Largest body of a client's request, in bytes.
 pub const BODY_BYTES_MAX: usize = 64 << 10;

@@ -1,8 +1,6 @@
 //! A replica's start: its ledger is compared with the catalog's journal before anything of it is
 //! served, and takes the journal's id where it has none.
 
-use std::time::Duration;
-
 use domain::{Identity, OrderNumber};
 use storage::StorageError;
 use storage::error::fail_stop;
@@ -15,11 +13,8 @@ use crate::store::{SqliteStore, Store as _};
 use domain::JournalHead;
 use order_core::claim::refuted;
 use order_core::message::CallFailure;
+use order_core::timing::{JOIN_RETRY, JOIN_TIMEOUT};
 use order_core::{Claim, Durable, Failure, Save, claim};
-
-/// How long the catalog may take to answer, and the wait before it is asked again.
-const PATIENCE: Duration = Duration::from_secs(1);
-const RETRY: Duration = Duration::from_millis(100);
 
 /// A store whose ledger is known to be the journal's.
 pub(crate) struct Joined {
@@ -44,7 +39,7 @@ pub(crate) async fn join(
     let mut lost_rows = false;
     loop {
         let Ok(Looked { identity, head, .. }) = looked(&catalog).await else {
-            tokio::time::sleep(RETRY).await;
+            tokio::time::sleep(JOIN_RETRY).await;
             continue;
         };
         let catalog = catalog.clone().of(identity.journal);
@@ -84,13 +79,13 @@ pub(crate) async fn join(
                 continue;
             }
         }
-        tokio::time::sleep(RETRY).await;
+        tokio::time::sleep(JOIN_RETRY).await;
     }
 }
 
 /// What the catalog says of itself.
 async fn looked(catalog: &Catalog) -> Result<Looked, tonic::Status> {
-    let looked = catalog.look(PATIENCE, None).await;
+    let looked = catalog.look(JOIN_TIMEOUT, None).await;
     looked.inspect_err(|status| {
         tracing::debug!(%status, "waiting for the catalog, to compare the ledger with its journal");
     })

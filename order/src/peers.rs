@@ -21,23 +21,10 @@ use crate::config::ConfigError;
 use domain::ChangeNumber;
 use domain::JournalHead;
 use order_core::message::{CallFailure, Failure, Outcome};
+use order_core::timing::{
+    APPEND_TIMEOUT, FETCH_TIMEOUT, JOURNAL_TIMEOUT, SET_IN_SYNC_TIMEOUT, TRADE_TIMEOUT,
+};
 use wire::leadership::{end, head};
-
-/// Longest wait for the catalog to commit orders. Longer than a cache lease, which a trade may
-/// have to wait for.
-const TRADE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Longest wait for a change of the in-sync set.
-const SET_IN_SYNC_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Longest wait for rows from the journal.
-const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Longest wait for rows from a peer: the journal has them, too.
-const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Longest wait for a follower. An in-sync follower that takes longer is removed from the set.
-const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// A call's failure, as the core needs to know it: what it says of epochs and ledgers. Whether the
 /// call is worth another attempt is the core's to know, which makes it anew from what is so by then.

@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use domain::{Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
 use rpc::call_streams;
@@ -29,15 +28,9 @@ use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
 use crate::store::ReadRows;
 use order_core::message::{Placed, RoleName};
+use order_core::timing::{CONFIRM_TIMEOUT, PLACE_TIMEOUT};
 use order_core::{self, JournalEnd, Missing, Rules};
 use wire::leadership::term;
-
-/// Longest that an order waits for its acknowledgement before its caller is told to try again.
-const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest wait for the catalog to be there, and then to say whether an order that is not here
-/// exists.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Rows in one message of a fetch.
 const FETCH_MESSAGE_ROWS: usize = 512;
@@ -321,6 +314,7 @@ fn replica_status(status: order_core::Status, journal: JournalId) -> ReplicaStat
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
     use storage::StorageError;
 

@@ -119,6 +119,19 @@ impl CurrentLeader {
     }
 }
 
+/// The replicas in the order in which they are asked for an order: the leader, then those that answer
+/// their probes, then those that are slow to. Nobody asks where nobody is.
+pub fn reading_order(leadership: Leadership, probed: &[Probed]) -> Vec<ReplicaId> {
+    let is_there = |probed: &&Probed| probed.status != Err(Unanswered::Gone);
+    let mut ranked: Vec<_> = probed.iter().filter(is_there).collect();
+    ranked.sort_by_key(|probed| match probed.status {
+        Ok(_) if Some(probed.id) == leadership.leader => 0,
+        Ok(_) => 1,
+        Err(_) => 2,
+    });
+    ranked.into_iter().map(|probed| probed.id).collect()
+}
+
 /// What an election goes by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {

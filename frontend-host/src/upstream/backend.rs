@@ -9,12 +9,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
 use frontend_core::Backoff;
-use frontend_core::election::{CurrentLeader, Unanswered};
+use frontend_core::election::{CurrentLeader, reading_order};
+use frontend_core::timing::ATTEMPT_TIME_MAX;
 use rpc::retry::RetryClass;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -28,9 +28,6 @@ use wire::order::v1::place_many_response::answer;
 
 use crate::upstream::replicas::{Replica, Replicas};
 use frontend_policy::decision::{Order, Outcome, Page, Refusal, Stock, Unavailability};
-
-/// How long one replica may keep a read before the next is asked.
-const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// The catalog and the order replicas.
 pub struct Backend {
@@ -236,7 +233,7 @@ impl Backend {
             if out.contains(&replica.id) {
                 continue;
             }
-            let read = timeout(ATTEMPT_TIME_MAX, self.read_order_at(&replica, number)).await;
+            let read = timeout(ATTEMPT_TIME_MAX, self.read_order_at(replica, number)).await;
             let Ok(read) = read else {
                 tracing::debug!(replica = %replica.id, "order not read in time");
                 continue;
@@ -287,30 +284,12 @@ impl Backend {
         }
     }
 
-    /// The replicas in the order in which they are asked: the leader, then the healthy ones,
-    /// then those that are slow to answer their probes. Nobody asks where nobody is.
-    fn readers(&self) -> Vec<Replica> {
-        let leader = self.replicas.leader().borrow().leadership.leader;
-        let (all, probed) = self.replicas.all();
-        let mut ranked: Vec<_> = all
-            .iter()
-            .zip(probed)
-            .filter(|(_, probed)| probed.status != Err(Unanswered::Gone))
-            .map(|(replica, probed)| {
-                let healthy = probed.status.is_ok();
-                let rank = if healthy && Some(replica.id) == leader {
-                    0
-                } else {
-                    2 - u8::from(healthy)
-                };
-                (rank, replica)
-            })
-            .collect();
-        ranked.sort_by_key(|(rank, _)| *rank);
-        ranked
-            .into_iter()
-            .map(|(_, replica)| replica.clone())
-            .collect()
+    /// The replicas in the order in which they are asked.
+    fn readers(&self) -> impl Iterator<Item = &Replica> {
+        let leadership = self.replicas.leader().borrow().leadership;
+        let (_, probed) = self.replicas.all();
+        let order = reading_order(leadership, &probed);
+        order.into_iter().filter_map(|id| self.replicas.get(id))
     }
 
     /// Which backend is to blame.

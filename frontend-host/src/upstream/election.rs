@@ -3,29 +3,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemon::tasks;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use frontend_core::election::{CurrentLeader, Elector, Leadership, Probed, Step};
+use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX, ELECTION_INTERVAL, STEP_PAUSE};
 use rpc::retry::RetryClass;
 use tokio::time::{sleep, timeout};
 use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
 use wire::identity::{self, OTHER_JOURNAL};
 use wire::order::v1::AnnounceRequest;
 
-use super::replicas::{CatalogSaid, Journal, Replicas, STEP_PAUSE};
-
-/// Longest pause between two looks at who leads.
-const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
-
-/// How long the catalog may take to answer.
-const CATALOG_TIME_MAX: Duration = Duration::from_secs(1);
-
-/// How long a replica may take to acknowledge an announcement.
-const ANNOUNCE_TIME_MAX: Duration = Duration::from_millis(500);
+use super::replicas::{CatalogSaid, Journal, Replicas};
 
 impl Replicas {
     /// Probes all replicas and elects; never ends.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::election::{CurrentLeader, Probed, Role, Status, Unanswered};
+use frontend_core::timing::{HASTENED_PAUSE_MAX, PROBE_INTERVAL, PROBE_TIME_MAX, STEP_PAUSE};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
@@ -21,20 +22,6 @@ use wire::order::v1::{self as order, StatusRequest};
 use crate::journal::OwnJournal;
 use crate::upstream::order_stream::OrderStreams;
 use frontend_policy::Versions;
-
-/// Pause between two health probes of a replica.
-const PROBE_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Longest pause between two probes that suspicions hasten: while they find nothing new, pauses
-/// double up to it.
-const HASTENED_PAUSE_MAX: Duration = Duration::from_millis(20);
-
-/// How long a replica may take to answer a probe. A paused leader is deposed after this: longer
-/// would hold trades up, shorter would depose leaders that are merely busy.
-const PROBE_TIME_MAX: Duration = Duration::from_millis(180);
-
-/// Shortest pause between two steps, so that a step that does not help is not repeated at once.
-pub(super) const STEP_PAUSE: Duration = Duration::from_millis(5);
 
 /// One replica, and how to call it.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{SessionId, StockName, Version};
+use frontend_core::timing::{OPEN_TIME_MAX, REOPEN_PAUSE_MAX, REOPEN_PAUSE_MIN};
 use frontend_core::{Lease, Session};
 use rpc::retry::RetryClass;
 use tokio::sync::mpsc;
@@ -26,13 +27,6 @@ use crate::journal::OwnJournal;
 
 /// Requests to the catalog that may wait to be sent.
 const REQUESTS_QUEUED_MAX: usize = 256;
-
-/// Pause before a lost session is opened anew: doubles from the one to the other.
-const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(20);
-const REOPEN_PAUSE_MAX: Duration = Duration::from_millis(500);
-
-/// Longest wait for an Opened. A restarted catalog may wait a lease first.
-const OPEN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// How long the catalog gets to see a Release when the gateway stops.
 const RELEASE_TIME_MAX: Duration = Duration::from_millis(500);

@@ -12,6 +12,7 @@
 //! - [`replica`]: the whole;
 //! - [`claim`]: whether a ledger is the beginning of the catalog's journal;
 //! - [`lookup`]: what may be said of an order that is not here;
+//! - [`timing`]: how long a replica waits for what;
 //! - [`ablation`]: the protective rules that a test can take out.
 
 pub mod message;
@@ -25,6 +26,7 @@ pub mod followers;
 pub mod replica;
 pub mod claim;
 pub mod lookup;
+pub mod timing;
 pub mod ablation;
 #[cfg(test)]
 mod tests;

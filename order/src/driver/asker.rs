@@ -1,7 +1,6 @@
 //! Asks the catalog who leads and how long the journal is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use domain::{Epoch, Identity, ReplicaId};
 use tokio::sync::{Mutex, Notify, mpsc, watch};
@@ -10,13 +9,8 @@ use tonic::Status as GrpcStatus;
 use super::Input;
 use crate::error::stopping;
 use crate::peers::Catalog;
+use order_core::timing::{HEAD_INTERVAL, HEAD_RETRY, HEAD_TIMEOUT};
 use order_core::{Event, Status};
-
-/// How often the catalog is asked, while it answers and while it does not, and how long it may take
-/// to answer. All who wait for the catalog go by this one question.
-const INTERVAL: Duration = Duration::from_millis(250);
-const RETRY: Duration = Duration::from_millis(50);
-const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Asks one question at a time, so that the core is told in the order in which was asked: an epoch or
 /// a journal's end below the last one heard is then evidence of what was lost, not of a delay.
@@ -69,8 +63,8 @@ impl Asker {
         loop {
             let asked = self.ask(&mut *self.turn.lock().await).await;
             let pause = match asked {
-                Ok(true) => INTERVAL,
-                Ok(false) => RETRY,
+                Ok(true) => HEAD_INTERVAL,
+                Ok(false) => HEAD_RETRY,
                 Err(_) => return,
             };
             // However many have a suspicion, there is one question at a time.
@@ -114,7 +108,7 @@ impl Asker {
         last.answered = false;
         let Status { id, end, tail, .. } = *self.status.borrow();
         let held = end;
-        let looked = self.catalog.look(TIMEOUT, Some((id, tail))).await;
+        let looked = self.catalog.look(HEAD_TIMEOUT, Some((id, tail))).await;
         let head = match looked {
             Ok(looked) => {
                 self.keep(looked.identity).await?;

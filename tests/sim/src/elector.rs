@@ -1,13 +1,16 @@
 //! A gateway's part that sees to it that somebody leads: the shipped rules of elections with the
 //! default policy's wish.
 
-use std::time::Duration;
-
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use frontend_core::election::{
     CurrentLeader, Elector as Rules, Leadership, Probed, Role, Status, Step, Unanswered, View,
+    reading_order,
+};
+use frontend_core::timing::{
+    ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX, ELECTION_INTERVAL, PROBE_INTERVAL, PROBE_TIME_MAX,
+    STEP_PAUSE,
 };
 use frontend_guest::election::keep_working_leader;
 use frontend_guest::types as guest;
@@ -18,14 +21,6 @@ use crate::messages::{Failure, Node, Purpose, Request, Response, Run, Said, Told
 use crate::plan::{Plan, Without};
 use crate::replica::{FAR_BEHIND_ROWS, ids};
 use crate::timeline::{Time, Timeline};
-
-// As long as the shipped gateway waits.
-const PROBE_INTERVAL: Duration = Duration::from_millis(50);
-const PROBE_TIME_MAX: Duration = Duration::from_millis(180);
-const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
-const STEP_PAUSE: Duration = Duration::from_millis(5);
-const CATALOG_TIME_MAX: Duration = Duration::from_secs(1);
-const ANNOUNCE_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Watches the replicas and elects.
 pub struct Elector {
@@ -67,14 +62,7 @@ impl Elector {
 
     /// The replicas in the order in which they are asked for an order.
     pub fn readers(&self) -> Vec<ReplicaId> {
-        let rank = |probed: &Probed| match probed.status {
-            Ok(_) if Some(probed.id) == self.leader() => 0,
-            Ok(_) => 1,
-            Err(_) => 2,
-        };
-        let mut ranked: Vec<_> = self.probed.iter().collect();
-        ranked.sort_by_key(|probed| rank(probed));
-        ranked.into_iter().map(|probed| probed.id).collect()
+        reading_order(self.led.leadership, &self.probed)
     }
 
     /// A call failed as it does when a replica is gone or does not lead: look at once.

@@ -8,6 +8,10 @@ use catalog_core::Stock;
 use domain::Refusal;
 use domain::time::BootTime;
 use domain::{Order, OrderNumber, ReplicaId, Row, StockName};
+use frontend_core::timing::{
+    ATTEMPT_TIME_MAX, OPEN_TIME_MAX, READ_TIME_MAX, REOPEN_PAUSE_MAX, REOPEN_PAUSE_MIN,
+    TRADE_TIME_MAX,
+};
 use frontend_core::{Answer, Ask, Backoff, Fetches, Freshness, Lease, Session, Tag};
 use order_core::message::Placed;
 
@@ -19,14 +23,6 @@ use crate::messages::{
 };
 use crate::plan::Plan;
 use crate::timeline::{Time, Timeline};
-
-// As long as the shipped gateway waits.
-const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
-const READ_TIME_MAX: Duration = Duration::from_secs(3);
-const TRADE_TIME_MAX: Duration = Duration::from_secs(8);
-const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(20);
-const REOPEN_PAUSE_MAX: Duration = Duration::from_millis(500);
-const OPEN_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A gateway, while it runs.
 pub struct Gateway {

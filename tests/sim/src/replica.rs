@@ -14,6 +14,10 @@ use order::store::{ReadRows, SqliteStore, Store};
 use order_core::catch_up::CHUNK_ROWS;
 use order_core::durable::{Save, gather};
 use order_core::message::{CallId, Placed, Refused, Report, Ticket, Unavailable};
+use order_core::timing::{
+    APPEND_TIMEOUT, CONFIRM_TIMEOUT, FETCH_TIMEOUT, HEAD_INTERVAL, HEAD_RETRY, HEAD_TIMEOUT,
+    JOIN_RETRY, JOIN_TIMEOUT, JOURNAL_TIMEOUT, SET_IN_SYNC_TIMEOUT, TRADE_TIMEOUT,
+};
 use order_core::{
     Command, Event, Failure as Refuted, JournalEnd, Missing, Replica as Core, Status,
 };
@@ -35,19 +39,6 @@ mod join;
 mod calls;
 
 use calls::{failure, head, head_of, held, outcomes, rows, said};
-
-// As long as the shipped driver waits.
-const TRADE_TIMEOUT: Duration = Duration::from_secs(5);
-const SET_IN_SYNC_TIMEOUT: Duration = Duration::from_secs(2);
-const JOURNAL_TIMEOUT: Duration = Duration::from_secs(2);
-const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
-const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
-const HEAD_INTERVAL: Duration = Duration::from_millis(250);
-const HEAD_RETRY: Duration = Duration::from_millis(50);
-const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
-const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
-const JOIN_RETRY: Duration = Duration::from_millis(100);
 
 /// More rows than one answer to a fetch has.
 pub const FAR_BEHIND_ROWS: u64 = CHUNK_ROWS as u64;

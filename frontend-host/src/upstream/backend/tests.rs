@@ -1,6 +1,7 @@
 //! Backends that are away, that refuse, and that come back.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use domain::{ChainHash, IdempotencyKey, JournalId, Quantity, ReplicaId, Side};
 use rpc::connect;
@@ -30,6 +31,7 @@ use crate::cache::Cache;
 use crate::journal::OwnJournal;
 use crate::upstream::order_stream::OrderStreams;
 use crate::upstream::session::keep_session;
+use frontend_core::election::Unanswered;
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::decision::{CacheSettings, Eviction};
 use frontend_policy::{Engine, Probation, Versions};

@@ -1,0 +1,46 @@
+//! How long the gateway waits for what, and how often it looks: the simulation waits as long.
+
+use std::time::Duration;
+
+/// Pause between two health probes of a replica.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Longest pause between two probes that suspicions hasten: while they find nothing new, pauses
+/// double up to it.
+pub const HASTENED_PAUSE_MAX: Duration = Duration::from_millis(20);
+
+/// How long a replica may take to answer a probe. A paused leader is deposed after this: longer
+/// would hold trades up, shorter would depose leaders that are merely busy.
+pub const PROBE_TIME_MAX: Duration = Duration::from_millis(180);
+
+/// Shortest pause between two steps, so that a step that does not help is not repeated at once.
+pub const STEP_PAUSE: Duration = Duration::from_millis(5);
+
+/// Longest pause between two looks at who leads.
+pub const ELECTION_INTERVAL: Duration = Duration::from_millis(200);
+
+/// How long the catalog may take to answer.
+pub const CATALOG_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How long a replica may take to acknowledge an announcement.
+pub const ANNOUNCE_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// How long one replica may keep a read before the next is asked.
+pub const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// Pause before a lost session is opened anew: doubles up to [`REOPEN_PAUSE_MAX`].
+pub const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(20);
+
+/// The longest such pause.
+pub const REOPEN_PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// Longest wait for an Opened. A restarted catalog may wait a lease first.
+pub const OPEN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// How long a read may look for a backend that answers, by default: a restarted
+/// catalog waits a lease before it answers.
+pub const READ_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// How long a trade may look for a leader that takes it, by default: a trade may
+/// outlast an election, a lease and a restart of the catalog.
+pub const TRADE_TIME_MAX: Duration = Duration::from_secs(8);
