@@ -87,7 +87,7 @@ impl Client {
     pub fn look(&mut self, line: &mut Timeline, oracle: &Oracle, name: StockName, gateway: usize) {
         self.current = Some(Current {
             before: oracle.before(&name),
-            operation: Operation::Snapshot(name),
+            operation: Operation::Lookup(name),
             promised: false,
             gateway: Some(gateway),
         });
@@ -99,7 +99,7 @@ impl Client {
         let name = line.random.choice(&names).expect("at least one").clone();
         let before = oracle.before(&name);
         let (operation, promised) = match line.random.u32(..100) {
-            0..55 => (Operation::Snapshot(name), false),
+            0..55 => (Operation::Lookup(name), false),
             55..85 => {
                 self.keys += 1;
                 let key = format!("client-{}-{}", self.index, self.keys);
@@ -149,7 +149,7 @@ impl Client {
     fn judge(&self, oracle: &mut Oracle, current: &Current, told: Told) -> Result<(), Failure> {
         let before = current.before;
         match &current.operation {
-            Operation::Snapshot(name) => {
+            Operation::Lookup(name) => {
                 let Response::Stock { stock, .. } = told? else {
                     unreachable!("a look is answered with a stock")
                 };

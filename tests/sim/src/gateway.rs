@@ -77,7 +77,7 @@ impl Serving {
 }
 
 enum What {
-    Snapshot(Ask),
+    Lookup(Ask),
     /// With whom it was placed.
     Trade(Order, Option<ReplicaId>),
     /// Who is still to be asked.
@@ -130,7 +130,7 @@ impl Gateway {
         };
         let clock = line.clock(self.run.node);
         let (what, time_max) = match operation {
-            Operation::Snapshot(name) => {
+            Operation::Lookup(name) => {
                 // The lease and the clock after the value: the read's linearization point.
                 let kept = self.stocks.get(&name);
                 let fresh = kept
@@ -146,7 +146,7 @@ impl Gateway {
                 let ask = self
                     .fetches
                     .begin(name, Freshness::Linearizable, &self.lease, clock);
-                (What::Snapshot(ask), READ_TIME_MAX)
+                (What::Lookup(ask), READ_TIME_MAX)
             }
             Operation::Find(number) => {
                 if let Some(row) = self.orders.get(&number) {
@@ -216,7 +216,7 @@ impl Gateway {
         }
         let patience = serving.deadline - now;
         let (to, message, timeout) = match &mut serving.what {
-            What::Snapshot(ask) => {
+            What::Lookup(ask) => {
                 let message = Request::ReadStock {
                     name: ask.name().clone(),
                     session: ask.session(),
@@ -235,6 +235,12 @@ impl Gateway {
                 let number = *number;
                 if left.is_empty() {
                     *left = readers;
+                }
+                if left.is_empty() {
+                    // Nobody is there: as the shipped one, it looks again after a pause.
+                    let pause = serving.pause.pause(line.random.f64());
+                    serving.retry_at = Some(now + pause);
+                    return self.elector.suspect(line);
                 }
                 let message = Request::Get(number);
                 let timeout = patience.min(ATTEMPT_TIME_MAX);
@@ -260,7 +266,7 @@ impl Gateway {
                     true => Duration::ZERO,
                     false => serving.pause.pause(line.random.f64()),
                 };
-                if !at_once && !matches!(serving.what, What::Snapshot(_)) {
+                if !at_once && !matches!(serving.what, What::Lookup(_)) {
                     self.elector.suspect(line);
                 }
                 serving.retry_at = Some(line.now() + pause);
@@ -271,7 +277,7 @@ impl Gateway {
     fn end(&mut self, line: &mut Timeline, request: u64, told: Told) {
         let serving = self.serving.remove(&request).expect("it is under way");
         match (&serving.what, &told) {
-            (What::Snapshot(ask), Ok(Response::Stock { stock, cacheable })) => {
+            (What::Lookup(ask), Ok(Response::Stock { stock, cacheable })) => {
                 let answer = Answer {
                     version: stock.version,
                     registered: *cacheable,
@@ -285,7 +291,7 @@ impl Gateway {
             }
             _ => {}
         }
-        if let What::Snapshot(ask) = &serving.what {
+        if let What::Lookup(ask) = &serving.what {
             self.fetches.end(ask);
         }
         line.reply(self.run.node, serving.caller, told);

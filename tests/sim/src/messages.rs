@@ -101,7 +101,7 @@ pub struct Ledger {
 /// What a client wants.
 #[derive(Debug, Clone)]
 pub enum Operation {
-    Snapshot(StockName),
+    Lookup(StockName),
     Trade(Order),
     Find(OrderNumber),
 }
