@@ -183,6 +183,8 @@ impl World {
         });
         self.disks.insert(node, disk);
         self.oracle.disk_lost(id);
+        // It can tell a catalog that starts nothing of it any more.
+        self.operator.ledgers.remove(&id);
     }
 
     /// Its ledger is set aside and copied anew.
