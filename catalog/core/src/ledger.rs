@@ -1,8 +1,8 @@
 //! What is committed, and what a trade or an election makes of it.
 //!
-//! Orders of one group commit are first [staged](Books::stage) on an overlay that already
+//! Orders of one group commit are first [staged](CatalogState::stage) on an overlay that already
 //! counts those before them. The store makes the overlay's [`Batch`] durable, and only then
-//! is it [applied](Books::apply): a batch that the disk had no room for leaves no trace.
+//! is it [applied](CatalogState::apply): a batch that the disk had no room for leaves no trace.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

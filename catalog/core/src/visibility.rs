@@ -1,8 +1,8 @@
 //! What readers see of the stocks while trades become durable and caches let go.
 //!
-//! A change goes up on the board in steps. It is [prepared](Board::prepare) before it is
+//! A change goes up on the board in steps. It is [prepared](Visibility::prepare) before it is
 //! written to disk, which tells the holders to let go; it becomes
-//! [durable](Board::committed); and it is shown once it is durable and nobody holds the value
+//! [durable](Visibility::committed); and it is shown once it is durable and nobody holds the value
 //! before it any more. Until then readers see the old value, which they may not keep. So no
 //! reader sees a value while another may still be served an older one out of a cache.
 
@@ -203,7 +203,7 @@ impl Visibility {
         self.show(&let_go);
     }
 
-    /// See [`Leases::cut`].
+    /// See [`Leases::disconnect`].
     pub fn disconnect(&mut self, id: SessionId) {
         self.leases.disconnect(id);
     }
