@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use catalog::{Config, Disagreement, Found, Ledgers, RebuildError};
 use daemon::data_dir::{self, Lock};
@@ -9,18 +11,16 @@ use domain::{ChainHash, JournalId, OrderNumber};
 use order::inspect::Ledger;
 use storage::StorageError;
 
+/// How long is waited where a replica runs, so that it has what the lost catalog sent it last: many times
+/// what that takes to arrive and to be written. What comes later still, the catalog's ledger check finds.
+const LAST_ROWS_WAIT: Duration = Duration::from_secs(2);
+
 /// Why it was not made anew.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A replica's directory cannot be read.
     #[error("{}: {source}", path.display())]
     Ledger { path: PathBuf, source: StorageError },
-    /// A replica runs. It could take rows that the lost catalog sent it after its ledger was read.
-    #[error(
-        "a replica runs in {}: stop all replicas, and start them again once the catalog is rebuilt",
-        path.display()
-    )]
-    Running { path: PathBuf },
     /// Ledgers are not copies of one journal.
     #[error("{} is no copy of the same journal as {}", one.display(), other.display())]
     Diverged {
@@ -45,9 +45,26 @@ pub enum Error {
 }
 
 /// Makes the catalog's database from the longest of these replicas' ledgers, and what they hold
-/// beyond. Returns how many orders it holds. No replica may run meanwhile.
+/// beyond. Returns how many orders it holds.
+///
+/// Replicas are better stopped meanwhile. Where one runs, its ledger is read after a wait of 2 s.
 pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Error> {
-    let _locks = lock(dirs)?;
+    from_ledgers_after(|| thread::sleep(LAST_ROWS_WAIT), config, dirs)
+}
+
+fn from_ledgers_after(
+    wait: impl FnOnce(),
+    config: &Config,
+    dirs: &[PathBuf],
+) -> Result<OrderNumber, Error> {
+    let (_locks, running) = lock(dirs);
+    if !running.is_empty() {
+        tracing::warn!(
+            ?running,
+            "replicas run: their ledgers are read in 2 s, once they have what the lost catalog sent last"
+        );
+        wait();
+    }
     let read = |dir: &PathBuf| open(dir).map_err(|source| unreadable(dir, source));
     let read: Vec<_> = dirs.iter().map(read).collect::<Result<_, _>>()?;
     let (opened, found): (Vec<Ledger>, Vec<Found>) = read.into_iter().unzip();
@@ -70,20 +87,20 @@ pub fn from_ledgers(config: &Config, dirs: &[PathBuf]) -> Result<OrderNumber, Er
     Ok(catalog::rebuild(config, ledgers.remains(rows))?)
 }
 
-/// Keeps replicas from running in these directories. One that cannot be locked is one that no replica
-/// can run in.
-fn lock(dirs: &[PathBuf]) -> Result<Vec<Lock>, Error> {
+/// Keeps replicas from starting in these directories meanwhile; returns those in which one runs. One that
+/// cannot be locked is one that no replica can run in.
+fn lock(dirs: &[PathBuf]) -> (Vec<Lock>, Vec<PathBuf>) {
     // One may be named twice. What is not there is said where it is opened.
     let dirs: BTreeSet<PathBuf> = dirs.iter().flat_map(|dir| dir.canonicalize()).collect();
-    let mut locks = Vec::new();
+    let (mut locks, mut running) = (Vec::new(), Vec::new());
     for dir in dirs {
         match Lock::take(&dir) {
             Ok(lock) => locks.push(lock),
-            Err(data_dir::Error::InUse { path }) => return Err(Error::Running { path }),
+            Err(data_dir::Error::InUse { path }) => running.push(path),
             Err(data_dir::Error::Unusable { .. }) => {}
         }
     }
-    Ok(locks)
+    (locks, running)
 }
 
 fn open(dir: &Path) -> Result<(Ledger, Found), StorageError> {

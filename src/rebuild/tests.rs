@@ -42,16 +42,20 @@ fn replica(epoch: u64, rows: &[Row], proposed: &[Row]) -> TempDir {
     dir
 }
 
-/// Makes a catalog anew.
-fn rebuild(catalog: &TempDir, from: &[TempDir]) -> Result<OrderNumber, Error> {
-    let config = Config {
+fn config(catalog: &TempDir) -> Config {
+    Config {
         data_dir: catalog.path().to_owned(),
         new: false,
         stocks: None,
         lease: Duration::from_secs(1),
-    };
+    }
+}
+
+/// Makes a catalog anew from ledgers of replicas that are stopped.
+fn rebuild(catalog: &TempDir, from: &[TempDir]) -> Result<OrderNumber, Error> {
+    let config = config(catalog);
     let dirs: Vec<_> = from.iter().map(|dir| dir.path().to_owned()).collect();
-    from_ledgers(&config, &dirs)
+    from_ledgers_after(|| panic!("no replica runs"), &config, &dirs)
 }
 
 /// What a catalog that was made anew finds.
@@ -61,17 +65,28 @@ fn load(catalog: &TempDir) -> Loaded {
 }
 
 #[test]
-fn while_a_replica_runs_nothing_is_rebuilt() {
+fn a_replica_that_runs_gets_time_for_what_the_lost_catalog_sent_it_last() {
     let mut rows = vec![row(&[], 1, "one")];
     rows.push(row(&rows, 1, "two"));
     let catalog = tempfile::tempdir().unwrap();
-    let replicas = [replica(1, &rows, &[]), replica(1, &rows[..1], &[])];
-    let running = SqliteStore::open(replicas[1].path()).unwrap();
-    let error = rebuild(&catalog, &replicas).unwrap_err();
-    assert!(matches!(error, Error::Running { .. }), "{error}");
-    drop(running);
-    assert_eq!(rebuild(&catalog, &replicas).unwrap(), OrderNumber(2));
-    SqliteStore::open(replicas[1].path()).unwrap(); // it is let go of
+    let [leader, follower] = [replica(1, &rows[..1], &[]), replica(1, &rows[..1], &[])];
+    let mut running = SqliteStore::open(leader.path()).unwrap();
+    let last = Save {
+        rows: vec![rows[1].clone()],
+        ..Save::default()
+    };
+    let wait = || {
+        running.save(&last).unwrap();
+        let stopped = SqliteStore::open(follower.path());
+        assert!(
+            stopped.is_err(),
+            "one that is stopped cannot start meanwhile"
+        );
+    };
+    let dirs = [leader.path().to_owned(), follower.path().to_owned()];
+    let rebuilt = from_ledgers_after(wait, &config(&catalog), &dirs);
+    assert_eq!(rebuilt.unwrap(), OrderNumber(2));
+    SqliteStore::open(follower.path()).unwrap(); // it is let go of
 }
 
 #[test]
