@@ -3,13 +3,17 @@
 use crate::machine::Machine;
 
 /// What tests need is here, and root runs the script. `apt-get` installs Node alone.
-const COMMANDS: [(&str, &str); 7] = [
+const COMMANDS: [(&str, &str); 11] = [
     ("id", "echo 0"),
     ("node", ""),
     ("npm", ""),
     ("python3", ""),
     ("mount", ""),
     ("umount", ""),
+    ("ip", ""),
+    ("unshare", ""),
+    ("curl", ""),
+    ("pgrep", ""),
     (
         "apt-get",
         r#"if [ "$1" = install ]; then cp "$HERE/bin/mount" "$HERE/bin/node"; fi"#,
