@@ -17,8 +17,8 @@ use crate::harness::{Bazaar, Options, Order, Server, wait_until};
 /// As many as would make lists large enough to be seen in a process's memory.
 const STOCKS: usize = 10_000;
 
-/// Lists that are asked of a service at once.
-const SERVICE_LISTS: usize = 20;
+/// Lists that are asked of a service at once: without a budget they take 160 MiB.
+const SERVICE_LISTS: usize = 400;
 
 /// Runs a client that misbehaves, while others get what they ask for and memory stays within its
 /// bound.
