@@ -23,31 +23,32 @@ pub(crate) fn ticks(time: Duration) -> u64 {
 }
 
 /// The deadline of one call.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Deadline {
-    /// How many times its processor time the call may last.
-    wall_times_max: u64,
+    /// Whether nobody waits for the call.
+    unhurried: bool,
     /// How many ticks of processor time the call may take, about.
     ticks: u64,
-    /// Since half of them have passed.
+    /// Since its processor time counts.
     watched: Option<Watched>,
 }
 
 #[derive(Debug)]
 struct Watched {
-    /// The thread's processor clock when half of the ticks had passed.
+    /// The thread's processor clock when it began to count.
     since: Duration,
+    /// How much of it the call may use from then on.
+    allowed: Duration,
     /// Ticks that passed since, or will have at the next look.
     ticks: u64,
 }
 
-impl Default for Deadline {
-    /// Of calls that somebody waits for.
-    fn default() -> Self {
+impl Watched {
+    fn from(since: Duration, ticks: u64) -> Self {
         Self {
-            wall_times_max: WALL_TIMES_MAX,
-            ticks: 0,
-            watched: None,
+            since,
+            allowed: limits::EPOCH_TICK * u32::try_from(ticks).unwrap_or(u32::MAX),
+            ticks,
         }
     }
 }
@@ -56,36 +57,43 @@ impl Deadline {
     /// Of calls that nobody waits for.
     pub(crate) fn unhurried() -> Self {
         Self {
-            wall_times_max: WALL_TIMES_MAX_UNHURRIED,
+            unhurried: true,
             ..Self::default()
         }
     }
 
-    /// A call begins. Returns after how many ticks to look at its deadline first.
-    pub(crate) fn begin(&mut self, ticks: u64) -> u64 {
+    /// A call begins. `processor_time` is the thread's processor clock, which costs about as much
+    /// as a short decision to read. Returns after how many ticks to look at the deadline first.
+    pub(crate) fn begin(&mut self, ticks: u64, processor_time: impl FnOnce() -> Duration) -> u64 {
         self.ticks = ticks;
-        self.watched = None;
-        ticks.div_ceil(2)
+        if self.unhurried {
+            self.watched = Some(Watched::from(processor_time(), ticks));
+            ticks
+        } else {
+            self.watched = None;
+            ticks.div_ceil(2)
+        }
     }
 
     /// It is time to look. `processor_time` is what the thread's processor clock says. Returns after
     /// how many ticks to look again; `None` where the call has taken what it may.
     pub(crate) fn look(&mut self, processor_time: Duration) -> Option<u64> {
-        let second_half = (self.ticks / 2).max(1);
         let Some(watched) = &mut self.watched else {
-            self.watched = Some(Watched {
-                since: processor_time,
-                ticks: second_half,
-            });
+            let second_half = (self.ticks / 2).max(1);
+            self.watched = Some(Watched::from(processor_time, second_half));
             return Some(second_half);
         };
-        let used = processor_time.saturating_sub(watched.since);
-        let allowed = limits::EPOCH_TICK * u32::try_from(second_half).unwrap_or(u32::MAX);
-        if used >= allowed || watched.ticks >= self.ticks * self.wall_times_max {
+        let wall_times_max = match self.unhurried {
+            true => WALL_TIMES_MAX_UNHURRIED,
+            false => WALL_TIMES_MAX,
+        };
+        let left = watched
+            .allowed
+            .saturating_sub(processor_time.saturating_sub(watched.since));
+        if left.is_zero() || watched.ticks >= self.ticks * wall_times_max {
             return None;
         }
-        let left = (allowed - used).as_nanos();
-        let ticks = left.div_ceil(limits::EPOCH_TICK.as_nanos()) as u64;
+        let ticks = left.as_nanos().div_ceil(limits::EPOCH_TICK.as_nanos()) as u64;
         watched.ticks += ticks;
         Some(ticks)
     }
@@ -102,7 +110,7 @@ mod tests {
     }
 
     fn lasts_under(mut deadline: Deadline, ticks: u64, share: f64) -> u64 {
-        let mut passed = deadline.begin(ticks);
+        let mut passed = deadline.begin(ticks, || Duration::ZERO);
         while let Some(more) = deadline.look(limits::EPOCH_TICK.mul_f64(passed as f64 * share)) {
             assert!(more > 0);
             passed += more;
@@ -113,8 +121,10 @@ mod tests {
     #[test]
     fn an_endless_call_is_stopped_in_time_on_an_idle_machine() {
         for ticks in [1, 2, 3, 11, 401] {
-            let lasted = lasts(ticks, 1.0);
-            assert!((ticks..=ticks + 2).contains(&lasted), "{ticks}: {lasted}");
+            for deadline in [Deadline::default(), Deadline::unhurried()] {
+                let lasted = lasts_under(deadline, ticks, 1.0);
+                assert!((ticks..=ticks + 2).contains(&lasted), "{ticks}: {lasted}");
+            }
         }
     }
 
@@ -140,18 +150,18 @@ mod tests {
         assert!(lasts(10, share) < 5 + (5.0 / share) as u64, "cut off");
         let lasted = lasts_under(Deadline::unhurried(), 10, share);
         assert!(
-            (255..=310).contains(&lasted),
-            "5 ticks, then 5 at a fiftieth: {lasted}"
+            (500..=560).contains(&lasted),
+            "10 ticks at a fiftieth: {lasted}"
         );
     }
 
     #[test]
     fn every_call_has_a_deadline_of_its_own() {
         let mut deadline = Deadline::default();
-        deadline.begin(2);
+        deadline.begin(2, || Duration::ZERO);
         deadline.look(Duration::ZERO);
         assert_eq!(deadline.look(Duration::from_secs(1)), None);
-        deadline.begin(2);
+        deadline.begin(2, || Duration::from_secs(1));
         assert!(deadline.look(Duration::from_secs(1)).is_some());
     }
 }

@@ -90,7 +90,7 @@ impl Instance {
             })
         });
         let start_ticks = ticks(limits::START_TIME_MAX);
-        let first_look = store.data_mut().deadline.begin(start_ticks);
+        let first_look = store.data_mut().deadline.begin(start_ticks, processor_time);
         store.set_epoch_deadline(first_look);
         let front_end = template.pre.instantiate(&mut store)?;
         let mut instance = Self {
@@ -164,7 +164,7 @@ impl Instance {
     ) -> Result<T, Failure> {
         let guest = self.store.data_mut();
         guest.wasi.begin(ambient.now_ms, ambient.seed);
-        let first_look = guest.deadline.begin(self.decision_ticks);
+        let first_look = guest.deadline.begin(self.decision_ticks, processor_time);
         self.store.set_epoch_deadline(first_look);
         Ok(call(&self.front_end, &mut self.store)??)
     }
