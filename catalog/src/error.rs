@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use domain::{Epoch, OrderNumber, Price, ReplicaId, StockName};
-use rpc::retry::RetryClass;
+use rpc::retry::{RetryClass, RetryStatus as _};
 use storage::StorageError;
 use tonic::{Code, Status};
 use wire::Malformed;

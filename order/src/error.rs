@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rpc::retry::RetryClass;
+use rpc::retry::{RetryClass, RetryStatus as _};
 use storage::StorageError;
 use tonic::{Code, Status};
 

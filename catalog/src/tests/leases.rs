@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use rpc::listen::Limits;
-use rpc::retry::RetryClass;
+use rpc::retry::{RetryClass, RetryStatus as _};
 use tonic::Code;
 use wire::catalog::v1::Side;
 use wire::catalog::v1::session_request::Request;

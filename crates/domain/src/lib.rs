@@ -8,6 +8,7 @@
 //! - [`identity`]: which journal a process keeps;
 //! - [`leadership`]: who leads, in which epoch;
 //! - [`refusal`]: why the catalog refuses an order;
+//! - [`retry`]: whether a call that failed is worth another attempt;
 //! - [`time`]: the clock that leases are measured on;
 //! - [`ablation`]: the protective rules of a core, which a test can take out.
 //!
@@ -28,6 +29,7 @@ pub mod journal;
 pub mod identity;
 pub mod leadership;
 pub mod refusal;
+pub mod retry;
 pub mod time;
 pub mod ablation;
 
@@ -39,4 +41,5 @@ pub use invalid::Invalid;
 pub use journal::{ChainHash, LedgerEnd, Order, Row};
 pub use leadership::{ChangeNumber, JournalHead, Term};
 pub use refusal::Refusal;
+pub use retry::RetryClass;
 pub use values::{IdempotencyKey, Price, Quantity, Side, StockName};

@@ -1,81 +1,79 @@
-//! Whether a call that failed is worth another attempt: said once, by whoever knows.
+//! How the class of a failure travels: see [`RetryClass`].
 //!
 //! A callee's error carries its class, which its status takes along. A failure on the way, and a
-//! status that names no class, have the one that [`RetryClass::of`] gives them. Callers ask for the
+//! status that names no class, have the one that [`RetryStatus::of`] gives them. Callers ask for the
 //! class and for nothing else.
 
 use std::error::Error as _;
 
+pub use domain::RetryClass;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 /// Metadata of a status: the class of its failure.
 const KEY: &str = "retry";
 
-/// What may come of another attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryClass {
-    /// The same callee may answer later: it is away, busy, or not ready.
-    Later,
-    /// This callee will not answer, whenever it is asked, and another one may.
-    Elsewhere,
-    /// Nobody will: the request itself is what is wrong. That says nothing against the callee.
-    Never,
-}
-
-impl RetryClass {
+/// A class as gRPC statuses carry it.
+pub trait RetryStatus: Sized {
     /// Of a call that failed.
-    pub fn of(status: &Status) -> Self {
-        let named = status.metadata().get(KEY);
-        named
-            .and_then(|named| Self::named(named.as_bytes()))
-            .unwrap_or_else(|| Self::of_unnamed(status))
-    }
-
-    fn of_unnamed(status: &Status) -> Self {
-        // Only a failure on the way has a source: a callee's does not cross the wire.
-        if status.source().is_some() {
-            return Self::Later;
-        }
-        match status.code() {
-            Code::Unavailable
-            | Code::Aborted
-            | Code::Cancelled
-            | Code::DeadlineExceeded
-            | Code::Unknown => Self::Later,
-            Code::DataLoss | Code::PermissionDenied => Self::Elsewhere,
-            _ => Self::Never,
-        }
-    }
+    fn of(status: &Status) -> Self;
 
     /// A callee's error of this class, as callers get it.
-    pub fn status(self, code: Code, message: impl Into<String>) -> Status {
+    fn status(self, code: Code, message: impl Into<String>) -> Status;
+}
+
+impl RetryStatus for RetryClass {
+    fn of(status: &Status) -> Self {
+        let named = status.metadata().get(KEY);
+        let named = named.and_then(|name| class_named(name.as_bytes()));
+        named.unwrap_or_else(|| class_of_unnamed(status))
+    }
+
+    fn status(self, code: Code, message: impl Into<String>) -> Status {
         let mut status = Status::new(code, message);
-        let name = MetadataValue::from_static(self.name());
+        let name = MetadataValue::from_static(name(self));
         status.metadata_mut().insert(KEY, name);
         status
     }
+}
 
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Later => "later",
-            Self::Elsewhere => "elsewhere",
-            Self::Never => "never",
-        }
+fn class_of_unnamed(status: &Status) -> RetryClass {
+    // Only a failure on the way has a source: a callee's does not cross the wire.
+    if status.source().is_some() {
+        return RetryClass::Later;
     }
+    match status.code() {
+        Code::Unavailable
+        | Code::Aborted
+        | Code::Cancelled
+        | Code::DeadlineExceeded
+        | Code::Unknown => RetryClass::Later,
+        Code::DataLoss | Code::PermissionDenied => RetryClass::Elsewhere,
+        _ => RetryClass::Never,
+    }
+}
 
-    fn named(name: &[u8]) -> Option<Self> {
-        let classes = [Self::Later, Self::Elsewhere, Self::Never];
-        classes.into_iter().find(|it| it.name().as_bytes() == name)
+const fn name(class: RetryClass) -> &'static str {
+    match class {
+        RetryClass::Later => "later",
+        RetryClass::Elsewhere => "elsewhere",
+        RetryClass::Never => "never",
     }
+}
+
+fn class_named(named: &[u8]) -> Option<RetryClass> {
+    let classes = [RetryClass::Later, RetryClass::Elsewhere, RetryClass::Never];
+    classes
+        .into_iter()
+        .find(|class| name(*class).as_bytes() == named)
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
 
-    use super::RetryClass::{Elsewhere, Later, Never};
     use super::*;
+    use RetryClass::{Elsewhere, Later, Never};
 
     #[test]
     fn a_status_that_names_no_class_has_that_of_its_code() {

@@ -15,7 +15,7 @@ use domain::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, 
 use frontend_core::Backoff;
 use frontend_core::election::{CurrentLeader, reading_order};
 use frontend_core::timing::ATTEMPT_TIME_MAX;
-use rpc::retry::RetryClass;
+use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;

@@ -11,7 +11,7 @@ use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use frontend_core::election::{CurrentLeader, Elector, Leadership, Probed, Step};
 use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX, ELECTION_INTERVAL, STEP_PAUSE};
-use rpc::retry::RetryClass;
+use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::time::{sleep, timeout};
 use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
 use wire::identity::{self, OTHER_JOURNAL};

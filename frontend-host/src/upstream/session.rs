@@ -8,7 +8,7 @@ use domain::time::BootTime;
 use domain::{SessionId, StockName, Version};
 use frontend_core::timing::{OPEN_TIME_MAX, REOPEN_PAUSE_MAX, REOPEN_PAUSE_MIN};
 use frontend_core::{Lease, Session};
-use rpc::retry::RetryClass;
+use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;

@@ -6,7 +6,7 @@ use domain::Term;
 use domain::{Epoch, JournalId, ReplicaId};
 use order::store::{SqliteStore, Store as _};
 use order_core::durable::Save;
-use rpc::retry::RetryClass;
+use rpc::retry::{RetryClass, RetryStatus as _};
 use rusqlite::Connection;
 use tonic::Code;
 use wire::identity::OTHER_JOURNAL;

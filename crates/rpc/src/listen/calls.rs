@@ -19,7 +19,7 @@ use tower_service::Service;
 use super::connection::{Brought, Peer, UnderWay};
 use super::message::Messages;
 use crate::budget::{Exhausted, Share, head_bytes};
-use crate::retry::RetryClass;
+use crate::retry::{RetryClass, RetryStatus as _};
 
 /// What a call counts for besides its messages: a task, and what tonic and h2 keep of it.
 pub(super) const CALL_BYTES: usize = 4 << 10;

@@ -26,7 +26,7 @@ use tower_service::Service;
 use super::calls::CALL_BYTES;
 use super::connection::PREFACE_BYTES;
 use super::*;
-use crate::retry::RetryClass;
+use crate::retry::{RetryClass, RetryStatus as _};
 use crate::{call_streams as streams, connect};
 use client::{Client as Frames, PATIENCE, PAUSE};
 use frames::{DATA, END_STREAM, HEADERS, RST_STREAM, frame, request, stream, window_update};
