@@ -1,7 +1,9 @@
 //! What to do about the leader, from what the replicas and the catalog said last.
 //!
 //! - here: what is known of the replicas, and the next step towards a leader that leads;
-//! - [`elector`]: one gateway's elections, from its first look on;
+//! - [`elector`]: which step one gateway takes, from its first look on;
+//! - [`cycle`]: its elections as they go on;
+//! - [`probing`]: when replicas are probed;
 //! - [`backoff`]: which elections slow the next one down.
 
 use std::time::Duration;
@@ -10,9 +12,13 @@ use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
 
 mod elector;
+mod cycle;
+mod probing;
 mod backoff;
 
+pub use cycle::{ElectionCycle, ElectionTask, LeadershipAnswer};
 pub use elector::{Elector, Snapshot};
+pub use probing::ProbeTimer;
 
 /// What a replica's health probes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
