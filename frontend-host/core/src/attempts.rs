@@ -30,6 +30,18 @@ pub enum Next<T> {
     GiveUp,
 }
 
+impl<T> Next<T> {
+    /// The same with what the caller makes of the one to call.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Next<U> {
+        match self {
+            Self::Call(callee) => Next::Call(make(callee)),
+            Self::Suspect => Next::Suspect,
+            Self::Wait(until) => Next::Wait(until),
+            Self::GiveUp => Next::GiveUp,
+        }
+    }
+}
+
 /// Of a read at the catalog, which is asked until it answers.
 #[derive(Debug)]
 pub struct CatalogRead {

@@ -83,7 +83,11 @@ impl Session {
     }
 
     #[cfg(feature = "ablation")]
-    pub fn under(mut self, rules: Rules) -> Self {
+    pub fn under(self, rules: Rules) -> Self {
+        self.with_rules(rules)
+    }
+
+    pub(crate) fn with_rules(mut self, rules: Rules) -> Self {
         self.lease.rules = rules;
         self
     }

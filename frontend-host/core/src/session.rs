@@ -104,9 +104,7 @@ impl SessionKeeper {
         let Link::Opening { sent } = self.link else {
             return; // it was given up
         };
-        let session = Session::opened(session, length, sent);
-        #[cfg(feature = "ablation")]
-        let session = session.under(self.rules);
+        let session = Session::opened(session, length, sent).with_rules(self.rules);
         self.pause.reset();
         self.link = Link::Open {
             renew_at: now + session.renewal_interval(),

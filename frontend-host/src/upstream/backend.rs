@@ -1,23 +1,21 @@
-//! Carries out a decision's reads and trades at the backends.
+//! Carries out a decision's reads and trades at the backends: makes the calls that
+//! [`frontend_core::attempts`] says, and tells it how they end.
 //!
 //! A trade has one idempotency key through every attempt, so however many leaders it meets it
 //! is made once. An attempt is given up as soon as another leader is known.
-//!
-//! Whoever waits for a backend that does not answer does not ask it: `replicas` does, for all, and
-//! their own attempts follow when it answers. What no attempt can mend is not tried again, and nobody
-//! is suspected for it: `RetryClass` says which failures those are.
 
-use std::collections::BTreeSet;
+use std::future::pending;
 use std::sync::Arc;
 
 use domain::time::BootTime;
 use domain::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
-use frontend_core::Backoff;
-use frontend_core::election::{CurrentLeader, reading_order};
+use frontend_core::attempts::{CatalogRead, Next, OrderRead, Placement};
+use frontend_core::election::CurrentLeader;
 use frontend_core::timing::ATTEMPT_TIME_MAX;
 use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::sync::watch::error::RecvError;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use wire::Malformed;
@@ -81,25 +79,24 @@ impl Backend {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let mut pause = Backoff::of_request();
-        let mut failed = None;
+        let mut read = CatalogRead::default();
+        let mut said = self.replicas.catalog_said();
         let asking = async {
             loop {
-                self.replicas.catalog_answers(failed).await;
-                match ask().await {
-                    Ok(answer) => return Some(answer),
-                    Err(status) if RetryClass::of(&status) == RetryClass::Later => {
-                        tracing::debug!(%status, "the catalog did not answer");
-                    }
-                    // There is no other one to ask.
-                    Err(status) => {
-                        tracing::error!(%status, "the catalog cannot answer");
-                        return None;
-                    }
+                let answered = said.borrow_and_update().answered();
+                match read.next(BootTime::now(), answered) {
+                    Next::Call(()) => match ask().await {
+                        Ok(answer) => return Some(answer),
+                        Err(status) => {
+                            let class = RetryClass::of(&status);
+                            log(class, "the catalog did not answer", &status);
+                            read.failed(class, BootTime::now(), fastrand::f64());
+                        }
+                    },
+                    Next::Suspect => self.replicas.suspect_catalog(),
+                    Next::Wait(until) => changed_or(said.changed(), until).await,
+                    Next::GiveUp => return None,
                 }
-                failed = Some(BootTime::now());
-                self.replicas.suspect_catalog();
-                sleep(pause.pause(fastrand::f64())).await;
             }
         };
         let answer = timeout_at(deadline, asking).await;
@@ -139,135 +136,98 @@ impl Backend {
 
     /// Places an order with whoever leads, until one answers.
     pub async fn trade(&self, order: &domain::Order, deadline: Instant) -> Outcome {
+        let mut placement = Placement::default();
         let mut leader = self.replicas.leader();
-        let mut pause = Backoff::of_request();
-        let mut failed = None;
-        loop {
-            let led = *leader.borrow_and_update();
-            let replica = led.leadership.leader.and_then(|id| self.replicas.get(id));
-            let Some(replica) = replica else {
-                if timeout_at(deadline, leader.changed()).await.is_err() {
-                    return self.unavailable();
-                }
-                continue;
-            };
-            let ready = self.replicas.may_take_orders(replica.id, failed);
-            tokio::select! {
-                ready = timeout_at(deadline, ready) => if ready.is_err() {
-                    return self.unavailable();
-                },
-                () = until(&mut leader, |now| now != led) => {
-                    failed = None;
-                    continue;
+        let mut answered = self.replicas.answered();
+        let trading = async {
+            loop {
+                answered.mark_unchanged();
+                let current = *leader.borrow_and_update();
+                let now = BootTime::now();
+                let next = self
+                    .replicas
+                    .with_probed(|probed| placement.next(now, current, probed));
+                match next {
+                    Next::Call(id) => {
+                        let placed = tokio::select! {
+                            placed = self.place(id, order) => placed,
+                            () = until(&mut leader, |now| placement.is_overtaken(now)) => continue,
+                        };
+                        match placed {
+                            Ok(outcome) => return outcome,
+                            Err(status) => {
+                                let class = RetryClass::of(&status);
+                                log(
+                                    class,
+                                    &format!("replica {id} did not place an order"),
+                                    &status,
+                                );
+                                placement.failed(class, BootTime::now(), fastrand::f64());
+                            }
+                        }
+                    }
+                    Next::Suspect => self.replicas.suspect(),
+                    Next::Wait(until) => {
+                        let changed = async {
+                            tokio::select! {
+                                changed = leader.changed() => changed,
+                                changed = answered.changed() => changed,
+                            }
+                        };
+                        changed_or(changed, until).await;
+                    }
+                    Next::GiveUp => return Outcome::Unavailable(Unavailability::NoReplica),
                 }
             }
-            let problem = tokio::select! {
-                placed = timeout_at(deadline, place(replica, order)) => match placed {
-                    Ok(Ok(outcome)) => return outcome,
-                    Ok(Err(status)) => status,
-                    Err(_) => return self.unavailable(),
-                },
-                () = until(&mut leader, |now| now.leadership.leader != Some(replica.id)) => {
-                    failed = None;
-                    continue;
-                }
-            };
-            match RetryClass::of(&problem) {
-                RetryClass::Never => {
-                    tracing::error!(replica = %replica.id, status = %problem, "nobody can place this order");
-                    return Outcome::Unavailable(Unavailability::NoReplica);
-                }
-                RetryClass::Elsewhere => {
-                    tracing::error!(replica = %replica.id, status = %problem, "the leader cannot place an order, waiting for another one");
-                    self.replicas.suspect();
-                    let other = until(&mut leader, |now| now.leadership != led.leadership);
-                    if timeout_at(deadline, other).await.is_err() {
-                        return self.unavailable();
-                    }
-                    failed = None;
-                }
-                RetryClass::Later => {
-                    tracing::debug!(replica = %replica.id, status = %problem, "order not placed, trying again");
-                    failed = Some(BootTime::now());
-                    self.replicas.suspect();
-                    let wake = deadline.min(Instant::now() + pause.pause(fastrand::f64()));
-                    if timeout_at(wake, leader.changed()).await.is_ok() {
-                        failed = None;
-                    }
-                }
-            }
-        }
+        };
+        let traded = timeout_at(deadline, trading).await;
+        traded.unwrap_or_else(|_| self.unavailable())
     }
 
     /// Reads an order at any replica that answers; the leader is asked first.
     pub async fn read_order(&self, number: OrderNumber, deadline: Instant) -> Outcome {
-        let mut pause = Backoff::of_request();
+        let mut read = OrderRead::default();
+        let mut answered = self.replicas.answered();
         let reading = async {
-            let mut out = BTreeSet::new();
             loop {
-                match self.read_order_once(number, &mut out).await {
-                    Ok(outcome) => return outcome,
-                    Err(RetryClass::Later) => {}
-                    Err(RetryClass::Elsewhere | RetryClass::Never) => {
-                        return Outcome::Unavailable(Unavailability::NoReplica);
+                answered.mark_unchanged();
+                let leadership = self.replicas.leader().borrow().leadership;
+                let (now, random) = (BootTime::now(), fastrand::f64());
+                let next = self
+                    .replicas
+                    .with_probed(|probed| read.next(now, leadership, probed, random));
+                match next {
+                    Next::Call(id) => {
+                        let asked = timeout(ATTEMPT_TIME_MAX, self.read_order_at(id, number));
+                        match asked.await {
+                            Ok(Ok(outcome)) => return outcome,
+                            Ok(Err(status)) => {
+                                let class = RetryClass::of(&status);
+                                log(
+                                    class,
+                                    &format!("replica {id} did not give order {number}"),
+                                    &status,
+                                );
+                                read.failed(class);
+                            }
+                            Err(_) => {
+                                tracing::debug!(replica = %id, "order not read in time");
+                                read.failed(RetryClass::Later);
+                            }
+                        }
                     }
+                    Next::Suspect => self.replicas.suspect(),
+                    Next::Wait(until) => changed_or(answered.changed(), until).await,
+                    Next::GiveUp => return Outcome::Unavailable(Unavailability::NoReplica),
                 }
-                let failed = BootTime::now();
-                self.replicas.suspect();
-                sleep(pause.pause(fastrand::f64())).await;
-                self.replicas.any_answers(failed).await;
             }
         };
         let read = timeout_at(deadline, reading).await;
         read.unwrap_or_else(|_| self.unavailable())
     }
 
-    /// Asks one replica after another but for those that are `out`: they would not answer this,
-    /// whenever they are asked.
-    async fn read_order_once(
-        &self,
-        number: OrderNumber,
-        out: &mut BTreeSet<ReplicaId>,
-    ) -> Result<Outcome, RetryClass> {
-        for replica in self.readers() {
-            if out.contains(&replica.id) {
-                continue;
-            }
-            let read = timeout(ATTEMPT_TIME_MAX, self.read_order_at(replica, number)).await;
-            let Ok(read) = read else {
-                tracing::debug!(replica = %replica.id, "order not read in time");
-                continue;
-            };
-            let status = match read {
-                Ok(outcome) => return Ok(outcome),
-                Err(status) => status,
-            };
-            match RetryClass::of(&status) {
-                RetryClass::Later => {
-                    tracing::debug!(replica = %replica.id, %status, "order not read");
-                }
-                RetryClass::Elsewhere => {
-                    tracing::error!(replica = %replica.id, %number, %status, "a replica cannot give an order");
-                    out.insert(replica.id);
-                }
-                RetryClass::Never => {
-                    tracing::error!(replica = %replica.id, %number, %status, "nobody can give this order");
-                    return Err(RetryClass::Never);
-                }
-            }
-        }
-        let is_out = |replica: &Replica| out.contains(&replica.id);
-        Err(match self.replicas.all().0.iter().all(is_out) {
-            true => RetryClass::Elsewhere,
-            false => RetryClass::Later,
-        })
-    }
-
-    async fn read_order_at(
-        &self,
-        replica: &Replica,
-        number: OrderNumber,
-    ) -> Result<Outcome, Status> {
+    async fn read_order_at(&self, id: ReplicaId, number: OrderNumber) -> Result<Outcome, Status> {
+        let replica = self.replica(id)?;
         let request = GetRequest {
             number: number.0,
             journal: self.replicas.own_journal().to_wire(),
@@ -284,12 +244,22 @@ impl Backend {
         }
     }
 
-    /// The replicas in the order in which they are asked.
-    fn readers(&self) -> impl Iterator<Item = &Replica> {
-        let leadership = self.replicas.leader().borrow().leadership;
-        let (_, probed) = self.replicas.all();
-        let order = reading_order(leadership, &probed);
-        order.into_iter().filter_map(|id| self.replicas.get(id))
+    async fn place(&self, id: ReplicaId, order: &domain::Order) -> Result<Outcome, Status> {
+        match self.replica(id)?.order_streams.place(order).await? {
+            answer::Result::Number(number) => Ok(Outcome::Traded(OrderNumber(number))),
+            answer::Result::Refusal(refusal) => Ok(Outcome::Refused(read_refusal(refusal)?)),
+            answer::Result::Unavailable(why) => {
+                Err(RetryClass::Later.status(Code::Unavailable, why))
+            }
+            answer::Result::Invalid(why) => {
+                Err(RetryClass::Never.status(Code::InvalidArgument, why))
+            }
+        }
+    }
+
+    fn replica(&self, id: ReplicaId) -> Result<&Replica, Status> {
+        let unknown = || RetryClass::Elsewhere.status(Code::Internal, "no such replica");
+        self.replicas.get(id).ok_or_else(unknown)
     }
 
     /// Which backend is to blame.
@@ -303,20 +273,37 @@ impl Backend {
     }
 }
 
-/// Waits until that is so of who leads.
-async fn until(leader: &mut watch::Receiver<CurrentLeader>, is_so: impl Fn(CurrentLeader) -> bool) {
-    if leader.wait_for(|led| is_so(*led)).await.is_err() {
-        // The watch is over because the gateway stops; the call's deadline ends it.
-        std::future::pending::<()>().await;
+/// Says that a call failed: what more attempts may mend quietly.
+fn log(class: RetryClass, what: &str, status: &Status) {
+    match class {
+        RetryClass::Later => tracing::debug!(%status, "{what}"),
+        RetryClass::Elsewhere | RetryClass::Never => tracing::error!(%status, "{what}"),
     }
 }
 
-async fn place(replica: &Replica, order: &domain::Order) -> Result<Outcome, Status> {
-    match replica.order_streams.place(order).await? {
-        answer::Result::Number(number) => Ok(Outcome::Traded(OrderNumber(number))),
-        answer::Result::Refusal(refusal) => Ok(Outcome::Refused(read_refusal(refusal)?)),
-        answer::Result::Unavailable(why) => Err(RetryClass::Later.status(Code::Unavailable, why)),
-        answer::Result::Invalid(why) => Err(RetryClass::Never.status(Code::InvalidArgument, why)),
+/// Waits until that is so of who leads.
+async fn until(
+    leader: &mut watch::Receiver<CurrentLeader>,
+    is_so: impl Fn(&CurrentLeader) -> bool,
+) {
+    if leader.wait_for(|current| is_so(current)).await.is_err() {
+        pending::<()>().await; // the gateway stops; the call's deadline ends it
+    }
+}
+
+/// Waits for a change, and until then at the latest.
+async fn changed_or(change: impl Future<Output = Result<(), RecvError>>, until: Option<BootTime>) {
+    let change = async {
+        if change.await.is_err() {
+            pending::<()>().await; // the gateway stops; the call's deadline ends it
+        }
+    };
+    match until {
+        Some(until) => {
+            let left = until.since(BootTime::now());
+            let _ = timeout(left, change).await;
+        }
+        None => change.await,
     }
 }
 

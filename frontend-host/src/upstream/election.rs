@@ -8,9 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use daemon::tasks;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
-use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
-use frontend_core::election::{CurrentLeader, Elector, Leadership, Probed, Step};
-use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX, ELECTION_INTERVAL, STEP_PAUSE};
+use frontend_core::election::{
+    CurrentLeader, ElectionCycle, ElectionTask, Leadership, LeadershipAnswer,
+};
+use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX};
 use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::time::{sleep, timeout};
 use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
@@ -28,25 +29,51 @@ impl Replicas {
     }
 
     async fn elect(&self) {
-        let mut elector = Elector::new(BootTime::now());
-        let mut pause = Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX);
+        let mut cycle = ElectionCycle::new(BootTime::now());
         loop {
-            let leadership = match self.ask_catalog().await {
-                Ok(leadership) => leadership,
-                Err(RetryClass::Later) => {
-                    sleep(pause.pause(fastrand::f64())).await;
-                    continue;
-                }
-                // It may be another one by then.
-                Err(RetryClass::Elsewhere | RetryClass::Never) => {
-                    sleep(ELECTION_INTERVAL).await;
-                    continue;
-                }
-            };
-            pause.reset();
-            self.step(leadership, &mut elector).await;
-            sleep(STEP_PAUSE).await;
-            let _ = timeout(ELECTION_INTERVAL, self.changed.notified()).await;
+            let mut task = cycle.next(BootTime::now());
+            while let Some(current) = task {
+                task = self.carry_out(current, &mut cycle).await;
+                self.publish(cycle.current());
+            }
+            let wake = cycle.wake().map(|wake| wake.since(BootTime::now()));
+            tokio::select! {
+                () = sleep(wake.unwrap_or_default()) => {}
+                () = self.changed.notified() => cycle.hurry(),
+            }
+        }
+    }
+
+    async fn carry_out(
+        &self,
+        task: ElectionTask,
+        cycle: &mut ElectionCycle,
+    ) -> Option<ElectionTask> {
+        match task {
+            ElectionTask::AskCatalog => {
+                let said = self.ask_catalog().await;
+                cycle.catalog_said(said, self.probed(), BootTime::now(), fastrand::f64())
+            }
+            ElectionTask::AskPolicy(view) => {
+                let wanted = self.policy.elect(unix_ms(), &view).ok().flatten();
+                cycle.policy_wants(wanted, BootTime::now(), fastrand::f64())
+            }
+            ElectionTask::Elect {
+                expected,
+                candidate,
+            } => {
+                let elected = self.elect_at_catalog(expected, candidate).await;
+                cycle.elected(elected, &self.probed(), BootTime::now())
+            }
+            ElectionTask::Announce {
+                epoch,
+                leader,
+                replicas,
+            } => {
+                self.announce(epoch, leader, &replicas, cycle).await;
+                cycle.announced(&self.probed(), BootTime::now());
+                None
+            }
         }
     }
 
@@ -54,7 +81,7 @@ impl Replicas {
     ///
     /// # Errors
     /// Where it does not answer, or is another bazaar's.
-    pub async fn ask_catalog(&self) -> Result<Leadership, RetryClass> {
+    pub async fn ask_catalog(&self) -> Result<LeadershipAnswer, RetryClass> {
         let mut catalog = self.catalog.clone();
         let asked = BootTime::now();
         let answer = timeout(
@@ -78,15 +105,19 @@ impl Replicas {
             }
             Err(_) => Err(RetryClass::Later),
         };
-        let leadership = answer.as_ref().map(read_leadership);
         let journal = answer.as_ref().ok().and_then(read_journal);
+        let in_sync = journal.as_ref().map(|journal| journal.in_sync.clone());
         self.catalog_said.send_if_modified(|said| {
             // Nobody waits to hear that it still does not answer.
             let is_news = journal.is_some() || said.journal.is_some();
             *said = CatalogSaid { asked, journal };
             is_news
         });
-        leadership.map_err(|class| *class)
+        let answer = answer?;
+        Ok(LeadershipAnswer {
+            leadership: read_leadership(&answer),
+            in_sync: in_sync.unwrap_or_default(),
+        })
     }
 
     /// Whether a catalog's answer is about this gateway's journal, which a new gateway takes from it.
@@ -120,32 +151,6 @@ impl Replicas {
         }
     }
 
-    /// One step towards a leader that leads.
-    async fn step(&self, leadership: Leadership, elector: &mut Elector) {
-        let probed = self.probed();
-        self.publish(leadership, &probed);
-        let in_sync = self.journal().map(|journal| journal.in_sync);
-        let in_sync = in_sync.unwrap_or_default();
-        let Some(look) = elector.look(leadership, in_sync, probed, BootTime::now()) else {
-            return;
-        };
-        let wanted = self.policy.elect(unix_ms(), &look.view()).ok().flatten();
-        let (told, replicas) = match elector.step(&look, wanted, BootTime::now(), fastrand::f64()) {
-            Step::Nothing => return,
-            Step::Announce(uninformed) => (leadership, uninformed),
-            Step::Elect(candidate) => {
-                let elected = self.elect_at_catalog(leadership.epoch, candidate).await;
-                let Some(elected) = elected else { return };
-                elector.elected(candidate, elected, BootTime::now());
-                self.publish(elected, &self.probed());
-                (elected, self.all.iter().map(|replica| replica.id).collect())
-            }
-        };
-        if self.announce(told, &replicas).await == Announced::Refused {
-            elector.refused(told.epoch);
-        }
-    }
-
     async fn elect_at_catalog(&self, expected: Epoch, candidate: ReplicaId) -> Option<Leadership> {
         let mut catalog = self.catalog.clone();
         let request = ElectRequest {
@@ -171,13 +176,16 @@ impl Replicas {
     }
 
     /// Tells replicas who leads.
-    async fn announce(&self, leadership: Leadership, replicas: &[ReplicaId]) -> Announced {
-        let Some(leader) = leadership.leader else {
-            return Announced::Told;
-        };
+    async fn announce(
+        &self,
+        epoch: Epoch,
+        leader: ReplicaId,
+        replicas: &[ReplicaId],
+        cycle: &mut ElectionCycle,
+    ) {
         let asked = BootTime::now();
         let request = AnnounceRequest {
-            epoch: leadership.epoch.0,
+            epoch: epoch.0,
             leader: leader.get(),
             journal: self.own_journal.to_wire(),
         };
@@ -195,7 +203,6 @@ impl Replicas {
                 });
             }
         }
-        let mut outcome = Announced::Told;
         while let Some(announced) = announcements.join_next().await {
             let Ok((place, Ok(answer))) = announced else {
                 continue;
@@ -207,21 +214,15 @@ impl Replicas {
                         self.note(place, Ok(status), asked, None);
                     }
                 }
-                // It said no, rather than nothing or that it cannot answer now.
-                Err(status) if id == leader && RetryClass::of(&status) != RetryClass::Later => {
-                    tracing::info!(replica = %id, epoch = %leadership.epoch, %status, "will not lead this epoch");
-                    outcome = Announced::Refused;
-                    self.changed.notify_one();
+                Err(status) if cycle.announcement_failed(id, RetryClass::of(&status)) => {
+                    tracing::info!(replica = %id, %epoch, %status, "will not lead this epoch");
                 }
                 Err(status) => tracing::debug!(replica = %id, %status, "announcement failed"),
             }
         }
-        self.publish(leadership, &self.probed());
-        outcome
     }
 
-    fn publish(&self, leadership: Leadership, probed: &[Probed]) {
-        let led = CurrentLeader::by(leadership, probed);
+    fn publish(&self, led: CurrentLeader) {
         self.leader.send_if_modified(|before| {
             let is_news = led.is_news_after(before);
             if is_news {
@@ -231,15 +232,6 @@ impl Replicas {
             is_news
         });
     }
-}
-
-/// What became of an announcement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Announced {
-    /// Whoever could be told was told.
-    Told,
-    /// The leader said that it will not lead.
-    Refused,
 }
 
 fn unix_ms() -> u64 {

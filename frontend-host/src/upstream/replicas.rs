@@ -2,15 +2,14 @@
 
 use std::error::Error;
 use std::io::{self, ErrorKind};
-use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
-use frontend_core::election::{CurrentLeader, Probed, Role, Status, Unanswered};
-use frontend_core::timing::{HASTENED_PAUSE_MAX, PROBE_INTERVAL, PROBE_TIME_MAX, STEP_PAUSE};
+use frontend_core::election::{CurrentLeader, ProbeTimer, Probed, Role, Status, Unanswered};
+use frontend_core::timing::PROBE_TIME_MAX;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
@@ -41,10 +40,8 @@ pub struct Replicas {
     pub(super) own_journal: Arc<OwnJournal>,
     pub(super) policy: Arc<Versions>,
     probed: Mutex<Vec<Probed>>,
-    /// Of each replica: when the last probe was sent that it answered.
-    answered: Vec<watch::Sender<BootTime>>,
-    /// Of all replicas together.
-    any_answered: watch::Sender<BootTime>,
+    /// A replica answered a probe.
+    answered: watch::Sender<()>,
     /// Who leads and whether it takes trades.
     pub(super) leader: watch::Sender<CurrentLeader>,
     /// What the catalog said last.
@@ -66,6 +63,13 @@ pub(super) struct CatalogSaid {
     pub(super) asked: BootTime,
     /// `None` where it does not answer.
     pub(super) journal: Option<Journal>,
+}
+
+impl CatalogSaid {
+    /// When it was asked, where it answered.
+    pub(super) fn answered(&self) -> Option<BootTime> {
+        self.journal.is_some().then_some(self.asked)
+    }
 }
 
 /// How far the catalog's journal reaches.
@@ -90,8 +94,7 @@ impl Replicas {
         let probed = all.iter().map(|replica| Probed::unknown(replica.id));
         Self {
             probed: Mutex::new(probed.collect()),
-            answered: all.iter().map(|_| watch::Sender::default()).collect(),
-            any_answered: watch::Sender::default(),
+            answered: watch::Sender::default(),
             all,
             catalog,
             own_journal,
@@ -130,14 +133,9 @@ impl Replicas {
         self.catalog_said.borrow().journal.clone()
     }
 
-    /// Waits until the catalog answers; where a call failed, until it has answered a question
-    /// that was asked after that.
-    pub async fn catalog_answers(&self, failed: Option<BootTime>) {
-        let answers = |said: &CatalogSaid| {
-            said.journal.is_some() && failed.is_none_or(|failed| said.asked > failed)
-        };
-        let mut said = self.catalog_said.subscribe();
-        said.wait_for(answers).await.expect("its sender is here");
+    /// What the catalog said last, now and after every change.
+    pub(super) fn catalog_said(&self) -> watch::Receiver<CatalogSaid> {
+        self.catalog_said.subscribe()
     }
 
     /// A call to the catalog failed as it does when it is gone: ask at once.
@@ -145,34 +143,9 @@ impl Replicas {
         self.changed.notify_one();
     }
 
-    /// Waits until a replica may take orders; where it failed to, until it has answered a probe
-    /// that was sent after that.
-    pub async fn may_take_orders(&self, id: ReplicaId, failed: Option<BootTime>) {
-        let Some(place) = self.all.iter().position(|replica| replica.id == id) else {
-            return;
-        };
-        let mut answered = self.answered[place].subscribe();
-        loop {
-            answered.borrow_and_update();
-            let probed = self.probed().swap_remove(place);
-            let may = match probed.status {
-                Ok(status) => status.reaches_catalog,
-                // It may be busy.
-                Err(Unanswered::Silent) => failed.is_none(),
-                Err(Unanswered::Gone | Unanswered::Foreign) => false,
-            };
-            if may && failed.is_none_or(|failed| probed.asked > failed) {
-                return;
-            }
-            answered.changed().await.expect("its sender is here");
-        }
-    }
-
-    /// Waits until a replica has answered a probe that was sent after `failed`.
-    pub async fn any_answers(&self, failed: BootTime) {
-        let mut answered = self.any_answered.subscribe();
-        let answers = answered.wait_for(|asked| *asked > failed);
-        answers.await.expect("its sender is here");
+    /// Changes whenever a replica answers a probe.
+    pub(super) fn answered(&self) -> watch::Receiver<()> {
+        self.answered.subscribe()
     }
 
     /// A call failed as it does when a replica is gone or does not lead: look at once.
@@ -188,37 +161,37 @@ impl Replicas {
     }
 
     pub(super) fn probed(&self) -> Vec<Probed> {
-        self.probed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.with_probed(<[Probed]>::to_vec)
+    }
+
+    /// Looks at what probes say, in no longer than it takes.
+    pub(super) fn with_probed<T>(&self, look: impl FnOnce(&[Probed]) -> T) -> T {
+        look(&self.probed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Probes one replica, for ever.
     pub(super) async fn probe(self: Arc<Self>, place: usize) {
         let mut suspicion = self.suspicion.subscribe();
         let mut client = self.all[place].orders.clone();
-        let mut hastened = STEP_PAUSE;
-        let mut changes = 0;
+        let mut timer = ProbeTimer::new(BootTime::now());
         loop {
             let asked = BootTime::now();
-            let answer = timeout(PROBE_TIME_MAX, client.status(StatusRequest {})).await;
-            let status = match answer {
-                Ok(Ok(status)) => self.read_status(status.into_inner()),
-                Ok(Err(status)) => Err(unanswered(&status)),
-                Err(_) => Err(Unanswered::Silent),
-            };
-            self.note(place, status, asked, Some(BootTime::now().since(asked)));
-            let changes_before = mem::replace(&mut changes, self.changes.load(Ordering::Relaxed));
-            if changes_before != changes {
-                hastened = STEP_PAUSE;
+            if timer.begin_if_due(asked) {
+                let answer = timeout(PROBE_TIME_MAX, client.status(StatusRequest {})).await;
+                let status = match answer {
+                    Ok(Ok(status)) => self.read_status(status.into_inner()),
+                    Ok(Err(status)) => Err(unanswered(&status)),
+                    Err(_) => Err(Unanswered::Silent),
+                };
+                let now = BootTime::now();
+                self.note(place, status, asked, Some(now.since(asked)));
+                timer.over(now, self.changes.load(Ordering::Relaxed));
             }
-            // However many have a suspicion, probes do not come without a pause.
-            sleep(hastened).await;
-            hastened = tokio::select! {
-                () = sleep(PROBE_INTERVAL - hastened) => STEP_PAUSE,
-                _ = suspicion.changed() => (hastened * 2).min(HASTENED_PAUSE_MAX),
-            };
+            let wake = timer.wake().map(|wake| wake.since(BootTime::now()));
+            tokio::select! {
+                () = sleep(wake.unwrap_or_default()) => {}
+                _ = suspicion.changed() => timer.hurry(),
+            }
         }
     }
 
@@ -232,22 +205,10 @@ impl Replicas {
     ) {
         let changed = {
             let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
-            let probed = &mut probed[place];
-            if status.is_ok() {
-                probed.round_trip = round_trip.unwrap_or(probed.round_trip);
-            }
-            probed.asked = probed.asked.max(asked);
-            let before = mem::replace(&mut probed.status, status);
-            before.map(without_orders) != status.map(without_orders)
+            probed[place].note(status, asked, round_trip)
         };
         if status.is_ok() {
-            for answered in [&self.answered[place], &self.any_answered] {
-                answered.send_if_modified(|last| {
-                    let is_later = asked > *last;
-                    *last = asked.max(*last);
-                    is_later
-                });
-            }
+            self.answered.send_replace(());
         }
         if changed {
             let id = self.all[place].id;
@@ -271,15 +232,6 @@ impl Replicas {
         let heard = self.own_journal.heard_from_replica(journal);
         heard.map_err(|_| Unanswered::Foreign)?;
         read_status(status).ok_or(Unanswered::Silent)
-    }
-}
-
-/// More orders are no reason to elect.
-fn without_orders(status: Status) -> Status {
-    Status {
-        orders: OrderNumber(0),
-        chain: ChainHash::EMPTY,
-        ..status
     }
 }
 

@@ -1,16 +1,17 @@
 //! The gateway's session with the catalog: keeps the lease alive and obeys invalidations.
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::mem;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{SessionId, StockName, Version};
-use frontend_core::timing::{OPEN_TIME_MAX, REOPEN_PAUSE_MAX, REOPEN_PAUSE_MIN};
-use frontend_core::{Lease, Session};
+use frontend_core::{Lease, SessionKeeper, SessionStep};
 use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -41,170 +42,180 @@ pub async fn keep_session(
     shutdown: impl Future<Output = ()>,
 ) {
     tokio::pin!(shutdown);
-    let mut pause = REOPEN_PAUSE_MIN;
+    let mut keeper = SessionKeeper::new(BootTime::now());
+    let mut link = Link::None;
+    let mut lease = Lease::default();
     loop {
-        let attempt = Attempt {
-            catalog: catalog.clone(),
-            gateway: &gateway,
-            cache: &cache,
-            journal: &journal,
-        };
-        let mut opened = false;
-        let ended = attempt.run(&mut opened, &mut shutdown).await;
-        cache.set_lease(Lease::default());
-        let Ended::Lost(status) = ended else {
-            return;
-        };
-        pause = if opened {
-            tracing::warn!(%status, "session with the catalog lost");
-            REOPEN_PAUSE_MIN
-        } else {
-            tracing::debug!(%status, "no session with the catalog yet");
-            match RetryClass::of(&status) {
-                RetryClass::Later => (pause * 2).min(REOPEN_PAUSE_MAX),
-                // By then it may be another catalog.
-                RetryClass::Elsewhere | RetryClass::Never => REOPEN_PAUSE_MAX,
+        match keeper.next(BootTime::now(), fastrand::f64()) {
+            Some(SessionStep::Open) => {
+                let (gateway, journal) = (gateway.clone(), Arc::clone(&journal));
+                link = Link::Opening(Box::pin(open(catalog.clone(), gateway, journal)));
             }
+            Some(SessionStep::GiveUp) => {
+                tracing::debug!("the catalog opens no session in time");
+                link = Link::None;
+            }
+            Some(SessionStep::Renew(nonce)) => link.send(Request::Renew(Renew { nonce })).await,
+            None => {}
+        }
+        if mem::replace(&mut lease, keeper.lease()) != lease {
+            cache.set_lease(lease);
+        }
+        let happened = tokio::select! {
+            happened = link.next() => happened,
+            () = sleep(keeper.wake().since(BootTime::now())) => continue,
+            () = &mut shutdown => break,
         };
-        tokio::select! {
-            () = sleep(pause) => {}
-            () = &mut shutdown => return,
+        match happened {
+            Ok(Happened::Opened(stream, opened)) => {
+                tracing::info!(session = %opened.session, "session with the catalog opened");
+                keeper.opened(opened.session, opened.lease, BootTime::now());
+                link = Link::Open(stream);
+            }
+            Ok(Happened::Renewed(nonce)) => keeper.renewed(nonce),
+            Ok(Happened::Invalidated { round, floors }) => {
+                for (name, version) in floors {
+                    cache.invalidate(&name, version);
+                }
+                link.send(Request::Acknowledge(Acknowledge { round })).await;
+            }
+            Err(status) => {
+                match link {
+                    Link::Open(_) => tracing::warn!(%status, "session with the catalog lost"),
+                    _ => tracing::debug!(%status, "no session with the catalog yet"),
+                }
+                keeper.lost(RetryClass::of(&status), BootTime::now(), fastrand::f64());
+                link = Link::None;
+            }
+        }
+    }
+    cache.set_lease(Lease::default());
+    if let Link::Open(stream) = link {
+        stream.release().await;
+    }
+}
+
+/// What there is of a session.
+enum Link {
+    None,
+    Opening(Opening),
+    Open(Box<Stream>),
+}
+
+/// Ends with the stream of a session and what the catalog says of it.
+type Opening = Pin<Box<dyn Future<Output = Result<(Box<Stream>, Opened), Status>> + Send>>;
+
+/// What the catalog says of a session that it opens.
+struct Opened {
+    session: SessionId,
+    lease: Duration,
+}
+
+/// What the catalog sends.
+enum Happened {
+    Opened(Box<Stream>, Opened),
+    Renewed(u64),
+    Invalidated {
+        round: u64,
+        floors: Vec<(StockName, Version)>,
+    },
+}
+
+impl Link {
+    /// What happens next. Nothing is lost where that is not awaited to its end.
+    async fn next(&mut self) -> Result<Happened, Status> {
+        match self {
+            Self::None => pending().await,
+            Self::Opening(opening) => {
+                let (stream, opened) = opening.await?;
+                Ok(Happened::Opened(stream, opened))
+            }
+            Self::Open(stream) => match stream.next().await? {
+                Some(Event::Opened(_)) => {
+                    Err(Status::internal("the catalog opened the session twice"))
+                }
+                Some(Event::Renewed(renewed)) => Ok(Happened::Renewed(renewed.nonce)),
+                Some(Event::Invalidate(Invalidate { round, floors })) => {
+                    let floors = floors.into_iter().map(|floor| {
+                        let name = StockName::new(&floor.name).map_err(Malformed)?;
+                        Ok((name, Version(floor.version)))
+                    });
+                    let floors = floors.collect::<Result<_, Malformed>>()?;
+                    Ok(Happened::Invalidated { round, floors })
+                }
+                None => Err(Status::unavailable("the catalog ended the session")),
+            },
+        }
+    }
+
+    /// Sends a request. Where the stream is broken that shows by what it says next.
+    async fn send(&mut self, request: Request) {
+        if let Self::Open(stream) = self {
+            let _ = send(&stream.requests, request).await;
         }
     }
 }
 
-enum Ended {
-    Released,
-    Lost(Status),
+/// Opens a session.
+async fn open(
+    mut catalog: CatalogClient<Channel>,
+    gateway: String,
+    journal: Arc<OwnJournal>,
+) -> Result<(Box<Stream>, Opened), Status> {
+    let (requests, queue) = mpsc::channel(REQUESTS_QUEUED_MAX);
+    send(
+        &requests,
+        Request::Open(Open {
+            gateway,
+            journal: journal.to_wire(),
+        }),
+    )
+    .await?;
+    let events = catalog.session(ReceiverStream::new(queue)).await?;
+    let mut stream = Box::new(Stream {
+        requests,
+        events: events.into_inner(),
+    });
+    let Some(Event::Opened(opened)) = stream.next().await? else {
+        return Err(Status::internal("the catalog's first event was not Opened"));
+    };
+    let named = identity::named(&opened.journal)?;
+    let heard = journal.heard_from_catalog(named);
+    heard.map_err(|other| Status::new(OTHER_JOURNAL, other.to_string()))?;
+    let session = SessionId::new(opened.session)
+        .ok_or_else(|| Status::internal("the catalog's session has no id"))?;
+    let lease = Duration::from_millis(opened.lease_ms.into());
+    Ok((stream, Opened { session, lease }))
 }
 
-struct Attempt<'a> {
-    catalog: CatalogClient<Channel>,
-    gateway: &'a str,
-    cache: &'a Cache,
-    journal: &'a OwnJournal,
-}
-
-impl Attempt<'_> {
-    async fn run(
-        mut self,
-        opened: &mut bool,
-        shutdown: &mut (impl Future<Output = ()> + Unpin),
-    ) -> Ended {
-        let (requests, queue) = mpsc::channel(REQUESTS_QUEUED_MAX);
-        let open = async {
-            let sent = BootTime::now();
-            send(
-                &requests,
-                Request::Open(Open {
-                    gateway: self.gateway.to_owned(),
-                    journal: self.journal.to_wire(),
-                }),
-            )
-            .await?;
-            let mut events = self
-                .catalog
-                .session(ReceiverStream::new(queue))
-                .await?
-                .into_inner();
-            let Some(Event::Opened(opened)) = next(&mut events).await? else {
-                return Err(Status::internal("the catalog's first event was not Opened"));
-            };
-            let journal = identity::named(&opened.journal)?;
-            let heard = self.journal.heard_from_catalog(journal);
-            heard.map_err(|other| Status::new(OTHER_JOURNAL, other.to_string()))?;
-            let session = SessionId::new(opened.session)
-                .ok_or_else(|| Status::internal("the catalog's session has no id"))?;
-            let length = Duration::from_millis(opened.lease_ms.into());
-            Ok((Session::opened(session, length, sent), events))
-        };
-        let established = tokio::select! {
-            established = timeout(OPEN_TIME_MAX, open) => established,
-            () = &mut *shutdown => return Ended::Released,
-        };
-        let (session, events) = match established {
-            Ok(Ok(established)) => established,
-            Ok(Err(status)) => return Ended::Lost(status),
-            Err(_) => return Ended::Lost(Status::deadline_exceeded("no session in time")),
-        };
-        *opened = true;
-        tracing::info!(
-            session = session.lease().session().map(tracing::field::display),
-            "session with the catalog opened"
-        );
-        let mut follower = Follower {
-            session,
-            requests,
-            events,
-            cache: self.cache,
-        };
-        tokio::select! {
-            Err(status) = follower.follow() => Ended::Lost(status),
-            () = shutdown => {
-                follower.release().await;
-                Ended::Released
-            }
-        }
-    }
-}
-
-struct Follower<'a> {
-    session: Session,
+/// A session's requests and events.
+struct Stream {
     requests: mpsc::Sender<SessionRequest>,
     events: Streaming<SessionEvent>,
-    cache: &'a Cache,
 }
 
-impl Follower<'_> {
-    /// Follows the session until it is lost.
-    async fn follow(&mut self) -> Result<std::convert::Infallible, Status> {
-        self.cache.set_lease(self.session.lease());
-        let mut renewal = Instant::now() + self.session.renewal_interval();
+impl Stream {
+    /// The next event; `None` at the end of the stream. Events of a later protocol are passed over.
+    async fn next(&mut self) -> Result<Option<Event>, Status> {
         loop {
-            tokio::select! {
-                event = next(&mut self.events) => match event? {
-                    Some(event) => self.obey(event).await?,
-                    None => return Err(Status::unavailable("the catalog ended the session")),
-                },
-                () = tokio::time::sleep_until(renewal) => {
-                    renewal = Instant::now() + self.session.renewal_interval();
-                    let nonce = self.session.renew(BootTime::now());
-                    send(&self.requests, Request::Renew(Renew { nonce })).await?;
-                }
+            match self.events.message().await? {
+                Some(SessionEvent { event: Some(event) }) => return Ok(Some(event)),
+                Some(SessionEvent { event: None }) => {}
+                None => return Ok(None),
             }
         }
     }
 
-    async fn obey(&mut self, event: Event) -> Result<(), Status> {
-        match event {
-            Event::Opened(_) => Err(Status::internal("the catalog opened the session twice")),
-            Event::Renewed(renewed) => {
-                self.session.renewed(renewed.nonce);
-                self.cache.set_lease(self.session.lease());
-                Ok(())
-            }
-            Event::Invalidate(Invalidate { round, floors }) => {
-                for floor in floors {
-                    let name = StockName::new(&floor.name).map_err(Malformed)?;
-                    self.cache.invalidate(&name, Version(floor.version));
-                }
-                send(&self.requests, Request::Acknowledge(Acknowledge { round })).await
-            }
-        }
-    }
-
-    /// Serves nothing more under the lease, and says so.
+    /// Says that nothing more is served under the lease.
     async fn release(self) {
-        self.cache.set_lease(Lease::default());
         let Self {
             requests,
             mut events,
-            ..
         } = self;
         let released = async {
             send(&requests, Request::Release(Release {})).await?;
             drop(requests);
-            while next(&mut events).await?.is_some() {}
+            while events.message().await?.is_some() {}
             Ok::<_, Status>(())
         };
         // Without an answer the catalog waits for the lease to run out.
@@ -219,15 +230,4 @@ async fn send(requests: &mpsc::Sender<SessionRequest>, request: Request) -> Resu
         })
         .await;
     sent.map_err(|_| Status::unavailable("the session's stream is closed"))
-}
-
-/// The next event; `None` at the end of the stream. Events of a later protocol are passed over.
-async fn next(events: &mut Streaming<SessionEvent>) -> Result<Option<Event>, Status> {
-    loop {
-        match events.message().await? {
-            Some(SessionEvent { event: Some(event) }) => return Ok(Some(event)),
-            Some(SessionEvent { event: None }) => {}
-            None => return Ok(None),
-        }
-    }
 }

@@ -1,17 +1,15 @@
-//! A gateway's part that sees to it that somebody leads: the shipped rules of elections with the
+//! A gateway's part that sees to it that somebody leads: the shipped elections and probes with the
 //! default policy's wish.
 
+use std::collections::BTreeMap;
+
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
-use frontend_core::backoff::{Backoff, CATALOG_PAUSE_MAX};
+use domain::{ReplicaId, RetryClass};
 use frontend_core::election::{
-    CurrentLeader, Elector as Rules, Leadership, Probed, Role, Status, Step, Unanswered, View,
-    reading_order,
+    CurrentLeader, ElectionCycle, ElectionTask, Leadership, LeadershipAnswer, ProbeTimer, Probed,
+    Role, Status, Unanswered, View,
 };
-use frontend_core::timing::{
-    ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX, ELECTION_INTERVAL, PROBE_INTERVAL, PROBE_TIME_MAX,
-    STEP_PAUSE,
-};
+use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX, PROBE_TIME_MAX};
 use frontend_guest::election::keep_working_leader;
 use frontend_guest::types as guest;
 use order_core::message::RoleName;
@@ -25,184 +23,201 @@ use crate::timeline::{Time, Timeline};
 /// Watches the replicas and elects.
 pub struct Elector {
     run: Run,
-    rules: Rules,
+    cycle: ElectionCycle,
     without: Option<Without>,
-    probed: Vec<Probed>,
-    /// When to probe each again; `Time::MAX` while a probe is under way.
-    probe_at: Vec<Time>,
-    led: CurrentLeader,
-    /// When to ask the catalog again; `Time::MAX` while a step is under way.
-    ask_at: Time,
-    /// Where the catalog does not answer.
-    catalog_pause: Backoff,
+    replicas: Vec<(ProbeTimer, Probed)>,
+    /// Who leads, as it was published last, and how often something changed.
+    current: CurrentLeader,
+    changes: u64,
+    /// When the question to the catalog, or the probe or announcement to a replica, was sent.
+    asked_catalog: BootTime,
+    asked: BTreeMap<Purpose, BootTime>,
+    /// When the catalog was last asked, where it answered.
+    catalog_answered: Option<BootTime>,
     announcing: usize,
-    changed: bool,
 }
 
 impl Elector {
     pub fn new(line: &Timeline, plan: &Plan, run: Run) -> Self {
-        let probed: Vec<Probed> = ids().map(Probed::unknown).collect();
+        let now = line.clock(run.node);
+        let replica = |id| (ProbeTimer::new(now), Probed::unknown(id));
         Self {
             run,
-            rules: Rules::new(line.clock(run.node)),
+            cycle: ElectionCycle::new(now),
             without: plan.without,
-            probe_at: vec![line.now(); probed.len()],
-            probed,
-            led: CurrentLeader::default(),
-            ask_at: line.now(),
-            catalog_pause: Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX),
+            replicas: ids().map(replica).collect(),
+            current: CurrentLeader::default(),
+            changes: 0,
+            asked_catalog: now,
+            asked: BTreeMap::new(),
+            catalog_answered: None,
             announcing: 0,
-            changed: false,
         }
     }
 
-    pub fn leader(&self) -> Option<ReplicaId> {
-        self.led.leadership.leader
+    pub fn current(&self) -> CurrentLeader {
+        self.current
     }
 
-    /// The replicas in the order in which they are asked for an order.
-    pub fn readers(&self) -> Vec<ReplicaId> {
-        reading_order(self.led.leadership, &self.probed)
+    /// What probes say.
+    pub fn probed(&self) -> Vec<Probed> {
+        let probed = self.replicas.iter().map(|(_, probed)| probed);
+        probed.cloned().collect()
+    }
+
+    /// When the catalog was last asked who leads, where it answered that.
+    pub fn catalog_answered(&self) -> Option<BootTime> {
+        self.catalog_answered
     }
 
     /// A call failed as it does when a replica is gone or does not lead: look at once.
-    pub fn suspect(&mut self, line: &Timeline) {
-        for probe_at in &mut self.probe_at {
-            if *probe_at != Time::MAX {
-                *probe_at = line.now() + STEP_PAUSE;
-            }
+    pub fn suspect(&mut self) {
+        for (timer, _) in &mut self.replicas {
+            timer.hurry();
         }
-        self.change(line);
+        self.cycle.hurry();
     }
 
-    fn change(&mut self, line: &Timeline) {
-        if self.ask_at == Time::MAX {
-            self.changed = true;
-        } else {
-            self.ask_at = self.ask_at.min(line.now() + STEP_PAUSE);
-        }
+    /// A call to the catalog failed as it does when it is gone: ask at once.
+    pub fn suspect_catalog(&mut self) {
+        self.cycle.hurry();
     }
 
-    pub fn wake(&self) -> Time {
-        let probes = self.probe_at.iter().copied();
-        probes.chain([self.ask_at]).min().expect("at least one")
+    pub fn wake(&self, line: &Timeline) -> Option<Time> {
+        let timers = self.replicas.iter().map(|(timer, _)| timer.wake());
+        let wake = timers.chain([self.cycle.wake()]).flatten().min();
+        wake.map(|at| line.when(self.run.node, at))
     }
 
     pub fn woken(&mut self, line: &mut Timeline) {
-        let (now, run) = (line.now(), self.run);
-        for (place, probed) in self.probed.iter_mut().enumerate() {
-            if self.probe_at[place] <= now {
-                self.probe_at[place] = Time::MAX;
-                probed.asked = line.clock(run.node);
+        let (now, run) = (line.clock(self.run.node), self.run);
+        for (timer, probed) in &mut self.replicas {
+            if timer.begin_if_due(now) {
                 let (to, purpose) = (Node::Replica(probed.id), Purpose::Probe(probed.id));
+                self.asked.insert(purpose, now);
                 line.call(run, to, Request::Status, PROBE_TIME_MAX, purpose);
             }
         }
-        if self.ask_at <= now {
-            self.ask_at = Time::MAX;
-            let request = Request::GetLeadership { ledger: None };
-            let purpose = Purpose::Leadership;
-            line.call(run, Node::Catalog, request, CATALOG_TIME_MAX, purpose);
-        }
+        let task = self.cycle.next(now);
+        self.carry_out(line, task);
     }
 
     pub fn answered(&mut self, line: &mut Timeline, purpose: Purpose, told: Told) {
-        match purpose {
+        let now = line.clock(self.run.node);
+        let task = match purpose {
             Purpose::Probe(id) => {
-                let place = self.place(id);
-                self.note(line, place, status(told));
-                self.probe_at[place] = line.now() + STEP_PAUSE + PROBE_INTERVAL;
+                let asked = self.asked.remove(&purpose).expect("it was asked");
+                let round_trip = Some(now.since(asked));
+                self.note(id, |probed| probed.note(status(told), asked, round_trip));
+                let changes = self.changes;
+                let (timer, _) = self.replica(id);
+                timer.over(now, changes);
+                None
             }
-            Purpose::Leadership => match said(told) {
-                Some(said) => {
-                    self.catalog_pause.reset();
-                    let in_sync = said.leadership.term.in_sync.iter().copied().collect();
-                    self.step(line, leadership(&said), in_sync);
+            Purpose::Leadership => {
+                let said = said(told);
+                self.catalog_answered = said.is_ok().then_some(self.asked_catalog);
+                let answer = said.map(|said| LeadershipAnswer {
+                    leadership: leadership(&said),
+                    in_sync: said.leadership.term.in_sync.iter().copied().collect(),
+                });
+                let random = line.random.f64();
+                self.cycle.catalog_said(answer, self.probed(), now, random)
+            }
+            Purpose::Elect(_) => {
+                let elected = said(told).ok().map(|said| leadership(&said));
+                self.cycle.elected(elected, &self.probed(), now)
+            }
+            Purpose::Announce(_, id) => {
+                let asked = self.asked.remove(&purpose).expect("it was asked");
+                match told {
+                    Ok(told) => self.note(id, |probed| probed.note(status(Ok(told)), asked, None)),
+                    // As the shipped one: nothing was said.
+                    Err(Failure::TimedOut) => {}
+                    Err(failure) => {
+                        self.cycle.announcement_failed(id, failure.class());
+                    }
                 }
-                None => {
-                    let random = line.random.f64();
-                    self.ask_at = line.now() + self.catalog_pause.pause(random);
+                self.announcing -= 1;
+                if self.announcing == 0 {
+                    self.cycle.announced(&self.probed(), now);
                 }
-            },
-            Purpose::Elect(candidate) => match said(told) {
-                Some(said) => {
-                    let elected = leadership(&said);
-                    let now = line.clock(self.run.node);
-                    self.rules.elected(candidate, elected, now);
-                    self.publish(elected);
-                    self.announce(line, elected, ids().collect());
-                }
-                None => self.over(line),
-            },
-            Purpose::Announce(epoch, id) => self.announced(line, epoch, id, told),
+                None
+            }
             other => unreachable!("a gateway does not call for {other:?}"),
-        }
-    }
-
-    fn announced(&mut self, line: &mut Timeline, epoch: Epoch, id: ReplicaId, told: Told) {
-        match told {
-            Ok(told) => self.note(line, self.place(id), status(Ok(told))),
-            Err(Failure::Fenced | Failure::Refused)
-                if self.led.leadership
-                    == (Leadership {
-                        epoch,
-                        leader: Some(id),
-                    }) =>
-            {
-                self.rules.refused(epoch);
-                self.changed = true;
-            }
-            Err(_) => {}
-        }
-        self.announcing -= 1;
-        if self.announcing == 0 {
-            self.publish(self.led.leadership);
-            self.over(line);
-        }
-    }
-
-    fn place(&self, id: ReplicaId) -> usize {
-        let place = self.probed.iter().position(|probed| probed.id == id);
-        place.expect("it was asked")
-    }
-
-    fn note(&mut self, line: &Timeline, place: usize, status: Result<Status, Unanswered>) {
-        // More orders are no reason to elect.
-        let seen = |status: Result<Status, Unanswered>| {
-            status.map(|status| Status {
-                orders: OrderNumber(0),
-                chain: ChainHash::EMPTY,
-                ..status
-            })
         };
-        let before = std::mem::replace(&mut self.probed[place].status, status);
-        if seen(before) != seen(status) {
-            self.change(line);
+        self.carry_out(line, task);
+    }
+
+    fn replica(&mut self, id: ReplicaId) -> &mut (ProbeTimer, Probed) {
+        let replica = self.replicas.iter_mut().find(|(_, it)| it.id == id);
+        replica.expect("it was asked")
+    }
+
+    fn note(&mut self, id: ReplicaId, note: impl FnOnce(&mut Probed) -> bool) {
+        let (_, probed) = self.replica(id);
+        if note(probed) {
+            self.changes += 1;
+            self.cycle.hurry();
         }
     }
 
-    /// One step towards a leader that leads.
-    fn step(&mut self, line: &mut Timeline, leadership: Leadership, in_sync: Vec<ReplicaId>) {
-        self.publish(leadership);
-        let now: BootTime = line.clock(self.run.node);
-        let probed = self.probed.clone();
-        let Some(look) = self.rules.look(leadership, in_sync, probed, now) else {
-            return self.over(line);
-        };
-        let view = view(look.view());
-        let wanted = self.wish(&view);
-        match self.rules.step(&look, wanted, now, line.random.f64()) {
-            Step::Nothing => self.over(line),
-            Step::Announce(uninformed) => self.announce(line, leadership, uninformed),
-            Step::Elect(candidate) => {
-                check_elected(&view, candidate);
-                let request = Request::Elect {
-                    expected: leadership.epoch,
+    fn carry_out(&mut self, line: &mut Timeline, mut task: Option<ElectionTask>) {
+        let (now, run) = (line.clock(self.run.node), self.run);
+        loop {
+            self.publish();
+            let Some(current) = task.take() else {
+                return;
+            };
+            match current {
+                ElectionTask::AskCatalog => {
+                    self.asked_catalog = now;
+                    let request = Request::GetLeadership { ledger: None };
+                    let purpose = Purpose::Leadership;
+                    line.call(run, Node::Catalog, request, CATALOG_TIME_MAX, purpose);
+                }
+                ElectionTask::AskPolicy(view) => {
+                    let view = as_guest(view);
+                    let wanted = self.wish(&view);
+                    task = self.cycle.policy_wants(wanted, now, line.random.f64());
+                    if let Some(ElectionTask::Elect { candidate, .. }) = &task {
+                        check_elected(&view, *candidate);
+                    }
+                }
+                ElectionTask::Elect {
+                    expected,
                     candidate,
-                };
-                let purpose = Purpose::Elect(candidate);
-                line.call(self.run, Node::Catalog, request, CATALOG_TIME_MAX, purpose);
+                } => {
+                    let request = Request::Elect {
+                        expected,
+                        candidate,
+                    };
+                    let purpose = Purpose::Elect(candidate);
+                    line.call(run, Node::Catalog, request, CATALOG_TIME_MAX, purpose);
+                }
+                ElectionTask::Announce {
+                    epoch,
+                    leader,
+                    replicas,
+                } => {
+                    self.announcing = replicas.len();
+                    for id in replicas {
+                        let (to, request) =
+                            (Node::Replica(id), Request::Announce { epoch, leader });
+                        let purpose = Purpose::Announce(epoch, id);
+                        self.asked.insert(purpose, now);
+                        line.call(run, to, request, ANNOUNCE_TIME_MAX, purpose);
+                    }
+                }
             }
+        }
+    }
+
+    fn publish(&mut self) {
+        let current = self.cycle.current();
+        if current.is_news_after(&self.current) {
+            self.current = current;
+            self.changes += 1;
         }
     }
 
@@ -214,40 +229,13 @@ impl Elector {
         };
         wanted.and_then(ReplicaId::new)
     }
-
-    fn announce(&mut self, line: &mut Timeline, told: Leadership, replicas: Vec<ReplicaId>) {
-        let Some(leader) = told.leader.filter(|_| !replicas.is_empty()) else {
-            return self.over(line);
-        };
-        let epoch = told.epoch;
-        self.announcing = replicas.len();
-        for id in replicas {
-            let (to, request) = (Node::Replica(id), Request::Announce { epoch, leader });
-            let purpose = Purpose::Announce(epoch, id);
-            line.call(self.run, to, request, ANNOUNCE_TIME_MAX, purpose);
-        }
-    }
-
-    fn publish(&mut self, leadership: Leadership) {
-        let led = CurrentLeader::by(leadership, &self.probed);
-        if led.is_news_after(&self.led) {
-            self.led = led;
-        }
-    }
-
-    /// A step is over: the next one follows soon where something changed.
-    fn over(&mut self, line: &Timeline) {
-        let soon = std::mem::take(&mut self.changed);
-        let pause = if soon { STEP_PAUSE } else { ELECTION_INTERVAL };
-        self.ask_at = line.now() + pause;
-    }
 }
 
 /// What the catalog says, where it is ours.
-fn said(told: Told) -> Option<Said> {
-    match told {
-        Ok(Response::Leadership(said)) => Some(said).filter(|it| it.identity.journal == JOURNAL),
-        _ => None,
+fn said(told: Told) -> Result<Said, RetryClass> {
+    match told.map_err(Failure::class)? {
+        Response::Leadership(said) if said.identity.journal == JOURNAL => Ok(said),
+        _ => Err(RetryClass::Elsewhere),
     }
 }
 
@@ -302,7 +290,7 @@ fn working(view: &guest::View) -> impl Iterator<Item = &guest::Replica> {
 }
 
 /// As the policy sees it.
-fn view(view: View) -> guest::View {
+fn as_guest(view: View) -> guest::View {
     let replicas = view.replicas.into_iter().map(|replica| guest::Replica {
         id: replica.id.get(),
         healthy: replica.healthy,

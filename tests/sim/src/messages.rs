@@ -6,7 +6,7 @@ use std::time::Duration;
 use catalog_core::{Leadership, Stock, TradeResult};
 use domain::{
     ChainHash, ChangeNumber, Epoch, Identity, JournalId, LedgerEnd, Order, OrderNumber, ReplicaId,
-    Row, SessionId, StockName,
+    RetryClass, Row, SessionId, StockName,
 };
 use order_core::message::{CallId, Placed};
 
@@ -149,11 +149,22 @@ pub enum Failure {
     TimedOut,
 }
 
+impl Failure {
+    /// What may come of another attempt: as the services' own tables have it.
+    pub fn class(self) -> RetryClass {
+        match self {
+            Self::Unavailable | Self::TimedOut => RetryClass::Later,
+            Self::OtherJournal | Self::Refused => RetryClass::Elsewhere,
+            Self::Fenced | Self::Beyond | Self::Differs | Self::NotMissing => RetryClass::Never,
+        }
+    }
+}
+
 /// What is told about a call once it is over.
 pub type Told = Result<Response, Failure>;
 
 /// What a call was made for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     // A replica's.
     Trade(CallId),

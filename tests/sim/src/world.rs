@@ -451,7 +451,10 @@ impl World {
         let at = match node {
             Node::Catalog => self.catalog.as_ref().and_then(|it| it.wake(&self.line)),
             Node::Replica(id) => self.replicas.get(&id).and_then(|it| it.wake(&self.line)),
-            Node::Gateway(gateway) => self.gateways.get(&gateway).and_then(Gateway::wake),
+            Node::Gateway(gateway) => {
+                let gateway = self.gateways.get(&gateway);
+                gateway.and_then(|gateway| gateway.wake(&self.line))
+            }
             Node::Client(_) => None,
         };
         let run = self.line.run(node);

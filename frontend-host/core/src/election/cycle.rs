@@ -7,7 +7,7 @@
 use domain::time::BootTime;
 use domain::{Epoch, ReplicaId, RetryClass};
 
-use super::elector::Elector;
+use super::elector::{Elector, Snapshot};
 use super::{CurrentLeader, Leadership, Probed, Step, View};
 use crate::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use crate::recurring::Recurring;
@@ -21,6 +21,8 @@ pub struct ElectionCycle {
     /// Where the catalog does not answer.
     pause: Backoff,
     current: CurrentLeader,
+    /// What the policy is asked about.
+    snapshot: Option<Snapshot>,
     candidate: Option<ReplicaId>,
 }
 
@@ -29,6 +31,8 @@ pub struct ElectionCycle {
 pub enum ElectionTask {
     /// Ask the catalog who leads; then [`ElectionCycle::catalog_said`].
     AskCatalog,
+    /// Ask the policy whom it wants; then [`ElectionCycle::policy_wants`].
+    AskPolicy(View),
     /// Have the catalog elect a replica; then [`ElectionCycle::elected`].
     Elect {
         /// The epoch that is to end.
@@ -65,6 +69,7 @@ impl ElectionCycle {
             next: Recurring::due(now),
             pause: Backoff::new(STEP_PAUSE, CATALOG_PAUSE_MAX),
             current: CurrentLeader::default(),
+            snapshot: None,
             candidate: None,
         }
     }
@@ -90,13 +95,11 @@ impl ElectionCycle {
         is_due.then_some(ElectionTask::AskCatalog)
     }
 
-    /// The catalog said who leads, or did not. `elect` is the policy's: whom it wants. For `random`,
-    /// from 0 to 1, see [`Backoff::pause`] and [`Elector::step`].
+    /// The catalog said who leads, or did not. For `random`, from 0 to 1, see [`Backoff::pause`].
     pub fn catalog_said(
         &mut self,
         said: Result<LeadershipAnswer, RetryClass>,
         probed: Vec<Probed>,
-        elect: impl FnOnce(&View) -> Option<ReplicaId>,
         now: BootTime,
         random: f64,
     ) -> Option<ElectionTask> {
@@ -117,17 +120,32 @@ impl ElectionCycle {
         };
         self.pause.reset();
         self.current = CurrentLeader::by(leadership, &probed);
-        let Some(snapshot) = self.elector.look(leadership, in_sync, probed, now) else {
-            return self.over(now);
-        };
-        let wanted = elect(&snapshot.view());
-        match self.elector.step(&snapshot, wanted, now, random) {
-            Step::Nothing => self.over(now),
-            Step::Announce(uninformed) => self.announce(uninformed, now),
-            Step::Elect(candidate) => {
+        self.snapshot = self.elector.look(leadership, in_sync, probed, now);
+        match &self.snapshot {
+            Some(snapshot) => Some(ElectionTask::AskPolicy(snapshot.view())),
+            None => self.over(now),
+        }
+    }
+
+    /// The policy wants a replica to lead, or nobody, or could not say. For `jitter`, from 0 to 1, see
+    /// [`Elector::step`].
+    pub fn policy_wants(
+        &mut self,
+        wanted: Option<ReplicaId>,
+        now: BootTime,
+        jitter: f64,
+    ) -> Option<ElectionTask> {
+        let step = self
+            .snapshot
+            .take()
+            .map(|snapshot| self.elector.step(&snapshot, wanted, now, jitter));
+        match step {
+            None | Some(Step::Nothing) => self.over(now),
+            Some(Step::Announce(uninformed)) => self.announce(uninformed, now),
+            Some(Step::Elect(candidate)) => {
                 self.candidate = Some(candidate);
                 Some(ElectionTask::Elect {
-                    expected: leadership.epoch,
+                    expected: self.current.leadership.epoch,
                     candidate,
                 })
             }
