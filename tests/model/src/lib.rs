@@ -8,7 +8,7 @@
 //!   three of them, lead and follow;
 //! - `leases`: `catalog_core::Visibility` shows stocks and lends them; `frontend_core` keeps them, in
 //!   two gateways;
-//! - `elections`: `frontend_core::election::Elector`, in up to three gateways, has
+//! - `elections`: `frontend_core::election::ElectionCycle`, in up to three gateways, has
 //!   `catalog_core::CatalogState` elect; in random runs, for it is about time;
 //! - `explore`: goes through all of it, and tells of what it found.
 //!

@@ -1,19 +1,16 @@
 //! The catalog, replicas as probes see them, and gateways that elect.
 
+use std::time::Duration;
+
 use catalog_core::CatalogState;
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
+use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, RetryClass};
 use frontend_core::election::{
-    CurrentLeader, Elector, Leadership, Probed, Role, Status, Step, Unanswered, View,
+    CurrentLeader, ElectionCycle, ElectionTask, Leadership, LeadershipAnswer, ProbeTimer, Probed,
+    Role, Status, Unanswered, View,
 };
+use frontend_core::timing::{ELECTION_INTERVAL, PROBE_INTERVAL, PROBE_TIME_MAX};
 use frontend_guest::{DefaultPolicy, Policy, types};
-
-/// Milliseconds between two probes of a replica, and between two looks without a change.
-const PROBE_INTERVAL: u64 = 50;
-const LOOK_INTERVAL: u64 = 200;
-
-/// Milliseconds that a probe waits for an answer.
-const PROBE_TIME_MAX: u64 = 180;
 
 /// Milliseconds that a step of the simulated clock takes.
 pub const STEP: u64 = 5;
@@ -59,13 +56,37 @@ pub struct Replica {
 
 /// A gateway, with the replicas that it does not reach.
 pub struct Gateway {
-    elector: Elector,
-    probed: Vec<Probed>,
-    probes_at: Vec<u64>,
-    looks_at: u64,
+    cycle: ElectionCycle,
+    observed: Vec<Observed>,
+    /// Who leads, as it knew last, and how often something changed.
+    current: CurrentLeader,
+    changes: u64,
     pub cut_off: Vec<usize>,
     /// How a cut shows.
     pub cut: Unanswered,
+}
+
+/// A replica, as a gateway observes it.
+struct Observed {
+    timer: ProbeTimer,
+    probed: Probed,
+    /// When a probe was sent that nobody answers.
+    unanswered: Option<BootTime>,
+}
+
+impl Gateway {
+    fn probed(&self) -> Vec<Probed> {
+        let probed = self.observed.iter().map(|observed| &observed.probed);
+        probed.cloned().collect()
+    }
+
+    /// A replica said something, or nothing, when it was asked.
+    fn note(&mut self, place: usize, status: Result<Status, Unanswered>, asked: BootTime) {
+        if self.observed[place].probed.note(status, asked, None) {
+            self.changes += 1;
+            self.cycle.hurry();
+        }
+    }
 }
 
 impl Replica {
@@ -129,13 +150,21 @@ impl World {
     pub fn new(replicas: u32, gateways: usize, seed: u64) -> Self {
         let ids: Vec<_> = (1..=replicas).filter_map(ReplicaId::new).collect();
         let mut random = fastrand::Rng::with_seed(seed);
-        let gateways = (0..gateways).map(|_| Gateway {
-            elector: Elector::new(BootTime::from_millis(0)),
-            probed: ids.iter().copied().map(Probed::unknown).collect(),
-            probes_at: ids.iter().map(|_| random.u64(0..PROBE_INTERVAL)).collect(),
-            looks_at: random.u64(0..LOOK_INTERVAL),
-            cut_off: Vec::new(),
-            cut: Unanswered::Silent,
+        let gateways = (0..gateways).map(|_| {
+            let observed = ids.iter().map(|&id| Observed {
+                timer: ProbeTimer::new(soon(&mut random, PROBE_INTERVAL)),
+                probed: Probed::unknown(id),
+                unanswered: None,
+            });
+            let observed = observed.collect();
+            Gateway {
+                cycle: ElectionCycle::new(soon(&mut random, ELECTION_INTERVAL)),
+                observed,
+                current: CurrentLeader::default(),
+                changes: 0,
+                cut_off: Vec::new(),
+                cut: Unanswered::Silent,
+            }
         });
         let gateways = gateways.collect();
         Self {
@@ -203,10 +232,7 @@ impl World {
             self.random.shuffle(&mut gateways);
             for gateway in gateways {
                 self.probe(gateway);
-                if self.now >= self.gateways[gateway].looks_at {
-                    self.gateways[gateway].looks_at = self.now + LOOK_INTERVAL;
-                    self.look(gateway);
-                }
+                self.elect(gateway);
             }
         }
     }
@@ -222,25 +248,24 @@ impl World {
     }
 
     fn probe(&mut self, at: usize) {
+        let now = time(self.now);
         for place in 0..self.replicas.len() {
-            if self.now < self.gateways[at].probes_at[place] {
-                continue;
-            }
             let status = self.answer(at, place);
             let gateway = &mut self.gateways[at];
-            // A probe that nobody answers was sent a while ago.
-            let waited = if status == Err(Unanswered::Silent) {
-                PROBE_TIME_MAX
-            } else {
-                0
-            };
-            let probed = &mut gateway.probed[place];
-            probed.asked = probed.asked.max(time(self.now.saturating_sub(waited)));
-            gateway.probes_at[place] = self.now + waited.max(PROBE_INTERVAL);
-            if probed.status != status {
-                probed.status = status;
-                gateway.looks_at = self.now;
+            let observed = &mut gateway.observed[place];
+            let is_due = observed.timer.begin_if_due(now);
+            if is_due && status == Err(Unanswered::Silent) {
+                observed.unanswered = Some(now);
             }
+            let late = |sent: &mut BootTime| now.since(*sent) >= PROBE_TIME_MAX;
+            let (status, asked) = match observed.unanswered.take_if(late) {
+                Some(sent) => (Err(Unanswered::Silent), sent),
+                None if is_due && observed.unanswered.is_none() => (status, now),
+                None => continue,
+            };
+            gateway.note(place, status, asked);
+            let changes = gateway.changes;
+            gateway.observed[place].timer.over(now, changes);
         }
     }
 
@@ -256,47 +281,89 @@ impl World {
         }
     }
 
-    fn look(&mut self, at: usize) {
-        let (now, leadership) = (time(self.now), self.leadership());
-        let jitter = self.random.f64();
-        let in_sync = self.in_sync.clone();
-        let gateway = &mut self.gateways[at];
-        let probed = gateway.probed.clone();
-        let Some(look) = gateway.elector.look(leadership, in_sync, probed, now) else {
-            return;
-        };
-        let wanted = wanted(&look.view());
-        match gateway.elector.step(&look, wanted, now, jitter) {
-            Step::Nothing => {}
-            Step::Announce(uninformed) => self.announce(at, leadership, &uninformed),
-            Step::Elect(candidate) => {
-                let answers = |probed: &Probed| probed.id == candidate && probed.status.is_ok();
-                assert!(
-                    gateway.probed.iter().any(answers),
-                    "it elects replica {candidate}, which does not answer it"
-                );
-                let mut staged = self.books.stage();
-                staged.elect(leadership.epoch, candidate);
-                let batch = staged.into_batch();
-                self.books.apply(batch);
-                let elected = self.leadership();
-                self.gateways[at].elector.elected(candidate, elected, now);
-                let everyone: Vec<_> = self.replicas.iter().map(|replica| replica.id).collect();
-                self.announce(at, elected, &everyone);
+    fn elect(&mut self, at: usize) {
+        let now = time(self.now);
+        let mut task = self.gateways[at].cycle.next(now);
+        while let Some(current) = task {
+            task = self.carry_out(at, current, now);
+            let gateway = &mut self.gateways[at];
+            if gateway.cycle.current().is_news_after(&gateway.current) {
+                gateway.current = gateway.cycle.current();
+                gateway.changes += 1;
             }
         }
     }
 
-    fn announce(&mut self, at: usize, leadership: Leadership, replicas: &[ReplicaId]) {
+    fn carry_out(&mut self, at: usize, task: ElectionTask, now: BootTime) -> Option<ElectionTask> {
+        let probed = self.gateways[at].probed();
+        match task {
+            ElectionTask::AskCatalog => {
+                let answer = LeadershipAnswer {
+                    leadership: self.leadership(),
+                    in_sync: self.in_sync.clone(),
+                };
+                let random = self.random.f64();
+                let cycle = &mut self.gateways[at].cycle;
+                cycle.catalog_said(Ok(answer), probed, now, random)
+            }
+            ElectionTask::AskPolicy(view) => {
+                let jitter = self.random.f64();
+                let cycle = &mut self.gateways[at].cycle;
+                cycle.policy_wants(wanted(&view), now, jitter)
+            }
+            ElectionTask::Elect {
+                expected,
+                candidate,
+            } => {
+                let answers = |probed: &Probed| probed.id == candidate && probed.status.is_ok();
+                assert!(
+                    probed.iter().any(answers),
+                    "it elects replica {candidate}, which does not answer it"
+                );
+                let mut staged = self.books.stage();
+                staged.elect(expected, candidate);
+                let batch = staged.into_batch();
+                self.books.apply(batch);
+                let elected = self.leadership();
+                let cycle = &mut self.gateways[at].cycle;
+                cycle.elected(Some(elected), &probed, now)
+            }
+            ElectionTask::Announce {
+                epoch,
+                leader,
+                replicas,
+            } => {
+                let leadership = Leadership {
+                    epoch,
+                    leader: Some(leader),
+                };
+                self.announce(at, leadership, &replicas, now);
+                let probed = self.gateways[at].probed();
+                self.gateways[at].cycle.announced(&probed, now);
+                None
+            }
+        }
+    }
+
+    fn announce(
+        &mut self,
+        at: usize,
+        leadership: Leadership,
+        replicas: &[ReplicaId],
+        now: BootTime,
+    ) {
         for place in 0..self.replicas.len() {
             let id = self.replicas[place].id;
             if !replicas.contains(&id) || self.answer(at, place).is_err() {
                 continue;
             }
             let taken = self.replicas[place].announce(leadership, self.now);
-            if !taken && leadership.leader == Some(id) {
-                self.gateways[at].elector.refused(leadership.epoch);
-                self.gateways[at].looks_at = self.now + STEP;
+            let status = self.replicas[place].status();
+            let gateway = &mut self.gateways[at];
+            if taken {
+                gateway.note(place, Ok(status), now);
+            } else {
+                gateway.cycle.announcement_failed(id, RetryClass::Never);
             }
         }
     }
@@ -305,8 +372,13 @@ impl World {
     pub fn is_agreed(&self) -> bool {
         let leadership = self.leadership();
         let mut gateways = self.gateways.iter();
-        gateways.all(|gateway| CurrentLeader::by(leadership, &gateway.probed).active)
+        gateways.all(|gateway| CurrentLeader::by(leadership, &gateway.probed()).active)
     }
+}
+
+/// Some time within the first of so long.
+fn soon(random: &mut fastrand::Rng, within: Duration) -> BootTime {
+    time(random.u64(0..within.as_millis() as u64))
 }
 
 fn time(millis: u64) -> BootTime {
