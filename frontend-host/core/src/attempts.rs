@@ -12,10 +12,10 @@ use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 
 use domain::time::BootTime;
-use domain::{ReplicaId, RetryClass};
+use domain::{ReplicaId, RetryClass, Term};
 
 use crate::backoff::Backoff;
-use crate::election::{CurrentLeader, Leadership, Probed, Unanswered, reading_order};
+use crate::election::{CurrentLeader, Probed, Unanswered, reading_order};
 
 /// What a request does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +135,7 @@ impl Placement {
         if let Some(failed) = self.failed {
             match failed.class {
                 RetryClass::Never => return Next::GiveUp,
-                RetryClass::Elsewhere if current.leadership == self.placed.leadership => {
+                RetryClass::Elsewhere if current.term == self.placed.term => {
                     return Next::Wait(None);
                 }
                 RetryClass::Later if current == self.placed => {
@@ -148,7 +148,7 @@ impl Placement {
             }
         }
         let leader = current
-            .leadership
+            .term
             .leader
             .and_then(|id| probed.iter().find(|probed| probed.id == id));
         let failed = self.failed.map(|failed| failed.at);
@@ -163,7 +163,7 @@ impl Placement {
 
     /// Whether the call under way is to be given up: somebody else leads than whom it was made to.
     pub fn is_overtaken(&self, current: &CurrentLeader) -> bool {
-        current.leadership.leader != self.placed.leadership.leader
+        current.term.leader != self.placed.term.leader
     }
 
     /// The call failed. For `random`, from 0 to 1, see [`Backoff::pause`].
@@ -226,7 +226,7 @@ impl OrderRead {
     pub fn next(
         &mut self,
         now: BootTime,
-        leadership: Leadership,
+        term: Term,
         probed: &[Probed],
         random: f64,
     ) -> Next<ReplicaId> {
@@ -244,7 +244,7 @@ impl OrderRead {
             self.round = Round::Next;
         }
         if let Round::Next = self.round {
-            let mut readers = reading_order(leadership, probed);
+            let mut readers = reading_order(term, probed);
             readers.retain(|id| !self.out.contains(id));
             self.round = Round::UnderWay(None, readers.into());
         }

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
+use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, Term};
 
 mod elector;
 mod cycle;
@@ -17,7 +17,6 @@ mod probing;
 mod backoff;
 
 pub use cycle::{ElectionCycle, ElectionTask, LeadershipAnswer};
-pub use elector::{Elector, Snapshot};
 pub use probing::ProbeTimer;
 
 /// What a replica's health probes say.
@@ -91,30 +90,21 @@ impl Role {
     }
 }
 
-/// Who leads, according to the catalog.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Leadership {
-    /// 0 before the first election.
-    pub epoch: Epoch,
-    /// `None` before the first election.
-    pub leader: Option<ReplicaId>,
-}
-
 /// Who leads, as trades go by it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CurrentLeader {
     /// According to the catalog.
-    pub leadership: Leadership,
+    pub term: Term,
     /// The leader says that it takes trades.
     pub active: bool,
 }
 
 impl CurrentLeader {
     /// From what the catalog and the replicas say.
-    pub fn by(leadership: Leadership, probed: &[Probed]) -> Self {
+    pub fn by(term: Term, probed: &[Probed]) -> Self {
         Self {
-            leadership,
-            active: leads(leadership, probed),
+            term,
+            active: leads(term, probed),
         }
     }
 
@@ -127,11 +117,11 @@ impl CurrentLeader {
 
 /// The replicas in the order in which they are asked for an order: the leader, then those that answer
 /// their probes, then those that are slow to. Nobody asks where nobody is.
-pub fn reading_order(leadership: Leadership, probed: &[Probed]) -> Vec<ReplicaId> {
+pub fn reading_order(term: Term, probed: &[Probed]) -> Vec<ReplicaId> {
     let is_there = |probed: &&Probed| probed.status != Err(Unanswered::Gone);
     let mut ranked: Vec<_> = probed.iter().filter(is_there).collect();
     ranked.sort_by_key(|probed| match probed.status {
-        Ok(_) if Some(probed.id) == leadership.leader => 0,
+        Ok(_) if Some(probed.id) == term.leader => 0,
         Ok(_) => 1,
         Err(_) => 2,
     });
@@ -190,29 +180,28 @@ pub enum Step {
 
 /// What to do, given whom the policy wants. A replica that does not answer is not elected,
 /// whoever wants it.
-fn next_step(leadership: Leadership, probed: &[Probed], wanted: Option<ReplicaId>) -> Step {
+fn next_step(term: Term, probed: &[Probed], wanted: Option<ReplicaId>) -> Step {
     let answers = |id: &ReplicaId| {
         probed
             .iter()
             .any(|probed| probed.id == *id && probed.status.is_ok())
     };
     if let Some(wanted) = wanted.filter(answers)
-        && leadership.leader != Some(wanted)
+        && term.leader != Some(wanted)
     {
         return Step::Elect(wanted);
     }
-    let Some(leader) = leadership.leader else {
+    let Some(leader) = term.leader else {
         return Step::Nothing;
     };
     let uninformed = |probed: &&Probed| {
         let Ok(status) = probed.status else {
             return false;
         };
-        let behind = status.epoch < leadership.epoch;
-        let unaware = status.epoch == leadership.epoch && status.leader != Some(leader);
-        let idle = status.epoch == leadership.epoch
-            && probed.id == leader
-            && status.role == Role::Follower;
+        let behind = status.epoch < term.epoch;
+        let unaware = status.epoch == term.epoch && status.leader != Some(leader);
+        let idle =
+            status.epoch == term.epoch && probed.id == leader && status.role == Role::Follower;
         behind || unaware || idle
     };
     let uninformed: Vec<_> = probed
@@ -228,12 +217,12 @@ fn next_step(leadership: Leadership, probed: &[Probed], wanted: Option<ReplicaId
 }
 
 /// Whether the leader can take trades.
-fn leads(leadership: Leadership, probed: &[Probed]) -> bool {
+fn leads(term: Term, probed: &[Probed]) -> bool {
     probed.iter().any(|probed| {
-        leadership.leader == Some(probed.id)
+        term.leader == Some(probed.id)
             && probed
                 .status
-                .is_ok_and(|status| status.role == Role::Leader && status.epoch == leadership.epoch)
+                .is_ok_and(|status| status.role == Role::Leader && status.epoch == term.epoch)
     })
 }
 

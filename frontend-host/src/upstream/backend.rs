@@ -191,11 +191,11 @@ impl Backend {
         let reading = async {
             loop {
                 answered.mark_unchanged();
-                let leadership = self.replicas.leader().borrow().leadership;
+                let term = self.replicas.leader().borrow().term;
                 let (now, random) = (BootTime::now(), fastrand::f64());
                 let next = self
                     .replicas
-                    .with_probed(|probed| read.next(now, leadership, probed, random));
+                    .with_probed(|probed| read.next(now, term, probed, random));
                 match next {
                     Next::Call(id) => {
                         let asked = timeout(ATTEMPT_TIME_MAX, self.read_order_at(id, number));

@@ -7,10 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemon::tasks;
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
-use frontend_core::election::{
-    CurrentLeader, ElectionCycle, ElectionTask, Leadership, LeadershipAnswer,
-};
+use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, Term};
+use frontend_core::election::{CurrentLeader, ElectionCycle, ElectionTask, LeadershipAnswer};
 use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX};
 use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::time::{sleep, timeout};
@@ -115,7 +113,7 @@ impl Replicas {
         });
         let answer = answer?;
         Ok(LeadershipAnswer {
-            leadership: read_leadership(&answer),
+            term: read_term(&answer),
             in_sync: in_sync.unwrap_or_default(),
         })
     }
@@ -151,7 +149,7 @@ impl Replicas {
         }
     }
 
-    async fn elect_at_catalog(&self, expected: Epoch, candidate: ReplicaId) -> Option<Leadership> {
+    async fn elect_at_catalog(&self, expected: Epoch, candidate: ReplicaId) -> Option<Term> {
         let mut catalog = self.catalog.clone();
         let request = ElectRequest {
             expected_epoch: expected.0,
@@ -160,7 +158,7 @@ impl Replicas {
         };
         match timeout(CATALOG_TIME_MAX, catalog.elect(request)).await {
             Ok(Ok(elected)) => {
-                let elected = read_leadership(&elected.into_inner());
+                let elected = read_term(&elected.into_inner());
                 tracing::info!(epoch = %elected.epoch, leader = elected.leader.map(tracing::field::display), wanted = %candidate, "elected");
                 Some(elected)
             }
@@ -240,8 +238,8 @@ fn unix_ms() -> u64 {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
-fn read_leadership(leadership: &catalog::Leadership) -> Leadership {
-    Leadership {
+fn read_term(leadership: &catalog::Leadership) -> Term {
+    Term {
         epoch: Epoch(leadership.epoch),
         leader: ReplicaId::new(leadership.leader),
     }

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 
 use domain::time::BootTime;
-use domain::{ReplicaId, RetryClass};
+use domain::{ReplicaId, RetryClass, Term};
 use frontend_core::election::{
-    CurrentLeader, ElectionCycle, ElectionTask, Leadership, LeadershipAnswer, ProbeTimer, Probed,
-    Role, Status, Unanswered, View,
+    CurrentLeader, ElectionCycle, ElectionTask, LeadershipAnswer, ProbeTimer, Probed, Role, Status,
+    Unanswered, View,
 };
 use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX, PROBE_TIME_MAX};
 use frontend_guest::election::keep_working_leader;
@@ -118,14 +118,14 @@ impl Elector {
                 let said = said(told);
                 self.catalog_answered = said.is_ok().then_some(self.asked_catalog);
                 let answer = said.map(|said| LeadershipAnswer {
-                    leadership: leadership(&said),
+                    term: term(&said),
                     in_sync: said.leadership.term.in_sync.iter().copied().collect(),
                 });
                 let random = line.random.f64();
                 self.cycle.catalog_said(answer, self.probed(), now, random)
             }
             Purpose::Elect(_) => {
-                let elected = said(told).ok().map(|said| leadership(&said));
+                let elected = said(told).ok().map(|said| term(&said));
                 self.cycle.elected(elected, &self.probed(), now)
             }
             Purpose::Announce(_, id) => {
@@ -239,9 +239,9 @@ fn said(told: Told) -> Result<Said, RetryClass> {
     }
 }
 
-fn leadership(said: &Said) -> Leadership {
+fn term(said: &Said) -> Term {
     let term = &said.leadership.term;
-    Leadership {
+    Term {
         epoch: term.epoch,
         leader: term.leader,
     }

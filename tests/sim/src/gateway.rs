@@ -196,7 +196,7 @@ impl Gateway {
             }
             What::Find(number, read) => {
                 let random = line.random.f64();
-                let next = read.next(clock, current.leadership, &probed, random);
+                let next = read.next(clock, current.term, &probed, random);
                 let (message, timeout) = (Request::Get(*number), patience.min(ATTEMPT_TIME_MAX));
                 next.map(|replica| (Node::Replica(replica), message, timeout))
             }

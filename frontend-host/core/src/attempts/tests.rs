@@ -38,7 +38,7 @@ fn silent(replica: u32, asked: u64, why: Unanswered) -> Probed {
 
 fn led_by(leader: u32) -> CurrentLeader {
     CurrentLeader {
-        leadership: Leadership {
+        term: Term {
             epoch: Epoch(leader.into()),
             leader: Some(id(leader)),
         },
@@ -162,7 +162,7 @@ fn a_leader_that_will_not_place_an_order_is_asked_in_its_next_epoch_only() {
         assert_eq!(placement.next(later, current, &probed), Next::Wait(None));
     }
     let anew = CurrentLeader {
-        leadership: Leadership {
+        term: Term {
             epoch: Epoch(9),
             leader: Some(id(1)),
         },
@@ -180,8 +180,8 @@ fn an_order_that_nobody_can_place_is_given_up_and_nobody_is_suspected() {
     assert_eq!(placement.next(AT(10), led_by(1), &probed), Next::GiveUp);
 }
 
-fn leadership(leader: u32) -> Leadership {
-    led_by(leader).leadership
+fn leadership(leader: u32) -> Term {
+    led_by(leader).term
 }
 
 #[test]

@@ -8,10 +8,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use domain::ReplicaId;
 use domain::time::BootTime;
+use domain::{ReplicaId, Term};
 
-use super::{Leadership, Probed, Unanswered};
+use super::{Probed, Unanswered};
 
 /// Elections of one replica in a row, each soon after the one before, after which it is passed
 /// over: it is there, and cannot lead (its disk is full, say).
@@ -41,7 +41,7 @@ pub struct ElectionBackoff {
     last: Option<(ReplicaId, BootTime)>,
     in_vain: u32,
     passed_over: Option<(ReplicaId, BootTime)>,
-    leadership: Leadership,
+    term: Term,
     /// The latest elections that count, oldest first.
     deposed: VecDeque<Deposed>,
 }
@@ -86,10 +86,10 @@ impl ElectionBackoff {
     }
 
     /// The catalog says who leads, whichever gateway had it elected; and so do the probes.
-    pub fn observed(&mut self, leadership: Leadership, probed: &[Probed], now: BootTime) {
-        let before = self.leadership;
-        if leadership.epoch > before.epoch {
-            self.leadership = leadership;
+    pub fn observed(&mut self, term: Term, probed: &[Probed], now: BootTime) {
+        let before = self.term;
+        if term.epoch > before.epoch {
+            self.term = term;
             if let Some(leader) = before.leader {
                 self.deposed.push_back(Deposed {
                     leader,

@@ -5,10 +5,10 @@
 //! which may be followed by another.
 
 use domain::time::BootTime;
-use domain::{Epoch, ReplicaId, RetryClass};
+use domain::{Epoch, ReplicaId, RetryClass, Term};
 
 use super::elector::{Elector, Snapshot};
-use super::{CurrentLeader, Leadership, Probed, Step, View};
+use super::{CurrentLeader, Probed, Step, View};
 use crate::backoff::{Backoff, CATALOG_PAUSE_MAX};
 use crate::recurring::Recurring;
 use crate::timing::{ELECTION_INTERVAL, STEP_PAUSE};
@@ -56,7 +56,7 @@ pub enum ElectionTask {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeadershipAnswer {
     /// Who leads.
-    pub leadership: Leadership,
+    pub term: Term,
     /// Who holds every acknowledged order.
     pub in_sync: Vec<ReplicaId>,
 }
@@ -103,10 +103,7 @@ impl ElectionCycle {
         now: BootTime,
         random: f64,
     ) -> Option<ElectionTask> {
-        let LeadershipAnswer {
-            leadership,
-            in_sync,
-        } = match said {
+        let LeadershipAnswer { term, in_sync } = match said {
             Ok(said) => said,
             Err(class) => {
                 let pause = match class {
@@ -119,8 +116,8 @@ impl ElectionCycle {
             }
         };
         self.pause.reset();
-        self.current = CurrentLeader::by(leadership, &probed);
-        self.snapshot = self.elector.look(leadership, in_sync, probed, now);
+        self.current = CurrentLeader::by(term, &probed);
+        self.snapshot = self.elector.look(term, in_sync, probed, now);
         match &self.snapshot {
             Some(snapshot) => Some(ElectionTask::AskPolicy(snapshot.view())),
             None => self.over(now),
@@ -145,7 +142,7 @@ impl ElectionCycle {
             Some(Step::Elect(candidate)) => {
                 self.candidate = Some(candidate);
                 Some(ElectionTask::Elect {
-                    expected: self.current.leadership.epoch,
+                    expected: self.current.term.epoch,
                     candidate,
                 })
             }
@@ -155,7 +152,7 @@ impl ElectionCycle {
     /// The catalog answered an election with who leads then, or did not answer it.
     pub fn elected(
         &mut self,
-        elected: Option<Leadership>,
+        elected: Option<Term>,
         probed: &[Probed],
         now: BootTime,
     ) -> Option<ElectionTask> {
@@ -170,10 +167,10 @@ impl ElectionCycle {
     /// A replica did not acknowledge the announcement. A leader that said no, rather than nothing or
     /// that it cannot answer now, will not lead this epoch: whether that is so.
     pub fn announcement_failed(&mut self, replica: ReplicaId, class: RetryClass) -> bool {
-        let leadership = self.current.leadership;
-        let refused = leadership.leader == Some(replica) && class != RetryClass::Later;
+        let term = self.current.term;
+        let refused = term.leader == Some(replica) && class != RetryClass::Later;
         if refused {
-            self.elector.refused(leadership.epoch);
+            self.elector.refused(term.epoch);
             self.next.hurry();
         }
         refused
@@ -181,12 +178,12 @@ impl ElectionCycle {
 
     /// All replicas that were told have answered, or will not.
     pub fn announced(&mut self, probed: &[Probed], now: BootTime) {
-        self.current = CurrentLeader::by(self.current.leadership, probed);
+        self.current = CurrentLeader::by(self.current.term, probed);
         self.over(now);
     }
 
     fn announce(&mut self, replicas: Vec<ReplicaId>, now: BootTime) -> Option<ElectionTask> {
-        let Leadership { epoch, leader } = self.current.leadership;
+        let Term { epoch, leader } = self.current.term;
         match leader.filter(|_| !replicas.is_empty()) {
             None => self.over(now),
             Some(leader) => Some(ElectionTask::Announce {

@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{Epoch, ReplicaId};
+use domain::{Epoch, ReplicaId, Term};
 
 use super::backoff::ElectionBackoff;
-use super::{Leadership, Probed, ReplicaView, Step, View, leads, next_step};
+use super::{Probed, ReplicaView, Step, View, leads, next_step};
 
 /// How long the very first election waits for replicas that have not answered yet: services that
 /// start together should not be led by whoever was first. So long a gateway that has just started also
@@ -28,7 +28,7 @@ pub struct Elector {
 /// What is known of the catalog and the replicas at one time.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    leadership: Leadership,
+    term: Term,
     /// According to the catalog.
     in_sync: Vec<ReplicaId>,
     /// As the probes say.
@@ -48,8 +48,8 @@ impl Snapshot {
         replicas.sort_by_key(|replica| replica.id);
         View {
             replicas,
-            leader: self.leadership.leader,
-            epoch: self.leadership.epoch,
+            leader: self.term.leader,
+            epoch: self.term.epoch,
         }
     }
 }
@@ -67,13 +67,13 @@ impl Elector {
     /// Takes in what the catalog and the replicas say. `None` while it is too early to act.
     pub fn look(
         &mut self,
-        leadership: Leadership,
+        term: Term,
         in_sync: Vec<ReplicaId>,
         probed: Vec<Probed>,
         now: BootTime,
     ) -> Option<Snapshot> {
-        self.history.observed(leadership, &probed, now);
-        let is_awaited = |probed: &Probed| match leadership.leader {
+        self.history.observed(term, &probed, now);
+        let is_awaited = |probed: &Probed| match term.leader {
             None => probed.status.is_err(),
             // A leader that was not asked yet is no dead one.
             Some(leader) => probed.id == leader && *probed == Probed::unknown(leader),
@@ -83,7 +83,7 @@ impl Elector {
             return None;
         }
         Some(Snapshot {
-            leadership,
+            term,
             in_sync,
             seen: self.history.seen(&probed, now),
             probed,
@@ -100,17 +100,14 @@ impl Elector {
         jitter: f64,
     ) -> Step {
         let Snapshot {
-            leadership,
-            probed,
-            seen,
-            ..
+            term, probed, seen, ..
         } = look;
-        let same = wanted.is_none_or(|wanted| leadership.leader == Some(wanted));
-        let refused = self.refused == Some(leadership.epoch) && !leads(*leadership, probed);
-        let step = match leadership.leader {
+        let same = wanted.is_none_or(|wanted| term.leader == Some(wanted));
+        let refused = self.refused == Some(term.epoch) && !leads(*term, probed);
+        let step = match term.leader {
             // It takes another epoch until it leads again.
             Some(leader) if same && refused => Step::Elect(leader),
-            _ => next_step(*leadership, seen, wanted),
+            _ => next_step(*term, seen, wanted),
         };
         match step {
             Step::Elect(_) if !self.history.may_elect(now, jitter) => Step::Nothing,
@@ -119,10 +116,10 @@ impl Elector {
     }
 
     /// The catalog answered the election of `candidate` with who leads then.
-    pub fn elected(&mut self, candidate: ReplicaId, leadership: Leadership, now: BootTime) {
+    pub fn elected(&mut self, candidate: ReplicaId, term: Term, now: BootTime) {
         // Noted at once: the next look may find that others have deposed it already.
-        self.history.observed(leadership, &[], now);
-        if leadership.leader == Some(candidate) {
+        self.history.observed(term, &[], now);
+        if term.leader == Some(candidate) {
             self.history.elected(candidate, now);
         }
     }

@@ -1,3 +1,4 @@
+use super::elector::Elector;
 use super::*;
 
 fn id(id: u32) -> ReplicaId {
@@ -21,8 +22,8 @@ fn replica(number: u32, role: Role, epoch: u64) -> Probed {
     }
 }
 
-fn led_by_3() -> Leadership {
-    Leadership {
+fn led_by_3() -> Term {
+    Term {
         epoch: Epoch(2),
         leader: Some(id(3)),
     }
@@ -34,7 +35,7 @@ fn the_first_leader_is_elected_and_every_replica_is_told() {
         .map(|number| replica(number, Role::Follower, 0))
         .collect();
     assert_eq!(
-        next_step(Leadership::default(), &all, Some(id(3))),
+        next_step(Term::default(), &all, Some(id(3))),
         Step::Elect(id(3))
     );
     assert_eq!(
@@ -93,7 +94,7 @@ fn without_a_healthy_replica_nothing_can_be_done() {
         ..replica(3, Role::Follower, 0)
     };
     assert_eq!(
-        next_step(Leadership::default(), std::slice::from_ref(&dead), None),
+        next_step(Term::default(), std::slice::from_ref(&dead), None),
         Step::Nothing
     );
     assert_eq!(next_step(led_by_3(), &[dead], None), Step::Nothing);
@@ -125,7 +126,7 @@ fn a_leader_that_was_not_asked_yet_is_waited_for() {
 #[test]
 fn whatever_the_catalog_says_last_is_news_also_where_its_epoch_fell() {
     let led = |epoch, leader| CurrentLeader {
-        leadership: Leadership {
+        term: Term {
             epoch: Epoch(epoch),
             leader: Some(id(leader)),
         },

@@ -90,9 +90,9 @@ fn gateways_that_see_different_replicas_slow_down_and_agree_once_they_see_the_sa
             gateway.cut_off = places.into_iter().filter(|it| *it != place).collect();
             gateway.cut = [Unanswered::Silent, Unanswered::Gone][random.usize(0..2)];
         }
-        let before = world.leadership().epoch.0;
+        let before = world.term().epoch.0;
         world.run(60_000);
-        let elections = world.leadership().epoch.0 - before;
+        let elections = world.term().epoch.0 - before;
         assert!(
             (2..ELECTIONS_MAX).contains(&elections),
             "{elections} elections, seed {seed}"
@@ -136,10 +136,10 @@ fn check_agreement(world: &mut World, seed: u64) {
     world.run(AGREED_AFTER);
     assert!(world.led_by().is_some(), "nobody leads, seed {seed}");
     assert!(world.is_agreed(), "gateways do not agree, seed {seed}");
-    let epoch = world.leadership().epoch;
+    let epoch = world.term().epoch;
     world.run(AGREED_AFTER);
     assert_eq!(
-        world.leadership().epoch,
+        world.term().epoch,
         epoch,
         "somebody still elects, seed {seed}"
     );

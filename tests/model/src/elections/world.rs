@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use catalog_core::CatalogState;
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, RetryClass};
+use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, RetryClass, Term};
 use frontend_core::election::{
-    CurrentLeader, ElectionCycle, ElectionTask, Leadership, LeadershipAnswer, ProbeTimer, Probed,
-    Role, Status, Unanswered, View,
+    CurrentLeader, ElectionCycle, ElectionTask, LeadershipAnswer, ProbeTimer, Probed, Role, Status,
+    Unanswered, View,
 };
 use frontend_core::timing::{ELECTION_INTERVAL, PROBE_INTERVAL, PROBE_TIME_MAX};
 use frontend_guest::{DefaultPolicy, Policy, types};
@@ -125,16 +125,16 @@ impl Replica {
     }
 
     /// Says whether it takes the announcement. Who led an epoch and restarted leads it no more.
-    fn announce(&mut self, leadership: Leadership, now: u64) -> bool {
-        let leads = leadership.leader == Some(self.id);
-        if leadership.epoch < self.epoch
-            || leads && leadership.epoch == self.epoch && self.role == Role::Follower
+    fn announce(&mut self, term: Term, now: u64) -> bool {
+        let leads = term.leader == Some(self.id);
+        if term.epoch < self.epoch
+            || leads && term.epoch == self.epoch && self.role == Role::Follower
         {
             return false;
         }
-        if leadership.epoch > self.epoch {
-            self.epoch = leadership.epoch;
-            self.leader = leadership.leader;
+        if term.epoch > self.epoch {
+            self.epoch = term.epoch;
+            self.leader = term.leader;
             self.role = if leads {
                 Role::Activating
             } else {
@@ -179,9 +179,9 @@ impl World {
     }
 
     /// Who leads, according to the catalog.
-    pub fn leadership(&self) -> Leadership {
+    pub fn term(&self) -> Term {
         let term = self.books.leadership().term;
-        Leadership {
+        Term {
             epoch: term.epoch,
             leader: term.leader,
         }
@@ -189,7 +189,7 @@ impl World {
 
     /// The place of the replica that takes trades, if one does.
     pub fn led_by(&self) -> Option<usize> {
-        let Leadership { epoch, leader } = self.leadership();
+        let Term { epoch, leader } = self.term();
         self.replicas.iter().position(|replica| {
             Some(replica.id) == leader
                 && replica.epoch == epoch
@@ -299,7 +299,7 @@ impl World {
         match task {
             ElectionTask::AskCatalog => {
                 let answer = LeadershipAnswer {
-                    leadership: self.leadership(),
+                    term: self.term(),
                     in_sync: self.in_sync.clone(),
                 };
                 let random = self.random.f64();
@@ -324,7 +324,7 @@ impl World {
                 staged.elect(expected, candidate);
                 let batch = staged.into_batch();
                 self.books.apply(batch);
-                let elected = self.leadership();
+                let elected = self.term();
                 let cycle = &mut self.gateways[at].cycle;
                 cycle.elected(Some(elected), &probed, now)
             }
@@ -333,11 +333,11 @@ impl World {
                 leader,
                 replicas,
             } => {
-                let leadership = Leadership {
+                let term = Term {
                     epoch,
                     leader: Some(leader),
                 };
-                self.announce(at, leadership, &replicas, now);
+                self.announce(at, term, &replicas, now);
                 let probed = self.gateways[at].probed();
                 self.gateways[at].cycle.announced(&probed, now);
                 None
@@ -345,19 +345,13 @@ impl World {
         }
     }
 
-    fn announce(
-        &mut self,
-        at: usize,
-        leadership: Leadership,
-        replicas: &[ReplicaId],
-        now: BootTime,
-    ) {
+    fn announce(&mut self, at: usize, term: Term, replicas: &[ReplicaId], now: BootTime) {
         for place in 0..self.replicas.len() {
             let id = self.replicas[place].id;
             if !replicas.contains(&id) || self.answer(at, place).is_err() {
                 continue;
             }
-            let taken = self.replicas[place].announce(leadership, self.now);
+            let taken = self.replicas[place].announce(term, self.now);
             let status = self.replicas[place].status();
             let gateway = &mut self.gateways[at];
             if taken {
@@ -370,9 +364,9 @@ impl World {
 
     /// Whether all gateways agree on who leads.
     pub fn is_agreed(&self) -> bool {
-        let leadership = self.leadership();
+        let term = self.term();
         let mut gateways = self.gateways.iter();
-        gateways.all(|gateway| CurrentLeader::by(leadership, &gateway.probed()).active)
+        gateways.all(|gateway| CurrentLeader::by(term, &gateway.probed()).active)
     }
 }
 

@@ -36,13 +36,13 @@ fn elections_in_a_minute(deposed: Option<Unanswered>) -> u64 {
     let (mut now, mut epoch) = (0, 0);
     while now < 60_000 {
         let leader = id(2 + (epoch % 2) as u32);
-        let leadership = Leadership {
+        let term = Term {
             epoch: Epoch(epoch),
             leader: (epoch > 0).then_some(leader),
         };
         let all = |asked| [2, 3].map(|number| probed(number, deposed, asked));
-        history.observed(leadership, &all(at(0)), at(now));
-        history.observed(leadership, &all(at(now)), at(now));
+        history.observed(term, &all(at(0)), at(now));
+        history.observed(term, &all(at(now)), at(now));
         if history.may_elect(at(now), 0.0) {
             epoch += 1;
         }
@@ -70,7 +70,7 @@ fn however_often_leaders_die_the_next_one_is_elected_at_once() {
 #[test]
 fn a_leader_that_is_gone_later_was_there_when_it_was_deposed() {
     let mut history = ElectionBackoff::default();
-    let led = |epoch| Leadership {
+    let led = |epoch| Term {
         epoch: Epoch(epoch),
         leader: Some(id(3)),
     };

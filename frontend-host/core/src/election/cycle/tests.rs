@@ -28,13 +28,13 @@ fn probed(replica: u32, role: Role, epoch: u64) -> Probed {
 
 fn said(epoch: u64, leader: u32) -> Result<LeadershipAnswer, RetryClass> {
     Ok(LeadershipAnswer {
-        leadership: led(epoch, leader),
+        term: led(epoch, leader),
         in_sync: Vec::new(),
     })
 }
 
-fn led(epoch: u64, leader: u32) -> Leadership {
-    Leadership {
+fn led(epoch: u64, leader: u32) -> Term {
+    Term {
         epoch: Epoch(epoch),
         leader: ReplicaId::new(leader),
     }
@@ -82,7 +82,7 @@ fn nobody_leads_so_one_is_elected_and_all_are_told_and_trades_go_to_it() {
         replicas: vec![id(1), id(2)],
     };
     assert_eq!(announce, Some(expected));
-    assert_eq!(cycle.current().leadership, led(1, 1));
+    assert_eq!(cycle.current().term, led(1, 1));
     assert!(!cycle.current().active);
     cycle.announced(&two(Role::Leader, 1), AT(4));
     assert!(cycle.current().active);
