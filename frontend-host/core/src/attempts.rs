@@ -143,7 +143,7 @@ impl Placement {
                         return Next::Wait(Some(failed.retry_at));
                     }
                 }
-                // Somebody else leads, or the same one anew.
+                // What is known of who leads has changed since.
                 RetryClass::Elsewhere | RetryClass::Later => self.failed = None,
             }
         }

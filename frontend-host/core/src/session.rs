@@ -119,12 +119,13 @@ impl SessionKeeper {
         }
     }
 
-    /// The connection is lost, or was refused. What will not open a session, whenever it is asked, is
-    /// asked at leisure: by then it may be another catalog.
+    /// The connection is lost, or was refused. A session that was open is opened anew soon, whatever
+    /// ended it. What opens none, whenever it is asked, is asked at leisure: by then it may be another
+    /// catalog.
     pub fn lost(&mut self, class: RetryClass, now: BootTime, random: f64) {
-        let pause = match class {
-            RetryClass::Later => self.pause.pause(random),
-            RetryClass::Elsewhere | RetryClass::Never => REOPEN_PAUSE_MAX,
+        let pause = match (&self.link, class) {
+            (Link::Open { .. }, _) | (_, RetryClass::Later) => self.pause.pause(random),
+            (_, RetryClass::Elsewhere | RetryClass::Never) => REOPEN_PAUSE_MAX,
         };
         self.link = Link::Lost {
             open_at: now + pause,
@@ -198,5 +199,16 @@ mod tests {
         keeper.opened(id(), LEASE, now);
         keeper.lost(RetryClass::Later, now, 0.0);
         assert_eq!(keeper.wake().since(now), REOPEN_PAUSE_MIN);
+    }
+
+    #[test]
+    fn a_session_that_ran_out_is_opened_anew_soon() {
+        for class in [RetryClass::Elsewhere, RetryClass::Never] {
+            let mut keeper = SessionKeeper::new(AT(0));
+            keeper.next(AT(0), 0.0);
+            keeper.opened(id(), LEASE, AT(0));
+            keeper.lost(class, AT(100), 0.0);
+            assert_eq!(keeper.wake(), AT(100) + REOPEN_PAUSE_MIN, "{class:?}");
+        }
     }
 }

@@ -10,12 +10,10 @@ use std::sync::Arc;
 use domain::time::BootTime;
 use domain::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
 use frontend_core::attempts::{CatalogRead, Next, OrderRead, Placement};
-use frontend_core::election::CurrentLeader;
 use frontend_core::timing::ATTEMPT_TIME_MAX;
 use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::sync::watch;
-use tokio::sync::watch::error::RecvError;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use wire::Malformed;
@@ -94,7 +92,8 @@ impl Backend {
                         }
                     },
                     Next::Suspect => self.replicas.suspect_catalog(),
-                    Next::Wait(until) => changed_or(said.changed(), until).await,
+                    Next::Wait(Some(until)) => sleep(until.since(BootTime::now())).await,
+                    Next::Wait(None) => changed(&mut said).await,
                     Next::GiveUp => return None,
                 }
             }
@@ -138,11 +137,14 @@ impl Backend {
     pub async fn trade(&self, order: &domain::Order, deadline: Instant) -> Outcome {
         let mut placement = Placement::default();
         let mut leader = self.replicas.leader();
-        let mut answered = self.replicas.answered();
         let trading = async {
             loop {
-                answered.mark_unchanged();
                 let current = *leader.borrow_and_update();
+                // What it answers from now on is not missed.
+                let answered = current
+                    .term
+                    .leader
+                    .and_then(|id| self.replicas.answered(id));
                 let now = BootTime::now();
                 let next = self
                     .replicas
@@ -151,7 +153,7 @@ impl Backend {
                     Next::Call(id) => {
                         let placed = tokio::select! {
                             placed = self.place(id, order) => placed,
-                            () = until(&mut leader, |now| placement.is_overtaken(now)) => continue,
+                            _ = leader.wait_for(|now| placement.is_overtaken(now)) => continue,
                         };
                         match placed {
                             Ok(outcome) => return outcome,
@@ -167,15 +169,14 @@ impl Backend {
                         }
                     }
                     Next::Suspect => self.replicas.suspect(),
-                    Next::Wait(until) => {
-                        let changed = async {
-                            tokio::select! {
-                                changed = leader.changed() => changed,
-                                changed = answered.changed() => changed,
-                            }
-                        };
-                        changed_or(changed, until).await;
-                    }
+                    Next::Wait(Some(until)) => tokio::select! {
+                        () = sleep(until.since(BootTime::now())) => {}
+                        () = changed(&mut leader) => {}
+                    },
+                    Next::Wait(None) => tokio::select! {
+                        () = next_answer(answered) => {}
+                        () = changed(&mut leader) => {}
+                    },
                     Next::GiveUp => return Outcome::Unavailable(Unavailability::NoReplica),
                 }
             }
@@ -187,7 +188,7 @@ impl Backend {
     /// Reads an order at any replica that answers; the leader is asked first.
     pub async fn read_order(&self, number: OrderNumber, deadline: Instant) -> Outcome {
         let mut read = OrderRead::default();
-        let mut answered = self.replicas.answered();
+        let mut answered = self.replicas.any_answered();
         let reading = async {
             loop {
                 answered.mark_unchanged();
@@ -217,7 +218,8 @@ impl Backend {
                         }
                     }
                     Next::Suspect => self.replicas.suspect(),
-                    Next::Wait(until) => changed_or(answered.changed(), until).await,
+                    Next::Wait(Some(until)) => sleep(until.since(BootTime::now())).await,
+                    Next::Wait(None) => changed(&mut answered).await,
                     Next::GiveUp => return Outcome::Unavailable(Unavailability::NoReplica),
                 }
             }
@@ -281,29 +283,16 @@ fn log(class: RetryClass, what: &str, status: &Status) {
     }
 }
 
-/// Waits until that is so of who leads.
-async fn until(
-    leader: &mut watch::Receiver<CurrentLeader>,
-    is_so: impl Fn(&CurrentLeader) -> bool,
-) {
-    if leader.wait_for(|current| is_so(current)).await.is_err() {
-        pending::<()>().await; // the gateway stops; the call's deadline ends it
-    }
+/// Waits for a change.
+async fn changed<T>(watched: &mut watch::Receiver<T>) {
+    watched.changed().await.expect("its sender is here");
 }
 
-/// Waits for a change, and until then at the latest.
-async fn changed_or(change: impl Future<Output = Result<(), RecvError>>, until: Option<BootTime>) {
-    let change = async {
-        if change.await.is_err() {
-            pending::<()>().await; // the gateway stops; the call's deadline ends it
-        }
-    };
-    match until {
-        Some(until) => {
-            let left = until.since(BootTime::now());
-            let _ = timeout(left, change).await;
-        }
-        None => change.await,
+/// Waits for a replica's next answer; for ever where there is no such replica.
+async fn next_answer(answered: Option<watch::Receiver<()>>) {
+    match answered {
+        Some(mut answered) => changed(&mut answered).await,
+        None => pending().await,
     }
 }
 

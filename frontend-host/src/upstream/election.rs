@@ -34,10 +34,10 @@ impl Replicas {
                 task = self.carry_out(current, &mut cycle).await;
                 self.publish(cycle.current());
             }
-            let wake = cycle.wake().map(|wake| wake.since(BootTime::now()));
+            let wake = cycle.wake().expect("nothing is under way");
             tokio::select! {
-                () = sleep(wake.unwrap_or_default()) => {}
-                () = self.changed.notified() => cycle.hurry(),
+                () = sleep(wake.since(BootTime::now())) => {}
+                () = self.changed.notified(), if !cycle.is_hurried() => cycle.hurry(),
             }
         }
     }

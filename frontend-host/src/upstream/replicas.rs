@@ -40,8 +40,10 @@ pub struct Replicas {
     pub(super) own_journal: Arc<OwnJournal>,
     pub(super) policy: Arc<Versions>,
     probed: Mutex<Vec<Probed>>,
-    /// A replica answered a probe.
-    answered: watch::Sender<()>,
+    /// Each replica answered something, in the order of `all`.
+    answered: Vec<watch::Sender<()>>,
+    /// Any of them did.
+    any_answered: watch::Sender<()>,
     /// Who leads and whether it takes trades.
     pub(super) leader: watch::Sender<CurrentLeader>,
     /// What the catalog said last.
@@ -94,7 +96,8 @@ impl Replicas {
         let probed = all.iter().map(|replica| Probed::unknown(replica.id));
         Self {
             probed: Mutex::new(probed.collect()),
-            answered: watch::Sender::default(),
+            answered: all.iter().map(|_| watch::Sender::default()).collect(),
+            any_answered: watch::Sender::default(),
             all,
             catalog,
             own_journal,
@@ -143,9 +146,15 @@ impl Replicas {
         self.changed.notify_one();
     }
 
-    /// Changes whenever a replica answers a probe.
-    pub(super) fn answered(&self) -> watch::Receiver<()> {
-        self.answered.subscribe()
+    /// Changes whenever a replica answers; `None` for one that is none of these.
+    pub(super) fn answered(&self, id: ReplicaId) -> Option<watch::Receiver<()>> {
+        let place = self.all.iter().position(|replica| replica.id == id)?;
+        Some(self.answered[place].subscribe())
+    }
+
+    /// Changes whenever any replica answers.
+    pub(super) fn any_answered(&self) -> watch::Receiver<()> {
+        self.any_answered.subscribe()
     }
 
     /// A call failed as it does when a replica is gone or does not lead: look at once.
@@ -164,7 +173,7 @@ impl Replicas {
         self.with_probed(<[Probed]>::to_vec)
     }
 
-    /// Looks at what probes say, in no longer than it takes.
+    /// Looks at what probes say, which all requests that wait do: not for what takes long.
     pub(super) fn with_probed<T>(&self, look: impl FnOnce(&[Probed]) -> T) -> T {
         look(&self.probed.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -187,10 +196,10 @@ impl Replicas {
                 self.note(place, status, asked, Some(now.since(asked)));
                 timer.over(now, self.changes.load(Ordering::Relaxed));
             }
-            let wake = timer.wake().map(|wake| wake.since(BootTime::now()));
+            let wake = timer.wake().expect("no probe is under way");
             tokio::select! {
-                () = sleep(wake.unwrap_or_default()) => {}
-                _ = suspicion.changed() => timer.hurry(),
+                () = sleep(wake.since(BootTime::now())) => {}
+                _ = suspicion.changed(), if !timer.is_hurried() => timer.hurry(),
             }
         }
     }
@@ -208,7 +217,8 @@ impl Replicas {
             probed[place].note(status, asked, round_trip)
         };
         if status.is_ok() {
-            self.answered.send_replace(());
+            self.answered[place].send_replace(());
+            self.any_answered.send_replace(());
         }
         if changed {
             let id = self.all[place].id;

@@ -1,7 +1,6 @@
 //! The gateway's session with the catalog: keeps the lease alive and obeys invalidations.
 
 use std::future::{Future, pending};
-use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,47 +45,58 @@ pub async fn keep_session(
     let mut link = Link::None;
     let mut lease = Lease::default();
     loop {
-        match keeper.next(BootTime::now(), fastrand::f64()) {
+        let stepped = match keeper.next(BootTime::now(), fastrand::f64()) {
             Some(SessionStep::Open) => {
                 let (gateway, journal) = (gateway.clone(), Arc::clone(&journal));
                 link = Link::Opening(Box::pin(open(catalog.clone(), gateway, journal)));
+                Ok(())
             }
             Some(SessionStep::GiveUp) => {
                 tracing::debug!("the catalog opens no session in time");
                 link = Link::None;
+                Ok(())
             }
-            Some(SessionStep::Renew(nonce)) => link.send(Request::Renew(Renew { nonce })).await,
-            None => {}
-        }
-        if mem::replace(&mut lease, keeper.lease()) != lease {
+            Some(SessionStep::Renew(nonce)) => link.send(Request::Renew(Renew { nonce })),
+            None => Ok(()),
+        };
+        if lease != keeper.lease() {
+            lease = keeper.lease();
             cache.set_lease(lease);
         }
-        let happened = tokio::select! {
-            happened = link.next() => happened,
-            () = sleep(keeper.wake().since(BootTime::now())) => continue,
-            () = &mut shutdown => break,
+        let happened = match stepped {
+            Err(status) => Err(status),
+            Ok(()) => tokio::select! {
+                happened = link.next() => happened,
+                () = sleep(keeper.wake().since(BootTime::now())) => continue,
+                () = &mut shutdown => break,
+            },
         };
-        match happened {
+        let ended = match happened {
             Ok(Happened::Opened(stream, opened)) => {
                 tracing::info!(session = %opened.session, "session with the catalog opened");
                 keeper.opened(opened.session, opened.lease, BootTime::now());
                 link = Link::Open(stream);
+                Ok(())
             }
-            Ok(Happened::Renewed(nonce)) => keeper.renewed(nonce),
+            Ok(Happened::Renewed(nonce)) => {
+                keeper.renewed(nonce);
+                Ok(())
+            }
             Ok(Happened::Invalidated { round, floors }) => {
                 for (name, version) in floors {
                     cache.invalidate(&name, version);
                 }
-                link.send(Request::Acknowledge(Acknowledge { round })).await;
+                link.send(Request::Acknowledge(Acknowledge { round }))
             }
-            Err(status) => {
-                match link {
-                    Link::Open(_) => tracing::warn!(%status, "session with the catalog lost"),
-                    _ => tracing::debug!(%status, "no session with the catalog yet"),
-                }
-                keeper.lost(RetryClass::of(&status), BootTime::now(), fastrand::f64());
-                link = Link::None;
+            Err(status) => Err(status),
+        };
+        if let Err(status) = ended {
+            match link {
+                Link::Open(_) => tracing::warn!(%status, "session with the catalog lost"),
+                _ => tracing::debug!(%status, "no session with the catalog yet"),
             }
+            keeper.lost(RetryClass::of(&status), BootTime::now(), fastrand::f64());
+            link = Link::None;
         }
     }
     cache.set_lease(Lease::default());
@@ -148,10 +158,15 @@ impl Link {
         }
     }
 
-    /// Sends a request. Where the stream is broken that shows by what it says next.
-    async fn send(&mut self, request: Request) {
-        if let Self::Open(stream) = self {
-            let _ = send(&stream.requests, request).await;
+    /// Has a request sent.
+    ///
+    /// # Errors
+    /// Where the stream is broken, or the catalog takes nothing: then there are more requests
+    /// waiting than one that lives leaves waiting.
+    fn send(&self, request: Request) -> Result<(), Status> {
+        match self {
+            Self::Open(stream) => send(&stream.requests, request),
+            Self::None | Self::Opening(_) => Ok(()),
         }
     }
 }
@@ -169,8 +184,7 @@ async fn open(
             gateway,
             journal: journal.to_wire(),
         }),
-    )
-    .await?;
+    )?;
     let events = catalog.session(ReceiverStream::new(queue)).await?;
     let mut stream = Box::new(Stream {
         requests,
@@ -213,7 +227,7 @@ impl Stream {
             mut events,
         } = self;
         let released = async {
-            send(&requests, Request::Release(Release {})).await?;
+            send(&requests, Request::Release(Release {}))?;
             drop(requests);
             while events.message().await?.is_some() {}
             Ok::<_, Status>(())
@@ -223,11 +237,8 @@ impl Stream {
     }
 }
 
-async fn send(requests: &mpsc::Sender<SessionRequest>, request: Request) -> Result<(), Status> {
-    let sent = requests
-        .send(SessionRequest {
-            request: Some(request),
-        })
-        .await;
-    sent.map_err(|_| Status::unavailable("the session's stream is closed"))
+fn send(requests: &mpsc::Sender<SessionRequest>, request: Request) -> Result<(), Status> {
+    let request = Some(request);
+    let sent = requests.try_send(SessionRequest { request });
+    sent.map_err(|error| Status::unavailable(format!("nothing can be sent: {error}")))
 }

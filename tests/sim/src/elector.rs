@@ -132,8 +132,6 @@ impl Elector {
                 let asked = self.asked.remove(&purpose).expect("it was asked");
                 match told {
                     Ok(told) => self.note(id, |probed| probed.note(status(Ok(told)), asked, None)),
-                    // As the shipped one: nothing was said.
-                    Err(Failure::TimedOut) => {}
                     Err(failure) => {
                         self.cycle.announcement_failed(id, failure.class());
                     }

@@ -146,6 +146,8 @@ impl Gateway {
 
     /// Goes on with all that waits, and ends what took too long.
     fn go_on(&mut self, line: &mut Timeline) {
+        // All are asked whenever anything happens. The shipped gateway waits for what a request waits for,
+        // and no simulation sees where it would wait for something else.
         let requests: Vec<u64> = self.serving.keys().copied().collect();
         for request in requests {
             while self.attempt(line, request) {}
@@ -301,10 +303,15 @@ impl Gateway {
                 self.lose_session(line, RetryClass::Elsewhere);
             }
             Some(FromCatalog::Opened { session, lease, .. }) => {
+                assert!(!self.is_open(), "the catalog opened a session twice");
                 self.session.opened(session, lease, now);
             }
             Some(FromCatalog::Renewed(nonce)) => self.session.renewed(nonce),
             Some(FromCatalog::Invalidation(invalidation)) => {
+                assert!(
+                    self.is_open(),
+                    "it is told of changes before it may keep anything"
+                );
                 for floor in invalidation.floors {
                     let kept = self.stocks.get(&floor.name).map(|(tag, _)| *tag);
                     if self.fetches.invalidate(&floor.name, floor.version, kept) {
@@ -322,10 +329,14 @@ impl Gateway {
         self.session.lost(class, line.clock(self.run.node), random);
     }
 
+    fn is_open(&self) -> bool {
+        self.session.lease().session().is_some()
+    }
+
     /// Serves nothing more from its cache, and says so.
     pub fn release(&mut self, line: &mut Timeline) {
         let open = self.stream.take();
-        if let Some(stream) = open.filter(|_| self.session.lease().session().is_some()) {
+        if let Some(stream) = open.filter(|_| self.is_open()) {
             line.send_up(stream, FromGateway::Release);
         }
         self.lose_session(line, RetryClass::Later);

@@ -150,7 +150,8 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What may come of another attempt: as the services' own tables have it.
+    /// What may come of another attempt, as gateways take it. Of what they do with an announcement it
+    /// matters only whether it may come to something later.
     pub fn class(self) -> RetryClass {
         match self {
             Self::Unavailable | Self::TimedOut => RetryClass::Later,

@@ -84,6 +84,11 @@ impl ElectionCycle {
         self.next.wake()
     }
 
+    /// Whether there is a reason to look soon.
+    pub fn is_hurried(&self) -> bool {
+        self.next.is_hurried()
+    }
+
     /// Something changed, or somebody has a suspicion: look soon.
     pub fn hurry(&mut self) {
         self.next.hurry();

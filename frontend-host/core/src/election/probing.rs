@@ -36,6 +36,11 @@ impl ProbeTimer {
         self.next.wake()
     }
 
+    /// Whether somebody has a suspicion.
+    pub fn is_hurried(&self) -> bool {
+        self.next.is_hurried()
+    }
+
     /// Somebody has a suspicion.
     pub fn hurry(&mut self) {
         self.next.hurry();
