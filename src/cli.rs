@@ -23,6 +23,9 @@ pub const CATALOG_PORT: u16 = 56892;
 /// Most order replicas that `up` starts.
 pub const REPLICAS_MAX: u32 = 9;
 
+/// What a gateway has a process of its own do.
+pub const COMPILE_POLICY: &str = "compile-policy";
+
 /// Longest time that a gateway can be told to go on serving, in milliseconds.
 const DRAIN_DELAY_MS_MAX: u64 = 3_600_000;
 
@@ -95,6 +98,12 @@ pub enum Command {
     /// Read the ledgers in the data directories of replicas
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Compile a component from standard input: what a gateway has done in a process of its own
+    #[command(name = COMPILE_POLICY, hide = true)]
+    CompilePolicy {
+        /// How long the component is
+        bytes: usize,
+    },
 }
 
 /// Flags of `bazaar up`.

@@ -38,6 +38,8 @@ pub enum Failure {
     Policy(#[from] PolicyError),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    #[error(transparent)]
+    Compile(#[from] frontend_policy::CompileError),
 }
 
 impl Failure {

@@ -87,7 +87,9 @@ fn tell_usage(told: &clap::Error) -> ExitCode {
 /// short steps, each of which would otherwise wake another thread.
 fn runtime(command: &Command) -> Result<Runtime, Error> {
     let mut builder = match command {
-        Command::Catalog(_) | Command::Order(_) => Builder::new_current_thread(),
+        Command::Catalog(_) | Command::Order(_) | Command::CompilePolicy { .. } => {
+            Builder::new_current_thread()
+        }
         _ => Builder::new_multi_thread(),
     };
     builder.enable_all().build().map_err(Error::Runtime)
@@ -103,5 +105,6 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Status(args) => Ok(status::run(args).await?),
         Command::Ledger(command) => Ok(ledger::run(command)?),
+        Command::CompilePolicy { bytes } => Ok(frontend_policy::compile_as_child(bytes)?),
     }
 }

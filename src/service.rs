@@ -8,7 +8,7 @@ use std::time::Duration;
 use daemon::tasks;
 use domain::ReplicaId;
 use frontend_host::config::Bounds;
-use frontend_policy::Probation;
+use frontend_policy::{Compiler, Probation};
 use rpc::listen::connections_within_open_files;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -102,6 +102,11 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
     let config = frontend_host::Config {
         policy: args.front.policy,
         policy_trust: args.front.policy_trust,
+        // This program, also where its file has been replaced since.
+        compiler: Some(Compiler::new(
+            "/proc/self/exe".into(),
+            [cli::COMPILE_POLICY.into()],
+        )),
         data_dir: args.data_dir,
         admin_token: args.front.admin_token.read().map_err(Error::from)?,
         clients: Bounds {

@@ -16,6 +16,7 @@
 //! - [`probation`]: how soon a version that fails is out of service;
 //! - [`swaps`]: hundreds of swaps under full load, and what they cost;
 //! - [`dev`]: a policy that is edited while a gateway runs;
+//! - [`bombs`]: components that are made to keep a compiler busy;
 //! - [`admin`]: who may use the admin API, and what it stands;
 //! - [`stopping`]: how services stop;
 //! - [`languages`]: policies in JavaScript and Python;
@@ -41,6 +42,7 @@ mod policy;
 mod probation;
 mod swaps;
 mod dev;
+mod bombs;
 mod admin;
 mod stopping;
 mod languages;

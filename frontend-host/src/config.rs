@@ -8,7 +8,7 @@ use http::HeaderName;
 
 use crate::admin::token::Token;
 pub use frontend_core::timing::{READ_TIME_MAX, TRADE_TIME_MAX};
-use frontend_policy::{Probation, limits};
+use frontend_policy::{Compiler, Probation, limits};
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -21,6 +21,8 @@ pub struct Config {
     /// The keys whose policies are taken, new ones and those saved in `data_dir`; any policy where
     /// absent. Does not concern the one that is built in.
     pub policy_trust: Option<PathBuf>,
+    /// Compiles policies in a process of its own; in this one, without a bound, where absent.
+    pub compiler: Option<Compiler>,
     /// Where the policy that is active is saved, so that a restart comes back with it. Without
     /// one a restart begins anew.
     pub data_dir: Option<PathBuf>,
@@ -55,6 +57,7 @@ impl Config {
             orders,
             policy: None,
             policy_trust: None,
+            compiler: None,
             data_dir: None,
             probation: Probation::default(),
             client_header: None,

@@ -159,6 +159,7 @@ pub async fn run(
 
 async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
     let engine = Engine::new(config.decision_time_max).map_err(Error::Sandbox)?;
+    let engine = engine.with_compiler(config.compiler.clone());
     let engine = match &config.data_dir {
         Some(dir) => engine.with_code_cache(CodeCache::open(dir.join("compiled"))?),
         None => engine,

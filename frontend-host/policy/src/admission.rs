@@ -17,7 +17,7 @@ mod link;
 mod self_test;
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, TryLockError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -37,8 +37,8 @@ use crate::guest::thread::yield_to_others;
 pub struct Admission {
     engine: Engine,
     trust: Option<Trust>,
-    /// Where components are compiled and tested; the thread that asks where there is none. Locked
-    /// meanwhile: one component at a time is enough for a machine.
+    /// Where components are tested, and compiled where there is no process for it; the thread that asks
+    /// where there is none. Locked meanwhile: one component at a time is enough for a machine.
     background: Option<Mutex<ThreadPool>>,
 }
 
@@ -88,20 +88,16 @@ impl Admission {
         recent: &[DecisionInput],
     ) -> Result<Admitted, Rejection> {
         let verified = verify(upload.into(), self.trust.as_ref())?;
-        self.in_turn(|| {
+        let admit = || {
             let compiled = compile(&self.engine, verified)?;
             let linked = link(&self.engine, compiled)?;
             self_test(linked, recent)
-        })
-    }
-
-    fn in_turn<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match &self.background {
-            Some(threads) => {
-                let threads = threads.lock().unwrap_or_else(PoisonError::into_inner);
-                threads.install(work)
-            }
-            None => work(),
+        };
+        match self.background.as_ref().map(Mutex::try_lock) {
+            None => admit(),
+            Some(Ok(threads)) => threads.install(admit),
+            Some(Err(TryLockError::Poisoned(threads))) => threads.into_inner().install(admit),
+            Some(Err(TryLockError::WouldBlock)) => Err(Rejection::Busy),
         }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod deadline;
 pub(crate) mod thread;
 pub(crate) mod digest;
 pub(crate) mod code_cache;
+pub(crate) mod compiler;
 pub(crate) mod engine;
 pub(crate) mod failure;
 mod budget;

@@ -29,6 +29,7 @@ pub use admission::{Admission, Admitted, Problem, Rejection, Trust, Upload};
 pub use decider::{Decider, Undecided};
 pub use evaluate::RequestParts;
 pub use guest::code_cache::CodeCache;
+pub use guest::compiler::{CompileError, Compiler, compile_as_child};
 pub use guest::engine::Engine;
 pub use guest::version::{SharedVersion, Version};
 pub use rollout::{Probation, Published, Reason, Share, SwapError, Trial, VersionLog, Versions};

@@ -5,6 +5,24 @@ use std::time::Duration;
 /// Largest component, in bytes. One that carries CPython has 18 MB.
 pub const COMPONENT_BYTES_MAX: usize = 64 << 20;
 
+/// Processor time that the compilation of any component may take, and what each MiB of it adds. One
+/// that carries CPython, of 18 MiB, takes 11 s.
+pub const COMPILE_TIME_MIN: Duration = Duration::from_secs(10);
+/// See [`COMPILE_TIME_MIN`].
+pub const COMPILE_TIME_PER_MIB: Duration = Duration::from_secs(3);
+
+/// How many times its processor time a compilation may last: others go first.
+pub const COMPILE_WALL_TIMES: u32 = 10;
+
+/// Memory that the compilation of any component may take, in bytes, and what each MiB of it adds. One
+/// that carries CPython takes 380 MiB.
+pub const COMPILE_BYTES_MIN: u64 = 256 << 20;
+/// See [`COMPILE_BYTES_MIN`].
+pub const COMPILE_BYTES_PER_MIB: u64 = 32 << 20;
+
+/// Machine code of a component, in bytes: it is some times larger than the component.
+pub const COMPILED_BYTES_MAX: u64 = 1 << 30;
+
 /// Linear memory of one instance, in bytes: all its memories together.
 pub const MEMORY_BYTES_MAX: usize = 128 << 20;
 

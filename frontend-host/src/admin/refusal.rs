@@ -1,6 +1,6 @@
 //! What the admin API answers with an error, and how: the one table to HTTP.
 
-use axum::http::header::WWW_AUTHENTICATE;
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use frontend_policy::limits::COMPONENT_BYTES_MAX;
@@ -10,6 +10,9 @@ use serde_json::json;
 
 /// What a 401 asks for.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bazaar\"");
+
+/// Seconds after which what is busy may not be any more.
+const SOON: HeaderValue = HeaderValue::from_static("1");
 
 /// Why an operator does not get what was asked for. Displays as the message.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +74,10 @@ impl Refusal {
                 StatusCode::CONFLICT
             }
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Swap(SwapError::Rejected(Rejection::Busy)) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Swap(SwapError::Rejected(Rejection::NotChecked(_))) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Swap(SwapError::Rejected(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::CheckFailed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotReady(_) | Self::Stopping | Self::Swap(SwapError::NoThread(_)) => {
@@ -92,6 +99,9 @@ impl IntoResponse for Refusal {
         let mut response = in_form(status, error);
         if matches!(self, Self::NoToken) {
             response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(RETRY_AFTER, SOON);
         }
         response
     }

@@ -2,8 +2,9 @@
 
 use wasmtime::component::Component;
 
-use super::rejection::{Problem, Rejection, causes};
+use super::rejection::{Problem, Rejection};
 use super::signature::Verified;
+use crate::guest::compiler::CompileError;
 use crate::guest::digest::Digest;
 use crate::guest::engine::Engine;
 use crate::limits;
@@ -35,6 +36,10 @@ pub(super) fn compile(engine: &Engine, verified: Verified<'_>) -> Result<Compile
     let digest = Digest::of(component);
     let component = engine
         .compile(digest, component)
-        .map_err(|error| Problem::NotAComponent(causes(&error)))?;
+        .map_err(|error| match error {
+            CompileError::Invalid(why) => Rejection::from(Problem::NotAComponent(why)),
+            CompileError::TooCostly(what) => Problem::TooCostly(what).into(),
+            CompileError::NotRun(error) => Rejection::NotChecked(error),
+        })?;
     Ok(Compiled { digest, component })
 }

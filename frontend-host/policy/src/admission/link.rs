@@ -4,8 +4,9 @@ use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use super::compile::Compiled;
-use super::rejection::{Problem, Rejection, causes};
+use super::rejection::{Problem, Rejection};
 use crate::guest::bindings::{FUNCTIONS, World, type_problem};
+use crate::guest::compiler::causes;
 use crate::guest::digest::Digest;
 use crate::guest::engine::Engine;
 use crate::guest::instance::Template;

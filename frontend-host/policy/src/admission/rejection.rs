@@ -2,6 +2,7 @@
 //! wrote it.
 
 use std::fmt;
+use std::io;
 
 use super::signature::Untrusted;
 use crate::guest::wasi::NotGranted;
@@ -14,6 +15,10 @@ pub enum Rejection {
     Untrusted(Untrusted),
     /// It cannot serve, because of these: one problem at least.
     Unfit(Vec<Problem>),
+    /// Another one is being checked: one at a time is enough for a machine.
+    Busy,
+    /// It could not be checked, for which it is not to blame.
+    NotChecked(io::Error),
 }
 
 impl Rejection {
@@ -29,7 +34,7 @@ impl Rejection {
     /// What keeps it from serving; nothing of one that is not trusted.
     pub fn problems(&self) -> &[Problem] {
         match self {
-            Self::Untrusted(_) => &[],
+            Self::Untrusted(_) | Self::Busy | Self::NotChecked(_) => &[],
             Self::Unfit(problems) => problems,
         }
     }
@@ -54,6 +59,8 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Untrusted(untrusted) => write!(f, "{untrusted}"),
+            Self::Busy => write!(f, "another one is being checked; send it again in a while"),
+            Self::NotChecked(error) => write!(f, "it could not be checked: {error}"),
             Self::Unfit(problems) => match problems.as_slice() {
                 [problem] => write!(f, "{problem}"),
                 problems => {
@@ -65,13 +72,6 @@ impl fmt::Display for Rejection {
             },
         }
     }
-}
-
-/// An error of wasmtime and what caused it, on one line.
-pub(super) fn causes(error: &wasmtime::Error) -> String {
-    let chain: Vec<_> = error.chain().map(ToString::to_string).collect();
-    let words = chain.join(": ");
-    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// One thing that keeps a component from serving. Its words are one line.
@@ -88,6 +88,9 @@ pub enum Problem {
     /// It does not compile.
     #[error("it is not a WebAssembly component: {0}")]
     NotAComponent(String),
+    /// It takes more to compile than a component of its size may.
+    #[error("it is too costly to compile: {0}")]
+    TooCostly(String),
     /// It wants something that policies are not given.
     #[error(transparent)]
     Import(#[from] NotGranted),

@@ -19,12 +19,13 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::guest::digest::Digest;
+use crate::limits;
 
 /// Compiled components in the cache; of more, the oldest are removed.
 const ENTRIES_MAX: usize = 16;
 
 /// Largest file that is read, in bytes: code is some times larger than its component.
-const BYTES_MAX: u64 = 1 << 30;
+const BYTES_MAX: u64 = limits::COMPILED_BYTES_MAX;
 
 /// What is compiled of a component; a new one leaves what was kept before alone. 1 was the component
 /// with a module added.
@@ -154,12 +155,19 @@ fn write(path: &Path, code: &[u8]) -> io::Result<()> {
     atomic_file::replace(&new, path)
 }
 
+/// Loads what a child of this process has just compiled and written to its pipe.
+pub(super) fn of_own_child(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    deserialize(engine, code)
+}
+
 #[allow(
     unsafe_code,
     reason = "loading machine code cannot be checked by the compiler"
 )]
 fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the bytes must come from `Component::serialize`. They were read from a file in a
+    // SAFETY: the bytes must come from `Component::serialize`, or from `Engine::precompile_component`.
+    // Either the same program has just made them with the latter, as a child whose output nobody else
+    // can write to. Or they were read from a file in a
     // directory that only this user can write to, which is this user's own, and whose hash is that
     // of what `write` got from `Component::serialize`. wasmtime checks version and settings.
     unsafe { Component::deserialize(engine, code) }

@@ -4,10 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use daemon::tasks;
-use wasmtime::Config;
 use wasmtime::component::Component;
 
-use super::code_cache::CodeCache;
+use super::code_cache::{self, CodeCache};
+use super::compiler::{CompileError, Compiler, causes, wasmtime_config};
 use super::deadline::ticks;
 use super::digest::Digest;
 use crate::limits;
@@ -17,6 +17,7 @@ pub struct Engine {
     wasmtime: wasmtime::Engine,
     decision_ticks: u64,
     code_cache: Option<CodeCache>,
+    compiler: Option<Compiler>,
 }
 
 impl Engine {
@@ -27,11 +28,7 @@ impl Engine {
     /// # Errors
     /// Where wasmtime does not support this machine.
     pub fn new(decision_time_max: Duration) -> wasmtime::Result<Self> {
-        let mut config = Config::new();
-        config
-            .epoch_interruption(true)
-            .max_wasm_stack(limits::STACK_BYTES_MAX);
-        let wasmtime = wasmtime::Engine::new(&config)?;
+        let wasmtime = wasmtime::Engine::new(&wasmtime_config())?;
         let ticked = wasmtime.weak();
         // A thread, not a task: a decision that loops for ever blocks its worker's tasks.
         tasks::thread("policy-clock", move || {
@@ -45,6 +42,7 @@ impl Engine {
             wasmtime,
             decision_ticks: ticks(decision_time_max),
             code_cache: None,
+            compiler: None,
         })
     }
 
@@ -56,19 +54,36 @@ impl Engine {
         }
     }
 
+    /// Has components compiled in a process of its own, within bounds.
+    pub fn with_compiler(self, compiler: Option<Compiler>) -> Self {
+        Self { compiler, ..self }
+    }
+
     /// Machine code of a component: from the cache where it is there. Otherwise it takes a second
     /// of processor time for each few megabytes: not for a thread that serves.
-    pub(crate) fn compile(&self, digest: Digest, component: &[u8]) -> wasmtime::Result<Component> {
-        let Some(code_cache) = &self.code_cache else {
-            return Component::from_binary(&self.wasmtime, component);
-        };
-        if let Some(compiled) = code_cache.load(&self.wasmtime, digest) {
+    pub(crate) fn compile(
+        &self,
+        digest: Digest,
+        component: &[u8],
+    ) -> Result<Component, CompileError> {
+        let cached = self.code_cache.as_ref();
+        if let Some(compiled) = cached.and_then(|cache| cache.load(&self.wasmtime, digest)) {
             return Ok(compiled);
         }
-        let compiled = Component::from_binary(&self.wasmtime, component)?;
-        code_cache.store(&self.wasmtime, digest, &compiled);
+        let invalid = |error| CompileError::Invalid(causes(&error));
+        let compiled = match &self.compiler {
+            None => Component::from_binary(&self.wasmtime, component).map_err(invalid)?,
+            Some(compiler) => {
+                let code = compiler.compile(component)?;
+                code_cache::of_own_child(&self.wasmtime, &code).map_err(invalid)?
+            }
+        };
+        if let Some(cache) = cached {
+            cache.store(&self.wasmtime, digest, &compiled);
+        }
         Ok(compiled)
     }
+
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.wasmtime
     }
