@@ -104,16 +104,6 @@ impl Catalog for Service {
         Ok(Response::new(self.page(after, limit)))
     }
 
-    async fn trade(&self, request: Request<v1::TradeRequest>) -> Reply<v1::TradeResponse> {
-        let (service, client) = (self.clone(), client_of(&request));
-        // It counts as its client's until it is over, also where the caller has left.
-        let traded = tasks::spawn_for_caller(async move {
-            service.traded(request.into_inner(), client, None).await
-        });
-        let traded = traded.await.map_err(|_| RequestError::Stopping)?;
-        Ok(Response::new(traded?))
-    }
-
     type TradeManyStream = StreamOf<v1::TradeResponse>;
 
     async fn trade_many(
@@ -359,7 +349,7 @@ impl Service {
         &self,
         request: v1::TradeRequest,
         client: Client,
-        proposed: Option<ProposedReply>,
+        proposed: ProposedReply,
     ) -> Result<v1::TradeResponse, Status> {
         self.check_named(&request.journal)?;
         let (epoch, orders) = trade_from_wire(request)?;
@@ -380,7 +370,7 @@ impl Service {
         early: Early<v1::TradeResponse>,
     ) -> Result<v1::TradeResponse, Status> {
         let (proposed, rows) = oneshot::channel();
-        let traded = self.traded(request, client, Some(proposed));
+        let traded = self.traded(request, client, proposed);
         tokio::pin!(traded);
         let rows = tokio::select! {
             biased;

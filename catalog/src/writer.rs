@@ -39,7 +39,7 @@ impl Writer {
         &self,
         epoch: Epoch,
         orders: Vec<Order>,
-        proposed: Option<ProposedReply>,
+        proposed: ProposedReply,
     ) -> Result<Vec<TradeResult>, RequestError> {
         self.ask(|reply| Command::Trade {
             epoch,

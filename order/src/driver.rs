@@ -15,7 +15,7 @@ use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{Epoch, Identity, Order, OrderNumber, ReplicaId, Row};
 use storage::damage::DamageReporter;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
 
@@ -24,9 +24,7 @@ use crate::error::stopping;
 use crate::peers::{Catalog, Peers, call_failure, fetch_failure, report_failure};
 use crate::store::{ReadRows, Store};
 use order_core::Save;
-use order_core::message::{
-    CallFailure, Failure, Placed, Refused, Report, Shipment, Source, StepDown, Unavailable,
-};
+use order_core::message::{CallFailure, Failure, Refused, Report, Shipment, Source, StepDown};
 use order_core::{Command, Event, Replica, Status};
 use reply::Reply;
 
@@ -50,7 +48,7 @@ const SENDING_TURNS: u32 = 4;
 pub(crate) enum Input {
     Place {
         order: Order,
-        reply: PlaceReply,
+        reply: Reply,
     },
     Announce {
         epoch: Epoch,
@@ -79,18 +77,6 @@ pub(crate) enum Input {
     Keep(Identity),
 }
 
-/// Where the answer to an order goes.
-#[derive(Debug)]
-pub(crate) enum PlaceReply {
-    /// To a caller of one order, which has a place among its client's until then.
-    Alone {
-        caller: oneshot::Sender<Result<Placed, Unavailable>>,
-        _of_client: OwnedSemaphorePermit,
-    },
-    /// To a caller of many.
-    Among(Reply),
-}
-
 /// A way to the core from the services.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
@@ -100,21 +86,8 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(crate) async fn place(
-        &self,
-        order: Order,
-        _of_client: OwnedSemaphorePermit,
-    ) -> Result<Placed, GrpcStatus> {
-        self.ask(|caller| Input::Place {
-            order,
-            reply: PlaceReply::Alone { caller, _of_client },
-        })
-        .await
-    }
-
     /// Places an order, whose answer goes out by itself.
-    pub(crate) async fn place_for(&self, order: Order, reply: Reply) -> Result<(), GrpcStatus> {
-        let reply = PlaceReply::Among(reply);
+    pub(crate) async fn place(&self, order: Order, reply: Reply) -> Result<(), GrpcStatus> {
         let sent = self.inputs.send(Input::Place { order, reply }).await;
         sent.map_err(|_| stopping())
     }

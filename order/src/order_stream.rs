@@ -136,7 +136,7 @@ impl Intake {
                 let reply = Reply::new(tag, self.answers.clone(), room.split(1));
                 let order = order.ok_or_else(|| Malformed(Invalid::new("order", "is missing")));
                 match order.and_then(Order::try_from) {
-                    Ok(order) => self.handle.place_for(order, reply).await?,
+                    Ok(order) => self.handle.place(order, reply).await?,
                     Err(invalid) => reply.refuse(&invalid),
                 }
             }

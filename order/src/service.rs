@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use domain::{Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
+use domain::{JournalId, OrderNumber, ReplicaId, Row};
 use rpc::call_streams;
 use rpc::clients::PerClient;
 use rpc::listen::client_of;
@@ -11,15 +11,12 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
-use wire::Malformed;
-use wire::catalog::v1::Order as WireOrder;
 use wire::identity;
 use wire::order::v1::orders_server::Orders;
 use wire::order::v1::replication_server::Replication;
 use wire::order::v1::{
     AnnounceRequest, AppendRequest, AppendResponse, FetchRequest, FetchResponse, GetRequest,
-    GetResponse, PlaceManyRequest, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest,
-    place_response,
+    GetResponse, PlaceManyRequest, ReplicaStatus, Role, StatusRequest,
 };
 
 use crate::driver::{Handle, read};
@@ -27,8 +24,8 @@ use crate::error::RequestError;
 use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
 use crate::store::ReadRows;
-use order_core::message::{Placed, RoleName};
-use order_core::timing::{CONFIRM_TIMEOUT, PLACE_TIMEOUT};
+use order_core::message::RoleName;
+use order_core::timing::CONFIRM_TIMEOUT;
 use order_core::{self, JournalEnd, Missing, Rules};
 use wire::leadership::term;
 
@@ -101,34 +98,6 @@ impl OrdersService {
 
 #[tonic::async_trait]
 impl Orders for OrdersService {
-    async fn place(
-        &self,
-        request: Request<PlaceRequest>,
-    ) -> Result<Response<PlaceResponse>, Status> {
-        let for_client = self.waiting.of(client_of(&request));
-        let request = request.into_inner();
-        identity::check(&request.journal, self.journal)?;
-        let order: WireOrder = request
-            .order
-            .ok_or_else(|| Malformed(Invalid::new("order", "is missing")))?;
-        let order = Order::try_from(order)?;
-        let placing = async {
-            let room = for_client.acquire_owned().await.expect("never closed");
-            self.handle.place(order, room).await
-        };
-        let placed = tokio::time::timeout(PLACE_TIMEOUT, placing).await;
-        let placed = placed.map_err(|_| RequestError::NotInTime)??;
-        let result = match placed {
-            Placed::Number(number) => place_response::Result::Number(number.0),
-            Placed::Refused(refusal) => {
-                place_response::Result::Refusal(wire::catalog::v1::Refusal::from(refusal).into())
-            }
-        };
-        Ok(Response::new(PlaceResponse {
-            result: Some(result),
-        }))
-    }
-
     type PlaceManyStream = Answers;
 
     async fn place_many(
@@ -205,14 +174,6 @@ impl ReplicationService {
 #[tonic::async_trait]
 impl Replication for ReplicationService {
     type FetchStream = Pin<Box<dyn Stream<Item = Result<FetchResponse, Status>> + Send>>;
-
-    async fn append(
-        &self,
-        request: Request<AppendRequest>,
-    ) -> Result<Response<AppendResponse>, Status> {
-        let appended = append(self.journal, &self.handle, request.into_inner()).await?;
-        Ok(Response::new(appended))
-    }
 
     type AppendManyStream = ReceiverStream<Result<AppendResponse, Status>>;
 

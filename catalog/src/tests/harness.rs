@@ -9,6 +9,7 @@ use storage::damage::DamageReceiver;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -171,14 +172,29 @@ pub struct Leader {
 }
 
 impl Leader {
-    pub async fn trade(&self, orders: Vec<v1::Order>) -> Result<Vec<Traded>, Status> {
+    /// A trade on a stream of its own, and what comes back.
+    pub async fn start_trade(
+        &self,
+        orders: Vec<v1::Order>,
+    ) -> Result<Streaming<v1::TradeResponse>, Status> {
         let request = v1::TradeRequest {
             epoch: self.epoch,
             orders,
             journal: self.journal.clone(),
         };
-        let response = self.client.clone().trade(request).await?;
-        let results = response.into_inner().results.into_iter();
+        // The stream stays open until the answer is there.
+        let requests = tokio_stream::iter([request]).chain(tokio_stream::pending());
+        Ok(self.client.clone().trade_many(requests).await?.into_inner())
+    }
+
+    pub async fn trade(&self, orders: Vec<v1::Order>) -> Result<Vec<Traded>, Status> {
+        let mut answers = self.start_trade(orders).await?;
+        let ended = || Status::unavailable("the stream ended");
+        let mut answer = answers.message().await?.ok_or_else(ended)?;
+        if !answer.proposed.is_empty() {
+            answer = answers.message().await?.ok_or_else(ended)?;
+        }
+        let results = answer.results.into_iter();
         Ok(results.map(|result| result.result.unwrap()).collect())
     }
 

@@ -5,7 +5,7 @@ use domain::{IdempotencyKey, StockName};
 use rpc::listen::MESSAGE_BYTES_MAX;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Status};
 use wire::catalog::v1::catalog_server::Catalog as _;
 use wire::catalog::v1::session_request::{Open, Request as SessionRequestKind};
 use wire::catalog::v1::trade_result::Result as Traded;
@@ -226,8 +226,12 @@ async fn a_full_disk_changes_nothing_and_the_catalog_lives_on() {
     let leader = running.led().await;
     let mut client = running.client();
     disk.set_full(true);
+    // So many that none is proposed: the epoch goes on.
+    let count = PROPOSED_ROWS_MAX as u64 + 1;
+    let buy = |number| order(&format!("key-{number}"), "acme", Side::Buy, 1);
+    let buys = || (0..count).map(buy).collect();
     assert_eq!(
-        leader.buy("key", "acme").await.unwrap_err().code(),
+        leader.trade(buys()).await.unwrap_err().code(),
         Code::Unavailable
     );
     let elected = client
@@ -240,22 +244,10 @@ async fn a_full_disk_changes_nothing_and_the_catalog_lives_on() {
     assert_eq!(elected.unwrap_err().code(), Code::Unavailable);
     assert_eq!(look(&mut client, "acme", 0).await, (100, false));
     disk.set_full(false);
-    assert_eq!(leader.buy("key", "acme").await.unwrap().number, 0);
-    assert_eq!(look(&mut client, "acme", 0).await, (99, false));
+    let bought = leader.trade(buys()).await.unwrap().into_iter().map(row);
+    assert!(bought.map(|row| row.number).eq(0..count));
+    assert_eq!(look(&mut client, "acme", 0).await, (100 - count, false));
     running.stop().await;
-}
-
-/// A call on a stream of its own.
-async fn trade_on_stream(leader: &Leader, orders: Vec<v1::Order>) -> Streaming<v1::TradeResponse> {
-    let request = v1::TradeRequest {
-        epoch: leader.epoch,
-        orders,
-        journal: leader.journal.clone(),
-    };
-    // The stream stays open until the answer is there.
-    let requests = tokio_stream::iter([request]).chain(tokio_stream::pending());
-    let answers = leader.client.clone().trade_many(requests).await.unwrap();
-    answers.into_inner()
 }
 
 #[tokio::test]
@@ -266,7 +258,10 @@ async fn few_rows_are_proposed_before_the_disk_has_them() {
     for (count, proposes) in [(PROPOSED_ROWS_MAX, true), (PROPOSED_ROWS_MAX + 1, false)] {
         disk.set_held(true);
         let sell = |number| order(&format!("{count}-{number}"), "acme", Side::Sell, 1);
-        let mut answers = trade_on_stream(&leader, (0..count).map(sell).collect()).await;
+        let mut answers = leader
+            .start_trade((0..count).map(sell).collect())
+            .await
+            .unwrap();
         let mut proposed = Vec::new();
         if proposes {
             proposed = answers.message().await.unwrap().unwrap().proposed;
@@ -283,8 +278,8 @@ async fn few_rows_are_proposed_before_the_disk_has_them() {
         assert_eq!(proposed, if proposes { rows } else { Vec::new() });
     }
     // What is known already is on its way nowhere.
-    let again = trade_on_stream(&leader, vec![order("8-0", "acme", Side::Sell, 1)]);
-    let answer = again.await.message().await.unwrap().unwrap();
+    let again = leader.start_trade(vec![order("8-0", "acme", Side::Sell, 1)]);
+    let answer = again.await.unwrap().message().await.unwrap().unwrap();
     assert_eq!((answer.results.len(), answer.proposed), (1, vec![]));
     running.stop().await;
 }
@@ -296,7 +291,10 @@ async fn an_epoch_in_which_rows_were_proposed_in_vain_is_over() {
     let leader = running.led().await;
     disk.set_held(true);
     disk.set_full(true);
-    let mut answers = trade_on_stream(&leader, vec![order("lost", "acme", Side::Sell, 1)]).await;
+    let mut answers = leader
+        .start_trade(vec![order("lost", "acme", Side::Sell, 1)])
+        .await
+        .unwrap();
     let proposed = answers.message().await.unwrap().unwrap().proposed;
     assert_eq!(proposed.len(), 1);
     disk.set_held(false);

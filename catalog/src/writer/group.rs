@@ -46,7 +46,7 @@ pub enum Command {
         epoch: Epoch,
         orders: Vec<Order>,
         /// Told, where there are few, of the new rows on their way to the disk.
-        proposed: Option<ProposedReply>,
+        proposed: ProposedReply,
         /// One result for each order.
         reply: TradeReply,
     },
@@ -274,7 +274,7 @@ impl Committer {
                     reply,
                 } => {
                     let results = stage_trade(&mut *self.store, &mut staged, epoch, &orders);
-                    if let (Some(proposed), Ok(results)) = (proposed, &results) {
+                    if let Ok(results) = &results {
                         replies.proposals.push((proposed, numbers(results)));
                     }
                     let awaits = orders

@@ -156,7 +156,7 @@ fn event(
 ) -> Option<Event> {
     match kind % 5 {
         0 => {
-            let request = order_v1::PlaceRequest::decode(message).ok()?;
+            let request = order_v1::place_many_request::Placement::decode(message).ok()?;
             let order = Order::try_from(request.order?).ok()?;
             Some(Event::Place { ticket, order })
         }

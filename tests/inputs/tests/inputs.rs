@@ -184,7 +184,7 @@ mod messages {
             an_order().prop_map(|order| {
                 (
                     0,
-                    order::PlaceRequest {
+                    order::place_many_request::Placement {
                         order: Some(order),
                         ..Default::default()
                     }

@@ -323,7 +323,7 @@ impl Catalog {
                 self.queue.push_back(Command::Trade {
                     epoch,
                     orders,
-                    proposed: Some(proposed),
+                    proposed,
                     reply,
                 });
             }
