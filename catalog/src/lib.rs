@@ -14,7 +14,7 @@
 //! - [`rebuild`]: a lost database, made anew from replicas' ledgers;
 //! - [`error`]: what can go wrong, and which gRPC status says so.
 //!
-//! A trade's way: `service` → `writer` stages it on the books (`catalog_core::ledger`) with whatever
+//! A trade's way: `service` → `writer` stages it on the catalog's state (`catalog_core::ledger`) with whatever
 //! else has queued → `shared` tells caches to let go (`catalog_core::leases`), and `service` the leader of the
 //! new row → `store` makes it durable → `catalog_core::visibility` shows it once caches have let go → the answer
 //! goes out.
@@ -174,8 +174,8 @@ fn open(config: &Config) -> Result<Opened, Error> {
     let loaded = store.load()?;
     tracing::info!(
         journal = %loaded.journal,
-        stocks = loaded.books.stocks().count(),
-        journal_rows = %loaded.books.leadership().end.rows,
+        stocks = loaded.state.stocks().count(),
+        journal_rows = %loaded.state.leadership().end.rows,
         "opened the database"
     );
     Ok(Opened {

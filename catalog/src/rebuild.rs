@@ -136,7 +136,7 @@ where
         None => random_journal()?,
     };
     store.begin(journal, listings)?;
-    let listed = store.load()?.books;
+    let listed = store.load()?.state;
     let listed = listed.stocks().cloned();
     let mut replay = Replay {
         end: LedgerEnd::default(),

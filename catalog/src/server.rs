@@ -106,16 +106,16 @@ pub(crate) fn start(
             "waiting for leases that gateways may still have"
         );
     }
-    let board = Visibility::new(
-        loaded.books.stocks().cloned(),
+    let visibility = Visibility::new(
+        loaded.state.stocks().cloned(),
         leases,
         unsettled,
         BootTime::now(),
     );
-    let leadership = loaded.books.leadership();
+    let leadership = loaded.state.leadership();
     let gives_up_at = BootTime::now() + ledger_check_max;
     let ledger_check = LedgerCheck::new(leadership.term.in_sync.clone(), gives_up_at);
-    let shared = Arc::new(Shared::new(board, ledger_check, leadership));
+    let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
     let (writer, ended) = writer::start(store, loaded, Arc::clone(&shared))?;
     let sessions = Sessions {
         shared: Arc::clone(&shared),

@@ -155,20 +155,22 @@ pub fn to_wire(event: Event, lease: Duration, journal: JournalId) -> Result<Sess
             journal: journal.as_bytes().to_vec(),
         }),
         Event::Renewed(nonce) => session_event::Event::Renewed(session_event::Renewed { nonce }),
-        Event::Invalidation(recall) => session_event::Event::Invalidate(invalidate(recall)),
+        Event::Invalidation(invalidation) => {
+            session_event::Event::Invalidate(invalidate(invalidation))
+        }
         Event::Over(error) => return Err(error.into()),
     };
     Ok(SessionEvent { event: Some(event) })
 }
 
-fn invalidate(recall: Invalidation) -> session_event::Invalidate {
+fn invalidate(invalidation: Invalidation) -> session_event::Invalidate {
     let floor = |floor: Floor| session_event::Floor {
         name: floor.name.as_str().into(),
         version: floor.version.0,
     };
-    let floors = recall.floors.into_iter().map(floor).collect();
+    let floors = invalidation.floors.into_iter().map(floor).collect();
     session_event::Invalidate {
-        round: recall.round.0,
+        round: invalidation.round.0,
         floors,
     }
 }

@@ -27,7 +27,7 @@ pub struct Loaded {
     pub journal: JournalId,
     /// Of the stocks that it began with.
     pub listing: ListingDigest,
-    pub books: CatalogState,
+    pub state: CatalogState,
     /// Where sessions of the run before may still be alive: how long at most.
     pub sessions_out: Option<Duration>,
 }

@@ -279,7 +279,7 @@ impl Leases {
     /// Starts a round: says which sessions are to be told to let go of which of the stocks.
     /// Who was told before, and has not acknowledged yet, is not told again: what is lent
     /// after that does not exist.
-    pub fn recall(&mut self, changes: &[Floor]) -> Vec<Invalidation> {
+    pub fn invalidate(&mut self, changes: &[Floor]) -> Vec<Invalidation> {
         let mut told: BTreeMap<SessionId, Vec<Floor>> = BTreeMap::new();
         for floor in changes {
             for id in self.holders.get(&floor.name).into_iter().flatten() {
@@ -293,7 +293,7 @@ impl Leases {
         }
         let round = Round(self.last_round.0 + 1);
         self.last_round = round;
-        let mut recalls = Vec::with_capacity(told.len());
+        let mut invalidations = Vec::with_capacity(told.len());
         for (id, floors) in told {
             let session = self
                 .sessions
@@ -301,13 +301,13 @@ impl Leases {
                 .expect("holders have living sessions");
             let stocks = floors.iter().map(|floor| floor.name.clone()).collect();
             session.owes.insert(round, stocks);
-            recalls.push(Invalidation {
+            invalidations.push(Invalidation {
                 session: id,
                 round,
                 floors,
             });
         }
-        recalls
+        invalidations
     }
 
     fn living(&mut self, id: SessionId, now: BootTime) -> Result<&mut Session, SessionExpired> {

@@ -1,6 +1,6 @@
 //! What readers see of the stocks while trades become durable and caches let go.
 //!
-//! A change goes up on the board in steps. It is [prepared](Visibility::prepare) before it is
+//! A change becomes visible in steps. It is [prepared](Visibility::prepare) before it is
 //! written to disk, which tells the holders to let go; it becomes
 //! [durable](Visibility::committed); and it is shown once it is durable and nobody holds the value
 //! before it any more. Until then readers see the old value, which they may not keep. So no
@@ -54,7 +54,7 @@ impl VisibleStock {
 }
 
 impl Visibility {
-    /// The board shows `stocks`, which are durable. Nothing may be read or traded for
+    /// Shows `stocks`, which are durable. Nothing may be read or traded for
     /// `unsettled`, counted from `now`: sessions of a run before may last that long.
     pub fn new(
         stocks: impl IntoIterator<Item = Stock>,
@@ -141,7 +141,7 @@ impl Visibility {
             version: stock.version,
         };
         let floors: Vec<Floor> = batch.stocks.iter().map(floor).collect();
-        self.leases.recall(&floors)
+        self.leases.invalidate(&floors)
     }
 
     /// The prepared batch is durable: shows what nobody holds.

@@ -305,11 +305,11 @@ impl Store for SqliteStore {
                 term.epoch
             )));
         }
-        let books = CatalogState::new(self.stocks()?, end, term);
+        let state = CatalogState::new(self.stocks()?, end, term);
         Ok(Loaded {
             journal,
             listing: self.listing,
-            books,
+            state,
             sessions_out,
         })
     }
@@ -444,7 +444,7 @@ fn update_stocks(transaction: &Transaction<'_>, stocks: &[Stock]) -> Result<(), 
         ])?;
         assert_eq!(
             changed, 1,
-            "the store has another {} than the books",
+            "the store has another {} than the state",
             stock.name
         );
     }

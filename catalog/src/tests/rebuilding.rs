@@ -73,7 +73,7 @@ fn refused(config: &Config, remains: RebuildSource<Rows>) -> RebuildError {
 fn a_journal_that_is_made_anew_keeps_its_id() {
     let loaded = rebuilt(remains(rows(&[1, 2])));
     assert_eq!(loaded.journal, JOURNAL);
-    assert_eq!(loaded.books.leadership().end.rows, OrderNumber(2));
+    assert_eq!(loaded.state.leadership().end.rows, OrderNumber(2));
     let of_before = || RebuildSource {
         journal: None,
         listing: None,
@@ -94,7 +94,7 @@ fn the_epoch_is_above_everything_that_was_seen() {
             epoch: Epoch(seen),
             ..remains(rows(epochs))
         });
-        let term = loaded.books.leadership().term;
+        let term = loaded.state.leadership().term;
         assert_eq!(term.epoch, Epoch(above), "{seen} {epochs:?}");
     }
     let dir = tempfile::tempdir().unwrap();
@@ -113,7 +113,7 @@ fn a_ledger_that_never_heard_of_a_term_makes_a_catalog_that_opens() {
         leader: None,
         ..remains(rows(&[1, 1]))
     });
-    let term = loaded.books.leadership().term;
+    let term = loaded.state.leadership().term;
     assert_eq!(term.epoch, Epoch(2));
     assert!(term.in_sync.contains(&term.leader.unwrap()));
 }
@@ -174,7 +174,7 @@ fn a_log_that_is_left_of_the_lost_database_is_not_taken_for_the_new_one_s() {
     store
         .begin(JournalId::new([6; 16]), &stocks::built_in())
         .unwrap();
-    let mut staged_on = store.load().unwrap().books;
+    let mut staged_on = store.load().unwrap().state;
     let mut staged = staged_on.stage();
     staged.elect(Epoch(0), ReplicaId::new(1).unwrap());
     let batch = staged.into_batch();
@@ -189,7 +189,7 @@ fn a_log_that_is_left_of_the_lost_database_is_not_taken_for_the_new_one_s() {
     rebuild(&config(dir.path()), remains(rows(&[1]))).unwrap();
     let loaded = SqliteStore::open(dir.path()).unwrap().load().unwrap();
     assert_eq!(loaded.journal, JOURNAL);
-    assert_eq!(loaded.books.leadership().end.rows, OrderNumber(1));
+    assert_eq!(loaded.state.leadership().end.rows, OrderNumber(1));
     let kept = dir.path().join(format!("{FILE}.damaged-1-wal"));
     assert_eq!(std::fs::read(kept).unwrap(), left);
 }

@@ -1,5 +1,5 @@
 //! A group commit in three steps, on whatever thread or clock: [begin](Committer::begin) stages
-//! the requests on the books, tells caches to let go, and proposes the new rows to those who asked
+//! the requests on the catalog's state, tells caches to let go, and proposes the new rows to those who asked
 //! for them; [commit](Committer::commit) makes it
 //! durable, which takes a disk's time; [finish](Committer::finish) answers. An answer to a trade
 //! goes out once it is durable and shown.
@@ -143,10 +143,10 @@ struct Replies {
     lends: Vec<LendReply>,
 }
 
-/// Owns the books and their store, and commits groups to them, one at a time.
+/// Owns the catalog's state and its store, and commits groups to them, one at a time.
 pub struct Committer {
     store: Box<dyn Store>,
-    books: CatalogState,
+    state: CatalogState,
     /// What the store notes of sessions.
     sessions_out: Option<Duration>,
     /// Rows may have been proposed in this epoch that were not committed.
@@ -158,13 +158,13 @@ impl Committer {
     /// Of a store, and what was loaded of it.
     pub fn new(store: Box<dyn Store>, loaded: Loaded, shared: Arc<Shared>) -> Self {
         let Loaded {
-            books,
+            state,
             sessions_out,
             ..
         } = loaded;
         Self {
             store,
-            books,
+            state,
             sessions_out,
             // By the run before, which may have crashed.
             is_over: true,
@@ -187,8 +187,8 @@ impl Committer {
         }
     }
 
-    pub fn books(&self) -> &CatalogState {
-        &self.books
+    pub fn state(&self) -> &CatalogState {
+        &self.state
     }
 
     /// Stages requests, tells caches to let go of what they change, and those who asked of the
@@ -237,9 +237,9 @@ impl Committer {
             self.is_over = false;
         }
         if !batch.is_empty() {
-            self.books.apply(batch);
+            self.state.apply(batch);
         }
-        let leadership = self.books.leadership();
+        let leadership = self.state.leadership();
         self.shared
             .committed(&stocks, leadership.clone(), replies.trades);
         answer_terms(replies.terms, &leadership);
@@ -259,7 +259,7 @@ impl Committer {
     }
 
     fn stage(&mut self, commands: Vec<Command>) -> Group {
-        let mut staged = self.books.stage();
+        let mut staged = self.state.stage();
         if self.is_over {
             staged.begin_next_epoch();
         }

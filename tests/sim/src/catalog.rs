@@ -124,11 +124,11 @@ impl Catalog {
         }
         let journal = store.journal()?;
         let mut loaded = store.load()?;
-        oracle.catalog_opened(&loaded.books, how.restored, || {
+        oracle.catalog_opened(&loaded.state, how.restored, || {
             let rows = journal.rows(OrderNumber(0), usize::MAX >> 1);
             rows.expect("it was just opened")
         });
-        loaded.books = loaded.books.under(plan.catalog_rules());
+        loaded.state = loaded.state.under(plan.catalog_rules());
         let leases = Leases::new(how.lease, catalog::config::lease_margin(how.lease));
         let leases = leases.under(plan.catalog_rules());
         let term = leases.term();
@@ -138,18 +138,18 @@ impl Catalog {
             listing: loaded.listing,
             lease_horizon: term.max(unsettled),
         };
-        let stocks = loaded.books.stocks().cloned();
+        let stocks = loaded.state.stocks().cloned();
         let now = line.clock(Node::Catalog);
-        let board = Visibility::new(stocks, leases, unsettled, now);
-        let leadership = loaded.books.leadership();
+        let visibility = Visibility::new(stocks, leases, unsettled, now);
+        let leadership = loaded.state.leadership();
         let ledger_check =
             LedgerCheck::new(leadership.term.in_sync.clone(), now + LEDGER_CHECK_MAX);
         let ledger_check = ledger_check.under(plan.catalog_rules());
-        let shared = Arc::new(Shared::new(board, ledger_check, leadership));
+        let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
         let mut committer = Committer::new(Box::new(store), loaded, Arc::clone(&shared));
         committer.begin_next_epoch()?;
-        let books = committer.books();
-        oracle.catalog_committed(&[], &books.leadership());
+        let state = committer.state();
+        oracle.catalog_committed(&[], &state.leadership());
         Ok(Self {
             run,
             disk: disk.clone(),
@@ -494,9 +494,9 @@ impl Catalog {
         let durable = committed.is_ok();
         self.committer.finish(group, committed);
         if durable {
-            let books = self.committer.books();
-            oracle.catalog_committed(&rows, &books.leadership());
-            oracle.check_books(books);
+            let state = self.committer.state();
+            oracle.catalog_committed(&rows, &state.leadership());
+            oracle.check_state(state);
         }
         self.open_sessions(line);
         self.begin(line);
@@ -569,8 +569,8 @@ impl Catalog {
                     Ok(Event::Renewed(nonce)) => {
                         line.send_down(stream, FromCatalog::Renewed(nonce));
                     }
-                    Ok(Event::Invalidation(recall)) => {
-                        line.send_down(stream, FromCatalog::Invalidation(recall));
+                    Ok(Event::Invalidation(invalidation)) => {
+                        line.send_down(stream, FromCatalog::Invalidation(invalidation));
                     }
                     Ok(Event::Over(_)) | Err(mpsc::error::TryRecvError::Disconnected) => {
                         over.push(stream);
@@ -606,5 +606,5 @@ fn told<T>(answer: Answer<T>, response: impl FnOnce(T) -> Response) -> Told {
 
 /// What a store holds.
 pub fn load(store: &mut SqliteStore) -> catalog_core::CatalogState {
-    store.load().expect("the disk is well").books
+    store.load().expect("the disk is well").state
 }

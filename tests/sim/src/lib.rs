@@ -1,7 +1,7 @@
 //! The whole system in a seeded simulation.
 //!
-//! What runs here is what is shipped, but for sockets and threads: the catalog's books, leases,
-//! board and group commits, the replicas' core, the rules of the gateways' caches and sessions,
+//! What runs here is what is shipped, but for sockets and threads: the catalog's state, leases,
+//! visibility and group commits, the replicas' core, the rules of the gateways' caches and sessions,
 //! the default policy's election, and both stores with SQLite below them. Time, the network, the
 //! clocks and the disks are simulated, on one thread, and all chance comes from a seed: a seed is
 //! the same history every time, to the last event. There is no code outside of tests.

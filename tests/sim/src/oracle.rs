@@ -195,12 +195,12 @@ impl Oracle {
     /// less than was committed.
     pub fn catalog_opened(
         &mut self,
-        books: &CatalogState,
+        state: &CatalogState,
         restored: bool,
         journal: impl Fn() -> Vec<Row>,
     ) {
         self.apart = None;
-        let leadership = books.leadership();
+        let leadership = state.leadership();
         let held = leadership.end.rows;
         if restored {
             let branch = self.branch.anew(&journal());
@@ -209,7 +209,7 @@ impl Oracle {
                 leadership.end,
                 "the journal is as long as it says"
             );
-            branch.check(books);
+            branch.check(state);
             let term = leadership.term;
             self.apart = Some(Apart { branch, term });
             self.was_apart = true;
@@ -230,7 +230,7 @@ impl Oracle {
         } else {
             self.catalog_committed(&[], &leadership);
         }
-        self.check_books(books);
+        self.check_state(state);
     }
 
     /// The catalog has made rows durable, and says who leads.
@@ -296,10 +296,10 @@ impl Oracle {
     }
 
     /// Every stock is what it was at first and what became of it since.
-    pub fn check_books(&mut self, books: &CatalogState) {
+    pub fn check_state(&mut self, state: &CatalogState) {
         self.checks += 1;
         let apart = self.apart.as_ref().map(|apart| &apart.branch);
-        apart.unwrap_or(&self.branch).check(books);
+        apart.unwrap_or(&self.branch).check(state);
     }
 
     /// A replica has made so much durable, or found it on its disk.

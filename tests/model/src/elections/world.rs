@@ -26,7 +26,7 @@ const FETCHED: u64 = 350 * STEP;
 
 pub struct World {
     pub now: u64,
-    pub books: CatalogState,
+    pub catalog: CatalogState,
     pub replicas: Vec<Replica>,
     pub gateways: Vec<Gateway>,
     /// Orders in the catalog's journal.
@@ -140,7 +140,7 @@ impl World {
         let gateways = gateways.collect();
         Self {
             now: 0,
-            books: CatalogState::default(),
+            catalog: CatalogState::default(),
             replicas: ids.into_iter().map(Replica::new).collect(),
             gateways,
             journal: 0,
@@ -151,7 +151,7 @@ impl World {
 
     /// Who leads, according to the catalog.
     pub fn leadership(&self) -> Leadership {
-        let term = self.books.leadership().term;
+        let term = self.catalog.leadership().term;
         Leadership {
             epoch: term.epoch,
             leader: term.leader,
@@ -275,10 +275,10 @@ impl World {
                     gateway.probed.iter().any(answers),
                     "it elects replica {candidate}, which does not answer it"
                 );
-                let mut staged = self.books.stage();
+                let mut staged = self.catalog.stage();
                 staged.elect(leadership.epoch, candidate);
                 let batch = staged.into_batch();
-                self.books.apply(batch);
+                self.catalog.apply(batch);
                 let elected = self.leadership();
                 self.gateways[at].elector.elected(candidate, elected, now);
                 let everyone: Vec<_> = self.replicas.iter().map(|replica| replica.id).collect();
