@@ -17,7 +17,7 @@ use super::harness::{
 };
 use crate::server;
 use crate::service::{ORDERS_MAX, TRADES_PER_CLIENT_MAX};
-use crate::writer::group::PROPOSED_ROWS_MAX;
+use crate::writer::group::GROUP_PROPOSED_MAX;
 
 #[tokio::test]
 async fn concurrent_trades_share_a_commit() {
@@ -227,7 +227,7 @@ async fn a_full_disk_changes_nothing_and_the_catalog_lives_on() {
     let mut client = running.client();
     disk.set_full(true);
     // So many that none is proposed: the epoch goes on.
-    let count = PROPOSED_ROWS_MAX as u64 + 1;
+    let count = GROUP_PROPOSED_MAX as u64 + 1;
     let buy = |number| order(&format!("key-{number}"), "acme", Side::Buy, 1);
     let buys = || (0..count).map(buy).collect();
     assert_eq!(
@@ -255,7 +255,7 @@ async fn few_rows_are_proposed_before_the_disk_has_them() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
     let leader = running.led().await;
-    for (count, proposes) in [(PROPOSED_ROWS_MAX, true), (PROPOSED_ROWS_MAX + 1, false)] {
+    for (count, proposes) in [(GROUP_PROPOSED_MAX, true), (GROUP_PROPOSED_MAX + 1, false)] {
         disk.set_held(true);
         let sell = |number| order(&format!("{count}-{number}"), "acme", Side::Sell, 1);
         let mut answers = leader

@@ -25,9 +25,9 @@ const GROUP_REQUESTS_MAX: usize = 1024;
 /// A group takes no more requests once it has so many orders.
 const GROUP_ORDERS_MAX: usize = 4096;
 
-/// A group with more new rows proposes none of them: one sync is little for so many, and every
+/// Most new rows of a group that proposes them. A group with more proposes none: one sync is little for so many, and every
 /// replica would write each of them twice.
-pub const PROPOSED_ROWS_MAX: usize = 8;
+pub const GROUP_PROPOSED_MAX: usize = 8;
 
 /// Who has a use for rows that are about to be committed.
 pub type ProposedReply = oneshot::Sender<Vec<Row>>;
@@ -121,7 +121,7 @@ impl Group {
     /// Tells those who have a use for it of the rows that their orders make.
     fn propose(&mut self) {
         let rows = &self.batch.rows;
-        if rows.len() > PROPOSED_ROWS_MAX {
+        if rows.len() > GROUP_PROPOSED_MAX {
             return;
         }
         for (reply, numbers) in self.replies.proposals.drain(..) {

@@ -8,7 +8,7 @@ use catalog::error::RequestError;
 use catalog::shared::{EVENTS_MAX, Event, Shared};
 use catalog::store::sqlite::{SqliteJournal, SqliteStore};
 use catalog::store::{Journal as _, Store as _};
-use catalog::writer::group::{Command, Committer, Group, PROPOSED_ROWS_MAX, gather};
+use catalog::writer::group::{Command, Committer, GROUP_PROPOSED_MAX, Group, gather};
 use catalog_core::{
     InSyncRefused, LEDGER_CHECK_MAX, Leadership, Leases, LedgerCheck, TradeResult, Visibility,
 };
@@ -462,7 +462,7 @@ impl Catalog {
         {
             let group = gather(first, || self.queue.pop_front());
             let group = self.committer.begin(group);
-            if group.batch().rows.len() > PROPOSED_ROWS_MAX {
+            if group.batch().rows.len() > GROUP_PROPOSED_MAX {
                 line.came(Effect::LargeGroup);
             }
             self.committing = Some(group);
