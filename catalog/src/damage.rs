@@ -15,36 +15,36 @@ use catalog_core::{Batch, PriorOutcome};
 /// A store or a journal whose damage is reported.
 pub(crate) struct Watched<S> {
     inner: S,
-    finders: DamageReporter,
+    reporter: DamageReporter,
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(inner: S, finders: DamageReporter) -> Self {
-        Self { inner, finders }
+    pub(crate) fn new(inner: S, reporter: DamageReporter) -> Self {
+        Self { inner, reporter }
     }
 }
 
 impl Store for Watched<Box<dyn Store>> {
     fn load(&mut self) -> Result<Loaded, StorageError> {
-        self.finders.pass(self.inner.load())
+        self.reporter.pass(self.inner.load())
     }
 
     fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError> {
-        self.finders.pass(self.inner.find_key(key))
+        self.reporter.pass(self.inner.find_key(key))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        self.finders.pass(self.inner.commit(batch))
+        self.reporter.pass(self.inner.commit(batch))
     }
 
     fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
-        self.finders.pass(self.inner.set_sessions_out(term))
+        self.reporter.pass(self.inner.set_sessions_out(term))
     }
 }
 
 impl Journal for Watched<Arc<dyn Journal>> {
     fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
-        self.finders.pass(self.inner.rows(from, rows_max))
+        self.reporter.pass(self.inner.rows(from, rows_max))
     }
 }
 

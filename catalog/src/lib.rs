@@ -90,28 +90,31 @@ pub async fn run(
         loaded,
         lease,
     } = opened;
-    let (finders, mut findings) = storage::damage::channel();
-    let _watch = store.watch(finders.clone());
+    let (reporter, mut receiver) = storage::damage::channel();
+    let _watch = store.watch(reporter.clone());
     let unchecked = store.unchecked();
-    let _check =
-        unchecked.map(|unchecked| finders.clone().check(move |go_on| unchecked.check(go_on)));
+    let _check = unchecked.map(|unchecked| {
+        reporter
+            .clone()
+            .check(move |keep_going| unchecked.check(keep_going))
+    });
     let parts = Parts {
         store: Box::new(Watched::new(
             Box::new(store) as Box<dyn Store>,
-            finders.clone(),
+            reporter.clone(),
         )),
         journal: Arc::new(Watched::new(
             Arc::new(journal) as Arc<dyn Journal>,
-            finders.clone(),
+            reporter.clone(),
         )),
         loaded,
         lease,
         ledger_check_max: catalog_core::LEDGER_CHECK_MAX,
-        finders,
+        reporter,
     };
     tokio::select! {
         served = server::serve(parts, listener, shutdown) => served,
-        what = findings.next() => Err(damaged(what).into()),
+        what = receiver.next() => Err(damaged(what).into()),
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Parts {
     pub lease: Duration,
     /// Longest wait for the ledgers of the in-sync set.
     pub ledger_check_max: Duration,
-    pub finders: DamageReporter,
+    pub reporter: DamageReporter,
 }
 
 /// Serves until `shutdown`, then finishes what has queued and lets go of the store.
@@ -89,7 +89,7 @@ pub(crate) fn start(
         loaded,
         lease,
         ledger_check_max,
-        finders,
+        reporter,
     } = parts;
     let leases = Leases::new(lease, lease_margin(lease));
     let term = leases.term();
@@ -133,7 +133,7 @@ pub(crate) fn start(
             sessions: Arc::new(sessions),
             trades: Arc::new(PerClient::new(TRADES_PER_CLIENT_MAX)),
             identity,
-            finders,
+            reporter,
             closing,
         },
         ended,

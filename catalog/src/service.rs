@@ -64,7 +64,7 @@ pub struct Service {
     /// Which journal this is.
     pub identity: Identity,
     /// Told that the journal lacks rows.
-    pub finders: DamageReporter,
+    pub reporter: DamageReporter,
     /// Becomes true when the service stops.
     pub closing: watch::Receiver<bool>,
 }
@@ -210,7 +210,7 @@ impl Catalog for Service {
         if row.number != end.rows || !row.follows(&end.chain) {
             return Err(RequestError::NotMissing(row.number).into());
         }
-        self.finders.report(format!(
+        self.reporter.report(format!(
             "the journal ends before order {}, which the ledger of replica {replica} has",
             row.number
         ));

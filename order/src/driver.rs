@@ -192,20 +192,20 @@ pub(crate) struct Driver {
     calls: JoinSet<()>,
     inputs: mpsc::Receiver<Input>,
     status: watch::Sender<Status>,
-    finders: DamageReporter,
+    reporter: DamageReporter,
     /// Of the step under way.
     saves: Vec<Save>,
 }
 
 impl Driver {
-    /// `finders` is told where the replica must not be believed as it is.
+    /// `reporter` is told where the replica must not be believed as it is.
     pub(crate) fn new(
         replica: Replica,
         identity: Identity,
         store: impl Store,
         reader: Arc<dyn ReadRows>,
         (catalog, peers): (Catalog, Peers),
-        finders: DamageReporter,
+        reporter: DamageReporter,
     ) -> (Self, Handle) {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let (status, current) = watch::channel(replica.status());
@@ -225,7 +225,7 @@ impl Driver {
             calls: JoinSet::new(),
             inputs,
             status,
-            finders,
+            reporter,
             saves: Vec::new(),
         };
         (
@@ -339,14 +339,14 @@ impl Driver {
             Command::Save(save) => self.saves.push(save),
             Command::AskCatalog => outside.asker.hurry(),
             Command::ReportMissing(number) => {
-                let finders = self.finders.clone();
+                let reporter = self.reporter.clone();
                 self.spawn_quietly(async move {
                     if let Some(failure) = outside.report_missing(number).await {
-                        finders.report(failure.to_string());
+                        reporter.report(failure.to_string());
                     }
                 });
             }
-            Command::Fail(failure) => self.finders.report(failure.to_string()),
+            Command::Fail(failure) => self.reporter.report(failure.to_string()),
             Command::AnswerPlace { ticket, answer } => self.callers.answer_place(ticket, answer),
             Command::AnswerAnnounce { ticket, answer } => {
                 self.callers.answer_announce(ticket, answer)

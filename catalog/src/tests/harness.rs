@@ -83,15 +83,15 @@ impl Running {
 
     /// A catalog that waits so long for ledgers; and what it finds to be damaged.
     pub async fn start_checking(disk: &Disk, ledger_check_max: Duration) -> (Self, DamageReceiver) {
-        let (finders, findings) = storage::damage::channel();
+        let (reporter, receiver) = storage::damage::channel();
         let parts = Parts {
             ledger_check_max,
-            finders,
+            reporter,
             ..parts(disk, LONG_LEASE)
         };
         let limits = Limits::default();
         let serve = move |listener, stopped| server::serve(parts, (listener, limits), stopped);
-        (Self::spawn(serve).await, findings)
+        (Self::spawn(serve).await, receiver)
     }
 
     async fn spawn<F>(serve: impl FnOnce(TcpListener, Stopped) -> F) -> Self
@@ -158,7 +158,7 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
         loaded,
         lease,
         ledger_check_max: LEDGER_CHECK_MAX,
-        finders: storage::damage::channel().0,
+        reporter: storage::damage::channel().0,
     }
 }
 

@@ -139,7 +139,7 @@ async fn a_catalog_that_was_restored_from_an_older_copy_serves_nothing_until_a_l
     rows.push(leader.buy("acknowledged", "acme").await.unwrap());
     running.stop().await;
 
-    let (running, mut findings) = Running::start_checking(&backup, LONG_LEASE).await;
+    let (running, mut receiver) = Running::start_checking(&backup, LONG_LEASE).await;
     let leader = running.led().await;
     let waiting = Waiting::start(&running, &leader);
     let (mut client, ends) = (running.client(), ends(&rows));
@@ -152,7 +152,7 @@ async fn a_catalog_that_was_restored_from_an_older_copy_serves_nothing_until_a_l
         journal: leader.journal.clone(),
     };
     client.report_missing(report).await.unwrap();
-    let found = findings.next().await;
+    let found = receiver.next().await;
     assert!(found.contains("replica 2"), "{found}");
     assert!(!waiting.is_any_over());
     running.stop().await;
@@ -161,7 +161,7 @@ async fn a_catalog_that_was_restored_from_an_older_copy_serves_nothing_until_a_l
 #[tokio::test]
 async fn who_was_in_sync_at_the_start_is_believed_about_lost_rows_after_leaving_the_set() {
     let (disk, mut rows) = with_journal().await;
-    let (running, mut findings) = Running::start_checking(&disk, SHORT_LEASE).await;
+    let (running, mut receiver) = Running::start_checking(&disk, SHORT_LEASE).await;
     let leader = running.led().await;
     let changed = leader.set_in_sync(1, &[3]).await.unwrap(); // no ledger is checked
     assert_eq!(changed, [3]);
@@ -184,7 +184,7 @@ async fn who_was_in_sync_at_the_start_is_believed_about_lost_rows_after_leaving_
     };
     report(1).await.unwrap_err();
     report(2).await.unwrap();
-    let found = findings.next().await;
+    let found = receiver.next().await;
     assert!(found.contains("replica 2"), "{found}");
     running.stop().await;
 }
