@@ -84,7 +84,7 @@ fn from_ledgers_after(
         return Ok(OrderNumber(0));
     };
     let rows = opened[ledgers.longest].rows();
-    Ok(catalog::rebuild(config, ledgers.remains(rows))?)
+    Ok(catalog::rebuild(config, ledgers.rebuild_source(rows))?)
 }
 
 /// Keeps replicas from starting in these directories meanwhile; returns those in which one runs. One that

@@ -92,12 +92,12 @@ pub(crate) fn start(
         reporter,
     } = parts;
     let leases = Leases::new(lease, lease_margin(lease));
-    let term = leases.term();
+    let lease_max = leases.lease_max();
     let identity = Identity {
         journal: loaded.journal,
         listing: loaded.listing,
         // Leases of the run before may have been longer.
-        lease_horizon: term.max(loaded.sessions_out.unwrap_or_default()),
+        lease_horizon: lease_max.max(loaded.sessions_out.unwrap_or_default()),
     };
     let unsettled = loaded.sessions_out.unwrap_or_default();
     if !unsettled.is_zero() {
@@ -121,7 +121,7 @@ pub(crate) fn start(
         shared: Arc::clone(&shared),
         writer: writer.clone(),
         lease,
-        term,
+        lease_max,
         journal: identity.journal,
         per_client: PerClient::new(SESSIONS_PER_CLIENT_MAX),
     };

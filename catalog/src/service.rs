@@ -80,7 +80,7 @@ impl Catalog for Service {
     ) -> Reply<v1::GetStockResponse> {
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
-        self.settled().await?;
+        self.wait_until_settled().await?;
         // What cannot be a name is no stock's.
         let name = StockName::new(&request.name).map_err(|_| RequestError::StockNotFound)?;
         let session = SessionId::new(request.session);
@@ -100,7 +100,7 @@ impl Catalog for Service {
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
         let (after, limit) = page_from_wire(&request).map_err(RequestError::from)?;
-        self.settled().await?;
+        self.wait_until_settled().await?;
         Ok(Response::new(self.page(after, limit)))
     }
 
@@ -115,7 +115,7 @@ impl Catalog for Service {
         let closed = async move { closing.closed().await };
         let answers = call_streams::serve(request, closed, move |request, early| {
             let service = service.clone();
-            async move { service.traded_early(request, client, early).await }
+            async move { service.trade_and_propose(request, client, early).await }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -345,7 +345,7 @@ impl Service {
         Err(RequestError::Unreadable(missing))
     }
 
-    async fn traded(
+    async fn trade(
         &self,
         request: v1::TradeRequest,
         client: Client,
@@ -355,7 +355,7 @@ impl Service {
         let (epoch, orders) = trade_from_wire(request)?;
         let turn = self.trades.of(client).acquire_owned().await;
         let _turn = turn.expect("never closed");
-        self.settled().await?;
+        self.wait_until_settled().await?;
         let results = self.writer.trade(epoch, orders, proposed).await?;
         let results = results.iter().map(result_to_wire).collect();
         let proposed = Vec::new();
@@ -363,14 +363,14 @@ impl Service {
     }
 
     /// Sends the new rows as soon as they are on their way to the disk.
-    async fn traded_early(
+    async fn trade_and_propose(
         &self,
         request: v1::TradeRequest,
         client: Client,
         early: Early<v1::TradeResponse>,
     ) -> Result<v1::TradeResponse, Status> {
         let (proposed, rows) = oneshot::channel();
-        let traded = self.traded(request, client, proposed);
+        let traded = self.trade(request, client, proposed);
         tokio::pin!(traded);
         let rows = tokio::select! {
             biased;
@@ -407,7 +407,7 @@ impl Service {
     /// Waits until no session of the run before can be alive: what it holds may be older
     /// than what is read or traded now. And until ledgers are checked: what the journal lacks is
     /// newer.
-    async fn settled(&self) -> Result<(), RequestError> {
+    async fn wait_until_settled(&self) -> Result<(), RequestError> {
         self.wait_until(Shared::serving_from).await
     }
 

@@ -26,7 +26,7 @@ pub struct Sessions {
     /// As gateways count it.
     pub lease: Duration,
     /// As the catalog counts it. Also the longest silence on a session's stream.
-    pub term: Duration,
+    pub lease_max: Duration,
     /// Of whose stocks the sessions are.
     pub journal: JournalId,
     /// How many each client may have.
@@ -53,7 +53,7 @@ impl Sessions {
         drop(events); // the shared's ends the stream
         if self.follow(id, requests).await == Ended::Unreleased {
             // It lives on, among its client's, until its lease is over.
-            tokio::time::sleep(self.term).await;
+            tokio::time::sleep(self.lease_max).await;
         }
     }
 
@@ -73,7 +73,7 @@ impl Sessions {
             }
         }
         tracing::debug!(session = %id, "a session's stream ended");
-        self.shared.broken(id);
+        self.shared.disconnect(id);
         Ended::Unreleased
     }
 
@@ -89,7 +89,7 @@ impl Sessions {
         identity::check_if_named(&open.journal, self.journal)?;
         let place = self.per_client.of(client).try_acquire_owned();
         let place = place.map_err(|_| RequestError::TooManySessions)?;
-        self.writer.lend_sessions(self.term).await?;
+        self.writer.lend_sessions(self.lease_max).await?;
         let id = random_id()?;
         self.shared
             .open(id, events.clone(), received, BootTime::now())?;
@@ -100,7 +100,7 @@ impl Sessions {
     /// The next request, with the time of its receipt. `None` at the stream's end, and where
     /// nothing came for so long that the session is over anyway.
     async fn next(&self, requests: &mut Streaming<SessionRequest>) -> Option<(Request, BootTime)> {
-        let message = tokio::time::timeout(self.term, requests.message()).await;
+        let message = tokio::time::timeout(self.lease_max, requests.message()).await;
         let received = BootTime::now();
         let request = message.ok()?.ok()??.request?;
         Some((request, received))

@@ -173,17 +173,17 @@ impl Shared {
     }
 
     /// The prepared batch is durable, and with it the answers.
-    pub fn committed(&self, stocks: &[Stock], leadership: Leadership, answers: Vec<Answer>) {
+    pub fn mark_durable(&self, stocks: &[Stock], leadership: Leadership, answers: Vec<Answer>) {
         self.change(|state| {
-            state.visibility.committed(stocks);
+            state.visibility.mark_durable(stocks);
             state.leadership = leadership;
             state.waiting.extend(answers);
         });
     }
 
     /// The prepared batch is not durable, and never will be.
-    pub fn abandoned(&self) {
-        self.lock().visibility.abandoned();
+    pub fn abandon(&self) {
+        self.lock().visibility.abandon();
     }
 
     /// Opens a session, whose request came in at `received`; tells it so.
@@ -253,7 +253,7 @@ impl Shared {
     }
 
     /// The session's stream is broken; the session lives on until it expires.
-    pub fn broken(&self, id: SessionId) {
+    pub fn disconnect(&self, id: SessionId) {
         self.lock().disconnect(id);
     }
 
@@ -341,7 +341,7 @@ impl State {
             answer
                 .awaits
                 .iter()
-                .all(|(name, version)| visibility.shows(name, *version))
+                .all(|(name, version)| visibility.is_shown(name, *version))
         };
         let mut ready: Vec<Answer> = self.waiting.extract_if(.., shown).collect();
         let crowd = self.waiting.drain(self.waiting.len().min(WAITING_MAX)..);

@@ -45,7 +45,7 @@ pub trait Store: Send {
 
     /// Notes durably that sessions may be alive after a crash, and how long at most; or that
     /// none is.
-    fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError>;
+    fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError>;
 }
 
 /// The readers' side of a store: the rows of the journal. Blocks, so it is for threads that

@@ -218,7 +218,7 @@ fn a_journal_keeps_its_id_and_the_longest_lease_that_a_ledger_heard_of_is_waited
     ];
     let catalog = tempfile::tempdir().unwrap();
     rebuild(&catalog, &dirs).unwrap();
-    let longest = catalog::config::lease_term(catalog::config::LEASE_MAX);
+    let longest = catalog::config::lease_max(catalog::config::LEASE_MAX);
     assert_eq!(load(&catalog).sessions_out, Some(longest));
 }
 

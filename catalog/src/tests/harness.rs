@@ -22,7 +22,6 @@ use wire::catalog::v1::session_request::{
 use wire::catalog::v1::trade_result::Result as Traded;
 use wire::catalog::v1::{self, SessionRequest, Side};
 
-use crate::config::lease_margin;
 use crate::error::Error;
 use crate::server::{self, Parts};
 use crate::service::Service;
@@ -40,11 +39,6 @@ pub const LONG_LEASE: Duration = Duration::from_secs(60);
 pub const SOON: Duration = Duration::from_secs(10);
 
 pub type Client = CatalogClient<Channel>;
-
-/// A lease as the catalog counts it.
-pub fn term(lease: Duration) -> Duration {
-    lease + lease_margin(lease)
-}
 
 pub struct Running {
     url: String,

@@ -7,9 +7,10 @@ use wire::catalog::v1::Side;
 use wire::catalog::v1::session_request::Request;
 
 use super::harness::{
-    LONG_LEASE, Running, SHORT_LEASE, SOON, Session, disk, look, order, row, term, until,
+    LONG_LEASE, Running, SHORT_LEASE, SOON, Session, disk, look, order, row, until,
 };
 use crate::config::SESSIONS_PER_CLIENT_MAX;
+use crate::config::lease_max;
 
 /// How late a busy machine may be.
 const SLACK: Duration = Duration::from_secs(2);
@@ -95,7 +96,7 @@ async fn who_never_acknowledges_delays_a_trade_one_lease_at_most() {
         "a holder that may be serving was not waited for"
     );
     assert!(
-        asked.elapsed() < term(SHORT_LEASE) + SLACK,
+        asked.elapsed() < lease_max(SHORT_LEASE) + SLACK,
         "{:?}",
         asked.elapsed()
     );

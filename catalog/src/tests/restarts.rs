@@ -6,9 +6,9 @@ use tonic::Code;
 use wire::catalog::v1::{self, Side};
 
 use super::harness::{
-    LONG_LEASE, Leader, Running, SHORT_LEASE, SOON, Session, disk, journal, look, order, row, term,
-    until,
+    LONG_LEASE, Leader, Running, SHORT_LEASE, SOON, Session, disk, journal, look, order, row, until,
 };
+use crate::config::lease_max;
 use crate::store::Store;
 use crate::{Config, Error};
 
@@ -126,7 +126,7 @@ async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
     let _session = Session::open(&crashed.client()).await;
     assert_eq!(
         disk.sessions_out(),
-        Some(term(SHORT_LEASE)),
+        Some(lease_max(SHORT_LEASE)),
         "noted before the first is opened"
     );
     // The old one is left running: all that counts is what its disk says.
@@ -146,7 +146,7 @@ async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
     look(&mut running.client(), "acme", 0).await;
     let waits = [started.elapsed(), buy.await.unwrap(), list.await.unwrap()];
     assert!(
-        waits.iter().all(|&wait| wait >= term(SHORT_LEASE)),
+        waits.iter().all(|&wait| wait >= lease_max(SHORT_LEASE)),
         "look, buy, list: {waits:?}"
     );
     running.stop().await;
@@ -160,7 +160,7 @@ async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
 #[tokio::test]
 async fn sessions_of_two_runs_before_are_not_forgotten() {
     let disk = disk();
-    let long = term(LONG_LEASE) * 50; // the lease was longer once
+    let long = lease_max(LONG_LEASE) * 50; // the lease was longer once
     disk.store().set_sessions_out(Some(long)).unwrap();
     let running = Running::start_on(&disk, LONG_LEASE).await;
     let session = Session::open(&running.client()).await; // has a shorter one
@@ -179,7 +179,7 @@ async fn a_stop_notes_whether_sessions_are_out() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
     Session::open(&running.client()).await.release().await;
-    assert_eq!(disk.sessions_out(), Some(term(LONG_LEASE)));
+    assert_eq!(disk.sessions_out(), Some(lease_max(LONG_LEASE)));
     running.stop().await;
     assert_eq!(disk.sessions_out(), None, "all were released");
 
@@ -190,13 +190,13 @@ async fn a_stop_notes_whether_sessions_are_out() {
     let mut session = Session::open(&running.client()).await;
     running.stop().await;
     assert!(
-        looked_after < term(LONG_LEASE),
+        looked_after < lease_max(LONG_LEASE),
         "there was nothing to wait for: {looked_after:?}"
     );
     session.event().await.expect_err("a stop ends the stream");
     assert_eq!(
         disk.sessions_out(),
-        Some(term(LONG_LEASE)),
+        Some(lease_max(LONG_LEASE)),
         "one may be alive"
     );
 }

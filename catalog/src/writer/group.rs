@@ -71,7 +71,7 @@ pub enum Command {
     /// Note durably that sessions may be alive after a crash.
     LendSessions {
         /// For how long at most.
-        term: Duration,
+        lease_max: Duration,
         /// Once it is noted.
         reply: LendReply,
     },
@@ -208,9 +208,9 @@ impl Committer {
     /// Where nothing of its batch is, or, after [`StorageError::DiskFailed`], nobody knows: then
     /// the process is to end ([`storage::error::fail_stop`]).
     pub fn commit(&mut self, group: &Group) -> Result<(), StorageError> {
-        if let Some(term) = group.lend {
-            self.store.set_sessions_out(Some(term))?;
-            self.sessions_out = Some(term);
+        if let Some(lease_max) = group.lend {
+            self.store.set_sessions_out(Some(lease_max))?;
+            self.sessions_out = Some(lease_max);
         }
         if group.batch.is_empty() {
             return Ok(());
@@ -229,7 +229,7 @@ impl Committer {
         if let Err(error) = committed {
             self.is_over |= proposed;
             tracing::error!(%error, rows = batch.rows.len(), "a commit failed; nothing changed");
-            self.shared.abandoned();
+            self.shared.abandon();
             return refuse(replies, &error);
         }
         let stocks = batch.stocks.clone();
@@ -241,7 +241,7 @@ impl Committer {
         }
         let leadership = self.state.leadership();
         self.shared
-            .committed(&stocks, leadership.clone(), replies.trades);
+            .mark_durable(&stocks, leadership.clone(), replies.trades);
         answer_terms(replies.terms, &leadership);
         for reply in replies.lends {
             let _ = reply.send(Ok(())); // whoever asked may have left
@@ -306,10 +306,10 @@ impl Committer {
                         .map_err(RequestError::from);
                     replies.terms.push((term, reply));
                 }
-                Command::LendSessions { term, reply } => {
+                Command::LendSessions { lease_max, reply } => {
                     // What is noted never falls: sessions of the run before may last longer.
-                    if lend.max(self.sessions_out) < Some(term) {
-                        lend = Some(term);
+                    if lend.max(self.sessions_out) < Some(lease_max) {
+                        lend = Some(lease_max);
                     }
                     replies.lends.push(reply);
                 }

@@ -41,7 +41,7 @@ pub struct Catalog {
     /// As gateways count it.
     lease: Duration,
     /// How long the catalog counts a lease.
-    term: Duration,
+    lease_max: Duration,
     /// Somebody showed that the journal lacks a row.
     lacks_row: bool,
     queue: VecDeque<Command>,
@@ -131,12 +131,12 @@ impl Catalog {
         loaded.state = loaded.state.under(plan.catalog_rules());
         let leases = Leases::new(how.lease, catalog::config::lease_margin(how.lease));
         let leases = leases.under(plan.catalog_rules());
-        let term = leases.term();
+        let lease_max = leases.lease_max();
         let unsettled = loaded.sessions_out.unwrap_or_default();
         let identity = Identity {
             journal: loaded.journal,
             listing: loaded.listing,
-            lease_horizon: term.max(unsettled),
+            lease_horizon: lease_max.max(unsettled),
         };
         let stocks = loaded.state.stocks().cloned();
         let now = line.clock(Node::Catalog);
@@ -158,7 +158,7 @@ impl Catalog {
             journal,
             identity,
             lease: how.lease,
-            term,
+            lease_max,
             lacks_row: false,
             queue: VecDeque::new(),
             committing: None,
@@ -226,7 +226,7 @@ impl Catalog {
         let silent = self
             .sessions
             .values()
-            .map(|session| session.heard + self.term);
+            .map(|session| session.heard + self.lease_max);
         let times = silent.chain(settled).chain(self.shared.next_expiry());
         times.min().map(|at| line.when(Node::Catalog, at))
     }
@@ -256,7 +256,7 @@ impl Catalog {
         let silent: Vec<u64> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.heard + self.term <= now)
+            .filter(|(_, session)| session.heard + self.lease_max <= now)
             .map(|(&stream, _)| stream)
             .collect();
         for stream in silent {
@@ -416,8 +416,9 @@ impl Catalog {
                     received: now,
                     noted,
                 });
-                let term = self.term;
-                self.queue.push_back(Command::LendSessions { term, reply });
+                let lease_max = self.lease_max;
+                self.queue
+                    .push_back(Command::LendSessions { lease_max, reply });
                 self.begin(line);
                 return;
             }
@@ -450,7 +451,7 @@ impl Catalog {
     fn stream_ended(&mut self, line: &mut Timeline, stream: u64) {
         self.opening.retain(|opening| opening.stream != stream);
         if let Some(session) = self.sessions.remove(&stream) {
-            self.shared.broken(session.id);
+            self.shared.disconnect(session.id);
         }
         line.break_stream(stream, Duration::ZERO);
     }

@@ -100,8 +100,8 @@ fn a_stock_is_held_until_every_holder_let_go() {
     let invalidations = leases.invalidate(&[floor("a", 2), floor("b", 2)]);
     assert_eq!(invalidations.len(), 2);
     let round = invalidations[0].round;
-    let let_go = leases.acknowledge(id(1), round, at(10)).unwrap().let_go;
-    assert_eq!(let_go, [name("a"), name("b")]);
+    let released = leases.acknowledge(id(1), round, at(10)).unwrap().released;
+    assert_eq!(released, [name("a"), name("b")]);
     assert!(leases.is_held(&name("a")) && !leases.is_held(&name("b")));
     leases.acknowledge(id(1), round, at(11)).unwrap();
     assert!(

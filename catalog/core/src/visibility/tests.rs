@@ -84,9 +84,9 @@ fn a_change_nobody_holds_is_shown_once_it_is_durable() {
     let change = [stock("a", 2)];
     assert!(visibility.prepare(&batch(&change)).is_empty());
     check(&mut visibility, "a", 1, 10, 1, false);
-    assert!(!visibility.shows(&name("a"), Version(2)));
-    visibility.committed(&change);
-    assert!(visibility.shows(&name("a"), Version(2)));
+    assert!(!visibility.is_shown(&name("a"), Version(2)));
+    visibility.mark_durable(&change);
+    assert!(visibility.is_shown(&name("a"), Version(2)));
     check(&mut visibility, "a", 1, 10, 2, true);
 }
 
@@ -101,18 +101,18 @@ fn a_held_change_is_shown_once_it_is_durable_and_all_let_go() {
         let invalidations = visibility.prepare(&batch(&change));
         assert_eq!(invalidations.len(), 2);
         if !acknowledged_first {
-            visibility.committed(&change);
+            visibility.mark_durable(&change);
         }
         check(&mut visibility, "a", 1, 20, 1, false);
         for invalidation in invalidations {
-            assert!(!visibility.shows(&name("a"), Version(2)));
+            assert!(!visibility.is_shown(&name("a"), Version(2)));
             visibility
                 .acknowledge(invalidation.session, invalidation.round, at(20))
                 .unwrap();
         }
         if acknowledged_first {
             check(&mut visibility, "a", 1, 20, 1, false);
-            visibility.committed(&change);
+            visibility.mark_durable(&change);
         }
         check(&mut visibility, "a", 1, 20, 2, true);
     }
@@ -124,7 +124,7 @@ fn a_holder_that_says_nothing_delays_its_stock_until_it_expires_and_no_other() {
     check(&mut visibility, "a", 1, 10, 1, true);
     let change = [stock("a", 2), stock("b", 2)];
     visibility.prepare(&batch(&change));
-    visibility.committed(&change);
+    visibility.mark_durable(&change);
     check(&mut visibility, "b", 2, 20, 2, true);
     check(&mut visibility, "a", 2, 1099, 1, false);
     assert!(visibility.expire(at(1099)).is_empty());
@@ -140,14 +140,14 @@ fn changes_that_pile_up_behind_a_holder_are_shown_at_once() {
     for version in 2..5 {
         let change = [stock("a", version)];
         visibility.prepare(&batch(&change));
-        visibility.committed(&change);
+        visibility.mark_durable(&change);
         check(&mut visibility, "a", 2, 20, 1, false);
     }
     visibility.prepare(&batch(&[stock("a", 5)]));
     visibility.release(id(1));
-    assert!(visibility.shows(&name("a"), Version(4)));
+    assert!(visibility.is_shown(&name("a"), Version(4)));
     check(&mut visibility, "a", 2, 20, 4, false); // 5 is still on its way to the disk
-    visibility.committed(&[stock("a", 5)]);
+    visibility.mark_durable(&[stock("a", 5)]);
     check(&mut visibility, "a", 2, 20, 5, true);
 }
 
@@ -156,7 +156,7 @@ fn a_change_that_the_disk_had_no_room_for_is_never_shown() {
     let mut visibility = visibility();
     check(&mut visibility, "a", 1, 10, 1, true);
     let invalidation = visibility.prepare(&batch(&[stock("a", 2)])).remove(0);
-    visibility.abandoned();
+    visibility.abandon();
     check(&mut visibility, "a", 2, 20, 1, true);
     check(&mut visibility, "a", 1, 20, 1, false); // it was told to let go, and has not answered
     visibility
@@ -164,7 +164,7 @@ fn a_change_that_the_disk_had_no_room_for_is_never_shown() {
         .unwrap();
     check(&mut visibility, "a", 1, 20, 1, true);
     visibility.prepare(&batch(&[stock("a", 2)]));
-    visibility.committed(&[stock("a", 2)]);
+    visibility.mark_durable(&[stock("a", 2)]);
     check(&mut visibility, "a", 0, 20, 1, false); // both let go first
     visibility.release(id(1));
     visibility.release(id(2));
@@ -309,9 +309,9 @@ mod model {
                     };
                     if durable {
                         self.newest = stock.version.0;
-                        self.visibility.committed(&[stock]);
+                        self.visibility.mark_durable(&[stock]);
                     } else {
-                        self.visibility.abandoned();
+                        self.visibility.abandon();
                     }
                 }
                 Step::Wait(millis) => {

@@ -119,7 +119,7 @@ impl World {
             Action::Commit => self.commit(),
             Action::Abandon => {
                 self.writing = None;
-                self.visibility.abandoned();
+                self.visibility.abandon();
             }
             Action::Ask { gateway, stock } => self.ask(gateway, stock),
             Action::Answer { gateway, ask } => self.answer(gateway, ask),
@@ -180,7 +180,7 @@ impl World {
 
     fn commit(&mut self) {
         let stock = self.writing.take().expect("something is being written");
-        self.visibility.committed(std::slice::from_ref(&stock));
+        self.visibility.mark_durable(std::slice::from_ref(&stock));
         self.unanswered.push((stock.name.clone(), stock.version));
         self.make_durable(stock);
     }
@@ -195,7 +195,7 @@ impl World {
     fn answer_trades(&mut self) {
         let (visibility, seen) = (&self.visibility, &mut self.seen);
         self.unanswered.retain(|(name, version)| {
-            let shown = visibility.shows(name, *version);
+            let shown = visibility.is_shown(name, *version);
             if shown {
                 see(seen, name, *version);
             }
