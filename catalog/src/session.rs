@@ -39,7 +39,7 @@ impl Sessions {
         let client = client_of(&call);
         // Until it opens it does not keep its connection from being idle. From then on it is over
         // where it is silent.
-        let unopened = CallUnderWay::of(&mut call).map(CallUnderWay::waits);
+        let unopened = CallUnderWay::of(&mut call).map(CallUnderWay::pause);
         let mut requests = call.into_inner();
         let first = self.next(&mut requests).await;
         drop(unopened);

@@ -132,13 +132,13 @@ impl Handle {
     }
 
     /// The journal holds at least so many rows.
-    pub(crate) async fn heard(&self, rows: OrderNumber) {
+    pub(crate) async fn note_journal_len(&self, rows: OrderNumber) {
         // Where the driver has stopped nobody needs to know.
         let _ = self.inputs.send(Input::Happened(Event::Heard(rows))).await;
     }
 
     /// Waits until at least so many rows are durable here.
-    pub(crate) async fn holds(&self, rows: OrderNumber) {
+    pub(crate) async fn wait_until_durable(&self, rows: OrderNumber) {
         let mut status = self.status.clone();
         let held = status.wait_for(|status| status.end.rows >= rows);
         let stopped = held.await.is_err();
@@ -149,7 +149,7 @@ impl Handle {
     }
 
     /// Waits until the catalog answers.
-    pub(crate) async fn reaches_catalog(&self) {
+    pub(crate) async fn wait_for_catalog(&self) {
         let mut status = self.status.clone();
         let reached = status.wait_for(|status| status.reaches_catalog);
         let stopped = reached.await.is_err();
@@ -188,7 +188,7 @@ pub(crate) struct Driver {
     replica: Replica,
     callers: Callers,
     writer: Writer,
-    outside: Upstreams,
+    upstreams: Upstreams,
     calls: JoinSet<()>,
     inputs: mpsc::Receiver<Input>,
     status: watch::Sender<Status>,
@@ -215,7 +215,7 @@ impl Driver {
             replica,
             callers: Callers::default(),
             writer: Writer::start(store, sender.clone()),
-            outside: Upstreams {
+            upstreams: Upstreams {
                 catalog,
                 peers,
                 reader,
@@ -240,7 +240,7 @@ impl Driver {
 
     /// Runs until `stop` is ready. What the store was given by then is durable after.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        let asker = Arc::clone(&self.outside.asker);
+        let asker = Arc::clone(&self.upstreams.asker);
         let _watching = tasks::spawn("watch the catalog's head", async move {
             asker.watch().await;
         });
@@ -267,7 +267,7 @@ impl Driver {
         let (callers, writer) = (&mut self.callers, &mut self.writer);
         let events = inputs.drain(..).filter_map(|input| {
             if let Input::Saved { saves, .. } = input {
-                writer.reported(saves);
+                writer.note_reported(saves);
             }
             callers.admit(input)
         });
@@ -334,14 +334,14 @@ impl Driver {
     }
 
     fn execute(&mut self, command: Command) {
-        let outside = self.outside.clone();
+        let upstreams = self.upstreams.clone();
         match command {
             Command::Save(save) => self.saves.push(save),
-            Command::AskCatalog => outside.asker.hurry(),
+            Command::AskCatalog => upstreams.asker.hurry(),
             Command::ReportMissing(number) => {
                 let reporter = self.reporter.clone();
                 self.spawn_quietly(async move {
-                    if let Some(failure) = outside.report_missing(number).await {
+                    if let Some(failure) = upstreams.report_missing(number).await {
                         reporter.report(failure.to_string());
                     }
                 });
@@ -358,11 +358,11 @@ impl Driver {
                 epoch,
                 orders,
             } => self.spawn(async move {
-                let proposed = |rows| outside.tell(Event::Proposed { call, rows });
-                let result = outside.catalog.trade(epoch, orders, proposed).await;
+                let proposed = |rows| upstreams.tell(Event::Proposed { call, rows });
+                let result = upstreams.catalog.trade(epoch, orders, proposed).await;
                 Event::Traded {
                     call,
-                    result: told("trade", result),
+                    result: logged("trade", result),
                 }
             }),
             Command::SetInSync {
@@ -371,10 +371,10 @@ impl Driver {
                 change,
                 in_sync,
             } => self.spawn(async move {
-                let result = outside.catalog.set_in_sync(epoch, change, &in_sync).await;
+                let result = upstreams.catalog.set_in_sync(epoch, change, &in_sync).await;
                 Event::InSyncSet {
                     call,
-                    result: told("set in-sync", result),
+                    result: logged("set in-sync", result),
                 }
             }),
             Command::Fetch {
@@ -386,11 +386,16 @@ impl Driver {
             } => self.spawn(async move {
                 let previous = Some(previous);
                 let result = match source {
-                    Source::Journal => outside.catalog.read_journal(from, previous, rows_max).await,
-                    Source::Peer(peer) => outside.peers.fetch(peer, from, rows_max).await,
+                    Source::Journal => {
+                        upstreams
+                            .catalog
+                            .read_journal(from, previous, rows_max)
+                            .await
+                    }
+                    Source::Peer(peer) => upstreams.peers.fetch(peer, from, rows_max).await,
                 };
                 let failure = result.as_ref().err().map(fetch_failure);
-                let result = told("fetch", result).map_err(|other| failure.unwrap_or(other));
+                let result = logged("fetch", result).map_err(|other| failure.unwrap_or(other));
                 Event::Fetched { call, result }
             }),
             Command::Append {
@@ -400,11 +405,11 @@ impl Driver {
                 shipment,
                 committed,
             } => self.spawn(async move {
-                let result = outside.append(peer, epoch, shipment, committed).await;
+                let result = upstreams.append(peer, epoch, shipment, committed).await;
                 Event::Appended {
                     call,
                     peer,
-                    result: told("append", result),
+                    result: logged("append", result),
                 }
             }),
         }
@@ -412,7 +417,7 @@ impl Driver {
 
     /// Makes a call whose result is an event.
     fn spawn(&mut self, call: impl Future<Output = Event> + Send + 'static) {
-        let inputs = self.outside.inputs.clone();
+        let inputs = self.upstreams.inputs.clone();
         self.spawn_quietly(async move {
             // Where the driver has stopped nobody needs to know.
             let _ = inputs.send(Input::Happened(call.await)).await;
@@ -519,8 +524,8 @@ pub(crate) async fn read(
     })
 }
 
-/// A call's result as the core needs to know it.
-fn told<T>(what: &'static str, result: Result<T, GrpcStatus>) -> Result<T, CallFailure> {
+/// A call's result as the core needs to know it; logs a failure.
+fn logged<T>(what: &'static str, result: Result<T, GrpcStatus>) -> Result<T, CallFailure> {
     result.map_err(|status| {
         tracing::debug!(what, code = ?status.code(), message = status.message(), "a call failed");
         call_failure(&status)

@@ -140,7 +140,7 @@ pub async fn run(
         });
     let mut serving = tasks::spawn("serve", async move {
         if let Some(rows) = copies {
-            handle.holds(rows).await;
+            handle.wait_until_durable(rows).await;
             tracing::info!(orders = %rows, "copied the ledger");
         }
         serve.await

@@ -62,7 +62,7 @@ impl OrdersService {
         }
     }
 
-    /// A row of the ledger, wherever it is: it may get into the file between two looks.
+    /// A row of the ledger, wherever it is: it may get into the file between two reads.
     async fn find(&self, number: OrderNumber) -> Result<Option<Row>, Status> {
         if let Some(row) = read(&self.reader, number, 1).await?.pop() {
             return Ok(Some(row));
@@ -76,18 +76,18 @@ impl OrdersService {
     /// A row that is not here: the catalog knows whether there is one.
     async fn confirm(&self, number: OrderNumber) -> Result<Row, Status> {
         // However many ask, a catalog that is away is asked by the driver alone.
-        let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.reaches_catalog()).await;
+        let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.wait_for_catalog()).await;
         reached.map_err(|_| RequestError::Unconfirmed)?;
-        let looked = self.catalog.look(CONFIRM_TIMEOUT, None).await;
+        let answer = self.catalog.look(CONFIRM_TIMEOUT, None).await;
         let held = self.handle.status().end.rows;
-        let journal = looked.ok().map(|looked| JournalEnd {
-            end: looked.head.end,
-            ledgers_checked: looked.ledgers_checked,
+        let journal = answer.ok().map(|answer| JournalEnd {
+            end: answer.head.end,
+            ledgers_checked: answer.ledgers_checked,
         });
         match Missing::of(number, held, journal, Rules::default()) {
             Missing::DoesNotExist => return Err(RequestError::NoSuchOrder.into()),
             Missing::Unknown => return Err(RequestError::Unconfirmed.into()),
-            Missing::InJournal { rows } => self.handle.heard(rows).await,
+            Missing::InJournal { rows } => self.handle.note_journal_len(rows).await,
         }
         let rows = self.catalog.read_journal(number, None, 1).await;
         let rows = rows.map_err(|_| RequestError::Unconfirmed)?;
@@ -107,7 +107,7 @@ impl Orders for OrdersService {
         let closed = closed(self.closing.clone());
         let for_client = self.waiting.of(client_of(&request));
         let handle = self.handle.clone();
-        let answers = Answers::to(request, self.journal, handle, for_client, closed);
+        let answers = Answers::begin(request, self.journal, handle, for_client, closed);
         Ok(Response::new(answers))
     }
 

@@ -298,7 +298,7 @@ impl CallUnderWay {
     }
 
     /// The call waits for its peer: meanwhile it does not keep its connection from being idle.
-    pub fn waits(self) -> Waiting {
+    pub fn pause(self) -> Waiting {
         self.0.peer.doing().end();
         Waiting(self.0)
     }
@@ -310,7 +310,7 @@ pub struct Waiting(Arc<UnderWay>);
 
 impl Waiting {
     /// The peer has sent what was waited for.
-    pub fn goes_on(self) -> CallUnderWay {
+    pub fn resume(self) -> CallUnderWay {
         CallUnderWay(Arc::clone(&self.0))
     }
 }
