@@ -90,7 +90,7 @@ pub enum Command {
     /// Build, check, activate and list policies
     #[command(subcommand)]
     Policy(Policy),
-    /// Show how a running bazaar is
+    /// Show the state of a running bazaar
     Status(Status),
     /// Read the ledgers in the data directories of replicas
     #[command(subcommand)]
@@ -150,8 +150,8 @@ pub struct Front {
     pub policy_trust: Option<PathBuf>,
     #[command(flatten)]
     pub admin_token: AdminToken,
-    /// How long to go on serving after a signal to stop, in milliseconds: for whoever asks /readyz to
-    /// send clients elsewhere
+    /// How long to go on serving after a signal to stop, in milliseconds: load balancers that ask
+    /// /readyz send clients elsewhere meanwhile
     #[arg(long, env = "BAZAAR_DRAIN_DELAY_MS", value_name = "MS", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(..=DRAIN_DELAY_MS_MAX))]
     pub drain_delay_ms: u64,
@@ -206,7 +206,7 @@ impl fmt::Debug for Unchecked {
 /// Why an admin token cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminTokenError {
-    /// What is given is no token.
+    /// What is given cannot be a token.
     #[error(transparent)]
     Invalid(#[from] TokenError),
     /// The file cannot be read.

@@ -53,7 +53,7 @@ impl Journal for Watched<Arc<dyn Journal>> {
 #[error(
     "the catalog in {dir} is damaged: {what}\n\
      Where this is a copy of a running catalog's directory, copy it again while that is stopped. \
-     Where files were moved away, move them back. Otherwise make it anew from the replicas' ledgers: \
+     Where files were moved away, move them back. Otherwise rebuild it from the replicas' ledgers: \
      move {dir}/{FILE} and {dir}/{FILE}-wal elsewhere and start once with --rebuild-from for the data \
      directory of every replica that is left",
     dir = data_dir.display(),

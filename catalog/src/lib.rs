@@ -11,7 +11,7 @@
 //! - [`service`]: the gRPC service;
 //! - [`server`]: puts the parts together and serves;
 //! - [`damage`]: a catalog whose disk turns out to be damaged stops;
-//! - [`rebuild`]: a lost database, made anew from replicas' ledgers;
+//! - [`rebuild`]: a lost database, rebuilt from replicas' ledgers;
 //! - [`error`]: what can go wrong, and which gRPC status says so.
 //!
 //! A trade's way: `service` → `writer` stages it on the catalog's state (`catalog_core::ledger`) with whatever

@@ -81,7 +81,7 @@ impl Catalog for Service {
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
         self.wait_until_settled().await?;
-        // What cannot be a name is no stock's.
+        // No stock has an invalid name.
         let name = StockName::new(&request.name).map_err(|_| RequestError::StockNotFound)?;
         let session = SessionId::new(request.session);
         let seen = self.shared.read(&name, session, BootTime::now());

@@ -58,7 +58,7 @@ fn rebuild(catalog: &TempDir, from: &[TempDir]) -> Result<OrderNumber, Error> {
     from_ledgers_after(|| panic!("no replica runs"), &config, &dirs)
 }
 
-/// What a catalog that was made anew finds.
+/// What a catalog that was rebuilt finds.
 fn load(catalog: &TempDir) -> Loaded {
     let mut store = catalog::store::sqlite::SqliteStore::open(catalog.path()).unwrap();
     store.load().unwrap()

@@ -56,7 +56,7 @@ fn rebuild_source(rows: Vec<Row>) -> RebuildSource<Rows> {
     }
 }
 
-/// What a catalog finds that was made anew.
+/// What a catalog finds that was rebuilt.
 fn rebuilt(source: RebuildSource<Rows>) -> Loaded {
     let dir = tempfile::tempdir().unwrap();
     rebuild(&config(dir.path()), source).unwrap();

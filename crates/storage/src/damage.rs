@@ -1,5 +1,5 @@
-//! Damage that is found while a database is in use: whoever finds it, reading or writing, says so
-//! here, and the service stops.
+//! Damage that is found while a database is in use: it is reported here,
+//! by readers and writers, and the service stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,7 +74,7 @@ impl DamageReporter {
             }
         });
         if let Err(error) = spawned {
-            tracing::warn!(%error, "the database is checked only where it is read");
+            tracing::warn!(%error, "cannot check the whole database: each part is checked when it is read");
         }
         check
     }
@@ -91,7 +91,7 @@ impl DamageReporter {
             }
         });
         if let Err(error) = spawned {
-            tracing::warn!(%error, "nobody looks whether the database's files are still there");
+            tracing::warn!(%error, "cannot watch whether the database's files are still there");
         }
         Watch { _end: end }
     }

@@ -20,7 +20,7 @@ pub enum StorageError {
     #[error(transparent)]
     NotTaken(#[from] daemon::data_dir::Error),
     /// The file belongs to something else.
-    #[error("{} is no {expected} database; name another --data-dir", path.display())]
+    #[error("{} is not a database of kind `{expected}`; name another --data-dir", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,

@@ -23,7 +23,7 @@ pub enum NotOurs {
         /// The one that is kept here.
         own: JournalId,
     },
-    /// It does not say, or what it says is no id.
+    /// It does not say, or what it says is not an id.
     #[error(transparent)]
     Unnamed(#[from] Malformed),
 }

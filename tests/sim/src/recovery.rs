@@ -66,7 +66,7 @@ impl World {
         let lease = Duration::from_millis(lease);
         let rows = self.fill_catalog(lease);
         self.line.note(21, Some(Node::Catalog), || {
-            format!("the catalog is made anew with {rows} orders")
+            format!("the catalog is rebuilt with {rows} orders")
         });
         self.operator.catalog_disk = CatalogDisk::Rebuilt;
         self.operator.lease = lease;
