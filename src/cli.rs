@@ -211,12 +211,7 @@ pub enum AdminTokenError {
     Invalid(#[from] TokenError),
     /// The file cannot be read.
     #[error("cannot read the admin token in {}: {source}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Unreadable { file: PathBuf, source: io::Error },
 }
 
 impl AdminToken {
@@ -483,11 +478,11 @@ pub enum Policy {
     },
     /// Record live decisions of a running gateway, with all that they depend on
     Record {
-        /// For how long
+        /// How long to record, in seconds
         #[arg(long, env = "BAZAAR_SECONDS", value_name = "S", default_value_t = 10,
               value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
-        /// Where to
+        /// Where to write the recording
         #[arg(short, long, env = "BAZAAR_OUTPUT", value_name = "FILE")]
         output: PathBuf,
         #[command(flatten)]

@@ -54,10 +54,8 @@ pub enum JournalError {
     Unreadable {
         /// Which part of it.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
-    /// See there.
     #[error("catalog: {0}")]
     NotBegun(#[from] catalog::Error),
 }

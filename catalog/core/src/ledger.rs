@@ -55,6 +55,9 @@ impl Stock {
 }
 
 /// Who leads, and who holds every acknowledged order.
+///
+/// [`domain::Term`] is what replicas and gateways need of it. The in-sync set and its last change
+/// are the catalog's to keep, and only its commits change them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Term {
     /// 0 before the first election.
@@ -68,7 +71,9 @@ pub struct Term {
     pub change: ChangeNumber,
 }
 
-/// Who leads, and how long the journal is.
+/// Who leads, with the in-sync set, and where the journal ends.
+///
+/// Replicas take [`domain::JournalHead`] from it, which has no in-sync set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
     pub term: Term,

@@ -417,7 +417,10 @@ mod tests {
         let refused = data_dir.open(other).unwrap_err();
         assert!(matches!(refused, StorageError::Foreign { .. }));
         let message = refused.to_string();
-        assert!(message.contains("is not a database of kind `other`;"), "{message}");
+        assert!(
+            message.contains("is not a database of kind `other`;"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub enum NotOurs {
     /// It is about another journal.
     #[error("the caller's journal is {named}, the one here is {own}")]
     Other {
-        /// The caller's.
+        /// The journal that the request names.
         named: JournalId,
         /// The one that is kept here.
         own: JournalId,
