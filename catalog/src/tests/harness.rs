@@ -64,7 +64,7 @@ impl Running {
             .await
     }
 
-    /// A service that the test looks into.
+    /// A service that the test reads into.
     pub async fn serve(service: Service) -> Self {
         let served = listen::server().add_service(CatalogServer::new(service));
         Self::spawn(|listener, stopped| async {
@@ -110,7 +110,7 @@ impl Running {
     }
 
     /// A client of a leader elected for the next epoch.
-    pub async fn led(&self) -> Leader {
+    pub async fn elect_leader(&self) -> Leader {
         let mut client = self.client();
         let before = leadership(&mut client).await;
         let elected = client
@@ -241,7 +241,7 @@ pub fn row(result: Traded) -> v1::JournalRow {
 }
 
 /// What a session sees of a stock: its quantity, and whether it may keep it.
-pub async fn look(client: &mut Client, name: &str, session: u64) -> (u64, bool) {
+pub async fn read_stock(client: &mut Client, name: &str, session: u64) -> (u64, bool) {
     let request = v1::GetStockRequest {
         name: name.into(),
         session,

@@ -111,7 +111,7 @@ impl Attempt<'_> {
                 return Err(Status::internal("the catalog's first event was not Opened"));
             };
             let journal = identity::named(&opened.journal)?;
-            let heard = self.journal.heard_from_catalog(journal);
+            let heard = self.journal.note_catalog(journal);
             heard.map_err(|other| Status::new(OTHER_JOURNAL, other.to_string()))?;
             let session = SessionId::new(opened.session)
                 .ok_or_else(|| Status::internal("the catalog's session has no id"))?;
