@@ -149,11 +149,11 @@ impl Numbers {
     }
 
     fn service(&self, families: &mut Families<'_>) -> fmt::Result {
-        let led = *self.0.gateway.backend.replicas.leader().borrow();
+        let current = *self.0.gateway.backend.replicas.leader().borrow();
         families.gauge(
             "bazaar_leader_epoch",
             "Epoch of the leader, as the catalog has it.",
-            alone(led.leadership.epoch.0),
+            alone(current.leadership.epoch.0),
         )?;
         families.gauge(
             "bazaar_ready",

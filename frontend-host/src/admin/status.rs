@@ -32,14 +32,14 @@ impl Admin {
     /// Why no trade could be served now.
     pub(super) fn unready(&self) -> Option<&'static str> {
         let session = self.gateway.cache.lease().current(BootTime::now());
-        let led = *self.gateway.backend.replicas.leader().borrow();
+        let current = *self.gateway.backend.replicas.leader().borrow();
         if self.gateway.stage.is_stopping() {
             Some("the gateway is stopping")
         } else if session.is_none() {
             Some("no session with the catalog")
-        } else if led.leadership.leader.is_none() {
+        } else if current.leadership.leader.is_none() {
             Some("no order replica was elected to lead")
-        } else if !led.active {
+        } else if !current.active {
             Some("the leader does not take trades yet")
         } else {
             None
@@ -48,7 +48,7 @@ impl Admin {
 
     fn status(&self) -> Value {
         let replicas = &self.gateway.backend.replicas;
-        let led = *replicas.leader().borrow();
+        let current = *replicas.leader().borrow();
         let lease = self.gateway.cache.lease();
         let session = lease.current(BootTime::now());
         let journal = replicas.journal();
@@ -56,8 +56,8 @@ impl Admin {
         json!({
             "ready": self.unready().is_none(),
             "journal": replicas.own_journal().known(),
-            "epoch": led.leadership.epoch,
-            "leader": led.leadership.leader.map(ReplicaId::get),
+            "epoch": current.leadership.epoch,
+            "leader": current.leadership.leader.map(ReplicaId::get),
             "replicas": self.replicas_json(),
             "catalog": {
                 "url": self.catalog_url,

@@ -15,7 +15,7 @@ use super::streams::Stream;
 
 /// How often a connection looks whether it is overdue. What is overdue lasts longer by this and
 /// a tick at most.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use frontend_core::election::{
 };
 use frontend_guest::{DefaultPolicy, Policy, types};
 
-/// Milliseconds between two probes of a replica, and between two looks without a change.
+/// Milliseconds between two probes of a replica, and between two snapshots without a change.
 const PROBE_INTERVAL: u64 = 50;
-const LOOK_INTERVAL: u64 = 200;
+const SNAPSHOT_INTERVAL: u64 = 200;
 
 /// Milliseconds that a probe waits for an answer.
 const PROBE_TIME_MAX: u64 = 180;
@@ -62,7 +62,7 @@ pub struct Gateway {
     elector: Elector,
     probed: Vec<Probed>,
     probes_at: Vec<u64>,
-    looks_at: u64,
+    snapshot_at: u64,
     pub cut_off: Vec<usize>,
     /// How a cut shows.
     pub cut: Unanswered,
@@ -133,7 +133,7 @@ impl World {
             elector: Elector::new(BootTime::from_millis(0)),
             probed: ids.iter().copied().map(Probed::unknown).collect(),
             probes_at: ids.iter().map(|_| random.u64(0..PROBE_INTERVAL)).collect(),
-            looks_at: random.u64(0..LOOK_INTERVAL),
+            snapshot_at: random.u64(0..SNAPSHOT_INTERVAL),
             cut_off: Vec::new(),
             cut: Unanswered::Silent,
         });
@@ -203,9 +203,9 @@ impl World {
             self.random.shuffle(&mut gateways);
             for gateway in gateways {
                 self.probe(gateway);
-                if self.now >= self.gateways[gateway].looks_at {
-                    self.gateways[gateway].looks_at = self.now + LOOK_INTERVAL;
-                    self.look(gateway);
+                if self.now >= self.gateways[gateway].snapshot_at {
+                    self.gateways[gateway].snapshot_at = self.now + SNAPSHOT_INTERVAL;
+                    self.step_elector(gateway);
                 }
             }
         }
@@ -239,7 +239,7 @@ impl World {
             gateway.probes_at[place] = self.now + waited.max(PROBE_INTERVAL);
             if probed.status != status {
                 probed.status = status;
-                gateway.looks_at = self.now;
+                gateway.snapshot_at = self.now;
             }
         }
     }
@@ -256,17 +256,17 @@ impl World {
         }
     }
 
-    fn look(&mut self, at: usize) {
+    fn step_elector(&mut self, at: usize) {
         let (now, leadership) = (time(self.now), self.leadership());
         let jitter = self.random.f64();
         let in_sync = self.in_sync.clone();
         let gateway = &mut self.gateways[at];
         let probed = gateway.probed.clone();
-        let Some(look) = gateway.elector.look(leadership, in_sync, probed, now) else {
+        let Some(snapshot) = gateway.elector.look(leadership, in_sync, probed, now) else {
             return;
         };
-        let wanted = wanted(&look.view());
-        match gateway.elector.step(&look, wanted, now, jitter) {
+        let wanted = wanted(&snapshot.view());
+        match gateway.elector.step(&snapshot, wanted, now, jitter) {
             Step::Nothing => {}
             Step::Announce(uninformed) => self.announce(at, leadership, &uninformed),
             Step::Elect(candidate) => {
@@ -296,7 +296,7 @@ impl World {
             let taken = self.replicas[place].announce(leadership, self.now);
             if !taken && leadership.leader == Some(id) {
                 self.gateways[at].elector.refused(leadership.epoch);
-                self.gateways[at].looks_at = self.now + STEP;
+                self.gateways[at].snapshot_at = self.now + STEP;
             }
         }
     }
