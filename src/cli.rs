@@ -93,7 +93,7 @@ pub enum Command {
     /// Build, check, activate and list policies
     #[command(subcommand)]
     Policy(Policy),
-    /// Show how a running bazaar is
+    /// Show the state of a running bazaar
     Status(Status),
     /// Read the ledgers in the data directories of replicas
     #[command(subcommand)]
@@ -159,8 +159,8 @@ pub struct Front {
     pub policy_trust: Option<PathBuf>,
     #[command(flatten)]
     pub admin_token: AdminToken,
-    /// How long to go on serving after a signal to stop, in milliseconds: for whoever asks /readyz to
-    /// send clients elsewhere
+    /// How long to go on serving after a signal to stop, in milliseconds: load balancers that ask
+    /// /readyz send clients elsewhere meanwhile
     #[arg(long, env = "BAZAAR_DRAIN_DELAY_MS", value_name = "MS", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(..=DRAIN_DELAY_MS_MAX))]
     pub drain_delay_ms: u64,
@@ -215,17 +215,12 @@ impl fmt::Debug for Unchecked {
 /// Why an admin token cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminTokenError {
-    /// What is given is no token.
+    /// What is given cannot be a token.
     #[error(transparent)]
     Invalid(#[from] TokenError),
     /// The file cannot be read.
     #[error("cannot read the admin token in {}: {source}", file.display())]
-    Unreadable {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Unreadable { file: PathBuf, source: io::Error },
 }
 
 impl AdminToken {
@@ -492,11 +487,11 @@ pub enum Policy {
     },
     /// Record live decisions of a running gateway, with all that they depend on
     Record {
-        /// For how long
+        /// How long to record, in seconds
         #[arg(long, env = "BAZAAR_SECONDS", value_name = "S", default_value_t = 10,
               value_parser = clap::value_parser!(u64).range(1..=3600))]
         seconds: u64,
-        /// Where to
+        /// Where to write the recording
         #[arg(short, long, env = "BAZAAR_OUTPUT", value_name = "FILE")]
         output: PathBuf,
         #[command(flatten)]

@@ -1,6 +1,6 @@
 //! The HTTP client of the commands.
 //!
-//! It is hyper-util's, which tonic has in the tree already: connections that are kept and made anew are
+//! It is hyper-util's, which tonic has in the tree already: connections that are kept and opened again are
 //! its business. This adds what a command wants: one origin, a time for the whole exchange, a bound on
 //! what is read, the operator's token, and errors that say what went wrong. [`connector`] is the one place
 //! that knows TCP from TLS; `bazaar load` has it, too, and connections of its own.

@@ -21,7 +21,7 @@ pub const WRONG_USAGE: u8 = 2;
 pub enum Failure {
     #[error(transparent)]
     Shared(#[from] Error),
-    /// A lost catalog was not made anew.
+    /// A lost catalog was not rebuilt.
     #[error("catalog: {0}")]
     Rebuild(#[from] crate::rebuild::Error),
     #[error("catalog: {0}")]

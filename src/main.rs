@@ -4,7 +4,7 @@
 //! - [`error`]: what can go wrong in more than one command;
 //! - [`failure`]: why a command failed, and what the process exits with;
 //! - [`service`]: `catalog`, `order` and `gateway`: one service in this process;
-//! - [`rebuild`]: a lost catalog, made anew from replicas' ledgers;
+//! - [`rebuild`]: a lost catalog, rebuilt from replicas' ledgers;
 //! - [`listen`], [`stop`], [`log`], [`open_files`]: what those have in common;
 //! - [`up`]: all services, a process each, from start to stop;
 //! - [`load`]: many clients at once, checked and measured;

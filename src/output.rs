@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 
-/// Writes results. That the reader has gone (`bazaar … | head`) is no failure.
+/// Writes results. A reader that has gone (`bazaar … | head`) is not a failure.
 pub fn print(text: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
     reader_may_go(out.write_all(text.as_bytes()).and_then(|()| out.flush()))

@@ -1,4 +1,4 @@
-//! `bazaar catalog --rebuild-from`: a catalog whose disk is lost, made anew from the replicas'.
+//! `bazaar catalog --rebuild-from`: a catalog whose disk is lost, rebuilt from the replicas'.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use storage::StorageError;
 /// what that takes to arrive and to be written. What comes later still, the catalog's ledger check finds.
 const LAST_ROWS_WAIT: Duration = Duration::from_secs(2);
 
-/// Why it was not made anew.
+/// Why it was not rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A replica's directory cannot be read.
     #[error("{}: {source}", path.display())]
     Ledger { path: PathBuf, source: StorageError },
     /// Ledgers are not copies of one journal.
-    #[error("{} is no copy of the same journal as {}", one.display(), other.display())]
+    #[error("{} and {} are not copies of the same journal", one.display(), other.display())]
     Diverged {
         one: PathBuf,
         /// The one with the longest ledger.
@@ -84,7 +84,7 @@ fn from_ledgers_after(
         return Ok(OrderNumber(0));
     };
     let rows = opened[ledgers.longest].rows();
-    Ok(catalog::rebuild(config, ledgers.remains(rows))?)
+    Ok(catalog::rebuild(config, ledgers.rebuild_source(rows))?)
 }
 
 /// Keeps replicas from starting in these directories meanwhile; returns those in which one runs. One that

@@ -174,7 +174,7 @@ fn shutdown(
             info!("stopping: the process that started this one wants it so, or is gone");
         }
         if let Err(error) = stop::end_after(stop_time_max) {
-            warn!(%error, "the stop has no bound");
+            warn!(%error, "cannot limit how long stopping takes");
         }
         tasks::spawn_for_caller(async move {
             // A supervisor may signal this process as well as the one that started it.

@@ -61,7 +61,7 @@ impl StopSignals {
                 _ = self.terminate.recv() => return,
                 _ = self.hangup.recv() => match self.on_hangup {
                     OnHangup::Stop => return,
-                    OnHangup::GoOn(say) => say("SIGHUP is ignored: there is nothing to read anew"),
+                    OnHangup::GoOn(say) => say("SIGHUP is ignored: there is no configuration to reload"),
                 },
             }
         }

@@ -190,7 +190,7 @@ fn up_does_not_begin_another_journal_where_the_catalog_s_disk_is_lost() {
     let listen = format!("--listen={}", up.ports.address(14));
     let further = ["--stop-at-eof", listen.as_str()];
     let mut rebuilding = Process::start("rebuilding", up.dir.path(), told.iter().chain(&further));
-    wait_until("the catalog to be made anew", || {
+    wait_until("the catalog to be rebuilt", || {
         assert!(rebuilding.is_running(), "{}", rebuilding.log());
         rebuilding.log().contains("opened the database")
     });

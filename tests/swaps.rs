@@ -51,7 +51,7 @@ fn number(variable: &str, default: u64) -> u64 {
     let given = env::var(variable).ok();
     given.map_or(default, |text| {
         text.parse()
-            .unwrap_or_else(|_| panic!("{variable}: {text} is no number"))
+            .unwrap_or_else(|_| panic!("{variable}: {text} is not a number"))
     })
 }
 

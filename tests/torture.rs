@@ -4,7 +4,7 @@
 //! In every round clients trade at two gateways while a [`nemesis`] inflicts faults that are
 //! drawn from a seed. Then all is healed, every client must finish, and what the clients saw
 //! ([`history`]) is judged against the journal that the round left ([`audit`]): whether it is
-//! linearizable ([`judge`]), and whether the books are in order.
+//! linearizable ([`judge`]), and whether what is left is in order.
 //!
 //! `BAZAAR_TORTURE_SECONDS` makes it more than one short round, `BAZAAR_TORTURE_SEED` others.
 
@@ -26,7 +26,7 @@ use domain::Row;
 
 use crate::harness::{Bazaar, Options, Raise, Server, SmallDisk, guest};
 
-use audit::{Books, audit};
+use audit::{FinalState, audit};
 use client::{Door, Scene};
 use history::{Clock, History};
 
@@ -140,7 +140,7 @@ impl Round {
         });
         bazaar.wait_until_ready();
         let (last, rows) = look_when_settled(&bazaar, &scene);
-        let books = Books {
+        let state = FinalState {
             initial: [("amc", 60), ("meta", 2000), ("nvidia", 1000)]
                 .map(|(name, quantity)| (name.to_owned(), quantity))
                 .into(),
@@ -148,12 +148,12 @@ impl Round {
             rows,
         };
         history.append(last);
-        let mut wrong = audit(&history, &books);
+        let mut wrong = audit(&history, &state);
         wrong.extend(bazaar.panics());
         if !wrong.is_empty() {
-            keep(&bazaar, seed, &history, &books, &plan, &wrong);
+            keep(&bazaar, seed, &history, &state, &plan, &wrong);
         }
-        let rows = books.rows.len();
+        let rows = state.rows.len();
         Self {
             seed,
             history,
@@ -195,7 +195,7 @@ fn keep(
     bazaar: &Bazaar,
     seed: u64,
     history: &History,
-    books: &Books,
+    state: &FinalState,
     plan: &[nemesis::Planned],
     wrong: &[String],
 ) {
@@ -207,7 +207,7 @@ fn keep(
         .for_each(|wrong| line(format!("wrong {wrong}")));
     plan.iter()
         .for_each(|planned| line(format!("fault {planned:?}")));
-    books
+    state
         .rows
         .iter()
         .for_each(|row| line(format!("row {row:?}")));

@@ -51,7 +51,7 @@ pub fn lease_margin(lease: Duration) -> Duration {
 }
 
 /// For how long the catalog counts a lease.
-pub fn lease_term(lease: Duration) -> Duration {
+pub fn lease_max(lease: Duration) -> Duration {
     lease + lease_margin(lease)
 }
 

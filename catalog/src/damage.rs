@@ -15,36 +15,36 @@ use catalog_core::{Batch, PriorOutcome};
 /// A store or a journal whose damage is reported.
 pub(crate) struct Watched<S> {
     inner: S,
-    finders: DamageReporter,
+    reporter: DamageReporter,
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(inner: S, finders: DamageReporter) -> Self {
-        Self { inner, finders }
+    pub(crate) fn new(inner: S, reporter: DamageReporter) -> Self {
+        Self { inner, reporter }
     }
 }
 
 impl Store for Watched<Box<dyn Store>> {
     fn load(&mut self) -> Result<Loaded, StorageError> {
-        self.finders.pass(self.inner.load())
+        self.reporter.pass(self.inner.load())
     }
 
     fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError> {
-        self.finders.pass(self.inner.find_key(key))
+        self.reporter.pass(self.inner.find_key(key))
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        self.finders.pass(self.inner.commit(batch))
+        self.reporter.pass(self.inner.commit(batch))
     }
 
     fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
-        self.finders.pass(self.inner.set_sessions_out(term))
+        self.reporter.pass(self.inner.set_sessions_out(term))
     }
 }
 
 impl Journal for Watched<Arc<dyn Journal>> {
     fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
-        self.finders.pass(self.inner.rows(from, rows_max))
+        self.reporter.pass(self.inner.rows(from, rows_max))
     }
 }
 
@@ -53,7 +53,7 @@ impl Journal for Watched<Arc<dyn Journal>> {
 #[error(
     "the catalog in {dir} is damaged: {what}\n\
      Where this is a copy of a running catalog's directory, copy it again while that is stopped. \
-     Where files were moved away, move them back. Otherwise make it anew from the replicas' ledgers: \
+     Where files were moved away, move them back. Otherwise rebuild it from the replicas' ledgers: \
      move {dir}/{FILE} and {dir}/{FILE}-wal elsewhere and start once with --rebuild-from for the data \
      directory of every replica that is left",
     dir = data_dir.display(),

@@ -15,12 +15,12 @@ use crate::damage::Damaged;
 use crate::stocks::StocksError;
 use catalog_core::{InSyncRefused, NotOpened, SessionExpired, StaleEpoch};
 
-/// There is no journal, and none was to be begun.
+/// There is no journal, and the command does not say to begin one.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "there is no journal in {}\n\
      To begin one, with its first stocks, start with --new. Where there was one and its disk is lost, \
-     make it anew from the replicas' ledgers: start with --rebuild-from for the data directory of \
+     rebuild it from the replicas' ledgers: start with --rebuild-from for the data directory of \
      every replica that is left, and the --stocks that it began with",
     .0.display()
 )]
@@ -52,7 +52,7 @@ pub enum Error {
     Writer,
 }
 
-/// Why a lost database was not made anew.
+/// Why a lost database was not rebuilt.
 #[derive(Debug, thiserror::Error)]
 pub enum RebuildError {
     #[error("{} is there: remove it first if it is really lost", .0.display())]
@@ -100,7 +100,7 @@ pub enum RebuildError {
     Impossible { number: OrderNumber },
     /// A ledger has seen an epoch that no catalog can have come to.
     #[error(
-        "a ledger has seen epoch {0}, above which there is none left: leave that ledger out, it is damaged"
+        "a ledger says that epoch {0} has begun, which is the highest that there can be: it is damaged, leave it out"
     )]
     NoEpochLeft(Epoch),
 }
@@ -116,7 +116,7 @@ pub enum RequestError {
     #[error("stock not found")]
     StockNotFound,
     /// The caller's ledger continues this journal, or is another one's.
-    #[error("the journal has {rows} rows, none from {from} on nor one before it")]
+    #[error("the journal has {rows} rows: neither row {from} nor the one before it")]
     Beyond {
         /// The first that was asked for.
         from: OrderNumber,
@@ -149,7 +149,7 @@ pub enum RequestError {
     )]
     TooManySessions,
     /// A session did not begin as it must.
-    #[error("the first request of a session is an Open, and there is no other")]
+    #[error("the first request of a session must be an Open, and no other may be")]
     Unopened,
     /// The database could not do it; nothing was changed.
     #[error("nothing was committed: {0}")]

@@ -11,10 +11,10 @@
 //! - [`service`]: the gRPC service;
 //! - [`server`]: puts the parts together and serves;
 //! - [`damage`]: a catalog whose disk turns out to be damaged stops;
-//! - [`rebuild`]: a lost database, made anew from replicas' ledgers;
+//! - [`rebuild`]: a lost database, rebuilt from replicas' ledgers;
 //! - [`error`]: what can go wrong, and which gRPC status says so.
 //!
-//! A trade's way: `service` → `writer` stages it on the books (`catalog_core::ledger`) with whatever
+//! A trade's way: `service` → `writer` stages it on the catalog's state (`catalog_core::ledger`) with whatever
 //! else has queued → `shared` tells caches to let go (`catalog_core::leases`), and `service` the leader of the
 //! new row → `store` makes it durable → `catalog_core::visibility` shows it once caches have let go → the answer
 //! goes out.
@@ -90,28 +90,31 @@ pub async fn run(
         loaded,
         lease,
     } = opened;
-    let (finders, mut findings) = storage::damage::channel();
-    let _watch = store.watch(finders.clone());
+    let (reporter, mut receiver) = storage::damage::channel();
+    let _watch = store.watch(reporter.clone());
     let unchecked = store.unchecked();
-    let _check =
-        unchecked.map(|unchecked| finders.clone().check(move |go_on| unchecked.check(go_on)));
+    let _check = unchecked.map(|unchecked| {
+        reporter
+            .clone()
+            .check(move |keep_going| unchecked.check(keep_going))
+    });
     let parts = Parts {
         store: Box::new(Watched::new(
             Box::new(store) as Box<dyn Store>,
-            finders.clone(),
+            reporter.clone(),
         )),
         journal: Arc::new(Watched::new(
             Arc::new(journal) as Arc<dyn Journal>,
-            finders.clone(),
+            reporter.clone(),
         )),
         loaded,
         lease,
         ledger_check_max: catalog_core::LEDGER_CHECK_MAX,
-        finders,
+        reporter,
     };
     tokio::select! {
         served = server::serve(parts, listener, shutdown) => served,
-        what = findings.next() => Err(damaged(what).into()),
+        what = receiver.next() => Err(damaged(what).into()),
     }
 }
 
@@ -174,8 +177,8 @@ fn open(config: &Config) -> Result<Opened, Error> {
     let loaded = store.load()?;
     tracing::info!(
         journal = %loaded.journal,
-        stocks = loaded.books.stocks().count(),
-        journal_rows = %loaded.books.leadership().end.rows,
+        stocks = loaded.state.stocks().count(),
+        journal_rows = %loaded.state.leadership().end.rows,
         "opened the database"
     );
     Ok(Opened {

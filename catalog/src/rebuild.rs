@@ -20,7 +20,7 @@ use domain::LedgerEnd;
 use domain::{Epoch, JournalId, ListingDigest, OrderNumber, ReplicaId, Row, StockName};
 use storage::{DataDir, StorageError};
 
-use crate::config::{Config, LEASE_MAX, lease_term};
+use crate::config::{Config, LEASE_MAX, lease_max};
 use crate::error::RebuildError;
 use crate::stocks::{self, Free, Listing};
 use crate::store::Store as _;
@@ -64,7 +64,7 @@ pub struct RebuildSource<R> {
 ///
 /// # Errors
 /// Where there is a database already, or the rows do not fit the stocks or each other.
-pub fn rebuild<R>(config: &Config, remains: RebuildSource<R>) -> Result<OrderNumber, RebuildError>
+pub fn rebuild<R>(config: &Config, source: RebuildSource<R>) -> Result<OrderNumber, RebuildError>
 where
     R: Iterator<Item = Result<Row, StorageError>>,
 {
@@ -91,7 +91,7 @@ where
         None => stocks::built_in(),
     };
     let mut store = SqliteStore::open(&work_dir)?;
-    let rows = fill(&mut store, &listings, config.lease, remains)?;
+    let rows = fill(&mut store, &listings, config.lease, source)?;
     drop(store);
     // Its last connection is closed, which moved all of it into the one file, or failed to unseen.
     let log = work_dir.join(format!("{FILE}-wal"));
@@ -115,7 +115,7 @@ pub fn fill<R>(
     store: &mut SqliteStore,
     listings: &[Listing],
     lease: Duration,
-    remains: RebuildSource<R>,
+    source: RebuildSource<R>,
 ) -> Result<OrderNumber, RebuildError>
 where
     R: Iterator<Item = Result<Row, StorageError>>,
@@ -127,7 +127,7 @@ where
         lease_horizon,
         epoch,
         leader,
-    } = remains;
+    } = source;
     if listing.is_some_and(|listing| listing != stocks::digest(listings)) {
         return Err(RebuildError::OtherListing);
     }
@@ -136,7 +136,7 @@ where
         None => random_journal()?,
     };
     store.begin(journal, listings)?;
-    let listed = store.load()?.books;
+    let listed = store.load()?.state;
     let listed = listed.stocks().cloned();
     let mut replay = Replay {
         end: LedgerEnd::default(),
@@ -156,8 +156,8 @@ where
     })?;
     // Gateways may still hold leases of the catalog that was lost, or of one with another lease
     // before it.
-    let longest = lease_horizon.unwrap_or(lease_term(LEASE_MAX));
-    store.set_sessions_out(Some(longest.max(lease_term(lease))))?;
+    let longest = lease_horizon.unwrap_or(lease_max(LEASE_MAX));
+    store.set_sessions_out(Some(longest.max(lease_max(lease))))?;
     Ok(replay.end.rows)
 }
 

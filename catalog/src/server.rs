@@ -37,7 +37,7 @@ pub struct Parts {
     pub lease: Duration,
     /// Longest wait for the ledgers of the in-sync set.
     pub ledger_check_max: Duration,
-    pub finders: DamageReporter,
+    pub reporter: DamageReporter,
 }
 
 /// Serves until `shutdown`, then finishes what has queued and lets go of the store.
@@ -89,15 +89,15 @@ pub(crate) fn start(
         loaded,
         lease,
         ledger_check_max,
-        finders,
+        reporter,
     } = parts;
     let leases = Leases::new(lease, lease_margin(lease));
-    let term = leases.term();
+    let lease_max = leases.lease_max();
     let identity = Identity {
         journal: loaded.journal,
         listing: loaded.listing,
         // Leases of the run before may have been longer.
-        lease_horizon: term.max(loaded.sessions_out.unwrap_or_default()),
+        lease_horizon: lease_max.max(loaded.sessions_out.unwrap_or_default()),
     };
     let unsettled = loaded.sessions_out.unwrap_or_default();
     if !unsettled.is_zero() {
@@ -106,22 +106,22 @@ pub(crate) fn start(
             "waiting for leases that gateways may still have"
         );
     }
-    let board = Visibility::new(
-        loaded.books.stocks().cloned(),
+    let visibility = Visibility::new(
+        loaded.state.stocks().cloned(),
         leases,
         unsettled,
         BootTime::now(),
     );
-    let leadership = loaded.books.leadership();
+    let leadership = loaded.state.leadership();
     let gives_up_at = BootTime::now() + ledger_check_max;
     let ledger_check = LedgerCheck::new(leadership.term.in_sync.clone(), gives_up_at);
-    let shared = Arc::new(Shared::new(board, ledger_check, leadership));
+    let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
     let (writer, ended) = writer::start(store, loaded, Arc::clone(&shared))?;
     let sessions = Sessions {
         shared: Arc::clone(&shared),
         writer: writer.clone(),
         lease,
-        term,
+        lease_max,
         journal: identity.journal,
         per_client: PerClient::new(SESSIONS_PER_CLIENT_MAX),
     };
@@ -133,7 +133,7 @@ pub(crate) fn start(
             sessions: Arc::new(sessions),
             trades: Arc::new(PerClient::new(TRADES_PER_CLIENT_MAX)),
             identity,
-            finders,
+            reporter,
             closing,
         },
         ended,

@@ -64,7 +64,7 @@ pub struct Service {
     /// Which journal this is.
     pub identity: Identity,
     /// Told that the journal lacks rows.
-    pub finders: DamageReporter,
+    pub reporter: DamageReporter,
     /// Becomes true when the service stops.
     pub closing: watch::Receiver<bool>,
 }
@@ -80,8 +80,8 @@ impl Catalog for Service {
     ) -> Reply<v1::GetStockResponse> {
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
-        self.settled().await?;
-        // What cannot be a name is no stock's.
+        self.wait_until_settled().await?;
+        // No stock has an invalid name.
         let name = StockName::new(&request.name).map_err(|_| RequestError::StockNotFound)?;
         let session = SessionId::new(request.session);
         let seen = self.shared.read(&name, session, BootTime::now());
@@ -100,18 +100,8 @@ impl Catalog for Service {
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
         let (after, limit) = page_from_wire(&request).map_err(RequestError::from)?;
-        self.settled().await?;
+        self.wait_until_settled().await?;
         Ok(Response::new(self.page(after, limit)))
-    }
-
-    async fn trade(&self, request: Request<v1::TradeRequest>) -> Reply<v1::TradeResponse> {
-        let (service, client) = (self.clone(), client_of(&request));
-        // It counts as its client's until it is over, also where the caller has left.
-        let traded = tasks::spawn_for_caller(async move {
-            service.traded(request.into_inner(), client, None).await
-        });
-        let traded = traded.await.map_err(|_| RequestError::Stopping)?;
-        Ok(Response::new(traded?))
     }
 
     type TradeManyStream = StreamOf<v1::TradeResponse>;
@@ -125,7 +115,7 @@ impl Catalog for Service {
         let closed = async move { closing.closed().await };
         let answers = call_streams::serve(request, closed, move |request, early| {
             let service = service.clone();
-            async move { service.traded_early(request, client, early).await }
+            async move { service.trade_and_propose(request, client, early).await }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -220,7 +210,7 @@ impl Catalog for Service {
         if row.number != end.rows || !row.follows(&end.chain) {
             return Err(RequestError::NotMissing(row.number).into());
         }
-        self.finders.report(format!(
+        self.reporter.report(format!(
             "the journal ends before order {}, which the ledger of replica {replica} has",
             row.number
         ));
@@ -355,17 +345,17 @@ impl Service {
         Err(RequestError::Unreadable(missing))
     }
 
-    async fn traded(
+    async fn trade(
         &self,
         request: v1::TradeRequest,
         client: Client,
-        proposed: Option<ProposedReply>,
+        proposed: ProposedReply,
     ) -> Result<v1::TradeResponse, Status> {
         self.check_named(&request.journal)?;
         let (epoch, orders) = trade_from_wire(request)?;
         let turn = self.trades.of(client).acquire_owned().await;
         let _turn = turn.expect("never closed");
-        self.settled().await?;
+        self.wait_until_settled().await?;
         let results = self.writer.trade(epoch, orders, proposed).await?;
         let results = results.iter().map(result_to_wire).collect();
         let proposed = Vec::new();
@@ -373,14 +363,14 @@ impl Service {
     }
 
     /// Sends the new rows as soon as they are on their way to the disk.
-    async fn traded_early(
+    async fn trade_and_propose(
         &self,
         request: v1::TradeRequest,
         client: Client,
         early: Early<v1::TradeResponse>,
     ) -> Result<v1::TradeResponse, Status> {
         let (proposed, rows) = oneshot::channel();
-        let traded = self.traded(request, client, Some(proposed));
+        let traded = self.trade(request, client, proposed);
         tokio::pin!(traded);
         let rows = tokio::select! {
             biased;
@@ -417,7 +407,7 @@ impl Service {
     /// Waits until no session of the run before can be alive: what it holds may be older
     /// than what is read or traded now. And until ledgers are checked: what the journal lacks is
     /// newer.
-    async fn settled(&self) -> Result<(), RequestError> {
+    async fn wait_until_settled(&self) -> Result<(), RequestError> {
         self.wait_until(Shared::serving_from).await
     }
 

@@ -26,7 +26,7 @@ pub struct Sessions {
     /// As gateways count it.
     pub lease: Duration,
     /// As the catalog counts it. Also the longest silence on a session's stream.
-    pub term: Duration,
+    pub lease_max: Duration,
     /// Of whose stocks the sessions are.
     pub journal: JournalId,
     /// How many each client may have.
@@ -39,7 +39,7 @@ impl Sessions {
         let client = client_of(&call);
         // Until it opens it does not keep its connection from being idle. From then on it is over
         // where it is silent.
-        let unopened = CallUnderWay::of(&mut call).map(CallUnderWay::waits);
+        let unopened = CallUnderWay::of(&mut call).map(CallUnderWay::pause);
         let mut requests = call.into_inner();
         let first = self.next(&mut requests).await;
         drop(unopened);
@@ -53,7 +53,7 @@ impl Sessions {
         drop(events); // the shared's ends the stream
         if self.follow(id, requests).await == Ended::Unreleased {
             // It lives on, among its client's, until its lease is over.
-            tokio::time::sleep(self.term).await;
+            tokio::time::sleep(self.lease_max).await;
         }
     }
 
@@ -73,7 +73,7 @@ impl Sessions {
             }
         }
         tracing::debug!(session = %id, "a session's stream ended");
-        self.shared.broken(id);
+        self.shared.disconnect(id);
         Ended::Unreleased
     }
 
@@ -89,7 +89,7 @@ impl Sessions {
         identity::check_if_named(&open.journal, self.journal)?;
         let place = self.per_client.of(client).try_acquire_owned();
         let place = place.map_err(|_| RequestError::TooManySessions)?;
-        self.writer.lend_sessions(self.term).await?;
+        self.writer.lend_sessions(self.lease_max).await?;
         let id = random_id()?;
         self.shared
             .open(id, events.clone(), received, BootTime::now())?;
@@ -100,7 +100,7 @@ impl Sessions {
     /// The next request, with the time of its receipt. `None` at the stream's end, and where
     /// nothing came for so long that the session is over anyway.
     async fn next(&self, requests: &mut Streaming<SessionRequest>) -> Option<(Request, BootTime)> {
-        let message = tokio::time::timeout(self.term, requests.message()).await;
+        let message = tokio::time::timeout(self.lease_max, requests.message()).await;
         let received = BootTime::now();
         let request = message.ok()?.ok()??.request?;
         Some((request, received))
@@ -155,20 +155,22 @@ pub fn to_wire(event: Event, lease: Duration, journal: JournalId) -> Result<Sess
             journal: journal.as_bytes().to_vec(),
         }),
         Event::Renewed(nonce) => session_event::Event::Renewed(session_event::Renewed { nonce }),
-        Event::Invalidation(recall) => session_event::Event::Invalidate(invalidate(recall)),
+        Event::Invalidation(invalidation) => {
+            session_event::Event::Invalidate(invalidate(invalidation))
+        }
         Event::Over(error) => return Err(error.into()),
     };
     Ok(SessionEvent { event: Some(event) })
 }
 
-fn invalidate(recall: Invalidation) -> session_event::Invalidate {
+fn invalidate(invalidation: Invalidation) -> session_event::Invalidate {
     let floor = |floor: Floor| session_event::Floor {
         name: floor.name.as_str().into(),
         version: floor.version.0,
     };
-    let floors = recall.floors.into_iter().map(floor).collect();
+    let floors = invalidation.floors.into_iter().map(floor).collect();
     session_event::Invalidate {
-        round: recall.round.0,
+        round: invalidation.round.0,
         floors,
     }
 }

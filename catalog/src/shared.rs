@@ -1,4 +1,4 @@
-//! What the writer, the readers and the sessions share: the board, the sessions' streams and
+//! What the writer, the readers and the sessions share: what is visible, the sessions' streams and
 //! the replies that wait for a value to be shown. One lock, held for short sections only.
 
 use std::collections::{BTreeMap, HashMap};
@@ -65,7 +65,7 @@ pub struct Shared {
 
 #[derive(Debug)]
 struct State {
-    board: Visibility,
+    visibility: Visibility,
     ledger_check: LedgerCheck,
     leadership: Leadership,
     streams: HashMap<SessionId, Events>,
@@ -75,9 +75,9 @@ struct State {
 
 impl Shared {
     /// A shared without sessions.
-    pub fn new(board: Visibility, ledger_check: LedgerCheck, leadership: Leadership) -> Self {
+    pub fn new(visibility: Visibility, ledger_check: LedgerCheck, leadership: Leadership) -> Self {
         let state = State {
-            board,
+            visibility,
             ledger_check,
             leadership,
             streams: HashMap::new(),
@@ -95,7 +95,10 @@ impl Shared {
     /// [confirmed](Self::confirm_ledger) before.
     pub fn serving_from(&self) -> BootTime {
         let state = self.lock();
-        state.board.serving_from().max(state.ledger_check.over_at())
+        state
+            .visibility
+            .serving_from()
+            .max(state.ledger_check.over_at())
     }
 
     /// See [`LedgerCheck::over_at`].
@@ -145,14 +148,14 @@ impl Shared {
         session: Option<SessionId>,
         now: BootTime,
     ) -> Option<Seen> {
-        self.lock().board.read(name, session, now)
+        self.lock().visibility.read(name, session, now)
     }
 
     /// Stocks as they are shown, in name order: at most `limit` of those whose names come after
     /// `after`.
     pub fn stocks_after(&self, after: Option<&StockName>, limit: usize) -> Vec<Stock> {
         let state = self.lock();
-        let stocks = state.board.stocks_after(after);
+        let stocks = state.visibility.stocks_after(after);
         stocks.take(limit).cloned().collect()
     }
 
@@ -164,23 +167,23 @@ impl Shared {
     /// A batch goes to the disk: tells its stocks' holders to let go.
     pub fn prepare(&self, batch: &Batch) {
         let mut state = self.lock();
-        for recall in state.board.prepare(batch) {
-            state.tell(recall.session, Event::Invalidation(recall));
+        for invalidation in state.visibility.prepare(batch) {
+            state.tell(invalidation.session, Event::Invalidation(invalidation));
         }
     }
 
     /// The prepared batch is durable, and with it the answers.
-    pub fn committed(&self, stocks: &[Stock], leadership: Leadership, answers: Vec<Answer>) {
+    pub fn mark_durable(&self, stocks: &[Stock], leadership: Leadership, answers: Vec<Answer>) {
         self.change(|state| {
-            state.board.committed(stocks);
+            state.visibility.mark_durable(stocks);
             state.leadership = leadership;
             state.waiting.extend(answers);
         });
     }
 
     /// The prepared batch is not durable, and never will be.
-    pub fn abandoned(&self) {
-        self.lock().board.abandoned();
+    pub fn abandon(&self) {
+        self.lock().visibility.abandon();
     }
 
     /// Opens a session, whose request came in at `received`; tells it so.
@@ -196,7 +199,7 @@ impl Shared {
                 return Err(RequestError::Stopping);
             }
             state.expire(now);
-            state.board.open(id, received)?;
+            state.visibility.open(id, received)?;
             state.streams.insert(id, events);
             state.tell(id, Event::Opened(id));
             Ok(())
@@ -213,7 +216,7 @@ impl Shared {
         received: BootTime,
     ) -> Result<(), SessionExpired> {
         let mut state = self.lock();
-        if state.board.renew(id, nonce, received)? == Renewal::Granted {
+        if state.visibility.renew(id, nonce, received)? == Renewal::Granted {
             state.tell(id, Event::Renewed(nonce));
         }
         Ok(())
@@ -227,7 +230,7 @@ impl Shared {
         now: BootTime,
     ) -> Result<(), SessionExpired> {
         self.change(|state| {
-            if let Some(nonce) = state.board.acknowledge(id, round, now)? {
+            if let Some(nonce) = state.visibility.acknowledge(id, round, now)? {
                 state.tell(id, Event::Renewed(nonce));
             }
             Ok(())
@@ -238,7 +241,7 @@ impl Shared {
     pub fn release(&self, id: SessionId) {
         self.change(|state| {
             state.streams.remove(&id);
-            state.board.release(id);
+            state.visibility.release(id);
         });
     }
 
@@ -250,7 +253,7 @@ impl Shared {
     }
 
     /// The session's stream is broken; the session lives on until it expires.
-    pub fn broken(&self, id: SessionId) {
+    pub fn disconnect(&self, id: SessionId) {
         self.lock().disconnect(id);
     }
 
@@ -267,7 +270,7 @@ impl Shared {
 
     /// See [`Visibility::next_expiry`].
     pub fn next_expiry(&self) -> Option<BootTime> {
-        self.lock().board.next_expiry()
+        self.lock().visibility.next_expiry()
     }
 
     /// Ends the sessions whose leases are over.
@@ -286,7 +289,7 @@ impl Shared {
     pub fn is_unheld(&self, now: BootTime) -> bool {
         self.change(|state| {
             state.expire(now);
-            state.board.is_unheld(now)
+            state.visibility.is_unheld(now)
         })
     }
 
@@ -321,11 +324,11 @@ impl State {
 
     fn disconnect(&mut self, id: SessionId) {
         self.streams.remove(&id);
-        self.board.disconnect(id);
+        self.visibility.disconnect(id);
     }
 
     fn expire(&mut self, now: BootTime) {
-        for id in self.board.expire(now) {
+        for id in self.visibility.expire(now) {
             tracing::info!(session = %id, "a session expired");
             self.tell(id, Event::Over(SessionExpired.into()));
             self.streams.remove(&id);
@@ -333,12 +336,12 @@ impl State {
     }
 
     fn take_ready(&mut self) -> Vec<Answer> {
-        let board = &self.board;
+        let visibility = &self.visibility;
         let shown = |answer: &mut Answer| {
             answer
                 .awaits
                 .iter()
-                .all(|(name, version)| board.shows(name, *version))
+                .all(|(name, version)| visibility.is_shown(name, *version))
         };
         let mut ready: Vec<Answer> = self.waiting.extract_if(.., shown).collect();
         let crowd = self.waiting.drain(self.waiting.len().min(WAITING_MAX)..);

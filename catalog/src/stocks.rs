@@ -92,7 +92,7 @@ pub fn digest(listings: &[Listing]) -> ListingDigest {
 pub enum Free {
     /// Not in a new journal.
     Refused,
-    /// There are journals of before this was refused, and they are to be made anew.
+    /// There are journals of before this was refused, and they are to be rebuilt.
     AsBefore,
 }
 

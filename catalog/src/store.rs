@@ -27,7 +27,7 @@ pub struct Loaded {
     pub journal: JournalId,
     /// Of the stocks that it began with.
     pub listing: ListingDigest,
-    pub books: CatalogState,
+    pub state: CatalogState,
     /// Where sessions of the run before may still be alive: how long at most.
     pub sessions_out: Option<Duration>,
 }
@@ -45,7 +45,7 @@ pub trait Store: Send {
 
     /// Notes durably that sessions may be alive after a crash, and how long at most; or that
     /// none is.
-    fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError>;
+    fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError>;
 }
 
 /// The readers' side of a store: the rows of the journal. Blocks, so it is for threads that

@@ -39,7 +39,7 @@ impl Writer {
         &self,
         epoch: Epoch,
         orders: Vec<Order>,
-        proposed: Option<ProposedReply>,
+        proposed: ProposedReply,
     ) -> Result<Vec<TradeResult>, RequestError> {
         self.ask(|reply| Command::Trade {
             epoch,
@@ -80,10 +80,10 @@ impl Writer {
         .await
     }
 
-    /// Notes durably that sessions may be alive after a crash, for `term` at most. To be
+    /// Notes durably that sessions may be alive after a crash, for `lease_max` at most. To be
     /// awaited before one is opened.
-    pub async fn lend_sessions(&self, term: Duration) -> Result<(), RequestError> {
-        self.ask(|reply| Command::LendSessions { term, reply })
+    pub async fn lend_sessions(&self, lease_max: Duration) -> Result<(), RequestError> {
+        self.ask(|reply| Command::LendSessions { lease_max, reply })
             .await
     }
 

@@ -94,7 +94,7 @@ mod tests {
         check("1! 2! 3!", Some(3), None, None);
         check("1? 2? 3?", None, None, None);
         check("1 2 3", Some(1), None, Some(3)); // 3 is back
-        check("1 2", Some(9), Some(2), Some(2)); // the leader is no replica that we know
+        check("1 2", Some(9), Some(2), Some(2)); // the leader is not a replica that we know
     }
 
     #[test]

@@ -112,14 +112,14 @@ fn is_plain(rest: &str) -> bool {
         && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// A segment that is no stock's name is the name of no stock.
+/// No stock has the name of a segment that is not a valid name.
 fn stock_name(segment: &str) -> Result<String, ApiError> {
     percent_decode(segment)
         .filter(|name| is_stock_name(name))
         .ok_or(ApiError::StockNotFound)
 }
 
-/// A segment that is no number is the number of no order.
+/// No order has the number of a segment that is not a number.
 fn order_number(segment: &str) -> Result<u64, ApiError> {
     // `u64::from_str` takes a leading plus sign, too.
     let digits = segment.bytes().all(|byte| byte.is_ascii_digit());

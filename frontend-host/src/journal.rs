@@ -100,7 +100,7 @@ impl OwnJournal {
     ///
     /// # Errors
     /// Where that is another one.
-    pub fn heard_from_catalog(&self, journal: JournalId) -> Result<(), OtherJournal> {
+    pub fn note_catalog(&self, journal: JournalId) -> Result<(), OtherJournal> {
         if self.known().is_none() {
             match &self.unproven {
                 None => self.take(journal),
@@ -118,7 +118,7 @@ impl OwnJournal {
     ///
     /// # Errors
     /// Where that is another one.
-    pub fn heard_from_replica(&self, journal: JournalId) -> Result<(), OtherJournal> {
+    pub fn note_replica(&self, journal: JournalId) -> Result<(), OtherJournal> {
         if let Some(unproven) = &self.unproven
             && self.known().is_none()
             && *unproven.borrow() == Some(journal)
@@ -131,7 +131,7 @@ impl OwnJournal {
 
     /// Waits, where the data directory is one of before journals had ids, until the catalog and a
     /// replica agree on one.
-    pub async fn proven(&self) {
+    pub async fn wait_until_proven(&self) {
         let Some(unproven) = &self.unproven else {
             return;
         };
@@ -177,13 +177,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let own = OwnJournal::open(Some(dir.path())).unwrap();
         assert!(own.to_wire().is_empty());
-        own.heard_from_catalog(OURS).unwrap();
+        own.note_catalog(OURS).unwrap();
         for own in [own, OwnJournal::open(Some(dir.path())).unwrap()] {
             assert_eq!(own.known(), Some(OURS));
-            own.heard_from_catalog(OURS).unwrap();
-            let refused = own.heard_from_catalog(OTHER).unwrap_err();
+            own.note_catalog(OURS).unwrap();
+            let refused = own.note_catalog(OTHER).unwrap_err();
             assert_eq!((refused.own, refused.other), (OURS, OTHER));
-            assert!(own.heard_from_replica(OTHER).is_err());
+            assert!(own.note_replica(OTHER).is_err());
         }
         fs::write(dir.path().join(FILE), "nonsense").unwrap();
         let refused = OwnJournal::open(Some(dir.path())).unwrap_err();
@@ -195,15 +195,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(POLICIES)).unwrap();
         let own = OwnJournal::open(Some(dir.path())).unwrap();
-        own.heard_from_catalog(OTHER).unwrap();
-        own.heard_from_replica(OURS).unwrap();
+        own.note_catalog(OTHER).unwrap();
+        own.note_replica(OURS).unwrap();
         assert_eq!(own.known(), None);
-        own.heard_from_catalog(OURS).unwrap();
-        own.heard_from_replica(OURS).unwrap();
-        own.proven().await;
+        own.note_catalog(OURS).unwrap();
+        own.note_replica(OURS).unwrap();
+        own.wait_until_proven().await;
         assert_eq!(own.known(), Some(OURS));
         let own = OwnJournal::open(Some(dir.path())).unwrap();
-        own.proven().await;
+        own.wait_until_proven().await;
         assert_eq!(own.known(), Some(OURS));
     }
 }

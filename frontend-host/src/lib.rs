@@ -134,7 +134,7 @@ pub async fn run(
     let mut admin = tasks::spawn("admin", serving);
 
     tokio::select! {
-        () = journal.proven() => {}
+        () = journal.wait_until_proven() => {}
         () = &mut shutdown => return Ok(()),
     }
     let drained = async {

@@ -72,7 +72,7 @@ pub async fn serve(
     let drained = async {
         // Who asks again meanwhile is told by the answer that it was the last. One that was closed
         // before it had arrived would be lost.
-        let all_gone = timeout(LAST_REQUEST_TIME_MAX, clients.all_gone());
+        let all_gone = timeout(LAST_REQUEST_TIME_MAX, clients.wait_until_all_gone());
         if all_gone.await.is_ok() {
             return;
         }

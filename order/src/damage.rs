@@ -14,12 +14,12 @@ use order_core::Save;
 /// A store or a reader whose damage is reported.
 pub(crate) struct Watched<S> {
     inner: S,
-    finders: DamageReporter,
+    reporter: DamageReporter,
 }
 
 impl<S> Watched<S> {
-    pub(crate) fn new(inner: S, finders: DamageReporter) -> Self {
-        Self { inner, finders }
+    pub(crate) fn new(inner: S, reporter: DamageReporter) -> Self {
+        Self { inner, reporter }
     }
 }
 
@@ -33,17 +33,17 @@ impl<S: Store> Store for Watched<S> {
     }
 
     fn save(&mut self, save: &Save) -> Result<Durable, StorageError> {
-        self.finders.pass(self.inner.save(save))
+        self.reporter.pass(self.inner.save(save))
     }
 
     fn reader(&self) -> Arc<dyn ReadRows> {
-        Arc::new(Watched::new(self.inner.reader(), self.finders.clone()))
+        Arc::new(Watched::new(self.inner.reader(), self.reporter.clone()))
     }
 }
 
 impl ReadRows for Watched<Arc<dyn ReadRows>> {
     fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
-        self.finders.pass(self.inner.rows(from, rows_max))
+        self.reporter.pass(self.inner.rows(from, rows_max))
     }
 }
 

@@ -15,7 +15,7 @@ use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{Epoch, Identity, Order, OrderNumber, ReplicaId, Row};
 use storage::damage::DamageReporter;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
 
@@ -24,9 +24,7 @@ use crate::error::stopping;
 use crate::peers::{Catalog, Peers, call_failure, fetch_failure, report_failure};
 use crate::store::{ReadRows, Store};
 use order_core::Save;
-use order_core::message::{
-    CallFailure, Failure, Placed, Refused, Report, Shipment, Source, StepDown, Unavailable,
-};
+use order_core::message::{CallFailure, Failure, Refused, Report, Shipment, Source, StepDown};
 use order_core::{Command, Event, Replica, Status};
 use reply::Reply;
 
@@ -50,7 +48,7 @@ const SENDING_TURNS: u32 = 4;
 pub(crate) enum Input {
     Place {
         order: Order,
-        reply: PlaceReply,
+        reply: Reply,
     },
     Announce {
         epoch: Epoch,
@@ -79,18 +77,6 @@ pub(crate) enum Input {
     Keep(Identity),
 }
 
-/// Where the answer to an order goes.
-#[derive(Debug)]
-pub(crate) enum PlaceReply {
-    /// To a caller of one order, which has a place among its client's until then.
-    Alone {
-        caller: oneshot::Sender<Result<Placed, Unavailable>>,
-        _of_client: OwnedSemaphorePermit,
-    },
-    /// To a caller of many.
-    Among(Reply),
-}
-
 /// A way to the core from the services.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
@@ -100,21 +86,8 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(crate) async fn place(
-        &self,
-        order: Order,
-        _of_client: OwnedSemaphorePermit,
-    ) -> Result<Placed, GrpcStatus> {
-        self.ask(|caller| Input::Place {
-            order,
-            reply: PlaceReply::Alone { caller, _of_client },
-        })
-        .await
-    }
-
     /// Places an order, whose answer goes out by itself.
-    pub(crate) async fn place_for(&self, order: Order, reply: Reply) -> Result<(), GrpcStatus> {
-        let reply = PlaceReply::Among(reply);
+    pub(crate) async fn place(&self, order: Order, reply: Reply) -> Result<(), GrpcStatus> {
         let sent = self.inputs.send(Input::Place { order, reply }).await;
         sent.map_err(|_| stopping())
     }
@@ -159,13 +132,13 @@ impl Handle {
     }
 
     /// The journal holds at least so many rows.
-    pub(crate) async fn heard(&self, rows: OrderNumber) {
+    pub(crate) async fn note_journal_len(&self, rows: OrderNumber) {
         // Where the driver has stopped nobody needs to know.
         let _ = self.inputs.send(Input::Happened(Event::Heard(rows))).await;
     }
 
     /// Waits until at least so many rows are durable here.
-    pub(crate) async fn holds(&self, rows: OrderNumber) {
+    pub(crate) async fn wait_until_durable(&self, rows: OrderNumber) {
         let mut status = self.status.clone();
         let held = status.wait_for(|status| status.end.rows >= rows);
         let stopped = held.await.is_err();
@@ -176,7 +149,7 @@ impl Handle {
     }
 
     /// Waits until the catalog answers.
-    pub(crate) async fn reaches_catalog(&self) {
+    pub(crate) async fn wait_for_catalog(&self) {
         let mut status = self.status.clone();
         let reached = status.wait_for(|status| status.reaches_catalog);
         let stopped = reached.await.is_err();
@@ -215,24 +188,24 @@ pub(crate) struct Driver {
     replica: Replica,
     callers: Callers,
     writer: Writer,
-    outside: Upstreams,
+    upstreams: Upstreams,
     calls: JoinSet<()>,
     inputs: mpsc::Receiver<Input>,
     status: watch::Sender<Status>,
-    finders: DamageReporter,
+    reporter: DamageReporter,
     /// Of the step under way.
     saves: Vec<Save>,
 }
 
 impl Driver {
-    /// `finders` is told where the replica must not be believed as it is.
+    /// `reporter` is told where the replica must not be believed as it is.
     pub(crate) fn new(
         replica: Replica,
         identity: Identity,
         store: impl Store,
         reader: Arc<dyn ReadRows>,
         (catalog, peers): (Catalog, Peers),
-        finders: DamageReporter,
+        reporter: DamageReporter,
     ) -> (Self, Handle) {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let (status, current) = watch::channel(replica.status());
@@ -242,7 +215,7 @@ impl Driver {
             replica,
             callers: Callers::default(),
             writer: Writer::start(store, sender.clone()),
-            outside: Upstreams {
+            upstreams: Upstreams {
                 catalog,
                 peers,
                 reader,
@@ -252,7 +225,7 @@ impl Driver {
             calls: JoinSet::new(),
             inputs,
             status,
-            finders,
+            reporter,
             saves: Vec::new(),
         };
         (
@@ -267,7 +240,7 @@ impl Driver {
 
     /// Runs until `stop` is ready. What the store was given by then is durable after.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        let asker = Arc::clone(&self.outside.asker);
+        let asker = Arc::clone(&self.upstreams.asker);
         let _watching = tasks::spawn("watch the catalog's head", async move {
             asker.watch().await;
         });
@@ -294,7 +267,7 @@ impl Driver {
         let (callers, writer) = (&mut self.callers, &mut self.writer);
         let events = inputs.drain(..).filter_map(|input| {
             if let Input::Saved { saves, .. } = input {
-                writer.reported(saves);
+                writer.note_reported(saves);
             }
             callers.admit(input)
         });
@@ -361,19 +334,19 @@ impl Driver {
     }
 
     fn execute(&mut self, command: Command) {
-        let outside = self.outside.clone();
+        let upstreams = self.upstreams.clone();
         match command {
             Command::Save(save) => self.saves.push(save),
-            Command::AskCatalog => outside.asker.hurry(),
+            Command::AskCatalog => upstreams.asker.hurry(),
             Command::ReportMissing(number) => {
-                let finders = self.finders.clone();
+                let reporter = self.reporter.clone();
                 self.spawn_quietly(async move {
-                    if let Some(failure) = outside.report_missing(number).await {
-                        finders.report(failure.to_string());
+                    if let Some(failure) = upstreams.report_missing(number).await {
+                        reporter.report(failure.to_string());
                     }
                 });
             }
-            Command::Fail(failure) => self.finders.report(failure.to_string()),
+            Command::Fail(failure) => self.reporter.report(failure.to_string()),
             Command::AnswerPlace { ticket, answer } => self.callers.answer_place(ticket, answer),
             Command::AnswerAnnounce { ticket, answer } => {
                 self.callers.answer_announce(ticket, answer)
@@ -385,11 +358,11 @@ impl Driver {
                 epoch,
                 orders,
             } => self.spawn(async move {
-                let proposed = |rows| outside.tell(Event::Proposed { call, rows });
-                let result = outside.catalog.trade(epoch, orders, proposed).await;
+                let proposed = |rows| upstreams.tell(Event::Proposed { call, rows });
+                let result = upstreams.catalog.trade(epoch, orders, proposed).await;
                 Event::Traded {
                     call,
-                    result: told("trade", result),
+                    result: logged("trade", result),
                 }
             }),
             Command::SetInSync {
@@ -398,10 +371,10 @@ impl Driver {
                 change,
                 in_sync,
             } => self.spawn(async move {
-                let result = outside.catalog.set_in_sync(epoch, change, &in_sync).await;
+                let result = upstreams.catalog.set_in_sync(epoch, change, &in_sync).await;
                 Event::InSyncSet {
                     call,
-                    result: told("set in-sync", result),
+                    result: logged("set in-sync", result),
                 }
             }),
             Command::Fetch {
@@ -413,11 +386,16 @@ impl Driver {
             } => self.spawn(async move {
                 let previous = Some(previous);
                 let result = match source {
-                    Source::Journal => outside.catalog.read_journal(from, previous, rows_max).await,
-                    Source::Peer(peer) => outside.peers.fetch(peer, from, rows_max).await,
+                    Source::Journal => {
+                        upstreams
+                            .catalog
+                            .read_journal(from, previous, rows_max)
+                            .await
+                    }
+                    Source::Peer(peer) => upstreams.peers.fetch(peer, from, rows_max).await,
                 };
                 let failure = result.as_ref().err().map(fetch_failure);
-                let result = told("fetch", result).map_err(|other| failure.unwrap_or(other));
+                let result = logged("fetch", result).map_err(|other| failure.unwrap_or(other));
                 Event::Fetched { call, result }
             }),
             Command::Append {
@@ -427,11 +405,11 @@ impl Driver {
                 shipment,
                 committed,
             } => self.spawn(async move {
-                let result = outside.append(peer, epoch, shipment, committed).await;
+                let result = upstreams.append(peer, epoch, shipment, committed).await;
                 Event::Appended {
                     call,
                     peer,
-                    result: told("append", result),
+                    result: logged("append", result),
                 }
             }),
         }
@@ -439,7 +417,7 @@ impl Driver {
 
     /// Makes a call whose result is an event.
     fn spawn(&mut self, call: impl Future<Output = Event> + Send + 'static) {
-        let inputs = self.outside.inputs.clone();
+        let inputs = self.upstreams.inputs.clone();
         self.spawn_quietly(async move {
             // Where the driver has stopped nobody needs to know.
             let _ = inputs.send(Input::Happened(call.await)).await;
@@ -546,8 +524,8 @@ pub(crate) async fn read(
     })
 }
 
-/// A call's result as the core needs to know it.
-fn told<T>(what: &'static str, result: Result<T, GrpcStatus>) -> Result<T, CallFailure> {
+/// A call's result as the core needs to know it; logs a failure.
+fn logged<T>(what: &'static str, result: Result<T, GrpcStatus>) -> Result<T, CallFailure> {
     result.map_err(|status| {
         tracing::debug!(what, code = ?status.code(), message = status.message(), "a call failed");
         call_failure(&status)

@@ -40,9 +40,6 @@ pub(crate) enum RequestError {
     /// The core does not take an announcement, or rows.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The order was placed, and may be acknowledged later.
-    #[error("the order was not acknowledged in time")]
-    NotInTime,
     /// There is no order of that number.
     #[error("no such order")]
     NoSuchOrder,
@@ -64,11 +61,9 @@ impl RequestError {
     fn answer(&self) -> (Code, RetryClass) {
         use RetryClass::{Elsewhere, Later, Never};
         match self {
-            Self::Unavailable(_)
-            | Self::NotInTime
-            | Self::Unconfirmed
-            | Self::NotGiven
-            | Self::Stopping => (Code::Unavailable, Later),
+            Self::Unavailable(_) | Self::Unconfirmed | Self::NotGiven | Self::Stopping => {
+                (Code::Unavailable, Later)
+            }
             Self::NoSuchOrder => (Code::NotFound, Never),
             Self::Panicked => (Code::Internal, Never),
             // Another epoch is another request.

@@ -94,13 +94,15 @@ pub async fn run(
     };
     let journal = identity.journal;
     tracing::info!(%journal, orders = %store.durable().end.rows, "the ledger is a copy of the journal");
-    let (finders, mut findings) = storage::damage::channel();
-    let _check = store
-        .unchecked()
-        .map(|unchecked| finders.clone().check(move |go_on| unchecked.check(go_on)));
-    let _watch = store.watch(finders.clone());
+    let (reporter, mut receiver) = storage::damage::channel();
+    let _check = store.unchecked().map(|unchecked| {
+        reporter
+            .clone()
+            .check(move |keep_going| unchecked.check(keep_going))
+    });
+    let _watch = store.watch(reporter.clone());
     let found = (store.durable(), store.proposed());
-    let store = Watched::new(store, finders.clone());
+    let store = Watched::new(store, reporter.clone());
     let reader = store.reader();
 
     let ids = config.peers.iter().map(|(id, _)| *id).collect();
@@ -111,7 +113,7 @@ pub async fn run(
         store,
         Arc::clone(&reader),
         (catalog.clone(), peers.of(journal)),
-        finders,
+        reporter,
     );
     let (close, closing) = watch::channel(false);
     let orders = OrdersService::new(
@@ -138,7 +140,7 @@ pub async fn run(
         });
     let mut serving = tasks::spawn("serve", async move {
         if let Some(rows) = copies {
-            handle.holds(rows).await;
+            handle.wait_until_durable(rows).await;
             tracing::info!(orders = %rows, "copied the ledger");
         }
         serve.await
@@ -146,7 +148,7 @@ pub async fn run(
 
     tokio::select! {
         () = &mut shutdown => {}
-        what = findings.next() => return Err(damaged(what).into()),
+        what = receiver.next() => return Err(damaged(what).into()),
         () = &mut driving => return Err(Error::Ended),
         served = &mut serving => return Err(served.map_or_else(Error::Serve, |()| Error::Ended)),
     }

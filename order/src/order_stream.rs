@@ -47,7 +47,7 @@ pub struct Answers {
 
 impl Answers {
     /// Places what comes in until `closed`, as far as the core has room `for_client`.
-    pub(crate) fn to(
+    pub(crate) fn begin(
         mut orders: Request<Streaming<PlaceManyRequest>>,
         journal: JournalId,
         handle: Handle,
@@ -136,7 +136,7 @@ impl Intake {
                 let reply = Reply::new(tag, self.answers.clone(), room.split(1));
                 let order = order.ok_or_else(|| Malformed(Invalid::new("order", "is missing")));
                 match order.and_then(Order::try_from) {
-                    Ok(order) => self.handle.place_for(order, reply).await?,
+                    Ok(order) => self.handle.place(order, reply).await?,
                     Err(invalid) => reply.refuse(&invalid),
                 }
             }
@@ -164,7 +164,7 @@ impl Untaken {
         Self(Mutex::new(Orders {
             count: 0,
             call: None,
-            waiting: call.map(CallUnderWay::waits),
+            waiting: call.map(CallUnderWay::pause),
         }))
     }
 
@@ -174,7 +174,7 @@ impl Untaken {
         if orders.count > 0
             && let Some(waiting) = orders.waiting.take()
         {
-            orders.call = Some(waiting.goes_on());
+            orders.call = Some(waiting.resume());
         }
     }
 
@@ -182,7 +182,7 @@ impl Untaken {
         let mut orders = self.orders();
         orders.count -= count;
         if orders.count == 0 {
-            orders.waiting = orders.call.take().map(CallUnderWay::waits);
+            orders.waiting = orders.call.take().map(CallUnderWay::pause);
         }
     }
 

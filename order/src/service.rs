@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use domain::{Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
+use domain::{JournalId, OrderNumber, ReplicaId, Row};
 use rpc::call_streams;
 use rpc::clients::PerClient;
 use rpc::listen::client_of;
@@ -11,15 +11,12 @@ use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
-use wire::Malformed;
-use wire::catalog::v1::Order as WireOrder;
 use wire::identity;
 use wire::order::v1::orders_server::Orders;
 use wire::order::v1::replication_server::Replication;
 use wire::order::v1::{
     AnnounceRequest, AppendRequest, AppendResponse, FetchRequest, FetchResponse, GetRequest,
-    GetResponse, PlaceManyRequest, PlaceRequest, PlaceResponse, ReplicaStatus, Role, StatusRequest,
-    place_response,
+    GetResponse, PlaceManyRequest, ReplicaStatus, Role, StatusRequest,
 };
 
 use crate::driver::{Handle, read};
@@ -27,8 +24,8 @@ use crate::error::RequestError;
 use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
 use crate::store::ReadRows;
-use order_core::message::{Placed, RoleName};
-use order_core::timing::{CONFIRM_TIMEOUT, PLACE_TIMEOUT};
+use order_core::message::RoleName;
+use order_core::timing::CONFIRM_TIMEOUT;
 use order_core::{self, JournalEnd, Missing, Rules};
 use wire::leadership::term;
 
@@ -65,7 +62,7 @@ impl OrdersService {
         }
     }
 
-    /// A row of the ledger, wherever it is: it may get into the file between two looks.
+    /// A row of the ledger, wherever it is: it may get into the file between two reads.
     async fn find(&self, number: OrderNumber) -> Result<Option<Row>, Status> {
         if let Some(row) = read(&self.reader, number, 1).await?.pop() {
             return Ok(Some(row));
@@ -79,18 +76,18 @@ impl OrdersService {
     /// A row that is not here: the catalog knows whether there is one.
     async fn confirm(&self, number: OrderNumber) -> Result<Row, Status> {
         // However many ask, a catalog that is away is asked by the driver alone.
-        let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.reaches_catalog()).await;
+        let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.wait_for_catalog()).await;
         reached.map_err(|_| RequestError::Unconfirmed)?;
-        let looked = self.catalog.look(CONFIRM_TIMEOUT, None).await;
+        let answer = self.catalog.look(CONFIRM_TIMEOUT, None).await;
         let held = self.handle.status().end.rows;
-        let journal = looked.ok().map(|looked| JournalEnd {
-            end: looked.head.end,
-            ledgers_checked: looked.ledgers_checked,
+        let journal = answer.ok().map(|answer| JournalEnd {
+            end: answer.head.end,
+            ledgers_checked: answer.ledgers_checked,
         });
         match Missing::of(number, held, journal, Rules::default()) {
             Missing::DoesNotExist => return Err(RequestError::NoSuchOrder.into()),
             Missing::Unknown => return Err(RequestError::Unconfirmed.into()),
-            Missing::InJournal { rows } => self.handle.heard(rows).await,
+            Missing::InJournal { rows } => self.handle.note_journal_len(rows).await,
         }
         let rows = self.catalog.read_journal(number, None, 1).await;
         let rows = rows.map_err(|_| RequestError::Unconfirmed)?;
@@ -101,34 +98,6 @@ impl OrdersService {
 
 #[tonic::async_trait]
 impl Orders for OrdersService {
-    async fn place(
-        &self,
-        request: Request<PlaceRequest>,
-    ) -> Result<Response<PlaceResponse>, Status> {
-        let for_client = self.waiting.of(client_of(&request));
-        let request = request.into_inner();
-        identity::check(&request.journal, self.journal)?;
-        let order: WireOrder = request
-            .order
-            .ok_or_else(|| Malformed(Invalid::new("order", "is missing")))?;
-        let order = Order::try_from(order)?;
-        let placing = async {
-            let room = for_client.acquire_owned().await.expect("never closed");
-            self.handle.place(order, room).await
-        };
-        let placed = tokio::time::timeout(PLACE_TIMEOUT, placing).await;
-        let placed = placed.map_err(|_| RequestError::NotInTime)??;
-        let result = match placed {
-            Placed::Number(number) => place_response::Result::Number(number.0),
-            Placed::Refused(refusal) => {
-                place_response::Result::Refusal(wire::catalog::v1::Refusal::from(refusal).into())
-            }
-        };
-        Ok(Response::new(PlaceResponse {
-            result: Some(result),
-        }))
-    }
-
     type PlaceManyStream = Answers;
 
     async fn place_many(
@@ -138,7 +107,7 @@ impl Orders for OrdersService {
         let closed = closed(self.closing.clone());
         let for_client = self.waiting.of(client_of(&request));
         let handle = self.handle.clone();
-        let answers = Answers::to(request, self.journal, handle, for_client, closed);
+        let answers = Answers::begin(request, self.journal, handle, for_client, closed);
         Ok(Response::new(answers))
     }
 
@@ -205,14 +174,6 @@ impl ReplicationService {
 #[tonic::async_trait]
 impl Replication for ReplicationService {
     type FetchStream = Pin<Box<dyn Stream<Item = Result<FetchResponse, Status>> + Send>>;
-
-    async fn append(
-        &self,
-        request: Request<AppendRequest>,
-    ) -> Result<Response<AppendResponse>, Status> {
-        let appended = append(self.journal, &self.handle, request.into_inner()).await?;
-        Ok(Response::new(appended))
-    }
 
     type AppendManyStream = ReceiverStream<Result<AppendResponse, Status>>;
 

@@ -181,8 +181,8 @@ impl SqliteStore {
     }
 
     /// Looks every so often whether the files are still those that were opened.
-    pub fn watch(&self, finders: DamageReporter) -> Watch {
-        finders.watch(self.data_dir.files(KIND))
+    pub fn watch(&self, reporter: DamageReporter) -> Watch {
+        reporter.watch(self.data_dir.files(KIND))
     }
 
     /// The rows proposed in the last epoch that it has seen, as they were when it was opened.
@@ -224,15 +224,15 @@ pub struct Unchecked {
 
 impl Unchecked {
     /// Reads all rows, with pauses that leave the disk and the processor to others, until
-    /// `go_on` says no.
+    /// `keep_going` says no.
     ///
     /// # Errors
     /// [`StorageError::Damaged`] at the first row that is not as it was written.
-    pub fn check(&self, go_on: impl Fn() -> bool) -> Result<(), StorageError> {
+    pub fn check(&self, keep_going: impl Fn() -> bool) -> Result<(), StorageError> {
         let connection = storage::open_read_only(&self.location, KIND)?;
         rows::check(&connection, self.end, |_| {
             std::thread::sleep(CHECK_PAUSE);
-            go_on()
+            keep_going()
         })
     }
 }

@@ -39,7 +39,7 @@ impl fmt::Display for RequestKind {
 pub enum Failure {
     /// No connection could be made.
     Unreachable,
-    /// The connection broke, or what came over it was no HTTP answer.
+    /// The connection broke, or what came over it was not an HTTP answer.
     Broken,
     /// No answer in time.
     TimedOut,

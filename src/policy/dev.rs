@@ -22,10 +22,10 @@ use super::{PolicyError, read, signature};
 /// A save is over when nothing was written for so long: editors write several files.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Pause between two looks at the differences.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause between two times that differences are shown.
+const SHOW_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Examples that are shown of each kind of difference at a look.
+/// Examples that are shown of each kind of difference at a time.
 const EXAMPLES_SHOWN_MAX: u64 = 2;
 
 /// Watches, builds and pushes until Ctrl-C, which drops the candidate.
@@ -48,8 +48,8 @@ pub async fn run(args: cli::Dev) -> Result<(), PolicyError> {
         candidate: None,
         seen: BTreeMap::new(),
     };
-    let mut looks = interval(LOOK_INTERVAL);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut ticks = interval(SHOW_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         session.say(&format!("building {}\n", source.dir.display()))?;
         let building = {
@@ -65,7 +65,7 @@ pub async fn run(args: cli::Dev) -> Result<(), PolicyError> {
             tokio::select! {
                 saved = saves.recv() => break saved,
                 () = stop.next() => break None,
-                _ = looks.tick() => session.show_differences().await?,
+                _ = ticks.tick() => session.show_differences().await?,
             }
         };
         if saved.is_none() {
@@ -110,7 +110,7 @@ struct Session {
     is_active: bool,
     /// Digest of the candidate that is there because of this command.
     candidate: Option<String>,
-    /// Differences of each kind that were counted at the last look.
+    /// Differences of each kind that were counted when they were last shown.
     seen: BTreeMap<String, u64>,
 }
 
@@ -173,7 +173,7 @@ impl Session {
         }
     }
 
-    /// Shows the differences that were found since the last look. A gateway that does not answer
+    /// Shows the differences that were found since they were last shown. A gateway that does not answer
     /// may do so next time.
     async fn show_differences(&mut self) -> Result<(), PolicyError> {
         let Some(ours) = &self.candidate else {

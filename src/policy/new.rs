@@ -21,7 +21,7 @@ pub enum NewError {
     /// Something is there already.
     #[error("{} is there already; name a directory that is not", .0.display())]
     Exists(PathBuf),
-    /// The directory's name is no crate's.
+    /// The directory's name cannot be a crate's.
     #[error("`{0}` cannot name a policy: use letters, digits, - and _, beginning with a letter")]
     Name(String),
     /// The checkout is gone.

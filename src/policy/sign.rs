@@ -17,8 +17,8 @@ pub enum SignError {
     /// The key is none.
     #[error("{}: {source}", path.display())]
     Key { path: PathBuf, source: KeyError },
-    /// There is no randomness.
-    #[error("the system has no randomness for a key: {0}")]
+    /// The system gives no random bytes.
+    #[error("cannot get random bytes for a key: {0}")]
     Randomness(#[from] getrandom::Error),
 }
 

@@ -58,7 +58,7 @@ fn rebuild(catalog: &TempDir, from: &[TempDir]) -> Result<OrderNumber, Error> {
     from_ledgers_after(|| panic!("no replica runs"), &config, &dirs)
 }
 
-/// What a catalog that was made anew finds.
+/// What a catalog that was rebuilt finds.
 fn load(catalog: &TempDir) -> Loaded {
     let mut store = catalog::store::sqlite::SqliteStore::open(catalog.path()).unwrap();
     store.load().unwrap()
@@ -121,7 +121,7 @@ fn a_ledger_that_never_heard_of_a_term_is_enough() {
     SqliteStore::open(dir.path()).unwrap().save(&save).unwrap();
     let catalog = tempfile::tempdir().unwrap();
     assert_eq!(rebuild(&catalog, &[dir]).unwrap(), OrderNumber(1));
-    let term = load(&catalog).books.leadership().term;
+    let term = load(&catalog).state.leadership().term;
     assert_eq!(term.epoch, Epoch(5));
     assert!(term.leader.is_some());
 }
@@ -151,7 +151,7 @@ fn an_epoch_that_only_rows_beside_a_ledger_know_is_risen_above() {
     drop(behind);
     let catalog = tempfile::tempdir().unwrap();
     rebuild(&catalog, &dirs).unwrap();
-    assert_eq!(load(&catalog).books.leadership().term.epoch, Epoch(10));
+    assert_eq!(load(&catalog).state.leadership().term.epoch, Epoch(10));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn ledgers_of_before_journals_had_ids_are_enough() {
     let catalog = tempfile::tempdir().unwrap();
     assert_eq!(rebuild(&catalog, &dirs).unwrap(), OrderNumber(4));
     let loaded = load(&catalog);
-    let meta = loaded.books.stocks();
+    let meta = loaded.state.stocks();
     let meta = meta.into_iter().find(|stock| stock.name.as_str() == "meta");
     assert_eq!(meta.unwrap().quantity, 1003);
     let mut store = catalog::store::sqlite::SqliteStore::open(catalog.path()).unwrap();
@@ -218,7 +218,7 @@ fn a_journal_keeps_its_id_and_the_longest_lease_that_a_ledger_heard_of_is_waited
     ];
     let catalog = tempfile::tempdir().unwrap();
     rebuild(&catalog, &dirs).unwrap();
-    let longest = catalog::config::lease_term(catalog::config::LEASE_MAX);
+    let longest = catalog::config::lease_max(catalog::config::LEASE_MAX);
     assert_eq!(load(&catalog).sessions_out, Some(longest));
 }
 

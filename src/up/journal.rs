@@ -25,7 +25,7 @@ pub enum JournalError {
     #[error(
         "there is no journal in {}, but ledgers of one beside it: either its disk is lost, or \
          --data-dir is not the one that it was\n\
-         To make it anew from the ledgers, with the --stocks that it began with:\n  {}\n\
+         To rebuild it from the ledgers, with the --stocks that it began with:\n  {}\n\
          Once that serves, stop it and start `bazaar up` again",
         catalog.display(), command(catalog, ledgers, stocks.as_deref())
     )]
@@ -37,9 +37,9 @@ pub enum JournalError {
         /// The stocks that were named now.
         stocks: Option<PathBuf>,
     },
-    /// Something is lost, and nothing left to make it anew from.
+    /// Something is lost, and nothing left to rebuild it from.
     #[error(
-        "there is no journal in {}, and no ledger to make it anew from, but {} is left of a bazaar: \
+        "there is no journal in {}, and no ledger to rebuild it from, but {} is left of a bazaar: \
          name another --data-dir, or begin another journal here with\n  bazaar catalog --data-dir={} --new",
         catalog.display(), left.display(), quoted(catalog)
     )]
@@ -54,10 +54,8 @@ pub enum JournalError {
     Unreadable {
         /// Which part of it.
         path: PathBuf,
-        /// Why.
         source: io::Error,
     },
-    /// See there.
     #[error("catalog: {0}")]
     NotBegun(#[from] catalog::Error),
 }

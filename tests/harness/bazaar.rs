@@ -372,7 +372,7 @@ impl Bazaar {
         self.start_server(Server::Catalog);
     }
 
-    /// SIGKILLs the catalog and the replicas, loses the catalog's disk, has it made anew from these
+    /// SIGKILLs the catalog and the replicas, loses the catalog's disk, has it rebuilt from these
     /// replicas' ledgers, and starts all.
     pub fn lose_and_rebuild_catalog(&mut self, from: &[u32]) {
         self.kill_catalog();

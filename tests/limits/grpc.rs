@@ -5,7 +5,7 @@ use std::thread;
 
 use domain::JournalId;
 use rpc::listen::MESSAGE_BYTES_MAX;
-use tonic::Code;
+use tonic::{Code, Response, Status, Streaming};
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::catalog::v1::{JournalRow, Order, TradeRequest};
 use wire::order::v1::AppendRequest;
@@ -23,6 +23,15 @@ fn order(key: String) -> Order {
     }
 }
 
+/// How a call that is past a limit is refused.
+async fn past_a_limit<A>(answers: Result<Response<Streaming<A>>, Status>) -> Code {
+    let refused = match answers {
+        Ok(mut answers) => answers.get_mut().message().await.map(drop),
+        Err(refused) => Err(refused),
+    };
+    refused.expect_err("it is past a limit").code()
+}
+
 #[tokio::test]
 async fn messages_past_a_limit_get_an_error_and_change_nothing() {
     let bazaar = Bazaar::start_default();
@@ -38,8 +47,7 @@ async fn messages_past_a_limit_get_an_error_and_change_nothing() {
             orders,
             journal: journal.clone(),
         };
-        let refused = catalog.trade(request).await;
-        refused.expect_err("it is past a limit").code()
+        past_a_limit(catalog.trade_many(tokio_stream::iter([request])).await).await
     };
     let long = vec![order("k".repeat(MESSAGE_BYTES_MAX))];
     assert_eq!(trade(long).await, Code::OutOfRange);
@@ -63,8 +71,8 @@ async fn messages_past_a_limit_get_an_error_and_change_nothing() {
         committed: 0,
         journal,
     };
-    let refused = replica.append(append).await.unwrap_err();
-    assert_eq!(refused.code(), Code::OutOfRange);
+    let answers = replica.append_many(tokio_stream::iter([append])).await;
+    assert_eq!(past_a_limit(answers).await, Code::OutOfRange);
 
     assert_eq!(
         bazaar.trade(&Placed::sell(1, "meta")),

@@ -199,17 +199,17 @@ fn a_service_holds_no_more_of_what_is_not_ended_and_not_taken() {
         }),
         runtime.spawn(async move {
             let mut client = Client::open(catalog, None).await;
-            let trades = STREAMS_MAX as usize;
-            for number in 0..trades {
-                let head = request(stream(number), "POST", "/catalog.v1.Catalog/Trade", false);
+            let elections = STREAMS_MAX as usize;
+            for number in 0..elections {
+                let head = request(stream(number), "POST", "/catalog.v1.Catalog/Elect", false);
                 // A message of 256 KiB is announced.
                 let announced = frame(DATA, 0, stream(number), &[0, 0, 4, 0, 0]);
                 client.send(&[head, announced].concat()).await;
             }
-            for number in 0..trades {
+            for number in 0..elections {
                 client.send_piece(number, PAUSE).await;
             }
-            for _ in 0..trades {
+            for _ in 0..elections {
                 client
                     .until(|frame| matches!(frame.kind, HEADERS | RST_STREAM))
                     .await;

@@ -40,7 +40,7 @@ fn parse(text: &str) -> Numbers {
             let (name, labels) = series.split_at(series.find('{').unwrap_or(series.len()));
             assert!(
                 is_sample(name, &family),
-                "{line} is no sample of {family:?}"
+                "{line} is not a sample of {family:?}"
             );
             assert!(labels.is_empty() || labels.ends_with('}'), "{line}");
             let value = value

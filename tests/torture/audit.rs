@@ -8,7 +8,7 @@ use super::history::{Attempt, History, Seen, Trade};
 use super::judge::{NEVER, Observation, Span, judge};
 
 /// What a run left: the catalog's journal, which every ledger equals.
-pub struct Books {
+pub struct FinalState {
     /// Quantities at the start.
     pub initial: BTreeMap<String, i64>,
     /// Quantities at the end.
@@ -18,15 +18,15 @@ pub struct Books {
 }
 
 /// Everything that is wrong, in words. Empty where all promises were kept.
-pub fn audit(history: &History, books: &Books) -> Vec<String> {
+pub fn audit(history: &History, state: &FinalState) -> Vec<String> {
     let mut wrong = history.wrong_answers.clone();
-    wrong.extend(check_rows(history, &books.rows));
+    wrong.extend(check_rows(history, &state.rows));
     if wrong.is_empty() {
         // The objects' chains of changes are sound.
-        wrong.extend(check_journal_reads(history, &books.rows));
-        for (name, initial) in &books.initial {
-            let last = books.quantities.get(name);
-            wrong.extend(check_stock(history, &books.rows, name, *initial, last));
+        wrong.extend(check_journal_reads(history, &state.rows));
+        for (name, initial) in &state.initial {
+            let last = state.quantities.get(name);
+            wrong.extend(check_stock(history, &state.rows, name, *initial, last));
         }
     }
     wrong

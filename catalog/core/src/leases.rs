@@ -55,7 +55,7 @@ pub enum Renewal {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Acknowledged {
     /// Stocks that one holder less holds.
-    pub let_go: Vec<StockName>,
+    pub released: Vec<StockName>,
     /// Nonce of the renewal that is now to be answered.
     pub renewed: Option<u64>,
 }
@@ -79,7 +79,7 @@ pub enum NotOpened {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Leases {
     /// The lease, plus the margin.
-    term: Duration,
+    lease_max: Duration,
     sessions: BTreeMap<SessionId, Session>,
     holders: BTreeMap<StockName, BTreeSet<SessionId>>,
     last_round: Round,
@@ -115,7 +115,7 @@ impl Leases {
     /// No sessions. Their lease is counted here as `lease` plus `margin`.
     pub fn new(lease: Duration, margin: Duration) -> Self {
         Self {
-            term: lease + margin,
+            lease_max: lease + margin,
             sessions: BTreeMap::new(),
             holders: BTreeMap::new(),
             last_round: Round::default(),
@@ -135,8 +135,8 @@ impl Leases {
     }
 
     /// How long after its last renewal a session is certainly over.
-    pub fn term(&self) -> Duration {
-        self.term
+    pub fn lease_max(&self) -> Duration {
+        self.lease_max
     }
 
     /// Opens a session, whose request came in at `received`.
@@ -148,7 +148,7 @@ impl Leases {
             return Err(NotOpened::Taken);
         }
         let session = Session {
-            expires: received + self.term,
+            expires: received + self.lease_max,
             is_disconnected: false,
             holds: BTreeSet::new(),
             owes: BTreeMap::new(),
@@ -166,7 +166,7 @@ impl Leases {
         nonce: u64,
         received: BootTime,
     ) -> Result<Renewal, SessionExpired> {
-        let term = self.term;
+        let lease_max = self.lease_max;
         let session = self.living(id, received)?;
         if session.is_disconnected {
             return Err(SessionExpired);
@@ -179,7 +179,7 @@ impl Leases {
             });
             return Ok(Renewal::Deferred);
         }
-        session.expires = session.expires.max(received + term);
+        session.expires = session.expires.max(received + lease_max);
         Ok(Renewal::Granted)
     }
 
@@ -191,22 +191,22 @@ impl Leases {
         round: Round,
         now: BootTime,
     ) -> Result<Acknowledged, SessionExpired> {
-        let term = self.term;
+        let lease_max = self.lease_max;
         let session = self.living(id, now)?;
-        let let_go = session.owes.remove(&round).unwrap_or_default();
+        let released = session.owes.remove(&round).unwrap_or_default();
         let oldest = session.owes.first_key_value().map(|(&round, _)| round);
         let ready = session
             .deferred
             .take_if(|waits| oldest.is_none_or(|owed| owed > waits.until));
         if let Some(renewal) = ready {
-            session.expires = session.expires.max(renewal.received + term);
+            session.expires = session.expires.max(renewal.received + lease_max);
         }
-        session.holds.retain(|stock| !let_go.contains(stock));
-        for stock in &let_go {
+        session.holds.retain(|stock| !released.contains(stock));
+        for stock in &released {
             drop_holder(&mut self.holders, stock, id);
         }
         Ok(Acknowledged {
-            let_go,
+            released,
             renewed: ready.map(|renewal| renewal.nonce),
         })
     }
@@ -277,37 +277,37 @@ impl Leases {
     }
 
     /// Starts a round: says which sessions are to be told to let go of which of the stocks.
-    /// Who was told before, and has not acknowledged yet, is not told again: what is lent
-    /// after that does not exist.
-    pub fn recall(&mut self, changes: &[Floor]) -> Vec<Invalidation> {
-        let mut told: BTreeMap<SessionId, Vec<Floor>> = BTreeMap::new();
+    /// A session that was told before, and has not acknowledged yet, is not told again: since
+    /// then it was lent nothing of that stock.
+    pub fn invalidate(&mut self, changes: &[Floor]) -> Vec<Invalidation> {
+        let mut holding: BTreeMap<SessionId, Vec<Floor>> = BTreeMap::new();
         for floor in changes {
             for id in self.holders.get(&floor.name).into_iter().flatten() {
                 if !self.sessions[id].owes(&floor.name) {
-                    told.entry(*id).or_default().push(floor.clone());
+                    holding.entry(*id).or_default().push(floor.clone());
                 }
             }
         }
-        if told.is_empty() {
+        if holding.is_empty() {
             return Vec::new();
         }
         let round = Round(self.last_round.0 + 1);
         self.last_round = round;
-        let mut recalls = Vec::with_capacity(told.len());
-        for (id, floors) in told {
+        let mut invalidations = Vec::with_capacity(holding.len());
+        for (id, floors) in holding {
             let session = self
                 .sessions
                 .get_mut(&id)
                 .expect("holders have living sessions");
             let stocks = floors.iter().map(|floor| floor.name.clone()).collect();
             session.owes.insert(round, stocks);
-            recalls.push(Invalidation {
+            invalidations.push(Invalidation {
                 session: id,
                 round,
                 floors,
             });
         }
-        recalls
+        invalidations
     }
 
     fn living(&mut self, id: SessionId, now: BootTime) -> Result<&mut Session, SessionExpired> {

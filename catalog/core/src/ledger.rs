@@ -14,7 +14,7 @@ use domain::{
 
 use super::ablation::{Rule, Rules};
 
-/// A stock as the books know it.
+/// A stock in the catalog's state.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Stock {
     /// What it is called.
@@ -55,6 +55,9 @@ impl Stock {
 }
 
 /// Who leads, and who holds every acknowledged order.
+///
+/// [`domain::Term`] is what replicas and gateways need of it. The in-sync set and its last change
+/// are the catalog's to keep, and only its commits change them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Term {
     /// 0 before the first election.
@@ -68,7 +71,9 @@ pub struct Term {
     pub change: ChangeNumber,
 }
 
-/// Who leads, and how long the journal is.
+/// Who leads, with the in-sync set, and where the journal ends.
+///
+/// Replicas take [`domain::JournalHead`] from it, which has no in-sync set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leadership {
     pub term: Term,
@@ -183,7 +188,7 @@ pub struct CatalogState {
 }
 
 impl CatalogState {
-    /// The books as a store holds them.
+    /// The state as a store holds it.
     pub fn new(stocks: impl IntoIterator<Item = Stock>, end: LedgerEnd, term: Term) -> Self {
         let stocks: BTreeMap<_, _> = stocks
             .into_iter()
@@ -209,7 +214,7 @@ impl CatalogState {
         }
     }
 
-    /// The same books without a protective rule.
+    /// The same state without a protective rule.
     #[cfg(feature = "ablation")]
     pub fn under(self, rules: Rules) -> Self {
         Self { rules, ..self }
@@ -231,7 +236,7 @@ impl CatalogState {
     /// An empty overlay. Dropping it changes nothing.
     pub fn stage(&self) -> Staged<'_> {
         Staged {
-            books: self,
+            state: self,
             stocks: BTreeMap::new(),
             rows: Vec::new(),
             refused: Vec::new(),
@@ -244,7 +249,7 @@ impl CatalogState {
     /// Takes over a batch that is durable.
     ///
     /// # Panics
-    /// Where the batch was not staged on these books as they are.
+    /// Where the batch was not staged on this state as it is.
     pub fn apply(&mut self, batch: Batch) {
         for row in &batch.rows {
             assert_eq!(row.number, self.end.rows, "journal numbers are dense");
@@ -286,10 +291,10 @@ impl CatalogState {
     }
 }
 
-/// The books with a group of requests on top, none of which is durable yet.
+/// The state with a group of requests on top, none of which is durable yet.
 #[derive(Debug)]
 pub struct Staged<'a> {
-    books: &'a CatalogState,
+    state: &'a CatalogState,
     stocks: BTreeMap<StockName, Stock>,
     rows: Vec<Row>,
     refused: Vec<RefusedOrder>,
@@ -302,14 +307,14 @@ pub struct Staged<'a> {
 impl Staged<'_> {
     /// The term as this group leaves it.
     pub fn term(&self) -> &Term {
-        self.term.as_ref().unwrap_or(&self.books.term)
+        self.term.as_ref().unwrap_or(&self.state.term)
     }
 
     /// A stock as this group leaves it.
     pub fn stock(&self, name: &StockName) -> Option<&Stock> {
         self.stocks
             .get(name)
-            .or_else(|| self.books.stocks.get(name))
+            .or_else(|| self.state.stocks.get(name))
     }
 
     /// Refuses senders of any epoch but the current one, and everybody before the first
@@ -317,7 +322,7 @@ impl Staged<'_> {
     pub fn check_epoch(&self, given: Epoch) -> Result<(), StaleEpoch> {
         let current = self.term().epoch;
         let elected = current > Epoch(0);
-        if (given == current || !self.books.rules.keep(Rule::EpochCheck)) && elected {
+        if (given == current || !self.state.rules.keep(Rule::EpochCheck)) && elected {
             Ok(())
         } else {
             Err(StaleEpoch { given, current })
@@ -338,7 +343,7 @@ impl Staged<'_> {
         let staged = self.keys.get(&order.key).cloned();
         let found = staged
             .or(known)
-            .filter(|_| self.books.rules.keep(Rule::KeyCheck));
+            .filter(|_| self.state.rules.keep(Rule::KeyCheck));
         if let Some(found) = found {
             assert_eq!(found.order().key, order.key, "what is found is the key's");
             return Ok(if *found.order() == order {
@@ -398,7 +403,7 @@ impl Staged<'_> {
     /// Begins the next epoch with the same leader, which has to catch up and to activate as if it
     /// were elected. Does nothing before the first election.
     pub fn begin_next_epoch(&mut self) {
-        if self.books.rules.keep(Rule::Succession)
+        if self.state.rules.keep(Rule::Succession)
             && let Some(leader) = self.term().leader
         {
             let epoch = self.term().epoch;
@@ -419,7 +424,7 @@ impl Staged<'_> {
     ) -> Result<Term, InSyncRefused> {
         self.check_epoch(epoch)?;
         let current = self.term();
-        if change <= current.change && self.books.rules.keep(Rule::ChangeOrder) {
+        if change <= current.change && self.state.rules.keep(Rule::ChangeOrder) {
             return Err(InSyncRefused::Overtaken {
                 given: change,
                 made: current.change,

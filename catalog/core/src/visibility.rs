@@ -1,8 +1,8 @@
 //! What readers see of the stocks while trades become durable and caches let go.
 //!
-//! A change goes up on the board in steps. It is [prepared](Visibility::prepare) before it is
+//! A change becomes visible in steps. It is [prepared](Visibility::prepare) before it is
 //! written to disk, which tells the holders to let go; it becomes
-//! [durable](Visibility::committed); and it is shown once it is durable and nobody holds the value
+//! [durable](Visibility::mark_durable); and it is shown once it is durable and nobody holds the value
 //! before it any more. Until then readers see the old value, which they may not keep. So no
 //! reader sees a value while another may still be served an older one out of a cache.
 
@@ -54,7 +54,7 @@ impl VisibleStock {
 }
 
 impl Visibility {
-    /// The board shows `stocks`, which are durable. Nothing may be read or traded for
+    /// Shows `stocks`, which are durable. Nothing may be read or traded for
     /// `unsettled`, counted from `now`: sessions of a run before may last that long.
     pub fn new(
         stocks: impl IntoIterator<Item = Stock>,
@@ -114,7 +114,7 @@ impl Visibility {
     }
 
     /// Whether a stock is shown at that version or a later one.
-    pub fn shows(&self, name: &StockName, version: Version) -> bool {
+    pub fn is_shown(&self, name: &StockName, version: Version) -> bool {
         self.stocks
             .get(name)
             .is_none_or(|shown| shown.visible.version >= version)
@@ -141,14 +141,14 @@ impl Visibility {
             version: stock.version,
         };
         let floors: Vec<Floor> = batch.stocks.iter().map(floor).collect();
-        self.leases.recall(&floors)
+        self.leases.invalidate(&floors)
     }
 
     /// The prepared batch is durable: shows what nobody holds.
     ///
     /// # Panics
     /// Where it is not the prepared batch.
-    pub fn committed(&mut self, stocks: &[Stock]) {
+    pub fn mark_durable(&mut self, stocks: &[Stock]) {
         let prepared = std::mem::take(&mut self.prepared);
         assert!(
             prepared.iter().eq(stocks.iter().map(|stock| &stock.name)),
@@ -163,7 +163,7 @@ impl Visibility {
     }
 
     /// The prepared batch is not durable, and never will be.
-    pub fn abandoned(&mut self) {
+    pub fn abandon(&mut self) {
         for name in std::mem::take(&mut self.prepared) {
             self.shown(&name).prepared = None;
         }
@@ -192,15 +192,15 @@ impl Visibility {
         round: Round,
         now: BootTime,
     ) -> Result<Option<u64>, SessionExpired> {
-        let Acknowledged { let_go, renewed } = self.leases.acknowledge(id, round, now)?;
-        self.show(&let_go);
+        let Acknowledged { released, renewed } = self.leases.acknowledge(id, round, now)?;
+        self.show(&released);
         Ok(renewed)
     }
 
     /// See [`Leases::release`]; shows what nobody holds any more.
     pub fn release(&mut self, id: SessionId) {
-        let let_go = self.leases.release(id);
-        self.show(&let_go);
+        let released = self.leases.release(id);
+        self.show(&released);
     }
 
     /// See [`Leases::disconnect`].
@@ -212,8 +212,8 @@ impl Visibility {
     /// are over.
     pub fn expire(&mut self, now: BootTime) -> Vec<SessionId> {
         let over = self.leases.expire(now);
-        for (_, let_go) in &over {
-            self.show(let_go);
+        for (_, released) in &over {
+            self.show(released);
         }
         over.into_iter().map(|(id, _)| id).collect()
     }

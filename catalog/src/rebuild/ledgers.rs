@@ -91,7 +91,7 @@ impl Ledgers {
 
     /// What is left of the catalog. `rows` are the longest ledger's; what was added to that since it
     /// was looked at is left out.
-    pub fn remains(
+    pub fn rebuild_source(
         self,
         rows: impl Iterator<Item = Result<Row, StorageError>>,
     ) -> RebuildSource<impl Iterator<Item = Result<Row, StorageError>>> {

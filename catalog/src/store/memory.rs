@@ -30,7 +30,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Content {
-    books: CatalogState,
+    state: CatalogState,
     rows: Vec<Row>,
     refused: Vec<RefusedOrder>,
     sessions_out: Option<Duration>,
@@ -42,17 +42,17 @@ struct Content {
 }
 
 impl Disk {
-    /// A disk with those books, and an empty journal.
-    pub fn new(books: CatalogState) -> Self {
+    /// A disk with that state, and an empty journal.
+    pub fn new(state: CatalogState) -> Self {
         let disk = Self::default();
-        disk.content().books = books;
+        disk.content().state = state;
         disk
     }
 
     /// Another disk with what is on this one.
     pub fn copy(&self) -> Self {
         let content = self.content();
-        let copy = Self::new(content.books.clone());
+        let copy = Self::new(content.state.clone());
         {
             let mut content_there = copy.content();
             content_there.rows = content.rows.clone();
@@ -127,7 +127,7 @@ impl Store for MemoryStore {
         Ok(Loaded {
             journal: JOURNAL,
             listing: LISTING,
-            books: content.books.clone(),
+            state: content.state.clone(),
             sessions_out: content.sessions_out,
         })
     }
@@ -155,7 +155,7 @@ impl Store for MemoryStore {
         if content.full {
             return Err(disk_full());
         }
-        content.books.apply(batch.clone());
+        content.state.apply(batch.clone());
         content.rows.extend(batch.rows.iter().cloned());
         content.refused.extend(batch.refused.iter().cloned());
         content.commits += 1;

@@ -149,8 +149,8 @@ impl SqliteStore {
     }
 
     /// Looks every so often whether the files are still those that were opened.
-    pub fn watch(&self, finders: DamageReporter) -> Watch {
-        finders.watch(self.data_dir.files(KIND))
+    pub fn watch(&self, reporter: DamageReporter) -> Watch {
+        reporter.watch(self.data_dir.files(KIND))
     }
 
     /// Whether no journal was begun in it yet.
@@ -305,11 +305,11 @@ impl Store for SqliteStore {
                 term.epoch
             )));
         }
-        let books = CatalogState::new(self.stocks()?, end, term);
+        let state = CatalogState::new(self.stocks()?, end, term);
         Ok(Loaded {
             journal,
             listing: self.listing,
-            books,
+            state,
             sessions_out,
         })
     }
@@ -369,23 +369,23 @@ pub struct Unchecked {
 
 impl Unchecked {
     /// Reads the whole journal as it was when the database was opened, with pauses that leave
-    /// the disk and the processor to others, until `go_on` says no.
+    /// the disk and the processor to others, until `keep_going` says no.
     ///
     /// # Errors
     /// [`StorageError::Damaged`] at the first row or refused order that is not as it was written,
     /// or where the stocks are not what the journal made of their listings.
-    pub fn check(self, go_on: impl Fn() -> bool) -> Result<(), StorageError> {
+    pub fn check(self, keep_going: impl Fn() -> bool) -> Result<(), StorageError> {
         let connection = storage::open_read_only(&self.location, KIND)?;
         self.check_with(&connection, || {
             std::thread::sleep(CHECK_PAUSE);
-            go_on()
+            keep_going()
         })
     }
 
     fn check_with(
         self,
         connection: &Connection,
-        go_on: impl Fn() -> bool,
+        keep_going: impl Fn() -> bool,
     ) -> Result<(), StorageError> {
         let Self {
             mut audit,
@@ -397,7 +397,7 @@ impl Unchecked {
         let mut unlisted = Ok(());
         rows::check(connection, end, |rows| {
             unlisted = audit.take(rows);
-            stopped = !go_on();
+            stopped = !keep_going();
             unlisted.is_ok() && !stopped
         })?;
         unlisted?;
@@ -406,7 +406,7 @@ impl Unchecked {
         }
         audit.finish()?;
         match journal {
-            Some(journal) => refused::check(connection, journal, go_on),
+            Some(journal) => refused::check(connection, journal, keep_going),
             None => Ok(()),
         }
     }
@@ -444,7 +444,7 @@ fn update_stocks(transaction: &Transaction<'_>, stocks: &[Stock]) -> Result<(), 
         ])?;
         assert_eq!(
             changed, 1,
-            "the store has another {} than the books",
+            "the store has another {} than the state",
             stock.name
         );
     }

@@ -9,6 +9,7 @@ use storage::damage::DamageReceiver;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -21,7 +22,6 @@ use wire::catalog::v1::session_request::{
 use wire::catalog::v1::trade_result::Result as Traded;
 use wire::catalog::v1::{self, SessionRequest, Side};
 
-use crate::config::lease_margin;
 use crate::error::Error;
 use crate::server::{self, Parts};
 use crate::service::Service;
@@ -39,11 +39,6 @@ pub const LONG_LEASE: Duration = Duration::from_secs(60);
 pub const SOON: Duration = Duration::from_secs(10);
 
 pub type Client = CatalogClient<Channel>;
-
-/// A lease as the catalog counts it.
-pub fn term(lease: Duration) -> Duration {
-    lease + lease_margin(lease)
-}
 
 pub struct Running {
     url: String,
@@ -69,7 +64,7 @@ impl Running {
             .await
     }
 
-    /// A service that the test looks into.
+    /// A service that the test reads into.
     pub async fn serve(service: Service) -> Self {
         let served = listen::server().add_service(CatalogServer::new(service));
         Self::spawn(|listener, stopped| async {
@@ -82,15 +77,15 @@ impl Running {
 
     /// A catalog that waits so long for ledgers; and what it finds to be damaged.
     pub async fn start_checking(disk: &Disk, ledger_check_max: Duration) -> (Self, DamageReceiver) {
-        let (finders, findings) = storage::damage::channel();
+        let (reporter, receiver) = storage::damage::channel();
         let parts = Parts {
             ledger_check_max,
-            finders,
+            reporter,
             ..parts(disk, LONG_LEASE)
         };
         let limits = Limits::default();
         let serve = move |listener, stopped| server::serve(parts, (listener, limits), stopped);
-        (Self::spawn(serve).await, findings)
+        (Self::spawn(serve).await, receiver)
     }
 
     async fn spawn<F>(serve: impl FnOnce(TcpListener, Stopped) -> F) -> Self
@@ -115,7 +110,7 @@ impl Running {
     }
 
     /// A client of a leader elected for the next epoch.
-    pub async fn led(&self) -> Leader {
+    pub async fn elect_leader(&self) -> Leader {
         let mut client = self.client();
         let before = leadership(&mut client).await;
         let elected = client
@@ -157,7 +152,7 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
         loaded,
         lease,
         ledger_check_max: LEDGER_CHECK_MAX,
-        finders: storage::damage::channel().0,
+        reporter: storage::damage::channel().0,
     }
 }
 
@@ -171,14 +166,29 @@ pub struct Leader {
 }
 
 impl Leader {
-    pub async fn trade(&self, orders: Vec<v1::Order>) -> Result<Vec<Traded>, Status> {
+    /// A trade on a stream of its own, and what comes back.
+    pub async fn start_trade(
+        &self,
+        orders: Vec<v1::Order>,
+    ) -> Result<Streaming<v1::TradeResponse>, Status> {
         let request = v1::TradeRequest {
             epoch: self.epoch,
             orders,
             journal: self.journal.clone(),
         };
-        let response = self.client.clone().trade(request).await?;
-        let results = response.into_inner().results.into_iter();
+        // The stream stays open until the answer is there.
+        let requests = tokio_stream::iter([request]).chain(tokio_stream::pending());
+        Ok(self.client.clone().trade_many(requests).await?.into_inner())
+    }
+
+    pub async fn trade(&self, orders: Vec<v1::Order>) -> Result<Vec<Traded>, Status> {
+        let mut answers = self.start_trade(orders).await?;
+        let ended = || Status::unavailable("the stream ended");
+        let mut answer = answers.message().await?.ok_or_else(ended)?;
+        if !answer.proposed.is_empty() {
+            answer = answers.message().await?.ok_or_else(ended)?;
+        }
+        let results = answer.results.into_iter();
         Ok(results.map(|result| result.result.unwrap()).collect())
     }
 
@@ -231,7 +241,7 @@ pub fn row(result: Traded) -> v1::JournalRow {
 }
 
 /// What a session sees of a stock: its quantity, and whether it may keep it.
-pub async fn look(client: &mut Client, name: &str, session: u64) -> (u64, bool) {
+pub async fn read_stock(client: &mut Client, name: &str, session: u64) -> (u64, bool) {
     let request = v1::GetStockRequest {
         name: name.into(),
         session,

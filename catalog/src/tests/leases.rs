@@ -7,9 +7,10 @@ use wire::catalog::v1::Side;
 use wire::catalog::v1::session_request::Request;
 
 use super::harness::{
-    LONG_LEASE, Running, SHORT_LEASE, SOON, Session, disk, look, order, row, term, until,
+    LONG_LEASE, Running, SHORT_LEASE, SOON, Session, disk, order, read_stock, row, until,
 };
 use crate::config::SESSIONS_PER_CLIENT_MAX;
+use crate::config::lease_max;
 
 /// How late a busy machine may be.
 const SLACK: Duration = Duration::from_secs(2);
@@ -20,27 +21,36 @@ const RENEWALS_MAX: u64 = 1_000_000;
 #[tokio::test]
 async fn a_trade_is_answered_after_every_holder_let_go() {
     let running = Running::start_on(&disk(), LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let mut client = running.client();
     let mut first = Session::open(&running.client()).await;
     let mut second = Session::open(&running.client()).await;
     assert_ne!(first.id, second.id);
     assert_eq!(u128::from(first.lease_ms), LONG_LEASE.as_millis());
-    assert_eq!(look(&mut client, "acme", first.id).await, (100, true));
-    assert_eq!(look(&mut client, "acme", second.id).await, (100, true));
+    assert_eq!(read_stock(&mut client, "acme", first.id).await, (100, true));
+    assert_eq!(
+        read_stock(&mut client, "acme", second.id).await,
+        (100, true)
+    );
 
     let buy = leader.start_buy("key", "acme");
     let invalidates = [first.invalidated().await, second.invalidated().await];
     let floor = &invalidates[0].floors[0];
     assert_eq!((floor.name.as_str(), floor.version), ("acme", 2));
-    assert_eq!(look(&mut client, "acme", first.id).await, (100, false));
+    assert_eq!(
+        read_stock(&mut client, "acme", first.id).await,
+        (100, false)
+    );
     first.acknowledge(invalidates[0].round).await;
     first.renewed(1).await; // so that the acknowledgement has counted
-    assert_eq!(look(&mut client, "acme", first.id).await, (100, false));
+    assert_eq!(
+        read_stock(&mut client, "acme", first.id).await,
+        (100, false)
+    );
     assert!(!buy.is_finished());
     second.acknowledge(invalidates[1].round).await;
     buy.await.unwrap().unwrap();
-    assert_eq!(look(&mut client, "acme", first.id).await, (99, true));
+    assert_eq!(read_stock(&mut client, "acme", first.id).await, (99, true));
     running.stop().await;
 }
 
@@ -48,30 +58,42 @@ async fn a_trade_is_answered_after_every_holder_let_go() {
 async fn caches_let_go_while_the_disk_syncs() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let mut client = running.client();
     let mut session = Session::open(&running.client()).await;
-    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    assert_eq!(
+        read_stock(&mut client, "acme", session.id).await,
+        (100, true)
+    );
     disk.set_held(true);
     let buy = leader.start_buy("key", "acme");
     let invalidate = session.invalidated().await;
     session.acknowledge(invalidate.round).await;
     session.renewed(1).await;
-    assert_eq!(look(&mut client, "acme", session.id).await, (100, false));
+    assert_eq!(
+        read_stock(&mut client, "acme", session.id).await,
+        (100, false)
+    );
     assert!(!buy.is_finished());
     disk.set_held(false);
     buy.await.unwrap().unwrap();
-    assert_eq!(look(&mut client, "acme", session.id).await, (99, true));
+    assert_eq!(
+        read_stock(&mut client, "acme", session.id).await,
+        (99, true)
+    );
     running.stop().await;
 }
 
 #[tokio::test]
 async fn who_never_acknowledges_delays_a_trade_one_lease_at_most() {
     let running = Running::start_on(&disk(), SHORT_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let mut client = running.client();
     let mut session = Session::open(&running.client()).await;
-    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    assert_eq!(
+        read_stock(&mut client, "acme", session.id).await,
+        (100, true)
+    );
     let renewed = Instant::now();
     session.renewed(1).await;
     let asked = Instant::now();
@@ -82,7 +104,7 @@ async fn who_never_acknowledges_delays_a_trade_one_lease_at_most() {
         if buy.is_finished() {
             break;
         }
-        let (quantity, cacheable) = look(&mut client, "acme", session.id).await;
+        let (quantity, cacheable) = read_stock(&mut client, "acme", session.id).await;
         assert!(!cacheable && (quantity == 100 || renewed.elapsed() >= SHORT_LEASE));
         // Another stock is not held up.
         let other = order(&number.to_string(), "bolt", Side::Sell, 1);
@@ -95,14 +117,17 @@ async fn who_never_acknowledges_delays_a_trade_one_lease_at_most() {
         "a holder that may be serving was not waited for"
     );
     assert!(
-        asked.elapsed() < term(SHORT_LEASE) + SLACK,
+        asked.elapsed() < lease_max(SHORT_LEASE) + SLACK,
         "{:?}",
         asked.elapsed()
     );
-    assert_eq!(look(&mut client, "acme", 0).await.0, 99);
+    assert_eq!(read_stock(&mut client, "acme", 0).await.0, 99);
     let over = session.event().await.unwrap_err();
     assert_eq!(over.code(), Code::FailedPrecondition, "{over}");
-    assert_eq!(look(&mut client, "acme", session.id).await, (99, false));
+    assert_eq!(
+        read_stock(&mut client, "acme", session.id).await,
+        (99, false)
+    );
     running.stop().await;
 }
 
@@ -110,11 +135,14 @@ async fn who_never_acknowledges_delays_a_trade_one_lease_at_most() {
 async fn a_broken_stream_holds_until_its_lease_is_over_and_a_release_lets_go_at_once() {
     for released in [false, true] {
         let running = Running::start_on(&disk(), SHORT_LEASE).await;
-        let leader = running.led().await;
+        let leader = running.elect_leader().await;
         let mut client = running.client();
         let opened = Instant::now();
         let session = Session::open(&running.client()).await;
-        assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+        assert_eq!(
+            read_stock(&mut client, "acme", session.id).await,
+            (100, true)
+        );
         if released {
             session.release().await;
         } else {
@@ -123,7 +151,7 @@ async fn a_broken_stream_holds_until_its_lease_is_over_and_a_release_lets_go_at_
         let buy = leader.start_buy("key", "acme");
         if !released {
             // The trade waits: whatever is seen before the lease is over is the old value.
-            let (quantity, _) = look(&mut client, "acme", 0).await;
+            let (quantity, _) = read_stock(&mut client, "acme", 0).await;
             assert!(quantity == 100 || opened.elapsed() >= SHORT_LEASE);
         }
         buy.await.unwrap().unwrap();
@@ -140,10 +168,13 @@ async fn a_broken_stream_holds_until_its_lease_is_over_and_a_release_lets_go_at_
 #[tokio::test]
 async fn a_repeated_trade_waits_as_the_first_one_does() {
     let running = Running::start_on(&disk(), LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let mut client = running.client();
     let mut session = Session::open(&running.client()).await;
-    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    assert_eq!(
+        read_stock(&mut client, "acme", session.id).await,
+        (100, true)
+    );
     let first = leader.start_buy("key", "acme");
     let round = session.invalidated().await.round;
     let again = leader.start_buy("key", "acme");
@@ -158,20 +189,29 @@ async fn a_repeated_trade_waits_as_the_first_one_does() {
 async fn a_full_disk_leaves_the_old_value_for_all() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let mut client = running.client();
     let mut session = Session::open(&running.client()).await;
-    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    assert_eq!(
+        read_stock(&mut client, "acme", session.id).await,
+        (100, true)
+    );
     disk.set_full(true);
     assert_eq!(
         leader.buy("key", "acme").await.unwrap_err().code(),
         Code::Unavailable
     );
     let invalidate = session.invalidated().await;
-    assert_eq!(look(&mut client, "acme", session.id).await, (100, false));
+    assert_eq!(
+        read_stock(&mut client, "acme", session.id).await,
+        (100, false)
+    );
     session.acknowledge(invalidate.round).await;
     session.renewed(1).await;
-    assert_eq!(look(&mut client, "acme", session.id).await, (100, true));
+    assert_eq!(
+        read_stock(&mut client, "acme", session.id).await,
+        (100, true)
+    );
     running.stop().await;
 }
 
@@ -196,12 +236,12 @@ async fn a_session_begins_with_an_open_and_has_no_other() {
 #[tokio::test]
 async fn a_session_that_takes_no_events_does_not_hold_up_the_writer() {
     let running = Running::start_on(&disk(), LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let mut client = running.client();
     let session = Session::open(&running.narrow_client()).await;
     // Nobody takes events off the stream: it fills up and is cut.
     let mut renewals = 0;
-    while look(&mut client, "acme", session.id).await.1 {
+    while read_stock(&mut client, "acme", session.id).await.1 {
         assert!(renewals < RENEWALS_MAX, "never cut");
         renewals += session.renew_many();
         let other = order(&renewals.to_string(), "bolt", Side::Sell, 1);

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use wire::catalog::v1;
 
 use super::harness::{
-    Client, LONG_LEASE, Leader, Running, SHORT_LEASE, SOON, disk, leadership, look,
+    Client, LONG_LEASE, Leader, Running, SHORT_LEASE, SOON, disk, leadership, read_stock,
 };
 use crate::store::memory::Disk;
 
@@ -22,7 +22,7 @@ fn ends(rows: &[v1::JournalRow]) -> Vec<LedgerEnd> {
 async fn with_journal() -> (Disk, Vec<v1::JournalRow>) {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     leader.set_in_sync(1, &[2, 3]).await.unwrap();
     let mut rows = Vec::new();
     for key in ["one", "two"] {
@@ -46,7 +46,7 @@ async fn say(client: &Client, replica: u32, end: LedgerEnd, journal: &[u8]) -> b
 
 /// What waits for the replicas: a read, a trade, a change of the in-sync set.
 struct Waiting {
-    looks: JoinHandle<(u64, bool)>,
+    reads: JoinHandle<(u64, bool)>,
     buys: JoinHandle<Result<v1::JournalRow, tonic::Status>>,
     changes: JoinHandle<Result<Vec<u32>, tonic::Status>>,
 }
@@ -55,18 +55,18 @@ impl Waiting {
     fn start(running: &Running, leader: &Leader) -> Self {
         let (mut client, changer) = (running.client(), leader.clone());
         Self {
-            looks: tokio::spawn(async move { look(&mut client, "acme", 0).await }),
+            reads: tokio::spawn(async move { read_stock(&mut client, "acme", 0).await }),
             buys: leader.start_buy("three", "acme"),
             changes: tokio::spawn(async move { changer.set_in_sync(1, &[3]).await }),
         }
     }
 
     fn is_any_over(&self) -> bool {
-        self.looks.is_finished() || self.buys.is_finished() || self.changes.is_finished()
+        self.reads.is_finished() || self.buys.is_finished() || self.changes.is_finished()
     }
 
     async fn end(self) {
-        self.looks.await.unwrap();
+        self.reads.await.unwrap();
         self.buys.await.unwrap().unwrap();
         self.changes.await.unwrap().unwrap();
     }
@@ -77,7 +77,7 @@ async fn after_a_start_nothing_is_served_before_all_ledgers_in_sync_are_checked(
     let (disk, rows) = with_journal().await;
     let ends = ends(&rows);
     let (running, _) = Running::start_checking(&disk, LONG_LEASE).await;
-    let leader = running.led().await; // an election waits for nobody
+    let leader = running.elect_leader().await; // an election waits for nobody
     let waiting = Waiting::start(&running, &leader);
     let (client, journal) = (running.client(), &leader.journal);
     let another = LedgerEnd {
@@ -112,7 +112,7 @@ async fn a_replica_that_is_away_is_waited_for_no_longer_than_it_may_take() {
     let (disk, rows) = with_journal().await;
     let started = Instant::now();
     let (running, _) = Running::start_checking(&disk, SHORT_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     say(
         &running.client(),
         3,
@@ -131,7 +131,7 @@ async fn a_catalog_that_was_restored_from_an_older_copy_serves_nothing_until_a_l
     let (disk, mut rows) = with_journal().await;
     let backup = disk.copy();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     for replica in [2, 3] {
         let end = *ends(&rows).last().unwrap();
         say(&running.client(), replica, end, &leader.journal).await;
@@ -139,8 +139,8 @@ async fn a_catalog_that_was_restored_from_an_older_copy_serves_nothing_until_a_l
     rows.push(leader.buy("acknowledged", "acme").await.unwrap());
     running.stop().await;
 
-    let (running, mut findings) = Running::start_checking(&backup, LONG_LEASE).await;
-    let leader = running.led().await;
+    let (running, mut receiver) = Running::start_checking(&backup, LONG_LEASE).await;
+    let leader = running.elect_leader().await;
     let waiting = Waiting::start(&running, &leader);
     let (mut client, ends) = (running.client(), ends(&rows));
     // One that lagged says nothing against it.
@@ -152,7 +152,7 @@ async fn a_catalog_that_was_restored_from_an_older_copy_serves_nothing_until_a_l
         journal: leader.journal.clone(),
     };
     client.report_missing(report).await.unwrap();
-    let found = findings.next().await;
+    let found = receiver.next().await;
     assert!(found.contains("replica 2"), "{found}");
     assert!(!waiting.is_any_over());
     running.stop().await;
@@ -161,8 +161,8 @@ async fn a_catalog_that_was_restored_from_an_older_copy_serves_nothing_until_a_l
 #[tokio::test]
 async fn who_was_in_sync_at_the_start_is_believed_about_lost_rows_after_leaving_the_set() {
     let (disk, mut rows) = with_journal().await;
-    let (running, mut findings) = Running::start_checking(&disk, SHORT_LEASE).await;
-    let leader = running.led().await;
+    let (running, mut receiver) = Running::start_checking(&disk, SHORT_LEASE).await;
+    let leader = running.elect_leader().await;
     let changed = leader.set_in_sync(1, &[3]).await.unwrap(); // no ledger is checked
     assert_eq!(changed, [3]);
     let last = Row::try_from(rows.pop().unwrap()).unwrap();
@@ -184,7 +184,7 @@ async fn who_was_in_sync_at_the_start_is_believed_about_lost_rows_after_leaving_
     };
     report(1).await.unwrap_err();
     report(2).await.unwrap();
-    let found = findings.next().await;
+    let found = receiver.next().await;
     assert!(found.contains("replica 2"), "{found}");
     running.stop().await;
 }

@@ -7,7 +7,7 @@ use domain::{
     StockName,
 };
 
-use crate::config::{LEASE_MAX, lease_term};
+use crate::config::{LEASE_MAX, lease_max};
 use crate::store::sqlite::{FILE, SqliteStore};
 use crate::store::{Loaded, Store as _};
 use crate::{Config, RebuildError, RebuildSource, rebuild, stocks};
@@ -45,39 +45,39 @@ fn rows(epochs: &[u64]) -> Vec<Row> {
 type Rows = std::iter::Map<std::vec::IntoIter<Row>, fn(Row) -> Result<Row, storage::StorageError>>;
 
 /// What replicas hold that know all there is to know.
-fn remains(rows: Vec<Row>) -> RebuildSource<Rows> {
+fn rebuild_source(rows: Vec<Row>) -> RebuildSource<Rows> {
     RebuildSource {
         rows: rows.into_iter().map(Ok),
         journal: Some(JOURNAL),
         listing: Some(stocks::digest(&stocks::built_in())),
-        lease_horizon: Some(lease_term(LEASE)),
+        lease_horizon: Some(lease_max(LEASE)),
         epoch: Epoch(2),
         leader: ReplicaId::new(3),
     }
 }
 
-/// What a catalog finds that was made anew.
-fn rebuilt(remains: RebuildSource<Rows>) -> Loaded {
+/// What a catalog finds that was rebuilt.
+fn rebuilt(source: RebuildSource<Rows>) -> Loaded {
     let dir = tempfile::tempdir().unwrap();
-    rebuild(&config(dir.path()), remains).unwrap();
+    rebuild(&config(dir.path()), source).unwrap();
     SqliteStore::open(dir.path()).unwrap().load().unwrap()
 }
 
-fn refused(config: &Config, remains: RebuildSource<Rows>) -> RebuildError {
-    let refused = rebuild(config, remains).unwrap_err();
+fn refused(config: &Config, source: RebuildSource<Rows>) -> RebuildError {
+    let refused = rebuild(config, source).unwrap_err();
     assert!(!config.data_dir.join(FILE).exists());
     refused
 }
 
 #[test]
 fn a_journal_that_is_made_anew_keeps_its_id() {
-    let loaded = rebuilt(remains(rows(&[1, 2])));
+    let loaded = rebuilt(rebuild_source(rows(&[1, 2])));
     assert_eq!(loaded.journal, JOURNAL);
-    assert_eq!(loaded.books.leadership().end.rows, OrderNumber(2));
+    assert_eq!(loaded.state.leadership().end.rows, OrderNumber(2));
     let of_before = || RebuildSource {
         journal: None,
         listing: None,
-        ..remains(rows(&[1]))
+        ..rebuild_source(rows(&[1]))
     };
     assert_ne!(rebuilt(of_before()).journal, rebuilt(of_before()).journal);
 }
@@ -92,15 +92,15 @@ fn the_epoch_is_above_everything_that_was_seen() {
     ] {
         let loaded = rebuilt(RebuildSource {
             epoch: Epoch(seen),
-            ..remains(rows(epochs))
+            ..rebuild_source(rows(epochs))
         });
-        let term = loaded.books.leadership().term;
+        let term = loaded.state.leadership().term;
         assert_eq!(term.epoch, Epoch(above), "{seen} {epochs:?}");
     }
     let dir = tempfile::tempdir().unwrap();
     let impossible = RebuildSource {
         epoch: Epoch(i64::MAX as u64),
-        ..remains(rows(&[1]))
+        ..rebuild_source(rows(&[1]))
     };
     let refused = refused(&config(dir.path()), impossible);
     assert!(matches!(refused, RebuildError::NoEpochLeft(_)), "{refused}");
@@ -111,24 +111,24 @@ fn a_ledger_that_never_heard_of_a_term_makes_a_catalog_that_opens() {
     let loaded = rebuilt(RebuildSource {
         epoch: Epoch(0),
         leader: None,
-        ..remains(rows(&[1, 1]))
+        ..rebuild_source(rows(&[1, 1]))
     });
-    let term = loaded.books.leadership().term;
+    let term = loaded.state.leadership().term;
     assert_eq!(term.epoch, Epoch(2));
     assert!(term.in_sync.contains(&term.leader.unwrap()));
 }
 
 #[test]
 fn every_lease_that_may_have_been_lent_is_waited_for() {
-    let longest = lease_term(LEASE_MAX);
+    let longest = lease_max(LEASE_MAX);
     for (horizon, waited) in [
         (None, longest),
         (Some(Duration::from_secs(3)), Duration::from_secs(3)),
-        (Some(Duration::from_millis(1)), lease_term(LEASE)),
+        (Some(Duration::from_millis(1)), lease_max(LEASE)),
     ] {
         let loaded = rebuilt(RebuildSource {
             lease_horizon: horizon,
-            ..remains(rows(&[1]))
+            ..rebuild_source(rows(&[1]))
         });
         assert_eq!(loaded.sessions_out, Some(waited), "{horizon:?}");
     }
@@ -147,7 +147,7 @@ fn stocks_that_are_not_the_first_ones_are_refused() {
     };
     let of_before = || RebuildSource {
         listing: None,
-        ..remains(rows(&[1]))
+        ..rebuild_source(rows(&[1]))
     };
     let price = with("name,price,quantity\nmeta,194.03,1000\n");
     match refused(&price, of_before()) {
@@ -161,7 +161,7 @@ fn stocks_that_are_not_the_first_ones_are_refused() {
         assert!(told.contains(part), "{told}");
     }
     let quantity = with("name,price,quantity\nmeta,194.02,7\n");
-    let told = refused(&quantity, remains(rows(&[1])));
+    let told = refused(&quantity, rebuild_source(rows(&[1])));
     assert!(matches!(told, RebuildError::OtherListing), "{told}");
     // Nobody can tell where no ledger knows.
     rebuild(&quantity, of_before()).unwrap();
@@ -174,7 +174,7 @@ fn a_log_that_is_left_of_the_lost_database_is_not_taken_for_the_new_one_s() {
     store
         .begin(JournalId::new([6; 16]), &stocks::built_in())
         .unwrap();
-    let mut staged_on = store.load().unwrap().books;
+    let mut staged_on = store.load().unwrap().state;
     let mut staged = staged_on.stage();
     staged.elect(Epoch(0), ReplicaId::new(1).unwrap());
     let batch = staged.into_batch();
@@ -186,10 +186,10 @@ fn a_log_that_is_left_of_the_lost_database_is_not_taken_for_the_new_one_s() {
     std::fs::remove_file(dir.path().join(FILE)).unwrap();
     std::fs::write(&log, &left).unwrap();
 
-    rebuild(&config(dir.path()), remains(rows(&[1]))).unwrap();
+    rebuild(&config(dir.path()), rebuild_source(rows(&[1]))).unwrap();
     let loaded = SqliteStore::open(dir.path()).unwrap().load().unwrap();
     assert_eq!(loaded.journal, JOURNAL);
-    assert_eq!(loaded.books.leadership().end.rows, OrderNumber(1));
+    assert_eq!(loaded.state.leadership().end.rows, OrderNumber(1));
     let kept = dir.path().join(format!("{FILE}.damaged-1-wal"));
     assert_eq!(std::fs::read(kept).unwrap(), left);
 }

@@ -6,9 +6,10 @@ use tonic::Code;
 use wire::catalog::v1::{self, Side};
 
 use super::harness::{
-    LONG_LEASE, Leader, Running, SHORT_LEASE, SOON, Session, disk, journal, look, order, row, term,
+    LONG_LEASE, Leader, Running, SHORT_LEASE, SOON, Session, disk, journal, order, read_stock, row,
     until,
 };
+use crate::config::lease_max;
 use crate::store::Store;
 use crate::{Config, Error};
 
@@ -25,7 +26,7 @@ fn config(data_dir: &Path) -> Config {
 async fn a_restart_keeps_everything_and_keys_still_trade_once() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start(config(dir.path())).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let buy = || order("key", "nvidia", Side::Buy, 10);
     let bought = row(leader.trade(vec![buy()]).await.unwrap().remove(0));
     assert_eq!((bought.number, bought.price_minor), (0, 24063));
@@ -63,7 +64,7 @@ async fn a_restart_keeps_everything_and_keys_still_trade_once() {
         row(leader.trade(vec![buy()]).await.unwrap().remove(0)),
         bought
     );
-    assert_eq!(look(&mut client, "nvidia", 0).await.0, 990);
+    assert_eq!(read_stock(&mut client, "nvidia", 0).await.0, 990);
     assert_eq!(journal(&mut client, 0, 0).await, [bought]);
     running.stop().await;
 }
@@ -72,7 +73,7 @@ async fn a_restart_keeps_everything_and_keys_still_trade_once() {
 async fn a_catalog_that_lost_rows_stops_once_a_ledger_shows_one() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start(config(dir.path())).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     leader.set_in_sync(1, &[2, 3]).await.unwrap();
     let bought = leader.buy("first", "nvidia").await.unwrap();
     let first = Row::try_from(bought.clone()).unwrap();
@@ -126,13 +127,13 @@ async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
     let _session = Session::open(&crashed.client()).await;
     assert_eq!(
         disk.sessions_out(),
-        Some(term(SHORT_LEASE)),
+        Some(lease_max(SHORT_LEASE)),
         "noted before the first is opened"
     );
     // The old one is left running: all that counts is what its disk says.
     let started = Instant::now();
     let running = Running::start_on(&disk, SHORT_LEASE).await;
-    let leader = running.led().await; // an election does not wait
+    let leader = running.elect_leader().await; // an election does not wait
     let buy = tokio::spawn(async move {
         leader.buy("key", "acme").await.unwrap();
         started.elapsed()
@@ -143,11 +144,11 @@ async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
         client.list_stocks(all).await.unwrap();
         started.elapsed()
     });
-    look(&mut running.client(), "acme", 0).await;
+    read_stock(&mut running.client(), "acme", 0).await;
     let waits = [started.elapsed(), buy.await.unwrap(), list.await.unwrap()];
     assert!(
-        waits.iter().all(|&wait| wait >= term(SHORT_LEASE)),
-        "look, buy, list: {waits:?}"
+        waits.iter().all(|&wait| wait >= lease_max(SHORT_LEASE)),
+        "read, buy, list: {waits:?}"
     );
     running.stop().await;
     assert_eq!(
@@ -160,7 +161,7 @@ async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
 #[tokio::test]
 async fn sessions_of_two_runs_before_are_not_forgotten() {
     let disk = disk();
-    let long = term(LONG_LEASE) * 50; // the lease was longer once
+    let long = lease_max(LONG_LEASE) * 50; // the lease was longer once
     disk.store().set_sessions_out(Some(long)).unwrap();
     let running = Running::start_on(&disk, LONG_LEASE).await;
     let session = Session::open(&running.client()).await; // has a shorter one
@@ -179,24 +180,24 @@ async fn a_stop_notes_whether_sessions_are_out() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
     Session::open(&running.client()).await.release().await;
-    assert_eq!(disk.sessions_out(), Some(term(LONG_LEASE)));
+    assert_eq!(disk.sessions_out(), Some(lease_max(LONG_LEASE)));
     running.stop().await;
     assert_eq!(disk.sessions_out(), None, "all were released");
 
     let running = Running::start_on(&disk, LONG_LEASE).await;
     let started = Instant::now();
-    look(&mut running.client(), "acme", 0).await;
+    read_stock(&mut running.client(), "acme", 0).await;
     let looked_after = started.elapsed();
     let mut session = Session::open(&running.client()).await;
     running.stop().await;
     assert!(
-        looked_after < term(LONG_LEASE),
+        looked_after < lease_max(LONG_LEASE),
         "there was nothing to wait for: {looked_after:?}"
     );
     session.event().await.expect_err("a stop ends the stream");
     assert_eq!(
         disk.sessions_out(),
-        Some(term(LONG_LEASE)),
+        Some(lease_max(LONG_LEASE)),
         "one may be alive"
     );
 }
@@ -205,7 +206,7 @@ async fn a_stop_notes_whether_sessions_are_out() {
 async fn a_stop_finishes_the_trades_that_have_queued() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     disk.set_held(true);
     let buy = leader.start_buy("key", "acme");
     until("the commit is under way", async || disk.is_waiting()).await;
@@ -240,7 +241,7 @@ async fn a_catalog_whose_disk_is_lost_does_not_begin_another_journal() {
     assert!(!data_dir.exists(), "it leaves no trace");
 
     let running = Running::start(config(&data_dir)).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     leader.buy("key", "nvidia").await.unwrap();
     running.stop().await;
     // What is there is gone on with, asked to begin one or not.
@@ -265,7 +266,7 @@ async fn a_catalog_whose_disk_is_lost_does_not_begin_another_journal() {
 async fn a_catalog_whose_files_are_replaced_under_it_stops_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start(config(dir.path())).await;
-    running.led().await;
+    running.elect_leader().await;
     std::fs::remove_file(dir.path().join("catalog.db")).unwrap();
     let stopped = running.failed().await.to_string();
     for told in [
@@ -299,7 +300,7 @@ async fn what_cannot_start_says_why() {
     .await;
     assert!(matches!(no_lease, Error::Config(_)), "{no_lease}");
     let running = Running::start(config(&dir.path().join("b"))).await;
-    running.led().await;
+    running.elect_leader().await;
     let taken = start(config(&dir.path().join("b"))).await;
     assert!(
         taken.to_string().contains("in use by another process"),

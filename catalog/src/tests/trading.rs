@@ -5,25 +5,25 @@ use domain::{IdempotencyKey, StockName};
 use rpc::listen::MESSAGE_BYTES_MAX;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Status};
 use wire::catalog::v1::catalog_server::Catalog as _;
 use wire::catalog::v1::session_request::{Open, Request as SessionRequestKind};
 use wire::catalog::v1::trade_result::Result as Traded;
 use wire::catalog::v1::{self, Refusal, Side};
 
 use super::harness::{
-    Client, LONG_LEASE, Leader, Running, Session, disk, disk_of, journal, leadership, look, order,
-    parts, row, until,
+    Client, LONG_LEASE, Leader, Running, Session, disk, disk_of, journal, leadership, order, parts,
+    read_stock, row, until,
 };
 use crate::server;
 use crate::service::{ORDERS_MAX, TRADES_PER_CLIENT_MAX};
-use crate::writer::group::PROPOSED_ROWS_MAX;
+use crate::writer::group::GROUP_PROPOSED_MAX;
 
 #[tokio::test]
 async fn concurrent_trades_share_a_commit() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let before = disk.commits();
     disk.set_held(true);
     let buys: Vec<_> = (0..50)
@@ -32,7 +32,7 @@ async fn concurrent_trades_share_a_commit() {
     until("a commit is under way", async || disk.is_waiting()).await;
     // Everything else queues behind that commit; a reader proves that the catalog lives.
     let mut client = running.client();
-    assert_eq!(look(&mut client, "acme", 0).await, (100, false));
+    assert_eq!(read_stock(&mut client, "acme", 0).await, (100, false));
     assert!(journal(&mut client, 0, 0).await.is_empty());
     disk.set_held(false);
     let mut numbers = BTreeSet::new();
@@ -40,7 +40,7 @@ async fn concurrent_trades_share_a_commit() {
         numbers.insert(buy.await.unwrap().unwrap().number);
     }
     assert_eq!(numbers, (0..50).collect());
-    assert_eq!(look(&mut client, "acme", 0).await, (50, false));
+    assert_eq!(read_stock(&mut client, "acme", 0).await, (50, false));
     let commits = disk.commits() - before;
     assert!(commits < 25, "{commits} commits for 50 trades");
     running.stop().await;
@@ -50,7 +50,7 @@ async fn concurrent_trades_share_a_commit() {
 async fn a_key_trades_once_in_one_batch_and_across_batches() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let buy = || order("key", "acme", Side::Buy, 1);
     let results = leader.trade(vec![buy(), buy()]).await.unwrap();
     let rows: Vec<_> = results.into_iter().map(row).collect();
@@ -66,7 +66,7 @@ async fn a_key_trades_once_in_one_batch_and_across_batches() {
         .unwrap();
     assert_eq!(other, [Traded::Refusal(Refusal::KeyConflict.into())]);
     assert_eq!(disk.journal().len(), 2);
-    assert_eq!(look(&mut running.client(), "acme", 0).await.0, 98);
+    assert_eq!(read_stock(&mut running.client(), "acme", 0).await.0, 98);
     running.stop().await;
 }
 
@@ -74,7 +74,7 @@ async fn a_key_trades_once_in_one_batch_and_across_batches() {
 async fn each_order_of_a_batch_is_answered_in_its_place() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let orders = vec![
         order("1", "acme", Side::Buy, 101),
         order("2", "acme", Side::Sell, 1),
@@ -98,7 +98,7 @@ async fn each_order_of_a_batch_is_answered_in_its_place() {
 async fn requests_with_wrong_fields_are_refused_whole() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let good = || order("good", "acme", Side::Buy, 1);
     for wrong in [
         order("", "acme", Side::Buy, 1),
@@ -135,8 +135,8 @@ async fn a_stale_leader_commits_nothing() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
     let mut client = running.client();
-    let old = running.led().await;
-    let new = running.led().await;
+    let old = running.elect_leader().await;
+    let new = running.elect_leader().await;
     assert_eq!((old.epoch, new.epoch), (1, 2));
     let status = old.buy("key", "acme").await.unwrap_err();
     assert_eq!(status.code(), Code::FailedPrecondition);
@@ -170,7 +170,7 @@ async fn a_stale_leader_commits_nothing() {
 async fn a_change_of_the_in_sync_set_that_comes_late_is_aborted() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     assert_eq!(leader.set_in_sync(1, &[3]).await.unwrap(), [3]);
     // Change 2, which was to add replica 1, is still on its way.
     assert_eq!(leader.set_in_sync(3, &[3]).await.unwrap(), [3]);
@@ -187,7 +187,7 @@ async fn a_change_of_the_in_sync_set_that_comes_late_is_aborted() {
     assert_eq!(leadership.into_inner().in_sync, [3]);
 
     assert_eq!(leader.set_in_sync(4, &[3, 1]).await.unwrap(), [1, 3]);
-    let next = running.led().await;
+    let next = running.elect_leader().await;
     let fenced = leader.set_in_sync(5, &[3]).await.unwrap_err();
     assert_eq!(fenced.code(), Code::FailedPrecondition);
     assert_eq!(next.set_in_sync(1, &[3]).await.unwrap(), [3]);
@@ -223,11 +223,15 @@ async fn of_concurrent_elections_one_wins_and_all_agree() {
 async fn a_full_disk_changes_nothing_and_the_catalog_lives_on() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let mut client = running.client();
     disk.set_full(true);
+    // So many that none is proposed: the epoch goes on.
+    let count = GROUP_PROPOSED_MAX as u64 + 1;
+    let buy = |number| order(&format!("key-{number}"), "acme", Side::Buy, 1);
+    let buys = || (0..count).map(buy).collect();
     assert_eq!(
-        leader.buy("key", "acme").await.unwrap_err().code(),
+        leader.trade(buys()).await.unwrap_err().code(),
         Code::Unavailable
     );
     let elected = client
@@ -238,35 +242,29 @@ async fn a_full_disk_changes_nothing_and_the_catalog_lives_on() {
         })
         .await;
     assert_eq!(elected.unwrap_err().code(), Code::Unavailable);
-    assert_eq!(look(&mut client, "acme", 0).await, (100, false));
+    assert_eq!(read_stock(&mut client, "acme", 0).await, (100, false));
     disk.set_full(false);
-    assert_eq!(leader.buy("key", "acme").await.unwrap().number, 0);
-    assert_eq!(look(&mut client, "acme", 0).await, (99, false));
+    let bought = leader.trade(buys()).await.unwrap().into_iter().map(row);
+    assert!(bought.map(|row| row.number).eq(0..count));
+    assert_eq!(
+        read_stock(&mut client, "acme", 0).await,
+        (100 - count, false)
+    );
     running.stop().await;
-}
-
-/// A call on a stream of its own.
-async fn trade_on_stream(leader: &Leader, orders: Vec<v1::Order>) -> Streaming<v1::TradeResponse> {
-    let request = v1::TradeRequest {
-        epoch: leader.epoch,
-        orders,
-        journal: leader.journal.clone(),
-    };
-    // The stream stays open until the answer is there.
-    let requests = tokio_stream::iter([request]).chain(tokio_stream::pending());
-    let answers = leader.client.clone().trade_many(requests).await.unwrap();
-    answers.into_inner()
 }
 
 #[tokio::test]
 async fn few_rows_are_proposed_before_the_disk_has_them() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
-    for (count, proposes) in [(PROPOSED_ROWS_MAX, true), (PROPOSED_ROWS_MAX + 1, false)] {
+    let leader = running.elect_leader().await;
+    for (count, proposes) in [(GROUP_PROPOSED_MAX, true), (GROUP_PROPOSED_MAX + 1, false)] {
         disk.set_held(true);
         let sell = |number| order(&format!("{count}-{number}"), "acme", Side::Sell, 1);
-        let mut answers = trade_on_stream(&leader, (0..count).map(sell).collect()).await;
+        let mut answers = leader
+            .start_trade((0..count).map(sell).collect())
+            .await
+            .unwrap();
         let mut proposed = Vec::new();
         if proposes {
             proposed = answers.message().await.unwrap().unwrap().proposed;
@@ -283,8 +281,8 @@ async fn few_rows_are_proposed_before_the_disk_has_them() {
         assert_eq!(proposed, if proposes { rows } else { Vec::new() });
     }
     // What is known already is on its way nowhere.
-    let again = trade_on_stream(&leader, vec![order("8-0", "acme", Side::Sell, 1)]);
-    let answer = again.await.message().await.unwrap().unwrap();
+    let again = leader.start_trade(vec![order("8-0", "acme", Side::Sell, 1)]);
+    let answer = again.await.unwrap().message().await.unwrap().unwrap();
     assert_eq!((answer.results.len(), answer.proposed), (1, vec![]));
     running.stop().await;
 }
@@ -293,10 +291,13 @@ async fn few_rows_are_proposed_before_the_disk_has_them() {
 async fn an_epoch_in_which_rows_were_proposed_in_vain_is_over() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     disk.set_held(true);
     disk.set_full(true);
-    let mut answers = trade_on_stream(&leader, vec![order("lost", "acme", Side::Sell, 1)]).await;
+    let mut answers = leader
+        .start_trade(vec![order("lost", "acme", Side::Sell, 1)])
+        .await
+        .unwrap();
     let proposed = answers.message().await.unwrap().unwrap().proposed;
     assert_eq!(proposed.len(), 1);
     disk.set_held(false);
@@ -324,7 +325,7 @@ async fn an_epoch_in_which_rows_were_proposed_in_vain_is_over() {
 async fn the_journal_is_read_from_any_number_on() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     // More than fit in one message.
     for batch in 0..2 {
         let orders =
@@ -378,7 +379,7 @@ async fn who_names_another_journal_gets_nothing() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
     let mut client = running.client();
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     leader.buy("ours", "acme").await.unwrap();
     let other = Leader {
         journal: vec![9; 16],
@@ -452,7 +453,7 @@ async fn who_names_another_journal_gets_nothing() {
 async fn a_ledger_is_compared_with_the_journal_where_it_claims_to_continue_it() {
     let running = Running::start_on(&disk(), LONG_LEASE).await;
     let mut client = running.client();
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let mut rows = Vec::new();
     for key in ["a", "b", "c"] {
         rows.push(leader.buy(key, "acme").await.unwrap());
@@ -537,7 +538,7 @@ const TIME_TO_READ: Duration = Duration::from_millis(20);
 async fn the_journal_is_read_as_it_is_taken() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     for message in 0..4 {
         let keys = (0..512).map(|number| format!("{message}-{number}"));
         let orders = keys.map(|key| order(&key, "acme", Side::Sell, 1)).collect();
@@ -568,7 +569,7 @@ async fn one_client_with_very_many_trades_leaves_room_for_those_of_others() {
     let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing).unwrap();
     let writer = service.writer.clone();
     let running = Running::serve(service).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let other = Leader {
         client: running.client(),
         ..leader.clone()
@@ -603,7 +604,7 @@ async fn one_client_with_very_many_trades_leaves_room_for_those_of_others() {
 #[tokio::test]
 async fn the_largest_trades_that_there_are_fit_and_larger_messages_are_refused() {
     let running = Running::start_on(&disk(), LONG_LEASE).await;
-    let leader = running.led().await;
+    let leader = running.elect_leader().await;
     let name = "n".repeat(StockName::BYTES_MAX);
     let orders = (0..ORDERS_MAX).map(|number| {
         let key = format!("{number:0>width$}", width = IdempotencyKey::BYTES_MAX);

@@ -1,5 +1,5 @@
 //! A group commit in three steps, on whatever thread or clock: [begin](Committer::begin) stages
-//! the requests on the books, tells caches to let go, and proposes the new rows to those who asked
+//! the requests on the catalog's state, tells caches to let go, and proposes the new rows to those who asked
 //! for them; [commit](Committer::commit) makes it
 //! durable, which takes a disk's time; [finish](Committer::finish) answers. An answer to a trade
 //! goes out once it is durable and shown.
@@ -25,9 +25,9 @@ const GROUP_REQUESTS_MAX: usize = 1024;
 /// A group takes no more requests once it has so many orders.
 const GROUP_ORDERS_MAX: usize = 4096;
 
-/// A group with more new rows proposes none of them: one sync is little for so many, and every
+/// Most new rows of a group that proposes them. A group with more proposes none: one sync is little for so many, and every
 /// replica would write each of them twice.
-pub const PROPOSED_ROWS_MAX: usize = 8;
+pub const GROUP_PROPOSED_MAX: usize = 8;
 
 /// Who has a use for rows that are about to be committed.
 pub type ProposedReply = oneshot::Sender<Vec<Row>>;
@@ -46,7 +46,7 @@ pub enum Command {
         epoch: Epoch,
         orders: Vec<Order>,
         /// Told, where there are few, of the new rows on their way to the disk.
-        proposed: Option<ProposedReply>,
+        proposed: ProposedReply,
         /// One result for each order.
         reply: TradeReply,
     },
@@ -71,7 +71,7 @@ pub enum Command {
     /// Note durably that sessions may be alive after a crash.
     LendSessions {
         /// For how long at most.
-        term: Duration,
+        lease_max: Duration,
         /// Once it is noted.
         reply: LendReply,
     },
@@ -121,7 +121,7 @@ impl Group {
     /// Tells those who have a use for it of the rows that their orders make.
     fn propose(&mut self) {
         let rows = &self.batch.rows;
-        if rows.len() > PROPOSED_ROWS_MAX {
+        if rows.len() > GROUP_PROPOSED_MAX {
             return;
         }
         for (reply, numbers) in self.replies.proposals.drain(..) {
@@ -143,10 +143,10 @@ struct Replies {
     lends: Vec<LendReply>,
 }
 
-/// Owns the books and their store, and commits groups to them, one at a time.
+/// Owns the catalog's state and its store, and commits groups to them, one at a time.
 pub struct Committer {
     store: Box<dyn Store>,
-    books: CatalogState,
+    state: CatalogState,
     /// What the store notes of sessions.
     sessions_out: Option<Duration>,
     /// Rows may have been proposed in this epoch that were not committed.
@@ -158,13 +158,13 @@ impl Committer {
     /// Of a store, and what was loaded of it.
     pub fn new(store: Box<dyn Store>, loaded: Loaded, shared: Arc<Shared>) -> Self {
         let Loaded {
-            books,
+            state,
             sessions_out,
             ..
         } = loaded;
         Self {
             store,
-            books,
+            state,
             sessions_out,
             // By the run before, which may have crashed.
             is_over: true,
@@ -187,8 +187,8 @@ impl Committer {
         }
     }
 
-    pub fn books(&self) -> &CatalogState {
-        &self.books
+    pub fn state(&self) -> &CatalogState {
+        &self.state
     }
 
     /// Stages requests, tells caches to let go of what they change, and those who asked of the
@@ -208,9 +208,9 @@ impl Committer {
     /// Where nothing of its batch is, or, after [`StorageError::DiskFailed`], nobody knows: then
     /// the process is to end ([`storage::error::fail_stop`]).
     pub fn commit(&mut self, group: &Group) -> Result<(), StorageError> {
-        if let Some(term) = group.lend {
-            self.store.set_sessions_out(Some(term))?;
-            self.sessions_out = Some(term);
+        if let Some(lease_max) = group.lend {
+            self.store.set_sessions_out(Some(lease_max))?;
+            self.sessions_out = Some(lease_max);
         }
         if group.batch.is_empty() {
             return Ok(());
@@ -229,7 +229,7 @@ impl Committer {
         if let Err(error) = committed {
             self.is_over |= proposed;
             tracing::error!(%error, rows = batch.rows.len(), "a commit failed; nothing changed");
-            self.shared.abandoned();
+            self.shared.abandon();
             return refuse(replies, &error);
         }
         let stocks = batch.stocks.clone();
@@ -237,11 +237,11 @@ impl Committer {
             self.is_over = false;
         }
         if !batch.is_empty() {
-            self.books.apply(batch);
+            self.state.apply(batch);
         }
-        let leadership = self.books.leadership();
+        let leadership = self.state.leadership();
         self.shared
-            .committed(&stocks, leadership.clone(), replies.trades);
+            .mark_durable(&stocks, leadership.clone(), replies.trades);
         answer_terms(replies.terms, &leadership);
         for reply in replies.lends {
             let _ = reply.send(Ok(())); // whoever asked may have left
@@ -259,7 +259,7 @@ impl Committer {
     }
 
     fn stage(&mut self, commands: Vec<Command>) -> Group {
-        let mut staged = self.books.stage();
+        let mut staged = self.state.stage();
         if self.is_over {
             staged.begin_next_epoch();
         }
@@ -274,7 +274,7 @@ impl Committer {
                     reply,
                 } => {
                     let results = stage_trade(&mut *self.store, &mut staged, epoch, &orders);
-                    if let (Some(proposed), Ok(results)) = (proposed, &results) {
+                    if let Ok(results) = &results {
                         replies.proposals.push((proposed, numbers(results)));
                     }
                     let awaits = orders
@@ -306,10 +306,10 @@ impl Committer {
                         .map_err(RequestError::from);
                     replies.terms.push((term, reply));
                 }
-                Command::LendSessions { term, reply } => {
+                Command::LendSessions { lease_max, reply } => {
                     // What is noted never falls: sessions of the run before may last longer.
-                    if lend.max(self.sessions_out) < Some(term) {
-                        lend = Some(term);
+                    if lend.max(self.sessions_out) < Some(lease_max) {
+                        lend = Some(lease_max);
                     }
                     replies.lends.push(reply);
                 }

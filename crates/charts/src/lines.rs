@@ -86,7 +86,7 @@ impl Lines {
         })
     }
 
-    /// Runs of neighbouring steps that have a figure: a gap is no line.
+    /// Runs of neighbouring steps that have a figure: a gap has no line.
     fn runs(&self, series: &Series) -> Vec<Vec<(f64, f64)>> {
         let mut runs = vec![Vec::new()];
         for (step, figure) in series.figures.iter().take(self.steps.len()).enumerate() {

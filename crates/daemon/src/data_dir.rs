@@ -13,15 +13,15 @@ pub enum Error {
     /// It cannot be made, or the lock in it cannot be opened.
     #[error("cannot use {}: {source}", path.display())]
     Unusable {
-        /// The directory.
+        /// The data directory, as it was given.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: io::Error,
     },
     /// Another process has it.
     #[error("the data directory {} is in use by another process; stop it, or name another --data-dir", path.display())]
     InUse {
-        /// The directory.
+        /// The data directory, as it was given.
         path: PathBuf,
     },
 }

@@ -24,7 +24,7 @@ impl JournalId {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The id as databases and messages have it.
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
@@ -101,7 +101,7 @@ impl ListingDigest {
         Self(bytes)
     }
 
-    /// Its bytes.
+    /// The digest as databases and messages have it.
     pub fn as_bytes(&self) -> &[u8; Self::BYTES] {
         &self.0
     }
@@ -129,7 +129,7 @@ impl fmt::Debug for ListingDigest {
 /// What the catalog says of its journal, and every ledger keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
-    /// Which.
+    /// The id by which requests name it.
     pub journal: JournalId,
     /// Of the stocks that it began with.
     pub listing: ListingDigest,

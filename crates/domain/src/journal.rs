@@ -20,7 +20,7 @@ pub struct Order {
     pub key: IdempotencyKey,
     /// The stock traded.
     pub name: StockName,
-    /// Which way.
+    /// Whether shares are bought or sold.
     pub side: Side,
     /// How many shares.
     pub quantity: Quantity,
@@ -74,7 +74,7 @@ impl ChainHash {
     /// The hash of an empty ledger: 32 zero bytes.
     pub const EMPTY: Self = Self([0; 32]);
 
-    /// The hash's bytes.
+    /// The hash as databases and messages have it.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }

@@ -9,7 +9,7 @@ use crate::journal::LedgerEnd;
 /// A leader's term of office.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Term {
-    /// Which.
+    /// Its number, which no other term of this journal has.
     pub epoch: Epoch,
     /// Who leads in it; nobody in epoch 0.
     pub leader: Option<ReplicaId>,
@@ -18,7 +18,7 @@ pub struct Term {
 /// What the catalog says of the leadership and its journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalHead {
-    /// The current term.
+    /// The current term, without its in-sync set.
     pub term: Term,
     /// Where the journal ends.
     pub end: LedgerEnd,
@@ -33,7 +33,7 @@ impl ChangeNumber {
     /// Before the first change of an epoch.
     pub const NONE: Self = Self(0);
 
-    /// The highest.
+    /// The highest change number, which databases can hold as they hold integers.
     pub const MAX: u64 = i64::MAX as u64;
 
     /// A change's number: 1 to [`ChangeNumber::MAX`].

@@ -12,7 +12,7 @@ use rustix::time::{ClockId, clock_gettime};
 pub struct BootTime(Duration);
 
 impl BootTime {
-    /// Now.
+    /// Reads the clock.
     pub fn now() -> Self {
         let now = clock_gettime(ClockId::Boottime);
         // The boot-time clock starts at 0 and the kernel keeps nanoseconds below 10⁹.

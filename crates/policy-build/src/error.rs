@@ -14,7 +14,7 @@ pub enum BuildError {
     /// Debian's compiler is here, but cannot compile policies.
     #[error("{} is Rust {}, and policies need {needed} or newer; get it with: make wasm-target", rustc.display(), shown(*found))]
     TooOld {
-        /// The compiler.
+        /// The compiler that was found.
         rustc: PathBuf,
         /// What it is, where it says so.
         found: Option<RustVersion>,
@@ -29,9 +29,9 @@ pub enum BuildError {
     /// A program could not be started.
     #[error("cannot run `{program}`: {source}")]
     Run {
-        /// The program.
+        /// The program, as it was looked for.
         program: PathBuf,
-        /// Why not.
+        /// What the system says.
         source: io::Error,
     },
     /// There is no crate, or cargo cannot make sense of it.
@@ -39,13 +39,13 @@ pub enum BuildError {
     NoCrate {
         /// Where it was looked for.
         dir: PathBuf,
-        /// What cargo said.
+        /// What cargo wrote to standard error.
         output: String,
     },
     /// The compiler refused the policy.
     #[error("the policy in {} does not build{}", dir.display(), reasons(output))]
     Failed {
-        /// The crate.
+        /// The directory of the crate.
         dir: PathBuf,
         /// What the compiler said. Empty where it was shown already.
         output: String,
@@ -53,7 +53,7 @@ pub enum BuildError {
     /// The crate builds, but into something else.
     #[error("the crate in {} builds no component; its Cargo.toml needs: crate-type = [\"cdylib\"]", dir.display())]
     NoComponent {
-        /// The crate.
+        /// The directory of the crate.
         dir: PathBuf,
     },
 }

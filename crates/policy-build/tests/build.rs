@@ -14,7 +14,7 @@ fn check_component(file: &Path) {
     assert_eq!(
         bytes[..8],
         COMPONENT_HEADER,
-        "{} is no component",
+        "{} is not a component",
         file.display()
     );
     println!("{}: {} bytes", file.display(), bytes.len());
@@ -104,7 +104,7 @@ fn a_policy_that_does_not_compile_is_shown_why() {
 fn a_crate_that_makes_no_component_is_told_what_it_lacks() {
     let error = outside_crate("outside-rlib", "rlib", "")
         .build()
-        .expect_err("a library is no component");
+        .expect_err("a library is not a component");
     assert!(error.to_string().contains("crate-type"), "{error}");
 }
 

@@ -134,13 +134,13 @@ where
     tasks::spawn_for_caller(async move {
         tokio::pin!(closed);
         loop {
-            let waiting = call.map(CallUnderWay::waits);
+            let waiting = call.map(CallUnderWay::pause);
             let request = tokio::select! {
                 biased;
                 request = requests.message() => request,
                 () = &mut closed => return,
             };
-            call = waiting.map(Waiting::goes_on);
+            call = waiting.map(Waiting::resume);
             let answered = match request {
                 Ok(Some(request)) => answer(request, Early(answers.clone())).await,
                 Ok(None) => return,

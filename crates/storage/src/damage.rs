@@ -1,5 +1,5 @@
-//! Damage that is found while a database is in use: whoever finds it, reading or writing, says so
-//! here, and the service stops.
+//! Damage that is found while a database is in use: it is reported here,
+//! by readers and writers, and the service stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,19 +62,19 @@ impl DamageReporter {
         self,
         read: impl FnOnce(&dyn Fn() -> bool) -> Result<(), StorageError> + Send + 'static,
     ) -> Check {
-        let go_on = Arc::new(AtomicBool::new(true));
+        let keep_going = Arc::new(AtomicBool::new(true));
         let check = Check {
-            go_on: Arc::clone(&go_on),
+            keep_going: Arc::clone(&keep_going),
         };
         let spawned = tasks::thread("check", move || {
-            let checked = self.pass(read(&|| go_on.load(Ordering::Relaxed)));
+            let checked = self.pass(read(&|| keep_going.load(Ordering::Relaxed)));
             match checked {
                 Ok(()) => tracing::info!("read the database in full: it is as it was written"),
                 Err(error) => tracing::error!(%error, "reading the database in full ended early"),
             }
         });
         if let Err(error) = spawned {
-            tracing::warn!(%error, "the database is checked only where it is read");
+            tracing::warn!(%error, "cannot check the whole database: each part is checked when it is read");
         }
         check
     }
@@ -91,7 +91,7 @@ impl DamageReporter {
             }
         });
         if let Err(error) = spawned {
-            tracing::warn!(%error, "nobody looks whether the database's files are still there");
+            tracing::warn!(%error, "cannot watch whether the database's files are still there");
         }
         Watch { _end: end }
     }
@@ -106,12 +106,12 @@ pub struct Watch {
 /// A check under way, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Check {
-    go_on: Arc<AtomicBool>,
+    keep_going: Arc<AtomicBool>,
 }
 
 impl Drop for Check {
     fn drop(&mut self) {
-        self.go_on.store(false, Ordering::Relaxed);
+        self.keep_going.store(false, Ordering::Relaxed);
     }
 }
 
@@ -140,11 +140,11 @@ mod tests {
         let files = data_dir.files(KIND);
         connection.execute("INSERT INTO t VALUES (1)", []).unwrap();
         files.check().unwrap();
-        let (finders, mut findings) = channel();
-        let _watch = finders.watch(files);
+        let (reporter, mut receiver) = channel();
+        let _watch = reporter.watch(files);
         change(&path);
         let waiting = tokio::runtime::Builder::new_current_thread().build();
-        waiting.unwrap().block_on(findings.next())
+        waiting.unwrap().block_on(receiver.next())
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl DataDir {
         }
     }
 
-    /// Gives the database's files other names, so that it can be made anew; they are kept.
+    /// Gives the database's files other names, so that it can be made again; they are kept.
     /// Returns the new name: `orders.db.damaged-1`.
     ///
     /// # Errors
@@ -417,7 +417,10 @@ mod tests {
         let refused = data_dir.open(other).unwrap_err();
         assert!(matches!(refused, StorageError::Foreign { .. }));
         let message = refused.to_string();
-        assert!(message.contains("is no other database;"), "{message}");
+        assert!(
+            message.contains("is not a database of kind `other`;"),
+            "{message}"
+        );
     }
 
     #[test]

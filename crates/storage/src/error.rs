@@ -13,16 +13,16 @@ pub enum StorageError {
     Directory {
         /// The directory or file.
         path: PathBuf,
-        /// Why.
+        /// What the system says.
         source: std::io::Error,
     },
     /// Another process has the directory, or it cannot be made.
     #[error(transparent)]
     NotTaken(#[from] daemon::data_dir::Error),
     /// The file belongs to something else.
-    #[error("{} is no {expected} database; name another --data-dir", path.display())]
+    #[error("{} is not a database of kind `{expected}`; name another --data-dir", path.display())]
     Foreign {
-        /// The file.
+        /// The database's file.
         path: PathBuf,
         /// What it should have been.
         expected: &'static str,
@@ -40,7 +40,7 @@ pub enum StorageError {
     /// The operating system gave no random number.
     #[error("no random number: {0}")]
     Random(#[source] std::io::Error),
-    /// SQLite refused.
+    /// SQLite refused a statement, and neither damage nor a full disk was the reason.
     #[error("database: {0}")]
     Sqlite(#[source] rusqlite::Error),
 }

@@ -18,12 +18,12 @@ pub enum NotOurs {
     /// It is about another journal.
     #[error("the caller's journal is {named}, the one here is {own}")]
     Other {
-        /// The caller's.
+        /// The journal that the request names.
         named: JournalId,
         /// The one that is kept here.
         own: JournalId,
     },
-    /// It does not say, or what it says is no id.
+    /// It does not say, or what it says is not an id.
     #[error(transparent)]
     Unnamed(#[from] Malformed),
 }

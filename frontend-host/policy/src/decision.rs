@@ -207,7 +207,8 @@ pub struct Order {
     pub quantity: Quantity,
 }
 
-/// Why the backend said no.
+/// Why the backend said no, as policies and recordings have it: the reasons of [`domain::Refusal`]
+/// for an order, and that there is no order of a number, which is asked for by reads alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {

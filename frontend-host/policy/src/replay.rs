@@ -26,7 +26,7 @@ use crate::guest::version::Version;
 /// Has a version make every decision of a recording, and compares.
 ///
 /// # Errors
-/// Where the recording makes no sense. Decisions that differ, or fail, are no errors.
+/// Where the recording cannot be read. Decisions that differ, or fail, are not errors.
 pub fn replay(recording: impl BufRead, version: &Version) -> Result<Differences, RecordingError> {
     let differences = Differences::default();
     for (index, line) in recording.lines().enumerate() {

@@ -15,6 +15,9 @@ const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bazaar\"
 const SOON: HeaderValue = HeaderValue::from_static("1");
 
 /// Why an operator does not get what was asked for. Displays as the message.
+///
+/// Apart from the handler's refusals: these are answered by axum, in the admin API's form, and name
+/// what only operators may know.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("no such path: {0}")]

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 #[derive(Clone)]
 pub struct Token(String);
 
-/// Why a text is no token. Says nothing of the text.
+/// Why a text cannot be a token. Says nothing of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// It would let everybody in.

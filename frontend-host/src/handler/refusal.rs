@@ -16,6 +16,9 @@ pub(super) const JSON: &str = "application/json";
 pub(super) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Why a client gets no answer of a policy's. Displays as the message that the client gets.
+///
+/// Not [`domain::Refusal`], which is an answer that a policy renders. Operators are refused for
+/// other reasons and in another form: see the admin API's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("the target has more than {HEAD_BYTES_MAX} bytes")]

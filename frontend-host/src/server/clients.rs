@@ -127,7 +127,7 @@ impl Clients {
     }
 
     /// Waits until nobody is connected.
-    pub(super) async fn all_gone(&self) {
+    pub(super) async fn wait_until_all_gone(&self) {
         let all = u32::try_from(self.bounds.connections_max).unwrap_or(u32::MAX);
         let _ = self.places.acquire_many(all).await; // never closed
     }

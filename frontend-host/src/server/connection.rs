@@ -174,7 +174,7 @@ impl Peer {
 
     /// Over HTTP/1, where a client has one request at a time.
     async fn answer_next(&self, head: &mut Parts, body: Incoming) -> Response<Unsent> {
-        self.progress.asked();
+        self.progress.on_request();
         let response = if body.is_end_stream() {
             self.decide(head).await
         } else {
@@ -190,7 +190,7 @@ impl Peer {
         if bytes.len() > UNWATCHED_BYTES_MAX {
             return self.unsent(head, bytes, UnderWay::Answer(Arc::clone(&self.progress)));
         }
-        self.progress.answered();
+        self.progress.on_response();
         Response::from_parts(head, Unsent::unwatched(bytes))
     }
 
@@ -233,9 +233,9 @@ impl Peer {
             },
         };
         if unread == Unread::Discarded {
-            self.progress.refused();
+            self.progress.on_refusal();
         }
-        unread.let_go(body, time_max, &mut refusal);
+        unread.release(body, time_max, &mut refusal);
         refusal
     }
 

@@ -51,7 +51,7 @@ impl<S> Default for Leaving<S> {
 
 impl<S> Leaving<S> {
     /// A chunk of a stream is let go.
-    pub(super) fn let_go(&mut self, number: u64, now: Moment, stream: impl FnOnce() -> S) {
+    pub(super) fn release(&mut self, number: u64, now: Moment, stream: impl FnOnce() -> S) {
         let on_the_way = self.streams.entry(number).or_insert_with(|| OnTheWay {
             stream: stream(),
             chunks: 0,
@@ -61,7 +61,7 @@ impl<S> Leaving<S> {
     }
 
     /// A chunk has gone out, or nobody wants it any more.
-    pub(super) fn gone(&mut self, number: u64, now: Moment) {
+    pub(super) fn note_sent(&mut self, number: u64, now: Moment) {
         let Entry::Occupied(mut on_the_way) = self.streams.entry(number) else {
             return;
         };
@@ -113,20 +113,20 @@ mod tests {
     /// chunks on their way at a time.
     fn is_cut_off(bytes_per_second: u64) -> bool {
         let mut leaving = Leaving::default();
-        let (mut let_go, mut gone) = (0, 0);
+        let (mut released, mut sent) = (0, 0);
         (0..)
             .find_map(|seconds| {
                 let now = at(seconds, 0); // of others
-                while gone < bytes_per_second * seconds / CHUNK_BYTES as u64 && gone < let_go {
-                    leaving.gone(1, now);
-                    gone += 1;
+                while sent < bytes_per_second * seconds / CHUNK_BYTES as u64 && sent < released {
+                    leaving.note_sent(1, now);
+                    sent += 1;
                 }
-                while let_go < CHUNKS && let_go < gone + 2 {
-                    leaving.let_go(1, now, || 1);
-                    let_go += 1;
+                while released < CHUNKS && released < sent + 2 {
+                    leaving.release(1, now, || 1);
+                    released += 1;
                 }
                 let is_overdue = !overdue(&leaving, now).is_empty();
-                (is_overdue || gone == CHUNKS).then_some(is_overdue)
+                (is_overdue || sent == CHUNKS).then_some(is_overdue)
             })
             .expect("one or the other")
     }
@@ -141,18 +141,18 @@ mod tests {
     fn a_stream_is_judged_by_its_own_oldest_chunk() {
         let late = RECEIVE_TIME_MAX.as_secs() + 1;
         let mut leaving = Leaving::default();
-        leaving.let_go(1, at(0, 0), || 1);
-        leaving.let_go(2, at(0, 0), || 2);
-        leaving.let_go(2, at(1, 0), || 2);
-        leaving.let_go(3, at(5, 0), || 3);
+        leaving.release(1, at(0, 0), || 1);
+        leaving.release(2, at(0, 0), || 2);
+        leaving.release(2, at(1, 0), || 2);
+        leaving.release(3, at(5, 0), || 3);
         assert_eq!(overdue(&leaving, at(late - 1, 0)), NONE);
-        leaving.gone(2, at(late - 1, 0));
+        leaving.note_sent(2, at(late - 1, 0));
         assert_eq!(overdue(&leaving, at(late, 0)), [1], "another's went out");
-        leaving.gone(1, at(late, 0));
+        leaving.note_sent(1, at(late, 0));
         assert_eq!(overdue(&leaving, at(late, 0)), NONE);
         assert_eq!(overdue(&leaving, at(2 * late, 0)), [2, 3]);
-        leaving.gone(2, at(2 * late, 0));
-        leaving.gone(3, at(2 * late, 0));
+        leaving.note_sent(2, at(2 * late, 0));
+        leaving.note_sent(3, at(2 * late, 0));
         assert_eq!(overdue(&leaving, at(9 * late, 0)), NONE);
     }
 
@@ -161,7 +161,7 @@ mod tests {
         let time = RECEIVE_TIME_MAX.as_secs();
         let mut leaving = Leaving::default();
         for stream in 0..u64::from(STREAMS_MAX) {
-            leaving.let_go(stream, at(0, 0), || stream);
+            leaving.release(stream, at(0, 0), || stream);
         }
         // One gets nothing meanwhile.
         let mut sent = 0;
@@ -169,14 +169,14 @@ mod tests {
         while overdue(&leaving, at(seconds, sent)).is_empty() {
             seconds += 1;
             sent += TURN_BYTES_PER_SECOND;
-            leaving.gone(seconds, at(seconds, sent));
+            leaving.note_sent(seconds, at(seconds, sent));
         }
         assert_eq!(overdue(&leaving, at(seconds, sent)), [0]);
         let turns = TURNS_BYTES_MAX / TURN_BYTES_PER_SECOND;
         assert_eq!(seconds, time + turns + 1);
         // Where nothing is taken at all, nobody waits longer.
         let mut idle = Leaving::default();
-        idle.let_go(7, at(0, 0), || 7);
+        idle.release(7, at(0, 0), || 7);
         assert_eq!(overdue(&idle, at(time, 0)), NONE);
         assert_eq!(overdue(&idle, at(time + 1, 0)), [7]);
     }

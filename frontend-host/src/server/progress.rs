@@ -15,7 +15,7 @@ use super::streams::Stream;
 
 /// How often a connection looks whether it is overdue. What is overdue lasts longer by this and
 /// a tick at most.
-pub(super) const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a connection waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,76 +92,76 @@ impl Progress {
         (awaited, note >> AWAITED_BITS)
     }
 
-    pub(super) fn received(&self) {
+    pub(super) fn on_bytes_received(&self) {
         if self.note().0 == Awaited::Request {
             self.await_from_now(Awaited::Head);
         }
     }
 
     /// A request's head is complete, over HTTP/1.
-    pub(super) fn asked(&self) {
+    pub(super) fn on_request(&self) {
         self.await_from_now(Awaited::Answer);
     }
 
     /// The answer to it will be ready before the rest of it has come, over HTTP/1. That has the time
     /// that a head has, and the next request's head with it.
-    pub(super) fn refused(&self) {
+    pub(super) fn on_refusal(&self) {
         self.await_from_now(Awaited::Head);
     }
 
     /// The answer to it is ready.
-    pub(super) fn answered(&self) {
+    pub(super) fn on_response(&self) {
         if self.note().0 == Awaited::Answer {
             self.await_from_now(Awaited::Request);
         }
     }
 
     /// The same, where that is so much that the client may not take it at once.
-    pub(super) fn answered_at_length(&self) {
+    pub(super) fn on_long_response(&self) {
         self.await_from_now(Awaited::Room);
     }
 
     /// The client made room for some more of it.
-    pub(super) fn chunk_was_taken(&self) {
+    pub(super) fn on_chunk_taken(&self) {
         if self.note().0 == Awaited::Room {
             self.await_from_now(Awaited::Room);
         }
     }
 
     /// A large answer over HTTP/1 is gone.
-    pub(super) fn sent_all(&self) {
+    pub(super) fn on_sent_all(&self) {
         if self.note().0 == Awaited::Room {
             self.await_from_now(Awaited::Request);
         }
     }
 
-    pub(super) fn sent(&self, bytes: usize) {
+    pub(super) fn on_bytes_sent(&self, bytes: usize) {
         // Not an addition in one: only its own task does this, and that is dear.
         let sent_bytes = self.sent_bytes.load(Ordering::Relaxed) + bytes as u64;
         self.sent_bytes.store(sent_bytes, Ordering::Relaxed);
     }
 
     /// A request has come over HTTP/2; returns its number.
-    pub(super) fn stream_began(&self) -> u64 {
+    pub(super) fn on_stream_begin(&self) -> u64 {
         self.streams.fetch_add(1, Ordering::Relaxed);
         self.await_from_now(Awaited::Answer);
         self.streams_begun.fetch_add(1, Ordering::Relaxed)
     }
 
     /// A chunk of the answer to one is let go, by the stream that is polled.
-    pub(super) fn chunk_leaves(&self, number: u64) {
+    pub(super) fn on_chunk_release(&self, number: u64) {
         let now = self.now();
-        self.leaving().let_go(number, now, Stream::current);
+        self.leaving().release(number, now, Stream::current);
     }
 
     /// A chunk of it has gone out, or nobody wants it any more.
-    pub(super) fn chunk_is_gone(&self, number: u64) {
+    pub(super) fn on_chunk_sent(&self, number: u64) {
         let now = self.now();
-        self.leaving().gone(number, now);
+        self.leaving().note_sent(number, now);
     }
 
     /// An answer over HTTP/2 is gone.
-    pub(super) fn stream_ended(&self) {
+    pub(super) fn on_stream_end(&self) {
         if self.streams.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.await_from_now(Awaited::Stream);
         }
@@ -241,30 +241,30 @@ mod tests {
         let (_workers, progress) = at_one_of(1);
         assert!(!after(Duration::ZERO, &progress));
         assert!(after(SEND_TIME_MAX, &progress), "nothing came at all");
-        progress.received();
+        progress.on_bytes_received();
         assert!(after(SEND_TIME_MAX, &progress), "a byte buys no time");
-        progress.asked();
-        progress.received();
+        progress.on_request();
+        progress.on_bytes_received();
         assert!(!after(IDLE_TIME_MAX * 2, &progress), "backends take theirs");
-        progress.answered();
+        progress.on_response();
         assert!(!after(SEND_TIME_MAX, &progress), "kept alive");
         assert!(after(IDLE_TIME_MAX, &progress), "but not for ever");
-        progress.received();
+        progress.on_bytes_received();
         assert!(after(SEND_TIME_MAX, &progress), "the next request's head");
     }
 
     #[test]
     fn a_large_answer_is_to_be_taken_bit_by_bit() {
         let (_workers, progress) = at_one_of(1);
-        progress.asked();
-        progress.answered_at_length();
-        progress.received();
+        progress.on_request();
+        progress.on_long_response();
+        progress.on_bytes_received();
         assert!(after(RECEIVE_TIME_MAX, &progress));
         let clock = progress.slot.stats().clock();
         clock.fetch_add(ticks(RECEIVE_TIME_MAX), Ordering::Relaxed);
-        progress.chunk_was_taken();
+        progress.on_chunk_taken();
         assert!(!after(RECEIVE_TIME_MAX / 2, &progress), "some was taken");
-        progress.sent_all();
+        progress.on_sent_all();
         assert!(!after(RECEIVE_TIME_MAX, &progress));
         assert!(after(IDLE_TIME_MAX, &progress));
     }
@@ -272,24 +272,24 @@ mod tests {
     #[test]
     fn http_2_is_idle_while_there_is_no_stream_and_pings_change_nothing() {
         let (_workers, progress) = at_one_of(1);
-        progress.received();
+        progress.on_bytes_received();
         assert!(after(SEND_TIME_MAX, &progress), "nothing was ever asked");
-        let [one, other] = [(); 2].map(|()| progress.stream_began());
+        let [one, other] = [(); 2].map(|()| progress.on_stream_begin());
         assert!(!after(IDLE_TIME_MAX * 2, &progress), "backends take theirs");
-        progress.chunk_leaves(one);
+        progress.on_chunk_release(one);
         assert!(!after(RECEIVE_TIME_MAX / 2, &progress));
         assert!(after(RECEIVE_TIME_MAX, &progress), "it is not taken");
-        progress.chunk_is_gone(one);
-        progress.stream_ended();
+        progress.on_chunk_sent(one);
+        progress.on_stream_end();
         assert!(!after(IDLE_TIME_MAX * 2, &progress), "the other's do, too");
-        progress.chunk_leaves(other);
+        progress.on_chunk_release(other);
         assert!(after(RECEIVE_TIME_MAX, &progress), "it is not taken");
-        progress.chunk_is_gone(other);
-        progress.stream_ended();
+        progress.on_chunk_sent(other);
+        progress.on_stream_end();
         assert!(!after(RECEIVE_TIME_MAX, &progress), "kept alive");
         let clock = progress.slot.stats().clock();
         clock.fetch_add(ticks(IDLE_TIME_MAX / 2), Ordering::Relaxed);
-        progress.received();
+        progress.on_bytes_received();
         assert!(!after(IDLE_TIME_MAX / 3, &progress));
         assert!(after(IDLE_TIME_MAX * 2 / 3, &progress), "pings buy nothing");
     }

@@ -93,7 +93,7 @@ impl Unread {
     /// Lets go of the body, and has the refusal say so where that ends the connection. It does not
     /// wait for a client that still sends: where what is left does not come within bounds, the
     /// connection ends later.
-    pub(super) fn let_go(
+    pub(super) fn release(
         self,
         mut body: Incoming,
         time_max: Duration,

@@ -31,7 +31,7 @@ impl Socket {
 
     fn note_sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &written {
-            self.progress.sent(*bytes);
+            self.progress.on_bytes_sent(*bytes);
         }
         written
     }
@@ -45,7 +45,7 @@ impl Read for Socket {
     ) -> Poll<io::Result<()>> {
         let read = self.stream().poll_read(cx, buffer);
         if read.is_ready() {
-            self.progress.received();
+            self.progress.on_bytes_received();
         }
         read
     }

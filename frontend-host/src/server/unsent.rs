@@ -31,29 +31,29 @@ impl UnderWay {
     /// A request over HTTP/2 has come.
     pub(super) fn stream(progress: &Arc<Progress>) -> Self {
         Self::Stream {
-            number: progress.stream_began(),
+            number: progress.on_stream_begin(),
             progress: Arc::clone(progress),
         }
     }
 
     /// There is an answer to it.
-    fn answered(&self) {
+    fn on_response(&self) {
         if let Self::Answer(progress) = self {
-            progress.answered_at_length();
+            progress.on_long_response();
         }
     }
 
     /// A chunk of the answer is asked for.
-    fn let_go(&self) -> Option<OnTheWay> {
+    fn release(&self) -> Option<OnTheWay> {
         match self {
             Self::Answer(progress) => {
-                progress.chunk_was_taken();
+                progress.on_chunk_taken();
                 None
             }
             Self::Stream {
                 progress, number, ..
             } => {
-                progress.chunk_leaves(*number);
+                progress.on_chunk_release(*number);
                 Some(OnTheWay {
                     progress: Arc::clone(progress),
                     number: *number,
@@ -71,15 +71,15 @@ struct OnTheWay {
 
 impl Drop for OnTheWay {
     fn drop(&mut self) {
-        self.progress.chunk_is_gone(self.number);
+        self.progress.on_chunk_sent(self.number);
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         match self {
-            Self::Answer(progress) => progress.sent_all(),
-            Self::Stream { progress, .. } => progress.stream_ended(),
+            Self::Answer(progress) => progress.on_sent_all(),
+            Self::Stream { progress, .. } => progress.on_stream_end(),
         }
     }
 }
@@ -124,7 +124,7 @@ impl Unsent {
 
     /// With its share of a budget.
     pub(super) fn watched(bytes: Bytes, mut share: Share, under_way: UnderWay) -> Self {
-        under_way.answered();
+        under_way.on_response();
         let last = share.split(bytes.len().min(CHUNK_BYTES));
         let is_one_chunk = bytes.len() <= CHUNK_BYTES;
         let is_stream = matches!(under_way, UnderWay::Stream { .. });
@@ -152,7 +152,7 @@ impl Unsent {
         let Some(last) = &self.last else {
             return std::mem::take(&mut self.rest);
         };
-        let on_the_way = last.under_way.let_go();
+        let on_the_way = last.under_way.release();
         let length = self.rest.len();
         let chunk = if length > CHUNK_BYTES {
             self.rest.split_to(CHUNK_BYTES)

@@ -16,7 +16,7 @@ use tokio::time::{interval, timeout};
 use super::clients::Place;
 use super::connection::Connection;
 use super::finish::Watcher;
-use super::progress::LOOK_INTERVAL;
+use super::progress::CHECK_INTERVAL;
 use super::slot::{WorkerSlot, WorkerStats};
 use crate::config::WORKERS_STOP_TIME_MAX;
 use crate::handler::Gateway;
@@ -136,7 +136,7 @@ async fn serve(accepted: Accepted) {
         Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
     };
     let mut connection = Connection::new(stream, place, gateway, slot, finish);
-    let mut looks = interval(LOOK_INTERVAL);
+    let mut checks = interval(CHECK_INTERVAL);
     let mut is_finishing = false;
     poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.poll(cx) {
@@ -145,7 +145,7 @@ async fn serve(accepted: Accepted) {
             }
             return Poll::Ready(());
         }
-        while looks.poll_tick(cx).is_ready() {
+        while checks.poll_tick(cx).is_ready() {
             if !connection.is_overdue() {
                 continue;
             }
@@ -153,7 +153,7 @@ async fn serve(accepted: Accepted) {
                 tracing::debug!(client = %connection.client(), "its client took too long");
                 return Poll::Ready(());
             }
-            // Until the next look it may say so, and end by itself.
+            // Until the next check it may say so, and end by itself.
             is_finishing = true;
             connection.finish();
             cx.waker().wake_by_ref();

@@ -123,7 +123,7 @@ impl Replicas {
         let heard = match identity::named(&leadership.journal) {
             Ok(journal) => self
                 .own_journal
-                .heard_from_catalog(journal)
+                .note_catalog(journal)
                 .map_err(|other| other.to_string()),
             Err(unnamed) => Err(unnamed.to_string()),
         };

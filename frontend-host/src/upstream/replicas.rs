@@ -239,7 +239,7 @@ impl Replicas {
     /// good as none.
     pub(super) fn read_status(&self, status: order::ReplicaStatus) -> Result<Status, Unanswered> {
         let journal = identity::named(&status.journal).map_err(|_| Unanswered::Silent)?;
-        let heard = self.own_journal.heard_from_replica(journal);
+        let heard = self.own_journal.note_replica(journal);
         heard.map_err(|_| Unanswered::Foreign)?;
         read_status(status).ok_or(Unanswered::Silent)
     }

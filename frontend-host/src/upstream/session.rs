@@ -194,7 +194,7 @@ async fn open(
         return Err(Status::internal("the catalog's first event was not Opened"));
     };
     let named = identity::named(&opened.journal)?;
-    let heard = journal.heard_from_catalog(named);
+    let heard = journal.note_catalog(named);
     heard.map_err(|other| Status::new(OTHER_JOURNAL, other.to_string()))?;
     let session = SessionId::new(opened.session)
         .ok_or_else(|| Status::internal("the catalog's session has no id"))?;

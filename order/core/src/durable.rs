@@ -7,8 +7,8 @@ use domain::{ChainHash, Epoch, Identity, LedgerEnd, Row};
 
 use domain::Term;
 
-/// How many rows beyond a ledger's end can be kept.
-pub const PROPOSED_ROWS_MAX: u64 = 64;
+/// How many proposed rows a replica has room for, beyond its ledger's end.
+pub const PROPOSED_SLOTS: u64 = 64;
 
 /// What a replica would find on its disk if it started now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub fn continuation(
             continue;
         }
         check_continues(end, row)?;
-        if row.number.0 - durable.end.rows.0 >= PROPOSED_ROWS_MAX {
+        if row.number.0 - durable.end.rows.0 >= PROPOSED_SLOTS {
             return Err(Discontinuous(format!(
                 "row {} is proposed to a ledger of {} rows, which is too far ahead",
                 row.number, durable.end.rows

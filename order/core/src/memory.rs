@@ -4,7 +4,7 @@ use domain::LedgerEnd;
 use domain::{Identity, Row};
 
 use crate::durable::{
-    Discontinuous, Durable, PROPOSED_ROWS_MAX, Proposed, Save, continuation, continued_identity,
+    Discontinuous, Durable, PROPOSED_SLOTS, Proposed, Save, continuation, continued_identity,
 };
 use domain::Term;
 
@@ -46,7 +46,7 @@ impl Memory {
         self.identity = continued_identity(self.identity, save.identity)?;
         self.rows.extend(new.rows.into_iter().cloned());
         for (row, _) in new.proposed {
-            let slot = |row: &Row| row.number.0 % PROPOSED_ROWS_MAX;
+            let slot = |row: &Row| row.number.0 % PROPOSED_SLOTS;
             self.kept.retain(|older| slot(older) != slot(row));
             self.kept.push(row.clone());
         }

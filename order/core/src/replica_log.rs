@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use domain::LedgerEnd;
 use domain::{Epoch, OrderNumber, Row};
 
-use crate::durable::{Durable, PROPOSED_ROWS_MAX, Proposed};
+use crate::durable::{Durable, PROPOSED_SLOTS, Proposed};
 use domain::Term;
 
 /// The replica's term and ledger. The ledger is a gapless prefix of the journal: rows are
@@ -229,7 +229,7 @@ impl ReplicaLog {
     /// in the ledger yet.
     pub(super) fn has_room(&self, last: OrderNumber) -> bool {
         let saved = self.tail.rows.0 - self.waiting.len() as u64;
-        last.0 < saved.saturating_add(PROPOSED_ROWS_MAX)
+        last.0 < saved.saturating_add(PROPOSED_SLOTS)
     }
 
     /// Takes rows that are proposed as the ledger's continuation, and returns those that are new

@@ -18,9 +18,6 @@ pub const FETCH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Longest wait for a follower. An in-sync follower that takes longer is removed from the set.
 pub const APPEND_TIMEOUT: Duration = Duration::from_millis(300);
 
-/// Longest that an order waits for its acknowledgement before its caller is told to try again.
-pub const PLACE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// Longest wait for the catalog to be there, and then to say whether an order that is not here
 /// exists.
 pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use domain::LedgerEnd;
 use tokio::sync::oneshot;
 
-use super::{Input, PlaceReply};
+use super::Input;
+use super::reply::Reply;
 use order_core::message::{Placed, Refused, Ticket, Unavailable};
 use order_core::{Event, Status};
 
@@ -16,7 +17,7 @@ type Waiting<A, R> = HashMap<Ticket, oneshot::Sender<Result<A, R>>>;
 #[derive(Debug, Default)]
 pub(super) struct Callers {
     tickets: u64,
-    places: HashMap<Ticket, PlaceReply>,
+    places: HashMap<Ticket, Reply>,
     announces: Waiting<Status, Refused>,
     appends: Waiting<LedgerEnd, Refused>,
 }
@@ -66,12 +67,7 @@ impl Callers {
 
     pub(super) fn answer_place(&mut self, ticket: Ticket, answer: Result<Placed, Unavailable>) {
         let caller = self.places.remove(&ticket);
-        match caller.expect("each ticket is answered once") {
-            PlaceReply::Alone { caller, .. } => {
-                let _ = caller.send(answer);
-            }
-            PlaceReply::Among(caller) => caller.send(answer),
-        }
+        caller.expect("each ticket is answered once").send(answer);
     }
 
     pub(super) fn answer_announce(&mut self, ticket: Ticket, answer: Result<Status, Refused>) {

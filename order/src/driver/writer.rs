@@ -50,7 +50,7 @@ impl Writer {
     }
 
     /// The thread has reported so many.
-    pub(super) fn reported(&mut self, saves: usize) {
+    pub(super) fn note_reported(&mut self, saves: usize) {
         self.queued -= saves;
     }
 

@@ -2,14 +2,14 @@
 //!
 //! They are not in the ledger: a row gets there once it is committed. Until then, and for a moment
 //! after, it is here, so that replicas sync their disks beside the catalog rather than after it.
-//! The table is a ring. A row's slot is taken by the one [`PROPOSED_ROWS_MAX`] numbers behind it, which a
+//! The table is a ring. A row's slot is taken by the one [`PROPOSED_SLOTS`] numbers behind it, which a
 //! store takes only once the first is in the ledger.
 
 use domain::{ChainHash, Epoch, Row};
 use rusqlite::Connection;
 
 use domain::LedgerEnd;
-use order_core::durable::PROPOSED_ROWS_MAX;
+use order_core::durable::PROPOSED_SLOTS;
 use storage::StorageError;
 use storage::rows::{COLUMNS, bind, parse};
 
@@ -39,7 +39,7 @@ pub(crate) fn keep<'a>(
     ))?;
     for (row, previous) in rows {
         bind(&mut statement, row)?;
-        statement.raw_bind_parameter(9, row.number.0 % PROPOSED_ROWS_MAX)?;
+        statement.raw_bind_parameter(9, row.number.0 % PROPOSED_SLOTS)?;
         statement.raw_bind_parameter(10, previous.as_bytes())?;
         statement.raw_execute()?;
     }

@@ -3,7 +3,7 @@ use domain::{JournalId, ListingDigest};
 use super::*;
 use crate::fixtures::{end, journal, term};
 use crate::inspect::Ledger;
-use order_core::durable::PROPOSED_ROWS_MAX;
+use order_core::durable::PROPOSED_SLOTS;
 
 #[test]
 fn what_was_saved_is_there_after_a_restart() {
@@ -158,7 +158,7 @@ fn what_is_proposed_is_kept_beside_the_ledger_until_it_is_in_there() {
 #[test]
 fn what_does_not_continue_what_is_held_is_not_kept() {
     let dir = tempfile::tempdir().unwrap();
-    let rows = journal(PROPOSED_ROWS_MAX as usize + 3);
+    let rows = journal(PROPOSED_SLOTS as usize + 3);
     let mut store = SqliteStore::open(dir.path()).unwrap();
     let before = store.save(&save(Some(term(1, 2)), &rows[..2])).unwrap();
     let far = store.save(&propose(&rows[2..])).unwrap_err();
@@ -167,12 +167,12 @@ fn what_does_not_continue_what_is_held_is_not_kept() {
     assert_eq!(store.durable(), before);
     assert_eq!(store.continuing().unwrap(), []);
     store
-        .save(&propose(&rows[2..PROPOSED_ROWS_MAX as usize + 2]))
+        .save(&propose(&rows[2..PROPOSED_SLOTS as usize + 2]))
         .unwrap();
     // With another row in the ledger there is room for another one beside it.
     let both = Save {
         rows: rows[2..3].to_vec(),
-        ..propose(&rows[PROPOSED_ROWS_MAX as usize + 2..])
+        ..propose(&rows[PROPOSED_SLOTS as usize + 2..])
     };
     let held = store.save(&both).unwrap();
     assert_eq!(held.proposed.end, end(&rows));

@@ -313,10 +313,6 @@ impl Catalog for Service {
         Err(Status::unimplemented("the tests elect"))
     }
 
-    async fn trade(&self, _: Request<TradeRequest>) -> Result<Response<TradeResponse>, Status> {
-        Err(Status::unimplemented("replicas use streams"))
-    }
-
     type TradeManyStream = ReceiverStream<Result<TradeResponse, Status>>;
 
     async fn trade_many(

@@ -1,6 +1,6 @@
 use tonic::Code;
 use wire::order::v1::Role;
-use wire::order::v1::place_response::Result as Placed;
+use wire::order::v1::place_many_response::answer::Result as Placed;
 
 use crate::support::{Cluster, until};
 

@@ -11,14 +11,12 @@ use rusqlite::Connection;
 use tonic::Code;
 use wire::identity::OTHER_JOURNAL;
 use wire::order::v1::orders_client::OrdersClient;
-use wire::order::v1::place_response::Result as Placed;
+use wire::order::v1::place_many_response::answer::Result as Placed;
 use wire::order::v1::replication_client::ReplicationClient;
-use wire::order::v1::{
-    AnnounceRequest, AppendRequest, FetchRequest, GetRequest, PlaceRequest, Role,
-};
+use wire::order::v1::{AnnounceRequest, AppendRequest, FetchRequest, GetRequest, Role};
 
 use crate::catalog::JOURNAL;
-use crate::support::{Cluster, until};
+use crate::support::{self, Cluster, until};
 
 const ANOTHER: JournalId = JournalId::new([9; JournalId::BYTES]);
 
@@ -73,13 +71,16 @@ async fn who_names_another_journal_gets_nothing() {
         let channel = cluster.seat(1).channel.clone();
         let mut orders = OrdersClient::new(channel.clone());
         let mut replication = ReplicationClient::new(channel);
-        let order = Some((&crate::support::order("b", "meta")).into());
+        let order = support::order("b", "meta");
+        let append = AppendRequest {
+            epoch: epoch + 1,
+            leader: 2,
+            rows: Vec::new(),
+            committed: 0,
+            journal: journal.clone(),
+        };
         let refusals = [
-            orders
-                .place(PlaceRequest {
-                    order,
-                    journal: journal.clone(),
-                })
+            support::place(&mut orders, order, journal.clone())
                 .await
                 .map(drop),
             orders
@@ -97,16 +98,7 @@ async fn who_names_another_journal_gets_nothing() {
                 })
                 .await
                 .map(drop),
-            replication
-                .append(AppendRequest {
-                    epoch: epoch + 1,
-                    leader: 2,
-                    rows: Vec::new(),
-                    committed: 0,
-                    journal: journal.clone(),
-                })
-                .await
-                .map(drop),
+            support::append(&mut replication, append).await.map(drop),
             replication
                 .fetch(FetchRequest {
                     from: 0,
@@ -317,7 +309,7 @@ async fn rows_of_an_epoch_after_their_leaders_are_refused() {
     let epoch = cluster.lead(2).await;
     cluster.seat(2).place("a", "meta").await.unwrap();
     let last = cluster.catalog.state().rows[0].clone();
-    let order = crate::support::order("forged", "meta");
+    let order = support::order("forged", "meta");
     let number = last.number.next();
     let forged = domain::Row::following(&last.chain, number, Epoch(IMPOSSIBLE), order, last.price);
     until("the follower has the order", || async {

@@ -22,10 +22,7 @@ use wire::order::v1::replication_client::ReplicationClient;
 use wire::order::v1::{AppendRequest, PlaceManyRequest};
 
 use crate::catalog::UNKNOWN_STOCK;
-use crate::support::{Cluster, PATIENCE, Seat, journal, order, until};
-
-/// What a stream that the replica has ended is taken for.
-const ENDED: &str = "the stream ended";
+use crate::support::{self, Cluster, ENDED, PATIENCE, Seat, journal, order, until};
 
 /// A stream of orders to a replica.
 struct Stream {
@@ -150,9 +147,10 @@ async fn a_message_has_a_bound() {
     stream.send((0..1025).map(|tag| (tag, "meta"))).await;
     let refused = stream.answers(1).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
-    assert_eq!(cluster.seat(1).place("a", "meta").await.unwrap(), {
-        wire::order::v1::place_response::Result::Number(0)
-    });
+    assert_eq!(
+        cluster.seat(1).place("a", "meta").await.unwrap(),
+        Answered::Number(0)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -259,9 +257,11 @@ async fn the_largest_messages_that_there_are_fit_and_larger_ones_are_refused() {
     stream.answers(MESSAGE_ORDERS_MAX).await.unwrap();
 
     let mut client = ReplicationClient::new(cluster.seat(1).channel.clone());
-    let fits = client.append(append(journal())).await.unwrap_err();
+    let fits = support::append(&mut client, append(journal()))
+        .await
+        .unwrap_err();
     assert_eq!(fits.code(), Code::Aborted, "there is no such epoch: {fits}");
-    let too_large = client.append(append(vec![0; MESSAGE_BYTES_MAX])).await;
+    let too_large = support::append(&mut client, append(vec![0; MESSAGE_BYTES_MAX])).await;
     let refused = too_large.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
 }

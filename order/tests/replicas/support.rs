@@ -15,10 +15,12 @@ use tokio::task::JoinHandle;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use wire::order::v1::orders_client::OrdersClient;
+use wire::order::v1::place_many_request::Placement;
+use wire::order::v1::place_many_response::answer::Result as Placed;
 use wire::order::v1::replication_client::ReplicationClient;
 use wire::order::v1::{
-    AnnounceRequest, AppendRequest, AppendResponse, GetRequest, PlaceRequest, ReplicaStatus, Role,
-    StatusRequest, place_response,
+    AnnounceRequest, AppendRequest, AppendResponse, GetRequest, PlaceManyRequest, ReplicaStatus,
+    Role, StatusRequest,
 };
 
 use crate::catalog::{FakeCatalog, JOURNAL};
@@ -275,18 +277,9 @@ impl Seat {
             .into_inner())
     }
 
-    pub async fn place(&self, key: &str, name: &str) -> Result<place_response::Result, Status> {
-        let order = Some((&order(key, name)).into());
-        Ok(self
-            .orders()
-            .place(PlaceRequest {
-                order,
-                journal: journal(),
-            })
-            .await?
-            .into_inner()
-            .result
-            .unwrap())
+    /// Places one order, over a stream of its own.
+    pub async fn place(&self, key: &str, name: &str) -> Result<Placed, Status> {
+        place(&mut self.orders(), order(key, name), journal()).await
     }
 
     /// Places as a gateway does: under the same key until there is an answer.
@@ -294,7 +287,7 @@ impl Seat {
         let since = Instant::now();
         loop {
             match self.place(key, "meta").await {
-                Ok(place_response::Result::Number(number)) => return number,
+                Ok(Placed::Number(number)) => return number,
                 Ok(refused) => panic!("{key}: {refused:?}"),
                 Err(error) if error.code() == Code::Unavailable => {
                     assert!(since.elapsed() < PATIENCE, "{key}: {error}");
@@ -332,10 +325,7 @@ impl Seat {
             committed: rows.last().map_or(0, |last| last.number.0 + 1),
             journal: journal(),
         };
-        Ok(ReplicationClient::new(self.channel.clone())
-            .append(request)
-            .await?
-            .into_inner())
+        append(&mut ReplicationClient::new(self.channel.clone()), request).await
     }
 
     /// What is on its disk.
@@ -347,6 +337,46 @@ impl Seat {
             .unwrap()
     }
 }
+
+/// Places one order over a stream of its own, to its answer.
+pub async fn place(
+    orders: &mut OrdersClient<Channel>,
+    order: Order,
+    journal: Vec<u8>,
+) -> Result<Placed, Status> {
+    let placement = Placement {
+        tag: 0,
+        order: Some((&order).into()),
+    };
+    let message = PlaceManyRequest {
+        placements: vec![placement],
+        journal,
+    };
+    let answers = orders.place_many(tokio_stream::iter([message])).await?;
+    let answered = answers.into_inner().message().await?;
+    let answered = answered.ok_or_else(|| Status::unavailable(ENDED))?;
+    let [answer] = <[_; 1]>::try_from(answered.answers).expect("one answer to one order");
+    match answer.result.expect("an answer says something") {
+        Placed::Unavailable(why) => Err(Status::unavailable(why)),
+        Placed::Invalid(why) => Err(Status::invalid_argument(why)),
+        placed => Ok(placed),
+    }
+}
+
+/// Makes one append over a stream of its own.
+pub async fn append(
+    replication: &mut ReplicationClient<Channel>,
+    request: AppendRequest,
+) -> Result<AppendResponse, Status> {
+    let answers = replication
+        .append_many(tokio_stream::iter([request]))
+        .await?;
+    let appended = answers.into_inner().message().await?;
+    appended.ok_or_else(|| Status::unavailable(ENDED))
+}
+
+/// What a stream that the replica has ended is taken for.
+pub const ENDED: &str = "the stream ended";
 
 /// Waits for a condition.
 pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {

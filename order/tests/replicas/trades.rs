@@ -1,6 +1,6 @@
 use tonic::Code;
 use wire::catalog::v1::Refusal;
-use wire::order::v1::place_response::Result as Placed;
+use wire::order::v1::place_many_response::answer::Result as Placed;
 
 use crate::catalog::UNKNOWN_STOCK;
 use crate::support::{Cluster, until};

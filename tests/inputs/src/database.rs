@@ -49,14 +49,14 @@ static KILLED_CATALOG: LazyLock<Killed> = LazyLock::new(|| {
     let journal = JournalId::new([1; JournalId::BYTES]);
     let begun = store.begin(journal, &catalog::stocks::built_in());
     begun.expect("the disk is sound");
-    let mut books = store.load().expect("it is sound").books;
+    let mut state = store.load().expect("it is sound").state;
     let leader = ReplicaId::new(2).expect("it is not 0");
     for number in 0..ROWS {
         if number == ROWS_CHECKPOINTED {
             drop(store);
             store = CatalogStore::open(dir.path()).expect("it is sound");
         }
-        let mut staged = books.stage();
+        let mut staged = state.stage();
         if number == 0 {
             staged.elect(Epoch(0), leader);
         }
@@ -66,8 +66,8 @@ static KILLED_CATALOG: LazyLock<Killed> = LazyLock::new(|| {
         let batch = staged.into_batch();
         store.commit(&batch).expect("the disk is sound");
         rows.extend(batch.rows.iter().cloned());
-        books.apply(batch);
-        stocks.insert(rows.len() as u64, listed(&books));
+        state.apply(batch);
+        stocks.insert(rows.len() as u64, listed(&state));
     }
     stocks.insert(
         0,
@@ -144,8 +144,8 @@ fn initial() -> impl Iterator<Item = Stock> {
     })
 }
 
-fn listed(books: &CatalogState) -> Vec<Stock> {
-    books.stocks().cloned().collect()
+fn listed(state: &CatalogState) -> Vec<Stock> {
+    state.stocks().cloned().collect()
 }
 
 fn files(dir: &Path, name: &str) -> Files {
@@ -290,7 +290,7 @@ pub fn check_catalog(bytes: &[u8]) {
     let Ok(loaded) = store.load() else {
         return; // Or nothing of it is left, and the journal with it.
     };
-    let Leadership { term, end } = loaded.books.leadership();
+    let Leadership { term, end } = loaded.state.leadership();
     let rows = end.rows.0;
     // The first batch elected a leader.
     let written = (rows > 0).then_some((Epoch(1), ReplicaId::new(2)));
@@ -304,7 +304,7 @@ pub fn check_catalog(bytes: &[u8]) {
     assert_eq!(found.len() as u64, rows);
     assert_eq!(
         killed.stocks.get(&rows),
-        Some(&listed(&loaded.books)),
+        Some(&listed(&loaded.state)),
         "the stocks are those after {rows} rows"
     );
     for row in &killed.rows {

@@ -43,7 +43,7 @@ pub fn join(messages: &[(u8, Vec<u8>)]) -> Vec<u8> {
         .collect()
 }
 
-/// Messages to the catalog: converted, and put to its books. Whatever they say, shares neither
+/// Messages to the catalog: converted, and put to its state. Whatever they say, shares neither
 /// appear nor vanish, and every key has one row.
 pub fn check_catalog(bytes: &[u8]) {
     let stocks = catalog::stocks::built_in();
@@ -54,12 +54,12 @@ pub fn check_catalog(bytes: &[u8]) {
         volume: 0,
         version: domain::Version(1),
     });
-    let mut books = CatalogState::new(stocks, LedgerEnd::default(), catalog_core::Term::default());
+    let mut state = CatalogState::new(stocks, LedgerEnd::default(), catalog_core::Term::default());
     let mut journal: Vec<Row> = Vec::new();
     for (kind, message) in messages(bytes) {
-        if let Some(batch) = stage(&books, &journal, kind, message) {
+        if let Some(batch) = stage(&state, &journal, kind, message) {
             journal.extend(batch.rows.iter().cloned());
-            books.apply(batch);
+            state.apply(batch);
         }
     }
     let mut keys = BTreeSet::new();
@@ -82,14 +82,14 @@ pub fn check_catalog(bytes: &[u8]) {
                         domain::Side::Sell => quantity + shares,
                     }
                 });
-        let found = books.stocks().find(|stock| stock.name == listing.name);
+        let found = state.stocks().find(|stock| stock.name == listing.name);
         let quantity = found.expect("no stock vanishes").quantity;
         assert_eq!(i128::from(quantity), expected, "{}", listing.name);
     }
 }
 
-fn stage(books: &CatalogState, journal: &[Row], kind: u8, message: &[u8]) -> Option<Batch> {
-    let mut staged = books.stage();
+fn stage(state: &CatalogState, journal: &[Row], kind: u8, message: &[u8]) -> Option<Batch> {
+    let mut staged = state.stage();
     match kind % 3 {
         0 => {
             let request = v1::TradeRequest::decode(message).ok()?;
@@ -156,7 +156,7 @@ fn event(
 ) -> Option<Event> {
     match kind % 5 {
         0 => {
-            let request = order_v1::PlaceRequest::decode(message).ok()?;
+            let request = order_v1::place_many_request::Placement::decode(message).ok()?;
             let order = Order::try_from(request.order?).ok()?;
             Some(Event::Place { ticket, order })
         }

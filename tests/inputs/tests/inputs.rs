@@ -184,7 +184,7 @@ mod messages {
             an_order().prop_map(|order| {
                 (
                     0,
-                    order::PlaceRequest {
+                    order::place_many_request::Placement {
                         order: Some(order),
                         ..Default::default()
                     }
@@ -239,7 +239,7 @@ mod messages {
         #![proptest_config(config(1000))]
 
         #[test]
-        fn any_messages_to_the_catalog_leave_its_books_in_order(
+        fn any_messages_to_the_catalog_leave_its_state_sound(
             messages in prop::collection::vec(to_catalog(), 1..20)
         ) {
             inputs::services::check_catalog(&inputs::services::join(&messages));

@@ -51,7 +51,7 @@
 //!
 //! # Leases: what can happen
 //!
-//! Trades go to the disk, which makes them durable or has no room; they are shown when the board
+//! Trades go to the disk, which makes them durable or has no room; they are shown when the catalog
 //! shows them. Gateways ask for stocks, are answered, and take the answer, each as late as it
 //! likes, past any number of invalidations; an answer is lost and asked for again. Streams keep
 //! their order, are as slow as they like, and break; the catalog and the gateway each notice as

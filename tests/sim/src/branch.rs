@@ -139,14 +139,14 @@ impl Branch {
     }
 
     /// Every stock is what it was at first and what became of it since.
-    pub fn check(&self, books: &CatalogState) {
-        for stock in books.stocks() {
+    pub fn check(&self, state: &CatalogState) {
+        for stock in state.stocks() {
             let history = &self.stocks[&stock.name];
             let last = history.quantities.last();
             assert_eq!(Some(&stock.quantity), last, "{}", stock.name);
             assert_eq!(stock.version.0, history.quantities.len() as u64);
         }
-        assert_eq!(books.stocks().count(), self.stocks.len());
+        assert_eq!(state.stocks().count(), self.stocks.len());
     }
 }
 

@@ -8,7 +8,7 @@ use catalog::error::RequestError;
 use catalog::shared::{EVENTS_MAX, Event, Shared};
 use catalog::store::sqlite::{SqliteJournal, SqliteStore};
 use catalog::store::{Journal as _, Store as _};
-use catalog::writer::group::{Command, Committer, Group, PROPOSED_ROWS_MAX, gather};
+use catalog::writer::group::{Command, Committer, GROUP_PROPOSED_MAX, Group, gather};
 use catalog_core::{
     InSyncRefused, LEDGER_CHECK_MAX, Leadership, Leases, LedgerCheck, TradeResult, Visibility,
 };
@@ -41,7 +41,7 @@ pub struct Catalog {
     /// As gateways count it.
     lease: Duration,
     /// How long the catalog counts a lease.
-    term: Duration,
+    lease_max: Duration,
     /// Somebody showed that the journal lacks a row.
     lacks_row: bool,
     queue: VecDeque<Command>,
@@ -124,32 +124,32 @@ impl Catalog {
         }
         let journal = store.journal()?;
         let mut loaded = store.load()?;
-        oracle.catalog_opened(&loaded.books, how.restored, || {
+        oracle.catalog_opened(&loaded.state, how.restored, || {
             let rows = journal.rows(OrderNumber(0), usize::MAX >> 1);
             rows.expect("it was just opened")
         });
-        loaded.books = loaded.books.under(plan.catalog_rules());
+        loaded.state = loaded.state.under(plan.catalog_rules());
         let leases = Leases::new(how.lease, catalog::config::lease_margin(how.lease));
         let leases = leases.under(plan.catalog_rules());
-        let term = leases.term();
+        let lease_max = leases.lease_max();
         let unsettled = loaded.sessions_out.unwrap_or_default();
         let identity = Identity {
             journal: loaded.journal,
             listing: loaded.listing,
-            lease_horizon: term.max(unsettled),
+            lease_horizon: lease_max.max(unsettled),
         };
-        let stocks = loaded.books.stocks().cloned();
+        let stocks = loaded.state.stocks().cloned();
         let now = line.clock(Node::Catalog);
-        let board = Visibility::new(stocks, leases, unsettled, now);
-        let leadership = loaded.books.leadership();
+        let visibility = Visibility::new(stocks, leases, unsettled, now);
+        let leadership = loaded.state.leadership();
         let ledger_check =
             LedgerCheck::new(leadership.term.in_sync.clone(), now + LEDGER_CHECK_MAX);
         let ledger_check = ledger_check.under(plan.catalog_rules());
-        let shared = Arc::new(Shared::new(board, ledger_check, leadership));
+        let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
         let mut committer = Committer::new(Box::new(store), loaded, Arc::clone(&shared));
         committer.begin_next_epoch()?;
-        let books = committer.books();
-        oracle.catalog_committed(&[], &books.leadership());
+        let state = committer.state();
+        oracle.catalog_committed(&[], &state.leadership());
         Ok(Self {
             run,
             disk: disk.clone(),
@@ -158,7 +158,7 @@ impl Catalog {
             journal,
             identity,
             lease: how.lease,
-            term,
+            lease_max,
             lacks_row: false,
             queue: VecDeque::new(),
             committing: None,
@@ -226,7 +226,7 @@ impl Catalog {
         let silent = self
             .sessions
             .values()
-            .map(|session| session.heard + self.term);
+            .map(|session| session.heard + self.lease_max);
         let times = silent.chain(settled).chain(self.shared.next_expiry());
         times.min().map(|at| line.when(Node::Catalog, at))
     }
@@ -256,7 +256,7 @@ impl Catalog {
         let silent: Vec<u64> = self
             .sessions
             .iter()
-            .filter(|(_, session)| session.heard + self.term <= now)
+            .filter(|(_, session)| session.heard + self.lease_max <= now)
             .map(|(&stream, _)| stream)
             .collect();
         for stream in silent {
@@ -323,7 +323,7 @@ impl Catalog {
                 self.queue.push_back(Command::Trade {
                     epoch,
                     orders,
-                    proposed: Some(proposed),
+                    proposed,
                     reply,
                 });
             }
@@ -416,8 +416,9 @@ impl Catalog {
                     received: now,
                     noted,
                 });
-                let term = self.term;
-                self.queue.push_back(Command::LendSessions { term, reply });
+                let lease_max = self.lease_max;
+                self.queue
+                    .push_back(Command::LendSessions { lease_max, reply });
                 self.begin(line);
                 return;
             }
@@ -450,7 +451,7 @@ impl Catalog {
     fn stream_ended(&mut self, line: &mut Timeline, stream: u64) {
         self.opening.retain(|opening| opening.stream != stream);
         if let Some(session) = self.sessions.remove(&stream) {
-            self.shared.broken(session.id);
+            self.shared.disconnect(session.id);
         }
         line.break_stream(stream, Duration::ZERO);
     }
@@ -462,7 +463,7 @@ impl Catalog {
         {
             let group = gather(first, || self.queue.pop_front());
             let group = self.committer.begin(group);
-            if group.batch().rows.len() > PROPOSED_ROWS_MAX {
+            if group.batch().rows.len() > GROUP_PROPOSED_MAX {
                 line.came(Effect::LargeGroup);
             }
             self.committing = Some(group);
@@ -494,9 +495,9 @@ impl Catalog {
         let durable = committed.is_ok();
         self.committer.finish(group, committed);
         if durable {
-            let books = self.committer.books();
-            oracle.catalog_committed(&rows, &books.leadership());
-            oracle.check_books(books);
+            let state = self.committer.state();
+            oracle.catalog_committed(&rows, &state.leadership());
+            oracle.check_state(state);
         }
         self.open_sessions(line);
         self.begin(line);
@@ -569,8 +570,8 @@ impl Catalog {
                     Ok(Event::Renewed(nonce)) => {
                         line.send_down(stream, FromCatalog::Renewed(nonce));
                     }
-                    Ok(Event::Invalidation(recall)) => {
-                        line.send_down(stream, FromCatalog::Invalidation(recall));
+                    Ok(Event::Invalidation(invalidation)) => {
+                        line.send_down(stream, FromCatalog::Invalidation(invalidation));
                     }
                     Ok(Event::Over(_)) | Err(mpsc::error::TryRecvError::Disconnected) => {
                         over.push(stream);
@@ -606,5 +607,5 @@ fn told<T>(answer: Answer<T>, response: impl FnOnce(T) -> Response) -> Told {
 
 /// What a store holds.
 pub fn load(store: &mut SqliteStore) -> catalog_core::CatalogState {
-    store.load().expect("the disk is well").books
+    store.load().expect("the disk is well").state
 }

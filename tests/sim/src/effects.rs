@@ -25,7 +25,7 @@ pub enum Effect {
     ElectedWhileFarBehind,
     /// A catalog without a journal did not begin another one.
     NoJournal,
-    /// A catalog was made anew from ledgers, and served.
+    /// A catalog was rebuilt from ledgers, and served.
     CatalogRebuilt,
     /// It had rows that were in no ledger, only beside one.
     RebuiltFromBeside,

@@ -1,7 +1,7 @@
 //! The whole system in a seeded simulation.
 //!
-//! What runs here is what is shipped, but for sockets and threads: the catalog's books, leases,
-//! board and group commits, the replicas' core, the rules of the gateways' caches and sessions,
+//! What runs here is what is shipped, but for sockets and threads: the catalog's state, leases,
+//! visibility and group commits, the replicas' core, the rules of the gateways' caches and sessions,
 //! the default policy's election, and both stores with SQLite below them. Time, the network, the
 //! clocks and the disks are simulated, on one thread, and all chance comes from a seed: a seed is
 //! the same history every time, to the last event. There is no code outside of tests.
@@ -38,7 +38,7 @@
 //! Somebody announces epochs that have not begun. Calls reach another bazaar's processes, at an address
 //! that is wrong. A replica's disk is lost, damages a byte, or is another bazaar's: it refuses that by
 //! name, and copies its ledger anew. The catalog's disk is lost, at times while all lose power: it
-//! begins no other journal, and is made anew from the ledgers of replicas that are stopped for that,
+//! begins no other journal, and is rebuilt from the ledgers of replicas that are stopped for that,
 //! with another lease. An older copy takes the place of the catalog's disk: whoever operates it
 //! does not know until a replica shows what is missing, and then puts the disk back or makes the
 //! catalog anew. One seed of sixteen begins with 4,596 orders and a replica that has 300 of them.
@@ -56,7 +56,7 @@
 //! after what was known before it was placed; one that was refused had a reason. An order that was
 //! acknowledged is never denied.
 //!
-//! A catalog that was made anew has all that was acknowledged, and nobody is above its epoch. It may
+//! A catalog that was rebuilt has all that was acknowledged, and nobody is above its epoch. It may
 //! lack what was acknowledged to nobody: what clients read of that is given up once it serves, and
 //! not before. A catalog that was restored from a copy serves nothing while it lacks an order that was
 //! acknowledged. It is excused only where for the second for which it waits no replica that was in
@@ -82,7 +82,7 @@
 //! | ledger check after a start | 0 | a catalog would serve fewer orders than a replica has |
 //! | requests that name their journal | 0 | another bazaar's rows, or stocks |
 //! | leaders that lack few rows | 0 | one that lacks 4,296 of 4,596 is to lead |
-//! | rows beside ledgers, for a catalog made anew | 6 | it lacks acknowledged orders |
+//! | rows beside ledgers, for a rebuilt catalog | 6 | it lacks acknowledged orders |
 //! | an epoch above all, for it | 2 | replicas are above it |
 //! | the longest lease that ledgers know of, for it | 17 | a read older than what was known |
 //! | activation catch-up | 0 | who is in sync lacks acknowledged orders |

@@ -52,7 +52,7 @@ pub enum Kind {
     DamagedDisk,
     /// One process has another bazaar's at the address of another one.
     Miswiring,
-    /// The catalog's disk is lost, and made anew from the ledgers.
+    /// The catalog's disk is lost, and rebuilt from the ledgers.
     LostCatalog,
     /// An older copy takes the place of the catalog's disk.
     Rollback,

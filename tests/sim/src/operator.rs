@@ -28,7 +28,7 @@ pub enum CatalogDisk {
     Lost,
     /// It is an older copy, and whoever put it there does not know that.
     Restored,
-    /// It was made anew from ledgers.
+    /// It was rebuilt from ledgers.
     Rebuilt,
 }
 

@@ -18,7 +18,7 @@ pub struct Oracle {
     /// What others committed whose disks were lost: nobody was promised any of it that is not in
     /// what came after.
     former: Vec<Former>,
-    /// What a catalog holds that was made anew, or restored from a copy, and has not served yet.
+    /// What a catalog holds that was rebuilt, or restored from a copy, and has not served yet.
     apart: Option<Apart>,
     /// Whether there ever was one.
     was_apart: bool,
@@ -108,7 +108,7 @@ impl Oracle {
         self.former.len()
     }
 
-    /// Whether the catalog was ever made anew, or restored from a copy.
+    /// Whether the catalog was ever rebuilt, or restored from a copy.
     pub fn was_apart(&self) -> bool {
         self.was_apart
     }
@@ -180,13 +180,13 @@ impl Oracle {
         held.map_or(OrderNumber(0), |(end, _)| end.rows)
     }
 
-    /// A catalog was made anew with these rows.
+    /// A catalog was rebuilt with these rows.
     pub fn rebuilt(&mut self, rows: &[Row]) {
         self.checks += 1;
         let kept = self.branch.anew(rows).common_with(&self.branch);
         assert!(
             kept >= self.acknowledged,
-            "a catalog was made anew with the first {kept} orders, and {} are acknowledged",
+            "a catalog was rebuilt with the first {kept} orders, and {} are acknowledged",
             self.acknowledged
         );
     }
@@ -195,12 +195,12 @@ impl Oracle {
     /// less than was committed.
     pub fn catalog_opened(
         &mut self,
-        books: &CatalogState,
+        state: &CatalogState,
         restored: bool,
         journal: impl Fn() -> Vec<Row>,
     ) {
         self.apart = None;
-        let leadership = books.leadership();
+        let leadership = state.leadership();
         let held = leadership.end.rows;
         if restored {
             let branch = self.branch.anew(&journal());
@@ -209,7 +209,7 @@ impl Oracle {
                 leadership.end,
                 "the journal is as long as it says"
             );
-            branch.check(books);
+            branch.check(state);
             let term = leadership.term;
             self.apart = Some(Apart { branch, term });
             self.was_apart = true;
@@ -230,7 +230,7 @@ impl Oracle {
         } else {
             self.catalog_committed(&[], &leadership);
         }
-        self.check_books(books);
+        self.check_state(state);
     }
 
     /// The catalog has made rows durable, and says who leads.
@@ -271,7 +271,7 @@ impl Oracle {
         self.term = term;
     }
 
-    /// A catalog that was made anew, or restored from a copy, serves from now on.
+    /// A catalog that was rebuilt, or restored from a copy, serves from now on.
     pub fn opened(&mut self) {
         let Some(Apart { branch, term }) = self.apart.take() else {
             return;
@@ -296,10 +296,10 @@ impl Oracle {
     }
 
     /// Every stock is what it was at first and what became of it since.
-    pub fn check_books(&mut self, books: &CatalogState) {
+    pub fn check_state(&mut self, state: &CatalogState) {
         self.checks += 1;
         let apart = self.apart.as_ref().map(|apart| &apart.branch);
-        apart.unwrap_or(&self.branch).check(books);
+        apart.unwrap_or(&self.branch).check(state);
     }
 
     /// A replica has made so much durable, or found it on its disk.

@@ -50,7 +50,7 @@ pub enum Without {
     NamedJournal,
     /// Whoever works leads, however many rows it lacks.
     NearestLeads,
-    /// A catalog that is made anew leaves out what is beside ledgers.
+    /// A catalog that is rebuilt leaves out what is beside ledgers.
     RowsBeside,
     /// It begins no epoch above those that replicas have seen.
     RisenEpoch,

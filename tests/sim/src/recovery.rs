@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use catalog::config::lease_term;
+use catalog::config::lease_max;
 use catalog::rebuild::fill;
 use catalog::store::Journal as _;
 use catalog::{Disagreement, Found, Ledgers};
@@ -66,7 +66,7 @@ impl World {
         let lease = Duration::from_millis(lease);
         let rows = self.fill_catalog(lease);
         self.line.note(21, Some(Node::Catalog), || {
-            format!("the catalog is made anew with {rows} orders")
+            format!("the catalog is rebuilt with {rows} orders")
         });
         self.operator.catalog_disk = CatalogDisk::Rebuilt;
         self.operator.lease = lease;
@@ -90,16 +90,16 @@ impl World {
         };
         let longest = found[ledgers.longest].end.rows;
         let read = opened[ledgers.longest].rows();
-        let mut remains = ledgers.remains(read);
+        let mut source = ledgers.rebuild_source(read);
         if self.plan.without == Some(Without::RisenEpoch) {
-            remains.epoch = Default::default();
+            source.epoch = Default::default();
         }
-        if remains.lease_horizon > Some(lease_term(lease)) {
+        if source.lease_horizon > Some(lease_max(lease)) {
             self.line.came(Effect::RebuiltWaitedLonger);
         }
         let disk = &self.disks[&Node::Catalog];
         let mut store = open_catalog(disk, self.plan.vfs()).expect("the disk is well");
-        let filled = fill(&mut store, &self.plan.listings(), lease, remains);
+        let filled = fill(&mut store, &self.plan.listings(), lease, source);
         let rows = filled.expect("the ledgers are well");
         let journal = store.journal().expect("it was just made");
         let journal = journal.rows(OrderNumber(0), rows.0 as usize);

@@ -51,7 +51,7 @@ impl World {
             self.oracle.end(),
             "the catalog's disk"
         );
-        self.oracle.check_books(&loaded);
+        self.oracle.check_state(&loaded);
     }
 
     /// What is acknowledged would survive if all power failed now.

@@ -1,4 +1,4 @@
-//! The audit is right about books that are in order, and notices each way in which they are not.
+//! The audit is right about a journal that is in order, and notices each way in which it is not.
 
 use domain::{Epoch, IdempotencyKey, Order as Ordered, OrderNumber, Price, Quantity, StockName};
 
@@ -14,7 +14,7 @@ fn span(began: u64, over: u64) -> Span {
 }
 
 /// One client's purchases of 1 to 3 of 10 shares, one after the other; and reads between them.
-fn sound() -> (History, Books) {
+fn sound() -> (History, FinalState) {
     let mut history = History::default();
     let mut rows: Vec<Row> = Vec::new();
     for number in 0..3_u64 {
@@ -61,7 +61,7 @@ fn sound() -> (History, Books) {
     let one = |quantity| BTreeMap::from([(NAME.to_owned(), quantity)]);
     (
         history,
-        Books {
+        FinalState {
             initial: one(10),
             quantities: one(4),
             rows,
@@ -86,10 +86,10 @@ fn row(chain: &ChainHash, number: u64, key: &str, quantity: u64) -> Row {
 }
 
 /// Spoils what was sound; the audit complains in these words.
-fn check(complaint: &str, spoil: impl FnOnce(&mut History, &mut Books)) {
-    let (mut history, mut books) = sound();
-    spoil(&mut history, &mut books);
-    let wrong = audit(&history, &books);
+fn check(complaint: &str, spoil: impl FnOnce(&mut History, &mut FinalState)) {
+    let (mut history, mut state) = sound();
+    spoil(&mut history, &mut state);
+    let wrong = audit(&history, &state);
     assert!(
         wrong.iter().any(|wrong| wrong.contains(complaint)),
         "{complaint}: {wrong:#?}"
@@ -101,47 +101,47 @@ fn attempt(history: &mut History, key: &str, attempt: (Span, Attempt)) {
 }
 
 #[test]
-fn sound_books_are_found_sound() {
-    let (history, books) = sound();
-    assert_eq!(audit(&history, &books), Vec::<String>::new());
+fn a_sound_run_is_found_sound() {
+    let (history, state) = sound();
+    assert_eq!(audit(&history, &state), Vec::<String>::new());
 }
 
 #[test]
 fn a_lost_acknowledged_trade_is_noticed() {
-    check("was acknowledged as 2, and its row is None", |_, books| {
-        books.rows.pop();
+    check("was acknowledged as 2, and its row is None", |_, state| {
+        state.rows.pop();
     });
 }
 
 #[test]
 fn a_gap_and_a_changed_row_are_noticed() {
-    check("row 2 lies in place 1", |_, books| {
-        books.rows.remove(1);
+    check("row 2 lies in place 1", |_, state| {
+        state.rows.remove(1);
     });
-    check("does not follow", |_, books| {
-        books.rows.remove(1);
+    check("does not follow", |_, state| {
+        state.rows.remove(1);
     });
-    check("does not follow", |_, books| {
-        books.rows[1].epoch = Epoch(2);
+    check("does not follow", |_, state| {
+        state.rows[1].epoch = Epoch(2);
     });
-    check("is of an earlier epoch", |_, books| {
-        books.rows[0].epoch = Epoch(2);
+    check("is of an earlier epoch", |_, state| {
+        state.rows[0].epoch = Epoch(2);
     });
 }
 
 #[test]
 fn a_key_with_two_rows_is_noticed() {
-    check("key-0 has the rows 0 and 3", |_, books| {
-        let chain = books.rows[2].chain;
-        books.rows.push(row(&chain, 3, "key-0", 1));
+    check("key-0 has the rows 0 and 3", |_, state| {
+        let chain = state.rows[2].chain;
+        state.rows.push(row(&chain, 3, "key-0", 1));
     });
 }
 
 #[test]
 fn a_row_that_nobody_asked_for_or_not_like_this_is_noticed() {
-    check("nobody asked for row 3", |_, books| {
-        let chain = books.rows[2].chain;
-        books.rows.push(row(&chain, 3, "key-3", 1));
+    check("nobody asked for row 3", |_, state| {
+        let chain = state.rows[2].chain;
+        state.rows.push(row(&chain, 3, "key-3", 1));
     });
     check("is not what key-2 asked for", |history, _| {
         history.trades.get_mut("key-2").unwrap().order.quantity = 4;
@@ -174,14 +174,14 @@ fn a_refusal_that_is_none_is_noticed() {
     check("key-0 was refused, and has row", |history, _| {
         attempt(history, "key-0", (span(20, 30), Attempt::NotEnough));
     });
-    let (mut history, books) = sound();
+    let (mut history, state) = sound();
     let attempts = vec![(span(20, 30), Attempt::NotEnough)];
     let trade = Trade {
         order: Order::buy(50, NAME),
         attempts,
     };
     history.trades.insert("key-9".to_owned(), trade);
-    assert_eq!(audit(&history, &books), Vec::<String>::new());
+    assert_eq!(audit(&history, &state), Vec::<String>::new());
 }
 
 #[test]
@@ -189,11 +189,11 @@ fn a_stale_lookup_and_a_wrong_rest_are_noticed() {
     check("lookup of 9", |history, _| {
         history.seen[4].1 = history.seen[0].1.clone()
     });
-    check("nvidia: Some(5) are left of Some(4)", |_, books| {
-        books.quantities.insert(NAME.to_owned(), 5);
+    check("nvidia: Some(5) are left of Some(4)", |_, state| {
+        state.quantities.insert(NAME.to_owned(), 5);
     });
-    check("leaves -1", |_, books| {
-        books.initial.insert(NAME.to_owned(), 5);
+    check("leaves -1", |_, state| {
+        state.initial.insert(NAME.to_owned(), 5);
     });
 }
 
@@ -209,7 +209,7 @@ fn a_false_404_and_a_false_order_are_noticed() {
         ));
     });
     // Another query, not an acknowledgement, has shown it before.
-    check("query of order 2, found: false", |history, books| {
+    check("query of order 2, found: false", |history, state| {
         history.trades.get_mut("key-2").unwrap().attempts[0] = (span(200, NEVER), Attempt::Unknown);
         let found = FoundOrder {
             name: NAME.to_owned(),
@@ -230,7 +230,7 @@ fn a_false_404_and_a_false_order_are_noticed() {
                 found: None,
             },
         ));
-        assert_eq!(books.rows.len(), 3);
+        assert_eq!(state.rows.len(), 3);
     });
     check("order 1 was shown as", |history, _| {
         let found = FoundOrder {

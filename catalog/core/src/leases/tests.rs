@@ -51,7 +51,7 @@ fn a_session_is_over_one_lease_and_margin_after_its_last_renewal() {
 #[test]
 fn a_session_that_is_over_is_over_for_good() {
     let mut leases = leases();
-    let round = leases.recall(&[floor("a", 2)])[0].round;
+    let round = leases.invalidate(&[floor("a", 2)])[0].round;
     // Whether or not somebody has swept it up yet.
     for swept in [false, true] {
         if swept {
@@ -84,24 +84,24 @@ fn a_late_renewal_does_not_shorten_a_lease() {
 #[test]
 fn only_holders_are_told_and_only_of_what_they_hold() {
     let mut leases = leases();
-    let recalls = leases.recall(&[floor("b", 3), floor("c", 8)]);
+    let invalidations = leases.invalidate(&[floor("b", 3), floor("c", 8)]);
     let expected = Invalidation {
         session: id(1),
         round: Round(1),
         floors: vec![floor("b", 3)],
     };
-    assert_eq!(recalls, [expected]);
-    assert!(leases.recall(&[floor("c", 9)]).is_empty());
+    assert_eq!(invalidations, [expected]);
+    assert!(leases.invalidate(&[floor("c", 9)]).is_empty());
 }
 
 #[test]
 fn a_stock_is_held_until_every_holder_let_go() {
     let mut leases = leases();
-    let recalls = leases.recall(&[floor("a", 2), floor("b", 2)]);
-    assert_eq!(recalls.len(), 2);
-    let round = recalls[0].round;
-    let let_go = leases.acknowledge(id(1), round, at(10)).unwrap().let_go;
-    assert_eq!(let_go, [name("a"), name("b")]);
+    let invalidations = leases.invalidate(&[floor("a", 2), floor("b", 2)]);
+    assert_eq!(invalidations.len(), 2);
+    let round = invalidations[0].round;
+    let released = leases.acknowledge(id(1), round, at(10)).unwrap().released;
+    assert_eq!(released, [name("a"), name("b")]);
     assert!(leases.is_held(&name("a")) && !leases.is_held(&name("b")));
     leases.acknowledge(id(1), round, at(11)).unwrap();
     assert!(
@@ -115,8 +115,8 @@ fn a_stock_is_held_until_every_holder_let_go() {
 #[test]
 fn acknowledging_a_round_lets_go_of_nothing_else() {
     let mut leases = leases();
-    let first = leases.recall(&[floor("a", 2)])[0].round;
-    let second = leases.recall(&[floor("b", 2)])[0].round;
+    let first = leases.invalidate(&[floor("a", 2)])[0].round;
+    let second = leases.invalidate(&[floor("b", 2)])[0].round;
     assert!(first < second);
     leases.acknowledge(id(1), second, at(10)).unwrap();
     leases.acknowledge(id(1), Round(77), at(10)).unwrap();
@@ -131,7 +131,7 @@ fn a_broken_stream_ends_nothing_early_but_is_lent_nothing_more() {
     assert!(leases.is_held(&name("b")));
     assert!(!leases.register(id(1), &name("c"), at(10)));
     assert_eq!(leases.renew(id(1), 1, at(10)), Err(SessionExpired));
-    assert_eq!(leases.recall(&[floor("b", 2)]).len(), 1);
+    assert_eq!(leases.invalidate(&[floor("b", 2)]).len(), 1);
     assert!(leases.expire(at(1099)).is_empty());
     assert!(leases.is_held(&name("b")));
     leases.expire(at(1100));
@@ -141,19 +141,19 @@ fn a_broken_stream_ends_nothing_early_but_is_lent_nothing_more() {
 #[test]
 fn who_was_told_is_not_told_again_and_gets_nothing_to_hold_before_it_let_go() {
     let mut leases = leases();
-    let round = leases.recall(&[floor("b", 2)])[0].round;
-    assert!(leases.recall(&[floor("b", 3)]).is_empty());
+    let round = leases.invalidate(&[floor("b", 2)])[0].round;
+    assert!(leases.invalidate(&[floor("b", 3)]).is_empty());
     assert!(!leases.register(id(1), &name("b"), at(10)));
     leases.acknowledge(id(1), round, at(10)).unwrap();
     assert!(leases.register(id(1), &name("b"), at(10)));
-    assert_eq!(leases.recall(&[floor("b", 3)]).len(), 1);
+    assert_eq!(leases.invalidate(&[floor("b", 3)]).len(), 1);
 }
 
 #[test]
 fn who_renews_but_never_acknowledges_is_waited_for_one_lease() {
     let mut leases = leases();
     leases.renew(id(1), 1, at(900)).unwrap();
-    leases.recall(&[floor("b", 2)]);
+    leases.invalidate(&[floor("b", 2)]);
     for millis in (1000..2000).step_by(100) {
         assert_eq!(
             leases.renew(id(1), millis, at(millis)),
@@ -167,10 +167,10 @@ fn who_renews_but_never_acknowledges_is_waited_for_one_lease() {
 fn a_deferred_renewal_is_granted_as_of_its_receipt() {
     let mut leases = leases();
     leases.release(id(2));
-    let first = leases.recall(&[floor("a", 2)])[0].round;
+    let first = leases.invalidate(&[floor("a", 2)])[0].round;
     assert_eq!(leases.renew(id(1), 7, at(500)), Ok(Renewal::Deferred));
     assert_eq!(leases.renew(id(1), 8, at(600)), Ok(Renewal::Deferred));
-    let second = leases.recall(&[floor("b", 2)])[0].round;
+    let second = leases.invalidate(&[floor("b", 2)])[0].round;
     assert_eq!(
         leases.acknowledge(id(1), first, at(700)).unwrap().renewed,
         Some(7)

@@ -43,13 +43,13 @@ fn unled() -> CatalogState {
 }
 
 /// The same in epoch 1, led by replica 3.
-fn books() -> CatalogState {
-    let mut books = unled();
-    let mut staged = books.stage();
+fn state() -> CatalogState {
+    let mut state = unled();
+    let mut staged = state.stage();
     staged.elect(Epoch(0), replica(3));
     let batch = staged.into_batch();
-    books.apply(batch);
-    books
+    state.apply(batch);
+    state
 }
 
 fn row(result: TradeResult) -> Row {
@@ -60,26 +60,26 @@ fn row(result: TradeResult) -> Row {
 }
 
 /// Trades one order and applies it.
-fn traded(books: &mut CatalogState, order: Order, known: Option<Row>) -> TradeResult {
-    let mut staged = books.stage();
+fn traded(state: &mut CatalogState, order: Order, known: Option<Row>) -> TradeResult {
+    let mut staged = state.stage();
     let known = known.map(PriorOutcome::Row);
     let result = staged.trade(Epoch(1), order, known).unwrap();
     let batch = staged.into_batch();
-    books.apply(batch);
+    state.apply(batch);
     result
 }
 
-fn quantity(books: &CatalogState, stock: &str) -> u64 {
-    books.stocks[&name(stock)].quantity
+fn quantity(state: &CatalogState, stock: &str) -> u64 {
+    state.stocks[&name(stock)].quantity
 }
 
 #[test]
 fn a_buy_lowers_and_a_sell_raises_the_quantity() {
-    let mut books = books();
-    let first = row(traded(&mut books, order("1", "a", Side::Buy, 30), None));
-    assert_eq!(quantity(&books, "a"), 70);
-    let second = row(traded(&mut books, order("2", "a", Side::Sell, 5), None));
-    let stock = &books.stocks[&name("a")];
+    let mut state = state();
+    let first = row(traded(&mut state, order("1", "a", Side::Buy, 30), None));
+    assert_eq!(quantity(&state, "a"), 70);
+    let second = row(traded(&mut state, order("2", "a", Side::Sell, 5), None));
+    let stock = &state.stocks[&name("a")];
     assert_eq!(
         (stock.quantity, stock.volume, stock.version),
         (75, 35, Version(3))
@@ -91,13 +91,13 @@ fn a_buy_lowers_and_a_sell_raises_the_quantity() {
     assert_eq!((first.price.minor(), first.epoch), (250, Epoch(1)));
     assert!(second.follows(&first.chain));
     assert_eq!(
-        books.end,
+        state.end,
         LedgerEnd {
             rows: OrderNumber(2),
             chain: second.chain
         }
     );
-    assert_eq!(quantity(&books, "b"), INITIAL);
+    assert_eq!(quantity(&state, "b"), INITIAL);
 }
 
 #[test]
@@ -107,62 +107,62 @@ fn what_cannot_be_traded_leaves_no_row_and_keeps_its_key_good() {
         (order("k", "a", Side::Buy, INITIAL + 1), Refusal::NotEnough),
         (order("k", "a", Side::Sell, Quantity::MAX), Refusal::TooMany),
     ] {
-        let mut books = books();
-        let before = books.clone();
+        let mut state = state();
+        let before = state.clone();
         assert_eq!(
-            traded(&mut books, wrong, None),
+            traded(&mut state, wrong, None),
             TradeResult::Refused(refusal)
         );
-        assert_eq!(books, before);
+        assert_eq!(state, before);
         row(traded(
-            &mut books,
+            &mut state,
             order("k", "a", Side::Buy, INITIAL),
             None,
         ));
-        assert_eq!(quantity(&books, "a"), 0);
+        assert_eq!(quantity(&state, "a"), 0);
     }
 }
 
 #[test]
 fn a_key_makes_one_row_within_a_group_and_after_it() {
-    let mut books = books();
+    let mut state = state();
     let asked = order("k", "a", Side::Buy, 1);
-    let mut staged = books.stage();
+    let mut staged = state.stage();
     let first = row(staged.trade(Epoch(1), asked.clone(), None).unwrap());
     let again = row(staged.trade(Epoch(1), asked.clone(), None).unwrap());
     assert_eq!(first, again);
     let batch = staged.into_batch();
-    books.apply(batch);
-    assert_eq!(row(traded(&mut books, asked, Some(first.clone()))), first);
+    state.apply(batch);
+    assert_eq!(row(traded(&mut state, asked, Some(first.clone()))), first);
     assert_eq!(
-        (quantity(&books, "a"), books.end.rows),
+        (quantity(&state, "a"), state.end.rows),
         (INITIAL - 1, OrderNumber(1))
     );
 }
 
 #[test]
 fn a_key_of_another_order_is_a_conflict() {
-    let mut books = books();
-    let first = row(traded(&mut books, order("k", "a", Side::Buy, 1), None));
+    let mut state = state();
+    let first = row(traded(&mut state, order("k", "a", Side::Buy, 1), None));
     for other in [
         order("k", "b", Side::Buy, 1),
         order("k", "a", Side::Sell, 1),
         order("k", "a", Side::Buy, 2),
         order("k", "none", Side::Buy, 1),
     ] {
-        let result = traded(&mut books, other, Some(first.clone()));
+        let result = traded(&mut state, other, Some(first.clone()));
         assert_eq!(result, TradeResult::Refused(Refusal::KeyConflict));
     }
     assert_eq!(
-        (quantity(&books, "a"), books.end.rows),
+        (quantity(&state, "a"), state.end.rows),
         (INITIAL - 1, OrderNumber(1))
     );
 }
 
 #[test]
 fn nobody_trades_but_in_the_current_epoch() {
-    let books = books();
-    let mut staged = books.stage();
+    let state = state();
+    let mut staged = state.stage();
     for given in [0, 2] {
         let stale = staged
             .trade(Epoch(given), order("k", "a", Side::Buy, 1), None)
@@ -194,8 +194,8 @@ fn nobody_trades_but_in_the_current_epoch() {
 
 #[test]
 fn of_several_elections_one_wins_and_the_losers_learn_of_it() {
-    let books = books();
-    let mut staged = books.stage();
+    let state = state();
+    let mut staged = state.stage();
     let winner = staged.elect(Epoch(1), replica(2));
     let loser = staged.elect(Epoch(1), replica(1));
     assert_eq!((winner.epoch, winner.leader), (Epoch(2), Some(replica(2))));
@@ -205,8 +205,8 @@ fn of_several_elections_one_wins_and_the_losers_learn_of_it() {
 
 #[test]
 fn the_in_sync_set_is_fenced_and_outlives_an_election() {
-    let books = books();
-    let mut staged = books.stage();
+    let state = state();
+    let mut staged = state.stage();
     let all = BTreeSet::from([1, 2, 3].map(replica));
     assert_eq!(
         staged
@@ -229,18 +229,18 @@ fn the_in_sync_set_is_fenced_and_outlives_an_election() {
 
 #[test]
 fn a_change_that_arrives_after_a_later_one_is_refused() {
-    let mut books = books();
+    let mut state = state();
     let all = BTreeSet::from([1, 2, 3].map(replica));
     let alone = BTreeSet::from([replica(3)]);
-    let mut staged = books.stage();
+    let mut staged = state.stage();
     staged
         .set_in_sync(Epoch(1), change(1), alone.clone())
         .unwrap();
     let batch = staged.into_batch();
-    books.apply(batch);
+    state.apply(batch);
 
     // Change 2 would add the others; change 3 leaves the set as it is.
-    let mut staged = books.stage();
+    let mut staged = state.stage();
     staged
         .set_in_sync(Epoch(1), change(3), alone.clone())
         .unwrap();
@@ -254,8 +254,8 @@ fn a_change_that_arrives_after_a_later_one_is_refused() {
     }
     let batch = staged.into_batch();
     assert!(!batch.is_empty(), "what overtakes is durable, too");
-    books.apply(batch);
-    let mut staged = books.stage();
+    state.apply(batch);
+    let mut staged = state.stage();
     let refused = staged.set_in_sync(Epoch(1), change(2), all.clone());
     assert_eq!(refused, Err(overtaken(2)), "after it");
     staged.set_in_sync(Epoch(1), change(4), all).unwrap();
@@ -263,8 +263,8 @@ fn a_change_that_arrives_after_a_later_one_is_refused() {
 
 #[test]
 fn each_epoch_numbers_its_changes_anew_and_takes_none_of_the_one_before() {
-    let books = books();
-    let mut staged = books.stage();
+    let state = state();
+    let mut staged = state.stage();
     let (all, alone) = (
         BTreeSet::from([1, 2, 3].map(replica)),
         BTreeSet::from([replica(2)]),
@@ -284,8 +284,8 @@ fn each_epoch_numbers_its_changes_anew_and_takes_none_of_the_one_before() {
 
 #[test]
 fn a_change_that_is_refused_uses_up_no_number() {
-    let books = books();
-    let mut staged = books.stage();
+    let state = state();
+    let mut staged = state.stage();
     let without_leader = BTreeSet::from([replica(1)]);
     staged
         .set_in_sync(Epoch(1), change(9), without_leader)
@@ -307,21 +307,21 @@ fn change_numbers_fit_the_database() {
 
 #[test]
 fn an_overlay_that_is_dropped_changes_nothing() {
-    let books = books();
-    let before = books.clone();
-    let mut staged = books.stage();
+    let state = state();
+    let before = state.clone();
+    let mut staged = state.stage();
     staged
         .trade(Epoch(1), order("k", "a", Side::Buy, 1), None)
         .unwrap();
     staged.elect(Epoch(1), replica(1));
     drop(staged);
-    assert_eq!(books, before);
+    assert_eq!(state, before);
 }
 
 #[test]
 fn what_changes_nothing_needs_no_commit() {
-    let books = books();
-    let mut staged = books.stage();
+    let state = state();
+    let mut staged = state.stage();
     staged.elect(Epoch(9), replica(1));
     assert!(staged.into_batch().is_empty());
 }
@@ -329,14 +329,14 @@ fn what_changes_nothing_needs_no_commit() {
 #[test]
 #[should_panic(expected = "journal numbers are dense")]
 fn a_batch_is_not_applied_twice() {
-    let mut books = books();
-    let mut staged = books.stage();
+    let mut state = state();
+    let mut staged = state.stage();
     staged
         .trade(Epoch(1), order("k", "a", Side::Buy, 1), None)
         .unwrap();
     let batch = staged.into_batch();
-    books.apply(batch.clone());
-    books.apply(batch);
+    state.apply(batch.clone());
+    state.apply(batch);
 }
 
 /// A step of a random run: an order (few keys, so that they collide), or the end of a group,
@@ -360,9 +360,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// An earlier attempt at an order may still be on its way when its client is told no.
 #[test]
 fn an_order_that_was_refused_is_not_made_after_all() {
-    let mut books = books();
+    let mut state = state();
     let asked = order("k", "a", Side::Buy, INITIAL + 1);
-    let mut staged = books.stage();
+    let mut staged = state.stage();
     let refused = TradeResult::Refused(Refusal::NotEnough);
     let sold = order("l", "a", Side::Sell, 1);
     assert_eq!(
@@ -380,9 +380,9 @@ fn an_order_that_was_refused_is_not_made_after_all() {
         refusal: Refusal::NotEnough,
     };
     assert_eq!(batch.refused, std::slice::from_ref(&remembered), "once");
-    books.apply(batch);
+    state.apply(batch);
 
-    let mut staged = books.stage();
+    let mut staged = state.stage();
     let known = || Some(PriorOutcome::Refused(remembered.clone()));
     assert_eq!(staged.trade(Epoch(1), asked, known()), Ok(refused));
     let other = order("k", "a", Side::Buy, 1);
@@ -396,29 +396,29 @@ proptest! {
     fn the_in_sync_set_is_that_of_the_highest_change_whatever_comes_when(
         arrivals in proptest::collection::vec((1..20_u64, 1..8_u32), 1..30),
     ) {
-        let mut books = books();
+        let mut state = state();
         let mut highest = (0, BTreeSet::new());
         for (number, members) in arrivals {
             let others = (1..=2).filter(|id| members & (1 << id) != 0);
             let set: BTreeSet<_> = others.chain([3]).map(replica).collect();
-            let mut staged = books.stage();
+            let mut staged = state.stage();
             let taken = staged.set_in_sync(Epoch(1), change(number), set.clone()).is_ok();
             prop_assert_eq!(taken, number > highest.0);
             if taken {
                 highest = (number, set);
             }
             let batch = staged.into_batch();
-            books.apply(batch);
-            prop_assert_eq!(&books.term.in_sync, &highest.1);
+            state.apply(batch);
+            prop_assert_eq!(&state.term.in_sync, &highest.1);
         }
     }
 
     #[test]
     fn quantities_follow_from_the_journal_and_keys_are_used_once(steps in steps()) {
-        let mut books = books();
+        let mut state = state();
         let mut journal: Vec<Row> = Vec::new();
         for group in steps.split_inclusive(|step| !matches!(step, Step::Trade(_))) {
-            let mut staged = books.stage();
+            let mut staged = state.stage();
             for step in group {
                 if let Step::Trade(order) = step {
                     let known = journal.iter().find(|row| row.order.key == order.key);
@@ -429,7 +429,7 @@ proptest! {
             let batch = staged.into_batch();
             if !matches!(group.last(), Some(Step::DiskFull)) {
                 journal.extend(batch.rows.iter().cloned());
-                books.apply(batch);
+                state.apply(batch);
             }
         }
         for (number, row) in journal.iter().enumerate() {
@@ -437,7 +437,7 @@ proptest! {
         }
         let keys: BTreeSet<_> = journal.iter().map(|row| &row.order.key).collect();
         prop_assert_eq!(keys.len(), journal.len());
-        for stock in books.stocks() {
+        for stock in state.stocks() {
             let total = |side| -> u64 {
                 let rows = journal.iter().filter(|row| row.order.name == stock.name);
                 rows.filter(|row| row.order.side == side).map(|row| row.order.quantity.get()).sum()

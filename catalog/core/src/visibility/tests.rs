@@ -36,25 +36,25 @@ fn batch(stocks: &[Stock]) -> Batch {
 }
 
 /// Stocks `a` and `b` in version 1; sessions 1 and 2, opened at 0, hold nothing.
-fn board() -> Visibility {
+fn visibility() -> Visibility {
     let stocks = [stock("a", 1), stock("b", 1)];
-    let mut board = Visibility::new(stocks, Leases::new(LEASE, MARGIN), Duration::ZERO, at(0));
-    board.open(id(1), at(0)).unwrap();
-    board.open(id(2), at(0)).unwrap();
-    board
+    let mut visibility = Visibility::new(stocks, Leases::new(LEASE, MARGIN), Duration::ZERO, at(0));
+    visibility.open(id(1), at(0)).unwrap();
+    visibility.open(id(2), at(0)).unwrap();
+    visibility
 }
 
 /// What session `session` sees: the version, and whether it may keep it.
 #[track_caller]
 fn check(
-    board: &mut Visibility,
+    visibility: &mut Visibility,
     text: &str,
     session: u64,
     now: u64,
     version: u64,
     cacheable: bool,
 ) {
-    let seen = board
+    let seen = visibility
         .read(&name(text), SessionId::new(session), at(now))
         .unwrap();
     assert_eq!(
@@ -65,138 +65,144 @@ fn check(
 
 #[test]
 fn only_a_living_session_may_keep_what_it_reads() {
-    let mut board = board();
-    check(&mut board, "a", 1, 10, 1, true);
-    check(&mut board, "a", 0, 10, 1, false);
-    check(&mut board, "a", 9, 10, 1, false);
-    check(&mut board, "a", 1, 1100, 1, false);
-    assert!(board.read(&name("none"), Some(id(1)), at(10)).is_none());
+    let mut visibility = visibility();
+    check(&mut visibility, "a", 1, 10, 1, true);
+    check(&mut visibility, "a", 0, 10, 1, false);
+    check(&mut visibility, "a", 9, 10, 1, false);
+    check(&mut visibility, "a", 1, 1100, 1, false);
+    assert!(
+        visibility
+            .read(&name("none"), Some(id(1)), at(10))
+            .is_none()
+    );
 }
 
 #[test]
 fn a_change_nobody_holds_is_shown_once_it_is_durable() {
-    let mut board = board();
-    check(&mut board, "b", 1, 10, 1, true);
+    let mut visibility = visibility();
+    check(&mut visibility, "b", 1, 10, 1, true);
     let change = [stock("a", 2)];
-    assert!(board.prepare(&batch(&change)).is_empty());
-    check(&mut board, "a", 1, 10, 1, false);
-    assert!(!board.shows(&name("a"), Version(2)));
-    board.committed(&change);
-    assert!(board.shows(&name("a"), Version(2)));
-    check(&mut board, "a", 1, 10, 2, true);
+    assert!(visibility.prepare(&batch(&change)).is_empty());
+    check(&mut visibility, "a", 1, 10, 1, false);
+    assert!(!visibility.is_shown(&name("a"), Version(2)));
+    visibility.mark_durable(&change);
+    assert!(visibility.is_shown(&name("a"), Version(2)));
+    check(&mut visibility, "a", 1, 10, 2, true);
 }
 
 #[test]
 fn a_held_change_is_shown_once_it_is_durable_and_all_let_go() {
     // In either order.
     for acknowledged_first in [true, false] {
-        let mut board = board();
-        check(&mut board, "a", 1, 10, 1, true);
-        check(&mut board, "a", 2, 10, 1, true);
+        let mut visibility = visibility();
+        check(&mut visibility, "a", 1, 10, 1, true);
+        check(&mut visibility, "a", 2, 10, 1, true);
         let change = [stock("a", 2)];
-        let recalls = board.prepare(&batch(&change));
-        assert_eq!(recalls.len(), 2);
+        let invalidations = visibility.prepare(&batch(&change));
+        assert_eq!(invalidations.len(), 2);
         if !acknowledged_first {
-            board.committed(&change);
+            visibility.mark_durable(&change);
         }
-        check(&mut board, "a", 1, 20, 1, false);
-        for recall in recalls {
-            assert!(!board.shows(&name("a"), Version(2)));
-            board
-                .acknowledge(recall.session, recall.round, at(20))
+        check(&mut visibility, "a", 1, 20, 1, false);
+        for invalidation in invalidations {
+            assert!(!visibility.is_shown(&name("a"), Version(2)));
+            visibility
+                .acknowledge(invalidation.session, invalidation.round, at(20))
                 .unwrap();
         }
         if acknowledged_first {
-            check(&mut board, "a", 1, 20, 1, false);
-            board.committed(&change);
+            check(&mut visibility, "a", 1, 20, 1, false);
+            visibility.mark_durable(&change);
         }
-        check(&mut board, "a", 1, 20, 2, true);
+        check(&mut visibility, "a", 1, 20, 2, true);
     }
 }
 
 #[test]
 fn a_holder_that_says_nothing_delays_its_stock_until_it_expires_and_no_other() {
-    let mut board = board();
-    check(&mut board, "a", 1, 10, 1, true);
+    let mut visibility = visibility();
+    check(&mut visibility, "a", 1, 10, 1, true);
     let change = [stock("a", 2), stock("b", 2)];
-    board.prepare(&batch(&change));
-    board.committed(&change);
-    check(&mut board, "b", 2, 20, 2, true);
-    check(&mut board, "a", 2, 1099, 1, false);
-    assert!(board.expire(at(1099)).is_empty());
-    check(&mut board, "a", 0, 1099, 1, false);
-    assert_eq!(board.expire(at(1100)), [id(1), id(2)]);
-    check(&mut board, "a", 0, 1100, 2, false);
+    visibility.prepare(&batch(&change));
+    visibility.mark_durable(&change);
+    check(&mut visibility, "b", 2, 20, 2, true);
+    check(&mut visibility, "a", 2, 1099, 1, false);
+    assert!(visibility.expire(at(1099)).is_empty());
+    check(&mut visibility, "a", 0, 1099, 1, false);
+    assert_eq!(visibility.expire(at(1100)), [id(1), id(2)]);
+    check(&mut visibility, "a", 0, 1100, 2, false);
 }
 
 #[test]
 fn changes_that_pile_up_behind_a_holder_are_shown_at_once() {
-    let mut board = board();
-    check(&mut board, "a", 1, 10, 1, true);
+    let mut visibility = visibility();
+    check(&mut visibility, "a", 1, 10, 1, true);
     for version in 2..5 {
         let change = [stock("a", version)];
-        board.prepare(&batch(&change));
-        board.committed(&change);
-        check(&mut board, "a", 2, 20, 1, false);
+        visibility.prepare(&batch(&change));
+        visibility.mark_durable(&change);
+        check(&mut visibility, "a", 2, 20, 1, false);
     }
-    board.prepare(&batch(&[stock("a", 5)]));
-    board.release(id(1));
-    assert!(board.shows(&name("a"), Version(4)));
-    check(&mut board, "a", 2, 20, 4, false); // 5 is still on its way to the disk
-    board.committed(&[stock("a", 5)]);
-    check(&mut board, "a", 2, 20, 5, true);
+    visibility.prepare(&batch(&[stock("a", 5)]));
+    visibility.release(id(1));
+    assert!(visibility.is_shown(&name("a"), Version(4)));
+    check(&mut visibility, "a", 2, 20, 4, false); // 5 is still on its way to the disk
+    visibility.mark_durable(&[stock("a", 5)]);
+    check(&mut visibility, "a", 2, 20, 5, true);
 }
 
 #[test]
 fn a_change_that_the_disk_had_no_room_for_is_never_shown() {
-    let mut board = board();
-    check(&mut board, "a", 1, 10, 1, true);
-    let recall = board.prepare(&batch(&[stock("a", 2)])).remove(0);
-    board.abandoned();
-    check(&mut board, "a", 2, 20, 1, true);
-    check(&mut board, "a", 1, 20, 1, false); // it was told to let go, and has not answered
-    board.acknowledge(id(1), recall.round, at(20)).unwrap();
-    check(&mut board, "a", 1, 20, 1, true);
-    board.prepare(&batch(&[stock("a", 2)]));
-    board.committed(&[stock("a", 2)]);
-    check(&mut board, "a", 0, 20, 1, false); // both let go first
-    board.release(id(1));
-    board.release(id(2));
-    check(&mut board, "a", 0, 20, 2, false);
+    let mut visibility = visibility();
+    check(&mut visibility, "a", 1, 10, 1, true);
+    let invalidation = visibility.prepare(&batch(&[stock("a", 2)])).remove(0);
+    visibility.abandon();
+    check(&mut visibility, "a", 2, 20, 1, true);
+    check(&mut visibility, "a", 1, 20, 1, false); // it was told to let go, and has not answered
+    visibility
+        .acknowledge(id(1), invalidation.round, at(20))
+        .unwrap();
+    check(&mut visibility, "a", 1, 20, 1, true);
+    visibility.prepare(&batch(&[stock("a", 2)]));
+    visibility.mark_durable(&[stock("a", 2)]);
+    check(&mut visibility, "a", 0, 20, 1, false); // both let go first
+    visibility.release(id(1));
+    visibility.release(id(2));
+    check(&mut visibility, "a", 0, 20, 2, false);
 }
 
 #[test]
 fn after_a_crash_one_lease_passes_before_anything_is_read() {
-    let mut board = Visibility::new(
+    let mut visibility = Visibility::new(
         [stock("a", 1)],
         Leases::new(LEASE, MARGIN),
         Duration::from_millis(700),
         at(100),
     );
-    assert_eq!(board.serving_from(), at(800));
+    assert_eq!(visibility.serving_from(), at(800));
     assert!(
-        !board.is_unheld(at(799)),
+        !visibility.is_unheld(at(799)),
         "sessions of the run before may be alive"
     );
-    assert!(board.is_unheld(at(800)));
-    board.open(id(1), at(800)).unwrap();
-    assert!(!board.is_unheld(at(900)));
-    board.release(id(1));
-    assert!(board.is_unheld(at(900)));
+    assert!(visibility.is_unheld(at(800)));
+    visibility.open(id(1), at(800)).unwrap();
+    assert!(!visibility.is_unheld(at(900)));
+    visibility.release(id(1));
+    assert!(visibility.is_unheld(at(900)));
 }
 
 #[test]
 #[should_panic(expected = "one batch at a time")]
 fn two_batches_are_not_on_their_way_at_once() {
-    let mut board = board();
-    board.prepare(&batch(&[stock("a", 2)]));
-    board.prepare(&batch(&[stock("b", 2)]));
+    let mut visibility = visibility();
+    visibility.prepare(&batch(&[stock("a", 2)]));
+    visibility.prepare(&batch(&[stock("b", 2)]));
 }
 
 #[test]
 #[should_panic(expected = "versions of a rise")]
 fn a_version_is_not_shown_twice() {
-    board().prepare(&batch(&[stock("a", 1)]));
+    visibility().prepare(&batch(&[stock("a", 1)]));
 }
 
 mod model {
@@ -245,7 +251,7 @@ mod model {
     }
 
     struct World {
-        board: Visibility,
+        visibility: Visibility,
         now: u64,
         gateways: BTreeMap<u64, Gateway>,
         on_its_way: Option<Stock>,
@@ -262,7 +268,7 @@ mod model {
             };
             let gateways = [1, 2].map(|session| (session, gateway())).into();
             Self {
-                board: board(),
+                visibility: visibility(),
                 now: 0,
                 gateways,
                 on_its_way: None,
@@ -277,21 +283,24 @@ mod model {
                 Step::Read(session) => self.read(session),
                 Step::Renew(session) => {
                     let gateway = self.gateways.get_mut(&session).unwrap();
-                    let renewed = self.board.renew(id(session), 0, now) == Ok(Renewal::Granted);
+                    let renewed =
+                        self.visibility.renew(id(session), 0, now) == Ok(Renewal::Granted);
                     if renewed && !gateway.partitioned {
                         gateway.lease_until = self.now + 1000;
                     }
                 }
                 Step::Deliver(session) => {
                     let gateway = self.gateways.get_mut(&session).unwrap();
-                    for recall in std::mem::take(&mut gateway.inbox) {
+                    for invalidation in std::mem::take(&mut gateway.inbox) {
                         gateway.cached = None;
-                        let _ = self.board.acknowledge(id(session), recall.round, now);
+                        let _ = self
+                            .visibility
+                            .acknowledge(id(session), invalidation.round, now);
                     }
                 }
                 Step::Partition(session) => {
                     self.gateways.get_mut(&session).unwrap().partitioned = true;
-                    self.board.disconnect(id(session));
+                    self.visibility.disconnect(id(session));
                 }
                 Step::Prepare => self.prepare(),
                 Step::Finish(durable) => {
@@ -300,14 +309,14 @@ mod model {
                     };
                     if durable {
                         self.newest = stock.version.0;
-                        self.board.committed(&[stock]);
+                        self.visibility.mark_durable(&[stock]);
                     } else {
-                        self.board.abandoned();
+                        self.visibility.abandon();
                     }
                 }
                 Step::Wait(millis) => {
                     self.now += millis;
-                    self.board.expire(at(self.now));
+                    self.visibility.expire(at(self.now));
                 }
             }
         }
@@ -326,7 +335,7 @@ mod model {
             }
             gateway.cached = None;
             let seen = self
-                .board
+                .visibility
                 .read(&name("a"), Some(id(session)), at(self.now))
                 .unwrap();
             assert!(
@@ -334,7 +343,10 @@ mod model {
                 "the catalog itself went back"
             );
             self.seen = seen.stock.version;
-            let fits = gateway.inbox.iter().flat_map(|recall| &recall.floors);
+            let fits = gateway
+                .inbox
+                .iter()
+                .flat_map(|invalidation| &invalidation.floors);
             let fits = fits
                 .map(|floor| floor.version)
                 .all(|floor| seen.stock.version >= floor);
@@ -348,10 +360,13 @@ mod model {
                 return;
             }
             let change = stock("a", self.newest + 1);
-            for recall in self.board.prepare(&batch(std::slice::from_ref(&change))) {
-                let gateway = self.gateways.get_mut(&recall.session.get()).unwrap();
+            for invalidation in self
+                .visibility
+                .prepare(&batch(std::slice::from_ref(&change)))
+            {
+                let gateway = self.gateways.get_mut(&invalidation.session.get()).unwrap();
                 if !gateway.partitioned {
-                    gateway.inbox.push(recall);
+                    gateway.inbox.push(invalidation);
                 }
             }
             self.on_its_way = Some(change);

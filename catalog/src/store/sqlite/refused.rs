@@ -44,14 +44,14 @@ pub(super) fn find(
     Ok(Some(kept.refused))
 }
 
-/// Reads all of them, a chunk at a time; `go_on` is asked after each.
+/// Reads all of them, a chunk at a time; `keep_going` is asked after each.
 ///
 /// # Errors
 /// [`StorageError::Damaged`] at the first that is not as it was written, or not found by its key.
 pub(super) fn check(
     connection: &Connection,
     journal: JournalId,
-    mut go_on: impl FnMut() -> bool,
+    mut keep_going: impl FnMut() -> bool,
 ) -> Result<(), StorageError> {
     let mut by_key = connection.prepare_cached("SELECT id FROM refused WHERE key = ?")?;
     each_chunk(connection, |chunk| {
@@ -65,7 +65,7 @@ pub(super) fn check(
                 )));
             }
         }
-        Ok(go_on())
+        Ok(keep_going())
     })
 }
 

@@ -31,10 +31,10 @@ fn new_store(data_dir: &Path) -> SqliteStore {
 }
 
 /// Elects replica 2 and buys 10 nvidia and 1 meta in one batch.
-fn batch(books: &CatalogState) -> Batch {
-    let mut staged = books.stage();
+fn batch(state: &CatalogState) -> Batch {
+    let mut staged = state.stage();
     let epoch = staged
-        .elect(books.leadership().term.epoch, replica(2))
+        .elect(state.leadership().term.epoch, replica(2))
         .epoch;
     staged
         .set_in_sync(epoch, change(1), BTreeSet::from([replica(1), replica(2)]))
@@ -47,12 +47,12 @@ fn batch(books: &CatalogState) -> Batch {
 }
 
 /// Makes durable, and then applies, what is staged.
-fn commit(store: &mut SqliteStore, books: &mut CatalogState, stage: impl FnOnce(&mut Staged<'_>)) {
-    let mut staged = books.stage();
+fn commit(store: &mut SqliteStore, state: &mut CatalogState, stage: impl FnOnce(&mut Staged<'_>)) {
+    let mut staged = state.stage();
     stage(&mut staged);
     let batch = staged.into_batch();
     store.commit(&batch).unwrap();
-    books.apply(batch);
+    state.apply(batch);
 }
 
 #[test]
@@ -63,10 +63,10 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
     assert!(store.load().unwrap_err().is_damage());
     store.begin(JOURNAL, &built_in()).unwrap();
     assert!(!store.is_new());
-    let mut books = store.load().unwrap().books;
-    let batch = batch(&books);
+    let mut state = store.load().unwrap().state;
+    let batch = batch(&state);
     store.commit(&batch).unwrap();
-    books.apply(batch.clone());
+    state.apply(batch.clone());
     drop(store);
 
     let mut store = SqliteStore::open(dir.path()).unwrap();
@@ -75,7 +75,7 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
         Loaded {
             journal: JOURNAL,
             listing: stocks::digest(&built_in()),
-            books,
+            state,
             sessions_out: None
         }
     );
@@ -98,14 +98,14 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
 fn what_overtook_a_change_outlives_a_restart_until_the_next_election() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = new_store(dir.path());
-    let mut books = store.load().unwrap().books;
+    let mut state = store.load().unwrap().state;
     let alone = BTreeSet::from([replica(2)]);
     let both = BTreeSet::from([replica(1), replica(2)]);
-    commit(&mut store, &mut books, |staged| {
+    commit(&mut store, &mut state, |staged| {
         staged.elect(Epoch(0), replica(2));
     });
     for number in [1, ChangeNumber::MAX] {
-        commit(&mut store, &mut books, |staged| {
+        commit(&mut store, &mut state, |staged| {
             let set = staged.set_in_sync(Epoch(1), change(number), alone.clone());
             set.unwrap();
         });
@@ -113,8 +113,8 @@ fn what_overtook_a_change_outlives_a_restart_until_the_next_election() {
     drop(store);
 
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    let mut books = store.load().unwrap().books;
-    commit(&mut store, &mut books, |staged| {
+    let mut state = store.load().unwrap().state;
+    commit(&mut store, &mut state, |staged| {
         let late = staged.set_in_sync(Epoch(1), change(2), both.clone());
         late.unwrap_err();
         assert_eq!(staged.term().in_sync, alone);
@@ -123,8 +123,8 @@ fn what_overtook_a_change_outlives_a_restart_until_the_next_election() {
     drop(store);
 
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    assert_eq!(store.load().unwrap().books, books);
-    commit(&mut store, &mut books, |staged| {
+    assert_eq!(store.load().unwrap().state, state);
+    commit(&mut store, &mut state, |staged| {
         let set = staged.set_in_sync(Epoch(2), change(1), both.clone());
         set.unwrap();
     });
@@ -135,7 +135,7 @@ fn a_batch_is_committed_whole_or_not_at_all() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = new_store(dir.path());
     let before = store.load().unwrap();
-    let mut batch = batch(&before.books);
+    let mut batch = batch(&before.state);
     let again = batch.rows[0].clone();
     batch.rows.push(again); // breaks the primary key
     store.commit(&batch).unwrap_err();
@@ -157,7 +157,7 @@ fn a_full_disk_is_an_error_that_changes_nothing_and_may_pass() {
         .connection
         .pragma_update(None, "max_page_count", pages)
         .unwrap();
-    let mut staged = before.books.stage();
+    let mut staged = before.state.stage();
     staged.elect(Epoch(0), replica(1));
     for number in 0..1000 {
         staged
@@ -203,17 +203,17 @@ fn the_database_itself_refuses_a_negative_quantity() {
 fn changed(sql: &str) -> Result<SqliteStore, StorageError> {
     let dir = tempfile::tempdir().unwrap();
     let mut store = new_store(dir.path());
-    let mut books = store.load().unwrap().books;
-    commit(&mut store, &mut books, |staged| {
+    let mut state = store.load().unwrap().state;
+    commit(&mut store, &mut state, |staged| {
         staged.elect(Epoch(0), replica(2));
     });
     for number in 0..30 {
-        commit(&mut store, &mut books, |staged| {
+        commit(&mut store, &mut state, |staged| {
             let order = order(&format!("key-{number}"), "nvidia", 1);
             staged.trade(Epoch(1), order, None).unwrap();
         });
     }
-    commit(&mut store, &mut books, |staged| {
+    commit(&mut store, &mut state, |staged| {
         let refused = staged.trade(Epoch(1), order("refused", "nvidia", 2000), None);
         assert_eq!(refused, Ok(TradeResult::Refused(Refusal::NotEnough)));
         let both = BTreeSet::from([replica(1), replica(2)]);
@@ -298,9 +298,9 @@ fn an_order_that_was_refused_is_not_told_of_where_it_is_not_as_it_was_written() 
     ] {
         let dir = tempfile::tempdir().unwrap();
         let mut store = new_store(dir.path());
-        let mut books = store.load().unwrap().books;
+        let mut state = store.load().unwrap().state;
         let refused = order("few", "nvidia", 1001);
-        commit(&mut store, &mut books, |staged| {
+        commit(&mut store, &mut state, |staged| {
             let epoch = staged.elect(Epoch(0), replica(2)).epoch;
             staged.trade(epoch, refused.clone(), None).unwrap();
         });
@@ -361,7 +361,7 @@ fn a_journal_of_before_there_were_ids_gets_one_and_keeps_it() {
         let loaded = store.load().unwrap();
         ids.insert(loaded.journal);
         assert_eq!(loaded.listing, stocks::digest(&built_in()));
-        assert_eq!(loaded.books.leadership().term.leader, Some(replica(3)));
+        assert_eq!(loaded.state.leadership().term.leader, Some(replica(3)));
         let known = |store: &mut SqliteStore, key: &str| {
             let key = IdempotencyKey::new(key).unwrap();
             store.find_key(&key).unwrap()
@@ -374,8 +374,8 @@ fn a_journal_of_before_there_were_ids_gets_one_and_keeps_it() {
             Some(PriorOutcome::Refused(refused)) => assert_eq!(refused.refusal, Refusal::NotEnough),
             other => panic!("{other:?}"),
         }
-        let mut books = loaded.books;
-        commit(&mut store, &mut books, |staged| staged.begin_next_epoch());
+        let mut state = loaded.state;
+        commit(&mut store, &mut state, |staged| staged.begin_next_epoch());
     }
     assert_eq!(ids.len(), 1);
     let another = SqliteStore::open(kept().path()).unwrap().load().unwrap();
@@ -407,10 +407,10 @@ fn what_a_journal_of_before_cannot_have_held_is_refused() {
 fn a_large_database_is_read_beside() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = new_store(dir.path());
-    let mut books = store.load().unwrap().books;
-    let batch = batch(&books);
+    let mut state = store.load().unwrap().state;
+    let batch = batch(&state);
     store.commit(&batch).unwrap();
-    books.apply(batch);
+    state.apply(batch);
     let unchecked = |store: &SqliteStore| Unchecked {
         audit: Audit::new(
             listings(&store.connection).unwrap(),
@@ -424,7 +424,7 @@ fn a_large_database_is_read_beside() {
     unchecked(&store).check(|| true).unwrap();
     // What is traded meanwhile makes no difference.
     let before = unchecked(&store);
-    commit(&mut store, &mut books, |staged| {
+    commit(&mut store, &mut state, |staged| {
         staged
             .trade(Epoch(1), order("three", "meta", 1), None)
             .unwrap();
@@ -444,8 +444,8 @@ fn a_database_of_before_may_have_stocks_that_cost_nothing() {
     store.begin(JOURNAL, &listings).unwrap();
     drop(store);
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    let books = store.load().unwrap().books;
-    let free = books.stocks().find(|stock| stock.name == listings[0].name);
+    let state = store.load().unwrap().state;
+    let free = state.stocks().find(|stock| stock.name == listings[0].name);
     assert_eq!(free.unwrap().price.minor(), 0);
 }
 
@@ -453,12 +453,12 @@ fn a_database_of_before_may_have_stocks_that_cost_nothing() {
 fn a_refusal_is_remembered_by_its_key() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = new_store(dir.path());
-    let mut books = store.load().unwrap().books;
+    let mut state = store.load().unwrap().state;
     let wanted = [
         (order("none", "nothing", 1), Refusal::StockNotFound),
         (order("few", "nvidia", 1001), Refusal::NotEnough),
     ];
-    commit(&mut store, &mut books, |staged| {
+    commit(&mut store, &mut state, |staged| {
         let epoch = staged.elect(Epoch(0), replica(2)).epoch;
         for (order, refusal) in wanted.clone() {
             let result = staged.trade(epoch, order, None);

@@ -73,10 +73,6 @@ impl Replication for Callee {
         Ok(Response::new(answers))
     }
 
-    async fn append(&self, _: Request<AppendRequest>) -> Result<Response<AppendResponse>, Status> {
-        Err(Status::unimplemented("calls use streams"))
-    }
-
     async fn fetch(&self, _: Request<FetchRequest>) -> Result<Response<Self::FetchStream>, Status> {
         Err(Status::unimplemented("not asked for here"))
     }

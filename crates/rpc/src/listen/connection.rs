@@ -23,7 +23,7 @@ use crate::clients::{Client, Connected as OfClient};
 /// What every client of HTTP/2 begins with (RFC 9113, section 3.4).
 pub(super) const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len();
 
-/// A connection looks so often whether it has to end, as a part of the shortest wait there is.
+/// A connection checks so often whether it has to end, as a part of the shortest wait there is.
 const LOOKS: u32 = 4;
 
 /// How long a connection may be idle while no place is left for another.
@@ -35,7 +35,7 @@ pub struct Connection {
     stream: TcpStream,
     /// Until it is complete.
     opening: Option<Opening>,
-    look: Pin<Box<Sleep>>,
+    next_check: Pin<Box<Sleep>>,
     peer: Peer,
     _place: (OwnedSemaphorePermit, OfClient<Budgets>),
 }
@@ -63,7 +63,7 @@ impl Connection {
                 bytes: 0,
                 deadline: Instant::now() + limits.opening_max,
             }),
-            look: Box::pin(sleep(look_interval(&limits))),
+            next_check: Box::pin(sleep(check_interval(&limits))),
             peer,
             _place: place,
         })
@@ -72,20 +72,20 @@ impl Connection {
     /// Ends it where its peer takes too long. To be asked whenever it is read or written, since
     /// either may be what waits.
     fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        while self.look.as_mut().poll(context).is_ready() {
+        while self.next_check.as_mut().poll(context).is_ready() {
             let now = Instant::now();
             let opening = self.opening.as_ref();
             if opening.is_some_and(|opening| now >= opening.deadline) || self.peer.is_overdue(now) {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            let next = now + look_interval(self.peer.limits());
-            self.look.as_mut().reset(next);
+            let next = now + check_interval(self.peer.limits());
+            self.next_check.as_mut().reset(next);
         }
         Ok(())
     }
 }
 
-fn look_interval(limits: &Limits) -> Duration {
+fn check_interval(limits: &Limits) -> Duration {
     let shortest = limits
         .opening_max
         .min(limits.idle_max)
@@ -298,7 +298,7 @@ impl CallUnderWay {
     }
 
     /// The call waits for its peer: meanwhile it does not keep its connection from being idle.
-    pub fn waits(self) -> Waiting {
+    pub fn pause(self) -> Waiting {
         self.0.peer.doing().end();
         Waiting(self.0)
     }
@@ -310,7 +310,7 @@ pub struct Waiting(Arc<UnderWay>);
 
 impl Waiting {
     /// The peer has sent what was waited for.
-    pub fn goes_on(self) -> CallUnderWay {
+    pub fn resume(self) -> CallUnderWay {
         CallUnderWay(Arc::clone(&self.0))
     }
 }

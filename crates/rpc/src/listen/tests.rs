@@ -142,13 +142,6 @@ impl Replication for Appending {
         Ok(Reply::new(answers))
     }
 
-    async fn append(
-        &self,
-        request: Request<AppendRequest>,
-    ) -> Result<Reply<AppendResponse>, Status> {
-        answered(request.into_inner()).await.map(Reply::new)
-    }
-
     async fn fetch(&self, _: Request<FetchRequest>) -> Result<Reply<Self::FetchStream>, Status> {
         Err(Status::unimplemented("not asked for here"))
     }
@@ -199,6 +192,13 @@ impl Appends {
         let ended = timeout(PATIENCE, self.answers.message()).await;
         ended.expect("it ends").expect_err("it is cut off");
     }
+}
+
+/// One call on a stream of its own, which may be refused.
+async fn append(service: SocketAddr, request: AppendRequest) -> Result<AppendResponse, Status> {
+    let requests = tokio_stream::iter([request]);
+    let answers = appending(service).append_many(requests).await?;
+    answers.into_inner().message().await?.ok_or_else(ended)
 }
 
 fn ended() -> Status {
@@ -290,9 +290,10 @@ async fn silent_streams_take_all_places_and_another_client_is_served_about_a_sec
         silent.push(appends);
     }
     assert_eq!(shared.places.available_permits(), 0);
-    let mut other = appending(address);
-    let served = timeout(10 * SHORT, other.append(AppendRequest::default())).await;
-    served.expect("soon").unwrap();
+    let mut other = timeout(10 * SHORT, Appends::open(address))
+        .await
+        .expect("soon");
+    other.call(Duration::ZERO).await.unwrap();
     drop(silent);
 }
 
@@ -336,15 +337,13 @@ async fn a_message_counts_until_it_is_done_with() {
     const BYTES: usize = 200_000;
     let (address, shared) = service(Limits::default()).await;
     let request = request_of(SHORT, BYTES);
-    let (mut client, mut appends) = (appending(address), Appends::open(address).await);
-    let alone = client.append(request.clone());
-    let in_a_stream = appends.make(request);
+    let (mut one, mut other) = (Appends::open(address).await, Appends::open(address).await);
     let counted = until("both count", || shared.received.held() > 2 * BYTES);
-    let (alone, in_a_stream, ()) = tokio::join!(alone, in_a_stream, counted);
-    alone.unwrap();
-    in_a_stream.unwrap();
-    // The stream itself is still there.
-    until("neither does", || shared.received.held() < 2 * CALL_BYTES).await;
+    let (first, second, ()) = tokio::join!(one.make(request.clone()), other.make(request), counted);
+    first.unwrap();
+    second.unwrap();
+    // The streams themselves are still there.
+    until("neither does", || shared.received.held() < 3 * CALL_BYTES).await;
     assert!(shared.received.held() >= CALL_BYTES);
 }
 
@@ -499,7 +498,7 @@ async fn who_finds_no_room_is_told_that_there_may_be_later() {
         })
         .await;
         let request = request_of(Duration::ZERO, bytes);
-        let refused = appending(address).append(request).await.unwrap_err();
+        let refused = append(address, request).await.unwrap_err();
         assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
         assert_eq!(RetryClass::of(&refused), RetryClass::Later, "{refused}");
     }

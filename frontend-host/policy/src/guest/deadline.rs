@@ -39,7 +39,7 @@ struct Watched {
     since: Duration,
     /// How much of it the call may use from then on.
     allowed: Duration,
-    /// Ticks that passed since, or will have at the next look.
+    /// Ticks that passed since, or will have at the next check.
     ticks: u64,
 }
 
@@ -63,7 +63,7 @@ impl Deadline {
     }
 
     /// A call begins. `processor_time` is the thread's processor clock, which costs about as much
-    /// as a short decision to read. Returns after how many ticks to look at the deadline first.
+    /// as a short decision to read. Returns after how many ticks to check the deadline first.
     pub(crate) fn begin(&mut self, ticks: u64, processor_time: impl FnOnce() -> Duration) -> u64 {
         self.ticks = ticks;
         if self.unhurried {
@@ -75,9 +75,9 @@ impl Deadline {
         }
     }
 
-    /// It is time to look. `processor_time` is what the thread's processor clock says. Returns after
-    /// how many ticks to look again; `None` where the call has taken what it may.
-    pub(crate) fn look(&mut self, processor_time: Duration) -> Option<u64> {
+    /// It is time to check. `processor_time` is what the thread's processor clock says. Returns after
+    /// how many ticks to check again; `None` where the call has taken what it may.
+    pub(crate) fn check(&mut self, processor_time: Duration) -> Option<u64> {
         let Some(watched) = &mut self.watched else {
             let second_half = (self.ticks / 2).max(1);
             self.watched = Some(Watched::from(processor_time, second_half));
@@ -111,7 +111,7 @@ mod tests {
 
     fn lasts_under(mut deadline: Deadline, ticks: u64, share: f64) -> u64 {
         let mut passed = deadline.begin(ticks, || Duration::ZERO);
-        while let Some(more) = deadline.look(limits::EPOCH_TICK.mul_f64(passed as f64 * share)) {
+        while let Some(more) = deadline.check(limits::EPOCH_TICK.mul_f64(passed as f64 * share)) {
             assert!(more > 0);
             passed += more;
         }
@@ -159,9 +159,9 @@ mod tests {
     fn every_call_has_a_deadline_of_its_own() {
         let mut deadline = Deadline::default();
         deadline.begin(2, || Duration::ZERO);
-        deadline.look(Duration::ZERO);
-        assert_eq!(deadline.look(Duration::from_secs(1)), None);
+        deadline.check(Duration::ZERO);
+        assert_eq!(deadline.check(Duration::from_secs(1)), None);
         deadline.begin(2, || Duration::from_secs(1));
-        assert!(deadline.look(Duration::from_secs(1)).is_some());
+        assert!(deadline.check(Duration::from_secs(1)).is_some());
     }
 }

@@ -84,7 +84,7 @@ impl Instance {
         );
         store.limiter(|guest| &mut guest.budget);
         store.epoch_deadline_callback(|mut store| {
-            Ok(match store.data_mut().deadline.look(processor_time()) {
+            Ok(match store.data_mut().deadline.check(processor_time()) {
                 Some(ticks) => UpdateDeadline::Continue(ticks),
                 None => UpdateDeadline::Interrupt,
             })

@@ -21,6 +21,6 @@ pub enum SwapError {
     #[error("the change cannot be saved, so it was not made: {0}")]
     NotSaved(#[from] VersionLogError),
     /// The machine has no more threads.
-    #[error("there is no thread for it: {0}")]
+    #[error("cannot start a thread for it: {0}")]
     NoThread(#[from] io::Error),
 }

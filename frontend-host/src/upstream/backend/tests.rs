@@ -22,8 +22,8 @@ use wire::catalog::v1::{
 use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::orders_server::{Orders, OrdersServer};
 use wire::order::v1::{
-    AnnounceRequest, GetResponse, PlaceManyRequest, PlaceManyResponse, PlaceRequest, PlaceResponse,
-    ReplicaStatus, Role, StatusRequest, place_many_response,
+    AnnounceRequest, GetResponse, PlaceManyRequest, PlaceManyResponse, ReplicaStatus, Role,
+    StatusRequest, place_many_response,
 };
 
 use super::*;
@@ -207,10 +207,6 @@ impl Catalog for FakeCatalog {
         not_here()
     }
 
-    async fn trade(&self, _: Request<TradeRequest>) -> Reply<TradeResponse> {
-        not_here()
-    }
-
     async fn trade_many(
         &self,
         _: Request<Streaming<TradeRequest>>,
@@ -342,10 +338,6 @@ impl Orders for FakeLeader {
             journal: JOURNAL.as_bytes().to_vec(),
             ..ReplicaStatus::default()
         }))
-    }
-
-    async fn place(&self, _: Request<PlaceRequest>) -> Reply<PlaceResponse> {
-        not_here()
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Reply<GetResponse> {

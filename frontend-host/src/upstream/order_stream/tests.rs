@@ -9,8 +9,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Streaming};
 use wire::order::v1::orders_server::{Orders, OrdersServer};
 use wire::order::v1::{
-    AnnounceRequest, GetRequest, GetResponse, PlaceManyResponse, PlaceRequest, PlaceResponse,
-    ReplicaStatus, StatusRequest,
+    AnnounceRequest, GetRequest, GetResponse, PlaceManyResponse, ReplicaStatus, StatusRequest,
 };
 
 use super::*;
@@ -82,10 +81,6 @@ impl Orders for Replica {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
-    }
-
-    async fn place(&self, _: Request<PlaceRequest>) -> Result<Response<PlaceResponse>, Status> {
-        Err(Status::unimplemented("not asked for here"))
     }
 
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {

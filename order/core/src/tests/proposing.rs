@@ -1,6 +1,6 @@
 //! Rows that are proposed before they are committed.
 
-use crate::durable::PROPOSED_ROWS_MAX;
+use crate::durable::PROPOSED_SLOTS;
 use domain::{Epoch, OrderNumber, Row};
 
 use super::bench::*;
@@ -137,7 +137,7 @@ fn rows_that_come_to_nothing_end_no_leadership_and_are_not_acknowledged() {
 fn a_leader_proposes_no_more_than_disks_have_room_for() {
     let mut rows = journal(0);
     let mut bench = Bench::leader_with_follower(&rows);
-    bench.place_many(PROPOSED_ROWS_MAX as usize + 1);
+    bench.place_many(PROPOSED_SLOTS as usize + 1);
     let (call, orders) = bench.trade();
     for order in orders {
         commit(&mut rows, EPOCH, order);
@@ -147,7 +147,7 @@ fn a_leader_proposes_no_more_than_disks_have_room_for() {
         bench.step([Event::Proposed { call, rows }]);
     }
     bench.store();
-    let held = &rows[..PROPOSED_ROWS_MAX as usize];
+    let held = &rows[..PROPOSED_SLOTS as usize];
     assert_eq!(bench.disk.durable().proposed.end, end(held));
     bench.traded(call, &rows);
     bench.store();

@@ -8,7 +8,7 @@ use super::world::{Health, STEP, World};
 /// Random runs of each test.
 const SEEDS: u64 = 100;
 
-/// Milliseconds from a leader's death to the next one's first trade: a probe interval, two looks
+/// Milliseconds from a leader's death to the next one's first trade: a probe interval, two snapshots
 /// at most, and the new leader's catching up.
 const FAILOVER_MAX: u64 = 150;
 

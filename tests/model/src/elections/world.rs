@@ -23,7 +23,7 @@ const FETCHED: u64 = 350 * STEP;
 
 pub struct World {
     pub now: u64,
-    pub books: CatalogState,
+    pub catalog: CatalogState,
     pub replicas: Vec<Replica>,
     pub gateways: Vec<Gateway>,
     /// Orders in the catalog's journal.
@@ -169,7 +169,7 @@ impl World {
         let gateways = gateways.collect();
         Self {
             now: 0,
-            books: CatalogState::default(),
+            catalog: CatalogState::default(),
             replicas: ids.into_iter().map(Replica::new).collect(),
             gateways,
             journal: 0,
@@ -180,7 +180,7 @@ impl World {
 
     /// Who leads, according to the catalog.
     pub fn term(&self) -> Term {
-        let term = self.books.leadership().term;
+        let term = self.catalog.leadership().term;
         Term {
             epoch: term.epoch,
             leader: term.leader,
@@ -320,10 +320,10 @@ impl World {
                     probed.iter().any(answers),
                     "it elects replica {candidate}, which does not answer it"
                 );
-                let mut staged = self.books.stage();
+                let mut staged = self.catalog.stage();
                 staged.elect(expected, candidate);
                 let batch = staged.into_batch();
-                self.books.apply(batch);
+                self.catalog.apply(batch);
                 let elected = self.term();
                 let cycle = &mut self.gateways[at].cycle;
                 cycle.elected(Some(elected), &probed, now)

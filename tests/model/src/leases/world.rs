@@ -18,7 +18,7 @@ const LEASE: Duration = Duration::from_millis(1000);
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub struct World {
     pub now: BootTime,
-    pub board: Visibility,
+    pub visibility: Visibility,
     /// The stocks as the disk has them.
     pub durable: Vec<Stock>,
     /// What is on its way to the disk.
@@ -63,7 +63,7 @@ impl World {
         let now = BootTime::from_millis(1_000_000);
         let mut world = Self {
             now,
-            board: board(bounds, &durable, Duration::ZERO, now),
+            visibility: visibility(bounds, &durable, Duration::ZERO, now),
             seen: durable
                 .iter()
                 .map(|it| (it.name.clone(), it.version))
@@ -86,7 +86,7 @@ impl World {
     }
 
     pub fn is_settled(&self) -> bool {
-        self.now >= self.board.serving_from()
+        self.now >= self.visibility.serving_from()
     }
 
     pub fn may_trade(&self) -> bool {
@@ -94,7 +94,9 @@ impl World {
     }
 
     pub fn has_expired(&self) -> bool {
-        self.board.next_expiry().is_some_and(|at| at <= self.now)
+        self.visibility
+            .next_expiry()
+            .is_some_and(|at| at <= self.now)
     }
 
     pub fn act(&mut self, bounds: &Bounds, action: Action) {
@@ -117,7 +119,7 @@ impl World {
             Action::Commit => self.commit(),
             Action::Abandon => {
                 self.writing = None;
-                self.board.abandoned();
+                self.visibility.abandon();
             }
             Action::Ask { gateway, stock } => self.ask(gateway, stock),
             Action::Answer { gateway, ask } => self.answer(gateway, ask),
@@ -127,7 +129,7 @@ impl World {
             Action::Hear { gateway } => self.hear(gateway),
             Action::Obey { gateway } => self.obey(bounds, gateway),
             Action::Break { gateway } => self.sever(gateway),
-            Action::Cut { stream } => self.board.disconnect(self.severed.remove(stream)),
+            Action::Cut { stream } => self.visibility.disconnect(self.severed.remove(stream)),
             Action::Reopen { gateway } => {
                 self.gateways[gateway].session = None;
                 self.gateways[gateway].stream = Stream::default();
@@ -169,7 +171,7 @@ impl World {
             session,
             round,
             floors,
-        } in self.board.prepare(&batch)
+        } in self.visibility.prepare(&batch)
         {
             let floors = floors.into_iter().map(|floor| (floor.name, floor.version));
             self.tell(session, Event::Invalidation(round, floors.collect()));
@@ -178,7 +180,7 @@ impl World {
 
     fn commit(&mut self) {
         let stock = self.writing.take().expect("something is being written");
-        self.board.committed(std::slice::from_ref(&stock));
+        self.visibility.mark_durable(std::slice::from_ref(&stock));
         self.unanswered.push((stock.name.clone(), stock.version));
         self.make_durable(stock);
     }
@@ -191,9 +193,9 @@ impl World {
 
     /// Whoever traded is told, once all readers see it.
     fn answer_trades(&mut self) {
-        let (board, seen) = (&self.board, &mut self.seen);
+        let (visibility, seen) = (&self.visibility, &mut self.seen);
         self.unanswered.retain(|(name, version)| {
-            let shown = board.shows(name, *version);
+            let shown = visibility.is_shown(name, *version);
             if shown {
                 see(seen, name, *version);
             }
@@ -219,7 +221,7 @@ impl World {
     fn answer(&mut self, at: usize, ask: usize) {
         let asking = &mut self.gateways[at].asking[ask];
         let (name, session) = (asking.ask.name(), asking.ask.session());
-        let read = self.board.read(name, session, self.now);
+        let read = self.visibility.read(name, session, self.now);
         let read = read.expect("the stock is listed");
         let durable = self.durable.iter().find(|it| it.name == *name);
         if durable.is_none_or(|durable| durable.version < read.stock.version) {
@@ -281,12 +283,12 @@ impl World {
         let heard = match request {
             Request::Open => unreachable!("dealt with above"),
             Request::Renew(nonce) => self
-                .board
+                .visibility
                 .renew(id, nonce, self.now)
                 .map(|renewal| (renewal == Renewal::Granted).then_some(nonce)),
-            Request::Acknowledge(round) => self.board.acknowledge(id, round, self.now),
+            Request::Acknowledge(round) => self.visibility.acknowledge(id, round, self.now),
             Request::Release => {
-                self.board.release(id);
+                self.visibility.release(id);
                 stream.serves = None;
                 Ok(None)
             }
@@ -296,7 +298,7 @@ impl World {
             Ok(Some(nonce)) => self.tell(id, Event::Renewed(nonce)),
             Err(_) => {
                 self.tell(id, Event::Over);
-                self.board.disconnect(id);
+                self.visibility.disconnect(id);
                 self.gateways[at].stream.serves = None;
             }
         }
@@ -306,7 +308,7 @@ impl World {
         self.expire();
         self.sessions += 1;
         let id = SessionId::new(self.sessions).expect("numbers from 1 on");
-        let opened = self.board.open(id, self.now);
+        let opened = self.visibility.open(id, self.now);
         opened.expect("there are few sessions, with ids of their own");
         self.gateways[at].stream.serves = Some(id);
         self.tell(id, Event::Opened(id));
@@ -361,7 +363,7 @@ impl World {
     }
 
     fn expire(&mut self) {
-        for id in self.board.expire(self.now) {
+        for id in self.visibility.expire(self.now) {
             self.tell(id, Event::Over);
             self.severed.retain(|severed| *severed != id);
             for gateway in &mut self.gateways {
@@ -379,11 +381,11 @@ impl World {
         }
         self.severed.clear();
         self.unanswered.clear();
-        self.board = board(bounds, &self.durable, LEASE + lease_margin(LEASE), self.now);
+        self.visibility = visibility(bounds, &self.durable, LEASE + lease_margin(LEASE), self.now);
     }
 }
 
-fn board(bounds: &Bounds, stocks: &[Stock], unsettled: Duration, now: BootTime) -> Visibility {
+fn visibility(bounds: &Bounds, stocks: &[Stock], unsettled: Duration, now: BootTime) -> Visibility {
     let leases = Leases::new(LEASE, lease_margin(LEASE)).under(bounds.catalog_rules());
     Visibility::new(stocks.iter().cloned(), leases, unsettled, now)
 }

@@ -20,8 +20,8 @@ impl Hash for World {
                 .map(|it| it.replica.awaited())
                 .collect(),
         );
-        self.books.leadership().term.hash(state);
-        for stock in self.books.stocks() {
+        self.catalog.leadership().term.hash(state);
+        for stock in self.catalog.stocks() {
             stock.quantity.hash(state);
         }
         hash_rows(&self.journal, state);

@@ -237,7 +237,7 @@ impl World {
         if let Some(committing) = &mut self.committing {
             committing.awaited &= awaits(committing.to, committing.call);
         }
-        let current = self.books.leadership().term;
+        let current = self.catalog.leadership().term;
         let disks: Vec<_> = self.machines.iter().map(|it| it.disk.durable()).collect();
         let all_rules = bounds.catalog_rules() == Rules::default();
         self.network.retain(|packet| match packet {
@@ -285,7 +285,7 @@ impl World {
         epoch: Epoch,
         orders: Vec<Order>,
     ) -> Result<(Batch, Vec<Outcome>), CallFailure> {
-        let mut staged = self.books.stage();
+        let mut staged = self.catalog.stage();
         staged.check_epoch(epoch).map_err(|_| CallFailure::Fenced)?;
         let mut outcomes = Vec::new();
         for order in orders {
@@ -312,8 +312,8 @@ impl World {
         change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
     ) -> Result<JournalHead, CallFailure> {
-        let before = self.books.leadership().term;
-        let mut staged = self.books.stage();
+        let before = self.catalog.leadership().term;
+        let mut staged = self.catalog.stage();
         staged
             .set_in_sync(epoch, change, in_sync)
             .map_err(|refused| match refused {
@@ -323,8 +323,8 @@ impl World {
                 }
             })?;
         let batch = staged.into_batch();
-        self.books.apply(batch);
-        let after = self.books.leadership().term;
+        self.catalog.apply(batch);
+        let after = self.catalog.leadership().term;
         // The first change of an epoch sets the leader's own set.
         if before.change > ChangeNumber::NONE {
             self.taken_back |= self.removed == Some(epoch) && after.in_sync > before.in_sync;

@@ -58,7 +58,7 @@ pub fn all() -> Vec<Property<Bounds>> {
         Property::always(
             "who is in sync holds what is acknowledged",
             |_, world: &World| {
-                let in_sync = world.books.leadership().term.in_sync;
+                let in_sync = world.catalog.leadership().term.in_sync;
                 let mut members = world
                     .machines
                     .iter()
@@ -127,7 +127,7 @@ fn quantities_add_up(world: &World) -> bool {
             return false;
         }
     }
-    let mut stocks = world.books.stocks();
+    let mut stocks = world.catalog.stocks();
     stocks.all(|stock| i128::from(stock.quantity) == shares)
 }
 

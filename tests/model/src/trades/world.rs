@@ -35,7 +35,7 @@ const ATTEMPTS_MAX: u64 = 8;
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct World {
-    pub books: CatalogState,
+    pub catalog: CatalogState,
     pub journal: Vec<Row>,
     /// Proposed, and not yet committed.
     pub committing: Option<Committing>,
@@ -166,10 +166,10 @@ impl World {
             volume: 0,
             version: Version(1),
         };
-        let books = CatalogState::new([stock], LedgerEnd::default(), Default::default());
+        let catalog = CatalogState::new([stock], LedgerEnd::default(), Default::default());
         let ids = (1..=bounds.replicas).map(|id| ReplicaId::new(id).unwrap());
         Self {
-            books: books.under(bounds.catalog_rules()),
+            catalog: catalog.under(bounds.catalog_rules()),
             journal: Vec::new(),
             committing: None,
             refused: Vec::new(),
@@ -346,7 +346,7 @@ impl World {
     fn elect(&mut self, candidate: ReplicaId) {
         self.commit();
         let expected = Epoch(self.terms.len() as u64);
-        let mut staged = self.books.stage();
+        let mut staged = self.catalog.stage();
         staged.elect(expected, candidate);
         let batch = staged.into_batch();
         self.begin(batch);
@@ -360,7 +360,7 @@ impl World {
         let batch = committing.batch.clone();
         self.refused.extend(batch.refused.iter().cloned());
         self.journal.extend(batch.rows.iter().cloned());
-        self.books.apply(batch);
+        self.catalog.apply(batch);
         self.traded(&committing, Ok(committing.outcomes.clone()));
     }
 
@@ -368,7 +368,7 @@ impl World {
     fn lose(&mut self) {
         let committing = self.committing.take().expect("something was proposed");
         self.traded(&committing, Err(CallFailure::Failed));
-        let mut staged = self.books.stage();
+        let mut staged = self.catalog.stage();
         staged.begin_next_epoch();
         let batch = staged.into_batch();
         self.begin(batch);
@@ -391,7 +391,7 @@ impl World {
             leader: term.leader,
         });
         self.terms.extend(term);
-        self.books.apply(batch);
+        self.catalog.apply(batch);
     }
 
     fn restart(&mut self, at: ReplicaId, bounds: &Bounds) {
