@@ -178,6 +178,9 @@ pub struct Policies {
     pub active: Option<Policy>,
     pub previous: Option<Policy>,
     pub candidate: Option<Policy>,
+    /// Digests of those that can be activated again, the latest at the end.
+    #[serde(default)]
+    pub kept: Vec<String>,
 }
 
 impl Policies {

@@ -520,6 +520,13 @@ pub enum Policy {
         #[command(flatten)]
         admin: Admin,
     },
+    /// Make a policy active again that a running gateway keeps: the last 32 that were active
+    Activate {
+        /// Its digest, or the first 8 characters of it or more
+        digest: String,
+        #[command(flatten)]
+        admin: Admin,
+    },
     /// List the policies of a running gateway
     List {
         #[command(flatten)]

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use frontend_policy::limits::DECISION_TIME_MAX;
 use frontend_policy::replay::{Found, RecordingError};
 use frontend_policy::{Admission, Engine, Rejection, Version};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use crate::admin::{Admin, AdminError, Policies};
 use crate::cli::{self, Policy, Trial};
@@ -137,6 +138,13 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
         Policy::Rollback { admin } => {
             let mut admin = Admin::new(admin)?;
             admin.post("/policy/rollback").await?;
+            active(&mut admin).await?
+        }
+        Policy::Activate { digest, admin } => {
+            let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
+            let path = format!("/policy/activate?digest={digest}");
+            let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
+            admin.post(&path).await?;
             active(&mut admin).await?
         }
         Policy::List { admin } => status::policies(&list(&mut Admin::new(admin)?).await?),

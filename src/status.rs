@@ -165,7 +165,12 @@ pub fn policies(policies: &Policies) -> String {
             or_dash(policy.active_ms.map(|ms| format!("{} s", ms / 1000))),
         ]);
     }
-    table.render()
+    let kept = policies.kept.iter().rev().map(|digest| short(digest));
+    let kept = kept.collect::<Vec<_>>().join(" ");
+    match kept.as_str() {
+        "" => table.render(),
+        kept => format!("{}kept, the latest first: {kept}\n", table.render()),
+    }
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {

@@ -115,6 +115,10 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     let recording = block("docs/POLICIES.md", "sh", "bazaar policy record")
         .replace("-o FILE", "-o $DIR/recording")
         .replace("replay FILE", "replay $DIR/recording")
+        .replace(
+            "DIGEST",
+            "$(bazaar policy list | tail -n 1 | awk '{print $NF}')",
+        )
         .replace("P.wasm", "FILE");
     let signing = block("docs/POLICIES.md", "sh", "bazaar policy keygen");
     let signing = signing

@@ -271,6 +271,23 @@ fn the_policy_command_checks_pushes_lists_and_rolls_back() {
         "{list}"
     );
     assert!(run_ok(["policy", "rollback", &admin]).starts_with("active: default"));
+
+    let kept = bazaar.admin("GET", "/policy", b"").json()["kept"].clone();
+    let [marked, default] =
+        [&kept[0], &kept[1]].map(|digest| digest.as_str().unwrap()[..12].to_owned());
+    let list = run_ok(["policy", "list", &admin]);
+    assert!(
+        list.ends_with(&format!("kept, the latest first: {default} {marked}\n")),
+        "{list}"
+    );
+    assert!(run_ok(["policy", "activate", &marked, &admin]).starts_with("active: marked"));
+    let unknown = run(["policy", "activate", "0123456789&x", &admin]);
+    assert_eq!(unknown.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&unknown.stderr).into_owned();
+    assert!(
+        said.contains("404") && said.contains("`0123456789&x`"),
+        "{said}"
+    );
 }
 
 #[test]

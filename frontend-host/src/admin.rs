@@ -69,6 +69,7 @@ pub async fn serve(
             put(policy::try_out).delete(policy::drop_candidate),
         )
         .route("/policy/promote", post(policy::promote))
+        .route("/policy/activate", post(policy::activate_kept))
         .route("/policy/rollback", post(policy::roll_back))
         .route("/policy/differences", get(policy::differences))
         // Not `GET`, which any page can have a browser send.

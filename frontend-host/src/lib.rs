@@ -178,10 +178,6 @@ async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
             Some(trust) => log.retain_trusted(trust),
             None => log,
         });
-    let component = log
-        .as_ref()
-        .and_then(VersionLog::last_active)
-        .unwrap_or(component);
     let probation = config.probation;
     let versions =
         tokio::task::spawn_blocking(move || Versions::new(engine, &component, probation, log));

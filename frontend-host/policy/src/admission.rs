@@ -75,6 +75,15 @@ impl Admission {
         })
     }
 
+    /// Whether components of this origin are taken.
+    ///
+    /// # Errors
+    /// Where nobody who is trusted has signed it.
+    pub(crate) fn check_trust(&self, upload: Upload<'_>) -> Result<(), Rejection> {
+        verify(upload, self.trust.as_ref())?;
+        Ok(())
+    }
+
     /// A component's whole way into service. `recent` is what was to be decided lately, which it
     /// must be able to decide as well.
     ///

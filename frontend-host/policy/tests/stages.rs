@@ -14,6 +14,7 @@ use frontend_policy::{
     Trial, Trust, Upload, Version, VersionLog, Versions,
 };
 use http::{HeaderMap, Method};
+use sha2::{Digest as _, Sha256};
 use tokio_stream::StreamExt as _;
 
 const PROBATION: Probation = Probation {
@@ -42,6 +43,11 @@ fn admitted(engine: Engine, component: &[u8]) -> Version {
 
 fn engine() -> Engine {
     Engine::new(Duration::from_secs(1)).unwrap()
+}
+
+/// What names a component.
+fn sha256_hex(component: &[u8]) -> String {
+    domain::Hex(&Sha256::digest(component)).to_string()
 }
 
 fn operator() -> Reason {
@@ -216,8 +222,7 @@ fn a_canary_that_fails_on_probation_is_dropped() {
 /// A gateway's versions as they are after a start with that component.
 fn started(data_dir: &Path, component: &[u8]) -> Versions {
     let log = VersionLog::open(data_dir, component).unwrap();
-    let first = log.last_active().unwrap_or_else(|| component.to_vec());
-    versions(Some(log), &first)
+    versions(Some(log), component)
 }
 
 /// The same gateway again, after one in which `marked` took the default policy's place.
@@ -276,8 +281,7 @@ fn a_restart_comes_back_with_trusted_versions_only() {
     let others = Signatory::generate().unwrap();
     assert!(reopened(&others).last_active().is_none());
     let log = reopened(&ours);
-    let last = log.last_active().unwrap();
-    let after = versions(Some(log), &last);
+    let after = versions(Some(log), DEFAULT_POLICY);
     assert_eq!(active(&after), "marked");
 }
 
@@ -300,6 +304,93 @@ fn a_damaged_component_is_not_started_with() {
     drop(after);
     let mended = started(dir.path(), DEFAULT_POLICY);
     assert_eq!(active(&mended), "marked", "uploaded again");
+}
+
+#[test]
+fn the_component_that_is_active_changes_nothing_when_it_is_pushed_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    let marked = guest("marked");
+    for _ in 0..2 {
+        versions.activate(&marked, &operator()).unwrap();
+    }
+    assert_eq!(versions.changes().len(), 1);
+    assert_eq!(versions.published().generation, 2);
+    versions.roll_back(&operator()).unwrap();
+    assert_eq!(active(&versions), "default", "not itself");
+}
+
+/// Pushed again after another one that failed, it is not what a rollback of it goes to.
+#[test]
+fn no_version_is_the_way_back_to_itself() {
+    let versions = versions(None, DEFAULT_POLICY);
+    versions.activate(&guest("traps"), &operator()).unwrap();
+    decide(&versions, 1, "/stocks/trap");
+    versions.activate(DEFAULT_POLICY, &operator()).unwrap();
+    let refused = versions.roll_back(&operator()).map(drop).unwrap_err();
+    assert!(
+        matches!(refused, SwapError::NothingToRollBackTo),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_version_of_before_is_activated_again_by_the_beginning_of_its_digest_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    let marked = before.activate(&guest("marked"), &operator()).unwrap();
+    for name in ["chatty", "echoes"] {
+        before.activate(&guest(name), &operator()).unwrap();
+    }
+    drop(before);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "echoes");
+    assert_eq!(after.kept().len(), 4);
+    let marked = marked.digest.to_string();
+    for named in [&marked[..7], "", "00000000", "../state"] {
+        let refused = after.activate_kept(named, &operator()).map(drop);
+        assert!(
+            matches!(refused, Err(SwapError::NotKept(_))),
+            "{named}: {refused:?}"
+        );
+    }
+    after.activate_kept(&marked[..8], &operator()).unwrap();
+    assert_eq!(active(&after), "marked");
+    assert_eq!(after.kept().last(), Some(&marked));
+}
+
+#[test]
+fn a_saved_version_that_does_not_pass_its_check_any_more_is_passed_over_and_that_is_written_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    before.activate(&guest("marked"), &operator()).unwrap();
+    let last = before.activate(&guest("chatty"), &operator()).unwrap();
+    drop(before);
+    // What an earlier release took.
+    let unfit = guest("forbidden-import");
+    let unfit_digest = sha256_hex(&unfit);
+    let policies = dir.path().join("policies");
+    std::fs::write(policies.join(format!("{unfit_digest}.wasm")), unfit).unwrap();
+    let state = std::fs::read_to_string(policies.join("state.json")).unwrap();
+    let last = last.digest.to_string();
+    let state = state.replace(
+        &format!("\"active\":\"{last}\""),
+        &format!("\"active\":\"{unfit_digest}\""),
+    );
+    std::fs::write(policies.join("state.json"), state).unwrap();
+
+    for _ in 0..2 {
+        let after = started(dir.path(), DEFAULT_POLICY);
+        assert_eq!(active(&after), "marked", "the one before it");
+        let changes = after.changes();
+        let change = changes.last().unwrap();
+        assert_eq!(
+            (change.what.as_str(), change.who.as_str()),
+            ("fallback", "start")
+        );
+        assert!(change.why.contains(&unfit_digest), "{}", change.why);
+        assert_eq!(changes.len(), 3, "once");
+    }
 }
 
 #[test]

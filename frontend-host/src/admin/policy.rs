@@ -104,6 +104,18 @@ pub(super) async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMa
         .await
 }
 
+pub(super) async fn activate_kept(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Changed {
+    let reason = reason(&headers);
+    let digest = query.get("digest").cloned().unwrap_or_default();
+    admin
+        .change(move |policy| policy.activate_kept(&digest, &reason).map(drop))
+        .await
+}
+
 pub(super) async fn differences(State(admin): State<Arc<Admin>>) -> Result<Json<Value>, Refusal> {
     let published = admin.gateway.policy.published();
     let candidate = published.candidate.as_ref();
@@ -232,6 +244,7 @@ pub(super) fn policy_json(versions: &Versions) -> Value {
         "active": active,
         "previous": published.previous.as_deref().map(|version| version_json(version, "previous")),
         "candidate": candidate,
+        "kept": versions.kept(),
         "changes": versions.changes(),
     })
 }

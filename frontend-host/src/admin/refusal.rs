@@ -69,7 +69,9 @@ impl Refusal {
             }
             Self::NoToken => StatusCode::UNAUTHORIZED,
             Self::ForeignPage | Self::OtherHost => StatusCode::FORBIDDEN,
-            Self::NoSuchPath(_) | Self::NoDifferences => StatusCode::NOT_FOUND,
+            Self::NoSuchPath(_) | Self::NoDifferences | Self::Swap(SwapError::NotKept(_)) => {
+                StatusCode::NOT_FOUND
+            }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLate => StatusCode::REQUEST_TIMEOUT,
             Self::Recording(_)

@@ -14,16 +14,12 @@ use std::thread;
 use std::time::Duration;
 
 use daemon::tasks;
-use rustix::process::{
-    Resource, Rlimit, Signal, set_parent_process_death_signal, setpriority_process, setrlimit,
-};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 
 use wasmtime::Config;
 
+use super::thread::yield_to_others;
 use crate::limits;
-
-/// Niceness of a child: those that serve get nine times as much of a processor.
-const NICENESS: i32 = 10;
 
 /// What a child ends with where its wall time is over.
 const OUT_OF_TIME: u8 = 124;
@@ -157,7 +153,7 @@ impl Bounds {
         setrlimit(Resource::Core, at_most(0))?;
         setrlimit(Resource::Data, at_most(self.memory_bytes))?;
         setrlimit(Resource::Cpu, at_most(self.processor_time.as_secs()))?;
-        setpriority_process(None, NICENESS)?;
+        yield_to_others();
         tasks::thread("compile-clock", move || {
             thread::sleep(self.wall_time);
             #[expect(clippy::disallowed_methods, reason = "there is nothing in the log")]

@@ -14,6 +14,11 @@ pub enum SwapError {
     /// There is nothing to roll back to.
     #[error("there is no earlier good version to go back to")]
     NothingToRollBackTo,
+    /// No version of that digest, or several, can be activated again.
+    #[error(
+        "no kept policy is named by `{0}`, or more than one: give more of a digest that `bazaar policy list` shows as kept"
+    )]
+    NotKept(String),
     /// There is no candidate.
     #[error("there is no candidate; put one with PUT /policy/candidate?shadow=0.1")]
     NoCandidate,

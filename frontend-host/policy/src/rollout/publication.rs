@@ -116,6 +116,8 @@ impl Published {
         } else {
             self.previous.clone()
         };
+        // Nothing is a way back to itself.
+        let previous = previous.filter(|previous| previous.digest != version.digest);
         Self {
             generation: self.generation + 1,
             active: Arc::clone(version),

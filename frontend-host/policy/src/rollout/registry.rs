@@ -89,6 +89,29 @@ impl Registry {
         log.as_ref().map(VersionLog::changes).unwrap_or_default()
     }
 
+    /// Writes down what came to be before anybody was served.
+    pub(super) fn note(&self, what: &'static str, reason: &Reason) {
+        let mut log = self.log();
+        let now = self.published();
+        let change = Change::new(what, &now, &now, reason);
+        if let Some(log) = &mut *log
+            && let Err(error) = log.record(&change, &now)
+        {
+            tracing::error!(%error, what, "not written to the log of changes");
+        }
+    }
+
+    /// The versions that can be activated again, by their digests, the latest at the end.
+    pub(super) fn kept(&self) -> Vec<String> {
+        let log = self.log();
+        log.as_ref().map(VersionLog::kept).unwrap_or_default()
+    }
+
+    /// See [`VersionLog::load_kept`].
+    pub(super) fn load_kept(&self, prefix: &str) -> Option<(Vec<u8>, Option<String>)> {
+        self.log().as_ref()?.load_kept(prefix)
+    }
+
     fn log(&self) -> MutexGuard<'_, Option<VersionLog>> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }

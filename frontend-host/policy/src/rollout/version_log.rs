@@ -2,7 +2,7 @@
 //! active, and a log of every change.
 //!
 //! ```text
-//! policies/<digest>.wasm   the components of the active, the previous and the candidate version
+//! policies/<digest>.wasm   the components of the candidate and of the versions that were active lately
 //! policies/<digest>.sig    their signatures, of those that came with one
 //! policies/state.json      which of them is which
 //! policies/changes.jsonl   the latest changes, one JSON object a line
@@ -29,6 +29,12 @@ const CHANGES_SHOWN_MAX: usize = 20;
 /// Size from which on a log of changes is put aside for a new one, in bytes. A change has some 500.
 const LOG_BYTES_MAX: u64 = 1 << 20;
 
+/// Versions that were active and can be activated again.
+const KEPT_MAX: usize = 32;
+
+/// Shortest beginning of a digest that names a version, in characters.
+const PREFIX_MIN: usize = 8;
+
 /// What the files of a version end in.
 const COMPONENT: &str = "wasm";
 const SIGNATURE: &str = "sig";
@@ -48,6 +54,9 @@ struct State {
     started_with: String,
     active: String,
     previous: Option<String>,
+    /// The versions that were active last, the latest at the end.
+    #[serde(default)]
+    kept: Vec<String>,
 }
 
 /// The versions and changes in a directory.
@@ -93,6 +102,7 @@ impl VersionLog {
             started_with,
             active,
             previous,
+            kept,
         } = &self.state;
         let is_covered = |digest: &String| {
             digest == started_with
@@ -108,12 +118,31 @@ impl VersionLog {
         };
         let previous = previous.clone().filter(is_covered);
         let active = Some(active.clone()).filter(is_covered).unwrap_or_default();
+        let kept = kept.iter().filter(|digest| is_covered(digest)).cloned();
+        let kept = kept.collect();
         self.state = State {
             started_with: started_with.clone(),
             active,
             previous,
+            kept,
         };
         self
+    }
+
+    /// The versions that can be activated again, by their digests, the latest at the end.
+    pub(super) fn kept(&self) -> Vec<String> {
+        self.state.kept.clone()
+    }
+
+    /// The component and signature of a kept version, by its digest or the beginning of it.
+    pub(super) fn load_kept(&self, prefix: &str) -> Option<(Vec<u8>, Option<String>)> {
+        if prefix.len() < PREFIX_MIN {
+            return None;
+        }
+        let mut named = self.state.kept.iter().filter(|it| it.starts_with(prefix));
+        let digest = named.next().filter(|_| named.next().is_none())?;
+        let signature = fs::read_to_string(self.path(digest, SIGNATURE)).ok();
+        Some((self.component(digest)?, signature))
     }
 
     /// The component that was active when the gateway stopped, if it was started with the same
@@ -122,12 +151,10 @@ impl VersionLog {
         self.component(&self.state.active)
     }
 
-    /// The component that was the last good one behind `active` when the gateway stopped, if it is
-    /// intact.
-    pub(super) fn previous_of(&self, active: Digest) -> Option<Vec<u8>> {
-        let previous = self.state.previous.as_ref();
-        let previous = previous.filter(|_| self.state.active == active.to_string())?;
-        self.component(previous)
+    /// The component that was the last good one behind the active one when the gateway stopped, if
+    /// it is intact.
+    pub(super) fn last_previous(&self) -> Option<Vec<u8>> {
+        self.component(self.state.previous.as_ref()?)
     }
 
     fn component(&self, of: &str) -> Option<Vec<u8>> {
@@ -167,9 +194,17 @@ impl VersionLog {
         change: &Change,
         after: &Published,
     ) -> Result<(), VersionLogError> {
+        let active = after.active.digest.to_string();
+        let mut kept = self.state.kept.clone();
+        for digest in [&change.from, &active] {
+            kept.retain(|kept| kept != digest);
+            kept.push(digest.clone());
+        }
+        kept.drain(..kept.len().saturating_sub(KEPT_MAX));
         let state = State {
             started_with: self.state.started_with.clone(),
-            active: after.active.digest.to_string(),
+            active,
+            kept,
             previous: after
                 .previous
                 .as_ref()
@@ -226,11 +261,17 @@ impl VersionLog {
 
     /// Removes the components that nothing refers to any more, and their signatures.
     fn forget_others(&self, change: &Change) {
-        let kept = [
-            Some(&self.state.active),
-            self.state.previous.as_ref(),
-            change.candidate.as_ref(),
-        ];
+        let State {
+            active,
+            previous,
+            kept,
+            ..
+        } = &self.state;
+        let is_referred_to = |digest: &str| {
+            let named = [Some(active), previous.as_ref(), change.candidate.as_ref()];
+            let mut named = named.into_iter().flatten().chain(kept);
+            named.any(|named| named == digest)
+        };
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some((digest, COMPONENT | SIGNATURE)) =
@@ -238,7 +279,7 @@ impl VersionLog {
             else {
                 continue;
             };
-            if !kept.iter().flatten().any(|kept| *kept == digest) {
+            if !is_referred_to(digest) {
                 // What cannot be removed takes room, and does no other harm.
                 let _ = fs::remove_file(entry.path());
             }

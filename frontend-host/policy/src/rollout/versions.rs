@@ -18,11 +18,15 @@ use super::registry::Registry;
 use super::version_log::{VersionLog, VersionLogError};
 use crate::admission::{Admission, Rejection, Trust, Upload};
 use crate::evaluate::recent::RecentInputs;
+use crate::guest::digest::Digest;
 use crate::guest::engine::Engine;
 use crate::guest::version::SharedVersion;
 use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
 use crate::replay::{Busy, Differences, Recording};
+
+/// What it is called that a gateway starts with another version than was active last.
+const FELL_BACK: &str = "fallback";
 
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
@@ -34,8 +38,9 @@ pub struct Versions {
 }
 
 impl Versions {
-    /// Starts with a first version, which must be admitted. Without a log nothing
-    /// survives a restart; with one, the last good version of before is there to go back to.
+    /// Starts with the version that was active last, according to the log, and with the one before it
+    /// to go back to; with `component` where there is no log, or nothing in it that passes its
+    /// check, and then it must be admitted.
     pub fn new(
         engine: Engine,
         component: &[u8],
@@ -48,21 +53,41 @@ impl Versions {
             let admitted = admission.admit(component, &[])?;
             Ok(Arc::new(admitted.into_version()))
         };
-        let active = admit(component)?;
-        if let Some(log) = &mut log {
+        let saved = log.as_ref().and_then(VersionLog::last_active);
+        let saved_previous = log.as_ref().and_then(VersionLog::last_previous);
+        let mut failed = Vec::new();
+        let mut admit_saved = |component: Vec<u8>| {
+            let report = |rejection: &Rejection| {
+                let digest = Digest::of(&component);
+                tracing::error!(policy = %digest, %rejection, "a saved policy does not pass its check any more, and is not used");
+                failed.push(format!(
+                    "saved policy {digest} does not pass its check any more: {rejection}"
+                ));
+            };
+            admit(&component).inspect_err(report).ok()
+        };
+        let last_active = saved.and_then(&mut admit_saved);
+        let previous = saved_previous.and_then(&mut admit_saved);
+        // The way back from a saved version that cannot serve any more is the one before it.
+        let (active, previous) = match (last_active, previous) {
+            (Some(active), previous) => (active, previous),
+            (None, Some(previous)) => (previous, None),
+            (None, None) => (admit(component)?, None),
+        };
+        if let Some(log) = &mut log
+            && active.digest == Digest::of(component)
+        {
             log.save(active.digest, component.into())?;
         }
-        let previous = log
-            .as_ref()
-            .and_then(|log| log.previous_of(active.digest))
-            .and_then(|component| {
-                let report = |rejection: &Rejection| {
-                    tracing::error!(%rejection, "there is no version to go back to");
-                };
-                admit(&component).inspect_err(report).ok()
-            });
         let first = Published::first(active, previous);
         let registry = Arc::new(Registry::new(first, log)?);
+        if !failed.is_empty() {
+            let reason = Reason {
+                who: "start".into(),
+                why: failed.join("; "),
+            };
+            registry.note(FELL_BACK, &reason);
+        }
         let failing_in = Arc::clone(&registry);
         Ok(Self {
             admission: admission.in_background()?,
@@ -100,13 +125,18 @@ impl Versions {
 
     /// Admits a component and makes it the active version. Compiles: call it off the threads
     /// that serve. The version that was active stays loaded; if it never failed, it is the
-    /// last good one from now on.
+    /// last good one from now on. The component that is active already changes nothing.
     pub fn activate<'a>(
         &self,
         upload: impl Into<Upload<'a>>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
         let upload = upload.into();
+        let active = Arc::clone(&self.published().active);
+        if active.digest == Digest::of(upload.component) {
+            self.admission.check_trust(upload)?;
+            return Ok(active);
+        }
         let version = self.admit(upload)?;
         self.registry.change(
             "activate",
@@ -115,6 +145,23 @@ impl Versions {
             |now| Ok(now.with_active(&version, now.candidate.clone())),
         )?;
         Ok(version)
+    }
+
+    /// Makes a version the active one that was so before and is kept, by its digest or the beginning
+    /// of it. Compiles, where its code is not kept.
+    pub fn activate_kept(&self, digest: &str, reason: &Reason) -> Result<SharedVersion, SwapError> {
+        let kept = self.registry.load_kept(digest);
+        let (component, signature) = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
+        let upload = Upload {
+            component: &component,
+            signature: signature.as_deref(),
+        };
+        self.activate(upload, reason)
+    }
+
+    /// The versions that can be activated again, by their digests, the latest at the end.
+    pub fn kept(&self) -> Vec<String> {
+        self.registry.kept()
     }
 
     /// Admits a component and puts it on trial beside the active version.
