@@ -27,7 +27,7 @@ use crate::status;
 /// one.
 const COMPILATION_TIME_MAX: Duration = Duration::from_secs(240);
 
-/// Why a policy was not built, or is none.
+/// Why a policy was not built, or is not a valid one.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     #[error(transparent)]

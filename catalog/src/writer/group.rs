@@ -244,7 +244,7 @@ impl Committer {
             .mark_durable(&stocks, leadership.clone(), replies.trades);
         answer_terms(replies.terms, &leadership);
         for reply in replies.lends {
-            let _ = reply.send(Ok(())); // whoever asked may have left
+            let _ = reply.send(Ok(())); // the caller may have left
         }
     }
 
@@ -368,7 +368,7 @@ fn answer_terms(terms: Vec<(Result<Term, RequestError>, TermReply)>, leadership:
             term,
             end: leadership.end,
         });
-        let _ = reply.send(answer); // whoever asked may have left
+        let _ = reply.send(answer); // the caller may have left
     }
 }
 
@@ -376,12 +376,12 @@ fn answer_terms(terms: Vec<(Result<Term, RequestError>, TermReply)>, leadership:
 fn refuse(replies: Replies, error: &StorageError) {
     let refusal = || RequestError::NotCommitted(error.to_string());
     for answer in replies.trades {
-        let _ = answer.reply.send(Err(refusal())); // whoever asked may have left
+        let _ = answer.reply.send(Err(refusal())); // the caller may have left
     }
     for (_, reply) in replies.terms {
-        let _ = reply.send(Err(refusal())); // whoever asked may have left
+        let _ = reply.send(Err(refusal())); // the caller may have left
     }
     for reply in replies.lends {
-        let _ = reply.send(Err(refusal())); // whoever asked may have left
+        let _ = reply.send(Err(refusal())); // the caller may have left
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a call that failed is worth another attempt: said once, by whoever knows.
+//! Whether a call that failed is worth another attempt: said once, where the failure is known.
 //!
 //! A callee's error carries its class, which its status takes along. A failure on the way, and a
 //! status that names no class, have the one that [`RetryClass::of`] gives them. Callers ask for the

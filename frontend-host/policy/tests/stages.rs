@@ -413,7 +413,7 @@ fn a_recording_of_before_replays_and_others_are_refused() {
     }
 }
 
-/// Whoever records may be as slow as they like, and go away without a word.
+/// A recorder may be as slow as it likes, and go away without a word.
 #[test]
 fn a_recording_that_nobody_reads_holds_a_bounded_memory_for_a_bounded_time() {
     let versions = versions(None, DEFAULT_POLICY);
