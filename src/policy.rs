@@ -227,7 +227,7 @@ fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
         path: file.to_owned(),
         source,
     })?;
-    Ok(found.so_far())
+    Ok(found.snapshot())
 }
 
 /// What a gateway would make of a component.

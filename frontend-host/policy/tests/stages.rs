@@ -97,7 +97,7 @@ fn a_shadow_decides_nothing_and_its_differences_are_found() {
         assert_eq!(decide(&versions, client, "/stocks/nvidia"), "default");
     }
     let candidate = versions.published().candidate.clone().unwrap();
-    let found = || candidate.differences.so_far();
+    let found = || candidate.differences.snapshot();
     wait_until("all decisions to be compared", || {
         found().compared + found().dropped == 100
     });
@@ -127,7 +127,7 @@ fn a_shadow_that_hangs_and_traps_costs_clients_nothing() {
             decide(&versions, 0, target);
             candidate.version.counts.failures() > 0
         });
-        let found = candidate.differences.so_far();
+        let found = candidate.differences.snapshot();
         assert_eq!(found.kinds["action"], found.different);
     }
     assert_eq!(versions.published().active.counts.failures(), 0);
@@ -350,9 +350,9 @@ fn a_candidate_elects_nobody_and_it_is_seen_whom_it_would() {
         assert_eq!(elected, None, "1 works, and stays");
         let candidate = versions.published().candidate.clone().unwrap();
         wait_until("the election to be compared", || {
-            candidate.differences.so_far().compared == 1
+            candidate.differences.snapshot().compared == 1
         });
-        let example = &candidate.differences.so_far().examples[0];
+        let example = &candidate.differences.snapshot().examples[0];
         assert_eq!(example.request, "an election of 2");
         assert_eq!(
             (example.kind.as_str(), example.active.as_str()),
@@ -378,7 +378,7 @@ async fn a_recording_has_elections_and_replays_them() {
     assert!(lines.contains(&journal.to_string()), "{lines}");
     let replayed = |component: &[u8]| {
         let version = admitted(engine(), component);
-        replay(lines.as_bytes(), &version).unwrap().so_far()
+        replay(lines.as_bytes(), &version).unwrap().snapshot()
     };
     let same = replayed(DEFAULT_POLICY);
     assert_eq!((same.compared, same.different), (2, 0), "{same:?}");
@@ -402,7 +402,7 @@ const RECORDING_OF_BEFORE: [&str; 4] = [
 fn a_recording_of_before_replays_and_others_are_refused() {
     let version = admitted(engine(), DEFAULT_POLICY);
     let recording = RECORDING_OF_BEFORE.join("\n");
-    let found = replay(recording.as_bytes(), &version).unwrap().so_far();
+    let found = replay(recording.as_bytes(), &version).unwrap().snapshot();
     assert_eq!(found.compared, 3);
     // They were left out above.
     assert_eq!(found.kinds.keys().collect::<Vec<_>>(), ["headers"]);
@@ -511,7 +511,7 @@ fn a_shadow_is_not_asked_what_would_fill_its_queue() {
     });
     decider.on_outcome(request, &[], &outcome).unwrap();
     let published = versions.published();
-    let found = published.candidate.as_ref().unwrap().differences.so_far();
+    let found = published.candidate.as_ref().unwrap().differences.snapshot();
     assert_eq!(found.dropped, 1);
 }
 
