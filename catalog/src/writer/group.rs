@@ -150,7 +150,7 @@ pub struct Committer {
     /// What the store notes of sessions.
     sessions_out: Option<Duration>,
     /// Rows may have been proposed in this epoch that were not committed.
-    is_over: bool,
+    epoch_tainted: bool,
     shared: Arc<Shared>,
 }
 
@@ -167,7 +167,7 @@ impl Committer {
             state,
             sessions_out,
             // By the run before, which may have crashed.
-            is_over: true,
+            epoch_tainted: true,
             shared,
         }
     }
@@ -227,14 +227,14 @@ impl Committer {
             ..
         } = group;
         if let Err(error) = committed {
-            self.is_over |= proposed;
+            self.epoch_tainted |= proposed;
             tracing::error!(%error, rows = batch.rows.len(), "a commit failed; nothing changed");
             self.shared.abandon();
             return refuse(replies, &error);
         }
         let stocks = batch.stocks.clone();
         if batch.term.is_some() {
-            self.is_over = false;
+            self.epoch_tainted = false;
         }
         if !batch.is_empty() {
             self.state.apply(batch);
@@ -260,7 +260,7 @@ impl Committer {
 
     fn stage(&mut self, commands: Vec<Command>) -> Group {
         let mut staged = self.state.stage();
-        if self.is_over {
+        if self.epoch_tainted {
             staged.begin_next_epoch();
         }
         let mut lend = None;
