@@ -38,7 +38,7 @@ impl Admin {
     /// The admin API that the flags name.
     ///
     /// # Errors
-    /// Where the token is none.
+    /// Where the token is not valid.
     pub fn new(args: cli::Admin) -> Result<Self, AdminError> {
         Self::patient(args, Duration::ZERO)
     }

@@ -227,7 +227,7 @@ impl AdminToken {
     /// The token, where one is given in either way.
     ///
     /// # Errors
-    /// Where what is given is none, or the file cannot be read.
+    /// Where what is given is not a valid token, or the file cannot be read.
     pub fn read(&self) -> Result<Option<Token>, AdminTokenError> {
         let text = match (&self.admin_token, &self.admin_token_file) {
             (Some(Unchecked(text)), _) => text.clone(),

@@ -28,7 +28,7 @@ use crate::status;
 /// one.
 const COMPILATION_TIME_MAX: Duration = Duration::from_secs(240);
 
-/// Why a policy was not built, or is none.
+/// Why a policy was not built, or is not a valid one.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     #[error(transparent)]
@@ -235,7 +235,7 @@ fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
         path: file.to_owned(),
         source,
     })?;
-    Ok(found.so_far())
+    Ok(found.snapshot())
 }
 
 /// What a gateway would make of a component.

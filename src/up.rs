@@ -98,7 +98,7 @@ pub async fn run(args: cli::Up) -> Result<(), UpError> {
         () = &mut stopping => return outcome,
         () = signals.next() => {}
     }
-    // Whoever signals twice wants no clean stop.
+    // A second signal asks to stop at once.
     hurry.send_replace(true);
     stopping.await;
     outcome

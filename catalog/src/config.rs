@@ -25,7 +25,7 @@ const MARGIN_DIVISOR: u32 = 10;
 pub struct Config {
     /// Where its database is, or will be.
     pub data_dir: PathBuf,
-    /// Whether to begin a journal where there is none. Otherwise none is an error: the disk may
+    /// Whether to begin a journal where there is none. Otherwise a missing journal is an error: the disk may
     /// have been lost, and another journal would be taken for the one that was on it.
     pub new: bool,
     /// CSV file with the stocks of a new database; without one the built-in stocks.

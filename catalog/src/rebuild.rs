@@ -4,7 +4,7 @@
 //! the journal, or among the few rows beside it: so the longest ledger and what is beyond it are
 //! the journal again, as far as anybody was told of it, and it keeps its id. The
 //! stocks are those that the journal began with, traded order by order. The epoch
-//! rises above every one that the replicas have seen, which fences whoever led before; and nothing
+//! rises above every one that the replicas have seen, which fences every earlier leader; and nothing
 //! is read or traded until every lease that the lost catalog may have lent is over.
 //!
 //! - [`ledgers`]: what the replicas' ledgers together say of it;

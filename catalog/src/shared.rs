@@ -52,7 +52,7 @@ pub struct Answer {
 
 impl Answer {
     fn send(self) {
-        let _ = self.reply.send(self.results); // whoever asked may have left
+        let _ = self.reply.send(self.results); // the caller may have left
     }
 }
 

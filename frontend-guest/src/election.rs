@@ -107,7 +107,7 @@ mod tests {
         check("1=:600000 2=:600000 3:595904", Some(1), None, Some(3));
         // In sync by the catalog's word: its probe is old.
         check("1=:600000 2=:500000 3", None, Some(2), Some(2));
-        // Nobody is in sync who works: the furthest, and whoever is near.
+        // No replica that works is in sync: the furthest leads, or one that is near it.
         check("1:9000 2:4000 3!=:9000", Some(3), Some(1), Some(1));
         check("1:9000 2:5000 3!=:9000", Some(3), Some(2), Some(2));
         // What the dead and the cut off hold does not count.

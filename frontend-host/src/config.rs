@@ -36,7 +36,7 @@ pub struct Config {
     /// What clients may have: connections, time, and bytes that are held for them.
     pub clients: Bounds,
     /// How long the gateway goes on serving after it was told to stop, and is not ready meanwhile:
-    /// for whoever sends it clients to notice.
+    /// for load balancers to notice.
     pub drain_delay: Duration,
     /// Threads that serve clients, each with an instance of the policy of its own. One that gets
     /// no processor leaves its clients to the others.

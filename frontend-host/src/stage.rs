@@ -1,8 +1,8 @@
-//! How far a gateway's stop has come, for whoever answers meanwhile.
+//! How far a gateway's stop has come, for what answers meanwhile.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Set by whoever runs the gateway; only ever goes on.
+/// Set where the gateway is run; it only goes forward.
 #[derive(Debug, Default)]
 pub struct Stage(AtomicU8);
 
@@ -13,8 +13,8 @@ const DRAINING: u8 = 1;
 const CLOSING: u8 = 2;
 
 impl Stage {
-    /// Told to stop. Whoever asks whether the gateway is ready is to look for another one, while
-    /// clients are served as before.
+    /// Told to stop. The gateway says that it is not ready, so that load balancers choose another,
+    /// and serves clients as before.
     pub fn drain(&self) {
         self.0.fetch_max(DRAINING, Ordering::Relaxed);
     }

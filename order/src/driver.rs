@@ -32,7 +32,7 @@ use asker::Asker;
 use callers::Callers;
 use writer::Writer;
 
-/// What waits to be told to the core; whoever has more to tell waits.
+/// What waits to be told to the core; senders of more wait.
 const INPUTS_MAX: usize = 4096;
 
 /// Inputs that the core takes in at once.

@@ -282,7 +282,7 @@ mod tests {
     use super::*;
     use crate::fixtures::journal;
 
-    /// Long enough for whoever would read ahead.
+    /// Long enough to read ahead in.
     const TIME_TO_READ: Duration = Duration::from_millis(20);
 
     /// Rows, and how often they were read.

@@ -1,6 +1,6 @@
 //! One client's connection, with nothing between it and the requests that are measured.
 //!
-//! hyper-util's client, which the other commands have, keeps connections in a pool for whoever comes; with it
+//! hyper-util's client, which the other commands have, keeps connections in a pool that all requests share; with it
 //! a load of lookups was a third lower. The connector is the same, so TLS is no other matter here.
 
 use std::future::poll_fn;

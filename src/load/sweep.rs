@@ -58,7 +58,7 @@ async fn measure_all(args: &Load, stocks: Arc<[String]>) -> Result<Sweep, LoadEr
         half = measure_half(args, &stocks, Caching::Off) => half,
         () = signals.next() => Err(LoadError::Interrupted),
     };
-    // Whoever changed the policy meanwhile knows better.
+    // If the policy was changed meanwhile, that change stays.
     if active(&mut admin).await? == uncached {
         admin.post("/policy/rollback").await?;
     }

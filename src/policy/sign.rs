@@ -14,7 +14,7 @@ pub enum SignError {
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
-    /// The key is none.
+    /// The file does not hold a key.
     #[error("{}: {source}", path.display())]
     Key { path: PathBuf, source: KeyError },
     /// The system gives no random bytes.

@@ -127,7 +127,7 @@ fn files(dir: &Path) -> Result<Vec<PathBuf>, JournalError> {
     Ok(found)
 }
 
-/// The names in a directory; none where it is not there, or is none.
+/// The names in a directory; empty where there is no directory.
 fn entries(dir: &Path) -> Result<Vec<std::ffi::OsString>, JournalError> {
     let read = || -> io::Result<Vec<_>> {
         fs::read_dir(dir)?

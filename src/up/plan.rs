@@ -56,7 +56,7 @@ impl Plan {
     /// Finds that every port is free.
     ///
     /// # Errors
-    /// [`Error::Taken`] names one that is not. Where the admin token is none.
+    /// [`Error::Taken`] names one that is not. Where the admin token is not valid.
     pub fn new(args: &Up) -> Result<Self, Error> {
         let token = args.front.admin_token.read()?;
         let addresses = Addresses::find_free(args)?;
@@ -199,7 +199,7 @@ fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Serv
 }
 
 /// Every other processor is left to the other services, and to clients on this machine: a gateway
-/// that shares its processors with whoever calls it is slower for more threads.
+/// that shares its processors with its callers is slower for more threads.
 fn default_workers() -> usize {
     thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }

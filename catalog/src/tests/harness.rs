@@ -9,7 +9,6 @@ use storage::damage::DamageReceiver;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -176,8 +175,8 @@ impl Leader {
             orders,
             journal: self.journal.clone(),
         };
-        // The stream stays open until the answer is there.
-        let requests = tokio_stream::iter([request]).chain(tokio_stream::pending());
+        // It ends, so that its stream does, too, once the answer is there or nobody waits for it.
+        let requests = tokio_stream::iter([request]);
         Ok(self.client.clone().trade_many(requests).await?.into_inner())
     }
 

@@ -531,7 +531,7 @@ async fn stocks_are_listed_page_by_page() {
     running.stop().await;
 }
 
-/// Long enough for whoever would read ahead.
+/// Long enough to read ahead in.
 const TIME_TO_READ: Duration = Duration::from_millis(20);
 
 #[tokio::test]

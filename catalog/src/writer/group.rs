@@ -150,7 +150,7 @@ pub struct Committer {
     /// What the store notes of sessions.
     sessions_out: Option<Duration>,
     /// Rows may have been proposed in this epoch that were not committed.
-    is_over: bool,
+    epoch_tainted: bool,
     shared: Arc<Shared>,
 }
 
@@ -167,7 +167,7 @@ impl Committer {
             state,
             sessions_out,
             // By the run before, which may have crashed.
-            is_over: true,
+            epoch_tainted: true,
             shared,
         }
     }
@@ -227,14 +227,14 @@ impl Committer {
             ..
         } = group;
         if let Err(error) = committed {
-            self.is_over |= proposed;
+            self.epoch_tainted |= proposed;
             tracing::error!(%error, rows = batch.rows.len(), "a commit failed; nothing changed");
             self.shared.abandon();
             return refuse(replies, &error);
         }
         let stocks = batch.stocks.clone();
         if batch.term.is_some() {
-            self.is_over = false;
+            self.epoch_tainted = false;
         }
         if !batch.is_empty() {
             self.state.apply(batch);
@@ -244,7 +244,7 @@ impl Committer {
             .mark_durable(&stocks, leadership.clone(), replies.trades);
         answer_terms(replies.terms, &leadership);
         for reply in replies.lends {
-            let _ = reply.send(Ok(())); // whoever asked may have left
+            let _ = reply.send(Ok(())); // the caller may have left
         }
     }
 
@@ -260,7 +260,7 @@ impl Committer {
 
     fn stage(&mut self, commands: Vec<Command>) -> Group {
         let mut staged = self.state.stage();
-        if self.is_over {
+        if self.epoch_tainted {
             staged.begin_next_epoch();
         }
         let mut lend = None;
@@ -368,7 +368,7 @@ fn answer_terms(terms: Vec<(Result<Term, RequestError>, TermReply)>, leadership:
             term,
             end: leadership.end,
         });
-        let _ = reply.send(answer); // whoever asked may have left
+        let _ = reply.send(answer); // the caller may have left
     }
 }
 
@@ -376,12 +376,12 @@ fn answer_terms(terms: Vec<(Result<Term, RequestError>, TermReply)>, leadership:
 fn refuse(replies: Replies, error: &StorageError) {
     let refusal = || RequestError::NotCommitted(error.to_string());
     for answer in replies.trades {
-        let _ = answer.reply.send(Err(refusal())); // whoever asked may have left
+        let _ = answer.reply.send(Err(refusal())); // the caller may have left
     }
     for (_, reply) in replies.terms {
-        let _ = reply.send(Err(refusal())); // whoever asked may have left
+        let _ = reply.send(Err(refusal())); // the caller may have left
     }
     for reply in replies.lends {
-        let _ = reply.send(Err(refusal())); // whoever asked may have left
+        let _ = reply.send(Err(refusal())); // the caller may have left
     }
 }

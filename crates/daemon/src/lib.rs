@@ -1,6 +1,6 @@
 //! What every process that serves has in common.
 //!
-//! - [`log`]: a log that neither stops nor stalls whoever writes to it;
+//! - [`log`]: a log that neither stops nor stalls its writers;
 //! - [`tasks`]: tasks and threads of a long life, whose panic ends the process;
 //! - [`data_dir`]: a data directory that no other process writes to;
 //! - [`directory`]: directories that outlive a loss of power;

@@ -1,4 +1,4 @@
-//! A log that neither stops nor stalls whoever writes to it.
+//! A log that neither stops nor stalls its writers.
 //!
 //! Records go through a bounded queue to a thread that writes them to standard error. Where that
 //! takes none (its reader is gone or stands still, its disk is full) they are dropped and counted,

@@ -1,7 +1,7 @@
 //! Tasks and threads, by how long they live.
 //!
 //! A panic in one of a long life ends the process, with exit code 1: what it did for the others is
-//! not done any more, and nobody would notice. Whoever watches over the process starts it again,
+//! not done any more, and nobody would notice. The supervisor of the process starts it again,
 //! and Bazaar is built to lose a process at any time.
 
 use std::future::{Future, poll_fn};

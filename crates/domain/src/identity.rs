@@ -10,7 +10,7 @@ use crate::hex::Hex;
 use crate::invalid::Invalid;
 
 /// Which journal: random, made with it and kept for as long as it lives. The catalog, every ledger
-/// and every gateway of one bazaar have the same one, and refuse whoever names another.
+/// and every gateway of one bazaar have the same one, and refuse requests that name another.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JournalId([u8; Self::BYTES]);
@@ -134,7 +134,7 @@ pub struct Identity {
     /// Of the stocks that it began with.
     pub listing: ListingDigest,
     /// The longest time for which the catalog was heard to count a gateway's lease, margin
-    /// included: whoever takes the catalog's place waits for so long.
+    /// included: a catalog that takes this one's place waits for so long.
     pub lease_horizon: Duration,
 }
 

@@ -27,7 +27,7 @@ impl Budget {
         })
     }
 
-    /// A part, which may be held in full by whoever comes first: the parts of one budget together
+    /// A part, which may be held in full by the first who ask: the parts of one budget together
     /// may be more than that.
     pub fn part(self: &Arc<Self>, bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {

@@ -119,7 +119,7 @@ pub struct Limits {
     pub connections_per_client_max: Option<usize>,
     /// Longest wait for the opening of HTTP/2; a connection is not probed before it is complete.
     pub opening_max: Duration,
-    /// How long a connection may be without a call; one that [waits](CallUnderWay::pause) is none.
+    /// How long a connection may be without a call; one that [waits](CallUnderWay::pause) does not count.
     /// Where no place is left, a second at most.
     pub idle_max: Duration,
     /// How long a request may take to arrive, and each message of a stream of them.

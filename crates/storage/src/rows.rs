@@ -199,7 +199,7 @@ fn missing(number: OrderNumber) -> StorageError {
 /// Reads a row off the columns.
 ///
 /// # Errors
-/// [`StorageError::Damaged`] where a value is none that was written.
+/// [`StorageError::Damaged`] where a value is not one that was written.
 pub fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
     let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
     Ok(Row {

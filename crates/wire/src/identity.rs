@@ -1,7 +1,7 @@
 //! Which journal a process keeps, and whom it therefore answers.
 //!
 //! Being reached at an address proves nothing: ports are taken over, URLs mistyped, disks swapped.
-//! So every request names the journal that it is about, and whoever keeps another one refuses it.
+//! So every request names the journal that it is about, and a service that keeps another one refuses it.
 
 use tonic::{Code, Status};
 

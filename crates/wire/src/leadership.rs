@@ -13,7 +13,7 @@ use crate::{Malformed, epoch, identity, order_number};
 /// An epoch and its leader.
 ///
 /// # Errors
-/// Where the epoch is none that the stores hold, or there is no leader.
+/// Where the epoch is higher than stores can hold, or there is no leader.
 pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Malformed> {
     let epoch = self::epoch(epoch)?;
     let leader = ReplicaId::new(leader).ok_or_else(|| Invalid::new("leader", "is 0"))?;
@@ -56,7 +56,7 @@ pub fn identity(leadership: &Leadership) -> Result<Identity, Malformed> {
 /// Where a ledger ends.
 ///
 /// # Errors
-/// Where there are more rows than the stores hold, or the hash is none.
+/// Where there are more rows than stores can hold, or the hash has another length.
 pub fn end(rows: u64, chain: &[u8]) -> Result<LedgerEnd, Malformed> {
     let rows: OrderNumber = order_number(rows)?;
     Ok(LedgerEnd {

@@ -77,7 +77,7 @@ impl From<Refusal> for v1::Refusal {
 /// Reads a refusal off its field.
 ///
 /// # Errors
-/// Where it is none that is known here.
+/// Where it is not a value that is known here.
 pub fn refusal(field: i32) -> Result<Refusal, Malformed> {
     match v1::Refusal::try_from(field) {
         Ok(v1::Refusal::StockNotFound) => Ok(Refusal::StockNotFound),

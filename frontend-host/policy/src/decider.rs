@@ -65,11 +65,11 @@ impl<'a> Decider<'a> {
             .map(|candidate| (candidate, candidate.trial))
         {
             Some((candidate, Trial::Canary(share)))
-                if share.has(point(candidate.version.id, client)) =>
+                if share.covers(point(candidate.version.id, client)) =>
             {
                 rank = Rank::Candidate;
             }
-            Some((_, Trial::Shadow(share))) => shadowed = share.has(seed),
+            Some((_, Trial::Shadow(share))) => shadowed = share.covers(seed),
             _ => {}
         }
         Self {
@@ -110,7 +110,7 @@ impl<'a> Decider<'a> {
         })?;
         self.count_server_error(&decision, None);
         self.pass_on(
-            || DecisionInput::about_request(request, ambient, None),
+            || DecisionInput::of_request(request, ambient, None),
             || DecisionResult::Action(decision.clone()),
         );
         Ok(decision)
@@ -145,7 +145,7 @@ impl<'a> Decider<'a> {
         }
         self.count_server_error(&decision, Some(outcome));
         self.pass_on(
-            || DecisionInput::about_request(request, ambient, Some(outcome)),
+            || DecisionInput::of_request(request, ambient, Some(outcome)),
             || DecisionResult::Action(decision.clone()),
         );
         Ok(decision)
@@ -167,7 +167,7 @@ impl<'a> Decider<'a> {
         self.shadowed = true;
         let elected = self.decide(None, |_, instance| instance.elect(ambient, view))?;
         self.pass_on(
-            || DecisionInput::about_election(view, ambient),
+            || DecisionInput::of_election(view, ambient),
             || DecisionResult::Leader(elected),
         );
         Ok(elected)

@@ -103,7 +103,7 @@ fn a_shadow_decides_nothing_and_its_differences_are_found() {
         assert_eq!(decide(&versions, client, "/stocks/nvidia"), "default");
     }
     let candidate = versions.published().candidate.clone().unwrap();
-    let found = || candidate.differences.so_far();
+    let found = || candidate.differences.snapshot();
     wait_until("all decisions to be compared", || {
         found().compared + found().dropped == 100
     });
@@ -133,7 +133,7 @@ fn a_shadow_that_hangs_and_traps_costs_clients_nothing() {
             decide(&versions, 0, target);
             candidate.version.counts.failures() > 0
         });
-        let found = candidate.differences.so_far();
+        let found = candidate.differences.snapshot();
         assert_eq!(found.kinds["action"], found.different);
     }
     assert_eq!(versions.published().active.counts.failures(), 0);
@@ -441,9 +441,9 @@ fn a_candidate_elects_nobody_and_it_is_seen_whom_it_would() {
         assert_eq!(elected, None, "1 works, and stays");
         let candidate = versions.published().candidate.clone().unwrap();
         wait_until("the election to be compared", || {
-            candidate.differences.so_far().compared == 1
+            candidate.differences.snapshot().compared == 1
         });
-        let example = &candidate.differences.so_far().examples[0];
+        let example = &candidate.differences.snapshot().examples[0];
         assert_eq!(example.request, "an election of 2");
         assert_eq!(
             (example.kind.as_str(), example.active.as_str()),
@@ -469,7 +469,7 @@ async fn a_recording_has_elections_and_replays_them() {
     assert!(lines.contains(&journal.to_string()), "{lines}");
     let replayed = |component: &[u8]| {
         let version = admitted(engine(), component);
-        replay(lines.as_bytes(), &version).unwrap().so_far()
+        replay(lines.as_bytes(), &version).unwrap().snapshot()
     };
     let same = replayed(DEFAULT_POLICY);
     assert_eq!((same.compared, same.different), (2, 0), "{same:?}");
@@ -493,7 +493,7 @@ const RECORDING_OF_BEFORE: [&str; 4] = [
 fn a_recording_of_before_replays_and_others_are_refused() {
     let version = admitted(engine(), DEFAULT_POLICY);
     let recording = RECORDING_OF_BEFORE.join("\n");
-    let found = replay(recording.as_bytes(), &version).unwrap().so_far();
+    let found = replay(recording.as_bytes(), &version).unwrap().snapshot();
     assert_eq!(found.compared, 3);
     // They were left out above.
     assert_eq!(found.kinds.keys().collect::<Vec<_>>(), ["headers"]);
@@ -504,7 +504,7 @@ fn a_recording_of_before_replays_and_others_are_refused() {
     }
 }
 
-/// Whoever records may be as slow as they like, and go away without a word.
+/// A recorder may be as slow as it likes, and go away without a word.
 #[test]
 fn a_recording_that_nobody_reads_holds_a_bounded_memory_for_a_bounded_time() {
     let versions = versions(None, DEFAULT_POLICY);
@@ -602,7 +602,7 @@ fn a_shadow_is_not_asked_what_would_fill_its_queue() {
     });
     decider.on_outcome(request, &[], &outcome).unwrap();
     let published = versions.published();
-    let found = published.candidate.as_ref().unwrap().differences.so_far();
+    let found = published.candidate.as_ref().unwrap().differences.snapshot();
     assert_eq!(found.dropped, 1);
 }
 

@@ -24,7 +24,7 @@ const SCHEME: &str = "bearer";
 /// `Origin` it comes with each request, a picture's too.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Lets only those in who may: with the token where there is one, else whoever is on this machine,
+/// Lets only those in who may: with the token where one is set, else from this machine alone,
 /// but in no case a web page that a browser shows.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,

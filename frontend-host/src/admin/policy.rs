@@ -125,7 +125,7 @@ pub(super) async fn differences(State(admin): State<Arc<Admin>>) -> Result<Json<
         "candidate": candidate.version.digest.to_string(),
         "stage": candidate.trial.name(),
         "share": candidate.trial.share().get(),
-        "found": candidate.differences.so_far(),
+        "found": candidate.differences.snapshot(),
     })))
 }
 

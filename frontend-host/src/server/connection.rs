@@ -119,7 +119,7 @@ impl Connection {
     /// Serves it as far as that goes without waiting.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         if self.woken.is_none() {
-            let mut woken = Box::pin(self.finish.told());
+            let mut woken = Box::pin(self.finish.wait_until_told());
             let _ = woken.as_mut().poll(cx);
             self.woken = Some(woken);
         }

@@ -43,7 +43,7 @@ impl Watcher {
     }
 
     /// Waits until it is.
-    pub(super) fn told(&self) -> impl Future<Output = ()> + Send + use<> {
+    pub(super) fn wait_until_told(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut told = self.told.clone();
         async move {
             let _ = told.changed().await;

@@ -12,8 +12,8 @@ use order_core::{Event, Status};
 
 type Waiting<A, R> = HashMap<Ticket, oneshot::Sender<Result<A, R>>>;
 
-/// Gives each caller a ticket, and the answer to whoever holds it. A caller that has gone away
-/// is not missed.
+/// Gives each caller a ticket, and the answer to the holder of the ticket. An answer to a caller
+/// that has gone away is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Callers {
     tickets: u64,

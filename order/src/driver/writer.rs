@@ -17,7 +17,7 @@ use order_core::Save;
 /// Writes saves in their order: on a thread, all that have queued as one transaction (group
 /// commit), or at once on the caller's. Reports what is then durable. The core bounds what queues.
 pub(super) struct Writer {
-    /// Locked by whoever writes; the thread does only where something has queued.
+    /// Locked while something is written; the thread does only where something has queued.
     store: Arc<Mutex<dyn Store>>,
     saves: Sender<Save>,
     /// Saves of the thread's that it has not reported yet.

@@ -284,7 +284,7 @@ impl UnderWay {
 #[derive(Debug, Clone)]
 pub(super) struct Brought(pub(super) Arc<UnderWay>);
 
-/// A call, as whoever answers it knows it: it is under way until this is dropped, and its answer
+/// A call, as its handler knows it: it is under way until this is dropped, and its answer
 /// has been let go.
 #[derive(Debug)]
 pub struct CallUnderWay(Arc<UnderWay>);

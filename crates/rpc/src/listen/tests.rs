@@ -66,7 +66,7 @@ async fn a_connection_too_many_waits_until_another_ends() {
         .await
         .unwrap();
     second.write_all(b"hello").await.unwrap();
-    // Long enough for whoever would take it in, on any machine that runs at all.
+    // Long enough to take it in, on any machine that runs at all.
     let early = timeout(Duration::from_millis(100), incoming.next());
     assert!(early.await.is_err(), "there is no place");
     drop(first);

@@ -46,7 +46,7 @@ fn fitted_world(component: &Component) -> Result<World, Rejection> {
     match World::of(component) {
         Some(world) => {
             problems.extend(export_problems(component, world));
-            Rejection::unless_none(problems).map(|()| world)
+            Rejection::check(problems).map(|()| world)
         }
         None => {
             problems.extend(no_world_problems(component));

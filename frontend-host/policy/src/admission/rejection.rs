@@ -22,8 +22,8 @@ pub enum Rejection {
 }
 
 impl Rejection {
-    /// Nothing is wrong where there are no problems.
-    pub(super) fn unless_none(problems: Vec<Problem>) -> Result<(), Self> {
+    /// Rejects a component that has problems.
+    pub(super) fn check(problems: Vec<Problem>) -> Result<(), Self> {
         if problems.is_empty() {
             Ok(())
         } else {
@@ -176,7 +176,7 @@ mod tests {
     fn each_problem_is_a_line() {
         let tests = (0..5).map(|number| format!("GET /{number}")).collect();
         let problems = vec![Problem::CoreModule, Problem::TooSlow(Tests(tests))];
-        let rejection = Rejection::unless_none(problems).unwrap_err().to_string();
+        let rejection = Rejection::check(problems).unwrap_err().to_string();
         let lines: Vec<_> = rejection.lines().collect();
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[0], "2 things are wrong with it:");

@@ -72,7 +72,7 @@ pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admi
             Ok(())
         })?;
     }
-    Rejection::unless_none(tester.into_problems())?;
+    Rejection::check(tester.into_problems())?;
     Ok(Admitted(version))
 }
 

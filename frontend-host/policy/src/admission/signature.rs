@@ -44,7 +44,7 @@ impl<'a> Verified<'a> {
     }
 }
 
-/// Takes components that `trust` covers; all of them where there is none.
+/// Takes components that `trust` covers; all components without a `trust`.
 pub(super) fn verify<'a>(
     upload: Upload<'a>,
     trust: Option<&Trust>,

@@ -48,7 +48,7 @@ pub enum DecisionResult {
 }
 
 impl DecisionInput {
-    pub(crate) fn about_request(
+    pub(crate) fn of_request(
         request: RequestParts<'_>,
         ambient: Ambient,
         outcome: Option<&Outcome>,
@@ -63,7 +63,7 @@ impl DecisionInput {
         Self { subject, ambient }
     }
 
-    pub(crate) fn about_election(view: &View, ambient: Ambient) -> Self {
+    pub(crate) fn of_election(view: &View, ambient: Ambient) -> Self {
         Self {
             subject: Subject::Election(view.clone()),
             ambient,

@@ -30,7 +30,7 @@ impl RecentInputs {
         if input.bytes(result) > RECENT_BYTES_MAX {
             return;
         }
-        // Whoever would have to wait stores nothing: it is a sample.
+        // A thread that would have to wait stores nothing: it is a sample.
         if let Ok(mut inputs) = self.inputs.try_lock() {
             if inputs.len() == RECENT_MAX {
                 inputs.pop_front();

@@ -1,6 +1,6 @@
 //! Compiled code, kept for the next start: a restart and a rollback take milliseconds.
 //!
-//! Machine code that is loaded is trusted without a check: whoever can write it runs as the
+//! Machine code that is loaded is trusted without a check: anyone who can write it runs as the
 //! gateway. So code is loaded only from a directory and a file that belong to the gateway's own
 //! user and that nobody else may write to, and only where its hash says that it is whole.
 //! wasmtime itself refuses code that another version of it, or other settings, have made; the

@@ -48,8 +48,8 @@ pub struct Example {
 }
 
 impl Differences {
-    /// What was found so far.
-    pub fn so_far(&self) -> Found {
+    /// A copy of what was found so far.
+    pub fn snapshot(&self) -> Found {
         self.found().clone()
     }
 
@@ -146,7 +146,7 @@ mod tests {
                 &(&candidate).into(),
             );
         }
-        let found = differences.so_far();
+        let found = differences.snapshot();
         assert_eq!(
             (found.compared, found.different, found.kinds["status"]),
             (20, 20, 20)

@@ -1,6 +1,6 @@
 //! Live decisions taken down, for as long as somebody records.
 //!
-//! Decisions for which whoever records is too slow are left out: what waits for them is bounded.
+//! Decisions that come faster than they are read are left out: what waits for them is bounded.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -79,7 +79,7 @@ impl Share {
     }
 
     /// Whether it covers a point between 0 and 2⁶⁴.
-    pub(crate) fn has(self, point: u64) -> bool {
+    pub(crate) fn covers(self, point: u64) -> bool {
         (point as f64) < self.0 * (u64::MAX as f64) || self.0 >= 1.0
     }
 }
