@@ -64,7 +64,14 @@ pub(crate) async fn join(
                     tracing::error!(journal = %number, held = %found.durable.end.rows, "the catalog's journal ends before this ledger does: its disk lost rows that were acknowledged");
                 }
                 let catalog = catalog.clone().of(of.journal);
-                Input::Shown(show(config, &store, &catalog, number).await?)
+                let row = store.reader().rows(number, 1)?.pop();
+                Input::Shown(match row {
+                    Some(row) => {
+                        let shown = catalog.report_missing(config.id, &row).await;
+                        shown.map_err(|error| error.failure)
+                    }
+                    None => Err(CallFailure::Failed),
+                })
             }
             Action::Wait(pause) => {
                 tokio::time::sleep(pause).await;
@@ -93,20 +100,6 @@ pub(crate) async fn join(
             Action::Fail(failure) => return Err(refused(config, failure)),
         }
     }
-}
-
-/// Shows the catalog a row that it lacks.
-async fn show(
-    config: &Config,
-    store: &SqliteStore,
-    catalog: &Catalog,
-    number: OrderNumber,
-) -> Result<Result<(), CallFailure>, Error> {
-    let Some(row) = store.reader().rows(number, 1)?.pop() else {
-        return Ok(Err(CallFailure::Failed));
-    };
-    let shown = catalog.report_missing(config.id, &row).await;
-    Ok(shown.map_err(|error| error.failure))
 }
 
 /// The ledger is the journal's from now on.

@@ -177,9 +177,9 @@ impl Catalog {
             journal: self.journal(),
         };
         let mut client = self.client.clone();
-        let reported = async { Ok(drop(client.report_missing(request).await?)) };
+        let reported = client.report_missing(request);
         let reported = within(Call::ReportMissing, JOURNAL_TIMEOUT, reported).await;
-        reported.inspect_err(|error| {
+        reported.map(drop).inspect_err(|error| {
             let number = row.number;
             tracing::error!(%number, %error, "the catalog does not take that it lost rows");
         })
