@@ -123,21 +123,23 @@ impl Lookup {
                 Place::FileAgain => Action::AwaitCatalog,
             },
             Input::Reached(true) => Action::Look,
-            Input::Reached(false) => Action::Answer(Err(Absent::Unconfirmed)),
-            Input::Looked { answer, held } => {
-                let journal = answer.ok().map(JournalEnd::from);
-                match Missing::of(self.number, held, journal, self.rules) {
-                    Missing::DoesNotExist => Action::Answer(Err(Absent::DoesNotExist)),
-                    Missing::Unknown => Action::Answer(Err(Absent::Unconfirmed)),
-                    Missing::InJournal { rows } => Action::Fetch { rows },
-                }
-            }
+            Input::Reached(false) => self.missing(OrderNumber(0), None),
+            Input::Looked { answer, held } => self.missing(held, answer.ok().map(JournalEnd::from)),
             Input::Fetched(Err(_)) => Action::Answer(Err(Absent::Unconfirmed)),
             Input::Fetched(Ok(rows)) => {
                 let row = rows.into_iter().next();
                 let row = row.filter(|row| row.number == self.number);
                 Action::Answer(row.ok_or(Absent::NotGiven))
             }
+        }
+    }
+
+    /// It is not in a ledger of `held` rows, and the catalog then said that, or nothing.
+    fn missing(&self, held: OrderNumber, journal: Option<JournalEnd>) -> Action {
+        match Missing::of(self.number, held, journal, self.rules) {
+            Missing::DoesNotExist => Action::Answer(Err(Absent::DoesNotExist)),
+            Missing::Unknown => Action::Answer(Err(Absent::Unconfirmed)),
+            Missing::InJournal { rows } => Action::Fetch { rows },
         }
     }
 }
