@@ -19,16 +19,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
 
-use crate::error::ToStatus;
-use crate::error::stopping;
-use crate::peers::{Catalog, Peers, call_failure, fetch_failure, report_failure};
+use crate::error::{RequestError, ToStatus, stopping};
+use crate::failed_call::CallError;
+use crate::peers::{Catalog, Peers};
 use crate::store::{ReadRows, Store};
 use order_core::Save;
 use order_core::message::{CallFailure, Failure, Refused, Report, Shipment, Source, StepDown};
 use order_core::{Command, Event, Replica, Status};
 use reply::Reply;
 
-use asker::Asker;
+use asker::{Asker, Watch};
 use callers::Callers;
 use writer::Writer;
 
@@ -190,6 +190,8 @@ pub(crate) struct Driver {
     writer: Writer,
     upstreams: Upstreams,
     calls: JoinSet<()>,
+    /// Until it runs.
+    watch: Option<Watch>,
     inputs: mpsc::Receiver<Input>,
     status: watch::Sender<Status>,
     reporter: DamageReporter,
@@ -209,8 +211,7 @@ impl Driver {
     ) -> (Self, Handle) {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let (status, current) = watch::channel(replica.status());
-        let asker = Asker::new(identity, catalog.clone(), sender.clone(), current.clone());
-        let asker = Arc::new(asker);
+        let (asker, watch) = Asker::new(identity, catalog.clone(), sender.clone(), current.clone());
         let driver = Self {
             replica,
             callers: Callers::default(),
@@ -223,6 +224,7 @@ impl Driver {
                 asker: Arc::clone(&asker),
             },
             calls: JoinSet::new(),
+            watch: Some(watch),
             inputs,
             status,
             reporter,
@@ -240,10 +242,8 @@ impl Driver {
 
     /// Runs until `stop` is ready. What the store was given by then is durable after.
     pub(crate) async fn run(mut self, mut stop: oneshot::Receiver<()>) {
-        let asker = Arc::clone(&self.upstreams.asker);
-        let _watching = tasks::spawn("watch the catalog's head", async move {
-            asker.watch().await;
-        });
+        let watch = self.watch.take().expect("it runs once");
+        let _watching = tasks::spawn("watch the catalog's head", watch.run());
         let mut inputs = Vec::with_capacity(STEP_INPUTS_MAX);
         loop {
             self.step(&mut inputs).await;
@@ -394,9 +394,10 @@ impl Driver {
                     }
                     Source::Peer(peer) => upstreams.peers.fetch(peer, from, rows_max).await,
                 };
-                let failure = result.as_ref().err().map(fetch_failure);
-                let result = logged("fetch", result).map_err(|other| failure.unwrap_or(other));
-                Event::Fetched { call, result }
+                Event::Fetched {
+                    call,
+                    result: logged("fetch", result),
+                }
             }),
             Command::Append {
                 call,
@@ -406,11 +407,7 @@ impl Driver {
                 committed,
             } => self.spawn(async move {
                 let result = upstreams.append(peer, epoch, shipment, committed).await;
-                Event::Appended {
-                    call,
-                    peer,
-                    result: logged("append", result),
-                }
+                Event::Appended { call, peer, result }
             }),
         }
     }
@@ -474,17 +471,19 @@ impl Upstreams {
         epoch: Epoch,
         shipment: Shipment,
         committed: OrderNumber,
-    ) -> Result<LedgerEnd, GrpcStatus> {
+    ) -> Result<LedgerEnd, CallFailure> {
         let rows = match shipment {
             Shipment::Rows(rows) => rows,
             Shipment::Stored { from, rows_max } => {
-                let mut rows = read(&self.reader, from, rows_max).await?;
+                let rows = read(&self.reader, from, rows_max).await;
+                let mut rows = rows.map_err(|_| CallFailure::Failed)?;
                 // What came since is not among what the follower is told is committed.
                 rows.retain(|row| row.number < committed);
                 rows
             }
         };
-        self.peers.append(peer, epoch, &rows, committed).await
+        let appended = self.peers.append(peer, epoch, &rows, committed).await;
+        logged("append", appended)
     }
 
     async fn tell(&self, event: Event) {
@@ -494,14 +493,11 @@ impl Upstreams {
 
     /// Shows the catalog a row of the ledger that it lacks. It may not take it for one.
     async fn report_missing(&self, number: OrderNumber) -> Option<Failure> {
-        let reported = async {
-            let row = read(&self.reader, number, 1).await?.pop();
-            let row = row.ok_or_else(|| GrpcStatus::unavailable("the row is not in the ledger"))?;
-            let replica = self.asker.replica();
-            self.catalog.report_missing(replica, &row).await
-        };
-        let status = reported.await.err()?;
-        report_failure(number, &status)
+        let row = read(&self.reader, number, 1).await.ok()?.pop()?;
+        let reported = self.catalog.report_missing(self.asker.replica(), &row);
+        // The row does not follow the journal's last: it went on without those that it lost.
+        let gone_on = reported.await.err()?.failure == CallFailure::NotMissing;
+        gone_on.then_some(Failure::Differs { rows: number })
     }
 }
 
@@ -510,25 +506,21 @@ pub(crate) async fn read(
     reader: &Arc<dyn ReadRows>,
     from: OrderNumber,
     rows_max: usize,
-) -> Result<Vec<Row>, GrpcStatus> {
+) -> Result<Vec<Row>, RequestError> {
     let reader = Arc::clone(reader);
     let rows = tokio::task::spawn_blocking(move || reader.rows(from, rows_max)).await;
-    rows.map_err(|_| stopping())?.map_err(|error| {
+    let rows = rows.map_err(|_| RequestError::Stopping)?;
+    rows.map_err(|error| {
         tracing::error!(%error, "cannot read the ledger");
-        let message = "the replica cannot read its ledger";
-        if error.is_damage() {
-            GrpcStatus::data_loss(message)
-        } else {
-            GrpcStatus::unavailable(message)
-        }
+        RequestError::Unreadable(error)
     })
 }
 
 /// A call's result as the core needs to know it; logs a failure.
-fn logged<T>(what: &'static str, result: Result<T, GrpcStatus>) -> Result<T, CallFailure> {
-    result.map_err(|status| {
-        tracing::debug!(what, code = ?status.code(), message = status.message(), "a call failed");
-        call_failure(&status)
+fn logged<T>(what: &'static str, result: Result<T, CallError>) -> Result<T, CallFailure> {
+    result.map_err(|error| {
+        tracing::debug!(what, %error, "a call failed");
+        error.failure
     })
 }
 

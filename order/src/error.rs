@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use rpc::retry::{RetryClass, RetryStatus as _};
 use storage::StorageError;
 use tonic::{Code, Status};
+use wire::Malformed;
+use wire::identity::{NotOurs, OTHER_JOURNAL};
 
 use crate::config::ConfigError;
 use crate::damage::Damaged;
+use order_core::lookup::Absent;
 use order_core::message::{Failure, Refused, Unavailable};
 
 /// Why a replica cannot run.
@@ -43,6 +46,17 @@ pub(crate) enum RequestError {
     /// There is no order of that number.
     #[error("no such order")]
     NoSuchOrder,
+    /// The message is about another journal.
+    #[error(transparent)]
+    NotOurs(#[from] NotOurs),
+    #[error(transparent)]
+    Invalid(#[from] Malformed),
+    /// Somebody speaks of an epoch that is not known here.
+    #[error("the catalog cannot be asked who leads")]
+    Unasked,
+    /// The own ledger. The log says more.
+    #[error("the replica cannot read its ledger")]
+    Unreadable(#[source] StorageError),
     /// It is not here, and may be in the journal.
     #[error("the catalog cannot be asked whether the order exists")]
     Unconfirmed,
@@ -61,9 +75,15 @@ impl RequestError {
     fn answer(&self) -> (Code, RetryClass) {
         use RetryClass::{Elsewhere, Later, Never};
         match self {
-            Self::Unavailable(_) | Self::Unconfirmed | Self::NotGiven | Self::Stopping => {
-                (Code::Unavailable, Later)
-            }
+            Self::Unavailable(_)
+            | Self::Unasked
+            | Self::Unconfirmed
+            | Self::NotGiven
+            | Self::Stopping => (Code::Unavailable, Later),
+            Self::NotOurs(NotOurs::Other { .. }) => (OTHER_JOURNAL, Elsewhere),
+            Self::NotOurs(NotOurs::Unnamed(_)) | Self::Invalid(_) => (Code::InvalidArgument, Never),
+            Self::Unreadable(error) if error.is_damage() => (Code::DataLoss, Elsewhere),
+            Self::Unreadable(_) => (Code::Unavailable, Later),
             Self::NoSuchOrder => (Code::NotFound, Never),
             Self::Panicked => (Code::Internal, Never),
             // Another epoch is another request.
@@ -74,6 +94,16 @@ impl RequestError {
             Self::Refused(Refused::OtherLeader { .. }) => (Code::InvalidArgument, Never),
             Self::Refused(Refused::StoreFailed) => (Code::ResourceExhausted, Elsewhere),
             Self::Refused(Refused::Broken { .. }) => (Code::DataLoss, Elsewhere),
+        }
+    }
+}
+
+impl From<Absent> for RequestError {
+    fn from(absent: Absent) -> Self {
+        match absent {
+            Absent::DoesNotExist => Self::NoSuchOrder,
+            Absent::Unconfirmed => Self::Unconfirmed,
+            Absent::NotGiven => Self::NotGiven,
         }
     }
 }

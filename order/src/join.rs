@@ -1,20 +1,19 @@
-//! A replica's start: its ledger is compared with the catalog's journal before anything of it is
-//! served, and takes the journal's id where it has none.
+//! A replica's start, before anything of its ledger is served: runs the core's [`Join`].
 
 use domain::{Identity, OrderNumber};
+use order_core::join::{Action, Found, Input, Joined as Verdict};
+use order_core::message::CallFailure;
+use order_core::timing::JOIN_TIMEOUT;
+use order_core::{Failure, Join, Save};
 use storage::StorageError;
 use storage::error::fail_stop;
 
 use crate::config::Config;
 use crate::damage::Damaged;
 use crate::error::Error;
-use crate::peers::{Catalog, Looked, fetch_failure, report_failure};
+use crate::failed_call::Complaint;
+use crate::peers::Catalog;
 use crate::store::{SqliteStore, Store as _};
-use domain::JournalHead;
-use order_core::claim::refuted;
-use order_core::message::CallFailure;
-use order_core::timing::{JOIN_RETRY, JOIN_TIMEOUT};
-use order_core::{Claim, Durable, Failure, Save, claim};
 
 /// A store whose ledger is known to be the journal's.
 pub(crate) struct Joined {
@@ -33,99 +32,78 @@ pub(crate) struct Joined {
 /// Where the ledger is another journal's, or not to be believed.
 pub(crate) async fn join(
     config: &Config,
-    (mut store, mut is_copy): (SqliteStore, bool),
+    (mut store, is_copy): (SqliteStore, bool),
     catalog: Catalog,
 ) -> Result<Joined, Error> {
-    let mut lost_rows = false;
+    let mut join = Join::new(config.rebuild, is_copy);
+    let mut complaint = Complaint::default();
+    let mut input = Input::Ready;
     loop {
-        let Ok(Looked { identity, head, .. }) = looked(&catalog).await else {
-            tokio::time::sleep(JOIN_RETRY).await;
-            continue;
+        let found = Found {
+            known: store.identity(),
+            durable: store.durable(),
         };
-        let catalog = catalog.clone().of(identity.journal);
-        let ledger = (store.identity(), store.durable());
-        match compared(ledger, &catalog, identity, &head).await {
-            Compared::Is => {
-                store = adopt(store, identity).await?;
+        input = match join.step(&found, input) {
+            Action::Look => {
+                let looked = catalog.look(JOIN_TIMEOUT, None).await;
+                let why = "waiting for the catalog, to compare the ledger with its journal";
+                complaint.note(&looked, why);
+                Input::Looked(looked.map_err(|error| error.failure))
+            }
+            Action::Compare { catalog: of, held } => {
+                let catalog = catalog.clone().of(of.journal);
+                let read = catalog.read_journal(held.rows, Some(held.chain), 1).await;
+                Input::Compared(read.map(drop).map_err(|error| error.failure))
+            }
+            Action::ShowMissing {
+                catalog: of,
+                number,
+                is_first,
+            } => {
+                if is_first {
+                    tracing::error!(journal = %number, held = %found.durable.end.rows, "the catalog's journal ends before this ledger does: its disk lost rows that were acknowledged");
+                }
+                let catalog = catalog.clone().of(of.journal);
+                let row = store.reader().rows(number, 1)?.pop();
+                Input::Shown(match row {
+                    Some(row) => {
+                        let shown = catalog.report_missing(config.id, &row).await;
+                        shown.map_err(|error| error.failure)
+                    }
+                    None => Err(CallFailure::Failed),
+                })
+            }
+            Action::Wait(pause) => {
+                tokio::time::sleep(pause).await;
+                Input::Ready
+            }
+            Action::SetAside(failure) => {
+                store = set_aside(store, failure).await?;
+                Input::Ready
+            }
+            Action::Adopt(Verdict {
+                identity,
+                is_news,
+                copies,
+            }) => {
+                if is_news {
+                    store = adopt(store, identity).await?;
+                }
+                let catalog = catalog.of(identity.journal);
                 return Ok(Joined {
-                    copies: is_copy.then_some(head.end.rows),
-                    identity: store.identity().unwrap_or(identity),
                     store,
+                    identity,
                     catalog,
+                    copies,
                 });
             }
-            Compared::Unknown => {}
-            // Whoever asks for a copy wants the journal as it is.
-            Compared::CatalogLostRows(rows) if config.rebuild => {
-                let failure = Failure::Differs { rows };
-                (store, is_copy) = (set_aside(config, store, failure).await?, true);
-                continue;
-            }
-            Compared::CatalogLostRows(number) => {
-                if !std::mem::replace(&mut lost_rows, true) {
-                    tracing::error!(journal = %number, held = %store.durable().end.rows, "the catalog's journal ends before this ledger does: its disk lost rows that were acknowledged");
-                }
-                let row = store.reader().rows(number, 1)?.pop();
-                if let Some(row) = row
-                    && let Err(status) = catalog.report_missing(config.id, &row).await
-                    && let Some(failure) = report_failure(number, &status)
-                {
-                    let (data_dir, what) = (config.data_dir.clone(), failure.to_string());
-                    return Err(Error::Damaged(Damaged { data_dir, what }));
-                }
-            }
-            Compared::IsNot(failure) => {
-                (store, is_copy) = (set_aside(config, store, failure).await?, true);
-                continue;
-            }
+            Action::Fail(failure) => return Err(refused(config, failure)),
         }
-        tokio::time::sleep(JOIN_RETRY).await;
     }
 }
 
-/// What the catalog says of itself.
-async fn looked(catalog: &Catalog) -> Result<Looked, tonic::Status> {
-    let looked = catalog.look(JOIN_TIMEOUT, None).await;
-    looked.inspect_err(|status| {
-        tracing::debug!(%status, "waiting for the catalog, to compare the ledger with its journal");
-    })
-}
-
-enum Compared {
-    Is,
-    IsNot(Failure),
-    CatalogLostRows(OrderNumber),
-    Unknown,
-}
-
-async fn compared(
-    (known, durable): (Option<Identity>, Durable),
-    catalog: &Catalog,
-    identity: Identity,
-    head: &JournalHead,
-) -> Compared {
-    let held = match claim(known, &durable, &identity, head) {
-        Ok(Claim::Holds) => return Compared::Is,
-        Ok(Claim::CatalogLostRows(number)) => return Compared::CatalogLostRows(number),
-        Ok(Claim::Compare(held)) => held,
-        Err(failure) => return Compared::IsNot(failure),
-    };
-    match catalog.read_journal(held.rows, Some(held.chain), 1).await {
-        Ok(_) => Compared::Is,
-        Err(status) if fetch_failure(&status) == CallFailure::Differs => {
-            Compared::IsNot(refuted(known, &identity, held, head))
-        }
-        Err(_) => Compared::Unknown,
-    }
-}
-
-/// The ledger is the journal's from now on. Where it says so already nothing is written, so that a
-/// replica starts on a full disk as well.
+/// The ledger is the journal's from now on.
 async fn adopt(mut store: SqliteStore, identity: Identity) -> Result<SqliteStore, Error> {
-    let known = store.identity();
-    if known.is_some_and(|known| known.lease_horizon >= identity.lease_horizon) {
-        return Ok(store);
-    }
     let save = Save {
         identity: Some(identity),
         ..Save::default()
@@ -140,26 +118,20 @@ async fn adopt(mut store: SqliteStore, identity: Identity) -> Result<SqliteStore
     saving.await.map_err(|_| Error::Ended)?
 }
 
-/// Makes room for a copy, where that was asked for and the ledger may be given up.
-async fn set_aside(
-    config: &Config,
-    store: SqliteStore,
-    failure: Failure,
-) -> Result<SqliteStore, Error> {
-    let data_dir = config.data_dir.clone();
-    if matches!(
-        failure,
-        Failure::OtherJournal { .. } | Failure::Unproven { .. }
-    ) {
-        return Err(Error::Foreign { data_dir, failure });
-    }
-    if !config.rebuild {
-        let what = failure.to_string();
-        return Err(Error::Damaged(Damaged { data_dir, what }));
-    }
+/// Makes room for a copy.
+async fn set_aside(store: SqliteStore, failure: Failure) -> Result<SqliteStore, Error> {
     tracing::error!(%failure, "setting the ledger aside");
     let setting_aside = tokio::task::spawn_blocking(move || store.set_aside());
     let (store, aside) = setting_aside.await.map_err(|_| Error::Ended)??;
     tracing::warn!(kept = %aside.display(), "copying the ledger anew");
     Ok(store)
+}
+
+fn refused(config: &Config, failure: Failure) -> Error {
+    let data_dir = config.data_dir.clone();
+    if failure.is_foreign() {
+        return Error::Foreign { data_dir, failure };
+    }
+    let what = failure.to_string();
+    Error::Damaged(Damaged { data_dir, what })
 }

@@ -6,8 +6,9 @@
 //! - [`order_stream`]: the orders of a caller that has many, over one stream;
 //! - `driver`: the task that owns the core and runs its commands;
 //! - `order_core`: the replica as a pure state machine;
-//! - `join`: comparing the ledger with the journal before it is served;
+//! - `join`: has the ledger compared with the journal before it is served;
 //! - `peers`: the calls to the catalog and the peers;
+//! - `failed_call`: what a failure of theirs says;
 //! - [`store`]: the replica's disk;
 //! - [`damage`]: a replica whose disk turns out to be damaged stops;
 //! - [`inspect`]: reading a replica's data directory from outside;
@@ -28,6 +29,7 @@ pub mod order_stream;
 mod driver;
 mod join;
 mod peers;
+mod failed_call;
 pub mod store;
 pub mod damage;
 pub mod inspect;

@@ -120,11 +120,12 @@ struct Intake {
 impl Intake {
     async fn take_in(self, mut orders: Streaming<PlaceManyRequest>) -> Result<(), Status> {
         while let Some(message) = orders.message().await? {
-            identity::check(&message.journal, self.journal)?;
+            identity::check(&message.journal, self.journal).map_err(RequestError::NotOurs)?;
             let placements = message.placements;
             if placements.len() > MESSAGE_ORDERS_MAX {
                 let problem = format!("are more than {MESSAGE_ORDERS_MAX}");
-                return Err(Malformed(Invalid::new("placements", problem)).into());
+                let malformed = Malformed(Invalid::new("placements", problem));
+                return Err(RequestError::Invalid(malformed).into());
             }
             let count = placements.len() as u32;
             self.untaken.add(placements.len());

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::LedgerEnd;
-use domain::{ChainHash, Epoch, Identity, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
+use domain::{ChainHash, Epoch, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
 use rpc::call_streams::Calls;
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 use wire::Malformed;
 use wire::catalog::v1 as catalog;
 use wire::catalog::v1::catalog_client::CatalogClient;
@@ -18,31 +18,14 @@ use wire::order::v1 as order;
 use wire::order::v1::replication_client::ReplicationClient;
 
 use crate::config::ConfigError;
+use crate::failed_call::{Call, CallError};
 use domain::ChangeNumber;
 use domain::JournalHead;
-use order_core::message::{CallFailure, Failure, Outcome};
+use order_core::message::{Heard, Outcome};
 use order_core::timing::{
     APPEND_TIMEOUT, FETCH_TIMEOUT, JOURNAL_TIMEOUT, SET_IN_SYNC_TIMEOUT, TRADE_TIMEOUT,
 };
 use wire::leadership::{end, head};
-
-/// A call's failure, as the core needs to know it: what it says of epochs and ledgers. Whether the
-/// call is worth another attempt is the core's to know, which makes it anew from what is so by then.
-pub(crate) fn call_failure(status: &Status) -> CallFailure {
-    match status.code() {
-        Code::FailedPrecondition => CallFailure::Fenced,
-        _ => CallFailure::Failed,
-    }
-}
-
-/// What the catalog says of itself.
-#[derive(Debug)]
-pub(crate) struct Looked {
-    pub(crate) identity: Identity,
-    pub(crate) head: JournalHead,
-    /// It has checked the ledgers since its start: a row that its journal lacks does not exist.
-    pub(crate) ledgers_checked: bool,
-}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Catalog {
@@ -80,7 +63,7 @@ impl Catalog {
         epoch: Epoch,
         orders: Vec<Order>,
         proposed: impl FnOnce(Vec<Row>) -> F,
-    ) -> Result<Vec<Outcome>, Status>
+    ) -> Result<Vec<Outcome>, CallError>
     where
         F: Future<Output = ()>,
     {
@@ -91,7 +74,7 @@ impl Catalog {
         };
         let mut client = self.client.clone();
         let open = async |requests| client.trade_many(requests).await;
-        within(TRADE_TIMEOUT, async {
+        within(Call::Change, TRADE_TIMEOUT, async {
             let mut call = self.trades.call(request, open).await?;
             let mut answer = call.message().await?;
             if !answer.proposed.is_empty() {
@@ -110,7 +93,7 @@ impl Catalog {
         epoch: Epoch,
         change: ChangeNumber,
         in_sync: &BTreeSet<ReplicaId>,
-    ) -> Result<JournalHead, Status> {
+    ) -> Result<JournalHead, CallError> {
         let in_sync = in_sync.iter().map(|id| id.get()).collect();
         let request = catalog::SetInSyncRequest {
             epoch: epoch.0,
@@ -119,8 +102,11 @@ impl Catalog {
             journal: self.journal(),
         };
         let mut client = self.client.clone();
-        let response = within(SET_IN_SYNC_TIMEOUT, client.set_in_sync(request)).await?;
-        Ok(head(response.get_ref())?)
+        within(Call::Change, SET_IN_SYNC_TIMEOUT, async {
+            let response = client.set_in_sync(request).await?;
+            Ok(head(response.get_ref())?)
+        })
+        .await
     }
 
     /// Which journal the catalog keeps, who leads, and how long the journal is. `ledger` says whose
@@ -129,7 +115,7 @@ impl Catalog {
         &self,
         timeout: Duration,
         ledger: Option<(ReplicaId, LedgerEnd)>,
-    ) -> Result<Looked, Status> {
+    ) -> Result<Heard, CallError> {
         let mut request = catalog::GetLeadershipRequest {
             journal: self.journal(),
             ..catalog::GetLeadershipRequest::default()
@@ -140,18 +126,21 @@ impl Catalog {
             request.ledger_chain = end.chain.as_bytes().to_vec();
         }
         let mut client = self.client.clone();
-        let response = within(timeout, client.get_leadership(request)).await?;
-        let leadership = response.get_ref();
-        let identity = wire::leadership::identity(leadership)?;
-        if let Some(journal) = self.journal {
-            // A catalog of before does not look at what is named.
-            identity::check(identity.journal.as_bytes(), journal)?;
-        }
-        Ok(Looked {
-            identity,
-            head: head(leadership)?,
-            ledgers_checked: leadership.ledgers_checked,
+        within(Call::Look, timeout, async {
+            let response = client.get_leadership(request).await?;
+            let leadership = response.get_ref();
+            let identity = wire::leadership::identity(leadership)?;
+            if let Some(journal) = self.journal {
+                // A catalog of before does not look at what is named.
+                identity::check(identity.journal.as_bytes(), journal)?;
+            }
+            Ok(Heard {
+                identity,
+                head: head(leadership)?,
+                ledgers_checked: leadership.ledgers_checked,
+            })
         })
+        .await
     }
 
     /// At most `rows_max` rows of the journal. With the chain hash of the row before them an
@@ -161,7 +150,7 @@ impl Catalog {
         from: OrderNumber,
         previous: Option<ChainHash>,
         rows_max: usize,
-    ) -> Result<Vec<Row>, Status> {
+    ) -> Result<Vec<Row>, CallError> {
         let request = catalog::ReadJournalRequest {
             from: from.0,
             rows_max: rows_max as u64,
@@ -169,7 +158,7 @@ impl Catalog {
             journal: self.journal(),
         };
         let mut client = self.client.clone();
-        within(JOURNAL_TIMEOUT, async {
+        within(Call::Read, JOURNAL_TIMEOUT, async {
             let stream = client.read_journal(request).await?.into_inner();
             collect(stream, rows_max, |response| response.rows).await
         })
@@ -177,32 +166,24 @@ impl Catalog {
     }
 
     /// Shows the catalog a row that follows its journal's last one.
-    pub(crate) async fn report_missing(&self, replica: ReplicaId, row: &Row) -> Result<(), Status> {
+    pub(crate) async fn report_missing(
+        &self,
+        replica: ReplicaId,
+        row: &Row,
+    ) -> Result<(), CallError> {
         let request = catalog::ReportMissingRequest {
             replica: replica.get(),
             row: Some(row.into()),
             journal: self.journal(),
         };
         let mut client = self.client.clone();
-        within(JOURNAL_TIMEOUT, client.report_missing(request)).await?;
-        Ok(())
+        let reported = client.report_missing(request);
+        let reported = within(Call::ReportMissing, JOURNAL_TIMEOUT, reported).await;
+        reported.map(drop).inspect_err(|error| {
+            let number = row.number;
+            tracing::error!(%number, %error, "the catalog does not take that it lost rows");
+        })
     }
-}
-
-/// What a fetch's failure says of the ledger.
-pub(crate) fn fetch_failure(status: &Status) -> CallFailure {
-    match status.code() {
-        Code::OutOfRange => CallFailure::Beyond,
-        Code::Aborted => CallFailure::Differs,
-        _ => CallFailure::Failed,
-    }
-}
-
-/// What it says of the ledger that the catalog does not take a row of it for one that it lost.
-pub(crate) fn report_failure(number: OrderNumber, status: &Status) -> Option<Failure> {
-    tracing::error!(%number, %status, "the catalog does not take that it lost rows");
-    // The row does not follow the journal's last: it went on without those that it lost.
-    (status.code() == Code::InvalidArgument).then_some(Failure::Differs { rows: number })
 }
 
 #[derive(Debug, Clone)]
@@ -254,7 +235,7 @@ impl Peers {
         epoch: Epoch,
         rows: &[Row],
         committed: OrderNumber,
-    ) -> Result<LedgerEnd, Status> {
+    ) -> Result<LedgerEnd, CallError> {
         let rows = rows.iter().map(Into::into).collect();
         let request = order::AppendRequest {
             epoch: epoch.0,
@@ -263,17 +244,16 @@ impl Peers {
             committed: committed.0,
             journal: identity::to_wire(self.journal),
         };
-        let peer = self.peer(peer)?;
+        let peer = self.peer(peer);
         let mut client = peer.client.clone();
         let open = async |requests| client.append_many(requests).await;
-        let response = within(APPEND_TIMEOUT, async {
+        within(Call::Change, APPEND_TIMEOUT, async {
             let mut call = peer.appends.call(request, open).await?;
             let answer = call.message().await?;
             call.end();
-            Ok(answer)
-        });
-        let response = response.await?;
-        Ok(end(response.orders, &response.chain_hash)?)
+            Ok(end(answer.orders, &answer.chain_hash)?)
+        })
+        .await
     }
 
     /// At most `rows_max` rows of a peer's ledger.
@@ -282,24 +262,22 @@ impl Peers {
         peer: ReplicaId,
         from: OrderNumber,
         rows_max: usize,
-    ) -> Result<Vec<Row>, Status> {
+    ) -> Result<Vec<Row>, CallError> {
         let request = order::FetchRequest {
             from: from.0,
             rows_max: rows_max as u64,
             journal: identity::to_wire(self.journal),
         };
-        let mut client = self.peer(peer)?.client.clone();
-        within(FETCH_TIMEOUT, async {
+        let mut client = self.peer(peer).client.clone();
+        within(Call::Read, FETCH_TIMEOUT, async {
             let stream = client.fetch(request).await?.into_inner();
             collect(stream, rows_max, |response| response.rows).await
         })
         .await
     }
 
-    fn peer(&self, peer: ReplicaId) -> Result<&Peer, Status> {
-        self.peers
-            .get(&peer)
-            .ok_or_else(|| Status::internal("no such peer"))
+    fn peer(&self, peer: ReplicaId) -> &Peer {
+        self.peers.get(&peer).expect("the core knows these peers")
     }
 }
 
@@ -311,12 +289,16 @@ fn channel(url: &str) -> Result<Channel, ConfigError> {
 }
 
 async fn within<T>(
+    what: Call,
     timeout: Duration,
     call: impl Future<Output = Result<T, Status>>,
-) -> Result<T, Status> {
+) -> Result<T, CallError> {
     let late =
         |_| Status::deadline_exceeded(format!("no answer within {} ms", timeout.as_millis()));
-    tokio::time::timeout(timeout, call).await.map_err(late)?
+    let result = tokio::time::timeout(timeout, call).await.map_err(late);
+    result
+        .flatten()
+        .map_err(|status| CallError::of(what, status))
 }
 
 /// The rows of a stream, which may not be more than asked for.

@@ -3,14 +3,16 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use domain::{JournalId, OrderNumber, ReplicaId, Row};
+use domain::{Epoch, JournalId, OrderNumber, ReplicaId, Row};
 use rpc::call_streams;
 use rpc::clients::PerClient;
 use rpc::listen::client_of;
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
+use wire::Malformed;
 use wire::identity;
 use wire::order::v1::orders_server::Orders;
 use wire::order::v1::replication_server::Replication;
@@ -24,9 +26,10 @@ use crate::error::RequestError;
 use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
 use crate::store::ReadRows;
+use order_core::lookup::{Action, Input};
 use order_core::message::RoleName;
 use order_core::timing::CONFIRM_TIMEOUT;
-use order_core::{self, JournalEnd, Missing, Rules};
+use order_core::{self, Lookup, Rules};
 use wire::leadership::term;
 
 /// Rows in one message of a fetch.
@@ -62,37 +65,33 @@ impl OrdersService {
         }
     }
 
-    /// A row of the ledger, wherever it is: it may get into the file between two reads.
-    async fn find(&self, number: OrderNumber) -> Result<Option<Row>, Status> {
-        if let Some(row) = read(&self.reader, number, 1).await?.pop() {
-            return Ok(Some(row));
+    /// Looks for an order, here and in the journal.
+    async fn find(&self, number: OrderNumber) -> Result<Row, Status> {
+        let mut lookup = Lookup::new(number, Rules::default());
+        let mut input = Input::Begin;
+        loop {
+            input = match lookup.step(input) {
+                Action::ReadLedger => Input::Found(read(&self.reader, number, 1).await?.pop()),
+                Action::FindRecent => Input::Found(self.handle.find(number).await?),
+                Action::AwaitCatalog => {
+                    let reached = self.handle.wait_for_catalog();
+                    Input::Reached(timeout(CONFIRM_TIMEOUT, reached).await.is_ok())
+                }
+                Action::Look => {
+                    let looked = self.catalog.look(CONFIRM_TIMEOUT, None).await;
+                    Input::Looked {
+                        answer: looked.map_err(|error| error.failure),
+                        held: self.handle.status().end.rows,
+                    }
+                }
+                Action::Fetch { rows } => {
+                    self.handle.note_journal_len(rows).await;
+                    let rows = self.catalog.read_journal(number, None, 1).await;
+                    Input::Fetched(rows.map_err(|error| error.failure))
+                }
+                Action::Answer(answer) => return Ok(answer.map_err(RequestError::from)?),
+            };
         }
-        if let Some(row) = self.handle.find(number).await? {
-            return Ok(Some(row));
-        }
-        Ok(read(&self.reader, number, 1).await?.pop())
-    }
-
-    /// A row that is not here: the catalog knows whether there is one.
-    async fn confirm(&self, number: OrderNumber) -> Result<Row, Status> {
-        // However many ask, a catalog that is away is asked by the driver alone.
-        let reached = tokio::time::timeout(CONFIRM_TIMEOUT, self.handle.wait_for_catalog()).await;
-        reached.map_err(|_| RequestError::Unconfirmed)?;
-        let answer = self.catalog.look(CONFIRM_TIMEOUT, None).await;
-        let held = self.handle.status().end.rows;
-        let journal = answer.ok().map(|answer| JournalEnd {
-            end: answer.head.end,
-            ledgers_checked: answer.ledgers_checked,
-        });
-        match Missing::of(number, held, journal, Rules::default()) {
-            Missing::DoesNotExist => return Err(RequestError::NoSuchOrder.into()),
-            Missing::Unknown => return Err(RequestError::Unconfirmed.into()),
-            Missing::InJournal { rows } => self.handle.note_journal_len(rows).await,
-        }
-        let rows = self.catalog.read_journal(number, None, 1).await;
-        let rows = rows.map_err(|_| RequestError::Unconfirmed)?;
-        let row = rows.into_iter().next().filter(|row| row.number == number);
-        Ok(row.ok_or(RequestError::NotGiven)?)
     }
 }
 
@@ -113,12 +112,9 @@ impl Orders for OrdersService {
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let request = request.into_inner();
-        identity::check(&request.journal, self.journal)?;
+        identity::check(&request.journal, self.journal).map_err(RequestError::NotOurs)?;
         let number = OrderNumber(request.number);
-        let row = match self.find(number).await? {
-            Some(row) => row,
-            None => self.confirm(number).await?,
-        };
+        let row = self.find(number).await?;
         Ok(Response::new(GetResponse {
             row: Some((&row).into()),
         }))
@@ -133,8 +129,8 @@ impl Orders for OrdersService {
             leader,
             journal,
         } = request.into_inner();
-        identity::check(&journal, self.journal)?;
-        let (epoch, leader) = term(epoch, leader)?;
+        identity::check(&journal, self.journal).map_err(RequestError::NotOurs)?;
+        let (epoch, leader) = term(epoch, leader).map_err(RequestError::Invalid)?;
         let status = self.handle.announce(epoch, leader).await?;
         Ok(Response::new(replica_status(status, self.journal)))
     }
@@ -199,7 +195,7 @@ impl Replication for ReplicationService {
             rows_max,
             journal,
         } = request.into_inner();
-        identity::check(&journal, self.journal)?;
+        identity::check(&journal, self.journal).map_err(RequestError::NotOurs)?;
         let rows_max = if rows_max == 0 { u64::MAX } else { rows_max };
         let messages = messages(Arc::clone(&self.reader), OrderNumber(from), rows_max);
         Ok(Response::new(Box::pin(messages)))
@@ -211,15 +207,21 @@ async fn append(
     handle: &Handle,
     request: AppendRequest,
 ) -> Result<AppendResponse, Status> {
-    identity::check(&request.journal, journal)?;
-    let (epoch, leader) = term(request.epoch, request.leader)?;
-    let rows = wire::rows(request.rows)?;
-    let committed = wire::order_number(request.committed)?;
-    let end = handle.append((epoch, leader), rows, committed).await?;
+    identity::check(&request.journal, journal).map_err(RequestError::NotOurs)?;
+    let (term, rows, committed) = rows_from_wire(request).map_err(RequestError::Invalid)?;
+    let end = handle.append(term, rows, committed).await?;
     Ok(AppendResponse {
         orders: end.rows.0,
         chain_hash: end.chain.as_bytes().to_vec(),
     })
+}
+
+type Rows = ((Epoch, ReplicaId), Vec<Row>, OrderNumber);
+
+fn rows_from_wire(request: AppendRequest) -> Result<Rows, Malformed> {
+    let term = term(request.epoch, request.leader)?;
+    let rows = wire::rows(request.rows)?;
+    Ok((term, rows, wire::order_number(request.committed)?))
 }
 
 async fn closed(mut closing: watch::Receiver<bool>) {
@@ -248,6 +250,7 @@ fn messages(
             return None;
         }
         is_last = rows.as_ref().map_or(0, Vec::len) < wanted;
+        let rows = rows.map_err(Status::from);
         Some(rows.map(|rows| FetchResponse {
             rows: rows.iter().map(Into::into).collect(),
         }))

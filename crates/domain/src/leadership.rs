@@ -16,7 +16,7 @@ pub struct Term {
 }
 
 /// What the catalog says of the leadership and its journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalHead {
     /// The current term, without its in-sync set.
     pub term: Term,

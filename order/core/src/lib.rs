@@ -10,8 +10,10 @@
 //! - `recent_rows`: a leader's last rows, to be sent;
 //! - [`followers`]: a leader's followers and the in-sync set;
 //! - [`replica`]: the whole;
+//! - [`asker`]: when the catalog is asked who leads, and who waits for its answer;
 //! - [`claim`]: whether a ledger is the beginning of the catalog's journal;
-//! - [`lookup`]: what may be said of an order that is not here;
+//! - [`join`]: a replica's start, until that is known;
+//! - [`lookup`]: an order that is looked for, and what may be said of one that is not here;
 //! - [`timing`]: how long a replica waits for what;
 //! - [`ablation`]: the protective rules that a test can take out.
 
@@ -24,7 +26,9 @@ pub mod in_flight;
 mod recent_rows;
 pub mod followers;
 pub mod replica;
+pub mod asker;
 pub mod claim;
+pub mod join;
 pub mod lookup;
 pub mod timing;
 pub mod ablation;
@@ -32,8 +36,10 @@ pub mod ablation;
 mod tests;
 
 pub use ablation::{Rule, Rules};
+pub use asker::Asker;
 pub use claim::{Claim, claim};
 pub use durable::{Durable, Save};
-pub use lookup::{JournalEnd, Missing};
-pub use message::{Command, Event, Failure, Status};
+pub use join::Join;
+pub use lookup::{JournalEnd, Lookup, Missing};
+pub use message::{Command, Event, Failure, Heard, Status};
 pub use replica::Replica;

@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 use crate::durable::{Durable, Save};
 use domain::LedgerEnd;
 use domain::{
-    ChainHash, ChangeNumber, Epoch, JournalHead, JournalId, Order, OrderNumber, Refusal, ReplicaId,
-    Row, Term,
+    ChainHash, ChangeNumber, Epoch, Identity, JournalHead, JournalId, Order, OrderNumber, Refusal,
+    ReplicaId, Row, Term,
 };
 
 /// A caller that waits for an answer.
@@ -104,7 +104,20 @@ pub enum Event {
     },
 }
 
-/// Why a call did not succeed.
+/// What the catalog says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    /// Which journal it keeps.
+    pub identity: Identity,
+    /// Who leads, and where the journal ends.
+    pub head: JournalHead,
+    /// Since its start it has checked the ledgers of the replicas that were in sync: a row that its
+    /// journal lacks does not exist.
+    pub ledgers_checked: bool,
+}
+
+/// Why a call did not succeed. The core makes one anew from what is so by then, and counts all that it
+/// does not know by name as [`CallFailure::Failed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CallFailure {
     /// The callee knows of a higher epoch: nothing was done.
@@ -113,6 +126,11 @@ pub enum CallFailure {
     Beyond,
     /// A fetch: the source has another row before those.
     Differs,
+    /// A row that was shown as missing: the journal does not lack it, or went on without it.
+    NotMissing,
+    /// The callee said no for another reason, which asking it again does not change: it keeps another
+    /// journal, or speaks another protocol.
+    Refused,
     /// Anything else, or no answer in time: whether it was done is unknown.
     Failed,
 }
@@ -414,4 +432,11 @@ pub enum Failure {
         /// How many rows are compared.
         rows: OrderNumber,
     },
+}
+
+impl Failure {
+    /// Whether the ledger may be another bazaar's: it is not to be given up for a copy.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::OtherJournal { .. } | Self::Unproven { .. })
+    }
 }

@@ -37,3 +37,7 @@ pub const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Before that is asked again where there was no answer.
 pub const JOIN_RETRY: Duration = Duration::from_millis(100);
+
+/// Before a catalog is asked again that said no in a way that asking does not change: by then it may
+/// be another one that answers there.
+pub const REFUSED_RETRY: Duration = Duration::from_secs(1);

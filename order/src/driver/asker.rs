@@ -1,78 +1,73 @@
-//! Asks the catalog who leads and how long the journal is.
+//! Asks the catalog who leads and how long the journal is: runs the core's [`order_core::Asker`].
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::Arc;
 
-use domain::{Epoch, Identity, ReplicaId};
-use tokio::sync::{Mutex, Notify, mpsc, watch};
+use domain::time::BootTime;
+use domain::{Epoch, Identity, LedgerEnd, ReplicaId};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::Status as GrpcStatus;
 
 use super::Input;
-use crate::error::stopping;
+use crate::error::{RequestError, stopping};
+use crate::failed_call::{CallError, Complaint};
 use crate::peers::Catalog;
-use order_core::timing::{HEAD_INTERVAL, HEAD_RETRY, HEAD_TIMEOUT};
-use order_core::{Event, Status};
+use order_core::asker::{self, Action, is_known};
+use order_core::message::{Heard, Ticket};
+use order_core::timing::HEAD_TIMEOUT;
+use order_core::{Asker as Core, Status};
 
-/// Asks one question at a time, so that the core is told in the order in which was asked: an epoch or
-/// a journal's end below the last one heard is then evidence of what was lost, not of a delay.
+/// Claims of epochs that wait to be taken in; whoever has another one waits.
+const CLAIMS_MAX: usize = 256;
+
+/// A way to whoever asks.
 #[derive(Debug)]
 pub(super) struct Asker {
-    catalog: Catalog,
-    identity: Identity,
-    /// The longest lease that the store was given, in milliseconds.
-    lease_ms: AtomicU64,
-    inputs: mpsc::Sender<Input>,
     status: watch::Receiver<Status>,
-    /// How many questions have begun.
-    begun: AtomicU64,
-    turn: Mutex<Asked>,
+    claims: mpsc::Sender<Claim>,
     hurry: Notify,
 }
 
-/// The last question that is over.
-#[derive(Debug, Default)]
-struct Asked {
-    number: u64,
-    answered: bool,
+/// Somebody says that an epoch has begun.
+#[derive(Debug)]
+struct Claim {
+    epoch: Epoch,
+    reply: oneshot::Sender<Result<(), RequestError>>,
 }
 
 impl Asker {
+    /// Also what is to be run.
     pub(super) fn new(
         identity: Identity,
         catalog: Catalog,
         inputs: mpsc::Sender<Input>,
         status: watch::Receiver<Status>,
-    ) -> Self {
-        Self {
-            catalog,
-            lease_ms: AtomicU64::new(lease_ms(&identity)),
-            identity,
-            inputs,
+    ) -> (Arc<Self>, Watch) {
+        let (sender, claims) = mpsc::channel(CLAIMS_MAX);
+        let asker = Arc::new(Self {
             status,
-            begun: AtomicU64::new(0),
-            turn: Mutex::default(),
+            claims: sender,
             hurry: Notify::new(),
-        }
+        });
+        let watch = Watch {
+            asker: Arc::clone(&asker),
+            core: Core::new(identity, BootTime::now()),
+            catalog,
+            inputs,
+            claims,
+            tickets: 0,
+            claimants: HashMap::new(),
+            complaint: Complaint::default(),
+        };
+        (asker, watch)
     }
 
     pub(super) fn replica(&self) -> ReplicaId {
         self.status.borrow().id
     }
 
-    /// Asks again and again, until the core is gone.
-    pub(super) async fn watch(&self) {
-        loop {
-            let asked = self.ask(&mut *self.turn.lock().await).await;
-            let pause = match asked {
-                Ok(true) => HEAD_INTERVAL,
-                Ok(false) => HEAD_RETRY,
-                Err(_) => return,
-            };
-            // However many have a suspicion, there is one question at a time.
-            let _ = tokio::time::timeout(pause, self.hurry.notified()).await;
-        }
-    }
-
-    /// Has [`watch`](Self::watch) ask at once.
+    /// Has the catalog asked at once. However many have a suspicion, there is one question at a time.
     pub(super) fn hurry(&self) {
         self.hurry.notify_one();
     }
@@ -83,71 +78,100 @@ impl Asker {
     /// # Errors
     /// Where the catalog does not answer.
     pub(super) async fn confirm(&self, epoch: Epoch) -> Result<(), GrpcStatus> {
-        let is_known = || self.status.borrow().term.epoch >= epoch;
-        if is_known() {
+        if is_known(epoch, &self.status.borrow()) {
             return Ok(());
         }
-        let begun = self.begun.load(Ordering::Relaxed);
-        let mut last = self.turn.lock().await;
-        // One answer does for all who came before its question.
-        let answered = match last.number > begun {
-            true => last.answered,
-            false => is_known() || self.ask(&mut last).await?,
-        };
-        if answered {
-            return Ok(());
-        }
-        Err(GrpcStatus::unavailable(
-            "the catalog cannot be asked who leads",
-        ))
-    }
-
-    /// Asks, and tells the core. Whether there was an answer.
-    async fn ask(&self, last: &mut Asked) -> Result<bool, GrpcStatus> {
-        last.number = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
-        last.answered = false;
-        let Status { id, end, tail, .. } = *self.status.borrow();
-        let held = end;
-        let looked = self.catalog.look(HEAD_TIMEOUT, Some((id, tail))).await;
-        let head = match looked {
-            Ok(looked) => {
-                self.keep(looked.identity).await?;
-                Some(looked.head)
-            }
-            Err(status) => {
-                tracing::debug!(%status, "the catalog does not say who leads");
-                None
-            }
-        };
-        let answered = head.is_some();
-        last.answered = answered;
-        self.tell(Input::Happened(Event::JournalHead { head, held }))
-            .await?;
-        Ok(answered)
-    }
-
-    /// Has the longest lease that was heard of made durable: whoever takes the catalog's place
-    /// after its loss is to wait for so long.
-    async fn keep(&self, heard: Identity) -> Result<(), GrpcStatus> {
-        let lease_ms = lease_ms(&heard);
-        if self.lease_ms.fetch_max(lease_ms, Ordering::Relaxed) >= lease_ms {
-            return Ok(());
-        }
-        self.tell(Input::Keep(Identity {
-            lease_horizon: heard.lease_horizon,
-            ..self.identity
-        }))
-        .await
-    }
-
-    async fn tell(&self, input: Input) -> Result<(), GrpcStatus> {
-        let told = self.inputs.send(input).await;
-        told.map_err(|_| stopping())
+        let (reply, answer) = oneshot::channel();
+        let sent = self.claims.send(Claim { epoch, reply }).await;
+        sent.map_err(|_| stopping())?;
+        Ok(answer.await.map_err(|_| stopping())??)
     }
 }
 
-fn lease_ms(identity: &Identity) -> u64 {
-    u64::try_from(identity.lease_horizon.as_millis()).unwrap_or(u64::MAX)
+type Question = Pin<Box<dyn Future<Output = Result<Heard, CallError>> + Send>>;
+
+/// Whoever asks.
+pub(super) struct Watch {
+    asker: Arc<Asker>,
+    core: Core,
+    catalog: Catalog,
+    inputs: mpsc::Sender<Input>,
+    claims: mpsc::Receiver<Claim>,
+    tickets: u64,
+    claimants: HashMap<Ticket, oneshot::Sender<Result<(), RequestError>>>,
+    complaint: Complaint,
+}
+
+impl Watch {
+    /// Asks again and again, until the driver is gone.
+    pub(super) async fn run(mut self) {
+        let mut question = None;
+        let mut input = None;
+        loop {
+            let status = *self.asker.status.borrow();
+            for action in self.core.step(BootTime::now(), &status, input.take()) {
+                if let Action::Ask { tail } = action {
+                    question = Some(self.ask(status.id, tail));
+                } else if self.execute(action).await.is_err() {
+                    return;
+                }
+            }
+            input = self.next(&mut question).await;
+        }
+    }
+
+    fn ask(&self, replica: ReplicaId, tail: LedgerEnd) -> Question {
+        let catalog = self.catalog.clone();
+        Box::pin(async move { catalog.look(HEAD_TIMEOUT, Some((replica, tail))).await })
+    }
+
+    /// # Errors
+    /// Where the driver has stopped.
+    async fn execute(&mut self, action: Action) -> Result<(), mpsc::error::SendError<Input>> {
+        match action {
+            Action::Ask { .. } => unreachable!("it is asked apart"),
+            Action::Keep(identity) => self.inputs.send(Input::Keep(identity)).await?,
+            Action::Tell(event) => self.inputs.send(Input::Happened(event)).await?,
+            Action::LetThrough(ticket) => self.answer(ticket, Ok(())),
+            Action::Refuse(ticket) => self.answer(ticket, Err(RequestError::Unasked)),
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, ticket: Ticket, answer: Result<(), RequestError>) {
+        let claimant = self.claimants.remove(&ticket);
+        // It may have left.
+        let _ = claimant.expect("each is answered once").send(answer);
+    }
+
+    /// Waits for what happens next; `None` where it is time to ask.
+    async fn next(&mut self, question: &mut Option<Question>) -> Option<asker::Input> {
+        let wake = self.core.wake().map(|wake| wake.since(BootTime::now()));
+        tokio::select! {
+            answer = answer(question) => {
+                self.complaint.note(&answer, "the catalog does not say who leads");
+                Some(asker::Input::Answered(answer.map_err(|error| error.failure)))
+            }
+            Some(Claim { epoch, reply }) = self.claims.recv() => {
+                self.tickets += 1;
+                let ticket = Ticket(self.tickets);
+                self.claimants.insert(ticket, reply);
+                Some(asker::Input::Claim { ticket, epoch })
+            }
+            () = self.asker.hurry.notified() => Some(asker::Input::Hurry),
+            () = tokio::time::sleep(wake.unwrap_or_default()), if wake.is_some() => None,
+        }
+    }
+}
+
+/// The answer to the question under way, which is over then.
+async fn answer(question: &mut Option<Question>) -> Result<Heard, CallError> {
+    let Some(asked) = question else {
+        return std::future::pending().await;
+    };
+    let answer = asked.await;
+    *question = None;
+    answer
 }
 
 #[cfg(test)]

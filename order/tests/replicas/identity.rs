@@ -108,14 +108,16 @@ async fn who_names_another_journal_gets_nothing() {
                 .await
                 .map(drop),
         ];
-        let code = if journal.is_empty() {
-            Code::InvalidArgument
+        let (code, class) = if journal.is_empty() {
+            (Code::InvalidArgument, RetryClass::Never)
         } else {
-            OTHER_JOURNAL
+            (OTHER_JOURNAL, RetryClass::Elsewhere)
         };
         for refused in refusals {
             let refused = refused.unwrap_err();
             assert_eq!(refused.code(), code, "{refused}");
+            assert_eq!(RetryClass::of(&refused), class, "{refused}");
+            assert!(refused.metadata().contains_key("retry"), "{refused}");
             let names = |id: JournalId| refused.message().contains(&id.to_string());
             assert!(journal.is_empty() || (names(ANOTHER) && names(JOURNAL)));
         }

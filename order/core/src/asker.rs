@@ -1,0 +1,381 @@
+//! The question to the catalog: who leads, and how long is the journal?
+//!
+//! One is under way at a time, so that the core is told in the order in which was asked: an epoch or
+//! a journal's end below the last one heard is then evidence of what was lost, not of a delay.
+
+use domain::time::BootTime;
+use domain::{Epoch, Identity, LedgerEnd};
+
+use crate::message::{CallFailure, Event, Heard, Status, Ticket};
+use crate::timing::{HEAD_INTERVAL, HEAD_RETRY, REFUSED_RETRY};
+
+/// What the asker is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Somebody says that an epoch has begun, and waits until the core may be told so.
+    Claim { ticket: Ticket, epoch: Epoch },
+    /// The question is wanted without waiting until it is time to.
+    Hurry,
+    /// What came of [`Action::Ask`].
+    Answered(Result<Heard, CallFailure>),
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Ask the catalog, for [`HEAD_TIMEOUT`](crate::timing::HEAD_TIMEOUT) at most, and say that the
+    /// own ledger ends there.
+    Ask { tail: LedgerEnd },
+    /// Make durable that the catalog counts leases for so long.
+    Keep(Identity),
+    /// Tell the core.
+    Tell(Event),
+    /// The core has been told what the catalog says: it may be told what the claimant says.
+    LetThrough(Ticket),
+    /// The catalog cannot be asked: the claimant is to be told so.
+    Refuse(Ticket),
+}
+
+/// Asks again and again, and whenever somebody speaks of an epoch that is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asker {
+    /// With the longest lease that was heard of.
+    identity: Identity,
+    question: Option<Question>,
+    is_hurried: bool,
+    ask_at: BootTime,
+    claims: Vec<Claim>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Question {
+    /// Where the ledger ended when it began.
+    held: LedgerEnd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Claim {
+    ticket: Ticket,
+    epoch: Epoch,
+    /// The question under way began after it came.
+    is_asked: bool,
+}
+
+impl Asker {
+    /// For a replica whose disk knows this. It asks at once.
+    pub fn new(identity: Identity, now: BootTime) -> Self {
+        Self {
+            identity,
+            question: None,
+            is_hurried: false,
+            ask_at: now,
+            claims: Vec::new(),
+        }
+    }
+
+    /// Takes in what happened, where something did, and returns what is to be done. `status` is the
+    /// core's, from before that.
+    ///
+    /// # Panics
+    /// At an answer without a question.
+    pub fn step(&mut self, now: BootTime, status: &Status, input: Option<Input>) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match input {
+            None => {}
+            Some(Input::Claim { ticket, epoch }) => self.claims.push(Claim {
+                ticket,
+                epoch,
+                is_asked: false,
+            }),
+            Some(Input::Hurry) => self.is_hurried = true,
+            Some(Input::Answered(answer)) => self.answered(now, answer, &mut actions),
+        }
+        let known = |claim: &mut Claim| is_known(claim.epoch, status);
+        for claim in self.claims.extract_if(.., known) {
+            actions.push(Action::LetThrough(claim.ticket));
+        }
+        let is_time = self.is_hurried || !self.claims.is_empty() || self.ask_at <= now;
+        if self.question.is_none() && is_time {
+            self.ask(status, &mut actions);
+        }
+        actions
+    }
+
+    /// When to call [`step`](Self::step) even if nothing happens.
+    pub fn wake(&self) -> Option<BootTime> {
+        self.question.is_none().then_some(self.ask_at)
+    }
+
+    fn ask(&mut self, status: &Status, actions: &mut Vec<Action>) {
+        self.is_hurried = false;
+        for claim in &mut self.claims {
+            claim.is_asked = true;
+        }
+        // What the ledger gets while the catalog answers it need not have had by then.
+        self.question = Some(Question { held: status.end });
+        actions.push(Action::Ask { tail: status.tail });
+    }
+
+    fn answered(
+        &mut self,
+        now: BootTime,
+        answer: Result<Heard, CallFailure>,
+        actions: &mut Vec<Action>,
+    ) {
+        let question = self.question.take();
+        let Question { held } = question.expect("an answer is to a question");
+        // An answer about another journal is none.
+        let heard = answer.and_then(|heard| match heard.identity.journal {
+            journal if journal == self.identity.journal => Ok(heard),
+            _ => Err(CallFailure::Refused),
+        });
+        self.ask_at = now
+            + match heard {
+                Ok(_) => HEAD_INTERVAL,
+                Err(CallFailure::Refused) => REFUSED_RETRY,
+                Err(_) => HEAD_RETRY,
+            };
+        if let Ok(heard) = &heard {
+            self.keep(heard.identity, actions);
+        }
+        let head = heard.ok().map(|heard| heard.head);
+        actions.push(Action::Tell(Event::JournalHead { head, held }));
+        // One answer does for all who came before its question. What the catalog said may be from
+        // before the others were told.
+        for claim in self.claims.extract_if(.., |claim| claim.is_asked) {
+            actions.push(match head {
+                Some(_) => Action::LetThrough(claim.ticket),
+                None => Action::Refuse(claim.ticket),
+            });
+        }
+    }
+
+    /// Has the longest lease that was heard of made durable: whoever takes the catalog's place
+    /// after its loss is to wait for so long.
+    fn keep(&mut self, heard: Identity, actions: &mut Vec<Action>) {
+        if is_longer(heard, self.identity) {
+            self.identity.lease_horizon = heard.lease_horizon;
+            actions.push(Action::Keep(self.identity));
+        }
+    }
+}
+
+/// Whether the core may be told of an epoch without asking the catalog: it knows of it, or of a later
+/// one. Whoever can reach a replica's port could claim any other.
+pub fn is_known(epoch: Epoch, status: &Status) -> bool {
+    status.term.epoch >= epoch
+}
+
+/// Whether a catalog counts leases for longer than is known.
+pub(crate) fn is_longer(heard: Identity, known: Identity) -> bool {
+    heard.lease_horizon > known.lease_horizon
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use domain::{JournalId, ListingDigest};
+
+    use super::*;
+    use crate::message::RoleName;
+    use crate::tests::bench::{end, head, id, journal, term};
+
+    const START: BootTime = BootTime::from_millis(1_000);
+
+    fn identity(journal: u8, lease_ms: u64) -> Identity {
+        Identity {
+            journal: JournalId::new([journal; JournalId::BYTES]),
+            listing: ListingDigest::new([0; ListingDigest::BYTES]),
+            lease_horizon: Duration::from_millis(lease_ms),
+        }
+    }
+
+    /// Of a replica that knows of an epoch, and has so many rows, one more of which is yet to be saved.
+    fn status(epoch: u64, rows: usize) -> Status {
+        Status {
+            id: id(1),
+            role: RoleName::Follower,
+            term: term(epoch, 2),
+            end: end(&journal(rows)),
+            tail: end(&journal(rows + 1)),
+            reaches_catalog: true,
+        }
+    }
+
+    fn heard(lease_ms: u64) -> Heard {
+        Heard {
+            identity: identity(1, lease_ms),
+            head: head(5, 3, &journal(4)),
+            ledgers_checked: true,
+        }
+    }
+
+    fn answered(answer: Result<Heard, CallFailure>) -> Option<Input> {
+        Some(Input::Answered(answer))
+    }
+
+    fn claim(ticket: u64, epoch: u64) -> Option<Input> {
+        Some(Input::Claim {
+            ticket: Ticket(ticket),
+            epoch: Epoch(epoch),
+        })
+    }
+
+    fn ask(rows: usize) -> Action {
+        let tail = end(&journal(rows + 1));
+        Action::Ask { tail }
+    }
+
+    fn tell(answer: Option<Heard>, held: usize) -> Action {
+        let head = answer.map(|heard| heard.head);
+        let held = end(&journal(held));
+        Action::Tell(Event::JournalHead { head, held })
+    }
+
+    fn let_through(ticket: u64) -> Action {
+        Action::LetThrough(Ticket(ticket))
+    }
+
+    fn refuse(ticket: u64) -> Action {
+        Action::Refuse(Ticket(ticket))
+    }
+
+    /// One that was just answered.
+    fn asker() -> Asker {
+        let mut asker = Asker::new(identity(1, 100), START);
+        assert_eq!(asker.step(START, &status(3, 2), None), [ask(2)]);
+        let told = asker.step(START, &status(3, 2), answered(Ok(heard(100))));
+        assert_eq!(told, [tell(Some(heard(100)), 2)]);
+        asker
+    }
+
+    #[test]
+    fn the_next_question_comes_after_a_pause_that_goes_by_the_answer() {
+        let foreign = Heard {
+            identity: identity(2, 100),
+            ..heard(100)
+        };
+        for (answer, is_answer, pause) in [
+            (Ok(heard(100)), true, HEAD_INTERVAL),
+            (Err(CallFailure::Failed), false, HEAD_RETRY),
+            (Err(CallFailure::Refused), false, REFUSED_RETRY),
+            (Ok(foreign), false, REFUSED_RETRY),
+        ] {
+            let mut asker = Asker::new(identity(1, 100), START);
+            assert_eq!(asker.wake(), Some(START));
+            assert_eq!(asker.step(START, &status(3, 2), None), [ask(2)]);
+            assert_eq!(asker.wake(), None, "one question at a time");
+            let late = START + HEAD_INTERVAL * 10;
+            assert_eq!(asker.step(late, &status(3, 2), None), []);
+            let told = asker.step(late, &status(3, 2), answered(answer));
+            assert_eq!(told, [tell(answer.ok().filter(|_| is_answer), 2)]);
+            let next = late + pause;
+            assert_eq!(asker.wake(), Some(next), "{answer:?}");
+            let early = next - Duration::from_nanos(1);
+            assert_eq!(asker.step(early, &status(3, 2), None), []);
+            assert_eq!(asker.step(next, &status(3, 2), None), [ask(2)]);
+        }
+    }
+
+    #[test]
+    fn what_is_hurried_is_asked_at_once_or_again_after_the_question_under_way() {
+        let mut asker = asker();
+        let known = status(3, 2);
+        assert_eq!(asker.step(START, &known, Some(Input::Hurry)), [ask(2)]);
+        for _ in 0..2 {
+            assert_eq!(asker.step(START, &known, Some(Input::Hurry)), []);
+        }
+        let told = asker.step(START, &known, answered(Err(CallFailure::Failed)));
+        assert_eq!(told, [tell(None, 2), ask(2)]);
+        let told = asker.step(START, &known, answered(Ok(heard(100))));
+        assert_eq!(told, [tell(Some(heard(100)), 2)]);
+        assert_eq!(asker.wake(), Some(START + HEAD_INTERVAL));
+    }
+
+    #[test]
+    fn the_ledgers_end_is_from_when_the_question_began() {
+        let mut asker = asker();
+        assert_eq!(
+            asker.step(START, &status(3, 4), Some(Input::Hurry)),
+            [ask(4)]
+        );
+        let told = asker.step(START, &status(3, 9), answered(Ok(heard(100))));
+        assert_eq!(told, [tell(Some(heard(100)), 4)]);
+    }
+
+    #[test]
+    fn an_epoch_that_somebody_claims_is_let_through_once_the_core_was_told_the_catalogs_word() {
+        let mut asker = asker();
+        // Whether the claim is true is for the core to say: it knows by then.
+        for claimed in [4, 5, 1 << 40] {
+            assert_eq!(
+                asker.step(START, &status(3, 2), claim(7, claimed)),
+                [ask(2)]
+            );
+            let told = asker.step(START, &status(3, 2), answered(Ok(heard(100))));
+            assert_eq!(told, [tell(Some(heard(100)), 2), let_through(7)]);
+        }
+        for failure in [CallFailure::Failed, CallFailure::Refused] {
+            assert_eq!(asker.step(START, &status(3, 2), claim(7, 4)), [ask(2)]);
+            let told = asker.step(START, &status(3, 2), answered(Err(failure)));
+            assert_eq!(told, [tell(None, 2), refuse(7)]);
+        }
+    }
+
+    #[test]
+    fn the_catalog_is_not_asked_about_an_epoch_that_is_known() {
+        let mut asker = asker();
+        for known in [0, 2, 3] {
+            let told = asker.step(START, &status(3, 2), claim(known, known));
+            assert_eq!(told, [let_through(known)]);
+        }
+        // Nor is anything else that it is asked waited for.
+        assert_eq!(asker.step(START, &status(3, 2), claim(8, 10)), [ask(2)]);
+        assert_eq!(
+            asker.step(START, &status(9, 2), claim(9, 9)),
+            [let_through(9)]
+        );
+    }
+
+    #[test]
+    fn one_answer_does_for_all_who_came_before_it_was_asked_for() {
+        for (answer, says) in [
+            (Ok(heard(100)), let_through as fn(u64) -> Action),
+            (Err(CallFailure::Failed), refuse),
+        ] {
+            let mut asker = asker();
+            assert_eq!(asker.step(START, &status(3, 2), claim(1, 4)), [ask(2)]);
+            // These came after it: what the catalog says to it may be from before they were told.
+            for late in [2, 3] {
+                assert_eq!(asker.step(START, &status(3, 2), claim(late, 5)), []);
+            }
+            let told = asker.step(START, &status(3, 3), answered(answer));
+            assert_eq!(told, [tell(answer.ok(), 2), says(1), ask(3)]);
+            let told = asker.step(START, &status(3, 3), answered(answer));
+            assert_eq!(told, [tell(answer.ok(), 3), says(2), says(3)]);
+        }
+    }
+
+    #[test]
+    fn a_longer_lease_is_kept_before_the_core_hears_of_the_epoch_and_once() {
+        let mut asker = asker();
+        for (lease_ms, is_kept) in [(300, true), (300, false), (200, false), (301, true)] {
+            asker.step(START, &status(3, 2), Some(Input::Hurry));
+            let told = asker.step(START, &status(3, 2), answered(Ok(heard(lease_ms))));
+            let tell = tell(Some(heard(lease_ms)), 2);
+            match is_kept {
+                true => assert_eq!(told, [Action::Keep(identity(1, lease_ms)), tell]),
+                false => assert_eq!(told, [tell]),
+            }
+        }
+        // What another journal's catalog says of leases is nothing to it.
+        asker.step(START, &status(3, 2), Some(Input::Hurry));
+        let foreign = Heard {
+            identity: identity(2, 900),
+            ..heard(100)
+        };
+        let told = asker.step(START, &status(3, 2), answered(Ok(foreign)));
+        assert_eq!(told, [tell(None, 2)]);
+    }
+}
