@@ -27,7 +27,7 @@ use crate::{branch, replica};
 const SEEDS: u64 = 16;
 
 /// Within so many seeds something is missed that is taken out.
-const MISSED_WITHIN: u64 = 24;
+const MISSED_WITHIN: u64 = 200;
 
 /// Within so many seeds faults alone bring about what they are to.
 const COMES_WITHIN: u64 = 24;
