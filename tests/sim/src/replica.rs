@@ -1,6 +1,8 @@
 //! An order replica's process: its shipped core and store.
 //!
 //! - [`join`]: its start;
+//! - [`asker`]: its question to the catalog;
+//! - [`lookup`]: orders that are looked for;
 //! - here: what it is asked, told and wakes for, and what its core wants done;
 //! - [`calls`]: the calls that its core wants made, and what it makes of answers.
 
@@ -8,18 +10,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Identity, JournalId, LedgerEnd, Order, OrderNumber, ReplicaId, Row};
+use domain::{JournalId, Order, OrderNumber, ReplicaId, Row};
 use order::store::saves::write;
 use order::store::{ReadRows, SqliteStore, Store};
 use order_core::catch_up::CHUNK_ROWS;
 use order_core::durable::{Save, gather};
 use order_core::message::{CallId, Placed, Refused, Report, Ticket, Unavailable};
-use order_core::timing::{
-    APPEND_TIMEOUT, CONFIRM_TIMEOUT, FETCH_TIMEOUT, HEAD_INTERVAL, HEAD_RETRY, HEAD_TIMEOUT,
-    JOIN_RETRY, JOIN_TIMEOUT, JOURNAL_TIMEOUT, SET_IN_SYNC_TIMEOUT, TRADE_TIMEOUT,
-};
 use order_core::{
-    Command, Event, Failure as Refuted, JournalEnd, Missing, Replica as Core, Status,
+    Asker, Command, Event, Failure as Refuted, Join, Replica as Core, Status, asker as question,
+    join as start, lookup as search,
 };
 use simulated_disk::Disk;
 use storage::database::Vfs;
@@ -27,18 +26,19 @@ use storage::{DataDir, StorageError};
 
 use crate::catalog::{Ended, JOURNAL};
 use crate::effects::Effect;
-use crate::messages::{
-    Caller, FORGED, Failure, Ledger, Node, Purpose, Request, Response, Run, Said, Told,
-};
+use crate::messages::{Caller, FORGED, Failure, Node, Purpose, Request, Response, Run, Told};
 use crate::oracle::Oracle;
 use crate::plan::{Plan, REPLICAS};
 use crate::stranger;
 use crate::timeline::{Happening, Time, Timeline};
 
 mod join;
+mod asker;
+mod lookup;
 mod calls;
 
-use calls::{failure, head, head_of, held, outcomes, rows, said};
+use calls::{failure, heard, held, outcomes, reported, rows};
+use lookup::LookedFor;
 
 /// More rows than one answer to a fetch has.
 pub const FAR_BEHIND_ROWS: u64 = CHUNK_ROWS as u64;
@@ -58,13 +58,18 @@ pub struct Replica {
     places: BTreeMap<Ticket, (Caller, Order)>,
     announces: BTreeMap<Ticket, Caller>,
     appends: BTreeMap<Ticket, Caller>,
-    /// Orders that are looked for and are not here.
-    missing: BTreeMap<u64, (Caller, OrderNumber)>,
+    lookups: BTreeMap<u64, LookedFor>,
+    join: Join,
+    /// Until when its start waits, while it does.
+    waits_until: Option<Time>,
     /// Whose journal's copy its ledger is. `None` while it is yet to be compared with the journal:
     /// nothing of it is served.
-    identity: Option<Identity>,
-    /// It is to be copied anew; and how many rows are to be here before anything is served.
-    rebuilds: bool,
+    journal: Option<JournalId>,
+    /// Once it has joined.
+    asker: Option<Asker>,
+    /// Who speaks of an epoch that is not known here: told the core once the catalog has been asked.
+    claimants: BTreeMap<Ticket, (Caller, Request)>,
+    /// How many rows are to be here before anything is served.
     copies: Option<OrderNumber>,
     /// How many rows the journal had that it lacked, where that was more than one answer has.
     far_behind: Option<OrderNumber>,
@@ -74,31 +79,18 @@ pub struct Replica {
     damaged: bool,
     /// Why it must not be believed.
     refuted: Option<Refuted>,
-    /// What the ledger is being compared with.
-    said: Option<Said>,
-    /// Who speaks of an epoch that is not known here: told the core once the catalog has been asked.
-    unconfirmed: Vec<Claimant>,
-    /// Where the ledger ended when the catalog was asked, while it is.
-    asking: Option<LedgerEnd>,
-    head_at: Time,
-}
-
-struct Claimant {
-    caller: Caller,
-    request: Request,
-    /// The question under way came after it.
-    asked: bool,
 }
 
 impl Replica {
-    /// Starts on what the disk holds.
+    /// Starts on what the disk holds. `is_copy` where its ledger was set aside, and is to be copied
+    /// anew.
     pub fn start(
         line: &mut Timeline,
         oracle: &mut Oracle,
         plan: &Plan,
         id: ReplicaId,
         disk: &Disk,
-        rebuilds: bool,
+        is_copy: bool,
     ) -> Result<Self, StorageError> {
         let store = open(disk, plan.vfs())?;
         holds(oracle, id, &store)?;
@@ -124,20 +116,19 @@ impl Replica {
             places: BTreeMap::new(),
             announces: BTreeMap::new(),
             appends: BTreeMap::new(),
-            missing: BTreeMap::new(),
-            identity: None,
-            rebuilds,
+            lookups: BTreeMap::new(),
+            join: Join::new(false, is_copy),
+            waits_until: None,
+            journal: None,
+            asker: None,
+            claimants: BTreeMap::new(),
             copies: None,
             far_behind: None,
             failed: false,
             damaged: false,
             refuted: None,
-            said: None,
-            unconfirmed: Vec::new(),
-            asking: None,
-            head_at: line.now(),
         };
-        replica.join(line);
+        replica.join(line, oracle, start::Input::Ready);
         Ok(replica)
     }
 
@@ -152,7 +143,7 @@ impl Replica {
     }
 
     fn is_joining(&self) -> bool {
-        self.identity.is_none()
+        self.asker.is_none()
     }
 
     /// Whether it is there for others.
@@ -162,7 +153,7 @@ impl Replica {
 
     /// Which journal it keeps a copy of, where it knows.
     pub fn journal(&self) -> Option<JournalId> {
-        self.identity.map(|identity| identity.journal)
+        self.journal
     }
 
     /// Whether its process is to end.
@@ -183,80 +174,21 @@ impl Replica {
     /// When it has something to do by itself.
     pub fn wake(&self, line: &Timeline) -> Option<Time> {
         let core = self.core.wake().filter(|_| !self.is_joining());
-        let core = core.map(|at| line.when(self.run.node, at));
-        core.into_iter().chain([self.head_at]).min()
+        let asker = self.asker.as_ref().and_then(Asker::wake);
+        let clocked = [core, asker].into_iter().flatten();
+        let clocked = clocked.map(|at| line.when(self.run.node, at));
+        let waits = [self.waits_until, self.lookups_wait_until()];
+        clocked.chain(waits.into_iter().flatten()).min()
     }
 
     pub fn woken(&mut self, line: &mut Timeline, oracle: &mut Oracle) {
-        if self.is_joining() {
-            if self.head_at <= line.now() {
-                self.join(line);
-            }
-            return;
+        if self.waits_until.take_if(|at| *at <= line.now()).is_some() {
+            self.join(line, oracle, start::Input::Ready);
         }
-        if self.head_at <= line.now() {
-            self.ask(line);
-        }
-        self.step(line, oracle, None);
-    }
-
-    /// Asks the catalog who leads, where it is not being asked.
-    fn ask(&mut self, line: &mut Timeline) {
-        if self.asking.is_some() {
-            return;
-        }
-        let Status { end, tail, .. } = self.core.status();
-        self.asking = Some(end);
-        self.head_at = Time::MAX;
-        for claim in &mut self.unconfirmed {
-            claim.asked = true;
-        }
-        let ledger = Some(Ledger {
-            replica: self.id,
-            end: tail,
-            asked: line.run(Node::Catalog).number,
-        });
-        let request = Request::GetLeadership { ledger };
-        line.call(
-            self.run,
-            Node::Catalog,
-            request,
-            HEAD_TIMEOUT,
-            Purpose::JournalHead,
-        );
-    }
-
-    /// The catalog said who leads, or nothing.
-    fn heard(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
-        let held = self.asking.take().expect("it was asked");
-        // An answer about another journal is none.
-        let own = self.identity.expect("it has joined");
-        let said = said(told).ok();
-        let said = said.filter(|said| said.identity.journal == own.journal);
-        if let Some(said) = said.as_ref().filter(|said| self.is_news(said.identity)) {
-            self.saves.push_back(Save {
-                identity: Some(said.identity),
-                ..Save::default()
-            });
-        }
-        let head = said.as_ref().map(head_of);
-        let answered = head.is_some();
-        let pause = if answered { HEAD_INTERVAL } else { HEAD_RETRY };
-        self.head_at = line.now() + pause;
-        self.step(line, oracle, Some(Event::JournalHead { head, held }));
-        for claim in self
-            .unconfirmed
-            .extract_if(.., |claim| claim.asked)
-            .collect::<Vec<_>>()
-        {
-            if answered {
-                self.told(line, oracle, claim.caller, claim.request);
-            } else {
-                line.reply(self.run.node, claim.caller, Err(Failure::Unavailable));
-            }
-        }
-        if !self.unconfirmed.is_empty() {
-            self.ask(line);
+        if !self.is_joining() {
+            self.ask(line, oracle, None);
+            self.look_up_waiting(line, oracle);
+            self.step(line, oracle, None);
         }
     }
 
@@ -279,14 +211,14 @@ impl Replica {
             Request::Announce { epoch, .. } | Request::Append { epoch, .. } => Some(*epoch),
             _ => None,
         };
-        if epoch > Some(self.core.status().term.epoch) {
-            let asked = false;
-            self.unconfirmed.push(Claimant {
-                caller,
-                request,
-                asked,
-            });
-            return self.ask(line);
+        if let Some(epoch) = epoch
+            && !question::is_known(epoch, &self.core.status())
+        {
+            self.last += 1;
+            let ticket = Ticket(self.last);
+            self.claimants.insert(ticket, (caller, request));
+            let claim = question::Input::Claim { ticket, epoch };
+            return self.ask(line, oracle, Some(claim));
         }
         self.told(line, oracle, caller, request);
     }
@@ -332,28 +264,10 @@ impl Replica {
                 let told = rows.map(Response::Rows).map_err(|_| Failure::Unavailable);
                 return line.reply(self.run.node, caller, told);
             }
-            Request::Get(number) => return self.get(line, caller, number),
+            Request::Get(number) => return self.get(line, oracle, caller, number),
             other => unreachable!("a replica is not asked for {other:?}"),
         };
         self.step(line, oracle, Some(event));
-    }
-
-    fn get(&mut self, line: &mut Timeline, caller: Caller, number: OrderNumber) {
-        let told = match self.read(number, 1) {
-            Ok(rows) => match rows.into_iter().next() {
-                Some(row) => Ok(Response::Row(row)),
-                None if let Some(row) = self.core.find(number) => Ok(Response::Row(row.clone())),
-                None => {
-                    self.missing.insert(self.last, (caller, number));
-                    let purpose = Purpose::Confirm(self.last);
-                    let request = Request::GetLeadership { ledger: None };
-                    line.call(self.run, Node::Catalog, request, CONFIRM_TIMEOUT, purpose);
-                    return;
-                }
-            },
-            Err(_) => Err(Failure::Unavailable),
-        };
-        line.reply(self.run.node, caller, told);
     }
 
     /// A call that it made is over.
@@ -365,15 +279,17 @@ impl Replica {
         told: Told,
     ) {
         let event = match purpose {
-            Purpose::Join => return self.compare(line, oracle, told),
-            Purpose::Compare => return self.compared(line, oracle, told),
-            Purpose::JournalHead => return self.heard(line, oracle, told),
+            Purpose::Join => return self.looked(line, oracle, told),
+            Purpose::Compare => {
+                let compared = start::Input::Compared(rows(told).map(drop));
+                return self.join(line, oracle, compared);
+            }
+            Purpose::JournalHead => {
+                let answered = question::Input::Answered(heard(told));
+                return self.ask(line, oracle, Some(answered));
+            }
             Purpose::ReportMissing(number) => {
-                // The row does not follow the journal's last: it went on without those that it lost.
-                if told.is_err_and(|failure| failure == Failure::NotMissing) {
-                    self.refuted = Some(Refuted::Differs { rows: number });
-                }
-                return;
+                return self.reported(line, oracle, number, reported(told));
             }
             Purpose::Trade(call) => Event::Traded {
                 call,
@@ -381,7 +297,7 @@ impl Replica {
             },
             Purpose::SetInSync(call) => Event::InSyncSet {
                 call,
-                result: head(told),
+                result: heard(told).map(|heard| heard.head),
             },
             Purpose::Fetch(call) => Event::Fetched {
                 call,
@@ -393,42 +309,15 @@ impl Replica {
                 result: held(told),
             },
             Purpose::Confirm(lookup) => {
-                let Some((caller, number)) = self.missing.remove(&lookup) else {
-                    return;
+                let looked = search::Input::Looked {
+                    answer: heard(told),
+                    held: self.core.status().end.rows,
                 };
-                let journal = said(told).ok().map(|said| JournalEnd {
-                    end: said.leadership.end,
-                    ledgers_checked: said.ledgers_checked,
-                });
-                let held = self.core.status().end.rows;
-                match Missing::of(number, held, journal, self.plan.order_rules()) {
-                    Missing::DoesNotExist => {
-                        return line.reply(self.run.node, caller, Ok(Response::NoSuchOrder));
-                    }
-                    Missing::Unknown => {
-                        return line.reply(self.run.node, caller, Err(Failure::Unavailable));
-                    }
-                    Missing::InJournal { rows } => {
-                        self.missing.insert(lookup, (caller, number));
-                        let request = Request::ReadRows {
-                            from: number,
-                            previous: None,
-                            rows_max: 1,
-                        };
-                        let purpose = Purpose::FetchOne(lookup);
-                        line.call(self.run, Node::Catalog, request, JOURNAL_TIMEOUT, purpose);
-                        Event::Heard(rows)
-                    }
-                }
+                return self.look_up(line, oracle, lookup, looked);
             }
             Purpose::FetchOne(lookup) => {
-                let Some((caller, number)) = self.missing.remove(&lookup) else {
-                    return;
-                };
-                let row = rows(told).ok().and_then(|rows| rows.into_iter().next());
-                let row = row.filter(|row| row.number == number);
-                let told = row.map(Response::Row).ok_or(Failure::Unavailable);
-                return line.reply(self.run.node, caller, told);
+                let fetched = search::Input::Fetched(rows(told));
+                return self.look_up(line, oracle, lookup, fetched);
             }
             other => unreachable!("a replica does not call for {other:?}"),
         };
@@ -483,13 +372,16 @@ impl Replica {
             let latency = line.disk_latency(self.run.node);
             line.after(latency, Happening::DiskDone(self.run));
         }
+        if self.core.status().reaches_catalog {
+            self.look_up_waiting(line, oracle);
+        }
     }
 
     fn execute(&mut self, line: &mut Timeline, oracle: &mut Oracle, command: Command) {
         let node = self.run.node;
         match command {
             Command::Save(save) => self.saves.push_back(save),
-            Command::AskCatalog => self.ask(line),
+            Command::AskCatalog => self.ask(line, oracle, Some(question::Input::Hurry)),
             Command::Report(Report::FollowerLostRows { peer, .. }) if oracle.has_lost(peer) => {}
             Command::ReportMissing(number) if oracle.was_apart() => {
                 self.report_missing(line, number);

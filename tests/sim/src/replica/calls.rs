@@ -3,12 +3,14 @@
 use catalog_core::TradeResult;
 use domain::{JournalHead, LedgerEnd, Row, Term};
 use order_core::Command;
-use order_core::message::{CallFailure, Outcome, Refused, Shipment, Source};
+use order_core::message::{CallFailure, Heard, Outcome, Refused, Shipment, Source};
 
-use super::{
-    APPEND_TIMEOUT, FETCH_TIMEOUT, JOURNAL_TIMEOUT, Replica, SET_IN_SYNC_TIMEOUT, TRADE_TIMEOUT,
+use order_core::timing::{
+    APPEND_TIMEOUT, FETCH_TIMEOUT, JOURNAL_TIMEOUT, SET_IN_SYNC_TIMEOUT, TRADE_TIMEOUT,
 };
-use crate::messages::{Failure, Node, Purpose, Request, Response, Said, Told};
+
+use super::Replica;
+use crate::messages::{Failure, Node, Purpose, Request, Response, Told};
 use crate::timeline::Timeline;
 
 impl Replica {
@@ -100,16 +102,14 @@ pub(super) fn failure(refused: Refused) -> Failure {
     }
 }
 
-pub(super) fn call_failure(failure: Failure) -> CallFailure {
+fn call_failure(failure: Failure) -> CallFailure {
     match failure {
         Failure::Fenced => CallFailure::Fenced,
         Failure::Beyond => CallFailure::Beyond,
         Failure::Differs => CallFailure::Differs,
-        Failure::NotMissing
-        | Failure::OtherJournal
-        | Failure::Refused
-        | Failure::Unavailable
-        | Failure::TimedOut => CallFailure::Failed,
+        Failure::NotMissing => CallFailure::NotMissing,
+        Failure::OtherJournal | Failure::Refused => CallFailure::Refused,
+        Failure::Unavailable | Failure::TimedOut => CallFailure::Failed,
     }
 }
 
@@ -124,26 +124,26 @@ pub(super) fn outcomes(told: Told) -> Result<Vec<Outcome>, CallFailure> {
     Ok(results.into_iter().map(outcome).collect())
 }
 
-pub(super) fn said(told: Told) -> Result<Said, CallFailure> {
+pub(super) fn heard(told: Told) -> Result<Heard, CallFailure> {
     let Response::Leadership(said) = told.map_err(call_failure)? else {
         unreachable!("who leads is answered with who leads")
     };
-    Ok(said)
-}
-
-pub(super) fn head(told: Told) -> Result<JournalHead, CallFailure> {
-    said(told).map(|said| head_of(&said))
-}
-
-pub(super) fn head_of(said: &Said) -> JournalHead {
     let leadership = &said.leadership;
-    JournalHead {
-        term: Term {
-            epoch: leadership.term.epoch,
-            leader: leadership.term.leader,
+    Ok(Heard {
+        identity: said.identity,
+        head: JournalHead {
+            term: Term {
+                epoch: leadership.term.epoch,
+                leader: leadership.term.leader,
+            },
+            end: leadership.end,
         },
-        end: leadership.end,
-    }
+        ledgers_checked: said.ledgers_checked,
+    })
+}
+
+pub(super) fn reported(told: Told) -> Result<(), CallFailure> {
+    told.map(drop).map_err(call_failure)
 }
 
 pub(super) fn rows(told: Told) -> Result<Vec<Row>, CallFailure> {

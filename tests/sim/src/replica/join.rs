@@ -1,121 +1,134 @@
 //! A replica's start: its ledger is compared with the catalog's journal before anything of it is served.
 
-use domain::{Identity, OrderNumber};
+use domain::{JournalId, OrderNumber};
 use order::store::Store as _;
 use order_core::durable::Save;
-use order_core::message::CallFailure;
-use order_core::{Claim, Failure as Refuted, claim};
+use order_core::join::{Action, Found, Input, Joined};
+use order_core::message::{CallFailure, Heard};
+use order_core::timing::{JOIN_TIMEOUT, JOURNAL_TIMEOUT};
+use order_core::{Asker, Failure as Refuted};
 
-use super::calls::{head_of, rows, said};
-use super::{FAR_BEHIND_ROWS, JOIN_RETRY, JOIN_TIMEOUT, JOURNAL_TIMEOUT, Replica};
-use crate::messages::{Node, Purpose, Request, Said, Told};
+use super::calls::heard;
+use super::{FAR_BEHIND_ROWS, Replica};
+use crate::messages::{Node, Purpose, Request, Told};
 use crate::oracle::Oracle;
-use crate::timeline::{Time, Timeline};
+use crate::timeline::Timeline;
 
 impl Replica {
-    /// Asks the catalog for what its ledger is to be compared with.
-    pub(super) fn join(&mut self, line: &mut Timeline) {
-        self.head_at = Time::MAX;
-        line.host(self.run.node).journal = None;
-        let request = Request::GetLeadership { ledger: None };
-        line.call(
-            self.run,
-            Node::Catalog,
-            request,
-            JOIN_TIMEOUT,
-            Purpose::Join,
-        );
-    }
-
-    /// The catalog answered, or did not.
-    pub(super) fn compare(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
-        let Ok(said) = said(told) else {
-            self.head_at = line.now() + JOIN_RETRY;
-            return;
+    /// Takes a step of its start.
+    pub(super) fn join(&mut self, line: &mut Timeline, oracle: &mut Oracle, input: Input) {
+        let found = Found {
+            known: self.store.identity(),
+            durable: self.store.durable(),
         };
-        let (identity, head) = (said.identity, head_of(&said));
-        let lacks = head.end.rows.0 - self.store.durable().end.rows.0.min(head.end.rows.0);
-        self.far_behind = (lacks > FAR_BEHIND_ROWS).then_some(head.end.rows);
-        match claim(
-            self.store.identity(),
-            &self.store.durable(),
-            &identity,
-            &head,
-        ) {
-            Ok(Claim::Holds) => self.joined(line, oracle, said),
-            Ok(Claim::Compare(held)) => {
-                self.said = Some(said);
-                // From now on it is asked by name.
-                line.host(self.run.node).journal = Some(identity.journal);
+        match self.join.step(&found, input) {
+            Action::Look => {
+                line.host(self.run.node).journal = None;
+                let request = Request::GetLeadership { ledger: None };
+                self.call_catalog(line, request, JOIN_TIMEOUT, Purpose::Join);
+            }
+            Action::Compare { catalog, held } => {
+                self.name(line, catalog.journal);
                 let request = Request::ReadRows {
                     from: held.rows,
                     previous: Some(held.chain),
                     rows_max: 1,
                 };
-                line.call(
-                    self.run,
-                    Node::Catalog,
-                    request,
-                    JOIN_TIMEOUT,
-                    Purpose::Compare,
-                );
+                self.call_catalog(line, request, JOURNAL_TIMEOUT, Purpose::Compare);
             }
-            Ok(lost @ Claim::CatalogLostRows(number)) => {
-                assert!(oracle.was_apart(), "replica {}: {lost:?}", self.id);
-                line.host(self.run.node).journal = Some(identity.journal);
-                self.report_missing(line, number);
-                self.head_at = line.now() + JOIN_RETRY;
+            Action::ShowMissing {
+                catalog, number, ..
+            } => {
+                assert!(oracle.was_apart(), "replica {}: {number} is lost", self.id);
+                self.name(line, catalog.journal);
+                if !self.report_missing(line, number) {
+                    self.join(line, oracle, Input::Shown(Err(CallFailure::Failed)));
+                }
             }
-            Err(failure) => self.refuted = Some(failure),
+            Action::Wait(pause) => self.waits_until = Some(line.now() + pause),
+            Action::Adopt(joined) => self.joined(line, oracle, joined),
+            Action::Fail(failure) => self.refuted = Some(failure),
+            Action::SetAside(failure) => unreachable!("whoever operates it does that: {failure}"),
         }
     }
 
-    pub(super) fn compared(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
-        let said = self.said.take().expect("it was compared with that");
-        match rows(told) {
-            Ok(_) => self.joined(line, oracle, said),
-            Err(CallFailure::Differs) => {
-                let rows = self.store.durable().end.rows;
-                self.refuted = Some(Refuted::Differs { rows });
-            }
-            Err(_) => self.head_at = line.now() + JOIN_RETRY,
+    /// The catalog said what its ledger is to be compared with, or nothing.
+    pub(super) fn looked(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
+        let looked = heard(told);
+        if let Ok(Heard { head, .. }) = &looked {
+            let (rows, held) = (head.end.rows, self.store.durable().end.rows);
+            let lacks = rows.0.saturating_sub(held.0);
+            self.far_behind = (lacks > FAR_BEHIND_ROWS).then_some(rows);
         }
+        self.join(line, oracle, Input::Looked(looked));
     }
 
-    pub(super) fn joined(&mut self, line: &mut Timeline, oracle: &mut Oracle, said: Said) {
-        let identity = said.identity;
+    fn joined(&mut self, line: &mut Timeline, oracle: &mut Oracle, joined: Joined) {
+        let Joined {
+            identity,
+            is_news,
+            copies,
+        } = joined;
         let save = Save {
             identity: Some(identity),
             ..Save::default()
         };
-        if self.is_news(identity) && self.store.save(&save).is_err() {
+        if is_news && self.store.save(&save).is_err() {
             self.failed = true; // ends, and is started again
             return;
         }
-        self.identity = Some(identity);
-        let (held, rows) = (self.store.durable().end.rows, said.leadership.end.rows);
-        self.copies = (self.rebuilds && held < rows).then_some(rows);
-        line.host(self.run.node).journal = Some(identity.journal);
-        self.head_at = line.now();
+        let held = self.store.durable().end.rows;
+        self.copies = copies.filter(|&rows| held < rows);
+        self.name(line, identity.journal);
+        self.journal = Some(identity.journal);
+        self.asker = Some(Asker::new(identity, line.clock(self.run.node)));
+        self.ask(line, oracle, None);
         self.step(line, oracle, None);
     }
 
-    /// Whether the disk does not know it yet: the journal, or how long the catalog counts a lease.
-    pub(super) fn is_news(&self, heard: Identity) -> bool {
-        let known = self.store.identity();
-        known.is_none_or(|known| known.lease_horizon < heard.lease_horizon)
+    /// From now on it is this journal that it asks about.
+    fn name(&self, line: &mut Timeline, journal: JournalId) {
+        line.host(self.run.node).journal = Some(journal);
     }
 
-    /// Shows the catalog a row that it lacks.
-    pub(super) fn report_missing(&mut self, line: &mut Timeline, number: OrderNumber) {
+    /// Shows the catalog a row that it lacks. Whether it is there to be shown: it may be yet to be
+    /// saved.
+    pub(super) fn report_missing(&mut self, line: &mut Timeline, number: OrderNumber) -> bool {
         let Some(row) = self.read(number, 1).ok().and_then(|mut rows| rows.pop()) else {
-            return; // it is yet to be saved
+            return false;
         };
         let request = Request::ReportMissing {
             replica: self.id,
             row,
         };
         let purpose = Purpose::ReportMissing(number);
-        line.call(self.run, Node::Catalog, request, JOURNAL_TIMEOUT, purpose);
+        self.call_catalog(line, request, JOURNAL_TIMEOUT, purpose);
+        true
+    }
+
+    /// What the catalog made of such a row.
+    pub(super) fn reported(
+        &mut self,
+        line: &mut Timeline,
+        oracle: &mut Oracle,
+        number: OrderNumber,
+        result: Result<(), CallFailure>,
+    ) {
+        if self.is_joining() {
+            self.join(line, oracle, Input::Shown(result));
+        } else if result == Err(CallFailure::NotMissing) {
+            // The row does not follow the journal's last: it went on without those that it lost.
+            self.refuted = Some(Refuted::Differs { rows: number });
+        }
+    }
+
+    pub(super) fn call_catalog(
+        &self,
+        line: &mut Timeline,
+        request: Request,
+        timeout: std::time::Duration,
+        purpose: Purpose,
+    ) {
+        line.call(self.run, Node::Catalog, request, timeout, purpose);
     }
 }
