@@ -27,7 +27,6 @@ use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
 use crate::store::ReadRows;
 use order_core::lookup::{Action, Input};
-use order_core::message::RoleName;
 use order_core::timing::CONFIRM_TIMEOUT;
 use order_core::{self, Lookup, Rules};
 use wire::leadership::term;
@@ -259,9 +258,9 @@ fn messages(
 
 fn replica_status(status: order_core::Status, journal: JournalId) -> ReplicaStatus {
     let role = match status.role {
-        RoleName::Follower => Role::Follower,
-        RoleName::Activating => Role::Activating,
-        RoleName::Leader => Role::Leader,
+        domain::Role::Follower => Role::Follower,
+        domain::Role::Activating => Role::Activating,
+        domain::Role::Leader => Role::Leader,
     };
     ReplicaStatus {
         id: status.id.get(),

@@ -15,6 +15,28 @@ pub struct Term {
     pub leader: Option<ReplicaId>,
 }
 
+/// What a replica is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It copies what the leader sends.
+    Follower,
+    /// It was elected, and fetches what it lacks.
+    Activating,
+    /// It takes orders.
+    Leader,
+}
+
+impl Role {
+    /// For people and for JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Follower => "follower",
+            Self::Activating => "activating",
+            Self::Leader => "leader",
+        }
+    }
+}
+
 /// What the catalog says of the leadership and its journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JournalHead {

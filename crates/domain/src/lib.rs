@@ -39,7 +39,7 @@ pub use identity::{Identity, JournalId, ListingDigest};
 pub use ids::{Epoch, OrderNumber, ReplicaId, SessionId, Version};
 pub use invalid::Invalid;
 pub use journal::{ChainHash, LedgerEnd, Order, Row};
-pub use leadership::{ChangeNumber, JournalHead, Term};
+pub use leadership::{ChangeNumber, JournalHead, Role, Term};
 pub use refusal::Refusal;
 pub use retry::RetryClass;
 pub use values::{IdempotencyKey, Price, Quantity, Side, StockName};

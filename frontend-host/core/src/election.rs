@@ -8,6 +8,7 @@
 
 use std::time::Duration;
 
+pub use domain::Role;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, Term};
 
@@ -68,26 +69,6 @@ pub struct Status {
     pub chain: ChainHash,
     /// It says that it reaches the catalog.
     pub reaches_catalog: bool,
-}
-
-/// What a replica is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// It takes what the leader sends.
-    Follower,
-    /// It was elected and fetches what it lacks.
-    Activating,
-    Leader,
-}
-
-impl Role {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Follower => "follower",
-            Self::Activating => "activating",
-            Self::Leader => "leader",
-        }
-    }
 }
 
 /// Who leads, as trades go by it.

@@ -178,8 +178,8 @@ mod tests {
     use domain::{JournalId, ListingDigest};
 
     use super::*;
-    use crate::message::RoleName;
     use crate::tests::bench::{end, head, id, journal, term};
+    use domain::Role;
 
     const START: BootTime = BootTime::from_millis(1_000);
 
@@ -195,7 +195,7 @@ mod tests {
     fn status(epoch: u64, rows: usize) -> Status {
         Status {
             id: id(1),
-            role: RoleName::Follower,
+            role: Role::Follower,
             term: term(epoch, 2),
             end: end(&journal(rows)),
             tail: end(&journal(rows + 1)),

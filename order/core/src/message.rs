@@ -7,7 +7,7 @@ use crate::durable::{Durable, Save};
 use domain::LedgerEnd;
 use domain::{
     ChainHash, ChangeNumber, Epoch, Identity, JournalHead, JournalId, Order, OrderNumber, Refusal,
-    ReplicaId, Row, Term,
+    ReplicaId, Role, Row, Term,
 };
 
 /// A caller that waits for an answer.
@@ -291,21 +291,11 @@ pub enum Refused {
     },
 }
 
-/// What a replica is at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RoleName {
-    /// Copies what the leader sends.
-    Follower,
-    /// Elected, and fetching what it lacks.
-    Activating,
-    Leader,
-}
-
 /// A replica from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status {
     pub id: ReplicaId,
-    pub role: RoleName,
+    pub role: Role,
     /// The highest term that it has seen.
     pub term: Term,
     /// Where its durable ledger ends.

@@ -8,21 +8,18 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{Epoch, Order, OrderNumber, ReplicaId, Row};
+use domain::{ChangeNumber, Epoch, Order, OrderNumber, ReplicaId, Role, Row, Term};
 
 use super::ablation::{Rule, Rules};
 use super::catch_up::{CHUNK_ROWS, CatchUp};
 use super::followers::Followers;
 use super::in_flight::InFlightOrders;
 use super::message::{
-    CallId, Calls, Command, Event, Refused, Report, RoleName, Sender, Status, StepDown, Ticket,
-    Unavailable,
+    CallId, Calls, Command, Event, Refused, Report, Sender, Status, StepDown, Ticket, Unavailable,
 };
 use super::recent_rows::Recent;
 use super::replica_log::{AppendRejected, ReplicaLog};
 use crate::durable::{Durable, Save};
-use domain::ChangeNumber;
-use domain::Term;
 
 pub use catch_up::{FOLLOWER_PATIENCE, LEADER_PATIENCE};
 
@@ -40,7 +37,7 @@ pub struct Replica {
     id: ReplicaId,
     peers: Vec<ReplicaId>,
     own: ReplicaLog,
-    role: Role,
+    role: RoleState,
     catch_up: CatchUp,
     /// The journal holds at least so many rows.
     known: OrderNumber,
@@ -95,7 +92,7 @@ impl Hash for Replica {
 
 /// What the replica is in the term that it knows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Role {
+enum RoleState {
     Follower,
     Activating(Activation),
     Leader(Box<Leadership>),
@@ -156,7 +153,7 @@ impl Replica {
             id,
             peers,
             own: ReplicaLog::new(durable, proposed),
-            role: Role::Follower,
+            role: RoleState::Follower,
             catch_up,
             known: durable.end.rows,
             flush_at: None,
@@ -186,9 +183,9 @@ impl Replica {
         self.notice_succession();
         self.answer_durable();
         match self.role {
-            Role::Follower => {}
-            Role::Activating(_) => self.confirm(now),
-            Role::Leader(_) => self.lead(now),
+            RoleState::Follower => {}
+            RoleState::Activating(_) => self.confirm(now),
+            RoleState::Leader(_) => self.lead(now),
         }
         self.flush_promoted(now);
         self.detect_gap(now);
@@ -201,9 +198,11 @@ impl Replica {
         let fetch = self.catch_up.wake().filter(|_| self.may_fetch());
         let gap = self.behind.map(|behind| behind.since + self.patience());
         let role = match &self.role {
-            Role::Follower => None,
-            Role::Activating(activation) => Some(activation.try_at).filter(|_| self.is_ready()),
-            Role::Leader(leadership) => leadership.followers.wake(),
+            RoleState::Follower => None,
+            RoleState::Activating(activation) => {
+                Some(activation.try_at).filter(|_| self.is_ready())
+            }
+            RoleState::Leader(leadership) => leadership.followers.wake(),
         };
         [fetch, gap, role, self.flush_at]
             .into_iter()
@@ -214,9 +213,9 @@ impl Replica {
     /// The replica from outside.
     pub fn status(&self) -> Status {
         let role = match self.role {
-            Role::Follower => RoleName::Follower,
-            Role::Activating(_) => RoleName::Activating,
-            Role::Leader(_) => RoleName::Leader,
+            RoleState::Follower => Role::Follower,
+            RoleState::Activating(_) => Role::Activating,
+            RoleState::Leader(_) => Role::Leader,
         };
         let end = self.own.durable().end;
         Status {
@@ -236,7 +235,7 @@ impl Replica {
 
     /// Whether it leads, and one order waits for its answer.
     pub fn has_one_order(&self) -> bool {
-        matches!(&self.role, Role::Leader(leadership) if leadership.trades.waiting() == 1)
+        matches!(&self.role, RoleState::Leader(leadership) if leadership.trades.waiting() == 1)
     }
 
     /// The calls whose results it waits for, in an order that does not depend on how they are
@@ -244,9 +243,9 @@ impl Replica {
     pub fn awaited(&self) -> Vec<CallId> {
         let mut calls = Vec::from_iter(self.catch_up.awaited());
         match &self.role {
-            Role::Follower => {}
-            Role::Activating(activation) => calls.extend(activation.confirm),
-            Role::Leader(leadership) => {
+            RoleState::Follower => {}
+            RoleState::Activating(activation) => calls.extend(activation.confirm),
+            RoleState::Leader(leadership) => {
                 calls.extend(leadership.followers.awaited());
                 calls.extend(leadership.trades.awaited());
             }
@@ -286,11 +285,11 @@ impl Replica {
 impl Replica {
     fn place(&mut self, ticket: Ticket, order: Order) {
         let unavailable = match &mut self.role {
-            Role::Leader(leadership) => {
+            RoleState::Leader(leadership) => {
                 return leadership.trades.place(ticket, order, &mut self.commands);
             }
-            Role::Activating(_) => Unavailable::Activating,
-            Role::Follower => Unavailable::NotLeading,
+            RoleState::Activating(_) => Unavailable::Activating,
+            RoleState::Follower => Unavailable::NotLeading,
         };
         self.commands.push(Command::AnswerPlace {
             ticket,
@@ -302,7 +301,7 @@ impl Replica {
         let met = self
             .meet(now, epoch, leader)
             .and_then(|()| match self.role {
-                Role::Follower if leader == self.id => Err(Refused::LeadsNoMore { epoch }),
+                RoleState::Follower if leader == self.id => Err(Refused::LeadsNoMore { epoch }),
                 _ => Ok(()),
             });
         match met {
@@ -403,7 +402,7 @@ impl Replica {
         if term.leader == Some(self.id) {
             self.commands
                 .push(Command::Report(Report::Activating { epoch: term.epoch }));
-            self.role = Role::Activating(Activation {
+            self.role = RoleState::Activating(Activation {
                 confirm: None,
                 last_change: ChangeNumber::default(),
                 try_at: now,
@@ -416,10 +415,10 @@ impl Replica {
 
     fn step_down(&mut self, why: StepDown) {
         let epoch = self.own.term().epoch;
-        match std::mem::replace(&mut self.role, Role::Follower) {
-            Role::Follower => return,
-            Role::Activating(_) => {}
-            Role::Leader(leadership) => leadership.trades.abandon(&mut self.commands),
+        match std::mem::replace(&mut self.role, RoleState::Follower) {
+            RoleState::Follower => return,
+            RoleState::Activating(_) => {}
+            RoleState::Leader(leadership) => leadership.trades.abandon(&mut self.commands),
         }
         self.commands
             .push(Command::Report(Report::SteppedDown { epoch, why }));

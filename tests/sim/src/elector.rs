@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 use domain::time::BootTime;
 use domain::{ReplicaId, RetryClass, Term};
 use frontend_core::election::{
-    CurrentLeader, ElectionCycle, ElectionTask, LeadershipAnswer, ProbeTimer, Probed, Role, Status,
+    CurrentLeader, ElectionCycle, ElectionTask, LeadershipAnswer, ProbeTimer, Probed, Status,
     Unanswered, View,
 };
 use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX, PROBE_TIME_MAX};
 use frontend_guest::election::keep_working_leader;
 use frontend_guest::types as guest;
-use order_core::message::RoleName;
 
 use crate::catalog::JOURNAL;
 use crate::messages::{Failure, Node, Purpose, Request, Response, Run, Said, Told};
@@ -249,11 +248,7 @@ fn status(told: Told) -> Result<Status, Unanswered> {
     match told {
         Ok(Response::Status(_, journal)) if journal != JOURNAL => Err(Unanswered::Foreign),
         Ok(Response::Status(status, _)) => Ok(Status {
-            role: match status.role {
-                RoleName::Follower => Role::Follower,
-                RoleName::Activating => Role::Activating,
-                RoleName::Leader => Role::Leader,
-            },
+            role: status.role,
             epoch: status.term.epoch,
             leader: status.term.leader,
             orders: status.end.rows,

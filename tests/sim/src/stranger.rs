@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use catalog_core::{Leadership, Stock, Term as CatalogTerm, TradeResult};
+use domain::Role;
 use domain::{
     ChainHash, Epoch, IdempotencyKey, Identity, JournalId, LedgerEnd, ListingDigest, Order,
     OrderNumber, Price, Quantity, ReplicaId, Row, Side, StockName, Term, Version,
 };
 use order_core::Status;
-use order_core::message::{Placed, RoleName};
+use order_core::message::Placed;
 use wire::identity;
 
 use crate::branch::end;
@@ -126,7 +127,7 @@ pub fn answer(to: Node, request: &Request) -> Told {
             };
             let status = Status {
                 id,
-                role: RoleName::Follower,
+                role: Role::Follower,
                 term,
                 end,
                 tail: end,

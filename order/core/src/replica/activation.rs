@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use domain::time::BootTime;
 
-use super::{Leadership, Replica, Role};
+use super::{Leadership, Replica, RoleState};
 use crate::ablation::Rule;
 use crate::catch_up::backoff;
 use crate::durable::Durable;
@@ -24,7 +24,7 @@ impl Replica {
     /// Whether a leader-elect holds everything durably.
     pub(super) fn is_ready(&self) -> bool {
         let activating =
-            matches!(&self.role, Role::Activating(activation) if activation.confirm.is_none());
+            matches!(&self.role, RoleState::Activating(activation) if activation.confirm.is_none());
         let term_is_durable = self.own.durable().term == self.own.term();
         activating && term_is_durable && self.has_caught_up() && self.own.unsaved() == 0
     }
@@ -37,7 +37,7 @@ impl Replica {
         if !self.is_ready() {
             return;
         }
-        if let Role::Activating(activation) = &mut self.role
+        if let RoleState::Activating(activation) = &mut self.role
             && activation.try_at <= now
         {
             let call = self.calls.next();
@@ -60,7 +60,7 @@ impl Replica {
         result: Result<JournalHead, CallFailure>,
     ) {
         match &mut self.role {
-            Role::Activating(activation) if activation.confirm == Some(call) => {
+            RoleState::Activating(activation) if activation.confirm == Some(call) => {
                 activation.confirm = None;
                 match result {
                     Ok(head) => {
@@ -75,7 +75,7 @@ impl Replica {
                     }
                 }
             }
-            Role::Leader(leadership) if leadership.followers.awaits(call) => match result {
+            RoleState::Leader(leadership) if leadership.followers.awaits(call) => match result {
                 Ok(_) => leadership.followers.changed(call),
                 Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
                 Err(_) => leadership.followers.change_failed(now, call),
@@ -100,7 +100,7 @@ impl Replica {
                 recent: Recent::default(),
                 followers: Followers::new(self.id, &self.peers, change, now, self.rules),
             };
-            self.role = Role::Leader(Box::new(leadership));
+            self.role = RoleState::Leader(Box::new(leadership));
             self.commands.push(Command::Report(Report::Leading {
                 epoch: term.epoch,
                 orders: end.rows,

@@ -6,7 +6,7 @@ use domain::LedgerEnd;
 use domain::Row;
 use domain::time::BootTime;
 
-use super::{Behind, Replica, Role, UNSAVED_ROWS_MAX};
+use super::{Behind, Replica, RoleState, UNSAVED_ROWS_MAX};
 use crate::catch_up::{CHUNK_ROWS, FetchResult};
 use crate::message::{CallFailure, CallId, Command, Failure, Report, Sender, Source, StepDown};
 use crate::replica_log::AppendRejected;
@@ -79,8 +79,8 @@ impl Replica {
 
     pub(super) fn patience(&self) -> Duration {
         match self.role {
-            Role::Follower => FOLLOWER_PATIENCE,
-            Role::Activating(_) | Role::Leader(_) => LEADER_PATIENCE,
+            RoleState::Follower => FOLLOWER_PATIENCE,
+            RoleState::Activating(_) | RoleState::Leader(_) => LEADER_PATIENCE,
         }
     }
 

@@ -4,7 +4,7 @@ use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{ChainHash, OrderNumber, ReplicaId, Row};
 
-use super::{Leadership, Replica, Role, UNSAVED_ROWS_MAX};
+use super::{Leadership, Replica, RoleState, UNSAVED_ROWS_MAX};
 use crate::followers::APPEND_ROWS_MAX;
 use crate::message::{CallFailure, CallId, Command, Outcome, Sender, Shipment, StepDown};
 use crate::recent_rows::Recent;
@@ -14,7 +14,7 @@ impl Replica {
     pub(super) fn lead(&mut self, now: BootTime) {
         self.extend_ledger();
         self.notice_succession();
-        let Role::Leader(leadership) = &mut self.role else {
+        let RoleState::Leader(leadership) = &mut self.role else {
             return;
         };
         let Leadership {
@@ -59,7 +59,7 @@ impl Replica {
 
     /// Takes committed rows into the ledger as far as they have no gaps.
     fn extend_ledger(&mut self) {
-        let Role::Leader(leadership) = &mut self.role else {
+        let RoleState::Leader(leadership) = &mut self.role else {
             return;
         };
         let rows = leadership.trades.in_order(self.own.tail().rows);
@@ -76,7 +76,7 @@ impl Replica {
 
     /// Keeps in mind rows that followers may be sent.
     pub(super) fn note_recent(&mut self, rows: &[Row]) {
-        if let Role::Leader(leadership) = &mut self.role {
+        if let RoleState::Leader(leadership) = &mut self.role {
             leadership.recent.extend(rows, self.own.durable().end.rows);
         }
     }
@@ -85,7 +85,7 @@ impl Replica {
     /// fit is sent when it is committed.
     pub(super) fn proposed(&mut self, call: CallId, rows: Vec<Row>) {
         let awaits =
-            matches!(&self.role, Role::Leader(leadership) if leadership.trades.awaits(call));
+            matches!(&self.role, RoleState::Leader(leadership) if leadership.trades.awaits(call));
         if !awaits {
             return;
         }
@@ -100,7 +100,7 @@ impl Replica {
         call: CallId,
         result: Result<Vec<Outcome>, CallFailure>,
     ) {
-        let Role::Leader(leadership) = &mut self.role else {
+        let RoleState::Leader(leadership) = &mut self.role else {
             return;
         };
         let trades = &mut leadership.trades;
@@ -124,7 +124,7 @@ impl Replica {
         (call, peer): (CallId, ReplicaId),
         result: Result<LedgerEnd, CallFailure>,
     ) {
-        let Role::Leader(leadership) = &mut self.role else {
+        let RoleState::Leader(leadership) = &mut self.role else {
             return;
         };
         let Leadership {

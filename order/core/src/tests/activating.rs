@@ -1,4 +1,5 @@
 use domain::Epoch;
+use domain::Role;
 
 use super::bench::*;
 use crate::message::*;
@@ -23,16 +24,16 @@ fn a_leader_elect_leads_only_once_it_is_complete_and_confirmed() {
     bench.store();
     assert_eq!(
         bench.announced(announced).unwrap().unwrap().role,
-        RoleName::Activating
+        Role::Activating
     );
     let (call, epoch, in_sync) = bench.set_in_sync();
     assert_eq!((epoch, in_sync), (Epoch(5), ids(&[1])));
-    assert_eq!(bench.role(), RoleName::Activating);
+    assert_eq!(bench.role(), Role::Activating);
     bench.step([Event::InSyncSet {
         call,
         result: Ok(head(5, 1, &rows)),
     }]);
-    assert_eq!(bench.role(), RoleName::Leader);
+    assert_eq!(bench.role(), Role::Leader);
     let again = bench.announce(5, 1);
     assert!(bench.announced(again).unwrap().is_ok());
 }
@@ -72,7 +73,7 @@ fn a_fenced_leader_elect_steps_down() {
         call,
         result: Err(CallFailure::Fenced),
     }]);
-    assert_eq!(bench.role(), RoleName::Follower);
+    assert_eq!(bench.role(), Role::Follower);
     let again = bench.announce(5, 1);
     assert_eq!(
         bench.announced(again),
@@ -92,7 +93,7 @@ fn a_confirmation_that_fails_is_asked_for_again() {
             call,
             result: Err(CallFailure::Failed),
         }]);
-        assert_eq!(bench.role(), RoleName::Activating);
+        assert_eq!(bench.role(), Role::Activating);
         let wake = bench.replica.wake().unwrap();
         assert!(wake > bench.now && wake.since(bench.now) <= std::time::Duration::from_millis(500));
         bench.now = wake;
@@ -113,7 +114,7 @@ fn a_confirmation_that_shows_a_longer_journal_sends_it_back_to_fetching() {
         call,
         result: Ok(head(5, 1, &rows)),
     }]);
-    assert_eq!(bench.role(), RoleName::Activating);
+    assert_eq!(bench.role(), Role::Activating);
     bench.fetched(Ok(rows[1..].to_vec()));
     bench.store();
     let (call, ..) = bench.set_in_sync();
@@ -121,7 +122,7 @@ fn a_confirmation_that_shows_a_longer_journal_sends_it_back_to_fetching() {
         call,
         result: Ok(head(5, 1, &rows)),
     }]);
-    assert_eq!(bench.role(), RoleName::Leader);
+    assert_eq!(bench.role(), Role::Leader);
 }
 
 #[test]
@@ -139,7 +140,7 @@ fn a_ledger_that_differs_from_the_journal_cannot_lead() {
             call,
             result: Ok(head(5, 1, journal)),
         }]);
-        assert_eq!(bench.role(), RoleName::Follower);
+        assert_eq!(bench.role(), Role::Follower);
         assert!(bench.reported(Report::SteppedDown {
             epoch: Epoch(5),
             why: StepDown::Broken
@@ -152,22 +153,22 @@ fn a_ledger_that_differs_from_the_journal_cannot_lead() {
         Epoch(1),
         order("third"),
     )]));
-    assert_eq!(bench.role(), RoleName::Follower);
+    assert_eq!(bench.role(), Role::Follower);
 }
 
 #[test]
 fn a_restarted_leader_does_not_lead_the_same_epoch_again() {
     let mut bench = Bench::follower(term(5, 1), &[]);
-    assert_eq!(bench.role(), RoleName::Follower);
+    assert_eq!(bench.role(), Role::Follower);
     bench.heard(Some(head(5, 1, &[])), end(&[]));
     let ticket = bench.announce(5, 1);
     assert_eq!(
         bench.announced(ticket),
         Some(Err(Refused::LeadsNoMore { epoch: Epoch(5) }))
     );
-    assert_eq!(bench.role(), RoleName::Follower);
+    assert_eq!(bench.role(), Role::Follower);
     bench.announce(6, 1);
-    assert_eq!(bench.role(), RoleName::Activating);
+    assert_eq!(bench.role(), Role::Activating);
 }
 
 #[test]
@@ -182,6 +183,6 @@ fn a_higher_epoch_ends_an_activation() {
         call,
         result: Ok(head(5, 1, &[])),
     }]);
-    assert_eq!(bench.role(), RoleName::Follower);
+    assert_eq!(bench.role(), Role::Follower);
     assert_eq!(bench.replica.status().term, term(6, 3));
 }

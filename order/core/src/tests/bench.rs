@@ -1,5 +1,6 @@
 //! One replica on a bench: the test plays its disk, the catalog and the peers.
 
+use domain::Role;
 use std::collections::BTreeSet;
 
 use domain::LedgerEnd;
@@ -123,7 +124,7 @@ impl Bench {
             call,
             result: Ok(head(5, 1, rows)),
         }]);
-        assert_eq!(bench.replica.status().role, RoleName::Leader);
+        assert_eq!(bench.replica.status().role, Role::Leader);
         bench
             .commands
             .retain(|command| matches!(command, Command::Append { .. }));
@@ -394,7 +395,7 @@ impl Bench {
         })
     }
 
-    pub fn role(&self) -> RoleName {
+    pub fn role(&self) -> Role {
         self.replica.status().role
     }
 }

@@ -1,3 +1,4 @@
+use domain::Role;
 use domain::{Epoch, OrderNumber};
 
 use super::bench::*;
@@ -105,7 +106,7 @@ fn one_epoch_has_one_leader() {
         Some(Err(Refused::OtherLeader { epoch: Epoch(5) })),
         "it sends itself nothing"
     );
-    assert_eq!(bench.role(), RoleName::Activating);
+    assert_eq!(bench.role(), Role::Activating);
     assert_eq!(bench.replica.status().term, term(5, 1));
 }
 
@@ -253,7 +254,7 @@ fn the_catalog_alone_tells_of_a_higher_epoch() {
     bench.store();
     assert_eq!(bench.disk.term, term(5, 3));
     bench.heard(Some(head(6, 1, &[])), end(&[]));
-    assert_eq!(bench.role(), RoleName::Activating);
+    assert_eq!(bench.role(), Role::Activating);
 }
 
 #[test]
@@ -299,7 +300,7 @@ fn a_catalog_that_lost_rows_is_shown_the_first_of_them() {
     bench.heard(Some(head(5, 1, &rows[..1])), end(&rows));
     let (journal, held) = (OrderNumber(1), OrderNumber(3));
     assert!(bench.reported(Report::CatalogLostRows { journal, held }));
-    assert_eq!(bench.role(), RoleName::Follower);
+    assert_eq!(bench.role(), Role::Follower);
     for _ in 0..2 {
         let missing = |command: &Command| match command {
             Command::ReportMissing(number) => Some(*number),

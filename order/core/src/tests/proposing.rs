@@ -1,6 +1,7 @@
 //! Rows that are proposed before they are committed.
 
 use crate::durable::PROPOSED_SLOTS;
+use domain::Role;
 use domain::{Epoch, OrderNumber, Row};
 
 use super::bench::*;
@@ -129,7 +130,7 @@ fn rows_that_come_to_nothing_end_no_leadership_and_are_not_acknowledged() {
     assert_eq!(answer, Some(Err(Unavailable::CatalogUnreachable)));
     // The journal has the last word.
     bench.fetched(Ok(vec![]));
-    assert_eq!(bench.role(), RoleName::Leader);
+    assert_eq!(bench.role(), Role::Leader);
     assert_eq!(bench.replica.status().end, end(&rows[..2]));
 }
 

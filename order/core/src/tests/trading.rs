@@ -1,5 +1,6 @@
 use domain::Epoch;
 use domain::Refusal;
+use domain::Role;
 
 use super::bench::*;
 use crate::in_flight::{BATCH_ORDERS_MAX, BATCHES_MAX, ORDERS_WAITING_MAX};
@@ -196,7 +197,7 @@ fn a_fenced_leader_steps_down_and_answers_all_who_wait() {
     for ticket in [committed, fenced, under_way] {
         assert_eq!(bench.placed(ticket), Some(Err(Unavailable::SteppedDown)));
     }
-    assert_eq!(bench.role(), RoleName::Follower);
+    assert_eq!(bench.role(), Role::Follower);
     let late = bench.place("d");
     assert_eq!(bench.placed(late), Some(Err(Unavailable::NotLeading)));
     // What comes for the leadership that was is passed over.
@@ -228,7 +229,7 @@ fn the_old_leaderships_fencing_does_not_touch_the_new_one() {
         call: old,
         result: Err(CallFailure::Fenced),
     }]);
-    assert_eq!(bench.role(), RoleName::Leader);
+    assert_eq!(bench.role(), Role::Leader);
 }
 
 #[test]
@@ -256,7 +257,7 @@ fn a_follower_that_claims_a_higher_epoch_is_out_of_sync_until_the_catalog_says_s
     }]);
     assert_eq!(bench.placed(ticket), Some(number(0)));
     bench.begun(6, 2);
-    assert_eq!(bench.role(), RoleName::Follower);
+    assert_eq!(bench.role(), Role::Follower);
 }
 
 #[test]

@@ -7,9 +7,9 @@ use tonic::Code;
 
 use super::*;
 use catalog::{FakeCatalog, JOURNAL, LEASE_MS};
+use domain::Role;
 use domain::{JournalHead, Term};
 use order_core::Event;
-use order_core::message::RoleName;
 use order_core::timing::{HEAD_INTERVAL, REFUSED_RETRY};
 use rpc::retry::{RetryClass, RetryStatus as _};
 
@@ -41,7 +41,7 @@ impl Bench {
         let (sender, inputs) = mpsc::channel(64);
         let (status, current) = watch::channel(Status {
             id: ReplicaId::new(1).unwrap(),
-            role: RoleName::Follower,
+            role: Role::Follower,
             term: term(3, 2),
             end: Default::default(),
             tail: Default::default(),

@@ -7,14 +7,14 @@ use catalog_core::{Batch, CatalogState, RefusedOrder, Stock};
 use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
-    StockName, Version,
+    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Role, Row,
+    Side, StockName, Version,
 };
 use domain::{JournalHead, Term};
 use order_core::durable::Save;
 use order_core::memory::Memory;
 use order_core::message::{
-    CallFailure, CallId, Outcome, Placed, Report, RoleName, Source, Ticket, Unavailable,
+    CallFailure, CallId, Outcome, Placed, Report, Source, Ticket, Unavailable,
 };
 use order_core::{Command, Durable, Event, Replica};
 
@@ -125,7 +125,7 @@ impl Machine {
     }
 
     pub fn leads(&self) -> bool {
-        self.replica.status().role == RoleName::Leader
+        self.replica.status().role == Role::Leader
     }
 
     fn save(&mut self) -> Event {
