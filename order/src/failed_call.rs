@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     /// Look who leads.
-    Look,
+    GetLeadership,
     /// Change something in an epoch: trade, replace the in-sync set, append.
     Change,
     /// Read rows.
@@ -104,7 +104,12 @@ mod tests {
                 CallFailure::Refused,
             ),
             (Call::Read, Code::OutOfRange, Never, CallFailure::Beyond),
-            (Call::Look, Code::OutOfRange, Never, CallFailure::Refused),
+            (
+                Call::GetLeadership,
+                Code::OutOfRange,
+                Never,
+                CallFailure::Refused,
+            ),
             (Call::Read, Code::Aborted, Never, CallFailure::Differs),
             // An append's sender asks the catalog itself, and then makes another call.
             (Call::Change, Code::Aborted, Never, CallFailure::Refused),
@@ -120,7 +125,12 @@ mod tests {
                 Never,
                 CallFailure::Refused,
             ),
-            (Call::Look, Code::Unavailable, Later, CallFailure::Failed),
+            (
+                Call::GetLeadership,
+                Code::Unavailable,
+                Later,
+                CallFailure::Failed,
+            ),
             (
                 Call::Change,
                 Code::ResourceExhausted,
@@ -128,7 +138,7 @@ mod tests {
                 CallFailure::Failed,
             ),
             (
-                Call::Look,
+                Call::GetLeadership,
                 Code::PermissionDenied,
                 Elsewhere,
                 CallFailure::Refused,
@@ -144,9 +154,9 @@ mod tests {
         let mut complaint = Complaint::default();
         let refused = |why| {
             let status = RetryClass::Elsewhere.status(Code::PermissionDenied, why);
-            CallError::of(Call::Look, status)
+            CallError::of(Call::GetLeadership, status)
         };
-        let away = CallError::of(Call::Look, Status::unavailable("away"));
+        let away = CallError::of(Call::GetLeadership, Status::unavailable("away"));
         assert!(!complaint.is_new(&away));
         assert!(complaint.is_new(&refused("another's")));
         assert!(!complaint.is_new(&refused("another's")));

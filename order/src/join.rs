@@ -44,11 +44,11 @@ pub(crate) async fn join(
             durable: store.durable(),
         };
         input = match join.step(&found, input) {
-            Action::Look => {
-                let looked = catalog.look(JOIN_TIMEOUT, None).await;
+            Action::AskCatalog => {
+                let said = catalog.get_leadership(JOIN_TIMEOUT, None).await;
                 let why = "waiting for the catalog, to compare the ledger with its journal";
-                complaint.note(&looked, why);
-                Input::Looked(looked.map_err(|error| error.failure))
+                complaint.note(&said, why);
+                Input::CatalogSaid(said.map_err(|error| error.failure))
             }
             Action::Compare { catalog: of, held } => {
                 let catalog = catalog.clone().of(of.journal);

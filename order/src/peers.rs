@@ -111,7 +111,7 @@ impl Catalog {
 
     /// Which journal the catalog keeps, who leads, and how long the journal is. `ledger` says whose
     /// ledger ends where, which a catalog that has just started compares with its journal.
-    pub(crate) async fn look(
+    pub(crate) async fn get_leadership(
         &self,
         timeout: Duration,
         ledger: Option<(ReplicaId, LedgerEnd)>,
@@ -126,7 +126,7 @@ impl Catalog {
             request.ledger_chain = end.chain.as_bytes().to_vec();
         }
         let mut client = self.client.clone();
-        within(Call::Look, timeout, async {
+        within(Call::GetLeadership, timeout, async {
             let response = client.get_leadership(request).await?;
             let leadership = response.get_ref();
             let identity = wire::leadership::identity(leadership)?;

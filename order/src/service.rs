@@ -76,10 +76,10 @@ impl OrdersService {
                     let reached = self.handle.wait_for_catalog();
                     Input::Reached(timeout(CONFIRM_TIMEOUT, reached).await.is_ok())
                 }
-                Action::Look => {
-                    let looked = self.catalog.look(CONFIRM_TIMEOUT, None).await;
-                    Input::Looked {
-                        answer: looked.map_err(|error| error.failure),
+                Action::AskCatalog => {
+                    let said = self.catalog.get_leadership(CONFIRM_TIMEOUT, None).await;
+                    Input::CatalogSaid {
+                        answer: said.map_err(|error| error.failure),
                         held: self.handle.status().end.rows,
                     }
                 }

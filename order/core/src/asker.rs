@@ -25,7 +25,7 @@ pub enum Input {
 pub enum Action {
     /// Ask the catalog, for [`HEAD_TIMEOUT`](crate::timing::HEAD_TIMEOUT) at most, and say that the
     /// own ledger ends there.
-    Ask { tail: LedgerEnd },
+    Ask { accepted_end: LedgerEnd },
     /// Make durable that the catalog counts leases for so long.
     Keep(Identity),
     /// Tell the core.
@@ -113,7 +113,9 @@ impl Asker {
         }
         // What the ledger gets while the catalog answers it need not have had by then.
         self.question = Some(Question { held: status.end });
-        actions.push(Action::Ask { tail: status.tail });
+        actions.push(Action::Ask {
+            accepted_end: status.accepted_end,
+        });
     }
 
     fn answered(
@@ -198,7 +200,7 @@ mod tests {
             role: Role::Follower,
             term: term(epoch, 2),
             end: end(&journal(rows)),
-            tail: end(&journal(rows + 1)),
+            accepted_end: end(&journal(rows + 1)),
             reaches_catalog: true,
         }
     }
@@ -223,8 +225,8 @@ mod tests {
     }
 
     fn ask(rows: usize) -> Action {
-        let tail = end(&journal(rows + 1));
-        Action::Ask { tail }
+        let accepted_end = end(&journal(rows + 1));
+        Action::Ask { accepted_end }
     }
 
     fn tell(answer: Option<Heard>, held: usize) -> Action {

@@ -24,8 +24,8 @@ pub struct Found {
 pub enum Input {
     /// It starts, or has waited, or has set the ledger aside.
     Ready,
-    /// Of [`Action::Look`].
-    Looked(Result<Heard, CallFailure>),
+    /// Of [`Action::AskCatalog`].
+    CatalogSaid(Result<Heard, CallFailure>),
     /// Of [`Action::Compare`].
     Compared(Result<(), CallFailure>),
     /// Of [`Action::ShowMissing`].
@@ -37,7 +37,7 @@ pub enum Input {
 pub enum Action {
     /// Ask the catalog what it says of itself, for [`JOIN_TIMEOUT`](crate::timing::JOIN_TIMEOUT) at
     /// most. It is not told which journal is meant.
-    Look,
+    AskCatalog,
     /// Ask the catalog for a row after this end of its journal. From here on it is told which
     /// journal is meant.
     Compare {
@@ -104,8 +104,8 @@ impl Join {
     /// Takes in what came of the action before, and returns the next.
     pub fn step(&mut self, found: &Found, input: Input) -> Action {
         match input {
-            Input::Ready => Action::Look,
-            Input::Looked(Ok(heard)) => self.looked(found, heard),
+            Input::Ready => Action::AskCatalog,
+            Input::CatalogSaid(Ok(heard)) => self.compare(found, heard),
             Input::Compared(result) => {
                 let heard = self.heard.take().expect("it was compared with that");
                 match result {
@@ -124,11 +124,11 @@ impl Join {
                 self.disbelieve(Failure::Differs { rows })
             }
             Input::Shown(Ok(())) => Action::Wait(JOIN_RETRY),
-            Input::Looked(Err(failure)) | Input::Shown(Err(failure)) => wait(failure),
+            Input::CatalogSaid(Err(failure)) | Input::Shown(Err(failure)) => wait(failure),
         }
     }
 
-    fn looked(&mut self, found: &Found, heard: Heard) -> Action {
+    fn compare(&mut self, found: &Found, heard: Heard) -> Action {
         let Heard { identity, head, .. } = heard;
         match claim(found.known, &found.durable, &identity, &head) {
             Ok(Claim::Holds) => self.adopt(found, &heard),
@@ -244,8 +244,8 @@ mod tests {
     fn looked(rebuilds: bool, held: usize, rows: usize) -> (Join, Found, Action) {
         let mut join = Join::new(rebuilds, false);
         let found = found(OURS.map(|lease| identity(1, lease)), held);
-        assert_eq!(join.step(&found, Input::Ready), Action::Look);
-        let action = join.step(&found, Input::Looked(Ok(heard(rows))));
+        assert_eq!(join.step(&found, Input::Ready), Action::AskCatalog);
+        let action = join.step(&found, Input::CatalogSaid(Ok(heard(rows))));
         (join, found, action)
     }
 
@@ -268,8 +268,8 @@ mod tests {
             let wait = Action::Wait(pause);
             let (mut join, found, _) = looked(false, 2, 3);
             assert_eq!(join.step(&found, Input::Compared(Err(failure))), wait);
-            assert_eq!(join.step(&found, Input::Ready), Action::Look);
-            assert_eq!(join.step(&found, Input::Looked(Err(failure))), wait);
+            assert_eq!(join.step(&found, Input::Ready), Action::AskCatalog);
+            assert_eq!(join.step(&found, Input::CatalogSaid(Err(failure))), wait);
             let (mut join, found, _) = looked(false, 3, 2);
             assert_eq!(join.step(&found, Input::Shown(Err(failure))), wait);
         }
@@ -299,9 +299,9 @@ mod tests {
             known: None,
             durable: Durable::default(),
         };
-        assert_eq!(join.step(&empty, Input::Ready), Action::Look);
+        assert_eq!(join.step(&empty, Input::Ready), Action::AskCatalog);
         assert_eq!(
-            join.step(&empty, Input::Looked(Ok(heard(5)))),
+            join.step(&empty, Input::CatalogSaid(Ok(heard(5)))),
             Action::Compare {
                 catalog: identity(1, 100),
                 held: LedgerEnd::default()
@@ -317,7 +317,7 @@ mod tests {
         let mut join = Join::new(true, true);
         let whole = self::found(Some(identity(1, 100)), 5);
         assert_eq!(
-            join.step(&whole, Input::Looked(Ok(heard(5)))),
+            join.step(&whole, Input::CatalogSaid(Ok(heard(5)))),
             joined(Some(5))
         );
     }
@@ -333,9 +333,9 @@ mod tests {
         assert_eq!(action, show(true));
         let wait = Action::Wait(JOIN_RETRY);
         assert_eq!(join.step(&found, Input::Shown(Ok(()))), wait);
-        assert_eq!(join.step(&found, Input::Ready), Action::Look);
+        assert_eq!(join.step(&found, Input::Ready), Action::AskCatalog);
         assert_eq!(
-            join.step(&found, Input::Looked(Ok(heard(1)))),
+            join.step(&found, Input::CatalogSaid(Ok(heard(1)))),
             show(false),
             "the operator is told once"
         );
@@ -357,7 +357,7 @@ mod tests {
                 own: identity(2, 100).journal,
                 catalog: identity(1, 100).journal,
             };
-            let action = join.step(&foreign, Input::Looked(Ok(heard(3))));
+            let action = join.step(&foreign, Input::CatalogSaid(Ok(heard(3))));
             assert_eq!(action, Action::Fail(failure));
             // Nor is one without an id which the journal does not show to be its own.
             let mut nameless = found(None, 1);
@@ -369,7 +369,7 @@ mod tests {
                 held: OrderNumber(2),
                 rows: OrderNumber(3),
             };
-            join.step(&nameless, Input::Looked(Ok(heard(3))));
+            join.step(&nameless, Input::CatalogSaid(Ok(heard(3))));
             let differs = Input::Compared(Err(CallFailure::Differs));
             assert_eq!(join.step(&nameless, differs), Action::Fail(failure));
         }
@@ -390,7 +390,7 @@ mod tests {
                 is_news,
                 copies: None,
             });
-            assert_eq!(join.step(&found, Input::Looked(Ok(heard(3)))), adopted);
+            assert_eq!(join.step(&found, Input::CatalogSaid(Ok(heard(3)))), adopted);
         }
     }
 }

@@ -31,8 +31,8 @@ pub enum Input {
     Found(Option<Row>),
     /// Of [`Action::AwaitCatalog`]: whether it answers.
     Reached(bool),
-    /// Of [`Action::Look`].
-    Looked {
+    /// Of [`Action::AskCatalog`].
+    CatalogSaid {
         answer: Result<Heard, CallFailure>,
         /// How many rows the ledger has by now.
         held: OrderNumber,
@@ -53,7 +53,7 @@ pub enum Action {
     /// catalog that is away is asked by the replica alone.
     AwaitCatalog,
     /// Ask the catalog how long its journal is, for as long at most.
-    Look,
+    AskCatalog,
     /// Tell the core that the journal has so many rows, and read the row from there.
     Fetch {
         /// How many orders the journal has.
@@ -122,9 +122,11 @@ impl Lookup {
                 }
                 Place::FileAgain => Action::AwaitCatalog,
             },
-            Input::Reached(true) => Action::Look,
+            Input::Reached(true) => Action::AskCatalog,
             Input::Reached(false) => self.missing(OrderNumber(0), None),
-            Input::Looked { answer, held } => self.missing(held, answer.ok().map(JournalEnd::from)),
+            Input::CatalogSaid { answer, held } => {
+                self.missing(held, answer.ok().map(JournalEnd::from))
+            }
             Input::Fetched(Err(_)) => Action::Answer(Err(Absent::Unconfirmed)),
             Input::Fetched(Ok(rows)) => {
                 let row = rows.into_iter().next();
@@ -252,8 +254,8 @@ mod tests {
             (heard(3, false), fetch),
         ] {
             let mut lookup = not_here();
-            assert_eq!(lookup.step(Input::Reached(true)), Action::Look);
-            let looked = Input::Looked {
+            assert_eq!(lookup.step(Input::Reached(true)), Action::AskCatalog);
+            let looked = Input::CatalogSaid {
                 answer: says,
                 held: OrderNumber(2),
             };

@@ -301,7 +301,7 @@ pub struct Status {
     /// Where its durable ledger ends.
     pub end: LedgerEnd,
     /// Where that ends with the committed rows that are yet to be saved there.
-    pub tail: LedgerEnd,
+    pub accepted_end: LedgerEnd,
     /// Whether the catalog answered last time.
     pub reaches_catalog: bool,
 }

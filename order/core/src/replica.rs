@@ -36,7 +36,7 @@ const SETTLE_ROWS: usize = 8;
 pub struct Replica {
     id: ReplicaId,
     peers: Vec<ReplicaId>,
-    own: ReplicaLog,
+    log: ReplicaLog,
     role: RoleState,
     catch_up: CatchUp,
     /// The journal holds at least so many rows.
@@ -61,7 +61,7 @@ impl Hash for Replica {
         let Self {
             id,
             peers,
-            own,
+            log,
             role,
             catch_up,
             known,
@@ -76,7 +76,7 @@ impl Hash for Replica {
             rules,
         } = self;
         assert!(commands.is_empty(), "every step hands out its commands");
-        (id, peers, own, role, catch_up, known).hash(state);
+        (id, peers, log, role, catch_up, known).hash(state);
         (
             flush_at,
             behind,
@@ -152,7 +152,7 @@ impl Replica {
         Self {
             id,
             peers,
-            own: ReplicaLog::new(durable, proposed),
+            log: ReplicaLog::new(durable, proposed),
             role: RoleState::Follower,
             catch_up,
             known: durable.end.rows,
@@ -217,20 +217,20 @@ impl Replica {
             RoleState::Activating(_) => Role::Activating,
             RoleState::Leader(_) => Role::Leader,
         };
-        let end = self.own.durable().end;
+        let end = self.log.durable().end;
         Status {
             id: self.id,
             role,
-            term: self.own.term(),
+            term: self.log.term(),
             end,
-            tail: self.own.tail(),
+            accepted_end: self.log.accepted_end(),
             reaches_catalog: self.reaches_catalog,
         }
     }
 
     /// A row that is committed, and durable though not yet in the ledger on the disk.
     pub fn find(&self, number: OrderNumber) -> Option<&Row> {
-        self.own.find(number)
+        self.log.find(number)
     }
 
     /// Whether it leads, and one order waits for its answer.
@@ -268,7 +268,7 @@ impl Replica {
                 rows,
                 committed,
             } => self.append(now, ticket, (epoch, leader), (rows, committed)),
-            Event::Stored(durable) => self.own.stored(durable),
+            Event::Stored(durable) => self.log.stored(durable),
             Event::StoreFailed(durable) => self.store_failed(now, durable),
             Event::JournalHead { head, held } => self.head(now, head, held),
             Event::Heard(rows) => self.known = self.known.max(rows),
@@ -358,20 +358,20 @@ impl Replica {
     /// Takes what the leader says is committed into the ledger, and what it proposes beside it.
     fn follow(&mut self, mut rows: Vec<Row>, committed: OrderNumber) -> Result<(), AppendRejected> {
         self.known = self.known.max(committed);
-        self.own.promote(committed);
+        self.log.promote(committed);
         let proposed = rows.partition_point(|row| row.number < committed);
         let proposed = rows.split_off(proposed);
-        self.own.take(rows)?;
+        self.log.take(rows)?;
         self.propose(proposed).map(drop)
     }
 
     /// Somebody says who leads, which is to be what the catalog said.
     fn meet(&mut self, now: BootTime, epoch: Epoch, leader: ReplicaId) -> Result<(), Refused> {
-        if epoch > self.own.term().epoch && !self.rules.keep(Rule::ConfirmedEpoch) {
+        if epoch > self.log.term().epoch && !self.rules.keep(Rule::ConfirmedEpoch) {
             let leader = Some(leader);
             self.enter(now, Term { epoch, leader });
         }
-        let known = self.own.term();
+        let known = self.log.term();
         if epoch < known.epoch {
             return Err(Refused::Stale { known: known.epoch });
         }
@@ -384,10 +384,10 @@ impl Replica {
         if known.leader != Some(leader) {
             return Err(Refused::OtherLeader { epoch });
         }
-        if let Some(known) = self.own.over_by() {
+        if let Some(known) = self.log.over_by() {
             return Err(Refused::Stale { known });
         }
-        if self.own.term_is_lost() {
+        if self.log.term_is_lost() {
             self.save_term();
         }
         Ok(())
@@ -396,7 +396,7 @@ impl Replica {
     /// A higher epoch has begun.
     fn enter(&mut self, now: BootTime, term: Term) {
         self.step_down(StepDown::Superseded);
-        self.own.adopt(term);
+        self.log.adopt(term);
         self.save_term();
         self.refuse_appends(term.epoch);
         if term.leader == Some(self.id) {
@@ -414,7 +414,7 @@ impl Replica {
     }
 
     fn step_down(&mut self, why: StepDown) {
-        let epoch = self.own.term().epoch;
+        let epoch = self.log.term().epoch;
         match std::mem::replace(&mut self.role, RoleState::Follower) {
             RoleState::Follower => return,
             RoleState::Activating(_) => {}
@@ -426,7 +426,7 @@ impl Replica {
 
     /// Answers callers whose term and rows have become durable.
     fn answer_durable(&mut self) {
-        let (durable, held) = (self.own.durable(), self.own.held());
+        let (durable, held) = (self.log.durable(), self.log.durable_end());
         let status = self.status();
         for caller in self
             .announces
@@ -451,7 +451,7 @@ impl Replica {
 
 impl Replica {
     fn save_term(&mut self) {
-        let term = self.own.save_term();
+        let term = self.log.save_term();
         self.commands.push(Command::Save(Save {
             term: Some(term),
             ..Save::default()
@@ -463,10 +463,10 @@ impl Replica {
         let Some(last) = rows.last() else {
             return Ok(rows);
         };
-        if !self.own.may_wait() || !self.own.has_room(last.number) {
+        if !self.log.may_wait() || !self.log.has_room(last.number) {
             self.save_waiting();
         }
-        let proposed = self.own.propose(rows)?;
+        let proposed = self.log.propose(rows)?;
         if !proposed.is_empty() {
             self.commands.push(Command::Save(Save {
                 proposed: proposed.clone(),
@@ -479,21 +479,21 @@ impl Replica {
     /// Saves rows that the ledger has taken: at once, unless they are on the disk as proposed rows.
     /// Those are saved a few at a time together with others, or once they have waited.
     fn flush_promoted(&mut self, now: BootTime) {
-        if self.own.waiting() == 0 {
+        if self.log.waiting() == 0 {
             self.flush_at = None;
             return;
         }
         let at = *self.flush_at.get_or_insert(now + FLUSH_DELAY);
         let saves = |command: &Command| matches!(command, Command::Save(_));
-        let enough = self.own.waiting() >= SETTLE_ROWS && self.commands.iter().any(saves);
-        if at <= now || enough || !self.own.may_wait() {
+        let enough = self.log.waiting() >= SETTLE_ROWS && self.commands.iter().any(saves);
+        if at <= now || enough || !self.log.may_wait() {
             self.save_waiting();
         }
     }
 
     fn save_waiting(&mut self) {
         self.flush_at = None;
-        let rows = self.own.take_waiting();
+        let rows = self.log.take_waiting();
         if !rows.is_empty() {
             self.commands.push(Command::Save(Save {
                 rows,
@@ -504,7 +504,7 @@ impl Replica {
 
     /// A row may have told that another epoch has begun: what was proposed in this one is void.
     fn notice_succession(&mut self) {
-        if let Some(known) = self.own.over_by() {
+        if let Some(known) = self.log.over_by() {
             self.step_down(StepDown::Superseded);
             self.refuse_appends(known);
         }
@@ -521,7 +521,7 @@ impl Replica {
     }
 
     fn store_failed(&mut self, now: BootTime, durable: Durable) {
-        self.own.store_failed(durable);
+        self.log.store_failed(durable);
         self.step_down(StepDown::StoreFailed);
         self.catch_up.pause(now);
         self.answer_durable();
@@ -540,7 +540,7 @@ impl Replica {
     }
 
     fn report_broken(&mut self, from: Sender, number: OrderNumber) {
-        let chain = self.own.tail().chain;
+        let chain = self.log.accepted_end().chain;
         self.commands.push(Command::Report(Report::Broken {
             from,
             number,

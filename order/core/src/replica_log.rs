@@ -23,7 +23,7 @@ pub(super) struct ReplicaLog {
     /// The store failed and no save of the term came after.
     term_is_lost: bool,
     /// The ledger's end with the rows that are on their way to the disk or wait to be.
-    tail: LedgerEnd,
+    accepted_end: LedgerEnd,
     /// The last rows of the ledger, which are yet to be saved there.
     waiting: Vec<Row>,
     /// Rows proposed in this epoch that are not durable in the ledger, in number order.
@@ -38,12 +38,19 @@ impl Hash for ReplicaLog {
             durable,
             term,
             term_is_lost,
-            tail,
+            accepted_end,
             waiting,
             proposed,
             over_by,
         } = self;
-        (durable, term, term_is_lost, tail.rows, tail.chain).hash(state);
+        (
+            durable,
+            term,
+            term_is_lost,
+            accepted_end.rows,
+            accepted_end.chain,
+        )
+            .hash(state);
         let last = proposed.back().map(|row| row.chain);
         (waiting.len(), proposed.len(), last, over_by).hash(state);
     }
@@ -65,7 +72,7 @@ impl ReplicaLog {
             durable,
             term: durable.term,
             term_is_lost: false,
-            tail: durable.end,
+            accepted_end: durable.end,
             waiting: Vec::new(),
             proposed: VecDeque::new(),
             over_by: None,
@@ -89,22 +96,22 @@ impl ReplicaLog {
         self.term
     }
 
-    pub(super) fn tail(&self) -> LedgerEnd {
-        self.tail
+    pub(super) fn accepted_end(&self) -> LedgerEnd {
+        self.accepted_end
     }
 
     /// Where the ledger ends with the rows proposed for it.
     pub(super) fn proposed_end(&self) -> LedgerEnd {
         let last = self.proposed.back().map(LedgerEnd::of).unwrap_or_default();
-        if last.rows > self.tail.rows {
+        if last.rows > self.accepted_end.rows {
             last
         } else {
-            self.tail
+            self.accepted_end
         }
     }
 
     /// What is durable, be it in the ledger or as rows proposed in this epoch.
-    pub(super) fn held(&self) -> LedgerEnd {
+    pub(super) fn durable_end(&self) -> LedgerEnd {
         let Proposed { epoch, end } = self.durable.proposed;
         let counts = epoch == self.term.epoch && self.over_by.is_none();
         let known = self.durable.end.rows..=self.proposed_end().rows;
@@ -117,7 +124,7 @@ impl ReplicaLog {
 
     /// How many rows are on their way to the disk, or wait to be.
     pub(super) fn unsaved(&self) -> u64 {
-        self.tail.rows.0 - self.durable.end.rows.0
+        self.accepted_end.rows.0 - self.durable.end.rows.0
     }
 
     /// Takes a term, which must not be lower than the known one.
@@ -148,16 +155,16 @@ impl ReplicaLog {
     /// Takes the rows that continue the ledger and returns them; passes over those that it has.
     /// All or nothing. They then [wait to be saved](Self::take_waiting).
     pub(super) fn take(&mut self, mut rows: Vec<Row>) -> Result<Vec<Row>, AppendRejected> {
-        let is_last = |row: &&Row| row.number.next() == self.tail.rows;
+        let is_last = |row: &&Row| row.number.next() == self.accepted_end.rows;
         if let Some(last) = rows
             .iter()
             .find(is_last)
-            .filter(|last| last.chain != self.tail.chain)
+            .filter(|last| last.chain != self.accepted_end.chain)
         {
             return Err(AppendRejected::Broken(last.number));
         }
-        rows.retain(|row| row.number >= self.tail.rows);
-        let tail = continued(self.tail, &rows)?;
+        rows.retain(|row| row.number >= self.accepted_end.rows);
+        let accepted_end = continued(self.accepted_end, &rows)?;
         if let Some(row) = rows.iter().find(|row| self.contradicts(row)) {
             return Err(AppendRejected::Broken(row.number));
         }
@@ -165,7 +172,7 @@ impl ReplicaLog {
             self.over_by = Some(last.epoch);
             self.proposed.clear();
         }
-        self.tail = tail;
+        self.accepted_end = accepted_end;
         self.waiting.extend(rows.iter().cloned());
         Ok(rows)
     }
@@ -179,7 +186,7 @@ impl ReplicaLog {
 
     /// A row of the ledger that is durable as a proposed one.
     pub(super) fn find(&self, number: OrderNumber) -> Option<&Row> {
-        let is_held = number < self.tail.rows && number < self.held().rows;
+        let is_held = number < self.accepted_end.rows && number < self.durable_end().rows;
         self.proposed_as(number).filter(|_| is_held)
     }
 
@@ -196,8 +203,8 @@ impl ReplicaLog {
 
     /// Takes the proposed rows below a number into the ledger: they are committed.
     pub(super) fn promote(&mut self, committed: OrderNumber) {
-        let tail = self.tail.rows;
-        let is_next = |row: &&Row| (tail..committed).contains(&row.number);
+        let accepted_end = self.accepted_end.rows;
+        let is_next = |row: &&Row| (accepted_end..committed).contains(&row.number);
         let rows = self.proposed.iter().filter(is_next).cloned().collect();
         if self.take(rows).is_err() {
             // After a save that failed they may not continue the ledger: they are sent again.
@@ -228,7 +235,7 @@ impl ReplicaLog {
     /// Whether the disk has room for rows proposed up to a number without losing one that is not
     /// in the ledger yet.
     pub(super) fn has_room(&self, last: OrderNumber) -> bool {
-        let saved = self.tail.rows.0 - self.waiting.len() as u64;
+        let saved = self.accepted_end.rows.0 - self.waiting.len() as u64;
         last.0 < saved.saturating_add(PROPOSED_SLOTS)
     }
 
@@ -258,8 +265,8 @@ impl ReplicaLog {
             self.durable
         );
         self.durable = durable;
-        if self.tail.rows < durable.end.rows {
-            self.tail = durable.end;
+        if self.accepted_end.rows < durable.end.rows {
+            self.accepted_end = durable.end;
         }
         let in_ledger = |row: &mut Row| row.number < durable.end.rows;
         while self.proposed.pop_front_if(in_ledger).is_some() {}
@@ -268,9 +275,9 @@ impl ReplicaLog {
     /// What was on its way to the disk is lost.
     pub(super) fn store_failed(&mut self, durable: Durable) {
         self.stored(durable);
-        self.tail = durable.end;
+        self.accepted_end = durable.end;
         self.waiting.clear();
-        let held = self.held().rows;
+        let held = self.durable_end().rows;
         self.proposed.retain(|row| row.number < held);
         self.term_is_lost = durable.term != self.term;
     }

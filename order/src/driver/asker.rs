@@ -110,8 +110,8 @@ impl Watch {
         loop {
             let status = *self.asker.status.borrow();
             for action in self.core.step(BootTime::now(), &status, input.take()) {
-                if let Action::Ask { tail } = action {
-                    question = Some(self.ask(status.id, tail));
+                if let Action::Ask { accepted_end } = action {
+                    question = Some(self.ask(status.id, accepted_end));
                 } else if self.execute(action).await.is_err() {
                     return;
                 }
@@ -120,9 +120,13 @@ impl Watch {
         }
     }
 
-    fn ask(&self, replica: ReplicaId, tail: LedgerEnd) -> Question {
+    fn ask(&self, replica: ReplicaId, accepted_end: LedgerEnd) -> Question {
         let catalog = self.catalog.clone();
-        Box::pin(async move { catalog.look(HEAD_TIMEOUT, Some((replica, tail))).await })
+        Box::pin(async move {
+            catalog
+                .get_leadership(HEAD_TIMEOUT, Some((replica, accepted_end)))
+                .await
+        })
     }
 
     /// # Errors

@@ -279,7 +279,7 @@ impl Replica {
         told: Told,
     ) {
         let event = match purpose {
-            Purpose::Join => return self.looked(line, oracle, told),
+            Purpose::Join => return self.compare(line, oracle, told),
             Purpose::Compare => {
                 let compared = start::Input::Compared(rows(told).map(drop));
                 return self.join(line, oracle, compared);
@@ -309,7 +309,7 @@ impl Replica {
                 result: held(told),
             },
             Purpose::Confirm(lookup) => {
-                let looked = search::Input::Looked {
+                let looked = search::Input::CatalogSaid {
                     answer: heard(told),
                     held: self.core.status().end.rows,
                 };

@@ -130,7 +130,7 @@ pub fn answer(to: Node, request: &Request) -> Told {
                 role: Role::Follower,
                 term,
                 end,
-                tail: end,
+                accepted_end: end,
                 reaches_catalog: true,
             };
             Response::Status(status, JOURNAL)

@@ -25,8 +25,8 @@ impl Replica {
     pub(super) fn is_ready(&self) -> bool {
         let activating =
             matches!(&self.role, RoleState::Activating(activation) if activation.confirm.is_none());
-        let term_is_durable = self.own.durable().term == self.own.term();
-        activating && term_is_durable && self.has_caught_up() && self.own.unsaved() == 0
+        let term_is_durable = self.log.durable().term == self.log.term();
+        activating && term_is_durable && self.has_caught_up() && self.log.unsaved() == 0
     }
 
     fn has_caught_up(&self) -> bool {
@@ -46,7 +46,7 @@ impl Replica {
             let in_sync = BTreeSet::from([self.id]);
             self.commands.push(Command::SetInSync {
                 call,
-                epoch: self.own.term().epoch,
+                epoch: self.log.term().epoch,
                 change: activation.last_change,
                 in_sync,
             });
@@ -86,7 +86,7 @@ impl Replica {
 
     /// The catalog says, as its answer to a change, that the epoch is still this replica's.
     fn confirmed(&mut self, now: BootTime, head: &JournalHead, change: ChangeNumber) {
-        let Durable { term, end, .. } = self.own.durable();
+        let Durable { term, end, .. } = self.log.durable();
         if head.term != term {
             self.step_down(StepDown::Superseded);
         } else if head.end.rows > end.rows && self.rules.keep(Rule::ActivationCatchUp) {

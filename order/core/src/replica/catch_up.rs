@@ -34,12 +34,12 @@ impl Replica {
             }));
             self.step_down(StepDown::CatalogLostRows);
         }
-        let own = self.own.term().epoch;
+        let own = self.log.term().epoch;
         if lost_rows {
             self.commands.push(Command::ReportMissing(head.end.rows));
         } else if head.end.rows == held.rows && head.end != held {
             self.fail(Failure::Differs { rows: held.rows });
-        } else if head.term.epoch == own && head.term != self.own.term() {
+        } else if head.term.epoch == own && head.term != self.log.term() {
             self.fail(Failure::OtherLeader { epoch: own });
         } else if head.term.epoch < own {
             self.fail(Failure::AboveCatalog {
@@ -61,7 +61,7 @@ impl Replica {
 
     /// Starts fetching rows that are known to be in the journal and do not come by themselves.
     pub(super) fn detect_gap(&mut self, now: BootTime) {
-        let tail = self.own.tail().rows;
+        let tail = self.log.accepted_end().rows;
         if tail >= self.known || self.catch_up.is_running() {
             self.behind = None;
             return;
@@ -85,7 +85,7 @@ impl Replica {
     }
 
     pub(super) fn may_fetch(&self) -> bool {
-        self.own.unsaved() < UNSAVED_ROWS_MAX
+        self.log.unsaved() < UNSAVED_ROWS_MAX
     }
 
     pub(super) fn fetch(&mut self, now: BootTime) {
@@ -93,7 +93,7 @@ impl Replica {
             return;
         }
         if let Some((call, source)) = self.catch_up.next(now, &mut self.calls) {
-            let LedgerEnd { rows, chain } = self.own.tail();
+            let LedgerEnd { rows, chain } = self.log.accepted_end();
             self.commands.push(Command::Fetch {
                 call,
                 source,
@@ -114,7 +114,7 @@ impl Replica {
         if self.catch_up.asks_journal(call) {
             match refused {
                 Some(CallFailure::Differs) => {
-                    let rows = self.own.tail().rows;
+                    let rows = self.log.accepted_end().rows;
                     self.fail(Failure::Differs { rows });
                 }
                 // It lacks rows: its head says how many.
@@ -127,7 +127,7 @@ impl Replica {
             return;
         };
         let full = rows.len() >= CHUNK_ROWS;
-        match self.own.take(rows) {
+        match self.log.take(rows) {
             Ok(rows) => {
                 if full && rows.is_empty() {
                     self.catch_up.unusable(now, source);
@@ -153,7 +153,7 @@ impl Replica {
 
     fn caught_up(&mut self) {
         self.catch_up.finish();
-        let orders = self.own.tail().rows;
+        let orders = self.log.accepted_end().rows;
         // What was heard meanwhile is heard again, and what was heard wrongly is forgotten.
         self.known = orders;
         self.commands

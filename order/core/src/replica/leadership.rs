@@ -22,11 +22,11 @@ impl Replica {
             recent,
             followers,
         } = &mut **leadership;
-        let epoch = self.own.term().epoch;
-        let committed = self.own.tail().rows;
-        let held = self.own.held().rows;
+        let epoch = self.log.term().epoch;
+        let committed = self.log.accepted_end().rows;
+        let held = self.log.durable_end().rows;
         followers.committed(now, committed);
-        let end = self.own.proposed_end().rows;
+        let end = self.log.proposed_end().rows;
         while let Some((call, peer, from)) = followers.next_call(now, end, &mut self.calls) {
             let shipment = from.map_or(Shipment::Rows(Vec::new()), |from| ship(recent, from));
             self.commands.push(Command::Append {
@@ -38,7 +38,7 @@ impl Replica {
             });
         }
         trades.acknowledge(followers.acknowledged(held), &mut self.commands);
-        while self.own.unsaved() < UNSAVED_ROWS_MAX
+        while self.log.unsaved() < UNSAVED_ROWS_MAX
             && let Some((call, orders)) = trades.next_batch(&mut self.calls)
         {
             self.commands.push(Command::Trade {
@@ -62,9 +62,9 @@ impl Replica {
         let RoleState::Leader(leadership) = &mut self.role else {
             return;
         };
-        let rows = leadership.trades.in_order(self.own.tail().rows);
+        let rows = leadership.trades.in_order(self.log.accepted_end().rows);
         self.known = self.known.max(leadership.trades.known());
-        match self.own.take(rows) {
+        match self.log.take(rows) {
             Ok(rows) => self.note_recent(&rows),
             Err(AppendRejected::Gap) => unreachable!("rows are taken out in order"),
             Err(AppendRejected::Broken(number)) => {
@@ -77,7 +77,7 @@ impl Replica {
     /// Keeps in mind rows that followers may be sent.
     pub(super) fn note_recent(&mut self, rows: &[Row]) {
         if let RoleState::Leader(leadership) = &mut self.role {
-            leadership.recent.extend(rows, self.own.durable().end.rows);
+            leadership.recent.extend(rows, self.log.durable().end.rows);
         }
     }
 
@@ -106,7 +106,12 @@ impl Replica {
         let trades = &mut leadership.trades;
         match result {
             _ if !trades.awaits(call) => {}
-            Ok(outcomes) => trades.traded(call, outcomes, self.own.tail().rows, &mut self.commands),
+            Ok(outcomes) => trades.traded(
+                call,
+                outcomes,
+                self.log.accepted_end().rows,
+                &mut self.commands,
+            ),
             Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
             Err(_) => {
                 trades.batch_failed(call, &mut self.commands);
@@ -130,11 +135,11 @@ impl Replica {
         let Leadership {
             recent, followers, ..
         } = &mut **leadership;
-        let held_here = self.own.held();
+        let held_here = self.log.durable_end();
         let ends = [
-            self.own.durable().end,
+            self.log.durable().end,
             held_here,
-            self.own.tail(),
+            self.log.accepted_end(),
             LedgerEnd {
                 rows: OrderNumber(0),
                 chain: ChainHash::EMPTY,
@@ -147,7 +152,7 @@ impl Replica {
         match result {
             _ if !followers.awaits(call) => {}
             Ok(held) => {
-                if held.rows > self.own.proposed_end().rows {
+                if held.rows > self.log.proposed_end().rows {
                     self.known = self.known.max(held.rows);
                 }
                 followers.answered(

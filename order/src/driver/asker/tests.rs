@@ -44,7 +44,7 @@ impl Bench {
             role: Role::Follower,
             term: term(3, 2),
             end: Default::default(),
-            tail: Default::default(),
+            accepted_end: Default::default(),
             reaches_catalog: true,
         });
         let (asker, watch) = Asker::new(IDENTITY, catalog, sender, current);
@@ -138,7 +138,7 @@ async fn the_catalog_is_told_where_the_ledger_ends_with_what_is_yet_to_be_saved(
     };
     bench
         .status
-        .send_modify(|status| (status.end, status.tail) = (end(4), end(6)));
+        .send_modify(|status| (status.end, status.accepted_end) = (end(4), end(6)));
     bench.watch();
     let Input::Happened(Event::JournalHead { held, .. }) = bench.input().await else {
         panic!("the core is told of the catalog's head")

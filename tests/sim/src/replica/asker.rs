@@ -17,10 +17,10 @@ impl Replica {
         let asker = self.asker.as_mut().expect("it has joined");
         for action in asker.step(now, &status, input) {
             match action {
-                Action::Ask { tail } => {
+                Action::Ask { accepted_end } => {
                     let ledger = Some(Ledger {
                         replica: self.id,
-                        end: tail,
+                        end: accepted_end,
                         asked: line.run(Node::Catalog).number,
                     });
                     let request = Request::GetLeadership { ledger };

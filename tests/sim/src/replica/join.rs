@@ -22,7 +22,7 @@ impl Replica {
             durable: self.store.durable(),
         };
         match self.join.step(&found, input) {
-            Action::Look => {
+            Action::AskCatalog => {
                 line.host(self.run.node).journal = None;
                 let request = Request::GetLeadership { ledger: None };
                 self.call_catalog(line, request, JOIN_TIMEOUT, Purpose::Join);
@@ -53,14 +53,14 @@ impl Replica {
     }
 
     /// The catalog said what its ledger is to be compared with, or nothing.
-    pub(super) fn looked(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
+    pub(super) fn compare(&mut self, line: &mut Timeline, oracle: &mut Oracle, told: Told) {
         let looked = heard(told);
         if let Ok(Heard { head, .. }) = &looked {
             let (rows, held) = (head.end.rows, self.store.durable().end.rows);
             let lacks = rows.0.saturating_sub(held.0);
             self.far_behind = (lacks > FAR_BEHIND_ROWS).then_some(rows);
         }
-        self.join(line, oracle, Input::Looked(looked));
+        self.join(line, oracle, Input::CatalogSaid(looked));
     }
 
     fn joined(&mut self, line: &mut Timeline, oracle: &mut Oracle, joined: Joined) {

@@ -64,7 +64,7 @@ impl Replica {
                     looked_for.waits_until = Some(line.now() + CONFIRM_TIMEOUT);
                     return;
                 }
-                Action::Look => {
+                Action::AskCatalog => {
                     let request = Request::GetLeadership { ledger: None };
                     let purpose = Purpose::Confirm(lookup);
                     return self.call_catalog(line, request, CONFIRM_TIMEOUT, purpose);
