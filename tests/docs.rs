@@ -115,10 +115,6 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     let recording = block("docs/POLICIES.md", "sh", "bazaar policy record")
         .replace("-o FILE", "-o $DIR/recording")
         .replace("replay FILE", "replay $DIR/recording")
-        .replace(
-            "DIGEST",
-            "$(bazaar policy list | tail -n 1 | awk '{print $NF}')",
-        )
         .replace("P.wasm", "FILE");
     let signing = block("docs/POLICIES.md", "sh", "bazaar policy keygen");
     let signing = signing
@@ -132,6 +128,8 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     // What is dropped there is another candidate than the one that was promoted.
     let dropped = "bazaar policy canary FILE --share 0.05\nbazaar policy drop";
     let lines = lines.replace("bazaar policy drop", dropped);
+    let oldest = "$(bazaar policy list | tail -n 1 | awk '{print $NF}')";
+    let lines = lines.replace("DIGEST", oldest);
     let lines = lines.replace("FILE", &file.display().to_string());
     if typed(&dir, &lines).is_some() {
         assert!(dir.path().join("policy.wasm.sig").exists());
