@@ -208,6 +208,10 @@ fn a_gateway_that_stops_or_dies_leaves_no_compiler_behind() {
             };
             wait_until("the compiler is gone", is_dead);
         }
-        let _ = pushing.join().unwrap();
+        let answer = pushing.join().unwrap();
+        if signal == Signal::TERM {
+            let (code, message) = answer.expect("who pushed is told").error();
+            assert_eq!(code, 503, "{message}");
+        }
     }
 }

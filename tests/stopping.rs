@@ -11,9 +11,7 @@ use frontend_host::config::LAST_REQUEST_TIME_MAX;
 use rusqlite::Connection;
 use rustix::process::Signal;
 
-use crate::harness::{
-    Bazaar, KeepAlive, Options, Order, Ports, Process, Server, try_request, wait_until,
-};
+use crate::harness::{Bazaar, KeepAlive, Options, Order, Ports, Process, Server, wait_until};
 
 const GATEWAY: Server = Server::Gateway(0);
 
@@ -132,30 +130,6 @@ fn frame_kind(connection: &mut TcpStream) -> Option<u8> {
 }
 
 #[test]
-fn a_policy_that_is_being_compiled_does_not_keep_the_gateway() {
-    let mut bazaar = Bazaar::start_default();
-    let (admin, component) = (bazaar.admin_address(), slow_to_compile());
-    let before = bazaar.server(GATEWAY).processor_ticks();
-    let push = thread::spawn(move || {
-        try_request(
-            admin,
-            "PUT",
-            "/policy",
-            &[],
-            &component,
-            Duration::from_secs(60),
-        )
-    });
-    wait_until("the policy to be compiled", || {
-        assert!(!push.is_finished(), "it was compiled in no time");
-        bazaar.server(GATEWAY).processor_ticks() > before + 100
-    });
-    assert!(bazaar.server(GATEWAY).terminate().success());
-    let answer = push.join().unwrap().expect("who pushed is told");
-    assert_eq!(answer.error().0, 503, "{answer:?}");
-}
-
-#[test]
 fn a_hangup_ends_no_service() {
     let mut bazaar = Bazaar::start_default();
     for server in [
@@ -228,27 +202,4 @@ fn a_service_that_still_opens_its_database_stops_when_it_is_told_to() {
         });
         assert!(bazaar.server(server).terminate().success(), "{server}");
     }
-}
-
-/// A component whose compilation takes far longer than a stop may: a function of many loops, each of
-/// which changes all of its many variables.
-fn slow_to_compile() -> Vec<u8> {
-    const VARIABLES: usize = 600;
-    const LOOPS: usize = 300;
-    let steps = |number: usize| {
-        let step = move |variable: usize| {
-            let other = (7 * variable + number) % VARIABLES;
-            let next = (variable + 1) % VARIABLES;
-            format!("local.get {variable} local.get {other} i32.add local.set {next}\n")
-        };
-        (0..VARIABLES).map(step).collect::<String>()
-    };
-    let loops: String = (0..LOOPS)
-        .map(|number| format!("loop\n{}local.get 1 br_if 0 end\n", steps(number)))
-        .collect();
-    let variables = "i32 ".repeat(VARIABLES);
-    let component = format!(
-        "(component (core module (func (result i32) (local {variables}) {loops} local.get 0)))"
-    );
-    wat::parse_str(component).expect("it is a component")
 }

@@ -226,18 +226,6 @@ impl Process {
         send_signal(self.child.id(), signal);
     }
 
-    /// Processor time that it has used, in the kernel's ticks.
-    pub fn processor_ticks(&self) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
-        let stat = stat.expect("the process is there");
-        // Behind the name, which may hold anything: user and system time are fields 14 and 15.
-        let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
-        let times = fields.split(' ').skip(11).take(2);
-        times
-            .map(|ticks| ticks.parse::<u64>().expect("a number"))
-            .sum()
-    }
-
     /// Lowers how many files it may have open.
     pub fn limit_open_files(&self, files: u64) {
         let limit = Rlimit {
