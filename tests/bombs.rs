@@ -5,7 +5,8 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::thread;
+use std::io;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -112,6 +113,15 @@ fn compilers(bazaar: &mut Bazaar) -> Vec<u32> {
     pids.map(|pid| pid.parse().unwrap()).collect()
 }
 
+/// Pushes a component, and returns once it is being compiled.
+fn push_time_bomb(bazaar: &mut Bazaar) -> JoinHandle<io::Result<Response>> {
+    let (address, bomb) = (bazaar.admin_address(), time_bomb());
+    let push = move || try_request(address, "PUT", "/policy", &[], &bomb, PATIENCE);
+    let pushing = thread::spawn(push);
+    wait_until("it is being compiled", || !compilers(bazaar).is_empty());
+    pushing
+}
+
 fn served(bazaar: &Bazaar) {
     assert_eq!(bazaar.get("/stocks/nvidia").status, 200);
     bazaar.trade(&Order::sell(1, "meta"));
@@ -155,13 +165,7 @@ fn what_cannot_be_compiled_at_all_is_refused_at_once() {
 #[test]
 fn what_takes_too_long_to_compile_is_refused_and_no_other_is_compiled_meanwhile() {
     let mut bazaar = Bazaar::start_default();
-    let bomb = time_bomb();
-    let address = bazaar.admin_address();
-    let pushing =
-        thread::spawn(move || try_request(address, "PUT", "/policy", &[], &bomb, PATIENCE));
-    wait_until("it is being compiled", || {
-        !compilers(&mut bazaar).is_empty()
-    });
+    let pushing = push_time_bomb(&mut bazaar);
     let another: Response = bazaar.admin("PUT", "/policy", &exponential_type());
     assert_eq!(another.status, 429, "{another:?}");
     assert_eq!(another.header("retry-after"), Some("1"));
@@ -189,13 +193,7 @@ fn what_takes_too_long_to_compile_is_refused_and_no_other_is_compiled_meanwhile(
 fn a_gateway_that_stops_or_dies_leaves_no_compiler_behind() {
     for signal in [Signal::TERM, Signal::KILL] {
         let mut bazaar = Bazaar::start(Options::default());
-        let bomb = time_bomb();
-        let address = bazaar.admin_address();
-        let pushing =
-            thread::spawn(move || try_request(address, "PUT", "/policy", &[], &bomb, PATIENCE));
-        wait_until("it is being compiled", || {
-            !compilers(&mut bazaar).is_empty()
-        });
+        let pushing = push_time_bomb(&mut bazaar);
         let compilers = compilers(&mut bazaar);
         bazaar.server(GATEWAY).signal(signal);
         let ended = bazaar.server(GATEWAY).wait();
