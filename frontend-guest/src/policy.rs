@@ -9,8 +9,8 @@ use crate::route::Route;
 use crate::trade_order;
 use crate::trade_order::IDEMPOTENCY_KEY_HEADER;
 use crate::types::{
-    Action, CacheSettings, Caching, Decision, Eviction, Freshness, ListStocks, Manifest, Outcome,
-    ReadOrder, ReadStock, ReplicaId, Request, View,
+    Action, CacheSettings, Caching, Decision, Eviction, Freshness, ListStocks, Manifest, OnFailure,
+    Outcome, ReadOrder, ReadStock, ReplicaId, Request, View,
 };
 
 /// The most stocks that the default policy has the host keep.
@@ -42,6 +42,12 @@ pub trait Policy {
             orders_max: ORDERS_MAX,
             eviction: Eviction::Lru,
         }
+    }
+
+    /// What becomes of a request about which this policy fails to decide: the version before decides
+    /// about it. A policy that keeps clients out wants [`OnFailure::Refuse`].
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::LastGood
     }
 
     /// How fresh a stock must be: never older than what any client has seen.
@@ -78,6 +84,7 @@ pub trait Policy {
             version: self.version().to_owned(),
             headers: vec![IDEMPOTENCY_KEY_HEADER.to_owned()],
             cache: self.cache_settings(),
+            on_failure: self.on_failure(),
         }
     }
 
@@ -215,6 +222,7 @@ mod tests {
                 eviction: Eviction::Lru
             }
         );
+        assert_eq!(manifest.on_failure, OnFailure::LastGood);
     }
 
     #[test]

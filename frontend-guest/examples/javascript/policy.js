@@ -38,6 +38,7 @@ export const policy = {
       version: "0.1.0",
       headers: ["idempotency-key"],
       cache: { stocksMax: 10_000, ordersMax: 100_000, eviction: "lru" },
+      onFailure: "last-good",
     };
   },
 

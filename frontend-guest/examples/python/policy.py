@@ -30,6 +30,7 @@ from wit_world.imports.types import (
     ListStocks,
     Manifest,
     Method,
+    OnFailure,
     Order,
     Outcome,
     Outcome_Order,
@@ -80,6 +81,7 @@ class Policy(exports.Policy):
             version="0.1.0",
             headers=["idempotency-key"],
             cache=CacheSettings(stocks_max=10_000, orders_max=100_000, eviction=Eviction.LRU),
+            on_failure=OnFailure.LAST_GOOD,
         )
 
     def on_request(self, request: Request) -> Decision:

@@ -23,6 +23,19 @@ pub struct Manifest {
     pub headers: Vec<HeaderName>,
     /// How the host should keep what it lets it cache.
     pub cache: CacheSettings,
+    /// What becomes of a request about which it fails to decide.
+    pub on_failure: OnFailure,
+}
+
+/// What becomes of a request about which a policy fails to decide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// The version before decides about it.
+    #[default]
+    LastGood,
+    /// It is refused, and no version that would let it through takes this one's place unless an
+    /// operator says so.
+    Refuse,
 }
 
 /// How the host should keep what a policy lets it cache.

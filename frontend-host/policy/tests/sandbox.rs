@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use domain::{Price, StockName};
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::decision::{
-    Action, Decision, Eviction, Listing, Operation, Outcome, Page, Refusal, Stock,
+    Action, Decision, Eviction, Listing, OnFailure, Operation, Outcome, Page, Refusal, Stock,
 };
 use frontend_policy::limits;
 use frontend_policy::{
@@ -464,6 +464,19 @@ fn every_variant_that_comes_with_bazaar_is_admitted() {
 fn of_world_1_0() -> Vec<u8> {
     let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     std::fs::read(format!("{project}/tests/policies/default-1.0.wasm")).unwrap()
+}
+
+#[test]
+fn a_manifest_says_what_becomes_of_a_failure() {
+    let admission = Admission::new(engine());
+    for (component, said) in [
+        (&guest("guarded"), OnFailure::Refuse),
+        (&guest("marked"), OnFailure::LastGood),
+        (&of_world_1_0(), OnFailure::LastGood),
+    ] {
+        let version = admission.admit(component, &[]).unwrap().into_version();
+        assert_eq!(version.manifest.on_failure, said, "{version}");
+    }
 }
 
 fn page(stocks: usize, more: bool) -> Outcome {

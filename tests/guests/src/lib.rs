@@ -15,6 +15,7 @@
 //! | `computes` | `/stocks/compute/…` | computes for so many rounds |
 //! | `edition-…` | every response | names itself in a header and in the body, see [`Edition`] |
 //! | `flawed` | at upload | fails the self-test in four ways |
+//! | `guarded` | requests without its key, `/stocks/trap…` | answers 401; panics, and has that refused |
 //! | `forbidden-import` | at upload | imports what no host grants |
 //! | `mistyped-import` | `/stocks/mistyped…` | calls an import that is not of WASI's type |
 

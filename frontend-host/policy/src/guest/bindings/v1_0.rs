@@ -1,6 +1,7 @@
 //! The world of 1.0, in terms of the newest.
 //!
-//! What it lacks: a policy lists all stocks at once, and does not see who is in sync.
+//! What it lacks: a policy lists all stocks at once, does not see who is in sync, and has the version
+//! before decide what it fails at.
 
 use domain::ReplicaId;
 use wasmtime::AsContextMut;
@@ -109,6 +110,7 @@ fn manifest_from(manifest: wit::Manifest) -> newest::Manifest {
                 wit::Eviction::TinyLfu => newest::Eviction::TinyLfu,
             },
         },
+        on_failure: newest::OnFailure::LastGood,
     }
 }
 

@@ -12,8 +12,8 @@ use wasmtime::component::types::{self, ComponentFunc};
 use super::{Answer, invalid};
 use crate::decision::{
     Action, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision, Listing,
-    Manifest, Operation, Order, Outcome, PolicyRequest, Refusal, ReplicaView, Reply, Stock,
-    TradeAction, Unavailability, View,
+    Manifest, OnFailure, Operation, Order, Outcome, PolicyRequest, Refusal, ReplicaView, Reply,
+    Stock, TradeAction, Unavailability, View,
 };
 use crate::limits;
 
@@ -136,6 +136,10 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
                 wit::Eviction::Lru => Eviction::Lru,
                 wit::Eviction::TinyLfu => Eviction::TinyLfu,
             },
+        },
+        on_failure: match manifest.on_failure {
+            wit::OnFailure::LastGood => OnFailure::LastGood,
+            wit::OnFailure::Refuse => OnFailure::Refuse,
         },
     })
 }
