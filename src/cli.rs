@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -407,6 +408,21 @@ pub struct Admin {
     pub origin: Origin,
     #[command(flatten)]
     pub token: AdminToken,
+    /// Who you are, for the log of changes [default: your user name]
+    #[arg(long, env = "BAZAAR_OPERATOR", value_name = "NAME", default_value = user_name())]
+    pub operator: Option<String>,
+    /// Why you do it, for the log of changes
+    #[arg(long, env = "BAZAAR_REASON", value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// Who runs the command, according to the environment.
+fn user_name() -> Option<&'static str> {
+    static NAME: LazyLock<Option<String>> = LazyLock::new(|| {
+        let name = std::env::var("USER").ok();
+        name.filter(|name| !name.is_empty())
+    });
+    NAME.as_deref()
 }
 
 /// The commands of `bazaar policy`.
@@ -507,15 +523,21 @@ pub enum Policy {
     },
     /// Make the candidate the active policy
     Promote {
+        /// Only if this is the candidate: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_DIGEST", value_name = "DIGEST")]
+        digest: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },
     /// Drop the candidate
     Drop {
+        /// Only if this is the candidate: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_DIGEST", value_name = "DIGEST")]
+        digest: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },
-    /// Make the previous policy of a running gateway the active one again
+    /// Make the last good policy before this one the active one again
     Rollback {
         #[command(flatten)]
         admin: Admin,
@@ -531,6 +553,14 @@ pub enum Policy {
     List {
         #[command(flatten)]
         admin: Admin,
+    },
+    /// Show how the policy of a running gateway was changed: by whom, why, and by what failure
+    Log {
+        #[command(flatten)]
+        admin: Admin,
+        /// Print what the gateway answered, as JSON
+        #[arg(long, env = "BAZAAR_LOG_JSON", value_parser = BoolishValueParser::new())]
+        json: bool,
     },
 }
 
@@ -561,6 +591,9 @@ pub struct Trial {
     /// Share of the decisions, or of the clients: more than 0, at most 1
     #[arg(long, env = "BAZAAR_SHARE", value_name = "SHARE", default_value_t = 0.1, value_parser = probability)]
     pub share: f64,
+    /// Take the place of this candidate, whoever put it there: its digest, or the beginning of it
+    #[arg(long, env = "BAZAAR_REPLACE", value_name = "DIGEST")]
+    pub replace: Option<String>,
 }
 
 /// Flags of `bazaar status`.

@@ -16,8 +16,10 @@ use frontend_policy::limits::DECISION_TIME_MAX;
 use frontend_policy::replay::{Found, RecordingError};
 use frontend_policy::{Admission, Engine, Rejection, Version};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use crate::admin::{Admin, AdminError, Policies};
+use crate::admin::{Admin, AdminError, Change, Policies};
 use crate::cli::{self, Policy, Trial};
 use crate::error::Error;
 use crate::output;
@@ -125,31 +127,54 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
                 Err(PolicyError::Differs(found.different))
             };
         }
-        Policy::Promote { admin } => {
+        Policy::Promote { digest, admin } => {
             let mut admin = Admin::new(admin)?;
-            admin.post("/policy/promote").await?;
+            admin.post(&named("/policy/promote", digest)).await?;
             active(&mut admin).await?
         }
-        Policy::Drop { admin } => {
+        Policy::Drop { digest, admin } => {
             let mut admin = Admin::new(admin)?;
-            admin.delete("/policy/candidate").await?;
+            admin.delete(&named("/policy/candidate", digest)).await?;
             active(&mut admin).await?
         }
         Policy::Rollback { admin } => {
-            let mut admin = Admin::new(admin)?;
+            // One that is not loaded any more may have to be compiled.
+            let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
             admin.post("/policy/rollback").await?;
             active(&mut admin).await?
         }
         Policy::Activate { digest, admin } => {
-            let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
-            let path = format!("/policy/activate?digest={digest}");
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin.post(&path).await?;
+            admin.post(&named("/policy/activate", Some(digest))).await?;
             active(&mut admin).await?
         }
         Policy::List { admin } => status::policies(&list(&mut Admin::new(admin)?).await?),
+        Policy::Log { admin, json } => {
+            let answer = Admin::new(admin)?.get("/policy/changes").await?;
+            match json {
+                true => String::from_utf8_lossy(&answer).trim_end().to_owned() + "\n",
+                false => status::changes(&parse::<Changes>(&answer)?.changes),
+            }
+        }
     };
     Ok(output::print(&text)?)
+}
+
+/// The log of changes, as the gateway answers it.
+#[derive(Debug, Deserialize)]
+struct Changes {
+    changes: Vec<Change>,
+}
+
+/// A path that says which version is meant.
+fn named(path: &str, digest: Option<String>) -> String {
+    match digest {
+        Some(digest) => {
+            let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
+            format!("{path}?digest={digest}")
+        }
+        None => path.to_owned(),
+    }
 }
 
 /// Puts a component on trial and lists what there is then.
@@ -161,7 +186,11 @@ async fn try_out(
 ) -> Result<String, PolicyError> {
     let component = read(file)?;
     let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-    let path = format!("/policy/candidate?{kind}={}", trial.share);
+    let mut path = format!("/policy/candidate?{kind}={}", trial.share);
+    if let Some(digest) = &trial.replace {
+        let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
+        path += &format!("&replace={digest}");
+    }
     admin
         .put(&path, component, signature(file).as_deref())
         .await?;
@@ -274,7 +303,11 @@ fn read(file: &Path) -> Result<Bytes, PolicyError> {
 }
 
 async fn list(admin: &mut Admin) -> Result<Policies, AdminError> {
-    Ok(serde_json::from_slice(&admin.get("/policy").await?)?)
+    parse(&admin.get("/policy").await?)
+}
+
+fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, AdminError> {
+    Ok(serde_json::from_slice(answer)?)
 }
 
 /// What is active after a swap.

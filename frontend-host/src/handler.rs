@@ -29,7 +29,7 @@ use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::stage::Stage;
 use crate::upstream::backend::Backend;
-use frontend_policy::{Undecided, Versions};
+use frontend_policy::Versions;
 
 pub use admission::Admitted;
 use admission::{check_content_coding, check_readable};
@@ -114,7 +114,7 @@ impl Gateway {
         match Exchange::begin(self, request) {
             Ok(mut exchange) => {
                 let answered = exchange.run().await;
-                answered.unwrap_or_else(|Undecided| Refusal::Undecided.response())
+                answered.unwrap_or_else(|undecided| Refusal::from(undecided).response())
             }
             Err(refusal) => refusal.response(),
         }

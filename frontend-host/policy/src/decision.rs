@@ -173,6 +173,20 @@ pub enum Outcome {
     Unavailable(Unavailability),
 }
 
+impl Outcome {
+    /// In a word, as recordings have it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stock(_) => "stock",
+            Self::Stocks(_) => "stocks",
+            Self::Order(_) => "order",
+            Self::Traded(_) => "traded",
+            Self::Refused(_) => "refused",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+}
+
 /// A stock as clients see it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stock {

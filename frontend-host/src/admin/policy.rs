@@ -21,6 +21,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use super::Admin;
 use super::answers::Upload;
 use super::refusal::Refusal;
+use frontend_policy::rollout::HealthWindow;
 use frontend_policy::{Reason, Share, SwapError, Trial, Version, Versions};
 
 /// The versions after a change, or why there was none.
@@ -50,11 +51,17 @@ pub(super) async fn try_out(
     headers: HeaderMap,
     Upload(component): Upload,
 ) -> Changed {
+    let mut query = query;
+    let replaced = query.remove("replace");
     let trial = trial(&query).ok_or(Refusal::NoTrial)?;
     let (reason, signature) = (reason(&headers), signature(&headers));
     admin
         .change(move |policy| {
-            policy.try_out(signed(&component, &signature), trial, &reason)?;
+            let component = signed(&component, &signature);
+            match &replaced {
+                Some(of) => policy.try_out_instead(component, trial, of, &reason)?,
+                None => policy.try_out(component, trial, &reason)?,
+            };
             Ok(())
         })
         .await
@@ -76,25 +83,33 @@ fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
     let mut query = query.iter();
     let (kind, share) = query.next().filter(|_| query.next().is_none())?;
     let share = Share::new(share.parse().ok()?)?;
-    match kind.as_str() {
-        "shadow" => Some(Trial::Shadow(share)),
-        "canary" => Some(Trial::Canary(share)),
-        _ => None,
-    }
+    Trial::named(kind, share)
 }
 
-pub(super) async fn drop_candidate(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
-    let reason = reason(&headers);
+pub(super) async fn drop_candidate(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Changed {
+    let (reason, named) = (reason(&headers), query.get("digest").cloned());
     admin
-        .change(move |policy| policy.drop_candidate(&reason))
+        .change(move |policy| policy.drop_candidate(named.as_deref(), &reason))
         .await
 }
 
-pub(super) async fn promote(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
-    let reason = reason(&headers);
+pub(super) async fn promote(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Changed {
+    let (reason, named) = (reason(&headers), query.get("digest").cloned());
     admin
-        .change(move |policy| policy.promote(&reason).map(drop))
+        .change(move |policy| policy.promote(named.as_deref(), &reason).map(drop))
         .await
+}
+
+pub(super) async fn changes(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(json!({ "changes": admin.gateway.policy.changes() }))
 }
 
 pub(super) async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
@@ -235,9 +250,12 @@ pub(super) fn policy_json(versions: &Versions) -> Value {
     let published = versions.published();
     let mut active = version_json(&published.active, "active");
     active["active_ms"] = (BootTime::now().since(published.health.since).as_millis() as u64).into();
+    add_health(&mut active, &published.health);
     let candidate = published.candidate.as_ref().map(|candidate| {
         let mut json = version_json(&candidate.version, candidate.trial.name());
         json["share"] = candidate.trial.share().get().into();
+        json["who"] = candidate.who.clone().into();
+        add_health(&mut json, &candidate.health);
         json
     });
     json!({
@@ -247,6 +265,16 @@ pub(super) fn policy_json(versions: &Versions) -> Value {
         "kept": versions.kept(),
         "changes": versions.changes(),
     })
+}
+
+/// How a version does in service.
+fn add_health(json: &mut Value, health: &HealthWindow) {
+    let (paths, clients) = health.broken_off_count();
+    json["on_probation"] = health.is_on_probation().into();
+    json["held"] = health.held().into();
+    json["condemned"] = health.is_condemned().into();
+    json["broken_off"] = json!({ "paths": paths, "clients": clients });
+    json["incidents"] = json!(health.incidents());
 }
 
 fn version_json(version: &Version, stage: &str) -> Value {

@@ -75,9 +75,12 @@ impl Refusal {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLate => StatusCode::REQUEST_TIMEOUT,
             Self::Recording(_)
-            | Self::Swap(SwapError::NothingToRollBackTo | SwapError::NoCandidate) => {
-                StatusCode::CONFLICT
-            }
+            | Self::Swap(
+                SwapError::NothingToRollBackTo
+                | SwapError::NoCandidate
+                | SwapError::Occupied { .. }
+                | SwapError::OtherCandidate { .. },
+            ) => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Swap(SwapError::Rejected(Rejection::Busy)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Swap(SwapError::Rejected(Rejection::NotChecked(_))) => {

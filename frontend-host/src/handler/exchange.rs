@@ -103,12 +103,12 @@ impl<'a> Exchange<'a> {
             let (operation, pause) = match decision.action {
                 Action::Respond(reply) => return Ok(self.respond(*reply, performed)),
                 Action::Perform(operation) => (operation, Duration::ZERO),
-                Action::Retry(pause) => (performed.ok_or(Undecided)?.operation, pause),
+                Action::Retry(pause) => (performed.ok_or(Undecided::Failed)?.operation, pause),
             };
             if steps.next().is_none() {
                 let target = target(&self.request);
                 tracing::warn!(policy = %self.decider.version(), target, "the policy took too many steps");
-                return Err(Undecided);
+                return Err(Undecided::Failed);
             }
             if !pause.is_zero() {
                 let left = self.deadlines().trade - Instant::now();
@@ -240,7 +240,8 @@ fn with_client<T>(gateway: &Gateway, request: &Request<'_>, call: impl FnOnce(&[
     match (header, request.client) {
         (Some(value), _) => call(value.as_bytes()),
         (None, IpAddr::V4(address)) => call(&address.octets()),
-        (None, IpAddr::V6(address)) => call(&address.octets()),
+        // Who has a network has all its addresses (RFC 4291, section 2.5.4).
+        (None, IpAddr::V6(address)) => call(&address.octets()[..8]),
     }
 }
 

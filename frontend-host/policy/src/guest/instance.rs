@@ -9,7 +9,7 @@ use wasmtime::{Store, UpdateDeadline};
 use super::bindings::{Answer, FrontEnd, FrontEndPre, World};
 use super::budget::GuestBudget;
 use super::deadline::{Deadline, ticks};
-use super::engine::Engine;
+use super::engine::{Clock, Engine};
 use super::failure::Failure;
 use super::thread::processor_time;
 use super::wasi::{self, HasWasi, Wasi};
@@ -20,6 +20,7 @@ use crate::limits;
 pub(crate) struct Template {
     pre: FrontEndPre<Guest>,
     decision_ticks: u64,
+    clock: Clock,
 }
 
 impl Template {
@@ -37,7 +38,13 @@ impl Template {
         Ok(Self {
             pre: FrontEndPre::new(world, linker.instantiate_pre(component)?)?,
             decision_ticks: engine.decision_ticks(),
+            clock: engine.clock(),
         })
+    }
+
+    /// The clock of the engine that it is for.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 }
 

@@ -33,9 +33,10 @@ pub(crate) fn with_instance<T>(
         Some(instance) => instance,
         None => Box::new(version.start_instance()?),
     };
-    let result = call(&mut instance);
+    let mut result = call(&mut instance);
     if let Some((output, dropped)) = instance.take_output() {
         log_output(version, &output, dropped);
+        result = result.map_err(|failure| failure.with_output(&output));
     }
     if result.is_ok() && !instance.is_worn() {
         POOL.with_borrow_mut(|pool| pool.put(version.id, instance));

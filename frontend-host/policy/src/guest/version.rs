@@ -3,12 +3,15 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::bindings::World;
 use super::deadline::Deadline;
 use super::digest::Digest;
+use super::engine::Clock;
 use super::failure::Failure;
 use super::instance::{Instance, Template};
+use super::thread::processor_time;
 use crate::decision::Manifest;
 
 /// Of the process, not of an engine: a thread's instances are found by their versions' ids.
@@ -26,6 +29,8 @@ pub struct Version {
     pub manifest: Manifest,
     /// What it has done so far.
     pub counts: Counts,
+    /// How much processor time an instance takes to start.
+    pub(crate) start_cost: Duration,
     template: Template,
 }
 
@@ -39,15 +44,24 @@ impl Version {
         world: World,
         template: Template,
     ) -> Result<Self, Failure> {
-        let manifest = Instance::start(&template, Deadline::unhurried())?.describe()?;
+        let begun = processor_time();
+        let mut instance = Instance::start(&template, Deadline::unhurried())?;
+        let start_cost = processor_time().saturating_sub(begun);
+        let manifest = instance.describe()?;
         Ok(Self {
             id: VERSIONS_MADE.fetch_add(1, Ordering::Relaxed),
             digest,
             world,
             manifest,
             counts: Counts::default(),
+            start_cost,
             template,
         })
+    }
+
+    /// The clock that its decisions' deadlines go by.
+    pub(crate) fn clock(&self) -> &Clock {
+        self.template.clock()
     }
 
     /// An instance for decisions that clients wait for.

@@ -85,7 +85,7 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
         // The input is the job's alone, and the thread gets another instance.
         let evaluate = AssertUnwindSafe(|| job.input.evaluate(&job.version));
         let decided = catch_unwind(evaluate)
-            .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".to_owned())));
+            .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".into())));
         let active = Fields::from(&job.result);
         job.differences
             .compare(&job.input.describe(), &active, &Fields::from(&decided));

@@ -19,7 +19,7 @@ use daemon::atomic_file;
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
-use super::publication::Published;
+use super::publication::{Candidate, Published, Share, Trial};
 use crate::admission::{Trust, Upload};
 use crate::guest::digest::Digest;
 
@@ -54,9 +54,67 @@ struct State {
     started_with: String,
     active: String,
     previous: Option<String>,
+    #[serde(default)]
+    candidate: Option<SavedCandidate>,
     /// The versions that were active last, the latest at the end.
     #[serde(default)]
-    kept: Vec<String>,
+    kept: Vec<Kept>,
+}
+
+/// A version that was active and can be activated again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "KeptLine")]
+pub struct Kept {
+    /// What names it.
+    pub digest: String,
+    /// Whether it did not fail its probation, and is one to go back to.
+    pub good: bool,
+}
+
+/// A version as states have it: those of before have the digest alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum KeptLine {
+    Digest(String),
+    Kept { digest: String, good: bool },
+}
+
+impl From<KeptLine> for Kept {
+    fn from(line: KeptLine) -> Self {
+        let (digest, good) = match line {
+            KeptLine::Digest(digest) => (digest, true),
+            KeptLine::Kept { digest, good } => (digest, good),
+        };
+        Self { digest, good }
+    }
+}
+
+/// A version that was on trial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SavedCandidate {
+    pub(super) digest: String,
+    stage: String,
+    share: f64,
+    pub(super) who: String,
+}
+
+impl SavedCandidate {
+    /// How it was tried.
+    pub(super) fn trial(&self) -> Option<Trial> {
+        let share = Share::new(self.share)?;
+        Trial::named(&self.stage, share)
+    }
+}
+
+impl From<&Candidate> for SavedCandidate {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            digest: candidate.version.digest.to_string(),
+            stage: candidate.trial.name().to_owned(),
+            share: candidate.trial.share().get(),
+            who: candidate.who.clone(),
+        }
+    }
 }
 
 /// The versions and changes in a directory.
@@ -102,6 +160,7 @@ impl VersionLog {
             started_with,
             active,
             previous,
+            candidate,
             kept,
         } = &self.state;
         let is_covered = |digest: &String| {
@@ -118,20 +177,28 @@ impl VersionLog {
         };
         let previous = previous.clone().filter(is_covered);
         let active = Some(active.clone()).filter(is_covered).unwrap_or_default();
-        let kept = kept.iter().filter(|digest| is_covered(digest)).cloned();
+        let kept = kept.iter().filter(|kept| is_covered(&kept.digest)).cloned();
         let kept = kept.collect();
+        let candidate = candidate.clone();
+        let candidate = candidate.filter(|candidate| is_covered(&candidate.digest));
         self.state = State {
             started_with: started_with.clone(),
             active,
             previous,
+            candidate,
             kept,
         };
         self
     }
 
-    /// The versions that can be activated again, by their digests, the latest at the end.
-    pub(super) fn kept(&self) -> Vec<String> {
+    /// The versions that can be activated again, the latest at the end.
+    pub(super) fn kept(&self) -> Vec<Kept> {
         self.state.kept.clone()
+    }
+
+    /// The version that was on trial when the gateway stopped.
+    pub(super) fn last_candidate(&self) -> Option<&SavedCandidate> {
+        self.state.candidate.as_ref()
     }
 
     /// The component and signature of a kept version, by its digest or the beginning of it.
@@ -139,10 +206,16 @@ impl VersionLog {
         if prefix.len() < PREFIX_MIN {
             return None;
         }
-        let mut named = self.state.kept.iter().filter(|it| it.starts_with(prefix));
+        let digests = self.state.kept.iter().map(|kept| &kept.digest);
+        let mut named = digests.filter(|digest| digest.starts_with(prefix));
         let digest = named.next().filter(|_| named.next().is_none())?;
         let signature = fs::read_to_string(self.path(digest, SIGNATURE)).ok();
         Some((self.component(digest)?, signature))
+    }
+
+    /// What named the version that was active when the gateway stopped; nothing where none was.
+    pub(super) fn active_digest(&self) -> &str {
+        &self.state.active
     }
 
     /// The component that was active when the gateway stopped, if it was started with the same
@@ -151,13 +224,12 @@ impl VersionLog {
         self.component(&self.state.active)
     }
 
-    /// The component that was the last good one behind the active one when the gateway stopped, if
-    /// it is intact.
-    pub(super) fn last_previous(&self) -> Option<Vec<u8>> {
-        self.component(self.state.previous.as_ref()?)
+    /// The last good version behind the active one when the gateway stopped, by its digest.
+    pub(super) fn last_previous(&self) -> Option<String> {
+        self.state.previous.clone()
     }
 
-    fn component(&self, of: &str) -> Option<Vec<u8>> {
+    pub(super) fn component(&self, of: &str) -> Option<Vec<u8>> {
         let component = fs::read(self.path(of, COMPONENT)).ok()?;
         if Digest::of(&component).to_string() == of {
             Some(component)
@@ -192,19 +264,23 @@ impl VersionLog {
     pub(super) fn record(
         &mut self,
         change: &Change,
+        before: &Published,
         after: &Published,
     ) -> Result<(), VersionLogError> {
         let active = after.active.digest.to_string();
         let mut kept = self.state.kept.clone();
-        for digest in [&change.from, &active] {
-            kept.retain(|kept| kept != digest);
-            kept.push(digest.clone());
+        // Of the version that serves nothing bad is known yet, whatever it was called before.
+        for (digest, good) in [(&change.from, before.health.is_good()), (&active, true)] {
+            kept.retain(|kept| kept.digest != *digest);
+            let digest = digest.clone();
+            kept.push(Kept { digest, good });
         }
         kept.drain(..kept.len().saturating_sub(KEPT_MAX));
         let state = State {
             started_with: self.state.started_with.clone(),
             active,
             kept,
+            candidate: after.candidate.as_ref().map(SavedCandidate::from),
             previous: after
                 .previous
                 .as_ref()
@@ -269,6 +345,7 @@ impl VersionLog {
         } = &self.state;
         let is_referred_to = |digest: &str| {
             let named = [Some(active), previous.as_ref(), change.candidate.as_ref()];
+            let kept = kept.iter().map(|kept| &kept.digest);
             let mut named = named.into_iter().flatten().chain(kept);
             named.any(|named| named == digest)
         };
