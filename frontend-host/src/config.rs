@@ -28,7 +28,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// How many failures a new version of the policy may have.
     pub probation: Probation,
-    /// The request header that tells clients apart, for canaries; the address where it is absent.
+    /// The request header that tells clients apart, for canaries; the address where it is absent. What a
+    /// policy is told of the connection is its address in either case.
     pub client_header: Option<HeaderName>,
     /// Asked for, as a bearer token, on every admin request but whether the gateway is ready. Must
     /// be there where the admin listener can be reached from other machines.

@@ -96,11 +96,12 @@ impl Admission {
         upload: impl Into<Upload<'a>>,
         recent: &[DecisionInput],
     ) -> Result<Admitted, Rejection> {
-        let verified = verify(upload.into(), self.trust.as_ref())?;
+        let upload = upload.into();
+        let verified = verify(upload, self.trust.as_ref())?;
         let admit = || {
             let compiled = compile(&self.engine, verified)?;
             let linked = link(&self.engine, compiled)?;
-            self_test(linked, recent)
+            self_test(linked, upload.config, recent)
         };
         match self.background.as_ref().map(Mutex::try_lock) {
             None => admit(),

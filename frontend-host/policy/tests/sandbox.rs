@@ -13,7 +13,7 @@ use frontend_policy::decision::{
 use frontend_policy::limits;
 use frontend_policy::{
     Admission, Decider, Engine, Probation, Problem, Reason, Rejection, RequestParts, SwapError,
-    Undecided, Versions,
+    Undecided, Upload, Versions,
 };
 use http::{HeaderMap, Method};
 
@@ -70,6 +70,7 @@ fn get<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestParts<'a> {
         method: &Method::GET,
         target,
         headers,
+        connection: None,
         body: None,
         now_ms: 1_800_000_000_000,
     }
@@ -357,24 +358,24 @@ fn all_that_is_wrong_with_imports_and_exports_is_said_at_once() {
         "acme:telemetry/sink@1.0.0",
         "wasi:http/outgoing-handler@0.2.0",
     ];
-    let all_but_elect = [
-        "does not export `describe`",
-        "does not export `on-request`",
-        "does not export `on-outcome`",
-        "its `elect` is not of the type",
-    ];
+    let all_but_elect = |first| {
+        [
+            first,
+            "does not export `on-request`",
+            "does not export `on-outcome`",
+            "its `elect` is not of the type",
+        ]
+    };
+    let of_1_0 = all_but_elect("does not export `describe`");
+    let of_1_1 = all_but_elect("does not export `configure`");
     for (exported, functions, expected) in [
-        (
-            "bazaar:policy/policy@1.0.0",
-            &["elect"][..],
-            &all_but_elect[..],
-        ),
-        ("bazaar:policy/policy@1.1.0", &["elect"], &all_but_elect),
+        ("bazaar:policy/policy@1.0.0", &["elect"][..], &of_1_0[..]),
+        ("bazaar:policy/policy@1.1.0", &["elect"], &of_1_1),
         (
             "acme:other/thing",
             &["on-request"],
             &[
-                "does not export `describe`",
+                "does not export `configure`",
                 "does not export `on-request`",
                 "does not export `on-outcome`",
                 "does not export `elect`",
@@ -476,6 +477,73 @@ fn a_manifest_says_what_becomes_of_a_failure() {
     ] {
         let version = admission.admit(component, &[]).unwrap().into_version();
         assert_eq!(version.manifest.on_failure, said, "{version}");
+    }
+}
+
+fn with_config<'a>(component: &'a [u8], config: &'a [u8]) -> Upload<'a> {
+    Upload {
+        component,
+        signature: None,
+        config,
+    }
+}
+
+#[test]
+fn each_instance_has_the_configuration_of_its_version() {
+    let component = guest("configured");
+    let versions = starting_with(DEFAULT_POLICY).unwrap();
+    let says = |expected: &[u8]| {
+        let decision = decide(&mut versions.decider(b"client"), "/config").unwrap();
+        let Action::Respond(reply) = decision.action else {
+            panic!("{decision:?}")
+        };
+        assert_eq!(reply.body, expected);
+    };
+    for config in [&b"say hello"[..], b"say \0\xff", b"say "] {
+        versions
+            .activate(DEFAULT_POLICY, &operator())
+            .expect("it is no change of the configured one");
+        let activated = versions.activate(with_config(&component, config), &operator());
+        assert_eq!(&*activated.unwrap().config, config);
+        thread::scope(|scope| {
+            scope.spawn(|| says(&config[4..]));
+            says(&config[4..]);
+        });
+    }
+}
+
+#[test]
+fn a_configuration_that_a_policy_does_not_take_is_refused_in_its_words() {
+    let guest = guest("configured");
+    let large = vec![b' '; limits::CONFIG_BYTES_MAX + 1];
+    let largest = [&b"say "[..], &large[5..]].concat();
+    let admission = Admission::new(engine());
+    for (component, config, problem) in [
+        (&guest[..], &largest[..], ""),
+        (
+            &guest,
+            b"shout\x1b",
+            r"its configuration is refused: it begins with another word:\n`shout\x1b`",
+        ),
+        (&guest, b"", "it begins with another word"),
+        (&guest, &large, "it has 65537 bytes, and 65536 are allowed"),
+        (DEFAULT_POLICY, b"", ""),
+        (DEFAULT_POLICY, b"{}", "this policy takes no configuration"),
+        (&of_world_1_0(), b"", ""),
+        (
+            &of_world_1_0(),
+            b"{}",
+            "takes no configuration, since it is made for `bazaar:policy/policy@1.0.0`",
+        ),
+    ] {
+        match admission.admit(with_config(component, config), &[]) {
+            Ok(_) => assert_eq!(problem, ""),
+            Err(rejection) => {
+                let words = rejection.to_string();
+                assert!(!problem.is_empty() && words.contains(problem), "{words}");
+                assert_eq!(words.lines().count(), 1, "{words}");
+            }
+        }
     }
 }
 

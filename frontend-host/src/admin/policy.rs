@@ -69,6 +69,7 @@ fn signed<'a>(component: &'a Bytes, signature: &'a Option<String>) -> frontend_p
     frontend_policy::Upload {
         component,
         signature: signature.as_deref(),
+        config: &[],
     }
 }
 

@@ -5,7 +5,7 @@ use wasmtime::component::types::ComponentItem;
 
 use super::compile::Compiled;
 use super::rejection::{Problem, Rejection};
-use crate::guest::bindings::{FUNCTIONS, World, type_problem};
+use crate::guest::bindings::{World, type_problem};
 use crate::guest::compiler::causes;
 use crate::guest::digest::Digest;
 use crate::guest::engine::Engine;
@@ -80,7 +80,7 @@ fn export_problems(component: &Component, world: World) -> Vec<Problem> {
             }
         }
     };
-    FUNCTIONS.into_iter().filter_map(problem).collect()
+    world.functions().into_iter().filter_map(problem).collect()
 }
 
 fn no_world_problems(component: &Component) -> Vec<Problem> {
@@ -98,5 +98,5 @@ fn no_world_problems(component: &Component) -> Vec<Problem> {
         interface: newest,
         function,
     };
-    FUNCTIONS.map(missing).into()
+    World::ALL[0].functions().map(missing).into()
 }

@@ -17,8 +17,9 @@ use crate::decision::{
 };
 use crate::evaluate::expect_first;
 use crate::evaluate::input::DecisionInput;
+use crate::guest::bindings::World;
 use crate::guest::failure::Failure;
-use crate::guest::instance::{Ambient, Instance};
+use crate::guest::instance::{Ambient, Instance, StartFailure};
 use crate::guest::version::Version;
 use crate::limits;
 
@@ -41,12 +42,26 @@ impl Admitted {
     }
 }
 
-/// Asks a component what it is, and tests whether it decides: requests and elections of every kind,
-/// and what was to be decided lately.
-pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admitted, Rejection> {
+/// Has a component take its configuration and say what it is, and tests whether it decides: requests
+/// and elections of every kind, and what was to be decided lately.
+pub(super) fn self_test(
+    linked: Linked,
+    config: &[u8],
+    recent: &[DecisionInput],
+) -> Result<Admitted, Rejection> {
     let (digest, world, template) = linked.into_parts();
-    let version = Version::from_template(digest, world, template)
-        .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?;
+    if config.len() > limits::CONFIG_BYTES_MAX {
+        return Err(Problem::ConfigTooLarge(config.len()).into());
+    }
+    if world == World::V1_0 && !config.is_empty() {
+        let interface = world.interface();
+        return Err(Problem::NoConfig { interface }.into());
+    }
+    let version = Version::from_template(digest, world, template, config.into());
+    let version = version.map_err(|failure| match failure {
+        StartFailure::ConfigRefused(why) => Problem::ConfigRefused(why),
+        StartFailure::Failed(failure) => not_started(world, &failure),
+    })?;
     let mut tester = Tester {
         version: &version,
         instance: None,
@@ -65,6 +80,8 @@ pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admi
             expect_same(&elected, &instance.elect(ambient(), &view)?)
         })?;
     }
+    // What it could not be shown in service, it need not decide about either.
+    let recent = recent.iter().filter(|input| input.is_readable_to(&version));
     for input in recent {
         let test = format!("{}, asked lately", input.describe());
         tester.test(&test, |instance| {
@@ -74,6 +91,13 @@ pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admi
     }
     Rejection::check(tester.into_problems())?;
     Ok(Admitted(version))
+}
+
+fn not_started(world: World, failure: &Failure) -> Problem {
+    Problem::Start {
+        function: world.functions()[0],
+        cause: failure.cause().to_owned(),
+    }
 }
 
 /// What is wrong with a decision.
@@ -125,7 +149,7 @@ impl Tester<'_> {
             None => self
                 .version
                 .start_unhurried_instance()
-                .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?,
+                .map_err(|failure| not_started(self.version.world, &failure))?,
         };
         let result = run(&mut instance);
         let output = instance.take_output();
@@ -229,6 +253,7 @@ fn decide_twice(
         method,
         target,
         headers: &[],
+        connection: None,
         body,
         now_ms: NOW_MS,
     };

@@ -5,7 +5,7 @@ use domain::ReplicaId;
 use http::{HeaderMap, Method};
 
 use crate::decision::{Action, Decision, Outcome, Stock, View};
-use crate::evaluate::{RequestParts, on_outcome_afresh, on_request};
+use crate::evaluate::{Connection, RequestParts, on_outcome_afresh, on_request};
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
@@ -33,6 +33,8 @@ pub(crate) struct RequestInput {
     pub(crate) method: Method,
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
+    /// None where a recording is without it.
+    pub(crate) connection: Option<Connection>,
     pub(crate) body: Option<Vec<u8>>,
     /// None where the decision was about the request itself.
     pub(crate) outcome: Option<Outcome>,
@@ -57,6 +59,7 @@ impl DecisionInput {
             method: request.method.clone(),
             target: request.target.to_owned(),
             headers: request.headers.clone(),
+            connection: request.connection,
             body: request.body.map(<[u8]>::to_vec),
             outcome: outcome.cloned(),
         });
@@ -67,6 +70,14 @@ impl DecisionInput {
         Self {
             subject: Subject::Election(view.clone()),
             ambient,
+        }
+    }
+
+    /// Whether a version can be shown the headers that it wants to see.
+    pub(crate) fn is_readable_to(&self, version: &Version) -> bool {
+        match &self.subject {
+            Subject::Request(request) => version.unreadable(&request.headers).is_none(),
+            Subject::Election(_) => true,
         }
     }
 
@@ -107,6 +118,7 @@ impl DecisionInput {
             method: &subject.method,
             target: &subject.target,
             headers: &subject.headers,
+            connection: subject.connection,
             body: subject.body.as_deref(),
             now_ms: self.ambient.now_ms,
         };

@@ -4,17 +4,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::{HeaderMap, HeaderName};
+
 use super::bindings::World;
 use super::deadline::Deadline;
 use super::digest::Digest;
 use super::failure::Failure;
-use super::instance::{Instance, Template};
-use crate::decision::Manifest;
+use super::instance::{Instance, StartFailure, Template};
+use crate::decision::{Manifest, header_text};
 
 /// Of the process, not of an engine: a thread's instances are found by their versions' ids.
 static VERSIONS_MADE: AtomicU64 = AtomicU64::new(0);
 
-/// A component that can decide.
+/// A component that can decide, with its configuration.
 pub struct Version {
     /// Tells the versions made by this process apart, also two of the same component.
     pub id: u64,
@@ -22,6 +24,8 @@ pub struct Version {
     pub digest: Digest,
     /// The world that it is made for.
     pub(crate) world: World,
+    /// What each instance is given first.
+    pub config: Arc<[u8]>,
     /// What it says of itself.
     pub manifest: Manifest,
     /// What it has done so far.
@@ -33,17 +37,19 @@ pub struct Version {
 pub type SharedVersion = Arc<Version>;
 
 impl Version {
-    /// Has a component say what it is.
+    /// Has a component say what it is, with its configuration.
     pub(crate) fn from_template(
         digest: Digest,
         world: World,
         template: Template,
-    ) -> Result<Self, Failure> {
-        let manifest = Instance::start(&template, Deadline::unhurried())?.describe()?;
+        config: Arc<[u8]>,
+    ) -> Result<Self, StartFailure> {
+        let (_, manifest) = Instance::start(&template, &config, Deadline::unhurried())?;
         Ok(Self {
             id: VERSIONS_MADE.fetch_add(1, Ordering::Relaxed),
             digest,
             world,
+            config,
             manifest,
             counts: Counts::default(),
             template,
@@ -52,12 +58,25 @@ impl Version {
 
     /// An instance for decisions that clients wait for.
     pub(super) fn start_instance(&self) -> Result<Instance, Failure> {
-        Instance::start(&self.template, Deadline::default())
+        let (instance, _) = Instance::start(&self.template, &self.config, Deadline::default())?;
+        Ok(instance)
     }
 
     /// An instance for decisions that nobody waits for: see [`Deadline::unhurried`].
     pub(crate) fn start_unhurried_instance(&self) -> Result<Instance, Failure> {
-        Instance::start(&self.template, Deadline::unhurried())
+        let (instance, _) = Instance::start(&self.template, &self.config, Deadline::unhurried())?;
+        Ok(instance)
+    }
+
+    /// The first header that it wants to see and cannot be shown: one of world 1.0 sees text alone.
+    pub fn unreadable<'a>(&'a self, headers: &HeaderMap) -> Option<&'a HeaderName> {
+        if self.world != World::V1_0 {
+            return None;
+        }
+        self.manifest.headers.iter().find(|name| {
+            let mut values = headers.get_all(*name).iter();
+            values.any(|value| header_text(value.as_bytes()).is_none())
+        })
     }
 }
 

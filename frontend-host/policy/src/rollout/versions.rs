@@ -155,6 +155,7 @@ impl Versions {
         let upload = Upload {
             component: &component,
             signature: signature.as_deref(),
+            config: &[],
         };
         self.activate(upload, reason)
     }
