@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
@@ -11,6 +13,7 @@ use serde::Deserialize;
 use crate::answer;
 use crate::cli;
 use crate::client::{Client, ClientError};
+use crate::policy::Upload;
 
 /// How long the gateway may take. A pushed policy is compiled in that time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -61,19 +64,17 @@ impl Admin {
         accepted(self.0.get(path).await?)
     }
 
-    /// Puts a policy beside or in place of another, with its signature where it has one.
-    pub async fn put(
-        &mut self,
-        path: &str,
-        component: Bytes,
-        signature: Option<&str>,
-    ) -> Result<Bytes, AdminError> {
-        let request = Request::put(path).header(CONTENT_TYPE, "application/wasm");
-        let request = match signature {
-            Some(signature) => request.header("x-policy-signature", signature),
-            None => request,
-        };
-        let request = request.body(component).map_err(ClientError::from)?;
+    /// Puts a policy beside or in place of another, with its signature and configuration where it has
+    /// them.
+    pub async fn put(&mut self, path: &str, upload: Upload) -> Result<Bytes, AdminError> {
+        let mut request = Request::put(path).header(CONTENT_TYPE, "application/octet-stream");
+        if let Some(signature) = upload.signature {
+            request = request.header("x-policy-signature", signature);
+        }
+        if !upload.config.is_empty() {
+            request = request.header("x-policy-config", BASE64.encode(upload.config));
+        }
+        let request = request.body(upload.body).map_err(ClientError::from)?;
         accepted(self.0.send(request).await?)
     }
 

@@ -158,6 +158,12 @@ pub struct Front {
     /// A file of public keys: take only policies that one of them has signed
     #[arg(long, env = "BAZAAR_POLICY_TRUST", value_name = "KEYFILE")]
     pub policy_trust: Option<PathBuf>,
+    /// What to configure the policy with that it starts with
+    #[arg(long, env = "BAZAAR_POLICY_CONFIG", value_name = "FILE")]
+    pub policy_config: Option<PathBuf>,
+    /// A directory of secrets that configurations can refer to: ${file:NAME}
+    #[arg(long, env = "BAZAAR_POLICY_SECRETS", value_name = "DIR")]
+    pub policy_secrets: Option<PathBuf>,
     #[command(flatten)]
     pub admin_token: AdminToken,
     /// How long to go on serving after a signal to stop, in milliseconds: load balancers that ask
@@ -451,6 +457,11 @@ pub enum Policy {
     Check {
         /// The component
         file: PathBuf,
+        #[command(flatten)]
+        config: Config,
+        /// A directory of secrets that the configuration can refer to: ${file:NAME}
+        #[arg(long, env = "BAZAAR_POLICY_SECRETS", value_name = "DIR")]
+        policy_secrets: Option<PathBuf>,
     },
     /// Measure what components cost on this machine: activation, a decision, an instance's memory
     Measure {
@@ -475,6 +486,24 @@ pub enum Policy {
     Push {
         /// The component
         file: PathBuf,
+        #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Give the active policy of a running gateway another configuration
+    Configure {
+        /// The configuration; an empty file for none
+        config: PathBuf,
+        /// Try it out as a shadow on this share of the decisions, instead of making it active
+        #[arg(long, env = "BAZAAR_SHADOW", value_name = "SHARE", value_parser = probability, conflicts_with = "canary")]
+        shadow: Option<f64>,
+        /// Try it out as a canary on this share of the clients, instead of making it active
+        #[arg(long, env = "BAZAAR_CANARY", value_name = "SHARE", value_parser = probability)]
+        canary: Option<f64>,
+        /// Take the place of this candidate, whoever put it there: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_REPLACE", value_name = "DIGEST")]
+        replace: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },
@@ -594,6 +623,16 @@ pub struct Trial {
     /// Take the place of this candidate, whoever put it there: its digest, or the beginning of it
     #[arg(long, env = "BAZAAR_REPLACE", value_name = "DIGEST")]
     pub replace: Option<String>,
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// What a component is configured with.
+#[derive(Debug, Args)]
+pub struct Config {
+    /// What to configure it with
+    #[arg(long = "config", env = "BAZAAR_CONFIG", value_name = "FILE")]
+    pub file: Option<PathBuf>,
 }
 
 /// Flags of `bazaar status`.

@@ -14,13 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use frontend_policy::limits::DECISION_TIME_MAX;
 use frontend_policy::replay::{Found, RecordingError};
-use frontend_policy::{Admission, Engine, Rejection, Version};
+use frontend_policy::{Admission, Engine, Rejection, Secrets, Version};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::admin::{Admin, AdminError, Change, Policies};
-use crate::cli::{self, Policy, Trial};
+use crate::cli::{self, Config, Policy, Trial};
 use crate::error::Error;
 use crate::output;
 use crate::status;
@@ -93,17 +93,45 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
             example,
             target_dir,
         })?,
-        Policy::Check { file } => check(&file)?,
+        Policy::Check {
+            file,
+            config,
+            policy_secrets,
+        } => check(&file, &config, policy_secrets)?,
         Policy::Measure { files } => measure::measure(&files)?,
         Policy::Keygen { file } => sign::keygen(&file)?,
         Policy::Sign { file, key } => sign::sign(&file, &key)?,
-        Policy::Push { file, admin } => {
-            let component = read(&file)?;
+        Policy::Push {
+            file,
+            config,
+            admin,
+        } => {
+            let upload = Upload::read(&file, &config)?;
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin
-                .put("/policy", component, signature(&file).as_deref())
-                .await?;
+            admin.put("/policy", upload).await?;
             active(&mut admin).await?
+        }
+        Policy::Configure {
+            config,
+            shadow,
+            canary,
+            replace,
+            admin,
+        } => {
+            let trials = [("shadow", shadow), ("canary", canary)];
+            let trial = trials
+                .into_iter()
+                .find_map(|(kind, share)| Some((kind, share?)));
+            let path = match trial {
+                Some((kind, share)) => trial_path("/policy/configuration", kind, share, &replace),
+                None => "/policy/configuration".to_owned(),
+            };
+            let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
+            admin.put(&path, Upload::of(read(&config)?)).await?;
+            match trial {
+                Some(_) => status::policies(&list(&mut admin).await?),
+                None => active(&mut admin).await?,
+            }
         }
         Policy::Shadow { file, trial, admin } => try_out(&file, "shadow", &trial, admin).await?,
         Policy::Canary { file, trial, admin } => try_out(&file, "canary", &trial, admin).await?,
@@ -177,6 +205,47 @@ fn named(path: &str, digest: Option<String>) -> String {
     }
 }
 
+/// A path that says how a version is to be tried out.
+fn trial_path(path: &str, kind: &str, share: f64, replace: &Option<String>) -> String {
+    let mut path = format!("{path}?{kind}={share}");
+    if let Some(digest) = replace {
+        let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
+        path += &format!("&replace={digest}");
+    }
+    path
+}
+
+/// What is sent to a gateway: a component, or a configuration alone.
+pub struct Upload {
+    pub body: Bytes,
+    pub signature: Option<String>,
+    /// What a component is to be configured with; empty without one.
+    pub config: Bytes,
+}
+
+impl Upload {
+    pub fn of(body: Bytes) -> Self {
+        Self {
+            body,
+            signature: None,
+            config: Bytes::new(),
+        }
+    }
+
+    fn read(file: &Path, config: &Config) -> Result<Self, PolicyError> {
+        Ok(Self {
+            body: read(file)?,
+            signature: signature(file),
+            config: read_config(config)?,
+        })
+    }
+}
+
+fn read_config(config: &Config) -> Result<Bytes, PolicyError> {
+    let read = config.file.as_deref().map(read).transpose()?;
+    Ok(read.unwrap_or_default())
+}
+
 /// Puts a component on trial and lists what there is then.
 async fn try_out(
     file: &Path,
@@ -184,16 +253,10 @@ async fn try_out(
     trial: &Trial,
     admin: cli::Admin,
 ) -> Result<String, PolicyError> {
-    let component = read(file)?;
+    let upload = Upload::read(file, &trial.config)?;
     let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-    let mut path = format!("/policy/candidate?{kind}={}", trial.share);
-    if let Some(digest) = &trial.replace {
-        let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
-        path += &format!("&replace={digest}");
-    }
-    admin
-        .put(&path, component, signature(file).as_deref())
-        .await?;
+    let path = trial_path("/policy/candidate", kind, trial.share, &trial.replace);
+    admin.put(&path, upload).await?;
     Ok(status::policies(&list(&mut admin).await?))
 }
 
@@ -252,7 +315,8 @@ fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
         None => Bytes::from_static(frontend_policy::DEFAULT_POLICY),
     };
     let version = checked(
-        &component,
+        component.as_ref().into(),
+        Secrets::default(),
         policy.unwrap_or(Path::new("the built-in policy")),
     )?;
     let recording = File::open(file).map_err(|source| PolicyError::File {
@@ -268,19 +332,30 @@ fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
 }
 
 /// What a gateway would make of a component.
-fn checked(component: &[u8], path: &Path) -> Result<Version, PolicyError> {
+fn checked(
+    upload: frontend_policy::Upload<'_>,
+    secrets: Secrets,
+    path: &Path,
+) -> Result<Version, PolicyError> {
     let engine = Engine::new(DECISION_TIME_MAX)
         .map_err(|error| PolicyError::Sandbox(frontend_host::Error::Sandbox(error)))?;
     let refused = |reason| PolicyError::Refused {
         path: path.to_owned(),
         reason,
     };
-    let admitted = Admission::new(engine).admit(component, &[]);
+    let admission = Admission::new(engine).with_secrets(secrets);
+    let admitted = admission.admit(upload, &[]);
     Ok(admitted.map_err(refused)?.into_version())
 }
 
-fn check(file: &Path) -> Result<String, PolicyError> {
-    let version = checked(&read(file)?, file)?;
+fn check(file: &Path, config: &Config, secrets: Option<PathBuf>) -> Result<String, PolicyError> {
+    let (component, config) = (read(file)?, read_config(config)?);
+    let upload = frontend_policy::Upload {
+        component: &component,
+        signature: None,
+        config: &config,
+    };
+    let version = checked(upload, Secrets::in_directory(secrets), file)?;
     Ok(format!(
         "{}: a gateway would take it: {version}\n",
         file.display()

@@ -276,7 +276,7 @@ fn the_policy_command_checks_pushes_lists_and_rolls_back() {
 
     let kept = bazaar.admin("GET", "/policy", b"").json()["kept"].clone();
     let [marked, default] =
-        [&kept[0], &kept[1]].map(|digest| digest.as_str().unwrap()[..12].to_owned());
+        [&kept[0], &kept[1]].map(|kept| kept["digest"].as_str().unwrap()[..12].to_owned());
     let list = run_ok(["policy", "list", &admin]);
     assert!(
         list.ends_with(&format!("kept, the latest first: {default} {marked}\n")),

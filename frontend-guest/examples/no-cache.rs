@@ -46,6 +46,7 @@ mod tests {
                 method: Method::Get,
                 target: target.to_owned(),
                 headers: vec![],
+                connection: None,
                 body: None,
                 now_ms: 0,
             };

@@ -38,6 +38,7 @@ mod tests {
             method: Method::Get,
             target,
             headers: vec![],
+            connection: None,
             body: None,
             now_ms: 0,
         };

@@ -21,10 +21,10 @@ const ORDERS_MAX: u32 = 100_000;
 /// A policy of the front end. It must be pure: the same arguments, the same answer.
 ///
 /// Every method but [`name`](Policy::name) does by default what the default policy does, so that a
-/// policy consists of that in which it differs. [`describe`](Policy::describe),
-/// [`on_request`](Policy::on_request), [`on_outcome`](Policy::on_outcome) and
-/// [`elect`](Policy::elect) are the four functions of the WIT interface; the others are finer
-/// places to differ in.
+/// policy consists of that in which it differs. [`on_request`](Policy::on_request),
+/// [`on_outcome`](Policy::on_outcome) and [`elect`](Policy::elect) are functions of the WIT interface,
+/// and [`describe`](Policy::describe) is what its `configure` returns; the others are finer places to
+/// differ in.
 pub trait Policy {
     /// What the policy is called, 1 to 64 bytes.
     fn name(&self) -> &'static str;
@@ -42,6 +42,11 @@ pub trait Policy {
             orders_max: ORDERS_MAX,
             eviction: Eviction::Lru,
         }
+    }
+
+    /// Whether it wants to see how requests came: `Request::connection` is `None` otherwise.
+    fn wants_connection(&self) -> bool {
+        false
     }
 
     /// What becomes of a request about which this policy fails to decide: the version before decides
@@ -83,6 +88,7 @@ pub trait Policy {
             name: self.name().to_owned(),
             version: self.version().to_owned(),
             headers: vec![IDEMPOTENCY_KEY_HEADER.to_owned()],
+            connection: self.wants_connection(),
             cache: self.cache_settings(),
             on_failure: self.on_failure(),
         }
@@ -133,6 +139,27 @@ pub trait Policy {
     }
 }
 
+/// A policy that is made from its configuration, once for each instance: `export!(configured Type)`
+/// makes a component of one. There is an example at the top of this crate.
+pub trait Configured: Policy + Sized {
+    /// Makes the policy from what an operator gave with the component: at most 64 KiB, and empty where
+    /// nothing was given.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the operator to read. The version is then refused.
+    fn from_config(config: &[u8]) -> Result<Self, String>;
+}
+
+/// For a policy that has no configuration: none may be given.
+#[doc(hidden)]
+pub fn expect_no_config(config: &[u8]) -> Result<(), String> {
+    if config.is_empty() {
+        Ok(())
+    } else {
+        Err("this policy takes no configuration".to_owned())
+    }
+}
+
 /// The policy that Bazaar runs unless told otherwise.
 #[derive(Debug, Clone, Copy)]
 pub struct DefaultPolicy;
@@ -153,13 +180,51 @@ impl From<Action> for Decision {
     }
 }
 
-/// Makes a component of a policy: `export!(MyPolicy)`, where `MyPolicy` is a constant expression
-/// whose type implements [`Policy`].
+/// Makes a component of a policy.
+///
+/// - `export!(MyPolicy)`, where `MyPolicy` is a constant expression whose type implements [`Policy`]: it
+///   has no configuration, and one that is given to it is refused.
+/// - `export!(configured MyPolicy)`, where `MyPolicy` is a type that implements [`Configured`].
 ///
 /// Natively it exports nothing and checks the types only, so that a policy's tests need no
 /// WebAssembly.
 #[macro_export]
 macro_rules! export {
+    (configured $policy:ty) => {
+        const _: () = {
+            #[cfg(not(target_family = "wasm"))]
+            #[used]
+            static CONFIGURE: fn(
+                &[u8],
+            ) -> ::core::result::Result<
+                $crate::types::Manifest,
+                ::std::string::String,
+            > = |config| {
+                let policy = <$policy as $crate::Configured>::from_config(config)?;
+                Ok($crate::Policy::describe(&policy))
+            };
+
+            /// Of this instance, from its first call on.
+            #[cfg(target_family = "wasm")]
+            static POLICY: ::std::sync::OnceLock<$policy> = ::std::sync::OnceLock::new();
+
+            #[cfg(target_family = "wasm")]
+            fn configured(
+                config: &[u8],
+            ) -> ::core::result::Result<&'static dyn $crate::Policy, ::std::string::String> {
+                let made = <$policy as $crate::Configured>::from_config(config)?;
+                assert!(POLICY.set(made).is_ok(), "an instance is configured once");
+                Ok(policy())
+            }
+
+            #[cfg(target_family = "wasm")]
+            fn policy() -> &'static dyn $crate::Policy {
+                POLICY.get().expect("an instance is configured first")
+            }
+
+            $crate::export!(@component policy, configured);
+        };
+    };
     ($policy:expr) => {
         const _: () = {
             const POLICY: &dyn $crate::Policy = &$policy;
@@ -170,36 +235,55 @@ macro_rules! export {
             static DESCRIBE: fn() -> $crate::types::Manifest = || POLICY.describe();
 
             #[cfg(target_family = "wasm")]
-            struct Component;
-
-            #[cfg(target_family = "wasm")]
-            impl $crate::bindings::exports::bazaar::policy::policy::Guest for Component {
-                fn describe() -> $crate::types::Manifest {
-                    POLICY.describe()
-                }
-
-                fn on_request(request: $crate::types::Request) -> $crate::types::Decision {
-                    POLICY.on_request(&request)
-                }
-
-                fn on_outcome(
-                    request: $crate::types::Request,
-                    memo: ::std::vec::Vec<u8>,
-                    outcome: $crate::types::Outcome,
-                ) -> $crate::types::Decision {
-                    POLICY.on_outcome(&request, &memo, &outcome)
-                }
-
-                fn elect(
-                    view: $crate::types::View,
-                ) -> ::core::option::Option<$crate::types::ReplicaId> {
-                    POLICY.elect(&view)
-                }
+            fn configured(
+                config: &[u8],
+            ) -> ::core::result::Result<&'static dyn $crate::Policy, ::std::string::String> {
+                $crate::expect_no_config(config)?;
+                Ok(POLICY)
             }
 
             #[cfg(target_family = "wasm")]
-    $crate::bindings::export_component!(Component with_types_in $crate::bindings);
+            #[inline(always)]
+            fn policy() -> &'static dyn $crate::Policy {
+                POLICY
+            }
+
+            $crate::export!(@component policy, configured);
         };
+    };
+    (@component $policy:ident, $configured:ident) => {
+        #[cfg(target_family = "wasm")]
+        struct Component;
+
+        #[cfg(target_family = "wasm")]
+        impl $crate::bindings::exports::bazaar::policy::policy::Guest for Component {
+            fn configure(
+                config: ::std::vec::Vec<u8>,
+            ) -> ::core::result::Result<$crate::types::Manifest, ::std::string::String> {
+                Ok($configured(&config)?.describe())
+            }
+
+            fn on_request(request: $crate::types::Request) -> $crate::types::Decision {
+                $policy().on_request(&request)
+            }
+
+            fn on_outcome(
+                request: $crate::types::Request,
+                memo: ::std::vec::Vec<u8>,
+                outcome: $crate::types::Outcome,
+            ) -> $crate::types::Decision {
+                $policy().on_outcome(&request, &memo, &outcome)
+            }
+
+            fn elect(
+                view: $crate::types::View,
+            ) -> ::core::option::Option<$crate::types::ReplicaId> {
+                $policy().elect(&view)
+            }
+        }
+
+        #[cfg(target_family = "wasm")]
+        $crate::bindings::export_component!(Component with_types_in $crate::bindings);
     };
 }
 
@@ -231,6 +315,7 @@ mod tests {
             method: Method::Get,
             target: "/stocks/nvidia".to_owned(),
             headers: Vec::new(),
+            connection: None,
             body: None,
             now_ms: 0,
         };

@@ -201,6 +201,7 @@ mod tests {
             method: Method::Get,
             target: target.to_owned(),
             headers: Vec::new(),
+            connection: None,
             body: None,
             now_ms: 0,
         };

@@ -32,7 +32,7 @@ use crate::upstream::backend::Backend;
 use frontend_policy::Versions;
 
 pub use admission::Admitted;
-use admission::{check_content_coding, check_readable};
+use admission::check_content_coding;
 use exchange::Exchange;
 pub use refusal::Refusal;
 pub use refusal::error_body;
@@ -97,14 +97,9 @@ impl Gateway {
     ) -> Result<Admitted<'a>, Refusal> {
         let admitted = admission::admit(head, body_bytes_min.is_some())?;
         // Without a body that is seen to when the policy is to decide, at once.
-        if let Some(bytes_min) = body_bytes_min {
+        if body_bytes_min.is_some_and(|bytes_min| bytes_min > 0) {
             let headers = &admitted.head.headers;
-            // Any version may decide by the time that the body has come.
-            let published = self.policy.current();
-            check_readable(headers, published.wanted_headers())?;
-            if bytes_min > 0 {
-                check_content_coding(headers, published.wanted_headers())?;
-            }
+            check_content_coding(headers, self.policy.current().wanted_headers())?;
         }
         Ok(admitted)
     }

@@ -16,6 +16,7 @@ use crate::cli;
 use crate::output;
 use crate::stop::StopSignals;
 
+use super::Upload;
 use super::source::{Source, SourceError};
 use super::{PolicyError, read, signature};
 
@@ -145,7 +146,13 @@ impl Session {
         let signature = signature(component);
         let answer = self
             .admin
-            .put(&self.path, bytes, signature.as_deref())
+            .put(
+                &self.path,
+                Upload {
+                    signature,
+                    ..Upload::of(bytes)
+                },
+            )
             .await?;
         let policies: Policies = serde_json::from_slice(&answer).map_err(AdminError::from)?;
         if !self.is_active {

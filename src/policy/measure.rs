@@ -105,6 +105,7 @@ fn lookup(headers: &HeaderMap) -> RequestParts<'_> {
         method: &Method::GET,
         target: "/stocks/nvidia",
         headers,
+        connection: None,
         body: None,
         now_ms: 1_800_000_000_000,
     }

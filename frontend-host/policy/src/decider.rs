@@ -14,7 +14,7 @@ use std::time::Duration;
 use arc_swap::Guard;
 use domain::ReplicaId;
 use domain::time::BootTime;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 
 use crate::decision::{Action, Decision, OnFailure, Outcome, View};
 use crate::evaluate::input::{DecisionInput, DecisionResult, path_key};
@@ -109,6 +109,16 @@ impl<'a> Decider<'a> {
             (Rank::Previous, _, Some(previous)) => previous,
             _ => &self.published.active,
         }
+    }
+
+    /// Has the active version decide where the candidate would, and could not be shown a header that
+    /// it wants to see: no client is turned away by a version on trial.
+    #[must_use]
+    pub fn readable(mut self, headers: &HeaderMap) -> Self {
+        if self.rank == Rank::Candidate && self.version().unreadable(headers).is_some() {
+            self.rank = Rank::Active;
+        }
+        self
     }
 
     /// What it found published.
@@ -299,7 +309,8 @@ impl<'a> Decider<'a> {
             self.versions.recent.store(&input, &result);
         }
         if records {
-            self.versions.recorder.record(&input, &result);
+            let manifest = &self.published.active.manifest;
+            self.versions.recorder.record(manifest, &input, &result);
         }
         if let Some(candidate) = candidate {
             self.versions.shadow().submit(Job {

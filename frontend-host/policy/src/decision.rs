@@ -21,6 +21,8 @@ pub struct Manifest {
     pub version: String,
     /// The request headers that it wants to see.
     pub headers: Vec<HeaderName>,
+    /// Whether it wants to see how requests came.
+    pub connection: bool,
     /// How the host should keep what it lets it cache.
     pub cache: CacheSettings,
     /// What becomes of a request about which it fails to decide.
@@ -63,11 +65,41 @@ pub struct PolicyRequest<'a> {
     /// Path and query, percent-encoded.
     pub target: &'a str,
     /// The headers that the manifest asks for, where present.
-    pub headers: &'a [(&'a str, &'a str)],
+    pub headers: &'a [(&'a str, &'a [u8])],
+    /// How it came, where the manifest asks for that.
+    pub connection: Option<PolicyConnection<'a>>,
     /// The body, where there is one.
     pub body: Option<&'a [u8]>,
     /// Wall clock when the request came in, in milliseconds since 1970.
     pub now_ms: u64,
+}
+
+/// A header's value as text: printable ASCII, blanks and tabs.
+pub fn header_text(value: &[u8]) -> Option<&str> {
+    let is_text = |byte: &u8| matches!(byte, b' '..=b'~' | b'\t');
+    str::from_utf8(value)
+        .ok()
+        .filter(|text| text.as_bytes().iter().all(is_text))
+}
+
+/// How a request came, as a policy sees it.
+#[derive(Debug, Clone, Copy)]
+pub struct PolicyConnection<'a> {
+    /// The address at the other end.
+    pub client: &'a str,
+    pub scheme: Scheme,
+    /// Host and port that the client asked for; empty where it named none.
+    pub authority: &'a str,
+    /// HTTP/1.0, HTTP/1.1 or HTTP/2.
+    pub version: http::Version,
+}
+
+/// What a connection is under HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheme {
+    Http,
+    Https,
 }
 
 /// What a policy decided.

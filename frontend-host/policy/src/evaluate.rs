@@ -7,9 +7,14 @@
 pub(crate) mod input;
 pub(crate) mod recent;
 
-use http::{HeaderMap, Method};
+use std::net::IpAddr;
 
-use crate::decision::{Action, Decision, InvalidDecision, Manifest, Outcome, PolicyRequest};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Version as HttpVersion};
+
+use crate::decision::{
+    Action, Decision, InvalidDecision, Manifest, Outcome, PolicyConnection, PolicyRequest, Scheme,
+};
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::version::Version;
@@ -23,10 +28,23 @@ pub struct RequestParts<'a> {
     pub target: &'a str,
     /// All headers; the policy sees those that its manifest asks for.
     pub headers: &'a HeaderMap,
+    /// How it came; the policy sees it where its manifest asks for it. `None` where that is not
+    /// known any more.
+    pub connection: Option<Connection>,
     /// The body, where there is one.
     pub body: Option<&'a [u8]>,
     /// Wall clock in milliseconds since 1970.
     pub now_ms: u64,
+}
+
+/// How a request came. What host it asked for, its header `host` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The address at the other end.
+    pub client: IpAddr,
+    pub scheme: Scheme,
+    /// HTTP/1.0, HTTP/1.1 or HTTP/2.
+    pub version: HttpVersion,
 }
 
 pub(crate) fn on_request(
@@ -83,16 +101,31 @@ fn with_headers<T>(
 ) -> T {
     let mut headers = Vec::new();
     for name in &manifest.headers {
-        for value in request.headers.get_all(name) {
-            // Values that are not text were refused before.
-            headers.extend(value.to_str().ok().map(|value| (name.as_str(), value)));
-        }
+        let values = request.headers.get_all(name);
+        headers.extend(values.iter().map(|value| (name.as_str(), value.as_bytes())));
     }
+    let connection = request.connection.filter(|_| manifest.connection);
+    let client = connection.map(|connection| connection.client.to_string());
+    let connection = connection
+        .zip(client.as_deref())
+        .map(|(connection, client)| PolicyConnection {
+            client,
+            scheme: connection.scheme,
+            authority: authority(request.headers),
+            version: connection.version,
+        });
     call(&PolicyRequest {
         method: request.method,
         target: request.target,
         headers: &headers,
+        connection,
         body: request.body,
         now_ms: request.now_ms,
     })
+}
+
+/// The host that a request asked for, where it did.
+fn authority(headers: &HeaderMap) -> &str {
+    let host = headers.get(HOST).map(HeaderValue::to_str);
+    host.and_then(Result::ok).unwrap_or_default()
 }

@@ -4,7 +4,8 @@
 //! - `bindings`: the component's interface, and its conversion from and to `decision`;
 //! - `wasi`: what a component finds of WASI, which is next to nothing;
 //! - `deadline`, `thread`: how long a call may take, and what the kernel knows of its thread;
-//! - `digest`: what names a component;
+//! - `digest`: what names a component, and a version;
+//! - `config`: what a policy is configured with;
 //! - `code_cache`, `engine`: compiling, and machine code that is kept for the next start;
 //! - `failure`: why a call did not end well;
 //! - `budget`, `instance`: a running copy of a component, and what it may take;
@@ -16,6 +17,7 @@ pub(crate) mod wasi;
 pub(crate) mod deadline;
 pub(crate) mod thread;
 pub(crate) mod digest;
+pub(crate) mod config;
 pub(crate) mod code_cache;
 pub(crate) mod compiler;
 pub(crate) mod engine;

@@ -66,6 +66,9 @@ pub const LISTED_OWED: usize = 1_000;
 /// What a policy may carry from one decision to the next, in bytes.
 pub const MEMO_BYTES_MAX: usize = 64 << 10;
 
+/// Configuration of a policy, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+
 /// Headers that a manifest may ask for.
 pub const MANIFEST_HEADERS_MAX: usize = 32;
 

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 use domain::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::admission::Signatory;
-use frontend_policy::decision::{Action, Operation, Outcome, Page, ReplicaView, Stock, View};
+use frontend_policy::decision::{
+    Action, Operation, Outcome, Page, ReplicaView, Scheme, Stock, View,
+};
 use frontend_policy::replay::replay;
 use frontend_policy::{
-    Admission, CodeCache, Engine, Probation, Reason, Rejection, RequestParts, Share, SwapError,
-    Trial, Trust, Upload, Version, VersionLog, Versions,
+    Admission, CodeCache, Connection, Engine, Probation, Reason, Rejection, RequestParts, Share,
+    SwapError, Trial, Trust, Upload, Version, VersionLog, Versions,
 };
 use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
@@ -69,6 +71,7 @@ fn decide(versions: &Versions, client: u32, target: &str) -> String {
         method: &Method::GET,
         target,
         headers: &headers,
+        connection: None,
         body: None,
         now_ms: 0,
     };
@@ -267,6 +270,7 @@ fn a_restart_comes_back_with_trusted_versions_only() {
     let signed = Upload {
         component: &signed,
         signature: Some(&signature),
+        config: &[],
     };
     before.activate(signed, &operator()).unwrap();
     before.activate(&guest("chatty"), &operator()).unwrap();
@@ -494,6 +498,106 @@ const RECORDING_OF_BEFORE: [&str; 4] = [
     r#"{"now_ms":2,"seed":8,"election":{"replicas":[{"id":2,"healthy":true,"reaches_catalog":true,"orders":7,"round_trip_us":210},{"id":3,"healthy":true,"reaches_catalog":true,"orders":7,"round_trip_us":210}],"leader":null,"epoch":0},"decided":[["action","elect"],["leader","3"]]}"#,
 ];
 
+/// A request whose headers are not all text, from somewhere.
+fn in_bytes(headers: &HeaderMap) -> RequestParts<'_> {
+    RequestParts {
+        method: &Method::GET,
+        target: "/echo",
+        headers,
+        connection: Some(Connection {
+            client: "2001:db8::7".parse().unwrap(),
+            scheme: Scheme::Http,
+            version: http::Version::HTTP_11,
+        }),
+        body: None,
+        now_ms: 0,
+    }
+}
+
+fn not_text() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let value = http::HeaderValue::from_bytes(b"na\xefve").unwrap();
+    headers.insert("host", value.clone());
+    headers.insert("cookie", value.clone());
+    headers.insert("idempotency-key", value);
+    headers
+}
+
+#[tokio::test]
+async fn a_recording_has_what_a_policy_saw_but_credentials() {
+    let headers = not_text();
+    for (component, sees_connection) in [(guest("echoes"), true), (guest("marked"), false)] {
+        let versions = versions(None, &component);
+        let mut recording = versions.record(None, Duration::from_secs(600)).unwrap();
+        versions
+            .decider(&[])
+            .on_request(in_bytes(&headers))
+            .unwrap();
+        let mut lines = String::new();
+        for _ in 0..2 {
+            lines += &recording.next().await.unwrap();
+        }
+        assert!(
+            lines.contains(r#"["host",{"base64":"bmHvdmU="}]"#),
+            "{lines}"
+        );
+        let connection = r#""connection":{"client":"2001:db8::7","scheme":"http","version":"1.1"}"#;
+        assert_eq!(lines.contains(connection), sees_connection, "{lines}");
+        assert!(!lines.contains(r#"["cookie""#), "{lines}");
+
+        // The cookie is what it does not see again.
+        let found = replay(lines.as_bytes(), &admitted(engine(), &component)).unwrap();
+        let found = found.snapshot();
+        let differs = u64::from(sees_connection);
+        assert_eq!((found.compared, found.different), (1, differs), "{found:?}");
+        let without_cookies = lines.replace(r"cookie: na\\xefve\n", "");
+        let found = replay(without_cookies.as_bytes(), &admitted(engine(), &component)).unwrap();
+        assert_eq!(found.snapshot().different, 0, "{:?}", found.snapshot());
+    }
+}
+
+#[test]
+fn who_decides_is_never_shown_by_half_what_it_asks_for() {
+    let headers = not_text();
+    let of_1_0 = default_1_0();
+    let decided = |versions: &Versions| {
+        let mut decider = versions.decider(&[]).readable(&headers);
+        let refused = decider.version().unreadable(&headers).cloned();
+        let decided = decider.on_request(in_bytes(&headers)).is_ok();
+        (refused.map(|name| name.to_string()), decided)
+    };
+    let refused = (Some("idempotency-key".to_owned()), false);
+    let answered = (None, true);
+    assert_eq!(decided(&versions(None, &of_1_0)), refused);
+    assert_eq!(decided(&versions(None, &guest("echoes"))), answered);
+    // Beside and behind another it turns nobody away.
+    for trial in [Trial::Shadow(all()), Trial::Canary(all())] {
+        let versions = versions(None, &guest("echoes"));
+        versions.try_out(&of_1_0, trial, &operator()).unwrap();
+        assert_eq!(decided(&versions), answered, "{trial:?}");
+    }
+    let versions = versions(None, &of_1_0);
+    versions.activate(&guest("echoes"), &operator()).unwrap();
+    assert_eq!(decided(&versions), answered);
+}
+
+/// Whatever clients sent to the version before, they have no say in which one may serve.
+#[test]
+fn a_request_that_a_version_cannot_be_shown_is_no_test_of_it() {
+    let versions = versions(None, &guest("echoes"));
+    let headers = not_text();
+    for _ in 0..4000 {
+        let _ = versions.decider(&[]).on_request(in_bytes(&headers));
+    }
+    versions.activate(&default_1_0(), &operator()).unwrap();
+}
+
+/// The default policy as it was built for `bazaar:policy@1.0.0`.
+fn default_1_0() -> Vec<u8> {
+    let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    std::fs::read(format!("{project}/tests/policies/default-1.0.wasm")).unwrap()
+}
+
 #[test]
 fn a_recording_of_before_replays_and_others_are_refused() {
     let version = admitted(engine(), DEFAULT_POLICY);
@@ -502,10 +606,13 @@ fn a_recording_of_before_replays_and_others_are_refused() {
     assert_eq!(found.compared, 3);
     // They were left out above.
     assert_eq!(found.kinds.keys().collect::<Vec<_>>(), ["headers"]);
-    for other in ["1", "4"] {
+    let of_3 = recording.replace(r#""version":2"#, r#""version":3"#);
+    let found = replay(of_3.as_bytes(), &version).unwrap().snapshot();
+    assert_eq!(found.compared, 3);
+    for other in ["1", "5"] {
         let recording = recording.replace(r#""version":2"#, &format!(r#""version":{other}"#));
         let refused = replay(recording.as_bytes(), &version).unwrap_err();
-        assert!(refused.to_string().contains("version 2 to 3"), "{refused}");
+        assert!(refused.to_string().contains("version 2 to 4"), "{refused}");
     }
 }
 
@@ -597,6 +704,7 @@ fn a_shadow_is_not_asked_what_would_fill_its_queue() {
         method: &Method::GET,
         target: "/stocks",
         headers: &headers,
+        connection: None,
         body: None,
         now_ms: 0,
     };
@@ -665,6 +773,7 @@ fn only_signed_policies_are_taken_where_keys_are_trusted() {
                 Upload {
                     component: &component,
                     signature,
+                    config: &[],
                 },
                 &operator(),
             )

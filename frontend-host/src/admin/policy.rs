@@ -13,6 +13,8 @@ use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Json, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::time::BootTime;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -36,10 +38,10 @@ pub(super) async fn push(
     headers: HeaderMap,
     Upload(component): Upload,
 ) -> Changed {
-    let (reason, signature) = (reason(&headers), signature(&headers));
+    let (reason, sent) = (reason(&headers), Sent::new(component, &headers)?);
     admin
         .change(move |policy| {
-            policy.activate(signed(&component, &signature), &reason)?;
+            policy.activate(sent.upload(), &reason)?;
             Ok(())
         })
         .await
@@ -54,28 +56,74 @@ pub(super) async fn try_out(
     let mut query = query;
     let replaced = query.remove("replace");
     let trial = trial(&query).ok_or(Refusal::NoTrial)?;
-    let (reason, signature) = (reason(&headers), signature(&headers));
+    let (reason, sent) = (reason(&headers), Sent::new(component, &headers)?);
     admin
         .change(move |policy| {
-            let component = signed(&component, &signature);
             match &replaced {
-                Some(of) => policy.try_out_instead(component, trial, of, &reason)?,
-                None => policy.try_out(component, trial, &reason)?,
+                Some(of) => policy.try_out_instead(sent.upload(), trial, of, &reason)?,
+                None => policy.try_out(sent.upload(), trial, &reason)?,
             };
             Ok(())
         })
         .await
 }
 
-/// The detached signature that came with a component.
-fn signature(headers: &HeaderMap) -> Option<String> {
-    Some(headers.get("x-policy-signature")?.to_str().ok()?.to_owned())
+/// Another configuration for the active version's component: to be active, or on trial.
+pub(super) async fn configure(
+    State(admin): State<Arc<Admin>>,
+    Query(mut query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+    Upload(config): Upload,
+) -> Changed {
+    let reason = reason(&headers);
+    let replaced = query.remove("replace");
+    let trial = match query.is_empty() {
+        true => None,
+        false => Some(trial(&query).ok_or(Refusal::NoTrial)?),
+    };
+    admin
+        .change(move |policy| {
+            match trial {
+                None => policy.configure(&config, &reason)?,
+                Some(trial) => {
+                    policy.try_configuration(&config, trial, replaced.as_deref(), &reason)?
+                }
+            };
+            Ok(())
+        })
+        .await
 }
 
-fn signed<'a>(component: &'a Bytes, signature: &'a Option<String>) -> frontend_policy::Upload<'a> {
-    frontend_policy::Upload {
-        component,
-        signature: signature.as_deref(),
+/// A component with the signature and the configuration that came with it.
+struct Sent {
+    component: Bytes,
+    signature: Option<String>,
+    config: Vec<u8>,
+}
+
+impl Sent {
+    fn new(component: Bytes, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let signature = headers.get("x-policy-signature");
+        let signature = signature.and_then(|value| value.to_str().ok());
+        let config = headers
+            .get("x-policy-config")
+            .map(|config| BASE64.decode(config));
+        Ok(Self {
+            component,
+            signature: signature.map(str::to_owned),
+            config: config
+                .transpose()
+                .map_err(|_| Refusal::NoConfig)?
+                .unwrap_or_default(),
+        })
+    }
+
+    fn upload(&self) -> frontend_policy::Upload<'_> {
+        frontend_policy::Upload {
+            component: &self.component,
+            signature: self.signature.as_deref(),
+            config: &self.config,
+        }
     }
 }
 
@@ -281,6 +329,8 @@ fn version_json(version: &Version, stage: &str) -> Value {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     json!({
         "digest": version.digest.to_string(),
+        "component": version.component.to_string(),
+        "config": version.config_digest().map(|digest| digest.to_string()),
         "name": version.manifest.name,
         "version": version.manifest.version,
         "stage": stage,

@@ -34,6 +34,8 @@ pub(super) enum Refusal {
     NoToken,
     #[error("a component has at most {COMPONENT_BYTES_MAX} bytes")]
     BodyTooLarge,
+    #[error("x-policy-config must be a configuration in base64")]
+    NoConfig,
     #[error("the body is not complete")]
     BodyIncomplete,
     #[error("the body took too long to arrive")]
@@ -64,9 +66,11 @@ impl Refusal {
     /// HTTP's word for it.
     fn status(&self) -> StatusCode {
         match self {
-            Self::NoHost | Self::BodyIncomplete | Self::NoTrial | Self::NoSeconds { .. } => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::NoHost
+            | Self::BodyIncomplete
+            | Self::NoConfig
+            | Self::NoTrial
+            | Self::NoSeconds { .. } => StatusCode::BAD_REQUEST,
             Self::NoToken => StatusCode::UNAUTHORIZED,
             Self::ForeignPage | Self::OtherHost => StatusCode::FORBIDDEN,
             Self::NoSuchPath(_) | Self::NoDifferences | Self::Swap(SwapError::NotKept(_)) => {
@@ -79,7 +83,8 @@ impl Refusal {
                 SwapError::NothingToRollBackTo
                 | SwapError::NoCandidate
                 | SwapError::Occupied { .. }
-                | SwapError::OtherCandidate { .. },
+                | SwapError::OtherCandidate { .. }
+                | SwapError::OtherActive,
             ) => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Swap(SwapError::Rejected(Rejection::Busy)) => StatusCode::TOO_MANY_REQUESTS,

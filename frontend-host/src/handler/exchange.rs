@@ -14,14 +14,14 @@ use http_body_util::Full;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
 
-use super::admission::{check_content_coding, check_readable};
+use super::admission::check_content_coding;
 use super::cache_status::{CacheStatus, Forward};
 use super::refusal::Refusal as Inadmissible;
 use super::response::{complete, rendered};
 use super::{Gateway, Request};
 use crate::cache::{Counts, RenderKey};
-use frontend_policy::decision::{Action, Operation, Outcome, Reply, TradeAction};
-use frontend_policy::{Decider, RequestParts, Undecided, limits};
+use frontend_policy::decision::{Action, Operation, Outcome, Reply, Scheme, TradeAction};
+use frontend_policy::{Connection, Decider, RequestParts, Undecided, limits};
 
 mod reads;
 
@@ -72,12 +72,15 @@ impl<'a> Exchange<'a> {
     /// Takes a request up; or refuses it, where the policy that decides cannot be shown its headers
     /// or make sense of its body. What was published when it was admitted may be another by now.
     pub(super) fn begin(gateway: &'a Gateway, request: Request<'a>) -> Result<Self, Inadmissible> {
+        let headers = &request.admitted.head.headers;
         let decider = with_client(gateway, &request, |client| gateway.policy.decider(client));
+        let decider = decider.readable(headers);
         let published = decider.published();
         let settings = published.active.manifest.cache;
         gateway.cache.apply_settings(published.generation, settings);
-        let headers = &request.admitted.head.headers;
-        check_readable(headers, published.wanted_headers())?;
+        if let Some(name) = decider.version().unreadable(headers) {
+            return Err(Inadmissible::UnreadableHeader(name.clone()));
+        }
         if request.body.as_ref().is_some_and(|body| !body.is_empty()) {
             check_content_coding(headers, decider.version().manifest.headers.iter())?;
         }
@@ -215,6 +218,11 @@ fn request_parts<'a>(request: &'a Request<'_>, now_ms: u64) -> RequestParts<'a> 
         method: &request.admitted.head.method,
         target: target(request),
         headers: &request.admitted.head.headers,
+        connection: Some(Connection {
+            client: request.client,
+            scheme: Scheme::Http,
+            version: request.admitted.head.version,
+        }),
         body: request.body.as_deref(),
         now_ms,
     }

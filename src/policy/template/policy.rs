@@ -37,6 +37,7 @@ mod tests {
             method: Method::Get,
             target: "/stocks/nvidia".to_owned(),
             headers: vec![],
+            connection: None,
             body: None,
             now_ms: 0,
         };

@@ -28,8 +28,7 @@ impl Policy for Guarded {
 
     fn on_request(&self, request: &Request) -> Decision {
         assert!(!request.target.starts_with("/stocks/trap"), "sprung");
-        let mut headers = request.headers.iter();
-        if headers.any(|(name, value)| name == HEADER && value == LETS_IN) {
+        if request.header_text(HEADER) == Some(LETS_IN) {
             return DefaultPolicy.on_request(request);
         }
         Action::Respond(Response {

@@ -17,8 +17,10 @@ use crate::decision::{
 };
 use crate::evaluate::expect_first;
 use crate::evaluate::input::DecisionInput;
+use crate::guest::bindings::World;
+use crate::guest::config::Config;
 use crate::guest::failure::Failure;
-use crate::guest::instance::{Ambient, Instance};
+use crate::guest::instance::{Ambient, Instance, StartFailure};
 use crate::guest::version::Version;
 use crate::limits;
 
@@ -41,12 +43,23 @@ impl Admitted {
     }
 }
 
-/// Asks a component what it is, and tests whether it decides: requests and elections of every kind,
-/// and what was to be decided lately.
-pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admitted, Rejection> {
-    let (digest, world, template) = linked.into_parts();
-    let version = Version::from_template(digest, world, template)
-        .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?;
+/// Has a component take its configuration and say what it is, and tests whether it decides: requests
+/// and elections of every kind, and what was to be decided lately.
+pub(super) fn self_test(
+    linked: Linked,
+    config: Config,
+    recent: &[DecisionInput],
+) -> Result<Admitted, Rejection> {
+    let (component, world, template) = linked.into_parts();
+    if world == World::V1_0 && !config.raw().is_empty() {
+        let interface = world.interface();
+        return Err(Problem::NoConfig { interface }.into());
+    }
+    let version = Version::from_template(component, world, template, config.clone());
+    let version = version.map_err(|failure| match failure {
+        StartFailure::ConfigRefused(why) => Problem::ConfigRefused(config.scrub(&why)),
+        StartFailure::Failed(failure) => not_started(world, &failure),
+    })?;
     let mut tester = Tester {
         version: &version,
         instance: None,
@@ -65,6 +78,8 @@ pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admi
             expect_same(&elected, &instance.elect(ambient(), &view)?)
         })?;
     }
+    // What it could not be shown in service, it need not decide about either.
+    let recent = recent.iter().filter(|input| input.is_readable_to(&version));
     for input in recent {
         let test = format!("{}, asked lately", input.describe());
         tester.test(&test, |instance| {
@@ -74,6 +89,13 @@ pub(super) fn self_test(linked: Linked, recent: &[DecisionInput]) -> Result<Admi
     }
     Rejection::check(tester.into_problems())?;
     Ok(Admitted(version))
+}
+
+fn not_started(world: World, failure: &Failure) -> Problem {
+    Problem::Start {
+        function: world.functions()[0],
+        cause: failure.cause().to_owned(),
+    }
 }
 
 /// What is wrong with a decision.
@@ -125,13 +147,16 @@ impl Tester<'_> {
             None => self
                 .version
                 .start_unhurried_instance()
-                .map_err(|failure| Problem::Describe(failure.cause().to_owned()))?,
+                .map_err(|failure| not_started(self.version.world, &failure))?,
         };
         let result = run(&mut instance);
         let output = instance.take_output();
         match result {
             Ok(()) => self.instance = Some(instance),
-            Err(Flaw::Traps(cause)) => self.note(Flaw::Traps(with_output(cause, output)), name),
+            Err(Flaw::Traps(cause)) => {
+                let cause = self.version.config.scrub(&with_output(cause, output));
+                self.note(Flaw::Traps(cause), name);
+            }
             Err(flaw) => self.note(flaw, name),
         }
         Ok(())
@@ -229,6 +254,7 @@ fn decide_twice(
         method,
         target,
         headers: &[],
+        connection: None,
         body,
         now_ms: NOW_MS,
     };

@@ -11,13 +11,25 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
-/// A component from outside.
+use crate::guest::digest::Digest;
+
+/// A component from outside, and its configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Upload<'a> {
     /// A WebAssembly component, or what claims to be one.
     pub component: &'a [u8],
-    /// A detached signature over them, in base64.
+    /// A detached signature over the component, in base64.
     pub signature: Option<&'a str>,
+    /// What it is to be configured with, of at most
+    /// [`CONFIG_BYTES_MAX`](crate::limits::CONFIG_BYTES_MAX) bytes; empty without one.
+    pub config: &'a [u8],
+}
+
+impl Upload<'_> {
+    /// What names the version that it makes.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of_version(Digest::of(self.component), self.config)
+    }
 }
 
 impl<'a> From<&'a [u8]> for Upload<'a> {
@@ -25,6 +37,7 @@ impl<'a> From<&'a [u8]> for Upload<'a> {
         Self {
             component,
             signature: None,
+            config: &[],
         }
     }
 }

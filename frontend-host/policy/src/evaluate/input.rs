@@ -9,7 +9,7 @@ use domain::ReplicaId;
 use http::{HeaderMap, HeaderName, Method};
 
 use crate::decision::{Action, Decision, Outcome, Stock, View};
-use crate::evaluate::{RequestParts, on_outcome_afresh, on_request};
+use crate::evaluate::{Connection, RequestParts, on_outcome_afresh, on_request};
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
@@ -37,6 +37,8 @@ pub(crate) struct RequestInput {
     pub(crate) method: Method,
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
+    /// None where a recording is without it.
+    pub(crate) connection: Option<Connection>,
     pub(crate) body: Option<Vec<u8>>,
     /// None where the decision was about the request itself.
     pub(crate) outcome: Option<Outcome>,
@@ -61,6 +63,7 @@ impl DecisionInput {
             method: request.method.clone(),
             target: request.target.to_owned(),
             headers: request.headers.clone(),
+            connection: request.connection,
             body: request.body.map(<[u8]>::to_vec),
             outcome: outcome.cloned(),
         });
@@ -108,10 +111,8 @@ impl DecisionInput {
         };
         let query = path_and_query(&request.target).1.unwrap_or_default();
         let values = query.split('&').filter_map(|pair| pair.split_once('='));
-        let headers = request
-            .headers
-            .values()
-            .filter_map(|value| value.to_str().ok());
+        let headers = request.headers.values();
+        let headers: Vec<_> = headers.filter_map(|value| value.to_str().ok()).collect();
         let body = request
             .body
             .as_deref()
@@ -122,8 +123,8 @@ impl DecisionInput {
         let secrets = [query]
             .into_iter()
             .chain(values.map(|(_, value)| value))
-            .chain(headers.clone())
-            .chain(headers.flat_map(str::split_whitespace))
+            .chain(headers.iter().copied())
+            .chain(headers.iter().flat_map(|value| value.split_whitespace()))
             .chain(words);
         let mut secrets: Vec<_> = secrets
             .filter(|secret| secret.len() >= SECRET_BYTES_MIN && text.contains(secret))
@@ -173,6 +174,14 @@ impl DecisionInput {
         }
     }
 
+    /// Whether a version can be shown the headers that it wants to see.
+    pub(crate) fn is_readable_to(&self, version: &Version) -> bool {
+        match &self.subject {
+            Subject::Request(request) => version.unreadable(&request.headers).is_none(),
+            Subject::Election(_) => true,
+        }
+    }
+
     /// For people: method and target of a request.
     pub(crate) fn describe(&self) -> String {
         match &self.subject {
@@ -210,6 +219,7 @@ impl DecisionInput {
             method: &subject.method,
             target: &subject.target,
             headers: &subject.headers,
+            connection: subject.connection,
             body: subject.body.as_deref(),
             now_ms: self.ambient.now_ms,
         };

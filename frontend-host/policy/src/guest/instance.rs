@@ -13,7 +13,7 @@ use super::engine::{Clock, Engine};
 use super::failure::Failure;
 use super::thread::processor_time;
 use super::wasi::{self, HasWasi, Wasi};
-use crate::decision::{Decision, Manifest, Outcome, PolicyRequest, View};
+use crate::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
 use crate::limits;
 
 /// A component with all its imports, of which instances are made.
@@ -77,9 +77,48 @@ pub(crate) struct Ambient {
     pub(crate) seed: u64,
 }
 
+/// Why there is no instance.
+#[derive(Debug)]
+pub(crate) enum StartFailure {
+    /// It failed.
+    Failed(Failure),
+    /// It refuses its configuration, and says why.
+    ConfigRefused(String),
+}
+
+impl From<wasmtime::Error> for StartFailure {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Failure> for StartFailure {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Of an instance in service: at the check the policy took the same configuration.
+impl From<StartFailure> for Failure {
+    fn from(failure: StartFailure) -> Self {
+        match failure {
+            StartFailure::Failed(failure) => failure,
+            StartFailure::ConfigRefused(_) => InvalidDecision(
+                "it refuses a configuration that it took before: it keeps nothing, and must take it each time".into(),
+            )
+            .into(),
+        }
+    }
+}
+
 impl Instance {
-    /// Makes one and has it start its language's runtime.
-    pub(super) fn start(template: &Template, deadline: Deadline) -> Result<Self, Failure> {
+    /// Makes one and has it start its language's runtime and take its configuration. Returns what
+    /// the policy says of itself as well.
+    pub(super) fn start(
+        template: &Template,
+        config: &[u8],
+        deadline: Deadline,
+    ) -> Result<(Self, Manifest), StartFailure> {
         let engine = template.pre.engine().clone();
         let mut store = Store::new(
             &engine,
@@ -107,9 +146,13 @@ impl Instance {
         };
         // A language's runtime starts in the first call. That is one about nothing that a client
         // sent, so no client can find a request that makes use of the longer time.
-        instance.describe()?;
+        let ambient = Ambient { now_ms: 0, seed: 0 };
+        let configured = instance.call(ambient, |front_end, store| {
+            front_end.configure(store, config)
+        })?;
+        let manifest = configured.map_err(StartFailure::ConfigRefused)?;
         instance.decision_ticks = template.decision_ticks;
-        Ok(instance)
+        Ok((instance, manifest))
     }
 
     /// Whether it should make room for a fresh one.
@@ -121,13 +164,6 @@ impl Instance {
     /// were dropped.
     pub(crate) fn take_output(&mut self) -> Option<(Vec<u8>, usize)> {
         self.store.data_mut().wasi.take_output()
-    }
-
-    /// What the policy says of itself.
-    pub(super) fn describe(&mut self) -> Result<Manifest, Failure> {
-        self.call(Ambient { now_ms: 0, seed: 0 }, |front_end, store| {
-            front_end.describe(store)
-        })
     }
 
     /// What to do about a request.

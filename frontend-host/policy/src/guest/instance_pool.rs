@@ -65,6 +65,6 @@ impl Pool {
 
 /// Output is for the author of a policy who looks at the log, so it is at debug level.
 fn log_output(version: &Version, output: &[u8], dropped: usize) {
-    let text = String::from_utf8_lossy(output);
+    let text = version.config.scrub(&String::from_utf8_lossy(output));
     tracing::debug!(policy = %version, dropped, output = %text.trim_end().escape_debug(), "the policy wrote");
 }

@@ -5,53 +5,62 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName};
+
 use super::bindings::World;
+use super::config::Config;
 use super::deadline::Deadline;
 use super::digest::Digest;
 use super::engine::Clock;
 use super::failure::Failure;
-use super::instance::{Instance, Template};
+use super::instance::{Instance, StartFailure, Template};
 use super::thread::processor_time;
-use crate::decision::Manifest;
+use crate::decision::{Manifest, header_text};
 
 /// Of the process, not of an engine: a thread's instances are found by their versions' ids.
 static VERSIONS_MADE: AtomicU64 = AtomicU64::new(0);
 
-/// A component that can decide.
+/// A component that can decide, with its configuration.
 pub struct Version {
     /// Tells the versions made by this process apart, also two of the same component.
     pub id: u64,
-    /// The component's SHA-256.
+    /// Names the component with its configuration, see [`Digest::of_version`].
     pub digest: Digest,
+    /// The component's SHA-256.
+    pub component: Digest,
     /// The world that it is made for.
     pub(crate) world: World,
+    /// What each instance is given first.
+    pub(crate) config: Config,
     /// What it says of itself.
     pub manifest: Manifest,
     /// What it has done so far.
     pub counts: Counts,
     /// How much processor time an instance takes to start.
     pub(crate) start_cost: Duration,
-    template: Template,
+    template: Arc<Template>,
 }
 
 /// A version as the threads share it.
 pub type SharedVersion = Arc<Version>;
 
 impl Version {
-    /// Has a component say what it is.
+    /// Has a component say what it is, with its configuration.
     pub(crate) fn from_template(
-        digest: Digest,
+        component: Digest,
         world: World,
-        template: Template,
-    ) -> Result<Self, Failure> {
+        template: Arc<Template>,
+        config: Config,
+    ) -> Result<Self, StartFailure> {
         let begun = processor_time();
-        let mut instance = Instance::start(&template, Deadline::unhurried())?;
+        let (_, manifest) = Instance::start(&template, config.bytes(), Deadline::unhurried())?;
         let start_cost = processor_time().saturating_sub(begun);
-        let manifest = instance.describe()?;
         Ok(Self {
             id: VERSIONS_MADE.fetch_add(1, Ordering::Relaxed),
-            digest,
+            digest: Digest::of_version(component, config.raw()),
+            component,
             world,
+            config,
             manifest,
             counts: Counts::default(),
             start_cost,
@@ -64,14 +73,42 @@ impl Version {
         self.template.clock()
     }
 
+    /// What names its configuration; `None` without one.
+    pub fn config_digest(&self) -> Option<Digest> {
+        let raw = self.config.raw();
+        (!raw.is_empty()).then(|| Digest::of(raw))
+    }
+
+    /// Its component with all imports, and the world that this is for.
+    pub(crate) fn template(&self) -> (World, Arc<Template>) {
+        (self.world, Arc::clone(&self.template))
+    }
+
+    fn start(&self, deadline: Deadline) -> Result<(Instance, Manifest), StartFailure> {
+        Instance::start(&self.template, self.config.bytes(), deadline)
+    }
+
     /// An instance for decisions that clients wait for.
     pub(super) fn start_instance(&self) -> Result<Instance, Failure> {
-        Instance::start(&self.template, Deadline::default())
+        let (instance, _) = self.start(Deadline::default())?;
+        Ok(instance)
     }
 
     /// An instance for decisions that nobody waits for: see [`Deadline::unhurried`].
     pub(crate) fn start_unhurried_instance(&self) -> Result<Instance, Failure> {
-        Instance::start(&self.template, Deadline::unhurried())
+        let (instance, _) = self.start(Deadline::unhurried())?;
+        Ok(instance)
+    }
+
+    /// The first header that it wants to see and cannot be shown: one of world 1.0 sees text alone.
+    pub fn unreadable<'a>(&'a self, headers: &HeaderMap) -> Option<&'a HeaderName> {
+        if self.world != World::V1_0 {
+            return None;
+        }
+        self.manifest.headers.iter().find(|name| {
+            let mut values = headers.get_all(*name).iter();
+            values.any(|value| header_text(value.as_bytes()).is_none())
+        })
     }
 }
 

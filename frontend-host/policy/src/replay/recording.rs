@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
 use super::format::{Line, header};
+use crate::decision::Manifest;
 use crate::evaluate::input::{DecisionInput, DecisionResult};
 use crate::guest::version::Version;
 
@@ -123,8 +124,14 @@ impl Recorder {
         self.listening.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn record(&self, input: &DecisionInput, result: &DecisionResult) {
-        let line = Line::write(input, result);
+    /// Takes down a decision by a policy of that manifest.
+    pub(crate) fn record(
+        &self,
+        manifest: &Manifest,
+        input: &DecisionInput,
+        result: &DecisionResult,
+    ) {
+        let line = Line::write(manifest, input, result);
         if line.len() > LINE_BYTES_MAX {
             return;
         }

@@ -29,6 +29,11 @@ pub enum SwapError {
         /// Who put it there.
         who: String,
     },
+    /// Another policy became active while the configuration of this one was checked.
+    #[error(
+        "another policy became active meanwhile: send the configuration again if it is for that one"
+    )]
+    OtherActive,
     /// The candidate is another one than was named.
     #[error("the candidate is {digest} of {who}, not the one that was named")]
     OtherCandidate {

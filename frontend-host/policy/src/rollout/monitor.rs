@@ -145,7 +145,7 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Option<Con
         Verdict::Worse(wasted) | Verdict::NoBetter(wasted) => (wasted, Instead::Refuse),
         Verdict::Fine => return None,
     };
-    let incident = incident(problem, input);
+    let incident = incident(version, problem, input);
     if health.show(incident.clone()).is_power_of_two() {
         let Incident {
             kind,
@@ -296,7 +296,7 @@ fn is_server_error(decided: &DecisionResult) -> bool {
     }
 }
 
-fn incident(problem: &Problem, input: &DecisionInput) -> Incident {
+fn incident(version: &Version, problem: &Problem, input: &DecisionInput) -> Incident {
     let (kind, cause, crash) = match problem {
         Problem::Failure(failure, _) => (failure.kind(), failure.cause(), failure.crash()),
         Problem::ServerError => (
@@ -309,12 +309,13 @@ fn incident(problem: &Problem, input: &DecisionInput) -> Incident {
     let Crash {
         output, backtrace, ..
     } = crash.cloned().unwrap_or_default();
+    let shown = |text: &str| version.config.scrub(&input.redact(text));
     Incident {
         at_ms: unix_ms(),
         kind: kind.to_owned(),
         request: input.redacted(),
-        cause: input.redact(cause),
-        output: input.redact(&output),
+        cause: shown(cause),
+        output: shown(&output),
         backtrace,
     }
 }

@@ -97,13 +97,15 @@ impl Share {
 }
 
 impl Published {
-    /// The request headers that any version wants to see which may be asked to decide. A name
-    /// can occur more than once.
+    /// The request headers that a version wants to see which a client's request may come to first:
+    /// the active one, or a canary. A shadow has no say. A name can occur more than once.
     pub fn wanted_headers(&self) -> impl Iterator<Item = &HeaderName> {
-        let candidate = self.candidate.as_ref().map(|candidate| &candidate.version);
-        let versions = std::iter::once(&self.active)
-            .chain(&self.previous)
-            .chain(candidate);
+        let canary = self
+            .candidate
+            .as_ref()
+            .filter(|candidate| matches!(candidate.trial, Trial::Canary(_)));
+        let canary = canary.map(|candidate| &candidate.version);
+        let versions = std::iter::once(&self.active).chain(canary);
         versions.flat_map(|version| &version.manifest.headers)
     }
 

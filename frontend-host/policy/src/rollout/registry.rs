@@ -10,7 +10,7 @@ use super::error::SwapError;
 use super::monitor::Condemned;
 use super::probation::Probation;
 use super::publication::Published;
-use super::version_log::{Kept, VersionLog, VersionLogError};
+use super::version_log::{Kept, SavedVersion, VersionLog, VersionLogError};
 use crate::replay::shadow::Shadow;
 
 /// The current publication, and the log of all.
@@ -125,7 +125,7 @@ impl Registry {
     }
 
     /// See [`VersionLog::load_kept`].
-    pub(super) fn load_kept(&self, prefix: &str) -> Option<(Vec<u8>, Option<String>)> {
+    pub(super) fn load_kept(&self, prefix: &str) -> Option<SavedVersion> {
         self.log().as_ref()?.load_kept(prefix)
     }
 

@@ -18,13 +18,12 @@ use super::monitor::{Monitor, Problem, Report};
 use super::probation::Probation;
 use super::publication::{Candidate, Published, Rank, Trial};
 use super::registry::Registry;
-use super::version_log::{Kept, SavedCandidate, VersionLog, VersionLogError};
+use super::version_log::{Kept, SavedCandidate, SavedVersion, VersionLog, VersionLogError};
 use crate::admission::{Admission, Rejection, Trust, Upload};
 use crate::evaluate::input::DecisionInput;
 use crate::evaluate::recent::RecentInputs;
 use crate::guest::digest::Digest;
-use crate::guest::engine::Engine;
-use crate::guest::version::SharedVersion;
+use crate::guest::version::{SharedVersion, Version};
 use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
 use crate::replay::{Busy, Differences, Recording};
@@ -46,16 +45,16 @@ pub struct Versions {
 impl Versions {
     /// Starts with the versions that were in service last, according to the log: the active one, the
     /// last good one behind it, and the candidate. An active one that does not pass its check any more is
-    /// passed over for the last good one that does. With `component` where there is no log, or
+    /// passed over for the last good one that does. With `start` where there is no log, or
     /// nothing in it that passes, and then it must be admitted.
-    pub fn new(
-        engine: Engine,
-        component: &[u8],
+    pub fn new<'a>(
+        admission: impl Into<Admission>,
+        start: impl Into<Upload<'a>>,
         probation: Probation,
         mut log: Option<VersionLog>,
     ) -> Result<Self, SwapError> {
         // Nobody is served yet, so it may take all of the machine.
-        let admission = Admission::new(engine);
+        let (admission, start) = (admission.into(), start.into());
         let mut saved = Saved {
             admission: &admission,
             log: log.as_ref(),
@@ -67,16 +66,16 @@ impl Versions {
                 (active, previous)
             }
             None => {
-                let admitted = admission.admit(component, &[])?;
+                let admitted = admission.admit(start, &[])?;
                 (Arc::new(admitted.into_version()), None)
             }
         };
         let candidate = saved.last_candidate(probation);
         let failed = saved.failed;
         if let Some(log) = &mut log
-            && active.digest == Digest::of(component)
+            && active.digest == start.digest()
         {
-            log.save(active.digest, component.into())?;
+            log.save(start)?;
         }
         let first = Published::first(active, previous, candidate, probation);
         let registry = Arc::new(Registry::new(first, probation, log)?);
@@ -135,7 +134,7 @@ impl Versions {
     ) -> Result<SharedVersion, SwapError> {
         let upload = upload.into();
         let active = Arc::clone(&self.published().active);
-        if active.digest == Digest::of(upload.component) {
+        if active.digest == upload.digest() {
             self.admission.check_trust(upload)?;
             return Ok(active);
         }
@@ -143,7 +142,7 @@ impl Versions {
         self.registry.change(
             "activate",
             reason,
-            |log| log.save(version.digest, upload),
+            |log| log.save(upload),
             |now| Ok(now.with_active(&version, now.candidate.clone(), self.probation)),
         )?;
         Ok(version)
@@ -153,12 +152,8 @@ impl Versions {
     /// of it. Compiles, where its code is not kept.
     pub fn activate_kept(&self, digest: &str, reason: &Reason) -> Result<SharedVersion, SwapError> {
         let kept = self.registry.load_kept(digest);
-        let (component, signature) = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
-        let upload = Upload {
-            component: &component,
-            signature: signature.as_deref(),
-        };
-        self.activate(upload, reason)
+        let kept = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
+        self.activate(kept.upload(), reason)
     }
 
     /// The versions that can be activated again, the latest at the end.
@@ -177,7 +172,7 @@ impl Versions {
         trial: Trial,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        self.put_on_trial(upload.into(), trial, None, reason)
+        self.try_out_upload(upload.into(), trial, None, reason)
     }
 
     /// The same in the place of the version that is named, by its digest or the beginning of it,
@@ -189,32 +184,79 @@ impl Versions {
         of: &str,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        self.put_on_trial(upload.into(), trial, Some(of), reason)
+        self.try_out_upload(upload.into(), trial, Some(of), reason)
     }
 
-    fn put_on_trial(
+    fn try_out_upload(
         &self,
         upload: Upload<'_>,
         trial: Trial,
         replace: Option<&str>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        let digest = Digest::of(upload.component);
+        self.admission.check_trust(upload)?;
+        let admit = || Ok(self.admit(upload)?);
+        let save = |log: &mut VersionLog| log.save(upload);
+        self.put_on_trial(upload.digest(), trial, replace, reason, admit, save)
+    }
+
+    /// Makes the active version's component the active version with another configuration. The
+    /// configuration that it has already changes nothing.
+    pub fn configure(&self, config: &[u8], reason: &Reason) -> Result<SharedVersion, SwapError> {
+        let active = Arc::clone(&self.published().active);
+        if active.digest == Digest::of_version(active.component, config) {
+            return Ok(active);
+        }
+        let version = self.reconfigure(&active, config)?;
+        self.registry.change(
+            "configure",
+            reason,
+            |log| log.save_config(version.component, config),
+            |now| {
+                check_component(now, &version)?;
+                Ok(now.with_active(&version, now.candidate.clone(), self.probation))
+            },
+        )?;
+        Ok(version)
+    }
+
+    /// Puts the active version's component on trial with another configuration, in the place of the
+    /// candidate that is named; see [`try_out`](Self::try_out).
+    pub fn try_configuration(
+        &self,
+        config: &[u8],
+        trial: Trial,
+        replace: Option<&str>,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
+        let active = Arc::clone(&self.published().active);
+        let component = active.component;
+        let digest = Digest::of_version(component, config);
+        let admit = || Ok(self.reconfigure(&active, config)?);
+        let save = |log: &mut VersionLog| log.save_config(component, config);
+        self.put_on_trial(digest, trial, replace, reason, admit, save)
+    }
+
+    fn put_on_trial(
+        &self,
+        digest: Digest,
+        trial: Trial,
+        replace: Option<&str>,
+        reason: &Reason,
+        admit: impl FnOnce() -> Result<SharedVersion, SwapError>,
+        save: impl FnOnce(&mut VersionLog) -> Result<(), VersionLogError>,
+    ) -> Result<SharedVersion, SwapError> {
         let current = self.published().candidate.clone();
         let known = current.filter(|candidate| candidate.version.digest == digest);
         let version = match &known {
             Some(candidate) if candidate.trial == trial => {
-                self.admission.check_trust(upload)?;
                 return Ok(Arc::clone(&candidate.version));
             }
-            Some(candidate) => {
-                self.admission.check_trust(upload)?;
-                Arc::clone(&candidate.version)
-            }
+            Some(candidate) => Arc::clone(&candidate.version),
             None => {
                 // Nobody waits for a check whose end is known.
                 check_replaced(&self.published(), digest, replace, reason)?;
-                self.admit(upload)?
+                admit()?
             }
         };
         let candidate = Candidate {
@@ -224,15 +266,10 @@ impl Versions {
             differences: Arc::new(Differences::default()),
             health: HealthWindow::begin(self.probation),
         };
-        self.registry.change(
-            trial.name(),
-            reason,
-            |log| log.save(version.digest, upload),
-            |now| {
-                check_replaced(now, digest, replace, reason)?;
-                Ok(now.with_candidate(Some(candidate)))
-            },
-        )?;
+        self.registry.change(trial.name(), reason, save, |now| {
+            check_replaced(now, digest, replace, reason)?;
+            Ok(now.with_candidate(Some(candidate)))
+        })?;
         Ok(version)
     }
 
@@ -295,15 +332,11 @@ impl Versions {
         let kept = self.kept().into_iter().rev();
         let mut others = kept.filter(|kept| kept.good && kept.digest != active);
         others.find_map(|kept| {
-            let (component, signature) = self.registry.load_kept(&kept.digest)?;
-            let upload = Upload {
-                component: &component,
-                signature: signature.as_deref(),
-            };
+            let saved = self.registry.load_kept(&kept.digest)?;
             let refused = |rejection: &Rejection| {
                 tracing::error!(policy = kept.digest, %rejection, "a kept policy does not pass its check any more");
             };
-            self.admit(upload).inspect_err(refused).ok()
+            self.admit(saved.upload()).inspect_err(refused).ok()
         })
     }
 
@@ -351,6 +384,12 @@ impl Versions {
         });
     }
 
+    fn reconfigure(&self, version: &Version, config: &[u8]) -> Result<SharedVersion, Rejection> {
+        let recent = self.recent.to_vec();
+        let admitted = self.admission.reconfigure(version, config, &recent)?;
+        Ok(Arc::new(admitted.into_version()))
+    }
+
     fn admit(&self, upload: Upload<'_>) -> Result<SharedVersion, Rejection> {
         let admitted = self.admission.admit(upload, &self.recent.to_vec())?;
         Ok(Arc::new(admitted.into_version()))
@@ -360,6 +399,14 @@ impl Versions {
 /// A change that needs nothing saved.
 fn save_nothing(_: &mut VersionLog) -> Result<(), VersionLogError> {
     Ok(())
+}
+
+/// Whether a version is of the component that is active still.
+fn check_component(now: &Published, version: &Version) -> Result<(), SwapError> {
+    match now.active.component == version.component {
+        true => Ok(()),
+        false => Err(SwapError::OtherActive),
+    }
 }
 
 /// The candidate, where there is one and, where one is named, it is that one.
@@ -413,8 +460,8 @@ impl Saved<'_> {
     /// The active version, or else the last good one that passes.
     fn last_active(&mut self) -> Option<SharedVersion> {
         let log = self.log?;
-        let component = log.last_active();
-        let active = component.and_then(|component| self.admit(&component));
+        let saved = log.last_active();
+        let active = saved.and_then(|saved| self.admit(&saved));
         active.or_else(|| self.last_good(log.active_digest()))
     }
 
@@ -429,8 +476,8 @@ impl Saved<'_> {
         let mut others: Vec<String> = digests.filter(|digest| digest != but).collect();
         others.dedup();
         others.into_iter().find_map(|digest| {
-            let component = log.component(&digest)?;
-            self.admit(&component)
+            let saved = log.load(&digest)?;
+            self.admit(&saved)
         })
     }
 
@@ -438,9 +485,9 @@ impl Saved<'_> {
         let log = self.log?;
         let saved: &SavedCandidate = log.last_candidate()?;
         let trial = saved.trial()?;
-        let component = log.component(&saved.digest)?;
+        let version = log.load(&saved.digest)?;
         Some(Candidate {
-            version: self.admit(&component)?,
+            version: self.admit(&version)?,
             trial,
             who: saved.who.clone(),
             differences: Arc::new(Differences::default()),
@@ -448,11 +495,11 @@ impl Saved<'_> {
         })
     }
 
-    fn admit(&mut self, component: &[u8]) -> Option<SharedVersion> {
-        match self.admission.admit(component, &[]) {
+    fn admit(&mut self, saved: &SavedVersion) -> Option<SharedVersion> {
+        match self.admission.admit(saved.upload(), &[]) {
             Ok(admitted) => Some(Arc::new(admitted.into_version())),
             Err(rejection) => {
-                let digest = Digest::of(component);
+                let digest = saved.upload().digest();
                 tracing::error!(policy = %digest, %rejection, "a saved policy does not pass its check any more, and is not used");
                 self.failed.push(format!(
                     "saved policy {digest} does not pass its check any more: {rejection}"

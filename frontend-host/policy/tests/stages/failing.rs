@@ -43,6 +43,7 @@ fn try_to_decide(versions: &Versions, client: u32, target: &str) -> Result<Strin
         target,
         headers: &headers,
         body: None,
+        connection: None,
         now_ms: 0,
     };
     let mut decider = versions.decider(&client.to_be_bytes());
@@ -312,6 +313,7 @@ fn a_failure_is_shown_with_the_panic_and_where_it_was_and_without_secrets() {
         target: "/stocks/trap?token=hunter2",
         headers: &headers,
         body: Some(b"hunter2"),
+        connection: None,
         now_ms: 0,
     };
     versions.decider(b"client").on_request(request).unwrap();

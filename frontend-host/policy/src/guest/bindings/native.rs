@@ -26,7 +26,7 @@ pub(super) fn on_outcome(
 }
 
 fn request_to(request: &PolicyRequest<'_>) -> guest::Request {
-    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let owned = |(name, value): &(&str, &[u8])| ((*name).to_owned(), (*value).to_owned());
     guest::Request {
         method: match v1_1::request_to(request).method {
             wit::Method::Get => guest::Method::Get,
@@ -40,6 +40,8 @@ fn request_to(request: &PolicyRequest<'_>) -> guest::Request {
         },
         target: request.target.to_owned(),
         headers: request.headers.iter().map(owned).collect(),
+        // The default policy does not ask for it.
+        connection: None,
         body: request.body.map(<[u8]>::to_vec),
         now_ms: request.now_ms,
     }

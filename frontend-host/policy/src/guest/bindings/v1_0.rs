@@ -1,7 +1,8 @@
 //! The world of 1.0, in terms of the newest.
 //!
-//! What it lacks: a policy lists all stocks at once, does not see who is in sync, and has the version
-//! before decide what it fails at.
+//! What it lacks: a policy has no configuration, sees headers only where they are text and not how
+//! requests came, lists all stocks at once, does not see who is in sync, and has the version before
+//! decide what it fails at.
 
 use domain::ReplicaId;
 use wasmtime::AsContextMut;
@@ -11,6 +12,7 @@ use super::v1_1::{self, wit as newest};
 use super::{Answer, invalid};
 use crate::decision::{
     Action, Decision, InvalidDecision, Listing, Manifest, Operation, Outcome, PolicyRequest, View,
+    header_text,
 };
 
 #[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
@@ -42,9 +44,10 @@ pub(super) fn typecheck(
 }
 
 impl FrontEnd {
-    pub(super) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
+    /// It takes no configuration: who gives it one is told so at the check.
+    pub(super) fn configure(&self, store: impl AsContextMut) -> Answer<Result<Manifest, String>> {
         let manifest = self.bazaar_policy_policy().call_describe(store)?;
-        Ok(v1_1::manifest_from(manifest_from(manifest)))
+        Ok(v1_1::manifest_from(manifest_from(manifest)).map(Ok))
     }
 
     pub(super) fn on_request(
@@ -52,8 +55,12 @@ impl FrontEnd {
         store: impl AsContextMut,
         request: &PolicyRequest<'_>,
     ) -> Answer<Decision> {
+        let headers = match headers_to(request) {
+            Ok(headers) => headers,
+            Err(invalid) => return Ok(Err(invalid)),
+        };
         let policy = self.bazaar_policy_policy();
-        let decision = policy.call_on_request(store, request_to(request))?;
+        let decision = policy.call_on_request(store, request_to(request, &headers))?;
         Ok(decision_from(decision))
     }
 
@@ -64,6 +71,10 @@ impl FrontEnd {
         memo: &[u8],
         outcome: &Outcome,
     ) -> Answer<Decision> {
+        let headers = match headers_to(request) {
+            Ok(headers) => headers,
+            Err(invalid) => return Ok(Err(invalid)),
+        };
         // A page that another version asked for, whose part this one was to take.
         if matches!(outcome, Outcome::Stocks(page) if page.more) {
             return Ok(invalid(
@@ -77,7 +88,8 @@ impl FrontEnd {
             .collect();
         let outcome = outcome_to(v1_1::outcome_to(outcome, &[]), &stocks);
         let policy = self.bazaar_policy_policy();
-        let decision = policy.call_on_outcome(store, request_to(request), memo, outcome)?;
+        let request = request_to(request, &headers);
+        let decision = policy.call_on_outcome(store, request, memo, outcome)?;
         Ok(decision_from(decision))
     }
 
@@ -102,6 +114,7 @@ fn manifest_from(manifest: wit::Manifest) -> newest::Manifest {
         name: manifest.name,
         version: manifest.version,
         headers: manifest.headers,
+        connection: false,
         cache: newest::CacheSettings {
             stocks_max: manifest.cache.stocks_max,
             orders_max: manifest.cache.orders_max,
@@ -114,11 +127,27 @@ fn manifest_from(manifest: wit::Manifest) -> newest::Manifest {
     }
 }
 
-fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
+/// The headers as text. Whoever asks such a version about others learns nothing from it.
+fn headers_to<'a>(request: &PolicyRequest<'a>) -> Result<Vec<(&'a str, &'a str)>, InvalidDecision> {
+    let header = |(name, value): &(&'a str, &'a [u8])| match header_text(value) {
+        Some(value) => Ok((*name, value)),
+        None => invalid(format!(
+            "it is of world 1.0, in which headers are text, and `{name}` of this request is not"
+        )),
+    };
+    request.headers.iter().map(header).collect()
+}
+
+/// `headers` are those of the request, as text.
+fn request_to<'a>(
+    request: &PolicyRequest<'a>,
+    headers: &'a [(&'a str, &'a str)],
+) -> wit::Request<'a> {
     let newest::Request {
         method,
         target,
-        headers,
+        headers: _,
+        connection: _,
         body,
         now_ms,
     } = v1_1::request_to(request);

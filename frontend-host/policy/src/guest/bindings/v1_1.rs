@@ -5,15 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::{IdempotencyKey, OrderNumber, Quantity, ReplicaId, Side, StockName};
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use wasmtime::AsContextMut;
 use wasmtime::component::types::{self, ComponentFunc};
 
 use super::{Answer, invalid};
 use crate::decision::{
     Action, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision, Listing,
-    Manifest, OnFailure, Operation, Order, Outcome, PolicyRequest, Refusal, ReplicaView, Reply,
-    Stock, TradeAction, Unavailability, View,
+    Manifest, OnFailure, Operation, Order, Outcome, PolicyConnection, PolicyRequest, Refusal,
+    ReplicaView, Reply, Scheme, Stock, TradeAction, Unavailability, View,
 };
 use crate::limits;
 
@@ -37,7 +37,7 @@ pub(super) fn typecheck(
 ) -> wasmtime::Result<()> {
     let types = component.instance_type();
     match function {
-        "describe" => exported.typecheck::<(), (wit::Manifest,)>(&types),
+        "configure" => exported.typecheck::<(&[u8],), (Result<wit::Manifest, String>,)>(&types),
         "on-request" => exported.typecheck::<(wit::Request<'_>,), (wit::Decision,)>(&types),
         "on-outcome" => exported
             .typecheck::<(wit::Request<'_>, &[u8], wit::Outcome<'_>), (wit::Decision,)>(&types),
@@ -46,9 +46,16 @@ pub(super) fn typecheck(
 }
 
 impl FrontEnd {
-    pub(super) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
-        let manifest = self.bazaar_policy_policy().call_describe(store)?;
-        Ok(manifest_from(manifest))
+    pub(super) fn configure(
+        &self,
+        store: impl AsContextMut,
+        config: &[u8],
+    ) -> Answer<Result<Manifest, String>> {
+        let configured = self.bazaar_policy_policy().call_configure(store, config)?;
+        Ok(match configured {
+            Ok(manifest) => manifest_from(manifest).map(Ok),
+            Err(why) => Ok(Err(why)),
+        })
     }
 
     pub(super) fn on_request(
@@ -129,6 +136,7 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
         name: manifest.name,
         version: manifest.version,
         headers,
+        connection: manifest.connection,
         cache: CacheSettings {
             stocks_max: cache.stocks_max,
             orders_max: cache.orders_max,
@@ -158,8 +166,25 @@ pub(super) fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
         },
         target: request.target,
         headers: request.headers,
+        connection: request.connection.map(connection_to),
         body: request.body,
         now_ms: request.now_ms,
+    }
+}
+
+fn connection_to(connection: PolicyConnection<'_>) -> wit::Connection<'_> {
+    wit::Connection {
+        client: connection.client,
+        scheme: match connection.scheme {
+            Scheme::Http => wit::Scheme::Http,
+            Scheme::Https => wit::Scheme::Https,
+        },
+        authority: connection.authority,
+        http_version: match connection.version {
+            Version::HTTP_09 | Version::HTTP_10 => wit::HttpVersion::Http10,
+            Version::HTTP_11 => wit::HttpVersion::Http11,
+            _ => wit::HttpVersion::Http2,
+        },
     }
 }
 
