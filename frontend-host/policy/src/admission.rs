@@ -7,13 +7,17 @@
 //! - `signature`: whose components are taken ([`Upload`] → `Verified`);
 //! - `compile`: that it is a component (→ `Compiled`);
 //! - `link`: that it imports and exports what it may and must (→ `Linked`);
-//! - `self_test`: that it decides (→ [`Admitted`]);
+//! - `samples`: what a component is to decide about;
+//! - `keys`: that what it keeps is for whoever gets it;
+//! - `self_test`: that it decides, and that (→ [`Admitted`]);
 //! - `rejection`: all that can be wrong, in words for the person who wrote it.
 
 pub(crate) mod signature;
 pub(crate) mod rejection;
 mod compile;
 mod link;
+mod samples;
+mod keys;
 mod self_test;
 
 use std::io;
