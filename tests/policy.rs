@@ -126,6 +126,39 @@ fn always_highest_hands_leadership_back_to_the_highest_id_that_rejoins() {
     bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
 }
 
+/// Nothing but the clients' own requests shows that it does: some of them have what was kept made again.
+#[test]
+fn a_policy_that_keeps_for_all_what_it_made_for_one_is_found_out_and_keeps_nothing_more() {
+    const REQUESTS_MAX: usize = 10_000;
+    let bazaar = Bazaar::start_default();
+    push(&bazaar, &guest("leaks"));
+    let cookie_of = |name: &str| {
+        let headers = [("x-name", name)];
+        let answer = bazaar.send("GET", "/stocks/nvidia", &headers, b"");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.header("set-cookie").map(str::to_owned)
+    };
+    let own = |name: &str| Some(format!("name={name}"));
+    assert_eq!(cookie_of("alice"), own("alice"));
+    assert_eq!(
+        cookie_of("bob"),
+        own("bob"),
+        "a name in the key is told apart"
+    );
+    assert_eq!(cookie_of("secret-a"), own("secret-a"));
+    let found = (0..REQUESTS_MAX).find(|_| cookie_of("secret-b") == own("secret-b"));
+    assert!(found.is_some(), "nobody noticed");
+    assert_eq!(failures(&active(&bazaar)), 1);
+    for name in ["secret-a", "secret-b"].repeat(200) {
+        assert_eq!(cookie_of(name), own(name));
+    }
+    assert_eq!(
+        failures(&active(&bazaar)),
+        1,
+        "and so there is nothing more to find"
+    );
+}
+
 #[test]
 fn a_guest_that_misbehaves_costs_no_client_a_failure() {
     let nonsense = [

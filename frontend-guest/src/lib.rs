@@ -31,7 +31,11 @@
 //!     }
 //!
 //!     fn stock_caching(&self) -> Caching {
-//!         Caching { freshness: Freshness::Bypass, stale_on_error_ms: 0 }
+//!         Caching {
+//!             freshness: Freshness::Bypass,
+//!             stale_on_error_ms: 0,
+//!             vary_key: Vec::new(),
+//!         }
 //!     }
 //! }
 //!
@@ -64,7 +68,11 @@
 //!     }
 //!
 //!     fn stock_caching(&self) -> Caching {
-//!         Caching { freshness: Freshness::AtMost(self.age_ms_max), stale_on_error_ms: 0 }
+//!         Caching {
+//!             freshness: Freshness::AtMost(self.age_ms_max),
+//!             stale_on_error_ms: 0,
+//!             vary_key: Vec::new(),
+//!         }
 //!     }
 //! }
 //!

@@ -60,6 +60,7 @@ pub trait Policy {
         Caching {
             freshness: Freshness::Linearizable,
             stale_on_error_ms: 0,
+            vary_key: Vec::new(),
         }
     }
 
@@ -68,7 +69,15 @@ pub trait Policy {
         Caching {
             freshness: Freshness::Linearizable,
             stale_on_error_ms: 0,
+            vary_key: Vec::new(),
         }
+    }
+
+    /// What a kept response to a request depends on besides the stock or order: a header, the query, how
+    /// the request came. By default nothing, and 1 KiB at most. A policy that renders by any of these puts
+    /// it here, or answers without `keep_ms`: another client with the same key gets the kept response.
+    fn vary_key(&self, _request: &Request) -> Vec<u8> {
+        Vec::new()
     }
 
     /// Whom the idempotency key of a request belongs to, in a policy that knows its clients: each
@@ -111,11 +120,11 @@ pub trait Policy {
             }
             Route::ReadStock { name } => Action::ReadStock(ReadStock {
                 name,
-                caching: self.stock_caching(),
+                caching: self.keyed(self.stock_caching(), request),
             }),
             Route::ReadOrder { number } => Action::ReadOrder(ReadOrder {
                 number,
-                caching: self.order_caching(),
+                caching: self.keyed(self.order_caching(), request),
             }),
             Route::PlaceOrder => {
                 let mut trade = trade_order::parse(&request.headers, request.body.as_deref())?;
@@ -125,6 +134,15 @@ pub trait Policy {
                 Action::Trade(trade)
             }
         })
+    }
+
+    /// Puts the [key](Policy::vary_key) of a request into how its read is to be cached.
+    #[doc(hidden)]
+    fn keyed(&self, caching: Caching, request: &Request) -> Caching {
+        Caching {
+            vary_key: self.vary_key(request),
+            ..caching
+        }
     }
 
     /// Decides what to do about the outcome of the action decided last: answer it.
@@ -322,6 +340,7 @@ mod tests {
         let caching = Caching {
             freshness: Freshness::Linearizable,
             stale_on_error_ms: 0,
+            vary_key: Vec::new(),
         };
         let read = ReadStock {
             name: "nvidia".to_owned(),

@@ -84,7 +84,12 @@ function decide(action) {
 // ---- routes ----
 
 // Never older than what any client has already seen.
-const LINEARIZABLE = { freshness: { tag: "linearizable" }, staleOnErrorMs: 0 };
+// No response of this policy depends on anything but the stock or order: its key is empty.
+const LINEARIZABLE = {
+  freshness: { tag: "linearizable" },
+  staleOnErrorMs: 0,
+  varyKey: new Uint8Array(),
+};
 
 // The action that a request asks for.
 function route({ method, target, headers, body }) {

@@ -175,7 +175,8 @@ def invalid_key(reason: str) -> ApiError:
 # ---- routes ----
 
 # Never older than what any client has already seen.
-LINEARIZABLE = Caching(Freshness_Linearizable(), stale_on_error_ms=0)
+# No response of this policy depends on anything but the stock or order: its key is empty.
+LINEARIZABLE = Caching(Freshness_Linearizable(), stale_on_error_ms=0, vary_key=b"")
 
 
 def route(request: Request) -> Action:

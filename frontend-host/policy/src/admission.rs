@@ -8,7 +8,9 @@
 //! - `secrets`: what its configuration refers to;
 //! - `compile`: that it is a component (→ `Compiled`);
 //! - `link`: that it imports and exports what it may and must (→ `Linked`);
-//! - `self_test`: that it decides (→ [`Admitted`]);
+//! - `samples`: what a component is to decide about;
+//! - `keys`: that what it keeps is for whoever gets it;
+//! - `self_test`: that it decides, and that (→ [`Admitted`]);
 //! - `rejection`: all that can be wrong, in words for the person who wrote it.
 
 pub(crate) mod signature;
@@ -16,6 +18,8 @@ pub(crate) mod secrets;
 pub(crate) mod rejection;
 mod compile;
 mod link;
+mod samples;
+mod keys;
 mod self_test;
 
 use std::io;

@@ -16,7 +16,7 @@ use domain::ReplicaId;
 use domain::time::BootTime;
 use http::{HeaderMap, StatusCode};
 
-use crate::decision::{Action, Decision, OnFailure, Outcome, View};
+use crate::decision::{Action, Decision, InvalidDecision, OnFailure, Outcome, Reply, View};
 use crate::evaluate::input::{DecisionInput, DecisionResult, path_key};
 use crate::evaluate::recent::RECENT_EVERY;
 use crate::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
@@ -128,10 +128,7 @@ impl<'a> Decider<'a> {
 
     /// What to do about a request.
     pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
-        let ambient = Ambient {
-            now_ms: request.now_ms,
-            seed: self.seed,
-        };
+        let ambient = self.ambient(request.now_ms);
         self.step_aside(request.target)?;
         let input = || DecisionInput::of_request(request, ambient, None);
         let decision = self.decide(Some(Asked::Request), input, |version, instance| {
@@ -153,10 +150,7 @@ impl<'a> Decider<'a> {
         memo: &[u8],
         outcome: &Outcome,
     ) -> Result<Decision, Undecided> {
-        let ambient = Ambient {
-            now_ms: request.now_ms,
-            seed: self.seed,
-        };
+        let ambient = self.ambient(request.now_ms);
         let asked_first = self.version().id;
         let input = || DecisionInput::of_request(request, ambient, Some(outcome));
         let asked = Some(Asked::Outcome(outcome));
@@ -177,16 +171,65 @@ impl<'a> Decider<'a> {
         Ok(decision)
     }
 
+    /// What the version finds beside its arguments.
+    pub fn ambient(&self, now_ms: u64) -> Ambient {
+        Ambient {
+            now_ms,
+            seed: self.seed,
+        }
+    }
+
+    /// Whether a kept response that is found for this request is one of those that are
+    /// [checked](Self::is_rendered_alike).
+    pub fn checks_kept(&self) -> bool {
+        self.versions.recent.is_sampled(self.seed)
+    }
+
+    /// Whether the version makes for this request the response that it had kept, in the same
+    /// circumstances. Where it makes another, that is an invalid decision, and it has none kept from
+    /// now on. `is_same` compares. Where it fails nothing is known of it, and that is counted.
+    pub fn is_rendered_alike(
+        &self,
+        request: RequestParts<'_>,
+        ambient: Ambient,
+        memo: &[u8],
+        outcome: &Outcome,
+        is_same: impl FnOnce(&mut Reply) -> bool,
+    ) -> bool {
+        let version = self.version();
+        let request = RequestParts {
+            now_ms: ambient.now_ms,
+            ..request
+        };
+        let rendered = with_instance(self.published.generation, version, |instance| {
+            on_outcome(version, instance, ambient, request, memo, outcome)
+        });
+        let is_alike = match rendered.map(|decision| decision.action) {
+            Ok(Action::Respond(mut reply)) => is_same(&mut reply),
+            Ok(_) => false,
+            Err(failure) => {
+                report(version, &failure);
+                return true;
+            }
+        };
+        if !is_alike {
+            version.keep_no_more();
+            let problem = "a response that it had kept depends on more than its vary-key: for the same outcome and key it gives another";
+            let failure = Failure::from(InvalidDecision(problem.into()));
+            report(version, &failure);
+            let input = || DecisionInput::of_request(request, ambient, Some(outcome));
+            self.report(Problem::Failure(failure, Duration::ZERO), &input);
+        }
+        is_alike
+    }
+
     /// The replica that the policy wants to lead.
     pub(crate) fn elect(
         &mut self,
         now_ms: u64,
         view: &View,
     ) -> Result<Option<ReplicaId>, Undecided> {
-        let ambient = Ambient {
-            now_ms,
-            seed: self.seed,
-        };
+        let ambient = self.ambient(now_ms);
         // An election is nobody's request: it is not for a candidate that is on trial. But that
         // candidate is asked as well, without effect, whatever its share: elections are few.
         self.rank = Rank::Active;

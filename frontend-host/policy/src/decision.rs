@@ -162,12 +162,24 @@ pub struct TradeAction {
     pub key: Option<IdempotencyKey>,
 }
 
-/// How fresh a read must be, and what will do where the backend cannot answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+impl Operation {
+    /// What a response to it depends on besides the outcome.
+    pub fn vary_key(&self) -> &[u8] {
+        match self {
+            Self::ReadStock { caching, .. } | Self::ReadOrder { caching, .. } => &caching.vary_key,
+            Self::ListStocks(_) | Self::Trade(_) => &[],
+        }
+    }
+}
+
+/// How fresh a read must be, what will do where the backend cannot answer, and what is kept of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caching {
     pub freshness: Freshness,
     /// Age of a kept value that will do on error; zero for none.
     pub stale_on_error: Duration,
+    /// What the response depends on besides the outcome; of a policy of world 1.0, its memo.
+    pub vary_key: Vec<u8>,
 }
 
 /// An answer for the client.
@@ -183,6 +195,15 @@ pub struct Reply {
 }
 
 impl Reply {
+    /// Whether this one in the place of that one, which is kept, would make no difference. For how long
+    /// they are kept may differ.
+    pub fn is_kept_as(&self, kept: &Self) -> bool {
+        self.status == kept.status
+            && self.headers == kept.headers
+            && self.body == kept.body
+            && self.keep.is_some() == kept.keep.is_some()
+    }
+
     /// How much memory its headers and body take, about.
     pub fn bytes(&self) -> usize {
         let header = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len();

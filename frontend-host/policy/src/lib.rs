@@ -31,6 +31,7 @@ pub use evaluate::{Connection, RequestParts};
 pub use guest::code_cache::CodeCache;
 pub use guest::compiler::{CompileError, Compiler, compile_as_child};
 pub use guest::engine::Engine;
+pub use guest::instance::Ambient;
 pub use guest::version::{SharedVersion, Version};
 pub use rollout::{Probation, Published, Reason, Share, SwapError, Trial, VersionLog, Versions};
 

@@ -66,6 +66,12 @@ pub const LISTED_OWED: usize = 1_000;
 /// What a policy may carry from one decision to the next, in bytes.
 pub const MEMO_BYTES_MAX: usize = 64 << 10;
 
+/// What a kept response may be found by, in bytes.
+pub const VARY_KEY_BYTES_MAX: usize = 1 << 10;
+
+/// Responses that are kept of one stock or order.
+pub const RENDERINGS_MAX: usize = 8;
+
 /// Configuration of a policy, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 

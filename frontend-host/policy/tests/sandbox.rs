@@ -254,6 +254,7 @@ fn nonsense_is_noticed_and_stood_in_for() {
         "framing",
         "body",
         "memo",
+        "vary-key",
         "retry",
         "stock-name-empty",
         "stock-name-long",
@@ -554,6 +555,53 @@ fn a_configuration_that_a_policy_does_not_take_is_refused_in_its_words() {
             }
         }
     }
+}
+
+#[test]
+fn what_is_kept_for_all_and_rendered_by_a_header_is_refused_at_the_check() {
+    let problems = problems(&guest("leaks-plainly"));
+    let [
+        Problem::NotInKey {
+            by: header, tests, ..
+        },
+        Problem::NotInKey {
+            by: connection,
+            tests: others,
+            key: "vary-key",
+        },
+    ] = problems.as_slice()
+    else {
+        panic!("{problems:#?}")
+    };
+    assert_eq!(header, "the header `x-name`");
+    assert_eq!(tests.0, ["/stocks/nvidia"]);
+    assert_eq!(connection, "how a request came");
+    assert_eq!(others.0, ["/orders/3"]);
+    let words = problems[0].to_string();
+    assert!(words.contains("into the vary-key of its read"), "{words}");
+}
+
+/// What nobody can know beforehand, what clients sent lately shows.
+#[test]
+fn what_is_kept_for_all_and_rendered_by_a_header_of_late_is_refused_at_the_check() {
+    let leaks = guest("leaks");
+    let versions = swapped(&leaks);
+    let mut headers = HeaderMap::new();
+    headers.insert("x-name", "secret-agent".parse().unwrap());
+    for _ in 0..4000 {
+        let request = get("/stocks/nvidia", &headers);
+        versions.decider(b"client").on_request(request).unwrap();
+    }
+    versions.activate(DEFAULT_POLICY, &operator()).unwrap();
+    let refused = versions.activate(&leaks, &operator()).map(drop);
+    let SwapError::Rejected(rejection) = refused.unwrap_err() else {
+        panic!("it is refused for what it does")
+    };
+    let [Problem::NotInKey { by, tests, .. }] = rejection.problems() else {
+        panic!("{rejection}")
+    };
+    assert_eq!(by, "the header `x-name`");
+    assert_eq!(tests.0, ["GET /stocks/nvidia, asked lately"]);
 }
 
 fn page(stocks: usize, more: bool) -> Outcome {

@@ -19,7 +19,7 @@ use super::cache_status::{CacheStatus, Forward};
 use super::refusal::Refusal as Inadmissible;
 use super::response::{complete, rendered};
 use super::{Gateway, Request};
-use crate::cache::{Counts, RenderKey};
+use crate::cache::{Counts, Rendering};
 use frontend_policy::decision::{Action, Operation, Outcome, Reply, Scheme, TradeAction};
 use frontend_policy::{Connection, Decider, RequestParts, Undecided, limits};
 
@@ -57,12 +57,11 @@ enum StepResult {
 
 /// Stores the reply that the policy made of what was read, where that may be kept; returns what
 /// `Cache-Status` says of it.
-type OnReply = Box<dyn FnOnce(&Reply, RenderKey<'_>) -> CacheStatus + Send>;
+type OnReply = Box<dyn FnOnce(Rendering<'_>) -> CacheStatus + Send>;
 
-/// The last step, with the memo that came with its operation: what is stored is found by that.
+/// The last step.
 struct Performed {
     operation: Operation,
-    memo: Vec<u8>,
     /// Whether something was read that can be kept.
     is_read: bool,
     on_reply: Option<OnReply>,
@@ -126,7 +125,6 @@ impl<'a> Exchange<'a> {
             decision = self.decider.on_outcome(request, &memo, &outcome)?;
             performed = Some(Performed {
                 operation,
-                memo,
                 is_read: matches!(outcome, Outcome::Stock(_) | Outcome::Order(_)),
                 on_reply,
             });
@@ -137,18 +135,18 @@ impl<'a> Exchange<'a> {
         let cache = &self.gateway.cache;
         match operation {
             Operation::ReadStock { name, caching } => {
-                let found = self.find_stock(name, *caching, memo);
+                let found = self.find_stock(name, caching, memo);
                 count(
                     &cache.stock_counts,
                     found.as_ref().err().map(|fetch| fetch.why),
                 );
                 match found {
                     Ok(found) => found,
-                    Err(to_fetch) => Box::pin(self.fetch_stock(name, *caching, to_fetch)).await,
+                    Err(to_fetch) => Box::pin(self.fetch_stock(name, caching, to_fetch)).await,
                 }
             }
             Operation::ReadOrder { number, caching } => {
-                let found = self.find_order(*number, *caching, memo);
+                let found = self.find_order(*number, caching, memo);
                 count(&cache.order_counts, found.as_ref().err().copied());
                 match found {
                     Ok(found) => found,
@@ -198,11 +196,13 @@ impl<'a> Exchange<'a> {
             performed.as_ref().is_some_and(|last| last.is_read),
         );
         let status = performed.and_then(|last| {
-            let key = RenderKey {
-                policy: self.decider.version().id,
-                memo: &last.memo,
+            let on_reply = last.on_reply?;
+            let rendering = Rendering {
+                key: self.render_key(last.operation.vary_key()),
+                reply: &reply,
+                ambient: self.decider.ambient(self.now_ms),
             };
-            last.on_reply.map(|on_reply| on_reply(&reply, key))
+            Some(on_reply(rendering))
         });
         rendered(reply, status, self.request.admitted.head)
     }

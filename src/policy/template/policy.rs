@@ -20,6 +20,7 @@ impl Policy for MyPolicy {
         Caching {
             freshness: Freshness::AtMost(500),
             stale_on_error_ms: 60_000,
+            vary_key: Vec::new(),
         }
     }
 }

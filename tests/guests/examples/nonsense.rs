@@ -3,7 +3,7 @@
 //! once, for ever.
 
 use frontend_guest::types::{
-    Action, Decision, ListStocks, Outcome, ReadStock, Request, Response, Side, Trade,
+    Action, Caching, Decision, ListStocks, Outcome, ReadStock, Request, Response, Side, Trade,
 };
 use frontend_guest::{DefaultPolicy, Policy, export};
 
@@ -59,6 +59,14 @@ fn nonsense(what: &str) -> Decision {
             action: list(1, None),
             memo: vec![0; HUGE_BYTES],
         },
+        "vary-key" => Action::ReadStock(ReadStock {
+            name: "nvidia".to_owned(),
+            caching: Caching {
+                vary_key: vec![0; 1025],
+                ..DefaultPolicy.stock_caching()
+            },
+        })
+        .into(),
         "retry" => Action::Retry(0).into(),
         "stock-name-empty" => read_stock(String::new()),
         "stock-name-long" => read_stock("x".repeat(1_000_000)),

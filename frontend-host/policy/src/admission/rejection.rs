@@ -152,6 +152,17 @@ pub enum Problem {
     /// It decided in the self-test what no host could act on.
     #[error("it decides what cannot be done on {tests}: {problem}")]
     Invalid { tests: Tests, problem: String },
+    /// What it keeps would be served to clients for whom it renders something else.
+    #[error(
+        "it keeps a response that depends on {by}, and so gives it to clients who would get another, on {tests}: put what a response depends on into the {key} of its read, or answer without `keep-ms`"
+    )]
+    NotInKey {
+        /// What of a request.
+        by: String,
+        tests: Tests,
+        /// What the key is called in its world.
+        key: &'static str,
+    },
     /// The same inputs gave two answers, so it cannot be replayed.
     #[error(
         "it is not deterministic, the same inputs give two answers, on {0}: a policy must keep nothing from one call to the next"

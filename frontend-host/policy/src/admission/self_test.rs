@@ -4,28 +4,20 @@
 //! give to its reads and trades. What it decides is its own business; that it decides, within
 //! its time, in a form that the host can act on, and the same again, is not.
 
-use std::time::Duration;
-
-use domain::{Epoch, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
 use http::Method;
 
+use super::keys::not_in_key;
 use super::link::Linked;
 use super::rejection::{Problem, Rejection, Tests};
-use crate::decision::{
-    Action, InvalidDecision, Listing, Operation, Order, Outcome, Page, PolicyRequest, Refusal,
-    ReplicaView, Stock, Unavailability, View,
-};
+use super::samples::{NOW_MS, ambient, lookups, outcomes, requests, views};
+use crate::decision::{InvalidDecision, PolicyRequest};
 use crate::evaluate::expect_first;
-use crate::evaluate::input::DecisionInput;
+use crate::evaluate::input::{DecisionInput, RequestInput};
 use crate::guest::bindings::World;
 use crate::guest::config::Config;
 use crate::guest::failure::Failure;
-use crate::guest::instance::{Ambient, Instance, StartFailure};
+use crate::guest::instance::{Instance, StartFailure};
 use crate::guest::version::Version;
-use crate::limits;
-
-/// Noon of 1 January 2026.
-const NOW_MS: u64 = 1_767_268_800_000;
 
 /// Failed tests after which no more are made.
 const FAILED_TESTS_MAX: usize = 32;
@@ -71,6 +63,9 @@ pub(super) fn self_test(
             decide_twice(instance, &method, &target, body.as_deref())
         })?;
     }
+    for (target, input) in lookups() {
+        tester.test(target, |instance| expect_keyed(&version, instance, &input))?;
+    }
     for view in views() {
         let replicas = view.replicas.len();
         tester.test(&format!("an election of {replicas}"), |instance| {
@@ -84,7 +79,10 @@ pub(super) fn self_test(
         let test = format!("{}, asked lately", input.describe());
         tester.test(&test, |instance| {
             input.evaluate_on(&version, instance)?;
-            Ok(())
+            match input.request() {
+                Some(request) => expect_keyed(&version, instance, request),
+                None => Ok(()),
+            }
         })?;
     }
     Rejection::check(tester.into_problems())?;
@@ -105,6 +103,8 @@ enum Flaw {
     TooSlow,
     Invalid(String),
     NotDeterministic,
+    /// It keeps what it renders by this, and has it in no key.
+    NotInKey(String),
 }
 
 impl From<Failure> for Flaw {
@@ -178,6 +178,14 @@ impl Tester<'_> {
             Flaw::TooSlow => Problem::TooSlow(tests),
             Flaw::Invalid(problem) => Problem::Invalid { tests, problem },
             Flaw::NotDeterministic => Problem::NotDeterministic(tests),
+            Flaw::NotInKey(by) => Problem::NotInKey {
+                by,
+                tests,
+                key: match self.version.world {
+                    World::V1_0 => "memo",
+                    World::V1_1 => "vary-key",
+                },
+            },
         };
         self.flaws.into_iter().map(problem).collect()
     }
@@ -198,6 +206,18 @@ fn with_output(cause: String, output: Option<(Vec<u8>, usize)>) -> String {
     format!("{cause}; it wrote: {shown}")
 }
 
+/// What is kept must depend on nothing but the outcome and the key.
+fn expect_keyed(
+    version: &Version,
+    instance: &mut Instance,
+    request: &RequestInput,
+) -> Result<(), Flaw> {
+    match not_in_key(version, instance, request)? {
+        Some(by) => Err(Flaw::NotInKey(by)),
+        None => Ok(()),
+    }
+}
+
 /// The same inputs must give the same answer.
 fn expect_same<T: PartialEq>(answer: &T, again: &T) -> Result<(), Flaw> {
     if answer == again {
@@ -205,42 +225,6 @@ fn expect_same<T: PartialEq>(answer: &T, again: &T) -> Result<(), Flaw> {
     } else {
         Err(Flaw::NotDeterministic)
     }
-}
-
-fn ambient() -> Ambient {
-    Ambient {
-        now_ms: NOW_MS,
-        seed: 1,
-    }
-}
-
-fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
-    let get = |target: &str| (Method::GET, target.to_owned(), None);
-    let post = |body: &[u8]| (Method::POST, "/orders".to_owned(), Some(body.to_vec()));
-    vec![
-        get("/"),
-        get("/stocks"),
-        get("/stocks?limit=10000"),
-        get("/stocks?limit=0&after=%zz"),
-        get("/stocks?limit=4294967297&after=nvidia"),
-        get("/stocks/nvidia"),
-        get("/stocks/%00%ff%zz"),
-        get(&format!("/stocks/{}", "x".repeat(4096))),
-        get("/orders/0"),
-        get("/orders/18446744073709551615"),
-        get("/orders/-1"),
-        get("/stocks/nvidia?a=b&c"),
-        (Method::HEAD, "/stocks/nvidia".into(), None),
-        (Method::DELETE, "/stocks/nvidia".into(), None),
-        (Method::OPTIONS, "*".into(), None),
-        post(br#"{"name":"meta","type":"sell","quantity":10}"#),
-        post(br#"{"name":"meta","type":"buy","quantity":9223372036854775807}"#),
-        post(br#"{"name":"meta","type":"buy","quantity":-1}"#),
-        post(br#"{"name":"meta","type":"lend","quantity":1e999}"#),
-        post(b""),
-        post(b"\xff\xfe{"),
-        post("[".repeat(10_000).as_bytes()),
-    ]
 }
 
 /// Puts a request to the policy twice and, where it asks for a read or a trade, every outcome.
@@ -270,113 +254,10 @@ fn decide_twice(
     Ok(())
 }
 
-fn name() -> StockName {
-    StockName::new("nvidia").expect("a short name")
-}
-
-/// What can come of an action.
-fn outcomes(action: &Action) -> Vec<Outcome> {
-    let stock = Stock {
-        name: name(),
-        price: Price::from_minor(24063).expect("a small price"),
-        quantity: 1000,
-    };
-    let order = Order {
-        number: OrderNumber(3),
-        name: name(),
-        side: Side::Sell,
-        quantity: Quantity::new(10).expect("a small quantity"),
-    };
-    let Action::Perform(operation) = action else {
-        return Vec::new();
-    };
-    match operation {
-        Operation::ReadStock { .. } => vec![
-            Outcome::Stock(stock),
-            Outcome::Refused(Refusal::StockNotFound),
-            Outcome::Unavailable(Unavailability::NoCatalog),
-        ],
-        Operation::ListStocks(listing) => vec![
-            Outcome::Stocks(full_page(listing, &stock)),
-            Outcome::Stocks(Page {
-                stocks: Vec::new(),
-                more: false,
-            }),
-            Outcome::Unavailable(Unavailability::NoCatalog),
-        ],
-        Operation::ReadOrder { .. } => vec![
-            Outcome::Order(order),
-            Outcome::Refused(Refusal::OrderNotFound),
-            Outcome::Unavailable(Unavailability::NoReplica),
-        ],
-        Operation::Trade(_) => vec![
-            Outcome::Traded(OrderNumber(0)),
-            Outcome::Refused(Refusal::StockNotFound),
-            Outcome::Refused(Refusal::NotEnough),
-            Outcome::Refused(Refusal::KeyConflict),
-            Outcome::Refused(Refusal::TooMany),
-            Outcome::Unavailable(Unavailability::NoCatalog),
-            Outcome::Unavailable(Unavailability::NoReplica),
-        ],
-    }
-}
-
-/// As many stocks as a policy asked for; of one that has no say in it, as many as it must be able
-/// to answer with.
-fn full_page(listing: &Listing, stock: &Stock) -> Page {
-    let (stocks, more) = match listing {
-        Listing::Page { limit, .. } => (*limit as usize, true),
-        Listing::All => (limits::LISTED_OWED, false),
-    };
-    let numbered = |number: usize| Stock {
-        name: StockName::new(&format!("stock {number:058}")).expect("64 bytes"),
-        ..stock.clone()
-    };
-    Page {
-        stocks: (0..stocks).map(numbered).collect(),
-        more,
-    }
-}
-
-/// Elections: without a replica, with all healthy, and with the leader gone.
-fn views() -> Vec<View> {
-    let replica = |id: u32, healthy: bool| ReplicaView {
-        id: ReplicaId::new(id).expect("not 0"),
-        healthy,
-        reaches_catalog: healthy,
-        orders: OrderNumber(7),
-        round_trip: Duration::from_micros(200),
-        in_sync: id < 3,
-    };
-    let all = |healthy: bool| vec![replica(1, true), replica(2, true), replica(3, healthy)];
-    vec![
-        View {
-            replicas: Vec::new(),
-            leader: None,
-            epoch: Epoch(0),
-        },
-        View {
-            replicas: all(true),
-            leader: None,
-            epoch: Epoch(0),
-        },
-        View {
-            replicas: all(true),
-            leader: ReplicaId::new(2),
-            epoch: Epoch(4),
-        },
-        View {
-            replicas: all(false),
-            leader: ReplicaId::new(3),
-            epoch: Epoch(5),
-        },
-    ]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::{Decision, Reply};
+    use crate::decision::{Action, Decision, Reply};
     use http::{HeaderMap, StatusCode};
 
     fn respond(body: &'static [u8]) -> Decision {

@@ -44,6 +44,20 @@ pub(crate) struct RequestInput {
     pub(crate) outcome: Option<Outcome>,
 }
 
+impl RequestInput {
+    /// As it came at that time.
+    pub(crate) fn parts(&self, now_ms: u64) -> RequestParts<'_> {
+        RequestParts {
+            method: &self.method,
+            target: &self.target,
+            headers: &self.headers,
+            connection: self.connection,
+            body: self.body.as_deref(),
+            now_ms,
+        }
+    }
+}
+
 /// What came of a decision.
 #[derive(Debug, Clone)]
 pub enum DecisionResult {
@@ -174,6 +188,14 @@ impl DecisionInput {
         }
     }
 
+    /// The request that it is about, where it is about one.
+    pub(crate) fn request(&self) -> Option<&RequestInput> {
+        match &self.subject {
+            Subject::Request(request) => Some(request),
+            Subject::Election(_) => None,
+        }
+    }
+
     /// Whether a version can be shown the headers that it wants to see.
     pub(crate) fn is_readable_to(&self, version: &Version) -> bool {
         match &self.subject {
@@ -215,14 +237,7 @@ impl DecisionInput {
                     .map(DecisionResult::Leader);
             }
         };
-        let request = RequestParts {
-            method: &subject.method,
-            target: &subject.target,
-            headers: &subject.headers,
-            connection: subject.connection,
-            body: subject.body.as_deref(),
-            now_ms: self.ambient.now_ms,
-        };
+        let request = subject.parts(self.ambient.now_ms);
         let decision = match &subject.outcome {
             None => on_request(version, instance, self.ambient, request),
             Some(outcome) => on_outcome_afresh(version, instance, self.ambient, request, outcome),

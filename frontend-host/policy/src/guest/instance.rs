@@ -70,11 +70,11 @@ impl HasWasi for Guest {
 
 /// What a call finds beside its arguments: a clock and randomness, the same all the while.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ambient {
+pub struct Ambient {
     /// Wall clock in milliseconds since 1970.
-    pub(crate) now_ms: u64,
+    pub now_ms: u64,
     /// What the randomness of the call begins with.
-    pub(crate) seed: u64,
+    pub seed: u64,
 }
 
 /// Why there is no instance.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
@@ -38,6 +38,8 @@ pub struct Version {
     pub counts: Counts,
     /// How much processor time an instance takes to start.
     pub(crate) start_cost: Duration,
+    /// Whether a response that it had kept depended on more than its key.
+    misses_keys: AtomicBool,
     template: Arc<Template>,
 }
 
@@ -64,6 +66,7 @@ impl Version {
             manifest,
             counts: Counts::default(),
             start_cost,
+            misses_keys: AtomicBool::new(false),
             template,
         })
     }
@@ -98,6 +101,17 @@ impl Version {
     pub(crate) fn start_unhurried_instance(&self) -> Result<Instance, Failure> {
         let (instance, _) = self.start(Deadline::unhurried())?;
         Ok(instance)
+    }
+
+    /// Whether its responses may be kept: none of them is any more once one was found to depend on
+    /// more than its key.
+    pub fn may_keep(&self) -> bool {
+        !self.misses_keys.load(Ordering::Relaxed)
+    }
+
+    /// From now on its responses are not kept.
+    pub(crate) fn keep_no_more(&self) {
+        self.misses_keys.store(true, Ordering::Relaxed);
     }
 
     /// The first header that it wants to see and cannot be shown: one of world 1.0 sees text alone.

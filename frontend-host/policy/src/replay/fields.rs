@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use domain::StockName;
 use serde::{Deserialize, Serialize};
 
-use crate::decision::{Action, Decision, Listing, Operation, Reply};
+use crate::decision::{Action, Caching, Decision, Listing, Operation, Reply};
 use crate::evaluate::input::DecisionResult;
 use crate::guest::failure::Failure;
 
@@ -82,6 +82,16 @@ impl From<&Decision> for Fields {
     }
 }
 
+/// As recordings have it, since before it had a key.
+fn shown(caching: &Caching) -> String {
+    let Caching {
+        freshness,
+        stale_on_error,
+        vary_key: _,
+    } = caching;
+    format!("Caching {{ freshness: {freshness:?}, stale_on_error: {stale_on_error:?} }}")
+}
+
 /// The fields of an action, by name: the action itself is the first.
 fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
     match action {
@@ -109,14 +119,16 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
             vec![
                 ("action", "read-stock".into()),
                 ("name", name.to_string()),
-                ("caching", format!("{caching:?}")),
+                ("caching", shown(caching)),
+                ("vary-key", caching.vary_key.escape_ascii().to_string()),
             ]
         }
         Action::Perform(Operation::ReadOrder { number, caching }) => {
             vec![
                 ("action", "read-order".into()),
                 ("number", number.to_string()),
-                ("caching", format!("{caching:?}")),
+                ("caching", shown(caching)),
+                ("vary-key", caching.vary_key.escape_ascii().to_string()),
             ]
         }
         Action::Perform(Operation::ListStocks(listing)) => {

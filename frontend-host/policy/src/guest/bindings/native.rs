@@ -131,5 +131,6 @@ fn caching_to(caching: guest::Caching) -> wit::Caching {
             guest::Freshness::Bypass => wit::Freshness::Bypass,
         },
         stale_on_error_ms: caching.stale_on_error_ms,
+        vary_key: caching.vary_key,
     }
 }

@@ -1,7 +1,7 @@
 //! The world of 1.0, in terms of the newest.
 //!
 //! What it lacks: a policy has no configuration, sees headers only where they are text and not how
-//! requests came, lists all stocks at once, does not see who is in sync, and has the version before
+//! requests came, has kept responses found by its memo, lists all stocks at once, does not see who is in sync, and has the version before
 //! decide what it fails at.
 
 use domain::ReplicaId;
@@ -249,7 +249,13 @@ fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
         }),
         wit::Action::Retry(after_ms) => newest::Action::Retry(after_ms),
     };
-    let action = v1_1::action_from(action)?;
+    let mut action = v1_1::action_from(action)?;
+    if let Action::Perform(
+        Operation::ReadStock { caching, .. } | Operation::ReadOrder { caching, .. },
+    ) = &mut action
+    {
+        caching.vary_key.clone_from(&memo);
+    }
     Ok(Decision { action, memo })
 }
 
@@ -261,5 +267,6 @@ fn caching_from(caching: wit::Caching) -> newest::Caching {
             wit::Freshness::Bypass => newest::Freshness::Bypass,
         },
         stale_on_error_ms: caching.stale_on_error_ms,
+        vary_key: Vec::new(),
     }
 }

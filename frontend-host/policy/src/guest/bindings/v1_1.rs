@@ -283,14 +283,14 @@ pub(super) fn action_from(action: wit::Action) -> Result<Action, InvalidDecision
         wit::Action::Retry(after_ms) => Action::Retry(Duration::from_millis(after_ms.into())),
         wit::Action::ReadStock(read) => Action::Perform(Operation::ReadStock {
             name: StockName::new(&read.name)?,
-            caching: caching_from(read.caching),
+            caching: caching_from(read.caching)?,
         }),
         wit::Action::ListStocks(list) => {
             Action::Perform(Operation::ListStocks(listing_from(list)?))
         }
         wit::Action::ReadOrder(read) => Action::Perform(Operation::ReadOrder {
             number: OrderNumber(read.number),
-            caching: caching_from(read.caching),
+            caching: caching_from(read.caching)?,
         }),
         wit::Action::Trade(trade) => Action::Perform(Operation::Trade(TradeAction {
             name: StockName::new(&trade.name)?,
@@ -322,15 +322,23 @@ fn listing_from(list: wit::ListStocks) -> Result<Listing, InvalidDecision> {
     })
 }
 
-fn caching_from(caching: wit::Caching) -> Caching {
-    Caching {
+fn caching_from(caching: wit::Caching) -> Result<Caching, InvalidDecision> {
+    if caching.vary_key.len() > limits::VARY_KEY_BYTES_MAX {
+        return invalid(format!(
+            "its vary-key has {} bytes; {} are allowed",
+            caching.vary_key.len(),
+            limits::VARY_KEY_BYTES_MAX
+        ));
+    }
+    Ok(Caching {
         freshness: match caching.freshness {
             wit::Freshness::Linearizable => Freshness::Linearizable,
             wit::Freshness::AtMost(ms) => Freshness::AtMost(Duration::from_millis(ms.into())),
             wit::Freshness::Bypass => Freshness::Bypass,
         },
         stale_on_error: Duration::from_millis(caching.stale_on_error_ms.into()),
-    }
+        vary_key: caching.vary_key,
+    })
 }
 
 fn reply_from(response: wit::Response) -> Result<Reply, InvalidDecision> {
