@@ -14,6 +14,7 @@
 //! - [`failover`]: how long it takes another replica to lead;
 //! - [`policy`]: swaps, and components that misbehave;
 //! - [`probation`]: how soon a version that fails is out of service;
+//! - [`closed`]: nothing gets past a policy that asks for a key;
 //! - [`swaps`]: hundreds of swaps under full load, and what they cost;
 //! - [`dev`]: a policy that is edited while a gateway runs;
 //! - [`bombs`]: components that are made to keep a compiler busy;
@@ -40,6 +41,7 @@ mod torture;
 mod failover;
 mod policy;
 mod probation;
+mod closed;
 mod swaps;
 mod dev;
 mod bombs;
