@@ -6,6 +6,7 @@
 //! client sees it.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -39,6 +40,8 @@ pub struct Decider<'a> {
     /// A share of the requests is put to the candidate as well.
     shadowed: bool,
     seed: u64,
+    /// What came of the takes so far.
+    takes: Vec<Outcome>,
 }
 
 impl Versions {
@@ -78,6 +81,7 @@ impl<'a> Decider<'a> {
             rank,
             shadowed,
             seed,
+            takes: Vec::new(),
         }
     }
 
@@ -117,7 +121,7 @@ impl<'a> Decider<'a> {
         })?;
         self.count_server_error(&decision, None);
         self.pass_on(
-            || DecisionInput::of_request(request, ambient, None),
+            || DecisionInput::of_request(request, ambient, &[], None),
             || DecisionResult::Action(decision.clone()),
         );
         Ok(decision)
@@ -135,11 +139,12 @@ impl<'a> Decider<'a> {
     ) -> Result<Decision, Undecided> {
         let ambient = self.ambient(request.now_ms);
         let asked_first = self.version().id;
+        let takes = mem::take(&mut self.takes);
         let mut decision = self.decide(Some(outcome), |version, instance| {
             if version.id == asked_first {
                 on_outcome(version, instance, ambient, request, memo, outcome)
             } else {
-                on_outcome_afresh(version, instance, ambient, request, outcome)
+                on_outcome_afresh(version, instance, ambient, request, &takes, outcome)
             }
         })?;
         if let Action::Respond(reply) = &mut decision.action
@@ -149,9 +154,13 @@ impl<'a> Decider<'a> {
         }
         self.count_server_error(&decision, Some(outcome));
         self.pass_on(
-            || DecisionInput::of_request(request, ambient, Some(outcome)),
+            || DecisionInput::of_request(request, ambient, &takes, Some(outcome)),
             || DecisionResult::Action(decision.clone()),
         );
+        self.takes = takes;
+        if outcome.is_of_take() {
+            self.takes.push(outcome.clone());
+        }
         Ok(decision)
     }
 
