@@ -126,6 +126,44 @@ fn always_highest_hands_leadership_back_to_the_highest_id_that_rejoins() {
     bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
 }
 
+#[test]
+fn tokens_are_taken_by_the_version_that_decides_and_no_swap_brings_them_back() {
+    const CLIENTS: usize = 4;
+    let bazaar = Bazaar::start_default();
+    let statuses = |name: &str, requests: usize| {
+        let headers = [("x-client", name)];
+        let get = |_| bazaar.send("GET", "/stocks/nvidia", &headers, b"").status;
+        (0..requests).map(get).collect::<Vec<_>>()
+    };
+    let shadow = fs::read(guest("limited")).unwrap();
+    let tried = bazaar.admin("PUT", "/policy/candidate?shadow=1", &shadow);
+    assert_eq!(tried.status, 200, "{tried:?}");
+    assert_eq!(statuses("one", 10), [200; 10], "a shadow takes nothing");
+    push(&bazaar, &guest("limited"));
+    let granted: usize = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| statuses("one", 5)))
+            .collect();
+        let statuses = clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap());
+        statuses.filter(|status| *status == 200).count()
+    });
+    assert_eq!(granted, 3);
+    push(&bazaar, &guest("marked"));
+    assert_eq!(statuses("one", 2), [200; 2], "another has no limit");
+    push(&bazaar, &guest("limited"));
+    let headers = [("x-client", "one")];
+    let denied = bazaar.send("GET", "/stocks/nvidia", &headers, b"");
+    assert_eq!(
+        denied.error(),
+        (429, "too many requests, try again later".into())
+    );
+    let seconds: u32 = denied.header("retry-after").unwrap().parse().unwrap();
+    assert!((3_000..=3_600).contains(&seconds), "{seconds}");
+    assert_eq!(statuses("two", 4), [200, 200, 200, 429], "each has its own");
+}
+
 /// Nothing but the clients' own requests shows that it does: some of them have what was kept made again.
 #[test]
 fn a_policy_that_keeps_for_all_what_it_made_for_one_is_found_out_and_keeps_nothing_more() {

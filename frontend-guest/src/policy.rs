@@ -9,8 +9,8 @@ use crate::route::Route;
 use crate::trade_order;
 use crate::trade_order::IDEMPOTENCY_KEY_HEADER;
 use crate::types::{
-    Action, CacheSettings, Caching, Decision, Eviction, Freshness, ListStocks, Manifest, OnFailure,
-    Outcome, ReadOrder, ReadStock, ReplicaId, Request, View,
+    Action, Bucket, CacheSettings, Caching, Decision, Eviction, Freshness, ListStocks, Manifest,
+    OnFailure, Outcome, ReadOrder, ReadStock, ReplicaId, Request, Take, View,
 };
 
 /// The most stocks that the default policy has the host keep.
@@ -53,6 +53,17 @@ pub trait Policy {
     /// about it. A policy that keeps clients out wants [`OnFailure::Refuse`].
     fn on_failure(&self) -> OnFailure {
         OnFailure::LastGood
+    }
+
+    /// The buckets of tokens that [`take`](Policy::take) takes out of: by default none.
+    fn buckets(&self) -> Vec<Bucket> {
+        Vec::new()
+    }
+
+    /// What a request takes out of a bucket before anything is done about it: by default nothing. One
+    /// for which there are not enough tokens is answered with 429.
+    fn take(&self, _request: &Request) -> Option<Take> {
+        None
     }
 
     /// How fresh a stock must be: never older than what any client has seen.
@@ -100,11 +111,21 @@ pub trait Policy {
             connection: self.wants_connection(),
             cache: self.cache_settings(),
             on_failure: self.on_failure(),
+            buckets: self.buckets(),
         }
     }
 
-    /// Decides what to do about a request: route it, validate it, and read or trade.
+    /// Decides what to do about a request: [take](Policy::take) what it takes; then route it, validate
+    /// it, and read or trade.
     fn on_request(&self, request: &Request) -> Decision {
+        match self.take(request) {
+            Some(take) => Action::Take(take).into(),
+            None => self.on_granted(request),
+        }
+    }
+
+    /// Decides what to do about a request for which there were enough tokens, or which takes none.
+    fn on_granted(&self, request: &Request) -> Decision {
         match self.action(request) {
             Ok(action) => action.into(),
             Err(error) => Action::Respond(error.response()).into(),
@@ -147,7 +168,10 @@ pub trait Policy {
 
     /// Decides what to do about the outcome of the action decided last: answer it.
     fn on_outcome(&self, request: &Request, _memo: &[u8], outcome: &Outcome) -> Decision {
-        Action::Respond(response::render(request, outcome)).into()
+        match outcome {
+            Outcome::Granted => self.on_granted(request),
+            _ => Action::Respond(response::render(request, outcome)).into(),
+        }
     }
 
     /// The replica that should lead, or `None` for as it is: a leader that works stays, else the

@@ -8,6 +8,7 @@
 //! - [`handler`]: one request, from its head to its response;
 //! - `frontend_policy`: the sandbox, its versions, and the swap;
 //! - [`cache`]: what was read, and the responses made of it; `frontend_core` has the rules;
+//! - `buckets`: what policies take out of; `frontend_core` has the rules here, too;
 //! - [`upstream`]: the catalog and the replicas: reads, trades, elections, the session;
 //! - [`journal`]: the journal that all of it is about;
 //! - [`admin`]: the listener for operators;
@@ -26,6 +27,7 @@ pub mod error;
 pub mod server;
 pub mod handler;
 pub mod cache;
+mod buckets;
 pub mod upstream;
 pub mod journal;
 pub mod admin;

@@ -45,6 +45,7 @@ export const policy = {
       connection: false,
       cache: { stocksMax: 10_000, ordersMax: 100_000, eviction: "lru" },
       onFailure: "last-good",
+      buckets: [],
     };
   },
 

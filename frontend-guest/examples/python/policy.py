@@ -89,6 +89,7 @@ class Policy(exports.Policy):
             connection=False,
             cache=CacheSettings(stocks_max=10_000, orders_max=100_000, eviction=Eviction.LRU),
             on_failure=OnFailure.LAST_GOOD,
+            buckets=[],
         )
 
     def on_request(self, request: Request) -> Decision:

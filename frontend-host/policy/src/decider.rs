@@ -7,6 +7,7 @@
 //! since another one might let through what it would not.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -55,6 +56,8 @@ pub struct Decider<'a> {
     seed: u64,
     /// Tells the client from others.
     client: u64,
+    /// What came of the takes so far.
+    takes: Vec<Outcome>,
 }
 
 impl Versions {
@@ -95,6 +98,7 @@ impl<'a> Decider<'a> {
             shadowed,
             seed,
             client: client_key(client),
+            takes: Vec::new(),
         }
     }
 
@@ -130,7 +134,7 @@ impl<'a> Decider<'a> {
     pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
         let ambient = self.ambient(request.now_ms);
         self.step_aside(request.target)?;
-        let input = || DecisionInput::of_request(request, ambient, None);
+        let input = || DecisionInput::of_request(request, ambient, &[], None);
         let decision = self.decide(Some(Asked::Request), input, |version, instance| {
             on_request(version, instance, ambient, request)
         })?;
@@ -152,13 +156,14 @@ impl<'a> Decider<'a> {
     ) -> Result<Decision, Undecided> {
         let ambient = self.ambient(request.now_ms);
         let asked_first = self.version().id;
-        let input = || DecisionInput::of_request(request, ambient, Some(outcome));
+        let takes = mem::take(&mut self.takes);
+        let input = || DecisionInput::of_request(request, ambient, &takes, Some(outcome));
         let asked = Some(Asked::Outcome(outcome));
         let mut decision = self.decide(asked, input, |version, instance| {
             if version.id == asked_first {
                 on_outcome(version, instance, ambient, request, memo, outcome)
             } else {
-                on_outcome_afresh(version, instance, ambient, request, outcome)
+                on_outcome_afresh(version, instance, ambient, request, &takes, outcome)
             }
         })?;
         if let Action::Respond(reply) = &mut decision.action
@@ -168,6 +173,10 @@ impl<'a> Decider<'a> {
         }
         self.count_server_error(&decision, Some(outcome), input);
         self.pass_on(input, || DecisionResult::Action(decision.clone()));
+        self.takes = takes;
+        if outcome.is_of_take() {
+            self.takes.push(outcome.clone());
+        }
         Ok(decision)
     }
 
@@ -217,7 +226,7 @@ impl<'a> Decider<'a> {
             let problem = "a response that it had kept depends on more than its vary-key: for the same outcome and key it gives another";
             let failure = Failure::from(InvalidDecision(problem.into()));
             report(version, &failure);
-            let input = || DecisionInput::of_request(request, ambient, Some(outcome));
+            let input = || DecisionInput::of_request(request, ambient, &self.takes, Some(outcome));
             self.report(Problem::Failure(failure, Duration::ZERO), &input);
         }
         is_alike

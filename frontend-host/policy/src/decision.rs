@@ -10,8 +10,8 @@ use domain::{IdempotencyKey, OrderNumber, Price, Quantity, Side, StockName};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
-pub use frontend_core::Freshness;
 pub use frontend_core::election::{ReplicaView, View};
+pub use frontend_core::{Freshness, Rate};
 
 /// What a policy says of itself.
 #[derive(Debug, Clone)]
@@ -27,6 +27,15 @@ pub struct Manifest {
     pub cache: CacheSettings,
     /// What becomes of a request about which it fails to decide.
     pub on_failure: OnFailure,
+    /// The buckets that it takes out of, of different names.
+    pub buckets: Vec<Bucket>,
+}
+
+/// Buckets of tokens, one for each key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Bucket {
+    pub name: String,
+    pub rate: Rate,
 }
 
 /// What becomes of a request about which a policy fails to decide.
@@ -135,6 +144,18 @@ pub enum Operation {
         caching: Caching,
     },
     Trade(TradeAction),
+    Take(TakeAction),
+}
+
+/// Tokens to take out of a bucket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeAction {
+    /// The name of one that the manifest declares.
+    pub bucket: String,
+    /// Whose.
+    pub key: Vec<u8>,
+    /// How many: 1 to the bucket's burst.
+    pub cost: u32,
 }
 
 /// Which stocks to look up.
@@ -167,7 +188,7 @@ impl Operation {
     pub fn vary_key(&self) -> &[u8] {
         match self {
             Self::ReadStock { caching, .. } | Self::ReadOrder { caching, .. } => &caching.vary_key,
-            Self::ListStocks(_) | Self::Trade(_) => &[],
+            Self::ListStocks(_) | Self::Trade(_) | Self::Take(_) => &[],
         }
     }
 }
@@ -194,6 +215,39 @@ pub struct Reply {
     pub keep: Option<Duration>,
 }
 
+impl Decision {
+    /// Whether it is to take tokens.
+    pub fn takes(&self) -> bool {
+        matches!(self.action, Action::Perform(Operation::Take(_)))
+    }
+}
+
+impl Manifest {
+    /// The bucket that tokens are to be taken out of.
+    ///
+    /// # Errors
+    /// Where it is not declared, or never holds so many.
+    pub fn bucket_of(&self, take: &TakeAction) -> Result<&Bucket, InvalidDecision> {
+        let named = |bucket: &&Bucket| bucket.name == take.bucket;
+        let invalid = |problem: String| InvalidDecision(problem);
+        let Some(bucket) = self.buckets.iter().find(named) else {
+            let name = take.bucket.escape_debug();
+            return Err(invalid(format!(
+                "it takes out of the bucket `{name}`, which its manifest does not declare"
+            )));
+        };
+        let burst = bucket.rate.burst();
+        if (1..=burst).contains(&take.cost) {
+            Ok(bucket)
+        } else {
+            Err(invalid(format!(
+                "it takes {} tokens out of the bucket `{}`, where 1 to {burst} can be",
+                take.cost, bucket.name
+            )))
+        }
+    }
+}
+
 impl Reply {
     /// Whether this one in the place of that one, which is kept, would make no difference. For how long
     /// they are kept may differ.
@@ -212,7 +266,7 @@ impl Reply {
 }
 
 /// What came of a step.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     Stock(Stock),
@@ -224,6 +278,17 @@ pub enum Outcome {
     Refused(Refusal),
     /// The backend did not say.
     Unavailable(Unavailability),
+    /// The tokens were taken.
+    Granted,
+    /// There are not so many. There may be after so many milliseconds.
+    Denied(u32),
+}
+
+impl Outcome {
+    /// Whether it is that of a [`Operation::Take`].
+    pub fn is_of_take(&self) -> bool {
+        matches!(self, Self::Granted | Self::Denied(_))
+    }
 }
 
 impl Outcome {
@@ -236,6 +301,8 @@ impl Outcome {
             Self::Traded(_) => "traded",
             Self::Refused(_) => "refused",
             Self::Unavailable(_) => "unavailable",
+            Self::Granted => "granted",
+            Self::Denied(_) => "denied",
         }
     }
 }

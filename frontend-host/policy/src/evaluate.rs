@@ -13,11 +13,13 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Method, Version as HttpVersion};
 
 use crate::decision::{
-    Action, Decision, InvalidDecision, Manifest, Outcome, PolicyConnection, PolicyRequest, Scheme,
+    Action, Decision, InvalidDecision, Manifest, Operation, Outcome, PolicyConnection,
+    PolicyRequest, Scheme,
 };
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::version::Version;
+use crate::limits;
 
 /// A request as the gateway has it.
 #[derive(Debug, Clone, Copy)]
@@ -54,7 +56,8 @@ pub(crate) fn on_request(
     request: RequestParts<'_>,
 ) -> Result<Decision, Failure> {
     with_headers(request, &version.manifest, |request| {
-        Ok(expect_first(instance.on_request(ambient, request)?)?)
+        let decision = expect_first(instance.on_request(ambient, request)?)?;
+        Ok(expect_declared(decision, &version.manifest)?)
     })
 }
 
@@ -67,20 +70,40 @@ pub(crate) fn on_outcome(
     outcome: &Outcome,
 ) -> Result<Decision, Failure> {
     with_headers(request, &version.manifest, |request| {
-        instance.on_outcome(ambient, request, memo, outcome)
+        let decision = instance.on_outcome(ambient, request, memo, outcome)?;
+        Ok(expect_declared(decision, &version.manifest)?)
     })
 }
 
-/// For a version that did not make the decision before: it decides about the request first, so
-/// that the outcome comes with its own memo.
+/// For a version that did not make the decision before: it decides about the request first, and
+/// about what came of the `takes` so far, so that the outcome comes with its own memo.
+///
+/// Where it takes nothing and the outcome is that of a take, it decides about the request: for it there
+/// was none. Where it would take something first, that is granted.
 pub(crate) fn on_outcome_afresh(
     version: &Version,
     instance: &mut Instance,
     ambient: Ambient,
     request: RequestParts<'_>,
+    takes: &[Outcome],
     outcome: &Outcome,
 ) -> Result<Decision, Failure> {
-    let own = on_request(version, instance, ambient, request)?;
+    let mut own = on_request(version, instance, ambient, request)?;
+    let mut takes = takes.iter();
+    for _ in 0..limits::STEPS_MAX {
+        if !own.takes() {
+            break;
+        }
+        let taken = takes.next();
+        if taken.is_none() && outcome.is_of_take() {
+            break;
+        }
+        let taken = taken.unwrap_or(&Outcome::Granted);
+        own = on_outcome(version, instance, ambient, request, &own.memo, taken)?;
+    }
+    if outcome.is_of_take() && !own.takes() {
+        return Ok(own);
+    }
     on_outcome(version, instance, ambient, request, &own.memo, outcome)
 }
 
@@ -92,6 +115,17 @@ pub(crate) fn expect_first(decision: Decision) -> Result<Decision, InvalidDecisi
         )),
         _ => Ok(decision),
     }
+}
+
+/// A decision that takes out of no bucket but those of the manifest.
+pub(crate) fn expect_declared(
+    decision: Decision,
+    manifest: &Manifest,
+) -> Result<Decision, InvalidDecision> {
+    if let Action::Perform(Operation::Take(take)) = &decision.action {
+        manifest.bucket_of(take)?;
+    }
+    Ok(decision)
 }
 
 fn with_headers<T>(

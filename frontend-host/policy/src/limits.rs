@@ -72,6 +72,12 @@ pub const VARY_KEY_BYTES_MAX: usize = 1 << 10;
 /// Responses that are kept of one stock or order.
 pub const RENDERINGS_MAX: usize = 8;
 
+/// Buckets that a manifest may declare.
+pub const BUCKETS_MAX: usize = 16;
+
+/// What tells the buckets of one name apart, in bytes.
+pub const BUCKET_KEY_BYTES_MAX: usize = 256;
+
 /// Configuration of a policy, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 64 << 10;
 

@@ -255,6 +255,8 @@ fn nonsense_is_noticed_and_stood_in_for() {
         "body",
         "memo",
         "vary-key",
+        "take-undeclared",
+        "take-key-long",
         "retry",
         "stock-name-empty",
         "stock-name-long",
@@ -555,6 +557,57 @@ fn a_configuration_that_a_policy_does_not_take_is_refused_in_its_words() {
             }
         }
     }
+}
+
+/// Of a client that the guest `limited` tells apart.
+fn of_client(name: &'static str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-client", http::HeaderValue::from_static(name));
+    headers
+}
+
+/// Whichever version decides about an outcome, it is one to what that version would do.
+#[test]
+fn what_is_taken_out_of_a_bucket_is_decided_about() {
+    let headers = of_client("one");
+    let request = get("/stocks/nvidia", &headers);
+    let reads = |decision: &Decision| {
+        matches!(
+            decision.action,
+            Action::Perform(Operation::ReadStock { .. })
+        )
+    };
+    let versions = swapped(&guest("limited"));
+    let mut decider = versions.decider(b"client");
+    let decision = decider.on_request(request).unwrap();
+    assert!(decision.takes(), "{decision:?}");
+    let granted = decider.on_outcome(request, &decision.memo, &Outcome::Granted);
+    let granted = granted.unwrap();
+    assert!(reads(&granted), "{granted:?}");
+    let found = Outcome::Refused(Refusal::StockNotFound);
+    let answered = decider.on_outcome(request, &granted.memo, &found);
+    assert!(matches!(answered.unwrap().action, Action::Respond(reply) if reply.status == 404));
+
+    let mut decider = versions.decider(b"client");
+    let decision = decider.on_request(request).unwrap();
+    let denied = decider.on_outcome(request, &decision.memo, &Outcome::Denied(1_500));
+    let Action::Respond(reply) = denied.unwrap().action else {
+        panic!("who gets no token gets an answer")
+    };
+    assert_eq!(reply.status, 429);
+    assert_eq!(reply.headers["retry-after"], "2");
+
+    let costly = get("/stocks/costly", &headers);
+    let decision = versions.decider(b"client").on_request(costly).unwrap();
+    assert!(reads(&decision), "the version behind decides: {decision:?}");
+    assert_eq!(failures(&versions), [0, 0, 1]);
+    // To one of 1.0 nothing can be said of buckets: it decides about the request.
+    let old = starting_with(&of_world_1_0()).unwrap();
+    let mut decider = old.decider(b"client");
+    let failed = decider.on_outcome(request, &[], &Outcome::Granted);
+    assert!(failed.is_err(), "it took nothing");
+    old.activate(&guest("limited"), &operator()).unwrap();
+    assert!(decide(&mut old.decider(b"client"), "/stocks/nvidia").is_ok());
 }
 
 #[test]

@@ -556,6 +556,62 @@ async fn a_recording_has_what_a_policy_saw_but_credentials() {
     }
 }
 
+#[tokio::test]
+async fn a_recording_has_what_came_of_takes_and_replays_them() {
+    let limited = guest("limited");
+    let versions = versions(None, &limited);
+    let mut recording = versions.record(None, Duration::from_secs(600)).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("x-client", http::HeaderValue::from_static("one"));
+    let request = RequestParts {
+        method: &Method::GET,
+        target: "/stocks/nvidia",
+        headers: &headers,
+        connection: None,
+        body: None,
+        now_ms: 0,
+    };
+    let stock = Outcome::Stock(Stock {
+        name: StockName::new("nvidia").unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 1,
+    });
+    for outcomes in [&[Outcome::Granted, stock][..], &[Outcome::Denied(250)]] {
+        let mut decider = versions.decider(&[]);
+        let mut decision = decider.on_request(request).unwrap();
+        for outcome in outcomes {
+            let memo = decision.memo;
+            decision = decider.on_outcome(request, &memo, outcome).unwrap();
+        }
+    }
+    let mut lines = String::new();
+    for _ in 0..6 {
+        lines += &recording.next().await.unwrap();
+    }
+    for part in [
+        r#""outcome":"granted"}"#,
+        r#""takes":["granted"],"outcome":{"stock":"#,
+        r#""outcome":{"denied":250}}"#,
+        r#"[["action","take"],["bucket","lookups"],["key","one"],["cost","1"]]"#,
+    ] {
+        assert!(lines.contains(part), "{part}: {lines}");
+    }
+    let replayed = |component: &[u8]| {
+        let version = admitted(engine(), component);
+        replay(lines.as_bytes(), &version).unwrap().snapshot()
+    };
+    let same = replayed(&limited);
+    assert_eq!((same.compared, same.different), (5, 0), "{same:?}");
+    // One that takes nothing differs in that alone: twice it does at once what comes of the take,
+    // and it reads where this one turns away.
+    let other = replayed(DEFAULT_POLICY);
+    assert_eq!(
+        (other.different, other.kinds["action"]),
+        (3, 3),
+        "{other:?}"
+    );
+}
+
 #[test]
 fn who_decides_is_never_shown_by_half_what_it_asks_for() {
     let headers = not_text();

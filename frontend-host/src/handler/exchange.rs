@@ -154,6 +154,13 @@ impl<'a> Exchange<'a> {
                 }
             }
             Operation::ListStocks(listing) => Box::pin(self.list_stocks(listing)).await,
+            Operation::Take(take) => {
+                let buckets = &self.gateway.buckets;
+                // It was there when this was decided; a version that took over since may have none.
+                let bucket = self.decider.version().manifest.bucket_of(take);
+                let taken = bucket.map(|bucket| buckets.take(bucket, &take.key, take.cost));
+                StepResult::Outcome(taken.unwrap_or(Outcome::Denied(u32::MAX)), None)
+            }
             Operation::Trade(trade) => {
                 let order = self.order(trade);
                 let deadline = self.deadlines().trade;

@@ -3,7 +3,7 @@
 //! once, for ever.
 
 use frontend_guest::types::{
-    Action, Caching, Decision, ListStocks, Outcome, ReadStock, Request, Response, Side, Trade,
+    Action, Caching, Decision, ListStocks, Outcome, ReadStock, Request, Response, Side, Take, Trade,
 };
 use frontend_guest::{DefaultPolicy, Policy, export};
 
@@ -67,6 +67,8 @@ fn nonsense(what: &str) -> Decision {
             },
         })
         .into(),
+        "take-undeclared" => take(b"key"),
+        "take-key-long" => take(&[0; 257]),
         "retry" => Action::Retry(0).into(),
         "stock-name-empty" => read_stock(String::new()),
         "stock-name-long" => read_stock("x".repeat(1_000_000)),
@@ -107,6 +109,15 @@ fn with_body(response: &mut Response, status: u16) {
 
 fn header(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
+}
+
+fn take(key: &[u8]) -> Decision {
+    Action::Take(Take {
+        bucket: "none".to_owned(),
+        key: key.to_vec(),
+        cost: 1,
+    })
+    .into()
 }
 
 fn read_stock(name: String) -> Decision {

@@ -134,6 +134,7 @@ fn decide(request: &Request, outcome: usize) -> Response {
             side: frontend_guest::types::Side::Buy,
             quantity: 1,
         })],
+        Action::Take(_) => panic!("the default policy takes nothing"),
         Action::Trade(trade) => {
             check_trade(trade);
             vec![Outcome::Traded(u64::MAX)]

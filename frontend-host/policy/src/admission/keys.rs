@@ -7,12 +7,13 @@
 use http::{HeaderName, HeaderValue, Version as HttpVersion};
 
 use super::samples::{ambient, outcomes};
-use crate::decision::{Action, Operation, Reply, Scheme};
+use crate::decision::{Action, Operation, Outcome, Reply, Scheme};
 use crate::evaluate::input::RequestInput;
 use crate::evaluate::{Connection, on_outcome, on_request};
 use crate::guest::failure::Failure;
 use crate::guest::instance::Instance;
 use crate::guest::version::Version;
+use crate::limits;
 
 /// Values of a header, beside that it is not there: two that mean nothing, and two that may.
 fn values(name: &HeaderName) -> [&'static str; 4] {
@@ -80,7 +81,14 @@ fn render(
     request: &RequestInput,
 ) -> Result<Option<(Operation, Box<Reply>)>, Failure> {
     let parts = request.parts(ambient().now_ms);
-    let decision = on_request(version, instance, ambient(), parts)?;
+    let mut decision = on_request(version, instance, ambient(), parts)?;
+    for _ in 0..limits::STEPS_MAX {
+        if !decision.takes() {
+            break;
+        }
+        let (memo, granted) = (decision.memo, Outcome::Granted);
+        decision = on_outcome(version, instance, ambient(), parts, &memo, &granted)?;
+    }
     let is_kept = |operation: &Operation| {
         matches!(
             operation,

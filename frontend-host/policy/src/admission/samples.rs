@@ -63,6 +63,7 @@ pub(super) fn lookups() -> Vec<(&'static str, RequestInput)> {
             headers: HeaderMap::new(),
             connection: None,
             body: None,
+            takes: Vec::new(),
             outcome: None,
         };
         (target, request)
@@ -109,6 +110,7 @@ pub(super) fn outcomes(action: &Action) -> Vec<Outcome> {
             Outcome::Refused(Refusal::OrderNotFound),
             Outcome::Unavailable(Unavailability::NoReplica),
         ],
+        Operation::Take(_) => vec![Outcome::Granted, Outcome::Denied(250)],
         Operation::Trade(_) => vec![
             Outcome::Traded(OrderNumber(0)),
             Outcome::Refused(Refusal::StockNotFound),

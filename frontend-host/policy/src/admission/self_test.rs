@@ -10,14 +10,15 @@ use super::keys::not_in_key;
 use super::link::Linked;
 use super::rejection::{Problem, Rejection, Tests};
 use super::samples::{NOW_MS, ambient, lookups, outcomes, requests, views};
-use crate::decision::{InvalidDecision, PolicyRequest};
-use crate::evaluate::expect_first;
+use crate::decision::{InvalidDecision, Manifest, PolicyRequest};
 use crate::evaluate::input::{DecisionInput, RequestInput};
+use crate::evaluate::{expect_declared, expect_first};
 use crate::guest::bindings::World;
 use crate::guest::config::Config;
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Instance, StartFailure};
 use crate::guest::version::Version;
+use crate::limits;
 
 /// Failed tests after which no more are made.
 const FAILED_TESTS_MAX: usize = 32;
@@ -60,7 +61,13 @@ pub(super) fn self_test(
     };
     for (method, target, body) in requests() {
         tester.test(&format!("{method} {target}"), |instance| {
-            decide_twice(instance, &method, &target, body.as_deref())
+            decide_twice(
+                &version.manifest,
+                instance,
+                &method,
+                &target,
+                body.as_deref(),
+            )
         })?;
     }
     for (target, input) in lookups() {
@@ -227,8 +234,9 @@ fn expect_same<T: PartialEq>(answer: &T, again: &T) -> Result<(), Flaw> {
     }
 }
 
-/// Puts a request to the policy twice and, where it asks for a read or a trade, every outcome.
+/// Puts a request to the policy twice and, where it asks for a read, a trade or a take, every outcome.
 fn decide_twice(
+    manifest: &Manifest,
     instance: &mut Instance,
     method: &Method,
     target: &str,
@@ -245,11 +253,20 @@ fn decide_twice(
     let decision = expect_first(instance.on_request(ambient(), &request)?)?;
     let again = instance.on_request(ambient(), &request)?;
     expect_same(&decision, &again)?;
-    for outcome in outcomes(&decision.action) {
-        let memo = &decision.memo;
-        let decision = instance.on_outcome(ambient(), &request, memo, &outcome)?;
-        let again = instance.on_outcome(ambient(), &request, memo, &outcome)?;
-        expect_same(&decision, &again)?;
+    // What it does once it was granted what it takes is to be seen as well.
+    let mut decided = vec![decision];
+    for _ in 0..limits::STEPS_MAX {
+        let Some(decision) = decided.pop() else { break };
+        let decision = expect_declared(decision, manifest)?;
+        for outcome in outcomes(&decision.action) {
+            let memo = &decision.memo;
+            let decision = instance.on_outcome(ambient(), &request, memo, &outcome)?;
+            let again = instance.on_outcome(ambient(), &request, memo, &outcome)?;
+            expect_same(&decision, &again)?;
+            if outcome.is_of_take() {
+                decided.push(decision);
+            }
+        }
     }
     Ok(())
 }

@@ -40,6 +40,8 @@ pub(crate) struct RequestInput {
     /// None where a recording is without it.
     pub(crate) connection: Option<Connection>,
     pub(crate) body: Option<Vec<u8>>,
+    /// What came of the takes before the decision.
+    pub(crate) takes: Vec<Outcome>,
     /// None where the decision was about the request itself.
     pub(crate) outcome: Option<Outcome>,
 }
@@ -71,6 +73,7 @@ impl DecisionInput {
     pub(crate) fn of_request(
         request: RequestParts<'_>,
         ambient: Ambient,
+        takes: &[Outcome],
         outcome: Option<&Outcome>,
     ) -> Self {
         let subject = Subject::Request(RequestInput {
@@ -79,6 +82,7 @@ impl DecisionInput {
             headers: request.headers.clone(),
             connection: request.connection,
             body: request.body.map(<[u8]>::to_vec),
+            takes: takes.to_vec(),
             outcome: outcome.cloned(),
         });
         Self { subject, ambient }
@@ -240,7 +244,10 @@ impl DecisionInput {
         let request = subject.parts(self.ambient.now_ms);
         let decision = match &subject.outcome {
             None => on_request(version, instance, self.ambient, request),
-            Some(outcome) => on_outcome_afresh(version, instance, self.ambient, request, outcome),
+            Some(outcome) => {
+                let takes = &subject.takes;
+                on_outcome_afresh(version, instance, self.ambient, request, takes, outcome)
+            }
         };
         decision.map(DecisionResult::Action)
     }

@@ -149,6 +149,12 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
             ("quantity", trade.quantity.to_string()),
             ("idempotency-key", format!("{:?}", trade.key)),
         ],
+        Action::Perform(Operation::Take(take)) => vec![
+            ("action", "take".into()),
+            ("bucket", take.bucket.clone()),
+            ("key", take.key.escape_ascii().to_string()),
+            ("cost", take.cost.to_string()),
+        ],
         Action::Retry(after) => vec![("action", "retry".into()), ("after", format!("{after:?}"))],
     }
 }

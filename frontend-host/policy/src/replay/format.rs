@@ -11,8 +11,9 @@
 //! Each line after it is a decision: what it depended on, and the fields of what was decided. One
 //! about a request has `request`; `body` is base64, and `outcome` is null where the decision was
 //! about the request itself. A header is a name and a value: a string where that is printable ASCII,
-//! blanks and tabs, else `{"base64":"/w=="}`. `connection` is there where the policy saw it. An
-//! election has `election`, as the policy saw it.
+//! blanks and tabs, else `{"base64":"/w=="}`. `connection` is there where the policy saw it. `takes` is
+//! what came of the takes out of buckets before, `"granted"` or `{"denied":250}` each, and left out where
+//! there were none. An election has `election`, as the policy saw it.
 //!
 //! ```json
 //! {"now_ms":1795370000000,"seed":42,
@@ -91,6 +92,8 @@ struct RequestLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     connection: Option<ConnectionLine>,
     body: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    takes: Vec<Outcome>,
     outcome: Option<Outcome>,
 }
 
@@ -248,6 +251,7 @@ impl From<&RequestInput> for RequestLine {
             headers: headers.collect(),
             connection: subject.connection.map(ConnectionLine::from),
             body: subject.body.as_ref().map(|body| BASE64.encode(body)),
+            takes: subject.takes.clone(),
             outcome: subject.outcome.clone(),
         }
     }
@@ -273,6 +277,7 @@ impl TryFrom<RequestLine> for RequestInput {
             headers,
             connection: line.connection.map(Connection::from),
             body,
+            takes: line.takes,
             outcome: line.outcome,
         })
     }

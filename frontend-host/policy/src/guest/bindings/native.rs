@@ -83,6 +83,8 @@ fn outcome_to(outcome: &Outcome) -> guest::Outcome {
             Unavailability::NoCatalog => guest::Unavailability::NoCatalog,
             Unavailability::NoReplica => guest::Unavailability::NoReplica,
         }),
+        Outcome::Granted => guest::Outcome::Granted,
+        Outcome::Denied(retry_after_ms) => guest::Outcome::Denied(*retry_after_ms),
     }
 }
 
@@ -114,6 +116,11 @@ fn decision_to(decision: guest::Decision) -> wit::Decision {
             },
             quantity: trade.quantity,
             idempotency_key: trade.idempotency_key,
+        }),
+        guest::Action::Take(take) => wit::Action::Take(wit::Take {
+            bucket: take.bucket,
+            key: take.key,
+            cost: take.cost,
         }),
         guest::Action::Retry(after_ms) => wit::Action::Retry(after_ms),
     };

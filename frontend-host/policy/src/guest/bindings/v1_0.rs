@@ -1,6 +1,6 @@
 //! The world of 1.0, in terms of the newest.
 //!
-//! What it lacks: a policy has no configuration, sees headers only where they are text and not how
+//! What it lacks: a policy has no configuration, takes out of no bucket, sees headers only where they are text and not how
 //! requests came, has kept responses found by its memo, lists all stocks at once, does not see who is in sync, and has the version before
 //! decide what it fails at.
 
@@ -81,6 +81,10 @@ impl FrontEnd {
                 "it is of world 1.0, in which nobody can say that there are more stocks than these",
             ));
         }
+        // What another version asked for, too.
+        if outcome.is_of_take() {
+            return Ok(invalid("it is of world 1.0, in which there are no buckets"));
+        }
         let stocks: Vec<_> = v1_1::listed(outcome)
             .iter()
             .map(v1_1::stock_to)
@@ -124,6 +128,7 @@ fn manifest_from(manifest: wit::Manifest) -> newest::Manifest {
             },
         },
         on_failure: newest::OnFailure::LastGood,
+        buckets: Vec::new(),
     }
 }
 
@@ -203,6 +208,9 @@ fn outcome_to<'a>(outcome: newest::Outcome<'a>, stocks: &'a [wit::Stock<'a>]) ->
             newest::Unavailability::NoCatalog => wit::Unavailability::NoCatalog,
             newest::Unavailability::NoReplica => wit::Unavailability::NoReplica,
         }),
+        newest::Outcome::Granted | newest::Outcome::Denied(_) => {
+            unreachable!("it is not asked about buckets")
+        }
     }
 }
 

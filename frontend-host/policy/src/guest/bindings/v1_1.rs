@@ -11,9 +11,9 @@ use wasmtime::component::types::{self, ComponentFunc};
 
 use super::{Answer, invalid};
 use crate::decision::{
-    Action, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision, Listing,
-    Manifest, OnFailure, Operation, Order, Outcome, PolicyConnection, PolicyRequest, Refusal,
-    ReplicaView, Reply, Scheme, Stock, TradeAction, Unavailability, View,
+    Action, Bucket, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision,
+    Listing, Manifest, OnFailure, Operation, Order, Outcome, PolicyConnection, PolicyRequest, Rate,
+    Refusal, ReplicaView, Reply, Scheme, Stock, TakeAction, TradeAction, Unavailability, View,
 };
 use crate::limits;
 
@@ -99,10 +99,7 @@ impl FrontEnd {
 
 pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, InvalidDecision> {
     for (what, text) in [("name", &manifest.name), ("version", &manifest.version)] {
-        if text.is_empty()
-            || text.len() > limits::MANIFEST_TEXT_BYTES_MAX
-            || text.chars().any(char::is_control)
-        {
+        if !is_name(text) {
             return invalid(format!(
                 "the manifest's {what} must have 1 to {} bytes and no control character",
                 limits::MANIFEST_TEXT_BYTES_MAX
@@ -132,6 +129,7 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
             limits::CACHE_ENTRIES_MAX
         ));
     }
+    let buckets = buckets_from(manifest.buckets)?;
     Ok(Manifest {
         name: manifest.name,
         version: manifest.version,
@@ -149,7 +147,42 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
             wit::OnFailure::LastGood => OnFailure::LastGood,
             wit::OnFailure::Refuse => OnFailure::Refuse,
         },
+        buckets,
     })
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=limits::MANIFEST_TEXT_BYTES_MAX).contains(&text.len())
+        && !text.chars().any(char::is_control)
+}
+
+fn buckets_from(declared: Vec<wit::Bucket>) -> Result<Vec<Bucket>, InvalidDecision> {
+    if declared.len() > limits::BUCKETS_MAX {
+        return invalid(format!(
+            "the manifest declares more than {} buckets",
+            limits::BUCKETS_MAX
+        ));
+    }
+    let mut buckets: Vec<Bucket> = Vec::new();
+    for bucket in declared {
+        let name = bucket.name;
+        let period = Duration::from_millis(bucket.period_ms.into());
+        let Some(rate) = Rate::new(bucket.tokens, period, bucket.burst) else {
+            return invalid(format!(
+                "the manifest declares the bucket `{}` with a rate or burst that there is not",
+                name.escape_debug()
+            ));
+        };
+        if !is_name(&name) || buckets.iter().any(|other| other.name == name) {
+            return invalid(format!(
+                "the manifest declares a bucket `{}`: each must have a name of its own, of 1 to {} bytes and no control character",
+                name.escape_debug(),
+                limits::MANIFEST_TEXT_BYTES_MAX
+            ));
+        }
+        buckets.push(Bucket { name, rate });
+    }
+    Ok(buckets)
 }
 
 pub(super) fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
@@ -244,6 +277,8 @@ pub(super) fn outcome_to<'a>(
             Unavailability::NoCatalog => wit::Unavailability::NoCatalog,
             Unavailability::NoReplica => wit::Unavailability::NoReplica,
         }),
+        Outcome::Granted => wit::Outcome::Granted,
+        Outcome::Denied(retry_after_ms) => wit::Outcome::Denied(*retry_after_ms),
     }
 }
 
@@ -288,6 +323,7 @@ pub(super) fn action_from(action: wit::Action) -> Result<Action, InvalidDecision
         wit::Action::ListStocks(list) => {
             Action::Perform(Operation::ListStocks(listing_from(list)?))
         }
+        wit::Action::Take(take) => Action::Perform(Operation::Take(take_from(take)?)),
         wit::Action::ReadOrder(read) => Action::Perform(Operation::ReadOrder {
             number: OrderNumber(read.number),
             caching: caching_from(read.caching)?,
@@ -319,6 +355,22 @@ fn listing_from(list: wit::ListStocks) -> Result<Listing, InvalidDecision> {
     Ok(Listing::Page {
         after: list.after.as_deref().map(StockName::new).transpose()?,
         limit: list.limit,
+    })
+}
+
+/// Whether there is such a bucket, the manifest says.
+fn take_from(take: wit::Take) -> Result<TakeAction, InvalidDecision> {
+    if take.key.len() > limits::BUCKET_KEY_BYTES_MAX {
+        return invalid(format!(
+            "its key for a bucket has {} bytes; {} are allowed",
+            take.key.len(),
+            limits::BUCKET_KEY_BYTES_MAX
+        ));
+    }
+    Ok(TakeAction {
+        bucket: take.bucket,
+        key: take.key,
+        cost: take.cost,
     })
 }
 
