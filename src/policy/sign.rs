@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use daemon::atomic_file;
-use frontend_policy::admission::{KeyError, Signatory, signature_path};
+use frontend_policy::admission::{KeyError, KeyKind, Signatory, signature_path};
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +24,7 @@ pub enum SignError {
 
 /// Makes a secret key that only this user can read; returns the line for a key file.
 pub fn keygen(file: &Path) -> Result<String, SignError> {
-    let key = Signatory::generate()?;
+    let key = Signatory::generate(KeyKind::Ed25519)?;
     let write = || {
         let mut file = File::options()
             .write(true)

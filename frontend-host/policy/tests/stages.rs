@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use domain::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
 use frontend_policy::DEFAULT_POLICY;
-use frontend_policy::admission::Signatory;
+use frontend_policy::admission::{KeyKind, Signatory};
 use frontend_policy::decision::{Action, Operation, Outcome, Page, ReplicaView, Stock, View};
 use frontend_policy::replay::replay;
 use frontend_policy::{
@@ -255,7 +255,7 @@ fn a_restart_comes_back_with_the_version_it_ran() {
 #[test]
 fn a_restart_comes_back_with_trusted_versions_only() {
     let dir = tempfile::tempdir().unwrap();
-    let ours = Signatory::generate().unwrap();
+    let ours = Signatory::generate(KeyKind::Ed25519).unwrap();
     let before = started(dir.path(), DEFAULT_POLICY);
     let signed = guest("marked");
     let signature = ours.sign(&signed);
@@ -278,7 +278,7 @@ fn a_restart_comes_back_with_trusted_versions_only() {
 
     before.roll_back(&operator()).unwrap();
     drop(before);
-    let others = Signatory::generate().unwrap();
+    let others = Signatory::generate(KeyKind::Ed25519).unwrap();
     assert!(reopened(&others).last_active().is_none());
     let log = reopened(&ours);
     let after = versions(Some(log), DEFAULT_POLICY);
@@ -648,8 +648,8 @@ fn a_version_that_was_compiled_once_is_loaded_from_disk() {
 #[test]
 fn only_signed_policies_are_taken_where_keys_are_trusted() {
     let (ours, other) = (
-        Signatory::generate().unwrap(),
-        Signatory::generate().unwrap(),
+        Signatory::generate(KeyKind::Ed25519).unwrap(),
+        Signatory::generate(KeyKind::Ed25519).unwrap(),
     );
     let trust = Trust::parse(&ours.public()).unwrap();
     let versions = versions(None, DEFAULT_POLICY).trusting(Some(trust));
