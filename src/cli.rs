@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use domain::ReplicaId;
 use frontend_host::admin::{Token, TokenError};
 use http::HeaderName;
@@ -433,12 +433,12 @@ pub enum Policy {
     },
     /// Check a component as a gateway would before it activates it
     Check {
-        /// The component
+        /// The component, or an image of it: a tar or a directory
         file: PathBuf,
     },
     /// Measure what components cost on this machine: activation, a decision, an instance's memory
     Measure {
-        /// The components
+        /// The components, or images of them
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -446,25 +446,36 @@ pub enum Policy {
     Keygen {
         /// Where the secret key goes; it must not be there yet
         file: PathBuf,
+        /// Which signatures it makes
+        #[arg(
+            long,
+            env = "BAZAAR_KIND",
+            value_name = "KIND",
+            value_enum,
+            default_value_t
+        )]
+        kind: KeyKind,
     },
-    /// Sign a component: the signature goes beside it, into FILE.sig
+    /// Sign a component: the signature goes beside it, into FILE.sig. An image has it inside, as cosign does
     Sign {
-        /// The component
+        /// The component, or an image of it in a tar
         file: PathBuf,
-        /// The secret key
+        /// The secret key: as `keygen` makes it, or one in PEM (PKCS #8)
         #[arg(long, env = "BAZAAR_KEY", value_name = "FILE")]
         key: PathBuf,
     },
+    /// Make an OCI image of a component, in a file: what registries and their tools take
+    Pack(Pack),
     /// Activate a component in a running gateway, with FILE.sig where it is there
     Push {
-        /// The component
+        /// The component, or an image of it: a tar or a directory
         file: PathBuf,
         #[command(flatten)]
         admin: Admin,
     },
     /// Put a share of the live decisions to a component as well, without effect
     Shadow {
-        /// The component
+        /// The component, or an image of it: a tar or a directory
         file: PathBuf,
         #[command(flatten)]
         trial: Trial,
@@ -473,7 +484,7 @@ pub enum Policy {
     },
     /// Let a component decide for a share of the clients
     Canary {
-        /// The component
+        /// The component, or an image of it: a tar or a directory
         file: PathBuf,
         #[command(flatten)]
         trial: Trial,
@@ -532,6 +543,44 @@ pub enum Policy {
         #[command(flatten)]
         admin: Admin,
     },
+}
+
+/// Which signatures a key makes.
+#[derive(Debug, Default, Clone, Copy, ValueEnum)]
+pub enum KeyKind {
+    /// RFC 8032
+    #[default]
+    Ed25519,
+    /// ECDSA with P-256, in PEM: what cosign takes, too
+    EcdsaP256,
+}
+
+impl From<KeyKind> for frontend_policy::admission::KeyKind {
+    fn from(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Ed25519 => Self::Ed25519,
+            KeyKind::EcdsaP256 => Self::EcdsaP256,
+        }
+    }
+}
+
+/// Flags of `bazaar policy pack`.
+#[derive(Debug, Args)]
+pub struct Pack {
+    /// The component
+    pub file: PathBuf,
+    /// Where the image goes: a tar of an OCI image layout
+    #[arg(short, long, env = "BAZAAR_OUTPUT", value_name = "FILE")]
+    pub output: PathBuf,
+    /// The policy's configuration, which goes with it
+    #[arg(long, env = "BAZAAR_POLICY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A detached signature of the component, which goes with it [default: FILE.sig where it is there]
+    #[arg(long, env = "BAZAAR_SIGNATURE", value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// A secret key to sign the image with, as `cosign sign` does
+    #[arg(long, env = "BAZAAR_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
 }
 
 /// Flags of `bazaar policy dev`.

@@ -2,9 +2,12 @@
 
 mod new;
 mod source;
+mod image;
+mod package;
 mod dev;
 mod measure;
 mod sign;
+mod pack;
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -23,6 +26,8 @@ use crate::error::Error;
 use crate::output;
 use crate::status;
 
+use package::Package;
+
 /// How much longer than anything else the check of a component may take: compilation goes behind all that
 /// a gateway serves, and takes ten times as long on a busy machine as the six seconds of CPython on an idle
 /// one.
@@ -39,6 +44,12 @@ pub enum PolicyError {
     /// Standard output does not take the result.
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
+    /// What should be a policy is none.
+    #[error(transparent)]
+    Package(#[from] package::PackageError),
+    /// It cannot be made an image.
+    #[error(transparent)]
+    Pack(#[from] pack::PackError),
     /// A file that was named cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     File {
@@ -93,14 +104,14 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
         })?,
         Policy::Check { file } => check(&file)?,
         Policy::Measure { files } => measure::measure(&files)?,
-        Policy::Keygen { file } => sign::keygen(&file)?,
+        Policy::Keygen { file, kind } => sign::keygen(&file, kind.into())?,
         Policy::Sign { file, key } => sign::sign(&file, &key)?,
+        Policy::Pack(args) => pack::pack(args)?,
         Policy::Push { file, admin } => {
-            let component = read(&file)?;
+            let package = Package::open(&file)?;
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin
-                .put("/policy", component, signature(&file).as_deref())
-                .await?;
+            let signature = package.signature.as_deref();
+            admin.put("/policy", package.component, signature).await?;
             active(&mut admin).await?
         }
         Policy::Shadow { file, trial, admin } => try_out(&file, "shadow", &trial, admin).await?,
@@ -159,12 +170,11 @@ async fn try_out(
     trial: &Trial,
     admin: cli::Admin,
 ) -> Result<String, PolicyError> {
-    let component = read(file)?;
+    let package = Package::open(file)?;
     let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
     let path = format!("/policy/candidate?{kind}={}", trial.share);
-    admin
-        .put(&path, component, signature(file).as_deref())
-        .await?;
+    let signature = package.signature.as_deref();
+    admin.put(&path, package.component, signature).await?;
     Ok(status::policies(&list(&mut admin).await?))
 }
 
@@ -219,7 +229,7 @@ impl io::Write for Recording<'_> {
 
 fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
     let component = match policy {
-        Some(policy) => read(policy)?,
+        Some(policy) => Package::open(policy)?.component,
         None => Bytes::from_static(frontend_policy::DEFAULT_POLICY),
     };
     let version = checked(
@@ -251,26 +261,11 @@ fn checked(component: &[u8], path: &Path) -> Result<Version, PolicyError> {
 }
 
 fn check(file: &Path) -> Result<String, PolicyError> {
-    let version = checked(&read(file)?, file)?;
+    let version = checked(&Package::open(file)?.component, file)?;
     Ok(format!(
         "{}: a gateway would take it: {version}\n",
         file.display()
     ))
-}
-
-/// The signature beside a component.
-fn signature(file: &Path) -> Option<String> {
-    let signature =
-        std::fs::read_to_string(frontend_policy::admission::signature_path(file)).ok()?;
-    Some(signature.trim().to_owned())
-}
-
-fn read(file: &Path) -> Result<Bytes, PolicyError> {
-    let contents = std::fs::read(file).map_err(|source| PolicyError::File {
-        path: file.to_owned(),
-        source,
-    })?;
-    Ok(contents.into())
 }
 
 async fn list(admin: &mut Admin) -> Result<Policies, AdminError> {

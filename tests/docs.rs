@@ -124,7 +124,9 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
         .collect::<Vec<_>>()
         .join("\n")
         .replace("KEY", "$DIR/key");
-    let lines = [way.join("\n"), recording, signing].join("\n");
+    let packing = block("docs/POLICIES.md", "sh", "bazaar policy pack")
+        .replace("image.tar", "$DIR/image.tar");
+    let lines = [way.join("\n"), recording, signing, packing].join("\n");
     // What is dropped there is another candidate than the one that was promoted.
     let dropped = "bazaar policy canary FILE --share 0.05\nbazaar policy drop";
     let lines = lines.replace("bazaar policy drop", dropped);
@@ -133,6 +135,7 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     let lines = lines.replace("FILE", &file.display().to_string());
     if typed(&dir, &lines).is_some() {
         assert!(dir.path().join("policy.wasm.sig").exists());
+        assert!(dir.path().join("image.tar").exists());
     }
 }
 

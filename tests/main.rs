@@ -13,6 +13,7 @@
 //! - [`torture`]: the same under faults of every kind, judged by what clients saw;
 //! - [`failover`]: how long it takes another replica to lead;
 //! - [`policy`]: swaps, and components that misbehave;
+//! - [`supply`]: policies as images, and who signed them;
 //! - [`probation`]: how soon a version that fails is out of service;
 //! - [`swaps`]: hundreds of swaps under full load, and what they cost;
 //! - [`dev`]: a policy that is edited while a gateway runs;
@@ -39,6 +40,7 @@ mod limits;
 mod torture;
 mod failover;
 mod policy;
+mod supply;
 mod probation;
 mod swaps;
 mod dev;

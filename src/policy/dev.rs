@@ -16,8 +16,9 @@ use crate::cli;
 use crate::output;
 use crate::stop::StopSignals;
 
+use super::PolicyError;
+use super::package::Package;
 use super::source::{Source, SourceError};
-use super::{PolicyError, read, signature};
 
 /// A save is over when nothing was written for so long: editors write several files.
 const QUIET: Duration = Duration::from_millis(200);
@@ -141,12 +142,10 @@ impl Session {
     }
 
     async fn push(&mut self, component: &Path) -> Result<Policies, PolicyError> {
-        let bytes = read(component)?;
-        let signature = signature(component);
-        let answer = self
-            .admin
-            .put(&self.path, bytes, signature.as_deref())
-            .await?;
+        let package = Package::open(component)?;
+        let signature = package.signature.as_deref();
+        let answer = self.admin.put(&self.path, package.component, signature);
+        let answer = answer.await?;
         let policies: Policies = serde_json::from_slice(&answer).map_err(AdminError::from)?;
         if !self.is_active {
             let candidate = policies.candidate.as_ref();
