@@ -10,6 +10,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use domain::ReplicaId;
 use frontend_host::admin::{Token, TokenError};
+use frontend_policy::replay::Mask;
 use http::HeaderName;
 
 use crate::client::Origin;
@@ -497,17 +498,7 @@ pub enum Policy {
         admin: Admin,
     },
     /// Record live decisions of a running gateway, with all that they depend on
-    Record {
-        /// How long to record, in seconds
-        #[arg(long, env = "BAZAAR_SECONDS", value_name = "S", default_value_t = 10,
-              value_parser = clap::value_parser!(u64).range(1..=3600))]
-        seconds: u64,
-        /// Where to write the recording
-        #[arg(short, long, env = "BAZAAR_OUTPUT", value_name = "FILE")]
-        output: PathBuf,
-        #[command(flatten)]
-        admin: Admin,
-    },
+    Record(Record),
     /// Have a policy make recorded decisions again; exit with 1 where they come out differently
     Replay {
         /// The recording
@@ -515,7 +506,12 @@ pub enum Policy {
         /// The component; the built-in one where it is not given
         #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
         policy: Option<PathBuf>,
+        #[command(flatten)]
+        minimize: Minimize,
     },
+    /// Have a policy make recorded decisions again, and show each that is not as it was; exit with 1 where
+    /// there is one
+    Test(Test),
     /// Make the candidate the active policy
     Promote {
         #[command(flatten)]
@@ -543,6 +539,64 @@ pub enum Policy {
         #[command(flatten)]
         admin: Admin,
     },
+}
+
+/// Flags of `bazaar policy record`.
+#[derive(Debug, Args)]
+pub struct Record {
+    /// How long to record, in seconds
+    #[arg(long, env = "BAZAAR_SECONDS", value_name = "S", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+    /// Where to write the recording
+    #[arg(short, long, env = "BAZAAR_OUTPUT", value_name = "FILE")]
+    pub output: PathBuf,
+    /// A header to record, of those that the policy asks to see; once for each of them. Also
+    /// `set-cookie`, of responses [default: all but those that carry credentials]
+    #[arg(
+        long = "header",
+        env = "BAZAAR_RECORD_HEADERS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub headers: Vec<HeaderName>,
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Flags of `bazaar policy test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// The recordings
+    #[arg(required = true)]
+    pub recordings: Vec<PathBuf>,
+    /// The component; the built-in one where it is not given
+    #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Leave a field out, such as `headers.etag` or `body.data.price`, or what an expression matches in it
+    #[arg(long = "mask", value_name = "FIELD[=REGEX]")]
+    pub masks: Vec<Mask>,
+    /// Print the report as JSON
+    #[arg(long, env = "BAZAAR_TEST_JSON", value_parser = BoolishValueParser::new())]
+    pub json: bool,
+    #[command(flatten)]
+    pub minimize: Minimize,
+}
+
+/// Whether differences are cut down to the request that shows them.
+#[derive(Debug, Args)]
+pub struct Minimize {
+    /// For each kind of difference, look for the smallest request that still shows it
+    #[arg(long, env = "BAZAAR_MINIMIZE", value_parser = BoolishValueParser::new())]
+    pub minimize: bool,
+    /// The component that made the recording, to compare with; the built-in one where it is not given
+    #[arg(
+        long,
+        env = "BAZAAR_BASELINE",
+        value_name = "FILE",
+        requires = "minimize"
+    )]
+    pub baseline: Option<PathBuf>,
 }
 
 /// Which signatures a key makes.

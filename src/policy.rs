@@ -8,15 +8,15 @@ mod dev;
 mod measure;
 mod sign;
 mod pack;
+mod test;
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use frontend_policy::limits::DECISION_TIME_MAX;
-use frontend_policy::replay::{Found, RecordingError};
+use frontend_policy::replay::{HeaderChoice, RecordingError};
 use frontend_policy::{Admission, Engine, Rejection, Version};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
@@ -77,6 +77,9 @@ pub enum PolicyError {
         path: PathBuf,
         source: RecordingError,
     },
+    /// There is no decision that could be made again.
+    #[error("no decision is recorded there")]
+    NothingRecorded,
     /// Some recorded decisions came out differently.
     #[error("{0} decisions came out differently")]
     Differs(u64),
@@ -122,19 +125,20 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
                 serde_json::from_slice(&found).map_err(AdminError::from)?;
             format!("{found:#}\n")
         }
-        Policy::Record {
-            seconds,
-            output,
-            admin,
-        } => record(seconds, &output, admin).await?,
-        Policy::Replay { file, policy } => {
-            let found = replay(&file, policy.as_deref())?;
-            output::print(&format!("{:#}\n", serde_json::json!(found)))?;
-            return if found.different == 0 {
-                Ok(())
-            } else {
-                Err(PolicyError::Differs(found.different))
-            };
+        Policy::Record(args) => record(args).await?,
+        Policy::Test(args) => {
+            let (text, failed) = test::test(&args)?;
+            output::print(&text)?;
+            return test::passed(failed);
+        }
+        Policy::Replay {
+            file,
+            policy,
+            minimize,
+        } => {
+            let (text, different) = test::replay(&file, policy.as_deref(), &minimize)?;
+            output::print(&text)?;
+            return test::passed(different);
         }
         Policy::Promote { admin } => {
             let mut admin = Admin::new(admin)?;
@@ -183,14 +187,26 @@ fn build(source: source::Source) -> Result<String, PolicyError> {
     Ok(format!("{}\n", component.display()))
 }
 
-async fn record(seconds: u64, output: &Path, admin: cli::Admin) -> Result<String, PolicyError> {
+async fn record(args: cli::Record) -> Result<String, PolicyError> {
+    let cli::Record {
+        seconds,
+        output,
+        headers,
+        admin,
+    } = args;
+    let output = output.as_path();
     let mut admin = Admin::patient(admin, Duration::from_secs(seconds))?;
     let mut recording = Recording {
         path: output,
         file: None,
         lines: 0,
     };
-    let path = format!("/policy/recording?seconds={seconds}");
+    let mut path = format!("/policy/recording?seconds={seconds}");
+    if !headers.is_empty() {
+        let headers = HeaderChoice::named(headers).to_string();
+        let headers = percent_encode(headers.as_bytes(), NON_ALPHANUMERIC);
+        path += &format!("&headers={headers}");
+    }
     admin.post_to(&path, &mut recording).await?;
     Ok(format!(
         "{} decisions in {}\n",
@@ -225,27 +241,6 @@ impl io::Write for Recording<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(()) // nothing is held back
     }
-}
-
-fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
-    let component = match policy {
-        Some(policy) => Package::open(policy)?.component,
-        None => Bytes::from_static(frontend_policy::DEFAULT_POLICY),
-    };
-    let version = checked(
-        &component,
-        policy.unwrap_or(Path::new("the built-in policy")),
-    )?;
-    let recording = File::open(file).map_err(|source| PolicyError::File {
-        path: file.to_owned(),
-        source,
-    })?;
-    let found = frontend_policy::replay::replay(BufReader::new(recording), &version);
-    let found = found.map_err(|source| PolicyError::Recording {
-        path: file.to_owned(),
-        source,
-    })?;
-    Ok(found.snapshot())
 }
 
 /// What a gateway would make of a component.

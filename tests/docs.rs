@@ -115,6 +115,7 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     let recording = block("docs/POLICIES.md", "sh", "bazaar policy record")
         .replace("-o FILE", "-o $DIR/recording")
         .replace("replay FILE", "replay $DIR/recording")
+        .replace("policy test FILE", "policy test $DIR/recording")
         .replace("P.wasm", "FILE");
     let signing = block("docs/POLICIES.md", "sh", "bazaar policy keygen");
     let signing = signing

@@ -14,6 +14,7 @@
 //! - [`failover`]: how long it takes another replica to lead;
 //! - [`policy`]: swaps, and components that misbehave;
 //! - [`supply`]: policies as images, and who signed them;
+//! - [`recordings`]: what a recording has of requests, and recordings as tests;
 //! - [`probation`]: how soon a version that fails is out of service;
 //! - [`swaps`]: hundreds of swaps under full load, and what they cost;
 //! - [`dev`]: a policy that is edited while a gateway runs;
@@ -41,6 +42,7 @@ mod torture;
 mod failover;
 mod policy;
 mod supply;
+mod recordings;
 mod probation;
 mod swaps;
 mod dev;

@@ -234,7 +234,8 @@ impl<'a> Decider<'a> {
             self.versions.recent.store(&input, &result);
         }
         if records {
-            self.versions.recorder.record(&input, &result);
+            let version = self.version();
+            self.versions.recorder.record(version, &input, &result);
         }
         if let Some(candidate) = candidate {
             self.versions.shadow().submit(Job {

@@ -25,20 +25,22 @@
 //! Of version 2 there are recordings in which nobody is said to be in sync, and an outcome `stocks` is a
 //! list of all; they are read as well.
 //!
-//! Headers that carry credentials are left out.
+//! A request has those of its headers that the policy asked to see, but for credentials that nobody named
+//! (`headers`); where a value that is not there, or a cookie, was in the decision, that has `(left out)` in
+//! its place.
 
-use std::io;
+use std::io::{self, BufRead};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::{Epoch, JournalId, OrderNumber, ReplicaId};
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
 use super::fields::Fields;
-use crate::decision::{Outcome, ReplicaView, View};
+use super::headers::HeaderChoice;
+use crate::decision::{Manifest, Outcome, ReplicaView, View};
 use crate::evaluate::input::{DecisionInput, DecisionResult, RequestInput, Subject};
 use crate::guest::instance::Ambient;
 
@@ -50,9 +52,6 @@ const VERSION: u32 = 3;
 
 /// The oldest that is read.
 const VERSION_MIN: u32 = 2;
-
-/// Headers that carry credentials.
-const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
 /// The first line of a recording.
 #[derive(Debug, Serialize, Deserialize)]
@@ -124,6 +123,27 @@ pub enum RecordingError {
     },
 }
 
+/// Calls `each` with the line, counted from 1, the input and the fields of each decision of a recording.
+///
+/// # Errors
+/// Where it cannot be read.
+pub(super) fn read(
+    recording: impl BufRead,
+    mut each: impl FnMut(usize, DecisionInput, Fields),
+) -> Result<(), RecordingError> {
+    let mut lines = (1..).zip(recording.lines());
+    let Some((_, first)) = lines.next() else {
+        return Err(RecordingError::Format);
+    };
+    check_header(&first?)?;
+    for (number, line) in lines {
+        let (input, decided) =
+            Line::parse(&line?).map_err(|problem| RecordingError::Line { number, problem })?;
+        each(number, input, decided);
+    }
+    Ok(())
+}
+
 /// The first line of a recording of that policy's decisions.
 pub(super) fn header(policy: String, journal: Option<JournalId>) -> String {
     json_line(&Header {
@@ -135,7 +155,7 @@ pub(super) fn header(policy: String, journal: Option<JournalId>) -> String {
 }
 
 /// Makes sure that a first line is that of a recording which can be read.
-pub(super) fn check_header(line: &str) -> Result<(), RecordingError> {
+fn check_header(line: &str) -> Result<(), RecordingError> {
     match serde_json::from_str::<Header>(line) {
         Ok(header)
             if header.format == FORMAT && (VERSION_MIN..=VERSION).contains(&header.version) =>
@@ -154,19 +174,36 @@ fn json_line(contents: &impl Serialize) -> String {
 
 impl Line {
     /// A decision's line of a recording.
-    pub(super) fn write(input: &DecisionInput, result: &DecisionResult) -> String {
-        json_line(&Self::new(input, result))
+    ///
+    /// `manifest` is that of the policy that decided, and `headers` which ones are wanted.
+    pub(super) fn write(
+        input: &DecisionInput,
+        result: &DecisionResult,
+        manifest: &Manifest,
+        headers: &HeaderChoice,
+    ) -> String {
+        json_line(&Self::new(input, result, manifest, headers))
     }
 
     /// What a line says was to be decided, and what was.
-    pub(super) fn parse(line: &str) -> Result<(DecisionInput, Fields), String> {
+    fn parse(line: &str) -> Result<(DecisionInput, Fields), String> {
         let line: Self = serde_json::from_str(line).map_err(|error| error.to_string())?;
         line.into_input()
     }
 
-    fn new(input: &DecisionInput, result: &DecisionResult) -> Self {
+    fn new(
+        input: &DecisionInput,
+        result: &DecisionResult,
+        manifest: &Manifest,
+        headers: &HeaderChoice,
+    ) -> Self {
+        let mut decided = Fields::from(result);
         let (request, election) = match &input.subject {
-            Subject::Request(subject) => (Some(subject.into()), None),
+            Subject::Request(subject) => {
+                decided.redact(&headers.left_out(&subject.headers, manifest), headers);
+                let recorded = headers.of_request(&subject.headers, manifest);
+                (Some(RequestLine::new(subject, recorded)), None)
+            }
             Subject::Election(view) => (None, Some(view.into())),
         };
         Self {
@@ -174,7 +211,7 @@ impl Line {
             seed: input.ambient.seed,
             request,
             election,
-            decided: Fields::from(result),
+            decided,
         }
     }
 
@@ -192,13 +229,11 @@ impl Line {
     }
 }
 
-impl From<&RequestInput> for RequestLine {
-    fn from(subject: &RequestInput) -> Self {
-        let headers = subject
-            .headers
-            .iter()
-            .filter(|(name, _)| !CREDENTIALS.contains(name));
+impl RequestLine {
+    /// A request with these of its headers.
+    fn new(subject: &RequestInput, headers: Vec<(&HeaderName, &HeaderValue)>) -> Self {
         let headers = headers
+            .into_iter()
             .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
         Self {
             method: subject.method.to_string(),
