@@ -413,10 +413,31 @@ pub struct Admin {
 /// The commands of `bazaar policy`.
 #[derive(Debug, Subcommand)]
 pub enum Policy {
-    /// Make a crate with a policy of its own, ready to be built
+    /// Make a directory with a policy of its own, ready to be built
     New {
         /// A directory that is not there yet; its name becomes the policy's
         dir: PathBuf,
+        /// The language that it is written in
+        #[arg(
+            long,
+            env = "BAZAAR_LANG",
+            value_name = "LANGUAGE",
+            value_enum,
+            default_value_t
+        )]
+        lang: Language,
+    },
+    /// Print the world that policies are of, in WIT
+    Wit {
+        /// Which version of it
+        #[arg(
+            long,
+            env = "BAZAAR_WORLD",
+            value_name = "VERSION",
+            value_enum,
+            default_value_t
+        )]
+        world: World,
     },
     /// Build a policy whenever its source is saved, try it out in a running gateway, and show where
     /// it decides differently
@@ -597,6 +618,26 @@ pub struct Minimize {
         requires = "minimize"
     )]
     pub baseline: Option<PathBuf>,
+}
+
+/// A language that policies are written in.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    #[default]
+    Rust,
+    #[value(alias = "javascript")]
+    Js,
+    Python,
+}
+
+/// A version of the world.
+#[derive(Debug, Default, Clone, Copy, ValueEnum)]
+pub enum World {
+    #[default]
+    #[value(name = "1.1")]
+    V1_1,
+    #[value(name = "1.0")]
+    V1_0,
 }
 
 /// Which signatures a key makes.

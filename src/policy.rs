@@ -95,7 +95,11 @@ pub enum PolicyError {
 pub async fn run(command: Policy) -> Result<(), PolicyError> {
     let text = match command {
         Policy::Dev(args) => return dev::run(args).await,
-        Policy::New { dir } => new::create(&dir)?,
+        Policy::New { dir, lang } => new::create(&dir, lang)?,
+        Policy::Wit { world } => match world {
+            cli::World::V1_1 => new::WORLD.to_owned(),
+            cli::World::V1_0 => new::WORLD_1_0.to_owned(),
+        },
         Policy::Build {
             dir,
             example,
