@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::answer;
 use crate::cli;
 use crate::client::{Client, ClientError};
-use crate::policy::Upload;
+use crate::policy::package::Package;
 
 /// How long the gateway may take. A pushed policy is compiled in that time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,15 +66,15 @@ impl Admin {
 
     /// Puts a policy beside or in place of another, with its signature and configuration where it has
     /// them.
-    pub async fn put(&mut self, path: &str, upload: Upload) -> Result<Bytes, AdminError> {
+    pub async fn put(&mut self, path: &str, package: Package) -> Result<Bytes, AdminError> {
         let mut request = Request::put(path).header(CONTENT_TYPE, "application/octet-stream");
-        if let Some(signature) = upload.signature {
+        if let Some(signature) = package.signature {
             request = request.header("x-policy-signature", signature);
         }
-        if !upload.config.is_empty() {
-            request = request.header("x-policy-config", BASE64.encode(upload.config));
+        if !package.config.is_empty() {
+            request = request.header("x-policy-config", BASE64.encode(package.config));
         }
-        let request = request.body(upload.body).map_err(ClientError::from)?;
+        let request = request.body(package.component).map_err(ClientError::from)?;
         accepted(self.0.send(request).await?)
     }
 

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::builder::BoolishValueParser;
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use domain::ReplicaId;
 use frontend_host::admin::{Token, TokenError};
+use frontend_policy::replay::Mask;
 use http::HeaderName;
 
 use crate::client::Origin;
@@ -434,10 +435,31 @@ fn user_name() -> Option<&'static str> {
 /// The commands of `bazaar policy`.
 #[derive(Debug, Subcommand)]
 pub enum Policy {
-    /// Make a crate with a policy of its own, ready to be built
+    /// Make a directory with a policy of its own, ready to be built
     New {
         /// A directory that is not there yet; its name becomes the policy's
         dir: PathBuf,
+        /// The language that it is written in
+        #[arg(
+            long,
+            env = "BAZAAR_LANG",
+            value_name = "LANGUAGE",
+            value_enum,
+            default_value_t
+        )]
+        lang: Language,
+    },
+    /// Print the world that policies are of, in WIT
+    Wit {
+        /// Which version of it
+        #[arg(
+            long,
+            env = "BAZAAR_WORLD",
+            value_name = "VERSION",
+            value_enum,
+            default_value_t
+        )]
+        world: World,
     },
     /// Build a policy whenever its source is saved, try it out in a running gateway, and show where
     /// it decides differently
@@ -455,17 +477,16 @@ pub enum Policy {
     },
     /// Check a component as a gateway would before it activates it
     Check {
-        /// The component
+        /// The component, or an image of it: a tar or a directory
         file: PathBuf,
         #[command(flatten)]
         config: Config,
-        /// A directory of secrets that the configuration can refer to: ${file:NAME}
-        #[arg(long, env = "BAZAAR_POLICY_SECRETS", value_name = "DIR")]
-        policy_secrets: Option<PathBuf>,
+        #[command(flatten)]
+        secrets: Secrets,
     },
     /// Measure what components cost on this machine: activation, a decision, an instance's memory
     Measure {
-        /// The components
+        /// The components, or images of them
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
@@ -473,18 +494,29 @@ pub enum Policy {
     Keygen {
         /// Where the secret key goes; it must not be there yet
         file: PathBuf,
+        /// Which signatures it makes
+        #[arg(
+            long,
+            env = "BAZAAR_KIND",
+            value_name = "KIND",
+            value_enum,
+            default_value_t
+        )]
+        kind: KeyKind,
     },
-    /// Sign a component: the signature goes beside it, into FILE.sig
+    /// Sign a component: the signature goes beside it, into FILE.sig. An image has it inside, as cosign does
     Sign {
-        /// The component
+        /// The component, or an image of it in a tar
         file: PathBuf,
-        /// The secret key
+        /// The secret key: as `keygen` makes it, or one in PEM (PKCS #8)
         #[arg(long, env = "BAZAAR_KEY", value_name = "FILE")]
         key: PathBuf,
     },
+    /// Make an OCI image of a component, in a file: what registries and their tools take
+    Pack(Pack),
     /// Activate a component in a running gateway, with FILE.sig where it is there
     Push {
-        /// The component
+        /// The component, or an image of it: a tar or a directory
         file: PathBuf,
         #[command(flatten)]
         config: Config,
@@ -509,7 +541,7 @@ pub enum Policy {
     },
     /// Put a share of the live decisions to a component as well, without effect
     Shadow {
-        /// The component
+        /// The component, or an image of it: a tar or a directory
         file: PathBuf,
         #[command(flatten)]
         trial: Trial,
@@ -518,7 +550,7 @@ pub enum Policy {
     },
     /// Let a component decide for a share of the clients
     Canary {
-        /// The component
+        /// The component, or an image of it: a tar or a directory
         file: PathBuf,
         #[command(flatten)]
         trial: Trial,
@@ -531,17 +563,7 @@ pub enum Policy {
         admin: Admin,
     },
     /// Record live decisions of a running gateway, with all that they depend on
-    Record {
-        /// How long to record, in seconds
-        #[arg(long, env = "BAZAAR_SECONDS", value_name = "S", default_value_t = 10,
-              value_parser = clap::value_parser!(u64).range(1..=3600))]
-        seconds: u64,
-        /// Where to write the recording
-        #[arg(short, long, env = "BAZAAR_OUTPUT", value_name = "FILE")]
-        output: PathBuf,
-        #[command(flatten)]
-        admin: Admin,
-    },
+    Record(Record),
     /// Have a policy make recorded decisions again; exit with 1 where they come out differently
     Replay {
         /// The recording
@@ -549,7 +571,16 @@ pub enum Policy {
         /// The component; the built-in one where it is not given
         #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
         policy: Option<PathBuf>,
+        #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        secrets: Secrets,
+        #[command(flatten)]
+        minimize: Minimize,
     },
+    /// Have a policy make recorded decisions again, and show each that is not as it was; exit with 1 where
+    /// there is one
+    Test(Test),
     /// Make the candidate the active policy
     Promote {
         /// Only if this is the candidate: its digest, or the beginning of it
@@ -593,6 +624,126 @@ pub enum Policy {
     },
 }
 
+/// Flags of `bazaar policy record`.
+#[derive(Debug, Args)]
+pub struct Record {
+    /// How long to record, in seconds
+    #[arg(long, env = "BAZAAR_SECONDS", value_name = "S", default_value_t = 10,
+          value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+    /// Where to write the recording
+    #[arg(short, long, env = "BAZAAR_OUTPUT", value_name = "FILE")]
+    pub output: PathBuf,
+    /// A header to record, of those that the policy asks to see; once for each of them. Also
+    /// `set-cookie`, of responses [default: all but those that carry credentials]
+    #[arg(
+        long = "header",
+        env = "BAZAAR_RECORD_HEADERS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub headers: Vec<HeaderName>,
+    #[command(flatten)]
+    pub admin: Admin,
+}
+
+/// Flags of `bazaar policy test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// The recordings
+    #[arg(required = true)]
+    pub recordings: Vec<PathBuf>,
+    /// The component; the built-in one where it is not given
+    #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub config: Config,
+    #[command(flatten)]
+    pub secrets: Secrets,
+    /// Leave a field out, such as `headers.etag` or `body.data.price`, or what an expression matches in it
+    #[arg(long = "mask", value_name = "FIELD[=REGEX]")]
+    pub masks: Vec<Mask>,
+    /// Print the report as JSON
+    #[arg(long, env = "BAZAAR_TEST_JSON", value_parser = BoolishValueParser::new())]
+    pub json: bool,
+    #[command(flatten)]
+    pub minimize: Minimize,
+}
+
+/// Whether differences are cut down to the request that shows them.
+#[derive(Debug, Args)]
+pub struct Minimize {
+    /// For each kind of difference, look for the smallest request that still shows it
+    #[arg(long, env = "BAZAAR_MINIMIZE", value_parser = BoolishValueParser::new())]
+    pub minimize: bool,
+    /// The component that made the recording, to compare with; the built-in one where it is not given
+    #[arg(
+        long,
+        env = "BAZAAR_BASELINE",
+        value_name = "FILE",
+        requires = "minimize"
+    )]
+    pub baseline: Option<PathBuf>,
+}
+
+/// A language that policies are written in.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    #[default]
+    Rust,
+    #[value(alias = "javascript")]
+    Js,
+    Python,
+}
+
+/// A version of the world.
+#[derive(Debug, Default, Clone, Copy, ValueEnum)]
+pub enum World {
+    #[default]
+    #[value(name = "1.1")]
+    V1_1,
+    #[value(name = "1.0")]
+    V1_0,
+}
+
+/// Which signatures a key makes.
+#[derive(Debug, Default, Clone, Copy, ValueEnum)]
+pub enum KeyKind {
+    /// RFC 8032
+    #[default]
+    Ed25519,
+    /// ECDSA with P-256, in PEM: what cosign takes, too
+    EcdsaP256,
+}
+
+impl From<KeyKind> for frontend_policy::admission::KeyKind {
+    fn from(kind: KeyKind) -> Self {
+        match kind {
+            KeyKind::Ed25519 => Self::Ed25519,
+            KeyKind::EcdsaP256 => Self::EcdsaP256,
+        }
+    }
+}
+
+/// Flags of `bazaar policy pack`.
+#[derive(Debug, Args)]
+pub struct Pack {
+    /// The component
+    pub file: PathBuf,
+    /// Where the image goes: a tar of an OCI image layout
+    #[arg(short, long, env = "BAZAAR_OUTPUT", value_name = "FILE")]
+    pub output: PathBuf,
+    /// The policy's configuration, which goes with it
+    #[arg(long, env = "BAZAAR_POLICY_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// A detached signature of the component, which goes with it [default: FILE.sig where it is there]
+    #[arg(long, env = "BAZAAR_SIGNATURE", value_name = "FILE")]
+    pub signature: Option<PathBuf>,
+    /// A secret key to sign the image with, as `cosign sign` does
+    #[arg(long, env = "BAZAAR_KEY", value_name = "FILE")]
+    pub key: Option<PathBuf>,
+}
+
 /// Flags of `bazaar policy dev`.
 #[derive(Debug, Args)]
 pub struct Dev {
@@ -628,11 +779,19 @@ pub struct Trial {
 }
 
 /// What a component is configured with.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub struct Config {
     /// What to configure it with
     #[arg(long = "config", env = "BAZAAR_CONFIG", value_name = "FILE")]
     pub file: Option<PathBuf>,
+}
+
+/// What a configuration can refer to.
+#[derive(Debug, Default, Args)]
+pub struct Secrets {
+    /// A directory of secrets that the configuration can refer to: ${file:NAME}
+    #[arg(long = "policy-secrets", env = "BAZAAR_POLICY_SECRETS", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
 }
 
 /// Flags of `bazaar status`.

@@ -2,18 +2,21 @@
 
 mod new;
 mod source;
+mod image;
+pub mod package;
 mod dev;
 mod measure;
 mod sign;
+mod pack;
+mod test;
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use frontend_policy::limits::DECISION_TIME_MAX;
-use frontend_policy::replay::{Found, RecordingError};
+use frontend_policy::replay::{HeaderChoice, RecordingError};
 use frontend_policy::{Admission, Engine, Rejection, Secrets, Version};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde::Deserialize;
@@ -24,6 +27,8 @@ use crate::cli::{self, Config, Policy, Trial};
 use crate::error::Error;
 use crate::output;
 use crate::status;
+
+use package::Package;
 
 /// How much longer than anything else the check of a component may take: compilation goes behind all that
 /// a gateway serves, and takes ten times as long on a busy machine as the six seconds of CPython on an idle
@@ -41,6 +46,12 @@ pub enum PolicyError {
     /// Standard output does not take the result.
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
+    /// What should be a policy is none.
+    #[error(transparent)]
+    Package(#[from] package::PackageError),
+    /// It cannot be made an image.
+    #[error(transparent)]
+    Pack(#[from] pack::PackError),
     /// A file that was named cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     File {
@@ -68,6 +79,9 @@ pub enum PolicyError {
         path: PathBuf,
         source: RecordingError,
     },
+    /// There is no decision that could be made again.
+    #[error("no decision is recorded there")]
+    NothingRecorded,
     /// Some recorded decisions came out differently.
     #[error("{0} decisions came out differently")]
     Differs(u64),
@@ -83,7 +97,11 @@ pub enum PolicyError {
 pub async fn run(command: Policy) -> Result<(), PolicyError> {
     let text = match command {
         Policy::Dev(args) => return dev::run(args).await,
-        Policy::New { dir } => new::create(&dir)?,
+        Policy::New { dir, lang } => new::create(&dir, lang)?,
+        Policy::Wit { world } => match world {
+            cli::World::V1_1 => new::WORLD.to_owned(),
+            cli::World::V1_0 => new::WORLD_1_0.to_owned(),
+        },
         Policy::Build {
             dir,
             example,
@@ -96,19 +114,20 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
         Policy::Check {
             file,
             config,
-            policy_secrets,
-        } => check(&file, &config, policy_secrets)?,
+            secrets,
+        } => check(&file, &config, &secrets)?,
         Policy::Measure { files } => measure::measure(&files)?,
-        Policy::Keygen { file } => sign::keygen(&file)?,
+        Policy::Keygen { file, kind } => sign::keygen(&file, kind.into())?,
         Policy::Sign { file, key } => sign::sign(&file, &key)?,
+        Policy::Pack(args) => pack::pack(args)?,
         Policy::Push {
             file,
             config,
             admin,
         } => {
-            let upload = Upload::read(&file, &config)?;
+            let package = Package::open(&file)?.with_config(&config)?;
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin.put("/policy", upload).await?;
+            admin.put("/policy", package).await?;
             active(&mut admin).await?
         }
         Policy::Configure {
@@ -127,7 +146,7 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
                 None => "/policy/configuration".to_owned(),
             };
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin.put(&path, Upload::of(read(&config)?)).await?;
+            admin.put(&path, Package::of(package::read(&config)?)).await?;
             match trial {
                 Some(_) => status::policies(&list(&mut admin).await?),
                 None => active(&mut admin).await?,
@@ -141,19 +160,23 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
                 serde_json::from_slice(&found).map_err(AdminError::from)?;
             format!("{found:#}\n")
         }
-        Policy::Record {
-            seconds,
-            output,
-            admin,
-        } => record(seconds, &output, admin).await?,
-        Policy::Replay { file, policy } => {
-            let found = replay(&file, policy.as_deref())?;
-            output::print(&format!("{:#}\n", serde_json::json!(found)))?;
-            return if found.different == 0 {
-                Ok(())
-            } else {
-                Err(PolicyError::Differs(found.different))
-            };
+        Policy::Record(args) => record(args).await?,
+        Policy::Test(args) => {
+            let (text, failed) = test::test(&args)?;
+            output::print(&text)?;
+            return test::passed(failed);
+        }
+        Policy::Replay {
+            file,
+            policy,
+            config,
+            secrets,
+            minimize,
+        } => {
+            let version = test::version(policy.as_deref(), &config, &secrets)?;
+            let (text, different) = test::replay(&file, &version, &minimize)?;
+            output::print(&text)?;
+            return test::passed(different);
         }
         Policy::Promote { digest, admin } => {
             let mut admin = Admin::new(admin)?;
@@ -215,37 +238,6 @@ fn trial_path(path: &str, kind: &str, share: f64, replace: &Option<String>) -> S
     path
 }
 
-/// What is sent to a gateway: a component, or a configuration alone.
-pub struct Upload {
-    pub body: Bytes,
-    pub signature: Option<String>,
-    /// What a component is to be configured with; empty without one.
-    pub config: Bytes,
-}
-
-impl Upload {
-    pub fn of(body: Bytes) -> Self {
-        Self {
-            body,
-            signature: None,
-            config: Bytes::new(),
-        }
-    }
-
-    fn read(file: &Path, config: &Config) -> Result<Self, PolicyError> {
-        Ok(Self {
-            body: read(file)?,
-            signature: signature(file),
-            config: read_config(config)?,
-        })
-    }
-}
-
-fn read_config(config: &Config) -> Result<Bytes, PolicyError> {
-    let read = config.file.as_deref().map(read).transpose()?;
-    Ok(read.unwrap_or_default())
-}
-
 /// Puts a component on trial and lists what there is then.
 async fn try_out(
     file: &Path,
@@ -253,10 +245,10 @@ async fn try_out(
     trial: &Trial,
     admin: cli::Admin,
 ) -> Result<String, PolicyError> {
-    let upload = Upload::read(file, &trial.config)?;
+    let package = Package::open(file)?.with_config(&trial.config)?;
     let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
     let path = trial_path("/policy/candidate", kind, trial.share, &trial.replace);
-    admin.put(&path, upload).await?;
+    admin.put(&path, package).await?;
     Ok(status::policies(&list(&mut admin).await?))
 }
 
@@ -265,14 +257,26 @@ fn build(source: source::Source) -> Result<String, PolicyError> {
     Ok(format!("{}\n", component.display()))
 }
 
-async fn record(seconds: u64, output: &Path, admin: cli::Admin) -> Result<String, PolicyError> {
+async fn record(args: cli::Record) -> Result<String, PolicyError> {
+    let cli::Record {
+        seconds,
+        output,
+        headers,
+        admin,
+    } = args;
+    let output = output.as_path();
     let mut admin = Admin::patient(admin, Duration::from_secs(seconds))?;
     let mut recording = Recording {
         path: output,
         file: None,
         lines: 0,
     };
-    let path = format!("/policy/recording?seconds={seconds}");
+    let mut path = format!("/policy/recording?seconds={seconds}");
+    if !headers.is_empty() {
+        let headers = HeaderChoice::named(headers).to_string();
+        let headers = percent_encode(headers.as_bytes(), NON_ALPHANUMERIC);
+        path += &format!("&headers={headers}");
+    }
     admin.post_to(&path, &mut recording).await?;
     Ok(format!(
         "{} decisions in {}\n",
@@ -309,32 +313,10 @@ impl io::Write for Recording<'_> {
     }
 }
 
-fn replay(file: &Path, policy: Option<&Path>) -> Result<Found, PolicyError> {
-    let component = match policy {
-        Some(policy) => read(policy)?,
-        None => Bytes::from_static(frontend_policy::DEFAULT_POLICY),
-    };
-    let version = checked(
-        component.as_ref().into(),
-        Secrets::default(),
-        policy.unwrap_or(Path::new("the built-in policy")),
-    )?;
-    let recording = File::open(file).map_err(|source| PolicyError::File {
-        path: file.to_owned(),
-        source,
-    })?;
-    let found = frontend_policy::replay::replay(BufReader::new(recording), &version);
-    let found = found.map_err(|source| PolicyError::Recording {
-        path: file.to_owned(),
-        source,
-    })?;
-    Ok(found.snapshot())
-}
-
 /// What a gateway would make of a component.
 fn checked(
-    upload: frontend_policy::Upload<'_>,
-    secrets: Secrets,
+    package: &Package,
+    secrets: &cli::Secrets,
     path: &Path,
 ) -> Result<Version, PolicyError> {
     let engine = Engine::new(DECISION_TIME_MAX)
@@ -343,38 +325,18 @@ fn checked(
         path: path.to_owned(),
         reason,
     };
-    let admission = Admission::new(engine).with_secrets(secrets);
-    let admitted = admission.admit(upload, &[]);
+    let admission = Admission::new(engine).with_secrets(Secrets::in_directory(secrets.dir.clone()));
+    let admitted = admission.admit(package.upload(), &[]);
     Ok(admitted.map_err(refused)?.into_version())
 }
 
-fn check(file: &Path, config: &Config, secrets: Option<PathBuf>) -> Result<String, PolicyError> {
-    let (component, config) = (read(file)?, read_config(config)?);
-    let upload = frontend_policy::Upload {
-        component: &component,
-        signature: None,
-        config: &config,
-    };
-    let version = checked(upload, Secrets::in_directory(secrets), file)?;
+fn check(file: &Path, config: &Config, secrets: &cli::Secrets) -> Result<String, PolicyError> {
+    let package = Package::open(file)?.with_config(config)?;
+    let version = checked(&package, secrets, file)?;
     Ok(format!(
         "{}: a gateway would take it: {version}\n",
         file.display()
     ))
-}
-
-/// The signature beside a component.
-fn signature(file: &Path) -> Option<String> {
-    let signature =
-        std::fs::read_to_string(frontend_policy::admission::signature_path(file)).ok()?;
-    Some(signature.trim().to_owned())
-}
-
-fn read(file: &Path) -> Result<Bytes, PolicyError> {
-    let contents = std::fs::read(file).map_err(|source| PolicyError::File {
-        path: file.to_owned(),
-        source,
-    })?;
-    Ok(contents.into())
 }
 
 async fn list(admin: &mut Admin) -> Result<Policies, AdminError> {

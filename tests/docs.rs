@@ -115,6 +115,7 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     let recording = block("docs/POLICIES.md", "sh", "bazaar policy record")
         .replace("-o FILE", "-o $DIR/recording")
         .replace("replay FILE", "replay $DIR/recording")
+        .replace("policy test FILE", "policy test $DIR/recording")
         .replace("P.wasm", "FILE");
     let signing = block("docs/POLICIES.md", "sh", "bazaar policy keygen");
     let signing = signing
@@ -124,7 +125,9 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
         .collect::<Vec<_>>()
         .join("\n")
         .replace("KEY", "$DIR/key");
-    let lines = [way.join("\n"), recording, signing].join("\n");
+    let packing = block("docs/POLICIES.md", "sh", "bazaar policy pack")
+        .replace("image.tar", "$DIR/image.tar");
+    let lines = [way.join("\n"), recording, signing, packing].join("\n");
     // What is dropped there is another candidate than the one that was promoted.
     let dropped = "bazaar policy canary FILE --share 0.05\nbazaar policy drop";
     let lines = lines.replace("bazaar policy drop", dropped);
@@ -133,6 +136,7 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     let lines = lines.replace("FILE", &file.display().to_string());
     if typed(&dir, &lines).is_some() {
         assert!(dir.path().join("policy.wasm.sig").exists());
+        assert!(dir.path().join("image.tar").exists());
     }
 }
 

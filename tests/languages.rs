@@ -1,9 +1,11 @@
 //! Policies in other languages than Rust: each is built with its own toolchain, shadows the default
 //! policy without a difference, and then serves in its place.
 //!
-//! A machine that has not the language, or does not reach its registry, skips its test.
+//! A machine that has not the language, or does not reach its registry, skips its test. And new policies,
+//! which need the command alone.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
@@ -45,6 +47,66 @@ fn check_language(language: &str) {
     assert!(run_ok(["policy", "rollback", &admin]).starts_with("active: default"));
     check_serves(&bazaar);
     bazaar.check_acknowledged();
+    check_new(language);
+}
+
+/// One that `policy new` makes is the same by another name. Its toolchain is that of the example.
+fn check_new(language: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("my-own");
+    let new = policy.to_str().unwrap();
+    run_ok(["policy", "new", new, "--lang", language]);
+    let tools = policy.join("target/policies/tools");
+    fs::create_dir_all(tools.parent().unwrap()).unwrap();
+    let fetched = format!("{}/target/policies/tools", env!("CARGO_MANIFEST_DIR"));
+    std::os::unix::fs::symlink(fetched, tools).unwrap();
+    let built = run_ok(["policy", "build", new]);
+    assert!(Path::new(built.trim()).starts_with(policy.canonicalize().unwrap()));
+    let checked = run_ok(["policy", "check", built.trim()]);
+    assert!(checked.contains("my-own 0.1.0"), "{checked}");
+}
+
+/// What is typed where the project is not: a mount hides it. What was built of the standard library stays
+/// in sight, since that takes minutes.
+const ALONE: &str = r#"
+set -euo pipefail
+mkdir kept
+mount --bind "$KEPT" kept
+mount -t tmpfs none "$PROJECT"
+[[ -z $(ls "$PROJECT") ]]
+for lang in rust js python; do
+    ./bazaar policy new "my-$lang" --lang "$lang"
+done
+./bazaar policy wit | grep '^package bazaar:policy@'
+./bazaar policy wit --world 1.0 | grep '^package bazaar:policy@1.0.0;$'
+export CARGO_NET_OFFLINE=true
+./bazaar policy check "$(./bazaar policy build my-rust --target-dir kept)"
+"#;
+
+#[test]
+fn a_new_policy_needs_nothing_but_the_command() {
+    let namespaces = ["--mount"];
+    let works = Command::new("unshare").args(namespaces).arg("true").output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        skip("hiding the project", "`unshare --mount` needs root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_bazaar"), dir.path().join("bazaar")).unwrap();
+    let project = env!("CARGO_MANIFEST_DIR");
+    // Built as far as all policies are, whichever test is the first.
+    crate::harness::example("default");
+    let output = Command::new("unshare")
+        .args(namespaces)
+        .args(["bash", "-c", ALONE])
+        .current_dir(dir.path())
+        .env("PROJECT", project)
+        .env("KEPT", format!("{project}/target/guest"))
+        .output()
+        .unwrap();
+    let [out, err] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
+    assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
+    assert!(out.contains("my-rust 0.1.0"), "{out}");
 }
 
 /// The component, unless the language is not to be had here.

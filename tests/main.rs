@@ -13,6 +13,8 @@
 //! - [`torture`]: the same under faults of every kind, judged by what clients saw;
 //! - [`failover`]: how long it takes another replica to lead;
 //! - [`policy`]: swaps, and components that misbehave;
+//! - [`supply`]: policies as images, and who signed them;
+//! - [`recordings`]: what a recording has of requests, and recordings as tests;
 //! - [`probation`]: how soon a version that fails is out of service;
 //! - [`closed`]: nothing gets past a policy that asks for a key;
 //! - [`swaps`]: hundreds of swaps under full load, and what they cost;
@@ -40,6 +42,8 @@ mod limits;
 mod torture;
 mod failover;
 mod policy;
+mod supply;
+mod recordings;
 mod probation;
 mod closed;
 mod swaps;

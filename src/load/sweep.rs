@@ -14,7 +14,7 @@ use super::{LoadError, Run, judge, measure, page};
 use crate::admin::{Admin, Policies};
 use crate::cli::Load;
 use crate::output;
-use crate::policy::Upload;
+use crate::policy::package::Package;
 use crate::stop::StopSignals;
 
 /// How probably a client orders what it has looked up, in tenths, run by run.
@@ -52,7 +52,7 @@ async fn measure_all(args: &Load, stocks: Arc<[String]>) -> Result<Sweep, LoadEr
         _ => LoadError::Interrupted,
     })?;
     admin
-        .put("/policy", Upload::of(Bytes::from_static(NO_CACHE)))
+        .put("/policy", Package::of(Bytes::from_static(NO_CACHE)))
         .await?;
     let uncached = active(&mut admin).await?;
     let half = tokio::select! {

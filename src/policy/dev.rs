@@ -16,9 +16,9 @@ use crate::cli;
 use crate::output;
 use crate::stop::StopSignals;
 
-use super::Upload;
+use super::PolicyError;
+use super::package::Package;
 use super::source::{Source, SourceError};
-use super::{PolicyError, read, signature};
 
 /// A save is over when nothing was written for so long: editors write several files.
 const QUIET: Duration = Duration::from_millis(200);
@@ -142,18 +142,8 @@ impl Session {
     }
 
     async fn push(&mut self, component: &Path) -> Result<Policies, PolicyError> {
-        let bytes = read(component)?;
-        let signature = signature(component);
-        let answer = self
-            .admin
-            .put(
-                &self.path,
-                Upload {
-                    signature,
-                    ..Upload::of(bytes)
-                },
-            )
-            .await?;
+        let package = Package::open(component)?;
+        let answer = self.admin.put(&self.path, package).await?;
         let policies: Policies = serde_json::from_slice(&answer).map_err(AdminError::from)?;
         if !self.is_active {
             let candidate = policies.candidate.as_ref();

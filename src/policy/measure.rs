@@ -16,6 +16,7 @@ use frontend_policy::{
 };
 use http::{HeaderMap, Method};
 
+use super::package::{Package, PackageError};
 use crate::output::Table;
 
 /// How long decisions of one kind are made.
@@ -30,7 +31,10 @@ const INSTANCES: usize = 8;
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
-    /// A file cannot be read or written.
+    /// What should be a policy is none.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// Compiled code cannot be kept for a while.
     #[error("{}: {source}", path.display())]
     File { path: PathBuf, source: io::Error },
     /// The sandbox does not run here.
@@ -66,14 +70,14 @@ pub fn measure(files: &[PathBuf]) -> Result<String, MeasureError> {
             path: file.clone(),
             reason,
         };
-        let component = fs::read(file).map_err(failed)?;
+        let component = Package::open(file)?.component;
         let scratch = Scratch::make().map_err(failed)?;
         let activate = || -> Result<(Duration, Version), MeasureError> {
             let code_cache = CodeCache::open(scratch.0.clone()).map_err(failed)?;
             let admission = Admission::new(engine()?.with_code_cache(code_cache));
             let begun = Instant::now();
             let admitted = admission
-                .admit(&component, &[])
+                .admit(&*component, &[])
                 .map_err(|reason| refused(reason.into()))?;
             Ok((begun.elapsed(), admitted.into_version()))
         };

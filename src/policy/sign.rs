@@ -6,7 +6,9 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use daemon::atomic_file;
-use frontend_policy::admission::{KeyError, Signatory, signature_path};
+use frontend_policy::admission::{KeyError, KeyKind, Signatory, signature_path};
+
+use super::package::{PackageError, open_image};
 
 /// Why nothing was signed.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +22,17 @@ pub enum SignError {
     /// The system gives no random bytes.
     #[error("cannot get random bytes for a key: {0}")]
     Randomness(#[from] getrandom::Error),
+    /// What should be signed cannot be taken.
+    #[error(transparent)]
+    Package(#[from] PackageError),
+    /// The image is a directory.
+    #[error("{}: only an image in a tar can be signed here: `tar -cf image.tar -C {} .`", .0.display(), .0.display())]
+    Directory(PathBuf),
 }
 
-/// Makes a secret key that only this user can read; returns the line for a key file.
-pub fn keygen(file: &Path) -> Result<String, SignError> {
-    let key = Signatory::generate()?;
+/// Makes a secret key that only this user can read; returns what belongs into a key file.
+pub fn keygen(file: &Path, kind: KeyKind) -> Result<String, SignError> {
+    let key = Signatory::generate(kind)?;
     let write = || {
         let mut file = File::options()
             .write(true)
@@ -37,18 +45,32 @@ pub fn keygen(file: &Path) -> Result<String, SignError> {
     Ok(format!("{}\n", key.public()))
 }
 
-/// Signs a component; returns where the signature is.
+/// Signs a component or an image; returns where the signature is.
 pub fn sign(file: &Path, key: &Path) -> Result<String, SignError> {
+    let signatory = read_key(key)?;
+    let (signed, contents) = match open_image(file)? {
+        Some(_) if file.is_dir() => return Err(SignError::Directory(file.to_owned())),
+        Some(mut image) => {
+            image.sign(&signatory);
+            (file.to_owned(), image.to_tar().map_err(failed(file))?)
+        }
+        None => {
+            let component = fs::read(file).map_err(failed(file))?;
+            let line = signatory.sign(&component) + "\n";
+            (signature_path(file), line.into_bytes())
+        }
+    };
+    atomic_file::write(&signed, &contents).map_err(failed(&signed))?;
+    Ok(format!("{}\n", signed.display()))
+}
+
+/// Reads a secret key.
+pub fn read_key(key: &Path) -> Result<Signatory, SignError> {
     let secret = fs::read_to_string(key).map_err(failed(key))?;
-    let signatory = Signatory::parse(&secret).map_err(|source| SignError::Key {
+    Signatory::parse(&secret).map_err(|source| SignError::Key {
         path: key.to_owned(),
         source,
-    })?;
-    let component = fs::read(file).map_err(failed(file))?;
-    let signature = signature_path(file);
-    let line = signatory.sign(&component) + "\n";
-    atomic_file::write(&signature, line.as_bytes()).map_err(failed(&signature))?;
-    Ok(format!("{}\n", signature.display()))
+    })
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> SignError {

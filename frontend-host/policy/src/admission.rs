@@ -4,7 +4,8 @@
 //! Each stage takes what the one before made, so none can be left out, and returns all that it finds
 //! wrong. The sandbox in `guest` knows nothing of it: the stages say what its errors mean.
 //!
-//! - `signature`: whose components are taken ([`Upload`] → `Verified`);
+//! - [`oci`]: what a component is as an OCI image;
+//! - [`signature`]: whose components are taken ([`Upload`] → `Verified`);
 //! - `secrets`: what its configuration refers to;
 //! - `compile`: that it is a component (→ `Compiled`);
 //! - `link`: that it imports and exports what it may and must (→ `Linked`);
@@ -13,7 +14,8 @@
 //! - `self_test`: that it decides, and that (→ [`Admitted`]);
 //! - `rejection`: all that can be wrong, in words for the person who wrote it.
 
-pub(crate) mod signature;
+pub mod oci;
+pub mod signature;
 pub(crate) mod secrets;
 pub(crate) mod rejection;
 mod compile;
@@ -30,7 +32,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 pub use rejection::{Problem, Rejection, Tests};
 pub use secrets::{SecretError, Secrets};
 pub use self_test::Admitted;
-pub use signature::{KeyError, Signatory, Trust, Untrusted, Upload, signature_path};
+pub use signature::{KeyError, KeyKind, Signatory, Trust, Untrusted, Upload, signature_path};
 
 use self::compile::compile;
 use self::link::{Linked, link};

@@ -361,8 +361,8 @@ impl<'a> Decider<'a> {
             self.versions.recent.store(&input, &result);
         }
         if records {
-            let manifest = &self.published.active.manifest;
-            self.versions.recorder.record(manifest, &input, &result);
+            let version = self.version();
+            self.versions.recorder.record(version, &input, &result);
         }
         if let Some(candidate) = candidate {
             self.versions.shadow().submit(Job {

@@ -4,23 +4,35 @@
 //! - `differences`: where two policies decide differently;
 //! - `shadow`: live decisions made again by a candidate;
 //! - `recording`: live decisions taken down;
+//! - `headers`: which of a request's headers a recording has;
 //! - `format`: what a recording looks like;
-//! - here: a recording's decisions made again.
+//! - `masks`: what of a decision is not compared;
+//! - here: a recording's decisions made again;
+//! - `golden`: recordings as tests;
+//! - `minimize`: the smallest request that shows a difference, and `curl`: how people send it.
 
 pub(crate) mod fields;
 pub(crate) mod differences;
 pub(crate) mod shadow;
 pub(crate) mod recording;
+mod headers;
 mod format;
+mod masks;
+mod golden;
+mod minimize;
+mod curl;
 
 use std::io::BufRead;
 
 pub use differences::{Differences, Example, Found};
 pub use format::RecordingError;
-pub use recording::{Busy, Recording};
+pub use golden::{FailedDecision, FieldDifference, Report, Smallest};
+pub use headers::HeaderChoice;
+pub use masks::{Mask, MaskError};
+pub use recording::{RecordError, Recording};
 
 use self::fields::Fields;
-use self::format::{Line, check_header};
+use self::format::read;
 use crate::guest::version::Version;
 
 /// Has a version make every decision of a recording, and compares.
@@ -29,18 +41,13 @@ use crate::guest::version::Version;
 /// Where the recording cannot be read. Decisions that differ, or fail, are not errors.
 pub fn replay(recording: impl BufRead, version: &Version) -> Result<Differences, RecordingError> {
     let differences = Differences::default();
-    for (index, line) in recording.lines().enumerate() {
-        let line = line?;
-        if index == 0 {
-            check_header(&line)?;
-            continue;
+    read(recording, |_, input, mut before| {
+        let mut now = Fields::from(&input.evaluate(version));
+        for mask in Mask::of_left_out(&before) {
+            mask.apply(&mut before);
+            mask.apply(&mut now);
         }
-        let (input, before) = Line::parse(&line).map_err(|problem| RecordingError::Line {
-            number: index + 1,
-            problem,
-        })?;
-        let now = Fields::from(&input.evaluate(version));
         differences.compare(&input.describe(), &before, &now);
-    }
+    })?;
     Ok(differences)
 }

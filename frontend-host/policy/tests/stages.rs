@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use domain::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
 use frontend_policy::DEFAULT_POLICY;
-use frontend_policy::admission::Signatory;
+use frontend_policy::admission::{KeyKind, Signatory};
 use frontend_policy::decision::{
     Action, Operation, Outcome, Page, ReplicaView, Scheme, Stock, View,
 };
-use frontend_policy::replay::replay;
+use frontend_policy::replay::{HeaderChoice, replay};
 use frontend_policy::{
     Admission, CodeCache, Connection, Engine, Probation, Reason, Rejection, RequestParts, Share,
     SwapError, Trial, Trust, Upload, Version, VersionLog, Versions,
@@ -263,7 +263,7 @@ fn a_restart_comes_back_with_the_version_it_ran() {
 #[test]
 fn a_restart_comes_back_with_trusted_versions_only() {
     let dir = tempfile::tempdir().unwrap();
-    let ours = Signatory::generate().unwrap();
+    let ours = Signatory::generate(KeyKind::Ed25519).unwrap();
     let before = started(dir.path(), DEFAULT_POLICY);
     let signed = guest("marked");
     let signature = ours.sign(&signed);
@@ -287,7 +287,7 @@ fn a_restart_comes_back_with_trusted_versions_only() {
 
     before.roll_back(&operator()).unwrap();
     drop(before);
-    let others = Signatory::generate().unwrap();
+    let others = Signatory::generate(KeyKind::Ed25519).unwrap();
     assert!(reopened(&others).last_active().is_none());
     let log = reopened(&ours);
     let after = versions(Some(log), DEFAULT_POLICY);
@@ -467,7 +467,11 @@ async fn a_recording_has_elections_and_replays_them() {
     let versions = versions(None, DEFAULT_POLICY);
     let journal = JournalId::new(*b"0123456789abcdef");
     let mut recording = versions
-        .record(Some(journal), Duration::from_secs(600))
+        .record(
+            Some(journal),
+            HeaderChoice::default(),
+            Duration::from_secs(600),
+        )
         .unwrap();
     decide(&versions, 0, "/stocks/nvidia");
     versions.elect(7, &led_by_1()).unwrap();
@@ -677,23 +681,33 @@ fn a_recording_of_before_replays_and_others_are_refused() {
 fn a_recording_that_nobody_reads_holds_a_bounded_memory_for_a_bounded_time() {
     let versions = versions(None, DEFAULT_POLICY);
     let long = format!("/stocks/{}", "x".repeat(60_000));
-    let recording = versions.record(None, Duration::from_secs(600)).unwrap();
+    let recording = versions
+        .record(None, HeaderChoice::default(), Duration::from_secs(600))
+        .unwrap();
     for client in 0..400 {
         decide(&versions, client, &long);
     }
     let waiting = recording.waiting_bytes();
     assert!((4 << 20..=8 << 20).contains(&waiting), "{waiting} bytes");
     assert!(
-        versions.record(None, Duration::from_secs(1)).is_err(),
+        versions
+            .record(None, HeaderChoice::default(), Duration::from_secs(1))
+            .is_err(),
         "one at a time"
     );
     drop(recording);
 
-    let over = versions.record(None, Duration::ZERO).unwrap();
+    let over = versions
+        .record(None, HeaderChoice::default(), Duration::ZERO)
+        .unwrap();
     let before = over.waiting_bytes();
     decide(&versions, 0, &long);
     assert_eq!(over.waiting_bytes(), before, "its time is over");
-    assert!(versions.record(None, Duration::from_secs(1)).is_ok());
+    assert!(
+        versions
+            .record(None, HeaderChoice::default(), Duration::from_secs(1))
+            .is_ok()
+    );
 }
 
 #[test]
@@ -817,8 +831,8 @@ fn a_version_that_was_compiled_once_is_loaded_from_disk() {
 #[test]
 fn only_signed_policies_are_taken_where_keys_are_trusted() {
     let (ours, other) = (
-        Signatory::generate().unwrap(),
-        Signatory::generate().unwrap(),
+        Signatory::generate(KeyKind::Ed25519).unwrap(),
+        Signatory::generate(KeyKind::Ed25519).unwrap(),
     );
     let trust = Trust::parse(&ours.public()).unwrap();
     let versions = versions(None, DEFAULT_POLICY).trusting(Some(trust));

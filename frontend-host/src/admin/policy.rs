@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse as _, Json, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -23,6 +23,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use super::Admin;
 use super::answers::Upload;
 use super::refusal::Refusal;
+use frontend_policy::replay::HeaderChoice;
 use frontend_policy::rollout::HealthWindow;
 use frontend_policy::{Reason, Share, SwapError, Trial, Version, Versions};
 
@@ -197,19 +198,33 @@ const RECORDING_SECONDS_MAX: u64 = 3600;
 const RECORDING_LINES_MAX: usize = 1_000_000;
 const RECORDING_BYTES_MAX: usize = 256 << 20;
 
+/// The headers to record: their names, with commas between them.
+fn recorded_headers(query: &BTreeMap<String, String>) -> Result<HeaderChoice, Refusal> {
+    let Some(names) = query.get("headers") else {
+        return Ok(HeaderChoice::default());
+    };
+    let parsed = names.split(',').map(|name| {
+        let no_header = |_| Refusal::NoHeader(name.to_owned());
+        HeaderName::try_from(name).map_err(no_header)
+    });
+    Ok(HeaderChoice::named(parsed.collect::<Result<_, _>>()?))
+}
+
 /// Streams the decisions that are made from now on.
 pub(super) async fn record(
     State(admin): State<Arc<Admin>>,
-    Query(query): Query<BTreeMap<String, u64>>,
+    Query(query): Query<BTreeMap<String, String>>,
 ) -> Result<Response, Refusal> {
-    let seconds = query.get("seconds").copied().unwrap_or(10);
-    if !(1..=RECORDING_SECONDS_MAX).contains(&seconds) {
-        let max = RECORDING_SECONDS_MAX;
+    let headers = recorded_headers(&query)?;
+    let seconds = query.get("seconds").map_or(Ok(10), |text| text.parse());
+    let max = RECORDING_SECONDS_MAX;
+    let seconds = seconds.unwrap_or_default();
+    if !(1..=max).contains(&seconds) {
         return Err(Refusal::NoSeconds { max });
     }
     let time = Duration::from_secs(seconds);
     let journal = admin.gateway.backend.replicas.own_journal().known();
-    let recording = admin.gateway.policy.record(journal, time)?;
+    let recording = admin.gateway.policy.record(journal, headers, time)?;
     let mut stopped = admin.stopped.clone();
     let end = async move {
         let _ = timeout(time, stopped.wait_for(|stopped| *stopped)).await;

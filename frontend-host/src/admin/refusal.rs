@@ -4,7 +4,7 @@ use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use frontend_policy::limits::COMPONENT_BYTES_MAX;
-use frontend_policy::replay::Busy;
+use frontend_policy::replay::RecordError;
 use frontend_policy::{Rejection, SwapError};
 use serde_json::json;
 
@@ -50,7 +50,9 @@ pub(super) enum Refusal {
     #[error("seconds must be from 1 to {max}")]
     NoSeconds { max: u64 },
     #[error(transparent)]
-    Recording(#[from] Busy),
+    Recording(#[from] RecordError),
+    #[error("`{0}` is not the name of a header")]
+    NoHeader(String),
     /// There is nothing to be compared with the active version.
     #[error("{}", SwapError::NoCandidate)]
     NoDifferences,
@@ -70,7 +72,9 @@ impl Refusal {
             | Self::BodyIncomplete
             | Self::NoConfig
             | Self::NoTrial
-            | Self::NoSeconds { .. } => StatusCode::BAD_REQUEST,
+            | Self::NoSeconds { .. }
+            | Self::NoHeader(_)
+            | Self::Recording(RecordError::NotAskedFor(_)) => StatusCode::BAD_REQUEST,
             Self::NoToken => StatusCode::UNAUTHORIZED,
             Self::ForeignPage | Self::OtherHost => StatusCode::FORBIDDEN,
             Self::NoSuchPath(_) | Self::NoDifferences | Self::Swap(SwapError::NotKept(_)) => {
@@ -78,7 +82,7 @@ impl Refusal {
             }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLate => StatusCode::REQUEST_TIMEOUT,
-            Self::Recording(_)
+            Self::Recording(RecordError::Busy)
             | Self::Swap(
                 SwapError::NothingToRollBackTo
                 | SwapError::NoCandidate

@@ -5,9 +5,28 @@ use std::borrow::Cow;
 use domain::StockName;
 use serde::{Deserialize, Serialize};
 
+use super::headers::{HeaderChoice, LEFT_OUT};
 use crate::decision::{Action, Caching, Decision, Listing, Operation, Reply};
 use crate::evaluate::input::DecisionResult;
 use crate::guest::failure::Failure;
+
+/// The names of all fields that decisions have.
+pub(super) const FIELDS: [&str; 14] = [
+    "action",
+    "after",
+    "body",
+    "caching",
+    "headers",
+    "idempotency-key",
+    "keep",
+    "leader",
+    "limit",
+    "name",
+    "number",
+    "quantity",
+    "side",
+    "status",
+];
 
 /// A decision as people compare it: its fields by name, the action itself first. Memos are each
 /// policy's own business.
@@ -40,6 +59,43 @@ impl Fields {
                 candidate: &candidate.1,
             })
             .collect()
+    }
+}
+
+impl Fields {
+    /// Changes values, where there is another one for a field of that name with that value.
+    pub(super) fn change(&mut self, change: impl Fn(&str, &str) -> Option<String>) {
+        for (name, value) in &mut self.0 {
+            if let Some(changed) = change(name, value) {
+                *value = changed;
+            }
+        }
+    }
+
+    /// A decision as a recording has it: without these values, wherever the policy has put them, and
+    /// without credentials of its own that nobody named.
+    pub(super) fn redact(&mut self, values: &[&str], headers: &HeaderChoice) {
+        self.change(|field, text| {
+            let mut text = text.to_owned();
+            if field == "headers" {
+                let lines = text.split('\n').map(|line| match line.split_once(": ") {
+                    Some((name, _)) if !headers.covers_in_reply(name) => {
+                        format!("{name}: {LEFT_OUT}")
+                    }
+                    _ => line.to_owned(),
+                });
+                text = lines.collect::<Vec<_>>().join("\n");
+            }
+            for value in values {
+                text = text.replace(value, LEFT_OUT);
+            }
+            Some(text)
+        });
+    }
+
+    /// Each field's name and value.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (&**name, value.as_str()))
     }
 }
 
@@ -160,6 +216,20 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
 }
 
 #[cfg(test)]
+impl Fields {
+    /// A decision with these fields.
+    pub(super) fn of<const N: usize>(fields: [(&str, &str); N]) -> Self {
+        let fields = fields.map(|(name, value)| (name.to_owned().into(), value.to_owned()));
+        Self(fields.into())
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let mut found = self.iter().filter(|(field, _)| *field == name);
+        found.next().map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
@@ -210,6 +280,42 @@ mod tests {
             ..respond(StatusCode::OK, "a")
         };
         assert_eq!(kinds(&ok, Ok(memo)), [""; 0], "memos are each policy's own");
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_request_is_left_out_of_the_decision_about_it() {
+        let mut fields = Fields::of([
+            ("action", "trade"),
+            ("idempotency-key", "Some(\"alice s3cret 17\")"),
+            ("headers", "etag: \"1\"\nset-cookie: \"id=7\""),
+        ]);
+        fields.redact(&["alice s3cret", "s3cret"], &HeaderChoice::default());
+        assert_eq!(
+            fields.get("idempotency-key"),
+            Some("Some(\"(left out) 17\")")
+        );
+        let headers = "etag: \"1\"\nset-cookie: (left out)";
+        assert_eq!(fields.get("headers"), Some(headers));
+    }
+
+    /// The names by which people mask.
+    #[test]
+    fn every_field_of_an_action_has_its_name_in_the_list() {
+        let page = Listing::Page {
+            after: None,
+            limit: 1,
+        };
+        let actions = [
+            respond(StatusCode::OK, "").action,
+            Action::Perform(Operation::ListStocks(page)),
+            Action::Retry(Duration::ZERO),
+        ];
+        for action in actions {
+            for (name, _) in action_fields(&action) {
+                assert!(FIELDS.contains(&name), "{name}");
+            }
+        }
+        assert!(FIELDS.is_sorted());
     }
 
     #[test]

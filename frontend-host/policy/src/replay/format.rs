@@ -31,20 +31,22 @@
 //! version 2 there are recordings in which nobody is said to be in sync, and an outcome `stocks` is a
 //! list of all.
 //!
-//! Headers that carry credentials are left out.
+//! A request has those of its headers that the policy asked to see, but for credentials that nobody named
+//! (`headers`); where a value that is not there, or a cookie, was in the decision, that has `(left out)` in
+//! its place.
 
-use std::io;
+use std::io::{self, BufRead};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::{Epoch, JournalId, OrderNumber, ReplicaId};
-use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use serde::{Deserialize, Serialize};
 
 use super::fields::Fields;
+use super::headers::HeaderChoice;
 use crate::decision::{Manifest, Outcome, ReplicaView, Scheme, View, header_text};
 use crate::evaluate::Connection;
 use crate::evaluate::input::{DecisionInput, DecisionResult, RequestInput, Subject};
@@ -58,9 +60,6 @@ const VERSION: u32 = 4;
 
 /// The oldest that is read.
 const VERSION_MIN: u32 = 2;
-
-/// Headers that carry credentials.
-const CREDENTIALS: [HeaderName; 3] = [AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION];
 
 /// The first line of a recording.
 #[derive(Debug, Serialize, Deserialize)]
@@ -162,6 +161,27 @@ pub enum RecordingError {
     },
 }
 
+/// Calls `each` with the line, counted from 1, the input and the fields of each decision of a recording.
+///
+/// # Errors
+/// Where it cannot be read.
+pub(super) fn read(
+    recording: impl BufRead,
+    mut each: impl FnMut(usize, DecisionInput, Fields),
+) -> Result<(), RecordingError> {
+    let mut lines = (1..).zip(recording.lines());
+    let Some((_, first)) = lines.next() else {
+        return Err(RecordingError::Format);
+    };
+    check_header(&first?)?;
+    for (number, line) in lines {
+        let (input, decided) =
+            Line::parse(&line?).map_err(|problem| RecordingError::Line { number, problem })?;
+        each(number, input, decided);
+    }
+    Ok(())
+}
+
 /// The first line of a recording of that policy's decisions.
 pub(super) fn header(policy: String, journal: Option<JournalId>) -> String {
     json_line(&Header {
@@ -173,7 +193,7 @@ pub(super) fn header(policy: String, journal: Option<JournalId>) -> String {
 }
 
 /// Makes sure that a first line is that of a recording which can be read.
-pub(super) fn check_header(line: &str) -> Result<(), RecordingError> {
+fn check_header(line: &str) -> Result<(), RecordingError> {
     match serde_json::from_str::<Header>(line) {
         Ok(header)
             if header.format == FORMAT && (VERSION_MIN..=VERSION).contains(&header.version) =>
@@ -191,13 +211,16 @@ fn json_line(contents: &impl Serialize) -> String {
 }
 
 impl Line {
-    /// The line of a recording for a decision by a policy of that manifest.
+    /// A decision's line of a recording.
+    ///
+    /// `manifest` is that of the policy that decided, and `headers` which ones are wanted.
     pub(super) fn write(
-        manifest: &Manifest,
         input: &DecisionInput,
         result: &DecisionResult,
+        manifest: &Manifest,
+        headers: &HeaderChoice,
     ) -> String {
-        let mut line = Self::new(input, result);
+        let mut line = Self::new(input, result, manifest, headers);
         if let Some(request) = &mut line.request {
             request.connection.take_if(|_| !manifest.connection);
         }
@@ -205,14 +228,24 @@ impl Line {
     }
 
     /// What a line says was to be decided, and what was.
-    pub(super) fn parse(line: &str) -> Result<(DecisionInput, Fields), String> {
+    fn parse(line: &str) -> Result<(DecisionInput, Fields), String> {
         let line: Self = serde_json::from_str(line).map_err(|error| error.to_string())?;
         line.into_input()
     }
 
-    fn new(input: &DecisionInput, result: &DecisionResult) -> Self {
+    fn new(
+        input: &DecisionInput,
+        result: &DecisionResult,
+        manifest: &Manifest,
+        headers: &HeaderChoice,
+    ) -> Self {
+        let mut decided = Fields::from(result);
         let (request, election) = match &input.subject {
-            Subject::Request(subject) => (Some(subject.into()), None),
+            Subject::Request(subject) => {
+                decided.redact(&headers.left_out(&subject.headers, manifest), headers);
+                let recorded = headers.of_request(&subject.headers, manifest);
+                (Some(RequestLine::new(subject, recorded)), None)
+            }
             Subject::Election(view) => (None, Some(view.into())),
         };
         Self {
@@ -220,7 +253,7 @@ impl Line {
             seed: input.ambient.seed,
             request,
             election,
-            decided: Fields::from(result),
+            decided,
         }
     }
 
@@ -238,13 +271,12 @@ impl Line {
     }
 }
 
-impl From<&RequestInput> for RequestLine {
-    fn from(subject: &RequestInput) -> Self {
-        let headers = subject
-            .headers
-            .iter()
-            .filter(|(name, _)| !CREDENTIALS.contains(name));
-        let headers = headers.map(|(name, value)| (name.to_string(), value.into()));
+impl RequestLine {
+    /// A request with these of its headers.
+    fn new(subject: &RequestInput, headers: Vec<(&HeaderName, &HeaderValue)>) -> Self {
+        let headers = headers
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value.into()));
         Self {
             method: subject.method.to_string(),
             target: subject.target.clone(),

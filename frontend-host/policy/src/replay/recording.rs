@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use domain::JournalId;
 use domain::time::BootTime;
+use http::HeaderName;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
 use super::format::{Line, header};
-use crate::decision::Manifest;
+use super::headers::HeaderChoice;
 use crate::evaluate::input::{DecisionInput, DecisionResult};
 use crate::guest::version::Version;
 
@@ -39,6 +40,7 @@ struct Listener {
     lines: mpsc::Sender<String>,
     /// Bytes of the lines that wait.
     waiting: Arc<AtomicUsize>,
+    headers: HeaderChoice,
     until: BootTime,
 }
 
@@ -83,10 +85,16 @@ impl Stream for Recording {
     }
 }
 
-/// Somebody else is recording.
+/// Why no recording is made.
 #[derive(Debug, thiserror::Error)]
-#[error("a recording is being made already; one at a time")]
-pub struct Busy;
+pub enum RecordError {
+    /// Somebody else is recording.
+    #[error("a recording is being made already; one at a time")]
+    Busy,
+    /// A header is wanted that the active policy does not see.
+    #[error("the active policy does not ask to see `{0}`, so no recording has it")]
+    NotAskedFor(HeaderName),
+}
 
 impl Recorder {
     /// Starts a recording, which ends after `time` even where nobody takes its lines.
@@ -94,20 +102,25 @@ impl Recorder {
         &self,
         active: &Version,
         journal: Option<JournalId>,
+        headers: HeaderChoice,
         time: Duration,
-    ) -> Result<Recording, Busy> {
+    ) -> Result<Recording, RecordError> {
+        if let Some(name) = headers.not_asked_for(&active.manifest) {
+            return Err(RecordError::NotAskedFor(name.clone()));
+        }
         let mut current = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         if current
             .as_ref()
             .is_some_and(|listener| !listener.has_ended())
         {
-            return Err(Busy);
+            return Err(RecordError::Busy);
         }
         let (lines, received) = mpsc::channel(QUEUE_MAX);
         let waiting = Arc::new(AtomicUsize::new(0));
         let listener = Listener {
             lines,
             waiting: Arc::clone(&waiting),
+            headers,
             until: BootTime::now() + time,
         };
         listener.send(header(active.to_string(), journal));
@@ -124,25 +137,28 @@ impl Recorder {
         self.listening.load(Ordering::Relaxed)
     }
 
-    /// Takes down a decision by a policy of that manifest.
-    pub(crate) fn record(
-        &self,
-        manifest: &Manifest,
-        input: &DecisionInput,
-        result: &DecisionResult,
-    ) {
-        let line = Line::write(manifest, input, result);
+    /// Takes down what a version decided.
+    pub(crate) fn record(&self, version: &Version, input: &DecisionInput, result: &DecisionResult) {
+        let Some(headers) = self.headers() else {
+            return;
+        };
+        let line = Line::write(input, result, &version.manifest, &headers);
         if line.len() > LINE_BYTES_MAX {
             return;
         }
-        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
-        match listener.take_if(|listener| listener.has_ended()) {
-            Some(_ended) => self.listening.store(false, Ordering::Relaxed),
-            None => {
-                if let Some(listener) = listener.as_ref() {
-                    listener.send(line);
-                }
-            }
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another one may listen by now, who wants other headers.
+        if let Some(listener) = listener.as_ref().filter(|it| it.headers == headers) {
+            listener.send(line);
         }
+    }
+
+    /// The headers that are wanted. None where nobody listens any more.
+    fn headers(&self) -> Option<HeaderChoice> {
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(_ended) = listener.take_if(|listener| listener.has_ended()) {
+            self.listening.store(false, Ordering::Relaxed);
+        }
+        listener.as_ref().map(|listener| listener.headers.clone())
     }
 }

@@ -26,7 +26,7 @@ use crate::guest::digest::Digest;
 use crate::guest::version::{SharedVersion, Version};
 use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
-use crate::replay::{Busy, Differences, Recording};
+use crate::replay::{Differences, HeaderChoice, RecordError, Recording};
 
 /// What it is called that a gateway starts with other versions than it stopped with.
 const FELL_BACK: &str = "fallback";
@@ -347,8 +347,17 @@ impl Versions {
 
     /// Starts a recording of the active version's decisions, which ends after that time or when it
     /// is dropped. See `recording`.
-    pub fn record(&self, journal: Option<JournalId>, time: Duration) -> Result<Recording, Busy> {
-        self.recorder.start(&self.published().active, journal, time)
+    ///
+    /// # Errors
+    /// Where another one is being made, or a header is wanted that the active version does not see.
+    pub fn record(
+        &self,
+        journal: Option<JournalId>,
+        headers: HeaderChoice,
+        time: Duration,
+    ) -> Result<Recording, RecordError> {
+        let active = &self.published().active;
+        self.recorder.start(active, journal, headers, time)
     }
 
     /// Something is wrong with a decision that a version in service made for a client.
