@@ -790,7 +790,11 @@ pub struct Config {
 #[derive(Debug, Default, Args)]
 pub struct Secrets {
     /// A directory of secrets that the configuration can refer to: ${file:NAME}
-    #[arg(long = "policy-secrets", env = "BAZAAR_POLICY_SECRETS", value_name = "DIR")]
+    #[arg(
+        long = "policy-secrets",
+        env = "BAZAAR_POLICY_SECRETS",
+        value_name = "DIR"
+    )]
     pub dir: Option<PathBuf>,
 }
 

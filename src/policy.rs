@@ -146,7 +146,9 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
                 None => "/policy/configuration".to_owned(),
             };
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin.put(&path, Package::of(package::read(&config)?)).await?;
+            admin
+                .put(&path, Package::of(package::read(&config)?))
+                .await?;
             match trial {
                 Some(_) => status::policies(&list(&mut admin).await?),
                 None => active(&mut admin).await?,
@@ -314,11 +316,7 @@ impl io::Write for Recording<'_> {
 }
 
 /// What a gateway would make of a component.
-fn checked(
-    package: &Package,
-    secrets: &cli::Secrets,
-    path: &Path,
-) -> Result<Version, PolicyError> {
+fn checked(package: &Package, secrets: &cli::Secrets, path: &Path) -> Result<Version, PolicyError> {
     let engine = Engine::new(DECISION_TIME_MAX)
         .map_err(|error| PolicyError::Sandbox(frontend_host::Error::Sandbox(error)))?;
     let refused = |reason| PolicyError::Refused {

@@ -86,7 +86,10 @@ export CARGO_NET_OFFLINE=true
 #[test]
 fn a_new_policy_needs_nothing_but_the_command() {
     let namespaces = ["--mount"];
-    let works = Command::new("unshare").args(namespaces).arg("true").output();
+    let works = Command::new("unshare")
+        .args(namespaces)
+        .arg("true")
+        .output();
     if !works.is_ok_and(|output| output.status.success()) {
         skip("hiding the project", "`unshare --mount` needs root");
         return;

@@ -67,7 +67,11 @@ fn minimize(
     masks: &[Mask],
 ) -> Result<(), PolicyError> {
     if args.minimize && report.failed > 0 {
-        let baseline = self::version(args.baseline.as_deref(), &cli::Config::default(), &cli::Secrets::default())?;
+        let baseline = self::version(
+            args.baseline.as_deref(),
+            &cli::Config::default(),
+            &cli::Secrets::default(),
+        )?;
         report.minimize(&baseline, version, masks);
     }
     Ok(())
