@@ -116,9 +116,10 @@ impl<'a> Decider<'a> {
     /// What to do about a request.
     pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
         let ambient = self.ambient(request.now_ms);
-        let decision = self.decide(None, |version, instance| {
+        let mut decision = self.decide(None, |version, instance| {
             on_request(version, instance, ambient, request)
         })?;
+        self.take_down(&mut decision);
         self.count_server_error(&decision, None);
         self.pass_on(
             || DecisionInput::of_request(request, ambient, &[], None),
@@ -147,6 +148,7 @@ impl<'a> Decider<'a> {
                 on_outcome_afresh(version, instance, ambient, request, &takes, outcome)
             }
         })?;
+        self.take_down(&mut decision);
         if let Action::Respond(reply) = &mut decision.action
             && self.version().id != asked_first
         {
@@ -162,6 +164,13 @@ impl<'a> Decider<'a> {
             self.takes.push(outcome.clone());
         }
         Ok(decision)
+    }
+
+    /// What the version counts and says with a decision, which is for a client.
+    fn take_down(&self, decision: &mut Decision) {
+        if let Some(remarks) = decision.remarks.take() {
+            self.version().take_down(*remarks);
+        }
     }
 
     /// What the version finds beside its arguments.

@@ -11,7 +11,8 @@ use super::deadline::Deadline;
 use super::digest::Digest;
 use super::failure::Failure;
 use super::instance::{Instance, StartFailure, Template};
-use crate::decision::{Manifest, header_text};
+use super::observed::Observed;
+use crate::decision::{Manifest, Remarks, header_text};
 
 /// Of the process, not of an engine: a thread's instances are found by their versions' ids.
 static VERSIONS_MADE: AtomicU64 = AtomicU64::new(0);
@@ -30,6 +31,8 @@ pub struct Version {
     pub manifest: Manifest,
     /// What it has done so far.
     pub counts: Counts,
+    /// What it has counted of its own accord.
+    pub observed: Observed,
     /// Whether a response that it had kept depended on more than its key.
     misses_keys: AtomicBool,
     template: Template,
@@ -54,6 +57,7 @@ impl Version {
             config,
             manifest,
             counts: Counts::default(),
+            observed: Observed::new(),
             misses_keys: AtomicBool::new(false),
             template,
         })
@@ -69,6 +73,18 @@ impl Version {
     pub(crate) fn start_unhurried_instance(&self) -> Result<Instance, Failure> {
         let (instance, _) = Instance::start(&self.template, &self.config, Deadline::unhurried())?;
         Ok(instance)
+    }
+
+    /// Counts what it counts with a decision for a client, and writes what it says to the log.
+    pub(crate) fn take_down(&self, remarks: Remarks) {
+        for observation in remarks.observations {
+            self.observed.count(observation);
+        }
+        for line in remarks.log {
+            if let Some(dropped) = self.observed.may_say() {
+                tracing::info!(policy = %self, dropped, line = %line.escape_debug(), "the policy says");
+            }
+        }
     }
 
     /// Whether its responses may be kept: none of them is any more once one was found to depend on
