@@ -8,7 +8,7 @@ use std::thread;
 use frontend_policy::Trust;
 use serde_json::Value;
 
-use crate::harness::{Bazaar, Options, Order, example, guest, run, run_ok, wait_until};
+use crate::harness::{Bazaar, Options, Order, Server, example, guest, run, run_ok, wait_until};
 
 fn push(bazaar: &Bazaar, component: &Path) -> Value {
     let answer = bazaar.admin("PUT", "/policy", &fs::read(component).unwrap());
@@ -162,6 +162,64 @@ fn tokens_are_taken_by_the_version_that_decides_and_no_swap_brings_them_back() {
     let seconds: u32 = denied.header("retry-after").unwrap().parse().unwrap();
     assert!((3_000..=3_600).contains(&seconds), "{seconds}");
     assert_eq!(statuses("two", 4), [200, 200, 200, 429], "each has its own");
+}
+
+#[test]
+fn what_a_policy_counts_and_says_for_clients_is_in_metrics_and_log() {
+    let mut bazaar = Bazaar::start_default();
+    let shadow = fs::read(guest("observes")).unwrap();
+    bazaar.admin("PUT", "/policy/candidate?shadow=1", &shadow);
+    bazaar.get("/stocks/enron");
+    let counted = || {
+        let metrics = bazaar.admin("GET", "/metrics", b"").body;
+        let own = metrics
+            .lines()
+            .filter(|line| line.contains("policy_custom"));
+        own.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(
+        counted().iter().all(|line| line.starts_with('#')),
+        "{:?}",
+        counted()
+    );
+    push(&bazaar, &guest("observes"));
+    for target in [
+        "/stocks/enron",
+        "/stocks/nvidia",
+        "/stocks/nvidia",
+        "/stocks/nvidia",
+    ] {
+        bazaar.get(target);
+    }
+    let counted = counted();
+    let digest = active(&bazaar)["digest"].as_str().unwrap().to_owned();
+    for line in [
+        r#"# HELP bazaar_policy_custom_lookups_total Lookups, by what was "looked up"."#.to_owned(),
+        format!(r#"bazaar_policy_custom_bytes_total{{policy="{digest}"}} 55"#),
+        format!(
+            r#"bazaar_policy_custom_lookups_total{{policy="{digest}",target="/stocks/enron",found="no"}} 1"#
+        ),
+        // Those that came to a kept response were not asked about its outcome.
+        format!(
+            r#"bazaar_policy_custom_lookups_total{{policy="{digest}",target="/stocks/nvidia",found="yes"}} 1"#
+        ),
+    ] {
+        assert!(
+            counted.iter().any(|found| found.starts_with(&line)),
+            "{line}: {counted:#?}"
+        );
+    }
+    let said = r"line=/stocks/enron\nwas found: no";
+    let mut log = String::new();
+    wait_until("the log to have it", || {
+        log = bazaar.server(Server::Gateway(0)).log();
+        log.contains(said)
+    });
+    assert_eq!(log.matches(said).count(), 1, "{log}");
+    assert!(
+        log.contains("the policy says policy=observes 0.1.0"),
+        "{log}"
+    );
 }
 
 /// Nothing but the clients' own requests shows that it does: some of them have what was kept made again.

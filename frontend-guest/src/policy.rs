@@ -9,8 +9,9 @@ use crate::route::Route;
 use crate::trade_order;
 use crate::trade_order::IDEMPOTENCY_KEY_HEADER;
 use crate::types::{
-    Action, Bucket, CacheSettings, Caching, Decision, Eviction, Freshness, ListStocks, Manifest,
-    OnFailure, Outcome, ReadOrder, ReadStock, ReplicaId, Request, Take, View,
+    Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, Freshness, ListStocks,
+    Manifest, Observation, OnFailure, Outcome, ReadOrder, ReadStock, ReplicaId, Request, Take,
+    View,
 };
 
 /// The most stocks that the default policy has the host keep.
@@ -53,6 +54,12 @@ pub trait Policy {
     /// about it. A policy that keeps clients out wants [`OnFailure::Refuse`].
     fn on_failure(&self) -> OnFailure {
         OnFailure::LastGood
+    }
+
+    /// The counters of this policy's own, which are among the host's metrics as
+    /// `bazaar_policy_custom_NAME_total`: by default none. [`Decision::counting`] adds to them.
+    fn counters(&self) -> Vec<Counter> {
+        Vec::new()
     }
 
     /// The buckets of tokens that [`take`](Policy::take) takes out of: by default none.
@@ -112,6 +119,7 @@ pub trait Policy {
             cache: self.cache_settings(),
             on_failure: self.on_failure(),
             buckets: self.buckets(),
+            counters: self.counters(),
         }
     }
 
@@ -218,8 +226,46 @@ impl From<Action> for Decision {
         Self {
             action,
             memo: Vec::new(),
+            observations: Vec::new(),
+            log: Vec::new(),
         }
     }
+}
+
+impl Decision {
+    /// Adds to a counter that the manifest declares, with the values of its labels in their order. Each is
+    /// cut after 64 bytes. A decision can count 16 times.
+    #[must_use]
+    pub fn counting(mut self, counter: &str, labels: &[&str], value: u64) -> Self {
+        let cut = |label: &&str| label[..end_within(label, LABEL_BYTES_MAX)].to_owned();
+        self.observations.push(Observation {
+            counter: counter.to_owned(),
+            labels: labels.iter().map(cut).collect(),
+            value,
+        });
+        self
+    }
+
+    /// Has the host write a line to its log, at info: cut after 512 bytes. A decision can come with 8.
+    #[must_use]
+    pub fn logging(mut self, line: impl Into<String>) -> Self {
+        let mut line = line.into();
+        line.truncate(end_within(&line, LOG_LINE_BYTES_MAX));
+        self.log.push(line);
+        self
+    }
+}
+
+/// The value of a label that the host takes, in bytes.
+const LABEL_BYTES_MAX: usize = 64;
+/// A line that the host takes, in bytes.
+const LOG_LINE_BYTES_MAX: usize = 512;
+
+/// Where to cut a text, so that it has no more bytes.
+fn end_within(text: &str, bytes_max: usize) -> usize {
+    let ends = (0..=text.len().min(bytes_max)).rev();
+    let mut ends = ends.filter(|end| text.is_char_boundary(*end));
+    ends.next().unwrap_or(0)
 }
 
 /// Makes a component of a policy.
@@ -349,6 +395,18 @@ mod tests {
             }
         );
         assert_eq!(manifest.on_failure, OnFailure::LastGood);
+    }
+
+    #[test]
+    fn what_is_counted_and_said_is_cut_where_the_host_takes_no_more() {
+        let long = "\u{e9}".repeat(1000);
+        let decision = Decision::from(Action::Retry(0));
+        let decision = decision
+            .counting("seen", &["a", &long], 2)
+            .logging(&long[..]);
+        assert_eq!(decision.observations[0].labels, ["a", &long[..64]]);
+        assert_eq!(decision.log, [&long[..512]]);
+        assert_eq!(end_within("a\u{e9}", 2), 1);
     }
 
     #[test]

@@ -46,6 +46,7 @@ export const policy = {
       cache: { stocksMax: 10_000, ordersMax: 100_000, eviction: "lru" },
       onFailure: "last-good",
       buckets: [],
+      counters: [],
     };
   },
 
@@ -79,7 +80,7 @@ export const policy = {
 
 // A decision that needs no memo.
 function decide(action) {
-  return { action, memo: new Uint8Array() };
+  return { action, memo: new Uint8Array(), observations: [], log: [] };
 }
 
 // ---- routes ----

@@ -90,6 +90,7 @@ class Policy(exports.Policy):
             cache=CacheSettings(stocks_max=10_000, orders_max=100_000, eviction=Eviction.LRU),
             on_failure=OnFailure.LAST_GOOD,
             buckets=[],
+            counters=[],
         )
 
     def on_request(self, request: Request) -> Decision:
@@ -122,7 +123,7 @@ class Policy(exports.Policy):
 
 def decide(action: Action) -> Decision:
     """A decision that needs no memo."""
-    return Decision(action, memo=b"")
+    return Decision(action, memo=b"", observations=[], log=[])
 
 
 # ---- errors: all that can go wrong with a request, as the client is told ----

@@ -135,9 +135,10 @@ impl<'a> Decider<'a> {
         let ambient = self.ambient(request.now_ms);
         self.step_aside(request.target)?;
         let input = || DecisionInput::of_request(request, ambient, &[], None);
-        let decision = self.decide(Some(Asked::Request), input, |version, instance| {
+        let mut decision = self.decide(Some(Asked::Request), input, |version, instance| {
             on_request(version, instance, ambient, request)
         })?;
+        self.take_down(&mut decision);
         self.versions.seen.note(self.client, self.seed);
         self.count_server_error(&decision, None, input);
         self.pass_on(input, || DecisionResult::Action(decision.clone()));
@@ -166,6 +167,7 @@ impl<'a> Decider<'a> {
                 on_outcome_afresh(version, instance, ambient, request, &takes, outcome)
             }
         })?;
+        self.take_down(&mut decision);
         if let Action::Respond(reply) = &mut decision.action
             && self.version().id != asked_first
         {
@@ -178,6 +180,13 @@ impl<'a> Decider<'a> {
             self.takes.push(outcome.clone());
         }
         Ok(decision)
+    }
+
+    /// What the version counts and says with a decision, which is for a client.
+    fn take_down(&self, decision: &mut Decision) {
+        if let Some(remarks) = decision.remarks.take() {
+            self.version().take_down(*remarks);
+        }
     }
 
     /// What the version finds beside its arguments.

@@ -29,6 +29,37 @@ pub struct Manifest {
     pub on_failure: OnFailure,
     /// The buckets that it takes out of, of different names.
     pub buckets: Vec<Bucket>,
+    /// The counters of its own, of different names.
+    pub counters: Vec<Counter>,
+}
+
+/// A counter of a policy's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counter {
+    /// As Prometheus has names, without a prefix.
+    pub name: String,
+    /// What it counts, for people.
+    pub help: String,
+    /// Names of its labels.
+    pub labels: Vec<String>,
+}
+
+/// So much is added to a counter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// The counter's name.
+    pub counter: String,
+    /// Values of its labels, in their order.
+    pub labels: Vec<String>,
+    pub value: u64,
+}
+
+/// What a policy counts and says with a decision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remarks {
+    pub observations: Vec<Observation>,
+    /// Lines for the log.
+    pub log: Vec<String>,
 }
 
 /// Buckets of tokens, one for each key.
@@ -118,6 +149,8 @@ pub struct Decision {
     pub action: Action,
     /// Handed back with the outcome of the step.
     pub memo: Vec<u8>,
+    /// What it counts and says with it. Boxed: most decisions come without.
+    pub remarks: Option<Box<Remarks>>,
 }
 
 /// What the host is to do next.
@@ -223,6 +256,27 @@ impl Decision {
 }
 
 impl Manifest {
+    /// Whether all that is counted is declared.
+    ///
+    /// # Errors
+    /// Where a counter is not, or not with as many labels.
+    pub fn check_counted(&self, remarks: &Remarks) -> Result<(), InvalidDecision> {
+        for observation in &remarks.observations {
+            let declared = |counter: &&Counter| {
+                counter.name == observation.counter
+                    && counter.labels.len() == observation.labels.len()
+            };
+            if !self.counters.iter().any(|counter| declared(&counter)) {
+                return Err(InvalidDecision(format!(
+                    "it counts `{}` with {} labels, which its manifest does not declare",
+                    observation.counter.escape_debug(),
+                    observation.labels.len()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The bucket that tokens are to be taken out of.
     ///
     /// # Errors

@@ -117,13 +117,16 @@ pub(crate) fn expect_first(decision: Decision) -> Result<Decision, InvalidDecisi
     }
 }
 
-/// A decision that takes out of no bucket but those of the manifest.
+/// A decision that takes out of no bucket, and adds to no counter, but those of the manifest.
 pub(crate) fn expect_declared(
     decision: Decision,
     manifest: &Manifest,
 ) -> Result<Decision, InvalidDecision> {
     if let Action::Perform(Operation::Take(take)) = &decision.action {
         manifest.bucket_of(take)?;
+    }
+    if let Some(remarks) = &decision.remarks {
+        manifest.check_counted(remarks)?;
     }
     Ok(decision)
 }

@@ -9,6 +9,7 @@
 //! - `code_cache`, `engine`: compiling, and machine code that is kept for the next start;
 //! - `failure`: why a call did not end well;
 //! - `budget`, `instance`: a running copy of a component, and what it may take;
+//! - `observed`: what a policy counts and says of its own accord;
 //! - `version`: a component in use, and what it has done so far;
 //! - `instance_pool`: the instances of each thread.
 
@@ -24,5 +25,6 @@ pub(crate) mod engine;
 pub(crate) mod failure;
 mod budget;
 pub(crate) mod instance;
+pub(crate) mod observed;
 pub(crate) mod version;
 pub(crate) mod instance_pool;

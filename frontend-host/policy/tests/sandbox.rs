@@ -255,6 +255,8 @@ fn nonsense_is_noticed_and_stood_in_for() {
         "body",
         "memo",
         "vary-key",
+        "counts-undeclared",
+        "logs-much",
         "take-undeclared",
         "take-key-long",
         "retry",

@@ -56,8 +56,13 @@ fn nonsense(what: &str) -> Decision {
         "content-304" => respond(|response| with_body(response, 304)),
         "body" => respond(|response| response.body = vec![b'x'; HUGE_BYTES]),
         "memo" => Decision {
-            action: list(1, None),
             memo: vec![0; HUGE_BYTES],
+            ..list(1, None).into()
+        },
+        "counts-undeclared" => Decision::from(list(1, None)).counting("none", &[], 1),
+        "logs-much" => Decision {
+            log: vec!["x".repeat(513)],
+            ..list(1, None).into()
         },
         "vary-key" => Action::ReadStock(ReadStock {
             name: "nvidia".to_owned(),

@@ -59,20 +59,16 @@ fn a_rate_is_one_or_none() {
 fn only_full_buckets_are_forgotten() {
     let mut buckets = Buckets::new(2);
     let rate = rate(1, SECOND, 2);
-    let all =
-        |buckets: &mut Buckets, key, millis| buckets.take(&take(key, rate, 2), at(millis)).is_ok();
-    assert!(all(&mut buckets, 1, 0) && all(&mut buckets, 2, 500));
-    assert!(
-        all(&mut buckets, 3, 1_000),
-        "there is no room, and a crowd's bucket"
-    );
-    assert!(!all(&mut buckets, 4, 1_000), "which is one for all");
-    assert!(!all(&mut buckets, 1, 1_999) && !all(&mut buckets, 2, 1_999));
+    let mut all = |key, millis| buckets.take(&take(key, rate, 2), at(millis)).is_ok();
+    assert!(all(1, 0) && all(2, 500));
+    assert!(all(3, 1_000), "there is no room, and a crowd's bucket");
+    assert!(!all(4, 1_000), "which is one for all");
+    assert!(!all(1, 1_999) && !all(2, 1_999));
     // Both are full again, and forgotten. Who takes their place begins as the crowd was left.
-    assert!(!all(&mut buckets, 4, 2_600), "the crowd's has one token");
-    assert_eq!(buckets.kept(), 1);
-    assert!(all(&mut buckets, 4, 3_000));
-    assert!(!all(&mut buckets, 4, 3_000));
+    assert!(!all(4, 2_600), "the crowd's has one token");
+    assert!(all(4, 3_000));
+    assert!(!all(4, 3_000));
+    assert_eq!(buckets.kept(), 2);
 }
 
 /// Takes, one after the other: after how many milliseconds, whose, and how much.

@@ -14,8 +14,9 @@ use super::digest::Digest;
 use super::engine::Clock;
 use super::failure::Failure;
 use super::instance::{Instance, StartFailure, Template};
+use super::observed::Observed;
 use super::thread::processor_time;
-use crate::decision::{Manifest, header_text};
+use crate::decision::{Manifest, Remarks, header_text};
 
 /// Of the process, not of an engine: a thread's instances are found by their versions' ids.
 static VERSIONS_MADE: AtomicU64 = AtomicU64::new(0);
@@ -38,6 +39,8 @@ pub struct Version {
     pub counts: Counts,
     /// How much processor time an instance takes to start.
     pub(crate) start_cost: Duration,
+    /// What it has counted of its own accord.
+    pub observed: Observed,
     /// Whether a response that it had kept depended on more than its key.
     misses_keys: AtomicBool,
     template: Arc<Template>,
@@ -66,6 +69,7 @@ impl Version {
             manifest,
             counts: Counts::default(),
             start_cost,
+            observed: Observed::new(),
             misses_keys: AtomicBool::new(false),
             template,
         })
@@ -101,6 +105,18 @@ impl Version {
     pub(crate) fn start_unhurried_instance(&self) -> Result<Instance, Failure> {
         let (instance, _) = self.start(Deadline::unhurried())?;
         Ok(instance)
+    }
+
+    /// Counts what it counts with a decision for a client, and writes what it says to the log.
+    pub(crate) fn take_down(&self, remarks: Remarks) {
+        for observation in remarks.observations {
+            self.observed.count(observation);
+        }
+        for line in remarks.log {
+            if let Some(dropped) = self.observed.may_say() {
+                tracing::info!(policy = %self, dropped, line = %line.escape_debug(), "the policy says");
+            }
+        }
     }
 
     /// Whether its responses may be kept: none of them is any more once one was found to depend on

@@ -247,6 +247,7 @@ mod tests {
         Decision {
             action: Action::Respond(Box::new(reply)),
             memo: Vec::new(),
+            remarks: None,
         }
     }
 
@@ -272,6 +273,7 @@ mod tests {
         let retry = Decision {
             action: Action::Retry(Duration::ZERO),
             memo: Vec::new(),
+            remarks: None,
         };
         assert_eq!(kinds(&ok, Ok(retry)), ["action"]);
         assert_eq!(kinds(&ok, Err(Failure::Trap("x".into()))), ["action"]);

@@ -142,6 +142,7 @@ mod tests {
             },
             on_failure: OnFailure::LastGood,
             buckets: Vec::new(),
+            counters: Vec::new(),
         }
     }
 

@@ -183,7 +183,10 @@ fn a_candidate_that_nobody_trusts_is_forgotten_at_a_restart() {
         .try_out(&guest("marked"), Trial::Shadow(all()), &operator())
         .unwrap();
     drop(before);
-    let keys = frontend_policy::admission::Signatory::generate().unwrap();
+    let keys = frontend_policy::admission::Signatory::generate(
+        frontend_policy::admission::KeyKind::Ed25519,
+    )
+    .unwrap();
     let trust = frontend_policy::Trust::parse(&keys.public()).unwrap();
     let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap();
     let after = versions(Some(log.retain_trusted(&trust)), DEFAULT_POLICY);

@@ -127,6 +127,9 @@ fn decision_to(decision: guest::Decision) -> wit::Decision {
     wit::Decision {
         action,
         memo: decision.memo,
+        // The default policy has none.
+        observations: Vec::new(),
+        log: Vec::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The world of 1.0, in terms of the newest.
 //!
-//! What it lacks: a policy has no configuration, takes out of no bucket, sees headers only where they are text and not how
+//! What it lacks: a policy has no configuration, takes out of no bucket, counts and says nothing of its own accord, sees headers only where they are text and not how
 //! requests came, has kept responses found by its memo, lists all stocks at once, does not see who is in sync, and has the version before
 //! decide what it fails at.
 
@@ -129,6 +129,7 @@ fn manifest_from(manifest: wit::Manifest) -> newest::Manifest {
         },
         on_failure: newest::OnFailure::LastGood,
         buckets: Vec::new(),
+        counters: Vec::new(),
     }
 }
 
@@ -230,7 +231,11 @@ fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
         // The one action that the newest world has not.
         wit::Action::ListStocks => {
             let action = Action::Perform(Operation::ListStocks(Listing::All));
-            return Ok(Decision { action, memo });
+            return Ok(Decision {
+                action,
+                memo,
+                remarks: None,
+            });
         }
         wit::Action::Respond(response) => newest::Action::Respond(newest::Response {
             status: response.status,
@@ -264,7 +269,11 @@ fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
     {
         caching.vary_key.clone_from(&memo);
     }
-    Ok(Decision { action, memo })
+    Ok(Decision {
+        action,
+        memo,
+        remarks: None,
+    })
 }
 
 fn caching_from(caching: wit::Caching) -> newest::Caching {

@@ -11,9 +11,10 @@ use wasmtime::component::types::{self, ComponentFunc};
 
 use super::{Answer, invalid};
 use crate::decision::{
-    Action, Bucket, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision,
-    Listing, Manifest, OnFailure, Operation, Order, Outcome, PolicyConnection, PolicyRequest, Rate,
-    Refusal, ReplicaView, Reply, Scheme, Stock, TakeAction, TradeAction, Unavailability, View,
+    Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, Freshness,
+    InvalidDecision, Listing, Manifest, Observation, OnFailure, Operation, Order, Outcome,
+    PolicyConnection, PolicyRequest, Rate, Refusal, Remarks, ReplicaView, Reply, Scheme, Stock,
+    TakeAction, TradeAction, Unavailability, View,
 };
 use crate::limits;
 
@@ -130,6 +131,7 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
         ));
     }
     let buckets = buckets_from(manifest.buckets)?;
+    let counters = counters_from(manifest.counters)?;
     Ok(Manifest {
         name: manifest.name,
         version: manifest.version,
@@ -148,7 +150,46 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
             wit::OnFailure::Refuse => OnFailure::Refuse,
         },
         buckets,
+        counters,
     })
+}
+
+/// As Prometheus has names, in lower case.
+fn is_metric_name(text: &str) -> bool {
+    let is_inside = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    (1..=limits::MANIFEST_TEXT_BYTES_MAX).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.bytes().all(is_inside)
+}
+
+fn counters_from(declared: Vec<wit::Counter>) -> Result<Vec<Counter>, InvalidDecision> {
+    if declared.len() > limits::COUNTERS_MAX {
+        return invalid(format!(
+            "the manifest declares more than {} counters",
+            limits::COUNTERS_MAX
+        ));
+    }
+    let mut counters: Vec<Counter> = Vec::new();
+    for wit::Counter { name, help, labels } in declared {
+        let is_labelled = labels.len() <= limits::COUNTER_LABELS_MAX
+            && labels.iter().enumerate().all(|(index, label)| {
+                // `policy` is the host's.
+                is_metric_name(label) && label != "policy" && !labels[..index].contains(label)
+            });
+        let is_helpful = (1..=limits::COUNTER_HELP_BYTES_MAX).contains(&help.len())
+            && !help.chars().any(char::is_control);
+        let is_new = !counters.iter().any(|other| other.name == name);
+        if !(is_metric_name(&name) && is_labelled && is_helpful && is_new) {
+            return invalid(format!(
+                "the manifest declares a counter `{}`: each must have a name of its own, a help text, and at most {} different labels but `policy`; names have 1 to {} lower-case letters, digits and `_`",
+                name.escape_debug(),
+                limits::COUNTER_LABELS_MAX,
+                limits::MANIFEST_TEXT_BYTES_MAX
+            ));
+        }
+        counters.push(Counter { name, help, labels });
+    }
+    Ok(counters)
 }
 
 fn is_name(text: &str) -> bool {
@@ -298,7 +339,48 @@ pub(super) fn decision_from(decision: wit::Decision) -> Result<Decision, Invalid
     Ok(Decision {
         memo: memo_from(decision.memo)?,
         action: action_from(decision.action)?,
+        remarks: remarks_from(decision.observations, decision.log)?,
     })
+}
+
+/// Whether there are such counters, the manifest says.
+fn remarks_from(
+    observations: Vec<wit::Observation>,
+    log: Vec<String>,
+) -> Result<Option<Box<Remarks>>, InvalidDecision> {
+    if observations.is_empty() && log.is_empty() {
+        return Ok(None);
+    }
+    let is_short = |label: &String| label.len() <= limits::LABEL_BYTES_MAX;
+    if observations.len() > limits::OBSERVATIONS_MAX
+        || !observations
+            .iter()
+            .flat_map(|one| &one.labels)
+            .all(is_short)
+    {
+        return invalid(format!(
+            "it counts more than {} things at once, or has a label of more than {} bytes",
+            limits::OBSERVATIONS_MAX,
+            limits::LABEL_BYTES_MAX
+        ));
+    }
+    let is_short = |line: &String| line.len() <= limits::LOG_LINE_BYTES_MAX;
+    if log.len() > limits::LOG_LINES_MAX || !log.iter().all(is_short) {
+        return invalid(format!(
+            "it logs more than {} lines at once, or one of more than {} bytes",
+            limits::LOG_LINES_MAX,
+            limits::LOG_LINE_BYTES_MAX
+        ));
+    }
+    let observation = |one: wit::Observation| Observation {
+        counter: one.counter,
+        labels: one.labels,
+        value: one.value,
+    };
+    Ok(Some(Box::new(Remarks {
+        observations: observations.into_iter().map(observation).collect(),
+        log,
+    })))
 }
 
 pub(super) fn memo_from(memo: Vec<u8>) -> Result<Vec<u8>, InvalidDecision> {
