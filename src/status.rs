@@ -165,11 +165,22 @@ pub fn policies(policies: &Policies) -> String {
             or_dash(policy.active_ms.map(|ms| format!("{} s", ms / 1000))),
         ]);
     }
+    let mut text = table.render();
+    for policy in policies.iter().filter(|policy| policy.impure > 0) {
+        let example = policy.impure_example.as_deref().unwrap_or_default();
+        text += &format!(
+            "{} ({}) keeps state: {} decisions came out differently when they were made again: {}\n",
+            policy.name,
+            short(&policy.digest),
+            policy.impure,
+            example.escape_debug()
+        );
+    }
     let kept = policies.kept.iter().rev().map(|digest| short(digest));
     let kept = kept.collect::<Vec<_>>().join(" ");
     match kept.as_str() {
-        "" => table.render(),
-        kept => format!("{}kept, the latest first: {kept}\n", table.render()),
+        "" => text,
+        kept => format!("{text}kept, the latest first: {kept}\n"),
     }
 }
 

@@ -23,9 +23,13 @@ use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
 use crate::guest::version::{SharedVersion, Version};
 use crate::limits;
+use crate::replay::audit::Job as AuditJob;
 use crate::replay::shadow::Job;
 use crate::rollout::publication::{Published, Rank, Trial};
 use crate::rollout::versions::Versions;
+
+/// What a decision that is made again may take beyond what is bounded for every request, in bytes.
+const AUDITED_BYTES_MAX: usize = 256 << 10;
 
 /// No version could decide. Each failure has been counted and logged.
 #[derive(Debug, thiserror::Error)]
@@ -120,6 +124,7 @@ impl<'a> Decider<'a> {
             on_request(version, instance, ambient, request)
         })?;
         self.take_down(&mut decision);
+        self.audit(request, &[], None, &decision);
         self.count_server_error(&decision, None);
         self.pass_on(
             || DecisionInput::of_request(request, ambient, &[], None),
@@ -149,9 +154,9 @@ impl<'a> Decider<'a> {
             }
         })?;
         self.take_down(&mut decision);
-        if let Action::Respond(reply) = &mut decision.action
-            && self.version().id != asked_first
-        {
+        if self.version().id == asked_first {
+            self.audit(request, memo, Some(outcome), &decision);
+        } else if let Action::Respond(reply) = &mut decision.action {
             reply.keep = None;
         }
         self.count_server_error(&decision, Some(outcome));
@@ -283,6 +288,32 @@ impl<'a> Decider<'a> {
         if reply.status.is_server_error() && !blames_another {
             self.version().counts.errors.fetch_add(1, Ordering::Relaxed);
             self.versions.note_failure(&self.published, self.rank);
+        }
+    }
+
+    /// Has a sample of the decisions made again in a fresh instance.
+    fn audit(
+        &self,
+        request: RequestParts<'_>,
+        memo: &[u8],
+        outcome: Option<&Outcome>,
+        decision: &Decision,
+    ) {
+        let Versions {
+            recent, auditor, ..
+        } = self.versions;
+        if !recent.is_sampled(self.seed) || !auditor.is_idle() {
+            return;
+        }
+        let ambient = self.ambient(request.now_ms);
+        let input = DecisionInput::of_request(request, ambient, &[], outcome);
+        if input.bytes(&DecisionResult::Action(decision.clone())) <= AUDITED_BYTES_MAX {
+            auditor.submit(AuditJob {
+                version: Arc::clone(self.version()),
+                input,
+                memo: memo.to_vec(),
+                decided: decision.clone(),
+            });
         }
     }
 

@@ -3,6 +3,7 @@
 //! - `fields`: a decision as people compare it;
 //! - `differences`: where two policies decide differently;
 //! - `shadow`: live decisions made again by a candidate;
+//! - `audit`: live decisions made again by the same version, afresh;
 //! - `recording`: live decisions taken down;
 //! - `format`: what a recording looks like;
 //! - here: a recording's decisions made again.
@@ -10,6 +11,7 @@
 pub(crate) mod fields;
 pub(crate) mod differences;
 pub(crate) mod shadow;
+pub(crate) mod audit;
 pub(crate) mod recording;
 mod format;
 

@@ -21,6 +21,7 @@ use crate::evaluate::recent::RecentInputs;
 use crate::guest::digest::Digest;
 use crate::guest::engine::Engine;
 use crate::guest::version::SharedVersion;
+use crate::replay::audit::Auditor;
 use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
 use crate::replay::{Busy, Differences, Recording};
@@ -35,6 +36,7 @@ pub struct Versions {
     monitor: ProbationMonitor,
     pub(crate) recorder: Recorder,
     pub(crate) recent: RecentInputs,
+    pub(crate) auditor: Auditor,
 }
 
 impl Versions {
@@ -97,6 +99,7 @@ impl Versions {
             registry,
             recorder: Recorder::default(),
             recent: RecentInputs::default(),
+            auditor: Auditor::start()?,
         })
     }
 
