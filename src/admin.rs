@@ -253,6 +253,12 @@ pub struct Policy {
     pub traps: u64,
     pub overruns: u64,
     pub invalid: u64,
+    /// Decisions that came out differently when they were made again.
+    #[serde(default)]
+    pub impure: u64,
+    /// The last of them.
+    #[serde(default)]
+    pub impure_example: Option<String>,
     /// For how long it has been active.
     pub active_ms: Option<u64>,
     /// Who put it on trial.

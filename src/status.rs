@@ -175,6 +175,16 @@ pub fn policies(policies: &Policies) -> String {
         ]);
     }
     let mut text = table.render();
+    for policy in policies.iter().filter(|policy| policy.impure > 0) {
+        let example = policy.impure_example.as_deref().unwrap_or_default();
+        text += &format!(
+            "{} ({}) keeps state: {} decisions came out differently when they were made again: {}\n",
+            policy.name,
+            short(&policy.digest),
+            policy.impure,
+            example.escape_debug()
+        );
+    }
     let kept = policies.kept.iter().rev().map(|kept| match kept.good {
         true => short(&kept.digest),
         false => format!("{} (failed)", short(&kept.digest)),

@@ -28,11 +28,15 @@ use crate::guest::instance_pool::with_instance;
 use crate::guest::thread::processor_time;
 use crate::guest::version::{SharedVersion, Version};
 use crate::limits;
+use crate::replay::audit::Job as AuditJob;
 use crate::replay::shadow::Job;
 use crate::rollout::breaker::Instead;
 use crate::rollout::monitor::{Problem, SLOWER_BY_MIN};
 use crate::rollout::publication::{Published, Rank, Trial};
 use crate::rollout::versions::Versions;
+
+/// What a decision that is made again may take beyond what is bounded for every request, in bytes.
+const AUDITED_BYTES_MAX: usize = 256 << 10;
 
 /// Why there is no decision about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -140,6 +144,7 @@ impl<'a> Decider<'a> {
         })?;
         self.take_down(&mut decision);
         self.versions.seen.note(self.client, self.seed);
+        self.audit(request, &[], None, &decision);
         self.count_server_error(&decision, None, input);
         self.pass_on(input, || DecisionResult::Action(decision.clone()));
         Ok(decision)
@@ -168,9 +173,9 @@ impl<'a> Decider<'a> {
             }
         })?;
         self.take_down(&mut decision);
-        if let Action::Respond(reply) = &mut decision.action
-            && self.version().id != asked_first
-        {
+        if self.version().id == asked_first {
+            self.audit(request, memo, Some(outcome), &decision);
+        } else if let Action::Respond(reply) = &mut decision.action {
             reply.keep = None;
         }
         self.count_server_error(&decision, Some(outcome), input);
@@ -350,6 +355,32 @@ impl<'a> Decider<'a> {
             if reply.status == StatusCode::INTERNAL_SERVER_ERROR {
                 self.report(Problem::ServerError, &input);
             }
+        }
+    }
+
+    /// Has a sample of the decisions made again in a fresh instance.
+    fn audit(
+        &self,
+        request: RequestParts<'_>,
+        memo: &[u8],
+        outcome: Option<&Outcome>,
+        decision: &Decision,
+    ) {
+        let Versions {
+            recent, auditor, ..
+        } = self.versions;
+        if !recent.is_sampled(self.seed) || !auditor.is_idle() {
+            return;
+        }
+        let ambient = self.ambient(request.now_ms);
+        let input = DecisionInput::of_request(request, ambient, &[], outcome);
+        if input.bytes(&DecisionResult::Action(decision.clone())) <= AUDITED_BYTES_MAX {
+            auditor.submit(AuditJob {
+                version: Arc::clone(self.version()),
+                input,
+                memo: memo.to_vec(),
+                decided: decision.clone(),
+            });
         }
     }
 

@@ -561,6 +561,64 @@ fn a_configuration_that_a_policy_does_not_take_is_refused_in_its_words() {
     }
 }
 
+/// A static variable lives as long as an instance does.
+#[test]
+fn a_policy_that_remembers_what_it_was_asked_is_refused_or_found_out() {
+    let guest = guest("remembers");
+    let admitted = Admission::new(engine()).admit(with_config(&guest, b"20"), &[]);
+    let rejection = admitted.map(drop).unwrap_err();
+    let [Problem::NotDeterministic(tests)] = rejection.problems() else {
+        panic!("{rejection}")
+    };
+    assert_eq!(tests.0, ["OPTIONS *"]);
+
+    // More than it is asked at the check.
+    let versions = starting_with(DEFAULT_POLICY).unwrap();
+    let patient = with_config(&guest, b"10000");
+    versions.activate(patient, &operator()).unwrap();
+    let headers = HeaderMap::new();
+    let ask = |requests: u32| {
+        for _ in 0..requests {
+            let request = RequestParts {
+                method: &Method::OPTIONS,
+                ..get("*", &headers)
+            };
+            versions.decider(b"client").on_request(request).unwrap();
+        }
+    };
+    let version = Arc::clone(&versions.published().active);
+    let impure = || version.counts.impure.load(Ordering::Relaxed);
+    ask(9_000);
+    assert_eq!(impure(), 0, "{:?}", version.impure_example());
+    let begun = Instant::now();
+    while impure() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody noticed");
+        ask(1_000);
+    }
+    let example = version.impure_example().unwrap();
+    assert_eq!(
+        example,
+        "OPTIONS *: body true and, in a fresh instance, false"
+    );
+}
+
+#[test]
+fn a_policy_that_remembers_nothing_is_not_found_to() {
+    let versions = swapped(&guest("limited"));
+    let headers = of_client("one");
+    let request = get("/stocks/nvidia", &headers);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        let mut decider = versions.decider(b"client");
+        let decision = decider.on_request(request).unwrap();
+        let outcome = Outcome::Denied(7);
+        let denied = decider.on_outcome(request, &decision.memo, &outcome);
+        assert!(denied.is_ok());
+    }
+    let active = &versions.published().active;
+    assert_eq!(active.impure_example(), None);
+}
+
 /// Of a client that the guest `limited` tells apart.
 fn of_client(name: &'static str) -> HeaderMap {
     let mut headers = HeaderMap::new();

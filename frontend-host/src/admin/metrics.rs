@@ -133,6 +133,7 @@ impl Numbers {
                 ("overran", &counts.overruns),
                 ("invalid", &counts.invalid),
                 ("error", &counts.errors),
+                ("impure", &counts.impure),
             ];
             for (result, counter) in results {
                 let labels = (version.digest.to_string(), result);

@@ -354,5 +354,7 @@ fn version_json(version: &Version, stage: &str) -> Value {
         "overruns": load(&version.counts.overruns),
         "invalid": load(&version.counts.invalid),
         "errors": load(&version.counts.errors),
+        "impure": load(&version.counts.impure),
+        "impure_example": version.impure_example(),
     })
 }

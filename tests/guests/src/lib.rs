@@ -20,6 +20,7 @@
 //! | `leaks-plainly` | at upload | has what it renders by a header and by an address kept for all |
 //! | `limited` | lookups with `x-client` | grants three an hour to each; `/stocks/costly` takes what there never is |
 //! | `observes` | every decision | counts, and says so |
+//! | `remembers` | `OPTIONS`, after so many requests | answers by how many there were |
 //! | `guarded` | requests without its key, `/stocks/trap…` | answers 401; panics, and has that refused |
 //! | `forbidden-import` | at upload | imports what no host grants |
 //! | `mistyped-import` | `/stocks/mistyped…` | calls an import that is not of WASI's type |

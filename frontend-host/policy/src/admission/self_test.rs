@@ -10,7 +10,7 @@ use super::keys::not_in_key;
 use super::link::Linked;
 use super::rejection::{Problem, Rejection, Tests};
 use super::samples::{NOW_MS, ambient, lookups, outcomes, requests, views};
-use crate::decision::{InvalidDecision, Manifest, PolicyRequest};
+use crate::decision::{Decision, InvalidDecision, Manifest, PolicyRequest};
 use crate::evaluate::input::{DecisionInput, RequestInput};
 use crate::evaluate::{expect_declared, expect_first};
 use crate::guest::bindings::World;
@@ -61,13 +61,7 @@ pub(super) fn self_test(
     };
     for (method, target, body) in requests() {
         tester.test(&format!("{method} {target}"), |instance| {
-            decide_twice(
-                &version.manifest,
-                instance,
-                &method,
-                &target,
-                body.as_deref(),
-            )
+            decide_thrice(&version, instance, &method, &target, body.as_deref())
         })?;
     }
     for (target, input) in lookups() {
@@ -234,9 +228,10 @@ fn expect_same<T: PartialEq>(answer: &T, again: &T) -> Result<(), Flaw> {
     }
 }
 
-/// Puts a request to the policy twice and, where it asks for a read, a trade or a take, every outcome.
-fn decide_twice(
-    manifest: &Manifest,
+/// Puts a request to the policy twice, and to a fresh instance of it, and where it asks for a read, a
+/// trade or a take, every outcome.
+fn decide_thrice(
+    version: &Version,
     instance: &mut Instance,
     method: &Method,
     target: &str,
@@ -250,31 +245,46 @@ fn decide_twice(
         body,
         now_ms: NOW_MS,
     };
-    let decision = expect_first(instance.on_request(ambient(), &request)?)?;
-    let again = instance.on_request(ambient(), &request)?;
-    expect_same(&decision, &again)?;
-    // What it does once it was granted what it takes is to be seen as well.
-    let mut decided = vec![decision];
-    for _ in 0..limits::STEPS_MAX {
-        let Some(decision) = decided.pop() else { break };
-        let decision = expect_declared(decision, manifest)?;
+    let decided = decide_all(&version.manifest, instance, &request)?;
+    expect_same(
+        &decided,
+        &decide_all(&version.manifest, instance, &request)?,
+    )?;
+    let mut fresh = version.start_unhurried_instance()?;
+    expect_same(
+        &decided,
+        &decide_all(&version.manifest, &mut fresh, &request)?,
+    )
+}
+
+/// What is decided about a request, and about every outcome; where tokens are taken, also once they are
+/// granted.
+fn decide_all(
+    manifest: &Manifest,
+    instance: &mut Instance,
+    request: &PolicyRequest<'_>,
+) -> Result<Vec<Decision>, Flaw> {
+    let mut decided = vec![expect_first(instance.on_request(ambient(), request)?)?];
+    let mut followed = 0;
+    while let Some(decision) = decided.get(followed) {
+        let decision = expect_declared(decision.clone(), manifest)?;
+        let follows_a_take = followed == 0 || decided[followed - 1].takes();
+        followed += 1;
+        if !follows_a_take || followed > limits::STEPS_MAX {
+            break;
+        }
         for outcome in outcomes(&decision.action) {
-            let memo = &decision.memo;
-            let decision = instance.on_outcome(ambient(), &request, memo, &outcome)?;
-            let again = instance.on_outcome(ambient(), &request, memo, &outcome)?;
-            expect_same(&decision, &again)?;
-            if outcome.is_of_take() {
-                decided.push(decision);
-            }
+            let decision = instance.on_outcome(ambient(), request, &decision.memo, &outcome)?;
+            decided.push(decision);
         }
     }
-    Ok(())
+    Ok(decided)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::{Action, Decision, Reply};
+    use crate::decision::{Action, Reply};
     use http::{HeaderMap, StatusCode};
 
     fn respond(body: &'static [u8]) -> Decision {

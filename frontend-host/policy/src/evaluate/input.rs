@@ -8,8 +8,8 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use domain::ReplicaId;
 use http::{HeaderMap, HeaderName, Method};
 
-use crate::decision::{Action, Decision, Outcome, Stock, View};
-use crate::evaluate::{Connection, RequestParts, on_outcome_afresh, on_request};
+use crate::decision::{Action, Decision, InvalidDecision, Outcome, Stock, View};
+use crate::evaluate::{Connection, RequestParts, on_outcome, on_outcome_afresh, on_request};
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
@@ -250,6 +250,30 @@ impl DecisionInput {
             }
         };
         decision.map(DecisionResult::Action)
+    }
+
+    /// Has a fresh instance of a version make the decision, with the memo that came with the outcome.
+    /// Nobody waits for it. An election is none.
+    pub(crate) fn decide_afresh(
+        &self,
+        version: &Version,
+        memo: &[u8],
+    ) -> Result<Decision, Failure> {
+        let Subject::Request(subject) = &self.subject else {
+            return Err(Failure::Invalid(InvalidDecision(
+                "an election is no decision".into(),
+            )));
+        };
+        let mut instance = version.start_unhurried_instance()?;
+        let request = subject.parts(self.ambient.now_ms);
+        let mut decision = match &subject.outcome {
+            None => on_request(version, &mut instance, self.ambient, request)?,
+            Some(outcome) => {
+                on_outcome(version, &mut instance, self.ambient, request, memo, outcome)?
+            }
+        };
+        decision.remarks = None;
+        Ok(decision)
     }
 
     /// How much memory it takes beyond what is bounded for every request, in bytes, about.

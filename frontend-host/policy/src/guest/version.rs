@@ -1,8 +1,8 @@
 //! A component in use: what it says of itself, and what it has done so far.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
@@ -43,6 +43,8 @@ pub struct Version {
     pub observed: Observed,
     /// Whether a response that it had kept depended on more than its key.
     misses_keys: AtomicBool,
+    /// The last decision that came out differently when it was made again.
+    impure_example: Mutex<Option<String>>,
     template: Arc<Template>,
 }
 
@@ -71,6 +73,7 @@ impl Version {
             start_cost,
             observed: Observed::new(),
             misses_keys: AtomicBool::new(false),
+            impure_example: Mutex::default(),
             template,
         })
     }
@@ -105,6 +108,24 @@ impl Version {
     pub(crate) fn start_unhurried_instance(&self) -> Result<Instance, Failure> {
         let (instance, _) = self.start(Deadline::unhurried())?;
         Ok(instance)
+    }
+
+    /// A decision came out differently when it was made again in a fresh instance.
+    pub(crate) fn note_impure(&self, example: String) {
+        let impure = self.counts.impure.fetch_add(1, Ordering::Relaxed) + 1;
+        if impure.is_power_of_two() {
+            tracing::warn!(policy = %self, impure, example, "the policy decides by more than it is told");
+        }
+        *self
+            .impure_example
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(example);
+    }
+
+    /// The last of the decisions that [`Counts::impure`] counts, in words.
+    pub fn impure_example(&self) -> Option<String> {
+        let example = self.impure_example.lock();
+        example.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Counts what it counts with a decision for a client, and writes what it says to the log.
@@ -167,6 +188,8 @@ pub struct Counts {
     pub invalid: AtomicU64,
     /// Answers of 500 and above that no backend is to blame for.
     pub errors: AtomicU64,
+    /// Decisions that came out differently when they were made again in a fresh instance.
+    pub impure: AtomicU64,
 }
 
 impl Counts {

@@ -24,6 +24,7 @@ use crate::evaluate::input::DecisionInput;
 use crate::evaluate::recent::RecentInputs;
 use crate::guest::digest::Digest;
 use crate::guest::version::{SharedVersion, Version};
+use crate::replay::audit::Auditor;
 use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
 use crate::replay::{Differences, HeaderChoice, RecordError, Recording};
@@ -40,6 +41,7 @@ pub struct Versions {
     pub(crate) seen: Arc<ClientsSeen>,
     pub(crate) recorder: Recorder,
     pub(crate) recent: RecentInputs,
+    pub(crate) auditor: Auditor,
 }
 
 impl Versions {
@@ -98,6 +100,7 @@ impl Versions {
             registry,
             recorder: Recorder::default(),
             recent: RecentInputs::default(),
+            auditor: Auditor::start()?,
         })
     }
 
