@@ -628,6 +628,7 @@ pub enum Language {
     #[value(alias = "javascript")]
     Js,
     Python,
+    C,
 }
 
 /// A version of the world.
