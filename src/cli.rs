@@ -694,6 +694,7 @@ pub enum Language {
     #[value(alias = "javascript")]
     Js,
     Python,
+    C,
 }
 
 /// A version of the world.

@@ -1,8 +1,8 @@
-//! Policies in other languages than Rust: each is built with its own toolchain, shadows the default
-//! policy without a difference, and then serves in its place.
+//! Policies in other languages than Rust: those in JavaScript and Python are built with their own
+//! toolchains, shadow the default policy without a difference, and then serve in its place. And new
+//! policies, which need the command alone.
 //!
-//! A machine that has not the language, or does not reach its registry, skips its test. And new policies,
-//! which need the command alone.
+//! A machine that has not the language, or does not reach its registry, skips its test.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bazaar, Order, run_ok, skip, wait_until};
+use crate::harness::{Bazaar, Options, Order, run_ok, skip, wait_until};
 
 /// How a build script says that its toolchain is not to be had (`EX_UNAVAILABLE`).
 const UNAVAILABLE: i32 = 69;
@@ -66,6 +66,54 @@ fn check_new(language: &str) {
     assert!(checked.contains("my-own 0.1.0"), "{checked}");
 }
 
+/// It looks up stocks and elects, and has no more to it.
+#[test]
+fn a_new_policy_in_c_is_built_and_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("my-c");
+    let new = policy.to_str().unwrap();
+    run_ok(["policy", "new", new, "--lang", "c"]);
+    let tried = Command::new(policy.join("build")).output().unwrap();
+    if tried.status.code() == Some(UNAVAILABLE) {
+        let log = String::from_utf8_lossy(&tried.stderr);
+        skip("its toolchain is not to be had", log);
+        return;
+    }
+    let built = run_ok(["policy", "build", new]);
+    let component = built.trim();
+    assert!(run_ok(["policy", "check", component]).contains("my-c 0.1.0"));
+
+    let bazaar = Bazaar::start(Options {
+        policy: Some(component.into()),
+        ..Options::default()
+    });
+    wait_until("a leader to be elected", || bazaar.leader() == 3);
+    for _ in 0..2 {
+        let found = bazaar.get("/stocks/nvidi%61?x");
+        let stock = r#"{"data":{"name":"nvidia","price":240.63,"quantity":1000}}"#;
+        assert_eq!(found.body, stock);
+    }
+    for (method, target, status) in [
+        ("HEAD", "/stocks/nvidia", 200),
+        ("GET", "/stocks/enron", 404),
+        ("GET", "/stocks/", 404),
+        ("GET", "/stocks/%zz", 404),
+        ("GET", "/stocks/%6", 404),
+        ("GET", "/stocks/a/b", 404),
+        ("GET", "/", 404),
+        ("DELETE", "/stocks/nvidia", 405),
+    ] {
+        let answer = bazaar.send(method, target, &[], b"");
+        assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
+    }
+    let long = format!("/stocks/{}", "x".repeat(4_000));
+    assert_eq!(bazaar.get(&long).status, 404);
+    let active = bazaar.admin("GET", "/policy", b"").json()["active"].take();
+    for failures in ["traps", "invalid"] {
+        assert_eq!(active[failures], json!(0), "{active}");
+    }
+}
+
 /// What is typed where the project is not: a mount hides it. What was built of the standard library stays
 /// in sight, since that takes minutes.
 const ALONE: &str = r#"
@@ -74,13 +122,15 @@ mkdir kept
 mount --bind "$KEPT" kept
 mount -t tmpfs none "$PROJECT"
 [[ -z $(ls "$PROJECT") ]]
-for lang in rust js python; do
+mkdir -p "$KEPT"
+mount --bind kept "$KEPT"
+for lang in rust js python c; do
     ./bazaar policy new "my-$lang" --lang "$lang"
 done
 ./bazaar policy wit | grep '^package bazaar:policy@'
 ./bazaar policy wit --world 1.0 | grep '^package bazaar:policy@1.0.0;$'
 export CARGO_NET_OFFLINE=true
-./bazaar policy check "$(./bazaar policy build my-rust --target-dir kept)"
+./bazaar policy check "$(./bazaar policy build my-rust --target-dir "$KEPT")"
 "#;
 
 #[test]

@@ -22,7 +22,7 @@
 //! - [`bombs`]: components that are made to keep a compiler busy;
 //! - [`admin`]: who may use the admin API, and what it stands;
 //! - [`stopping`]: how services stop;
-//! - [`languages`]: policies in JavaScript and Python;
+//! - [`languages`]: policies in JavaScript, Python and C, and new ones;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
 //! - [`layers`]: what crates and modules may know of each other;
 //! - [`docs`]: what the documents tell people to type.

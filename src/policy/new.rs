@@ -22,18 +22,24 @@ const SDK: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
 /// Known to build: the versions that this project itself uses.
 const LOCK_FILE: &str = include_str!("../../Cargo.lock");
 
+/// The world as C has it: what a policy includes, what is compiled with it, and what says of which world
+/// a component is.
+const C_HEADER: &str = include_str!(concat!(env!("OUT_DIR"), "/c/front_end.h"));
+const C_SOURCE: &str = include_str!(concat!(env!("OUT_DIR"), "/c/front_end.c"));
+const C_WORLD: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/c/front_end_component_type.o"));
+
 /// What stands for the policy's name in templates.
 const NAME: &str = "POLICY-NAME";
 
 /// A file of a template: its name, what is in it, and whether it can be run.
 struct File {
     name: String,
-    contents: String,
+    contents: Vec<u8>,
     is_executable: bool,
 }
 
 impl File {
-    fn new(name: impl Into<String>, contents: impl Into<String>) -> Self {
+    fn new(name: impl Into<String>, contents: impl Into<Vec<u8>>) -> Self {
         Self {
             name: name.into(),
             contents: contents.into(),
@@ -81,11 +87,12 @@ pub fn create(dir: &Path, language: Language) -> Result<String, NewError> {
         Language::Rust => "src/lib.rs",
         Language::Js => "policy.js",
         Language::Python => "policy.py",
+        Language::C => "policy.c",
     };
     let dir = dir.display();
     let test = match language {
         Language::Rust => format!("  cargo test --manifest-path {dir}/Cargo.toml\n"),
-        Language::Js | Language::Python => String::new(),
+        Language::Js | Language::Python | Language::C => String::new(),
     };
     Ok(format!(
         "{dir}/{source} is your policy. Next:\n{test}  bazaar policy build {dir}\n"
@@ -97,6 +104,16 @@ fn files(name: &str, language: Language) -> Vec<File> {
     let mut files = vec![File::new("wit/policy.wit", WORLD)];
     files.extend(match language {
         Language::Rust => rust(name),
+        Language::C => vec![
+            File::new(
+                "policy.c",
+                include_str!("template/c/policy.c").replace(NAME, name),
+            ),
+            File::executable("build", include_str!("template/c/build")),
+            File::new("bindings/front_end.h", C_HEADER),
+            File::new("bindings/front_end.c", C_SOURCE),
+            File::new("bindings/front_end_component_type.o", C_WORLD),
+        ],
         Language::Js => vec![
             File::new(
                 "policy.js",
@@ -188,7 +205,7 @@ fn write(path: &Path, file: &File) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    const LANGUAGES: [Language; 3] = [Language::Rust, Language::Js, Language::Python];
+    const LANGUAGES: [Language; 4] = [Language::Rust, Language::Js, Language::Python, Language::C];
 
     #[test]
     fn a_directory_names_the_policy() {
@@ -215,13 +232,14 @@ mod tests {
     fn a_policy_names_itself_and_nothing_outside_of_its_directory() {
         for language in LANGUAGES {
             let files = files("my-own", language);
-            let names_itself = |file: &File| file.contents.contains("\"my-own\"");
+            let text = |file: &File| String::from_utf8_lossy(&file.contents).into_owned();
+            let names_itself = |file: &File| text(file).contains("\"my-own\"");
             assert!(files.iter().any(names_itself), "{language:?}");
-            assert_eq!(files[0].contents, WORLD);
+            assert_eq!(files[0].contents, WORLD.as_bytes());
             for file in files.iter().filter(|file| file.name != "Cargo.lock") {
                 for outside in [env!("CARGO_MANIFEST_DIR"), NAME, "workspace = true"] {
                     let name = &file.name;
-                    assert!(!file.contents.contains(outside), "{name}: {outside}");
+                    assert!(!text(file).contains(outside), "{name}: {outside}");
                 }
             }
         }

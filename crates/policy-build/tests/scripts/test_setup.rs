@@ -3,11 +3,13 @@
 use crate::machine::Machine;
 
 /// What tests need is here, and root runs the script. `apt-get` installs Node alone.
-const COMMANDS: [(&str, &str); 11] = [
+const COMMANDS: [(&str, &str); 13] = [
     ("id", "echo 0"),
     ("node", ""),
     ("npm", ""),
     ("python3", ""),
+    ("clang", ""),
+    ("wasm-ld", ""),
     ("mount", ""),
     ("umount", ""),
     ("ip", ""),
