@@ -3,8 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
@@ -67,14 +65,25 @@ impl Admin {
     /// Puts a policy beside or in place of another, with its signature and configuration where it has
     /// them.
     pub async fn put(&mut self, path: &str, package: Package) -> Result<Bytes, AdminError> {
+        let Package {
+            component,
+            signature,
+            config,
+        } = package;
+        let (path, body) = match config.is_empty() {
+            true => (path.to_owned(), component),
+            // A configuration goes before its component.
+            false => {
+                let separator = if path.contains('?') { '&' } else { '?' };
+                let path = format!("{path}{separator}config={}", config.len());
+                (path, [config, component].concat().into())
+            }
+        };
         let mut request = Request::put(path).header(CONTENT_TYPE, "application/octet-stream");
-        if let Some(signature) = package.signature {
+        if let Some(signature) = signature {
             request = request.header("x-policy-signature", signature);
         }
-        if !package.config.is_empty() {
-            request = request.header("x-policy-config", BASE64.encode(package.config));
-        }
-        let request = request.body(package.component).map_err(ClientError::from)?;
+        let request = request.body(body).map_err(ClientError::from)?;
         accepted(self.0.send(request).await?)
     }
 
@@ -185,6 +194,9 @@ pub struct Policies {
     pub active: Option<Policy>,
     pub previous: Option<Policy>,
     pub candidate: Option<Policy>,
+    /// Why no request is decided, where none is.
+    #[serde(default)]
+    pub closed: Option<String>,
     /// Those that can be activated again, the latest at the end.
     #[serde(default)]
     pub kept: Vec<Kept>,

@@ -489,6 +489,10 @@ pub enum Policy {
         /// The components, or images of them
         #[arg(required = true)]
         files: Vec<PathBuf>,
+        #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        secrets: Secrets,
     },
     /// Make a key to sign policies with, and print its public half
     Keygen {
@@ -763,6 +767,8 @@ pub struct Dev {
     #[arg(long, env = "BAZAAR_ACTIVE", value_parser = BoolishValueParser::new(), conflicts_with = "share")]
     pub active: bool,
     #[command(flatten)]
+    pub config: Config,
+    #[command(flatten)]
     pub admin: Admin,
 }
 
@@ -784,19 +790,15 @@ pub struct Trial {
 pub struct Config {
     /// What to configure it with
     #[arg(long = "config", env = "BAZAAR_CONFIG", value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    pub config: Option<PathBuf>,
 }
 
 /// What a configuration can refer to.
 #[derive(Debug, Default, Args)]
 pub struct Secrets {
     /// A directory of secrets that the configuration can refer to: ${file:NAME}
-    #[arg(
-        long = "policy-secrets",
-        env = "BAZAAR_POLICY_SECRETS",
-        value_name = "DIR"
-    )]
-    pub dir: Option<PathBuf>,
+    #[arg(long, env = "BAZAAR_POLICY_SECRETS", value_name = "DIR")]
+    pub policy_secrets: Option<PathBuf>,
 }
 
 /// Flags of `bazaar status`.

@@ -116,7 +116,11 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
             config,
             secrets,
         } => check(&file, &config, &secrets)?,
-        Policy::Measure { files } => measure::measure(&files)?,
+        Policy::Measure {
+            files,
+            config,
+            secrets,
+        } => measure::measure(&files, &config, &secrets)?,
         Policy::Keygen { file, kind } => sign::keygen(&file, kind.into())?,
         Policy::Sign { file, key } => sign::sign(&file, &key)?,
         Policy::Pack(args) => pack::pack(args)?,
@@ -315,6 +319,11 @@ impl io::Write for Recording<'_> {
     }
 }
 
+/// The secrets that a configuration may refer to.
+fn secrets(args: &cli::Secrets) -> Secrets {
+    Secrets::in_directory(args.policy_secrets.clone())
+}
+
 /// What a gateway would make of a component.
 fn checked(package: &Package, secrets: &cli::Secrets, path: &Path) -> Result<Version, PolicyError> {
     let engine = Engine::new(DECISION_TIME_MAX)
@@ -323,7 +332,7 @@ fn checked(package: &Package, secrets: &cli::Secrets, path: &Path) -> Result<Ver
         path: path.to_owned(),
         reason,
     };
-    let admission = Admission::new(engine).with_secrets(Secrets::in_directory(secrets.dir.clone()));
+    let admission = Admission::new(engine).with_secrets(self::secrets(secrets));
     let admitted = admission.admit(package.upload(), &[]);
     Ok(admitted.map_err(refused)?.into_version())
 }

@@ -193,6 +193,9 @@ pub fn policies(policies: &Policies) -> String {
     if !kept.is_empty() {
         text += &format!("kept, the latest first: {kept}\n");
     }
+    if let Some(why) = &policies.closed {
+        text += &format!("\n{why}\n");
+    }
     policies.iter().for_each(|policy| text += &troubles(policy));
     let by_itself = policies.changes.iter().rev();
     if let Some(change) = by_itself.clone().find(|change| change.incident.is_some()) {

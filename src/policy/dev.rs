@@ -46,6 +46,7 @@ pub async fn run(args: cli::Dev) -> Result<(), PolicyError> {
             format!("/policy/candidate?shadow={}", args.share)
         },
         is_active: args.active,
+        config: args.config,
         candidate: None,
         seen: BTreeMap::new(),
     };
@@ -109,6 +110,7 @@ struct Session {
     admin: Admin,
     path: String,
     is_active: bool,
+    config: cli::Config,
     /// Digest of the candidate that is there because of this command.
     candidate: Option<String>,
     /// Differences of each kind that were counted when they were last shown.
@@ -142,7 +144,7 @@ impl Session {
     }
 
     async fn push(&mut self, component: &Path) -> Result<Policies, PolicyError> {
-        let package = Package::open(component)?;
+        let package = Package::open(component)?.with_config(&self.config)?;
         let answer = self.admin.put(&self.path, package).await?;
         let policies: Policies = serde_json::from_slice(&answer).map_err(AdminError::from)?;
         if !self.is_active {

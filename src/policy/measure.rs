@@ -17,6 +17,7 @@ use frontend_policy::{
 use http::{HeaderMap, Method};
 
 use super::package::{Package, PackageError};
+use crate::cli;
 use crate::output::Table;
 
 /// How long decisions of one kind are made.
@@ -51,7 +52,11 @@ pub enum MeasureError {
 /// Measures components, one after the other. Returns a table: how long activating one takes with
 /// compiling, and how long with the code that was kept; decisions about a lookup, and about the
 /// stock that was found; the memory of an instance.
-pub fn measure(files: &[PathBuf]) -> Result<String, MeasureError> {
+pub fn measure(
+    files: &[PathBuf],
+    config: &cli::Config,
+    secrets: &cli::Secrets,
+) -> Result<String, MeasureError> {
     let mut table = Table::new([
         "policy",
         "bytes",
@@ -70,11 +75,12 @@ pub fn measure(files: &[PathBuf]) -> Result<String, MeasureError> {
             path: file.clone(),
             reason,
         };
-        let package = Package::open(file)?;
+        let package = Package::open(file)?.with_config(config)?;
+        let admission = |engine| Admission::new(engine).with_secrets(super::secrets(secrets));
         let scratch = Scratch::make().map_err(failed)?;
         let activate = || -> Result<(Duration, Version), MeasureError> {
             let code_cache = CodeCache::open(scratch.0.clone()).map_err(failed)?;
-            let admission = Admission::new(engine()?.with_code_cache(code_cache));
+            let admission = admission(engine()?.with_code_cache(code_cache));
             let begun = Instant::now();
             let admitted = admission
                 .admit(package.upload(), &[])
@@ -83,7 +89,12 @@ pub fn measure(files: &[PathBuf]) -> Result<String, MeasureError> {
         };
         let (cold, version) = activate()?;
         let (warm, _) = activate()?;
-        let versions = Versions::new(engine()?, package.upload(), Probation::default(), None);
+        let versions = Versions::new(
+            admission(engine()?),
+            package.upload(),
+            Probation::default(),
+            None,
+        );
         let versions = versions.map_err(refused)?;
         let (on_request, on_outcome) = decisions(&versions)?;
         table.row([

@@ -146,6 +146,18 @@ impl Admission {
         self.in_turn(|| self_test(Linked::of(version), config, recent))
     }
 
+    /// Whether a version is of that configuration, and what this refers to is as it was.
+    ///
+    /// # Errors
+    /// Where it refers to what is not there.
+    pub(crate) fn is_configured(
+        &self,
+        version: &Version,
+        config: &[u8],
+    ) -> Result<bool, Rejection> {
+        Ok(self.resolve(config)?.is_same(&version.config))
+    }
+
     fn resolve(&self, config: &[u8]) -> Result<Config, Problem> {
         if config.len() > limits::CONFIG_BYTES_MAX {
             return Err(Problem::ConfigTooLarge(config.len()));

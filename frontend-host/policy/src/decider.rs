@@ -48,6 +48,9 @@ pub enum Undecided {
     /// about them for a while.
     #[error("the policy is not asked about requests like this one for a while")]
     BrokenOff,
+    /// The version that was active last keeps clients out, and cannot be started.
+    #[error("the policy that was active last cannot be started, and none is to stand in for it")]
+    Closed,
 }
 
 /// Makes the decisions about one request.
@@ -137,6 +140,9 @@ impl<'a> Decider<'a> {
     /// What to do about a request.
     pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
         let ambient = self.ambient(request.now_ms);
+        if self.published.closed.is_some() {
+            return Err(Undecided::Closed);
+        }
         self.step_aside(request.target)?;
         let input = || DecisionInput::of_request(request, ambient, &[], None);
         let mut decision = self.decide(Some(Asked::Request), input, |version, instance| {

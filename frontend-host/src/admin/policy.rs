@@ -13,8 +13,6 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse as _, Json, Response};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::time::BootTime;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -36,10 +34,12 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
 
 pub(super) async fn push(
     State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
-    Upload(component): Upload,
+    Upload(body): Upload,
 ) -> Changed {
-    let (reason, sent) = (reason(&headers), Sent::new(component, &headers)?);
+    let config = query.get("config").map(String::as_str);
+    let (reason, sent) = (reason(&headers), Sent::new(body, config, &headers)?);
     admin
         .change(move |policy| {
             policy.activate(sent.upload(), &reason)?;
@@ -50,14 +50,16 @@ pub(super) async fn push(
 
 pub(super) async fn try_out(
     State(admin): State<Arc<Admin>>,
-    Query(query): Query<BTreeMap<String, String>>,
+    Query(mut query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
-    Upload(component): Upload,
+    Upload(body): Upload,
 ) -> Changed {
-    let mut query = query;
-    let replaced = query.remove("replace");
+    let (replaced, config) = (query.remove("replace"), query.remove("config"));
     let trial = trial(&query).ok_or(Refusal::NoTrial)?;
-    let (reason, sent) = (reason(&headers), Sent::new(component, &headers)?);
+    let (reason, sent) = (
+        reason(&headers),
+        Sent::new(body, config.as_deref(), &headers)?,
+    );
     admin
         .change(move |policy| {
             match &replaced {
@@ -99,23 +101,21 @@ pub(super) async fn configure(
 struct Sent {
     component: Bytes,
     signature: Option<String>,
-    config: Vec<u8>,
+    config: Bytes,
 }
 
 impl Sent {
-    fn new(component: Bytes, headers: &HeaderMap) -> Result<Self, Refusal> {
+    /// `config` says how many bytes of the body are a configuration, which goes before its component.
+    fn new(body: Bytes, config: Option<&str>, headers: &HeaderMap) -> Result<Self, Refusal> {
         let signature = headers.get("x-policy-signature");
         let signature = signature.and_then(|value| value.to_str().ok());
-        let config = headers
-            .get("x-policy-config")
-            .map(|config| BASE64.decode(config));
+        let config = config.map_or(Ok(0), str::parse::<usize>);
+        let config = config.ok().filter(|config| *config <= body.len());
+        let config = config.ok_or(Refusal::NoConfig)?;
         Ok(Self {
-            component,
+            component: body.slice(config..),
             signature: signature.map(str::to_owned),
-            config: config
-                .transpose()
-                .map_err(|_| Refusal::NoConfig)?
-                .unwrap_or_default(),
+            config: body.slice(..config),
         })
     }
 
@@ -325,6 +325,7 @@ pub(super) fn policy_json(versions: &Versions) -> Value {
         "active": active,
         "previous": published.previous.as_deref().map(|version| version_json(version, "previous")),
         "candidate": candidate,
+        "closed": published.closed.as_deref(),
         "kept": versions.kept(),
         "changes": versions.changes(),
     })

@@ -34,7 +34,9 @@ pub(super) enum Refusal {
     NoToken,
     #[error("a component has at most {COMPONENT_BYTES_MAX} bytes")]
     BodyTooLarge,
-    #[error("x-policy-config must be a configuration in base64")]
+    #[error(
+        "?config= must be how many bytes of the body are a configuration, which goes before its component"
+    )]
     NoConfig,
     #[error("the body is not complete")]
     BodyIncomplete,

@@ -35,6 +35,8 @@ impl Admin {
         let current = *self.gateway.backend.replicas.leader().borrow();
         if self.gateway.stage.is_stopping() {
             Some("the gateway is stopping")
+        } else if self.gateway.policy.current().closed.is_some() {
+            Some("the policy that was active last cannot be started, and none may stand in for it")
         } else if session.is_none() {
             Some("no session with the catalog")
         } else if current.term.leader.is_none() {

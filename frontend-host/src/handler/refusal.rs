@@ -70,6 +70,8 @@ pub enum Refusal {
     ListTooLong,
     #[error("the policy could not decide")]
     Undecided,
+    #[error("the policy that decides who gets in cannot be started; an operator must activate one")]
+    Closed,
     #[error("the policy took too long over requests like this one; try again later")]
     BrokenOff,
 }
@@ -92,7 +94,7 @@ impl Refusal {
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::ContentCoding | Self::ForeignPage => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::Undecided => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Undecided | Self::Closed => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Tunnel | Self::TransferCoding | Self::ListTooLong => StatusCode::NOT_IMPLEMENTED,
             Self::BodiesCrowded
             | Self::RequestsCrowded
@@ -131,6 +133,7 @@ impl From<Undecided> for Refusal {
         match undecided {
             Undecided::Failed => Self::Undecided,
             Undecided::BrokenOff => Self::BrokenOff,
+            Undecided::Closed => Self::Closed,
         }
     }
 }

@@ -43,6 +43,11 @@ impl Config {
         &self.bytes
     }
 
+    /// Whether the policy gets the same: secrets may have changed in their places.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.raw == other.raw && self.bytes == other.bytes
+    }
+
     /// A text of the policy's, without the secrets that it may have of its configuration.
     pub(crate) fn scrub(&self, text: &str) -> String {
         let mut scrubbed = text.to_owned();

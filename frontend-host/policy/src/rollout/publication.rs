@@ -23,6 +23,9 @@ pub struct Published {
     pub previous: Option<SharedVersion>,
     /// A version on trial.
     pub candidate: Option<Candidate>,
+    /// Why no request is decided, where none is: the version that was active last wants refused what it
+    /// fails at, and cannot be started.
+    pub closed: Option<Arc<str>>,
 }
 
 /// A version on trial beside the active one.
@@ -114,6 +117,7 @@ impl Published {
         active: SharedVersion,
         previous: Option<SharedVersion>,
         candidate: Option<Candidate>,
+        closed: Option<String>,
         probation: Probation,
     ) -> Self {
         Self {
@@ -122,9 +126,11 @@ impl Published {
             health: HealthWindow::begin(probation),
             previous,
             candidate,
+            closed: closed.map(Arc::from),
         }
     }
 
+    /// With another active version. Where it was closed, an operator has opened it by that.
     pub(crate) fn with_active(
         &self,
         version: &SharedVersion,
@@ -144,6 +150,7 @@ impl Published {
             health: HealthWindow::begin(probation),
             previous,
             candidate,
+            closed: None,
         }
     }
 
@@ -154,6 +161,7 @@ impl Published {
             health: Arc::clone(&self.health),
             previous: self.previous.clone(),
             candidate,
+            closed: self.closed.clone(),
         }
     }
 

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use super::change::Change;
 use super::publication::{Candidate, Published, Share, Trial};
 use crate::admission::{Trust, Upload};
+use crate::decision::OnFailure;
 use crate::guest::digest::Digest;
 
 /// Changes that are shown; the log keeps more.
@@ -56,6 +57,9 @@ struct State {
     /// run that one.
     started_with: String,
     active: String,
+    /// The active version wants refused what it fails at: nothing else may serve in its place.
+    #[serde(default)]
+    active_refuses: bool,
     previous: Option<String>,
     #[serde(default)]
     candidate: Option<SavedCandidate>,
@@ -184,6 +188,7 @@ impl VersionLog {
         let State {
             started_with,
             active,
+            active_refuses,
             previous,
             candidate,
             kept,
@@ -208,6 +213,7 @@ impl VersionLog {
         self.state = State {
             started_with: started_with.clone(),
             active,
+            active_refuses: *active_refuses,
             previous,
             candidate,
             kept,
@@ -234,6 +240,11 @@ impl VersionLog {
         let mut named = digests.filter(|digest| digest.starts_with(prefix));
         let digest = named.next().filter(|_| named.next().is_none())?;
         self.load(digest)
+    }
+
+    /// Whether the version that was active when the gateway stopped wants refused what it fails at.
+    pub(super) fn active_refuses(&self) -> bool {
+        self.state.active_refuses
     }
 
     /// What named the version that was active when the gateway stopped; nothing where none was.
@@ -334,7 +345,14 @@ impl VersionLog {
         before: &Published,
         after: &Published,
     ) -> Result<(), VersionLogError> {
-        let active = after.active.digest.to_string();
+        // What stands in for a version that cannot be started does not take its place.
+        let (active, active_refuses) = match &after.closed {
+            Some(_) => (self.state.active.clone(), self.state.active_refuses),
+            None => (
+                after.active.digest.to_string(),
+                after.active.manifest.on_failure == OnFailure::Refuse,
+            ),
+        };
         let mut kept = self.state.kept.clone();
         // Of the version that serves nothing bad is known yet, whatever it was called before.
         for (digest, good) in [(&change.from, before.health.is_good()), (&active, true)] {
@@ -346,6 +364,7 @@ impl VersionLog {
         let state = State {
             started_with: self.state.started_with.clone(),
             active,
+            active_refuses,
             kept,
             candidate: after.candidate.as_ref().map(SavedCandidate::from),
             previous: after

@@ -62,7 +62,8 @@ impl Versions {
             log: log.as_ref(),
             failed: Vec::new(),
         };
-        let (active, previous) = match saved.last_active() {
+        let (last, closed) = saved.last_active();
+        let (active, previous) = match last {
             Some(active) => {
                 let previous = saved.last_good(&active.digest.to_string());
                 (active, previous)
@@ -79,7 +80,7 @@ impl Versions {
         {
             log.save(start)?;
         }
-        let first = Published::first(active, previous, candidate, probation);
+        let first = Published::first(active, previous, candidate, closed, probation);
         let registry = Arc::new(Registry::new(first, probation, log)?);
         if !failed.is_empty() {
             let reason = Reason {
@@ -129,7 +130,8 @@ impl Versions {
 
     /// Admits a component and makes it the active version. Compiles: call it off the threads
     /// that serve. The version that was active stays loaded; if it is good, it is the last good one
-    /// from now on. The component that is active already changes nothing.
+    /// from now on. The component that is active already changes nothing, unless a secret that its
+    /// configuration refers to has changed.
     pub fn activate<'a>(
         &self,
         upload: impl Into<Upload<'a>>,
@@ -137,9 +139,11 @@ impl Versions {
     ) -> Result<SharedVersion, SwapError> {
         let upload = upload.into();
         let active = Arc::clone(&self.published().active);
-        if active.digest == upload.digest() {
+        if active.digest == upload.digest() && self.published().closed.is_none() {
             self.admission.check_trust(upload)?;
-            return Ok(active);
+            if self.admission.is_configured(&active, upload.config)? {
+                return Ok(active);
+            }
         }
         let version = self.admit(upload)?;
         self.registry.change(
@@ -207,7 +211,8 @@ impl Versions {
     /// configuration that it has already changes nothing.
     pub fn configure(&self, config: &[u8], reason: &Reason) -> Result<SharedVersion, SwapError> {
         let active = Arc::clone(&self.published().active);
-        if active.digest == Digest::of_version(active.component, config) {
+        let is_open = self.published().closed.is_none();
+        if is_open && self.admission.is_configured(&active, config)? {
             return Ok(active);
         }
         let version = self.reconfigure(&active, config)?;
@@ -469,12 +474,27 @@ struct Saved<'a> {
 }
 
 impl Saved<'_> {
-    /// The active version, or else the last good one that passes.
-    fn last_active(&mut self) -> Option<SharedVersion> {
-        let log = self.log?;
+    /// The active version, or else the last good one that passes. That one decides nothing where the
+    /// active one wants refused what it fails at, and why is said.
+    fn last_active(&mut self) -> (Option<SharedVersion>, Option<String>) {
+        let Some(log) = self.log else {
+            return (None, None);
+        };
         let saved = log.last_active();
         let active = saved.and_then(|saved| self.admit(&saved));
-        active.or_else(|| self.last_good(log.active_digest()))
+        if active.is_some() {
+            return (active, None);
+        }
+        let closed = log.active_refuses().then(|| {
+            let digest = log.active_digest();
+            let why = format!(
+                "policy {digest} wants refused what it fails at, and cannot be started: no request is decided until another one is activated"
+            );
+            tracing::error!("{why}");
+            self.failed.push(why.clone());
+            why
+        });
+        (self.last_good(log.active_digest()), closed)
     }
 
     /// The last good version but for that one.

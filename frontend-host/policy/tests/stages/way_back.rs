@@ -5,11 +5,13 @@ use std::time::Duration;
 use frontend_policy::decision::Action;
 use frontend_policy::{
     Admission, DEFAULT_POLICY, Engine, Probation, Reason, RequestParts, Secrets, Share, SwapError,
-    Trial, Upload, VersionLog, Versions,
+    Trial, Undecided, Upload, VersionLog, Versions,
 };
 use http::{HeaderMap, Method};
 
-use super::{PROBATION, active, all, decide, guest, operator, started, versions, wait_until};
+use super::{
+    PROBATION, active, all, decide, guest, led_by_1, operator, started, versions, wait_until,
+};
 
 fn of(who: &str) -> Reason {
     Reason {
@@ -313,4 +315,91 @@ fn a_secret_reaches_the_policy_and_nobody_else() {
         contents.windows(7).any(|bytes| bytes == b"hunter2")
     };
     assert!(!files.any(|file| knows(file.unwrap().path())));
+}
+
+/// The way back from a policy that asks for a key is not one that lets everybody in.
+#[test]
+fn a_version_that_keeps_clients_out_and_cannot_be_started_is_stood_in_for_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let guarded = guest("guarded");
+    let before = started(dir.path(), DEFAULT_POLICY);
+    let digest = before.activate(&guarded, &operator()).unwrap().digest;
+    drop(before);
+    let file = dir.path().join(format!("policies/{digest}.wasm"));
+    std::fs::write(&file, b"damaged").unwrap();
+    let headers = HeaderMap::new();
+    let decided = |versions: &Versions| {
+        let request = RequestParts {
+            method: &Method::GET,
+            target: "/stocks/nvidia",
+            headers: &headers,
+            body: None,
+            connection: None,
+            now_ms: 0,
+        };
+        versions.decider(b"client").on_request(request).map(drop)
+    };
+    for _ in 0..2 {
+        let after = started(dir.path(), DEFAULT_POLICY);
+        assert_eq!(decided(&after), Err(Undecided::Closed));
+        let shadow = Trial::Shadow(all());
+        after
+            .try_out(&guest("marked"), shadow, &operator())
+            .unwrap();
+        assert_eq!(
+            decided(&after),
+            Err(Undecided::Closed),
+            "a trial opens nothing"
+        );
+        assert_eq!(
+            after.elect(0, &led_by_1()).unwrap(),
+            None,
+            "elections are nobody's requests"
+        );
+        let change = after.changes();
+        let fallback = change
+            .iter()
+            .rfind(|change| change.what == "fallback")
+            .unwrap();
+        assert!(
+            fallback.why.contains(&digest.to_string()),
+            "{}",
+            fallback.why
+        );
+    }
+    let after = started(dir.path(), DEFAULT_POLICY);
+    after.activate(&guarded, &operator()).unwrap();
+    assert_eq!(decided(&after), Ok(()));
+    drop(after);
+    let healed = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&healed), "guarded");
+    assert_eq!(decided(&healed), Ok(()));
+}
+
+#[test]
+fn a_secret_that_has_changed_is_taken_by_sending_the_configuration_again() {
+    let secrets = tempfile::tempdir().unwrap();
+    let write = |secret: &str| std::fs::write(secrets.path().join("key"), secret).unwrap();
+    write("one");
+    let component = guest("configured");
+    let start = configured(&component, "say ${file:key}");
+    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    let known = Secrets::in_directory(Some(secrets.path().to_owned()));
+    let admission = Admission::new(engine).with_secrets(known);
+    let versions = Versions::new(admission, start, PROBATION, None).unwrap();
+    let first = versions.configure(b"say ${file:key}", &operator()).unwrap();
+    write("two");
+    assert_eq!(
+        said(&versions),
+        "one",
+        "a version does not change while it serves"
+    );
+    let second = versions.configure(b"say ${file:key}", &operator()).unwrap();
+    assert_eq!(
+        (second.digest, said(&versions)),
+        (first.digest, "two".to_owned())
+    );
+    write("three");
+    versions.activate(start, &operator()).unwrap();
+    assert_eq!(said(&versions), "three");
 }
