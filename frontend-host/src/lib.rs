@@ -169,15 +169,15 @@ async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
         None => engine,
     };
     let trust = config.policy_trust.as_deref().map(read_trust).transpose()?;
-    let component = match &config.policy {
-        None => DEFAULT_POLICY.to_vec(),
+    let (component, signature) = match &config.policy {
+        None => (DEFAULT_POLICY.to_vec(), None),
         Some(path) => read_policy(path, trust.as_ref())?,
     };
     let configuration = config.policy_config.as_deref().map(read).transpose()?;
     let configuration = configuration.unwrap_or_default();
     let start = Upload {
         component: &component,
-        signature: None,
+        signature: signature.as_deref(),
         config: &configuration,
     };
     let log = config
@@ -195,7 +195,7 @@ async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
     let versions = tokio::task::spawn_blocking(move || {
         let start = Upload {
             component: &component,
-            signature: None,
+            signature: signature.as_deref(),
             config: &configuration,
         };
         Versions::new(admission, start, probation, log)
@@ -220,18 +220,18 @@ fn read_trust(path: &Path) -> Result<Trust, Error> {
     })
 }
 
-/// Reads a component, and the signature beside it where that matters.
-fn read_policy(path: &Path, trust: Option<&Trust>) -> Result<Vec<u8>, Error> {
+/// Reads a component, and the signature beside it.
+fn read_policy(path: &Path, trust: Option<&Trust>) -> Result<(Vec<u8>, Option<String>), Error> {
     let component = read(path)?;
+    let signature = std::fs::read_to_string(signature_path(path)).ok();
     if let Some(trust) = trust {
-        let signature = std::fs::read_to_string(signature_path(path)).ok();
         let trusted = trust.verify(&component, signature.as_deref());
         trusted.map_err(|source| Error::Untrusted {
             path: path.to_owned(),
             source,
         })?;
     }
-    Ok(component)
+    Ok((component, signature))
 }
 
 fn connect(url: &str) -> Result<Channel, Error> {

@@ -149,7 +149,7 @@ impl<'a> Decider<'a> {
             on_request(version, instance, ambient, request)
         })?;
         self.take_down(&mut decision);
-        self.versions.seen.note(self.client, self.seed);
+        self.versions.seen.note(self.client);
         self.audit(request, &[], None, &decision);
         self.count_server_error(&decision, None, input);
         self.pass_on(input, || DecisionResult::Action(decision.clone()));

@@ -101,7 +101,10 @@ pub(crate) fn on_outcome_afresh(
         let taken = taken.unwrap_or(&Outcome::Granted);
         own = on_outcome(version, instance, ambient, request, &own.memo, taken)?;
     }
-    if outcome.is_of_take() && !own.takes() {
+    // It would not have done what this came of. What is traded is traded: that it has to answer.
+    let refuses =
+        matches!(own.action, Action::Respond(_)) && !matches!(outcome, Outcome::Traded(_));
+    if refuses || outcome.is_of_take() && !own.takes() {
         return Ok(own);
     }
     on_outcome(version, instance, ambient, request, &own.memo, outcome)

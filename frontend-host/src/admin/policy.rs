@@ -29,7 +29,7 @@ use frontend_policy::{Reason, Share, SwapError, Trial, Version, Versions};
 type Changed = Result<Json<Value>, Refusal>;
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    Json(policy_json(&admin.gateway.policy))
+    Json(admin.versions().await)
 }
 
 pub(super) async fn push(
@@ -158,7 +158,9 @@ pub(super) async fn promote(
 }
 
 pub(super) async fn changes(State(admin): State<Arc<Admin>>) -> Json<Value> {
-    Json(json!({ "changes": admin.gateway.policy.changes() }))
+    let gateway = Arc::clone(&admin.gateway);
+    let changes = tokio::task::spawn_blocking(move || gateway.policy.changes()).await;
+    Json(json!({ "changes": changes.unwrap_or_default() }))
 }
 
 pub(super) async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
@@ -305,11 +307,19 @@ impl Admin {
             let reason = error.to_string();
             tracing::warn!(reason = %reason.escape_debug(), "policy not changed");
         })?;
-        Ok(Json(policy_json(&self.gateway.policy)))
+        Ok(Json(self.versions().await))
+    }
+
+    /// The versions of the policy. Whoever changes them may be waiting for a disk, so this is for a
+    /// thread that may wait.
+    pub(super) async fn versions(&self) -> Value {
+        let gateway = Arc::clone(&self.gateway);
+        let shown = tokio::task::spawn_blocking(move || policy_json(&gateway.policy));
+        shown.await.unwrap_or(Value::Null)
     }
 }
 
-pub(super) fn policy_json(versions: &Versions) -> Value {
+fn policy_json(versions: &Versions) -> Value {
     let published = versions.published();
     let mut active = version_json(&published.active, "active");
     active["active_ms"] = (BootTime::now().since(published.health.since).as_millis() as u64).into();

@@ -11,7 +11,6 @@ use frontend_core::election::Unanswered;
 use serde_json::{Value, json};
 
 use super::Admin;
-use super::policy::policy_json;
 use super::refusal::Refusal;
 use crate::cache::Counts;
 
@@ -25,7 +24,8 @@ pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Result<&'static st
 pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     // The journal's end as it is now, not as of the last election round.
     let _ = admin.gateway.backend.replicas.ask_catalog().await; // the status says so
-    Json(admin.status())
+    let policy = admin.versions().await;
+    Json(admin.status(policy))
 }
 
 impl Admin {
@@ -48,7 +48,7 @@ impl Admin {
         }
     }
 
-    fn status(&self) -> Value {
+    fn status(&self, policy: Value) -> Value {
         let replicas = &self.gateway.backend.replicas;
         let current = *replicas.leader().borrow();
         let lease = self.gateway.cache.lease();
@@ -74,7 +74,7 @@ impl Admin {
                 "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),
                 "orders": counts_json(&self.gateway.cache.order_counts, orders),
             },
-            "policy": policy_json(&self.gateway.policy),
+            "policy": policy,
         })
     }
 

@@ -38,6 +38,8 @@ pub(super) struct Exchange<'a> {
     key: Option<IdempotencyKey>,
     /// Held until the list that was read is rendered.
     list: Option<SemaphorePermit<'a>>,
+    /// The version that decided what is done: another one may have taken its place since.
+    operation_of: u64,
 }
 
 /// They are the request's, not a step's.
@@ -87,6 +89,7 @@ impl<'a> Exchange<'a> {
             gateway,
             request,
             now_ms: unix_ms(),
+            operation_of: decider.version().id,
             decider,
             deadlines: None,
             key: None,
@@ -104,7 +107,10 @@ impl<'a> Exchange<'a> {
         loop {
             let (operation, pause) = match decision.action {
                 Action::Respond(reply) => return Ok(self.respond(*reply, performed)),
-                Action::Perform(operation) => (operation, Duration::ZERO),
+                Action::Perform(operation) => {
+                    self.operation_of = self.decider.version().id;
+                    (operation, Duration::ZERO)
+                }
                 Action::Retry(pause) => (performed.ok_or(Undecided::Failed)?.operation, pause),
             };
             if steps.next().is_none() {
@@ -196,8 +202,17 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Whether the version that decides has decided what was done. If not, the key of that says nothing
+    /// of what it renders.
+    fn is_operation_its_own(&self) -> bool {
+        self.operation_of == self.decider.version().id
+    }
+
     /// The policy's reply, kept where it wants that and it may be.
     fn respond(&mut self, mut reply: Reply, performed: Option<Performed>) -> Response<Full<Bytes>> {
+        if !self.is_operation_its_own() {
+            reply.keep = None;
+        }
         complete(
             &mut reply,
             performed.as_ref().is_some_and(|last| last.is_read),

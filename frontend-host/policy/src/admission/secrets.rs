@@ -8,7 +8,7 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::guest::config::Config;
 use crate::limits::CONFIG_BYTES_MAX;
@@ -30,6 +30,9 @@ pub enum SecretError {
         "`${{{0}}}` is no reference: write ${{file:NAME}}, ${{env:NAME}}, or $${{ for the text itself"
     )]
     Reference(String),
+    /// There is a reference in what is no text.
+    #[error("only a configuration that is UTF-8 can refer to secrets, and this has `${{` in it")]
+    NoText,
     /// It is not set aside for policies.
     #[error("the variable {0} is not for policies: its name must begin with {VARIABLE_PREFIX}")]
     Variable(String),
@@ -73,7 +76,11 @@ impl Secrets {
     /// Where a reference has no meaning, or may not be made.
     pub(crate) fn resolve(&self, config: &[u8]) -> Result<Config, SecretError> {
         let Ok(text) = str::from_utf8(config) else {
-            return Ok(Config::plain(config));
+            let refers = config.windows(2).any(|bytes| bytes == b"${");
+            return match refers {
+                true => Err(SecretError::NoText),
+                false => Ok(Config::plain(config)),
+            };
         };
         let (mut resolved, mut secrets) = (String::new(), Vec::new());
         let mut rest = text;
@@ -117,10 +124,10 @@ impl Secrets {
         };
         let secret = secret.trim_end_matches(['\r', '\n']);
         if secret.is_empty() {
-            return Err(SecretError::Empty(name.to_owned()));
+            return Err(SecretError::Empty(beginning(name)));
         }
         if secret.chars().any(char::is_control) {
-            return Err(SecretError::NotText(name.to_owned()));
+            return Err(SecretError::NotText(beginning(name)));
         }
         Ok(secret.to_owned())
     }
@@ -128,17 +135,23 @@ impl Secrets {
     fn file(&self, name: &str) -> Result<String, SecretError> {
         let dir = self.dir.as_ref().ok_or(SecretError::NoDirectory)?;
         let failed = |source| SecretError::File {
-            name: name.to_owned(),
+            name: beginning(name),
             source,
         };
         let path = dir.join(name);
+        let is_inside = Path::new(name).is_relative() || path.starts_with(dir);
+        let goes_up = path.components().any(|part| part == Component::ParentDir);
+        // What is elsewhere is not even looked at.
+        if !is_inside || goes_up {
+            return Err(SecretError::Outside(beginning(name)));
+        }
         // Links may go from one place in it to another.
         let place = fs::canonicalize(&path).map_err(failed)?;
         if !place.starts_with(fs::canonicalize(dir).map_err(failed)?) {
-            return Err(SecretError::Outside(name.to_owned()));
+            return Err(SecretError::Outside(beginning(name)));
         }
         read_bounded(&place).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => SecretError::NotText(name.to_owned()),
+            io::ErrorKind::InvalidData => SecretError::NotText(beginning(name)),
             _ => failed(error),
         })
     }
@@ -146,10 +159,11 @@ impl Secrets {
 
 fn read_bounded(path: &Path) -> io::Result<String> {
     use io::Read as _;
-    let file = fs::File::open(path)?;
-    if !file.metadata()?.is_file() {
+    // A pipe would be waited for.
+    if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a file"));
     }
+    let file = fs::File::open(path)?;
     let mut text = String::new();
     file.take(CONFIG_BYTES_MAX as u64 + 1)
         .read_to_string(&mut text)?;
@@ -162,8 +176,8 @@ fn variable(name: &str) -> Result<String, SecretError> {
     }
     match env::var(name) {
         Ok(secret) => Ok(secret),
-        Err(env::VarError::NotPresent) => Err(SecretError::NotSet(name.to_owned())),
-        Err(env::VarError::NotUnicode(_)) => Err(SecretError::NotText(name.to_owned())),
+        Err(env::VarError::NotPresent) => Err(SecretError::NotSet(beginning(name))),
+        Err(env::VarError::NotUnicode(_)) => Err(SecretError::NotText(beginning(name))),
     }
 }
 
@@ -204,7 +218,8 @@ mod tests {
         );
         for (config, problem) in [
             ("${file:none}", "cannot be read"),
-            ("${file:../../etc/passwd}", ""),
+            ("${file:../../etc/passwd}", "not in the directory"),
+            ("${file:../none}", "not in the directory"),
             ("${file:/etc/passwd}", "not in the directory"),
             ("${file:}", "it is not a file"),
             ("${file:lines}", "not one line"),

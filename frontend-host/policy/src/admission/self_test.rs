@@ -77,8 +77,9 @@ pub(super) fn self_test(
     // What it could not be shown in service, it need not decide about either.
     let recent = recent.iter().filter(|input| input.is_readable_to(&version));
     for input in recent {
-        let test = format!("{}, asked lately", input.describe());
-        tester.test(&test, |instance| {
+        let test = format!("{}, asked lately", input.redacted());
+        let hide = |text: &str| input.redact(text);
+        tester.test_with(&test, &hide, |instance| {
             input.evaluate_on(&version, instance)?;
             match input.request() {
                 Some(request) => expect_keyed(&version, instance, request),
@@ -140,6 +141,17 @@ impl Tester<'_> {
         name: &str,
         run: impl FnOnce(&mut Instance) -> Result<(), Flaw>,
     ) -> Result<(), Rejection> {
+        self.test_with(name, &str::to_owned, run)
+    }
+
+    /// `hide` takes out of the policy's words what nobody is to see.
+    fn test_with(
+        &mut self,
+        name: &str,
+        hide: &dyn Fn(&str) -> String,
+        run: impl FnOnce(&mut Instance) -> Result<(), Flaw>,
+    ) -> Result<(), Rejection> {
+        let hide = |text: String| hide(&self.version.config.scrub(&text));
         if self.failed == FAILED_TESTS_MAX {
             return Ok(());
         }
@@ -155,8 +167,12 @@ impl Tester<'_> {
         match result {
             Ok(()) => self.instance = Some(instance),
             Err(Flaw::Traps(cause)) => {
-                let cause = self.version.config.scrub(&with_output(cause, output));
+                let cause = hide(with_output(cause, output));
                 self.note(Flaw::Traps(cause), name);
+            }
+            Err(Flaw::Invalid(problem)) => {
+                let problem = hide(problem);
+                self.note(Flaw::Invalid(problem), name);
             }
             Err(flaw) => self.note(flaw, name),
         }

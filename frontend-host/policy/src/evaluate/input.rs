@@ -124,47 +124,46 @@ impl DecisionInput {
 
     /// A text that a policy made, without what it may have of the request's query, headers and body.
     pub(crate) fn redact(&self, text: &str) -> String {
+        let text = without_numbers(text);
         let Subject::Request(request) = &self.subject else {
-            return text.to_owned();
+            return text;
         };
         let query = path_and_query(&request.target).1.unwrap_or_default();
-        let values = query.split('&').filter_map(|pair| pair.split_once('='));
-        let headers = request.headers.values();
-        let headers: Vec<_> = headers.filter_map(|value| value.to_str().ok()).collect();
-        let body = request
-            .body
-            .as_deref()
-            .and_then(|body| str::from_utf8(body).ok());
-        let words = body
-            .into_iter()
-            .flat_map(|body| body.split(|c: char| !c.is_alphanumeric()));
-        let secrets = [query]
-            .into_iter()
-            .chain(values.map(|(_, value)| value))
-            .chain(headers.iter().copied())
-            .chain(headers.iter().flat_map(|value| value.split_whitespace()))
-            .chain(words);
-        let mut secrets: Vec<_> = secrets
+        let headers = request.headers.values().map(|value| value.as_bytes());
+        let parts = [query.as_bytes()].into_iter().chain(headers);
+        let parts = parts.chain(request.body.as_deref());
+        let parts: Vec<_> = parts.map(String::from_utf8_lossy).collect();
+        let is_word = |c: char| c.is_alphanumeric() || "-_+/=.~".contains(c);
+        let words = parts.iter().flat_map(|part| {
+            let words = part.split(move |c| !is_word(c));
+            let letters = part.split(|c: char| !c.is_alphanumeric());
+            [part.as_ref()].into_iter().chain(words).chain(letters)
+        });
+        let mut secrets: Vec<_> = words
             .filter(|secret| secret.len() >= SECRET_BYTES_MIN && text.contains(secret))
             .collect();
         // What others are part of goes first.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        let mut redacted = text.to_owned();
+        secrets.dedup();
+        let mut redacted = text;
         for secret in secrets {
             redacted = redacted.replace(secret, "…");
         }
         redacted
     }
 
-    /// Tells inputs apart, but for the time and the randomness that a decision finds.
-    pub(crate) fn key(&self) -> u64 {
+    /// Tells inputs apart, for a policy that sees these headers, but for the time and the randomness that
+    /// a decision finds.
+    pub(crate) fn key(&self, headers: &[HeaderName]) -> u64 {
         let mut hasher = DefaultHasher::new();
         match &self.subject {
             Subject::Request(request) => {
                 request.method.hash(&mut hasher);
                 request.target.hash(&mut hasher);
-                for (name, value) in &request.headers {
-                    (name, value).hash(&mut hasher);
+                for name in headers {
+                    for value in request.headers.get_all(name) {
+                        (name, value).hash(&mut hasher);
+                    }
                 }
                 request.body.hash(&mut hasher);
                 request
@@ -304,9 +303,31 @@ impl DecisionInput {
 /// Shorter texts are no secrets, and occur everywhere.
 const SECRET_BYTES_MIN: usize = 5;
 
+/// Shorter lists of numbers are no texts.
+const NUMBERS_MIN: usize = 4;
+
 /// What is shown of a path, in bytes, and how many names of headers.
 const PATH_SHOWN_MAX: usize = 200;
 const HEADERS_SHOWN_MAX: usize = 32;
+
+/// A text without lists of numbers, in which people write down bytes.
+fn without_numbers(text: &str) -> String {
+    let is_list = |c: char| c.is_ascii_digit() || c == ',' || c == ' ';
+    let mut rest = text;
+    let mut kept = String::new();
+    while let Some(begin) = rest.find(|c: char| c.is_ascii_digit()) {
+        let (before, list) = rest.split_at(begin);
+        let end = list.find(|c| !is_list(c)).unwrap_or(list.len());
+        let (list, after) = list.split_at(end);
+        kept.push_str(before);
+        match list.matches(',').count() >= NUMBERS_MIN {
+            true => kept.push('…'),
+            false => kept.push_str(list),
+        }
+        rest = after;
+    }
+    kept + rest
+}
 
 fn path_and_query(target: &str) -> (&str, Option<&str>) {
     match target.split_once('?') {
@@ -320,4 +341,49 @@ pub(crate) fn path_key(target: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     path_and_query(target).0.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    #[test]
+    fn what_a_client_sent_is_in_no_text_whichever_way_it_was_written() {
+        let mut headers = HeaderMap::new();
+        let cookie = HeaderValue::from_static("session=abcdef; theme=dark");
+        headers.insert("cookie", cookie);
+        headers.insert(
+            "authorization",
+            HeaderValue::from_bytes(b"Bearer hunter2\xff").unwrap(),
+        );
+        let request = RequestInput {
+            method: Method::POST,
+            target: "/orders?token".to_owned(),
+            headers,
+            connection: None,
+            body: Some(b"{\"pin\":\"123456\"} \xff".to_vec()),
+            takes: Vec::new(),
+            outcome: None,
+        };
+        let input = DecisionInput {
+            subject: Subject::Request(request),
+            ambient: Ambient { now_ms: 0, seed: 0 },
+        };
+        for (text, shown) in [
+            ("at abcdef", "at …"),
+            ("hunter2 is not it", "… is not it"),
+            ("pin 123456", "pin …"),
+            ("bytes: [104, 117, 110, 116, 101, 114, 50]", "bytes: […]"),
+            ("line 15, column 9, of 3", "line 15, column 9, of 3"),
+            ("no token", "no …"),
+        ] {
+            assert_eq!(input.redact(text), shown);
+        }
+        let shown = input.redacted();
+        assert_eq!(
+            shown,
+            "POST /orders?… of 5 bytes, headers: authorization cookie, body of 19 bytes"
+        );
+    }
 }

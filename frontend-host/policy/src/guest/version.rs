@@ -130,12 +130,15 @@ impl Version {
 
     /// Counts what it counts with a decision for a client, and writes what it says to the log.
     pub(crate) fn take_down(&self, remarks: Remarks) {
-        for observation in remarks.observations {
+        for mut observation in remarks.observations {
+            for label in &mut observation.labels {
+                *label = self.config.scrub(label);
+            }
             self.observed.count(observation);
         }
         for line in remarks.log {
             if let Some(dropped) = self.observed.may_say() {
-                tracing::info!(policy = %self, dropped, line = %line.escape_debug(), "the policy says");
+                tracing::info!(policy = %self, dropped, line = %self.config.scrub(&line).escape_debug(), "the policy says");
             }
         }
     }

@@ -2,8 +2,10 @@
 //!
 //! A version that loops behind one path, or for one client, must not take the time of all others, and
 //! none of those is to lose the version for it. So what a version's failures and slowness cost is
-//! charged to their path and to their client. Where one of them has used up what it may within
-//! a second, it is broken off for a second; where it uses that up again, for twice as long.
+//! charged to the client on that path, to the client, and to the path. Where one of them has used up
+//! what it may within a second, it is broken off for a second; where it uses that up again, for twice as long.
+//! A path that others use as well is broken off only where several clients waste time over it, and is never
+//! refused to all of them: no client chooses what others get.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,6 +15,9 @@ use domain::time::BootTime;
 /// What one path or client may waste of each second of a processor.
 const WASTE_MAX: Duration = Duration::from_millis(50);
 
+/// How many times as much all clients together may waste over a path.
+const TOGETHER: u32 = 4;
+
 /// How long it is counted together.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -20,13 +25,25 @@ const SECOND: Duration = Duration::from_secs(1);
 const DOUBLINGS_MAX: u32 = 6;
 
 /// Paths and clients that are watched at a time.
-const METERS_MAX: usize = 1024;
+const METERS_MAX: usize = 4096;
 
 /// What requests have in common that are broken off together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Common {
     Path(u64),
     Client(u64),
+    /// Those of one client for one path.
+    Both {
+        path: u64,
+        client: u64,
+    },
+}
+
+/// How many clients a version serves: whether they can be told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SharedBy {
+    Few,
+    Many,
 }
 
 /// What becomes of a request that a version is not asked about.
@@ -49,10 +66,12 @@ impl BrokenOff {
             let (until, instead) = self.0.get(&common)?;
             (now < *until).then_some(*instead)
         };
-        of(Common::Path(path)).or_else(|| of(Common::Client(client)))
+        of(Common::Both { path, client })
+            .or_else(|| of(Common::Client(client)))
+            .or_else(|| of(Common::Path(path)))
     }
 
-    /// How many paths and how many clients are broken off.
+    /// How many paths are broken off for all, and how many clients, from one path or all.
     pub(crate) fn count(&self, now: BootTime) -> (usize, usize) {
         let broken_off = self.0.iter().filter(|(_, (until, _))| now < *until);
         let (paths, clients): (Vec<_>, Vec<_>) =
@@ -131,59 +150,54 @@ impl Breaker {
         }
     }
 
-    /// Time was wasted over a request of that path, and of that client where clients can be told apart. Returns what is broken off from now
-    /// on, where that changes.
+    /// Time was wasted over a request. Returns what is broken off from now on, where that changes.
     pub(super) fn charge(
         &mut self,
         path: u64,
-        client: Option<u64>,
+        client: u64,
+        shared_by: SharedBy,
         wasted: Duration,
         instead: Instead,
         now: BootTime,
     ) -> Option<&BrokenOff> {
-        self.all
-            .get_or_insert_with(|| Meter::begin(now))
-            .charge(wasted, now);
-        // One path is less than one client, who may stand for many: it goes first.
-        let of_request = || {
-            [Some(Common::Path(path)), client.map(Common::Client)]
-                .into_iter()
-                .flatten()
-        };
-        for common in of_request() {
-            if self
-                .broken_off
-                .0
-                .get(&common)
-                .is_some_and(|(until, _)| now < *until)
-            {
-                // It was under way already.
-                return None;
-            }
+        let all = self.all.get_or_insert_with(|| Meter::begin(now));
+        all.charge(wasted, now);
+        if self.broken_off.instead(path, client, now).is_some() {
+            // It was under way already.
+            return None;
         }
-        let waste_max = self.waste_max;
-        for common in of_request() {
-            let Some(meter) = self.meter(common, now) else {
+        let (most, both) = (self.waste_max, Common::Both { path, client });
+        // The least first. Where hardly anybody else is served, a path is less than a client.
+        let meters: &[(Common, Duration)] = match (shared_by, instead) {
+            (SharedBy::Few, Instead::StandIn) => &[(Common::Path(path), most)],
+            (SharedBy::Few, Instead::Refuse) => &[(both, most)],
+            (SharedBy::Many, Instead::Refuse) => &[(both, most), (Common::Client(client), most)],
+            (SharedBy::Many, Instead::StandIn) => &[
+                (both, most),
+                (Common::Client(client), most),
+                (Common::Path(path), most * TOGETHER),
+            ],
+        };
+        let mut over = None;
+        for (common, most) in meters {
+            let Some(meter) = self.meter(*common, now) else {
                 continue;
             };
             meter.charge(wasted, now);
-            if meter.wasted < waste_max {
-                continue;
+            if over.is_none() && meter.wasted >= *most {
+                over = Some((*common, meter.wasted, meter.break_off(now)));
             }
-            let over = meter.wasted;
-            let until = meter.break_off(now);
-            self.broken_off.0.retain(|_, (until, _)| now < *until);
-            self.broken_off.0.insert(common, (until, instead));
-            if let Common::Path(_) = common
-                && let Some(client) = client
-                && let Some(client) = self.meters.get_mut(&Common::Client(client))
-            {
-                // What was wasted over that path will not be any more.
-                client.wasted = client.wasted.saturating_sub(over - wasted);
-            }
-            return Some(&self.broken_off);
         }
-        None
+        let (common, over, until) = over?;
+        self.broken_off.0.retain(|_, (until, _)| now < *until);
+        self.broken_off.0.insert(common, (until, instead));
+        if common == both
+            && let Some(client) = self.meters.get_mut(&Common::Client(client))
+        {
+            // What it wasted over that path it will not any more.
+            client.wasted = client.wasted.saturating_sub(over);
+        }
+        Some(&self.broken_off)
     }
 
     /// Whether more is wasted than any one path or client may: by all together, within a second.
@@ -222,19 +236,17 @@ mod tests {
         breaker.broken_off.instead(path, client, now)
     }
 
+    /// 50 ms are wasted; whether anything is broken off for it.
+    fn waste(breaker: &mut Breaker, path: u64, client: u64, by: SharedBy, now: BootTime) -> bool {
+        let broken_off = breaker.charge(path, client, by, 50 * MS, Instead::StandIn, now);
+        broken_off.is_some()
+    }
+
     #[test]
-    fn a_loop_behind_one_path_is_broken_off_and_other_paths_are_not() {
+    fn where_few_are_served_a_loop_behind_one_path_breaks_off_that_path_alone() {
         let (mut breaker, now) = breaker();
-        assert!(
-            breaker
-                .charge(7, Some(1), 50 * MS, Instead::StandIn, now)
-                .is_none()
-        );
-        assert!(
-            breaker
-                .charge(7, Some(2), 50 * MS, Instead::StandIn, now)
-                .is_some()
-        );
+        assert!(!waste(&mut breaker, 7, 1, SharedBy::Few, now));
+        assert!(waste(&mut breaker, 7, 2, SharedBy::Few, now));
         assert_eq!(instead(&breaker, 7, 9, now), Some(Instead::StandIn));
         assert_eq!(instead(&breaker, 8, 1, now), None);
         assert_eq!(
@@ -245,16 +257,34 @@ mod tests {
     }
 
     #[test]
-    fn one_client_who_finds_many_slow_paths_is_broken_off() {
+    fn one_client_of_many_breaks_off_nobody_but_itself() {
         let (mut breaker, now) = breaker();
-        let broken_off = (0..3).filter(|path| {
-            breaker
-                .charge(*path, Some(1), 40 * MS, Instead::Refuse, now)
-                .is_some()
-        });
-        assert_eq!(broken_off.count(), 1);
-        assert_eq!(instead(&breaker, 100, 1, now), Some(Instead::Refuse));
-        assert_eq!(instead(&breaker, 2, 2, now), None, "others may go there");
+        let by = SharedBy::Many;
+        assert!(!waste(&mut breaker, 7, 1, by, now) && waste(&mut breaker, 7, 1, by, now));
+        assert_eq!(instead(&breaker, 7, 1, now), Some(Instead::StandIn));
+        assert_eq!(
+            (instead(&breaker, 7, 2, now), instead(&breaker, 8, 1, now)),
+            (None, None)
+        );
+        // Who finds many paths is broken off from all.
+        assert!(!waste(&mut breaker, 20, 1, by, now) && waste(&mut breaker, 21, 1, by, now));
+        assert_eq!(instead(&breaker, 22, 1, now), Some(Instead::StandIn));
+        assert_eq!(instead(&breaker, 20, 2, now), None, "others may go there");
+    }
+
+    #[test]
+    fn a_path_that_many_waste_time_over_is_left_to_the_version_behind_and_refused_to_nobody() {
+        for (instead, broken_off) in [(Instead::StandIn, 1), (Instead::Refuse, 0)] {
+            let (mut breaker, now) = breaker();
+            for client in 0..20 {
+                breaker.charge(7, client, SharedBy::Many, 50 * MS, instead, now);
+            }
+            assert_eq!(
+                breaker.broken_off.count(now),
+                (broken_off, 0),
+                "{instead:?}"
+            );
+        }
     }
 
     #[test]
@@ -264,7 +294,7 @@ mod tests {
         for _ in 0..9 {
             assert!(
                 breaker
-                    .charge(7, Some(1), 100 * MS, Instead::StandIn, now)
+                    .charge(7, 1, SharedBy::Few, 100 * MS, Instead::StandIn, now)
                     .is_some()
             );
             let (until, _) = breaker.broken_off.0[&Common::Path(7)];
@@ -273,7 +303,7 @@ mod tests {
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
         now = now + SECOND * 200;
-        breaker.charge(7, Some(1), 100 * MS, Instead::StandIn, now);
+        breaker.charge(7, 1, SharedBy::Few, 100 * MS, Instead::StandIn, now);
         assert_eq!(instead(&breaker, 7, 1, now + SECOND), None, "long ago");
     }
 
@@ -283,7 +313,7 @@ mod tests {
         for _ in 0..100 {
             assert!(
                 breaker
-                    .charge(7, Some(1), 90 * MS, Instead::StandIn, now)
+                    .charge(7, 1, SharedBy::Few, 90 * MS, Instead::StandIn, now)
                     .is_none()
             );
             assert!(!breaker.is_overrun(now));
@@ -295,13 +325,20 @@ mod tests {
     fn many_paths_and_clients_at_a_time_are_bounded_and_noticed_together() {
         let (mut breaker, now) = breaker();
         for number in 0..10_000 {
-            breaker.charge(number, Some(number), MS, Instead::StandIn, now);
+            breaker.charge(number, number, SharedBy::Few, MS, Instead::StandIn, now);
         }
         assert!(breaker.meters.len() <= METERS_MAX);
         assert!(breaker.is_overrun(now));
         assert!(!breaker.is_overrun(now + SECOND * 2));
-        breaker.charge(1, Some(1), MS, Instead::StandIn, now + SECOND * 3);
-        breaker.charge(20_000, Some(20_000), MS, Instead::StandIn, now + SECOND * 3);
+        breaker.charge(1, 1, SharedBy::Few, MS, Instead::StandIn, now + SECOND * 3);
+        breaker.charge(
+            20_000,
+            20_000,
+            SharedBy::Few,
+            MS,
+            Instead::StandIn,
+            now + SECOND * 3,
+        );
         assert!(
             breaker.meters.len() <= 4,
             "idle ones make room: {}",

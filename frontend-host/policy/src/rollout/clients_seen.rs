@@ -6,9 +6,6 @@ use std::time::Duration;
 /// How long a client is remembered: for one to two times this.
 pub(super) const TURN: Duration = Duration::from_secs(60);
 
-/// One decision in so many is looked at.
-const SEEN_EVERY: u64 = 8;
-
 const WORDS: usize = 16;
 const BITS: u64 = WORDS as u64 * 64;
 
@@ -22,11 +19,8 @@ pub(crate) struct ClientsSeen {
 }
 
 impl ClientsSeen {
-    /// A client was served; looks at a sample of those, by the seed of its decision.
-    pub(crate) fn note(&self, client: u64, seed: u64) {
-        if !seed.is_multiple_of(SEEN_EVERY) {
-            return;
-        }
+    /// A client was served.
+    pub(crate) fn note(&self, client: u64) {
         let bit = spread(client) % BITS;
         let word = &self.turns[self.current.load(Ordering::Relaxed)][(bit / 64) as usize];
         let mask = 1 << (bit % 64);
@@ -74,11 +68,7 @@ mod tests {
     fn clients_are_counted_about_and_forgotten_after_two_turns() {
         for clients in [0, 1, 10, 100, 1000] {
             let seen = ClientsSeen::default();
-            for client in 0..clients {
-                for seed in 0..16 {
-                    seen.note(client, seed);
-                }
-            }
+            (0..clients).for_each(|client| seen.note(client));
             let (estimate, expected) = (seen.estimate() as f64, clients as f64);
             assert!(
                 (estimate - expected).abs() <= 2.0 + expected * 0.1,
@@ -94,7 +84,7 @@ mod tests {
     #[test]
     fn a_great_many_are_many() {
         let seen = ClientsSeen::default();
-        (0..1_000_000).for_each(|client| seen.note(client, 0));
+        (0..1_000_000).for_each(|client| seen.note(client));
         assert_eq!(seen.estimate(), 7098);
     }
 }

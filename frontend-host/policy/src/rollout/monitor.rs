@@ -7,12 +7,13 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use daemon::tasks;
 use domain::time::BootTime;
 
-use super::breaker::Instead;
+use super::breaker::{Instead, SharedBy};
 use super::clients_seen::{ClientsSeen, TURN};
 use super::health::{HealthWindow, Incident, Judgement, unix_ms};
 use super::probation::{Evidence, Failed, Probation};
@@ -26,7 +27,7 @@ use crate::guest::version::{SharedVersion, Version};
 const REPORTS_MAX: usize = 64;
 
 /// What a report may take of memory beyond what is bounded for every request, in bytes.
-const REPORT_BYTES_MAX: usize = 64 << 10;
+const REPORT_BYTES_MAX: usize = 512 << 10;
 
 /// The least time by which a decision is slower, in a version that is slower.
 pub(crate) const SLOWER_BY_MIN: Duration = Duration::from_millis(1);
@@ -42,6 +43,10 @@ const SLOW_PATHS_MAX: usize = 256;
 
 /// What a trap costs beside the start of another instance: a backtrace, mostly.
 const TRAP_COST: Duration = Duration::from_micros(100);
+
+/// How much longer than it judged the thread then rests, and how long at most.
+const REST_TIMES: u32 = 2;
+const REST_MAX: Duration = Duration::from_millis(50);
 
 /// What is wrong with a decision.
 #[derive(Debug)]
@@ -62,6 +67,8 @@ pub(crate) struct Report {
     pub(crate) health: Arc<HealthWindow>,
     pub(crate) input: DecisionInput,
     pub(crate) client: u64,
+    /// How great a part of the clients the version serves.
+    pub(crate) share: f64,
     pub(crate) problem: Problem,
 }
 
@@ -92,9 +99,12 @@ impl Monitor {
             loop {
                 match queue.recv_timeout(TURN) {
                     Ok(report) => {
+                        let begun = Instant::now();
                         if let Some(condemned) = judge(report, probation, &seen) {
                             take_out_of_service(&condemned);
                         }
+                        // What clients send must not keep a processor busy.
+                        thread::sleep((begun.elapsed() * REST_TIMES).min(REST_MAX));
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -162,14 +172,16 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Option<Con
     let Judgement {
         evidence, breaker, ..
     } = &mut *judgement;
-    let served = seen.estimate();
+    // Of those whom the version serves.
+    let served = (seen.estimate() as f64 * report.share).ceil() as u64;
     // Where there is hardly anybody else, a version that fails one client fails.
-    let charged = match refuses || !Evidence::is_everybody(served) {
-        true => Some(*client),
-        false => None,
+    let shared_by = if Evidence::is_everybody(served) {
+        SharedBy::Few
+    } else {
+        SharedBy::Many
     };
     if !wasted.is_zero()
-        && let Some(broken_off) = breaker.charge(path, charged, wasted, instead, now)
+        && let Some(broken_off) = breaker.charge(path, *client, shared_by, wasted, instead, now)
     {
         health.break_off(broken_off.clone());
         tracing::error!(policy = %version, request = %incident.request, cause = %incident.cause, ?instead, "the policy wastes too much time over requests like this, and is not asked about them for a while");
@@ -184,7 +196,7 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Option<Con
     }
     let failed = Failed {
         client: *client,
-        input: input.key(),
+        input: input.key(&version.manifest.headers),
     };
     evidence.hold(failed, now, probation.window);
     health.set_held(evidence.failures());
@@ -309,7 +321,7 @@ fn incident(version: &Version, problem: &Problem, input: &DecisionInput) -> Inci
     let Crash {
         output, backtrace, ..
     } = crash.cloned().unwrap_or_default();
-    let shown = |text: &str| version.config.scrub(&input.redact(text));
+    let shown = |text: &str| input.redact(&version.config.scrub(text));
     Incident {
         at_ms: unix_ms(),
         kind: kind.to_owned(),

@@ -7,6 +7,7 @@ use http::HeaderName;
 
 use super::health::HealthWindow;
 use super::probation::Probation;
+use crate::decision::OnFailure;
 use crate::guest::version::SharedVersion;
 use crate::replay::Differences;
 
@@ -137,7 +138,9 @@ impl Published {
         candidate: Option<Candidate>,
         probation: Probation,
     ) -> Self {
-        let previous = if self.health.is_good() {
+        // The same again, with a secret that has changed, leaves the way back as it is.
+        let is_other = self.active.digest != version.digest;
+        let previous = if is_other && self.is_active_good() {
             Some(Arc::clone(&self.active))
         } else {
             self.previous.clone()
@@ -172,6 +175,9 @@ impl Published {
         failed: &Arc<HealthWindow>,
         probation: Probation,
     ) -> Option<(&'static str, Self)> {
+        if self.closed.is_some() {
+            return None;
+        }
         match (&self.candidate, &self.previous) {
             (Some(candidate), _) if Arc::ptr_eq(&candidate.health, failed) => {
                 Some(("drop", self.with_candidate(None)))
@@ -182,6 +188,14 @@ impl Published {
             }
             _ => None,
         }
+    }
+}
+
+impl Published {
+    /// Whether the active version is one to go back to. One that keeps clients out always is: whatever
+    /// it failed it refused, and who made it fail must not choose one that lets them in.
+    pub(super) fn is_active_good(&self) -> bool {
+        self.health.is_good() || self.active.manifest.on_failure == OnFailure::Refuse
     }
 }
 

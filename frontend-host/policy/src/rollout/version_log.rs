@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::Change;
 use super::publication::{Candidate, Published, Share, Trial};
+use crate::DEFAULT_POLICY;
 use crate::admission::{Trust, Upload};
 use crate::decision::OnFailure;
 use crate::guest::digest::Digest;
@@ -37,6 +38,9 @@ const KEPT_MAX: usize = 32;
 
 /// Shortest beginning of a digest that names a version, in characters.
 const PREFIX_MIN: usize = 8;
+
+/// What the policy that is built in is called.
+const BUILT_IN: &str = "built-in";
 
 /// What the files of a version end in.
 const COMPONENT: &str = "wasm";
@@ -163,16 +167,24 @@ impl VersionLog {
             path: dir.clone(),
             source,
         })?;
-        let started_with = start.into().digest().to_string();
+        let started_with = start_name(start.into());
         let mut log = Self {
             dir,
             state: State::default(),
             changes: VecDeque::new(),
         };
-        log.state = log
-            .read_state()
-            .filter(|state| state.started_with == started_with)
-            .unwrap_or_default();
+        log.state = match log.read_state() {
+            Ok(Some(state)) if state.started_with == started_with => state,
+            Ok(_) => State::default(),
+            // Nobody knows what was active: it may have kept clients out.
+            Err(error) => {
+                tracing::error!(%error, "the saved state of the policy is damaged");
+                State {
+                    active_refuses: true,
+                    ..State::default()
+                }
+            }
+        };
         log.state.started_with = started_with;
         log.changes = log.read_changes();
         log.end_last_line().map_err(|source| VersionLogError {
@@ -309,7 +321,12 @@ impl VersionLog {
     /// Saves a version, so that it can be active after a restart.
     pub(super) fn save(&mut self, upload: Upload<'_>) -> Result<(), VersionLogError> {
         let component = Digest::of(upload.component);
-        if let Some(signature) = upload.signature {
+        if let Some(signature) = upload.signature
+            && fs::read_to_string(self.path(component, SIGNATURE))
+                .ok()
+                .as_deref()
+                != Some(signature)
+        {
             write_durably(&self.path(component, SIGNATURE), signature.as_bytes())?;
         }
         let is_intact = |saved: Vec<u8>| Digest::of(&saved) == component;
@@ -330,6 +347,9 @@ impl VersionLog {
         }
         let version = Digest::of_version(component, config);
         let file = [format!("{component}\n").as_bytes(), config].concat();
+        if fs::read(self.path(version, CONFIG)).is_ok_and(|saved| saved == file) {
+            return Ok(());
+        }
         write_durably(&self.path(version, CONFIG), &file)
     }
 
@@ -355,7 +375,7 @@ impl VersionLog {
         };
         let mut kept = self.state.kept.clone();
         // Of the version that serves nothing bad is known yet, whatever it was called before.
-        for (digest, good) in [(&change.from, before.health.is_good()), (&active, true)] {
+        for (digest, good) in [(&change.from, before.is_active_good()), (&active, true)] {
             kept.retain(|kept| kept.digest != *digest);
             let digest = digest.clone();
             kept.push(Kept { digest, good });
@@ -433,10 +453,14 @@ impl VersionLog {
         let kept = kept.iter().map(|kept| &kept.digest);
         let mut needed = HashSet::new();
         for version in named.into_iter().flatten().chain(kept) {
-            if let Ok(file) = fs::read(self.path(version, CONFIG))
-                && let Some((component, _)) = self.split_config(version, &file)
-            {
-                needed.insert(component.to_owned());
+            match fs::read(self.path(version, CONFIG)) {
+                Ok(file) => {
+                    let split = self.split_config(version, &file);
+                    needed.extend(split.map(|(component, _)| component.to_owned()));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Which component it needs is not known, so none is removed.
+                Err(_) => return,
             }
             needed.insert(version.clone());
         }
@@ -454,14 +478,12 @@ impl VersionLog {
         }
     }
 
-    fn read_state(&self) -> Option<State> {
-        let json = fs::read(self.dir.join("state.json")).ok()?;
-        match serde_json::from_slice(&json) {
-            Ok(state) => Some(state),
-            Err(error) => {
-                tracing::error!(%error, "the saved state of the policy is damaged: starting with the one named or built in");
-                None
-            }
+    /// None where there is none yet.
+    fn read_state(&self) -> io::Result<Option<State>> {
+        match fs::read(self.dir.join("state.json")) {
+            Ok(json) => Ok(Some(serde_json::from_slice(&json)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -478,6 +500,15 @@ impl VersionLog {
             changes.push_back(change);
         }
         changes
+    }
+}
+
+/// What the gateway was told to start with. The policy that is built in is another one in each release,
+/// and no other wish for that.
+fn start_name(start: Upload<'_>) -> String {
+    match start.component == DEFAULT_POLICY && start.config.is_empty() {
+        true => BUILT_IN.to_owned(),
+        false => start.digest().to_string(),
     }
 }
 

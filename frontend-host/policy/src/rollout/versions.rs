@@ -377,16 +377,26 @@ impl Versions {
         problem: Problem,
         input: impl FnOnce() -> DecisionInput,
     ) {
-        let (version, health, behind) = match (rank, &published.candidate) {
+        let canary = published.candidate.as_ref().map_or(0.0, |candidate| {
+            let is_canary = matches!(candidate.trial, Trial::Canary(_));
+            if is_canary {
+                candidate.trial.share().get()
+            } else {
+                0.0
+            }
+        });
+        let (version, health, behind, share) = match (rank, &published.candidate) {
             (Rank::Candidate, Some(candidate)) => (
                 &candidate.version,
                 &candidate.health,
                 Some(&published.active),
+                canary,
             ),
             (Rank::Active, _) => (
                 &published.active,
                 &published.health,
                 published.previous.as_ref(),
+                1.0 - canary,
             ),
             // Nobody answers for one that stands in.
             _ => return,
@@ -397,6 +407,7 @@ impl Versions {
             health: Arc::clone(health),
             input: input(),
             client,
+            share,
             problem,
         });
     }

@@ -78,7 +78,7 @@ impl Exchange<'_> {
         outcome: fn(V) -> Outcome,
     ) -> Option<Found> {
         let key = self.render_key(&caching.vary_key);
-        if !self.decider.version().may_keep() {
+        if !self.decider.version().may_keep() || !self.is_operation_its_own() {
             return None;
         }
         let rendered = entry.rendered(key)?;
