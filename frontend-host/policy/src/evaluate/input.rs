@@ -22,7 +22,7 @@ pub struct DecisionInput {
 #[derive(Debug, Clone)]
 pub(crate) enum Subject {
     /// A request, or an outcome of what was done about it.
-    Request(RequestInput),
+    Request(Box<RequestInput>),
     /// Who should lead the order replicas.
     Election(View),
 }
@@ -72,7 +72,7 @@ impl DecisionInput {
         takes: &[Outcome],
         outcome: Option<&Outcome>,
     ) -> Self {
-        let subject = Subject::Request(RequestInput {
+        let subject = Subject::Request(Box::new(RequestInput {
             method: request.method.clone(),
             target: request.target.to_owned(),
             headers: request.headers.clone(),
@@ -80,7 +80,7 @@ impl DecisionInput {
             body: request.body.map(<[u8]>::to_vec),
             takes: takes.to_vec(),
             outcome: outcome.cloned(),
-        });
+        }));
         Self { subject, ambient }
     }
 
@@ -178,11 +178,9 @@ impl DecisionInput {
     /// How much memory it and its decision take beyond what is bounded for every request, in
     /// bytes, about.
     pub(crate) fn bytes(&self, result: &DecisionResult) -> usize {
-        let stocks = match &self.subject {
-            Subject::Request(RequestInput {
-                outcome: Some(Outcome::Stocks(page)),
-                ..
-            }) => page.stocks.len(),
+        let outcome = self.request().and_then(|request| request.outcome.as_ref());
+        let stocks = match outcome {
+            Some(Outcome::Stocks(page)) => page.stocks.len(),
             _ => 0,
         };
         let reply = match result {

@@ -212,7 +212,7 @@ impl Line {
 
     fn new(input: &DecisionInput, result: &DecisionResult) -> Self {
         let (request, election) = match &input.subject {
-            Subject::Request(subject) => (Some(subject.into()), None),
+            Subject::Request(subject) => (Some((&**subject).into()), None),
             Subject::Election(view) => (None, Some(view.into())),
         };
         Self {
@@ -226,7 +226,7 @@ impl Line {
 
     fn into_input(self) -> Result<(DecisionInput, Fields), String> {
         let subject = match (self.request, self.election) {
-            (Some(request), None) => Subject::Request(request.try_into()?),
+            (Some(request), None) => Subject::Request(Box::new(request.try_into()?)),
             (None, Some(election)) => Subject::Election(election.into()),
             _ => return Err("it must have either `request` or `election`".into()),
         };
