@@ -26,7 +26,7 @@ pub struct DecisionInput {
 #[derive(Debug, Clone)]
 pub(crate) enum Subject {
     /// A request, or an outcome of what was done about it.
-    Request(RequestInput),
+    Request(Box<RequestInput>),
     /// Who should lead the order replicas.
     Election(View),
 }
@@ -76,7 +76,7 @@ impl DecisionInput {
         takes: &[Outcome],
         outcome: Option<&Outcome>,
     ) -> Self {
-        let subject = Subject::Request(RequestInput {
+        let subject = Subject::Request(Box::new(RequestInput {
             method: request.method.clone(),
             target: request.target.to_owned(),
             headers: request.headers.clone(),
@@ -84,7 +84,7 @@ impl DecisionInput {
             body: request.body.map(<[u8]>::to_vec),
             takes: takes.to_vec(),
             outcome: outcome.cloned(),
-        });
+        }));
         Self { subject, ambient }
     }
 
@@ -277,11 +277,9 @@ impl DecisionInput {
 
     /// How much memory it takes beyond what is bounded for every request, in bytes, about.
     pub(crate) fn bytes_beyond(&self) -> usize {
-        let stocks = match &self.subject {
-            Subject::Request(RequestInput {
-                outcome: Some(Outcome::Stocks(page)),
-                ..
-            }) => page.stocks.len(),
+        let outcome = self.request().and_then(|request| request.outcome.as_ref());
+        let stocks = match outcome {
+            Some(Outcome::Stocks(page)) => page.stocks.len(),
             _ => 0,
         };
         stocks * size_of::<Stock>()
@@ -367,7 +365,7 @@ mod tests {
             outcome: None,
         };
         let input = DecisionInput {
-            subject: Subject::Request(request),
+            subject: Subject::Request(Box::new(request)),
             ambient: Ambient { now_ms: 0, seed: 0 },
         };
         for (text, shown) in [

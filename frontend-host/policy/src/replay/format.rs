@@ -259,7 +259,7 @@ impl Line {
 
     fn into_input(self) -> Result<(DecisionInput, Fields), String> {
         let subject = match (self.request, self.election) {
-            (Some(request), None) => Subject::Request(request.try_into()?),
+            (Some(request), None) => Subject::Request(Box::new(request.try_into()?)),
             (None, Some(election)) => Subject::Election(election.into()),
             _ => return Err("it must have either `request` or `election`".into()),
         };

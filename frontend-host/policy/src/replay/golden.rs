@@ -229,7 +229,7 @@ fn with_request(
         outcome: outcome.filter(|_| changed.about_outcome).cloned(),
     };
     DecisionInput {
-        subject: Subject::Request(request),
+        subject: Subject::Request(Box::new(request)),
         ambient: input.ambient,
     }
 }
@@ -299,7 +299,7 @@ mod tests {
             outcome,
         };
         DecisionInput {
-            subject: Subject::Request(request),
+            subject: Subject::Request(Box::new(request)),
             ambient: Ambient { now_ms: 0, seed: 0 },
         }
     }
