@@ -63,6 +63,15 @@ fn an_image_is_taken_wherever_a_component_is() {
     assert!(unpacked.unwrap().success());
     let checked = run_ok(["policy", "check", &tar]);
     assert!(checked.contains("marked"), "{checked}");
+    let piped = Command::new("bash")
+        .args(["-c", "\"$0\" policy check <(cat \"$1\")"])
+        .args([env!("CARGO_BIN_EXE_bazaar"), &component])
+        .output()
+        .unwrap();
+    assert!(
+        piped.status.success(),
+        "of a pipe nothing is lost: {piped:?}"
+    );
     assert!(run_ok(["policy", "measure", &layout]).contains("marked"));
 
     let bazaar = Bazaar::start_default();
