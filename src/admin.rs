@@ -3,14 +3,17 @@
 use std::io;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use serde::Deserialize;
 
 use crate::answer;
 use crate::cli;
 use crate::client::{Client, ClientError};
+use crate::policy::package::Package;
 
 /// How long the gateway may take. A pushed policy is compiled in that time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,28 +49,32 @@ impl Admin {
     /// The same, for an answer that takes so long on purpose.
     pub fn patient(args: cli::Admin, takes: Duration) -> Result<Self, AdminError> {
         let token = args.token.read()?;
-        Ok(Self(
-            Client::new(args.origin, PATIENCE + takes).with_token(token),
-        ))
+        let client = Client::new(args.origin, PATIENCE + takes).with_token(token);
+        let mut headers = HeaderMap::new();
+        for (name, text) in [("x-operator", args.operator), ("x-reason", args.reason)] {
+            // What HTTP does not allow in a header is not sent, and then it is not said.
+            if let Some(value) = text.and_then(|text| HeaderValue::try_from(text).ok()) {
+                headers.insert(name, value);
+            }
+        }
+        Ok(Self(client.with_headers(headers)))
     }
 
     pub async fn get(&mut self, path: &str) -> Result<Bytes, AdminError> {
         accepted(self.0.get(path).await?)
     }
 
-    /// Puts a policy beside or in place of another, with its signature where it has one.
-    pub async fn put(
-        &mut self,
-        path: &str,
-        component: Bytes,
-        signature: Option<&str>,
-    ) -> Result<Bytes, AdminError> {
-        let request = Request::put(path).header(CONTENT_TYPE, "application/wasm");
-        let request = match signature {
-            Some(signature) => request.header("x-policy-signature", signature),
-            None => request,
-        };
-        let request = request.body(component).map_err(ClientError::from)?;
+    /// Puts a policy beside or in place of another, with its signature and configuration where it has
+    /// them.
+    pub async fn put(&mut self, path: &str, package: Package) -> Result<Bytes, AdminError> {
+        let mut request = Request::put(path).header(CONTENT_TYPE, "application/octet-stream");
+        if let Some(signature) = package.signature {
+            request = request.header("x-policy-signature", signature);
+        }
+        if !package.config.is_empty() {
+            request = request.header("x-policy-config", BASE64.encode(package.config));
+        }
+        let request = request.body(package.component).map_err(ClientError::from)?;
         accepted(self.0.send(request).await?)
     }
 
@@ -178,9 +185,52 @@ pub struct Policies {
     pub active: Option<Policy>,
     pub previous: Option<Policy>,
     pub candidate: Option<Policy>,
-    /// Digests of those that can be activated again, the latest at the end.
+    /// Those that can be activated again, the latest at the end.
     #[serde(default)]
-    pub kept: Vec<String>,
+    pub kept: Vec<Kept>,
+    /// What was changed last, oldest first.
+    #[serde(default)]
+    pub changes: Vec<Change>,
+}
+
+/// A version that was active, and can be activated again.
+#[derive(Debug, Deserialize)]
+pub struct Kept {
+    pub digest: String,
+    /// It is one to go back to.
+    pub good: bool,
+}
+
+/// A change of the policy.
+#[derive(Debug, Deserialize)]
+pub struct Change {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    pub what: String,
+    pub who: String,
+    pub why: String,
+    /// Digest of the version that was active.
+    pub from: String,
+    /// Digest of the version that is active.
+    pub to: String,
+    pub candidate: Option<String>,
+    /// The last failure of those that caused it.
+    #[serde(default)]
+    pub incident: Option<Incident>,
+}
+
+/// A decision that a version failed.
+#[derive(Debug, Deserialize)]
+pub struct Incident {
+    pub kind: String,
+    /// What was asked, without what may be secret.
+    pub request: String,
+    pub cause: String,
+    /// What the guest wrote.
+    #[serde(default)]
+    pub output: String,
+    #[serde(default)]
+    pub backtrace: String,
 }
 
 impl Policies {
@@ -203,8 +253,36 @@ pub struct Policy {
     pub traps: u64,
     pub overruns: u64,
     pub invalid: u64,
+    /// Decisions that came out differently when they were made again.
+    #[serde(default)]
+    pub impure: u64,
+    /// The last of them.
+    #[serde(default)]
+    pub impure_example: Option<String>,
     /// For how long it has been active.
     pub active_ms: Option<u64>,
+    /// Who put it on trial.
+    #[serde(default)]
+    pub who: Option<String>,
+    /// Failures that are held against it.
+    #[serde(default)]
+    pub held: u64,
+    /// Too many are.
+    #[serde(default)]
+    pub condemned: bool,
+    /// Paths that it is not asked about for a while, and clients.
+    #[serde(default)]
+    pub broken_off: BrokenOff,
+    /// The newest, oldest first.
+    #[serde(default)]
+    pub incidents: Vec<Incident>,
+}
+
+/// How many paths and clients a version is not asked about.
+#[derive(Debug, Default, Deserialize)]
+pub struct BrokenOff {
+    pub paths: u64,
+    pub clients: u64,
 }
 
 /// How much of a hash people compare.

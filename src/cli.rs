@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -158,6 +159,12 @@ pub struct Front {
     /// A file of public keys: take only policies that one of them has signed
     #[arg(long, env = "BAZAAR_POLICY_TRUST", value_name = "KEYFILE")]
     pub policy_trust: Option<PathBuf>,
+    /// What to configure the policy with that it starts with
+    #[arg(long, env = "BAZAAR_POLICY_CONFIG", value_name = "FILE")]
+    pub policy_config: Option<PathBuf>,
+    /// A directory of secrets that configurations can refer to: ${file:NAME}
+    #[arg(long, env = "BAZAAR_POLICY_SECRETS", value_name = "DIR")]
+    pub policy_secrets: Option<PathBuf>,
     #[command(flatten)]
     pub admin_token: AdminToken,
     /// How long to go on serving after a signal to stop, in milliseconds: load balancers that ask
@@ -408,6 +415,21 @@ pub struct Admin {
     pub origin: Origin,
     #[command(flatten)]
     pub token: AdminToken,
+    /// Who you are, for the log of changes [default: your user name]
+    #[arg(long, env = "BAZAAR_OPERATOR", value_name = "NAME", default_value = user_name())]
+    pub operator: Option<String>,
+    /// Why you do it, for the log of changes
+    #[arg(long, env = "BAZAAR_REASON", value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// Who runs the command, according to the environment.
+fn user_name() -> Option<&'static str> {
+    static NAME: LazyLock<Option<String>> = LazyLock::new(|| {
+        let name = std::env::var("USER").ok();
+        name.filter(|name| !name.is_empty())
+    });
+    NAME.as_deref()
 }
 
 /// The commands of `bazaar policy`.
@@ -457,6 +479,10 @@ pub enum Policy {
     Check {
         /// The component, or an image of it: a tar or a directory
         file: PathBuf,
+        #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        secrets: Secrets,
     },
     /// Measure what components cost on this machine: activation, a decision, an instance's memory
     Measure {
@@ -493,6 +519,24 @@ pub enum Policy {
         /// The component, or an image of it: a tar or a directory
         file: PathBuf,
         #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        admin: Admin,
+    },
+    /// Give the active policy of a running gateway another configuration
+    Configure {
+        /// The configuration; an empty file for none
+        config: PathBuf,
+        /// Try it out as a shadow on this share of the decisions, instead of making it active
+        #[arg(long, env = "BAZAAR_SHADOW", value_name = "SHARE", value_parser = probability, conflicts_with = "canary")]
+        shadow: Option<f64>,
+        /// Try it out as a canary on this share of the clients, instead of making it active
+        #[arg(long, env = "BAZAAR_CANARY", value_name = "SHARE", value_parser = probability)]
+        canary: Option<f64>,
+        /// Take the place of this candidate, whoever put it there: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_REPLACE", value_name = "DIGEST")]
+        replace: Option<String>,
+        #[command(flatten)]
         admin: Admin,
     },
     /// Put a share of the live decisions to a component as well, without effect
@@ -528,6 +572,10 @@ pub enum Policy {
         #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
         policy: Option<PathBuf>,
         #[command(flatten)]
+        config: Config,
+        #[command(flatten)]
+        secrets: Secrets,
+        #[command(flatten)]
         minimize: Minimize,
     },
     /// Have a policy make recorded decisions again, and show each that is not as it was; exit with 1 where
@@ -535,15 +583,21 @@ pub enum Policy {
     Test(Test),
     /// Make the candidate the active policy
     Promote {
+        /// Only if this is the candidate: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_DIGEST", value_name = "DIGEST")]
+        digest: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },
     /// Drop the candidate
     Drop {
+        /// Only if this is the candidate: its digest, or the beginning of it
+        #[arg(long, env = "BAZAAR_DIGEST", value_name = "DIGEST")]
+        digest: Option<String>,
         #[command(flatten)]
         admin: Admin,
     },
-    /// Make the previous policy of a running gateway the active one again
+    /// Make the last good policy before this one the active one again
     Rollback {
         #[command(flatten)]
         admin: Admin,
@@ -559,6 +613,14 @@ pub enum Policy {
     List {
         #[command(flatten)]
         admin: Admin,
+    },
+    /// Show how the policy of a running gateway was changed: by whom, why, and by what failure
+    Log {
+        #[command(flatten)]
+        admin: Admin,
+        /// Print what the gateway answered, as JSON
+        #[arg(long, env = "BAZAAR_LOG_JSON", value_parser = BoolishValueParser::new())]
+        json: bool,
     },
 }
 
@@ -594,6 +656,10 @@ pub struct Test {
     /// The component; the built-in one where it is not given
     #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    #[command(flatten)]
+    pub config: Config,
+    #[command(flatten)]
+    pub secrets: Secrets,
     /// Leave a field out, such as `headers.etag` or `body.data.price`, or what an expression matches in it
     #[arg(long = "mask", value_name = "FIELD[=REGEX]")]
     pub masks: Vec<Mask>,
@@ -706,6 +772,31 @@ pub struct Trial {
     /// Share of the decisions, or of the clients: more than 0, at most 1
     #[arg(long, env = "BAZAAR_SHARE", value_name = "SHARE", default_value_t = 0.1, value_parser = probability)]
     pub share: f64,
+    /// Take the place of this candidate, whoever put it there: its digest, or the beginning of it
+    #[arg(long, env = "BAZAAR_REPLACE", value_name = "DIGEST")]
+    pub replace: Option<String>,
+    #[command(flatten)]
+    pub config: Config,
+}
+
+/// What a component is configured with.
+#[derive(Debug, Default, Args)]
+pub struct Config {
+    /// What to configure it with
+    #[arg(long = "config", env = "BAZAAR_CONFIG", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// What a configuration can refer to.
+#[derive(Debug, Default, Args)]
+pub struct Secrets {
+    /// A directory of secrets that the configuration can refer to: ${file:NAME}
+    #[arg(
+        long = "policy-secrets",
+        env = "BAZAAR_POLICY_SECRETS",
+        value_name = "DIR"
+    )]
+    pub dir: Option<PathBuf>,
 }
 
 /// Flags of `bazaar status`.

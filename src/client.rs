@@ -18,7 +18,7 @@ use daemon::tasks;
 use frontend_host::admin::Token;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderValue, Method, Request, Response, Uri};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
@@ -130,6 +130,8 @@ impl fmt::Display for Origin {
 pub struct Client {
     origin: Origin,
     authorization: Option<HeaderValue>,
+    /// Sent along with every request.
+    headers: HeaderMap,
     patience: Duration,
     http: legacy::Client<HttpConnector, Full<Bytes>>,
 }
@@ -143,6 +145,7 @@ impl Client {
         Self {
             origin,
             authorization: None,
+            headers: HeaderMap::new(),
             patience,
             http,
         }
@@ -157,6 +160,11 @@ impl Client {
             bearer
         });
         self
+    }
+
+    /// Sends headers along with every request.
+    pub fn with_headers(self, headers: HeaderMap) -> Self {
+        Self { headers, ..self }
     }
 
     pub async fn get(&mut self, path: &str) -> Result<Response<Bytes>, ClientError> {
@@ -218,6 +226,7 @@ impl Client {
     async fn begin(&self, mut request: Request<Bytes>) -> Result<Response<Incoming>, ClientError> {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = self.origin.target(path)?;
+        request.headers_mut().extend(self.headers.clone());
         if let Some(bearer) = &self.authorization {
             request.headers_mut().insert(AUTHORIZATION, bearer.clone());
         }

@@ -3,7 +3,7 @@
 mod new;
 mod source;
 mod image;
-mod package;
+pub mod package;
 mod dev;
 mod measure;
 mod sign;
@@ -17,11 +17,13 @@ use std::time::Duration;
 
 use frontend_policy::limits::DECISION_TIME_MAX;
 use frontend_policy::replay::{HeaderChoice, RecordingError};
-use frontend_policy::{Admission, Engine, Rejection, Version};
+use frontend_policy::{Admission, Engine, Rejection, Secrets, Version};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
-use crate::admin::{Admin, AdminError, Policies};
-use crate::cli::{self, Policy, Trial};
+use crate::admin::{Admin, AdminError, Change, Policies};
+use crate::cli::{self, Config, Policy, Trial};
 use crate::error::Error;
 use crate::output;
 use crate::status;
@@ -109,17 +111,48 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
             example,
             target_dir,
         })?,
-        Policy::Check { file } => check(&file)?,
+        Policy::Check {
+            file,
+            config,
+            secrets,
+        } => check(&file, &config, &secrets)?,
         Policy::Measure { files } => measure::measure(&files)?,
         Policy::Keygen { file, kind } => sign::keygen(&file, kind.into())?,
         Policy::Sign { file, key } => sign::sign(&file, &key)?,
         Policy::Pack(args) => pack::pack(args)?,
-        Policy::Push { file, admin } => {
-            let package = Package::open(&file)?;
+        Policy::Push {
+            file,
+            config,
+            admin,
+        } => {
+            let package = Package::open(&file)?.with_config(&config)?;
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            let signature = package.signature.as_deref();
-            admin.put("/policy", package.component, signature).await?;
+            admin.put("/policy", package).await?;
             active(&mut admin).await?
+        }
+        Policy::Configure {
+            config,
+            shadow,
+            canary,
+            replace,
+            admin,
+        } => {
+            let trials = [("shadow", shadow), ("canary", canary)];
+            let trial = trials
+                .into_iter()
+                .find_map(|(kind, share)| Some((kind, share?)));
+            let path = match trial {
+                Some((kind, share)) => trial_path("/policy/configuration", kind, share, &replace),
+                None => "/policy/configuration".to_owned(),
+            };
+            let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
+            admin
+                .put(&path, Package::of(package::read(&config)?))
+                .await?;
+            match trial {
+                Some(_) => status::policies(&list(&mut admin).await?),
+                None => active(&mut admin).await?,
+            }
         }
         Policy::Shadow { file, trial, admin } => try_out(&file, "shadow", &trial, admin).await?,
         Policy::Canary { file, trial, admin } => try_out(&file, "canary", &trial, admin).await?,
@@ -138,37 +171,73 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
         Policy::Replay {
             file,
             policy,
+            config,
+            secrets,
             minimize,
         } => {
-            let (text, different) = test::replay(&file, policy.as_deref(), &minimize)?;
+            let version = test::version(policy.as_deref(), &config, &secrets)?;
+            let (text, different) = test::replay(&file, &version, &minimize)?;
             output::print(&text)?;
             return test::passed(different);
         }
-        Policy::Promote { admin } => {
+        Policy::Promote { digest, admin } => {
             let mut admin = Admin::new(admin)?;
-            admin.post("/policy/promote").await?;
+            admin.post(&named("/policy/promote", digest)).await?;
             active(&mut admin).await?
         }
-        Policy::Drop { admin } => {
+        Policy::Drop { digest, admin } => {
             let mut admin = Admin::new(admin)?;
-            admin.delete("/policy/candidate").await?;
+            admin.delete(&named("/policy/candidate", digest)).await?;
             active(&mut admin).await?
         }
         Policy::Rollback { admin } => {
-            let mut admin = Admin::new(admin)?;
+            // One that is not loaded any more may have to be compiled.
+            let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
             admin.post("/policy/rollback").await?;
             active(&mut admin).await?
         }
         Policy::Activate { digest, admin } => {
-            let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
-            let path = format!("/policy/activate?digest={digest}");
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin.post(&path).await?;
+            admin.post(&named("/policy/activate", Some(digest))).await?;
             active(&mut admin).await?
         }
         Policy::List { admin } => status::policies(&list(&mut Admin::new(admin)?).await?),
+        Policy::Log { admin, json } => {
+            let answer = Admin::new(admin)?.get("/policy/changes").await?;
+            match json {
+                true => String::from_utf8_lossy(&answer).trim_end().to_owned() + "\n",
+                false => status::changes(&parse::<Changes>(&answer)?.changes),
+            }
+        }
     };
     Ok(output::print(&text)?)
+}
+
+/// The log of changes, as the gateway answers it.
+#[derive(Debug, Deserialize)]
+struct Changes {
+    changes: Vec<Change>,
+}
+
+/// A path that says which version is meant.
+fn named(path: &str, digest: Option<String>) -> String {
+    match digest {
+        Some(digest) => {
+            let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
+            format!("{path}?digest={digest}")
+        }
+        None => path.to_owned(),
+    }
+}
+
+/// A path that says how a version is to be tried out.
+fn trial_path(path: &str, kind: &str, share: f64, replace: &Option<String>) -> String {
+    let mut path = format!("{path}?{kind}={share}");
+    if let Some(digest) = replace {
+        let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
+        path += &format!("&replace={digest}");
+    }
+    path
 }
 
 /// Puts a component on trial and lists what there is then.
@@ -178,11 +247,10 @@ async fn try_out(
     trial: &Trial,
     admin: cli::Admin,
 ) -> Result<String, PolicyError> {
-    let package = Package::open(file)?;
+    let package = Package::open(file)?.with_config(&trial.config)?;
     let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-    let path = format!("/policy/candidate?{kind}={}", trial.share);
-    let signature = package.signature.as_deref();
-    admin.put(&path, package.component, signature).await?;
+    let path = trial_path("/policy/candidate", kind, trial.share, &trial.replace);
+    admin.put(&path, package).await?;
     Ok(status::policies(&list(&mut admin).await?))
 }
 
@@ -248,19 +316,21 @@ impl io::Write for Recording<'_> {
 }
 
 /// What a gateway would make of a component.
-fn checked(component: &[u8], path: &Path) -> Result<Version, PolicyError> {
+fn checked(package: &Package, secrets: &cli::Secrets, path: &Path) -> Result<Version, PolicyError> {
     let engine = Engine::new(DECISION_TIME_MAX)
         .map_err(|error| PolicyError::Sandbox(frontend_host::Error::Sandbox(error)))?;
     let refused = |reason| PolicyError::Refused {
         path: path.to_owned(),
         reason,
     };
-    let admitted = Admission::new(engine).admit(component, &[]);
+    let admission = Admission::new(engine).with_secrets(Secrets::in_directory(secrets.dir.clone()));
+    let admitted = admission.admit(package.upload(), &[]);
     Ok(admitted.map_err(refused)?.into_version())
 }
 
-fn check(file: &Path) -> Result<String, PolicyError> {
-    let version = checked(&Package::open(file)?.component, file)?;
+fn check(file: &Path, config: &Config, secrets: &cli::Secrets) -> Result<String, PolicyError> {
+    let package = Package::open(file)?.with_config(config)?;
+    let version = checked(&package, secrets, file)?;
     Ok(format!(
         "{}: a gateway would take it: {version}\n",
         file.display()
@@ -268,7 +338,11 @@ fn check(file: &Path) -> Result<String, PolicyError> {
 }
 
 async fn list(admin: &mut Admin) -> Result<Policies, AdminError> {
-    Ok(serde_json::from_slice(&admin.get("/policy").await?)?)
+    parse(&admin.get("/policy").await?)
+}
+
+fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, AdminError> {
+    Ok(serde_json::from_slice(answer)?)
 }
 
 /// What is active after a swap.

@@ -102,6 +102,8 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
     let config = frontend_host::Config {
         policy: args.front.policy,
         policy_trust: args.front.policy_trust,
+        policy_config: args.front.policy_config,
+        policy_secrets: args.front.policy_secrets,
         // This program, also where its file has been replaced since.
         compiler: Some(Compiler::new(
             "/proc/self/exe".into(),

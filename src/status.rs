@@ -1,6 +1,10 @@
 //! `bazaar status`: how a running bazaar is.
 
-use crate::admin::{Admin, AdminError, Cache, Policies, Replica, Status, short};
+use jiff::Timestamp;
+
+use crate::admin::{
+    Admin, AdminError, BrokenOff, Cache, Change, Incident, Policies, Policy, Replica, Status, short,
+};
 use crate::cli;
 use crate::error::Error;
 use crate::output::{self, Table};
@@ -142,6 +146,7 @@ pub fn policies(policies: &Policies) -> String {
         "traps",
         "overruns",
         "invalid",
+        "held",
         "active for",
     ]);
     for policy in policies.iter() {
@@ -154,7 +159,10 @@ pub fn policies(policies: &Policies) -> String {
         .map(|count| count.to_string());
         let [decisions, traps, overruns, invalid] = counts;
         table.row([
-            policy.stage.clone(),
+            match &policy.who {
+                Some(who) => format!("{} of {who}", policy.stage),
+                None => policy.stage.clone(),
+            },
             policy.name.clone(),
             policy.version.clone(),
             short(&policy.digest),
@@ -162,15 +170,87 @@ pub fn policies(policies: &Policies) -> String {
             traps,
             overruns,
             invalid,
+            policy.held.to_string(),
             or_dash(policy.active_ms.map(|ms| format!("{} s", ms / 1000))),
         ]);
     }
-    let kept = policies.kept.iter().rev().map(|digest| short(digest));
-    let kept = kept.collect::<Vec<_>>().join(" ");
-    match kept.as_str() {
-        "" => table.render(),
-        kept => format!("{}kept, the latest first: {kept}\n", table.render()),
+    let mut text = table.render();
+    for policy in policies.iter().filter(|policy| policy.impure > 0) {
+        let example = policy.impure_example.as_deref().unwrap_or_default();
+        text += &format!(
+            "{} ({}) keeps state: {} decisions came out differently when they were made again: {}\n",
+            policy.name,
+            short(&policy.digest),
+            policy.impure,
+            example.escape_debug()
+        );
     }
+    let kept = policies.kept.iter().rev().map(|kept| match kept.good {
+        true => short(&kept.digest),
+        false => format!("{} (failed)", short(&kept.digest)),
+    });
+    let kept = kept.collect::<Vec<_>>().join(" ");
+    if !kept.is_empty() {
+        text += &format!("kept, the latest first: {kept}\n");
+    }
+    policies.iter().for_each(|policy| text += &troubles(policy));
+    let by_itself = policies.changes.iter().rev();
+    if let Some(change) = by_itself.clone().find(|change| change.incident.is_some()) {
+        text += &format!("\nthe gateway's own last change:\n{}", described(change));
+    }
+    text
+}
+
+/// What operators should know of a version that is in service.
+fn troubles(policy: &Policy) -> String {
+    let mut text = String::new();
+    let name = format!("{} ({})", policy.name, short(&policy.digest));
+    if policy.condemned {
+        text += &format!("\n{name} fails too often: activate another one\n");
+    }
+    let BrokenOff { paths, clients } = policy.broken_off;
+    if paths + clients > 0 {
+        text += &format!(
+            "\n{name} wastes time, and is not asked about {paths} paths and {clients} clients for a while\n"
+        );
+    }
+    if let Some(incident) = policy.incidents.last() {
+        text += &format!("\n{name} failed last:\n{}", indented(incident));
+    }
+    text
+}
+
+/// Changes of the policy, oldest first.
+pub fn changes(changes: &[Change]) -> String {
+    changes.iter().map(described).collect()
+}
+
+fn described(change: &Change) -> String {
+    let Change { what, who, why, .. } = change;
+    let at = Timestamp::from_millisecond(change.at_ms.try_into().unwrap_or(i64::MAX));
+    let at = at.map_or_else(|_| "?".to_owned(), |at| format!("{at:.0}"));
+    let (from, to) = (short(&change.from), short(&change.to));
+    let versions = match &change.candidate {
+        Some(candidate) => format!("{from} to {to}, candidate {}", short(candidate)),
+        None => format!("{from} to {to}"),
+    };
+    let incident = change.incident.as_ref().map(indented).unwrap_or_default();
+    format!("{at} {what} by {who}: {versions}; {why}\n{incident}")
+}
+
+fn indented(incident: &Incident) -> String {
+    let Incident {
+        kind,
+        request,
+        cause,
+        output,
+        backtrace,
+    } = incident;
+    let mut text = format!("  {kind} at {request}\n  {cause}\n");
+    for line in output.lines().chain(backtrace.lines()) {
+        text += &format!("    {}\n", line.escape_debug());
+    }
+    text
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {

@@ -125,9 +125,16 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
         .collect::<Vec<_>>()
         .join("\n")
         .replace("KEY", "$DIR/key");
+    let key = "0123456789abcdef";
+    let config = dir.path().join("keys.json");
+    fs::write(&config, format!(r#"{{"keys": {{"alice": "{key}"}}}}"#)).unwrap();
+    let keys = crate::harness::example("api-keys");
+    let configuring = block("docs/POLICIES.md", "sh", "bazaar policy configure")
+        .replace("CONFIG", &config.display().to_string())
+        .replace("KEYS", &keys.display().to_string());
     let packing = block("docs/POLICIES.md", "sh", "bazaar policy pack")
         .replace("image.tar", "$DIR/image.tar");
-    let lines = [way.join("\n"), recording, signing, packing].join("\n");
+    let lines = [way.join("\n"), recording, signing, packing, configuring].join("\n");
     // What is dropped there is another candidate than the one that was promoted.
     let dropped = "bazaar policy canary FILE --share 0.05\nbazaar policy drop";
     let lines = lines.replace("bazaar policy drop", dropped);

@@ -16,6 +16,7 @@
 //! - [`supply`]: policies as images, and who signed them;
 //! - [`recordings`]: what a recording has of requests, and recordings as tests;
 //! - [`probation`]: how soon a version that fails is out of service;
+//! - [`closed`]: nothing gets past a policy that asks for a key;
 //! - [`swaps`]: hundreds of swaps under full load, and what they cost;
 //! - [`dev`]: a policy that is edited while a gateway runs;
 //! - [`bombs`]: components that are made to keep a compiler busy;
@@ -44,6 +45,7 @@ mod policy;
 mod supply;
 mod recordings;
 mod probation;
+mod closed;
 mod swaps;
 mod dev;
 mod bombs;

@@ -8,7 +8,7 @@ use std::thread;
 use frontend_policy::Trust;
 use serde_json::Value;
 
-use crate::harness::{Bazaar, Options, Order, example, guest, run, run_ok, wait_until};
+use crate::harness::{Bazaar, Options, Order, Server, example, guest, run, run_ok, wait_until};
 
 fn push(bazaar: &Bazaar, component: &Path) -> Value {
     let answer = bazaar.admin("PUT", "/policy", &fs::read(component).unwrap());
@@ -127,6 +127,135 @@ fn always_highest_hands_leadership_back_to_the_highest_id_that_rejoins() {
 }
 
 #[test]
+fn tokens_are_taken_by_the_version_that_decides_and_no_swap_brings_them_back() {
+    const CLIENTS: usize = 4;
+    let bazaar = Bazaar::start_default();
+    let statuses = |name: &str, requests: usize| {
+        let headers = [("x-client", name)];
+        let get = |_| bazaar.send("GET", "/stocks/nvidia", &headers, b"").status;
+        (0..requests).map(get).collect::<Vec<_>>()
+    };
+    let shadow = fs::read(guest("limited")).unwrap();
+    let tried = bazaar.admin("PUT", "/policy/candidate?shadow=1", &shadow);
+    assert_eq!(tried.status, 200, "{tried:?}");
+    assert_eq!(statuses("one", 10), [200; 10], "a shadow takes nothing");
+    push(&bazaar, &guest("limited"));
+    let granted: usize = thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| scope.spawn(|| statuses("one", 5)))
+            .collect();
+        let statuses = clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap());
+        statuses.filter(|status| *status == 200).count()
+    });
+    assert_eq!(granted, 3);
+    push(&bazaar, &guest("marked"));
+    assert_eq!(statuses("one", 2), [200; 2], "another has no limit");
+    push(&bazaar, &guest("limited"));
+    let headers = [("x-client", "one")];
+    let denied = bazaar.send("GET", "/stocks/nvidia", &headers, b"");
+    assert_eq!(
+        denied.error(),
+        (429, "too many requests, try again later".into())
+    );
+    let seconds: u32 = denied.header("retry-after").unwrap().parse().unwrap();
+    assert!((3_000..=3_600).contains(&seconds), "{seconds}");
+    assert_eq!(statuses("two", 4), [200, 200, 200, 429], "each has its own");
+}
+
+#[test]
+fn what_a_policy_counts_and_says_for_clients_is_in_metrics_and_log() {
+    let mut bazaar = Bazaar::start_default();
+    let shadow = fs::read(guest("observes")).unwrap();
+    bazaar.admin("PUT", "/policy/candidate?shadow=1", &shadow);
+    bazaar.get("/stocks/enron");
+    let counted = || {
+        let metrics = bazaar.admin("GET", "/metrics", b"").body;
+        let own = metrics
+            .lines()
+            .filter(|line| line.contains("policy_custom"));
+        own.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(
+        counted().iter().all(|line| line.starts_with('#')),
+        "{:?}",
+        counted()
+    );
+    push(&bazaar, &guest("observes"));
+    for target in [
+        "/stocks/enron",
+        "/stocks/nvidia",
+        "/stocks/nvidia",
+        "/stocks/nvidia",
+    ] {
+        bazaar.get(target);
+    }
+    let counted = counted();
+    let digest = active(&bazaar)["digest"].as_str().unwrap().to_owned();
+    for line in [
+        r#"# HELP bazaar_policy_custom_lookups_total Lookups, by what was "looked up"."#.to_owned(),
+        format!(r#"bazaar_policy_custom_bytes_total{{policy="{digest}"}} 55"#),
+        format!(
+            r#"bazaar_policy_custom_lookups_total{{policy="{digest}",target="/stocks/enron",found="no"}} 1"#
+        ),
+        // Those that came to a kept response were not asked about its outcome.
+        format!(
+            r#"bazaar_policy_custom_lookups_total{{policy="{digest}",target="/stocks/nvidia",found="yes"}} 1"#
+        ),
+    ] {
+        assert!(
+            counted.iter().any(|found| found.starts_with(&line)),
+            "{line}: {counted:#?}"
+        );
+    }
+    let said = r"line=/stocks/enron\nwas found: no";
+    let mut log = String::new();
+    wait_until("the log to have it", || {
+        log = bazaar.server(Server::Gateway(0)).log();
+        log.contains(said)
+    });
+    assert_eq!(log.matches(said).count(), 1, "{log}");
+    assert!(
+        log.contains("the policy says policy=observes 0.1.0"),
+        "{log}"
+    );
+}
+
+/// Nothing but the clients' own requests shows that it does: some of them have what was kept made again.
+#[test]
+fn a_policy_that_keeps_for_all_what_it_made_for_one_is_found_out_and_keeps_nothing_more() {
+    const REQUESTS_MAX: usize = 10_000;
+    let bazaar = Bazaar::start_default();
+    push(&bazaar, &guest("leaks"));
+    let cookie_of = |name: &str| {
+        let headers = [("x-name", name)];
+        let answer = bazaar.send("GET", "/stocks/nvidia", &headers, b"");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.header("set-cookie").map(str::to_owned)
+    };
+    let own = |name: &str| Some(format!("name={name}"));
+    assert_eq!(cookie_of("alice"), own("alice"));
+    assert_eq!(
+        cookie_of("bob"),
+        own("bob"),
+        "a name in the key is told apart"
+    );
+    assert_eq!(cookie_of("secret-a"), own("secret-a"));
+    let found = (0..REQUESTS_MAX).find(|_| cookie_of("secret-b") == own("secret-b"));
+    assert!(found.is_some(), "nobody noticed");
+    assert_eq!(failures(&active(&bazaar)), 1);
+    for name in ["secret-a", "secret-b"].repeat(200) {
+        assert_eq!(cookie_of(name), own(name));
+    }
+    assert_eq!(
+        failures(&active(&bazaar)),
+        1,
+        "and so there is nothing more to find"
+    );
+}
+
+#[test]
 fn a_guest_that_misbehaves_costs_no_client_a_failure() {
     let nonsense = [
         "status-low",
@@ -194,8 +323,10 @@ fn failures(version: &Value) -> u64 {
 fn a_guest_that_keeps_failing_is_taken_out_of_service() {
     let bazaar = Bazaar::start_default();
     push(&bazaar, &guest("traps"));
+    let mut asked = 0;
     wait_until("the default policy to be back", || {
-        let answer = bazaar.get("/stocks/trap").error();
+        asked += 1;
+        let answer = bazaar.get(&format!("/stocks/trap{asked}")).error();
         assert_eq!(answer, (404, "stock not found".to_owned()));
         active(&bazaar)["name"] == "default"
     });
@@ -274,7 +405,7 @@ fn the_policy_command_checks_pushes_lists_and_rolls_back() {
 
     let kept = bazaar.admin("GET", "/policy", b"").json()["kept"].clone();
     let [marked, default] =
-        [&kept[0], &kept[1]].map(|digest| digest.as_str().unwrap()[..12].to_owned());
+        [&kept[0], &kept[1]].map(|kept| kept["digest"].as_str().unwrap()[..12].to_owned());
     let list = run_ok(["policy", "list", &admin]);
     assert!(
         list.ends_with(&format!("kept, the latest first: {default} {marked}\n")),

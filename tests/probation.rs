@@ -16,7 +16,7 @@ const REQUESTS_MAX: u64 = 200;
 /// Clients that ask for what springs the trap, without a pause.
 const CLIENTS: usize = 8;
 
-/// Each with a target of its own: the self-test of a version has what was asked lately.
+/// Each with targets of its own: the self-test of a version has what was asked lately.
 #[test]
 fn a_version_that_fails_is_out_of_service_within_a_second_or_200_requests() {
     let bazaar = Bazaar::start_default();
@@ -51,13 +51,16 @@ fn while_all_ask(bazaar: &Bazaar, target: &str, put: impl FnOnce()) -> (Duration
     let (sprung, done) = (AtomicBool::new(false), AtomicBool::new(false));
     let ask = || {
         let get = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: bazaar\r\n\r\n");
-        let requests = [(get("/stocks/nvidia"), 200), (get(target), 404)];
         let mut connection = KeepAlive::connect(bazaar.address()).unwrap();
         while !done.load(Ordering::Relaxed) {
-            let (request, status) = &requests[usize::from(sprung.load(Ordering::Relaxed))];
+            let asked = replies.fetch_add(1, Ordering::Relaxed);
+            let (request, status) = match sprung.load(Ordering::Relaxed) {
+                // The same again would count once.
+                true => (get(&format!("{target}?{asked}")), 404),
+                false => (get("/stocks/nvidia"), 200),
+            };
             let answer = connection.exchange(request.as_bytes()).unwrap();
-            assert_eq!(answer.status, *status, "{answer:?}");
-            replies.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(answer.status, status, "{answer:?}");
         }
     };
     thread::scope(|scope| {
@@ -93,4 +96,89 @@ fn methods_that_nobody_knows_are_not_held_against_a_policy() {
     let active = bazaar.status()["policy"]["active"].clone();
     assert_eq!(active["name"], "no-cache", "{active}");
     assert_eq!(active["errors"], 0, "{active}");
+}
+
+/// Clients of each kind, over a connection each.
+const EACH: usize = 4;
+
+/// What others get while some ask for what a version loops over, or takes 20 ms for, is measured beside
+/// what they get while those ask for what costs nothing, in turns.
+#[test]
+fn who_finds_what_a_policy_is_slow_at_takes_little_from_others() {
+    let bazaar = Bazaar::start_default();
+    for (name, target) in [
+        ("loops", "/stocks/loop".to_owned()),
+        ("computes", slow_target(&bazaar)),
+    ] {
+        let component = fs::read(guest(name)).unwrap();
+        assert_eq!(bazaar.admin("PUT", "/policy", &component).status, 200);
+        let ratios = (0..3).map(|_| {
+            let alone = others_a_second(&bazaar, "/stocks/amc");
+            let beside = others_a_second(&bazaar, &target);
+            println!("{name}: {alone:.0} lookups/s of others alone, {beside:.0} beside");
+            beside / alone
+        });
+        let mut ratios: Vec<f64> = ratios.collect();
+        ratios.sort_by(f64::total_cmp);
+        println!(
+            "{name}: others keep {:.2} ({:.2} to {:.2})",
+            ratios[1], ratios[0], ratios[2]
+        );
+        let active = bazaar.status()["policy"]["active"].clone();
+        assert_eq!(
+            active["name"], name,
+            "one path is no reason to lose it: {active}"
+        );
+        let incidents = active["incidents"].as_array().unwrap();
+        assert!(!incidents.is_empty(), "{active}");
+        wait_until("it to be asked again, in vain", || {
+            bazaar.get(&target);
+            let active = bazaar.status()["policy"]["active"].take();
+            active["broken_off"]["paths"] == 1
+        });
+        assert_eq!(bazaar.admin("POST", "/policy/rollback", b"").status, 200);
+    }
+}
+
+/// Rounds of `computes` that take 20 ms about.
+fn slow_target(bazaar: &Bazaar) -> String {
+    let component = fs::read(guest("computes")).unwrap();
+    assert_eq!(bazaar.admin("PUT", "/policy", &component).status, 200);
+    let mut rounds: u64 = 1 << 16;
+    loop {
+        let target = format!("/stocks/compute/{rounds}");
+        let begun = Instant::now();
+        bazaar.get(&target);
+        if begun.elapsed() >= Duration::from_millis(20) {
+            assert_eq!(bazaar.admin("POST", "/policy/rollback", b"").status, 200);
+            return target;
+        }
+        rounds *= 2;
+    }
+}
+
+/// How many lookups a second some clients make from a second on, while others ask for `target`.
+fn others_a_second(bazaar: &Bazaar, target: &str) -> f64 {
+    let (replies, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let ask = |target: &str, replies: &AtomicU64| {
+        let request = format!("GET {target} HTTP/1.1\r\nhost: bazaar\r\n\r\n");
+        let mut connection = KeepAlive::connect(bazaar.address()).unwrap();
+        while !done.load(Ordering::Relaxed) {
+            let answer = connection.exchange(request.as_bytes()).unwrap();
+            assert!(answer.status < 500, "{answer:?}");
+            replies.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    thread::scope(|scope| {
+        let _done = Raise(&done);
+        for _ in 0..EACH {
+            scope.spawn(|| ask("/stocks/nvidia", &replies));
+            scope.spawn(|| ask(target, &AtomicU64::new(0)));
+        }
+        thread::sleep(TIME_MAX);
+        let (before, begun) = (replies.load(Ordering::Relaxed), Instant::now());
+        thread::sleep(TIME_MAX);
+        let made = replies.load(Ordering::Relaxed) - before;
+        made as f64 / begun.elapsed().as_secs_f64()
+    })
 }

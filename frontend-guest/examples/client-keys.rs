@@ -22,9 +22,7 @@ impl Policy for ClientKeys {
     }
 
     fn idempotency_scope(&self, request: &Request) -> Option<String> {
-        let mut headers = request.headers.iter();
-        let (_, client) = headers.find(|(name, _)| name == CLIENT_HEADER)?;
-        Some(client.clone())
+        request.header_text(CLIENT_HEADER).map(str::to_owned)
     }
 }
 
@@ -36,7 +34,7 @@ mod tests {
     use frontend_guest::types::{Action, Method};
 
     fn key_of(client: &str) -> Option<String> {
-        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
         let request = Request {
             method: Method::Post,
             target: "/orders".to_owned(),
@@ -44,6 +42,7 @@ mod tests {
                 header("idempotency-key", "1"),
                 header(CLIENT_HEADER, client),
             ],
+            connection: None,
             body: Some(br#"{"name":"meta","type":"buy","quantity":1}"#.to_vec()),
             now_ms: 0,
         };

@@ -6,6 +6,7 @@ use frontend_guest::{Policy, export};
 const BYPASS: Caching = Caching {
     freshness: Freshness::Bypass,
     stale_on_error_ms: 0,
+    vary_key: Vec::new(),
 };
 
 struct NoCache;
@@ -46,6 +47,7 @@ mod tests {
                 method: Method::Get,
                 target: target.to_owned(),
                 headers: vec![],
+                connection: None,
                 body: None,
                 now_ms: 0,
             };

@@ -20,6 +20,7 @@ impl Policy for Ttl {
         Caching {
             freshness: Freshness::AtMost(AGE_MS_MAX),
             stale_on_error_ms: AGE_ON_ERROR_MS_MAX,
+            vary_key: Vec::new(),
         }
     }
 }
@@ -38,6 +39,7 @@ mod tests {
             method: Method::Get,
             target,
             headers: vec![],
+            connection: None,
             body: None,
             now_ms: 0,
         };

@@ -48,6 +48,12 @@ pub enum ApiError {
     /// The key belongs to another order.
     #[error("the Idempotency-Key was used for a different order")]
     KeyConflict,
+    /// It was done too often.
+    #[error("too many requests, try again later")]
+    TooManyRequests {
+        /// After how long it can be done again, in milliseconds.
+        retry_after_ms: u32,
+    },
     /// The catalog did not answer in time.
     #[error("catalog unavailable, try again")]
     NoCatalog,
@@ -72,6 +78,7 @@ impl ApiError {
             | Self::OrderNotFound => 404,
             Self::MethodNotAllowed { .. } => 405,
             Self::KeyConflict => 409,
+            Self::TooManyRequests { .. } => 429,
             Self::NoSuchMethod => 501,
             Self::NoCatalog | Self::NoReplica => 503,
         }

@@ -2,13 +2,14 @@
 //!
 //! A policy is a pure function over values: the host gives it a request, the outcome of an action
 //! or a view of the replicas, and it answers what to do. It performs no I/O and keeps nothing
-//! between calls. See `wit/policy.wit` for the contract and `examples/` for policies to copy.
+//! between calls but its configuration. See `wit/policy.wit` for the contract and `examples/` for policies to copy.
 //!
 //! In reading order:
 //!
 //! - [`types`] (`bindings`): the values exchanged with the host, generated from the WIT.
+//! - `request`: reading the headers of a [`Request`](types::Request).
 //! - [`Policy`] (`policy`): a policy, each of whose methods has the default behaviour, and
-//!   [`export!`], which makes a component of one.
+//!   [`export!`], which makes a component of one; [`Configured`], one that is made from a configuration.
 //! - [`NAME_BYTES_MAX`] (`stock_name`): what a stock can be called.
 //! - [`Route`] (`route`): a request's method and target, parsed once.
 //! - [`PageQuery`] (`page_query`): which page of a list a request asks for, parsed once.
@@ -30,17 +31,64 @@
 //!     }
 //!
 //!     fn stock_caching(&self) -> Caching {
-//!         Caching { freshness: Freshness::Bypass, stale_on_error_ms: 0 }
+//!         Caching {
+//!             freshness: Freshness::Bypass,
+//!             stale_on_error_ms: 0,
+//!             vary_key: Vec::new(),
+//!         }
 //!     }
 //! }
 //!
 //! export!(Fresh);
+//! ```
+//!
+//! A policy with a configuration is made from it, once for each instance, before anything else; what it
+//! says is wrong with it is what an operator gets to read. Here that is text, but it can be any format:
+//!
+//! ```
+//! use frontend_guest::types::{Caching, Freshness};
+//! use frontend_guest::{Configured, Policy, export};
+//!
+//! struct Aged {
+//!     age_ms_max: u32,
+//! }
+//!
+//! impl Configured for Aged {
+//!     fn from_config(config: &[u8]) -> Result<Self, String> {
+//!         let text = std::str::from_utf8(config).map_err(|_| "it is not UTF-8")?;
+//!         let age = text.trim().parse();
+//!         let age_ms_max = age.map_err(|error| format!("`{text}` is no number of ms: {error}"))?;
+//!         Ok(Self { age_ms_max })
+//!     }
+//! }
+//!
+//! impl Policy for Aged {
+//!     fn name(&self) -> &'static str {
+//!         "aged"
+//!     }
+//!
+//!     fn stock_caching(&self) -> Caching {
+//!         Caching {
+//!             freshness: Freshness::AtMost(self.age_ms_max),
+//!             stale_on_error_ms: 0,
+//!             vary_key: Vec::new(),
+//!         }
+//!     }
+//! }
+//!
+//! export!(configured Aged);
+//!
+//! // As in every other test of a policy, natively:
+//! let aged = Aged::from_config(b"500\n").unwrap();
+//! assert_eq!(aged.stock_caching().freshness, Freshness::AtMost(500));
+//! assert!(Aged::from_config(b"soon").is_err());
 //! ```
 
 #![warn(missing_docs)]
 
 #[doc(hidden)]
 pub mod bindings;
+mod request;
 mod policy;
 mod stock_name;
 mod route;
@@ -54,7 +102,9 @@ mod error;
 pub use bindings::bazaar::policy::types;
 pub use error::ApiError;
 pub use page_query::{LIMIT_DEFAULT, LIMIT_MAX, PageQuery};
-pub use policy::{DefaultPolicy, Policy};
+#[doc(hidden)]
+pub use policy::expect_no_config;
+pub use policy::{Configured, DefaultPolicy, Policy};
 pub use route::Route;
 pub use stock_name::NAME_BYTES_MAX;
 pub use trade_order::IDEMPOTENCY_KEY_HEADER;

@@ -9,8 +9,9 @@ use crate::route::Route;
 use crate::trade_order;
 use crate::trade_order::IDEMPOTENCY_KEY_HEADER;
 use crate::types::{
-    Action, CacheSettings, Caching, Decision, Eviction, Freshness, ListStocks, Manifest, Outcome,
-    ReadOrder, ReadStock, ReplicaId, Request, View,
+    Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, Freshness, ListStocks,
+    Manifest, Observation, OnFailure, Outcome, ReadOrder, ReadStock, ReplicaId, Request, Take,
+    View,
 };
 
 /// The most stocks that the default policy has the host keep.
@@ -21,10 +22,10 @@ const ORDERS_MAX: u32 = 100_000;
 /// A policy of the front end. It must be pure: the same arguments, the same answer.
 ///
 /// Every method but [`name`](Policy::name) does by default what the default policy does, so that a
-/// policy consists of that in which it differs. [`describe`](Policy::describe),
-/// [`on_request`](Policy::on_request), [`on_outcome`](Policy::on_outcome) and
-/// [`elect`](Policy::elect) are the four functions of the WIT interface; the others are finer
-/// places to differ in.
+/// policy consists of that in which it differs. [`on_request`](Policy::on_request),
+/// [`on_outcome`](Policy::on_outcome) and [`elect`](Policy::elect) are functions of the WIT interface,
+/// and [`describe`](Policy::describe) is what its `configure` returns; the others are finer places to
+/// differ in.
 pub trait Policy {
     /// What the policy is called, 1 to 64 bytes.
     fn name(&self) -> &'static str;
@@ -44,11 +45,40 @@ pub trait Policy {
         }
     }
 
+    /// Whether it wants to see how requests came: `Request::connection` is `None` otherwise.
+    fn wants_connection(&self) -> bool {
+        false
+    }
+
+    /// What becomes of a request about which this policy fails to decide: the version before decides
+    /// about it. A policy that keeps clients out wants [`OnFailure::Refuse`].
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::LastGood
+    }
+
+    /// The counters of this policy's own, which are among the host's metrics as
+    /// `bazaar_policy_custom_NAME_total`: by default none. [`Decision::counting`] adds to them.
+    fn counters(&self) -> Vec<Counter> {
+        Vec::new()
+    }
+
+    /// The buckets of tokens that [`take`](Policy::take) takes out of: by default none.
+    fn buckets(&self) -> Vec<Bucket> {
+        Vec::new()
+    }
+
+    /// What a request takes out of a bucket before anything is done about it: by default nothing. One
+    /// for which there are not enough tokens is answered with 429.
+    fn take(&self, _request: &Request) -> Option<Take> {
+        None
+    }
+
     /// How fresh a stock must be: never older than what any client has seen.
     fn stock_caching(&self) -> Caching {
         Caching {
             freshness: Freshness::Linearizable,
             stale_on_error_ms: 0,
+            vary_key: Vec::new(),
         }
     }
 
@@ -57,7 +87,15 @@ pub trait Policy {
         Caching {
             freshness: Freshness::Linearizable,
             stale_on_error_ms: 0,
+            vary_key: Vec::new(),
         }
+    }
+
+    /// What a kept response to a request depends on besides the stock or order: a header, the query, how
+    /// the request came. By default nothing, and 1 KiB at most. A policy that renders by any of these puts
+    /// it here, or answers without `keep_ms`: another client with the same key gets the kept response.
+    fn vary_key(&self, _request: &Request) -> Vec<u8> {
+        Vec::new()
     }
 
     /// Whom the idempotency key of a request belongs to, in a policy that knows its clients: each
@@ -77,12 +115,25 @@ pub trait Policy {
             name: self.name().to_owned(),
             version: self.version().to_owned(),
             headers: vec![IDEMPOTENCY_KEY_HEADER.to_owned()],
+            connection: self.wants_connection(),
             cache: self.cache_settings(),
+            on_failure: self.on_failure(),
+            buckets: self.buckets(),
+            counters: self.counters(),
         }
     }
 
-    /// Decides what to do about a request: route it, validate it, and read or trade.
+    /// Decides what to do about a request: [take](Policy::take) what it takes; then route it, validate
+    /// it, and read or trade.
     fn on_request(&self, request: &Request) -> Decision {
+        match self.take(request) {
+            Some(take) => Action::Take(take).into(),
+            None => self.on_granted(request),
+        }
+    }
+
+    /// Decides what to do about a request for which there were enough tokens, or which takes none.
+    fn on_granted(&self, request: &Request) -> Decision {
         match self.action(request) {
             Ok(action) => action.into(),
             Err(error) => Action::Respond(error.response()).into(),
@@ -98,11 +149,11 @@ pub trait Policy {
             }
             Route::ReadStock { name } => Action::ReadStock(ReadStock {
                 name,
-                caching: self.stock_caching(),
+                caching: self.keyed(self.stock_caching(), request),
             }),
             Route::ReadOrder { number } => Action::ReadOrder(ReadOrder {
                 number,
-                caching: self.order_caching(),
+                caching: self.keyed(self.order_caching(), request),
             }),
             Route::PlaceOrder => {
                 let mut trade = trade_order::parse(&request.headers, request.body.as_deref())?;
@@ -114,15 +165,48 @@ pub trait Policy {
         })
     }
 
+    /// Puts the [key](Policy::vary_key) of a request into how its read is to be cached.
+    #[doc(hidden)]
+    fn keyed(&self, caching: Caching, request: &Request) -> Caching {
+        Caching {
+            vary_key: self.vary_key(request),
+            ..caching
+        }
+    }
+
     /// Decides what to do about the outcome of the action decided last: answer it.
     fn on_outcome(&self, request: &Request, _memo: &[u8], outcome: &Outcome) -> Decision {
-        Action::Respond(response::render(request, outcome)).into()
+        match outcome {
+            Outcome::Granted => self.on_granted(request),
+            _ => Action::Respond(response::render(request, outcome)).into(),
+        }
     }
 
     /// The replica that should lead, or `None` for as it is: a leader that works stays, else the
     /// highest id that works and can lead at once takes over.
     fn elect(&self, view: &View) -> Option<ReplicaId> {
         election::keep_working_leader(view)
+    }
+}
+
+/// A policy that is made from its configuration, once for each instance: `export!(configured Type)`
+/// makes a component of one. There is an example at the top of this crate.
+pub trait Configured: Policy + Sized {
+    /// Makes the policy from what an operator gave with the component: at most 64 KiB, and empty where
+    /// nothing was given.
+    ///
+    /// # Errors
+    /// What is wrong with it, for the operator to read. The version is then refused.
+    fn from_config(config: &[u8]) -> Result<Self, String>;
+}
+
+/// For a policy that has no configuration: none may be given.
+#[doc(hidden)]
+pub fn expect_no_config(config: &[u8]) -> Result<(), String> {
+    if config.is_empty() {
+        Ok(())
+    } else {
+        Err("this policy takes no configuration".to_owned())
     }
 }
 
@@ -142,17 +226,93 @@ impl From<Action> for Decision {
         Self {
             action,
             memo: Vec::new(),
+            observations: Vec::new(),
+            log: Vec::new(),
         }
     }
 }
 
-/// Makes a component of a policy: `export!(MyPolicy)`, where `MyPolicy` is a constant expression
-/// whose type implements [`Policy`].
+impl Decision {
+    /// Adds to a counter that the manifest declares, with the values of its labels in their order. Each is
+    /// cut after 64 bytes. A decision can count 16 times.
+    #[must_use]
+    pub fn counting(mut self, counter: &str, labels: &[&str], value: u64) -> Self {
+        let cut = |label: &&str| label[..end_within(label, LABEL_BYTES_MAX)].to_owned();
+        self.observations.push(Observation {
+            counter: counter.to_owned(),
+            labels: labels.iter().map(cut).collect(),
+            value,
+        });
+        self
+    }
+
+    /// Has the host write a line to its log, at info: cut after 512 bytes. A decision can come with 8.
+    #[must_use]
+    pub fn logging(mut self, line: impl Into<String>) -> Self {
+        let mut line = line.into();
+        line.truncate(end_within(&line, LOG_LINE_BYTES_MAX));
+        self.log.push(line);
+        self
+    }
+}
+
+/// The value of a label that the host takes, in bytes.
+const LABEL_BYTES_MAX: usize = 64;
+/// A line that the host takes, in bytes.
+const LOG_LINE_BYTES_MAX: usize = 512;
+
+/// Where to cut a text, so that it has no more bytes.
+fn end_within(text: &str, bytes_max: usize) -> usize {
+    let ends = (0..=text.len().min(bytes_max)).rev();
+    let mut ends = ends.filter(|end| text.is_char_boundary(*end));
+    ends.next().unwrap_or(0)
+}
+
+/// Makes a component of a policy.
+///
+/// - `export!(MyPolicy)`, where `MyPolicy` is a constant expression whose type implements [`Policy`]: it
+///   has no configuration, and one that is given to it is refused.
+/// - `export!(configured MyPolicy)`, where `MyPolicy` is a type that implements [`Configured`].
 ///
 /// Natively it exports nothing and checks the types only, so that a policy's tests need no
 /// WebAssembly.
 #[macro_export]
 macro_rules! export {
+    (configured $policy:ty) => {
+        const _: () = {
+            #[cfg(not(target_family = "wasm"))]
+            #[used]
+            static CONFIGURE: fn(
+                &[u8],
+            ) -> ::core::result::Result<
+                $crate::types::Manifest,
+                ::std::string::String,
+            > = |config| {
+                let policy = <$policy as $crate::Configured>::from_config(config)?;
+                Ok($crate::Policy::describe(&policy))
+            };
+
+            /// Of this instance, from its first call on.
+            #[cfg(target_family = "wasm")]
+            static POLICY: ::std::sync::OnceLock<$policy> = ::std::sync::OnceLock::new();
+
+            #[cfg(target_family = "wasm")]
+            fn configured(
+                config: &[u8],
+            ) -> ::core::result::Result<&'static dyn $crate::Policy, ::std::string::String> {
+                let made = <$policy as $crate::Configured>::from_config(config)?;
+                assert!(POLICY.set(made).is_ok(), "an instance is configured once");
+                Ok(policy())
+            }
+
+            #[cfg(target_family = "wasm")]
+            fn policy() -> &'static dyn $crate::Policy {
+                POLICY.get().expect("an instance is configured first")
+            }
+
+            $crate::export!(@component policy, configured);
+        };
+    };
     ($policy:expr) => {
         const _: () = {
             const POLICY: &dyn $crate::Policy = &$policy;
@@ -163,36 +323,55 @@ macro_rules! export {
             static DESCRIBE: fn() -> $crate::types::Manifest = || POLICY.describe();
 
             #[cfg(target_family = "wasm")]
-            struct Component;
-
-            #[cfg(target_family = "wasm")]
-            impl $crate::bindings::exports::bazaar::policy::policy::Guest for Component {
-                fn describe() -> $crate::types::Manifest {
-                    POLICY.describe()
-                }
-
-                fn on_request(request: $crate::types::Request) -> $crate::types::Decision {
-                    POLICY.on_request(&request)
-                }
-
-                fn on_outcome(
-                    request: $crate::types::Request,
-                    memo: ::std::vec::Vec<u8>,
-                    outcome: $crate::types::Outcome,
-                ) -> $crate::types::Decision {
-                    POLICY.on_outcome(&request, &memo, &outcome)
-                }
-
-                fn elect(
-                    view: $crate::types::View,
-                ) -> ::core::option::Option<$crate::types::ReplicaId> {
-                    POLICY.elect(&view)
-                }
+            fn configured(
+                config: &[u8],
+            ) -> ::core::result::Result<&'static dyn $crate::Policy, ::std::string::String> {
+                $crate::expect_no_config(config)?;
+                Ok(POLICY)
             }
 
             #[cfg(target_family = "wasm")]
-    $crate::bindings::export_component!(Component with_types_in $crate::bindings);
+            #[inline(always)]
+            fn policy() -> &'static dyn $crate::Policy {
+                POLICY
+            }
+
+            $crate::export!(@component policy, configured);
         };
+    };
+    (@component $policy:ident, $configured:ident) => {
+        #[cfg(target_family = "wasm")]
+        struct Component;
+
+        #[cfg(target_family = "wasm")]
+        impl $crate::bindings::exports::bazaar::policy::policy::Guest for Component {
+            fn configure(
+                config: ::std::vec::Vec<u8>,
+            ) -> ::core::result::Result<$crate::types::Manifest, ::std::string::String> {
+                Ok($configured(&config)?.describe())
+            }
+
+            fn on_request(request: $crate::types::Request) -> $crate::types::Decision {
+                $policy().on_request(&request)
+            }
+
+            fn on_outcome(
+                request: $crate::types::Request,
+                memo: ::std::vec::Vec<u8>,
+                outcome: $crate::types::Outcome,
+            ) -> $crate::types::Decision {
+                $policy().on_outcome(&request, &memo, &outcome)
+            }
+
+            fn elect(
+                view: $crate::types::View,
+            ) -> ::core::option::Option<$crate::types::ReplicaId> {
+                $policy().elect(&view)
+            }
+        }
+
+        #[cfg(target_family = "wasm")]
+        $crate::bindings::export_component!(Component with_types_in $crate::bindings);
     };
 }
 
@@ -215,6 +394,19 @@ mod tests {
                 eviction: Eviction::Lru
             }
         );
+        assert_eq!(manifest.on_failure, OnFailure::LastGood);
+    }
+
+    #[test]
+    fn what_is_counted_and_said_is_cut_where_the_host_takes_no_more() {
+        let long = "\u{e9}".repeat(1000);
+        let decision = Decision::from(Action::Retry(0));
+        let decision = decision
+            .counting("seen", &["a", &long], 2)
+            .logging(&long[..]);
+        assert_eq!(decision.observations[0].labels, ["a", &long[..64]]);
+        assert_eq!(decision.log, [&long[..512]]);
+        assert_eq!(end_within("a\u{e9}", 2), 1);
     }
 
     #[test]
@@ -223,12 +415,14 @@ mod tests {
             method: Method::Get,
             target: "/stocks/nvidia".to_owned(),
             headers: Vec::new(),
+            connection: None,
             body: None,
             now_ms: 0,
         };
         let caching = Caching {
             freshness: Freshness::Linearizable,
             stale_on_error_ms: 0,
+            vary_key: Vec::new(),
         };
         let read = ReadStock {
             name: "nvidia".to_owned(),

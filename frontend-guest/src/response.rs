@@ -41,6 +41,12 @@ pub fn render(request: &Request, outcome: &Outcome) -> Response {
         Outcome::Traded(number) => data(format_args!("{{\"transaction_number\":{number}}}")),
         Outcome::Refused(refusal) => ApiError::from(*refusal).response(),
         Outcome::Unavailable(unavailability) => ApiError::from(*unavailability).response(),
+        // There is nothing to say about what was done to no effect but this.
+        Outcome::Granted => data("null"),
+        Outcome::Denied(retry_after_ms) => ApiError::TooManyRequests {
+            retry_after_ms: *retry_after_ms,
+        }
+        .response(),
     }
 }
 
@@ -56,6 +62,12 @@ impl ApiError {
                 response
                     .headers
                     .push(("retry-after".to_owned(), RETRY_AFTER_S.to_owned()));
+            }
+            Self::TooManyRequests { retry_after_ms } => {
+                let seconds = retry_after_ms.div_ceil(1000).max(1);
+                response
+                    .headers
+                    .push(("retry-after".to_owned(), seconds.to_string()));
             }
             _ => {}
         }
@@ -201,6 +213,7 @@ mod tests {
             method: Method::Get,
             target: target.to_owned(),
             headers: Vec::new(),
+            connection: None,
             body: None,
             now_ms: 0,
         };

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::error::ApiError;
 use crate::stock_name::is_stock_name;
-use crate::types::{Header, Side, Trade};
+use crate::types::{RequestHeader, Side, Trade};
 
 /// The request header that carries a client's idempotency key, in lower case.
 pub const IDEMPOTENCY_KEY_HEADER: &str = "idempotency-key";
@@ -21,7 +21,7 @@ pub const KEY_BYTES_MAX: usize = 128;
 /// Reads an order.
 // Inlined, it would make the code of a lookup four times as long.
 #[inline(never)]
-pub fn parse(headers: &[Header], body: Option<&[u8]>) -> Result<Trade, ApiError> {
+pub fn parse(headers: &[RequestHeader], body: Option<&[u8]>) -> Result<Trade, ApiError> {
     let idempotency_key = idempotency_key(headers)?;
     let form = Form::parse(body.unwrap_or_default())?;
     let name: String = field("name", form.name, "a string")?;
@@ -121,17 +121,21 @@ fn invalid_body(message: impl Into<String>) -> ApiError {
 
 /// The client's idempotency key. The draft has it as a string of RFC 8941, in quotes; one
 /// without quotes is taken as it is.
-fn idempotency_key(headers: &[Header]) -> Result<Option<String>, ApiError> {
+fn idempotency_key(headers: &[RequestHeader]) -> Result<Option<String>, ApiError> {
     let mut keys = headers
         .iter()
         .filter(|(name, _)| name == IDEMPOTENCY_KEY_HEADER)
-        .map(|(_, value)| value.trim());
+        .map(|(_, value)| value.trim_ascii());
     let Some(value) = keys.next() else {
         return Ok(None);
     };
     if keys.next().is_some() {
         return Err(ApiError::InvalidKey("was given more than once"));
     }
+    let not_ascii = ApiError::InvalidKey("has a character that is not printable ASCII");
+    let Ok(value) = std::str::from_utf8(value) else {
+        return Err(not_ascii);
+    };
     let key = match value.strip_prefix('"') {
         Some(quoted) => {
             unquote(quoted).ok_or(ApiError::InvalidKey("is not a well-formed quoted string"))?
@@ -141,9 +145,7 @@ fn idempotency_key(headers: &[Header]) -> Result<Option<String>, ApiError> {
     match key.len() {
         0 => Err(ApiError::InvalidKey("is empty")),
         1..=KEY_BYTES_MAX if key.bytes().all(is_printable_ascii) => Ok(Some(key)),
-        1..=KEY_BYTES_MAX => Err(ApiError::InvalidKey(
-            "has a character that is not printable ASCII",
-        )),
+        1..=KEY_BYTES_MAX => Err(not_ascii),
         _ => Err(ApiError::InvalidKey("is longer than 128 bytes")),
     }
 }
@@ -328,7 +330,7 @@ mod tests {
     }
 
     fn key_of(values: &[&str]) -> Result<Option<String>, ApiError> {
-        let header = |value: &&str| (IDEMPOTENCY_KEY_HEADER.to_owned(), (*value).to_owned());
+        let header = |value: &&str| (IDEMPOTENCY_KEY_HEADER.to_owned(), value.as_bytes().to_vec());
         idempotency_key(&values.iter().map(header).collect::<Vec<_>>())
     }
 

@@ -68,6 +68,8 @@ pub async fn serve(
             "/policy/candidate",
             put(policy::try_out).delete(policy::drop_candidate),
         )
+        .route("/policy/configuration", put(policy::configure))
+        .route("/policy/changes", get(policy::changes))
         .route("/policy/promote", post(policy::promote))
         .route("/policy/activate", post(policy::activate_kept))
         .route("/policy/rollback", post(policy::roll_back))

@@ -1,8 +1,8 @@
 //! What the gateway keeps: outcomes of reads, each with the response that a policy made of it.
 //!
-//! An entry is an outcome. The rendered response beside it is tagged with the version of the
-//! policy that made it and with that policy's memo: another version renders the same outcome
-//! anew, without asking a backend.
+//! An entry is an outcome. The rendered responses beside it are tagged with the version of the
+//! policy that made them and with the key of its read: another version, or for another key, renders
+//! the same outcome anew, without asking a backend.
 //!
 //! What may be kept of a stock, and what may be served, `frontend_core` decides. Here is what
 //! many threads share, and what its rules ask for: an answer is admitted and inserted, and an
@@ -26,7 +26,7 @@ use frontend_policy::limits;
 mod entry;
 
 use entry::ByteBudget;
-pub use entry::{CacheEntry, RenderKey, Rendered};
+pub use entry::{CacheEntry, Found, RenderKey, Rendered, Rendering};
 
 /// Locks that the stocks that are being fetched are spread over. A power of two.
 const FETCH_SHARDS: usize = 64;

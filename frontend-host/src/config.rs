@@ -21,6 +21,10 @@ pub struct Config {
     /// The keys whose policies are taken, new ones and those saved in `data_dir`; any policy where
     /// absent. Does not concern the one that is built in.
     pub policy_trust: Option<PathBuf>,
+    /// What the policy to start with is configured with; nothing where absent.
+    pub policy_config: Option<PathBuf>,
+    /// The directory of secrets that configurations can refer to; none where absent.
+    pub policy_secrets: Option<PathBuf>,
     /// Compiles policies in a process of its own; in this one, without a bound, where absent.
     pub compiler: Option<Compiler>,
     /// Where the policy that is active is saved, so that a restart comes back with it. Without
@@ -28,7 +32,8 @@ pub struct Config {
     pub data_dir: Option<PathBuf>,
     /// How many failures a new version of the policy may have.
     pub probation: Probation,
-    /// The request header that tells clients apart, for canaries; the address where it is absent.
+    /// The request header that tells clients apart, for canaries; the address where it is absent. What a
+    /// policy is told of the connection is its address in either case.
     pub client_header: Option<HeaderName>,
     /// Asked for, as a bearer token, on every admin request but whether the gateway is ready. Must
     /// be there where the admin listener can be reached from other machines.
@@ -57,6 +62,8 @@ impl Config {
             orders,
             policy: None,
             policy_trust: None,
+            policy_config: None,
+            policy_secrets: None,
             compiler: None,
             data_dir: None,
             probation: Probation::default(),

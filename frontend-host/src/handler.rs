@@ -25,14 +25,15 @@ use http::request::Parts;
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
+use crate::buckets::Buckets;
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::stage::Stage;
 use crate::upstream::backend::Backend;
-use frontend_policy::{Undecided, Versions};
+use frontend_policy::Versions;
 
 pub use admission::Admitted;
-use admission::{check_content_coding, check_readable};
+use admission::check_content_coding;
 use exchange::Exchange;
 pub use refusal::Refusal;
 pub use refusal::error_body;
@@ -43,6 +44,8 @@ pub struct Gateway {
     pub policy: Arc<Versions>,
     pub cache: Arc<Cache>,
     pub backend: Backend,
+    /// What the policy takes out of.
+    pub buckets: Buckets,
     /// How long reads may take.
     pub read_time_max: Duration,
     /// How long trades may take.
@@ -77,6 +80,7 @@ impl Gateway {
             policy,
             cache,
             backend,
+            buckets: Buckets::new(),
             read_time_max: config.read_time_max,
             trade_time_max: config.trade_time_max,
             client_header: config.client_header.clone(),
@@ -97,14 +101,9 @@ impl Gateway {
     ) -> Result<Admitted<'a>, Refusal> {
         let admitted = admission::admit(head, body_bytes_min.is_some())?;
         // Without a body that is seen to when the policy is to decide, at once.
-        if let Some(bytes_min) = body_bytes_min {
+        if body_bytes_min.is_some_and(|bytes_min| bytes_min > 0) {
             let headers = &admitted.head.headers;
-            // Any version may decide by the time that the body has come.
-            let published = self.policy.current();
-            check_readable(headers, published.wanted_headers())?;
-            if bytes_min > 0 {
-                check_content_coding(headers, published.wanted_headers())?;
-            }
+            check_content_coding(headers, self.policy.current().wanted_headers())?;
         }
         Ok(admitted)
     }
@@ -114,7 +113,7 @@ impl Gateway {
         match Exchange::begin(self, request) {
             Ok(mut exchange) => {
                 let answered = exchange.run().await;
-                answered.unwrap_or_else(|Undecided| Refusal::Undecided.response())
+                answered.unwrap_or_else(|undecided| Refusal::from(undecided).response())
             }
             Err(refusal) => refusal.response(),
         }

@@ -8,6 +8,7 @@
 //! - [`handler`]: one request, from its head to its response;
 //! - `frontend_policy`: the sandbox, its versions, and the swap;
 //! - [`cache`]: what was read, and the responses made of it; `frontend_core` has the rules;
+//! - `buckets`: what policies take out of; `frontend_core` has the rules here, too;
 //! - [`upstream`]: the catalog and the replicas: reads, trades, elections, the session;
 //! - [`journal`]: the journal that all of it is about;
 //! - [`admin`]: the listener for operators;
@@ -26,6 +27,7 @@ pub mod error;
 pub mod server;
 pub mod handler;
 pub mod cache;
+mod buckets;
 pub mod upstream;
 pub mod journal;
 pub mod admin;
@@ -58,7 +60,9 @@ use crate::upstream::backend::Backend;
 use crate::upstream::order_stream::OrderStreams;
 use crate::upstream::replicas::{Replica, Replicas};
 use frontend_policy::admission::signature_path;
-use frontend_policy::{CodeCache, DEFAULT_POLICY, Engine, Trust, VersionLog, Versions};
+use frontend_policy::{
+    Admission, CodeCache, DEFAULT_POLICY, Engine, Secrets, Trust, Upload, VersionLog, Versions,
+};
 
 pub use config::Config;
 pub use error::Error;
@@ -169,18 +173,33 @@ async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
         None => DEFAULT_POLICY.to_vec(),
         Some(path) => read_policy(path, trust.as_ref())?,
     };
+    let configuration = config.policy_config.as_deref().map(read).transpose()?;
+    let configuration = configuration.unwrap_or_default();
+    let start = Upload {
+        component: &component,
+        signature: None,
+        config: &configuration,
+    };
     let log = config
         .data_dir
         .as_deref()
-        .map(|dir| VersionLog::open(dir, &component))
+        .map(|dir| VersionLog::open(dir, start))
         .transpose()?
         .map(|log| match &trust {
             Some(trust) => log.retain_trusted(trust),
             None => log,
         });
     let probation = config.probation;
-    let versions =
-        tokio::task::spawn_blocking(move || Versions::new(engine, &component, probation, log));
+    let secrets = Secrets::in_directory(config.policy_secrets.clone());
+    let admission = Admission::new(engine).with_secrets(secrets);
+    let versions = tokio::task::spawn_blocking(move || {
+        let start = Upload {
+            component: &component,
+            signature: None,
+            config: &configuration,
+        };
+        Versions::new(admission, start, probation, log)
+    });
     let versions = versions.await.map_err(std::io::Error::other)??;
     tracing::info!(policy = %versions.published().active, "policy loaded");
     Ok(Arc::new(versions.trusting(trust)))

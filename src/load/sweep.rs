@@ -14,6 +14,7 @@ use super::{LoadError, Run, judge, measure, page};
 use crate::admin::{Admin, Policies};
 use crate::cli::Load;
 use crate::output;
+use crate::policy::package::Package;
 use crate::stop::StopSignals;
 
 /// How probably a client orders what it has looked up, in tenths, run by run.
@@ -51,7 +52,7 @@ async fn measure_all(args: &Load, stocks: Arc<[String]>) -> Result<Sweep, LoadEr
         _ => LoadError::Interrupted,
     })?;
     admin
-        .put("/policy", Bytes::from_static(NO_CACHE), None)
+        .put("/policy", Package::of(Bytes::from_static(NO_CACHE)))
         .await?;
     let uncached = active(&mut admin).await?;
     let half = tokio::select! {

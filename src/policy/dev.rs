@@ -143,9 +143,7 @@ impl Session {
 
     async fn push(&mut self, component: &Path) -> Result<Policies, PolicyError> {
         let package = Package::open(component)?;
-        let signature = package.signature.as_deref();
-        let answer = self.admin.put(&self.path, package.component, signature);
-        let answer = answer.await?;
+        let answer = self.admin.put(&self.path, package).await?;
         let policies: Policies = serde_json::from_slice(&answer).map_err(AdminError::from)?;
         if !self.is_active {
             let candidate = policies.candidate.as_ref();

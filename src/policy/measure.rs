@@ -70,25 +70,25 @@ pub fn measure(files: &[PathBuf]) -> Result<String, MeasureError> {
             path: file.clone(),
             reason,
         };
-        let component = Package::open(file)?.component;
+        let package = Package::open(file)?;
         let scratch = Scratch::make().map_err(failed)?;
         let activate = || -> Result<(Duration, Version), MeasureError> {
             let code_cache = CodeCache::open(scratch.0.clone()).map_err(failed)?;
             let admission = Admission::new(engine()?.with_code_cache(code_cache));
             let begun = Instant::now();
             let admitted = admission
-                .admit(&*component, &[])
+                .admit(package.upload(), &[])
                 .map_err(|reason| refused(reason.into()))?;
             Ok((begun.elapsed(), admitted.into_version()))
         };
         let (cold, version) = activate()?;
         let (warm, _) = activate()?;
-        let versions = Versions::new(engine()?, &component, Probation::default(), None);
+        let versions = Versions::new(engine()?, package.upload(), Probation::default(), None);
         let versions = versions.map_err(refused)?;
         let (on_request, on_outcome) = decisions(&versions)?;
         table.row([
             version.to_string(),
-            component.len().to_string(),
+            package.component.len().to_string(),
             format!("{cold:.1?}"),
             format!("{warm:.1?}"),
             format!("{on_request:.2?}"),
@@ -109,6 +109,7 @@ fn lookup(headers: &HeaderMap) -> RequestParts<'_> {
         method: &Method::GET,
         target: "/stocks/nvidia",
         headers,
+        connection: None,
         body: None,
         now_ms: 1_800_000_000_000,
     }

@@ -4,10 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use frontend_policy::Upload;
 use frontend_policy::admission::signature_path;
 use serde::Deserialize;
 
 use super::image::{Image, ImageError};
+use crate::cli::Config;
 
 /// A policy as it is pushed.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub struct Package {
     pub component: Bytes,
     /// What it is signed with, in the form that the admin API takes.
     pub signature: Option<String>,
+    /// What it is to be configured with; empty without a configuration.
+    pub config: Bytes,
 }
 
 /// Why a file cannot be taken.
@@ -28,12 +32,6 @@ pub enum PackageError {
     /// What lies beside a component has no signature in it.
     #[error("{}: it is a bundle without a signature of a file, as cosign makes one of an image", .0.display())]
     Bundle(PathBuf),
-    /// It is an image of a policy with its configuration.
-    #[error(
-        "{}: it has a configuration in it, and a gateway of this version takes none",
-        .0.display()
-    )]
-    Configured(PathBuf),
 }
 
 impl Package {
@@ -41,18 +39,44 @@ impl Package {
     /// directory.
     pub fn open(path: &Path) -> Result<Self, PackageError> {
         match open_image(path)? {
-            Some(Image {
-                configuration: Some(_),
-                ..
-            }) => Err(PackageError::Configured(path.to_owned())),
             Some(image) => Ok(Self {
                 signature: image.signature(),
                 component: image.component.into(),
+                config: image.configuration.unwrap_or_default().into(),
             }),
             None => Ok(Self {
-                component: read(path)?.into(),
                 signature: signature_beside(path)?,
+                ..Self::of(read(path)?)
             }),
+        }
+    }
+
+    /// These bytes alone.
+    pub fn of(component: impl Into<Bytes>) -> Self {
+        Self {
+            component: component.into(),
+            signature: None,
+            config: Bytes::new(),
+        }
+    }
+
+    /// With the configuration in a file, where one is named, instead of its own.
+    pub fn with_config(self, config: &Config) -> Result<Self, PackageError> {
+        match &config.file {
+            None => Ok(self),
+            Some(file) => Ok(Self {
+                config: read(file)?.into(),
+                ..self
+            }),
+        }
+    }
+
+    /// To have it checked here.
+    pub fn upload(&self) -> Upload<'_> {
+        Upload {
+            component: &self.component,
+            signature: self.signature.as_deref(),
+            config: &self.config,
         }
     }
 }

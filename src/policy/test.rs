@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use bytes::Bytes;
 use frontend_policy::Version;
 use frontend_policy::replay::{FailedDecision, Mask, RecordingError, Report};
 
@@ -17,7 +16,7 @@ const INDENT: &str = "        ";
 
 /// Makes the decisions of recordings again. Returns what to print, and how many came out differently.
 pub fn test(args: &cli::Test) -> Result<(String, u64), PolicyError> {
-    let version = version(args.policy.as_deref())?;
+    let version = version(args.policy.as_deref(), &args.config, &args.secrets)?;
     let mut report = Report::default();
     for path in &args.recordings {
         add(&mut report, path, &version, &args.masks)?;
@@ -37,17 +36,16 @@ pub fn test(args: &cli::Test) -> Result<(String, u64), PolicyError> {
 /// Makes the decisions of a recording again, and says in what they differ, as JSON; and how many do.
 pub fn replay(
     file: &Path,
-    policy: Option<&Path>,
+    version: &Version,
     args: &cli::Minimize,
 ) -> Result<(String, u64), PolicyError> {
-    let version = version(policy)?;
-    let found = frontend_policy::replay::replay(open(file)?, &version);
+    let found = frontend_policy::replay::replay(open(file)?, version);
     let found = found.map_err(recording_error(file))?.snapshot();
     let mut json = serde_json::json!(found);
     if args.minimize {
         let mut report = Report::default();
-        add(&mut report, file, &version, &[])?;
-        minimize(&mut report, args, &version, &[])?;
+        add(&mut report, file, version, &[])?;
+        minimize(&mut report, args, version, &[])?;
         let smallest = report.failures.iter().flat_map(|it| &it.smallest);
         json["smallest"] = smallest.map(|it| serde_json::json!(it)).collect();
     }
@@ -69,7 +67,11 @@ fn minimize(
     masks: &[Mask],
 ) -> Result<(), PolicyError> {
     if args.minimize && report.failed > 0 {
-        let baseline = self::version(args.baseline.as_deref())?;
+        let baseline = self::version(
+            args.baseline.as_deref(),
+            &cli::Config::default(),
+            &cli::Secrets::default(),
+        )?;
         report.minimize(&baseline, version, masks);
     }
     Ok(())
@@ -100,12 +102,18 @@ fn recording_error(path: &Path) -> impl FnOnce(RecordingError) -> PolicyError {
 }
 
 /// The version that a component makes; the built-in one without a file.
-fn version(file: Option<&Path>) -> Result<Version, PolicyError> {
-    let component = match file {
-        Some(file) => Package::open(file)?.component,
-        None => Bytes::from_static(frontend_policy::DEFAULT_POLICY),
+pub fn version(
+    file: Option<&Path>,
+    config: &cli::Config,
+    secrets: &cli::Secrets,
+) -> Result<Version, PolicyError> {
+    let package = match file {
+        Some(file) => Package::open(file)?,
+        None => Package::of(frontend_policy::DEFAULT_POLICY),
     };
-    checked(&component, file.unwrap_or(Path::new("the built-in policy")))
+    let package = package.with_config(config)?;
+    let name = file.unwrap_or(Path::new("the built-in policy"));
+    checked(&package, secrets, name)
 }
 
 /// A report for people.

@@ -208,6 +208,8 @@ fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
     let Front {
         policy,
         policy_trust,
+        policy_config,
+        policy_secrets,
         admin_token: _,
         drain_delay_ms,
         workers,
@@ -224,6 +226,8 @@ fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
         .with("--data-dir", &data_dir)
         .with_some("--policy", policy.as_deref())
         .with_some("--policy-trust", policy_trust.as_deref())
+        .with_some("--policy-config", policy_config.as_deref())
+        .with_some("--policy-secrets", policy_secrets.as_deref())
         .with(
             "--workers",
             workers.unwrap_or_else(default_workers).to_string(),

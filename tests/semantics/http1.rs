@@ -310,6 +310,14 @@ fn a_policy_sees_one_host_and_may_deal_with_coded_bodies() {
     };
     sees(&get("/echo", "host: x:80\r\n"), "host: x:80\n");
     sees(&get("http://y/echo", "host: x\r\n"), "host: y\n");
+    sees(
+        &get("/connection", "host: x:80\r\n"),
+        "HttpVersion::Http11 from 127.0.0.1 by Scheme::Http to x:80\n",
+    );
+    sees(
+        "GET /connection HTTP/1.0\r\n\r\n",
+        "HttpVersion::Http10 from 127.0.0.1 by Scheme::Http to \n",
+    );
     let coded = "host: x\r\ncontent-encoding: gzip\r\ncontent-length: 1\r\n";
     sees(
         &request("POST /echo HTTP/1.1", coded, "\u{1}"),

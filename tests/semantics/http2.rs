@@ -138,6 +138,11 @@ fn a_policy_sees_a_host_and_one_cookie() {
         let answer = ask(bazaar.address(), ("GET", "/echo", headers, "", 200)).expect("an answer");
         assert_eq!(*answer.body(), seen);
     }
+    let connection = ask(bazaar.address(), ("GET", "/connection", &[], "", 200));
+    assert_eq!(
+        *connection.expect("an answer").body(),
+        "HttpVersion::Http2 from 127.0.0.1 by Scheme::Http to x\n"
+    );
 }
 
 /// What has no content over HTTP/1 has none here.

@@ -1,12 +1,13 @@
 // The default policy of Bazaar's front end, in JavaScript: the same routes, checks, messages,
 // caching and elections as `frontend-guest/src` has in Rust. Edit, build, push: see README.md.
 //
-// A policy is a pure function over values. It does no I/O and keeps nothing between calls:
-// Bazaar may throw an instance away at any time, and every thread has its own. What it throws,
+// A policy is a pure function over values. It does no I/O and keeps nothing between calls but its
+// configuration: Bazaar may throw an instance away at any time, and every thread has its own. What it throws,
 // other than an `ApiError`, is a failure: the last good version decides in its place.
 //
 // The world is `wit/policy.wit`. Its names are camelCase here, a variant is `{ tag, val }`, an
-// enum is a string, an absent option is `null`, and a `u64` is a number. Numbers past 2^53 - 1
+// enum is a string, an absent option is `null`, a `list<u8>` (the value of a request's header too)
+// is a `Uint8Array`, and a `u64` is a number. Numbers past 2^53 - 1
 // are not exact in JavaScript; this policy refuses them where clients send them, and fails
 // rather than show a client a wrong one.
 
@@ -32,12 +33,20 @@ const ORDER_CACHE_CONTROL = ["cache-control", "public, max-age=31536000, immutab
 // ---- the four functions of the world ----
 
 export const policy = {
-  describe() {
+  // Takes the configuration that an operator gave, a Uint8Array of at most 64 KiB, and says what the
+  // policy is. Called once, before anything else: what it makes of a configuration may be kept in a
+  // variable of the module. A string that is thrown says what is wrong with it. This policy has none.
+  configure(config) {
+    if (config.length > 0) throw "this policy takes no configuration";
     return {
       name: "javascript",
       version: "0.1.0",
       headers: ["idempotency-key"],
+      connection: false,
       cache: { stocksMax: 10_000, ordersMax: 100_000, eviction: "lru" },
+      onFailure: "last-good",
+      buckets: [],
+      counters: [],
     };
   },
 
@@ -71,13 +80,18 @@ export const policy = {
 
 // A decision that needs no memo.
 function decide(action) {
-  return { action, memo: new Uint8Array() };
+  return { action, memo: new Uint8Array(), observations: [], log: [] };
 }
 
 // ---- routes ----
 
 // Never older than what any client has already seen.
-const LINEARIZABLE = { freshness: { tag: "linearizable" }, staleOnErrorMs: 0 };
+// No response of this policy depends on anything but the stock or order: its key is empty.
+const LINEARIZABLE = {
+  freshness: { tag: "linearizable" },
+  staleOnErrorMs: 0,
+  varyKey: new Uint8Array(),
+};
 
 // The action that a request asks for.
 function route({ method, target, headers, body }) {
@@ -246,7 +260,8 @@ function parseKey(headers) {
   const values = headers.filter(([name]) => name === "idempotency-key");
   if (values.length === 0) return null;
   if (values.length > 1) throw invalidKey("was given more than once");
-  let key = values[0][1].trim();
+  // A character for each byte: those that are not ASCII are refused below.
+  let key = String.fromCharCode(...values[0][1]).replace(/^[ \t]+|[ \t]+$/g, "");
   if (key.startsWith('"')) {
     const quoted = key.match(/^"((?:[^"\\]|\\["\\])*)"\s*(?:;.*)?$/s);
     if (!quoted) throw invalidKey("is not a well-formed quoted string");

@@ -1,8 +1,8 @@
 """The default policy of Bazaar's front end, in Python: the same routes, checks, messages, caching
 and elections as `frontend-guest/src` has in Rust. Edit, build, push: see README.md.
 
-A policy is a pure function over values. It does no I/O and keeps nothing between calls: Bazaar may
-throw an instance away at any time, and every thread has its own. What it raises, other than an
+A policy is a pure function over values. It does no I/O and keeps nothing between calls but its
+configuration: Bazaar may throw an instance away at any time, and every thread has its own. What it raises, other than an
 `ApiError`, is a failure: the last good version decides in its place.
 
 The world is `wit/policy.wit`, as `componentize-py` makes Python of it: names are snake_case, a
@@ -14,6 +14,7 @@ import re
 import unicodedata
 from urllib.parse import quote, unquote_to_bytes
 
+from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports.types import (
     Action,
@@ -30,6 +31,7 @@ from wit_world.imports.types import (
     ListStocks,
     Manifest,
     Method,
+    OnFailure,
     Order,
     Outcome,
     Outcome_Order,
@@ -74,12 +76,21 @@ ORDER_CACHE_CONTROL = ("cache-control", "public, max-age=31536000, immutable")
 
 
 class Policy(exports.Policy):
-    def describe(self) -> Manifest:
+    def configure(self, config: bytes) -> Manifest:
+        """Takes the configuration that an operator gave, at most 64 KiB, and says what the policy is.
+        Called once, before anything else: what it makes of a configuration may be kept in a variable
+        of the module. An `Err` says what is wrong with it. This policy has none."""
+        if config:
+            raise Err("this policy takes no configuration")
         return Manifest(
             name="python",
             version="0.1.0",
             headers=["idempotency-key"],
+            connection=False,
             cache=CacheSettings(stocks_max=10_000, orders_max=100_000, eviction=Eviction.LRU),
+            on_failure=OnFailure.LAST_GOOD,
+            buckets=[],
+            counters=[],
         )
 
     def on_request(self, request: Request) -> Decision:
@@ -112,7 +123,7 @@ class Policy(exports.Policy):
 
 def decide(action: Action) -> Decision:
     """A decision that needs no memo."""
-    return Decision(action, memo=b"")
+    return Decision(action, memo=b"", observations=[], log=[])
 
 
 # ---- errors: all that can go wrong with a request, as the client is told ----
@@ -166,7 +177,8 @@ def invalid_key(reason: str) -> ApiError:
 # ---- routes ----
 
 # Never older than what any client has already seen.
-LINEARIZABLE = Caching(Freshness_Linearizable(), stale_on_error_ms=0)
+# No response of this policy depends on anything but the stock or order: its key is empty.
+LINEARIZABLE = Caching(Freshness_Linearizable(), stale_on_error_ms=0, vary_key=b"")
 
 
 def route(request: Request) -> Action:
@@ -255,7 +267,7 @@ def order_number(segment: str) -> int:
 # ---- an order ----
 
 
-def parse_order(headers: list[tuple[str, str]], body: bytes) -> Trade:
+def parse_order(headers: list[tuple[str, bytes]], body: bytes) -> Trade:
     """From headers and body to a trade. Checked in this order, so that an order with several faults
     always gets the same answer: the key, the body, its fields, its type, its quantity, its stock.
     """
@@ -330,10 +342,12 @@ def is_integer(value: object) -> bool:
     return type(value) is int and -QUANTITY_MAX - 1 <= value <= QUANTITY_MAX
 
 
-def parse_key(headers: list[tuple[str, str]]) -> str | None:
+def parse_key(headers: list[tuple[str, bytes]]) -> str | None:
     """The client's idempotency key. The draft has it as a string of RFC 8941, in quotes; one
     without quotes is taken as it is. Parameters after the closing quote are ignored."""
-    keys = [value.strip() for name, value in headers if name == "idempotency-key"]
+    # A character for each byte: those that are not ASCII are refused below.
+    values = (value.decode("latin-1") for name, value in headers if name == "idempotency-key")
+    keys = [value.strip(" \t") for value in values]
     if not keys:
         return None
     if len(keys) > 1:

@@ -107,6 +107,7 @@ impl Decider {
                     method: GuestMethod::Get,
                     target: TARGET.to_owned(),
                     headers: Vec::new(),
+                    connection: None,
                     body: None,
                     now_ms: NOW_MS,
                 };
@@ -136,6 +137,7 @@ fn decide(versions: &Versions, headers: &HeaderMap) {
         method: &Method::GET,
         target: black_box(TARGET),
         headers,
+        connection: None,
         body: None,
         now_ms: NOW_MS,
     };

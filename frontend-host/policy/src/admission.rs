@@ -6,16 +6,22 @@
 //!
 //! - [`oci`]: what a component is as an OCI image;
 //! - [`signature`]: whose components are taken ([`Upload`] → `Verified`);
+//! - `secrets`: what its configuration refers to;
 //! - `compile`: that it is a component (→ `Compiled`);
 //! - `link`: that it imports and exports what it may and must (→ `Linked`);
-//! - `self_test`: that it decides (→ [`Admitted`]);
+//! - `samples`: what a component is to decide about;
+//! - `keys`: that what it keeps is for whoever gets it;
+//! - `self_test`: that it decides, and that (→ [`Admitted`]);
 //! - `rejection`: all that can be wrong, in words for the person who wrote it.
 
 pub mod oci;
 pub mod signature;
+pub(crate) mod secrets;
 pub(crate) mod rejection;
 mod compile;
 mod link;
+mod samples;
+mod keys;
 mod self_test;
 
 use std::io;
@@ -24,21 +30,32 @@ use std::sync::{Mutex, TryLockError};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 pub use rejection::{Problem, Rejection, Tests};
+pub use secrets::{SecretError, Secrets};
 pub use self_test::Admitted;
 pub use signature::{KeyError, KeyKind, Signatory, Trust, Untrusted, Upload, signature_path};
 
 use self::compile::compile;
-use self::link::link;
+use self::link::{Linked, link};
 use self::self_test::self_test;
 use self::signature::verify;
 use crate::evaluate::input::DecisionInput;
+use crate::guest::config::Config;
 use crate::guest::engine::Engine;
 use crate::guest::thread::yield_to_others;
+use crate::guest::version::Version;
+use crate::limits;
+
+impl From<Engine> for Admission {
+    fn from(engine: Engine) -> Self {
+        Self::new(engine)
+    }
+}
 
 /// Admits components into service, or says what keeps them from it.
 pub struct Admission {
     engine: Engine,
     trust: Option<Trust>,
+    secrets: Secrets,
     /// Where components are tested, and compiled where there is no process for it; the thread that asks
     /// where there is none. Locked meanwhile: one component at a time is enough for a machine.
     background: Option<Mutex<ThreadPool>>,
@@ -50,8 +67,14 @@ impl Admission {
         Self {
             engine,
             trust: None,
+            secrets: Secrets::default(),
             background: None,
         }
+    }
+
+    /// Lets configurations refer to these secrets.
+    pub fn with_secrets(self, secrets: Secrets) -> Self {
+        Self { secrets, ..self }
     }
 
     /// Admits no component from now on that `trust` does not cover.
@@ -98,12 +121,44 @@ impl Admission {
         upload: impl Into<Upload<'a>>,
         recent: &[DecisionInput],
     ) -> Result<Admitted, Rejection> {
-        let verified = verify(upload.into(), self.trust.as_ref())?;
+        let upload = upload.into();
+        let verified = verify(upload, self.trust.as_ref())?;
+        let config = self.resolve(upload.config)?;
         let admit = || {
             let compiled = compile(&self.engine, verified)?;
             let linked = link(&self.engine, compiled)?;
-            self_test(linked, recent)
+            self_test(linked, config, recent)
         };
+        self.in_turn(admit)
+    }
+
+    /// The way of a version's component with another configuration: it is compiled and linked already.
+    ///
+    /// # Errors
+    /// All that the configuration, and what the component does with it, has wrong.
+    pub(crate) fn reconfigure(
+        &self,
+        version: &Version,
+        config: &[u8],
+        recent: &[DecisionInput],
+    ) -> Result<Admitted, Rejection> {
+        let config = self.resolve(config)?;
+        self.in_turn(|| self_test(Linked::of(version), config, recent))
+    }
+
+    fn resolve(&self, config: &[u8]) -> Result<Config, Problem> {
+        if config.len() > limits::CONFIG_BYTES_MAX {
+            return Err(Problem::ConfigTooLarge(config.len()));
+        }
+        let resolved = self.secrets.resolve(config);
+        resolved.map_err(|error| Problem::Secret(error.to_string()))
+    }
+
+    /// One component at a time, where clients are served meanwhile.
+    fn in_turn(
+        &self,
+        admit: impl FnOnce() -> Result<Admitted, Rejection> + Send,
+    ) -> Result<Admitted, Rejection> {
         match self.background.as_ref().map(Mutex::try_lock) {
             None => admit(),
             Some(Ok(threads)) => threads.install(admit),

@@ -3,33 +3,52 @@
 //! A request takes the publication once, at its beginning, and keeps the version that it found
 //! for all its steps. A decision has no side effect, so one that fails is simply made again by
 //! the version behind: a canary's by the active one, the active one's by the last good one. No
-//! client sees it.
+//! client sees it. But a version can want to have refused what it fails at: then nobody stands in,
+//! since another one might let through what it would not.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::Guard;
 use domain::ReplicaId;
-use http::StatusCode;
+use domain::time::BootTime;
+use http::{HeaderMap, StatusCode};
 
-use crate::decision::{Action, Decision, Outcome, View};
-use crate::evaluate::input::{DecisionInput, DecisionResult};
+use crate::decision::{Action, Decision, InvalidDecision, OnFailure, Outcome, Reply, View};
+use crate::evaluate::input::{DecisionInput, DecisionResult, path_key};
+use crate::evaluate::recent::RECENT_EVERY;
 use crate::evaluate::{RequestParts, on_outcome, on_outcome_afresh, on_request};
 use crate::guest::bindings::World;
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
+use crate::guest::thread::processor_time;
 use crate::guest::version::{SharedVersion, Version};
 use crate::limits;
+use crate::replay::audit::Job as AuditJob;
 use crate::replay::shadow::Job;
+use crate::rollout::breaker::Instead;
+use crate::rollout::monitor::{Problem, SLOWER_BY_MIN};
 use crate::rollout::publication::{Published, Rank, Trial};
 use crate::rollout::versions::Versions;
 
-/// No version could decide. Each failure has been counted and logged.
-#[derive(Debug, thiserror::Error)]
-#[error("no version of the policy could decide")]
-pub struct Undecided;
+/// What a decision that is made again may take beyond what is bounded for every request, in bytes.
+const AUDITED_BYTES_MAX: usize = 256 << 10;
+
+/// Why there is no decision about a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Undecided {
+    /// Every version that may decide failed. Each failure has been counted and logged.
+    #[error("no version of the policy could decide")]
+    Failed,
+    /// The version that decides wasted too much time over requests like this one, and is not asked
+    /// about them for a while.
+    #[error("the policy is not asked about requests like this one for a while")]
+    BrokenOff,
+}
 
 /// Makes the decisions about one request.
 pub struct Decider<'a> {
@@ -39,6 +58,10 @@ pub struct Decider<'a> {
     /// A share of the requests is put to the candidate as well.
     shadowed: bool,
     seed: u64,
+    /// Tells the client from others.
+    client: u64,
+    /// What came of the takes so far.
+    takes: Vec<Outcome>,
 }
 
 impl Versions {
@@ -78,6 +101,8 @@ impl<'a> Decider<'a> {
             rank,
             shadowed,
             seed,
+            client: client_key(client),
+            takes: Vec::new(),
         }
     }
 
@@ -94,6 +119,16 @@ impl<'a> Decider<'a> {
         }
     }
 
+    /// Has the active version decide where the candidate would, and could not be shown a header that
+    /// it wants to see: no client is turned away by a version on trial.
+    #[must_use]
+    pub fn readable(mut self, headers: &HeaderMap) -> Self {
+        if self.rank == Rank::Candidate && self.version().unreadable(headers).is_some() {
+            self.rank = Rank::Active;
+        }
+        self
+    }
+
     /// What it found published.
     pub fn published(&self) -> &Published {
         &self.published
@@ -101,18 +136,17 @@ impl<'a> Decider<'a> {
 
     /// What to do about a request.
     pub fn on_request(&mut self, request: RequestParts<'_>) -> Result<Decision, Undecided> {
-        let ambient = Ambient {
-            now_ms: request.now_ms,
-            seed: self.seed,
-        };
-        let decision = self.decide(None, |version, instance| {
+        let ambient = self.ambient(request.now_ms);
+        self.step_aside(request.target)?;
+        let input = || DecisionInput::of_request(request, ambient, &[], None);
+        let mut decision = self.decide(Some(Asked::Request), input, |version, instance| {
             on_request(version, instance, ambient, request)
         })?;
-        self.count_server_error(&decision, None);
-        self.pass_on(
-            || DecisionInput::of_request(request, ambient, None),
-            || DecisionResult::Action(decision.clone()),
-        );
+        self.take_down(&mut decision);
+        self.versions.seen.note(self.client, self.seed);
+        self.audit(request, &[], None, &decision);
+        self.count_server_error(&decision, None, input);
+        self.pass_on(input, || DecisionResult::Action(decision.clone()));
         Ok(decision)
     }
 
@@ -126,29 +160,90 @@ impl<'a> Decider<'a> {
         memo: &[u8],
         outcome: &Outcome,
     ) -> Result<Decision, Undecided> {
-        let ambient = Ambient {
-            now_ms: request.now_ms,
-            seed: self.seed,
-        };
+        let ambient = self.ambient(request.now_ms);
         let asked_first = self.version().id;
-        let mut decision = self.decide(Some(outcome), |version, instance| {
+        let takes = mem::take(&mut self.takes);
+        let input = || DecisionInput::of_request(request, ambient, &takes, Some(outcome));
+        let asked = Some(Asked::Outcome(outcome));
+        let mut decision = self.decide(asked, input, |version, instance| {
             if version.id == asked_first {
                 on_outcome(version, instance, ambient, request, memo, outcome)
             } else {
-                on_outcome_afresh(version, instance, ambient, request, outcome)
+                on_outcome_afresh(version, instance, ambient, request, &takes, outcome)
             }
         })?;
-        if let Action::Respond(reply) = &mut decision.action
-            && self.version().id != asked_first
-        {
+        self.take_down(&mut decision);
+        if self.version().id == asked_first {
+            self.audit(request, memo, Some(outcome), &decision);
+        } else if let Action::Respond(reply) = &mut decision.action {
             reply.keep = None;
         }
-        self.count_server_error(&decision, Some(outcome));
-        self.pass_on(
-            || DecisionInput::of_request(request, ambient, Some(outcome)),
-            || DecisionResult::Action(decision.clone()),
-        );
+        self.count_server_error(&decision, Some(outcome), input);
+        self.pass_on(input, || DecisionResult::Action(decision.clone()));
+        self.takes = takes;
+        if outcome.is_of_take() {
+            self.takes.push(outcome.clone());
+        }
         Ok(decision)
+    }
+
+    /// What the version counts and says with a decision, which is for a client.
+    fn take_down(&self, decision: &mut Decision) {
+        if let Some(remarks) = decision.remarks.take() {
+            self.version().take_down(*remarks);
+        }
+    }
+
+    /// What the version finds beside its arguments.
+    pub fn ambient(&self, now_ms: u64) -> Ambient {
+        Ambient {
+            now_ms,
+            seed: self.seed,
+        }
+    }
+
+    /// Whether a kept response that is found for this request is one of those that are
+    /// [checked](Self::is_rendered_alike).
+    pub fn checks_kept(&self) -> bool {
+        self.versions.recent.is_sampled(self.seed)
+    }
+
+    /// Whether the version makes for this request the response that it had kept, in the same
+    /// circumstances. Where it makes another, that is an invalid decision, and it has none kept from
+    /// now on. `is_same` compares. Where it fails nothing is known of it, and that is counted.
+    pub fn is_rendered_alike(
+        &self,
+        request: RequestParts<'_>,
+        ambient: Ambient,
+        memo: &[u8],
+        outcome: &Outcome,
+        is_same: impl FnOnce(&mut Reply) -> bool,
+    ) -> bool {
+        let version = self.version();
+        let request = RequestParts {
+            now_ms: ambient.now_ms,
+            ..request
+        };
+        let rendered = with_instance(self.published.generation, version, |instance| {
+            on_outcome(version, instance, ambient, request, memo, outcome)
+        });
+        let is_alike = match rendered.map(|decision| decision.action) {
+            Ok(Action::Respond(mut reply)) => is_same(&mut reply),
+            Ok(_) => false,
+            Err(failure) => {
+                report(version, &failure);
+                return true;
+            }
+        };
+        if !is_alike {
+            version.keep_no_more();
+            let problem = "a response that it had kept depends on more than its vary-key: for the same outcome and key it gives another";
+            let failure = Failure::from(InvalidDecision(problem.into()));
+            report(version, &failure);
+            let input = || DecisionInput::of_request(request, ambient, &self.takes, Some(outcome));
+            self.report(Problem::Failure(failure, Duration::ZERO), &input);
+        }
+        is_alike
     }
 
     /// The replica that the policy wants to lead.
@@ -157,55 +252,99 @@ impl<'a> Decider<'a> {
         now_ms: u64,
         view: &View,
     ) -> Result<Option<ReplicaId>, Undecided> {
-        let ambient = Ambient {
-            now_ms,
-            seed: self.seed,
-        };
+        let ambient = self.ambient(now_ms);
         // An election is nobody's request: it is not for a candidate that is on trial. But that
         // candidate is asked as well, without effect, whatever its share: elections are few.
         self.rank = Rank::Active;
         self.shadowed = true;
-        let elected = self.decide(None, |_, instance| instance.elect(ambient, view))?;
-        self.pass_on(
-            || DecisionInput::of_election(view, ambient),
-            || DecisionResult::Leader(elected),
-        );
+        let input = || DecisionInput::of_election(view, ambient);
+        let elected = self.decide(None, input, |_, instance| instance.elect(ambient, view))?;
+        self.pass_on(input, || DecisionResult::Leader(elected));
         Ok(elected)
     }
 
-    /// Asks the version, about an outcome where there is one; where it fails, the one behind it.
+    /// Leaves a request to the version behind, where the one that decides is not asked about it.
+    fn step_aside(&mut self, target: &str) -> Result<(), Undecided> {
+        loop {
+            let health = match (self.rank, &self.published.candidate) {
+                (Rank::Candidate, Some(candidate)) => &candidate.health,
+                (Rank::Active, _) => &self.published.health,
+                _ => return Ok(()),
+            };
+            let Some(broken_off) = health.broken_off() else {
+                return Ok(());
+            };
+            match broken_off.instead(path_key(target), self.client, BootTime::now()) {
+                Some(Instead::Refuse) => return Err(Undecided::BrokenOff),
+                Some(Instead::StandIn) if self.fall_back() => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// Has the version behind decide from now on; whether there is one.
+    fn fall_back(&mut self) -> bool {
+        match self.rank {
+            Rank::Candidate => self.rank = Rank::Active,
+            Rank::Active if self.published.previous.is_some() => self.rank = Rank::Previous,
+            Rank::Active | Rank::Previous => return false,
+        }
+        true
+    }
+
+    /// Asks the version; where it fails, the one behind it, unless it wants requests refused then. An
+    /// election is nobody's request: `asked` is `None`.
     fn decide<T>(
         &mut self,
-        outcome: Option<&Outcome>,
+        asked: Option<Asked<'_>>,
+        input: impl Fn() -> DecisionInput,
         mut call: impl FnMut(&Version, &mut Instance) -> Result<T, Failure>,
     ) -> Result<T, Undecided> {
+        let measures = self.versions.recent.is_sampled(self.seed);
         loop {
             let version = self.version();
-            let asked = with_instance(self.published.generation, version, |instance| {
+            let begun = version.clock().ticks();
+            let processor = measures.then(processor_time);
+            let answer = with_instance(self.published.generation, version, |instance| {
                 call(version, instance)
             });
-            let failure = match asked {
+            let ticks = version.clock().ticks().saturating_sub(begun);
+            let failure = match answer {
                 Ok(decision) => {
                     version.counts.decisions.fetch_add(1, Ordering::Relaxed);
+                    if let Some(stands_for) = seems_slow(ticks, processor) {
+                        self.report(Problem::Slow(stands_for), &input);
+                    }
                     return Ok(decision);
                 }
                 Err(failure) => failure,
             };
             report(version, &failure);
-            if is_to_blame(version, outcome) {
-                self.versions.note_failure(&self.published, self.rank);
+            let refuses = asked.is_some() && version.manifest.on_failure == OnFailure::Refuse;
+            if is_to_blame(version, asked) {
+                let took = limits::EPOCH_TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
+                self.report(Problem::Failure(failure, took), &input);
             }
-            match self.rank {
-                Rank::Candidate => self.rank = Rank::Active,
-                Rank::Active if self.published.previous.is_some() => self.rank = Rank::Previous,
-                _ => return Err(Undecided),
+            if refuses || !self.fall_back() {
+                return Err(Undecided::Failed);
             }
         }
     }
 
-    /// An answer of 500 and above that no backend is to blame for, nor the request: 501 is the answer
-    /// to a method that nobody knows, which any client can send.
-    fn count_server_error(&self, decision: &Decision, outcome: Option<&Outcome>) {
+    fn report(&self, problem: Problem, input: &impl Fn() -> DecisionInput) {
+        self.versions
+            .report(&self.published, self.rank, self.client, problem, input);
+    }
+
+    /// Counts an answer of 500 and above that no backend is to blame for, nor the request: 501 is the
+    /// answer to a method that nobody knows, which any client can send. Most are meant, as that of
+    /// maintenance is; 500 says by itself that something went wrong (RFC 9110, section 15.6.1).
+    fn count_server_error(
+        &self,
+        decision: &Decision,
+        outcome: Option<&Outcome>,
+        input: impl Fn() -> DecisionInput,
+    ) {
         let Action::Respond(reply) = &decision.action else {
             return;
         };
@@ -213,7 +352,35 @@ impl<'a> Decider<'a> {
             || matches!(outcome, Some(Outcome::Unavailable(_)));
         if reply.status.is_server_error() && !blames_another {
             self.version().counts.errors.fetch_add(1, Ordering::Relaxed);
-            self.versions.note_failure(&self.published, self.rank);
+            if reply.status == StatusCode::INTERNAL_SERVER_ERROR {
+                self.report(Problem::ServerError, &input);
+            }
+        }
+    }
+
+    /// Has a sample of the decisions made again in a fresh instance.
+    fn audit(
+        &self,
+        request: RequestParts<'_>,
+        memo: &[u8],
+        outcome: Option<&Outcome>,
+        decision: &Decision,
+    ) {
+        let Versions {
+            recent, auditor, ..
+        } = self.versions;
+        if !recent.is_sampled(self.seed) || !auditor.is_idle() {
+            return;
+        }
+        let ambient = self.ambient(request.now_ms);
+        let input = DecisionInput::of_request(request, ambient, &[], outcome);
+        if input.bytes(&DecisionResult::Action(decision.clone())) <= AUDITED_BYTES_MAX {
+            auditor.submit(AuditJob {
+                version: Arc::clone(self.version()),
+                input,
+                memo: memo.to_vec(),
+                decided: decision.clone(),
+            });
         }
     }
 
@@ -248,11 +415,50 @@ impl<'a> Decider<'a> {
     }
 }
 
+/// What a version is asked about a request.
+#[derive(Debug, Clone, Copy)]
+enum Asked<'a> {
+    Request,
+    Outcome(&'a Outcome),
+}
+
+/// Of so many decisions, one has its processor time measured.
+const MEASURED_EVERY: u32 = RECENT_EVERY as u32;
+
+/// Ticks of the clock from which on a decision seems slow: the first may come at once.
+const SLOW_TICKS: u64 = 2;
+
+/// For how many decisions one stands that seems slow. On a busy machine it may have waited for a
+/// processor: who judges it looks again.
+fn seems_slow(ticks: u64, began: Option<Duration>) -> Option<u32> {
+    if ticks >= SLOW_TICKS {
+        return Some(1);
+    }
+    let took = processor_time().saturating_sub(began?);
+    (took >= SLOWER_BY_MIN).then_some(MEASURED_EVERY)
+}
+
+/// Tells clients apart. Addresses of IPv4 and networks of IPv6 are short, and cost nothing.
+fn client_key(client: &[u8]) -> u64 {
+    let mut short = [0; 8];
+    match short.get_mut(..client.len()) {
+        Some(start) => {
+            start.copy_from_slice(client);
+            u64::from_be_bytes(short)
+        }
+        None => {
+            let mut hasher = DefaultHasher::new();
+            client.hash(&mut hasher);
+            hasher.finish()
+        }
+    }
+}
+
 /// Whether it is a version's own doing that it fails, which ends its service. How long a list is, one
 /// of world 1.0 does not decide: nobody may take it out of service by adding stocks.
-fn is_to_blame(version: &Version, outcome: Option<&Outcome>) -> bool {
-    match outcome {
-        Some(Outcome::Stocks(page)) if version.world == World::V1_0 => {
+fn is_to_blame(version: &Version, asked: Option<Asked<'_>>) -> bool {
+    match asked {
+        Some(Asked::Outcome(Outcome::Stocks(page))) if version.world == World::V1_0 => {
             page.stocks.len() <= limits::LISTED_OWED
         }
         _ => true,

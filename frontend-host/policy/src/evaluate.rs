@@ -7,12 +7,19 @@
 pub(crate) mod input;
 pub(crate) mod recent;
 
-use http::{HeaderMap, Method};
+use std::net::IpAddr;
 
-use crate::decision::{Action, Decision, InvalidDecision, Manifest, Outcome, PolicyRequest};
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Method, Version as HttpVersion};
+
+use crate::decision::{
+    Action, Decision, InvalidDecision, Manifest, Operation, Outcome, PolicyConnection,
+    PolicyRequest, Scheme,
+};
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::version::Version;
+use crate::limits;
 
 /// A request as the gateway has it.
 #[derive(Debug, Clone, Copy)]
@@ -23,10 +30,23 @@ pub struct RequestParts<'a> {
     pub target: &'a str,
     /// All headers; the policy sees those that its manifest asks for.
     pub headers: &'a HeaderMap,
+    /// How it came; the policy sees it where its manifest asks for it. `None` where that is not
+    /// known any more.
+    pub connection: Option<Connection>,
     /// The body, where there is one.
     pub body: Option<&'a [u8]>,
     /// Wall clock in milliseconds since 1970.
     pub now_ms: u64,
+}
+
+/// How a request came. What host it asked for, its header `host` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The address at the other end.
+    pub client: IpAddr,
+    pub scheme: Scheme,
+    /// HTTP/1.0, HTTP/1.1 or HTTP/2.
+    pub version: HttpVersion,
 }
 
 pub(crate) fn on_request(
@@ -36,7 +56,8 @@ pub(crate) fn on_request(
     request: RequestParts<'_>,
 ) -> Result<Decision, Failure> {
     with_headers(request, &version.manifest, |request| {
-        Ok(expect_first(instance.on_request(ambient, request)?)?)
+        let decision = expect_first(instance.on_request(ambient, request)?)?;
+        Ok(expect_declared(decision, &version.manifest)?)
     })
 }
 
@@ -49,20 +70,40 @@ pub(crate) fn on_outcome(
     outcome: &Outcome,
 ) -> Result<Decision, Failure> {
     with_headers(request, &version.manifest, |request| {
-        instance.on_outcome(ambient, request, memo, outcome)
+        let decision = instance.on_outcome(ambient, request, memo, outcome)?;
+        Ok(expect_declared(decision, &version.manifest)?)
     })
 }
 
-/// For a version that did not make the decision before: it decides about the request first, so
-/// that the outcome comes with its own memo.
+/// For a version that did not make the decision before: it decides about the request first, and
+/// about what came of the `takes` so far, so that the outcome comes with its own memo.
+///
+/// Where it takes nothing and the outcome is that of a take, it decides about the request: for it there
+/// was none. Where it would take something first, that is granted.
 pub(crate) fn on_outcome_afresh(
     version: &Version,
     instance: &mut Instance,
     ambient: Ambient,
     request: RequestParts<'_>,
+    takes: &[Outcome],
     outcome: &Outcome,
 ) -> Result<Decision, Failure> {
-    let own = on_request(version, instance, ambient, request)?;
+    let mut own = on_request(version, instance, ambient, request)?;
+    let mut takes = takes.iter();
+    for _ in 0..limits::STEPS_MAX {
+        if !own.takes() {
+            break;
+        }
+        let taken = takes.next();
+        if taken.is_none() && outcome.is_of_take() {
+            break;
+        }
+        let taken = taken.unwrap_or(&Outcome::Granted);
+        own = on_outcome(version, instance, ambient, request, &own.memo, taken)?;
+    }
+    if outcome.is_of_take() && !own.takes() {
+        return Ok(own);
+    }
     on_outcome(version, instance, ambient, request, &own.memo, outcome)
 }
 
@@ -76,6 +117,20 @@ pub(crate) fn expect_first(decision: Decision) -> Result<Decision, InvalidDecisi
     }
 }
 
+/// A decision that takes out of no bucket, and adds to no counter, but those of the manifest.
+pub(crate) fn expect_declared(
+    decision: Decision,
+    manifest: &Manifest,
+) -> Result<Decision, InvalidDecision> {
+    if let Action::Perform(Operation::Take(take)) = &decision.action {
+        manifest.bucket_of(take)?;
+    }
+    if let Some(remarks) = &decision.remarks {
+        manifest.check_counted(remarks)?;
+    }
+    Ok(decision)
+}
+
 fn with_headers<T>(
     request: RequestParts<'_>,
     manifest: &Manifest,
@@ -83,16 +138,31 @@ fn with_headers<T>(
 ) -> T {
     let mut headers = Vec::new();
     for name in &manifest.headers {
-        for value in request.headers.get_all(name) {
-            // Values that are not text were refused before.
-            headers.extend(value.to_str().ok().map(|value| (name.as_str(), value)));
-        }
+        let values = request.headers.get_all(name);
+        headers.extend(values.iter().map(|value| (name.as_str(), value.as_bytes())));
     }
+    let connection = request.connection.filter(|_| manifest.connection);
+    let client = connection.map(|connection| connection.client.to_string());
+    let connection = connection
+        .zip(client.as_deref())
+        .map(|(connection, client)| PolicyConnection {
+            client,
+            scheme: connection.scheme,
+            authority: authority(request.headers),
+            version: connection.version,
+        });
     call(&PolicyRequest {
         method: request.method,
         target: request.target,
         headers: &headers,
+        connection,
         body: request.body,
         now_ms: request.now_ms,
     })
+}
+
+/// The host that a request asked for, where it did.
+fn authority(headers: &HeaderMap) -> &str {
+    let host = headers.get(HOST).map(HeaderValue::to_str);
+    host.and_then(Result::ok).unwrap_or_default()
 }

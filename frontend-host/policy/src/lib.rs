@@ -25,12 +25,13 @@ pub mod replay;
 pub mod rollout;
 mod decider;
 
-pub use admission::{Admission, Admitted, Problem, Rejection, Trust, Upload};
+pub use admission::{Admission, Admitted, Problem, Rejection, Secrets, Trust, Upload};
 pub use decider::{Decider, Undecided};
-pub use evaluate::RequestParts;
+pub use evaluate::{Connection, RequestParts};
 pub use guest::code_cache::CodeCache;
 pub use guest::compiler::{CompileError, Compiler, compile_as_child};
 pub use guest::engine::Engine;
+pub use guest::instance::Ambient;
 pub use guest::version::{SharedVersion, Version};
 pub use rollout::{Probation, Published, Reason, Share, SwapError, Trial, VersionLog, Versions};
 

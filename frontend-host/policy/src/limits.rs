@@ -66,6 +66,47 @@ pub const LISTED_OWED: usize = 1_000;
 /// What a policy may carry from one decision to the next, in bytes.
 pub const MEMO_BYTES_MAX: usize = 64 << 10;
 
+/// What a kept response may be found by, in bytes.
+pub const VARY_KEY_BYTES_MAX: usize = 1 << 10;
+
+/// Responses that are kept of one stock or order.
+pub const RENDERINGS_MAX: usize = 8;
+
+/// Counters that a manifest may declare, and labels of each.
+pub const COUNTERS_MAX: usize = 16;
+/// See [`COUNTERS_MAX`].
+pub const COUNTER_LABELS_MAX: usize = 4;
+
+/// What a counter is for, in bytes.
+pub const COUNTER_HELP_BYTES_MAX: usize = 256;
+
+/// Values of its labels that are told apart, for each counter.
+pub const SERIES_MAX: usize = 256;
+
+/// What a decision may count, and the value of a label in bytes.
+pub const OBSERVATIONS_MAX: usize = 16;
+/// See [`OBSERVATIONS_MAX`].
+pub const LABEL_BYTES_MAX: usize = 64;
+
+/// Lines for the log that come with a decision, and bytes of each.
+pub const LOG_LINES_MAX: usize = 8;
+/// See [`LOG_LINES_MAX`].
+pub const LOG_LINE_BYTES_MAX: usize = 512;
+
+/// Lines of a version that are written to the log in a second, and so many more at once.
+pub const LOG_LINES_PER_SECOND: u32 = 20;
+/// See [`LOG_LINES_PER_SECOND`].
+pub const LOG_LINES_BURST: u32 = 100;
+
+/// Buckets that a manifest may declare.
+pub const BUCKETS_MAX: usize = 16;
+
+/// What tells the buckets of one name apart, in bytes.
+pub const BUCKET_KEY_BYTES_MAX: usize = 256;
+
+/// Configuration of a policy, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 64 << 10;
+
 /// Headers that a manifest may ask for.
 pub const MANIFEST_HEADERS_MAX: usize = 32;
 

@@ -3,6 +3,7 @@
 //! - `fields`: a decision as people compare it;
 //! - `differences`: where two policies decide differently;
 //! - `shadow`: live decisions made again by a candidate;
+//! - `audit`: live decisions made again by the same version, afresh;
 //! - `recording`: live decisions taken down;
 //! - `headers`: which of a request's headers a recording has;
 //! - `format`: what a recording looks like;
@@ -14,6 +15,7 @@
 pub(crate) mod fields;
 pub(crate) mod differences;
 pub(crate) mod shadow;
+pub(crate) mod audit;
 pub(crate) mod recording;
 mod headers;
 mod format;

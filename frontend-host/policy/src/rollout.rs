@@ -1,6 +1,10 @@
 //! The versions of the policy in service, and how one takes another's place.
 //!
-//! - `probation`: how many failures a version may have in its first time;
+//! - `probation`: how many failures a version may have, and what is held against it;
+//! - `breaker`: which requests it is not asked about for a while;
+//! - `clients_seen`: how many clients were served lately;
+//! - `health`: how a version has done since it began to decide for clients;
+//! - `monitor`: who judges what went wrong;
 //! - `publication`: what decides at a moment, and what it becomes by each change;
 //! - `change`: a change, who made it and why;
 //! - `version_log`: what survives a restart;
@@ -9,6 +13,10 @@
 //! - `versions`: what operators do with the versions.
 
 pub(crate) mod probation;
+pub(crate) mod breaker;
+pub(crate) mod clients_seen;
+pub(crate) mod health;
+pub(crate) mod monitor;
 pub(crate) mod publication;
 pub(crate) mod change;
 pub(crate) mod version_log;
@@ -18,7 +26,8 @@ pub(crate) mod versions;
 
 pub use change::{Change, Reason};
 pub use error::SwapError;
-pub use probation::{HealthWindow, Probation};
+pub use health::{HealthWindow, Incident};
+pub use probation::Probation;
 pub use publication::{Candidate, Published, Share, Trial};
-pub use version_log::{VersionLog, VersionLogError};
+pub use version_log::{Kept, VersionLog, VersionLogError};
 pub use versions::Versions;

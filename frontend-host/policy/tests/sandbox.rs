@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use domain::{Price, StockName};
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::decision::{
-    Action, Decision, Eviction, Listing, Operation, Outcome, Page, Refusal, Stock,
+    Action, Decision, Eviction, Listing, OnFailure, Operation, Outcome, Page, Refusal, Stock,
 };
 use frontend_policy::limits;
 use frontend_policy::{
     Admission, Decider, Engine, Probation, Problem, Reason, Rejection, RequestParts, SwapError,
-    Undecided, Versions,
+    Undecided, Upload, Versions,
 };
 use http::{HeaderMap, Method};
+use sha2::{Digest as _, Sha256};
 
 /// More than the default: these tests share two cores with others, and eating memory takes time.
 const DECISION_TIME_MAX: Duration = Duration::from_secs(1);
@@ -70,6 +71,7 @@ fn get<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestParts<'a> {
         method: &Method::GET,
         target,
         headers,
+        connection: None,
         body: None,
         now_ms: 1_800_000_000_000,
     }
@@ -89,9 +91,10 @@ fn failures(versions: &Versions) -> [u64; 3] {
 /// A guest that fails at `target` costs nobody anything: the default policy decides.
 fn fails_and_is_stood_in_for(guest: &[u8], target: &str, expected: [u64; 3]) {
     let versions = swapped(guest);
-    for _ in 0..2 {
+    // A path that fails is not asked for again for a while.
+    for path in [target.to_owned(), format!("{target}-again")] {
         let mut decider = versions.decider(b"client");
-        let decision = decide(&mut decider, target).unwrap();
+        let decision = decide(&mut decider, &path).unwrap();
         assert!(
             matches!(
                 decision.action,
@@ -251,6 +254,11 @@ fn nonsense_is_noticed_and_stood_in_for() {
         "framing",
         "body",
         "memo",
+        "vary-key",
+        "counts-undeclared",
+        "logs-much",
+        "take-undeclared",
+        "take-key-long",
         "retry",
         "stock-name-empty",
         "stock-name-long",
@@ -287,6 +295,12 @@ fn a_version_that_failed_is_not_the_last_good_one() {
     let traps = guest("traps");
     let versions = swapped(&traps);
     decide(&mut versions.decider(b"client"), "/stocks/trap").unwrap();
+    let health = Arc::clone(&versions.published().health);
+    let begun = Instant::now();
+    while health.held() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "not judged");
+        thread::sleep(Duration::from_millis(2));
+    }
     versions.activate(&guest("marked"), &operator()).unwrap();
     let previous = versions.published().previous.clone().unwrap();
     assert_eq!(previous.manifest.name, "default");
@@ -357,24 +371,24 @@ fn all_that_is_wrong_with_imports_and_exports_is_said_at_once() {
         "acme:telemetry/sink@1.0.0",
         "wasi:http/outgoing-handler@0.2.0",
     ];
-    let all_but_elect = [
-        "does not export `describe`",
-        "does not export `on-request`",
-        "does not export `on-outcome`",
-        "its `elect` is not of the type",
-    ];
+    let all_but_elect = |first| {
+        [
+            first,
+            "does not export `on-request`",
+            "does not export `on-outcome`",
+            "its `elect` is not of the type",
+        ]
+    };
+    let of_1_0 = all_but_elect("does not export `describe`");
+    let of_1_1 = all_but_elect("does not export `configure`");
     for (exported, functions, expected) in [
-        (
-            "bazaar:policy/policy@1.0.0",
-            &["elect"][..],
-            &all_but_elect[..],
-        ),
-        ("bazaar:policy/policy@1.1.0", &["elect"], &all_but_elect),
+        ("bazaar:policy/policy@1.0.0", &["elect"][..], &of_1_0[..]),
+        ("bazaar:policy/policy@1.1.0", &["elect"], &of_1_1),
         (
             "acme:other/thing",
             &["on-request"],
             &[
-                "does not export `describe`",
+                "does not export `configure`",
                 "does not export `on-request`",
                 "does not export `on-outcome`",
                 "does not export `elect`",
@@ -466,6 +480,243 @@ fn of_world_1_0() -> Vec<u8> {
     std::fs::read(format!("{project}/tests/policies/default-1.0.wasm")).unwrap()
 }
 
+#[test]
+fn a_manifest_says_what_becomes_of_a_failure() {
+    let admission = Admission::new(engine());
+    for (component, said) in [
+        (&guest("guarded"), OnFailure::Refuse),
+        (&guest("marked"), OnFailure::LastGood),
+        (&of_world_1_0(), OnFailure::LastGood),
+    ] {
+        let version = admission.admit(component, &[]).unwrap().into_version();
+        assert_eq!(version.manifest.on_failure, said, "{version}");
+    }
+}
+
+fn with_config<'a>(component: &'a [u8], config: &'a [u8]) -> Upload<'a> {
+    Upload {
+        component,
+        signature: None,
+        config,
+    }
+}
+
+#[test]
+fn each_instance_has_the_configuration_of_its_version() {
+    let component = guest("configured");
+    let versions = starting_with(DEFAULT_POLICY).unwrap();
+    let says = |expected: &[u8]| {
+        let decision = decide(&mut versions.decider(b"client"), "/config").unwrap();
+        let Action::Respond(reply) = decision.action else {
+            panic!("{decision:?}")
+        };
+        assert_eq!(reply.body, expected);
+    };
+    for config in [&b"say hello"[..], b"say \0\xff", b"say "] {
+        versions
+            .activate(DEFAULT_POLICY, &operator())
+            .expect("it is no change of the configured one");
+        let activated = versions.activate(with_config(&component, config), &operator());
+        let named = activated.unwrap().config_digest().unwrap().to_string();
+        assert_eq!(named, domain::Hex(&Sha256::digest(config)).to_string());
+        thread::scope(|scope| {
+            scope.spawn(|| says(&config[4..]));
+            says(&config[4..]);
+        });
+    }
+}
+
+#[test]
+fn a_configuration_that_a_policy_does_not_take_is_refused_in_its_words() {
+    let guest = guest("configured");
+    let large = vec![b' '; limits::CONFIG_BYTES_MAX + 1];
+    let largest = [&b"say "[..], &large[5..]].concat();
+    let admission = Admission::new(engine());
+    for (component, config, problem) in [
+        (&guest[..], &largest[..], ""),
+        (
+            &guest,
+            b"shout\x1b",
+            r"its configuration is refused: it begins with another word:\n`shout\x1b`",
+        ),
+        (&guest, b"", "it begins with another word"),
+        (&guest, &large, "it has 65537 bytes, and 65536 are allowed"),
+        (DEFAULT_POLICY, b"", ""),
+        (DEFAULT_POLICY, b"{}", "this policy takes no configuration"),
+        (&of_world_1_0(), b"", ""),
+        (
+            &of_world_1_0(),
+            b"{}",
+            "takes no configuration, since it is made for `bazaar:policy/policy@1.0.0`",
+        ),
+    ] {
+        match admission.admit(with_config(component, config), &[]) {
+            Ok(_) => assert_eq!(problem, ""),
+            Err(rejection) => {
+                let words = rejection.to_string();
+                assert!(!problem.is_empty() && words.contains(problem), "{words}");
+                assert_eq!(words.lines().count(), 1, "{words}");
+            }
+        }
+    }
+}
+
+/// A static variable lives as long as an instance does.
+#[test]
+fn a_policy_that_remembers_what_it_was_asked_is_refused_or_found_out() {
+    let guest = guest("remembers");
+    let admitted = Admission::new(engine()).admit(with_config(&guest, b"20"), &[]);
+    let rejection = admitted.map(drop).unwrap_err();
+    let [Problem::NotDeterministic(tests)] = rejection.problems() else {
+        panic!("{rejection}")
+    };
+    assert_eq!(tests.0, ["OPTIONS *"]);
+
+    // More than it is asked at the check.
+    let versions = starting_with(DEFAULT_POLICY).unwrap();
+    let patient = with_config(&guest, b"10000");
+    versions.activate(patient, &operator()).unwrap();
+    let headers = HeaderMap::new();
+    let ask = |requests: u32| {
+        for _ in 0..requests {
+            let request = RequestParts {
+                method: &Method::OPTIONS,
+                ..get("*", &headers)
+            };
+            versions.decider(b"client").on_request(request).unwrap();
+        }
+    };
+    let version = Arc::clone(&versions.published().active);
+    let impure = || version.counts.impure.load(Ordering::Relaxed);
+    ask(9_000);
+    assert_eq!(impure(), 0, "{:?}", version.impure_example());
+    let begun = Instant::now();
+    while impure() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nobody noticed");
+        ask(1_000);
+    }
+    let example = version.impure_example().unwrap();
+    assert_eq!(
+        example,
+        "OPTIONS *: body true and, in a fresh instance, false"
+    );
+}
+
+#[test]
+fn a_policy_that_remembers_nothing_is_not_found_to() {
+    let versions = swapped(&guest("limited"));
+    let headers = of_client("one");
+    let request = get("/stocks/nvidia", &headers);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(1) {
+        let mut decider = versions.decider(b"client");
+        let decision = decider.on_request(request).unwrap();
+        let outcome = Outcome::Denied(7);
+        let denied = decider.on_outcome(request, &decision.memo, &outcome);
+        assert!(denied.is_ok());
+    }
+    let active = &versions.published().active;
+    assert_eq!(active.impure_example(), None);
+}
+
+/// Of a client that the guest `limited` tells apart.
+fn of_client(name: &'static str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert("x-client", http::HeaderValue::from_static(name));
+    headers
+}
+
+/// Whichever version decides about an outcome, it is one to what that version would do.
+#[test]
+fn what_is_taken_out_of_a_bucket_is_decided_about() {
+    let headers = of_client("one");
+    let request = get("/stocks/nvidia", &headers);
+    let reads = |decision: &Decision| {
+        matches!(
+            decision.action,
+            Action::Perform(Operation::ReadStock { .. })
+        )
+    };
+    let versions = swapped(&guest("limited"));
+    let mut decider = versions.decider(b"client");
+    let decision = decider.on_request(request).unwrap();
+    assert!(decision.takes(), "{decision:?}");
+    let granted = decider.on_outcome(request, &decision.memo, &Outcome::Granted);
+    let granted = granted.unwrap();
+    assert!(reads(&granted), "{granted:?}");
+    let found = Outcome::Refused(Refusal::StockNotFound);
+    let answered = decider.on_outcome(request, &granted.memo, &found);
+    assert!(matches!(answered.unwrap().action, Action::Respond(reply) if reply.status == 404));
+
+    let mut decider = versions.decider(b"client");
+    let decision = decider.on_request(request).unwrap();
+    let denied = decider.on_outcome(request, &decision.memo, &Outcome::Denied(1_500));
+    let Action::Respond(reply) = denied.unwrap().action else {
+        panic!("who gets no token gets an answer")
+    };
+    assert_eq!(reply.status, 429);
+    assert_eq!(reply.headers["retry-after"], "2");
+
+    let costly = get("/stocks/costly", &headers);
+    let decision = versions.decider(b"client").on_request(costly).unwrap();
+    assert!(reads(&decision), "the version behind decides: {decision:?}");
+    assert_eq!(failures(&versions), [0, 0, 1]);
+    // To one of 1.0 nothing can be said of buckets: it decides about the request.
+    let old = starting_with(&of_world_1_0()).unwrap();
+    let mut decider = old.decider(b"client");
+    let failed = decider.on_outcome(request, &[], &Outcome::Granted);
+    assert!(failed.is_err(), "it took nothing");
+    old.activate(&guest("limited"), &operator()).unwrap();
+    assert!(decide(&mut old.decider(b"client"), "/stocks/nvidia").is_ok());
+}
+
+#[test]
+fn what_is_kept_for_all_and_rendered_by_a_header_is_refused_at_the_check() {
+    let problems = problems(&guest("leaks-plainly"));
+    let [
+        Problem::NotInKey {
+            by: header, tests, ..
+        },
+        Problem::NotInKey {
+            by: connection,
+            tests: others,
+            key: "vary-key",
+        },
+    ] = problems.as_slice()
+    else {
+        panic!("{problems:#?}")
+    };
+    assert_eq!(header, "the header `x-name`");
+    assert_eq!(tests.0, ["/stocks/nvidia"]);
+    assert_eq!(connection, "how a request came");
+    assert_eq!(others.0, ["/orders/3"]);
+    let words = problems[0].to_string();
+    assert!(words.contains("into the vary-key of its read"), "{words}");
+}
+
+/// What nobody can know beforehand, what clients sent lately shows.
+#[test]
+fn what_is_kept_for_all_and_rendered_by_a_header_of_late_is_refused_at_the_check() {
+    let leaks = guest("leaks");
+    let versions = swapped(&leaks);
+    let mut headers = HeaderMap::new();
+    headers.insert("x-name", "secret-agent".parse().unwrap());
+    for _ in 0..4000 {
+        let request = get("/stocks/nvidia", &headers);
+        versions.decider(b"client").on_request(request).unwrap();
+    }
+    versions.activate(DEFAULT_POLICY, &operator()).unwrap();
+    let refused = versions.activate(&leaks, &operator()).map(drop);
+    let SwapError::Rejected(rejection) = refused.unwrap_err() else {
+        panic!("it is refused for what it does")
+    };
+    let [Problem::NotInKey { by, tests, .. }] = rejection.problems() else {
+        panic!("{rejection}")
+    };
+    assert_eq!(by, "the header `x-name`");
+    assert_eq!(tests.0, ["GET /stocks/nvidia, asked lately"]);
+}
+
 fn page(stocks: usize, more: bool) -> Outcome {
     let stock = |number: usize| Stock {
         name: StockName::new(&format!("{number:064}")).unwrap(),
@@ -495,33 +746,28 @@ fn a_policy_of_world_1_0_lists_all_and_is_not_shown_a_part() {
 
 /// How many stocks there are is nothing that a policy of 1.0 has a say in.
 #[test]
-fn a_list_that_is_too_long_is_held_against_those_alone_who_asked_for_it() {
+fn a_list_that_nobody_can_answer_with_is_held_against_nobody() {
     let probation = Probation {
         window: Duration::from_secs(600),
         failures_max: 0,
     };
-    let active = |versions: &Versions| versions.published().active.manifest.name.clone();
     // More than a response may have bytes for.
     let outcome = page(200_000, false);
     let headers = HeaderMap::new();
-    let failed = |component: &[u8], name: &str| {
+    for (component, name) in [(of_world_1_0(), "default"), (guest("marked"), "marked")] {
         let versions = Versions::new(engine(), &variant("no-cache"), probation, None).unwrap();
-        versions.activate(component, &operator()).unwrap();
+        versions.activate(&component, &operator()).unwrap();
         let mut decider = versions.decider(b"client");
         let decision = decider.on_outcome(get("/stocks", &headers), &[], &outcome);
         assert!(decision.is_err(), "{name}: nobody can answer with so many");
-        versions
-    };
-    let old = failed(&of_world_1_0(), "default");
-    let new = failed(&guest("marked"), "marked");
-    let begun = Instant::now();
-    while active(&new) == "marked" {
-        assert!(begun.elapsed() < Duration::from_secs(30), "not rolled back");
-        thread::sleep(Duration::from_millis(2));
+        // What is reported after it is judged after it.
+        decide(&mut versions.decider(b"client"), "/stocks/nvidia").unwrap();
+        let published = versions.published();
+        assert_eq!(published.active.manifest.name, name);
+        assert_eq!(published.health.held(), 0, "{name}");
+        let counts = &published.active.counts;
+        assert_eq!(counts.failures(), 1, "{name}: it is counted all the same");
     }
-    assert_eq!(active(&old), "default");
-    let counts = &old.published().active.counts;
-    assert_eq!(counts.failures(), 1, "it is counted all the same");
 }
 
 #[test]

@@ -7,15 +7,22 @@ use std::time::{Duration, Instant};
 use domain::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::admission::{KeyKind, Signatory};
-use frontend_policy::decision::{Action, Operation, Outcome, Page, ReplicaView, Stock, View};
+use frontend_policy::decision::{
+    Action, Operation, Outcome, Page, ReplicaView, Scheme, Stock, View,
+};
 use frontend_policy::replay::{HeaderChoice, replay};
 use frontend_policy::{
-    Admission, CodeCache, Engine, Probation, Reason, Rejection, RequestParts, Share, SwapError,
-    Trial, Trust, Upload, Version, VersionLog, Versions,
+    Admission, CodeCache, Connection, Engine, Probation, Reason, Rejection, RequestParts, Share,
+    SwapError, Trial, Trust, Upload, Version, VersionLog, Versions,
 };
 use http::{HeaderMap, Method};
 use sha2::{Digest as _, Sha256};
 use tokio_stream::StreamExt as _;
+
+#[path = "stages/failing.rs"]
+mod failing;
+#[path = "stages/way_back.rs"]
+mod way_back;
 
 const PROBATION: Probation = Probation {
     window: Duration::from_secs(600),
@@ -64,6 +71,7 @@ fn decide(versions: &Versions, client: u32, target: &str) -> String {
         method: &Method::GET,
         target,
         headers: &headers,
+        connection: None,
         body: None,
         now_ms: 0,
     };
@@ -84,7 +92,7 @@ fn all() -> Share {
     Share::new(1.0).unwrap()
 }
 
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < end, "waited in vain for {what}");
@@ -161,7 +169,7 @@ fn a_canary_has_its_share_of_the_clients_and_keeps_them() {
 fn a_promoted_candidate_is_active_and_the_one_before_is_kept() {
     let versions = versions(None, DEFAULT_POLICY);
     assert!(matches!(
-        versions.promote(&operator()),
+        versions.promote(None, &operator()),
         Err(SwapError::NoCandidate)
     ));
     versions
@@ -171,7 +179,7 @@ fn a_promoted_candidate_is_active_and_the_one_before_is_kept() {
             &operator(),
         )
         .unwrap();
-    versions.promote(&operator()).unwrap();
+    versions.promote(None, &operator()).unwrap();
     assert_eq!(active(&versions), "marked");
     assert!(versions.published().candidate.is_none());
     versions.roll_back(&operator()).unwrap();
@@ -262,6 +270,7 @@ fn a_restart_comes_back_with_trusted_versions_only() {
     let signed = Upload {
         component: &signed,
         signature: Some(&signature),
+        config: &[],
     };
     before.activate(signed, &operator()).unwrap();
     before.activate(&guest("chatty"), &operator()).unwrap();
@@ -356,7 +365,7 @@ fn a_version_of_before_is_activated_again_by_the_beginning_of_its_digest_also_af
     }
     after.activate_kept(&marked[..8], &operator()).unwrap();
     assert_eq!(active(&after), "marked");
-    assert_eq!(after.kept().last(), Some(&marked));
+    assert_eq!(after.kept().pop().unwrap().digest, marked);
 }
 
 #[test]
@@ -493,6 +502,164 @@ const RECORDING_OF_BEFORE: [&str; 4] = [
     r#"{"now_ms":2,"seed":8,"election":{"replicas":[{"id":2,"healthy":true,"reaches_catalog":true,"orders":7,"round_trip_us":210},{"id":3,"healthy":true,"reaches_catalog":true,"orders":7,"round_trip_us":210}],"leader":null,"epoch":0},"decided":[["action","elect"],["leader","3"]]}"#,
 ];
 
+/// A request whose headers are not all text, from somewhere.
+fn in_bytes(headers: &HeaderMap) -> RequestParts<'_> {
+    RequestParts {
+        method: &Method::GET,
+        target: "/echo",
+        headers,
+        connection: Some(Connection {
+            client: "2001:db8::7".parse().unwrap(),
+            scheme: Scheme::Http,
+            version: http::Version::HTTP_11,
+        }),
+        body: None,
+        now_ms: 0,
+    }
+}
+
+fn not_text() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let value = http::HeaderValue::from_bytes(b"na\xefve").unwrap();
+    headers.insert("host", value.clone());
+    headers.insert("cookie", value.clone());
+    headers.insert("idempotency-key", value);
+    headers
+}
+
+#[tokio::test]
+async fn a_recording_has_what_a_policy_saw_but_credentials() {
+    let headers = not_text();
+    for (component, sees_connection) in [(guest("echoes"), true), (guest("marked"), false)] {
+        let versions = versions(None, &component);
+        let mut recording = versions
+            .record(None, HeaderChoice::default(), Duration::from_secs(600))
+            .unwrap();
+        versions
+            .decider(&[])
+            .on_request(in_bytes(&headers))
+            .unwrap();
+        let mut lines = String::new();
+        for _ in 0..2 {
+            lines += &recording.next().await.unwrap();
+        }
+        let host = r#"["host",{"base64":"bmHvdmU="}]"#;
+        assert_eq!(lines.contains(host), sees_connection, "{lines}");
+        let connection = r#""connection":{"client":"2001:db8::7","scheme":"http","version":"1.1"}"#;
+        assert_eq!(lines.contains(connection), sees_connection, "{lines}");
+        assert!(!lines.contains(r#"["cookie""#), "{lines}");
+
+        // The cookie is what it does not see again.
+        let found = replay(lines.as_bytes(), &admitted(engine(), &component)).unwrap();
+        let found = found.snapshot();
+        let differs = u64::from(sees_connection);
+        assert_eq!((found.compared, found.different), (1, differs), "{found:?}");
+        let without_cookies = lines.replace(r"cookie: na\\xefve\n", "");
+        let found = replay(without_cookies.as_bytes(), &admitted(engine(), &component)).unwrap();
+        assert_eq!(found.snapshot().different, 0, "{:?}", found.snapshot());
+    }
+}
+
+#[tokio::test]
+async fn a_recording_has_what_came_of_takes_and_replays_them() {
+    let limited = guest("limited");
+    let versions = versions(None, &limited);
+    let mut recording = versions
+        .record(None, HeaderChoice::default(), Duration::from_secs(600))
+        .unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert("x-client", http::HeaderValue::from_static("one"));
+    let request = RequestParts {
+        method: &Method::GET,
+        target: "/stocks/nvidia",
+        headers: &headers,
+        connection: None,
+        body: None,
+        now_ms: 0,
+    };
+    let stock = Outcome::Stock(Stock {
+        name: StockName::new("nvidia").unwrap(),
+        price: Price::from_minor(100).unwrap(),
+        quantity: 1,
+    });
+    for outcomes in [&[Outcome::Granted, stock][..], &[Outcome::Denied(250)]] {
+        let mut decider = versions.decider(&[]);
+        let mut decision = decider.on_request(request).unwrap();
+        for outcome in outcomes {
+            let memo = decision.memo;
+            decision = decider.on_outcome(request, &memo, outcome).unwrap();
+        }
+    }
+    let mut lines = String::new();
+    for _ in 0..6 {
+        lines += &recording.next().await.unwrap();
+    }
+    for part in [
+        r#""outcome":"granted"}"#,
+        r#""takes":["granted"],"outcome":{"stock":"#,
+        r#""outcome":{"denied":250}}"#,
+        r#"[["action","take"],["bucket","lookups"],["key","one"],["cost","1"]]"#,
+    ] {
+        assert!(lines.contains(part), "{part}: {lines}");
+    }
+    let replayed = |component: &[u8]| {
+        let version = admitted(engine(), component);
+        replay(lines.as_bytes(), &version).unwrap().snapshot()
+    };
+    let same = replayed(&limited);
+    assert_eq!((same.compared, same.different), (5, 0), "{same:?}");
+    // One that takes nothing differs in that alone: twice it does at once what comes of the take,
+    // and it reads where this one turns away.
+    let other = replayed(DEFAULT_POLICY);
+    assert_eq!(
+        (other.different, other.kinds["action"]),
+        (3, 3),
+        "{other:?}"
+    );
+}
+
+#[test]
+fn who_decides_is_never_shown_by_half_what_it_asks_for() {
+    let headers = not_text();
+    let of_1_0 = default_1_0();
+    let decided = |versions: &Versions| {
+        let mut decider = versions.decider(&[]).readable(&headers);
+        let refused = decider.version().unreadable(&headers).cloned();
+        let decided = decider.on_request(in_bytes(&headers)).is_ok();
+        (refused.map(|name| name.to_string()), decided)
+    };
+    let refused = (Some("idempotency-key".to_owned()), false);
+    let answered = (None, true);
+    assert_eq!(decided(&versions(None, &of_1_0)), refused);
+    assert_eq!(decided(&versions(None, &guest("echoes"))), answered);
+    // Beside and behind another it turns nobody away.
+    for trial in [Trial::Shadow(all()), Trial::Canary(all())] {
+        let versions = versions(None, &guest("echoes"));
+        versions.try_out(&of_1_0, trial, &operator()).unwrap();
+        assert_eq!(decided(&versions), answered, "{trial:?}");
+    }
+    let versions = versions(None, &of_1_0);
+    versions.activate(&guest("echoes"), &operator()).unwrap();
+    assert_eq!(decided(&versions), answered);
+}
+
+/// Whatever clients sent to the version before, they have no say in which one may serve.
+#[test]
+fn a_request_that_a_version_cannot_be_shown_is_no_test_of_it() {
+    let versions = versions(None, &guest("echoes"));
+    let headers = not_text();
+    for _ in 0..4000 {
+        let _ = versions.decider(&[]).on_request(in_bytes(&headers));
+    }
+    versions.activate(&default_1_0(), &operator()).unwrap();
+}
+
+/// The default policy as it was built for `bazaar:policy@1.0.0`.
+fn default_1_0() -> Vec<u8> {
+    let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    std::fs::read(format!("{project}/tests/policies/default-1.0.wasm")).unwrap()
+}
+
 #[test]
 fn a_recording_of_before_replays_and_others_are_refused() {
     let version = admitted(engine(), DEFAULT_POLICY);
@@ -501,10 +668,13 @@ fn a_recording_of_before_replays_and_others_are_refused() {
     assert_eq!(found.compared, 3);
     // They were left out above.
     assert_eq!(found.kinds.keys().collect::<Vec<_>>(), ["headers"]);
-    for other in ["1", "4"] {
+    let of_3 = recording.replace(r#""version":2"#, r#""version":3"#);
+    let found = replay(of_3.as_bytes(), &version).unwrap().snapshot();
+    assert_eq!(found.compared, 3);
+    for other in ["1", "5"] {
         let recording = recording.replace(r#""version":2"#, &format!(r#""version":{other}"#));
         let refused = replay(recording.as_bytes(), &version).unwrap_err();
-        assert!(refused.to_string().contains("version 2 to 3"), "{refused}");
+        assert!(refused.to_string().contains("version 2 to 4"), "{refused}");
     }
 }
 
@@ -606,6 +776,7 @@ fn a_shadow_is_not_asked_what_would_fill_its_queue() {
         method: &Method::GET,
         target: "/stocks",
         headers: &headers,
+        connection: None,
         body: None,
         now_ms: 0,
     };
@@ -674,6 +845,7 @@ fn only_signed_policies_are_taken_where_keys_are_trusted() {
                 Upload {
                     component: &component,
                     signature,
+                    config: &[],
                 },
                 &operator(),
             )

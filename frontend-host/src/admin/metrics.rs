@@ -47,6 +47,7 @@ impl Collector for Numbers {
         self.cache(&mut families)?;
         self.clients(&mut families)?;
         self.policy(&mut families)?;
+        self.observed(&mut families)?;
         self.service(&mut families)
     }
 }
@@ -132,6 +133,7 @@ impl Numbers {
                 ("overran", &counts.overruns),
                 ("invalid", &counts.invalid),
                 ("error", &counts.errors),
+                ("impure", &counts.impure),
             ];
             for (result, counter) in results {
                 let labels = (version.digest.to_string(), result);
@@ -146,6 +148,39 @@ impl Numbers {
             "Decisions asked of a version of the policy.",
             decisions,
         )
+    }
+
+    /// What policies count of their own accord: a family for each name, whichever version it is of.
+    fn observed(&self, families: &mut Families<'_>) -> fmt::Result {
+        let published = self.0.gateway.policy.published();
+        let candidate = published
+            .candidate
+            .as_ref()
+            .map(|candidate| &candidate.version);
+        let mut all: BTreeMap<&str, (&str, BTreeMap<Labels<'_>, u64>)> = BTreeMap::new();
+        for version in std::iter::once(&published.active)
+            .chain(&published.previous)
+            .chain(candidate)
+        {
+            let mut counted = version.observed.snapshot();
+            for counter in &version.manifest.counters {
+                let (_, samples) = all
+                    .entry(&counter.name)
+                    .or_insert((&counter.help, BTreeMap::new()));
+                for (values, count) in counted.remove(&counter.name).unwrap_or_default() {
+                    let own = counter.labels.iter().map(String::as_str).zip(values);
+                    let policy = ("policy", version.digest.to_string());
+                    *samples
+                        .entry(std::iter::once(policy).chain(own).collect())
+                        .or_default() += count;
+                }
+            }
+        }
+        for (name, (help, samples)) in all {
+            let samples = samples.iter().map(|(labels, count)| (&labels[..], *count));
+            families.counter_of(&format!("bazaar_policy_custom_{name}"), help, samples)?;
+        }
+        Ok(())
     }
 
     fn service(&self, families: &mut Families<'_>) -> fmt::Result {
@@ -172,6 +207,9 @@ fn load(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
+/// Names and values of a sample's labels.
+type Labels<'a> = Vec<(&'a str, String)>;
+
 /// The one sample of a family without labels.
 fn alone(value: u64) -> [([(&'static str, &'static str); 0], u64); 1] {
     [([], value)]
@@ -187,6 +225,21 @@ impl Families<'_> {
         name: &str,
         help: &str,
         samples: impl IntoIterator<Item = ([(&'l str, &'l str); LABELS], u64)>,
+    ) -> fmt::Result {
+        let counter = MetricType::Counter;
+        let mut family = self.0.encode_descriptor(name, help, None, counter)?;
+        samples.into_iter().try_for_each(|(labels, value)| {
+            let mut sample = family.encode_family(&labels)?;
+            sample.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
+        })
+    }
+
+    /// A counter whose samples may differ in their labels.
+    fn counter_of<'l>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (&'l [(&'l str, String)], u64)>,
     ) -> fmt::Result {
         let counter = MetricType::Counter;
         let mut family = self.0.encode_descriptor(name, help, None, counter)?;

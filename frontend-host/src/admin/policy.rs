@@ -13,6 +13,8 @@ use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::{IntoResponse as _, Json, Response};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::time::BootTime;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -22,6 +24,7 @@ use super::Admin;
 use super::answers::Upload;
 use super::refusal::Refusal;
 use frontend_policy::replay::HeaderChoice;
+use frontend_policy::rollout::HealthWindow;
 use frontend_policy::{Reason, Share, SwapError, Trial, Version, Versions};
 
 /// The versions after a change, or why there was none.
@@ -36,10 +39,10 @@ pub(super) async fn push(
     headers: HeaderMap,
     Upload(component): Upload,
 ) -> Changed {
-    let (reason, signature) = (reason(&headers), signature(&headers));
+    let (reason, sent) = (reason(&headers), Sent::new(component, &headers)?);
     admin
         .change(move |policy| {
-            policy.activate(signed(&component, &signature), &reason)?;
+            policy.activate(sent.upload(), &reason)?;
             Ok(())
         })
         .await
@@ -51,25 +54,77 @@ pub(super) async fn try_out(
     headers: HeaderMap,
     Upload(component): Upload,
 ) -> Changed {
+    let mut query = query;
+    let replaced = query.remove("replace");
     let trial = trial(&query).ok_or(Refusal::NoTrial)?;
-    let (reason, signature) = (reason(&headers), signature(&headers));
+    let (reason, sent) = (reason(&headers), Sent::new(component, &headers)?);
     admin
         .change(move |policy| {
-            policy.try_out(signed(&component, &signature), trial, &reason)?;
+            match &replaced {
+                Some(of) => policy.try_out_instead(sent.upload(), trial, of, &reason)?,
+                None => policy.try_out(sent.upload(), trial, &reason)?,
+            };
             Ok(())
         })
         .await
 }
 
-/// The detached signature that came with a component.
-fn signature(headers: &HeaderMap) -> Option<String> {
-    Some(headers.get("x-policy-signature")?.to_str().ok()?.to_owned())
+/// Another configuration for the active version's component: to be active, or on trial.
+pub(super) async fn configure(
+    State(admin): State<Arc<Admin>>,
+    Query(mut query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+    Upload(config): Upload,
+) -> Changed {
+    let reason = reason(&headers);
+    let replaced = query.remove("replace");
+    let trial = match query.is_empty() {
+        true => None,
+        false => Some(trial(&query).ok_or(Refusal::NoTrial)?),
+    };
+    admin
+        .change(move |policy| {
+            match trial {
+                None => policy.configure(&config, &reason)?,
+                Some(trial) => {
+                    policy.try_configuration(&config, trial, replaced.as_deref(), &reason)?
+                }
+            };
+            Ok(())
+        })
+        .await
 }
 
-fn signed<'a>(component: &'a Bytes, signature: &'a Option<String>) -> frontend_policy::Upload<'a> {
-    frontend_policy::Upload {
-        component,
-        signature: signature.as_deref(),
+/// A component with the signature and the configuration that came with it.
+struct Sent {
+    component: Bytes,
+    signature: Option<String>,
+    config: Vec<u8>,
+}
+
+impl Sent {
+    fn new(component: Bytes, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let signature = headers.get("x-policy-signature");
+        let signature = signature.and_then(|value| value.to_str().ok());
+        let config = headers
+            .get("x-policy-config")
+            .map(|config| BASE64.decode(config));
+        Ok(Self {
+            component,
+            signature: signature.map(str::to_owned),
+            config: config
+                .transpose()
+                .map_err(|_| Refusal::NoConfig)?
+                .unwrap_or_default(),
+        })
+    }
+
+    fn upload(&self) -> frontend_policy::Upload<'_> {
+        frontend_policy::Upload {
+            component: &self.component,
+            signature: self.signature.as_deref(),
+            config: &self.config,
+        }
     }
 }
 
@@ -77,25 +132,33 @@ fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
     let mut query = query.iter();
     let (kind, share) = query.next().filter(|_| query.next().is_none())?;
     let share = Share::new(share.parse().ok()?)?;
-    match kind.as_str() {
-        "shadow" => Some(Trial::Shadow(share)),
-        "canary" => Some(Trial::Canary(share)),
-        _ => None,
-    }
+    Trial::named(kind, share)
 }
 
-pub(super) async fn drop_candidate(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
-    let reason = reason(&headers);
+pub(super) async fn drop_candidate(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Changed {
+    let (reason, named) = (reason(&headers), query.get("digest").cloned());
     admin
-        .change(move |policy| policy.drop_candidate(&reason))
+        .change(move |policy| policy.drop_candidate(named.as_deref(), &reason))
         .await
 }
 
-pub(super) async fn promote(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
-    let reason = reason(&headers);
+pub(super) async fn promote(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Changed {
+    let (reason, named) = (reason(&headers), query.get("digest").cloned());
     admin
-        .change(move |policy| policy.promote(&reason).map(drop))
+        .change(move |policy| policy.promote(named.as_deref(), &reason).map(drop))
         .await
+}
+
+pub(super) async fn changes(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    Json(json!({ "changes": admin.gateway.policy.changes() }))
 }
 
 pub(super) async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
@@ -250,9 +313,12 @@ pub(super) fn policy_json(versions: &Versions) -> Value {
     let published = versions.published();
     let mut active = version_json(&published.active, "active");
     active["active_ms"] = (BootTime::now().since(published.health.since).as_millis() as u64).into();
+    add_health(&mut active, &published.health);
     let candidate = published.candidate.as_ref().map(|candidate| {
         let mut json = version_json(&candidate.version, candidate.trial.name());
         json["share"] = candidate.trial.share().get().into();
+        json["who"] = candidate.who.clone().into();
+        add_health(&mut json, &candidate.health);
         json
     });
     json!({
@@ -264,10 +330,22 @@ pub(super) fn policy_json(versions: &Versions) -> Value {
     })
 }
 
+/// How a version does in service.
+fn add_health(json: &mut Value, health: &HealthWindow) {
+    let (paths, clients) = health.broken_off_count();
+    json["on_probation"] = health.is_on_probation().into();
+    json["held"] = health.held().into();
+    json["condemned"] = health.is_condemned().into();
+    json["broken_off"] = json!({ "paths": paths, "clients": clients });
+    json["incidents"] = json!(health.incidents());
+}
+
 fn version_json(version: &Version, stage: &str) -> Value {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     json!({
         "digest": version.digest.to_string(),
+        "component": version.component.to_string(),
+        "config": version.config_digest().map(|digest| digest.to_string()),
         "name": version.manifest.name,
         "version": version.manifest.version,
         "stage": stage,
@@ -276,5 +354,7 @@ fn version_json(version: &Version, stage: &str) -> Value {
         "overruns": load(&version.counts.overruns),
         "invalid": load(&version.counts.invalid),
         "errors": load(&version.counts.errors),
+        "impure": load(&version.counts.impure),
+        "impure_example": version.impure_example(),
     })
 }

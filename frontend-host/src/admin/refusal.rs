@@ -34,6 +34,8 @@ pub(super) enum Refusal {
     NoToken,
     #[error("a component has at most {COMPONENT_BYTES_MAX} bytes")]
     BodyTooLarge,
+    #[error("x-policy-config must be a configuration in base64")]
+    NoConfig,
     #[error("the body is not complete")]
     BodyIncomplete,
     #[error("the body took too long to arrive")]
@@ -68,6 +70,7 @@ impl Refusal {
         match self {
             Self::NoHost
             | Self::BodyIncomplete
+            | Self::NoConfig
             | Self::NoTrial
             | Self::NoSeconds { .. }
             | Self::NoHeader(_)
@@ -80,9 +83,13 @@ impl Refusal {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLate => StatusCode::REQUEST_TIMEOUT,
             Self::Recording(RecordError::Busy)
-            | Self::Swap(SwapError::NothingToRollBackTo | SwapError::NoCandidate) => {
-                StatusCode::CONFLICT
-            }
+            | Self::Swap(
+                SwapError::NothingToRollBackTo
+                | SwapError::NoCandidate
+                | SwapError::Occupied { .. }
+                | SwapError::OtherCandidate { .. }
+                | SwapError::OtherActive,
+            ) => StatusCode::CONFLICT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Swap(SwapError::Rejected(Rejection::Busy)) => StatusCode::TOO_MANY_REQUESTS,
             Self::Swap(SwapError::Rejected(Rejection::NotChecked(_))) => {

@@ -2,6 +2,7 @@ use super::*;
 use domain::Price;
 use frontend_core::Session;
 
+use frontend_policy::Ambient;
 use frontend_policy::decision::Reply;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -24,8 +25,17 @@ fn name() -> StockName {
     StockName::new("nvidia").unwrap()
 }
 
-fn key(policy: u64, memo: &[u8]) -> RenderKey<'_> {
-    RenderKey { policy, memo }
+fn key(policy: u64, vary_key: &[u8]) -> RenderKey<'_> {
+    RenderKey { policy, vary_key }
+}
+
+/// Made under that key.
+fn made<'a>(key: RenderKey<'a>, reply: &'a Reply) -> Rendering<'a> {
+    Rendering {
+        key,
+        reply,
+        ambient: Ambient { now_ms: 0, seed: 0 },
+    }
 }
 
 /// A lease that begins now.
@@ -119,17 +129,44 @@ fn without_a_session_only_age_counts() {
     assert!(!is_fresh(&cache, Freshness::Linearizable));
 }
 
+fn kept(cache: &Arc<Cache>) -> Arc<CacheEntry<Stock>> {
+    let fetch = cache.fetch(name(), Freshness::Linearizable);
+    fetch.store(stock(1), Version(1), true).unwrap()
+}
+
 #[test]
-fn a_response_is_served_only_for_the_version_and_memo_that_made_it() {
-    let cache = leased(1);
-    let kept = cache
-        .fetch(name(), Freshness::Linearizable)
-        .store(stock(1), Version(1), true)
-        .unwrap();
-    kept.render(key(3, b"memo"), &reply(1), kept.fetched);
-    assert!(kept.rendered(key(3, b"memo")).is_some());
-    assert!(kept.rendered(key(4, b"memo")).is_none());
+fn a_response_is_served_only_for_the_version_and_key_that_made_it() {
+    let kept = kept(&leased(1));
+    kept.render(made(key(3, b"key"), &reply(1)), kept.fetched);
+    assert!(kept.rendered(key(3, b"key")).is_some());
+    assert!(kept.rendered(key(4, b"key")).is_none());
     assert!(kept.rendered(key(3, b"other")).is_none());
+}
+
+#[test]
+fn several_responses_are_kept_of_a_stock_and_the_newest() {
+    let kept = kept(&leased(1));
+    let keys: Vec<_> = (0..=limits::RENDERINGS_MAX as u8).map(|n| [n]).collect();
+    for vary_key in &keys {
+        let length = 100 + usize::from(vary_key[0]);
+        kept.render(made(key(3, vary_key), &reply(length)), kept.fetched);
+    }
+    let length = |vary_key: &[u8]| {
+        let found = kept.rendered(key(3, vary_key));
+        found.map(|rendered| rendered.reply.body.len())
+    };
+    assert_eq!(length(&keys[0]), None, "the oldest made room");
+    for vary_key in &keys[1..] {
+        assert_eq!(length(vary_key), Some(100 + usize::from(vary_key[0])));
+    }
+    // Made again, it takes its own place.
+    kept.render(made(key(3, &keys[1]), &reply(7)), kept.fetched);
+    assert_eq!(length(&keys[1]), Some(7));
+    assert!(keys[2..].iter().all(|key| length(key).is_some()));
+    for vary_key in &keys {
+        kept.forget(key(3, vary_key));
+        assert_eq!(length(vary_key), None);
+    }
 }
 
 fn reply(bytes: usize) -> Reply {
@@ -143,12 +180,8 @@ fn reply(bytes: usize) -> Reply {
 
 #[test]
 fn a_response_is_served_no_longer_than_it_may_be_kept() {
-    let cache = leased(1);
-    let kept = cache
-        .fetch(name(), Freshness::Linearizable)
-        .store(stock(1), Version(1), true)
-        .unwrap();
-    kept.render(key(3, b""), &reply(1), kept.fetched);
+    let kept = kept(&leased(1));
+    kept.render(made(key(3, b""), &reply(1)), kept.fetched);
     let rendered = kept.rendered(key(3, b"")).unwrap();
     assert!(!rendered.has_expired(kept.fetched + Duration::from_millis(500)));
     assert!(rendered.has_expired(kept.fetched + Duration::from_millis(501)));
@@ -157,32 +190,16 @@ fn a_response_is_served_no_longer_than_it_may_be_kept() {
 #[test]
 fn responses_are_kept_as_long_as_there_is_room_for_them() {
     let cache = leased(1);
-    let keep = || {
-        let fetch = cache.fetch(name(), Freshness::Linearizable);
-        fetch.store(stock(1), Version(1), true).unwrap()
+    let (first, second) = (kept(&cache), kept(&cache));
+    let large = reply(limits::RENDERED_BYTES_MAX * 3 / 5);
+    let render = |entry: &CacheEntry<Stock>, vary_key: &[u8]| {
+        entry.render(made(key(3, vary_key), &large), entry.fetched);
+        entry.rendered(key(3, vary_key)).is_some()
     };
-    let (first, second) = (keep(), keep());
-    first.render(
-        key(3, b""),
-        &reply(limits::RENDERED_BYTES_MAX / 2),
-        first.fetched,
-    );
-    first.render(
-        key(3, b""),
-        &reply(limits::RENDERED_BYTES_MAX / 2),
-        first.fetched,
-    );
-    second.render(
-        key(3, b""),
-        &reply(1 + limits::RENDERED_BYTES_MAX / 2),
-        second.fetched,
-    );
-    assert!(second.rendered(key(3, b"")).is_none(), "there is no room");
-    first.render(key(4, b""), &reply(1), first.fetched);
-    second.render(
-        key(3, b""),
-        &reply(1 + limits::RENDERED_BYTES_MAX / 2),
-        second.fetched,
-    );
-    assert!(second.rendered(key(3, b"")).is_some(), "there is again");
+    assert!(render(&first, b"a"));
+    assert!(!render(&second, b"a"), "there is no room");
+    assert!(render(&first, b"b"), "its own makes room");
+    assert!(first.rendered(key(3, b"a")).is_none());
+    first.forget(key(3, b"b"));
+    assert!(render(&second, b"a"), "there is again");
 }

@@ -34,19 +34,6 @@ pub(super) fn admit(head: &mut Parts, has_body: bool) -> Result<Admitted<'_>, Re
     Ok(Admitted { head })
 }
 
-/// No header that a policy is to see may be anything but text.
-pub(super) fn check_readable<'a>(
-    headers: &HeaderMap,
-    mut wanted: impl Iterator<Item = &'a HeaderName>,
-) -> Result<(), Refusal> {
-    let is_unreadable = |value: &HeaderValue| value.to_str().is_err();
-    let unreadable = wanted.find(|name| headers.get_all(*name).iter().any(is_unreadable));
-    match unreadable {
-        Some(name) => Err(Refusal::UnreadableHeader(name.clone())),
-        None => Ok(()),
-    }
-}
-
 /// A body may be compressed, or otherwise not what it stands for, where the policy wants to see
 /// how: it can deal with it.
 pub(super) fn check_content_coding<'a>(

@@ -14,14 +14,14 @@ use http_body_util::Full;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
 
-use super::admission::{check_content_coding, check_readable};
+use super::admission::check_content_coding;
 use super::cache_status::{CacheStatus, Forward};
 use super::refusal::Refusal as Inadmissible;
 use super::response::{complete, rendered};
 use super::{Gateway, Request};
-use crate::cache::{Counts, RenderKey};
-use frontend_policy::decision::{Action, Operation, Outcome, Reply, TradeAction};
-use frontend_policy::{Decider, RequestParts, Undecided, limits};
+use crate::cache::{Counts, Rendering};
+use frontend_policy::decision::{Action, Operation, Outcome, Reply, Scheme, TradeAction};
+use frontend_policy::{Connection, Decider, RequestParts, Undecided, limits};
 
 mod reads;
 
@@ -57,12 +57,11 @@ enum StepResult {
 
 /// Stores the reply that the policy made of what was read, where that may be kept; returns what
 /// `Cache-Status` says of it.
-type OnReply = Box<dyn FnOnce(&Reply, RenderKey<'_>) -> CacheStatus + Send>;
+type OnReply = Box<dyn FnOnce(Rendering<'_>) -> CacheStatus + Send>;
 
-/// The last step, with the memo that came with its operation: what is stored is found by that.
+/// The last step.
 struct Performed {
     operation: Operation,
-    memo: Vec<u8>,
     /// Whether something was read that can be kept.
     is_read: bool,
     on_reply: Option<OnReply>,
@@ -72,12 +71,15 @@ impl<'a> Exchange<'a> {
     /// Takes a request up; or refuses it, where the policy that decides cannot be shown its headers
     /// or make sense of its body. What was published when it was admitted may be another by now.
     pub(super) fn begin(gateway: &'a Gateway, request: Request<'a>) -> Result<Self, Inadmissible> {
+        let headers = &request.admitted.head.headers;
         let decider = with_client(gateway, &request, |client| gateway.policy.decider(client));
+        let decider = decider.readable(headers);
         let published = decider.published();
         let settings = published.active.manifest.cache;
         gateway.cache.apply_settings(published.generation, settings);
-        let headers = &request.admitted.head.headers;
-        check_readable(headers, published.wanted_headers())?;
+        if let Some(name) = decider.version().unreadable(headers) {
+            return Err(Inadmissible::UnreadableHeader(name.clone()));
+        }
         if request.body.as_ref().is_some_and(|body| !body.is_empty()) {
             check_content_coding(headers, decider.version().manifest.headers.iter())?;
         }
@@ -103,12 +105,12 @@ impl<'a> Exchange<'a> {
             let (operation, pause) = match decision.action {
                 Action::Respond(reply) => return Ok(self.respond(*reply, performed)),
                 Action::Perform(operation) => (operation, Duration::ZERO),
-                Action::Retry(pause) => (performed.ok_or(Undecided)?.operation, pause),
+                Action::Retry(pause) => (performed.ok_or(Undecided::Failed)?.operation, pause),
             };
             if steps.next().is_none() {
                 let target = target(&self.request);
                 tracing::warn!(policy = %self.decider.version(), target, "the policy took too many steps");
-                return Err(Undecided);
+                return Err(Undecided::Failed);
             }
             if !pause.is_zero() {
                 let left = self.deadlines().trade - Instant::now();
@@ -123,7 +125,6 @@ impl<'a> Exchange<'a> {
             decision = self.decider.on_outcome(request, &memo, &outcome)?;
             performed = Some(Performed {
                 operation,
-                memo,
                 is_read: matches!(outcome, Outcome::Stock(_) | Outcome::Order(_)),
                 on_reply,
             });
@@ -134,18 +135,18 @@ impl<'a> Exchange<'a> {
         let cache = &self.gateway.cache;
         match operation {
             Operation::ReadStock { name, caching } => {
-                let found = self.find_stock(name, *caching, memo);
+                let found = self.find_stock(name, caching, memo);
                 count(
                     &cache.stock_counts,
                     found.as_ref().err().map(|fetch| fetch.why),
                 );
                 match found {
                     Ok(found) => found,
-                    Err(to_fetch) => Box::pin(self.fetch_stock(name, *caching, to_fetch)).await,
+                    Err(to_fetch) => Box::pin(self.fetch_stock(name, caching, to_fetch)).await,
                 }
             }
             Operation::ReadOrder { number, caching } => {
-                let found = self.find_order(*number, *caching, memo);
+                let found = self.find_order(*number, caching, memo);
                 count(&cache.order_counts, found.as_ref().err().copied());
                 match found {
                     Ok(found) => found,
@@ -153,6 +154,13 @@ impl<'a> Exchange<'a> {
                 }
             }
             Operation::ListStocks(listing) => Box::pin(self.list_stocks(listing)).await,
+            Operation::Take(take) => {
+                let buckets = &self.gateway.buckets;
+                // It was there when this was decided; a version that took over since may have none.
+                let bucket = self.decider.version().manifest.bucket_of(take);
+                let taken = bucket.map(|bucket| buckets.take(bucket, &take.key, take.cost));
+                StepResult::Outcome(taken.unwrap_or(Outcome::Denied(u32::MAX)), None)
+            }
             Operation::Trade(trade) => {
                 let order = self.order(trade);
                 let deadline = self.deadlines().trade;
@@ -195,11 +203,13 @@ impl<'a> Exchange<'a> {
             performed.as_ref().is_some_and(|last| last.is_read),
         );
         let status = performed.and_then(|last| {
-            let key = RenderKey {
-                policy: self.decider.version().id,
-                memo: &last.memo,
+            let on_reply = last.on_reply?;
+            let rendering = Rendering {
+                key: self.render_key(last.operation.vary_key()),
+                reply: &reply,
+                ambient: self.decider.ambient(self.now_ms),
             };
-            last.on_reply.map(|on_reply| on_reply(&reply, key))
+            Some(on_reply(rendering))
         });
         rendered(reply, status, self.request.admitted.head)
     }
@@ -215,6 +225,11 @@ fn request_parts<'a>(request: &'a Request<'_>, now_ms: u64) -> RequestParts<'a> 
         method: &request.admitted.head.method,
         target: target(request),
         headers: &request.admitted.head.headers,
+        connection: Some(Connection {
+            client: request.client,
+            scheme: Scheme::Http,
+            version: request.admitted.head.version,
+        }),
         body: request.body.as_deref(),
         now_ms,
     }
@@ -240,7 +255,8 @@ fn with_client<T>(gateway: &Gateway, request: &Request<'_>, call: impl FnOnce(&[
     match (header, request.client) {
         (Some(value), _) => call(value.as_bytes()),
         (None, IpAddr::V4(address)) => call(&address.octets()),
-        (None, IpAddr::V6(address)) => call(&address.octets()),
+        // Who has a network has all its addresses (RFC 4291, section 2.5.4).
+        (None, IpAddr::V6(address)) => call(&address.octets()[..8]),
     }
 }
 

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
 use crate::config::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+use frontend_policy::Undecided;
 use frontend_policy::limits::LISTED_MAX;
 
 /// What a foreign page must say that it sends: no page can without asking first.
@@ -69,6 +70,8 @@ pub enum Refusal {
     ListTooLong,
     #[error("the policy could not decide")]
     Undecided,
+    #[error("the policy took too long over requests like this one; try again later")]
+    BrokenOff,
 }
 
 impl Refusal {
@@ -91,9 +94,10 @@ impl Refusal {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Undecided => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Tunnel | Self::TransferCoding | Self::ListTooLong => StatusCode::NOT_IMPLEMENTED,
-            Self::BodiesCrowded | Self::RequestsCrowded | Self::AnswersCrowded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::BodiesCrowded
+            | Self::RequestsCrowded
+            | Self::AnswersCrowded
+            | Self::BrokenOff => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -105,9 +109,10 @@ impl Refusal {
             Self::ForeignPage => (ACCEPT, JSON),
             // Where its body ends, others may see otherwise.
             Self::TransferCoding => (CONNECTION, "close"),
-            Self::BodiesCrowded | Self::RequestsCrowded | Self::AnswersCrowded => {
-                (RETRY_AFTER, "1")
-            }
+            Self::BodiesCrowded
+            | Self::RequestsCrowded
+            | Self::AnswersCrowded
+            | Self::BrokenOff => (RETRY_AFTER, "1"),
             _ => return None,
         };
         Some((name, HeaderValue::from_static(value)))
@@ -118,6 +123,15 @@ impl Refusal {
         let mut response = error(self.status(), &self.to_string());
         response.headers_mut().extend(self.header());
         response
+    }
+}
+
+impl From<Undecided> for Refusal {
+    fn from(undecided: Undecided) -> Self {
+        match undecided {
+            Undecided::Failed => Self::Undecided,
+            Undecided::BrokenOff => Self::BrokenOff,
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::*;
 use crate::config::Bounds;
 use alone::gateway;
+use frontend_policy::DEFAULT_POLICY;
 
 /// Longest wait for what should take milliseconds, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,7 +52,14 @@ async fn connections_are_spread_over_the_workers_and_counted_while_they_live() {
         async move {
             let clients = Clients::new(Bounds::default());
             let open = [Finish::new(), Finish::new()];
-            accept(&listener, &gateway(), &clients, &handles, &open).await;
+            accept(
+                &listener,
+                &gateway(DEFAULT_POLICY),
+                &clients,
+                &handles,
+                &open,
+            )
+            .await;
         }
     });
     let mut clients = Vec::new();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use frontend_host::config::Bounds;
 use frontend_host::server;
 use frontend_host::server::clients::{Clients, Figures};
+use frontend_policy::DEFAULT_POLICY;
 use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
@@ -25,7 +26,7 @@ pub async fn gateway(bounds: Bounds) -> (SocketAddr, Arc<Clients>) {
     let address = listener.local_addr().unwrap();
     tokio::spawn(server::serve(
         listener,
-        alone::gateway(),
+        alone::gateway(DEFAULT_POLICY),
         Arc::clone(&clients),
         1,
         std::future::pending(),

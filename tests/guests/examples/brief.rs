@@ -18,6 +18,7 @@ impl Policy for Brief {
         Caching {
             freshness: Freshness::AtMost(AGE_MS_MAX),
             stale_on_error_ms: AGE_ON_ERROR_MS_MAX,
+            vary_key: Vec::new(),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Answers `/echo` with the headers that it sees, and `/status/…` with a bare status. What it
+//! Answers `/echo` with the headers that it sees, `/connection` with how the request came, and `/status/…` with a bare status. What it
 //! makes of a stock or an order may be kept for a short while only.
 
-use frontend_guest::types::{Action, Decision, Manifest, Outcome, Request, Response};
+use frontend_guest::types::{Action, Connection, Decision, Manifest, Outcome, Request, Response};
 use frontend_guest::{DefaultPolicy, Policy, export};
 
 /// How long an answer to a read may be kept, in milliseconds.
@@ -14,9 +14,14 @@ impl Policy for Echoes {
         "echoes"
     }
 
+    fn wants_connection(&self) -> bool {
+        true
+    }
+
     fn describe(&self) -> Manifest {
         let mut manifest = DefaultPolicy.describe();
         manifest.name = self.name().to_owned();
+        manifest.connection = self.wants_connection();
         for header in ["host", "cookie", "content-encoding"] {
             manifest.headers.push(header.to_owned());
         }
@@ -25,11 +30,15 @@ impl Policy for Echoes {
 
     fn on_request(&self, request: &Request) -> Decision {
         if request.target == "/echo" {
-            let lines = request.headers.iter();
-            let lines: Vec<_> = lines
-                .map(|(name, value)| format!("{name}: {value}\n"))
-                .collect();
-            return respond(200, lines.concat());
+            let headers = request.headers.iter();
+            let lines = headers.map(|(name, value)| format!("{name}: {}\n", value.escape_ascii()));
+            return respond(200, lines.collect());
+        }
+        if request.target == "/connection" {
+            return respond(
+                200,
+                request.connection.as_ref().map(came).unwrap_or_default(),
+            );
         }
         let status = request.target.strip_prefix("/status/");
         match status.and_then(|status| status.parse().ok()) {
@@ -48,6 +57,16 @@ impl Policy for Echoes {
 }
 
 export!(Echoes);
+
+fn came(connection: &Connection) -> String {
+    let Connection {
+        client,
+        scheme,
+        authority,
+        http_version,
+    } = connection;
+    format!("{http_version:?} from {client} by {scheme:?} to {authority}\n")
+}
 
 fn respond(status: u16, body: String) -> Decision {
     let response = Response {

@@ -3,7 +3,7 @@
 //! once, for ever.
 
 use frontend_guest::types::{
-    Action, Decision, ListStocks, Outcome, ReadStock, Request, Response, Side, Trade,
+    Action, Caching, Decision, ListStocks, Outcome, ReadStock, Request, Response, Side, Take, Trade,
 };
 use frontend_guest::{DefaultPolicy, Policy, export};
 
@@ -56,9 +56,24 @@ fn nonsense(what: &str) -> Decision {
         "content-304" => respond(|response| with_body(response, 304)),
         "body" => respond(|response| response.body = vec![b'x'; HUGE_BYTES]),
         "memo" => Decision {
-            action: list(1, None),
             memo: vec![0; HUGE_BYTES],
+            ..list(1, None).into()
         },
+        "counts-undeclared" => Decision::from(list(1, None)).counting("none", &[], 1),
+        "logs-much" => Decision {
+            log: vec!["x".repeat(513)],
+            ..list(1, None).into()
+        },
+        "vary-key" => Action::ReadStock(ReadStock {
+            name: "nvidia".to_owned(),
+            caching: Caching {
+                vary_key: vec![0; 1025],
+                ..DefaultPolicy.stock_caching()
+            },
+        })
+        .into(),
+        "take-undeclared" => take(b"key"),
+        "take-key-long" => take(&[0; 257]),
         "retry" => Action::Retry(0).into(),
         "stock-name-empty" => read_stock(String::new()),
         "stock-name-long" => read_stock("x".repeat(1_000_000)),
@@ -99,6 +114,15 @@ fn with_body(response: &mut Response, status: u16) {
 
 fn header(name: &str, value: &str) -> (String, String) {
     (name.to_owned(), value.to_owned())
+}
+
+fn take(key: &[u8]) -> Decision {
+    Action::Take(Take {
+        bucket: "none".to_owned(),
+        key: key.to_vec(),
+        cost: 1,
+    })
+    .into()
 }
 
 fn read_stock(name: String) -> Decision {

@@ -11,10 +11,17 @@
 //! | `nonsense` | `/stocks/nonsense/…` | decides what no policy may |
 //! | `chatty` | every call | prints, and reaches for all that WASI has |
 //! | `marked` | every response | adds `x-policy: marked` |
-//! | `echoes` | `/echo`, `/status/…`, every read | says what headers it sees; has answers kept briefly |
+//! | `echoes` | `/echo`, `/status/…`, every read | says what it sees of a request; has answers kept briefly |
 //! | `computes` | `/stocks/compute/…` | computes for so many rounds |
 //! | `edition-…` | every response | names itself in a header and in the body, see [`Edition`] |
 //! | `flawed` | at upload | fails the self-test in four ways |
+//! | `configured` | `/config` | answers with its configuration |
+//! | `leaks` | a name in `x-name` that begins with `secret-` | has what it renders by it kept for all |
+//! | `leaks-plainly` | at upload | has what it renders by a header and by an address kept for all |
+//! | `limited` | lookups with `x-client` | grants three an hour to each; `/stocks/costly` takes what there never is |
+//! | `observes` | every decision | counts, and says so |
+//! | `remembers` | `OPTIONS`, after so many requests | answers by how many there were |
+//! | `guarded` | requests without its key, `/stocks/trap…` | answers 401; panics, and has that refused |
 //! | `forbidden-import` | at upload | imports what no host grants |
 //! | `mistyped-import` | `/stocks/mistyped…` | calls an import that is not of WASI's type |
 

@@ -74,12 +74,8 @@ async fn answer(request: http::Request<Incoming>, outcome: usize) -> http::Respo
     let wanted = DefaultPolicy.describe().headers;
     let headers = wanted.iter().flat_map(|name| {
         let values = head.headers.get_all(name).into_iter();
-        values.map(|value| (name.clone(), value.to_str().map(str::to_owned)))
+        values.map(|value| (name.clone(), value.as_bytes().to_vec()))
     });
-    let headers = headers.map(|(name, value)| value.map(|value| (name, value)));
-    let Ok(headers) = headers.collect::<Result<Vec<_>, _>>() else {
-        return render(400, Bytes::new()); // the host refuses what is not text
-    };
     let body = body.to_bytes();
     let request = Request {
         method: method(&head.method),
@@ -88,7 +84,8 @@ async fn answer(request: http::Request<Incoming>, outcome: usize) -> http::Respo
             .path_and_query()
             .map_or("/", |target| target.as_str())
             .to_owned(),
-        headers,
+        headers: headers.collect(),
+        connection: None,
         body: (!body.is_empty()).then(|| body.to_vec()),
         now_ms: 0,
     };
@@ -137,6 +134,7 @@ fn decide(request: &Request, outcome: usize) -> Response {
             side: frontend_guest::types::Side::Buy,
             quantity: 1,
         })],
+        Action::Take(_) => panic!("the default policy takes nothing"),
         Action::Trade(trade) => {
             check_trade(trade);
             vec![Outcome::Traded(u64::MAX)]

@@ -1,26 +1,39 @@
 //! That a component fits a world: what it imports, and what it exports.
 
+use std::sync::Arc;
+
 use wasmtime::component::Component;
 use wasmtime::component::types::ComponentItem;
 
 use super::compile::Compiled;
 use super::rejection::{Problem, Rejection};
-use crate::guest::bindings::{FUNCTIONS, World, type_problem};
+use crate::guest::bindings::{World, type_problem};
 use crate::guest::compiler::causes;
 use crate::guest::digest::Digest;
 use crate::guest::engine::Engine;
 use crate::guest::instance::Template;
+use crate::guest::version::Version;
 use crate::guest::wasi::not_granted;
 
 /// A component that has its imports, and exports what a policy must.
 pub(super) struct Linked {
     digest: Digest,
     world: World,
-    template: Template,
+    template: Arc<Template>,
 }
 
 impl Linked {
-    pub(super) fn into_parts(self) -> (Digest, World, Template) {
+    /// The component of a version.
+    pub(super) fn of(version: &Version) -> Self {
+        let (world, template) = version.template();
+        Self {
+            digest: version.component,
+            world,
+            template,
+        }
+    }
+
+    pub(super) fn into_parts(self) -> (Digest, World, Arc<Template>) {
         (self.digest, self.world, self.template)
     }
 }
@@ -36,7 +49,7 @@ pub(super) fn link(engine: &Engine, compiled: Compiled) -> Result<Linked, Reject
     Ok(Linked {
         digest,
         world,
-        template,
+        template: Arc::new(template),
     })
 }
 
@@ -80,7 +93,7 @@ fn export_problems(component: &Component, world: World) -> Vec<Problem> {
             }
         }
     };
-    FUNCTIONS.into_iter().filter_map(problem).collect()
+    world.functions().into_iter().filter_map(problem).collect()
 }
 
 fn no_world_problems(component: &Component) -> Vec<Problem> {
@@ -98,5 +111,5 @@ fn no_world_problems(component: &Component) -> Vec<Problem> {
         interface: newest,
         function,
     };
-    FUNCTIONS.map(missing).into()
+    World::ALL[0].functions().map(missing).into()
 }

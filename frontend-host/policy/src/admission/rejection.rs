@@ -123,9 +123,26 @@ pub enum Problem {
         interface: &'static str,
         problem: String,
     },
-    /// It does not say what it is.
-    #[error("its `describe` failed: {0}")]
-    Describe(String),
+    /// Its configuration is larger than [`limits::CONFIG_BYTES_MAX`].
+    #[error("its configuration is too large: it has {0} bytes, and {max} are allowed", max = limits::CONFIG_BYTES_MAX)]
+    ConfigTooLarge(usize),
+    /// It was given a configuration, and is of a world that has none.
+    #[error(
+        "it takes no configuration, since it is made for `{interface}`: send it without one, or build it for the newest world"
+    )]
+    NoConfig { interface: &'static str },
+    /// Its configuration refers to a secret that it cannot have.
+    #[error("its configuration cannot be completed: {0}")]
+    Secret(String),
+    /// It does not take the configuration that it was given. In its own words.
+    #[error("its configuration is refused: {}", OneLine(.0))]
+    ConfigRefused(String),
+    /// It does not say what it is, or a language's runtime does not start.
+    #[error("it does not start, its `{function}` failed: {cause}")]
+    Start {
+        function: &'static str,
+        cause: String,
+    },
     /// It trapped in the self-test.
     #[error("it traps on {tests}: {cause}")]
     Traps { tests: Tests, cause: String },
@@ -135,11 +152,45 @@ pub enum Problem {
     /// It decided in the self-test what no host could act on.
     #[error("it decides what cannot be done on {tests}: {problem}")]
     Invalid { tests: Tests, problem: String },
+    /// What it keeps would be served to clients for whom it renders something else.
+    #[error(
+        "it keeps a response that depends on {by}, and so gives it to clients who would get another, on {tests}: put what a response depends on into the {key} of its read, or answer without `keep-ms`"
+    )]
+    NotInKey {
+        /// What of a request.
+        by: String,
+        tests: Tests,
+        /// What the key is called in its world.
+        key: &'static str,
+    },
     /// The same inputs gave two answers, so it cannot be replayed.
     #[error(
         "it is not deterministic, the same inputs give two answers, on {0}: a policy must keep nothing from one call to the next"
     )]
     NotDeterministic(Tests),
+}
+
+/// Another's words, so that they are one line, are not too many, and do nothing to a terminal.
+struct OneLine<'a>(&'a str);
+
+/// What is shown of a policy's own words, in characters.
+const WORDS_CHARS_MAX: usize = 400;
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, character) in self.0.chars().enumerate() {
+            if index == WORDS_CHARS_MAX {
+                return write!(f, "…");
+            }
+            // Quotes and backslashes do no harm, and are the words' own.
+            if character.is_ascii_graphic() {
+                write!(f, "{character}")?;
+            } else {
+                write!(f, "{}", character.escape_debug())?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Self-tests that failed alike. Displayed with the first few by name.
@@ -183,5 +234,23 @@ mod tests {
         assert!(lines[2].ends_with("on `GET /0`, `GET /1`, `GET /2` and 2 more"));
         let long = Tests(vec!["é".repeat(1000)]).to_string();
         assert_eq!(long.chars().count(), NAME_CHARS_MAX + 3);
+    }
+
+    #[test]
+    fn a_policy_s_own_words_are_one_line_that_does_nothing_to_a_terminal() {
+        for (words, shown) in [
+            (
+                "`limit` must be a \"number\"",
+                "`limit` must be a \"number\"",
+            ),
+            ("größer als 7", "größer als 7"),
+            ("a\nb\r\u{1b}[31m\u{202e}", r"a\nb\r\u{1b}[31m\u{202e}"),
+            ("", ""),
+        ] {
+            let problem = Problem::ConfigRefused(words.to_owned()).to_string();
+            assert_eq!(problem, format!("its configuration is refused: {shown}"));
+        }
+        let long = OneLine(&"é".repeat(10_000)).to_string();
+        assert_eq!(long.chars().count(), WORDS_CHARS_MAX + 1);
     }
 }

@@ -27,13 +27,25 @@ pub const SIGNATURES_BYTES_MAX: usize = 24 << 10;
 /// Signatures of a component that are tried.
 pub const SIGNATURES_MAX: usize = 8;
 
-/// A component from outside.
+use crate::guest::digest::Digest;
+
+/// A component from outside, and its configuration.
 #[derive(Debug, Clone, Copy)]
 pub struct Upload<'a> {
     /// A WebAssembly component, or what claims to be one.
     pub component: &'a [u8],
     /// Detached signatures over them, as the module says.
     pub signature: Option<&'a str>,
+    /// What it is to be configured with, of at most
+    /// [`CONFIG_BYTES_MAX`](crate::limits::CONFIG_BYTES_MAX) bytes; empty without one.
+    pub config: &'a [u8],
+}
+
+impl Upload<'_> {
+    /// What names the version that it makes.
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::of_version(Digest::of(self.component), self.config)
+    }
 }
 
 impl<'a> From<&'a [u8]> for Upload<'a> {
@@ -41,6 +53,7 @@ impl<'a> From<&'a [u8]> for Upload<'a> {
         Self {
             component,
             signature: None,
+            config: &[],
         }
     }
 }

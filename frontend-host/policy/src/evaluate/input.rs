@@ -1,11 +1,15 @@
 //! Everything that one decision depends on, kept so that it can be made again: by a candidate
 //! beside the active version, or offline from a recording.
 
-use domain::ReplicaId;
-use http::{HeaderMap, Method};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
-use crate::decision::{Action, Decision, Outcome, Stock, View};
-use crate::evaluate::{RequestParts, on_outcome_afresh, on_request};
+use domain::ReplicaId;
+use http::{HeaderMap, HeaderName, Method};
+
+use crate::decision::{Action, Decision, InvalidDecision, Outcome, Stock, View};
+use crate::evaluate::{Connection, RequestParts, on_outcome, on_outcome_afresh, on_request};
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
@@ -33,9 +37,27 @@ pub(crate) struct RequestInput {
     pub(crate) method: Method,
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
+    /// None where a recording is without it.
+    pub(crate) connection: Option<Connection>,
     pub(crate) body: Option<Vec<u8>>,
+    /// What came of the takes before the decision.
+    pub(crate) takes: Vec<Outcome>,
     /// None where the decision was about the request itself.
     pub(crate) outcome: Option<Outcome>,
+}
+
+impl RequestInput {
+    /// As it came at that time.
+    pub(crate) fn parts(&self, now_ms: u64) -> RequestParts<'_> {
+        RequestParts {
+            method: &self.method,
+            target: &self.target,
+            headers: &self.headers,
+            connection: self.connection,
+            body: self.body.as_deref(),
+            now_ms,
+        }
+    }
 }
 
 /// What came of a decision.
@@ -51,13 +73,16 @@ impl DecisionInput {
     pub(crate) fn of_request(
         request: RequestParts<'_>,
         ambient: Ambient,
+        takes: &[Outcome],
         outcome: Option<&Outcome>,
     ) -> Self {
         let subject = Subject::Request(RequestInput {
             method: request.method.clone(),
             target: request.target.to_owned(),
             headers: request.headers.clone(),
+            connection: request.connection,
             body: request.body.map(<[u8]>::to_vec),
+            takes: takes.to_vec(),
             outcome: outcome.cloned(),
         });
         Self { subject, ambient }
@@ -67,6 +92,119 @@ impl DecisionInput {
         Self {
             subject: Subject::Election(view.clone()),
             ambient,
+        }
+    }
+
+    /// For operators: what was asked, without the values of query and headers and without the body, in
+    /// which there may be secrets.
+    pub(crate) fn redacted(&self) -> String {
+        let request = match &self.subject {
+            Subject::Request(request) => request,
+            Subject::Election(_) => return self.describe(),
+        };
+        let (path, query) = path_and_query(&request.target);
+        let path = &path[..path.floor_char_boundary(PATH_SHOWN_MAX)];
+        let mut shown = format!("{} {}", request.method, path.escape_debug());
+        if let Some(query) = query {
+            let _ = write!(shown, "?… of {} bytes", query.len());
+        }
+        let names: BTreeSet<&str> = request.headers.keys().map(HeaderName::as_str).collect();
+        if !names.is_empty() {
+            let names = names.into_iter().take(HEADERS_SHOWN_MAX);
+            let _ = write!(shown, ", headers: {}", names.collect::<Vec<_>>().join(" "));
+        }
+        if let Some(body) = &request.body {
+            let _ = write!(shown, ", body of {} bytes", body.len());
+        }
+        if let Some(outcome) = &request.outcome {
+            let _ = write!(shown, ", outcome: {}", outcome.name());
+        }
+        shown
+    }
+
+    /// A text that a policy made, without what it may have of the request's query, headers and body.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        let Subject::Request(request) = &self.subject else {
+            return text.to_owned();
+        };
+        let query = path_and_query(&request.target).1.unwrap_or_default();
+        let values = query.split('&').filter_map(|pair| pair.split_once('='));
+        let headers = request.headers.values();
+        let headers: Vec<_> = headers.filter_map(|value| value.to_str().ok()).collect();
+        let body = request
+            .body
+            .as_deref()
+            .and_then(|body| str::from_utf8(body).ok());
+        let words = body
+            .into_iter()
+            .flat_map(|body| body.split(|c: char| !c.is_alphanumeric()));
+        let secrets = [query]
+            .into_iter()
+            .chain(values.map(|(_, value)| value))
+            .chain(headers.iter().copied())
+            .chain(headers.iter().flat_map(|value| value.split_whitespace()))
+            .chain(words);
+        let mut secrets: Vec<_> = secrets
+            .filter(|secret| secret.len() >= SECRET_BYTES_MIN && text.contains(secret))
+            .collect();
+        // What others are part of goes first.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let mut redacted = text.to_owned();
+        for secret in secrets {
+            redacted = redacted.replace(secret, "…");
+        }
+        redacted
+    }
+
+    /// Tells inputs apart, but for the time and the randomness that a decision finds.
+    pub(crate) fn key(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match &self.subject {
+            Subject::Request(request) => {
+                request.method.hash(&mut hasher);
+                request.target.hash(&mut hasher);
+                for (name, value) in &request.headers {
+                    (name, value).hash(&mut hasher);
+                }
+                request.body.hash(&mut hasher);
+                request
+                    .outcome
+                    .as_ref()
+                    .map(Outcome::name)
+                    .hash(&mut hasher);
+            }
+            Subject::Election(view) => {
+                view.leader.hash(&mut hasher);
+                view.epoch.hash(&mut hasher);
+                for replica in &view.replicas {
+                    (replica.id, replica.healthy, replica.in_sync).hash(&mut hasher);
+                }
+            }
+        }
+        hasher.finish()
+    }
+
+    /// Tells paths apart. Elections have one of their own.
+    pub(crate) fn path_key(&self) -> u64 {
+        match &self.subject {
+            Subject::Request(request) => path_key(&request.target),
+            Subject::Election(_) => path_key(""),
+        }
+    }
+
+    /// The request that it is about, where it is about one.
+    pub(crate) fn request(&self) -> Option<&RequestInput> {
+        match &self.subject {
+            Subject::Request(request) => Some(request),
+            Subject::Election(_) => None,
+        }
+    }
+
+    /// Whether a version can be shown the headers that it wants to see.
+    pub(crate) fn is_readable_to(&self, version: &Version) -> bool {
+        match &self.subject {
+            Subject::Request(request) => version.unreadable(&request.headers).is_none(),
+            Subject::Election(_) => true,
         }
     }
 
@@ -103,23 +241,43 @@ impl DecisionInput {
                     .map(DecisionResult::Leader);
             }
         };
-        let request = RequestParts {
-            method: &subject.method,
-            target: &subject.target,
-            headers: &subject.headers,
-            body: subject.body.as_deref(),
-            now_ms: self.ambient.now_ms,
-        };
+        let request = subject.parts(self.ambient.now_ms);
         let decision = match &subject.outcome {
             None => on_request(version, instance, self.ambient, request),
-            Some(outcome) => on_outcome_afresh(version, instance, self.ambient, request, outcome),
+            Some(outcome) => {
+                let takes = &subject.takes;
+                on_outcome_afresh(version, instance, self.ambient, request, takes, outcome)
+            }
         };
         decision.map(DecisionResult::Action)
     }
 
-    /// How much memory it and its decision take beyond what is bounded for every request, in
-    /// bytes, about.
-    pub(crate) fn bytes(&self, result: &DecisionResult) -> usize {
+    /// Has a fresh instance of a version make the decision, with the memo that came with the outcome.
+    /// Nobody waits for it. An election is none.
+    pub(crate) fn decide_afresh(
+        &self,
+        version: &Version,
+        memo: &[u8],
+    ) -> Result<Decision, Failure> {
+        let Subject::Request(subject) = &self.subject else {
+            return Err(Failure::Invalid(InvalidDecision(
+                "an election is no decision".into(),
+            )));
+        };
+        let mut instance = version.start_unhurried_instance()?;
+        let request = subject.parts(self.ambient.now_ms);
+        let mut decision = match &subject.outcome {
+            None => on_request(version, &mut instance, self.ambient, request)?,
+            Some(outcome) => {
+                on_outcome(version, &mut instance, self.ambient, request, memo, outcome)?
+            }
+        };
+        decision.remarks = None;
+        Ok(decision)
+    }
+
+    /// How much memory it takes beyond what is bounded for every request, in bytes, about.
+    pub(crate) fn bytes_beyond(&self) -> usize {
         let stocks = match &self.subject {
             Subject::Request(RequestInput {
                 outcome: Some(Outcome::Stocks(page)),
@@ -127,6 +285,11 @@ impl DecisionInput {
             }) => page.stocks.len(),
             _ => 0,
         };
+        stocks * size_of::<Stock>()
+    }
+
+    /// The same of it and its decision.
+    pub(crate) fn bytes(&self, result: &DecisionResult) -> usize {
         let reply = match result {
             DecisionResult::Action(Decision {
                 action: Action::Respond(reply),
@@ -134,6 +297,27 @@ impl DecisionInput {
             }) => reply.bytes(),
             _ => 0,
         };
-        stocks * size_of::<Stock>() + reply
+        self.bytes_beyond() + reply
     }
+}
+
+/// Shorter texts are no secrets, and occur everywhere.
+const SECRET_BYTES_MIN: usize = 5;
+
+/// What is shown of a path, in bytes, and how many names of headers.
+const PATH_SHOWN_MAX: usize = 200;
+const HEADERS_SHOWN_MAX: usize = 32;
+
+fn path_and_query(target: &str) -> (&str, Option<&str>) {
+    match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    }
+}
+
+/// Tells the paths of targets apart.
+pub(crate) fn path_key(target: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    path_and_query(target).0.hash(&mut hasher);
+    hasher.finish()
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::input::{DecisionInput, DecisionResult};
 
 /// One decision in so many is kept for the self-test of the next version.
-const RECENT_EVERY: u64 = 64;
+pub(crate) const RECENT_EVERY: u64 = 64;
 
 /// Decisions that are kept: the newest.
 const RECENT_MAX: usize = 128;

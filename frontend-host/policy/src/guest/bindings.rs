@@ -26,13 +26,10 @@ mod native;
 #[cfg(feature = "native-policy")]
 const NATIVE: bool = true;
 
-/// The functions that a policy exports, whatever its world.
-pub(crate) const FUNCTIONS: [&str; 4] = ["describe", "on-request", "on-outcome", "elect"];
-
 /// A version of the world that policies are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum World {
-    /// Of `wit/1.0`: a policy lists all stocks at once.
+    /// Of `wit/1.0`: a policy has no configuration, sees text alone, and lists all stocks at once.
     V1_0,
     V1_1,
 }
@@ -49,6 +46,14 @@ impl World {
         }
     }
 
+    /// The functions that a policy exports.
+    pub(crate) const fn functions(self) -> [&'static str; 4] {
+        match self {
+            Self::V1_0 => ["describe", "on-request", "on-outcome", "elect"],
+            Self::V1_1 => ["configure", "on-request", "on-outcome", "elect"],
+        }
+    }
+
     /// That of a component: the newest that it exports. By the very name, since a lookup takes a
     /// later minor version for an earlier one.
     pub(crate) fn of(component: &Component) -> Option<Self> {
@@ -61,7 +66,7 @@ impl World {
     }
 }
 
-/// What is wrong with the type of one of [`FUNCTIONS`], as a component exports it. Compares as the
+/// What is wrong with the type of one of a world's [functions](World::functions), as a component exports it. Compares as the
 /// generated code does when a component is instantiated.
 pub(crate) fn type_problem(
     world: World,
@@ -121,11 +126,16 @@ pub(crate) enum FrontEnd {
 }
 
 impl FrontEnd {
-    /// What the policy says of itself.
-    pub(crate) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
+    /// What the policy says of itself, or what is wrong with its configuration; one of
+    /// [`World::V1_0`] has none.
+    pub(crate) fn configure(
+        &self,
+        store: impl AsContextMut,
+        config: &[u8],
+    ) -> Answer<Result<Manifest, String>> {
         match self {
-            Self::V1_0(front_end) => front_end.describe(store),
-            Self::V1_1(front_end) => front_end.describe(store),
+            Self::V1_0(front_end) => front_end.configure(store),
+            Self::V1_1(front_end) => front_end.configure(store, config),
         }
     }
 

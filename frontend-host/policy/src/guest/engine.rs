@@ -1,5 +1,7 @@
 //! wasmtime's engine with Bazaar's bounds: compiles components, and ticks for their deadlines.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -12,10 +14,23 @@ use super::deadline::ticks;
 use super::digest::Digest;
 use crate::limits;
 
+/// Counts the ticks of an engine, each [`limits::EPOCH_TICK`] long: a clock that costs next to nothing
+/// to read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    /// Ticks since the engine was made.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Compiles components and bounds the time of their decisions.
 pub struct Engine {
     wasmtime: wasmtime::Engine,
     decision_ticks: u64,
+    clock: Clock,
     code_cache: Option<CodeCache>,
     compiler: Option<Compiler>,
 }
@@ -30,10 +45,13 @@ impl Engine {
     pub fn new(decision_time_max: Duration) -> wasmtime::Result<Self> {
         let wasmtime = wasmtime::Engine::new(&wasmtime_config())?;
         let ticked = wasmtime.weak();
+        let clock = Clock::default();
+        let shown = clock.clone();
         // A thread, not a task: a decision that loops for ever blocks its worker's tasks.
         tasks::thread("policy-clock", move || {
             while let Some(engine) = ticked.upgrade() {
                 engine.increment_epoch();
+                shown.0.fetch_add(1, Ordering::Relaxed);
                 drop(engine);
                 thread::sleep(limits::EPOCH_TICK);
             }
@@ -41,6 +59,7 @@ impl Engine {
         Ok(Self {
             wasmtime,
             decision_ticks: ticks(decision_time_max),
+            clock,
             code_cache: None,
             compiler: None,
         })
@@ -86,6 +105,11 @@ impl Engine {
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {
         &self.wasmtime
+    }
+
+    /// The clock that ticks.
+    pub(super) fn clock(&self) -> Clock {
+        self.clock.clone()
     }
 
     /// How many ticks one decision may take.

@@ -9,17 +9,18 @@ use wasmtime::{Store, UpdateDeadline};
 use super::bindings::{Answer, FrontEnd, FrontEndPre, World};
 use super::budget::GuestBudget;
 use super::deadline::{Deadline, ticks};
-use super::engine::Engine;
+use super::engine::{Clock, Engine};
 use super::failure::Failure;
 use super::thread::processor_time;
 use super::wasi::{self, HasWasi, Wasi};
-use crate::decision::{Decision, Manifest, Outcome, PolicyRequest, View};
+use crate::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
 use crate::limits;
 
 /// A component with all its imports, of which instances are made.
 pub(crate) struct Template {
     pre: FrontEndPre<Guest>,
     decision_ticks: u64,
+    clock: Clock,
 }
 
 impl Template {
@@ -37,7 +38,13 @@ impl Template {
         Ok(Self {
             pre: FrontEndPre::new(world, linker.instantiate_pre(component)?)?,
             decision_ticks: engine.decision_ticks(),
+            clock: engine.clock(),
         })
+    }
+
+    /// The clock of the engine that it is for.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 }
 
@@ -63,16 +70,55 @@ impl HasWasi for Guest {
 
 /// What a call finds beside its arguments: a clock and randomness, the same all the while.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ambient {
+pub struct Ambient {
     /// Wall clock in milliseconds since 1970.
-    pub(crate) now_ms: u64,
+    pub now_ms: u64,
     /// What the randomness of the call begins with.
-    pub(crate) seed: u64,
+    pub seed: u64,
+}
+
+/// Why there is no instance.
+#[derive(Debug)]
+pub(crate) enum StartFailure {
+    /// It failed.
+    Failed(Failure),
+    /// It refuses its configuration, and says why.
+    ConfigRefused(String),
+}
+
+impl From<wasmtime::Error> for StartFailure {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Failure> for StartFailure {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// Of an instance in service: at the check the policy took the same configuration.
+impl From<StartFailure> for Failure {
+    fn from(failure: StartFailure) -> Self {
+        match failure {
+            StartFailure::Failed(failure) => failure,
+            StartFailure::ConfigRefused(_) => InvalidDecision(
+                "it refuses a configuration that it took before: it keeps nothing, and must take it each time".into(),
+            )
+            .into(),
+        }
+    }
 }
 
 impl Instance {
-    /// Makes one and has it start its language's runtime.
-    pub(super) fn start(template: &Template, deadline: Deadline) -> Result<Self, Failure> {
+    /// Makes one and has it start its language's runtime and take its configuration. Returns what
+    /// the policy says of itself as well.
+    pub(super) fn start(
+        template: &Template,
+        config: &[u8],
+        deadline: Deadline,
+    ) -> Result<(Self, Manifest), StartFailure> {
         let engine = template.pre.engine().clone();
         let mut store = Store::new(
             &engine,
@@ -100,9 +146,13 @@ impl Instance {
         };
         // A language's runtime starts in the first call. That is one about nothing that a client
         // sent, so no client can find a request that makes use of the longer time.
-        instance.describe()?;
+        let ambient = Ambient { now_ms: 0, seed: 0 };
+        let configured = instance.call(ambient, |front_end, store| {
+            front_end.configure(store, config)
+        })?;
+        let manifest = configured.map_err(StartFailure::ConfigRefused)?;
         instance.decision_ticks = template.decision_ticks;
-        Ok(instance)
+        Ok((instance, manifest))
     }
 
     /// Whether it should make room for a fresh one.
@@ -114,13 +164,6 @@ impl Instance {
     /// were dropped.
     pub(crate) fn take_output(&mut self) -> Option<(Vec<u8>, usize)> {
         self.store.data_mut().wasi.take_output()
-    }
-
-    /// What the policy says of itself.
-    pub(super) fn describe(&mut self) -> Result<Manifest, Failure> {
-        self.call(Ambient { now_ms: 0, seed: 0 }, |front_end, store| {
-            front_end.describe(store)
-        })
     }
 
     /// What to do about a request.

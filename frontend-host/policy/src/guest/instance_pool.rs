@@ -33,9 +33,10 @@ pub(crate) fn with_instance<T>(
         Some(instance) => instance,
         None => Box::new(version.start_instance()?),
     };
-    let result = call(&mut instance);
+    let mut result = call(&mut instance);
     if let Some((output, dropped)) = instance.take_output() {
         log_output(version, &output, dropped);
+        result = result.map_err(|failure| failure.with_output(&output));
     }
     if result.is_ok() && !instance.is_worn() {
         POOL.with_borrow_mut(|pool| pool.put(version.id, instance));
@@ -64,6 +65,6 @@ impl Pool {
 
 /// Output is for the author of a policy who looks at the log, so it is at debug level.
 fn log_output(version: &Version, output: &[u8], dropped: usize) {
-    let text = String::from_utf8_lossy(output);
+    let text = version.config.scrub(&String::from_utf8_lossy(output));
     tracing::debug!(policy = %version, dropped, output = %text.trim_end().escape_debug(), "the policy wrote");
 }

@@ -141,6 +141,7 @@ mod tests {
         Decision {
             action: Action::Respond(Box::new(reply)),
             memo: Vec::new(),
+            remarks: None,
         }
     }
 

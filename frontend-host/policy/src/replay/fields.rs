@@ -6,7 +6,7 @@ use domain::StockName;
 use serde::{Deserialize, Serialize};
 
 use super::headers::{HeaderChoice, LEFT_OUT};
-use crate::decision::{Action, Decision, Listing, Operation, Reply};
+use crate::decision::{Action, Caching, Decision, Listing, Operation, Reply};
 use crate::evaluate::input::DecisionResult;
 use crate::guest::failure::Failure;
 
@@ -144,6 +144,16 @@ impl From<&Decision> for Fields {
     }
 }
 
+/// As recordings have it, since before it had a key.
+fn shown(caching: &Caching) -> String {
+    let Caching {
+        freshness,
+        stale_on_error,
+        vary_key: _,
+    } = caching;
+    format!("Caching {{ freshness: {freshness:?}, stale_on_error: {stale_on_error:?} }}")
+}
+
 /// The fields of an action, by name: the action itself is the first.
 fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
     match action {
@@ -171,14 +181,16 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
             vec![
                 ("action", "read-stock".into()),
                 ("name", name.to_string()),
-                ("caching", format!("{caching:?}")),
+                ("caching", shown(caching)),
+                ("vary-key", caching.vary_key.escape_ascii().to_string()),
             ]
         }
         Action::Perform(Operation::ReadOrder { number, caching }) => {
             vec![
                 ("action", "read-order".into()),
                 ("number", number.to_string()),
-                ("caching", format!("{caching:?}")),
+                ("caching", shown(caching)),
+                ("vary-key", caching.vary_key.escape_ascii().to_string()),
             ]
         }
         Action::Perform(Operation::ListStocks(listing)) => {
@@ -198,6 +210,12 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
             ("side", trade.side.to_string()),
             ("quantity", trade.quantity.to_string()),
             ("idempotency-key", format!("{:?}", trade.key)),
+        ],
+        Action::Perform(Operation::Take(take)) => vec![
+            ("action", "take".into()),
+            ("bucket", take.bucket.clone()),
+            ("key", take.key.escape_ascii().to_string()),
+            ("cost", take.cost.to_string()),
         ],
         Action::Retry(after) => vec![("action", "retry".into()), ("after", format!("{after:?}"))],
     }
@@ -230,6 +248,7 @@ mod tests {
         Decision {
             action: Action::Respond(Box::new(reply)),
             memo: Vec::new(),
+            remarks: None,
         }
     }
 
@@ -255,6 +274,7 @@ mod tests {
         let retry = Decision {
             action: Action::Retry(Duration::ZERO),
             memo: Vec::new(),
+            remarks: None,
         };
         assert_eq!(kinds(&ok, Ok(retry)), ["action"]);
         assert_eq!(kinds(&ok, Err(Failure::Trap("x".into()))), ["action"]);

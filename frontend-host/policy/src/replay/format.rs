@@ -1,7 +1,7 @@
 //! The format of a recording: text, one JSON object a line. The first is the header:
 //!
 //! ```json
-//! {"format":"bazaar-policy-recording","version":3,"policy":"default 0.1.0 (10d675813c77)",
+//! {"format":"bazaar-policy-recording","version":4,"policy":"default 0.1.0 (10d675813c77)",
 //!  "journal":"30313233343536373839616263646566"}
 //! ```
 //!
@@ -10,11 +10,16 @@
 //!
 //! Each line after it is a decision: what it depended on, and the fields of what was decided. One
 //! about a request has `request`; `body` is base64, and `outcome` is null where the decision was
-//! about the request itself. An election has `election`, as the policy saw it.
+//! about the request itself. A header is a name and a value: a string where that is printable ASCII,
+//! blanks and tabs, else `{"base64":"/w=="}`. `connection` is there where the policy saw it. `takes` is
+//! what came of the takes out of buckets before, `"granted"` or `{"denied":250}` each, and left out where
+//! there were none. An election has `election`, as the policy saw it.
 //!
 //! ```json
 //! {"now_ms":1795370000000,"seed":42,
-//!  "request":{"method":"GET","target":"/stocks/nvidia","headers":[],"body":null,"outcome":null},
+//!  "request":{"method":"GET","target":"/stocks/nvidia","headers":[["host","localhost:8080"]],
+//!             "connection":{"client":"127.0.0.1","scheme":"http","version":"1.1"},
+//!             "body":null,"outcome":null},
 //!  "decided":[["action","read-stock"],["name","nvidia"],…]}
 //! {"now_ms":1795370000100,"seed":43,
 //!  "election":{"replicas":[{"id":3,"healthy":true,"reaches_catalog":true,"orders":7,
@@ -22,25 +27,28 @@
 //!  "decided":[["action","elect"],["leader","3"]]}
 //! ```
 //!
-//! Of version 2 there are recordings in which nobody is said to be in sync, and an outcome `stocks` is a
-//! list of all; they are read as well.
+//! Those of before are read as well. Versions 2 and 3 have no headers but text, and no `connection`. Of
+//! version 2 there are recordings in which nobody is said to be in sync, and an outcome `stocks` is a
+//! list of all.
 //!
 //! A request has those of its headers that the policy asked to see, but for credentials that nobody named
 //! (`headers`); where a value that is not there, or a cookie, was in the decision, that has `(left out)` in
 //! its place.
 
 use std::io::{self, BufRead};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::{Epoch, JournalId, OrderNumber, ReplicaId};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use serde::{Deserialize, Serialize};
 
 use super::fields::Fields;
 use super::headers::HeaderChoice;
-use crate::decision::{Manifest, Outcome, ReplicaView, View};
+use crate::decision::{Manifest, Outcome, ReplicaView, Scheme, View, header_text};
+use crate::evaluate::Connection;
 use crate::evaluate::input::{DecisionInput, DecisionResult, RequestInput, Subject};
 use crate::guest::instance::Ambient;
 
@@ -48,7 +56,7 @@ use crate::guest::instance::Ambient;
 const FORMAT: &str = "bazaar-policy-recording";
 
 /// The version that is written.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// The oldest that is read.
 const VERSION_MIN: u32 = 2;
@@ -79,9 +87,39 @@ pub(super) struct Line {
 struct RequestLine {
     method: String,
     target: String,
-    headers: Vec<(String, String)>,
+    headers: Vec<(String, HeaderLine)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    connection: Option<ConnectionLine>,
     body: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    takes: Vec<Outcome>,
     outcome: Option<Outcome>,
+}
+
+/// A header's value.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum HeaderLine {
+    Text(String),
+    Bytes { base64: String },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ConnectionLine {
+    client: IpAddr,
+    scheme: Scheme,
+    version: HttpVersion,
+}
+
+/// As HTTP/1 writes them, but for the name.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum HttpVersion {
+    #[serde(rename = "1.0")]
+    Http10,
+    #[serde(rename = "1.1")]
+    Http11,
+    #[serde(rename = "2")]
+    Http2,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -182,7 +220,11 @@ impl Line {
         manifest: &Manifest,
         headers: &HeaderChoice,
     ) -> String {
-        json_line(&Self::new(input, result, manifest, headers))
+        let mut line = Self::new(input, result, manifest, headers);
+        if let Some(request) = &mut line.request {
+            request.connection.take_if(|_| !manifest.connection);
+        }
+        json_line(&line)
     }
 
     /// What a line says was to be decided, and what was.
@@ -234,12 +276,14 @@ impl RequestLine {
     fn new(subject: &RequestInput, headers: Vec<(&HeaderName, &HeaderValue)>) -> Self {
         let headers = headers
             .into_iter()
-            .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
+            .map(|(name, value)| (name.to_string(), value.into()));
         Self {
             method: subject.method.to_string(),
             target: subject.target.clone(),
             headers: headers.collect(),
+            connection: subject.connection.map(ConnectionLine::from),
             body: subject.body.as_ref().map(|body| BASE64.encode(body)),
+            takes: subject.takes.clone(),
             outcome: subject.outcome.clone(),
         }
     }
@@ -250,12 +294,9 @@ impl TryFrom<RequestLine> for RequestInput {
 
     fn try_from(line: RequestLine) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
-        for (name, value) in &line.headers {
+        for (name, value) in line.headers {
             let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
-            headers.append(
-                name,
-                HeaderValue::try_from(value).map_err(|error| error.to_string())?,
-            );
+            headers.append(name, value.try_into()?);
         }
         let body = line
             .body
@@ -266,9 +307,64 @@ impl TryFrom<RequestLine> for RequestInput {
             method: Method::try_from(line.method.as_str()).map_err(|error| error.to_string())?,
             target: line.target,
             headers,
+            connection: line.connection.map(Connection::from),
             body,
+            takes: line.takes,
             outcome: line.outcome,
         })
+    }
+}
+
+impl From<&HeaderValue> for HeaderLine {
+    fn from(value: &HeaderValue) -> Self {
+        match header_text(value.as_bytes()) {
+            Some(text) => Self::Text(text.to_owned()),
+            None => Self::Bytes {
+                base64: BASE64.encode(value.as_bytes()),
+            },
+        }
+    }
+}
+
+impl TryFrom<HeaderLine> for HeaderValue {
+    type Error = String;
+
+    fn try_from(line: HeaderLine) -> Result<Self, String> {
+        let bytes = match line {
+            HeaderLine::Text(text) => text.into_bytes(),
+            HeaderLine::Bytes { base64 } => {
+                BASE64.decode(base64).map_err(|error| error.to_string())?
+            }
+        };
+        Self::try_from(bytes).map_err(|error| error.to_string())
+    }
+}
+
+impl From<Connection> for ConnectionLine {
+    fn from(connection: Connection) -> Self {
+        Self {
+            client: connection.client,
+            scheme: connection.scheme,
+            version: match connection.version {
+                Version::HTTP_09 | Version::HTTP_10 => HttpVersion::Http10,
+                Version::HTTP_11 => HttpVersion::Http11,
+                _ => HttpVersion::Http2,
+            },
+        }
+    }
+}
+
+impl From<ConnectionLine> for Connection {
+    fn from(line: ConnectionLine) -> Self {
+        Self {
+            client: line.client,
+            scheme: line.scheme,
+            version: match line.version {
+                HttpVersion::Http10 => Version::HTTP_10,
+                HttpVersion::Http11 => Version::HTTP_11,
+                HttpVersion::Http2 => Version::HTTP_2,
+            },
+        }
     }
 }
 

@@ -11,7 +11,6 @@ use super::fields::Fields;
 use super::format::{RecordingError, read};
 use super::masks::Mask;
 use super::minimize::{Minimized, Reducible, minimize};
-use crate::decision::Outcome;
 use crate::evaluate::input::{DecisionInput, RequestInput, Subject};
 use crate::guest::version::Version;
 
@@ -224,7 +223,9 @@ fn with_request(
         method: changed.method.clone(),
         target: changed.target.clone(),
         headers,
+        connection: request.connection,
         body: changed.body.clone(),
+        takes: request.takes.clone(),
         outcome: outcome.filter(|_| changed.about_outcome).cloned(),
     };
     DecisionInput {
@@ -274,15 +275,8 @@ fn route(input: &DecisionInput) -> String {
     let mut parts = path.trim_start_matches('/').split('/');
     let first = parts.next().unwrap_or_default();
     let rest = "/*".repeat(parts.take(ROUTE_PARTS_MAX).count());
-    let outcome = match &request.outcome {
-        None => "",
-        Some(Outcome::Stock(_)) => " → stock",
-        Some(Outcome::Stocks(_)) => " → stocks",
-        Some(Outcome::Order(_)) => " → order",
-        Some(Outcome::Traded(_)) => " → traded",
-        Some(Outcome::Refused(_)) => " → refused",
-        Some(Outcome::Unavailable(_)) => " → unavailable",
-    };
+    let outcome = request.outcome.as_ref();
+    let outcome = outcome.map_or_else(String::new, |outcome| format!(" → {}", outcome.name()));
     let first: String = first.chars().take(SHOWN_BEFORE).collect();
     format!("{} /{first}{rest}{outcome}", request.method)
 }
@@ -290,6 +284,7 @@ fn route(input: &DecisionInput) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::decision::Outcome;
     use crate::guest::instance::Ambient;
     use http::Method;
 
@@ -298,7 +293,9 @@ mod tests {
             method: Method::GET,
             target: target.to_owned(),
             headers: HeaderMap::new(),
+            connection: None,
             body: None,
+            takes: Vec::new(),
             outcome,
         };
         DecisionInput {

@@ -134,7 +134,7 @@ fn is_credential(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::{CacheSettings, Eviction};
+    use crate::decision::{CacheSettings, Eviction, OnFailure};
 
     fn manifest(headers: &[&'static str]) -> Manifest {
         Manifest {
@@ -144,11 +144,15 @@ mod tests {
                 .iter()
                 .map(|it| HeaderName::from_static(it))
                 .collect(),
+            connection: false,
             cache: CacheSettings {
                 stocks_max: 1,
                 orders_max: 1,
                 eviction: Eviction::Lru,
             },
+            on_failure: OnFailure::LastGood,
+            buckets: Vec::new(),
+            counters: Vec::new(),
         }
     }
 

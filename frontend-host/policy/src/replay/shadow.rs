@@ -86,7 +86,7 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
         // The input is the job's alone, and the thread gets another instance.
         let evaluate = AssertUnwindSafe(|| job.input.evaluate(&job.version));
         let decided = catch_unwind(evaluate)
-            .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".to_owned())));
+            .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".into())));
         let [active, candidate] = [Fields::from(&job.result), Fields::from(&decided)];
         let secrets = || match &job.input.subject {
             Subject::Request(request) => credentials(&request.headers),

@@ -1,9 +1,8 @@
 //! A change of the policy: what, by whom, and why.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::{Deserialize, Serialize};
 
+use super::health::{Incident, unix_ms};
 use super::publication::Published;
 
 /// Who changes the policy, and why.
@@ -20,7 +19,7 @@ pub struct Reason {
 pub struct Change {
     /// Wall clock in milliseconds since 1970.
     pub at_ms: u64,
-    /// `activate`, `shadow`, `canary`, `drop`, `promote` or `rollback`; `fallback` where a gateway started
+    /// `activate`, `configure`, `shadow`, `canary`, `drop`, `promote` or `rollback`; `fallback` where a gateway started
     /// with another version than was active last.
     pub what: String,
     /// Who did it, see [`Reason`].
@@ -33,15 +32,15 @@ pub struct Change {
     pub to: String,
     /// Digest of the candidate after the change.
     pub candidate: Option<String>,
+    /// The last failure of those that were too many, where the gateway made the change by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<Incident>,
 }
 
 impl Change {
     pub(super) fn new(what: &str, before: &Published, after: &Published, reason: &Reason) -> Self {
-        let at = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
         Self {
-            at_ms: at.as_millis() as u64,
+            at_ms: unix_ms(),
             what: what.to_owned(),
             who: reason.who.clone(),
             why: reason.why.clone(),
@@ -51,6 +50,7 @@ impl Change {
                 .candidate
                 .as_ref()
                 .map(|candidate| candidate.version.digest.to_string()),
+            incident: None,
         }
     }
 }

@@ -19,6 +19,29 @@ pub enum SwapError {
         "no kept policy is named by `{0}`, or more than one: give more of a digest that `bazaar policy list` shows as kept"
     )]
     NotKept(String),
+    /// Somebody else has a version on trial.
+    #[error(
+        "{digest} of {who} is on trial: drop it first, or say that it is to go with ?replace={}", &.digest[..12]
+    )]
+    Occupied {
+        /// Of that version.
+        digest: String,
+        /// Who put it there.
+        who: String,
+    },
+    /// Another policy became active while the configuration of this one was checked.
+    #[error(
+        "another policy became active meanwhile: send the configuration again if it is for that one"
+    )]
+    OtherActive,
+    /// The candidate is another one than was named.
+    #[error("the candidate is {digest} of {who}, not the one that was named")]
+    OtherCandidate {
+        /// Of the candidate.
+        digest: String,
+        /// Who put it there.
+        who: String,
+    },
     /// There is no candidate.
     #[error("there is no candidate; put one with PUT /policy/candidate?shadow=0.1")]
     NoCandidate,

@@ -1,21 +1,23 @@
-//! How many failures a version may have in its first time, and who takes it out of service for more.
+//! How many failures a version may have, and what is held against it.
+//!
+//! Clients choose what they send, so none of them is to decide which version serves. A failure is
+//! held against a version where the version behind it does better with the same input, once for each
+//! client and input; and what is held ends its service where more than a few of those whom the gateway
+//! served lately were struck.
 
-use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use daemon::tasks;
 use domain::time::BootTime;
 
-/// How many failures a version may have, and for how long they are counted.
+/// How many failures a version may have, and for how long they are held against it.
 #[derive(Debug, Clone, Copy)]
 pub struct Probation {
-    /// From its activation, or from when it became a canary.
+    /// A version that has served for so long without being taken out of service is good. The same is how
+    /// long a failure is held against it, then and later.
     pub window: Duration,
-    /// Decisions that trapped, overran or were invalid, and server errors that no backend is to
-    /// blame for. One more ends it.
+    /// Failures that may be held against it at a time. One more ends its service; more than 65,535 do
+    /// not.
     pub failures_max: u64,
 }
 
@@ -28,83 +30,125 @@ impl Default for Probation {
     }
 }
 
-/// Since when a version decides for clients, and how often it failed since.
-#[derive(Debug)]
-pub struct HealthWindow {
-    /// When it began to.
-    pub since: BootTime,
-    failures: AtomicU64,
+/// Failures that are held at a time: the newest.
+const HELD_MAX: usize = 1 << 16;
+
+/// One client in so many must have been struck, of those who were served lately.
+const CLIENTS_PER_STRUCK: u64 = 5;
+
+/// What is held against a version.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    /// Oldest first.
+    held: VecDeque<(BootTime, Failed)>,
+    known: HashSet<Failed>,
+    /// How many are held of each client.
+    clients: HashMap<u64, usize>,
 }
 
-impl HealthWindow {
-    /// Begins now, with no failures.
-    pub(super) fn begin() -> Arc<Self> {
-        Arc::new(Self {
-            since: BootTime::now(),
-            failures: AtomicU64::new(0),
-        })
-    }
-
-    /// One more failure; returns how many there were with it.
-    fn count_failure(&self) -> u64 {
-        self.failures.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// How often it failed a client.
-    pub fn failures(&self) -> u64 {
-        self.failures.load(Ordering::Relaxed)
-    }
+/// Whom a version failed, and at what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Failed {
+    pub(super) client: u64,
+    pub(super) input: u64,
 }
 
-/// Versions that wait to be taken out of service: there are two at most, and each is named again
-/// and again.
-const FAILING_MAX: usize = 16;
-
-/// Counts the failures of versions on probation. A thread of its own takes those that fail out of
-/// service, because that may have to wait for a disk.
-pub(super) struct ProbationMonitor {
-    probation: Probation,
-    failing: SyncSender<Failing>,
-}
-
-/// A version that failed too often.
-pub(super) struct Failing {
-    /// Tells the version by its window.
-    pub(super) health: Arc<HealthWindow>,
-    /// In words, for the log of changes.
-    pub(super) why: String,
-}
-
-impl ProbationMonitor {
-    /// Starts the thread, which ends when this is dropped.
-    pub(super) fn start(
-        probation: Probation,
-        take_out_of_service: impl Fn(&Failing) + Send + 'static,
-    ) -> io::Result<Self> {
-        let (failing, named) = sync_channel::<Failing>(FAILING_MAX);
-        tasks::thread("policy-monitor", move || {
-            while let Ok(failing) = named.recv() {
-                take_out_of_service(&failing);
-            }
-        })?;
-        Ok(Self { probation, failing })
-    }
-
-    /// A version failed for a client. On probation, one failure too many ends its service.
-    pub(super) fn note_failure(&self, health: &Arc<HealthWindow>) {
-        let failures = health.count_failure();
-        let too_many = failures.saturating_sub(self.probation.failures_max);
-        // Again and again, in case that it could not be done the first time.
-        if !too_many.is_power_of_two() {
+impl Evidence {
+    /// Holds a failure against the version for as long as `window`.
+    pub(super) fn hold(&mut self, failed: Failed, now: BootTime, window: Duration) {
+        self.forget(now, window);
+        if !self.known.insert(failed) {
             return;
         }
-        if BootTime::now().since(health.since) <= self.probation.window {
-            let window_s = self.probation.window.as_secs();
-            // Where there is no room, it is named already.
-            let _ = self.failing.try_send(Failing {
-                health: Arc::clone(health),
-                why: format!("{failures} failures within {window_s} s"),
-            });
+        if self.held.len() == HELD_MAX {
+            self.forget_oldest();
         }
+        self.held.push_back((now, failed));
+        *self.clients.entry(failed.client).or_default() += 1;
+    }
+
+    /// Forgets what was held for longer than `window`.
+    pub(super) fn forget(&mut self, now: BootTime, window: Duration) {
+        while let Some((at, _)) = self.held.front()
+            && now.since(*at) > window
+        {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some((_, failed)) = self.held.pop_front() else {
+            return;
+        };
+        self.known.remove(&failed);
+        if let Some(left) = self.clients.get_mut(&failed.client) {
+            *left -= 1;
+            if *left == 0 {
+                self.clients.remove(&failed.client);
+            }
+        }
+    }
+
+    /// How many failures are held.
+    pub(super) fn failures(&self) -> u64 {
+        self.held.len() as u64
+    }
+
+    /// How many clients were struck.
+    pub(super) fn clients(&self) -> u64 {
+        self.clients.len() as u64
+    }
+
+    /// Whether a client is too great a part of those who were served lately to be told from them.
+    pub(super) fn is_everybody(served: u64) -> bool {
+        served <= CLIENTS_PER_STRUCK
+    }
+
+    /// Whether it is enough to end the version's service, where `served` clients were served lately.
+    pub(super) fn condemns(&self, failures_max: u64, served: u64) -> bool {
+        self.failures() > failures_max && self.clients() * CLIENTS_PER_STRUCK >= served
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WINDOW: Duration = Duration::from_secs(60);
+
+    fn evidence(failed: impl IntoIterator<Item = (u64, u64)>) -> Evidence {
+        let mut evidence = Evidence::default();
+        let now = BootTime::now();
+        for (client, input) in failed {
+            evidence.hold(Failed { client, input }, now, WINDOW);
+        }
+        evidence
+    }
+
+    #[test]
+    fn a_client_and_input_count_once() {
+        assert_eq!(evidence([(1, 1); 100]).failures(), 1);
+        let many = evidence((0..100).map(|number| (number % 5, number % 3)));
+        assert_eq!((many.failures(), many.clients()), (15, 5));
+        assert!(evidence((0..11).map(|input| (1, input))).condemns(10, 1));
+        assert!(!evidence((0..10).map(|input| (1, input))).condemns(10, 1));
+    }
+
+    #[test]
+    fn one_client_of_many_condemns_no_version_whatever_it_sends() {
+        let of_clients = |struck: u64| evidence((0..1000).map(|input| (input % struck, input)));
+        assert!(!of_clients(1).condemns(10, 6));
+        assert!(!of_clients(19).condemns(10, 100));
+        assert!(of_clients(20).condemns(10, 100));
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_and_forgotten_after_a_while() {
+        let mut evidence = evidence((0..1 << 17).map(|input| (input, input)));
+        assert_eq!(evidence.failures(), 1 << 16);
+        assert_eq!(evidence.clients(), 1 << 16);
+        evidence.forget(BootTime::now() + WINDOW * 2, WINDOW);
+        assert_eq!((evidence.failures(), evidence.clients()), (0, 0));
+        assert!(evidence.known.is_empty());
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
-use super::probation::HealthWindow;
+use super::health::HealthWindow;
+use super::probation::Probation;
 use crate::guest::version::SharedVersion;
 use crate::replay::Differences;
 
@@ -17,8 +18,8 @@ pub struct Published {
     pub active: SharedVersion,
     /// When the active version became so, and how it has done since.
     pub health: Arc<HealthWindow>,
-    /// The last good version: decides again what the active one fails at, and is what a
-    /// rollback goes back to.
+    /// The last good version: decides again what the active one fails at, where that does not want it
+    /// refused, and is what a rollback goes back to.
     pub previous: Option<SharedVersion>,
     /// A version on trial.
     pub candidate: Option<Candidate>,
@@ -31,6 +32,8 @@ pub struct Candidate {
     pub version: SharedVersion,
     /// How it is tried.
     pub trial: Trial,
+    /// Who put it there.
+    pub who: String,
     /// Where it decided differently, as a shadow.
     pub differences: Arc<Differences>,
     /// How it has done as a canary.
@@ -52,6 +55,15 @@ impl Trial {
         match self {
             Self::Shadow(_) => "shadow",
             Self::Canary(_) => "canary",
+        }
+    }
+
+    /// One of that name, for a share.
+    pub fn named(name: &str, share: Share) -> Option<Self> {
+        match name {
+            "shadow" => Some(Self::Shadow(share)),
+            "canary" => Some(Self::Canary(share)),
+            _ => None,
         }
     }
 
@@ -85,24 +97,31 @@ impl Share {
 }
 
 impl Published {
-    /// The request headers that any version wants to see which may be asked to decide. A name
-    /// can occur more than once.
+    /// The request headers that a version wants to see which a client's request may come to first:
+    /// the active one, or a canary. A shadow has no say. A name can occur more than once.
     pub fn wanted_headers(&self) -> impl Iterator<Item = &HeaderName> {
-        let candidate = self.candidate.as_ref().map(|candidate| &candidate.version);
-        let versions = std::iter::once(&self.active)
-            .chain(&self.previous)
-            .chain(candidate);
+        let canary = self
+            .candidate
+            .as_ref()
+            .filter(|candidate| matches!(candidate.trial, Trial::Canary(_)));
+        let canary = canary.map(|candidate| &candidate.version);
+        let versions = std::iter::once(&self.active).chain(canary);
         versions.flat_map(|version| &version.manifest.headers)
     }
 
     /// What a gateway starts with.
-    pub(crate) fn first(active: SharedVersion, previous: Option<SharedVersion>) -> Self {
+    pub(crate) fn first(
+        active: SharedVersion,
+        previous: Option<SharedVersion>,
+        candidate: Option<Candidate>,
+        probation: Probation,
+    ) -> Self {
         Self {
             generation: 1,
             active,
-            health: HealthWindow::begin(),
+            health: HealthWindow::begin(probation),
             previous,
-            candidate: None,
+            candidate,
         }
     }
 
@@ -110,8 +129,9 @@ impl Published {
         &self,
         version: &SharedVersion,
         candidate: Option<Candidate>,
+        probation: Probation,
     ) -> Self {
-        let previous = if self.is_active_good() {
+        let previous = if self.health.is_good() {
             Some(Arc::clone(&self.active))
         } else {
             self.previous.clone()
@@ -121,7 +141,7 @@ impl Published {
         Self {
             generation: self.generation + 1,
             active: Arc::clone(version),
-            health: HealthWindow::begin(),
+            health: HealthWindow::begin(probation),
             previous,
             candidate,
         }
@@ -137,33 +157,23 @@ impl Published {
         }
     }
 
-    pub(crate) fn rolled_back(&self, target: &SharedVersion) -> Self {
-        Self {
-            generation: self.generation + 1,
-            active: Arc::clone(target),
-            health: HealthWindow::begin(),
-            previous: self.is_active_good().then(|| Arc::clone(&self.active)),
-            candidate: self.candidate.clone(),
-        }
-    }
-
     /// Without the version that `failed`, if it still is in service and can be spared; and what
     /// that change is called.
-    pub(crate) fn without(&self, failed: &Arc<HealthWindow>) -> Option<(&'static str, Self)> {
+    pub(crate) fn without(
+        &self,
+        failed: &Arc<HealthWindow>,
+        probation: Probation,
+    ) -> Option<(&'static str, Self)> {
         match (&self.candidate, &self.previous) {
             (Some(candidate), _) if Arc::ptr_eq(&candidate.health, failed) => {
                 Some(("drop", self.with_candidate(None)))
             }
             (_, Some(previous)) if Arc::ptr_eq(&self.health, failed) => {
-                Some(("rollback", self.rolled_back(previous)))
+                let candidate = self.candidate.clone();
+                Some(("rollback", self.with_active(previous, candidate, probation)))
             }
             _ => None,
         }
-    }
-
-    /// A version that failed a client is not one to go back to.
-    fn is_active_good(&self) -> bool {
-        self.health.failures() == 0
     }
 }
 

@@ -7,13 +7,15 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::change::{Change, Reason};
 use super::error::SwapError;
-use super::probation::Failing;
+use super::monitor::Condemned;
+use super::probation::Probation;
 use super::publication::Published;
-use super::version_log::{VersionLog, VersionLogError};
+use super::version_log::{Kept, SavedVersion, VersionLog, VersionLogError};
 use crate::replay::shadow::Shadow;
 
 /// The current publication, and the log of all.
 pub(super) struct Registry {
+    probation: Probation,
     published: ArcSwap<Published>,
     pub(super) shadow: Shadow,
     /// Held while a new publication is made from the current one, and written to the disk. So not
@@ -22,10 +24,18 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn new(first: Published, log: Option<VersionLog>) -> io::Result<Self> {
+    pub(super) fn new(
+        first: Published,
+        probation: Probation,
+        log: Option<VersionLog>,
+    ) -> io::Result<Self> {
+        let shadow = Shadow::start()?;
+        let candidate = first.candidate.as_ref();
+        shadow.set_candidate(candidate.map(|candidate| candidate.version.id));
         Ok(Self {
+            probation,
             published: ArcSwap::from_pointee(first),
-            shadow: Shadow::start()?,
+            shadow,
             log: Mutex::new(log),
         })
     }
@@ -55,7 +65,7 @@ impl Registry {
         let change = Change::new(what, &now, &next, reason);
         if let Some(log) = &mut *log {
             save(log)?;
-            log.record(&change, &next)?;
+            log.record(&change, &now, &next)?;
         }
         self.publish(Arc::clone(&next), &change);
         Ok(next)
@@ -63,21 +73,28 @@ impl Registry {
 
     /// Takes a version out of service that failed too often, if it still is in service. It goes
     /// first, and is written down after: clients do not wait for a disk.
-    pub(super) fn take_out_of_service(&self, failing: &Failing) {
+    pub(super) fn take_out_of_service(&self, condemned: &Condemned) {
         let mut log = self.log();
         let now = self.published();
-        let Some((what, next)) = now.without(&failing.health) else {
+        let Some((what, next)) = now.without(&condemned.health, self.probation) else {
             return;
         };
         let next = Arc::new(next);
-        let reason = Reason {
-            who: "probation".into(),
-            why: failing.why.clone(),
+        let who = match condemned.health.is_on_probation() {
+            true => "probation",
+            false => "breaker",
         };
-        let change = Change::new(what, &now, &next, &reason);
+        let reason = Reason {
+            who: who.into(),
+            why: condemned.why.clone(),
+        };
+        let change = Change {
+            incident: Some(condemned.incident.clone()),
+            ..Change::new(what, &now, &next, &reason)
+        };
         self.publish(Arc::clone(&next), &change);
         if let Some(log) = &mut *log
-            && let Err(error) = log.record(&change, &next)
+            && let Err(error) = log.record(&change, &now, &next)
         {
             tracing::error!(%error, "a restart would come back with the policy that failed");
         }
@@ -95,20 +112,20 @@ impl Registry {
         let now = self.published();
         let change = Change::new(what, &now, &now, reason);
         if let Some(log) = &mut *log
-            && let Err(error) = log.record(&change, &now)
+            && let Err(error) = log.record(&change, &now, &now)
         {
             tracing::error!(%error, what, "not written to the log of changes");
         }
     }
 
-    /// The versions that can be activated again, by their digests, the latest at the end.
-    pub(super) fn kept(&self) -> Vec<String> {
+    /// The versions that can be activated again, the latest at the end.
+    pub(super) fn kept(&self) -> Vec<Kept> {
         let log = self.log();
         log.as_ref().map(VersionLog::kept).unwrap_or_default()
     }
 
     /// See [`VersionLog::load_kept`].
-    pub(super) fn load_kept(&self, prefix: &str) -> Option<(Vec<u8>, Option<String>)> {
+    pub(super) fn load_kept(&self, prefix: &str) -> Option<SavedVersion> {
         self.log().as_ref()?.load_kept(prefix)
     }
 

@@ -4,12 +4,14 @@
 //! ```text
 //! policies/<digest>.wasm   the components of the candidate and of the versions that were active lately
 //! policies/<digest>.sig    their signatures, of those that came with one
+//! policies/<digest>.config the configurations of the versions that have one: a line with the component's
+//!                          digest, and then the configuration as it was sent
 //! policies/state.json      which of them is which
 //! policies/changes.jsonl   the latest changes, one JSON object a line
 //! policies/changes.1.jsonl those before them; older ones are forgotten
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -19,7 +21,7 @@ use daemon::atomic_file;
 use serde::{Deserialize, Serialize};
 
 use super::change::Change;
-use super::publication::Published;
+use super::publication::{Candidate, Published, Share, Trial};
 use crate::admission::{Trust, Upload};
 use crate::guest::digest::Digest;
 
@@ -38,6 +40,7 @@ const PREFIX_MIN: usize = 8;
 /// What the files of a version end in.
 const COMPONENT: &str = "wasm";
 const SIGNATURE: &str = "sig";
+const CONFIG: &str = "config";
 
 /// Why a change was not saved, or the log not opened.
 #[derive(Debug, thiserror::Error)]
@@ -49,14 +52,91 @@ pub struct VersionLogError {
 
 #[derive(Debug, Default, Clone, Serialize, Deserialize)]
 struct State {
-    /// The component that the gateway was started with. Another one, next time, is a wish to
+    /// The version that the gateway was started with. Another one, next time, is a wish to
     /// run that one.
     started_with: String,
     active: String,
     previous: Option<String>,
+    #[serde(default)]
+    candidate: Option<SavedCandidate>,
     /// The versions that were active last, the latest at the end.
     #[serde(default)]
-    kept: Vec<String>,
+    kept: Vec<Kept>,
+}
+
+/// A version that was active and can be activated again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "KeptLine")]
+pub struct Kept {
+    /// What names it.
+    pub digest: String,
+    /// Whether it did not fail its probation, and is one to go back to.
+    pub good: bool,
+}
+
+/// A version as states have it: those of before have the digest alone.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum KeptLine {
+    Digest(String),
+    Kept { digest: String, good: bool },
+}
+
+impl From<KeptLine> for Kept {
+    fn from(line: KeptLine) -> Self {
+        let (digest, good) = match line {
+            KeptLine::Digest(digest) => (digest, true),
+            KeptLine::Kept { digest, good } => (digest, good),
+        };
+        Self { digest, good }
+    }
+}
+
+/// A version as it was saved.
+#[derive(Debug)]
+pub struct SavedVersion {
+    pub(super) component: Vec<u8>,
+    signature: Option<String>,
+    config: Vec<u8>,
+}
+
+impl SavedVersion {
+    /// To admit it again.
+    pub(super) fn upload(&self) -> Upload<'_> {
+        Upload {
+            component: &self.component,
+            signature: self.signature.as_deref(),
+            config: &self.config,
+        }
+    }
+}
+
+/// A version that was on trial.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct SavedCandidate {
+    pub(super) digest: String,
+    stage: String,
+    share: f64,
+    pub(super) who: String,
+}
+
+impl SavedCandidate {
+    /// How it was tried.
+    pub(super) fn trial(&self) -> Option<Trial> {
+        let share = Share::new(self.share)?;
+        Trial::named(&self.stage, share)
+    }
+}
+
+impl From<&Candidate> for SavedCandidate {
+    fn from(candidate: &Candidate) -> Self {
+        Self {
+            digest: candidate.version.digest.to_string(),
+            stage: candidate.trial.name().to_owned(),
+            share: candidate.trial.share().get(),
+            who: candidate.who.clone(),
+        }
+    }
 }
 
 /// The versions and changes in a directory.
@@ -68,15 +148,18 @@ pub struct VersionLog {
 }
 
 impl VersionLog {
-    /// Opens a directory, making it where it is missing. `component` is what the gateway was
-    /// told to start with.
-    pub fn open(data_dir: &Path, component: &[u8]) -> Result<Self, VersionLogError> {
+    /// Opens a directory, making it where it is missing. `start` is what the gateway was told to
+    /// start with.
+    pub fn open<'a>(
+        data_dir: &Path,
+        start: impl Into<Upload<'a>>,
+    ) -> Result<Self, VersionLogError> {
         let dir = data_dir.join("policies");
         fs::create_dir_all(&dir).map_err(|source| VersionLogError {
             path: dir.clone(),
             source,
         })?;
-        let started_with = Digest::of(component).to_string();
+        let started_with = start.into().digest().to_string();
         let mut log = Self {
             dir,
             state: State::default(),
@@ -102,14 +185,14 @@ impl VersionLog {
             started_with,
             active,
             previous,
+            candidate,
             kept,
         } = &self.state;
         let is_covered = |digest: &String| {
             digest == started_with
-                || self.component(digest).is_some_and(|component| {
-                    let signature = fs::read_to_string(self.path(digest, SIGNATURE)).ok();
+                || self.load(digest).is_some_and(|saved| {
                     trust
-                    .verify(&component, signature.as_deref())
+                    .verify(&saved.component, saved.signature.as_deref())
                     .inspect_err(|untrusted| {
                         tracing::error!(policy = digest, %untrusted, "a saved policy is not used");
                     })
@@ -118,53 +201,93 @@ impl VersionLog {
         };
         let previous = previous.clone().filter(is_covered);
         let active = Some(active.clone()).filter(is_covered).unwrap_or_default();
-        let kept = kept.iter().filter(|digest| is_covered(digest)).cloned();
+        let kept = kept.iter().filter(|kept| is_covered(&kept.digest)).cloned();
         let kept = kept.collect();
+        let candidate = candidate.clone();
+        let candidate = candidate.filter(|candidate| is_covered(&candidate.digest));
         self.state = State {
             started_with: started_with.clone(),
             active,
             previous,
+            candidate,
             kept,
         };
         self
     }
 
-    /// The versions that can be activated again, by their digests, the latest at the end.
-    pub(super) fn kept(&self) -> Vec<String> {
+    /// The versions that can be activated again, the latest at the end.
+    pub(super) fn kept(&self) -> Vec<Kept> {
         self.state.kept.clone()
     }
 
-    /// The component and signature of a kept version, by its digest or the beginning of it.
-    pub(super) fn load_kept(&self, prefix: &str) -> Option<(Vec<u8>, Option<String>)> {
+    /// The version that was on trial when the gateway stopped.
+    pub(super) fn last_candidate(&self) -> Option<&SavedCandidate> {
+        self.state.candidate.as_ref()
+    }
+
+    /// A kept version, by its digest or the beginning of it.
+    pub(super) fn load_kept(&self, prefix: &str) -> Option<SavedVersion> {
         if prefix.len() < PREFIX_MIN {
             return None;
         }
-        let mut named = self.state.kept.iter().filter(|it| it.starts_with(prefix));
+        let digests = self.state.kept.iter().map(|kept| &kept.digest);
+        let mut named = digests.filter(|digest| digest.starts_with(prefix));
         let digest = named.next().filter(|_| named.next().is_none())?;
-        let signature = fs::read_to_string(self.path(digest, SIGNATURE)).ok();
-        Some((self.component(digest)?, signature))
+        self.load(digest)
     }
 
-    /// The component that was active when the gateway stopped, if it was started with the same
+    /// What named the version that was active when the gateway stopped; nothing where none was.
+    pub(super) fn active_digest(&self) -> &str {
+        &self.state.active
+    }
+
+    /// The version that was active when the gateway stopped, if it was started with the same
     /// one then as now, and it is intact.
-    pub fn last_active(&self) -> Option<Vec<u8>> {
-        self.component(&self.state.active)
+    pub fn last_active(&self) -> Option<SavedVersion> {
+        self.load(&self.state.active)
     }
 
-    /// The component that was the last good one behind the active one when the gateway stopped, if
-    /// it is intact.
-    pub(super) fn last_previous(&self) -> Option<Vec<u8>> {
-        self.component(self.state.previous.as_ref()?)
+    /// The last good version behind the active one when the gateway stopped, by its digest.
+    pub(super) fn last_previous(&self) -> Option<String> {
+        self.state.previous.clone()
     }
 
-    fn component(&self, of: &str) -> Option<Vec<u8>> {
-        let component = fs::read(self.path(of, COMPONENT)).ok()?;
-        if Digest::of(&component).to_string() == of {
-            Some(component)
+    /// A version that was saved, if it is intact.
+    pub(super) fn load(&self, of: &str) -> Option<SavedVersion> {
+        let with_config = fs::read(self.path(of, CONFIG)).ok();
+        let (digest, config) = match &with_config {
+            None => (of, &[][..]),
+            Some(file) => self.split_config(of, file)?,
+        };
+        let component = fs::read(self.path(digest, COMPONENT)).ok()?;
+        let saved = SavedVersion {
+            component,
+            signature: fs::read_to_string(self.path(digest, SIGNATURE)).ok(),
+            config: config.to_owned(),
+        };
+        if saved.upload().digest().to_string() == of {
+            Some(saved)
         } else {
             tracing::error!(policy = of, "a saved policy is damaged, and not used");
             None
         }
+    }
+
+    /// The digest of the component, and the configuration.
+    fn split_config<'a>(&self, of: &str, file: &'a [u8]) -> Option<(&'a str, &'a [u8])> {
+        let end = file.iter().position(|byte| *byte == b'\n');
+        let split = end.and_then(|end| {
+            let digest = str::from_utf8(&file[..end]).ok()?;
+            let is_name = digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+            is_name.then_some((digest, &file[end + 1..]))
+        });
+        if split.is_none() {
+            tracing::error!(
+                policy = of,
+                "a saved configuration is damaged, and not used"
+            );
+        }
+        split
     }
 
     /// The last changes, oldest first.
@@ -172,15 +295,31 @@ impl VersionLog {
         self.changes.iter().cloned().collect()
     }
 
-    /// Saves a component, so that it can be active after a restart.
-    pub(super) fn save(&mut self, of: Digest, upload: Upload<'_>) -> Result<(), VersionLogError> {
+    /// Saves a version, so that it can be active after a restart.
+    pub(super) fn save(&mut self, upload: Upload<'_>) -> Result<(), VersionLogError> {
+        let component = Digest::of(upload.component);
         if let Some(signature) = upload.signature {
-            write_durably(&self.path(of, SIGNATURE), signature.as_bytes())?;
+            write_durably(&self.path(component, SIGNATURE), signature.as_bytes())?;
         }
-        if self.component(&of.to_string()).is_some() {
+        let is_intact = |saved: Vec<u8>| Digest::of(&saved) == component;
+        if !fs::read(self.path(component, COMPONENT)).is_ok_and(is_intact) {
+            write_durably(&self.path(component, COMPONENT), upload.component)?;
+        }
+        self.save_config(component, upload.config)
+    }
+
+    /// Saves a configuration of a component that is saved.
+    pub(super) fn save_config(
+        &mut self,
+        component: Digest,
+        config: &[u8],
+    ) -> Result<(), VersionLogError> {
+        if config.is_empty() {
             return Ok(());
         }
-        write_durably(&self.path(of, COMPONENT), upload.component)
+        let version = Digest::of_version(component, config);
+        let file = [format!("{component}\n").as_bytes(), config].concat();
+        write_durably(&self.path(version, CONFIG), &file)
     }
 
     fn path(&self, of: impl Display, what: &str) -> PathBuf {
@@ -192,19 +331,23 @@ impl VersionLog {
     pub(super) fn record(
         &mut self,
         change: &Change,
+        before: &Published,
         after: &Published,
     ) -> Result<(), VersionLogError> {
         let active = after.active.digest.to_string();
         let mut kept = self.state.kept.clone();
-        for digest in [&change.from, &active] {
-            kept.retain(|kept| kept != digest);
-            kept.push(digest.clone());
+        // Of the version that serves nothing bad is known yet, whatever it was called before.
+        for (digest, good) in [(&change.from, before.health.is_good()), (&active, true)] {
+            kept.retain(|kept| kept.digest != *digest);
+            let digest = digest.clone();
+            kept.push(Kept { digest, good });
         }
         kept.drain(..kept.len().saturating_sub(KEPT_MAX));
         let state = State {
             started_with: self.state.started_with.clone(),
             active,
             kept,
+            candidate: after.candidate.as_ref().map(SavedCandidate::from),
             previous: after
                 .previous
                 .as_ref()
@@ -259,7 +402,7 @@ impl VersionLog {
         self.dir.join("changes.1.jsonl")
     }
 
-    /// Removes the components that nothing refers to any more, and their signatures.
+    /// Removes the components that nothing refers to any more, their signatures and configurations.
     fn forget_others(&self, change: &Change) {
         let State {
             active,
@@ -267,19 +410,25 @@ impl VersionLog {
             kept,
             ..
         } = &self.state;
-        let is_referred_to = |digest: &str| {
-            let named = [Some(active), previous.as_ref(), change.candidate.as_ref()];
-            let mut named = named.into_iter().flatten().chain(kept);
-            named.any(|named| named == digest)
-        };
+        let named = [Some(active), previous.as_ref(), change.candidate.as_ref()];
+        let kept = kept.iter().map(|kept| &kept.digest);
+        let mut needed = HashSet::new();
+        for version in named.into_iter().flatten().chain(kept) {
+            if let Ok(file) = fs::read(self.path(version, CONFIG))
+                && let Some((component, _)) = self.split_config(version, &file)
+            {
+                needed.insert(component.to_owned());
+            }
+            needed.insert(version.clone());
+        }
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
-            let Some((digest, COMPONENT | SIGNATURE)) =
+            let Some((digest, COMPONENT | SIGNATURE | CONFIG)) =
                 name.to_str().and_then(|name| name.rsplit_once('.'))
             else {
                 continue;
             };
-            if !is_referred_to(digest) {
+            if !needed.contains(digest) {
                 // What cannot be removed takes room, and does no other harm.
                 let _ = fs::remove_file(entry.path());
             }

@@ -1,8 +1,8 @@
 //! The versions of the policy: the active one, the last good one behind it, and a candidate
 //! beside it; and how one takes the place of another.
 //!
-//! A swap publishes a new [`Published`] by one atomic pointer store. A version that has become
-//! active is on probation for a while: too many failures, and the last good one is back.
+//! A swap publishes a new [`Published`] by one atomic pointer store. Too many failures, and the last
+//! good version is back: see `probation`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,76 +11,76 @@ use arc_swap::Guard;
 use domain::JournalId;
 
 use super::change::{Change, Reason};
+use super::clients_seen::ClientsSeen;
 use super::error::SwapError;
-use super::probation::{HealthWindow, Probation, ProbationMonitor};
+use super::health::HealthWindow;
+use super::monitor::{Monitor, Problem, Report};
+use super::probation::Probation;
 use super::publication::{Candidate, Published, Rank, Trial};
 use super::registry::Registry;
-use super::version_log::{VersionLog, VersionLogError};
+use super::version_log::{Kept, SavedCandidate, SavedVersion, VersionLog, VersionLogError};
 use crate::admission::{Admission, Rejection, Trust, Upload};
+use crate::evaluate::input::DecisionInput;
 use crate::evaluate::recent::RecentInputs;
 use crate::guest::digest::Digest;
-use crate::guest::engine::Engine;
-use crate::guest::version::SharedVersion;
+use crate::guest::version::{SharedVersion, Version};
+use crate::replay::audit::Auditor;
 use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
 use crate::replay::{Differences, HeaderChoice, RecordError, Recording};
 
-/// What it is called that a gateway starts with another version than was active last.
+/// What it is called that a gateway starts with other versions than it stopped with.
 const FELL_BACK: &str = "fallback";
 
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
     admission: Admission,
+    probation: Probation,
     registry: Arc<Registry>,
-    monitor: ProbationMonitor,
+    monitor: Monitor,
+    pub(crate) seen: Arc<ClientsSeen>,
     pub(crate) recorder: Recorder,
     pub(crate) recent: RecentInputs,
+    pub(crate) auditor: Auditor,
 }
 
 impl Versions {
-    /// Starts with the version that was active last, according to the log, and with the one before it
-    /// to go back to; with `component` where there is no log, or nothing in it that passes its
-    /// check, and then it must be admitted.
-    pub fn new(
-        engine: Engine,
-        component: &[u8],
+    /// Starts with the versions that were in service last, according to the log: the active one, the
+    /// last good one behind it, and the candidate. An active one that does not pass its check any more is
+    /// passed over for the last good one that does. With `start` where there is no log, or
+    /// nothing in it that passes, and then it must be admitted.
+    pub fn new<'a>(
+        admission: impl Into<Admission>,
+        start: impl Into<Upload<'a>>,
         probation: Probation,
         mut log: Option<VersionLog>,
     ) -> Result<Self, SwapError> {
         // Nobody is served yet, so it may take all of the machine.
-        let admission = Admission::new(engine);
-        let admit = |component: &[u8]| -> Result<SharedVersion, Rejection> {
-            let admitted = admission.admit(component, &[])?;
-            Ok(Arc::new(admitted.into_version()))
+        let (admission, start) = (admission.into(), start.into());
+        let mut saved = Saved {
+            admission: &admission,
+            log: log.as_ref(),
+            failed: Vec::new(),
         };
-        let saved = log.as_ref().and_then(VersionLog::last_active);
-        let saved_previous = log.as_ref().and_then(VersionLog::last_previous);
-        let mut failed = Vec::new();
-        let mut admit_saved = |component: Vec<u8>| {
-            let report = |rejection: &Rejection| {
-                let digest = Digest::of(&component);
-                tracing::error!(policy = %digest, %rejection, "a saved policy does not pass its check any more, and is not used");
-                failed.push(format!(
-                    "saved policy {digest} does not pass its check any more: {rejection}"
-                ));
-            };
-            admit(&component).inspect_err(report).ok()
+        let (active, previous) = match saved.last_active() {
+            Some(active) => {
+                let previous = saved.last_good(&active.digest.to_string());
+                (active, previous)
+            }
+            None => {
+                let admitted = admission.admit(start, &[])?;
+                (Arc::new(admitted.into_version()), None)
+            }
         };
-        let last_active = saved.and_then(&mut admit_saved);
-        let previous = saved_previous.and_then(&mut admit_saved);
-        // The way back from a saved version that cannot serve any more is the one before it.
-        let (active, previous) = match (last_active, previous) {
-            (Some(active), previous) => (active, previous),
-            (None, Some(previous)) => (previous, None),
-            (None, None) => (admit(component)?, None),
-        };
+        let candidate = saved.last_candidate(probation);
+        let failed = saved.failed;
         if let Some(log) = &mut log
-            && active.digest == Digest::of(component)
+            && active.digest == start.digest()
         {
-            log.save(active.digest, component.into())?;
+            log.save(start)?;
         }
-        let first = Published::first(active, previous);
-        let registry = Arc::new(Registry::new(first, log)?);
+        let first = Published::first(active, previous, candidate, probation);
+        let registry = Arc::new(Registry::new(first, probation, log)?);
         if !failed.is_empty() {
             let reason = Reason {
                 who: "start".into(),
@@ -89,14 +89,18 @@ impl Versions {
             registry.note(FELL_BACK, &reason);
         }
         let failing_in = Arc::clone(&registry);
+        let seen = Arc::new(ClientsSeen::default());
         Ok(Self {
             admission: admission.in_background()?,
-            monitor: ProbationMonitor::start(probation, move |failing| {
-                failing_in.take_out_of_service(failing);
+            probation,
+            monitor: Monitor::start(probation, Arc::clone(&seen), move |condemned| {
+                failing_in.take_out_of_service(condemned);
             })?,
+            seen,
             registry,
             recorder: Recorder::default(),
             recent: RecentInputs::default(),
+            auditor: Auditor::start()?,
         })
     }
 
@@ -124,8 +128,8 @@ impl Versions {
     }
 
     /// Admits a component and makes it the active version. Compiles: call it off the threads
-    /// that serve. The version that was active stays loaded; if it never failed, it is the
-    /// last good one from now on. The component that is active already changes nothing.
+    /// that serve. The version that was active stays loaded; if it is good, it is the last good one
+    /// from now on. The component that is active already changes nothing.
     pub fn activate<'a>(
         &self,
         upload: impl Into<Upload<'a>>,
@@ -133,7 +137,7 @@ impl Versions {
     ) -> Result<SharedVersion, SwapError> {
         let upload = upload.into();
         let active = Arc::clone(&self.published().active);
-        if active.digest == Digest::of(upload.component) {
+        if active.digest == upload.digest() {
             self.admission.check_trust(upload)?;
             return Ok(active);
         }
@@ -141,8 +145,8 @@ impl Versions {
         self.registry.change(
             "activate",
             reason,
-            |log| log.save(version.digest, upload),
-            |now| Ok(now.with_active(&version, now.candidate.clone())),
+            |log| log.save(upload),
+            |now| Ok(now.with_active(&version, now.candidate.clone(), self.probation)),
         )?;
         Ok(version)
     }
@@ -151,72 +155,192 @@ impl Versions {
     /// of it. Compiles, where its code is not kept.
     pub fn activate_kept(&self, digest: &str, reason: &Reason) -> Result<SharedVersion, SwapError> {
         let kept = self.registry.load_kept(digest);
-        let (component, signature) = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
-        let upload = Upload {
-            component: &component,
-            signature: signature.as_deref(),
-        };
-        self.activate(upload, reason)
+        let kept = kept.ok_or_else(|| SwapError::NotKept(digest.to_owned()))?;
+        self.activate(kept.upload(), reason)
     }
 
-    /// The versions that can be activated again, by their digests, the latest at the end.
-    pub fn kept(&self) -> Vec<String> {
+    /// The versions that can be activated again, the latest at the end.
+    pub fn kept(&self) -> Vec<Kept> {
         self.registry.kept()
     }
 
-    /// Admits a component and puts it on trial beside the active version.
+    /// Admits a component and puts it on trial beside the active version. What is on trial in that way
+    /// already changes nothing; in another way, it goes on in this one.
+    ///
+    /// # Errors
+    /// Also where another version is on trial that somebody else put there.
     pub fn try_out<'a>(
         &self,
         upload: impl Into<Upload<'a>>,
         trial: Trial,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        let upload = upload.into();
-        let version = self.admit(upload)?;
-        let candidate = Candidate {
-            version: Arc::clone(&version),
-            trial,
-            differences: Arc::new(Differences::default()),
-            health: HealthWindow::begin(),
-        };
+        self.try_out_upload(upload.into(), trial, None, reason)
+    }
+
+    /// The same in the place of the version that is named, by its digest or the beginning of it,
+    /// whoever put it there.
+    pub fn try_out_instead<'a>(
+        &self,
+        upload: impl Into<Upload<'a>>,
+        trial: Trial,
+        of: &str,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
+        self.try_out_upload(upload.into(), trial, Some(of), reason)
+    }
+
+    fn try_out_upload(
+        &self,
+        upload: Upload<'_>,
+        trial: Trial,
+        replace: Option<&str>,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
+        self.admission.check_trust(upload)?;
+        let admit = || Ok(self.admit(upload)?);
+        let save = |log: &mut VersionLog| log.save(upload);
+        self.put_on_trial(upload.digest(), trial, replace, reason, admit, save)
+    }
+
+    /// Makes the active version's component the active version with another configuration. The
+    /// configuration that it has already changes nothing.
+    pub fn configure(&self, config: &[u8], reason: &Reason) -> Result<SharedVersion, SwapError> {
+        let active = Arc::clone(&self.published().active);
+        if active.digest == Digest::of_version(active.component, config) {
+            return Ok(active);
+        }
+        let version = self.reconfigure(&active, config)?;
         self.registry.change(
-            trial.name(),
+            "configure",
             reason,
-            |log| log.save(version.digest, upload),
-            |now| Ok(now.with_candidate(Some(candidate))),
+            |log| log.save_config(version.component, config),
+            |now| {
+                check_component(now, &version)?;
+                Ok(now.with_active(&version, now.candidate.clone(), self.probation))
+            },
         )?;
         Ok(version)
     }
 
+    /// Puts the active version's component on trial with another configuration, in the place of the
+    /// candidate that is named; see [`try_out`](Self::try_out).
+    pub fn try_configuration(
+        &self,
+        config: &[u8],
+        trial: Trial,
+        replace: Option<&str>,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
+        let active = Arc::clone(&self.published().active);
+        let component = active.component;
+        let digest = Digest::of_version(component, config);
+        let admit = || Ok(self.reconfigure(&active, config)?);
+        let save = |log: &mut VersionLog| log.save_config(component, config);
+        self.put_on_trial(digest, trial, replace, reason, admit, save)
+    }
+
+    fn put_on_trial(
+        &self,
+        digest: Digest,
+        trial: Trial,
+        replace: Option<&str>,
+        reason: &Reason,
+        admit: impl FnOnce() -> Result<SharedVersion, SwapError>,
+        save: impl FnOnce(&mut VersionLog) -> Result<(), VersionLogError>,
+    ) -> Result<SharedVersion, SwapError> {
+        let current = self.published().candidate.clone();
+        let known = current.filter(|candidate| candidate.version.digest == digest);
+        let version = match &known {
+            Some(candidate) if candidate.trial == trial => {
+                return Ok(Arc::clone(&candidate.version));
+            }
+            Some(candidate) => Arc::clone(&candidate.version),
+            None => {
+                // Nobody waits for a check whose end is known.
+                check_replaced(&self.published(), digest, replace, reason)?;
+                admit()?
+            }
+        };
+        let candidate = Candidate {
+            version: Arc::clone(&version),
+            trial,
+            who: reason.who.clone(),
+            differences: Arc::new(Differences::default()),
+            health: HealthWindow::begin(self.probation),
+        };
+        self.registry.change(trial.name(), reason, save, |now| {
+            check_replaced(now, digest, replace, reason)?;
+            Ok(now.with_candidate(Some(candidate)))
+        })?;
+        Ok(version)
+    }
+
     /// Ends the trial of the candidate, without effect on clients of the active version.
-    pub fn drop_candidate(&self, reason: &Reason) -> Result<(), SwapError> {
+    ///
+    /// # Errors
+    /// Also where it is not the one that is named, by its digest or the beginning of it.
+    pub fn drop_candidate(&self, named: Option<&str>, reason: &Reason) -> Result<(), SwapError> {
         self.registry.change("drop", reason, save_nothing, |now| {
-            now.candidate.as_ref().ok_or(SwapError::NoCandidate)?;
+            candidate_named(now, named)?;
             Ok(now.with_candidate(None))
         })?;
         Ok(())
     }
 
     /// Makes the candidate the active version.
-    pub fn promote(&self, reason: &Reason) -> Result<SharedVersion, SwapError> {
+    ///
+    /// # Errors
+    /// Also where it is not the one that is named, by its digest or the beginning of it.
+    pub fn promote(
+        &self,
+        named: Option<&str>,
+        reason: &Reason,
+    ) -> Result<SharedVersion, SwapError> {
         let published = self
             .registry
             .change("promote", reason, save_nothing, |now| {
-                let candidate = now.candidate.as_ref().ok_or(SwapError::NoCandidate)?;
-                Ok(now.with_active(&candidate.version, None))
+                let candidate = candidate_named(now, named)?;
+                Ok(now.with_active(&candidate.version, None, self.probation))
             })?;
         Ok(Arc::clone(&published.active))
     }
 
-    /// Makes the last good version the active one again.
+    /// Makes the last good other version the active one again. Compiles where that one is not loaded
+    /// and its code is not kept.
     pub fn roll_back(&self, reason: &Reason) -> Result<SharedVersion, SwapError> {
+        let now = self.published();
+        let target = match &now.previous {
+            Some(previous) => Arc::clone(previous),
+            None => self
+                .load_last_good(&now)
+                .ok_or(SwapError::NothingToRollBackTo)?,
+        };
         let published = self
             .registry
             .change("rollback", reason, save_nothing, |now| {
-                let target = now.previous.as_ref();
-                Ok(now.rolled_back(target.ok_or(SwapError::NothingToRollBackTo)?))
+                // Another change may have come first.
+                let target = now.previous.as_ref().unwrap_or(&target);
+                if target.digest == now.active.digest {
+                    return Err(SwapError::NothingToRollBackTo);
+                }
+                Ok(now.with_active(target, now.candidate.clone(), self.probation))
             })?;
         Ok(Arc::clone(&published.active))
+    }
+
+    /// The last good version that is kept, but for the active one.
+    fn load_last_good(&self, now: &Published) -> Option<SharedVersion> {
+        let active = now.active.digest.to_string();
+        let kept = self.kept().into_iter().rev();
+        let mut others = kept.filter(|kept| kept.good && kept.digest != active);
+        others.find_map(|kept| {
+            let saved = self.registry.load_kept(&kept.digest)?;
+            let refused = |rejection: &Rejection| {
+                tracing::error!(policy = kept.digest, %rejection, "a kept policy does not pass its check any more");
+            };
+            self.admit(saved.upload()).inspect_err(refused).ok()
+        })
     }
 
     /// The last changes, oldest first.
@@ -239,13 +363,43 @@ impl Versions {
         self.recorder.start(active, journal, headers, time)
     }
 
-    /// A version failed for a client.
-    pub(crate) fn note_failure(&self, published: &Published, rank: Rank) {
-        match (rank, &published.candidate) {
-            (Rank::Candidate, Some(candidate)) => self.monitor.note_failure(&candidate.health),
-            (Rank::Active, _) => self.monitor.note_failure(&published.health),
-            _ => {}
-        }
+    /// Something is wrong with a decision that a version in service made for a client.
+    pub(crate) fn report(
+        &self,
+        published: &Published,
+        rank: Rank,
+        client: u64,
+        problem: Problem,
+        input: impl FnOnce() -> DecisionInput,
+    ) {
+        let (version, health, behind) = match (rank, &published.candidate) {
+            (Rank::Candidate, Some(candidate)) => (
+                &candidate.version,
+                &candidate.health,
+                Some(&published.active),
+            ),
+            (Rank::Active, _) => (
+                &published.active,
+                &published.health,
+                published.previous.as_ref(),
+            ),
+            // Nobody answers for one that stands in.
+            _ => return,
+        };
+        self.monitor.report(Report {
+            version: Arc::clone(version),
+            behind: behind.cloned(),
+            health: Arc::clone(health),
+            input: input(),
+            client,
+            problem,
+        });
+    }
+
+    fn reconfigure(&self, version: &Version, config: &[u8]) -> Result<SharedVersion, Rejection> {
+        let recent = self.recent.to_vec();
+        let admitted = self.admission.reconfigure(version, config, &recent)?;
+        Ok(Arc::new(admitted.into_version()))
     }
 
     fn admit(&self, upload: Upload<'_>) -> Result<SharedVersion, Rejection> {
@@ -257,4 +411,113 @@ impl Versions {
 /// A change that needs nothing saved.
 fn save_nothing(_: &mut VersionLog) -> Result<(), VersionLogError> {
     Ok(())
+}
+
+/// Whether a version is of the component that is active still.
+fn check_component(now: &Published, version: &Version) -> Result<(), SwapError> {
+    match now.active.component == version.component {
+        true => Ok(()),
+        false => Err(SwapError::OtherActive),
+    }
+}
+
+/// The candidate, where there is one and, where one is named, it is that one.
+fn candidate_named<'a>(
+    now: &'a Published,
+    named: Option<&str>,
+) -> Result<&'a Candidate, SwapError> {
+    let candidate = now.candidate.as_ref().ok_or(SwapError::NoCandidate)?;
+    let digest = candidate.version.digest.to_string();
+    match named {
+        Some(named) if named.is_empty() || !digest.starts_with(named) => {
+            Err(SwapError::OtherCandidate {
+                digest,
+                who: candidate.who.clone(),
+            })
+        }
+        _ => Ok(candidate),
+    }
+}
+
+/// Whether what is on trial may go for another version: if it is of the same person, or is named.
+fn check_replaced(
+    now: &Published,
+    by: Digest,
+    replace: Option<&str>,
+    reason: &Reason,
+) -> Result<(), SwapError> {
+    let Some(candidate) = &now.candidate else {
+        return Ok(());
+    };
+    let digest = candidate.version.digest.to_string();
+    let is_named = replace.is_some_and(|named| !named.is_empty() && digest.starts_with(named));
+    if is_named || candidate.version.digest == by || candidate.who == reason.who {
+        return Ok(());
+    }
+    Err(SwapError::Occupied {
+        digest,
+        who: candidate.who.clone(),
+    })
+}
+
+/// What a gateway stopped with, as it starts again.
+struct Saved<'a> {
+    admission: &'a Admission,
+    log: Option<&'a VersionLog>,
+    /// What does not pass its check any more, in words.
+    failed: Vec<String>,
+}
+
+impl Saved<'_> {
+    /// The active version, or else the last good one that passes.
+    fn last_active(&mut self) -> Option<SharedVersion> {
+        let log = self.log?;
+        let saved = log.last_active();
+        let active = saved.and_then(|saved| self.admit(&saved));
+        active.or_else(|| self.last_good(log.active_digest()))
+    }
+
+    /// The last good version but for that one.
+    fn last_good(&mut self, but: &str) -> Option<SharedVersion> {
+        let log = self.log?;
+        let kept = log.kept().into_iter().rev().filter(|kept| kept.good);
+        let digests = log
+            .last_previous()
+            .into_iter()
+            .chain(kept.map(|kept| kept.digest));
+        let mut others: Vec<String> = digests.filter(|digest| digest != but).collect();
+        others.dedup();
+        others.into_iter().find_map(|digest| {
+            let saved = log.load(&digest)?;
+            self.admit(&saved)
+        })
+    }
+
+    fn last_candidate(&mut self, probation: Probation) -> Option<Candidate> {
+        let log = self.log?;
+        let saved: &SavedCandidate = log.last_candidate()?;
+        let trial = saved.trial()?;
+        let version = log.load(&saved.digest)?;
+        Some(Candidate {
+            version: self.admit(&version)?,
+            trial,
+            who: saved.who.clone(),
+            differences: Arc::new(Differences::default()),
+            health: HealthWindow::begin(probation),
+        })
+    }
+
+    fn admit(&mut self, saved: &SavedVersion) -> Option<SharedVersion> {
+        match self.admission.admit(saved.upload(), &[]) {
+            Ok(admitted) => Some(Arc::new(admitted.into_version())),
+            Err(rejection) => {
+                let digest = saved.upload().digest();
+                tracing::error!(policy = %digest, %rejection, "a saved policy does not pass its check any more, and is not used");
+                self.failed.push(format!(
+                    "saved policy {digest} does not pass its check any more: {rejection}"
+                ));
+                None
+            }
+        }
+    }
 }

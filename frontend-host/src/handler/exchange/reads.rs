@@ -6,12 +6,12 @@ use domain::time::BootTime;
 use domain::{OrderNumber, StockName};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Exchange, OnReply, StepResult};
-use crate::cache::{CacheEntry, CacheLookup, RenderKey, Rendered, ttl_seconds};
+use super::{Exchange, OnReply, StepResult, request_parts};
+use crate::cache::{CacheEntry, CacheLookup, Found, RenderKey, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
 use crate::handler::cache_status::{CacheStatus, Forward};
 use crate::handler::refusal::Refusal as Refused;
-use crate::handler::response;
+use crate::handler::response::{self, complete};
 use crate::upstream::backend::StockAnswer;
 use frontend_policy::decision::{
     Caching, Freshness, Listing, Order, Outcome, Page, Refusal, Stock, Unavailability,
@@ -44,7 +44,7 @@ impl Exchange<'_> {
     pub(super) fn find_stock(
         &mut self,
         name: &StockName,
-        caching: Caching,
+        caching: &Caching,
         memo: &[u8],
     ) -> Result<StepResult, ToFetch> {
         if caching.freshness == Freshness::Bypass {
@@ -57,9 +57,9 @@ impl Exchange<'_> {
         };
         // Past its age it is fresh by its lease.
         let fresh_until = fresh_until(entry.fetched, caching.freshness).filter(|at| now <= *at);
-        let Some(rendered) = entry.rendered(self.render_key(memo)) else {
-            let on_reply = cached_stock(Arc::clone(&entry), fresh_until, false);
+        let Some(rendered) = self.rendered(&entry, caching, memo, Outcome::Stock) else {
             let stock = Outcome::Stock(entry.value.clone());
+            let on_reply = cached_stock(entry, fresh_until, false);
             return Ok(StepResult::Outcome(stock, Some(on_reply)));
         };
         if rendered.has_expired(now) {
@@ -68,10 +68,45 @@ impl Exchange<'_> {
         Ok(self.hit(&rendered, fresh_until, now))
     }
 
+    /// The response that was kept beside an entry for this request. Of some it is checked whether
+    /// this request would get the same.
+    fn rendered<V: Clone>(
+        &self,
+        entry: &CacheEntry<V>,
+        caching: &Caching,
+        memo: &[u8],
+        outcome: fn(V) -> Outcome,
+    ) -> Option<Found> {
+        let key = self.render_key(&caching.vary_key);
+        if !self.decider.version().may_keep() {
+            return None;
+        }
+        let rendered = entry.rendered(key)?;
+        if self.decider.checks_kept()
+            && !self.would_be(&rendered, memo, &outcome(entry.value.clone()))
+        {
+            entry.forget(key);
+            return None;
+        }
+        Some(rendered)
+    }
+
+    /// Whether this request would get that response, had it come when the response was made.
+    // Inlined, it would lengthen the code of every hit.
+    #[inline(never)]
+    fn would_be(&self, rendered: &Rendered, memo: &[u8], outcome: &Outcome) -> bool {
+        let request = request_parts(&self.request, self.now_ms);
+        let decider = &self.decider;
+        decider.is_rendered_alike(request, rendered.ambient, memo, outcome, |reply| {
+            complete(reply, true);
+            reply.is_kept_as(&rendered.reply)
+        })
+    }
+
     pub(super) async fn fetch_stock(
         &mut self,
         name: &StockName,
-        caching: Caching,
+        caching: &Caching,
         ToFetch { why, stale }: ToFetch,
     ) -> StepResult {
         let fetch = self.gateway.cache.fetch(name.clone(), caching.freshness);
@@ -93,12 +128,12 @@ impl Exchange<'_> {
                 registered,
             }) => {
                 let outcome = Outcome::Stock(stock.clone());
-                let on_reply: OnReply = Box::new(move |reply, key| {
-                    let wanted = reply.keep.is_some();
+                let on_reply: OnReply = Box::new(move |rendering| {
+                    let wanted = rendering.reply.keep.is_some();
                     let entry = wanted.then(|| fetch.store(stock, version, registered));
                     let entry = entry.flatten();
                     if let Some(entry) = &entry {
-                        entry.render(key, reply, entry.fetched);
+                        entry.render(rendering, entry.fetched);
                     }
                     let stored = entry.is_some();
                     CacheStatus::Forwarded { why, stored }
@@ -125,7 +160,7 @@ impl Exchange<'_> {
     pub(super) fn find_order(
         &mut self,
         number: OrderNumber,
-        caching: Caching,
+        caching: &Caching,
         memo: &[u8],
     ) -> Result<StepResult, Forward> {
         if caching.freshness == Freshness::Bypass {
@@ -133,7 +168,7 @@ impl Exchange<'_> {
         }
         let entry = self.gateway.cache.order(number).ok_or(Forward::Miss)?;
         let now = BootTime::now();
-        let rendered = entry.rendered(self.render_key(memo));
+        let rendered = self.rendered(&entry, caching, memo, Outcome::Order);
         // An order never changes: what has expired is rendered anew.
         Ok(
             match rendered.filter(|rendered| !rendered.has_expired(now)) {
@@ -153,11 +188,11 @@ impl Exchange<'_> {
         let on_reply = match &outcome {
             Outcome::Order(order) if why != Forward::Bypass => {
                 let (order, cache) = (order.clone(), Arc::clone(&self.gateway.cache));
-                let on_reply: OnReply = Box::new(move |reply, key| {
-                    let stored = reply.keep.is_some();
+                let on_reply: OnReply = Box::new(move |rendering| {
+                    let stored = rendering.reply.keep.is_some();
                     if stored {
                         let entry = cache.store_order(order, requested_at);
-                        entry.render(key, reply, requested_at);
+                        entry.render(rendering, requested_at);
                     }
                     CacheStatus::Forwarded { why, stored }
                 });
@@ -199,10 +234,10 @@ impl Exchange<'_> {
         gateway.backend.list_stocks(after, limit, deadline).await
     }
 
-    fn render_key<'m>(&self, memo: &'m [u8]) -> RenderKey<'m> {
+    pub(super) fn render_key<'k>(&self, vary_key: &'k [u8]) -> RenderKey<'k> {
         RenderKey {
             policy: self.decider.version().id,
-            memo,
+            vary_key,
         }
     }
 
@@ -227,7 +262,7 @@ impl Exchange<'_> {
 /// For a read whose outcome is not kept.
 fn not_stored(why: Forward) -> OnReply {
     let stored = false;
-    Box::new(move |_, _| CacheStatus::Forwarded { why, stored })
+    Box::new(move |_| CacheStatus::Forwarded { why, stored })
 }
 
 /// For a stock that was cached: the reply can be put beside it. It is fresh until then, or for as
@@ -237,9 +272,9 @@ fn cached_stock(
     fresh_until: Option<BootTime>,
     is_stale: bool,
 ) -> OnReply {
-    Box::new(move |reply, key| {
-        entry.render(key, reply, entry.fetched);
-        let keep_until = entry.fetched + reply.keep.unwrap_or_default();
+    Box::new(move |rendering| {
+        entry.render(rendering, entry.fetched);
+        let keep_until = entry.fetched + rendering.reply.keep.unwrap_or_default();
         let now = BootTime::now();
         let ttl = ttl_seconds(fresh_until.map_or(keep_until, |at| at.min(keep_until)), now);
         CacheStatus::Hit {
@@ -251,11 +286,11 @@ fn cached_stock(
 
 /// For an order that was cached. It never changes, so the time that its reply is kept begins anew.
 fn cached_order(entry: Arc<CacheEntry<Order>>) -> OnReply {
-    Box::new(move |reply, key| {
+    Box::new(move |rendering| {
         let now = BootTime::now();
-        entry.render(key, reply, now);
+        entry.render(rendering, now);
         CacheStatus::Hit {
-            ttl: ttl_seconds(now + reply.keep.unwrap_or_default(), now),
+            ttl: ttl_seconds(now + rendering.reply.keep.unwrap_or_default(), now),
             age: now.since(entry.fetched).as_secs(),
         }
     })

@@ -20,6 +20,7 @@ impl Policy for MyPolicy {
         Caching {
             freshness: Freshness::AtMost(500),
             stale_on_error_ms: 60_000,
+            vary_key: Vec::new(),
         }
     }
 }
@@ -37,6 +38,7 @@ mod tests {
             method: Method::Get,
             target: "/stocks/nvidia".to_owned(),
             headers: vec![],
+            connection: None,
             body: None,
             now_ms: 0,
         };

@@ -26,7 +26,7 @@ pub(super) fn on_outcome(
 }
 
 fn request_to(request: &PolicyRequest<'_>) -> guest::Request {
-    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let owned = |(name, value): &(&str, &[u8])| ((*name).to_owned(), (*value).to_owned());
     guest::Request {
         method: match v1_1::request_to(request).method {
             wit::Method::Get => guest::Method::Get,
@@ -40,6 +40,8 @@ fn request_to(request: &PolicyRequest<'_>) -> guest::Request {
         },
         target: request.target.to_owned(),
         headers: request.headers.iter().map(owned).collect(),
+        // The default policy does not ask for it.
+        connection: None,
         body: request.body.map(<[u8]>::to_vec),
         now_ms: request.now_ms,
     }
@@ -81,6 +83,8 @@ fn outcome_to(outcome: &Outcome) -> guest::Outcome {
             Unavailability::NoCatalog => guest::Unavailability::NoCatalog,
             Unavailability::NoReplica => guest::Unavailability::NoReplica,
         }),
+        Outcome::Granted => guest::Outcome::Granted,
+        Outcome::Denied(retry_after_ms) => guest::Outcome::Denied(*retry_after_ms),
     }
 }
 
@@ -113,11 +117,19 @@ fn decision_to(decision: guest::Decision) -> wit::Decision {
             quantity: trade.quantity,
             idempotency_key: trade.idempotency_key,
         }),
+        guest::Action::Take(take) => wit::Action::Take(wit::Take {
+            bucket: take.bucket,
+            key: take.key,
+            cost: take.cost,
+        }),
         guest::Action::Retry(after_ms) => wit::Action::Retry(after_ms),
     };
     wit::Decision {
         action,
         memo: decision.memo,
+        // The default policy has none.
+        observations: Vec::new(),
+        log: Vec::new(),
     }
 }
 
@@ -129,5 +141,6 @@ fn caching_to(caching: guest::Caching) -> wit::Caching {
             guest::Freshness::Bypass => wit::Freshness::Bypass,
         },
         stale_on_error_ms: caching.stale_on_error_ms,
+        vary_key: caching.vary_key,
     }
 }

@@ -1,6 +1,8 @@
 //! The world of 1.0, in terms of the newest.
 //!
-//! What it lacks: a policy lists all stocks at once, and does not see who is in sync.
+//! What it lacks: a policy has no configuration, takes out of no bucket, counts and says nothing of its own accord, sees headers only where they are text and not how
+//! requests came, has kept responses found by its memo, lists all stocks at once, does not see who is in sync, and has the version before
+//! decide what it fails at.
 
 use domain::ReplicaId;
 use wasmtime::AsContextMut;
@@ -10,6 +12,7 @@ use super::v1_1::{self, wit as newest};
 use super::{Answer, invalid};
 use crate::decision::{
     Action, Decision, InvalidDecision, Listing, Manifest, Operation, Outcome, PolicyRequest, View,
+    header_text,
 };
 
 #[allow(unsafe_code, missing_docs, clippy::all, reason = "generated")]
@@ -41,9 +44,10 @@ pub(super) fn typecheck(
 }
 
 impl FrontEnd {
-    pub(super) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
+    /// It takes no configuration: who gives it one is told so at the check.
+    pub(super) fn configure(&self, store: impl AsContextMut) -> Answer<Result<Manifest, String>> {
         let manifest = self.bazaar_policy_policy().call_describe(store)?;
-        Ok(v1_1::manifest_from(manifest_from(manifest)))
+        Ok(v1_1::manifest_from(manifest_from(manifest)).map(Ok))
     }
 
     pub(super) fn on_request(
@@ -51,8 +55,12 @@ impl FrontEnd {
         store: impl AsContextMut,
         request: &PolicyRequest<'_>,
     ) -> Answer<Decision> {
+        let headers = match headers_to(request) {
+            Ok(headers) => headers,
+            Err(invalid) => return Ok(Err(invalid)),
+        };
         let policy = self.bazaar_policy_policy();
-        let decision = policy.call_on_request(store, request_to(request))?;
+        let decision = policy.call_on_request(store, request_to(request, &headers))?;
         Ok(decision_from(decision))
     }
 
@@ -63,11 +71,19 @@ impl FrontEnd {
         memo: &[u8],
         outcome: &Outcome,
     ) -> Answer<Decision> {
+        let headers = match headers_to(request) {
+            Ok(headers) => headers,
+            Err(invalid) => return Ok(Err(invalid)),
+        };
         // A page that another version asked for, whose part this one was to take.
         if matches!(outcome, Outcome::Stocks(page) if page.more) {
             return Ok(invalid(
                 "it is of world 1.0, in which nobody can say that there are more stocks than these",
             ));
+        }
+        // What another version asked for, too.
+        if outcome.is_of_take() {
+            return Ok(invalid("it is of world 1.0, in which there are no buckets"));
         }
         let stocks: Vec<_> = v1_1::listed(outcome)
             .iter()
@@ -76,7 +92,8 @@ impl FrontEnd {
             .collect();
         let outcome = outcome_to(v1_1::outcome_to(outcome, &[]), &stocks);
         let policy = self.bazaar_policy_policy();
-        let decision = policy.call_on_outcome(store, request_to(request), memo, outcome)?;
+        let request = request_to(request, &headers);
+        let decision = policy.call_on_outcome(store, request, memo, outcome)?;
         Ok(decision_from(decision))
     }
 
@@ -101,6 +118,7 @@ fn manifest_from(manifest: wit::Manifest) -> newest::Manifest {
         name: manifest.name,
         version: manifest.version,
         headers: manifest.headers,
+        connection: false,
         cache: newest::CacheSettings {
             stocks_max: manifest.cache.stocks_max,
             orders_max: manifest.cache.orders_max,
@@ -109,14 +127,33 @@ fn manifest_from(manifest: wit::Manifest) -> newest::Manifest {
                 wit::Eviction::TinyLfu => newest::Eviction::TinyLfu,
             },
         },
+        on_failure: newest::OnFailure::LastGood,
+        buckets: Vec::new(),
+        counters: Vec::new(),
     }
 }
 
-fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
+/// The headers as text. Whoever asks such a version about others learns nothing from it.
+fn headers_to<'a>(request: &PolicyRequest<'a>) -> Result<Vec<(&'a str, &'a str)>, InvalidDecision> {
+    let header = |(name, value): &(&'a str, &'a [u8])| match header_text(value) {
+        Some(value) => Ok((*name, value)),
+        None => invalid(format!(
+            "it is of world 1.0, in which headers are text, and `{name}` of this request is not"
+        )),
+    };
+    request.headers.iter().map(header).collect()
+}
+
+/// `headers` are those of the request, as text.
+fn request_to<'a>(
+    request: &PolicyRequest<'a>,
+    headers: &'a [(&'a str, &'a str)],
+) -> wit::Request<'a> {
     let newest::Request {
         method,
         target,
-        headers,
+        headers: _,
+        connection: _,
         body,
         now_ms,
     } = v1_1::request_to(request);
@@ -172,6 +209,9 @@ fn outcome_to<'a>(outcome: newest::Outcome<'a>, stocks: &'a [wit::Stock<'a>]) ->
             newest::Unavailability::NoCatalog => wit::Unavailability::NoCatalog,
             newest::Unavailability::NoReplica => wit::Unavailability::NoReplica,
         }),
+        newest::Outcome::Granted | newest::Outcome::Denied(_) => {
+            unreachable!("it is not asked about buckets")
+        }
     }
 }
 
@@ -191,7 +231,11 @@ fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
         // The one action that the newest world has not.
         wit::Action::ListStocks => {
             let action = Action::Perform(Operation::ListStocks(Listing::All));
-            return Ok(Decision { action, memo });
+            return Ok(Decision {
+                action,
+                memo,
+                remarks: None,
+            });
         }
         wit::Action::Respond(response) => newest::Action::Respond(newest::Response {
             status: response.status,
@@ -218,8 +262,18 @@ fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
         }),
         wit::Action::Retry(after_ms) => newest::Action::Retry(after_ms),
     };
-    let action = v1_1::action_from(action)?;
-    Ok(Decision { action, memo })
+    let mut action = v1_1::action_from(action)?;
+    if let Action::Perform(
+        Operation::ReadStock { caching, .. } | Operation::ReadOrder { caching, .. },
+    ) = &mut action
+    {
+        caching.vary_key.clone_from(&memo);
+    }
+    Ok(Decision {
+        action,
+        memo,
+        remarks: None,
+    })
 }
 
 fn caching_from(caching: wit::Caching) -> newest::Caching {
@@ -230,5 +284,6 @@ fn caching_from(caching: wit::Caching) -> newest::Caching {
             wit::Freshness::Bypass => newest::Freshness::Bypass,
         },
         stale_on_error_ms: caching.stale_on_error_ms,
+        vary_key: Vec::new(),
     }
 }

@@ -5,15 +5,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::{IdempotencyKey, OrderNumber, Quantity, ReplicaId, Side, StockName};
 use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use wasmtime::AsContextMut;
 use wasmtime::component::types::{self, ComponentFunc};
 
 use super::{Answer, invalid};
 use crate::decision::{
-    Action, CacheSettings, Caching, Decision, Eviction, Freshness, InvalidDecision, Listing,
-    Manifest, Operation, Order, Outcome, PolicyRequest, Refusal, ReplicaView, Reply, Stock,
-    TradeAction, Unavailability, View,
+    Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, Freshness,
+    InvalidDecision, Listing, Manifest, Observation, OnFailure, Operation, Order, Outcome,
+    PolicyConnection, PolicyRequest, Rate, Refusal, Remarks, ReplicaView, Reply, Scheme, Stock,
+    TakeAction, TradeAction, Unavailability, View,
 };
 use crate::limits;
 
@@ -37,7 +38,7 @@ pub(super) fn typecheck(
 ) -> wasmtime::Result<()> {
     let types = component.instance_type();
     match function {
-        "describe" => exported.typecheck::<(), (wit::Manifest,)>(&types),
+        "configure" => exported.typecheck::<(&[u8],), (Result<wit::Manifest, String>,)>(&types),
         "on-request" => exported.typecheck::<(wit::Request<'_>,), (wit::Decision,)>(&types),
         "on-outcome" => exported
             .typecheck::<(wit::Request<'_>, &[u8], wit::Outcome<'_>), (wit::Decision,)>(&types),
@@ -46,9 +47,16 @@ pub(super) fn typecheck(
 }
 
 impl FrontEnd {
-    pub(super) fn describe(&self, store: impl AsContextMut) -> Answer<Manifest> {
-        let manifest = self.bazaar_policy_policy().call_describe(store)?;
-        Ok(manifest_from(manifest))
+    pub(super) fn configure(
+        &self,
+        store: impl AsContextMut,
+        config: &[u8],
+    ) -> Answer<Result<Manifest, String>> {
+        let configured = self.bazaar_policy_policy().call_configure(store, config)?;
+        Ok(match configured {
+            Ok(manifest) => manifest_from(manifest).map(Ok),
+            Err(why) => Ok(Err(why)),
+        })
     }
 
     pub(super) fn on_request(
@@ -92,10 +100,7 @@ impl FrontEnd {
 
 pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, InvalidDecision> {
     for (what, text) in [("name", &manifest.name), ("version", &manifest.version)] {
-        if text.is_empty()
-            || text.len() > limits::MANIFEST_TEXT_BYTES_MAX
-            || text.chars().any(char::is_control)
-        {
+        if !is_name(text) {
             return invalid(format!(
                 "the manifest's {what} must have 1 to {} bytes and no control character",
                 limits::MANIFEST_TEXT_BYTES_MAX
@@ -125,10 +130,13 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
             limits::CACHE_ENTRIES_MAX
         ));
     }
+    let buckets = buckets_from(manifest.buckets)?;
+    let counters = counters_from(manifest.counters)?;
     Ok(Manifest {
         name: manifest.name,
         version: manifest.version,
         headers,
+        connection: manifest.connection,
         cache: CacheSettings {
             stocks_max: cache.stocks_max,
             orders_max: cache.orders_max,
@@ -137,7 +145,85 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
                 wit::Eviction::TinyLfu => Eviction::TinyLfu,
             },
         },
+        on_failure: match manifest.on_failure {
+            wit::OnFailure::LastGood => OnFailure::LastGood,
+            wit::OnFailure::Refuse => OnFailure::Refuse,
+        },
+        buckets,
+        counters,
     })
+}
+
+/// As Prometheus has names, in lower case.
+fn is_metric_name(text: &str) -> bool {
+    let is_inside = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_');
+    (1..=limits::MANIFEST_TEXT_BYTES_MAX).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.bytes().all(is_inside)
+}
+
+fn counters_from(declared: Vec<wit::Counter>) -> Result<Vec<Counter>, InvalidDecision> {
+    if declared.len() > limits::COUNTERS_MAX {
+        return invalid(format!(
+            "the manifest declares more than {} counters",
+            limits::COUNTERS_MAX
+        ));
+    }
+    let mut counters: Vec<Counter> = Vec::new();
+    for wit::Counter { name, help, labels } in declared {
+        let is_labelled = labels.len() <= limits::COUNTER_LABELS_MAX
+            && labels.iter().enumerate().all(|(index, label)| {
+                // `policy` is the host's.
+                is_metric_name(label) && label != "policy" && !labels[..index].contains(label)
+            });
+        let is_helpful = (1..=limits::COUNTER_HELP_BYTES_MAX).contains(&help.len())
+            && !help.chars().any(char::is_control);
+        let is_new = !counters.iter().any(|other| other.name == name);
+        if !(is_metric_name(&name) && is_labelled && is_helpful && is_new) {
+            return invalid(format!(
+                "the manifest declares a counter `{}`: each must have a name of its own, a help text, and at most {} different labels but `policy`; names have 1 to {} lower-case letters, digits and `_`",
+                name.escape_debug(),
+                limits::COUNTER_LABELS_MAX,
+                limits::MANIFEST_TEXT_BYTES_MAX
+            ));
+        }
+        counters.push(Counter { name, help, labels });
+    }
+    Ok(counters)
+}
+
+fn is_name(text: &str) -> bool {
+    (1..=limits::MANIFEST_TEXT_BYTES_MAX).contains(&text.len())
+        && !text.chars().any(char::is_control)
+}
+
+fn buckets_from(declared: Vec<wit::Bucket>) -> Result<Vec<Bucket>, InvalidDecision> {
+    if declared.len() > limits::BUCKETS_MAX {
+        return invalid(format!(
+            "the manifest declares more than {} buckets",
+            limits::BUCKETS_MAX
+        ));
+    }
+    let mut buckets: Vec<Bucket> = Vec::new();
+    for bucket in declared {
+        let name = bucket.name;
+        let period = Duration::from_millis(bucket.period_ms.into());
+        let Some(rate) = Rate::new(bucket.tokens, period, bucket.burst) else {
+            return invalid(format!(
+                "the manifest declares the bucket `{}` with a rate or burst that there is not",
+                name.escape_debug()
+            ));
+        };
+        if !is_name(&name) || buckets.iter().any(|other| other.name == name) {
+            return invalid(format!(
+                "the manifest declares a bucket `{}`: each must have a name of its own, of 1 to {} bytes and no control character",
+                name.escape_debug(),
+                limits::MANIFEST_TEXT_BYTES_MAX
+            ));
+        }
+        buckets.push(Bucket { name, rate });
+    }
+    Ok(buckets)
 }
 
 pub(super) fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
@@ -154,8 +240,25 @@ pub(super) fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
         },
         target: request.target,
         headers: request.headers,
+        connection: request.connection.map(connection_to),
         body: request.body,
         now_ms: request.now_ms,
+    }
+}
+
+fn connection_to(connection: PolicyConnection<'_>) -> wit::Connection<'_> {
+    wit::Connection {
+        client: connection.client,
+        scheme: match connection.scheme {
+            Scheme::Http => wit::Scheme::Http,
+            Scheme::Https => wit::Scheme::Https,
+        },
+        authority: connection.authority,
+        http_version: match connection.version {
+            Version::HTTP_09 | Version::HTTP_10 => wit::HttpVersion::Http10,
+            Version::HTTP_11 => wit::HttpVersion::Http11,
+            _ => wit::HttpVersion::Http2,
+        },
     }
 }
 
@@ -215,6 +318,8 @@ pub(super) fn outcome_to<'a>(
             Unavailability::NoCatalog => wit::Unavailability::NoCatalog,
             Unavailability::NoReplica => wit::Unavailability::NoReplica,
         }),
+        Outcome::Granted => wit::Outcome::Granted,
+        Outcome::Denied(retry_after_ms) => wit::Outcome::Denied(*retry_after_ms),
     }
 }
 
@@ -234,7 +339,48 @@ pub(super) fn decision_from(decision: wit::Decision) -> Result<Decision, Invalid
     Ok(Decision {
         memo: memo_from(decision.memo)?,
         action: action_from(decision.action)?,
+        remarks: remarks_from(decision.observations, decision.log)?,
     })
+}
+
+/// Whether there are such counters, the manifest says.
+fn remarks_from(
+    observations: Vec<wit::Observation>,
+    log: Vec<String>,
+) -> Result<Option<Box<Remarks>>, InvalidDecision> {
+    if observations.is_empty() && log.is_empty() {
+        return Ok(None);
+    }
+    let is_short = |label: &String| label.len() <= limits::LABEL_BYTES_MAX;
+    if observations.len() > limits::OBSERVATIONS_MAX
+        || !observations
+            .iter()
+            .flat_map(|one| &one.labels)
+            .all(is_short)
+    {
+        return invalid(format!(
+            "it counts more than {} things at once, or has a label of more than {} bytes",
+            limits::OBSERVATIONS_MAX,
+            limits::LABEL_BYTES_MAX
+        ));
+    }
+    let is_short = |line: &String| line.len() <= limits::LOG_LINE_BYTES_MAX;
+    if log.len() > limits::LOG_LINES_MAX || !log.iter().all(is_short) {
+        return invalid(format!(
+            "it logs more than {} lines at once, or one of more than {} bytes",
+            limits::LOG_LINES_MAX,
+            limits::LOG_LINE_BYTES_MAX
+        ));
+    }
+    let observation = |one: wit::Observation| Observation {
+        counter: one.counter,
+        labels: one.labels,
+        value: one.value,
+    };
+    Ok(Some(Box::new(Remarks {
+        observations: observations.into_iter().map(observation).collect(),
+        log,
+    })))
 }
 
 pub(super) fn memo_from(memo: Vec<u8>) -> Result<Vec<u8>, InvalidDecision> {
@@ -254,14 +400,15 @@ pub(super) fn action_from(action: wit::Action) -> Result<Action, InvalidDecision
         wit::Action::Retry(after_ms) => Action::Retry(Duration::from_millis(after_ms.into())),
         wit::Action::ReadStock(read) => Action::Perform(Operation::ReadStock {
             name: StockName::new(&read.name)?,
-            caching: caching_from(read.caching),
+            caching: caching_from(read.caching)?,
         }),
         wit::Action::ListStocks(list) => {
             Action::Perform(Operation::ListStocks(listing_from(list)?))
         }
+        wit::Action::Take(take) => Action::Perform(Operation::Take(take_from(take)?)),
         wit::Action::ReadOrder(read) => Action::Perform(Operation::ReadOrder {
             number: OrderNumber(read.number),
-            caching: caching_from(read.caching),
+            caching: caching_from(read.caching)?,
         }),
         wit::Action::Trade(trade) => Action::Perform(Operation::Trade(TradeAction {
             name: StockName::new(&trade.name)?,
@@ -293,15 +440,39 @@ fn listing_from(list: wit::ListStocks) -> Result<Listing, InvalidDecision> {
     })
 }
 
-fn caching_from(caching: wit::Caching) -> Caching {
-    Caching {
+/// Whether there is such a bucket, the manifest says.
+fn take_from(take: wit::Take) -> Result<TakeAction, InvalidDecision> {
+    if take.key.len() > limits::BUCKET_KEY_BYTES_MAX {
+        return invalid(format!(
+            "its key for a bucket has {} bytes; {} are allowed",
+            take.key.len(),
+            limits::BUCKET_KEY_BYTES_MAX
+        ));
+    }
+    Ok(TakeAction {
+        bucket: take.bucket,
+        key: take.key,
+        cost: take.cost,
+    })
+}
+
+fn caching_from(caching: wit::Caching) -> Result<Caching, InvalidDecision> {
+    if caching.vary_key.len() > limits::VARY_KEY_BYTES_MAX {
+        return invalid(format!(
+            "its vary-key has {} bytes; {} are allowed",
+            caching.vary_key.len(),
+            limits::VARY_KEY_BYTES_MAX
+        ));
+    }
+    Ok(Caching {
         freshness: match caching.freshness {
             wit::Freshness::Linearizable => Freshness::Linearizable,
             wit::Freshness::AtMost(ms) => Freshness::AtMost(Duration::from_millis(ms.into())),
             wit::Freshness::Bypass => Freshness::Bypass,
         },
         stale_on_error: Duration::from_millis(caching.stale_on_error_ms.into()),
-    }
+        vary_key: caching.vary_key,
+    })
 }
 
 fn reply_from(response: wit::Response) -> Result<Reply, InvalidDecision> {

@@ -1,0 +1,311 @@
+//! Which requests a version is not asked about for a while, since it wastes too much time over them.
+//!
+//! A version that loops behind one path, or for one client, must not take the time of all others, and
+//! none of those is to lose the version for it. So what a version's failures and slowness cost is
+//! charged to their path and to their client. Where one of them has used up what it may within
+//! a second, it is broken off for a second; where it uses that up again, for twice as long.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use domain::time::BootTime;
+
+/// What one path or client may waste of each second of a processor.
+const WASTE_MAX: Duration = Duration::from_millis(50);
+
+/// How long it is counted together.
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How often the time doubles for which it is broken off: up to 64 s.
+const DOUBLINGS_MAX: u32 = 6;
+
+/// Paths and clients that are watched at a time.
+const METERS_MAX: usize = 1024;
+
+/// What requests have in common that are broken off together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Common {
+    Path(u64),
+    Client(u64),
+}
+
+/// What becomes of a request that a version is not asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Instead {
+    /// The version behind decides.
+    StandIn,
+    /// It is refused.
+    Refuse,
+}
+
+/// The requests that a version is not asked about.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BrokenOff(HashMap<Common, (BootTime, Instead)>);
+
+impl BrokenOff {
+    /// What becomes of a request, where the version is not asked about it.
+    pub(crate) fn instead(&self, path: u64, client: u64, now: BootTime) -> Option<Instead> {
+        let of = |common| {
+            let (until, instead) = self.0.get(&common)?;
+            (now < *until).then_some(*instead)
+        };
+        of(Common::Path(path)).or_else(|| of(Common::Client(client)))
+    }
+
+    /// How many paths and how many clients are broken off.
+    pub(crate) fn count(&self, now: BootTime) -> (usize, usize) {
+        let broken_off = self.0.iter().filter(|(_, (until, _))| now < *until);
+        let (paths, clients): (Vec<_>, Vec<_>) =
+            broken_off.partition(|(common, _)| matches!(common, Common::Path(_)));
+        (paths.len(), clients.len())
+    }
+}
+
+/// What was wasted over a path or a client.
+#[derive(Debug, Clone, Copy)]
+struct Meter {
+    /// The beginning of the second that is counted.
+    since: BootTime,
+    wasted: Duration,
+    /// How long it was broken off last, and until when.
+    broken_off: Option<(Duration, BootTime)>,
+}
+
+impl Meter {
+    fn begin(now: BootTime) -> Self {
+        Self {
+            since: now,
+            wasted: Duration::ZERO,
+            broken_off: None,
+        }
+    }
+
+    fn charge(&mut self, wasted: Duration, now: BootTime) {
+        if now.since(self.since) > SECOND {
+            self.since = now;
+            self.wasted = Duration::ZERO;
+        }
+        self.wasted += wasted;
+    }
+
+    /// Breaks it off: for twice as long as before, if that was not long ago.
+    fn break_off(&mut self, now: BootTime) -> BootTime {
+        let pause = match self.broken_off {
+            Some((pause, until)) if now.since(until) <= pause => {
+                (pause * 2).min(SECOND * (1 << DOUBLINGS_MAX))
+            }
+            _ => SECOND,
+        };
+        let until = now + pause;
+        self.broken_off = Some((pause, until));
+        self.wasted = Duration::ZERO;
+        until
+    }
+
+    /// Whether nothing is known of it that matters still.
+    fn is_idle(&self, now: BootTime) -> bool {
+        let remembered = self
+            .broken_off
+            .is_none_or(|(pause, until)| now.since(until) > pause);
+        remembered && now.since(self.since) > SECOND
+    }
+}
+
+/// What a version wastes, and over what.
+#[derive(Debug)]
+pub(super) struct Breaker {
+    waste_max: Duration,
+    meters: HashMap<Common, Meter>,
+    all: Option<Meter>,
+    broken_off: BrokenOff,
+}
+
+impl Breaker {
+    /// For a machine of so many processors.
+    pub(super) fn new(processors: u32) -> Self {
+        Self {
+            waste_max: WASTE_MAX * processors,
+            meters: HashMap::new(),
+            all: None,
+            broken_off: BrokenOff::default(),
+        }
+    }
+
+    /// Time was wasted over a request of that path, and of that client where clients can be told apart. Returns what is broken off from now
+    /// on, where that changes.
+    pub(super) fn charge(
+        &mut self,
+        path: u64,
+        client: Option<u64>,
+        wasted: Duration,
+        instead: Instead,
+        now: BootTime,
+    ) -> Option<&BrokenOff> {
+        self.all
+            .get_or_insert_with(|| Meter::begin(now))
+            .charge(wasted, now);
+        // One path is less than one client, who may stand for many: it goes first.
+        let of_request = || {
+            [Some(Common::Path(path)), client.map(Common::Client)]
+                .into_iter()
+                .flatten()
+        };
+        for common in of_request() {
+            if self
+                .broken_off
+                .0
+                .get(&common)
+                .is_some_and(|(until, _)| now < *until)
+            {
+                // It was under way already.
+                return None;
+            }
+        }
+        let waste_max = self.waste_max;
+        for common in of_request() {
+            let Some(meter) = self.meter(common, now) else {
+                continue;
+            };
+            meter.charge(wasted, now);
+            if meter.wasted < waste_max {
+                continue;
+            }
+            let over = meter.wasted;
+            let until = meter.break_off(now);
+            self.broken_off.0.retain(|_, (until, _)| now < *until);
+            self.broken_off.0.insert(common, (until, instead));
+            if let Common::Path(_) = common
+                && let Some(client) = client
+                && let Some(client) = self.meters.get_mut(&Common::Client(client))
+            {
+                // What was wasted over that path will not be any more.
+                client.wasted = client.wasted.saturating_sub(over - wasted);
+            }
+            return Some(&self.broken_off);
+        }
+        None
+    }
+
+    /// Whether more is wasted than any one path or client may: by all together, within a second.
+    pub(super) fn is_overrun(&self, now: BootTime) -> bool {
+        let wasted =
+            |all: &Meter| now.since(all.since) <= SECOND && all.wasted >= self.waste_max * 2;
+        self.all.as_ref().is_some_and(wasted)
+    }
+
+    fn meter(&mut self, common: Common, now: BootTime) -> Option<&mut Meter> {
+        if !self.meters.contains_key(&common) && self.meters.len() >= METERS_MAX {
+            self.meters.retain(|_, meter| !meter.is_idle(now));
+            if self.meters.len() >= METERS_MAX {
+                return None;
+            }
+        }
+        Some(
+            self.meters
+                .entry(common)
+                .or_insert_with(|| Meter::begin(now)),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn breaker() -> (Breaker, BootTime) {
+        (Breaker::new(2), BootTime::now())
+    }
+
+    fn instead(breaker: &Breaker, path: u64, client: u64, now: BootTime) -> Option<Instead> {
+        breaker.broken_off.instead(path, client, now)
+    }
+
+    #[test]
+    fn a_loop_behind_one_path_is_broken_off_and_other_paths_are_not() {
+        let (mut breaker, now) = breaker();
+        assert!(
+            breaker
+                .charge(7, Some(1), 50 * MS, Instead::StandIn, now)
+                .is_none()
+        );
+        assert!(
+            breaker
+                .charge(7, Some(2), 50 * MS, Instead::StandIn, now)
+                .is_some()
+        );
+        assert_eq!(instead(&breaker, 7, 9, now), Some(Instead::StandIn));
+        assert_eq!(instead(&breaker, 8, 1, now), None);
+        assert_eq!(
+            instead(&breaker, 7, 9, now + SECOND),
+            None,
+            "it is tried again"
+        );
+    }
+
+    #[test]
+    fn one_client_who_finds_many_slow_paths_is_broken_off() {
+        let (mut breaker, now) = breaker();
+        let broken_off = (0..3).filter(|path| {
+            breaker
+                .charge(*path, Some(1), 40 * MS, Instead::Refuse, now)
+                .is_some()
+        });
+        assert_eq!(broken_off.count(), 1);
+        assert_eq!(instead(&breaker, 100, 1, now), Some(Instead::Refuse));
+        assert_eq!(instead(&breaker, 2, 2, now), None, "others may go there");
+    }
+
+    #[test]
+    fn who_goes_on_is_broken_off_for_longer_each_time_up_to_a_minute() {
+        let (mut breaker, mut now) = breaker();
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            assert!(
+                breaker
+                    .charge(7, Some(1), 100 * MS, Instead::StandIn, now)
+                    .is_some()
+            );
+            let (until, _) = breaker.broken_off.0[&Common::Path(7)];
+            pauses.push(until.since(now).as_secs());
+            now = until;
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        now = now + SECOND * 200;
+        breaker.charge(7, Some(1), 100 * MS, Instead::StandIn, now);
+        assert_eq!(instead(&breaker, 7, 1, now + SECOND), None, "long ago");
+    }
+
+    #[test]
+    fn a_little_waste_now_and_then_is_nothing() {
+        let (mut breaker, mut now) = breaker();
+        for _ in 0..100 {
+            assert!(
+                breaker
+                    .charge(7, Some(1), 90 * MS, Instead::StandIn, now)
+                    .is_none()
+            );
+            assert!(!breaker.is_overrun(now));
+            now = now + SECOND + MS;
+        }
+    }
+
+    #[test]
+    fn many_paths_and_clients_at_a_time_are_bounded_and_noticed_together() {
+        let (mut breaker, now) = breaker();
+        for number in 0..10_000 {
+            breaker.charge(number, Some(number), MS, Instead::StandIn, now);
+        }
+        assert!(breaker.meters.len() <= METERS_MAX);
+        assert!(breaker.is_overrun(now));
+        assert!(!breaker.is_overrun(now + SECOND * 2));
+        breaker.charge(1, Some(1), MS, Instead::StandIn, now + SECOND * 3);
+        breaker.charge(20_000, Some(20_000), MS, Instead::StandIn, now + SECOND * 3);
+        assert!(
+            breaker.meters.len() <= 4,
+            "idle ones make room: {}",
+            breaker.meters.len()
+        );
+    }
+}

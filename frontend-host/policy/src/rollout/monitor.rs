@@ -1,0 +1,321 @@
+//! Judges the decisions that a version in service failed or took long for.
+//!
+//! A thread of its own asks the version behind about the same input. Only where that one does better is
+//! a failure held against a version (see `probation`), and time counted as wasted (see `breaker`).
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
+
+use daemon::tasks;
+use domain::time::BootTime;
+
+use super::breaker::Instead;
+use super::clients_seen::{ClientsSeen, TURN};
+use super::health::{HealthWindow, Incident, Judgement, unix_ms};
+use super::probation::{Evidence, Failed, Probation};
+use crate::decision::{Action, Decision, OnFailure};
+use crate::evaluate::input::{DecisionInput, DecisionResult};
+use crate::guest::failure::{Crash, Failure};
+use crate::guest::thread::processor_time;
+use crate::guest::version::{SharedVersion, Version};
+
+/// Reports that wait to be judged. What does not fit is not judged: there is more where it came from.
+const REPORTS_MAX: usize = 64;
+
+/// What a report may take of memory beyond what is bounded for every request, in bytes.
+const REPORT_BYTES_MAX: usize = 64 << 10;
+
+/// The least time by which a decision is slower, in a version that is slower.
+pub(crate) const SLOWER_BY_MIN: Duration = Duration::from_millis(1);
+
+/// How many times as long it takes at least.
+const SLOWER_TIMES_MIN: u32 = 4;
+
+/// How long what is known of a path's slowness holds.
+const SLOW_FOR: Duration = Duration::from_secs(1);
+
+/// Paths whose slowness is known at a time.
+const SLOW_PATHS_MAX: usize = 256;
+
+/// What a trap costs beside the start of another instance: a backtrace, mostly.
+const TRAP_COST: Duration = Duration::from_micros(100);
+
+/// What is wrong with a decision.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    /// There is none. It took so long to find out.
+    Failure(Failure, Duration),
+    /// It is a response of 500 that no backend is to blame for.
+    ServerError,
+    /// It seems to have taken long. It stands for so many.
+    Slow(u32),
+}
+
+/// A decision that something is wrong with.
+pub(crate) struct Report {
+    pub(crate) version: SharedVersion,
+    /// The version that decides where this one fails.
+    pub(crate) behind: Option<SharedVersion>,
+    pub(crate) health: Arc<HealthWindow>,
+    pub(crate) input: DecisionInput,
+    pub(crate) client: u64,
+    pub(crate) problem: Problem,
+}
+
+/// A version against which too much is held.
+pub(super) struct Condemned {
+    /// Tells the version by its window.
+    pub(super) health: Arc<HealthWindow>,
+    /// In words, for the log of changes.
+    pub(super) why: String,
+    /// The last failure that was held against it.
+    pub(super) incident: Incident,
+}
+
+/// Takes reports to the thread that judges them.
+pub(crate) struct Monitor(SyncSender<Report>);
+
+impl Monitor {
+    /// Starts the thread, which ends when this is dropped. It may have to wait for a disk in
+    /// `take_out_of_service`.
+    pub(super) fn start(
+        probation: Probation,
+        seen: Arc<ClientsSeen>,
+        take_out_of_service: impl Fn(&Condemned) + Send + 'static,
+    ) -> io::Result<Self> {
+        let (reports, queue) = sync_channel::<Report>(REPORTS_MAX);
+        tasks::thread("policy-monitor", move || {
+            let mut turned = BootTime::now();
+            loop {
+                match queue.recv_timeout(TURN) {
+                    Ok(report) => {
+                        if let Some(condemned) = judge(report, probation, &seen) {
+                            take_out_of_service(&condemned);
+                        }
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                if BootTime::now().since(turned) >= TURN {
+                    turned = BootTime::now();
+                    seen.turn();
+                }
+            }
+        })?;
+        Ok(Self(reports))
+    }
+
+    /// Has a decision judged, if there is time for it.
+    pub(crate) fn report(&self, report: Report) {
+        if report.input.bytes_beyond() <= REPORT_BYTES_MAX {
+            let _ = self.0.try_send(report);
+        }
+    }
+}
+
+/// What a comparison with the version behind comes to.
+enum Verdict {
+    /// The version behind does better. So much time was wasted.
+    Worse(Duration),
+    /// It fails as well, or there is none. So much time was wasted.
+    NoBetter(Duration),
+    /// Nothing is wrong with the decision.
+    Fine,
+}
+
+/// Compares with the version behind, and says whether it is one time too often that this one does
+/// worse.
+fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Option<Condemned> {
+    let Report {
+        version,
+        health,
+        input,
+        client,
+        problem,
+        ..
+    } = &report;
+    let path = input.path_key();
+    let verdict = compare(&report, path);
+    let refuses = version.manifest.on_failure == OnFailure::Refuse;
+    let (wasted, instead) = match verdict {
+        Verdict::Worse(wasted) if !refuses => (wasted, Instead::StandIn),
+        Verdict::Worse(wasted) | Verdict::NoBetter(wasted) => (wasted, Instead::Refuse),
+        Verdict::Fine => return None,
+    };
+    let incident = incident(version, problem, input);
+    if health.show(incident.clone()).is_power_of_two() {
+        let Incident {
+            kind,
+            request,
+            cause,
+            output,
+            backtrace,
+            ..
+        } = &incident;
+        tracing::error!(policy = %version, kind, request, cause, output, backtrace, "what the policy failed at");
+    }
+    let now = BootTime::now();
+    let mut judgement = health.judgement();
+    let Judgement {
+        evidence, breaker, ..
+    } = &mut *judgement;
+    let served = seen.estimate();
+    // Where there is hardly anybody else, a version that fails one client fails.
+    let charged = match refuses || !Evidence::is_everybody(served) {
+        true => Some(*client),
+        false => None,
+    };
+    if !wasted.is_zero()
+        && let Some(broken_off) = breaker.charge(path, charged, wasted, instead, now)
+    {
+        health.break_off(broken_off.clone());
+        tracing::error!(policy = %version, request = %incident.request, cause = %incident.cause, ?instead, "the policy wastes too much time over requests like this, and is not asked about them for a while");
+    }
+    // What is slow is broken off. Only where that does not help, since it is everywhere, it is a failure.
+    let is_failure = match problem {
+        Problem::Failure(..) | Problem::ServerError => true,
+        Problem::Slow(_) => breaker.is_overrun(now),
+    };
+    if !(is_failure && matches!(verdict, Verdict::Worse(_))) {
+        return None;
+    }
+    let failed = Failed {
+        client: *client,
+        input: input.key(),
+    };
+    evidence.hold(failed, now, probation.window);
+    health.set_held(evidence.failures());
+    if !evidence.condemns(probation.failures_max, served) {
+        return None;
+    }
+    let why = format!(
+        "{} failures of {} clients within {} s, where {served} were served lately",
+        evidence.failures(),
+        evidence.clients(),
+        probation.window.as_secs()
+    );
+    drop(judgement);
+    let is_news = health.condemn();
+    if refuses {
+        if is_news {
+            tracing::error!(policy = %version, why, "the policy fails too often; it stays, since it wants what it fails at refused: activate another one");
+        }
+        return None;
+    }
+    let health = Arc::clone(health);
+    Some(Condemned {
+        health,
+        why,
+        incident,
+    })
+}
+
+fn compare(report: &Report, path: u64) -> Verdict {
+    let behind = || {
+        let behind = report.behind.as_ref()?;
+        let (decided, took) = timed(behind, &report.input);
+        Some((decided.ok()?, took))
+    };
+    match &report.problem {
+        Problem::Failure(_, took) => {
+            let wasted = (*took).max(TRAP_COST) + report.version.start_cost;
+            match behind() {
+                Some(_) => Verdict::Worse(wasted),
+                None => Verdict::NoBetter(wasted),
+            }
+        }
+        Problem::ServerError => match behind() {
+            Some((decided, _)) if !is_server_error(&decided) => Verdict::Worse(Duration::ZERO),
+            _ => Verdict::Fine,
+        },
+        Problem::Slow(stands_for) => {
+            let slower_by = known_slow(&report.health, path).unwrap_or_else(|| {
+                let slower_by = match timed(&report.version, &report.input) {
+                    (_, took) if took < SLOWER_BY_MIN => Duration::ZERO,
+                    (_, took) => match behind() {
+                        Some((_, best)) if took >= best * SLOWER_TIMES_MIN => took - best,
+                        // Both are, or nobody else can: then it is the request.
+                        _ => Duration::ZERO,
+                    },
+                };
+                remember_slow(&report.health, path, slower_by);
+                slower_by
+            });
+            match slower_by < SLOWER_BY_MIN {
+                true => Verdict::Fine,
+                false => Verdict::Worse(slower_by * *stands_for),
+            }
+        }
+    }
+}
+
+/// By how much the version is known to be slower for a path. Judged again each second only: it costs as
+/// much as the decision.
+fn known_slow(health: &HealthWindow, path: u64) -> Option<Duration> {
+    let judgement = health.judgement();
+    let (at, slower_by) = judgement.slow.get(&path)?;
+    (BootTime::now().since(*at) <= SLOW_FOR).then_some(*slower_by)
+}
+
+fn remember_slow(health: &HealthWindow, path: u64, slower_by: Duration) {
+    let mut judgement = health.judgement();
+    if judgement.slow.len() >= SLOW_PATHS_MAX {
+        judgement.slow.clear();
+    }
+    judgement.slow.insert(path, (BootTime::now(), slower_by));
+}
+
+/// What a version decides, and how long it takes, in an instance that has started. Not even one that
+/// has the host panic ends the thread.
+fn timed(version: &Version, input: &DecisionInput) -> (Result<DecisionResult, Failure>, Duration) {
+    let evaluate = || {
+        let begun = processor_time();
+        let decided = catch_unwind(AssertUnwindSafe(|| input.evaluate(version)));
+        let decided = decided.unwrap_or_else(|_| Err(Failure::Trap("the host panicked".into())));
+        (decided, processor_time().saturating_sub(begun))
+    };
+    let (decided, took) = evaluate();
+    if decided.is_ok() && took >= SLOWER_BY_MIN {
+        // The first may have had to start one.
+        evaluate()
+    } else {
+        (decided, took)
+    }
+}
+
+fn is_server_error(decided: &DecisionResult) -> bool {
+    match decided {
+        DecisionResult::Action(Decision {
+            action: Action::Respond(reply),
+            ..
+        }) => reply.status.is_server_error(),
+        _ => false,
+    }
+}
+
+fn incident(version: &Version, problem: &Problem, input: &DecisionInput) -> Incident {
+    let (kind, cause, crash) = match problem {
+        Problem::Failure(failure, _) => (failure.kind(), failure.cause(), failure.crash()),
+        Problem::ServerError => (
+            "error",
+            "it answered 500 where the version behind did not",
+            None,
+        ),
+        Problem::Slow(_) => ("slow", "it took much longer than the version behind", None),
+    };
+    let Crash {
+        output, backtrace, ..
+    } = crash.cloned().unwrap_or_default();
+    let shown = |text: &str| version.config.scrub(&input.redact(text));
+    Incident {
+        at_ms: unix_ms(),
+        kind: kind.to_owned(),
+        request: input.redacted(),
+        cause: shown(cause),
+        output: shown(&output),
+        backtrace,
+    }
+}

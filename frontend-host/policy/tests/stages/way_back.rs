@@ -1,0 +1,316 @@
+//! The way back: to which version, after what, and by whom.
+
+use std::time::Duration;
+
+use frontend_policy::decision::Action;
+use frontend_policy::{
+    Admission, DEFAULT_POLICY, Engine, Probation, Reason, RequestParts, Secrets, Share, SwapError,
+    Trial, Upload, VersionLog, Versions,
+};
+use http::{HeaderMap, Method};
+
+use super::{PROBATION, active, all, decide, guest, operator, started, versions, wait_until};
+
+fn of(who: &str) -> Reason {
+    Reason {
+        who: who.into(),
+        why: "to see".into(),
+    }
+}
+
+#[test]
+fn a_version_that_passed_its_probation_is_one_to_go_back_to_whatever_it_failed_later() {
+    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    let brief = Probation {
+        window: Duration::from_millis(100),
+        ..PROBATION
+    };
+    let versions = Versions::new(engine, DEFAULT_POLICY, brief, None).unwrap();
+    versions.activate(&guest("traps"), &operator()).unwrap();
+    let health = versions.published().health.clone();
+    wait_until("its probation to be over", || !health.is_on_probation());
+    decide(&versions, 1, "/stocks/trap");
+    wait_until("the failure to be judged", || {
+        !health.incidents().is_empty()
+    });
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    versions.roll_back(&operator()).unwrap();
+    assert_eq!(active(&versions), "traps");
+}
+
+#[test]
+fn behind_a_version_that_failed_is_the_last_good_one_before_it_further_back_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    versions.activate(&guest("traps"), &operator()).unwrap();
+    for client in 0..11 {
+        decide(&versions, client, "/stocks/trap");
+    }
+    wait_until("the version that fails to be rolled back", || {
+        active(&versions) == "marked"
+    });
+    assert!(versions.published().previous.is_none());
+    let kept = versions.kept();
+    let good: Vec<bool> = kept.iter().map(|kept| kept.good).collect();
+    assert_eq!(good, [true, false, true], "{kept:?}");
+
+    versions.roll_back(&operator()).unwrap();
+    assert_eq!(active(&versions), "default", "not the one that failed");
+    drop(versions);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    after.roll_back(&operator()).unwrap();
+    assert_eq!(active(&after), "marked");
+}
+
+#[test]
+fn the_change_says_which_failure_caused_it_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    versions.activate(&guest("traps"), &operator()).unwrap();
+    for client in 0..11 {
+        decide(&versions, client, "/stocks/trap");
+    }
+    wait_until("the rollback", || active(&versions) == "default");
+    drop(versions);
+    let changes = started(dir.path(), DEFAULT_POLICY).changes();
+    let rollback = changes.last().unwrap();
+    assert_eq!(
+        (rollback.what.as_str(), rollback.who.as_str()),
+        ("rollback", "probation")
+    );
+    let incident = rollback.incident.as_ref().unwrap();
+    assert_eq!(incident.request, "GET /stocks/trap");
+    assert!(incident.output.contains("sprung"), "{incident:?}");
+}
+
+#[test]
+fn a_candidate_survives_a_restart_with_its_share_and_who_put_it_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let share = Share::new(0.25).unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    before
+        .try_out(&guest("marked"), Trial::Canary(share), &of("alice"))
+        .unwrap();
+    let whose = |versions: &Versions| {
+        let published = versions.published();
+        let candidate = published.candidate.as_ref()?;
+        Some((
+            candidate.version.manifest.name.clone(),
+            candidate.trial,
+            candidate.who.clone(),
+        ))
+    };
+    let put = whose(&before);
+    let by_canary = |versions: &Versions| {
+        let mut clients = 0..200;
+        clients.any(|client| decide(versions, client, "/stocks/nvidia") == "marked")
+    };
+    assert!(put.is_some() && by_canary(&before));
+    drop(before);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(whose(&after), put);
+    assert!(by_canary(&after), "it has its share of the clients again");
+    after.drop_candidate(None, &operator()).unwrap();
+    drop(after);
+    assert_eq!(whose(&started(dir.path(), DEFAULT_POLICY)), None);
+}
+
+#[test]
+fn nobody_puts_another_candidate_in_the_place_of_somebody_elses_unasked() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let (marked, chatty) = (guest("marked"), guest("chatty"));
+    let trial = Trial::Shadow(all());
+    let of_alice = versions.try_out(&marked, trial, &of("alice")).unwrap();
+    let refused = versions.try_out(&chatty, trial, &of("bob")).map(drop);
+    let refused = refused.unwrap_err();
+    assert!(
+        matches!(&refused, SwapError::Occupied { who, .. } if who == "alice"),
+        "{refused}"
+    );
+    let digest = of_alice.digest.to_string();
+    assert!(refused.to_string().contains(&digest[..12]), "{refused}");
+    for other in ["", "0000"] {
+        assert!(
+            versions
+                .try_out_instead(&chatty, trial, other, &of("bob"))
+                .is_err()
+        );
+        let dropped = versions.drop_candidate(Some(other), &of("bob"));
+        assert!(matches!(dropped, Err(SwapError::OtherCandidate { .. })));
+        assert!(versions.promote(Some(other), &of("bob")).is_err());
+    }
+    versions
+        .try_out_instead(&chatty, trial, &digest[..8], &of("bob"))
+        .unwrap();
+    versions.try_out(&marked, trial, &of("bob")).unwrap();
+    let candidate = versions.published().candidate.clone().unwrap();
+    assert_eq!(
+        (candidate.version.digest, candidate.who.as_str()),
+        (of_alice.digest, "bob")
+    );
+    versions.promote(Some(&digest), &of("alice")).unwrap();
+    assert_eq!(active(&versions), "marked");
+}
+
+#[test]
+fn a_candidate_that_is_put_again_is_not_checked_again_and_goes_on() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let marked = guest("marked");
+    let shadow = Trial::Shadow(all());
+    let first = versions.try_out(&marked, shadow, &operator()).unwrap();
+    let generation = versions.published().generation;
+    let again = versions.try_out(&marked, shadow, &operator()).unwrap();
+    assert_eq!(
+        (again.id, versions.published().generation),
+        (first.id, generation)
+    );
+    let canary = Trial::Canary(all());
+    let other = versions.try_out(&marked, canary, &operator()).unwrap();
+    assert_eq!(other.id, first.id);
+    assert_eq!(
+        versions.published().candidate.clone().unwrap().trial,
+        canary
+    );
+}
+
+/// A gateway that takes signed policies only forgets a candidate that is not.
+#[test]
+fn a_candidate_that_nobody_trusts_is_forgotten_at_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    before
+        .try_out(&guest("marked"), Trial::Shadow(all()), &operator())
+        .unwrap();
+    drop(before);
+    let keys = frontend_policy::admission::Signatory::generate(
+        frontend_policy::admission::KeyKind::Ed25519,
+    )
+    .unwrap();
+    let trust = frontend_policy::Trust::parse(&keys.public()).unwrap();
+    let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap();
+    let after = versions(Some(log.retain_trusted(&trust)), DEFAULT_POLICY);
+    assert!(after.published().candidate.is_none());
+}
+
+/// The component and its configuration make a version.
+fn configured<'a>(component: &'a [u8], config: &'a str) -> Upload<'a> {
+    Upload {
+        component,
+        signature: None,
+        config: config.as_bytes(),
+    }
+}
+
+/// What the guest `configured` says.
+fn said(versions: &Versions) -> String {
+    let headers = HeaderMap::new();
+    let request = RequestParts {
+        method: &Method::GET,
+        target: "/config",
+        headers: &headers,
+        body: None,
+        connection: None,
+        now_ms: 0,
+    };
+    let decision = versions.decider(b"client").on_request(request).unwrap();
+    let Action::Respond(reply) = decision.action else {
+        panic!("{decision:?}");
+    };
+    String::from_utf8(reply.body.to_vec()).unwrap()
+}
+
+#[test]
+fn another_configuration_is_another_version_with_the_same_way_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let component = guest("configured");
+    let one = configured(&component, "say one");
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    let first = versions.activate(one, &operator()).unwrap();
+    let again = versions.configure(b"say one", &operator()).unwrap();
+    assert_eq!(again.id, first.id, "no change");
+    let second = versions.configure(b"say two", &operator()).unwrap();
+    assert_eq!(
+        (second.component, said(&versions)),
+        (first.component, "two".to_owned())
+    );
+    assert_ne!(second.digest, first.digest);
+    let refused = versions.configure(b"shout", &operator()).map(drop);
+    assert!(
+        matches!(refused, Err(SwapError::Rejected(_))),
+        "{refused:?}"
+    );
+    versions.roll_back(&operator()).unwrap();
+    assert_eq!(said(&versions), "one");
+    let trial = Trial::Canary(all());
+    versions
+        .try_configuration(b"say three", trial, None, &operator())
+        .unwrap();
+    assert_eq!(said(&versions), "three");
+    drop(versions);
+
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(said(&after), "three", "the candidate");
+    after.drop_candidate(None, &operator()).unwrap();
+    assert_eq!(said(&after), "one");
+    let digest = second.digest.to_string();
+    after.activate_kept(&digest[..8], &operator()).unwrap();
+    assert_eq!(said(&after), "two");
+    let whats: Vec<_> = after
+        .changes()
+        .into_iter()
+        .map(|change| change.what)
+        .collect();
+    assert_eq!(
+        whats,
+        [
+            "activate",
+            "configure",
+            "rollback",
+            "canary",
+            "drop",
+            "activate"
+        ]
+    );
+}
+
+#[test]
+fn a_gateway_that_is_started_with_another_configuration_starts_with_that() {
+    let dir = tempfile::tempdir().unwrap();
+    let component = guest("configured");
+    for config in ["say one", "say two", "say two"] {
+        let start = configured(&component, config);
+        let log = VersionLog::open(dir.path(), start).unwrap();
+        let engine = Engine::new(Duration::from_millis(200)).unwrap();
+        let versions = Versions::new(engine, start, PROBATION, Some(log)).unwrap();
+        assert_eq!(said(&versions), config[4..]);
+        versions.configure(b"say other", &operator()).unwrap();
+        versions.roll_back(&operator()).unwrap();
+    }
+}
+
+#[test]
+fn a_secret_reaches_the_policy_and_nobody_else() {
+    let (dir, secrets) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::fs::write(secrets.path().join("key"), "hunter2\n").unwrap();
+    let component = guest("configured");
+    let start = configured(&component, "say ${file:key}");
+    let log = VersionLog::open(dir.path(), start).unwrap();
+    let engine = Engine::new(Duration::from_millis(200)).unwrap();
+    let secrets = Secrets::in_directory(Some(secrets.path().to_owned()));
+    let admission = Admission::new(engine).with_secrets(secrets);
+    let versions = Versions::new(admission, start, PROBATION, Some(log)).unwrap();
+    assert_eq!(said(&versions), "hunter2");
+    let refused = versions
+        .configure(b"shout ${file:key}", &operator())
+        .map(drop)
+        .unwrap_err();
+    assert!(!refused.to_string().contains("hunter2"), "{refused}");
+    versions.activate(DEFAULT_POLICY, &operator()).unwrap();
+    let mut files = std::fs::read_dir(dir.path().join("policies")).unwrap();
+    let knows = |path: std::path::PathBuf| {
+        let contents = std::fs::read(path).unwrap();
+        contents.windows(7).any(|bytes| bytes == b"hunter2")
+    };
+    assert!(!files.any(|file| knows(file.unwrap().path())));
+}
