@@ -784,7 +784,7 @@ pub struct Trial {
 pub struct Config {
     /// What to configure it with
     #[arg(long = "config", env = "BAZAAR_CONFIG", value_name = "FILE")]
-    pub file: Option<PathBuf>,
+    pub config: Option<PathBuf>,
 }
 
 /// What a configuration can refer to.

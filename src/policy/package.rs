@@ -62,7 +62,7 @@ impl Package {
 
     /// With the configuration in a file, where one is named, instead of its own.
     pub fn with_config(self, config: &Config) -> Result<Self, PackageError> {
-        match &config.file {
+        match &config.config {
             None => Ok(self),
             Some(file) => Ok(Self {
                 config: read(file)?.into(),
