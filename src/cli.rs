@@ -949,6 +949,14 @@ mod tests {
             "bazaar load --clients 0",
             "bazaar load --url ftp://x",
             "bazaar ledger diff one",
+            "bazaar policy new d --lang cobol",
+            "bazaar policy wit --world 2.0",
+            "bazaar policy pack f",
+            "bazaar policy keygen f --kind rsa",
+            "bazaar policy record -o f --header no:name",
+            "bazaar policy test",
+            "bazaar policy test r --mask nonsense",
+            "bazaar policy test r --baseline f",
             "bazaar nonsense",
         ] {
             assert!(parse(line).is_err(), "{line}");

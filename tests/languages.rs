@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Bazaar, Options, Order, run_ok, skip, wait_until};
+use crate::harness::{Bazaar, Options, Order, run, run_ok, skip, wait_until};
 
 /// How a build script says that its toolchain is not to be had (`EX_UNAVAILABLE`).
 const UNAVAILABLE: i32 = 69;
@@ -82,6 +82,12 @@ fn a_new_policy_in_c_is_built_and_serves() {
     let built = run_ok(["policy", "build", new]);
     let component = built.trim();
     assert!(run_ok(["policy", "check", component]).contains("my-c 0.1.0"));
+    let small = dir.path().join("config");
+    fs::write(&small, "a = 1").unwrap();
+    let small = small.to_str().unwrap();
+    let configured = run(["policy", "check", component, "--config", small]);
+    let said = String::from_utf8_lossy(&configured.stderr);
+    assert!(said.contains("takes no configuration"), "{said}");
 
     let bazaar = Bazaar::start(Options {
         policy: Some(component.into()),

@@ -63,6 +63,15 @@ fn an_image_is_taken_wherever_a_component_is() {
     assert!(unpacked.unwrap().success());
     let checked = run_ok(["policy", "check", &tar]);
     assert!(checked.contains("marked"), "{checked}");
+    let piped = Command::new("bash")
+        .args(["-c", "\"$0\" policy check <(cat \"$1\")"])
+        .args([env!("CARGO_BIN_EXE_bazaar"), &component])
+        .output()
+        .unwrap();
+    assert!(
+        piped.status.success(),
+        "of a pipe nothing is lost: {piped:?}"
+    );
     assert!(run_ok(["policy", "measure", &layout]).contains("marked"));
 
     let bazaar = Bazaar::start_default();
@@ -107,14 +116,42 @@ fn what_is_no_sound_image_is_refused_with_what_is_wrong() {
         "{no_component}"
     );
     assert!(fs::read(&tar).unwrap() == packed, "what was there stays");
+}
 
-    let config = files.at("config.toml");
-    fs::write(&config, "a = 1\n").unwrap();
+#[test]
+fn a_configuration_travels_in_the_image() {
+    let files = Files::new();
+    let component = files.component("api-keys.wasm", example("api-keys"));
+    let (tar, config, other) = (files.at("image.tar"), files.at("config"), files.at("other"));
+    let keys = |key: &str| format!(r#"{{"keys": {{"alice": "{key}"}}}}"#);
+    fs::write(&config, keys("0123456789abcdef")).unwrap();
+    fs::write(&other, keys("fedcba9876543210")).unwrap();
+    run_ok(["policy", "pack", &component, "--output", &tar]);
+    let unconfigured = refused(["policy", "check", &tar]);
+    assert!(unconfigured.contains("keys"), "{unconfigured}");
     run_ok([
         "policy", "pack", &component, "--output", &tar, "--config", &config,
     ]);
-    let configured = refused(["policy", "check", &tar]);
-    assert!(configured.contains("a configuration in it"), "{configured}");
+    run_ok(["policy", "check", &tar]);
+
+    let bazaar = Bazaar::start_default();
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    let status = |key: &str| {
+        let key = format!("Bearer {key}");
+        let headers = [("authorization", key.as_str())];
+        bazaar.send("GET", "/stocks/nvidia", &headers, b"").status
+    };
+    run_ok(["policy", "push", &tar, &admin]);
+    assert_eq!(
+        (status("0123456789abcdef"), status("fedcba9876543210")),
+        (200, 401)
+    );
+    // Another one that is named takes its place.
+    run_ok(["policy", "push", &tar, "--config", &other, &admin]);
+    assert_eq!(
+        (status("0123456789abcdef"), status("fedcba9876543210")),
+        (401, 200)
+    );
 }
 
 /// A bazaar whose gateway takes what these keys have signed.

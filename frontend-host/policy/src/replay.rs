@@ -49,7 +49,7 @@ pub fn replay(recording: impl BufRead, version: &Version) -> Result<Differences,
             mask.apply(&mut before);
             mask.apply(&mut now);
         }
-        differences.compare(&input.describe(), &before, &now);
+        differences.compare(&input.describe(), &before, &now, Vec::new);
     })?;
     Ok(differences)
 }

@@ -5,7 +5,7 @@
 //! blob has the size and the digest by which it is named.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -126,8 +126,12 @@ impl Layout {
     /// # Errors
     /// Where it is meant to be a layout, and is not a sound one.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, LayoutError> {
-        let files = if path.is_dir() {
+        let kind = fs::metadata(path)?;
+        let files = if kind.is_dir() {
             Files::Dir(path.to_owned())
+        } else if !kind.is_file() {
+            // Of a pipe, what is looked at is gone.
+            return Ok(None);
         } else {
             let file = File::open(path)?;
             if file.metadata()?.len() > TAR_BYTES_MAX {

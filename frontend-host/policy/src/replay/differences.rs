@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Difference, Fields};
+use super::headers::HeaderChoice;
 
 /// Examples kept of each kind of difference: the newest.
 const EXAMPLES_PER_KIND_MAX: usize = 4;
@@ -58,25 +59,36 @@ impl Differences {
         self.found().dropped += 1;
     }
 
-    /// Compares a decision that both made.
-    pub(crate) fn compare(&self, request: &str, active: &Fields, candidate: &Fields) {
+    /// Compares a decision that both made. Examples show neither cookies nor these values, which are
+    /// asked for where there is an example.
+    pub(crate) fn compare<'a>(
+        &self,
+        request: &str,
+        active: &Fields,
+        candidate: &Fields,
+        secrets: impl FnOnce() -> Vec<&'a str>,
+    ) {
         let differences = active.differences(candidate);
+        let secrets = match differences.is_empty() {
+            true => Vec::new(),
+            false => secrets(),
+        };
+        let without_secrets = |fields: &Fields, kind: &str| {
+            let mut fields = fields.clone();
+            fields.redact(&secrets, &HeaderChoice::default());
+            shown(fields.get(kind).unwrap_or_default())
+        };
         let mut found = self.found();
         found.compared += 1;
         found.different += u64::from(!differences.is_empty());
-        for Difference {
-            kind,
-            active,
-            candidate,
-        } in differences
-        {
+        for Difference { kind, .. } in differences {
             *found.kinds.entry(kind.to_owned()).or_default() += 1;
             found.make_room(kind);
             found.examples.push_back(Example {
                 kind: kind.to_owned(),
                 request: shown(request),
-                active: shown(active),
-                candidate: shown(candidate),
+                active: without_secrets(active, kind),
+                candidate: without_secrets(candidate, kind),
             });
         }
     }
@@ -134,6 +146,25 @@ mod tests {
     }
 
     #[test]
+    fn examples_show_no_credentials() {
+        let differences = Differences::default();
+        let [before, now] = ["one", "two"].map(|id| {
+            let headers = format!("etag: \"{id}\"\nset-cookie: \"id={id}\"");
+            let body = format!("for s3cret, {id}");
+            Fields::of([
+                ("action", "respond"),
+                ("headers", &headers),
+                ("body", &body),
+            ])
+        });
+        differences.compare("GET /", &before, &now, || vec!["s3cret"]);
+        let found = differences.snapshot();
+        let headers = &found.examples[0];
+        assert_eq!(headers.active, "etag: \"one\"\nset-cookie: (left out)");
+        assert_eq!(found.examples[1].candidate, "for (left out), two");
+    }
+
+    #[test]
     fn examples_are_bounded_and_the_newest() {
         let differences = Differences::default();
         let (active, candidate) = (
@@ -145,6 +176,7 @@ mod tests {
                 &format!("GET /stocks/{round}"),
                 &(&active).into(),
                 &(&candidate).into(),
+                Vec::new,
             );
         }
         let found = differences.snapshot();

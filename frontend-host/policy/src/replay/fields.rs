@@ -93,6 +93,12 @@ impl Fields {
         });
     }
 
+    /// The value of a field.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let mut found = self.iter().filter(|(field, _)| *field == name);
+        found.next().map(|(_, value)| value)
+    }
+
     /// Each field's name and value.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (&**name, value.as_str()))
@@ -221,11 +227,6 @@ impl Fields {
     pub(super) fn of<const N: usize>(fields: [(&str, &str); N]) -> Self {
         let fields = fields.map(|(name, value)| (name.to_owned().into(), value.to_owned()));
         Self(fields.into())
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let mut found = self.iter().filter(|(field, _)| *field == name);
-        found.next().map(|(_, value)| value)
     }
 }
 

@@ -73,19 +73,9 @@ impl HeaderChoice {
 
     /// The values that the policy saw and a recording has not.
     pub(super) fn left_out<'a>(&self, headers: &'a HeaderMap, manifest: &Manifest) -> Vec<&'a str> {
-        let seen = headers
-            .iter()
-            .filter(|(name, _)| manifest.headers.contains(name) && !self.covers(name));
-        let values = seen.filter_map(|(_, value)| value.to_str().ok());
-        // `Bearer TOKEN` and `Basic TOKEN` are their token.
-        let tokens = values.flat_map(|value| [Some(value), value.rsplit_once(' ').map(|it| it.1)]);
-        let mut left_out: Vec<_> = tokens
-            .flatten()
-            .filter(|value| value.len() >= FOUND_BYTES_MIN)
-            .collect();
-        // What is inside another goes after it.
-        left_out.sort_by_key(|value| std::cmp::Reverse(value.len()));
-        left_out
+        texts_of(headers, |name| {
+            manifest.headers.contains(name) && !self.covers(name)
+        })
     }
 
     /// Whether a recording has the value of this header in a response.
@@ -113,6 +103,26 @@ impl fmt::Display for HeaderChoice {
             .collect();
         f.write_str(&names.join(","))
     }
+}
+
+/// The values of headers that carry credentials, whoever asked for them.
+pub(super) fn credentials(headers: &HeaderMap) -> Vec<&str> {
+    texts_of(headers, |name| is_credential(name.as_str()))
+}
+
+/// The texts by which the values of some headers can be found elsewhere.
+fn texts_of(headers: &HeaderMap, is_meant: impl Fn(&HeaderName) -> bool) -> Vec<&str> {
+    let meant = headers.iter().filter(|(name, _)| is_meant(name));
+    let values = meant.filter_map(|(_, value)| value.to_str().ok());
+    // `Bearer TOKEN` and `Basic TOKEN` are their token.
+    let tokens = values.flat_map(|value| [Some(value), value.rsplit_once(' ').map(|it| it.1)]);
+    let mut texts: Vec<_> = tokens
+        .flatten()
+        .filter(|value| value.len() >= FOUND_BYTES_MIN)
+        .collect();
+    // What is inside another goes after it.
+    texts.sort_by_key(|value| std::cmp::Reverse(value.len()));
+    texts
 }
 
 fn is_credential(name: &str) -> bool {

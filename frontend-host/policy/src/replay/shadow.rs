@@ -15,7 +15,8 @@ use daemon::tasks;
 
 use super::differences::Differences;
 use super::fields::Fields;
-use crate::evaluate::input::{DecisionInput, DecisionResult};
+use super::headers::credentials;
+use crate::evaluate::input::{DecisionInput, DecisionResult, Subject};
 use crate::guest::failure::Failure;
 use crate::guest::thread::yield_to_others;
 use crate::guest::version::SharedVersion;
@@ -86,9 +87,13 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
         let evaluate = AssertUnwindSafe(|| job.input.evaluate(&job.version));
         let decided = catch_unwind(evaluate)
             .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".into())));
-        let active = Fields::from(&job.result);
+        let [active, candidate] = [Fields::from(&job.result), Fields::from(&decided)];
+        let secrets = || match &job.input.subject {
+            Subject::Request(request) => credentials(&request.headers),
+            Subject::Election(_) => Vec::new(),
+        };
         job.differences
-            .compare(&job.input.describe(), &active, &Fields::from(&decided));
+            .compare(&job.input.describe(), &active, &candidate, secrets);
         if let Err(failure) = &decided {
             job.version.counts.count_failure(failure);
             if matches!(failure, Failure::Overrun(_)) {

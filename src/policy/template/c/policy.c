@@ -1,7 +1,7 @@
 // A policy in C. It looks up stocks and keeps a leader that works; whatever else is asked for gets 404.
 //
-// A policy is a pure function over values: it does no I/O, and the host may throw an instance away at
-// any time. The world is `wit/policy.wit`; `bindings/front_end.h` is what C makes of it. What a
+// A policy is a pure function over values: it does no I/O and keeps nothing between calls but its
+// configuration, and the host may throw an instance away at any time. The world is `wit/policy.wit`; `bindings/front_end.h` is what C makes of it. What a
 // function is given is its own to free, and what it returns the host frees: it must be from `malloc`.
 
 #include <stdlib.h>
@@ -167,12 +167,24 @@ static void render(const bazaar_policy_types_stock_t *stock, decision_t *decisio
 
 // ---- the functions of the world ----
 
-void exports_bazaar_policy_policy_describe(exports_bazaar_policy_policy_manifest_t *manifest) {
+// Called once, before anything else: what is made of a configuration may be kept. False is an error, for
+// the operator to read. This policy has no configuration.
+bool exports_bazaar_policy_policy_configure(front_end_list_u8_t *config,
+                                            exports_bazaar_policy_policy_manifest_t *manifest,
+                                            front_end_string_t *error) {
+  bool is_empty = config->len == 0;
+  front_end_list_u8_free(config);
+  if (!is_empty) {
+    front_end_string_dup(error, "this policy takes no configuration");
+    return false;
+  }
   memset(manifest, 0, sizeof *manifest);
   front_end_string_dup(&manifest->name, "POLICY-NAME");
   front_end_string_dup(&manifest->version, "0.1.0");
   manifest->cache.stocks_max = 10000;
   manifest->cache.eviction = BAZAAR_POLICY_TYPES_EVICTION_LRU;
+  manifest->on_failure = BAZAAR_POLICY_TYPES_ON_FAILURE_LAST_GOOD;
+  return true;
 }
 
 void exports_bazaar_policy_policy_on_request(exports_bazaar_policy_policy_request_t *request,
