@@ -122,12 +122,13 @@ fn get(target: &str, headers: &str) -> Vec<u8> {
 
 /// Sends all of them, and nothing gets through.
 fn attack(bazaar: &Bazaar, rounds: std::ops::Range<usize>) -> usize {
-    let mut sent = 0;
+    let (mut sent, mut decided) = (0, 0);
     for round in rounds {
         for (name, bytes) in attacks(round) {
             sent += 1;
             // A connection that is closed without a word lets nobody in, either.
             if let Ok(answer) = send_raw(bazaar.address(), &bytes) {
+                decided += usize::from(answer.status == 401);
                 assert!(answer.status >= 400, "{name}: {answer:?}");
                 assert!(
                     !format!("{answer:?}").contains("price"),
@@ -137,6 +138,10 @@ fn attack(bazaar: &Bazaar, rounds: std::ops::Range<usize>) -> usize {
         }
         sent += over_http2(bazaar.address(), round);
     }
+    assert!(
+        decided * 3 > sent,
+        "the policy decided {decided} of {sent} by itself"
+    );
     sent
 }
 

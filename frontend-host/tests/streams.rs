@@ -281,10 +281,9 @@ async fn a_head_that_is_refused_is_so_before_its_body_has_come() {
     let many: Vec<_> = (0..=HEADERS_MAX).map(|n| format!("x-{n}")).collect();
     let many: Vec<_> = many.iter().map(|name| (name.as_str(), "y")).collect();
     let length = (BODY_BYTES_MAX + 1).to_string();
-    let cases: [(&[(&str, &str)], u64); 6] = [
+    let cases: [(&[(&str, &str)], u64); 5] = [
         (&many, 431),
         (&[("host", "y")], 400),
-        (&[("idempotency-key", "\u{e9}")], 400),
         (&[("origin", "http://y")], 415),
         (
             &[("content-encoding", "gzip"), ("content-length", "7")],

@@ -292,8 +292,12 @@ fn until_there_is_a_good_version_nobody_stands_in() {
 
 #[test]
 fn a_version_that_failed_is_not_the_last_good_one() {
-    let traps = guest("traps");
-    let versions = swapped(&traps);
+    let probation = Probation {
+        window: Duration::from_secs(600),
+        ..LENIENT
+    };
+    let versions = Versions::new(engine(), DEFAULT_POLICY, probation, None).unwrap();
+    versions.activate(&guest("traps"), &operator()).unwrap();
     decide(&mut versions.decider(b"client"), "/stocks/trap").unwrap();
     let health = Arc::clone(&versions.published().health);
     let begun = Instant::now();
