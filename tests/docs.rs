@@ -131,7 +131,7 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     let keys = crate::harness::example("api-keys");
     let configuring = block("docs/POLICIES.md", "sh", "bazaar policy configure")
         .replace("CONFIG", &config.display().to_string())
-        .replace("KEYS", &keys.display().to_string());
+        .replace("FILE", &keys.display().to_string());
     let packing = block("docs/POLICIES.md", "sh", "bazaar policy pack")
         .replace("image.tar", "$DIR/image.tar");
     let lines = [way.join("\n"), recording, signing, packing, configuring].join("\n");

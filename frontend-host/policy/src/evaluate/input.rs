@@ -381,7 +381,7 @@ mod tests {
         let shown = input.redacted();
         assert_eq!(
             shown,
-            "POST /orders?… of 5 bytes, headers: authorization cookie, body of 19 bytes"
+            "POST /orders?… of 5 bytes, headers: authorization cookie, body of 18 bytes"
         );
     }
 }
