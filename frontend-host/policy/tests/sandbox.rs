@@ -718,7 +718,10 @@ fn what_is_kept_for_all_and_rendered_by_a_header_of_late_is_refused_at_the_check
         panic!("{rejection}")
     };
     assert_eq!(by, "the header `x-name`");
-    assert_eq!(tests.0, ["GET /stocks/nvidia, headers: x-name, asked lately"]);
+    assert_eq!(
+        tests.0,
+        ["GET /stocks/nvidia, headers: x-name, asked lately"]
+    );
 }
 
 fn page(stocks: usize, more: bool) -> Outcome {

@@ -44,7 +44,7 @@ const SLOW_PATHS_MAX: usize = 256;
 /// What a trap costs beside the start of another instance: a backtrace, mostly.
 const TRAP_COST: Duration = Duration::from_micros(100);
 
-/// How much longer than it judged the thread then rests, and how long at most.
+/// How much longer than it judged what is no fault the thread then rests, and how long at most.
 const REST_TIMES: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);
 
@@ -100,11 +100,14 @@ impl Monitor {
                 match queue.recv_timeout(TURN) {
                     Ok(report) => {
                         let begun = Instant::now();
-                        if let Some(condemned) = judge(report, probation, &seen) {
-                            take_out_of_service(&condemned);
+                        let judged = judge(report, probation, &seen);
+                        if let Judged::Condemned(condemned) = &judged {
+                            take_out_of_service(condemned);
                         }
-                        // What clients send must not keep a processor busy.
-                        thread::sleep((begun.elapsed() * REST_TIMES).min(REST_MAX));
+                        if matches!(judged, Judged::Innocent) {
+                            // What clients send must not keep a processor busy.
+                            thread::sleep((begun.elapsed() * REST_TIMES).min(REST_MAX));
+                        }
                     }
                     Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
@@ -126,6 +129,16 @@ impl Monitor {
     }
 }
 
+/// What becomes of a report.
+enum Judged {
+    /// Nothing is wrong with the decision.
+    Innocent,
+    /// It is held against the version, or what it cost is charged.
+    Noted,
+    /// It was one too many.
+    Condemned(Box<Condemned>),
+}
+
 /// What a comparison with the version behind comes to.
 enum Verdict {
     /// The version behind does better. So much time was wasted.
@@ -138,7 +151,7 @@ enum Verdict {
 
 /// Compares with the version behind, and says whether it is one time too often that this one does
 /// worse.
-fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Option<Condemned> {
+fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
     let Report {
         version,
         health,
@@ -153,7 +166,7 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Option<Con
     let (wasted, instead) = match verdict {
         Verdict::Worse(wasted) if !refuses => (wasted, Instead::StandIn),
         Verdict::Worse(wasted) | Verdict::NoBetter(wasted) => (wasted, Instead::Refuse),
-        Verdict::Fine => return None,
+        Verdict::Fine => return Judged::Innocent,
     };
     let incident = incident(version, problem, input);
     if health.show(incident.clone()).is_power_of_two() {
@@ -192,7 +205,7 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Option<Con
         Problem::Slow(_) => breaker.is_overrun(now),
     };
     if !(is_failure && matches!(verdict, Verdict::Worse(_))) {
-        return None;
+        return Judged::Noted;
     }
     let failed = Failed {
         client: *client,
@@ -201,7 +214,7 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Option<Con
     evidence.hold(failed, now, probation.window);
     health.set_held(evidence.failures());
     if !evidence.condemns(probation.failures_max, served) {
-        return None;
+        return Judged::Noted;
     }
     let why = format!(
         "{} failures of {} clients within {} s, where {served} were served lately",
@@ -215,14 +228,14 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Option<Con
         if is_news {
             tracing::error!(policy = %version, why, "the policy fails too often; it stays, since it wants what it fails at refused: activate another one");
         }
-        return None;
+        return Judged::Noted;
     }
     let health = Arc::clone(health);
-    Some(Condemned {
+    Judged::Condemned(Box::new(Condemned {
         health,
         why,
         incident,
-    })
+    }))
 }
 
 fn compare(report: &Report, path: u64) -> Verdict {
