@@ -131,6 +131,7 @@ bazaar_held_bytes_refusals_total{what=\"unsent\"}
 # TYPE bazaar_policy_decisions_total counter
 bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"decided\"}
 bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"error\"}
+bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"impure\"}
 bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"invalid\"}
 bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"overran\"}
 bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"trapped\"}

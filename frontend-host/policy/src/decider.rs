@@ -35,6 +35,9 @@ use crate::rollout::monitor::{Problem, SLOWER_BY_MIN};
 use crate::rollout::publication::{Published, Rank, Trial};
 use crate::rollout::versions::Versions;
 
+/// One kept response in so many that are found is made again.
+const KEPT_CHECKED_EVERY: u64 = 256;
+
 /// What a decision that is made again may take beyond what is bounded for every request, in bytes.
 const AUDITED_BYTES_MAX: usize = 256 << 10;
 
@@ -124,12 +127,10 @@ impl<'a> Decider<'a> {
 
     /// Has the active version decide where the candidate would, and could not be shown a header that
     /// it wants to see: no client is turned away by a version on trial.
-    #[must_use]
-    pub fn readable(mut self, headers: &HeaderMap) -> Self {
+    pub fn leave_unreadable(&mut self, headers: &HeaderMap) {
         if self.rank == Rank::Candidate && self.version().unreadable(headers).is_some() {
             self.rank = Rank::Active;
         }
-        self
     }
 
     /// What it found published.
@@ -211,7 +212,7 @@ impl<'a> Decider<'a> {
     /// Whether a kept response that is found for this request is one of those that are
     /// [checked](Self::is_rendered_alike).
     pub fn checks_kept(&self) -> bool {
-        self.versions.recent.is_sampled(self.seed)
+        self.seed.is_multiple_of(KEPT_CHECKED_EVERY)
     }
 
     /// Whether the version makes for this request the response that it had kept, in the same

@@ -233,7 +233,8 @@ pub struct Caching {
     /// Age of a kept value that will do on error; zero for none.
     pub stale_on_error: Duration,
     /// What the response depends on besides the outcome; of a policy of world 1.0, its memo.
-    pub vary_key: Vec<u8>,
+    // Not a vector: decisions are moved about, and are the cheaper for being small.
+    pub vary_key: Box<[u8]>,
 }
 
 /// An answer for the client.

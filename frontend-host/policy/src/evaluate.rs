@@ -56,8 +56,10 @@ pub(crate) fn on_request(
     request: RequestParts<'_>,
 ) -> Result<Decision, Failure> {
     with_headers(request, &version.manifest, |request| {
-        let decision = expect_first(instance.on_request(ambient, request)?)?;
-        Ok(expect_declared(decision, &version.manifest)?)
+        let decision = instance.on_request(ambient, request)?;
+        check_first(&decision)?;
+        check_declared(&decision, &version.manifest)?;
+        Ok(decision)
     })
 }
 
@@ -71,7 +73,8 @@ pub(crate) fn on_outcome(
 ) -> Result<Decision, Failure> {
     with_headers(request, &version.manifest, |request| {
         let decision = instance.on_outcome(ambient, request, memo, outcome)?;
-        Ok(expect_declared(decision, &version.manifest)?)
+        check_declared(&decision, &version.manifest)?;
+        Ok(decision)
     })
 }
 
@@ -110,28 +113,28 @@ pub(crate) fn on_outcome_afresh(
     on_outcome(version, instance, ambient, request, &own.memo, outcome)
 }
 
-/// A first decision, which has nothing to retry.
-pub(crate) fn expect_first(decision: Decision) -> Result<Decision, InvalidDecision> {
+/// A first decision has nothing to retry. By reference, as decisions are large.
+pub(crate) fn check_first(decision: &Decision) -> Result<(), InvalidDecision> {
     match decision.action {
         Action::Retry(_) => Err(InvalidDecision(
             "it answered a request with `retry`, and nothing was tried".into(),
         )),
-        _ => Ok(decision),
+        _ => Ok(()),
     }
 }
 
-/// A decision that takes out of no bucket, and adds to no counter, but those of the manifest.
-pub(crate) fn expect_declared(
-    decision: Decision,
+/// A decision takes out of no bucket, and adds to no counter, but those of the manifest.
+pub(crate) fn check_declared(
+    decision: &Decision,
     manifest: &Manifest,
-) -> Result<Decision, InvalidDecision> {
+) -> Result<(), InvalidDecision> {
     if let Action::Perform(Operation::Take(take)) = &decision.action {
         manifest.bucket_of(take)?;
     }
     if let Some(remarks) = &decision.remarks {
         manifest.check_counted(remarks)?;
     }
-    Ok(decision)
+    Ok(())
 }
 
 fn with_headers<T>(

@@ -623,7 +623,8 @@ fn who_decides_is_never_shown_by_half_what_it_asks_for() {
     let headers = not_text();
     let of_1_0 = default_1_0();
     let decided = |versions: &Versions| {
-        let mut decider = versions.decider(&[]).readable(&headers);
+        let mut decider = versions.decider(&[]);
+        decider.leave_unreadable(&headers);
         let refused = decider.version().unreadable(&headers).cloned();
         let decided = decider.on_request(in_bytes(&headers)).is_ok();
         (refused.map(|name| name.to_string()), decided)

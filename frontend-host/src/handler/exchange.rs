@@ -74,8 +74,8 @@ impl<'a> Exchange<'a> {
     /// or make sense of its body. What was published when it was admitted may be another by now.
     pub(super) fn begin(gateway: &'a Gateway, request: Request<'a>) -> Result<Self, Inadmissible> {
         let headers = &request.admitted.head.headers;
-        let decider = with_client(gateway, &request, |client| gateway.policy.decider(client));
-        let decider = decider.readable(headers);
+        let mut decider = with_client(gateway, &request, |client| gateway.policy.decider(client));
+        decider.leave_unreadable(headers);
         let published = decider.published();
         let settings = published.active.manifest.cache;
         gateway.cache.apply_settings(published.generation, settings);

@@ -12,7 +12,7 @@ use super::rejection::{Problem, Rejection, Tests};
 use super::samples::{NOW_MS, ambient, lookups, outcomes, requests, views};
 use crate::decision::{Decision, InvalidDecision, Manifest, PolicyRequest};
 use crate::evaluate::input::{DecisionInput, RequestInput};
-use crate::evaluate::{expect_declared, expect_first};
+use crate::evaluate::{check_declared, check_first};
 use crate::guest::bindings::World;
 use crate::guest::config::Config;
 use crate::guest::failure::Failure;
@@ -280,10 +280,13 @@ fn decide_all(
     instance: &mut Instance,
     request: &PolicyRequest<'_>,
 ) -> Result<Vec<Decision>, Flaw> {
-    let mut decided = vec![expect_first(instance.on_request(ambient(), request)?)?];
+    let first = instance.on_request(ambient(), request)?;
+    check_first(&first)?;
+    let mut decided = vec![first];
     let mut followed = 0;
     while let Some(decision) = decided.get(followed) {
-        let decision = expect_declared(decision.clone(), manifest)?;
+        check_declared(decision, manifest)?;
+        let decision = decision.clone();
         let follows_a_take = followed == 0 || decided[followed - 1].takes();
         followed += 1;
         if !follows_a_take || followed > limits::STEPS_MAX {

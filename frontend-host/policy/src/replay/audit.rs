@@ -22,7 +22,7 @@ use crate::guest::version::SharedVersion;
 
 /// How long the thread rests after a decision, at least; and how many times as long as that took, so
 /// that it takes no more than a fifth of a core from those who serve.
-const REST_MIN: Duration = Duration::from_millis(20);
+const REST_MIN: Duration = Duration::from_millis(250);
 const REST_TIMES: u32 = 4;
 
 /// Hands decisions to the thread that makes them again.

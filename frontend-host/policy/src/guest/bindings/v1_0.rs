@@ -267,7 +267,7 @@ fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
         Operation::ReadStock { caching, .. } | Operation::ReadOrder { caching, .. },
     ) = &mut action
     {
-        caching.vary_key.clone_from(&memo);
+        caching.vary_key = memo.as_slice().into();
     }
     Ok(Decision {
         action,

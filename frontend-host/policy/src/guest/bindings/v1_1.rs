@@ -471,7 +471,7 @@ fn caching_from(caching: wit::Caching) -> Result<Caching, InvalidDecision> {
             wit::Freshness::Bypass => Freshness::Bypass,
         },
         stale_on_error: Duration::from_millis(caching.stale_on_error_ms.into()),
-        vary_key: caching.vary_key,
+        vary_key: caching.vary_key.into(),
     })
 }
 
