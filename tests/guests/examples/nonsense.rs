@@ -21,7 +21,11 @@ impl Policy for Nonsense {
     }
 
     fn on_request(&self, request: &Request) -> Decision {
-        match request.target.strip_prefix(PREFIX) {
+        match request
+            .target
+            .strip_prefix(PREFIX)
+            .and_then(|what| what.split('?').next())
+        {
             Some(what) => nonsense(what),
             None => DefaultPolicy.on_request(request),
         }
