@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use domain::{ChainHash, Row};
 use order::inspect::Ledger;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::http::{Response, request};
+use super::http::{Response, request, try_request};
 use super::launcher::{GATEWAYS, Launcher, Options};
 use super::links::{Link, Links, Server, all_links};
 use super::ports::Ports;
@@ -18,6 +19,9 @@ use super::process::{Process, run};
 use super::proxy::Proxy;
 use super::small_disk::SmallDisk;
 use super::wait::{Turn, wait_until};
+
+/// How long the admin API may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An order that a client places.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -277,9 +281,10 @@ impl Bazaar {
         self.ports.address(GATEWAYS[0].admin)
     }
 
-    /// Asks the admin API.
+    /// Asks the admin API. Checks of policies let all others go first.
     pub fn admin(&self, method: &str, target: &str, body: &[u8]) -> Response {
-        request(self.admin_address(), method, target, &[], body)
+        let answer = try_request(self.admin_address(), method, target, &[], body, PATIENCE);
+        answer.unwrap_or_else(|error| panic!("{method} {target}: {error}"))
     }
 
     pub fn status(&self) -> Value {
