@@ -54,6 +54,48 @@ fn cores_know_the_domain_alone() {
     }
 }
 
+/// What a pure core asks nobody for. Times are handed to it.
+const IMPURE: [&str; 8] = [
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "BootTime::now",
+    "Instant",
+    "SystemTime",
+];
+
+#[test]
+fn cores_ask_no_clock_disk_or_network() {
+    for core in ["catalog/core", "order/core", "frontend-host/core"] {
+        let mut directories = vec![Path::new(PROJECT).join(core).join("src")];
+        let mut files = 0;
+        while let Some(directory) = directories.pop() {
+            for entry in std::fs::read_dir(directory).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                // Tests may ask for whatever they like.
+                let source = std::fs::read_to_string(&path).unwrap();
+                let source = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+                if path.ends_with("tests.rs")
+                    || path.components().any(|part| part.as_os_str() == "tests")
+                {
+                    continue;
+                }
+                files += 1;
+                for impure in IMPURE {
+                    assert!(!source.contains(impure), "{}: {impure}", path.display());
+                }
+            }
+        }
+        assert!(files > 5, "{core} has {files} files");
+    }
+}
+
 #[test]
 fn the_policy_runtime_knows_no_service() {
     let reached = reached_by("frontend-policy", None);

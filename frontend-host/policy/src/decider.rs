@@ -414,6 +414,7 @@ impl<'a> Decider<'a> {
         if let Some(candidate) = candidate {
             self.versions.shadow().submit(Job {
                 version: Arc::clone(&candidate.version),
+                active: Arc::clone(&self.published.active),
                 differences: Arc::clone(&candidate.differences),
                 input,
                 result,

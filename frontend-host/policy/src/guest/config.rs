@@ -48,6 +48,11 @@ impl Config {
         self.raw == other.raw && self.bytes == other.bytes
     }
 
+    /// The secrets in it.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
+        self.secrets.iter().map(String::as_str)
+    }
+
     /// A text of the policy's, without the secrets that it may have of its configuration.
     pub(crate) fn scrub(&self, text: &str) -> String {
         let mut scrubbed = text.to_owned();

@@ -42,15 +42,16 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::{Epoch, JournalId, OrderNumber, ReplicaId};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
 use super::fields::Fields;
 use super::headers::HeaderChoice;
-use crate::decision::{Manifest, Outcome, ReplicaView, Scheme, View, header_text};
+use crate::decision::{Outcome, ReplicaView, Scheme, View, header_text};
 use crate::evaluate::Connection;
 use crate::evaluate::input::{DecisionInput, DecisionResult, RequestInput, Subject};
 use crate::guest::instance::Ambient;
+use crate::guest::version::Version;
 
 /// What the first line of a recording says that it is.
 const FORMAT: &str = "bazaar-policy-recording";
@@ -213,16 +214,16 @@ fn json_line(contents: &impl Serialize) -> String {
 impl Line {
     /// A decision's line of a recording.
     ///
-    /// `manifest` is that of the policy that decided, and `headers` which ones are wanted.
+    /// `version` is the one that decided, and `headers` says which ones are wanted.
     pub(super) fn write(
         input: &DecisionInput,
         result: &DecisionResult,
-        manifest: &Manifest,
+        version: &Version,
         headers: &HeaderChoice,
     ) -> String {
-        let mut line = Self::new(input, result, manifest, headers);
+        let mut line = Self::new(input, result, version, headers);
         if let Some(request) = &mut line.request {
-            request.connection.take_if(|_| !manifest.connection);
+            request.connection.take_if(|_| !version.manifest.connection);
         }
         json_line(&line)
     }
@@ -236,13 +237,16 @@ impl Line {
     fn new(
         input: &DecisionInput,
         result: &DecisionResult,
-        manifest: &Manifest,
+        version: &Version,
         headers: &HeaderChoice,
     ) -> Self {
+        let manifest = &version.manifest;
         let mut decided = Fields::from(result);
         let (request, election) = match &input.subject {
             Subject::Request(subject) => {
-                decided.redact(&headers.left_out(&subject.headers, manifest), headers);
+                let mut left_out = headers.left_out(&subject.headers, manifest);
+                left_out.extend(version.config.secrets());
+                decided.redact(&left_out, headers);
                 let recorded = headers.of_request(&subject.headers, manifest);
                 (Some(RequestLine::new(subject, recorded)), None)
             }
@@ -346,8 +350,8 @@ impl From<Connection> for ConnectionLine {
             client: connection.client,
             scheme: connection.scheme,
             version: match connection.version {
-                Version::HTTP_09 | Version::HTTP_10 => HttpVersion::Http10,
-                Version::HTTP_11 => HttpVersion::Http11,
+                http::Version::HTTP_09 | http::Version::HTTP_10 => HttpVersion::Http10,
+                http::Version::HTTP_11 => HttpVersion::Http11,
                 _ => HttpVersion::Http2,
             },
         }
@@ -360,9 +364,9 @@ impl From<ConnectionLine> for Connection {
             client: line.client,
             scheme: line.scheme,
             version: match line.version {
-                HttpVersion::Http10 => Version::HTTP_10,
-                HttpVersion::Http11 => Version::HTTP_11,
-                HttpVersion::Http2 => Version::HTTP_2,
+                HttpVersion::Http10 => http::Version::HTTP_10,
+                HttpVersion::Http11 => http::Version::HTTP_11,
+                HttpVersion::Http2 => http::Version::HTTP_2,
             },
         }
     }

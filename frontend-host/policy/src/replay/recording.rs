@@ -142,7 +142,7 @@ impl Recorder {
         let Some(headers) = self.headers() else {
             return;
         };
-        let line = Line::write(input, result, &version.manifest, &headers);
+        let line = Line::write(input, result, version, &headers);
         if line.len() > LINE_BYTES_MAX {
             return;
         }

@@ -44,6 +44,8 @@ const NONE: u64 = u64::MAX;
 /// A decision to be made by a candidate as well.
 pub(crate) struct Job {
     pub(crate) version: SharedVersion,
+    /// The version that made it.
+    pub(crate) active: SharedVersion,
     pub(crate) differences: Arc<Differences>,
     pub(crate) input: DecisionInput,
     pub(crate) result: DecisionResult,
@@ -88,9 +90,14 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
         let decided = catch_unwind(evaluate)
             .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".into())));
         let [active, candidate] = [Fields::from(&job.result), Fields::from(&decided)];
-        let secrets = || match &job.input.subject {
-            Subject::Request(request) => credentials(&request.headers),
-            Subject::Election(_) => Vec::new(),
+        let secrets = || {
+            let mut secrets = match &job.input.subject {
+                Subject::Request(request) => credentials(&request.headers),
+                Subject::Election(_) => Vec::new(),
+            };
+            let configs = [&job.active.config, &job.version.config];
+            secrets.extend(configs.into_iter().flat_map(|config| config.secrets()));
+            secrets
         };
         job.differences
             .compare(&job.input.describe(), &active, &candidate, secrets);

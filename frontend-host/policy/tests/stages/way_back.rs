@@ -303,6 +303,19 @@ fn a_secret_reaches_the_policy_and_nobody_else() {
     let admission = Admission::new(engine).with_secrets(secrets);
     let versions = Versions::new(admission, start, PROBATION, Some(log)).unwrap();
     assert_eq!(said(&versions), "hunter2");
+    versions
+        .try_out(DEFAULT_POLICY, Trial::Shadow(all()), &operator())
+        .unwrap();
+    assert_eq!(said(&versions), "hunter2");
+    let differences = versions.published().candidate.clone().unwrap().differences;
+    wait_until("the difference to be found", || {
+        differences.snapshot().different > 0
+    });
+    let found = format!("{:?}", differences.snapshot());
+    assert!(
+        !found.contains("hunter2") && found.contains("left out"),
+        "{found}"
+    );
     let refused = versions
         .configure(b"shout ${file:key}", &operator())
         .map(drop)
