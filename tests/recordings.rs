@@ -163,6 +163,6 @@ fn recordings_are_tests_of_a_policy() {
     let (code, said) = test(&[&empty]);
     assert_eq!(code, Some(1));
     assert!(said.contains("no decision is recorded there"), "{said}");
-    assert_eq!(test(&[&recording, "--mask=stauts"]).0, Some(2));
+    assert_eq!(test(&[&recording, "--mask=no-field"]).0, Some(2));
     assert!(run_ok(["policy", "test", "--help"]).contains("--mask"));
 }

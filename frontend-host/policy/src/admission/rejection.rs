@@ -243,7 +243,7 @@ mod tests {
                 "`limit` must be a \"number\"",
                 "`limit` must be a \"number\"",
             ),
-            ("größer als 7", "größer als 7"),
+            ("größer wie 7", "größer wie 7"),
             ("a\nb\r\u{1b}[31m\u{202e}", r"a\nb\r\u{1b}[31m\u{202e}"),
             ("", ""),
         ] {

@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn what_is_no_field_of_a_decision_is_no_mask() {
         for wrong in [
-            "", "stauts", "status.x", "headers.", "body.", "=x", "body=(",
+            "", "no-field", "status.x", "headers.", "body.", "=x", "body=(",
         ] {
             assert!(wrong.parse::<Mask>().is_err(), "{wrong}");
         }
