@@ -3,25 +3,18 @@
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Bazaar, KeepAlive, Raise, example, guest, wait_until};
+use crate::harness::{Bazaar, KeepAlive, Raise, alone, example, guest, wait_until};
 
 const TIME_MAX: Duration = Duration::from_secs(1);
 const REQUESTS_MAX: u64 = 200;
 
 /// Clients that ask for what springs the trap, without a pause.
 const CLIENTS: usize = 8;
-
-/// Tests whose clients ask without a pause take turns: together they would leave a check no time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Each with targets of its own: the self-test of a version has what was asked lately.
 #[test]

@@ -65,3 +65,10 @@ impl Drop for Turn {
 fn lock() -> MutexGuard<'static, usize> {
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Tests whose clients ask without a pause take turns: together they would leave a policy's check, which
+/// lets all others go first, no time.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
