@@ -6,6 +6,7 @@
 //! - [`session`]: when the session with the catalog is opened, renewed and given up;
 //! - [`election`]: who is to lead, and what to do about it;
 //! - [`buckets`]: how often something may be done;
+//! - [`rollout`]: whether a version on trial is within its limits;
 //! - [`attempts`]: whom a request calls, and when again;
 //! - [`recurring`]: when what is done again and again is next to be done;
 //! - [`backoff`]: when what failed is tried again; [`timing`]: how long what is waited for;
@@ -16,6 +17,7 @@ pub mod cache;
 pub mod session;
 pub mod election;
 pub mod buckets;
+pub mod rollout;
 pub mod attempts;
 pub mod recurring;
 pub mod backoff;

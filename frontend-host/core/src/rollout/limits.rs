@@ -1,0 +1,225 @@
+//! What a version on trial is held to, and what the evidence says of that.
+//!
+//! Of each limit it may be shown that the version is within it, or that it is beyond it, or neither yet. A
+//! version passes once it is shown to be within all of them, and fails as soon as it is shown to be
+//! beyond one.
+
+use super::bets::{that_greater, that_less};
+use super::cohorts::{Cohorts, Failures};
+use super::paired::Paired;
+use super::quantile::{Interval, interval};
+
+/// What a version is held to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// By how much the share of clients for whom something failed may be greater, and, as a shadow, the
+    /// share of decisions that it may fail: more than 0, less than 1.
+    pub errors_max: f64,
+    /// The share of decisions that may be different, as a shadow: 0 to 1, where 1 does not ask.
+    pub differences_max: f64,
+    /// How much longer it may take, where that is asked.
+    pub latency: Option<LatencyLimit>,
+}
+
+/// How much longer a version may take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LatencyLimit {
+    /// Which quantile is compared, between 0 and 1.
+    pub quantile: f64,
+    /// How many times as long as the active version it may take, at least 1.
+    pub ratio_max: f64,
+}
+
+/// How often a verdict may be wrong, however often one looks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ErrorRates {
+    /// A version that is within a limit is shown to be beyond it.
+    pub false_alarm: f64,
+    /// A version that is beyond a limit is shown to be within it.
+    pub miss: f64,
+}
+
+/// What the evidence says of one limit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measure {
+    /// `failures`, `errors`, `differences`, `decision time` or `latency`.
+    pub name: &'static str,
+    pub judged: Judged,
+    /// What was seen, in words.
+    pub seen: String,
+}
+
+/// What is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    Within,
+    Beyond,
+    /// Neither yet.
+    Open,
+}
+
+/// What the evidence says of all limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    Fail,
+    Open,
+}
+
+/// It fails by one, and passes by all.
+pub fn verdict(measures: &[Measure]) -> Verdict {
+    let is = |judged| move |measure: &Measure| measure.judged == judged;
+    if measures.iter().any(is(Judged::Beyond)) {
+        Verdict::Fail
+    } else if measures.iter().all(is(Judged::Within)) {
+        Verdict::Pass
+    } else {
+        Verdict::Open
+    }
+}
+
+impl Limits {
+    /// What decisions of both versions about the same input show.
+    pub fn judge_paired(&self, paired: &Paired, rates: ErrorRates) -> Vec<Measure> {
+        let Paired {
+            decisions,
+            different,
+            failed,
+            timed,
+            slower,
+        } = *paired;
+        let mut measures = vec![Measure {
+            name: "failures",
+            judged: judge_share(failed, decisions, self.errors_max, rates),
+            seen: format!("{failed} of {decisions} decisions failed"),
+        }];
+        if self.differences_max < 1.0 {
+            measures.push(Measure {
+                name: "differences",
+                judged: self.judge_differences(different, decisions, rates),
+                seen: format!("{different} of {decisions} decisions differ"),
+            });
+        }
+        if let Some(LatencyLimit {
+            quantile,
+            ratio_max,
+        }) = self.latency
+        {
+            measures.push(Measure {
+                name: "decision time",
+                judged: judge_share(slower, timed, 1.0 - quantile, rates),
+                seen: format!(
+                    "{slower} of {timed} decisions took more than {ratio_max} times as long"
+                ),
+            });
+        }
+        measures
+    }
+
+    fn judge_differences(&self, different: u64, decisions: u64, rates: ErrorRates) -> Judged {
+        if self.differences_max > 0.0 {
+            return judge_share(different, decisions, self.differences_max, rates);
+        }
+        // Where none may differ, one that does is shown. That none does can only be shown of so many.
+        match different {
+            0 => judge_share(0, decisions, self.errors_max, rates),
+            _ => Judged::Beyond,
+        }
+    }
+
+    /// What clients of both versions show.
+    pub fn judge_cohorts(&self, cohorts: &Cohorts, rates: ErrorRates) -> Vec<Measure> {
+        let failures = cohorts.failures();
+        let [canary, baseline] = failures;
+        let mut measures = vec![Measure {
+            name: "errors",
+            judged: judge_failures(failures, self.errors_max, rates),
+            seen: format!(
+                "something failed for {} of {} clients, and for {} of {} of the active version",
+                canary.failed, canary.clients, baseline.failed, baseline.clients
+            ),
+        }];
+        if let Some(limit) = self.latency {
+            let times = cohorts.sorted_times();
+            measures.push(judge_times(&times, limit, rates));
+        }
+        measures
+    }
+}
+
+/// Whether a share is above or below a limit, by how many of all are.
+fn judge_share(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Judged {
+    let observed = [(1.0, of), (0.0, all - of)];
+    judge(
+        that_greater(&observed, limit, 0.0) >= 1.0 / rates.false_alarm,
+        that_less(&observed, limit, 1.0) >= 1.0 / rates.miss,
+    )
+}
+
+/// Whether something fails for more of the canary's clients than of the baseline's, by more than a limit.
+///
+/// It is chance which cohort a client is in. So each client for whom something fails is as probably in one as
+/// in the other, where the versions are alike; and the bet is on each of them, and on as many others as there
+/// are pairs. Where the cohorts are not as large, the larger is taken in part.
+fn judge_failures([canary, baseline]: [Failures; 2], limit: f64, rates: ErrorRates) -> Judged {
+    let pairs = canary.clients.min(baseline.clients);
+    let part = |of: Failures| of.failed as f64 * pairs as f64 / of.clients.max(1) as f64;
+    let observed = |canary: f64, baseline: f64| {
+        let (canary, baseline) = (canary as u64, baseline as u64);
+        let alike = pairs.saturating_sub(canary + baseline);
+        [(1.0, canary), (-1.0, baseline), (0.0, alike)]
+    };
+    // Either way rounded against what is to be shown.
+    let more = observed(part(canary).floor(), part(baseline).ceil());
+    let less = observed(part(canary).ceil(), part(baseline).floor());
+    judge(
+        that_greater(&more, limit, -1.0) >= 1.0 / rates.false_alarm,
+        that_less(&less, limit, 1.0) >= 1.0 / rates.miss,
+    )
+}
+
+/// Whether a quantile of the canary's times is above so many times the baseline's.
+fn judge_times(
+    [canary, baseline]: &[Vec<u64>; 2],
+    limit: LatencyLimit,
+    rates: ErrorRates,
+) -> Measure {
+    let LatencyLimit {
+        quantile,
+        ratio_max,
+    } = limit;
+    // Either of two intervals may be wrong.
+    let both = |rate: f64| [canary, baseline].map(|times| interval(times, quantile, rate / 2.0));
+    let times = |us: u64| match us {
+        u64::MAX => f64::INFINITY,
+        us => us as f64,
+    };
+    let [canary, baseline] = both(rates.false_alarm);
+    let is_beyond = times(canary.low) > times(baseline.high) * ratio_max;
+    let [canary, baseline] = both(rates.miss);
+    let is_within = times(canary.high) <= times(baseline.low) * ratio_max && canary.high < u64::MAX;
+    let shown = |Interval { low, high }: Interval| match high {
+        u64::MAX => format!("{low} us or more"),
+        high => format!("{low} to {high} us"),
+    };
+    Measure {
+        name: "latency",
+        judged: judge(is_beyond, is_within),
+        seen: format!(
+            "quantile {quantile}: {}, of the others {}",
+            shown(canary),
+            shown(baseline)
+        ),
+    }
+}
+
+fn judge(is_beyond: bool, is_within: bool) -> Judged {
+    match (is_beyond, is_within) {
+        (true, _) => Judged::Beyond,
+        (false, true) => Judged::Within,
+        (false, false) => Judged::Open,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! How often verdicts are wrong, by simulation: many rollouts, each looked at after every few clients.
+
+use std::time::Duration;
+
+use domain::time::BootTime;
+use fastrand::Rng;
+
+use super::*;
+use crate::rollout::cohorts::{Cohort, Served};
+
+const RATES: ErrorRates = ErrorRates {
+    false_alarm: 0.01,
+    miss: 0.05,
+};
+
+const LIMITS: Limits = Limits {
+    errors_max: 0.01,
+    differences_max: 1.0,
+    latency: None,
+};
+
+/// With a limit of half as long again, for half of the answers.
+const TIMED: Limits = Limits {
+    latency: Some(LatencyLimit {
+        quantile: 0.5,
+        ratio_max: 1.5,
+    }),
+    ..LIMITS
+};
+
+/// Simulated rollouts of each kind.
+const RUNS: u64 = 200;
+
+/// Clients of each cohort in one.
+const CLIENTS: u64 = 2_000;
+
+/// What two versions are like.
+#[derive(Debug, Clone, Copy)]
+struct World {
+    /// For how many clients something fails with the active version: these send what fails, many times.
+    fails: f64,
+    /// For how many more it does with the version on trial.
+    fails_more: f64,
+    /// How many times as long that one takes.
+    slower: f64,
+}
+
+const ALIKE: World = World {
+    fails: 0.02,
+    fails_more: 0.0,
+    slower: 1.0,
+};
+
+/// What becomes of one trial of up to so many clients in each cohort, looked at after every 25 of them.
+fn trial(world: World, limits: Limits, clients: u64, chance: &mut Rng) -> (Verdict, u64) {
+    let mut cohorts = Cohorts::default();
+    let now = BootTime::from_millis(0);
+    let later = now + Duration::from_secs(10);
+    for client in 0..clients {
+        for cohort in [Cohort::Canary, Cohort::Baseline] {
+            let (fails, slower) = match cohort {
+                Cohort::Canary => (world.fails + world.fails_more, world.slower),
+                Cohort::Baseline => (world.fails, 1.0),
+            };
+            // A few clients always fail, and send twenty times as much; times have a long tail.
+            let failed = chance.f64() < fails;
+            let took_us = (100.0 * slower / (1.0 - chance.f64()).sqrt()) as u64;
+            for _ in 0..if failed { 20 } else { 1 } {
+                cohorts.observe(cohort, client, Served { failed, took_us }, now);
+            }
+        }
+        if client % 25 == 24 {
+            cohorts.settle(later);
+            let verdict = verdict(&limits.judge_cohorts(&cohorts, RATES));
+            if verdict != Verdict::Open {
+                return (verdict, client + 1);
+            }
+        }
+    }
+    (Verdict::Open, clients)
+}
+
+/// How many of so many trials passed, failed and were left open, and how many clients of each cohort those
+/// that were decided took, in the middle.
+fn trials(world: World, limits: Limits, clients: u64) -> ([u64; 3], u64) {
+    let (mut counts, mut took) = ([0; 3], Vec::new());
+    for seed in 0..RUNS {
+        let (verdict, after) = trial(world, limits, clients, &mut Rng::with_seed(seed));
+        match verdict {
+            Verdict::Pass => counts[0] += 1,
+            Verdict::Fail => counts[1] += 1,
+            Verdict::Open => counts[2] += 1,
+        }
+        if verdict != Verdict::Open {
+            took.push(after);
+        }
+    }
+    took.sort_unstable();
+    (counts, took.get(took.len() / 2).copied().unwrap_or(clients))
+}
+
+#[test]
+fn a_version_that_is_like_the_active_one_is_hardly_ever_dropped() {
+    // Also where something fails for a fifth of the clients anyway, and at each limit.
+    let fails_more = LIMITS.errors_max;
+    for (limits, world) in [
+        (LIMITS, ALIKE),
+        (
+            LIMITS,
+            World {
+                fails: 0.2,
+                ..ALIKE
+            },
+        ),
+        (
+            LIMITS,
+            World {
+                fails_more,
+                ..ALIKE
+            },
+        ),
+        (
+            TIMED,
+            World {
+                slower: 1.5,
+                ..ALIKE
+            },
+        ),
+    ] {
+        let ([passed, failed, open], clients) = trials(world, limits, CLIENTS);
+        println!("{world:?}: {passed} passed, {failed} failed, {open} open; {clients} clients");
+        assert!(at_most(failed, RATES.false_alarm), "{world:?}: {failed}");
+    }
+}
+
+#[test]
+fn a_version_that_is_beyond_a_limit_hardly_ever_passes() {
+    let more = |fails_more| World {
+        fails_more,
+        ..ALIKE
+    };
+    let slower = |slower| World { slower, ..ALIKE };
+    for (limits, world) in [
+        (LIMITS, more(0.012)),
+        (LIMITS, more(0.03)),
+        (LIMITS, more(0.1)),
+        (TIMED, slower(1.6)),
+        (TIMED, slower(2.0)),
+    ] {
+        let ([passed, failed, open], clients) = trials(world, limits, CLIENTS);
+        println!("{world:?}: {passed} passed, {failed} failed, {open} open; {clients} clients");
+        assert!(at_most(passed, RATES.miss), "{world:?}: {passed}");
+    }
+    for (limits, world) in [(LIMITS, more(0.1)), (TIMED, slower(2.0))] {
+        let ([_, failed, _], clients) = trials(world, limits, CLIENTS);
+        assert_eq!(failed, RUNS, "{world:?} after {clients}");
+    }
+}
+
+/// Whether so many are no more than chance makes of a rate in four standard deviations.
+fn at_most(count: u64, rate: f64) -> bool {
+    let expected = RUNS as f64 * rate;
+    count as f64 <= expected + 4.0 * (expected * (1.0 - rate)).sqrt()
+}
+
+#[test]
+fn one_decision_that_differs_is_enough_where_none_may() {
+    let limits = Limits {
+        differences_max: 0.0,
+        latency: None,
+        ..LIMITS
+    };
+    let mut paired = Paired::default();
+    let judged = |paired: &Paired| verdict(&limits.judge_paired(paired, RATES));
+    assert_eq!(judged(&paired), Verdict::Open);
+    for _ in 0..1_000 {
+        paired.note(false, false);
+    }
+    assert_eq!(judged(&paired), Verdict::Pass);
+    paired.note(true, false);
+    assert_eq!(judged(&paired), Verdict::Fail);
+}
+
+#[test]
+fn decisions_that_fail_or_take_longer_fail_a_version() {
+    let mut fails = Paired::default();
+    let mut slow = Paired::default();
+    for decision in 0..200 {
+        fails.note(false, decision % 10 == 0);
+        slow.note(false, false);
+        let ms = Duration::from_millis;
+        slow.note_times(ms(1), ms(1 + decision % 3), 1.5);
+    }
+    assert_eq!(verdict(&LIMITS.judge_paired(&fails, RATES)), Verdict::Fail);
+    assert_eq!(verdict(&TIMED.judge_paired(&slow, RATES)), Verdict::Fail);
+}
