@@ -65,19 +65,37 @@ impl Admin {
     /// Puts a policy beside or in place of another, with its signature and configuration where it has
     /// them.
     pub async fn put(&mut self, path: &str, package: Package) -> Result<Bytes, AdminError> {
+        self.put_by_plan(path, None, package).await
+    }
+
+    /// The same, to be rolled out by a plan where there is one; an empty one is the gateway's own.
+    pub async fn put_by_plan(
+        &mut self,
+        path: &str,
+        plan: Option<&str>,
+        package: Package,
+    ) -> Result<Bytes, AdminError> {
         let Package {
             component,
             signature,
             config,
         } = package;
-        let (path, body) = match config.is_empty() {
-            true => (path.to_owned(), component),
-            // A configuration goes before its component.
-            false => {
-                let separator = if path.contains('?') { '&' } else { '?' };
-                let path = format!("{path}{separator}config={}", config.len());
-                (path, [config, component].concat().into())
-            }
+        let mut path = path.to_owned();
+        let mut add = |name: &str, bytes: usize| {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            path += &format!("{separator}{name}={bytes}");
+        };
+        if let Some(plan) = plan {
+            add("plan", plan.len());
+        }
+        if !config.is_empty() {
+            add("config", config.len());
+        }
+        let plan = plan.unwrap_or_default();
+        let body = match plan.is_empty() && config.is_empty() {
+            true => component,
+            // They go before the component.
+            false => [plan.as_bytes(), &config, &component].concat().into(),
         };
         let mut request = Request::put(path).header(CONTENT_TYPE, "application/octet-stream");
         if let Some(signature) = signature {

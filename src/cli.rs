@@ -16,6 +16,10 @@ use http::HeaderName;
 
 use crate::client::Origin;
 
+mod rollout;
+
+pub use rollout::Rollout;
+
 /// The port before that of replica 1: replica 3 listens on 56891.
 pub const PORT_BASE: u16 = 56888;
 
@@ -537,6 +541,9 @@ pub enum Policy {
         /// Try it out as a canary on this share of the clients, instead of making it active
         #[arg(long, env = "BAZAAR_CANARY", value_name = "SHARE", value_parser = probability)]
         canary: Option<f64>,
+        /// Roll it out by this plan, instead of making it active
+        #[arg(long, env = "BAZAAR_PLAN", value_name = "FILE", conflicts_with_all = ["shadow", "canary"])]
+        plan: Option<PathBuf>,
         /// Take the place of this candidate, whoever put it there: its digest, or the beginning of it
         #[arg(long, env = "BAZAAR_REPLACE", value_name = "DIGEST")]
         replace: Option<String>,
@@ -556,11 +563,17 @@ pub enum Policy {
     Canary {
         /// The component, or an image of it: a tar or a directory
         file: PathBuf,
+        /// Only for such requests: header:NAME=VALUE, cookie:NAME=VALUE, path:/PATH or network:CIDR; once for
+        /// each condition, all of which must be met
+        #[arg(long, env = "BAZAAR_ONLY", value_name = "CONDITION")]
+        only: Vec<String>,
         #[command(flatten)]
         trial: Trial,
         #[command(flatten)]
         admin: Admin,
     },
+    /// Have a component take the active one's place step by step, each by evidence
+    Rollout(Rollout),
     /// Show where the candidate decided differently, as JSON
     Differences {
         #[command(flatten)]

@@ -8,6 +8,7 @@ mod dev;
 mod measure;
 mod sign;
 mod pack;
+mod rollout;
 mod test;
 
 use std::fs::File;
@@ -82,6 +83,12 @@ pub enum PolicyError {
     /// There is no decision that could be made again.
     #[error("no decision is recorded there")]
     NothingRecorded,
+    /// A rollout that was watched pauses.
+    #[error("the rollout is paused: resume it, skip its step, or drop the candidate")]
+    Paused,
+    /// A version that was rolled out did not become active.
+    #[error("the rollout is over, and the version is not the active one")]
+    NotRolledOut,
     /// Some recorded decisions came out differently.
     #[error("{0} decisions came out differently")]
     Differs(u64),
@@ -97,6 +104,7 @@ pub enum PolicyError {
 pub async fn run(command: Policy) -> Result<(), PolicyError> {
     let text = match command {
         Policy::Dev(args) => return dev::run(args).await,
+        Policy::Rollout(args) => return rollout::run(args).await,
         Policy::New { dir, lang } => new::create(&dir, lang)?,
         Policy::Wit { world } => match world {
             cli::World::V1_1 => new::WORLD.to_owned(),
@@ -138,28 +146,40 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
             config,
             shadow,
             canary,
+            plan,
             replace,
             admin,
         } => {
             let trials = [("shadow", shadow), ("canary", canary)];
             let trial = trials
                 .into_iter()
-                .find_map(|(kind, share)| Some((kind, share?)));
-            let path = match trial {
-                Some((kind, share)) => trial_path("/policy/configuration", kind, share, &replace),
-                None => "/policy/configuration".to_owned(),
-            };
+                .find_map(|(kind, share)| Some((kind, share?.to_string())));
+            let mut query: Vec<(&str, &str)> = Vec::new();
+            if let Some((kind, share)) = &trial {
+                query.push((kind, share));
+            }
+            if let Some(digest) = &replace {
+                query.push(("replace", digest));
+            }
+            let path = query_path("/policy/configuration", &query);
+            let plan = plan.as_deref().map(rollout::read_plan).transpose()?;
+            let package = Package::of(package::read(&config)?);
             let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-            admin
-                .put(&path, Package::of(package::read(&config)?))
-                .await?;
-            match trial {
-                Some(_) => status::policies(&list(&mut admin).await?),
-                None => active(&mut admin).await?,
+            admin.put_by_plan(&path, plan.as_deref(), package).await?;
+            match trial.is_some() || plan.is_some() {
+                true => status::policies(&list(&mut admin).await?),
+                false => active(&mut admin).await?,
             }
         }
-        Policy::Shadow { file, trial, admin } => try_out(&file, "shadow", &trial, admin).await?,
-        Policy::Canary { file, trial, admin } => try_out(&file, "canary", &trial, admin).await?,
+        Policy::Shadow { file, trial, admin } => {
+            try_out(&file, "shadow", &[], &trial, admin).await?
+        }
+        Policy::Canary {
+            file,
+            only,
+            trial,
+            admin,
+        } => try_out(&file, "canary", &only, &trial, admin).await?,
         Policy::Differences { admin } => {
             let found = Admin::new(admin)?.get("/policy/differences").await?;
             let found: serde_json::Value =
@@ -234,26 +254,34 @@ fn named(path: &str, digest: Option<String>) -> String {
     }
 }
 
-/// A path that says how a version is to be tried out.
-fn trial_path(path: &str, kind: &str, share: f64, replace: &Option<String>) -> String {
-    let mut path = format!("{path}?{kind}={share}");
-    if let Some(digest) = replace {
-        let digest = percent_encode(digest.as_bytes(), NON_ALPHANUMERIC);
-        path += &format!("&replace={digest}");
+/// A path with a query.
+fn query_path(path: &str, query: &[(&str, &str)]) -> String {
+    let pairs = query.iter().map(|(name, value)| {
+        let value = percent_encode(value.as_bytes(), NON_ALPHANUMERIC);
+        format!("{name}={value}")
+    });
+    let pairs: Vec<_> = pairs.collect();
+    match pairs.is_empty() {
+        true => path.to_owned(),
+        false => format!("{path}?{}", pairs.join("&")),
     }
-    path
 }
 
 /// Puts a component on trial and lists what there is then.
 async fn try_out(
     file: &Path,
     kind: &str,
+    only: &[String],
     trial: &Trial,
     admin: cli::Admin,
 ) -> Result<String, PolicyError> {
     let package = Package::open(file)?.with_config(&trial.config)?;
     let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
-    let path = trial_path("/policy/candidate", kind, trial.share, &trial.replace);
+    let share = trial.share.to_string();
+    let mut query = vec![(kind, share.as_str())];
+    query.extend(only.iter().map(|condition| ("only", condition.as_str())));
+    query.extend(trial.replace.as_deref().map(|digest| ("replace", digest)));
+    let path = query_path("/policy/candidate", &query);
     admin.put(&path, package).await?;
     Ok(status::policies(&list(&mut admin).await?))
 }

@@ -6,6 +6,7 @@
 //! - `answers`: how a component comes in, and the form of errors that others have made;
 //! - `status`: what the gateway and the services behind it are doing;
 //! - `metrics`: the same in numbers, for Prometheus;
+//! - `rollout`: how a version is rolled out by a plan;
 //! - `policy`: the policy's way into service, what a candidate would do, and recordings.
 
 mod connections;
@@ -16,6 +17,7 @@ mod answers;
 mod status;
 mod metrics;
 mod policy;
+mod rollout;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -73,6 +75,10 @@ pub async fn serve(
         .route("/policy/promote", post(policy::promote))
         .route("/policy/activate", post(policy::activate_kept))
         .route("/policy/rollback", post(policy::roll_back))
+        .route("/policy/rollout", get(rollout::show).put(rollout::begin))
+        .route("/policy/rollout/pause", post(rollout::pause))
+        .route("/policy/rollout/resume", post(rollout::resume))
+        .route("/policy/rollout/skip", post(rollout::skip))
         .route("/policy/differences", get(policy::differences))
         // Not `GET`, which any page can have a browser send.
         .route("/policy/recording", post(policy::record))

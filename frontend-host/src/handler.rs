@@ -111,10 +111,7 @@ impl Gateway {
     /// Answers a request. The answer takes over the memory of its headers.
     pub async fn answer(&self, request: Request<'_>) -> Response<Full<Bytes>> {
         match Exchange::begin(self, request) {
-            Ok(mut exchange) => {
-                let answered = exchange.run().await;
-                answered.unwrap_or_else(|undecided| Refusal::from(undecided).response())
-            }
+            Ok(mut exchange) => exchange.answer().await,
             Err(refusal) => refusal.response(),
         }
     }

@@ -10,6 +10,7 @@
 //! - [`cache`]: what was read, and the responses made of it; `frontend_core` has the rules;
 //! - `buckets`: what policies take out of; `frontend_core` has the rules here, too;
 //! - [`upstream`]: the catalog and the replicas: reads, trades, elections, the session;
+//! - `rollouts`: has rollouts go on, and asks their gates;
 //! - [`journal`]: the journal that all of it is about;
 //! - [`admin`]: the listener for operators;
 //! - [`stage`]: how far the gateway's stop has come.
@@ -29,6 +30,7 @@ pub mod handler;
 pub mod cache;
 mod buckets;
 pub mod upstream;
+mod rollouts;
 pub mod journal;
 pub mod admin;
 pub mod stage;
@@ -125,6 +127,8 @@ pub async fn run(
         }
     });
     let watching = tasks::spawn("watch replicas", replicas.watch());
+    let policy = Arc::clone(&gateway.policy);
+    let rolling_out = tasks::spawn("rollouts", rollouts::keep_going(policy));
     let connected = Clients::new(config.clients);
     let admin = Admin {
         gateway: Arc::clone(&gateway),
@@ -157,7 +161,7 @@ pub async fn run(
     let _ = stop.send(true);
     session.await;
     admin.await;
-    drop(watching);
+    drop((watching, rolling_out));
     served
 }
 

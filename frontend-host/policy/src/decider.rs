@@ -15,6 +15,7 @@ use std::time::Duration;
 use arc_swap::Guard;
 use domain::ReplicaId;
 use domain::time::BootTime;
+use frontend_core::rollout::{Cohort, Served};
 use http::{HeaderMap, StatusCode};
 
 use crate::decision::{Action, Decision, InvalidDecision, OnFailure, Outcome, Reply, View};
@@ -30,9 +31,11 @@ use crate::guest::version::{SharedVersion, Version};
 use crate::limits;
 use crate::replay::audit::Job as AuditJob;
 use crate::replay::shadow::Job;
+use crate::rollout::audience::Arrival;
 use crate::rollout::breaker::Instead;
 use crate::rollout::monitor::{Problem, SLOWER_BY_MIN};
-use crate::rollout::publication::{Published, Rank, Trial};
+use crate::rollout::publication::{Published, Rank};
+use crate::rollout::trial::Trial;
 use crate::rollout::versions::Versions;
 
 /// One kept response in so many that are found is made again.
@@ -68,12 +71,22 @@ pub struct Decider<'a> {
     client: u64,
     /// What came of the takes so far.
     takes: Vec<Outcome>,
+    /// With whom the client is compared, where a canary is rolled out.
+    cohort: Option<Cohort>,
+    /// A version failed a decision.
+    failed: bool,
 }
 
 impl Versions {
-    /// The decider of one request: the versions stay the same for all its steps.
+    /// The decider of one request: the versions stay the same for all its steps. Of this one nothing but
+    /// the client is known, so it is of no audience that asks for more.
     pub fn decider(&self, client: &[u8]) -> Decider<'_> {
-        Decider::new(self, client)
+        Decider::new(self, client, None)
+    }
+
+    /// The same for a request that came so.
+    pub fn decider_of(&self, client: &[u8], arrival: Arrival<'_>) -> Decider<'_> {
+        Decider::new(self, client, Some(arrival))
     }
 
     /// The replica that the policy wants to lead.
@@ -84,19 +97,21 @@ impl Versions {
 
 impl<'a> Decider<'a> {
     /// For a request of `client`, which is what a canary sticks to.
-    pub(crate) fn new(versions: &'a Versions, client: &[u8]) -> Self {
+    fn new(versions: &'a Versions, client: &[u8], arrival: Option<Arrival<'_>>) -> Self {
         let published = versions.current();
         let seed = fastrand::u64(..);
-        let (mut rank, mut shadowed) = (Rank::Active, false);
+        let (mut rank, mut shadowed, mut cohort) = (Rank::Active, false, None);
         match published
             .candidate
             .as_ref()
             .map(|candidate| (candidate, candidate.trial))
         {
-            Some((candidate, Trial::Canary(share)))
-                if share.covers(point(candidate.version.id, client)) =>
-            {
-                rank = Rank::Candidate;
+            Some((candidate, Trial::Canary(share))) if candidate.audience.includes(arrival) => {
+                let point = point(&candidate.version, client);
+                cohort = candidate.rollout.as_ref().and_then(|_| share.cohort(point));
+                if share.covers(point) {
+                    rank = Rank::Candidate;
+                }
             }
             Some((_, Trial::Shadow(share))) => shadowed = share.covers(seed),
             _ => {}
@@ -109,6 +124,27 @@ impl<'a> Decider<'a> {
             seed,
             client: client_key(client),
             takes: Vec::new(),
+            cohort,
+            failed: false,
+        }
+    }
+
+    /// Whether what the client gets is compared with what others get: [`served`](Self::served) is to be
+    /// told.
+    pub fn is_compared(&self) -> bool {
+        self.cohort.is_some()
+    }
+
+    /// The client got an answer, after so long.
+    pub fn served(&self, status: StatusCode, took: Duration) {
+        let candidate = self.published.candidate.as_ref();
+        let rollout = candidate.and_then(|candidate| candidate.rollout.as_ref());
+        if let (Some(cohort), Some(rollout)) = (self.cohort, rollout) {
+            let served = Served {
+                failed: self.failed || status.is_server_error(),
+                took_us: took.as_micros() as u64,
+            };
+            rollout.observe(cohort, self.client, served);
         }
     }
 
@@ -327,6 +363,8 @@ impl<'a> Decider<'a> {
                 Err(failure) => failure,
             };
             report(version, &failure);
+            self.failed = true;
+            let version = self.version();
             let refuses = asked.is_some() && version.manifest.on_failure == OnFailure::Refuse;
             if is_to_blame(version, asked) {
                 let took = limits::EPOCH_TICK * u32::try_from(ticks).unwrap_or(u32::MAX);
@@ -416,6 +454,10 @@ impl<'a> Decider<'a> {
                 version: Arc::clone(&candidate.version),
                 active: Arc::clone(&self.published.active),
                 differences: Arc::clone(&candidate.differences),
+                comparison: candidate
+                    .rollout
+                    .as_ref()
+                    .map(|rollout| rollout.comparison()),
                 input,
                 result,
             });
@@ -483,10 +525,11 @@ fn report(version: &Version, failure: &Failure) {
 }
 
 /// Where a client falls between 0 and 2⁶⁴: the same for one candidate, another for the next, so
-/// that it is not always the same clients who try things first.
-fn point(candidate: u64, client: &[u8]) -> u64 {
+/// that it is not always the same clients who try things first. Other gateways, and this one after a
+/// restart, have the same.
+fn point(candidate: &Version, client: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    candidate.hash(&mut hasher);
+    candidate.digest.hash(&mut hasher);
     client.hash(&mut hasher);
     hasher.finish()
 }

@@ -33,7 +33,9 @@ pub use guest::compiler::{CompileError, Compiler, compile_as_child};
 pub use guest::engine::Engine;
 pub use guest::instance::Ambient;
 pub use guest::version::{SharedVersion, Version};
-pub use rollout::{Probation, Published, Reason, Share, SwapError, Trial, VersionLog, Versions};
+pub use rollout::{
+    Arrival, Probation, Published, Reason, Share, SwapError, Trial, VersionLog, Versions,
+};
 
 /// The default policy, built from `frontend-guest`.
 pub const DEFAULT_POLICY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/default.wasm"));

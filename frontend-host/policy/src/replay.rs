@@ -2,6 +2,7 @@
 //!
 //! - `fields`: a decision as people compare it;
 //! - `differences`: where two policies decide differently;
+//! - `comparison`: how often they do, and which takes longer;
 //! - `shadow`: live decisions made again by a candidate;
 //! - `audit`: live decisions made again by the same version, afresh;
 //! - `recording`: live decisions taken down;
@@ -14,6 +15,7 @@
 
 pub(crate) mod fields;
 pub(crate) mod differences;
+pub(crate) mod comparison;
 pub(crate) mod shadow;
 pub(crate) mod audit;
 pub(crate) mod recording;
@@ -26,7 +28,7 @@ mod curl;
 
 use std::io::BufRead;
 
-pub use differences::{Differences, Example, Found};
+pub use differences::{Differences, Example, Found, Group};
 pub use format::RecordingError;
 pub use golden::{FailedDecision, FieldDifference, Report, Smallest};
 pub use headers::HeaderChoice;
@@ -49,7 +51,7 @@ pub fn replay(recording: impl BufRead, version: &Version) -> Result<Differences,
             mask.apply(&mut before);
             mask.apply(&mut now);
         }
-        differences.compare(&input.describe(), &before, &now, Vec::new);
+        differences.compare(&input, &before, &now, Vec::new);
     })?;
     Ok(differences)
 }

@@ -21,12 +21,13 @@ use tokio_stream::{Stream, StreamExt as _};
 use super::Admin;
 use super::answers::Upload;
 use super::refusal::Refusal;
+use super::rollout;
 use frontend_policy::replay::HeaderChoice;
-use frontend_policy::rollout::HealthWindow;
+use frontend_policy::rollout::{Audience, HealthWindow, Terms};
 use frontend_policy::{Reason, Share, SwapError, Trial, Version, Versions};
 
 /// The versions after a change, or why there was none.
-type Changed = Result<Json<Value>, Refusal>;
+pub(super) type Changed = Result<Json<Value>, Refusal>;
 
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(admin.versions().await)
@@ -50,12 +51,14 @@ pub(super) async fn push(
 
 pub(super) async fn try_out(
     State(admin): State<Arc<Admin>>,
-    Query(mut query): Query<BTreeMap<String, String>>,
+    Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
     Upload(body): Upload,
 ) -> Changed {
+    let (audience, mut query) = audience(query)?;
     let (replaced, config) = (query.remove("replace"), query.remove("config"));
     let trial = trial(&query).ok_or(Refusal::NoTrial)?;
+    let terms = terms(trial, audience)?;
     let (reason, sent) = (
         reason(&headers),
         Sent::new(body, config.as_deref(), &headers)?,
@@ -63,8 +66,8 @@ pub(super) async fn try_out(
     admin
         .change(move |policy| {
             match &replaced {
-                Some(of) => policy.try_out_instead(sent.upload(), trial, of, &reason)?,
-                None => policy.try_out(sent.upload(), trial, &reason)?,
+                Some(of) => policy.try_out_instead(sent.upload(), terms, of, &reason)?,
+                None => policy.try_out(sent.upload(), terms, &reason)?,
             };
             Ok(())
         })
@@ -74,22 +77,37 @@ pub(super) async fn try_out(
 /// Another configuration for the active version's component: to be active, or on trial.
 pub(super) async fn configure(
     State(admin): State<Arc<Admin>>,
-    Query(mut query): Query<BTreeMap<String, String>>,
+    Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
     Upload(config): Upload,
 ) -> Changed {
     let reason = reason(&headers);
+    let (audience, mut query) = audience(query)?;
     let replaced = query.remove("replace");
-    let trial = match query.is_empty() {
-        true => None,
-        false => Some(trial(&query).ok_or(Refusal::NoTrial)?),
+    let planned = query.remove("plan");
+    let (plan, config) = match &planned {
+        Some(bytes) => {
+            let (plan, config) = rollout::plan(Some(bytes), config)?;
+            (Some(plan), config)
+        }
+        None => (None, config),
+    };
+    let is_all = audience == Audience::default() && query.is_empty();
+    let terms = match (plan, is_all) {
+        (Some(plan), true) => Some(Terms::rollout(plan)),
+        (Some(_), false) => return Err(Refusal::NoTrial),
+        (None, true) => None,
+        (None, false) => {
+            let trial = trial(&query).ok_or(Refusal::NoTrial)?;
+            Some(terms(trial, audience)?)
+        }
     };
     admin
         .change(move |policy| {
-            match trial {
+            match terms {
                 None => policy.configure(&config, &reason)?,
-                Some(trial) => {
-                    policy.try_configuration(&config, trial, replaced.as_deref(), &reason)?
+                Some(terms) => {
+                    policy.try_configuration(&config, terms, replaced.as_deref(), &reason)?
                 }
             };
             Ok(())
@@ -98,7 +116,7 @@ pub(super) async fn configure(
 }
 
 /// A component with the signature and the configuration that came with it.
-struct Sent {
+pub(super) struct Sent {
     component: Bytes,
     signature: Option<String>,
     config: Bytes,
@@ -106,7 +124,11 @@ struct Sent {
 
 impl Sent {
     /// `config` says how many bytes of the body are a configuration, which goes before its component.
-    fn new(body: Bytes, config: Option<&str>, headers: &HeaderMap) -> Result<Self, Refusal> {
+    pub(super) fn new(
+        body: Bytes,
+        config: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Self, Refusal> {
         let signature = headers.get("x-policy-signature");
         let signature = signature.and_then(|value| value.to_str().ok());
         let config = config.map_or(Ok(0), str::parse::<usize>);
@@ -119,12 +141,26 @@ impl Sent {
         })
     }
 
-    fn upload(&self) -> frontend_policy::Upload<'_> {
+    pub(super) fn upload(&self) -> frontend_policy::Upload<'_> {
         frontend_policy::Upload {
             component: &self.component,
             signature: self.signature.as_deref(),
             config: &self.config,
         }
+    }
+}
+
+/// Whom a canary is for, `only=…` once for each condition; and the rest of a query.
+fn audience(query: Vec<(String, String)>) -> Result<(Audience, BTreeMap<String, String>), Refusal> {
+    let (only, rest): (Vec<_>, Vec<_>) = query.into_iter().partition(|(name, _)| name == "only");
+    let only: Vec<_> = only.into_iter().map(|(_, condition)| condition).collect();
+    Ok((Audience::parse(&only)?, rest.into_iter().collect()))
+}
+
+fn terms(trial: Trial, audience: Audience) -> Result<Terms, Refusal> {
+    match trial {
+        Trial::Shadow(_) if audience != Audience::default() => Err(Refusal::NoTrial),
+        _ => Ok(Terms::on(trial, audience)),
     }
 }
 
@@ -272,7 +308,7 @@ impl<S: Stream<Item = String> + Unpin> Stream for UntilStream<S> {
 const REASON_BYTES_MAX: usize = 200;
 
 /// Who changes the policy, and why: as the caller says, for the log of changes.
-fn reason(headers: &HeaderMap) -> Reason {
+pub(super) fn reason(headers: &HeaderMap) -> Reason {
     let text = |name: &str, default: &str| {
         let given = headers
             .get(name)
@@ -288,7 +324,7 @@ fn reason(headers: &HeaderMap) -> Reason {
 
 impl Admin {
     /// Changes the policy, on a thread that may compile and wait for a disk.
-    async fn change(
+    pub(super) async fn change(
         &self,
         change: impl FnOnce(&Versions) -> Result<(), SwapError> + Send + 'static,
     ) -> Changed {
@@ -328,6 +364,8 @@ fn policy_json(versions: &Versions) -> Value {
         let mut json = version_json(&candidate.version, candidate.trial.name());
         json["share"] = candidate.trial.share().get().into();
         json["who"] = candidate.who.clone().into();
+        json["only"] = candidate.audience.texts().into();
+        json["rollout"] = json!(candidate.rollout.as_ref().map(|rollout| rollout.progress()));
         add_health(&mut json, &candidate.health);
         json
     });

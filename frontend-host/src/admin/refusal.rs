@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use frontend_policy::limits::COMPONENT_BYTES_MAX;
 use frontend_policy::replay::RecordError;
+use frontend_policy::rollout::{NoCondition, PLAN_BYTES_MAX, PlanError};
 use frontend_policy::{Rejection, SwapError};
 use serde_json::json;
 
@@ -49,6 +50,14 @@ pub(super) enum Refusal {
         "say how to try it, and on how much: ?shadow=0.1 or ?canary=0.05, more than 0 and at most 1"
     )]
     NoTrial,
+    #[error(
+        "?plan= must be how many bytes of the body are the plan, which goes before everything else: at most {PLAN_BYTES_MAX}"
+    )]
+    NoPlan,
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error(transparent)]
+    Audience(#[from] NoCondition),
     #[error("seconds must be from 1 to {max}")]
     NoSeconds { max: u64 },
     #[error(transparent)]
@@ -74,6 +83,9 @@ impl Refusal {
             | Self::BodyIncomplete
             | Self::NoConfig
             | Self::NoTrial
+            | Self::NoPlan
+            | Self::Plan(_)
+            | Self::Audience(_)
             | Self::NoSeconds { .. }
             | Self::NoHeader(_)
             | Self::Recording(RecordError::NotAskedFor(_)) => StatusCode::BAD_REQUEST,
@@ -88,6 +100,7 @@ impl Refusal {
             | Self::Swap(
                 SwapError::NothingToRollBackTo
                 | SwapError::NoCandidate
+                | SwapError::NoRollout
                 | SwapError::Occupied { .. }
                 | SwapError::OtherCandidate { .. }
                 | SwapError::OtherActive,

@@ -21,7 +21,7 @@ use super::response::{complete, rendered};
 use super::{Gateway, Request};
 use crate::cache::{Counts, Rendering};
 use frontend_policy::decision::{Action, Operation, Outcome, Reply, Scheme, TradeAction};
-use frontend_policy::{Connection, Decider, RequestParts, Undecided, limits};
+use frontend_policy::{Arrival, Connection, Decider, RequestParts, Undecided, limits};
 
 mod reads;
 
@@ -40,6 +40,8 @@ pub(super) struct Exchange<'a> {
     list: Option<SemaphorePermit<'a>>,
     /// The version that decided what is done: another one may have taken its place since.
     operation_of: u64,
+    /// When it came, where what the client gets is compared with what others get.
+    compared_since: Option<Instant>,
 }
 
 /// They are the request's, not a step's.
@@ -74,7 +76,14 @@ impl<'a> Exchange<'a> {
     /// or make sense of its body. What was published when it was admitted may be another by now.
     pub(super) fn begin(gateway: &'a Gateway, request: Request<'a>) -> Result<Self, Inadmissible> {
         let headers = &request.admitted.head.headers;
-        let mut decider = with_client(gateway, &request, |client| gateway.policy.decider(client));
+        let arrival = Arrival {
+            target: target(&request),
+            headers,
+            address: request.client,
+        };
+        let mut decider = with_client(gateway, &request, |client| {
+            gateway.policy.decider_of(client, arrival)
+        });
         decider.leave_unreadable(headers);
         let published = decider.published();
         let settings = published.active.manifest.cache;
@@ -86,6 +95,7 @@ impl<'a> Exchange<'a> {
             check_content_coding(headers, decider.version().manifest.headers.iter())?;
         }
         Ok(Self {
+            compared_since: decider.is_compared().then(Instant::now),
             gateway,
             request,
             now_ms: unix_ms(),
@@ -97,8 +107,19 @@ impl<'a> Exchange<'a> {
         })
     }
 
+    /// Answers. Where a canary is compared with the active version, that is told of it.
+    pub(super) async fn answer(&mut self) -> Response<Full<Bytes>> {
+        let answered = self.run().await;
+        let response =
+            answered.unwrap_or_else(|undecided| Inadmissible::from(undecided).response());
+        if let Some(since) = self.compared_since {
+            self.decider.served(response.status(), since.elapsed());
+        }
+        response
+    }
+
     /// Decides and performs until there is a response.
-    pub(super) async fn run(&mut self) -> Result<Response<Full<Bytes>>, Undecided> {
+    async fn run(&mut self) -> Result<Response<Full<Bytes>>, Undecided> {
         let mut decision = self
             .decider
             .on_request(request_parts(&self.request, self.now_ms))?;

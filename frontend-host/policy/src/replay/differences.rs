@@ -1,15 +1,23 @@
 //! Where two policies decide differently, field by field.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Difference, Fields};
+use super::golden::route;
 use super::headers::HeaderChoice;
+use crate::evaluate::input::DecisionInput;
 
 /// Examples kept of each kind of difference: the newest.
 const EXAMPLES_PER_KIND_MAX: usize = 4;
+
+/// Groups of like differences, and as many again that are of more kinds.
+const GROUPS_MAX: usize = 100;
+
+/// Longest value that groups are told apart by, in bytes.
+const GROUP_VALUE_BYTES_MAX: usize = 40;
 
 /// What an example shows of a text, in bytes.
 const EXAMPLE_BYTES_MAX: usize = 512;
@@ -31,8 +39,25 @@ pub struct Found {
     pub dropped: u64,
     /// How many differed in what. A decision may differ in several things.
     pub kinds: BTreeMap<String, u64>,
+    /// How many differed alike.
+    #[serde(default)]
+    pub groups: Vec<Group>,
     /// The newest of each kind.
     pub examples: VecDeque<Example>,
+}
+
+/// Decisions that differed alike: on the same route, in the same field, from the same to the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Method and the first part of the path, and what came of the action before.
+    pub route: String,
+    /// A field; of headers one that differs, as `headers.etag`.
+    pub field: String,
+    /// What the active version decided: nothing where it is long, or the group is of all kinds.
+    pub from: String,
+    /// What the candidate decided.
+    pub to: String,
+    pub count: u64,
 }
 
 /// A decision that differed.
@@ -63,7 +88,7 @@ impl Differences {
     /// asked for where there is an example.
     pub(crate) fn compare<'a>(
         &self,
-        request: &str,
+        input: &DecisionInput,
         active: &Fields,
         candidate: &Fields,
         secrets: impl FnOnce() -> Vec<&'a str>,
@@ -76,19 +101,25 @@ impl Differences {
         let without_secrets = |fields: &Fields, kind: &str| {
             let mut fields = fields.clone();
             fields.redact(&secrets, &HeaderChoice::default());
-            shown(fields.get(kind).unwrap_or_default())
+            fields.get(kind).unwrap_or_default().to_owned()
+        };
+        let route = match differences.is_empty() {
+            true => String::new(),
+            false => route(input),
         };
         let mut found = self.found();
         found.compared += 1;
         found.different += u64::from(!differences.is_empty());
         for Difference { kind, .. } in differences {
             *found.kinds.entry(kind.to_owned()).or_default() += 1;
+            let both = [active, candidate].map(|fields| without_secrets(fields, kind));
+            found.group(&route, kind, &both);
             found.make_room(kind);
             found.examples.push_back(Example {
                 kind: kind.to_owned(),
-                request: shown(request),
-                active: without_secrets(active, kind),
-                candidate: without_secrets(candidate, kind),
+                request: shown(&input.describe()),
+                active: shown(&both[0]),
+                candidate: shown(&both[1]),
             });
         }
     }
@@ -99,6 +130,56 @@ impl Differences {
 }
 
 impl Found {
+    /// Counts a difference among those that are like it.
+    fn group(&mut self, route: &str, kind: &str, [from, to]: &[String; 2]) {
+        if kind != "headers" {
+            return self.count_group(route, kind, short(from), short(to));
+        }
+        let [before, now] = [from, to].map(|text| {
+            let lines = text.split('\n').filter_map(|line| line.split_once(": "));
+            lines.collect::<BTreeMap<_, _>>()
+        });
+        let names: BTreeSet<_> = before.keys().chain(now.keys()).copied().collect();
+        for name in names {
+            let [from, to] = [&before, &now].map(|lines| lines.get(name).copied().unwrap_or("-"));
+            if from != to {
+                self.count_group(route, &format!("headers.{name}"), short(from), short(to));
+            }
+        }
+    }
+
+    /// Where there is no room for another group, in one that is of more kinds.
+    fn count_group(&mut self, route: &str, field: &str, from: &str, to: &str) {
+        for [route, field, from, to] in [
+            [route, field, from, to],
+            [route, field, "", ""],
+            ["others", "others", "", ""],
+        ] {
+            let is_it = |group: &&mut Group| {
+                group.route == route && group.field == field && group.from == from && group.to == to
+            };
+            if let Some(group) = self.groups.iter_mut().find(is_it) {
+                group.count += 1;
+                return;
+            }
+            let room = match (from, route) {
+                (_, "others") => usize::MAX,
+                ("", _) => GROUPS_MAX * 2,
+                _ => GROUPS_MAX,
+            };
+            if self.groups.len() < room {
+                self.groups.push(Group {
+                    route: route.to_owned(),
+                    field: field.to_owned(),
+                    from: from.to_owned(),
+                    to: to.to_owned(),
+                    count: 1,
+                });
+                return;
+            }
+        }
+    }
+
     /// Forgets the oldest example of a kind that has as many as are kept.
     fn make_room(&mut self, kind: &str) {
         let of_kind = || {
@@ -115,6 +196,14 @@ impl Found {
     }
 }
 
+/// What a group tells values apart by: short ones.
+fn short(value: &str) -> &str {
+    match value.len() <= GROUP_VALUE_BYTES_MAX {
+        true => value,
+        false => "",
+    }
+}
+
 fn shown(text: &str) -> String {
     let end = text.floor_char_boundary(EXAMPLE_BYTES_MAX);
     if end == text.len() {
@@ -128,8 +217,22 @@ fn shown(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::decision::{Action, Decision, Reply};
+    use crate::evaluate::RequestParts;
+    use crate::guest::instance::Ambient;
     use bytes::Bytes;
-    use http::{HeaderMap, StatusCode};
+    use http::{HeaderMap, Method, StatusCode};
+
+    fn asked(target: &str) -> DecisionInput {
+        let request = RequestParts {
+            method: &Method::GET,
+            target,
+            headers: &HeaderMap::new(),
+            connection: None,
+            body: None,
+            now_ms: 0,
+        };
+        DecisionInput::of_request(request, Ambient { now_ms: 0, seed: 0 }, &[], None)
+    }
 
     fn respond(status: StatusCode, body: &'static str) -> Decision {
         let reply = Reply {
@@ -157,11 +260,29 @@ mod tests {
                 ("body", &body),
             ])
         });
-        differences.compare("GET /", &before, &now, || vec!["s3cret"]);
+        differences.compare(&asked("/"), &before, &now, || vec!["s3cret"]);
         let found = differences.snapshot();
         let headers = &found.examples[0];
         assert_eq!(headers.active, "etag: \"one\"\nset-cookie: (left out)");
         assert_eq!(found.examples[1].candidate, "for (left out), two");
+    }
+
+    #[test]
+    fn groups_are_bounded_and_count_all() {
+        let differences = Differences::default();
+        for round in 0..1_000 {
+            let [before, now] = ["one", "two"].map(|id| {
+                let headers = format!("etag: {id}-{round}\nvary: origin");
+                Fields::of([("action", "respond"), ("headers", &headers)])
+            });
+            let input = asked(&format!("/{}", round % 300));
+            differences.compare(&input, &before, &now, Vec::new);
+        }
+        let found = differences.snapshot();
+        assert_eq!(found.groups.len(), 2 * GROUPS_MAX + 1);
+        let counted: u64 = found.groups.iter().map(|group| group.count).sum();
+        assert_eq!((found.different, counted), (1_000, 1_000));
+        assert!(found.groups.iter().all(|it| it.field != "headers.vary"));
     }
 
     #[test]
@@ -173,7 +294,7 @@ mod tests {
         );
         for round in 0..20 {
             differences.compare(
-                &format!("GET /stocks/{round}"),
+                &asked(&format!("/stocks/{round}")),
                 &(&active).into(),
                 &(&candidate).into(),
                 Vec::new,
@@ -184,6 +305,14 @@ mod tests {
             (found.compared, found.different, found.kinds["status"]),
             (20, 20, 20)
         );
+        let group = Group {
+            route: "GET /stocks/*".into(),
+            field: "status".into(),
+            from: "200".into(),
+            to: "404".into(),
+            count: 20,
+        };
+        assert_eq!(found.groups, [group]);
         assert_eq!(found.examples.len(), EXAMPLES_PER_KIND_MAX);
         assert_eq!(found.examples.back().unwrap().request, "GET /stocks/19");
     }

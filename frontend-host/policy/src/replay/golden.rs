@@ -235,7 +235,7 @@ fn with_request(
 }
 
 /// Where two decisions differ that were recorded, or made with the same input.
-fn differences(recorded: &Fields, now: &Fields, masks: &[Mask]) -> Vec<FieldDifference> {
+pub(super) fn differences(recorded: &Fields, now: &Fields, masks: &[Mask]) -> Vec<FieldDifference> {
     let [mut recorded, mut now] = [recorded, now].map(Clone::clone);
     let left_out = Mask::of_left_out(&recorded);
     for mask in left_out.iter().chain(masks) {
@@ -267,7 +267,7 @@ fn excerpt(text: &str, place: usize) -> String {
 }
 
 /// What kind of decision it is: the method, where the path leads, and the outcome's kind.
-fn route(input: &DecisionInput) -> String {
+pub(super) fn route(input: &DecisionInput) -> String {
     let Subject::Request(request) = &input.subject else {
         return "election".to_owned();
     };

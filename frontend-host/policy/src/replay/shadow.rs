@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use daemon::tasks;
 
+use super::comparison::Comparison;
 use super::differences::Differences;
 use super::fields::Fields;
 use super::headers::credentials;
@@ -47,6 +48,8 @@ pub(crate) struct Job {
     /// The version that made it.
     pub(crate) active: SharedVersion,
     pub(crate) differences: Arc<Differences>,
+    /// Where the candidate is rolled out, what is seen of it.
+    pub(crate) comparison: Option<Arc<Comparison>>,
     pub(crate) input: DecisionInput,
     pub(crate) result: DecisionResult,
 }
@@ -100,7 +103,15 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
             secrets
         };
         job.differences
-            .compare(&job.input.describe(), &active, &candidate, secrets);
+            .compare(&job.input, &active, &candidate, secrets);
+        if let Some(comparison) = &job.comparison {
+            comparison.note(&active, &candidate, decided.is_err());
+            if decided.is_ok() {
+                let time =
+                    AssertUnwindSafe(|| comparison.time(&job.input, &job.active, &job.version));
+                let _ = catch_unwind(time);
+            }
+        }
         if let Err(failure) = &decided {
             job.version.counts.count_failure(failure);
             if matches!(failure, Failure::Overrun(_)) {

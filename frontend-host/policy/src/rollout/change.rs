@@ -19,7 +19,8 @@ pub struct Reason {
 pub struct Change {
     /// Wall clock in milliseconds since 1970.
     pub at_ms: u64,
-    /// `activate`, `configure`, `shadow`, `canary`, `drop`, `promote` or `rollback`; `fallback` where a gateway started
+    /// `activate`, `configure`, `shadow`, `canary`, `drop`, `promote` or `rollback`; of a rollout `rollout`, `step`,
+    /// `pause`, `resume` or `skip`; `fallback` where a gateway started
     /// with another version than was active last.
     pub what: String,
     /// Who did it, see [`Reason`].

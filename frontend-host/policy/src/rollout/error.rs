@@ -42,6 +42,9 @@ pub enum SwapError {
         /// Who put it there.
         who: String,
     },
+    /// Nothing is rolled out.
+    #[error("nothing is rolled out; begin with `bazaar policy rollout FILE`")]
+    NoRollout,
     /// There is no candidate.
     #[error("there is no candidate; put one with PUT /policy/candidate?shadow=0.1")]
     NoCandidate,

@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use http::HeaderName;
 
+use super::audience::Audience;
 use super::health::HealthWindow;
+use super::plan::Plan;
 use super::probation::Probation;
+use super::progress::Rollout;
+use super::trial::Trial;
 use crate::decision::OnFailure;
 use crate::guest::version::SharedVersion;
 use crate::replay::Differences;
@@ -36,6 +40,10 @@ pub struct Candidate {
     pub version: SharedVersion,
     /// How it is tried.
     pub trial: Trial,
+    /// On which requests, as a canary.
+    pub audience: Arc<Audience>,
+    /// How far its rollout is, where it is rolled out.
+    pub rollout: Option<Arc<Rollout>>,
     /// Who put it there.
     pub who: String,
     /// Where it decided differently, as a shadow.
@@ -44,59 +52,98 @@ pub struct Candidate {
     pub health: Arc<HealthWindow>,
 }
 
-/// How a candidate is tried.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Trial {
-    /// A share of the live decisions is put to it as well, without effect.
-    Shadow(Share),
-    /// It decides a share of the requests, the same clients' always.
-    Canary(Share),
+/// On what terms a version is tried.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    pub(super) trial: Trial,
+    pub(super) audience: Arc<Audience>,
+    pub(super) rollout: Option<Arc<Rollout>>,
 }
 
-impl Trial {
-    /// For people and for JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Shadow(_) => "shadow",
-            Self::Canary(_) => "canary",
-        }
-    }
-
-    /// One of that name, for a share.
-    pub fn named(name: &str, share: Share) -> Option<Self> {
-        match name {
-            "shadow" => Some(Self::Shadow(share)),
-            "canary" => Some(Self::Canary(share)),
-            _ => None,
-        }
-    }
-
-    /// How much of the traffic.
-    pub fn share(self) -> Share {
-        match self {
-            Self::Shadow(share) | Self::Canary(share) => share,
+impl From<Trial> for Terms {
+    fn from(trial: Trial) -> Self {
+        Self {
+            trial,
+            audience: Arc::default(),
+            rollout: None,
         }
     }
 }
 
-/// A part of the traffic: more than 0, at most 1.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share(f64);
-
-impl Share {
-    /// `None` where it is not more than 0 and at most 1.
-    pub fn new(share: f64) -> Option<Self> {
-        (share > 0.0 && share <= 1.0).then_some(Self(share))
+impl Terms {
+    /// On requests of an audience only. A shadow has none.
+    pub fn on(trial: Trial, audience: Audience) -> Self {
+        Self {
+            audience: Arc::new(audience),
+            ..trial.into()
+        }
     }
 
-    /// As a fraction of 1.
-    pub fn get(self) -> f64 {
-        self.0
+    /// As a plan says, from its first step on.
+    pub fn rollout(plan: Plan) -> Self {
+        Self::of_rollout(&Rollout::begin(Arc::new(plan), 0))
     }
 
-    /// Whether it covers a point between 0 and 2⁶⁴.
-    pub(crate) fn covers(self, point: u64) -> bool {
-        (point as f64) < self.0 * (u64::MAX as f64) || self.0 >= 1.0
+    /// Those of the step that a rollout is at.
+    pub(super) fn of_rollout(rollout: &Arc<Rollout>) -> Self {
+        let step = rollout.current();
+        Self {
+            trial: step.trial,
+            audience: Arc::clone(&step.audience),
+            rollout: Some(Arc::clone(rollout)),
+        }
+    }
+}
+
+impl Candidate {
+    /// Begins now, with nothing seen of it.
+    pub(super) fn begin(
+        version: SharedVersion,
+        terms: Terms,
+        who: String,
+        probation: Probation,
+    ) -> Self {
+        Self {
+            version,
+            trial: terms.trial,
+            audience: terms.audience,
+            rollout: terms.rollout,
+            who,
+            differences: Arc::default(),
+            health: HealthWindow::begin(probation),
+        }
+    }
+
+    /// On other terms. What is held against it stays so.
+    pub(super) fn with_terms(&self, terms: Terms) -> Self {
+        Self {
+            trial: terms.trial,
+            audience: terms.audience,
+            rollout: terms.rollout,
+            differences: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Beside another active version: what was seen beside the one before says nothing of that.
+    fn beside_another(&self) -> Self {
+        let rollout = self.rollout.as_ref().map(|rollout| {
+            let plan = Arc::clone(&rollout.plan);
+            Rollout::resumed(plan, rollout.step, rollout.paused.clone())
+        });
+        Self {
+            rollout,
+            differences: Arc::default(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether it is tried on these terms.
+    pub(super) fn is_on(&self, terms: &Terms) -> bool {
+        self.trial == terms.trial
+            && self.audience == terms.audience
+            && self.rollout.is_none()
+            && terms.rollout.is_none()
     }
 }
 
@@ -147,6 +194,10 @@ impl Published {
         };
         // Nothing is a way back to itself.
         let previous = previous.filter(|previous| previous.digest != version.digest);
+        let candidate = match is_other {
+            true => candidate.as_ref().map(Candidate::beside_another),
+            false => candidate,
+        };
         Self {
             generation: self.generation + 1,
             active: Arc::clone(version),

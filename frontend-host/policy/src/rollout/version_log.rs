@@ -16,12 +16,17 @@ use std::fmt::Display;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use daemon::atomic_file;
 use serde::{Deserialize, Serialize};
 
+use super::audience::Audience;
 use super::change::Change;
-use super::publication::{Candidate, Published, Share, Trial};
+use super::plan::Plan;
+use super::progress::Rollout;
+use super::publication::{Candidate, Published, Terms};
+use super::trial::{Share, Trial};
 use crate::DEFAULT_POLICY;
 use crate::admission::{Trust, Upload};
 use crate::decision::OnFailure;
@@ -126,13 +131,32 @@ pub(super) struct SavedCandidate {
     stage: String,
     share: f64,
     pub(super) who: String,
+    #[serde(default)]
+    only: Vec<String>,
+    #[serde(default)]
+    rollout: Option<SavedRollout>,
+}
+
+/// How far its rollout was.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct SavedRollout {
+    plan: String,
+    step: usize,
+    paused: Option<String>,
 }
 
 impl SavedCandidate {
-    /// How it was tried.
-    pub(super) fn trial(&self) -> Option<Trial> {
+    /// How it was tried. A rollout begins again with the step that it was at.
+    pub(super) fn terms(&self) -> Option<Terms> {
+        if let Some(SavedRollout { plan, step, paused }) = &self.rollout {
+            let plan: Plan = plan.parse().ok()?;
+            plan.steps.get(*step)?;
+            let rollout = Rollout::resumed(Arc::new(plan), *step, paused.clone());
+            return Some(Terms::of_rollout(&rollout));
+        }
         let share = Share::new(self.share)?;
-        Trial::named(&self.stage, share)
+        let trial = Trial::named(&self.stage, share)?;
+        Some(Terms::on(trial, Audience::parse(&self.only).ok()?))
     }
 }
 
@@ -143,6 +167,12 @@ impl From<&Candidate> for SavedCandidate {
             stage: candidate.trial.name().to_owned(),
             share: candidate.trial.share().get(),
             who: candidate.who.clone(),
+            only: candidate.audience.texts(),
+            rollout: candidate.rollout.as_ref().map(|rollout| SavedRollout {
+                plan: rollout.plan.text().to_owned(),
+                step: rollout.step,
+                paused: rollout.paused.clone(),
+            }),
         }
     }
 }

@@ -13,11 +13,11 @@ use domain::JournalId;
 use super::change::{Change, Reason};
 use super::clients_seen::ClientsSeen;
 use super::error::SwapError;
-use super::health::HealthWindow;
 use super::monitor::{Monitor, Problem, Report};
 use super::probation::Probation;
-use super::publication::{Candidate, Published, Rank, Trial};
+use super::publication::{Candidate, Published, Rank, Terms};
 use super::registry::Registry;
+use super::trial::Trial;
 use super::version_log::{Kept, SavedCandidate, SavedVersion, VersionLog, VersionLogError};
 use crate::admission::{Admission, Rejection, Trust, Upload};
 use crate::evaluate::input::DecisionInput;
@@ -27,7 +27,7 @@ use crate::guest::version::{SharedVersion, Version};
 use crate::replay::audit::Auditor;
 use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
-use crate::replay::{Differences, HeaderChoice, RecordError, Recording};
+use crate::replay::{HeaderChoice, RecordError, Recording};
 
 /// What it is called that a gateway starts with other versions than it stopped with.
 const FELL_BACK: &str = "fallback";
@@ -35,8 +35,8 @@ const FELL_BACK: &str = "fallback";
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
     admission: Admission,
-    probation: Probation,
-    registry: Arc<Registry>,
+    pub(super) probation: Probation,
+    pub(super) registry: Arc<Registry>,
     monitor: Monitor,
     pub(crate) seen: Arc<ClientsSeen>,
     pub(crate) recorder: Recorder,
@@ -176,10 +176,10 @@ impl Versions {
     pub fn try_out<'a>(
         &self,
         upload: impl Into<Upload<'a>>,
-        trial: Trial,
+        terms: impl Into<Terms>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        self.try_out_upload(upload.into(), trial, None, reason)
+        self.try_out_upload(upload.into(), terms.into(), None, reason)
     }
 
     /// The same in the place of the version that is named, by its digest or the beginning of it,
@@ -187,24 +187,24 @@ impl Versions {
     pub fn try_out_instead<'a>(
         &self,
         upload: impl Into<Upload<'a>>,
-        trial: Trial,
+        terms: impl Into<Terms>,
         of: &str,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
-        self.try_out_upload(upload.into(), trial, Some(of), reason)
+        self.try_out_upload(upload.into(), terms.into(), Some(of), reason)
     }
 
     fn try_out_upload(
         &self,
         upload: Upload<'_>,
-        trial: Trial,
+        terms: Terms,
         replace: Option<&str>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
         self.admission.check_trust(upload)?;
         let admit = || Ok(self.admit(upload)?);
         let save = |log: &mut VersionLog| log.save(upload);
-        self.put_on_trial(upload.digest(), trial, replace, reason, admit, save)
+        self.put_on_trial(upload.digest(), terms, replace, reason, admit, save)
     }
 
     /// Makes the active version's component the active version with another configuration. The
@@ -233,7 +233,7 @@ impl Versions {
     pub fn try_configuration(
         &self,
         config: &[u8],
-        trial: Trial,
+        terms: impl Into<Terms>,
         replace: Option<&str>,
         reason: &Reason,
     ) -> Result<SharedVersion, SwapError> {
@@ -242,13 +242,13 @@ impl Versions {
         let digest = Digest::of_version(component, config);
         let admit = || Ok(self.reconfigure(&active, config)?);
         let save = |log: &mut VersionLog| log.save_config(component, config);
-        self.put_on_trial(digest, trial, replace, reason, admit, save)
+        self.put_on_trial(digest, terms.into(), replace, reason, admit, save)
     }
 
     fn put_on_trial(
         &self,
         digest: Digest,
-        trial: Trial,
+        terms: Terms,
         replace: Option<&str>,
         reason: &Reason,
         admit: impl FnOnce() -> Result<SharedVersion, SwapError>,
@@ -257,7 +257,7 @@ impl Versions {
         let current = self.published().candidate.clone();
         let known = current.filter(|candidate| candidate.version.digest == digest);
         let version = match &known {
-            Some(candidate) if candidate.trial == trial => {
+            Some(candidate) if candidate.is_on(&terms) => {
                 return Ok(Arc::clone(&candidate.version));
             }
             Some(candidate) => Arc::clone(&candidate.version),
@@ -267,14 +267,13 @@ impl Versions {
                 admit()?
             }
         };
-        let candidate = Candidate {
-            version: Arc::clone(&version),
-            trial,
-            who: reason.who.clone(),
-            differences: Arc::new(Differences::default()),
-            health: HealthWindow::begin(self.probation),
+        let what = match &terms.rollout {
+            Some(_) => "rollout",
+            None => terms.trial.name(),
         };
-        self.registry.change(trial.name(), reason, save, |now| {
+        let who = reason.who.clone();
+        let candidate = Candidate::begin(Arc::clone(&version), terms, who, self.probation);
+        self.registry.change(what, reason, save, |now| {
             check_replaced(now, digest, replace, reason)?;
             Ok(now.with_candidate(Some(candidate)))
         })?;
@@ -425,7 +424,7 @@ impl Versions {
 }
 
 /// A change that needs nothing saved.
-fn save_nothing(_: &mut VersionLog) -> Result<(), VersionLogError> {
+pub(super) fn save_nothing(_: &mut VersionLog) -> Result<(), VersionLogError> {
     Ok(())
 }
 
@@ -527,15 +526,15 @@ impl Saved<'_> {
     fn last_candidate(&mut self, probation: Probation) -> Option<Candidate> {
         let log = self.log?;
         let saved: &SavedCandidate = log.last_candidate()?;
-        let trial = saved.trial()?;
+        let terms = saved.terms()?;
         let version = log.load(&saved.digest)?;
-        Some(Candidate {
-            version: self.admit(&version)?,
-            trial,
-            who: saved.who.clone(),
-            differences: Arc::new(Differences::default()),
-            health: HealthWindow::begin(probation),
-        })
+        let version = self.admit(&version)?;
+        Some(Candidate::begin(
+            version,
+            terms,
+            saved.who.clone(),
+            probation,
+        ))
     }
 
     fn admit(&mut self, saved: &SavedVersion) -> Option<SharedVersion> {

@@ -1,0 +1,87 @@
+//! How a version is rolled out by a plan.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::Json;
+use frontend_policy::rollout::{DEFAULT_PLAN, PLAN_BYTES_MAX, Plan, Terms};
+use serde_json::{Value, json};
+
+use super::Admin;
+use super::answers::Upload;
+use super::policy::{Changed, Sent, reason};
+use super::refusal::Refusal;
+
+/// How far it is; and the last change of the policy, which says what became of one that is over.
+pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
+    let gateway = Arc::clone(&admin.gateway);
+    let shown = tokio::task::spawn_blocking(move || {
+        let rollout = gateway.policy.rollout().map(|(version, progress)| {
+            let mut json = json!(progress);
+            json["digest"] = version.digest.to_string().into();
+            json["name"] = version.manifest.name.clone().into();
+            json["version"] = version.manifest.version.clone().into();
+            json
+        });
+        json!({ "rollout": rollout, "last": gateway.policy.changes().last() })
+    });
+    Json(shown.await.unwrap_or_default())
+}
+
+/// Begins one. Of the body the plan goes first, `?plan=` bytes, then the configuration, then the
+/// component; without a plan it is the default one.
+pub(super) async fn begin(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+    Upload(body): Upload,
+) -> Changed {
+    let (plan, rest) = plan(query.get("plan").map(String::as_str), body)?;
+    let config = query.get("config").map(String::as_str);
+    let (reason, sent) = (reason(&headers), Sent::new(rest, config, &headers)?);
+    let replaced = query.get("replace").cloned();
+    admin
+        .change(move |policy| {
+            let terms = Terms::rollout(plan);
+            match &replaced {
+                Some(of) => policy.try_out_instead(sent.upload(), terms, of, &reason)?,
+                None => policy.try_out(sent.upload(), terms, &reason)?,
+            };
+            Ok(())
+        })
+        .await
+}
+
+/// The plan that a body begins with, and the rest of it. Without one that is the default.
+pub(super) fn plan(bytes: Option<&str>, body: Bytes) -> Result<(Plan, Bytes), Refusal> {
+    let bytes = bytes.map_or(Ok(0), str::parse).ok();
+    let bytes = bytes.filter(|bytes| *bytes <= body.len().min(PLAN_BYTES_MAX));
+    let bytes = bytes.ok_or(Refusal::NoPlan)?;
+    let text = match bytes {
+        0 => DEFAULT_PLAN,
+        _ => str::from_utf8(&body[..bytes]).map_err(|_| Refusal::NoPlan)?,
+    };
+    Ok((text.parse()?, body.slice(bytes..)))
+}
+
+pub(super) async fn pause(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
+    let reason = reason(&headers);
+    admin
+        .change(move |policy| policy.pause_rollout(&reason))
+        .await
+}
+
+pub(super) async fn resume(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
+    let reason = reason(&headers);
+    admin
+        .change(move |policy| policy.resume_rollout(&reason))
+        .await
+}
+
+pub(super) async fn skip(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
+    let reason = reason(&headers);
+    admin.change(move |policy| policy.skip_step(&reason)).await
+}

@@ -1,0 +1,90 @@
+//! Has rollouts go on, and asks their gates whether they may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::time::{Instant, interval, timeout};
+
+use frontend_policy::Versions;
+use frontend_policy::rollout::{GateAnswer, Question};
+
+/// How often it is looked whether a step is over.
+const LOOKED_EVERY: Duration = Duration::from_millis(500);
+
+/// How often a gate is asked, how long it may take, and how much of what it says is read, in bytes.
+const ASKED_EVERY: Duration = Duration::from_secs(10);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: usize = 4 << 10;
+
+/// What is shown of a gate's words, in characters.
+const SHOWN_MAX: usize = 200;
+
+/// Goes on for as long as the gateway does.
+pub(crate) async fn keep_going(policy: Arc<Versions>) {
+    let gates = Client::builder(TokioExecutor::new()).build_http();
+    let mut looks = interval(LOOKED_EVERY);
+    let mut asked: Option<(Instant, Question)> = None;
+    loop {
+        looks.tick().await;
+        let looking = Arc::clone(&policy);
+        // It may wait for a disk.
+        let question = tokio::task::spawn_blocking(move || looking.go_on()).await;
+        let Ok(Some(question)) = question else {
+            continue;
+        };
+        let is_asked_already = asked
+            .as_ref()
+            .is_some_and(|(at, last)| at.elapsed() < ASKED_EVERY && last.is_as(&question));
+        if is_asked_already {
+            continue;
+        }
+        let answer = ask(&gates, &question).await;
+        tracing::info!(gate = %question.gate, ?answer, "asked whether the rollout may go on");
+        let (policy, about) = (Arc::clone(&policy), question.clone());
+        let noted = tokio::task::spawn_blocking(move || policy.gate_answered(&about, answer));
+        let _ = noted.await;
+        asked = Some((Instant::now(), question));
+    }
+}
+
+async fn ask(gates: &Client<HttpConnector, Full<Bytes>>, question: &Question) -> GateAnswer {
+    let request = Request::post(question.gate.clone())
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::from(question.body.clone()));
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => return GateAnswer::Closed(error.to_string()),
+    };
+    let exchange = async {
+        let response = gates
+            .request(request)
+            .await
+            .map_err(|error| format!("it cannot be reached: {error}"))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX);
+        let body = body.collect().await.map(|body| body.to_bytes());
+        Ok::<_, String>((status, body.unwrap_or_default()))
+    };
+    let (status, body) = match timeout(ANSWER_TIME_MAX, exchange).await {
+        Ok(Ok(answered)) => answered,
+        Ok(Err(problem)) => return GateAnswer::NotYet(problem),
+        Err(_) => return GateAnswer::NotYet("it does not answer".to_owned()),
+    };
+    let said: String = String::from_utf8_lossy(&body)
+        .chars()
+        .take(SHOWN_MAX)
+        .collect();
+    let said = format!("{status}: {}", said.trim());
+    match status {
+        _ if status.is_success() => GateAnswer::Open,
+        StatusCode::FORBIDDEN => GateAnswer::Closed(said),
+        _ => GateAnswer::NotYet(said),
+    }
+}
