@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use frontend_policy::rollout::Progress;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use serde::Deserialize;
@@ -294,6 +295,12 @@ pub struct Policy {
     /// Who put it on trial.
     #[serde(default)]
     pub who: Option<String>,
+    /// On which requests it is tried.
+    #[serde(default)]
+    pub only: Vec<String>,
+    /// How far its rollout is.
+    #[serde(default)]
+    pub rollout: Option<Progress>,
     /// Failures that are held against it.
     #[serde(default)]
     pub held: u64,

@@ -208,6 +208,12 @@ pub fn policies(policies: &Policies) -> String {
 fn troubles(policy: &Policy) -> String {
     let mut text = String::new();
     let name = format!("{} ({})", policy.name, short(&policy.digest));
+    if !policy.only.is_empty() {
+        text += &format!("\n{name} is tried only on {}\n", policy.only.join(", "));
+    }
+    if let Some(rollout) = &policy.rollout {
+        text += &format!("\n{name} is rolled out: {rollout}");
+    }
     if policy.condemned {
         text += &format!("\n{name} fails too often: activate another one\n");
     }

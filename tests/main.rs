@@ -18,6 +18,7 @@
 //! - [`probation`]: how soon a version that fails is out of service;
 //! - [`closed`]: nothing gets past a policy that asks for a key;
 //! - [`swaps`]: hundreds of swaps under full load, and what they cost;
+//! - [`rollouts`]: versions that take the active one's place by a plan;
 //! - [`dev`]: a policy that is edited while a gateway runs;
 //! - [`bombs`]: components that are made to keep a compiler busy;
 //! - [`admin`]: who may use the admin API, and what it stands;
@@ -47,6 +48,7 @@ mod recordings;
 mod probation;
 mod closed;
 mod swaps;
+mod rollouts;
 mod dev;
 mod bombs;
 mod admin;

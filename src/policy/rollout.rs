@@ -137,28 +137,5 @@ fn describe(rollout: &RolledOut) -> String {
         digest,
         progress,
     } = rollout;
-    let Progress {
-        state,
-        why,
-        step,
-        steps,
-        doing,
-        elapsed_ms,
-        within_ms,
-        samples,
-        samples_min,
-        measures,
-    } = progress;
-    let (elapsed, within) = (elapsed_ms / 1000, within_ms / 1000);
-    let mut text = format!(
-        "{name} {version} ({}): step {step} of {steps}, {doing}: {state} for {elapsed} s of {within}; {samples} samples of {samples_min}\n",
-        short(digest)
-    );
-    if let Some(why) = why {
-        text += &format!("  {why}\n");
-    }
-    for measure in measures {
-        text += &format!("  {measure}\n");
-    }
-    text
+    format!("{name} {version} ({}): {progress}", short(digest))
 }

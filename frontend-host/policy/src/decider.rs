@@ -41,6 +41,9 @@ use crate::rollout::versions::Versions;
 /// One kept response in so many that are found is made again.
 const KEPT_CHECKED_EVERY: u64 = 256;
 
+/// Of the responses to requests that a shadow sees, one in so many is made anew though it is kept.
+const SHADOW_RENDERS_EVERY: u64 = 16;
+
 /// What a decision that is made again may take beyond what is bounded for every request, in bytes.
 const AUDITED_BYTES_MAX: usize = 256 << 10;
 
@@ -245,6 +248,12 @@ impl<'a> Decider<'a> {
         }
     }
 
+    /// Whether this request gets a response that is made anew though one is kept: as some of those that a
+    /// shadow sees do, since it would see no response otherwise.
+    pub fn renders_anew(&self) -> bool {
+        self.shadowed && self.seed.is_multiple_of(SHADOW_RENDERS_EVERY)
+    }
+
     /// Whether a kept response that is found for this request is one of those that are
     /// [checked](Self::is_rendered_alike).
     pub fn checks_kept(&self) -> bool {
@@ -436,6 +445,9 @@ impl<'a> Decider<'a> {
         result: impl FnOnce() -> DecisionResult,
     ) {
         let candidate = self.published.candidate.as_ref().filter(|_| self.shadowed);
+        // Nothing is copied for one that has no time.
+        let candidate =
+            candidate.filter(|candidate| self.versions.shadow().has_room(&candidate.differences));
         let records = self.versions.recorder.is_listening();
         let samples = self.versions.recent.is_sampled(self.seed);
         if self.rank != Rank::Active || !(candidate.is_some() || records || samples) {

@@ -21,6 +21,8 @@ use tokio_stream::StreamExt as _;
 
 #[path = "stages/failing.rs"]
 mod failing;
+#[path = "stages/rollouts.rs"]
+mod rollouts;
 #[path = "stages/way_back.rs"]
 mod way_back;
 

@@ -1,6 +1,7 @@
 //! Where two policies decide differently, field by field.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ const EXAMPLE_BYTES_MAX: usize = 512;
 #[derive(Debug, Default)]
 pub struct Differences {
     found: Mutex<Found>,
+    /// Those who serve count here, and wait for nobody.
+    dropped: AtomicU64,
 }
 
 /// What was found so far.
@@ -76,12 +79,15 @@ pub struct Example {
 impl Differences {
     /// A copy of what was found so far.
     pub fn snapshot(&self) -> Found {
-        self.found().clone()
+        Found {
+            dropped: self.dropped.load(Ordering::Relaxed),
+            ..self.found().clone()
+        }
     }
 
     /// Counts a decision that the candidate was not asked for.
     pub(crate) fn count_dropped(&self) {
-        self.found().dropped += 1;
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Compares a decision that both made. Examples show neither cookies nor these values, which are

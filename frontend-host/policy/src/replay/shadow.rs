@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::Instant;
@@ -35,6 +35,8 @@ const REST_AFTER_OVERRUN: u32 = 4;
 /// Hands decisions to the thread that asks candidates.
 pub(crate) struct Shadow {
     jobs: SyncSender<Job>,
+    /// How many wait.
+    waiting: Arc<AtomicUsize>,
     /// The version on trial; decisions for another are passed over.
     on_trial: Arc<AtomicU64>,
 }
@@ -59,9 +61,14 @@ impl Shadow {
     pub(crate) fn start() -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(JOBS_MAX);
         let on_trial = Arc::new(AtomicU64::new(NONE));
-        let current = Arc::clone(&on_trial);
-        tasks::thread("policy-shadow", move || work(&queue, &current))?;
-        Ok(Self { jobs, on_trial })
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let (current, left) = (Arc::clone(&on_trial), Arc::clone(&waiting));
+        tasks::thread("policy-shadow", move || work(&queue, &current, &left))?;
+        Ok(Self {
+            jobs,
+            waiting,
+            on_trial,
+        })
     }
 
     /// From now on this version is on trial, or none.
@@ -70,20 +77,35 @@ impl Shadow {
             .store(version.unwrap_or(NONE), Ordering::Relaxed);
     }
 
+    /// Whether another decision would be taken; where it would not, it is counted as dropped.
+    pub(crate) fn has_room(&self, differences: &Differences) -> bool {
+        let has_room = self.waiting.load(Ordering::Relaxed) < JOBS_MAX;
+        if !has_room {
+            differences.count_dropped();
+        }
+        has_room
+    }
+
     pub(crate) fn submit(&self, job: Job) {
         if job.input.bytes(&job.result) > JOB_BYTES_MAX {
             return job.differences.count_dropped();
         }
-        if let Err(TrySendError::Full(job)) = self.jobs.try_send(job) {
+        // Before it can be taken out again.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
+            self.jobs.try_send(job)
+        {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
             job.differences.count_dropped();
         }
     }
 }
 
-fn work(queue: &Receiver<Job>, on_trial: &AtomicU64) {
+fn work(queue: &Receiver<Job>, on_trial: &AtomicU64, waiting: &AtomicUsize) {
     // What it has no time for is dropped; what clients have to wait for is not.
     yield_to_others();
     while let Ok(job) = queue.recv() {
+        waiting.fetch_sub(1, Ordering::Relaxed);
         if job.version.id != on_trial.load(Ordering::Relaxed) {
             continue;
         }

@@ -100,6 +100,35 @@ pub struct Progress {
     pub measures: Vec<Measured>,
 }
 
+/// Some lines of text.
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            state,
+            why,
+            step,
+            steps,
+            doing,
+            elapsed_ms,
+            within_ms,
+            samples,
+            samples_min,
+            measures,
+        } = self;
+        let (elapsed, within) = (elapsed_ms / 1000, within_ms / 1000);
+        writeln!(
+            f,
+            "step {step} of {steps}, {doing}: {state} for {elapsed} s of {within}; {samples} samples of {samples_min}"
+        )?;
+        if let Some(why) = why {
+            writeln!(f, "  {}", why.escape_debug())?;
+        }
+        measures
+            .iter()
+            .try_for_each(|measure| writeln!(f, "  {measure}"))
+    }
+}
+
 /// What is seen with regard to a limit.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measured {

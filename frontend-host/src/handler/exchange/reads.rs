@@ -81,6 +81,9 @@ impl Exchange<'_> {
         if !self.decider.version().may_keep() || !self.is_operation_its_own() {
             return None;
         }
+        if self.decider.renders_anew() {
+            return None;
+        }
         let rendered = entry.rendered(key)?;
         if self.decider.checks_kept()
             && !self.would_be(&rendered, memo, &outcome(entry.value.clone()))

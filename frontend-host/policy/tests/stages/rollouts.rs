@@ -1,0 +1,263 @@
+//! Rollouts: from a shadow to all clients, by what is shown in each step.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use frontend_policy::rollout::{GateAnswer, Plan, Progress, Terms};
+use frontend_policy::{Arrival, DEFAULT_POLICY, RequestParts, SwapError, Versions};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::{active, decide, guest, operator, started, versions, wait_until};
+
+/// A shadow of all decisions, and then half of the clients.
+const PLAN: &str = r#"
+    [limits]
+    errors = 0.02
+    ignore = ["headers.x-policy"]
+    [[step]]
+    shadow = 1
+    samples = 200
+    seconds = 0
+    limits = { differences = 0 }
+    [[step]]
+    canary = 0.5
+    samples = 100
+    seconds = 0
+"#;
+
+fn terms(plan: &str) -> Terms {
+    Terms::rollout(plan.parse::<Plan>().unwrap())
+}
+
+fn roll_out(versions: &Versions, plan: &str) {
+    versions
+        .try_out(&guest("marked"), terms(plan), &operator())
+        .unwrap();
+}
+
+fn progress(versions: &Versions) -> Progress {
+    versions.rollout().expect("something is rolled out").1
+}
+
+/// Goes on until something has changed.
+fn go_on_until(versions: &Versions, what: &str, mut condition: impl FnMut() -> bool) {
+    wait_until(what, || {
+        let question = versions.go_on();
+        assert!(question.is_none(), "{question:?}");
+        condition()
+    });
+}
+
+/// As many decisions for shadows as a step takes, and more: some may be dropped.
+fn be_shadowed(versions: &Versions) {
+    for client in 0..400 {
+        decide(versions, client, "/no/such/path");
+    }
+}
+
+/// Has so many clients served, sixteen times each; `status` says with what, by the name of the version
+/// that decides.
+fn serve(versions: &Versions, clients: u32, status: impl Fn(&str) -> StatusCode) {
+    let headers = HeaderMap::new();
+    let request = RequestParts {
+        method: &Method::GET,
+        target: "/no/such/path",
+        headers: &headers,
+        connection: None,
+        body: None,
+        now_ms: 0,
+    };
+    for client in 0..clients {
+        for _ in 0..16 {
+            let mut decider = versions.decider(&client.to_be_bytes());
+            decider.on_request(request).unwrap();
+            if decider.is_compared() {
+                let status = status(&decider.version().manifest.name);
+                decider.served(status, Duration::from_micros(100));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_version_that_keeps_its_limits_becomes_the_active_one_step_by_step() {
+    let versions = versions(None, DEFAULT_POLICY);
+    roll_out(&versions, PLAN);
+    assert_eq!(progress(&versions).doing, "shadow 1");
+    assert!(versions.go_on().is_none());
+    assert_eq!(progress(&versions).step, 1, "nothing is shown yet");
+
+    be_shadowed(&versions);
+    go_on_until(&versions, "the second step", || {
+        progress(&versions).step == 2
+    });
+    assert_eq!(progress(&versions).samples, 0, "of this step");
+    assert_eq!(active(&versions), "default");
+
+    serve(&versions, 800, |_| StatusCode::OK);
+    go_on_until(&versions, "the promotion", || active(&versions) == "marked");
+    assert!(versions.rollout().is_none());
+    let changes = versions.changes();
+    assert!(changes.is_empty(), "without a log there are none");
+}
+
+#[test]
+fn a_version_that_decides_differently_is_dropped_and_the_log_says_by_what() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    roll_out(
+        &versions,
+        &PLAN.replace("ignore = [\"headers.x-policy\"]", ""),
+    );
+    be_shadowed(&versions);
+    go_on_until(&versions, "the drop", || versions.rollout().is_none());
+    assert_eq!(active(&versions), "default");
+    let last = versions.changes().pop().unwrap();
+    assert_eq!((last.what.as_str(), last.who.as_str()), ("drop", "rollout"));
+    let why = last.why.as_str();
+    assert!(
+        why.starts_with("step 1, shadow 1: differences beyond: "),
+        "{why}"
+    );
+    assert!(why.ends_with("decisions differ"), "{why}");
+}
+
+#[test]
+fn a_canary_is_compared_with_as_many_clients_of_the_active_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    let plan = "[[step]]\ncanary = 0.1\nseconds = 0";
+    // What fails for everybody alike says nothing of the version on trial.
+    roll_out(&versions, plan);
+    serve(&versions, 2_000, |_| StatusCode::SERVICE_UNAVAILABLE);
+    assert!(versions.go_on().is_none());
+    let Progress {
+        samples, measures, ..
+    } = progress(&versions);
+    assert!((150..=250).contains(&samples), "{samples} of 2,000 clients");
+    assert_eq!(measures[0].judged, "open", "{measures:?}");
+    versions.drop_candidate(None, &operator()).unwrap();
+
+    roll_out(&versions, plan);
+    serve(&versions, 2_000, |name| match name {
+        "marked" => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
+    });
+    go_on_until(&versions, "the drop", || versions.rollout().is_none());
+    let why = versions.changes().pop().unwrap().why;
+    assert!(
+        why.contains("errors beyond: something failed for "),
+        "{why}"
+    );
+    assert!(why.contains(", and for 0 of "), "{why}");
+}
+
+#[test]
+fn a_rollout_pauses_and_resumes_and_skips_as_it_is_told_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    for steered in [
+        versions.pause_rollout(&operator()),
+        versions.resume_rollout(&operator()),
+        versions.skip_step(&operator()),
+    ] {
+        assert!(matches!(steered, Err(SwapError::NoRollout)), "{steered:?}");
+    }
+    roll_out(&versions, PLAN);
+    be_shadowed(&versions);
+    versions.pause_rollout(&operator()).unwrap();
+    be_shadowed(&versions);
+    wait_until("decisions", || progress(&versions).samples > 200);
+    assert!(versions.go_on().is_none());
+    assert_eq!(progress(&versions).step, 1, "it is paused");
+    drop(versions);
+
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    let Progress {
+        state, step, why, ..
+    } = progress(&versions);
+    assert_eq!((state.as_str(), step), ("paused", 1));
+    assert_eq!(why.as_deref(), Some("by a test: to see"));
+    versions.skip_step(&operator()).unwrap();
+    assert_eq!(progress(&versions).state, "running");
+    drop(versions);
+
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(progress(&versions).doing, "canary 0.5");
+    versions.skip_step(&operator()).unwrap();
+    assert_eq!(active(&versions), "marked");
+    let whats: Vec<_> = versions.changes().into_iter().map(|it| it.what).collect();
+    assert_eq!(whats, ["rollout", "pause", "skip", "skip"]);
+}
+
+#[test]
+fn what_was_seen_beside_another_active_version_does_not_count() {
+    let versions = versions(None, DEFAULT_POLICY);
+    roll_out(&versions, PLAN);
+    be_shadowed(&versions);
+    wait_until("decisions", || progress(&versions).samples >= 200);
+    versions.activate(&guest("chatty"), &operator()).unwrap();
+    assert_eq!(progress(&versions).samples, 0);
+    assert!(versions.go_on().is_none());
+    assert_eq!(progress(&versions).step, 1);
+}
+
+#[test]
+fn a_step_begins_when_its_gate_lets_it_and_pauses_where_that_refuses() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let gate = "http://127.0.0.1:9/gate";
+    let plan = format!("{PLAN}\ngate = \"{gate}\"");
+    roll_out(&versions, &plan);
+    be_shadowed(&versions);
+    let mut question = None;
+    wait_until("the gate to be asked", || {
+        question = versions.go_on();
+        question.is_some()
+    });
+    let question = question.unwrap();
+    assert_eq!(question.gate.to_string(), gate);
+    for said in ["\"step\":2", "canary 0.5", "\"judged\":\"within\""] {
+        assert!(question.body.contains(said), "{}", question.body);
+    }
+    versions.gate_answered(&question, GateAnswer::NotYet("at nine".into()));
+    assert_eq!(progress(&versions).why.as_deref(), Some("at nine"));
+    versions.gate_answered(&question, GateAnswer::Closed("no".into()));
+    let Progress { state, why, .. } = progress(&versions);
+    assert_eq!(state, "paused");
+    assert_eq!(why.as_deref(), Some("the gate of step 2 refused: no"));
+    // That answer was about what is over.
+    versions.resume_rollout(&operator()).unwrap();
+    versions.gate_answered(&question, GateAnswer::Closed("late".into()));
+    assert_eq!(progress(&versions).state, "running");
+    be_shadowed(&versions);
+    wait_until("the gate to be asked again", || {
+        if let Some(question) = versions.go_on() {
+            versions.gate_answered(&question, GateAnswer::Open);
+        }
+        progress(&versions).step == 2
+    });
+}
+
+#[test]
+fn a_canary_can_be_for_some_requests_only() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let plan = "[[step]]\ncanary = 1\nonly = [\"header:x-beta=1\", \"path:/stocks\"]";
+    roll_out(&versions, plan);
+    let mut beta = HeaderMap::new();
+    beta.insert("x-beta", HeaderValue::from_static("1"));
+    for (headers, target, by) in [
+        (&beta, "/stocks/meta", "marked"),
+        (&beta, "/orders/1", "default"),
+        (&HeaderMap::new(), "/stocks/meta", "default"),
+    ] {
+        let arrival = Arrival {
+            target,
+            headers,
+            address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        };
+        let decider = versions.decider_of(b"client", arrival);
+        assert_eq!(decider.version().manifest.name, by, "{target}");
+    }
+    let known = versions.decider(b"client").version().manifest.name.clone();
+    assert_eq!(known, "default");
+}
