@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use frontend_policy::rollout::Plan;
 use tempfile::TempDir;
 
 use crate::harness::{Turn, skip};
@@ -106,8 +107,9 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     let file = dir.path().join("policy.wasm");
     fs::copy(component, &file).unwrap();
     let way = block("docs/POLICIES.md", "sh", "bazaar policy shadow");
-    // It goes on until somebody ends it, and needs a crate of the network's: `dev` tests have both.
-    let own = ["policy new", "policy dev", "policy build"];
+    // They go on until somebody ends them, take hours, or need a crate of the network's: `dev` and
+    // `rollouts` test them.
+    let own = ["policy new", "policy dev", "policy build", "policy rollout"];
     let way: Vec<_> = way
         .lines()
         .filter(|line| !own.iter().any(|command| line.contains(command)))
@@ -129,7 +131,7 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
     let config = dir.path().join("keys.json");
     fs::write(&config, format!(r#"{{"keys": {{"alice": "{key}"}}}}"#)).unwrap();
     let keys = crate::harness::example("api-keys");
-    let configuring = block("docs/POLICIES.md", "sh", "bazaar policy configure")
+    let configuring = block("docs/POLICIES.md", "sh", "policy configure CONFIG --canary")
         .replace("CONFIG", &config.display().to_string())
         .replace("FILE", &keys.display().to_string());
     let packing = block("docs/POLICIES.md", "sh", "bazaar policy pack")
@@ -145,6 +147,14 @@ fn a_policy_goes_the_way_into_service_that_the_guide_describes() {
         assert!(dir.path().join("policy.wasm.sig").exists());
         assert!(dir.path().join("image.tar").exists());
     }
+}
+
+#[test]
+fn the_plan_in_the_guide_is_one() {
+    let plan: Plan = block("docs/POLICIES.md", "toml", "[[step]]")
+        .parse()
+        .unwrap();
+    assert_eq!(plan.steps.len(), 2);
 }
 
 /// All that is under a directory, but for what was built and what is hidden.

@@ -6,6 +6,7 @@
 //! - `answers`: how a component comes in, and the form of errors that others have made;
 //! - `status`: what the gateway and the services behind it are doing;
 //! - `metrics`: the same in numbers, for Prometheus;
+//! - `sent`: what operators send with a change of the policy;
 //! - `rollout`: how a version is rolled out by a plan;
 //! - `policy`: the policy's way into service, what a candidate would do, and recordings.
 
@@ -16,6 +17,7 @@ mod refusal;
 mod answers;
 mod status;
 mod metrics;
+mod sent;
 mod policy;
 mod rollout;
 

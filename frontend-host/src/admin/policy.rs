@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName};
@@ -21,10 +21,10 @@ use tokio_stream::{Stream, StreamExt as _};
 use super::Admin;
 use super::answers::Upload;
 use super::refusal::Refusal;
-use super::rollout;
+use super::sent::{Sent, audience, plan, reason, terms, trial};
 use frontend_policy::replay::HeaderChoice;
 use frontend_policy::rollout::{Audience, HealthWindow, Terms};
-use frontend_policy::{Reason, Share, SwapError, Trial, Version, Versions};
+use frontend_policy::{SwapError, Version, Versions};
 
 /// The versions after a change, or why there was none.
 pub(super) type Changed = Result<Json<Value>, Refusal>;
@@ -87,7 +87,7 @@ pub(super) async fn configure(
     let planned = query.remove("plan");
     let (plan, config) = match &planned {
         Some(bytes) => {
-            let (plan, config) = rollout::plan(Some(bytes), config)?;
+            let (plan, config) = plan(Some(bytes), config)?;
             (Some(plan), config)
         }
         None => (None, config),
@@ -113,62 +113,6 @@ pub(super) async fn configure(
             Ok(())
         })
         .await
-}
-
-/// A component with the signature and the configuration that came with it.
-pub(super) struct Sent {
-    component: Bytes,
-    signature: Option<String>,
-    config: Bytes,
-}
-
-impl Sent {
-    /// `config` says how many bytes of the body are a configuration, which goes before its component.
-    pub(super) fn new(
-        body: Bytes,
-        config: Option<&str>,
-        headers: &HeaderMap,
-    ) -> Result<Self, Refusal> {
-        let signature = headers.get("x-policy-signature");
-        let signature = signature.and_then(|value| value.to_str().ok());
-        let config = config.map_or(Ok(0), str::parse::<usize>);
-        let config = config.ok().filter(|config| *config <= body.len());
-        let config = config.ok_or(Refusal::NoConfig)?;
-        Ok(Self {
-            component: body.slice(config..),
-            signature: signature.map(str::to_owned),
-            config: body.slice(..config),
-        })
-    }
-
-    pub(super) fn upload(&self) -> frontend_policy::Upload<'_> {
-        frontend_policy::Upload {
-            component: &self.component,
-            signature: self.signature.as_deref(),
-            config: &self.config,
-        }
-    }
-}
-
-/// Whom a canary is for, `only=…` once for each condition; and the rest of a query.
-fn audience(query: Vec<(String, String)>) -> Result<(Audience, BTreeMap<String, String>), Refusal> {
-    let (only, rest): (Vec<_>, Vec<_>) = query.into_iter().partition(|(name, _)| name == "only");
-    let only: Vec<_> = only.into_iter().map(|(_, condition)| condition).collect();
-    Ok((Audience::parse(&only)?, rest.into_iter().collect()))
-}
-
-fn terms(trial: Trial, audience: Audience) -> Result<Terms, Refusal> {
-    match trial {
-        Trial::Shadow(_) if audience != Audience::default() => Err(Refusal::NoTrial),
-        _ => Ok(Terms::on(trial, audience)),
-    }
-}
-
-fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
-    let mut query = query.iter();
-    let (kind, share) = query.next().filter(|_| query.next().is_none())?;
-    let share = Share::new(share.parse().ok()?)?;
-    Trial::named(kind, share)
 }
 
 pub(super) async fn drop_candidate(
@@ -301,24 +245,6 @@ impl<S: Stream<Item = String> + Unpin> Stream for UntilStream<S> {
         Pin::new(&mut self.lines)
             .poll_next(context)
             .map(|line| line.map(Ok))
-    }
-}
-
-/// Longest text that is taken from a header for the log of changes, in bytes.
-const REASON_BYTES_MAX: usize = 200;
-
-/// Who changes the policy, and why: as the caller says, for the log of changes.
-pub(super) fn reason(headers: &HeaderMap) -> Reason {
-    let text = |name: &str, default: &str| {
-        let given = headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or(default);
-        given.chars().take(REASON_BYTES_MAX).collect()
-    };
-    Reason {
-        who: text("x-operator", "admin API"),
-        why: text("x-reason", "not said"),
     }
 }
 

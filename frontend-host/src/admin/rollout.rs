@@ -3,17 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Json;
-use frontend_policy::rollout::{DEFAULT_PLAN, PLAN_BYTES_MAX, Plan, Terms};
+use frontend_policy::rollout::Terms;
 use serde_json::{Value, json};
 
 use super::Admin;
 use super::answers::Upload;
-use super::policy::{Changed, Sent, reason};
-use super::refusal::Refusal;
+use super::policy::Changed;
+use super::sent::{Sent, plan, reason};
 
 /// How far it is; and the last change of the policy, which says what became of one that is over.
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
@@ -53,18 +52,6 @@ pub(super) async fn begin(
             Ok(())
         })
         .await
-}
-
-/// The plan that a body begins with, and the rest of it. Without one that is the default.
-pub(super) fn plan(bytes: Option<&str>, body: Bytes) -> Result<(Plan, Bytes), Refusal> {
-    let bytes = bytes.map_or(Ok(0), str::parse).ok();
-    let bytes = bytes.filter(|bytes| *bytes <= body.len().min(PLAN_BYTES_MAX));
-    let bytes = bytes.ok_or(Refusal::NoPlan)?;
-    let text = match bytes {
-        0 => DEFAULT_PLAN,
-        _ => str::from_utf8(&body[..bytes]).map_err(|_| Refusal::NoPlan)?,
-    };
-    Ok((text.parse()?, body.slice(bytes..)))
 }
 
 pub(super) async fn pause(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
