@@ -244,6 +244,7 @@ fn described(change: &Change) -> String {
         None => format!("{from} to {to}"),
     };
     let incident = change.incident.as_ref().map(indented).unwrap_or_default();
+    let (who, why) = (who.escape_debug(), why.escape_debug());
     format!("{at} {what} by {who}: {versions}; {why}\n{incident}")
 }
 

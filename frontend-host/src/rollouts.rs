@@ -1,5 +1,7 @@
 //! Has rollouts go on, and asks their gates whether they may.
 
+use std::future::{Future, pending};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tokio::time::{Instant, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use frontend_policy::Versions;
 use frontend_policy::rollout::{GateAnswer, Question};
@@ -30,27 +32,63 @@ const SHOWN_MAX: usize = 200;
 pub(crate) async fn keep_going(policy: Arc<Versions>) {
     let gates = Client::builder(TokioExecutor::new()).build_http();
     let mut looks = interval(LOOKED_EVERY);
-    let mut asked: Option<(Instant, Question)> = None;
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut asked: Option<(Instant, Question, GateAnswer)> = None;
+    // A gate may take its time; what is to be done meanwhile is done.
+    let mut asking = Asking::None;
     loop {
-        looks.tick().await;
-        let looking = Arc::clone(&policy);
-        // It may wait for a disk.
-        let question = tokio::task::spawn_blocking(move || looking.go_on()).await;
-        let Ok(Some(question)) = question else {
-            continue;
-        };
-        let is_asked_already = asked
-            .as_ref()
-            .is_some_and(|(at, last)| at.elapsed() < ASKED_EVERY && last.is_as(&question));
-        if is_asked_already {
-            continue;
+        tokio::select! {
+            answer = asking.answered() => {
+                let (question, answer) = answer;
+                let is_news = asked.as_ref().is_none_or(|(_, last, said)| !last.is_as(&question) || *said != answer);
+                if is_news {
+                    let gate = question.gate.host();
+                    tracing::info!(gate, ?answer, "asked whether the rollout may go on");
+                }
+                let (policy, about, said) = (Arc::clone(&policy), question.clone(), answer.clone());
+                let noted = tokio::task::spawn_blocking(move || policy.gate_answered(&about, said));
+                let _ = noted.await;
+                asked = Some((Instant::now(), question, answer));
+            }
+            _ = looks.tick() => {
+                let looking = Arc::clone(&policy);
+                // It may wait for a disk.
+                let question = tokio::task::spawn_blocking(move || looking.go_on()).await;
+                let Ok(Some(question)) = question else {
+                    continue;
+                };
+                let is_asked = asked.as_ref().is_some_and(|(at, last, _)| {
+                    at.elapsed() < ASKED_EVERY && last.is_as(&question)
+                });
+                if matches!(asking, Asking::None) && !is_asked {
+                    let gates = gates.clone();
+                    asking = Asking::Some(Box::pin(async move {
+                        let answer = ask(&gates, &question).await;
+                        (question, answer)
+                    }));
+                }
+            }
         }
-        let answer = ask(&gates, &question).await;
-        tracing::info!(gate = %question.gate, ?answer, "asked whether the rollout may go on");
-        let (policy, about) = (Arc::clone(&policy), question.clone());
-        let noted = tokio::task::spawn_blocking(move || policy.gate_answered(&about, answer));
-        let _ = noted.await;
-        asked = Some((Instant::now(), question));
+    }
+}
+
+/// An answer that is waited for, where one is.
+enum Asking {
+    None,
+    Some(Pin<Box<dyn Future<Output = (Question, GateAnswer)> + Send>>),
+}
+
+impl Asking {
+    /// Never, where none is waited for. Can be dropped and called again.
+    async fn answered(&mut self) -> (Question, GateAnswer) {
+        match self {
+            Self::None => pending().await,
+            Self::Some(future) => {
+                let answer = future.await;
+                *self = Self::None;
+                answer
+            }
+        }
     }
 }
 

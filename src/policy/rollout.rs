@@ -52,7 +52,16 @@ pub(super) async fn run(args: cli::Rollout) -> Result<(), PolicyError> {
     let mut admin = Admin::patient(admin, COMPILATION_TIME_MAX)?;
     let steered = [(pause, "pause"), (resume, "resume"), (skip, "skip")];
     if let Some((_, how)) = steered.into_iter().find(|(is_asked, _)| *is_asked) {
-        admin.post(&format!("/policy/rollout/{how}")).await?;
+        // What is meant is what is there now.
+        let path = match look(&mut admin).await?.rollout {
+            Some(rollout) => {
+                let step = rollout.progress.step.to_string();
+                let at = [("digest", rollout.digest.as_str()), ("step", &step)];
+                super::query_path(&format!("/policy/rollout/{how}"), &at)
+            }
+            None => format!("/policy/rollout/{how}"),
+        };
+        admin.post(&path).await?;
     }
     if let Some(file) = file {
         let package = Package::open(&file)?.with_config(&config)?;
@@ -92,7 +101,8 @@ async fn follow(admin: &mut Admin) -> Result<(), PolicyError> {
     let (mut shown, mut of) = (None, None);
     loop {
         let Answer { rollout, last } = look(admin).await?;
-        let Some(rollout) = rollout else {
+        let watched = rollout.filter(|rollout| of.as_ref().is_none_or(|of| *of == rollout.digest));
+        let Some(rollout) = watched else {
             return ended(of.as_deref(), last);
         };
         let news = (

@@ -13,6 +13,6 @@ pub mod cohorts;
 pub mod paired;
 pub mod limits;
 
-pub use cohorts::{Cohort, Cohorts, Served};
+pub use cohorts::{Cohort, Cohorts, Outcome, Served};
 pub use limits::{ErrorRates, Judged, LatencyLimit, Limits, Measure, Verdict, verdict};
-pub use paired::Paired;
+pub use paired::{Paired, Seen};

@@ -30,6 +30,7 @@ use crate::guest::thread::processor_time;
 use crate::guest::version::{SharedVersion, Version};
 use crate::limits;
 use crate::replay::audit::Job as AuditJob;
+use crate::replay::comparison::Compared;
 use crate::replay::shadow::Job;
 use crate::rollout::audience::Arrival;
 use crate::rollout::breaker::Instead;
@@ -76,7 +77,7 @@ pub struct Decider<'a> {
     takes: Vec<Outcome>,
     /// With whom the client is compared, where a canary is rolled out.
     cohort: Option<Cohort>,
-    /// A version failed a decision.
+    /// A version failed a decision, was not asked, or answered with an error of its own.
     failed: bool,
 }
 
@@ -111,7 +112,10 @@ impl<'a> Decider<'a> {
         {
             Some((candidate, Trial::Canary(share))) if candidate.audience.includes(arrival) => {
                 let point = point(&candidate.version, client);
-                cohort = candidate.rollout.as_ref().and_then(|_| share.cohort(point));
+                // Where nothing is decided, nothing is seen.
+                let rollout = candidate.rollout.as_ref();
+                let rollout = rollout.filter(|_| published.closed.is_none());
+                cohort = rollout.and_then(|_| share.cohort(point));
                 if share.covers(point) {
                     rank = Rank::Candidate;
                 }
@@ -138,13 +142,14 @@ impl<'a> Decider<'a> {
         self.cohort.is_some()
     }
 
-    /// The client got an answer, after so long.
-    pub fn served(&self, status: StatusCode, took: Duration) {
+    /// The client got an answer of that status after so long, or went away before there was one.
+    pub fn served(&self, status: Option<StatusCode>, took: Duration) {
         let candidate = self.published.candidate.as_ref();
         let rollout = candidate.and_then(|candidate| candidate.rollout.as_ref());
         if let (Some(cohort), Some(rollout)) = (self.cohort, rollout) {
             let served = Served {
-                failed: self.failed || status.is_server_error(),
+                failed: self.failed,
+                refused: status.is_some_and(|status| status.is_client_error()),
                 took_us: took.as_micros() as u64,
             };
             rollout.observe(cohort, self.client, served);
@@ -169,6 +174,7 @@ impl<'a> Decider<'a> {
     pub fn leave_unreadable(&mut self, headers: &HeaderMap) {
         if self.rank == Rank::Candidate && self.version().unreadable(headers).is_some() {
             self.rank = Rank::Active;
+            self.cohort = None;
         }
     }
 
@@ -192,7 +198,9 @@ impl<'a> Decider<'a> {
         self.versions.seen.note(self.client);
         self.audit(request, &[], None, &decision);
         self.count_server_error(&decision, None, input);
-        self.pass_on(input, || DecisionResult::Action(decision.clone()));
+        self.pass_on(Some(self.client), input, || {
+            DecisionResult::Action(decision.clone())
+        });
         Ok(decision)
     }
 
@@ -225,7 +233,9 @@ impl<'a> Decider<'a> {
             reply.keep = None;
         }
         self.count_server_error(&decision, Some(outcome), input);
-        self.pass_on(input, || DecisionResult::Action(decision.clone()));
+        self.pass_on(Some(self.client), input, || {
+            DecisionResult::Action(decision.clone())
+        });
         self.takes = takes;
         if outcome.is_of_take() {
             self.takes.push(outcome.clone());
@@ -311,7 +321,7 @@ impl<'a> Decider<'a> {
         self.shadowed = true;
         let input = || DecisionInput::of_election(view, ambient);
         let elected = self.decide(None, input, |_, instance| instance.elect(ambient, view))?;
-        self.pass_on(input, || DecisionResult::Leader(elected));
+        self.pass_on(None, input, || DecisionResult::Leader(elected));
         Ok(elected)
     }
 
@@ -327,8 +337,11 @@ impl<'a> Decider<'a> {
                 return Ok(());
             };
             match broken_off.instead(path_key(target), self.client, BootTime::now()) {
-                Some(Instead::Refuse) => return Err(Undecided::BrokenOff),
-                Some(Instead::StandIn) if self.fall_back() => {}
+                Some(Instead::Refuse) => {
+                    self.failed = true;
+                    return Err(Undecided::BrokenOff);
+                }
+                Some(Instead::StandIn) if self.fall_back() => self.failed = true,
                 _ => return Ok(()),
             }
         }
@@ -394,7 +407,7 @@ impl<'a> Decider<'a> {
     /// answer to a method that nobody knows, which any client can send. Most are meant, as that of
     /// maintenance is; 500 says by itself that something went wrong (RFC 9110, section 15.6.1).
     fn count_server_error(
-        &self,
+        &mut self,
         decision: &Decision,
         outcome: Option<&Outcome>,
         input: impl Fn() -> DecisionInput,
@@ -405,6 +418,7 @@ impl<'a> Decider<'a> {
         let blames_another = reply.status == StatusCode::NOT_IMPLEMENTED
             || matches!(outcome, Some(Outcome::Unavailable(_)));
         if reply.status.is_server_error() && !blames_another {
+            self.failed = true;
             self.version().counts.errors.fetch_add(1, Ordering::Relaxed);
             if reply.status == StatusCode::INTERNAL_SERVER_ERROR {
                 self.report(Problem::ServerError, &input);
@@ -441,6 +455,7 @@ impl<'a> Decider<'a> {
     /// Has the candidate make the decision as well, and takes it down where somebody records.
     fn pass_on(
         &self,
+        client: Option<u64>,
         input: impl FnOnce() -> DecisionInput,
         result: impl FnOnce() -> DecisionResult,
     ) {
@@ -466,10 +481,12 @@ impl<'a> Decider<'a> {
                 version: Arc::clone(&candidate.version),
                 active: Arc::clone(&self.published.active),
                 differences: Arc::clone(&candidate.differences),
-                comparison: candidate
-                    .rollout
-                    .as_ref()
-                    .map(|rollout| rollout.comparison()),
+                compared: client
+                    .zip(candidate.rollout.as_ref())
+                    .map(|(client, rollout)| Compared {
+                        client,
+                        comparison: rollout.comparison(),
+                    }),
                 input,
                 result,
             });

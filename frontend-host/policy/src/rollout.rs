@@ -42,6 +42,7 @@ pub use plan::{DEFAULT_PLAN, PLAN_BYTES_MAX, Plan, PlanError};
 pub use probation::Probation;
 pub use progress::{GateAnswer, Measured, Progress, Question, Rollout};
 pub use publication::{Candidate, Published, Terms};
+pub use rollouts::At;
 pub use trial::{Share, Trial};
 pub use version_log::{Kept, VersionLog, VersionLogError};
 pub use versions::Versions;

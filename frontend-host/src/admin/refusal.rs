@@ -54,6 +54,8 @@ pub(super) enum Refusal {
         "?plan= must be how many bytes of the body are the plan, which goes before everything else: at most {PLAN_BYTES_MAX}"
     )]
     NoPlan,
+    #[error("?step= must be the number of a step, counted from 1")]
+    NoStep,
     #[error(transparent)]
     Plan(#[from] PlanError),
     #[error(transparent)]
@@ -84,6 +86,7 @@ impl Refusal {
             | Self::NoConfig
             | Self::NoTrial
             | Self::NoPlan
+            | Self::NoStep
             | Self::Plan(_)
             | Self::Audience(_)
             | Self::NoSeconds { .. }
@@ -101,6 +104,7 @@ impl Refusal {
                 SwapError::NothingToRollBackTo
                 | SwapError::NoCandidate
                 | SwapError::NoRollout
+                | SwapError::OtherStep { .. }
                 | SwapError::Occupied { .. }
                 | SwapError::OtherCandidate { .. }
                 | SwapError::OtherActive,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Json;
-use frontend_policy::rollout::Terms;
+use frontend_policy::rollout::{At, Terms};
 use serde_json::{Value, json};
 
 use super::Admin;
 use super::answers::Upload;
 use super::policy::Changed;
+use super::refusal::Refusal;
 use super::sent::{Sent, plan, reason};
 
 /// How far it is; and the last change of the policy, which says what became of one that is over.
@@ -54,21 +55,44 @@ pub(super) async fn begin(
         .await
 }
 
-pub(super) async fn pause(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
-    let reason = reason(&headers);
+pub(super) async fn pause(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Changed {
+    let (at, reason) = (at(query)?, reason(&headers));
     admin
-        .change(move |policy| policy.pause_rollout(&reason))
+        .change(move |policy| policy.pause_rollout(&at, &reason))
         .await
 }
 
-pub(super) async fn resume(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
-    let reason = reason(&headers);
+pub(super) async fn resume(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Changed {
+    let (at, reason) = (at(query)?, reason(&headers));
     admin
-        .change(move |policy| policy.resume_rollout(&reason))
+        .change(move |policy| policy.resume_rollout(&at, &reason))
         .await
 }
 
-pub(super) async fn skip(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
-    let reason = reason(&headers);
-    admin.change(move |policy| policy.skip_step(&reason)).await
+pub(super) async fn skip(
+    State(admin): State<Arc<Admin>>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Changed {
+    let (at, reason) = (at(query)?, reason(&headers));
+    admin
+        .change(move |policy| policy.skip_step(&at, &reason))
+        .await
+}
+
+/// Which rollout is meant, and at which step, where that is said.
+fn at(mut query: BTreeMap<String, String>) -> Result<At, Refusal> {
+    let step = query.remove("step").map(|step| step.parse());
+    Ok(At {
+        digest: query.remove("digest"),
+        step: step.transpose().map_err(|_| Refusal::NoStep)?,
+    })
 }

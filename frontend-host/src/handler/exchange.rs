@@ -44,6 +44,15 @@ pub(super) struct Exchange<'a> {
     compared_since: Option<Instant>,
 }
 
+/// A client that went away before there was an answer is seen as well.
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        if let Some(since) = self.compared_since {
+            self.decider.served(None, since.elapsed());
+        }
+    }
+}
+
 /// They are the request's, not a step's.
 #[derive(Clone, Copy)]
 struct Deadlines {
@@ -112,8 +121,9 @@ impl<'a> Exchange<'a> {
         let answered = self.run().await;
         let response =
             answered.unwrap_or_else(|undecided| Inadmissible::from(undecided).response());
-        if let Some(since) = self.compared_since {
-            self.decider.served(response.status(), since.elapsed());
+        if let Some(since) = self.compared_since.take() {
+            self.decider
+                .served(Some(response.status()), since.elapsed());
         }
         response
     }

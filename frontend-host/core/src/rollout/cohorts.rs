@@ -28,8 +28,10 @@ pub enum Cohort {
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Served {
-    /// The client got an error of the server's, or would have but for the version behind.
+    /// A version failed to decide about it, or answered with an error of its own.
     pub failed: bool,
+    /// The answer says that the client is at fault: 400 to 499.
+    pub refused: bool,
     /// How long the answer took, in microseconds.
     pub took_us: u64,
 }
@@ -46,8 +48,10 @@ pub struct Cohorts {
 struct Clients {
     looked_at: HashMap<u64, LookedAt>,
     known: HashSet<u64>,
-    /// Of those who are done with, those for whom something failed.
+    /// Of those who are done with, those for whom something failed, and those to whom something was
+    /// refused.
     failed: u64,
+    refused: u64,
     /// How long the last request took that was looked at, of each who is done with.
     took_us: Vec<u64>,
 }
@@ -59,11 +63,16 @@ struct LookedAt {
     last: Served,
 }
 
-/// For how many of a cohort's clients something failed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Failures {
+/// What became of a cohort's clients that are done with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
     pub clients: u64,
+    /// For how many something failed.
     pub failed: u64,
+    /// To how many something was refused.
+    pub refused: u64,
+    /// How long each one's last answer took, in microseconds.
+    pub took_us: Vec<u64>,
 }
 
 impl Cohorts {
@@ -75,32 +84,17 @@ impl Cohorts {
         }
     }
 
-    /// Is done with clients that were looked at for long enough.
-    pub fn settle(&mut self, now: BootTime) {
-        self.canary.settle(now);
-        self.baseline.settle(now);
-    }
-
-    /// Clients that are done with in both cohorts: of the smaller one.
-    pub fn clients(&self) -> u64 {
-        let [canary, baseline] = self.failures();
-        canary.clients.min(baseline.clients)
-    }
-
-    /// For how many something failed: of the canary's, and of the baseline's.
-    pub fn failures(&self) -> [Failures; 2] {
-        [&self.canary, &self.baseline].map(|clients| Failures {
-            clients: clients.took_us.len() as u64,
-            failed: clients.failed,
-        })
-    }
-
-    /// How long answers took, in microseconds, in order: the canary's and the baseline's.
-    pub fn sorted_times(&self) -> [Vec<u64>; 2] {
-        [&self.canary, &self.baseline].map(|clients| {
-            let mut times = clients.took_us.clone();
-            times.sort_unstable();
-            times
+    /// What became of the clients of both that are done with: of the canary's, and of the baseline's. Those
+    /// that were looked at for long enough are from now on.
+    pub fn settle(&mut self, now: BootTime) -> [Outcome; 2] {
+        [&mut self.canary, &mut self.baseline].map(|clients| {
+            clients.settle(now);
+            Outcome {
+                clients: clients.took_us.len() as u64,
+                failed: clients.failed,
+                refused: clients.refused,
+                took_us: clients.took_us.clone(),
+            }
         })
     }
 }
@@ -114,6 +108,7 @@ impl Clients {
                 requests: 0,
                 last: Served {
                     failed: false,
+                    refused: false,
                     ..served
                 },
             };
@@ -125,6 +120,7 @@ impl Clients {
         looked_at.requests += 1;
         looked_at.last = Served {
             failed: looked_at.last.failed || served.failed,
+            refused: looked_at.last.refused || served.refused,
             took_us: served.took_us,
         };
         if looked_at.requests >= REQUESTS_MAX
@@ -144,6 +140,7 @@ impl Clients {
 
     fn is_done(&mut self, last: Served) {
         self.failed += u64::from(last.failed);
+        self.refused += u64::from(last.refused);
         self.took_us.push(last.took_us);
     }
 }
@@ -155,8 +152,13 @@ mod tests {
     fn served(failed: bool) -> Served {
         Served {
             failed,
+            refused: false,
             took_us: 100,
         }
+    }
+
+    fn clients(outcomes: &[Outcome; 2]) -> [u64; 2] {
+        outcomes.each_ref().map(|outcome| outcome.clients)
     }
 
     #[test]
@@ -170,15 +172,18 @@ mod tests {
             cohorts.observe(Cohort::Canary, 100 + client, served(false), now);
             cohorts.observe(Cohort::Baseline, 200 + client, served(client == 0), now);
         }
-        assert_eq!(cohorts.clients(), 0, "their time is not over");
-        cohorts.settle(now + LOOKED_AT_FOR);
-        assert_eq!(cohorts.clients(), 3);
-        let failed = |clients, failed| Failures { clients, failed };
-        assert_eq!(cohorts.failures(), [failed(4, 1), failed(3, 1)]);
+        assert_eq!(
+            clients(&cohorts.settle(now)),
+            [1, 0],
+            "their time is not over"
+        );
+        let outcomes = cohorts.settle(now + LOOKED_AT_FOR);
+        assert_eq!(clients(&outcomes), [4, 3]);
+        assert_eq!([outcomes[0].failed, outcomes[1].failed], [1, 1]);
         // They are known, and not looked at again.
         cohorts.observe(Cohort::Baseline, 200, served(true), now + LOOKED_AT_FOR);
-        cohorts.settle(now + LOOKED_AT_FOR * 3);
-        assert_eq!(cohorts.clients(), 3);
+        let outcomes = cohorts.settle(now + LOOKED_AT_FOR * 3);
+        assert_eq!(clients(&outcomes), [4, 3]);
     }
 
     #[test]
@@ -190,7 +195,7 @@ mod tests {
                 cohorts.observe(cohort, client, served(false), now);
             }
         }
-        cohorts.settle(now + LOOKED_AT_FOR);
-        assert_eq!(cohorts.clients(), CLIENTS_MAX as u64);
+        let outcomes = cohorts.settle(now + LOOKED_AT_FOR);
+        assert_eq!(clients(&outcomes), [CLIENTS_MAX as u64; 2]);
     }
 }

@@ -5,7 +5,7 @@
 //! beyond one.
 
 use super::bets::{that_greater, that_less};
-use super::cohorts::{Cohorts, Failures};
+use super::cohorts::Outcome;
 use super::paired::Paired;
 use super::quantile::{Interval, interval};
 
@@ -15,6 +15,9 @@ pub struct Limits {
     /// By how much the share of clients for whom something failed may be greater, and, as a shadow, the
     /// share of decisions that it may fail: more than 0, less than 1.
     pub errors_max: f64,
+    /// By how much the share of clients may be greater to whom something was refused (400 to 499), and, as a
+    /// shadow, the share of decisions that it alone answers so: more than 0, at most 1, where 1 does not ask.
+    pub refusals_max: f64,
     /// The share of decisions that may be different, as a shadow: 0 to 1, where 1 does not ask.
     pub differences_max: f64,
     /// How much longer it may take, where that is asked.
@@ -42,7 +45,7 @@ pub struct ErrorRates {
 /// What the evidence says of one limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
-    /// `failures`, `errors`, `differences`, `decision time` or `latency`.
+    /// `failures`, `errors`, `refusals`, `differences`, `decision time` or `latency`.
     pub name: &'static str,
     pub judged: Judged,
     /// What was seen, in words.
@@ -85,6 +88,7 @@ impl Limits {
             decisions,
             different,
             failed,
+            refused,
             timed,
             slower,
         } = *paired;
@@ -93,6 +97,15 @@ impl Limits {
             judged: judge_share(failed, decisions, self.errors_max, rates),
             seen: format!("{failed} of {decisions} decisions failed"),
         }];
+        if self.refusals_max < 1.0 {
+            measures.push(Measure {
+                name: "refusals",
+                judged: judge_share(refused, decisions, self.refusals_max, rates),
+                seen: format!(
+                    "{refused} of {decisions} decisions refuse what the active version does not"
+                ),
+            });
+        }
         if self.differences_max < 1.0 {
             measures.push(Measure {
                 name: "differences",
@@ -127,20 +140,44 @@ impl Limits {
         }
     }
 
-    /// What clients of both versions show.
-    pub fn judge_cohorts(&self, cohorts: &Cohorts, rates: ErrorRates) -> Vec<Measure> {
-        let failures = cohorts.failures();
-        let [canary, baseline] = failures;
-        let mut measures = vec![Measure {
-            name: "errors",
-            judged: judge_failures(failures, self.errors_max, rates),
-            seen: format!(
-                "something failed for {} of {} clients, and for {} of {} of the active version",
-                canary.failed, canary.clients, baseline.failed, baseline.clients
+    /// What clients of both versions show: the canary's, and those of the active version.
+    pub fn judge_cohorts(&self, cohorts: [Outcome; 2], rates: ErrorRates) -> Vec<Measure> {
+        let failed = |outcome: &Outcome| (outcome.failed, outcome.clients);
+        let refused = |outcome: &Outcome| (outcome.refused, outcome.clients);
+        let shares = [
+            (
+                "errors",
+                "failed for",
+                self.errors_max,
+                cohorts.each_ref().map(failed),
             ),
-        }];
+            (
+                "refusals",
+                "was refused to",
+                self.refusals_max,
+                cohorts.each_ref().map(refused),
+            ),
+        ];
+        let mut measures = Vec::new();
+        for (name, what, limit, [canary, baseline]) in shares {
+            if limit >= 1.0 {
+                continue;
+            }
+            measures.push(Measure {
+                name,
+                judged: judge_shares([canary, baseline], limit, rates),
+                seen: format!(
+                    "something {what} {} of {} clients, and {} of {} of the active version",
+                    canary.0, canary.1, baseline.0, baseline.1
+                ),
+            });
+        }
         if let Some(limit) = self.latency {
-            let times = cohorts.sorted_times();
+            let times = cohorts.map(|outcome| {
+                let mut times = outcome.took_us;
+                times.sort_unstable();
+                times
+            });
             measures.push(judge_times(&times, limit, rates));
         }
         measures
@@ -156,25 +193,27 @@ fn judge_share(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Judged {
     )
 }
 
-/// Whether something fails for more of the canary's clients than of the baseline's, by more than a limit.
+/// Whether the share of the canary's clients of whom something holds is greater than of the baseline's, by more
+/// than a limit; each by how many of how many.
 ///
-/// It is chance which cohort a client is in. So each client for whom something fails is as probably in one as
-/// in the other, where the versions are alike; and the bet is on each of them, and on as many others as there
-/// are pairs. Where the cohorts are not as large, the larger is taken in part.
-fn judge_failures([canary, baseline]: [Failures; 2], limit: f64, rates: ErrorRates) -> Judged {
-    let pairs = canary.clients.min(baseline.clients);
-    let part = |of: Failures| of.failed as f64 * pairs as f64 / of.clients.max(1) as f64;
+/// It is chance which cohort a client is in. So each of whom it holds is as probably in one as in the other,
+/// where the versions are alike; and the bet is on each of them, and on as many others as there are pairs.
+/// Where the cohorts are not as large, the larger is taken in part. Where it holds of so many that there are
+/// more of them than pairs, nothing is shown.
+fn judge_shares([canary, baseline]: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Judged {
+    let pairs = canary.1.min(baseline.1);
+    let part = |(of, all): (u64, u64)| of as f64 * pairs as f64 / all.max(1) as f64;
     let observed = |canary: f64, baseline: f64| {
         let (canary, baseline) = (canary as u64, baseline as u64);
-        let alike = pairs.saturating_sub(canary + baseline);
-        [(1.0, canary), (-1.0, baseline), (0.0, alike)]
+        let alike = pairs.checked_sub(canary + baseline)?;
+        Some([(1.0, canary), (-1.0, baseline), (0.0, alike)])
     };
     // Either way rounded against what is to be shown.
     let more = observed(part(canary).floor(), part(baseline).ceil());
     let less = observed(part(canary).ceil(), part(baseline).floor());
     judge(
-        that_greater(&more, limit, -1.0) >= 1.0 / rates.false_alarm,
-        that_less(&less, limit, 1.0) >= 1.0 / rates.miss,
+        more.is_some_and(|more| that_greater(&more, limit, -1.0) >= 1.0 / rates.false_alarm),
+        less.is_some_and(|less| that_less(&less, limit, 1.0) >= 1.0 / rates.miss),
     )
 }
 

@@ -12,10 +12,21 @@ pub struct Paired {
     pub different: u64,
     /// Those at which the version on trial failed.
     pub failed: u64,
+    /// Those at which it alone refused something: with an answer of 400 or more.
+    pub refused: u64,
     /// Those whose decisions were timed in both.
     pub timed: u64,
     /// Those of them that took the version on trial more than its limit allows.
     pub slower: u64,
+}
+
+/// What is seen of one decision of the version on trial.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub is_different: bool,
+    pub has_failed: bool,
+    /// It refused what the active version did not.
+    pub has_refused: bool,
 }
 
 /// By how much a decision may always take longer: what a clock and a cold cache make of it.
@@ -23,10 +34,11 @@ const SLOWER_BY_MIN: Duration = Duration::from_micros(50);
 
 impl Paired {
     /// Both decided. A failure is a difference as well.
-    pub fn note(&mut self, is_different: bool, has_failed: bool) {
+    pub fn note(&mut self, seen: Seen) {
         self.decisions += 1;
-        self.different += u64::from(is_different || has_failed);
-        self.failed += u64::from(has_failed);
+        self.different += u64::from(seen.is_different || seen.has_failed);
+        self.failed += u64::from(seen.has_failed);
+        self.refused += u64::from(seen.has_refused);
     }
 
     /// Both were timed; `ratio_max` times as long is within the limit.

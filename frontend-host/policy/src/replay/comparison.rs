@@ -1,28 +1,50 @@
 //! How two versions decide about the same inputs, in numbers.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use frontend_core::rollout::Paired;
+use frontend_core::rollout::{Paired, Seen};
 
 use super::fields::Fields;
 use super::golden::differences;
 use super::masks::Mask;
-use crate::evaluate::input::DecisionInput;
+use crate::decision::{Action, Decision};
+use crate::evaluate::input::{DecisionInput, DecisionResult};
+use crate::guest::failure::Failure;
 use crate::guest::thread::processor_time;
 use crate::guest::version::Version;
 
 /// Of so many inputs, one has both versions timed.
 const TIMED_EVERY: u64 = 8;
 
-/// How two versions decide about the same inputs.
+/// Inputs that are compared: there is no need for more.
+const INPUTS_MAX: usize = 1 << 16;
+
+/// How two versions decide about the same inputs. Each client's input counts once: the same again would
+/// be decided in the same way.
 #[derive(Debug)]
 pub(crate) struct Comparison {
     /// What counts as no difference.
     ignored: Vec<Mask>,
     /// How many times as long the candidate may take, where times are compared.
     ratio_max: Option<f64>,
-    paired: Mutex<Paired>,
+    seen: Mutex<SoFar>,
+}
+
+#[derive(Debug, Default)]
+struct SoFar {
+    paired: Paired,
+    /// Clients with their inputs.
+    known: HashSet<u64>,
+}
+
+/// A client's decision, and where it is compared.
+#[derive(Debug)]
+pub(crate) struct Compared {
+    pub(crate) client: u64,
+    pub(crate) comparison: Arc<Comparison>,
 }
 
 impl Comparison {
@@ -30,43 +52,81 @@ impl Comparison {
         Self {
             ignored,
             ratio_max,
-            paired: Mutex::default(),
+            seen: Mutex::default(),
         }
     }
 
     /// What is seen so far.
     pub(crate) fn paired(&self) -> Paired {
-        *self.lock()
+        self.so_far().paired
     }
 
     #[cfg(test)]
     pub(crate) fn note_for_test(&self, is_different: bool, has_failed: bool) {
-        self.lock().note(is_different, has_failed);
+        self.so_far().paired.note(Seen {
+            is_different,
+            has_failed,
+            has_refused: false,
+        });
     }
 
-    /// Both decided.
-    pub(super) fn note(&self, active: &Fields, candidate: &Fields, has_failed: bool) {
-        let is_different = has_failed || !differences(active, candidate, &self.ignored).is_empty();
-        self.lock().note(is_different, has_failed);
+    fn so_far(&self) -> MutexGuard<'_, SoFar> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Compared {
+    /// Both decided. Whether that counts, and the candidate did not fail.
+    pub(super) fn note(
+        &self,
+        input: &DecisionInput,
+        active: &DecisionResult,
+        candidate: &Result<DecisionResult, Failure>,
+        version: &Version,
+    ) -> bool {
+        let mut hasher = DefaultHasher::new();
+        (self.client, input.key(&version.manifest.headers)).hash(&mut hasher);
+        let mut so_far = self.comparison.so_far();
+        if so_far.known.len() >= INPUTS_MAX || !so_far.known.insert(hasher.finish()) {
+            return false;
+        }
+        let [before, now] = [Fields::from(active), Fields::from(candidate)];
+        let ignored = &self.comparison.ignored;
+        let seen = Seen {
+            is_different: !differences(&before, &now, ignored).is_empty(),
+            has_failed: candidate.is_err(),
+            has_refused: candidate.as_ref().is_ok_and(refuses) && !refuses(active),
+        };
+        so_far.paired.note(seen);
+        !seen.has_failed
     }
 
     /// Has both decide once more, of some inputs, and compares how long that takes: of instances that have
     /// just done the same.
     pub(super) fn time(&self, input: &DecisionInput, active: &Version, candidate: &Version) {
-        let Some(ratio_max) = self.ratio_max else {
+        let Some(ratio_max) = self.comparison.ratio_max else {
             return;
         };
-        if !self.lock().decisions.is_multiple_of(TIMED_EVERY) {
+        let decisions = self.comparison.paired().decisions;
+        if !decisions.is_multiple_of(TIMED_EVERY) {
             return;
         }
         let [Some(active), Some(candidate)] = [active, candidate].map(|it| took(input, it)) else {
             return;
         };
-        self.lock().note_times(active, candidate, ratio_max);
+        let mut so_far = self.comparison.so_far();
+        so_far.paired.note_times(active, candidate, ratio_max);
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Paired> {
-        self.paired.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whether it is an answer of 400 or more.
+fn refuses(decided: &DecisionResult) -> bool {
+    match decided {
+        DecisionResult::Action(Decision {
+            action: Action::Respond(reply),
+            ..
+        }) => reply.status.as_u16() >= 400,
+        _ => false,
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use daemon::tasks;
 
-use super::comparison::Comparison;
+use super::comparison::Compared;
 use super::differences::Differences;
 use super::fields::Fields;
 use super::headers::credentials;
@@ -50,8 +50,8 @@ pub(crate) struct Job {
     /// The version that made it.
     pub(crate) active: SharedVersion,
     pub(crate) differences: Arc<Differences>,
-    /// Where the candidate is rolled out, what is seen of it.
-    pub(crate) comparison: Option<Arc<Comparison>>,
+    /// Where the candidate is rolled out, and it is a client's request.
+    pub(crate) compared: Option<Compared>,
     pub(crate) input: DecisionInput,
     pub(crate) result: DecisionResult,
 }
@@ -126,13 +126,11 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64, waiting: &AtomicUsize) {
         };
         job.differences
             .compare(&job.input, &active, &candidate, secrets);
-        if let Some(comparison) = &job.comparison {
-            comparison.note(&active, &candidate, decided.is_err());
-            if decided.is_ok() {
-                let time =
-                    AssertUnwindSafe(|| comparison.time(&job.input, &job.active, &job.version));
-                let _ = catch_unwind(time);
-            }
+        if let Some(compared) = &job.compared
+            && compared.note(&job.input, &job.result, &decided, &job.version)
+        {
+            let time = AssertUnwindSafe(|| compared.time(&job.input, &job.active, &job.version));
+            let _ = catch_unwind(time);
         }
         if let Err(failure) = &decided {
             job.version.counts.count_failure(failure);

@@ -45,6 +45,14 @@ pub enum SwapError {
     /// Nothing is rolled out.
     #[error("nothing is rolled out; begin with `bazaar policy rollout FILE`")]
     NoRollout,
+    /// The rollout is of another version, or at another step, than was said.
+    #[error("the rollout is of {digest} and at step {step}, which is not what was named")]
+    OtherStep {
+        /// Counted from 1.
+        step: usize,
+        /// Of the version.
+        digest: String,
+    },
     /// There is no candidate.
     #[error("there is no candidate; put one with PUT /policy/candidate?shadow=0.1")]
     NoCandidate,

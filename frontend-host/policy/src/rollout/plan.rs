@@ -88,12 +88,16 @@ pub enum Problem {
     Time,
     #[error("samples must be from 1 to {SAMPLES_MAX}")]
     Samples,
-    #[error("errors must be more than 0 and less than 1, and differences from 0 to 1")]
+    #[error(
+        "errors must be more than 0 and less than 1, refusals more than 0 and at most 1, and differences from 0 to 1"
+    )]
     Share,
     #[error("latency has a quantile between 0 and 1, and a ratio of at least 1 and at most 100")]
     Latency,
-    #[error("a gate is a URL such as http://127.0.0.1:9000/gate")]
+    #[error("a gate is a URL such as http://127.0.0.1:9000/gate, without a user's name")]
     Gate,
+    #[error("the first step has no gate: it begins when you begin the rollout")]
+    FirstGate,
 }
 
 /// A plan as it is written.
@@ -131,6 +135,7 @@ struct WrittenStep {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct WrittenLimits {
     errors: Option<f64>,
+    refusals: Option<f64>,
     differences: Option<f64>,
     ignore: Option<Vec<String>>,
     latency: Option<WrittenLatency>,
@@ -159,6 +164,9 @@ fn median() -> f64 {
 /// Share of errors that is allowed, unless a plan says so.
 const ERRORS_DEFAULT: f64 = 0.01;
 
+/// The same of refusals.
+const REFUSALS_DEFAULT: f64 = 0.05;
+
 impl FromStr for Plan {
     type Err = PlanError;
 
@@ -184,6 +192,12 @@ impl FromStr for Plan {
             })
         });
         let steps: Vec<Step> = steps.collect::<Result<_, _>>()?;
+        if steps[0].gate.is_some() {
+            return Err(PlanError::Step {
+                step: 1,
+                problem: Problem::FirstGate,
+            });
+        }
         // False alarms are of all that the plan tests: each test has its part.
         let tests: usize = steps.iter().map(Step::tests).sum();
         Ok(Self {
@@ -218,6 +232,7 @@ impl Step {
         let own = &written.limits;
         let limits = Limits {
             errors_max: own.errors.or(all.errors).unwrap_or(ERRORS_DEFAULT),
+            refusals_max: own.refusals.or(all.refusals).unwrap_or(REFUSALS_DEFAULT),
             differences_max: own.differences.or(all.differences).unwrap_or(1.0),
             latency: own.latency.or(all.latency).map(|latency| LatencyLimit {
                 quantile: latency.quantile,
@@ -226,6 +241,8 @@ impl Step {
         };
         if !(limits.errors_max > 0.0
             && limits.errors_max < 1.0
+            && limits.refusals_max > 0.0
+            && limits.refusals_max <= 1.0
             && (0.0..=1.0).contains(&limits.differences_max))
         {
             return Err(Problem::Share);
@@ -252,7 +269,11 @@ impl Step {
         }
         let gate = written.gate.as_deref().map(|text| {
             let uri: Option<Uri> = text.parse().ok();
-            let is_url = |uri: &Uri| uri.scheme_str() == Some("http") && uri.authority().is_some();
+            let is_url = |uri: &Uri| {
+                let named = uri.authority().map(|authority| authority.as_str());
+                let is_plain = named.is_some_and(|named| !named.contains('@'));
+                uri.scheme_str() == Some("http") && is_plain
+            };
             uri.filter(is_url).ok_or(Problem::Gate)
         });
         Ok(Self {
@@ -267,10 +288,11 @@ impl Step {
         })
     }
 
-    /// How many tests it makes: of failures, of differences, and of times.
+    /// How many tests it makes: of failures, refusals, differences and times.
     fn tests(&self) -> usize {
         let is_shadow = matches!(self.trial, Trial::Shadow(_));
-        1 + usize::from(is_shadow && self.limits.differences_max < 1.0)
+        1 + usize::from(self.limits.refusals_max < 1.0)
+            + usize::from(is_shadow && self.limits.differences_max < 1.0)
             + usize::from(self.limits.latency.is_some())
     }
 }
@@ -297,11 +319,11 @@ mod tests {
             steps,
             ["shadow 0.1", "canary 0.01", "canary 0.05", "canary 0.25"]
         );
-        // One test in each step, and one more for the decisions' time as a shadow.
+        // Of failures, refusals and times, in each step.
         assert_eq!(
             plan.rates,
             ErrorRates {
-                false_alarm: 0.01 / 8.0,
+                false_alarm: 0.01 / 12.0,
                 miss: 0.05
             }
         );
@@ -387,6 +409,18 @@ mod tests {
             (
                 format!("{step}gate = \"https://example.org\""),
                 "a gate is a URL",
+            ),
+            (
+                format!("{step}gate = \"http://me@example.org\""),
+                "a gate is a URL",
+            ),
+            (
+                format!("{step}gate = \"http://example.org\""),
+                "the first step has no gate",
+            ),
+            (
+                format!("{step}limits = {{ refusals = 0 }}"),
+                "refusals more than 0",
             ),
         ] {
             let error = text.parse::<Plan>().unwrap_err().to_string();

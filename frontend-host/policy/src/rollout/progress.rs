@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use domain::time::BootTime;
+use frontend_core::Backoff;
 use frontend_core::rollout::{Cohort, Cohorts, Judged, Measure, Served, Verdict, verdict};
 use http::Uri;
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,10 @@ use super::plan::{Plan, Step};
 use super::trial::Trial;
 use crate::guest::version::Version;
 use crate::replay::comparison::Comparison;
+
+/// How soon a change that could not be saved is tried again, at first and at last.
+const RETRIED_AFTER_MIN: Duration = Duration::from_secs(1);
+const RETRIED_AFTER_MAX: Duration = Duration::from_secs(64);
 
 /// A plan that is being carried out, at one of its steps. Each step has another.
 #[derive(Debug)]
@@ -25,8 +31,17 @@ pub struct Rollout {
     /// As a shadow.
     comparison: Arc<Comparison>,
     /// As a canary.
-    cohorts: Mutex<Cohorts>,
+    cohorts: Arc<Mutex<Cohorts>>,
     gate: Mutex<Gate>,
+    /// When a change that could not be saved is tried again.
+    retry: Mutex<Retry>,
+}
+
+/// When what failed is tried again.
+#[derive(Debug)]
+struct Retry {
+    backoff: Backoff,
+    at: BootTime,
 }
 
 /// What the gate of the next step said.
@@ -179,9 +194,35 @@ impl Rollout {
             paused,
             since: BootTime::now(),
             comparison: Arc::new(comparison),
-            cohorts: Mutex::default(),
+            cohorts: Arc::default(),
             gate: Mutex::default(),
+            retry: Mutex::new(Retry {
+                backoff: Backoff::new(RETRIED_AFTER_MIN, RETRIED_AFTER_MAX),
+                at: BootTime::default(),
+            }),
         })
+    }
+
+    /// The same step, paused or not, with what was seen in it so far. Its time begins anew.
+    pub(super) fn with_paused(&self, paused: Option<String>) -> Arc<Self> {
+        let mut again = Self::resumed(Arc::clone(&self.plan), self.step, paused);
+        if let Some(again) = Arc::get_mut(&mut again) {
+            again.comparison = Arc::clone(&self.comparison);
+            again.cohorts = Arc::clone(&self.cohorts);
+        }
+        again
+    }
+
+    /// A change could not be saved: it is tried again later.
+    pub(super) fn hold_back(&self, now: BootTime) {
+        let mut retry = self.retry.lock().unwrap_or_else(PoisonError::into_inner);
+        let pause = retry.backoff.pause(0.0);
+        retry.at = now + pause;
+    }
+
+    fn is_held_back(&self, now: BootTime) -> bool {
+        let retry = self.retry.lock().unwrap_or_else(PoisonError::into_inner);
+        now < retry.at
     }
 
     /// The step that it is at.
@@ -213,7 +254,7 @@ impl Rollout {
 
     /// What is to be done.
     pub(super) fn next(&self, now: BootTime) -> Next {
-        if self.paused.is_some() {
+        if self.is_held_back(now) {
             return Next::Wait;
         }
         let (samples, measures) = self.judge(now);
@@ -230,6 +271,9 @@ impl Rollout {
                 self.step + 1,
                 beyond.join("; ")
             ));
+        }
+        if self.paused.is_some() {
+            return Next::Wait;
         }
         if verdict == Verdict::Pass && samples >= step.samples_min && elapsed >= step.time_min {
             let next = self.step + 1;
@@ -309,15 +353,15 @@ impl Rollout {
                 (paired.decisions, measures)
             }
             Trial::Canary(share) => {
-                let cohorts = &mut *self.cohorts();
-                cohorts.settle(now);
+                // Those who serve do not wait for it to be judged.
+                let outcomes = self.cohorts().settle(now);
+                let [canary, baseline] = outcomes.each_ref().map(|outcome| outcome.clients);
                 // With all of them there is nobody to compare with.
                 if share.get() >= 1.0 {
-                    let [canary, _] = cohorts.failures();
-                    return (canary.clients, Vec::new());
+                    return (canary, Vec::new());
                 }
-                let measures = step.limits.judge_cohorts(cohorts, self.plan.rates);
-                (cohorts.clients(), measures)
+                let measures = step.limits.judge_cohorts(outcomes, self.plan.rates);
+                (canary.min(baseline), measures)
             }
         }
     }
@@ -334,7 +378,6 @@ impl Rollout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn rollout(plan: &str) -> Arc<Rollout> {
         Rollout::begin(Arc::new(plan.parse().unwrap()), 0)
@@ -364,7 +407,7 @@ mod tests {
         let Next::Pause(why) = after(&rollout, 10) else {
             panic!("it did not pause");
         };
-        let said = "inconclusive: failures open: 0 of 20 decisions failed; 20 samples of 100";
+        let said = "inconclusive: failures open: 0 of 20 decisions failed; refusals open: 0 of 20 decisions refuse what the active version does not; 20 samples of 100";
         assert_eq!(why, said);
     }
 
@@ -405,6 +448,7 @@ mod tests {
         let rollout = rollout("[[step]]\ncanary = 1\nsamples = 2\nseconds = 0");
         let served = Served {
             failed: false,
+            refused: false,
             took_us: 7,
         };
         (0..2).for_each(|client| rollout.observe(Cohort::Canary, client, served));

@@ -140,10 +140,16 @@ impl Candidate {
 
     /// Whether it is tried on these terms.
     pub(super) fn is_on(&self, terms: &Terms) -> bool {
-        self.trial == terms.trial
-            && self.audience == terms.audience
-            && self.rollout.is_none()
-            && terms.rollout.is_none()
+        let plan = |rollout: &Option<Arc<Rollout>>| {
+            let rollout = rollout.as_ref()?;
+            Some(Arc::clone(&rollout.plan))
+        };
+        match (plan(&self.rollout), plan(&terms.rollout)) {
+            // Wherever it is by now.
+            (Some(plan), Some(wanted)) => plan.text() == wanted.text(),
+            (None, None) => self.trial == terms.trial && self.audience == terms.audience,
+            _ => false,
+        }
     }
 }
 

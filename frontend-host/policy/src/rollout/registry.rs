@@ -9,6 +9,7 @@ use super::change::{Change, Reason};
 use super::error::SwapError;
 use super::monitor::Condemned;
 use super::probation::Probation;
+use super::progress::Rollout;
 use super::publication::Published;
 use super::version_log::{Kept, SavedVersion, VersionLog, VersionLogError};
 use crate::replay::shadow::Shadow;
@@ -97,6 +98,25 @@ impl Registry {
             && let Err(error) = log.record(&change, &now, &next)
         {
             tracing::error!(%error, "a restart would come back with the policy that failed");
+        }
+    }
+
+    /// Drops a version whose rollout failed, if that is still under way. It goes first, and is written down
+    /// after: clients do not wait for a disk.
+    pub(super) fn drop_rolled_out(&self, failed: &Arc<Rollout>, reason: &Reason) {
+        let mut log = self.log();
+        let now = self.published();
+        let rollout = now.candidate.as_ref().and_then(|it| it.rollout.as_ref());
+        if !rollout.is_some_and(|rollout| Arc::ptr_eq(rollout, failed)) {
+            return;
+        }
+        let next = Arc::new(now.with_candidate(None));
+        let change = Change::new("drop", &now, &next, reason);
+        self.publish(Arc::clone(&next), &change);
+        if let Some(log) = &mut *log
+            && let Err(error) = log.record(&change, &now, &next)
+        {
+            tracing::error!(%error, "a restart would come back with the policy that was dropped");
         }
     }
 

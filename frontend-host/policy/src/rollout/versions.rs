@@ -260,10 +260,13 @@ impl Versions {
             Some(candidate) if candidate.is_on(&terms) => {
                 return Ok(Arc::clone(&candidate.version));
             }
-            Some(candidate) => Arc::clone(&candidate.version),
+            Some(candidate) => {
+                check_replaced(&self.published(), replace, reason)?;
+                Arc::clone(&candidate.version)
+            }
             None => {
                 // Nobody waits for a check whose end is known.
-                check_replaced(&self.published(), digest, replace, reason)?;
+                check_replaced(&self.published(), replace, reason)?;
                 admit()?
             }
         };
@@ -272,9 +275,13 @@ impl Versions {
             None => terms.trial.name(),
         };
         let who = reason.who.clone();
-        let candidate = Candidate::begin(Arc::clone(&version), terms, who, self.probation);
         self.registry.change(what, reason, save, |now| {
-            check_replaced(now, digest, replace, reason)?;
+            check_replaced(now, replace, reason)?;
+            let same = now.candidate.as_ref();
+            let candidate = match same.filter(|it| Arc::ptr_eq(&it.version, &version)) {
+                Some(candidate) => candidate.with_terms(terms),
+                None => Candidate::begin(Arc::clone(&version), terms, who, self.probation),
+            };
             Ok(now.with_candidate(Some(candidate)))
         })?;
         Ok(version)
@@ -457,7 +464,6 @@ fn candidate_named<'a>(
 /// Whether what is on trial may go for another version: if it is of the same person, or is named.
 fn check_replaced(
     now: &Published,
-    by: Digest,
     replace: Option<&str>,
     reason: &Reason,
 ) -> Result<(), SwapError> {
@@ -466,7 +472,7 @@ fn check_replaced(
     };
     let digest = candidate.version.digest.to_string();
     let is_named = replace.is_some_and(|named| !named.is_empty() && digest.starts_with(named));
-    if is_named || candidate.version.digest == by || candidate.who == reason.who {
+    if is_named || candidate.who == reason.who {
         return Ok(());
     }
     Err(SwapError::Occupied {
@@ -526,7 +532,15 @@ impl Saved<'_> {
     fn last_candidate(&mut self, probation: Probation) -> Option<Candidate> {
         let log = self.log?;
         let saved: &SavedCandidate = log.last_candidate()?;
-        let terms = saved.terms()?;
+        let Some(terms) = saved.terms() else {
+            let problem = format!(
+                "the candidate {} of {} is on terms that are not understood any more, and not on trial",
+                saved.digest, saved.who
+            );
+            tracing::error!("{problem}");
+            self.failed.push(problem);
+            return None;
+        };
         let version = log.load(&saved.digest)?;
         let version = self.admit(&version)?;
         Some(Candidate::begin(

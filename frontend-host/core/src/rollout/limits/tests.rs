@@ -6,7 +6,8 @@ use domain::time::BootTime;
 use fastrand::Rng;
 
 use super::*;
-use crate::rollout::cohorts::{Cohort, Served};
+use crate::rollout::cohorts::{Cohort, Cohorts, Served};
+use crate::rollout::paired::Seen;
 
 const RATES: ErrorRates = ErrorRates {
     false_alarm: 0.01,
@@ -15,6 +16,7 @@ const RATES: ErrorRates = ErrorRates {
 
 const LIMITS: Limits = Limits {
     errors_max: 0.01,
+    refusals_max: 1.0,
     differences_max: 1.0,
     latency: None,
 };
@@ -65,13 +67,17 @@ fn trial(world: World, limits: Limits, clients: u64, chance: &mut Rng) -> (Verdi
             // A few clients always fail, and send twenty times as much; times have a long tail.
             let failed = chance.f64() < fails;
             let took_us = (100.0 * slower / (1.0 - chance.f64()).sqrt()) as u64;
+            let served = Served {
+                failed,
+                refused: false,
+                took_us,
+            };
             for _ in 0..if failed { 20 } else { 1 } {
-                cohorts.observe(cohort, client, Served { failed, took_us }, now);
+                cohorts.observe(cohort, client, served, now);
             }
         }
         if client % 25 == 24 {
-            cohorts.settle(later);
-            let verdict = verdict(&limits.judge_cohorts(&cohorts, RATES));
+            let verdict = verdict(&limits.judge_cohorts(cohorts.settle(later), RATES));
             if verdict != Verdict::Open {
                 return (verdict, client + 1);
             }
@@ -174,11 +180,59 @@ fn one_decision_that_differs_is_enough_where_none_may() {
     let judged = |paired: &Paired| verdict(&limits.judge_paired(paired, RATES));
     assert_eq!(judged(&paired), Verdict::Open);
     for _ in 0..1_000 {
-        paired.note(false, false);
+        paired.note(Seen::default());
     }
     assert_eq!(judged(&paired), Verdict::Pass);
-    paired.note(true, false);
+    paired.note(Seen {
+        is_different: true,
+        ..Seen::default()
+    });
     assert_eq!(judged(&paired), Verdict::Fail);
+}
+
+#[test]
+fn a_version_that_refuses_everybody_fails_as_a_shadow_and_as_a_canary() {
+    let limits = Limits {
+        refusals_max: 0.05,
+        ..LIMITS
+    };
+    let mut paired = Paired::default();
+    let mut cohorts = Cohorts::default();
+    let now = BootTime::from_millis(0);
+    for client in 0..100 {
+        paired.note(Seen {
+            has_refused: true,
+            ..Seen::default()
+        });
+        for cohort in [Cohort::Canary, Cohort::Baseline] {
+            let served = Served {
+                failed: false,
+                refused: cohort == Cohort::Canary,
+                took_us: 100,
+            };
+            cohorts.observe(cohort, client, served, now);
+        }
+    }
+    let shadow = limits.judge_paired(&paired, RATES);
+    assert_eq!(verdict(&shadow), Verdict::Fail);
+    let outcomes = cohorts.settle(now + Duration::from_secs(10));
+    let canary = limits.judge_cohorts(outcomes, RATES);
+    assert_eq!(verdict(&canary), Verdict::Fail);
+}
+
+#[test]
+fn where_more_fail_than_there_are_pairs_nothing_passes() {
+    let outcome = |failed| Outcome {
+        clients: 1_000,
+        failed,
+        ..Outcome::default()
+    };
+    let judged = |canary, baseline| {
+        let measures = LIMITS.judge_cohorts([outcome(canary), outcome(baseline)], RATES);
+        verdict(&measures)
+    };
+    assert_eq!(judged(900, 900), Verdict::Open);
+    assert_eq!(judged(1_000, 0), Verdict::Fail);
 }
 
 #[test]
@@ -186,8 +240,11 @@ fn decisions_that_fail_or_take_longer_fail_a_version() {
     let mut fails = Paired::default();
     let mut slow = Paired::default();
     for decision in 0..200 {
-        fails.note(false, decision % 10 == 0);
-        slow.note(false, false);
+        fails.note(Seen {
+            has_failed: decision % 10 == 0,
+            ..Seen::default()
+        });
+        slow.note(Seen::default());
         let ms = Duration::from_millis;
         slow.note_times(ms(1), ms(1 + decision % 3), 1.5);
     }
