@@ -8,7 +8,9 @@ use std::thread;
 use frontend_policy::Trust;
 use serde_json::Value;
 
-use crate::harness::{Bazaar, Options, Order, Server, example, guest, run, run_ok, wait_until};
+use crate::harness::{
+    Bazaar, KeepAlive, Options, Order, Server, example, guest, run, run_ok, wait_until,
+};
 
 fn push(bazaar: &Bazaar, component: &Path) -> Value {
     let answer = bazaar.admin("PUT", "/policy", &fs::read(component).unwrap());
@@ -162,6 +164,27 @@ fn tokens_are_taken_by_the_version_that_decides_and_no_swap_brings_them_back() {
     let seconds: u32 = denied.header("retry-after").unwrap().parse().unwrap();
     assert!((3_000..=3_600).contains(&seconds), "{seconds}");
     assert_eq!(statuses("two", 4), [200, 200, 200, 429], "each has its own");
+}
+
+#[test]
+fn what_decisions_cost_is_in_the_metrics_by_route() {
+    let bazaar = Bazaar::start_default();
+    let mut connection = KeepAlive::connect(bazaar.address()).unwrap();
+    let request = b"GET /stocks/nvidia HTTP/1.1\r\nhost: bazaar\r\n\r\n";
+    let shown = || bazaar.admin("GET", "/metrics", b"").body;
+    // One decision in 64 is measured.
+    wait_until("a decision to be measured", || {
+        for _ in 0..64 {
+            assert_eq!(connection.exchange(request).unwrap().status, 200);
+        }
+        shown().contains("bazaar_policy_decision_seconds_bucket{")
+    });
+    let text = shown();
+    let of_route =
+        |line: &&str| line.contains("route=\"GET /stocks/*\"") && line.contains("le=\"+Inf\"");
+    let all = text.lines().find(of_route).expect(&text);
+    let count: u64 = all.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(count > 0, "{all}");
 }
 
 #[test]

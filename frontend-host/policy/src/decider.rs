@@ -377,7 +377,11 @@ impl<'a> Decider<'a> {
             let failure = match answer {
                 Ok(decision) => {
                     version.counts.decisions.fetch_add(1, Ordering::Relaxed);
-                    if let Some(stands_for) = seems_slow(ticks, processor) {
+                    let took = processor.map(|began| processor_time().saturating_sub(began));
+                    if let Some(took) = took {
+                        version.costs.note(input().route(), took);
+                    }
+                    if let Some(stands_for) = seems_slow(ticks, took) {
                         self.report(Problem::Slow(stands_for), &input);
                     }
                     return Ok(decision);
@@ -509,12 +513,11 @@ const SLOW_TICKS: u64 = 2;
 
 /// For how many decisions one stands that seems slow. On a busy machine it may have waited for a
 /// processor: who judges it looks again.
-fn seems_slow(ticks: u64, began: Option<Duration>) -> Option<u32> {
+fn seems_slow(ticks: u64, took: Option<Duration>) -> Option<u32> {
     if ticks >= SLOW_TICKS {
         return Some(1);
     }
-    let took = processor_time().saturating_sub(began?);
-    (took >= SLOWER_BY_MIN).then_some(MEASURED_EVERY)
+    (took? >= SLOWER_BY_MIN).then_some(MEASURED_EVERY)
 }
 
 /// Tells clients apart. Addresses of IPv4 and networks of IPv6 are short, and cost nothing.

@@ -10,6 +10,7 @@
 //! - `failure`: why a call did not end well;
 //! - `budget`, `instance`: a running copy of a component, and what it may take;
 //! - `observed`: what a policy counts and says of its own accord;
+//! - `costs`: what decisions cost, by route;
 //! - `version`: a component in use, and what it has done so far;
 //! - `instance_pool`: the instances of each thread.
 
@@ -26,5 +27,6 @@ pub(crate) mod failure;
 mod budget;
 pub(crate) mod instance;
 pub(crate) mod observed;
+pub(crate) mod costs;
 pub(crate) mod version;
 pub(crate) mod instance_pool;

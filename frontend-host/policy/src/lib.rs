@@ -30,6 +30,7 @@ pub use decider::{Decider, Undecided};
 pub use evaluate::{Connection, RequestParts};
 pub use guest::code_cache::CodeCache;
 pub use guest::compiler::{CompileError, Compiler, compile_as_child};
+pub use guest::costs::{COST_BOUNDS_US, Cost};
 pub use guest::engine::Engine;
 pub use guest::instance::Ambient;
 pub use guest::version::{SharedVersion, Version};

@@ -17,6 +17,7 @@ use prometheus_client::registry::Registry;
 
 use super::Admin;
 use crate::server::clients::Held;
+use frontend_policy::{COST_BOUNDS_US, Cost};
 
 /// All that `GET /metrics` says.
 pub(super) fn registry(admin: Arc<Admin>) -> Registry {
@@ -48,6 +49,7 @@ impl Collector for Numbers {
         self.clients(&mut families)?;
         self.policy(&mut families)?;
         self.observed(&mut families)?;
+        self.costs(&mut families)?;
         self.service(&mut families)
     }
 }
@@ -183,6 +185,28 @@ impl Numbers {
         Ok(())
     }
 
+    /// What decisions of the active version and of the candidate cost.
+    fn costs(&self, families: &mut Families<'_>) -> fmt::Result {
+        let published = self.0.gateway.policy.published();
+        let candidate = published.candidate.as_ref().map(|it| &it.version);
+        let candidate = candidate.filter(|it| it.digest != published.active.digest);
+        let versions = std::iter::once(&published.active).chain(candidate);
+        let costs: Vec<_> = versions
+            .map(|version| (version.digest.to_string(), version.costs.snapshot()))
+            .collect();
+        let samples = costs.iter().flat_map(|(policy, routes)| {
+            let labels = move |route| [("policy", policy.as_str()), ("route", route)];
+            routes
+                .iter()
+                .map(move |(route, cost)| (labels(route.as_str()), cost))
+        });
+        families.histogram(
+            "bazaar_policy_decision_seconds",
+            "Processor time of decisions, of one in 64.",
+            samples,
+        )
+    }
+
     fn service(&self, families: &mut Families<'_>) -> fmt::Result {
         let current = *self.0.gateway.backend.replicas.leader().borrow();
         families.gauge(
@@ -246,6 +270,25 @@ impl Families<'_> {
         samples.into_iter().try_for_each(|(labels, value)| {
             let mut sample = family.encode_family(&labels)?;
             sample.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
+        })
+    }
+
+    fn histogram<'l, const LABELS: usize>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = ([(&'l str, &'l str); LABELS], &'l Cost)>,
+    ) -> fmt::Result {
+        let histogram = MetricType::Histogram;
+        let mut family = self.0.encode_descriptor(name, help, None, histogram)?;
+        samples.into_iter().try_for_each(|(labels, cost)| {
+            let bounds = COST_BOUNDS_US.map(|us| f64::from(us) / 1e6);
+            let bounds = bounds.into_iter().chain([f64::MAX]);
+            let buckets: Vec<_> = bounds.zip(cost.buckets).collect();
+            let count = cost.buckets.iter().sum();
+            let sum = cost.sum.as_secs_f64();
+            let mut sample = family.encode_family(&labels)?;
+            sample.encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)
         })
     }
 

@@ -15,6 +15,10 @@ use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
 use crate::guest::version::Version;
 
+/// Parts of a path that tell routes apart, and how much of the first one does, in characters.
+const ROUTE_PARTS_MAX: usize = 4;
+const ROUTE_PART_MAX: usize = 60;
+
 /// All that one decision depends on.
 #[derive(Debug, Clone)]
 pub struct DecisionInput {
@@ -189,6 +193,22 @@ impl DecisionInput {
             Subject::Request(request) => path_key(&request.target),
             Subject::Election(_) => path_key(""),
         }
+    }
+
+    /// What tells it from decisions of other kinds: method and the first part of the path, how many parts
+    /// follow, and what came of the action before.
+    pub(crate) fn route(&self) -> String {
+        let Subject::Request(request) = &self.subject else {
+            return "election".to_owned();
+        };
+        let path = path_and_query(&request.target).0;
+        let mut parts = path.trim_start_matches('/').split('/');
+        let first = parts.next().unwrap_or_default();
+        let rest = "/*".repeat(parts.take(ROUTE_PARTS_MAX).count());
+        let outcome = request.outcome.as_ref();
+        let outcome = outcome.map_or_else(String::new, |outcome| format!(" → {}", outcome.name()));
+        let first: String = first.chars().take(ROUTE_PART_MAX).collect();
+        format!("{} /{first}{rest}{outcome}", request.method)
     }
 
     /// The request that it is about, where it is about one.

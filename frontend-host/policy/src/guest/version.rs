@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::bindings::World;
 use super::config::Config;
+use super::costs::Costs;
 use super::deadline::Deadline;
 use super::digest::Digest;
 use super::engine::Clock;
@@ -41,6 +42,8 @@ pub struct Version {
     pub(crate) start_cost: Duration,
     /// What it has counted of its own accord.
     pub observed: Observed,
+    /// What its decisions cost.
+    pub costs: Costs,
     /// Whether a response that it had kept depended on more than its key.
     misses_keys: AtomicBool,
     /// The last decision that came out differently when it was made again.
@@ -72,6 +75,7 @@ impl Version {
             counts: Counts::default(),
             start_cost,
             observed: Observed::new(),
+            costs: Costs::default(),
             misses_keys: AtomicBool::new(false),
             impure_example: Mutex::default(),
             template,

@@ -7,7 +7,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::fields::{Difference, Fields};
-use super::golden::route;
 use super::headers::HeaderChoice;
 use crate::evaluate::input::DecisionInput;
 
@@ -111,7 +110,7 @@ impl Differences {
         };
         let route = match differences.is_empty() {
             true => String::new(),
-            false => route(input),
+            false => input.route(),
         };
         let mut found = self.found();
         found.compared += 1;

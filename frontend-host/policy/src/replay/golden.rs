@@ -22,9 +22,6 @@ const ALIKE_MAX: usize = 3;
 const ROUTES_MAX: usize = 100;
 const OTHER_ROUTES: &str = "others";
 
-/// Parts of a path that tell routes apart.
-const ROUTE_PARTS_MAX: usize = 4;
-
 /// What is shown of a value, in bytes, and how much of it before the first byte that differs.
 const SHOWN_BYTES_MAX: usize = 512;
 const SHOWN_BEFORE: usize = 60;
@@ -116,7 +113,7 @@ impl Report {
             return;
         }
         self.failed += 1;
-        let route = match route(&input) {
+        let route = match input.route() {
             route if self.routes.contains_key(&route) || self.routes.len() < ROUTES_MAX => route,
             _ => OTHER_ROUTES.to_owned(),
         };
@@ -266,21 +263,6 @@ fn excerpt(text: &str, place: usize) -> String {
     format!("{before}{}{after}", &text[begin..end])
 }
 
-/// What kind of decision it is: the method, where the path leads, and the outcome's kind.
-pub(super) fn route(input: &DecisionInput) -> String {
-    let Subject::Request(request) = &input.subject else {
-        return "election".to_owned();
-    };
-    let path = request.target.split('?').next().unwrap_or_default();
-    let mut parts = path.trim_start_matches('/').split('/');
-    let first = parts.next().unwrap_or_default();
-    let rest = "/*".repeat(parts.take(ROUTE_PARTS_MAX).count());
-    let outcome = request.outcome.as_ref();
-    let outcome = outcome.map_or_else(String::new, |outcome| format!(" → {}", outcome.name()));
-    let first: String = first.chars().take(SHOWN_BEFORE).collect();
-    format!("{} /{first}{rest}{outcome}", request.method)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,11 +295,11 @@ mod tests {
             ("/stocks/nvidia?x=/a/b", "GET /stocks/*"),
             ("/a/b/c/d/e/f/g/h", "GET /a/*/*/*/*"),
         ] {
-            assert_eq!(route(&asked(target, None)), expected);
+            assert_eq!(asked(target, None).route(), expected);
         }
         let traded = Outcome::Traded(domain::OrderNumber::default());
         assert_eq!(
-            route(&asked("/orders", Some(traded))),
+            asked("/orders", Some(traded)).route(),
             "GET /orders → traded"
         );
     }
