@@ -19,9 +19,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
 use http::header::HeaderName;
 use http::request::Parts;
+use http::{HeaderMap, Response};
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
@@ -30,7 +30,7 @@ use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::stage::Stage;
 use crate::upstream::backend::Backend;
-use frontend_policy::Versions;
+use frontend_policy::{Decider, Versions};
 
 pub use admission::Admitted;
 use admission::check_content_coding;
@@ -108,14 +108,32 @@ impl Gateway {
         Ok(admitted)
     }
 
-    /// Answers a request. The answer takes over the memory of its headers.
+    /// Answers a request. The answer may take over the memory of its headers.
     pub async fn answer(&self, request: Request<'_>) -> Response<Full<Bytes>> {
-        match Exchange::begin(self, request) {
-            Ok(mut exchange) => {
-                let answered = exchange.run().await;
-                answered.unwrap_or_else(|undecided| Refusal::from(undecided).response())
-            }
-            Err(refusal) => refusal.response(),
+        let mut exchange = Exchange::begin(self, request);
+        let answered = exchange.run().await;
+        let mut response = answered.unwrap_or_else(|refusal| refusal.response());
+        exchange.add_reply_headers(response.headers_mut());
+        response
+    }
+
+    /// Answers a request about which no policy decides. What the policy adds to every reply is added all
+    /// the same: that of the version which would have been asked.
+    pub fn refuse(&self, refusal: &Refusal, head: &Parts, client: IpAddr) -> Response<Full<Bytes>> {
+        let mut response = refusal.response();
+        let decider = self.decider(&head.headers, client);
+        decider.add_reply_headers(response.headers_mut(), &head.headers);
+        response
+    }
+
+    /// Who decides about a request, by its client.
+    fn decider(&self, headers: &HeaderMap, client: IpAddr) -> Decider<'_> {
+        let named = self.client_header.as_ref();
+        match (named.and_then(|name| headers.get(name)), client) {
+            (Some(value), _) => self.policy.decider(value.as_bytes()),
+            (None, IpAddr::V4(address)) => self.policy.decider(&address.octets()),
+            // Who has a network has all its addresses (RFC 4291, section 2.5.4).
+            (None, IpAddr::V6(address)) => self.policy.decider(&address.octets()[..8]),
         }
     }
 }

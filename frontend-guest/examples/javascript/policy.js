@@ -47,6 +47,7 @@ export const policy = {
       onFailure: "last-good",
       buckets: [],
       counters: [],
+      replyHeaders: [],
     };
   },
 
