@@ -93,9 +93,14 @@ fn each_example_does_what_the_guide_says_of_it() {
         assert_eq!(configured.status, 200, "{configured:?}");
     });
 
-    let failed = bazaar.admin("GET", "/policy", b"").json()["active"].take();
-    for failures in ["traps", "overruns", "invalid", "impure"] {
-        assert_eq!(failed[failures], 0, "{failed}");
+    check_sound(&bazaar);
+}
+
+/// The active version has decided as a policy does, but for what a busy machine stopped.
+pub fn check_sound(bazaar: &Bazaar) {
+    let active = bazaar.admin("GET", "/policy", b"").json()["active"].take();
+    for failures in ["traps", "invalid", "impure"] {
+        assert_eq!(active[failures], 0, "{active}");
     }
 }
 
@@ -104,8 +109,9 @@ fn unix_seconds() -> i64 {
     i64::try_from(since.as_secs()).unwrap()
 }
 
-/// Activates a component with a configuration.
+/// Activates a component with a configuration, once the one before has decided without a failure.
 pub fn push(bazaar: &Bazaar, component: &Path, config: &str) {
+    check_sound(bazaar);
     let mut body = config.as_bytes().to_vec();
     body.extend(fs::read(component).unwrap());
     let pushed = bazaar.admin("PUT", &format!("/policy?config={}", config.len()), &body);
