@@ -72,7 +72,7 @@ fn each_example_does_what_the_guide_says_of_it() {
     check_redirects(&bazaar);
     serve("etag", Value::Null);
     check_etag(&bazaar);
-    serve("ab-test", json!({ "share_of_b": 1 }));
+    serve("ab-test", json!({ "share_of_b": 0.5 }));
     check_ab_test(&bazaar);
     serve("networks", json!({ "block": ["127.0.0.0/8"] }));
     assert_eq!(bazaar.get(LOOKUP).error().0, 403);
@@ -315,13 +315,17 @@ fn check_etag(bazaar: &Bazaar) {
 
 fn check_ab_test(bazaar: &Bazaar) {
     let in_cents = |response: &Response| response.data()["price_cents"].is_u64();
-    for round in 0..3 {
+    // Nobody gets the cookie of another: all are in one variant with a chance of one in 2 to the 39.
+    let mut in_b = 0;
+    for _ in 0..40 {
         let new = lookup(bazaar, &[]);
         let cookie = new.header("set-cookie").unwrap_or_default();
-        assert!(cookie.starts_with("variant=b; "), "{round}: {new:?}");
+        assert_eq!(cookie.starts_with("variant=b; "), in_cents(&new), "{new:?}");
+        assert!(cookie.starts_with("variant="), "{new:?}");
         assert_eq!(new.header("cache-control"), Some("no-store"));
-        assert!(in_cents(&new), "{new:?}");
+        in_b += usize::from(in_cents(&new));
     }
+    assert!((1..40).contains(&in_b), "{in_b} of 40 are in b");
     for (cookie, is_b) in [("variant=a", false), ("a=b; variant=b", true)] {
         for round in 0..3 {
             let known = lookup(bazaar, &[("cookie", cookie)]);
