@@ -124,6 +124,8 @@ pub trait Policy {
     /// Says what the policy is and what it wants of the host.
     fn describe(&self) -> Manifest {
         let mut headers = self.wanted_headers();
+        // Once: of a header that is there twice nobody knows which counts.
+        headers.retain(|name| name != IDEMPOTENCY_KEY_HEADER);
         headers.insert(0, IDEMPOTENCY_KEY_HEADER.to_owned());
         Manifest {
             name: self.name().to_owned(),
@@ -410,6 +412,26 @@ mod tests {
             }
         );
         assert_eq!(manifest.on_failure, OnFailure::LastGood);
+    }
+
+    #[test]
+    fn what_a_policy_says_of_itself_is_in_its_manifest() {
+        struct Sees;
+        impl Policy for Sees {
+            fn name(&self) -> &'static str {
+                "sees"
+            }
+            fn wanted_headers(&self) -> Vec<String> {
+                ["idempotency-key", "cookie"].map(str::to_owned).into()
+            }
+            fn reply_headers(&self) -> Vec<ReplyHeader> {
+                vec![ReplyHeader::always("x-a", "1").when("x-b", "2")]
+            }
+        }
+        let manifest = Sees.describe();
+        assert_eq!(manifest.headers, ["idempotency-key", "cookie"]);
+        let when = manifest.reply_headers[0].when.as_ref();
+        assert_eq!(when, Some(&("x-b".to_owned(), "2".to_owned())));
     }
 
     #[test]

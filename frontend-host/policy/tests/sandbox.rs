@@ -856,6 +856,7 @@ fn a_header_that_no_reply_or_not_every_one_can_have_is_refused_by_name() {
             "`Content-Length` to every reply, which is the gateway's",
         ),
         ("connection: close".into(), "the gateway's to set"),
+        ("keep-alive: timeout=5".into(), "the gateway's to set"),
         ("transfer-encoding: chunked".into(), "the gateway's to set"),
         (
             "content-type: text/html".into(),

@@ -230,7 +230,7 @@ fn buckets_from(declared: Vec<wit::Bucket>) -> Result<Vec<Bucket>, InvalidDecisi
 
 /// What says something of one reply alone, and would be wrong of another: the gateway's own errors
 /// among them.
-const OF_ONE_REPLY: [HeaderName; 16] = [
+const OF_ONE_REPLY: [HeaderName; 15] = [
     header::AGE,
     header::CACHE_CONTROL,
     header::CONTENT_ENCODING,
@@ -246,8 +246,10 @@ const OF_ONE_REPLY: [HeaderName; 16] = [
     header::RETRY_AFTER,
     header::SET_COOKIE,
     HeaderName::from_static("cache-status"),
-    HeaderName::from_static("keep-alive"),
 ];
+
+/// Not known to RFC 9110, but to HTTP/2, which has no place for them (RFC 9113, section 8.2.2).
+const OF_CONNECTION: [&str; 2] = ["keep-alive", "proxy-connection"];
 
 fn reply_headers_from(declared: Vec<wit::ReplyHeader>) -> Result<ReplyHeaders, InvalidDecision> {
     let bytes = |header: &wit::ReplyHeader| {
@@ -273,7 +275,7 @@ fn reply_headers_from(declared: Vec<wit::ReplyHeader>) -> Result<ReplyHeaders, I
         let Some((parsed, value)) = header_of(&name, &value) else {
             return invalid(format!("{}, which HTTP does not allow", added(&name)));
         };
-        if FRAMING.contains(&parsed) {
+        if FRAMING.contains(&parsed) || OF_CONNECTION.contains(&parsed.as_str()) {
             return invalid(format!("{}, which is the gateway's to set", added(&name)));
         }
         if OF_ONE_REPLY.contains(&parsed) {
