@@ -290,6 +290,9 @@ pub struct Policy {
     /// The last of them.
     #[serde(default)]
     pub impure_example: Option<String>,
+    /// What it adds to every reply.
+    #[serde(default)]
+    pub reply_headers: Vec<String>,
     /// For how long it has been active.
     pub active_ms: Option<u64>,
     /// Who put it on trial.

@@ -368,10 +368,11 @@ fn checked(package: &Package, secrets: &cli::Secrets, path: &Path) -> Result<Ver
 fn check(file: &Path, config: &Config, secrets: &cli::Secrets) -> Result<String, PolicyError> {
     let package = Package::open(file)?.with_config(config)?;
     let version = checked(&package, secrets, file)?;
-    Ok(format!(
-        "{}: a gateway would take it: {version}\n",
-        file.display()
-    ))
+    let mut text = format!("{}: a gateway would take it: {version}\n", file.display());
+    for header in version.reply_headers() {
+        text += &format!("  adds to every reply {header}\n");
+    }
+    Ok(text)
 }
 
 async fn list(admin: &mut Admin) -> Result<Policies, AdminError> {

@@ -185,6 +185,9 @@ pub fn policies(policies: &Policies) -> String {
             example.escape_debug()
         );
     }
+    if let (Some(active), Some(candidate)) = (&policies.active, &policies.candidate) {
+        text += &other_reply_headers(active, candidate);
+    }
     let kept = policies.kept.iter().rev().map(|kept| match kept.good {
         true => short(&kept.digest),
         false => format!("{} (failed)", short(&kept.digest)),
@@ -202,6 +205,21 @@ pub fn policies(policies: &Policies) -> String {
         text += &format!("\nthe gateway's own last change:\n{}", described(change));
     }
     text
+}
+
+/// What a candidate adds to every reply and the active version does not, and what it does not add: no
+/// decision shows that.
+fn other_reply_headers(active: &Policy, candidate: &Policy) -> String {
+    let added = |what: &str, these: &Policy, others: &Policy| -> String {
+        let others = &others.reply_headers;
+        let lines = these.reply_headers.iter();
+        let lines = lines.filter(|header| !others.contains(header));
+        let name = format!("{} ({})", candidate.name, short(&candidate.digest));
+        lines
+            .map(|header| format!("{name} {what} to every reply {}\n", header.escape_debug()))
+            .collect()
+    };
+    added("adds", candidate, active) + &added("does not add", active, candidate)
 }
 
 /// What operators should know of a version that is in service.
@@ -296,5 +314,27 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn what_a_candidate_adds_to_replies_and_does_not_is_told() {
+        let version = |name: &str, added: &str| {
+            format!(
+                r#"{{"digest":"0123456789abcdef","name":"{name}","version":"1","stage":"active","decisions":1,
+                    "traps":0,"overruns":0,"invalid":0,"active_ms":1,"reply_headers":[{added}]}}"#
+            )
+        };
+        let active = version("old", r#""x-both: 1","x-old: 1""#);
+        let candidate = version("new", r#""x-both: 1","x-new: 1""#);
+        let listed = format!(r#"{{"active":{active},"previous":null,"candidate":{candidate}}}"#);
+        let text = policies(&serde_json::from_str(&listed).unwrap());
+        let new = "new (0123456789ab)";
+        for line in [
+            format!("{new} adds to every reply x-new: 1\n"),
+            format!("{new} does not add to every reply x-old: 1\n"),
+        ] {
+            assert!(text.contains(&line), "{line} is not in\n{text}");
+        }
+        assert!(!text.contains("x-both"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! Policies in other languages than Rust: those in JavaScript and Python are built with their own
-//! toolchains, shadow the default policy without a difference, and then serve in its place. And new
-//! policies, which need the command alone.
+//! toolchains, shadow the default policy without a difference, and then serve in its place. The examples of
+//! each language do what those in Rust do. And new policies, which need the command alone.
 //!
 //! A machine that has not the language, or does not reach its registry, skips its test.
 
@@ -8,8 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::examples::{
+    KEYS, SHOP, check_api_keys, check_client_limits, check_cors, check_refusals_have_cors,
+    check_sound, push,
+};
 use crate::harness::{Bazaar, Options, Order, run, run_ok, skip, wait_until};
 
 /// How a build script says that its toolchain is not to be had (`EX_UNAVAILABLE`).
@@ -47,7 +51,45 @@ fn check_language(language: &str) {
     assert!(run_ok(["policy", "rollback", &admin]).starts_with("active: default"));
     check_serves(&bazaar);
     bazaar.check_acknowledged();
+    check_examples(&bazaar, language);
     check_new(language);
+}
+
+fn check_examples(bazaar: &Bazaar, language: &str) {
+    let sources = match language {
+        "python" => ["api_keys.py", "client_limits.py", "cors.py"],
+        _ => ["api-keys.js", "client-limits.js", "cors.js"],
+    };
+    let [api_keys, client_limits, cors] = sources.map(|source| build_example(language, source));
+    let keys: Map<_, _> = KEYS
+        .map(|(name, key)| (name.to_owned(), json!(key)))
+        .into_iter()
+        .collect();
+    push(bazaar, &api_keys, &json!({ "keys": keys }).to_string());
+    check_api_keys(bazaar);
+    let limits =
+        json!({ "requests": 1, "period_ms": 3_600_000, "burst": 3, "client_header": "x-client" });
+    push(bazaar, &client_limits, &limits.to_string());
+    check_client_limits(bazaar);
+    let origins = json!({ "origins": [SHOP, "http://localhost:3000"] });
+    push(bazaar, &cors, &origins.to_string());
+    check_cors(bazaar);
+    check_refusals_have_cors(bazaar);
+    check_sound(bazaar);
+}
+
+/// One of the policies that most need, in this language.
+fn build_example(language: &str, source: &str) -> PathBuf {
+    let project = env!("CARGO_MANIFEST_DIR");
+    let dir = format!("{project}/frontend-guest/examples/{language}");
+    let component = format!("{project}/target/policies/{source}.wasm");
+    let built = Command::new(format!("{dir}/build"))
+        .args([&format!("{dir}/{source}"), &component])
+        .output()
+        .expect("the build script starts");
+    let log = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{}: {log}", built.status);
+    component.into()
 }
 
 /// One that `policy new` makes is the same by another name. Its toolchain is that of the example.
@@ -66,7 +108,7 @@ fn check_new(language: &str) {
     assert!(checked.contains("my-own 0.1.0"), "{checked}");
 }
 
-/// It looks up stocks and elects, and has no more to it.
+/// It looks up stocks and elects, and has no more to it; but the examples in C build on it.
 #[test]
 fn a_new_policy_in_c_is_built_and_serves() {
     let dir = tempfile::tempdir().unwrap();
@@ -114,10 +156,36 @@ fn a_new_policy_in_c_is_built_and_serves() {
     }
     let long = format!("/stocks/{}", "x".repeat(4_000));
     assert_eq!(bazaar.get(&long).status, 404);
-    let active = bazaar.admin("GET", "/policy", b"").json()["active"].take();
-    for failures in ["traps", "invalid"] {
-        assert_eq!(active[failures], json!(0), "{active}");
+
+    let examples = format!("{}/frontend-guest/examples/c", env!("CARGO_MANIFEST_DIR"));
+    for file in fs::read_dir(examples).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), policy.join(file.file_name())).unwrap();
     }
+    let serve = |name: &str, config: &str| {
+        let [source, component] = ["c", "wasm"].map(|kind| policy.join(format!("{name}.{kind}")));
+        let build = Command::new(policy.join("build"))
+            .args([&source, &component])
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&build.stderr);
+        assert!(build.status.success(), "{name}: {log}");
+        push(&bazaar, &component, config);
+    };
+    serve(
+        "api-keys",
+        &KEYS.map(|(name, key)| format!("{name} {key}\n")).concat(),
+    );
+    check_api_keys(&bazaar);
+    serve(
+        "client-limits",
+        "requests 1\nperiod_ms 3600000\nburst 3\nclient_header x-client\n",
+    );
+    check_client_limits(&bazaar);
+    serve("cors", &format!("{SHOP}\nhttp://localhost:3000\n"));
+    check_cors(&bazaar);
+    check_refusals_have_cors(&bazaar);
+    check_sound(&bazaar);
 }
 
 /// What is typed where the project is not: a mount hides it. What was built of the standard library stays

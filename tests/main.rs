@@ -23,6 +23,7 @@
 //! - [`bombs`]: components that are made to keep a compiler busy;
 //! - [`admin`]: who may use the admin API, and what it stands;
 //! - [`stopping`]: how services stop;
+//! - [`examples`]: the policies that people need, each as the guide describes it;
 //! - [`languages`]: policies in JavaScript, Python and C, and new ones;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
 //! - [`layers`]: what crates and modules may know of each other;
@@ -53,6 +54,7 @@ mod dev;
 mod bombs;
 mod admin;
 mod stopping;
+mod examples;
 mod languages;
 mod command;
 mod layers;

@@ -12,8 +12,8 @@
 
 use std::collections::BTreeMap;
 
-use frontend_guest::types::{Action, Decision, Manifest, OnFailure, Request, Response};
-use frontend_guest::{Configured, DefaultPolicy, Policy, export};
+use frontend_guest::types::{Action, Decision, OnFailure, Request, Response};
+use frontend_guest::{Configured, Policy, export};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
@@ -73,12 +73,8 @@ impl Policy for ApiKeys {
         OnFailure::Refuse
     }
 
-    fn describe(&self) -> Manifest {
-        let mut manifest = DefaultPolicy.describe();
-        manifest.name = self.name().to_owned();
-        manifest.on_failure = self.on_failure();
-        manifest.headers.push(HEADER.to_owned());
-        manifest
+    fn wanted_headers(&self) -> Vec<String> {
+        vec![HEADER.to_owned()]
     }
 
     fn idempotency_scope(&self, request: &Request) -> Option<String> {
@@ -89,9 +85,10 @@ impl Policy for ApiKeys {
         if self.client(request).is_none() {
             return unauthorized().into();
         }
-        match self.action(request) {
-            Ok(action) => action.into(),
-            Err(error) => Action::Respond(error.response()).into(),
+        // As the default policy goes on: a limit for each client goes into `buckets` and `take`.
+        match self.take(request) {
+            Some(take) => Action::Take(take).into(),
+            None => self.on_granted(request),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Idempotency keys that are each client's own, for a Bazaar behind a proxy that says who the client
 //! is: two that use the same key place two orders.
 
-use frontend_guest::types::{Manifest, Request};
-use frontend_guest::{DefaultPolicy, Policy, export};
+use frontend_guest::types::Request;
+use frontend_guest::{Policy, export};
 
 /// Set by the proxy, which lets no client set it.
 const CLIENT_HEADER: &str = "x-client";
@@ -14,11 +14,8 @@ impl Policy for ClientKeys {
         "client-keys"
     }
 
-    fn describe(&self) -> Manifest {
-        let mut manifest = DefaultPolicy.describe();
-        manifest.name = self.name().to_owned();
-        manifest.headers.push(CLIENT_HEADER.to_owned());
-        manifest
+    fn wanted_headers(&self) -> Vec<String> {
+        vec![CLIENT_HEADER.to_owned()]
     }
 
     fn idempotency_scope(&self, request: &Request) -> Option<String> {

@@ -7,7 +7,8 @@
 //! In reading order:
 //!
 //! - [`types`] (`bindings`): the values exchanged with the host, generated from the WIT.
-//! - `request`: reading the headers of a [`Request`](types::Request).
+//! - `request`: reading the target and headers of a [`Request`](types::Request).
+//! - [`ReplyHeader`](types::ReplyHeader) (`reply_header`): headers that every reply gets.
 //! - [`Policy`] (`policy`): a policy, each of whose methods has the default behaviour, and
 //!   [`export!`], which makes a component of one; [`Configured`], one that is made from a configuration.
 //! - [`NAME_BYTES_MAX`] (`stock_name`): what a stock can be called.
@@ -89,6 +90,7 @@
 #[doc(hidden)]
 pub mod bindings;
 mod request;
+mod reply_header;
 mod policy;
 mod stock_name;
 mod route;

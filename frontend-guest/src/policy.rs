@@ -10,8 +10,8 @@ use crate::trade_order;
 use crate::trade_order::IDEMPOTENCY_KEY_HEADER;
 use crate::types::{
     Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, Freshness, ListStocks,
-    Manifest, Observation, OnFailure, Outcome, ReadOrder, ReadStock, ReplicaId, Request, Take,
-    View,
+    Manifest, Observation, OnFailure, Outcome, ReadOrder, ReadStock, ReplicaId, ReplyHeader,
+    Request, Take, View,
 };
 
 /// The most stocks that the default policy has the host keep.
@@ -62,6 +62,18 @@ pub trait Policy {
         Vec::new()
     }
 
+    /// The request headers that it wants to see, in lower case, besides `idempotency-key`: by default
+    /// none. The host passes no other.
+    fn wanted_headers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The headers that the host adds to every reply, its own errors included: by default none.
+    /// See [`ReplyHeader::always`] and [`ReplyHeader::when`].
+    fn reply_headers(&self) -> Vec<ReplyHeader> {
+        Vec::new()
+    }
+
     /// The buckets of tokens that [`take`](Policy::take) takes out of: by default none.
     fn buckets(&self) -> Vec<Bucket> {
         Vec::new()
@@ -100,8 +112,8 @@ pub trait Policy {
 
     /// Whom the idempotency key of a request belongs to, in a policy that knows its clients: each
     /// name that this gives has keys of its own. By default none, so that all share them, and who
-    /// guesses a key gets the answer to another's order. The headers that tell clients apart must be in
-    /// the manifest of [`describe`](Policy::describe), and somebody must have checked them.
+    /// guesses a key gets the answer to another's order. The headers that tell clients apart must be
+    /// [wanted](Policy::wanted_headers), and somebody must have checked them.
     ///
     /// The same client must get the same name from one version to the next: under another, an order
     /// that is sent again is another order.
@@ -111,15 +123,20 @@ pub trait Policy {
 
     /// Says what the policy is and what it wants of the host.
     fn describe(&self) -> Manifest {
+        let mut headers = self.wanted_headers();
+        // Once: of a header that is there twice nobody knows which counts.
+        headers.retain(|name| name != IDEMPOTENCY_KEY_HEADER);
+        headers.insert(0, IDEMPOTENCY_KEY_HEADER.to_owned());
         Manifest {
             name: self.name().to_owned(),
             version: self.version().to_owned(),
-            headers: vec![IDEMPOTENCY_KEY_HEADER.to_owned()],
+            headers,
             connection: self.wants_connection(),
             cache: self.cache_settings(),
             on_failure: self.on_failure(),
             buckets: self.buckets(),
             counters: self.counters(),
+            reply_headers: self.reply_headers(),
         }
     }
 
@@ -395,6 +412,26 @@ mod tests {
             }
         );
         assert_eq!(manifest.on_failure, OnFailure::LastGood);
+    }
+
+    #[test]
+    fn what_a_policy_says_of_itself_is_in_its_manifest() {
+        struct Sees;
+        impl Policy for Sees {
+            fn name(&self) -> &'static str {
+                "sees"
+            }
+            fn wanted_headers(&self) -> Vec<String> {
+                ["idempotency-key", "cookie"].map(str::to_owned).into()
+            }
+            fn reply_headers(&self) -> Vec<ReplyHeader> {
+                vec![ReplyHeader::always("x-a", "1").when("x-b", "2")]
+            }
+        }
+        let manifest = Sees.describe();
+        assert_eq!(manifest.headers, ["idempotency-key", "cookie"]);
+        let when = manifest.reply_headers[0].when.as_ref();
+        assert_eq!(when, Some(&("x-b".to_owned(), "2".to_owned())));
     }
 
     #[test]

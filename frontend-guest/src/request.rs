@@ -1,8 +1,19 @@
-//! Reading the headers of a request. The host passes those that the manifest asks for.
+//! Reading the target and headers of a request. The host passes the headers that the manifest asks for.
 
+use crate::route;
 use crate::types::Request;
 
 impl Request {
+    /// The target without its query, percent-encoded as it was sent.
+    pub fn path(&self) -> &str {
+        route::path(&self.target)
+    }
+
+    /// What follows the question mark; empty without one.
+    pub fn query(&self) -> &str {
+        route::query(&self.target)
+    }
+
     /// All values of a header, in their order. `name` is in lower case.
     pub fn header_values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         let named = self.headers.iter().filter(move |(other, _)| other == name);

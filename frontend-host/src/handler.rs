@@ -30,7 +30,7 @@ use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::stage::Stage;
 use crate::upstream::backend::Backend;
-use frontend_policy::Versions;
+use frontend_policy::{Arrival, Decider, Versions};
 
 pub use admission::Admitted;
 use admission::check_content_coding;
@@ -108,11 +108,37 @@ impl Gateway {
         Ok(admitted)
     }
 
-    /// Answers a request. The answer takes over the memory of its headers.
+    /// Answers a request. The answer may take over the memory of its headers.
     pub async fn answer(&self, request: Request<'_>) -> Response<Full<Bytes>> {
-        match Exchange::begin(self, request) {
-            Ok(mut exchange) => exchange.answer().await,
-            Err(refusal) => refusal.response(),
+        let mut exchange = Exchange::begin(self, request);
+        let mut response = exchange.answer().await;
+        exchange.add_reply_headers(response.headers_mut());
+        response
+    }
+
+    /// Answers a request about which no policy decides. What the policy adds to every reply is added all
+    /// the same: that of the version which would have been asked.
+    pub fn refuse(&self, refusal: &Refusal, head: &Parts, client: IpAddr) -> Response<Full<Bytes>> {
+        let mut response = refusal.response();
+        let decider = self.decider(head, client);
+        decider.add_reply_headers(response.headers_mut(), &head.headers);
+        response
+    }
+
+    /// Who decides about a request, by its client and how it came.
+    fn decider(&self, head: &Parts, client: IpAddr) -> Decider<'_> {
+        let target = head.uri.path_and_query();
+        let arrival = Arrival {
+            target: target.map_or("/", |target| target.as_str()),
+            headers: &head.headers,
+            address: client,
+        };
+        let named = self.client_header.as_ref();
+        match (named.and_then(|name| head.headers.get(name)), client) {
+            (Some(value), _) => self.policy.decider_of(value.as_bytes(), arrival),
+            (None, IpAddr::V4(address)) => self.policy.decider_of(&address.octets(), arrival),
+            // Who has a network has all its addresses (RFC 4291, section 2.5.4).
+            (None, IpAddr::V6(address)) => self.policy.decider_of(&address.octets()[..8], arrival),
         }
     }
 }

@@ -47,6 +47,7 @@ export const policy = {
       onFailure: "last-good",
       buckets: [],
       counters: [],
+      replyHeaders: [],
     };
   },
 
@@ -79,7 +80,7 @@ export const policy = {
 };
 
 // A decision that needs no memo.
-function decide(action) {
+export function decide(action) {
   return { action, memo: new Uint8Array(), observations: [], log: [] };
 }
 
@@ -339,7 +340,7 @@ function response(status, json, headers, keepMs) {
 
 // ---- errors: all that can go wrong with a request, as the client is told ----
 
-class ApiError extends Error {
+export class ApiError extends Error {
   constructor(status, message, ...headers) {
     super(message);
     this.status = status;
@@ -399,7 +400,7 @@ const ESCAPES = Array.from({ length: 256 }, (_, byte) =>
   byte < 0x80 && byte !== 0x25 ? String.fromCharCode(byte) : `%${byte.toString(16)}`,
 );
 
-function fromUtf8(bytes) {
+export function fromUtf8(bytes) {
   let escaped = "";
   for (const byte of bytes) escaped += ESCAPES[byte];
   try {

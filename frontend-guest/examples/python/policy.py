@@ -91,6 +91,7 @@ class Policy(exports.Policy):
             on_failure=OnFailure.LAST_GOOD,
             buckets=[],
             counters=[],
+            reply_headers=[],
         )
 
     def on_request(self, request: Request) -> Decision:

@@ -178,6 +178,15 @@ impl<'a> Decider<'a> {
         }
     }
 
+    /// Adds to a reply what the version adds to every reply. Nothing is known of what decides where no
+    /// request is decided.
+    pub fn add_reply_headers(&self, reply: &mut HeaderMap, request: &HeaderMap) {
+        let added = &self.version().manifest.reply_headers;
+        if !added.is_empty() && self.published.closed.is_none() {
+            added.add_to(reply, request);
+        }
+    }
+
     /// What it found published.
     pub fn published(&self) -> &Published {
         &self.published

@@ -3,6 +3,8 @@
 //! A component's answer becomes a [`Decision`] in `bindings`, once; whatever does not fit is an
 //! [`InvalidDecision`], and the policy that gave it is not asked again about that request.
 
+mod reply_headers;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use frontend_core::election::{ReplicaView, View};
 pub use frontend_core::{Freshness, Rate};
+pub use reply_headers::{ReplyHeader, ReplyHeaders};
 
 /// What a policy says of itself.
 #[derive(Debug, Clone)]
@@ -31,6 +34,8 @@ pub struct Manifest {
     pub buckets: Vec<Bucket>,
     /// The counters of its own, of different names.
     pub counters: Vec<Counter>,
+    /// What every reply gets.
+    pub reply_headers: ReplyHeaders,
 }
 
 /// A counter of a policy's own.

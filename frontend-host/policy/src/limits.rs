@@ -98,6 +98,11 @@ pub const LOG_LINES_PER_SECOND: u32 = 20;
 /// See [`LOG_LINES_PER_SECOND`].
 pub const LOG_LINES_BURST: u32 = 100;
 
+/// Headers that a manifest may have added to every reply, and bytes of all their names and values.
+pub const REPLY_HEADERS_MAX: usize = 64;
+/// See [`REPLY_HEADERS_MAX`].
+pub const REPLY_HEADERS_BYTES_MAX: usize = 16 << 10;
+
 /// Buckets that a manifest may declare.
 pub const BUCKETS_MAX: usize = 16;
 

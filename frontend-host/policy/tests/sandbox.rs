@@ -828,3 +828,50 @@ fn the_cache_settings_of_a_manifest_are_followed() {
         (10_000, 100_000, Eviction::Lru)
     );
 }
+
+#[test]
+fn a_header_that_no_reply_or_not_every_one_can_have_is_refused_by_name() {
+    let guest = guest("adds");
+    let admit = |config: &str| {
+        let admission = Admission::new(engine());
+        let admitted = admission.admit(with_config(&guest, config.as_bytes()), &[]);
+        admitted.map(|admitted| admitted.into_version().reply_headers())
+    };
+    let origin = "vary: Origin\nx-a: 'self' when origin: https://a.example";
+    let added = admit(origin).unwrap();
+    assert_eq!(added.join("\n"), origin);
+    let many = |count| vec!["x-a: b"; count].join("\n");
+    assert_eq!(admit(&many(64)).unwrap().len(), 64);
+    let long = format!("x-a: {}", "x".repeat(4 << 10));
+    for (config, problem) in [
+        (many(65), "more than 64 headers to every reply"),
+        (vec![long; 4].join("\n"), "more than 16384 bytes"),
+        (
+            "x a: b".into(),
+            "the header `x a` to every reply, which HTTP does not allow",
+        ),
+        ("x-a: b\tc\u{7f}".into(), "which HTTP does not allow"),
+        (
+            "Content-Length: 1".into(),
+            "`Content-Length` to every reply, which is the gateway's",
+        ),
+        ("connection: close".into(), "the gateway's to set"),
+        ("keep-alive: timeout=5".into(), "the gateway's to set"),
+        ("transfer-encoding: chunked".into(), "the gateway's to set"),
+        (
+            "content-type: text/html".into(),
+            "says something of one reply alone",
+        ),
+        ("content-encoding: gzip".into(), "of one reply alone"),
+        ("set-cookie: a=b".into(), "of one reply alone"),
+        ("cache-control: public".into(), "of one reply alone"),
+        ("etag: \"a\"".into(), "of one reply alone"),
+        (
+            "x-a: b when x b: c".into(),
+            "when a request has the header `x b`",
+        ),
+    ] {
+        let refused = admit(&config).unwrap_err().to_string();
+        assert!(refused.contains(problem), "{config}: {refused}");
+    }
+}

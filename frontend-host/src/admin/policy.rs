@@ -331,5 +331,6 @@ fn version_json(version: &Version, stage: &str) -> Value {
         "errors": load(&version.counts.errors),
         "impure": load(&version.counts.impure),
         "impure_example": version.impure_example(),
+        "reply_headers": version.reply_headers(),
     })
 }

@@ -3,13 +3,12 @@
 //! A hit takes the shortest way. It waits for nothing, so whatever waits for a backend is boxed:
 //! the future of a request, which hyper moves about, stays small.
 
-use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use domain::IdempotencyKey;
-use http::Response;
+use http::{HeaderMap, Response};
 use http_body_util::Full;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
@@ -21,7 +20,7 @@ use super::response::{complete, rendered};
 use super::{Gateway, Request};
 use crate::cache::{Counts, Rendering};
 use frontend_policy::decision::{Action, Operation, Outcome, Reply, Scheme, TradeAction};
-use frontend_policy::{Arrival, Connection, Decider, RequestParts, Undecided, limits};
+use frontend_policy::{Connection, Decider, RequestParts, limits};
 
 mod reads;
 
@@ -81,29 +80,15 @@ struct Performed {
 }
 
 impl<'a> Exchange<'a> {
-    /// Takes a request up; or refuses it, where the policy that decides cannot be shown its headers
-    /// or make sense of its body. What was published when it was admitted may be another by now.
-    pub(super) fn begin(gateway: &'a Gateway, request: Request<'a>) -> Result<Self, Inadmissible> {
+    /// Takes a request up.
+    pub(super) fn begin(gateway: &'a Gateway, request: Request<'a>) -> Self {
         let headers = &request.admitted.head.headers;
-        let arrival = Arrival {
-            target: target(&request),
-            headers,
-            address: request.client,
-        };
-        let mut decider = with_client(gateway, &request, |client| {
-            gateway.policy.decider_of(client, arrival)
-        });
+        let mut decider = gateway.decider(request.admitted.head, request.client);
         decider.leave_unreadable(headers);
         let published = decider.published();
         let settings = published.active.manifest.cache;
         gateway.cache.apply_settings(published.generation, settings);
-        if let Some(name) = decider.version().unreadable(headers) {
-            return Err(Inadmissible::UnreadableHeader(name.clone()));
-        }
-        if request.body.as_ref().is_some_and(|body| !body.is_empty()) {
-            check_content_coding(headers, decider.version().manifest.headers.iter())?;
-        }
-        Ok(Self {
+        Self {
             compared_since: decider.is_compared().then(Instant::now),
             gateway,
             request,
@@ -113,14 +98,33 @@ impl<'a> Exchange<'a> {
             deadlines: None,
             key: None,
             list: None,
-        })
+        }
+    }
+
+    /// Whether the policy that decides can be shown the request's headers and make sense of its body.
+    /// What was published when it was admitted may be another by now.
+    fn check(&self) -> Result<(), Inadmissible> {
+        let (request, version) = (&self.request, self.decider.version());
+        let headers = &request.admitted.head.headers;
+        if let Some(name) = version.unreadable(headers) {
+            return Err(Inadmissible::UnreadableHeader(name.clone()));
+        }
+        if request.body.as_ref().is_some_and(|body| !body.is_empty()) {
+            check_content_coding(headers, version.manifest.headers.iter())?;
+        }
+        Ok(())
+    }
+
+    /// Adds what the version that decided adds to every reply.
+    pub(super) fn add_reply_headers(&self, reply: &mut HeaderMap) {
+        let request = &self.request.admitted.head.headers;
+        self.decider.add_reply_headers(reply, request);
     }
 
     /// Answers. Where a canary is compared with the active version, that is told of it.
     pub(super) async fn answer(&mut self) -> Response<Full<Bytes>> {
         let answered = self.run().await;
-        let response =
-            answered.unwrap_or_else(|undecided| Inadmissible::from(undecided).response());
+        let response = answered.unwrap_or_else(|refusal| refusal.response());
         if let Some(since) = self.compared_since.take() {
             self.decider
                 .served(Some(response.status()), since.elapsed());
@@ -129,7 +133,8 @@ impl<'a> Exchange<'a> {
     }
 
     /// Decides and performs until there is a response.
-    async fn run(&mut self) -> Result<Response<Full<Bytes>>, Undecided> {
+    async fn run(&mut self) -> Result<Response<Full<Bytes>>, Inadmissible> {
+        self.check()?;
         let mut decision = self
             .decider
             .on_request(request_parts(&self.request, self.now_ms))?;
@@ -142,12 +147,14 @@ impl<'a> Exchange<'a> {
                     self.operation_of = self.decider.version().id;
                     (operation, Duration::ZERO)
                 }
-                Action::Retry(pause) => (performed.ok_or(Undecided::Failed)?.operation, pause),
+                Action::Retry(pause) => {
+                    (performed.ok_or(Inadmissible::Undecided)?.operation, pause)
+                }
             };
             if steps.next().is_none() {
                 let target = target(&self.request);
                 tracing::warn!(policy = %self.decider.version(), target, "the policy took too many steps");
-                return Err(Undecided::Failed);
+                return Err(Inadmissible::Undecided);
             }
             if !pause.is_zero() {
                 let left = self.deadlines().trade - Instant::now();
@@ -290,20 +297,6 @@ fn count(counts: &Counts, forwarded: Option<Forward>) {
         Some(Forward::Stale) => &counts.stale,
     };
     counter.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Calls with what a canary knows the client by.
-fn with_client<T>(gateway: &Gateway, request: &Request<'_>, call: impl FnOnce(&[u8]) -> T) -> T {
-    let header = gateway
-        .client_header
-        .as_ref()
-        .and_then(|name| request.admitted.head.headers.get(name));
-    match (header, request.client) {
-        (Some(value), _) => call(value.as_bytes()),
-        (None, IpAddr::V4(address)) => call(&address.octets()),
-        // Who has a network has all its addresses (RFC 4291, section 2.5.4).
-        (None, IpAddr::V6(address)) => call(&address.octets()[..8]),
-    }
 }
 
 /// A key that nobody else makes: the time and 80 random bits. Keys made at about the same time

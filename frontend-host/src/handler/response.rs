@@ -75,15 +75,20 @@ pub(super) fn rendered(
     subject_to(preconditions, response)
 }
 
-/// A response that was cached. The response's headers take over the memory of the request's: a hit
-/// allocates nothing for them.
+/// A response that was cached. The response's headers take over the memory of the request's, unless
+/// these are needed still: a hit allocates nothing for them.
 pub(super) fn cached(
     reply: &Reply,
     status: CacheStatus,
     request: &mut Parts,
+    needs_request: bool,
 ) -> Response<Full<Bytes>> {
     let preconditions = Preconditions::of(request, reply);
-    let mut headers = mem::take(&mut request.headers);
+    let mut headers = if needs_request {
+        HeaderMap::new()
+    } else {
+        mem::take(&mut request.headers)
+    };
     headers.clear();
     for (name, value) in &reply.headers {
         headers.append(name, value.clone());
@@ -167,7 +172,7 @@ mod tests {
     fn nothing_of_the_request_is_in_a_cached_response() {
         let mut request = request(&[("authorization", "secret"), ("x-policy", "of the client")]);
         let reply = reply(&[("x-policy", "one"), ("x-policy", "two")]);
-        let response = cached(&reply, HIT, &mut request);
+        let response = cached(&reply, HIT, &mut request, false);
         let values = response.headers().get_all("x-policy");
         assert!(values.iter().eq(["one", "two"]));
         assert_eq!(response.headers()["cache-status"], "bazaar; hit; ttl=1");
@@ -243,7 +248,7 @@ mod tests {
         let tag = reply.headers[ETAG].clone();
         let mut asked = request(&[]);
         asked.headers.insert("if-none-match", tag.clone());
-        let response = without_body(&Method::HEAD, cached(&reply, HIT, &mut asked));
+        let response = without_body(&Method::HEAD, cached(&reply, HIT, &mut asked, false));
         assert_eq!(response.status(), 304);
         assert_eq!(response.body().size_hint().exact(), Some(0));
         let headers = response.headers();

@@ -186,12 +186,13 @@ impl Peer {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let (head, bytes) = parts(response);
+        let (response, bytes) = parts(response);
         if bytes.len() > UNWATCHED_BYTES_MAX {
-            return self.unsent(head, bytes, UnderWay::Answer(Arc::clone(&self.progress)));
+            let under_way = UnderWay::Answer(Arc::clone(&self.progress));
+            return self.unsent(response, bytes, under_way, head);
         }
         self.progress.on_response();
-        Response::from_parts(head, Unsent::unwatched(bytes))
+        Response::from_parts(response, Unsent::unwatched(bytes))
     }
 
     /// Over HTTP/2, where a client can have many requests, and leave their answers.
@@ -200,10 +201,10 @@ impl Peer {
         let mut held = self.place.received.share();
         let response = match held.grow(STREAM_BYTES + head_bytes(&head.uri, &head.headers)) {
             Ok(()) => self.read_and_decide(head, body, held).await,
-            Err(Exhausted) => Refusal::RequestsCrowded.response(),
+            Err(Exhausted) => self.refuse(&Refusal::RequestsCrowded, head),
         };
-        let (head, bytes) = parts(without_body(&head.method, response));
-        self.unsent(head, bytes, stream)
+        let (response, bytes) = parts(without_body(&head.method, response));
+        self.unsent(response, bytes, stream, head)
     }
 
     /// `held` is given back once there is an answer.
@@ -219,7 +220,7 @@ impl Peer {
         let time_max = self.place.clients().bounds().send_time_max;
         let unread = Unread::of(head, &body);
         let (mut refusal, unread) = match self.gateway.admit(head, Some(body.size_hint().lower())) {
-            Err(refusal) => (refusal.response(), unread),
+            Err(refusal) => (self.refuse(&refusal, head), unread),
             Ok(admitted) => match receive::read(&mut body, &mut held, time_max).await {
                 Ok(bytes) => {
                     let request = Request {
@@ -229,7 +230,7 @@ impl Peer {
                     };
                     return self.gateway.answer(request).await;
                 }
-                Err(missing) => (missing.response(), unread.after(&missing)),
+                Err(missing) => (self.refuse(&missing, head), unread.after(&missing)),
             },
         };
         if unread == Unread::Discarded {
@@ -250,21 +251,26 @@ impl Peer {
                 };
                 self.gateway.answer(request).await
             }
-            Err(refusal) => refusal.response(),
+            Err(refusal) => self.refuse(&refusal, head),
         }
     }
 
-    /// An answer that counts until the client has taken it; or that there is no room for it.
+    fn refuse(&self, refusal: &Refusal, head: &Parts) -> Response<Full<Bytes>> {
+        self.gateway.refuse(refusal, head, self.place.address())
+    }
+
+    /// An answer to `request` that counts until the client has taken it; or that there is no room for it.
     fn unsent(
         &self,
         head: http::response::Parts,
         bytes: Bytes,
         under_way: UnderWay,
+        request: &Parts,
     ) -> Response<Unsent> {
         let mut share = self.place.unsent.share();
         let (head, bytes) = match share.grow(bytes.len()) {
             Ok(()) => (head, bytes),
-            Err(Exhausted) => parts(Refusal::AnswersCrowded.response()),
+            Err(Exhausted) => parts(self.refuse(&Refusal::AnswersCrowded, request)),
         };
         Response::from_parts(head, Unsent::watched(bytes, share, under_way))
     }

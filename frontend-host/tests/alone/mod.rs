@@ -9,14 +9,14 @@ use frontend_host::handler::Gateway;
 use frontend_host::journal::OwnJournal;
 use frontend_host::upstream::backend::Backend;
 use frontend_host::upstream::replicas::Replicas;
-use frontend_policy::{Engine, Probation, Versions};
+use frontend_policy::{Engine, Probation, Upload, Versions};
 use rpc::connect;
 use wire::catalog::v1::catalog_client::CatalogClient;
 
 /// One with this policy.
-pub fn gateway(component: &[u8]) -> Arc<Gateway> {
+pub fn gateway<'a>(policy: impl Into<Upload<'a>>) -> Arc<Gateway> {
     let engine = Engine::new(Duration::from_millis(200)).unwrap();
-    let versions = Versions::new(engine, component, Probation::default(), None).unwrap();
+    let versions = Versions::new(engine, policy, Probation::default(), None).unwrap();
     let policy = Arc::new(versions);
     let nowhere = "http://127.0.0.1:1";
     let catalog = CatalogClient::new(connect::lazy(nowhere).unwrap());

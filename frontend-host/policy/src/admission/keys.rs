@@ -1,8 +1,8 @@
 //! That a kept response depends on nothing but the outcome and the key of its read.
 //!
 //! A request is put to a policy again and again, each time with one thing in it that is different. Where
-//! the policy asks for the same read under the same key, it must respond the same: one that keeps its
-//! responses has them served to whoever asks for that read.
+//! the policy asks for the same read under the same key, it must respond the same, or have neither response
+//! kept: one that is kept is served to whoever asks for that read.
 
 use http::{HeaderName, HeaderValue, Version as HttpVersion};
 
@@ -59,6 +59,8 @@ pub(super) fn not_in_key(
         };
         let same_key = all.iter().find(|other| other.operation == operation);
         match same_key {
+            // What is not kept is for nobody else.
+            Some(other) if reply.keep.is_none() && other.reply.keep.is_none() => {}
             Some(other) if !reply.is_kept_as(&other.reply) => {
                 let by = by.or_else(|| other.by.clone());
                 return Ok(by);

@@ -147,6 +147,14 @@ impl Version {
         }
     }
 
+    /// The headers that it adds to every reply, for operators: without secrets of its configuration.
+    pub fn reply_headers(&self) -> Vec<String> {
+        let headers = self.manifest.reply_headers.iter();
+        headers
+            .map(|header| self.config.scrub(&header.to_string()))
+            .collect()
+    }
+
     /// Whether its responses may be kept: none of them is any more once one was found to depend on
     /// more than its key.
     pub fn may_keep(&self) -> bool {

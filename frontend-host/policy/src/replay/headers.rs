@@ -134,7 +134,7 @@ fn is_credential(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decision::{CacheSettings, Eviction, OnFailure};
+    use crate::decision::{CacheSettings, Eviction, OnFailure, ReplyHeaders};
 
     fn manifest(headers: &[&'static str]) -> Manifest {
         Manifest {
@@ -153,6 +153,7 @@ mod tests {
             on_failure: OnFailure::LastGood,
             buckets: Vec::new(),
             counters: Vec::new(),
+            reply_headers: ReplyHeaders::default(),
         }
     }
 

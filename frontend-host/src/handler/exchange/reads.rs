@@ -257,8 +257,10 @@ impl Exchange<'_> {
             ttl: ttl_seconds(until, now),
             age: now.since(rendered.fetched).as_secs(),
         };
+        let own = &self.decider.version().manifest.reply_headers;
+        let is_needed = own.are_conditional();
         let head = &mut *self.request.admitted.head;
-        StepResult::Response(response::cached(&rendered.reply, status, head))
+        StepResult::Response(response::cached(&rendered.reply, status, head, is_needed))
     }
 }
 

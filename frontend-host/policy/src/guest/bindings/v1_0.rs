@@ -1,6 +1,6 @@
 //! The world of 1.0, in terms of the newest.
 //!
-//! What it lacks: a policy has no configuration, takes out of no bucket, counts and says nothing of its own accord, sees headers only where they are text and not how
+//! What it lacks: a policy has no configuration, takes out of no bucket, counts and says nothing of its own accord, adds nothing to what it has not answered, sees headers only where they are text and not how
 //! requests came, has kept responses found by its memo, lists all stocks at once, does not see who is in sync, and has the version before
 //! decide what it fails at.
 
@@ -130,6 +130,7 @@ fn manifest_from(manifest: wit::Manifest) -> newest::Manifest {
         on_failure: newest::OnFailure::LastGood,
         buckets: Vec::new(),
         counters: Vec::new(),
+        reply_headers: Vec::new(),
     }
 }
 

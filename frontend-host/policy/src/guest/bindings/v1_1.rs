@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::{IdempotencyKey, OrderNumber, Quantity, ReplicaId, Side, StockName};
-use http::header::{CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::{self, CONNECTION, CONTENT_LENGTH, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use wasmtime::AsContextMut;
 use wasmtime::component::types::{self, ComponentFunc};
@@ -13,8 +13,8 @@ use super::{Answer, invalid};
 use crate::decision::{
     Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, Freshness,
     InvalidDecision, Listing, Manifest, Observation, OnFailure, Operation, Order, Outcome,
-    PolicyConnection, PolicyRequest, Rate, Refusal, Remarks, ReplicaView, Reply, Scheme, Stock,
-    TakeAction, TradeAction, Unavailability, View,
+    PolicyConnection, PolicyRequest, Rate, Refusal, Remarks, ReplicaView, Reply, ReplyHeader,
+    ReplyHeaders, Scheme, Stock, TakeAction, TradeAction, Unavailability, View,
 };
 use crate::limits;
 
@@ -132,6 +132,7 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
     }
     let buckets = buckets_from(manifest.buckets)?;
     let counters = counters_from(manifest.counters)?;
+    let reply_headers = reply_headers_from(manifest.reply_headers)?;
     Ok(Manifest {
         name: manifest.name,
         version: manifest.version,
@@ -151,6 +152,7 @@ pub(super) fn manifest_from(manifest: wit::Manifest) -> Result<Manifest, Invalid
         },
         buckets,
         counters,
+        reply_headers,
     })
 }
 
@@ -224,6 +226,84 @@ fn buckets_from(declared: Vec<wit::Bucket>) -> Result<Vec<Bucket>, InvalidDecisi
         buckets.push(Bucket { name, rate });
     }
     Ok(buckets)
+}
+
+/// What says something of one reply alone, and would be wrong of another: the gateway's own errors
+/// among them.
+const OF_ONE_REPLY: [HeaderName; 15] = [
+    header::AGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LANGUAGE,
+    header::CONTENT_LOCATION,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::DATE,
+    header::ETAG,
+    header::EXPIRES,
+    header::LAST_MODIFIED,
+    header::LOCATION,
+    header::RETRY_AFTER,
+    header::SET_COOKIE,
+    HeaderName::from_static("cache-status"),
+];
+
+/// Not known to RFC 9110, but to HTTP/2, which has no place for them (RFC 9113, section 8.2.2).
+const OF_CONNECTION: [&str; 2] = ["keep-alive", "proxy-connection"];
+
+fn reply_headers_from(declared: Vec<wit::ReplyHeader>) -> Result<ReplyHeaders, InvalidDecision> {
+    let bytes = |header: &wit::ReplyHeader| {
+        let when = header.when.as_ref();
+        let when = when.map_or(0, |(name, value)| name.len() + value.len());
+        header.name.len() + header.value.len() + when
+    };
+    if declared.len() > limits::REPLY_HEADERS_MAX
+        || declared.iter().map(bytes).sum::<usize>() > limits::REPLY_HEADERS_BYTES_MAX
+    {
+        return invalid(format!(
+            "the manifest adds more than {} headers to every reply, or more than {} bytes of them",
+            limits::REPLY_HEADERS_MAX,
+            limits::REPLY_HEADERS_BYTES_MAX
+        ));
+    }
+    let added = |text: &str| {
+        let text = text.escape_debug();
+        format!("the manifest adds the header `{text}` to every reply")
+    };
+    let mut headers = Vec::with_capacity(declared.len());
+    for wit::ReplyHeader { name, value, when } in declared {
+        let Some((parsed, value)) = header_of(&name, &value) else {
+            return invalid(format!("{}, which HTTP does not allow", added(&name)));
+        };
+        if FRAMING.contains(&parsed) || OF_CONNECTION.contains(&parsed.as_str()) {
+            return invalid(format!("{}, which is the gateway's to set", added(&name)));
+        }
+        if OF_ONE_REPLY.contains(&parsed) {
+            return invalid(format!(
+                "{}, which says something of one reply alone: set it in responses",
+                added(&name)
+            ));
+        }
+        let when = match when {
+            None => None,
+            Some((header, wanted)) => match header_of(&header, &wanted) {
+                Some(when) => Some(when),
+                None => {
+                    return invalid(format!(
+                        "{} when a request has the header `{}`, which HTTP does not allow",
+                        added(&name),
+                        header.escape_debug()
+                    ));
+                }
+            },
+        };
+        headers.push(ReplyHeader {
+            name: parsed,
+            value,
+            when,
+        });
+    }
+    Ok(ReplyHeaders::new(headers))
 }
 
 pub(super) fn request_to<'a>(request: &PolicyRequest<'a>) -> wit::Request<'a> {
@@ -542,10 +622,7 @@ fn header_from(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Inv
             limits::HEADER_BYTES_MAX
         ));
     }
-    let (Ok(parsed), Ok(value)) = (
-        HeaderName::from_bytes(name.as_bytes()),
-        HeaderValue::from_str(value),
-    ) else {
+    let Some((parsed, value)) = header_of(name, value) else {
         return invalid(format!(
             "its response has a header `{}` that HTTP does not allow",
             name.escape_default()
@@ -557,4 +634,10 @@ fn header_from(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Inv
         ));
     }
     Ok((parsed, value))
+}
+
+/// As HTTP has it, if it has it.
+fn header_of(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+    Some((name, HeaderValue::from_str(value).ok()?))
 }
