@@ -8,6 +8,7 @@
 //! - [`shared`]: what the writer, the readers and the sessions share;
 //! - [`writer`]: the one thread that changes what is committed;
 //! - [`session`]: a gateway's leases and invalidations;
+//! - [`takes`]: tokens that gateways take for their policies;
 //! - [`service`]: the gRPC service;
 //! - [`server`]: puts the parts together and serves;
 //! - [`damage`]: a catalog whose disk turns out to be damaged stops;
@@ -37,6 +38,7 @@ pub mod store;
 pub mod shared;
 pub mod writer;
 pub mod session;
+pub mod takes;
 pub mod service;
 pub mod server;
 pub mod damage;

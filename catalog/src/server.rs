@@ -19,6 +19,7 @@ use crate::service::{Service, TRADES_PER_CLIENT_MAX};
 use crate::session::Sessions;
 use crate::shared::Shared;
 use crate::store::{Journal, Loaded, Store};
+use crate::takes::Takes;
 use crate::writer;
 use catalog_core::{Leases, LedgerCheck, Visibility};
 
@@ -116,6 +117,8 @@ pub(crate) fn start(
     let gives_up_at = BootTime::now() + ledger_check_max;
     let ledger_check = LedgerCheck::new(leadership.term.in_sync.clone(), gives_up_at);
     let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
+    // Before the writer begins this run's first epoch.
+    let takes = Takes::new(Arc::clone(&shared), BootTime::now());
     let (writer, ended) = writer::start(store, loaded, Arc::clone(&shared))?;
     let sessions = Sessions {
         shared: Arc::clone(&shared),
@@ -131,6 +134,7 @@ pub(crate) fn start(
             writer,
             journal,
             sessions: Arc::new(sessions),
+            takes: Arc::new(takes),
             trades: Arc::new(PerClient::new(TRADES_PER_CLIENT_MAX)),
             identity,
             reporter,

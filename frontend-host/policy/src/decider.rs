@@ -68,6 +68,8 @@ pub struct Decider<'a> {
     client: u64,
     /// What came of the takes so far.
     takes: Vec<Outcome>,
+    /// Whether what is being done is a take.
+    is_taking: bool,
 }
 
 impl Versions {
@@ -109,6 +111,7 @@ impl<'a> Decider<'a> {
             seed,
             client: client_key(client),
             takes: Vec::new(),
+            is_taking: false,
         }
     }
 
@@ -154,6 +157,7 @@ impl<'a> Decider<'a> {
         self.audit(request, &[], None, &decision);
         self.count_server_error(&decision, None, input);
         self.pass_on(input, || DecisionResult::Action(decision.clone()));
+        self.is_taking = decision.takes();
         Ok(decision)
     }
 
@@ -188,9 +192,11 @@ impl<'a> Decider<'a> {
         self.count_server_error(&decision, Some(outcome), input);
         self.pass_on(input, || DecisionResult::Action(decision.clone()));
         self.takes = takes;
-        if outcome.is_of_take() {
+        if self.is_taking {
             self.takes.push(outcome.clone());
         }
+        let is_repeated = matches!(decision.action, Action::Retry(_));
+        self.is_taking = decision.takes() || is_repeated && self.is_taking;
         Ok(decision)
     }
 

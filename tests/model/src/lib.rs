@@ -131,4 +131,6 @@ mod leases;
 #[cfg(test)]
 mod elections;
 #[cfg(test)]
+mod takes;
+#[cfg(test)]
 mod explore;

@@ -1,5 +1,7 @@
-use super::*;
+use domain::Rate;
 use proptest::prelude::*;
+
+use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -13,6 +15,11 @@ fn at(millis: u64) -> BootTime {
 
 const CROWD: u128 = 1 << 64;
 
+/// All of one part, which has so much room.
+fn with_room(room: usize) -> Limits {
+    Limits::new().within(1, room)
+}
+
 fn take(key: u128, rate: Rate, cost: u32) -> Take {
     Take {
         key,
@@ -23,43 +30,10 @@ fn take(key: u128, rate: Rate, cost: u32) -> Take {
 }
 
 #[test]
-fn a_burst_is_there_at_once_and_comes_back_evenly() {
-    let mut buckets = Buckets::new(10);
-    let rate = rate(10, SECOND, 3);
-    let mut one = |millis| buckets.take(&take(1, rate, 1), at(millis));
-    assert_eq!([0; 3].map(&mut one), [Ok(()); 3]);
-    assert_eq!(one(0), Err(Duration::from_millis(100)));
-    assert_eq!(one(40), Err(Duration::from_millis(60)));
-    assert_eq!(one(100), Ok(()));
-    assert_eq!(one(100), Err(Duration::from_millis(100)));
-    // No more than the burst, however long nobody takes any.
-    assert_eq!([9_000; 3].map(&mut one), [Ok(()); 3]);
-    assert_eq!(one(9_000), Err(Duration::from_millis(100)));
-}
-
-#[test]
-fn a_rate_is_one_or_none() {
-    for (tokens, period, burst) in [
-        (0, SECOND, 1),
-        (1, SECOND, 0),
-        (1, SECOND, BURST_MAX + 1),
-        (TOKENS_PER_SECOND_MAX + 1, SECOND, 1),
-        (1, PERIOD_MAX + SECOND, 1),
-        (1, Duration::ZERO, 1),
-    ] {
-        assert_eq!(Rate::new(tokens, period, burst), None);
-    }
-    let slowest = rate(1, PERIOD_MAX, BURST_MAX);
-    assert_eq!(slowest.time_of(BURST_MAX), PERIOD_MAX * BURST_MAX);
-    // Rounded so that never more come back than should.
-    assert!(rate(3, SECOND, 1).time_of(3) >= SECOND);
-}
-
-#[test]
 fn only_full_buckets_are_forgotten() {
-    let mut buckets = Buckets::new(2);
+    let mut limits = with_room(2);
     let rate = rate(1, SECOND, 2);
-    let mut all = |key, millis| buckets.take(&take(key, rate, 2), at(millis)).is_ok();
+    let mut all = |key, millis| limits.take(&take(key, rate, 2), at(millis)).is_ok();
     assert!(all(1, 0) && all(2, 500));
     assert!(all(3, 1_000), "there is no room, and a crowd's bucket");
     assert!(!all(4, 1_000), "which is one for all");
@@ -68,7 +42,38 @@ fn only_full_buckets_are_forgotten() {
     assert!(!all(4, 2_600), "the crowd's has one token");
     assert!(all(4, 3_000));
     assert!(!all(4, 3_000));
-    assert_eq!(buckets.kept(), 2);
+    assert_eq!(limits.kept(), 2);
+}
+
+#[test]
+fn each_key_has_a_bucket_of_its_own_and_no_more_are_kept_than_there_is_room_for() {
+    let mut limits = Limits::new();
+    let rate = rate(1, Duration::from_secs(3600), 2);
+    for key in 0..2 * (SHARDS * ROOM) as u128 {
+        let granted = limits.take(&take(key, rate, 2), at(0)).is_ok();
+        // In the crowd of a part the first gets what is there.
+        assert_eq!(granted, key < ((ROOM + 1) * SHARDS) as u128, "{key}");
+    }
+    assert_eq!(limits.kept(), SHARDS * (ROOM + 1));
+}
+
+#[test]
+fn what_was_taken_before_a_start_is_taken_to_be_all() {
+    let mut limits = Limits::empty_at(at(10_000)).within(1, 1);
+    let rate = rate(1, SECOND, 3);
+    let mut one = |key, millis| limits.take(&take(key, rate, 1), at(millis));
+    for key in [1, 2] {
+        assert_eq!(one(key, 10_000), Err(SECOND), "{key}");
+        assert_eq!(one(key, 10_400), Err(Duration::from_millis(600)), "{key}");
+    }
+    assert_eq!(one(1, 11_000), Ok(()));
+    assert_eq!(one(1, 11_000), Err(SECOND));
+    // Who comes later has what has come back since; in the crowd as well.
+    assert_eq!([12_500; 2].map(|millis| one(2, millis)), [Ok(()); 2]);
+    assert_eq!(one(2, 12_500), Err(Duration::from_millis(500)));
+    // And in the end the burst.
+    assert_eq!([99_000; 3].map(|millis| one(3, millis)), [Ok(()); 3]);
+    assert_eq!(one(3, 99_000), Err(SECOND));
 }
 
 /// Takes, one after the other: after how many milliseconds, whose, and how much.
@@ -78,24 +83,28 @@ fn takes() -> impl Strategy<Value = Vec<(u64, u128, u32)>> {
 
 proptest! {
     /// In no time, from any take to any other, is more granted to anybody than comes back in it and
-    /// the burst; with room for all, and for fewer than come.
+    /// the burst; with room for all, and for fewer than come, and past restarts.
     #[test]
     fn nobody_takes_more_than_the_rate_and_a_burst(
         takes in takes(),
         tokens in 1_u32..20,
         burst in 4_u32..10,
         room in 0_usize..8,
+        restarts in proptest::collection::vec(0_usize..200, 0..3),
     ) {
-        let mut buckets = Buckets::new(room);
+        let mut limits = with_room(room);
         let rate = rate(tokens, SECOND, burst);
         let mut granted: Vec<(u64, u128, u32)> = Vec::new();
         let mut now = 0;
-        for (after, key, cost) in takes {
+        for (number, (after, key, cost)) in takes.into_iter().enumerate() {
             now += after;
-            if buckets.take(&take(key, rate, cost), at(now)).is_ok() {
+            if restarts.contains(&number) {
+                limits = Limits::empty_at(at(now)).within(1, room);
+            }
+            if limits.take(&take(key, rate, cost), at(now)).is_ok() {
                 granted.push((now, key, cost));
             }
-            prop_assert!(buckets.kept() <= room + 1);
+            prop_assert!(limits.kept() <= room + 1);
         }
         for (first, &(begun, key, _)) in granted.iter().enumerate() {
             let mut sum = 0;
@@ -113,14 +122,14 @@ proptest! {
     /// Who waits as long as it is told gets it, where nobody else takes any.
     #[test]
     fn who_waits_as_long_as_told_gets_it(takes in takes(), tokens in 1_u32..20) {
-        let mut buckets = Buckets::new(3);
+        let mut limits = with_room(3);
         let rate = rate(tokens, SECOND, 4);
         let mut now = at(0);
         for (after, key, cost) in takes {
             now = now + Duration::from_millis(after);
-            if let Err(wait) = buckets.take(&take(key, rate, cost), now) {
+            if let Err(wait) = limits.take(&take(key, rate, cost), now) {
                 now = now + wait;
-                prop_assert_eq!(buckets.take(&take(key, rate, cost), now), Ok(()));
+                prop_assert_eq!(limits.take(&take(key, rate, cost), now), Ok(()));
             }
         }
     }
