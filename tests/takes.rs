@@ -111,9 +111,7 @@ fn a_burst_that_a_gateway_took_in_vain_is_not_granted_to_others_as_well() {
         ..Conduct::default()
     });
     let statuses: Vec<_> = thread::scope(|scope| {
-        let clients: Vec<_> = (0..10)
-            .map(|_| scope.spawn(|| look_up(cut_off)))
-            .collect();
+        let clients: Vec<_> = (0..10).map(|_| scope.spawn(|| look_up(cut_off))).collect();
         clients.into_iter().map(|it| it.join().unwrap()).collect()
     });
     assert_eq!(statuses, [503; 10]);
@@ -130,6 +128,21 @@ fn a_burst_that_a_gateway_took_in_vain_is_not_granted_to_others_as_well() {
         }
     });
     assert_eq!(granted(&[cut_off, other], 5), 0);
+}
+
+#[test]
+fn a_catalog_that_stops_leaves_the_next_one_what_was_taken_and_no_other() {
+    let mut bazaar = Bazaar::start(metered(2));
+    let gateways = [0, 1].map(|gateway| bazaar.gateway_address(gateway));
+    assert_eq!(granted(&gateways, 3), 12);
+    assert!(bazaar.server(Server::Catalog).terminate().success());
+    bazaar.restart_catalog();
+    bazaar.wait_until_ready();
+    assert_eq!(granted(&gateways, 2), 8);
+    bazaar.kill_catalog();
+    bazaar.restart_catalog();
+    bazaar.wait_until_ready();
+    assert_eq!(granted(&gateways, BURST), 0, "what was left was left once");
 }
 
 #[test]

@@ -8,8 +8,8 @@
 //! again. So nobody ever takes more than `burst`, and what comes back meanwhile; in a crowd some get
 //! less.
 //!
-//! No database has the buckets. A catalog that starts again does not know what was taken before, so
-//! all of them begin empty then.
+//! No database has the buckets. A catalog that starts again and was left no [`Snapshot`] does not know
+//! what was taken before, so all of them begin empty then.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,6 +38,15 @@ pub struct Limits {
     rules: Rules,
 }
 
+/// What is left to come back, at a moment that may be on another clock by now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// For how long tokens have come back into those of which nothing is kept; `None`: for ever.
+    pub since_empty: Option<Duration>,
+    /// Of each part, after how long its buckets are full.
+    pub shards: Vec<Vec<(u128, Duration)>>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Shard {
     /// When each is full again.
@@ -62,6 +71,36 @@ impl Limits {
         Self {
             empty_at: Some(now),
             ..Self::new()
+        }
+    }
+
+    /// As they were left: whatever has passed since, nothing has come back. `None` where no limits leave
+    /// that.
+    pub fn resumed(left: &Snapshot, now: BootTime) -> Option<Self> {
+        let is_whole = left.shards.len() == SHARDS;
+        let shard = |buckets: &Vec<(u128, Duration)>| Shard {
+            full_at: buckets
+                .iter()
+                .map(|(key, left)| (*key, now + *left))
+                .collect(),
+            none_full_before: BootTime::default(),
+        };
+        is_whole.then(|| Self {
+            shards: left.shards.iter().map(shard).collect(),
+            empty_at: left.since_empty.map(|since| now - since),
+            ..Self::new()
+        })
+    }
+
+    /// What is left to come back.
+    pub fn snapshot(&self, now: BootTime) -> Snapshot {
+        let left = |shard: &Shard| {
+            let left = shard.full_at.iter().map(|(key, at)| (*key, at.since(now)));
+            left.filter(|(_, left)| !left.is_zero()).collect()
+        };
+        Snapshot {
+            since_empty: self.empty_at.map(|at| now.since(at)),
+            shards: self.shards.iter().map(left).collect(),
         }
     }
 

@@ -76,6 +76,34 @@ fn what_was_taken_before_a_start_is_taken_to_be_all() {
     assert_eq!(one(3, 99_000), Err(SECOND));
 }
 
+#[test]
+fn what_is_left_is_resumed_on_any_clock_and_nothing_has_come_back_meanwhile() {
+    let rate = rate(1, SECOND, 3);
+    let one = |limits: &mut Limits, key, millis| limits.take(&take(key, rate, 1), at(millis));
+    let mut limits = Limits::empty_at(at(50_000));
+    assert_eq!(one(&mut limits, 1, 51_500), Ok(()));
+    assert_eq!(one(&mut limits, 1, 51_500), Err(SECOND / 2));
+    let left = limits.snapshot(at(51_700));
+    for now in [0, 200, 90_000] {
+        let mut limits = Limits::resumed(&left, at(now)).unwrap();
+        assert_eq!(one(&mut limits, 1, now), Err(SECOND * 3 / 10), "{now}");
+        let of_whom_nothing_is_kept = one(&mut limits, 2, now);
+        // A clock that began a moment ago cannot say that 1.7 s have passed.
+        let expected = match now {
+            0 => Err(SECOND),
+            200 => Err(SECOND * 8 / 10),
+            _ => Ok(()),
+        };
+        assert_eq!(of_whom_nothing_is_kept, expected, "{now}");
+    }
+    // Where nobody had taken anything, others are full.
+    let left = Limits::new().snapshot(at(7));
+    let mut limits = Limits::resumed(&left, at(0)).unwrap();
+    assert_eq!([0; 3].map(|now| one(&mut limits, 1, now)), [Ok(()); 3]);
+    let of_fewer_parts = Limits::new().within(1, 9).snapshot(at(7));
+    assert_eq!(Limits::resumed(&of_fewer_parts, at(0)), None);
+}
+
 /// Takes, one after the other: after how many milliseconds, whose, and how much.
 fn takes() -> impl Strategy<Value = Vec<(u64, u128, u32)>> {
     proptest::collection::vec((0_u64..400, 0_u128..6, 1_u32..=4), 1..200)
