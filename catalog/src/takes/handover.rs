@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_changed_or_cut_short_or_is_anothers_is_not_taken() {
+    fn what_was_changed_or_cut_short_or_is_of_another_is_not_taken() {
         let whole = encode(OF, &some());
         let other_journal = Of {
             journal: JournalId::new([2; JournalId::BYTES]),
