@@ -13,6 +13,7 @@
 //! - [`torture`]: the same under faults of every kind, judged by what clients saw;
 //! - [`failover`]: how long it takes another replica to lead;
 //! - [`policy`]: swaps, and components that misbehave;
+//! - [`takes`]: limits of policies, over several gateways;
 //! - [`supply`]: policies as images, and who signed them;
 //! - [`recordings`]: what a recording has of requests, and recordings as tests;
 //! - [`probation`]: how soon a version that fails is out of service;
@@ -44,6 +45,7 @@ mod limits;
 mod torture;
 mod failover;
 mod policy;
+mod takes;
 mod supply;
 mod recordings;
 mod probation;

@@ -148,6 +148,9 @@ pub enum RequestError {
          release those that it does not need, or wait until their leases are over"
     )]
     TooManySessions,
+    /// Until then a start cannot tell that nothing was taken before.
+    #[error("no tokens are taken before the journal's first election")]
+    Unelected,
     /// A session did not begin as it must.
     #[error("the first request of a session must be an Open, and no other may be")]
     Unopened,
@@ -189,9 +192,11 @@ impl RequestError {
             }
             Self::InSync(InSyncRefused::Overtaken { .. }) => (Code::Aborted, Never),
             Self::NotOpened(_) | Self::TooManySessions => (Code::ResourceExhausted, Later),
-            Self::NotCommitted(_) | Self::TooManyWaiters | Self::Random(_) | Self::Stopping => {
-                (Code::Unavailable, Later)
-            }
+            Self::NotCommitted(_)
+            | Self::TooManyWaiters
+            | Self::Unelected
+            | Self::Random(_)
+            | Self::Stopping => (Code::Unavailable, Later),
             // The ledgers have rows of the journal as well.
             Self::Unreadable(StorageError::Damaged(_)) => (Code::DataLoss, Elsewhere),
             Self::Unreadable(_) => (Code::Unavailable, Later),

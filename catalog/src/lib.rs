@@ -8,6 +8,7 @@
 //! - [`shared`]: what the writer, the readers and the sessions share;
 //! - [`writer`]: the one thread that changes what is committed;
 //! - [`session`]: a gateway's leases and invalidations;
+//! - [`takes`]: tokens that gateways take for their policies;
 //! - [`service`]: the gRPC service;
 //! - [`server`]: puts the parts together and serves;
 //! - [`damage`]: a catalog whose disk turns out to be damaged stops;
@@ -37,6 +38,7 @@ pub mod store;
 pub mod shared;
 pub mod writer;
 pub mod session;
+pub mod takes;
 pub mod service;
 pub mod server;
 pub mod damage;
@@ -58,6 +60,8 @@ use crate::server::Parts;
 use crate::stocks::Free;
 use crate::store::sqlite::{FILE, SqliteJournal, SqliteStore, random_journal};
 use crate::store::{Journal, Loaded, Store};
+use crate::takes::handover::{Handover, Of};
+use catalog_core::limits::Snapshot;
 
 /// Serves a catalog on `listener` until `shutdown`, then stops cleanly within seconds.
 ///
@@ -71,6 +75,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     config.validate()?;
     let data_dir = config.data_dir.clone();
+    let handover = Handover::new(&data_dir);
     let damaged = |what| Damaged { data_dir, what };
     tokio::pin!(shutdown);
     let opening = tokio::task::spawn_blocking(move || open(&config));
@@ -89,6 +94,7 @@ pub async fn run(
         journal,
         loaded,
         lease,
+        left,
     } = opened;
     let (reporter, mut receiver) = storage::damage::channel();
     let _watch = store.watch(reporter.clone());
@@ -109,6 +115,8 @@ pub async fn run(
         )),
         loaded,
         lease,
+        left,
+        handover: Some(handover),
         ledger_check_max: catalog_core::LEDGER_CHECK_MAX,
         reporter,
     };
@@ -148,6 +156,7 @@ struct Opened {
     journal: SqliteJournal,
     loaded: Loaded,
     lease: Duration,
+    left: Option<Snapshot>,
 }
 
 /// Opens the database, and begins a journal where it has none and one is wanted.
@@ -181,11 +190,17 @@ fn open(config: &Config) -> Result<Opened, Error> {
         journal_rows = %loaded.state.leadership().end.rows,
         "opened the database"
     );
+    let of = Of {
+        journal: loaded.journal,
+        epoch: loaded.state.leadership().term.epoch,
+    };
+    let left = Handover::new(&config.data_dir).take(of);
     Ok(Opened {
         store,
         journal,
         loaded,
         lease: config.lease,
+        left,
     })
 }
 

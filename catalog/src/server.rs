@@ -19,7 +19,10 @@ use crate::service::{Service, TRADES_PER_CLIENT_MAX};
 use crate::session::Sessions;
 use crate::shared::Shared;
 use crate::store::{Journal, Loaded, Store};
+use crate::takes::Takes;
+use crate::takes::handover::{Handover, Of};
 use crate::writer;
+use catalog_core::limits::Snapshot;
 use catalog_core::{Leases, LedgerCheck, Visibility};
 
 /// How long a stop waits for requests that are being answered, and then for the writer.
@@ -35,6 +38,9 @@ pub struct Parts {
     pub loaded: Loaded,
     /// As gateways count it.
     pub lease: Duration,
+    /// What the run before left of its limits, and where this one leaves its own.
+    pub left: Option<Snapshot>,
+    pub handover: Option<Handover>,
     /// Longest wait for the ledgers of the in-sync set.
     pub ledger_check_max: Duration,
     pub reporter: DamageReporter,
@@ -42,13 +48,15 @@ pub struct Parts {
 
 /// Serves until `shutdown`, then finishes what has queued and lets go of the store.
 pub async fn serve(
-    parts: Parts,
+    mut parts: Parts,
     listener: impl Into<Incoming>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let (close, closing) = watch::channel(false);
+    let handover = parts.handover.take();
     let (service, mut writer_ended) = start(parts, closing.clone())?;
     let (shared, writer) = (Arc::clone(&service.shared), service.writer.clone());
+    let (takes, journal) = (Arc::clone(&service.takes), service.identity.journal);
     // Ends with this function.
     let _expiry = tasks::spawn("expire sessions", {
         let shared = Arc::clone(&shared);
@@ -72,11 +80,18 @@ pub async fn serve(
     if tokio::time::timeout(DRAIN_MAX, &mut server).await.is_err() {
         tracing::warn!("some requests were not answered before the stop");
     }
+    let limits = takes.close();
     writer.stop().await;
     match tokio::time::timeout(DRAIN_MAX, writer_ended).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(Error::Writer),
+        Ok(Ok(())) => {}
+        Ok(Err(_)) | Err(_) => return Err(Error::Writer),
     }
+    if let (Some(handover), Some(limits)) = (handover, limits) {
+        let epoch = shared.leadership().term.epoch; // it changes no more
+        let leave = move || handover.leave(Of { journal, epoch }, &limits);
+        let _ = tokio::task::spawn_blocking(leave).await; // the next start does without
+    }
+    Ok(())
 }
 
 pub(crate) fn start(
@@ -88,6 +103,8 @@ pub(crate) fn start(
         journal,
         loaded,
         lease,
+        left,
+        handover: _,
         ledger_check_max,
         reporter,
     } = parts;
@@ -116,6 +133,8 @@ pub(crate) fn start(
     let gives_up_at = BootTime::now() + ledger_check_max;
     let ledger_check = LedgerCheck::new(leadership.term.in_sync.clone(), gives_up_at);
     let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
+    // Before the writer begins this run's first epoch.
+    let takes = Takes::new(Arc::clone(&shared), left.as_ref(), BootTime::now());
     let (writer, ended) = writer::start(store, loaded, Arc::clone(&shared))?;
     let sessions = Sessions {
         shared: Arc::clone(&shared),
@@ -131,6 +150,7 @@ pub(crate) fn start(
             writer,
             journal,
             sessions: Arc::new(sessions),
+            takes: Arc::new(takes),
             trades: Arc::new(PerClient::new(TRADES_PER_CLIENT_MAX)),
             identity,
             reporter,

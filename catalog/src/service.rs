@@ -30,6 +30,7 @@ use crate::error::RequestError;
 use crate::session::{Sessions, to_wire};
 use crate::shared::{EVENTS_MAX, Shared};
 use crate::store::Journal;
+use crate::takes::Takes;
 use crate::writer::group::ProposedReply;
 use crate::writer::{QUEUE_MAX, Writer};
 use catalog_core::{Leadership, Stock, TradeResult};
@@ -59,6 +60,7 @@ pub struct Service {
     pub writer: Writer,
     pub journal: Arc<dyn Journal>,
     pub sessions: Arc<Sessions>,
+    pub takes: Arc<Takes>,
     /// How many each client may have under way.
     pub trades: Arc<PerClient>,
     /// Which journal this is.
@@ -215,6 +217,21 @@ impl Catalog for Service {
             row.number
         ));
         Ok(Response::new(v1::ReportMissingResponse {}))
+    }
+
+    type TakeManyStream = ReceiverStream<Result<v1::TakeResponse, Status>>;
+
+    async fn take_many(
+        &self,
+        request: Request<Streaming<v1::TakeRequest>>,
+    ) -> Reply<Self::TakeManyStream> {
+        let (service, closing) = (self.clone(), self.clone());
+        let closed = async move { closing.closed().await };
+        let answers = call_streams::serve(request, closed, move |request, _| {
+            let service = service.clone();
+            async move { Ok(service.take(&request)?) }
+        });
+        Ok(Response::new(answers))
     }
 
     type SessionStream = StreamOf<v1::SessionEvent>;
@@ -384,6 +401,11 @@ impl Service {
             })
             .await;
         traded.await
+    }
+
+    fn take(&self, request: &v1::TakeRequest) -> Result<v1::TakeResponse, RequestError> {
+        self.check_named(&request.journal)?;
+        self.takes.answer(request)
     }
 
     /// Each stock as it is shown when it is read: later ones may be newer.

@@ -3,6 +3,7 @@
 mod harness;
 mod trading;
 mod leases;
+mod taking;
 mod restarts;
 mod ledger_check;
 mod rebuilding;

@@ -74,13 +74,15 @@ pub trait Policy {
         Vec::new()
     }
 
-    /// The buckets of tokens that [`take`](Policy::take) takes out of: by default none.
+    /// The buckets of tokens that [`take`](Policy::take) takes out of, which all gateways share: by
+    /// default none.
     fn buckets(&self) -> Vec<Bucket> {
         Vec::new()
     }
 
     /// What a request takes out of a bucket before anything is done about it: by default nothing. One
-    /// for which there are not enough tokens is answered with 429.
+    /// for which there are not enough tokens is answered with 429, and with 503 where the catalog, which
+    /// keeps the buckets, does not answer.
     fn take(&self, _request: &Request) -> Option<Take> {
         None
     }

@@ -25,7 +25,6 @@ use http::request::Parts;
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
-use crate::buckets::Buckets;
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::stage::Stage;
@@ -44,8 +43,6 @@ pub struct Gateway {
     pub policy: Arc<Versions>,
     pub cache: Arc<Cache>,
     pub backend: Backend,
-    /// What the policy takes out of.
-    pub buckets: Buckets,
     /// How long reads may take.
     pub read_time_max: Duration,
     /// How long trades may take.
@@ -80,7 +77,6 @@ impl Gateway {
             policy,
             cache,
             backend,
-            buckets: Buckets::new(),
             read_time_max: config.read_time_max,
             trade_time_max: config.trade_time_max,
             client_header: config.client_header.clone(),

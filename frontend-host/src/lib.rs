@@ -8,8 +8,7 @@
 //! - [`handler`]: one request, from its head to its response;
 //! - `frontend_policy`: the sandbox, its versions, and the swap;
 //! - [`cache`]: what was read, and the responses made of it; `frontend_core` has the rules;
-//! - `buckets`: what policies take out of; `frontend_core` has the rules here, too;
-//! - [`upstream`]: the catalog and the replicas: reads, trades, elections, the session;
+//! - [`upstream`]: the catalog and the replicas: reads, takes, trades, elections, the session;
 //! - `rollouts`: has rollouts go on, and asks their gates;
 //! - [`journal`]: the journal that all of it is about;
 //! - [`admin`]: the listener for operators;
@@ -28,7 +27,6 @@ pub mod error;
 pub mod server;
 pub mod handler;
 pub mod cache;
-mod buckets;
 pub mod upstream;
 mod rollouts;
 pub mod journal;
@@ -61,6 +59,7 @@ use crate::server::clients::Clients;
 use crate::upstream::backend::Backend;
 use crate::upstream::order_stream::OrderStreams;
 use crate::upstream::replicas::{Replica, Replicas};
+use crate::upstream::takes::Takes;
 use frontend_policy::admission::signature_path;
 use frontend_policy::{
     Admission, CodeCache, DEFAULT_POLICY, Engine, Secrets, Trust, Upload, VersionLog, Versions,
@@ -109,6 +108,7 @@ pub async fn run(
     let backend = Backend {
         catalog,
         replicas: Arc::clone(&replicas),
+        takes: Takes::new(&config.catalog, Arc::clone(&journal)),
     };
     let gateway = Arc::new(Gateway::new(&config, policy, Arc::clone(&cache), backend));
 

@@ -1,13 +1,16 @@
 //! What the gateway calls: the catalog and the order replicas.
 //!
 //! - [`backend`]: reads and trades, carried out for requests;
-//! - [`order_stream`]: orders on their way to a replica;
+//! - [`batches`]: what goes to one service in messages of many; [`order_stream`]: orders on their
+//!   way to a replica; [`takes`]: tokens that are taken at the catalog;
 //! - [`replicas`]: which of them answer, and who leads; `election`: the policy's elections;
 //!   `frontend_core` has the rules of both;
 //! - [`session`]: the stream on which the catalog takes back what is cached.
 
 pub mod backend;
+pub mod batches;
 mod election;
 pub mod order_stream;
 pub mod replicas;
 pub mod session;
+pub mod takes;

@@ -20,8 +20,8 @@ pub struct GatewayPorts {
     pub admin: u16,
 }
 
-/// The gateway that every bazaar has, and the one that some tests put beside it.
-pub const GATEWAYS: [GatewayPorts; 2] = [
+/// The gateway that every bazaar has, and those that some tests put beside it.
+pub const GATEWAYS: [GatewayPorts; 3] = [
     GatewayPorts {
         clients: 10,
         admin: 11,
@@ -29,6 +29,10 @@ pub const GATEWAYS: [GatewayPorts; 2] = [
     GatewayPorts {
         clients: 12,
         admin: 13,
+    },
+    GatewayPorts {
+        clients: 14,
+        admin: 9,
     },
 ];
 
@@ -51,7 +55,7 @@ pub struct Options {
     pub policies: Vec<Option<PathBuf>>,
     /// Servers whose data is on a disk of their own, which can be full.
     pub small_disks: Vec<Server>,
-    /// How many gateways are started: 1 or 2.
+    /// How many gateways are started: 1 to 3.
     pub gateways: usize,
     /// What is the matter with every server's log, if anything is.
     pub log: Option<Broken>,
@@ -186,8 +190,8 @@ impl Launcher<'_> {
 fn order_port(id: u32) -> u16 {
     let port = u16::try_from(id).expect("replicas have small numbers");
     assert!(
-        (1..GATEWAYS[0].clients).contains(&port),
-        "a test's replicas are numbered from 1 to 9"
+        (1..GATEWAYS[2].admin).contains(&port),
+        "a test's replicas are numbered from 1 to 8"
     );
     port
 }

@@ -20,6 +20,10 @@ pub enum Rule {
     LedgerCheck,
     /// Who may keep what it reads is a holder, and will be told to let go.
     Registration,
+    /// After a restart, when nobody knows what was taken out of them, all buckets begin empty.
+    EmptyStart,
+    /// Whose bucket finds room begins with what the crowd has left, out of which it may have taken.
+    CrowdsRest,
     /// Who has yet to acknowledge that it let go of a stock is not lent it again before.
     OwedFirst,
 }

@@ -3,12 +3,14 @@
 //! - [`ledger`]: what is committed, and what a trade or an election makes of it;
 //! - [`leases`]: who may hold which stock in a cache, and until when;
 //! - [`visibility`]: what readers see of the stocks while trades become durable and caches let go;
+//! - [`limits`]: how often something may be done, over all gateways;
 //! - [`ledger_check`]: whose ledgers a catalog that starts compares with its journal before it serves;
 //! - [`ablation`]: the protective rules that a test can take out.
 
 pub mod ledger;
 pub mod leases;
 pub mod visibility;
+pub mod limits;
 pub mod ledger_check;
 pub mod ablation;
 
@@ -19,4 +21,5 @@ pub use ledger::{
     Stock, Term, TradeResult,
 };
 pub use ledger_check::{LEDGER_CHECK_MAX, LedgerCheck};
+pub use limits::Limits;
 pub use visibility::{Seen, Visibility};

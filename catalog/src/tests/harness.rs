@@ -150,6 +150,8 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
         journal: Arc::new(disk.clone()),
         loaded,
         lease,
+        left: None,
+        handover: None,
         ledger_check_max: LEDGER_CHECK_MAX,
         reporter: storage::damage::channel().0,
     }

@@ -10,6 +10,7 @@
 //! - [`refusal`]: why the catalog refuses an order;
 //! - [`retry`]: whether a call that failed is worth another attempt;
 //! - [`time`]: the clock that leases are measured on;
+//! - [`rate`]: how often something may be done;
 //! - [`ablation`]: the protective rules of a core, which a test can take out.
 //!
 //! The cores of the catalog, the replicas and the gateway depend on this crate alone: no runtime, no
@@ -31,6 +32,7 @@ pub mod leadership;
 pub mod refusal;
 pub mod retry;
 pub mod time;
+pub mod rate;
 pub mod ablation;
 
 pub use ablation::Rules;
@@ -40,6 +42,7 @@ pub use ids::{Epoch, OrderNumber, ReplicaId, SessionId, Version};
 pub use invalid::Invalid;
 pub use journal::{ChainHash, LedgerEnd, Order, Row};
 pub use leadership::{ChangeNumber, JournalHead, Role, Term};
+pub use rate::{Rate, Take};
 pub use refusal::Refusal;
 pub use retry::RetryClass;
 pub use values::{IdempotencyKey, Price, Quantity, Side, StockName};

@@ -2,12 +2,13 @@
 //!
 //! A message that does not convert is the sender's fault: [`Malformed`] says which field, and
 //! becomes INVALID_ARGUMENT. [`identity`]: which journal a message is about;
-//! [`leadership`]: who leads, and how long the journal is.
+//! [`leadership`]: who leads, and how long the journal is; [`takes`]: tokens out of buckets.
 
 #![warn(missing_docs)]
 
 pub mod identity;
 pub mod leadership;
+pub mod takes;
 
 use domain::{
     ChainHash, Epoch, IdempotencyKey, Invalid, Order, OrderNumber, Price, Quantity, Refusal, Row,

@@ -128,8 +128,13 @@ impl Session {
 }
 
 fn deadline(sent: BootTime, length: Duration) -> BootTime {
-    let margin = MARGIN_MIN + length / MARGIN_SHARE;
-    sent + length.saturating_sub(margin)
+    sent + less_margin(length)
+}
+
+/// Of a time by the catalog's clock, how much has certainly not passed by then when it has passed by
+/// this gateway's.
+pub(crate) fn less_margin(length: Duration) -> Duration {
+    length.saturating_sub(MARGIN_MIN + length / MARGIN_SHARE)
 }
 
 #[cfg(test)]

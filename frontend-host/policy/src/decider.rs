@@ -79,6 +79,8 @@ pub struct Decider<'a> {
     cohort: Option<Cohort>,
     /// A version failed a decision, was not asked, or answered with an error of its own.
     failed: bool,
+    /// Whether what is being done is a take.
+    is_taking: bool,
 }
 
 impl Versions {
@@ -133,6 +135,7 @@ impl<'a> Decider<'a> {
             takes: Vec::new(),
             cohort,
             failed: false,
+            is_taking: false,
         }
     }
 
@@ -210,6 +213,7 @@ impl<'a> Decider<'a> {
         self.pass_on(Some(self.client), input, || {
             DecisionResult::Action(decision.clone())
         });
+        self.is_taking = decision.takes();
         Ok(decision)
     }
 
@@ -246,9 +250,11 @@ impl<'a> Decider<'a> {
             DecisionResult::Action(decision.clone())
         });
         self.takes = takes;
-        if outcome.is_of_take() {
+        if self.is_taking {
             self.takes.push(outcome.clone());
         }
+        let is_repeated = matches!(decision.action, Action::Retry(_));
+        self.is_taking = decision.takes() || is_repeated && self.is_taking;
         Ok(decision)
     }
 

@@ -12,8 +12,9 @@ use domain::{IdempotencyKey, OrderNumber, Price, Quantity, Side, StockName};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
+pub use domain::Rate;
+pub use frontend_core::Freshness;
 pub use frontend_core::election::{ReplicaView, View};
-pub use frontend_core::{Freshness, Rate};
 pub use reply_headers::{ReplyHeader, ReplyHeaders};
 
 /// What a policy says of itself.
@@ -345,7 +346,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether it is that of a [`Operation::Take`].
+    /// Whether it can only be that of a [`Operation::Take`].
     pub fn is_of_take(&self) -> bool {
         matches!(self, Self::Granted | Self::Denied(_))
     }

@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Version as HttpVersion};
 
 use crate::decision::{
     Action, Decision, InvalidDecision, Manifest, Operation, Outcome, PolicyConnection,
-    PolicyRequest, Scheme,
+    PolicyRequest, Scheme, Unavailability,
 };
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
@@ -63,6 +63,9 @@ pub(crate) fn on_request(
     })
 }
 
+/// What comes of a take where the catalog does not answer: of reads as well.
+const CATALOG_AWAY: Outcome = Outcome::Unavailable(Unavailability::NoCatalog);
+
 pub(crate) fn on_outcome(
     version: &Version,
     instance: &mut Instance,
@@ -82,7 +85,7 @@ pub(crate) fn on_outcome(
 /// about what came of the `takes` so far, so that the outcome comes with its own memo.
 ///
 /// Where it takes nothing and the outcome is that of a take, it decides about the request: for it there
-/// was none. Where it would take something first, that is granted.
+/// was none. Where it would take something first, that is granted, or the catalog is away for it, too.
 pub(crate) fn on_outcome_afresh(
     version: &Version,
     instance: &mut Instance,
@@ -98,7 +101,8 @@ pub(crate) fn on_outcome_afresh(
             break;
         }
         let taken = takes.next();
-        if taken.is_none() && outcome.is_of_take() {
+        let may_be_its = outcome.is_of_take() || *outcome == CATALOG_AWAY;
+        if taken.is_none() && may_be_its {
             break;
         }
         let taken = taken.unwrap_or(&Outcome::Granted);

@@ -8,7 +8,7 @@ use domain::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::admission::{KeyKind, Signatory};
 use frontend_policy::decision::{
-    Action, Operation, Outcome, Page, ReplicaView, Scheme, Stock, View,
+    Action, Operation, Outcome, Page, ReplicaView, Scheme, Stock, Unavailability, View,
 };
 use frontend_policy::replay::{HeaderChoice, replay};
 use frontend_policy::{
@@ -571,9 +571,9 @@ async fn a_recording_has_what_came_of_takes_and_replays_them() {
         .unwrap();
     let mut headers = HeaderMap::new();
     headers.insert("x-client", http::HeaderValue::from_static("one"));
-    let request = RequestParts {
+    let request = |target| RequestParts {
         method: &Method::GET,
-        target: "/stocks/nvidia",
+        target,
         headers: &headers,
         connection: None,
         body: None,
@@ -584,21 +584,29 @@ async fn a_recording_has_what_came_of_takes_and_replays_them() {
         price: Price::from_minor(100).unwrap(),
         quantity: 1,
     });
-    for outcomes in [&[Outcome::Granted, stock][..], &[Outcome::Denied(250)]] {
+    let away = Outcome::Unavailable(Unavailability::NoCatalog);
+    let (nvidia, free) = ("/stocks/nvidia", "/stocks/free");
+    for (target, outcomes) in [
+        (nvidia, &[Outcome::Granted, stock.clone()][..]),
+        (nvidia, &[Outcome::Denied(250)]),
+        (nvidia, std::slice::from_ref(&away)),
+        (free, &[away.clone(), stock]),
+    ] {
         let mut decider = versions.decider(&[]);
-        let mut decision = decider.on_request(request).unwrap();
+        let mut decision = decider.on_request(request(target)).unwrap();
         for outcome in outcomes {
             let memo = decision.memo;
-            decision = decider.on_outcome(request, &memo, outcome).unwrap();
+            decision = decider.on_outcome(request(target), &memo, outcome).unwrap();
         }
     }
     let mut lines = String::new();
-    for _ in 0..6 {
+    for _ in 0..11 {
         lines += &recording.next().await.unwrap();
     }
     for part in [
         r#""outcome":"granted"}"#,
         r#""takes":["granted"],"outcome":{"stock":"#,
+        r#""takes":[{"unavailable":"no-catalog"}],"outcome":{"stock":"#,
         r#""outcome":{"denied":250}}"#,
         r#"[["action","take"],["bucket","lookups"],["key","one"],["cost","1"]]"#,
     ] {
@@ -609,13 +617,13 @@ async fn a_recording_has_what_came_of_takes_and_replays_them() {
         replay(lines.as_bytes(), &version).unwrap().snapshot()
     };
     let same = replayed(&limited);
-    assert_eq!((same.compared, same.different), (5, 0), "{same:?}");
-    // One that takes nothing differs in that alone: twice it does at once what comes of the take,
-    // and it reads where this one turns away.
+    assert_eq!((same.compared, same.different), (10, 0), "{same:?}");
+    // One that takes nothing differs in that alone: each time it does at once what comes of the take,
+    // it reads where this one turns away, and has nothing to read where this one goes on.
     let other = replayed(DEFAULT_POLICY);
     assert_eq!(
         (other.different, other.kinds["action"]),
-        (3, 3),
+        (6, 6),
         "{other:?}"
     );
 }

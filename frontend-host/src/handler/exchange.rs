@@ -19,7 +19,9 @@ use super::refusal::Refusal as Inadmissible;
 use super::response::{complete, rendered};
 use super::{Gateway, Request};
 use crate::cache::{Counts, Rendering};
-use frontend_policy::decision::{Action, Operation, Outcome, Reply, Scheme, TradeAction};
+use frontend_policy::decision::{
+    Action, Operation, Outcome, Reply, Scheme, TakeAction, TradeAction,
+};
 use frontend_policy::{Connection, Decider, RequestParts, limits};
 
 mod reads;
@@ -198,13 +200,7 @@ impl<'a> Exchange<'a> {
                 }
             }
             Operation::ListStocks(listing) => Box::pin(self.list_stocks(listing)).await,
-            Operation::Take(take) => {
-                let buckets = &self.gateway.buckets;
-                // It was there when this was decided; a version that took over since may have none.
-                let bucket = self.decider.version().manifest.bucket_of(take);
-                let taken = bucket.map(|bucket| buckets.take(bucket, &take.key, take.cost));
-                StepResult::Outcome(taken.unwrap_or(Outcome::Denied(u32::MAX)), None)
-            }
+            Operation::Take(take) => StepResult::Outcome(Box::pin(self.take(take)).await, None),
             Operation::Trade(trade) => {
                 let order = self.order(trade);
                 let deadline = self.deadlines().trade;
@@ -212,6 +208,16 @@ impl<'a> Exchange<'a> {
                 StepResult::Outcome(outcome, None)
             }
         }
+    }
+
+    async fn take(&mut self, take: &TakeAction) -> Outcome {
+        let deadline = self.deadlines().read;
+        // It was there when this was decided; a version that took over since may have none.
+        let Ok(bucket) = self.decider.version().manifest.bucket_of(take) else {
+            return Outcome::Denied(u32::MAX);
+        };
+        let backend = &self.gateway.backend;
+        backend.take(bucket, &take.key, take.cost, deadline).await
     }
 
     fn deadlines(&mut self) -> Deadlines {

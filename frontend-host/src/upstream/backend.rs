@@ -1,4 +1,4 @@
-//! Carries out a decision's reads and trades at the backends: makes the calls that
+//! Carries out a decision's reads, takes and trades at the backends: makes the calls that
 //! [`frontend_core::attempts`] says, and tells it how they end.
 //!
 //! A trade has one idempotency key through every attempt, so however many leaders it meets it
@@ -6,6 +6,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
@@ -23,13 +24,16 @@ use wire::order::v1::GetRequest;
 use wire::order::v1::place_many_response::answer;
 
 use crate::upstream::replicas::{Replica, Replicas};
-use frontend_policy::decision::{Order, Outcome, Page, Refusal, Stock, Unavailability};
+use crate::upstream::takes::Takes;
+use frontend_policy::decision::{Bucket, Order, Outcome, Page, Refusal, Stock, Unavailability};
 
 /// The catalog and the order replicas.
 pub struct Backend {
     /// How to call the catalog.
     pub catalog: CatalogClient<Channel>,
     pub replicas: Arc<Replicas>,
+    /// How to take tokens at the catalog.
+    pub takes: Takes,
 }
 
 /// What the catalog said of a stock.
@@ -65,6 +69,27 @@ impl Backend {
     ) -> Result<Page, Unavailability> {
         let list = || self.list_stocks_once(after, limit);
         self.ask_catalog(deadline, list).await
+    }
+
+    /// Takes so many tokens out of the bucket of that key, at the catalog. An attempt whose answer is
+    /// lost may have taken some: never more than there are, and the client got nothing for them.
+    pub async fn take(&self, bucket: &Bucket, key: &[u8], cost: u32, deadline: Instant) -> Outcome {
+        let identify = || self.takes.identify(bucket, key, cost);
+        let identified = identify();
+        let known_wait = identified.and_then(|take| self.takes.known_wait(&take));
+        if let Some(wait) = known_wait {
+            return denied(wait);
+        }
+        let take = || async {
+            let unknown = || Status::unavailable("the journal is not known yet");
+            let take = identified.or_else(identify).ok_or_else(unknown)?;
+            self.takes.take(take).await
+        };
+        match self.ask_catalog(deadline, take).await {
+            Ok(Ok(())) => Outcome::Granted,
+            Ok(Err(wait)) => denied(wait),
+            Err(why) => Outcome::Unavailable(why),
+        }
     }
 
     /// Asks the catalog until it answers. A catalog that does not is asked by the elector, for all
@@ -294,6 +319,11 @@ async fn next_answer(answered: Option<watch::Receiver<()>>) {
         Some(mut answered) => changed(&mut answered).await,
         None => pending().await,
     }
+}
+
+fn denied(wait: Duration) -> Outcome {
+    let wait_ms = wait.as_nanos().div_ceil(1_000_000).max(1);
+    Outcome::Denied(wait_ms.try_into().unwrap_or(u32::MAX))
 }
 
 fn read_refusal(refusal: i32) -> Result<Refusal, Status> {

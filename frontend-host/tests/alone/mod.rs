@@ -9,6 +9,7 @@ use frontend_host::handler::Gateway;
 use frontend_host::journal::OwnJournal;
 use frontend_host::upstream::backend::Backend;
 use frontend_host::upstream::replicas::Replicas;
+use frontend_host::upstream::takes::Takes;
 use frontend_policy::{Engine, Probation, Upload, Versions};
 use rpc::connect;
 use wire::catalog::v1::catalog_client::CatalogClient;
@@ -20,12 +21,14 @@ pub fn gateway<'a>(policy: impl Into<Upload<'a>>) -> Arc<Gateway> {
     let policy = Arc::new(versions);
     let nowhere = "http://127.0.0.1:1";
     let catalog = CatalogClient::new(connect::lazy(nowhere).unwrap());
+    let journal = Arc::new(OwnJournal::open(None).unwrap());
     let backend = Backend {
+        takes: Takes::new(nowhere, Arc::clone(&journal)),
         catalog: catalog.clone(),
         replicas: Arc::new(Replicas::new(
             Vec::new(),
             catalog,
-            Arc::new(OwnJournal::open(None).unwrap()),
+            journal,
             Arc::clone(&policy),
         )),
     };

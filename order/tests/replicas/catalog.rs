@@ -287,6 +287,7 @@ type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Catalog for Service {
     type ReadJournalStream = Events<ReadJournalResponse>;
     type SessionStream = Events<SessionEvent>;
+    type TakeManyStream = Events<TakeResponse>;
 
     async fn get_stock(
         &self,
@@ -307,6 +308,13 @@ impl Catalog for Service {
         _: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         Err(Status::unimplemented("no sessions"))
+    }
+
+    async fn take_many(
+        &self,
+        _: Request<Streaming<TakeRequest>>,
+    ) -> Result<Response<Self::TakeManyStream>, Status> {
+        Err(Status::unimplemented("no tokens"))
     }
 
     async fn elect(&self, _: Request<ElectRequest>) -> Result<Response<Leadership>, Status> {

@@ -18,8 +18,9 @@
 //! | `configured` | `/config` | answers with its configuration |
 //! | `leaks` | a name in `x-name` that begins with `secret-` | has what it renders by it kept for all |
 //! | `leaks-plainly` | at upload | has what it renders by a header and by an address kept for all |
-//! | `limited` | lookups with `x-client` | grants three an hour to each; `/stocks/costly` takes what there never is |
 //! | `adds` | every reply, `/stocks/trap…` | has the headers of its configuration added; panics, and has that refused |
+//! | `limited` | lookups with `x-client` | grants three an hour to each; `/stocks/costly` takes what there never is; `/stocks/free` goes on where the catalog is away |
+//! | `metered` | lookups | grants thirty to all clients together, and one more a day |
 //! | `observes` | every decision | counts, and says so |
 //! | `remembers` | `OPTIONS`, after so many requests | answers by how many there were |
 //! | `guarded` | requests without its key, `/stocks/trap…` | answers 401; panics, and has that refused |

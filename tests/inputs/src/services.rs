@@ -1,9 +1,9 @@
 //! gRPC messages, as whoever reaches a service's port may send them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, TradeResult};
+use catalog_core::{Batch, CatalogState, Limits, PriorOutcome, Stock, TradeResult};
 use domain::ChangeNumber;
 use domain::JournalHead;
 use domain::LedgerEnd;
@@ -44,7 +44,7 @@ pub fn join(messages: &[(u8, Vec<u8>)]) -> Vec<u8> {
 }
 
 /// Messages to the catalog: converted, and put to its state. Whatever they say, shares neither
-/// appear nor vanish, and every key has one row.
+/// appear nor vanish, every key has one row, and at one moment no more tokens are taken than a bucket holds.
 pub fn check_catalog(bytes: &[u8]) {
     let stocks = catalog::stocks::built_in();
     let stocks = stocks.into_iter().map(|listing| Stock {
@@ -56,8 +56,11 @@ pub fn check_catalog(bytes: &[u8]) {
     });
     let mut state = CatalogState::new(stocks, LedgerEnd::default(), catalog_core::Term::default());
     let mut journal: Vec<Row> = Vec::new();
+    let mut taken = Taken::default();
     for (kind, message) in messages(bytes) {
-        if let Some(batch) = stage(&state, &journal, kind, message) {
+        if kind % 4 == 3 {
+            taken.take(message);
+        } else if let Some(batch) = stage(&state, &journal, kind, message) {
             journal.extend(batch.rows.iter().cloned());
             state.apply(batch);
         }
@@ -88,9 +91,33 @@ pub fn check_catalog(bytes: &[u8]) {
     }
 }
 
+/// What is taken out of buckets at one moment.
+#[derive(Default)]
+struct Taken {
+    limits: Limits,
+    /// By key: how long it takes until what was taken is back, and all that any such bucket holds.
+    of_key: BTreeMap<u128, (Duration, Duration)>,
+}
+
+impl Taken {
+    fn take(&mut self, message: &[u8]) -> Option<()> {
+        let request = v1::TakeRequest::decode(message).ok()?;
+        for (_, take) in catalog::takes::from_wire(&request).ok()? {
+            let now = BootTime::from_millis(1_000_000);
+            let (taken, held_max) = self.of_key.entry(take.key).or_default();
+            *held_max = take.rate.time_of(take.rate.burst()).max(*held_max);
+            if self.limits.take(&take, now).is_ok() {
+                *taken += take.rate.time_of(take.cost);
+            }
+            assert!(*taken <= *held_max, "{take:?}: {taken:?}");
+        }
+        Some(())
+    }
+}
+
 fn stage(state: &CatalogState, journal: &[Row], kind: u8, message: &[u8]) -> Option<Batch> {
     let mut staged = state.stage();
-    match kind % 3 {
+    match kind % 4 {
         0 => {
             let request = v1::TradeRequest::decode(message).ok()?;
             let (epoch, orders) = catalog::service::trade_from_wire(request).ok()?;

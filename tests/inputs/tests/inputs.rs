@@ -162,6 +162,21 @@ mod messages {
         )
     }
 
+    fn a_take() -> impl Strategy<Value = v1::take_request::Take> {
+        let id = || prop_oneof![9 => (0..3u8).prop_map(|id| vec![id; 16]), 1 => Just(vec![0; 15])];
+        let token_ns = prop_oneof![9 => 1_000..99_000_000_000_000u64, 1 => number()];
+        (id(), id(), token_ns, 0..9u32, 0..5u32).prop_map(|(bucket, key, token_ns, burst, cost)| {
+            v1::take_request::Take {
+                tag: 1,
+                bucket,
+                key,
+                token_ns,
+                burst,
+                cost,
+            }
+        })
+    }
+
     fn to_catalog() -> impl Strategy<Value = (u8, Vec<u8>)> {
         let orders = prop::collection::vec(an_order(), 0..4);
         let ids = || prop::collection::vec(0..4u32, 0..4);
@@ -174,6 +189,9 @@ mod messages {
             }),
             1 => (number(), number(), ids()).prop_map(|(epoch, change, in_sync)| {
                 (2, v1::SetInSyncRequest { epoch, change, in_sync, ..Default::default() }.encode_to_vec())
+            }),
+            2 => prop::collection::vec(a_take(), 0..9).prop_map(|takes| {
+                (3, v1::TakeRequest { takes, ..Default::default() }.encode_to_vec())
             }),
         ]
     }

@@ -1,4 +1,4 @@
-//! The trade protocol and the lease protocol, explored exhaustively.
+//! The trade protocol, the lease protocol and the limits, explored exhaustively.
 //!
 //! What runs here are the shipped cores, not copies. `stateright` goes through everything that
 //! can happen to them within bounds, breadth first, and checks in every state what is promised.
@@ -8,11 +8,13 @@
 //!   three of them, lead and follow;
 //! - `leases`: `catalog_core::Visibility` shows stocks and lends them; `frontend_core` keeps them, in
 //!   two gateways;
+//! - `takes`: `catalog_core::Limits` grants tokens; `frontend_core::Denials`, in two gateways, remembers
+//!   what was denied;
 //! - `elections`: `frontend_core::election::ElectionCycle`, in up to three gateways, has
 //!   `catalog_core::CatalogState` elect; in random runs, for it is about time;
 //! - `explore`: goes through all of it, and tells of what it found.
 //!
-//! In the first two, `bounds` says what can happen, how often, and which rule is taken out; `world` is all
+//! In the first three, `bounds` says what can happen, how often, and which rule is taken out; `world` is all
 //! there is; `properties` are what must always hold, and what must happen somewhere; `tests` has
 //! the bounds that are explored. All of it holds. Times are of one thread on a busy machine with
 //! two cores.
@@ -88,6 +90,23 @@
 //! | 2 | 1 | 1 | 2 | 2 | the catalog crashes, a session is opened anew | 284,912 | 947,788 | 20 |
 //! | 1 | 1 | 1 | 2 | 2 | that, a renewal, and a stream breaks | 532,806 | 2,124,352 | 21 |
 //!
+//! # Takes: what can happen
+//!
+//! Policies take tokens out of buckets of two, at gateways that deny what they know is not there, and ask the
+//! catalog for the rest. Calls arrive in any order; gateways give them up, and they arrive late or never; answers
+//! are as late as they like. The catalog crashes and starts again, with calls of before on their way. Clocks
+//! go on; the second gateway's is half a hundredth slower than the others. Beside the catalog goes a
+//! bucket that forgets nothing, out of which all is taken that is ever granted: never more than it has.
+//!
+//! A step of the clock is the time in which a token comes back.
+//!
+//! | gateways | buckets | room for | takes | given up | steps of the clock | crashes | states | transitions | longest |
+//! |---|---|---|---|---|---|---|---|---|---|
+//! | 2 | 1 | 9 | 4 | | 1 | | 102,597 | 354,805 | 13 |
+//! | 2 | 1 | 9 | 3 | 2 | 1 | | 16,879 | 68,132 | 10 |
+//! | 2 | 1 | 9 | 3 | 1 | 2 | 1 | 310,565 | 1,259,585 | 12 |
+//! | 1 | 3 | 2 | 4 | | 1 | | 748,556 | 2,785,033 | 13 |
+//!
 //! # Elections
 //!
 //! In the model of trades anybody is elected at any time, which is more than electors do: they
@@ -123,6 +142,10 @@
 //! | restart wait | 6 steps | a catalog that restarted has forgotten who holds what |
 //! | registration before reading | 5 steps | a cache that keeps a stock is not told to let go |
 //! | owed first | 12 steps | the acknowledgement of an abandoned trade lets go of what was lent after it |
+//! | empty start | 5 steps | a catalog that restarted grants again what was taken before |
+//! | the crowd's rest | 9 steps | who took out of the crowd's bucket finds room, and has a burst more |
+//! | denials from asking | 6 steps | a denial whose answer was late outlasts what it says |
+//! | the margin of denials | 6 steps | a gateway whose clock is slow denies what is there |
 
 #[cfg(test)]
 mod trades;
@@ -130,5 +153,7 @@ mod trades;
 mod leases;
 #[cfg(test)]
 mod elections;
+#[cfg(test)]
+mod takes;
 #[cfg(test)]
 mod explore;

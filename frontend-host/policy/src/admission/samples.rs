@@ -110,7 +110,11 @@ pub(super) fn outcomes(action: &Action) -> Vec<Outcome> {
             Outcome::Refused(Refusal::OrderNotFound),
             Outcome::Unavailable(Unavailability::NoReplica),
         ],
-        Operation::Take(_) => vec![Outcome::Granted, Outcome::Denied(250)],
+        Operation::Take(_) => vec![
+            Outcome::Granted,
+            Outcome::Denied(250),
+            Outcome::Unavailable(Unavailability::NoCatalog),
+        ],
         Operation::Trade(_) => vec![
             Outcome::Traded(OrderNumber(0)),
             Outcome::Refused(Refusal::StockNotFound),

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use domain::Rate;
 use domain::time::BootTime;
-use frontend_core::{Buckets, Rate, Take};
 
 use crate::decision::Observation;
 use crate::limits;
@@ -21,7 +21,8 @@ type Series = BTreeMap<Vec<String>, u64>;
 pub struct Observed {
     /// By the name of the counter.
     counters: Mutex<BTreeMap<String, Series>>,
-    lines: Mutex<Buckets>,
+    /// When it may say as many lines at once as it ever may.
+    lines_full_at: Mutex<BootTime>,
     lines_rate: Rate,
     /// Lines that were too many.
     dropped: AtomicU64,
@@ -37,7 +38,7 @@ impl Observed {
         );
         Self {
             counters: Mutex::default(),
-            lines: Mutex::new(Buckets::new(1)),
+            lines_full_at: Mutex::default(),
             lines_rate: rate.expect("it is a rate"),
             dropped: AtomicU64::new(0),
         }
@@ -62,15 +63,15 @@ impl Observed {
 
     /// Whether it may say another line; returns with it how many it could not say before.
     pub(super) fn may_say(&self) -> Option<u64> {
-        let take = Take {
-            key: 0,
-            crowd: 0,
-            rate: self.lines_rate,
-            cost: 1,
-        };
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
-        match lines.take(&take, BootTime::now()) {
-            Ok(()) => Some(self.dropped.swap(0, Ordering::Relaxed)),
+        let mut full_at = self
+            .lines_full_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match self.lines_rate.take(*full_at, 1, BootTime::now()) {
+            Ok(after) => {
+                *full_at = after;
+                Some(self.dropped.swap(0, Ordering::Relaxed))
+            }
             Err(_) => {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
                 None

@@ -17,7 +17,8 @@ use wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
 use wire::catalog::v1::{
     ElectRequest, GetLeadershipRequest, GetStockResponse, Leadership, ListStocksResponse,
     ReadJournalRequest, ReadJournalResponse, ReportMissingRequest, ReportMissingResponse,
-    SessionEvent, SessionRequest, SetInSyncRequest, TradeRequest, TradeResponse,
+    SessionEvent, SessionRequest, SetInSyncRequest, TakeRequest, TakeResponse, TradeRequest,
+    TradeResponse,
 };
 use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::orders_server::{Orders, OrdersServer};
@@ -33,7 +34,7 @@ use crate::upstream::order_stream::OrderStreams;
 use crate::upstream::session::keep_session;
 use frontend_core::election::Unanswered;
 use frontend_policy::DEFAULT_POLICY;
-use frontend_policy::decision::{CacheSettings, Eviction};
+use frontend_policy::decision::{CacheSettings, Eviction, Rate};
 use frontend_policy::{Engine, Probation, Versions};
 
 /// Long enough for anything, on any machine.
@@ -136,9 +137,15 @@ struct FakeCatalog {
     look_fails: Fails,
     leader: Arc<AtomicU32>,
     elections: Arc<AtomicU64>,
+    /// Messages of takes, and the takes in them, of which the first are granted.
+    take_messages: Arc<AtomicU64>,
+    takes: Arc<AtomicU64>,
     sessions: Arc<AtomicU64>,
     session_fails: Fails,
 }
+
+/// Takes that a fake catalog grants.
+const GRANTED: u64 = 3;
 
 impl Default for FakeCatalog {
     fn default() -> Self {
@@ -149,6 +156,8 @@ impl Default for FakeCatalog {
             look_fails: Fails::default(),
             leader: Arc::new(1.into()),
             elections: Arc::default(),
+            take_messages: Arc::default(),
+            takes: Arc::default(),
             sessions: Arc::default(),
             session_fails: Fails::default(),
         }
@@ -174,6 +183,7 @@ impl Catalog for FakeCatalog {
     type TradeManyStream = Messages<TradeResponse>;
     type ReadJournalStream = Messages<ReadJournalResponse>;
     type SessionStream = Messages<SessionEvent>;
+    type TakeManyStream = Messages<TakeResponse>;
 
     async fn get_stock(&self, request: Request<GetStockRequest>) -> Reply<GetStockResponse> {
         self.reads.fetch_add(1, Ordering::Relaxed);
@@ -212,6 +222,30 @@ impl Catalog for FakeCatalog {
         _: Request<Streaming<TradeRequest>>,
     ) -> Reply<Self::TradeManyStream> {
         not_here()
+    }
+
+    async fn take_many(
+        &self,
+        request: Request<Streaming<TakeRequest>>,
+    ) -> Reply<Self::TakeManyStream> {
+        let (answers, stream) = mpsc::channel(1);
+        let (mut requests, catalog) = (request.into_inner(), self.clone());
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = requests.message().await {
+                assert_eq!(message.journal, JOURNAL.as_bytes());
+                catalog.take_messages.fetch_add(1, Ordering::Relaxed);
+                let answer = |take: catalog::take_request::Take| {
+                    let is_granted = catalog.takes.fetch_add(1, Ordering::Relaxed) < GRANTED;
+                    let hour = Duration::from_secs(3600);
+                    wire::takes::answer(take.tag, is_granted.then_some(()).ok_or(hour))
+                };
+                // In another order than they came.
+                let answered = message.takes.into_iter().map(answer).rev().collect();
+                let message = TakeResponse { answers: answered };
+                answers.send(Ok(message)).await.unwrap();
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn elect(&self, _: Request<ElectRequest>) -> Reply<Leadership> {
@@ -372,8 +406,9 @@ fn backend(catalog: &str, replica: &str) -> (Arc<Backend>, JoinSet<()>) {
 fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
     let engine = Engine::new(Duration::from_millis(200)).unwrap();
     let versions = Versions::new(engine, DEFAULT_POLICY, Probation::default(), None).unwrap();
-    let catalog = CatalogClient::new(connect::lazy(catalog).unwrap());
     let journal = Arc::new(OwnJournal::open(None).unwrap());
+    let takes = Takes::new(catalog, Arc::clone(&journal));
+    let catalog = CatalogClient::new(connect::lazy(catalog).unwrap());
     let replica = |(id, url): (u32, &&str)| Replica {
         id: ReplicaId::new(id).unwrap(),
         url: (*url).to_owned(),
@@ -385,7 +420,12 @@ fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
     let replicas = Arc::new(replicas);
     let mut watching = JoinSet::new();
     watching.spawn(Arc::clone(&replicas).watch());
-    (Arc::new(Backend { catalog, replicas }), watching)
+    let backend = Backend {
+        catalog,
+        replicas,
+        takes,
+    };
+    (Arc::new(backend), watching)
 }
 
 /// What all of them keep.
@@ -448,6 +488,56 @@ async fn a_replica_that_is_away_is_asked_for_all_who_wait() {
         });
     }
     away.check().await;
+}
+
+async fn take(backend: &Backend, key: &[u8], wait_max: Duration) -> Outcome {
+    let rate = Rate::new(1, Duration::from_secs(3600), GRANTED as u32).unwrap();
+    let name = "lookups".to_owned();
+    let deadline = Instant::now() + wait_max;
+    let bucket = Bucket { name, rate };
+    backend.take(&bucket, key, 1, deadline).await
+}
+
+#[tokio::test]
+async fn takes_that_queue_go_in_one_message_and_a_denial_spares_the_next_calls() {
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let url = format!("http://{}", incoming.local_addr().unwrap());
+    let fake = FakeCatalog::default();
+    let (messages, takes) = (Arc::clone(&fake.take_messages), Arc::clone(&fake.takes));
+    let _serving = daemon::tasks::spawn("a catalog", fake.serve(incoming));
+    let (backend, _watching) = backend(&url, NOBODY);
+    let mut taking = JoinSet::new();
+    for _ in 0..WAITERS {
+        let backend = Arc::clone(&backend);
+        taking.spawn(async move { take(&backend, b"one", PATIENCE).await });
+    }
+    let outcomes = taking.join_all().await;
+    let granted = outcomes.iter().filter(|it| **it == Outcome::Granted);
+    assert_eq!(granted.count() as u64, GRANTED);
+    let denied = Outcome::Denied(3_600_000);
+    let denied = outcomes.iter().filter(|it| **it == denied);
+    assert_eq!(denied.count() as u64, WAITERS - GRANTED);
+    let sent = || [&messages, &takes].map(|sent| sent.load(Ordering::Relaxed));
+    assert_eq!(sent(), [1, WAITERS]);
+
+    for _ in 0..WAITERS {
+        let outcome = take(&backend, b"one", PATIENCE).await;
+        let Outcome::Denied(wait_ms) = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert!((3_500_000..=3_600_000).contains(&wait_ms), "{wait_ms}");
+    }
+    assert_eq!(sent(), [1, WAITERS]);
+    take(&backend, b"another", PATIENCE).await;
+    assert_eq!(sent(), [2, WAITERS + 1]);
+}
+
+#[tokio::test]
+async fn a_take_is_unavailable_where_the_catalog_is_away_until_its_deadline() {
+    let away = Away::listen().await;
+    let (backend, _watching) = backend(&away.url, NOBODY);
+    let outcome = take(&backend, b"one", Duration::from_millis(300)).await;
+    assert_eq!(outcome, Outcome::Unavailable(Unavailability::NoCatalog));
 }
 
 /// What a catalog reads that fails so, and how often it is asked.

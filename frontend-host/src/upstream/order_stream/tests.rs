@@ -2,12 +2,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domain::{IdempotencyKey, Quantity, Side, StockName};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Streaming};
 use wire::order::v1::orders_server::{Orders, OrdersServer};
+use wire::order::v1::place_many_response::Answer;
 use wire::order::v1::{
     AnnounceRequest, GetRequest, GetResponse, PlaceManyResponse, ReplicaStatus, StatusRequest,
 };
