@@ -32,7 +32,7 @@ failover: wasm-target ## measure RUNS=20 times how soon another replica leads
 swaps: wasm-target ## swap policies under full load: 1,000 changes, a million replies; and shadow all
 	BAZAAR_SWAPS_STRETCHES=$(or $(STRETCHES),25) BAZAAR_SWAPS_MS=$(or $(MS),4000) \
 	BAZAAR_SWAPS_CHANGES=$(or $(CHANGES),43) BAZAAR_SWAPS_REPLIES=$(or $(REPLIES),1000000) \
-	BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120) \
+	BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120) BAZAAR_SWAPS_MEMORY=$(or $(MEMORY),10000) \
 	cargo test --release --test integration swaps:: -- --nocapture --test-threads=1
 
 fuzz: ## feed every entry point bytes that nobody vouches for, for SECONDS=60 each; TARGET=http only one

@@ -15,7 +15,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Bazaar, Options, alone};
+use crate::harness::{Bazaar, Options, Server, alone, guest};
 
 use load::{CLIENT_HEADER, Latencies, Load, no_latencies};
 use operator::{EDITIONS, Operator};
@@ -163,6 +163,58 @@ fn a_shadow_of_every_request_fails_none_and_its_cost_is_measured() {
         ratios[ratios.len() - 1]
     );
     compare(&load.into_latencies(), "shadowed");
+}
+
+/// Swaps that each figure of memory is taken after.
+const SWAPS_BETWEEN: u64 = 50;
+
+/// What memory may grow by in 10,000 swaps, in MiB: less than a sixth of what a gateway has.
+const GROWTH_MIB_MAX: f64 = 8.0;
+
+/// Two versions take each other's place, with a lookup by each: `BAZAAR_SWAPS_MEMORY` times.
+#[test]
+fn memory_is_flat_over_swaps() {
+    let _alone = alone();
+    let swaps = number("BAZAAR_SWAPS_MEMORY", 1_000);
+    let mut bazaar = bazaar();
+    for edition in [EDITIONS[0], EDITIONS[1]] {
+        let component = std::fs::read(guest(edition)).unwrap();
+        let answer = bazaar.admin("PUT", "/policy", &component);
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    let mut figures = Vec::new();
+    for swap in 0..swaps {
+        let answer = bazaar.admin("POST", "/policy/rollback", b"");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(bazaar.get("/stocks/nvidia").status, 200);
+        // At first it fills what it keeps.
+        if swap % SWAPS_BETWEEN == 0 && swap >= swaps / 5 {
+            let mib = bazaar.server(Server::Gateway(0)).resident_kib() as f64 / 1024.0;
+            figures.push((swap as f64, mib));
+        }
+    }
+    let growth = slope(&figures) * 10_000.0;
+    let mib = figures.iter().map(|(_, mib)| *mib);
+    println!(
+        "{swaps} swaps: {:.1} MiB at first, {:.1} at last, at most {:.1}; {growth:.2} MiB more in 10,000",
+        figures[0].1,
+        figures[figures.len() - 1].1,
+        mib.fold(0.0, f64::max)
+    );
+    assert!(growth <= GROWTH_MIB_MAX, "{figures:?}");
+}
+
+/// Of the line through points that has the least squares.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let all = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / all;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let both: f64 = points
+        .iter()
+        .map(|point| (point.0 - x) * (point.1 - y))
+        .sum();
+    let squares: f64 = points.iter().map(|point| (point.0 - x).powi(2)).sum();
+    both / squares
 }
 
 fn replies_a_second(load: &Load, stretch: usize, time: Duration) -> f64 {
