@@ -197,6 +197,7 @@ impl VersionLog {
             path: dir.clone(),
             source,
         })?;
+        remove_unfinished(&dir);
         let started_with = start_name(start.into());
         let mut log = Self {
             dir,
@@ -539,6 +540,17 @@ fn start_name(start: Upload<'_>) -> String {
     match start.component == DEFAULT_POLICY && start.config.is_empty() {
         true => BUILT_IN.to_owned(),
         false => start.digest().to_string(),
+    }
+}
+
+/// Removes files that a crash left before they were whole. Components are large, and one that is never
+/// sent again would stay.
+fn remove_unfinished(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|ending| ending == "new") {
+            // What cannot be removed takes room, and does no other harm.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -330,6 +330,18 @@ fn a_secret_reaches_the_policy_and_nobody_else() {
     assert!(!files.any(|file| knows(file.unwrap().path())));
 }
 
+#[test]
+fn what_a_crash_left_half_written_is_removed_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(started(dir.path(), DEFAULT_POLICY));
+    let policies = dir.path().join("policies");
+    let [half, whole] = ["ab12.wasm.new", "changes.jsonl"].map(|name| policies.join(name));
+    std::fs::write(&half, b"half").unwrap();
+    std::fs::write(&whole, b"").unwrap();
+    drop(started(dir.path(), DEFAULT_POLICY));
+    assert!(!half.exists() && whole.exists());
+}
+
 /// The way back from a policy that asks for a key is not one that lets everybody in.
 #[test]
 fn a_version_that_keeps_clients_out_and_cannot_be_started_is_stood_in_for_by_nobody() {
