@@ -54,6 +54,7 @@ fn each_example_does_what_the_guide_says_of_it() {
 
     serve("api-keys", json!({ "keys": keys }));
     check_api_keys(&bazaar);
+    check_orders_are_private(&bazaar);
     serve(
         "client-limits",
         json!({ "requests": 1, "period_ms": 3_600_000, "burst": 3, "client_header": "x-client" }),
@@ -166,7 +167,8 @@ pub fn check_api_keys(bazaar: &Bazaar) {
 
 /// Each `x-client`, and each address without one, has three requests an hour.
 pub fn check_client_limits(bazaar: &Bazaar) {
-    for client in [&[("x-client", "a")][..], &[("x-client", "b")], &[]] {
+    let twice = [("x-client", "p"), ("x-client", "q")];
+    for client in [&[("x-client", "a")][..], &[("x-client", "b")], &[], &twice] {
         for _ in 0..3 {
             assert_eq!(lookup(bazaar, client).status, 200, "{client:?}");
         }
@@ -176,6 +178,23 @@ pub fn check_client_limits(bazaar: &Bazaar) {
         assert!((3_000..=3_600).contains(&retry), "{denied:?}");
     }
     assert_eq!(lookup(bazaar, &[("x-client", "c")]).status, 200);
+    // Nobody gets more by sending another value beside the one that a proxy adds.
+    let again = [("x-client", "r"), ("x-client", "s")];
+    assert_eq!(lookup(bazaar, &again).status, 429);
+}
+
+/// No cache that several people share may keep an order, which it would give to those without a key.
+pub fn check_orders_are_private(bazaar: &Bazaar) {
+    let bearer = format!("Bearer {}", KEYS[0].1);
+    let key = [("authorization", bearer.as_str())];
+    let body = br#"{"name":"meta","type":"sell","quantity":1}"#;
+    let placed = bazaar.send("POST", "/orders", &key, body);
+    assert_eq!(placed.status, 200, "{placed:?}");
+    let number = &placed.data()["transaction_number"];
+    let order = bazaar.send("GET", &format!("/orders/{number}"), &key, b"");
+    assert_eq!(order.status, 200, "{order:?}");
+    let control = order.header("cache-control").unwrap_or_default();
+    assert!(control.starts_with("private"), "{order:?}");
 }
 
 /// Whether a reply has what every reply has, and is for pages of that origin.

@@ -11,8 +11,8 @@ use std::process::{Command, Stdio};
 use serde_json::{Map, Value, json};
 
 use crate::examples::{
-    KEYS, SHOP, check_api_keys, check_client_limits, check_cors, check_refusals_have_cors,
-    check_sound, push,
+    KEYS, SHOP, check_api_keys, check_client_limits, check_cors, check_orders_are_private,
+    check_refusals_have_cors, check_sound, push,
 };
 use crate::harness::{Bazaar, Options, Order, run, run_ok, skip, wait_until};
 
@@ -67,6 +67,7 @@ fn check_examples(bazaar: &Bazaar, language: &str) {
         .collect();
     push(bazaar, &api_keys, &json!({ "keys": keys }).to_string());
     check_api_keys(bazaar);
+    check_orders_are_private(bazaar);
     let limits =
         json!({ "requests": 1, "period_ms": 3_600_000, "burst": 3, "client_header": "x-client" });
     push(bazaar, &client_limits, &limits.to_string());

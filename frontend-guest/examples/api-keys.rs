@@ -73,6 +73,10 @@ impl Policy for ApiKeys {
         OnFailure::Refuse
     }
 
+    fn orders_are_public(&self) -> bool {
+        false
+    }
+
     fn wanted_headers(&self) -> Vec<String> {
         vec![HEADER.to_owned()]
     }
@@ -116,6 +120,7 @@ fn unauthorized() -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use frontend_guest::types::{Method, Order, Outcome, Side};
 
     const ALICE: &str = "0123456789abcdef";
 
@@ -134,6 +139,30 @@ mod tests {
         );
         assert_eq!(policy.0.get(&digest("0123456789abcdee")), None);
         assert_eq!(policy.on_failure(), OnFailure::Refuse);
+    }
+
+    #[test]
+    fn no_cache_that_several_people_share_keeps_an_order() {
+        let request = Request {
+            method: Method::Get,
+            target: "/orders/1".into(),
+            headers: Vec::new(),
+            connection: None,
+            body: None,
+            now_ms: 0,
+        };
+        let order = Order {
+            number: 1,
+            name: "meta".into(),
+            side: Side::Buy,
+            quantity: 1,
+        };
+        let decision = policy().on_outcome(&request, &[], &Outcome::Order(order));
+        let Action::Respond(response) = decision.action else {
+            panic!("{decision:?}")
+        };
+        let control = response.headers.iter().find(|it| it.0 == "cache-control");
+        assert!(control.unwrap().1.starts_with("private"), "{response:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-use frontend_guest::types::{Bucket, Request, Take};
+use frontend_guest::types::{Bucket, OnFailure, Request, Take};
 use frontend_guest::{Configured, Policy, export};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -39,10 +39,15 @@ impl Configured for ClientLimits {
 impl ClientLimits {
     /// What tells a request's client from others. Of those who cannot be told apart all share one key.
     fn client(&self, request: &Request) -> Vec<u8> {
-        let named = self.client_header.as_deref();
-        if let Some(value) = named.and_then(|name| request.header_values(name).next()) {
-            // However long it is, and never an address.
-            return Sha256::digest(value).to_vec();
+        if let Some(name) = self.client_header.as_deref() {
+            let mut values = request.header_values(name);
+            match (values.next(), values.next()) {
+                // However long it is, and never an address.
+                (Some(value), None) => return Sha256::digest(value).to_vec(),
+                // A client sent one of them, and nobody knows which.
+                (Some(_), Some(_)) => return Vec::new(),
+                (None, _) => {}
+            }
         }
         let address = request.connection.as_ref().map(|it| it.client.parse());
         match address {
@@ -60,6 +65,11 @@ impl ClientLimits {
 impl Policy for ClientLimits {
     fn name(&self) -> &'static str {
         "client-limits"
+    }
+
+    /// What it is there for it does also where it fails.
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::Refuse
     }
 
     fn wants_connection(&self) -> bool {
@@ -130,6 +140,13 @@ mod tests {
         assert_eq!(key("192.0.2.1", Some("a")), key("192.0.2.2", Some("a")));
         assert_ne!(key("192.0.2.1", Some("a")), key("192.0.2.1", Some("b")));
         assert!(key("192.0.2.1", Some(&"a".repeat(8000))).len() <= 256);
+        let mut twice = request("192.0.2.1", Some("a"));
+        twice.headers.push(("x-client".to_owned(), b"b".to_vec()));
+        assert_eq!(
+            policy.client(&twice),
+            [0; 0],
+            "nobody has a fresh bucket by it"
+        );
     }
 
     #[test]

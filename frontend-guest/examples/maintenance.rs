@@ -8,7 +8,7 @@
 //! is the gateway's. Responses that the gateway kept do not outlive the beginning, since it asks the policy
 //! about each request first; what caches in front keep does: orders, which never change.
 
-use frontend_guest::types::{Action, Decision, Method, Request};
+use frontend_guest::types::{Action, Decision, Method, OnFailure, Request};
 use frontend_guest::{Configured, DefaultPolicy, Policy, export, response};
 use serde::Deserialize;
 
@@ -52,6 +52,11 @@ impl Configured for Maintenance {
 impl Policy for Maintenance {
     fn name(&self) -> &'static str {
         "maintenance"
+    }
+
+    /// What it is there for it does also where it fails.
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::Refuse
     }
 
     fn on_request(&self, request: &Request) -> Decision {

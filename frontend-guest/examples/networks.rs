@@ -139,6 +139,10 @@ impl Policy for Networks {
         true
     }
 
+    fn orders_are_public(&self) -> bool {
+        false
+    }
+
     fn wanted_headers(&self) -> Vec<String> {
         self.client_header.iter().cloned().collect()
     }

@@ -12,7 +12,8 @@
 //! attempt placed nothing, not that an earlier one did not.
 
 use frontend_guest::types::{
-    Action, Caching, Decision, Freshness, Outcome, ReadStock, Request, Response, Side, Stock,
+    Action, Caching, Decision, Freshness, OnFailure, Outcome, ReadStock, Request, Response, Side,
+    Stock,
 };
 use frontend_guest::{ApiError, DefaultPolicy, Policy, Route, export, response};
 use serde::Deserialize;
@@ -99,6 +100,11 @@ impl PriceLimits {
 impl Policy for PriceLimits {
     fn name(&self) -> &'static str {
         "price-limits"
+    }
+
+    /// Another version would trade at any price.
+    fn on_failure(&self) -> OnFailure {
+        OnFailure::Refuse
     }
 
     /// An order is checked in every way before anything is looked up for it.

@@ -105,6 +105,12 @@ pub trait Policy {
         }
     }
 
+    /// Whether whoever asks for an order may have it, so that caches in front may keep it for all. A policy
+    /// that lets in some alone says no: else a cache lets in the others.
+    fn orders_are_public(&self) -> bool {
+        true
+    }
+
     /// What a kept response to a request depends on besides the stock or order: a header, the query, how
     /// the request came. By default nothing, and 1 KiB at most. A policy that renders by any of these puts
     /// it here, or answers without `keep_ms`: another client with the same key gets the kept response.
@@ -197,7 +203,14 @@ pub trait Policy {
     fn on_outcome(&self, request: &Request, _memo: &[u8], outcome: &Outcome) -> Decision {
         match outcome {
             Outcome::Granted => self.on_granted(request),
-            _ => Action::Respond(response::render(request, outcome)).into(),
+            _ => {
+                let control = match self.orders_are_public() {
+                    true => response::ORDER_CACHE_CONTROL,
+                    false => response::PRIVATE_ORDER_CACHE_CONTROL,
+                };
+                let response = response::render_order_with(control, request, outcome);
+                Action::Respond(response).into()
+            }
         }
     }
 

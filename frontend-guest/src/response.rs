@@ -16,6 +16,9 @@ pub const ORDER_KEEP_MS: u32 = 3_600_000;
 /// be kept, or only with a question before each use.
 pub const ORDER_CACHE_CONTROL: &str = "public, max-age=31536000, immutable";
 
+/// The same, in a policy that does not let everybody in: no cache that several people share keeps it.
+pub const PRIVATE_ORDER_CACHE_CONTROL: &str = "private, max-age=31536000, immutable";
+
 /// How many seconds a client should leave an unavailable service alone.
 const RETRY_AFTER_S: &str = "1";
 
@@ -24,6 +27,11 @@ const BODY_BYTES_TYPICAL: usize = 128;
 
 /// The response to an outcome of what a request asked for.
 pub fn render(request: &Request, outcome: &Outcome) -> Response {
+    render_order_with(ORDER_CACHE_CONTROL, request, outcome)
+}
+
+/// The same, with what caches in front are told of an order.
+pub fn render_order_with(control: &str, request: &Request, outcome: &Outcome) -> Response {
     match outcome {
         Outcome::Stock(stock) => Response {
             keep_ms: Some(STOCK_KEEP_MS),
@@ -34,7 +42,7 @@ pub fn render(request: &Request, outcome: &Outcome) -> Response {
             let mut response = data(OrderJson(order));
             response
                 .headers
-                .push(("cache-control".to_owned(), ORDER_CACHE_CONTROL.to_owned()));
+                .push(("cache-control".to_owned(), control.to_owned()));
             response.keep_ms = Some(ORDER_KEEP_MS);
             response
         }

@@ -34,8 +34,16 @@ pub struct Limits {
     /// Most in each, but for those of crowds.
     room: usize,
     /// Since when tokens have come back into those of which nothing is kept; `None`: for ever.
-    empty_at: Option<BootTime>,
+    empty: Option<Empty>,
     rules: Rules,
+}
+
+/// Since when tokens have come back: at that time they had for so long. By a clock that begins anew with the
+/// machine, the one alone may be before its beginning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Empty {
+    at: BootTime,
+    before: Duration,
 }
 
 /// What is left to come back, at a moment that may be on another clock by now.
@@ -61,7 +69,7 @@ impl Limits {
         Self {
             shards: vec![Shard::default(); SHARDS],
             room: ROOM,
-            empty_at: None,
+            empty: None,
             rules: Rules::default(),
         }
     }
@@ -69,7 +77,10 @@ impl Limits {
     /// All buckets are empty: what was taken before is not known.
     pub fn empty_at(now: BootTime) -> Self {
         Self {
-            empty_at: Some(now),
+            empty: Some(Empty {
+                at: now,
+                before: Duration::ZERO,
+            }),
             ..Self::new()
         }
     }
@@ -87,7 +98,7 @@ impl Limits {
         };
         is_whole.then(|| Self {
             shards: left.shards.iter().map(shard).collect(),
-            empty_at: left.since_empty.map(|since| now - since),
+            empty: left.since_empty.map(|before| Empty { at: now, before }),
             ..Self::new()
         })
     }
@@ -99,7 +110,7 @@ impl Limits {
             left.filter(|(_, left)| !left.is_zero()).collect()
         };
         Snapshot {
-            since_empty: self.empty_at.map(|at| now.since(at)),
+            since_empty: self.empty.map(|empty| empty.before + now.since(empty.at)),
             shards: self.shards.iter().map(left).collect(),
         }
     }
@@ -132,10 +143,11 @@ impl Limits {
             None if self.rules.keep(Rule::CrowdsRest) => shard.full_at.get(&take.crowd),
             kept => kept,
         };
-        let full_at = match (kept, self.empty_at) {
+        let full_at = match (kept, self.empty) {
             (Some(full_at), _) => *full_at,
-            (None, Some(empty_at)) if self.rules.keep(Rule::EmptyStart) => {
-                empty_at + take.rate.time_of(take.rate.burst())
+            (None, Some(empty)) if self.rules.keep(Rule::EmptyStart) => {
+                let takes = take.rate.time_of(take.rate.burst());
+                empty.at + takes.saturating_sub(empty.before)
             }
             (None, _) => now,
         };

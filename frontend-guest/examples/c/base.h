@@ -86,6 +86,15 @@ static inline const front_end_list_u8_t *header_of(const exports_bazaar_policy_p
   return found;
 }
 
+// Whether a header is there, once or more often.
+static inline bool has_header(const exports_bazaar_policy_policy_request_t *request, word_t name) {
+  for (size_t index = 0; index < request->headers.len; index++) {
+    const front_end_string_t *sent = &request->headers.ptr[index].f0;
+    if (sent->len == name.length && memcmp(sent->ptr, name.bytes, name.length) == 0) return true;
+  }
+  return false;
+}
+
 // One more header of a response.
 static inline void add_header(decision_t *decision, const char *name, const char *value) {
   bazaar_policy_types_list_header_t *headers = &decision->action.val.respond.headers;

@@ -49,6 +49,8 @@ bool exports_bazaar_policy_policy_configure(front_end_list_u8_t *config,
   }
   if (!base_manifest("client-limits", manifest, error)) return false;
   manifest->connection = true;
+  // Nobody gets more because something went wrong.
+  manifest->on_failure = BAZAAR_POLICY_TYPES_ON_FAILURE_REFUSE;
   manifest->buckets.len = 1;
   manifest->buckets.ptr = allocate(sizeof *manifest->buckets.ptr);
   bazaar_policy_types_bucket_t *bucket = manifest->buckets.ptr;
@@ -91,6 +93,8 @@ static size_t client_key(const exports_bazaar_policy_policy_request_t *request, 
     if (length) memcpy(key + 1, named->ptr, length);
     return length + 1;
   }
+  // Where it is there several times, a client sent one of them, and nobody knows which.
+  if (client_header.length && has_header(request, client_header)) return 0;
   if (!request->connection.is_some) return 0;
   const uint8_t *text = request->connection.val.client.ptr;
   size_t length = request->connection.val.client.len;

@@ -26,6 +26,8 @@ export const policy = {
       name: "client-limits",
       headers: clientHeader === null ? manifest.headers : [...manifest.headers, clientHeader],
       connection: true,
+      // Nobody gets more because something went wrong.
+      onFailure: "refuse",
       buckets: [{ name: BUCKET, tokens: requests, periodMs: period_ms, burst }],
     };
   },
@@ -59,8 +61,10 @@ function parse(config) {
 
 // What tells a request's client from others. Of those who cannot be told apart all share one key.
 function client({ headers, connection }) {
-  const named = headers.find(([name]) => name === clientHeader);
-  if (named) return Uint8Array.of(1, ...named[1].subarray(0, KEY_BYTES_MAX));
+  const named = headers.filter(([name]) => name === clientHeader);
+  if (named.length === 1) return Uint8Array.of(1, ...named[0][1].subarray(0, KEY_BYTES_MAX));
+  // A client sent one of them, and nobody knows which.
+  if (named.length > 1) return new Uint8Array();
   const place = network(connection?.client ?? "");
   return Uint8Array.from(place, (character) => character.charCodeAt(0));
 }

@@ -20,6 +20,8 @@ from wit_world.imports.types import (
     Decision,
     Manifest,
     OnFailure,
+    Outcome,
+    Outcome_Order,
     Request,
 )
 
@@ -63,6 +65,17 @@ class Policy(base.Policy):
                 # However long both are. No name has a colon.
                 scoped = sha256(f"{name}:{trade.idempotency_key}".encode()).hexdigest()
                 trade.idempotency_key = f"api-keys-{scoped}"
+        return decision
+
+    def on_outcome(self, request: Request, memo: bytes, outcome: Outcome) -> Decision:
+        decision = super().on_outcome(request, memo, outcome)
+        if isinstance(outcome, Outcome_Order):
+            # A cache that several people share would let in those who have no key.
+            private = ("cache-control", "private, max-age=31536000, immutable")
+            response = decision.action.value
+            response.headers = [
+                private if header[0] == "cache-control" else header for header in response.headers
+            ]
         return decision
 
 

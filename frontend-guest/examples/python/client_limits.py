@@ -21,6 +21,7 @@ from wit_world.imports.types import (
     Bucket,
     Decision,
     Manifest,
+    OnFailure,
     Outcome,
     Outcome_Denied,
     Outcome_Granted,
@@ -46,6 +47,8 @@ class Policy(base.Policy):
             name="client-limits",
             headers=[*manifest.headers, *([client_header] if client_header else [])],
             connection=True,
+            # Nobody gets more because something went wrong.
+            on_failure=OnFailure.REFUSE,
             buckets=[bucket],
         )
 
@@ -82,6 +85,9 @@ def parse(config: bytes) -> dict:
 def client(request: Request) -> bytes:
     """What tells a request's client from others. Of those who cannot be told apart all share one key."""
     named = [value for name, value in request.headers if name == client_header]
+    if len(named) > 1:
+        # A client sent one of them, and nobody knows which.
+        return b""
     if named:
         # However long it is, and never an address.
         return sha256(named[0]).digest()

@@ -181,10 +181,14 @@ impl<'a> Decider<'a> {
         }
     }
 
-    /// Adds to a reply what the version adds to every reply. Nothing is known of what decides where no
-    /// request is decided.
+    /// Adds to a reply what the version adds to every reply; where the last good one stands in, what the
+    /// active one does. Nothing is known of what decides where no request is decided.
     pub fn add_reply_headers(&self, reply: &mut HeaderMap, request: &HeaderMap) {
-        let added = &self.version().manifest.reply_headers;
+        let version = match self.rank {
+            Rank::Previous => &self.published.active,
+            _ => self.version(),
+        };
+        let added = &version.manifest.reply_headers;
         if !added.is_empty() && self.published.closed.is_none() {
             added.add_to(reply, request);
         }

@@ -191,12 +191,16 @@ impl<B: Batched> Stream for Outgoing<B> {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<B::Request>> {
         let this = &mut *self;
         let mut queued = Vec::new();
-        let count = ready!(
-            this.items
-                .poll_recv_many(cx, &mut queued, B::MESSAGE_ITEMS_MAX)
-        );
-        if count == 0 {
-            return Poll::Ready(None); // the gateway stops
+        while queued.is_empty() {
+            let count = ready!(
+                this.items
+                    .poll_recv_many(cx, &mut queued, B::MESSAGE_ITEMS_MAX)
+            );
+            if count == 0 {
+                return Poll::Ready(None); // the gateway stops
+            }
+            // Of what nobody waits for any more, nothing is to come.
+            queued.retain(|Queued { reply, .. }| !reply.is_closed());
         }
         let mut sent = this.sent.lock();
         let items = queued.into_iter().map(|Queued { item, reply }| {

@@ -547,7 +547,11 @@ fn start_name(start: Upload<'_>) -> String {
 /// sent again would stay.
 fn remove_unfinished(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.path().extension().is_some_and(|ending| ending == "new") {
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|ending| ending == "new")
+        {
             // What cannot be removed takes room, and does no other harm.
             let _ = fs::remove_file(entry.path());
         }
