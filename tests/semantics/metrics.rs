@@ -135,6 +135,8 @@ bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"impure\"}
 bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"invalid\"}
 bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"overran\"}
 bazaar_policy_decisions_total{policy=\"DIGEST\",result=\"trapped\"}
+# HELP bazaar_policy_decision_seconds Processor time of decisions, of one in 64.
+# TYPE bazaar_policy_decision_seconds histogram
 # HELP bazaar_leader_epoch Epoch of the leader, as the catalog has it.
 # TYPE bazaar_leader_epoch gauge
 bazaar_leader_epoch
@@ -156,6 +158,10 @@ fn families_and_labels_are_as_they_have_been() {
     let digest = policies["active"]["digest"].as_str().unwrap();
     let mut series = String::new();
     for line in answer.body.lines() {
+        // It is chance whether a decision was measured so far.
+        if line.starts_with("bazaar_policy_decision_seconds") {
+            continue;
+        }
         let line = line.replace(digest, "DIGEST");
         series += match line.starts_with('#') {
             true => &line,
