@@ -34,6 +34,7 @@ use tokio::sync::watch;
 use crate::handler::Gateway;
 use crate::server::clients::Clients;
 
+use frontend_policy::Versions;
 use refusal::Refusal;
 pub use token::{Token, TokenError};
 
@@ -78,9 +79,24 @@ pub async fn serve(
         .route("/policy/activate", post(policy::activate_kept))
         .route("/policy/rollback", post(policy::roll_back))
         .route("/policy/rollout", get(rollout::show).put(rollout::begin))
-        .route("/policy/rollout/pause", post(rollout::pause))
-        .route("/policy/rollout/resume", post(rollout::resume))
-        .route("/policy/rollout/skip", post(rollout::skip))
+        .route(
+            "/policy/rollout/pause",
+            post(|admin, query, headers| {
+                rollout::steer(admin, query, headers, Versions::pause_rollout)
+            }),
+        )
+        .route(
+            "/policy/rollout/resume",
+            post(|admin, query, headers| {
+                rollout::steer(admin, query, headers, Versions::resume_rollout)
+            }),
+        )
+        .route(
+            "/policy/rollout/skip",
+            post(|admin, query, headers| {
+                rollout::steer(admin, query, headers, Versions::skip_step)
+            }),
+        )
         .route("/policy/differences", get(policy::differences))
         // Not `GET`, which any page can have a browser send.
         .route("/policy/recording", post(policy::record))

@@ -7,6 +7,7 @@ use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Json;
 use frontend_policy::rollout::{At, Terms};
+use frontend_policy::{Reason, SwapError, Versions};
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -55,37 +56,15 @@ pub(super) async fn begin(
         .await
 }
 
-pub(super) async fn pause(
+/// Pauses, resumes or skips.
+pub(super) async fn steer(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
     headers: HeaderMap,
+    how: fn(&Versions, &At, &Reason) -> Result<(), SwapError>,
 ) -> Changed {
     let (at, reason) = (at(query)?, reason(&headers));
-    admin
-        .change(move |policy| policy.pause_rollout(&at, &reason))
-        .await
-}
-
-pub(super) async fn resume(
-    State(admin): State<Arc<Admin>>,
-    Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
-) -> Changed {
-    let (at, reason) = (at(query)?, reason(&headers));
-    admin
-        .change(move |policy| policy.resume_rollout(&at, &reason))
-        .await
-}
-
-pub(super) async fn skip(
-    State(admin): State<Arc<Admin>>,
-    Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
-) -> Changed {
-    let (at, reason) = (at(query)?, reason(&headers));
-    admin
-        .change(move |policy| policy.skip_step(&at, &reason))
-        .await
+    admin.change(move |policy| how(policy, &at, &reason)).await
 }
 
 /// Which rollout is meant, and at which step, where that is said.
