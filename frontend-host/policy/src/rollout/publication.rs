@@ -201,7 +201,11 @@ impl Published {
         // Nothing is a way back to itself.
         let previous = previous.filter(|previous| previous.digest != version.digest);
         let candidate = match is_other {
-            true => candidate.as_ref().map(Candidate::beside_another),
+            // What was on trial and now decides for all is on trial no more.
+            true => candidate
+                .filter(|candidate| candidate.version.digest != version.digest)
+                .as_ref()
+                .map(Candidate::beside_another),
             false => candidate,
         };
         Self {

@@ -176,6 +176,32 @@ fn a_candidate_that_is_put_again_is_not_checked_again_and_goes_on() {
     );
 }
 
+/// Beside itself nothing is seen of it, and its shadow would cost what any other costs.
+#[test]
+fn a_candidate_that_comes_to_decide_for_all_is_on_trial_no_more() {
+    let versions = versions(None, DEFAULT_POLICY);
+    let (marked, chatty) = (guest("marked"), guest("chatty"));
+    let on_trial = || {
+        let published = versions.published();
+        let candidate = published.candidate.as_ref();
+        candidate.map(|candidate| candidate.version.manifest.name.clone())
+    };
+    for trial in [Trial::Shadow(all()), Trial::Canary(all())] {
+        versions.try_out(&marked, trial, &operator()).unwrap();
+        versions.activate(&chatty, &operator()).unwrap();
+        assert_eq!(on_trial().as_deref(), Some("marked"), "it is another's");
+        versions.activate(&marked, &operator()).unwrap();
+        assert_eq!((active(&versions).as_str(), on_trial()), ("marked", None));
+        versions.activate(DEFAULT_POLICY, &operator()).unwrap();
+    }
+    versions.activate(&marked, &operator()).unwrap();
+    let shadow = Trial::Shadow(all());
+    let default = DEFAULT_POLICY;
+    versions.try_out(default, shadow, &operator()).unwrap();
+    versions.roll_back(&operator()).unwrap();
+    assert_eq!((active(&versions).as_str(), on_trial()), ("default", None));
+}
+
 /// A gateway that takes signed policies only forgets a candidate that is not.
 #[test]
 fn a_candidate_that_nobody_trusts_is_forgotten_at_a_restart() {
