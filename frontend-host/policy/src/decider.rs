@@ -280,7 +280,9 @@ impl<'a> Decider<'a> {
     /// Whether this request gets a response that is made anew though one is kept: as some of those that a
     /// shadow sees do, since it would see no response otherwise.
     pub fn renders_anew(&self) -> bool {
-        self.shadowed && self.seed.is_multiple_of(SHADOW_RENDERS_EVERY)
+        self.shadowed
+            && self.seed.is_multiple_of(SHADOW_RENDERS_EVERY)
+            && self.versions.shadow().has_room()
     }
 
     /// Whether a kept response that is found for this request is one of those that are
@@ -484,8 +486,13 @@ impl<'a> Decider<'a> {
     ) {
         let candidate = self.published.candidate.as_ref().filter(|_| self.shadowed);
         // Nothing is copied for one that has no time.
-        let candidate =
-            candidate.filter(|candidate| self.versions.shadow().has_room(&candidate.differences));
+        let candidate = candidate.filter(|candidate| {
+            let has_room = self.versions.shadow().has_room();
+            if !has_room {
+                candidate.differences.count_dropped();
+            }
+            has_room
+        });
         let records = self.versions.recorder.is_listening();
         let samples = self.versions.recent.is_sampled(self.seed);
         if self.rank != Rank::Active || !(candidate.is_some() || records || samples) {

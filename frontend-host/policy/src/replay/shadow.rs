@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use daemon::tasks;
 
@@ -28,9 +28,10 @@ const JOBS_MAX: usize = 1024;
 /// Memory that one of them may take, in bytes, about. A larger one is dropped.
 const JOB_BYTES_MAX: usize = 256 << 10;
 
-/// How much longer than it was kept by a candidate that overran the thread then rests, so that
-/// such a candidate takes no more than a fifth of a core from those who serve.
-const REST_AFTER_OVERRUN: u32 = 4;
+/// How many times as long as it worked the thread then rests, so that it takes no more than a fifth of a
+/// core from those who serve; and how long it works without a rest, about.
+const REST_TIMES: u32 = 4;
+const WORK_MIN: Duration = Duration::from_millis(1);
 
 /// Hands decisions to the thread that asks candidates.
 pub(crate) struct Shadow {
@@ -77,13 +78,9 @@ impl Shadow {
             .store(version.unwrap_or(NONE), Ordering::Relaxed);
     }
 
-    /// Whether another decision would be taken; where it would not, it is counted as dropped.
-    pub(crate) fn has_room(&self, differences: &Differences) -> bool {
-        let has_room = self.waiting.load(Ordering::Relaxed) < JOBS_MAX;
-        if !has_room {
-            differences.count_dropped();
-        }
-        has_room
+    /// Whether another decision would be taken.
+    pub(crate) fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < JOBS_MAX
     }
 
     pub(crate) fn submit(&self, job: Job) {
@@ -104,39 +101,47 @@ impl Shadow {
 fn work(queue: &Receiver<Job>, on_trial: &AtomicU64, waiting: &AtomicUsize) {
     // What it has no time for is dropped; what clients have to wait for is not.
     yield_to_others();
+    let mut worked = Duration::ZERO;
     while let Ok(job) = queue.recv() {
         waiting.fetch_sub(1, Ordering::Relaxed);
         if job.version.id != on_trial.load(Ordering::Relaxed) {
             continue;
         }
         let begun = Instant::now();
-        // The input is the job's alone, and the thread gets another instance.
-        let evaluate = AssertUnwindSafe(|| job.input.evaluate(&job.version));
-        let decided = catch_unwind(evaluate)
-            .unwrap_or_else(|_| Err(Failure::Trap("the host panicked".into())));
-        let [active, candidate] = [Fields::from(&job.result), Fields::from(&decided)];
-        let secrets = || {
-            let mut secrets = match &job.input.subject {
-                Subject::Request(request) => credentials(&request.headers),
-                Subject::Election(_) => Vec::new(),
-            };
-            let configs = [&job.active.config, &job.version.config];
-            secrets.extend(configs.into_iter().flat_map(|config| config.secrets()));
-            secrets
+        compare(&job);
+        worked += begun.elapsed();
+        if worked >= WORK_MIN {
+            thread::sleep(worked * REST_TIMES);
+            worked = Duration::ZERO;
+        }
+    }
+}
+
+/// Has the candidate decide, and notes what came of it.
+fn compare(job: &Job) {
+    // The input is the job's alone, and the thread gets another instance.
+    let evaluate = AssertUnwindSafe(|| job.input.evaluate(&job.version));
+    let decided =
+        catch_unwind(evaluate).unwrap_or_else(|_| Err(Failure::Trap("the host panicked".into())));
+    let [active, candidate] = [Fields::from(&job.result), Fields::from(&decided)];
+    let secrets = || {
+        let mut secrets = match &job.input.subject {
+            Subject::Request(request) => credentials(&request.headers),
+            Subject::Election(_) => Vec::new(),
         };
-        job.differences
-            .compare(&job.input, &active, &candidate, secrets);
-        if let Some(compared) = &job.compared
-            && compared.note(&job.input, &job.result, &decided, &job.version)
-        {
-            let time = AssertUnwindSafe(|| compared.time(&job.input, &job.active, &job.version));
-            let _ = catch_unwind(time);
-        }
-        if let Err(failure) = &decided {
-            job.version.counts.count_failure(failure);
-            if matches!(failure, Failure::Overrun(_)) {
-                thread::sleep(begun.elapsed() * REST_AFTER_OVERRUN);
-            }
-        }
+        let configs = [&job.active.config, &job.version.config];
+        secrets.extend(configs.into_iter().flat_map(|config| config.secrets()));
+        secrets
+    };
+    job.differences
+        .compare(&job.input, &active, &candidate, secrets);
+    if let Some(compared) = &job.compared
+        && compared.note(&job.input, &job.result, &decided, &job.version)
+    {
+        let time = AssertUnwindSafe(|| compared.time(&job.input, &job.active, &job.version));
+        let _ = catch_unwind(time);
+    }
+    if let Err(failure) = &decided {
+        job.version.counts.count_failure(failure);
     }
 }
