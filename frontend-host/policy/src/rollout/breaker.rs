@@ -160,8 +160,6 @@ impl Breaker {
         instead: Instead,
         now: BootTime,
     ) -> Option<&BrokenOff> {
-        let all = self.all.get_or_insert_with(|| Meter::begin(now));
-        all.charge(wasted, now);
         if self.broken_off.instead(path, client, now).is_some() {
             // It was under way already.
             return None;
@@ -198,6 +196,12 @@ impl Breaker {
             client.wasted = client.wasted.saturating_sub(over);
         }
         Some(&self.broken_off)
+    }
+
+    /// So much was wasted by all together, as far as is known: see [`is_overrun`](Self::is_overrun).
+    pub(super) fn charge_all(&mut self, wasted: Duration, now: BootTime) {
+        let all = self.all.get_or_insert_with(|| Meter::begin(now));
+        all.charge(wasted, now);
     }
 
     /// Whether more is wasted than any one path or client may: by all together, within a second.
@@ -311,11 +315,9 @@ mod tests {
     fn a_little_waste_now_and_then_is_nothing() {
         let (mut breaker, mut now) = breaker();
         for _ in 0..100 {
-            assert!(
-                breaker
-                    .charge(7, 1, SharedBy::Few, 90 * MS, Instead::StandIn, now)
-                    .is_none()
-            );
+            let charged = breaker.charge(7, 1, SharedBy::Few, 90 * MS, Instead::StandIn, now);
+            assert!(charged.is_none());
+            breaker.charge_all(90 * MS, now);
             assert!(!breaker.is_overrun(now));
             now = now + SECOND + MS;
         }
@@ -326,6 +328,7 @@ mod tests {
         let (mut breaker, now) = breaker();
         for number in 0..10_000 {
             breaker.charge(number, number, SharedBy::Few, MS, Instead::StandIn, now);
+            breaker.charge_all(MS, now);
         }
         assert!(breaker.meters.len() <= METERS_MAX);
         assert!(breaker.is_overrun(now));

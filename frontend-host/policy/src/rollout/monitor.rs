@@ -48,6 +48,9 @@ const TRAP_COST: Duration = Duration::from_micros(100);
 const REST_TIMES: u32 = 2;
 const REST_MAX: Duration = Duration::from_millis(50);
 
+/// How many times as long as on a processor of its own the thread can be thought to take, at most.
+const STARVED_MAX: u8 = 20;
+
 /// What is wrong with a decision.
 #[derive(Debug)]
 pub(crate) enum Problem {
@@ -129,6 +132,36 @@ impl Monitor {
     }
 }
 
+/// Since when something takes time, by the wall and by this thread's processor clock.
+struct Watch {
+    wall: Instant,
+    processor: Duration,
+}
+
+impl Watch {
+    fn begin() -> Self {
+        Self {
+            wall: Instant::now(),
+            processor: processor_time(),
+        }
+    }
+
+    /// How many times as long it takes as it would if the thread never waited for a processor.
+    fn starved(&self) -> f64 {
+        let processor = processor_time().saturating_sub(self.processor);
+        times_as_long(self.wall.elapsed(), processor)
+    }
+}
+
+/// Of what is too short to be told from the clocks' own time nothing is known.
+fn times_as_long(wall: Duration, processor: Duration) -> f64 {
+    if wall < SLOWER_BY_MIN {
+        return 1.0;
+    }
+    let most = f64::from(STARVED_MAX);
+    (wall.as_secs_f64() / processor.as_secs_f64()).clamp(1.0, most)
+}
+
 /// What becomes of a report.
 enum Judged {
     /// Nothing is wrong with the decision.
@@ -161,7 +194,9 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
         ..
     } = &report;
     let path = input.path_key();
+    let watch = Watch::begin();
     let verdict = compare(&report, path);
+    let starved = watch.starved();
     let refuses = version.manifest.on_failure == OnFailure::Refuse;
     let (wasted, instead) = match verdict {
         Verdict::Worse(wasted) if !refuses => (wasted, Instead::StandIn),
@@ -187,6 +222,9 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
     } = &mut *judgement;
     // Of those whom the version serves.
     let served = (seen.estimate() as f64 * report.share).ceil() as u64;
+    // On a busy machine this thread comes to judge as much less as it has to wait, so that what it does
+    // judge stands for more.
+    breaker.charge_all(wasted.mul_f64(starved), now);
     // Where there is hardly anybody else, a version that fails one client fails.
     let shared_by = if Evidence::is_everybody(served) {
         SharedBy::Few
@@ -342,5 +380,29 @@ fn incident(version: &Version, problem: &Problem, input: &DecisionInput) -> Inci
         cause: shown(cause),
         output: shown(&output),
         backtrace,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a busy machine the thread judges fewer decisions in a second than would show that all are slow.
+    #[test]
+    fn what_is_judged_on_a_busy_machine_stands_for_what_was_not() {
+        const MS: Duration = Duration::from_millis(1);
+        assert_eq!(times_as_long(80 * MS, 80 * MS), 1.0);
+        assert_eq!(times_as_long(80 * MS, 20 * MS), 4.0);
+        assert_eq!(times_as_long(80 * MS, MS), f64::from(STARVED_MAX));
+        assert_eq!(
+            times_as_long(80 * MS, Duration::ZERO),
+            f64::from(STARVED_MAX)
+        );
+        assert_eq!(
+            times_as_long(MS / 2, Duration::ZERO),
+            1.0,
+            "too short to tell"
+        );
+        assert_eq!(times_as_long(20 * MS, 80 * MS), 1.0, "clocks differ");
     }
 }

@@ -248,8 +248,7 @@ fn slowness_everywhere_ends_a_versions_service() {
     let target = slow_target();
     let rounds: u64 = target.rsplit('/').next().unwrap().parse().unwrap();
     let versions = swapped(&guest("computes"));
-    // Each with a path of its own: no path and no client can be told from the others. It takes a second in which
-    // the monitor has the time to judge enough of them, which on a busy machine may be long in coming.
+    // Each with a path of its own: no path and no client can be told from the others.
     let end = Instant::now() + Duration::from_secs(180);
     for client in 0.. {
         let target = format!("/stocks/compute/{}", rounds + u64::from(client));
