@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::{Admin, Config};
+use super::admin::Admin;
+use super::config::Config;
 
 /// Flags of `bazaar policy rollout`.
 #[derive(Debug, Args)]

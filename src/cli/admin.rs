@@ -1,0 +1,105 @@
+//! How the admin API is reached, and what it asks for.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::Args;
+use frontend_host::admin::{Token, TokenError};
+
+use crate::client::Origin;
+
+/// What the admin API asks for.
+#[derive(Debug, Clone, Args)]
+pub struct AdminToken {
+    /// What the admin API asks for as a bearer token
+    #[arg(
+        long = "admin-token",
+        env = "BAZAAR_ADMIN_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        conflicts_with = "admin_token_file"
+    )]
+    admin_token: Option<Unchecked>,
+    /// A file with that token
+    #[arg(long, env = "BAZAAR_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+/// A secret as it was given, which no message shows.
+#[derive(Clone)]
+struct Unchecked(String);
+
+impl From<String> for Unchecked {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Unchecked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Unchecked")
+    }
+}
+
+/// Why an admin token cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminTokenError {
+    /// What is given cannot be a token.
+    #[error(transparent)]
+    Invalid(#[from] TokenError),
+    /// The file cannot be read.
+    #[error("cannot read the admin token in {}: {source}", file.display())]
+    Unreadable { file: PathBuf, source: io::Error },
+}
+
+impl AdminToken {
+    /// The token, where one is given in either way.
+    ///
+    /// # Errors
+    /// Where what is given is not a valid token, or the file cannot be read.
+    pub fn read(&self) -> Result<Option<Token>, AdminTokenError> {
+        let text = match (&self.admin_token, &self.admin_token_file) {
+            (Some(Unchecked(text)), _) => text.clone(),
+            (None, Some(file)) => {
+                std::fs::read_to_string(file).map_err(|source| AdminTokenError::Unreadable {
+                    file: file.clone(),
+                    source,
+                })?
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(text.parse()?))
+    }
+}
+
+/// How the admin API is reached.
+#[derive(Debug, Clone, Args)]
+pub struct Admin {
+    /// URL of the gateway's admin API
+    #[arg(
+        long = "admin",
+        env = "BAZAAR_ADMIN",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8081"
+    )]
+    pub origin: Origin,
+    #[command(flatten)]
+    pub token: AdminToken,
+    /// Who you are, for the log of changes [default: your user name]
+    #[arg(long, env = "BAZAAR_OPERATOR", value_name = "NAME", default_value = user_name())]
+    pub operator: Option<String>,
+    /// Why you do it, for the log of changes
+    #[arg(long, env = "BAZAAR_REASON", value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
+/// Who runs the command, according to the environment.
+fn user_name() -> Option<&'static str> {
+    static NAME: LazyLock<Option<String>> = LazyLock::new(|| {
+        let name = std::env::var("USER").ok();
+        name.filter(|name| !name.is_empty())
+    });
+    NAME.as_deref()
+}

@@ -1,0 +1,240 @@
+//! Flags of `bazaar up` and of each service.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::BoolishValueParser;
+use domain::ReplicaId;
+use http::HeaderName;
+
+use super::admin::AdminToken;
+use super::values::{address, replica};
+use crate::client::Origin;
+
+/// The port before that of replica 1: replica 3 listens on 56891.
+pub const PORT_BASE: u16 = 56888;
+
+/// The catalog's port.
+pub const CATALOG_PORT: u16 = 56892;
+
+/// Most order replicas that `up` starts.
+pub const REPLICAS_MAX: u32 = 9;
+
+/// Longest time that a gateway can be told to go on serving, in milliseconds.
+const DRAIN_DELAY_MS_MAX: u64 = 3_600_000;
+
+/// Longest time that a decision can be given, in milliseconds.
+const DECISION_MS_MAX: u64 = 10_000;
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Flags of `bazaar up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Where the services keep their data, in a directory each
+    #[arg(
+        long,
+        env = "BAZAAR_DATA_DIR",
+        value_name = "DIR",
+        default_value = "data"
+    )]
+    pub data_dir: PathBuf,
+    /// How many order replicas to start
+    #[arg(long, env = "BAZAAR_REPLICAS", value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(REPLICAS_MAX)))]
+    pub replicas: u32,
+    #[command(flatten)]
+    pub front: Front,
+    /// CSV file with the header name,price,quantity that a new journal begins with
+    #[arg(long, env = "BAZAAR_STOCKS", value_name = "FILE")]
+    pub stocks: Option<PathBuf>,
+    /// How long gateways may serve cached stocks without hearing from the catalog, in milliseconds
+    #[arg(long, env = "BAZAAR_LEASE_MS", value_name = "MS")]
+    pub lease_ms: Option<u64>,
+    /// Ports of the catalog and the replicas: replicas 1 to 3 take the three after this one, the
+    /// catalog the next, further replicas those behind it. 0 takes any that are free
+    #[arg(long, env = "BAZAAR_PORT_BASE", value_name = "PORT", default_value_t = PORT_BASE,
+          value_parser = clap::value_parser!(u16).range(..=i64::from(u16::MAX) - i64::from(REPLICAS_MAX) - 1))]
+    pub port_base: u16,
+    /// Start a service again that died
+    #[arg(long, env = "BAZAAR_RESTART", value_parser = BoolishValueParser::new())]
+    pub restart: bool,
+    /// Where a replica's ledger is damaged, set it aside and copy it anew from the others
+    #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
+    pub rebuild: bool,
+}
+
+/// What the gateway's own command and `up` have in common.
+#[derive(Debug, Args)]
+pub struct Front {
+    /// Where clients connect
+    #[arg(long, env = "BAZAAR_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
+    pub listen: SocketAddr,
+    /// Where the admin API listens; beyond loopback only with --admin-token or --admin-token-file
+    #[arg(long, env = "BAZAAR_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = address)]
+    pub admin: SocketAddr,
+    /// The policy to start with, instead of the built-in one
+    #[arg(long, env = "BAZAAR_POLICY", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// A file of public keys: take only policies that one of them has signed
+    #[arg(long, env = "BAZAAR_POLICY_TRUST", value_name = "KEYFILE")]
+    pub policy_trust: Option<PathBuf>,
+    /// What to configure the policy with that it starts with
+    #[arg(long, env = "BAZAAR_POLICY_CONFIG", value_name = "FILE")]
+    pub policy_config: Option<PathBuf>,
+    /// A directory of secrets that configurations can refer to: ${file:NAME}
+    #[arg(long, env = "BAZAAR_POLICY_SECRETS", value_name = "DIR")]
+    pub policy_secrets: Option<PathBuf>,
+    #[command(flatten)]
+    pub admin_token: AdminToken,
+    /// How long to go on serving after a signal to stop, in milliseconds: load balancers that ask
+    /// /readyz send clients elsewhere meanwhile
+    #[arg(long, env = "BAZAAR_DRAIN_DELAY_MS", value_name = "MS", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(..=DRAIN_DELAY_MS_MAX))]
+    pub drain_delay_ms: u64,
+    /// Threads that serve clients. Where other work shares the processors, fewer than those serve more
+    /// [default: one for each processor; `up`, whose services and clients share the machine, has one
+    /// for every other]
+    #[arg(long, env = "BAZAAR_WORKERS", value_name = "N")]
+    pub workers: Option<usize>,
+    /// Connections that one client may have, by its address, or its /64 of IPv6; more are closed
+    /// at once. Behind a proxy or a load balancer, whose address all clients have, as many as it
+    /// opens [default: 1024; as many as there can be from this machine]
+    #[arg(long, env = "BAZAAR_CONNECTIONS_PER_CLIENT_MAX", value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_per_client_max: Option<u32>,
+    #[command(flatten)]
+    pub rules: PolicyRules,
+}
+
+/// How policies are kept in check.
+#[derive(Debug, Clone, Args)]
+pub struct PolicyRules {
+    /// How long one decision of the policy may take, in milliseconds
+    #[arg(long, env = "BAZAAR_DECISION_MS_MAX", value_name = "MS", default_value_t = 50,
+          value_parser = clap::value_parser!(u64).range(1..=DECISION_MS_MAX))]
+    pub decision_ms_max: u64,
+    /// How long a new policy is on probation, in seconds
+    #[arg(
+        long,
+        env = "BAZAAR_PROBATION_SECONDS",
+        value_name = "S",
+        default_value_t = 60
+    )]
+    pub probation_seconds: u64,
+    /// How many failures a policy may have on probation before it is rolled back
+    #[arg(
+        long,
+        env = "BAZAAR_PROBATION_FAILURES_MAX",
+        value_name = "N",
+        default_value_t = 10
+    )]
+    pub probation_failures_max: u64,
+    /// The request header that tells clients apart for canaries; the address where it is absent
+    #[arg(long, env = "BAZAAR_CLIENT_HEADER", value_name = "NAME")]
+    pub client_header: Option<HeaderName>,
+}
+
+/// What every service has in common.
+#[derive(Debug, Args)]
+pub struct Lifeline {
+    /// Stop when standard input ends, as it does when the process that holds it dies
+    #[arg(long, hide = true)]
+    pub stop_at_eof: bool,
+}
+
+/// Flags of `bazaar gateway`.
+#[derive(Debug, Args)]
+pub struct Gateway {
+    /// URL of the catalog
+    #[arg(long, env = "BAZAAR_CATALOG", value_name = "URL")]
+    pub catalog: Origin,
+    /// An order replica; once for each of them
+    #[arg(long = "order", env = "BAZAAR_ORDER", value_name = "ID=URL", value_delimiter = ',', required = true, value_parser = replica)]
+    pub orders: Vec<(ReplicaId, Origin)>,
+    #[command(flatten)]
+    pub front: Front,
+    /// Where it keeps which policy is active; without one a restart begins with --policy again
+    #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub lifeline: Lifeline,
+}
+
+/// Flags of `bazaar catalog`.
+#[derive(Debug, Args)]
+pub struct Catalog {
+    /// Where gateways and replicas connect
+    #[arg(long, env = "BAZAAR_CATALOG_LISTEN", value_name = "ADDRESS",
+          default_value_t = SocketAddr::new(LOOPBACK, CATALOG_PORT), value_parser = address)]
+    pub listen: SocketAddr,
+    /// Where it keeps its data
+    #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Begin a journal where there is none. For the first start only: were the disk ever lost, it
+    /// would begin another one
+    #[arg(long, env = "BAZAAR_NEW", value_parser = BoolishValueParser::new(), conflicts_with = "rebuild_from")]
+    pub new: bool,
+    /// CSV file with the header name,price,quantity that a new journal begins with
+    #[arg(long, env = "BAZAAR_STOCKS", value_name = "FILE")]
+    pub stocks: Option<PathBuf>,
+    /// How long gateways may serve cached stocks without hearing from the catalog, in milliseconds
+    #[arg(long, env = "BAZAAR_LEASE_MS", value_name = "MS")]
+    pub lease_ms: Option<u64>,
+    /// The catalog's disk is lost: rebuild its database from these replicas' data directories (stop
+    /// all replicas, name all that are left, and the --stocks that the journal began with)
+    #[arg(
+        long,
+        env = "BAZAAR_REBUILD_FROM",
+        value_name = "DIR",
+        value_delimiter = ','
+    )]
+    pub rebuild_from: Vec<PathBuf>,
+    #[command(flatten)]
+    pub lifeline: Lifeline,
+}
+
+/// Flags of `bazaar order`.
+#[derive(Debug, Args)]
+pub struct Order {
+    /// The replica's number, 1 or higher
+    #[arg(long, env = "BAZAAR_ID", value_name = "N")]
+    pub id: ReplicaId,
+    /// Where gateways and other replicas connect [default: 127.0.0.1, port 56888 + N]
+    #[arg(long, env = "BAZAAR_ORDER_LISTEN", value_name = "ADDRESS", value_parser = address)]
+    pub listen: Option<SocketAddr>,
+    /// URL of the catalog
+    #[arg(long, env = "BAZAAR_CATALOG", value_name = "URL")]
+    pub catalog: Origin,
+    /// Another order replica; once for each of them
+    #[arg(long = "peer", env = "BAZAAR_PEER", value_name = "ID=URL", value_delimiter = ',', value_parser = replica)]
+    pub peers: Vec<(ReplicaId, Origin)>,
+    /// Where it keeps its data
+    #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where the ledger is damaged, set it aside and copy it anew from the peers and the catalog
+    #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
+    pub rebuild: bool,
+    #[command(flatten)]
+    pub lifeline: Lifeline,
+}
+
+impl Order {
+    /// Where it listens; by default on the loopback port of its number.
+    pub fn address(&self) -> Result<SocketAddr, String> {
+        let by_number = || {
+            let port = u32::from(PORT_BASE)
+                .checked_add(self.id.get())
+                .and_then(|port| u16::try_from(port).ok());
+            port.map(|port| SocketAddr::new(LOOPBACK, port))
+        };
+        let address = self.listen.or_else(by_number);
+        address.ok_or_else(|| {
+            format!(
+                "replica {} is past the last port: name its address with --listen",
+                self.id
+            )
+        })
+    }
+}
