@@ -1,12 +1,15 @@
 //! Everything that one decision depends on, kept so that it can be made again: by a candidate
 //! beside the active version, or offline from a recording.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::iter;
 
 use domain::ReplicaId;
 use http::{HeaderMap, HeaderName, Method};
+use percent_encoding::percent_decode;
 
 use crate::decision::{Action, Decision, InvalidDecision, Outcome, Stock, View};
 use crate::evaluate::{Connection, RequestParts, on_outcome, on_outcome_afresh, on_request};
@@ -135,13 +138,22 @@ impl DecisionInput {
         let query = path_and_query(&request.target).1.unwrap_or_default();
         let headers = request.headers.values().map(|value| value.as_bytes());
         let parts = [query.as_bytes()].into_iter().chain(headers);
-        let parts = parts.chain(request.body.as_deref());
-        let parts: Vec<_> = parts.map(String::from_utf8_lossy).collect();
+        let parts = parts.chain(request.body.as_deref()).flat_map(decoded);
+        let parts: Vec<_> = parts
+            .map(|part| String::from_utf8_lossy(&part).into_owned())
+            .collect();
         let is_word = |c: char| c.is_alphanumeric() || "-_+/=.~".contains(c);
         let words = parts.iter().flat_map(|part| {
             let words = part.split(move |c| !is_word(c));
             let letters = part.split(|c: char| !c.is_alphanumeric());
-            [part.as_ref()].into_iter().chain(words).chain(letters)
+            let values = part
+                .split('&')
+                .map(|pair| pair.split_once('=').map_or(pair, |it| it.1));
+            [part.as_str()]
+                .into_iter()
+                .chain(values)
+                .chain(words)
+                .chain(letters)
         });
         let mut secrets: Vec<_> = words
             .filter(|secret| secret.len() >= SECRET_BYTES_MIN && text.contains(secret))
@@ -328,6 +340,20 @@ const NUMBERS_MIN: usize = 4;
 const PATH_SHOWN_MAX: usize = 200;
 const HEADERS_SHOWN_MAX: usize = 32;
 
+/// What a client sent, as it came and as a policy that decodes a query or a form has it.
+fn decoded(part: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    let percents = || Cow::from(percent_decode(part));
+    let form = || {
+        let plus_to_space = |byte: &u8| if *byte == b'+' { b' ' } else { *byte };
+        let spaced: Vec<_> = part.iter().map(plus_to_space).collect();
+        Cow::Owned(percent_decode(&spaced).collect())
+    };
+    let is_encoded = part.contains(&b'%');
+    let more = is_encoded.then(percents).into_iter();
+    let more = more.chain((is_encoded || part.contains(&b'+')).then(form));
+    iter::once(Cow::Borrowed(part)).chain(more)
+}
+
 /// A text without lists of numbers, in which people write down bytes.
 fn without_numbers(text: &str) -> String {
     let is_list = |c: char| c.is_ascii_digit() || c == ',' || c == ' ';
@@ -377,7 +403,7 @@ mod tests {
         );
         let request = RequestInput {
             method: Method::POST,
-            target: "/orders?token".to_owned(),
+            target: "/orders?token&for=sesame%20seed&key=s%3Dame%2f1".to_owned(),
             headers,
             connection: None,
             body: Some(b"{\"pin\":\"123456\"} \xff".to_vec()),
@@ -395,13 +421,16 @@ mod tests {
             ("bytes: [104, 117, 110, 116, 101, 114, 50]", "bytes: […]"),
             ("line 15, column 9, of 3", "line 15, column 9, of 3"),
             ("no token", "no …"),
+            ("for sesame seed", "for …"),
+            ("for sesame%20seed", "for …"),
+            ("its key: s=ame/1", "its key: …"),
         ] {
             assert_eq!(input.redact(text), shown);
         }
         let shown = input.redacted();
         assert_eq!(
             shown,
-            "POST /orders?… of 5 bytes, headers: authorization cookie, body of 18 bytes"
+            "POST /orders?… of 39 bytes, headers: authorization cookie, body of 18 bytes"
         );
     }
 }
