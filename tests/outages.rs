@@ -3,7 +3,10 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Bazaar, Options, Order, Server, SmallDisk, guest, try_request, wait_until};
+use crate::harness::{
+    Bazaar, Options, Order, Server, SmallDisk, guest, in_own_network, lose_connections_to,
+    try_request, wait_until,
+};
 
 /// Orders until one is refused for want of room: what the write-ahead log has room for already
 /// still fits.
@@ -168,4 +171,21 @@ fn bounded_staleness_outlives_the_catalog_within_its_bound_and_linearizable_read
     for gateway in [stale, current] {
         assert_eq!(look_up(gateway).0.data()["quantity"], 1007);
     }
+}
+
+/// As where a router on the way forgets them. By keep-alive alone that is found out after 4 s, and a read
+/// has 3 s.
+#[test]
+fn connections_whose_packets_are_lost_are_made_anew_before_a_request_fails() {
+    if !in_own_network() {
+        return;
+    }
+    let bazaar = Bazaar::start_default();
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    let catalog = bazaar.server_address(Server::Catalog).port();
+    assert!(lose_connections_to(catalog) > 0);
+    assert_eq!(bazaar.quantity("meta"), 1000);
+    assert!(lose_connections_to(catalog) > 0);
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.check_acknowledged();
 }

@@ -176,7 +176,7 @@ fn wider_bounds_hold_with_rows_proposed_in_vain() {
         attempts: &[1, 0, 1],
         ..PROPOSING
     };
-    check(in_vain, &[REPLACED, PROMISED], 948_071);
+    check(in_vain, &[REPLACED, PROMISED], 1_281_988);
 }
 
 #[test]

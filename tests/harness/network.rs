@@ -1,0 +1,97 @@
+//! A network of a test's own, in which connections can be lost without a word.
+
+use std::env;
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use super::skip;
+
+/// Set in the process that has a network of its own.
+const WITHIN: &str = "BAZAAR_TEST_NETWORK";
+
+/// The beginning of a line of /proc/net/tcp whose connection is established.
+const ESTABLISHED: &str = "01";
+
+/// Whether this test runs in a network of its own: a namespace with a loopback interface and nothing else. Where
+/// it does not, it is run there by a process of its own, and there is nothing more to do here.
+///
+/// # Panics
+/// Where it fails there.
+pub fn in_own_network() -> bool {
+    if env::var_os(WITHIN).is_some() {
+        return true;
+    }
+    let works = unshare("nft list tables").output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        skip(
+            "no network is made",
+            "`unshare --net`, `ip` and `nft` need root and iproute2, nftables",
+        );
+        return false;
+    }
+    let test = thread::current();
+    let test = test
+        .name()
+        .expect("a test's thread has its name")
+        .to_owned();
+    let mut within = unshare(r#"exec "$0" --exact "$1" --nocapture"#);
+    within.arg(env::current_exe().expect("it was started from a file"));
+    let output = within.arg(test).env(WITHIN, "1").output();
+    let output = output.expect("it could be run a moment ago");
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    false
+}
+
+/// A shell's script in a network of its own; what is added are its arguments.
+fn unshare(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--", "sh", "-c"]);
+    command.arg(format!("ip link set lo up && {script}"));
+    command
+}
+
+/// From now on no packet of the connections to this port that there are arrives, in either direction. Others can be
+/// made. Returns how many it are.
+pub fn lose_connections_to(port: u16) -> usize {
+    assert!(
+        env::var_os(WITHIN).is_some(),
+        "only in a network of its own"
+    );
+    let table = fs::read_to_string("/proc/self/net/tcp").expect("the kernel says so");
+    let port_of = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+    let from: Vec<u16> = table
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let [from, to, state] = [fields.next()?, fields.next()?, fields.next()?];
+            let lost = port_of(to) == Some(port) && state == ESTABLISHED;
+            lost.then(|| port_of(from)).flatten()
+        })
+        .collect();
+    let mut rules =
+        "add table inet lost\nadd chain inet lost out { type filter hook output priority 0; }\n"
+            .to_owned();
+    for from in &from {
+        for (source, target) in [(*from, port), (port, *from)] {
+            rules +=
+                &format!("add rule inet lost out tcp sport {source} tcp dport {target} drop\n");
+        }
+    }
+    let mut nft = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("it is there");
+    let mut stdin = nft.stdin.take().expect("it was asked for");
+    stdin.write_all(rules.as_bytes()).expect("nft reads it");
+    drop(stdin);
+    assert!(nft.wait().expect("it ends").success());
+    from.len()
+}
