@@ -124,11 +124,6 @@ fn swaps_under_full_load_fail_no_request_and_mix_no_versions() {
         tally.rolled_back + tally.broken_off + tally.refused,
         tally.misbehaving
     );
-    assert_eq!(
-        kept_out > 0,
-        let_in > 0,
-        "a version that asks for a key is asked by all"
-    );
     assert!(
         tally.seen_kept * 10 >= tally.seen * 9,
         "{} of {} stocks that were looked up after a change were kept ones",

@@ -67,7 +67,7 @@ impl Keyless {
                 let (request, expected) = self.requests.draw(&mut self.random);
                 let answer = connection.exchange(request)?;
                 match load.gate.read() != before && is_refusal(answer) {
-                    true => load.note_kept_out(),
+                    true => load.note_reply(),
                     false => load.check(answer, expected),
                 }
                 continue;
@@ -116,13 +116,13 @@ impl Keyless {
     /// Nobody is let in between two changes between which the version decides for all; nor, where it does for
     /// some, who was refused before.
     fn judge(&mut self, answer: Answer<'_>, before: Reading, load: &Load) {
+        load.note_reply();
         let is_refused = is_refusal(answer);
-        match is_refused {
-            true => load.note_kept_out(),
-            false => load.note_let_in(),
-        }
         if load.gate.read() != before {
             return; // either version may have decided
+        }
+        if is_refused {
+            load.note_kept_out();
         }
         match before.state() {
             State::Closed if !is_refused => load.note_let_through(format!("closed: {answer:?}")),

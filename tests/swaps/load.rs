@@ -166,18 +166,17 @@ impl Load {
         }
     }
 
+    /// There is one more reply.
+    pub fn note_reply(&self) {
+        self.replies.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A client without a key was refused.
     pub fn note_kept_out(&self) {
-        self.replies.fetch_add(1, Ordering::Relaxed);
         self.kept_out.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// One was not, and it is not said yet whether that was right.
-    pub fn note_let_in(&self) {
-        self.replies.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One was not, and that was wrong.
+    /// One was let in that was to be kept out.
     pub fn note_let_through(&self, what: String) {
         self.let_through.fetch_add(1, Ordering::Relaxed);
         self.note_wrong(what);
@@ -216,7 +215,7 @@ impl Load {
                         self.let_in.fetch_add(1, Ordering::Relaxed);
                     }
                     if !is_unchanged && is_spring(expected) && answer.status == 500 {
-                        self.replies.fetch_add(1, Ordering::Relaxed);
+                        self.note_reply();
                     } else {
                         self.check(answer, expected);
                     }
@@ -255,7 +254,7 @@ impl Load {
     /// A reply is right where it has the status and the word that it must have, and both its marks
     /// are one version's.
     pub fn check(&self, answer: Answer<'_>, expected: &str) {
-        self.replies.fetch_add(1, Ordering::Relaxed);
+        self.note_reply();
         let status = if is_spring(expected) { 404 } else { 200 };
         let marks = (answer.header("x-policy"), body_mark(answer.body));
         if answer.status != status || !answer.body.contains(expected) || marks.0 != marks.1 {

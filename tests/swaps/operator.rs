@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Bazaar, KeepAlive, Response, bombs, guest, try_request, wait_until};
 
-use super::gate::{Gate, State};
+use super::gate::State;
 use super::load::{KEY, Load, body_mark, is_hit};
 
 /// Four versions that serve well, and tell themselves apart.
@@ -31,6 +32,9 @@ const GUARDED: &str = "guarded";
 
 /// How long a change may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Requests with the key, and without, that are made at least wherever it is asked for.
+const ASKED_MIN: u64 = 50;
 
 /// Between two changes while a component is being checked.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -140,8 +144,8 @@ const LONG: [Change; 1] = [Change::Bomb(Bomb::Time)];
 /// Who changes the policy of one gateway.
 pub struct Operator<'a> {
     bazaar: &'a Bazaar,
-    /// Told of each change that has to do with the version that asks for a key.
-    gate: &'a Gate,
+    /// Its gate is told of each change that has to do with the version that asks for a key.
+    load: &'a Load,
     components: BTreeMap<&'static str, Vec<u8>>,
     bombs: BTreeMap<Bomb, Vec<u8>>,
     /// What misbehaving versions misbehave on.
@@ -163,7 +167,7 @@ pub struct Tally {
     pub broken_off: u64,
     /// and that failed their self-test, on what was asked lately.
     pub refused: u64,
-    /// Others that failed it: candidates, and the version that asks for a key.
+    /// Others that failed it: candidates, and the version that asks for a key, which is pushed again then.
     pub refused_others: u64,
     /// Components that cannot be compiled.
     pub bombs: u64,
@@ -192,7 +196,7 @@ impl<'a> Operator<'a> {
         });
         Self {
             bazaar,
-            gate: &load.gate,
+            load,
             components: names.map(|name| (name, read(name))).collect(),
             bombs: BTreeMap::from([
                 (ExponentialType, bombs::exponential_type()),
@@ -234,17 +238,23 @@ impl<'a> Operator<'a> {
             Change::Bomb(bomb) => return self.push_bomb(bomb),
         };
         let body = component.map_or(&b""[..], |name| &self.components[name]);
-        let before = self.gate.read().state();
+        let before = self.load.gate.read().state();
         let moves_gate = match change {
             Shadow(..) => false,
             Push(name) | Canary(name, _) => name == GUARDED || before != State::Open,
             _ => before != State::Open,
         };
         if moves_gate {
-            self.gate.set(State::Changing);
+            self.load.gate.set(State::Changing);
         }
-        let answer = self.ask(method, &target, body);
-        let may_fail = |name| self.springs.contains_key(name) || name == GUARDED;
+        let mut answer = self.ask(method, &target, body);
+        while component == Some(GUARDED) && answer.status == 422 {
+            // It fails at some of what was asked lately. Soon that is something else.
+            self.tally.refused_others += 1;
+            thread::sleep(PAUSE);
+            answer = self.ask(method, &target, body);
+        }
+        let may_fail = |name| self.springs.contains_key(name);
         let refused = answer.status == 422 && component.is_some_and(may_fail);
         let dropped_already = answer.status == 409 && matches!(change, Drop | Promote);
         assert!(
@@ -256,9 +266,13 @@ impl<'a> Operator<'a> {
             _ => before,
         };
         if moves_gate {
-            self.gate.set(after);
+            self.load.gate.set(after);
         }
-        assert_eq!(after, self.gate.read().state(), "{change:?}: {answer:?}");
+        assert_eq!(
+            after,
+            self.load.gate.read().state(),
+            "{change:?}: {answer:?}"
+        );
         self.tally.changes += u64::from(answer.status == 200);
         let misbehaves = component.and_then(|name| self.springs.get(name).cloned());
         let to_be_active = matches!(change, Push(_)) && misbehaves.is_some();
@@ -311,15 +325,15 @@ impl<'a> Operator<'a> {
 
     /// Nothing but a version that serves well, as it is between two changes of it.
     pub fn settle(&mut self) {
-        if self.gate.read().state() != State::Open {
-            self.gate.set(State::Changing);
+        if self.load.gate.read().state() != State::Open {
+            self.load.gate.set(State::Changing);
         }
         let dropped = self.bazaar.admin("DELETE", "/policy/candidate", b"");
         assert!(matches!(dropped.status, 200 | 409), "{dropped:?}");
         // Also what is behind it.
         for edition in [EDITIONS[1], EDITIONS[0]] {
             self.push(edition);
-            self.gate.set(State::Open);
+            self.load.gate.set(State::Open);
         }
     }
 
@@ -375,6 +389,19 @@ impl<'a> Operator<'a> {
         }
     }
 
+    /// Gives clients time to be let in, and kept out.
+    fn wait_for_keyless(&self) {
+        let counts = || {
+            let counts = [&self.load.let_in, &self.load.kept_out];
+            counts.map(|count| count.load(Ordering::Relaxed))
+        };
+        let before = counts();
+        wait_until("clients to be let in, and kept out", || {
+            let now = counts();
+            (0..now.len()).all(|of| now[of] >= before[of] + ASKED_MIN)
+        });
+    }
+
     fn active(&self) -> Value {
         self.bazaar.admin("GET", "/policy", b"").json()["active"].take()
     }
@@ -403,6 +430,7 @@ impl<'a> Operator<'a> {
         if active == GUARDED {
             let statuses = ["", KEY].map(|key| look(key).0);
             assert_eq!(statuses, [401, 200], "without and with the key");
+            self.wait_for_keyless();
             return;
         }
         for _ in 0..2 {
