@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{Bazaar, Options, Server, alone, guest, slow_target};
 
 use load::{CLIENT_HEADER, Latencies, Load, no_latencies};
-use operator::{EDITIONS, Operator};
+use operator::{Company, EDITIONS, Operator};
 
 /// Clients that look up, each over a connection of its own.
 const CLIENTS: usize = 64;
@@ -56,6 +56,15 @@ impl Size {
     fn stretches(&self) -> usize {
         1 + 2 * self.pairs
     }
+
+    /// Behind them two that are apart from those with changes.
+    fn stretch_in(&self, company: Company, pair: usize) -> usize {
+        match company {
+            Company::Usual => 2 + 2 * pair,
+            Company::Hostile => self.stretches(),
+            Company::Bombs => self.stretches() + 1,
+        }
+    }
 }
 
 fn number(variable: &str, default: u64) -> u64 {
@@ -79,7 +88,7 @@ fn swaps_under_full_load_fail_no_request_and_mix_no_versions() {
     let size = Size::from_env();
     let bazaar = bazaar();
     let slow = slow_target(&bazaar);
-    let load = Load::on(bazaar.address(), size.stretches()).asking_for(&slow);
+    let load = Load::on(bazaar.address(), size.stretches() + 2).asking_for(&slow);
     let mut operator = Operator::of(&bazaar, &load);
     operator.settle();
     load.run(CLIENTS, || {
@@ -88,8 +97,7 @@ fn swaps_under_full_load_fail_no_request_and_mix_no_versions() {
             operator.settle();
             load.enter(1 + 2 * pair);
             thread::sleep(size.stretch);
-            load.enter(2 + 2 * pair);
-            change_for_a_while(&mut operator, &size);
+            change_for_a_while(&mut operator, &load, &size, pair);
         }
         load.enter(0);
         operator.settle();
@@ -135,7 +143,15 @@ fn swaps_under_full_load_fail_no_request_and_mix_no_versions() {
     let quotes = ["policy refused", "what the policy failed at"];
     panics.retain(|line| !quotes.iter().any(|quote| line.contains(quote)));
     assert_eq!(panics, [""; 0]);
-    let percent = compare(&load.into_latencies(), "swaps");
+    let mut latencies = load.into_latencies();
+    let apart = latencies.split_off(size.stretches());
+    let percent = compare(&latencies, "swaps");
+    for (name, latencies) in ["beside a slow version or a key", "beside compilers"]
+        .iter()
+        .zip(&apart)
+    {
+        print_latencies(name, latencies);
+    }
     if let Ok(most) = env::var("BAZAAR_SWAPS_P99_PERCENT") {
         let most: f64 = most.parse().expect("a number of per cent");
         assert!(
@@ -146,9 +162,10 @@ fn swaps_under_full_load_fail_no_request_and_mix_no_versions() {
 }
 
 /// Makes changes at even intervals. A stretch takes longer where they do.
-fn change_for_a_while(operator: &mut Operator<'_>, size: &Size) {
+fn change_for_a_while(operator: &mut Operator<'_>, load: &Load, size: &Size, pair: usize) {
     let begun = Instant::now();
     for change in 0..size.changes {
+        load.enter(size.stretch_in(operator.company(), pair));
         let due = begun + size.stretch * change / size.changes;
         thread::sleep(due.saturating_duration_since(Instant::now()));
         operator.change();
@@ -316,18 +333,22 @@ fn compare(stretches: &[Latencies], name: &str) -> f64 {
     };
     let both = [("steady", sum(0)), (name, sum(1))];
     for (name, latencies) in &both {
-        let at = |quantile| latencies.value_at_quantile(quantile);
-        println!(
-            "{name}: {} lookups, p50 {} us, p99 {} us, p99.9 {} us, longest {} us",
-            latencies.len(),
-            at(0.5),
-            at(0.99),
-            at(0.999),
-            latencies.max()
-        );
+        print_latencies(name, latencies);
     }
     let p99 = both.map(|(_, latencies)| latencies.value_at_quantile(0.99) as f64);
     let percent = 100.0 * p99[1] / p99[0];
     println!("p99 {name} is {percent:.0} % of p99 steady");
     percent
+}
+
+fn print_latencies(name: &str, latencies: &Latencies) {
+    let at = |quantile| latencies.value_at_quantile(quantile);
+    println!(
+        "{name}: {} lookups, p50 {} us, p99 {} us, p99.9 {} us, longest {} us",
+        latencies.len(),
+        at(0.5),
+        at(0.99),
+        at(0.999),
+        latencies.max()
+    );
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::iter::Peekable;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -57,6 +58,17 @@ enum Change {
     Drop,
     /// Pushes what cannot be compiled within the bounds.
     Bomb(Bomb),
+}
+
+/// What is beside clients: latencies are told apart by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Company {
+    /// Versions that serve well, or fail.
+    Usual,
+    /// One that is slow, or keeps clients out.
+    Hostile,
+    /// A component that cannot be compiled.
+    Bombs,
 }
 
 /// What is wrong with a component.
@@ -150,7 +162,9 @@ pub struct Operator<'a> {
     bombs: BTreeMap<Bomb, Vec<u8>>,
     /// What misbehaving versions misbehave on.
     springs: BTreeMap<&'static str, String>,
-    script: Box<dyn Iterator<Item = Change>>,
+    script: Peekable<Box<dyn Iterator<Item = Change>>>,
+    /// Whether a version decides, or is on trial, that is slow or asks for a key.
+    is_beside_hostile: bool,
     tally: Tally,
 }
 
@@ -194,6 +208,7 @@ impl<'a> Operator<'a> {
                 .chain(costly.copied())
                 .chain(long.copied())
         });
+        let script: Box<dyn Iterator<Item = Change>> = Box::new(rounds);
         Self {
             bazaar,
             load,
@@ -207,7 +222,8 @@ impl<'a> Operator<'a> {
                 (Bomb::Time, bombs::time_bomb()),
             ]),
             springs: springs.collect(),
-            script: Box::new(rounds),
+            script: script.peekable(),
+            is_beside_hostile: false,
             tally: Tally::default(),
         }
     }
@@ -215,6 +231,18 @@ impl<'a> Operator<'a> {
     /// What came of the changes so far.
     pub fn tally(&self) -> Tally {
         self.tally
+    }
+
+    /// In what company clients are while the next change is made, and after it.
+    pub fn company(&mut self) -> Company {
+        match self.script.peek() {
+            Some(Change::Bomb(_)) => Company::Bombs,
+            Some(Push(name) | Shadow(name, _) | Canary(name, _)) if is_hostile(name) => {
+                Company::Hostile
+            }
+            _ if self.is_beside_hostile => Company::Hostile,
+            _ => Company::Usual,
+        }
     }
 
     /// Makes the next change, and sees that it is in effect.
@@ -262,7 +290,7 @@ impl<'a> Operator<'a> {
             "{change:?}: {answer:?}"
         );
         let after = match answer.status {
-            200 => gate_of(&answer.json()),
+            200 => self.note_company(&answer.json()),
             _ => before,
         };
         if moves_gate {
@@ -289,6 +317,14 @@ impl<'a> Operator<'a> {
             (Canary(..), _) => {}
             _ => self.look(&answer.json()),
         }
+    }
+
+    /// Takes down who is in service by now; returns whom a key is asked of.
+    fn note_company(&mut self, policy: &Value) -> State {
+        let versions = [&policy["active"], &policy["candidate"]];
+        let mut names = versions.into_iter().filter_map(|it| it["name"].as_str());
+        self.is_beside_hostile = names.any(is_hostile);
+        gate_of(policy)
     }
 
     /// Pushes what is refused. While one is being checked, no other is, and what needs no check goes on.
@@ -330,6 +366,7 @@ impl<'a> Operator<'a> {
         }
         let dropped = self.bazaar.admin("DELETE", "/policy/candidate", b"");
         assert!(matches!(dropped.status, 200 | 409), "{dropped:?}");
+        self.is_beside_hostile = false;
         // Also what is behind it.
         for edition in [EDITIONS[1], EDITIONS[0]] {
             self.push(edition);
@@ -443,6 +480,11 @@ impl<'a> Operator<'a> {
             self.tally.seen_kept += u64::from(is_hit);
         }
     }
+}
+
+/// Whether it is slow, or asks for a key.
+fn is_hostile(name: &str) -> bool {
+    [SLOW, GUARDED].contains(&name)
 }
 
 /// Whom a key is asked of, by what the gateway says of its policy.
