@@ -12,11 +12,11 @@ use super::load::{CLIENT_HEADER, no_latencies};
 use super::{number, print_median};
 
 /// Decisions of a batch. Of each kind there are as many batches as there are others.
-const BATCH: u64 = 400;
+const BATCH: u64 = 200;
 
 /// Clients that look up while one has the version trap, and for how long.
 const OTHERS: u64 = 8;
-const TIME: Duration = Duration::from_secs(1);
+const TIME: Duration = Duration::from_millis(500);
 
 /// The version is not taken out of service, whatever it fails.
 fn bazaar() -> Bazaar {
