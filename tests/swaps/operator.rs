@@ -34,6 +34,9 @@ const GUARDED: &str = "guarded";
 /// How long a change may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// How often the version that asks for a key is pushed, at most.
+const ATTEMPTS_MAX: usize = 100;
+
 /// Requests with the key, and without, that are made at least wherever it is asked for.
 const ASKED_MIN: u64 = 50;
 
@@ -268,7 +271,8 @@ impl<'a> Operator<'a> {
         let body = component.map_or(&b""[..], |name| &self.components[name]);
         let before = self.load.gate.read().state();
         let moves_gate = match change {
-            Shadow(..) => false,
+            // It takes the place of a canary.
+            Shadow(..) => before == State::Partly,
             Push(name) | Canary(name, _) => name == GUARDED || before != State::Open,
             _ => before != State::Open,
         };
@@ -276,7 +280,8 @@ impl<'a> Operator<'a> {
             self.load.gate.set(State::Changing);
         }
         let mut answer = self.ask(method, &target, body);
-        while component == Some(GUARDED) && answer.status == 422 {
+        let mut attempts = (1..ATTEMPTS_MAX).filter(|_| component == Some(GUARDED));
+        while answer.status == 422 && attempts.next().is_some() {
             // It fails at some of what was asked lately. Soon that is something else.
             self.tally.refused_others += 1;
             thread::sleep(PAUSE);
