@@ -29,10 +29,11 @@ failover: wasm-target ## measure RUNS=20 times how soon another replica leads
 	BAZAAR_FAILOVER_RUNS=$(or $(RUNS),20) \
 	cargo test --release --test integration failover:: -- --nocapture --test-threads=1
 
-swaps: wasm-target ## swap policies under full load: 1,000 changes, a million replies; and shadow all
+swaps: wasm-target ## swap policies under full load: 1,000 changes, a million replies; shadow all; measure traps
 	BAZAAR_SWAPS_STRETCHES=$(or $(STRETCHES),25) BAZAAR_SWAPS_MS=$(or $(MS),4000) \
 	BAZAAR_SWAPS_CHANGES=$(or $(CHANGES),43) BAZAAR_SWAPS_REPLIES=$(or $(REPLIES),1000000) \
 	BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120) BAZAAR_SWAPS_MEMORY=$(or $(MEMORY),10000) \
+	BAZAAR_SWAPS_SECONDS=$(or $(PAIRS),20) $(if $(P999_TIMES),BAZAAR_SWAPS_P999_TIMES=$(P999_TIMES)) \
 	cargo test --release --test integration swaps:: -- --nocapture --test-threads=1
 
 fuzz: ## feed every entry point bytes that nobody vouches for, for SECONDS=60 each; TARGET=http only one

@@ -3,7 +3,6 @@
 //! A gateway has a process of its own compile them, within bounds: clients notice nothing, and whoever
 //! pushed one is told what it takes too much of.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -11,85 +10,12 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Bazaar, Options, Order, Response, Server, try_request, wait_until};
+use crate::harness::{Bazaar, Options, Order, Response, Server, bombs, try_request, wait_until};
 
 const GATEWAY: Server = Server::Gateway(0);
 
 /// Longer than a compilation lasts that gets a tenth of a processor.
 const PATIENCE: Duration = Duration::from_secs(300);
-
-/// A component whose core module has these functions, each of an `i32`.
-fn component(functions: &[String]) -> Vec<u8> {
-    let mut text = "(component (core module ".to_owned();
-    for function in functions {
-        write!(text, "(func (param $n i32) {function})").unwrap();
-    }
-    text.push_str("))");
-    wat::parse_str(text).unwrap()
-}
-
-/// Loops within each other, in which all of many locals change: the compiler must think of each local in
-/// each loop.
-fn nested_loops(locals: u32, loops: usize) -> String {
-    let mut text = format!("(local {})", "i64 ".repeat(locals as usize));
-    text.push_str(&"(loop ".repeat(loops));
-    for local in 1..=locals {
-        write!(
-            text,
-            "(local.set {local} (i64.add (local.get {local}) (i64.const 1)))"
-        )
-        .unwrap();
-    }
-    text.push_str(&"(br_if 0 (local.get $n)))".repeat(loops));
-    text
-}
-
-/// Many locals that are read after many loops.
-fn many_locals(locals: u32, loops: u32) -> String {
-    let mut text = format!("(local {})", "i64 ".repeat(locals as usize));
-    for number in 0..loops {
-        let (from, to) = (number * 7 % locals + 1, number * 13 % locals + 1);
-        write!(
-            text,
-            "(loop (local.set {to} (i64.add (local.get {from}) (i64.const 1)))\
-             (br_if 0 (local.get $n)))"
-        )
-        .unwrap();
-    }
-    for local in 1..=locals {
-        write!(text, "(drop (local.get {local}))").unwrap();
-    }
-    text
-}
-
-/// Tables of branches that go to two places.
-fn branch_tables(targets: usize, tables: usize) -> String {
-    let table = format!(
-        "(block (br_table {} (local.get $n)))",
-        "0 1 ".repeat(targets / 2)
-    );
-    format!("(block {})", table.repeat(tables))
-}
-
-/// Takes minutes of processor time, and little memory.
-fn time_bomb() -> Vec<u8> {
-    component(&vec![nested_loops(1_000, 100); 200])
-}
-
-/// A record of two records of two records, and so on.
-fn exponential_type() -> Vec<u8> {
-    let mut text = "(component (type $t0 (record (field \"a\" u8) (field \"b\" u8)))".to_owned();
-    for number in 1..64 {
-        let inner = number - 1;
-        write!(
-            text,
-            "(type $t{number} (record (field \"a\" $t{inner}) (field \"b\" $t{inner})))"
-        )
-        .unwrap();
-    }
-    text.push_str("(import \"f\" (func (param \"x\" $t63))))");
-    wat::parse_str(text).unwrap()
-}
 
 /// Pushes a component that must be refused, and returns what is wrong with it.
 fn refused(bazaar: &Bazaar, component: &[u8]) -> String {
@@ -115,7 +41,7 @@ fn compilers(bazaar: &mut Bazaar) -> Vec<u32> {
 
 /// Pushes a component, and returns once it is being compiled.
 fn push_time_bomb(bazaar: &mut Bazaar) -> JoinHandle<io::Result<Response>> {
-    let (address, bomb) = (bazaar.admin_address(), time_bomb());
+    let (address, bomb) = (bazaar.admin_address(), bombs::time_bomb());
     let push = move || try_request(address, "PUT", "/policy", &[], &bomb, PATIENCE);
     let pushing = thread::spawn(push);
     wait_until("it is being compiled", || !compilers(bazaar).is_empty());
@@ -133,11 +59,11 @@ fn what_takes_too_much_memory_to_compile_is_refused_and_the_gateway_needs_none_o
     served(&bazaar);
     let before = bazaar.server(GATEWAY).resident_kib();
     for bomb in [
-        many_locals(40_000, 2_000),
-        nested_loops(5_000, 500),
-        branch_tables(60_000, 8),
+        bombs::many_locals(),
+        bombs::nested_loops(),
+        bombs::branch_tables(),
     ] {
-        let message = refused(&bazaar, &component(&[bomb]));
+        let message = refused(&bazaar, &bomb);
         assert!(
             message.contains("too costly to compile: more than 288 MiB of memory"),
             "{message}"
@@ -151,8 +77,7 @@ fn what_takes_too_much_memory_to_compile_is_refused_and_the_gateway_needs_none_o
 #[test]
 fn what_cannot_be_compiled_at_all_is_refused_at_once() {
     let bazaar = Bazaar::start_default();
-    let deep = format!("{}{}", "(block ".repeat(100_000), ")".repeat(100_000));
-    for bomb in [exponential_type(), component(&[deep])] {
+    for bomb in [bombs::exponential_type(), bombs::deep_nesting()] {
         let message = refused(&bazaar, &bomb);
         assert!(
             message.contains("not a WebAssembly component") || message.contains("too costly"),
@@ -166,7 +91,7 @@ fn what_cannot_be_compiled_at_all_is_refused_at_once() {
 fn what_takes_too_long_to_compile_is_refused_and_no_other_is_compiled_meanwhile() {
     let mut bazaar = Bazaar::start_default();
     let pushing = push_time_bomb(&mut bazaar);
-    let another: Response = bazaar.admin("PUT", "/policy", &exponential_type());
+    let another: Response = bazaar.admin("PUT", "/policy", &bombs::exponential_type());
     assert_eq!(another.status, 429, "{another:?}");
     assert_eq!(another.header("retry-after"), Some("1"));
     let (_, message) = another.error();
@@ -186,7 +111,7 @@ fn what_takes_too_long_to_compile_is_refused_and_no_other_is_compiled_meanwhile(
         "{message}"
     );
     assert!(compilers(&mut bazaar).is_empty());
-    refused(&bazaar, &exponential_type());
+    refused(&bazaar, &bombs::exponential_type());
 }
 
 #[test]

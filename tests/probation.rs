@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::harness::{Bazaar, KeepAlive, Raise, alone, example, guest, wait_until};
+use crate::harness::{Bazaar, KeepAlive, Raise, alone, example, guest, slow_target, wait_until};
 
 const TIME_MAX: Duration = Duration::from_secs(1);
 const REQUESTS_MAX: u64 = 200;
@@ -139,23 +139,6 @@ fn who_finds_what_a_policy_is_slow_at_takes_little_from_others() {
             active["broken_off"]["paths"] == 1
         });
         assert_eq!(bazaar.admin("POST", "/policy/rollback", b"").status, 200);
-    }
-}
-
-/// Rounds of `computes` that take 20 ms about.
-fn slow_target(bazaar: &Bazaar) -> String {
-    let component = fs::read(guest("computes")).unwrap();
-    assert_eq!(bazaar.admin("PUT", "/policy", &component).status, 200);
-    let mut rounds: u64 = 1 << 16;
-    loop {
-        let target = format!("/stocks/compute/{rounds}");
-        let begun = Instant::now();
-        bazaar.get(&target);
-        if begun.elapsed() >= Duration::from_millis(20) {
-            assert_eq!(bazaar.admin("POST", "/policy/rollback", b"").status, 200);
-            return target;
-        }
-        rounds *= 2;
     }
 }
 

@@ -14,7 +14,8 @@
 //! - [`ports`]: ports that no other test has;
 //! - [`wait`]: waiting for a condition, and for one's turn;
 //! - [`skip`]: tests that this machine cannot run;
-//! - [`guests`]: components, compiled once.
+//! - [`guests`]: components, compiled once;
+//! - [`bombs`]: components that are made to keep a compiler busy.
 
 mod bazaar;
 mod launcher;
@@ -30,9 +31,10 @@ mod ports;
 mod wait;
 mod skip;
 mod guests;
+pub mod bombs;
 
 pub use bazaar::{Bazaar, Order};
-pub use guests::{example, guest};
+pub use guests::{example, guest, slow_target};
 pub use http::{Response, request, send_raw, try_request};
 pub use keepalive::{Answer, KeepAlive};
 pub use launcher::Options;

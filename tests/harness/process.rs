@@ -18,6 +18,10 @@ const STOP_WAIT_MAX: Duration = Duration::from_secs(20);
 /// How much of a log is shown when a test fails.
 const TAIL_LINES: usize = 40;
 
+/// Ticks of a second in `/proc` on Linux, and where those that a process has had begin behind its name.
+const USER_HZ: u64 = 100;
+const STAT_UTIME: usize = 11;
+
 /// The command under test.
 fn bazaar() -> Command {
     without_settings(Command::new(BAZAAR))
@@ -198,6 +202,17 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
         kib.unwrap_or_else(|| panic!("no VmRSS in {status}"))
+    }
+
+    /// The processor time that its threads have had so far, in steps of 10 ms.
+    pub fn processor_time(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()));
+        let stat = stat.expect("the process is there");
+        // The name before it can have anything in it, see proc_pid_stat(5).
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        let fields = fields.split_whitespace().skip(STAT_UTIME).take(2);
+        let ticks: u64 = fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
+        Duration::from_millis(ticks * 1_000 / USER_HZ)
     }
 
     /// Waits until it has ended by itself; returns how.
