@@ -15,9 +15,9 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Bazaar, Options, Server, alone, guest};
+use crate::harness::{Bazaar, Latencies, Options, Server, alone, guest, no_latencies, number};
 
-use load::{CLIENT_HEADER, Latencies, Load, no_latencies};
+use load::{CLIENT_HEADER, Load};
 use operator::{EDITIONS, Operator};
 
 /// Clients that look up, each over a connection of its own.
@@ -45,14 +45,6 @@ impl Size {
     fn stretches(&self) -> usize {
         1 + 2 * self.pairs
     }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    let given = env::var(variable).ok();
-    given.map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}: {text} is not a number"))
-    })
 }
 
 fn bazaar() -> Bazaar {
