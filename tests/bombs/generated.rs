@@ -17,6 +17,9 @@ use super::{GATEWAY, compilers, served};
 /// Of what a component is made, in bytes: it is about as large.
 const BYTES: usize = 256 << 10;
 
+/// How often other bytes are tried.
+const TRIES_MAX: u32 = 100;
+
 /// What the gateway may keep of all of them, in KiB.
 const KEPT_KIB_MAX: u64 = 32 << 10;
 
@@ -42,9 +45,6 @@ const KINDS: [Kind; 4] = [
 
 /// A component of a kind, always the same of the same seed.
 fn generated(kind: Kind, seed: u64) -> Vec<u8> {
-    let mut bytes = vec![0; BYTES];
-    Rng::with_seed(seed).fill(&mut bytes);
-    let mut bytes = Unstructured::new(&bytes);
     let large = Config {
         min_types: 100,
         max_types: 1_000,
@@ -53,14 +53,12 @@ fn generated(kind: Kind, seed: u64) -> Vec<u8> {
         max_instructions: 20_000,
         max_tables: 50,
         max_memories: 4,
-        max_components: 100,
-        max_instances: 100,
-        max_nesting_depth: 100,
         ..Config::default()
     };
     // What wasmtime takes as it is set up here: others are refused before they are compiled.
     let supported = Config {
         gc_enabled: false,
+        reference_types_enabled: false,
         exceptions_enabled: false,
         threads_enabled: false,
         relaxed_simd_enabled: false,
@@ -69,30 +67,40 @@ fn generated(kind: Kind, seed: u64) -> Vec<u8> {
         max_imports: 0,
         ..large.clone()
     };
-    let module = |config, bytes: &mut Unstructured<'_>| {
-        let module = Module::new(config, bytes).expect("any bytes will do");
-        of_module(&module.to_bytes())
+    let module = |config: Config| {
+        let make = |bytes: &mut Unstructured<'_>| Module::new(config.clone(), bytes);
+        of_module(&made(seed, make).to_bytes())
     };
     match kind {
-        Kind::Functions => module(supported, &mut bytes),
+        Kind::Functions => module(supported),
         Kind::Branches => {
             let kinds = [
                 InstructionKind::Control,
                 InstructionKind::Parametric,
                 InstructionKind::Variable,
             ];
-            let branches = Config {
+            module(Config {
                 allowed_instructions: InstructionKinds::new(&kinds),
                 ..supported
-            };
-            module(branches, &mut bytes)
+            })
         }
-        Kind::Anything => module(large, &mut bytes),
+        Kind::Anything => module(large),
         Kind::Nested => {
-            let component = Component::new(large, &mut bytes).expect("any bytes will do");
-            component.to_bytes()
+            let make = |bytes: &mut Unstructured<'_>| Component::new(Config::default(), bytes);
+            made(seed, make).to_bytes()
         }
     }
+}
+
+/// What is made of the first random bytes that will do: of some, nothing can be made.
+fn made<T>(seed: u64, make: impl Fn(&mut Unstructured<'_>) -> arbitrary::Result<T>) -> T {
+    let mut random = Rng::with_seed(seed);
+    let mut bytes = vec![0; BYTES];
+    let mut tries = (0..TRIES_MAX).filter_map(|_| {
+        random.fill(&mut bytes);
+        make(&mut Unstructured::new(&bytes)).ok()
+    });
+    tries.next().expect("most bytes will do")
 }
 
 /// A component that has a core module, and nothing else.
