@@ -3,7 +3,7 @@
 # The tests that this machine could not run, and why.
 SKIPPED := $(CURDIR)/target/skipped-tests
 
-.PHONY: help run test sim torture failover fuzz swaps bench bench-setup bench-growth bench-build check lint fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture failover fuzz swaps bombs bench bench-setup bench-growth bench-build check lint fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,11 @@ swaps: wasm-target ## swap policies under full load: 1,000 changes, a million re
 	BAZAAR_SWAPS_P99_PERCENT=$(or $(P99_PERCENT),120) BAZAAR_SWAPS_MEMORY=$(or $(MEMORY),10000) \
 	BAZAAR_SWAPS_SECONDS=$(or $(PAIRS),20) $(if $(P999_TIMES),BAZAAR_SWAPS_P999_TIMES=$(P999_TIMES)) \
 	cargo test --release --test integration swaps:: -- --nocapture --test-threads=1
+
+bombs: wasm-target ## compile bombs: SEEDS=400 made at random, and what one costs clients, PAIRS=8 of MS=4000
+	BAZAAR_BOMBS_SEEDS=$(or $(SEEDS),400) BAZAAR_BOMBS_PAIRS=$(or $(PAIRS),8) BAZAAR_BOMBS_MS=$(or $(MS),4000) \
+	$(if $(P99_PERCENT),BAZAAR_BOMBS_P99_PERCENT=$(P99_PERCENT)) \
+	cargo test --release --test integration -- bombs::cost bombs::generated --nocapture --test-threads=1
 
 fuzz: ## feed every entry point bytes that nobody vouches for, for SECONDS=60 each; TARGET=http only one
 	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)

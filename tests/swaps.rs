@@ -26,9 +26,11 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Bazaar, Options, Server, alone, guest, slow_target};
+use crate::harness::{
+    Bazaar, Latencies, Options, Server, alone, guest, no_latencies, number, slow_target,
+};
 
-use load::{CLIENT_HEADER, Latencies, Load, no_latencies};
+use load::{CLIENT_HEADER, Load};
 use operator::{Company, EDITIONS, Operator};
 
 /// Clients that look up, each over a connection of its own.
@@ -65,14 +67,6 @@ impl Size {
             Company::Bombs => self.stretches() + 1,
         }
     }
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    let given = env::var(variable).ok();
-    given.map_or(default, |text| {
-        text.parse()
-            .unwrap_or_else(|_| panic!("{variable}: {text} is not a number"))
-    })
 }
 
 fn bazaar() -> Bazaar {

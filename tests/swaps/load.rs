@@ -7,9 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
-use hdrhistogram::Histogram;
 
-use crate::harness::{Answer, KeepAlive};
+use crate::harness::{Answer, KeepAlive, Latencies, no_latencies};
 
 use super::gate::{Gate, State};
 use super::keyless::Keyless;
@@ -42,16 +41,6 @@ const TRADE_PAUSE: Duration = Duration::from_millis(5);
 
 /// Wrong replies that are shown.
 const SHOWN_MAX: usize = 10;
-
-/// Longest latency that is told from longer ones, and how many digits of each are kept.
-const LATENCY_US_MAX: u64 = 60_000_000;
-const DIGITS: u8 = 3;
-
-pub type Latencies = Histogram<u32>;
-
-pub fn no_latencies() -> Latencies {
-    Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS).expect("the bounds are constants")
-}
 
 /// A load under way, as its clients and who watches them share it.
 pub struct Load {

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Bazaar, KeepAlive, Options, Raise, Server, alone, guest};
+use crate::harness::{
+    Bazaar, KeepAlive, Options, Raise, Server, alone, guest, no_latencies, number,
+};
 
-use super::load::{CLIENT_HEADER, no_latencies};
-use super::{number, print_median};
+use super::load::CLIENT_HEADER;
+use super::print_median;
 
 /// Requests of a batch that trap, and of one that do not: processor time is told in steps of 10 ms, of which
 /// either is to take many.
