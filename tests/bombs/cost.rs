@@ -61,7 +61,7 @@ fn clients_are_served_while_a_bomb_is_compiled_and_its_cost_is_measured() {
     let mut bazaar = Bazaar::start(Options::default());
     let bomb = bombs::time_bomb();
     let full = Figures::of(&mut bazaar, AT_FULL_SPEED, &bomb, &size);
-    let rate = MODERATE * full.lookups_a_second(size.stretch);
+    let rate = (MODERATE * full.lookups_a_second(size.stretch)).max(1.0);
     let moderate = [
         Crowd {
             asked: Asked::Lookups,

@@ -126,7 +126,8 @@ impl Keyless {
         }
         match before.state() {
             State::Closed if !is_refused => load.note_let_through(format!("closed: {answer:?}")),
-            State::Partly => {
+            // One of 503 may be no version's doing: a trade that found no leader.
+            State::Partly if answer.status != 503 => {
                 let (one, other) = match is_refused {
                     true => (&mut self.refused, self.let_in),
                     false => (&mut self.let_in, self.refused),

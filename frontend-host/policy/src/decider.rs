@@ -487,7 +487,11 @@ impl<'a> Decider<'a> {
         let candidate = self.published.candidate.as_ref().filter(|_| self.shadowed);
         // Nothing is copied for one that has no time.
         let candidate = candidate.filter(|candidate| {
-            let has_room = self.versions.shadow().has_room();
+            let shadow = self.versions.shadow();
+            let has_room = match client {
+                Some(_) => shadow.has_room(),
+                None => shadow.has_room_for_election(),
+            };
             if !has_room {
                 candidate.differences.count_dropped();
             }

@@ -138,7 +138,15 @@ impl DecisionInput {
         let query = path_and_query(&request.target).1.unwrap_or_default();
         let headers = request.headers.values().map(|value| value.as_bytes());
         let parts = [query.as_bytes()].into_iter().chain(headers);
-        let parts = parts.chain(request.body.as_deref()).flat_map(decoded);
+        let parts = parts.chain(request.body.as_deref()).flat_map(|part| {
+            // What is encoded within a value may be what separates them elsewhere.
+            let pairs = part.split(|byte| *byte == b'&');
+            let values = pairs.map(|pair| match pair.iter().position(|byte| *byte == b'=') {
+                Some(at) => &pair[at + 1..],
+                None => pair,
+            });
+            iter::once(part).chain(values).flat_map(decoded)
+        });
         let parts: Vec<_> = parts
             .map(|part| String::from_utf8_lossy(&part).into_owned())
             .collect();
@@ -146,21 +154,15 @@ impl DecisionInput {
         let words = parts.iter().flat_map(|part| {
             let words = part.split(move |c| !is_word(c));
             let letters = part.split(|c: char| !c.is_alphanumeric());
-            let values = part
-                .split('&')
-                .map(|pair| pair.split_once('=').map_or(pair, |it| it.1));
-            [part.as_str()]
-                .into_iter()
-                .chain(values)
-                .chain(words)
-                .chain(letters)
+            [part.as_str()].into_iter().chain(words).chain(letters)
         });
+        let words: BTreeSet<&str> = words.collect();
         let mut secrets: Vec<_> = words
+            .into_iter()
             .filter(|secret| secret.len() >= SECRET_BYTES_MIN && text.contains(secret))
             .collect();
         // What others are part of goes first.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        secrets.dedup();
         let mut redacted = text;
         for secret in secrets {
             redacted = redacted.replace(secret, "…");
@@ -403,7 +405,7 @@ mod tests {
         );
         let request = RequestInput {
             method: Method::POST,
-            target: "/orders?token&for=sesame%20seed&key=s%3Dame%2f1".to_owned(),
+            target: "/orders?token&for=sesame%20seed&key=s%3Dame%2f1&pw=p%40s%26w0rd".to_owned(),
             headers,
             connection: None,
             body: Some(b"{\"pin\":\"123456\"} \xff".to_vec()),
@@ -424,13 +426,14 @@ mod tests {
             ("for sesame seed", "for …"),
             ("for sesame%20seed", "for …"),
             ("its key: s=ame/1", "its key: …"),
+            ("pw p@s&w0rd", "pw …"),
         ] {
             assert_eq!(input.redact(text), shown);
         }
         let shown = input.redacted();
         assert_eq!(
             shown,
-            "POST /orders?… of 39 bytes, headers: authorization cookie, body of 18 bytes"
+            "POST /orders?… of 55 bytes, headers: authorization cookie, body of 18 bytes"
         );
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use daemon::tasks;
 
@@ -19,11 +19,14 @@ use super::fields::Fields;
 use super::headers::credentials;
 use crate::evaluate::input::{DecisionInput, DecisionResult, Subject};
 use crate::guest::failure::Failure;
-use crate::guest::thread::yield_to_others;
+use crate::guest::thread::{processor_time, yield_to_others};
 use crate::guest::version::SharedVersion;
 
 /// Decisions that wait for the candidate.
 const JOBS_MAX: usize = 1024;
+
+/// Of those, places that are left to elections.
+const ELECTIONS_MAX: usize = 16;
 
 /// Memory that one of them may take, in bytes, about. A larger one is dropped.
 const JOB_BYTES_MAX: usize = 256 << 10;
@@ -80,6 +83,11 @@ impl Shadow {
 
     /// Whether another decision would be taken.
     pub(crate) fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) < JOBS_MAX - ELECTIONS_MAX
+    }
+
+    /// The same of one about an election: those are few, and a candidate is to be asked about each.
+    pub(crate) fn has_room_for_election(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) < JOBS_MAX
     }
 
@@ -107,9 +115,10 @@ fn work(queue: &Receiver<Job>, on_trial: &AtomicU64, waiting: &AtomicUsize) {
         if job.version.id != on_trial.load(Ordering::Relaxed) {
             continue;
         }
-        let begun = Instant::now();
+        // Where others keep the processor busy, it rests no longer for having waited for it.
+        let begun = processor_time();
         compare(&job);
-        worked += begun.elapsed();
+        worked += processor_time().saturating_sub(begun);
         if worked >= WORK_MIN {
             thread::sleep(worked * REST_TIMES);
             worked = Duration::ZERO;

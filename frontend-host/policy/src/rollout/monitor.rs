@@ -155,7 +155,7 @@ impl Watch {
 
 /// Of what is too short to be told from the clocks' own time nothing is known.
 fn times_as_long(wall: Duration, processor: Duration) -> f64 {
-    if wall < SLOWER_BY_MIN {
+    if wall.min(processor) < SLOWER_BY_MIN {
         return 1.0;
     }
     let most = f64::from(STARVED_MAX);
@@ -224,7 +224,11 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
     let served = (seen.estimate() as f64 * report.share).ceil() as u64;
     // On a busy machine this thread comes to judge as much less as it has to wait, so that what it does
     // judge stands for more.
-    breaker.charge_all(wasted.mul_f64(starved), now);
+    let stands_for = match problem {
+        Problem::Slow(_) => wasted.mul_f64(starved),
+        Problem::Failure(..) | Problem::ServerError => wasted,
+    };
+    breaker.charge_all(stands_for, now);
     // Where there is hardly anybody else, a version that fails one client fails.
     let shared_by = if Evidence::is_everybody(served) {
         SharedBy::Few
@@ -394,10 +398,8 @@ mod tests {
         assert_eq!(times_as_long(80 * MS, 80 * MS), 1.0);
         assert_eq!(times_as_long(80 * MS, 20 * MS), 4.0);
         assert_eq!(times_as_long(80 * MS, MS), f64::from(STARVED_MAX));
-        assert_eq!(
-            times_as_long(80 * MS, Duration::ZERO),
-            f64::from(STARVED_MAX)
-        );
+        // Such a call was interrupted once, which says nothing of others.
+        assert_eq!(times_as_long(80 * MS, MS / 2), 1.0, "too short to tell");
         assert_eq!(
             times_as_long(MS / 2, Duration::ZERO),
             1.0,
