@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 
 /// What tests need is here, and root runs the script. `apt-get` installs Node alone.
-const COMMANDS: [(&str, &str); 13] = [
+const COMMANDS: [(&str, &str); 14] = [
     ("id", "echo 0"),
     ("node", ""),
     ("npm", ""),
@@ -14,6 +14,7 @@ const COMMANDS: [(&str, &str); 13] = [
     ("umount", ""),
     ("ip", ""),
     ("unshare", ""),
+    ("nft", ""),
     ("curl", ""),
     ("pgrep", ""),
     (
