@@ -27,7 +27,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Bazaar, Latencies, Options, Server, alone, guest, no_latencies, number, slow_target,
+    Bazaar, Latencies, Options, Server, Spread, alone, guest, no_latencies, number, slow_target,
 };
 
 use load::{CLIENT_HEADER, Load};
@@ -195,7 +195,7 @@ fn a_shadow_of_every_request_fails_none_and_its_cost_is_measured() {
     });
     assert_eq!(load.wrong(), [""; 0]);
     let name = "throughput shadowed at 1.0 as a ratio of that alone";
-    print_median(name, ratios);
+    println!("{name}: {:.2}", Spread::of(ratios));
     compare(&load.into_latencies(), "shadowed");
 }
 
@@ -238,11 +238,12 @@ fn the_second_of_a_swap_fails_no_request_and_is_compared_with_steady_ones() {
         ratio
     });
     let name = "p99.9 in the second of a swap as a ratio of that in a steady one";
-    let median = print_median(name, ratios.collect());
+    let ratios = Spread::of(ratios);
+    println!("{name}: {ratios:.2}");
     compare(&latencies, "swaps");
     if let Ok(most) = env::var("BAZAAR_SWAPS_P999_TIMES") {
         let most: f64 = most.parse().expect("a number");
-        assert!(median <= most, "{name}: {median:.2}");
+        assert!(ratios.median <= most, "{name}: {ratios:.2}");
     }
 }
 
@@ -304,15 +305,6 @@ fn replies_a_second(load: &Load, stretch: usize, time: Duration) -> f64 {
     thread::sleep(time);
     let replies = load.replies.load(Ordering::Relaxed) - before;
     replies as f64 / begun.elapsed().as_secs_f64()
-}
-
-/// Prints the median of figures and their spread; returns the median.
-fn print_median(name: &str, mut figures: Vec<f64>) -> f64 {
-    figures.sort_by(f64::total_cmp);
-    let median = figures[figures.len() / 2];
-    let (least, most) = (figures[0], figures[figures.len() - 1]);
-    println!("{name}: median {median:.2}, from {least:.2} to {most:.2}");
-    median
 }
 
 /// Prints both kinds of stretches side by side; returns the p99 of the second kind in per cent of

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Bazaar, Latencies, Options, alone, bombs, example, number, signal_by_pid, wait_until,
+    Bazaar, Latencies, Options, Spread, alone, bombs, example, number, signal_by_pid, wait_until,
 };
 
 use super::clients::{Asked, Clients, Crowd};
@@ -165,36 +165,6 @@ fn compile_for(bazaar: &mut Bazaar, bomb: &[u8], time: Duration) -> f64 {
     let answer = pushed.join().unwrap().unwrap();
     assert_eq!(answer.status, 422, "{answer:?}");
     share
-}
-
-/// A median, and what it is the median of.
-struct Spread {
-    median: f64,
-    least: f64,
-    most: f64,
-}
-
-impl Spread {
-    fn of(figures: impl IntoIterator<Item = f64>) -> Self {
-        let mut figures: Vec<_> = figures.into_iter().collect();
-        figures.sort_by(f64::total_cmp);
-        Self {
-            median: figures[figures.len() / 2],
-            least: figures[0],
-            most: figures[figures.len() - 1],
-        }
-    }
-}
-
-impl std::fmt::Display for Spread {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self {
-            median,
-            least,
-            most,
-        } = self;
-        write!(f, "{median:.0} ({least:.0} to {most:.0})")
-    }
 }
 
 #[test]

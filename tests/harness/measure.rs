@@ -1,6 +1,7 @@
-//! What measurements have in common: how large they are, and what they keep of latencies.
+//! What measurements have in common: how large they are, what they keep of latencies, and how figures spread.
 
 use std::env;
+use std::fmt;
 
 use hdrhistogram::Histogram;
 
@@ -22,4 +23,33 @@ pub fn number(variable: &str, default: u64) -> u64 {
         text.parse()
             .unwrap_or_else(|_| panic!("{variable}: {text} is not a number"))
     })
+}
+
+/// The median of figures, and the least and the most of them.
+pub struct Spread {
+    pub median: f64,
+    least: f64,
+    most: f64,
+}
+
+impl Spread {
+    /// Of one figure at least.
+    pub fn of(figures: impl IntoIterator<Item = f64>) -> Self {
+        let mut figures: Vec<_> = figures.into_iter().collect();
+        figures.sort_by(f64::total_cmp);
+        Self {
+            median: figures[figures.len() / 2],
+            least: figures[0],
+            most: figures[figures.len() - 1],
+        }
+    }
+}
+
+/// With as many digits as are asked for; none by default.
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (digits, figures) = (f.precision().unwrap_or(0), self);
+        let (median, least, most) = (figures.median, figures.least, figures.most);
+        write!(f, "{median:.digits$} ({least:.digits$} to {most:.digits$})")
+    }
 }

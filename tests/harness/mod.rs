@@ -41,7 +41,7 @@ pub use http::{Response, request, send_raw, try_request};
 pub use keepalive::{Answer, KeepAlive};
 pub use launcher::Options;
 pub use links::{Link, Server, all_links};
-pub use measure::{Latencies, no_latencies, number};
+pub use measure::{Latencies, Spread, no_latencies, number};
 pub use network::{in_own_network, lose_connections_to};
 pub use outputs::{ALL_BROKEN, Broken};
 pub use ports::Ports;

@@ -3,12 +3,14 @@
 use std::env;
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::process::parent_id;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use super::skip;
 
-/// Set in the process that has a network of its own.
+/// The network of who started the process that has one of its own.
 const WITHIN: &str = "BAZAAR_TEST_NETWORK";
 
 /// The beginning of a line of /proc/net/tcp whose connection is established.
@@ -20,7 +22,7 @@ const ESTABLISHED: &str = "01";
 /// # Panics
 /// Where it fails there.
 pub fn in_own_network() -> bool {
-    if env::var_os(WITHIN).is_some() {
+    if is_within() {
         return true;
     }
     let works = unshare("nft list tables").output();
@@ -38,7 +40,7 @@ pub fn in_own_network() -> bool {
         .to_owned();
     let mut within = unshare(r#"exec "$0" --exact "$1" --nocapture"#);
     within.arg(env::current_exe().expect("it was started from a file"));
-    let output = within.arg(test).env(WITHIN, "1").output();
+    let output = within.arg(test).env(WITHIN, network()).output();
     let output = output.expect("it could be run a moment ago");
     // Of another name there is no test, and nothing fails.
     let said = String::from_utf8_lossy(&output.stdout);
@@ -49,6 +51,19 @@ pub fn in_own_network() -> bool {
         String::from_utf8_lossy(&output.stderr)
     );
     false
+}
+
+/// What tells this process's network from others.
+fn network() -> PathBuf {
+    fs::read_link("/proc/self/ns/net").unwrap_or_default()
+}
+
+/// Whether the network is another one than that of who started this process, and said so. Where somebody else has
+/// set the variable, it may be anybody's.
+fn is_within() -> bool {
+    let of_parent = fs::read_link(format!("/proc/{}/ns/net", parent_id())).unwrap_or_default();
+    let started_from = env::var_os(WITHIN).map(PathBuf::from);
+    started_from.is_some_and(|started_from| started_from == of_parent && of_parent != network())
 }
 
 /// A shell's script in a network of its own; what is added are its arguments.
@@ -62,10 +77,7 @@ fn unshare(script: &str) -> Command {
 /// From now on no packet of the connections to this port that there are arrives, in either direction. Others can be
 /// made. Returns how many it are.
 pub fn lose_connections_to(port: u16) -> usize {
-    assert!(
-        env::var_os(WITHIN).is_some(),
-        "only in a network of its own"
-    );
+    assert!(is_within(), "only in a network of its own");
     let table = fs::read_to_string("/proc/self/net/tcp").expect("the kernel says so");
     let port_of = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
     let from: Vec<u16> = table

@@ -7,11 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Bazaar, KeepAlive, Options, Raise, Server, alone, guest, no_latencies, number,
+    Bazaar, KeepAlive, Options, Raise, Server, Spread, alone, guest, no_latencies, number,
 };
 
 use super::load::CLIENT_HEADER;
-use super::print_median;
 
 /// Requests of a batch that trap, and of one that do not: processor time is told in steps of 10 ms, of which
 /// either is to take many.
@@ -78,10 +77,8 @@ fn what_a_trap_costs_in_processor_time_is_measured() {
         );
         trap / none
     });
-    print_median(
-        "processor time of a request that traps as a ratio",
-        ratios.collect(),
-    );
+    let name = "processor time of a request that traps as a ratio";
+    println!("{name}: {:.2}", Spread::of(ratios));
 }
 
 /// Beside what they notice of the same client while it asks for what costs little, and of nobody, in turns.
@@ -107,12 +104,13 @@ fn what_others_notice_of_a_client_that_makes_a_version_trap_is_measured() {
         );
         (trap as f64 / alone as f64, trap as f64 / none as f64)
     });
-    let (to_alone, to_none) = ratios.unzip();
-    print_median(
-        "p99 of others beside a client that makes a version trap, to that alone",
-        to_alone,
+    let (to_alone, to_none): (Vec<_>, Vec<_>) = ratios.unzip();
+    let name = "p99 of others beside a client that makes a version trap, to that";
+    println!("{name} alone: {:.2}", Spread::of(to_alone));
+    println!(
+        "{name} beside a client that does not: {:.2}",
+        Spread::of(to_none)
     );
-    print_median("and to that beside a client that does not", to_none);
 }
 
 /// How many requests a client makes that asks for a name and numbers as fast as it can, if there is one; and

@@ -50,6 +50,7 @@ pub fn lazy(url: &str) -> Result<Channel, Error> {
 fn connector() -> HttpConnector {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
+    // Shared out among the addresses of a name, so that the last is tried as well.
     connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
     // Elsewhere keep-alive finds it out.
     #[cfg(target_os = "linux")]

@@ -319,7 +319,18 @@ impl DecisionInput {
         stocks * size_of::<Stock>()
     }
 
-    /// The same of it and its decision.
+    /// How much memory the client's part of it takes, in bytes, about.
+    pub(crate) fn bytes_of_request(&self) -> usize {
+        let Some(request) = self.request() else {
+            return 0;
+        };
+        let headers = request.headers.iter();
+        let headers = headers.map(|(name, value)| name.as_str().len() + value.len());
+        let body = request.body.as_ref().map_or(0, Vec::len);
+        request.target.len() + headers.sum::<usize>() + body
+    }
+
+    /// The same as [`bytes_beyond`](Self::bytes_beyond) of it and its decision.
     pub(crate) fn bytes(&self, result: &DecisionResult) -> usize {
         let reply = match result {
             DecisionResult::Action(Decision {

@@ -28,8 +28,9 @@ const JOBS_MAX: usize = 1024;
 /// Of those, places that are left to elections.
 const ELECTIONS_MAX: usize = 16;
 
-/// Memory that one of them may take, in bytes, about. A larger one is dropped.
+/// Memory that one of them may take, and all together, in bytes, about. What is more is dropped.
 const JOB_BYTES_MAX: usize = 256 << 10;
+const BYTES_MAX: usize = 16 << 20;
 
 /// How many times as long as it worked the thread then rests, so that it takes no more than a fifth of a
 /// core from those who serve; and how long it works without a rest, about.
@@ -38,9 +39,8 @@ const WORK_MIN: Duration = Duration::from_millis(1);
 
 /// Hands decisions to the thread that asks candidates.
 pub(crate) struct Shadow {
-    jobs: SyncSender<Job>,
-    /// How many wait.
-    waiting: Arc<AtomicUsize>,
+    jobs: SyncSender<(Job, usize)>,
+    waiting: Arc<Waiting>,
     /// The version on trial; decisions for another are passed over.
     on_trial: Arc<AtomicU64>,
 }
@@ -65,7 +65,7 @@ impl Shadow {
     pub(crate) fn start() -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(JOBS_MAX);
         let on_trial = Arc::new(AtomicU64::new(NONE));
-        let waiting = Arc::new(AtomicUsize::new(0));
+        let waiting = Arc::new(Waiting::default());
         let (current, left) = (Arc::clone(&on_trial), Arc::clone(&waiting));
         tasks::thread("policy-shadow", move || work(&queue, &current, &left))?;
         Ok(Self {
@@ -83,35 +83,62 @@ impl Shadow {
 
     /// Whether another decision would be taken.
     pub(crate) fn has_room(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) < JOBS_MAX - ELECTIONS_MAX
+        self.waiting.has_room(JOBS_MAX - ELECTIONS_MAX)
     }
 
     /// The same of one about an election: those are few, and a candidate is to be asked about each.
     pub(crate) fn has_room_for_election(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) < JOBS_MAX
+        self.waiting.has_room(JOBS_MAX)
     }
 
     pub(crate) fn submit(&self, job: Job) {
-        if job.input.bytes(&job.result) > JOB_BYTES_MAX {
+        let bytes = job.input.bytes(&job.result) + job.input.bytes_of_request();
+        if bytes > JOB_BYTES_MAX {
             return job.differences.count_dropped();
         }
         // Before it can be taken out again.
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        if let Err(TrySendError::Full(job) | TrySendError::Disconnected(job)) =
-            self.jobs.try_send(job)
+        self.waiting.add(bytes);
+        if let Err(TrySendError::Full((job, _)) | TrySendError::Disconnected((job, _))) =
+            self.jobs.try_send((job, bytes))
         {
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.waiting.remove(bytes);
             job.differences.count_dropped();
         }
     }
 }
 
-fn work(queue: &Receiver<Job>, on_trial: &AtomicU64, waiting: &AtomicUsize) {
+/// What waits: how many decisions, and how much memory they take.
+#[derive(Debug, Default)]
+struct Waiting {
+    jobs: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Waiting {
+    /// Whether there is room for another one where there is for so many. Threads that ask at the same time may each
+    /// be told so.
+    fn has_room(&self, jobs_max: usize) -> bool {
+        self.jobs.load(Ordering::Relaxed) < jobs_max
+            && self.bytes.load(Ordering::Relaxed) < BYTES_MAX
+    }
+
+    fn add(&self, bytes: usize) {
+        self.jobs.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.jobs.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+fn work(queue: &Receiver<(Job, usize)>, on_trial: &AtomicU64, waiting: &Waiting) {
     // What it has no time for is dropped; what clients have to wait for is not.
     yield_to_others();
     let mut worked = Duration::ZERO;
-    while let Ok(job) = queue.recv() {
-        waiting.fetch_sub(1, Ordering::Relaxed);
+    while let Ok((job, bytes)) = queue.recv() {
+        waiting.remove(bytes);
         if job.version.id != on_trial.load(Ordering::Relaxed) {
             continue;
         }
@@ -152,5 +179,29 @@ fn compare(job: &Job) {
     }
     if let Err(failure) = &decided {
         job.version.counts.count_failure(failure);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_in_number_and_in_memory_and_elections_have_places_of_their_own() {
+        let waiting = Waiting::default();
+        for _ in 0..JOBS_MAX - ELECTIONS_MAX {
+            assert!(waiting.has_room(JOBS_MAX - ELECTIONS_MAX));
+            waiting.add(1);
+        }
+        assert!(!waiting.has_room(JOBS_MAX - ELECTIONS_MAX));
+        assert!(waiting.has_room(JOBS_MAX), "there is one for an election");
+        let waiting = Waiting::default();
+        for _ in 0..BYTES_MAX / JOB_BYTES_MAX {
+            assert!(waiting.has_room(JOBS_MAX));
+            waiting.add(JOB_BYTES_MAX);
+        }
+        assert!(!waiting.has_room(JOBS_MAX), "there is no memory left");
+        waiting.remove(JOB_BYTES_MAX);
+        assert!(waiting.has_room(JOBS_MAX));
     }
 }

@@ -174,6 +174,8 @@ impl Published {
         closed: Option<String>,
         probation: Probation,
     ) -> Self {
+        // As where the active one no longer passes its check, and the one before it is on trial.
+        let candidate = candidate.filter(|candidate| candidate.version.digest != active.digest);
         Self {
             generation: 1,
             active,
