@@ -310,11 +310,12 @@ impl<'a> Decider<'a> {
         let rendered = with_instance(self.published.generation, version, |instance| {
             on_outcome(version, instance, ambient, request, memo, outcome)
         });
+        let input = || DecisionInput::of_request(request, ambient, &self.takes, Some(outcome));
         let is_alike = match rendered.map(|decision| decision.action) {
             Ok(Action::Respond(mut reply)) => is_same(&mut reply),
             Ok(_) => false,
             Err(failure) => {
-                report(version, &failure);
+                report(version, &failure, &input);
                 return true;
             }
         };
@@ -322,8 +323,7 @@ impl<'a> Decider<'a> {
             version.keep_no_more();
             let problem = "a response that it had kept depends on more than its vary-key: for the same outcome and key it gives another";
             let failure = Failure::from(InvalidDecision(problem.into()));
-            report(version, &failure);
-            let input = || DecisionInput::of_request(request, ambient, &self.takes, Some(outcome));
+            report(version, &failure, &input);
             self.report(Problem::Failure(failure, Duration::ZERO), &input);
         }
         is_alike
@@ -409,7 +409,7 @@ impl<'a> Decider<'a> {
                 }
                 Err(failure) => failure,
             };
-            report(version, &failure);
+            report(version, &failure, &input);
             self.failed = true;
             let version = self.version();
             let refuses = asked.is_some() && version.manifest.on_failure == OnFailure::Refuse;
@@ -579,10 +579,11 @@ fn is_to_blame(version: &Version, asked: Option<Asked<'_>>) -> bool {
 
 /// Counts a failure, and logs it while failures are few: a policy that fails every request
 /// must not fill the disk.
-fn report(version: &Version, failure: &Failure) {
+fn report(version: &Version, failure: &Failure, input: &impl Fn() -> DecisionInput) {
     let failures = version.counts.count_failure(failure);
     if failures.is_power_of_two() {
-        tracing::error!(policy = %version, failures, %failure, "the policy failed a decision");
+        let failure = input().redact(&version.config.scrub(&failure.to_string()));
+        tracing::error!(policy = %version, failures, failure, "the policy failed a decision");
     }
 }
 

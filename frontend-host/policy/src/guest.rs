@@ -7,6 +7,7 @@
 //! - `digest`: what names a component, and a version;
 //! - `config`: what a policy is configured with;
 //! - `code_cache`, `engine`: compiling, and machine code that is kept for the next start;
+//! - `written`: what a guest wrote, without secrets;
 //! - `failure`: why a call did not end well;
 //! - `budget`, `instance`: a running copy of a component, and what it may take;
 //! - `observed`: what a policy counts and says of its own accord;
@@ -23,6 +24,7 @@ pub(crate) mod config;
 pub(crate) mod code_cache;
 pub(crate) mod compiler;
 pub(crate) mod engine;
+pub(crate) mod written;
 pub(crate) mod failure;
 mod budget;
 pub(crate) mod instance;

@@ -18,6 +18,7 @@ use crate::guest::config::Config;
 use crate::guest::failure::Failure;
 use crate::guest::instance::{Instance, StartFailure};
 use crate::guest::version::Version;
+use crate::guest::written::Written;
 use crate::limits;
 
 /// Failed tests after which no more are made.
@@ -78,7 +79,7 @@ pub(super) fn self_test(
     let recent = recent.iter().filter(|input| input.is_readable_to(&version));
     for input in recent {
         let test = format!("{}, asked lately", input.redacted());
-        let hide = |text: &str| input.redact(text);
+        let hide = |written| input.redact_written(written);
         tester.test_with(&test, &hide, |instance| {
             input.evaluate_on(&version, instance)?;
             match input.request() {
@@ -141,17 +142,18 @@ impl Tester<'_> {
         name: &str,
         run: impl FnOnce(&mut Instance) -> Result<(), Flaw>,
     ) -> Result<(), Rejection> {
-        self.test_with(name, &str::to_owned, run)
+        self.test_with(name, &|written| written, run)
     }
 
     /// `hide` takes out of the policy's words what nobody is to see.
     fn test_with(
         &mut self,
         name: &str,
-        hide: &dyn Fn(&str) -> String,
+        hide: &dyn Fn(Written) -> Written,
         run: impl FnOnce(&mut Instance) -> Result<(), Flaw>,
     ) -> Result<(), Rejection> {
-        let hide = |text: String| hide(&self.version.config.scrub(&text));
+        let hide = |written: Written| hide(written.without(self.version.config.secrets())).text;
+        let hide_whole = |text: String| hide(Written::whole(&text));
         if self.failed == FAILED_TESTS_MAX {
             return Ok(());
         }
@@ -167,11 +169,12 @@ impl Tester<'_> {
         match result {
             Ok(()) => self.instance = Some(instance),
             Err(Flaw::Traps(cause)) => {
-                let cause = hide(with_output(cause, output));
+                let output = output.map(hide);
+                let cause = with_output(hide_whole(cause), output.as_deref());
                 self.note(Flaw::Traps(cause), name);
             }
             Err(Flaw::Invalid(problem)) => {
-                let problem = hide(problem);
+                let problem = hide_whole(problem);
                 self.note(Flaw::Invalid(problem), name);
             }
             Err(flaw) => self.note(flaw, name),
@@ -209,12 +212,11 @@ impl Tester<'_> {
 }
 
 /// Why it trapped, and what it wrote about it: a panic's message, mostly.
-fn with_output(cause: String, output: Option<(Vec<u8>, usize)>) -> String {
-    let Some((output, _)) = output else {
+fn with_output(cause: String, output: Option<&str>) -> String {
+    let Some(output) = output else {
         return cause;
     };
-    let text = String::from_utf8_lossy(&output);
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = output.split_whitespace().collect::<Vec<_>>().join(" ");
     let shown: String = words
         .chars()
         .filter(|character| !character.is_control())

@@ -7,9 +7,12 @@ use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::iter;
 
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurposeConfig};
 use domain::ReplicaId;
 use http::{HeaderMap, HeaderName, Method};
 use percent_encoding::percent_decode;
+use serde_json::Value;
 
 use crate::decision::{Action, Decision, InvalidDecision, Outcome, Stock, View};
 use crate::evaluate::{Connection, RequestParts, on_outcome, on_outcome_afresh, on_request};
@@ -17,6 +20,7 @@ use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::instance_pool::with_instance;
 use crate::guest::version::Version;
+use crate::guest::written::Written;
 
 /// Parts of a path that tell routes apart, and how much of the first one does, in characters.
 const ROUTE_PARTS_MAX: usize = 4;
@@ -131,9 +135,17 @@ impl DecisionInput {
 
     /// A text that a policy made, without what it may have of the request's query, headers and body.
     pub(crate) fn redact(&self, text: &str) -> String {
-        let text = without_numbers(text);
+        self.redact_written(Written::whole(text)).text
+    }
+
+    /// The same of what a guest wrote.
+    pub(crate) fn redact_written(&self, written: Written) -> Written {
+        let written = Written {
+            text: without_numbers(&written.text),
+            ..written
+        };
         let Subject::Request(request) = &self.subject else {
-            return text;
+            return written;
         };
         let query = path_and_query(&request.target).1.unwrap_or_default();
         let headers = request.headers.values().map(|value| value.as_bytes());
@@ -159,15 +171,11 @@ impl DecisionInput {
         let words: BTreeSet<&str> = words.collect();
         let mut secrets: Vec<_> = words
             .into_iter()
-            .filter(|secret| secret.len() >= SECRET_BYTES_MIN && text.contains(secret))
+            .filter(|secret| secret.len() >= SECRET_BYTES_MIN)
             .collect();
         // What others are part of goes first.
         secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        let mut redacted = text;
-        for secret in secrets {
-            redacted = redacted.replace(secret, "…");
-        }
-        redacted
+        written.without(secrets)
     }
 
     /// Tells inputs apart, for a policy that sees these headers, but for the time and the randomness that
@@ -353,7 +361,7 @@ const NUMBERS_MIN: usize = 4;
 const PATH_SHOWN_MAX: usize = 200;
 const HEADERS_SHOWN_MAX: usize = 32;
 
-/// What a client sent, as it came and as a policy that decodes a query or a form has it.
+/// What a client sent, as it came and as a policy has it that decodes a query, a form, JSON or credentials.
 fn decoded(part: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
     let percents = || Cow::from(percent_decode(part));
     let form = || {
@@ -364,7 +372,44 @@ fn decoded(part: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
     let is_encoded = part.contains(&b'%');
     let more = is_encoded.then(percents).into_iter();
     let more = more.chain((is_encoded || part.contains(&b'+')).then(form));
+    let texts = json_texts(part).into_iter().map(String::into_bytes);
+    let words = part.split(|byte| !byte.is_ascii_alphanumeric() && !b"+/-_=".contains(byte));
+    let more = more.chain(texts.chain(words.filter_map(from_base64)).map(Cow::Owned));
     iter::once(Cow::Borrowed(part)).chain(more)
+}
+
+/// The texts in a JSON document, without their escapes. None where it is no document.
+fn json_texts(part: &[u8]) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut open: Vec<Value> = serde_json::from_slice(part).into_iter().collect();
+    while let Some(value) = open.pop() {
+        match value {
+            Value::String(text) => texts.push(text),
+            Value::Array(values) => open.extend(values),
+            Value::Object(members) => {
+                for (name, value) in members {
+                    texts.push(name);
+                    open.push(value);
+                }
+            }
+            _ => {}
+        }
+    }
+    texts
+}
+
+/// A word in either alphabet of base64, as credentials are (RFC 7617), where it is one of a text.
+fn from_base64(word: &[u8]) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
+    const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+    const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+    let bytes = STANDARD
+        .decode(word)
+        .or_else(|_| URL_SAFE.decode(word))
+        .ok()?;
+    (word.len() >= SECRET_BYTES_MIN && str::from_utf8(&bytes).is_ok()).then_some(bytes)
 }
 
 /// A text without lists of numbers, in which people write down bytes.
@@ -410,6 +455,9 @@ mod tests {
         let mut headers = HeaderMap::new();
         let cookie = HeaderValue::from_static("session=abcdef; theme=dark");
         headers.insert("cookie", cookie);
+        // As in RFC 7617: Aladdin, with that password.
+        let basic = HeaderValue::from_static("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        headers.insert("proxy-authorization", basic);
         headers.insert(
             "authorization",
             HeaderValue::from_bytes(b"Bearer hunter2\xff").unwrap(),
@@ -419,7 +467,7 @@ mod tests {
             target: "/orders?token&for=sesame%20seed&key=s%3Dame%2f1&pw=p%40s%26w0rd".to_owned(),
             headers,
             connection: None,
-            body: Some(b"{\"pin\":\"123456\"} \xff".to_vec()),
+            body: Some(br#"{"pin":"123456","pass":"say \"fri\u0065nd\""}"#.to_vec()),
             takes: Vec::new(),
             outcome: None,
         };
@@ -438,6 +486,8 @@ mod tests {
             ("for sesame%20seed", "for …"),
             ("its key: s=ame/1", "its key: …"),
             ("pw p@s&w0rd", "pw …"),
+            ("user Aladdin, open sesame", "user …, open …"),
+            ("say \"friend\" and enter", "… and enter"),
         ] {
             assert_eq!(input.redact(text), shown);
         }

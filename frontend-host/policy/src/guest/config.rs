@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::guest::written::without;
+
 /// A configuration as each instance is given it, with the secrets that it named in their places.
 #[derive(Clone, Default)]
 pub struct Config {
@@ -48,20 +50,14 @@ impl Config {
         self.raw == other.raw && self.bytes == other.bytes
     }
 
-    /// The secrets in it.
+    /// The secrets in it, and what others are part of before those.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
         self.secrets.iter().map(String::as_str)
     }
 
     /// A text of the policy's, without the secrets that it may have of its configuration.
     pub(crate) fn scrub(&self, text: &str) -> String {
-        let mut scrubbed = text.to_owned();
-        for secret in self.secrets.iter().filter(|secret| !secret.is_empty()) {
-            if scrubbed.contains(secret) {
-                scrubbed = scrubbed.replace(secret, "…");
-            }
-        }
-        scrubbed
+        without(text, self.secrets())
     }
 }
 

@@ -3,9 +3,10 @@
 use wasmtime::{Trap, WasmBacktrace};
 
 use crate::decision::InvalidDecision;
+use crate::guest::written::Written;
 
-/// What is kept of a backtrace, and of what the guest wrote, in bytes.
-const TEXT_BYTES_MAX: usize = 4 << 10;
+/// What is kept of a backtrace, in bytes.
+const BACKTRACE_BYTES_MAX: usize = 4 << 10;
 
 /// Why there is no decision.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -27,7 +28,7 @@ pub struct Crash {
     /// On one line.
     pub cause: String,
     /// What the guest wrote in that call: the message of a panic, mostly.
-    pub output: String,
+    pub output: Written,
     /// The guest's functions that it was in, a line each.
     pub backtrace: String,
 }
@@ -59,18 +60,12 @@ impl Failure {
     }
 
     /// With what the guest wrote in the call.
-    pub(super) fn with_output(mut self, output: &[u8]) -> Self {
+    pub(super) fn with_output(mut self, output: Written) -> Self {
         if let Self::Trap(crash) | Self::Overrun(crash) = &mut self {
-            let text = String::from_utf8_lossy(output);
-            crash.output = beginning(text.trim()).to_owned();
+            crash.output = output;
         }
         self
     }
-}
-
-/// As much of a text as is kept.
-fn beginning(text: &str) -> &str {
-    &text[..text.floor_char_boundary(TEXT_BYTES_MAX)]
 }
 
 impl From<&str> for Crash {
@@ -86,18 +81,16 @@ impl From<wasmtime::Error> for Failure {
     fn from(error: wasmtime::Error) -> Self {
         let cause = error.root_cause().to_string();
         let cause = cause.lines().next().unwrap_or_default();
-        let backtrace = error
-            .downcast_ref::<WasmBacktrace>()
-            .map(ToString::to_string);
+        let backtrace = error.downcast_ref::<WasmBacktrace>();
+        let mut backtrace = backtrace.map(ToString::to_string).unwrap_or_default();
+        backtrace.truncate(backtrace.floor_char_boundary(BACKTRACE_BYTES_MAX));
         let crash = Crash {
             cause: cause
                 .strip_prefix("wasm trap: ")
                 .unwrap_or(cause)
                 .to_owned(),
-            output: String::new(),
-            backtrace: beginning(&backtrace.unwrap_or_default())
-                .trim_end()
-                .to_owned(),
+            output: Written::default(),
+            backtrace: backtrace.trim_end().to_owned(),
         };
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Self::Overrun(crash),

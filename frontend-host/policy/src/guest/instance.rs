@@ -13,6 +13,7 @@ use super::engine::{Clock, Engine};
 use super::failure::Failure;
 use super::thread::processor_time;
 use super::wasi::{self, HasWasi, Wasi};
+use super::written::Written;
 use crate::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyRequest, View};
 use crate::limits;
 
@@ -160,9 +161,8 @@ impl Instance {
         self.store.data().wasi.is_worn()
     }
 
-    /// What was written to its stdout and stderr since the last call, and how many bytes
-    /// were dropped.
-    pub(crate) fn take_output(&mut self) -> Option<(Vec<u8>, usize)> {
+    /// What was written to its stdout and stderr since the last call.
+    pub(crate) fn take_output(&mut self) -> Option<Written> {
         self.store.data_mut().wasi.take_output()
     }
 

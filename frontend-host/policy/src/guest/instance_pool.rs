@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use super::failure::Failure;
 use super::instance::Instance;
 use super::version::Version;
+use super::written::Written;
 
 /// Instances that a thread keeps: of the active version, the previous one, the candidate, and
 /// one to spare.
@@ -34,9 +35,11 @@ pub(crate) fn with_instance<T>(
         None => Box::new(version.start_instance()?),
     };
     let mut result = call(&mut instance);
-    if let Some((output, dropped)) = instance.take_output() {
-        log_output(version, &output, dropped);
-        result = result.map_err(|failure| failure.with_output(&output));
+    if let Some(output) = instance.take_output() {
+        // It may have secrets of its configuration.
+        let output = output.without(version.config.secrets());
+        log_output(version, &output);
+        result = result.map_err(|failure| failure.with_output(output));
     }
     if result.is_ok() && !instance.is_worn() {
         POOL.with_borrow_mut(|pool| pool.put(version.id, instance));
@@ -64,7 +67,7 @@ impl Pool {
 }
 
 /// Output is for the author of a policy who looks at the log, so it is at debug level.
-fn log_output(version: &Version, output: &[u8], dropped: usize) {
-    let text = version.config.scrub(&String::from_utf8_lossy(output));
+fn log_output(version: &Version, output: &Written) {
+    let Written { text, dropped } = output;
     tracing::debug!(policy = %version, dropped, output = %text.trim_end().escape_debug(), "the policy wrote");
 }

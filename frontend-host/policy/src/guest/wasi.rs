@@ -14,6 +14,7 @@ use wasmtime::component::{
 use wasmtime::{Result, StoreContextMut, bail};
 
 use self::abi::StreamError;
+use super::written::Written;
 use crate::limits;
 
 /// The interfaces that a component may import, at any version 0.2.
@@ -80,13 +81,14 @@ impl Wasi {
         self.calls = 0;
     }
 
-    /// What was written since the last call, and how many bytes beyond the bound were not kept.
-    pub(crate) fn take_output(&mut self) -> Option<(Vec<u8>, usize)> {
+    /// What was written since the last call.
+    pub(crate) fn take_output(&mut self) -> Option<Written> {
         if self.output.is_empty() {
             return None;
         }
-        Some((
-            std::mem::take(&mut self.output),
+        let output = std::mem::take(&mut self.output);
+        Some(Written::new(
+            &output,
             std::mem::take(&mut self.output_dropped),
         ))
     }

@@ -90,16 +90,17 @@ fn audit(job: &Job) {
     if !is_same {
         let decided = Fields::from(&job.decided);
         let again = Fields::from(&again.map(DecisionResult::Action));
+        // Redacted before it is escaped or cut off, either of which secrets could hide behind.
+        let shown = |text: &str| job.input.redact(&job.version.config.scrub(text));
         let example = match decided.differences(&again).first() {
             Some(difference) => format!(
                 "{} {:.200} and, in a fresh instance, {:.200}",
                 difference.kind,
-                difference.active.escape_debug().to_string(),
-                difference.candidate.escape_debug().to_string()
+                shown(difference.active).escape_debug().to_string(),
+                shown(difference.candidate).escape_debug().to_string()
             ),
             None => "in what it hands itself on".to_owned(),
         };
-        let example = job.version.config.scrub(&job.input.redact(&example));
         job.version
             .note_impure(format!("{}: {example}", job.input.redacted()));
     }

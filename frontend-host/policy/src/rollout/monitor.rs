@@ -377,12 +377,13 @@ fn incident(version: &Version, problem: &Problem, input: &DecisionInput) -> Inci
         output, backtrace, ..
     } = crash.cloned().unwrap_or_default();
     let shown = |text: &str| input.redact(&version.config.scrub(text));
+    let output = input.redact_written(output); // without secrets of the configuration already
     Incident {
         at_ms: unix_ms(),
         kind: kind.to_owned(),
         request: input.redacted(),
         cause: shown(cause),
-        output: shown(&output),
+        output: output.text.trim().to_owned(),
         backtrace,
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use frontend_policy::rollout::HealthWindow;
+use frontend_policy::rollout::{HealthWindow, Incident};
 use frontend_policy::{DEFAULT_POLICY, Engine, RequestParts, Trial, Undecided, Versions};
 use http::{HeaderMap, HeaderValue, Method};
 
@@ -304,23 +304,7 @@ fn late_in_its_life_a_version_is_taken_out_as_well() {
 /// What operators are shown of the failure must not show what clients sent in confidence.
 #[test]
 fn a_failure_is_shown_with_the_panic_and_where_it_was_and_without_secrets() {
-    let versions = swapped(&guest("traps"));
-    let mut headers = HeaderMap::new();
-    headers.insert("authorization", HeaderValue::from_static("Bearer hunter2"));
-    let request = RequestParts {
-        method: &Method::POST,
-        target: "/stocks/trap?token=hunter2",
-        headers: &headers,
-        body: Some(b"hunter2"),
-        connection: None,
-        now_ms: 0,
-    };
-    versions.decider(b"client").on_request(request).unwrap();
-    wait_for_held(&versions, 1);
-    let incidents = health(&versions).incidents();
-    let [incident] = incidents.as_slice() else {
-        panic!("one incident: {incidents:?}");
-    };
+    let incident = incident_of("/stocks/trap?token=hunter2");
     assert_eq!(incident.kind, "trap");
     assert_eq!(
         incident.request,
@@ -332,4 +316,38 @@ fn a_failure_is_shown_with_the_panic_and_where_it_was_and_without_secrets() {
     );
     assert!(incident.backtrace.contains("on-request"), "{incident:?}");
     assert!(!format!("{incident:?}").contains("hunter2"), "{incident:?}");
+}
+
+/// The message of the panic has all of the token, and only its beginning is kept.
+#[test]
+fn a_secret_that_was_cut_off_is_not_shown_by_its_beginning() {
+    let token = "hunter2".repeat(1000);
+    let incident = incident_of(&format!("/stocks/trap?token={token}"));
+    assert!(
+        incident.output.contains("sprung on /stocks/trap?"),
+        "{incident:?}"
+    );
+    assert!(!format!("{incident:?}").contains("hunter2"), "{incident:?}");
+}
+
+/// The one that a request with this target, and secrets elsewhere, makes.
+fn incident_of(target: &str) -> Incident {
+    let versions = swapped(&guest("traps"));
+    let mut headers = HeaderMap::new();
+    headers.insert("authorization", HeaderValue::from_static("Bearer hunter2"));
+    let request = RequestParts {
+        method: &Method::POST,
+        target,
+        headers: &headers,
+        body: Some(b"hunter2"),
+        connection: None,
+        now_ms: 0,
+    };
+    versions.decider(b"client").on_request(request).unwrap();
+    wait_for_held(&versions, 1);
+    let incidents = health(&versions).incidents();
+    let [incident] = incidents.as_slice() else {
+        panic!("one incident: {incidents:?}");
+    };
+    incident.clone()
 }
