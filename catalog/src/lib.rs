@@ -61,7 +61,7 @@ use crate::damage::{Damaged, Home, Watched};
 use crate::error::NoJournal;
 use crate::server::Parts;
 use crate::stocks::{Free, Listing};
-use crate::store::postgres::{OpenError, OpenOptions, PostgresStore};
+use crate::store::postgres::{COMMIT_TIME_MAX, OpenError, OpenOptions, PostgresStore};
 use crate::store::sqlite::{FILE, SqliteStore};
 use crate::store::{Journal, Loaded, Store, random_journal};
 use crate::takes::handover::{Handover, Of};
@@ -244,6 +244,7 @@ async fn open_on_postgres(config: PostgresConfig) -> Result<(PostgresStore, Load
         allow_unreplicated,
         reached_at,
         new: first,
+        commit_time_max: COMMIT_TIME_MAX,
     };
     let opened = PostgresStore::open(options).await;
     let mut store = opened.map_err(|error| match error {

@@ -48,6 +48,7 @@ pub use url::StoreUrl;
 
 use connection::Connection;
 use error::{of_commit, of_read};
+pub use lease::LEASE;
 use lease::{Holder, TakeError};
 use rows::{get, number, signed};
 use write::{Statements, Writer};
@@ -71,7 +72,12 @@ pub struct OpenOptions {
     pub reached_at: String,
     /// The stocks to begin a journal with where there is none; without them that is an error.
     pub new: Option<Vec<Listing>>,
+    /// How long a commit may take, a synchronous standby's disk included, before it counts as lost.
+    pub commit_time_max: Duration,
 }
+
+/// [`OpenOptions::commit_time_max`] of a catalog.
+pub const COMMIT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Why a database was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -117,6 +123,7 @@ impl PostgresStore {
             allow_unreplicated,
             reached_at,
             new,
+            commit_time_max,
         } = options;
         let mut connection = Connection::open(&url).await?;
         let server = server::check(&connection.client, allow_unreplicated).await?;
@@ -140,7 +147,7 @@ impl PostgresStore {
                 return Err(none().into());
             }
         };
-        let statements = Statements::prepare(&connection.client).await?;
+        let statements = Statements::prepare(&connection.client, commit_time_max).await?;
         let last = "SELECT coalesce(max(id), 0) FROM refused";
         let last = connection.client.query_one(last, &[]).await;
         let mut store = Self {
@@ -391,6 +398,3 @@ impl Unchecked {
         audit.finish()
     }
 }
-
-#[cfg(test)]
-mod tests;

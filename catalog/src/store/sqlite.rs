@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::{
-    IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, Quantity, ReplicaId, Row,
-    StockName, Version,
+    IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, ReplicaId, Row, StockName,
+    Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use storage::damage::{DamageReporter, Watch};
@@ -25,7 +25,6 @@ use super::checksums::{of_sessions, of_term};
 use super::{Journal, Loaded, Store, random_journal, shares, term, whole_ms};
 use crate::stocks::{self, Listing};
 use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, Term};
-use domain::ChangeNumber;
 
 use identity::Covered;
 

@@ -16,7 +16,7 @@ use super::server::Server;
 use storage::StorageError;
 
 /// For how long a beat has to stand still before another writer takes over.
-pub(super) const LEASE: Duration = Duration::from_secs(1);
+pub const LEASE: Duration = Duration::from_secs(1);
 
 /// How often an idle writer beats.
 pub(super) const BEAT_INTERVAL: Duration = LEASE.checked_div(3).expect("3 is not 0");

@@ -18,10 +18,6 @@ use crate::store::words::{refusal_name, side_name};
 use crate::store::{REFUSED_ORDERS_KEPT, whole_ms};
 use catalog_core::{Batch, RefusedOrder, Stock, Term};
 
-/// How long a commit may take, a synchronous standby's disk included. After that it counts as lost.
-/// The server is not asked to cancel it: it would acknowledge what no standby has.
-const COMMIT_TIME_MAX: Duration = Duration::from_secs(5);
-
 /// Divides by zero, which undoes the statement, where not all was changed that was to be. What the
 /// fence kept out is not counted.
 const COMMIT: &str = "
@@ -103,11 +99,13 @@ pub(super) struct Statements {
     commit: Statement,
     beat: Statement,
     sessions_out: Statement,
+    /// After that a commit counts as lost. The server is not asked to cancel it: it would acknowledge
+    /// what no standby has.
     time_max: Duration,
 }
 
 impl Statements {
-    pub(super) async fn prepare(client: &Client) -> Result<Self, StorageError> {
+    pub(super) async fn prepare(client: &Client, time_max: Duration) -> Result<Self, StorageError> {
         let prepare = |sql, types| async move { client.prepare_typed(sql, types).await };
         Ok(Self {
             commit: prepare(COMMIT, &COMMIT_TYPES).await.map_err(of_read)?,
@@ -115,14 +113,8 @@ impl Statements {
             sessions_out: prepare(SESSIONS_OUT, &[Type::INT8, Type::INT8, Type::BYTEA])
                 .await
                 .map_err(of_read)?,
-            time_max: COMMIT_TIME_MAX,
+            time_max,
         })
-    }
-
-    /// The same with another bound for commits.
-    #[cfg(test)]
-    pub(super) fn within(self, time_max: Duration) -> Self {
-        Self { time_max, ..self }
     }
 }
 
