@@ -136,6 +136,7 @@ impl PostgresStore {
             name: random_journal()?.to_string(), // as random as any
             url: reached_at,
         };
+        tracing::info!(store = %url, "taking the writer's lease");
         let term = lease::take(&connection, &holder, &server).await?;
         let found = identity(&connection.client).await?;
         let was_there = found.is_some();
@@ -245,7 +246,7 @@ impl Store for PostgresStore {
         &mut self,
         keys: &[&IdempotencyKey],
     ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
-        read::keys(self.client(), self.writer.journal, keys).await
+        self.writer.find_keys(keys).await
     }
 
     async fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {

@@ -364,6 +364,9 @@ async fn a_commit_that_no_standby_takes_is_ambiguous_after_a_while() {
         matches!(&error, StorageError::Ambiguous(said) if said.contains("no answer")),
         "{error}"
     );
+    // What is asked on the same connection waits behind it, and not for ever.
+    let error = store.find_keys(&[&key("one")]).await.unwrap_err();
+    assert!(matches!(&error, StorageError::Server(_)), "{error}");
     cluster.standby().signal_all(Signal::CONT);
 }
 
@@ -597,4 +600,33 @@ async fn with_verify_full_only_the_host_that_was_asked_for_is_believed() {
             other => panic!("{mode} {host}: {other:?}"),
         }
     }
+}
+
+/// Term *and* beat: a writer that was silent for as long as a lease, and goes on just then, keeps it.
+#[test]
+fn a_writer_that_goes_on_as_another_takes_over_keeps_its_lease() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    drop(runtime.block_on(place.store()).unwrap()); // and does not let go
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    std::thread::scope(|scope| {
+        // A commit that is under way for longer than the beat is watched.
+        let beat = "UPDATE writer SET beat = beat + 1; SELECT pg_sleep(1.6)";
+        let commit = scope.spawn(|| {
+            place.sql(beat);
+            Instant::now()
+        });
+        while cluster.sql(busy) == "0" {
+            assert!(!commit.is_finished());
+        }
+        runtime.block_on(place.store()).unwrap();
+        let taken = Instant::now();
+        let waited = taken.duration_since(commit.join().unwrap());
+        assert!(
+            waited >= LEASE * 9 / 10,
+            "taken over {waited:?} after a beat"
+        );
+    });
 }

@@ -5,18 +5,19 @@
 
 use std::time::Duration;
 
-use domain::{JournalId, ReplicaId, Row};
+use domain::{IdempotencyKey, JournalId, ReplicaId, Row};
 use storage::StorageError;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
 use super::connection::Connection;
 use super::error::{of_commit, of_read};
+use super::read;
 use super::rows::{get, signed};
 use crate::store::checksums::{of_refused, of_sessions, of_term};
 use crate::store::words::{refusal_name, side_name};
 use crate::store::{REFUSED_ORDERS_KEPT, whole_ms};
-use catalog_core::{Batch, RefusedOrder, Stock, Term};
+use catalog_core::{Batch, PriorOutcome, RefusedOrder, Stock, Term};
 
 /// Divides by zero, which undoes the statement, where not all was changed that was to be. What the
 /// fence kept out is not counted.
@@ -179,6 +180,20 @@ impl Writer {
         self.outcome(committed).await?;
         self.refused_last = refused_last;
         Ok(())
+    }
+
+    /// See [`read::keys`]. A connection that does not answer is good for no commit either: the next
+    /// one, or the next beat, ends the process.
+    pub(super) async fn find_keys(
+        &self,
+        keys: &[&IdempotencyKey],
+    ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
+        let found = read::keys(&self.connection.client, self.journal, keys);
+        let found = tokio::time::timeout(self.statements.time_max, found).await;
+        found.unwrap_or_else(|_| {
+            let problem = format!("no answer within {:?}", self.statements.time_max);
+            Err(StorageError::Server(problem))
+        })
     }
 
     pub(super) async fn beat(&mut self) -> Result<(), StorageError> {
