@@ -262,6 +262,36 @@ async fn a_commit_whose_connection_is_ended_before_is_ambiguous_and_left_no_trac
     assert_eq!(place.reopened().await.load().await.unwrap().state, state);
 }
 
+/// That it was told to end is no answer either: it may come after the commit as well.
+#[test]
+fn a_server_that_ends_a_connection_has_not_said_what_became_of_its_commit() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let mut store = runtime.block_on(place.store()).unwrap();
+    let state = runtime.block_on(store.load()).unwrap().state;
+    let batch = staged(&state, elect_and_buy);
+    let waits = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    std::thread::scope(|scope| {
+        let lock = "SELECT term FROM writer FOR UPDATE; SELECT pg_sleep(3)";
+        let locked = scope.spawn(|| place.sql(lock));
+        let holds = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        while cluster.sql(holds) == "0" {
+            assert!(!locked.is_finished());
+        }
+        scope.spawn(|| {
+            let end = format!("SELECT count(pg_terminate_backend(pid)) {waits}");
+            while cluster.sql(&end) == "0" {}
+        });
+        let error = runtime.block_on(store.commit(&batch)).unwrap_err();
+        assert!(
+            matches!(&error, StorageError::Ambiguous(said) if said.contains("57P01")),
+            "{error}"
+        );
+    });
+}
+
 /// The answer to a statement comes before its transaction is over: what fails then undoes it.
 #[tokio::test]
 async fn a_commit_that_fails_at_its_very_end_changes_nothing_and_the_store_goes_on() {

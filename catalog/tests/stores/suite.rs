@@ -447,3 +447,60 @@ async fn a_refused_order_that_was_changed_is_not_told_of(place: &dyn Place) {
             .await;
     }
 }
+
+/// Batches of each size that are measured.
+const MEASURED: usize = 60;
+
+/// Figures for people, `--ignored --nocapture`: what a batch costs by its size, with the look-up of its keys.
+#[tokio::test]
+#[ignore = "measures"]
+async fn what_a_batch_costs_by_its_size() {
+    measure("SQLite", &SqlitePlace::new()).await;
+    for standby in [false, true] {
+        let options = test_postgres::Options {
+            standby,
+            ..Default::default()
+        };
+        let Some(cluster) = test_postgres::Cluster::start(&options) else {
+            return;
+        };
+        let name = if standby {
+            "PostgreSQL with a standby"
+        } else {
+            "PostgreSQL"
+        };
+        measure(name, &PostgresPlace::new(&cluster, "costs")).await;
+    }
+}
+
+async fn measure(name: &str, place: &dyn Place) {
+    let (mut store, _) = place.open().await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    commit(&mut *store, &mut state, elect_and_buy).await;
+    for rows in [1, 64, 256, 1024] {
+        let mut times = Vec::new();
+        for batch in 0..MEASURED {
+            let mut staged = state.stage();
+            let keys: Vec<String> = (0..rows)
+                .map(|row| format!("{rows}-{batch}-{row}"))
+                .collect();
+            for (row, key) in keys.iter().enumerate() {
+                let side = [Side::Buy, Side::Sell][row % 2];
+                let order = Order {
+                    side,
+                    ..order(key, built_in()[row / 2 % 12].name.as_str(), 1)
+                };
+                staged.trade(Epoch(1), order, None).unwrap();
+            }
+            let staged = staged.into_batch();
+            let keys: Vec<_> = staged.rows.iter().map(|row| &row.order.key).collect();
+            let started = Instant::now();
+            store.find_keys(&keys).await.unwrap();
+            store.commit(&staged).await.unwrap();
+            times.push(started.elapsed());
+            state.apply(staged);
+        }
+        times.sort();
+        println!("{name}: {rows} rows: {:?} median", times[MEASURED / 2]);
+    }
+}
