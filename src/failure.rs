@@ -51,7 +51,13 @@ impl Failure {
             | Self::Shared(Error::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
             | Self::Policy(PolicyError::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
             | Self::Up(UpError::Shared(Error::Token(AdminTokenError::Invalid(_))))
-            | Self::Catalog(catalog::Error::Config(_))
+            | Self::Catalog(
+                catalog::Error::Config(_)
+                | catalog::Error::Postgres(
+                    catalog::PostgresError::Url(_)
+                    | catalog::PostgresError::RootCertificates { .. },
+                ),
+            )
             | Self::Order(order::Error::Config(_))
             | Self::Gateway(
                 frontend_host::Error::Url { .. }

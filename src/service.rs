@@ -28,7 +28,25 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
     open_files::raise_limit();
     let mut shutdown = Box::pin(shutdown(&args.lifeline, STOP_TIME_MAX)?);
     let listener = bind(args.listen, "the catalog".to_owned(), "--listen")?;
-    let config = catalog_config(args.data_dir, args.new, args.stocks, args.lease_ms);
+    if let Some(store) = args.store {
+        let url = catalog::StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
+        info!(address = %args.listen, store = %url, "starting");
+        let config = catalog::PostgresConfig {
+            store: url,
+            allow_unreplicated: args.allow_unreplicated,
+            reached_at: format!("http://{}", args.listen),
+            new: args.new,
+            stocks: args.stocks,
+            lease: lease(args.lease_ms),
+        };
+        catalog::run_on_postgres(config, listener, shutdown).await?;
+        info!("stopped");
+        return Ok(());
+    }
+    let data_dir = args.data_dir.ok_or_else(|| {
+        Error::Usage("name where the catalog keeps its data: --data-dir or --store".to_owned())
+    })?;
+    let config = catalog_config(data_dir, args.new, args.stocks, args.lease_ms);
     if !args.rebuild_from.is_empty() {
         let (config, dirs) = (config.clone(), args.rebuild_from);
         let rebuilding = tokio::task::spawn_blocking(move || rebuild::from_ledgers(&config, &dirs));
@@ -53,13 +71,16 @@ pub fn catalog_config(
     stocks: Option<PathBuf>,
     lease_ms: Option<u64>,
 ) -> catalog::Config {
-    let lease = lease_ms.map_or(catalog::config::LEASE_DEFAULT, Duration::from_millis);
     catalog::Config {
         data_dir,
         new,
         stocks,
-        lease,
+        lease: lease(lease_ms),
     }
+}
+
+fn lease(lease_ms: Option<u64>) -> Duration {
+    lease_ms.map_or(catalog::config::LEASE_DEFAULT, Duration::from_millis)
 }
 
 /// Runs an order replica.

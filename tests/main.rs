@@ -5,6 +5,7 @@
 //! - [`semantics`]: what HTTP itself promises, to clients and to caches in front, as tables;
 //! - [`lists`]: more stocks than anybody could answer with at once;
 //! - [`faults`]: the same while processes are killed and come back;
+//! - [`on_postgres`]: a catalog whose truth is in PostgreSQL, killed and cut off from it;
 //! - [`outages`]: disks that are full, and a catalog that is away;
 //! - [`logs`]: logs and results that cannot be written;
 //! - [`damage`]: data directories whose files are not what was written there;
@@ -37,6 +38,7 @@ mod trading;
 mod semantics;
 mod lists;
 mod faults;
+mod on_postgres;
 mod outages;
 mod logs;
 mod damage;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::store::postgres::StoreUrl;
 use catalog_core::leases::SESSIONS_MAX;
 
 /// Most sessions of one client at a time, until their leases are over: a gateway has one.
@@ -37,11 +38,33 @@ pub struct Config {
 
 impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
-        if (LEASE_MIN..=LEASE_MAX).contains(&self.lease) {
-            Ok(())
-        } else {
-            Err(ConfigError::Lease(self.lease))
-        }
+        check_lease(self.lease)
+    }
+}
+
+/// How a catalog is set up whose database is PostgreSQL's. See [`Config`].
+#[derive(Debug, Clone)]
+pub struct PostgresConfig {
+    pub store: StoreUrl,
+    /// A server without a synchronous standby will do: trades are lost with its machine.
+    pub allow_unreplicated: bool,
+    /// Where this catalog is reached: others are told who writes.
+    pub reached_at: String,
+    pub new: bool,
+    pub stocks: Option<PathBuf>,
+    pub lease: Duration,
+}
+
+impl PostgresConfig {
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        check_lease(self.lease)
+    }
+}
+
+fn check_lease(lease: Duration) -> Result<(), ConfigError> {
+    match (LEASE_MIN..=LEASE_MAX).contains(&lease) {
+        true => Ok(()),
+        false => Err(ConfigError::Lease(lease)),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A catalog whose database turns out to be damaged stops: what it says must be so.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use domain::{IdempotencyKey, OrderNumber, Row};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
 use storage::damage::DamageReporter;
+use tonic::async_trait;
 
 use crate::store::sqlite::FILE;
 use crate::store::{Journal, Loaded, Store};
@@ -24,43 +26,85 @@ impl<S> Watched<S> {
     }
 }
 
+#[async_trait]
 impl Store for Watched<Box<dyn Store>> {
-    fn load(&mut self) -> Result<Loaded, StorageError> {
-        self.reporter.pass(self.inner.load())
+    async fn load(&mut self) -> Result<Loaded, StorageError> {
+        self.reporter.pass(self.inner.load().await)
     }
 
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError> {
-        self.reporter.pass(self.inner.find_key(key))
+    async fn find_keys(
+        &mut self,
+        keys: &[&IdempotencyKey],
+    ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
+        self.reporter.pass(self.inner.find_keys(keys).await)
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
-        self.reporter.pass(self.inner.commit(batch))
+    async fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        self.reporter.pass(self.inner.commit(batch).await)
     }
 
-    fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
-        self.reporter.pass(self.inner.set_sessions_out(term))
+    async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+        self.reporter.pass(self.inner.set_sessions_out(term).await)
+    }
+
+    fn beat_interval(&self) -> Option<Duration> {
+        self.inner.beat_interval()
+    }
+
+    async fn beat(&mut self) -> Result<(), StorageError> {
+        self.inner.beat().await
+    }
+
+    async fn close(&mut self) -> Result<(), StorageError> {
+        self.inner.close().await
     }
 }
 
+#[async_trait]
 impl Journal for Watched<Arc<dyn Journal>> {
-    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
-        self.reporter.pass(self.inner.rows(from, rows_max))
+    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+        self.reporter.pass(self.inner.rows(from, rows_max).await)
     }
 }
 
-/// What to do about it, for the operator.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "the catalog in {dir} is damaged: {what}\n\
+/// Where a catalog's database is.
+#[derive(Debug)]
+pub enum Home {
+    /// The catalog's data directory.
+    Directory(PathBuf),
+    /// A server's address, without a password.
+    Server(String),
+}
+
+/// What is wrong with a catalog's database.
+#[derive(Debug)]
+pub struct Damaged {
+    pub home: Home,
+    pub what: String,
+}
+
+impl std::error::Error for Damaged {}
+
+/// With what to do about it, for the operator.
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { home, what } = self;
+        match home {
+            Home::Directory(dir) => write!(
+                f,
+                "the catalog in {dir} is damaged: {what}\n\
      Where this is a copy of a running catalog's directory, copy it again while that is stopped. \
      Where files were moved away, move them back. Otherwise rebuild it from the replicas' ledgers: \
      move {dir}/{FILE} and {dir}/{FILE}-wal elsewhere and start once with --rebuild-from for the data \
      directory of every replica that is left",
-    dir = data_dir.display(),
-)]
-pub struct Damaged {
-    /// The catalog's data directory.
-    pub data_dir: PathBuf,
-    /// What is wrong with it.
-    pub what: String,
+                dir = dir.display(),
+            ),
+            Home::Server(server) => write!(
+                f,
+                "the catalog in {server} is damaged: {what}\n\
+                 Where the server was restored from a copy, restore a later one. Keep the replicas' data \
+                 directories: their ledgers hold the orders that it lacks"
+            ),
+        }
+    }
 }

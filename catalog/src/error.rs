@@ -1,6 +1,7 @@
 //! What can go wrong, and which gRPC status says so.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use domain::{Epoch, OrderNumber, Price, ReplicaId, StockName};
 use rpc::retry::{RetryClass, RetryStatus as _};
@@ -13,6 +14,7 @@ use crate::config::ConfigError;
 use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::damage::Damaged;
 use crate::stocks::StocksError;
+use crate::store::postgres::PostgresError;
 use catalog_core::{InSyncRefused, NotOpened, SessionExpired, StaleEpoch};
 
 /// There is no journal, and the command does not say to begin one.
@@ -35,9 +37,12 @@ pub enum Error {
     Stocks(#[from] StocksError),
     #[error(transparent)]
     NoJournal(#[from] NoJournal),
+    /// A server's database cannot be used.
+    #[error(transparent)]
+    Postgres(#[from] PostgresError),
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// What is in the data directory is not what was written there.
+    /// What is in the database is not what was written there.
     #[error(transparent)]
     Damaged(#[from] Damaged),
     #[error("cannot serve: {0}")]
@@ -159,7 +164,7 @@ pub enum RequestError {
     NotCommitted(String),
     /// The database could not be read.
     #[error("cannot read the database: {0}")]
-    Unreadable(#[source] StorageError),
+    Unreadable(#[source] Arc<StorageError>),
     /// Too many replies wait for caches to let go.
     #[error("too many trades wait for caches; ask again under the same keys")]
     TooManyWaiters,
@@ -172,6 +177,11 @@ pub enum RequestError {
 }
 
 impl RequestError {
+    /// What one read of the database says to all that wanted it.
+    pub fn unreadable(error: impl Into<Arc<StorageError>>) -> Self {
+        Self::Unreadable(error.into())
+    }
+
     /// What the caller is told, and whether another attempt may help: the one table.
     fn answer(&self) -> (Code, RetryClass) {
         use RetryClass::{Elsewhere, Later, Never};
@@ -198,7 +208,7 @@ impl RequestError {
             | Self::Random(_)
             | Self::Stopping => (Code::Unavailable, Later),
             // The ledgers have rows of the journal as well.
-            Self::Unreadable(StorageError::Damaged(_)) => (Code::DataLoss, Elsewhere),
+            Self::Unreadable(error) if error.is_damage() => (Code::DataLoss, Elsewhere),
             Self::Unreadable(_) => (Code::Unavailable, Later),
         }
     }

@@ -29,8 +29,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::tasks;
 use rpc::listen::Incoming;
 use storage::StorageError;
+use storage::damage::{DamageReceiver, DamageReporter};
 
 pub mod config;
 pub mod stocks;
@@ -48,18 +50,20 @@ pub mod error;
 #[cfg(test)]
 mod tests;
 
-pub use config::Config;
+pub use config::{Config, PostgresConfig};
 pub use error::{Error, RebuildError};
 pub use rebuild::ledgers::{Disagreement, Found, Ledgers};
 pub use rebuild::{RebuildSource, rebuild};
+pub use store::postgres::{PostgresError, StoreUrl};
 pub use store::sqlite::holds_journal;
 
-use crate::damage::{Damaged, Watched};
+use crate::damage::{Damaged, Home, Watched};
 use crate::error::NoJournal;
 use crate::server::Parts;
-use crate::stocks::Free;
-use crate::store::sqlite::{FILE, SqliteJournal, SqliteStore, random_journal};
-use crate::store::{Journal, Loaded, Store};
+use crate::stocks::{Free, Listing};
+use crate::store::postgres::{COMMIT_TIME_MAX, OpenError, OpenOptions, PostgresStore};
+use crate::store::sqlite::{FILE, SqliteStore};
+use crate::store::{Journal, Loaded, Store, random_journal};
 use crate::takes::handover::{Handover, Of};
 use catalog_core::limits::Snapshot;
 
@@ -74,9 +78,9 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     config.validate()?;
-    let data_dir = config.data_dir.clone();
-    let handover = Handover::new(&data_dir);
-    let damaged = |what| Damaged { data_dir, what };
+    let home = Home::Directory(config.data_dir.clone());
+    let handover = Handover::new(&config.data_dir);
+    let damaged = |what| Damaged { home, what };
     tokio::pin!(shutdown);
     let opening = tokio::task::spawn_blocking(move || open(&config));
     let opened = tokio::select! {
@@ -91,12 +95,12 @@ pub async fn run(
     };
     let Opened {
         mut store,
-        journal,
         loaded,
         lease,
         left,
     } = opened;
-    let (reporter, mut receiver) = storage::damage::channel();
+    let (reporter, receiver) = storage::damage::channel();
+    let journal = store.journal()?;
     let _watch = store.watch(reporter.clone());
     let unchecked = store.unchecked();
     let _check = unchecked.map(|unchecked| {
@@ -105,6 +109,62 @@ pub async fn run(
             .check(move |keep_going| unchecked.check(keep_going))
     });
     let parts = Parts {
+        left,
+        handover: Some(handover),
+        ..parts(store, journal, loaded, lease, &reporter)
+    };
+    serve(parts, receiver, damaged, listener, shutdown).await
+}
+
+/// The same with its truth in PostgreSQL.
+///
+/// # Errors
+/// As [`run`]. Where nobody can tell what became of a commit, or another catalog has taken the
+/// database over, the process ends instead.
+pub async fn run_on_postgres(
+    config: PostgresConfig,
+    listener: impl Into<Incoming>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
+    config.validate()?;
+    let lease = config.lease;
+    let home = Home::Server(config.store.to_string());
+    let damaged = |what| Damaged { home, what };
+    tokio::pin!(shutdown);
+    let opened = tokio::select! {
+        opened = open_on_postgres(config) => opened,
+        () = &mut shutdown => return Ok(()),
+    };
+    let (mut store, loaded) = match opened {
+        Err(Error::Storage(error)) if error.is_damage() => {
+            return Err(damaged(error.to_string()).into());
+        }
+        opened => opened?,
+    };
+    let (reporter, receiver) = storage::damage::channel();
+    let journal = store.journal();
+    let _check = store.unchecked().map(|unchecked| {
+        let reporter = reporter.clone();
+        tasks::spawn("check the database", async move {
+            match reporter.pass(unchecked.check().await) {
+                Ok(()) => tracing::info!("read the database in full: it is as it was written"),
+                Err(error) => tracing::error!(%error, "reading the database in full ended early"),
+            }
+        })
+    });
+    let parts = parts(store, journal, loaded, lease, &reporter);
+    serve(parts, receiver, damaged, listener, shutdown).await
+}
+
+/// What any store makes of a catalog.
+fn parts(
+    store: impl Store + 'static,
+    journal: impl Journal + 'static,
+    loaded: Loaded,
+    lease: Duration,
+    reporter: &DamageReporter,
+) -> Parts {
+    Parts {
         store: Box::new(Watched::new(
             Box::new(store) as Box<dyn Store>,
             reporter.clone(),
@@ -115,11 +175,21 @@ pub async fn run(
         )),
         loaded,
         lease,
-        left,
-        handover: Some(handover),
+        left: None,
+        handover: None,
         ledger_check_max: catalog_core::LEDGER_CHECK_MAX,
-        reporter,
-    };
+        reporter: reporter.clone(),
+    }
+}
+
+/// Serves until `shutdown`, or until damage is found.
+async fn serve(
+    parts: Parts,
+    mut receiver: DamageReceiver,
+    damaged: impl FnOnce(String) -> Damaged,
+    listener: impl Into<Incoming>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), Error> {
     tokio::select! {
         served = server::serve(parts, listener, shutdown) => served,
         what = receiver.next() => Err(damaged(what).into()),
@@ -140,20 +210,80 @@ pub fn begin(config: &Config) -> Result<(), Error> {
 }
 
 fn begin_in(store: &mut SqliteStore, config: &Config) -> Result<(), Error> {
-    let listings = match &config.stocks {
-        Some(path) => stocks::load(path, Free::Refused)?,
-        None => stocks::built_in(),
-    };
+    let listings = first_stocks(config.stocks.as_deref())?;
     let journal = random_journal()?;
     store.begin(journal, &listings)?;
     tracing::info!(%journal, stocks = listings.len(), "began a journal");
     Ok(())
 }
 
+/// The stocks that a journal begins with.
+fn first_stocks(file: Option<&Path>) -> Result<Vec<Listing>, Error> {
+    match file {
+        Some(path) => Ok(stocks::load(path, Free::Refused)?),
+        None => Ok(stocks::built_in()),
+    }
+}
+
+/// Opens the database, and begins a journal where it has none and one is wanted.
+async fn open_on_postgres(config: PostgresConfig) -> Result<(PostgresStore, Loaded), Error> {
+    let PostgresConfig {
+        store,
+        allow_unreplicated,
+        reached_at,
+        new,
+        stocks,
+        lease: _,
+    } = config;
+    let first = match new {
+        true => Some(first_stocks(stocks.as_deref())?),
+        false => None,
+    };
+    let options = OpenOptions {
+        url: store,
+        allow_unreplicated,
+        reached_at,
+        new: first,
+        commit_time_max: COMMIT_TIME_MAX,
+    };
+    let opened = PostgresStore::open(options).await;
+    let mut store = opened.map_err(|error| match error {
+        OpenError::Refused(refused) => Error::Postgres(refused),
+        OpenError::Storage(error) => Error::Storage(error),
+    })?;
+    if store.was_there() {
+        warn_of_leftovers(new, stocks.as_deref());
+    }
+    let loaded = store.load().await?;
+    log_opened(&loaded);
+    Ok((store, loaded))
+}
+
+/// What a start says that has nothing to begin.
+fn warn_of_leftovers(new: bool, stocks: Option<&Path>) {
+    if new {
+        tracing::warn!(
+            "there is a journal: going on with it. Leave out --new from now on: were this disk \
+             ever lost, it would begin another journal in its place"
+        );
+    }
+    if let Some(path) = stocks {
+        tracing::warn!(path = %path.display(), "the database has its stocks: the file is ignored");
+    }
+}
+
+fn log_opened(loaded: &Loaded) {
+    tracing::info!(
+        journal = %loaded.journal,
+        stocks = loaded.state.stocks().count(),
+        journal_rows = %loaded.state.leadership().end.rows,
+        "opened the database"
+    );
+}
+
 /// A database that was opened, and what it holds.
 struct Opened {
     store: SqliteStore,
-    journal: SqliteJournal,
     loaded: Loaded,
     lease: Duration,
     left: Option<Snapshot>,
@@ -172,24 +302,10 @@ fn open(config: &Config) -> Result<Opened, Error> {
         }
         begin_in(&mut store, config)?;
     } else {
-        if config.new {
-            tracing::warn!(
-                "there is a journal: going on with it. Leave out --new from now on: were this disk \
-                 ever lost, it would begin another journal in its place"
-            );
-        }
-        if let Some(path) = &config.stocks {
-            tracing::warn!(path = %path.display(), "the database has its stocks: the file is ignored");
-        }
+        warn_of_leftovers(config.new, config.stocks.as_deref());
     }
-    let journal = store.journal()?;
     let loaded = store.load()?;
-    tracing::info!(
-        journal = %loaded.journal,
-        stocks = loaded.state.stocks().count(),
-        journal_rows = %loaded.state.leadership().end.rows,
-        "opened the database"
-    );
+    log_opened(&loaded);
     let of = Of {
         journal: loaded.journal,
         epoch: loaded.state.leadership().term.epoch,
@@ -197,7 +313,6 @@ fn open(config: &Config) -> Result<Opened, Error> {
     let left = Handover::new(&config.data_dir).take(of);
     Ok(Opened {
         store,
-        journal,
         loaded,
         lease: config.lease,
         left,

@@ -23,8 +23,8 @@ use storage::{DataDir, StorageError};
 use crate::config::{Config, LEASE_MAX, lease_max};
 use crate::error::RebuildError;
 use crate::stocks::{self, Free, Listing};
-use crate::store::Store as _;
-use crate::store::sqlite::{FILE, KIND, SqliteStore, random_journal};
+use crate::store::random_journal;
+use crate::store::sqlite::{FILE, KIND, SqliteStore};
 use catalog_core::{Batch, Stock, Term};
 
 pub mod ledgers;

@@ -54,7 +54,7 @@ pub async fn serve(
 ) -> Result<(), Error> {
     let (close, closing) = watch::channel(false);
     let handover = parts.handover.take();
-    let (service, mut writer_ended) = start(parts, closing.clone())?;
+    let (service, mut writer_ended) = start(parts, closing.clone()).await?;
     let (shared, writer) = (Arc::clone(&service.shared), service.writer.clone());
     let (takes, journal) = (Arc::clone(&service.takes), service.identity.journal);
     // Ends with this function.
@@ -94,7 +94,7 @@ pub async fn serve(
     Ok(())
 }
 
-pub(crate) fn start(
+pub(crate) async fn start(
     parts: Parts,
     closing: watch::Receiver<bool>,
 ) -> Result<(Service, oneshot::Receiver<()>), Error> {
@@ -135,7 +135,7 @@ pub(crate) fn start(
     let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
     // Before the writer begins this run's first epoch.
     let takes = Takes::new(Arc::clone(&shared), left.as_ref(), BootTime::now());
-    let (writer, ended) = writer::start(store, loaded, Arc::clone(&shared))?;
+    let (writer, ended) = writer::start(store, loaded, Arc::clone(&shared)).await?;
     let sessions = Sessions {
         shared: Arc::clone(&shared),
         writer: writer.clone(),

@@ -350,16 +350,13 @@ impl Service {
 
     /// Exactly so many rows, all of which are committed.
     async fn read(&self, from: OrderNumber, count: usize) -> Result<Vec<Row>, RequestError> {
-        let journal = Arc::clone(&self.journal);
-        let rows = tokio::task::spawn_blocking(move || journal.rows(from, count)).await;
-        let rows = rows
-            .map_err(|_| RequestError::Stopping)?
-            .map_err(RequestError::Unreadable)?;
+        let rows = self.journal.rows(from, count).await;
+        let rows = rows.map_err(RequestError::unreadable)?;
         if rows.len() == count {
             return Ok(rows);
         }
         let missing = StorageError::Damaged(format!("rows are missing from {from} on"));
-        Err(RequestError::Unreadable(missing))
+        Err(RequestError::unreadable(missing))
     }
 
     async fn trade(

@@ -1,18 +1,29 @@
 //! What is durable, behind a small trait.
 //!
-//! - [`sqlite`]: the real one;
+//! - [`sqlite`]: in a directory of this machine's;
+//! - [`postgres`]: in PostgreSQL;
 //! - `audit`: whether its stocks are what its journal made of them;
+//! - `checksums`, `words`: what tables have in common;
 //! - `memory`: one for tests, whose disk fills up on demand.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
-use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
+use domain::{
+    ChangeNumber, Epoch, IdempotencyKey, JournalId, ListingDigest, OrderNumber, Quantity,
+    ReplicaId, Row,
+};
 use storage::StorageError;
+use tonic::async_trait;
 
-use catalog_core::{Batch, CatalogState, PriorOutcome};
+use catalog_core::{Batch, CatalogState, PriorOutcome, Term};
 
 pub mod sqlite;
+pub mod postgres;
 mod audit;
+mod checksums;
+mod words;
 #[cfg(test)]
 pub mod memory;
 
@@ -32,25 +43,97 @@ pub struct Loaded {
     pub sessions_out: Option<Duration>,
 }
 
-/// The writer's side of a store. One thread owns it.
+/// The writer's side of a store. One thread owns it, and waits for it: what is on this machine may
+/// block, and be ready at once.
+#[async_trait]
 pub trait Store: Send {
-    fn load(&mut self) -> Result<Loaded, StorageError>;
+    async fn load(&mut self) -> Result<Loaded, StorageError>;
 
-    /// What an idempotency key was used for. Of refused orders the last
-    /// [`REFUSED_ORDERS_KEPT`] are known.
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError>;
+    /// What idempotency keys were used for, in the order of the keys. Of refused orders the last
+    /// [`REFUSED_ORDERS_KEPT`] are known. Called once for all that is committed together.
+    async fn find_keys(
+        &mut self,
+        keys: &[&IdempotencyKey],
+    ) -> Result<Vec<Option<PriorOutcome>>, StorageError>;
 
-    /// Makes a batch durable in one transaction. After an error nothing of it is.
-    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError>;
+    /// Makes a batch durable in one transaction. After an error nothing of it is, unless the error
+    /// [ends the process](StorageError::ends_process).
+    async fn commit(&mut self, batch: &Batch) -> Result<(), StorageError>;
 
     /// Notes durably that sessions may be alive after a crash, and how long at most; or that
     /// none is.
-    fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError>;
+    async fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError>;
+
+    /// How long it may be left alone, where others can write to it as well: then it wants a
+    /// [beat](Self::beat).
+    fn beat_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Says that its writer is there.
+    async fn beat(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
+    /// Lets go of it, so that the next writer need not wait.
+    async fn close(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
 }
 
-/// The readers' side of a store: the rows of the journal. Blocks, so it is for threads that
-/// may.
+/// The readers' side of a store: the rows of the journal.
+#[async_trait]
 pub trait Journal: Send + Sync {
     /// At most `rows_max` committed rows from a number on, in number order and without gaps.
-    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError>;
+    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError>;
+}
+
+/// An id that no other journal has.
+pub fn random_journal() -> Result<JournalId, StorageError> {
+    let mut bytes = [0; JournalId::BYTES];
+    let filled = getrandom::fill(&mut bytes);
+    filled.map_err(|error| StorageError::Random(io::Error::other(error.to_string())))?;
+    Ok(JournalId::new(bytes))
+}
+
+/// Rounded up, so that nobody waits for less.
+fn whole_ms(term: Duration) -> Duration {
+    match term.subsec_nanos() % 1_000_000 {
+        0 => term,
+        past => term + Duration::from_nanos(u64::from(1_000_000 - past)),
+    }
+}
+
+/// A term as it was read; whether it is what was written its checksum tells.
+fn term(
+    epoch: u64,
+    leader: u32,
+    change: u64,
+    in_sync: BTreeSet<ReplicaId>,
+) -> Result<Term, StorageError> {
+    let term = Term {
+        epoch: Epoch(epoch),
+        leader: ReplicaId::new(leader),
+        in_sync,
+        change: match change {
+            0 => ChangeNumber::NONE,
+            number => ChangeNumber::new(number)?,
+        },
+    };
+    let is_first = term.epoch == Epoch(0);
+    if is_first != term.leader.is_none() || (is_first && term != Term::default()) {
+        return Err(StorageError::Damaged(format!(
+            "epoch {epoch} cannot have leader {leader} and this in-sync set"
+        )));
+    }
+    Ok(term)
+}
+
+fn shares(quantity: u64) -> Result<u64, StorageError> {
+    if quantity > Quantity::MAX {
+        return Err(StorageError::Damaged(format!(
+            "there cannot be {quantity} shares"
+        )));
+    }
+    Ok(quantity)
 }

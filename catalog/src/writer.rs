@@ -13,6 +13,7 @@ use domain::time::BootTime;
 use domain::{Epoch, Order, ReplicaId};
 use storage::StorageError;
 use storage::error::fail_stop;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::RequestError;
@@ -113,7 +114,7 @@ impl Writer {
 
 /// Begins this run's first epoch, and starts the writer on a thread of its own. The receiver is told when it has ended and let
 /// go of the store.
-pub fn start(
+pub async fn start(
     store: Box<dyn Store>,
     loaded: Loaded,
     shared: Arc<Shared>,
@@ -121,29 +122,53 @@ pub fn start(
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (end, ended) = oneshot::channel();
     let mut committer = Committer::new(store, loaded, shared);
-    if let Err(error) = committer.begin_next_epoch() {
+    if let Err(error) = committer.begin_next_epoch().await {
         fail_stop(&error);
     }
+    let runtime = Handle::current();
     tasks::thread("catalog-writer", move || {
-        write(&mut committer, commands);
+        // This thread alone runs it: where a store blocks, nobody else waits. What a store does
+        // over the network, and timers, the runtime's own thread drives.
+        runtime.block_on(write(&mut committer, commands));
         drop(committer);
         let _ = end.send(()); // nobody may be left to care
     })?;
     Ok((Writer { commands: sender }, ended))
 }
 
-fn write(committer: &mut Committer, mut commands: mpsc::Receiver<Command>) {
-    while let Some(first) = commands.blocking_recv() {
+async fn write(committer: &mut Committer, mut commands: mpsc::Receiver<Command>) {
+    let beat_interval = committer.beat_interval();
+    loop {
+        let first = match beat_interval {
+            None => commands.recv().await,
+            Some(interval) => match tokio::time::timeout(interval, commands.recv()).await {
+                Ok(first) => first,
+                Err(_) => {
+                    end_where_unknown(&committer.beat().await);
+                    continue;
+                }
+            },
+        };
+        let Some(first) = first else {
+            break;
+        };
         let group = group::gather(first, || commands.try_recv().ok());
         if group.iter().any(|command| matches!(command, Command::Stop)) {
             commands.close();
         }
-        let group = committer.begin(group);
-        let committed = committer.commit(&group);
-        if let Err(error @ StorageError::DiskFailed(_)) = &committed {
-            fail_stop(error);
-        }
+        let group = committer.begin(group).await;
+        let committed = committer.commit(&group).await;
+        end_where_unknown(&committed);
         committer.finish(group, committed);
     }
-    committer.note_clean_end(BootTime::now());
+    committer.note_clean_end(BootTime::now()).await;
+}
+
+/// Ends the process where nobody knows what is durable, or another one writes.
+fn end_where_unknown(done: &Result<(), StorageError>) {
+    if let Err(error) = done
+        && error.ends_process()
+    {
+        fail_stop(error);
+    }
 }

@@ -1,5 +1,6 @@
 //! Flags of `bazaar up` and of each service.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -169,9 +170,21 @@ pub struct Catalog {
     #[arg(long, env = "BAZAAR_CATALOG_LISTEN", value_name = "ADDRESS",
           default_value_t = SocketAddr::new(LOOPBACK, CATALOG_PORT), value_parser = address)]
     pub listen: SocketAddr,
-    /// Where it keeps its data
-    #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
-    pub data_dir: PathBuf,
+    /// Where it keeps its data, in SQLite's files
+    #[arg(
+        long,
+        env = "BAZAAR_DATA_DIR",
+        value_name = "DIR",
+        required_unless_present = "store"
+    )]
+    pub data_dir: Option<PathBuf>,
+    /// Keeps its data in PostgreSQL instead: postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=FILE.
+    /// With a password in it, better in the variable than on the command line
+    #[arg(long, env = "BAZAAR_STORE", value_name = "URL", conflicts_with_all = ["data_dir", "rebuild_from"], hide_env_values = true)]
+    pub store: Option<SecretUrl>,
+    /// With --store: a server without a synchronous standby will do. Trades are lost with its machine
+    #[arg(long, env = "BAZAAR_ALLOW_UNREPLICATED", requires = "store", value_parser = BoolishValueParser::new())]
+    pub allow_unreplicated: bool,
     /// Begin a journal where there is none. For the first start only: were the disk ever lost, it
     /// would begin another one
     #[arg(long, env = "BAZAAR_NEW", value_parser = BoolishValueParser::new(), conflicts_with = "rebuild_from")]
@@ -193,6 +206,22 @@ pub struct Catalog {
     pub rebuild_from: Vec<PathBuf>,
     #[command(flatten)]
     pub lifeline: Lifeline,
+}
+
+/// A URL that may have a password in it: read where it is used, so that no message shows it.
+#[derive(Clone)]
+pub struct SecretUrl(pub String);
+
+impl From<String> for SecretUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretUrl")
+    }
 }
 
 /// Flags of `bazaar order`.

@@ -61,6 +61,8 @@ pub struct Options {
     pub log: Option<Broken>,
     /// Whether every link between two servers goes through a proxy.
     pub proxied: bool,
+    /// The URL of the catalog's database; a directory of its own where there is none.
+    pub store: Option<String>,
 }
 
 impl Default for Options {
@@ -77,6 +79,7 @@ impl Default for Options {
             gateways: 1,
             log: None,
             proxied: false,
+            store: None,
         }
     }
 }
@@ -117,11 +120,11 @@ impl Launcher<'_> {
             Server::Order(id) => ("order", self.order(id)),
             Server::Gateway(index) => ("gateway", self.gateway(index)),
         };
-        let common = [
-            command.to_owned(),
-            "--stop-at-eof".to_owned(),
-            format!("--data-dir={}", self.data_dir(server).display()),
-        ];
+        let place = match (server, &self.options.store) {
+            (Server::Catalog, Some(url)) => format!("--store={url}"),
+            _ => format!("--data-dir={}", self.data_dir(server).display()),
+        };
+        let common = [command.to_owned(), "--stop-at-eof".to_owned(), place];
         let arguments = common.into_iter().chain(flags).chain(further);
         let outputs = Outputs {
             log: self.options.log,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
 use rusqlite::{ErrorCode, ffi};
 use storage::StorageError;
+use tonic::async_trait;
 
 use super::{Journal, Loaded, Store};
 use catalog_core::{Batch, CatalogState, PriorOutcome, RefusedOrder};
@@ -38,6 +39,7 @@ struct Content {
     held: bool,
     waiting: bool,
     commits: usize,
+    lookups: usize,
     reads: usize,
 }
 
@@ -83,6 +85,11 @@ impl Disk {
         self.content().commits
     }
 
+    /// How often keys were looked up, however many at once.
+    pub fn lookups(&self) -> usize {
+        self.content().lookups
+    }
+
     /// How often rows were read.
     pub fn reads(&self) -> usize {
         self.content().reads
@@ -103,6 +110,17 @@ impl Disk {
         MemoryStore(self.clone())
     }
 
+    /// What a store on it loads.
+    pub fn load(&self) -> Loaded {
+        let content = self.content();
+        Loaded {
+            journal: JOURNAL,
+            listing: LISTING,
+            state: content.state.clone(),
+            sessions_out: content.sessions_out,
+        }
+    }
+
     fn content(&self) -> MutexGuard<'_, Content> {
         self.shared.content.lock().unwrap()
     }
@@ -121,28 +139,30 @@ fn disk_full() -> StorageError {
     ))
 }
 
+#[async_trait]
 impl Store for MemoryStore {
-    fn load(&mut self) -> Result<Loaded, StorageError> {
-        let content = self.0.content();
-        Ok(Loaded {
-            journal: JOURNAL,
-            listing: LISTING,
-            state: content.state.clone(),
-            sessions_out: content.sessions_out,
-        })
+    async fn load(&mut self) -> Result<Loaded, StorageError> {
+        Ok(self.0.load())
     }
 
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError> {
-        let content = self.0.content();
-        let mut rows = content.rows.iter();
-        let row = rows.find(|row| row.order.key == *key);
-        let mut refused = content.refused.iter();
-        let refused = refused.find(|refused| refused.order.key == *key);
-        let refused = refused.cloned().map(PriorOutcome::Refused);
-        Ok(row.cloned().map(PriorOutcome::Row).or(refused))
+    async fn find_keys(
+        &mut self,
+        keys: &[&IdempotencyKey],
+    ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
+        let mut content = self.0.content();
+        content.lookups += 1;
+        let find = |key: &&IdempotencyKey| {
+            let mut rows = content.rows.iter();
+            let row = rows.find(|row| row.order.key == **key);
+            let mut refused = content.refused.iter();
+            let refused = refused.find(|refused| refused.order.key == **key);
+            let refused = refused.cloned().map(PriorOutcome::Refused);
+            row.cloned().map(PriorOutcome::Row).or(refused)
+        };
+        Ok(keys.iter().map(find).collect())
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+    async fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
         let mut content = self.0.content();
         content.waiting = true;
         let released = self
@@ -162,7 +182,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+    async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
         let mut content = self.0.content();
         if content.full {
             return Err(disk_full());
@@ -172,8 +192,9 @@ impl Store for MemoryStore {
     }
 }
 
+#[async_trait]
 impl Journal for Disk {
-    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         let mut content = self.content();
         content.reads += 1;
         let rows = content.rows.iter().skip(from.0 as usize).take(rows_max);

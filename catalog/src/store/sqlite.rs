@@ -5,28 +5,28 @@ mod refused;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::{
-    Epoch, IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, Quantity, ReplicaId, Row,
-    StockName, Version,
+    IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, ReplicaId, Row, StockName,
+    Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use storage::damage::{DamageReporter, Watch};
 use storage::database::{self, Kind};
 use storage::rows;
 use storage::{DataDir, Location, StorageError};
+use tonic::async_trait;
 
 use super::audit::Audit;
-use super::{Journal, Loaded, Store};
+use super::checksums::{of_sessions, of_term};
+use super::{Journal, Loaded, Store, random_journal, shares, term, whole_ms};
 use crate::stocks::{self, Listing};
 use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, Term};
-use domain::ChangeNumber;
 
 use identity::Covered;
-pub use identity::random as random_journal;
 
 /// The database's file in the data directory.
 pub const FILE: &str = "catalog.db";
@@ -129,8 +129,8 @@ impl SqliteStore {
         let (term, sessions_out) = (self.term()?, self.sessions_out()?);
         let transaction = immediate(&mut self.connection)?;
         identity::write(&transaction, journal, &self.listing)?;
-        Covered::Leadership.keep(&transaction, identity::of_term(journal, &term))?;
-        Covered::Sessions.keep(&transaction, identity::of_sessions(journal, sessions_out))?;
+        Covered::Leadership.keep(&transaction, of_term(journal, &term))?;
+        Covered::Sessions.keep(&transaction, of_sessions(journal, sessions_out))?;
         refused::cover(&transaction, journal)?;
         storage::error::commit(transaction)?;
         self.journal = Some(journal);
@@ -168,8 +168,8 @@ impl SqliteStore {
         let transaction = immediate(&mut self.connection)?;
         insert_listings(&transaction, listings)?;
         identity::write(&transaction, journal, &listing)?;
-        Covered::Leadership.keep(&transaction, identity::of_term(journal, &Term::default()))?;
-        Covered::Sessions.keep(&transaction, identity::of_sessions(journal, None))?;
+        Covered::Leadership.keep(&transaction, of_term(journal, &Term::default()))?;
+        Covered::Sessions.keep(&transaction, of_sessions(journal, None))?;
         storage::error::commit(transaction)?;
         (self.journal, self.listing) = (Some(journal), listing);
         Ok(())
@@ -212,22 +212,7 @@ impl SqliteStore {
             let none = || StorageError::Damaged("replica 0 is in the in-sync set".into());
             in_sync.insert(replica.ok_or_else(none)?);
         }
-        let term = Term {
-            epoch: Epoch(epoch),
-            leader: ReplicaId::new(leader),
-            in_sync,
-            change: match change {
-                0 => ChangeNumber::NONE,
-                number => ChangeNumber::new(number)?,
-            },
-        };
-        let is_first = term.epoch == Epoch(0);
-        if is_first != term.leader.is_none() || (is_first && term != Term::default()) {
-            return Err(StorageError::Damaged(format!(
-                "epoch {epoch} cannot have leader {leader} and this in-sync set"
-            )));
-        }
-        Ok(term)
+        term(epoch, leader, change, in_sync)
     }
 
     fn sessions_out(&self) -> Result<Option<Duration>, StorageError> {
@@ -281,22 +266,15 @@ fn listings(connection: &Connection) -> Result<Vec<Listing>, StorageError> {
     Ok(listings)
 }
 
-fn shares(quantity: u64) -> Result<u64, StorageError> {
-    if quantity > Quantity::MAX {
-        return Err(StorageError::Damaged(format!(
-            "there cannot be {quantity} shares"
-        )));
-    }
-    Ok(quantity)
-}
-
-impl Store for SqliteStore {
-    fn load(&mut self) -> Result<Loaded, StorageError> {
+/// What [`Store`] says, for callers that may block.
+impl SqliteStore {
+    /// See [`Store::load`].
+    pub fn load(&mut self) -> Result<Loaded, StorageError> {
         let journal = self.journal_id()?;
         let end = rows::end(&self.connection)?;
         let (term, sessions_out) = (self.term()?, self.sessions_out()?);
-        Covered::Leadership.check(&self.connection, identity::of_term(journal, &term))?;
-        let covered = identity::of_sessions(journal, sessions_out);
+        Covered::Leadership.check(&self.connection, of_term(journal, &term))?;
+        let covered = of_sessions(journal, sessions_out);
         Covered::Sessions.check(&self.connection, covered)?;
         let last = rows::last(&self.connection)?;
         if last.is_some_and(|row| row.epoch > term.epoch) {
@@ -314,7 +292,8 @@ impl Store for SqliteStore {
         })
     }
 
-    fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError> {
+    /// See [`Store::find_keys`].
+    pub fn find_key(&mut self, key: &IdempotencyKey) -> Result<Option<PriorOutcome>, StorageError> {
         if let Some(row) = rows::find_key(&self.connection, key)? {
             return Ok(Some(PriorOutcome::Row(row)));
         }
@@ -322,7 +301,8 @@ impl Store for SqliteStore {
         Ok(refused.map(PriorOutcome::Refused))
     }
 
-    fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+    /// See [`Store::commit`].
+    pub fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
         let journal = self.journal_id()?;
         let transaction = immediate(&mut self.connection)?;
         rows::insert(&transaction, &batch.rows)?;
@@ -330,12 +310,13 @@ impl Store for SqliteStore {
         update_stocks(&transaction, &batch.stocks)?;
         if let Some(term) = &batch.term {
             update_term(&transaction, term)?;
-            Covered::Leadership.keep(&transaction, identity::of_term(journal, term))?;
+            Covered::Leadership.keep(&transaction, of_term(journal, term))?;
         }
         storage::error::commit(transaction)
     }
 
-    fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+    /// See [`Store::set_sessions_out`].
+    pub fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
         let journal = self.journal_id()?;
         let term = term.map(whole_ms);
         let transaction = immediate(&mut self.connection)?;
@@ -344,16 +325,31 @@ impl Store for SqliteStore {
             let term_ms = u64::try_from(term.as_millis()).unwrap_or(u64::MAX); // refused below
             transaction.execute("INSERT INTO sessions_out VALUES (0, ?)", [term_ms])?;
         }
-        Covered::Sessions.keep(&transaction, identity::of_sessions(journal, term))?;
+        Covered::Sessions.keep(&transaction, of_sessions(journal, term))?;
         storage::error::commit(transaction)
     }
 }
 
-/// Rounded up, so that nobody waits for less.
-fn whole_ms(term: Duration) -> Duration {
-    match term.subsec_nanos() % 1_000_000 {
-        0 => term,
-        past => term + Duration::from_nanos(u64::from(1_000_000 - past)),
+/// It blocks, and is ready at once.
+#[async_trait]
+impl Store for SqliteStore {
+    async fn load(&mut self) -> Result<Loaded, StorageError> {
+        Self::load(self)
+    }
+
+    async fn find_keys(
+        &mut self,
+        keys: &[&IdempotencyKey],
+    ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
+        keys.iter().map(|key| self.find_key(key)).collect()
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        Self::commit(self, batch)
+    }
+
+    async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+        Self::set_sessions_out(self, term)
     }
 }
 
@@ -467,9 +463,9 @@ fn update_term(transaction: &Transaction<'_>, term: &Term) -> Result<(), Storage
 }
 
 /// A connection of its own for readers of the journal, whom the writer does not hold up.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SqliteJournal {
-    connection: Mutex<Connection>,
+    connection: Arc<Mutex<Connection>>,
 }
 
 impl SqliteJournal {
@@ -481,15 +477,23 @@ impl SqliteJournal {
     fn open_at(location: &Location) -> Result<Self, StorageError> {
         let connection = storage::open_read_only(location, KIND)?;
         Ok(Self {
-            connection: Mutex::new(connection),
+            connection: Arc::new(Mutex::new(connection)),
         })
+    }
+
+    /// See [`Journal::rows`]; blocks.
+    pub fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+        let connection = self.connection.lock().expect("no reader panics");
+        rows::read(&connection, from, rows_max)
     }
 }
 
+#[async_trait]
 impl Journal for SqliteJournal {
-    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
-        let connection = self.connection.lock().expect("no reader panics");
-        rows::read(&connection, from, rows_max)
+    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+        let journal = self.clone();
+        let rows = tokio::task::spawn_blocking(move || Self::rows(&journal, from, rows_max));
+        rows.await.map_err(|_| StorageError::Stopping)?
     }
 }
 

@@ -24,7 +24,6 @@ use wire::catalog::v1::{self, SessionRequest, Side};
 use crate::error::Error;
 use crate::server::{self, Parts};
 use crate::service::Service;
-use crate::store::Store;
 use crate::store::memory::Disk;
 use catalog_core::{CatalogState, LEDGER_CHECK_MAX, Stock, Term};
 
@@ -143,8 +142,7 @@ impl Running {
 
 /// What a catalog on a disk in memory is made of.
 pub fn parts(disk: &Disk, lease: Duration) -> Parts {
-    let mut store = disk.store();
-    let loaded = store.load().unwrap();
+    let (store, loaded) = (disk.store(), disk.load());
     Parts {
         store: Box::new(store),
         journal: Arc::new(disk.clone()),

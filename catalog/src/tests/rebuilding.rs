@@ -8,8 +8,8 @@ use domain::{
 };
 
 use crate::config::{LEASE_MAX, lease_max};
+use crate::store::Loaded;
 use crate::store::sqlite::{FILE, SqliteStore};
-use crate::store::{Loaded, Store as _};
 use crate::{Config, RebuildError, RebuildSource, rebuild, stocks};
 
 const JOURNAL: JournalId = JournalId::new([5; JournalId::BYTES]);

@@ -162,7 +162,7 @@ async fn after_a_crash_with_sessions_out_stocks_wait_one_lease() {
 async fn sessions_of_two_runs_before_are_not_forgotten() {
     let disk = disk();
     let long = lease_max(LONG_LEASE) * 50; // the lease was longer once
-    disk.store().set_sessions_out(Some(long)).unwrap();
+    disk.store().set_sessions_out(Some(long)).await.unwrap();
     let running = Running::start_on(&disk, LONG_LEASE).await;
     let session = Session::open(&running.client()).await; // has a shorter one
     assert_eq!(disk.sessions_out(), Some(long));

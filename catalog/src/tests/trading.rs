@@ -24,7 +24,7 @@ async fn concurrent_trades_share_a_commit() {
     let disk = disk();
     let running = Running::start_on(&disk, LONG_LEASE).await;
     let leader = running.elect_leader().await;
-    let before = disk.commits();
+    let (before, lookups) = (disk.commits(), disk.lookups());
     disk.set_held(true);
     let buys: Vec<_> = (0..50)
         .map(|number| leader.start_buy(&format!("key-{number}"), "acme"))
@@ -43,6 +43,8 @@ async fn concurrent_trades_share_a_commit() {
     assert_eq!(read_stock(&mut client, "acme", 0).await, (50, false));
     let commits = disk.commits() - before;
     assert!(commits < 25, "{commits} commits for 50 trades");
+    let lookups = disk.lookups() - lookups;
+    assert_eq!(lookups, commits, "one look-up of keys for each commit");
     running.stop().await;
 }
 
@@ -547,7 +549,9 @@ async fn the_journal_is_read_as_it_is_taken() {
     running.stop().await;
 
     let (_close, closing) = watch::channel(false);
-    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing).unwrap();
+    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing)
+        .await
+        .unwrap();
     let request = v1::ReadJournalRequest {
         journal: leader.journal,
         ..v1::ReadJournalRequest::default()
@@ -566,7 +570,9 @@ async fn the_journal_is_read_as_it_is_taken() {
 async fn one_client_with_very_many_trades_leaves_room_for_those_of_others() {
     let disk = disk();
     let (_close, closing) = watch::channel(false);
-    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing).unwrap();
+    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing)
+        .await
+        .unwrap();
     let writer = service.writer.clone();
     let running = Running::serve(service).await;
     let leader = running.elect_leader().await;

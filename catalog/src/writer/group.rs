@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{Epoch, Order, OrderNumber, ReplicaId, Row, StockName, Version};
+use domain::{Epoch, IdempotencyKey, Order, OrderNumber, ReplicaId, Row, StockName, Version};
 use storage::StorageError;
 use tokio::sync::oneshot;
 
@@ -80,11 +80,16 @@ pub enum Command {
 }
 
 impl Command {
-    fn orders(&self) -> usize {
+    /// What it asks to trade.
+    fn traded(&self) -> &[Order] {
         match self {
-            Self::Trade { orders, .. } => orders.len(),
-            _ => 0,
+            Self::Trade { orders, .. } => orders,
+            _ => &[],
         }
+    }
+
+    fn orders(&self) -> usize {
+        self.traded().len()
     }
 }
 
@@ -176,10 +181,10 @@ impl Committer {
     ///
     /// # Errors
     /// See [`commit`](Self::commit); the first group tries again.
-    pub fn begin_next_epoch(&mut self) -> Result<(), StorageError> {
-        let group = self.begin(Vec::new());
-        match self.commit(&group) {
-            Err(error @ StorageError::DiskFailed(_)) => Err(error),
+    pub async fn begin_next_epoch(&mut self) -> Result<(), StorageError> {
+        let group = self.begin(Vec::new()).await;
+        match self.commit(&group).await {
+            Err(error) if error.ends_process() => Err(error),
             committed => {
                 self.finish(group, committed);
                 Ok(())
@@ -192,9 +197,10 @@ impl Committer {
     }
 
     /// Stages requests, tells caches to let go of what they change, and those who asked of the
-    /// rows.
-    pub fn begin(&mut self, commands: Vec<Command>) -> Group {
-        let mut group = self.stage(commands);
+    /// rows. What their orders' keys were used for is looked up before, in one call.
+    pub async fn begin(&mut self, commands: Vec<Command>) -> Group {
+        let known = self.find_keys(&commands).await;
+        let mut group = self.stage(commands, known);
         if !group.batch.is_empty() {
             self.shared.prepare(&group.batch);
         }
@@ -205,17 +211,17 @@ impl Committer {
     /// Makes the group durable, while caches let go.
     ///
     /// # Errors
-    /// Where nothing of its batch is, or, after [`StorageError::DiskFailed`], nobody knows: then
-    /// the process is to end ([`storage::error::fail_stop`]).
-    pub fn commit(&mut self, group: &Group) -> Result<(), StorageError> {
+    /// Where nothing of its batch is, or nobody knows: then the error
+    /// [ends the process](StorageError::ends_process).
+    pub async fn commit(&mut self, group: &Group) -> Result<(), StorageError> {
         if let Some(lease_max) = group.lend {
-            self.store.set_sessions_out(Some(lease_max))?;
+            self.store.set_sessions_out(Some(lease_max)).await?;
             self.sessions_out = Some(lease_max);
         }
         if group.batch.is_empty() {
             return Ok(());
         }
-        self.store.commit(&group.batch)
+        self.store.commit(&group.batch).await
     }
 
     /// Answers, now that the group is durable or is not.
@@ -248,17 +254,45 @@ impl Committer {
         }
     }
 
-    /// Spares the next start its wait, where no gateway can be serving what it holds.
-    pub fn note_clean_end(&mut self, now: BootTime) {
-        if self.sessions_out.is_none() || !self.shared.is_unheld(now) {
-            return;
+    /// How long the store may be left alone; see [`Store::beat_interval`].
+    pub fn beat_interval(&self) -> Option<Duration> {
+        self.store.beat_interval()
+    }
+
+    /// Says that the store's writer is there, where nothing was committed for a while.
+    pub async fn beat(&mut self) -> Result<(), StorageError> {
+        self.store.beat().await
+    }
+
+    /// Spares the next start its waits: for leases, where no gateway can be serving what it holds,
+    /// and for this writer.
+    pub async fn note_clean_end(&mut self, now: BootTime) {
+        if self.sessions_out.is_some() && self.shared.is_unheld(now) {
+            if let Err(error) = self.store.set_sessions_out(None).await {
+                tracing::warn!(%error, "the next start will wait for leases that are over");
+            }
         }
-        if let Err(error) = self.store.set_sessions_out(None) {
-            tracing::warn!(%error, "the next start will wait for leases that are over");
+        if let Err(error) = self.store.close().await {
+            tracing::warn!(%error, "the next start will wait for this one's end");
         }
     }
 
-    fn stage(&mut self, commands: Vec<Command>) -> Group {
+    /// What the keys of all orders were used for before this group, in the order of the orders.
+    async fn find_keys(&mut self, commands: &[Command]) -> Known {
+        let keys: Vec<&IdempotencyKey> = commands
+            .iter()
+            .flat_map(Command::traded)
+            .map(|order| &order.key)
+            .collect();
+        if keys.is_empty() {
+            return Ok(Vec::new().into_iter());
+        }
+        let known = self.store.find_keys(&keys).await?;
+        assert_eq!(known.len(), keys.len(), "every key is looked up");
+        Ok(known.into_iter())
+    }
+
+    fn stage(&self, commands: Vec<Command>, mut known: Known) -> Group {
         let mut staged = self.state.stage();
         if self.epoch_tainted {
             staged.begin_next_epoch();
@@ -273,7 +307,7 @@ impl Committer {
                     proposed,
                     reply,
                 } => {
-                    let results = stage_trade(&mut *self.store, &mut staged, epoch, &orders);
+                    let results = stage_trade(&mut known, &mut staged, epoch, &orders);
                     if let Ok(results) = &results {
                         replies.proposals.push((proposed, numbers(results)));
                     }
@@ -334,25 +368,25 @@ fn numbers(results: &[TradeResult]) -> Vec<OrderNumber> {
     results.iter().filter_map(number).collect()
 }
 
-/// Stages all orders of a request, or none.
+/// What is left of what was looked up, for the orders that are yet to be staged.
+type Known = Result<std::vec::IntoIter<Option<PriorOutcome>>, Arc<StorageError>>;
+
+/// Stages all orders of a request, or none. Takes what is known of their keys off `known`.
 fn stage_trade(
-    store: &mut dyn Store,
+    known: &mut Known,
     staged: &mut Staged<'_>,
     epoch: Epoch,
     orders: &[Order],
 ) -> Result<Vec<TradeResult>, RequestError> {
-    staged.check_epoch(epoch)?;
-    let known: Vec<Option<PriorOutcome>> = orders
-        .iter()
-        .map(|order| store.find_key(&order.key))
-        .collect::<Result<_, _>>()
-        .map_err(RequestError::Unreadable)?;
+    let mut known = match known {
+        Ok(known) => known.by_ref().take(orders.len()),
+        Err(error) => return Err(RequestError::unreadable(Arc::clone(error))),
+    };
+    let checked = staged.check_epoch(epoch);
     let trade = |(order, known): (&Order, _)| staged.trade(epoch, order.clone(), known);
-    Ok(orders
-        .iter()
-        .zip(known)
-        .map(trade)
-        .collect::<Result<_, _>>()?)
+    let results = checked.and_then(|()| orders.iter().zip(&mut known).map(trade).collect());
+    known.for_each(drop); // what is left then is for the requests behind
+    Ok(results?)
 }
 
 /// The version of a stock that an answer about it may give away.

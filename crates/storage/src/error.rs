@@ -40,6 +40,18 @@ pub enum StorageError {
     /// The operating system gave no random number.
     #[error("no random number: {0}")]
     Random(#[source] std::io::Error),
+    /// A commit's outcome is not known: its server did not say. See [`fail_stop`].
+    #[error("nobody can tell whether a commit took effect: {0}")]
+    Ambiguous(String),
+    /// Another process writes to the database now, and this one never will again. See [`fail_stop`].
+    #[error("another process has taken the database over: {0}")]
+    Fenced(String),
+    /// A database's server did not do what it was asked; nothing was changed.
+    #[error("database: {0}")]
+    Server(String),
+    /// What reads is stopping.
+    #[error("stopping")]
+    Stopping,
     /// SQLite refused a statement, and neither damage nor a full disk was the reason.
     #[error("database: {0}")]
     Sqlite(#[source] rusqlite::Error),
@@ -49,6 +61,15 @@ impl StorageError {
     /// Whether the database holds what was never written to it.
     pub fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged(_))
+    }
+
+    /// Whether nobody knows what is durable, or another process decides it, so that this one is to
+    /// end ([`fail_stop`]).
+    pub fn ends_process(&self) -> bool {
+        matches!(
+            self,
+            Self::DiskFailed(_) | Self::Ambiguous(_) | Self::Fenced(_)
+        )
     }
 }
 
@@ -96,12 +117,17 @@ pub fn commit(transaction: rusqlite::Transaction<'_>) -> Result<(), StorageError
         })
 }
 
-/// Aborts the process, to be called with a [`StorageError::DiskFailed`].
+/// Ends the process, to be called with an error that [ends it](StorageError::ends_process).
 ///
 /// After a failed write or fsync nobody knows what the disk holds, and trying again may report
 /// success for data that is lost (Rebello et al., "Can Applications Recover from fsync
-/// Failures?", ATC 2020). What the disk really holds is found at the next start.
+/// Failures?", ATC 2020). What the disk really holds is found at the next start. So it is where a
+/// server did not say what became of a commit: until then no answer can rest on it.
 pub fn fail_stop(error: &StorageError) -> ! {
-    tracing::error!(%error, "aborting");
-    daemon::abort()
+    if let StorageError::DiskFailed(_) = error {
+        tracing::error!(%error, "aborting");
+        daemon::abort()
+    }
+    tracing::error!(%error, "ending this process: its next start finds what is committed");
+    daemon::fail()
 }

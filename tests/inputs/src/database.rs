@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use catalog::store::sqlite::{SqliteJournal, SqliteStore as CatalogStore};
-use catalog::store::{Journal as _, Store as _};
 use catalog_core::{CatalogState, Leadership, PriorOutcome, Stock};
 use domain::Term;
 use domain::{

@@ -1,13 +1,14 @@
 //! The catalog's process: its shipped core, shared, committer and store.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use catalog::error::RequestError;
 use catalog::shared::{EVENTS_MAX, Event, Shared};
 use catalog::store::sqlite::{SqliteJournal, SqliteStore};
-use catalog::store::{Journal as _, Store as _};
 use catalog::writer::group::{Command, Committer, GROUP_PROPOSED_MAX, Group, gather};
 use catalog_core::{
     InSyncRefused, LEDGER_CHECK_MAX, Leadership, Leases, LedgerCheck, TradeResult, Visibility,
@@ -147,7 +148,7 @@ impl Catalog {
         let ledger_check = ledger_check.under(plan.catalog_rules());
         let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
         let mut committer = Committer::new(Box::new(store), loaded, Arc::clone(&shared));
-        committer.begin_next_epoch()?;
+        ready(committer.begin_next_epoch())?;
         let state = committer.state();
         oracle.catalog_committed(&[], &state.leadership());
         Ok(Self {
@@ -217,7 +218,7 @@ impl Catalog {
     /// no gateway can be serving it.
     pub fn stop(mut self, line: &Timeline) {
         self.shared.close();
-        self.committer.note_clean_end(line.clock(Node::Catalog));
+        ready(self.committer.note_clean_end(line.clock(Node::Catalog)));
     }
 
     /// When it has something to do by itself.
@@ -462,7 +463,7 @@ impl Catalog {
             && let Some(first) = self.queue.pop_front()
         {
             let group = gather(first, || self.queue.pop_front());
-            let group = self.committer.begin(group);
+            let group = ready(self.committer.begin(group));
             if group.batch().rows.len() > GROUP_PROPOSED_MAX {
                 line.came(Effect::LargeGroup);
             }
@@ -487,8 +488,9 @@ impl Catalog {
         let Some(group) = self.committing.take() else {
             return Ok(());
         };
-        let committed = self.committer.commit(&group);
-        if self.disk.is_dead() || matches!(committed, Err(StorageError::DiskFailed(_))) {
+        let committed = ready(self.committer.commit(&group));
+        let ends = |error: &StorageError| error.ends_process();
+        if self.disk.is_dead() || committed.as_ref().is_err_and(ends) {
             return Err(Ended);
         }
         let rows = group.batch().rows.clone();
@@ -591,6 +593,15 @@ impl Catalog {
 /// Opens the catalog's database on a disk.
 pub fn open(disk: &Disk, vfs: &'static Vfs) -> Result<SqliteStore, StorageError> {
     SqliteStore::open_in(DataDir::simulated(&disk.path(), vfs))
+}
+
+/// What a future comes to that waits for nothing: disks are simulated, and block.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    let mut context = Context::from_waker(Waker::noop());
+    match pin!(future).poll(&mut context) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("a store on a simulated disk is ready at once"),
+    }
 }
 
 type Answer<T> = Result<Result<T, RequestError>, oneshot::error::TryRecvError>;

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use catalog::store::Store as _;
 use catalog_core::{Batch, Term as CatalogTerm};
 use domain::{
     ChangeNumber, Epoch, IdempotencyKey, Identity, LedgerEnd, ListingDigest, Order, OrderNumber,

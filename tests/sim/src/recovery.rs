@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use catalog::config::lease_max;
 use catalog::rebuild::fill;
-use catalog::store::Journal as _;
 use catalog::{Disagreement, Found, Ledgers};
 use domain::{ChainHash, JournalId, OrderNumber};
 use order::inspect::Ledger;

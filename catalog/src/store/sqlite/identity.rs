@@ -3,14 +3,11 @@
 //! Each checksum has the journal's id in it: what belongs to one journal does not pass for
 //! another's.
 
-use std::io;
-use std::time::Duration;
-
-use domain::{JournalId, ListingDigest, ReplicaId};
+use domain::{JournalId, ListingDigest};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use storage::{Checksum, StorageError};
 
-use catalog_core::Term;
+use crate::store::checksums::of_identity;
 
 /// Came after the first databases were made: columns that those lack cannot ask for a value.
 pub(super) const SCHEMA: &str = "
@@ -25,14 +22,6 @@ pub(super) const SCHEMA: &str = "
     ) STRICT, WITHOUT ROWID;
     ALTER TABLE refused ADD COLUMN checksum BLOB CHECK (length(checksum) = 32);
 ";
-
-/// An id that no other journal has.
-pub fn random() -> Result<JournalId, StorageError> {
-    let mut bytes = [0; JournalId::BYTES];
-    let filled = getrandom::fill(&mut bytes);
-    filled.map_err(|error| StorageError::Random(io::Error::other(error.to_string())))?;
-    Ok(JournalId::new(bytes))
-}
 
 /// Reads which journal it is, of a database with this listing; `None` where it is of before there
 /// were ids, or holds no journal.
@@ -108,29 +97,5 @@ impl Covered {
             .query_row([self.name()], |row| row.get(0))
             .optional()?;
         checksum.check(kept.as_deref())
-    }
-}
-
-fn of_identity(journal: JournalId, listing: &ListingDigest) -> Checksum {
-    Checksum::of("the journal's id, or its listing,", journal).bytes(listing.as_bytes())
-}
-
-pub(super) fn of_term(journal: JournalId, term: &Term) -> Checksum {
-    let checksum = Checksum::of("who leads, or the in-sync set,", journal)
-        .number(term.epoch.0)
-        .number(term.leader.map_or(0, ReplicaId::get).into())
-        .number(term.change.get());
-    let in_sync = term.in_sync.iter();
-    in_sync.fold(checksum, |checksum, replica| {
-        checksum.number(replica.get().into())
-    })
-}
-
-/// Of how long sessions may last, in whole milliseconds.
-pub(super) fn of_sessions(journal: JournalId, term: Option<Duration>) -> Checksum {
-    let checksum = Checksum::of("the note of gateways' sessions", journal);
-    match term {
-        Some(term) => checksum.bytes(&term.as_millis().to_be_bytes()),
-        None => checksum,
     }
 }

@@ -1,12 +1,13 @@
 //! The orders that were refused, as far as they are remembered.
 
-use domain::{IdempotencyKey, JournalId, Order, Quantity, Side, StockName};
+use domain::{IdempotencyKey, JournalId, Order, Quantity, StockName};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use storage::{Checksum, StorageError};
+use storage::StorageError;
 
 use crate::store::REFUSED_ORDERS_KEPT;
+use crate::store::checksums::of_refused;
+use crate::store::words::{refusal, refusal_name, side, side_name};
 use catalog_core::RefusedOrder;
-use domain::Refusal;
 
 pub(super) const SCHEMA: &str = "
     CREATE TABLE refused ( -- orders that will have no row in the journal; the last of them
@@ -95,16 +96,12 @@ pub(super) fn insert(
     )?;
     for refused in refused {
         let RefusedOrder { order, refusal } = refused;
-        let side = match order.side {
-            Side::Buy => "buy",
-            Side::Sell => "sell",
-        };
         statement.execute(params![
             order.key.as_str(),
             order.name.as_str(),
-            side,
+            side_name(order.side),
             order.quantity.get(),
-            name(*refusal),
+            refusal_name(*refusal),
             of_refused(journal, refused).finish(),
         ])?;
     }
@@ -112,30 +109,6 @@ pub(super) fn insert(
         .prepare_cached("DELETE FROM refused WHERE id <= (SELECT max(id) FROM refused) - ?")?;
     forget.execute([REFUSED_ORDERS_KEPT])?;
     Ok(())
-}
-
-/// The checksum of an order that was refused.
-fn of_refused(journal: JournalId, refused: &RefusedOrder) -> Checksum {
-    let RefusedOrder { order, refusal } = refused;
-    Checksum::of("an order that was refused", journal)
-        .text(order.key.as_str())
-        .text(order.name.as_str())
-        .number(match order.side {
-            Side::Buy => 1,
-            Side::Sell => 2,
-        })
-        .number(order.quantity.get())
-        .text(name(*refusal))
-}
-
-/// What a refusal is called in the table.
-fn name(refusal: Refusal) -> &'static str {
-    match refusal {
-        Refusal::StockNotFound => "stock not found",
-        Refusal::NotEnough => "not enough",
-        Refusal::TooMany => "too many",
-        Refusal::KeyConflict => unreachable!("the key is remembered for another order"),
-    }
 }
 
 /// A row of the table.
@@ -151,19 +124,10 @@ impl Kept {
         let order = Order {
             key: IdempotencyKey::new(text(1)?)?,
             name: StockName::new(text(2)?)?,
-            side: match text(3)? {
-                "buy" => Side::Buy,
-                "sell" => Side::Sell,
-                other => return Err(unknown("side", other)),
-            },
+            side: side(text(3)?)?,
             quantity: Quantity::new(row.get(4)?)?,
         };
-        let refusal = match text(5)? {
-            "stock not found" => Refusal::StockNotFound,
-            "not enough" => Refusal::NotEnough,
-            "too many" => Refusal::TooMany,
-            other => return Err(unknown("refusal", other)),
-        };
+        let refusal = refusal(text(5)?)?;
         Ok(Self {
             id: row.get(0)?,
             refused: RefusedOrder { order, refusal },
@@ -174,12 +138,6 @@ impl Kept {
     fn verify(&self, journal: JournalId) -> Result<(), StorageError> {
         of_refused(journal, &self.refused).check(self.checksum.as_deref())
     }
-}
-
-fn unknown(what: &str, found: &str) -> StorageError {
-    StorageError::Damaged(format!(
-        "there is no {what} `{found}`, which an order that was refused has"
-    ))
 }
 
 /// Reads all rows in the order in which they were refused, until `each` says no.

@@ -3,7 +3,7 @@ use domain::{Order, Side};
 use super::*;
 use crate::stocks::built_in;
 use catalog_core::{RefusedOrder, Staged, TradeResult};
-use domain::Refusal;
+use domain::{ChangeNumber, Epoch, Quantity, Refusal};
 
 fn order(key: &str, stock: &str, quantity: u64) -> Order {
     Order {

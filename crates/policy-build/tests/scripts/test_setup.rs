@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 
 /// What tests need is here, and root runs the script. `apt-get` installs Node alone.
-const COMMANDS: [(&str, &str); 14] = [
+const COMMANDS: [(&str, &str); 17] = [
     ("id", "echo 0"),
     ("node", ""),
     ("npm", ""),
@@ -17,6 +17,9 @@ const COMMANDS: [(&str, &str); 14] = [
     ("nft", ""),
     ("curl", ""),
     ("pgrep", ""),
+    ("pg_createcluster", ""),
+    ("openssl", ""),
+    ("setpriv", ""),
     (
         "apt-get",
         r#"if [ "$1" = install ]; then cp "$HERE/bin/mount" "$HERE/bin/node"; fi"#,

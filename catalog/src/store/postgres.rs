@@ -1,0 +1,401 @@
+//! The catalog's truth in PostgreSQL.
+//!
+//! - [`url`]: where it is, and how it is reached;
+//! - `tls`: who is believed to be it;
+//! - `connection`: one connection;
+//! - `server`: whether it keeps what it acknowledges;
+//! - `schema`: its tables;
+//! - `lease`: who may write;
+//! - `rows`: their columns;
+//! - `write`: a batch in one statement;
+//! - `read`, `journal`: rows that continue the chain;
+//! - [`error`]: what can go wrong;
+//! - here: opening it, and what it holds then.
+//!
+//! Opened, in this order: the server is looked at, the tables are made where they are missing, the
+//! writer's lease is taken, and what is there is read. The lease's commit is a barrier: rows that
+//! were committed before and are not replicated yet are by the time it is acknowledged.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, ReplicaId};
+use storage::StorageError;
+use tokio_postgres::Client;
+use tonic::async_trait;
+
+use super::audit::Audit;
+use super::checksums::{of_identity, of_sessions, of_term};
+use super::{Journal, Loaded, Store, random_journal, term as checked_term};
+use crate::stocks::{self, Listing};
+use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, Term};
+
+pub mod url;
+mod tls;
+mod connection;
+mod server;
+mod schema;
+mod lease;
+mod rows;
+mod write;
+mod read;
+mod journal;
+pub mod error;
+
+pub use error::PostgresError;
+pub use journal::PostgresJournal;
+pub use url::StoreUrl;
+
+use connection::Connection;
+use error::{of_commit, of_read};
+pub use lease::LEASE;
+use lease::{Holder, TakeError};
+use rows::{get, number, signed};
+use write::{Statements, Writer};
+
+/// Rows that are read at a time by who reads them all.
+const CHUNK_ROWS: usize = 4096;
+
+/// A journal of more rows is read in full beside the catalog's work, not before it.
+const SMALL_ROWS: u64 = 50_000;
+
+/// After each [`CHUNK_ROWS`] that are read beside the catalog's work.
+const CHECK_PAUSE: Duration = Duration::from_millis(10);
+
+/// How a database is opened.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    pub url: StoreUrl,
+    /// A server without a synchronous standby will do.
+    pub allow_unreplicated: bool,
+    /// Where this catalog is reached.
+    pub reached_at: String,
+    /// The stocks to begin a journal with where there is none; without them that is an error.
+    pub new: Option<Vec<Listing>>,
+    /// How long a commit may take, a synchronous standby's disk included, before it counts as lost.
+    pub commit_time_max: Duration,
+}
+
+/// [`OpenOptions::commit_time_max`] of a catalog.
+pub const COMMIT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Why a database was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Refused(#[from] PostgresError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl From<TakeError> for OpenError {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::Refused(refused) => Self::Refused(refused),
+            TakeError::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
+/// The writer's side. Never reconnects: what became of a commit that a connection broke under, the
+/// next writer's load tells.
+#[derive(Debug)]
+pub struct PostgresStore {
+    writer: Writer,
+    journal: PostgresJournal,
+    unchecked: Option<Unchecked>,
+    /// There was a journal before it was opened.
+    was_there: bool,
+}
+
+impl PostgresStore {
+    /// Connects, makes the tables and a journal where they are missing, takes the writer's lease, and
+    /// checks what there is: a small journal in full; of a large one its ends, and
+    /// [`unchecked`](Self::unchecked) is for the rest. Either way no row is ever returned that does
+    /// not continue the hash chain.
+    ///
+    /// # Errors
+    /// Where there is no such database, it would lose trades, another catalog writes to it, or it is
+    /// damaged.
+    pub async fn open(options: OpenOptions) -> Result<Self, OpenError> {
+        let OpenOptions {
+            url,
+            allow_unreplicated,
+            reached_at,
+            new,
+            commit_time_max,
+        } = options;
+        let mut connection = Connection::open(&url).await?;
+        let server = server::check(&connection.client, allow_unreplicated).await?;
+        let none = || PostgresError::NoJournal(url.to_string());
+        if schema::version(&connection.client).await?.is_none() && new.is_none() {
+            return Err(none().into()); // and leaves no trace
+        }
+        schema::migrate(&mut connection.client).await?;
+        let holder = Holder {
+            name: random_journal()?.to_string(), // as random as any
+            url: reached_at,
+        };
+        tracing::info!(store = %url, "taking the writer's lease");
+        let term = lease::take(&connection, &holder, &server).await?;
+        let found = identity(&connection.client).await?;
+        let was_there = found.is_some();
+        let journal = match (found, new) {
+            (Some(journal), _) => journal,
+            (None, Some(listings)) => begin(&mut connection.client, term, &listings).await?,
+            (None, None) => {
+                lease::release(&connection.client, term).await?;
+                return Err(none().into());
+            }
+        };
+        let statements = Statements::prepare(&connection.client, commit_time_max).await?;
+        let last = "SELECT coalesce(max(id), 0) FROM refused";
+        let last = connection.client.query_one(last, &[]).await;
+        let mut store = Self {
+            journal: PostgresJournal::new(url, term, server.system_identifier),
+            writer: Writer {
+                refused_last: get(&last.map_err(of_read)?, 0)?,
+                connection,
+                statements,
+                term,
+                journal,
+            },
+            unchecked: None,
+            was_there,
+        };
+        let client = &store.writer.connection.client;
+        let unchecked = Unchecked {
+            audit: Audit::new(listings(client).await?, stocks(client).await?)?,
+            rows: read::end(client, term).await?.0.rows,
+            journal: store.journal.clone(),
+        };
+        if unchecked.rows.0 <= SMALL_ROWS {
+            unchecked.check_with(Duration::ZERO).await?;
+        } else {
+            store.unchecked = Some(unchecked);
+        }
+        Ok(store)
+    }
+
+    /// What is left to read of a large journal as it was opened.
+    pub fn unchecked(&mut self) -> Option<Unchecked> {
+        self.unchecked.take()
+    }
+
+    /// Reads its journal, beside the writer.
+    pub fn journal(&self) -> PostgresJournal {
+        self.journal.clone()
+    }
+
+    /// Whether it was opened with a journal in it, rather than with one that was begun.
+    pub fn was_there(&self) -> bool {
+        self.was_there
+    }
+
+    fn client(&self) -> &Client {
+        &self.writer.connection.client
+    }
+
+    async fn term(&self) -> Result<Term, StorageError> {
+        let sql = "SELECT epoch, leader, change, in_sync, checksum FROM leadership";
+        let row = self.client().query_one(sql, &[]).await.map_err(of_read)?;
+        let none = |replica| StorageError::Damaged(format!("there is no replica {replica}"));
+        let replica = |id: i64| u32::try_from(id).map_err(|_| none(id));
+        let in_sync: Vec<i64> = get(&row, 3)?;
+        let in_sync: BTreeSet<ReplicaId> = in_sync
+            .into_iter()
+            .map(|id| ReplicaId::new(replica(id)?).ok_or_else(|| none(id)))
+            .collect::<Result<_, _>>()?;
+        let leader = replica(get(&row, 1)?)?;
+        let term = checked_term(number(&row, 0)?, leader, number(&row, 2)?, in_sync)?;
+        of_term(self.writer.journal, &term).check(Some(get(&row, 4)?))?;
+        Ok(term)
+    }
+
+    async fn sessions_out(&self) -> Result<Option<Duration>, StorageError> {
+        let sql = "SELECT term_ms, checksum FROM sessions_out";
+        let row = self.client().query_one(sql, &[]).await.map_err(of_read)?;
+        let term_ms: Option<i64> = get(&row, 0)?;
+        let term = term_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
+        of_sessions(self.writer.journal, term).check(Some(get(&row, 1)?))?;
+        Ok(term)
+    }
+}
+
+#[async_trait]
+impl Store for PostgresStore {
+    async fn load(&mut self) -> Result<Loaded, StorageError> {
+        let (end, last) = read::end(self.client(), self.writer.term).await?;
+        let (term, sessions_out) = (self.term().await?, self.sessions_out().await?);
+        if last.is_some_and(|row| row.epoch > term.epoch) {
+            return Err(StorageError::Damaged(format!(
+                "its journal has rows of a later epoch than {}",
+                term.epoch
+            )));
+        }
+        let listing = stocks::digest(&listings(self.client()).await?);
+        Ok(Loaded {
+            journal: self.writer.journal,
+            listing,
+            state: CatalogState::new(stocks(self.client()).await?, end, term),
+            sessions_out,
+        })
+    }
+
+    async fn find_keys(
+        &mut self,
+        keys: &[&IdempotencyKey],
+    ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
+        self.writer.find_keys(keys).await
+    }
+
+    async fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        self.writer.commit(batch).await
+    }
+
+    async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
+        self.writer.set_sessions_out(term).await
+    }
+
+    fn beat_interval(&self) -> Option<Duration> {
+        Some(lease::BEAT_INTERVAL)
+    }
+
+    async fn beat(&mut self) -> Result<(), StorageError> {
+        self.writer.beat().await
+    }
+
+    async fn close(&mut self) -> Result<(), StorageError> {
+        lease::release(self.client(), self.writer.term).await
+    }
+}
+
+/// Which journal there is, if there is one.
+async fn identity(client: &Client) -> Result<Option<JournalId>, StorageError> {
+    let sql = "SELECT journal, checksum FROM identity";
+    let Some(row) = client.query_opt(sql, &[]).await.map_err(of_read)? else {
+        return Ok(None);
+    };
+    let journal = JournalId::try_from(get::<&[u8]>(&row, 0)?)?;
+    let listing = stocks::digest(&listings(client).await?);
+    of_identity(journal, &listing).check(Some(get(&row, 1)?))?;
+    Ok(Some(journal))
+}
+
+async fn listings(client: &Client) -> Result<Vec<Listing>, StorageError> {
+    let sql = "SELECT name, price, quantity FROM listing";
+    let rows = client.query(sql, &[]).await.map_err(of_read)?;
+    rows.iter().map(rows::listing).collect()
+}
+
+async fn stocks(client: &Client) -> Result<Vec<Stock>, StorageError> {
+    let sql = "SELECT name, price, quantity, volume, version FROM stock";
+    let rows = client.query(sql, &[]).await.map_err(of_read)?;
+    rows.iter().map(rows::stock).collect()
+}
+
+/// Begins a journal with its first stocks: all of it or nothing.
+async fn begin(
+    client: &mut Client,
+    term: i64,
+    listings: &[Listing],
+) -> Result<JournalId, StorageError> {
+    let journal = random_journal()?;
+    let listing: ListingDigest = stocks::digest(listings);
+    let names: Vec<&str> = listings
+        .iter()
+        .map(|listing| listing.name.as_str())
+        .collect();
+    let prices: Vec<i64> = listings
+        .iter()
+        .map(|listing| signed(listing.price.minor()))
+        .collect();
+    let quantities: Vec<i64> = listings
+        .iter()
+        .map(|listing| signed(listing.quantity))
+        .collect();
+    let transaction = client.transaction().await.map_err(of_read)?;
+    let fence = "UPDATE writer SET beat = beat + 1 WHERE term = $1";
+    if transaction
+        .execute(fence, &[&term])
+        .await
+        .map_err(of_read)?
+        == 0
+    {
+        let over = format!("the writer's term {term} is over");
+        return Err(StorageError::Fenced(over));
+    }
+    let identity = of_identity(journal, &listing).finish();
+    let first_term = of_term(journal, &Term::default()).finish();
+    let no_sessions = of_sessions(journal, None).finish();
+    let statements: [(&str, &[&(dyn tokio_postgres::types::ToSql + Sync)]); 5] = [
+        (
+            "INSERT INTO stock SELECT name, price, quantity, 0, 1
+             FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS new (name, price, quantity)",
+            &[&names, &prices, &quantities],
+        ),
+        (
+            "INSERT INTO listing SELECT name, price, quantity FROM stock",
+            &[],
+        ),
+        (
+            "INSERT INTO identity VALUES (0, $1, $2)",
+            &[&journal.as_bytes().as_slice(), &identity.as_slice()],
+        ),
+        (
+            "INSERT INTO leadership VALUES (0, 0, 0, 0, '{}', $1)",
+            &[&first_term.as_slice()],
+        ),
+        (
+            "INSERT INTO sessions_out VALUES (0, NULL, $1)",
+            &[&no_sessions.as_slice()],
+        ),
+    ];
+    for (sql, values) in statements {
+        transaction.execute(sql, values).await.map_err(of_read)?;
+    }
+    transaction.commit().await.map_err(of_commit)?;
+    tracing::info!(%journal, stocks = listings.len(), "began a journal");
+    Ok(journal)
+}
+
+/// A journal too long to be read in full before it is used.
+#[derive(Debug)]
+pub struct Unchecked {
+    audit: Audit,
+    /// How many it had when it was opened.
+    rows: OrderNumber,
+    journal: PostgresJournal,
+}
+
+impl Unchecked {
+    /// Reads the whole journal as it was when the database was opened, with pauses that leave the
+    /// server to others.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] at the first row that is not as it was written, or where the stocks
+    /// are not what the journal made of their listings.
+    pub async fn check(self) -> Result<(), StorageError> {
+        self.check_with(CHECK_PAUSE).await
+    }
+
+    async fn check_with(self, pause: Duration) -> Result<(), StorageError> {
+        let Self {
+            mut audit,
+            rows: end,
+            journal,
+        } = self;
+        let mut next = OrderNumber(0);
+        while next < end {
+            let left = usize::try_from(end.0 - next.0).unwrap_or(usize::MAX);
+            let rows = journal.rows(next, left.min(CHUNK_ROWS)).await?;
+            let last = rows.last().ok_or_else(|| read::missing(next))?;
+            next = last.number.next();
+            audit.take(&rows)?;
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+        }
+        audit.finish()
+    }
+}

@@ -1,0 +1,123 @@
+//! What PostgreSQL can refuse, and which of it leaves the outcome of a commit unknown.
+
+use std::error::Error as _;
+use std::iter::successors;
+use std::path::PathBuf;
+
+use storage::StorageError;
+use tokio_postgres::error::{Severity, SqlState};
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PostgresError {
+    /// `--store` is not a URL of PostgreSQL's. Shows no more of it than the name of an option.
+    #[error("--store: {0}")]
+    Url(String),
+    /// The file of `sslrootcert`.
+    #[error("--store: cannot take certificates from sslrootcert={}: {problem}", path.display())]
+    RootCertificates { path: PathBuf, problem: String },
+    /// No connection, or none that one can work with.
+    #[error("cannot use {server}: {problem}{}", remedy.map(|remedy| format!("\n{remedy}")).unwrap_or_default())]
+    Connect {
+        /// Without a password.
+        server: String,
+        problem: String,
+        remedy: Option<&'static str>,
+    },
+    /// A setting with which acknowledged trades can be lost.
+    #[error(
+        "the database would lose trades that it acknowledged: {setting} is `{value}` there; {remedy}"
+    )]
+    NotDurable {
+        setting: &'static str,
+        value: String,
+        remedy: &'static str,
+    },
+    #[error(
+        "the database has no synchronous standby ({0}): trades would be lost with its machine. \
+         Give it one (synchronous_standby_names), or accept that with --allow-unreplicated"
+    )]
+    Unreplicated(String),
+    /// A role that may not see whether there is a standby.
+    #[error(
+        "this role may not see whether the database has a synchronous standby: \
+         GRANT pg_monitor TO it"
+    )]
+    Unseen,
+    #[error("PostgreSQL {found} is too old: {needed} is the oldest that will do")]
+    Old { found: u32, needed: u32 },
+    /// A later release has changed its tables.
+    #[error(
+        "the database is of a newer release: its tables are of version {found}, this release knows \
+         {known}. Start that release, or restore a backup of before"
+    )]
+    Newer { found: i32, known: i32 },
+    /// It has moved, in another way than by a fail-over.
+    #[error(
+        "the tables are a copy from another database cluster: system identifier {recorded} wrote \
+         them, and this is {found}. Where the other is gone for good and nothing can be \
+         newer there, accept this one by\n  UPDATE writer SET system_identifier = '{found}'"
+    )]
+    OtherCluster { recorded: String, found: String },
+    /// A second catalog, or a second start of one.
+    #[error(
+        "another catalog serves on this database: {holder} at {url}, whose beat goes on. \
+         Stop it first"
+    )]
+    Held { holder: String, url: String },
+    /// There is none, and the command does not say to begin one.
+    #[error(
+        "there is no journal in {0}\n\
+         To begin one, with its first stocks, start with --new. Where there was one, this is \
+         not the database that it was in, or it was restored without it"
+    )]
+    NoJournal(String),
+    #[error("cannot prepare the tables: {0}")]
+    Schema(String),
+}
+
+/// An error with all of its causes.
+pub(super) fn told(error: &tokio_postgres::Error) -> String {
+    if let Some(said) = error.as_db_error() {
+        let hint = said.hint().map(|hint| format!(" ({hint})"));
+        return format!(
+            "{} (SQLSTATE {}){}",
+            said.message(),
+            said.code().code(),
+            hint.unwrap_or_default()
+        );
+    }
+    let causes = successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
+}
+
+/// Of what changes nothing.
+pub(super) fn of_read(error: tokio_postgres::Error) -> StorageError {
+    StorageError::Server(told(&error))
+}
+
+/// Of a statement that was to change something, and is a transaction.
+///
+/// What the server reports as an error while it goes on serving undid the transaction. All else is
+/// silence: the connection broke, or the server was told to end it, before it said what became of
+/// the commit.
+pub(super) fn of_commit(error: tokio_postgres::Error) -> StorageError {
+    let Some(said) = error.as_db_error() else {
+        return StorageError::Ambiguous(told(&error));
+    };
+    let is_unknown = said.code() == &SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN;
+    match said.parsed_severity() {
+        Some(Severity::Error) if !is_unknown => undone(&error),
+        _ => StorageError::Ambiguous(told(&error)),
+    }
+}
+
+/// The statement of a batch divides by zero where it did not change what it was to change.
+fn undone(error: &tokio_postgres::Error) -> StorageError {
+    if error.code() == Some(&SqlState::DIVISION_BY_ZERO) {
+        return StorageError::Damaged(
+            "it holds other stocks, rows or terms than the catalog knows of".into(),
+        );
+    }
+    StorageError::Server(told(error))
+}

@@ -1,0 +1,119 @@
+//! Readers of the journal: a few connections, made when they are wanted and again where they broke.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use domain::{OrderNumber, Row};
+use storage::StorageError;
+use tokio::sync::Semaphore;
+use tonic::async_trait;
+
+use super::connection::Connection;
+use super::error::{PostgresError, told};
+use super::read;
+use super::url::StoreUrl;
+use crate::store::Journal;
+
+/// Most connections of readers.
+const CONNECTIONS_MAX: usize = 4;
+
+/// How long one read may take.
+const READ_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Tries of one read, each on another connection than the one that broke.
+const TRIES_MAX: u32 = 4;
+
+/// The wait before the second try; doubled before each further one.
+const BACK_OFF: Duration = Duration::from_millis(50);
+
+/// Reads the journal of one database cluster, for one term of its writer.
+#[derive(Debug, Clone)]
+pub struct PostgresJournal(Arc<Readers>);
+
+#[derive(Debug)]
+struct Readers {
+    url: StoreUrl,
+    term: i64,
+    system_identifier: String,
+    turns: Semaphore,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl PostgresJournal {
+    pub(super) fn new(url: StoreUrl, term: i64, system_identifier: String) -> Self {
+        Self(Arc::new(Readers {
+            url,
+            term,
+            system_identifier,
+            turns: Semaphore::new(CONNECTIONS_MAX),
+            idle: Mutex::new(Vec::new()),
+        }))
+    }
+}
+
+#[async_trait]
+impl Journal for PostgresJournal {
+    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+        let turn = self.0.turns.acquire().await;
+        let _turn = turn.map_err(|_| StorageError::Stopping)?;
+        let mut wait = BACK_OFF;
+        let mut tries = 1;
+        loop {
+            match self.0.read_once(from, rows_max).await {
+                Err(StorageError::Server(problem)) if tries < TRIES_MAX => {
+                    tracing::warn!(problem, "reading the database failed; trying again");
+                    tokio::time::sleep(wait).await;
+                    (tries, wait) = (tries + 1, wait * 2);
+                }
+                read => return read,
+            }
+        }
+    }
+}
+
+impl Readers {
+    async fn read_once(
+        &self,
+        from: OrderNumber,
+        rows_max: usize,
+    ) -> Result<Vec<Row>, StorageError> {
+        let idle = self.idle().pop();
+        let connection = match idle.filter(|connection| !connection.client.is_closed()) {
+            Some(connection) => connection,
+            None => self.connect().await?,
+        };
+        let read = read::rows(&connection.client, self.term, from, rows_max);
+        let Ok(read) = tokio::time::timeout(READ_TIME_MAX, read).await else {
+            let problem = format!("no answer within {READ_TIME_MAX:?}");
+            return Err(StorageError::Server(problem)); // and the connection is dropped
+        };
+        if !matches!(read, Err(StorageError::Server(_))) {
+            self.idle().push(connection);
+        }
+        read
+    }
+
+    /// # Errors
+    /// Where there is no connection, or only one to another database cluster.
+    async fn connect(&self) -> Result<Connection, StorageError> {
+        let failed = |error: PostgresError| StorageError::Server(error.to_string());
+        let connection = Connection::open(&self.url).await.map_err(failed)?;
+        let found = connection.client.query_one(
+            "SELECT system_identifier::text FROM pg_control_system()",
+            &[],
+        );
+        let found = found.await.and_then(|row| row.try_get::<_, String>(0));
+        let found = found.map_err(|error| StorageError::Server(told(&error)))?;
+        if found != self.system_identifier {
+            return Err(StorageError::Server(format!(
+                "the server is of another database cluster now, {found} instead of {}",
+                self.system_identifier
+            )));
+        }
+        Ok(connection)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,143 @@
+//! What is read: rows of the journal, none of which is returned that does not continue the chain.
+
+use std::collections::HashMap;
+
+use domain::{ChainHash, IdempotencyKey, JournalId, LedgerEnd, OrderNumber, Row};
+use storage::StorageError;
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::error::of_read;
+use super::rows::{JOURNAL, JOURNAL_COLUMNS, REFUSED, get, journal_row, refused};
+use catalog_core::PriorOutcome;
+
+/// At most `rows_max` rows from a number on, in number order and without gaps; none where the
+/// journal ends before it.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where one of them, or the one before them, is missing or not as it
+/// was written; [`StorageError::Fenced`] where the term is over.
+pub(super) async fn rows(
+    client: &Client,
+    term: i64,
+    from: OrderNumber,
+    rows_max: usize,
+) -> Result<Vec<Row>, StorageError> {
+    let before = from.0.checked_sub(1).map(OrderNumber);
+    let limit = rows_max.saturating_add(usize::from(before.is_some()));
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let Ok(first) = i64::try_from(before.unwrap_or(from).0) else {
+        return Ok(Vec::new()); // no number is so high
+    };
+    let sql = format!(
+        "SELECT writer.term, {JOURNAL} FROM writer LEFT JOIN
+            (SELECT * FROM journal WHERE number >= $1 ORDER BY number LIMIT $2) AS j ON true
+         ORDER BY j.number"
+    );
+    let found = client
+        .query_typed(&sql, &[(&first, Type::INT8), (&limit, Type::INT8)])
+        .await
+        .map_err(of_read)?;
+    let mut rows = Vec::with_capacity(found.len());
+    let mut next = before.unwrap_or(from);
+    let mut chain = ChainHash::EMPTY;
+    for row in &found {
+        let now: i64 = get(row, 0)?;
+        if now != term {
+            return Err(StorageError::Fenced(format!(
+                "the writer's term is {now}, no longer {term}"
+            )));
+        }
+        if get::<Option<i64>>(row, 1)?.is_none() {
+            break; // there are none
+        }
+        let row = journal_row(row, 1)?;
+        if row.number != next {
+            return Err(missing(next));
+        }
+        let is_before = Some(row.number) == before;
+        if !is_before && !row.follows(&chain) {
+            return Err(StorageError::Damaged(format!(
+                "row {next} does not continue the hash chain"
+            )));
+        }
+        next = next.next();
+        chain = row.chain;
+        if !is_before {
+            rows.push(row);
+        }
+    }
+    Ok(rows)
+}
+
+/// Where the journal ends, and its last row. Looks at its first row and its last.
+///
+/// # Errors
+/// As [`rows`].
+pub(super) async fn end(
+    client: &Client,
+    term: i64,
+) -> Result<(LedgerEnd, Option<Row>), StorageError> {
+    let last = client.query_one("SELECT max(number) FROM journal", &[]);
+    let last: Option<i64> = get(&last.await.map_err(of_read)?, 0)?;
+    let Some(last) = last else {
+        return Ok((LedgerEnd::default(), None));
+    };
+    let last = OrderNumber(u64::try_from(last).unwrap_or_default());
+    rows(client, term, OrderNumber(0), 1).await?;
+    let row = rows(client, term, last, 1).await?.pop();
+    let row = row.ok_or_else(|| missing(last))?;
+    Ok((LedgerEnd::of(&row), Some(row)))
+}
+
+/// What keys were used for, in the order of the keys.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where one is not as it was written.
+pub(super) async fn keys(
+    client: &Client,
+    journal: JournalId,
+    keys: &[&IdempotencyKey],
+) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
+    let texts: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
+    let texts: [(&(dyn ToSql + Sync), Type); 1] = [(&texts, Type::TEXT_ARRAY)];
+    let of_rows = format!(
+        "SELECT {JOURNAL}, before.chain FROM journal AS j
+         LEFT JOIN journal AS before ON before.number = j.number - 1
+         WHERE j.key = ANY($1)"
+    );
+    let of_refused = format!("SELECT {REFUSED} FROM refused WHERE key = ANY($1)");
+    // One after the other on the way, and both under way at once.
+    let (of_rows, of_refused) = tokio::try_join!(
+        client.query_typed(&of_rows, &texts),
+        client.query_typed(&of_refused, &texts),
+    )
+    .map_err(of_read)?;
+    let mut known = HashMap::new();
+    for row in &of_rows {
+        let chain: Option<&[u8]> = get(row, JOURNAL_COLUMNS)?;
+        let chain = chain.map(ChainHash::try_from).transpose()?;
+        let row = journal_row(row, 0)?;
+        let before = match (row.number, chain) {
+            (OrderNumber(0), None) => ChainHash::EMPTY,
+            (OrderNumber(1..), Some(chain)) => chain,
+            (number, _) => return Err(missing(OrderNumber(number.0.saturating_sub(1)))),
+        };
+        if !row.follows(&before) {
+            return Err(StorageError::Damaged(format!(
+                "row {} does not continue the hash chain",
+                row.number
+            )));
+        }
+        known.insert(row.order.key.clone(), PriorOutcome::Row(row));
+    }
+    for row in &of_refused {
+        let refused = refused(row, journal)?;
+        known.insert(refused.order.key.clone(), PriorOutcome::Refused(refused));
+    }
+    Ok(keys.iter().map(|key| known.get(*key).cloned()).collect())
+}
+
+pub(super) fn missing(number: OrderNumber) -> StorageError {
+    StorageError::Damaged(format!("row {number} is missing"))
+}

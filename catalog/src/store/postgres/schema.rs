@@ -1,0 +1,156 @@
+//! The tables, by numbered scripts that are each run once, in a transaction of its own.
+//!
+//! A row is the lock: who runs a script holds it, and others wait. Locks of other kinds are not
+//! the same through poolers and in other engines of the protocol.
+
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Error};
+
+use super::error::{PostgresError, told};
+
+/// What each release added; a script that was released is never changed.
+const SCRIPTS: &[&str] = &[TABLES];
+
+/// Keys compare byte by byte: with the collation of the system an index is wrong after an update of
+/// its locales.
+const TABLES: &str = "
+    CREATE TABLE writer ( -- who writes: one row
+        only_row smallint PRIMARY KEY CHECK (only_row = 0),
+        term bigint NOT NULL CHECK (term >= 0), -- rises with each writer
+        beat bigint NOT NULL CHECK (beat >= 0), -- rises with each commit
+        holder text NOT NULL, -- empty where nobody writes
+        url text NOT NULL, -- where the holder is reached
+        system_identifier text, -- of the database cluster
+        timeline bigint -- of the cluster, as the term began
+    );
+    INSERT INTO writer VALUES (0, 0, 0, '', '', NULL, NULL);
+    CREATE TABLE identity ( -- which journal it is: one row, made with it
+        only_row smallint PRIMARY KEY CHECK (only_row = 0),
+        journal bytea NOT NULL CHECK (length(journal) = 16),
+        checksum bytea NOT NULL CHECK (length(checksum) = 32) -- of the id and the listing
+    );
+    CREATE TABLE stock (
+        name text COLLATE \"C\" PRIMARY KEY,
+        price bigint NOT NULL CHECK (price >= 0), -- of one share, in minor units (cents)
+        quantity bigint NOT NULL CHECK (quantity >= 0),
+        volume bigint NOT NULL CHECK (volume >= 0), -- shares traded, bought and sold
+        version bigint NOT NULL CHECK (version > 0)
+    );
+    CREATE TABLE listing ( -- as the stocks were first; the journal leads from here to there
+        name text COLLATE \"C\" PRIMARY KEY,
+        price bigint NOT NULL CHECK (price >= 0),
+        quantity bigint NOT NULL CHECK (quantity >= 0)
+    );
+    CREATE TABLE leadership ( -- one row
+        only_row smallint PRIMARY KEY CHECK (only_row = 0),
+        epoch bigint NOT NULL CHECK (epoch >= 0),
+        leader bigint NOT NULL CHECK ((leader = 0) = (epoch = 0)),
+        change bigint NOT NULL CHECK (change >= 0), -- the last one of in_sync in this epoch
+        in_sync bigint[] NOT NULL,
+        checksum bytea NOT NULL CHECK (length(checksum) = 32)
+    );
+    CREATE TABLE sessions_out ( -- one row
+        only_row smallint PRIMARY KEY CHECK (only_row = 0),
+        term_ms bigint CHECK (term_ms > 0), -- how long gateways' leases last at most, if there are any
+        checksum bytea NOT NULL CHECK (length(checksum) = 32)
+    );
+    CREATE TABLE journal (
+        number bigint PRIMARY KEY CHECK (number >= 0),
+        epoch bigint NOT NULL CHECK (epoch > 0),
+        key text COLLATE \"C\" NOT NULL UNIQUE,
+        name text COLLATE \"C\" NOT NULL,
+        side text NOT NULL CHECK (side IN ('buy', 'sell')),
+        quantity bigint NOT NULL CHECK (quantity > 0),
+        price bigint NOT NULL CHECK (price >= 0), -- of one share, in minor units (cents)
+        chain bytea NOT NULL CHECK (length(chain) = 32)
+    );
+    CREATE TABLE refused ( -- orders that will have no row in the journal; the last of them
+        id bigint PRIMARY KEY, -- rises
+        key text COLLATE \"C\" NOT NULL UNIQUE,
+        name text COLLATE \"C\" NOT NULL,
+        side text NOT NULL CHECK (side IN ('buy', 'sell')),
+        quantity bigint NOT NULL CHECK (quantity > 0),
+        refusal text NOT NULL CHECK (refusal IN ('stock not found', 'not enough', 'too many')),
+        checksum bytea NOT NULL CHECK (length(checksum) = 32)
+    );
+";
+
+/// Row 0 is the lock.
+const MIGRATIONS: &str = "
+    CREATE TABLE IF NOT EXISTS migration (number integer PRIMARY KEY);
+    INSERT INTO migration VALUES (0) ON CONFLICT DO NOTHING;
+";
+
+/// Tries at making the first table, which two that start at once cannot both do.
+const TRIES_MAX: u32 = 5;
+
+/// How many scripts have been run; `None` where there is no table yet.
+///
+/// # Errors
+/// [`PostgresError::Newer`] where a later release has run one.
+pub(super) async fn version(client: &Client) -> Result<Option<i32>, PostgresError> {
+    let found = client
+        .query_one(
+            "SELECT count(*) FROM information_schema.tables
+             WHERE table_schema = current_schema() AND table_name = 'migration'",
+            &[],
+        )
+        .await
+        .and_then(|row| row.try_get::<_, i64>(0));
+    if found.map_err(failed)? == 0 {
+        return Ok(None);
+    }
+    let last = client.query_one("SELECT coalesce(max(number), 0) FROM migration", &[]);
+    let last: i32 = last.await.and_then(|row| row.try_get(0)).map_err(failed)?;
+    check_known(last)?;
+    Ok(Some(last))
+}
+
+/// Runs the scripts that have not been run.
+///
+/// # Errors
+/// Where one fails, which then has done nothing, or as [`version`].
+pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
+    let mut tries = 1;
+    loop {
+        match client.batch_execute(MIGRATIONS).await {
+            Ok(()) => break,
+            Err(error) if tries < TRIES_MAX && is_overtaken(&error) => tries += 1,
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    loop {
+        let transaction = client.transaction().await.map_err(failed)?;
+        let lock = "SELECT number FROM migration WHERE number = 0 FOR UPDATE";
+        transaction.query(lock, &[]).await.map_err(failed)?;
+        let last = transaction.query_one("SELECT max(number) FROM migration", &[]);
+        let last: i32 = last.await.and_then(|row| row.try_get(0)).map_err(failed)?;
+        check_known(last)?;
+        let Some(script) = usize::try_from(last).ok().and_then(|run| SCRIPTS.get(run)) else {
+            return transaction.commit().await.map_err(failed);
+        };
+        let next = last + 1;
+        transaction.batch_execute(script).await.map_err(failed)?;
+        let note = "INSERT INTO migration VALUES ($1)";
+        transaction.execute(note, &[&next]).await.map_err(failed)?;
+        transaction.commit().await.map_err(failed)?;
+        tracing::info!(version = next, "made the database's tables");
+    }
+}
+
+fn check_known(found: i32) -> Result<(), PostgresError> {
+    let known = i32::try_from(SCRIPTS.len()).unwrap_or(i32::MAX);
+    match found <= known {
+        true => Ok(()),
+        false => Err(PostgresError::Newer { found, known }),
+    }
+}
+
+fn is_overtaken(error: &Error) -> bool {
+    let codes = [&SqlState::UNIQUE_VIOLATION, &SqlState::DUPLICATE_TABLE];
+    error.code().is_some_and(|code| codes.contains(&code))
+}
+
+fn failed(error: Error) -> PostgresError {
+    PostgresError::Schema(told(&error))
+}

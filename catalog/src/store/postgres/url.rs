@@ -1,0 +1,255 @@
+//! Where a database is: a URL as libpq reads it, as far as it goes.
+//!
+//! `tokio-postgres` knows no verification: `sslmode=verify-ca`, `verify-full` and `sslrootcert` are
+//! taken off before it reads the rest.
+
+use std::fmt::{self, Write as _};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+use super::error::PostgresError;
+use super::tls::{self, Connector, Verification};
+
+/// How long a connection's data may be unacknowledged, unless the URL says otherwise.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long connecting to one host may take, unless the URL says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection is silent before the server is asked whether it is there, between two such
+/// questions, and how many go unanswered, unless the URL says otherwise.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+/// What servers show of who is connected, unless the URL says otherwise.
+const APPLICATION_NAME: &str = "bazaar catalog";
+
+/// Where a database is, and how it is reached. Shows no password.
+#[derive(Clone)]
+pub struct StoreUrl {
+    pub(super) config: tokio_postgres::Config,
+    /// `None` for a connection without TLS.
+    pub(super) connector: Option<Connector>,
+}
+
+impl StoreUrl {
+    /// Reads `postgres://user:password@host:port/database?option=value&…`, and the certificates that it names.
+    ///
+    /// # Errors
+    /// Where it is not one, without showing what it says.
+    pub fn parse(url: &str) -> Result<Self, PostgresError> {
+        let wrong = |problem: String| PostgresError::Url(problem);
+        if !["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme))
+        {
+            let problem = "is not of the form postgres://user@host:port/database?sslmode=…";
+            return Err(wrong(problem.into()));
+        }
+        let (place, options) = url.split_once('?').unwrap_or((url, ""));
+        let mut plain = String::from(place);
+        let mut mode = None;
+        let mut roots = None;
+        let mut separator = '?';
+        for option in options.split('&').filter(|option| !option.is_empty()) {
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            match name {
+                "sslmode" => mode = Some(Mode::parse(value)?),
+                "sslrootcert" => {
+                    let path = percent_decode_str(value).decode_utf8();
+                    let path = path.map_err(|_| wrong("sslrootcert is not UTF-8".into()))?;
+                    roots = Some(PathBuf::from(path.as_ref()));
+                }
+                _ => {
+                    let _ = write!(plain, "{separator}{option}");
+                    separator = '&';
+                }
+            }
+        }
+        let mut config = tokio_postgres::Config::from_str(&plain)
+            .map_err(|error| wrong(super::error::told(&error)))?;
+        let is_local = |host: &Host| matches!(host, Host::Unix(_));
+        if config.get_hosts().is_empty() {
+            return Err(wrong("names no host".into()));
+        }
+        // What a local socket carries stays on the machine; libpq has no TLS there either.
+        let mode = match config.get_hosts().iter().all(is_local) {
+            true => Mode::Disable,
+            false => mode.unwrap_or(Mode::Prefer),
+        };
+        config.ssl_mode(match mode {
+            Mode::Disable => SslMode::Disable,
+            Mode::Prefer => SslMode::Prefer,
+            Mode::Require | Mode::VerifyCa | Mode::VerifyFull => SslMode::Require,
+        });
+        let verification = match (mode, roots) {
+            (Mode::Disable, _) => None,
+            (Mode::Prefer, _) | (Mode::Require, None) => Some(Verification::None),
+            // As libpq has it.
+            (Mode::Require | Mode::VerifyCa, Some(roots)) => Some(Verification::Chain(roots)),
+            (Mode::VerifyFull, Some(roots)) => Some(Verification::Full(roots)),
+            (Mode::VerifyCa | Mode::VerifyFull, None) => {
+                let problem = "sslmode=verify-full and verify-ca need sslrootcert=FILE, the \
+                               certificates of who vouches for the server, in PEM";
+                return Err(wrong(problem.into()));
+            }
+        };
+        let connector = verification.map(tls::connector).transpose()?;
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(TCP_USER_TIMEOUT);
+        }
+        if !plain.contains("keepalives") {
+            config
+                .keepalives_idle(KEEPALIVE_IDLE)
+                .keepalives_interval(KEEPALIVE_INTERVAL)
+                .keepalives_retries(KEEPALIVE_RETRIES);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name(APPLICATION_NAME);
+        }
+        // Of several hosts the one that can write; a standby's is none.
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        Ok(Self { config, connector })
+    }
+}
+
+/// `sslmode`, as libpq has it, but for `allow`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Disable,
+    /// TLS where the server has it; who it is is not looked at.
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl Mode {
+    fn parse(value: &str) -> Result<Self, PostgresError> {
+        Ok(match value {
+            "disable" => Self::Disable,
+            "prefer" => Self::Prefer,
+            "require" => Self::Require,
+            "verify-ca" => Self::VerifyCa,
+            "verify-full" => Self::VerifyFull,
+            _ => {
+                let problem =
+                    "sslmode is none of disable, prefer, require, verify-ca and verify-full";
+                return Err(PostgresError::Url(problem.into()));
+            }
+        })
+    }
+}
+
+/// As messages and logs have it: without a password, and without options.
+impl fmt::Display for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, .. } = self;
+        f.write_str("postgres://")?;
+        if let Some(user) = config.get_user() {
+            write!(f, "{user}@")?;
+        }
+        for (place, host) in config.get_hosts().iter().enumerate() {
+            if place > 0 {
+                f.write_char(',')?;
+            }
+            match host {
+                Host::Tcp(name) => f.write_str(name)?,
+                Host::Unix(path) => write!(f, "{}", path.display())?,
+            }
+            let ports = config.get_ports();
+            if let Some(port) = ports.get(place).or(ports.first()) {
+                write!(f, ":{port}")?;
+            }
+        }
+        match config.get_dbname() {
+            Some(name) => write!(f, "/{name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for StoreUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(url: &str) -> String {
+        match StoreUrl::parse(url) {
+            Ok(url) => url.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown_whatever_the_url_is() {
+        for url in [
+            "postgres://me:hushhush@db:5433/bazaar",
+            "postgres://me:hushhush@db:5433/bazaar?sslmode=disable&connect_timeout=3",
+            "postgres://me@db/bazaar?password=hushhush",
+            "postgres://me:hushhush@db:port/bazaar",
+            "postgres://me:hushhush@db/bazaar?sslmode=hushhush",
+            "postgres://me:hushhush@db/bazaar?nonsense=hushhush",
+            "postgres://me:hushhush%zz@db/bazaar",
+            "postgres://me:hushhush@/bazaar",
+            "mysql://me:hushhush@db/bazaar",
+            "host=db password=hushhush",
+            "postgres://me:hushhush@db/x?sslmode=verify-full",
+        ] {
+            let shown = shown(url);
+            assert!(!shown.contains("hush"), "{url}: {shown}");
+            if let Ok(parsed) = StoreUrl::parse(url) {
+                assert!(!format!("{parsed:?}").contains("hush"));
+            }
+        }
+        let several = "postgres://me:x@a,b:2/bazaar?sslmode=disable";
+        assert_eq!(shown(several), "postgres://me@a:5432,b:2/bazaar");
+    }
+
+    #[test]
+    fn the_modes_are_those_of_libpq() {
+        let mode = |options: &str| {
+            let url = StoreUrl::parse(&format!("postgres://me@db/bazaar{options}"));
+            url.map(|url| (url.config.get_ssl_mode(), url.connector.is_some()))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(mode(""), Ok((SslMode::Prefer, true)));
+        assert_eq!(mode("?sslmode=disable"), Ok((SslMode::Disable, false)));
+        assert_eq!(mode("?sslmode=require"), Ok((SslMode::Require, true)));
+        for (options, problem) in [
+            ("?sslmode=verify-full", "sslrootcert"),
+            ("?sslmode=verify-ca", "sslrootcert"),
+            ("?sslmode=allow", "sslmode is none of"),
+            (
+                "?sslmode=verify-full&sslrootcert=/no%20such/file",
+                "/no such/file",
+            ),
+            ("?sslcert=x", "sslcert"),
+        ] {
+            let error = mode(options).unwrap_err();
+            assert!(error.contains(problem), "{options}: {error}");
+        }
+        let local = StoreUrl::parse("postgres://me@%2Frun%2Fpostgresql/bazaar").unwrap();
+        assert_eq!(local.config.get_ssl_mode(), SslMode::Disable);
+    }
+
+    #[test]
+    fn only_a_server_that_can_write_will_do() {
+        let url = StoreUrl::parse("postgres://me@db/bazaar?target_session_attrs=any").unwrap();
+        let wanted = url.config.get_target_session_attrs();
+        assert_eq!(wanted, TargetSessionAttrs::ReadWrite);
+    }
+}

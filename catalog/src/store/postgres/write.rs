@@ -1,0 +1,355 @@
+//! What the writer changes: one statement for a batch, whatever is in it.
+//!
+//! A statement is a transaction. It begins with the fence, on which all that it changes depends:
+//! where another writer has begun, nothing of it takes effect.
+
+use std::time::Duration;
+
+use domain::{IdempotencyKey, JournalId, ReplicaId, Row};
+use storage::StorageError;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Statement};
+
+use super::connection::Connection;
+use super::error::{of_commit, of_read};
+use super::read;
+use super::rows::{get, signed};
+use crate::store::checksums::{of_refused, of_sessions, of_term};
+use crate::store::words::{refusal_name, side_name};
+use crate::store::{REFUSED_ORDERS_KEPT, whole_ms};
+use catalog_core::{Batch, PriorOutcome, RefusedOrder, Stock, Term};
+
+/// Divides by zero, which undoes the statement, where not all was changed that was to be. What the
+/// fence kept out is not counted.
+const COMMIT: &str = "
+    WITH fence AS (
+        UPDATE writer SET beat = beat + 1 WHERE term = $1 RETURNING beat
+    ), added AS (
+        INSERT INTO journal (number, epoch, key, name, side, quantity, price, chain)
+        SELECT new.* FROM fence, unnest($2, $3, $4, $5, $6, $7, $8, $9)
+            AS new (number, epoch, key, name, side, quantity, price, chain)
+        RETURNING 1
+    ), turned_away AS (
+        INSERT INTO refused (id, key, name, side, quantity, refusal, checksum)
+        SELECT new.* FROM fence, unnest($10, $11, $12, $13, $14, $15, $16)
+            AS new (id, key, name, side, quantity, refusal, checksum)
+        RETURNING 1
+    ), forgotten AS (
+        DELETE FROM refused WHERE id <= $17 AND EXISTS (SELECT 1 FROM fence)
+    ), changed AS (
+        UPDATE stock SET quantity = new.quantity, volume = new.volume, version = new.version
+        FROM fence, unnest($18, $19, $20, $21) AS new (name, quantity, volume, version)
+        WHERE stock.name = new.name AND stock.version < new.version
+        RETURNING 1
+    ), elected AS (
+        UPDATE leadership SET epoch = new.epoch, leader = new.leader, change = new.change,
+            in_sync = $25, checksum = new.checksum
+        FROM fence, unnest($22, $23, $24, $26) AS new (epoch, leader, change, checksum)
+        RETURNING 1
+    )
+    SELECT EXISTS (SELECT 1 FROM fence), CASE WHEN EXISTS (SELECT 1 FROM fence) THEN 1 / CASE
+        WHEN (SELECT count(*) FROM added) = cardinality($2)
+            AND (SELECT count(*) FROM turned_away) = cardinality($10)
+            AND (SELECT count(*) FROM changed) = cardinality($18)
+            AND (SELECT count(*) FROM elected) = cardinality($22)
+        THEN 1 ELSE 0 END END";
+
+const COMMIT_TYPES: [Type; 26] = [
+    Type::INT8, // the term
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::INT8_ARRAY, // orders that were refused
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY,
+    Type::BYTEA_ARRAY,
+    Type::INT8,       // the last of them to be forgotten
+    Type::TEXT_ARRAY, // stocks
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY, // who leads: one, or none
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY, // the in-sync set
+    Type::BYTEA_ARRAY,
+];
+
+const BEAT: &str = "UPDATE writer SET beat = beat + 1 WHERE term = $1 RETURNING true";
+
+const SESSIONS_OUT: &str = "
+    WITH fence AS (
+        UPDATE writer SET beat = beat + 1 WHERE term = $1 RETURNING beat
+    ), noted AS (
+        UPDATE sessions_out SET term_ms = $2, checksum = $3 FROM fence RETURNING 1
+    )
+    SELECT EXISTS (SELECT 1 FROM fence), CASE WHEN EXISTS (SELECT 1 FROM fence)
+        THEN 1 / (SELECT count(*) FROM noted) END";
+
+/// The writer's statements, on its connection.
+#[derive(Debug)]
+pub(super) struct Statements {
+    commit: Statement,
+    beat: Statement,
+    sessions_out: Statement,
+    /// After that a commit counts as lost. The server is not asked to cancel it: it would acknowledge
+    /// what no standby has.
+    time_max: Duration,
+}
+
+impl Statements {
+    pub(super) async fn prepare(client: &Client, time_max: Duration) -> Result<Self, StorageError> {
+        let prepare = |sql, types| async move { client.prepare_typed(sql, types).await };
+        Ok(Self {
+            commit: prepare(COMMIT, &COMMIT_TYPES).await.map_err(of_read)?,
+            beat: prepare(BEAT, &[Type::INT8]).await.map_err(of_read)?,
+            sessions_out: prepare(SESSIONS_OUT, &[Type::INT8, Type::INT8, Type::BYTEA])
+                .await
+                .map_err(of_read)?,
+            time_max,
+        })
+    }
+}
+
+/// Who writes to which journal.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) statements: Statements,
+    pub(super) term: i64,
+    pub(super) journal: JournalId,
+    /// The last id of an order that was refused.
+    pub(super) refused_last: i64,
+}
+
+impl Writer {
+    pub(super) async fn commit(&mut self, batch: &Batch) -> Result<(), StorageError> {
+        let Batch {
+            rows,
+            refused,
+            stocks,
+            term,
+        } = batch;
+        let rows = Rows::of(rows);
+        let refused_last = self.refused_last + refused.len() as i64;
+        let refused = Refused::of(refused, self.journal, self.refused_last);
+        let forgotten = match refused.ids.is_empty() {
+            true => i64::MIN,
+            false => refused_last.saturating_sub(signed(REFUSED_ORDERS_KEPT)),
+        };
+        let stocks = Stocks::of(stocks);
+        let elected = Elected::of(term.as_ref(), self.journal);
+        let values: [&(dyn ToSql + Sync); 26] = [
+            &self.term,
+            &rows.numbers,
+            &rows.epochs,
+            &rows.keys,
+            &rows.names,
+            &rows.sides,
+            &rows.quantities,
+            &rows.prices,
+            &rows.chains,
+            &refused.ids,
+            &refused.keys,
+            &refused.names,
+            &refused.sides,
+            &refused.quantities,
+            &refused.refusals,
+            &refused.checksums,
+            &forgotten,
+            &stocks.names,
+            &stocks.quantities,
+            &stocks.volumes,
+            &stocks.versions,
+            &elected.epochs,
+            &elected.leaders,
+            &elected.changes,
+            &elected.in_sync,
+            &elected.checksums,
+        ];
+        let client = &self.connection.client;
+        let committed = client.query(&self.statements.commit, &values);
+        self.outcome(committed).await?;
+        self.refused_last = refused_last;
+        Ok(())
+    }
+
+    /// See [`read::keys`]. A connection that does not answer is good for no commit either: the next
+    /// one, or the next beat, ends the process.
+    pub(super) async fn find_keys(
+        &self,
+        keys: &[&IdempotencyKey],
+    ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
+        let found = read::keys(&self.connection.client, self.journal, keys);
+        let found = tokio::time::timeout(self.statements.time_max, found).await;
+        found.unwrap_or_else(|_| {
+            let problem = format!("no answer within {:?}", self.statements.time_max);
+            Err(StorageError::Server(problem))
+        })
+    }
+
+    pub(super) async fn beat(&mut self) -> Result<(), StorageError> {
+        let client = &self.connection.client;
+        let values: [&(dyn ToSql + Sync); 1] = [&self.term];
+        let beaten = client.query(&self.statements.beat, &values);
+        self.outcome(beaten).await
+    }
+
+    pub(super) async fn set_sessions_out(
+        &mut self,
+        term: Option<Duration>,
+    ) -> Result<(), StorageError> {
+        let term = term.map(whole_ms);
+        let term_ms = term.map(|term| i64::try_from(term.as_millis()).unwrap_or(i64::MAX));
+        let checksum = of_sessions(self.journal, term).finish();
+        let client = &self.connection.client;
+        let checksum = checksum.as_slice();
+        let values: [&(dyn ToSql + Sync); 3] = [&self.term, &term_ms, &checksum];
+        let noted = client.query(&self.statements.sessions_out, &values);
+        self.outcome(noted).await
+    }
+
+    /// What became of a statement, once the server says that its transaction is over, and not before.
+    async fn outcome(
+        &self,
+        statement: impl Future<Output = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>>,
+    ) -> Result<(), StorageError> {
+        self.connection.take_warning(); // of before: it says nothing of this one
+        let done = tokio::time::timeout(self.statements.time_max, statement).await;
+        let Ok(done) = done else {
+            return Err(StorageError::Ambiguous(format!(
+                "no answer within {:?}",
+                self.statements.time_max
+            )));
+        };
+        let rows = done.map_err(of_commit)?;
+        if let Some(warning) = self.connection.take_warning() {
+            return Err(StorageError::Ambiguous(warning));
+        }
+        // A statement says whether the fence let it through; a beat says nothing where it did not.
+        let held = rows.first().map(|row| get(row, 0)).transpose()?;
+        match held {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(StorageError::Fenced(format!(
+                "the writer's term {} is over",
+                self.term
+            ))),
+        }
+    }
+}
+
+/// Columns of new rows.
+struct Rows<'a> {
+    numbers: Vec<i64>,
+    epochs: Vec<i64>,
+    keys: Vec<&'a str>,
+    names: Vec<&'a str>,
+    sides: Vec<&'a str>,
+    quantities: Vec<i64>,
+    prices: Vec<i64>,
+    chains: Vec<&'a [u8]>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(rows: &'a [Row]) -> Self {
+        Self {
+            numbers: rows.iter().map(|row| signed(row.number.0)).collect(),
+            epochs: rows.iter().map(|row| signed(row.epoch.0)).collect(),
+            keys: rows.iter().map(|row| row.order.key.as_str()).collect(),
+            names: rows.iter().map(|row| row.order.name.as_str()).collect(),
+            sides: rows.iter().map(|row| side_name(row.order.side)).collect(),
+            quantities: rows
+                .iter()
+                .map(|row| signed(row.order.quantity.get()))
+                .collect(),
+            prices: rows.iter().map(|row| signed(row.price.minor())).collect(),
+            chains: rows
+                .iter()
+                .map(|row| row.chain.as_bytes().as_slice())
+                .collect(),
+        }
+    }
+}
+
+/// Columns of orders that are refused.
+struct Refused<'a> {
+    ids: Vec<i64>,
+    keys: Vec<&'a str>,
+    names: Vec<&'a str>,
+    sides: Vec<&'a str>,
+    quantities: Vec<i64>,
+    refusals: Vec<&'a str>,
+    checksums: Vec<Vec<u8>>,
+}
+
+impl<'a> Refused<'a> {
+    fn of(refused: &'a [RefusedOrder], journal: JournalId, last: i64) -> Self {
+        let orders = || refused.iter().map(|refused| &refused.order);
+        let checksum = |refused| of_refused(journal, refused).finish().to_vec();
+        Self {
+            ids: (last + 1..).take(refused.len()).collect(),
+            keys: orders().map(|order| order.key.as_str()).collect(),
+            names: orders().map(|order| order.name.as_str()).collect(),
+            sides: orders().map(|order| side_name(order.side)).collect(),
+            quantities: orders().map(|order| signed(order.quantity.get())).collect(),
+            refusals: refused
+                .iter()
+                .map(|refused| refusal_name(refused.refusal))
+                .collect(),
+            checksums: refused.iter().map(checksum).collect(),
+        }
+    }
+}
+
+/// Columns of stocks as they are then.
+struct Stocks<'a> {
+    names: Vec<&'a str>,
+    quantities: Vec<i64>,
+    volumes: Vec<i64>,
+    versions: Vec<i64>,
+}
+
+impl<'a> Stocks<'a> {
+    fn of(stocks: &'a [Stock]) -> Self {
+        Self {
+            names: stocks.iter().map(|stock| stock.name.as_str()).collect(),
+            quantities: stocks.iter().map(|stock| signed(stock.quantity)).collect(),
+            volumes: stocks.iter().map(|stock| signed(stock.volume)).collect(),
+            versions: stocks.iter().map(|stock| signed(stock.version.0)).collect(),
+        }
+    }
+}
+
+/// Columns of the new term, if there is one.
+struct Elected {
+    epochs: Vec<i64>,
+    leaders: Vec<i64>,
+    changes: Vec<i64>,
+    in_sync: Vec<i64>,
+    checksums: Vec<Vec<u8>>,
+}
+
+impl Elected {
+    fn of(term: Option<&Term>, journal: JournalId) -> Self {
+        let leader = |term: &Term| i64::from(term.leader.map_or(0, ReplicaId::get));
+        let in_sync = term.iter().flat_map(|term| &term.in_sync);
+        Self {
+            epochs: term.iter().map(|term| signed(term.epoch.0)).collect(),
+            leaders: term.iter().map(|term| leader(term)).collect(),
+            changes: term.iter().map(|term| signed(term.change.get())).collect(),
+            in_sync: in_sync.map(|replica| i64::from(replica.get())).collect(),
+            checksums: term
+                .iter()
+                .map(|term| of_term(journal, term).finish().to_vec())
+                .collect(),
+        }
+    }
+}

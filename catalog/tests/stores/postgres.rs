@@ -1,0 +1,662 @@
+//! What only PostgreSQL can do to a catalog, over a real one.
+
+use std::time::{Duration, Instant};
+
+use domain::{IdempotencyKey, OrderNumber};
+use rustix::process::Signal;
+use storage::StorageError;
+use test_postgres::certificates::Certificates;
+use test_postgres::proxy::{Proxy, Replies};
+use test_postgres::{Cluster, Options, SUPERUSER};
+use tonic::async_trait;
+
+use catalog::stocks::built_in;
+use catalog::store::postgres::{
+    COMMIT_TIME_MAX, LEASE, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
+};
+use catalog::store::{Journal, Store};
+use catalog_core::PriorOutcome;
+
+use crate::suite::{Place, buy, commit, elect_and_buy, replica, staged};
+
+/// Far above what a commit takes on a busy machine, and far below what a test may take.
+const SHORT: Duration = Duration::from_millis(1500);
+
+/// A database of a server's.
+pub struct PostgresPlace<'a> {
+    cluster: &'a Cluster,
+    database: String,
+    url: String,
+}
+
+impl<'a> PostgresPlace<'a> {
+    /// Makes an empty one.
+    pub fn new(cluster: &'a Cluster, name: &str) -> Self {
+        let database: String = name.chars().take(60).collect();
+        Self {
+            url: cluster.database(&database),
+            cluster,
+            database,
+        }
+    }
+
+    fn sql(&self, sql: &str) -> String {
+        self.cluster.sql_in(&self.database, sql)
+    }
+
+    /// As a catalog opens it.
+    async fn store(&self) -> Result<PostgresStore, OpenError> {
+        PostgresStore::open(options(&self.url)).await
+    }
+
+    /// By way of a proxy.
+    async fn store_by(&self, proxy: &Proxy) -> PostgresStore {
+        let port = format!(":{}/", self.cluster.port());
+        let url = self.url.replace(&port, &format!(":{}/", proxy.port()));
+        PostgresStore::open(impatient(&url)).await.unwrap()
+    }
+
+    /// The writer that was is gone for good: nobody needs to watch its beat.
+    fn forget_writer(&self) {
+        self.sql("UPDATE writer SET holder = ''");
+    }
+
+    /// What a catalog finds that starts now.
+    async fn reopened(&self) -> PostgresStore {
+        self.forget_writer();
+        self.store().await.unwrap()
+    }
+}
+
+#[async_trait]
+impl Place for PostgresPlace<'_> {
+    async fn open(&self) -> Result<(Box<dyn Store>, Box<dyn Journal>), StorageError> {
+        let has_tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'writer'";
+        if self.sql(has_tables) != "0" {
+            self.forget_writer();
+        }
+        match self.store().await {
+            Ok(store) => {
+                let journal = store.journal();
+                Ok((Box::new(store), Box::new(journal)))
+            }
+            Err(OpenError::Storage(error)) => Err(error),
+            Err(OpenError::Refused(refused)) => panic!("{refused}"),
+        }
+    }
+
+    async fn change(&self, sql: &str) {
+        self.sql(sql);
+    }
+}
+
+fn options(url: &str) -> OpenOptions {
+    OpenOptions {
+        url: StoreUrl::parse(url).unwrap(),
+        allow_unreplicated: true,
+        reached_at: "http://127.0.0.1:56892".to_owned(),
+        new: Some(built_in()),
+        commit_time_max: COMMIT_TIME_MAX,
+    }
+}
+
+fn impatient(url: &str) -> OpenOptions {
+    OpenOptions {
+        commit_time_max: SHORT,
+        ..options(url)
+    }
+}
+
+fn refused(opened: Result<PostgresStore, OpenError>) -> PostgresError {
+    match opened {
+        Err(OpenError::Refused(refused)) => refused,
+        Err(OpenError::Storage(error)) => panic!("{error}"),
+        Ok(_) => panic!("it was opened"),
+    }
+}
+
+/// A server without a standby; `None` where there is no PostgreSQL here.
+fn lone() -> Option<Cluster> {
+    Cluster::start(&Options::default())
+}
+
+fn replicated() -> Option<Cluster> {
+    Cluster::start(&Options {
+        standby: true,
+        ..Options::default()
+    })
+}
+
+fn key(key: &str) -> IdempotencyKey {
+    IdempotencyKey::new(key).unwrap()
+}
+
+#[tokio::test]
+async fn a_writer_whose_term_is_over_changes_nothing_and_reads_nothing() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut first = place.store().await.unwrap();
+    let mut state = first.load().await.unwrap().state;
+    commit(&mut first, &mut state, elect_and_buy).await;
+    let late = staged(&state, |staged| {
+        buy(staged, "late", "nvidia", 1);
+        buy(staged, "few", "nvidia", 5000);
+        staged.elect(domain::Epoch(1), replica(1));
+    });
+    // It stands still, which is how it looks where it is paused or cut off.
+    let started = Instant::now();
+    let mut second = place.store().await.unwrap();
+    let waited = started.elapsed();
+    assert!(waited >= LEASE, "{waited:?}");
+    let found = second.load().await.unwrap();
+    assert_eq!(found.state, state);
+
+    let fenced = |result: Result<(), StorageError>| match result {
+        Err(error @ StorageError::Fenced(_)) => assert!(error.ends_process()),
+        other => panic!("{other:?}"),
+    };
+    fenced(first.commit(&late).await);
+    fenced(first.beat().await);
+    fenced(first.set_sessions_out(Some(Duration::from_secs(1))).await);
+    let journal = first.journal();
+    fenced(journal.rows(OrderNumber(0), 9).await.map(drop));
+    first.close().await.unwrap(); // lets go of what it does not have
+    assert_eq!(second.load().await.unwrap(), found);
+    assert_eq!(second.find_keys(&[&key("few")]).await.unwrap(), [None]);
+    second.beat().await.unwrap();
+    let rows = second.journal().rows(OrderNumber(0), 9).await.unwrap();
+    assert_eq!(rows.len(), 2);
+}
+
+#[tokio::test]
+async fn a_second_catalog_does_not_start_while_the_first_beats_and_does_once_it_has_let_go() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut first = place.store().await.unwrap();
+    let interval = first.beat_interval().unwrap();
+    let beating = async {
+        loop {
+            tokio::time::sleep(interval).await;
+            first.beat().await.unwrap();
+        }
+    };
+    let second = tokio::select! {
+        second = place.store() => second,
+        () = beating => unreachable!("it goes on"),
+    };
+    let told = refused(second).to_string();
+    assert!(
+        told.contains("another catalog") && told.contains("http://127.0.0.1:56892"),
+        "{told}"
+    );
+    first.close().await.unwrap();
+    let started = Instant::now();
+    place.store().await.unwrap();
+    let waited = started.elapsed();
+    assert!(waited < LEASE, "{waited:?}");
+}
+
+#[tokio::test]
+async fn catalogs_that_begin_at_once_begin_one_journal() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let (one, other) = tokio::join!(place.store(), place.store());
+    let mut opened: Vec<PostgresStore> = [one, other]
+        .into_iter()
+        .filter_map(|opened| match opened {
+            Ok(opened) => Some(opened),
+            Err(OpenError::Storage(StorageError::Fenced(_))) => None,
+            Err(error) => panic!("{error}"),
+        })
+        .collect();
+    assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
+    assert_eq!(place.sql("SELECT count(*) FROM migration"), "2");
+    let mut writing = 0;
+    for store in &mut opened {
+        writing += usize::from(store.beat().await.is_ok());
+    }
+    assert_eq!(writing, 1);
+}
+
+#[tokio::test]
+async fn a_commit_whose_answer_is_lost_is_ambiguous_and_the_next_start_finds_it() {
+    let Some(cluster) = lone() else { return };
+    for (name, replies) in [("broken", Replies::Break), ("silent", Replies::Lose)] {
+        let place = PostgresPlace::new(&cluster, name);
+        let proxy = Proxy::to(cluster.port());
+        let mut store = place.store_by(&proxy).await;
+        let mut state = store.load().await.unwrap().state;
+        commit(&mut store, &mut state, elect_and_buy).await;
+        let batch = staged(&state, |staged| {
+            buy(staged, "three", "nvidia", 1);
+        });
+        proxy.set(replies);
+        let error = store.commit(&batch).await.unwrap_err();
+        assert!(
+            matches!(error, StorageError::Ambiguous(_)),
+            "{name}: {error}"
+        );
+        assert!(error.ends_process());
+        // Here it was committed, as the next start finds, and the client's next attempt.
+        let mut next = place.reopened().await;
+        state.apply(batch.clone());
+        assert_eq!(next.load().await.unwrap().state, state, "{name}");
+        let found = next.find_keys(&[&key("three")]).await.unwrap();
+        assert_eq!(found, [Some(PriorOutcome::Row(batch.rows[0].clone()))]);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_whose_connection_is_ended_before_is_ambiguous_and_left_no_trace() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut store = place.store().await.unwrap();
+    let state = store.load().await.unwrap().state;
+    place.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = 'bazaar catalog'",
+    );
+    let batch = staged(&state, elect_and_buy);
+    let error = store.commit(&batch).await.unwrap_err();
+    assert!(matches!(error, StorageError::Ambiguous(_)), "{error}");
+    assert_eq!(place.reopened().await.load().await.unwrap().state, state);
+}
+
+/// That it was told to end is no answer either: it may come after the commit as well.
+#[test]
+fn a_server_that_ends_a_connection_has_not_said_what_became_of_its_commit() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    let mut store = runtime.block_on(place.store()).unwrap();
+    let state = runtime.block_on(store.load()).unwrap().state;
+    let batch = staged(&state, elect_and_buy);
+    let waits = "FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+    std::thread::scope(|scope| {
+        let lock = "SELECT term FROM writer FOR UPDATE; SELECT pg_sleep(3)";
+        let locked = scope.spawn(|| place.sql(lock));
+        let holds = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+        while cluster.sql(holds) == "0" {
+            assert!(!locked.is_finished());
+        }
+        scope.spawn(|| {
+            let end = format!("SELECT count(pg_terminate_backend(pid)) {waits}");
+            while cluster.sql(&end) == "0" {}
+        });
+        let error = runtime.block_on(store.commit(&batch)).unwrap_err();
+        assert!(
+            matches!(&error, StorageError::Ambiguous(said) if said.contains("57P01")),
+            "{error}"
+        );
+    });
+}
+
+/// The answer to a statement comes before its transaction is over: what fails then undoes it.
+#[tokio::test]
+async fn a_commit_that_fails_at_its_very_end_changes_nothing_and_the_store_goes_on() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut store = place.store().await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    place.sql(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN IF NEW.key = 'two' THEN RAISE 'at the end'; END IF; RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER late AFTER INSERT ON journal
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION fail()",
+    );
+    let error = store
+        .commit(&staged(&state, elect_and_buy))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Server(said) if said.contains("at the end")),
+        "{error}"
+    );
+    assert!(!error.ends_process());
+    assert_eq!(store.load().await.unwrap().state, state);
+    place.sql("DROP TRIGGER late ON journal");
+    commit(&mut store, &mut state, elect_and_buy).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_does_not_change_what_it_is_to_change_is_undone() {
+    let Some(cluster) = lone() else { return };
+    for (name, change) in [
+        ("stock", "DELETE FROM stock WHERE name = 'meta'"),
+        (
+            "version",
+            "UPDATE stock SET version = 9 WHERE name = 'meta'",
+        ),
+        ("leadership", "DELETE FROM leadership"),
+    ] {
+        let place = PostgresPlace::new(&cluster, name);
+        let mut store = place.store().await.unwrap();
+        let state = store.load().await.unwrap().state;
+        place.sql(change);
+        let error = store.commit(&staged(&state, elect_and_buy)).await;
+        let error = error.unwrap_err();
+        assert!(error.is_damage(), "{name}: {error}");
+        assert_eq!(place.sql("SELECT count(*) FROM journal"), "0", "{name}");
+    }
+}
+
+/// The server then says that it has committed, with a warning: no standby need have it.
+#[tokio::test]
+async fn a_wait_for_the_standby_that_was_cancelled_is_no_commit() {
+    let Some(cluster) = replicated() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut store = place.store().await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    commit(&mut store, &mut state, elect_and_buy).await;
+    cluster.standby().signal_all(Signal::STOP);
+    let batch = staged(&state, |staged| {
+        buy(staged, "three", "nvidia", 1);
+    });
+    let cancelling = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let cancelled = place.sql(
+                "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+                 WHERE wait_event = 'SyncRep' AND application_name = 'bazaar catalog'",
+            );
+            if cancelled != "0" {
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    let committed = tokio::select! {
+        committed = store.commit(&batch) => committed,
+        () = cancelling => unreachable!("it waits"),
+    };
+    let error = committed.unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Ambiguous(said) if said.contains("synchronous replication")),
+        "{error}"
+    );
+    cluster.standby().signal_all(Signal::CONT);
+    // The next one's lease is a commit as well, and comes after it on the standby.
+    let mut next = place.reopened().await;
+    state.apply(batch);
+    assert_eq!(next.load().await.unwrap().state, state);
+}
+
+#[tokio::test]
+async fn a_commit_that_no_standby_takes_is_ambiguous_after_a_while() {
+    let Some(cluster) = replicated() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut store = PostgresStore::open(impatient(&place.url)).await.unwrap();
+    let state = store.load().await.unwrap().state;
+    cluster.standby().signal_all(Signal::STOP);
+    let error = store.commit(&staged(&state, elect_and_buy)).await;
+    let error = error.unwrap_err();
+    assert!(
+        matches!(&error, StorageError::Ambiguous(said) if said.contains("no answer")),
+        "{error}"
+    );
+    // What is asked on the same connection waits behind it, and not for ever.
+    let error = store.find_keys(&[&key("one")]).await.unwrap_err();
+    assert!(matches!(&error, StorageError::Server(_)), "{error}");
+    cluster.standby().signal_all(Signal::CONT);
+}
+
+#[tokio::test]
+async fn readers_connect_again_where_their_connections_broke() {
+    let Some(mut cluster) = lone() else { return };
+    let journal = {
+        let place = PostgresPlace::new(&cluster, "bazaar");
+        let mut store = place.store().await.unwrap();
+        let mut state = store.load().await.unwrap().state;
+        commit(&mut store, &mut state, elect_and_buy).await;
+        store.journal()
+    };
+    let read = async || journal.rows(OrderNumber(0), 9).await.map(|rows| rows.len());
+    assert_eq!(read().await.unwrap(), 2);
+    cluster.sql(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = 'bazaar catalog'",
+    );
+    assert_eq!(read().await.unwrap(), 2);
+    cluster.kill_primary();
+    let error = read().await.unwrap_err();
+    assert!(matches!(error, StorageError::Server(_)), "{error}");
+    cluster.start_primary();
+    assert_eq!(read().await.unwrap(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_would_lose_trades_is_refused() {
+    let Some(cluster) = replicated() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let strict = || OpenOptions {
+        allow_unreplicated: false,
+        ..options(&place.url)
+    };
+    let mut store = PostgresStore::open(strict()).await.unwrap();
+    store.close().await.unwrap();
+    let set = |sql: &str| {
+        cluster.sql(sql);
+        cluster.sql("SELECT pg_reload_conf()");
+        std::thread::sleep(Duration::from_millis(300)); // sessions take it at their next statement
+    };
+    for (change, repair, problem, is_always) in [
+        (
+            "ALTER SYSTEM SET fsync = off",
+            "ALTER SYSTEM SET fsync = on",
+            "fsync is `off`",
+            true,
+        ),
+        (
+            "ALTER DATABASE bazaar SET synchronous_commit = local",
+            "ALTER DATABASE bazaar RESET synchronous_commit",
+            "synchronous_commit is `local`",
+            true,
+        ),
+        (
+            "ALTER DATABASE bazaar SET default_transaction_read_only = on",
+            "ALTER DATABASE bazaar SET default_transaction_read_only = off",
+            "does not allow writes",
+            true,
+        ),
+        (
+            "ALTER SYSTEM SET synchronous_standby_names = 'elsewhere'",
+            "ALTER SYSTEM SET synchronous_standby_names = 'standby'",
+            "none of those in synchronous_standby_names, elsewhere, is connected",
+            false,
+        ),
+        (
+            "ALTER SYSTEM SET synchronous_standby_names = ''",
+            "ALTER SYSTEM SET synchronous_standby_names = 'standby'",
+            "synchronous_standby_names is empty",
+            false,
+        ),
+    ] {
+        set(change);
+        let told = refused(PostgresStore::open(strict()).await).to_string();
+        assert!(told.contains(problem), "{told}");
+        if is_always {
+            let told = refused(place.store().await).to_string();
+            assert!(told.contains(problem), "{told}");
+        }
+        set(repair);
+    }
+    PostgresStore::open(strict()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_keeps_a_catalog_from_its_database_is_said_with_what_to_do() {
+    let Some(cluster) = Cluster::start(&Options {
+        passwords: true,
+        ..Options::default()
+    }) else {
+        return;
+    };
+    cluster.sql("CREATE ROLE trader LOGIN PASSWORD 'hush hush'");
+    cluster.sql("CREATE DATABASE bazaar OWNER trader");
+    let port = cluster.port();
+    let told = async |url: &str, new: bool| {
+        let mut options = options(url);
+        options.new = options.new.filter(|_| new);
+        let told = refused(PostgresStore::open(options).await).to_string();
+        assert!(!told.contains("hush"), "{told}");
+        told
+    };
+    let right = format!("postgres://trader:hush%20hush@127.0.0.1:{port}/bazaar?sslmode=disable");
+    let wrong = right.replace("hush%20hush", "hushhush");
+    let none = right.replace("/bazaar", "/bazar");
+    let nobody = right.replace(&format!(":{port}"), ":1");
+    let encrypted = right.replace("disable", "require");
+    for (url, problem, remedy) in [
+        (&wrong, "password", "BAZAAR_STORE"),
+        (&none, "\"bazar\" does not exist", "CREATE DATABASE"),
+        (&nobody, "refused", "postgres://trader@127.0.0.1:1/bazaar"),
+        (&encrypted, "TLS", "sslmode=disable"),
+    ] {
+        let told = told(url, true).await;
+        assert!(told.contains(problem) && told.contains(remedy), "{told}");
+    }
+    let no_journal = told(&right, false).await;
+    assert!(no_journal.contains("--new"), "{no_journal}");
+    let tables = "SELECT count(*) FROM pg_tables WHERE tableowner = 'trader'";
+    assert_eq!(cluster.sql_in("bazaar", tables), "0", "it leaves no trace");
+
+    // A role that is no superuser will do, as far as it may see the standbys.
+    let mut strict = options(&right);
+    strict.allow_unreplicated = false;
+    cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
+    cluster.sql("SELECT pg_reload_conf()");
+    let unreplicated = refused(PostgresStore::open(strict.clone()).await);
+    assert!(
+        matches!(unreplicated, PostgresError::Unreplicated(_)),
+        "{unreplicated}"
+    );
+    cluster.sql("ALTER SYSTEM SET synchronous_standby_names = ''");
+    cluster.sql("SELECT pg_reload_conf()");
+    let mut store = PostgresStore::open(options(&right)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+
+    cluster.sql_in("bazaar", "INSERT INTO migration VALUES (99)");
+    let newer = told(&right, true).await;
+    assert!(
+        newer.contains("newer release") && newer.contains("99"),
+        "{newer}"
+    );
+    cluster.sql_in("bazaar", "DELETE FROM migration WHERE number = 99");
+    cluster.sql_in("bazaar", "UPDATE writer SET system_identifier = '17'");
+    let moved = told(&right, true).await;
+    assert!(
+        moved.contains("another database cluster") && moved.contains("17"),
+        "{moved}"
+    );
+}
+
+#[tokio::test]
+async fn who_may_not_see_the_standbys_is_told_what_to_grant() {
+    let Some(cluster) = replicated() else { return };
+    cluster.sql("CREATE ROLE trader LOGIN");
+    cluster.sql("CREATE DATABASE bazaar OWNER trader");
+    let url = format!(
+        "postgres://trader@127.0.0.1:{}/bazaar?sslmode=disable",
+        cluster.port()
+    );
+    let strict = || OpenOptions {
+        allow_unreplicated: false,
+        ..options(&url)
+    };
+    let told = refused(PostgresStore::open(strict()).await).to_string();
+    assert!(told.contains("GRANT pg_monitor"), "{told}");
+    cluster.sql("GRANT pg_monitor TO trader");
+    PostgresStore::open(strict()).await.unwrap();
+}
+
+#[tokio::test]
+async fn with_verify_full_only_the_host_that_was_asked_for_is_believed() {
+    if test_postgres::programs().is_none() {
+        test_postgres::skip::skip("PostgreSQL", "scripts/test-setup installs it");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    test_postgres::process::chown(dir.path());
+    let own = Certificates::make(dir.path());
+    let others_dir = tempfile::tempdir().unwrap();
+    let others = Certificates::make(others_dir.path());
+    let cluster = Cluster::start(&Options {
+        settings: vec![
+            ("ssl", "on".into()),
+            ("ssl_cert_file", own.certificate.display().to_string()),
+            ("ssl_key_file", own.key.display().to_string()),
+        ],
+        ..Options::default()
+    });
+    let cluster = cluster.expect("there is PostgreSQL");
+    cluster.sql("CREATE DATABASE bazaar");
+    let port = cluster.port();
+    let open = async |host: &str, mode: &str, roots: Option<&Certificates>| {
+        let roots = roots.map(|roots| format!("&sslrootcert={}", roots.authority.display()));
+        let roots = roots.unwrap_or_default();
+        let url = format!("postgres://{SUPERUSER}@{host}:{port}/bazaar?sslmode={mode}{roots}");
+        let mut store = PostgresStore::open(options(&url)).await?;
+        let is_encrypted = cluster.sql(
+            "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+             WHERE application_name = 'bazaar catalog'",
+        );
+        store.close().await?;
+        Ok::<bool, OpenError>(is_encrypted == "t")
+    };
+    // The certificate is for `localhost` alone.
+    for (host, mode, roots, encrypted) in [
+        ("localhost", "verify-full", Some(&own), true),
+        ("127.0.0.1", "verify-ca", Some(&own), true),
+        ("127.0.0.1", "require", Some(&own), true),
+        ("127.0.0.1", "require", None, true),
+        ("127.0.0.1", "prefer", None, true),
+        ("127.0.0.1", "disable", None, false),
+    ] {
+        let opened = open(host, mode, roots).await;
+        let opened = opened.unwrap_or_else(|error| panic!("{mode} {host}: {error}"));
+        assert_eq!(opened, encrypted, "{mode}");
+    }
+    for (host, mode, roots) in [
+        ("127.0.0.1", "verify-full", &own),
+        ("localhost", "verify-full", &others),
+        ("localhost", "verify-ca", &others),
+        ("localhost", "require", &others),
+    ] {
+        match open(host, mode, Some(roots)).await {
+            Err(OpenError::Refused(PostgresError::Connect { problem, .. })) => {
+                assert!(problem.contains("certificate"), "{mode} {host}: {problem}");
+            }
+            other => panic!("{mode} {host}: {other:?}"),
+        }
+    }
+}
+
+/// Term *and* beat: a writer that was silent for as long as a lease, and goes on just then, keeps it.
+#[test]
+fn a_writer_that_goes_on_as_another_takes_over_keeps_its_lease() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().unwrap();
+    drop(runtime.block_on(place.store()).unwrap()); // and does not let go
+    let busy = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    std::thread::scope(|scope| {
+        // A commit that is under way for longer than the beat is watched.
+        let beat = "UPDATE writer SET beat = beat + 1; SELECT pg_sleep(1.6)";
+        let commit = scope.spawn(|| {
+            place.sql(beat);
+            Instant::now()
+        });
+        while cluster.sql(busy) == "0" {
+            assert!(!commit.is_finished());
+        }
+        runtime.block_on(place.store()).unwrap();
+        let taken = Instant::now();
+        let waited = taken.duration_since(commit.join().unwrap());
+        assert!(
+            waited >= LEASE * 9 / 10,
+            "taken over {waited:?} after a beat"
+        );
+    });
+}

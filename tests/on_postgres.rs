@@ -1,0 +1,247 @@
+//! A catalog whose truth is in PostgreSQL, with all that is around it, killed and cut off under load.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::json;
+use test_postgres::proxy::{Proxy, Replies};
+use test_postgres::{Cluster, Options as Servers};
+
+use crate::harness::{Bazaar, Options, Order, Server, run, try_request, wait_until};
+
+/// Longest wait for one order, with the catalog away and back.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Orders of all clients.
+const ORDERS: u64 = 400;
+
+const CLIENTS: u64 = 4;
+
+fn start(url: &str) -> Bazaar {
+    Bazaar::start(Options {
+        store: Some(url.to_owned()),
+        lease_ms: 300,
+        ..Options::default()
+    })
+}
+
+/// Places an order again and again, under one key, until it is made; returns its number.
+fn place(address: SocketAddr, key: &str, order: &Order) -> u64 {
+    let started = Instant::now();
+    let key = format!("\"{key}\"");
+    let body = order.json().to_string();
+    loop {
+        let headers = [("idempotency-key", key.as_str())];
+        let answer = try_request(
+            address,
+            "POST",
+            "/orders",
+            &headers,
+            body.as_bytes(),
+            Duration::from_secs(10),
+        );
+        match answer {
+            Ok(answer) if answer.status == 200 => {
+                let number = answer.data()["transaction_number"].as_u64();
+                return number.expect("it has a number");
+            }
+            Ok(answer) => assert_eq!(answer.status, 503, "{answer:?}"),
+            Err(_) => {}
+        }
+        assert!(started.elapsed() < PATIENCE, "order {key} is never made");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Has clients trade while `meanwhile` is done to the bazaar, which is told how many orders were made so
+/// far. Returns the orders by number.
+fn trade_while(
+    bazaar: &mut Bazaar,
+    meanwhile: impl FnOnce(&mut Bazaar, &AtomicU64),
+) -> BTreeMap<u64, (String, Order)> {
+    let address = bazaar.address();
+    let made = AtomicU64::new(0);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let (made, is_over) = (&made, &is_over);
+                scope.spawn(move || {
+                    let mut numbers = Vec::new();
+                    for attempt in 0.. {
+                        if attempt >= ORDERS / CLIENTS && is_over.load(Ordering::SeqCst) {
+                            break;
+                        }
+                        let stock = ["meta", "nvidia", "tesla"][attempt as usize % 3];
+                        let order = match attempt % 2 {
+                            0 => Order::sell(1 + client as i64, stock),
+                            _ => Order::buy(1, stock),
+                        };
+                        let key = format!("{client}-{attempt}");
+                        numbers.push((place(address, &key, &order), (key, order)));
+                        made.fetch_add(1, Ordering::SeqCst);
+                    }
+                    numbers
+                })
+            })
+            .collect();
+        meanwhile(bazaar, &made);
+        is_over.store(true, Ordering::SeqCst);
+        let mut all = BTreeMap::new();
+        for client in clients {
+            for (number, order) in client.join().expect("every order is made") {
+                let before = all.insert(number, order);
+                assert!(before.is_none(), "number {number} was given twice");
+            }
+        }
+        all
+    })
+}
+
+/// Numbers have no gap, every key made one row, and all ledgers are the journal.
+fn judge(bazaar: &Bazaar, orders: &BTreeMap<u64, (String, Order)>) {
+    let journal = bazaar.settled_journal();
+    assert_eq!(
+        journal.len(),
+        orders.len(),
+        "orders that nobody was told of"
+    );
+    for (row, (number, (key, order))) in journal.iter().zip(orders) {
+        assert_eq!(row.number.0, *number);
+        assert!(row.order.key.as_str().contains(key.as_str()), "{row:?}");
+        assert_eq!(row.order.name.as_str(), order.name);
+        let mut expected = order.json();
+        expected["number"] = json!(number);
+        assert_eq!(bazaar.get(&format!("/orders/{number}")).data(), expected);
+    }
+    assert_eq!(bazaar.panics(), [""; 0]);
+}
+
+#[test]
+fn a_catalog_on_postgres_is_killed_under_load_and_nothing_is_lost_or_made_twice() {
+    let Some(cluster) = Cluster::start(&Servers {
+        standby: true,
+        ..Servers::default()
+    }) else {
+        return;
+    };
+    let mut bazaar = start(&cluster.database("bazaar"));
+    let orders = trade_while(&mut bazaar, |bazaar, made| {
+        for _ in 0..3 {
+            let before = made.load(Ordering::SeqCst);
+            wait_until("more orders", || made.load(Ordering::SeqCst) > before + 20);
+            bazaar.kill_catalog();
+            bazaar.restart_catalog();
+        }
+        let before = made.load(Ordering::SeqCst);
+        wait_until("more orders", || made.load(Ordering::SeqCst) > before + 20);
+    });
+    judge(&bazaar, &orders);
+    // It reads all of it, and compares, at every start.
+    assert!(bazaar.server(Server::Catalog).terminate().success());
+    bazaar.restart_catalog();
+    bazaar.wait_until_ready();
+    judge(&bazaar, &orders);
+    bazaar.stop();
+}
+
+#[test]
+fn a_catalog_that_is_cut_off_from_postgres_ends_and_its_next_start_knows_what_was_made() {
+    let Some(cluster) = Cluster::start(&Servers {
+        standby: true,
+        ..Servers::default()
+    }) else {
+        return;
+    };
+    let proxy = Proxy::to(cluster.port());
+    let direct = format!(":{}/", cluster.port());
+    let url = cluster.database("bazaar");
+    let url = url.replace(&direct, &format!(":{}/", proxy.port()));
+    let mut bazaar = start(&url);
+    let orders = trade_while(&mut bazaar, |bazaar, made| {
+        for replies in [Replies::Break, Replies::Lose] {
+            let before = made.load(Ordering::SeqCst);
+            wait_until("more orders", || made.load(Ordering::SeqCst) > before + 20);
+            proxy.set(replies);
+            let catalog = bazaar.server(Server::Catalog);
+            wait_until("the catalog to end", || !catalog.is_running());
+            let log = catalog.log();
+            assert!(
+                log.contains("nobody can tell whether a commit took effect"),
+                "{log}"
+            );
+            proxy.set(Replies::Pass);
+            bazaar.restart_catalog();
+        }
+        let before = made.load(Ordering::SeqCst);
+        wait_until("more orders", || made.load(Ordering::SeqCst) > before + 20);
+    });
+    judge(&bazaar, &orders);
+    bazaar.stop();
+}
+
+#[test]
+fn trades_wait_for_the_standby_and_go_on_when_it_is_back() {
+    let Some(cluster) = Cluster::start(&Servers {
+        standby: true,
+        ..Servers::default()
+    }) else {
+        return;
+    };
+    let bazaar = start(&cluster.database("bazaar"));
+    bazaar.trade(&Order::sell(1, "meta"));
+    cluster.standby().signal_all(Signal::STOP);
+    let address = bazaar.address();
+    let order = Order::sell(1, "meta");
+    thread::scope(|scope| {
+        let placed = scope.spawn(|| place(address, "waits", &order));
+        thread::sleep(Duration::from_millis(500)); // it is not made meanwhile
+        assert!(!placed.is_finished());
+        cluster.standby().signal_all(Signal::CONT);
+        assert_eq!(placed.join().expect("it is made"), 1);
+    });
+    assert_eq!(bazaar.quantity("meta"), 1002);
+}
+
+#[test]
+fn where_a_catalogs_truth_is_has_to_be_said_once() {
+    let told = |arguments: &[&str]| {
+        let ended = run(["catalog"].iter().chain(arguments));
+        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert!(!said.contains("hush"), "{said}");
+        (ended.status.code(), said)
+    };
+    let store = "--store=postgres://me:hushhush@127.0.0.1:1/bazaar";
+    for (arguments, code, problem) in [
+        (&["--listen=127.0.0.1:0"][..], 2, "--data-dir"),
+        (&[store, "--data-dir=/nowhere"], 2, "cannot be used with"),
+        (
+            &[store, "--rebuild-from=/nowhere"],
+            2,
+            "cannot be used with",
+        ),
+        (
+            &["--data-dir=/nowhere", "--allow-unreplicated"],
+            2,
+            "--store",
+        ),
+        (
+            &[
+                "--listen=127.0.0.1:0",
+                "--store=postgres://me:hush@db/x?sslmode=hush",
+            ],
+            2,
+            "sslmode is none of",
+        ),
+        (&["--listen=127.0.0.1:0", "--store=hush"], 2, "postgres://"),
+        (&["--listen=127.0.0.1:0", store], 1, "refused"),
+    ] {
+        let (ended, said) = told(arguments);
+        assert!(said.contains(problem), "{arguments:?}: {said}");
+        assert_eq!(ended, Some(code), "{arguments:?}: {said}");
+    }
+}
