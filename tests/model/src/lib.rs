@@ -156,4 +156,6 @@ mod elections;
 #[cfg(test)]
 mod takes;
 #[cfg(test)]
+mod writers;
+#[cfg(test)]
 mod explore;
