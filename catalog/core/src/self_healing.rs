@@ -105,7 +105,8 @@ pub struct SelfHealing {
 }
 
 impl InSyncSet {
-    fn of(term: &Term) -> Self {
+    /// The one of a term.
+    pub fn of(term: &Term) -> Self {
         Self {
             epoch: term.epoch,
             change: term.change,
@@ -123,7 +124,12 @@ impl SelfHealing {
     /// Of a catalog that finds this journal and leadership, and waits until then for the ledgers of replicas in
     /// sync where nothing is missing. `may_lack_rows` where this is another incarnation of the database than the one
     /// in which the term before was: what replicas hold beside their ledgers may then have been acknowledged.
-    pub fn new(journal: LedgerEnd, stored: Term, gives_up_at: BootTime, may_lack_rows: bool) -> Self {
+    pub fn new(
+        journal: LedgerEnd,
+        stored: Term,
+        gives_up_at: BootTime,
+        may_lack_rows: bool,
+    ) -> Self {
         Self {
             journal,
             check: LedgerCheck::new(stored.in_sync.clone(), gives_up_at),
@@ -146,11 +152,7 @@ impl SelfHealing {
     ///
     /// # Errors
     /// Where its ledger is no copy of the journal: nobody is to be served then.
-    pub fn heard(
-        &mut self,
-        report: LedgerReport,
-        there: Option<ChainHash>,
-    ) -> Result<(), Forked> {
+    pub fn heard(&mut self, report: LedgerReport, there: Option<ChainHash>) -> Result<(), Forked> {
         let LedgerReport { replica, end, .. } = report;
         if end.rows <= self.journal.rows && there != Some(end.chain) {
             return Err(Forked {

@@ -280,7 +280,9 @@ impl WriterLease {
                 let free_at = self.free_at().filter(|_| *has_looked);
                 Some(free_at.map_or(*look_at, |free_at| free_at.min(*look_at)))
             }
-            State::TakingOver { sent, .. } | State::Releasing { sent } => Some(self.given_up(*sent)),
+            State::TakingOver { sent, .. } | State::Releasing { sent } => {
+                Some(self.given_up(*sent))
+            }
             State::Holding { term, stage } => Some(match (term.sent, stage) {
                 (_, Stage::Loading { is_told: false }) => BootTime::default(),
                 (Some(sent), _) => self.given_up(sent),

@@ -193,7 +193,11 @@ fn no_gateway_is_granted_more_than_is_left() {
         (1_899, 1_900, 0),
     ] {
         let granted = Duration::from_millis(granted);
-        assert_eq!(lease.grantable(AT(received), AT(now)), granted, "{received}");
+        assert_eq!(
+            lease.grantable(AT(received), AT(now)),
+            granted,
+            "{received}"
+        );
     }
 }
 
@@ -212,10 +216,7 @@ fn what_nobody_knows_ends_the_term() {
 
 #[test]
 fn a_lost_connection_ends_the_term_whether_or_not_anything_is_on_its_way() {
-    for (is_writing, why) in [
-        (true, StepDown::Unknown),
-        (false, StepDown::ConnectionLost),
-    ] {
+    for (is_writing, why) in [(true, StepDown::Unknown), (false, StepDown::ConnectionLost)] {
         let mut lease = active();
         if is_writing {
             lease.begin(AT(1_100)).expect("it is active");

@@ -29,6 +29,8 @@ pub struct Bounds {
     pub retries: u8,
     /// Questions of the gateway.
     pub asks: u8,
+    /// Reads that a catalog answers to a client, who keeps nothing.
+    pub reads: u8,
     /// Steps of the clock.
     pub ticks: u8,
     /// Connections that are lost while something is on its way on them.
@@ -76,6 +78,8 @@ pub enum Action {
         catalog: usize,
         key: Key,
     },
+    /// A client reads at a catalog.
+    Read(usize),
     /// The gateway asks a catalog for a session, and for the stock.
     Ask(usize),
     /// The catalog answers.
@@ -138,7 +142,10 @@ impl Model for Bounds {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties::all(self.without.is_none())
+        match self.without {
+            None => properties::all(),
+            Some(_) => properties::harm(),
+        }
     }
 }
 
@@ -181,6 +188,10 @@ impl Bounds {
         let is_waiting = world.gateway.asking.is_some_and(|it| it.answer.is_some());
         if spent.asks < self.asks && !is_waiting && role == WriterRole::Active {
             actions.push(Action::Ask(at));
+        }
+        let is_news = |(version, _)| version > world.seen;
+        if spent.reads < self.reads && world.answers(at).is_some_and(is_news) {
+            actions.push(Action::Read(at));
         }
         for told in 0..world.told_by(at) {
             actions.push(Action::LetGo { catalog: at, told });

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use catalog::config::lease_margin;
-use catalog_core::writer_lease::{WriterId, WriterRole};
+use catalog_core::writer_lease::WriterId;
 use catalog_core::{Batch, Invalidation, Leases, Round, Stock, Visibility, WriterLease};
 use domain::time::BootTime;
 use domain::{Price, SessionId, StockName, Version};
@@ -43,10 +43,6 @@ impl Catalog {
     /// Nothing is kept of what cannot be answered any more.
     pub fn drop_loaded(&mut self) {
         self.loaded = None;
-    }
-
-    pub fn is_stopping(&self) -> bool {
-        self.lease.role() == WriterRole::Stopping
     }
 
     /// Where it answers reads, what it answers.

@@ -1,8 +1,10 @@
 //! What must always hold, and what must be possible, lest it hold only because nothing happens.
 
+use domain::Version;
 use stateright::Property;
 
 use super::bounds::Bounds;
+use super::store::Key;
 use super::world::World;
 
 /// No read of any kind is older than what any client had seen when it began: neither one from the cache nor one
@@ -36,22 +38,17 @@ pub const SERVED_AGAIN: &str = "a catalog serves again in a later term";
 /// A catalog serves what it has put back.
 pub const HEALED: &str = "lost rows are put back";
 
-/// All of it; without the last where only harm counts, not what may lead to it.
-pub fn all(with_all: bool) -> Vec<Property<Bounds>> {
-    let mut all = vec![
+/// What harms nobody: all of the first three. For a rule that is taken out, since of two that break at once either may
+/// be found first.
+pub const HARMLESS: &str = "no client is harmed";
+
+/// What is checked where all rules are in force.
+pub fn all() -> Vec<Property<Bounds>> {
+    vec![
         Property::always(UNBROKEN, |_, world: &World| world.broken.is_none()),
-        Property::always(CURRENT, |_, world: &World| {
-            let mut read = world.answered().map(|(version, _)| version);
-            read.all(|version| version >= world.seen)
-                && world.hit().is_none_or(|version| version >= world.seen)
-        }),
-        Property::always(KEPT, |_, world: &World| {
-            let mut journals = world.answered().map(|(_, journal)| journal);
-            journals.all(|journal| {
-                let mut told = world.acknowledged.iter();
-                told.all(|(key, row)| journal.get(*row) == Some(key))
-            })
-        }),
+        Property::always(CURRENT, |_, world: &World| world.is_current()),
+        Property::always(KEPT, |_, world: &World| world.is_kept()),
+        Property::always(ALONE, |_, world: &World| world.answered().count() <= 1),
         Property::sometimes(TAKEN_OVER, |_, world: &World| world.serves(1)),
         Property::sometimes(HANDED_OVER, |_, world: &World| {
             world.serves(1) && world.spent.ticks == 0
@@ -68,18 +65,33 @@ pub fn all(with_all: bool) -> Vec<Property<Bounds>> {
         Property::sometimes(HEALED, |_, world: &World| {
             world.spent.healed > 0 && world.answered().any(|(_, journal)| !journal.is_empty())
         }),
-    ];
-    if with_all {
-        all.push(Property::always(ALONE, |_, world: &World| {
-            world.answered().count() <= 1
-        }));
-    }
-    all
+    ]
+}
+
+/// What is checked where one is taken out: harm alone, not what may lead to it.
+pub fn harm() -> Vec<Property<Bounds>> {
+    let harmless =
+        |_: &Bounds, world: &World| world.broken.is_none() && world.is_current() && world.is_kept();
+    vec![Property::always(HARMLESS, harmless)]
 }
 
 impl World {
+    fn is_current(&self) -> bool {
+        let mut read = self.answered().map(|(version, _)| version);
+        read.all(|version| version >= self.seen)
+            && self.hit().is_none_or(|version| version >= self.seen)
+    }
+
+    fn is_kept(&self) -> bool {
+        let mut journals = self.answered().map(|(_, journal)| journal);
+        journals.all(|journal| {
+            let mut told = self.acknowledged.iter();
+            told.all(|(key, row)| journal.get(*row) == Some(key))
+        })
+    }
+
     /// What the catalogs that serve would answer.
-    fn answered(&self) -> impl Iterator<Item = (domain::Version, &[super::store::Key])> {
+    fn answered(&self) -> impl Iterator<Item = (Version, &[Key])> {
         (0..self.catalogs.len()).filter_map(|at| self.answers(at))
     }
 }

@@ -1,16 +1,17 @@
 //! The database, the catalogs and the gateway, and all that happens to them.
 
+use catalog_core::self_healing::{InSyncSet, LedgerReport};
 use catalog_core::writer_lease::{
     Fence, Incarnation, StatementOutcome, WriterRole, WriterRow, WriterStep, WriterTable,
 };
-use catalog_core::{Rule, Visibility};
+use catalog_core::{HealingStep, SelfHealing, Term};
 use domain::time::BootTime;
-use domain::{SessionId, Version};
+use domain::{ChainHash, LedgerEnd, OrderNumber, ReplicaId, SessionId, Version};
 
 use super::bounds::{Action, Bounds, LEASE, STEP, STEP_FAST};
 use super::catalog::{Catalog, Loaded, name, version};
 use super::gateway::{Answer, Asking, Gateway};
-use super::store::{Key, Statement, Store};
+use super::store::{Connection, Key, Statement, Store};
 
 #[derive(Debug, Clone, PartialEq, Hash)]
 pub struct World {
@@ -38,6 +39,7 @@ pub struct Spent {
     pub trades: u8,
     pub retries: u8,
     pub asks: u8,
+    pub reads: u8,
     pub ticks: u8,
     pub losses: u8,
     pub fail_overs: u8,
@@ -147,7 +149,8 @@ impl World {
         let asking = self.gateway.asking;
         let session = self.gateway.session.as_ref();
         let session = session.and_then(|session| session.lease().session());
-        asking.is_none_or(|asking| asking.catalog != at) && session.is_some_and(|id| owner(id) == at)
+        asking.is_none_or(|asking| asking.catalog != at)
+            && session.is_some_and(|id| owner(id) == at)
     }
 
     pub fn act(&mut self, bounds: &Bounds, action: Action) {
@@ -156,6 +159,7 @@ impl World {
             Action::Place { key, .. } if key == spent.trades => spent.trades += 1,
             Action::Place { .. } => spent.retries += 1,
             Action::Ask(_) => spent.asks += 1,
+            Action::Read(_) => spent.reads += 1,
             Action::Tick => spent.ticks += 1,
             Action::Lose(_) => spent.losses += 1,
             Action::FailOver { .. } => spent.fail_overs += 1,
@@ -185,6 +189,10 @@ impl World {
             }
             Action::FailOver { loses } => self.store.fail_over(loses),
             Action::Place { catalog, key } => self.place(catalog, key),
+            Action::Read(at) => {
+                let (version, _) = self.answers(at).expect("it serves");
+                self.seen = self.seen.max(version);
+            }
             Action::Ask(at) => {
                 self.gateway.asking = Some(Asking {
                     catalog: at,
@@ -257,7 +265,12 @@ impl World {
     fn look(&mut self, at: usize, now: BootTime) {
         self.sights[at] = (self.store.row(), self.store.incarnation);
         let (row, incarnation) = self.sights[at];
-        self.catalogs[at].lease.seen(row, incarnation, now);
+        let lease = &mut self.catalogs[at].lease;
+        let was_writing = lease.is_writing();
+        lease.seen(row, incarnation, now);
+        if was_writing && !lease.is_writing() {
+            self.store.connections[at] = Connection::default();
+        }
     }
 
     /// Does what is to be done, up to what takes time.
@@ -291,22 +304,53 @@ impl World {
     /// Loads what is committed, and puts back what the replica has beyond it.
     fn load(&mut self, bounds: &Bounds, at: usize, now: BootTime) {
         let journal = self.store.primary.journal.clone();
+        let missing = self.missing(bounds, &journal, now);
+        let after = journal.len();
         let mut loaded = Loaded::new(bounds, journal, now);
-        let after = loaded.journal.len();
-        let missing = self.ledger.get(after..).unwrap_or_default().to_vec();
+        loaded.writing.clone_from(&missing);
         let catalog = &mut self.catalogs[at];
+        catalog.loaded = Some(loaded);
         self.spent.take_overs += 1;
-        if missing.is_empty() || !bounds.rules().keep(Rule::SelfHealing) {
-            catalog.loaded = Some(loaded);
+        if missing.is_empty() {
             catalog.lease.loaded();
             return;
         }
-        loaded.writing.clone_from(&missing);
-        catalog.loaded = Some(loaded);
         let fence = catalog.lease.begin(now);
         let fence = fence.expect("it holds the term, and has nothing on its way");
         self.spent.healed += 1;
         self.send_rows(at, fence, after, missing);
+    }
+
+    /// What the replica has, and the database lost.
+    fn missing(&mut self, bounds: &Bounds, journal: &[Key], now: BootTime) -> Vec<Key> {
+        let replica = ReplicaId::new(1).expect("it is an id");
+        let stored = Term {
+            in_sync: [replica].into(),
+            ..Term::default()
+        };
+        let healing = SelfHealing::new(end(journal), stored.clone(), now, true);
+        let mut healing = healing.under(bounds.rules());
+        let report = LedgerReport {
+            replica,
+            end: end(&self.ledger),
+            beside: Vec::new(),
+            term: domain::Term::default(),
+            in_sync: InSyncSet::of(&stored),
+        };
+        let there = journal.get(..self.ledger.len());
+        if healing
+            .heard(report, there.map(|rows| end(rows).chain))
+            .is_err()
+        {
+            self.broken = Some("a ledger is no copy of the journal");
+        }
+        match healing.next(now) {
+            HealingStep::Serve { .. } => Vec::new(),
+            step => {
+                assert_eq!(step, HealingStep::PutBack { from: replica });
+                self.ledger[journal.len()..].to_vec()
+            }
+        }
     }
 
     fn hear(&mut self, bounds: &Bounds, at: usize, now: BootTime) {
@@ -345,6 +389,8 @@ impl World {
         let catalog = &mut self.catalogs[at];
         let loaded = catalog.loaded.as_mut().expect("it is active");
         match known {
+            // What is found in the database is a read like any other.
+            Some(_) if !catalog.lease.serves(now) => {}
             Some(row) if row < loaded.journal.len() => loaded.unanswered.push(row),
             Some(row) => self.acknowledge(key, row, &committed),
             None => {
@@ -402,8 +448,18 @@ impl World {
         let id = session.lease().session().expect("it was opened");
         if let Some(loaded) = &mut self.catalogs[at].loaded {
             loaded.telling.retain(|(session, _)| *session != id);
-            Visibility::release(&mut loaded.visibility, id);
+            loaded.visibility.release(id);
         }
+    }
+}
+
+/// Where a copy of the journal ends.
+fn end(rows: &[Key]) -> LedgerEnd {
+    let mut chain = [0; 32];
+    chain[..rows.len()].copy_from_slice(rows);
+    LedgerEnd {
+        rows: OrderNumber(rows.len() as u64),
+        chain: ChainHash::try_from(&chain[..]).expect("32 bytes"),
     }
 }
 
