@@ -11,8 +11,8 @@
 //! So a set that nobody knows who was heard has none of them in it: the last set is the newest that is known, or one
 //! of replicas that were not heard. Where rows are missing, or a replica knows of something later than the database
 //! does, all replicas are waited for that anything known names, however long that takes, unless an operator
-//! [accepts](SelfHealing::accept_loss_of) by name what they may have had. Where nothing is missing, the in-sync set of
-//! the database is waited for as in every [ledger check](super::ledger_check), and no longer.
+//! [accepts](SelfHealing::accept_loss_of) by name what they may have had. Where nothing is known to be missing, ledgers
+//! are waited for as in every [ledger check](super::ledger_check), and no longer.
 //!
 //! The caller tells of what is [heard](SelfHealing::heard), does what is [next](SelfHealing::next), and serves nothing
 //! before that is [`HealingStep::Serve`].
@@ -89,15 +89,23 @@ pub enum CannotPutBack {
     Impossible(OrderNumber),
 }
 
+/// What a catalog that takes over finds in the database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Where the journal ends.
+    pub journal: LedgerEnd,
+    pub term: Term,
+    /// All replicas that it knows of, in sync or not. The more it knows of, the surer it is.
+    pub replicas: BTreeSet<ReplicaId>,
+    /// Whether this is another incarnation of the database than the one in which the last term was, so that it may
+    /// lack what was committed then.
+    pub may_lack_rows: bool,
+}
+
 /// The healing of one start.
 #[derive(Debug, Clone)]
 pub struct SelfHealing {
-    /// Where the journal ends.
-    journal: LedgerEnd,
-    /// The leadership as the database has it.
-    stored: Term,
-    /// Whether this is another incarnation of the database than the one in which the last term was.
-    may_lack_rows: bool,
+    found: Found,
     check: LedgerCheck,
     reports: BTreeMap<ReplicaId, LedgerReport>,
     accepted: BTreeSet<ReplicaId>,
@@ -121,20 +129,15 @@ impl InSyncSet {
 }
 
 impl SelfHealing {
-    /// Of a catalog that finds this journal and leadership, and waits until then for the ledgers of replicas in
-    /// sync where nothing is missing. `may_lack_rows` where this is another incarnation of the database than the one
-    /// in which the term before was: what replicas hold beside their ledgers may then have been acknowledged.
-    pub fn new(
-        journal: LedgerEnd,
-        stored: Term,
-        gives_up_at: BootTime,
-        may_lack_rows: bool,
-    ) -> Self {
+    /// Of a catalog that waits until then for ledgers where nothing is missing.
+    pub fn new(found: Found, gives_up_at: BootTime) -> Self {
+        let mut expected = found.term.in_sync.clone();
+        if found.may_lack_rows {
+            expected.extend(&found.replicas);
+        }
         Self {
-            journal,
-            check: LedgerCheck::new(stored.in_sync.clone(), gives_up_at),
-            stored,
-            may_lack_rows,
+            found,
+            check: LedgerCheck::new(expected, gives_up_at),
             reports: BTreeMap::new(),
             accepted: BTreeSet::new(),
             rules: Rules::default(),
@@ -154,7 +157,7 @@ impl SelfHealing {
     /// Where its ledger is no copy of the journal: nobody is to be served then.
     pub fn heard(&mut self, report: LedgerReport, there: Option<ChainHash>) -> Result<(), Forked> {
         let LedgerReport { replica, end, .. } = report;
-        if end.rows <= self.journal.rows && there != Some(end.chain) {
+        if end.rows <= self.found.journal.rows && there != Some(end.chain) {
             return Err(Forked {
                 replica,
                 rows: end.rows,
@@ -245,7 +248,7 @@ impl SelfHealing {
 
     /// What was put back is durable, up to this row.
     pub fn put_back(&mut self, last: &Row) {
-        self.journal = LedgerEnd::of(last);
+        self.found.journal = LedgerEnd::of(last);
     }
 
     /// The term to go on from, which is the newest that anybody knows: the next epoch is to begin after it, as after
@@ -255,8 +258,8 @@ impl SelfHealing {
         let newest = terms.max_by_key(|term| term.epoch)?;
         let set = self.newest_set();
         let epoch = newest.epoch.max(set.epoch);
-        let is_newer = (epoch, set.change) > (self.stored.epoch, self.stored.change)
-            && epoch >= self.stored.epoch;
+        let is_newer = (epoch, set.change) > (self.found.term.epoch, self.found.term.change)
+            && epoch >= self.found.term.epoch;
         if !is_newer {
             return None;
         }
@@ -267,7 +270,7 @@ impl SelfHealing {
         };
         Some(Term {
             epoch,
-            leader: newest.leader.or(self.stored.leader),
+            leader: newest.leader.or(self.found.term.leader),
             in_sync: set.members,
             change,
         })
@@ -275,20 +278,21 @@ impl SelfHealing {
 
     /// Whether anybody knows of something that the database does not.
     fn lacks_something(&self) -> bool {
-        let stored = InSyncSet::of(&self.stored);
+        let stored = InSyncSet::of(&self.found.term);
         let mut reports = self.reports.values();
         reports.any(|report| {
-            report.end.rows > self.journal.rows
-                || report.term.epoch > self.stored.epoch
+            report.end.rows > self.found.journal.rows
+                || report.term.epoch > self.found.term.epoch
                 || report.in_sync.made() > stored.made()
-        }) || self.may_lack_rows && !self.proposed().is_empty()
+        }) || self.found.may_lack_rows && !self.proposed().is_empty()
     }
 
     /// All replicas that anything known names.
     fn named(&self) -> BTreeSet<ReplicaId> {
         let reports = self.reports.values();
-        let mut named = self.stored.in_sync.clone();
-        named.extend(self.stored.leader);
+        let mut named = self.found.replicas.clone();
+        named.extend(&self.found.term.in_sync);
+        named.extend(self.found.term.leader);
         for report in reports {
             named.extend(report.term.leader);
             named.extend(&report.in_sync.members);
@@ -298,7 +302,7 @@ impl SelfHealing {
 
     fn newest_set(&self) -> InSyncSet {
         let noted = self.reports.values().map(|report| &report.in_sync);
-        let stored = InSyncSet::of(&self.stored);
+        let stored = InSyncSet::of(&self.found.term);
         noted.max_by_key(|set| set.made()).map_or_else(
             || stored.clone(),
             |newest| {
@@ -314,7 +318,7 @@ impl SelfHealing {
     /// The longest ledger, where the journal is shorter.
     fn longest(&self) -> Option<&LedgerReport> {
         let longest = self.reports.values().max_by_key(|report| report.end.rows)?;
-        (longest.end.rows > self.journal.rows).then_some(longest)
+        (longest.end.rows > self.found.journal.rows).then_some(longest)
     }
 
     /// The rows behind the journal's end that replicas hold beside their ledgers. In one epoch a number is proposed
@@ -322,7 +326,7 @@ impl SelfHealing {
     /// later is the one that may have been acknowledged.
     fn proposed(&self) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
-        let mut end = self.journal;
+        let mut end = self.found.journal;
         let next = |end: LedgerEnd| {
             let beside = self.reports.values().flat_map(|report| &report.beside);
             beside

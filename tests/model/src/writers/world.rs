@@ -1,6 +1,6 @@
 //! The database, the catalogs and the gateway, and all that happens to them.
 
-use catalog_core::self_healing::{InSyncSet, LedgerReport};
+use catalog_core::self_healing::{Found, InSyncSet, LedgerReport};
 use catalog_core::writer_lease::{
     Fence, Incarnation, StatementOutcome, WriterRole, WriterRow, WriterStep, WriterTable,
 };
@@ -324,18 +324,23 @@ impl World {
     /// What the replica has, and the database lost.
     fn missing(&mut self, bounds: &Bounds, journal: &[Key], now: BootTime) -> Vec<Key> {
         let replica = ReplicaId::new(1).expect("it is an id");
-        let stored = Term {
+        let term = Term {
             in_sync: [replica].into(),
             ..Term::default()
         };
-        let healing = SelfHealing::new(end(journal), stored.clone(), now, true);
-        let mut healing = healing.under(bounds.rules());
+        let found = Found {
+            journal: end(journal),
+            term: term.clone(),
+            may_lack_rows: true,
+            ..Found::default()
+        };
+        let mut healing = SelfHealing::new(found, now).under(bounds.rules());
         let report = LedgerReport {
             replica,
             end: end(&self.ledger),
             beside: Vec::new(),
             term: domain::Term::default(),
-            in_sync: InSyncSet::of(&stored),
+            in_sync: InSyncSet::of(&term),
         };
         let there = journal.get(..self.ledger.len());
         if healing
