@@ -180,7 +180,7 @@ enum Stage {
         is_told: bool,
     },
     Active,
-    /// Nothing is lent any more. Who was lent something believes it until then at most.
+    /// Nothing is lent any more. Who was lent something believes it until then at most, by a slow clock too.
     Stopping {
         unheld_at: BootTime,
     },
@@ -396,7 +396,7 @@ impl WriterLease {
     pub fn told(&mut self, outcome: StatementOutcome, now: BootTime) {
         use StatementOutcome::{Durable, Failed, Fenced, Unknown};
         let look_again_at = now + self.lease / LOOKS;
-        let lease = self.lease_from();
+        let lease = self.own_lease();
         match &mut self.state {
             State::TakingOver { claim, sent, stop } => {
                 let fence = claim.next;
@@ -475,12 +475,13 @@ impl WriterLease {
     /// It was told to stop. From now on it answers nothing, lends nothing and begins no commit; gateways are to be
     /// told to let go, and [`unheld`](Self::unheld) is to be said once none holds anything.
     pub fn stop(&mut self) {
+        let margin = self.margin();
         match &mut self.state {
             State::Standby { .. } | State::SteppedDown(_) => self.state = State::Stopped,
             State::TakingOver { stop, .. } => *stop = true,
             State::Holding { term, stage } => {
                 let unheld_at = match stage {
-                    Stage::Active if self.rules.keep(Rule::ReleaseUnheld) => term.until,
+                    Stage::Active if self.rules.keep(Rule::ReleaseUnheld) => term.until + margin,
                     Stage::Active | Stage::Loading { .. } => BootTime::default(),
                     Stage::Stopping { unheld_at } => *unheld_at,
                 };
@@ -507,7 +508,7 @@ impl WriterLease {
         };
         let over_at = match stage {
             Stage::Loading { .. } => BootTime::default(),
-            Stage::Active => term.until,
+            Stage::Active => term.until + self.margin(),
             Stage::Stopping { .. } => {
                 self.state = State::Stopped;
                 return;
@@ -521,11 +522,16 @@ impl WriterLease {
     }
 
     /// For how long the own lease runs from a beat.
-    fn lease_from(&self) -> Duration {
+    fn own_lease(&self) -> Duration {
+        self.lease - self.margin()
+    }
+
+    /// Of a lease by one clock, by how much it may be longer by another.
+    fn margin(&self) -> Duration {
         if self.rules.keep(Rule::WriterMargin) {
-            self.lease - self.lease / MARGIN_DIVISOR
+            self.lease / MARGIN_DIVISOR
         } else {
-            self.lease
+            Duration::ZERO
         }
     }
 

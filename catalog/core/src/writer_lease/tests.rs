@@ -248,7 +248,7 @@ fn its_own_term_is_taken_up_again_once_what_it_lent_is_over() {
     lease.next(AT(1_200));
     let taken = take_over(&mut lease, row(1, 1, Some(1)), 1_200);
     let taken = taken.map(|(at, claim)| (at, claim.next));
-    assert_eq!(taken, Some((1_900, fence(2, 1))));
+    assert_eq!(taken, Some((2_000, fence(2, 1))));
 }
 
 #[test]
@@ -288,8 +288,8 @@ fn a_catalog_that_stops_gives_its_term_back_once_nobody_holds_anything() {
     // Those who do not say so are waited for until their leases are over.
     let mut lease = active();
     lease.stop();
-    assert_eq!(lease.next(AT(1_899)), None);
-    assert_eq!(lease.next(AT(1_900)), release);
+    assert_eq!(lease.next(AT(1_999)), None);
+    assert_eq!(lease.next(AT(2_000)), release);
 }
 
 #[test]
