@@ -261,6 +261,14 @@ impl WriterLease {
         }
     }
 
+    /// The term that it holds, by which replicas tell what it says from what another catalog did.
+    pub fn held(&self) -> Option<Fence> {
+        match &self.state {
+            State::Holding { term, .. } => Some(term.fence),
+            _ => None,
+        }
+    }
+
     /// Whether a statement is on its way.
     pub fn is_writing(&self) -> bool {
         match &self.state {

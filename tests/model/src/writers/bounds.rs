@@ -41,6 +41,8 @@ pub struct Bounds {
     pub loses: bool,
     /// Catalogs that are told to stop.
     pub stops: u8,
+    /// Whether the replica, once it has reported to a catalog, takes rows from no other.
+    pub promises: bool,
     pub without: Option<Rule>,
 }
 
@@ -142,9 +144,10 @@ impl Model for Bounds {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        match self.without {
-            None => properties::all(),
-            Some(_) => properties::harm(),
+        if self.without.is_none() && self.promises {
+            properties::all()
+        } else {
+            properties::harm()
         }
     }
 }

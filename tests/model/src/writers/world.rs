@@ -24,6 +24,8 @@ pub struct World {
     pub sessions: u64,
     /// What the replica in sync holds.
     pub ledger: Vec<Key>,
+    /// Whom it last reported to.
+    pub reported_to: Option<Fence>,
     /// What clients were told: which trade has which number.
     pub acknowledged: Vec<(Key, usize)>,
     /// The newest version that any client has seen.
@@ -67,6 +69,7 @@ impl World {
             gateway: Gateway::default(),
             sessions: 0,
             ledger: Vec::new(),
+            reported_to: None,
             acknowledged: Vec::new(),
             seen: version(0),
             spent: Spent::default(),
@@ -237,9 +240,12 @@ impl World {
             if catalog.lease.role() == WriterRole::Stopping && loaded.visibility.is_unheld(now) {
                 catalog.lease.unheld();
             }
+            let is_heard = catalog.lease.held() == self.reported_to || !bounds.promises;
             for row in loaded.take_answers() {
-                let key = loaded.journal[row];
-                answered.push((key, row, loaded.journal.clone()));
+                if is_heard {
+                    let key = loaded.journal[row];
+                    answered.push((key, row, loaded.journal.clone()));
+                }
             }
         }
         for (key, row, journal) in answered {
@@ -305,6 +311,7 @@ impl World {
     fn load(&mut self, bounds: &Bounds, at: usize, now: BootTime) {
         let journal = self.store.primary.journal.clone();
         let missing = self.missing(bounds, &journal, now);
+        self.reported_to = self.catalogs[at].lease.held();
         let after = journal.len();
         let mut loaded = Loaded::new(bounds, journal, now);
         loaded.writing.clone_from(&missing);
@@ -470,7 +477,7 @@ fn end(rows: &[Key]) -> LedgerEnd {
 
 /// Whose session it is.
 fn owner(id: SessionId) -> usize {
-    usize::from(id.get() % 2 == 0)
+    usize::from(id.get().is_multiple_of(2))
 }
 
 fn session(catalog: usize, number: u64) -> SessionId {
