@@ -111,7 +111,7 @@ fn wider_bounds_hold() {
         asks: 2,
         ..CALM
     };
-    check(cached, &[TAKEN_OVER], 266_654);
+    check(cached, &[TAKEN_OVER], 269_372);
     let lost_twice = Bounds {
         retries: 1,
         ticks: 3,
@@ -121,25 +121,30 @@ fn wider_bounds_hold() {
     check(
         lost_twice,
         &[TAKEN_OVER, FOUND_AGAIN, SERVED_AGAIN],
-        131_537,
+        134_327,
     );
     let stopped = Bounds {
         stops: 2,
         losses: 1,
         ..CALM
     };
-    check(stopped, &[TAKEN_OVER, HANDED_OVER], 459_902);
-    let failed_over = Bounds {
-        ticks: 3,
-        fail_overs: 1,
-        ..CALM
-    };
-    check(failed_over, &[TAKEN_OVER, SERVED_AGAIN, LENT], 830_713);
+    check(stopped, &[TAKEN_OVER, HANDED_OVER], 383_961);
 }
 
 #[test]
 #[ignore = "takes minutes"]
-fn a_database_that_loses_rows_under_a_cache() {
+fn a_fail_over_of_the_database_under_a_cache_loses_nothing() {
+    let bounds = Bounds {
+        ticks: 3,
+        fail_overs: 1,
+        ..CALM
+    };
+    check(bounds, &[TAKEN_OVER, SERVED_AGAIN, LENT], 840_611);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn what_the_database_lost_comes_back_under_a_cache() {
     let lossy = Bounds {
         trades: 2,
         ticks: 3,
@@ -147,7 +152,7 @@ fn a_database_that_loses_rows_under_a_cache() {
         loses: true,
         ..CALM
     };
-    check(lossy, &[TAKEN_OVER, SERVED_AGAIN, HEALED, LENT], 2_017_665);
+    check(lossy, &[TAKEN_OVER, SERVED_AGAIN, HEALED, LENT], 2_053_940);
 }
 
 #[test]
