@@ -26,6 +26,30 @@ pub enum Rule {
     CrowdsRest,
     /// Who has yet to acknowledge that it let go of a stock is not lent it again before.
     OwedFirst,
+    /// A commit is part of the statement that finds the writer's term to be still its own.
+    WriterFence,
+    /// The active catalog answers no longer than its own writer lease.
+    OwnLease,
+    /// And counts that a little shorter than those who wait for its end.
+    WriterMargin,
+    /// No gateway's lease ends after the writer's own.
+    NestedLease,
+    /// A term that shows signs of life is not taken over.
+    TakeOverWait,
+    /// Nor one that showed one since.
+    TakeOverBeat,
+    /// Nothing is loaded before the take-over is acknowledged, and with it all that is behind it.
+    Barrier,
+    /// A commit of which nobody knows ends the term, and so does the end of its connection.
+    UnknownEndsTerm,
+    /// What was seen of another incarnation of the database does not count.
+    Incarnation,
+    /// A catalog's own last term is waited for until what it lent in it is over.
+    OwnTermOver,
+    /// A term is handed over once no gateway holds anything.
+    ReleaseUnheld,
+    /// Rows that the database lost are put back before anybody is served.
+    SelfHealing,
 }
 
 /// The rules in force.
