@@ -6,6 +6,7 @@
 //! - [`lists`]: more stocks than anybody could answer with at once;
 //! - [`faults`]: the same while processes are killed and come back;
 //! - [`outages`]: disks that are full, and a catalog that is away;
+//! - [`networks`]: packets that are lost, gateways that are cut off, machines that are busy;
 //! - [`logs`]: logs and results that cannot be written;
 //! - [`damage`]: data directories whose files are not what was written there;
 //! - [`strangers`]: disks and processes of another bazaar;
@@ -38,6 +39,7 @@ mod semantics;
 mod lists;
 mod faults;
 mod outages;
+mod networks;
 mod logs;
 mod damage;
 mod strangers;

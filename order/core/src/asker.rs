@@ -7,7 +7,7 @@ use domain::time::BootTime;
 use domain::{Epoch, Identity, LedgerEnd};
 
 use crate::message::{CallFailure, Event, Heard, Status, Ticket};
-use crate::timing::{HEAD_INTERVAL, HEAD_RETRY, REFUSED_RETRY};
+use crate::timing::{HEAD_FAILURES_MAX, HEAD_INTERVAL, HEAD_RETRY, REFUSED_RETRY};
 
 /// What the asker is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Asker {
     /// With the longest lease that was heard of.
     identity: Identity,
     question: Option<Question>,
+    /// How many questions in a row had no answer.
+    failures: u32,
     is_hurried: bool,
     ask_at: BootTime,
     claims: Vec<Claim>,
@@ -67,6 +69,7 @@ impl Asker {
         Self {
             identity,
             question: None,
+            failures: 0,
             is_hurried: false,
             ask_at: now,
             claims: Vec::new(),
@@ -137,11 +140,19 @@ impl Asker {
                 Err(CallFailure::Refused) => REFUSED_RETRY,
                 Err(_) => HEAD_RETRY,
             };
+        self.failures = match &heard {
+            Ok(_) => 0,
+            Err(CallFailure::Refused) => HEAD_FAILURES_MAX,
+            Err(_) => self.failures.saturating_add(1),
+        };
         if let Ok(heard) = &heard {
             self.keep(heard.identity, actions);
         }
         let head = heard.ok().map(|heard| heard.head);
-        actions.push(Action::Tell(Event::JournalHead { head, held }));
+        // One that was not answered may have been lost on its way.
+        if head.is_some() || self.failures >= HEAD_FAILURES_MAX {
+            actions.push(Action::Tell(Event::JournalHead { head, held }));
+        }
         // One answer does for all who came before its question. What the catalog said may be from
         // before the others were told.
         for claim in self.claims.extract_if(.., |claim| claim.is_asked) {
