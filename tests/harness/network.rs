@@ -101,16 +101,17 @@ pub fn lose_connections_to(port: u16) -> usize {
 
 /// From now on no packet to or from these ports arrives, of any connection, until all are [let through](lose_nothing).
 pub fn lose_packets_of(ports: &[u16]) {
-    lose_share_of(ports, 100);
+    lose_some(ports, "drop");
 }
 
-/// From now on so many in a hundred packets to these ports, and of those from them, get lost.
+/// From now on so many in a hundred of them get lost, fewer than all.
 pub fn lose_share_of(ports: &[u16], percent: u32) {
-    let end = |port: &u16| {
-        ["sport", "dport"]
-            .map(|end| format!("tcp {end} {port} numgen random mod 100 < {percent} drop"))
-    };
-    let rules: Vec<_> = ports.iter().flat_map(end).collect();
+    lose_some(ports, &format!("numgen random mod 100 < {percent} drop"));
+}
+
+fn lose_some(ports: &[u16], what: &str) {
+    let rules = |port: &u16| ["sport", "dport"].map(|end| format!("tcp {end} {port} {what}"));
+    let rules: Vec<_> = ports.iter().flat_map(rules).collect();
     lose(&rules);
 }
 
