@@ -7,6 +7,7 @@
 //! - [`faults`]: the same while processes are killed and come back;
 //! - [`on_postgres`]: a catalog whose truth is in PostgreSQL, killed and cut off from it;
 //! - [`outages`]: disks that are full, and a catalog that is away;
+//! - [`networks`]: packets that are lost, gateways that are cut off, machines that are busy;
 //! - [`logs`]: logs and results that cannot be written;
 //! - [`damage`]: data directories whose files are not what was written there;
 //! - [`strangers`]: disks and processes of another bazaar;
@@ -40,6 +41,7 @@ mod lists;
 mod faults;
 mod on_postgres;
 mod outages;
+mod networks;
 mod logs;
 mod damage;
 mod strangers;

@@ -255,6 +255,7 @@ fn replicas(config: &Config, journal: &Arc<OwnJournal>) -> Result<Vec<Replica>, 
             id: *id,
             url: url.clone(),
             orders: OrdersClient::new(connect(url)?),
+            spare: OrdersClient::new(connect(url)?),
             order_streams: OrderStreams::new(url, Arc::clone(journal)),
         });
     }

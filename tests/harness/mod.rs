@@ -10,6 +10,7 @@
 //! - [`small_disk`]: a file system that can be full;
 //! - [`network`]: a network of a test's own, whose connections can be lost;
 //! - [`http`]: a blocking client;
+//! - [`load`]: clients that trade without a pause, and a machine with other work;
 //! - [`keepalive`]: one that keeps its connection, for load;
 //! - [`measure`]: what measurements have in common;
 //! - [`ports`]: ports that no other test has;
@@ -27,6 +28,7 @@ mod outputs;
 mod small_disk;
 mod network;
 mod http;
+mod load;
 mod keepalive;
 mod measure;
 mod ports;
@@ -41,8 +43,11 @@ pub use http::{Response, request, send_raw, try_request};
 pub use keepalive::{Answer, KeepAlive};
 pub use launcher::Options;
 pub use links::{Link, Server, all_links};
+pub use load::{Busy, Trades, nicely};
 pub use measure::{Latencies, Spread, no_latencies, number};
-pub use network::{in_own_network, lose_connections_to};
+pub use network::{
+    in_own_network, lose_connections_to, lose_nothing, lose_packets_of, lose_share_of,
+};
 pub use outputs::{ALL_BROKEN, Broken};
 pub use ports::Ports;
 pub use process::{Outputs, Process, kill_by_pid, run, run_ok, run_with, signal_by_pid};

@@ -89,23 +89,57 @@ pub fn lose_connections_to(port: u16) -> usize {
             lost.then(|| port_of(from)).flatten()
         })
         .collect();
-    let mut rules =
-        "add table inet lost\nadd chain inet lost out { type filter hook output priority 0; }\n"
-            .to_owned();
+    let mut rules = Vec::new();
     for from in &from {
         for (source, target) in [(*from, port), (port, *from)] {
-            rules +=
-                &format!("add rule inet lost out tcp sport {source} tcp dport {target} drop\n");
+            rules.push(format!("tcp sport {source} tcp dport {target} drop"));
         }
     }
+    lose(&rules);
+    from.len()
+}
+
+/// From now on no packet to or from these ports arrives, of any connection, until all are [let through](lose_nothing).
+pub fn lose_packets_of(ports: &[u16]) {
+    lose_some(ports, "drop");
+}
+
+/// From now on so many in a hundred of them get lost, fewer than all.
+pub fn lose_share_of(ports: &[u16], percent: u32) {
+    lose_some(ports, &format!("numgen random mod 100 < {percent} drop"));
+}
+
+fn lose_some(ports: &[u16], what: &str) {
+    let rules = |port: &u16| ["sport", "dport"].map(|end| format!("tcp {end} {port} {what}"));
+    let rules: Vec<_> = ports.iter().flat_map(rules).collect();
+    lose(&rules);
+}
+
+/// Packets arrive again, also those of connections that were lost.
+pub fn lose_nothing() {
+    nft("delete table inet lost\n");
+}
+
+/// Where packets arrive: one that does not leave is no lost one to who sends it, but one that waits to be sent.
+const ARRIVING: &str =
+    "add table inet lost\nadd chain inet lost in { type filter hook input priority 0; }\n";
+
+fn lose(rules: &[String]) {
+    let rules = rules
+        .iter()
+        .map(|rule| format!("add rule inet lost in {rule}\n"));
+    nft(&(ARRIVING.to_owned() + &rules.collect::<String>()));
+}
+
+fn nft(commands: &str) {
+    assert!(is_within(), "only in a network of its own");
     let mut nft = Command::new("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .spawn()
         .expect("it is there");
     let mut stdin = nft.stdin.take().expect("it was asked for");
-    stdin.write_all(rules.as_bytes()).expect("nft reads it");
+    stdin.write_all(commands.as_bytes()).expect("nft reads it");
     drop(stdin);
     assert!(nft.wait().expect("it ends").success());
-    from.len()
 }

@@ -183,7 +183,7 @@ fn may_take_orders(probed: &Probed, failed: Option<BootTime>) -> bool {
     let may = match probed.status {
         Ok(status) => status.reaches_catalog,
         // It may be busy.
-        Err(Unanswered::Silent) => failed.is_none(),
+        Err(Unanswered::Silent | Unanswered::Unheard) => failed.is_none(),
         Err(Unanswered::Gone | Unanswered::Foreign) => false,
     };
     may && failed.is_none_or(|failed| probed.asked > failed)

@@ -4,6 +4,7 @@
 //! - [`elector`]: which step one gateway takes, from its first look on;
 //! - [`cycle`]: its elections as they go on;
 //! - [`probing`]: when replicas are probed;
+//! - [`detector`]: whether a replica that does not answer is there; [`contact`]: whether anybody is heard;
 //! - [`backoff`]: which elections slow the next one down.
 
 use std::time::Duration;
@@ -15,10 +16,13 @@ use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, Term};
 mod elector;
 mod cycle;
 mod probing;
+mod contact;
+mod detector;
 mod backoff;
 
+pub use contact::Contact;
 pub use cycle::{ElectionCycle, ElectionTask, LeadershipAnswer};
-pub use probing::ProbeTimer;
+pub use detector::{Detector, ProbeFailure, Watch, Way};
 
 /// What a replica's health probes say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,8 @@ pub struct Probed {
     pub status: Result<Status, Unanswered>,
     /// When the last probe was sent that is over.
     pub asked: BootTime,
+    /// When it was last heard of, if only that nobody is there.
+    pub heard: BootTime,
     /// Of the last probe that it answered.
     pub round_trip: Duration,
 }
@@ -37,8 +43,9 @@ impl Probed {
     pub fn unknown(id: ReplicaId) -> Self {
         Self {
             id,
-            status: Err(Unanswered::Silent),
+            status: Err(Unanswered::Unheard),
             asked: BootTime::default(),
+            heard: BootTime::default(),
             round_trip: Duration::ZERO,
         }
     }
@@ -47,7 +54,9 @@ impl Probed {
 /// Why a replica says nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unanswered {
-    /// It may be alive: it took too long, or said what makes no sense.
+    /// It was not heard yet, or this gateway hears nobody, which says nothing of it.
+    Unheard,
+    /// It may be alive: it takes too long, or says what makes no sense, while others are heard.
     Silent,
     /// Nobody is there: the connection was refused, or broke.
     Gone,

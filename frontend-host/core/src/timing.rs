@@ -9,9 +9,25 @@ pub const PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// double up to it.
 pub const HASTENED_PAUSE_MAX: Duration = Duration::from_millis(20);
 
-/// How long a replica may take to answer a probe. A paused leader is deposed after this: longer
-/// would hold trades up, shorter would depose leaders that are merely busy.
-pub const PROBE_TIME_MAX: Duration = Duration::from_millis(180);
+/// Pause between two probes on a replica's spare connection, while it answers on the main one: so that there is one.
+pub const SPARE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long a probe is waited for before the same is asked again on its connection.
+pub const PROBE_TIME_MAX: Duration = Duration::from_millis(500);
+
+/// How long a replica may be silent on one connection before that is suspicious, where all answers
+/// come soon. A leader that stands still is deposed after twice that: longer would hold trades up,
+/// shorter would depose leaders that are busy for a moment.
+pub const PATIENCE_MIN: Duration = Duration::from_millis(80);
+
+/// And at most, however late answers come: a request outlives three suspicions.
+pub const PATIENCE_MAX: Duration = Duration::from_secs(1);
+
+/// Without a suspicion for so long, the next one comes up sooner.
+pub const CALM: Duration = Duration::from_secs(5);
+
+/// By then a connection whose packets were lost has been given up and made anew.
+pub const RECONNECTED_AFTER: Duration = Duration::from_secs(1);
 
 /// Shortest pause between two steps, so that a step that does not help is not repeated at once.
 pub const STEP_PAUSE: Duration = Duration::from_millis(5);

@@ -103,6 +103,9 @@ impl Replicas {
             }
             Err(_) => Err(RetryClass::Later),
         };
+        if answer.is_ok() {
+            self.heard_catalog();
+        }
         let journal = answer.as_ref().ok().and_then(read_journal);
         let in_sync = journal.as_ref().map(|journal| journal.in_sync.clone());
         self.catalog_said.send_if_modified(|said| {

@@ -1,14 +1,18 @@
 //! The order replicas: which of them answer, how far they have got, and which of them leads.
 
 use std::error::Error;
+use std::future::{Future, pending};
 use std::io::{self, ErrorKind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
-use frontend_core::election::{CurrentLeader, ProbeTimer, Probed, Role, Status, Unanswered};
+use frontend_core::election::{
+    Contact, CurrentLeader, Detector, ProbeFailure, Probed, Role, Status, Unanswered, Watch, Way,
+};
 use frontend_core::timing::PROBE_TIME_MAX;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -29,6 +33,8 @@ pub struct Replica {
     pub url: String,
     /// How to call it.
     pub orders: OrdersClient<Channel>,
+    /// Another connection, for probes alone.
+    pub spare: OrdersClient<Channel>,
     /// How to place orders with it.
     pub order_streams: OrderStreams,
 }
@@ -39,7 +45,7 @@ pub struct Replicas {
     pub(super) catalog: CatalogClient<Channel>,
     pub(super) own_journal: Arc<OwnJournal>,
     pub(super) policy: Arc<Versions>,
-    probed: Mutex<Vec<Probed>>,
+    heard: Mutex<Heard>,
     /// Each replica answered something, in the order of `all`.
     answered: Vec<watch::Sender<()>>,
     /// Any of them did.
@@ -57,6 +63,17 @@ pub struct Replicas {
     /// How often something has changed.
     pub(super) changes: AtomicU64,
 }
+
+/// What is heard of whom.
+struct Heard {
+    /// Of the replicas, in the order of `all`.
+    probed: Vec<Probed>,
+    /// Of anybody.
+    contact: Contact,
+}
+
+/// A probe that is under way.
+type Probing = Pin<Box<dyn Future<Output = Result<Status, ProbeFailure>> + Send>>;
 
 /// What the catalog said when it was asked last.
 #[derive(Debug, Clone, Default)]
@@ -94,8 +111,12 @@ impl Replicas {
         policy: Arc<Versions>,
     ) -> Self {
         let probed = all.iter().map(|replica| Probed::unknown(replica.id));
+        let heard = Heard {
+            probed: probed.collect(),
+            contact: Contact::new(BootTime::now()),
+        };
         Self {
-            probed: Mutex::new(probed.collect()),
+            heard: Mutex::new(heard),
             answered: all.iter().map(|_| watch::Sender::default()).collect(),
             any_answered: watch::Sender::default(),
             all,
@@ -175,33 +196,78 @@ impl Replicas {
 
     /// Looks at what probes say, which all requests that wait do: not for what takes long.
     pub(super) fn with_probed<T>(&self, look: impl FnOnce(&[Probed]) -> T) -> T {
-        look(&self.probed.lock().unwrap_or_else(PoisonError::into_inner))
+        self.with_heard(|heard| look(&heard.probed))
+    }
+
+    fn with_heard<T>(&self, look: impl FnOnce(&mut Heard) -> T) -> T {
+        look(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The catalog answered.
+    pub(super) fn heard_catalog(&self) {
+        self.with_heard(|heard| heard.contact.heard(BootTime::now()));
     }
 
     /// Probes one replica, for ever.
     pub(super) async fn probe(self: Arc<Self>, place: usize) {
         let mut suspicion = self.suspicion.subscribe();
-        let mut client = self.all[place].orders.clone();
-        let mut timer = ProbeTimer::new(BootTime::now());
+        let mut detector = Detector::new(BootTime::now());
+        let (mut main, mut spare) = (None, None);
         loop {
-            let asked = BootTime::now();
-            if timer.begin_if_due(asked) {
-                let answer = timeout(PROBE_TIME_MAX, client.status(StatusRequest {})).await;
-                let status = match answer {
-                    Ok(Ok(status)) => self.read_status(status.into_inner()),
-                    Ok(Err(status)) => Err(unanswered(&status)),
-                    Err(_) => Err(Unanswered::Silent),
-                };
-                let now = BootTime::now();
+            let now = BootTime::now();
+            let next =
+                self.with_heard(|heard| detector.next(now, &heard.probed[place], &heard.contact));
+            let wake = match next {
+                Watch::Probe(Way::Main) => {
+                    main = Some(self.ask(place, Way::Main));
+                    continue;
+                }
+                Watch::Probe(Way::Spare) => {
+                    spare = Some(self.ask(place, Way::Spare));
+                    continue;
+                }
+                Watch::Note(unanswered) => {
+                    self.note(place, Err(unanswered), now, None);
+                    continue;
+                }
+                Watch::Wait(until) => until,
+            };
+            let (way, answer) = tokio::select! {
+                answer = over(&mut main) => (Way::Main, answer),
+                answer = over(&mut spare) => (Way::Spare, answer),
+                () = sleep(wake.since(now)) => continue,
+                _ = suspicion.changed(), if !detector.is_hurried() => {
+                    detector.hurry();
+                    continue;
+                }
+            };
+            let now = BootTime::now();
+            let changes = self.changes.load(Ordering::Relaxed);
+            if let (asked, Some(status)) = detector.over(way, answer, now, changes) {
                 self.note(place, status, asked, Some(now.since(asked)));
-                timer.over(now, self.changes.load(Ordering::Relaxed));
-            }
-            let wake = timer.wake().expect("no probe is under way");
-            tokio::select! {
-                () = sleep(wake.since(BootTime::now())) => {}
-                _ = suspicion.changed(), if !timer.is_hurried() => timer.hurry(),
             }
         }
+    }
+
+    fn ask(self: &Arc<Self>, place: usize, way: Way) -> Probing {
+        let replicas = Arc::clone(self);
+        let mut client = match way {
+            Way::Main => self.all[place].orders.clone(),
+            Way::Spare => self.all[place].spare.clone(),
+        };
+        Box::pin(async move {
+            match timeout(PROBE_TIME_MAX, client.status(StatusRequest {})).await {
+                Ok(Ok(status)) => {
+                    let read = replicas.read_status(status.into_inner());
+                    read.map_err(|unanswered| match unanswered {
+                        Unanswered::Foreign => ProbeFailure::Foreign,
+                        _ => ProbeFailure::Silent,
+                    })
+                }
+                Ok(Err(status)) => Err(probe_failure(&status)),
+                Err(_) => Err(ProbeFailure::Silent),
+            }
+        })
     }
 
     /// A replica said something, or nothing, when it was asked at `asked`.
@@ -212,10 +278,13 @@ impl Replicas {
         asked: BootTime,
         round_trip: Option<Duration>,
     ) {
-        let changed = {
-            let mut probed = self.probed.lock().unwrap_or_else(PoisonError::into_inner);
-            probed[place].note(status, asked, round_trip)
-        };
+        let now = BootTime::now();
+        let changed = self.with_heard(|heard| {
+            if !matches!(status, Err(Unanswered::Silent | Unanswered::Unheard)) {
+                heard.contact.heard(now);
+            }
+            heard.probed[place].note(status, asked, round_trip, now)
+        });
         if status.is_ok() {
             self.answered[place].send_replace(());
             self.any_answered.send_replace(());
@@ -245,24 +314,34 @@ impl Replicas {
     }
 }
 
-/// Why a call was not answered. A process that is gone leaves a machine behind that refuses
+/// The answer to the probe under way, which is over then.
+async fn over(probing: &mut Option<Probing>) -> Result<Status, ProbeFailure> {
+    let Some(asked) = probing else {
+        return pending().await;
+    };
+    let answer = asked.await;
+    *probing = None;
+    answer
+}
+
+/// Why a probe was not answered. A process that is gone leaves a machine behind that refuses
 /// connections, and resets those that there were.
-fn unanswered(status: &tonic::Status) -> Unanswered {
+fn probe_failure(status: &tonic::Status) -> ProbeFailure {
     let mut cause = status.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return match error.kind() {
-                ErrorKind::ConnectionRefused
-                | ErrorKind::ConnectionReset
+                ErrorKind::ConnectionRefused => ProbeFailure::Refused,
+                ErrorKind::ConnectionReset
                 | ErrorKind::ConnectionAborted
                 | ErrorKind::BrokenPipe
-                | ErrorKind::UnexpectedEof => Unanswered::Gone,
-                _ => Unanswered::Silent,
+                | ErrorKind::UnexpectedEof => ProbeFailure::Broken,
+                _ => ProbeFailure::Silent,
             };
         }
         cause = error.source();
     }
-    Unanswered::Silent
+    ProbeFailure::Silent
 }
 
 /// `None` where a replica says what makes no sense.
@@ -293,20 +372,23 @@ mod tests {
     use tokio::net::TcpListener;
 
     /// How a probe of whatever listens there ends.
-    async fn probe(address: SocketAddr) -> Unanswered {
+    async fn probe(address: SocketAddr) -> ProbeFailure {
         let channel = connect::lazy(&format!("http://{address}")).unwrap();
         let mut orders = OrdersClient::new(channel);
         match timeout(PROBE_TIME_MAX, orders.status(StatusRequest {})).await {
-            Ok(answer) => unanswered(&answer.unwrap_err()),
-            Err(_) => Unanswered::Silent,
+            Ok(answer) => probe_failure(&answer.unwrap_err()),
+            Err(_) => ProbeFailure::Silent,
         }
     }
 
     #[tokio::test]
-    async fn who_refuses_connections_or_breaks_them_is_gone_and_who_is_slow_is_not() {
+    async fn who_refuses_connections_is_told_from_who_breaks_them_and_who_is_slow() {
         let listen = || TcpListener::bind("127.0.0.1:0");
         let slow = listen().await.unwrap();
-        assert_eq!(probe(slow.local_addr().unwrap()).await, Unanswered::Silent);
+        assert_eq!(
+            probe(slow.local_addr().unwrap()).await,
+            ProbeFailure::Silent
+        );
 
         let dying = listen().await.unwrap();
         let address = dying.local_addr().unwrap();
@@ -315,7 +397,7 @@ mod tests {
             stream.read_u8().await.unwrap(); // resets the connection when it is dropped
         };
         let (probed, ()) = tokio::join!(probe(address), dies);
-        assert_eq!(probed, Unanswered::Gone);
-        assert_eq!(probe(address).await, Unanswered::Gone);
+        assert_eq!(probed, ProbeFailure::Broken);
+        assert_eq!(probe(address).await, ProbeFailure::Refused);
     }
 }

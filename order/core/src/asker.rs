@@ -7,7 +7,7 @@ use domain::time::BootTime;
 use domain::{Epoch, Identity, LedgerEnd};
 
 use crate::message::{CallFailure, Event, Heard, Status, Ticket};
-use crate::timing::{HEAD_INTERVAL, HEAD_RETRY, REFUSED_RETRY};
+use crate::timing::{HEAD_FAILURES_MAX, HEAD_INTERVAL, HEAD_RETRY, REFUSED_RETRY};
 
 /// What the asker is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct Asker {
     /// With the longest lease that was heard of.
     identity: Identity,
     question: Option<Question>,
+    /// How many questions in a row had no answer.
+    failures: u32,
     is_hurried: bool,
     ask_at: BootTime,
     claims: Vec<Claim>,
@@ -67,6 +69,7 @@ impl Asker {
         Self {
             identity,
             question: None,
+            failures: 0,
             is_hurried: false,
             ask_at: now,
             claims: Vec::new(),
@@ -137,11 +140,19 @@ impl Asker {
                 Err(CallFailure::Refused) => REFUSED_RETRY,
                 Err(_) => HEAD_RETRY,
             };
+        self.failures = match &heard {
+            Ok(_) => 0,
+            Err(CallFailure::Refused) => HEAD_FAILURES_MAX,
+            Err(_) => self.failures.saturating_add(1),
+        };
         if let Ok(heard) = &heard {
             self.keep(heard.identity, actions);
         }
         let head = heard.ok().map(|heard| heard.head);
-        actions.push(Action::Tell(Event::JournalHead { head, held }));
+        // One that was not answered may have been lost on its way.
+        if head.is_some() || self.failures >= HEAD_FAILURES_MAX {
+            actions.push(Action::Tell(Event::JournalHead { head, held }));
+        }
         // One answer does for all who came before its question. What the catalog said may be from
         // before the others were told.
         for claim in self.claims.extract_if(.., |claim| claim.is_asked) {
@@ -258,11 +269,11 @@ mod tests {
             identity: identity(2, 100),
             ..heard(100)
         };
-        for (answer, is_answer, pause) in [
-            (Ok(heard(100)), true, HEAD_INTERVAL),
-            (Err(CallFailure::Failed), false, HEAD_RETRY),
-            (Err(CallFailure::Refused), false, REFUSED_RETRY),
-            (Ok(foreign), false, REFUSED_RETRY),
+        for (answer, heard, pause) in [
+            (Ok(heard(100)), Some(Some(heard(100))), HEAD_INTERVAL),
+            (Err(CallFailure::Failed), None, HEAD_RETRY),
+            (Err(CallFailure::Refused), Some(None), REFUSED_RETRY),
+            (Ok(foreign), Some(None), REFUSED_RETRY),
         ] {
             let mut asker = Asker::new(identity(1, 100), START);
             assert_eq!(asker.wake(), Some(START));
@@ -271,12 +282,37 @@ mod tests {
             let late = START + HEAD_INTERVAL * 10;
             assert_eq!(asker.step(late, &status(3, 2), None), []);
             let told = asker.step(late, &status(3, 2), answered(answer));
-            assert_eq!(told, [tell(answer.ok().filter(|_| is_answer), 2)]);
+            let expected: Vec<_> = heard.map(|heard| tell(heard, 2)).into_iter().collect();
+            assert_eq!(told, expected, "{answer:?}");
             let next = late + pause;
             assert_eq!(asker.wake(), Some(next), "{answer:?}");
             let early = next - Duration::from_nanos(1);
             assert_eq!(asker.step(early, &status(3, 2), None), []);
             assert_eq!(asker.step(next, &status(3, 2), None), [ask(2)]);
+        }
+    }
+
+    #[test]
+    fn a_catalog_is_reached_no_more_when_several_questions_in_a_row_had_no_answer() {
+        let mut asker = asker();
+        let known = status(3, 2);
+        let mut now = START;
+        let mut step = |answer: Result<Heard, CallFailure>| {
+            now = now + HEAD_INTERVAL;
+            assert_eq!(asker.step(now, &known, None), [ask(2)]);
+            asker.step(now, &known, answered(answer))
+        };
+        for _ in 0..2 {
+            for _ in 1..HEAD_FAILURES_MAX {
+                assert_eq!(step(Err(CallFailure::Failed)), []);
+            }
+            assert_eq!(step(Ok(heard(100))), [tell(Some(heard(100)), 2)]);
+        }
+        for _ in 1..HEAD_FAILURES_MAX {
+            assert_eq!(step(Err(CallFailure::Failed)), []);
+        }
+        for _ in 0..2 {
+            assert_eq!(step(Err(CallFailure::Failed)), [tell(None, 2)]);
         }
     }
 
@@ -289,7 +325,7 @@ mod tests {
             assert_eq!(asker.step(START, &known, Some(Input::Hurry)), []);
         }
         let told = asker.step(START, &known, answered(Err(CallFailure::Failed)));
-        assert_eq!(told, [tell(None, 2), ask(2)]);
+        assert_eq!(told, [ask(2)]);
         let told = asker.step(START, &known, answered(Ok(heard(100))));
         assert_eq!(told, [tell(Some(heard(100)), 2)]);
         assert_eq!(asker.wake(), Some(START + HEAD_INTERVAL));
@@ -318,11 +354,13 @@ mod tests {
             let told = asker.step(START, &status(3, 2), answered(Ok(heard(100))));
             assert_eq!(told, [tell(Some(heard(100)), 2), let_through(7)]);
         }
-        for failure in [CallFailure::Failed, CallFailure::Refused] {
-            assert_eq!(asker.step(START, &status(3, 2), claim(7, 4)), [ask(2)]);
-            let told = asker.step(START, &status(3, 2), answered(Err(failure)));
-            assert_eq!(told, [tell(None, 2), refuse(7)]);
-        }
+        assert_eq!(asker.step(START, &status(3, 2), claim(7, 4)), [ask(2)]);
+        let failed = answered(Err(CallFailure::Failed));
+        assert_eq!(asker.step(START, &status(3, 2), failed), [refuse(7)]);
+        assert_eq!(asker.step(START, &status(3, 2), claim(7, 4)), [ask(2)]);
+        let refused = answered(Err(CallFailure::Refused));
+        let told = asker.step(START, &status(3, 2), refused);
+        assert_eq!(told, [tell(None, 2), refuse(7)]);
     }
 
     #[test]
@@ -344,7 +382,7 @@ mod tests {
     fn one_answer_does_for_all_who_came_before_it_was_asked_for() {
         for (answer, says) in [
             (Ok(heard(100)), let_through as fn(u64) -> Action),
-            (Err(CallFailure::Failed), refuse),
+            (Err(CallFailure::Refused), refuse),
         ] {
             let mut asker = asker();
             assert_eq!(asker.step(START, &status(3, 2), claim(1, 4)), [ask(2)]);

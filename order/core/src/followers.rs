@@ -32,6 +32,16 @@ const PROBE_MAX: Duration = Duration::from_millis(500);
 const CHANGE_RETRY_MIN: Duration = Duration::from_millis(50);
 const CHANGE_RETRY_MAX: Duration = Duration::from_millis(500);
 
+/// How long a follower that has fallen out of the in-sync set stays out at least, from its second fall on; it doubles with each
+/// further one. Each fall holds trades up until it is noticed.
+const STANDING_MIN: Duration = Duration::from_secs(1);
+
+/// And at most.
+pub const STANDING_MAX: Duration = Duration::from_secs(30);
+
+/// A follower that did not fall for so long has its standing as if it never had.
+const STANDING_REGAINED: Duration = Duration::from_secs(60);
+
 /// How long followers that hold a row as a proposed one wait to be told that it is committed, where
 /// no other rows are to be sent to them.
 pub const TELL_DELAY: Duration = Duration::from_millis(10);
@@ -66,6 +76,7 @@ struct Follower {
     /// When it is to be called next if there is nothing to send, or if it failed.
     try_at: BootTime,
     failures: u32,
+    standing: Standing,
     /// Should be in the in-sync set.
     in_sync_target: bool,
     /// Acknowledgements wait for it.
@@ -80,6 +91,7 @@ impl Hash for Follower {
             call,
             try_at,
             failures,
+            standing,
             in_sync_target,
             ack_required,
         } = self;
@@ -90,10 +102,37 @@ impl Hash for Follower {
             call,
             try_at,
             failures,
+            standing,
             in_sync_target,
             ack_required,
         )
             .hash(state);
+    }
+}
+
+/// How often a follower has fallen out of the in-sync set lately, and until when it stays out for that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+struct Standing {
+    falls: u32,
+    fell: BootTime,
+}
+
+impl Standing {
+    fn fall(&mut self, now: BootTime) {
+        let is_regained = now.since(self.fell) >= STANDING_REGAINED;
+        let falls = if is_regained { 0 } else { self.falls };
+        *self = Self {
+            falls: falls.saturating_add(1),
+            fell: now,
+        };
+    }
+
+    /// When it may be put in again: after a first fall at once.
+    fn is_good_at(&self) -> BootTime {
+        match self.falls.checked_sub(1) {
+            None | Some(0) => self.fell,
+            Some(falls) => self.fell + backoff(falls, STANDING_MIN, STANDING_MAX),
+        }
     }
 }
 
@@ -123,6 +162,7 @@ impl Followers {
                 call: None,
                 try_at: now,
                 failures: 0,
+                standing: Standing::default(),
                 in_sync_target: false,
                 ack_required: false,
             };
@@ -241,7 +281,9 @@ impl Followers {
             follower.failures = 0;
             follower.commit_sent = call.commit_sent;
             follower.try_at = now + IDLE_PROBE;
-            if !follower.in_sync_target && held.rows >= durable && chain.is_some() {
+            let is_good = follower.standing.is_good_at() <= now;
+            let holds_all = held.rows >= durable && chain.is_some();
+            if !follower.in_sync_target && is_good && holds_all {
                 follower.in_sync_target = true;
                 follower.ack_required = true;
                 commands.push(Command::Report(Report::FollowerInSync { peer }));
@@ -377,6 +419,9 @@ impl Follower {
     }
 
     fn fail(&mut self, now: BootTime) {
+        if self.in_sync_target {
+            self.standing.fall(now);
+        }
         self.failures = self.failures.saturating_add(1);
         self.try_at = now + backoff(self.failures, PROBE_MIN, PROBE_MAX);
         self.in_sync_target = false;

@@ -32,6 +32,10 @@ pub const HEAD_RETRY: Duration = Duration::from_millis(50);
 /// Longest wait for its answer.
 pub const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// So many questions in a row without an answer, and the catalog is not reached. TCP sends what was lost again after 200, 600
+/// and 1,400 ms, so one or two in a row say nothing.
+pub const HEAD_FAILURES_MAX: u32 = 4;
+
 /// Longest wait for the catalog's head while a replica that starts is compared with the journal.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 

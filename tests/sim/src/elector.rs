@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use domain::time::BootTime;
 use domain::{ReplicaId, RetryClass, Term};
 use frontend_core::election::{
-    CurrentLeader, ElectionCycle, ElectionTask, LeadershipAnswer, ProbeTimer, Probed, Status,
-    Unanswered, View,
+    Contact, CurrentLeader, Detector, ElectionCycle, ElectionTask, LeadershipAnswer, ProbeFailure,
+    Probed, Status, View, Watch,
 };
 use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX, PROBE_TIME_MAX};
 use frontend_guest::election::keep_working_leader;
@@ -24,7 +24,8 @@ pub struct Elector {
     run: Run,
     cycle: ElectionCycle,
     without: Option<Without>,
-    replicas: Vec<(ProbeTimer, Probed)>,
+    replicas: Vec<Watched>,
+    contact: Contact,
     /// Who leads, as it was published last, and how often something changed.
     current: CurrentLeader,
     changes: u64,
@@ -36,15 +37,27 @@ pub struct Elector {
     announcing: usize,
 }
 
+struct Watched {
+    detector: Detector,
+    probed: Probed,
+    /// When the detector is to be asked again.
+    wake: BootTime,
+}
+
 impl Elector {
     pub fn new(line: &Timeline, plan: &Plan, run: Run) -> Self {
         let now = line.clock(run.node);
-        let replica = |id| (ProbeTimer::new(now), Probed::unknown(id));
+        let replica = |id| Watched {
+            detector: Detector::new(now),
+            probed: Probed::unknown(id),
+            wake: now,
+        };
         Self {
             run,
             cycle: ElectionCycle::new(now),
             without: plan.without,
             replicas: ids().map(replica).collect(),
+            contact: Contact::new(now),
             current: CurrentLeader::default(),
             changes: 0,
             asked_catalog: now,
@@ -60,7 +73,7 @@ impl Elector {
 
     /// What probes say.
     pub fn probed(&self) -> Vec<Probed> {
-        let probed = self.replicas.iter().map(|(_, probed)| probed);
+        let probed = self.replicas.iter().map(|watched| &watched.probed);
         probed.cloned().collect()
     }
 
@@ -71,8 +84,9 @@ impl Elector {
 
     /// A call failed as it does when a replica is gone or does not lead: look at once.
     pub fn suspect(&mut self) {
-        for (timer, _) in &mut self.replicas {
-            timer.hurry();
+        for watched in &mut self.replicas {
+            watched.detector.hurry();
+            watched.wake = BootTime::default();
         }
         self.cycle.hurry();
     }
@@ -83,38 +97,61 @@ impl Elector {
     }
 
     pub fn wake(&self, line: &Timeline) -> Option<Time> {
-        let timers = self.replicas.iter().map(|(timer, _)| timer.wake());
-        let wake = timers.chain([self.cycle.wake()]).flatten().min();
+        let wakes = self.replicas.iter().map(|watched| Some(watched.wake));
+        let wake = wakes.chain([self.cycle.wake()]).flatten().min();
         wake.map(|at| line.when(self.run.node, at))
     }
 
     pub fn woken(&mut self, line: &mut Timeline) {
+        for id in ids() {
+            self.watch(line, id);
+        }
+        let task = self.cycle.next(line.clock(self.run.node));
+        self.carry_out(line, task);
+    }
+
+    /// Does what a replica's detector wants done.
+    fn watch(&mut self, line: &mut Timeline, id: ReplicaId) {
         let (now, run) = (line.clock(self.run.node), self.run);
-        for (timer, probed) in &mut self.replicas {
-            if timer.begin_if_due(now) {
-                let (to, purpose) = (Node::Replica(probed.id), Purpose::Probe(probed.id));
-                self.asked.insert(purpose, now);
-                line.call(run, to, Request::Status, PROBE_TIME_MAX, purpose);
+        loop {
+            let contact = self.contact.clone();
+            let watched = self.replica(id);
+            match watched.detector.next(now, &watched.probed, &contact) {
+                Watch::Probe(way) => {
+                    let purpose = Purpose::Probe(id, way);
+                    let to = Node::Replica(id);
+                    line.call(run, to, Request::Status, PROBE_TIME_MAX, purpose);
+                }
+                Watch::Note(unanswered) => {
+                    self.note(id, |probed| probed.note(Err(unanswered), now, None, now));
+                }
+                Watch::Wait(until) => {
+                    watched.wake = until;
+                    return;
+                }
             }
         }
-        let task = self.cycle.next(now);
-        self.carry_out(line, task);
     }
 
     pub fn answered(&mut self, line: &mut Timeline, purpose: Purpose, told: Told) {
         let now = line.clock(self.run.node);
         let task = match purpose {
-            Purpose::Probe(id) => {
-                let asked = self.asked.remove(&purpose).expect("it was asked");
-                let round_trip = Some(now.since(asked));
-                self.note(id, |probed| probed.note(status(told), asked, round_trip));
+            Purpose::Probe(id, way) => {
                 let changes = self.changes;
-                let (timer, _) = self.replica(id);
-                timer.over(now, changes);
+                let detector = &mut self.replica(id).detector;
+                if let (asked, Some(said)) = detector.over(way, status(told), now, changes) {
+                    self.contact.heard(now);
+                    let round_trip = Some(now.since(asked));
+                    self.note(id, |probed| probed.note(said, asked, round_trip, now));
+                }
+                self.watch(line, id);
                 None
             }
             Purpose::Leadership => {
                 let said = said(told);
+                if said.is_ok() {
+                    self.contact.heard(now);
+                }
                 self.catalog_answered = said.is_ok().then_some(self.asked_catalog);
                 let answer = said.map(|said| LeadershipAnswer {
                     term: term(&said),
@@ -130,7 +167,12 @@ impl Elector {
             Purpose::Announce(_, id) => {
                 let asked = self.asked.remove(&purpose).expect("it was asked");
                 match told {
-                    Ok(told) => self.note(id, |probed| probed.note(status(Ok(told)), asked, None)),
+                    Ok(told) => {
+                        if let Ok(status) = status(Ok(told)) {
+                            self.contact.heard(now);
+                            self.note(id, |probed| probed.note(Ok(status), asked, None, now));
+                        }
+                    }
                     Err(failure) => {
                         self.cycle.announcement_failed(id, failure.class());
                     }
@@ -146,14 +188,14 @@ impl Elector {
         self.carry_out(line, task);
     }
 
-    fn replica(&mut self, id: ReplicaId) -> &mut (ProbeTimer, Probed) {
-        let replica = self.replicas.iter_mut().find(|(_, it)| it.id == id);
-        replica.expect("it was asked")
+    fn replica(&mut self, id: ReplicaId) -> &mut Watched {
+        let mut replicas = self.replicas.iter_mut();
+        let replica = replicas.find(|watched| watched.probed.id == id);
+        replica.expect("it is one of them")
     }
 
     fn note(&mut self, id: ReplicaId, note: impl FnOnce(&mut Probed) -> bool) {
-        let (_, probed) = self.replica(id);
-        if note(probed) {
+        if note(&mut self.replica(id).probed) {
             self.changes += 1;
             self.cycle.hurry();
         }
@@ -244,9 +286,9 @@ fn term(said: &Said) -> Term {
     }
 }
 
-fn status(told: Told) -> Result<Status, Unanswered> {
+fn status(told: Told) -> Result<Status, ProbeFailure> {
     match told {
-        Ok(Response::Status(_, journal)) if journal != JOURNAL => Err(Unanswered::Foreign),
+        Ok(Response::Status(_, journal)) if journal != JOURNAL => Err(ProbeFailure::Foreign),
         Ok(Response::Status(status, _)) => Ok(Status {
             role: status.role,
             epoch: status.term.epoch,
@@ -255,8 +297,8 @@ fn status(told: Told) -> Result<Status, Unanswered> {
             chain: status.end.chain,
             reaches_catalog: status.reaches_catalog,
         }),
-        Err(Failure::Unavailable) => Err(Unanswered::Gone),
-        _ => Err(Unanswered::Silent),
+        Err(Failure::Unavailable) => Err(ProbeFailure::Broken),
+        _ => Err(ProbeFailure::Silent),
     }
 }
 

@@ -8,6 +8,7 @@ use domain::{
     ChainHash, ChangeNumber, Epoch, Identity, JournalId, LedgerEnd, Order, OrderNumber, ReplicaId,
     RetryClass, Row, SessionId, StockName,
 };
+use frontend_core::election::Way;
 use order_core::message::{CallId, Placed};
 
 /// A machine, and what runs on it.
@@ -180,7 +181,7 @@ pub enum Purpose {
     Confirm(u64),
     FetchOne(u64),
     // A gateway's.
-    Probe(ReplicaId),
+    Probe(ReplicaId, Way),
     Leadership,
     Elect(ReplicaId),
     Announce(Epoch, ReplicaId),

@@ -10,11 +10,10 @@ use domain::time::BootTime;
 use domain::{Epoch, ReplicaId, Term};
 
 use super::backoff::ElectionBackoff;
-use super::{Probed, ReplicaView, Step, View, leads, next_step};
+use super::{Probed, ReplicaView, Step, Unanswered, View, leads, next_step};
 
 /// How long the very first election waits for replicas that have not answered yet: services that
-/// start together should not be led by whoever was first. So long a gateway that has just started also
-/// waits to hear of a leader that there is.
+/// start together should not be led by whoever was first.
 const FIRST_ELECTION_PATIENCE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone)]
@@ -73,13 +72,13 @@ impl Elector {
         now: BootTime,
     ) -> Option<Snapshot> {
         self.history.observed(term, &probed, now);
-        let is_awaited = |probed: &Probed| match term.leader {
-            None => probed.status.is_err(),
-            // A leader that was not asked yet is no dead one.
-            Some(leader) => probed.id == leader && *probed == Probed::unknown(leader),
-        };
         let patient = now.since(self.started) < FIRST_ELECTION_PATIENCE;
-        if patient && probed.iter().any(is_awaited) {
+        let is_awaited = |probed: &Probed| match term.leader {
+            None => patient && probed.status.is_err(),
+            // A leader that was not asked yet is no dead one, nor one that a gateway which hears nobody does not hear.
+            Some(leader) => probed.id == leader && probed.status == Err(Unanswered::Unheard),
+        };
+        if probed.iter().any(is_awaited) {
             return None;
         }
         Some(Snapshot {

@@ -59,6 +59,11 @@ impl ProbeTimer {
         is_due
     }
 
+    /// The probe is over, and the next one is due.
+    pub fn again(&mut self, now: BootTime) {
+        self.next.pause(now, Duration::ZERO, Duration::ZERO);
+    }
+
     /// The probe is over. `changes` is how often something has changed by now, at any replica or in
     /// who leads.
     pub fn over(&mut self, now: BootTime, changes: u64) {
@@ -77,10 +82,18 @@ impl Probed {
         status: Result<Status, Unanswered>,
         asked: BootTime,
         round_trip: Option<Duration>,
+        now: BootTime,
     ) -> bool {
-        if status.is_ok() {
-            self.round_trip = round_trip.unwrap_or(self.round_trip);
+        match status {
+            Ok(_) => self.round_trip = round_trip.unwrap_or(self.round_trip),
+            Err(Unanswered::Gone | Unanswered::Foreign) => {}
+            Err(Unanswered::Unheard | Unanswered::Silent) => return self.replace(status, asked),
         }
+        self.heard = self.heard.max(now);
+        self.replace(status, asked)
+    }
+
+    fn replace(&mut self, status: Result<Status, Unanswered>, asked: BootTime) -> bool {
         self.asked = self.asked.max(asked);
         let before = mem::replace(&mut self.status, status);
         before.map(without_orders) != status.map(without_orders)

@@ -413,6 +413,7 @@ fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
         id: ReplicaId::new(id).unwrap(),
         url: (*url).to_owned(),
         orders: OrdersClient::new(connect::lazy(url).unwrap()),
+        spare: OrdersClient::new(connect::lazy(url).unwrap()),
         order_streams: OrderStreams::new(url, Arc::clone(&journal)),
     };
     let replicas = (1..).zip(replicas).map(replica).collect();

@@ -113,6 +113,41 @@ fn a_removed_follower_is_probed_and_taken_back_once_it_has_caught_up() {
     confirm(&mut bench, &[1, 2]);
 }
 
+/// Has a follower fall out of the in-sync set, and returns how many milliseconds it stays out where it answers from then on.
+fn fall(bench: &mut Bench, rows: &[domain::Row]) -> u64 {
+    bench.pass(250);
+    bench.appended(2, Err(CallFailure::Failed));
+    confirm(bench, &[1]);
+    let mut out = 0;
+    loop {
+        bench.commands.clear();
+        bench.pass(250);
+        out += 250;
+        bench.appended(2, Ok(end(rows)));
+        if bench.reported(Report::FollowerInSync { peer: id(2) }) {
+            confirm(bench, &[1, 2]);
+            return out;
+        }
+    }
+}
+
+#[test]
+fn a_follower_that_falls_again_and_again_stays_out_for_longer_each_time_until_it_has_not_for_long()
+{
+    let rows = journal(1);
+    let mut bench = Bench::leader_with_follower(&rows);
+    let falls = [0; 8].map(|_| fall(&mut bench, &rows));
+    assert_eq!(
+        falls,
+        [250, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000]
+    );
+    for _ in 0..4 * 60 {
+        bench.pass(250);
+        bench.appended(2, Ok(end(&rows)));
+    }
+    assert_eq!(fall(&mut bench, &rows), 250);
+}
+
 #[test]
 fn a_follower_that_comes_back_during_its_removal_is_not_forgotten() {
     let mut rows = journal(1);

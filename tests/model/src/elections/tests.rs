@@ -1,7 +1,7 @@
 //! Leaders that die are replaced at once, however often; gateways that disagree slow down, and
 //! agree once they see the same.
 
-use frontend_core::election::Unanswered;
+use frontend_core::election::ProbeFailure;
 
 use super::world::{Health, STEP, World};
 
@@ -88,7 +88,7 @@ fn gateways_that_see_different_replicas_slow_down_and_agree_once_they_see_the_sa
         let places = [0, 1, 2];
         for (gateway, place) in world.gateways.iter_mut().zip(places) {
             gateway.cut_off = places.into_iter().filter(|it| *it != place).collect();
-            gateway.cut = [Unanswered::Silent, Unanswered::Gone][random.usize(0..2)];
+            gateway.cut = [ProbeFailure::Silent, ProbeFailure::Refused][random.usize(0..2)];
         }
         let before = world.term().epoch.0;
         world.run(60_000);

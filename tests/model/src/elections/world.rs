@@ -6,8 +6,8 @@ use catalog_core::CatalogState;
 use domain::time::BootTime;
 use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, RetryClass, Term};
 use frontend_core::election::{
-    CurrentLeader, ElectionCycle, ElectionTask, LeadershipAnswer, ProbeTimer, Probed, Role, Status,
-    Unanswered, View,
+    Contact, CurrentLeader, Detector, ElectionCycle, ElectionTask, LeadershipAnswer, ProbeFailure,
+    Probed, Role, Status, View, Watch, Way,
 };
 use frontend_core::timing::{ELECTION_INTERVAL, PROBE_INTERVAL, PROBE_TIME_MAX};
 use frontend_guest::{DefaultPolicy, Policy, types};
@@ -58,20 +58,21 @@ pub struct Replica {
 pub struct Gateway {
     cycle: ElectionCycle,
     observed: Vec<Observed>,
+    contact: Contact,
     /// Who leads, as it knew last, and how often something changed.
     current: CurrentLeader,
     changes: u64,
     pub cut_off: Vec<usize>,
     /// How a cut shows.
-    pub cut: Unanswered,
+    pub cut: ProbeFailure,
 }
 
 /// A replica, as a gateway observes it.
 struct Observed {
-    timer: ProbeTimer,
+    detector: Detector,
     probed: Probed,
-    /// When a probe was sent that nobody answers.
-    unanswered: Option<BootTime>,
+    /// Probes that nobody answers, and when they were sent.
+    unanswered: Vec<(Way, BootTime)>,
 }
 
 impl Gateway {
@@ -80,11 +81,27 @@ impl Gateway {
         probed.cloned().collect()
     }
 
-    /// A replica said something, or nothing, when it was asked.
-    fn note(&mut self, place: usize, status: Result<Status, Unanswered>, asked: BootTime) {
-        if self.observed[place].probed.note(status, asked, None) {
+    /// A replica said something when it was asked, or its machine did.
+    fn note(&mut self, place: usize, note: impl FnOnce(&mut Probed) -> bool) {
+        if note(&mut self.observed[place].probed) {
             self.changes += 1;
             self.cycle.hurry();
+        }
+    }
+
+    /// A probe is over.
+    fn over(
+        &mut self,
+        place: usize,
+        way: Way,
+        answer: Result<Status, ProbeFailure>,
+        now: BootTime,
+    ) {
+        let changes = self.changes;
+        let detector = &mut self.observed[place].detector;
+        if let (asked, Some(said)) = detector.over(way, answer, now, changes) {
+            self.contact.heard(now);
+            self.note(place, |probed| probed.note(said, asked, None, now));
         }
     }
 }
@@ -152,18 +169,19 @@ impl World {
         let mut random = fastrand::Rng::with_seed(seed);
         let gateways = (0..gateways).map(|_| {
             let observed = ids.iter().map(|&id| Observed {
-                timer: ProbeTimer::new(soon(&mut random, PROBE_INTERVAL)),
+                detector: Detector::new(soon(&mut random, PROBE_INTERVAL)),
                 probed: Probed::unknown(id),
-                unanswered: None,
+                unanswered: Vec::new(),
             });
             let observed = observed.collect();
             Gateway {
                 cycle: ElectionCycle::new(soon(&mut random, ELECTION_INTERVAL)),
                 observed,
+                contact: Contact::new(time(0)),
                 current: CurrentLeader::default(),
                 changes: 0,
                 cut_off: Vec::new(),
-                cut: Unanswered::Silent,
+                cut: ProbeFailure::Silent,
             }
         });
         let gateways = gateways.collect();
@@ -250,34 +268,44 @@ impl World {
     fn probe(&mut self, at: usize) {
         let now = time(self.now);
         for place in 0..self.replicas.len() {
-            let status = self.answer(at, place);
+            let answer = self.answer(at, place);
             let gateway = &mut self.gateways[at];
-            let observed = &mut gateway.observed[place];
-            let is_due = observed.timer.begin_if_due(now);
-            if is_due && status == Err(Unanswered::Silent) {
-                observed.unanswered = Some(now);
+            let late = |(_, sent): &mut (Way, BootTime)| now.since(*sent) >= PROBE_TIME_MAX;
+            let given_up: Vec<_> = gateway.observed[place]
+                .unanswered
+                .extract_if(.., late)
+                .collect();
+            for (way, _) in given_up {
+                gateway.over(place, way, Err(ProbeFailure::Silent), now);
             }
-            let late = |sent: &mut BootTime| now.since(*sent) >= PROBE_TIME_MAX;
-            let (status, asked) = match observed.unanswered.take_if(late) {
-                Some(sent) => (Err(Unanswered::Silent), sent),
-                None if is_due && observed.unanswered.is_none() => (status, now),
-                None => continue,
-            };
-            gateway.note(place, status, asked);
-            let changes = gateway.changes;
-            gateway.observed[place].timer.over(now, changes);
+            loop {
+                let observed = &mut gateway.observed[place];
+                match observed
+                    .detector
+                    .next(now, &observed.probed, &gateway.contact)
+                {
+                    Watch::Wait(_) => break,
+                    Watch::Probe(way) if answer == Err(ProbeFailure::Silent) => {
+                        observed.unanswered.push((way, now));
+                    }
+                    Watch::Probe(way) => gateway.over(place, way, answer, now),
+                    Watch::Note(why) => {
+                        gateway.note(place, |probed| probed.note(Err(why), now, None, now));
+                    }
+                }
+            }
         }
     }
 
-    fn answer(&self, at: usize, place: usize) -> Result<Status, Unanswered> {
+    fn answer(&self, at: usize, place: usize) -> Result<Status, ProbeFailure> {
         let (gateway, replica) = (&self.gateways[at], &self.replicas[place]);
         if gateway.cut_off.contains(&place) {
             return Err(gateway.cut);
         }
         match replica.health {
             Health::Up => Ok(replica.status()),
-            Health::Suspended => Err(Unanswered::Silent),
-            Health::Killed => Err(Unanswered::Gone),
+            Health::Suspended => Err(ProbeFailure::Silent),
+            Health::Killed => Err(ProbeFailure::Refused),
         }
     }
 
@@ -298,6 +326,7 @@ impl World {
         let probed = self.gateways[at].probed();
         match task {
             ElectionTask::AskCatalog => {
+                self.gateways[at].contact.heard(now);
                 let answer = LeadershipAnswer {
                     term: self.term(),
                     in_sync: self.in_sync.clone(),
@@ -355,7 +384,8 @@ impl World {
             let status = self.replicas[place].status();
             let gateway = &mut self.gateways[at];
             if taken {
-                gateway.note(place, Ok(status), now);
+                gateway.contact.heard(now);
+                gateway.note(place, |probed| probed.note(Ok(status), now, None, now));
             } else {
                 gateway.cycle.announcement_failed(id, RetryClass::Never);
             }

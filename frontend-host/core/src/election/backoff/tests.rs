@@ -25,6 +25,7 @@ fn probed(number: u32, unanswered: Option<Unanswered>, asked: BootTime) -> Probe
         id: id(number),
         status: unanswered.map_or(Ok(status), Err),
         asked,
+        heard: asked,
         round_trip: Duration::ZERO,
     }
 }
