@@ -268,9 +268,11 @@ impl SelfHealing {
         } else {
             ChangeNumber::NONE
         };
+        let known = newest.leader.or(self.found.term.leader);
+        let leader = known.or(set.members.first().copied())?;
         Some(Term {
             epoch,
-            leader: newest.leader.or(self.found.term.leader),
+            leader: Some(leader),
             in_sync: set.members,
             change,
         })
