@@ -246,9 +246,10 @@ impl SelfHealing {
         })
     }
 
-    /// What was put back is durable, up to this row.
+    /// What was put back is durable, up to this row. A database that lacked it may lack what is held beside ledgers.
     pub fn put_back(&mut self, last: &Row) {
         self.found.journal = LedgerEnd::of(last);
+        self.found.may_lack_rows = true;
     }
 
     /// The term to go on from, which is the newest that anybody knows: the next epoch is to begin after it, as after
@@ -268,9 +269,11 @@ impl SelfHealing {
         } else {
             ChangeNumber::NONE
         };
+        let known = newest.leader.or(self.found.term.leader);
+        let leader = known.or(set.members.first().copied())?;
         Some(Term {
             epoch,
-            leader: newest.leader.or(self.found.term.leader),
+            leader: Some(leader),
             in_sync: set.members,
             change,
         })

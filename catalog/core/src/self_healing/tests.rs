@@ -124,14 +124,22 @@ fn rows_that_the_database_lost_come_back_from_the_longest_ledger() {
     let (mut state, _) = traded(2);
     let term = term(3, 1, &[1, 2]);
     let mut healing = healing(&rows[..2], &term);
-    hear(&mut healing, &rows[..2], report(1, &rows, &term));
-    hear(&mut healing, &rows[..2], report(2, &rows[..4], &term));
-    for some in [&rows[2..4], &rows[4..]] {
-        assert_eq!(healing.next(AT(0)), HealingStep::PutBack { from: id(1) });
-        let batch = healing
-            .batch(&state, some.to_vec())
-            .expect("they continue it");
-        state.apply(batch);
+    let longest = LedgerReport {
+        beside: vec![rows[4].clone()],
+        ..report(1, &rows[..4], &term)
+    };
+    hear(&mut healing, &rows[..2], longest);
+    hear(&mut healing, &rows[..2], report(2, &rows[..3], &term));
+    let from_ledger = HealingStep::PutBack { from: id(1) };
+    let from_beside = HealingStep::PutBackProposed(rows[4..].to_vec());
+    for (some, step) in [
+        (&rows[2..3], &from_ledger),
+        (&rows[3..4], &from_ledger),
+        (&rows[4..], &from_beside),
+    ] {
+        assert_eq!(healing.next(AT(0)), *step);
+        let batch = healing.batch(&state, some.to_vec());
+        state.apply(batch.expect("they continue it"));
         healing.put_back(some.last().expect("rows"));
     }
     assert_eq!(healing.next(AT(0)), serve(&[]));
