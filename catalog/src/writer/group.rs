@@ -267,10 +267,11 @@ impl Committer {
     /// Spares the next start its waits: for leases, where no gateway can be serving what it holds,
     /// and for this writer.
     pub async fn note_clean_end(&mut self, now: BootTime) {
-        if self.sessions_out.is_some() && self.shared.is_unheld(now) {
-            if let Err(error) = self.store.set_sessions_out(None).await {
-                tracing::warn!(%error, "the next start will wait for leases that are over");
-            }
+        if self.sessions_out.is_some()
+            && self.shared.is_unheld(now)
+            && let Err(error) = self.store.set_sessions_out(None).await
+        {
+            tracing::warn!(%error, "the next start will wait for leases that are over");
         }
         if let Err(error) = self.store.close().await {
             tracing::warn!(%error, "the next start will wait for this one's end");

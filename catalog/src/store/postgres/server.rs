@@ -150,12 +150,13 @@ mod tests {
             ..said()
         };
         applied.check(false).unwrap();
-        let wrong = |change: fn(&mut Said)| {
+        type Change = fn(&mut Said);
+        let wrong = |change: Change| {
             let mut said = said();
             change(&mut said);
             said
         };
-        let always: [(fn(&mut Said), &str); 6] = [
+        let always: [(Change, &str); 6] = [
             (|said| said.version = 140_020, "PostgreSQL 14 is too old"),
             (|said| said.fsync = "off".into(), "fsync is `off`"),
             (
@@ -178,7 +179,7 @@ mod tests {
                 assert!(error.to_string().contains(problem), "{error}");
             }
         }
-        let unless_allowed: [(fn(&mut Said), &str); 3] = [
+        let unless_allowed: [(Change, &str); 3] = [
             (|said| said.standby_names.clear(), "is empty"),
             (|said| said.synchronous = 0, "ANY 1 (a, b), is connected"),
             (
