@@ -47,8 +47,8 @@ impl Store for Watched<Box<dyn Store>> {
         self.reporter.pass(self.inner.set_sessions_out(term).await)
     }
 
-    fn beat_interval(&self) -> Option<Duration> {
-        self.inner.beat_interval()
+    fn writer_lease(&self) -> Option<Duration> {
+        self.inner.writer_lease()
     }
 
     async fn beat(&mut self) -> Result<(), StorageError> {

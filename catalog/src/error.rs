@@ -171,6 +171,9 @@ pub enum RequestError {
     /// The operating system gave no random number.
     #[error("no random session id: {0}")]
     Random(#[source] getrandom::Error),
+    /// It has not reached its database for so long that another catalog may serve.
+    #[error("the catalog does not reach its database: another one may have taken over")]
+    Uncertain,
     /// The catalog is stopping.
     #[error("the catalog is stopping")]
     Stopping,
@@ -206,6 +209,7 @@ impl RequestError {
             | Self::TooManyWaiters
             | Self::Unelected
             | Self::Random(_)
+            | Self::Uncertain
             | Self::Stopping => (Code::Unavailable, Later),
             // The ledgers have rows of the journal as well.
             Self::Unreadable(error) if error.is_damage() => (Code::DataLoss, Elsewhere),

@@ -87,6 +87,7 @@ impl Catalog for Service {
         let name = StockName::new(&request.name).map_err(|_| RequestError::StockNotFound)?;
         let session = SessionId::new(request.session);
         let seen = self.shared.read(&name, session, BootTime::now());
+        self.shared.check_answer(BootTime::now())?;
         let seen = seen.ok_or(RequestError::StockNotFound)?;
         let stock = Some(stock_to_wire(&seen.stock));
         Ok(Response::new(v1::GetStockResponse {
@@ -103,7 +104,9 @@ impl Catalog for Service {
         self.check_if_named(&request.journal)?;
         let (after, limit) = page_from_wire(&request).map_err(RequestError::from)?;
         self.wait_until_settled().await?;
-        Ok(Response::new(self.page(after, limit)))
+        let page = self.page(after, limit);
+        self.shared.check_answer(BootTime::now())?;
+        Ok(Response::new(page))
     }
 
     type TradeManyStream = StreamOf<v1::TradeResponse>;
@@ -129,7 +132,9 @@ impl Catalog for Service {
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
         self.check_ledger(&request).await?;
-        Ok(Response::new(self.leadership(&self.shared.leadership())))
+        let leadership = self.shared.leadership();
+        self.shared.check_answer(BootTime::now())?;
+        Ok(Response::new(self.leadership(&leadership)))
     }
 
     async fn elect(&self, request: Request<v1::ElectRequest>) -> Reply<v1::Leadership> {
@@ -371,6 +376,8 @@ impl Service {
         let _turn = turn.expect("never closed");
         self.wait_until_settled().await?;
         let results = self.writer.trade(epoch, orders, proposed).await?;
+        // What a key was used for may be another catalog's trade that is not shown yet.
+        self.shared.check_answer(BootTime::now())?;
         let results = results.iter().map(result_to_wire).collect();
         let proposed = Vec::new();
         Ok(v1::TradeResponse { results, proposed })
@@ -402,7 +409,9 @@ impl Service {
 
     fn take(&self, request: &v1::TakeRequest) -> Result<v1::TakeResponse, RequestError> {
         self.check_named(&request.journal)?;
-        self.takes.answer(request)
+        let answer = self.takes.answer(request)?;
+        self.shared.check_answer(BootTime::now())?;
+        Ok(answer)
     }
 
     /// Each stock as it is shown when it is read: later ones may be newer.

@@ -70,6 +70,8 @@ struct State {
     leadership: Leadership,
     streams: HashMap<SessionId, Events>,
     waiting: Vec<Answer>,
+    /// See [`Shared::answer_until`]; `None` where no other catalog can write.
+    answers_until: Option<BootTime>,
     closed: bool,
 }
 
@@ -82,6 +84,7 @@ impl Shared {
             leadership,
             streams: HashMap::new(),
             waiting: Vec::new(),
+            answers_until: None,
             closed: false,
         };
         Self {
@@ -141,6 +144,24 @@ impl Shared {
         now.contains(&replica) || state.ledger_check.was_in_sync(replica)
     }
 
+    /// Until then no other catalog can have taken the store over, and what is here is what is committed; it is said
+    /// anew with each commit.
+    pub fn answer_until(&self, until: BootTime) {
+        self.lock().answers_until = Some(until);
+    }
+
+    /// Whether an answer that was read before `now` is the truth. To be asked after it was read, with a clock read
+    /// after that.
+    ///
+    /// # Errors
+    /// Where another catalog may have taken the store over.
+    pub fn check_answer(&self, now: BootTime) -> Result<(), RequestError> {
+        match self.lock().may_answer(now) {
+            true => Ok(()),
+            false => Err(RequestError::Uncertain),
+        }
+    }
+
     /// See [`Visibility::read`].
     pub fn read(
         &self,
@@ -198,6 +219,9 @@ impl Shared {
             if state.closed {
                 return Err(RequestError::Stopping);
             }
+            if !state.may_answer(now) {
+                return Err(RequestError::Uncertain);
+            }
             state.expire(now);
             state.visibility.open(id, received)?;
             state.streams.insert(id, events);
@@ -208,7 +232,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Renews a session; tells it so, now or after the acknowledgements that it owes.
+    /// Renews a session; tells it so, now or after the acknowledgements that it owes, unless another catalog may
+    /// serve.
     pub fn renew(
         &self,
         id: SessionId,
@@ -216,7 +241,8 @@ impl Shared {
         received: BootTime,
     ) -> Result<(), SessionExpired> {
         let mut state = self.lock();
-        if state.visibility.renew(id, nonce, received)? == Renewal::Granted {
+        let granted = state.visibility.renew(id, nonce, received)?;
+        if granted == Renewal::Granted && state.may_answer(received) {
             state.tell(id, Event::Renewed(nonce));
         }
         Ok(())
@@ -230,7 +256,8 @@ impl Shared {
         now: BootTime,
     ) -> Result<(), SessionExpired> {
         self.change(|state| {
-            if let Some(nonce) = state.visibility.acknowledge(id, round, now)? {
+            let granted = state.visibility.acknowledge(id, round, now)?;
+            if let Some(nonce) = granted.filter(|_| state.may_answer(now)) {
                 state.tell(id, Event::Renewed(nonce));
             }
             Ok(())
@@ -311,6 +338,10 @@ impl Shared {
 }
 
 impl State {
+    fn may_answer(&self, now: BootTime) -> bool {
+        self.answers_until.is_none_or(|until| now < until)
+    }
+
     /// Tells a session something, or cuts its stream where it does not keep up.
     fn tell(&mut self, id: SessionId, event: Event) {
         let Some(events) = self.streams.get(&id) else {

@@ -64,9 +64,9 @@ pub trait Store: Send {
     /// none is.
     async fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError>;
 
-    /// How long it may be left alone, where others can write to it as well: then it wants a
-    /// [beat](Self::beat).
-    fn beat_interval(&self) -> Option<Duration> {
+    /// How long another writer waits, after it saw a change or a [beat](Self::beat), before it takes
+    /// the store over; `None` where there can be no other.
+    fn writer_lease(&self) -> Option<Duration> {
         None
     }
 

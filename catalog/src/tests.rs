@@ -6,4 +6,5 @@ mod leases;
 mod taking;
 mod restarts;
 mod ledger_check;
+mod writer_lease;
 mod rebuilding;

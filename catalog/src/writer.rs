@@ -27,6 +27,13 @@ use group::{Command, Committer, ProposedReply};
 /// Most requests that queue; more wait with their senders.
 pub const QUEUE_MAX: usize = 1024;
 
+/// Signs of life of a writer that has nothing to commit, in a lease.
+const BEATS: u32 = 3;
+
+/// How much shorter a writer counts its lease than others do: 1 part in this many. Far above the drift of any clock
+/// that works.
+const MARGIN_DIVISOR: u32 = 10;
+
 /// Sends requests to the writer.
 #[derive(Debug, Clone)]
 pub struct Writer {
@@ -122,6 +129,9 @@ pub async fn start(
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (end, ended) = oneshot::channel();
     let mut committer = Committer::new(store, loaded, shared);
+    if committer.writer_lease().is_some() {
+        committer.answer_until(BootTime::default()); // until the first sign of life
+    }
     if let Err(error) = committer.begin_next_epoch().await {
         fail_stop(&error);
     }
@@ -137,17 +147,21 @@ pub async fn start(
 }
 
 async fn write(committer: &mut Committer, mut commands: mpsc::Receiver<Command>) {
-    let beat_interval = committer.beat_interval();
+    let mut beats = committer.writer_lease().map(Beats::new);
     loop {
-        let first = match beat_interval {
+        let first = match &mut beats {
             None => commands.recv().await,
-            Some(interval) => match tokio::time::timeout(interval, commands.recv()).await {
-                Ok(first) => first,
-                Err(_) => {
-                    end_where_unknown(&committer.beat().await);
+            Some(beats) => {
+                let wait = beats.next.since(BootTime::now());
+                if wait.is_zero() {
+                    beats.beat(committer).await;
                     continue;
                 }
-            },
+                match tokio::time::timeout(wait, commands.recv()).await {
+                    Ok(first) => first,
+                    Err(_) => continue,
+                }
+            }
         };
         let Some(first) = first else {
             break;
@@ -157,11 +171,55 @@ async fn write(committer: &mut Committer, mut commands: mpsc::Receiver<Command>)
             commands.close();
         }
         let group = committer.begin(group).await;
+        let sent = BootTime::now();
         let committed = committer.commit(&group).await;
         end_where_unknown(&committed);
+        if let Some(beats) = &mut beats
+            && group.is_written()
+            && committed.is_ok()
+        {
+            beats.note(sent, committer); // before anything is answered
+        }
         committer.finish(group, committed);
     }
     committer.note_clean_end(BootTime::now()).await;
+}
+
+/// The writer's signs of life, where another one can take the store over: each commit is one. However much there is to
+/// do that changes nothing, they go on.
+struct Beats {
+    lease: Duration,
+    next: BootTime,
+}
+
+impl Beats {
+    /// The first one is due now.
+    fn new(lease: Duration) -> Self {
+        Self {
+            lease,
+            next: BootTime::now(),
+        }
+    }
+
+    async fn beat(&mut self, committer: &mut Committer) {
+        let sent = BootTime::now();
+        let beaten = committer.beat().await;
+        end_where_unknown(&beaten);
+        match beaten {
+            Ok(()) => self.note(sent, committer),
+            Err(error) => {
+                tracing::error!(%error, "the database refuses this catalog's sign of life: nothing is answered until it takes one");
+                self.next = sent + self.lease / BEATS;
+            }
+        }
+    }
+
+    /// One that was sent then was acknowledged. Others wait for a lease after that; this one believes in it for a
+    /// little less, whatever their clocks are like.
+    fn note(&mut self, sent: BootTime, committer: &Committer) {
+        self.next = sent + self.lease / BEATS;
+        committer.answer_until(sent + self.lease - self.lease / MARGIN_DIVISOR);
+    }
 }
 
 /// Ends the process where nobody knows what is durable, or another one writes.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use catalog::store::sqlite::SqliteJournal;
-use catalog::store::{Journal as _, Loaded, Store as _};
+use catalog::store::Loaded;
 use domain::{
     Epoch, IdempotencyKey, Identity, LedgerEnd, Order, Price, Quantity, ReplicaId, Row, Side,
     StockName, Term,

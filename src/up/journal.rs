@@ -234,7 +234,7 @@ mod tests {
         let words = ["bazaar"].into_iter().chain(words.lines());
         match Cli::try_parse_from(words).unwrap().into_command() {
             Command::Catalog(line) => {
-                assert_eq!(line.data_dir, data.join("catalog"), "{told}");
+                assert_eq!(line.data_dir, Some(data.join("catalog")), "{told}");
                 let ledgers = ["order-1", "order-3"].map(|name| data.join(name));
                 assert_eq!(line.rebuild_from, ledgers, "{told}");
             }

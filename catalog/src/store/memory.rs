@@ -41,6 +41,9 @@ struct Content {
     commits: usize,
     lookups: usize,
     reads: usize,
+    /// Where another one may take it over.
+    writer_lease: Option<Duration>,
+    beats: usize,
 }
 
 impl Disk {
@@ -78,6 +81,16 @@ impl Disk {
     /// Whether a commit waits.
     pub fn is_waiting(&self) -> bool {
         self.content().waiting
+    }
+
+    /// From now on others can take it over that saw no sign of life for so long.
+    pub fn set_writer_lease(&self, lease: Duration) {
+        self.content().writer_lease = Some(lease);
+    }
+
+    /// How many signs of life there were that nothing else was committed with.
+    pub fn beats(&self) -> usize {
+        self.content().beats
     }
 
     /// How many commits succeeded.
@@ -188,6 +201,19 @@ impl Store for MemoryStore {
             return Err(disk_full());
         }
         content.sessions_out = term;
+        Ok(())
+    }
+
+    fn writer_lease(&self) -> Option<Duration> {
+        self.0.content().writer_lease
+    }
+
+    async fn beat(&mut self) -> Result<(), StorageError> {
+        let mut content = self.0.content();
+        if content.full {
+            return Err(disk_full());
+        }
+        content.beats += 1;
         Ok(())
     }
 }

@@ -137,12 +137,17 @@ impl PostgresStore {
             url: reached_at,
         };
         tracing::info!(store = %url, "taking the writer's lease");
-        let term = lease::take(&connection, &holder, &server).await?;
+        let lease::Taken { term, mut beat } =
+            lease::take(&connection, &holder, &server, commit_time_max).await?;
         let found = identity(&connection.client).await?;
         let was_there = found.is_some();
         let journal = match (found, new) {
             (Some(journal), _) => journal,
-            (None, Some(listings)) => begin(&mut connection.client, term, &listings).await?,
+            (None, Some(listings)) => {
+                let journal = begin(&mut connection.client, term, &listings).await?;
+                beat += 1;
+                journal
+            }
             (None, None) => {
                 lease::release(&connection.client, term).await?;
                 return Err(none().into());
@@ -158,6 +163,9 @@ impl PostgresStore {
                 connection,
                 statements,
                 term,
+                beat,
+                allow_unreplicated,
+                is_silent: false,
                 journal,
             },
             unchecked: None,
@@ -257,8 +265,8 @@ impl Store for PostgresStore {
         self.writer.set_sessions_out(term).await
     }
 
-    fn beat_interval(&self) -> Option<Duration> {
-        Some(lease::BEAT_INTERVAL)
+    fn writer_lease(&self) -> Option<Duration> {
+        Some(lease::LEASE)
     }
 
     async fn beat(&mut self) -> Result<(), StorageError> {

@@ -123,6 +123,11 @@ impl Group {
         &self.batch
     }
 
+    /// Whether it changes anything in the store.
+    pub fn is_written(&self) -> bool {
+        self.lend.is_some() || !self.batch.is_empty()
+    }
+
     /// Tells those who have a use for it of the rows that their orders make.
     fn propose(&mut self) {
         let rows = &self.batch.rows;
@@ -254,9 +259,14 @@ impl Committer {
         }
     }
 
-    /// How long the store may be left alone; see [`Store::beat_interval`].
-    pub fn beat_interval(&self) -> Option<Duration> {
-        self.store.beat_interval()
+    /// See [`Store::writer_lease`].
+    pub fn writer_lease(&self) -> Option<Duration> {
+        self.store.writer_lease()
+    }
+
+    /// Until then no other writer can have taken the store over: what is shown is what is committed.
+    pub fn answer_until(&self, until: BootTime) {
+        self.shared.answer_until(until);
     }
 
     /// Says that the store's writer is there, where nothing was committed for a while.

@@ -173,7 +173,7 @@ async fn a_second_catalog_does_not_start_while_the_first_beats_and_does_once_it_
     let Some(cluster) = lone() else { return };
     let place = PostgresPlace::new(&cluster, "bazaar");
     let mut first = place.store().await.unwrap();
-    let interval = first.beat_interval().unwrap();
+    let interval = first.writer_lease().unwrap() / 3;
     let beating = async {
         loop {
             tokio::time::sleep(interval).await;
@@ -341,11 +341,13 @@ async fn a_commit_that_does_not_change_what_it_is_to_change_is_undone() {
     }
 }
 
-/// The server then says that it has committed, with a warning: no standby need have it.
+/// The server then says that it has committed, with a warning: no standby need have it. A role or database can have
+/// warnings switched off.
 #[tokio::test]
 async fn a_wait_for_the_standby_that_was_cancelled_is_no_commit() {
     let Some(cluster) = replicated() else { return };
     let place = PostgresPlace::new(&cluster, "bazaar");
+    place.sql("ALTER DATABASE bazaar SET client_min_messages = error");
     let mut store = place.store().await.unwrap();
     let mut state = store.load().await.unwrap().state;
     commit(&mut store, &mut state, elect_and_buy).await;
@@ -379,6 +381,64 @@ async fn a_wait_for_the_standby_that_was_cancelled_is_no_commit() {
     let mut next = place.reopened().await;
     state.apply(batch);
     assert_eq!(next.load().await.unwrap().state, state);
+}
+
+/// As Patroni does when the last standby is gone, unless it is told to be strict.
+#[tokio::test]
+async fn a_server_that_no_longer_waits_for_standbys_ends_the_term() {
+    let Some(cluster) = replicated() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let strict = OpenOptions {
+        allow_unreplicated: false,
+        ..options(&place.url)
+    };
+    let mut store = PostgresStore::open(strict).await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    commit(&mut store, &mut state, elect_and_buy).await;
+    cluster.sql("ALTER SYSTEM SET synchronous_standby_names = ''");
+    cluster.sql("SELECT pg_reload_conf()");
+    let began = Instant::now();
+    let error = loop {
+        match store.beat().await {
+            Ok(()) => assert!(began.elapsed() < Duration::from_secs(20), "it goes on"),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(&error, StorageError::Ambiguous(said) if said.contains("synchronous_standby_names")),
+        "{error}"
+    );
+}
+
+/// As one may be that a proxy puts in the place of the one before.
+#[tokio::test]
+async fn a_server_that_has_not_all_that_its_writer_committed_lets_nothing_through() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut store = place.store().await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    commit(&mut store, &mut state, elect_and_buy).await;
+    store.beat().await.unwrap();
+    place.sql("UPDATE writer SET beat = beat - 1");
+    let rows = place.sql("SELECT count(*) FROM journal");
+    let batch = staged(&state, |staged| {
+        buy(staged, "three", "nvidia", 1);
+    });
+    let error = store.commit(&batch).await.unwrap_err();
+    assert!(matches!(error, StorageError::Fenced(_)), "{error}");
+    assert_eq!(place.sql("SELECT count(*) FROM journal"), rows);
+}
+
+#[tokio::test]
+async fn a_host_that_takes_a_connection_and_says_nothing_does_not_keep_it_from_the_next() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let port = cluster.port();
+    let both = format!(":{silent_port},127.0.0.1:{port}/");
+    let url = place.url.replace(&format!(":{port}/"), &both) + "&connect_timeout=1";
+    PostgresStore::open(options(&url)).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,19 +1,15 @@
 //! One connection: made, driven, and listened to for what the server says beside its answers.
 
+use daemon::tasks;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use daemon::tasks;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use super::error::{PostgresError, told};
 use super::url::StoreUrl;
-
-/// How long making a connection may take, with all of its hosts tried.
-const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// A connection. Dropping this ends it in good order, once what is under way is answered.
 #[derive(Debug)]
@@ -37,35 +33,66 @@ impl Warning {
     }
 }
 
+/// What roles, databases and servers may have other defaults for, and this relies on; what is set in a session, a
+/// reload of the server's settings leaves alone.
+///
+/// - A warning is the only sign of a wait for the standby that was cancelled.
+/// - A lock that is not had in less time than a commit may take is reported, and not guessed at.
+/// - Other limits are kept here: a server's would cut off what the standby is waited for with.
+const SESSION: &str = "
+    SET client_min_messages = warning;
+    SELECT set_config('synchronous_commit', current_setting('synchronous_commit'), false);
+    SET default_transaction_isolation = 'read committed';
+    SET default_transaction_deferrable = off;
+    SET lock_timeout = '4s';
+    SET statement_timeout = 0;
+    SET idle_session_timeout = 0;
+    SET idle_in_transaction_session_timeout = '10s';
+";
+
 impl Connection {
+    /// To the first of the hosts that can write. Each has its time for all of it: one that takes the connection and
+    /// then says nothing does not keep this from the next.
     pub(super) async fn open(url: &StoreUrl) -> Result<Self, PostgresError> {
-        let opened = tokio::time::timeout(CONNECT_TIME_MAX, Self::open_in_time(url)).await;
-        match opened {
-            Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(error)) => Err(PostgresError::Connect {
-                server: url.to_string(),
-                problem: told(&error),
-                remedy: remedy(&error),
-            }),
-            Err(_) => Err(PostgresError::Connect {
-                server: url.to_string(),
-                problem: format!("no answer within {CONNECT_TIME_MAX:?}"),
-                remedy: None,
-            }),
+        let (mut problems, mut remedy) = (Vec::new(), None);
+        for host in url.one_by_one() {
+            let time_max = host.connect_time_max();
+            let (problem, known) = match timeout(time_max, Self::open_one(&host)).await {
+                Ok(Ok(opened)) => return Ok(opened),
+                Ok(Err(error)) => (told(&error), remedy_of(&error)),
+                Err(_) => (format!("no answer within {time_max:?}"), None),
+            };
+            remedy = known.or(remedy);
+            problems.push((host, problem));
         }
+        Err(PostgresError::Connect {
+            server: url.to_string(),
+            problem: match problems.as_slice() {
+                [(_, problem)] => problem.clone(),
+                several => {
+                    let each = several
+                        .iter()
+                        .map(|(host, problem)| format!("{host}: {problem}"));
+                    each.collect::<Vec<_>>().join("; ")
+                }
+            },
+            remedy,
+        })
     }
 
-    async fn open_in_time(url: &StoreUrl) -> Result<Self, tokio_postgres::Error> {
-        match &url.connector {
+    async fn open_one(host: &StoreUrl) -> Result<Self, tokio_postgres::Error> {
+        let opened = match &host.connector {
             Some(connector) => {
-                let (client, connection) = url.config.connect(connector.clone()).await?;
-                Ok(Self::driven(client, connection))
+                let (client, connection) = host.config.connect(connector.clone()).await?;
+                Self::driven(client, connection)
             }
             None => {
-                let (client, connection) = url.config.connect(NoTls).await?;
-                Ok(Self::driven(client, connection))
+                let (client, connection) = host.config.connect(NoTls).await?;
+                Self::driven(client, connection)
             }
-        }
+        };
+        opened.client.batch_execute(SESSION).await?;
+        Ok(opened)
     }
 
     fn driven<S, T>(client: Client, connection: tokio_postgres::Connection<S, T>) -> Self
@@ -112,7 +139,7 @@ fn is_warning(said: &DbError) -> bool {
 }
 
 /// What an operator can do about a connection that was refused.
-fn remedy(error: &tokio_postgres::Error) -> Option<&'static str> {
+fn remedy_of(error: &tokio_postgres::Error) -> Option<&'static str> {
     let code = error.code();
     if code == Some(&SqlState::INVALID_PASSWORD) {
         return Some(

@@ -56,9 +56,22 @@ pub enum PostgresError {
     #[error(
         "the tables are a copy from another database cluster: system identifier {recorded} wrote \
          them, and this is {found}. Where the other is gone for good and nothing can be \
-         newer there, accept this one by\n  UPDATE writer SET system_identifier = '{found}'"
+         newer there, accept this one by\n  UPDATE writer SET system_identifier = '{found}', timeline = NULL"
     )]
     OtherCluster { recorded: String, found: String },
+    /// A server of before a fail-over, or one restored from before it.
+    #[error(
+        "the tables were written on timeline {recorded}, and the server is on {found}: name the server that goes on. \
+         Where this one was restored on purpose and nothing can be newer elsewhere, accept it by\n  \
+         UPDATE writer SET timeline = NULL"
+    )]
+    Timeline { recorded: i64, found: i64 },
+    /// Not every stock that a client can name could be written down.
+    #[error(
+        "the database's encoding is {0}, and names of stocks are in UTF-8: make another one, with \
+         CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+    )]
+    Encoding(String),
     /// A second catalog, or a second start of one.
     #[error(
         "another catalog serves on this database: {holder} at {url}, whose beat goes on. \

@@ -77,20 +77,23 @@ impl Readers {
         from: OrderNumber,
         rows_max: usize,
     ) -> Result<Vec<Row>, StorageError> {
-        let idle = self.idle().pop();
-        let connection = match idle.filter(|connection| !connection.client.is_closed()) {
-            Some(connection) => connection,
-            None => self.connect().await?,
-        };
-        let read = read::rows(&connection.client, self.term, from, rows_max);
-        let Ok(read) = tokio::time::timeout(READ_TIME_MAX, read).await else {
-            let problem = format!("no answer within {READ_TIME_MAX:?}");
-            return Err(StorageError::Server(problem)); // and the connection is dropped
-        };
-        if !matches!(read, Err(StorageError::Server(_))) {
+        let read = async {
+            let idle = self.idle().pop();
+            let connection = match idle.filter(|connection| !connection.client.is_closed()) {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            let rows = read::rows(&connection.client, self.term, from, rows_max).await?;
+            // One that has led to an error may be to another server than the writer's.
             self.idle().push(connection);
-        }
-        read
+            Ok(rows)
+        };
+        tokio::time::timeout(READ_TIME_MAX, read)
+            .await
+            .unwrap_or_else(|_| {
+                let problem = format!("no answer within {READ_TIME_MAX:?}");
+                Err(StorageError::Server(problem)) // and the connection is dropped
+            })
     }
 
     /// # Errors
@@ -98,6 +101,10 @@ impl Readers {
     async fn connect(&self) -> Result<Connection, StorageError> {
         let failed = |error: PostgresError| StorageError::Server(error.to_string());
         let connection = Connection::open(&self.url).await.map_err(failed)?;
+        // What is given up here need not go on there.
+        let bounded = format!("SET statement_timeout = {}", READ_TIME_MAX.as_millis());
+        let bounded = connection.client.batch_execute(&bounded).await;
+        bounded.map_err(|error| StorageError::Server(told(&error)))?;
         let found = connection.client.query_one(
             "SELECT system_identifier::text FROM pg_control_system()",
             &[],

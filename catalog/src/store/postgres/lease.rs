@@ -18,9 +18,6 @@ use storage::StorageError;
 /// For how long a beat has to stand still before another writer takes over.
 pub const LEASE: Duration = Duration::from_secs(1);
 
-/// How often an idle writer beats.
-pub(super) const BEAT_INTERVAL: Duration = LEASE.checked_div(3).expect("3 is not 0");
-
 /// How long a start watches a beat that goes on. The last commits of a writer that was killed may
 /// still come.
 const WATCH_TIME_MAX: Duration = Duration::from_secs(4);
@@ -48,7 +45,15 @@ struct Found {
     timeline: Option<i64>,
 }
 
-/// Takes the lease; returns its term. Only after that is anything read that is to be relied on: the
+/// A term that was taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub(super) term: i64,
+    /// As it was taken.
+    pub(super) beat: i64,
+}
+
+/// Takes the lease; returns its term. `time_max` is for the change of the row. Only after that is anything read that is to be relied on: the
 /// change of the row is a commit, and what it waits for has everything that was committed before.
 ///
 /// # Errors
@@ -57,7 +62,8 @@ pub(super) async fn take(
     connection: &Connection,
     holder: &Holder,
     server: &Server,
-) -> Result<i64, TakeError> {
+    time_max: Duration,
+) -> Result<Taken, TakeError> {
     let client = &connection.client;
     let give_up_at = BootTime::now() + WATCH_TIME_MAX;
     let mut found = read(client).await?;
@@ -65,10 +71,18 @@ pub(super) async fn take(
     loop {
         check_cluster(&found, server)?;
         let stood_still = BootTime::now().since(since) >= LEASE;
-        if (found.holder.is_empty() || stood_still)
-            && let Some(term) = exchange(connection, &found, holder, server).await?
-        {
-            return Ok(term);
+        if found.holder.is_empty() || stood_still {
+            let exchanged = exchange(connection, &found, holder, server);
+            let Ok(exchanged) = tokio::time::timeout(time_max, exchanged).await else {
+                return Err(StorageError::Ambiguous(format!(
+                    "the writer's row could not be taken within {time_max:?}: does another session hold it, or does no \
+                     standby answer?"
+                ))
+                .into());
+            };
+            if let Some(taken) = exchanged? {
+                return Ok(taken);
+            }
         }
         if BootTime::now() >= give_up_at {
             let Found { holder, url, .. } = found;
@@ -132,11 +146,10 @@ fn check_cluster(found: &Found, server: &Server) -> Result<(), PostgresError> {
         });
     }
     if found.timeline > Some(server.timeline) {
-        return Err(PostgresError::Schema(format!(
-            "they were written on timeline {}, and the server is on {}",
-            found.timeline.unwrap_or_default(),
-            server.timeline
-        )));
+        return Err(PostgresError::Timeline {
+            recorded: found.timeline.unwrap_or_default(),
+            found: server.timeline,
+        });
     }
     Ok(())
 }
@@ -147,14 +160,14 @@ async fn exchange(
     found: &Found,
     holder: &Holder,
     server: &Server,
-) -> Result<Option<i64>, StorageError> {
+) -> Result<Option<Taken>, StorageError> {
     connection.take_warning(); // of before
     let taken = connection
         .client
         .query_opt(
             "UPDATE writer SET term = term + 1, beat = beat + 1, holder = $3, url = $4,
                  system_identifier = $5, timeline = $6
-             WHERE term = $1 AND beat = $2 RETURNING term",
+             WHERE term = $1 AND beat = $2 RETURNING term, beat",
             &[
                 &found.term,
                 &found.beat,
@@ -169,8 +182,13 @@ async fn exchange(
     if let Some(warning) = connection.take_warning() {
         return Err(StorageError::Ambiguous(warning)); // it may not be on any standby
     }
-    let term = taken.map(|row| row.try_get(0)).transpose();
-    term.map_err(of_read)
+    let read = |row: tokio_postgres::Row| {
+        Ok(Taken {
+            term: row.try_get(0)?,
+            beat: row.try_get(1)?,
+        })
+    };
+    taken.map(read).transpose().map_err(of_read)
 }
 
 /// Lets go of it, so that the next writer need not watch the beat.

@@ -18,6 +18,7 @@ pub(super) struct Server {
 #[derive(Debug)]
 struct Said {
     version: u32,
+    encoding: String,
     fsync: String,
     synchronous_commit: String,
     standby_names: String,
@@ -53,7 +54,8 @@ pub(super) async fn check(
                         THEN (SELECT timeline_id::bigint FROM pg_control_checkpoint())
                         ELSE ('x' || lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 16, '0'))
                             ::bit(64)::bigint
-                    END",
+                    END,
+                    current_setting('server_encoding')",
             &[],
         )
         .await
@@ -61,6 +63,7 @@ pub(super) async fn check(
     let version: i64 = row.try_get(0).map_err(failed)?;
     let said = Said {
         version: u32::try_from(version).unwrap_or_default(),
+        encoding: row.try_get(9).map_err(failed)?,
         fsync: row.try_get(1).map_err(failed)?,
         synchronous_commit: row.try_get(2).map_err(failed)?,
         standby_names: row.try_get(3).map_err(failed)?,
@@ -87,6 +90,9 @@ impl Said {
                 found: self.version / 10_000,
                 needed: VERSION_MIN / 10_000,
             });
+        }
+        if self.encoding != "UTF8" {
+            return Err(PostgresError::Encoding(self.encoding));
         }
         if self.read_only {
             return Err(not_durable(
@@ -133,6 +139,7 @@ mod tests {
     fn said() -> Said {
         Said {
             version: 150_004,
+            encoding: "UTF8".into(),
             fsync: "on".into(),
             synchronous_commit: "on".into(),
             standby_names: "ANY 1 (a, b)".into(),
@@ -156,8 +163,9 @@ mod tests {
             change(&mut said);
             said
         };
-        let always: [(Change, &str); 6] = [
+        let always: [(Change, &str); 7] = [
             (|said| said.version = 140_020, "PostgreSQL 14 is too old"),
+            (|said| said.encoding = "LATIN1".into(), "encoding is LATIN1"),
             (|said| said.fsync = "off".into(), "fsync is `off`"),
             (
                 |said| said.synchronous_commit = "off".into(),

@@ -77,6 +77,13 @@ impl StoreUrl {
         if config.get_hosts().is_empty() {
             return Err(wrong("names no host".into()));
         }
+        // The rest of a password: the first @ ends it.
+        let is_odd = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+        if config.get_hosts().iter().any(is_odd) || options.contains('@') {
+            let problem =
+                "percent-encode the password and other values: @ as %40, ? as %3F, & as %26";
+            return Err(wrong(problem.into()));
+        }
         // What a local socket carries stays on the machine; libpq has no TLS there either.
         let mode = match config.get_hosts().iter().all(is_local) {
             true => Mode::Disable,
@@ -119,6 +126,77 @@ impl StoreUrl {
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
         Ok(Self { config, connector })
     }
+
+    /// The same for each of its hosts alone.
+    pub(super) fn one_by_one(&self) -> impl Iterator<Item = Self> {
+        let Self { config, connector } = self;
+        let (hosts, ports) = (config.get_hosts(), config.get_ports());
+        hosts.iter().enumerate().map(move |(place, host)| {
+            let mut one = without_hosts(config);
+            match host {
+                Host::Tcp(name) => one.host(name),
+                Host::Unix(path) => one.host_path(path),
+            };
+            if let Some(address) = config.get_hostaddrs().get(place) {
+                one.hostaddr(*address);
+            }
+            // One port is every host's.
+            if let Some(port) = ports.get(place).or(ports.first()) {
+                one.port(*port);
+            }
+            Self {
+                config: one,
+                connector: connector.clone(),
+            }
+        })
+    }
+
+    /// For all that it takes to connect to one host.
+    pub(super) fn connect_time_max(&self) -> Duration {
+        let configured = self.config.get_connect_timeout().copied();
+        configured
+            .filter(|time| !time.is_zero())
+            .unwrap_or(CONNECT_TIMEOUT)
+    }
+}
+
+/// All else of a configuration.
+fn without_hosts(config: &tokio_postgres::Config) -> tokio_postgres::Config {
+    let mut rest = tokio_postgres::Config::new();
+    if let Some(user) = config.get_user() {
+        rest.user(user);
+    }
+    if let Some(password) = config.get_password() {
+        rest.password(password);
+    }
+    if let Some(name) = config.get_dbname() {
+        rest.dbname(name);
+    }
+    if let Some(options) = config.get_options() {
+        rest.options(options);
+    }
+    if let Some(name) = config.get_application_name() {
+        rest.application_name(name);
+    }
+    if let Some(timeout) = config.get_connect_timeout() {
+        rest.connect_timeout(*timeout);
+    }
+    if let Some(timeout) = config.get_tcp_user_timeout() {
+        rest.tcp_user_timeout(*timeout);
+    }
+    if let Some(interval) = config.get_keepalives_interval() {
+        rest.keepalives_interval(interval);
+    }
+    if let Some(retries) = config.get_keepalives_retries() {
+        rest.keepalives_retries(retries);
+    }
+    rest.ssl_mode(config.get_ssl_mode())
+        .ssl_negotiation(config.get_ssl_negotiation())
+        .keepalives(config.get_keepalives())
+        .keepalives_idle(config.get_keepalives_idle())
+        .target_session_attrs(config.get_target_session_attrs())
+        .channel_binding(config.get_channel_binding());
+    rest
 }
 
 /// `sslmode`, as libpq has it, but for `allow`.
@@ -205,6 +283,8 @@ mod tests {
             "postgres://me:hushhush@db/bazaar?nonsense=hushhush",
             "postgres://me:hushhush%zz@db/bazaar",
             "postgres://me:hushhush@/bazaar",
+            "postgres://me:p@hushhush@db/bazaar",
+            "postgres://me:p?hushhush@db/bazaar",
             "mysql://me:hushhush@db/bazaar",
             "host=db password=hushhush",
             "postgres://me:hushhush@db/x?sslmode=verify-full",

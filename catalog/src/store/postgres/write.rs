@@ -19,11 +19,14 @@ use crate::store::words::{refusal_name, side_name};
 use crate::store::{REFUSED_ORDERS_KEPT, whole_ms};
 use catalog_core::{Batch, PriorOutcome, RefusedOrder, Stock, Term};
 
+/// The fence knows the beat as well as the term: a server that has not all that this writer committed, which
+/// a fail-over behind a proxy may have put in the place of the one before, lets nothing through.
+///
 /// Divides by zero, which undoes the statement, where not all was changed that was to be. What the
 /// fence kept out is not counted.
 const COMMIT: &str = "
     WITH fence AS (
-        UPDATE writer SET beat = beat + 1 WHERE term = $1 RETURNING beat
+        UPDATE writer SET beat = beat + 1 WHERE term = $1 AND beat = $27 RETURNING beat
     ), added AS (
         INSERT INTO journal (number, epoch, key, name, side, quantity, price, chain)
         SELECT new.* FROM fence, unnest($2, $3, $4, $5, $6, $7, $8, $9)
@@ -47,14 +50,16 @@ const COMMIT: &str = "
         FROM fence, unnest($22, $23, $24, $26) AS new (epoch, leader, change, checksum)
         RETURNING 1
     )
-    SELECT EXISTS (SELECT 1 FROM fence), CASE WHEN EXISTS (SELECT 1 FROM fence) THEN 1 / CASE
+    SELECT EXISTS (SELECT 1 FROM fence), current_setting('fsync') = 'on',
+        current_setting('synchronous_standby_names') <> '',
+        CASE WHEN EXISTS (SELECT 1 FROM fence) THEN 1 / CASE
         WHEN (SELECT count(*) FROM added) = cardinality($2)
             AND (SELECT count(*) FROM turned_away) = cardinality($10)
             AND (SELECT count(*) FROM changed) = cardinality($18)
             AND (SELECT count(*) FROM elected) = cardinality($22)
         THEN 1 ELSE 0 END END";
 
-const COMMIT_TYPES: [Type; 26] = [
+const COMMIT_TYPES: [Type; 27] = [
     Type::INT8, // the term
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
@@ -81,18 +86,22 @@ const COMMIT_TYPES: [Type; 26] = [
     Type::INT8_ARRAY,
     Type::INT8_ARRAY, // the in-sync set
     Type::BYTEA_ARRAY,
+    Type::INT8, // the beat before
 ];
 
-const BEAT: &str = "UPDATE writer SET beat = beat + 1 WHERE term = $1 RETURNING true";
+const BEAT: &str = "
+    UPDATE writer SET beat = beat + 1 WHERE term = $1 AND beat = $2
+    RETURNING true, current_setting('fsync') = 'on', current_setting('synchronous_standby_names') <> ''";
 
 const SESSIONS_OUT: &str = "
     WITH fence AS (
-        UPDATE writer SET beat = beat + 1 WHERE term = $1 RETURNING beat
+        UPDATE writer SET beat = beat + 1 WHERE term = $1 AND beat = $4 RETURNING beat
     ), noted AS (
         UPDATE sessions_out SET term_ms = $2, checksum = $3 FROM fence RETURNING 1
     )
-    SELECT EXISTS (SELECT 1 FROM fence), CASE WHEN EXISTS (SELECT 1 FROM fence)
-        THEN 1 / (SELECT count(*) FROM noted) END";
+    SELECT EXISTS (SELECT 1 FROM fence), current_setting('fsync') = 'on',
+        current_setting('synchronous_standby_names') <> '',
+        CASE WHEN EXISTS (SELECT 1 FROM fence) THEN 1 / (SELECT count(*) FROM noted) END";
 
 /// The writer's statements, on its connection.
 #[derive(Debug)]
@@ -110,10 +119,15 @@ impl Statements {
         let prepare = |sql, types| async move { client.prepare_typed(sql, types).await };
         Ok(Self {
             commit: prepare(COMMIT, &COMMIT_TYPES).await.map_err(of_read)?,
-            beat: prepare(BEAT, &[Type::INT8]).await.map_err(of_read)?,
-            sessions_out: prepare(SESSIONS_OUT, &[Type::INT8, Type::INT8, Type::BYTEA])
+            beat: prepare(BEAT, &[Type::INT8, Type::INT8])
                 .await
                 .map_err(of_read)?,
+            sessions_out: prepare(
+                SESSIONS_OUT,
+                &[Type::INT8, Type::INT8, Type::BYTEA, Type::INT8],
+            )
+            .await
+            .map_err(of_read)?,
             time_max,
         })
     }
@@ -125,6 +139,12 @@ pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) statements: Statements,
     pub(super) term: i64,
+    /// The last one that was acknowledged.
+    pub(super) beat: i64,
+    /// A server without a synchronous standby will do.
+    pub(super) allow_unreplicated: bool,
+    /// It did not answer in time, and is asked no more.
+    pub(super) is_silent: bool,
     pub(super) journal: JournalId,
     /// The last id of an order that was refused.
     pub(super) refused_last: i64,
@@ -147,7 +167,7 @@ impl Writer {
         };
         let stocks = Stocks::of(stocks);
         let elected = Elected::of(term.as_ref(), self.journal);
-        let values: [&(dyn ToSql + Sync); 26] = [
+        let values: [&(dyn ToSql + Sync); 27] = [
             &self.term,
             &rows.numbers,
             &rows.epochs,
@@ -174,10 +194,12 @@ impl Writer {
             &elected.changes,
             &elected.in_sync,
             &elected.checksums,
+            &self.beat,
         ];
         let client = &self.connection.client;
         let committed = client.query(&self.statements.commit, &values);
         self.outcome(committed).await?;
+        self.beat += 1;
         self.refused_last = refused_last;
         Ok(())
     }
@@ -185,12 +207,13 @@ impl Writer {
     /// See [`read::keys`]. A connection that does not answer is good for no commit either: the next
     /// one, or the next beat, ends the process.
     pub(super) async fn find_keys(
-        &self,
+        &mut self,
         keys: &[&IdempotencyKey],
     ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
         let found = read::keys(&self.connection.client, self.journal, keys);
         let found = tokio::time::timeout(self.statements.time_max, found).await;
         found.unwrap_or_else(|_| {
+            self.is_silent = true;
             let problem = format!("no answer within {:?}", self.statements.time_max);
             Err(StorageError::Server(problem))
         })
@@ -198,9 +221,11 @@ impl Writer {
 
     pub(super) async fn beat(&mut self) -> Result<(), StorageError> {
         let client = &self.connection.client;
-        let values: [&(dyn ToSql + Sync); 1] = [&self.term];
+        let values: [&(dyn ToSql + Sync); 2] = [&self.term, &self.beat];
         let beaten = client.query(&self.statements.beat, &values);
-        self.outcome(beaten).await
+        self.outcome(beaten).await?;
+        self.beat += 1;
+        Ok(())
     }
 
     pub(super) async fn set_sessions_out(
@@ -212,9 +237,28 @@ impl Writer {
         let checksum = of_sessions(self.journal, term).finish();
         let client = &self.connection.client;
         let checksum = checksum.as_slice();
-        let values: [&(dyn ToSql + Sync); 3] = [&self.term, &term_ms, &checksum];
+        let values: [&(dyn ToSql + Sync); 4] = [&self.term, &term_ms, &checksum, &self.beat];
         let noted = client.query(&self.statements.sessions_out, &values);
-        self.outcome(noted).await
+        self.outcome(noted).await?;
+        self.beat += 1;
+        Ok(())
+    }
+
+    /// What was so when the database was opened may be changed while it serves.
+    fn check_settings(&self, is_synced: bool, is_replicated: bool) -> Result<(), StorageError> {
+        let lost = |what: &str| Err(StorageError::Ambiguous(what.into()));
+        if !is_synced {
+            lost(
+                "fsync was switched off: what is committed now may be lost with the database's machine",
+            )
+        } else if !is_replicated && !self.allow_unreplicated {
+            lost(
+                "synchronous_standby_names was emptied: what is committed now is on one machine alone (Patroni does \
+                 that when the last standby is gone, unless synchronous_mode_strict is on)",
+            )
+        } else {
+            Ok(())
+        }
     }
 
     /// What became of a statement, once the server says that its transaction is over, and not before.
@@ -222,6 +266,10 @@ impl Writer {
         &self,
         statement: impl Future<Output = Result<Vec<tokio_postgres::Row>, tokio_postgres::Error>>,
     ) -> Result<(), StorageError> {
+        if self.is_silent {
+            let problem = "the database does not answer";
+            return Err(StorageError::Ambiguous(problem.into()));
+        }
         self.connection.take_warning(); // of before: it says nothing of this one
         let done = tokio::time::timeout(self.statements.time_max, statement).await;
         let Ok(done) = done else {
@@ -235,14 +283,17 @@ impl Writer {
             return Err(StorageError::Ambiguous(warning));
         }
         // A statement says whether the fence let it through; a beat says nothing where it did not.
-        let held = rows.first().map(|row| get(row, 0)).transpose()?;
-        match held {
-            Some(true) => Ok(()),
-            Some(false) | None => Err(StorageError::Fenced(format!(
-                "the writer's term {} is over",
+        let row = rows
+            .first()
+            .filter(|row| row.try_get(0).is_ok_and(|held: bool| held));
+        let Some(row) = row else {
+            return Err(StorageError::Fenced(format!(
+                "the writer's term {} is over, or the database has not all that it acknowledged in it",
                 self.term
-            ))),
-        }
+            )));
+        };
+        let (is_synced, is_replicated) = (get(row, 1)?, get(row, 2)?);
+        self.check_settings(is_synced, is_replicated)
     }
 }
 

@@ -1,0 +1,98 @@
+//! A catalog whose store another one can take over answers for as long as nobody can have done that.
+
+use std::time::Duration;
+
+use tonic::Code;
+use wire::catalog::v1::{self, Side};
+
+use super::harness::{
+    Client, Leader, Running, Session, disk, leadership, order, read_stock, until,
+};
+use crate::store::memory::Disk;
+
+const WRITER_LEASE: Duration = Duration::from_millis(300);
+
+/// Of gateways.
+const LEASE: Duration = Duration::from_millis(200);
+
+async fn start() -> (Disk, Running, Leader) {
+    let disk = disk();
+    disk.set_writer_lease(WRITER_LEASE);
+    let catalog = Running::start_on(&disk, LEASE).await;
+    let mut client = catalog.client();
+    until("it answers", async || is_read(&mut client).await).await;
+    let leader = catalog.elect_leader().await;
+    (disk, catalog, leader)
+}
+
+async fn is_read(client: &mut Client) -> bool {
+    let request = v1::GetStockRequest {
+        name: "acme".into(),
+        ..v1::GetStockRequest::default()
+    };
+    match client.get_stock(request).await {
+        Ok(_) => true,
+        Err(status) => {
+            assert_eq!(status.code(), Code::Unavailable, "{status}");
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_catalog_that_does_not_reach_its_store_answers_nothing_until_it_does() {
+    let (disk, catalog, leader) = start().await;
+    let mut client = catalog.client();
+    let traded = leader.buy("a", "acme").await.unwrap();
+    disk.set_full(true); // it takes no sign of life
+    until("reads are refused", async || !is_read(&mut client).await).await;
+    let uncertain = |code| assert_eq!(code, Code::Unavailable);
+    let listed = client.list_stocks(v1::ListStocksRequest::default()).await;
+    uncertain(listed.unwrap_err().code());
+    let led = client.get_leadership(v1::GetLeadershipRequest::default());
+    uncertain(led.await.unwrap_err().code());
+    uncertain(Session::try_open(&client).await.err().unwrap().code());
+    // What is known of a key may be what another catalog made of it.
+    uncertain(leader.buy("a", "acme").await.unwrap_err().code());
+    disk.set_full(false);
+    until("reads are answered", async || is_read(&mut client).await).await;
+    assert_eq!(leader.buy("a", "acme").await.unwrap(), traded);
+    catalog.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_is_not_renewed_while_another_catalog_may_serve() {
+    let (disk, catalog, _leader) = start().await;
+    let client = catalog.client();
+    let mut session = Session::open(&client).await;
+    session.renew(1).await;
+    session.renewed(1).await;
+    disk.set_full(true);
+    let mut reader = catalog.client();
+    until("reads are refused", async || !is_read(&mut reader).await).await;
+    session.renew(2).await;
+    let next = session.event().await;
+    assert!(next.is_err(), "it is over rather than renewed: {next:?}");
+}
+
+/// The signs of life go on where there is much to do that commits nothing.
+#[tokio::test]
+async fn requests_that_change_nothing_do_not_keep_it_from_its_signs_of_life() {
+    let (disk, catalog, leader) = start().await;
+    leader.buy("a", "acme").await.unwrap();
+    let mut client = catalog.client();
+    let (beats, commits) = (disk.beats(), disk.commits());
+    let mut asked = 0;
+    while disk.beats() < beats + 6 {
+        asked += 1;
+        leader
+            .trade(vec![order("a", "acme", Side::Buy, 1)])
+            .await
+            .unwrap();
+        assert!(is_read(&mut client).await);
+        assert!(asked < 1_000_000, "no sign of life");
+    }
+    assert_eq!(disk.commits(), commits);
+    assert_eq!(read_stock(&mut client, "acme", 0).await.0, 99);
+    assert_ne!(leadership(&mut client).await.epoch, 0);
+}
