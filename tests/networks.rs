@@ -169,7 +169,7 @@ fn a_follower_that_stops_again_and_again_holds_fewer_and_fewer_trades_up() {
         trades.summary()
     );
     assert!(trades.failed.is_empty(), "{:?}", trades.failed);
-    assert!(held_up <= times / 2, "{held_up} of {times}");
+    assert!(held_up <= times * 2 / 3, "{held_up} of {times}");
     // And it comes back.
     wait_until_all_are_in_sync(&bazaar);
 }
