@@ -3,7 +3,7 @@
 # The tests that this machine could not run, and why.
 SKIPPED := $(CURDIR)/target/skipped-tests
 
-.PHONY: help run test sim torture failover fuzz swaps bombs bench bench-setup bench-growth bench-build check lint fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture failover networks fuzz swaps bombs bench bench-setup bench-growth bench-build check lint fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,10 @@ sim: ## simulate the whole system from SEEDS=2000 seeds, FROM=0 on; SEED=n print
 failover: wasm-target ## measure RUNS=20 times how soon another replica leads
 	BAZAAR_FAILOVER_RUNS=$(or $(RUNS),20) \
 	cargo test --release --test integration failover:: -- --nocapture --test-threads=1
+
+networks: wasm-target ## lose packets, cut gateways off, keep the processors busy, stop a follower: SECONDS=60 each
+	BAZAAR_NETWORKS_SECONDS=$(or $(SECONDS),60) \
+	cargo test --release --test integration networks:: -- --nocapture --include-ignored --test-threads=1
 
 swaps: wasm-target ## swap policies under full load: 1,000 changes, a million replies; shadow all; measure traps
 	BAZAAR_SWAPS_STRETCHES=$(or $(STRETCHES),25) BAZAAR_SWAPS_MS=$(or $(MS),4000) \
