@@ -227,7 +227,7 @@ fn where_a_catalogs_truth_is_has_to_be_said_once() {
         (
             &["--data-dir=/nowhere", "--allow-unreplicated"],
             2,
-            "--store",
+            "cannot be used with",
         ),
         (
             &[

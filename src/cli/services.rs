@@ -183,7 +183,7 @@ pub struct Catalog {
     #[arg(long, env = "BAZAAR_STORE", value_name = "URL", conflicts_with_all = ["data_dir", "rebuild_from"], hide_env_values = true)]
     pub store: Option<SecretUrl>,
     /// With --store: a server without a synchronous standby will do. Trades are lost with its machine
-    #[arg(long, env = "BAZAAR_ALLOW_UNREPLICATED", requires = "store", value_parser = BoolishValueParser::new())]
+    #[arg(long, env = "BAZAAR_ALLOW_UNREPLICATED", requires = "store", conflicts_with = "data_dir", value_parser = BoolishValueParser::new())]
     pub allow_unreplicated: bool,
     /// Begin a journal where there is none. For the first start only: were the disk ever lost, it
     /// would begin another one

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use catalog::store::sqlite::SqliteJournal;
 use catalog::store::Loaded;
+use catalog::store::sqlite::SqliteJournal;
 use domain::{
     Epoch, IdempotencyKey, Identity, LedgerEnd, Order, Price, Quantity, ReplicaId, Row, Side,
     StockName, Term,

@@ -12,8 +12,8 @@ use crate::store::memory::Disk;
 
 const WRITER_LEASE: Duration = Duration::from_millis(300);
 
-/// Of gateways.
-const LEASE: Duration = Duration::from_millis(200);
+/// Of gateways: longer than it takes to find out that reads are refused.
+const LEASE: Duration = Duration::from_secs(2);
 
 async fn start() -> (Disk, Running, Leader) {
     let disk = disk();
