@@ -65,7 +65,6 @@ async fn a_session_is_not_renewed_while_another_catalog_may_serve() {
     let (disk, catalog, _leader) = start().await;
     let client = catalog.client();
     let mut session = Session::open(&client).await;
-    session.renew(1).await;
     session.renewed(1).await;
     disk.set_full(true);
     let mut reader = catalog.client();

@@ -494,7 +494,7 @@ mod tests {
         let shown = input.redacted();
         assert_eq!(
             shown,
-            "POST /orders?… of 55 bytes, headers: authorization cookie, body of 18 bytes"
+            "POST /orders?… of 55 bytes, headers: authorization cookie proxy-authorization, body of 45 bytes"
         );
     }
 }
