@@ -30,7 +30,7 @@ const SEEDS: u64 = 16;
 const MISSED_WITHIN: u64 = 200;
 
 /// Within so many seeds faults alone bring about what they are to.
-const COMES_WITHIN: u64 = 24;
+const COMES_WITHIN: u64 = 100;
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
