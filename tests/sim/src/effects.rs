@@ -72,7 +72,8 @@ impl Effect {
             | Self::CatalogRebuilt
             | Self::RebuiltFromBeside
             | Self::RebuiltWaitedLonger => &[Kind::LostCatalog],
-            Self::RollbackNoticed | Self::RollbackUnnoticed => &[Kind::Rollback],
+            Self::RollbackNoticed => &[Kind::Rollback],
+            Self::RollbackUnnoticed => &[Kind::Rollback, Kind::Cut],
             Self::LedgerRebuilt => &[Kind::DamagedDisk],
         }
     }

@@ -137,6 +137,7 @@ fn showing(without: Without) -> &'static [Kind] {
         }
         Without::Catalog(Catalog::RestartWait) => &[Kind::LostCatalog, Kind::Isolation],
         Without::Catalog(Catalog::LedgerCheck) => &[Kind::Rollback],
+        Without::Order(Order::ActivationCatchUp) => &[Kind::Weather, Kind::Kill],
         Without::Order(Order::ConfirmedEpoch) => &[Kind::Forgery],
         Without::Order(Order::ConfirmedAbsence) => &[Kind::Isolation, Kind::Cut, Kind::Kill],
         Without::NamedJournal => &[Kind::Miswiring],
