@@ -16,9 +16,11 @@ use storage::error::fail_stop;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::config::lease_margin;
 use crate::error::RequestError;
 use crate::shared::Shared;
 use crate::store::{Loaded, Store};
+use catalog_core::writer_lease::BEATS;
 use catalog_core::{Leadership, TradeResult};
 use domain::ChangeNumber;
 
@@ -26,13 +28,6 @@ use group::{Command, Committer, ProposedReply};
 
 /// Most requests that queue; more wait with their senders.
 pub const QUEUE_MAX: usize = 1024;
-
-/// Signs of life of a writer that has nothing to commit, in a lease.
-const BEATS: u32 = 3;
-
-/// How much shorter a writer counts its lease than others do: 1 part in this many. Far above the drift of any clock
-/// that works.
-const MARGIN_DIVISOR: u32 = 10;
 
 /// Sends requests to the writer.
 #[derive(Debug, Clone)]
@@ -218,7 +213,7 @@ impl Beats {
     /// little less, whatever their clocks are like.
     fn note(&mut self, sent: BootTime, committer: &Committer) {
         self.next = sent + self.lease / BEATS;
-        committer.answer_until(sent + self.lease - self.lease / MARGIN_DIVISOR);
+        committer.answer_until(sent + self.lease - lease_margin(self.lease));
     }
 }
 

@@ -44,7 +44,7 @@ pub const WRITER_LEASE: Duration = Duration::from_secs(1);
 const MARGIN_DIVISOR: u32 = 10;
 
 /// Beats of a holder that has nothing to commit, in a lease.
-const BEATS: u32 = 3;
+pub const BEATS: u32 = 3;
 
 /// How often in a lease a catalog that stands by looks at the row.
 const LOOKS: u32 = 20;

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, ReplicaId};
 use storage::StorageError;
+use storage::rows::missing;
 use tokio_postgres::Client;
 use tonic::async_trait;
 
@@ -397,7 +398,7 @@ impl Unchecked {
         while next < end {
             let left = usize::try_from(end.0 - next.0).unwrap_or(usize::MAX);
             let rows = journal.rows(next, left.min(CHUNK_ROWS)).await?;
-            let last = rows.last().ok_or_else(|| read::missing(next))?;
+            let last = rows.last().ok_or_else(|| missing(next))?;
             next = last.number.next();
             audit.take(&rows)?;
             if !pause.is_zero() {

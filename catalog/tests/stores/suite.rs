@@ -453,7 +453,7 @@ const MEASURED: usize = 60;
 
 /// Figures for people, `--ignored --nocapture`: what a batch costs by its size, with the look-up of its keys.
 #[tokio::test]
-#[ignore = "measures"]
+#[ignore = "prints figures for people, and promises nothing"]
 async fn what_a_batch_costs_by_its_size() {
     measure("SQLite", &SqlitePlace::new()).await;
     for standby in [false, true] {

@@ -101,31 +101,76 @@ pub fn read(
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM journal WHERE number >= ? ORDER BY number LIMIT ?"
     ))?;
-    let before = from.0.checked_sub(1).map(OrderNumber);
-    let limit = rows_max.saturating_add(usize::from(before.is_some()));
-    let first = before.unwrap_or(from);
-    let mut found = statement.query(params![first.0, limit as u64])?;
-    let mut rows = Vec::new();
-    let mut next = first;
-    let mut chain = ChainHash::EMPTY;
+    let mut rows = RowsFrom::new(from, rows_max);
+    let mut found = statement.query(params![rows.first().0, rows.limit() as u64])?;
     while let Some(row) = found.next()? {
-        let row = parse(row)?;
-        if row.number != next {
-            return Err(missing(next));
-        }
-        let is_before = Some(row.number) == before;
-        if !is_before && !row.follows(&chain) {
-            return Err(StorageError::Damaged(format!(
-                "row {next} does not continue the hash chain"
-            )));
-        }
-        next = next.next();
-        chain = row.chain;
-        if !is_before {
-            rows.push(row);
+        rows.take(parse(row)?)?;
+    }
+    Ok(rows.into_rows())
+}
+
+/// Rows from a number on as a database has them, the one before them first: none is taken that does not continue the
+/// hash chain.
+#[derive(Debug)]
+pub struct RowsFrom {
+    from: OrderNumber,
+    rows_max: usize,
+    next: OrderNumber,
+    chain: ChainHash,
+    rows: Vec<Row>,
+}
+
+impl RowsFrom {
+    /// At most `rows_max` of them.
+    pub fn new(from: OrderNumber, rows_max: usize) -> Self {
+        let first = OrderNumber(from.0.saturating_sub(1));
+        Self {
+            from,
+            rows_max,
+            next: first,
+            chain: ChainHash::EMPTY,
+            rows: Vec::new(),
         }
     }
-    Ok(rows)
+
+    /// The number to read from: that of the row before, where there is one.
+    pub fn first(&self) -> OrderNumber {
+        OrderNumber(self.from.0.saturating_sub(1))
+    }
+
+    /// How many to read from there.
+    pub fn limit(&self) -> usize {
+        self.rows_max
+            .saturating_add(usize::from(self.first() < self.from))
+    }
+
+    /// Takes the next one, in number order.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] where it is not the next one, or does not continue the chain.
+    pub fn take(&mut self, row: Row) -> Result<(), StorageError> {
+        if row.number != self.next {
+            return Err(missing(self.next));
+        }
+        let is_before = row.number < self.from;
+        if !is_before && !row.follows(&self.chain) {
+            return Err(StorageError::Damaged(format!(
+                "row {} does not continue the hash chain",
+                row.number
+            )));
+        }
+        self.next = row.number.next();
+        self.chain = row.chain;
+        if !is_before {
+            self.rows.push(row);
+        }
+        Ok(())
+    }
+
+    /// Those that were taken, without the one before.
+    pub fn into_rows(self) -> Vec<Row> {
+        self.rows
+    }
 }
 
 /// Reads all rows before `end`, a chunk at a time, and checks that each continues the hash chain
@@ -192,7 +237,8 @@ pub fn find_key(
     }
 }
 
-fn missing(number: OrderNumber) -> StorageError {
+/// [`StorageError::Damaged`] by this row's absence.
+pub fn missing(number: OrderNumber) -> StorageError {
     StorageError::Damaged(format!("row {number} is missing"))
 }
 

@@ -2,11 +2,13 @@
 //!
 //! Each writer has a term of its own, and begins every statement that changes anything by adding 1 to
 //! the beat of that term: where another one has begun, the statement changes nothing. That alone
-//! keeps two writers from mixing. The lease only keeps a second one from beginning while the first is
-//! there: it watches the beat, which goes on also where nothing is traded.
+//! keeps two writers from mixing. The lease keeps a second one from beginning while the first is
+//! there: it watches the beat, which goes on also where nothing is traded, and which the first has to have had
+//! acknowledged to answer anything (`writer`).
 
 use std::time::Duration;
 
+use catalog_core::writer_lease::WRITER_LEASE;
 use domain::time::BootTime;
 use tokio_postgres::Client;
 
@@ -16,7 +18,7 @@ use super::server::Server;
 use storage::StorageError;
 
 /// For how long a beat has to stand still before another writer takes over.
-pub const LEASE: Duration = Duration::from_secs(1);
+pub const LEASE: Duration = WRITER_LEASE;
 
 /// How long a start watches a beat that goes on. The last commits of a writer that was killed may
 /// still come.

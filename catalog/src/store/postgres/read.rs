@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use domain::{ChainHash, IdempotencyKey, JournalId, LedgerEnd, OrderNumber, Row};
 use storage::StorageError;
+use storage::rows::{RowsFrom, missing};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -23,10 +24,9 @@ pub(super) async fn rows(
     from: OrderNumber,
     rows_max: usize,
 ) -> Result<Vec<Row>, StorageError> {
-    let before = from.0.checked_sub(1).map(OrderNumber);
-    let limit = rows_max.saturating_add(usize::from(before.is_some()));
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let Ok(first) = i64::try_from(before.unwrap_or(from).0) else {
+    let mut rows = RowsFrom::new(from, rows_max);
+    let limit = i64::try_from(rows.limit()).unwrap_or(i64::MAX);
+    let Ok(first) = i64::try_from(rows.first().0) else {
         return Ok(Vec::new()); // no number is so high
     };
     let sql = format!(
@@ -38,9 +38,6 @@ pub(super) async fn rows(
         .query_typed(&sql, &[(&first, Type::INT8), (&limit, Type::INT8)])
         .await
         .map_err(of_read)?;
-    let mut rows = Vec::with_capacity(found.len());
-    let mut next = before.unwrap_or(from);
-    let mut chain = ChainHash::EMPTY;
     for row in &found {
         let now: i64 = get(row, 0)?;
         if now != term {
@@ -51,23 +48,9 @@ pub(super) async fn rows(
         if get::<Option<i64>>(row, 1)?.is_none() {
             break; // there are none
         }
-        let row = journal_row(row, 1)?;
-        if row.number != next {
-            return Err(missing(next));
-        }
-        let is_before = Some(row.number) == before;
-        if !is_before && !row.follows(&chain) {
-            return Err(StorageError::Damaged(format!(
-                "row {next} does not continue the hash chain"
-            )));
-        }
-        next = next.next();
-        chain = row.chain;
-        if !is_before {
-            rows.push(row);
-        }
+        rows.take(journal_row(row, 1)?)?;
     }
-    Ok(rows)
+    Ok(rows.into_rows())
 }
 
 /// Where the journal ends, and its last row. Looks at its first row and its last.
@@ -136,8 +119,4 @@ pub(super) async fn keys(
         known.insert(refused.order.key.clone(), PriorOutcome::Refused(refused));
     }
     Ok(keys.iter().map(|key| known.get(*key).cloned()).collect())
-}
-
-pub(super) fn missing(number: OrderNumber) -> StorageError {
-    StorageError::Damaged(format!("row {number} is missing"))
 }

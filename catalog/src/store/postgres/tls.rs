@@ -34,25 +34,22 @@ pub(super) fn connector(verification: Verification) -> Result<Connector, Postgre
     let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| PostgresError::Url(error.to_string()))?;
-    let config = match verification {
-        Verification::Full(path) => config.with_root_certificates(roots(&path)?),
+    let of_roots = match verification {
+        Verification::Full(path) => {
+            let config = config.with_root_certificates(roots(&path)?);
+            return Ok(MakeRustlsConnect::new(config.with_no_client_auth()));
+        }
         Verification::Chain(path) => {
             let roots = Arc::new(roots(&path)?);
-            let of_roots = WebPkiServerVerifier::builder_with_provider(roots, provider)
-                .build()
-                .map_err(|error| unusable(&path, error.to_string()))?;
-            let verifier = Arc::new(AnyName(of_roots));
-            config
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
+            let of_roots =
+                WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build();
+            Some(of_roots.map_err(|error| unusable(&path, error.to_string()))?)
         }
-        Verification::None => {
-            let verifier = Arc::new(Anybody(provider));
-            config
-                .dangerous()
-                .with_custom_certificate_verifier(verifier)
-        }
+        Verification::None => None,
     };
+    let config = config
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyName { of_roots, provider }));
     Ok(MakeRustlsConnect::new(config.with_no_client_auth()))
 }
 
@@ -79,9 +76,13 @@ fn roots(path: &Path) -> Result<RootCertStore, PostgresError> {
     Ok(roots)
 }
 
-/// Believes a certificate that one of the roots vouches for, whatever name it has.
+/// Believes a certificate that one of the roots vouches for, whatever name it has; where there are none, everybody, as
+/// libpq does without `verify-…`: against who listens, not against who answers in the server's place.
 #[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
+struct AnyName {
+    of_roots: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
 
 impl ServerCertVerifier for AnyName {
     fn verify_server_cert(
@@ -92,9 +93,11 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(of_roots) = &self.of_roots else {
+            return Ok(ServerCertVerified::assertion());
+        };
         let verified =
-            self.0
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+            of_roots.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
             // The name is looked at last, once all else is found good.
             Err(rustls::Error::InvalidCertificate(
@@ -110,47 +113,7 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// Believes everybody, as libpq does without `verify-…`: against who listens, not against who
-/// answers in the server's place.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls12_signature(message, certificate, signed, algorithms)
     }
 
@@ -160,11 +123,13 @@ impl ServerCertVerifier for Anybody {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signed, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
