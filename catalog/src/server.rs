@@ -15,7 +15,7 @@ use wire::catalog::v1::catalog_server::CatalogServer;
 use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::config::lease_margin;
 use crate::error::Error;
-use crate::service::{Service, TRADES_PER_CLIENT_MAX};
+use crate::service::{Lists, Service, TRADES_PER_CLIENT_MAX};
 use crate::session::Sessions;
 use crate::shared::Shared;
 use crate::store::{Journal, Loaded, Store};
@@ -152,6 +152,7 @@ pub(crate) async fn start(
             sessions: Arc::new(sessions),
             takes: Arc::new(takes),
             trades: Arc::new(PerClient::new(TRADES_PER_CLIENT_MAX)),
+            lists: Arc::new(Lists::default()),
             identity,
             reporter,
             closing,

@@ -16,7 +16,8 @@ use rpc::clients::{Client, PerClient};
 use rpc::listen::client_of;
 use storage::StorageError;
 use storage::damage::DamageReporter;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::yield_now;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -63,6 +64,7 @@ pub struct Service {
     pub takes: Arc<Takes>,
     /// How many each client may have under way.
     pub trades: Arc<PerClient>,
+    pub lists: Arc<Lists>,
     /// Which journal this is.
     pub identity: Identity,
     /// Told that the journal lacks rows.
@@ -100,11 +102,12 @@ impl Catalog for Service {
         &self,
         request: Request<v1::ListStocksRequest>,
     ) -> Reply<v1::ListStocksResponse> {
+        let client = client_of(&request);
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
         let (after, limit) = page_from_wire(&request).map_err(RequestError::from)?;
         self.wait_until_settled().await?;
-        let page = self.page(after, limit);
+        let page = self.lists.make(client, || self.page(after, limit)).await;
         self.shared.check_answer(BootTime::now())?;
         Ok(Response::new(page))
     }
@@ -499,6 +502,36 @@ pub fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Order>),
         .map(Order::try_from)
         .collect::<Result<_, _>>()?;
     Ok((Epoch(request.epoch), orders))
+}
+
+/// Whose turn it is to have a list made: each takes the service's only thread for as long as hundreds of
+/// other calls. So every client has one made at a time, and between any two lists everybody else
+/// is served and the network looked after.
+#[derive(Debug)]
+pub struct Lists {
+    of_client: PerClient,
+    turn: Semaphore,
+}
+
+impl Default for Lists {
+    fn default() -> Self {
+        Self {
+            of_client: PerClient::new(1),
+            turn: Semaphore::new(1),
+        }
+    }
+}
+
+impl Lists {
+    /// Makes a list once it is that client's turn.
+    async fn make<T>(&self, client: Client, list: impl FnOnce() -> T) -> T {
+        let of_client = self.of_client.of(client);
+        let _of_client = of_client.acquire().await.expect("never closed");
+        let _turn = self.turn.acquire().await.expect("never closed");
+        // The runtime looks after the network before it goes on with who has yielded.
+        yield_now().await;
+        list()
+    }
 }
 
 /// After which stock a page begins, and how many there may be in it.
