@@ -25,7 +25,9 @@ pub use admin::{Admin, AdminTokenError};
 pub use config::{Config, Secrets};
 pub use policy::{Dev, Language, Minimize, Pack, Policy, Record, Test, Trial, World};
 pub use rollout::Rollout;
-pub use services::{CATALOG_PORT, Catalog, Front, Gateway, Lifeline, Order, PORT_BASE, Up};
+pub use services::{
+    CATALOG_PORT, Catalog, Front, Gateway, Lifeline, Order, PORT_BASE, REPLICAS_MAX, Up,
+};
 use values::probability;
 
 /// What a gateway has a process of its own do.

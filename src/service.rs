@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use catalog::config::NESTED_LEASE_MAX;
 use daemon::tasks;
 use domain::ReplicaId;
 use frontend_host::config::Bounds;
@@ -34,10 +35,15 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
         let config = catalog::PostgresConfig {
             store: url,
             allow_unreplicated: args.allow_unreplicated,
-            reached_at: format!("http://{}", args.listen),
+            reached_at: args.advertise.map_or_else(
+                || format!("http://{}", args.listen),
+                |advertised| advertised.to_string(),
+            ),
             new: args.new,
             stocks: args.stocks,
-            lease: lease(args.lease_ms),
+            lease: args
+                .lease_ms
+                .map_or(NESTED_LEASE_MAX, Duration::from_millis),
         };
         catalog::run_on_postgres(config, listener, shutdown).await?;
         info!("stopped");
@@ -92,7 +98,7 @@ pub async fn order(args: cli::Order) -> Result<(), Failure> {
     let listener = bind(address, format!("order replica {}", args.id), "--listen")?;
     let config = order::Config {
         id: args.id,
-        catalog: args.catalog.to_string(),
+        catalogs: origins(&args.catalogs),
         peers: urls(args.peers),
         data_dir: args.data_dir,
         rebuild: args.rebuild,
@@ -118,7 +124,7 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
         "the gateway's admin API".to_owned(),
         "--admin",
     )?;
-    let defaults = frontend_host::Config::new(args.catalog.to_string(), urls(args.orders));
+    let defaults = frontend_host::Config::new(origins(&args.catalogs), urls(args.orders));
     let rules = args.front.rules;
     let config = frontend_host::Config {
         policy: args.front.policy,
@@ -154,6 +160,10 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
     frontend_host::run(config, http, admin, shutdown).await?;
     info!("stopped");
     Ok(())
+}
+
+fn origins(catalogs: &[Origin]) -> Vec<String> {
+    catalogs.iter().map(Origin::to_string).collect()
 }
 
 fn urls(replicas: Vec<(ReplicaId, Origin)>) -> Vec<(ReplicaId, String)> {

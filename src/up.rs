@@ -73,7 +73,11 @@ pub enum UpError {
 /// Starts everything, and keeps it until a signal comes.
 pub async fn run(args: cli::Up) -> Result<(), UpError> {
     let mut signals = StopSignals::catch_for_service(say)?;
-    let plan = Plan::new(&args)?;
+    if let Some(store) = &args.store {
+        catalog::StoreUrl::parse(&store.0).map_err(JournalError::Store)?;
+    }
+    let begin = journal::begins_in_store(&args)?;
+    let plan = Plan::new(&args, begin)?;
     // Nothing else runs yet that it could hold up.
     journal::prepare(&args)?;
     let (events, happening) = mpsc::channel(EVENTS_MAX);
@@ -82,7 +86,10 @@ pub async fn run(args: cli::Up) -> Result<(), UpError> {
         .map(|stage| {
             stage
                 .iter()
-                .map(|service| Child::start(service.clone(), args.restart, events.clone()))
+                .map(|service| {
+                    let restart = args.restart || service.is_crash_only;
+                    Child::start(service.clone(), restart, events.clone())
+                })
                 .collect()
         })
         .collect();
@@ -90,7 +97,7 @@ pub async fn run(args: cli::Up) -> Result<(), UpError> {
 
     let outcome = tokio::select! {
         () = signals.next() => Ok(()),
-        outcome = tell_until_all_died(&plan, happening) => outcome,
+        outcome = tell_until_all_died(&plan, args.restart, happening) => outcome,
     };
     let (hurry, hurried) = watch::channel(false);
     let mut stopping = pin!(stop(started, hurried));
@@ -121,6 +128,7 @@ async fn stop(started: Vec<Vec<Child>>, hurried: watch::Receiver<bool>) {
 /// Waits until a trade can be served, says so, and from then on tells who dies.
 async fn tell_until_all_died(
     plan: &Plan,
+    restart: bool,
     mut events: mpsc::Receiver<Event>,
 ) -> Result<(), UpError> {
     let mut pids = BTreeMap::new();
@@ -132,7 +140,8 @@ async fn tell_until_all_died(
                 Event::Started { service, pid } => {
                     pids.insert(service, pid);
                 }
-                Event::Died { service, status, again_in: None, .. } => return Err(UpError::DiedEarly { service, status }),
+                // What has not served yet is not started again for what was wrong from the start on.
+                Event::Died { service, status, .. } if !restart => return Err(UpError::DiedEarly { service, status }),
                 event => tell(event)?,
             },
             outcome = &mut ready => break outcome?,
@@ -214,7 +223,11 @@ fn introduction(plan: &Plan, pids: &BTreeMap<String, u32>) -> String {
             name.clone(),
             format!("http://{address}"),
             pid,
-            data_dir.display().to_string(),
+            if data_dir.as_os_str().is_empty() {
+                "PostgreSQL".to_owned()
+            } else {
+                data_dir.display().to_string()
+            },
         ]);
     }
     table.row([

@@ -40,6 +40,7 @@ mod semantics;
 mod lists;
 mod faults;
 mod on_postgres;
+mod catalogs;
 mod outages;
 mod networks;
 mod logs;

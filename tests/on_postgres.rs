@@ -21,10 +21,11 @@ const ORDERS: u64 = 400;
 
 const CLIENTS: u64 = 4;
 
-fn start(url: &str) -> Bazaar {
+pub fn start(url: &str, catalogs: usize) -> Bazaar {
     Bazaar::start(Options {
         store: Some(url.to_owned()),
         lease_ms: 300,
+        catalogs,
         ..Options::default()
     })
 }
@@ -59,7 +60,7 @@ fn place(address: SocketAddr, key: &str, order: &Order) -> u64 {
 
 /// Has clients trade while `meanwhile` is done to the bazaar, which is told how many orders were made so
 /// far. Returns the orders by number.
-fn trade_while(
+pub fn trade_while(
     bazaar: &mut Bazaar,
     meanwhile: impl FnOnce(&mut Bazaar, &AtomicU64),
 ) -> BTreeMap<u64, (String, Order)> {
@@ -103,7 +104,7 @@ fn trade_while(
 }
 
 /// Numbers have no gap, every key made one row, and all ledgers are the journal.
-fn judge(bazaar: &Bazaar, orders: &BTreeMap<u64, (String, Order)>) {
+pub fn judge(bazaar: &Bazaar, orders: &BTreeMap<u64, (String, Order)>) {
     let journal = bazaar.settled_journal();
     assert_eq!(
         journal.len(),
@@ -129,7 +130,7 @@ fn a_catalog_on_postgres_is_killed_under_load_and_nothing_is_lost_or_made_twice(
     }) else {
         return;
     };
-    let mut bazaar = start(&cluster.database("bazaar"));
+    let mut bazaar = start(&cluster.database("bazaar"), 1);
     let orders = trade_while(&mut bazaar, |bazaar, made| {
         for _ in 0..3 {
             let before = made.load(Ordering::SeqCst);
@@ -161,7 +162,7 @@ fn a_catalog_that_is_cut_off_from_postgres_ends_and_its_next_start_knows_what_wa
     let direct = format!(":{}/", cluster.port());
     let url = cluster.database("bazaar");
     let url = url.replace(&direct, &format!(":{}/", proxy.port()));
-    let mut bazaar = start(&url);
+    let mut bazaar = start(&url, 1);
     let orders = trade_while(&mut bazaar, |bazaar, made| {
         for replies in [Replies::Break, Replies::Lose] {
             let before = made.load(Ordering::SeqCst);
@@ -192,7 +193,7 @@ fn trades_wait_for_the_standby_and_go_on_when_it_is_back() {
     }) else {
         return;
     };
-    let bazaar = start(&cluster.database("bazaar"));
+    let bazaar = start(&cluster.database("bazaar"), 1);
     bazaar.trade(&Order::sell(1, "meta"));
     cluster.standby().signal_all(Signal::STOP);
     let address = bazaar.address();

@@ -55,9 +55,17 @@ pub struct PostgresConfig {
     pub lease: Duration,
 }
 
+/// Of a catalog that others can take over from. It serves for nine tenths of its own lease after a beat, and may
+/// be a third of it past one: what is left then has to be enough for a gateway's.
+pub const NESTED_LEASE_MAX: Duration = Duration::from_millis(500);
+
 impl PostgresConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
-        check_lease(self.lease)
+        check_lease(self.lease)?;
+        match self.lease <= NESTED_LEASE_MAX {
+            true => Ok(()),
+            false => Err(ConfigError::NestedLease(self.lease)),
+        }
     }
 }
 
@@ -83,4 +91,8 @@ pub fn lease_max(lease: Duration) -> Duration {
 pub enum ConfigError {
     #[error("a lease of {0:?} is not from {LEASE_MIN:?} to {LEASE_MAX:?}")]
     Lease(Duration),
+    #[error(
+        "a lease of {0:?} is longer than {NESTED_LEASE_MAX:?}: with --store, another catalog may be active by its end"
+    )]
+    NestedLease(Duration),
 }

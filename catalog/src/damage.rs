@@ -12,7 +12,7 @@ use tonic::async_trait;
 
 use crate::store::sqlite::FILE;
 use crate::store::{Journal, Loaded, Store};
-use catalog_core::{Batch, PriorOutcome};
+use catalog_core::{Batch, PriorOutcome, WriterLease};
 
 /// A store or a journal whose damage is reported.
 pub(crate) struct Watched<S> {
@@ -47,7 +47,7 @@ impl Store for Watched<Box<dyn Store>> {
         self.reporter.pass(self.inner.set_sessions_out(term).await)
     }
 
-    fn writer_lease(&self) -> Option<Duration> {
+    fn writer_lease(&self) -> Option<WriterLease> {
         self.inner.writer_lease()
     }
 

@@ -174,6 +174,12 @@ pub enum RequestError {
     /// It has not reached its database for so long that another catalog may serve.
     #[error("the catalog does not reach its database: another one may have taken over")]
     Uncertain,
+    /// Another one is active.
+    #[error("this catalog stands by{}", active.as_ref().map(|url| format!(": the active one is {url}")).unwrap_or_default())]
+    Standby {
+        /// Where that is reached, as far as this one knows.
+        active: Option<String>,
+    },
     /// The catalog is stopping.
     #[error("the catalog is stopping")]
     Stopping,
@@ -210,6 +216,7 @@ impl RequestError {
             | Self::Unelected
             | Self::Random(_)
             | Self::Uncertain
+            | Self::Standby { .. }
             | Self::Stopping => (Code::Unavailable, Later),
             // The ledgers have rows of the journal as well.
             Self::Unreadable(error) if error.is_damage() => (Code::DataLoss, Elsewhere),

@@ -10,6 +10,7 @@
 //! - [`session`]: a gateway's leases and invalidations;
 //! - [`takes`]: tokens that gateways take for their policies;
 //! - [`service`]: the gRPC service;
+//! - [`standby`]: what clients are told while another catalog is active;
 //! - [`server`]: puts the parts together and serves;
 //! - [`damage`]: a catalog whose disk turns out to be damaged stops;
 //! - [`rebuild`]: a lost database, rebuilt from replicas' ledgers;
@@ -25,14 +26,16 @@
     warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
 )]
 
+use std::future::{pending, ready};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use daemon::tasks;
 use rpc::listen::Incoming;
 use storage::StorageError;
 use storage::damage::{DamageReceiver, DamageReporter};
+use tokio::sync::watch;
 
 pub mod config;
 pub mod stocks;
@@ -42,6 +45,7 @@ pub mod writer;
 pub mod session;
 pub mod takes;
 pub mod service;
+pub mod standby;
 pub mod server;
 pub mod damage;
 pub mod rebuild;
@@ -65,6 +69,7 @@ use crate::store::postgres::{COMMIT_TIME_MAX, OpenError, OpenOptions, PostgresSt
 use crate::store::sqlite::{FILE, SqliteStore};
 use crate::store::{Journal, Loaded, Store, random_journal};
 use crate::takes::handover::{Handover, Of};
+use catalog_core::WRITER_LEASE;
 use catalog_core::limits::Snapshot;
 
 /// Serves a catalog on `listener` until `shutdown`, then stops cleanly within seconds.
@@ -113,14 +118,17 @@ pub async fn run(
         handover: Some(handover),
         ..parts(store, journal, loaded, lease, &reporter)
     };
-    serve(parts, receiver, damaged, listener, shutdown).await
+    let (_nobody, elsewhere) = watch::channel(None);
+    let parts = ready(Ok(parts));
+    serve(parts, elsewhere, receiver, damaged, listener, shutdown).await
 }
 
-/// The same with its truth in PostgreSQL.
+/// The same with its truth in PostgreSQL, beside other catalogs: it stands by until none of them writes, then
+/// serves to its end.
 ///
 /// # Errors
 /// As [`run`]. Where nobody can tell what became of a commit, or another catalog has taken the
-/// database over, the process ends instead.
+/// database over, the process ends instead, and its next start stands by.
 pub async fn run_on_postgres(
     config: PostgresConfig,
     listener: impl Into<Incoming>,
@@ -130,30 +138,33 @@ pub async fn run_on_postgres(
     let lease = config.lease;
     let home = Home::Server(config.store.to_string());
     let damaged = |what| Damaged { home, what };
-    tokio::pin!(shutdown);
-    let opened = tokio::select! {
-        opened = open_on_postgres(config) => opened,
-        () = &mut shutdown => return Ok(()),
-    };
-    let (mut store, loaded) = match opened {
-        Err(Error::Storage(error)) if error.is_damage() => {
-            return Err(damaged(error.to_string()).into());
-        }
-        opened => opened?,
-    };
     let (reporter, receiver) = storage::damage::channel();
-    let journal = store.journal();
-    let _check = store.unchecked().map(|unchecked| {
-        let reporter = reporter.clone();
-        tasks::spawn("check the database", async move {
-            match reporter.pass(unchecked.check().await) {
-                Ok(()) => tracing::info!("read the database in full: it is as it was written"),
-                Err(error) => tracing::error!(%error, "reading the database in full ended early"),
+    let (active, elsewhere) = watch::channel(None);
+    // Ends with this function.
+    let check = OnceLock::new();
+    let opened = async {
+        let (mut store, loaded) = match open_on_postgres(config, &active).await {
+            Err(Error::Storage(error)) if error.is_damage() => {
+                reporter.report(error.to_string());
+                return pending().await; // until the catalog ends for it
             }
-        })
-    });
-    let parts = parts(store, journal, loaded, lease, &reporter);
-    serve(parts, receiver, damaged, listener, shutdown).await
+            opened => opened?,
+        };
+        let journal = store.journal();
+        if let Some(unchecked) = store.unchecked() {
+            let reporter = reporter.clone();
+            let _ = check.set(tasks::spawn("check the database", async move {
+                match reporter.pass(unchecked.check().await) {
+                    Ok(()) => tracing::info!("read the database in full: it is as it was written"),
+                    Err(error) => {
+                        tracing::error!(%error, "reading the database in full ended early")
+                    }
+                }
+            }));
+        }
+        Ok(parts(store, journal, loaded, lease, &reporter))
+    };
+    serve(opened, elsewhere, receiver, damaged, listener, shutdown).await
 }
 
 /// What any store makes of a catalog.
@@ -184,14 +195,15 @@ fn parts(
 
 /// Serves until `shutdown`, or until damage is found.
 async fn serve(
-    parts: Parts,
+    parts: impl Future<Output = Result<Parts, Error>>,
+    elsewhere: watch::Receiver<Option<String>>,
     mut receiver: DamageReceiver,
     damaged: impl FnOnce(String) -> Damaged,
     listener: impl Into<Incoming>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     tokio::select! {
-        served = server::serve(parts, listener, shutdown) => served,
+        served = server::serve(parts, elsewhere, listener, shutdown) => served,
         what = receiver.next() => Err(damaged(what).into()),
     }
 }
@@ -226,7 +238,10 @@ fn first_stocks(file: Option<&Path>) -> Result<Vec<Listing>, Error> {
 }
 
 /// Opens the database, and begins a journal where it has none and one is wanted.
-async fn open_on_postgres(config: PostgresConfig) -> Result<(PostgresStore, Loaded), Error> {
+async fn open_on_postgres(
+    config: PostgresConfig,
+    active: &watch::Sender<Option<String>>,
+) -> Result<(PostgresStore, Loaded), Error> {
     let PostgresConfig {
         store,
         allow_unreplicated,
@@ -245,8 +260,9 @@ async fn open_on_postgres(config: PostgresConfig) -> Result<(PostgresStore, Load
         reached_at,
         new: first,
         commit_time_max: COMMIT_TIME_MAX,
+        writer_lease: WRITER_LEASE,
     };
-    let opened = PostgresStore::open(options).await;
+    let opened = PostgresStore::open(options, active).await;
     let mut store = opened.map_err(|error| match error {
         OpenError::Refused(refused) => Error::Postgres(refused),
         OpenError::Storage(error) => Error::Storage(error),

@@ -7,10 +7,9 @@ use daemon::tasks;
 use domain::Identity;
 use domain::time::BootTime;
 use rpc::clients::PerClient;
-use rpc::listen::{self, Incoming, MESSAGE_BYTES_MAX};
+use rpc::listen::{self, Incoming};
 use storage::damage::DamageReporter;
 use tokio::sync::{oneshot, watch};
-use wire::catalog::v1::catalog_server::CatalogServer;
 
 use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::config::lease_margin;
@@ -18,6 +17,7 @@ use crate::error::Error;
 use crate::service::{Lists, Service, TRADES_PER_CLIENT_MAX};
 use crate::session::Sessions;
 use crate::shared::Shared;
+use crate::standby::Door;
 use crate::store::{Journal, Loaded, Store};
 use crate::takes::Takes;
 use crate::takes::handover::{Handover, Of};
@@ -46,15 +46,32 @@ pub struct Parts {
     pub reporter: DamageReporter,
 }
 
-/// Serves until `shutdown`, then finishes what has queued and lets go of the store.
+/// Serves until `shutdown`, then finishes what has queued and lets go of the store. Until there are `parts` it
+/// stands by: clients are told who is active, as `elsewhere` says.
 pub async fn serve(
-    mut parts: Parts,
+    parts: impl Future<Output = Result<Parts, Error>>,
+    elsewhere: watch::Receiver<Option<String>>,
     listener: impl Into<Incoming>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let (close, closing) = watch::channel(false);
-    let handover = parts.handover.take();
-    let (service, mut writer_ended) = start(parts, closing.clone()).await?;
+    let door = Door::new(elsewhere);
+    let server = listen::server()
+        .add_service(door.clone())
+        .serve_with_incoming_shutdown(listener.into(), closed(closing.clone()));
+    tokio::pin!(server, shutdown);
+    let ended = |served: Result<(), _>| served.map_or_else(Error::Serve, |()| Error::Ended);
+    let starting = async {
+        let mut parts = parts.await?;
+        let handover = parts.handover.take();
+        Ok::<_, Error>((start(parts, closing).await?, handover))
+    };
+    let ((service, mut writer_ended), handover) = tokio::select! {
+        biased; // what is at hand is served before anybody is refused
+        started = starting => started?,
+        served = &mut server => return Err(ended(served)),
+        () = &mut shutdown => return Ok(()),
+    };
     let (shared, writer) = (Arc::clone(&service.shared), service.writer.clone());
     let (takes, journal) = (Arc::clone(&service.takes), service.identity.journal);
     // Ends with this function.
@@ -66,14 +83,17 @@ pub async fn serve(
         let service = service.clone();
         async move { service.log_ledger_check().await }
     });
-    let server = listen::server()
-        .add_service(CatalogServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .serve_with_incoming_shutdown(listener.into(), closed(closing));
-    tokio::pin!(server);
+    door.open(service);
+    let stopping = async {
+        shutdown.await;
+        tracing::info!("stopping");
+        // Meanwhile it serves; nobody has to wait for what it lent afterwards.
+        shared.recall().await;
+    };
     tokio::select! {
-        served = &mut server => return Err(served.map_or_else(Error::Serve, |()| Error::Ended)),
+        served = &mut server => return Err(ended(served)),
         _ = &mut writer_ended => return Err(Error::Writer),
-        () = shutdown => tracing::info!("stopping"),
+        () = stopping => {}
     }
     close.send_replace(true);
     shared.close();
@@ -132,15 +152,17 @@ pub(crate) async fn start(
     let leadership = loaded.state.leadership();
     let gives_up_at = BootTime::now() + ledger_check_max;
     let ledger_check = LedgerCheck::new(leadership.term.in_sync.clone(), gives_up_at);
-    let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
+    let shared = Arc::new(Shared::new(visibility, ledger_check, leadership, lease));
     // Before the writer begins this run's first epoch.
     let takes = Takes::new(Arc::clone(&shared), left.as_ref(), BootTime::now());
+    let is_nested = store.writer_lease().is_some();
     let (writer, ended) = writer::start(store, loaded, Arc::clone(&shared)).await?;
     let sessions = Sessions {
         shared: Arc::clone(&shared),
         writer: writer.clone(),
         lease,
         lease_max,
+        is_nested,
         journal: identity.journal,
         per_client: PerClient::new(SESSIONS_PER_CLIENT_MAX),
     };

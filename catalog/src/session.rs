@@ -27,6 +27,8 @@ pub struct Sessions {
     pub lease: Duration,
     /// As the catalog counts it. Also the longest silence on a session's stream.
     pub lease_max: Duration,
+    /// No lease outlives the writer's own, so whoever takes over has none to wait for.
+    pub is_nested: bool,
     /// Of whose stocks the sessions are.
     pub journal: JournalId,
     /// How many each client may have.
@@ -89,7 +91,9 @@ impl Sessions {
         identity::check_if_named(&open.journal, self.journal)?;
         let place = self.per_client.of(client).try_acquire_owned();
         let place = place.map_err(|_| RequestError::TooManySessions)?;
-        self.writer.lend_sessions(self.lease_max).await?;
+        if !self.is_nested {
+            self.writer.lend_sessions(self.lease_max).await?;
+        }
         let id = random_id()?;
         self.shared
             .open(id, events.clone(), received, BootTime::now())?;
@@ -158,6 +162,7 @@ pub fn to_wire(event: Event, lease: Duration, journal: JournalId) -> Result<Sess
         Event::Invalidation(invalidation) => {
             session_event::Event::Invalidate(invalidate(invalidation))
         }
+        Event::Closing => session_event::Event::Closing(session_event::Closing {}),
         Event::Over(error) => return Err(error.into()),
     };
     Ok(SessionEvent { event: Some(event) })

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{ReplicaId, SessionId, StockName, Version};
@@ -21,6 +22,9 @@ const WAITING_MAX: usize = 4096;
 /// Most events of a session that are yet to be sent. A stream that is further behind is cut.
 pub const EVENTS_MAX: usize = 256;
 
+/// Least pause between two looks at whether all is released.
+const RECALL_PAUSE: Duration = Duration::from_millis(5);
+
 /// What a session is told.
 #[derive(Debug)]
 pub enum Event {
@@ -30,6 +34,8 @@ pub enum Event {
     Renewed(u64),
     /// Let go of stocks.
     Invalidation(Invalidation),
+    /// Let go of everything and release it: the catalog stops.
+    Closing,
     Over(RequestError),
 }
 
@@ -60,6 +66,7 @@ impl Answer {
 pub struct Shared {
     state: Mutex<State>,
     opened: Notify,
+    released: Notify,
     ledgers_checked: Notify,
 }
 
@@ -72,12 +79,19 @@ struct State {
     waiting: Vec<Answer>,
     /// See [`Shared::answer_until`]; `None` where no other catalog can write.
     answers_until: Option<BootTime>,
+    /// As gateways count it.
+    lease: Duration,
     closed: bool,
 }
 
 impl Shared {
-    /// A shared without sessions.
-    pub fn new(visibility: Visibility, ledger_check: LedgerCheck, leadership: Leadership) -> Self {
+    /// A shared without sessions, which will have that lease, as gateways count it.
+    pub fn new(
+        visibility: Visibility,
+        ledger_check: LedgerCheck,
+        leadership: Leadership,
+        lease: Duration,
+    ) -> Self {
         let state = State {
             visibility,
             ledger_check,
@@ -85,11 +99,13 @@ impl Shared {
             streams: HashMap::new(),
             waiting: Vec::new(),
             answers_until: None,
+            lease,
             closed: false,
         };
         Self {
             state: Mutex::new(state),
             opened: Notify::new(),
+            released: Notify::new(),
             ledgers_checked: Notify::new(),
         }
     }
@@ -219,7 +235,7 @@ impl Shared {
             if state.closed {
                 return Err(RequestError::Stopping);
             }
-            if !state.may_answer(now) {
+            if !state.may_lend(received) {
                 return Err(RequestError::Uncertain);
             }
             state.expire(now);
@@ -233,7 +249,7 @@ impl Shared {
     }
 
     /// Renews a session; tells it so, now or after the acknowledgements that it owes, unless another catalog may
-    /// serve.
+    /// serve before its lease is over.
     pub fn renew(
         &self,
         id: SessionId,
@@ -242,7 +258,7 @@ impl Shared {
     ) -> Result<(), SessionExpired> {
         let mut state = self.lock();
         let granted = state.visibility.renew(id, nonce, received)?;
-        if granted == Renewal::Granted && state.may_answer(received) {
+        if granted == Renewal::Granted && state.may_lend(received) {
             state.tell(id, Event::Renewed(nonce));
         }
         Ok(())
@@ -257,7 +273,7 @@ impl Shared {
     ) -> Result<(), SessionExpired> {
         self.change(|state| {
             let granted = state.visibility.acknowledge(id, round, now)?;
-            if let Some(nonce) = granted.filter(|_| state.may_answer(now)) {
+            if let Some(nonce) = granted.filter(|_| state.may_lend(now)) {
                 state.tell(id, Event::Renewed(nonce));
             }
             Ok(())
@@ -270,6 +286,7 @@ impl Shared {
             state.streams.remove(&id);
             state.visibility.release(id);
         });
+        self.released.notify_waiters();
     }
 
     /// Ends the session's stream, saying why; the session lives on until it expires.
@@ -303,6 +320,30 @@ impl Shared {
     /// Ends the sessions whose leases are over.
     pub fn expire(&self, now: BootTime) {
         self.change(|state| state.expire(now));
+    }
+
+    /// Opens no more sessions, and has those that there are released; waits until none holds anything any more, which
+    /// is when their leases are over at the latest.
+    pub async fn recall(&self) {
+        {
+            let mut state = self.lock();
+            state.closed = true;
+            for events in state.streams.values() {
+                let _ = events.try_send(Event::Closing); // who does not hear it waits for its lease
+            }
+        }
+        loop {
+            let released = self.released.notified();
+            let now = BootTime::now();
+            if self.is_unheld(now) {
+                return;
+            }
+            let over = self.next_expiry().unwrap_or(now + RECALL_PAUSE);
+            tokio::select! {
+                () = released => {}
+                () = tokio::time::sleep(over.since(now).max(RECALL_PAUSE)) => {}
+            }
+        }
     }
 
     /// Ends all streams and opens no more. The sessions live on until they expire.
@@ -340,6 +381,11 @@ impl Shared {
 impl State {
     fn may_answer(&self, now: BootTime) -> bool {
         self.answers_until.is_none_or(|until| now < until)
+    }
+
+    /// Whether a lease that was asked for then is over before another catalog may serve.
+    fn may_lend(&self, received: BootTime) -> bool {
+        self.may_answer(received + self.lease)
     }
 
     /// Tells a session something, or cuts its stream where it does not keep up.

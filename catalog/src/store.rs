@@ -17,7 +17,7 @@ use domain::{
 use storage::StorageError;
 use tonic::async_trait;
 
-use catalog_core::{Batch, CatalogState, PriorOutcome, Term};
+use catalog_core::{Batch, CatalogState, PriorOutcome, Term, WriterLease};
 
 pub mod sqlite;
 pub mod postgres;
@@ -61,12 +61,14 @@ pub trait Store: Send {
     async fn commit(&mut self, batch: &Batch) -> Result<(), StorageError>;
 
     /// Notes durably that sessions may be alive after a crash, and how long at most; or that
-    /// none is.
-    async fn set_sessions_out(&mut self, lease_max: Option<Duration>) -> Result<(), StorageError>;
+    /// none is. Not asked for where there is a [writer lease](Self::writer_lease): no session outlives it.
+    async fn set_sessions_out(&mut self, _lease_max: Option<Duration>) -> Result<(), StorageError> {
+        Ok(())
+    }
 
-    /// How long another writer waits, after it saw a change or a [beat](Self::beat), before it takes
-    /// the store over; `None` where there can be no other.
-    fn writer_lease(&self) -> Option<Duration> {
+    /// The lease under which it is this catalog's; `None` where no other can take it over. Each
+    /// commit, and each [beat](Self::beat), is a sign of life.
+    fn writer_lease(&self) -> Option<WriterLease> {
         None
     }
 

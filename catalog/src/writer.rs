@@ -16,11 +16,10 @@ use storage::error::fail_stop;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::lease_margin;
 use crate::error::RequestError;
 use crate::shared::Shared;
 use crate::store::{Loaded, Store};
-use catalog_core::writer_lease::BEATS;
+use catalog_core::writer_lease::{StatementOutcome, WriterLease, WriterStep};
 use catalog_core::{Leadership, TradeResult};
 use domain::ChangeNumber;
 
@@ -123,10 +122,11 @@ pub async fn start(
 ) -> std::io::Result<(Writer, oneshot::Receiver<()>)> {
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (end, ended) = oneshot::channel();
-    let mut committer = Committer::new(store, loaded, shared);
-    if committer.writer_lease().is_some() {
-        committer.answer_until(BootTime::default()); // until the first sign of life
+    let lease = store.writer_lease();
+    if let Some(lease) = &lease {
+        shared.answer_until(lease.serves_until());
     }
+    let mut committer = Committer::new(store, loaded, shared);
     if let Err(error) = committer.begin_next_epoch().await {
         fail_stop(&error);
     }
@@ -134,22 +134,26 @@ pub async fn start(
     tasks::thread("catalog-writer", move || {
         // This thread alone runs it: where a store blocks, nobody else waits. What a store does
         // over the network, and timers, the runtime's own thread drives.
-        runtime.block_on(write(&mut committer, commands));
+        runtime.block_on(write(&mut committer, lease, commands));
         drop(committer);
         let _ = end.send(()); // nobody may be left to care
     })?;
     Ok((Writer { commands: sender }, ended))
 }
 
-async fn write(committer: &mut Committer, mut commands: mpsc::Receiver<Command>) {
-    let mut beats = committer.writer_lease().map(Beats::new);
+async fn write(
+    committer: &mut Committer,
+    mut lease: Option<WriterLease>,
+    mut commands: mpsc::Receiver<Command>,
+) {
     loop {
-        let first = match &mut beats {
+        let first = match &mut lease {
             None => commands.recv().await,
-            Some(beats) => {
-                let wait = beats.next.since(BootTime::now());
+            Some(lease) => {
+                // However much there is to do that changes nothing, its signs of life go on.
+                let wait = until_wanted(lease);
                 if wait.is_zero() {
-                    beats.beat(committer).await;
+                    keep(lease, committer).await;
                     continue;
                 }
                 match tokio::time::timeout(wait, commands.recv()).await {
@@ -166,54 +170,62 @@ async fn write(committer: &mut Committer, mut commands: mpsc::Receiver<Command>)
             commands.close();
         }
         let group = committer.begin(group).await;
-        let sent = BootTime::now();
+        // Each commit is a sign of life.
+        let mut lease = lease.as_mut().filter(|_| !group.batch().is_empty());
+        if let Some(lease) = &mut lease {
+            let begun = lease.begin(BootTime::now());
+            begun.expect("what ends a term ends the process");
+        }
         let committed = committer.commit(&group).await;
         end_where_unknown(&committed);
-        if let Some(beats) = &mut beats
-            && group.is_written()
-            && committed.is_ok()
-        {
-            beats.note(sent, committer); // before anything is answered
+        if let Some(lease) = lease {
+            note(lease, &committed, committer); // before anything is answered
         }
         committer.finish(group, committed);
+    }
+    if let Some(lease) = lease {
+        hand_over(lease, committer).await;
     }
     committer.note_clean_end(BootTime::now()).await;
 }
 
-/// The writer's signs of life, where another one can take the store over: each commit is one. However much there is to
-/// do that changes nothing, they go on.
-struct Beats {
-    lease: Duration,
-    next: BootTime,
+fn until_wanted(lease: &WriterLease) -> Duration {
+    let wake = lease.wake().expect("it has not ended");
+    wake.since(BootTime::now())
 }
 
-impl Beats {
-    /// The first one is due now.
-    fn new(lease: Duration) -> Self {
-        Self {
-            lease,
-            next: BootTime::now(),
-        }
+/// Does what is due for a lease: a beat.
+async fn keep(lease: &mut WriterLease, committer: &mut Committer) {
+    let Some(WriterStep::Beat(_)) = lease.next(BootTime::now()) else {
+        return;
+    };
+    let beaten = committer.beat().await;
+    end_where_unknown(&beaten);
+    if let Err(error) = &beaten {
+        tracing::error!(%error, "the database refuses this catalog's sign of life: nothing is answered until it takes one");
     }
+    note(lease, &beaten, committer);
+}
 
-    async fn beat(&mut self, committer: &mut Committer) {
-        let sent = BootTime::now();
-        let beaten = committer.beat().await;
-        end_where_unknown(&beaten);
-        match beaten {
-            Ok(()) => self.note(sent, committer),
-            Err(error) => {
-                tracing::error!(%error, "the database refuses this catalog's sign of life: nothing is answered until it takes one");
-                self.next = sent + self.lease / BEATS;
-            }
-        }
+/// What became of a statement that was not ambiguous.
+fn note(lease: &mut WriterLease, done: &Result<(), StorageError>, committer: &Committer) {
+    let outcome = match done {
+        Ok(()) => StatementOutcome::Durable,
+        Err(_) => StatementOutcome::Failed,
+    };
+    lease.told(outcome, BootTime::now());
+    committer.answer_until(lease.serves_until());
+}
+
+/// Answers nothing more, and waits until no gateway serves what it was lent: whoever takes over need not.
+async fn hand_over(mut lease: WriterLease, committer: &mut Committer) {
+    lease.stop();
+    committer.answer_until(BootTime::default());
+    if committer.is_unheld(BootTime::now()) {
+        lease.unheld();
     }
-
-    /// One that was sent then was acknowledged. Others wait for a lease after that; this one believes in it for a
-    /// little less, whatever their clocks are like.
-    fn note(&mut self, sent: BootTime, committer: &Committer) {
-        self.next = sent + self.lease / BEATS;
-        committer.answer_until(sent + self.lease - lease_margin(self.lease));
+    while !matches!(lease.next(BootTime::now()), Some(WriterStep::Release(_))) {
+        tokio::time::sleep(until_wanted(&lease)).await;
     }
 }
 

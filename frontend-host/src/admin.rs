@@ -28,6 +28,7 @@ use axum::Router;
 use axum::http::Uri;
 use axum::middleware;
 use axum::routing::{get, post, put};
+use rpc::failover::Endpoints;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -42,8 +43,8 @@ pub use token::{Token, TokenError};
 pub struct Admin {
     pub gateway: Arc<Gateway>,
     pub clients: Arc<Clients>,
-    /// The catalog's URL, for `GET /status`.
-    pub catalog_url: String,
+    /// Where the catalogs are, for `GET /status`.
+    pub catalogs: Endpoints,
     /// Asked for on every request but `GET /healthz` and `GET /readyz`, where set.
     pub token: Option<Token>,
     /// Whether the listener can be reached from this machine only.

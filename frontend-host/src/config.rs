@@ -12,8 +12,8 @@ use frontend_policy::{Compiler, Probation, limits};
 
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The catalog's URL, `http://host:port`.
-    pub catalog: String,
+    /// The catalogs' URLs, `http://host:port`: one, or several of which one is active.
+    pub catalogs: Vec<String>,
     /// Every order replica and its URL.
     pub orders: Vec<(ReplicaId, String)>,
     /// A component to use for a policy; the embedded default one where absent.
@@ -56,9 +56,9 @@ pub struct Config {
 
 impl Config {
     /// With the default bounds.
-    pub fn new(catalog: String, orders: Vec<(ReplicaId, String)>) -> Self {
+    pub fn new(catalogs: Vec<String>, orders: Vec<(ReplicaId, String)>) -> Self {
         Self {
-            catalog,
+            catalogs,
             orders,
             policy: None,
             policy_trust: None,

@@ -43,11 +43,10 @@ use std::sync::Arc;
 
 use daemon::data_dir::Lock;
 use daemon::tasks;
-use rpc::connect;
+use rpc::failover::Endpoints;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tonic::transport::Channel;
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::order::v1::orders_client::OrdersClient;
 
@@ -98,7 +97,8 @@ pub async fn run(
         () = &mut shutdown => return Ok(()),
     };
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
-    let catalog = CatalogClient::new(connect(&config.catalog)?);
+    let catalogs = catalogs(&config.catalogs)?;
+    let catalog = CatalogClient::new(catalogs.channel());
     let replicas = Arc::new(Replicas::new(
         replicas(&config, &journal)?,
         catalog.clone(),
@@ -108,7 +108,7 @@ pub async fn run(
     let backend = Backend {
         catalog,
         replicas: Arc::clone(&replicas),
-        takes: Takes::new(&config.catalog, Arc::clone(&journal)),
+        takes: Takes::new(catalogs.clone(), Arc::clone(&journal)),
     };
     let gateway = Arc::new(Gateway::new(&config, policy, Arc::clone(&cache), backend));
 
@@ -118,7 +118,7 @@ pub async fn run(
     };
     // A connection of its own: invalidations do not queue behind reads.
     let session = tasks::spawn("session", {
-        let catalog = CatalogClient::new(connect(&config.catalog)?);
+        let catalog = CatalogClient::new(catalogs.channel());
         let name = format!("{}", clients.local_addr()?);
         let until_stopped = until_stopped(stopped.clone());
         let journal = Arc::clone(&journal);
@@ -133,7 +133,7 @@ pub async fn run(
     let admin = Admin {
         gateway: Arc::clone(&gateway),
         clients: Arc::clone(&connected),
-        catalog_url: config.catalog.clone(),
+        catalogs,
         token: config.admin_token.clone(),
         is_local: operators_address.ip().is_loopback(),
         stopped: stopped.clone(),
@@ -238,8 +238,16 @@ fn read_policy(path: &Path, trust: Option<&Trust>) -> Result<(Vec<u8>, Option<St
     Ok((component, signature))
 }
 
-fn connect(url: &str) -> Result<Channel, Error> {
-    connect::lazy(url).map_err(|source| Error::Url {
+fn catalogs(urls: &[String]) -> Result<Endpoints, Error> {
+    let ask = |catalog| Box::pin(wire::leadership::ask_if_active(catalog)) as _;
+    Endpoints::several(urls, ask).map_err(|(url, source)| Error::Url {
+        url: url.to_owned(),
+        source,
+    })
+}
+
+fn endpoints(url: &str) -> Result<Endpoints, Error> {
+    Endpoints::one(url).map_err(|source| Error::Url {
         url: url.to_owned(),
         source,
     })
@@ -254,9 +262,9 @@ fn replicas(config: &Config, journal: &Arc<OwnJournal>) -> Result<Vec<Replica>, 
         replicas.push(Replica {
             id: *id,
             url: url.clone(),
-            orders: OrdersClient::new(connect(url)?),
-            spare: OrdersClient::new(connect(url)?),
-            order_streams: OrderStreams::new(url, Arc::clone(journal)),
+            orders: OrdersClient::new(endpoints(url)?.channel()),
+            spare: OrdersClient::new(endpoints(url)?.channel()),
+            order_streams: OrderStreams::new(endpoints(url)?, Arc::clone(journal)),
         });
     }
     if replicas.is_empty() {

@@ -12,7 +12,8 @@ pub const PEERS_MAX: usize = 15;
 pub struct Config {
     /// Which replica this is.
     pub id: ReplicaId,
-    pub catalog: String,
+    /// The catalogs' URLs: one, or several of which one is active.
+    pub catalogs: Vec<String>,
     /// The other replicas and their URLs.
     pub peers: Vec<(ReplicaId, String)>,
     /// Where its orders are kept.
@@ -33,7 +34,12 @@ impl Config {
             });
         }
         let mut ids = BTreeSet::new();
-        let mut addresses = BTreeSet::from([self.catalog.as_str()]);
+        let mut addresses = BTreeSet::new();
+        for url in &self.catalogs {
+            if !addresses.insert(url) {
+                return Err(ConfigError::SameAddress(url.clone()));
+            }
+        }
         for (id, url) in &self.peers {
             if *id == self.id {
                 return Err(ConfigError::OwnPeer(*id));
@@ -83,7 +89,7 @@ mod tests {
         let id = ReplicaId::new(1).unwrap();
         Config {
             id,
-            catalog: "http://c:1".into(),
+            catalogs: vec!["http://c:1".into()],
             peers,
             data_dir: "data".into(),
             rebuild: false,

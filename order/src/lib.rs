@@ -74,7 +74,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     config.validate()?;
-    let catalog = Catalog::new(&config.catalog)?;
+    let catalog = Catalog::new(&config.catalogs)?;
     let peers = Peers::new(config.id, &config.peers)?;
     let damaged = |what| Damaged {
         data_dir: config.data_dir.clone(),

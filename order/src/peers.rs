@@ -8,6 +8,7 @@ use std::time::Duration;
 use domain::LedgerEnd;
 use domain::{ChainHash, Epoch, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
 use rpc::call_streams::Calls;
+use rpc::failover::Endpoints;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use wire::Malformed;
@@ -36,9 +37,14 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    pub(crate) fn new(url: &str) -> Result<Self, ConfigError> {
+    pub(crate) fn new(urls: &[String]) -> Result<Self, ConfigError> {
+        let ask = |catalog| Box::pin(wire::leadership::ask_if_active(catalog)) as _;
+        let catalogs = Endpoints::several(urls, ask).map_err(|(url, source)| ConfigError::Url {
+            url: url.to_owned(),
+            source,
+        })?;
         Ok(Self {
-            client: CatalogClient::new(channel(url)?),
+            client: CatalogClient::new(catalogs.channel()),
             trades: Arc::default(),
             journal: None,
         })

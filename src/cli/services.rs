@@ -22,6 +22,9 @@ pub const CATALOG_PORT: u16 = 56892;
 /// Most order replicas that `up` starts.
 pub const REPLICAS_MAX: u32 = 9;
 
+/// Most catalogs that it starts.
+pub const CATALOGS_MAX: u32 = 4;
+
 /// Longest time that a gateway can be told to go on serving, in milliseconds.
 const DRAIN_DELAY_MS_MAX: u64 = 3_600_000;
 
@@ -45,6 +48,17 @@ pub struct Up {
     #[arg(long, env = "BAZAAR_REPLICAS", value_name = "N", default_value_t = 3,
           value_parser = clap::value_parser!(u32).range(1..=i64::from(REPLICAS_MAX)))]
     pub replicas: u32,
+    /// Keep the catalog's data in PostgreSQL: see `bazaar catalog --help`. With a password in the URL, better in
+    /// the variable than on the command line
+    #[arg(long, env = "BAZAAR_STORE", value_name = "URL", hide_env_values = true)]
+    pub store: Option<SecretUrl>,
+    /// With --store: a server without a synchronous standby will do. Trades are lost with its machine
+    #[arg(long, env = "BAZAAR_ALLOW_UNREPLICATED", requires = "store", value_parser = BoolishValueParser::new())]
+    pub allow_unreplicated: bool,
+    /// With --store: how many catalogs to start, of which one is active
+    #[arg(long, env = "BAZAAR_CATALOGS", value_name = "N", requires = "store", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(CATALOGS_MAX)))]
+    pub catalogs: u32,
     #[command(flatten)]
     pub front: Front,
     /// CSV file with the header name,price,quantity that a new journal begins with
@@ -54,9 +68,10 @@ pub struct Up {
     #[arg(long, env = "BAZAAR_LEASE_MS", value_name = "MS")]
     pub lease_ms: Option<u64>,
     /// Ports of the catalog and the replicas: replicas 1 to 3 take the three after this one, the
-    /// catalog the next, further replicas those behind it. 0 takes any that are free
+    /// catalog the next, further replicas up to the ninth those behind it, further catalogs those behind them. 0 takes
+    /// any that are free
     #[arg(long, env = "BAZAAR_PORT_BASE", value_name = "PORT", default_value_t = PORT_BASE,
-          value_parser = clap::value_parser!(u16).range(..=i64::from(u16::MAX) - i64::from(REPLICAS_MAX) - 1))]
+          value_parser = clap::value_parser!(u16).range(..=i64::from(u16::MAX) - i64::from(REPLICAS_MAX) - i64::from(CATALOGS_MAX)))]
     pub port_base: u16,
     /// Start a service again that died
     #[arg(long, env = "BAZAAR_RESTART", value_parser = BoolishValueParser::new())]
@@ -148,9 +163,15 @@ pub struct Lifeline {
 /// Flags of `bazaar gateway`.
 #[derive(Debug, Args)]
 pub struct Gateway {
-    /// URL of the catalog
-    #[arg(long, env = "BAZAAR_CATALOG", value_name = "URL")]
-    pub catalog: Origin,
+    /// URL of the catalog; once for each where there are several, of which one is active
+    #[arg(
+        long = "catalog",
+        env = "BAZAAR_CATALOG",
+        value_name = "URL",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub catalogs: Vec<Origin>,
     /// An order replica; once for each of them
     #[arg(long = "order", env = "BAZAAR_ORDER", value_name = "ID=URL", value_delimiter = ',', required = true, value_parser = replica)]
     pub orders: Vec<(ReplicaId, Origin)>,
@@ -182,6 +203,9 @@ pub struct Catalog {
     /// With a password in it, better in the variable than on the command line
     #[arg(long, env = "BAZAAR_STORE", value_name = "URL", conflicts_with_all = ["data_dir", "rebuild_from"], hide_env_values = true)]
     pub store: Option<SecretUrl>,
+    /// With --store: where gateways and replicas reach this catalog, for others to tell them [default: its --listen]
+    #[arg(long, env = "BAZAAR_ADVERTISE", value_name = "URL", requires = "store")]
+    pub advertise: Option<Origin>,
     /// With --store: a server without a synchronous standby will do. Trades are lost with its machine
     #[arg(long, env = "BAZAAR_ALLOW_UNREPLICATED", requires = "store", conflicts_with = "data_dir", value_parser = BoolishValueParser::new())]
     pub allow_unreplicated: bool,
@@ -233,9 +257,15 @@ pub struct Order {
     /// Where gateways and other replicas connect [default: 127.0.0.1, port 56888 + N]
     #[arg(long, env = "BAZAAR_ORDER_LISTEN", value_name = "ADDRESS", value_parser = address)]
     pub listen: Option<SocketAddr>,
-    /// URL of the catalog
-    #[arg(long, env = "BAZAAR_CATALOG", value_name = "URL")]
-    pub catalog: Origin,
+    /// URL of the catalog; once for each where there are several, of which one is active
+    #[arg(
+        long = "catalog",
+        env = "BAZAAR_CATALOG",
+        value_name = "URL",
+        value_delimiter = ',',
+        required = true
+    )]
+    pub catalogs: Vec<Origin>,
     /// Another order replica; once for each of them
     #[arg(long = "peer", env = "BAZAAR_PEER", value_name = "ID=URL", value_delimiter = ',', value_parser = replica)]
     pub peers: Vec<(ReplicaId, Origin)>,

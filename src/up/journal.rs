@@ -58,6 +58,9 @@ pub enum JournalError {
     },
     #[error("catalog: {0}")]
     NotBegun(#[from] catalog::Error),
+    /// `--store` makes no sense.
+    #[error(transparent)]
+    Store(catalog::PostgresError),
 }
 
 /// Begins the journal of a data directory that is new. What the catalog has to say of one that is
@@ -67,7 +70,7 @@ pub enum JournalError {
 /// Where the journal is lost, or cannot be begun.
 pub fn prepare(args: &Up) -> Result<(), JournalError> {
     let dir = args.data_dir.join(CATALOG);
-    if !matches!(catalog::holds_journal(&dir), Ok(false)) {
+    if args.store.is_some() || !matches!(catalog::holds_journal(&dir), Ok(false)) {
         return Ok(());
     }
     let left = left_in(&args.data_dir)?;
@@ -90,6 +93,15 @@ pub fn prepare(args: &Up) -> Result<(), JournalError> {
             stocks: args.stocks.clone(),
         },
     })
+}
+
+/// Whether catalogs begin a journal in a database that has none: where the whole data directory is new, as for one of
+/// their own.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn begins_in_store(args: &Up) -> Result<bool, JournalError> {
+    Ok(args.store.is_some() && left_in(&args.data_dir)?.is_empty())
 }
 
 /// The services' files in a data directory that has no journal. Of the catalog's, those of a

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use frontend_host::admin::Token;
 
-use crate::cli::{CATALOG_PORT, Front, PORT_BASE, Up};
+use crate::cli::{CATALOG_PORT, Front, PORT_BASE, REPLICAS_MAX, Up};
 use crate::client::Origin;
 use crate::error::Error;
 use crate::listen::Place;
@@ -26,6 +26,9 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// The catalog's place among the ports; replicas of a higher number stand behind it.
 const CATALOG_OFFSET: u16 = CATALOG_PORT - PORT_BASE;
 
+/// That of the last replica that there can be.
+const FURTHER_CATALOGS_OFFSET: u16 = REPLICAS_MAX as u16 + 1;
+
 /// One service to start.
 #[derive(Debug, Clone)]
 pub struct Service {
@@ -41,27 +44,34 @@ pub struct Service {
     pub environment: Vec<(&'static str, OsString)>,
     /// How long it may take to stop.
     pub stop_time_max: Duration,
+    /// Whether it ends by itself where that is what is safe, and is to be started again then.
+    pub is_crash_only: bool,
 }
 
 /// All services, on ports that were free a moment ago.
 #[derive(Debug)]
 pub struct Plan {
-    catalog: [Service; 1],
+    catalogs: Vec<Service>,
     orders: Vec<Service>,
     gateway: [Service; 1],
     admin: SocketAddr,
 }
 
 impl Plan {
-    /// Finds that every port is free.
+    /// Finds that every port is free. `begin` says whether catalogs begin a journal in a database that has none.
     ///
     /// # Errors
     /// [`Error::Taken`] names one that is not. Where the admin token is not valid.
-    pub fn new(args: &Up) -> Result<Self, Error> {
+    pub fn new(args: &Up, begin: bool) -> Result<Self, Error> {
         let token = args.front.admin_token.read()?;
         let addresses = Addresses::find_free(args)?;
         Ok(Self {
-            catalog: [catalog(args, &addresses)],
+            catalogs: addresses
+                .catalogs
+                .iter()
+                .zip(1..)
+                .map(|(address, number)| catalog(args, *address, number, begin))
+                .collect(),
             orders: addresses
                 .orders
                 .iter()
@@ -74,7 +84,7 @@ impl Plan {
 
     /// Services that are started, and stopped, together; each stage needs those before it.
     pub fn stages(&self) -> impl Iterator<Item = &[Service]> {
-        [&self.catalog[..], &self.orders, &self.gateway].into_iter()
+        [&self.catalogs[..], &self.orders, &self.gateway].into_iter()
     }
 
     /// Where this machine reaches the admin API.
@@ -99,7 +109,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 struct Addresses {
-    catalog: SocketAddr,
+    catalogs: Vec<SocketAddr>,
     /// Highest number first.
     orders: Vec<(u32, SocketAddr)>,
     listen: SocketAddr,
@@ -136,11 +146,17 @@ impl Addresses {
         };
         let order_offset = |id: u16| if id < CATALOG_OFFSET { id } else { id + 1 };
 
-        let catalog = find(
-            inner(CATALOG_OFFSET),
-            "the catalog".to_owned(),
-            "--port-base",
-        )?;
+        let mut catalogs = Vec::new();
+        for number in 0..args.catalogs {
+            let (offset, purpose) = match u16::try_from(number).expect("there are at most four") {
+                0 => (CATALOG_OFFSET, "the catalog".to_owned()),
+                further => (
+                    FURTHER_CATALOGS_OFFSET + further,
+                    format!("catalog {}", further + 1),
+                ),
+            };
+            catalogs.push(find(inner(offset), purpose, "--port-base")?);
+        }
         let mut orders = Vec::new();
         for id in (1..=args.replicas).rev() {
             let offset = order_offset(u16::try_from(id).expect("there are at most nine replicas"));
@@ -160,7 +176,7 @@ impl Addresses {
             "--admin",
         )?;
         Ok(Self {
-            catalog,
+            catalogs,
             orders,
             listen,
             admin,
@@ -168,17 +184,37 @@ impl Addresses {
     }
 }
 
-fn catalog(args: &Up, addresses: &Addresses) -> Service {
-    let data_dir = args.data_dir.join(CATALOG);
+fn catalog(args: &Up, address: SocketAddr, number: u32, begin: bool) -> Service {
     let flags = Flags::of("catalog")
-        .with("--listen", addresses.catalog.to_string())
-        .with("--data-dir", &data_dir)
+        .with("--listen", address.to_string())
         .with_some("--stocks", args.stocks.as_deref())
         .with_some(
             "--lease-ms",
             args.lease_ms.map(|lease_ms| lease_ms.to_string()),
         );
-    flags.service(CATALOG.to_owned(), addresses.catalog, data_dir)
+    let data_dir = args.data_dir.join(CATALOG);
+    let Some(store) = &args.store else {
+        let flags = flags.with("--data-dir", &data_dir);
+        return flags.service(CATALOG.to_owned(), address, data_dir);
+    };
+    let switches = [
+        ("--new", begin),
+        ("--allow-unreplicated", args.allow_unreplicated),
+    ];
+    let mut flags = flags;
+    for (switch, _) in switches.into_iter().filter(|(_, wanted)| *wanted) {
+        flags = flags.switch(switch);
+    }
+    let name = match args.catalogs {
+        1 => CATALOG.to_owned(),
+        _ => format!("{CATALOG}-{number}"),
+    };
+    Service {
+        environment: vec![("BAZAAR_STORE", store.0.clone().into())],
+        // It never reconnects under a term of its own; its next start stands by.
+        is_crash_only: true,
+        ..flags.service(name, address, PathBuf::new())
+    }
 }
 
 fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Service {
@@ -187,7 +223,7 @@ fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Serv
     let mut flags = Flags::of("order")
         .with("--id", id.to_string())
         .with("--listen", address.to_string())
-        .with("--catalog", format!("http://{}", addresses.catalog))
+        .with_catalogs(&addresses.catalogs)
         .with("--data-dir", &data_dir);
     for (peer, address) in addresses.orders.iter().filter(|(peer, _)| *peer != id) {
         flags = flags.with("--peer", format!("{peer}=http://{address}"));
@@ -222,7 +258,7 @@ fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
     let mut flags = Flags::of("gateway")
         .with("--listen", addresses.listen.to_string())
         .with("--admin", addresses.admin.to_string())
-        .with("--catalog", format!("http://{}", addresses.catalog))
+        .with_catalogs(&addresses.catalogs)
         .with("--data-dir", &data_dir)
         .with_some("--policy", policy.as_deref())
         .with_some("--policy-trust", policy_trust.as_deref())
@@ -279,6 +315,13 @@ impl Flags {
         self
     }
 
+    fn with_catalogs(mut self, catalogs: &[SocketAddr]) -> Self {
+        for address in catalogs {
+            self = self.with("--catalog", format!("http://{address}"));
+        }
+        self
+    }
+
     fn with_some(self, flag: &str, value: Option<impl AsRef<OsStr>>) -> Self {
         match value {
             Some(value) => self.with(flag, value),
@@ -294,6 +337,7 @@ impl Flags {
             arguments: self.0,
             environment: Vec::new(),
             stop_time_max: STOP_TIME_MAX,
+            is_crash_only: false,
         }
     }
 }
@@ -317,7 +361,7 @@ mod tests {
         let args = up(
             "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --connections-per-client-max 7",
         );
-        let plan = Plan::new(&args).unwrap();
+        let plan = Plan::new(&args, false).unwrap();
         let services: Vec<&Service> = plan.stages().flatten().collect();
         assert_eq!(services.len(), 11);
         for service in services {
@@ -343,13 +387,39 @@ mod tests {
     }
 
     #[test]
+    fn catalogs_of_one_store_are_told_of_it_where_nobody_reads_it_and_everybody_of_all_of_them() {
+        let args = up(
+            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --store postgres://u:secret@h/d --catalogs 2",
+        );
+        let plan = Plan::new(&args, true).unwrap();
+        for service in plan.stages().flatten() {
+            let line = [OsString::from("bazaar")]
+                .into_iter()
+                .chain(service.arguments.iter().cloned());
+            assert!(!format!("{:?}", service.arguments).contains("secret"));
+            let stores = service.environment.iter();
+            let has_store = stores.clone().any(|(name, _)| *name == "BAZAAR_STORE");
+            let is_catalog = service.name.starts_with("catalog-");
+            assert_eq!((has_store, service.is_crash_only), (is_catalog, is_catalog));
+            if is_catalog {
+                continue; // its command line alone does not say where its data is
+            }
+            match Cli::try_parse_from(line).unwrap().into_command() {
+                Command::Order(order) => assert_eq!(order.catalogs.len(), 2),
+                Command::Gateway(gateway) => assert_eq!(gateway.catalogs.len(), 2),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
     fn a_taken_port_is_named() {
         let taken = TcpListener::bind((LOOPBACK, 0)).unwrap();
         let address = taken.local_addr().unwrap();
         let args = up(&format!(
             "bazaar --port-base 0 --listen {address} --admin 127.0.0.1:0"
         ));
-        let message = Plan::new(&args).unwrap_err().to_string();
+        let message = Plan::new(&args, false).unwrap_err().to_string();
         assert!(
             message.contains(&address.port().to_string()) && message.contains("--listen"),
             "{message}"

@@ -118,7 +118,7 @@ impl Bazaar {
         }
         for server in bazaar.all_servers() {
             let first = match server {
-                Server::Catalog => vec!["--new".to_owned()],
+                Server::Catalog | Server::OtherCatalog => vec!["--new".to_owned()],
                 _ => Vec::new(),
             };
             bazaar.start_server_with(server, first);
@@ -146,8 +146,8 @@ impl Bazaar {
         let options = &self.options;
         let orders = options.replicas.iter();
         let present = orders.filter(|id| !options.absent.contains(id));
-        [Server::Catalog]
-            .into_iter()
+        let catalogs = self.launcher().catalogs();
+        catalogs
             .chain(present.map(|id| Server::Order(*id)))
             .chain((0..options.gateways).map(Server::Gateway))
             .collect()

@@ -13,6 +13,9 @@ use super::process::{Outputs, Process};
 /// their numbers.
 const CATALOG_PORT: u16 = 0;
 
+/// Where the second one does: a test that has one has no replica of that number.
+const OTHER_CATALOG_PORT: u16 = 8;
+
 /// A gateway's ports, as indices into the block.
 #[derive(Debug, Clone, Copy)]
 pub struct GatewayPorts {
@@ -63,6 +66,8 @@ pub struct Options {
     pub proxied: bool,
     /// The URL of the catalog's database; a directory of its own where there is none.
     pub store: Option<String>,
+    /// How many catalogs there are over that database: 1 or 2.
+    pub catalogs: usize,
 }
 
 impl Default for Options {
@@ -80,6 +85,7 @@ impl Default for Options {
             log: None,
             proxied: false,
             store: None,
+            catalogs: 1,
         }
     }
 }
@@ -104,6 +110,7 @@ impl Launcher<'_> {
     pub fn address(&self, server: Server) -> SocketAddr {
         self.ports.address(match server {
             Server::Catalog => CATALOG_PORT,
+            Server::OtherCatalog => OTHER_CATALOG_PORT,
             Server::Order(id) => order_port(id),
             Server::Gateway(index) => GATEWAYS[index].clients,
         })
@@ -116,12 +123,12 @@ impl Launcher<'_> {
     /// Starts a server with further flags.
     pub fn start_with(&self, server: Server, further: Vec<String>) -> Process {
         let (command, flags) = match server {
-            Server::Catalog => ("catalog", self.catalog()),
+            Server::Catalog | Server::OtherCatalog => ("catalog", self.catalog(server)),
             Server::Order(id) => ("order", self.order(id)),
             Server::Gateway(index) => ("gateway", self.gateway(index)),
         };
         let place = match (server, &self.options.store) {
-            (Server::Catalog, Some(url)) => format!("--store={url}"),
+            (Server::Catalog | Server::OtherCatalog, Some(url)) => format!("--store={url}"),
             _ => format!("--data-dir={}", self.data_dir(server).display()),
         };
         let common = [command.to_owned(), "--stop-at-eof".to_owned(), place];
@@ -140,13 +147,20 @@ impl Launcher<'_> {
         format!("http://{address}")
     }
 
-    fn catalog_url(&self, from: Server) -> String {
-        format!("--catalog={}", self.url(from, Server::Catalog))
+    /// The catalogs of a bazaar.
+    pub fn catalogs(&self) -> impl Iterator<Item = Server> + use<> {
+        let all = [Server::Catalog, Server::OtherCatalog];
+        all.into_iter().take(self.options.catalogs)
     }
 
-    fn catalog(&self) -> Vec<String> {
+    fn catalog_urls(&self, from: Server) -> impl Iterator<Item = String> {
+        self.catalogs()
+            .map(move |to| format!("--catalog={}", self.url(from, to)))
+    }
+
+    fn catalog(&self, server: Server) -> Vec<String> {
         let mut flags = vec![
-            format!("--listen={}", self.address(Server::Catalog)),
+            format!("--listen={}", self.address(server)),
             format!("--lease-ms={}", self.options.lease_ms),
         ];
         if let Some(stocks) = self.options.stocks {
@@ -162,8 +176,8 @@ impl Launcher<'_> {
         let mut flags = vec![
             format!("--id={id}"),
             format!("--listen={}", self.address(server)),
-            self.catalog_url(server),
         ];
+        flags.extend(self.catalog_urls(server));
         let peers = self.options.replicas.iter().filter(|peer| **peer != id);
         flags.extend(
             peers.map(|peer| format!("--peer={peer}={}", self.url(server, Server::Order(*peer)))),
@@ -176,8 +190,8 @@ impl Launcher<'_> {
         let mut flags = vec![
             format!("--listen={}", self.address(server)),
             format!("--admin={}", self.ports.address(GATEWAYS[index].admin)),
-            self.catalog_url(server),
         ];
+        flags.extend(self.catalog_urls(server));
         let orders = self.options.replicas.iter();
         flags.extend(
             orders.map(|id| format!("--order={id}={}", self.url(server, Server::Order(*id)))),

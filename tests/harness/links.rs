@@ -10,6 +10,8 @@ use super::proxy::Proxy;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Server {
     Catalog,
+    /// A second catalog over the same database.
+    OtherCatalog,
     /// The order replica of that number.
     Order(u32),
     /// A gateway, counted from 0.
@@ -20,6 +22,7 @@ impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Catalog => f.write_str("catalog"),
+            Self::OtherCatalog => f.write_str("catalog-2"),
             Self::Order(id) => write!(f, "order-{id}"),
             Self::Gateway(0) => f.write_str("gateway"),
             Self::Gateway(index) => write!(f, "gateway-{}", index + 1),

@@ -57,7 +57,7 @@ pub enum Fault {
 impl Fault {
     fn kind(&self) -> String {
         let of = |server: &Server| match server {
-            Server::Catalog => "catalog",
+            Server::Catalog | Server::OtherCatalog => "catalog",
             Server::Order(_) => "replica",
             Server::Gateway(_) => "gateway",
         };

@@ -209,6 +209,21 @@ impl WriterLease {
         }
     }
 
+    /// A catalog whose take-over, sent then, was acknowledged, and that has loaded what is committed.
+    pub fn active(fence: Fence, lease: Duration, sent: BootTime) -> Self {
+        let mut active = Self::new(fence.holder, lease, sent);
+        active.state = State::Holding {
+            term: HeldTerm {
+                fence,
+                until: sent + active.own_lease(),
+                beat_at: sent + lease / BEATS,
+                sent: None,
+            },
+            stage: Stage::Active,
+        };
+        active
+    }
+
     /// The same without a protective rule.
     #[cfg(feature = "ablation")]
     pub fn under(self, rules: Rules) -> Self {
@@ -243,6 +258,17 @@ impl WriterLease {
                 stage: Stage::Active,
             } => now < term.until || !self.rules.keep(Rule::OwnLease),
             _ => false,
+        }
+    }
+
+    /// Until when it [serves](Self::serves), if no further beat is acknowledged.
+    pub fn serves_until(&self) -> BootTime {
+        match &self.state {
+            State::Holding {
+                term,
+                stage: Stage::Active,
+            } => term.until,
+            _ => BootTime::default(),
         }
     }
 

@@ -3,13 +3,15 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use domain::time::BootTime;
 use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
 use rusqlite::{ErrorCode, ffi};
 use storage::StorageError;
 use tonic::async_trait;
 
 use super::{Journal, Loaded, Store};
-use catalog_core::{Batch, CatalogState, PriorOutcome, RefusedOrder};
+use catalog_core::writer_lease::{Fence, WriterId, WriterTerm};
+use catalog_core::{Batch, CatalogState, PriorOutcome, RefusedOrder, WriterLease};
 
 /// The journal of every disk in memory.
 pub const JOURNAL: JournalId = JournalId::new(*b"a disk in memory");
@@ -204,8 +206,13 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn writer_lease(&self) -> Option<Duration> {
-        self.0.content().writer_lease
+    fn writer_lease(&self) -> Option<WriterLease> {
+        let lease = self.0.content().writer_lease?;
+        let fence = Fence {
+            term: WriterTerm(1),
+            holder: WriterId(1),
+        };
+        Some(WriterLease::active(fence, lease, BootTime::now()))
     }
 
     async fn beat(&mut self) -> Result<(), StorageError> {

@@ -13,22 +13,25 @@
 //! - here: opening it, and what it holds then.
 //!
 //! Opened, in this order: the server is looked at, the tables are made where they are missing, the
-//! writer's lease is taken, and what is there is read. The lease's commit is a barrier: rows that
+//! writer's lease is taken, once nobody else has it, and what is there is read. The lease's commit is a barrier: rows that
 //! were committed before and are not replicated yet are by the time it is acknowledged.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use domain::time::BootTime;
 use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, ReplicaId};
 use storage::StorageError;
 use storage::rows::missing;
+use tokio::sync::watch;
 use tokio_postgres::Client;
 use tonic::async_trait;
 
 use super::audit::Audit;
-use super::checksums::{of_identity, of_sessions, of_term};
+use super::checksums::{of_identity, of_term};
 use super::{Journal, Loaded, Store, random_journal, term as checked_term};
 use crate::stocks::{self, Listing};
+use catalog_core::writer_lease::{StatementOutcome, WriterLease, WriterStep};
 use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, Term};
 
 pub mod url;
@@ -47,10 +50,8 @@ pub use error::PostgresError;
 pub use journal::PostgresJournal;
 pub use url::StoreUrl;
 
-use connection::Connection;
 use error::{of_commit, of_read};
-pub use lease::LEASE;
-use lease::{Holder, TakeError};
+use lease::{Standby, Taken};
 use rows::{get, number, signed};
 use write::{Statements, Writer};
 
@@ -75,6 +76,8 @@ pub struct OpenOptions {
     pub new: Option<Vec<Listing>>,
     /// How long a commit may take, a synchronous standby's disk included, before it counts as lost.
     pub commit_time_max: Duration,
+    /// For how long a beat has to stand still before another writer takes over: the same for all.
+    pub writer_lease: Duration,
 }
 
 /// [`OpenOptions::commit_time_max`] of a catalog.
@@ -89,57 +92,58 @@ pub enum OpenError {
     Storage(#[from] StorageError),
 }
 
-impl From<TakeError> for OpenError {
-    fn from(error: TakeError) -> Self {
-        match error {
-            TakeError::Refused(refused) => Self::Refused(refused),
-            TakeError::Storage(error) => Self::Storage(error),
-        }
-    }
-}
-
 /// The writer's side. Never reconnects: what became of a commit that a connection broke under, the
 /// next writer's load tells.
 #[derive(Debug)]
 pub struct PostgresStore {
     writer: Writer,
     journal: PostgresJournal,
+    /// As it was when all was loaded.
+    lease: WriterLease,
     unchecked: Option<Unchecked>,
     /// There was a journal before it was opened.
     was_there: bool,
 }
 
 impl PostgresStore {
-    /// Connects, makes the tables and a journal where they are missing, takes the writer's lease, and
+    /// Connects, makes the tables and a journal where they are missing, stands by until no other catalog writes, takes
+    /// the writer's lease, and
     /// checks what there is: a small journal in full; of a large one its ends, and
     /// [`unchecked`](Self::unchecked) is for the rest. Either way no row is ever returned that does
-    /// not continue the hash chain.
+    /// not continue the hash chain. `active` is told where the one that writes is reached.
     ///
     /// # Errors
-    /// Where there is no such database, it would lose trades, another catalog writes to it, or it is
-    /// damaged.
-    pub async fn open(options: OpenOptions) -> Result<Self, OpenError> {
+    /// Where there is no such database, it would lose trades, or it is damaged.
+    pub async fn open(
+        options: OpenOptions,
+        active: &watch::Sender<Option<String>>,
+    ) -> Result<Self, OpenError> {
         let OpenOptions {
             url,
             allow_unreplicated,
             reached_at,
             new,
             commit_time_max,
+            writer_lease,
         } = options;
-        let mut connection = Connection::open(&url).await?;
-        let server = server::check(&connection.client, allow_unreplicated).await?;
         let none = || PostgresError::NoJournal(url.to_string());
-        if schema::version(&connection.client).await?.is_none() && new.is_none() {
-            return Err(none().into()); // and leaves no trace
-        }
-        schema::migrate(&mut connection.client).await?;
-        let holder = Holder {
-            name: random_journal()?.to_string(), // as random as any
-            url: reached_at,
+        tracing::info!(store = %url, "standing by for the writer's lease");
+        let standby = Standby {
+            url: &url,
+            allow_unreplicated,
+            reached_at: &reached_at,
+            new: new.is_some(),
+            time_max: commit_time_max,
+            lease: writer_lease,
+            active,
         };
-        tracing::info!(store = %url, "taking the writer's lease");
-        let lease::Taken { term, mut beat } =
-            lease::take(&connection, &holder, &server, commit_time_max).await?;
+        let Taken {
+            mut connection,
+            server,
+            lease,
+            term,
+            mut beat,
+        } = standby.take_over().await?;
         let found = identity(&connection.client).await?;
         let was_there = found.is_some();
         let journal = match (found, new) {
@@ -169,21 +173,37 @@ impl PostgresStore {
                 is_silent: false,
                 journal,
             },
+            lease,
             unchecked: None,
             was_there,
         };
         let client = &store.writer.connection.client;
-        let unchecked = Unchecked {
+        let mut unchecked = Unchecked {
             audit: Audit::new(listings(client).await?, stocks(client).await?)?,
-            rows: read::end(client, term).await?.0.rows,
+            next: OrderNumber(0),
+            end: read::end(client, term).await?.0.rows,
             journal: store.journal.clone(),
         };
-        if unchecked.rows.0 <= SMALL_ROWS {
-            unchecked.check_with(Duration::ZERO).await?;
+        if unchecked.end.0 <= SMALL_ROWS {
+            while unchecked.check_more().await? {
+                store.beat_where_due().await?;
+            }
+            unchecked.audit.finish()?;
         } else {
             store.unchecked = Some(unchecked);
         }
+        store.lease.loaded();
         Ok(store)
+    }
+
+    /// However long it takes to load, nobody takes over meanwhile.
+    async fn beat_where_due(&mut self) -> Result<(), StorageError> {
+        let now = BootTime::now();
+        if let Some(WriterStep::Beat(_)) = self.lease.next(now) {
+            self.writer.beat().await?;
+            self.lease.told(StatementOutcome::Durable, BootTime::now());
+        }
+        Ok(())
     }
 
     /// What is left to read of a large journal as it was opened.
@@ -220,22 +240,13 @@ impl PostgresStore {
         of_term(self.writer.journal, &term).check(Some(get(&row, 4)?))?;
         Ok(term)
     }
-
-    async fn sessions_out(&self) -> Result<Option<Duration>, StorageError> {
-        let sql = "SELECT term_ms, checksum FROM sessions_out";
-        let row = self.client().query_one(sql, &[]).await.map_err(of_read)?;
-        let term_ms: Option<i64> = get(&row, 0)?;
-        let term = term_ms.map(|ms| Duration::from_millis(ms.unsigned_abs()));
-        of_sessions(self.writer.journal, term).check(Some(get(&row, 1)?))?;
-        Ok(term)
-    }
 }
 
 #[async_trait]
 impl Store for PostgresStore {
     async fn load(&mut self) -> Result<Loaded, StorageError> {
         let (end, last) = read::end(self.client(), self.writer.term).await?;
-        let (term, sessions_out) = (self.term().await?, self.sessions_out().await?);
+        let term = self.term().await?;
         if last.is_some_and(|row| row.epoch > term.epoch) {
             return Err(StorageError::Damaged(format!(
                 "its journal has rows of a later epoch than {}",
@@ -247,7 +258,7 @@ impl Store for PostgresStore {
             journal: self.writer.journal,
             listing,
             state: CatalogState::new(stocks(self.client()).await?, end, term),
-            sessions_out,
+            sessions_out: None, // theirs are over before the writer's own
         })
     }
 
@@ -262,12 +273,8 @@ impl Store for PostgresStore {
         self.writer.commit(batch).await
     }
 
-    async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
-        self.writer.set_sessions_out(term).await
-    }
-
-    fn writer_lease(&self) -> Option<Duration> {
-        Some(lease::LEASE)
+    fn writer_lease(&self) -> Option<WriterLease> {
+        Some(self.lease.clone())
     }
 
     async fn beat(&mut self) -> Result<(), StorageError> {
@@ -336,8 +343,7 @@ async fn begin(
     }
     let identity = of_identity(journal, &listing).finish();
     let first_term = of_term(journal, &Term::default()).finish();
-    let no_sessions = of_sessions(journal, None).finish();
-    let statements: [(&str, &[&(dyn tokio_postgres::types::ToSql + Sync)]); 5] = [
+    let statements: [(&str, &[&(dyn tokio_postgres::types::ToSql + Sync)]); 4] = [
         (
             "INSERT INTO stock SELECT name, price, quantity, 0, 1
              FROM unnest($1::text[], $2::bigint[], $3::bigint[]) AS new (name, price, quantity)",
@@ -355,10 +361,6 @@ async fn begin(
             "INSERT INTO leadership VALUES (0, 0, 0, 0, '{}', $1)",
             &[&first_term.as_slice()],
         ),
-        (
-            "INSERT INTO sessions_out VALUES (0, NULL, $1)",
-            &[&no_sessions.as_slice()],
-        ),
     ];
     for (sql, values) in statements {
         transaction.execute(sql, values).await.map_err(of_read)?;
@@ -368,43 +370,40 @@ async fn begin(
     Ok(journal)
 }
 
-/// A journal too long to be read in full before it is used.
+/// A journal that is being read in full, as it was when it was opened.
 #[derive(Debug)]
 pub struct Unchecked {
     audit: Audit,
+    /// Where to go on.
+    next: OrderNumber,
     /// How many it had when it was opened.
-    rows: OrderNumber,
+    end: OrderNumber,
     journal: PostgresJournal,
 }
 
 impl Unchecked {
-    /// Reads the whole journal as it was when the database was opened, with pauses that leave the
-    /// server to others.
+    /// Reads the whole journal beside the catalog's work, with pauses that leave the server to others.
     ///
     /// # Errors
     /// [`StorageError::Damaged`] at the first row that is not as it was written, or where the stocks
     /// are not what the journal made of their listings.
-    pub async fn check(self) -> Result<(), StorageError> {
-        self.check_with(CHECK_PAUSE).await
+    pub async fn check(mut self) -> Result<(), StorageError> {
+        while self.check_more().await? {
+            tokio::time::sleep(CHECK_PAUSE).await;
+        }
+        self.audit.finish()
     }
 
-    async fn check_with(self, pause: Duration) -> Result<(), StorageError> {
-        let Self {
-            mut audit,
-            rows: end,
-            journal,
-        } = self;
-        let mut next = OrderNumber(0);
-        while next < end {
-            let left = usize::try_from(end.0 - next.0).unwrap_or(usize::MAX);
-            let rows = journal.rows(next, left.min(CHUNK_ROWS)).await?;
-            let last = rows.last().ok_or_else(|| missing(next))?;
-            next = last.number.next();
-            audit.take(&rows)?;
-            if !pause.is_zero() {
-                tokio::time::sleep(pause).await;
-            }
+    /// Reads some more of it; returns whether there was any.
+    async fn check_more(&mut self) -> Result<bool, StorageError> {
+        if self.next >= self.end {
+            return Ok(false);
         }
-        audit.finish()
+        let left = usize::try_from(self.end.0 - self.next.0).unwrap_or(usize::MAX);
+        let rows = self.journal.rows(self.next, left.min(CHUNK_ROWS)).await?;
+        let last = rows.last().ok_or_else(|| missing(self.next))?;
+        self.next = last.number.next();
+        self.audit.take(&rows)?;
+        Ok(true)
     }
 }

@@ -7,7 +7,7 @@ use domain::{Price, StockName, Version};
 use rpc::listen::{self, Incoming, Limits};
 use storage::damage::DamageReceiver;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -58,8 +58,7 @@ impl Running {
     /// The same with such limits for its connections.
     pub async fn start_within(disk: &Disk, lease: Duration, limits: Limits) -> Self {
         let parts = parts(disk, lease);
-        Self::spawn(move |listener, stopped| server::serve(parts, (listener, limits), stopped))
-            .await
+        Self::spawn(move |listener, stopped| serve(parts, (listener, limits), stopped)).await
     }
 
     /// A service that the test reads into.
@@ -82,7 +81,7 @@ impl Running {
             ..parts(disk, LONG_LEASE)
         };
         let limits = Limits::default();
-        let serve = move |listener, stopped| server::serve(parts, (listener, limits), stopped);
+        let serve = move |listener, stopped| serve(parts, (listener, limits), stopped);
         (Self::spawn(serve).await, receiver)
     }
 
@@ -153,6 +152,15 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
         ledger_check_max: LEDGER_CHECK_MAX,
         reporter: storage::damage::channel().0,
     }
+}
+
+async fn serve(
+    parts: Parts,
+    listener: (TcpListener, Limits),
+    stopped: Stopped,
+) -> Result<(), Error> {
+    let (_nobody, elsewhere) = watch::channel(None);
+    server::serve(async { Ok(parts) }, elsewhere, listener, stopped).await
 }
 
 type Stopped = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -123,11 +123,6 @@ impl Group {
         &self.batch
     }
 
-    /// Whether it changes anything in the store.
-    pub fn is_written(&self) -> bool {
-        self.lend.is_some() || !self.batch.is_empty()
-    }
-
     /// Tells those who have a use for it of the rows that their orders make.
     fn propose(&mut self) {
         let rows = &self.batch.rows;
@@ -259,9 +254,9 @@ impl Committer {
         }
     }
 
-    /// See [`Store::writer_lease`].
-    pub fn writer_lease(&self) -> Option<Duration> {
-        self.store.writer_lease()
+    /// See [`Shared::is_unheld`].
+    pub fn is_unheld(&self, now: BootTime) -> bool {
+        self.shared.is_unheld(now)
     }
 
     /// Until then no other writer can have taken the store over: what is shown is what is committed.

@@ -8,11 +8,12 @@ use storage::StorageError;
 use test_postgres::certificates::Certificates;
 use test_postgres::proxy::{Proxy, Replies};
 use test_postgres::{Cluster, Options, SUPERUSER};
+use tokio::sync::watch;
 use tonic::async_trait;
 
 use catalog::stocks::built_in;
 use catalog::store::postgres::{
-    COMMIT_TIME_MAX, LEASE, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
+    COMMIT_TIME_MAX, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
 };
 use catalog::store::{Journal, Store};
 use catalog_core::PriorOutcome;
@@ -21,6 +22,9 @@ use crate::suite::{Place, buy, commit, elect_and_buy, replica, staged};
 
 /// Far above what a commit takes on a busy machine, and far below what a test may take.
 const SHORT: Duration = Duration::from_millis(1500);
+
+/// For how long a beat stands still here before another writer takes over.
+const LEASE: Duration = Duration::from_millis(300);
 
 /// A database of a server's.
 pub struct PostgresPlace<'a> {
@@ -46,14 +50,14 @@ impl<'a> PostgresPlace<'a> {
 
     /// As a catalog opens it.
     async fn store(&self) -> Result<PostgresStore, OpenError> {
-        PostgresStore::open(options(&self.url)).await
+        open(options(&self.url)).await
     }
 
     /// By way of a proxy.
     async fn store_by(&self, proxy: &Proxy) -> PostgresStore {
         let port = format!(":{}/", self.cluster.port());
         let url = self.url.replace(&port, &format!(":{}/", proxy.port()));
-        PostgresStore::open(impatient(&url)).await.unwrap()
+        open(impatient(&url)).await.unwrap()
     }
 
     /// The writer that was is gone for good: nobody needs to watch its beat.
@@ -97,7 +101,12 @@ fn options(url: &str) -> OpenOptions {
         reached_at: "http://127.0.0.1:56892".to_owned(),
         new: Some(built_in()),
         commit_time_max: COMMIT_TIME_MAX,
+        writer_lease: LEASE,
     }
+}
+
+async fn open(options: OpenOptions) -> Result<PostgresStore, OpenError> {
+    PostgresStore::open(options, &watch::Sender::default()).await
 }
 
 fn impatient(url: &str) -> OpenOptions {
@@ -157,7 +166,6 @@ async fn a_writer_whose_term_is_over_changes_nothing_and_reads_nothing() {
     };
     fenced(first.commit(&late).await);
     fenced(first.beat().await);
-    fenced(first.set_sessions_out(Some(Duration::from_secs(1))).await);
     let journal = first.journal();
     fenced(journal.rows(OrderNumber(0), 9).await.map(drop));
     first.close().await.unwrap(); // lets go of what it does not have
@@ -169,53 +177,51 @@ async fn a_writer_whose_term_is_over_changes_nothing_and_reads_nothing() {
 }
 
 #[tokio::test]
-async fn a_second_catalog_does_not_start_while_the_first_beats_and_does_once_it_has_let_go() {
+async fn a_second_catalog_stands_by_while_the_first_beats_and_takes_over_once_it_has_let_go() {
     let Some(cluster) = lone() else { return };
     let place = PostgresPlace::new(&cluster, "bazaar");
     let mut first = place.store().await.unwrap();
-    let interval = first.writer_lease().unwrap() / 3;
-    let beating = async {
-        loop {
-            tokio::time::sleep(interval).await;
-            first.beat().await.unwrap();
+    let active = watch::Sender::new(None);
+    let mut told = active.subscribe();
+    let mut second = std::pin::pin!(PostgresStore::open(options(&place.url), &active));
+    let until = Instant::now() + 3 * LEASE;
+    while Instant::now() < until {
+        tokio::select! {
+            _ = &mut second => panic!("it takes over from one that beats"),
+            () = tokio::time::sleep(LEASE / 3) => first.beat().await.unwrap(),
         }
-    };
-    let second = tokio::select! {
-        second = place.store() => second,
-        () = beating => unreachable!("it goes on"),
-    };
-    let told = refused(second).to_string();
-    assert!(
-        told.contains("another catalog") && told.contains("http://127.0.0.1:56892"),
-        "{told}"
-    );
+    }
+    let url = told.borrow_and_update().clone();
+    assert_eq!(url.as_deref(), Some("http://127.0.0.1:56892"));
     first.close().await.unwrap();
-    let started = Instant::now();
-    place.store().await.unwrap();
-    let waited = started.elapsed();
+    let released = Instant::now();
+    let mut second = second.await.unwrap();
+    let waited = released.elapsed();
     assert!(waited < LEASE, "{waited:?}");
+    second.beat().await.unwrap();
+    assert!(first.beat().await.unwrap_err().ends_process());
 }
 
 #[tokio::test]
 async fn catalogs_that_begin_at_once_begin_one_journal() {
     let Some(cluster) = lone() else { return };
     let place = PostgresPlace::new(&cluster, "bazaar");
-    let (one, other) = tokio::join!(place.store(), place.store());
-    let mut opened: Vec<PostgresStore> = [one, other]
-        .into_iter()
-        .filter_map(|opened| match opened {
-            Ok(opened) => Some(opened),
-            Err(OpenError::Storage(StorageError::Fenced(_))) => None,
-            Err(error) => panic!("{error}"),
-        })
-        .collect();
+    let one = async {
+        // It is found out as soon as one of them has begun, by that one's beats.
+        let mut opened = place.store().await.unwrap();
+        loop {
+            tokio::time::sleep(LEASE / 3).await;
+            if let Err(error) = opened.beat().await {
+                return error;
+            }
+        }
+    };
+    let both = async { tokio::join!(one, place.store()) };
+    let both = tokio::time::timeout(3 * LEASE, both).await;
+    assert!(both.is_err(), "one of them stands by");
     assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
     assert_eq!(place.sql("SELECT count(*) FROM migration"), "2");
-    let mut writing = 0;
-    for store in &mut opened {
-        writing += usize::from(store.beat().await.is_ok());
-    }
-    assert_eq!(writing, 1);
+    assert_eq!(place.sql("SELECT term FROM writer"), "1");
 }
 
 #[tokio::test]
@@ -392,7 +398,7 @@ async fn a_server_that_no_longer_waits_for_standbys_ends_the_term() {
         allow_unreplicated: false,
         ..options(&place.url)
     };
-    let mut store = PostgresStore::open(strict).await.unwrap();
+    let mut store = open(strict).await.unwrap();
     let mut state = store.load().await.unwrap().state;
     commit(&mut store, &mut state, elect_and_buy).await;
     cluster.sql("ALTER SYSTEM SET synchronous_standby_names = ''");
@@ -438,14 +444,14 @@ async fn a_host_that_takes_a_connection_and_says_nothing_does_not_keep_it_from_t
     let port = cluster.port();
     let both = format!(":{silent_port},127.0.0.1:{port}/");
     let url = place.url.replace(&format!(":{port}/"), &both) + "&connect_timeout=1";
-    PostgresStore::open(options(&url)).await.unwrap();
+    open(options(&url)).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_commit_that_no_standby_takes_is_ambiguous_after_a_while() {
     let Some(cluster) = replicated() else { return };
     let place = PostgresPlace::new(&cluster, "bazaar");
-    let mut store = PostgresStore::open(impatient(&place.url)).await.unwrap();
+    let mut store = open(impatient(&place.url)).await.unwrap();
     let state = store.load().await.unwrap().state;
     cluster.standby().signal_all(Signal::STOP);
     let error = store.commit(&staged(&state, elect_and_buy)).await;
@@ -492,7 +498,7 @@ async fn a_server_that_would_lose_trades_is_refused() {
         allow_unreplicated: false,
         ..options(&place.url)
     };
-    let mut store = PostgresStore::open(strict()).await.unwrap();
+    let mut store = open(strict()).await.unwrap();
     store.close().await.unwrap();
     let set = |sql: &str| {
         cluster.sql(sql);
@@ -532,7 +538,7 @@ async fn a_server_that_would_lose_trades_is_refused() {
         ),
     ] {
         set(change);
-        let told = refused(PostgresStore::open(strict()).await).to_string();
+        let told = refused(open(strict()).await).to_string();
         assert!(told.contains(problem), "{told}");
         if is_always {
             let told = refused(place.store().await).to_string();
@@ -540,7 +546,7 @@ async fn a_server_that_would_lose_trades_is_refused() {
         }
         set(repair);
     }
-    PostgresStore::open(strict()).await.unwrap();
+    open(strict()).await.unwrap();
 }
 
 #[tokio::test]
@@ -557,7 +563,7 @@ async fn what_keeps_a_catalog_from_its_database_is_said_with_what_to_do() {
     let told = async |url: &str, new: bool| {
         let mut options = options(url);
         options.new = options.new.filter(|_| new);
-        let told = refused(PostgresStore::open(options).await).to_string();
+        let told = refused(open(options).await).to_string();
         assert!(!told.contains("hush"), "{told}");
         told
     };
@@ -585,14 +591,14 @@ async fn what_keeps_a_catalog_from_its_database_is_said_with_what_to_do() {
     strict.allow_unreplicated = false;
     cluster.sql("ALTER SYSTEM SET synchronous_standby_names = '*'");
     cluster.sql("SELECT pg_reload_conf()");
-    let unreplicated = refused(PostgresStore::open(strict.clone()).await);
+    let unreplicated = refused(open(strict.clone()).await);
     assert!(
         matches!(unreplicated, PostgresError::Unreplicated(_)),
         "{unreplicated}"
     );
     cluster.sql("ALTER SYSTEM SET synchronous_standby_names = ''");
     cluster.sql("SELECT pg_reload_conf()");
-    let mut store = PostgresStore::open(options(&right)).await.unwrap();
+    let mut store = open(options(&right)).await.unwrap();
     store.close().await.unwrap();
     drop(store);
 
@@ -624,10 +630,10 @@ async fn who_may_not_see_the_standbys_is_told_what_to_grant() {
         allow_unreplicated: false,
         ..options(&url)
     };
-    let told = refused(PostgresStore::open(strict()).await).to_string();
+    let told = refused(open(strict()).await).to_string();
     assert!(told.contains("GRANT pg_monitor"), "{told}");
     cluster.sql("GRANT pg_monitor TO trader");
-    PostgresStore::open(strict()).await.unwrap();
+    open(strict()).await.unwrap();
 }
 
 #[tokio::test]
@@ -656,7 +662,7 @@ async fn with_verify_full_only_the_host_that_was_asked_for_is_believed() {
         let roots = roots.map(|roots| format!("&sslrootcert={}", roots.authority.display()));
         let roots = roots.unwrap_or_default();
         let url = format!("postgres://{SUPERUSER}@{host}:{port}/bazaar?sslmode={mode}{roots}");
-        let mut store = PostgresStore::open(options(&url)).await?;
+        let mut store = open(options(&url)).await?;
         let is_encrypted = cluster.sql(
             "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
              WHERE application_name = 'bazaar catalog'",
@@ -703,7 +709,7 @@ fn a_writer_that_goes_on_as_another_takes_over_keeps_its_lease() {
     let busy = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
     std::thread::scope(|scope| {
         // A commit that is under way for longer than the beat is watched.
-        let beat = "UPDATE writer SET beat = beat + 1; SELECT pg_sleep(1.6)";
+        let beat = "UPDATE writer SET beat = beat + 1; SELECT pg_sleep(0.6)";
         let commit = scope.spawn(|| {
             place.sql(beat);
             Instant::now()

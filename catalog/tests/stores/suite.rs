@@ -100,7 +100,6 @@ over_both!(
     a_batch_is_committed_whole_or_not_at_all,
     keys_are_found_in_their_order,
     the_last_orders_that_were_refused_are_remembered,
-    what_is_noted_of_sessions_outlives_a_restart,
     rows_are_read_from_any_number_on,
     a_row_that_was_changed_is_never_returned,
     a_database_that_was_changed_is_not_opened,
@@ -288,18 +287,6 @@ async fn the_last_orders_that_were_refused_are_remembered(place: &dyn Place) {
     for key in ["second", "third", "fourth"] {
         assert!(known(&mut *store, key).await.unwrap().is_some(), "{key}");
     }
-}
-
-async fn what_is_noted_of_sessions_outlives_a_restart(place: &dyn Place) {
-    let (mut store, _) = place.open().await.unwrap();
-    let lease_max = Duration::from_micros(1_100_500);
-    store.set_sessions_out(Some(lease_max)).await.unwrap();
-    drop(store);
-    let (mut store, _) = place.open().await.unwrap();
-    let noted = store.load().await.unwrap().sessions_out;
-    assert_eq!(noted, Some(Duration::from_millis(1101)), "rounded up");
-    store.set_sessions_out(None).await.unwrap();
-    assert_eq!(store.load().await.unwrap().sessions_out, None);
 }
 
 async fn rows_are_read_from_any_number_on(place: &dyn Place) {

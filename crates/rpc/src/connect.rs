@@ -39,34 +39,40 @@ const REPORT_PAUSE: Duration = Duration::from_secs(10);
 /// # Errors
 /// Where `url` is not an `http://host:port` URL.
 pub fn lazy(url: &str) -> Result<Channel, Error> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?
+    Ok(endpoint(url)?.connect_with_connector_lazy(Connector::default()))
+}
+
+/// How connections to a URL are kept.
+pub(crate) fn endpoint(url: &str) -> Result<Endpoint, Error> {
+    Ok(Endpoint::from_shared(url.to_owned())?
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
-        .keep_alive_while_idle(true);
-    Ok(endpoint.connect_with_connector_lazy(Reporting(connector())))
+        .keep_alive_while_idle(true))
 }
 
-fn connector() -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    // Shared out among the addresses of a name, so that the last is tried as well.
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    // Elsewhere keep-alive finds it out.
-    #[cfg(target_os = "linux")]
-    connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
-    connector
-}
-
-/// Logs where no connection can be made since this machine lacks something: what waits for the peer, and
+/// Makes connections. Logs where that cannot be since this machine lacks something: what waits for the peer, and
 /// suspects it, cannot know.
 #[derive(Clone)]
-struct Reporting(HttpConnector);
+pub(crate) struct Connector(HttpConnector);
+
+impl Default for Connector {
+    fn default() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        // Shared out among the addresses of a name, so that the last is tried as well.
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        // Elsewhere keep-alive finds it out.
+        #[cfg(target_os = "linux")]
+        connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+        Self(connector)
+    }
+}
 
 type Connection = <HttpConnector as Service<Uri>>::Response;
 type ConnectError = <HttpConnector as Service<Uri>>::Error;
 
-impl Service<Uri> for Reporting {
+impl Service<Uri> for Connector {
     type Response = Connection;
     type Error = ConnectError;
     type Future = Pin<Box<dyn Future<Output = Result<Connection, ConnectError>> + Send>>;
@@ -133,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_nothing_comes_back_on_is_given_up_soon() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let connection = Reporting(connector()).call(url(&listener)).await.unwrap();
+        let connection = Connector::default().call(url(&listener)).await.unwrap();
         let socket = SockRef::from(connection.inner());
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
@@ -144,13 +150,13 @@ mod tests {
     async fn what_this_machine_lacks_is_told_from_what_the_peer_does() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let peer = url(&listener);
-        let mut from_nowhere = connector();
+        let Connector(mut from_nowhere) = Connector::default();
         // For documentation only (RFC 5737): no machine has it, so no port of it is free.
         from_nowhere.set_local_address(Some(Ipv4Addr::new(192, 0, 2, 1).into()));
         let error = from_nowhere.call(peer.clone()).await.unwrap_err();
         assert!(lacking(&error).unwrap().contains("no port is free"));
         drop(listener);
-        let error = connector().call(peer).await.unwrap_err();
+        let error = Connector::default().0.call(peer).await.unwrap_err();
         assert_eq!(lacking(&error), None, "the peer refuses it");
     }
 }

@@ -1,6 +1,7 @@
 //! How Bazaar's services reach each other.
 //!
-//! - [`connect`]: how every service connects to another;
+//! - [`connect`]: how every service connects to another; [`failover`]: to one that has several addresses, of
+//!   which one is active;
 //! - [`listen`]: how every service takes connections; [`clients`]: whose they are; [`budget`]: how many
 //!   bytes are held for them;
 //! - [`call_streams`]: calls that follow each other closely, over streams that stay open;
@@ -13,6 +14,7 @@
 )]
 
 pub mod connect;
+pub mod failover;
 pub mod listen;
 pub mod clients;
 pub mod budget;

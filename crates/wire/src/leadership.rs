@@ -7,7 +7,11 @@ use domain::{
     ReplicaId, Term,
 };
 
-use crate::catalog::v1::Leadership;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::catalog::v1::catalog_client::CatalogClient;
+use crate::catalog::v1::{GetLeadershipRequest, Leadership};
 use crate::{Malformed, epoch, identity, order_number};
 
 /// An epoch and its leader.
@@ -18,6 +22,16 @@ pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Malformed> {
     let epoch = self::epoch(epoch)?;
     let leader = ReplicaId::new(leader).ok_or_else(|| Invalid::new("leader", "is 0"))?;
     Ok((epoch, leader))
+}
+
+/// Asks the catalog at the other end whether it is the active one.
+///
+/// # Errors
+/// Where it stands by, or another one may have taken over, or it does not answer.
+pub async fn ask_if_active(catalog: Channel) -> Result<(), Status> {
+    let asked = GetLeadershipRequest::default();
+    let answer = CatalogClient::new(catalog).get_leadership(asked).await;
+    answer.map(drop)
 }
 
 /// Who leads and how long the journal is, as the catalog says.

@@ -8,6 +8,7 @@ use axum::response::Json;
 use domain::ReplicaId;
 use domain::time::BootTime;
 use frontend_core::election::Unanswered;
+use rpc::failover::Role;
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -25,7 +26,8 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     // The journal's end as it is now, not as of the last election round.
     let _ = admin.gateway.backend.replicas.ask_catalog().await; // the status says so
     let policy = admin.versions().await;
-    Json(admin.status(policy))
+    let catalogs = admin.catalogs.roles().await;
+    Json(admin.status(policy, &catalogs))
 }
 
 impl Admin {
@@ -48,7 +50,7 @@ impl Admin {
         }
     }
 
-    fn status(&self, policy: Value) -> Value {
+    fn status(&self, policy: Value, catalogs: &[(String, Role)]) -> Value {
         let replicas = &self.gateway.backend.replicas;
         let current = *replicas.leader().borrow();
         let lease = self.gateway.cache.lease();
@@ -62,7 +64,7 @@ impl Admin {
             "leader": current.term.leader.map(ReplicaId::get),
             "replicas": self.replicas_json(),
             "catalog": {
-                "url": self.catalog_url,
+                "url": self.catalogs.active_url(),
                 "reachable": journal.is_some(),
                 "journal_rows": journal.as_ref().map(|journal| journal.rows),
                 "chain_hash": journal.as_ref().map(|journal| journal.chain.to_string()),
@@ -70,6 +72,7 @@ impl Admin {
                 "session": session.map(|session| session.to_string()),
                 "lease_ms": session.map(|_| lease.length().as_millis() as u64),
             },
+            "catalogs": catalogs.iter().map(|(url, role)| json!({ "url": url, "role": role.name() })).collect::<Vec<_>>(),
             "cache": {
                 "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),
                 "orders": counts_json(&self.gateway.cache.order_counts, orders),

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::thread::{self, ThreadId};
 
 use daemon::tasks;
-use rpc::connect;
+use rpc::failover::Endpoints;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::Stream;
 use tonic::transport::Channel;
@@ -53,7 +53,7 @@ struct Queued<B: Batched> {
 
 /// The streams to one service.
 pub struct Batches<B: Batched> {
-    url: Arc<str>,
+    service: Endpoints,
     journal: Arc<OwnJournal>,
     streams: Arc<Streams<B>>,
 }
@@ -65,7 +65,7 @@ type Streams<B> = Mutex<HashMap<ThreadId, mpsc::UnboundedSender<Queued<B>>>>;
 impl<B: Batched> Clone for Batches<B> {
     fn clone(&self) -> Self {
         Self {
-            url: Arc::clone(&self.url),
+            service: self.service.clone(),
             journal: Arc::clone(&self.journal),
             streams: Arc::clone(&self.streams),
         }
@@ -73,10 +73,10 @@ impl<B: Batched> Clone for Batches<B> {
 }
 
 impl<B: Batched> Batches<B> {
-    /// To the service at a URL, which is connected to when there is something for it.
-    pub fn new(url: &str, journal: Arc<OwnJournal>) -> Self {
+    /// To a service, which is connected to when there is something for it.
+    pub fn new(service: Endpoints, journal: Arc<OwnJournal>) -> Self {
         Self {
-            url: url.into(),
+            service,
             journal,
             streams: Arc::default(),
         }
@@ -108,14 +108,14 @@ impl<B: Batched> Batches<B> {
             streams.insert(thread, stream);
             let journal = Arc::clone(&self.journal);
             // Its end drops the replies, and another stream is opened for what comes next.
-            tasks::spawn_for_caller(run::<B>(Arc::clone(&self.url), journal, items));
+            tasks::spawn_for_caller(run::<B>(self.service.clone(), journal, items));
         }
     }
 }
 
 /// Runs a stream until it breaks. Those who wait for an answer hear why, or that there is none.
 async fn run<B: Batched>(
-    url: Arc<str>,
+    service: Endpoints,
     journal: Arc<OwnJournal>,
     items: mpsc::UnboundedReceiver<Queued<B>>,
 ) {
@@ -126,8 +126,8 @@ async fn run<B: Batched>(
         sent: sent.clone(),
         last_tag: 0,
     };
-    if let Err(status) = exchange(&url, outgoing, &sent).await {
-        tracing::debug!(url = &*url, %status, "a stream broke");
+    if let Err(status) = exchange(&service, outgoing, &sent).await {
+        tracing::debug!(%service, %status, "a stream broke");
         for (_, reply) in sent.lock().drain() {
             let _ = reply.send(Err(status.clone())); // whoever asked may have left
         }
@@ -136,12 +136,11 @@ async fn run<B: Batched>(
 }
 
 async fn exchange<B: Batched>(
-    url: &str,
+    service: &Endpoints,
     outgoing: Outgoing<B>,
     sent: &Sent<B>,
 ) -> Result<(), Status> {
-    let channel = connect::lazy(url).map_err(|error| Status::internal(error.to_string()))?;
-    let mut answers = B::open(channel, outgoing).await?.into_inner();
+    let mut answers = B::open(service.channel(), outgoing).await?.into_inner();
     while let Some(message) = answers.message().await? {
         let mut sent = sent.lock();
         for (tag, answer) in B::answers(message) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rpc::failover::Endpoints;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
 use wire::order::v1::orders_client::OrdersClient;
@@ -23,9 +24,9 @@ pub type Placed = Result<answer::Result, Status>;
 pub struct OrderStreams(Batches<Orders>);
 
 impl OrderStreams {
-    /// At a replica's URL, which is connected to when there is an order.
-    pub fn new(url: &str, journal: Arc<OwnJournal>) -> Self {
-        Self(Batches::new(url, journal))
+    /// To a replica, which is connected to when there is an order.
+    pub fn new(replica: Endpoints, journal: Arc<OwnJournal>) -> Self {
+        Self(Batches::new(replica, journal))
     }
 
     /// Places an order. Where it fails the order may or may not have been committed.

@@ -1,10 +1,12 @@
 //! The gateway's session with the catalog: keeps the lease alive and obeys invalidations.
 
 use std::future::{Future, pending};
+use std::mem::replace;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemon::tasks;
 use domain::time::BootTime;
 use domain::{SessionId, StockName, Version};
 use frontend_core::{Lease, SessionKeeper, SessionStep};
@@ -88,6 +90,16 @@ pub async fn keep_session(
                 }
                 link.send(Request::Acknowledge(Acknowledge { round }))
             }
+            Ok(Happened::Closing) => {
+                tracing::info!("the catalog stops: its session is released");
+                keeper.lost(RetryClass::Later, BootTime::now(), fastrand::f64());
+                lease = keeper.lease();
+                cache.set_lease(lease); // before it is told so
+                if let Link::Open(stream) = replace(&mut link, Link::None) {
+                    tasks::spawn_for_caller(stream.release());
+                }
+                Ok(())
+            }
             Err(status) => Err(status),
         };
         if let Err(status) = ended {
@@ -129,6 +141,8 @@ enum Happened {
         round: u64,
         floors: Vec<(StockName, Version)>,
     },
+    /// The catalog stops.
+    Closing,
 }
 
 impl Link {
@@ -153,6 +167,7 @@ impl Link {
                     let floors = floors.collect::<Result<_, Malformed>>()?;
                     Ok(Happened::Invalidated { round, floors })
                 }
+                Some(Event::Closing(_)) => Ok(Happened::Closing),
                 None => Err(Status::unavailable("the catalog ended the session")),
             },
         }

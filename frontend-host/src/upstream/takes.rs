@@ -7,6 +7,7 @@ use std::time::Duration;
 use domain::time::BootTime;
 use domain::{JournalId, Take};
 use frontend_core::Denials;
+use rpc::failover::Endpoints;
 use sha2::{Digest as _, Sha256};
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -39,8 +40,8 @@ pub struct Takes {
 }
 
 impl Takes {
-    /// At a catalog's URL, which is connected to when there is something to take.
-    pub fn new(catalog: &str, journal: Arc<OwnJournal>) -> Self {
+    /// At a catalog, which is connected to when there is something to take.
+    pub fn new(catalog: Endpoints, journal: Arc<OwnJournal>) -> Self {
         Self {
             catalog: Batches::new(catalog, Arc::clone(&journal)),
             journal,

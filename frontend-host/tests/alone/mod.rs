@@ -12,6 +12,7 @@ use frontend_host::upstream::replicas::Replicas;
 use frontend_host::upstream::takes::Takes;
 use frontend_policy::{Engine, Probation, Upload, Versions};
 use rpc::connect;
+use rpc::failover::Endpoints;
 use wire::catalog::v1::catalog_client::CatalogClient;
 
 /// One with this policy.
@@ -23,7 +24,7 @@ pub fn gateway<'a>(policy: impl Into<Upload<'a>>) -> Arc<Gateway> {
     let catalog = CatalogClient::new(connect::lazy(nowhere).unwrap());
     let journal = Arc::new(OwnJournal::open(None).unwrap());
     let backend = Backend {
-        takes: Takes::new(nowhere, Arc::clone(&journal)),
+        takes: Takes::new(Endpoints::one(nowhere).unwrap(), Arc::clone(&journal)),
         catalog: catalog.clone(),
         replicas: Arc::new(Replicas::new(
             Vec::new(),
@@ -33,6 +34,6 @@ pub fn gateway<'a>(policy: impl Into<Upload<'a>>) -> Arc<Gateway> {
         )),
     };
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
-    let config = Config::new(nowhere.into(), Vec::new());
+    let config = Config::new(vec![nowhere.into()], Vec::new());
     Arc::new(Gateway::new(&config, policy, cache, backend))
 }

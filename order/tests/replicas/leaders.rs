@@ -157,7 +157,7 @@ async fn a_data_directory_serves_one_replica() {
     let data_dir = cluster.seat(1).data_dir.path().to_owned();
     let config = order::Config {
         id,
-        catalog: cluster.catalog.url(),
+        catalogs: vec![cluster.catalog.url()],
         peers: Vec::new(),
         data_dir,
         rebuild: false,

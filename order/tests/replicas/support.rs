@@ -153,7 +153,7 @@ impl Cluster {
         let seat = &mut self.seats[id as usize - 1];
         let config = Config {
             id: ReplicaId::new(id).unwrap(),
-            catalog,
+            catalogs: vec![catalog],
             peers,
             data_dir: seat.data_dir.path().to_owned(),
             rebuild,

@@ -146,7 +146,7 @@ impl Catalog {
         let ledger_check =
             LedgerCheck::new(leadership.term.in_sync.clone(), now + LEDGER_CHECK_MAX);
         let ledger_check = ledger_check.under(plan.catalog_rules());
-        let shared = Arc::new(Shared::new(visibility, ledger_check, leadership));
+        let shared = Arc::new(Shared::new(visibility, ledger_check, leadership, how.lease));
         let mut committer = Committer::new(Box::new(store), loaded, Arc::clone(&shared));
         ready(committer.begin_next_epoch())?;
         let state = committer.state();
@@ -575,7 +575,9 @@ impl Catalog {
                     Ok(Event::Invalidation(invalidation)) => {
                         line.send_down(stream, FromCatalog::Invalidation(invalidation));
                     }
-                    Ok(Event::Over(_)) | Err(mpsc::error::TryRecvError::Disconnected) => {
+                    // Nobody is told to stop here: the catalog crashes.
+                    Ok(Event::Closing | Event::Over(_))
+                    | Err(mpsc::error::TryRecvError::Disconnected) => {
                         over.push(stream);
                         break;
                     }

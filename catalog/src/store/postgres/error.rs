@@ -72,12 +72,6 @@ pub enum PostgresError {
          CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
     )]
     Encoding(String),
-    /// A second catalog, or a second start of one.
-    #[error(
-        "another catalog serves on this database: {holder} at {url}, whose beat goes on. \
-         Stop it first"
-    )]
-    Held { holder: String, url: String },
     /// There is none, and the command does not say to begin one.
     #[error(
         "there is no journal in {0}\n\

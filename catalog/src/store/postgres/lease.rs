@@ -1,4 +1,5 @@
-//! The writer's lease: who may write.
+//! The writer's lease: who may write, of all catalogs on one database. What each has to do and when, `catalog_core::writer_lease`
+//! says; here are its statements, and a catalog's time as a standby.
 //!
 //! Each writer has a term of its own, and begins every statement that changes anything by adding 1 to
 //! the beat of that term: where another one has begun, the statement changes nothing. That alone
@@ -8,114 +9,222 @@
 
 use std::time::Duration;
 
-use catalog_core::writer_lease::WRITER_LEASE;
+use catalog_core::writer_lease::{
+    Claim, Incarnation, StatementOutcome, WriterId, WriterLease, WriterRow, WriterStep, WriterTerm,
+};
 use domain::time::BootTime;
+use storage::StorageError;
+use tokio::sync::watch;
 use tokio_postgres::Client;
 
 use super::connection::Connection;
 use super::error::{PostgresError, of_commit, of_read};
-use super::server::Server;
-use storage::StorageError;
+use super::server::{self, Server};
+use super::url::StoreUrl;
+use super::{OpenError, schema};
 
-/// For how long a beat has to stand still before another writer takes over.
-pub const LEASE: Duration = WRITER_LEASE;
+/// Pause after a standby lost its connection, or what it is connected to will not do.
+const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
-/// How long a start watches a beat that goes on. The last commits of a writer that was killed may
-/// still come.
-const WATCH_TIME_MAX: Duration = Duration::from_secs(4);
+/// How long an answer to a look at the row may take.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// How often it looks.
-const WATCH_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Who wants to write.
-#[derive(Debug, Clone)]
-pub(super) struct Holder {
-    /// Nobody else's, not even the same machine's later.
-    pub(super) name: String,
-    /// Where it is reached.
-    pub(super) url: String,
+/// Who stands by, and where.
+pub(super) struct Standby<'a> {
+    pub url: &'a StoreUrl,
+    pub allow_unreplicated: bool,
+    /// Where this catalog is reached.
+    pub reached_at: &'a str,
+    /// Whether to make the tables of a database that has none.
+    pub new: bool,
+    /// For the change of the row.
+    pub time_max: Duration,
+    /// For how long a beat has to stand still.
+    pub lease: Duration,
+    /// Told where the active one is reached.
+    pub active: &'a watch::Sender<Option<String>>,
 }
 
-/// The one row, as far as a start needs it.
+/// The row, and what goes with it.
 #[derive(Debug)]
 struct Found {
-    term: i64,
-    beat: i64,
-    holder: String,
+    row: WriterRow,
     url: String,
     system_identifier: Option<String>,
     timeline: Option<i64>,
 }
 
-/// A term that was taken.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Taken {
-    pub(super) term: i64,
-    /// As it was taken.
-    pub(super) beat: i64,
+/// A connection that stands by.
+struct Watching {
+    connection: Connection,
+    server: Server,
 }
 
-/// Takes the lease; returns its term. `time_max` is for the change of the row. Only after that is anything read that is to be relied on: the
-/// change of the row is a commit, and what it waits for has everything that was committed before.
-///
-/// # Errors
-/// [`PostgresError::Held`] where another writer goes on, and [`PostgresError::OtherCluster`].
-pub(super) async fn take(
-    connection: &Connection,
-    holder: &Holder,
-    server: &Server,
-    time_max: Duration,
-) -> Result<Taken, TakeError> {
-    let client = &connection.client;
-    let give_up_at = BootTime::now() + WATCH_TIME_MAX;
-    let mut found = read(client).await?;
-    let mut since = BootTime::now();
-    loop {
-        check_cluster(&found, server)?;
-        let stood_still = BootTime::now().since(since) >= LEASE;
-        if found.holder.is_empty() || stood_still {
-            let exchanged = exchange(connection, &found, holder, server);
-            let Ok(exchanged) = tokio::time::timeout(time_max, exchanged).await else {
-                return Err(StorageError::Ambiguous(format!(
-                    "the writer's row could not be taken within {time_max:?}: does another session hold it, or does no \
-                     standby answer?"
-                ))
-                .into());
-            };
-            if let Some(taken) = exchanged? {
-                return Ok(taken);
+/// A term that was taken: nothing is loaded yet.
+pub(super) struct Taken {
+    pub connection: Connection,
+    pub server: Server,
+    pub lease: WriterLease,
+    pub term: i64,
+    /// As it was taken.
+    pub beat: i64,
+}
+
+impl Standby<'_> {
+    /// Stands by until nobody else writes, and takes over. Only after that is anything read that is to be relied on: the
+    /// change of the row is a commit, and what it waits for has everything that was committed before.
+    ///
+    /// # Errors
+    /// Where the database cannot be used as it is first found. From then on a standby has patience: the
+    /// database may be failing over.
+    pub async fn take_over(self) -> Result<Taken, OpenError> {
+        let me = getrandom::u64()
+            .map_err(|error| StorageError::Random(std::io::Error::other(error.to_string())))?;
+        let mut lease = WriterLease::new(WriterId(me), self.lease, BootTime::now());
+        let mut watching = Some(self.connect().await?);
+        let mut troubled = false;
+        loop {
+            if let Some(wake) = lease.wake() {
+                tokio::time::sleep(wake.since(BootTime::now())).await;
+            }
+            match lease.next(BootTime::now()) {
+                None => {}
+                Some(WriterStep::Look) => {
+                    let looked = self.look(&mut watching, &mut lease).await;
+                    match looked {
+                        Ok(()) => troubled = false,
+                        Err(error) if lease.last_seen().is_none() => return Err(error),
+                        Err(error) => {
+                            if !std::mem::replace(&mut troubled, true) {
+                                tracing::warn!(%error, "this standby cannot look who writes: trying again");
+                            }
+                            watching = None;
+                            tokio::time::sleep(CONNECT_PAUSE).await;
+                        }
+                    }
+                }
+                Some(WriterStep::TakeOver(claim)) => {
+                    let outcome = match &watching {
+                        Some(watching) => self.exchange(watching, claim).await?,
+                        None => StatementOutcome::Failed,
+                    };
+                    if outcome == StatementOutcome::Unknown {
+                        watching = None;
+                    }
+                    lease.told(outcome, BootTime::now());
+                }
+                Some(WriterStep::Load) => {
+                    let Watching { connection, server } =
+                        watching.expect("the take-over was acknowledged on it");
+                    let fence = lease
+                        .held()
+                        .expect("it is told to load a term that it holds");
+                    let seen = lease.last_seen().expect("nothing is claimed unseen");
+                    return Ok(Taken {
+                        connection,
+                        server,
+                        lease,
+                        term: fence.term.0.cast_signed(),
+                        beat: seen.beat.cast_signed() + 1,
+                    });
+                }
+                Some(WriterStep::StepDown(why)) => {
+                    tracing::warn!(%why, "the writer's lease was not taken: standing by");
+                    watching = None;
+                }
+                Some(WriterStep::Beat(_) | WriterStep::Release(_)) => {
+                    unreachable!("it holds no term")
+                }
             }
         }
-        if BootTime::now() >= give_up_at {
-            let Found { holder, url, .. } = found;
-            return Err(PostgresError::Held { holder, url }.into());
+    }
+
+    async fn connect(&self) -> Result<Watching, OpenError> {
+        let mut connection = Connection::open(self.url).await?;
+        let server = server::check(&connection.client, self.allow_unreplicated).await?;
+        if schema::version(&connection.client).await?.is_none() && !self.new {
+            return Err(PostgresError::NoJournal(self.url.to_string()).into()); // and leaves no trace
         }
-        tokio::time::sleep(WATCH_INTERVAL).await;
-        let now = read(client).await?;
-        if (now.term, now.beat) != (found.term, found.beat) {
-            since = BootTime::now();
+        schema::migrate(&mut connection.client).await?;
+        Ok(Watching { connection, server })
+    }
+
+    async fn look(
+        &self,
+        watching: &mut Option<Watching>,
+        lease: &mut WriterLease,
+    ) -> Result<(), OpenError> {
+        let watching = match watching {
+            Some(watching) => watching,
+            none => none.insert(self.connect().await?),
+        };
+        let found = tokio::time::timeout(LOOK_TIME_MAX, read(&watching.connection.client)).await;
+        let late = |_| StorageError::Server(format!("no answer within {LOOK_TIME_MAX:?}"));
+        let found = found.map_err(late)??;
+        check_cluster(&found, &watching.server)?;
+        let is_first = lease.last_seen().is_none();
+        lease.seen(found.row, watching.server.incarnation(), BootTime::now());
+        let active = found.row.holder.is_some().then_some(found.url);
+        if is_first && let Some(url) = &active {
+            tracing::info!(active = %url, "standing by until its beat stops");
         }
-        found = now;
+        self.active.send_if_modified(|known| {
+            let is_new = *known != active;
+            *known = active;
+            is_new
+        });
+        Ok(())
+    }
+
+    /// Compares and sets: term *and* beat, since a writer that goes on changes the beat alone.
+    async fn exchange(
+        &self,
+        watching: &Watching,
+        claim: Claim,
+    ) -> Result<StatementOutcome, OpenError> {
+        let Watching { connection, server } = watching;
+        connection.take_warning(); // of before
+        let (term, beat) = (claim.term.0.cast_signed(), claim.beat.cast_signed());
+        let holder = holder_name(claim.next.holder);
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [
+            &term,
+            &beat,
+            &holder,
+            &self.reached_at,
+            &server.system_identifier,
+            &server.timeline,
+        ];
+        let exchanging = connection.client.query_opt(
+            "UPDATE writer SET term = term + 1, beat = beat + 1, holder = $3, url = $4,
+                 system_identifier = $5, timeline = $6
+             WHERE term = $1 AND beat = $2 RETURNING term",
+            &values,
+        );
+        let exchanged = match tokio::time::timeout(self.time_max, exchanging).await {
+            Ok(exchanged) => exchanged.map_err(of_commit),
+            Err(_) => Err(StorageError::Ambiguous(format!(
+                "the writer's row could not be taken within {:?}: does another session hold it, or does no \
+                 standby answer?",
+                self.time_max
+            ))),
+        };
+        let unknown = match (exchanged, connection.take_warning()) {
+            (Err(StorageError::Ambiguous(why)), _) | (Ok(_), Some(why)) => why, // it may not be on any standby
+            (Ok(Some(_)), None) => return Ok(StatementOutcome::Durable),
+            (Ok(None), None) => return Ok(StatementOutcome::Fenced),
+            (Err(error), _) if error.is_damage() => return Err(error.into()),
+            (Err(error), _) => {
+                tracing::warn!(%error, "the database refuses that this catalog takes over");
+                return Ok(StatementOutcome::Failed);
+            }
+        };
+        tracing::warn!(%unknown, "nobody knows whether this catalog took over");
+        Ok(StatementOutcome::Unknown)
     }
 }
 
-/// Why the lease was not taken.
-#[derive(Debug)]
-pub(super) enum TakeError {
-    Refused(PostgresError),
-    Storage(StorageError),
-}
-
-impl From<PostgresError> for TakeError {
-    fn from(refused: PostgresError) -> Self {
-        Self::Refused(refused)
-    }
-}
-
-impl From<StorageError> for TakeError {
-    fn from(error: StorageError) -> Self {
-        Self::Storage(error)
-    }
+fn holder_name(holder: WriterId) -> String {
+    format!("{:016x}", holder.0)
 }
 
 async fn read(client: &Client) -> Result<Found, StorageError> {
@@ -126,10 +235,23 @@ async fn read(client: &Client) -> Result<Found, StorageError> {
         )
         .await
         .map_err(of_read)?;
+    let (term, beat): (i64, i64) = (
+        row.try_get(0).map_err(of_read)?,
+        row.try_get(1).map_err(of_read)?,
+    );
+    let holder: String = row.try_get(2).map_err(of_read)?;
+    let holder = match holder.as_str() {
+        "" => None,
+        name => Some(WriterId(u64::from_str_radix(name, 16).map_err(|_| {
+            StorageError::Damaged(format!("no catalog's name is {}", name.escape_debug()))
+        })?)),
+    };
     Ok(Found {
-        term: row.try_get(0).map_err(of_read)?,
-        beat: row.try_get(1).map_err(of_read)?,
-        holder: row.try_get(2).map_err(of_read)?,
+        row: WriterRow {
+            term: WriterTerm(term.cast_unsigned()),
+            beat: beat.cast_unsigned(),
+            holder,
+        },
         url: row.try_get(3).map_err(of_read)?,
         system_identifier: row.try_get(4).map_err(of_read)?,
         timeline: row.try_get(5).map_err(of_read)?,
@@ -156,41 +278,15 @@ fn check_cluster(found: &Found, server: &Server) -> Result<(), PostgresError> {
     Ok(())
 }
 
-/// Compares and sets: term *and* beat, since a writer that goes on changes the beat alone.
-async fn exchange(
-    connection: &Connection,
-    found: &Found,
-    holder: &Holder,
-    server: &Server,
-) -> Result<Option<Taken>, StorageError> {
-    connection.take_warning(); // of before
-    let taken = connection
-        .client
-        .query_opt(
-            "UPDATE writer SET term = term + 1, beat = beat + 1, holder = $3, url = $4,
-                 system_identifier = $5, timeline = $6
-             WHERE term = $1 AND beat = $2 RETURNING term, beat",
-            &[
-                &found.term,
-                &found.beat,
-                &holder.name,
-                &holder.url,
-                &server.system_identifier,
-                &server.timeline,
-            ],
-        )
-        .await
-        .map_err(of_commit)?;
-    if let Some(warning) = connection.take_warning() {
-        return Err(StorageError::Ambiguous(warning)); // it may not be on any standby
+impl Server {
+    /// Which life of the database it is.
+    fn incarnation(&self) -> Incarnation {
+        Incarnation {
+            system: self.system_identifier.parse().unwrap_or_default(),
+            timeline: u32::try_from(self.timeline).unwrap_or_default(),
+            started_us: self.started_us,
+        }
     }
-    let read = |row: tokio_postgres::Row| {
-        Ok(Taken {
-            term: row.try_get(0)?,
-            beat: row.try_get(1)?,
-        })
-    };
-    taken.map(read).transpose().map_err(of_read)
 }
 
 /// Lets go of it, so that the next writer need not watch the beat.

@@ -49,11 +49,6 @@ const TABLES: &str = "
         in_sync bigint[] NOT NULL,
         checksum bytea NOT NULL CHECK (length(checksum) = 32)
     );
-    CREATE TABLE sessions_out ( -- one row
-        only_row smallint PRIMARY KEY CHECK (only_row = 0),
-        term_ms bigint CHECK (term_ms > 0), -- how long gateways' leases last at most, if there are any
-        checksum bytea NOT NULL CHECK (length(checksum) = 32)
-    );
     CREATE TABLE journal (
         number bigint PRIMARY KEY CHECK (number >= 0),
         epoch bigint NOT NULL CHECK (epoch > 0),

@@ -12,6 +12,8 @@ const VERSION_MIN: u32 = 150_000;
 pub(super) struct Server {
     pub(super) system_identifier: String,
     pub(super) timeline: i64,
+    /// When it started, in microseconds since 1970 by its own clock.
+    pub(super) started_us: i64,
 }
 
 /// What a server says of itself.
@@ -55,7 +57,8 @@ pub(super) async fn check(
                         ELSE ('x' || lpad(left(pg_walfile_name(pg_current_wal_lsn()), 8), 16, '0'))
                             ::bit(64)::bigint
                     END,
-                    current_setting('server_encoding')",
+                    current_setting('server_encoding'),
+                    (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint",
             &[],
         )
         .await
@@ -75,6 +78,7 @@ pub(super) async fn check(
     Ok(Server {
         system_identifier: row.try_get(7).map_err(failed)?,
         timeline: row.try_get(8).map_err(failed)?,
+        started_us: row.try_get(10).map_err(failed)?,
     })
 }
 

@@ -14,9 +14,9 @@ use super::connection::Connection;
 use super::error::{of_commit, of_read};
 use super::read;
 use super::rows::{get, signed};
-use crate::store::checksums::{of_refused, of_sessions, of_term};
+use crate::store::REFUSED_ORDERS_KEPT;
+use crate::store::checksums::{of_refused, of_term};
 use crate::store::words::{refusal_name, side_name};
-use crate::store::{REFUSED_ORDERS_KEPT, whole_ms};
 use catalog_core::{Batch, PriorOutcome, RefusedOrder, Stock, Term};
 
 /// The fence knows the beat as well as the term: a server that has not all that this writer committed, which
@@ -93,22 +93,11 @@ const BEAT: &str = "
     UPDATE writer SET beat = beat + 1 WHERE term = $1 AND beat = $2
     RETURNING true, current_setting('fsync') = 'on', current_setting('synchronous_standby_names') <> ''";
 
-const SESSIONS_OUT: &str = "
-    WITH fence AS (
-        UPDATE writer SET beat = beat + 1 WHERE term = $1 AND beat = $4 RETURNING beat
-    ), noted AS (
-        UPDATE sessions_out SET term_ms = $2, checksum = $3 FROM fence RETURNING 1
-    )
-    SELECT EXISTS (SELECT 1 FROM fence), current_setting('fsync') = 'on',
-        current_setting('synchronous_standby_names') <> '',
-        CASE WHEN EXISTS (SELECT 1 FROM fence) THEN 1 / (SELECT count(*) FROM noted) END";
-
 /// The writer's statements, on its connection.
 #[derive(Debug)]
 pub(super) struct Statements {
     commit: Statement,
     beat: Statement,
-    sessions_out: Statement,
     /// After that a commit counts as lost. The server is not asked to cancel it: it would acknowledge
     /// what no standby has.
     time_max: Duration,
@@ -122,12 +111,6 @@ impl Statements {
             beat: prepare(BEAT, &[Type::INT8, Type::INT8])
                 .await
                 .map_err(of_read)?,
-            sessions_out: prepare(
-                SESSIONS_OUT,
-                &[Type::INT8, Type::INT8, Type::BYTEA, Type::INT8],
-            )
-            .await
-            .map_err(of_read)?,
             time_max,
         })
     }
@@ -224,22 +207,6 @@ impl Writer {
         let values: [&(dyn ToSql + Sync); 2] = [&self.term, &self.beat];
         let beaten = client.query(&self.statements.beat, &values);
         self.outcome(beaten).await?;
-        self.beat += 1;
-        Ok(())
-    }
-
-    pub(super) async fn set_sessions_out(
-        &mut self,
-        term: Option<Duration>,
-    ) -> Result<(), StorageError> {
-        let term = term.map(whole_ms);
-        let term_ms = term.map(|term| i64::try_from(term.as_millis()).unwrap_or(i64::MAX));
-        let checksum = of_sessions(self.journal, term).finish();
-        let client = &self.connection.client;
-        let checksum = checksum.as_slice();
-        let values: [&(dyn ToSql + Sync); 4] = [&self.term, &term_ms, &checksum, &self.beat];
-        let noted = client.query(&self.statements.sessions_out, &values);
-        self.outcome(noted).await?;
         self.beat += 1;
         Ok(())
     }

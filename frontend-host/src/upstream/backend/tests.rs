@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use domain::{ChainHash, IdempotencyKey, JournalId, Quantity, ReplicaId, Side};
 use rpc::connect;
+use rpc::failover::Endpoints;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -407,14 +408,14 @@ fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
     let engine = Engine::new(Duration::from_millis(200)).unwrap();
     let versions = Versions::new(engine, DEFAULT_POLICY, Probation::default(), None).unwrap();
     let journal = Arc::new(OwnJournal::open(None).unwrap());
-    let takes = Takes::new(catalog, Arc::clone(&journal));
+    let takes = Takes::new(Endpoints::one(catalog).unwrap(), Arc::clone(&journal));
     let catalog = CatalogClient::new(connect::lazy(catalog).unwrap());
     let replica = |(id, url): (u32, &&str)| Replica {
         id: ReplicaId::new(id).unwrap(),
         url: (*url).to_owned(),
         orders: OrdersClient::new(connect::lazy(url).unwrap()),
         spare: OrdersClient::new(connect::lazy(url).unwrap()),
-        order_streams: OrderStreams::new(url, Arc::clone(&journal)),
+        order_streams: OrderStreams::new(Endpoints::one(url).unwrap(), Arc::clone(&journal)),
     };
     let replicas = (1..).zip(replicas).map(replica).collect();
     let replicas = Replicas::new(replicas, catalog.clone(), journal, Arc::new(versions));

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domain::{IdempotencyKey, Quantity, Side, StockName};
+use rpc::failover::Endpoints;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -44,10 +45,8 @@ impl Replica {
 /// What places orders there.
 fn at(listener: &TcpListener) -> OrderStreams {
     let journal = Arc::new(OwnJournal::open(None).unwrap());
-    OrderStreams::new(
-        &format!("http://{}", listener.local_addr().unwrap()),
-        journal,
-    )
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    OrderStreams::new(Endpoints::one(&url).unwrap(), journal)
 }
 
 fn answers(PlaceManyRequest { placements, .. }: PlaceManyRequest) -> Option<PlaceManyResponse> {

@@ -1,0 +1,69 @@
+//! What clients meet at a catalog's door: one that stands by says who is active, and answers nothing else.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use rpc::listen::MESSAGE_BYTES_MAX;
+use tokio::sync::watch;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tower_service::Service as TowerService;
+use wire::catalog::v1::catalog_server::CatalogServer;
+
+use crate::error::RequestError;
+use crate::service::Service;
+
+/// The gRPC service of a catalog, from the start on. It becomes active once, and then to its end.
+#[derive(Clone)]
+pub struct Door {
+    active: Arc<OnceLock<CatalogServer<Service>>>,
+    /// Where the active one is reached, as far as this one knows.
+    elsewhere: watch::Receiver<Option<String>>,
+}
+
+impl Door {
+    /// Of a catalog that stands by.
+    pub fn new(elsewhere: watch::Receiver<Option<String>>) -> Self {
+        Self {
+            active: Arc::default(),
+            elsewhere,
+        }
+    }
+
+    /// From now on it is this one that is active.
+    pub fn open(&self, service: Service) {
+        let server = CatalogServer::new(service).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let opened = self.active.set(server);
+        assert!(opened.is_ok(), "it becomes active once");
+    }
+
+    fn refusal(&self) -> Status {
+        let active = self.elsewhere.borrow().clone();
+        RequestError::Standby { active }.into()
+    }
+}
+
+impl NamedService for Door {
+    const NAME: &'static str = CatalogServer::<Service>::NAME;
+}
+
+impl TowerService<Request<Body>> for Door {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        match self.active.get() {
+            Some(active) => active.clone().call(request),
+            None => Box::pin(std::future::ready(Ok(self.refusal().into_http()))),
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! One service at several addresses, of which one is active at a time: calls follow it.
+//!
+//! A [`channel`](Endpoints::channel) is connected to whichever of them last said that it is active, and its
+//! connection breaks as soon as another one does: what was under way on it fails as on any connection that
+//! breaks, and the next call is on a connection to the other. So callers need nothing but their retries.
+//!
+//! The active one is asked now and then, and the others only where it does not answer, says that it is not
+//! active, or a connection has to be made. A process has one question on its way to an address, however many
+//! channels it has, so questions grow with the processes alone: at four a second each, 1,000 gateways ask the
+//! active one 4,000 times a second.
+
+use std::error::Error as _;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use daemon::tasks::{self, Task};
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint, Error};
+use tower_service::Service;
+
+use crate::connect::{self, CONNECT_TIMEOUT, Connector};
+
+/// How often the active one is asked.
+const ASK_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long an answer may take, before the others are asked as well. A false suspicion costs them a question each.
+const ANSWER_TIME_MAX: Duration = Duration::from_millis(250);
+
+/// Pause between two questions to one that is not active, while none is.
+const SEARCH_PAUSE: Duration = Duration::from_millis(25);
+
+/// Most addresses of one service.
+pub const ENDPOINTS_MAX: usize = 8;
+
+/// Asks the one at the other end whether it is active: it fails where it is not. It need not end by itself.
+pub type AskIfActive = fn(Channel) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+
+/// What one of the addresses was heard to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The one that calls go to.
+    Active,
+    /// It answers that it is not active.
+    Standby,
+    /// Nothing answers there in time.
+    Silent,
+}
+
+impl Role {
+    /// For people and for JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Standby => "standby",
+            Self::Silent => "silent",
+        }
+    }
+}
+
+/// The addresses of one service.
+#[derive(Clone)]
+pub struct Endpoints {
+    shared: Arc<Shared>,
+    /// Ends with the last clone, and the last channel.
+    _search: Option<Arc<Task<()>>>,
+}
+
+struct Shared {
+    urls: Vec<(Uri, Endpoint)>,
+    ask: Option<AskIfActive>,
+    /// What is asked on, one for each address, from the first question on.
+    channels: OnceLock<Vec<Channel>>,
+    active: watch::Sender<Active>,
+    wanted: Notify,
+}
+
+/// What is known of who is active.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Active {
+    index: Option<usize>,
+    /// How often it was looked for.
+    rounds: u64,
+}
+
+impl fmt::Display for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut urls = self.shared.urls.iter().map(|(url, _)| url);
+        let first = urls.next();
+        first.map_or(Ok(()), |first| write!(f, "{first}"))?;
+        urls.try_for_each(|url| write!(f, ", {url}"))
+    }
+}
+
+impl Endpoints {
+    /// A service at one address.
+    ///
+    /// # Errors
+    /// Where `url` is not an `http://host:port` URL.
+    pub fn one(url: &str) -> Result<Self, Error> {
+        let endpoint = connect::endpoint(url)?;
+        Ok(Self {
+            shared: Shared::new(vec![(endpoint.uri().clone(), endpoint)], None),
+            _search: None,
+        })
+    }
+
+    /// One at several addresses, of which one is active. Of one alone nothing is asked.
+    ///
+    /// # Errors
+    /// The first of them that is not an `http://host:port` URL, with what is wrong with it.
+    ///
+    /// # Panics
+    /// Outside of a runtime, and without an address.
+    pub fn several<'a>(urls: &'a [String], ask: AskIfActive) -> Result<Self, (&'a str, Error)> {
+        assert!(!urls.is_empty(), "a service has an address");
+        let endpoint = |url: &'a String| {
+            let endpoint = connect::endpoint(url).map_err(|error| (url.as_str(), error))?;
+            Ok((endpoint.uri().clone(), endpoint))
+        };
+        let urls = urls.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
+        let shared = Shared::new(urls, Some(ask));
+        let search = (shared.urls.len() > 1).then(|| {
+            let search = search(Arc::clone(&shared));
+            Arc::new(tasks::spawn("follow the active one", search))
+        });
+        Ok(Self {
+            shared,
+            _search: search,
+        })
+    }
+
+    /// A channel of its own, which connects when it is first used, and again whenever it must.
+    /// Each call sets a deadline of its own.
+    pub fn channel(&self) -> Channel {
+        let (_, endpoint) = &self.shared.urls[0];
+        if self.shared.urls.len() == 1 {
+            return endpoint.connect_with_connector_lazy(Connector::default());
+        }
+        endpoint.connect_with_connector_lazy(Following {
+            endpoints: self.clone(),
+            connector: Connector::default(),
+        })
+    }
+
+    /// Asks each address what it is now; in the order in which they were named.
+    pub async fn roles(&self) -> Vec<(String, Role)> {
+        let asked = (0..self.shared.urls.len()).map(|index| self.shared.ask(index));
+        let mut asked: JoinSet<_> = asked.collect();
+        let mut roles = vec![Role::Silent; self.shared.urls.len()];
+        while let Some(answer) = asked.join_next().await {
+            if let Ok((index, role)) = answer {
+                roles[index] = role;
+            }
+        }
+        let urls = self.shared.urls.iter().map(|(url, _)| named(url));
+        urls.zip(roles).collect()
+    }
+
+    /// The address that calls go to, as far as is known.
+    pub fn active_url(&self) -> Option<String> {
+        let index = self.shared.active.borrow().index?;
+        Some(named(&self.shared.urls[index].0))
+    }
+}
+
+/// Without the `/` that parsing adds.
+fn named(url: &Uri) -> String {
+    url.to_string().trim_end_matches('/').to_owned()
+}
+
+/// Finds out who is active, for as long as it is polled.
+async fn search(shared: Arc<Shared>) {
+    loop {
+        let known = shared.active.borrow().index;
+        let found = match known {
+            // It alone, while it answers.
+            Some(index) if shared.ask(index).await.1 == Role::Active => index,
+            _ => shared.first_active().await,
+        };
+        shared.active.send_modify(|active| {
+            if Some(found) != active.index {
+                tracing::info!(
+                    url = named(&shared.urls[found].0),
+                    "follows the one that is active"
+                );
+                active.index = Some(found);
+            }
+            active.rounds += 1;
+        });
+        tokio::select! {
+            () = sleep(ASK_INTERVAL) => {}
+            () = shared.wanted.notified() => {}
+        }
+    }
+}
+
+/// Connects to the one that is active.
+#[derive(Clone)]
+struct Following {
+    endpoints: Endpoints,
+    connector: Connector,
+}
+
+type TcpConnection = TokioIo<TcpStream>;
+
+impl Service<Uri> for Following {
+    type Response = Connection;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Connection, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let (shared, mut connector) = (Arc::clone(&self.endpoints.shared), self.connector.clone());
+        Box::pin(async move {
+            let mut active = shared.active.subscribe();
+            let index = timeout(CONNECT_TIMEOUT, shared.find(&mut active)).await?;
+            let stream = connector.call(shared.urls[index].0.clone()).await?;
+            let moved = async move {
+                let moved = active.wait_for(|active| active.index != Some(index));
+                let _ = moved.await; // or nobody says any more who is active
+            };
+            Ok(Connection {
+                stream,
+                moved: Box::pin(moved),
+            })
+        })
+    }
+}
+
+impl Shared {
+    fn new(urls: Vec<(Uri, Endpoint)>, ask: Option<AskIfActive>) -> Arc<Self> {
+        let active = Active {
+            index: (urls.len() == 1).then_some(0),
+            rounds: 0,
+        };
+        Arc::new(Self {
+            urls,
+            ask,
+            channels: OnceLock::new(),
+            active: watch::Sender::new(active),
+            wanted: Notify::new(),
+        })
+    }
+
+    /// Asks one of them what it is.
+    fn ask(&self, index: usize) -> impl Future<Output = (usize, Role)> + Send + use<> {
+        let channels = self.channels.get_or_init(|| {
+            let urls = self.urls.iter();
+            let connect = |(_, endpoint): &(Uri, Endpoint)| {
+                endpoint.connect_with_connector_lazy(Connector::default())
+            };
+            urls.map(connect).collect()
+        });
+        let asked = self.ask.map(|ask| ask(channels[index].clone()));
+        async move {
+            let Some(asked) = asked else {
+                return (index, Role::Active); // there is no other
+            };
+            let role = match timeout(ANSWER_TIME_MAX, asked).await {
+                Ok(Ok(())) => Role::Active,
+                // Only a failure on the way has a source: a callee's does not cross the wire.
+                Ok(Err(status)) if status.source().is_none() => Role::Standby,
+                Ok(Err(_)) | Err(_) => Role::Silent,
+            };
+            (index, role)
+        }
+    }
+
+    /// The first that says that it is. Each is asked again and again, whatever becomes of the others.
+    async fn first_active(self: &Arc<Self>) -> usize {
+        let asked = (0..self.urls.len()).map(|index| {
+            let shared = Arc::clone(self);
+            async move {
+                while shared.ask(index).await.1 != Role::Active {
+                    sleep(SEARCH_PAUSE).await;
+                }
+                index
+            }
+        });
+        let mut asked: JoinSet<_> = asked.collect();
+        let first = asked.join_next().await.expect("a service has an address");
+        first.expect("nobody cancels it, and a question does not panic")
+    }
+
+    /// The active one, as it is found after now. That a connection is wanted says that there is none that works.
+    async fn find(&self, active: &mut watch::Receiver<Active>) -> usize {
+        let before = active.borrow_and_update().rounds;
+        self.wanted.notify_one();
+        let found = active.wait_for(|active| active.rounds > before && active.index.is_some());
+        let found = found.await.expect("its sender is here").index;
+        found.expect("it was waited for")
+    }
+}
+
+/// A connection to the one that is active. It breaks when another one is.
+struct Connection {
+    stream: TcpConnection,
+    moved: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Connection {
+    fn check(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.moved.as_mut().poll(context) {
+            Poll::Pending => Ok(()),
+            Poll::Ready(()) => {
+                // Asked once more, it still says so.
+                self.moved = Box::pin(std::future::ready(()));
+                let moved = "another one is active";
+                Err(io::Error::new(io::ErrorKind::ConnectionReset, moved))
+            }
+        }
+    }
+}
+
+impl hyper::rt::Read for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check(context)?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+}
+
+#[cfg(test)]
+mod tests;
