@@ -71,6 +71,8 @@ fn whichever_catalog_dies_the_other_serves_and_nothing_is_lost_or_made_twice() {
         // Told to stop, it hands over.
         let (active, standby) = roles(bazaar);
         assert!(bazaar.server(active).terminate().success());
+        let log = bazaar.server(Server::Gateway(0)).log();
+        assert!(log.contains("its session is released"), "{log}");
         wait_until("the standby to be active", || is_active(bazaar, standby));
         more_orders(made);
         bazaar.start_server(active);

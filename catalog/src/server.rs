@@ -28,6 +28,9 @@ use catalog_core::{Leases, LedgerCheck, Visibility};
 /// How long a stop waits for requests that are being answered, and then for the writer.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 
+/// And how long it waits for gateways to release what they hold: longer than a lease where another catalog takes over.
+const RECALL_TIME_MAX: Duration = Duration::from_millis(600);
+
 /// What a catalog is made of.
 pub struct Parts {
     /// The writer's side of the store.
@@ -88,7 +91,7 @@ pub async fn serve(
         shutdown.await;
         tracing::info!("stopping");
         // Meanwhile it serves; nobody has to wait for what it lent afterwards.
-        shared.recall().await;
+        let _ = tokio::time::timeout(RECALL_TIME_MAX, shared.recall()).await; // or for its leases
     };
     tokio::select! {
         served = &mut server => return Err(ended(served)),

@@ -385,6 +385,14 @@ impl Session {
         }
     }
 
+    /// Asks for a renewal; there is none for a while where it is withheld.
+    pub async fn try_renew(&mut self, nonce: u64) -> Option<()> {
+        self.renew(nonce).await;
+        let event = tokio::time::timeout(Duration::from_millis(20), self.events.message());
+        let event = event.await.ok()?.ok()??.event?;
+        matches!(event, Event::Renewed(renewed) if renewed.nonce == nonce).then_some(())
+    }
+
     pub async fn invalidated(&mut self) -> Invalidate {
         match self.event().await {
             Ok(Event::Invalidate(invalidate)) => invalidate,
