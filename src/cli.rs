@@ -20,6 +20,8 @@ mod policy;
 mod rollout;
 mod services;
 mod values;
+#[cfg(test)]
+mod deploy;
 
 pub use admin::{Admin, AdminTokenError};
 pub use config::{Config, Secrets};
@@ -104,6 +106,8 @@ pub enum Command {
     CompilePolicy {
         /// How long the component is
         bytes: usize,
+        /// How much of a processor it has: idle or share
+        pace: frontend_policy::Pace,
     },
 }
 

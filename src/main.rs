@@ -105,6 +105,8 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Status(args) => Ok(status::run(args).await?),
         Command::Ledger(command) => Ok(ledger::run(command)?),
-        Command::CompilePolicy { bytes } => Ok(frontend_policy::compile_as_child(bytes)?),
+        Command::CompilePolicy { bytes, pace } => {
+            Ok(frontend_policy::compile_as_child(bytes, pace)?)
+        }
     }
 }

@@ -73,13 +73,13 @@ pub enum UpError {
 /// Starts everything, and keeps it until a signal comes.
 pub async fn run(args: cli::Up) -> Result<(), UpError> {
     let mut signals = StopSignals::catch_for_service(say)?;
-    if let Some(store) = &args.store {
-        catalog::StoreUrl::parse(&store.0).map_err(JournalError::Store)?;
-    }
-    let begin = journal::begins_in_store(&args)?;
-    let plan = Plan::new(&args, begin)?;
+    let plan = Plan::new(&args)?;
     // Nothing else runs yet that it could hold up.
     journal::prepare(&args)?;
+    tokio::select! {
+        prepared = journal::prepare_store(&args) => prepared?,
+        () = signals.next() => return Ok(()),
+    }
     let (events, happening) = mpsc::channel(EVENTS_MAX);
     let started: Vec<Vec<Child>> = plan
         .stages()

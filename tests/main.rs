@@ -66,3 +66,4 @@ mod languages;
 mod command;
 mod layers;
 mod docs;
+mod deploy;

@@ -11,7 +11,7 @@ use serde_json::json;
 use test_postgres::proxy::{Proxy, Replies};
 use test_postgres::{Cluster, Options as Servers};
 
-use crate::harness::{Bazaar, Options, Order, Server, run, try_request, wait_until};
+use crate::harness::{Bazaar, Options, Order, Raise, Server, run, try_request, wait_until};
 
 /// Longest wait for one order, with the catalog away and back.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -58,19 +58,24 @@ fn place(address: SocketAddr, key: &str, order: &Order) -> u64 {
     }
 }
 
+/// Which stock the first client alone sells, a share at a time; others read it.
+const WATCHED: &str = "gamestop";
+
 /// Has clients trade while `meanwhile` is done to the bazaar, which is told how many orders were made so
-/// far. Returns the orders by number.
+/// far. Returns the orders by number. Others read meanwhile: no read is older than what was acknowledged before it began.
 pub fn trade_while(
     bazaar: &mut Bazaar,
     meanwhile: impl FnOnce(&mut Bazaar, &AtomicU64),
 ) -> BTreeMap<u64, (String, Order)> {
     let address = bazaar.address();
-    let made = AtomicU64::new(0);
+    let before = bazaar.quantity(WATCHED);
+    let (made, sold, reads) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        let raise = Raise(&is_over);
         let clients: Vec<_> = (0..CLIENTS)
             .map(|client| {
-                let (made, is_over) = (&made, &is_over);
+                let (made, sold, is_over) = (&made, &sold, &is_over);
                 scope.spawn(move || {
                     let mut numbers = Vec::new();
                     for attempt in 0.. {
@@ -78,20 +83,37 @@ pub fn trade_while(
                             break;
                         }
                         let stock = ["meta", "nvidia", "tesla"][attempt as usize % 3];
-                        let order = match attempt % 2 {
-                            0 => Order::sell(1 + client as i64, stock),
+                        let order = match (client, attempt % 2) {
+                            (0, _) => Order::sell(1, WATCHED),
+                            (_, 0) => Order::sell(1 + client as i64, stock),
                             _ => Order::buy(1, stock),
                         };
                         let key = format!("{client}-{attempt}");
                         numbers.push((place(address, &key, &order), (key, order)));
                         made.fetch_add(1, Ordering::SeqCst);
+                        sold.fetch_add(u64::from(client == 0), Ordering::SeqCst);
                     }
                     numbers
                 })
             })
             .collect();
+        for _ in 0..2 {
+            let (sold, reads, is_over) = (&sold, &reads, &is_over);
+            scope.spawn(move || {
+                while !is_over.load(Ordering::SeqCst) {
+                    let acknowledged = sold.load(Ordering::SeqCst) as i64;
+                    if let Some(quantity) = read(address, WATCHED) {
+                        assert!(
+                            quantity >= before + acknowledged,
+                            "{quantity} were read after {acknowledged} had been sold on top of {before}"
+                        );
+                        reads.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
         meanwhile(bazaar, &made);
-        is_over.store(true, Ordering::SeqCst);
+        drop(raise);
         let mut all = BTreeMap::new();
         for client in clients {
             for (number, order) in client.join().expect("every order is made") {
@@ -99,8 +121,22 @@ pub fn trade_while(
                 assert!(before.is_none(), "number {number} was given twice");
             }
         }
+        println!("{} orders, {reads:?} reads", all.len());
         all
     })
+}
+
+/// How many there are; `None` where nobody knows at the moment.
+fn read(address: SocketAddr, stock: &str) -> Option<i64> {
+    let target = format!("/stocks/{stock}");
+    let answer = try_request(address, "GET", &target, &[], b"", Duration::from_secs(10)).ok()?;
+    match answer.status {
+        200 => answer.data()["quantity"].as_i64(),
+        status => {
+            assert_eq!(status, 503, "{answer:?}");
+            None
+        }
+    }
 }
 
 /// Numbers have no gap, every key made one row, and all ledgers are the journal.

@@ -167,6 +167,15 @@ pub async fn run_on_postgres(
     serve(opened, elsewhere, receiver, damaged, listener, shutdown).await
 }
 
+/// Begins a journal in a database that has none, and lets go of it.
+///
+/// # Errors
+/// Where the database cannot be used, or the stocks cannot be read.
+pub async fn begin_on_postgres(config: PostgresConfig) -> Result<(), Error> {
+    let begun = PostgresStore::begin(open_options(config)?).await;
+    begun.map_err(of_opening)
+}
+
 /// What any store makes of a catalog.
 fn parts(
     store: impl Store + 'static,
@@ -242,6 +251,18 @@ async fn open_on_postgres(
     config: PostgresConfig,
     active: &watch::Sender<Option<String>>,
 ) -> Result<(PostgresStore, Loaded), Error> {
+    let (new, stocks) = (config.new, config.stocks.clone());
+    let opened = PostgresStore::open(open_options(config)?, active).await;
+    let mut store = opened.map_err(of_opening)?;
+    if store.was_there() {
+        warn_of_leftovers(new, stocks.as_deref());
+    }
+    let loaded = store.load().await?;
+    log_opened(&loaded);
+    Ok((store, loaded))
+}
+
+fn open_options(config: PostgresConfig) -> Result<OpenOptions, Error> {
     let PostgresConfig {
         store,
         allow_unreplicated,
@@ -254,25 +275,21 @@ async fn open_on_postgres(
         true => Some(first_stocks(stocks.as_deref())?),
         false => None,
     };
-    let options = OpenOptions {
+    Ok(OpenOptions {
         url: store,
         allow_unreplicated,
         reached_at,
         new: first,
         commit_time_max: COMMIT_TIME_MAX,
         writer_lease: WRITER_LEASE,
-    };
-    let opened = PostgresStore::open(options, active).await;
-    let mut store = opened.map_err(|error| match error {
+    })
+}
+
+fn of_opening(error: OpenError) -> Error {
+    match error {
         OpenError::Refused(refused) => Error::Postgres(refused),
         OpenError::Storage(error) => Error::Storage(error),
-    })?;
-    if store.was_there() {
-        warn_of_leftovers(new, stocks.as_deref());
     }
-    let loaded = store.load().await?;
-    log_opened(&loaded);
-    Ok((store, loaded))
 }
 
 /// What a start says that has nothing to begin.

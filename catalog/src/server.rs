@@ -25,7 +25,10 @@ use crate::writer;
 use catalog_core::limits::Snapshot;
 use catalog_core::{Leases, LedgerCheck, Visibility};
 
-/// How long a stop waits for requests that are being answered, and then for the writer.
+/// How long a stop waits for requests that are being answered, before the writer is stopped.
+const DRAIN_MIN: Duration = Duration::from_millis(100);
+
+/// And from then on for them and for the writer.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
 
 /// And how long it waits for gateways to release what they hold: longer than a lease where another catalog takes over.
@@ -100,12 +103,17 @@ pub async fn serve(
     }
     close.send_replace(true);
     shared.close();
-    if tokio::time::timeout(DRAIN_MAX, &mut server).await.is_err() {
-        tracing::warn!("some requests were not answered before the stop");
-    }
+    // A client that does not answer any more holds its connection: it does not hold up who takes over.
+    let drained = tokio::time::timeout(DRAIN_MIN, &mut server).await.is_ok();
     let limits = takes.close();
     writer.stop().await;
-    match tokio::time::timeout(DRAIN_MAX, writer_ended).await {
+    let ending = tokio::time::timeout(DRAIN_MAX, writer_ended);
+    let draining = async { drained || tokio::time::timeout(DRAIN_MAX, &mut server).await.is_ok() };
+    let (ended, drained) = tokio::join!(ending, draining);
+    if !drained {
+        tracing::warn!("some requests were not answered before the stop");
+    }
+    match ended {
         Ok(Ok(())) => {}
         Ok(Err(_)) | Err(_) => return Err(Error::Writer),
     }

@@ -148,6 +148,8 @@ impl Catalog for Service {
             .writer
             .elect(Epoch(request.expected_epoch), candidate)
             .await?;
+        // Where nothing was committed it is a read like any other.
+        self.shared.check_answer(BootTime::now())?;
         Ok(Response::new(self.leadership(&after)))
     }
 

@@ -24,6 +24,9 @@ pub enum Error {
     /// Two replicas have the same id.
     #[error("two order replicas have the id {0}")]
     SameReplica(domain::ReplicaId),
+    /// A catalog is named twice.
+    #[error("two catalogs have the URL {0}: name each once with --catalog")]
+    SameCatalog(String),
     /// The admin listener can be reached from other machines, and no token is asked for.
     #[error(
         "the admin address {0} is not a loopback address; set --admin-token or --admin-token-file, or listen on 127.0.0.1"

@@ -43,7 +43,7 @@ use std::sync::Arc;
 
 use daemon::data_dir::Lock;
 use daemon::tasks;
-use rpc::failover::Endpoints;
+use rpc::failover::{AskIfActive, Endpoints};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -97,7 +97,7 @@ pub async fn run(
         () = &mut shutdown => return Ok(()),
     };
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
-    let catalogs = catalogs(&config.catalogs)?;
+    let catalogs = catalogs(&config.catalogs, &journal)?;
     let catalog = CatalogClient::new(catalogs.channel());
     let replicas = Arc::new(Replicas::new(
         replicas(&config, &journal)?,
@@ -238,8 +238,18 @@ fn read_policy(path: &Path, trust: Option<&Trust>) -> Result<(Vec<u8>, Option<St
     Ok((component, signature))
 }
 
-fn catalogs(urls: &[String]) -> Result<Endpoints, Error> {
-    let ask = |catalog| Box::pin(wire::leadership::ask_if_active(catalog)) as _;
+fn catalogs(urls: &[String], journal: &Arc<OwnJournal>) -> Result<Endpoints, Error> {
+    if let Some(url) = urls
+        .iter()
+        .enumerate()
+        .find_map(|(index, url)| urls[..index].contains(url).then_some(url))
+    {
+        return Err(Error::SameCatalog(url.clone()));
+    }
+    let journal = Arc::clone(journal);
+    let ask: AskIfActive = Arc::new(move |catalog| {
+        Box::pin(wire::leadership::ask_if_active(catalog, journal.to_wire()))
+    });
     Endpoints::several(urls, ask).map_err(|(url, source)| Error::Url {
         url: url.to_owned(),
         source,

@@ -89,7 +89,7 @@ pub(crate) async fn join(
                 if is_news {
                     store = adopt(store, identity).await?;
                 }
-                let catalog = catalog.of(identity.journal);
+                let catalog = catalog.adopted(identity.journal);
                 return Ok(Joined {
                     store,
                     identity,

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::{ChainHash, Epoch, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
 use rpc::call_streams::Calls;
-use rpc::failover::Endpoints;
+use rpc::failover::{AskIfActive, Endpoints};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use wire::Malformed;
@@ -34,11 +34,18 @@ pub(crate) struct Catalog {
     trades: Arc<Calls<catalog::TradeRequest, catalog::TradeResponse>>,
     /// `None` until the catalog has said which it keeps.
     journal: Option<JournalId>,
+    /// The replica's own, from when on no other catalog is followed.
+    adopted: Arc<OnceLock<JournalId>>,
 }
 
 impl Catalog {
     pub(crate) fn new(urls: &[String]) -> Result<Self, ConfigError> {
-        let ask = |catalog| Box::pin(wire::leadership::ask_if_active(catalog)) as _;
+        let adopted = Arc::new(OnceLock::new());
+        let known = Arc::clone(&adopted);
+        let ask: AskIfActive = Arc::new(move |catalog| {
+            let journal = identity::to_wire(known.get().copied());
+            Box::pin(wire::leadership::ask_if_active(catalog, journal))
+        });
         let catalogs = Endpoints::several(urls, ask).map_err(|(url, source)| ConfigError::Url {
             url: url.to_owned(),
             source,
@@ -47,6 +54,7 @@ impl Catalog {
             client: CatalogClient::new(catalogs.channel()),
             trades: Arc::default(),
             journal: None,
+            adopted,
         })
     }
 
@@ -56,6 +64,12 @@ impl Catalog {
             journal: Some(journal),
             ..self
         }
+    }
+
+    /// The same, of the replica's own journal.
+    pub(crate) fn adopted(self, journal: JournalId) -> Self {
+        let _ = self.adopted.set(journal); // a replica has one
+        self.of(journal)
     }
 
     fn journal(&self) -> Vec<u8> {

@@ -8,6 +8,9 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use catalog::StoreUrl;
+use catalog::config::NESTED_LEASE_MAX;
+
 use super::plan::{CATALOG, GATEWAY, ORDER_PREFIX};
 use crate::cli::Up;
 use crate::service::catalog_config;
@@ -58,9 +61,6 @@ pub enum JournalError {
     },
     #[error("catalog: {0}")]
     NotBegun(#[from] catalog::Error),
-    /// `--store` makes no sense.
-    #[error(transparent)]
-    Store(catalog::PostgresError),
 }
 
 /// Begins the journal of a data directory that is new. What the catalog has to say of one that is
@@ -95,13 +95,27 @@ pub fn prepare(args: &Up) -> Result<(), JournalError> {
     })
 }
 
-/// Whether catalogs begin a journal in a database that has none: where the whole data directory is new, as for one of
-/// their own.
+/// The same in a database that several catalogs share, before any of them is started.
 ///
 /// # Errors
-/// Where it cannot be read.
-pub fn begins_in_store(args: &Up) -> Result<bool, JournalError> {
-    Ok(args.store.is_some() && left_in(&args.data_dir)?.is_empty())
+/// Where the database cannot be used, or the data directory cannot be read.
+pub async fn prepare_store(args: &Up) -> Result<(), JournalError> {
+    let Some(store) = &args.store else {
+        return Ok(());
+    };
+    let store = StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
+    if !left_in(&args.data_dir)?.is_empty() {
+        return Ok(()); // it had a journal
+    }
+    let config = catalog::PostgresConfig {
+        store,
+        allow_unreplicated: args.allow_unreplicated,
+        reached_at: String::new(),
+        new: true,
+        stocks: args.stocks.clone(),
+        lease: NESTED_LEASE_MAX,
+    };
+    Ok(catalog::begin_on_postgres(config).await?)
 }
 
 /// The services' files in a data directory that has no journal. Of the catalog's, those of a

@@ -58,11 +58,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Finds that every port is free. `begin` says whether catalogs begin a journal in a database that has none.
+    /// Finds that every port is free.
     ///
     /// # Errors
     /// [`Error::Taken`] names one that is not. Where the admin token is not valid.
-    pub fn new(args: &Up, begin: bool) -> Result<Self, Error> {
+    pub fn new(args: &Up) -> Result<Self, Error> {
         let token = args.front.admin_token.read()?;
         let addresses = Addresses::find_free(args)?;
         Ok(Self {
@@ -70,7 +70,7 @@ impl Plan {
                 .catalogs
                 .iter()
                 .zip(1..)
-                .map(|(address, number)| catalog(args, *address, number, begin))
+                .map(|(address, number)| catalog(args, *address, number))
                 .collect(),
             orders: addresses
                 .orders
@@ -184,7 +184,7 @@ impl Addresses {
     }
 }
 
-fn catalog(args: &Up, address: SocketAddr, number: u32, begin: bool) -> Service {
+fn catalog(args: &Up, address: SocketAddr, number: u32) -> Service {
     let flags = Flags::of("catalog")
         .with("--listen", address.to_string())
         .with_some("--stocks", args.stocks.as_deref())
@@ -197,14 +197,10 @@ fn catalog(args: &Up, address: SocketAddr, number: u32, begin: bool) -> Service 
         let flags = flags.with("--data-dir", &data_dir);
         return flags.service(CATALOG.to_owned(), address, data_dir);
     };
-    let switches = [
-        ("--new", begin),
-        ("--allow-unreplicated", args.allow_unreplicated),
-    ];
-    let mut flags = flags;
-    for (switch, _) in switches.into_iter().filter(|(_, wanted)| *wanted) {
-        flags = flags.switch(switch);
-    }
+    let flags = match args.allow_unreplicated {
+        true => flags.switch("--allow-unreplicated"),
+        false => flags,
+    };
     let name = match args.catalogs {
         1 => CATALOG.to_owned(),
         _ => format!("{CATALOG}-{number}"),
@@ -361,7 +357,7 @@ mod tests {
         let args = up(
             "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --connections-per-client-max 7",
         );
-        let plan = Plan::new(&args, false).unwrap();
+        let plan = Plan::new(&args).unwrap();
         let services: Vec<&Service> = plan.stages().flatten().collect();
         assert_eq!(services.len(), 11);
         for service in services {
@@ -391,7 +387,7 @@ mod tests {
         let args = up(
             "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --store postgres://u:secret@h/d --catalogs 2",
         );
-        let plan = Plan::new(&args, true).unwrap();
+        let plan = Plan::new(&args).unwrap();
         for service in plan.stages().flatten() {
             let line = [OsString::from("bazaar")]
                 .into_iter()
@@ -419,7 +415,7 @@ mod tests {
         let args = up(&format!(
             "bazaar --port-base 0 --listen {address} --admin 127.0.0.1:0"
         ));
-        let message = Plan::new(&args, false).unwrap_err().to_string();
+        let message = Plan::new(&args).unwrap_err().to_string();
         assert!(
             message.contains(&address.port().to_string()) && message.contains("--listen"),
             "{message}"

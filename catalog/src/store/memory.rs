@@ -46,6 +46,7 @@ struct Content {
     /// Where another one may take it over.
     writer_lease: Option<Duration>,
     beats: usize,
+    closed: bool,
 }
 
 impl Disk {
@@ -93,6 +94,11 @@ impl Disk {
     /// How many signs of life there were that nothing else was committed with.
     pub fn beats(&self) -> usize {
         self.content().beats
+    }
+
+    /// Whether its writer has let go of it.
+    pub fn is_closed(&self) -> bool {
+        self.content().closed
     }
 
     /// How many commits succeeded.
@@ -221,6 +227,11 @@ impl Store for MemoryStore {
             return Err(disk_full());
         }
         content.beats += 1;
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), StorageError> {
+        self.0.content().closed = true;
         Ok(())
     }
 }

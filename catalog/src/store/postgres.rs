@@ -17,6 +17,7 @@
 //! were committed before and are not replicated yet are by the time it is acknowledged.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::time::Duration;
 
 use domain::time::BootTime;
@@ -50,6 +51,7 @@ pub use error::PostgresError;
 pub use journal::PostgresJournal;
 pub use url::StoreUrl;
 
+use connection::Connection;
 use error::{of_commit, of_read};
 use lease::{Standby, Taken};
 use rows::{get, number, signed};
@@ -60,6 +62,9 @@ const CHUNK_ROWS: usize = 4096;
 
 /// A journal of more rows is read in full beside the catalog's work, not before it.
 const SMALL_ROWS: u64 = 50_000;
+
+/// How long that may take in all, and what is read with it.
+const LOAD_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// After each [`CHUNK_ROWS`] that are read beside the catalog's work.
 const CHECK_PAUSE: Duration = Duration::from_millis(10);
@@ -100,6 +105,8 @@ pub struct PostgresStore {
     journal: PostgresJournal,
     /// As it was when all was loaded.
     lease: WriterLease,
+    /// What was then, until it is asked for.
+    loaded: Option<Loaded>,
     unchecked: Option<Unchecked>,
     /// There was a journal before it was opened.
     was_there: bool,
@@ -144,7 +151,7 @@ impl PostgresStore {
             term,
             mut beat,
         } = standby.take_over().await?;
-        let found = identity(&connection.client).await?;
+        let found = journal_id(&connection.client).await?;
         let was_there = found.is_some();
         let journal = match (found, new) {
             (Some(journal), _) => journal,
@@ -161,8 +168,9 @@ impl PostgresStore {
         let statements = Statements::prepare(&connection.client, commit_time_max).await?;
         let last = "SELECT coalesce(max(id), 0) FROM refused";
         let last = connection.client.query_one(last, &[]).await;
+        let readers = PostgresJournal::new(url, term, server.system_identifier);
         let mut store = Self {
-            journal: PostgresJournal::new(url, term, server.system_identifier),
+            journal: readers.clone(),
             writer: Writer {
                 refused_last: get(&last.map_err(of_read)?, 0)?,
                 connection,
@@ -174,36 +182,77 @@ impl PostgresStore {
                 journal,
             },
             lease,
+            loaded: None,
             unchecked: None,
             was_there,
         };
-        let client = &store.writer.connection.client;
-        let mut unchecked = Unchecked {
-            audit: Audit::new(listings(client).await?, stocks(client).await?)?,
-            next: OrderNumber(0),
-            end: read::end(client, term).await?.0.rows,
-            journal: store.journal.clone(),
-        };
-        if unchecked.end.0 <= SMALL_ROWS {
-            while unchecked.check_more().await? {
-                store.beat_where_due().await?;
+        let reading = async {
+            // On a connection of its own: a beat would wait for what is under way on the writer's.
+            let connection = readers.connection().await?;
+            let client = &connection.client;
+            let loaded = load(client, term, journal).await?;
+            let mut unchecked = Unchecked {
+                audit: Audit::new(listings(client).await?, stocks(client).await?)?,
+                next: OrderNumber(0),
+                end: loaded.state.leadership().end.rows,
+                journal: readers.clone(),
+            };
+            if unchecked.end.0 > SMALL_ROWS {
+                return Ok((loaded, Some(unchecked)));
             }
+            while unchecked.check_more().await? {}
             unchecked.audit.finish()?;
-        } else {
-            store.unchecked = Some(unchecked);
-        }
+            Ok((loaded, None))
+        };
+        let (loaded, unchecked) = store.beat_while(reading).await?;
+        store.loaded = Some(loaded);
+        store.unchecked = unchecked;
         store.lease.loaded();
         Ok(store)
     }
 
     /// However long it takes to load, nobody takes over meanwhile.
-    async fn beat_where_due(&mut self) -> Result<(), StorageError> {
-        let now = BootTime::now();
-        if let Some(WriterStep::Beat(_)) = self.lease.next(now) {
-            self.writer.beat().await?;
-            self.lease.told(StatementOutcome::Durable, BootTime::now());
+    async fn beat_while<T>(
+        &mut self,
+        reading: impl Future<Output = Result<T, StorageError>>,
+    ) -> Result<T, StorageError> {
+        let mut reading = pin!(tokio::time::timeout(LOAD_TIME_MAX, reading));
+        loop {
+            let wake = self.lease.wake().unwrap_or_default();
+            tokio::select! {
+                read = &mut reading => {
+                    return read.unwrap_or_else(|_| {
+                        let problem = format!("it was not read within {LOAD_TIME_MAX:?}");
+                        Err(StorageError::Server(problem))
+                    });
+                }
+                () = tokio::time::sleep(wake.since(BootTime::now())) => {}
+            }
+            if let Some(WriterStep::Beat(_)) = self.lease.next(BootTime::now()) {
+                self.writer.beat().await?;
+                self.lease.told(StatementOutcome::Durable, BootTime::now());
+            }
         }
-        Ok(())
+    }
+
+    /// Begins a journal in a database that has none, and lets go of it. Where there is one, or another catalog begins
+    /// one, nothing is done.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn begin(options: OpenOptions) -> Result<(), OpenError> {
+        let connection = Connection::open(&options.url).await?;
+        server::check(&connection.client, options.allow_unreplicated).await?;
+        let has_tables = schema::version(&connection.client).await?.is_some();
+        if has_tables && journal_id(&connection.client).await?.is_some() {
+            return Ok(());
+        }
+        let active = watch::Sender::default();
+        let mut heard = active.subscribe();
+        tokio::select! {
+            opened = Self::open(options, &active) => Ok(opened?.close().await?),
+            _ = heard.wait_for(Option::is_some) => Ok(()),
+        }
     }
 
     /// What is left to read of a large journal as it was opened.
@@ -224,42 +273,15 @@ impl PostgresStore {
     fn client(&self) -> &Client {
         &self.writer.connection.client
     }
-
-    async fn term(&self) -> Result<Term, StorageError> {
-        let sql = "SELECT epoch, leader, change, in_sync, checksum FROM leadership";
-        let row = self.client().query_one(sql, &[]).await.map_err(of_read)?;
-        let none = |replica| StorageError::Damaged(format!("there is no replica {replica}"));
-        let replica = |id: i64| u32::try_from(id).map_err(|_| none(id));
-        let in_sync: Vec<i64> = get(&row, 3)?;
-        let in_sync: BTreeSet<ReplicaId> = in_sync
-            .into_iter()
-            .map(|id| ReplicaId::new(replica(id)?).ok_or_else(|| none(id)))
-            .collect::<Result<_, _>>()?;
-        let leader = replica(get(&row, 1)?)?;
-        let term = checked_term(number(&row, 0)?, leader, number(&row, 2)?, in_sync)?;
-        of_term(self.writer.journal, &term).check(Some(get(&row, 4)?))?;
-        Ok(term)
-    }
 }
 
 #[async_trait]
 impl Store for PostgresStore {
     async fn load(&mut self) -> Result<Loaded, StorageError> {
-        let (end, last) = read::end(self.client(), self.writer.term).await?;
-        let term = self.term().await?;
-        if last.is_some_and(|row| row.epoch > term.epoch) {
-            return Err(StorageError::Damaged(format!(
-                "its journal has rows of a later epoch than {}",
-                term.epoch
-            )));
+        match self.loaded.take() {
+            Some(loaded) => Ok(loaded),
+            None => load(self.client(), self.writer.term, self.writer.journal).await,
         }
-        let listing = stocks::digest(&listings(self.client()).await?);
-        Ok(Loaded {
-            journal: self.writer.journal,
-            listing,
-            state: CatalogState::new(stocks(self.client()).await?, end, term),
-            sessions_out: None, // theirs are over before the writer's own
-        })
     }
 
     async fn find_keys(
@@ -287,15 +309,49 @@ impl Store for PostgresStore {
 }
 
 /// Which journal there is, if there is one.
-async fn identity(client: &Client) -> Result<Option<JournalId>, StorageError> {
-    let sql = "SELECT journal, checksum FROM identity";
-    let Some(row) = client.query_opt(sql, &[]).await.map_err(of_read)? else {
-        return Ok(None);
-    };
-    let journal = JournalId::try_from(get::<&[u8]>(&row, 0)?)?;
+async fn journal_id(client: &Client) -> Result<Option<JournalId>, StorageError> {
+    let sql = "SELECT journal FROM identity";
+    let row = client.query_opt(sql, &[]).await.map_err(of_read)?;
+    let id = row.map(|row| Ok::<_, StorageError>(JournalId::try_from(get::<&[u8]>(&row, 0)?)?));
+    id.transpose()
+}
+
+/// All that a catalog goes on with.
+async fn load(client: &Client, term: i64, journal: JournalId) -> Result<Loaded, StorageError> {
     let listing = stocks::digest(&listings(client).await?);
+    let sql = "SELECT journal, checksum FROM identity";
+    let row = client.query_one(sql, &[]).await.map_err(of_read)?;
     of_identity(journal, &listing).check(Some(get(&row, 1)?))?;
-    Ok(Some(journal))
+    let (end, last) = read::end(client, term).await?;
+    let leadership = leadership(client, journal).await?;
+    if last.is_some_and(|row| row.epoch > leadership.epoch) {
+        return Err(StorageError::Damaged(format!(
+            "its journal has rows of a later epoch than {}",
+            leadership.epoch
+        )));
+    }
+    Ok(Loaded {
+        journal,
+        listing,
+        state: CatalogState::new(stocks(client).await?, end, leadership),
+        sessions_out: None, // theirs are over before the writer's own
+    })
+}
+
+async fn leadership(client: &Client, journal: JournalId) -> Result<Term, StorageError> {
+    let sql = "SELECT epoch, leader, change, in_sync, checksum FROM leadership";
+    let row = client.query_one(sql, &[]).await.map_err(of_read)?;
+    let none = |replica| StorageError::Damaged(format!("there is no replica {replica}"));
+    let replica = |id: i64| u32::try_from(id).map_err(|_| none(id));
+    let in_sync: Vec<i64> = get(&row, 3)?;
+    let in_sync: BTreeSet<ReplicaId> = in_sync
+        .into_iter()
+        .map(|id| ReplicaId::new(replica(id)?).ok_or_else(|| none(id)))
+        .collect::<Result<_, _>>()?;
+    let leader = replica(get(&row, 1)?)?;
+    let term = checked_term(number(&row, 0)?, leader, number(&row, 2)?, in_sync)?;
+    of_term(journal, &term).check(Some(get(&row, 4)?))?;
+    Ok(term)
 }
 
 async fn listings(client: &Client) -> Result<Vec<Listing>, StorageError> {

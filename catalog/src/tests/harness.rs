@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use domain::{Price, StockName, Version};
 use rpc::listen::{self, Incoming, Limits};
 use storage::damage::DamageReceiver;
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -104,6 +105,20 @@ impl Running {
     pub fn narrow_client(&self) -> Client {
         let endpoint = Endpoint::from_shared(self.url.clone()).unwrap();
         CatalogClient::new(endpoint.initial_stream_window_size(1 << 16).connect_lazy())
+    }
+
+    /// A connection of a client that says hello and no more, as one does that is paused.
+    pub async fn hung_client(&self) -> TcpStream {
+        const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let address = self.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(&[PREFACE, SETTINGS].concat())
+            .await
+            .unwrap();
+        stream.readable().await.unwrap(); // it is served
+        stream
     }
 
     /// A client of a leader elected for the next epoch.

@@ -88,7 +88,9 @@ async fn a_lease_is_over_before_another_catalog_may_serve() {
 
 #[tokio::test]
 async fn a_catalog_that_stops_recalls_what_it_lent_and_waits_for_nobody_who_released() {
-    let (_disk, catalog, _leader) = start().await;
+    let (disk, catalog, _leader) = start().await;
+    // A client that hangs does not keep it from handing over: its connection is open, and answers nothing.
+    let hung = catalog.hung_client().await;
     let mut session = Session::open(&catalog.client()).await;
     let stopping = tokio::spawn(catalog.stop());
     match session.event().await {
@@ -96,6 +98,11 @@ async fn a_catalog_that_stops_recalls_what_it_lent_and_waits_for_nobody_who_rele
         other => panic!("{other:?}"),
     }
     session.release().await;
+    let released = Instant::now();
+    until("it lets go of the store", async || disk.is_closed()).await;
+    let waited = released.elapsed();
+    assert!(waited < Duration::from_secs(2), "{waited:?}");
+    drop(hung);
     stopping.await.unwrap();
 }
 

@@ -29,7 +29,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Error};
 use tower_service::Service;
 
-use crate::connect::{self, CONNECT_TIMEOUT, Connector};
+use crate::connect::{self, Connector};
 
 /// How often the active one is asked.
 const ASK_INTERVAL: Duration = Duration::from_millis(250);
@@ -37,14 +37,19 @@ const ASK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long an answer may take, before the others are asked as well. A false suspicion costs them a question each.
 const ANSWER_TIME_MAX: Duration = Duration::from_millis(250);
 
-/// Pause between two questions to one that is not active, while none is.
-const SEARCH_PAUSE: Duration = Duration::from_millis(25);
+/// And once all are asked: whoever is slow is not given up for it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Most addresses of one service.
-pub const ENDPOINTS_MAX: usize = 8;
+/// Shortest and longest pause between two questions to one that is not active, while none is: it doubles.
+const SEARCH_PAUSE_MIN: Duration = Duration::from_millis(25);
+const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// How long a connection waits until it is known who is active. After that it is to whoever was.
+const FIND_TIME_MAX: Duration = Duration::from_millis(300);
 
 /// Asks the one at the other end whether it is active: it fails where it is not. It need not end by itself.
-pub type AskIfActive = fn(Channel) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send>>;
+pub type AskIfActive =
+    Arc<dyn Fn(Channel) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send>> + Send + Sync>;
 
 /// What one of the addresses was heard to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +160,8 @@ impl Endpoints {
 
     /// Asks each address what it is now; in the order in which they were named.
     pub async fn roles(&self) -> Vec<(String, Role)> {
-        let asked = (0..self.shared.urls.len()).map(|index| self.shared.ask(index));
+        let ask = |index| self.shared.ask(index, ANSWER_TIME_MAX);
+        let asked = (0..self.shared.urls.len()).map(ask);
         let mut asked: JoinSet<_> = asked.collect();
         let mut roles = vec![Role::Silent; self.shared.urls.len()];
         while let Some(answer) = asked.join_next().await {
@@ -185,7 +191,7 @@ async fn search(shared: Arc<Shared>) {
         let known = shared.active.borrow().index;
         let found = match known {
             // It alone, while it answers.
-            Some(index) if shared.ask(index).await.1 == Role::Active => index,
+            Some(index) if shared.ask(index, ANSWER_TIME_MAX).await.1 == Role::Active => index,
             _ => shared.first_active().await,
         };
         shared.active.send_modify(|active| {
@@ -227,7 +233,12 @@ impl Service<Uri> for Following {
         let (shared, mut connector) = (Arc::clone(&self.endpoints.shared), self.connector.clone());
         Box::pin(async move {
             let mut active = shared.active.subscribe();
-            let index = timeout(CONNECT_TIMEOUT, shared.find(&mut active)).await?;
+            let found = timeout(FIND_TIME_MAX, shared.find(&mut active)).await;
+            let known = active.borrow().index;
+            let index = found
+                .ok()
+                .or(known)
+                .ok_or("nobody says that it is active")?;
             let stream = connector.call(shared.urls[index].0.clone()).await?;
             let moved = async move {
                 let moved = active.wait_for(|active| active.index != Some(index));
@@ -257,7 +268,11 @@ impl Shared {
     }
 
     /// Asks one of them what it is.
-    fn ask(&self, index: usize) -> impl Future<Output = (usize, Role)> + Send + use<> {
+    fn ask(
+        &self,
+        index: usize,
+        time_max: Duration,
+    ) -> impl Future<Output = (usize, Role)> + Send + use<> {
         let channels = self.channels.get_or_init(|| {
             let urls = self.urls.iter();
             let connect = |(_, endpoint): &(Uri, Endpoint)| {
@@ -265,12 +280,12 @@ impl Shared {
             };
             urls.map(connect).collect()
         });
-        let asked = self.ask.map(|ask| ask(channels[index].clone()));
+        let asked = self.ask.as_ref().map(|ask| ask(channels[index].clone()));
         async move {
             let Some(asked) = asked else {
                 return (index, Role::Active); // there is no other
             };
-            let role = match timeout(ANSWER_TIME_MAX, asked).await {
+            let role = match timeout(time_max, asked).await {
                 Ok(Ok(())) => Role::Active,
                 // Only a failure on the way has a source: a callee's does not cross the wire.
                 Ok(Err(status)) if status.source().is_none() => Role::Standby,
@@ -285,8 +300,10 @@ impl Shared {
         let asked = (0..self.urls.len()).map(|index| {
             let shared = Arc::clone(self);
             async move {
-                while shared.ask(index).await.1 != Role::Active {
-                    sleep(SEARCH_PAUSE).await;
+                let mut pause = SEARCH_PAUSE_MIN;
+                while shared.ask(index, PATIENCE).await.1 != Role::Active {
+                    sleep(pause).await;
+                    pause = (pause * 2).min(SEARCH_PAUSE_MAX);
                 }
                 index
             }

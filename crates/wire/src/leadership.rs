@@ -24,12 +24,15 @@ pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Malformed> {
     Ok((epoch, leader))
 }
 
-/// Asks the catalog at the other end whether it is the active one.
+/// Asks the catalog at the other end whether it is the active one, of that journal where one is named.
 ///
 /// # Errors
-/// Where it stands by, or another one may have taken over, or it does not answer.
-pub async fn ask_if_active(catalog: Channel) -> Result<(), Status> {
-    let asked = GetLeadershipRequest::default();
+/// Where it stands by, or another one may have taken over, or it keeps another journal, or does not answer.
+pub async fn ask_if_active(catalog: Channel, journal: Vec<u8>) -> Result<(), Status> {
+    let asked = GetLeadershipRequest {
+        journal,
+        ..GetLeadershipRequest::default()
+    };
     let answer = CatalogClient::new(catalog).get_leadership(asked).await;
     answer.map(drop)
 }

@@ -29,7 +29,7 @@ pub use admission::{Admission, Admitted, Problem, Rejection, Secrets, Trust, Upl
 pub use decider::{Decider, Undecided};
 pub use evaluate::{Connection, RequestParts};
 pub use guest::code_cache::CodeCache;
-pub use guest::compiler::{CompileError, Compiler, compile_as_child};
+pub use guest::compiler::{CompileError, Compiler, Pace, compile_as_child};
 pub use guest::costs::{COST_BOUNDS_US, Cost};
 pub use guest::engine::Engine;
 pub use guest::instance::Ambient;

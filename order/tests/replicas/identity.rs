@@ -189,6 +189,7 @@ async fn another_journals_ledger_is_refused_by_name() {
     let mut cluster = Cluster::start(2).await;
     cluster.lead(2).await;
     cluster.seat(2).place("a", "meta").await.unwrap();
+    cluster.all_equal().await; // it may have it as a proposal until then
     cluster.stop(1).await;
     cluster.catalog.state().journal = Some(ANOTHER);
     for _ in 0..2 {
@@ -212,6 +213,7 @@ async fn a_ledger_of_before_is_taken_where_the_journal_begins_with_it() {
     cluster.lead(2).await;
     cluster.seat(2).place("a", "meta").await.unwrap();
     cluster.seat(2).place("b", "meta").await.unwrap();
+    cluster.all_equal().await; // it may have them as proposals until then
     cluster.stop(1).await;
     cluster.seat(2).place("c", "meta").await.unwrap();
     let data_dir = cluster.seat(1).data_dir.path().to_owned();
@@ -244,6 +246,7 @@ async fn a_journal_that_lost_rows_is_told_and_nothing_is_served_against_it() {
     for key in ["a", "b", "c"] {
         cluster.seat(2).place(key, "meta").await.unwrap();
     }
+    cluster.all_equal().await; // they may be proposals until then
     let rows = cluster.catalog.state().rows.clone();
     cluster.stop(1).await;
     cluster.catalog.state().rows.truncate(1);
@@ -292,6 +295,7 @@ async fn a_ledger_that_a_restored_journal_went_on_without_ends_its_replica_or_is
     for key in ["a", "b", "c"] {
         cluster.seat(2).place(key, "meta").await.unwrap();
     }
+    cluster.all_equal().await; // they may be proposals until then
     cluster.stop(1).await;
     cluster.stop(2).await;
     {

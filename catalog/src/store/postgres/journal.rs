@@ -49,6 +49,11 @@ impl PostgresJournal {
             idle: Mutex::new(Vec::new()),
         }))
     }
+
+    /// A connection of its own, to the writer's cluster.
+    pub(super) async fn connection(&self) -> Result<Connection, StorageError> {
+        self.0.connect().await
+    }
 }
 
 #[async_trait]

@@ -26,6 +26,9 @@ use super::{OpenError, schema};
 /// Pause after a standby lost its connection, or what it is connected to will not do.
 const CONNECT_PAUSE: Duration = Duration::from_millis(200);
 
+/// How long a host may take until it is known to be the right one, all of its tables made.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// How long an answer to a look at the row may take.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -108,10 +111,15 @@ impl Standby<'_> {
                         Some(watching) => self.exchange(watching, claim).await?,
                         None => StatementOutcome::Failed,
                     };
-                    if outcome == StatementOutcome::Unknown {
-                        watching = None;
-                    }
                     lease.told(outcome, BootTime::now());
+                    match outcome {
+                        StatementOutcome::Durable | StatementOutcome::Fenced => troubled = false,
+                        StatementOutcome::Failed | StatementOutcome::Unknown => {
+                            // Another host may do better.
+                            watching = None;
+                            tokio::time::sleep(CONNECT_PAUSE).await;
+                        }
+                    }
                 }
                 Some(WriterStep::Load) => {
                     let Watching { connection, server } =
@@ -140,12 +148,22 @@ impl Standby<'_> {
     }
 
     async fn connect(&self) -> Result<Watching, OpenError> {
+        let connected = tokio::time::timeout(CONNECT_TIME_MAX, self.connect_once()).await;
+        connected.unwrap_or_else(|_| {
+            let problem = format!("no answer within {CONNECT_TIME_MAX:?}");
+            Err(StorageError::Server(problem).into())
+        })
+    }
+
+    async fn connect_once(&self) -> Result<Watching, OpenError> {
         let mut connection = Connection::open(self.url).await?;
         let server = server::check(&connection.client, self.allow_unreplicated).await?;
         if schema::version(&connection.client).await?.is_none() && !self.new {
             return Err(PostgresError::NoJournal(self.url.to_string()).into()); // and leaves no trace
         }
-        schema::migrate(&mut connection.client).await?;
+        if !schema::is_current(&connection.client).await? {
+            schema::migrate(&mut connection.client).await?;
+        }
         Ok(Watching { connection, server })
     }
 

@@ -101,6 +101,15 @@ pub(super) async fn version(client: &Client) -> Result<Option<i32>, PostgresErro
     Ok(Some(last))
 }
 
+/// Whether all scripts have been run.
+///
+/// # Errors
+/// As [`version`].
+pub(super) async fn is_current(client: &Client) -> Result<bool, PostgresError> {
+    let known = i32::try_from(SCRIPTS.len()).ok();
+    Ok(version(client).await? == known)
+}
+
 /// Runs the scripts that have not been run.
 ///
 /// # Errors

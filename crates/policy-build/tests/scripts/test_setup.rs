@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 
 /// What tests need is here, and root runs the script. `apt-get` installs Node alone.
-const COMMANDS: [(&str, &str); 17] = [
+const COMMANDS: [(&str, &str); 19] = [
     ("id", "echo 0"),
     ("node", ""),
     ("npm", ""),
@@ -20,6 +20,8 @@ const COMMANDS: [(&str, &str); 17] = [
     ("pg_createcluster", ""),
     ("openssl", ""),
     ("setpriv", ""),
+    ("systemd-analyze", ""),
+    ("docker-compose", ""),
     (
         "apt-get",
         r#"if [ "$1" = install ]; then cp "$HERE/bin/mount" "$HERE/bin/node"; fi"#,

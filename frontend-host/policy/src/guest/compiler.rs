@@ -10,6 +10,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
@@ -18,11 +19,20 @@ use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal,
 
 use wasmtime::Config;
 
-use super::thread::yield_to_others;
+use super::thread::{processor_time_of_all, run_when_idle, yield_to_others};
 use crate::limits;
 
 /// What a child ends with where its wall time is over.
 const OUT_OF_TIME: u8 = 124;
+
+/// What a child ends with that got too little of a processor.
+const STARVED: u8 = 123;
+
+/// A child that waits for idle processors for so long is started anew among those that share them.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Of that time it needs one part in so many on a processor, to go on as it is.
+const IDLE_PART_MIN: u32 = 5;
 
 /// What is read of a child's last words, in bytes.
 const WORDS_BYTES_MAX: u64 = 4 << 10;
@@ -57,11 +67,24 @@ impl Compiler {
         }
     }
 
-    /// Machine code of a component.
+    /// Machine code of a component. It is compiled while processors are idle; where they are not for long, by
+    /// taking a share of them.
     pub(super) fn compile(&self, component: &[u8]) -> Result<Vec<u8>, CompileError> {
+        match self.compile_at(Pace::Idle, component)? {
+            Some(code) => Ok(code),
+            None => {
+                let code = self.compile_at(Pace::Share, component)?;
+                code.ok_or_else(|| io::Error::other("the compiler says that it starved").into())
+            }
+        }
+    }
+
+    /// `None` where it got too little of a processor.
+    fn compile_at(&self, pace: Pace, component: &[u8]) -> Result<Option<Vec<u8>>, CompileError> {
         let mut child = Command::new(&self.program)
             .args(&self.args)
             .arg(component.len().to_string())
+            .arg(pace.name())
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -70,9 +93,41 @@ impl Compiler {
         let (code, words) = talk(&mut child, component);
         let ended = child.wait()?;
         if ended.success() {
-            return Ok(code?);
+            return Ok(Some(code?));
+        }
+        if pace == Pace::Idle && ended.code() == Some(STARVED.into()) {
+            return Ok(None);
         }
         Err(failure(ended, &words, component.len()))
+    }
+}
+
+/// How much of a processor a compilation has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// What nobody else wants: others notice nothing of it.
+    Idle,
+    /// A share that is less than that of those that serve.
+    Share,
+}
+
+impl Pace {
+    /// As a command line has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Share => "share",
+        }
+    }
+}
+
+impl FromStr for Pace {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = [Self::Idle, Self::Share];
+        let named = known.into_iter().find(|pace| pace.name() == name);
+        named.ok_or_else(|| format!("no pace is called {name}"))
     }
 }
 
@@ -143,7 +198,7 @@ impl Bounds {
     }
 
     /// Holds this process to them.
-    fn impose(self) -> io::Result<()> {
+    fn impose(self, pace: Pace) -> io::Result<()> {
         let at_most = |limit: u64| Rlimit {
             current: Some(limit),
             maximum: Some(limit + 1),
@@ -153,14 +208,30 @@ impl Bounds {
         setrlimit(Resource::Core, at_most(0))?;
         setrlimit(Resource::Data, at_most(self.memory_bytes))?;
         setrlimit(Resource::Cpu, at_most(self.processor_time.as_secs()))?;
-        yield_to_others();
+        match pace {
+            Pace::Idle => run_when_idle(),
+            Pace::Share => yield_to_others(),
+        }
         tasks::thread("compile-clock", move || {
-            thread::sleep(self.wall_time);
-            #[expect(clippy::disallowed_methods, reason = "there is nothing in the log")]
-            std::process::exit(OUT_OF_TIME.into());
+            let mut left = self.wall_time;
+            while pace == Pace::Idle && left > IDLE_TIME_MAX {
+                let before = processor_time_of_all();
+                thread::sleep(IDLE_TIME_MAX);
+                left -= IDLE_TIME_MAX;
+                if processor_time_of_all() - before < IDLE_TIME_MAX / IDLE_PART_MIN {
+                    end(STARVED);
+                }
+            }
+            thread::sleep(left);
+            end(OUT_OF_TIME);
         })?;
         Ok(())
     }
+}
+
+fn end(status: u8) -> ! {
+    #[expect(clippy::disallowed_methods, reason = "there is nothing in the log")]
+    std::process::exit(status.into())
 }
 
 /// What a child does: bounds itself to what a component of that size may take, reads it from standard
@@ -169,8 +240,8 @@ impl Bounds {
 ///
 /// # Errors
 /// Where there is no code.
-pub fn compile_as_child(component_bytes: usize) -> Result<(), CompileError> {
-    Bounds::of(component_bytes).impose()?;
+pub fn compile_as_child(component_bytes: usize, pace: Pace) -> Result<(), CompileError> {
+    Bounds::of(component_bytes).impose(pace)?;
     let mut component = Vec::new();
     let most = component_bytes as u64 + 1;
     io::stdin().lock().take(most).read_to_end(&mut component)?;

@@ -1,0 +1,83 @@
+//! The examples in `deploy/`: what they tell Bazaar is what Bazaar takes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{CommandFactory, Parser};
+
+use super::Cli;
+
+fn deploy() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
+}
+
+/// The flags of a command, by the variables that stand for them.
+fn flags(command: &str) -> BTreeMap<String, String> {
+    let cli = Cli::command();
+    let command = cli.find_subcommand(command).expect("there is such a one");
+    let flag = |arg: &clap::Arg| {
+        let variable = arg.get_env()?.to_str()?.to_owned();
+        Some((variable, format!("--{}", arg.get_long()?)))
+    };
+    command.get_arguments().filter_map(flag).collect()
+}
+
+fn settings(file: &Path) -> Vec<(String, String)> {
+    let text =
+        fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    let lines = text
+        .lines()
+        .filter(|line| !line.starts_with('#') && !line.is_empty());
+    lines
+        .map(|line| {
+            let (name, value) = line.split_once('=').expect("NAME=value");
+            (name.to_owned(), value.to_owned())
+        })
+        .collect()
+}
+
+#[test]
+fn units_and_their_settings_are_command_lines_that_bazaar_takes() {
+    for (unit, settings_file) in [
+        ("bazaar-catalog.service", "catalog.env"),
+        ("bazaar-order@.service", "order.env"),
+        ("bazaar-gateway.service", "gateway.env"),
+    ] {
+        let systemd = deploy().join("systemd");
+        let text = fs::read_to_string(systemd.join(unit)).unwrap();
+        let start = text
+            .lines()
+            .find_map(|line| line.strip_prefix("ExecStart="));
+        let start = start.expect("it starts something").replace("%i", "1");
+        let mut line: Vec<String> = start.split_whitespace().map(str::to_owned).collect();
+        let flags = flags(&line[1]);
+        for (name, value) in settings(&systemd.join(settings_file)) {
+            let flag = flags.get(&name);
+            let flag = flag.unwrap_or_else(|| panic!("{settings_file}: {unit} knows no {name}"));
+            line.push(format!("{flag}={value}"));
+        }
+        if let Err(error) = Cli::try_parse_from(&line) {
+            panic!("{unit}: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_variable_in_the_examples_is_one_that_bazaar_reads() {
+    let commands = ["catalog", "order", "gateway"];
+    let known: BTreeSet<String> = commands
+        .into_iter()
+        .flat_map(flags)
+        .map(|(name, _)| name)
+        .collect();
+    for file in ["compose/compose.yaml", "kubernetes/bazaar.yaml"] {
+        let text = fs::read_to_string(deploy().join(file)).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+        let named: BTreeSet<&str> = words.filter(|word| word.starts_with("BAZAAR_")).collect();
+        assert!(named.len() > 5, "{file}: {named:?}");
+        for name in named {
+            assert!(known.contains(name), "{file}: nothing reads {name}");
+        }
+    }
+}
