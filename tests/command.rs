@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
+use test_postgres::{Cluster, Options as Servers};
 
 use crate::harness::{
     Bazaar, Order, Ports, Process, Server, Turn, kill_by_pid, request, run, run_ok, signal_by_pid,
@@ -564,4 +565,59 @@ fn ledger_diff_says_where_ledgers_differ() {
         .code(),
         Some(1)
     );
+}
+
+#[test]
+fn up_starts_several_catalogs_over_one_database_and_one_serves_where_the_other_dies() {
+    let Some(cluster) = Cluster::start(&Servers::default()) else {
+        return;
+    };
+    let store = format!("--store={}", cluster.database("bazaar"));
+    let (turn, ports, dir) = (Turn::take(), Ports::claim(), tempfile::tempdir().unwrap());
+    // What cannot be used is refused before anything is begun, so that it can be tried again.
+    let mut refused = Process::start("up", dir.path(), flags_of(&dir, &ports, &[&store]));
+    assert!(!refused.wait().success());
+    assert!(
+        refused.log().contains("--allow-unreplicated"),
+        "{}",
+        refused.log()
+    );
+    drop(refused);
+    let flags = [store.as_str(), "--allow-unreplicated", "--catalogs=2"];
+    let (mut process, services) = launch(&dir, &ports, &flags);
+    let names: Vec<&str> = services.keys().map(String::as_str).collect();
+    assert_eq!(
+        names,
+        [
+            "catalog-1",
+            "catalog-2",
+            "gateway",
+            "order-1",
+            "order-2",
+            "order-3"
+        ]
+    );
+    let gateway = services["gateway"].0;
+    let order = br#"{"name":"meta","type":"sell","quantity":10}"#;
+    let trade =
+        || request(gateway, "POST", "/orders", &[], order).data()["transaction_number"].clone();
+    assert_eq!(trade(), 0);
+    let status = request(ports.address(ADMIN_PORT), "GET", "/status", &[], b"").json();
+    let catalogs = status["catalogs"].as_array().expect("they are listed");
+    let active = catalogs.iter().find(|catalog| catalog["role"] == "active");
+    let url = active.expect("one is active")["url"].as_str().unwrap();
+    let (active, (_, pid)) = services
+        .iter()
+        .find(|(_, (address, _))| url == format!("http://{address}"))
+        .expect("it is one of up's");
+    kill_by_pid(*pid);
+    assert_eq!(trade(), 1);
+    // It stands by from its next start on, without --restart.
+    wait_until("the catalog to be started again", || {
+        process
+            .log()
+            .contains(&format!("{active} was started again"))
+    });
+    assert!(process.terminate().success());
+    drop(turn);
 }
