@@ -29,7 +29,7 @@ const OUT_OF_TIME: u8 = 124;
 const STARVED: u8 = 123;
 
 /// A child that waits for idle processors for so long is started anew among those that share them.
-const IDLE_TIME_MAX: Duration = Duration::from_secs(5);
+const IDLE_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Of that time it needs one part in so many on a processor, to go on as it is.
 const IDLE_PART_MIN: u32 = 5;
