@@ -602,10 +602,17 @@ fn up_starts_several_catalogs_over_one_database_and_one_serves_where_the_other_d
     let trade =
         || request(gateway, "POST", "/orders", &[], order).data()["transaction_number"].clone();
     assert_eq!(trade(), 0);
-    let status = request(ports.address(ADMIN_PORT), "GET", "/status", &[], b"").json();
-    let catalogs = status["catalogs"].as_array().expect("they are listed");
-    let active = catalogs.iter().find(|catalog| catalog["role"] == "active");
-    let url = active.expect("one is active")["url"].as_str().unwrap();
+    let mut url = String::new();
+    wait_until("one to be active and the other to stand by", || {
+        let status = request(ports.address(ADMIN_PORT), "GET", "/status", &[], b"").json();
+        let of = |role: &str| {
+            let catalogs = status["catalogs"].as_array().expect("they are listed");
+            let found = catalogs.iter().find(|catalog| catalog["role"] == role)?;
+            found["url"].as_str().map(str::to_owned)
+        };
+        url = of("active").unwrap_or_default();
+        !url.is_empty() && of("standby").is_some()
+    });
     let (active, (_, pid)) = services
         .iter()
         .find(|(_, (address, _))| url == format!("http://{address}"))

@@ -28,8 +28,11 @@ use catalog_core::{Leases, LedgerCheck, Visibility};
 /// How long a stop waits for requests that are being answered, before the writer is stopped.
 const DRAIN_MIN: Duration = Duration::from_millis(100);
 
-/// And from then on for them and for the writer.
+/// And from then on.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+
+/// How long it waits for the writer: longer than for a commit.
+const WRITER_END_MAX: Duration = Duration::from_secs(6);
 
 /// And how long it waits for gateways to release what they hold: longer than a lease where another catalog takes over.
 const RECALL_TIME_MAX: Duration = Duration::from_millis(600);
@@ -107,7 +110,7 @@ pub async fn serve(
     let drained = tokio::time::timeout(DRAIN_MIN, &mut server).await.is_ok();
     let limits = takes.close();
     writer.stop().await;
-    let ending = tokio::time::timeout(DRAIN_MAX, writer_ended);
+    let ending = tokio::time::timeout(WRITER_END_MAX, writer_ended);
     let draining = async { drained || tokio::time::timeout(DRAIN_MAX, &mut server).await.is_ok() };
     let (ended, drained) = tokio::join!(ending, draining);
     if !drained {

@@ -1,14 +1,18 @@
 #!/bin/sh
-# A standby of db-1, from the first start on.
+# A standby of db-1, from the first start on. Whoever promotes it empties its synchronous_standby_names, or gives it a standby.
 set -eu
-data=/var/lib/postgresql/data
-if [ ! -s "$data/PG_VERSION" ]; then
-    until pg_basebackup --host=db-1 --username="$POSTGRES_USER" --pgdata="$data" --write-recovery-conf --wal-method=stream; do
+data=/var/lib/postgresql/data/pgdata
+if [ ! -e "$data" ]; then
+    # Under another name until it is whole.
+    copy=$data.copy
+    rm -rf "$copy"
+    until pg_basebackup --host=db-1 --username="$POSTGRES_USER" --pgdata="$copy" --write-recovery-conf --wal-method=stream; do
         echo "db-1 is not ready yet" >&2
-        find "$data" -mindepth 1 -delete
+        rm -rf "$copy"
         sleep 1
     done
-    echo "primary_conninfo = 'host=db-1 user=$POSTGRES_USER password=$PGPASSWORD application_name=db2'" >>"$data/postgresql.auto.conf"
+    echo "primary_conninfo = 'host=db-1 user=$POSTGRES_USER password=$PGPASSWORD application_name=db2'" >>"$copy/postgresql.auto.conf"
+    chmod 0700 "$copy"
+    mv "$copy" "$data"
 fi
-chmod 0700 "$data"
 exec postgres -D "$data"

@@ -37,6 +37,9 @@ pub(crate) async fn join(
 ) -> Result<Joined, Error> {
     let mut join = Join::new(config.rebuild, is_copy);
     let mut complaint = Complaint::default();
+    if let Some(known) = store.identity() {
+        catalog.follow(known.journal);
+    }
     let mut input = Input::Ready;
     loop {
         let found = Found {
@@ -89,7 +92,8 @@ pub(crate) async fn join(
                 if is_news {
                     store = adopt(store, identity).await?;
                 }
-                let catalog = catalog.adopted(identity.journal);
+                catalog.follow(identity.journal);
+                let catalog = catalog.of(identity.journal);
                 return Ok(Joined {
                     store,
                     identity,

@@ -66,10 +66,9 @@ impl Catalog {
         }
     }
 
-    /// The same, of the replica's own journal.
-    pub(crate) fn adopted(self, journal: JournalId) -> Self {
+    /// The replica's own journal is that: only its catalog is followed.
+    pub(crate) fn follow(&self, journal: JournalId) {
         let _ = self.adopted.set(journal); // a replica has one
-        self.of(journal)
     }
 
     fn journal(&self) -> Vec<u8> {

@@ -63,8 +63,16 @@ const CHUNK_ROWS: usize = 4096;
 /// A journal of more rows is read in full beside the catalog's work, not before it.
 const SMALL_ROWS: u64 = 50_000;
 
-/// How long that may take in all, and what is read with it.
-const LOAD_TIME_MAX: Duration = Duration::from_secs(300);
+/// How long a start may take to read what it goes on with, and to read a small journal in full as well. It holds
+/// others off meanwhile.
+const LOAD_TIME_MAX: Duration = Duration::from_secs(60);
+const CHECK_TIME_MAX: Duration = Duration::from_secs(120);
+
+/// And then to let go of the lease.
+const RELEASE_TIME_MAX: Duration = Duration::from_secs(1);
+
+/// How often is looked whether another catalog has begun a journal.
+const BEGUN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// After each [`CHUNK_ROWS`] that are read beside the catalog's work.
 const CHECK_PAUSE: Duration = Duration::from_millis(10);
@@ -187,12 +195,18 @@ impl PostgresStore {
             was_there,
         };
         let reading = async {
-            // On a connection of its own: a beat would wait for what is under way on the writer's.
-            let connection = readers.connection().await?;
-            let client = &connection.client;
-            let loaded = load(client, term, journal).await?;
+            let loading = async {
+                // On a connection of its own: a beat would wait for what is under way on the writer's.
+                let connection = readers.connection().await?;
+                let client = &connection.client;
+                let loaded = load(client, term, journal).await?;
+                let audit = Audit::new(listings(client).await?, stocks(client).await?)?;
+                Ok((loaded, audit))
+            };
+            let loading = tokio::time::timeout(LOAD_TIME_MAX, loading).await;
+            let (loaded, audit) = loading.unwrap_or_else(|_| Err(late(LOAD_TIME_MAX)))?;
             let mut unchecked = Unchecked {
-                audit: Audit::new(listings(client).await?, stocks(client).await?)?,
+                audit,
                 next: OrderNumber(0),
                 end: loaded.state.leadership().end.rows,
                 journal: readers.clone(),
@@ -204,7 +218,14 @@ impl PostgresStore {
             unchecked.audit.finish()?;
             Ok((loaded, None))
         };
-        let (loaded, unchecked) = store.beat_while(reading).await?;
+        let (loaded, unchecked) = match store.beat_while(reading).await {
+            Ok(read) => read,
+            Err(error) => {
+                // Another one may do better; without this it waits for a lease.
+                let _ = tokio::time::timeout(RELEASE_TIME_MAX, store.close()).await;
+                return Err(error.into());
+            }
+        };
         store.loaded = Some(loaded);
         store.unchecked = unchecked;
         store.lease.loaded();
@@ -216,15 +237,12 @@ impl PostgresStore {
         &mut self,
         reading: impl Future<Output = Result<T, StorageError>>,
     ) -> Result<T, StorageError> {
-        let mut reading = pin!(tokio::time::timeout(LOAD_TIME_MAX, reading));
+        let mut reading = pin!(tokio::time::timeout(CHECK_TIME_MAX, reading));
         loop {
             let wake = self.lease.wake().unwrap_or_default();
             tokio::select! {
                 read = &mut reading => {
-                    return read.unwrap_or_else(|_| {
-                        let problem = format!("it was not read within {LOAD_TIME_MAX:?}");
-                        Err(StorageError::Server(problem))
-                    });
+                    return read.unwrap_or_else(|_| Err(late(CHECK_TIME_MAX)));
                 }
                 () = tokio::time::sleep(wake.since(BootTime::now())) => {}
             }
@@ -248,10 +266,16 @@ impl PostgresStore {
             return Ok(());
         }
         let active = watch::Sender::default();
-        let mut heard = active.subscribe();
-        tokio::select! {
-            opened = Self::open(options, &active) => Ok(opened?.close().await?),
-            _ = heard.wait_for(Option::is_some) => Ok(()),
+        let mut opened = pin!(Self::open(options, &active));
+        loop {
+            tokio::select! {
+                opened = &mut opened => return Ok(opened?.close().await?),
+                () = tokio::time::sleep(BEGUN_INTERVAL) => {}
+            }
+            let has_tables = schema::version(&connection.client).await?.is_some();
+            if has_tables && journal_id(&connection.client).await?.is_some() {
+                return Ok(());
+            }
         }
     }
 
@@ -308,6 +332,10 @@ impl Store for PostgresStore {
     }
 }
 
+fn late(time_max: Duration) -> StorageError {
+    StorageError::Server(format!("it was not read within {time_max:?}"))
+}
+
 /// Which journal there is, if there is one.
 async fn journal_id(client: &Client) -> Result<Option<JournalId>, StorageError> {
     let sql = "SELECT journal FROM identity";
@@ -330,10 +358,13 @@ async fn load(client: &Client, term: i64, journal: JournalId) -> Result<Loaded, 
             leadership.epoch
         )));
     }
+    let stocks = stocks(client).await?;
+    // All of it is of this term: another server's, or another catalog's, is not.
+    read::rows(client, term, end.rows, 1).await?;
     Ok(Loaded {
         journal,
         listing,
-        state: CatalogState::new(stocks(client).await?, end, leadership),
+        state: CatalogState::new(stocks, end, leadership),
         sessions_out: None, // theirs are over before the writer's own
     })
 }

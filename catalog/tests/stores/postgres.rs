@@ -176,6 +176,21 @@ async fn a_writer_whose_term_is_over_changes_nothing_and_reads_nothing() {
     assert_eq!(rows.len(), 2);
 }
 
+/// Also where there is no row yet whose epoch would tell.
+#[tokio::test]
+async fn a_writer_whose_term_is_over_loads_nothing_of_an_empty_journal() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut first = place.store().await.unwrap();
+    first.load().await.unwrap();
+    let mut second = place.store().await.unwrap();
+    match first.load().await {
+        Err(StorageError::Fenced(_)) => {}
+        other => panic!("{other:?}"),
+    }
+    second.load().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_second_catalog_stands_by_while_the_first_beats_and_takes_over_once_it_has_let_go() {
     let Some(cluster) = lone() else { return };

@@ -61,13 +61,14 @@ pub(super) async fn end(
     client: &Client,
     term: i64,
 ) -> Result<(LedgerEnd, Option<Row>), StorageError> {
+    // Also where there are none it says whether the term is over.
+    rows(client, term, OrderNumber(0), 1).await?;
     let last = client.query_one("SELECT max(number) FROM journal", &[]);
     let last: Option<i64> = get(&last.await.map_err(of_read)?, 0)?;
     let Some(last) = last else {
         return Ok((LedgerEnd::default(), None));
     };
     let last = OrderNumber(u64::try_from(last).unwrap_or_default());
-    rows(client, term, OrderNumber(0), 1).await?;
     let row = rows(client, term, last, 1).await?.pop();
     let row = row.ok_or_else(|| missing(last))?;
     Ok((LedgerEnd::of(&row), Some(row)))

@@ -67,8 +67,8 @@ impl Compiler {
         }
     }
 
-    /// Machine code of a component. It is compiled while processors are idle; where they are not for long, by
-    /// taking a share of them.
+    /// Machine code of a component. It is compiled while processors are idle; where they are not for long, anew, by
+    /// taking a share of them. Its bounds hold for each of the two.
     pub(super) fn compile(&self, component: &[u8]) -> Result<Vec<u8>, CompileError> {
         match self.compile_at(Pace::Idle, component)? {
             Some(code) => Ok(code),
@@ -309,6 +309,21 @@ mod tests {
             let said = too_costly(status, words);
             assert!(said.contains(why), "{said}");
         }
+    }
+
+    #[test]
+    fn what_starved_is_compiled_anew_with_a_share() {
+        let says = |script: &str| {
+            let script = format!("cat >/dev/null; {script}");
+            Compiler::new("/bin/sh".into(), ["-c".into(), script.into()]).compile(b"\0asm")
+        };
+        let starved = format!("[ $1 = idle ] && exit {STARVED}; printf code");
+        assert_eq!(says(&starved).unwrap(), b"code");
+        // Whoever has a share cannot have starved.
+        assert!(matches!(
+            says(&format!("exit {STARVED}")),
+            Err(CompileError::TooCostly(_))
+        ));
     }
 
     #[test]
