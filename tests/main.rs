@@ -6,6 +6,7 @@
 //! - [`lists`]: more stocks than anybody could answer with at once;
 //! - [`faults`]: the same while processes are killed and come back;
 //! - [`on_postgres`]: a catalog whose truth is in PostgreSQL, killed and cut off from it;
+//! - [`catalogs`]: two catalogs over one database, killed, paused and stopped;
 //! - [`outages`]: disks that are full, and a catalog that is away;
 //! - [`networks`]: packets that are lost, gateways that are cut off, machines that are busy;
 //! - [`logs`]: logs and results that cannot be written;
@@ -30,7 +31,8 @@
 //! - [`languages`]: policies in JavaScript, Python and C, and new ones;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
 //! - [`layers`]: what crates and modules may know of each other;
-//! - [`docs`]: what the documents tell people to type.
+//! - [`docs`]: what the documents tell people to type;
+//! - [`deploy`]: the examples in `deploy/`.
 //!
 //! One test binary, so that its tests share one bound on how many bazaars run at once.
 
