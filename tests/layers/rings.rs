@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
-use syn::{Attribute, Item, ItemMod, ItemUse, UseTree};
+use syn::{Item, ItemMod, ItemUse, UseTree};
+
+use super::paths::is_for_tests;
 
 /// From a crate's root; empty for the root itself.
 type Module = Vec<String>;
@@ -180,16 +182,6 @@ impl Finder<'_> {
             UseTree::Glob(_) => self.note(before),
         }
     }
-}
-
-fn is_for_tests(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        attribute.path().is_ident("cfg")
-            && attribute
-                .meta
-                .require_list()
-                .is_ok_and(|list| list.tokens.to_string() == "test")
-    })
 }
 
 impl<'ast> Visit<'ast> for Finder<'_> {
