@@ -233,3 +233,31 @@ fn what_the_documents_name_of_the_code_is_there() {
         missing.join("\n")
     );
 }
+
+/// What the model's documentation says of each rule that its tests take out.
+#[test]
+fn each_rule_that_the_model_takes_out_is_explained() {
+    let read = |path: &str| fs::read_to_string(Path::new(ROOT).join(path)).unwrap();
+    let tests = ["trades", "leases", "takes", "writers"]
+        .map(|model| read(&format!("tests/model/src/{model}/tests.rs")))
+        .concat();
+    let tested: BTreeSet<_> = words(&tests).collect();
+    let rules = ["catalog/core", "order/core", "frontend-host/core"]
+        .map(|core| read(&format!("{core}/src/ablation.rs")))
+        .concat();
+    let variants = rules.lines().filter_map(|line| {
+        let name = line.strip_prefix("    ")?.strip_suffix(',')?;
+        name.chars().all(char::is_alphanumeric).then_some(name)
+    });
+    let taken_out = variants.filter(|name| tested.contains(name)).count();
+    let documented = read("tests/model/src/lib.rs");
+    let (_, table) = documented
+        .split_once("//! | without | breaks after |")
+        .unwrap();
+    let rows = table
+        .lines()
+        .filter(|line| line.starts_with("//! | "))
+        .count();
+    assert_eq!(rows, taken_out);
+    assert_eq!(taken_out, 31, "as docs/TESTING.md says");
+}

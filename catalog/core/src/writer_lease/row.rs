@@ -54,7 +54,10 @@ pub struct Claim {
     pub next: Fence,
 }
 
-/// The statements on the row, as a store in memory carries them out. Others do the same in SQL.
+/// The statements on the row, as a store in memory carries them out.
+///
+/// In SQL the beat that the writer knows stands where the holder stands here (`WHERE term = … AND beat = …`): a term
+/// has one holder, and its beat also tells a server that has not all that this holder committed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct WriterTable {
     row: WriterRow,
@@ -72,15 +75,14 @@ impl WriterTable {
         self.row
     }
 
-    /// `UPDATE writer SET beat = beat + 1 WHERE term = … AND holder = …`: begins every commit, or is one.
-    /// Without it nothing of the commit is done.
+    /// `UPDATE writer SET beat = beat + 1`, if the term is the holder's: begins every commit, or is one. Without it nothing of the commit is done.
     pub fn beat(&mut self, fence: Fence) -> bool {
         let passes = self.is_held(fence) || !self.rules.keep(Rule::WriterFence);
         self.row.beat += u64::from(passes);
         passes
     }
 
-    /// `UPDATE writer SET term = …, holder = …, beat = beat + 1 WHERE term = … AND beat = …`
+    /// `UPDATE writer SET term = …, holder = …, beat = beat + 1 WHERE term = … AND beat = …`: whoever was read.
     pub fn take_over(&mut self, claim: Claim) -> bool {
         let is_as_seen = claim.term == self.row.term
             && (claim.beat == self.row.beat || !self.rules.keep(Rule::TakeOverBeat));
@@ -94,7 +96,7 @@ impl WriterTable {
         is_as_seen
     }
 
-    /// `UPDATE writer SET holder = NULL, beat = beat + 1 WHERE term = … AND holder = …`
+    /// `UPDATE writer SET holder = NULL, beat = beat + 1`, if the term is the holder's.
     pub fn release(&mut self, fence: Fence) -> bool {
         let is_held = self.is_held(fence);
         if is_held {
