@@ -361,6 +361,44 @@ async fn a_commit_that_does_not_change_what_it_is_to_change_is_undone() {
     }
 }
 
+/// Plans are made once, while tables are empty: from end to end they would be read soonest then.
+#[tokio::test]
+async fn keys_and_stocks_are_looked_up_by_their_indexes_however_few_there_were_at_first() {
+    const TRADES: u32 = 50;
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut store = place.store().await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    commit(&mut store, &mut state, elect_and_buy).await;
+    for number in 0..TRADES {
+        let name = format!("key-{number}");
+        commit(&mut store, &mut state, |staged| {
+            buy(staged, &name, "nvidia", 1);
+        })
+        .await;
+        let found = store.find_keys(&[&key(&name)]).await.unwrap();
+        assert!(matches!(found[..], [Some(PriorOutcome::Row(_))]));
+    }
+    drop(store); // its server says what it did when it ends
+    let scans = |kind: &str, table: &str| -> u32 {
+        let sql = format!("SELECT {kind} FROM pg_stat_user_tables WHERE relname = '{table}'");
+        place.sql(&sql).parse().unwrap()
+    };
+    for table in ["journal", "refused", "stock"] {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while scans("idx_scan", table) < TRADES {
+            let whole = scans("seq_scan", table);
+            assert!(
+                Instant::now() < deadline,
+                "{table} was read in full {whole} times"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let whole = scans("seq_scan", table);
+        assert!(whole < TRADES, "{table} was read in full {whole} times");
+    }
+}
+
 /// The server then says that it has committed, with a warning: no standby need have it. A role or database can have
 /// warnings switched off.
 #[tokio::test]

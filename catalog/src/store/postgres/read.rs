@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use domain::{ChainHash, IdempotencyKey, JournalId, LedgerEnd, OrderNumber, Row};
 use storage::StorageError;
 use storage::rows::{RowsFrom, missing};
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Statement};
 
 use super::error::of_read;
 use super::rows::{JOURNAL, JOURNAL_COLUMNS, REFUSED, get, journal_row, refused};
@@ -74,27 +74,48 @@ pub(super) async fn end(
     Ok((LedgerEnd::of(&row), Some(row)))
 }
 
+/// What [`keys`] asks, on one connection.
+#[derive(Debug)]
+pub(super) struct KeyStatements {
+    of_rows: Statement,
+    of_refused: Statement,
+}
+
+impl KeyStatements {
+    pub(super) async fn prepare(client: &Client) -> Result<Self, StorageError> {
+        let prepare = |sql: String| async move {
+            let prepared = client.prepare_typed(&sql, &[Type::TEXT_ARRAY]).await;
+            prepared.map_err(of_read)
+        };
+        Ok(Self {
+            of_rows: prepare(format!(
+                "SELECT {JOURNAL}, before.chain FROM journal AS j
+                 LEFT JOIN journal AS before ON before.number = j.number - 1
+                 WHERE j.key = ANY($1)"
+            ))
+            .await?,
+            of_refused: prepare(format!("SELECT {REFUSED} FROM refused WHERE key = ANY($1)"))
+                .await?,
+        })
+    }
+}
+
 /// What keys were used for, in the order of the keys.
 ///
 /// # Errors
 /// [`StorageError::Damaged`] where one is not as it was written.
 pub(super) async fn keys(
     client: &Client,
+    statements: &KeyStatements,
     journal: JournalId,
     keys: &[&IdempotencyKey],
 ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
     let texts: Vec<&str> = keys.iter().map(|key| key.as_str()).collect();
-    let texts: [(&(dyn ToSql + Sync), Type); 1] = [(&texts, Type::TEXT_ARRAY)];
-    let of_rows = format!(
-        "SELECT {JOURNAL}, before.chain FROM journal AS j
-         LEFT JOIN journal AS before ON before.number = j.number - 1
-         WHERE j.key = ANY($1)"
-    );
-    let of_refused = format!("SELECT {REFUSED} FROM refused WHERE key = ANY($1)");
+    let texts: [&(dyn ToSql + Sync); 1] = [&texts];
     // One after the other on the way, and both under way at once.
     let (of_rows, of_refused) = tokio::try_join!(
-        client.query_typed(&of_rows, &texts),
-        client.query_typed(&of_refused, &texts),
+        client.query(&statements.of_rows, &texts),
+        client.query(&statements.of_refused, &texts),
     )
     .map_err(of_read)?;
     let mut known = HashMap::new();

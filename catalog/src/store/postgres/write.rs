@@ -93,11 +93,22 @@ const BEAT: &str = "
     UPDATE writer SET beat = beat + 1 WHERE term = $1 AND beat = $2
     RETURNING true, current_setting('fsync') = 'on', current_setting('synchronous_standby_names') <> ''";
 
+/// Every table is asked by an index, or has one row. So the statements are planned once: planned anew each time, with the look-up
+/// of its key, a lone trade took 4.2 ms rather than 2.6 (`tests/bench`). A plan that is made while a table is empty would read
+/// it from end to end for ever after, where nobody says that this is dear; and what that makes dear is not to be
+/// compiled for it.
+const PLANS: &str = "
+    SET plan_cache_mode = force_generic_plan;
+    SET enable_seqscan = off;
+    SET jit = off;
+";
+
 /// The writer's statements, on its connection.
 #[derive(Debug)]
 pub(super) struct Statements {
     commit: Statement,
     beat: Statement,
+    keys: read::KeyStatements,
     /// After that a commit counts as lost. The server is not asked to cancel it: it would acknowledge
     /// what no standby has.
     time_max: Duration,
@@ -105,12 +116,14 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) async fn prepare(client: &Client, time_max: Duration) -> Result<Self, StorageError> {
+        client.batch_execute(PLANS).await.map_err(of_read)?;
         let prepare = |sql, types| async move { client.prepare_typed(sql, types).await };
         Ok(Self {
             commit: prepare(COMMIT, &COMMIT_TYPES).await.map_err(of_read)?,
             beat: prepare(BEAT, &[Type::INT8, Type::INT8])
                 .await
                 .map_err(of_read)?,
+            keys: read::KeyStatements::prepare(client).await?,
             time_max,
         })
     }
@@ -193,7 +206,8 @@ impl Writer {
         &mut self,
         keys: &[&IdempotencyKey],
     ) -> Result<Vec<Option<PriorOutcome>>, StorageError> {
-        let found = read::keys(&self.connection.client, self.journal, keys);
+        let statements = &self.statements.keys;
+        let found = read::keys(&self.connection.client, statements, self.journal, keys);
         let found = tokio::time::timeout(self.statements.time_max, found).await;
         found.unwrap_or_else(|_| {
             self.is_silent = true;
