@@ -51,9 +51,9 @@ fuzz: ## feed every entry point bytes that nobody vouches for, for SECONDS=60 ea
 bench-setup: ## install what `make bench` compares with, from Debian's packages
 	@scripts/bench-setup
 
-bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades, REPORT=target/report
+bench: bench-build ## compare with peers: ROUNDS=5 of SECONDS=3, ONLY=lookups or trades; BEFORE=file, with another build
 	target/release/bench compare --report $(or $(REPORT),target/report) \
-	--rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY))
+	--rounds $(or $(ROUNDS),5) --seconds $(or $(SECONDS),3) $(if $(ONLY),--only $(ONLY)) $(if $(BEFORE),--before $(BEFORE))
 
 bench-growth: bench-build ## measure how it grows: ONLY=ledger (or connections, …), ORDERS=1000000, SECONDS=3
 	target/release/bench grow --report $(or $(REPORT),target/report) \

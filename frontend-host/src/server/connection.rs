@@ -301,3 +301,19 @@ fn http_server(bounds: &Bounds) -> auto::Builder<Streams> {
         .keep_alive_interval(bounds.send_time_max);
     server
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn future_bytes<F>(_answer: impl Fn(Arc<Peer>, http::Request<Incoming>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Each connection has room for one, which is read and written for each request.
+    #[test]
+    fn a_request_on_its_way_is_small() {
+        let bytes = future_bytes(Peer::answer);
+        assert!(bytes <= 1_536, "{bytes}");
+    }
+}

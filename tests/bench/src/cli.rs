@@ -75,6 +75,9 @@ pub struct Compare {
         default_value = "target/release/bazaar-native"
     )]
     pub native: PathBuf,
+    /// In the place of all others, another build of `bazaar`, to see what a change costs
+    #[arg(long, value_name = "FILE")]
+    pub before: Option<PathBuf>,
 }
 
 /// Flags of `bench grow`.
@@ -115,5 +118,6 @@ mod tests {
         assert!(help.to_string().contains("--generator-cpu"));
         assert!(Cli::try_parse_from(["bench", "compare", "--rounds=0"]).is_err());
         assert!(Cli::try_parse_from(["bench", "compare", "--only=lookups"]).is_ok());
+        assert!(Cli::try_parse_from(["bench", "compare", "--before=bazaar"]).is_ok());
     }
 }

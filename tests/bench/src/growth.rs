@@ -83,6 +83,7 @@ impl Plan {
         Setup {
             name: name.to_owned(),
             binary: self.bazaar.clone(),
+            store: None,
             stocks: stocks.map(Path::to_owned),
         }
     }

@@ -39,7 +39,7 @@ use crate::error::Error;
 use crate::growth::Subject;
 use crate::machine::Machine;
 use crate::report::Report;
-use crate::scenario::{Kind, Plan};
+use crate::scenario::{Kind, Plan, Rivals};
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -71,7 +71,12 @@ fn compare(args: Compare) -> Result<(), Error> {
     let (site, _dir) = site(&args.common)?;
     let plan = Plan {
         bazaar: binary(&args.common.bazaar)?,
-        native: fs::canonicalize(&args.native).unwrap_or(args.native),
+        rivals: match &args.before {
+            Some(before) => Rivals::Build(binary(before)?),
+            None => Rivals::Peers {
+                native: fs::canonicalize(&args.native).unwrap_or(args.native),
+            },
+        },
         rounds: args.rounds as usize,
         seconds: args.seconds,
         cpu: Some(generator_cpu(&args.common)),

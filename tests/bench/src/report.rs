@@ -84,6 +84,9 @@ impl Report {
         for scenario in &self.scenarios {
             text += &table(scenario);
         }
+        if self.bars.is_empty() {
+            return text;
+        }
         text += "| bar | median ratio (min–max) | |\n|---|---|---|\n";
         for Bar { claim, ratio, met } in &self.bars {
             let verdict = if *met { "met" } else { "**not met**" };

@@ -1,6 +1,6 @@
 //! What is compared: cached lookups, and trades.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,15 @@ pub const BAZAAR: &str = "bazaar";
 
 /// Bazaar with the same policy compiled into the gateway.
 pub const NATIVE: &str = "bazaar, native policy";
+
+/// Bazaar with its catalog's data in PostgreSQL, of which there is one synchronous standby.
+pub const ON_POSTGRES: &str = "bazaar, on PostgreSQL";
+
+/// That PostgreSQL by itself.
+pub const ONE_STANDBY: &str = "PostgreSQL, one standby";
+
+/// Bazaar of another build.
+const BEFORE: &str = "bazaar, before";
 
 /// How many connections look up.
 pub const LOOKUP_CONNECTIONS: u32 = 64;
@@ -58,6 +67,18 @@ impl Scenario {
     }
 }
 
+/// Who is compared with.
+#[derive(Debug, Clone)]
+pub enum Rivals {
+    /// Other servers.
+    Peers {
+        /// `bazaar` with the policy compiled in, where it was built.
+        native: PathBuf,
+    },
+    /// Another build of `bazaar`, alone.
+    Build(PathBuf),
+}
+
 /// How the comparisons are run.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -65,8 +86,7 @@ pub struct Plan {
     pub site: Site,
     /// The `bazaar` command.
     pub bazaar: PathBuf,
-    /// The same with the policy compiled in, where it was built.
-    pub native: PathBuf,
+    pub rivals: Rivals,
     /// How often each takes its turn.
     pub rounds: usize,
     /// For how long a turn lasts.
@@ -84,12 +104,18 @@ impl Plan {
         }
     }
 
-    fn setup(&self, name: &str, binary: PathBuf) -> Setup {
-        Setup {
+    fn start(&self, name: &str, binary: &Path) -> Result<Bazaar, Error> {
+        self.start_on(name, binary, None)
+    }
+
+    fn start_on(&self, name: &str, binary: &Path, store: Option<String>) -> Result<Bazaar, Error> {
+        let setup = Setup {
             name: name.to_owned(),
-            binary,
+            binary: binary.to_owned(),
             stocks: None,
-        }
+            store,
+        };
+        Bazaar::start(&self.site, &setup)
     }
 }
 
@@ -110,32 +136,56 @@ impl Field {
         }
         Ok(())
     }
+
+    /// Adds what keeps data durable on several disks.
+    fn add_stores(&mut self, plan: &Plan) -> Result<(), Error> {
+        match Cluster::start(&plan.site) {
+            Ok(cluster) => {
+                for protocol in [Protocol::Json, Protocol::Grpc] {
+                    self.add(Ok(Etcd {
+                        cluster: cluster.clone(),
+                        protocol,
+                    }))?;
+                }
+            }
+            Err(missing @ Error::Missing { .. }) => self.absent.push(missing.to_string()),
+            Err(error) => return Err(error),
+        }
+        self.add(Postgres::start(&plan.site, "PostgreSQL", 2))?;
+        match Postgres::start(&plan.site, ONE_STANDBY, 1) {
+            Ok(postgres) => {
+                let store = postgres.another_database("bazaar")?;
+                // Before its database, so that it ends first.
+                self.add(plan.start_on(ON_POSTGRES, &plan.bazaar, Some(store)))?;
+                self.add(Ok(postgres))
+            }
+            missing => self.add(missing),
+        }
+    }
 }
 
 /// Cached lookups: the same 57 bytes from each.
 pub fn lookups(plan: &Plan) -> Result<Scenario, Error> {
-    let origin = origin::start()?;
     let mut field = Field::default();
-    let mut bazaars = vec![Bazaar::start(
-        &plan.site,
-        &plan.setup(BAZAAR, plan.bazaar.clone()),
-    )?];
-    if plan.native.is_file() {
-        let setup = plan.setup(NATIVE, plan.native.clone());
-        bazaars.push(Bazaar::start(&plan.site, &setup)?);
-    } else {
-        field.absent.push(format!(
+    let mut bazaars = vec![plan.start(BAZAAR, &plan.bazaar)?];
+    match &plan.rivals {
+        Rivals::Build(before) => bazaars.push(plan.start(BEFORE, before)?),
+        Rivals::Peers { native } if native.is_file() => bazaars.push(plan.start(NATIVE, native)?),
+        Rivals::Peers { native } => field.absent.push(format!(
             "there is no {}, with the policy compiled in",
-            plan.native.display()
-        ));
+            native.display()
+        )),
     }
     for bazaar in &bazaars {
         field.add(Cache::beside(bazaar.name(), bazaar.address(), bazaar.dir()))?;
     }
-    field.add(caches::nginx(&plan.site, origin))?;
-    field.add(caches::haproxy(&plan.site, origin))?;
-    field.add(caches::varnish(&plan.site, origin))?;
-    field.add(caches::wasmtime(&plan.site))?;
+    if let Rivals::Peers { .. } = plan.rivals {
+        let origin = origin::start()?;
+        field.add(caches::nginx(&plan.site, origin))?;
+        field.add(caches::haproxy(&plan.site, origin))?;
+        field.add(caches::varnish(&plan.site, origin))?;
+        field.add(caches::wasmtime(&plan.site))?;
+    }
     let load = plan.load(LOOKUP_CONNECTIONS);
     Ok(Scenario {
         kind: Kind::Lookups,
@@ -148,23 +198,11 @@ pub fn lookups(plan: &Plan) -> Result<Scenario, Error> {
 /// Trades, and what is like them elsewhere.
 pub fn trades(plan: &Plan) -> Result<Vec<Scenario>, Error> {
     let mut field = Field::default();
-    field.add(Bazaar::start(
-        &plan.site,
-        &plan.setup(BAZAAR, plan.bazaar.clone()),
-    ))?;
-    match Cluster::start(&plan.site) {
-        Ok(cluster) => {
-            for protocol in [Protocol::Json, Protocol::Grpc] {
-                field.add(Ok(Etcd {
-                    cluster: cluster.clone(),
-                    protocol,
-                }))?;
-            }
-        }
-        Err(missing @ Error::Missing { .. }) => field.absent.push(missing.to_string()),
-        Err(error) => return Err(error),
+    field.add(plan.start(BAZAAR, &plan.bazaar))?;
+    match &plan.rivals {
+        Rivals::Build(before) => field.add(plan.start(BEFORE, before))?,
+        Rivals::Peers { .. } => field.add_stores(plan)?,
     }
-    field.add(Postgres::start(&plan.site))?;
     TRADE_CONNECTIONS
         .into_iter()
         .map(|connections| {

@@ -19,6 +19,8 @@ pub struct Setup {
     pub binary: PathBuf,
     /// CSV of the stocks; the built-in ones where there is none.
     pub stocks: Option<PathBuf>,
+    /// The URL of a PostgreSQL database that keeps the catalog's data, in the place of its directory.
+    pub store: Option<String>,
 }
 
 /// One service of a running bazaar.
@@ -53,6 +55,9 @@ impl Bazaar {
             .arg(format!("--data-dir={}", dir.join("data").display()));
         if let Some(stocks) = &setup.stocks {
             line.arg(format!("--stocks={}", stocks.display()));
+        }
+        if let Some(store) = &setup.store {
+            line.args(["--catalogs=1", "--store", store]);
         }
         let mut process = Process::start("bazaar", &dir, line)?;
         process.wait_until(|process| process.log().contains("Ctrl-C"))?;

@@ -1,4 +1,4 @@
-//! PostgreSQL: a primary and two synchronous standbys. One statement is one transaction: the
+//! PostgreSQL: a primary and one or two synchronous standbys. One statement is one transaction: the
 //! stock's update with the check of its quantity, and the numbered row of the journal.
 
 use std::ffi::OsStr;
@@ -21,6 +21,7 @@ const VERSIONS_DIR: &str = "/usr/lib/postgresql";
 /// A running primary and its standbys.
 #[derive(Debug)]
 pub struct Postgres {
+    name: &'static str,
     programs: PathBuf,
     dir: PathBuf,
     address: SocketAddr,
@@ -29,44 +30,65 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts all three, and waits until both standbys are synchronous.
-    pub fn start(site: &Site) -> Result<Self, Error> {
-        let dir = site.make_dir("postgres")?;
+    /// Starts a primary with so many standbys, and waits until these are synchronous. `name` is what reports call
+    /// it.
+    pub fn start(site: &Site, name: &'static str, standbys: usize) -> Result<Self, Error> {
+        let dir = site.make_dir(&format!("postgres-{standbys}"))?;
         let programs = newest_version()?;
         if is_root() {
             run_own("chown", [USER.as_ref(), dir.as_os_str()])?;
         }
-        let [primary, one, two] = free_addresses()?;
+        let [primary] = free_addresses()?;
         let maker = Maker {
             programs: &programs,
             dir: &dir,
         };
         let mut servers = vec![maker.primary(primary)?];
-        for (name, address) in [("standby1", one), ("standby2", two)] {
-            servers.insert(0, maker.standby(name, address, primary)?);
+        for number in 1..=standbys {
+            let [address] = free_addresses()?;
+            let name = format!("standby{number}");
+            servers.insert(0, maker.standby(&name, address, primary)?);
         }
         let postgres = Self {
+            name,
             programs,
             dir,
             address: primary,
             _servers: servers,
         };
-        postgres.synchronise()?;
+        postgres.synchronise(standbys)?;
         postgres.sql(include_str!("../../contenders/postgres-schema.sql"))?;
         Ok(postgres)
     }
 
-    /// From here on a commit waits until it is on the disks of both standbys.
-    fn synchronise(&self) -> Result<(), Error> {
-        self.sql("ALTER SYSTEM SET synchronous_standby_names = '2 (standby1, standby2)'")?;
+    /// From here on a commit waits until it is on the disks of all standbys.
+    fn synchronise(&self, standbys: usize) -> Result<(), Error> {
+        let names: Vec<String> = (1..=standbys)
+            .map(|number| format!("standby{number}"))
+            .collect();
+        self.sql(&format!(
+            "ALTER SYSTEM SET synchronous_standby_names = '{standbys} ({})'",
+            names.join(", ")
+        ))?;
         self.sql("SELECT pg_reload_conf()")?;
-        let synchronous = "DO $$ BEGIN FOR attempt IN 1..600 LOOP
+        self.sql(&format!(
+            "DO $$ BEGIN FOR attempt IN 1..600 LOOP
             PERFORM pg_stat_clear_snapshot();
-            IF (SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync') = 2
+            IF (SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync') = {standbys}
                 AND current_setting('synchronous_commit') = 'on' THEN RETURN; END IF;
             PERFORM pg_sleep(0.05);
-            END LOOP; RAISE 'the standbys are not synchronous'; END $$";
-        self.sql(synchronous).map(drop)
+            END LOOP; RAISE 'the standbys are not synchronous'; END $$"
+        ))
+        .map(drop)
+    }
+
+    /// Makes a database beside the one that is measured; returns its URL.
+    pub fn another_database(&self, name: &str) -> Result<String, Error> {
+        self.sql(&format!("CREATE DATABASE {name}"))?;
+        let port = self.address.port();
+        Ok(format!(
+            "postgres://{USER}@127.0.0.1:{port}/{name}?sslmode=disable"
+        ))
     }
 
     /// Runs SQL on the primary.
@@ -83,7 +105,7 @@ impl Postgres {
 
 impl Contender for Postgres {
     fn name(&self) -> &str {
-        "PostgreSQL"
+        self.name
     }
 
     fn measure(&mut self, load: &Load) -> Result<Figures, Error> {
