@@ -92,8 +92,7 @@ fn cores_ask_no_clock_disk_or_network() {
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
             };
             assert!(
-                !["std", "core", "alloc"].contains(&root)
-                    || OF_STD.iter().any(|it| is_allowed(&it)),
+                !["std", "core", "alloc"].contains(&root) || OF_STD.iter().any(is_allowed),
                 "{}: {path}",
                 file.display()
             );
