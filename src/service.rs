@@ -1,6 +1,7 @@
 //! `bazaar catalog`, `order` and `gateway`: one service in this process, until it is told to
 //! stop.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,6 +45,7 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
             lease: args
                 .lease_ms
                 .map_or(NESTED_LEASE_MAX, Duration::from_millis),
+            accept_loss_of: args.accept_loss_of.into_iter().collect(),
         };
         catalog::run_on_postgres(config, listener, shutdown).await?;
         info!("stopped");
@@ -52,7 +54,10 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
     let data_dir = args.data_dir.ok_or_else(|| {
         Error::Usage("name where the catalog keeps its data: --data-dir or --store".to_owned())
     })?;
-    let config = catalog_config(data_dir, args.new, args.stocks, args.lease_ms);
+    let config = catalog::Config {
+        accept_loss_of: args.accept_loss_of.into_iter().collect(),
+        ..catalog_config(data_dir, args.new, args.stocks, args.lease_ms)
+    };
     if !args.rebuild_from.is_empty() {
         let (config, dirs) = (config.clone(), args.rebuild_from);
         let rebuilding = tokio::task::spawn_blocking(move || rebuild::from_ledgers(&config, &dirs));
@@ -82,6 +87,7 @@ pub fn catalog_config(
         new,
         stocks,
         lease: lease(lease_ms),
+        accept_loss_of: BTreeSet::new(),
     }
 }
 

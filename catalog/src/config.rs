@@ -1,7 +1,10 @@
 //! How a catalog is set up.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use domain::ReplicaId;
 
 use crate::store::postgres::StoreUrl;
 use catalog_core::leases::SESSIONS_MAX;
@@ -34,6 +37,8 @@ pub struct Config {
     /// How long a gateway may serve what it holds after it last asked. Also how long a trade
     /// may have to wait for a gateway that is gone, and a start for those of the run before.
     pub lease: Duration,
+    /// Replicas that a start which finds that rows are missing does not wait for: what only they have is lost.
+    pub accept_loss_of: BTreeSet<ReplicaId>,
 }
 
 impl Config {
@@ -53,6 +58,7 @@ pub struct PostgresConfig {
     pub new: bool,
     pub stocks: Option<PathBuf>,
     pub lease: Duration,
+    pub accept_loss_of: BTreeSet<ReplicaId>,
 }
 
 /// Of a catalog that others can take over from. It serves for nine tenths of its own lease after a beat, and may

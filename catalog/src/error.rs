@@ -15,6 +15,7 @@ use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::damage::Damaged;
 use crate::stocks::StocksError;
 use crate::store::postgres::PostgresError;
+use catalog_core::self_healing::CannotPutBack;
 use catalog_core::{InSyncRefused, NotOpened, SessionExpired, StaleEpoch};
 
 /// There is no journal, and the command does not say to begin one.
@@ -137,6 +138,14 @@ pub enum RequestError {
     /// The row does not prove that the journal lost any.
     #[error("row {0} does not follow the journal's last one")]
     NotMissing(OrderNumber),
+    /// What a replica has is wanted no more.
+    #[error(
+        "the ledgers are checked: what they have is wanted no more, or by another run of the catalog"
+    )]
+    Healed,
+    /// Rows that a replica shows are not what the journal lacks.
+    #[error(transparent)]
+    CannotPutBack(#[from] CannotPutBack),
     #[error(transparent)]
     Stale(#[from] StaleEpoch),
     #[error(transparent)]
@@ -200,7 +209,9 @@ impl RequestError {
             }
             Self::NotOurs(NotOurs::Other { .. }) => (OTHER_JOURNAL, Elsewhere),
             Self::NotOurs(NotOurs::Unnamed(_)) => (Code::InvalidArgument, Never),
-            Self::NotInSync(_) => (Code::FailedPrecondition, Never),
+            Self::NotInSync(_) | Self::Healed | Self::CannotPutBack(_) => {
+                (Code::FailedPrecondition, Never)
+            }
             Self::Beyond { .. } => (Code::OutOfRange, Never),
             Self::Differs(_) => (Code::Aborted, Never),
             Self::InSync(InSyncRefused::WithoutLeader(_)) => (Code::InvalidArgument, Never),

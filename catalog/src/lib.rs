@@ -26,6 +26,7 @@
     warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
 )]
 
+use std::collections::BTreeSet;
 use std::future::{pending, ready};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -85,6 +86,7 @@ pub async fn run(
     config.validate()?;
     let home = Home::Directory(config.data_dir.clone());
     let handover = Handover::new(&config.data_dir);
+    let accept_loss_of = config.accept_loss_of.clone();
     let damaged = |what| Damaged { home, what };
     tokio::pin!(shutdown);
     let opening = tokio::task::spawn_blocking(move || open(&config));
@@ -116,6 +118,7 @@ pub async fn run(
     let parts = Parts {
         left,
         handover: Some(handover),
+        accept_loss_of,
         ..parts(store, journal, loaded, lease, &reporter)
     };
     let (_nobody, elsewhere) = watch::channel(None);
@@ -136,6 +139,7 @@ pub async fn run_on_postgres(
 ) -> Result<(), Error> {
     config.validate()?;
     let lease = config.lease;
+    let accept_loss_of = config.accept_loss_of.clone();
     let home = Home::Server(config.store.to_string());
     let damaged = |what| Damaged { home, what };
     let (reporter, receiver) = storage::damage::channel();
@@ -162,7 +166,10 @@ pub async fn run_on_postgres(
                 }
             }));
         }
-        Ok(parts(store, journal, loaded, lease, &reporter))
+        Ok(Parts {
+            accept_loss_of,
+            ..parts(store, journal, loaded, lease, &reporter)
+        })
     };
     serve(opened, elsewhere, receiver, damaged, listener, shutdown).await
 }
@@ -198,6 +205,7 @@ fn parts(
         left: None,
         handover: None,
         ledger_check_max: catalog_core::LEDGER_CHECK_MAX,
+        accept_loss_of: BTreeSet::new(),
         reporter: reporter.clone(),
     }
 }
@@ -270,6 +278,7 @@ fn open_options(config: PostgresConfig) -> Result<OpenOptions, Error> {
         new,
         stocks,
         lease: _,
+        accept_loss_of: _,
     } = config;
     let first = match new {
         true => Some(first_stocks(stocks.as_deref())?),

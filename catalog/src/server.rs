@@ -1,13 +1,16 @@
 //! Puts the parts together, serves, and takes them apart again.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tasks;
-use domain::Identity;
 use domain::time::BootTime;
+use domain::{CatalogRun, Identity, ReplicaId};
 use rpc::clients::PerClient;
 use rpc::listen::{self, Incoming};
+use storage::StorageError;
 use storage::damage::DamageReporter;
 use tokio::sync::{oneshot, watch};
 
@@ -21,9 +24,11 @@ use crate::standby::Door;
 use crate::store::{Journal, Loaded, Store};
 use crate::takes::Takes;
 use crate::takes::handover::{Handover, Of};
-use crate::writer;
+use crate::writer::healing::Healing;
+use crate::writer::{self, Beginning};
 use catalog_core::limits::Snapshot;
-use catalog_core::{Leases, LedgerCheck, Visibility};
+use catalog_core::self_healing::Found;
+use catalog_core::{Leases, Visibility};
 
 /// How long a stop waits for requests that are being answered, before the writer is stopped.
 const DRAIN_MIN: Duration = Duration::from_millis(100);
@@ -50,8 +55,10 @@ pub struct Parts {
     /// What the run before left of its limits, and where this one leaves its own.
     pub left: Option<Snapshot>,
     pub handover: Option<Handover>,
-    /// Longest wait for the ledgers of the in-sync set.
+    /// Longest wait for ledgers where nothing is known to be missing.
     pub ledger_check_max: Duration,
+    /// Replicas of which what only they have is given up.
+    pub accept_loss_of: BTreeSet<ReplicaId>,
     pub reporter: DamageReporter,
 }
 
@@ -73,7 +80,7 @@ pub async fn serve(
     let starting = async {
         let mut parts = parts.await?;
         let handover = parts.handover.take();
-        Ok::<_, Error>((start(parts, closing).await?, handover))
+        Ok::<_, Error>((start(parts, closing)?, handover))
     };
     let ((service, mut writer_ended), handover) = tokio::select! {
         biased; // what is at hand is served before anybody is refused
@@ -87,10 +94,6 @@ pub async fn serve(
     let _expiry = tasks::spawn("expire sessions", {
         let shared = Arc::clone(&shared);
         async move { shared.expire_sessions().await }
-    });
-    let _ledger_check = tasks::spawn("check ledgers", {
-        let service = service.clone();
-        async move { service.log_ledger_check().await }
     });
     door.open(service);
     let stopping = async {
@@ -128,7 +131,7 @@ pub async fn serve(
     Ok(())
 }
 
-pub(crate) async fn start(
+pub(crate) fn start(
     parts: Parts,
     closing: watch::Receiver<bool>,
 ) -> Result<(Service, oneshot::Receiver<()>), Error> {
@@ -140,6 +143,7 @@ pub(crate) async fn start(
         left,
         handover: _,
         ledger_check_max,
+        accept_loss_of,
         reporter,
     } = parts;
     let leases = Leases::new(lease, lease_margin(lease));
@@ -164,13 +168,23 @@ pub(crate) async fn start(
         BootTime::now(),
     );
     let leadership = loaded.state.leadership();
+    let found = Found {
+        journal: leadership.end,
+        term: leadership.term.clone(),
+        may_lack_rows: loaded.may_lack_rows,
+    };
     let gives_up_at = BootTime::now() + ledger_check_max;
-    let ledger_check = LedgerCheck::new(leadership.term.in_sync.clone(), gives_up_at);
-    let shared = Arc::new(Shared::new(visibility, ledger_check, leadership, lease));
+    let shared = Arc::new(Shared::new(visibility, leadership, lease));
     // Before the writer begins this run's first epoch.
     let takes = Takes::new(Arc::clone(&shared), left.as_ref(), BootTime::now());
     let is_nested = store.writer_lease().is_some();
-    let (writer, ended) = writer::start(store, loaded, Arc::clone(&shared)).await?;
+    let beginning = Beginning {
+        store,
+        loaded,
+        journal: Arc::clone(&journal),
+        healing: Healing::new(found, &accept_loss_of, gives_up_at),
+    };
+    let (writer, ended) = writer::start(beginning, Arc::clone(&shared))?;
     let sessions = Sessions {
         shared: Arc::clone(&shared),
         writer: writer.clone(),
@@ -190,11 +204,24 @@ pub(crate) async fn start(
             trades: Arc::new(PerClient::new(TRADES_PER_CLIENT_MAX)),
             lists: Arc::new(Lists::default()),
             identity,
+            run: random_run()?,
             reporter,
             closing,
         },
         ended,
     ))
+}
+
+/// A number that no other run of a catalog has.
+fn random_run() -> Result<CatalogRun, Error> {
+    loop {
+        let number = getrandom::u64();
+        let number =
+            number.map_err(|error| StorageError::Random(io::Error::other(error.to_string())));
+        if let Some(run) = CatalogRun::new(number?) {
+            return Ok(run);
+        }
+    }
 }
 
 async fn closed(mut closing: watch::Receiver<bool>) {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use daemon::tasks;
 use domain::LedgerEnd;
@@ -27,15 +28,18 @@ use wire::catalog::v1::catalog_server::Catalog;
 use wire::identity;
 use wire::order_number;
 
+use crate::config::{LEASE_MAX, lease_max};
 use crate::error::RequestError;
 use crate::session::{Sessions, to_wire};
 use crate::shared::{EVENTS_MAX, Shared};
 use crate::store::Journal;
 use crate::takes::Takes;
 use crate::writer::group::ProposedReply;
+use crate::writer::healing::Told;
 use crate::writer::{QUEUE_MAX, Writer};
+use catalog_core::self_healing::LedgerReport;
 use catalog_core::{Leadership, Stock, TradeResult};
-use domain::ChangeNumber;
+use domain::{CatalogRun, ChangeNumber, Term};
 
 /// Most orders in one request.
 pub const ORDERS_MAX: usize = 1024;
@@ -52,6 +56,12 @@ pub const TRADES_PER_CLIENT_MAX: usize = QUEUE_MAX / 4;
 /// Stocks that are copied while readers and trades wait.
 const LISTED_AT_ONCE: usize = 512;
 
+/// Most rows that are put back at a time, at most about 300 bytes each.
+const RESTORED_MAX: usize = 1024;
+
+/// Most rows that a replica has beside its ledger.
+const BESIDE_MAX: usize = 64;
+
 /// Journal rows in one message. At most about 300 bytes each.
 const ROWS_PER_MESSAGE: usize = 512;
 
@@ -67,6 +77,8 @@ pub struct Service {
     pub lists: Arc<Lists>,
     /// Which journal this is.
     pub identity: Identity,
+    /// Which run of the catalog.
+    pub run: CatalogRun,
     /// Told that the journal lacks rows.
     pub reporter: DamageReporter,
     /// Becomes true when the service stops.
@@ -134,7 +146,6 @@ impl Catalog for Service {
     ) -> Reply<v1::Leadership> {
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
-        self.check_ledger(&request).await?;
         let leadership = self.shared.leadership();
         self.shared.check_answer(BootTime::now())?;
         Ok(Response::new(self.leadership(&leadership)))
@@ -144,6 +155,7 @@ impl Catalog for Service {
         let request = request.into_inner();
         self.check_named(&request.journal)?;
         let candidate = replica_from_wire(request.candidate)?;
+        self.wait_until_healed().await?;
         let after = self
             .writer
             .elect(Epoch(request.expected_epoch), candidate)
@@ -163,8 +175,7 @@ impl Catalog for Service {
             .into_iter()
             .map(replica_from_wire)
             .collect::<Result<_, _>>()?;
-        // Until then the set says whose ledgers are to be checked, after another start as well.
-        self.wait_until(Shared::ledger_check_over_at).await?;
+        self.wait_until_healed().await?;
         let after = self
             .writer
             .set_in_sync(Epoch(request.epoch), change, in_sync)
@@ -181,6 +192,7 @@ impl Catalog for Service {
         let request = request.into_inner();
         self.check_named(&request.journal)?;
         let from = order_number(request.from)?;
+        self.wait_until_healed().await?;
         let end = self.shared.leadership().end;
         if !request.previous.is_empty() {
             let previous = ChainHash::try_from(request.previous.as_slice()).map_err(Malformed)?;
@@ -204,6 +216,21 @@ impl Catalog for Service {
         Ok(Response::new(Box::pin(messages)))
     }
 
+    async fn report_ledger(
+        &self,
+        request: Request<v1::ReportLedgerRequest>,
+    ) -> Reply<v1::ReportLedgerResponse> {
+        let missing = self.report(request.into_inner()).await?;
+        let missing_from = missing.map(|number| number.0);
+        Ok(Response::new(v1::ReportLedgerResponse { missing_from }))
+    }
+
+    async fn put_back(&self, request: Request<v1::PutBackRequest>) -> Reply<v1::PutBackResponse> {
+        let missing = self.restore(request.into_inner()).await?;
+        let missing_from = missing.map(|number| number.0);
+        Ok(Response::new(v1::PutBackResponse { missing_from }))
+    }
+
     async fn report_missing(
         &self,
         request: Request<v1::ReportMissingRequest>,
@@ -215,6 +242,7 @@ impl Catalog for Service {
             .row
             .ok_or_else(|| Malformed(Invalid::new("row", "is missing")))?;
         let row = Row::try_from(row)?;
+        self.wait_until_healed().await?;
         if !self.shared.is_in_sync(replica) {
             return Err(RequestError::NotInSync(replica).into());
         }
@@ -239,7 +267,10 @@ impl Catalog for Service {
         let closed = async move { closing.closed().await };
         let answers = call_streams::serve(request, closed, move |request, _| {
             let service = service.clone();
-            async move { Ok(service.take(&request)?) }
+            async move {
+                service.wait_until_healed().await?;
+                Ok(service.take(&request)?)
+            }
         });
         Ok(Response::new(answers))
     }
@@ -253,8 +284,13 @@ impl Catalog for Service {
         let (events, stream) = mpsc::channel(EVENTS_MAX);
         let service = self.clone();
         tasks::spawn_for_caller(async move {
+            let served = async {
+                if service.wait_until_healed().await.is_ok() {
+                    service.sessions.serve(request, events).await;
+                }
+            };
             tokio::select! {
-                () = service.sessions.serve(request, events) => {}
+                () = served => {}
                 () = service.closed() => {}
             }
         });
@@ -274,59 +310,38 @@ impl Service {
     }
 
     fn leadership(&self, leadership: &Leadership) -> v1::Leadership {
-        let ledgers_checked = self.shared.ledger_check_over_at() <= BootTime::now();
-        leadership_to_wire(leadership, &self.identity, ledgers_checked)
+        let ledgers_checked = self.shared.is_healed();
+        leadership_to_wire(leadership, &self.identity, (self.run, ledgers_checked))
     }
 
-    /// Compares where a replica's ledger ends with the journal, where that is yet to be done.
-    async fn check_ledger(&self, request: &v1::GetLeadershipRequest) -> Result<(), RequestError> {
-        let v1::GetLeadershipRequest {
-            replica,
-            ledger_rows,
-            ledger_chain,
-            journal,
-        } = request;
-        let replica =
-            ReplicaId::new(*replica).filter(|&replica| self.shared.is_ledger_pending(replica));
-        let Some(replica) = replica.filter(|_| !journal.is_empty()) else {
-            return Ok(());
-        };
-        let rows = order_number(*ledger_rows)?;
-        let chain = ChainHash::try_from(ledger_chain.as_slice())?;
-        let end = self.shared.leadership().end;
-        match self.compare(rows, chain, end).await {
-            Ok(()) => self.shared.confirm_ledger(replica),
-            // It will show what the journal lacks.
-            Err(error) if self.shared.note_ledger_difference(replica) => {
-                tracing::error!(%replica, %error, "a replica's ledger is not the beginning of the journal");
-            }
-            Err(_) => {}
-        }
-        Ok(())
+    /// A replica's report, for this run.
+    async fn report(
+        &self,
+        request: v1::ReportLedgerRequest,
+    ) -> Result<Option<OrderNumber>, RequestError> {
+        self.check_named(&request.journal)?;
+        self.check_heals(request.run)?;
+        let report = report_from_wire(request)?;
+        self.writer.heal(Told::Report(report)).await
     }
 
-    /// Logs whose ledgers the start waits for, and warns where it goes on without them.
-    pub async fn log_ledger_check(&self) {
-        let pending = || {
-            let pending = self.shared.pending_ledgers();
-            let pending: Vec<String> = pending.iter().map(ReplicaId::to_string).collect();
-            (!pending.is_empty()).then(|| pending.join(", "))
-        };
-        if let Some(replicas) = pending() {
-            tracing::info!(
-                replicas,
-                "waiting for the ledgers of the replicas in sync, to compare the journal with them"
-            );
-        }
-        if self.wait_until(Shared::ledger_check_over_at).await.is_err() {
-            return; // it stops
-        }
-        if let Some(replicas) = pending() {
-            tracing::warn!(
-                replicas,
-                "the ledgers of these replicas, which were in sync, were not checked before serving: \
-                 stop this catalog if its database was restored from an older copy"
-            );
+    async fn restore(
+        &self,
+        request: v1::PutBackRequest,
+    ) -> Result<Option<OrderNumber>, RequestError> {
+        self.check_named(&request.journal)?;
+        self.check_heals(request.run)?;
+        at_most("rows", request.rows.len(), RESTORED_MAX)?;
+        let replica = replica_from_wire(request.replica)?;
+        let rows = wire::rows(request.rows)?;
+        self.writer.heal(Told::PutBack { replica, rows }).await
+    }
+
+    /// Whether this run is meant, and wants to know what replicas have.
+    fn check_heals(&self, run: u64) -> Result<(), RequestError> {
+        match run == self.run.get() && !self.shared.is_healed() {
+            true => Ok(()),
+            false => Err(RequestError::Healed),
         }
     }
 
@@ -438,24 +453,26 @@ impl Service {
     }
 
     /// Waits until no session of the run before can be alive: what it holds may be older
-    /// than what is read or traded now. And until ledgers are checked: what the journal lacks is
-    /// newer.
+    /// than what is read or traded now. And before that, until the journal has what it lost.
     async fn wait_until_settled(&self) -> Result<(), RequestError> {
-        self.wait_until(Shared::serving_from).await
+        self.wait_until_healed().await?;
+        let left = self.shared.serving_from().since(BootTime::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = tokio::time::sleep(left) => Ok(()),
+            () = self.closed() => Err(RequestError::Stopping),
+        }
     }
 
-    async fn wait_until(&self, when: impl Fn(&Shared) -> BootTime) -> Result<(), RequestError> {
-        loop {
-            let confirmed = self.shared.all_ledgers_confirmed();
-            let left = when(&self.shared).since(BootTime::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            tokio::select! {
-                () = tokio::time::sleep(left) => {}
-                () = confirmed => {}
-                () = self.closed() => return Err(RequestError::Stopping),
-            }
+    async fn wait_until_healed(&self) -> Result<(), RequestError> {
+        if self.shared.is_healed() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = self.shared.healed() => Ok(()),
+            () = self.closed() => Err(RequestError::Stopping),
         }
     }
 
@@ -486,6 +503,36 @@ fn at_most(what: &'static str, count: usize, most: usize) -> Result<(), Malforme
         let problem = format!("has {count} entries; {most} are the most");
         Err(Malformed(Invalid::new(what, problem)))
     }
+}
+
+/// Reads a replica's report off a message.
+///
+/// # Errors
+/// Where something of it cannot be.
+pub fn report_from_wire(request: v1::ReportLedgerRequest) -> Result<LedgerReport, Malformed> {
+    at_most("beside", request.beside.len(), BESIDE_MAX)?;
+    at_most("peers", request.peers.len(), REPLICAS_MAX)?;
+    let term = match request.epoch {
+        0 => Term::default(),
+        epoch => {
+            let (epoch, leader) = wire::leadership::term(epoch, request.leader)?;
+            Term {
+                epoch,
+                leader: Some(leader),
+            }
+        }
+    };
+    let peers = request.peers.into_iter().map(replica_from_wire);
+    Ok(LedgerReport {
+        replica: replica_from_wire(request.replica)?,
+        end: wire::leadership::end(request.rows, &request.chain_hash)?,
+        beside: wire::rows(request.beside)?,
+        is_empty: request.empty,
+        term,
+        peers: peers.collect::<Result<_, _>>()?,
+        // No catalog ever lent for longer.
+        lease_horizon: Duration::from_millis(request.lease_horizon_ms).min(lease_max(LEASE_MAX)),
+    })
 }
 
 fn replica_from_wire(id: u32) -> Result<ReplicaId, Malformed> {
@@ -575,7 +622,7 @@ fn result_to_wire(result: &TradeResult) -> v1::TradeResult {
 fn leadership_to_wire(
     leadership: &Leadership,
     identity: &Identity,
-    ledgers_checked: bool,
+    (run, ledgers_checked): (CatalogRun, bool),
 ) -> v1::Leadership {
     let Leadership { term, end } = leadership;
     let Identity {
@@ -593,5 +640,6 @@ fn leadership_to_wire(
         listing: listing.as_bytes().to_vec(),
         lease_horizon_ms: lease_horizon.as_millis() as u64,
         ledgers_checked,
+        run: run.get(),
     }
 }

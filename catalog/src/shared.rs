@@ -1,19 +1,18 @@
 //! What the writer, the readers and the sessions share: what is visible, the sessions' streams and
 //! the replies that wait for a value to be shown. One lock, held for short sections only.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{ReplicaId, SessionId, StockName, Version};
-use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::RequestError;
 use catalog_core::{
-    Batch, Invalidation, Leadership, LedgerCheck, Renewal, Round, Seen, SessionExpired, Stock,
-    TradeResult, Visibility,
+    Batch, Invalidation, Leadership, Renewal, Round, Seen, SessionExpired, Stock, TradeResult,
+    Visibility,
 };
 
 /// Most replies that wait for caches to let go.
@@ -67,14 +66,15 @@ pub struct Shared {
     state: Mutex<State>,
     opened: Notify,
     released: Notify,
-    ledgers_checked: Notify,
+    healed: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
 struct State {
     visibility: Visibility,
-    ledger_check: LedgerCheck,
     leadership: Leadership,
+    /// In sync, as far as the store knew at the start.
+    were_in_sync: BTreeSet<ReplicaId>,
     streams: HashMap<SessionId, Events>,
     waiting: Vec<Answer>,
     /// See [`Shared::answer_until`]; `None` where no other catalog can write.
@@ -86,15 +86,10 @@ struct State {
 
 impl Shared {
     /// A shared without sessions, which will have that lease, as gateways count it.
-    pub fn new(
-        visibility: Visibility,
-        ledger_check: LedgerCheck,
-        leadership: Leadership,
-        lease: Duration,
-    ) -> Self {
+    pub fn new(visibility: Visibility, leadership: Leadership, lease: Duration) -> Self {
         let state = State {
             visibility,
-            ledger_check,
+            were_in_sync: leadership.term.in_sync.clone(),
             leadership,
             streams: HashMap::new(),
             waiting: Vec::new(),
@@ -106,50 +101,33 @@ impl Shared {
             state: Mutex::new(state),
             opened: Notify::new(),
             released: Notify::new(),
-            ledgers_checked: Notify::new(),
+            healed: watch::Sender::new(false),
         }
     }
 
-    /// From when on stocks may be read and traded, unless all ledgers are
-    /// [confirmed](Self::confirm_ledger) before.
+    /// What the store had lost is in it again: see [`healing`](crate::writer::healing).
+    pub fn set_healed(&self) {
+        self.healed.send_replace(true);
+    }
+
+    pub fn is_healed(&self) -> bool {
+        *self.healed.borrow()
+    }
+
+    /// Ready once that is so.
+    pub async fn healed(&self) {
+        let mut healed = self.healed.subscribe();
+        let _ = healed.wait_for(|&healed| healed).await; // its sender is here
+    }
+
+    /// From when on stocks may be read and traded.
     pub fn serving_from(&self) -> BootTime {
-        let state = self.lock();
-        state
-            .visibility
-            .serving_from()
-            .max(state.ledger_check.over_at())
+        self.lock().visibility.serving_from()
     }
 
-    /// See [`LedgerCheck::over_at`].
-    pub fn ledger_check_over_at(&self) -> BootTime {
-        self.lock().ledger_check.over_at()
-    }
-
-    /// Whether a replica's ledger is among the [pending](LedgerCheck::pending).
-    pub fn is_ledger_pending(&self, replica: ReplicaId) -> bool {
-        self.lock().ledger_check.pending().contains(&replica)
-    }
-
-    /// See [`LedgerCheck::pending`].
-    pub fn pending_ledgers(&self) -> Vec<ReplicaId> {
-        self.lock().ledger_check.pending().iter().copied().collect()
-    }
-
-    /// See [`LedgerCheck::confirm`].
-    pub fn confirm_ledger(&self, replica: ReplicaId) {
-        if self.lock().ledger_check.confirm(replica) {
-            self.ledgers_checked.notify_waiters();
-        }
-    }
-
-    /// See [`LedgerCheck::note_difference`].
-    pub fn note_ledger_difference(&self, replica: ReplicaId) -> bool {
-        self.lock().ledger_check.note_difference(replica)
-    }
-
-    /// Ready once the last ledger is confirmed after this was called.
-    pub fn all_ledgers_confirmed(&self) -> Notified<'_> {
-        self.ledgers_checked.notified()
+    /// See [`Visibility::serve_from`].
+    pub fn serve_from(&self, at: BootTime) {
+        self.lock().visibility.serve_from(at);
     }
 
     /// Whether a replica has to hold every acknowledged order, as far as is known now or was at the
@@ -157,7 +135,7 @@ impl Shared {
     pub fn is_in_sync(&self, replica: ReplicaId) -> bool {
         let state = self.lock();
         let now = &state.leadership.term.in_sync;
-        now.contains(&replica) || state.ledger_check.was_in_sync(replica)
+        now.contains(&replica) || state.were_in_sync.contains(&replica)
     }
 
     /// Until then no other catalog can have taken the store over, and what is here is what is committed; it is said

@@ -41,6 +41,9 @@ pub struct Loaded {
     pub state: CatalogState,
     /// Where sessions of the run before may still be alive: how long at most.
     pub sessions_out: Option<Duration>,
+    /// The database is known to have come back in another incarnation than the one of its last writer: what was
+    /// committed last may not be in it.
+    pub may_lack_rows: bool,
 }
 
 /// The writer's side of a store. One thread owns it, and waits for it: what is on this machine may

@@ -5,6 +5,6 @@ mod trading;
 mod leases;
 mod taking;
 mod restarts;
-mod ledger_check;
+mod healing;
 mod writer_lease;
 mod rebuilding;

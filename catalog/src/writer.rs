@@ -1,8 +1,10 @@
 //! The one thread that changes what is committed.
 //!
-//! It takes whatever has queued and commits it as one transaction (group commit), see [`group`].
+//! It takes whatever has queued and commits it as one transaction (group commit), see [`group`]; before that it puts back
+//! what its store lost, see [`healing`].
 
 pub mod group;
+pub mod healing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use daemon::tasks;
 use domain::time::BootTime;
-use domain::{Epoch, Order, ReplicaId};
+use domain::{ChainHash, Epoch, LedgerEnd, Order, OrderNumber, ReplicaId};
 use storage::StorageError;
 use storage::error::fail_stop;
 use tokio::runtime::Handle;
@@ -18,15 +20,19 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::RequestError;
 use crate::shared::Shared;
-use crate::store::{Loaded, Store};
+use crate::store::{Journal, Loaded, Store};
 use catalog_core::writer_lease::{StatementOutcome, WriterLease, WriterStep};
-use catalog_core::{Leadership, TradeResult};
+use catalog_core::{Batch, Leadership, TradeResult};
 use domain::ChangeNumber;
 
-use group::{Command, Committer, ProposedReply};
+use group::{Command, Committer, Group, ProposedReply};
+use healing::{Healing, Step, Told};
 
 /// Most requests that queue; more wait with their senders.
 pub const QUEUE_MAX: usize = 1024;
+
+/// Pause before what a start has to make durable is tried again.
+const COMMIT_RETRY: Duration = Duration::from_millis(200);
 
 /// Sends requests to the writer.
 #[derive(Debug, Clone)]
@@ -82,6 +88,11 @@ impl Writer {
         .await
     }
 
+    /// Takes in what a replica has, before anything else is done. Returns from where on the journal lacks rows of it.
+    pub async fn heal(&self, told: Told) -> Result<Option<OrderNumber>, RequestError> {
+        self.ask(|reply| Command::Heal { told, reply }).await
+    }
+
     /// Notes durably that sessions may be alive after a crash, for `lease_max` at most. To be
     /// awaited before one is opened.
     pub async fn lend_sessions(&self, lease_max: Duration) -> Result<(), RequestError> {
@@ -113,80 +124,234 @@ impl Writer {
     }
 }
 
-/// Begins this run's first epoch, and starts the writer on a thread of its own. The receiver is told when it has ended and let
-/// go of the store.
-pub async fn start(
-    store: Box<dyn Store>,
-    loaded: Loaded,
+/// What a writer begins with.
+pub struct Beginning {
+    pub store: Box<dyn Store>,
+    pub loaded: Loaded,
+    /// Where what was committed is read.
+    pub journal: Arc<dyn Journal>,
+    pub healing: Healing,
+}
+
+/// Starts the writer on a thread of its own: it puts back what the store lost, begins this run's first epoch, and then
+/// does what it is asked for. The receiver is told when it has ended and let go of the store.
+pub fn start(
+    beginning: Beginning,
     shared: Arc<Shared>,
 ) -> std::io::Result<(Writer, oneshot::Receiver<()>)> {
+    let Beginning {
+        store,
+        loaded,
+        journal,
+        healing,
+    } = beginning;
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
     let (end, ended) = oneshot::channel();
     let lease = store.writer_lease();
     if let Some(lease) = &lease {
         shared.answer_until(lease.serves_until());
     }
-    let mut committer = Committer::new(store, loaded, shared);
-    if let Err(error) = committer.begin_next_epoch().await {
-        fail_stop(&error);
-    }
+    let mut run = Run {
+        committer: Committer::new(store, loaded, Arc::clone(&shared)),
+        lease,
+        commands,
+    };
     let runtime = Handle::current();
     tasks::thread("catalog-writer", move || {
         // This thread alone runs it: where a store blocks, nobody else waits. What a store does
         // over the network, and timers, the runtime's own thread drives.
-        runtime.block_on(write(&mut committer, lease, commands));
-        drop(committer);
+        runtime.block_on(async {
+            if run.heal(healing, &*journal).await {
+                let group = run.committer.begin(Vec::new()).await;
+                run.commit(group).await; // where it fails, the first group begins the epoch
+                shared.set_healed();
+                run.write().await;
+            }
+            run.end().await;
+        });
+        drop(run);
         let _ = end.send(()); // nobody may be left to care
     })?;
     Ok((Writer { commands: sender }, ended))
 }
 
-async fn write(
-    committer: &mut Committer,
-    mut lease: Option<WriterLease>,
-    mut commands: mpsc::Receiver<Command>,
-) {
-    loop {
-        let first = match &mut lease {
-            None => commands.recv().await,
-            Some(lease) => {
-                // However much there is to do that changes nothing, its signs of life go on.
-                let wait = until_wanted(lease);
-                if wait.is_zero() {
-                    keep(lease, committer).await;
+/// Whoever changes what is committed.
+struct Run {
+    committer: Committer,
+    lease: Option<WriterLease>,
+    commands: mpsc::Receiver<Command>,
+}
+
+impl Run {
+    /// Has the store get back what it lost. Returns whether it has, rather than being told to stop before.
+    async fn heal(&mut self, mut healing: Healing, journal: &dyn Journal) -> bool {
+        loop {
+            let until = match healing.step(self.committer.state(), BootTime::now()) {
+                Step::Wait(until) => until,
+                Step::Commit(batch) => {
+                    if !self.put_back(&mut healing, batch).await {
+                        tokio::time::sleep(COMMIT_RETRY).await;
+                    }
                     continue;
                 }
-                match tokio::time::timeout(wait, commands.recv()).await {
-                    Ok(first) => first,
-                    Err(_) => continue,
+                Step::Serve(batch, lease_horizon) => {
+                    if self.settle(batch, lease_horizon).await {
+                        return true;
+                    }
+                    tokio::time::sleep(COMMIT_RETRY).await;
+                    continue;
+                }
+            };
+            match self.next(until).await {
+                Next::Command(Command::Heal { told, reply }) => {
+                    let answer = self.take_in(&mut healing, told, journal).await;
+                    let _ = reply.send(answer); // the caller may have left
+                }
+                Next::Command(Command::Stop) | Next::Closed => return false,
+                // Nobody else is let through before it is over.
+                Next::Command(_) | Next::Late => {}
+            }
+        }
+    }
+
+    /// What a replica has, which is told from where on more of it is wanted.
+    async fn take_in(
+        &mut self,
+        healing: &mut Healing,
+        told: Told,
+        journal: &dyn Journal,
+    ) -> Result<Option<OrderNumber>, RequestError> {
+        match told {
+            Told::Report(report) => {
+                let end = self.committer.state().leadership().end;
+                let there = chain_before(journal, report.end.rows, end).await;
+                let there = there.map_err(RequestError::unreadable)?;
+                Ok(healing.report(report, there, BootTime::now()))
+            }
+            Told::PutBack { replica, rows } => {
+                let now = BootTime::now();
+                if healing.wanted_of(replica, now).is_none() {
+                    return Ok(None);
+                }
+                let batch = healing.put_back(self.committer.state(), replica, rows)?;
+                match self.put_back(healing, batch).await {
+                    true => Ok(healing.wanted_of(replica, BootTime::now())),
+                    false => Err(RequestError::NotCommitted("see the catalog's log".into())),
                 }
             }
-        };
-        let Some(first) = first else {
-            break;
-        };
-        let group = group::gather(first, || commands.try_recv().ok());
-        if group.iter().any(|command| matches!(command, Command::Stop)) {
-            commands.close();
         }
-        let group = committer.begin(group).await;
+    }
+
+    async fn put_back(&mut self, healing: &mut Healing, batch: Batch) -> bool {
+        let group = self.committer.begin_alone(batch.clone());
+        let is_durable = self.commit(group).await;
+        if is_durable {
+            healing.committed(&batch);
+        }
+        is_durable
+    }
+
+    /// Makes durable what a healing ends with.
+    async fn settle(&mut self, batch: Batch, lease_horizon: Option<Duration>) -> bool {
+        // Under a writer lease, what gateways were lent is over before it.
+        let lease_horizon = lease_horizon.filter(|_| self.lease.is_none());
+        if let Some(horizon) = lease_horizon {
+            let waited = self.committer.wait_for_leases(horizon, BootTime::now());
+            if let Err(error) = waited.await {
+                end_where_unknown(&Err(error));
+                return false;
+            }
+        }
+        let group = self.committer.begin_alone(batch);
+        self.commit(group).await
+    }
+
+    async fn write(&mut self) {
+        loop {
+            let first = match self.next(None).await {
+                Next::Command(first) => first,
+                Next::Late => continue,
+                Next::Closed => return,
+            };
+            let group = group::gather(first, || self.commands.try_recv().ok());
+            if group.iter().any(|command| matches!(command, Command::Stop)) {
+                self.commands.close();
+            }
+            let group = self.committer.begin(group).await;
+            self.commit(group).await;
+        }
+    }
+
+    /// Waits for a command, until then where a time is said. Meanwhile signs of life go on, however much there is to do
+    /// that changes nothing.
+    async fn next(&mut self, until: Option<BootTime>) -> Next {
+        let mut wait = until.map(|until| until.since(BootTime::now()));
+        if let Some(lease) = &mut self.lease {
+            let wanted = until_wanted(lease);
+            if wanted.is_zero() {
+                keep(lease, &mut self.committer).await;
+                return Next::Late;
+            }
+            wait = Some(wait.map_or(wanted, |wait| wait.min(wanted)));
+        }
+        let received = match wait {
+            None => self.commands.recv().await,
+            Some(wait) => match tokio::time::timeout(wait, self.commands.recv()).await {
+                Ok(received) => received,
+                Err(_) => return Next::Late,
+            },
+        };
+        received.map_or(Next::Closed, Next::Command)
+    }
+
+    /// Makes a group durable, and answers. Returns whether it is.
+    async fn commit(&mut self, group: Group) -> bool {
         // Each commit is a sign of life.
-        let mut lease = lease.as_mut().filter(|_| !group.batch().is_empty());
+        let mut lease = self.lease.as_mut().filter(|_| !group.batch().is_empty());
         if let Some(lease) = &mut lease {
             let begun = lease.begin(BootTime::now());
             begun.expect("what ends a term ends the process");
         }
-        let committed = committer.commit(&group).await;
+        let committed = self.committer.commit(&group).await;
         end_where_unknown(&committed);
         if let Some(lease) = lease {
-            note(lease, &committed, committer); // before anything is answered
+            note(lease, &committed, &self.committer); // before anything is answered
         }
-        committer.finish(group, committed);
+        let is_durable = committed.is_ok();
+        self.committer.finish(group, committed);
+        is_durable
     }
-    if let Some(lease) = lease {
-        hand_over(lease, committer).await;
+
+    async fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            hand_over(lease, &mut self.committer).await;
+        }
+        self.committer.note_clean_end(BootTime::now()).await;
     }
-    committer.note_clean_end(BootTime::now()).await;
+}
+
+/// What comes next.
+enum Next {
+    Command(Command),
+    /// Nothing by then.
+    Late,
+    Closed,
+}
+
+/// The chain hash that a journal has before a number, given where it ends; none where it is shorter.
+async fn chain_before(
+    journal: &dyn Journal,
+    number: OrderNumber,
+    end: LedgerEnd,
+) -> Result<Option<ChainHash>, StorageError> {
+    if number >= end.rows {
+        return Ok((number == end.rows).then_some(end.chain));
+    }
+    let Some(before) = number.0.checked_sub(1) else {
+        return Ok(Some(ChainHash::EMPTY));
+    };
+    let rows = journal.rows(OrderNumber(before), 1).await?;
+    Ok(rows.first().map(|row| row.chain))
 }
 
 fn until_wanted(lease: &WriterLease) -> Duration {

@@ -45,6 +45,10 @@ impl ReadRows for Watched<Arc<dyn ReadRows>> {
     fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         self.reporter.pass(self.inner.rows(from, rows_max))
     }
+
+    fn beside(&self) -> Result<Vec<Row>, StorageError> {
+        self.reporter.pass(self.inner.beside())
+    }
 }
 
 /// What to do about it, for the operator.

@@ -15,13 +15,14 @@ use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{Epoch, Identity, Order, OrderNumber, ReplicaId, Row};
 use storage::damage::DamageReporter;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
 
 use crate::error::{RequestError, ToStatus, stopping};
 use crate::failed_call::CallError;
 use crate::peers::{Catalog, Peers};
+use crate::report;
 use crate::store::{ReadRows, Store};
 use order_core::Save;
 use order_core::message::{CallFailure, Failure, Refused, Report, Shipment, Source, StepDown};
@@ -195,6 +196,10 @@ pub(crate) struct Driver {
     inputs: mpsc::Receiver<Input>,
     status: watch::Sender<Status>,
     reporter: DamageReporter,
+    /// Whose turn it is to report to a catalog that has started: one call at a time.
+    reporting: Arc<Semaphore>,
+    /// The longest time for which a catalog was heard to count a lease.
+    lease_horizon: Duration,
     /// Of the step under way.
     saves: Vec<Save>,
 }
@@ -228,6 +233,8 @@ impl Driver {
             inputs,
             status,
             reporter,
+            reporting: Arc::new(Semaphore::new(1)),
+            lease_horizon: identity.lease_horizon,
             saves: Vec::new(),
         };
         (
@@ -299,6 +306,7 @@ impl Driver {
     fn keep_identity(&mut self, inputs: &mut Vec<Input>) {
         for keep in inputs.extract_if(.., |input| matches!(input, Input::Keep(_))) {
             if let Input::Keep(identity) = keep {
+                self.lease_horizon = identity.lease_horizon;
                 self.saves.push(Save {
                     identity: Some(identity),
                     ..Save::default()
@@ -344,6 +352,30 @@ impl Driver {
                     if let Some(failure) = upstreams.report_missing(number).await {
                         reporter.report(failure.to_string());
                     }
+                });
+            }
+            Command::ReportLedger {
+                run,
+                end,
+                term,
+                peers,
+            } => {
+                // While rows are being shown there is nothing else to be told.
+                let Ok(turn) = Arc::clone(&self.reporting).try_acquire_owned() else {
+                    return;
+                };
+                let report = report::Report {
+                    replica: upstreams.asker.replica(),
+                    run,
+                    end,
+                    term,
+                    peers,
+                    lease_horizon: self.lease_horizon,
+                    is_empty: false, // it has joined
+                };
+                self.spawn_quietly(async move {
+                    report::report(&upstreams.catalog, &upstreams.reader, &report).await;
+                    drop(turn);
                 });
             }
             Command::Fail(failure) => self.reporter.report(failure.to_string()),
@@ -530,7 +562,7 @@ fn log(report: Report) {
         Report::Leading { epoch, orders } => tracing::info!(%epoch, %orders, "leading"),
         Report::SteppedDown {
             epoch,
-            why: why @ StepDown::Superseded,
+            why: why @ (StepDown::Superseded | StepDown::CatalogStarted),
         } => tracing::info!(%epoch, %why, "stepped down"),
         Report::SteppedDown { epoch, why } => tracing::error!(%epoch, %why, "stepped down"),
         Report::FollowerInSync { peer } => tracing::info!(%peer, "follower in sync"),

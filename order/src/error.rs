@@ -87,7 +87,9 @@ impl RequestError {
             Self::NoSuchOrder => (Code::NotFound, Never),
             Self::Panicked => (Code::Internal, Never),
             // Another epoch is another request.
-            Self::Refused(Refused::Stale { .. }) => (Code::FailedPrecondition, Never),
+            Self::Refused(Refused::Stale { .. } | Refused::LetGo { .. }) => {
+                (Code::FailedPrecondition, Never)
+            }
             Self::Refused(Refused::LeadsNoMore { .. }) => (Code::FailedPrecondition, Elsewhere),
             // By then the catalog has been asked.
             Self::Refused(Refused::Unconfirmed { .. }) => (Code::Aborted, Never),

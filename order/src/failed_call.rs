@@ -17,6 +17,8 @@ pub(crate) enum Call {
     Read,
     /// Show a row that is missing.
     ReportMissing,
+    /// Tell a catalog that has started what is here.
+    Report,
 }
 
 /// A call that failed, and why in its callee's words.

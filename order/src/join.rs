@@ -13,6 +13,7 @@ use crate::damage::Damaged;
 use crate::error::Error;
 use crate::failed_call::Complaint;
 use crate::peers::Catalog;
+use crate::report::{self, Report};
 use crate::store::{SqliteStore, Store as _};
 
 /// A store whose ledger is known to be the journal's.
@@ -48,7 +49,7 @@ pub(crate) async fn join(
         };
         input = match join.step(&found, input) {
             Action::AskCatalog => {
-                let said = catalog.get_leadership(JOIN_TIMEOUT, None).await;
+                let said = catalog.get_leadership(JOIN_TIMEOUT).await;
                 let why = "waiting for the catalog, to compare the ledger with its journal";
                 complaint.note(&said, why);
                 Input::CatalogSaid(said.map_err(|error| error.failure))
@@ -57,6 +58,19 @@ pub(crate) async fn join(
                 let catalog = catalog.clone().of(of.journal);
                 let read = catalog.read_journal(held.rows, Some(held.chain), 1).await;
                 Input::Compared(read.map(drop).map_err(|error| error.failure))
+            }
+            Action::Report { catalog: of, run } => {
+                let report = Report {
+                    replica: config.id,
+                    run,
+                    end: found.durable.end,
+                    term: found.durable.term,
+                    peers: config.peers.iter().map(|(id, _)| *id).collect(),
+                    lease_horizon: found.known.unwrap_or(of).lease_horizon,
+                    is_empty: found.known.is_none(),
+                };
+                report::report(&catalog.clone().of(of.journal), &store.reader(), &report).await;
+                Input::Reported
             }
             Action::ShowMissing {
                 catalog: of,

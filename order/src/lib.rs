@@ -7,6 +7,7 @@
 //! - `driver`: the task that owns the core and runs its commands;
 //! - `order_core`: the replica as a pure state machine;
 //! - `join`: has the ledger compared with the journal before it is served;
+//! - `report`: what a catalog that has started is told;
 //! - `peers`: the calls to the catalog and the peers;
 //! - `failed_call`: what a failure of theirs says;
 //! - [`store`]: the replica's disk;
@@ -28,6 +29,7 @@ pub mod service;
 pub mod order_stream;
 mod driver;
 mod join;
+mod report;
 mod peers;
 mod failed_call;
 pub mod store;

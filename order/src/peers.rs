@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use domain::LedgerEnd;
-use domain::{ChainHash, Epoch, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row};
+use domain::{
+    CatalogRun, ChainHash, Epoch, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row,
+};
 use rpc::call_streams::Calls;
 use rpc::failover::{AskIfActive, Endpoints};
 use tonic::transport::Channel;
@@ -17,9 +19,11 @@ use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::identity;
 use wire::order::v1 as order;
 use wire::order::v1::replication_client::ReplicationClient;
+use wire::order_number;
 
 use crate::config::ConfigError;
 use crate::failed_call::{Call, CallError};
+use crate::report::Report;
 use domain::ChangeNumber;
 use domain::JournalHead;
 use order_core::message::{Heard, Outcome};
@@ -128,22 +132,11 @@ impl Catalog {
         .await
     }
 
-    /// Which journal the catalog keeps, who leads, and how long the journal is. `ledger` says whose
-    /// ledger ends where, which a catalog that has just started compares with its journal.
-    pub(crate) async fn get_leadership(
-        &self,
-        timeout: Duration,
-        ledger: Option<(ReplicaId, LedgerEnd)>,
-    ) -> Result<Heard, CallError> {
-        let mut request = catalog::GetLeadershipRequest {
+    /// Which journal the catalog keeps, who leads, and how long the journal is.
+    pub(crate) async fn get_leadership(&self, timeout: Duration) -> Result<Heard, CallError> {
+        let request = catalog::GetLeadershipRequest {
             journal: self.journal(),
-            ..catalog::GetLeadershipRequest::default()
         };
-        if let Some((replica, end)) = ledger {
-            request.replica = replica.get();
-            request.ledger_rows = end.rows.0;
-            request.ledger_chain = end.chain.as_bytes().to_vec();
-        }
         let mut client = self.client.clone();
         within(Call::GetLeadership, timeout, async {
             let response = client.get_leadership(request).await?;
@@ -157,6 +150,7 @@ impl Catalog {
                 identity,
                 head: head(leadership)?,
                 ledgers_checked: leadership.ledgers_checked,
+                run: CatalogRun::new(leadership.run),
             })
         })
         .await
@@ -180,6 +174,53 @@ impl Catalog {
         within(Call::Read, JOURNAL_TIMEOUT, async {
             let stream = client.read_journal(request).await?.into_inner();
             collect(stream, rows_max, |response| response.rows).await
+        })
+        .await
+    }
+
+    /// Tells a catalog that has started what is here. Returns from where on its journal lacks rows of the ledger.
+    pub(crate) async fn report_ledger(
+        &self,
+        report: &Report,
+        beside: &[Row],
+    ) -> Result<Option<OrderNumber>, CallError> {
+        let request = catalog::ReportLedgerRequest {
+            replica: report.replica.get(),
+            run: report.run.get(),
+            rows: report.end.rows.0,
+            chain_hash: report.end.chain.as_bytes().to_vec(),
+            beside: beside.iter().map(Into::into).collect(),
+            epoch: report.term.epoch.0,
+            leader: report.term.leader.map_or(0, ReplicaId::get),
+            peers: report.peers.iter().map(|peer| peer.get()).collect(),
+            lease_horizon_ms: report.lease_horizon.as_millis() as u64,
+            empty: report.is_empty,
+            journal: self.journal(),
+        };
+        let mut client = self.client.clone();
+        within(Call::Report, JOURNAL_TIMEOUT, async {
+            let answer = client.report_ledger(request).await?.into_inner();
+            Ok(answer.missing_from.map(order_number).transpose()?)
+        })
+        .await
+    }
+
+    /// Shows such a catalog rows that it lacks. Returns from where on it still lacks rows of the ledger.
+    pub(crate) async fn put_back(
+        &self,
+        report: &Report,
+        rows: Vec<Row>,
+    ) -> Result<Option<OrderNumber>, CallError> {
+        let request = catalog::PutBackRequest {
+            replica: report.replica.get(),
+            run: report.run.get(),
+            rows: rows.iter().map(Into::into).collect(),
+            journal: self.journal(),
+        };
+        let mut client = self.client.clone();
+        within(Call::Report, JOURNAL_TIMEOUT, async {
+            let answer = client.put_back(request).await?.into_inner();
+            Ok(answer.missing_from.map(order_number).transpose()?)
         })
         .await
     }

@@ -77,7 +77,7 @@ impl OrdersService {
                     Input::Reached(timeout(CONFIRM_TIMEOUT, reached).await.is_ok())
                 }
                 Action::AskCatalog => {
-                    let said = self.catalog.get_leadership(CONFIRM_TIMEOUT, None).await;
+                    let said = self.catalog.get_leadership(CONFIRM_TIMEOUT).await;
                     Input::CatalogSaid {
                         answer: said.map_err(|error| error.failure),
                         held: self.handle.status().end.rows,
@@ -295,6 +295,10 @@ mod tests {
             self.1.fetch_add(1, Ordering::Relaxed);
             let rows = self.0.iter().skip(from.0 as usize).take(rows_max);
             Ok(rows.cloned().collect())
+        }
+
+        fn beside(&self) -> Result<Vec<Row>, StorageError> {
+            Ok(Vec::new())
         }
     }
 

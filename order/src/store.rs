@@ -73,6 +73,12 @@ pub trait ReadRows: Send + Sync + 'static {
     /// # Errors
     /// Where the store is damaged or cannot be read.
     fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError>;
+
+    /// The rows beside the ledger that continue it on the disk, of whatever epoch.
+    ///
+    /// # Errors
+    /// As above.
+    fn beside(&self) -> Result<Vec<Row>, StorageError>;
 }
 
 /// A store in an SQLite database.
@@ -342,18 +348,36 @@ impl ReadRows for SqliteReader {
         if i64::try_from(from.0).is_err() {
             return Ok(Vec::new()); // SQLite has no such number.
         }
+        self.read(|connection| rows::read(connection, from, rows_max))
+    }
+
+    fn beside(&self) -> Result<Vec<Row>, StorageError> {
+        self.read(|connection| {
+            let at_once = connection.unchecked_transaction()?;
+            let last = rows::last(&at_once)?;
+            let end = last.as_ref().map(LedgerEnd::of).unwrap_or_default();
+            proposed::continuing(&at_once, end)
+        })
+    }
+}
+
+impl SqliteReader {
+    fn read<T>(
+        &self,
+        read: impl FnOnce(&Connection) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = idle().pop();
         let connection = match taken {
             Some(connection) => connection,
             None => storage::open_read_only(&self.location, KIND)?,
         };
-        let rows = rows::read(&connection, from, rows_max)?;
+        let found = read(&connection)?;
         let mut idle = idle();
         if idle.len() < READERS_IDLE_MAX {
             idle.push(connection);
         }
-        Ok(rows)
+        Ok(found)
     }
 }
 

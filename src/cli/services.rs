@@ -228,6 +228,16 @@ pub struct Catalog {
         value_delimiter = ','
     )]
     pub rebuild_from: Vec<PathBuf>,
+    /// The database lost orders and waits for replicas that may have them: go on without what only these have,
+    /// which is then lost
+    #[arg(
+        long,
+        env = "BAZAAR_ACCEPT_LOSS_OF",
+        value_name = "ID",
+        value_delimiter = ',',
+        conflicts_with = "rebuild_from"
+    )]
+    pub accept_loss_of: Vec<ReplicaId>,
     #[command(flatten)]
     pub lifeline: Lifeline,
 }

@@ -48,6 +48,7 @@ fn config(catalog: &TempDir) -> Config {
         new: false,
         stocks: None,
         lease: Duration::from_secs(1),
+        accept_loss_of: Default::default(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! one whose disk is lost, it would give the same numbers to other orders, beside ledgers that tell
 //! of the first.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -114,6 +115,7 @@ pub async fn prepare_store(args: &Up) -> Result<(), JournalError> {
         new: true,
         stocks: args.stocks.clone(),
         lease: NESTED_LEASE_MAX,
+        accept_loss_of: BTreeSet::new(),
     };
     Ok(catalog::begin_on_postgres(config).await?)
 }

@@ -16,8 +16,6 @@ pub enum Rule {
     DelayedVisibility,
     /// After a restart nothing is read or traded while a session of before may be alive.
     RestartWait,
-    /// After a restart nothing is read or traded before the ledgers of the replicas in sync are checked.
-    LedgerCheck,
     /// Who may keep what it reads is a holder, and will be told to let go.
     Registration,
     /// After a restart, when nobody knows what was taken out of them, all buckets begin empty.

@@ -4,16 +4,14 @@
 //! - [`leases`]: who may hold which stock in a cache, and until when;
 //! - [`visibility`]: what readers see of the stocks while trades become durable and caches let go;
 //! - [`limits`]: how often something may be done, over all gateways;
-//! - [`ledger_check`]: whose ledgers a catalog that starts compares with its journal before it serves;
 //! - [`writer_lease`]: which of several catalogs over one database serves;
-//! - [`self_healing`]: how rows come back that the database lost;
+//! - [`self_healing`]: how a catalog that starts gets back what its database lost;
 //! - [`ablation`]: the protective rules that a test can take out.
 
 pub mod ledger;
 pub mod leases;
 pub mod visibility;
 pub mod limits;
-pub mod ledger_check;
 pub mod writer_lease;
 pub mod self_healing;
 pub mod ablation;
@@ -24,8 +22,7 @@ pub use ledger::{
     Batch, CatalogState, InSyncRefused, Leadership, PriorOutcome, RefusedOrder, Staged, StaleEpoch,
     Stock, Term, TradeResult,
 };
-pub use ledger_check::{LEDGER_CHECK_MAX, LedgerCheck};
 pub use limits::Limits;
-pub use self_healing::{HealingStep, SelfHealing};
+pub use self_healing::{HealingStep, LEDGER_CHECK_MAX, SelfHealing};
 pub use visibility::{Seen, Visibility};
 pub use writer_lease::{WRITER_LEASE, WriterLease};

@@ -1,38 +1,36 @@
-//! Self-healing: rows that the database lost come back from ledgers before anybody is served.
+//! Self-healing: what a catalog that starts does before it serves, so that it has every acknowledged row.
 //!
-//! A database may come back without rows that it had acknowledged, after an asynchronous fail-over or where an older
-//! copy was put in its place. Replicas in sync hold every acknowledged order, so the longest of their ledgers has what
-//! is missing. The in-sync set in such a database may be as old as its rows, however. What helps:
+//! A database may come back without rows that it had acknowledged: after an asynchronous fail-over, or where an older
+//! copy was put in its place. It cannot tell; the replicas' ledgers can, since whoever is in sync has all of them. So
+//! replicas report where their ledgers end, and what the journal lacks is put back from the longest.
 //!
-//! - a set counts, so that something is acknowledged by it, only once each of its members has noted it durably, and a
-//!   replica keeps the newest set that it heard of;
-//! - a set has its epoch's leader in it, and who leads an epoch has noted it durably before.
+//! The in-sync set in such a database may be as old as its rows, so it does not say who may have more. Everybody may who
+//! is named: the members of that set, the epoch's leader, whoever reports, and the peers that those who report are
+//! configured with, which is all replicas as soon as one has reported; so one is waited for in any case. They are waited
+//! for [`LEDGER_CHECK_MAX`] at most where nothing is known to be missing, so that a replica that is gone delays a start by
+//! that much. Where something is missing they are waited for however long it takes, unless an operator
+//! [accepts](SelfHealing::accept_loss_of) by name what they may have had. A replica whose disk is empty counts as one
+//! that was not heard then: its disk may have been lost, or not be where it belongs.
 //!
-//! So a set that nobody knows who was heard has none of them in it: the last set is the newest that is known, or one
-//! of replicas that were not heard. Where rows are missing, or a replica knows of something later than the database
-//! does, all replicas are waited for that anything known names, however long that takes, unless an operator
-//! [accepts](SelfHealing::accept_loss_of) by name what they may have had. Where nothing is known to be missing, ledgers
-//! are waited for as in every [ledger check](super::ledger_check), and no longer.
+//! A report counts only if nothing of before comes to the replica after it: see `order_core::Replica`, which lets go of
+//! everything that is under way before it reports, and takes nothing more until a later epoch has begun. None begins
+//! before the healing is over.
 //!
 //! The caller tells of what is [heard](SelfHealing::heard), does what is [next](SelfHealing::next), and serves nothing
 //! before that is [`HealingStep::Serve`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ChainHash, ChangeNumber, Epoch, LedgerEnd, OrderNumber, ReplicaId, Row, StockName};
+use domain::{ChainHash, ChangeNumber, LedgerEnd, OrderNumber, ReplicaId, Row, StockName};
 
 use super::ablation::{Rule, Rules};
 use super::ledger::{Batch, CatalogState, Stock, Term};
-use super::ledger_check::LedgerCheck;
 
-/// An in-sync set, and when it was made.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct InSyncSet {
-    pub epoch: Epoch,
-    pub change: ChangeNumber,
-    pub members: BTreeSet<ReplicaId>,
-}
+/// Longest wait for ledgers where nothing is known to be missing. Replicas ask a catalog that does not answer every
+/// 50 ms, so those that run have reported long before.
+pub const LEDGER_CHECK_MAX: Duration = Duration::from_secs(1);
 
 /// What a replica says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,12 +38,16 @@ pub struct LedgerReport {
     pub replica: ReplicaId,
     /// Where its ledger ends, with the committed rows that are yet to be saved.
     pub end: LedgerEnd,
-    /// What it has beside its ledger: proposed rows, of which it does not know whether they are committed.
+    /// What is on its disk beyond that: proposed rows, of which it does not know whether they are committed.
     pub beside: Vec<Row>,
+    /// Its disk has nothing of this journal, not even its name.
+    pub is_empty: bool,
     /// The newest term that it has noted.
     pub term: domain::Term,
-    /// The newest in-sync set that it has noted.
-    pub in_sync: InSyncSet,
+    /// The other replicas that it knows of.
+    pub peers: BTreeSet<ReplicaId>,
+    /// The longest time for which it heard a catalog count a gateway's lease.
+    pub lease_horizon: Duration,
 }
 
 /// What is to be done next.
@@ -95,8 +97,6 @@ pub struct Found {
     /// Where the journal ends.
     pub journal: LedgerEnd,
     pub term: Term,
-    /// All replicas that it knows of, in sync or not. The more it knows of, the surer it is.
-    pub replicas: BTreeSet<ReplicaId>,
     /// Whether this is another incarnation of the database than the one in which the last term was, so that it may
     /// lack what was committed then.
     pub may_lack_rows: bool,
@@ -106,38 +106,21 @@ pub struct Found {
 #[derive(Debug, Clone)]
 pub struct SelfHealing {
     found: Found,
-    check: LedgerCheck,
+    gives_up_at: BootTime,
+    /// Something was missing.
+    has_lacked: bool,
     reports: BTreeMap<ReplicaId, LedgerReport>,
     accepted: BTreeSet<ReplicaId>,
     rules: Rules,
 }
 
-impl InSyncSet {
-    /// The one of a term.
-    pub fn of(term: &Term) -> Self {
-        Self {
-            epoch: term.epoch,
-            change: term.change,
-            members: term.in_sync.clone(),
-        }
-    }
-
-    /// Sets of one epoch are made one after the other, and so are epochs.
-    fn made(&self) -> (Epoch, ChangeNumber) {
-        (self.epoch, self.change)
-    }
-}
-
 impl SelfHealing {
     /// Of a catalog that waits until then for ledgers where nothing is missing.
     pub fn new(found: Found, gives_up_at: BootTime) -> Self {
-        let mut expected = found.term.in_sync.clone();
-        if found.may_lack_rows {
-            expected.extend(&found.replicas);
-        }
         Self {
             found,
-            check: LedgerCheck::new(expected, gives_up_at),
+            gives_up_at,
+            has_lacked: false,
             reports: BTreeMap::new(),
             accepted: BTreeSet::new(),
             rules: Rules::default(),
@@ -150,55 +133,49 @@ impl SelfHealing {
         Self { rules, ..self }
     }
 
-    /// A replica reports. `there` is the chain hash that the journal has before the number with which the replica's
-    /// ledger ends; none where the journal is shorter.
+    /// A replica reports, in the place of what it reported before. `there` is the chain hash that the journal has
+    /// before the number with which the replica's ledger ends; none where the journal is shorter.
     ///
     /// # Errors
-    /// Where its ledger is no copy of the journal: nobody is to be served then.
+    /// Where its ledger is no copy of the journal. It is not heard then: which of the two is damaged nobody knows.
     pub fn heard(&mut self, report: LedgerReport, there: Option<ChainHash>) -> Result<(), Forked> {
         let LedgerReport { replica, end, .. } = report;
         if end.rows <= self.found.journal.rows && there != Some(end.chain) {
+            self.reports.remove(&replica);
             return Err(Forked {
                 replica,
                 rows: end.rows,
             });
         }
-        self.check.confirm(replica);
-        self.reports.insert(replica, report);
+        if !self.accepted.contains(&replica) {
+            self.reports.insert(replica, report);
+        }
+        self.has_lacked |= self.lacks_something();
         Ok(())
     }
 
-    /// An operator accepts that whatever only this replica has is lost.
+    /// An operator accepts that whatever only this replica has is lost: it is neither waited for nor heard.
     pub fn accept_loss_of(&mut self, replica: ReplicaId) {
         self.accepted.insert(replica);
+        self.reports.remove(&replica);
     }
 
     /// What is to be done at `now`.
     pub fn next(&self, now: BootTime) -> HealingStep {
+        let lacks = self.lacks_something();
+        let is_heard = |report: &LedgerReport| !(lacks && report.is_empty);
+        let mut pending = self.named();
+        pending.retain(|replica| {
+            !self.accepted.contains(replica) && !self.reports.get(replica).is_some_and(is_heard)
+        });
         if !self.rules.keep(Rule::SelfHealing) {
-            return HealingStep::Serve {
-                unheard: BTreeSet::new(),
-            };
+            return HealingStep::Serve { unheard: pending };
         }
-        let is_missing = |replica: &ReplicaId| {
-            !self.reports.contains_key(replica) && !self.accepted.contains(replica)
-        };
-        let mut pending = self.check.pending().clone();
-        pending.retain(is_missing);
-        if self.lacks_something() {
-            let mut named = self.named();
-            named.retain(is_missing);
-            if !named.is_empty() {
-                return HealingStep::Wait {
-                    pending: named,
-                    until: None,
-                };
-            }
-        } else if !pending.is_empty() && now < self.check.over_at() {
-            return HealingStep::Wait {
-                pending,
-                until: Some(self.check.over_at()),
-            };
+        let until = Some(self.gives_up_at).filter(|_| !lacks);
+        // Where the database names nobody, or whoever it names is given up, others may be there.
+        let waits = !pending.is_empty() || self.reports.is_empty();
+        if waits && until.is_none_or(|until| now < until) {
+            return HealingStep::Wait { pending, until };
         }
         if let Some(longest) = self.longest() {
             return HealingStep::PutBack {
@@ -210,6 +187,23 @@ impl SelfHealing {
             return HealingStep::PutBackProposed(proposed);
         }
         HealingStep::Serve { unheard: pending }
+    }
+
+    /// From which number on the journal lacks rows that a replica's ledger has, once they are to be put back. Whoever
+    /// has some is asked, lest one that falls silent is waited for although others have the same.
+    pub fn wanted_of(&self, replica: ReplicaId, now: BootTime) -> Option<OrderNumber> {
+        let HealingStep::PutBack { .. } = self.next(now) else {
+            return None;
+        };
+        let end = self.reports.get(&replica)?.end;
+        let rows = self.found.journal.rows;
+        (end.rows > rows).then_some(rows)
+    }
+
+    /// For how long gateways may serve what they were lent of a term that this database lacks something of.
+    pub fn lease_horizon(&self) -> Option<Duration> {
+        let horizons = self.reports.values().map(|report| report.lease_horizon);
+        horizons.max().filter(|_| self.has_lacked)
     }
 
     /// What puts rows back that continue the journal.
@@ -242,80 +236,78 @@ impl SelfHealing {
         Ok(Batch {
             rows,
             stocks: changed.into_values().collect(),
+            // No journal has rows of an epoch that it does not know.
+            term: self.later_term().map(|later| Term {
+                epoch: later.epoch,
+                leader: later.leader,
+                in_sync: self.found.term.in_sync.clone(),
+                change: ChangeNumber::NONE,
+            }),
             ..Batch::default()
         })
     }
 
-    /// What was put back is durable, up to this row. A database that lacked it may lack what is held beside ledgers.
-    pub fn put_back(&mut self, last: &Row) {
-        self.found.journal = LedgerEnd::of(last);
-        self.found.may_lack_rows = true;
+    /// What puts rows back is durable. A database that lacked them may lack what is held beside ledgers.
+    pub fn committed(&mut self, batch: &Batch) {
+        if let Some(last) = batch.rows.last() {
+            self.found.journal = LedgerEnd::of(last);
+            self.found.may_lack_rows = true;
+            self.has_lacked = true;
+        }
+        if let Some(term) = &batch.term {
+            self.found.term.clone_from(term);
+        }
     }
 
-    /// The term to go on from, which is the newest that anybody knows: the next epoch is to begin after it, as after
-    /// every start. None where the database has the newest.
+    /// The term to go on from: the newest that anybody knows, with those in sync that have all of the journal. The next epoch is to begin after it, as after every start. None where the database lacked nothing.
     pub fn term(&self) -> Option<Term> {
-        let terms = self.reports.values().map(|report| report.term);
-        let newest = terms.max_by_key(|term| term.epoch)?;
-        let set = self.newest_set();
-        let epoch = newest.epoch.max(set.epoch);
-        let is_newer = (epoch, set.change) > (self.found.term.epoch, self.found.term.change)
-            && epoch >= self.found.term.epoch;
-        if !is_newer {
+        if !self.has_lacked {
             return None;
         }
-        let change = if epoch == set.epoch {
-            set.change
-        } else {
-            ChangeNumber::NONE
-        };
-        let known = newest.leader.or(self.found.term.leader);
-        let leader = known.or(set.members.first().copied())?;
+        let stored = &self.found.term;
+        let newest = self.later_term();
+        let whole = self.reports.values().filter(|report| self.is_whole(report));
+        let in_sync: BTreeSet<ReplicaId> = whole.map(|report| report.replica).collect();
+        let known = newest.map_or(stored.leader, |term| term.leader);
         Some(Term {
-            epoch,
-            leader: Some(leader),
-            in_sync: set.members,
-            change,
+            epoch: newest.map_or(stored.epoch, |term| term.epoch),
+            leader: Some(known.or(in_sync.first().copied())?),
+            in_sync,
+            change: newest.map_or(stored.change.next(), |_| ChangeNumber::NONE),
         })
+    }
+
+    /// The newest term that anybody reports, where that is later than the database's.
+    fn later_term(&self) -> Option<domain::Term> {
+        let terms = self.reports.values().map(|report| report.term);
+        let newest = terms.max_by_key(|term| term.epoch)?;
+        (newest.epoch > self.found.term.epoch).then_some(newest)
+    }
+
+    /// Whether a replica has all of the journal on its disk.
+    fn is_whole(&self, report: &LedgerReport) -> bool {
+        let beside = report.beside.last().map(LedgerEnd::of);
+        [Some(report.end), beside].contains(&Some(self.found.journal))
     }
 
     /// Whether anybody knows of something that the database does not.
     fn lacks_something(&self) -> bool {
-        let stored = InSyncSet::of(&self.found.term);
         let mut reports = self.reports.values();
         reports.any(|report| {
-            report.end.rows > self.found.journal.rows
-                || report.term.epoch > self.found.term.epoch
-                || report.in_sync.made() > stored.made()
+            report.end.rows > self.found.journal.rows || report.term.epoch > self.found.term.epoch
         }) || self.found.may_lack_rows && !self.proposed().is_empty()
     }
 
     /// All replicas that anything known names.
     fn named(&self) -> BTreeSet<ReplicaId> {
-        let reports = self.reports.values();
-        let mut named = self.found.replicas.clone();
-        named.extend(&self.found.term.in_sync);
+        let mut named = self.found.term.in_sync.clone();
         named.extend(self.found.term.leader);
-        for report in reports {
+        for report in self.reports.values() {
+            named.insert(report.replica);
+            named.extend(&report.peers);
             named.extend(report.term.leader);
-            named.extend(&report.in_sync.members);
         }
         named
-    }
-
-    fn newest_set(&self) -> InSyncSet {
-        let noted = self.reports.values().map(|report| &report.in_sync);
-        let stored = InSyncSet::of(&self.found.term);
-        noted.max_by_key(|set| set.made()).map_or_else(
-            || stored.clone(),
-            |newest| {
-                if newest.made() > stored.made() {
-                    newest.clone()
-                } else {
-                    stored.clone()
-                }
-            },
-        )
     }
 
     /// The longest ledger, where the journal is shorter.

@@ -85,6 +85,13 @@ impl Visibility {
         }
     }
 
+    /// Nothing may be read or traded before that: sessions of before may last so long.
+    pub fn serve_from(&mut self, at: BootTime) {
+        if self.leases.rules().keep(Rule::RestartWait) {
+            self.serving_from = self.serving_from.max(at);
+        }
+    }
+
     /// From when on stocks may be read and traded.
     pub fn serving_from(&self) -> BootTime {
         self.serving_from

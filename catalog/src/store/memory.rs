@@ -139,6 +139,7 @@ impl Disk {
             listing: LISTING,
             state: content.state.clone(),
             sessions_out: content.sessions_out,
+            may_lack_rows: false,
         }
     }
 

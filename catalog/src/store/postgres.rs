@@ -158,6 +158,7 @@ impl PostgresStore {
             lease,
             term,
             mut beat,
+            is_promoted,
         } = standby.take_over().await?;
         let found = journal_id(&connection.client).await?;
         let was_there = found.is_some();
@@ -199,7 +200,10 @@ impl PostgresStore {
                 // On a connection of its own: a beat would wait for what is under way on the writer's.
                 let connection = readers.connection().await?;
                 let client = &connection.client;
-                let loaded = load(client, term, journal).await?;
+                let loaded = Loaded {
+                    may_lack_rows: is_promoted,
+                    ..load(client, term, journal).await?
+                };
                 let audit = Audit::new(listings(client).await?, stocks(client).await?)?;
                 Ok((loaded, audit))
             };
@@ -366,6 +370,7 @@ async fn load(client: &Client, term: i64, journal: JournalId) -> Result<Loaded, 
         listing,
         state: CatalogState::new(stocks, end, leadership),
         sessions_out: None, // theirs are over before the writer's own
+        may_lack_rows: false,
     })
 }
 

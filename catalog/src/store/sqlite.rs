@@ -289,6 +289,7 @@ impl SqliteStore {
             listing: self.listing,
             state,
             sessions_out,
+            may_lack_rows: false, // nobody can tell
         })
     }
 

@@ -1,9 +1,10 @@
 //! A catalog to test, and a gateway's side of a session.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::{Price, StockName, Version};
+use domain::{Price, ReplicaId, StockName, Version};
 use rpc::listen::{self, Incoming, Limits};
 use storage::damage::DamageReceiver;
 use tokio::io::AsyncWriteExt as _;
@@ -26,7 +27,7 @@ use crate::error::Error;
 use crate::server::{self, Parts};
 use crate::service::Service;
 use crate::store::memory::Disk;
-use catalog_core::{CatalogState, LEDGER_CHECK_MAX, Stock, Term};
+use catalog_core::{CatalogState, Stock, Term};
 
 /// A lease that is over soon.
 pub const SHORT_LEASE: Duration = Duration::from_millis(200);
@@ -71,6 +72,22 @@ impl Running {
             ended.map_err(Error::Serve)
         })
         .await
+    }
+
+    /// A catalog that waits so long for ledgers, and not for these replicas.
+    pub async fn start_accepting(
+        disk: &Disk,
+        ledger_check_max: Duration,
+        accept_loss_of: &[u32],
+    ) -> Self {
+        let ids = accept_loss_of.iter().copied().filter_map(ReplicaId::new);
+        let parts = Parts {
+            ledger_check_max,
+            accept_loss_of: ids.collect(),
+            ..parts(disk, LONG_LEASE)
+        };
+        let limits = Limits::default();
+        Self::spawn(move |listener, stopped| serve(parts, (listener, limits), stopped)).await
     }
 
     /// A catalog that waits so long for ledgers; and what it finds to be damaged.
@@ -123,21 +140,11 @@ impl Running {
 
     /// A client of a leader elected for the next epoch.
     pub async fn elect_leader(&self) -> Leader {
-        let mut client = self.client();
-        let before = leadership(&mut client).await;
-        let elected = client
-            .elect(v1::ElectRequest {
-                expected_epoch: before.epoch,
-                candidate: 3,
-                journal: before.journal.clone(),
-            })
-            .await
-            .unwrap();
-        Leader {
-            client,
-            epoch: elected.into_inner().epoch,
-            journal: before.journal,
-        }
+        self.elector().elect_leader().await
+    }
+
+    pub fn elector(&self) -> Elector {
+        Elector(self.client())
     }
 
     /// Waits until it stops by itself; says why it does.
@@ -154,6 +161,33 @@ impl Running {
     }
 }
 
+/// Who elects.
+pub struct Elector(Client);
+
+impl Elector {
+    /// A client of a leader elected for the next epoch, once the catalog serves.
+    pub async fn elect_leader(self) -> Leader {
+        let mut client = self.0;
+        while !leadership(&mut client).await.ledgers_checked {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let before = leadership(&mut client).await;
+        let elected = client
+            .elect(v1::ElectRequest {
+                expected_epoch: before.epoch,
+                candidate: 3,
+                journal: before.journal.clone(),
+            })
+            .await
+            .unwrap();
+        Leader {
+            client,
+            epoch: elected.into_inner().epoch,
+            journal: before.journal,
+        }
+    }
+}
+
 /// What a catalog on a disk in memory is made of.
 pub fn parts(disk: &Disk, lease: Duration) -> Parts {
     let (store, loaded) = (disk.store(), disk.load());
@@ -164,7 +198,9 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
         lease,
         left: None,
         handover: None,
-        ledger_check_max: LEDGER_CHECK_MAX,
+        // Where nobody plays the replicas, nobody waits for them.
+        ledger_check_max: Duration::ZERO,
+        accept_loss_of: BTreeSet::new(),
         reporter: storage::damage::channel().0,
     }
 }

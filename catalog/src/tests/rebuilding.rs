@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ fn config(data_dir: &Path) -> Config {
         new: false,
         stocks: None,
         lease: LEASE,
+        accept_loss_of: BTreeSet::new(),
     }
 }
 

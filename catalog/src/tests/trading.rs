@@ -549,9 +549,7 @@ async fn the_journal_is_read_as_it_is_taken() {
     running.stop().await;
 
     let (_close, closing) = watch::channel(false);
-    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing)
-        .await
-        .unwrap();
+    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing).unwrap();
     let request = v1::ReadJournalRequest {
         journal: leader.journal,
         ..v1::ReadJournalRequest::default()
@@ -570,9 +568,7 @@ async fn the_journal_is_read_as_it_is_taken() {
 async fn one_client_with_very_many_trades_leaves_room_for_those_of_others() {
     let disk = disk();
     let (_close, closing) = watch::channel(false);
-    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing)
-        .await
-        .unwrap();
+    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing).unwrap();
     let writer = service.writer.clone();
     let running = Running::serve(service).await;
     let leader = running.elect_leader().await;

@@ -13,6 +13,7 @@ use domain::{Epoch, IdempotencyKey, Order, OrderNumber, ReplicaId, Row, StockNam
 use storage::StorageError;
 use tokio::sync::oneshot;
 
+use super::healing::{MissingReply, Told};
 use crate::error::RequestError;
 use crate::shared::{Answer, Shared, TradeReply};
 use crate::store::{Loaded, Store};
@@ -75,6 +76,8 @@ pub enum Command {
         /// Once it is noted.
         reply: LendReply,
     },
+    /// Take in what a replica has, before anything else is done. See [`super::healing`].
+    Heal { told: Told, reply: MissingReply },
     /// Take no more commands.
     Stop,
 }
@@ -177,19 +180,34 @@ impl Committer {
         }
     }
 
-    /// Begins the first epoch of this run at once, rather than with the first group.
+    /// A group of a batch that nobody waits for.
+    pub fn begin_alone(&self, batch: Batch) -> Group {
+        if !batch.is_empty() {
+            self.shared.prepare(&batch);
+        }
+        Group {
+            batch,
+            lend: None,
+            proposed: false,
+            replies: Replies::default(),
+        }
+    }
+
+    /// Nothing is served for so long: gateways may be served by leases of before.
     ///
     /// # Errors
-    /// See [`commit`](Self::commit); the first group tries again.
-    pub async fn begin_next_epoch(&mut self) -> Result<(), StorageError> {
-        let group = self.begin(Vec::new()).await;
-        match self.commit(&group).await {
-            Err(error) if error.ends_process() => Err(error),
-            committed => {
-                self.finish(group, committed);
-                Ok(())
-            }
+    /// Where a start after this one could not know.
+    pub async fn wait_for_leases(
+        &mut self,
+        lease_horizon: Duration,
+        now: BootTime,
+    ) -> Result<(), StorageError> {
+        if self.sessions_out < Some(lease_horizon) {
+            self.store.set_sessions_out(Some(lease_horizon)).await?;
+            self.sessions_out = Some(lease_horizon);
         }
+        self.shared.serve_from(now + lease_horizon);
+        Ok(())
     }
 
     pub fn state(&self) -> &CatalogState {
@@ -352,6 +370,9 @@ impl Committer {
                         lend = Some(lease_max);
                     }
                     replies.lends.push(reply);
+                }
+                Command::Heal { reply, .. } => {
+                    let _ = reply.send(Err(RequestError::Healed)); // the caller may have left
                 }
                 Command::Stop => {}
             }

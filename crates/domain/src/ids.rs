@@ -32,6 +32,22 @@ impl fmt::Display for Epoch {
     }
 }
 
+/// A run of a catalog, from when it takes its database over to its end: a random number, which no other run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CatalogRun(NonZeroU64);
+
+impl CatalogRun {
+    /// `None` for 0, which stands for "not said" on the wire.
+    pub fn new(run: u64) -> Option<Self> {
+        NonZeroU64::new(run).map(Self)
+    }
+
+    /// The bare number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
 /// A gateway's session with the catalog. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(NonZeroU64);

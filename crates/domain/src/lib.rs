@@ -38,7 +38,7 @@ pub mod ablation;
 pub use ablation::Rules;
 pub use hex::Hex;
 pub use identity::{Identity, JournalId, ListingDigest};
-pub use ids::{Epoch, OrderNumber, ReplicaId, SessionId, Version};
+pub use ids::{CatalogRun, Epoch, OrderNumber, ReplicaId, SessionId, Version};
 pub use invalid::Invalid;
 pub use journal::{ChainHash, LedgerEnd, Order, Row};
 pub use leadership::{ChangeNumber, JournalHead, Role, Term};

@@ -86,7 +86,6 @@ impl Replicas {
             CATALOG_TIME_MAX,
             catalog.get_leadership(GetLeadershipRequest {
                 journal: self.own_journal.to_wire(),
-                ..GetLeadershipRequest::default()
             }),
         )
         .await;
@@ -106,6 +105,11 @@ impl Replicas {
         if answer.is_ok() {
             self.heard_catalog();
         }
+        // One that has started and checks ledgers yet may go on from a later term, and begins another.
+        let answer = answer.and_then(|answer| match answer.ledgers_checked {
+            true => Ok(answer),
+            false => Err(RetryClass::Later),
+        });
         let journal = answer.as_ref().ok().and_then(read_journal);
         let in_sync = journal.as_ref().map(|journal| journal.in_sync.clone());
         self.catalog_said.send_if_modified(|said| {

@@ -11,6 +11,9 @@ pub enum Rule {
     ConfirmedEpoch,
     /// A removed follower counts until the catalog has confirmed a set without it.
     ConfirmedRemoval,
+    /// Before it reports to a catalog that starts, a replica lets go of what is under way, and takes nothing more
+    /// before another epoch begins.
+    LetGo,
 }
 
 /// The rules in force.

@@ -23,9 +23,8 @@ pub enum Input {
 /// What is to be done, in this order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Ask the catalog, for [`HEAD_TIMEOUT`](crate::timing::HEAD_TIMEOUT) at most, and say that the
-    /// own ledger ends there.
-    Ask { accepted_end: LedgerEnd },
+    /// Ask the catalog, for [`HEAD_TIMEOUT`](crate::timing::HEAD_TIMEOUT) at most.
+    Ask,
     /// Make durable that the catalog counts leases for so long.
     Keep(Identity),
     /// Tell the core.
@@ -116,9 +115,7 @@ impl Asker {
         }
         // What the ledger gets while the catalog answers it need not have had by then.
         self.question = Some(Question { held: status.end });
-        actions.push(Action::Ask {
-            accepted_end: status.accepted_end,
-        });
+        actions.push(Action::Ask);
     }
 
     fn answered(
@@ -134,8 +131,10 @@ impl Asker {
             journal if journal == self.identity.journal => Ok(heard),
             _ => Err(CallFailure::Refused),
         });
+        let heals = heard.ok().and_then(|heard| heard.heals());
         self.ask_at = now
             + match heard {
+                Ok(_) if heals.is_some() => HEAD_RETRY,
                 Ok(_) => HEAD_INTERVAL,
                 Err(CallFailure::Refused) => REFUSED_RETRY,
                 Err(_) => HEAD_RETRY,
@@ -148,9 +147,12 @@ impl Asker {
         if let Ok(heard) = &heard {
             self.keep(heard.identity, actions);
         }
-        let head = heard.ok().map(|heard| heard.head);
+        let head = heard.ok().filter(|_| heals.is_none());
+        let head = head.map(|heard| heard.head);
         // One that was not answered may have been lost on its way.
-        if head.is_some() || self.failures >= HEAD_FAILURES_MAX {
+        if let Some(run) = heals {
+            actions.push(Action::Tell(Event::CatalogHeals(run)));
+        } else if head.is_some() || self.failures >= HEAD_FAILURES_MAX {
             actions.push(Action::Tell(Event::JournalHead { head, held }));
         }
         // One answer does for all who came before its question. What the catalog said may be from
@@ -174,9 +176,9 @@ impl Asker {
 }
 
 /// Whether the core may be told of an epoch without asking the catalog: it knows of it, or of a later
-/// one. Whoever can reach a replica's port could claim any other.
+/// one, and that it may take rows of it. Whoever can reach a replica's port could claim any other.
 pub fn is_known(epoch: Epoch, status: &Status) -> bool {
-    status.term.epoch >= epoch
+    status.term.epoch >= epoch && status.takes_rows
 }
 
 /// Whether a catalog counts leases for longer than is known.
@@ -188,7 +190,7 @@ pub(crate) fn is_longer(heard: Identity, known: Identity) -> bool {
 mod tests {
     use std::time::Duration;
 
-    use domain::{JournalId, ListingDigest};
+    use domain::{CatalogRun, JournalId, ListingDigest};
 
     use super::*;
     use crate::tests::bench::{end, head, id, journal, term};
@@ -204,15 +206,15 @@ mod tests {
         }
     }
 
-    /// Of a replica that knows of an epoch, and has so many rows, one more of which is yet to be saved.
+    /// Of a replica that knows of an epoch, and has so many rows.
     fn status(epoch: u64, rows: usize) -> Status {
         Status {
             id: id(1),
             role: Role::Follower,
             term: term(epoch, 2),
             end: end(&journal(rows)),
-            accepted_end: end(&journal(rows + 1)),
             reaches_catalog: true,
+            takes_rows: true,
         }
     }
 
@@ -221,6 +223,7 @@ mod tests {
             identity: identity(1, lease_ms),
             head: head(5, 3, &journal(4)),
             ledgers_checked: true,
+            run: CatalogRun::new(7),
         }
     }
 
@@ -233,11 +236,6 @@ mod tests {
             ticket: Ticket(ticket),
             epoch: Epoch(epoch),
         })
-    }
-
-    fn ask(rows: usize) -> Action {
-        let accepted_end = end(&journal(rows + 1));
-        Action::Ask { accepted_end }
     }
 
     fn tell(answer: Option<Heard>, held: usize) -> Action {
@@ -257,7 +255,7 @@ mod tests {
     /// One that was just answered.
     fn asker() -> Asker {
         let mut asker = Asker::new(identity(1, 100), START);
-        assert_eq!(asker.step(START, &status(3, 2), None), [ask(2)]);
+        assert_eq!(asker.step(START, &status(3, 2), None), [Action::Ask]);
         let told = asker.step(START, &status(3, 2), answered(Ok(heard(100))));
         assert_eq!(told, [tell(Some(heard(100)), 2)]);
         asker
@@ -277,7 +275,7 @@ mod tests {
         ] {
             let mut asker = Asker::new(identity(1, 100), START);
             assert_eq!(asker.wake(), Some(START));
-            assert_eq!(asker.step(START, &status(3, 2), None), [ask(2)]);
+            assert_eq!(asker.step(START, &status(3, 2), None), [Action::Ask]);
             assert_eq!(asker.wake(), None, "one question at a time");
             let late = START + HEAD_INTERVAL * 10;
             assert_eq!(asker.step(late, &status(3, 2), None), []);
@@ -288,7 +286,7 @@ mod tests {
             assert_eq!(asker.wake(), Some(next), "{answer:?}");
             let early = next - Duration::from_nanos(1);
             assert_eq!(asker.step(early, &status(3, 2), None), []);
-            assert_eq!(asker.step(next, &status(3, 2), None), [ask(2)]);
+            assert_eq!(asker.step(next, &status(3, 2), None), [Action::Ask]);
         }
     }
 
@@ -299,7 +297,7 @@ mod tests {
         let mut now = START;
         let mut step = |answer: Result<Heard, CallFailure>| {
             now = now + HEAD_INTERVAL;
-            assert_eq!(asker.step(now, &known, None), [ask(2)]);
+            assert_eq!(asker.step(now, &known, None), [Action::Ask]);
             asker.step(now, &known, answered(answer))
         };
         for _ in 0..2 {
@@ -320,12 +318,12 @@ mod tests {
     fn what_is_hurried_is_asked_at_once_or_again_after_the_question_under_way() {
         let mut asker = asker();
         let known = status(3, 2);
-        assert_eq!(asker.step(START, &known, Some(Input::Hurry)), [ask(2)]);
+        assert_eq!(asker.step(START, &known, Some(Input::Hurry)), [Action::Ask]);
         for _ in 0..2 {
             assert_eq!(asker.step(START, &known, Some(Input::Hurry)), []);
         }
         let told = asker.step(START, &known, answered(Err(CallFailure::Failed)));
-        assert_eq!(told, [ask(2)]);
+        assert_eq!(told, [Action::Ask]);
         let told = asker.step(START, &known, answered(Ok(heard(100))));
         assert_eq!(told, [tell(Some(heard(100)), 2)]);
         assert_eq!(asker.wake(), Some(START + HEAD_INTERVAL));
@@ -336,7 +334,7 @@ mod tests {
         let mut asker = asker();
         assert_eq!(
             asker.step(START, &status(3, 4), Some(Input::Hurry)),
-            [ask(4)]
+            [Action::Ask]
         );
         let told = asker.step(START, &status(3, 9), answered(Ok(heard(100))));
         assert_eq!(told, [tell(Some(heard(100)), 4)]);
@@ -349,15 +347,15 @@ mod tests {
         for claimed in [4, 5, 1 << 40] {
             assert_eq!(
                 asker.step(START, &status(3, 2), claim(7, claimed)),
-                [ask(2)]
+                [Action::Ask]
             );
             let told = asker.step(START, &status(3, 2), answered(Ok(heard(100))));
             assert_eq!(told, [tell(Some(heard(100)), 2), let_through(7)]);
         }
-        assert_eq!(asker.step(START, &status(3, 2), claim(7, 4)), [ask(2)]);
+        assert_eq!(asker.step(START, &status(3, 2), claim(7, 4)), [Action::Ask]);
         let failed = answered(Err(CallFailure::Failed));
         assert_eq!(asker.step(START, &status(3, 2), failed), [refuse(7)]);
-        assert_eq!(asker.step(START, &status(3, 2), claim(7, 4)), [ask(2)]);
+        assert_eq!(asker.step(START, &status(3, 2), claim(7, 4)), [Action::Ask]);
         let refused = answered(Err(CallFailure::Refused));
         let told = asker.step(START, &status(3, 2), refused);
         assert_eq!(told, [tell(None, 2), refuse(7)]);
@@ -371,7 +369,10 @@ mod tests {
             assert_eq!(told, [let_through(known)]);
         }
         // Nor is anything else that it is asked waited for.
-        assert_eq!(asker.step(START, &status(3, 2), claim(8, 10)), [ask(2)]);
+        assert_eq!(
+            asker.step(START, &status(3, 2), claim(8, 10)),
+            [Action::Ask]
+        );
         assert_eq!(
             asker.step(START, &status(9, 2), claim(9, 9)),
             [let_through(9)]
@@ -385,15 +386,60 @@ mod tests {
             (Err(CallFailure::Refused), refuse),
         ] {
             let mut asker = asker();
-            assert_eq!(asker.step(START, &status(3, 2), claim(1, 4)), [ask(2)]);
+            assert_eq!(asker.step(START, &status(3, 2), claim(1, 4)), [Action::Ask]);
             // These came after it: what the catalog says to it may be from before they were told.
             for late in [2, 3] {
                 assert_eq!(asker.step(START, &status(3, 2), claim(late, 5)), []);
             }
             let told = asker.step(START, &status(3, 3), answered(answer));
-            assert_eq!(told, [tell(answer.ok(), 2), says(1), ask(3)]);
+            assert_eq!(told, [tell(answer.ok(), 2), says(1), Action::Ask]);
             let told = asker.step(START, &status(3, 3), answered(answer));
             assert_eq!(told, [tell(answer.ok(), 3), says(2), says(3)]);
+        }
+    }
+
+    #[test]
+    fn a_catalog_that_has_started_is_reported_to_again_and_again_and_confirms_nothing() {
+        let mut asker = asker();
+        let heals = Heard {
+            ledgers_checked: false,
+            ..heard(100)
+        };
+        let run = CatalogRun::new(7).expect("not 0");
+        let mut now = START;
+        for ticket in [1, 2] {
+            now = now + HEAD_INTERVAL;
+            assert_eq!(
+                asker.step(now, &status(3, 2), claim(ticket, 4)),
+                [Action::Ask]
+            );
+            let told = asker.step(now, &status(3, 2), answered(Ok(heals)));
+            assert_eq!(
+                told,
+                [Action::Tell(Event::CatalogHeals(run)), refuse(ticket)]
+            );
+            assert_eq!(asker.wake(), Some(now + HEAD_RETRY));
+        }
+        let of_before = Heard { run: None, ..heals };
+        asker.step(now, &status(3, 2), Some(Input::Hurry));
+        let told = asker.step(now, &status(3, 2), answered(Ok(of_before)));
+        assert_eq!(told, [tell(Some(of_before), 2)]);
+    }
+
+    #[test]
+    fn a_replica_that_takes_no_rows_asks_about_every_epoch() {
+        let mut asker = asker();
+        let fresh = Status {
+            takes_rows: false,
+            ..status(3, 2)
+        };
+        for known in [2, 3] {
+            assert_eq!(
+                asker.step(START, &fresh, claim(known, known)),
+                [Action::Ask]
+            );
+            let told = asker.step(START, &fresh, answered(Ok(heard(100))));
+            assert_eq!(told, [tell(Some(heard(100)), 2), let_through(known)]);
         }
     }
 

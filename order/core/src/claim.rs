@@ -30,14 +30,7 @@ pub fn claim(
     head: &JournalHead,
 ) -> Result<Claim, Failure> {
     let held = durable.end;
-    if let Some(known) = known
-        && known.journal != identity.journal
-    {
-        return Err(Failure::OtherJournal {
-            own: known.journal,
-            catalog: identity.journal,
-        });
-    }
+    same_journal(known, identity)?;
     if held.rows > head.end.rows {
         return match known {
             Some(_) => Ok(Claim::CatalogLostRows(head.end.rows)),
@@ -62,6 +55,20 @@ pub fn claim(
             Err(refuted(known, identity, held, head))
         }
         _ => Ok(Claim::Compare(held)),
+    }
+}
+
+/// Whether the catalog keeps the journal that a ledger says it is a copy of.
+///
+/// # Errors
+/// Where it keeps another.
+pub fn same_journal(known: Option<Identity>, identity: &Identity) -> Result<(), Failure> {
+    match known {
+        Some(known) if known.journal != identity.journal => Err(Failure::OtherJournal {
+            own: known.journal,
+            catalog: identity.journal,
+        }),
+        _ => Ok(()),
     }
 }
 

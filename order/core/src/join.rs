@@ -1,15 +1,16 @@
 //! A replica's start: its ledger is compared with the catalog's journal before anything of it is
-//! served, and takes the journal's id where it has none.
+//! served, and takes the journal's id where it has none. To a catalog that has started as well it reports
+//! what it has: nothing comes to it by then.
 
 use std::time::Duration;
 
-use domain::{Identity, LedgerEnd, OrderNumber};
+use domain::{CatalogRun, Identity, LedgerEnd, OrderNumber};
 
 use crate::asker::is_longer;
-use crate::claim::{Claim, claim, refuted};
+use crate::claim::{Claim, claim, refuted, same_journal};
 use crate::durable::Durable;
 use crate::message::{CallFailure, Failure, Heard};
-use crate::timing::{JOIN_RETRY, REFUSED_RETRY};
+use crate::timing::{HEAD_RETRY, JOIN_RETRY, REFUSED_RETRY};
 
 /// What is found on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub enum Input {
     CatalogSaid(Result<Heard, CallFailure>),
     /// Of [`Action::Compare`].
     Compared(Result<(), CallFailure>),
+    /// Of [`Action::Report`].
+    Reported,
     /// Of [`Action::ShowMissing`].
     Shown(Result<(), CallFailure>),
 }
@@ -43,6 +46,11 @@ pub enum Action {
     Compare {
         catalog: Identity,
         held: LedgerEnd,
+    },
+    /// Tell a catalog that has started what is here, and show it the rows that it asks for.
+    Report {
+        catalog: Identity,
+        run: CatalogRun,
     },
     /// Show the catalog a row that its journal lacks.
     ShowMissing {
@@ -124,12 +132,24 @@ impl Join {
                 self.disbelieve(Failure::Differs { rows })
             }
             Input::Shown(Ok(())) => Action::Wait(JOIN_RETRY),
+            Input::Reported => Action::Wait(HEAD_RETRY),
             Input::CatalogSaid(Err(failure)) | Input::Shown(Err(failure)) => wait(failure),
         }
     }
 
     fn compare(&mut self, found: &Found, heard: Heard) -> Action {
         let Heard { identity, head, .. } = heard;
+        if let Some(run) = heard.heals() {
+            return match same_journal(found.known, &identity) {
+                Err(failure) => self.disbelieve(failure),
+                // Whoever asks for a copy does not believe the ledger; and one without a name may be another's.
+                Ok(()) if self.rebuilds || is_nameless(found) => Action::Wait(HEAD_RETRY),
+                Ok(()) => Action::Report {
+                    catalog: identity,
+                    run,
+                },
+            };
+        }
         match claim(found.known, &found.durable, &identity, &head) {
             Ok(Claim::Holds) => self.adopt(found, &heard),
             Ok(Claim::Compare(held)) => {
@@ -181,6 +201,11 @@ impl Join {
     }
 }
 
+/// Whether a ledger that has rows does not say whose copy it is.
+fn is_nameless(found: &Found) -> bool {
+    found.known.is_none() && found.durable.end.rows > OrderNumber(0)
+}
+
 fn wait(failure: CallFailure) -> Action {
     Action::Wait(match failure {
         CallFailure::Refused => REFUSED_RETRY,
@@ -220,6 +245,7 @@ mod tests {
             identity: identity(1, 100),
             head: head(4, 2, &journal(rows)),
             ledgers_checked: true,
+            run: None,
         }
     }
 
@@ -392,5 +418,42 @@ mod tests {
             });
             assert_eq!(join.step(&found, Input::CatalogSaid(Ok(heard(3)))), adopted);
         }
+    }
+
+    #[test]
+    fn a_catalog_that_has_started_is_told_what_the_ledger_has_until_it_serves() {
+        let run = CatalogRun::new(7);
+        let starts = Heard {
+            ledgers_checked: false,
+            run,
+            ..heard(1)
+        };
+        let ours = found(Some(identity(1, 100)), 3);
+        let mut join = Join::new(false, false);
+        let report = Action::Report {
+            catalog: identity(1, 100),
+            run: run.expect("not 0"),
+        };
+        for _ in 0..2 {
+            let asked = join.step(&ours, Input::CatalogSaid(Ok(starts)));
+            assert_eq!(asked, report);
+            assert_eq!(join.step(&ours, Input::Reported), Action::Wait(HEAD_RETRY));
+        }
+        let asked = join.step(&ours, Input::CatalogSaid(Ok(heard(3))));
+        assert_eq!(asked, joined(None));
+
+        // A ledger that may be another's, or is not believed, is not shown; another's is refused.
+        let nameless = found(None, 3);
+        let asked = join.step(&nameless, Input::CatalogSaid(Ok(starts)));
+        assert_eq!(asked, Action::Wait(HEAD_RETRY));
+        let empty = found(None, 0);
+        let asked = join.step(&empty, Input::CatalogSaid(Ok(starts)));
+        assert_eq!(asked, report);
+        let mut rebuilding = Join::new(true, false);
+        let asked = rebuilding.step(&ours, Input::CatalogSaid(Ok(starts)));
+        assert_eq!(asked, Action::Wait(HEAD_RETRY));
+        let foreign = found(Some(identity(2, 100)), 3);
+        let asked = join.step(&foreign, Input::CatalogSaid(Ok(starts)));
+        assert!(matches!(asked, Action::Fail(failure) if failure.is_foreign()));
     }
 }

@@ -207,6 +207,7 @@ mod tests {
             },
             head: head(4, 2, &journal(rows)),
             ledgers_checked,
+            run: None,
         })
     }
 

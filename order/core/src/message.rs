@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 use crate::durable::{Durable, Save};
 use domain::LedgerEnd;
 use domain::{
-    ChainHash, ChangeNumber, Epoch, Identity, JournalHead, JournalId, Order, OrderNumber, Refusal,
-    ReplicaId, Role, Row, Term,
+    CatalogRun, ChainHash, ChangeNumber, Epoch, Identity, JournalHead, JournalId, Order,
+    OrderNumber, Refusal, ReplicaId, Role, Row, Term,
 };
 
 /// A caller that waits for an answer.
@@ -71,6 +71,8 @@ pub enum Event {
         /// Where the ledger ended when it was asked.
         held: LedgerEnd,
     },
+    /// The catalog's answer to the same: it has started, and is to be reported to before it serves.
+    CatalogHeals(CatalogRun),
     /// The journal holds at least so many rows.
     Heard(OrderNumber),
     /// [`Command::Trade`] goes well so far: these rows are on their way to the journal's disk.
@@ -111,9 +113,18 @@ pub struct Heard {
     pub identity: Identity,
     /// Who leads, and where the journal ends.
     pub head: JournalHead,
-    /// Since its start it has checked the ledgers of the replicas that were in sync: a row that its
-    /// journal lacks does not exist.
+    /// Since its start it has put back what its database lacked: a row that its journal lacks does not
+    /// exist.
     pub ledgers_checked: bool,
+    /// Which run of it says so; `None` of a catalog of before there were reports.
+    pub run: Option<CatalogRun>,
+}
+
+impl Heard {
+    /// The run to which a ledger is to be reported before it serves.
+    pub fn heals(&self) -> Option<CatalogRun> {
+        self.run.filter(|_| !self.ledgers_checked)
+    }
 }
 
 /// Why a call did not succeed. The core makes one anew from what is so by then, and counts all that it
@@ -174,6 +185,15 @@ pub enum Command {
     AskCatalog,
     /// Show the catalog that it has lost rows: this one, of the ledger, follows its last.
     ReportMissing(OrderNumber),
+    /// Tell a catalog that has started what is here, also beside the ledger, and show it the rows that
+    /// it asks for.
+    ReportLedger {
+        run: CatalogRun,
+        /// Where the ledger ends, with the committed rows that are yet to be saved there.
+        end: LedgerEnd,
+        term: Term,
+        peers: Vec<ReplicaId>,
+    },
     /// End this replica: it must not be believed as it is.
     Fail(Failure),
     /// Have the catalog commit these orders.
@@ -267,6 +287,11 @@ pub enum Refused {
         /// The highest epoch known here.
         known: Epoch,
     },
+    /// The replica has let go of everything, and takes rows of a later epoch only.
+    #[error(
+        "the catalog has started anew, or was not heard yet: rows of epoch {epoch} are not taken"
+    )]
+    LetGo { epoch: Epoch },
     /// Only the catalog begins epochs, and it has not said that this one began.
     #[error("the catalog has not begun epoch {epoch}; the current one is {known}")]
     Unconfirmed {
@@ -300,10 +325,11 @@ pub struct Status {
     pub term: Term,
     /// Where its durable ledger ends.
     pub end: LedgerEnd,
-    /// Where that ends with the committed rows that are yet to be saved there.
-    pub accepted_end: LedgerEnd,
     /// Whether the catalog answered last time.
     pub reaches_catalog: bool,
+    /// Whether it takes rows of the epoch that it knows. Not before the catalog has been heard since the
+    /// start, nor from a report to one that started until another epoch has begun.
+    pub takes_rows: bool,
 }
 
 /// What the operator should know.
@@ -385,6 +411,9 @@ pub enum StepDown {
     /// The journal ends before the own ledger.
     #[error("the catalog lost rows that its ledger has")]
     CatalogLostRows,
+    /// Which begins another epoch once it has heard of the ledgers.
+    #[error("the catalog has started anew")]
+    CatalogStarted,
 }
 
 /// Why a replica must not be believed as it is.

@@ -8,7 +8,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ChangeNumber, Epoch, Order, OrderNumber, ReplicaId, Role, Row, Term};
+use domain::{CatalogRun, ChangeNumber, Epoch, Order, OrderNumber, ReplicaId, Role, Row, Term};
 
 use super::ablation::{Rule, Rules};
 use super::catch_up::{CHUNK_ROWS, CatchUp};
@@ -50,6 +50,7 @@ pub struct Replica {
     reaches_catalog: bool,
     /// The journal was last seen to end before the ledger does.
     catalog_lost_rows: bool,
+    feeding: Feeding,
     calls: Calls,
     commands: Vec<Command>,
     rules: Rules,
@@ -71,6 +72,7 @@ impl Hash for Replica {
             announces,
             reaches_catalog,
             catalog_lost_rows,
+            feeding,
             calls: _,
             commands,
             rules,
@@ -84,10 +86,22 @@ impl Hash for Replica {
             announces,
             reaches_catalog,
             catalog_lost_rows,
+            feeding,
             rules,
         )
             .hash(state);
     }
+}
+
+/// Whether rows of the term that is known are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Feeding {
+    /// The catalog was not heard since the start: what a leader sends may be what a replica reported not to have.
+    Unasked,
+    /// What is here was reported to that run of the catalog, which may rely on it that nothing of before comes.
+    LetGo(CatalogRun),
+    /// They are.
+    Open,
 }
 
 /// What the replica is in the term that it knows.
@@ -162,6 +176,7 @@ impl Replica {
             announces: Vec::new(),
             reaches_catalog: false,
             catalog_lost_rows: false,
+            feeding: Feeding::Unasked,
             calls: Calls::default(),
             commands: Vec::new(),
             rules: Rules::default(),
@@ -223,8 +238,8 @@ impl Replica {
             role,
             term: self.log.term(),
             end,
-            accepted_end: self.log.accepted_end(),
             reaches_catalog: self.reaches_catalog,
+            takes_rows: self.takes_rows(),
         }
     }
 
@@ -271,6 +286,7 @@ impl Replica {
             Event::Stored(durable) => self.log.stored(durable),
             Event::StoreFailed(durable) => self.store_failed(now, durable),
             Event::JournalHead { head, held } => self.head(now, head, held),
+            Event::CatalogHeals(run) => self.report_to(run),
             Event::Heard(rows) => self.known = self.known.max(rows),
             Event::Proposed { call, rows } => self.proposed(call, rows),
             Event::Traded { call, result } => self.traded(now, call, result),
@@ -326,7 +342,10 @@ impl Replica {
         let met = if leader == self.id {
             Err(Refused::OtherLeader { epoch })
         } else {
-            self.meet(now, epoch, leader)
+            self.meet(now, epoch, leader).and_then(|()| {
+                let takes = self.takes_rows();
+                takes.then_some(()).ok_or(Refused::LetGo { epoch })
+            })
         };
         // A leader has no rows of an epoch after its own.
         let later = rows.iter().find(|row| row.epoch > epoch);
@@ -398,7 +417,8 @@ impl Replica {
         self.step_down(StepDown::Superseded);
         self.log.adopt(term);
         self.save_term();
-        self.refuse_appends(term.epoch);
+        // Their rows may have been proposed in vain.
+        self.refuse_appends(Refused::Stale { known: term.epoch });
         if term.leader == Some(self.id) {
             self.commands
                 .push(Command::Report(Report::Activating { epoch: term.epoch }));
@@ -506,16 +526,16 @@ impl Replica {
     fn notice_succession(&mut self) {
         if let Some(known) = self.log.over_by() {
             self.step_down(StepDown::Superseded);
-            self.refuse_appends(known);
+            self.refuse_appends(Refused::Stale { known });
         }
     }
 
-    /// The epoch of everybody who waits for rows is over, and they may have been proposed in vain.
-    fn refuse_appends(&mut self, known: Epoch) {
+    /// Everybody who waits for rows waits in vain.
+    fn refuse_appends(&mut self, why: Refused) {
         for AppendCaller { ticket, .. } in self.appends.drain(..) {
             self.commands.push(Command::AnswerAppend {
                 ticket,
-                answer: Err(Refused::Stale { known }),
+                answer: Err(why),
             });
         }
     }

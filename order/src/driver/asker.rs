@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use domain::time::BootTime;
-use domain::{Epoch, Identity, LedgerEnd, ReplicaId};
+use domain::{Epoch, Identity, ReplicaId};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tonic::Status as GrpcStatus;
 
@@ -110,8 +110,8 @@ impl Watch {
         loop {
             let status = *self.asker.status.borrow();
             for action in self.core.step(BootTime::now(), &status, input.take()) {
-                if let Action::Ask { accepted_end } = action {
-                    question = Some(self.ask(status.id, accepted_end));
+                if let Action::Ask = action {
+                    question = Some(self.ask());
                 } else if self.execute(action).await.is_err() {
                     return;
                 }
@@ -120,20 +120,16 @@ impl Watch {
         }
     }
 
-    fn ask(&self, replica: ReplicaId, accepted_end: LedgerEnd) -> Question {
+    fn ask(&self) -> Question {
         let catalog = self.catalog.clone();
-        Box::pin(async move {
-            catalog
-                .get_leadership(HEAD_TIMEOUT, Some((replica, accepted_end)))
-                .await
-        })
+        Box::pin(async move { catalog.get_leadership(HEAD_TIMEOUT).await })
     }
 
     /// # Errors
     /// Where the driver has stopped.
     async fn execute(&mut self, action: Action) -> Result<(), mpsc::error::SendError<Input>> {
         match action {
-            Action::Ask { .. } => unreachable!("it is asked apart"),
+            Action::Ask => unreachable!("it is asked apart"),
             Action::Keep(identity) => self.inputs.send(Input::Keep(identity)).await?,
             Action::Tell(event) => self.inputs.send(Input::Happened(event)).await?,
             Action::LetThrough(ticket) => self.answer(ticket, Ok(())),

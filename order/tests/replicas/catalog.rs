@@ -62,11 +62,18 @@ pub struct State {
     pub restarted: bool,
     /// How often it was asked who leads.
     pub looks: usize,
-    /// Who said last where its ledger ends.
-    pub ledger: Option<(u32, u64, Vec<u8>)>,
+    /// It has started, and waits for reports before it does anything else.
+    pub heals: bool,
+    /// What it was told by then.
+    pub reports: Vec<ReportLedgerRequest>,
+    /// Rows that it was shown then, a few of each call's.
+    pub put_back: Vec<Row>,
     /// As the catalog counts a lease.
     pub lease_ms: u64,
 }
+
+/// Its run, where it heals.
+pub const RUN: u64 = 7;
 
 /// How long it counts a lease, unless it is told to count longer.
 pub const LEASE_MS: u64 = 1100;
@@ -111,8 +118,15 @@ impl State {
             journal: self.journal().as_bytes().to_vec(),
             listing: vec![0; 32],
             lease_horizon_ms: self.lease_ms.max(LEASE_MS),
-            ledgers_checked: !self.restarted,
+            ledgers_checked: !self.restarted && !self.heals,
+            run: if self.heals { RUN } else { 0 },
         }
+    }
+
+    /// From where on it lacks rows of a ledger of so many.
+    fn missing_from(&self, ledger: u64) -> Option<u64> {
+        let rows = self.rows.len() as u64;
+        (rows < ledger).then_some(rows)
     }
 
     fn journal(&self) -> JournalId {
@@ -352,20 +366,43 @@ impl Catalog for Service {
     ) -> Result<Response<Leadership>, Status> {
         self.state.lock().unwrap().looks += 1;
         let request = request.into_inner();
-        let mut state = self.state().await;
+        let state = self.state().await;
         if !state.overlooks_names {
             identity::check_if_named(&request.journal, state.journal())?;
         }
-        if request.replica != 0 {
-            let GetLeadershipRequest {
-                replica,
-                ledger_rows,
-                ledger_chain,
-                ..
-            } = request;
-            state.ledger = Some((replica, ledger_rows, ledger_chain));
-        }
         Ok(Response::new(state.leadership()))
+    }
+
+    async fn report_ledger(
+        &self,
+        request: Request<ReportLedgerRequest>,
+    ) -> Result<Response<ReportLedgerResponse>, Status> {
+        let request = request.into_inner();
+        let mut state = self.state().await;
+        identity::check(&request.journal, state.journal())?;
+        assert_eq!(request.run, RUN);
+        let missing_from = state.missing_from(request.rows);
+        state.reports.push(request);
+        Ok(Response::new(ReportLedgerResponse { missing_from }))
+    }
+
+    async fn put_back(
+        &self,
+        request: Request<PutBackRequest>,
+    ) -> Result<Response<PutBackResponse>, Status> {
+        let request = request.into_inner();
+        let mut state = self.state().await;
+        identity::check(&request.journal, state.journal())?;
+        let mut rows = wire::rows(request.rows)?;
+        if rows[0].number.0 != state.rows.len() as u64 {
+            return Err(Status::failed_precondition("another was faster"));
+        }
+        rows.truncate(2);
+        state.put_back.extend(rows.iter().cloned());
+        state.rows.extend(rows);
+        let end = state.reports.last().map_or(0, |report| report.rows);
+        let missing_from = state.missing_from(end);
+        Ok(Response::new(PutBackResponse { missing_from }))
     }
 
     async fn report_missing(

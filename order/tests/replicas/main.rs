@@ -8,3 +8,4 @@ mod leaders;
 mod followers;
 mod reads;
 mod identity;
+mod reports;

@@ -4,5 +4,6 @@ mod bounds;
 mod world;
 mod network;
 mod identity;
+mod healing;
 mod properties;
 mod tests;

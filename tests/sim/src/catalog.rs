@@ -1,6 +1,6 @@
 //! The catalog's process: its shipped core, shared, committer and store.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -10,11 +10,14 @@ use catalog::error::RequestError;
 use catalog::shared::{EVENTS_MAX, Event, Shared};
 use catalog::store::sqlite::{SqliteJournal, SqliteStore};
 use catalog::writer::group::{Command, Committer, GROUP_PROPOSED_MAX, Group, gather};
+use catalog::writer::healing::{Healing, Step};
+use catalog_core::self_healing::{Found, LedgerReport};
 use catalog_core::{
-    InSyncRefused, LEDGER_CHECK_MAX, Leadership, Leases, LedgerCheck, TradeResult, Visibility,
+    Batch, InSyncRefused, LEDGER_CHECK_MAX, Leadership, Leases, SelfHealing, TradeResult,
+    Visibility,
 };
 use domain::time::BootTime;
-use domain::{ChainHash, Identity, JournalId, OrderNumber, ReplicaId, Row, SessionId};
+use domain::{CatalogRun, ChainHash, Identity, JournalId, OrderNumber, ReplicaId, Row, SessionId};
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
@@ -22,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::effects::Effect;
 use crate::messages::{
-    Caller, Failure, FromCatalog, FromGateway, Ledger, Node, Request, Response, Run, Said, Told,
+    Caller, Failure, FromCatalog, FromGateway, Node, Request, Response, Run, Said, Told,
 };
 use crate::oracle::Oracle;
 use crate::plan::Plan;
@@ -30,6 +33,9 @@ use crate::timeline::{Happening, Time, Timeline};
 
 /// There is one, and nothing of it depends on chance.
 pub const JOURNAL: JournalId = JournalId::new(*b"simulated bazaar");
+
+/// How often it looks whether it has waited long enough.
+const HEALING_LOOK: Duration = Duration::from_millis(100);
 
 /// The catalog, while it runs.
 pub struct Catalog {
@@ -43,6 +49,12 @@ pub struct Catalog {
     lease: Duration,
     /// How long the catalog counts a lease.
     lease_max: Duration,
+    /// Until it serves.
+    starting: Option<Box<Starting>>,
+    /// Who reported to it, or showed rows.
+    heard: BTreeSet<ReplicaId>,
+    /// It had lost rows that it has now.
+    has_put_back: bool,
     /// Somebody showed that the journal lacks a row.
     lacks_row: bool,
     queue: VecDeque<Command>,
@@ -50,10 +62,21 @@ pub struct Catalog {
     waiting: Vec<Waiting>,
     /// Who is to be told of rows before they are committed.
     proposing: Vec<(Caller, oneshot::Receiver<Vec<Row>>)>,
-    /// What came before sessions of the run before were certainly over, or ledgers were checked.
+    /// What came before sessions of the run before were certainly over, or all was put back.
     unsettled: Vec<(Caller, Request)>,
+    /// Streams whose sessions are to be opened then.
+    early: Vec<u64>,
     opening: Vec<Opening>,
     sessions: BTreeMap<u64, Session>,
+}
+
+/// What it does before it serves.
+struct Starting {
+    healing: Healing,
+    /// All is put back: it begins its first epoch.
+    is_beginning: bool,
+    /// Who waits until the rows that it showed are durable.
+    restoring: Option<(Caller, ReplicaId)>,
 }
 
 /// Who waits for the committer's answer.
@@ -97,19 +120,21 @@ impl From<StorageError> for NotStarted {
 }
 
 /// How a catalog is started.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Start {
     /// It begins a journal where there is none.
     pub new: bool,
     /// Its disk may have less than was committed.
     pub restored: bool,
     pub lease: Duration,
+    /// Replicas that have nothing to tell, and are not waited for.
+    pub silent: BTreeSet<ReplicaId>,
 }
 
 impl Catalog {
     /// Starts on what the disk holds.
     pub fn start(
-        line: &Timeline,
+        line: &mut Timeline,
         oracle: &mut Oracle,
         plan: &Plan,
         disk: &Disk,
@@ -143,15 +168,20 @@ impl Catalog {
         let now = line.clock(Node::Catalog);
         let visibility = Visibility::new(stocks, leases, unsettled, now);
         let leadership = loaded.state.leadership();
-        let ledger_check =
-            LedgerCheck::new(leadership.term.in_sync.clone(), now + LEDGER_CHECK_MAX);
-        let ledger_check = ledger_check.under(plan.catalog_rules());
-        let shared = Arc::new(Shared::new(visibility, ledger_check, leadership, how.lease));
-        let mut committer = Committer::new(Box::new(store), loaded, Arc::clone(&shared));
-        ready(committer.begin_next_epoch())?;
-        let state = committer.state();
-        oracle.catalog_committed(&[], &state.leadership());
-        Ok(Self {
+        let found = Found {
+            journal: leadership.end,
+            term: leadership.term.clone(),
+            may_lack_rows: loaded.may_lack_rows,
+        };
+        let healing = SelfHealing::new(found, now + LEDGER_CHECK_MAX).under(plan.catalog_rules());
+        let starting = Starting {
+            healing: Healing::of(healing, &how.silent),
+            is_beginning: false,
+            restoring: None,
+        };
+        let shared = Arc::new(Shared::new(visibility, leadership, how.lease));
+        let committer = Committer::new(Box::new(store), loaded, Arc::clone(&shared));
+        let mut catalog = Self {
             run,
             disk: disk.clone(),
             committer,
@@ -160,15 +190,89 @@ impl Catalog {
             identity,
             lease: how.lease,
             lease_max,
+            starting: Some(Box::new(starting)),
+            heard: BTreeSet::new(),
+            has_put_back: false,
             lacks_row: false,
             queue: VecDeque::new(),
             committing: None,
             waiting: Vec::new(),
             proposing: Vec::new(),
             unsettled: Vec::new(),
+            early: Vec::new(),
             opening: Vec::new(),
             sessions: BTreeMap::new(),
-        })
+        };
+        catalog.heal(line);
+        Ok(catalog)
+    }
+
+    /// Does what is to be done before it serves, as far as it can now.
+    fn heal(&mut self, line: &mut Timeline) {
+        let now = line.clock(Node::Catalog);
+        let Some(starting) = self.starting.as_mut().filter(|_| self.committing.is_none()) else {
+            return;
+        };
+        let group = if starting.is_beginning {
+            ready(self.committer.begin(Vec::new()))
+        } else {
+            let batch = match starting.healing.step(self.committer.state(), now) {
+                Step::Wait(_) => return,
+                Step::Commit(batch) => batch,
+                Step::Serve(batch, lease_horizon) => {
+                    if let Some(horizon) = lease_horizon
+                        && ready(self.committer.wait_for_leases(horizon, now)).is_err()
+                    {
+                        return; // it is woken again
+                    }
+                    starting.is_beginning = batch.is_empty();
+                    batch
+                }
+            };
+            match starting.is_beginning {
+                true => ready(self.committer.begin(Vec::new())),
+                false => self.committer.begin_alone(batch),
+            }
+        };
+        if group.batch().is_empty() {
+            self.starting = None; // nobody ever led
+            self.shared.set_healed();
+            return;
+        }
+        self.commit(line, group);
+    }
+
+    fn commit(&mut self, line: &mut Timeline, group: Group) {
+        self.committing = Some(group);
+        let latency = line.disk_latency(Node::Catalog);
+        line.after(latency, Happening::DiskDone(self.run));
+    }
+
+    /// What it does before it serves is durable, or is not.
+    fn healed(&mut self, line: &mut Timeline, batch: &Batch, durable: bool) {
+        let now = line.clock(Node::Catalog);
+        let Some(starting) = &mut self.starting else {
+            return;
+        };
+        if starting.is_beginning {
+            self.starting = None; // where it is not, the first group begins it
+            self.shared.set_healed();
+            return;
+        }
+        if durable {
+            starting.healing.committed(batch);
+            self.has_put_back |= !batch.rows.is_empty();
+            starting.is_beginning = batch.rows.is_empty();
+        }
+        if let Some((caller, replica)) = starting.restoring.take() {
+            let missing = starting.healing.wanted_of(replica, now);
+            let told = match durable {
+                true => Ok(Response::Missing(missing)),
+                false => Err(Failure::Unavailable),
+            };
+            line.reply(Node::Catalog, caller, told);
+        }
+        self.heal(line);
     }
 
     /// Whether it was shown a row that its journal lacks: it stops.
@@ -177,23 +281,27 @@ impl Catalog {
     }
 
     /// Whether it waits for no ledger any more.
-    pub fn has_checked_ledgers(&self, line: &Timeline) -> bool {
-        self.shared.ledger_check_over_at() <= line.clock(Node::Catalog)
+    pub fn is_healed(&self) -> bool {
+        self.starting.is_none()
     }
 
-    /// Whether the ledger of a replica that was in sync is yet to be checked.
-    pub fn awaits_ledger(&self, replica: ReplicaId) -> bool {
-        self.shared.is_ledger_pending(replica)
+    /// Whether a replica has reported.
+    pub fn has_heard(&self, replica: ReplicaId) -> bool {
+        self.heard.contains(&replica)
     }
 
-    /// Whether a replica was in sync, as far as its disk knew at the start.
-    pub fn was_in_sync(&self, replica: ReplicaId) -> bool {
-        self.shared.is_in_sync(replica)
+    /// Whether it had lost rows that it has now.
+    pub fn has_put_back(&self) -> bool {
+        self.has_put_back
     }
 
     /// Whether stocks are read and traded.
     pub fn is_settled(&self, line: &Timeline) -> bool {
-        self.shared.serving_from() <= line.clock(Node::Catalog)
+        self.is_healed() && self.shared.serving_from() <= line.clock(Node::Catalog)
+    }
+
+    fn catalog_run(&self) -> CatalogRun {
+        CatalogRun::new(self.run.number + 1).expect("not 0")
     }
 
     /// How many orders it has.
@@ -201,11 +309,12 @@ impl Catalog {
         self.shared.leadership().end.rows
     }
 
-    fn say(&self, leadership: Leadership, now: BootTime) -> Said {
+    fn say(&self, leadership: Leadership) -> Said {
         Said {
             leadership,
             identity: self.identity,
-            ledgers_checked: self.shared.ledger_check_over_at() <= now,
+            ledgers_checked: self.is_healed(),
+            run: self.catalog_run(),
         }
     }
 
@@ -224,6 +333,12 @@ impl Catalog {
     /// When it has something to do by itself.
     pub fn wake(&self, line: &Timeline) -> Option<Time> {
         let settled = (!self.unsettled.is_empty()).then(|| self.serves_first_at());
+        let settled = settled.filter(|_| self.is_healed());
+        let early = (self.is_healed() && !self.early.is_empty()).then(BootTime::default);
+        let now = line.clock(Node::Catalog);
+        let heals = self.starting.as_ref().filter(|_| self.committing.is_none());
+        let heals = heals.map(|_| now + HEALING_LOOK);
+        let settled = settled.into_iter().chain(early).chain(heals);
         let silent = self
             .sessions
             .values()
@@ -242,13 +357,21 @@ impl Catalog {
             .unwrap_or_default()
     }
 
-    /// Until when a request is not answered, where that is so of its kind.
+    /// Until when a request is not answered, where that is so of its kind. Nothing but what heals it is before it is
+    /// healed.
     fn waits_until(&self, request: &Request) -> Option<BootTime> {
         match request {
             Request::ReadStock { .. } | Request::Trade { .. } => Some(self.shared.serving_from()),
-            Request::SetInSync { .. } => Some(self.shared.ledger_check_over_at()),
             _ => None,
         }
+    }
+
+    fn waits(&self, request: &Request, now: BootTime) -> bool {
+        let heals = matches!(
+            request,
+            Request::GetLeadership | Request::ReportLedger { .. } | Request::PutBack { .. }
+        );
+        !self.is_healed() && !heals || self.waits_until(request).is_some_and(|until| now < until)
     }
 
     pub fn woken(&mut self, line: &mut Timeline) {
@@ -263,6 +386,13 @@ impl Catalog {
         for stream in silent {
             self.stream_ended(line, stream);
         }
+        self.heal(line);
+        if self.is_healed() {
+            for stream in std::mem::take(&mut self.early) {
+                let open = FromGateway::Open { journal: JOURNAL };
+                self.streamed(line, stream, Some(open));
+            }
+        }
         for (caller, request) in std::mem::take(&mut self.unsettled) {
             self.request(line, caller, request);
         }
@@ -272,7 +402,7 @@ impl Catalog {
     /// A call reaches it.
     pub fn request(&mut self, line: &mut Timeline, caller: Caller, request: Request) {
         let now = line.clock(Node::Catalog);
-        if self.waits_until(&request).is_some_and(|until| now < until) {
+        if self.waits(&request, now) {
             self.unsettled.push((caller, request));
             return;
         }
@@ -287,12 +417,30 @@ impl Catalog {
                 };
                 line.reply(Node::Catalog, caller, told);
             }
-            Request::GetLeadership { ledger } => {
-                if let Some(ledger) = ledger {
-                    self.check_ledger(ledger);
-                }
-                let said = self.say(self.shared.leadership(), now);
+            Request::GetLeadership => {
+                let said = self.say(self.shared.leadership());
                 line.reply(Node::Catalog, caller, Ok(Response::Leadership(said)));
+            }
+            Request::ReportLedger { run, report } => {
+                let told = match run == self.catalog_run() {
+                    true => self.reported(report, now),
+                    false => Err(Failure::Fenced),
+                };
+                line.reply(Node::Catalog, caller, told);
+                self.heal(line);
+            }
+            Request::PutBack { run, replica, rows } => {
+                let put_back = match run == self.catalog_run() {
+                    true => self.put_back((caller, replica), rows, now),
+                    false => Err(Failure::Fenced),
+                };
+                match put_back {
+                    Ok(batch) => {
+                        let group = self.committer.begin_alone(batch);
+                        self.commit(line, group);
+                    }
+                    Err(failure) => line.reply(Node::Catalog, caller, Err(failure)),
+                }
             }
             Request::ReportMissing { replica, row } => {
                 let end = self.shared.leadership().end;
@@ -359,19 +507,42 @@ impl Catalog {
         self.begin(line);
     }
 
-    /// A replica says where its ledger ends.
-    fn check_ledger(&mut self, ledger: Ledger) {
-        let Ledger {
-            replica,
-            end,
-            asked,
-        } = ledger;
-        if asked == self.run.number
-            && self.shared.is_ledger_pending(replica)
-            && self.compare(end.rows, Some(end.chain)).is_ok()
-        {
-            self.shared.confirm_ledger(replica);
+    /// A replica says what it has.
+    fn reported(&mut self, report: LedgerReport, now: BootTime) -> Told {
+        let there = self.chain_before(report.end.rows)?;
+        let starting = self.starting.as_mut().ok_or(Failure::Fenced)?;
+        self.heard.insert(report.replica);
+        let missing = starting.healing.report(report, there, now);
+        Ok(Response::Missing(missing))
+    }
+
+    /// A replica shows rows that the journal lacks.
+    fn put_back(
+        &mut self,
+        of: (Caller, ReplicaId),
+        rows: Vec<Row>,
+        now: BootTime,
+    ) -> Result<Batch, Failure> {
+        let starting = self.starting.as_mut().ok_or(Failure::Fenced)?;
+        if self.committing.is_some() || starting.healing.wanted_of(of.1, now).is_none() {
+            return Err(Failure::Unavailable);
         }
+        let state = self.committer.state();
+        let batch = starting.healing.put_back(state, of.1, rows);
+        let batch = batch.map_err(|_| Failure::Fenced)?;
+        starting.restoring = Some(of);
+        Ok(batch)
+    }
+
+    /// The chain hash that the journal has before a number; none where it is shorter.
+    fn chain_before(&self, number: OrderNumber) -> Result<Option<ChainHash>, Failure> {
+        if number > self.shared.leadership().end.rows {
+            return Ok(None);
+        }
+        let before = number.0.checked_sub(1).map(OrderNumber);
+        let rows = before.map_or(Ok(Vec::new()), |before| self.journal.rows(before, 1));
+        let rows = rows.map_err(|_| Failure::Unavailable)?;
+        Ok(Some(rows.first().map_or(ChainHash::EMPTY, |row| row.chain)))
     }
 
     /// Whether the journal has the caller's row before a number.
@@ -379,13 +550,7 @@ impl Catalog {
         let Some(previous) = previous else {
             return Ok(());
         };
-        if from > self.shared.leadership().end.rows {
-            return Err(Failure::Beyond);
-        }
-        let before = from.0.checked_sub(1).map(OrderNumber);
-        let rows = before.map_or(Ok(Vec::new()), |before| self.journal.rows(before, 1));
-        let rows = rows.map_err(|_| Failure::Unavailable)?;
-        let found = rows.first().map_or(ChainHash::EMPTY, |row| row.chain);
+        let found = self.chain_before(from)?.ok_or(Failure::Beyond)?;
         (found == previous).then_some(()).ok_or(Failure::Differs)
     }
 
@@ -409,6 +574,10 @@ impl Catalog {
             session.heard = now;
         }
         let session = self.sessions.get(&stream).map(|session| session.id);
+        if matches!(what, Some(FromGateway::Open { .. })) && !self.is_healed() {
+            self.early.push(stream);
+            return;
+        }
         let handled = match (what, session) {
             (Some(FromGateway::Open { .. }), None) => {
                 let (reply, noted) = oneshot::channel();
@@ -451,6 +620,7 @@ impl Catalog {
 
     fn stream_ended(&mut self, line: &mut Timeline, stream: u64) {
         self.opening.retain(|opening| opening.stream != stream);
+        self.early.retain(|early| *early != stream);
         if let Some(session) = self.sessions.remove(&stream) {
             self.shared.disconnect(session.id);
         }
@@ -460,6 +630,7 @@ impl Catalog {
     /// The next group goes to the disk, where there is one and no other is on its way.
     fn begin(&mut self, line: &mut Timeline) {
         if self.committing.is_none()
+            && self.is_healed()
             && let Some(first) = self.queue.pop_front()
         {
             let group = gather(first, || self.queue.pop_front());
@@ -467,7 +638,7 @@ impl Catalog {
             if group.batch().rows.len() > GROUP_PROPOSED_MAX {
                 line.came(Effect::LargeGroup);
             }
-            self.committing = Some(group);
+            self.commit(line, group);
             self.proposing
                 .retain_mut(|(caller, rows)| match rows.try_recv() {
                     Ok(rows) => {
@@ -477,8 +648,6 @@ impl Catalog {
                     Err(oneshot::error::TryRecvError::Empty) => true,
                     Err(oneshot::error::TryRecvError::Closed) => false,
                 });
-            let latency = line.disk_latency(Node::Catalog);
-            line.after(latency, Happening::DiskDone(self.run));
         }
         self.answer(line);
     }
@@ -493,14 +662,15 @@ impl Catalog {
         if self.disk.is_dead() || committed.as_ref().is_err_and(ends) {
             return Err(Ended);
         }
-        let rows = group.batch().rows.clone();
+        let batch = group.batch().clone();
         let durable = committed.is_ok();
         self.committer.finish(group, committed);
         if durable {
             let state = self.committer.state();
-            oracle.catalog_committed(&rows, &state.leadership());
+            oracle.catalog_committed(&batch.rows, &state.leadership());
             oracle.check_state(state);
         }
+        self.healed(line, &batch, durable);
         self.open_sessions(line);
         self.begin(line);
         Ok(())
@@ -531,7 +701,6 @@ impl Catalog {
 
     /// Sends what is ready to be sent.
     fn answer(&mut self, line: &mut Timeline) {
-        let now = line.clock(Node::Catalog);
         for waiting in std::mem::take(&mut self.waiting) {
             let (caller, told) = match waiting {
                 Waiting::Trade(caller, mut answer) => match answer.try_recv() {
@@ -549,7 +718,7 @@ impl Catalog {
                     answer => (
                         caller,
                         told(answer, |leadership| {
-                            Response::Leadership(self.say(leadership, now))
+                            Response::Leadership(self.say(leadership))
                         }),
                     ),
                 },

@@ -31,8 +31,8 @@ pub enum Effect {
     RebuiltFromBeside,
     /// It waited longer than its own lease.
     RebuiltWaitedLonger,
-    /// A catalog that was restored from an older copy was shown a row that it lacked.
-    RollbackNoticed,
+    /// A catalog that was restored from an older copy got back what that lacked.
+    RollbackHealed,
     /// Nobody who had such a row could reach it in time: whoever operates it stops it then.
     RollbackUnnoticed,
     /// A ledger that was damaged, or must not be believed, was copied anew.
@@ -52,7 +52,7 @@ pub const EFFECTS: [Effect; 15] = [
     Effect::CatalogRebuilt,
     Effect::RebuiltFromBeside,
     Effect::RebuiltWaitedLonger,
-    Effect::RollbackNoticed,
+    Effect::RollbackHealed,
     Effect::RollbackUnnoticed,
     Effect::LedgerRebuilt,
 ];
@@ -72,7 +72,7 @@ impl Effect {
             | Self::CatalogRebuilt
             | Self::RebuiltFromBeside
             | Self::RebuiltWaitedLonger => &[Kind::LostCatalog],
-            Self::RollbackNoticed => &[Kind::Rollback],
+            Self::RollbackHealed => &[Kind::Rollback],
             Self::RollbackUnnoticed => &[Kind::Rollback, Kind::Cut],
             Self::LedgerRebuilt => &[Kind::DamagedDisk],
         }

@@ -211,7 +211,7 @@ impl Elector {
             match current {
                 ElectionTask::AskCatalog => {
                     self.asked_catalog = now;
-                    let request = Request::GetLeadership { ledger: None };
+                    let request = Request::GetLeadership;
                     let purpose = Purpose::Leadership;
                     line.call(run, Node::Catalog, request, CATALOG_TIME_MAX, purpose);
                 }
@@ -273,7 +273,12 @@ impl Elector {
 /// What the catalog says, where it is ours.
 fn said(told: Told) -> Result<Said, RetryClass> {
     match told.map_err(Failure::class)? {
-        Response::Leadership(said) if said.identity.journal == JOURNAL => Ok(said),
+        Response::Leadership(said) if said.identity.journal == JOURNAL => {
+            // One that heals goes on from another term.
+            said.ledgers_checked
+                .then_some(said)
+                .ok_or(RetryClass::Later)
+        }
         _ => Err(RetryClass::Elsewhere),
     }
 }

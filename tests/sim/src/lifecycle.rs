@@ -38,6 +38,7 @@ impl World {
                     new: !self.operator.has_begun,
                     restored: catalog_disk != CatalogDisk::Whole,
                     lease: self.operator.lease,
+                    silent: oracle.silent(),
                 };
                 Catalog::start(line, oracle, plan, disk, how)
                     .map(|catalog| self.catalog = Some(catalog))

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use catalog_core::self_healing::LedgerReport;
 use catalog_core::{Leadership, Stock, TradeResult};
 use domain::{
-    ChainHash, ChangeNumber, Epoch, Identity, JournalId, LedgerEnd, Order, OrderNumber, ReplicaId,
-    RetryClass, Row, SessionId, StockName,
+    CatalogRun, ChainHash, ChangeNumber, Epoch, Identity, JournalId, LedgerEnd, Order, OrderNumber,
+    ReplicaId, RetryClass, Row, SessionId, StockName,
 };
 use frontend_core::election::Way;
 use order_core::message::{CallId, Placed};
@@ -48,9 +49,15 @@ pub enum Request {
         epoch: Epoch,
         orders: Vec<Order>,
     },
-    GetLeadership {
-        /// Of a replica that asks.
-        ledger: Option<Ledger>,
+    GetLeadership,
+    ReportLedger {
+        run: CatalogRun,
+        report: LedgerReport,
+    },
+    PutBack {
+        run: CatalogRun,
+        replica: ReplicaId,
+        rows: Vec<Row>,
     },
     Elect {
         expected: Epoch,
@@ -90,15 +97,6 @@ pub enum Request {
     Operate(Operation),
 }
 
-/// Whose ledger ends where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ledger {
-    pub replica: ReplicaId,
-    pub end: LedgerEnd,
-    /// The run of the catalog that was asked: a connection does not outlive the process at its end.
-    pub asked: u64,
-}
-
 /// What a client wants.
 #[derive(Debug, Clone)]
 pub enum Operation {
@@ -110,7 +108,10 @@ pub enum Operation {
 /// What a call comes to when it comes to something.
 #[derive(Debug, Clone)]
 pub enum Response {
-    Stock { stock: Stock, cacheable: bool },
+    Stock {
+        stock: Stock,
+        cacheable: bool,
+    },
     Traded(Vec<TradeResult>),
     Leadership(Said),
     Rows(Vec<Row>),
@@ -118,6 +119,8 @@ pub enum Response {
     Row(Row),
     Status(order_core::Status, JournalId),
     Reported,
+    /// From where on the journal lacks rows of the caller's ledger.
+    Missing(Option<OrderNumber>),
     Held(LedgerEnd),
     NoSuchOrder,
 }
@@ -128,6 +131,7 @@ pub struct Said {
     pub leadership: Leadership,
     pub identity: Identity,
     pub ledgers_checked: bool,
+    pub run: CatalogRun,
 }
 
 /// Why a call came to nothing.
@@ -177,6 +181,8 @@ pub enum Purpose {
     Join,
     Compare,
     ReportMissing(OrderNumber),
+    /// To tell a catalog that has started what is here.
+    Report(CatalogRun),
     /// Whether an order exists that is not here.
     Confirm(u64),
     FetchOne(u64),

@@ -62,7 +62,6 @@ pub struct Operator {
 pub struct Backup {
     disk: Disk,
     rows: OrderNumber,
-    in_sync: BTreeSet<ReplicaId>,
     /// How many branches were given up by then.
     former: usize,
 }
@@ -111,8 +110,8 @@ impl World {
         true
     }
 
-    /// An older copy takes its disk's place, where a replica that is in sync as far as that knows has
-    /// rows that it lacks. Without such a copy one is made.
+    /// An older copy takes its disk's place, where a replica has rows that it lacks. Without such a copy one is
+    /// made.
     pub fn roll_back(&mut self) -> bool {
         if !self.needs_no_ledger() || self.oracle.whole().is_empty() {
             return false;
@@ -125,7 +124,7 @@ impl World {
             return false;
         };
         let has_more = |id: &ReplicaId| self.oracle.ledger(*id) > backup.rows;
-        if backup.rows >= self.oracle.acknowledged() || !backup.in_sync.iter().any(has_more) {
+        if backup.rows >= self.oracle.acknowledged() || !ids().any(|id| has_more(&id)) {
             return false;
         }
         let copy = backup.disk.copy(self.line.random.u64(..));
@@ -153,7 +152,6 @@ impl World {
         self.operator.backup = Some(Backup {
             disk: self.disks[&Node::Catalog].copy(0),
             rows: self.oracle.end().rows,
-            in_sync: self.oracle.in_sync().clone(),
             former: self.oracle.former(),
         });
     }
@@ -183,6 +181,14 @@ impl World {
         });
         self.disks.insert(node, disk);
         self.oracle.disk_lost(id);
+        if self
+            .catalog
+            .as_ref()
+            .is_some_and(|catalog| !catalog.is_healed())
+        {
+            // It is started again, and told for whom it waits in vain.
+            self.crash(Node::Catalog, Death::Killed);
+        }
         // It can tell a catalog that starts nothing of it any more.
         self.operator.ledgers.remove(&id);
     }

@@ -9,6 +9,7 @@ use domain::{
 use order_core::Durable;
 
 use crate::branch::Branch;
+use crate::replica::ids;
 
 /// All that was promised to somebody.
 #[derive(Debug, Default)]
@@ -159,6 +160,18 @@ impl Oracle {
         &self.term.in_sync
     }
 
+    /// Replicas of which an operator knows that they have nothing to tell: their disks were lost, and may lack
+    /// something yet, or are empty.
+    pub fn silent(&self) -> BTreeSet<ReplicaId> {
+        let has_something = |id: &ReplicaId| {
+            let held = self.held.get(id);
+            held.is_some_and(|(end, beside)| end.rows > OrderNumber(0) || !beside.is_empty())
+        };
+        ids()
+            .filter(|id| self.lost.contains_key(id) || !has_something(id))
+            .collect()
+    }
+
     /// Replicas whose disks have all that was acknowledged, as is known of the in-sync set.
     pub fn whole(&self) -> Vec<ReplicaId> {
         match self.vouched {
@@ -236,7 +249,9 @@ impl Oracle {
     /// The catalog has made rows durable, and says who leads.
     pub fn catalog_committed(&mut self, rows: &[Row], leadership: &Leadership) {
         if let Some(apart) = &mut self.apart {
-            assert_eq!(rows, [], "rows of a catalog that may lack others");
+            // It puts back what it had lost.
+            rows.iter().for_each(|row| apart.branch.append(row));
+            assert_eq!(leadership.end, apart.branch.end(), "the journal's end");
             apart.term = leadership.term.clone();
             return;
         }

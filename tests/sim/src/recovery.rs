@@ -207,18 +207,18 @@ impl World {
                 self.oracle.was_apart(),
                 "a catalog believes that it lacks a row"
             );
-            if self.operator.catalog_disk == CatalogDisk::Restored {
-                self.line.came(Effect::RollbackNoticed);
-            }
             return self.stop_wrong_catalog();
         }
         if !self.oracle.is_apart() {
             return;
         }
-        if catalog.has_checked_ledgers(&self.line) && !self.operator.is_judged {
+        if catalog.is_healed() && !self.operator.is_judged {
             self.operator.is_judged = true;
             if self.oracle.lacks_acknowledged() {
                 return self.stop_unnoticed();
+            }
+            if catalog.has_put_back() {
+                self.line.came(Effect::RollbackHealed);
             }
         }
         let Some(catalog) = &self.catalog else {
@@ -243,7 +243,7 @@ impl World {
             let was_hindered = [Node::Catalog, Node::Replica(id)]
                 .iter()
                 .any(|node| self.operator.hindered.contains(node));
-            let may_be = !catalog.was_in_sync(id) || (was_hindered && catalog.awaits_ledger(id));
+            let may_be = was_hindered && !catalog.has_heard(id);
             assert!(
                 ledger <= rows || may_be,
                 "a catalog would serve {rows} orders, and replica {id} has {ledger}"

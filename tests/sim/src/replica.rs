@@ -73,6 +73,8 @@ pub struct Replica {
     copies: Option<OrderNumber>,
     /// How many rows the journal had that it lacked, where that was more than one answer has.
     far_behind: Option<OrderNumber>,
+    /// A catalog that has started is being told what is here.
+    is_reporting: bool,
     /// The disk did not take what it was to begin with.
     failed: bool,
     /// Its disk is not as it was written.
@@ -124,6 +126,7 @@ impl Replica {
             claimants: BTreeMap::new(),
             copies: None,
             far_behind: None,
+            is_reporting: false,
             failed: false,
             damaged: false,
             refuted: None,
@@ -288,6 +291,7 @@ impl Replica {
                 let answered = question::Input::Answered(heard(told));
                 return self.ask(line, oracle, Some(answered));
             }
+            Purpose::Report(run) => return self.wanted(line, oracle, run, told),
             Purpose::ReportMissing(number) => {
                 return self.reported(line, oracle, number, reported(told));
             }
@@ -382,6 +386,9 @@ impl Replica {
         match command {
             Command::Save(save) => self.saves.push_back(save),
             Command::AskCatalog => self.ask(line, oracle, Some(question::Input::Hurry)),
+            Command::ReportLedger { run, end, term, .. } => {
+                self.report(line, oracle, run, (end, term));
+            }
             Command::Report(Report::FollowerLostRows { peer, .. }) if oracle.has_lost(peer) => {}
             Command::ReportMissing(number) if oracle.was_apart() => {
                 self.report_missing(line, number);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use catalog_core::{Leadership, Stock, Term as CatalogTerm, TradeResult};
 use domain::Role;
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, Identity, JournalId, LedgerEnd, ListingDigest, Order,
-    OrderNumber, Price, Quantity, ReplicaId, Row, Side, StockName, Term, Version,
+    CatalogRun, ChainHash, Epoch, IdempotencyKey, Identity, JournalId, LedgerEnd, ListingDigest,
+    Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side, StockName, Term, Version,
 };
 use order_core::Status;
 use order_core::message::Placed;
@@ -80,7 +80,7 @@ pub fn answer(to: Node, request: &Request) -> Told {
             },
             cacheable: false,
         },
-        Request::GetLeadership { .. } | Request::Elect { .. } | Request::SetInSync { .. } => {
+        Request::GetLeadership | Request::Elect { .. } | Request::SetInSync { .. } => {
             Response::Leadership(Said {
                 leadership: Leadership {
                     term: CatalogTerm {
@@ -93,6 +93,7 @@ pub fn answer(to: Node, request: &Request) -> Told {
                 },
                 identity: IDENTITY,
                 ledgers_checked: true,
+                run: CatalogRun::new(1).expect("not 0"),
             })
         }
         Request::ReadRows { from, previous, .. } => {
@@ -117,6 +118,7 @@ pub fn answer(to: Node, request: &Request) -> Told {
         Request::Announce { .. } => return Err(Failure::Fenced),
         Request::Append { .. } => Response::Held(end),
         Request::ReportMissing { .. } => return Err(Failure::NotMissing),
+        Request::ReportLedger { .. } | Request::PutBack { .. } => return Err(Failure::Fenced),
         Request::Status => {
             let Node::Replica(id) = to else {
                 return Err(Failure::Refused);
@@ -130,8 +132,8 @@ pub fn answer(to: Node, request: &Request) -> Told {
                 role: Role::Follower,
                 term,
                 end,
-                accepted_end: end,
                 reaches_catalog: true,
+                takes_rows: true,
             };
             Response::Status(status, JOURNAL)
         }

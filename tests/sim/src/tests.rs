@@ -17,7 +17,7 @@ use order_core::durable::Save;
 use simulated_disk::file::Loss;
 use simulated_disk::{Death, Disk, Faults};
 
-use crate::effects::EFFECTS;
+use crate::effects::{EFFECTS, Effect};
 use crate::nemesis::Kind;
 use crate::plan::{Plan, VFS, Without};
 use crate::world::{Report, World};
@@ -102,6 +102,37 @@ fn nothing_promised_is_broken() {
     }
 }
 
+/// Copies take the place of the catalog's disk again and again, while processes die and the network fails.
+#[test]
+fn a_catalog_with_an_older_database_gets_back_what_it_lost() {
+    let seeds = setting("BAZAAR_SIM_SEEDS").unwrap_or(3 * SEEDS);
+    let kinds = [
+        Kind::Rollback,
+        Kind::Kill,
+        Kind::PowerLoss,
+        Kind::Weather,
+        Kind::Pause,
+        Kind::LostDisk,
+    ];
+    let mut total = Report::default();
+    for seed in 0..seeds {
+        let report = run(Plan::new(seed).with(&kinds));
+        total.add(&report.unwrap_or_else(|what| panic!("seed {seed}: {what}")));
+    }
+    let came = |effect| total.effects.get(&effect).copied().unwrap_or_default();
+    println!(
+        "{seeds} seeds: {} copies, {} healed, {} not noticed",
+        total
+            .injected
+            .get(&Kind::Rollback)
+            .copied()
+            .unwrap_or_default(),
+        came(Effect::RollbackHealed),
+        came(Effect::RollbackUnnoticed)
+    );
+    assert!(came(Effect::RollbackHealed) > 0);
+}
+
 /// Everything comes of faults that is to come of them: in these simulations, or, where it is rare,
 /// soon in some with the faults alone that bring it about.
 fn check_effects(total: &Report) {
@@ -136,7 +167,8 @@ fn showing(without: Without) -> &'static [Kind] {
             &[Kind::Isolation, Kind::Cut, Kind::Weather]
         }
         Without::Catalog(Catalog::RestartWait) => &[Kind::LostCatalog, Kind::Isolation],
-        Without::Catalog(Catalog::LedgerCheck) => &[Kind::Rollback],
+        Without::Catalog(Catalog::SelfHealing) => &[Kind::Rollback],
+        Without::Order(Order::LetGo) => &[Kind::Rollback, Kind::Weather],
         Without::Order(Order::ActivationCatchUp) => &[Kind::Weather, Kind::Kill],
         Without::Order(Order::ConfirmedEpoch) => &[Kind::Forgery],
         Without::Order(Order::ConfirmedAbsence) => &[Kind::Isolation, Kind::Cut, Kind::Kill],
@@ -192,7 +224,7 @@ fn what_is_taken_out_is_missed() {
         Without::Catalog(Catalog::Registration),
         Without::Catalog(Catalog::DelayedVisibility),
         Without::Catalog(Catalog::RestartWait),
-        Without::Catalog(Catalog::LedgerCheck),
+        Without::Catalog(Catalog::SelfHealing),
         Without::NamedJournal,
         Without::NearestLeads,
         Without::RowsBeside,
@@ -202,6 +234,7 @@ fn what_is_taken_out_is_missed() {
         Without::Order(Order::ConfirmedAbsence),
         Without::Order(Order::ConfirmedEpoch),
         Without::Order(Order::ConfirmedRemoval),
+        Without::Order(Order::LetGo),
         Without::Gateway(Gateway::LeaseCheck),
         Without::Gateway(Gateway::Floor),
         Without::Gateway(Gateway::SessionCheck),

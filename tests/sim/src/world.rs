@@ -364,7 +364,7 @@ impl World {
         let Some(FromGateway::Open { journal }) = what else {
             return;
         };
-        let request = Request::GetLeadership { ledger: None };
+        let request = Request::GetLeadership;
         let own = Some(stranger::JOURNAL);
         match self.check(&request, Some(journal), own) {
             Ok(()) => {

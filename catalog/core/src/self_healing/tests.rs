@@ -1,4 +1,4 @@
-use domain::{IdempotencyKey, Order, Price, Quantity, Side, Version};
+use domain::{Epoch, IdempotencyKey, Order, Price, Quantity, Side, Version};
 use proptest::prelude::*;
 
 use super::*;
@@ -59,17 +59,19 @@ fn end(rows: &[Row]) -> LedgerEnd {
     rows.last().map(LedgerEnd::of).unwrap_or_default()
 }
 
-/// What a replica with these rows reports, whose newest set is that of a term.
+/// What one of three replicas with these rows reports, which knows of that term.
 fn report(replica: u32, rows: &[Row], of: &Term) -> LedgerReport {
     LedgerReport {
         replica: id(replica),
         end: end(rows),
         beside: Vec::new(),
+        is_empty: false,
         term: domain::Term {
             epoch: of.epoch,
             leader: of.leader,
         },
-        in_sync: InSyncSet::of(of),
+        peers: (1..=3).filter(|&peer| peer != replica).map(id).collect(),
+        lease_horizon: Duration::from_millis(700),
     }
 }
 
@@ -104,18 +106,43 @@ fn serve(unheard: &[u32]) -> HealingStep {
 }
 
 #[test]
-fn where_nothing_is_missing_the_in_sync_set_is_waited_for_and_no_longer() {
+fn where_nothing_is_missing_all_are_waited_for_who_are_named_and_no_longer() {
     let (_, rows) = traded(3);
-    let term = term(3, 1, &[1, 2]);
+    let term = term(3, 1, &[2]);
     let mut healing = healing(&rows, &term);
     assert_eq!(healing.next(AT(0)), wait(&[1, 2], Some(GIVES_UP_AT)));
     hear(&mut healing, &rows, report(1, &rows, &term));
+    assert_eq!(healing.next(AT(4_999)), wait(&[2, 3], Some(GIVES_UP_AT)));
     hear(&mut healing, &rows, report(3, &rows[..1], &Term::default()));
     assert_eq!(healing.next(AT(4_999)), wait(&[2], Some(GIVES_UP_AT)));
     assert_eq!(healing.next(GIVES_UP_AT), serve(&[2]));
     hear(&mut healing, &rows, report(2, &rows[..2], &term));
     assert_eq!(healing.next(AT(0)), serve(&[]));
-    assert_eq!(healing.term(), None);
+    assert_eq!((healing.term(), healing.lease_horizon()), (None, None));
+}
+
+#[test]
+fn a_journal_that_nobody_ever_led_may_be_an_older_copy_as_well() {
+    let (_, rows) = traded(2);
+    let mut healing = healing(&[], &Term::default());
+    assert_eq!(healing.next(AT(0)), wait(&[], Some(GIVES_UP_AT)));
+    assert_eq!(healing.next(GIVES_UP_AT), serve(&[]));
+    let empty = |replica| LedgerReport {
+        is_empty: true,
+        ..report(replica, &[], &Term::default())
+    };
+    hear(&mut healing, &[], empty(1));
+    assert_eq!(healing.next(AT(0)), wait(&[2, 3], Some(GIVES_UP_AT)));
+    hear(&mut healing, &[], empty(2));
+    let mut new = healing.clone();
+    hear(&mut new, &[], empty(3));
+    assert_eq!(new.next(AT(0)), serve(&[]));
+    // Others may have had what one has, and lost their disks.
+    hear(&mut healing, &[], report(3, &rows, &term(3, 3, &[3])));
+    assert_eq!(healing.next(GIVES_UP_AT), wait(&[1, 2], None));
+    healing.accept_loss_of(id(1));
+    healing.accept_loss_of(id(2));
+    assert_eq!(healing.next(AT(0)), HealingStep::PutBack { from: id(3) });
 }
 
 #[test]
@@ -130,28 +157,70 @@ fn rows_that_the_database_lost_come_back_from_the_longest_ledger() {
     };
     hear(&mut healing, &rows[..2], longest);
     hear(&mut healing, &rows[..2], report(2, &rows[..3], &term));
+    assert_eq!(
+        healing.wanted_of(id(1), AT(0)),
+        None,
+        "one is yet to be heard"
+    );
+    hear(&mut healing, &rows[..2], report(3, &[], &Term::default()));
     let from_ledger = HealingStep::PutBack { from: id(1) };
     let from_beside = HealingStep::PutBackProposed(rows[4..].to_vec());
-    for (some, step) in [
-        (&rows[2..3], &from_ledger),
-        (&rows[3..4], &from_ledger),
-        (&rows[4..], &from_beside),
+    let from = |number| Some(OrderNumber(number));
+    for (some, step, wanted) in [
+        (&rows[2..3], &from_ledger, [from(2), from(2), None]),
+        (&rows[3..4], &from_ledger, [from(3), None, None]),
+        (&rows[4..], &from_beside, [None; 3]),
     ] {
         assert_eq!(healing.next(AT(0)), *step);
+        let asked = [1, 2, 3].map(|replica| healing.wanted_of(id(replica), AT(0)));
+        assert_eq!(asked, wanted);
         let batch = healing.batch(&state, some.to_vec());
-        state.apply(batch.expect("they continue it"));
-        healing.put_back(some.last().expect("rows"));
+        let batch = batch.expect("they continue it");
+        state.apply(batch.clone());
+        healing.committed(&batch);
     }
     assert_eq!(healing.next(AT(0)), serve(&[]));
     assert_eq!(state, after, "stocks and all");
+    let goes_on = healing.term().expect("the set is another");
+    let whole = Term {
+        in_sync: ids(&[1]),
+        change: term.change.next(),
+        ..term
+    };
+    assert_eq!(goes_on, whole);
+    assert_eq!(healing.lease_horizon(), Some(Duration::from_millis(700)));
+}
+
+#[test]
+fn rows_of_a_later_epoch_than_the_databases_come_back_with_that() {
+    let (mut state, _) = traded(1);
+    let (_, rows) = traded(3);
+    let newest = term(7, 2, &[2]);
+    let mut healing = healing(&rows[..1], &term(3, 1, &[1, 2]));
+    for replica in [1, 2, 3] {
+        hear(&mut healing, &rows[..1], report(replica, &rows, &newest));
+    }
+    for row in &rows[1..] {
+        let batch = healing.batch(&state, vec![row.clone()]);
+        let batch = batch.expect("it continues the journal");
+        state.apply(batch.clone());
+        healing.committed(&batch);
+        assert_eq!(state.leadership().term.epoch, Epoch(7));
+    }
+    let goes_on = healing.term().expect("the set is another");
+    state.apply(Batch {
+        term: Some(goes_on.clone()),
+        ..Batch::default()
+    });
+    let (epoch, in_sync) = (Epoch(7), ids(&[1, 2, 3]));
+    assert_eq!((goes_on.epoch, goes_on.in_sync), (epoch, in_sync));
 }
 
 #[test]
 fn where_rows_are_missing_all_are_waited_for_who_may_have_more_or_their_loss_is_accepted() {
     let (_, rows) = traded(3);
-    let stored = term(3, 1, &[1, 2]);
-    let mut healing = healing(&rows[..1], &stored);
-    let newest = term(4, 3, &[3, 4]);
+    let mut healing = healing(&rows[..1], &term(3, 4, &[4]));
+    let newest = term(5, 3, &[3, 4]);
     hear(&mut healing, &rows[..1], report(2, &rows, &newest));
     assert_eq!(healing.next(AT(9_000)), wait(&[1, 3, 4], None));
     hear(&mut healing, &rows[..1], report(4, &rows, &newest));
@@ -161,45 +230,56 @@ fn where_rows_are_missing_all_are_waited_for_who_may_have_more_or_their_loss_is_
     let step = healing.next(AT(9_000));
     assert!(matches!(step, HealingStep::PutBack { .. }), "{step:?}");
     let goes_on = healing.term().expect("the database's is older");
-    assert_eq!(goes_on, newest);
+    assert_eq!((goes_on.epoch, goes_on.leader), (Epoch(5), Some(id(3))));
 }
 
 #[test]
-fn a_set_or_an_epoch_that_the_database_does_not_know_is_a_sign_that_rows_are_missing() {
+fn whose_loss_is_accepted_is_not_heard() {
+    let (_, rows) = traded(3);
+    let term = term(3, 1, &[1, 2]);
+    let mut healing = healing(&rows[..1], &term);
+    for given_up in [1, 2] {
+        healing.accept_loss_of(id(given_up));
+        hear(&mut healing, &rows[..1], report(given_up, &rows, &term));
+    }
+    assert_eq!(
+        healing.next(AT(0)),
+        wait(&[], Some(GIVES_UP_AT)),
+        "3 may be there"
+    );
+    hear(&mut healing, &rows[..1], report(3, &rows[..1], &term));
+    assert_eq!(healing.next(AT(0)), serve(&[]));
+}
+
+#[test]
+fn an_epoch_that_the_database_does_not_know_is_a_sign_that_rows_are_missing() {
     let (_, rows) = traded(2);
     let stored = term(3, 1, &[1, 2]);
-    let later_set = Term {
-        change: stored.change.next(),
-        in_sync: ids(&[1, 3]),
-        ..stored.clone()
-    };
-    let later_epoch = domain::Term {
+    let mut healing = healing(&rows, &stored);
+    let later = domain::Term {
         epoch: Epoch(4),
-        leader: Some(id(3)),
+        leader: Some(id(5)),
     };
-    let with_set = report(2, &rows, &later_set);
-    let with_epoch = LedgerReport {
-        term: later_epoch,
+    let report = LedgerReport {
+        term: later,
         ..report(2, &rows, &stored)
     };
-    for report in [with_set, with_epoch] {
-        let mut healing = healing(&rows, &stored);
-        hear(&mut healing, &rows, report.clone());
-        assert_eq!(healing.next(AT(9_000)), wait(&[1, 3], None), "{report:?}");
-    }
+    hear(&mut healing, &rows, report);
+    assert_eq!(healing.next(AT(9_000)), wait(&[1, 3, 5], None));
 }
 
 #[test]
-fn in_another_incarnation_all_known_replicas_are_asked() {
+fn a_replica_that_reports_again_is_heard_as_it_is_now() {
     let (_, rows) = traded(2);
-    let found = Found {
-        journal: end(&rows),
-        term: term(3, 1, &[1, 2]),
-        replicas: ids(&[1, 2, 3]),
-        may_lack_rows: true,
-    };
-    let healing = SelfHealing::new(found, GIVES_UP_AT);
-    assert_eq!(healing.next(AT(0)), wait(&[1, 2, 3], Some(GIVES_UP_AT)));
+    let term = term(3, 1, &[1]);
+    let mut healing = healing(&rows[..1], &term);
+    for (held, step) in [
+        (2, wait(&[2, 3], None)),
+        (1, wait(&[2, 3], Some(GIVES_UP_AT))),
+    ] {
+        hear(&mut healing, &rows[..1], report(1, &rows[..held], &term));
+        assert_eq!(healing.next(AT(0)), step);
+    }
 }
 
 #[test]
@@ -225,7 +305,6 @@ fn what_is_held_beside_ledgers_comes_back_where_it_may_have_been_acknowledged() 
             journal: end(&rows[..1]),
             term: term.clone(),
             may_lack_rows,
-            ..Found::default()
         };
         let mut healing = SelfHealing::new(found, GIVES_UP_AT);
         let beside = |replica, beside: &[&Row]| LedgerReport {
@@ -234,12 +313,13 @@ fn what_is_held_beside_ledgers_comes_back_where_it_may_have_been_acknowledged() 
         };
         hear(&mut healing, &rows[..1], beside(1, &[&in_vain, &second]));
         hear(&mut healing, &rows[..1], beside(2, &[&first]));
+        hear(&mut healing, &rows[..1], beside(3, &[]));
         assert_eq!(healing.next(AT(0)), expected);
     }
 }
 
 #[test]
-fn a_ledger_that_is_no_copy_stops_the_catalog() {
+fn a_ledger_that_is_no_copy_is_not_heard_and_nothing_is_put_back_beside_one() {
     let (state, rows) = traded(3);
     let term = term(3, 1, &[1, 2]);
     let other = Row::following(
@@ -258,6 +338,8 @@ fn a_ledger_that_is_no_copy_stops_the_catalog() {
     let mut longer = healing(&rows, &term);
     let heard = longer.heard(strange.clone(), Some(rows[1].chain));
     assert_eq!(heard, Err(forked));
+    let step = longer.next(AT(0));
+    assert_eq!(step, wait(&[1, 2], Some(GIVES_UP_AT)));
 
     let (shorter, _) = traded(1);
     let mut healing = healing(&rows[..1], &term);
@@ -305,7 +387,7 @@ fn rows_that_this_catalog_cannot_have_committed_are_not_put_back() {
 enum Event {
     /// A row is acknowledged: it is in the journal, and at every member of the in-sync set.
     Trade,
-    /// The leader makes another set, with itself; members catch up and note it before it counts.
+    /// The leader makes another set, with itself; members catch up before it counts.
     Set(BTreeSet<ReplicaId>),
     /// Another leads, once it has caught up. Those hear of it.
     Elect(ReplicaId, BTreeSet<ReplicaId>),
@@ -345,7 +427,7 @@ impl History {
             replicas: replicas.collect(),
             rows: Vec::new(),
         };
-        history.note(term);
+        history.follow(term);
         for event in events {
             history.happens(event, &rows);
         }
@@ -356,11 +438,11 @@ impl History {
         match event {
             Event::Trade => {
                 self.rows.push(rows[self.rows.len()].clone());
-                self.note(self.term.clone());
+                self.follow(self.term.clone());
             }
             Event::Set(mut members) => {
                 members.extend(self.term.leader);
-                self.note(Term {
+                self.follow(Term {
                     in_sync: members,
                     change: self.term.change.next(),
                     ..self.term.clone()
@@ -381,8 +463,8 @@ impl History {
         }
     }
 
-    /// Members of a set hold all rows, and note the set before it counts.
-    fn note(&mut self, term: Term) {
+    /// Members of a set hold all rows, and know of its epoch.
+    fn follow(&mut self, term: Term) {
         for member in &term.in_sync {
             let report = report(member.get(), &self.rows, &term);
             self.replicas.insert(*member, report);
@@ -397,14 +479,14 @@ proptest! {
     fn no_acknowledged_row_is_given_up(
         events in prop::collection::vec(event(), 0..12),
         heard in some_ids(),
+        may_lack_rows in any::<bool>(),
     ) {
         let history = History::of(events);
         let (copied, term) = &history.copy;
         let found = Found {
             journal: end(&history.rows[..*copied]),
             term: term.clone(),
-            replicas: ids(&[1, 2, 3]),
-            may_lack_rows: true,
+            may_lack_rows,
         };
         let mut healing = SelfHealing::new(found, GIVES_UP_AT);
         for report in history.replicas.values() {
@@ -417,6 +499,8 @@ proptest! {
             HealingStep::Wait { pending, .. } => prop_assert!(pending.is_disjoint(&heard)),
             HealingStep::PutBack { from } => {
                 prop_assert_eq!(history.replicas[&from].end, end(&history.rows));
+                let goes_on = healing.term().expect("something was missing");
+                prop_assert!(goes_on.epoch >= history.replicas.values().map(|it| it.term.epoch).max().expect("three"));
             }
             step => {
                 prop_assert_eq!(step, serve(&[]));

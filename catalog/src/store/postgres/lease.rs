@@ -71,6 +71,8 @@ pub(super) struct Taken {
     pub term: i64,
     /// As it was taken.
     pub beat: i64,
+    /// Another server was promoted since the term before was taken.
+    pub is_promoted: bool,
 }
 
 impl Standby<'_> {
@@ -86,6 +88,7 @@ impl Standby<'_> {
         let mut lease = WriterLease::new(WriterId(me), self.lease, BootTime::now());
         let mut watching = Some(self.connect().await?);
         let mut troubled = false;
+        let mut recorded = None;
         loop {
             if let Some(wake) = lease.wake() {
                 tokio::time::sleep(wake.since(BootTime::now())).await;
@@ -95,7 +98,10 @@ impl Standby<'_> {
                 Some(WriterStep::Look) => {
                     let looked = self.look(&mut watching, &mut lease).await;
                     match looked {
-                        Ok(()) => troubled = false,
+                        Ok(timeline) => {
+                            recorded = timeline;
+                            troubled = false;
+                        }
                         Err(error) if lease.last_seen().is_none() => return Err(error),
                         Err(error) => {
                             if !std::mem::replace(&mut troubled, true) {
@@ -129,6 +135,7 @@ impl Standby<'_> {
                         .expect("it is told to load a term that it holds");
                     let seen = lease.last_seen().expect("nothing is claimed unseen");
                     return Ok(Taken {
+                        is_promoted: recorded.is_some_and(|timeline| timeline < server.timeline),
                         connection,
                         server,
                         lease,
@@ -167,11 +174,12 @@ impl Standby<'_> {
         Ok(Watching { connection, server })
     }
 
+    /// Returns on which timeline the last term was taken.
     async fn look(
         &self,
         watching: &mut Option<Watching>,
         lease: &mut WriterLease,
-    ) -> Result<(), OpenError> {
+    ) -> Result<Option<i64>, OpenError> {
         let watching = match watching {
             Some(watching) => watching,
             none => none.insert(self.connect().await?),
@@ -191,7 +199,7 @@ impl Standby<'_> {
             *known = active;
             is_new
         });
-        Ok(())
+        Ok(found.timeline)
     }
 
     /// Compares and sets: term *and* beat, since a writer that goes on changes the beat alone.

@@ -76,7 +76,8 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
             journal: JOURNAL,
             listing: stocks::digest(&built_in()),
             state,
-            sessions_out: None
+            sessions_out: None,
+            may_lack_rows: false,
         }
     );
     assert_eq!(

@@ -17,9 +17,9 @@ use tonic::{Request, Response, Streaming};
 use wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
 use wire::catalog::v1::{
     ElectRequest, GetLeadershipRequest, GetStockResponse, Leadership, ListStocksResponse,
-    ReadJournalRequest, ReadJournalResponse, ReportMissingRequest, ReportMissingResponse,
-    SessionEvent, SessionRequest, SetInSyncRequest, TakeRequest, TakeResponse, TradeRequest,
-    TradeResponse,
+    PutBackRequest, PutBackResponse, ReadJournalRequest, ReadJournalResponse, ReportLedgerRequest,
+    ReportLedgerResponse, ReportMissingRequest, ReportMissingResponse, SessionEvent,
+    SessionRequest, SetInSyncRequest, TakeRequest, TakeResponse, TradeRequest, TradeResponse,
 };
 use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::orders_server::{Orders, OrdersServer};
@@ -266,6 +266,14 @@ impl Catalog for FakeCatalog {
         &self,
         _: Request<ReportMissingRequest>,
     ) -> Reply<ReportMissingResponse> {
+        not_here()
+    }
+
+    async fn report_ledger(&self, _: Request<ReportLedgerRequest>) -> Reply<ReportLedgerResponse> {
+        not_here()
+    }
+
+    async fn put_back(&self, _: Request<PutBackRequest>) -> Reply<PutBackResponse> {
         not_here()
     }
 

@@ -1,4 +1,5 @@
-//! Catching up: at the start, when elected, and whenever known rows do not come by themselves.
+//! What the catalog says of itself; and catching up: at the start, when elected, and whenever known rows do not come
+//! by themselves.
 
 use std::time::Duration;
 
@@ -6,11 +7,14 @@ use domain::LedgerEnd;
 use domain::Row;
 use domain::time::BootTime;
 
-use super::{Behind, Replica, RoleState, UNSAVED_ROWS_MAX};
+use super::{Behind, Feeding, Replica, RoleState, UNSAVED_ROWS_MAX};
+use crate::ablation::Rule;
 use crate::catch_up::{CHUNK_ROWS, FetchResult};
-use crate::message::{CallFailure, CallId, Command, Failure, Report, Sender, Source, StepDown};
+use crate::message::{
+    CallFailure, CallId, Command, Failure, Refused, Report, Sender, Source, StepDown,
+};
 use crate::replica_log::AppendRejected;
-use domain::JournalHead;
+use domain::{CatalogRun, JournalHead};
 
 /// How long a leader waits for a row that was committed before another one that it has, before
 /// it reads it from the journal.
@@ -48,10 +52,43 @@ impl Replica {
             });
         } else {
             self.known = self.known.max(head.end.rows);
-            if head.term.epoch > own {
+            let has_begun = head.term.epoch > own;
+            if has_begun {
                 self.enter(now, head.term);
             }
+            match self.feeding {
+                Feeding::Unasked => self.feeding = Feeding::Open,
+                Feeding::LetGo(_) if has_begun => {
+                    self.feeding = Feeding::Open;
+                    self.catch_up.restart(now);
+                }
+                Feeding::LetGo(_) | Feeding::Open => {}
+            }
         }
+    }
+
+    /// A catalog has started, and serves once it has heard what is here, which may be more than its database has.
+    /// What it is told must stay true until it begins another epoch: an order that is acknowledged by then must be
+    /// here, and be told. So what is under way is let go of, in whatever epoch and of whichever run of the catalog.
+    pub(super) fn report_to(&mut self, run: CatalogRun) {
+        self.reaches_catalog = true;
+        if self.feeding != Feeding::LetGo(run) && self.rules.keep(Rule::LetGo) {
+            self.feeding = Feeding::LetGo(run);
+            let epoch = self.log.term().epoch;
+            self.step_down(StepDown::CatalogStarted);
+            self.refuse_appends(Refused::LetGo { epoch });
+            self.catch_up.finish();
+        }
+        self.commands.push(Command::ReportLedger {
+            run,
+            end: self.log.accepted_end(),
+            term: self.log.term(),
+            peers: self.peers.clone(),
+        });
+    }
+
+    pub(super) fn takes_rows(&self) -> bool {
+        self.feeding == Feeding::Open || !self.rules.keep(Rule::LetGo)
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -62,7 +99,8 @@ impl Replica {
     /// Starts fetching rows that are known to be in the journal and do not come by themselves.
     pub(super) fn detect_gap(&mut self, now: BootTime) {
         let tail = self.log.accepted_end().rows;
-        if tail >= self.known || self.catch_up.is_running() {
+        let has_let_go = matches!(self.feeding, Feeding::LetGo(_));
+        if tail >= self.known || self.catch_up.is_running() || has_let_go {
             self.behind = None;
             return;
         }

@@ -14,7 +14,7 @@ use crate::durable::{Save, gather};
 use crate::memory::Memory;
 use crate::message::*;
 use crate::{Command, Event, Replica};
-use domain::{ChangeNumber, JournalHead, Term};
+use domain::{CatalogRun, ChangeNumber, JournalHead, Term};
 
 pub fn id(id: u32) -> ReplicaId {
     ReplicaId::new(id).unwrap()
@@ -108,6 +108,7 @@ impl Bench {
     pub fn follower(term: Term, rows: &[Row]) -> Self {
         let mut bench = Self::new(term, rows);
         bench.fetched(Ok(vec![]));
+        bench.joined();
         bench.commands.clear();
         bench
     }
@@ -237,6 +238,30 @@ impl Bench {
             let term = term(epoch, leader);
             self.heard(Some(JournalHead { term, end: held }), held);
         }
+    }
+
+    /// The catalog answers as it was when this replica last heard of it.
+    pub fn joined(&mut self) {
+        let Status { term, end, .. } = self.replica.status();
+        self.heard(Some(JournalHead { term, end }), end);
+    }
+
+    /// The catalog has started, and is to be reported to. Returns what it is told.
+    pub fn catalog_starts(&mut self, run: u64) -> (LedgerEnd, Term) {
+        let run = CatalogRun::new(run).unwrap();
+        self.step([Event::CatalogHeals(run)]);
+        self.take(|command| match command {
+            Command::ReportLedger {
+                run: to,
+                end,
+                term,
+                peers,
+            } => {
+                assert_eq!((*to, &peers[..]), (run, &[id(2), id(3)][..]));
+                Some((*end, *term))
+            }
+            _ => None,
+        })
     }
 
     /// The catalog's answer, asked when the ledger ended there.

@@ -1,5 +1,5 @@
 use domain::Role;
-use domain::{Epoch, OrderNumber};
+use domain::{Epoch, LedgerEnd, OrderNumber};
 
 use super::bench::*;
 use crate::catch_up::CHUNK_ROWS;
@@ -335,10 +335,84 @@ fn rows_that_came_since_the_catalog_was_asked_are_not_lost_by_it() {
 
 #[test]
 fn whether_the_catalog_is_reached_is_known() {
-    let mut bench = Bench::follower(term(4, 2), &[]);
+    let mut bench = Bench::new(term(4, 2), &[]);
     assert!(!bench.replica.status().reaches_catalog);
     bench.heard(Some(head(4, 2, &[])), end(&[]));
     assert!(bench.replica.status().reaches_catalog);
     bench.heard(None, end(&[]));
     assert!(!bench.replica.status().reaches_catalog);
+}
+
+#[test]
+fn before_the_catalog_was_heard_since_the_start_nothing_is_taken() {
+    let rows = journal(2);
+    let mut bench = Bench::new(term(1, 2), &rows[..1]);
+    bench.fetched(Ok(vec![]));
+    assert!(!bench.replica.status().takes_rows);
+    let ticket = bench.append(1, 2, &rows);
+    let refused = Refused::LetGo { epoch: Epoch(1) };
+    assert_eq!(bench.append_answer(ticket), Some(Err(refused)));
+    bench.heard(Some(head(1, 2, &rows[..1])), end(&rows[..1]));
+    assert!(bench.replica.status().takes_rows);
+    let ticket = bench.append(1, 2, &rows);
+    bench.store();
+    assert_eq!(bench.append_answer(ticket), Some(Ok(end(&rows))));
+}
+
+#[test]
+fn what_is_under_way_is_let_go_of_before_a_catalog_that_has_started_is_told_anything() {
+    let mut rows = journal(2);
+    let mut bench = Bench::follower(term(1, 2), &rows[..1]);
+    let saving = bench.append(1, 2, &rows);
+    assert_eq!(bench.catalog_starts(7), (end(&rows), term(1, 2)));
+    let refused = Some(Err(Refused::LetGo { epoch: Epoch(1) }));
+    assert_eq!(
+        bench.append_answer(saving),
+        refused,
+        "it would acknowledge it"
+    );
+    bench.store();
+    commit(&mut rows, Epoch(1), order("another"));
+    let late = bench.append(1, 2, &rows[2..]);
+    assert_eq!(bench.append_answer(late), refused);
+    // Nor does it fetch what it hears of, and it is asked again and again.
+    bench.step([Event::Heard(OrderNumber(9))]);
+    bench.pass(10_000);
+    assert_eq!(bench.catalog_starts(7), (end(&rows[..2]), term(1, 2)));
+    assert!(
+        bench
+            .find(|it| matches!(it, Command::Fetch { .. }).then_some(()))
+            .is_none()
+    );
+    // Another run begins the epoch that is known: it does not know of this replica's.
+    bench.heard(Some(head(1, 2, &rows[..2])), end(&rows[..2]));
+    assert!(!bench.replica.status().takes_rows);
+    bench.heard(Some(head(2, 3, &rows[..2])), end(&rows[..2]));
+    assert!(bench.replica.status().takes_rows);
+    assert!(
+        bench
+            .find(|it| matches!(it, Command::Fetch { .. }).then_some(()))
+            .is_some()
+    );
+    let ticket = bench.append(2, 3, &rows[2..]);
+    bench.store();
+    assert_eq!(bench.append_answer(ticket), Some(Ok(end(&rows))));
+}
+
+#[test]
+fn a_leader_acknowledges_nothing_once_it_has_told_a_catalog_what_it_has() {
+    let mut bench = Bench::leader(&[]);
+    let ticket = bench.place("one");
+    let (call, _) = bench.trade();
+    bench.catalog_starts(7);
+    assert_eq!(bench.role(), Role::Follower);
+    assert_eq!(bench.placed(ticket), Some(Err(Unavailable::SteppedDown)));
+    let mut rows = Vec::new();
+    let row = commit(&mut rows, Epoch(5), order("one"));
+    bench.step([Event::Traded {
+        call,
+        result: Ok(vec![Outcome::Row(row)]),
+    }]);
+    bench.store();
+    assert_eq!(bench.catalog_starts(7).0, LedgerEnd::default());
 }

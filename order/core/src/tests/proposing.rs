@@ -186,6 +186,7 @@ fn what_a_follower_held_it_holds_after_a_restart() {
     disk.save(&save).unwrap();
     let mut bench = Bench::on(disk);
     bench.fetched(Ok(vec![]));
+    bench.joined();
     let ticket = bench.append_proposed(2, 3, &[], 2);
     assert_eq!(bench.append_answer(ticket), Some(Ok(end(&rows))));
 }

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use tonic::Code;
 
 use super::*;
-use catalog::{FakeCatalog, JOURNAL, LEASE_MS};
+use catalog::{FakeCatalog, JOURNAL, LEASE_MS, RUN};
 use domain::Role;
 use domain::{JournalHead, Term};
 use order_core::Event;
@@ -44,8 +44,8 @@ impl Bench {
             role: Role::Follower,
             term: term(3, 2),
             end: Default::default(),
-            accepted_end: Default::default(),
             reaches_catalog: true,
+            takes_rows: true,
         });
         let (asker, watch) = Asker::new(IDENTITY, catalog, sender, current);
         Self {
@@ -129,23 +129,26 @@ async fn an_epoch_that_somebody_claims_is_let_through_once_the_core_was_told_the
 }
 
 #[tokio::test]
-async fn the_catalog_is_told_where_the_ledger_ends_with_what_is_yet_to_be_saved() {
+async fn the_core_is_told_where_the_ledger_ended_or_that_the_catalog_has_started() {
     let catalog = catalog_in(5, 3).await;
     let mut bench = Bench::new(&catalog.url());
-    let end = |rows| LedgerEnd {
-        rows: OrderNumber(rows),
-        chain: ChainHash::try_from(&[rows as u8; 32][..]).unwrap(),
+    let end = LedgerEnd {
+        rows: OrderNumber(4),
+        chain: ChainHash::try_from(&[4; 32][..]).unwrap(),
     };
-    bench
-        .status
-        .send_modify(|status| (status.end, status.accepted_end) = (end(4), end(6)));
+    bench.status.send_modify(|status| status.end = end);
     bench.watch();
     let Input::Happened(Event::JournalHead { held, .. }) = bench.input().await else {
         panic!("the core is told of the catalog's head")
     };
-    assert_eq!(held, end(4));
-    let told = (1, 6, end(6).chain.as_bytes().to_vec());
-    assert_eq!(catalog.state().ledger, Some(told));
+    assert_eq!(held, end);
+    catalog.state().heals = true;
+    let refused = bench.asker.confirm(Epoch(6)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let Input::Happened(Event::CatalogHeals(run)) = bench.input().await else {
+        panic!("the core is told that the catalog has started")
+    };
+    assert_eq!(run.get(), RUN);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! A long ledger: how soon everything starts with it, what asking for its orders costs, and what a
 //! replica that comes back with an empty disk costs those who trade meanwhile.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -209,6 +210,7 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
         new: false,
         stocks: None,
         lease: LEASE_DEFAULT,
+        accept_loss_of: BTreeSet::new(),
     };
     fs::create_dir_all(&config.data_dir).map_err(Error::file(&config.data_dir))?;
     let remains = RebuildSource {

@@ -4,7 +4,7 @@ use domain::{Epoch, ReplicaId};
 use stateright::{Model, Property};
 
 use super::properties;
-use super::world::World;
+use super::world::{Machine, World};
 use crate::explore::{self, Explored};
 
 /// A rule of either core.
@@ -36,6 +36,8 @@ pub struct Bounds {
     pub proposes: bool,
     /// Crashes of the catalog, each of which loses what it proposed.
     pub losses: u8,
+    /// Restarts of the catalog on its database as it was before the last commit.
+    pub rollbacks: u8,
     pub without: Option<Rule>,
 }
 
@@ -84,6 +86,12 @@ pub enum Action {
     Leap(ReplicaId),
     /// The catalog tells a replica who leads, and how long the journal is.
     Poll(ReplicaId),
+    /// The catalog ends, and starts on its database as it was before the last commit.
+    RollBack,
+    /// That one tells a replica that it has started, and has it report.
+    Tell(ReplicaId),
+    /// It puts back what is missing, or serves.
+    Heal,
 }
 
 impl Model for Bounds {
@@ -97,6 +105,20 @@ impl Model for Bounds {
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
         actions.extend((0..world.network.len()).map(Action::Deliver));
         let elections = world.terms.len() as u64;
+        if let Some(healing) = &world.healing {
+            let all = world.machines.iter().map(Machine::id);
+            let silent = all.filter(|it| !healing.reports.contains_key(it));
+            actions.extend(silent.map(Action::Tell));
+            if world.may_heal(self) {
+                actions.push(Action::Heal);
+            }
+        } else if world.spent.rollbacks < self.rollbacks
+            && world.older.is_some()
+            && world.committing.is_none()
+        {
+            actions.push(Action::RollBack);
+        }
+        let serves = world.healing.is_none();
         if world.committing.is_some() {
             actions.push(Action::Commit);
             if world.spent.losses < self.losses {
@@ -105,11 +127,13 @@ impl Model for Bounds {
         }
         for machine in &world.machines {
             let at = machine.id();
-            if elections < self.epochs && (elections > 0 || at.get() == 1) {
+            if serves && elections < self.epochs && (elections > 0 || at.get() == 1) {
                 actions.push(Action::Elect(at));
             }
             let unknown = (machine.heard().0 + 1..=elections).map(Epoch);
-            actions.extend(unknown.map(|epoch| Action::Announce(at, epoch)));
+            if serves {
+                actions.extend(unknown.map(|epoch| Action::Announce(at, epoch)));
+            }
             if machine.leads() {
                 let more = |&order: &usize| world.spent.attempts[order] < self.attempts[order];
                 let orders = (0..self.attempts.len()).filter(more);
@@ -131,7 +155,7 @@ impl Model for Bounds {
             if world.spent.leaps < self.leaps && machine.replica.wake().is_some() {
                 actions.push(Action::Leap(at));
             }
-            if world.spent.polls < self.polls {
+            if serves && world.spent.polls < self.polls {
                 actions.push(Action::Poll(at));
             }
         }

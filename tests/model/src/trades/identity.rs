@@ -40,6 +40,16 @@ impl Hash for World {
             (to, place, outcomes.iter().map(what).collect::<Vec<_>>()).hash(state);
         }
         self.terms.hash(state);
+        let older = self.older.as_ref();
+        older.map(|older| older.place()).hash(state);
+        if let Some(healing) = &self.healing {
+            hash_rows(&healing.lost, state);
+            healing.has_put_back.hash(state);
+            for (replica, report) in &healing.reports {
+                (replica, report.end.rows, report.end.chain, report.term).hash(state);
+                hash_rows(&report.beside, state);
+            }
+        }
         for machine in &self.machines {
             hash_machine(machine, &calls, state);
         }

@@ -7,7 +7,7 @@ use domain::ChangeNumber;
 use domain::JournalHead;
 use domain::LedgerEnd;
 use domain::{Epoch, Order, ReplicaId, Row};
-use order_core::message::{CallFailure, CallId, Outcome, Refused, Shipment};
+use order_core::message::{CallFailure, CallId, Outcome, Refused, Shipment, Source};
 use order_core::{Command, Event};
 
 use super::bounds::Bounds;
@@ -49,6 +49,20 @@ impl World {
 
     /// A call reaches the catalog or a peer; the answer goes on its way.
     pub fn call(&mut self, bounds: &Bounds, from: ReplicaId, command: Command, awaited: bool) {
+        if self.healing.is_some() && !matches!(command, Command::Append { .. }) {
+            let is_to_peer = matches!(
+                command,
+                Command::Fetch {
+                    source: Source::Peer(_),
+                    ..
+                }
+            );
+            if !is_to_peer {
+                let event = unanswered(&command);
+                self.network.push(Packet::Answer { to: from, event });
+                return;
+            }
+        }
         if matches!(command, Command::Trade { .. } | Command::SetInSync { .. }) {
             // One batch at a time.
             self.commit();
@@ -90,7 +104,7 @@ impl World {
                 previous,
                 rows_max,
             } => {
-                let before = self.journal.get(..first.0 as usize).map(end);
+                let before = self.committed().get(..first.0 as usize).map(end);
                 if before.map(|end| end.chain) != Some(previous) {
                     self.broken = Some("a ledger is not the journal's beginning");
                 }
@@ -127,7 +141,9 @@ impl World {
             self.broken = Some("a follower says that it holds what it does not");
         }
         let result = answer.map_err(|refused| match refused {
-            Refused::Stale { .. } | Refused::LeadsNoMore { .. } => CallFailure::Fenced,
+            Refused::Stale { .. } | Refused::LeadsNoMore { .. } | Refused::LetGo { .. } => {
+                CallFailure::Fenced
+            }
             Refused::Unconfirmed { .. }
             | Refused::OtherLeader { .. }
             | Refused::StoreFailed

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{Epoch, Side};
+use domain::{ChangeNumber, Epoch, Side};
 use order_core::{JournalEnd, Missing};
 use stateright::Property;
 
@@ -34,6 +34,9 @@ pub const TAKEN_BACK: &str = "a follower is removed and taken back";
 /// An order is acknowledged that some disk holds as a proposed row only.
 pub const PROMISED: &str = "an acknowledged order is held before it is in the ledger";
 
+/// A catalog that came back with an older database has put back what that lacked.
+pub const HEALED: &str = "rows that were acknowledged and lost are put back";
+
 /// What was proposed came to nothing, and another order got its number.
 pub const REPLACED: &str = "another order gets the number of one proposed in vain";
 
@@ -53,17 +56,24 @@ pub fn all() -> Vec<Property<Bounds>> {
         }),
         Property::always("ledgers are prefixes of the journal", |_, world: &World| {
             let mut machines = world.machines.iter();
-            machines.all(|machine| world.journal.starts_with(&machine.disk.rows))
+            // Where something broke before, that is what is to be told.
+            world.broken.is_some()
+                || machines.all(|machine| world.committed().starts_with(&machine.disk.rows))
         }),
         Property::always(
             "who is in sync holds what is acknowledged",
             |_, world: &World| {
-                let in_sync = world.catalog.leadership().term.in_sync;
+                let term = world.catalog.leadership().term;
+                // What an older copy says of it is no leader's word.
+                let is_vouched = world.spent.rollbacks == 0 || term.change > ChangeNumber::NONE;
+                let in_sync = term.in_sync;
                 let mut members = world
                     .machines
                     .iter()
                     .filter(|it| in_sync.contains(&it.id()));
-                members.all(|member| member.held(&world.journal) >= world.acknowledged())
+                !is_vouched
+                    || world.healing.is_some()
+                    || members.all(|member| member.held(&world.journal) >= world.acknowledged())
             },
         ),
         Property::always("an order has one number", |_, world: &World| {
@@ -80,8 +90,8 @@ pub fn all() -> Vec<Property<Bounds>> {
             let rows = |it: u64| {
                 let mut answered = world.answered.iter();
                 answered.any(|answered| {
-                    let row = &world.journal[answered.number.0 as usize];
-                    answered.epoch == Epoch(it) && row.epoch == Epoch(it)
+                    let row = world.committed().get(answered.number.0 as usize);
+                    answered.epoch == Epoch(it) && row.is_some_and(|row| row.epoch == Epoch(it))
                 })
             };
             rows(1) && rows(2)
@@ -104,6 +114,12 @@ pub fn all() -> Vec<Property<Bounds>> {
             ledgers
                 .zip(held)
                 .any(|(ledger, held)| ledger < acknowledged.0 && acknowledged <= held)
+        }),
+        Property::sometimes(HEALED, |_, world: &World| {
+            let healed = world.spent.rollbacks > 0 && world.healing.is_none();
+            let last = world.terms.last().map(|term| term.epoch);
+            let mut answered = world.answered.iter();
+            healed && answered.any(|before| Some(before.epoch) < last)
         }),
         Property::sometimes(REPLACED, |_, world: &World| {
             let mut kept = world.machines.iter().flat_map(|it| &it.disk.kept);
@@ -133,6 +149,9 @@ fn quantities_add_up(world: &World) -> bool {
 
 /// Whichever replica is asked, and whether it reaches the catalog or not.
 fn is_found(bounds: &Bounds, world: &World) -> bool {
+    if world.healing.is_some() {
+        return true; // a catalog that heals says so, and denies nothing
+    }
     world.answered.iter().all(|answered| {
         let number = answered.number;
         let mut lacking = world

@@ -1,11 +1,11 @@
 //! The protocol holds within these bounds, and would not without its rules.
 
 use catalog_core::Rule::{ChangeOrder, EpochCheck, KeyCheck, Succession};
-use order_core::Rule::{ActivationCatchUp, ConfirmedAbsence, ConfirmedRemoval};
+use order_core::Rule::{ActivationCatchUp, ConfirmedAbsence, ConfirmedRemoval, LetGo};
 
 use super::bounds::{Bounds, Rule};
 use super::properties::{
-    FOUND, IN_SYNC, ONE_ROW, PROMISED, REPLACED, RETRIED, TAKEN_BACK, TRADED_ON, UNBROKEN,
+    FOUND, HEALED, IN_SYNC, ONE_ROW, PROMISED, REPLACED, RETRIED, TAKEN_BACK, TRADED_ON, UNBROKEN,
 };
 use crate::explore::{check, check_broken};
 
@@ -21,6 +21,7 @@ const CALM: Bounds = Bounds {
     polls: 0,
     proposes: false,
     losses: 0,
+    rollbacks: 0,
     without: None,
 };
 
@@ -137,6 +138,45 @@ fn calls_that_arrive_late_propose_nothing() {
         ..PROPOSING
     };
     check(bounds, &[PROMISED], 108_260);
+}
+
+/// The database goes back once to what it was before a commit. The catalog that starts on it begins an epoch.
+const ROLLING_BACK: Bounds = Bounds {
+    epochs: 1,
+    attempts: &[1, 0, 1],
+    rollbacks: 1,
+    ..CALM
+};
+
+#[test]
+fn what_an_older_database_lacks_is_put_back() {
+    check(ROLLING_BACK, &[HEALED], 40_374);
+}
+
+#[test]
+fn what_an_older_database_lacks_is_put_back_whoever_led_last() {
+    let bounds = Bounds {
+        epochs: 2,
+        attempts: &[1],
+        ..ROLLING_BACK
+    };
+    check(bounds, &[HEALED], 46_926);
+}
+
+#[test]
+fn what_an_older_database_lacks_is_put_back_through_crashes_of_replicas() {
+    let bounds = Bounds {
+        attempts: &[1],
+        restarts: 1,
+        proposes: true,
+        ..ROLLING_BACK
+    };
+    check(bounds, &[HEALED], 68_585);
+}
+
+#[test]
+fn without_letting_go_an_order_is_acknowledged_that_nobody_put_back() {
+    check_without(Rule::Order(LetGo), ROLLING_BACK, UNBROKEN, 15);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
+use catalog_core::self_healing::LedgerReport;
 use catalog_core::{Batch, CatalogState, RefusedOrder, Stock};
 use domain::LedgerEnd;
 use domain::time::BootTime;
@@ -11,14 +12,16 @@ use domain::{
     Side, StockName, Version,
 };
 use domain::{JournalHead, Term};
+use order_core::asker::is_known;
 use order_core::durable::Save;
 use order_core::memory::Memory;
 use order_core::message::{
-    CallFailure, CallId, Outcome, Placed, Report, Source, Ticket, Unavailable,
+    CallFailure, CallId, Outcome, Placed, Refused, Report, Source, Ticket, Unavailable,
 };
 use order_core::{Command, Durable, Event, Replica};
 
 use super::bounds::{Action, Bounds};
+use super::healing::{Healing, Older};
 use super::network::Packet;
 
 /// Shares at the start.
@@ -39,6 +42,12 @@ pub struct World {
     pub journal: Vec<Row>,
     /// Proposed, and not yet committed.
     pub committing: Option<Committing>,
+    /// Whether the database may go back.
+    may_roll_back: bool,
+    /// The database before the last commit.
+    pub older: Option<Box<Older>>,
+    /// The catalog has started on that, and does not serve yet.
+    pub healing: Option<Healing>,
     /// What the catalog remembers of orders that it refused.
     pub refused: Vec<RefusedOrder>,
     /// The terms so far, from epoch 1.
@@ -65,6 +74,7 @@ pub struct Spent {
     pub leaps: u8,
     pub polls: u8,
     pub losses: u8,
+    pub rollbacks: u8,
 }
 
 /// An acknowledgement that a client got.
@@ -106,6 +116,14 @@ impl Machine {
             };
             machine.replica.step(now(0), [event]);
         }
+        let nothing = Event::JournalHead {
+            head: Some(JournalHead {
+                term: Term::default(),
+                end: LedgerEnd::default(),
+            }),
+            held: LedgerEnd::default(),
+        };
+        machine.replica.step(now(0), [nothing]);
         machine
     }
 
@@ -172,6 +190,9 @@ impl World {
             catalog: catalog.under(bounds.catalog_rules()),
             journal: Vec::new(),
             committing: None,
+            may_roll_back: bounds.rollbacks > 0,
+            older: None,
+            healing: None,
             refused: Vec::new(),
             terms: Vec::new(),
             machines: ids.map(|id| Machine::new(id, bounds)).collect(),
@@ -252,6 +273,12 @@ impl World {
                 self.spent.polls += 1;
                 self.hear(at);
             }
+            Action::RollBack => {
+                self.spent.rollbacks += 1;
+                self.roll_back();
+            }
+            Action::Tell(at) => self.tell(at),
+            Action::Heal => self.heal(bounds),
         }
         self.forget(bounds);
     }
@@ -281,11 +308,18 @@ impl World {
     }
 
     /// Before a replica is told of an epoch that it does not know, it asks the catalog. The answer
-    /// may as well have come at once: what it says of an epoch that has begun stays true.
-    fn confirm(&mut self, at: ReplicaId, epoch: Epoch) {
-        if self.machine(at).replica.status().term.epoch < epoch {
-            self.hear(at);
+    /// may as well have come at once: what it says of an epoch that has begun stays true. Whether it
+    /// serves, and so may confirm it.
+    fn confirm(&mut self, at: ReplicaId, epoch: Epoch) -> bool {
+        let is_known = is_known(epoch, &self.machine(at).replica.status());
+        if is_known {
+            return true;
         }
+        match self.healing {
+            Some(_) => self.tell(at),
+            None => self.hear(at),
+        }
+        self.healing.is_none()
     }
 
     /// Tells a replica something, and does what it wants done.
@@ -310,6 +344,17 @@ impl World {
                     | Report::FollowerDiverged { .. }
                     | Report::FollowerLostRows { .. },
                 ) => self.broken = Some("a replica believes that a ledger is damaged"),
+                Command::ReportLedger {
+                    end, term, peers, ..
+                } => self.reported(LedgerReport {
+                    replica: at,
+                    end,
+                    beside: Vec::new(),
+                    is_empty: false,
+                    term,
+                    peers: peers.into_iter().collect(),
+                    lease_horizon: Duration::ZERO,
+                }),
                 // It is told when it polls.
                 Command::AskCatalog | Command::Report(_) => {}
                 call => self.send(at, call),
@@ -325,7 +370,9 @@ impl World {
         epoch: Epoch,
         (rows, committed): (Vec<Row>, OrderNumber),
     ) {
-        self.confirm(at, epoch);
+        if !self.confirm(at, epoch) {
+            return self.appended(at, Some(caller), Err(Refused::LetGo { epoch }));
+        }
         let callers = &mut self.machine(at).callers;
         let taken: HashSet<Ticket> = callers.keys().copied().collect();
         let ticket = (APPEND_TICKETS..)
@@ -358,6 +405,9 @@ impl World {
             return;
         };
         let batch = committing.batch.clone();
+        if self.may_roll_back && !batch.rows.is_empty() {
+            self.copy();
+        }
         self.refused.extend(batch.refused.iter().cloned());
         self.journal.extend(batch.rows.iter().cloned());
         self.catalog.apply(batch);
@@ -385,7 +435,7 @@ impl World {
     }
 
     /// A term begins, where the batch has one.
-    fn begin(&mut self, batch: Batch) {
+    pub fn begin(&mut self, batch: Batch) {
         let term = batch.term.as_ref().map(|term| Term {
             epoch: term.epoch,
             leader: term.leader,
@@ -419,11 +469,11 @@ impl World {
         };
         let order = (ticket.0 / ATTEMPTS_MAX) as usize;
         let index = number.0 as usize;
-        let recorded = self.journal.get(index).map(|row| &row.order);
+        let recorded = self.committed().get(index).map(|row| &row.order);
         if recorded != Some(&the_order(order)) {
             self.broken = Some("what was acknowledged is not in the journal");
         }
-        if self.machines[at.get() as usize - 1].held(&self.journal) <= number {
+        if self.machines[at.get() as usize - 1].held(self.committed()) <= number {
             self.broken = Some("what was acknowledged is not on the leader's disk");
         }
         let epoch = self.machine(at).replica.status().term.epoch;

@@ -1,6 +1,9 @@
 //! The database, the catalogs and the gateway, and all that happens to them.
 
-use catalog_core::self_healing::{Found, InSyncSet, LedgerReport};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use catalog_core::self_healing::{Found, LedgerReport};
 use catalog_core::writer_lease::{
     Fence, Incarnation, StatementOutcome, WriterRole, WriterRow, WriterStep, WriterTable,
 };
@@ -339,15 +342,16 @@ impl World {
             journal: end(journal),
             term: term.clone(),
             may_lack_rows: true,
-            ..Found::default()
         };
         let mut healing = SelfHealing::new(found, now).under(bounds.rules());
         let report = LedgerReport {
             replica,
             end: end(&self.ledger),
             beside: Vec::new(),
+            is_empty: false,
             term: domain::Term::default(),
-            in_sync: InSyncSet::of(&term),
+            peers: BTreeSet::new(),
+            lease_horizon: Duration::ZERO,
         };
         let there = journal.get(..self.ledger.len());
         if healing

@@ -5,7 +5,7 @@ use order_core::asker::{Action, Input};
 use order_core::timing::HEAD_TIMEOUT;
 
 use super::Replica;
-use crate::messages::{Failure, Ledger, Node, Purpose, Request};
+use crate::messages::{Failure, Purpose, Request};
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
 
@@ -17,13 +17,8 @@ impl Replica {
         let asker = self.asker.as_mut().expect("it has joined");
         for action in asker.step(now, &status, input) {
             match action {
-                Action::Ask { accepted_end } => {
-                    let ledger = Some(Ledger {
-                        replica: self.id,
-                        end: accepted_end,
-                        asked: line.run(Node::Catalog).number,
-                    });
-                    let request = Request::GetLeadership { ledger };
+                Action::Ask => {
+                    let request = Request::GetLeadership;
                     self.call_catalog(line, request, HEAD_TIMEOUT, Purpose::JournalHead);
                 }
                 Action::Keep(identity) => self.saves.push_back(Save {

@@ -94,7 +94,9 @@ impl Replica {
 
 pub(super) fn failure(refused: Refused) -> Failure {
     match refused {
-        Refused::Stale { .. } | Refused::LeadsNoMore { .. } => Failure::Fenced,
+        Refused::Stale { .. } | Refused::LetGo { .. } | Refused::LeadsNoMore { .. } => {
+            Failure::Fenced
+        }
         Refused::Unconfirmed { .. }
         | Refused::OtherLeader { .. }
         | Refused::StoreFailed
@@ -139,6 +141,7 @@ pub(super) fn heard(told: Told) -> Result<Heard, CallFailure> {
             end: leadership.end,
         },
         ledgers_checked: said.ledgers_checked,
+        run: Some(said.run),
     })
 }
 

@@ -1,6 +1,7 @@
 //! A replica's start: its ledger is compared with the catalog's journal before anything of it is served.
 
-use domain::{JournalId, OrderNumber};
+use catalog_core::self_healing::LedgerReport;
+use domain::{CatalogRun, JournalId, LedgerEnd, OrderNumber, Term};
 use order::store::Store as _;
 use order_core::durable::Save;
 use order_core::join::{Action, Found, Input, Joined};
@@ -9,10 +10,13 @@ use order_core::timing::{JOIN_TIMEOUT, JOURNAL_TIMEOUT};
 use order_core::{Asker, Failure as Refuted};
 
 use super::calls::heard;
-use super::{FAR_BEHIND_ROWS, Replica};
-use crate::messages::{Node, Purpose, Request, Told};
+use super::{FAR_BEHIND_ROWS, Replica, ids};
+use crate::messages::{Node, Purpose, Request, Response, Told};
 use crate::oracle::Oracle;
 use crate::timeline::Timeline;
+
+/// Rows that a catalog which lacks them is shown at a time: few, so that it takes several.
+const RESTORED_ROWS: usize = 7;
 
 impl Replica {
     /// Takes a step of its start.
@@ -24,7 +28,7 @@ impl Replica {
         match self.join.step(&found, input) {
             Action::AskCatalog => {
                 line.host(self.run.node).journal = None;
-                let request = Request::GetLeadership { ledger: None };
+                let request = Request::GetLeadership;
                 self.call_catalog(line, request, JOIN_TIMEOUT, Purpose::Join);
             }
             Action::Compare { catalog, held } => {
@@ -35,6 +39,11 @@ impl Replica {
                     rows_max: 1,
                 };
                 self.call_catalog(line, request, JOURNAL_TIMEOUT, Purpose::Compare);
+            }
+            Action::Report { catalog, run } => {
+                self.name(line, catalog.journal);
+                let (end, term) = (found.durable.end, found.durable.term);
+                self.report(line, oracle, run, (end, term));
             }
             Action::ShowMissing {
                 catalog, number, ..
@@ -89,6 +98,64 @@ impl Replica {
     /// From now on it is this journal that it asks about.
     fn name(&self, line: &mut Timeline, journal: JournalId) {
         line.host(self.run.node).journal = Some(journal);
+    }
+
+    /// Tells a catalog that has started what is here.
+    pub(super) fn report(
+        &mut self,
+        line: &mut Timeline,
+        oracle: &mut Oracle,
+        run: CatalogRun,
+        (end, term): (LedgerEnd, Term),
+    ) {
+        if std::mem::replace(&mut self.is_reporting, true) {
+            return;
+        }
+        let beside = self.store.continuing();
+        self.note_damage(&beside);
+        let Ok(mut beside) = beside else {
+            return self.has_reported(line, oracle);
+        };
+        beside.retain(|row| row.number >= end.rows);
+        let lease_horizon = self.store.identity().map(|identity| identity.lease_horizon);
+        let report = LedgerReport {
+            replica: self.id,
+            end,
+            beside,
+            is_empty: lease_horizon.is_none(),
+            term,
+            peers: ids().filter(|&peer| peer != self.id).collect(),
+            lease_horizon: lease_horizon.unwrap_or_default(),
+        };
+        let request = Request::ReportLedger { run, report };
+        self.call_catalog(line, request, JOURNAL_TIMEOUT, Purpose::Report(run));
+    }
+
+    /// What the catalog lacks of it, which it is shown as far as it is on the disk.
+    pub(super) fn wanted(
+        &mut self,
+        line: &mut Timeline,
+        oracle: &mut Oracle,
+        run: CatalogRun,
+        told: Told,
+    ) {
+        let rows = match told {
+            Ok(Response::Missing(Some(from))) => self.read(from, RESTORED_ROWS).unwrap_or_default(),
+            _ => Vec::new(),
+        };
+        if rows.is_empty() {
+            return self.has_reported(line, oracle);
+        }
+        let replica = self.id;
+        let request = Request::PutBack { run, replica, rows };
+        self.call_catalog(line, request, JOURNAL_TIMEOUT, Purpose::Report(run));
+    }
+
+    fn has_reported(&mut self, line: &mut Timeline, oracle: &mut Oracle) {
+        self.is_reporting = false;
+        if self.is_joining() {
+            self.join(line, oracle, Input::Reported);
+        }
     }
 
     /// Shows the catalog a row that it lacks. Whether it is there to be shown: it may be yet to be

@@ -65,7 +65,7 @@ impl Replica {
                     return;
                 }
                 Action::AskCatalog => {
-                    let request = Request::GetLeadership { ledger: None };
+                    let request = Request::GetLeadership;
                     let purpose = Purpose::Confirm(lookup);
                     return self.call_catalog(line, request, CONFIRM_TIMEOUT, purpose);
                 }

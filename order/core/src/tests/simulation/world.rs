@@ -10,6 +10,7 @@ use domain::time::BootTime;
 use domain::{Epoch, Order, OrderNumber, ReplicaId, Row};
 
 use super::{KEYS, REPLICAS, Random};
+use crate::asker::is_known;
 use crate::durable::{Save, gather};
 use crate::memory::Memory;
 use crate::message::*;
@@ -193,7 +194,7 @@ impl World {
     /// Before a replica is told of an epoch that it does not know, it asks the catalog.
     fn confirm(&mut self, id: ReplicaId, epoch: Epoch) {
         let replica = self.machines[&id].replica.as_ref();
-        if replica.is_some_and(|replica| replica.status().term.epoch < epoch) {
+        if replica.is_some_and(|replica| !is_known(epoch, &replica.status())) {
             self.hear(id);
         }
     }

@@ -1,0 +1,196 @@
+//! Before it serves, a catalog that starts hears what replicas have, and puts back what its database lost: the
+//! shell of [`SelfHealing`], on whatever thread or clock.
+//!
+//! While there is [something to do](Healing::step), the owner of the store does it, and says so. In between it takes
+//! what replicas [report](Healing::report) and the rows that they [put back](Healing::put_back).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use catalog_core::self_healing::{CannotPutBack, Found, LedgerReport};
+use catalog_core::{Batch, CatalogState, HealingStep, SelfHealing};
+use domain::time::BootTime;
+use domain::{ChainHash, OrderNumber, ReplicaId, Row};
+use tokio::sync::oneshot;
+
+use crate::error::RequestError;
+
+/// Told from where on the journal lacks rows of the sender's ledger.
+pub type MissingReply = oneshot::Sender<Result<Option<OrderNumber>, RequestError>>;
+
+/// What a catalog that starts is told.
+#[derive(Debug)]
+pub enum Told {
+    Report(LedgerReport),
+    PutBack { replica: ReplicaId, rows: Vec<Row> },
+}
+
+/// What is to be done before it serves.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Hear replicas, until then at most.
+    Wait(Option<BootTime>),
+    /// Make this durable, and [say so](Healing::committed).
+    Commit(Batch),
+    /// Make this durable where it is not empty, and begin the next epoch. Nothing is served while gateways may be
+    /// served by leases of before, which is so for that long.
+    Serve(Batch, Option<Duration>),
+}
+
+/// The healing of one start.
+#[derive(Debug)]
+pub struct Healing {
+    core: SelfHealing,
+    /// How many rows were put back.
+    restored: u64,
+    /// What was logged last of whom it waits for.
+    waits_for: Option<(BTreeSet<ReplicaId>, bool)>,
+    /// What was logged last of what a replica shows.
+    refused: BTreeMap<ReplicaId, String>,
+}
+
+impl Healing {
+    /// Of a database that was found so. Whatever only `accepted` have is given up.
+    pub fn new(found: Found, accepted: &BTreeSet<ReplicaId>, gives_up_at: BootTime) -> Self {
+        Self::of(SelfHealing::new(found, gives_up_at), accepted)
+    }
+
+    pub fn of(mut core: SelfHealing, accepted: &BTreeSet<ReplicaId>) -> Self {
+        for replica in accepted {
+            core.accept_loss_of(*replica);
+        }
+        Self {
+            core,
+            restored: 0,
+            waits_for: None,
+            refused: BTreeMap::new(),
+        }
+    }
+
+    /// What is to be done at `now`, given what is durable.
+    pub fn step(&mut self, state: &CatalogState, now: BootTime) -> Step {
+        match self.core.next(now) {
+            HealingStep::Wait { pending, until } => {
+                self.log_waiting(pending, until.is_some());
+                Step::Wait(until)
+            }
+            HealingStep::PutBack { from } => {
+                self.log_waiting(BTreeSet::from([from]), false);
+                Step::Wait(None)
+            }
+            HealingStep::PutBackProposed(rows) => match self.core.batch(state, rows) {
+                Ok(batch) => Step::Commit(batch),
+                Err(error) => {
+                    tracing::error!(%error, "what replicas hold beside their ledgers cannot be put back: nothing is served");
+                    Step::Wait(None)
+                }
+            },
+            HealingStep::Serve { unheard } => {
+                self.log_end(&unheard);
+                let batch = Batch {
+                    term: self.core.term(),
+                    ..Batch::default()
+                };
+                Step::Serve(batch, self.core.lease_horizon())
+            }
+        }
+    }
+
+    /// A replica reports. `there` is the chain hash that the journal has before the number with which its ledger ends.
+    /// Returns from where on the journal lacks rows of it, once they are wanted.
+    pub fn report(
+        &mut self,
+        report: LedgerReport,
+        there: Option<ChainHash>,
+        now: BootTime,
+    ) -> Option<OrderNumber> {
+        let replica = report.replica;
+        match self.core.heard(report, there) {
+            Ok(()) => self.core.wanted_of(replica, now),
+            Err(error) => {
+                self.refuse(replica, &error);
+                None
+            }
+        }
+    }
+
+    /// A replica shows rows from where the journal ends.
+    ///
+    /// # Errors
+    /// Where they do not continue it, or cannot have been committed.
+    pub fn put_back(
+        &mut self,
+        state: &CatalogState,
+        replica: ReplicaId,
+        rows: Vec<Row>,
+    ) -> Result<Batch, RequestError> {
+        let batch = self.core.batch(state, rows);
+        batch.map_err(|error| {
+            // What another one has put back meanwhile continues it no more.
+            if !matches!(error, CannotPutBack::Discontinuous(_)) {
+                self.refuse(replica, &error);
+            }
+            error.into()
+        })
+    }
+
+    /// A batch that puts rows back is durable.
+    pub fn committed(&mut self, batch: &Batch) {
+        self.restored += batch.rows.len() as u64;
+        self.core.committed(batch);
+    }
+
+    /// See [`SelfHealing::wanted_of`].
+    pub fn wanted_of(&self, replica: ReplicaId, now: BootTime) -> Option<OrderNumber> {
+        self.core.wanted_of(replica, now)
+    }
+
+    fn refuse(&mut self, replica: ReplicaId, error: &impl ToString) {
+        let error = error.to_string();
+        if self.refused.get(&replica) != Some(&error) {
+            tracing::error!(%replica, %error, "a replica is not heard: its ledger or this journal is damaged");
+            self.refused.insert(replica, error);
+        }
+    }
+
+    fn log_waiting(&mut self, pending: BTreeSet<ReplicaId>, bounded: bool) {
+        let waits_for = Some((pending, bounded));
+        if self.waits_for == waits_for {
+            return;
+        }
+        let replicas = names(waits_for.iter().flat_map(|(pending, _)| pending));
+        match bounded {
+            true => tracing::info!(
+                replicas,
+                "waiting for replicas to report their ledgers, to compare the journal with them"
+            ),
+            false => tracing::error!(
+                replicas,
+                "the database lost what was acknowledged: waiting for these replicas, which have it or may have more of \
+                 it. Start them; to go on without what only they have, name each with --accept-loss-of"
+            ),
+        }
+        self.waits_for = waits_for;
+    }
+
+    fn log_end(&self, unheard: &BTreeSet<ReplicaId>) {
+        if self.restored > 0 {
+            tracing::warn!(
+                rows = self.restored,
+                "put back rows that the database had lost"
+            );
+        }
+        if !unheard.is_empty() {
+            tracing::warn!(
+                replicas = names(unheard),
+                "the ledgers of these replicas were not checked before serving: stop this catalog if its database was \
+                 restored from an older copy"
+            );
+        }
+    }
+}
+
+fn names<'a>(replicas: impl IntoIterator<Item = &'a ReplicaId>) -> String {
+    let names: Vec<String> = replicas.into_iter().map(ReplicaId::to_string).collect();
+    names.join(", ")
+}
