@@ -12,7 +12,7 @@ use order::inspect::Ledger;
 use storage::StorageError;
 
 /// How long is waited where a replica runs, so that it has what the lost catalog sent it last: many times
-/// what that takes to arrive and to be written. What comes later still, the catalog's ledger check finds.
+/// what that takes to arrive and to be written. What comes later still, the catalog gets back when it starts.
 const LAST_ROWS_WAIT: Duration = Duration::from_secs(2);
 
 /// Why it was not rebuilt.

@@ -224,6 +224,49 @@ fn a_catalog_that_is_cut_off_from_postgres_ends_and_its_next_start_knows_what_wa
     bazaar.stop();
 }
 
+/// A server is promoted that lacks the last orders, as where a cluster is not strict about its synchronous standbys.
+#[test]
+fn what_a_promoted_server_lacks_comes_back_from_the_replicas() {
+    let Some(mut cluster) = Cluster::start(&Servers {
+        standby: true,
+        ..Servers::default()
+    }) else {
+        return;
+    };
+    let mut bazaar = start(&cluster.database("bazaar"), 1);
+    let orders = trade_while(&mut bazaar, |bazaar, made| {
+        let more = |orders| {
+            let before = made.load(Ordering::SeqCst);
+            wait_until("more orders", || {
+                made.load(Ordering::SeqCst) >= before + orders
+            });
+        };
+        more(20);
+        cluster.copy_standby();
+        more(60);
+        bazaar.kill_catalog();
+        cluster.promote_copy();
+        let logged = bazaar.server(Server::Catalog).log().len();
+        bazaar.restart_catalog();
+        wait_until("rows to be put back", || {
+            let said = &bazaar.server(Server::Catalog).log()[logged..];
+            said.contains("put back rows that the database had lost")
+        });
+        more(20);
+    });
+    judge(&bazaar, &orders);
+    // Nothing is missing any more, nor is that suspected.
+    let logged = bazaar.server(Server::Catalog).log().len();
+    assert!(bazaar.server(Server::Catalog).terminate().success());
+    bazaar.restart_catalog();
+    bazaar.wait_until_ready();
+    let said = bazaar.server(Server::Catalog).log();
+    assert!(!said[logged..].contains("lost"), "{said}");
+    judge(&bazaar, &orders);
+    assert_eq!(cluster.sql_in("bazaar", "SELECT timeline FROM writer"), "2");
+    bazaar.stop();
+}
+
 #[test]
 fn trades_wait_for_the_standby_and_go_on_when_it_is_back() {
     let Some(cluster) = Cluster::start(&Servers {

@@ -55,6 +55,10 @@ impl Store for Watched<Box<dyn Store>> {
         self.inner.beat().await
     }
 
+    async fn note_healed(&mut self) -> Result<(), StorageError> {
+        self.inner.note_healed().await
+    }
+
     async fn close(&mut self) -> Result<(), StorageError> {
         self.inner.close().await
     }

@@ -132,7 +132,8 @@ pub enum RequestError {
     /// The caller's ledger is not the journal's beginning.
     #[error("the row before {0} is another one here")]
     Differs(OrderNumber),
-    /// A replica that need not hold every acknowledged order proves nothing about them.
+    /// A replica that need not hold every acknowledged order proves nothing about them, nor does one whose orders are
+    /// given up.
     #[error("replica {0} is not in sync")]
     NotInSync(ReplicaId),
     /// The row does not prove that the journal lost any.

@@ -204,7 +204,7 @@ fn parts(
         lease,
         left: None,
         handover: None,
-        ledger_check_max: catalog_core::LEDGER_CHECK_MAX,
+        healing_wait_max: catalog_core::HEALING_WAIT_MAX,
         accept_loss_of: BTreeSet::new(),
         reporter: reporter.clone(),
     }

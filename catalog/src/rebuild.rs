@@ -25,6 +25,7 @@ use crate::error::RebuildError;
 use crate::stocks::{self, Free, Listing};
 use crate::store::random_journal;
 use crate::store::sqlite::{FILE, KIND, SqliteStore};
+use catalog_core::self_healing::EPOCH_MAX;
 use catalog_core::{Batch, Stock, Term};
 
 pub mod ledgers;
@@ -34,9 +35,6 @@ const CHUNK_ROWS: usize = 4096;
 
 /// Where the new database is made, in the data directory, before it takes its place.
 const WORK_DIR: &str = "rebuild";
-
-/// The highest epoch that leaves some above it: the database's integers have 63 bits.
-const EPOCH_MAX: Epoch = Epoch(1 << 62);
 
 /// Who leads where nobody is known to have led: gateways elect another where there is none of that
 /// number.

@@ -56,7 +56,7 @@ pub struct Parts {
     pub left: Option<Snapshot>,
     pub handover: Option<Handover>,
     /// Longest wait for ledgers where nothing is known to be missing.
-    pub ledger_check_max: Duration,
+    pub healing_wait_max: Duration,
     /// Replicas of which what only they have is given up.
     pub accept_loss_of: BTreeSet<ReplicaId>,
     pub reporter: DamageReporter,
@@ -142,7 +142,7 @@ pub(crate) fn start(
         lease,
         left,
         handover: _,
-        ledger_check_max,
+        healing_wait_max,
         accept_loss_of,
         reporter,
     } = parts;
@@ -173,7 +173,7 @@ pub(crate) fn start(
         term: leadership.term.clone(),
         may_lack_rows: loaded.may_lack_rows,
     };
-    let gives_up_at = BootTime::now() + ledger_check_max;
+    let gives_up_at = BootTime::now() + healing_wait_max;
     let shared = Arc::new(Shared::new(visibility, leadership, lease));
     // Before the writer begins this run's first epoch.
     let takes = Takes::new(Arc::clone(&shared), left.as_ref(), BootTime::now());
@@ -182,7 +182,7 @@ pub(crate) fn start(
         store,
         loaded,
         journal: Arc::clone(&journal),
-        healing: Healing::new(found, &accept_loss_of, gives_up_at),
+        healing: Healing::new(found, accept_loss_of, gives_up_at),
     };
     let (writer, ended) = writer::start(beginning, Arc::clone(&shared))?;
     let sessions = Sessions {

@@ -37,7 +37,7 @@ use crate::takes::Takes;
 use crate::writer::group::ProposedReply;
 use crate::writer::healing::Told;
 use crate::writer::{QUEUE_MAX, Writer};
-use catalog_core::self_healing::LedgerReport;
+use catalog_core::self_healing::{EPOCH_MAX, LedgerReport, REPORTS_MAX};
 use catalog_core::{Leadership, Stock, TradeResult};
 use domain::{CatalogRun, ChangeNumber, Term};
 
@@ -45,7 +45,7 @@ use domain::{CatalogRun, ChangeNumber, Term};
 pub const ORDERS_MAX: usize = 1024;
 
 /// Most replicas in an in-sync set.
-pub const REPLICAS_MAX: usize = 64;
+pub const REPLICAS_MAX: usize = REPORTS_MAX;
 
 /// Most stocks in one page of a list. At most about 100 bytes each.
 pub const LISTED_MAX: usize = 10_000;
@@ -243,7 +243,7 @@ impl Catalog for Service {
             .ok_or_else(|| Malformed(Invalid::new("row", "is missing")))?;
         let row = Row::try_from(row)?;
         self.wait_until_healed().await?;
-        if !self.shared.is_in_sync(replica) {
+        if !self.shared.may_have_more(replica) {
             return Err(RequestError::NotInSync(replica).into());
         }
         let end = self.shared.leadership().end;
@@ -265,10 +265,10 @@ impl Catalog for Service {
     ) -> Reply<Self::TakeManyStream> {
         let (service, closing) = (self.clone(), self.clone());
         let closed = async move { closing.closed().await };
-        let answers = call_streams::serve(request, closed, move |request, _| {
+        let answers = call_streams::serve(request, closed, move |request, early| {
             let service = service.clone();
             async move {
-                service.wait_until_healed().await?;
+                service.wait_for_caller(&early).await?;
                 Ok(service.take(&request)?)
             }
         });
@@ -284,13 +284,15 @@ impl Catalog for Service {
         let (events, stream) = mpsc::channel(EVENTS_MAX);
         let service = self.clone();
         tasks::spawn_for_caller(async move {
-            let served = async {
-                if service.wait_until_healed().await.is_ok() {
-                    service.sessions.serve(request, events).await;
-                }
+            let healed = tokio::select! {
+                healed = service.wait_until_healed() => healed.is_ok(),
+                () = events.closed() => false,
             };
+            if !healed {
+                return;
+            }
             tokio::select! {
-                () = served => {}
+                () = service.sessions.serve(request, events) => {}
                 () = service.closed() => {}
             }
         });
@@ -310,8 +312,8 @@ impl Service {
     }
 
     fn leadership(&self, leadership: &Leadership) -> v1::Leadership {
-        let ledgers_checked = self.shared.is_healed();
-        leadership_to_wire(leadership, &self.identity, (self.run, ledgers_checked))
+        let healed = self.shared.is_healed();
+        leadership_to_wire(leadership, &self.identity, (self.run, healed))
     }
 
     /// A replica's report, for this run.
@@ -410,6 +412,7 @@ impl Service {
         client: Client,
         early: Early<v1::TradeResponse>,
     ) -> Result<v1::TradeResponse, Status> {
+        self.wait_for_caller(&early).await?;
         let (proposed, rows) = oneshot::channel();
         let traded = self.trade(request, client, proposed);
         tokio::pin!(traded);
@@ -463,6 +466,14 @@ impl Service {
         tokio::select! {
             () = tokio::time::sleep(left) => Ok(()),
             () = self.closed() => Err(RequestError::Stopping),
+        }
+    }
+
+    /// The same for a caller on a stream, for as long as it is there.
+    async fn wait_for_caller<A>(&self, caller: &Early<A>) -> Result<(), RequestError> {
+        tokio::select! {
+            healed = self.wait_until_healed() => healed,
+            () = caller.left() => Err(RequestError::Stopping),
         }
     }
 
@@ -523,9 +534,17 @@ pub fn report_from_wire(request: v1::ReportLedgerRequest) -> Result<LedgerReport
         }
     };
     let peers = request.peers.into_iter().map(replica_from_wire);
+    for epoch in [request.epoch, request.last_epoch] {
+        if Epoch(epoch) > EPOCH_MAX {
+            let problem =
+                format!("{epoch} is above {EPOCH_MAX}, and no catalog can have come to it");
+            return Err(Malformed(Invalid::new("epoch", problem)));
+        }
+    }
     Ok(LedgerReport {
         replica: replica_from_wire(request.replica)?,
         end: wire::leadership::end(request.rows, &request.chain_hash)?,
+        last_epoch: Epoch(request.last_epoch),
         beside: wire::rows(request.beside)?,
         is_empty: request.empty,
         term,
@@ -622,7 +641,7 @@ fn result_to_wire(result: &TradeResult) -> v1::TradeResult {
 fn leadership_to_wire(
     leadership: &Leadership,
     identity: &Identity,
-    (run, ledgers_checked): (CatalogRun, bool),
+    (run, healed): (CatalogRun, bool),
 ) -> v1::Leadership {
     let Leadership { term, end } = leadership;
     let Identity {
@@ -639,7 +658,7 @@ fn leadership_to_wire(
         journal: journal.as_bytes().to_vec(),
         listing: listing.as_bytes().to_vec(),
         lease_horizon_ms: lease_horizon.as_millis() as u64,
-        ledgers_checked,
+        healed,
         run: run.get(),
     }
 }

@@ -73,8 +73,10 @@ pub struct Shared {
 struct State {
     visibility: Visibility,
     leadership: Leadership,
-    /// In sync, as far as the store knew at the start.
-    were_in_sync: BTreeSet<ReplicaId>,
+    /// Who may have rows that the store lacked at the start: in sync as far as it knew, or not heard.
+    may_have_more: BTreeSet<ReplicaId>,
+    /// Whose rows are given up.
+    given_up: BTreeSet<ReplicaId>,
     streams: HashMap<SessionId, Events>,
     waiting: Vec<Answer>,
     /// See [`Shared::answer_until`]; `None` where no other catalog can write.
@@ -89,7 +91,8 @@ impl Shared {
     pub fn new(visibility: Visibility, leadership: Leadership, lease: Duration) -> Self {
         let state = State {
             visibility,
-            were_in_sync: leadership.term.in_sync.clone(),
+            may_have_more: leadership.term.in_sync.clone(),
+            given_up: BTreeSet::new(),
             leadership,
             streams: HashMap::new(),
             waiting: Vec::new(),
@@ -105,8 +108,13 @@ impl Shared {
         }
     }
 
-    /// What the store had lost is in it again: see [`healing`](crate::writer::healing).
-    pub fn set_healed(&self) {
+    /// What the store had lost is in it again, but for what those may have that were not heard: see
+    /// [`healing`](crate::writer::healing).
+    pub fn set_healed(&self, unheard: BTreeSet<ReplicaId>, given_up: BTreeSet<ReplicaId>) {
+        let mut state = self.lock();
+        state.may_have_more.extend(unheard);
+        state.given_up = given_up;
+        drop(state);
         self.healed.send_replace(true);
     }
 
@@ -130,12 +138,13 @@ impl Shared {
         self.lock().visibility.serve_from(at);
     }
 
-    /// Whether a replica has to hold every acknowledged order, as far as is known now or was at the
-    /// start.
-    pub fn is_in_sync(&self, replica: ReplicaId) -> bool {
+    /// Whether a replica may have an acknowledged order that is not here: it is in sync, or was as far as the store knew
+    /// at the start, or was not heard then. What was given up is not believed until the next start.
+    pub fn may_have_more(&self, replica: ReplicaId) -> bool {
         let state = self.lock();
         let now = &state.leadership.term.in_sync;
-        now.contains(&replica) || state.were_in_sync.contains(&replica)
+        let may = now.contains(&replica) || state.may_have_more.contains(&replica);
+        may && !state.given_up.contains(&replica)
     }
 
     /// Until then no other catalog can have taken the store over, and what is here is what is committed; it is said

@@ -80,6 +80,11 @@ pub trait Store: Send {
         Ok(())
     }
 
+    /// Notes durably that it has all that its incarnation before had: what [`Loaded::may_lack_rows`] said is over.
+    async fn note_healed(&mut self) -> Result<(), StorageError> {
+        Ok(())
+    }
+
     /// Lets go of it, so that the next writer need not wait.
     async fn close(&mut self) -> Result<(), StorageError> {
         Ok(())

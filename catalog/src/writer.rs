@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use daemon::tasks;
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, LedgerEnd, Order, OrderNumber, ReplicaId};
+use domain::{ChainHash, Epoch, LedgerEnd, Order, OrderNumber, ReplicaId, Row};
 use storage::StorageError;
 use storage::error::fail_stop;
 use tokio::runtime::Handle;
@@ -31,7 +31,7 @@ use healing::{Healing, Step, Told};
 /// Most requests that queue; more wait with their senders.
 pub const QUEUE_MAX: usize = 1024;
 
-/// Pause before what a start has to make durable is tried again.
+/// Before what a start has to make durable is tried again.
 const COMMIT_RETRY: Duration = Duration::from_millis(200);
 
 /// Sends requests to the writer.
@@ -161,10 +161,7 @@ pub fn start(
         // This thread alone runs it: where a store blocks, nobody else waits. What a store does
         // over the network, and timers, the runtime's own thread drives.
         runtime.block_on(async {
-            if run.heal(healing, &*journal).await {
-                let group = run.committer.begin(Vec::new()).await;
-                run.commit(group).await; // where it fails, the first group begins the epoch
-                shared.set_healed();
+            if run.heal(healing, &*journal, &shared).await {
                 run.write().await;
             }
             run.end().await;
@@ -183,24 +180,26 @@ struct Run {
 }
 
 impl Run {
-    /// Has the store get back what it lost. Returns whether it has, rather than being told to stop before.
-    async fn heal(&mut self, mut healing: Healing, journal: &dyn Journal) -> bool {
+    /// Has the store get back what it lost, and begins the first epoch. Returns whether that is so, rather than being
+    /// told to stop before.
+    async fn heal(&mut self, mut healing: Healing, journal: &dyn Journal, shared: &Shared) -> bool {
         loop {
-            let until = match healing.step(self.committer.state(), BootTime::now()) {
+            let until = match healing.step(BootTime::now()) {
                 Step::Wait(until) => until,
-                Step::Commit(batch) => {
-                    if !self.put_back(&mut healing, batch).await {
-                        tokio::time::sleep(COMMIT_RETRY).await;
+                Step::PutBackProposed(rows) => {
+                    match self.put_back_proposed(&mut healing, rows).await {
+                        true => continue,
+                        false => Some(BootTime::now() + COMMIT_RETRY),
                     }
-                    continue;
                 }
-                Step::Serve(batch, lease_horizon) => {
-                    if self.settle(batch, lease_horizon).await {
+                Step::Serve(batch, unheard) => match self.settle(&healing, batch).await {
+                    true => {
+                        healing.log_end(&unheard);
+                        shared.set_healed(unheard, healing.accepted().clone());
                         return true;
                     }
-                    tokio::time::sleep(COMMIT_RETRY).await;
-                    continue;
-                }
+                    false => Some(BootTime::now() + COMMIT_RETRY),
+                },
             };
             match self.next(until).await {
                 Next::Command(Command::Heal { told, reply }) => {
@@ -233,7 +232,10 @@ impl Run {
                 if healing.wanted_of(replica, now).is_none() {
                     return Ok(None);
                 }
-                let batch = healing.put_back(self.committer.state(), replica, rows)?;
+                let shown = rows.len();
+                let rows = self.committer.unused(healing.completed(rows), shown).await;
+                let rows = rows.map_err(RequestError::unreadable)?;
+                let batch = healing.batch(self.committer.state(), Some(replica), rows)?;
                 match self.put_back(healing, batch).await {
                     true => Ok(healing.wanted_of(replica, BootTime::now())),
                     false => Err(RequestError::NotCommitted("see the catalog's log".into())),
@@ -242,7 +244,28 @@ impl Run {
         }
     }
 
+    /// Returns whether they are durable, or given up.
+    async fn put_back_proposed(&mut self, healing: &mut Healing, rows: Vec<Row>) -> bool {
+        let rows = match self.committer.unused(rows, 0).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                tracing::error!(%error, "cannot look up what keys were used for");
+                return false;
+            }
+        };
+        match healing.batch(self.committer.state(), None, rows) {
+            Ok(batch) if !batch.rows.is_empty() => self.put_back(healing, batch).await,
+            Ok(_) | Err(_) => {
+                healing.give_up_proposed();
+                true
+            }
+        }
+    }
+
     async fn put_back(&mut self, healing: &mut Healing, batch: Batch) -> bool {
+        if !self.wait_for_leases(healing).await {
+            return false;
+        }
         let group = self.committer.begin_alone(batch.clone());
         let is_durable = self.commit(group).await;
         if is_durable {
@@ -251,19 +274,34 @@ impl Run {
         is_durable
     }
 
-    /// Makes durable what a healing ends with.
-    async fn settle(&mut self, batch: Batch, lease_horizon: Option<Duration>) -> bool {
-        // Under a writer lease, what gateways were lent is over before it.
-        let lease_horizon = lease_horizon.filter(|_| self.lease.is_none());
-        if let Some(horizon) = lease_horizon {
-            let waited = self.committer.wait_for_leases(horizon, BootTime::now());
-            if let Err(error) = waited.await {
-                end_where_unknown(&Err(error));
-                return false;
-            }
+    /// Makes durable what a healing ends with, and begins the first epoch.
+    async fn settle(&mut self, healing: &Healing, batch: Batch) -> bool {
+        if !self.wait_for_leases(healing).await {
+            return false;
         }
         let group = self.committer.begin_alone(batch);
-        self.commit(group).await
+        if !self.commit(group).await {
+            return false;
+        }
+        self.committer.note_healed().await;
+        let group = self.committer.begin(Vec::new()).await;
+        self.commit(group).await; // where it fails, the first group begins the epoch
+        true
+    }
+
+    /// Whether nobody is served while gateways may be by leases of before, also after another start.
+    async fn wait_for_leases(&mut self, healing: &Healing) -> bool {
+        // Under a writer lease, what gateways were lent is over before it.
+        let horizon = healing.lease_horizon().filter(|_| self.lease.is_none());
+        let Some(horizon) = horizon else {
+            return true;
+        };
+        let waited = self.committer.wait_for_leases(horizon, BootTime::now());
+        let waited = waited.await;
+        end_where_unknown(&waited);
+        waited
+            .inspect_err(|error| tracing::error!(%error, "cannot note that leases are waited for"))
+            .is_ok()
     }
 
     async fn write(&mut self) {

@@ -21,7 +21,7 @@ use tonic::Status as GrpcStatus;
 
 use crate::error::{RequestError, ToStatus, stopping};
 use crate::failed_call::CallError;
-use crate::peers::{Catalog, Peers};
+use crate::peers::{self, Catalog, Peers};
 use crate::report;
 use crate::store::{ReadRows, Store};
 use order_core::Save;
@@ -364,7 +364,7 @@ impl Driver {
                 let Ok(turn) = Arc::clone(&self.reporting).try_acquire_owned() else {
                     return;
                 };
-                let report = report::Report {
+                let report = peers::Report {
                     replica: upstreams.asker.replica(),
                     run,
                     end,

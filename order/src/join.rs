@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::damage::Damaged;
 use crate::error::Error;
 use crate::failed_call::Complaint;
-use crate::peers::Catalog;
-use crate::report::{self, Report};
+use crate::peers::{Catalog, Report};
+use crate::report;
 use crate::store::{SqliteStore, Store as _};
 
 /// A store whose ledger is known to be the journal's.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::{
-    CatalogRun, ChainHash, Epoch, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row,
+    CatalogRun, ChainHash, Epoch, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row, Term,
 };
 use rpc::call_streams::Calls;
 use rpc::failover::{AskIfActive, Endpoints};
@@ -23,7 +23,6 @@ use wire::order_number;
 
 use crate::config::ConfigError;
 use crate::failed_call::{Call, CallError};
-use crate::report::Report;
 use domain::ChangeNumber;
 use domain::JournalHead;
 use order_core::message::{Heard, Outcome};
@@ -149,7 +148,7 @@ impl Catalog {
             Ok(Heard {
                 identity,
                 head: head(leadership)?,
-                ledgers_checked: leadership.ledgers_checked,
+                healed: leadership.healed,
                 run: CatalogRun::new(leadership.run),
             })
         })
@@ -182,6 +181,7 @@ impl Catalog {
     pub(crate) async fn report_ledger(
         &self,
         report: &Report,
+        last_epoch: Epoch,
         beside: &[Row],
     ) -> Result<Option<OrderNumber>, CallError> {
         let request = catalog::ReportLedgerRequest {
@@ -195,6 +195,7 @@ impl Catalog {
             peers: report.peers.iter().map(|peer| peer.get()).collect(),
             lease_horizon_ms: report.lease_horizon.as_millis() as u64,
             empty: report.is_empty,
+            last_epoch: last_epoch.0,
             journal: self.journal(),
         };
         let mut client = self.client.clone();
@@ -244,6 +245,21 @@ impl Catalog {
             tracing::error!(%number, %error, "the catalog does not take that it lost rows");
         })
     }
+}
+
+/// What a replica has, but for what is beside its ledger on the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct Report {
+    pub(crate) replica: ReplicaId,
+    pub(crate) run: CatalogRun,
+    /// Where the ledger ends, with the committed rows that are yet to be saved.
+    pub(crate) end: LedgerEnd,
+    pub(crate) term: Term,
+    pub(crate) peers: Vec<ReplicaId>,
+    /// The longest time for which a catalog was heard to count a lease.
+    pub(crate) lease_horizon: Duration,
+    /// The disk has nothing of this journal, not even its name.
+    pub(crate) is_empty: bool,
 }
 
 #[derive(Debug, Clone)]

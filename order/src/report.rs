@@ -2,31 +2,15 @@
 //! database lost.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use domain::{CatalogRun, LedgerEnd, ReplicaId, Row, Term};
+use domain::{Epoch, LedgerEnd, OrderNumber, Row};
 use storage::StorageError;
 
-use crate::peers::Catalog;
+use crate::peers::{Catalog, Report};
 use crate::store::ReadRows;
 
 /// Most rows of one call, at most about 300 bytes each.
 const RESTORED_ROWS: usize = 1024;
-
-/// What is here, but for what is beside the ledger on the disk.
-#[derive(Debug, Clone)]
-pub(crate) struct Report {
-    pub(crate) replica: ReplicaId,
-    pub(crate) run: CatalogRun,
-    /// Where the ledger ends, with the committed rows that are yet to be saved.
-    pub(crate) end: LedgerEnd,
-    pub(crate) term: Term,
-    pub(crate) peers: Vec<ReplicaId>,
-    /// The longest time for which a catalog was heard to count a lease.
-    pub(crate) lease_horizon: Duration,
-    /// The disk has nothing of this journal, not even its name.
-    pub(crate) is_empty: bool,
-}
 
 /// Reports, and shows the catalog the rows that it asks for, as far as they are on the disk: it asks again. Whether it
 /// could be told anything its own log says, and the next question to it.
@@ -38,9 +22,12 @@ pub(crate) async fn report(catalog: &Catalog, reader: &Arc<dyn ReadRows>, report
             return;
         }
     };
+    let Some(last_epoch) = last_epoch(reader, report.end, &beside).await else {
+        return; // the last row is yet to be saved
+    };
     let beyond = |row: &Row| row.number >= report.end.rows;
     let beside: Vec<Row> = beside.into_iter().filter(beyond).collect();
-    let mut missing = match catalog.report_ledger(report, &beside).await {
+    let mut missing = match catalog.report_ledger(report, last_epoch, &beside).await {
         Ok(missing) => missing,
         Err(error) => return tracing::debug!(%error, "the catalog does not take a report"),
     };
@@ -59,6 +46,19 @@ pub(crate) async fn report(catalog: &Catalog, reader: &Arc<dyn ReadRows>, report
         };
         tracing::info!(%first, count, "the catalog got back orders that its database had lost");
     }
+}
+
+/// The epoch of the ledger's last row, which may be beside it on the disk yet.
+async fn last_epoch(reader: &Arc<dyn ReadRows>, end: LedgerEnd, beside: &[Row]) -> Option<Epoch> {
+    let Some(last) = end.rows.0.checked_sub(1).map(OrderNumber) else {
+        return Some(Epoch(0));
+    };
+    let is_last = |row: &&Row| row.number == last;
+    if let Some(row) = beside.iter().find(is_last) {
+        return Some(row.epoch);
+    }
+    let read = blocking(reader, move |reader| reader.rows(last, 1)).await;
+    read.ok()?.first().map(|row| row.epoch)
 }
 
 /// Reads off the async threads.

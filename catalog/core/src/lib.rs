@@ -23,6 +23,6 @@ pub use ledger::{
     Stock, Term, TradeResult,
 };
 pub use limits::Limits;
-pub use self_healing::{HealingStep, LEDGER_CHECK_MAX, SelfHealing};
+pub use self_healing::{HEALING_WAIT_MAX, HealingStep, SelfHealing};
 pub use visibility::{Seen, Visibility};
 pub use writer_lease::{WRITER_LEASE, WriterLease};

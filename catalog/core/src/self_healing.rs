@@ -7,7 +7,7 @@
 //! The in-sync set in such a database may be as old as its rows, so it does not say who may have more. Everybody may who
 //! is named: the members of that set, the epoch's leader, whoever reports, and the peers that those who report are
 //! configured with, which is all replicas as soon as one has reported; so one is waited for in any case. They are waited
-//! for [`LEDGER_CHECK_MAX`] at most where nothing is known to be missing, so that a replica that is gone delays a start by
+//! for [`HEALING_WAIT_MAX`] at most where nothing is known to be missing, so that a replica that is gone delays a start by
 //! that much. Where something is missing they are waited for however long it takes, unless an operator
 //! [accepts](SelfHealing::accept_loss_of) by name what they may have had. A replica whose disk is empty counts as one
 //! that was not heard then: its disk may have been lost, or not be where it belongs.
@@ -16,6 +16,10 @@
 //! everything that is under way before it reports, and takes nothing more until a later epoch has begun. None begins
 //! before the healing is over.
 //!
+//! What replicas hold beside their ledgers may have been acknowledged as well, or have come to nothing. It is put back
+//! where ledgers had more than the database, in the same commit as their last rows, and where the database is known to
+//! have come back as another one: never after a crash alone, when its client may have been told that nothing was made.
+//!
 //! The caller tells of what is [heard](SelfHealing::heard), does what is [next](SelfHealing::next), and serves nothing
 //! before that is [`HealingStep::Serve`].
 
@@ -23,14 +27,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ChainHash, ChangeNumber, LedgerEnd, OrderNumber, ReplicaId, Row, StockName};
+use domain::{ChainHash, ChangeNumber, Epoch, LedgerEnd, OrderNumber, ReplicaId, Row, StockName};
 
 use super::ablation::{Rule, Rules};
-use super::ledger::{Batch, CatalogState, Stock, Term};
+use super::ledger::{Batch, CatalogState, Leadership, Stock, Term};
 
 /// Longest wait for ledgers where nothing is known to be missing. Replicas ask a catalog that does not answer every
 /// 50 ms, so those that run have reported long before.
-pub const LEDGER_CHECK_MAX: Duration = Duration::from_secs(1);
+pub const HEALING_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Most replicas whose reports are taken.
+pub const REPORTS_MAX: usize = 64;
+
+/// The highest epoch that leaves some above it: databases' integers have 63 bits.
+pub const EPOCH_MAX: Epoch = Epoch(1 << 62);
 
 /// What a replica says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +48,9 @@ pub struct LedgerReport {
     pub replica: ReplicaId,
     /// Where its ledger ends, with the committed rows that are yet to be saved.
     pub end: LedgerEnd,
+    /// The epoch of the last of those rows; 0 where there is none. Of two ledgers that differ, the one whose last row is
+    /// of the later epoch is the journal: whoever began that epoch did so on top of all that was known to be committed.
+    pub last_epoch: Epoch,
     /// What is on its disk beyond that: proposed rows, of which it does not know whether they are committed.
     pub beside: Vec<Row>,
     /// Its disk has nothing of this journal, not even its name.
@@ -83,6 +96,8 @@ pub enum CannotPutBack {
     Forked(#[from] Forked),
     #[error("row {0} does not continue the journal")]
     Discontinuous(OrderNumber),
+    #[error("row {0} is of an epoch above {EPOCH_MAX}, which no catalog can have come to")]
+    NoEpochLeft(OrderNumber),
     #[error("row {0} is of a stock that there is not")]
     UnknownStock(OrderNumber),
     #[error("row {0} has another price than its stock")]
@@ -107,9 +122,15 @@ pub struct Found {
 pub struct SelfHealing {
     found: Found,
     gives_up_at: BootTime,
-    /// Something was missing.
-    has_lacked: bool,
+    /// Rows of ledgers were put back, or a later term: any replica may have more.
+    has_lost: bool,
+    /// Something was missing, or put back.
+    has_changed: bool,
+    /// Nothing more that is beside ledgers is put back.
+    is_proposed_over: bool,
     reports: BTreeMap<ReplicaId, LedgerReport>,
+    /// Where ledgers end that turned out to be no copies of the journal.
+    forked: BTreeMap<ReplicaId, LedgerEnd>,
     accepted: BTreeSet<ReplicaId>,
     rules: Rules,
 }
@@ -120,8 +141,11 @@ impl SelfHealing {
         Self {
             found,
             gives_up_at,
-            has_lacked: false,
+            has_lost: false,
+            has_changed: false,
+            is_proposed_over: false,
             reports: BTreeMap::new(),
+            forked: BTreeMap::new(),
             accepted: BTreeSet::new(),
             rules: Rules::default(),
         }
@@ -140,18 +164,34 @@ impl SelfHealing {
     /// Where its ledger is no copy of the journal. It is not heard then: which of the two is damaged nobody knows.
     pub fn heard(&mut self, report: LedgerReport, there: Option<ChainHash>) -> Result<(), Forked> {
         let LedgerReport { replica, end, .. } = report;
-        if end.rows <= self.found.journal.rows && there != Some(end.chain) {
-            self.reports.remove(&replica);
-            return Err(Forked {
-                replica,
-                rows: end.rows,
-            });
+        let differs = end.rows <= self.found.journal.rows && there != Some(end.chain);
+        if differs || self.forked.get(&replica) == Some(&end) {
+            return Err(self.fork(replica, end));
         }
-        if !self.accepted.contains(&replica) {
+        let is_one_too_many =
+            self.reports.len() >= REPORTS_MAX && !self.reports.contains_key(&replica);
+        if !self.accepted.contains(&replica) && !is_one_too_many {
             self.reports.insert(replica, report);
         }
-        self.has_lacked |= self.lacks_something();
+        self.has_changed |= self.knows_of_loss();
         Ok(())
+    }
+
+    /// A replica shows rows that do not continue the journal where that ends: its ledger is no copy.
+    pub fn shown_another(&mut self, replica: ReplicaId) -> Forked {
+        let end = self.reports.get(&replica).map(|report| report.end);
+        self.fork(replica, end.unwrap_or_default())
+    }
+
+    fn fork(&mut self, replica: ReplicaId, end: LedgerEnd) -> Forked {
+        self.reports.remove(&replica);
+        if self.forked.len() < REPORTS_MAX {
+            self.forked.insert(replica, end);
+        }
+        Forked {
+            replica,
+            rows: end.rows,
+        }
     }
 
     /// An operator accepts that whatever only this replica has is lost: it is neither waited for nor heard.
@@ -162,7 +202,7 @@ impl SelfHealing {
 
     /// What is to be done at `now`.
     pub fn next(&self, now: BootTime) -> HealingStep {
-        let lacks = self.lacks_something();
+        let lacks = self.knows_of_loss();
         let is_heard = |report: &LedgerReport| !(lacks && report.is_empty);
         let mut pending = self.named();
         pending.retain(|replica| {
@@ -182,28 +222,43 @@ impl SelfHealing {
                 from: longest.replica,
             };
         }
-        let proposed = self.proposed();
-        if self.lacks_something() && !proposed.is_empty() {
-            return HealingStep::PutBackProposed(proposed);
+        let proposed = self.proposed(self.found.journal);
+        if proposed.is_empty() {
+            return HealingStep::Serve { unheard: pending };
         }
-        HealingStep::Serve { unheard: pending }
+        HealingStep::PutBackProposed(proposed)
     }
 
     /// From which number on the journal lacks rows that a replica's ledger has, once they are to be put back. Whoever
-    /// has some is asked, lest one that falls silent is waited for although others have the same.
+    /// has all of them is asked, lest one that falls silent is waited for although others have the same.
     pub fn wanted_of(&self, replica: ReplicaId, now: BootTime) -> Option<OrderNumber> {
         let HealingStep::PutBack { .. } = self.next(now) else {
             return None;
         };
-        let end = self.reports.get(&replica)?.end;
-        let rows = self.found.journal.rows;
-        (end.rows > rows).then_some(rows)
+        let has_all = self.longest()?.end == self.reports.get(&replica)?.end;
+        has_all.then_some(self.found.journal.rows)
     }
 
-    /// For how long gateways may serve what they were lent of a term that this database lacks something of.
+    /// These rows, and where they are the last that ledgers have, what replicas hold beside those: either all of it
+    /// comes back or the database still lacks some of it.
+    pub fn completed(&self, mut rows: Vec<Row>) -> Vec<Row> {
+        let end = rows.last().map(LedgerEnd::of);
+        if let Some(end) = end.filter(|end| self.longest().is_some_and(|it| it.end == *end)) {
+            rows.extend(self.proposed(end));
+        }
+        rows
+    }
+
+    /// What replicas hold beside their ledgers is not what the journal lacks.
+    pub fn give_up_proposed(&mut self) {
+        self.is_proposed_over = true;
+    }
+
+    /// For how long gateways may serve what they were lent in a term that this database may lack something of.
     pub fn lease_horizon(&self) -> Option<Duration> {
+        let may_be = self.has_changed || !self.accepted.is_empty();
         let horizons = self.reports.values().map(|report| report.lease_horizon);
-        horizons.max().filter(|_| self.has_lacked)
+        horizons.max().filter(|_| may_be)
     }
 
     /// What puts rows back that continue the journal.
@@ -212,19 +267,21 @@ impl SelfHealing {
     /// Where they cannot have been committed by this catalog, or a replica's ledger is no copy of them: nobody is to
     /// be served then.
     pub fn batch(&self, state: &CatalogState, rows: Vec<Row>) -> Result<Batch, CannotPutBack> {
-        let known: BTreeMap<&StockName, &Stock> =
-            state.stocks().map(|stock| (&stock.name, stock)).collect();
+        let staged = state.stage();
         let mut changed: BTreeMap<StockName, Stock> = BTreeMap::new();
-        let mut end = state.leadership().end;
+        let Leadership { term, mut end } = state.leadership();
         for row in &rows {
             let number = row.number;
             if number != end.rows || !row.follows(&end.chain) {
                 return Err(CannotPutBack::Discontinuous(number));
             }
+            if row.epoch > EPOCH_MAX {
+                return Err(CannotPutBack::NoEpochLeft(number));
+            }
             end = LedgerEnd::of(row);
             self.compare(end)?;
             let name = &row.order.name;
-            let stock = changed.get(name).or_else(|| known.get(name).copied());
+            let stock = changed.get(name).or_else(|| staged.stock(name));
             let stock = stock.ok_or(CannotPutBack::UnknownStock(number))?;
             if stock.price != row.price {
                 return Err(CannotPutBack::OtherPrice(number));
@@ -233,69 +290,79 @@ impl SelfHealing {
             let after = after.map_err(|_| CannotPutBack::Impossible(number))?;
             changed.insert(name.clone(), after);
         }
+        // No journal has rows of an epoch that it does not know.
+        let epoch = rows.iter().map(|row| row.epoch).max();
+        let later = self.later_term(epoch.unwrap_or_default());
         Ok(Batch {
             rows,
             stocks: changed.into_values().collect(),
-            // No journal has rows of an epoch that it does not know.
-            term: self.later_term().map(|later| Term {
-                epoch: later.epoch,
-                leader: later.leader,
-                in_sync: self.found.term.in_sync.clone(),
-                change: ChangeNumber::NONE,
-            }),
+            term: later.filter(|later| later.epoch > term.epoch),
             ..Batch::default()
         })
     }
 
-    /// What puts rows back is durable. A database that lacked them may lack what is held beside ledgers.
+    /// What puts rows back is durable.
     pub fn committed(&mut self, batch: &Batch) {
+        self.has_lost |= self.knows_of_loss();
+        self.has_changed |= !batch.rows.is_empty();
         if let Some(last) = batch.rows.last() {
             self.found.journal = LedgerEnd::of(last);
-            self.found.may_lack_rows = true;
-            self.has_lacked = true;
         }
         if let Some(term) = &batch.term {
             self.found.term.clone_from(term);
         }
     }
 
-    /// The term to go on from: the newest that anybody knows, with those in sync that have all of the journal. The next epoch is to begin after it, as after every start. None where the database lacked nothing.
+    /// The term to go on from: the newest that anybody knows, with those in sync that have all of the journal. The next
+    /// epoch is to begin after it, as after every start. None where the database lacked nothing.
     pub fn term(&self) -> Option<Term> {
-        if !self.has_lacked {
+        if !self.has_changed {
             return None;
         }
         let stored = &self.found.term;
-        let newest = self.later_term();
         let whole = self.reports.values().filter(|report| self.is_whole(report));
         let in_sync: BTreeSet<ReplicaId> = whole.map(|report| report.replica).collect();
-        let known = newest.map_or(stored.leader, |term| term.leader);
-        Some(Term {
-            epoch: newest.map_or(stored.epoch, |term| term.epoch),
-            leader: Some(known.or(in_sync.first().copied())?),
-            in_sync,
-            change: newest.map_or(stored.change.next(), |_| ChangeNumber::NONE),
+        let later = self.later_term(Epoch::default());
+        let goes_on = later.unwrap_or_else(|| Term {
+            change: stored.change.next(),
+            ..stored.clone()
+        });
+        goes_on.leader?;
+        Some(Term { in_sync, ..goes_on })
+    }
+
+    /// The newest term that anybody reports or has a row of, where that is later than the database's.
+    fn later_term(&self, rows: Epoch) -> Option<Term> {
+        let reports = self.reports.values();
+        let newest = reports.max_by_key(|report| (report.epoch(), report.term.epoch));
+        let epoch = newest.map_or(rows, |report| report.epoch().max(rows));
+        let named = self.named();
+        (epoch > self.found.term.epoch).then(|| Term {
+            epoch,
+            // Whoever it is, the next epoch begins before anybody leads in this one.
+            leader: newest
+                .and_then(|report| report.term.leader)
+                .or(self.found.term.leader)
+                .or(named.first().copied()),
+            in_sync: self.found.term.in_sync.clone(),
+            change: ChangeNumber::NONE,
         })
     }
 
-    /// The newest term that anybody reports, where that is later than the database's.
-    fn later_term(&self) -> Option<domain::Term> {
-        let terms = self.reports.values().map(|report| report.term);
-        let newest = terms.max_by_key(|term| term.epoch)?;
-        (newest.epoch > self.found.term.epoch).then_some(newest)
-    }
-
-    /// Whether a replica has all of the journal on its disk.
+    /// Whether a replica has all of the journal.
     fn is_whole(&self, report: &LedgerReport) -> bool {
         let beside = report.beside.last().map(LedgerEnd::of);
         [Some(report.end), beside].contains(&Some(self.found.journal))
     }
 
-    /// Whether anybody knows of something that the database does not.
-    fn lacks_something(&self) -> bool {
+    /// Whether anybody has committed rows, or knows of an epoch, that the database does not have. What is beside
+    /// ledgers says nothing: it is there after every crash.
+    fn knows_of_loss(&self) -> bool {
         let mut reports = self.reports.values();
-        reports.any(|report| {
-            report.end.rows > self.found.journal.rows || report.term.epoch > self.found.term.epoch
-        }) || self.found.may_lack_rows && !self.proposed().is_empty()
+        self.has_lost
+            || reports.any(|report| {
+                report.end.rows > self.found.journal.rows || report.epoch() > self.found.term.epoch
+            })
     }
 
     /// All replicas that anything known names.
@@ -310,18 +377,21 @@ impl SelfHealing {
         named
     }
 
-    /// The longest ledger, where the journal is shorter.
+    /// The ledger that is the journal, where that is shorter: see [`LedgerReport::last_epoch`].
     fn longest(&self) -> Option<&LedgerReport> {
-        let longest = self.reports.values().max_by_key(|report| report.end.rows)?;
-        (longest.end.rows > self.found.journal.rows).then_some(longest)
+        let reports = self.reports.values();
+        let longer = reports.filter(|report| report.end.rows > self.found.journal.rows);
+        longer.max_by_key(|report| (report.last_epoch, report.end.rows))
     }
 
-    /// The rows behind the journal's end that replicas hold beside their ledgers. In one epoch a number is proposed
-    /// for one row only; and after one was committed there is none of that number in a later epoch. So of two the
-    /// later is the one that may have been acknowledged.
-    fn proposed(&self) -> Vec<Row> {
+    /// The rows behind an end that replicas hold beside their ledgers, where the database may lack some. In one epoch a
+    /// number is proposed for one row only; and after one was committed there is none of that number in a later epoch.
+    /// So of two the later is the one that may have been acknowledged.
+    fn proposed(&self, mut end: LedgerEnd) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
-        let mut end = self.found.journal;
+        if self.is_proposed_over || !(self.knows_of_loss() || self.found.may_lack_rows) {
+            return rows;
+        }
         let next = |end: LedgerEnd| {
             let beside = self.reports.values().flat_map(|report| &report.beside);
             beside
@@ -345,6 +415,13 @@ impl SelfHealing {
                 rows: end.rows,
             })
         })
+    }
+}
+
+impl LedgerReport {
+    /// The latest epoch that it knows of.
+    fn epoch(&self) -> Epoch {
+        self.term.epoch.max(self.last_epoch)
     }
 }
 

@@ -113,6 +113,8 @@ pub struct PostgresStore {
     journal: PostgresJournal,
     /// As it was when all was loaded.
     lease: WriterLease,
+    /// Of the server.
+    timeline: i64,
     /// What was then, until it is asked for.
     loaded: Option<Loaded>,
     unchecked: Option<Unchecked>,
@@ -177,6 +179,7 @@ impl PostgresStore {
         let statements = Statements::prepare(&connection.client, commit_time_max).await?;
         let last = "SELECT coalesce(max(id), 0) FROM refused";
         let last = connection.client.query_one(last, &[]).await;
+        let timeline = server.timeline;
         let readers = PostgresJournal::new(url, term, server.system_identifier);
         let mut store = Self {
             journal: readers.clone(),
@@ -191,6 +194,7 @@ impl PostgresStore {
                 journal,
             },
             lease,
+            timeline,
             loaded: None,
             unchecked: None,
             was_there,
@@ -329,6 +333,12 @@ impl Store for PostgresStore {
 
     async fn beat(&mut self) -> Result<(), StorageError> {
         self.writer.beat().await
+    }
+
+    async fn note_healed(&mut self) -> Result<(), StorageError> {
+        let noted = lease::note_healed(self.client(), self.writer.term, self.timeline);
+        let noted = tokio::time::timeout(COMMIT_TIME_MAX, noted).await;
+        noted.unwrap_or_else(|_| Err(late(COMMIT_TIME_MAX)))
     }
 
     async fn close(&mut self) -> Result<(), StorageError> {

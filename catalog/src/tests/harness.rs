@@ -77,12 +77,12 @@ impl Running {
     /// A catalog that waits so long for ledgers, and not for these replicas.
     pub async fn start_accepting(
         disk: &Disk,
-        ledger_check_max: Duration,
+        healing_wait_max: Duration,
         accept_loss_of: &[u32],
     ) -> Self {
         let ids = accept_loss_of.iter().copied().filter_map(ReplicaId::new);
         let parts = Parts {
-            ledger_check_max,
+            healing_wait_max,
             accept_loss_of: ids.collect(),
             ..parts(disk, LONG_LEASE)
         };
@@ -91,10 +91,10 @@ impl Running {
     }
 
     /// A catalog that waits so long for ledgers; and what it finds to be damaged.
-    pub async fn start_checking(disk: &Disk, ledger_check_max: Duration) -> (Self, DamageReceiver) {
+    pub async fn start_checking(disk: &Disk, healing_wait_max: Duration) -> (Self, DamageReceiver) {
         let (reporter, receiver) = storage::damage::channel();
         let parts = Parts {
-            ledger_check_max,
+            healing_wait_max,
             reporter,
             ..parts(disk, LONG_LEASE)
         };
@@ -168,7 +168,7 @@ impl Elector {
     /// A client of a leader elected for the next epoch, once the catalog serves.
     pub async fn elect_leader(self) -> Leader {
         let mut client = self.0;
-        while !leadership(&mut client).await.ledgers_checked {
+        while !leadership(&mut client).await.healed {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
         let before = leadership(&mut client).await;
@@ -199,7 +199,7 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
         left: None,
         handover: None,
         // Where nobody plays the replicas, nobody waits for them.
-        ledger_check_max: Duration::ZERO,
+        healing_wait_max: Duration::ZERO,
         accept_loss_of: BTreeSet::new(),
         reporter: storage::damage::channel().0,
     }

@@ -42,6 +42,7 @@ async fn report(client: &Client, replica: u32, rows: &[Row]) -> v1::ReportLedger
         peers: [2, 3].into_iter().filter(|&peer| peer != replica).collect(),
         lease_horizon_ms: 1,
         empty: false,
+        last_epoch: rows.last().map_or(0, |row| row.epoch.0),
         journal: said.journal,
     }
 }
@@ -96,7 +97,7 @@ async fn nothing_is_served_before_all_who_are_named_have_reported() {
     let (disk, rows) = with_journal().await;
     let (running, _) = Running::start_checking(&disk, LONG_LEASE).await;
     let (client, waiting) = (running.client(), Waiting::start(&running));
-    let checked = async || leadership(&mut running.client()).await.ledgers_checked;
+    let checked = async || leadership(&mut running.client()).await.healed;
     assert!(waiting.is_none_over().await && !checked().await);
     assert_eq!(say(&client, 3, &rows).await.unwrap(), None);
     assert!(waiting.is_none_over().await, "replica 3 names replica 2");

@@ -193,6 +193,32 @@ impl Committer {
         }
     }
 
+    /// Rows, all of which are new, up to the first from a place on whose key was used before.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn unused(
+        &mut self,
+        mut rows: Vec<Row>,
+        from: usize,
+    ) -> Result<Vec<Row>, StorageError> {
+        let keys: Vec<&IdempotencyKey> = rows[from..].iter().map(|row| &row.order.key).collect();
+        if keys.is_empty() {
+            return Ok(rows);
+        }
+        let known = self.store.find_keys(&keys).await?;
+        let unused = known.iter().take_while(|known| known.is_none()).count();
+        rows.truncate(from + unused);
+        Ok(rows)
+    }
+
+    /// Whoever takes the store over next need not suspect that it lacks rows. Where that cannot be noted it does.
+    pub async fn note_healed(&mut self) {
+        if let Err(error) = self.store.note_healed().await {
+            tracing::warn!(%error, "the next start will suspect that the database lacks rows");
+        }
+    }
+
     /// Nothing is served for so long: gateways may be served by leases of before.
     ///
     /// # Errors

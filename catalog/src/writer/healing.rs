@@ -2,7 +2,7 @@
 //! shell of [`SelfHealing`], on whatever thread or clock.
 //!
 //! While there is [something to do](Healing::step), the owner of the store does it, and says so. In between it takes
-//! what replicas [report](Healing::report) and the rows that they [put back](Healing::put_back).
+//! what replicas [report](Healing::report) and the rows that they show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -30,17 +30,18 @@ pub enum Told {
 pub enum Step {
     /// Hear replicas, until then at most.
     Wait(Option<BootTime>),
-    /// Make this durable, and [say so](Healing::committed).
-    Commit(Batch),
-    /// Make this durable where it is not empty, and begin the next epoch. Nothing is served while gateways may be
-    /// served by leases of before, which is so for that long.
-    Serve(Batch, Option<Duration>),
+    /// Put these rows back, which replicas hold beside their ledgers, up to the first whose key is known: what came to
+    /// nothing was tried again since. Where none is left, [give them up](Healing::give_up_proposed).
+    PutBackProposed(Vec<Row>),
+    /// Make this durable where it is not empty, and begin the next epoch. These were not heard.
+    Serve(Batch, BTreeSet<ReplicaId>),
 }
 
 /// The healing of one start.
 #[derive(Debug)]
 pub struct Healing {
     core: SelfHealing,
+    accepted: BTreeSet<ReplicaId>,
     /// How many rows were put back.
     restored: u64,
     /// What was logged last of whom it waits for.
@@ -51,24 +52,38 @@ pub struct Healing {
 
 impl Healing {
     /// Of a database that was found so. Whatever only `accepted` have is given up.
-    pub fn new(found: Found, accepted: &BTreeSet<ReplicaId>, gives_up_at: BootTime) -> Self {
+    pub fn new(found: Found, accepted: BTreeSet<ReplicaId>, gives_up_at: BootTime) -> Self {
+        if !accepted.is_empty() {
+            let replicas = names(&accepted);
+            tracing::warn!(
+                replicas,
+                "not hearing these replicas: what only they have is lost. Start without --accept-loss-of from now on"
+            );
+        }
         Self::of(SelfHealing::new(found, gives_up_at), accepted)
     }
 
-    pub fn of(mut core: SelfHealing, accepted: &BTreeSet<ReplicaId>) -> Self {
-        for replica in accepted {
+    /// The same over a core.
+    pub fn of(mut core: SelfHealing, accepted: BTreeSet<ReplicaId>) -> Self {
+        for replica in &accepted {
             core.accept_loss_of(*replica);
         }
         Self {
             core,
+            accepted,
             restored: 0,
             waits_for: None,
             refused: BTreeMap::new(),
         }
     }
 
-    /// What is to be done at `now`, given what is durable.
-    pub fn step(&mut self, state: &CatalogState, now: BootTime) -> Step {
+    /// Replicas whose loss is accepted.
+    pub fn accepted(&self) -> &BTreeSet<ReplicaId> {
+        &self.accepted
+    }
+
+    /// What is to be done at `now`.
+    pub fn step(&mut self, now: BootTime) -> Step {
         match self.core.next(now) {
             HealingStep::Wait { pending, until } => {
                 self.log_waiting(pending, until.is_some());
@@ -78,22 +93,30 @@ impl Healing {
                 self.log_waiting(BTreeSet::from([from]), false);
                 Step::Wait(None)
             }
-            HealingStep::PutBackProposed(rows) => match self.core.batch(state, rows) {
-                Ok(batch) => Step::Commit(batch),
-                Err(error) => {
-                    tracing::error!(%error, "what replicas hold beside their ledgers cannot be put back: nothing is served");
-                    Step::Wait(None)
-                }
-            },
+            HealingStep::PutBackProposed(rows) => Step::PutBackProposed(rows),
             HealingStep::Serve { unheard } => {
-                self.log_end(&unheard);
                 let batch = Batch {
                     term: self.core.term(),
                     ..Batch::default()
                 };
-                Step::Serve(batch, self.core.lease_horizon())
+                Step::Serve(batch, unheard)
             }
         }
+    }
+
+    /// See [`SelfHealing::give_up_proposed`].
+    pub fn give_up_proposed(&mut self) {
+        self.core.give_up_proposed();
+    }
+
+    /// See [`SelfHealing::completed`].
+    pub fn completed(&self, rows: Vec<Row>) -> Vec<Row> {
+        self.core.completed(rows)
+    }
+
+    /// For how long nothing is served before rows are put back, or served at all: see [`SelfHealing::lease_horizon`].
+    pub fn lease_horizon(&self) -> Option<Duration> {
+        self.core.lease_horizon()
     }
 
     /// A replica reports. `there` is the chain hash that the journal has before the number with which its ledger ends.
@@ -105,6 +128,9 @@ impl Healing {
         now: BootTime,
     ) -> Option<OrderNumber> {
         let replica = report.replica;
+        if self.accepted.contains(&replica) && there.is_none() {
+            self.refuse(replica, &"it has orders that are given up");
+        }
         match self.core.heard(report, there) {
             Ok(()) => self.core.wanted_of(replica, now),
             Err(error) => {
@@ -114,21 +140,32 @@ impl Healing {
         }
     }
 
-    /// A replica shows rows from where the journal ends.
+    /// What puts rows back that continue the journal; a replica has shown them, where it says which.
     ///
     /// # Errors
     /// Where they do not continue it, or cannot have been committed.
-    pub fn put_back(
+    pub fn batch(
         &mut self,
         state: &CatalogState,
-        replica: ReplicaId,
+        replica: Option<ReplicaId>,
         rows: Vec<Row>,
     ) -> Result<Batch, RequestError> {
+        let first = rows.first().map(|row| row.number);
         let batch = self.core.batch(state, rows);
         batch.map_err(|error| {
-            // What another one has put back meanwhile continues it no more.
-            if !matches!(error, CannotPutBack::Discontinuous(_)) {
-                self.refuse(replica, &error);
+            match (&error, replica) {
+                (CannotPutBack::Discontinuous(number), Some(replica)) => {
+                    // What another one has put back meanwhile continues it no more.
+                    let is_next = *number == state.leadership().end.rows;
+                    if is_next && first == Some(*number) {
+                        let forked = self.core.shown_another(replica);
+                        self.refuse(replica, &forked);
+                    }
+                }
+                (_, Some(replica)) => self.refuse(replica, &error),
+                (_, None) => {
+                    tracing::error!(%error, "what replicas hold beside their ledgers is not put back");
+                }
             }
             error.into()
         })
@@ -148,7 +185,7 @@ impl Healing {
     fn refuse(&mut self, replica: ReplicaId, error: &impl ToString) {
         let error = error.to_string();
         if self.refused.get(&replica) != Some(&error) {
-            tracing::error!(%replica, %error, "a replica is not heard: its ledger or this journal is damaged");
+            tracing::error!(%replica, %error, "a replica is not heard");
             self.refused.insert(replica, error);
         }
     }
@@ -173,7 +210,8 @@ impl Healing {
         self.waits_for = waits_for;
     }
 
-    fn log_end(&self, unheard: &BTreeSet<ReplicaId>) {
+    /// All that can be had is here.
+    pub fn log_end(&self, unheard: &BTreeSet<ReplicaId>) {
         if self.restored > 0 {
             tracing::warn!(
                 rows = self.restored,

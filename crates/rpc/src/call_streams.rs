@@ -115,6 +115,11 @@ impl<A> Early<A> {
     pub async fn send(&self, message: A) {
         let _ = self.0.send(Ok(message)).await;
     }
+
+    /// Ready once the caller has left.
+    pub async fn left(&self) {
+        self.0.closed().await;
+    }
 }
 
 /// Answers calls one after another until one fails, the caller leaves, or, between two calls,

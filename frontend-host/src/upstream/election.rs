@@ -106,7 +106,7 @@ impl Replicas {
             self.heard_catalog();
         }
         // One that has started and checks ledgers yet may go on from a later term, and begins another.
-        let answer = answer.and_then(|answer| match answer.ledgers_checked {
+        let answer = answer.and_then(|answer| match answer.healed {
             true => Ok(answer),
             false => Err(RetryClass::Later),
         });

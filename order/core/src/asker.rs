@@ -222,7 +222,7 @@ mod tests {
         Heard {
             identity: identity(1, lease_ms),
             head: head(5, 3, &journal(4)),
-            ledgers_checked: true,
+            healed: true,
             run: CatalogRun::new(7),
         }
     }
@@ -402,7 +402,7 @@ mod tests {
     fn a_catalog_that_has_started_is_reported_to_again_and_again_and_confirms_nothing() {
         let mut asker = asker();
         let heals = Heard {
-            ledgers_checked: false,
+            healed: false,
             ..heard(100)
         };
         let run = CatalogRun::new(7).expect("not 0");

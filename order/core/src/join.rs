@@ -244,7 +244,7 @@ mod tests {
         Heard {
             identity: identity(1, 100),
             head: head(4, 2, &journal(rows)),
-            ledgers_checked: true,
+            healed: true,
             run: None,
         }
     }
@@ -424,7 +424,7 @@ mod tests {
     fn a_catalog_that_has_started_is_told_what_the_ledger_has_until_it_serves() {
         let run = CatalogRun::new(7);
         let starts = Heard {
-            ledgers_checked: false,
+            healed: false,
             run,
             ..heard(1)
         };

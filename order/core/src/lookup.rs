@@ -10,14 +10,14 @@ use crate::message::{CallFailure, Heard};
 pub struct JournalEnd {
     pub end: LedgerEnd,
     /// Since its start the catalog has checked the ledgers of the replicas that were in sync.
-    pub ledgers_checked: bool,
+    pub healed: bool,
 }
 
 impl From<Heard> for JournalEnd {
     fn from(heard: Heard) -> Self {
         Self {
             end: heard.head.end,
-            ledgers_checked: heard.ledgers_checked,
+            healed: heard.healed,
         }
     }
 }
@@ -169,18 +169,14 @@ impl Missing {
         journal: Option<JournalEnd>,
         rules: Rules,
     ) -> Self {
-        let Some(JournalEnd {
-            end,
-            ledgers_checked,
-        }) = journal
-        else {
+        let Some(JournalEnd { end, healed }) = journal else {
             return match rules.keep(Rule::ConfirmedAbsence) {
                 true => Self::Unknown,
                 false => Self::DoesNotExist,
             };
         };
         let rows = end.rows;
-        let may_have_lost_rows = !ledgers_checked || rows < held;
+        let may_have_lost_rows = !healed || rows < held;
         match rules.keep(Rule::ConfirmedAbsence) {
             true if number < rows => Self::InJournal { rows },
             true if may_have_lost_rows => Self::Unknown,
@@ -198,7 +194,7 @@ mod tests {
     use super::*;
     use crate::tests::bench::{head, journal};
 
-    fn heard(rows: usize, ledgers_checked: bool) -> Result<Heard, CallFailure> {
+    fn heard(rows: usize, healed: bool) -> Result<Heard, CallFailure> {
         Ok(Heard {
             identity: Identity {
                 journal: JournalId::new([1; JournalId::BYTES]),
@@ -206,7 +202,7 @@ mod tests {
                 lease_horizon: Duration::from_secs(1),
             },
             head: head(4, 2, &journal(rows)),
-            ledgers_checked,
+            healed,
             run: None,
         })
     }
@@ -279,16 +275,13 @@ mod tests {
 
     #[test]
     fn only_a_catalog_that_lost_no_rows_can_say_that_an_order_does_not_exist() {
-        let said = |rows, ledgers_checked| {
+        let said = |rows, healed| {
             let rows = OrderNumber(rows);
             let end = LedgerEnd {
                 rows,
                 ..LedgerEnd::default()
             };
-            Some(JournalEnd {
-                end,
-                ledgers_checked,
-            })
+            Some(JournalEnd { end, healed })
         };
         let in_journal = |rows| Missing::InJournal {
             rows: OrderNumber(rows),

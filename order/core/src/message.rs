@@ -115,7 +115,7 @@ pub struct Heard {
     pub head: JournalHead,
     /// Since its start it has put back what its database lacked: a row that its journal lacks does not
     /// exist.
-    pub ledgers_checked: bool,
+    pub healed: bool,
     /// Which run of it says so; `None` of a catalog of before there were reports.
     pub run: Option<CatalogRun>,
 }
@@ -123,7 +123,7 @@ pub struct Heard {
 impl Heard {
     /// The run to which a ledger is to be reported before it serves.
     pub fn heals(&self) -> Option<CatalogRun> {
-        self.run.filter(|_| !self.ledgers_checked)
+        self.run.filter(|_| !self.healed)
     }
 }
 

@@ -118,7 +118,7 @@ impl State {
             journal: self.journal().as_bytes().to_vec(),
             listing: vec![0; 32],
             lease_horizon_ms: self.lease_ms.max(LEASE_MS),
-            ledgers_checked: !self.restarted && !self.heals,
+            healed: !self.restarted && !self.heals,
             run: if self.heals { RUN } else { 0 },
         }
     }

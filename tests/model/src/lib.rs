@@ -5,7 +5,7 @@
 //! There is no code outside of tests.
 //!
 //! - `trades`: `catalog_core::CatalogState` commits, numbers and fences; `order_core::Replica`, two or
-//!   three of them, lead and follow;
+//!   three of them, lead and follow; `catalog_core::SelfHealing` puts back what the database lost;
 //! - `leases`: `catalog_core::Visibility` shows stocks and lends them; `frontend_core` keeps them, in
 //!   two gateways;
 //! - `takes`: `catalog_core::Limits` grants tokens; `frontend_core::Denials`, in two gateways, remembers
@@ -34,9 +34,14 @@
 //!
 //! Rows may be proposed to followers before they are committed, and lost with the catalog's transaction.
 //!
+//! The catalog ends once, and another one starts on the database as it was before the first commit. It tells replicas,
+//! as late as it likes, so that each lets go and reports; puts back what is missing row by row, by
+//! `catalog_core::SelfHealing`; may end in between, and start again; and begins the next epoch. Meanwhile what was on its
+//! way before arrives. That it gives up on replicas that are silent is left out: all report.
+//!
 //! Left out are:
 //!
-//! - the catalog's own crashes: a commit is one transaction, so all that a crash adds is calls
+//! - the catalog's own crashes that lose nothing: a commit is one transaction, so all that these add is calls
 //!   without an answer, which are given up;
 //! - one deadline of a replica passing before another: all pass at once;
 //! - a save that is half done: what queues at a disk becomes durable in one group;
@@ -96,8 +101,8 @@
 //! has seen, and the journal behind it with all numbers that clients were told. At most one catalog serves at a time.
 //!
 //! A replica, which stands for all that are in sync, holds what was acknowledged, and a catalog that takes over has it
-//! report before it serves. From then on the replica takes rows from no other catalog. That is no rule of these cores,
-//! and the replicas' has yet to get it; without it the model finds a trade after 16 steps that is acknowledged when
+//! report before it serves. From then on the replica takes rows from no other catalog, which is the rule of letting go
+//! in the model of trades; without it this one finds a trade after 16 steps that is acknowledged when
 //! its row is lost already and nobody can put it back.
 //!
 //! Left out are:
@@ -136,6 +141,7 @@
 //! | activation catch-up | 13 steps | a leader lacks what the one before acknowledged |
 //! | confirmed absence | 11 steps | a replica denies an order that another one acknowledged |
 //! | confirmed removal | 16 steps | an order is acknowledged while the catalog counts on a replica without it |
+//! | letting go | 15 steps | an order is acknowledged after its replica reported not to have it, and is not put back |
 //! | floor | 7 steps | an answer that an invalidation overtook is kept |
 //! | lease check | 7 steps | a gateway serves on after the catalog gave it up |
 //! | session check | 10 steps | what was kept under a session that is over is served under the next |

@@ -155,6 +155,41 @@ impl Cluster {
         );
     }
 
+    /// Keeps a copy of the standby as it is: of a server that falls behind from now on. Commits wait meanwhile.
+    pub fn copy_standby(&mut self) {
+        if let Some(standby) = self.standby.take() {
+            standby.kill();
+        }
+        let mut line = command("cp");
+        line.arg("-a")
+            .args([self.data("standby"), self.data("copy")]);
+        run(line);
+        self.standby = Some(self.serve("standby", free_port()));
+    }
+
+    /// The primary and its standby are lost, and the copy takes the primary's place: a fail-over that loses what was
+    /// committed since. It gets a standby of its own.
+    pub fn promote_copy(&mut self) {
+        for process in [self.standby.take(), self.primary.take()]
+            .into_iter()
+            .flatten()
+        {
+            process.kill();
+        }
+        for (from, to) in [
+            ("primary", "lost"),
+            ("standby", "lost-standby"),
+            ("copy", "primary"),
+        ] {
+            fs::rename(self.data(from), self.data(to)).expect("it is ours");
+        }
+        let data = self.data("primary");
+        let _ = fs::remove_file(data.join("postmaster.pid")); // of the process that it is a copy of
+        self.start_primary();
+        self.sql("SELECT pg_promote()");
+        self.start_standby();
+    }
+
     fn serve(&self, name: &str, port: u16) -> Process {
         let mut line = command(self.programs.join("postgres"));
         line.arg("-D")

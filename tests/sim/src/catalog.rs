@@ -13,7 +13,7 @@ use catalog::writer::group::{Command, Committer, GROUP_PROPOSED_MAX, Group, gath
 use catalog::writer::healing::{Healing, Step};
 use catalog_core::self_healing::{Found, LedgerReport};
 use catalog_core::{
-    Batch, InSyncRefused, LEDGER_CHECK_MAX, Leadership, Leases, SelfHealing, TradeResult,
+    Batch, HEALING_WAIT_MAX, InSyncRefused, Leadership, Leases, SelfHealing, TradeResult,
     Visibility,
 };
 use domain::time::BootTime;
@@ -75,6 +75,8 @@ struct Starting {
     healing: Healing,
     /// All is put back: it begins its first epoch.
     is_beginning: bool,
+    /// By then these were not heard.
+    unheard: BTreeSet<ReplicaId>,
     /// Who waits until the rows that it showed are durable.
     restoring: Option<(Caller, ReplicaId)>,
 }
@@ -173,10 +175,11 @@ impl Catalog {
             term: leadership.term.clone(),
             may_lack_rows: loaded.may_lack_rows,
         };
-        let healing = SelfHealing::new(found, now + LEDGER_CHECK_MAX).under(plan.catalog_rules());
+        let healing = SelfHealing::new(found, now + HEALING_WAIT_MAX).under(plan.catalog_rules());
         let starting = Starting {
-            healing: Healing::of(healing, &how.silent),
+            healing: Healing::of(healing, how.silent),
             is_beginning: false,
+            unheard: BTreeSet::new(),
             restoring: None,
         };
         let shared = Arc::new(Shared::new(visibility, leadership, how.lease));
@@ -216,30 +219,46 @@ impl Catalog {
         let group = if starting.is_beginning {
             ready(self.committer.begin(Vec::new()))
         } else {
-            let batch = match starting.healing.step(self.committer.state(), now) {
+            if let Some(horizon) = starting.healing.lease_horizon()
+                && ready(self.committer.wait_for_leases(horizon, now)).is_err()
+            {
+                return; // it is woken again
+            }
+            match starting.healing.step(now) {
                 Step::Wait(_) => return,
-                Step::Commit(batch) => batch,
-                Step::Serve(batch, lease_horizon) => {
-                    if let Some(horizon) = lease_horizon
-                        && ready(self.committer.wait_for_leases(horizon, now)).is_err()
-                    {
-                        return; // it is woken again
+                Step::PutBackProposed(rows) => {
+                    let Ok(rows) = ready(self.committer.unused(rows, 0)) else {
+                        return;
+                    };
+                    match starting.healing.batch(self.committer.state(), None, rows) {
+                        Ok(batch) if !batch.rows.is_empty() => self.committer.begin_alone(batch),
+                        Ok(_) | Err(_) => {
+                            starting.healing.give_up_proposed();
+                            return self.heal(line);
+                        }
                     }
-                    starting.is_beginning = batch.is_empty();
-                    batch
                 }
-            };
-            match starting.is_beginning {
-                true => ready(self.committer.begin(Vec::new())),
-                false => self.committer.begin_alone(batch),
+                Step::Serve(batch, unheard) => {
+                    starting.unheard = unheard;
+                    starting.is_beginning = batch.is_empty();
+                    match starting.is_beginning {
+                        true => ready(self.committer.begin(Vec::new())),
+                        false => self.committer.begin_alone(batch),
+                    }
+                }
             }
         };
         if group.batch().is_empty() {
-            self.starting = None; // nobody ever led
-            self.shared.set_healed();
-            return;
+            return self.serve(); // nobody ever led
         }
         self.commit(line, group);
+    }
+
+    fn serve(&mut self) {
+        if let Some(starting) = self.starting.take() {
+            let given_up = starting.healing.accepted().clone();
+            self.shared.set_healed(starting.unheard, given_up);
+        }
     }
 
     fn commit(&mut self, line: &mut Timeline, group: Group) {
@@ -255,9 +274,7 @@ impl Catalog {
             return;
         };
         if starting.is_beginning {
-            self.starting = None; // where it is not, the first group begins it
-            self.shared.set_healed();
-            return;
+            return self.serve(); // where it is not, the first group begins it
         }
         if durable {
             starting.healing.committed(batch);
@@ -313,7 +330,7 @@ impl Catalog {
         Said {
             leadership,
             identity: self.identity,
-            ledgers_checked: self.is_healed(),
+            healed: self.is_healed(),
             run: self.catalog_run(),
         }
     }
@@ -444,7 +461,7 @@ impl Catalog {
             }
             Request::ReportMissing { replica, row } => {
                 let end = self.shared.leadership().end;
-                let told = if !self.shared.is_in_sync(replica) {
+                let told = if !self.shared.may_have_more(replica) {
                     Err(Failure::Fenced)
                 } else if row.number != end.rows || !row.follows(&end.chain) {
                     Err(Failure::NotMissing)
@@ -527,8 +544,13 @@ impl Catalog {
         if self.committing.is_some() || starting.healing.wanted_of(of.1, now).is_none() {
             return Err(Failure::Unavailable);
         }
+        let shown = rows.len();
+        let rows = self
+            .committer
+            .unused(starting.healing.completed(rows), shown);
+        let rows = ready(rows).map_err(|_| Failure::Unavailable)?;
         let state = self.committer.state();
-        let batch = starting.healing.put_back(state, of.1, rows);
+        let batch = starting.healing.batch(state, Some(of.1), rows);
         let batch = batch.map_err(|_| Failure::Fenced)?;
         starting.restoring = Some(of);
         Ok(batch)

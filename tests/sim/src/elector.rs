@@ -275,9 +275,7 @@ fn said(told: Told) -> Result<Said, RetryClass> {
     match told.map_err(Failure::class)? {
         Response::Leadership(said) if said.identity.journal == JOURNAL => {
             // One that heals goes on from another term.
-            said.ledgers_checked
-                .then_some(said)
-                .ok_or(RetryClass::Later)
+            said.healed.then_some(said).ok_or(RetryClass::Later)
         }
         _ => Err(RetryClass::Elsewhere),
     }

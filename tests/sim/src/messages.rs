@@ -130,7 +130,7 @@ pub enum Response {
 pub struct Said {
     pub leadership: Leadership,
     pub identity: Identity,
-    pub ledgers_checked: bool,
+    pub healed: bool,
     pub run: CatalogRun,
 }
 

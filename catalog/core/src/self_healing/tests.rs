@@ -64,6 +64,7 @@ fn report(replica: u32, rows: &[Row], of: &Term) -> LedgerReport {
     LedgerReport {
         replica: id(replica),
         end: end(rows),
+        last_epoch: rows.last().map_or(Epoch(0), |row| row.epoch),
         beside: Vec::new(),
         is_empty: false,
         term: domain::Term {
@@ -163,19 +164,17 @@ fn rows_that_the_database_lost_come_back_from_the_longest_ledger() {
         "one is yet to be heard"
     );
     hear(&mut healing, &rows[..2], report(3, &[], &Term::default()));
-    let from_ledger = HealingStep::PutBack { from: id(1) };
-    let from_beside = HealingStep::PutBackProposed(rows[4..].to_vec());
-    let from = |number| Some(OrderNumber(number));
-    for (some, step, wanted) in [
-        (&rows[2..3], &from_ledger, [from(2), from(2), None]),
-        (&rows[3..4], &from_ledger, [from(3), None, None]),
-        (&rows[4..], &from_beside, [None; 3]),
-    ] {
-        assert_eq!(healing.next(AT(0)), *step);
+    for wanted in [2, 3] {
+        let step = HealingStep::PutBack { from: id(1) };
+        assert_eq!(healing.next(AT(0)), step);
         let asked = [1, 2, 3].map(|replica| healing.wanted_of(id(replica), AT(0)));
-        assert_eq!(asked, wanted);
-        let batch = healing.batch(&state, some.to_vec());
-        let batch = batch.expect("they continue it");
+        assert_eq!(asked, [Some(OrderNumber(wanted)), None, None]);
+        let number = wanted as usize;
+        let some = healing.completed(rows[number..=number].to_vec());
+        // What is beside the ledger comes back in the same commit as the last row of it.
+        let all = if wanted == 3 { &rows[3..] } else { &rows[2..3] };
+        assert_eq!(some, all);
+        let batch = healing.batch(&state, some).expect("they continue it");
         state.apply(batch.clone());
         healing.committed(&batch);
     }
@@ -189,6 +188,103 @@ fn rows_that_the_database_lost_come_back_from_the_longest_ledger() {
     };
     assert_eq!(goes_on, whole);
     assert_eq!(healing.lease_horizon(), Some(Duration::from_millis(700)));
+}
+
+#[test]
+fn of_two_ledgers_that_differ_the_one_of_the_later_epoch_is_the_journal() {
+    let (mut state, rows) = traded(1);
+    let stored = term(3, 1, &[1, 2]);
+    let branch = |epoch, trades: usize| {
+        let mut branch = rows.clone();
+        for number in 0..trades {
+            let last = branch.last().expect("one").clone();
+            let order = Order {
+                key: IdempotencyKey::new(&format!("{epoch}-{number}")).expect("a key"),
+                ..last.order
+            };
+            let next = last.number.next();
+            branch.push(Row::following(
+                &last.chain,
+                next,
+                Epoch(epoch),
+                order,
+                last.price,
+            ));
+        }
+        branch
+    };
+    let (given_up, journal) = (branch(3, 5), branch(4, 2));
+    let mut healing = healing(&rows, &stored);
+    hear(&mut healing, &rows, report(3, &given_up, &stored));
+    hear(&mut healing, &rows, report(1, &journal, &term(4, 1, &[1])));
+    hear(
+        &mut healing,
+        &rows,
+        report(2, &journal[..2], &term(4, 1, &[1])),
+    );
+    let asked = |healing: &SelfHealing| [1, 2, 3].map(|it| healing.wanted_of(id(it), AT(0)));
+    assert_eq!(asked(&healing), [Some(OrderNumber(1)), None, None]);
+    let batch = healing.batch(&state, journal[1..].to_vec());
+    let batch = batch.expect("they continue it");
+    state.apply(batch.clone());
+    healing.committed(&batch);
+    // The other one is still longer, and shows that it is no copy.
+    assert_eq!(asked(&healing), [None, None, Some(OrderNumber(3))]);
+    let strange = healing.batch(&state, given_up[3..].to_vec());
+    assert_eq!(strange, Err(CannotPutBack::Discontinuous(OrderNumber(3))));
+    let forked = healing.shown_another(id(3));
+    assert_eq!(healing.next(AT(0)), wait(&[3], None));
+    assert_eq!(
+        healing.heard(report(3, &given_up, &stored), None),
+        Err(forked)
+    );
+    healing.accept_loss_of(id(3));
+    assert_eq!(healing.next(AT(0)), serve(&[]));
+}
+
+#[test]
+fn what_is_beside_ledgers_alone_has_nobody_waited_for_longer() {
+    let (_, rows) = traded(2);
+    let found = Found {
+        journal: end(&rows[..1]),
+        term: term(3, 1, &[1, 2]),
+        may_lack_rows: true,
+    };
+    let mut healing = SelfHealing::new(found, GIVES_UP_AT);
+    let beside = LedgerReport {
+        beside: rows[1..].to_vec(),
+        ..report(1, &rows[..1], &term(3, 1, &[1]))
+    };
+    hear(&mut healing, &rows[..1], beside);
+    assert_eq!(healing.next(AT(0)), wait(&[2, 3], Some(GIVES_UP_AT)));
+    let (mut state, _) = traded(1);
+    let step = healing.next(GIVES_UP_AT);
+    assert_eq!(step, HealingStep::PutBackProposed(rows[1..].to_vec()));
+    let mut given_up = healing.clone();
+    given_up.give_up_proposed();
+    assert_eq!(given_up.next(GIVES_UP_AT), serve(&[2, 3]));
+    assert_eq!(given_up.term(), None);
+    let batch = healing
+        .batch(&state, rows[1..].to_vec())
+        .expect("they continue it");
+    state.apply(batch.clone());
+    healing.committed(&batch);
+    assert_eq!(healing.next(GIVES_UP_AT), serve(&[2, 3]));
+    assert_eq!(healing.term().map(|term| term.in_sync), Some(ids(&[1])));
+}
+
+#[test]
+fn no_more_replicas_are_heard_than_there_may_be() {
+    let (_, rows) = traded(1);
+    let mut healing = healing(&rows, &Term::default());
+    for replica in 1..=2 * REPORTS_MAX as u32 {
+        hear(
+            &mut healing,
+            &rows,
+            report(replica, &rows, &Term::default()),
+        );
+    }
+    assert_eq!(healing.reports.len(), REPORTS_MAX);
 }
 
 #[test]

@@ -57,6 +57,12 @@ struct Found {
     timeline: Option<i64>,
 }
 
+impl Found {
+    fn is_of_before(&self, server: &Server) -> bool {
+        self.system_identifier.is_some() && self.timeline != Some(server.timeline)
+    }
+}
+
 /// A connection that stands by.
 struct Watching {
     connection: Connection,
@@ -71,7 +77,7 @@ pub(super) struct Taken {
     pub term: i64,
     /// As it was taken.
     pub beat: i64,
-    /// Another server was promoted since the term before was taken.
+    /// Another server was promoted since a term was healed last.
     pub is_promoted: bool,
 }
 
@@ -88,7 +94,7 @@ impl Standby<'_> {
         let mut lease = WriterLease::new(WriterId(me), self.lease, BootTime::now());
         let mut watching = Some(self.connect().await?);
         let mut troubled = false;
-        let mut recorded = None;
+        let mut is_promoted = false;
         loop {
             if let Some(wake) = lease.wake() {
                 tokio::time::sleep(wake.since(BootTime::now())).await;
@@ -98,8 +104,8 @@ impl Standby<'_> {
                 Some(WriterStep::Look) => {
                     let looked = self.look(&mut watching, &mut lease).await;
                     match looked {
-                        Ok(timeline) => {
-                            recorded = timeline;
+                        Ok(is_another) => {
+                            is_promoted = is_another;
                             troubled = false;
                         }
                         Err(error) if lease.last_seen().is_none() => return Err(error),
@@ -135,7 +141,7 @@ impl Standby<'_> {
                         .expect("it is told to load a term that it holds");
                     let seen = lease.last_seen().expect("nothing is claimed unseen");
                     return Ok(Taken {
-                        is_promoted: recorded.is_some_and(|timeline| timeline < server.timeline),
+                        is_promoted,
                         connection,
                         server,
                         lease,
@@ -174,12 +180,12 @@ impl Standby<'_> {
         Ok(Watching { connection, server })
     }
 
-    /// Returns on which timeline the last term was taken.
+    /// Returns whether the last term that was healed was on another timeline, or nobody knows.
     async fn look(
         &self,
         watching: &mut Option<Watching>,
         lease: &mut WriterLease,
-    ) -> Result<Option<i64>, OpenError> {
+    ) -> Result<bool, OpenError> {
         let watching = match watching {
             Some(watching) => watching,
             none => none.insert(self.connect().await?),
@@ -190,6 +196,7 @@ impl Standby<'_> {
         check_cluster(&found, &watching.server)?;
         let is_first = lease.last_seen().is_none();
         lease.seen(found.row, watching.server.incarnation(), BootTime::now());
+        let is_of_before = found.is_of_before(&watching.server);
         let active = found.row.holder.is_some().then_some(found.url);
         if is_first && let Some(url) = &active {
             tracing::info!(active = %url, "standing by until its beat stops");
@@ -199,7 +206,7 @@ impl Standby<'_> {
             *known = active;
             is_new
         });
-        Ok(found.timeline)
+        Ok(is_of_before)
     }
 
     /// Compares and sets: term *and* beat, since a writer that goes on changes the beat alone.
@@ -222,7 +229,8 @@ impl Standby<'_> {
         ];
         let exchanging = connection.client.query_opt(
             "UPDATE writer SET term = term + 1, beat = beat + 1, holder = $3, url = $4,
-                 system_identifier = $5, timeline = $6
+                 system_identifier = $5,
+                 timeline = CASE WHEN system_identifier IS NULL THEN $6 ELSE timeline END
              WHERE term = $1 AND beat = $2 RETURNING term",
             &values,
         );
@@ -313,6 +321,18 @@ impl Server {
             started_us: self.started_us,
         }
     }
+}
+
+/// The rows of this timeline are complete: see [`crate::store::Store::note_healed`]. The beat stays, since nobody need
+/// look at the row anew.
+pub(super) async fn note_healed(
+    client: &Client,
+    term: i64,
+    timeline: i64,
+) -> Result<(), StorageError> {
+    let sql = "UPDATE writer SET timeline = $2 WHERE term = $1 AND timeline IS DISTINCT FROM $2";
+    let noted = client.execute(sql, &[&term, &timeline]).await;
+    noted.map(drop).map_err(of_commit)
 }
 
 /// Lets go of it, so that the next writer need not watch the beat.

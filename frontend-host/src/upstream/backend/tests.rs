@@ -209,7 +209,7 @@ impl Catalog for FakeCatalog {
             leader,
             chain_hash: ChainHash::EMPTY.as_bytes().to_vec(),
             journal: JOURNAL.as_bytes().to_vec(),
-            ledgers_checked: true,
+            healed: true,
             ..Leadership::default()
         }))
     }

@@ -38,6 +38,11 @@ pub struct Bounds {
     pub losses: u8,
     /// Restarts of the catalog on its database as it was before the last commit.
     pub rollbacks: u8,
+    /// Restarts of such a catalog before it serves.
+    pub interrupts: u8,
+    /// Whether such a catalog knows that rows may be missing. Otherwise a ledger has to show it: rows that are only
+    /// beside ledgers yet do not.
+    pub suspects: bool,
     pub without: Option<Rule>,
 }
 
@@ -92,6 +97,8 @@ pub enum Action {
     Tell(ReplicaId),
     /// It puts back what is missing, or serves.
     Heal,
+    /// It ends before, and starts again on what it has put back.
+    Interrupt,
 }
 
 impl Model for Bounds {
@@ -112,9 +119,13 @@ impl Model for Bounds {
             if world.may_heal(self) {
                 actions.push(Action::Heal);
             }
+            if healing.has_put_back && world.spent.interrupts < self.interrupts {
+                actions.push(Action::Interrupt);
+            }
         } else if world.spent.rollbacks < self.rollbacks
             && world.older.is_some()
             && world.committing.is_none()
+            && (self.suspects || world.is_loss_seen())
         {
             actions.push(Action::RollBack);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use catalog_core::self_healing::{Found, LedgerReport};
 use catalog_core::{Batch, CatalogState, HealingStep, SelfHealing};
 use domain::time::BootTime;
-use domain::{CatalogRun, ReplicaId, Row, Term};
+use domain::{CatalogRun, Epoch, ReplicaId, Row, Term};
 use order_core::Event;
 
 use super::bounds::Bounds;
@@ -14,7 +14,7 @@ use super::world::{World, end};
 /// Waiting for replicas that are silent is not what is explored: all report.
 const GIVES_UP_AT: BootTime = BootTime::from_millis(u64::MAX / 2_000_000);
 
-/// The database as it was before the last commit.
+/// The database as it was before the first commit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Older {
     catalog: CatalogState,
@@ -40,6 +40,14 @@ pub struct Healing {
     pub reports: BTreeMap<ReplicaId, LedgerReport>,
 }
 
+impl Healing {
+    /// The catalog ends, and another one knows nothing of what it heard.
+    pub fn forget(&mut self) {
+        self.reports.clear();
+        self.has_put_back = false;
+    }
+}
+
 impl World {
     /// What has been committed, be it in the database or not.
     pub fn committed(&self) -> &[Row] {
@@ -47,7 +55,7 @@ impl World {
         healing.map_or(&self.journal, |healing| &healing.lost)
     }
 
-    /// Keeps in mind how the database is before a commit.
+    /// Keeps in mind how the database is before the first commit.
     pub fn copy(&mut self) {
         self.older = Some(Box::new(Older {
             catalog: self.catalog.clone(),
@@ -73,6 +81,12 @@ impl World {
         self.healing = Some(healing);
     }
 
+    /// Whether a ledger has more than the copy.
+    pub fn is_loss_seen(&self) -> bool {
+        let rows = self.older.as_ref().map_or(0, |older| older.rows);
+        self.machines.iter().any(|it| it.disk.rows.len() > rows)
+    }
+
     /// A replica hears of the catalog that has started, and reports.
     pub fn tell(&mut self, at: ReplicaId) {
         let run = CatalogRun::new(1).expect("not 0");
@@ -80,9 +94,10 @@ impl World {
     }
 
     pub fn reported(&mut self, mut report: LedgerReport) {
-        let machine = self.machine(report.replica);
-        let beside = machine.disk.continuing();
+        let beside = self.machine(report.replica).disk.continuing();
+        let last = report.end.rows.0.checked_sub(1);
         let beyond = |row: &Row| row.number >= report.end.rows;
+        report.last_epoch = last.map_or(Epoch(0), |last| self.committed()[last as usize].epoch);
         report.beside = beside.into_iter().filter(beyond).collect();
         let healing = self.healing.as_mut().expect("it heals");
         healing.reports.insert(report.replica, report);
@@ -92,7 +107,7 @@ impl World {
         let found = Found {
             journal: end(&self.journal),
             term: self.catalog.leadership().term,
-            may_lack_rows: true,
+            may_lack_rows: bounds.suspects,
         };
         let core = SelfHealing::new(found, GIVES_UP_AT);
         let mut core = core.under(bounds.catalog_rules());
@@ -130,16 +145,21 @@ impl World {
         let core = self.self_healing(bounds);
         let rows = match core.next(BootTime::default()) {
             HealingStep::PutBack { from } => {
+                // One at a time.
                 let held = self.journal.len();
-                self.machine(from).disk.rows[held..].to_vec()
+                core.completed(vec![self.machine(from).disk.rows[held].clone()])
             }
             HealingStep::PutBackProposed(rows) => rows,
             HealingStep::Serve { .. } => return self.healed(core.term()),
             HealingStep::Wait { .. } => unreachable!("it has heard all"),
         };
         let batch = core.batch(&self.catalog, rows.clone());
-        self.catalog
-            .apply(batch.expect("they continue the journal"));
+        let batch = batch.expect("they continue the journal");
+        if let (Some(term), Some(healing)) = (&batch.term, &self.healing) {
+            self.terms.clone_from(&healing.terms);
+            self.terms.truncate(term.epoch.0 as usize);
+        }
+        self.catalog.apply(batch);
         self.journal.extend(rows);
         let healing = self.healing.as_mut().expect("it heals");
         healing.has_put_back = true;

@@ -44,7 +44,7 @@ pub struct World {
     pub committing: Option<Committing>,
     /// Whether the database may go back.
     may_roll_back: bool,
-    /// The database before the last commit.
+    /// The database before the first commit.
     pub older: Option<Box<Older>>,
     /// The catalog has started on that, and does not serve yet.
     pub healing: Option<Healing>,
@@ -75,6 +75,7 @@ pub struct Spent {
     pub polls: u8,
     pub losses: u8,
     pub rollbacks: u8,
+    pub interrupts: u8,
 }
 
 /// An acknowledgement that a client got.
@@ -279,6 +280,11 @@ impl World {
             }
             Action::Tell(at) => self.tell(at),
             Action::Heal => self.heal(bounds),
+            Action::Interrupt => {
+                self.spent.interrupts += 1;
+                let healing = self.healing.as_mut().expect("it heals");
+                healing.forget();
+            }
         }
         self.forget(bounds);
     }
@@ -349,6 +355,7 @@ impl World {
                 } => self.reported(LedgerReport {
                     replica: at,
                     end,
+                    last_epoch: Epoch(0),
                     beside: Vec::new(),
                     is_empty: false,
                     term,
@@ -405,7 +412,7 @@ impl World {
             return;
         };
         let batch = committing.batch.clone();
-        if self.may_roll_back && !batch.rows.is_empty() {
+        if self.may_roll_back && self.older.is_none() && !batch.rows.is_empty() {
             self.copy();
         }
         self.refused.extend(batch.refused.iter().cloned());

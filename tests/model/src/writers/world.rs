@@ -9,7 +9,7 @@ use catalog_core::writer_lease::{
 };
 use catalog_core::{HealingStep, SelfHealing, Term};
 use domain::time::BootTime;
-use domain::{ChainHash, LedgerEnd, OrderNumber, ReplicaId, SessionId, Version};
+use domain::{ChainHash, Epoch, LedgerEnd, OrderNumber, ReplicaId, SessionId, Version};
 
 use super::bounds::{Action, Bounds, LEASE, STEP, STEP_FAST};
 use super::catalog::{Catalog, Loaded, name, version};
@@ -347,6 +347,7 @@ impl World {
         let report = LedgerReport {
             replica,
             end: end(&self.ledger),
+            last_epoch: Epoch(0),
             beside: Vec::new(),
             is_empty: false,
             term: domain::Term::default(),

@@ -140,7 +140,7 @@ pub(super) fn heard(told: Told) -> Result<Heard, CallFailure> {
             },
             end: leadership.end,
         },
-        ledgers_checked: said.ledgers_checked,
+        healed: said.healed,
         run: Some(said.run),
     })
 }

@@ -1,7 +1,7 @@
 //! A replica's start: its ledger is compared with the catalog's journal before anything of it is served.
 
 use catalog_core::self_healing::LedgerReport;
-use domain::{CatalogRun, JournalId, LedgerEnd, OrderNumber, Term};
+use domain::{CatalogRun, Epoch, JournalId, LedgerEnd, OrderNumber, Term};
 use order::store::Store as _;
 use order_core::durable::Save;
 use order_core::join::{Action, Found, Input, Joined};
@@ -116,11 +116,21 @@ impl Replica {
         let Ok(mut beside) = beside else {
             return self.has_reported(line, oracle);
         };
+        let last = end.rows.0.checked_sub(1).map(OrderNumber);
+        let beside_last = beside.iter().find(|row| Some(row.number) == last).cloned();
+        let last_row = match (last, beside_last) {
+            (Some(last), None) => self.read(last, 1).ok().and_then(|mut rows| rows.pop()),
+            (_, row) => row,
+        };
+        if last.is_some() && last_row.is_none() {
+            return self.has_reported(line, oracle); // it is yet to be saved
+        }
         beside.retain(|row| row.number >= end.rows);
         let lease_horizon = self.store.identity().map(|identity| identity.lease_horizon);
         let report = LedgerReport {
             replica: self.id,
             end,
+            last_epoch: last_row.map_or(Epoch(0), |row| row.epoch),
             beside,
             is_empty: lease_horizon.is_none(),
             term,
