@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use catalog_core::{Batch, CatalogState, Limits, PriorOutcome, Stock, TradeResult};
+use catalog_core::self_healing::{EPOCH_MAX, Found};
+use catalog_core::{
+    Batch, CatalogState, HealingStep, Limits, PriorOutcome, SelfHealing, Stock, TradeResult,
+};
 use domain::ChangeNumber;
 use domain::JournalHead;
 use domain::LedgerEnd;
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, Order, ReplicaId, Row};
+use domain::{CatalogRun, ChainHash, Epoch, Order, ReplicaId, Row};
 use order_core::durable::Save;
 use order_core::memory::Memory;
 use order_core::message::Ticket;
@@ -57,12 +60,29 @@ pub fn check_catalog(bytes: &[u8]) {
     let mut state = CatalogState::new(stocks, LedgerEnd::default(), catalog_core::Term::default());
     let mut journal: Vec<Row> = Vec::new();
     let mut taken = Taken::default();
+    let found = Found::default();
+    let mut healing = SelfHealing::new(found, BootTime::default());
     for (kind, message) in messages(bytes) {
-        if kind % 4 == 3 {
-            taken.take(message);
-        } else if let Some(batch) = stage(&state, &journal, kind, message) {
+        let batch = match kind % 6 {
+            3 => {
+                taken.take(message);
+                None
+            }
+            4 => {
+                report(&mut healing, &journal, message);
+                None
+            }
+            5 => put_back(&mut healing, &state, &journal, message),
+            kind => stage(&state, &journal, kind, message),
+        };
+        if let Some(batch) = batch {
             journal.extend(batch.rows.iter().cloned());
             state.apply(batch);
+        }
+        // Whatever was said, there is something to be done next.
+        healing.next(BootTime::now());
+        if let Some(term) = healing.term() {
+            assert!(term.epoch <= EPOCH_MAX, "there is an epoch after it");
         }
     }
     let mut keys = BTreeSet::new();
@@ -91,6 +111,41 @@ pub fn check_catalog(bytes: &[u8]) {
     }
 }
 
+/// A replica's report.
+fn report(healing: &mut SelfHealing, journal: &[Row], message: &[u8]) -> Option<()> {
+    let request = v1::ReportLedgerRequest::decode(message).ok()?;
+    let report = catalog::service::report_from_wire(request).ok()?;
+    let rows = usize::try_from(report.end.rows.0).ok()?;
+    let there = match rows.checked_sub(1) {
+        None => Some(ChainHash::EMPTY),
+        Some(last) => journal.get(last).map(|row| row.chain),
+    };
+    healing.heard(report, there).ok()
+}
+
+/// Rows that a replica shows, none of which has a key that is known.
+fn put_back(
+    healing: &mut SelfHealing,
+    state: &CatalogState,
+    journal: &[Row],
+    message: &[u8],
+) -> Option<Batch> {
+    let HealingStep::PutBack { .. } = healing.next(BootTime::now()) else {
+        return None; // nobody is asked for any
+    };
+    let request = v1::PutBackRequest::decode(message).ok()?;
+    let mut rows = healing.completed(wire::rows(request.rows).ok()?);
+    let mut keys: BTreeSet<_> = journal.iter().map(|row| row.order.key.clone()).collect();
+    let new = rows
+        .iter()
+        .take_while(|row| keys.insert(row.order.key.clone()));
+    let new = new.count();
+    rows.truncate(new);
+    let batch = healing.batch(state, rows).ok()?;
+    healing.committed(&batch);
+    Some(batch)
+}
+
 /// What is taken out of buckets at one moment.
 #[derive(Default)]
 struct Taken {
@@ -117,7 +172,7 @@ impl Taken {
 
 fn stage(state: &CatalogState, journal: &[Row], kind: u8, message: &[u8]) -> Option<Batch> {
     let mut staged = state.stage();
-    match kind % 4 {
+    match kind {
         0 => {
             let request = v1::TradeRequest::decode(message).ok()?;
             let (epoch, orders) = catalog::service::trade_from_wire(request).ok()?;
@@ -155,6 +210,13 @@ pub fn check_order(bytes: &[u8]) {
     let mut replica = Replica::new(id(1), vec![id(2), id(3)], Default::default(), now);
     let mut disk = Memory::default();
     let mut calls = Vec::new();
+    // A catalog is there.
+    let nothing = JournalHead {
+        term: Default::default(),
+        end: LedgerEnd::default(),
+    };
+    let (head, held) = (Some(nothing), LedgerEnd::default());
+    replica.step(now, [Event::JournalHead { head, held }]);
     for (ticket, (kind, message)) in (0..).map(Ticket).zip(messages(bytes)) {
         now = now + Duration::from_millis(u64::from(kind) * 8);
         let held = disk.durable().end;
@@ -181,7 +243,7 @@ fn event(
     held: LedgerEnd,
     calls: &mut Vec<order_core::message::CallId>,
 ) -> Option<Event> {
-    match kind % 5 {
+    match kind % 6 {
         0 => {
             let request = order_v1::place_many_request::Placement::decode(message).ok()?;
             let order = Order::try_from(request.order?).ok()?;
@@ -212,6 +274,10 @@ fn event(
             let head: JournalHead = wire::leadership::head(&leadership).ok()?;
             let head = Some(head);
             Some(Event::JournalHead { head, held })
+        }
+        4 => {
+            let leadership = v1::Leadership::decode(message).ok()?;
+            CatalogRun::new(leadership.run).map(Event::CatalogHeals)
         }
         _ => {
             let response = v1::ReadJournalResponse::decode(message).ok()?;

@@ -193,7 +193,52 @@ mod messages {
             2 => prop::collection::vec(a_take(), 0..9).prop_map(|takes| {
                 (3, v1::TakeRequest { takes, ..Default::default() }.encode_to_vec())
             }),
+            3 => (ids(), a_journal(), 0..9usize, number(), number()).prop_map(
+                |(peers, mut rows, beside, epoch, last_epoch)| {
+                    let beside = rows.split_off(beside.min(rows.len()));
+                    let end = rows.last();
+                    let report = v1::ReportLedgerRequest {
+                        replica: peers.len() as u32,
+                        rows: rows.len() as u64,
+                        chain_hash: end.map_or_else(|| vec![0; 32], |row| row.chain_hash.clone()),
+                        beside,
+                        epoch,
+                        leader: 1,
+                        peers,
+                        last_epoch,
+                        ..Default::default()
+                    };
+                    (4, report.encode_to_vec())
+                }
+            ),
+            3 => (a_journal(), 0..9usize).prop_map(|(mut rows, from)| {
+                let rows = rows.split_off(from.min(rows.len()));
+                (5, v1::PutBackRequest { rows, ..Default::default() }.encode_to_vec())
+            }),
         ]
+    }
+
+    /// The rows of a journal that these stocks allow, of which there are few.
+    fn a_journal() -> impl Strategy<Value = Vec<v1::JournalRow>> {
+        let trades = prop::collection::vec((0..2usize, 1..4u64, 1..3u64), 0..9);
+        trades.prop_map(|trades| {
+            let stocks = catalog::stocks::built_in();
+            let mut rows: Vec<domain::Row> = Vec::new();
+            for (stock, quantity, epoch) in trades {
+                let last = rows.last().map(domain::LedgerEnd::of).unwrap_or_default();
+                let order = domain::Order {
+                    key: domain::IdempotencyKey::new(&format!("key-{}", last.rows)).unwrap(),
+                    name: stocks[stock].name.clone(),
+                    side: domain::Side::Buy,
+                    quantity: domain::Quantity::new(quantity).unwrap(),
+                };
+                let epoch = domain::Epoch(epoch);
+                let price = stocks[stock].price;
+                let row = domain::Row::following(&last.chain, last.rows, epoch, order, price);
+                rows.push(row);
+            }
+            rows.iter().map(Into::into).collect()
+        })
     }
 
     fn to_order() -> impl Strategy<Value = (u8, Vec<u8>)> {
@@ -249,7 +294,14 @@ mod messages {
                     .encode_to_vec(),
                 )
             }),
-            rows().prop_map(|rows| (4, v1::ReadJournalResponse { rows }.encode_to_vec())),
+            number().prop_map(|run| {
+                let starts = v1::Leadership {
+                    run,
+                    ..Default::default()
+                };
+                (4, starts.encode_to_vec())
+            }),
+            rows().prop_map(|rows| (5, v1::ReadJournalResponse { rows }.encode_to_vec())),
         ]
     }
 

@@ -39,9 +39,8 @@
 //! that is wrong. A replica's disk is lost, damages a byte, or is another bazaar's: it refuses that by
 //! name, and copies its ledger anew. The catalog's disk is lost, at times while all lose power: it
 //! begins no other journal, and is rebuilt from the ledgers of replicas that are stopped for that,
-//! with another lease. An older copy takes the place of the catalog's disk: whoever operates it
-//! does not know until a replica shows what is missing, and then puts the disk back or makes the
-//! catalog anew. One seed of sixteen begins with 4,596 orders and a replica that has 300 of them.
+//! with another lease. An older copy takes the place of the catalog's disk, which nobody is told: the catalog
+//! gets back from the replicas what that lacks. One seed of sixteen begins with 4,596 orders and a replica that has 300 of them.
 //!
 //! What came of these faults is counted. In each test run every effect that was not seen in its
 //! seeds is looked for with the faults alone that bring it about, and must come within 24 seeds.
@@ -59,8 +58,9 @@
 //! A catalog that was rebuilt has all that was acknowledged, and nobody is above its epoch. It may
 //! lack what was acknowledged to nobody: what clients read of that is given up once it serves, and
 //! not before. A catalog that was restored from a copy serves nothing while it lacks an order that was
-//! acknowledged. It is excused only where for the second for which it waits no replica that was in
-//! sync by its own word, and has such an order, could reach it: then it is stopped as it begins to serve.
+//! acknowledged. It is excused only where for the second for which it waits no replica that has such an order
+//! could reach it: then it is stopped as it begins to serve. Whoever operates it accepts the loss of replicas whose
+//! disks were lost, or are empty.
 //!
 //! In the end, within a minute: every client has its answers, all replicas are in sync and hold the
 //! whole journal, every gateway shows every stock as it is, and so it would be after a loss of power.
@@ -72,30 +72,31 @@
 //! | without | seed | because |
 //! |---|---|---|
 //! | syncs that sync | 0 | what is acknowledged would not survive |
-//! | logs written anew at the start | 2 | what a store finds after a failed sync is not on the disk |
-//! | epoch check | 3 | a row of a leader that was replaced |
-//! | an epoch of its own for every start | 5 | a row that another was proposed for |
+//! | logs written anew at the start | 0 | what a store finds after a failed sync is not on the disk |
+//! | epoch check | 4 | a row of a leader that was replaced |
+//! | an epoch of its own for every start | 10 | a row that another was proposed for |
 //! | key check | 0 | orders whose first attempt was made never end |
 //! | registration of who is lent a stock | 0 | a read older than what was known |
 //! | delayed visibility | 3 | the same |
-//! | restart wait | 1 | the same |
-//! | ledger check after a start | 0 | a catalog would serve fewer orders than a replica has |
+//! | restart wait | 44 | the same |
+//! | self-healing | 0 | a catalog would serve fewer orders than a replica has |
 //! | requests that name their journal | 0 | another bazaar's rows, or stocks |
 //! | leaders that lack few rows | 15 | one that lacks 4,296 of 4,596 is to lead |
 //! | rows beside ledgers, for a rebuilt catalog | 3 | it lacks acknowledged orders |
-//! | an epoch above all, for it | 5 | replicas are above it |
-//! | the longest lease that ledgers know of, for it | 17 | a read older than what was known |
-//! | activation catch-up | 68 | who is in sync lacks acknowledged orders |
-//! | confirmed absence | 52 | an acknowledged order is denied |
+//! | the longest lease that ledgers know of, for it | 79 | a read older than what was known |
+//! | activation catch-up | 14 | who is in sync lacks acknowledged orders |
+//! | confirmed absence | 6 | an acknowledged order is denied |
 //! | confirmed epochs | 0 | a replica believes in an epoch that was not begun |
 //! | confirmed removal | 1 | who is in sync lacks an acknowledged order |
-//! | lease check | 3 | a read older than what was known |
-//! | floors | 32 | the same |
-//! | session check | 0 | the same |
+//! | lease check | 5 | a read older than what was known |
+//! | floors | 3 | the same |
+//! | session check | 6 | the same |
 //! | answer kept only if registered | 1 | the same |
 //!
 //! For most only those faults happen that show it soon. Not noticed within 60 seeds of each of seven sets of
-//! faults: the order of in-sync changes, and no new loan before the old one is acknowledged.
+//! faults: the order of in-sync changes, and no new loan before the old one is acknowledged. Letting go before a report
+//! is missed with seed 131 of older copies, isolations and cuts. An epoch above all for a rebuilt catalog is not: it goes on
+//! from what replicas report.
 //! `tests/model` goes through all that can happen without each, and finds a counterexample.
 //!
 //! # What is left out

@@ -89,10 +89,7 @@ impl World {
         };
         let longest = found[ledgers.longest].end.rows;
         let read = opened[ledgers.longest].rows();
-        let mut source = ledgers.rebuild_source(read);
-        if self.plan.without == Some(Without::RisenEpoch) {
-            source.epoch = Default::default();
-        }
+        let source = ledgers.rebuild_source(read);
         if source.lease_horizon > Some(lease_max(lease)) {
             self.line.came(Effect::RebuiltWaitedLonger);
         }

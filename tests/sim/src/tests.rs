@@ -166,16 +166,14 @@ fn showing(without: Without) -> &'static [Kind] {
         Without::Catalog(Catalog::DelayedVisibility) | Without::Gateway(Gateway::LeaseCheck) => {
             &[Kind::Isolation, Kind::Cut, Kind::Weather]
         }
-        Without::Catalog(Catalog::RestartWait) => &[Kind::LostCatalog, Kind::Isolation],
+        Without::Catalog(Catalog::RestartWait) => &[Kind::LostCatalog, Kind::Isolation, Kind::Cut],
         Without::Catalog(Catalog::SelfHealing) => &[Kind::Rollback],
-        Without::Order(Order::LetGo) => &[Kind::Rollback, Kind::Weather],
-        Without::Order(Order::ActivationCatchUp) => &[Kind::Weather, Kind::Kill],
+        Without::Order(Order::ActivationCatchUp) => &[Kind::Weather, Kind::Isolation, Kind::Kill],
         Without::Order(Order::ConfirmedEpoch) => &[Kind::Forgery],
         Without::Order(Order::ConfirmedAbsence) => &[Kind::Isolation, Kind::Cut, Kind::Kill],
         Without::NamedJournal => &[Kind::Miswiring],
         Without::NearestLeads => &[Kind::LostDisk, Kind::Kill],
         Without::RowsBeside => &[Kind::LostCatalog],
-        Without::RisenEpoch => &[Kind::LostCatalog, Kind::Kill],
         Without::LeaseHorizon => &[Kind::LostCatalog, Kind::Isolation],
         _ => &[],
     }
@@ -228,13 +226,11 @@ fn what_is_taken_out_is_missed() {
         Without::NamedJournal,
         Without::NearestLeads,
         Without::RowsBeside,
-        Without::RisenEpoch,
         Without::LeaseHorizon,
         Without::Order(Order::ActivationCatchUp),
         Without::Order(Order::ConfirmedAbsence),
         Without::Order(Order::ConfirmedEpoch),
         Without::Order(Order::ConfirmedRemoval),
-        Without::Order(Order::LetGo),
         Without::Gateway(Gateway::LeaseCheck),
         Without::Gateway(Gateway::Floor),
         Without::Gateway(Gateway::SessionCheck),
