@@ -77,6 +77,8 @@ struct State {
     may_have_more: BTreeSet<ReplicaId>,
     /// Whose rows are given up.
     given_up: BTreeSet<ReplicaId>,
+    /// The store lacked something at the start.
+    had_lost: bool,
     streams: HashMap<SessionId, Events>,
     waiting: Vec<Answer>,
     /// See [`Shared::answer_until`]; `None` where no other catalog can write.
@@ -93,6 +95,7 @@ impl Shared {
             visibility,
             may_have_more: leadership.term.in_sync.clone(),
             given_up: BTreeSet::new(),
+            had_lost: false,
             leadership,
             streams: HashMap::new(),
             waiting: Vec::new(),
@@ -110,12 +113,23 @@ impl Shared {
 
     /// What the store had lost is in it again, but for what those may have that were not heard: see
     /// [`healing`](crate::writer::healing).
-    pub fn set_healed(&self, unheard: BTreeSet<ReplicaId>, given_up: BTreeSet<ReplicaId>) {
+    pub fn set_healed(
+        &self,
+        unheard: BTreeSet<ReplicaId>,
+        given_up: BTreeSet<ReplicaId>,
+        has_changed: bool,
+    ) {
         let mut state = self.lock();
+        state.had_lost = has_changed;
         state.may_have_more.extend(unheard);
         state.given_up = given_up;
         drop(state);
         self.healed.send_replace(true);
+    }
+
+    /// Whether the store lacked something at the start, so that what goes with it may be as old.
+    pub fn had_lost(&self) -> bool {
+        self.lock().had_lost
     }
 
     pub fn is_healed(&self) -> bool {

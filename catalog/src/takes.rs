@@ -30,6 +30,8 @@ pub struct Takes {
     limits: Mutex<Option<Limits>>,
     shared: Arc<Shared>,
     was_elected: AtomicBool,
+    /// What the start found is known to be what was left.
+    is_current: AtomicBool,
 }
 
 impl Takes {
@@ -47,6 +49,7 @@ impl Takes {
             limits: Mutex::new(Some(limits)),
             shared,
             was_elected: AtomicBool::new(false),
+            is_current: AtomicBool::new(false),
         }
     }
 
@@ -70,6 +73,10 @@ impl Takes {
         let limits = limits.as_mut().ok_or(RequestError::Stopping)?;
         // The clock is read under the lock, so that it goes forward for the buckets.
         let now = BootTime::now();
+        if !self.is_current.swap(true, Ordering::Relaxed) && self.shared.had_lost() {
+            // A database of before, and what went with it: nobody knows what was taken since.
+            *limits = Limits::empty_at(now);
+        }
         let answers = wanted
             .iter()
             .map(|(tag, take)| takes::answer(*tag, limits.take(take, now)));

@@ -192,10 +192,11 @@ impl Run {
                         false => Some(BootTime::now() + COMMIT_RETRY),
                     }
                 }
-                Step::Serve(batch, unheard) => match self.settle(&healing, batch).await {
+                Step::Serve(batch, unheard) => match self.settle(&healing, batch, &unheard).await {
                     true => {
                         healing.log_end(&unheard);
-                        shared.set_healed(unheard, healing.accepted().clone());
+                        let has_changed = healing.has_changed();
+                        shared.set_healed(unheard, healing.accepted().clone(), has_changed);
                         return true;
                     }
                     false => Some(BootTime::now() + COMMIT_RETRY),
@@ -228,18 +229,17 @@ impl Run {
                 Ok(healing.report(report, there, BootTime::now()))
             }
             Told::PutBack { replica, rows } => {
-                let now = BootTime::now();
-                if healing.wanted_of(replica, now).is_none() {
-                    return Ok(None);
+                if let Some(rows) = healing.shown(replica, rows, BootTime::now()) {
+                    let shown = rows.len();
+                    let rows = self.committer.unused(healing.completed(rows), shown).await;
+                    let rows = rows.map_err(RequestError::unreadable)?;
+                    let batch = healing.batch(self.committer.state(), rows)?;
+                    if !self.put_back(healing, batch).await {
+                        return Err(RequestError::NotCommitted("see the catalog's log".into()));
+                    }
                 }
-                let shown = rows.len();
-                let rows = self.committer.unused(healing.completed(rows), shown).await;
-                let rows = rows.map_err(RequestError::unreadable)?;
-                let batch = healing.batch(self.committer.state(), Some(replica), rows)?;
-                match self.put_back(healing, batch).await {
-                    true => Ok(healing.wanted_of(replica, BootTime::now())),
-                    false => Err(RequestError::NotCommitted("see the catalog's log".into())),
-                }
+                // What it showed beforehand is not asked for again before it is to be put back.
+                Ok(healing.wanted_of(replica, BootTime::now()))
             }
         }
     }
@@ -253,7 +253,7 @@ impl Run {
                 return false;
             }
         };
-        match healing.batch(self.committer.state(), None, rows) {
+        match healing.batch(self.committer.state(), rows) {
             Ok(batch) if !batch.rows.is_empty() => self.put_back(healing, batch).await,
             Ok(_) | Err(_) => {
                 healing.give_up_proposed();
@@ -275,7 +275,12 @@ impl Run {
     }
 
     /// Makes durable what a healing ends with, and begins the first epoch.
-    async fn settle(&mut self, healing: &Healing, batch: Batch) -> bool {
+    async fn settle(
+        &mut self,
+        healing: &Healing,
+        batch: Batch,
+        unheard: &BTreeSet<ReplicaId>,
+    ) -> bool {
         if !self.wait_for_leases(healing).await {
             return false;
         }
@@ -283,7 +288,9 @@ impl Run {
         if !self.commit(group).await {
             return false;
         }
-        self.committer.note_healed().await;
+        if unheard.is_empty() {
+            self.committer.note_healed().await;
+        }
         let group = self.committer.begin(Vec::new()).await;
         self.commit(group).await; // where it fails, the first group begins the epoch
         true

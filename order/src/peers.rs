@@ -27,7 +27,8 @@ use domain::ChangeNumber;
 use domain::JournalHead;
 use order_core::message::{Heard, Outcome};
 use order_core::timing::{
-    APPEND_TIMEOUT, FETCH_TIMEOUT, JOURNAL_TIMEOUT, SET_IN_SYNC_TIMEOUT, TRADE_TIMEOUT,
+    APPEND_TIMEOUT, FETCH_TIMEOUT, HEAD_TIMEOUT, JOURNAL_TIMEOUT, SET_IN_SYNC_TIMEOUT,
+    TRADE_TIMEOUT,
 };
 use wire::leadership::{end, head};
 
@@ -199,7 +200,7 @@ impl Catalog {
             journal: self.journal(),
         };
         let mut client = self.client.clone();
-        within(Call::Report, JOURNAL_TIMEOUT, async {
+        within(Call::Report, HEAD_TIMEOUT, async {
             let answer = client.report_ledger(request).await?.into_inner();
             Ok(answer.missing_from.map(order_number).transpose()?)
         })

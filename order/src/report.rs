@@ -53,12 +53,12 @@ async fn last_epoch(reader: &Arc<dyn ReadRows>, end: LedgerEnd, beside: &[Row]) 
     let Some(last) = end.rows.0.checked_sub(1).map(OrderNumber) else {
         return Some(Epoch(0));
     };
-    let is_last = |row: &&Row| row.number == last;
+    let is_last = |row: &&Row| LedgerEnd::of(row) == end;
     if let Some(row) = beside.iter().find(is_last) {
         return Some(row.epoch);
     }
     let read = blocking(reader, move |reader| reader.rows(last, 1)).await;
-    read.ok()?.first().map(|row| row.epoch)
+    read.ok()?.iter().find(is_last).map(|row| row.epoch)
 }
 
 /// Reads off the async threads.

@@ -9,7 +9,8 @@
 //! configured with, which is all replicas as soon as one has reported; so one is waited for in any case. They are waited
 //! for [`HEALING_WAIT_MAX`] at most where nothing is known to be missing, so that a replica that is gone delays a start by
 //! that much. Where something is missing they are waited for however long it takes, unless an operator
-//! [accepts](SelfHealing::accept_loss_of) by name what they may have had. A replica whose disk is empty counts as one
+//! [accepts](SelfHealing::accept_loss_of) by name what they may have had. That something is missing a later epoch says, or
+//! a row that continues the journal, which a replica with a longer ledger has to [show](SelfHealing::shown). A replica whose disk is empty counts as one
 //! that was not heard then: its disk may have been lost, or not be where it belongs.
 //!
 //! A report counts only if nothing of before comes to the replica after it: see `order_core::Replica`, which lets go of
@@ -32,8 +33,8 @@ use domain::{ChainHash, ChangeNumber, Epoch, LedgerEnd, OrderNumber, ReplicaId, 
 use super::ablation::{Rule, Rules};
 use super::ledger::{Batch, CatalogState, Leadership, Stock, Term};
 
-/// Longest wait for ledgers where nothing is known to be missing. Replicas ask a catalog that does not answer every
-/// 50 ms, so those that run have reported long before.
+/// Longest wait for ledgers where nothing is known to be missing. Replicas ask every 250 ms,
+/// and one that does not answer every 50 ms, so those that run have reported long before.
 pub const HEALING_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Most replicas whose reports are taken.
@@ -122,8 +123,10 @@ pub struct Found {
 pub struct SelfHealing {
     found: Found,
     gives_up_at: BootTime,
-    /// Rows of ledgers were put back, or a later term: any replica may have more.
+    /// Somebody showed a committed row that is missing, or knows of a later epoch: any replica may have more.
     has_lost: bool,
+    /// Who showed that its ledger continues the journal.
+    proven: BTreeSet<ReplicaId>,
     /// Something was missing, or put back.
     has_changed: bool,
     /// Nothing more that is beside ledgers is put back.
@@ -142,6 +145,7 @@ impl SelfHealing {
             found,
             gives_up_at,
             has_lost: false,
+            proven: BTreeSet::new(),
             has_changed: false,
             is_proposed_over: false,
             reports: BTreeMap::new(),
@@ -171,20 +175,52 @@ impl SelfHealing {
         let is_one_too_many =
             self.reports.len() >= REPORTS_MAX && !self.reports.contains_key(&replica);
         if !self.accepted.contains(&replica) && !is_one_too_many {
+            self.has_lost |= report.epoch() > self.found.term.epoch;
             self.reports.insert(replica, report);
         }
-        self.has_changed |= self.knows_of_loss();
+        self.has_changed |= self.has_lost;
         Ok(())
     }
 
-    /// A replica shows rows that do not continue the journal where that ends: its ledger is no copy.
-    pub fn shown_another(&mut self, replica: ReplicaId) -> Forked {
-        let end = self.reports.get(&replica).map(|report| report.end);
-        self.fork(replica, end.unwrap_or_default())
+    /// A replica whose ledger is longer shows the row behind the journal's end. It is believed from then on that rows are
+    /// missing, whatever becomes of that replica.
+    ///
+    /// # Errors
+    /// Where the row does not continue the journal: the ledger is no copy.
+    pub fn shown(&mut self, replica: ReplicaId, row: &Row) -> Result<(), Forked> {
+        let end = self.found.journal;
+        if row.number != end.rows {
+            return Ok(()); // it was asked before others were put back: it says nothing
+        }
+        if !row.follows(&end.chain) {
+            let held = self.reports.get(&replica).map(|report| report.end);
+            return Err(self.fork(replica, held.unwrap_or_default()));
+        }
+        self.believe(replica);
+        Ok(())
+    }
+
+    /// What a replica showed continues the journal.
+    pub fn believe(&mut self, replica: ReplicaId) {
+        if self.reports.contains_key(&replica) {
+            self.proven.insert(replica);
+            (self.has_lost, self.has_changed) = (true, true);
+        }
+    }
+
+    /// Whether a ledger is known to be no copy of the one that is being put back: of two that differ, the one whose last
+    /// row is of an earlier epoch was given up. It is not heard any more then.
+    pub fn give_up_older(&mut self, replica: ReplicaId) -> bool {
+        let journal = self.longest().map(|longest| longest.last_epoch);
+        let other = self.reports.get(&replica);
+        let other = other.filter(|other| Some(other.last_epoch) < journal);
+        let end = other.map(|other| other.end);
+        end.map(|end| self.fork(replica, end)).is_some()
     }
 
     fn fork(&mut self, replica: ReplicaId, end: LedgerEnd) -> Forked {
         self.reports.remove(&replica);
+        self.proven.remove(&replica);
         if self.forked.len() < REPORTS_MAX {
             self.forked.insert(replica, end);
         }
@@ -202,8 +238,12 @@ impl SelfHealing {
 
     /// What is to be done at `now`.
     pub fn next(&self, now: BootTime) -> HealingStep {
-        let lacks = self.knows_of_loss();
-        let is_heard = |report: &LedgerReport| !(lacks && report.is_empty);
+        let lacks = self.has_lost;
+        let is_heard = |report: &LedgerReport| {
+            let is_unproven =
+                report.end.rows > self.found.journal.rows && !self.proven.contains(&report.replica);
+            !(lacks && report.is_empty) && !is_unproven
+        };
         let mut pending = self.named();
         pending.retain(|replica| {
             !self.accepted.contains(replica) && !self.reports.get(replica).is_some_and(is_heard)
@@ -229,14 +269,22 @@ impl SelfHealing {
         HealingStep::PutBackProposed(proposed)
     }
 
-    /// From which number on the journal lacks rows that a replica's ledger has, once they are to be put back. Whoever
-    /// has all of them is asked, lest one that falls silent is waited for although others have the same.
+    /// From which number on the journal lacks rows that a replica's ledger has, where it is to show them: at once, so that
+    /// it is known to be a copy; and to have them put back, once all are heard. Whoever has all of them is asked then,
+    /// lest one that falls silent is waited for although others have the same.
     pub fn wanted_of(&self, replica: ReplicaId, now: BootTime) -> Option<OrderNumber> {
-        let HealingStep::PutBack { .. } = self.next(now) else {
-            return None;
-        };
-        let has_all = self.longest()?.end == self.reports.get(&replica)?.end;
-        has_all.then_some(self.found.journal.rows)
+        let report = self.reports.get(&replica)?;
+        let rows = self.found.journal.rows;
+        let is_longer = report.end.rows > rows;
+        let is_wanted = !self.proven.contains(&replica) || self.puts_back(replica, now);
+        (is_longer && is_wanted).then_some(rows)
+    }
+
+    /// Whether what a replica shows is to be put back now.
+    pub fn puts_back(&self, replica: ReplicaId, now: BootTime) -> bool {
+        let end = self.reports.get(&replica).map(|report| report.end);
+        let has_all = self.longest().map(|longest| longest.end) == end;
+        has_all && matches!(self.next(now), HealingStep::PutBack { .. })
     }
 
     /// These rows, and where they are the last that ledgers have, what replicas hold beside those: either all of it
@@ -303,7 +351,6 @@ impl SelfHealing {
 
     /// What puts rows back is durable.
     pub fn committed(&mut self, batch: &Batch) {
-        self.has_lost |= self.knows_of_loss();
         self.has_changed |= !batch.rows.is_empty();
         if let Some(last) = batch.rows.last() {
             self.found.journal = LedgerEnd::of(last);
@@ -344,7 +391,8 @@ impl SelfHealing {
                 .and_then(|report| report.term.leader)
                 .or(self.found.term.leader)
                 .or(named.first().copied()),
-            in_sync: self.found.term.in_sync.clone(),
+            // Nobody vouches for it.
+            in_sync: BTreeSet::new(),
             change: ChangeNumber::NONE,
         })
     }
@@ -353,16 +401,6 @@ impl SelfHealing {
     fn is_whole(&self, report: &LedgerReport) -> bool {
         let beside = report.beside.last().map(LedgerEnd::of);
         [Some(report.end), beside].contains(&Some(self.found.journal))
-    }
-
-    /// Whether anybody has committed rows, or knows of an epoch, that the database does not have. What is beside
-    /// ledgers says nothing: it is there after every crash.
-    fn knows_of_loss(&self) -> bool {
-        let mut reports = self.reports.values();
-        self.has_lost
-            || reports.any(|report| {
-                report.end.rows > self.found.journal.rows || report.epoch() > self.found.term.epoch
-            })
     }
 
     /// All replicas that anything known names.
@@ -380,7 +418,9 @@ impl SelfHealing {
     /// The ledger that is the journal, where that is shorter: see [`LedgerReport::last_epoch`].
     fn longest(&self) -> Option<&LedgerReport> {
         let reports = self.reports.values();
-        let longer = reports.filter(|report| report.end.rows > self.found.journal.rows);
+        let longer = reports.filter(|report| {
+            report.end.rows > self.found.journal.rows && self.proven.contains(&report.replica)
+        });
         longer.max_by_key(|report| (report.last_epoch, report.end.rows))
     }
 
@@ -389,7 +429,7 @@ impl SelfHealing {
     /// So of two the later is the one that may have been acknowledged.
     fn proposed(&self, mut end: LedgerEnd) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
-        if self.is_proposed_over || !(self.knows_of_loss() || self.found.may_lack_rows) {
+        if self.is_proposed_over || !(self.has_lost || self.found.may_lack_rows) {
             return rows;
         }
         let next = |end: LedgerEnd| {

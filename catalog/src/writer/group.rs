@@ -117,6 +117,8 @@ pub struct Group {
     lend: Option<Duration>,
     /// Somebody was told of its rows.
     proposed: bool,
+    /// It begins an epoch before all else.
+    begins_epoch: bool,
     replies: Replies,
 }
 
@@ -189,6 +191,7 @@ impl Committer {
             batch,
             lend: None,
             proposed: false,
+            begins_epoch: false,
             replies: Replies::default(),
         }
     }
@@ -274,6 +277,7 @@ impl Committer {
             batch,
             replies,
             proposed,
+            begins_epoch,
             ..
         } = group;
         if let Err(error) = committed {
@@ -283,9 +287,8 @@ impl Committer {
             return refuse(replies, &error);
         }
         let stocks = batch.stocks.clone();
-        if batch.term.is_some() {
-            self.epoch_tainted = false;
-        }
+        // A term that was only put back is still the one in which rows may have been proposed.
+        self.epoch_tainted &= !(begins_epoch && batch.term.is_some());
         if !batch.is_empty() {
             self.state.apply(batch);
         }
@@ -407,6 +410,7 @@ impl Committer {
             batch: staged.into_batch(),
             lend,
             proposed: false,
+            begins_epoch: self.epoch_tainted,
             replies,
         }
     }

@@ -48,6 +48,10 @@ pub struct Healing {
     waits_for: Option<(BTreeSet<ReplicaId>, bool)>,
     /// What was logged last of what a replica shows.
     refused: BTreeMap<ReplicaId, String>,
+    /// What was logged last of rows that are not put back.
+    unusable: Option<String>,
+    /// From whom rows are put back, as was logged.
+    puts_back_from: Option<ReplicaId>,
 }
 
 impl Healing {
@@ -74,12 +78,19 @@ impl Healing {
             restored: 0,
             waits_for: None,
             refused: BTreeMap::new(),
+            unusable: None,
+            puts_back_from: None,
         }
     }
 
     /// Replicas whose loss is accepted.
     pub fn accepted(&self) -> &BTreeSet<ReplicaId> {
         &self.accepted
+    }
+
+    /// Whether the database lacked anything.
+    pub fn has_changed(&self) -> bool {
+        self.core.term().is_some()
     }
 
     /// What is to be done at `now`.
@@ -90,7 +101,7 @@ impl Healing {
                 Step::Wait(until)
             }
             HealingStep::PutBack { from } => {
-                self.log_waiting(BTreeSet::from([from]), false);
+                self.log_putting_back(from);
                 Step::Wait(None)
             }
             HealingStep::PutBackProposed(rows) => Step::PutBackProposed(rows),
@@ -140,35 +151,40 @@ impl Healing {
         }
     }
 
-    /// What puts rows back that continue the journal; a replica has shown them, where it says which.
+    /// A replica shows rows behind the journal's end. Returns them where they are to be put back now.
+    pub fn shown(&mut self, replica: ReplicaId, rows: Vec<Row>, now: BootTime) -> Option<Vec<Row>> {
+        let wanted = self.core.wanted_of(replica, now)?;
+        let first = rows.first().filter(|first| first.number == wanted)?;
+        match self.core.shown(replica, first) {
+            Ok(()) => self.core.puts_back(replica, now).then_some(rows),
+            Err(forked) => {
+                self.refuse(replica, &forked);
+                None
+            }
+        }
+    }
+
+    /// What puts rows back that continue the journal.
     ///
     /// # Errors
     /// Where they do not continue it, or cannot have been committed.
-    pub fn batch(
-        &mut self,
-        state: &CatalogState,
-        replica: Option<ReplicaId>,
-        rows: Vec<Row>,
-    ) -> Result<Batch, RequestError> {
-        let first = rows.first().map(|row| row.number);
-        let batch = self.core.batch(state, rows);
-        batch.map_err(|error| {
-            match (&error, replica) {
-                (CannotPutBack::Discontinuous(number), Some(replica)) => {
-                    // What another one has put back meanwhile continues it no more.
-                    let is_next = *number == state.leadership().end.rows;
-                    if is_next && first == Some(*number) {
-                        let forked = self.core.shown_another(replica);
-                        self.refuse(replica, &forked);
-                    }
+    pub fn batch(&mut self, state: &CatalogState, rows: Vec<Row>) -> Result<Batch, RequestError> {
+        loop {
+            match self.core.batch(state, rows.clone()) {
+                Ok(batch) => return Ok(batch),
+                Err(CannotPutBack::Forked(forked)) if self.core.give_up_older(forked.replica) => {
+                    self.refuse(forked.replica, &forked);
                 }
-                (_, Some(replica)) => self.refuse(replica, &error),
-                (_, None) => {
-                    tracing::error!(%error, "what replicas hold beside their ledgers is not put back");
+                Err(error) => {
+                    let said = error.to_string();
+                    if self.unusable.as_ref() != Some(&said) {
+                        tracing::error!(%error, "rows that replicas have are not put back, and nothing is served: look at their ledgers with `bazaar ledger`");
+                        self.unusable = Some(said);
+                    }
+                    return Err(error.into());
                 }
             }
-            error.into()
-        })
+        }
     }
 
     /// A batch that puts rows back is durable.
@@ -180,6 +196,12 @@ impl Healing {
     /// See [`SelfHealing::wanted_of`].
     pub fn wanted_of(&self, replica: ReplicaId, now: BootTime) -> Option<OrderNumber> {
         self.core.wanted_of(replica, now)
+    }
+
+    fn log_putting_back(&mut self, from: ReplicaId) {
+        if self.puts_back_from.replace(from) != Some(from) {
+            tracing::warn!(replica = %from, "putting back rows of this replica's ledger that the database lost");
+        }
     }
 
     fn refuse(&mut self, replica: ReplicaId, error: &impl ToString) {

@@ -3,11 +3,15 @@
 //! One is under way at a time, so that the core is told in the order in which was asked: an epoch or
 //! a journal's end below the last one heard is then evidence of what was lost, not of a delay.
 
+use std::time::Duration;
+
 use domain::time::BootTime;
-use domain::{Epoch, Identity, LedgerEnd};
+use domain::{CatalogRun, Epoch, Identity, LedgerEnd};
 
 use crate::message::{CallFailure, Event, Heard, Status, Ticket};
-use crate::timing::{HEAD_FAILURES_MAX, HEAD_INTERVAL, HEAD_RETRY, REFUSED_RETRY};
+use crate::timing::{
+    HEAD_FAILURES_MAX, HEAD_INTERVAL, HEAD_RETRY, HEALING_RETRY, HEALING_SOON, REFUSED_RETRY,
+};
 
 /// What the asker is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct Asker {
     failures: u32,
     is_hurried: bool,
     ask_at: BootTime,
+    /// Which run of the catalog heals, and since when.
+    heals: Option<(CatalogRun, BootTime)>,
     claims: Vec<Claim>,
 }
 
@@ -71,6 +77,7 @@ impl Asker {
             failures: 0,
             is_hurried: false,
             ask_at: now,
+            heals: None,
             claims: Vec::new(),
         }
     }
@@ -134,7 +141,7 @@ impl Asker {
         let heals = heard.ok().and_then(|heard| heard.heals());
         self.ask_at = now
             + match heard {
-                Ok(_) if heals.is_some() => HEAD_RETRY,
+                Ok(_) if heals.is_some() => self.healing_retry(now, heals),
                 Ok(_) => HEAD_INTERVAL,
                 Err(CallFailure::Refused) => REFUSED_RETRY,
                 Err(_) => HEAD_RETRY,
@@ -165,6 +172,19 @@ impl Asker {
         }
     }
 
+    /// Before a catalog that heals is asked again.
+    fn healing_retry(&mut self, now: BootTime, heals: Option<CatalogRun>) -> Duration {
+        let since = match self.heals {
+            Some((run, since)) if Some(run) == heals => since,
+            _ => now,
+        };
+        self.heals = heals.map(|run| (run, since));
+        match now < since + HEALING_SOON {
+            true => HEALING_RETRY,
+            false => HEAD_RETRY,
+        }
+    }
+
     /// Has the longest lease that was heard of made durable: whoever takes the catalog's place
     /// after its loss is to wait for so long.
     fn keep(&mut self, heard: Identity, actions: &mut Vec<Action>) {
@@ -188,8 +208,6 @@ pub(crate) fn is_longer(heard: Identity, known: Identity) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use domain::{CatalogRun, JournalId, ListingDigest};
 
     use super::*;
@@ -407,7 +425,7 @@ mod tests {
         };
         let run = CatalogRun::new(7).expect("not 0");
         let mut now = START;
-        for ticket in [1, 2] {
+        for ticket in 1..12 {
             now = now + HEAD_INTERVAL;
             assert_eq!(
                 asker.step(now, &status(3, 2), claim(ticket, 4)),
@@ -418,7 +436,12 @@ mod tests {
                 told,
                 [Action::Tell(Event::CatalogHeals(run)), refuse(ticket)]
             );
-            assert_eq!(asker.wake(), Some(now + HEAD_RETRY));
+            let pause = if ticket < 9 {
+                HEALING_RETRY
+            } else {
+                HEAD_RETRY
+            };
+            assert_eq!(asker.wake(), Some(now + pause));
         }
         let of_before = Heard { run: None, ..heals };
         asker.step(now, &status(3, 2), Some(Input::Hurry));

@@ -29,6 +29,12 @@ pub const HEAD_INTERVAL: Duration = Duration::from_millis(250);
 /// Before that is asked again where there was no answer.
 pub const HEAD_RETRY: Duration = Duration::from_millis(50);
 
+/// Before a catalog is asked again that has just started and hears ledgers: it soon begins an epoch.
+pub const HEALING_RETRY: Duration = Duration::from_millis(10);
+
+/// For how long that is soon; from then on it waits for somebody.
+pub const HEALING_SOON: Duration = Duration::from_secs(2);
+
 /// Longest wait for its answer.
 pub const HEAD_TIMEOUT: Duration = Duration::from_millis(500);
 

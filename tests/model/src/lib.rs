@@ -20,7 +20,7 @@
 //! In all but the last two, `bounds` says what can happen, how often, and which rule is taken out; `world` is all
 //! there is; `properties` are what must always hold, and what must happen somewhere; `tests` has
 //! the bounds that are explored, each with the number of its states: a tenth more or fewer fails. All
-//! of it holds: 3.8 million states in each test run, and 9 million within wider bounds, which take minutes and
+//! of it holds: 4.1 million states in each test run, and 9 million within wider bounds, which take minutes and
 //! gigabytes of memory: `cargo test -p model -- --ignored`.
 //!
 //! # Trades: what can happen

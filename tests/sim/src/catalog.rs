@@ -17,7 +17,9 @@ use catalog_core::{
     Visibility,
 };
 use domain::time::BootTime;
-use domain::{CatalogRun, ChainHash, Identity, JournalId, OrderNumber, ReplicaId, Row, SessionId};
+use domain::{
+    CatalogRun, ChainHash, Epoch, Identity, JournalId, OrderNumber, ReplicaId, Row, SessionId,
+};
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
@@ -77,6 +79,8 @@ struct Starting {
     is_beginning: bool,
     /// By then these were not heard.
     unheard: BTreeSet<ReplicaId>,
+    /// The latest epoch that anybody reported.
+    reported: Epoch,
     /// Who waits until the rows that it showed are durable.
     restoring: Option<(Caller, ReplicaId)>,
 }
@@ -180,6 +184,7 @@ impl Catalog {
             healing: Healing::of(healing, how.silent),
             is_beginning: false,
             unheard: BTreeSet::new(),
+            reported: Epoch(0),
             restoring: None,
         };
         let shared = Arc::new(Shared::new(visibility, leadership, how.lease));
@@ -230,7 +235,7 @@ impl Catalog {
                     let Ok(rows) = ready(self.committer.unused(rows, 0)) else {
                         return;
                     };
-                    match starting.healing.batch(self.committer.state(), None, rows) {
+                    match starting.healing.batch(self.committer.state(), rows) {
                         Ok(batch) if !batch.rows.is_empty() => self.committer.begin_alone(batch),
                         Ok(_) | Err(_) => {
                             starting.healing.give_up_proposed();
@@ -257,7 +262,9 @@ impl Catalog {
     fn serve(&mut self) {
         if let Some(starting) = self.starting.take() {
             let given_up = starting.healing.accepted().clone();
-            self.shared.set_healed(starting.unheard, given_up);
+            let has_changed = starting.healing.has_changed();
+            self.shared
+                .set_healed(starting.unheard, given_up, has_changed);
         }
     }
 
@@ -274,6 +281,12 @@ impl Catalog {
             return;
         };
         if starting.is_beginning {
+            let epoch = self.shared.leadership().term.epoch;
+            assert!(
+                epoch > starting.reported || !durable,
+                "a catalog goes on in epoch {epoch}, and a replica knew of epoch {}",
+                starting.reported
+            );
             return self.serve(); // where it is not, the first group begins it
         }
         if durable {
@@ -529,6 +542,7 @@ impl Catalog {
         let there = self.chain_before(report.end.rows)?;
         let starting = self.starting.as_mut().ok_or(Failure::Fenced)?;
         self.heard.insert(report.replica);
+        starting.reported = starting.reported.max(report.term.epoch);
         let missing = starting.healing.report(report, there, now);
         Ok(Response::Missing(missing))
     }
@@ -541,16 +555,19 @@ impl Catalog {
         now: BootTime,
     ) -> Result<Batch, Failure> {
         let starting = self.starting.as_mut().ok_or(Failure::Fenced)?;
-        if self.committing.is_some() || starting.healing.wanted_of(of.1, now).is_none() {
+        if self.committing.is_some() {
             return Err(Failure::Unavailable);
         }
+        let Some(rows) = starting.healing.shown(of.1, rows, now) else {
+            return Err(Failure::Unavailable); // it is asked again
+        };
         let shown = rows.len();
         let rows = self
             .committer
             .unused(starting.healing.completed(rows), shown);
         let rows = ready(rows).map_err(|_| Failure::Unavailable)?;
         let state = self.committer.state();
-        let batch = starting.healing.batch(state, Some(of.1), rows);
+        let batch = starting.healing.batch(state, rows);
         let batch = batch.map_err(|_| Failure::Fenced)?;
         starting.restoring = Some(of);
         Ok(batch)

@@ -93,6 +93,15 @@ fn hear(healing: &mut SelfHealing, journal: &[Row], report: LedgerReport) {
     heard.expect("it is a copy");
 }
 
+/// Has a replica that reported these rows show that they continue the journal.
+fn prove(healing: &mut SelfHealing, replica: u32, rows: &[Row]) {
+    let next = healing.wanted_of(id(replica), AT(0));
+    let next = next.expect("it is asked to show it").0 as usize;
+    healing
+        .shown(id(replica), &rows[next])
+        .expect("it is a copy");
+}
+
 fn wait(pending: &[u32], until: Option<BootTime>) -> HealingStep {
     HealingStep::Wait {
         pending: ids(pending),
@@ -140,6 +149,7 @@ fn a_journal_that_nobody_ever_led_may_be_an_older_copy_as_well() {
     assert_eq!(new.next(AT(0)), serve(&[]));
     // Others may have had what one has, and lost their disks.
     hear(&mut healing, &[], report(3, &rows, &term(3, 3, &[3])));
+    prove(&mut healing, 3, &rows);
     assert_eq!(healing.next(GIVES_UP_AT), wait(&[1, 2], None));
     healing.accept_loss_of(id(1));
     healing.accept_loss_of(id(2));
@@ -158,11 +168,13 @@ fn rows_that_the_database_lost_come_back_from_the_longest_ledger() {
     };
     hear(&mut healing, &rows[..2], longest);
     hear(&mut healing, &rows[..2], report(2, &rows[..3], &term));
-    assert_eq!(
-        healing.wanted_of(id(1), AT(0)),
-        None,
-        "one is yet to be heard"
-    );
+    // Each shows at once that it is a copy, and nothing comes back before all are heard.
+    assert_eq!(healing.next(AT(0)), wait(&[1, 2, 3], Some(GIVES_UP_AT)));
+    for replica in [1, 2] {
+        prove(&mut healing, replica, &rows);
+        assert_eq!(healing.wanted_of(id(replica), AT(0)), None);
+    }
+    assert_eq!(healing.next(AT(0)), wait(&[3], None));
     hear(&mut healing, &rows[..2], report(3, &[], &Term::default()));
     for wanted in [2, 3] {
         let step = HealingStep::PutBack { from: id(1) };
@@ -222,17 +234,22 @@ fn of_two_ledgers_that_differ_the_one_of_the_later_epoch_is_the_journal() {
         &rows,
         report(2, &journal[..2], &term(4, 1, &[1])),
     );
+    for (replica, rows) in [(1, &journal), (2, &journal), (3, &given_up)] {
+        prove(&mut healing, replica, rows);
+    }
     let asked = |healing: &SelfHealing| [1, 2, 3].map(|it| healing.wanted_of(id(it), AT(0)));
     assert_eq!(asked(&healing), [Some(OrderNumber(1)), None, None]);
     let batch = healing.batch(&state, journal[1..].to_vec());
     let batch = batch.expect("they continue it");
     state.apply(batch.clone());
     healing.committed(&batch);
-    // The other one is still longer, and shows that it is no copy.
+    // A row of before says nothing. The other one is still longer, and shows that it is no copy.
+    healing
+        .shown(id(3), &given_up[1])
+        .expect("it is not the next");
     assert_eq!(asked(&healing), [None, None, Some(OrderNumber(3))]);
-    let strange = healing.batch(&state, given_up[3..].to_vec());
-    assert_eq!(strange, Err(CannotPutBack::Discontinuous(OrderNumber(3))));
-    let forked = healing.shown_another(id(3));
+    let forked = healing.shown(id(3), &given_up[3]);
+    let forked = forked.expect_err("it does not continue the journal");
     assert_eq!(healing.next(AT(0)), wait(&[3], None));
     assert_eq!(
         healing.heard(report(3, &given_up, &stored), None),
@@ -240,6 +257,38 @@ fn of_two_ledgers_that_differ_the_one_of_the_later_epoch_is_the_journal() {
     );
     healing.accept_loss_of(id(3));
     assert_eq!(healing.next(AT(0)), serve(&[]));
+}
+
+#[test]
+fn a_ledger_that_was_given_up_stops_nobody() {
+    let (state, rows) = traded(1);
+    let (_, journal) = traded(6);
+    let stored = term(3, 1, &[1, 2]);
+    let other = Row::following(
+        &rows[0].chain,
+        OrderNumber(1),
+        Epoch(2),
+        journal[3].order.clone(),
+        journal[3].price,
+    );
+    let given_up = [rows[0].clone(), other];
+    let mut healing = healing(&rows, &stored);
+    hear(&mut healing, &rows, report(3, &given_up, &stored));
+    for replica in [1, 2] {
+        hear(&mut healing, &rows, report(replica, &journal, &stored));
+        prove(&mut healing, replica, &journal);
+    }
+    prove(&mut healing, 3, &given_up);
+    let forked = Forked {
+        replica: id(3),
+        rows: OrderNumber(2),
+    };
+    let batch = healing.batch(&state, journal[1..].to_vec());
+    assert_eq!(batch, Err(CannotPutBack::Forked(forked)));
+    assert!(!healing.give_up_older(id(1)) && healing.give_up_older(id(3)));
+    healing
+        .batch(&state, journal[1..].to_vec())
+        .expect("nobody else differs");
 }
 
 #[test]
@@ -318,8 +367,10 @@ fn where_rows_are_missing_all_are_waited_for_who_may_have_more_or_their_loss_is_
     let mut healing = healing(&rows[..1], &term(3, 4, &[4]));
     let newest = term(5, 3, &[3, 4]);
     hear(&mut healing, &rows[..1], report(2, &rows, &newest));
+    prove(&mut healing, 2, &rows);
     assert_eq!(healing.next(AT(9_000)), wait(&[1, 3, 4], None));
     hear(&mut healing, &rows[..1], report(4, &rows, &newest));
+    prove(&mut healing, 4, &rows);
     healing.accept_loss_of(id(1));
     assert_eq!(healing.next(AT(9_000)), wait(&[3], None));
     healing.accept_loss_of(id(3));
@@ -365,17 +416,20 @@ fn an_epoch_that_the_database_does_not_know_is_a_sign_that_rows_are_missing() {
 }
 
 #[test]
-fn a_replica_that_reports_again_is_heard_as_it_is_now() {
+fn what_was_shown_to_be_missing_is_missing_whatever_becomes_of_who_showed_it() {
     let (_, rows) = traded(2);
     let term = term(3, 1, &[1]);
     let mut healing = healing(&rows[..1], &term);
-    for (held, step) in [
-        (2, wait(&[2, 3], None)),
-        (1, wait(&[2, 3], Some(GIVES_UP_AT))),
-    ] {
-        hear(&mut healing, &rows[..1], report(1, &rows[..held], &term));
-        assert_eq!(healing.next(AT(0)), step);
-    }
+    hear(&mut healing, &rows[..1], report(1, &rows, &term));
+    // Anybody can say so.
+    assert_eq!(healing.next(AT(0)), wait(&[1, 2, 3], Some(GIVES_UP_AT)));
+    assert_eq!(healing.next(GIVES_UP_AT), serve(&[1, 2, 3]));
+    prove(&mut healing, 1, &rows);
+    hear(&mut healing, &rows[..1], report(1, &rows[..1], &term));
+    assert_eq!(healing.next(GIVES_UP_AT), wait(&[2, 3], None));
+    hear(&mut healing, &rows[..1], report(2, &rows[..1], &term));
+    hear(&mut healing, &rows[..1], report(3, &rows[..1], &term));
+    assert_eq!(healing.next(AT(0)), serve(&[]));
 }
 
 #[test]
@@ -588,6 +642,11 @@ proptest! {
         for report in history.replicas.values() {
             if heard.contains(&report.replica) {
                 hear(&mut healing, &history.rows[..*copied], report.clone());
+            }
+        }
+        for replica in &heard {
+            if healing.wanted_of(*replica, AT(0)).is_some() {
+                prove(&mut healing, replica.get(), &history.rows);
             }
         }
         // Before it gives up on those who are silent although nothing seems to be missing.

@@ -115,6 +115,8 @@ impl Replica {
             Err(CallFailure::Fenced) => self.step_down(StepDown::Superseded),
             Err(_) => {
                 trades.batch_failed(call, &mut self.commands);
+                // It may have started anew, and wait for this replica.
+                self.commands.push(Command::AskCatalog);
                 // The journal says which of its orders were committed.
                 if !self.catch_up.is_running() {
                     self.catch_up.restart(now);

@@ -117,6 +117,17 @@ impl World {
             let there = there.map(|rows| end(rows).chain);
             let heard = core.heard(report.clone(), there);
             heard.expect("ledgers are copies of what was committed");
+            if core
+                .wanted_of(report.replica, BootTime::default())
+                .is_some()
+            {
+                // It can show that, once it is on its disk.
+                let disk = &self.machines[report.replica.get() as usize - 1].disk;
+                if let Some(row) = disk.rows.get(self.journal.len()) {
+                    let shown = core.shown(report.replica, row);
+                    shown.expect("ledgers are copies of what was committed");
+                }
+            }
         }
         if healing.has_put_back {
             let last = self.journal.last().cloned().into_iter();

@@ -159,7 +159,7 @@ fn what_comes_back_in_part_comes_back_after_another_start() {
         suspects: false,
         ..ROLLING_BACK
     };
-    check(bounds, &[HEALED], 178_894);
+    check(bounds, &[HEALED], 141_648);
 }
 
 #[test]

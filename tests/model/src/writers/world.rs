@@ -361,6 +361,9 @@ impl World {
         {
             self.broken = Some("a ledger is no copy of the journal");
         }
+        if healing.wanted_of(replica, now).is_some() {
+            healing.believe(replica); // it shows what it has
+        }
         match healing.next(now) {
             HealingStep::Serve { .. } => Vec::new(),
             step => {
