@@ -242,7 +242,7 @@ impl SelfHealing {
         let is_heard = |report: &LedgerReport| {
             let is_unproven =
                 report.end.rows > self.found.journal.rows && !self.proven.contains(&report.replica);
-            !(lacks && report.is_empty) && !is_unproven
+            !(is_unproven || lacks && report.is_empty)
         };
         let mut pending = self.named();
         pending.retain(|replica| {

@@ -425,7 +425,6 @@ async fn who_names_another_journal_gets_nothing() {
         client
             .get_leadership(v1::GetLeadershipRequest {
                 journal: named(&other.journal),
-                ..Default::default()
             })
             .await
             .map(drop),

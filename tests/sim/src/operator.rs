@@ -16,7 +16,7 @@ use crate::world::World;
 
 /// So often a catalog that is restored from a copy, on another machine perhaps, reaches no replica at
 /// first, for longer than it waits for them.
-const CUT_OFF_IN_A_THOUSAND: u32 = 250;
+const CUT_OFF_IN_A_THOUSAND: u32 = 400;
 const CUT_OFF: Duration = Duration::from_secs(4);
 
 /// How the catalog's disk stands to what it committed.

@@ -52,8 +52,6 @@ pub enum Without {
     NearestLeads,
     /// A catalog that is rebuilt leaves out what is beside ledgers.
     RowsBeside,
-    /// It waits for its own leases alone.
-    LeaseHorizon,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -141,15 +141,8 @@ impl World {
             identity: ledger.identity()?,
             beside: ledger.continuing(end)?,
         };
-        match self.plan.without {
-            Some(Without::RowsBeside) => found.beside.clear(),
-            Some(Without::LeaseHorizon) => {
-                found.identity = found.identity.map(|identity| domain::Identity {
-                    lease_horizon: Duration::ZERO,
-                    ..identity
-                });
-            }
-            _ => {}
+        if self.plan.without == Some(Without::RowsBeside) {
+            found.beside.clear();
         }
         Ok((ledger, found))
     }

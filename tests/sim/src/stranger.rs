@@ -32,9 +32,7 @@ pub fn check(request: &Request, named: Option<JournalId>, own: JournalId) -> Res
     let field = identity::to_wire(named);
     let checked = match request {
         Request::Status | Request::Operate(_) => return Ok(()),
-        Request::ReadStock { .. } | Request::GetLeadership { .. } => {
-            identity::check_if_named(&field, own)
-        }
+        Request::ReadStock { .. } | Request::GetLeadership => identity::check_if_named(&field, own),
         _ => identity::check(&field, own),
     };
     checked.map_err(|_| Failure::OtherJournal)

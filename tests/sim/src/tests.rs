@@ -30,7 +30,7 @@ const SEEDS: u64 = 16;
 const MISSED_WITHIN: u64 = 200;
 
 /// Within so many seeds faults alone bring about what they are to.
-const COMES_WITHIN: u64 = 100;
+const COMES_WITHIN: u64 = 96;
 
 thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
@@ -174,7 +174,6 @@ fn showing(without: Without) -> &'static [Kind] {
         Without::NamedJournal => &[Kind::Miswiring],
         Without::NearestLeads => &[Kind::LostDisk, Kind::Kill],
         Without::RowsBeside => &[Kind::LostCatalog],
-        Without::LeaseHorizon => &[Kind::LostCatalog, Kind::Isolation],
         _ => &[],
     }
 }
@@ -226,7 +225,6 @@ fn what_is_taken_out_is_missed() {
         Without::NamedJournal,
         Without::NearestLeads,
         Without::RowsBeside,
-        Without::LeaseHorizon,
         Without::Order(Order::ActivationCatchUp),
         Without::Order(Order::ConfirmedAbsence),
         Without::Order(Order::ConfirmedEpoch),
