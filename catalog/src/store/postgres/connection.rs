@@ -1,9 +1,14 @@
 //! One connection: made, driven, and listened to for what the server says beside its answers.
 
-use daemon::tasks;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use daemon::tasks;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 use tokio_postgres::{AsyncMessage, Client, NoTls};
@@ -33,6 +38,9 @@ impl Warning {
     }
 }
 
+/// How long a host has until the next one is tried as well: RFC 8305's.
+const NEXT_HOST_AFTER: Duration = Duration::from_millis(250);
+
 /// What roles, databases and servers may have other defaults for, and this relies on; what is set in a session, a
 /// reload of the server's settings leaves alone.
 ///
@@ -51,32 +59,51 @@ const SESSION: &str = "
 ";
 
 impl Connection {
-    /// To the first of the hosts that can write. Each has its time for all of it: one that takes the connection and
-    /// then says nothing does not keep this from the next.
+    /// To a host that can write: the first of them, unless it takes its time. The next one is tried as soon as one fails,
+    /// and in any case [`NEXT_HOST_AFTER`] later (as RFC 8305 has it); each has its time for all of it. So one whose machine is
+    /// gone, or that takes the connection and then says nothing, does not keep this from the others.
     pub(super) async fn open(url: &StoreUrl) -> Result<Self, PostgresError> {
-        let (mut problems, mut remedy) = (Vec::new(), None);
-        for host in url.one_by_one() {
-            let time_max = host.connect_time_max();
-            let (problem, known) = match timeout(time_max, Self::open_one(&host)).await {
+        let failures = watch::Sender::new(0);
+        let attempts = url.one_by_one().enumerate().map(|(place, host)| {
+            let mut failures = failures.subscribe();
+            async move {
+                let all_failed = failures.wait_for(|failures| *failures >= place);
+                let turn = NEXT_HOST_AFTER * u32::try_from(place).unwrap_or(u32::MAX);
+                let _ = timeout(turn, all_failed).await; // or it is its turn
+                let time_max = host.connect_time_max();
+                let (problem, remedy) = match timeout(time_max, Self::open_one(&host)).await {
+                    Ok(Ok(opened)) => return Ok(opened),
+                    Ok(Err(error)) => (told(&error), remedy_of(&error)),
+                    Err(_) => (format!("no answer within {time_max:?}"), None),
+                };
+                Err((place, (host, problem, remedy)))
+            }
+        });
+        let mut attempts: JoinSet<_> = attempts.collect();
+        let mut failed = BTreeMap::new();
+        while let Some(attempt) = attempts.join_next().await {
+            match attempt {
                 Ok(Ok(opened)) => return Ok(opened),
-                Ok(Err(error)) => (told(&error), remedy_of(&error)),
-                Err(_) => (format!("no answer within {time_max:?}"), None),
-            };
-            remedy = known.or(remedy);
-            problems.push((host, problem));
+                Ok(Err((place, problem))) => {
+                    failed.insert(place, problem);
+                    failures.send_replace(failed.len());
+                }
+                Err(_) => {} // the process ends
+            }
         }
+        let problems: Vec<_> = failed.into_values().collect();
         Err(PostgresError::Connect {
             server: url.to_string(),
+            remedy: problems.iter().rev().find_map(|(_, _, remedy)| *remedy),
             problem: match problems.as_slice() {
-                [(_, problem)] => problem.clone(),
+                [(_, problem, _)] => problem.clone(),
                 several => {
                     let each = several
                         .iter()
-                        .map(|(host, problem)| format!("{host}: {problem}"));
+                        .map(|(host, problem, _)| format!("{host}: {problem}"));
                     each.collect::<Vec<_>>().join("; ")
                 }
             },
-            remedy,
         })
     }
 
