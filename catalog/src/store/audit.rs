@@ -9,12 +9,12 @@ use crate::stocks::Listing;
 use catalog_core::Stock;
 
 /// The stocks as they are, and what the journal says of them as far as it has been read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Audit {
     accounts: BTreeMap<StockName, Account>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Account {
     stock: Stock,
     listed: u64,
@@ -56,15 +56,26 @@ impl Audit {
     /// Takes the next rows of the journal.
     pub(super) fn take(&mut self, rows: &[Row]) -> Result<(), StorageError> {
         for row in rows {
-            let name = &row.order.name;
-            let account = self.accounts.get_mut(name).ok_or_else(|| differs(name))?;
             let shares = u128::from(row.order.quantity.get());
-            match row.order.side {
-                Side::Buy => account.bought += shares,
-                Side::Sell => account.sold += shares,
-            }
-            account.trades += 1;
+            self.take_sum(&row.order.name, row.order.side, shares, 1)?;
         }
+        Ok(())
+    }
+
+    /// Takes so many trades of a stock on one side, of so many shares together.
+    pub(super) fn take_sum(
+        &mut self,
+        name: &StockName,
+        side: Side,
+        shares: u128,
+        trades: u64,
+    ) -> Result<(), StorageError> {
+        let account = self.accounts.get_mut(name).ok_or_else(|| differs(name))?;
+        match side {
+            Side::Buy => account.bought += shares,
+            Side::Sell => account.sold += shares,
+        }
+        account.trades += trades;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use domain::{IdempotencyKey, OrderNumber};
+use domain::{Epoch, IdempotencyKey, Order, OrderNumber, Side};
 use rustix::process::Signal;
 use storage::StorageError;
 use test_postgres::certificates::Certificates;
@@ -16,9 +16,9 @@ use catalog::store::postgres::{
     COMMIT_TIME_MAX, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
 };
 use catalog::store::{Journal, Store};
-use catalog_core::PriorOutcome;
+use catalog_core::{PriorOutcome, Staged};
 
-use crate::suite::{Place, buy, commit, elect_and_buy, replica, staged};
+use crate::suite::{Place, buy, commit, elect_and_buy, order, replica, staged};
 
 /// Far above what a commit takes on a busy machine, and far below what a test may take.
 const SHORT: Duration = Duration::from_millis(1500);
@@ -777,4 +777,48 @@ fn a_writer_that_goes_on_as_another_takes_over_keeps_its_lease() {
             "taken over {waited:?} after a beat"
         );
     });
+}
+
+/// It may be long, and nobody is served before it is opened.
+#[tokio::test]
+async fn the_stocks_are_compared_with_a_long_journal_before_it_serves_and_its_rows_beside() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "long");
+    let mut store = place.store().await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    commit(&mut store, &mut state, elect_and_buy).await;
+    for batch in 0..5 {
+        let many = |staged: &mut Staged<'_>| {
+            for row in 0..1000 {
+                let order = Order {
+                    side: Side::Sell,
+                    ..order(&format!("{batch}-{row}"), "nvidia", 1)
+                };
+                staged.trade(Epoch(1), order, None).unwrap();
+            }
+        };
+        commit(&mut store, &mut state, many).await;
+    }
+    store.close().await.unwrap();
+    let mut reopened = place.reopened().await;
+    let unchecked = reopened.unchecked().expect("it is long");
+    unchecked.check().await.unwrap();
+    reopened.close().await.unwrap();
+    // Neither has a chain or a checksum of its own.
+    for change in ["quantity = quantity + 1", "version = version + 1"] {
+        let undo = change.replace('+', "-");
+        place.sql(&format!("UPDATE stock SET {change} WHERE name = 'nvidia'"));
+        place.forget_writer();
+        let opened = place.store().await;
+        let error = opened.err().map(|error| error.to_string());
+        assert!(
+            error.is_some_and(|error| error.contains("nvidia")),
+            "{change}"
+        );
+        place.sql(&format!("UPDATE stock SET {undo} WHERE name = 'nvidia'"));
+    }
+    place.sql("UPDATE journal SET price = price + 1 WHERE number = 2000");
+    let mut reopened = place.reopened().await;
+    let unchecked = reopened.unchecked().expect("it is long");
+    assert!(unchecked.check().await.unwrap_err().is_damage());
 }
