@@ -22,8 +22,9 @@ use crate::guest::failure::Failure;
 use crate::guest::thread::{processor_time, yield_to_others};
 use crate::guest::version::SharedVersion;
 
-/// Decisions that wait for the candidate.
-const JOBS_MAX: usize = 1024;
+/// Decisions that wait for the candidate: some more than it makes between two rests. Of many more the memory is no longer
+/// in any cache when it gets round to them.
+const JOBS_MAX: usize = 128;
 
 /// Of those, places that are left to elections.
 const ELECTIONS_MAX: usize = 16;
@@ -32,9 +33,9 @@ const ELECTIONS_MAX: usize = 16;
 const JOB_BYTES_MAX: usize = 256 << 10;
 const BYTES_MAX: usize = 16 << 20;
 
-/// How many times as long as it worked the thread then rests, so that it takes no more than a fifth of a
+/// How many times as long as it worked the thread then rests, so that it takes no more than a tenth of a
 /// core from those who serve; and how long it works without a rest, about.
-const REST_TIMES: u32 = 4;
+const REST_TIMES: u32 = 9;
 const WORK_MIN: Duration = Duration::from_millis(1);
 
 /// Hands decisions to the thread that asks candidates.
