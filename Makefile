@@ -3,7 +3,7 @@
 # The tests that this machine could not run, and why.
 SKIPPED := $(CURDIR)/target/skipped-tests
 
-.PHONY: help run test sim torture failover networks fuzz swaps bombs bench bench-setup bench-growth bench-build check lint fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture failover networks hosts fuzz swaps bombs bench bench-setup bench-growth bench-build check lint fmt clean wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ failover: wasm-target ## measure RUNS=20 times how soon another replica leads
 networks: wasm-target ## lose packets, cut gateways off, keep the processors busy, stop a follower: SECONDS=60 each
 	BAZAAR_NETWORKS_SECONDS=$(or $(SECONDS),60) \
 	cargo test --release --test integration networks:: -- --nocapture --include-ignored --test-threads=1
+
+hosts: wasm-target ## take power and network from hosts for SECONDS=300 from SEED=100 on, PostgreSQL's too; lose its primary RUNS=5 times
+	BAZAAR_HOSTS_SECONDS=$(or $(SECONDS),300) BAZAAR_HOSTS_SEED=$(or $(SEED),100) BAZAAR_HOSTS_RUNS=$(or $(RUNS),5) \
+	cargo test --test integration hosts:: -- --nocapture --include-ignored --test-threads=1
 
 swaps: wasm-target ## swap policies under full load: 1,000 changes, a million replies; shadow all; measure traps
 	BAZAAR_SWAPS_STRETCHES=$(or $(STRETCHES),25) BAZAAR_SWAPS_MS=$(or $(MS),4000) \

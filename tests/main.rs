@@ -14,6 +14,7 @@
 //! - [`strangers`]: disks and processes of another bazaar;
 //! - [`limits`]: what clients can send without end, and what it costs;
 //! - [`torture`]: the same under faults of every kind, judged by what clients saw;
+//! - [`hosts`]: hosts of their own for all of them, PostgreSQL's included, that die, stand still and are cut off;
 //! - [`failover`]: how long it takes another replica to lead;
 //! - [`policy`]: swaps, and components that misbehave;
 //! - [`takes`]: limits of policies, over several gateways;
@@ -50,6 +51,7 @@ mod damage;
 mod strangers;
 mod limits;
 mod torture;
+mod hosts;
 mod failover;
 mod policy;
 mod takes;

@@ -8,14 +8,14 @@
 //!
 //! `BAZAAR_TORTURE_SECONDS` makes it more than one short round, `BAZAAR_TORTURE_SEED` others.
 
-mod history;
-mod judge;
-mod audit;
-mod client;
+pub mod history;
+pub mod judge;
+pub mod audit;
+pub mod client;
 mod nemesis;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -200,30 +200,30 @@ fn keep(
     wrong: &[String],
 ) {
     let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("torture-{seed}"));
-    let mut text = String::new();
-    let mut line = |line: String| writeln!(text, "{line}").expect("strings grow");
-    wrong
-        .iter()
-        .for_each(|wrong| line(format!("wrong {wrong}")));
-    plan.iter()
-        .for_each(|planned| line(format!("fault {planned:?}")));
-    state
-        .rows
-        .iter()
-        .for_each(|row| line(format!("row {row:?}")));
-    history
-        .trades
-        .iter()
-        .for_each(|(key, trade)| line(format!("trade {key} {trade:?}")));
-    history
-        .seen
-        .iter()
-        .for_each(|(span, seen)| line(format!("saw {span:?} {seen:?}")));
+    let text = record(history, state, plan, wrong);
     let kept = fs::create_dir_all(&dir)
         .and_then(|()| fs::write(dir.join("history.txt"), text))
         .and_then(|()| copy_logs(bazaar.dir(), &dir));
     kept.expect("the build's directory is writable");
     println!("seed {seed}: what happened is in {}", dir.display());
+}
+
+/// A round, a line for each thing that was done, seen, or wrong.
+pub fn record(
+    history: &History,
+    state: &FinalState,
+    plan: &[impl Debug],
+    wrong: &[String],
+) -> String {
+    let wrong = wrong.iter().map(|wrong| format!("wrong {wrong}"));
+    let plan = plan.iter().map(|planned| format!("fault {planned:?}"));
+    let rows = state.rows.iter().map(|row| format!("row {row:?}"));
+    let trades = history.trades.iter();
+    let trades = trades.map(|(key, trade)| format!("trade {key} {trade:?}"));
+    let seen = history.seen.iter();
+    let seen = seen.map(|(span, seen)| format!("saw {span:?} {seen:?}"));
+    let lines = wrong.chain(plan).chain(rows).chain(trades).chain(seen);
+    lines.map(|line| line + "\n").collect()
 }
 
 fn copy_logs(from: &Path, to: &Path) -> std::io::Result<()> {

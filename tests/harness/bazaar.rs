@@ -30,7 +30,7 @@ const ROOM: u64 = 1 << 30;
 /// A directory for what the processes keep; in memory, where there is room. A virtual disk that its
 /// owner throttles was seen to end no `fdatasync` for 8 to 14 s, and then no order can be placed: a
 /// test that expects one would be a test of that disk. No test here takes the machine's power away.
-fn data_dir() -> TempDir {
+pub fn data_dir() -> TempDir {
     let room = rustix::fs::statvfs(MEMORY).map_or(0, |memory| memory.f_bavail * memory.f_frsize);
     let dir = if room >= ROOM {
         tempfile::tempdir_in(MEMORY)
@@ -452,26 +452,11 @@ impl Bazaar {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}"))
     }
 
-    /// The journal, once every replica's ledger equals it. A ledger's length and chain hash say
-    /// that; whether the chain holds is for the caller to check.
+    /// The journal, once every replica's ledger equals it.
     pub fn settled_journal(&self) -> Vec<Row> {
-        let read = |id: &u32| -> Option<Vec<Row>> {
-            let ledger = Ledger::open(&self.data_dir(*id)).ok()?;
-            ledger.rows().collect::<Result<_, _>>().ok()
-        };
-        let mut journal = None;
-        wait_until("every ledger to equal the journal", || {
-            let catalog = self.status()["catalog"].take();
-            let ledgers: Vec<_> = self.options.replicas.iter().map(read).collect();
-            let first = ledgers[0].clone().unwrap_or_default();
-            let chain = first.last().map_or(ChainHash::EMPTY, |row| row.chain);
-            let settled = catalog["journal_rows"].as_u64() == Some(first.len() as u64)
-                && catalog["chain_hash"].as_str() == Some(&chain.to_string())
-                && ledgers.iter().all(|ledger| ledger.as_ref() == Some(&first));
-            journal = settled.then_some(first);
-            settled
-        });
-        journal.unwrap_or_default()
+        let ids = self.options.replicas.iter();
+        let ledgers: Vec<PathBuf> = ids.map(|id| self.data_dir(*id)).collect();
+        settled_journal(&ledgers, || self.status()["catalog"].take())
     }
 
     /// Waits until the ledgers of these replicas hold every acknowledged order and are equal.
@@ -495,6 +480,31 @@ impl Bazaar {
             String::from_utf8_lossy(&compared.stdout)
         );
     }
+}
+
+/// The journal, once every ledger in these directories equals it. What a gateway knows of the catalog says that by its
+/// length and chain hash; whether the chain holds is for the caller to check.
+pub fn settled_journal(ledgers: &[PathBuf], catalog: impl Fn() -> Value) -> Vec<Row> {
+    let read = |dir: &PathBuf| -> Option<Vec<Row>> {
+        Ledger::open(dir)
+            .ok()?
+            .rows()
+            .collect::<Result<_, _>>()
+            .ok()
+    };
+    let mut journal = None;
+    wait_until("every ledger to equal the journal", || {
+        let catalog = catalog();
+        let ledgers: Vec<_> = ledgers.iter().map(read).collect();
+        let first = ledgers[0].clone().unwrap_or_default();
+        let chain = first.last().map_or(ChainHash::EMPTY, |row| row.chain);
+        let settled = catalog["journal_rows"].as_u64() == Some(first.len() as u64)
+            && catalog["chain_hash"].as_str() == Some(&chain.to_string())
+            && ledgers.iter().all(|ledger| ledger.as_ref() == Some(&first));
+        journal = settled.then_some(first);
+        settled
+    });
+    journal.unwrap_or_default()
 }
 
 fn is_ready(admin: SocketAddr) -> bool {

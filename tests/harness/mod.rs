@@ -37,7 +37,7 @@ mod skip;
 mod guests;
 pub mod bombs;
 
-pub use bazaar::{Bazaar, Order};
+pub use bazaar::{Bazaar, Order, data_dir, settled_journal};
 pub use guests::{example, guest, slow_target};
 pub use http::{Response, request, send_raw, try_request};
 pub use keepalive::{Answer, KeepAlive};
@@ -54,4 +54,4 @@ pub use process::{Outputs, Process, kill_by_pid, run, run_ok, run_with, signal_b
 pub use proxy::Conduct;
 pub use skip::skip;
 pub use small_disk::SmallDisk;
-pub use wait::{Raise, Turn, alone, wait_until};
+pub use wait::{Raise, Turn, alone, wait_for, wait_until};

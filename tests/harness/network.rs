@@ -38,7 +38,7 @@ pub fn in_own_network() -> bool {
         .name()
         .expect("a test's thread has its name")
         .to_owned();
-    let mut within = unshare(r#"exec "$0" --exact "$1" --nocapture"#);
+    let mut within = unshare(r#"exec "$0" --exact "$1" --nocapture --include-ignored"#);
     within.arg(env::current_exe().expect("it was started from a file"));
     let output = within.arg(test).env(WITHIN, network()).output();
     let output = output.expect("it could be run a moment ago");
@@ -50,6 +50,7 @@ pub fn in_own_network() -> bool {
         said,
         String::from_utf8_lossy(&output.stderr)
     );
+    print!("{said}"); // its figures
     false
 }
 

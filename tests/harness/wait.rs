@@ -16,13 +16,18 @@ const TURNS_MAX: usize = 3;
 ///
 /// # Panics
 /// Where it does not in a minute, saying `what` was waited for.
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_for(what, WAIT_MAX, condition);
+}
+
+/// The same, with another patience.
+pub fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(
-            start.elapsed() < WAIT_MAX,
+            start.elapsed() < patience,
             "waited {} s for {what}",
-            WAIT_MAX.as_secs()
+            patience.as_secs()
         );
         thread::sleep(INTERVAL);
     }

@@ -3,7 +3,7 @@
 use crate::machine::Machine;
 
 /// What tests need is here, and root runs the script. `apt-get` installs Node alone.
-const COMMANDS: [(&str, &str); 19] = [
+const COMMANDS: [(&str, &str); 21] = [
     ("id", "echo 0"),
     ("node", ""),
     ("npm", ""),
@@ -19,6 +19,8 @@ const COMMANDS: [(&str, &str); 19] = [
     ("pgrep", ""),
     ("pg_createcluster", ""),
     ("openssl", ""),
+    ("patroni", ""),
+    ("etcd", ""),
     ("setpriv", ""),
     ("systemd-analyze", ""),
     ("docker-compose", ""),
