@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use catalog::config::NESTED_LEASE_MAX;
-use daemon::tasks;
+use daemon::tasks::{self, Task};
 use domain::ReplicaId;
 use frontend_host::config::Bounds;
 use frontend_policy::{Compiler, Probation};
+use monitor::Monitor;
 use rpc::listen::connections_within_open_files;
 use tokio::net::TcpListener;
 use tracing::{info, warn};
@@ -30,6 +31,8 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
     open_files::raise_limit();
     let mut shutdown = Box::pin(shutdown(&args.lifeline, STOP_TIME_MAX)?);
     let listener = bind(args.listen, "the catalog".to_owned(), "--listen")?;
+    let monitor = Monitor::default();
+    let _monitoring = monitored(args.metrics, "the catalog's metrics", &monitor)?;
     if let Some(store) = args.store {
         let url = catalog::StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
         info!(address = %args.listen, store = %url, "starting");
@@ -46,6 +49,7 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
                 .lease_ms
                 .map_or(NESTED_LEASE_MAX, Duration::from_millis),
             accept_loss_of: args.accept_loss_of.into_iter().collect(),
+            monitor,
         };
         catalog::run_on_postgres(config, listener, shutdown).await?;
         info!("stopped");
@@ -56,6 +60,7 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
     })?;
     let config = catalog::Config {
         accept_loss_of: args.accept_loss_of.into_iter().collect(),
+        monitor,
         ..catalog_config(data_dir, args.new, args.stocks, args.lease_ms)
     };
     if !args.rebuild_from.is_empty() {
@@ -88,6 +93,7 @@ pub fn catalog_config(
         stocks,
         lease: lease(lease_ms),
         accept_loss_of: BTreeSet::new(),
+        monitor: Monitor::default(),
     }
 }
 
@@ -102,12 +108,15 @@ pub async fn order(args: cli::Order) -> Result<(), Failure> {
     let address = args.address().map_err(Error::Usage)?;
     let shutdown = shutdown(&args.lifeline, STOP_TIME_MAX)?;
     let listener = bind(address, format!("order replica {}", args.id), "--listen")?;
+    let monitor = Monitor::default();
+    let _monitoring = monitored(args.metrics, "a replica's metrics", &monitor)?;
     let config = order::Config {
         id: args.id,
         catalogs: origins(&args.catalogs),
         peers: urls(args.peers),
         data_dir: args.data_dir,
         rebuild: args.rebuild,
+        monitor,
     };
     info!(%address, "starting");
     order::run(config, listener, shutdown).await?;
@@ -177,6 +186,20 @@ fn urls(replicas: Vec<(ReplicaId, Origin)>) -> Vec<(ReplicaId, String)> {
         .into_iter()
         .map(|(id, origin)| (id, origin.to_string()))
         .collect()
+}
+
+/// Answers for a service, where it is wanted, until what is returned is dropped.
+fn monitored(
+    address: Option<SocketAddr>,
+    purpose: &str,
+    monitor: &Monitor,
+) -> Result<Option<Task<()>>, Error> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = bind(address, purpose.to_owned(), "--metrics")?;
+    let serving = monitor::serve(listener, monitor.clone());
+    Ok(Some(tasks::spawn("metrics", serving)))
 }
 
 fn bind(address: SocketAddr, purpose: String, flag: &'static str) -> Result<TcpListener, Error> {

@@ -27,6 +27,7 @@
 //! - [`dev`]: a policy that is edited while a gateway runs;
 //! - [`bombs`]: components that are made to keep a compiler busy;
 //! - [`admin`]: who may use the admin API, and what it stands;
+//! - [`monitoring`]: what services say of themselves;
 //! - [`stopping`]: how services stop;
 //! - [`examples`]: the policies that people need, each as the guide describes it;
 //! - [`languages`]: policies in JavaScript, Python and C, and new ones;
@@ -64,6 +65,7 @@ mod rollouts;
 mod dev;
 mod bombs;
 mod admin;
+mod monitoring;
 mod stopping;
 mod examples;
 mod languages;

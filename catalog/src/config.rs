@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use domain::ReplicaId;
+use monitor::Monitor;
 
 use crate::store::postgres::StoreUrl;
 use catalog_core::leases::SESSIONS_MAX;
@@ -39,6 +40,8 @@ pub struct Config {
     pub lease: Duration,
     /// Replicas that a start which finds that rows are missing does not wait for: what only they have is lost.
     pub accept_loss_of: BTreeSet<ReplicaId>,
+    /// Told what this catalog is at the moment.
+    pub monitor: Monitor,
 }
 
 impl Config {
@@ -59,6 +62,7 @@ pub struct PostgresConfig {
     pub stocks: Option<PathBuf>,
     pub lease: Duration,
     pub accept_loss_of: BTreeSet<ReplicaId>,
+    pub monitor: Monitor,
 }
 
 /// Of a catalog that others can take over from. It serves for nine tenths of its own lease after a beat, and may

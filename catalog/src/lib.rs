@@ -11,6 +11,7 @@
 //! - [`takes`]: tokens that gateways take for their policies;
 //! - [`service`]: the gRPC service;
 //! - [`standby`]: what clients are told while another catalog is active;
+//! - `observed`: what it says of itself to whoever monitors it;
 //! - [`server`]: puts the parts together and serves;
 //! - [`damage`]: a catalog whose disk turns out to be damaged stops;
 //! - [`rebuild`]: a lost database, rebuilt from replicas' ledgers;
@@ -47,6 +48,7 @@ pub mod session;
 pub mod takes;
 pub mod service;
 pub mod standby;
+mod observed;
 pub mod server;
 pub mod damage;
 pub mod rebuild;
@@ -64,7 +66,7 @@ pub use store::sqlite::holds_journal;
 
 use crate::damage::{Damaged, Home, Watched};
 use crate::error::NoJournal;
-use crate::server::Parts;
+use crate::server::{Parts, Server};
 use crate::stocks::{Free, Listing};
 use crate::store::postgres::{COMMIT_TIME_MAX, OpenError, OpenOptions, PostgresStore};
 use crate::store::sqlite::{FILE, SqliteStore};
@@ -87,6 +89,7 @@ pub async fn run(
     let home = Home::Directory(config.data_dir.clone());
     let handover = Handover::new(&config.data_dir);
     let accept_loss_of = config.accept_loss_of.clone();
+    let monitor = config.monitor.clone();
     let damaged = |what| Damaged { home, what };
     tokio::pin!(shutdown);
     let opening = tokio::task::spawn_blocking(move || open(&config));
@@ -122,8 +125,13 @@ pub async fn run(
         ..parts(store, journal, loaded, lease, &reporter)
     };
     let (_nobody, elsewhere) = watch::channel(None);
-    let parts = ready(Ok(parts));
-    serve(parts, elsewhere, receiver, damaged, listener, shutdown).await
+    let server = Server {
+        parts: ready(Ok(parts)),
+        elsewhere,
+        monitor,
+        listener,
+    };
+    serve(server, receiver, damaged, shutdown).await
 }
 
 /// The same with its truth in PostgreSQL, beside other catalogs: it stands by until none of them writes, then
@@ -140,6 +148,7 @@ pub async fn run_on_postgres(
     config.validate()?;
     let lease = config.lease;
     let accept_loss_of = config.accept_loss_of.clone();
+    let monitor = config.monitor.clone();
     let home = Home::Server(config.store.to_string());
     let damaged = |what| Damaged { home, what };
     let (reporter, receiver) = storage::damage::channel();
@@ -171,7 +180,13 @@ pub async fn run_on_postgres(
             ..parts(store, journal, loaded, lease, &reporter)
         })
     };
-    serve(opened, elsewhere, receiver, damaged, listener, shutdown).await
+    let server = Server {
+        parts: opened,
+        elsewhere,
+        monitor,
+        listener,
+    };
+    serve(server, receiver, damaged, shutdown).await
 }
 
 /// Begins a journal in a database that has none, and lets go of it.
@@ -212,15 +227,13 @@ fn parts(
 
 /// Serves until `shutdown`, or until damage is found.
 async fn serve(
-    parts: impl Future<Output = Result<Parts, Error>>,
-    elsewhere: watch::Receiver<Option<String>>,
+    server: Server<impl Future<Output = Result<Parts, Error>>, impl Into<Incoming>>,
     mut receiver: DamageReceiver,
     damaged: impl FnOnce(String) -> Damaged,
-    listener: impl Into<Incoming>,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     tokio::select! {
-        served = server::serve(parts, elsewhere, listener, shutdown) => served,
+        served = server.serve(shutdown) => served,
         what = receiver.next() => Err(damaged(what).into()),
     }
 }
@@ -279,6 +292,7 @@ fn open_options(config: PostgresConfig) -> Result<OpenOptions, Error> {
         stocks,
         lease: _,
         accept_loss_of: _,
+        monitor: _,
     } = config;
     let first = match new {
         true => Some(first_stocks(stocks.as_deref())?),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use daemon::tasks;
 use domain::time::BootTime;
 use domain::{CatalogRun, Identity, ReplicaId};
+use monitor::Monitor;
 use rpc::clients::PerClient;
 use rpc::listen::{self, Incoming};
 use storage::StorageError;
@@ -17,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::config::lease_margin;
 use crate::error::Error;
+use crate::observed;
 use crate::service::{Lists, Service, TRADES_PER_CLIENT_MAX};
 use crate::session::Sessions;
 use crate::shared::Shared;
@@ -62,73 +64,93 @@ pub struct Parts {
     pub reporter: DamageReporter,
 }
 
-/// Serves until `shutdown`, then finishes what has queued and lets go of the store. Until there are `parts` it
-/// stands by: clients are told who is active, as `elsewhere` says.
-pub async fn serve(
-    parts: impl Future<Output = Result<Parts, Error>>,
-    elsewhere: watch::Receiver<Option<String>>,
-    listener: impl Into<Incoming>,
-    shutdown: impl Future<Output = ()> + Send,
-) -> Result<(), Error> {
-    let (close, closing) = watch::channel(false);
-    let door = Door::new(elsewhere);
-    let server = listen::server()
-        .add_service(door.clone())
-        .serve_with_incoming_shutdown(listener.into(), closed(closing.clone()));
-    tokio::pin!(server, shutdown);
-    let ended = |served: Result<(), _>| served.map_or_else(Error::Serve, |()| Error::Ended);
-    let starting = async {
-        let mut parts = parts.await?;
-        let handover = parts.handover.take();
-        Ok::<_, Error>((start(parts, closing)?, handover))
-    };
-    let ((service, mut writer_ended), handover) = tokio::select! {
-        biased; // what is at hand is served before anybody is refused
-        started = starting => started?,
-        served = &mut server => return Err(ended(served)),
-        () = &mut shutdown => return Ok(()),
-    };
-    let (shared, writer) = (Arc::clone(&service.shared), service.writer.clone());
-    let (takes, journal) = (Arc::clone(&service.takes), service.identity.journal);
-    // Ends with this function.
-    let _expiry = tasks::spawn("expire sessions", {
-        let shared = Arc::clone(&shared);
-        async move { shared.expire_sessions().await }
-    });
-    door.open(service);
-    let stopping = async {
-        shutdown.await;
-        tracing::info!("stopping");
-        // Meanwhile it serves; nobody has to wait for what it lent afterwards.
-        let _ = tokio::time::timeout(RECALL_TIME_MAX, shared.recall()).await; // or for its leases
-    };
-    tokio::select! {
-        served = &mut server => return Err(ended(served)),
-        _ = &mut writer_ended => return Err(Error::Writer),
-        () = stopping => {}
+/// A catalog that stands by until it has its parts, and then is active.
+pub struct Server<P, L> {
+    pub parts: P,
+    /// Where the active one is reached.
+    pub elsewhere: watch::Receiver<Option<String>>,
+    pub monitor: Monitor,
+    pub listener: L,
+}
+
+impl<P, L> Server<P, L>
+where
+    P: Future<Output = Result<Parts, Error>>,
+    L: Into<Incoming>,
+{
+    /// Serves until `shutdown`, then finishes what has queued and lets go of the store. Until there are parts it
+    /// stands by: clients are told who is active.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
+        let Self {
+            parts,
+            elsewhere,
+            monitor,
+            listener,
+        } = self;
+        observed::standby(&monitor, elsewhere.clone());
+        let (close, closing) = watch::channel(false);
+        let door = Door::new(elsewhere);
+        let server = listen::server()
+            .add_service(door.clone())
+            .serve_with_incoming_shutdown(listener.into(), closed(closing.clone()));
+        tokio::pin!(server, shutdown);
+        let ended = |served: Result<(), _>| served.map_or_else(Error::Serve, |()| Error::Ended);
+        let starting = async {
+            let mut parts = parts.await?;
+            let handover = parts.handover.take();
+            Ok::<_, Error>((start(parts, closing)?, handover))
+        };
+        let ((service, mut writer_ended), handover) = tokio::select! {
+            biased; // what is at hand is served before anybody is refused
+            started = starting => started?,
+            served = &mut server => return Err(ended(served)),
+            () = &mut shutdown => return Ok(()),
+        };
+        let (shared, writer) = (Arc::clone(&service.shared), service.writer.clone());
+        let (takes, journal) = (Arc::clone(&service.takes), service.identity.journal);
+        // Ends with this function.
+        let _expiry = tasks::spawn("expire sessions", {
+            let shared = Arc::clone(&shared);
+            async move { shared.expire_sessions().await }
+        });
+        door.open(service);
+        observed::active(&monitor, Arc::clone(&shared));
+        let stopping = async {
+            shutdown.await;
+            monitor.stop();
+            tracing::info!("stopping");
+            // Meanwhile it serves; nobody has to wait for what it lent afterwards.
+            let _ = tokio::time::timeout(RECALL_TIME_MAX, shared.recall()).await; // or for its leases
+        };
+        tokio::select! {
+            served = &mut server => return Err(ended(served)),
+            _ = &mut writer_ended => return Err(Error::Writer),
+            () = stopping => {}
+        }
+        close.send_replace(true);
+        shared.close();
+        // A client that does not answer any more holds its connection: it does not hold up who takes over.
+        let drained = tokio::time::timeout(DRAIN_MIN, &mut server).await.is_ok();
+        let limits = takes.close();
+        writer.stop().await;
+        let ending = tokio::time::timeout(WRITER_END_MAX, writer_ended);
+        let draining =
+            async { drained || tokio::time::timeout(DRAIN_MAX, &mut server).await.is_ok() };
+        let (ended, drained) = tokio::join!(ending, draining);
+        if !drained {
+            tracing::warn!("some requests were not answered before the stop");
+        }
+        match ended {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return Err(Error::Writer),
+        }
+        if let (Some(handover), Some(limits)) = (handover, limits) {
+            let epoch = shared.leadership().term.epoch; // it changes no more
+            let leave = move || handover.leave(Of { journal, epoch }, &limits);
+            let _ = tokio::task::spawn_blocking(leave).await; // the next start does without
+        }
+        Ok(())
     }
-    close.send_replace(true);
-    shared.close();
-    // A client that does not answer any more holds its connection: it does not hold up who takes over.
-    let drained = tokio::time::timeout(DRAIN_MIN, &mut server).await.is_ok();
-    let limits = takes.close();
-    writer.stop().await;
-    let ending = tokio::time::timeout(WRITER_END_MAX, writer_ended);
-    let draining = async { drained || tokio::time::timeout(DRAIN_MAX, &mut server).await.is_ok() };
-    let (ended, drained) = tokio::join!(ending, draining);
-    if !drained {
-        tracing::warn!("some requests were not answered before the stop");
-    }
-    match ended {
-        Ok(Ok(())) => {}
-        Ok(Err(_)) | Err(_) => return Err(Error::Writer),
-    }
-    if let (Some(handover), Some(limits)) = (handover, limits) {
-        let epoch = shared.leadership().term.epoch; // it changes no more
-        let leave = move || handover.leave(Of { journal, epoch }, &limits);
-        let _ = tokio::task::spawn_blocking(leave).await; // the next start does without
-    }
-    Ok(())
 }
 
 pub(crate) fn start(

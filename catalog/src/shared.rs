@@ -354,6 +354,11 @@ impl Shared {
         state.streams.clear();
     }
 
+    /// How many gateways have a session whose stream is open.
+    pub fn sessions(&self) -> usize {
+        self.lock().streams.len()
+    }
+
     /// See [`Visibility::is_unheld`].
     pub fn is_unheld(&self, now: BootTime) -> bool {
         self.change(|state| {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use domain::ReplicaId;
+use monitor::Monitor;
 
 /// Peers that a replica may have.
 pub const PEERS_MAX: usize = 15;
@@ -20,6 +21,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whether a damaged ledger is set aside and copied anew, rather than refused.
     pub rebuild: bool,
+    /// Told what this replica is at the moment.
+    pub monitor: Monitor,
 }
 
 impl Config {
@@ -93,6 +96,7 @@ mod tests {
             peers,
             data_dir: "data".into(),
             rebuild: false,
+            monitor: Monitor::default(),
         }
         .validate()
     }

@@ -161,6 +161,11 @@ impl Handle {
     }
 
     /// What the replica is at the moment.
+    /// The same, whenever it is asked.
+    pub(crate) fn watch(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
     pub(crate) fn status(&self) -> Status {
         *self.status.borrow()
     }

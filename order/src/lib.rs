@@ -45,6 +45,7 @@ use std::time::Duration;
 
 use daemon::tasks;
 use domain::time::BootTime;
+use monitor::{Figure, Monitor, Observation, Readiness};
 use rpc::listen::{self, Incoming, MESSAGE_BYTES_MAX};
 use tokio::sync::{oneshot, watch};
 use wire::order::v1::orders_server::OrdersServer;
@@ -56,7 +57,7 @@ pub use error::Error;
 use damage::{Damaged, Watched};
 use driver::Driver;
 use join::{Joined, join};
-use order_core::Replica;
+use order_core::{Replica, Status};
 use peers::{Catalog, Peers};
 use service::{OrdersService, ReplicationService};
 use storage::StorageError;
@@ -119,6 +120,7 @@ pub async fn run(
         (catalog.clone(), peers.of(journal)),
         reporter,
     );
+    observe(&config.monitor, handle.watch());
     let (close, closing) = watch::channel(false);
     let orders = OrdersService::new(
         journal,
@@ -150,12 +152,14 @@ pub async fn run(
         serve.await
     });
 
-    tokio::select! {
-        () = &mut shutdown => {}
-        what = receiver.next() => return Err(damaged(what).into()),
-        () = &mut driving => return Err(Error::Ended),
-        served = &mut serving => return Err(served.map_or_else(Error::Serve, |()| Error::Ended)),
-    }
+    let stopping = tokio::select! {
+        () = &mut shutdown => Ok(()),
+        what = receiver.next() => Err(damaged(what).into()),
+        () = &mut driving => Err(Error::Ended),
+        served = &mut serving => Err(served.map_or_else(Error::Serve, |()| Error::Ended)),
+    };
+    config.monitor.stop();
+    stopping?;
     close.send_replace(true);
     drop(stop_server);
     if tokio::time::timeout(SHUTDOWN_GRACE, serving).await.is_err() {
@@ -164,6 +168,37 @@ pub async fn run(
     drop(stop_driver);
     driving.await;
     Ok(())
+}
+
+/// What a replica says of itself to whoever monitors it.
+fn observe(monitor: &Monitor, status: watch::Receiver<Status>) {
+    monitor.set(move || {
+        let status = *status.borrow();
+        let figure = |name, help, value| Figure { name, help, value };
+        Observation {
+            readiness: match status.takes_rows {
+                true => Readiness::Ready(status.role.name()),
+                false => Readiness::NotReady("waits for the catalog"),
+            },
+            figures: vec![
+                figure(
+                    "bazaar_order_ledger_rows",
+                    "Orders in the ledger that are on its disk",
+                    status.end.rows.0,
+                ),
+                figure(
+                    "bazaar_order_epoch",
+                    "The latest epoch that it has seen",
+                    status.term.epoch.0,
+                ),
+                figure(
+                    "bazaar_order_reaches_catalog",
+                    "1 where the catalog answered last time",
+                    status.reaches_catalog.into(),
+                ),
+            ],
+        }
+    });
 }
 
 /// Opens the store; also whether its ledger is yet to be copied.

@@ -238,6 +238,9 @@ pub struct Catalog {
         conflicts_with = "rebuild_from"
     )]
     pub accept_loss_of: Vec<ReplicaId>,
+    /// Where /healthz, /readyz (`active` or `standby`) and /metrics are asked; nowhere unless it is given
+    #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
+    pub metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub lifeline: Lifeline,
 }
@@ -285,6 +288,9 @@ pub struct Order {
     /// Where the ledger is damaged, set it aside and copy it anew from the peers and the catalog
     #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
     pub rebuild: bool,
+    /// Where /healthz, /readyz (`leader` or `follower`) and /metrics are asked; nowhere unless it is given
+    #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
+    pub metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub lifeline: Lifeline,
 }

@@ -116,6 +116,7 @@ pub async fn prepare_store(args: &Up) -> Result<(), JournalError> {
         stocks: args.stocks.clone(),
         lease: NESTED_LEASE_MAX,
         accept_loss_of: BTreeSet::new(),
+        monitor: Default::default(),
     };
     Ok(catalog::begin_on_postgres(config).await?)
 }

@@ -24,7 +24,7 @@ use wire::catalog::v1::trade_result::Result as Traded;
 use wire::catalog::v1::{self, SessionRequest, Side};
 
 use crate::error::Error;
-use crate::server::{self, Parts};
+use crate::server::{Parts, Server};
 use crate::service::Service;
 use crate::store::memory::Disk;
 use catalog_core::{CatalogState, Stock, Term};
@@ -211,7 +211,13 @@ async fn serve(
     stopped: Stopped,
 ) -> Result<(), Error> {
     let (_nobody, elsewhere) = watch::channel(None);
-    server::serve(async { Ok(parts) }, elsewhere, listener, stopped).await
+    let server = Server {
+        parts: async { Ok(parts) },
+        elsewhere,
+        monitor: Default::default(),
+        listener,
+    };
+    server.serve(stopped).await
 }
 
 type Stopped = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;

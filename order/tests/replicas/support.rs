@@ -157,6 +157,7 @@ impl Cluster {
             peers,
             data_dir: seat.data_dir.path().to_owned(),
             rebuild,
+            monitor: Default::default(),
         };
         let listener = TcpListener::bind(seat.address).await.unwrap();
         let (stop, stopped) = oneshot::channel();

@@ -211,6 +211,7 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
         stocks: None,
         lease: LEASE_DEFAULT,
         accept_loss_of: BTreeSet::new(),
+        monitor: Default::default(),
     };
     fs::create_dir_all(&config.data_dir).map_err(Error::file(&config.data_dir))?;
     let remains = RebuildSource {

@@ -1,0 +1,218 @@
+//! What a service says of itself over HTTP, for load balancers, supervisors and Prometheus: whether it is alive and
+//! ready, and its figures. It changes nothing and tells no secrets, so nobody is asked who they are.
+//!
+//! - `listener`: connections, of which there are few, each with one request.
+
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
+)]
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{Method, Response, StatusCode};
+use http_body_util::Full;
+use prometheus_client::encoding::prometheus_text;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+mod listener;
+
+pub use listener::serve;
+
+/// What a service is at the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    pub readiness: Readiness,
+    pub figures: Vec<Figure>,
+}
+
+/// Whether a service does its part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readiness {
+    /// In which role.
+    Ready(&'static str),
+    /// Why it does not.
+    NotReady(&'static str),
+}
+
+/// A number that can rise and fall.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figure {
+    /// As Prometheus has it, with its unit at the end.
+    pub name: &'static str,
+    /// What it is, without a full stop.
+    pub help: &'static str,
+    pub value: u64,
+}
+
+/// Where a service says what it is, from its start to its end.
+#[derive(Clone, Default)]
+pub struct Monitor(Arc<Mutex<Option<Source>>>);
+
+type Source = Arc<dyn Fn() -> Observation + Send + Sync>;
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Monitor").field(&self.observe()).finish()
+    }
+}
+
+impl Monitor {
+    /// From now on it is asked there.
+    pub fn set(&self, source: impl Fn() -> Observation + Send + Sync + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(source));
+    }
+
+    /// From now on the service only comes to its end.
+    pub fn stop(&self) {
+        self.set(|| Observation {
+            readiness: Readiness::NotReady("stopping"),
+            figures: Vec::new(),
+        });
+    }
+
+    /// What the service is now.
+    pub fn observe(&self) -> Observation {
+        let source = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        // Not under the lock: it takes locks of the service's.
+        source.map_or_else(
+            || Observation {
+                readiness: Readiness::NotReady("starting"),
+                figures: Vec::new(),
+            },
+            |source| source(),
+        )
+    }
+
+    /// `/healthz` says whether it is alive, `/readyz` its role, with 503 where it has none yet, and `/metrics` its
+    /// figures.
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let plain = |status, body: String| respond(status, "text/plain; charset=utf-8", body);
+        if ![Method::GET, Method::HEAD].contains(method) {
+            let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".into());
+            let methods = "GET, HEAD".parse().expect("it is a header's value");
+            refused.headers_mut().insert(ALLOW, methods);
+            return refused;
+        }
+        match path {
+            "/healthz" => plain(StatusCode::OK, "ok\n".into()),
+            "/readyz" => match self.observe().readiness {
+                Readiness::Ready(role) => plain(StatusCode::OK, format!("{role}\n")),
+                Readiness::NotReady(why) => {
+                    plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
+                }
+            },
+            "/metrics" => {
+                let text = self.observe().in_prometheus_text();
+                respond(StatusCode::OK, prometheus_text::CONTENT_TYPE, text)
+            }
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "there are /healthz, /readyz and /metrics\n".into(),
+            ),
+        }
+    }
+}
+
+impl Observation {
+    fn in_prometheus_text(&self) -> String {
+        let mut registry = Registry::default();
+        let is_ready = Figure {
+            name: "bazaar_ready",
+            help: "1 where the service does its part",
+            value: u64::from(matches!(self.readiness, Readiness::Ready(_))),
+        };
+        for Figure { name, help, value } in [is_ready].iter().chain(&self.figures) {
+            let gauge = Gauge::<u64, AtomicU64>::default();
+            gauge.set(*value);
+            registry.register(*name, *help, gauge); // which adds the full stop
+        }
+        let mut text = String::new();
+        prometheus_text::encode(&mut text, &registry).expect("a string takes all that is written");
+        text
+    }
+}
+
+fn respond(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let response = Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, content_type);
+    let response = response.body(Full::new(body.into()));
+    response.expect("its parts are right")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn ask(monitor: &Monitor, path: &str) -> (u16, String) {
+        let answer = monitor.answer(&Method::GET, path);
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_is_alive_from_the_start_and_ready_in_its_role_until_it_stops() {
+        let monitor = Monitor::default();
+        assert_eq!(ask(&monitor, "/healthz").await, (200, "ok\n".into()));
+        assert_eq!(ask(&monitor, "/readyz").await, (503, "starting\n".into()));
+        monitor.set(|| Observation {
+            readiness: Readiness::Ready("active"),
+            figures: vec![Figure {
+                name: "bazaar_catalog_journal_rows",
+                help: "Orders in the journal",
+                value: 7,
+            }],
+        });
+        assert_eq!(ask(&monitor, "/readyz").await, (200, "active\n".into()));
+        let (status, text) = ask(&monitor, "/metrics").await;
+        assert_eq!(status, 200);
+        for line in [
+            "# HELP bazaar_catalog_journal_rows Orders in the journal.",
+            "# TYPE bazaar_catalog_journal_rows gauge",
+            "bazaar_catalog_journal_rows 7",
+            "bazaar_ready 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{text}");
+        }
+        monitor.stop();
+        assert_eq!(ask(&monitor, "/readyz").await, (503, "stopping\n".into()));
+        assert_eq!(ask(&monitor, "/status").await.0, 404);
+        let posted = monitor.answer(&Method::POST, "/readyz");
+        assert_eq!(posted.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(posted.headers()[ALLOW], "GET, HEAD");
+    }
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_keep_nobody_from_asking_for_long() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let _serving = daemon::tasks::spawn("monitor", serve(listener, Monitor::default()));
+        let mut silent = Vec::new();
+        for _ in 0..listener::CONNECTIONS_MAX {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert!(answer.ends_with("ok\n"), "{answer}");
+    }
+}
