@@ -1,12 +1,14 @@
 //! How Bazaar grows: figures over the steps of one quantity, everything else being equal.
 //!
 //! - [`load`]: connections, stocks, gateways, and the share of lookups that hit the cache;
+//! - [`sessions`]: sessions that hold what is traded;
 //! - [`ledger`]: a long ledger: start, queries, and a replica that comes back with nothing;
 //! - [`curve`]: what was measured, as tables and plots.
 
 pub mod curve;
 mod ledger;
 mod load;
+mod sessions;
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +34,8 @@ pub enum Subject {
     Stocks,
     /// Gateways in front of one catalog.
     Gateways,
+    /// Sessions with the catalog that hold what is traded.
+    Sessions,
     /// The share of lookups that the cache answers.
     Hits,
     /// Orders in the ledger.
@@ -40,9 +44,10 @@ pub enum Subject {
 
 impl Subject {
     /// Quick ones first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Connections,
         Self::Gateways,
+        Self::Sessions,
         Self::Hits,
         Self::Stocks,
         Self::Ledger,
@@ -99,6 +104,7 @@ pub fn measure(plan: &Plan, subject: Subject) -> Result<Curve, Error> {
         Subject::Connections => load::connections(plan),
         Subject::Stocks => load::stocks(plan),
         Subject::Gateways => load::gateways(plan),
+        Subject::Sessions => sessions::measure(plan),
         Subject::Hits => load::hits(plan),
         Subject::Ledger => ledger::measure(plan),
     }

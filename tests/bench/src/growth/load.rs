@@ -18,7 +18,7 @@ use crate::generator::{Figures, Load};
 const LOOKUP: &str = include_str!("../../contenders/lookup.lua");
 
 /// Those that scripts look up often, and trade.
-const HOT: [&str; 8] = [
+pub const HOT: [&str; 8] = [
     "amazon", "apple", "google", "intel", "meta", "nike", "nvidia", "tesla",
 ];
 
