@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use daemon::tasks;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_postgres::error::{DbError, Severity, SqlState};
@@ -63,32 +62,32 @@ impl Connection {
     /// and in any case [`NEXT_HOST_AFTER`] later (as RFC 8305 has it); each has its time for all of it. So one whose machine is
     /// gone, or that takes the connection and then says nothing, does not keep this from the others.
     pub(super) async fn open(url: &StoreUrl) -> Result<Self, PostgresError> {
-        let failures = watch::Sender::new(0);
-        let attempts = url.one_by_one().enumerate().map(|(place, host)| {
-            let mut failures = failures.subscribe();
-            async move {
-                let all_failed = failures.wait_for(|failures| *failures >= place);
-                let turn = NEXT_HOST_AFTER * u32::try_from(place).unwrap_or(u32::MAX);
-                let _ = timeout(turn, all_failed).await; // or it is its turn
-                let time_max = host.connect_time_max();
-                let (problem, remedy) = match timeout(time_max, Self::open_one(&host)).await {
-                    Ok(Ok(opened)) => return Ok(opened),
-                    Ok(Err(error)) => (told(&error), remedy_of(&error)),
-                    Err(_) => (format!("no answer within {time_max:?}"), None),
-                };
-                Err((place, (host, problem, remedy)))
-            }
-        });
-        let mut attempts: JoinSet<_> = attempts.collect();
+        let mut waiting = url.one_by_one().enumerate();
+        let mut attempts = JoinSet::new();
         let mut failed = BTreeMap::new();
-        while let Some(attempt) = attempts.join_next().await {
-            match attempt {
-                Ok(Ok(opened)) => return Ok(opened),
-                Ok(Err((place, problem))) => {
-                    failed.insert(place, problem);
-                    failures.send_replace(failed.len());
-                }
-                Err(_) => {} // the process ends
+        loop {
+            let next = waiting.next();
+            let is_last = next.is_none();
+            if let Some((place, host)) = next {
+                #[expect(clippy::disallowed_methods, reason = "its end is waited for here")]
+                attempts.spawn(async move {
+                    let opened = Self::attempt(&host).await;
+                    opened.map_err(|(problem, remedy)| (place, (host, problem, remedy)))
+                });
+            }
+            let ended = match is_last {
+                true => attempts.join_next().await,
+                false => match timeout(NEXT_HOST_AFTER, attempts.join_next()).await {
+                    Ok(ended) => ended,
+                    Err(_) => continue,
+                },
+            };
+            match ended {
+                Some(Ok(Ok(opened))) => return Ok(opened),
+                Some(Ok(Err((place, problem)))) => drop(failed.insert(place, problem)),
+                Some(Err(panicked)) => tracing::error!(%panicked, "a connection was not tried"),
+                None if is_last => break,
+                None => {}
             }
         }
         let problems: Vec<_> = failed.into_values().collect();
@@ -105,6 +104,16 @@ impl Connection {
                 }
             },
         })
+    }
+
+    /// One host, within its time; else what is wrong with it, and what an operator can do.
+    async fn attempt(host: &StoreUrl) -> Result<Self, (String, Option<&'static str>)> {
+        let time_max = host.connect_time_max();
+        match timeout(time_max, Self::open_one(host)).await {
+            Ok(Ok(opened)) => Ok(opened),
+            Ok(Err(error)) => Err((told(&error), remedy_of(&error))),
+            Err(_) => Err((format!("no answer within {time_max:?}"), None)),
+        }
     }
 
     async fn open_one(host: &StoreUrl) -> Result<Self, tokio_postgres::Error> {

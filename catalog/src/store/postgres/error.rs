@@ -100,7 +100,11 @@ pub(super) fn told(error: &tokio_postgres::Error) -> String {
 
 /// Of what changes nothing.
 pub(super) fn of_read(error: tokio_postgres::Error) -> StorageError {
-    StorageError::Server(told(&error))
+    let damage = [SqlState::DATA_CORRUPTED, SqlState::INDEX_CORRUPTED];
+    match error.code().is_some_and(|code| damage.contains(code)) {
+        true => StorageError::Damaged(told(&error)),
+        false => StorageError::Server(told(&error)),
+    }
 }
 
 /// Of a statement that was to change something, and is a transaction.

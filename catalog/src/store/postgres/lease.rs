@@ -44,7 +44,7 @@ pub(super) struct Standby<'a> {
     pub time_max: Duration,
     /// For how long a beat has to stand still.
     pub lease: Duration,
-    /// Told where the active one is reached.
+    /// Told where the active one is reached; nothing where there is none, or it is not known.
     pub active: &'a watch::Sender<Option<String>>,
 }
 
@@ -110,6 +110,7 @@ impl Standby<'_> {
                         }
                         Err(error) if lease.last_seen().is_none() => return Err(error),
                         Err(error) => {
+                            self.active.send_replace(None); // as far as this one can tell
                             if !std::mem::replace(&mut troubled, true) {
                                 tracing::warn!(%error, "this standby cannot look who writes: trying again");
                             }
@@ -119,6 +120,7 @@ impl Standby<'_> {
                     }
                 }
                 Some(WriterStep::TakeOver(claim)) => {
+                    self.active.send_replace(None);
                     let outcome = match &watching {
                         Some(watching) => self.exchange(watching, claim).await?,
                         None => StatementOutcome::Failed,
