@@ -9,22 +9,34 @@ use tokio::sync::watch;
 
 use crate::shared::Shared;
 
-/// It knows another one that is active, and takes over from it when that is over.
+/// Whether it is this one that serves, for whoever asks whether any does.
+fn is_active(value: bool) -> Figure {
+    Figure {
+        name: "bazaar_catalog_active",
+        help: "1 where this catalog is the active one, and serves",
+        value: value.into(),
+    }
+}
+
+/// Where it knows another one that is active, it takes over when that one is gone. Else it starts, takes over itself,
+/// or has lost the database from sight.
 pub fn standby(monitor: &Monitor, elsewhere: watch::Receiver<Option<String>>) {
     monitor.set(move || Observation {
         readiness: match *elsewhere.borrow() {
             Some(_) => Readiness::Ready("standby"),
-            None => Readiness::NotReady("starting"),
+            None => Readiness::NotReady("knows no active catalog, and is not it yet"),
         },
-        figures: Vec::new(),
+        figures: vec![is_active(false)],
     });
 }
 
 /// It is the active one.
 pub fn active(monitor: &Monitor, shared: Arc<Shared>) {
-    monitor.set(move || Observation {
-        readiness: readiness(&shared, BootTime::now()),
-        figures: figures(&shared),
+    monitor.set(move || {
+        let readiness = readiness(&shared, BootTime::now());
+        let mut figures = figures(&shared);
+        figures.push(is_active(matches!(readiness, Readiness::Ready(_))));
+        Observation { readiness, figures }
     });
 }
 

@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tasks;
+use domain::Role;
 use domain::time::BootTime;
 use monitor::{Figure, Monitor, Observation, Readiness};
 use rpc::listen::{self, Incoming, MESSAGE_BYTES_MAX};
@@ -120,7 +121,11 @@ pub async fn run(
         (catalog.clone(), peers.of(journal)),
         reporter,
     );
-    observe(&config.monitor, handle.watch());
+    let (monitor, status) = (config.monitor.clone(), handle.watch());
+    monitor.set(|| Observation {
+        readiness: Readiness::NotReady("copies the ledger"),
+        figures: Vec::new(),
+    });
     let (close, closing) = watch::channel(false);
     let orders = OrdersService::new(
         journal,
@@ -149,6 +154,7 @@ pub async fn run(
             handle.wait_until_durable(rows).await;
             tracing::info!(orders = %rows, "copied the ledger");
         }
+        observe(&monitor, status);
         serve.await
     });
 
@@ -177,6 +183,7 @@ fn observe(monitor: &Monitor, status: watch::Receiver<Status>) {
         let figure = |name, help, value| Figure { name, help, value };
         Observation {
             readiness: match status.takes_rows {
+                true if status.role == Role::Activating => Readiness::NotReady("is about to lead"),
                 true => Readiness::Ready(status.role.name()),
                 false => Readiness::NotReady("waits for the catalog"),
             },

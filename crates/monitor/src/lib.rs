@@ -197,22 +197,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_that_say_nothing_keep_nobody_from_asking_for_long() {
+    async fn connections_that_say_nothing_keep_nobody_from_asking() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let _serving = daemon::tasks::spawn("monitor", serve(listener, Monitor::default()));
         let mut silent = Vec::new();
-        for _ in 0..listener::CONNECTIONS_MAX {
+        for _ in 0..2 * listener::CONNECTIONS_MAX {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
-            .await
-            .unwrap();
+        let request = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(request).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         assert!(answer.ends_with("ok\n"), "{answer}");
+        // And the first of them were ended for it.
+        let mut rest = [0; 1];
+        assert!(matches!(silent[0].read(&mut rest).await, Ok(0) | Err(_)));
     }
 }

@@ -1,7 +1,7 @@
 //! Takes connections: few at a time, each for one request, within a time.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tasks;
@@ -9,16 +9,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::Monitor;
 
-/// Connections at a time; others wait with the kernel.
-pub(crate) const CONNECTIONS_MAX: usize = 16;
+/// Connections at a time. For one more, the oldest ends: so nobody who asks at once is kept from it by those who say nothing.
+pub(crate) const CONNECTIONS_MAX: usize = 64;
 
 /// How long one may take from its beginning to its end.
-const CONNECTION_TIME_MAX: Duration = Duration::from_secs(5);
+const CONNECTION_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Bytes of a request's head: the least that hyper takes.
 const HEAD_BYTES_MAX: usize = 8 << 10;
@@ -28,17 +28,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Answers whoever asks, for as long as it is polled.
 pub async fn serve(listener: TcpListener, monitor: Monitor) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
-        let place = Arc::clone(&places).acquire_owned().await;
-        let place = place.expect("never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
+                connections.retain(|connection| !connection.is_finished());
+                if connections.len() >= CONNECTIONS_MAX
+                    && let Some(oldest) = connections.pop_front()
+                {
+                    oldest.abort();
+                }
                 let monitor = monitor.clone();
-                tasks::spawn_for_caller(async move {
+                connections.push_back(tasks::spawn_for_caller(async move {
                     let _ = timeout(CONNECTION_TIME_MAX, answer(stream, monitor)).await;
-                    drop(place);
-                });
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection to the metrics");
