@@ -72,7 +72,14 @@ impl Host {
     /// Starts its services, with a device at the switch.
     pub fn power_on(&mut self, switch: &Switch, services: &[Service]) {
         let mut unshare = Command::new("unshare");
-        unshare.args(["--net", "--pid", "--mount-proc", "--fork", "--kill-child"]);
+        unshare.args([
+            "--net",
+            "--ipc",
+            "--pid",
+            "--mount-proc",
+            "--fork",
+            "--kill-child",
+        ]);
         unshare.args(["bash", "--noprofile", "--norc"]);
         without_environment(&mut unshare);
         let log = fs::File::options()

@@ -131,7 +131,7 @@ pub fn plan(seed: u64, length: Duration, patience: Duration) -> Vec<Planned> {
         target: Target::Primary,
     };
     let length_max = patience * 2 + LENGTH_MORE;
-    let mut at = first.at + first.length;
+    let mut at = first.at + first.length + Duration::from_secs(2);
     let mut planned = vec![first];
     while at < length {
         let (fault, target) = draw(&mut random);
@@ -219,7 +219,8 @@ pub fn inflict(site: &mut Site, plan: &[Planned]) -> Inflicted {
     let mut active: Vec<Active> = Vec::new();
     let mut inflicted = Inflicted::default();
     for planned in plan {
-        end_until(site, &mut active, start, planned.at);
+        let now = start.elapsed();
+        end_until(site, &mut active, start, planned.at.max(now));
         let host = planned.target.resolve(site).filter(|host| {
             active.len() < ACTIVE_MAX
                 && !active

@@ -384,11 +384,15 @@ impl Site {
     /// How often another server was promoted.
     pub fn promotions(&self) -> u64 {
         let sql = "SELECT ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int";
-        let timeline = self
-            .primary()
-            .and_then(|role| self.sql(role, "postgres", sql));
-        let timeline: Option<u64> = timeline.and_then(|timeline| timeline.parse().ok());
-        timeline.expect("there is a primary, and it says so") - 1
+        let mut timeline: Option<u64> = None;
+        wait_for("a primary", PATIENCE, || {
+            let said = self
+                .primary()
+                .and_then(|role| self.sql(role, "postgres", sql));
+            timeline = said.and_then(|said| said.parse().ok());
+            timeline.is_some()
+        });
+        timeline.expect("it was waited for") - 1
     }
 
     /// What a gateway knows; of the first one that says something.
@@ -547,7 +551,8 @@ bootstrap:
     synchronous_mode_strict: true
     postgresql:
       use_pg_rewind: true
-      parameters: {shared_buffers: 16MB, max_connections: 50, wal_receiver_status_interval: 1, wal_keep_size: 256MB}
+      parameters: {shared_buffers: 16MB, max_connections: 50, wal_receiver_status_interval: 1, wal_keep_size: 256MB,
+        dynamic_shared_memory_type: mmap}
   initdb: [{encoding: UTF8}, {locale: C.UTF-8}, no-sync, data-checksums]
 postgresql:
   listen: '{sql}'

@@ -31,6 +31,9 @@ const THINK_TIME_MAX: Duration = Duration::from_millis(8);
 /// Longest that an order may stay without an answer once everything is healed.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(90);
 
+/// How it ends what is wrong where [`look_at_the_end`] got no answer.
+pub const UNANSWERED: &str = "reads were not answered though all is healed";
+
 #[derive(Debug, Clone, Copy)]
 pub struct Door {
     pub address: SocketAddr,
@@ -91,7 +94,7 @@ pub fn look_at_the_end(scene: &Scene) -> History {
         }
         if client.history.unanswered > 0 {
             let wrong = format!(
-                "gateway {gateway}: {} reads were not answered though all is healed",
+                "gateway {gateway}: {} {UNANSWERED}",
                 client.history.unanswered
             );
             client.history.wrong_answers.push(wrong);

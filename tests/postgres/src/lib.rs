@@ -36,6 +36,7 @@ listen_addresses = '127.0.0.1'
 shared_buffers = 16MB
 max_connections = 50
 max_wal_senders = 4
+dynamic_shared_memory_type = mmap
 wal_receiver_status_interval = 1
 log_line_prefix = '%m [%p] %a '
 fsync = on
