@@ -20,11 +20,12 @@ use super::load::HOT;
 use super::{Curve, Plan};
 use crate::error::Error;
 
-/// How many there are. One more is the gateway's own; 256 are let in.
-const SESSIONS: [usize; 6] = [0, 1, 4, 16, 64, 240];
+/// How many there are, beside the gateway's own. With more, the machine that all of this runs on does not come round to
+/// each in time.
+const SESSIONS: [usize; 5] = [0, 1, 4, 16, 64];
 
 /// Sessions on one connection: a catalog takes 64.
-const ON_A_CONNECTION: usize = 60;
+const ON_A_CONNECTION: usize = 32;
 
 /// Connections that trade.
 const TRADERS: u32 = 8;
@@ -63,12 +64,13 @@ pub fn measure(plan: &Plan) -> Result<Curve, Error> {
             });
         }
         let all = (sessions * HOT.len()) as u64;
-        let waiting = timeout(PATIENCE, async {
+        let are_held = async {
             while held.load(Ordering::Relaxed) < all {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-        });
-        runtime.block_on(waiting).map_err(|_| Error::Wrong {
+        };
+        let waited = runtime.block_on(async { timeout(PATIENCE, are_held).await });
+        waited.map_err(|_| Error::Wrong {
             name: "the catalog".to_owned(),
             answer: format!("lent {} of {all}", held.load(Ordering::Relaxed)),
         })?;
@@ -88,8 +90,8 @@ pub fn measure(plan: &Plan) -> Result<Curve, Error> {
         runtime.shutdown_background();
     }
     curve.notes.push(
-        "All on one machine: the sessions take their share of its processors. Each reads a stock again as soon as it \
-         has let go of it."
+        "All on one machine: the sessions take their share of its processors. Each reads a stock again, until it may keep \
+         it, as soon as it has let go of it."
             .to_owned(),
     );
     Ok(curve)
@@ -148,15 +150,21 @@ async fn hold(channel: Channel, held: &AtomicU64, acknowledged: &AtomicU64) -> R
     }
 }
 
+/// Reads a stock until it may be kept: not while it is being traded.
 async fn read(
     catalog: &mut CatalogClient<Channel>,
     name: &str,
     session: u64,
 ) -> Result<(), Status> {
-    let request = GetStockRequest {
-        name: name.to_owned(),
-        session,
-        journal: Vec::new(),
-    };
-    catalog.get_stock(request).await.map(drop)
+    loop {
+        let request = GetStockRequest {
+            name: name.to_owned(),
+            session,
+            journal: Vec::new(),
+        };
+        if catalog.get_stock(request).await?.into_inner().cacheable {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
