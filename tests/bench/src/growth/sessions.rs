@@ -31,7 +31,7 @@ const ON_A_CONNECTION: usize = 32;
 const TRADERS: u32 = 8;
 
 /// Renewals in a lease, as a gateway has them.
-const RENEWALS: u32 = 3;
+const RENEWALS: u32 = 4;
 
 /// How long it may take until all hold what they are to.
 const PATIENCE: Duration = Duration::from_secs(30);
