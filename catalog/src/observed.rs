@@ -79,7 +79,7 @@ fn figures(shared: &Shared) -> Vec<Figure> {
         ),
         figure(
             "bazaar_catalog_sessions",
-            "Gateways that may keep stocks",
+            "Gateways whose session's stream is open",
             shared.sessions() as u64,
         ),
     ]

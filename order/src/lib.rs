@@ -200,7 +200,7 @@ fn observe(monitor: &Monitor, status: watch::Receiver<Status>) {
                 ),
                 figure(
                     "bazaar_order_reaches_catalog",
-                    "1 where the catalog answered last time",
+                    "0 after four questions in a row that the catalog did not answer",
                     status.reaches_catalog.into(),
                 ),
             ],

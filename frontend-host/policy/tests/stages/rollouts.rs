@@ -48,10 +48,23 @@ fn go_on_until(versions: &Versions, what: &str, mut condition: impl FnMut() -> b
     });
 }
 
-/// As many decisions for shadows as a step takes, and more: some may be dropped.
+/// As many decisions for shadows as a step takes, and more: some may be dropped. No more at a time than may wait.
 fn be_shadowed(versions: &Versions) {
-    for client in 0..400 {
-        decide(versions, client, "/no/such/path");
+    const AT_A_TIME: u32 = 50;
+    let candidate = versions.published().candidate.clone();
+    let candidate = candidate.expect("something is on trial");
+    let seen = || {
+        let found = candidate.differences.snapshot();
+        found.compared + found.dropped
+    };
+    for group in 0..8 {
+        let before = seen();
+        for client in 0..AT_A_TIME {
+            decide(versions, group * AT_A_TIME + client, "/no/such/path");
+        }
+        wait_until("decisions to be compared", || {
+            seen() >= before + u64::from(AT_A_TIME)
+        });
     }
 }
 
