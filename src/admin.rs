@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::answer;
 use crate::cli;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientError, Server};
 use crate::policy::package::Package;
 
 /// How long the gateway may take. A pushed policy is compiled in that time.
@@ -48,7 +48,8 @@ impl Admin {
     /// The same, for an answer that takes so long on purpose.
     pub fn patient(args: cli::Admin, takes: Duration) -> Result<Self, AdminError> {
         let token = args.token.read()?;
-        let client = Client::new(args.origin, PATIENCE + takes).with_token(token);
+        let server = Server::new(args.origin, &args.tls)?;
+        let client = Client::new(server, PATIENCE + takes).with_token(token);
         let mut headers = HeaderMap::new();
         for (name, text) in [("x-operator", args.operator), ("x-reason", args.reason)] {
             // What HTTP does not allow in a header is not sent, and then it is not said.

@@ -3,7 +3,7 @@
 //! - here: the commands, and the flags of small ones;
 //! - [`services`]: flags of `up` and of each service;
 //! - [`policy`] and [`rollout`]: commands about policies, and [`config`]: what these are configured with;
-//! - [`admin`]: how the admin API is reached;
+//! - [`admin`]: how the admin API is reached; [`security`]: certificates;
 //! - [`values`]: what flags take.
 
 use std::ffi::OsStr;
@@ -18,6 +18,7 @@ mod admin;
 mod config;
 mod policy;
 mod rollout;
+mod security;
 mod services;
 mod values;
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use admin::{Admin, AdminTokenError};
 pub use config::{Config, Secrets};
 pub use policy::{Dev, Language, Minimize, Pack, Policy, Record, Test, Trial, World};
 pub use rollout::Rollout;
+pub use security::{Cert, ClientTls, Cluster, Openness};
 pub use services::{
     CATALOG_PORT, Catalog, Front, Gateway, Lifeline, Order, PORT_BASE, REPLICAS_MAX, Up,
 };
@@ -37,9 +39,18 @@ pub const COMPILE_POLICY: &str = "compile-policy";
 
 /// Variables that keep others out. Where one is set and empty, that is a mistake: without it anybody
 /// would be let in.
-const GUARDS: [&str; 4] = [
+const GUARDS: [&str; 13] = [
+    "BAZAAR_ADMIN_READ_TOKEN",
+    "BAZAAR_ADMIN_READ_TOKEN_FILE",
     "BAZAAR_ADMIN_TOKEN",
     "BAZAAR_ADMIN_TOKEN_FILE",
+    "BAZAAR_CA",
+    "BAZAAR_CLUSTER_CA",
+    "BAZAAR_CLUSTER_CERT",
+    "BAZAAR_CLUSTER_KEY",
+    "BAZAAR_TLS_CERT",
+    "BAZAAR_TLS_CLIENT_CA",
+    "BAZAAR_TLS_KEY",
     "BAZAAR_KEY",
     "BAZAAR_POLICY_TRUST",
 ];
@@ -98,6 +109,9 @@ pub enum Command {
     Policy(Policy),
     /// Show the state of a running bazaar
     Status(Status),
+    /// Make an authority, and certificates for services and operators
+    #[command(subcommand)]
+    Cert(Cert),
     /// Read the ledgers in the data directories of replicas
     #[command(subcommand)]
     Ledger(Ledger),

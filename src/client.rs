@@ -2,15 +2,17 @@
 //!
 //! It is hyper-util's, which tonic has in the tree already: connections that are kept and opened again are
 //! its business. This adds what a command wants: one origin, a time for the whole exchange, a bound on
-//! what is read, the operator's token, and errors that say what went wrong. [`connector`] is the one place
+//! what is read, the operator's token, and errors that say what went wrong. [`Server`] is the one place
 //! that knows TCP from TLS; `bazaar load` has it, too, and connections of its own.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,9 +23,13 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper_rustls::{DefaultServerNameResolver, HttpsConnector};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
+
+use crate::cli::ClientTls;
 
 /// The longest answer that is read.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -45,6 +51,9 @@ pub enum ClientError {
     /// What was answered cannot be written down.
     #[error("cannot write the answer: {0}")]
     Output(#[source] io::Error),
+    /// Certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// The request could not be written down.
     #[error("not a request: {0}")]
     Request(#[from] http::Error),
@@ -72,35 +81,56 @@ fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'stat
     error
 }
 
-/// A server, by its `http://host:port` URL or just `host:port`.
+/// A server, by its `http://host:port` or `https://host:port` URL, or just `host:port`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin(Authority);
+pub struct Origin {
+    is_secure: bool,
+    authority: Authority,
+}
 
 impl Origin {
     /// What a request calls it.
     pub fn host(&self) -> HeaderValue {
-        HeaderValue::from_str(self.0.as_str()).expect("an authority is visible ASCII")
+        HeaderValue::from_str(self.authority.as_str()).expect("an authority is visible ASCII")
     }
 
     /// A path on it, as a URL; without one, its root.
     pub fn target(&self, path: Option<PathAndQuery>) -> Result<Uri, http::Error> {
         let target = Uri::builder()
-            .scheme(Scheme::HTTP)
-            .authority(self.0.clone());
+            .scheme(self.scheme())
+            .authority(self.authority.clone());
         target
             .path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
             .build()
+    }
+
+    /// The same, over TLS.
+    pub fn secure(self) -> Self {
+        Self {
+            is_secure: true,
+            ..self
+        }
+    }
+
+    pub fn is_secure(&self) -> bool {
+        self.is_secure
+    }
+
+    fn scheme(&self) -> Scheme {
+        match self.is_secure {
+            true => Scheme::HTTPS,
+            false => Scheme::HTTP,
+        }
     }
 }
 
 impl From<SocketAddr> for Origin {
     fn from(address: SocketAddr) -> Self {
-        Self(
-            address
-                .to_string()
-                .parse()
-                .expect("an address and a port are an authority"),
-        )
+        let authority = address.to_string().parse();
+        Self {
+            is_secure: false,
+            authority: authority.expect("an address and a port are an authority"),
+        }
     }
 }
 
@@ -110,10 +140,17 @@ impl FromStr for Origin {
     fn from_str(text: &str) -> Result<Self, String> {
         let problem = || format!("`{text}` is not a URL such as http://127.0.0.1:8080");
         let uri: Uri = text.parse().map_err(|_| problem())?;
-        let plain = uri.scheme_str().is_none_or(|scheme| scheme == "http")
-            && matches!(uri.path(), "" | "/");
+        let is_secure = match uri.scheme_str() {
+            None | Some("http") => false,
+            Some("https") => true,
+            Some(_) => return Err(problem()),
+        };
+        let is_bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
         match uri.authority() {
-            Some(authority) if plain && uri.query().is_none() => Ok(Self(authority.clone())),
+            Some(authority) if is_bare => Ok(Self {
+                is_secure,
+                authority: authority.clone(),
+            }),
             _ => Err(problem()),
         }
     }
@@ -121,8 +158,62 @@ impl FromStr for Origin {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.0)
+        write!(f, "{}://{}", self.scheme(), self.authority)
     }
+}
+
+/// How a server is reached, and whom to believe that it is.
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub origin: Origin,
+    pub connector: Connector,
+}
+
+/// Makes the connections of all clients.
+pub type Connector = HttpsConnector<HttpConnector>;
+
+impl Server {
+    /// As the flags have it; over TLS where the URL is `https://`.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or used.
+    pub fn new(origin: Origin, trust: &ClientTls) -> Result<Self, ClientError> {
+        let own = trust
+            .client_cert
+            .as_deref()
+            .zip(trust.client_key.as_deref());
+        let config = match origin.is_secure() {
+            true => tls::client::config(trust.ca.as_deref(), own)?,
+            false => nobody(),
+        };
+        Ok(Self::with(origin, config))
+    }
+
+    /// One that has the key to this certificate, where it is over TLS.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn pinned(origin: Origin, certificate: Option<&Path>) -> Result<Self, ClientError> {
+        let config = certificate.map(tls::client::pinned).transpose()?;
+        Ok(Self::with(origin, config.unwrap_or_else(nobody)))
+    }
+
+    fn with(origin: Origin, config: Arc<ClientConfig>) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        let names = Arc::new(DefaultServerNameResolver::default());
+        Self {
+            origin,
+            connector: HttpsConnector::new(tcp, config, false, names),
+        }
+    }
+}
+
+/// In the clear, nobody has to be believed.
+fn nobody() -> Arc<ClientConfig> {
+    let believing = tls::client::believing(RootCertStore::empty());
+    Arc::new(believing.with_no_client_auth())
 }
 
 /// One client of one server, with one connection that is kept between requests.
@@ -133,15 +224,16 @@ pub struct Client {
     /// Sent along with every request.
     headers: HeaderMap,
     patience: Duration,
-    http: legacy::Client<HttpConnector, Full<Bytes>>,
+    http: legacy::Client<Connector, Full<Bytes>>,
 }
 
 impl Client {
     /// A client that waits so long for each answer.
-    pub fn new(origin: Origin, patience: Duration) -> Self {
+    pub fn new(server: Server, patience: Duration) -> Self {
+        let Server { origin, connector } = server;
         let http = legacy::Client::builder(Tasks)
             .pool_max_idle_per_host(1)
-            .build(connector());
+            .build(connector);
         Self {
             origin,
             authorization: None,
@@ -253,13 +345,6 @@ pub async fn whole(body: Incoming) -> Result<Bytes, ClientError> {
     Ok(body.map_err(ClientError::Body)?.to_bytes())
 }
 
-/// Makes the connections of all clients.
-pub fn connector() -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector
-}
-
 /// Where connections run. Their failures come back through the request that they hit.
 #[derive(Debug, Clone, Copy)]
 struct Tasks;
@@ -288,7 +373,8 @@ pub mod tests {
             ("localhost:8081", Some("http://localhost:8081")),
             ("http://[::1]:9", Some("http://[::1]:9")),
             ("http://example.com", Some("http://example.com")),
-            ("https://example.com", None),
+            ("https://example.com:8443", Some("https://example.com:8443")),
+            ("ftp://example.com", None),
             ("http://x/path", None),
             ("http://x?query", None),
             ("/path", None),
@@ -340,7 +426,8 @@ pub mod tests {
     }
 
     fn client(origin: &Origin) -> Client {
-        Client::new(origin.clone(), PATIENCE)
+        let server = Server::pinned(origin.clone(), None).unwrap();
+        Client::new(server, PATIENCE)
     }
 
     #[tokio::test]
@@ -353,7 +440,7 @@ pub mod tests {
         }
         let heads = serving.join().unwrap();
         assert_eq!(heads.len(), 4);
-        let host = client.origin.0.as_str();
+        let host = client.origin.authority.as_str();
         for head in heads {
             let head = head.to_ascii_lowercase();
             assert!(head.starts_with("get /status?all=1 http/1.1\r\n"), "{head}");
@@ -399,7 +486,8 @@ pub mod tests {
     async fn an_error_says_whether_nobody_is_there_or_takes_too_long() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = Origin::from(listener.local_addr().unwrap());
-        let mut client = Client::new(origin, Duration::from_millis(50));
+        let server = Server::pinned(origin, None).unwrap();
+        let mut client = Client::new(server, Duration::from_millis(50));
         let late = client.get("/").await.unwrap_err();
         assert!(matches!(late, ClientError::TimedOut { .. }), "{late}");
         drop(listener);

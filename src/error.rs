@@ -15,6 +15,9 @@ pub enum Error {
     /// The admin token cannot be used.
     #[error(transparent)]
     Token(#[from] AdminTokenError),
+    /// Certificates will not do.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// Another process listens there.
     #[error("port {} is taken ({address}, {purpose}): another process listens there; choose another with {flag}", address.port())]
     Taken {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use crate::admin::AdminError;
+use crate::cert::CertError;
 use crate::cli::AdminTokenError;
 use crate::error::Error;
 use crate::ledger::LedgerError;
@@ -37,6 +38,8 @@ pub enum Failure {
     #[error(transparent)]
     Policy(#[from] PolicyError),
     #[error(transparent)]
+    Cert(#[from] CertError),
+    #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error(transparent)]
     Compile(#[from] frontend_policy::CompileError),
@@ -47,6 +50,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Shared(Error::Usage(_))
+            | Self::Cert(CertError::Host(_))
             | Self::Shared(Error::Token(AdminTokenError::Invalid(_)))
             | Self::Shared(Error::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
             | Self::Policy(PolicyError::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
@@ -63,6 +67,7 @@ impl Failure {
                 frontend_host::Error::Url { .. }
                 | frontend_host::Error::NoReplica
                 | frontend_host::Error::SameReplica(_)
+                | frontend_host::Error::OnlyReaders
                 | frontend_host::Error::OpenAdmin(_),
             ) => WRONG_USAGE,
             _ => FAILED,

@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 use crate::admin::AdminError;
 use crate::answer::{self, Page, Stock};
 use crate::cli::Load;
-use crate::client::{Client, ClientError, Origin};
+use crate::client::{Client, ClientError, Server};
 use crate::output;
 
 use self::figures::Figures;
@@ -85,7 +85,7 @@ pub enum LoadError {
 /// What the clients of a run have in common.
 #[derive(Debug)]
 struct Run {
-    url: Origin,
+    server: Server,
     clients: u64,
     iterations: u64,
     trade_probability: f64,
@@ -97,10 +97,10 @@ struct Run {
 
 impl Run {
     /// A run as the flags have it.
-    fn new(args: &Load, stocks: Arc<[String]>) -> Self {
+    fn new(args: &Load, server: Server, stocks: Arc<[String]>) -> Self {
         let random = RandomState::new();
         Self {
-            url: args.url.clone(),
+            server,
             clients: args.clients,
             iterations: args.iterations,
             trade_probability: args.trade_probability,
@@ -131,11 +131,12 @@ struct Measured {
 /// Runs the load, prints the figures, and fails where any request failed or any order is not
 /// as it was placed.
 pub async fn run(args: Load) -> Result<(), LoadError> {
-    let stocks = list_stocks(&args).await?;
+    let server = Server::new(args.url.clone(), &args.admin.tls)?;
+    let stocks = list_stocks(&server).await?;
     if args.sweep {
-        return sweep::run(&args, stocks).await;
+        return sweep::run(&args, server, stocks).await;
     }
-    let measured = measure(Run::new(&args, stocks)).await?;
+    let measured = measure(Run::new(&args, server, stocks)).await?;
     let report = Report::of(&measured);
     output::print(&report.to_string())?;
     if let Some(file) = &args.json {
@@ -221,8 +222,8 @@ async fn all(
     Ok((done, start.elapsed()))
 }
 
-async fn list_stocks(args: &Load) -> Result<Arc<[String]>, LoadError> {
-    let mut client = Client::new(args.url.clone(), PATIENCE);
+async fn list_stocks(server: &Server) -> Result<Arc<[String]>, LoadError> {
+    let mut client = Client::new(server.clone(), PATIENCE);
     let (mut names, mut next) = (Vec::new(), Some(FIRST_PAGE.to_owned()));
     while let Some(target) = next.filter(|_| names.len() < STOCKS_MAX) {
         let response = client.get(&target).await?;

@@ -9,6 +9,7 @@
 //! - [`up`]: all services, a process each, from start to stop;
 //! - [`load`]: many clients at once, checked and measured;
 //! - [`status`], [`policy`]: what the admin API of a running gateway ([`admin`]) is for;
+//! - [`cert`]: certificates for services and operators;
 //! - [`ledger`]: what a replica's data directory holds;
 //! - [`client`], [`answer`]: a small HTTP client, and what it gets from a gateway;
 //! - [`output`]: what goes to standard output.
@@ -32,6 +33,7 @@ mod load;
 mod status;
 mod policy;
 mod ledger;
+mod cert;
 mod admin;
 mod client;
 mod answer;
@@ -104,6 +106,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Load(args) => Ok(load::run(args).await?),
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Status(args) => Ok(status::run(args).await?),
+        Command::Cert(command) => Ok(cert::run(command)?),
         Command::Ledger(command) => Ok(ledger::run(command)?),
         Command::CompilePolicy { bytes, pace } => {
             Ok(frontend_policy::compile_as_child(bytes, pace)?)

@@ -9,10 +9,11 @@ use std::time::Duration;
 use catalog::config::NESTED_LEASE_MAX;
 use daemon::tasks::{self, Task};
 use domain::ReplicaId;
-use frontend_host::config::Bounds;
+use frontend_host::config::{Bounds, Tokens};
 use frontend_policy::{Compiler, Probation};
 use monitor::Monitor;
 use rpc::listen::connections_within_open_files;
+use tls::{Cluster, Expected, Role};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -30,6 +31,8 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
     log::start("catalog");
     open_files::raise_limit();
     let mut shutdown = Box::pin(shutdown(&args.lifeline, STOP_TIME_MAX)?);
+    let cluster = cluster(&args.cluster, Expected::Role(Role::Catalog))?;
+    guarded(args.listen, cluster.as_ref(), &args.openness)?;
     let listener = bind(args.listen, "the catalog".to_owned(), "--listen")?;
     let monitor = Monitor::default();
     let _monitoring = monitored(args.metrics, "the catalog's metrics", &monitor)?;
@@ -40,7 +43,10 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
             store: url,
             allow_unreplicated: args.allow_unreplicated,
             reached_at: args.advertise.map_or_else(
-                || format!("http://{}", args.listen),
+                || match cluster {
+                    Some(_) => format!("https://{}", args.listen),
+                    None => format!("http://{}", args.listen),
+                },
                 |advertised| advertised.to_string(),
             ),
             new: args.new,
@@ -51,7 +57,7 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
             accept_loss_of: args.accept_loss_of.into_iter().collect(),
             monitor,
         };
-        catalog::run_on_postgres(config, listener, shutdown).await?;
+        catalog::run_on_postgres(config, (listener, cluster), shutdown).await?;
         info!("stopped");
         return Ok(());
     }
@@ -75,7 +81,7 @@ pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
         }
     }
     info!(address = %args.listen, "starting");
-    catalog::run(config, listener, shutdown).await?;
+    catalog::run(config, (listener, cluster), shutdown).await?;
     info!("stopped");
     Ok(())
 }
@@ -107,6 +113,8 @@ pub async fn order(args: cli::Order) -> Result<(), Failure> {
     open_files::raise_limit();
     let address = args.address().map_err(Error::Usage)?;
     let shutdown = shutdown(&args.lifeline, STOP_TIME_MAX)?;
+    let cluster = cluster(&args.cluster, Expected::Replica(args.id))?;
+    guarded(address, cluster.as_ref(), &args.openness)?;
     let listener = bind(address, format!("order replica {}", args.id), "--listen")?;
     let monitor = Monitor::default();
     let _monitoring = monitored(args.metrics, "a replica's metrics", &monitor)?;
@@ -116,10 +124,11 @@ pub async fn order(args: cli::Order) -> Result<(), Failure> {
         peers: urls(args.peers),
         data_dir: args.data_dir,
         rebuild: args.rebuild,
+        cluster: cluster.clone(),
         monitor,
     };
     info!(%address, "starting");
-    order::run(config, listener, shutdown).await?;
+    order::run(config, (listener, cluster), shutdown).await?;
     info!("stopped");
     Ok(())
 }
@@ -152,7 +161,12 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
             [cli::COMPILE_POLICY.into()],
         )),
         data_dir: args.data_dir,
-        admin_token: args.front.admin_token.read().map_err(Error::from)?,
+        tokens: Tokens {
+            change: args.front.admin_token.source().map_err(Error::from)?,
+            read: args.front.admin_read_token.source().map_err(Error::from)?,
+        },
+        cluster: cluster(&args.cluster, Expected::Role(Role::Gateway))?,
+        https: args.front.tls.https(),
         clients: Bounds {
             connections_max: connections_within_open_files(defaults.clients.connections_max),
             connections_per_client_max: args
@@ -175,6 +189,30 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
     frontend_host::run(config, http, admin, shutdown).await?;
     info!("stopped");
     Ok(())
+}
+
+/// Of which cluster a service is, where it has certificates.
+fn cluster(files: &cli::Cluster, own: Expected) -> Result<Option<Cluster>, Error> {
+    let files = files.files();
+    let loaded = files.map(|files| Cluster::load(&files, own)).transpose()?;
+    Ok(loaded)
+}
+
+/// Whoever reaches a gRPC listener is believed, unless there are certificates: so from this machine alone, or as somebody
+/// wants it.
+fn guarded(
+    address: SocketAddr,
+    cluster: Option<&Cluster>,
+    openness: &cli::Openness,
+) -> Result<(), Error> {
+    if address.ip().is_loopback() || cluster.is_some() || openness.insecure_cluster {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{address} can be reached from other machines, and whoever reaches it would be believed whatever it says: have \
+         services prove who they are with --cluster-ca, --cluster-cert and --cluster-key (`bazaar cert new` makes them), \
+         listen on 127.0.0.1, or say --insecure-cluster"
+    )))
 }
 
 fn origins(catalogs: &[Origin]) -> Vec<String> {

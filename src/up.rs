@@ -22,8 +22,9 @@ use daemon::tasks;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
+use crate::cert::{self, AUTHORITY, CertError, Pair};
 use crate::cli;
-use crate::client::Client;
+use crate::client::{Client, Server};
 use crate::error::Error;
 use crate::log::say;
 use crate::output::{self, Table};
@@ -50,6 +51,8 @@ pub enum UpError {
     Shared(#[from] Error),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Certificates(#[from] CertError),
     /// A service did not get as far as serving.
     #[error("{service} {} before everything was ready", child::how(*status))]
     DiedEarly { service: String, status: ExitStatus },
@@ -79,6 +82,9 @@ pub async fn run(args: cli::Up) -> Result<(), UpError> {
     tokio::select! {
         prepared = journal::prepare_store(&args) => prepared?,
         () = signals.next() => return Ok(()),
+    }
+    if let Some(wanted) = plan.certificates() {
+        cert::make(&wanted)?;
     }
     let (events, happening) = mpsc::channel(EVENTS_MAX);
     let started: Vec<Vec<Child>> = plan
@@ -165,7 +171,11 @@ async fn tell_until_all_died(
 
 /// Polls the gateway until it says that it can serve a trade.
 async fn ready(plan: &Plan) -> Result<(), UpError> {
-    let mut client = Client::new(plan.admin_origin(), READY_PATIENCE);
+    let server = Server::pinned(plan.admin_origin(), plan.certificate());
+    let server = server.map_err(|error| UpError::NotReady {
+        last: error.to_string(),
+    })?;
+    let mut client = Client::new(server, READY_PATIENCE);
     let mut last = "none".to_owned();
     let poll = async {
         loop {
@@ -209,19 +219,14 @@ fn tell(event: Event) -> Result<(), UpError> {
 /// Where everything is, and what to try.
 fn introduction(plan: &Plan, pids: &BTreeMap<String, u32>) -> String {
     let mut table = Table::new(["service", "address", "pid", "data"]);
-    for Service {
-        name,
-        address,
-        data_dir,
-        ..
-    } in plan.stages().flatten()
-    {
+    for service in plan.stages().flatten() {
+        let Service { name, data_dir, .. } = service;
         let pid = pids
             .get(name)
             .map_or_else(|| "-".to_owned(), u32::to_string);
         table.row([
             name.clone(),
-            format!("http://{address}"),
+            plan.url(service),
             pid,
             if data_dir.as_os_str().is_empty() {
                 "PostgreSQL".to_owned()
@@ -236,9 +241,18 @@ fn introduction(plan: &Plan, pids: &BTreeMap<String, u32>) -> String {
         "-".to_owned(),
         "-".to_owned(),
     ]);
-    format!(
-        "{}\nTry:  curl http://{}/stocks/nvidia\nStop: Ctrl-C\n",
-        table.render(),
-        plan.reachable_listen()
-    )
+    let origin = plan.clients_origin();
+    let mut tries = format!("Try:  curl {origin}/stocks/nvidia");
+    if let Some(dir) = plan.certs() {
+        let authority = Pair::named(dir, AUTHORITY).certificate;
+        let own = Pair::named(dir, "operator");
+        tries = format!(
+            "Try:  curl --cacert {authority} {origin}/stocks/nvidia\n      bazaar status --admin {} --ca {authority} --client-cert {} --client-key {}",
+            plan.admin_origin(),
+            own.certificate.display(),
+            own.key.display(),
+            authority = authority.display(),
+        );
+    }
+    format!("{}\n{tries}\nStop: Ctrl-C\n", table.render())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use domain::{Epoch, OrderNumber, Price, ReplicaId, StockName};
 use rpc::retry::{RetryClass, RetryStatus as _};
 use storage::StorageError;
+use tls::Identity;
 use tonic::{Code, Status};
 use wire::Malformed;
 use wire::identity::{NotOurs, OTHER_JOURNAL};
@@ -16,7 +17,7 @@ use crate::damage::Damaged;
 use crate::stocks::StocksError;
 use crate::store::postgres::PostgresError;
 use catalog_core::self_healing::CannotPutBack;
-use catalog_core::{InSyncRefused, NotOpened, SessionExpired, StaleEpoch};
+use catalog_core::{InSyncRefused, NotLeader, NotOpened, SessionExpired, StaleEpoch};
 
 /// There is no journal, and the command does not say to begin one.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +152,14 @@ pub enum RequestError {
     Stale(#[from] StaleEpoch),
     #[error(transparent)]
     InSync(#[from] InSyncRefused),
+    #[error(transparent)]
+    NotLeader(#[from] NotLeader),
+    /// A replica speaks for another one.
+    #[error("{caller} speaks for replica {replica}")]
+    OtherReplica {
+        caller: Identity,
+        replica: ReplicaId,
+    },
     /// The session is over.
     #[error(transparent)]
     SessionExpired(#[from] SessionExpired),
@@ -221,6 +230,7 @@ impl RequestError {
             Self::Stale(_) | Self::InSync(InSyncRefused::Stale(_)) | Self::SessionExpired(_) => {
                 (Code::FailedPrecondition, Never)
             }
+            Self::NotLeader(_) | Self::OtherReplica { .. } => (Code::PermissionDenied, Never),
             Self::InSync(InSyncRefused::Overtaken { .. }) => (Code::Aborted, Never),
             Self::NotOpened(_) | Self::TooManySessions => (Code::ResourceExhausted, Later),
             Self::NotCommitted(_)

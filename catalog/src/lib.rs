@@ -9,6 +9,7 @@
 //! - [`writer`]: the one thread that changes what is committed;
 //! - [`session`]: a gateway's leases and invalidations;
 //! - [`takes`]: tokens that gateways take for their policies;
+//! - [`access`]: who may call what;
 //! - [`service`]: the gRPC service;
 //! - [`standby`]: what clients are told while another catalog is active;
 //! - `observed`: what it says of itself to whoever monitors it;
@@ -46,6 +47,7 @@ pub mod shared;
 pub mod writer;
 pub mod session;
 pub mod takes;
+pub mod access;
 pub mod service;
 pub mod standby;
 mod observed;

@@ -15,6 +15,7 @@ use storage::StorageError;
 use storage::damage::DamageReporter;
 use tokio::sync::{oneshot, watch};
 
+use crate::access::ACCESS;
 use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::config::lease_margin;
 use crate::error::Error;
@@ -90,7 +91,7 @@ where
         observed::standby(&monitor, elsewhere.clone());
         let (close, closing) = watch::channel(false);
         let door = Door::new(elsewhere);
-        let server = listen::server()
+        let server = listen::server(ACCESS)
             .add_service(door.clone())
             .serve_with_incoming_shutdown(listener.into(), closed(closing.clone()));
         tokio::pin!(server, shutdown);

@@ -14,7 +14,7 @@ use domain::{
 };
 use rpc::call_streams::{self, Early};
 use rpc::clients::{Client, PerClient};
-use rpc::listen::client_of;
+use rpc::listen::{caller_of, client_of};
 use storage::StorageError;
 use storage::damage::DamageReporter;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -34,7 +34,7 @@ use crate::session::{Sessions, to_wire};
 use crate::shared::{EVENTS_MAX, Shared};
 use crate::store::Journal;
 use crate::takes::Takes;
-use crate::writer::group::ProposedReply;
+use crate::writer::group::{ProposedReply, Sender};
 use crate::writer::healing::Told;
 use crate::writer::{QUEUE_MAX, Writer};
 use catalog_core::self_healing::{EPOCH_MAX, LedgerReport, REPORTS_MAX};
@@ -131,11 +131,14 @@ impl Catalog for Service {
         request: Request<Streaming<v1::TradeRequest>>,
     ) -> Reply<Self::TradeManyStream> {
         let (service, closing) = (self.clone(), self.clone());
-        let client = client_of(&request);
+        let trader = Trader {
+            client: client_of(&request),
+            replica: caller_of(&request).and_then(|caller| caller.replica()),
+        };
         let closed = async move { closing.closed().await };
         let answers = call_streams::serve(request, closed, move |request, early| {
-            let service = service.clone();
-            async move { service.trade_and_propose(request, client, early).await }
+            let (service, trader) = (service.clone(), trader.clone());
+            async move { service.trade_and_propose(request, trader, early).await }
         });
         Ok(Response::new(Box::pin(answers)))
     }
@@ -166,6 +169,7 @@ impl Catalog for Service {
     }
 
     async fn set_in_sync(&self, request: Request<v1::SetInSyncRequest>) -> Reply<v1::Leadership> {
+        let replica = caller_of(&request).and_then(|caller| caller.replica());
         let request = request.into_inner();
         self.check_named(&request.journal)?;
         at_most("in-sync set", request.in_sync.len(), REPLICAS_MAX)?;
@@ -178,7 +182,7 @@ impl Catalog for Service {
         self.wait_until_healed().await?;
         let after = self
             .writer
-            .set_in_sync(Epoch(request.epoch), change, in_sync)
+            .set_in_sync(sender(request.epoch, replica), change, in_sync)
             .await?;
         Ok(Response::new(self.leadership(&after)))
     }
@@ -220,12 +224,14 @@ impl Catalog for Service {
         &self,
         request: Request<v1::ReportLedgerRequest>,
     ) -> Reply<v1::ReportLedgerResponse> {
+        check_speaks_for(&request, request.get_ref().replica)?;
         let missing = self.report(request.into_inner()).await?;
         let missing_from = missing.map(|number| number.0);
         Ok(Response::new(v1::ReportLedgerResponse { missing_from }))
     }
 
     async fn put_back(&self, request: Request<v1::PutBackRequest>) -> Reply<v1::PutBackResponse> {
+        check_speaks_for(&request, request.get_ref().replica)?;
         let missing = self.restore(request.into_inner()).await?;
         let missing_from = missing.map(|number| number.0);
         Ok(Response::new(v1::PutBackResponse { missing_from }))
@@ -235,6 +241,7 @@ impl Catalog for Service {
         &self,
         request: Request<v1::ReportMissingRequest>,
     ) -> Reply<v1::ReportMissingResponse> {
+        check_speaks_for(&request, request.get_ref().replica)?;
         let request = request.into_inner();
         self.check_named(&request.journal)?;
         let replica = replica_from_wire(request.replica)?;
@@ -389,15 +396,16 @@ impl Service {
     async fn trade(
         &self,
         request: v1::TradeRequest,
-        client: Client,
+        trader: Trader,
         proposed: ProposedReply,
     ) -> Result<v1::TradeResponse, Status> {
         self.check_named(&request.journal)?;
         let (epoch, orders) = trade_from_wire(request)?;
-        let turn = self.trades.of(client).acquire_owned().await;
+        let turn = self.trades.of(trader.client).acquire_owned().await;
         let _turn = turn.expect("never closed");
         self.wait_until_settled().await?;
-        let results = self.writer.trade(epoch, orders, proposed).await?;
+        let sender = sender(epoch.0, trader.replica);
+        let results = self.writer.trade(sender, orders, proposed).await?;
         // What a key was used for may be another catalog's trade that is not shown yet.
         self.shared.check_answer(BootTime::now())?;
         let results = results.iter().map(result_to_wire).collect();
@@ -409,12 +417,12 @@ impl Service {
     async fn trade_and_propose(
         &self,
         request: v1::TradeRequest,
-        client: Client,
+        trader: Trader,
         early: Early<v1::TradeResponse>,
     ) -> Result<v1::TradeResponse, Status> {
         self.wait_for_caller(&early).await?;
         let (proposed, rows) = oneshot::channel();
-        let traded = self.trade(request, client, proposed);
+        let traded = self.trade(request, trader, proposed);
         tokio::pin!(traded);
         let rows = tokio::select! {
             biased;
@@ -504,6 +512,32 @@ impl Service {
         let rows = self.read(from, count).await?;
         let rows = rows.iter().map(v1::JournalRow::from).collect();
         Ok(v1::ReadJournalResponse { rows })
+    }
+}
+
+/// Who trades over one stream.
+#[derive(Debug, Clone)]
+struct Trader {
+    client: Client,
+    /// Which replica it has proven to be, where that is asked for.
+    replica: Option<ReplicaId>,
+}
+
+fn sender(epoch: u64, replica: Option<ReplicaId>) -> Sender {
+    Sender {
+        epoch: Epoch(epoch),
+        replica,
+    }
+}
+
+/// A replica speaks for itself alone.
+fn check_speaks_for<T>(request: &Request<T>, replica: u32) -> Result<(), RequestError> {
+    let replica = replica_from_wire(replica)?;
+    match caller_of(request) {
+        Some(caller) if caller.replica() != Some(replica) => {
+            Err(RequestError::OtherReplica { caller, replica })
+        }
+        _ => Ok(()),
     }
 }
 

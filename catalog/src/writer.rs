@@ -25,7 +25,7 @@ use catalog_core::writer_lease::{StatementOutcome, WriterLease, WriterStep};
 use catalog_core::{Batch, Leadership, TradeResult};
 use domain::ChangeNumber;
 
-use group::{Command, Committer, Group, ProposedReply};
+use group::{Command, Committer, Group, ProposedReply, Sender};
 use healing::{Healing, Step, Told};
 
 /// Most requests that queue; more wait with their senders.
@@ -45,12 +45,12 @@ impl Writer {
     /// they are few.
     pub async fn trade(
         &self,
-        epoch: Epoch,
+        sender: Sender,
         orders: Vec<Order>,
         proposed: ProposedReply,
     ) -> Result<Vec<TradeResult>, RequestError> {
         self.ask(|reply| Command::Trade {
-            epoch,
+            sender,
             orders,
             proposed,
             reply,
@@ -75,12 +75,12 @@ impl Writer {
     /// See [`Staged::set_in_sync`].
     pub async fn set_in_sync(
         &self,
-        epoch: Epoch,
+        sender: Sender,
         change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
     ) -> Result<Leadership, RequestError> {
         self.ask(|reply| Command::SetInSync {
-            epoch,
+            sender,
             change,
             in_sync,
             reply,

@@ -1,6 +1,10 @@
 //! Compiles the services' protos.
 
 use std::error::Error;
+use std::path::Path;
+use std::{env, fs};
+
+use prost::Message as _;
 
 const PROTOS: &str = "../../proto";
 
@@ -10,6 +14,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["catalog/v1/catalog.proto", "order/v1/order.proto"],
         [PROTOS],
     )?;
+    let descriptors = Path::new(&env::var("OUT_DIR")?).join("descriptors");
+    fs::write(descriptors, files.encode_to_vec())?;
     tonic_prost_build::configure().compile_fds(files)?;
     Ok(())
 }

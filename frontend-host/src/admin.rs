@@ -1,7 +1,7 @@
 //! The listener for operators.
 //!
 //! - `connections`: how many there may be, and for how long;
-//! - `access`: who may use it, with which [`Token`];
+//! - `access`: who may use it, by which [`Token`] or certificate;
 //! - `refusal`: all errors, and their form;
 //! - `answers`: how a component comes in, and the form of errors that others have made;
 //! - `status`: what the gateway and the services behind it are doing;
@@ -35,9 +35,10 @@ use tokio::sync::watch;
 use crate::handler::Gateway;
 use crate::server::clients::Clients;
 
+pub use access::{KnownBy, Operators};
 use frontend_policy::Versions;
 use refusal::Refusal;
-pub use token::{Token, TokenError};
+pub use token::{Token, TokenError, TokenFileError, TokenSource};
 
 /// What the admin API works on.
 pub struct Admin {
@@ -45,13 +46,18 @@ pub struct Admin {
     pub clients: Arc<Clients>,
     /// Where the catalogs are, for `GET /status`.
     pub catalogs: Endpoints,
-    /// Asked for on every request but `GET /healthz` and `GET /readyz`, where set.
-    pub token: Option<Token>,
+    /// Who may use it, but for `GET /healthz` and `GET /readyz`.
+    pub operators: Operators,
+    /// What operators are served over, if not in the clear.
+    pub tls: Option<tls::Server>,
     /// Whether the listener can be reached from this machine only.
     pub is_local: bool,
     /// Whether what is still under way is given up.
     pub stopped: watch::Receiver<bool>,
 }
+
+/// What is spoken over TLS (RFC 7301).
+pub const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 
 /// Serves the admin API until `shutdown`, then lets requests finish for a bounded time.
 pub async fn serve(
@@ -59,6 +65,7 @@ pub async fn serve(
     admin: Admin,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
+    let tls = admin.tls.clone();
     let admin = Arc::new(admin);
     let registry = Arc::new(metrics::registry(Arc::clone(&admin)));
     let router = Router::new()
@@ -82,21 +89,19 @@ pub async fn serve(
         .route("/policy/rollout", get(rollout::show).put(rollout::begin))
         .route(
             "/policy/rollout/pause",
-            post(|admin, query, headers| {
-                rollout::steer(admin, query, headers, Versions::pause_rollout)
+            post(|admin, query, reason| {
+                rollout::steer(admin, query, reason, Versions::pause_rollout)
             }),
         )
         .route(
             "/policy/rollout/resume",
-            post(|admin, query, headers| {
-                rollout::steer(admin, query, headers, Versions::resume_rollout)
+            post(|admin, query, reason| {
+                rollout::steer(admin, query, reason, Versions::resume_rollout)
             }),
         )
         .route(
             "/policy/rollout/skip",
-            post(|admin, query, headers| {
-                rollout::steer(admin, query, headers, Versions::skip_step)
-            }),
+            post(|admin, query, reason| rollout::steer(admin, query, reason, Versions::skip_step)),
         )
         .route("/policy/differences", get(policy::differences))
         // Not `GET`, which any page can have a browser send.
@@ -109,5 +114,5 @@ pub async fn serve(
         ))
         .layer(middleware::map_response(answers::in_json))
         .with_state(admin);
-    connections::serve(listener, router, shutdown).await;
+    connections::serve((listener, tls), router, shutdown).await;
 }

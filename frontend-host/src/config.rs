@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use domain::ReplicaId;
 use http::HeaderName;
+use tls::Cluster;
 
-use crate::admin::token::Token;
+use crate::admin::token::TokenSource;
 pub use frontend_core::timing::{READ_TIME_MAX, TRADE_TIME_MAX};
 use frontend_policy::{Compiler, Probation, limits};
 
@@ -35,9 +36,13 @@ pub struct Config {
     /// The request header that tells clients apart, for canaries; the address where it is absent. What a
     /// policy is told of the connection is its address in either case.
     pub client_header: Option<HeaderName>,
-    /// Asked for, as a bearer token, on every admin request but whether the gateway is ready. Must
-    /// be there where the admin listener can be reached from other machines.
-    pub admin_token: Option<Token>,
+    /// Bearer tokens for operators. One that lets them change things, or [`Https`] and a [`Cluster`], must be there where
+    /// the admin listener can be reached from other machines.
+    pub tokens: Tokens,
+    /// Its certificate among the services, and whom it believes; in the clear, and believing everybody, without one.
+    pub cluster: Option<Cluster>,
+    /// How clients and operators are served over TLS; in the clear where absent.
+    pub https: Option<Https>,
     /// What clients may have: connections, time, and bytes that are held for them.
     pub clients: Bounds,
     /// How long the gateway goes on serving after it was told to stop, and is not ready meanwhile:
@@ -54,6 +59,27 @@ pub struct Config {
     pub trade_time_max: Duration,
 }
 
+/// What operators show, one of either.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// By those who may change things.
+    pub change: Option<TokenSource>,
+    /// By those who may only read.
+    pub read: Option<TokenSource>,
+}
+
+/// What the gateway shows to clients and operators, and asks of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Https {
+    /// A file with its certificate, and those between it and its authority.
+    pub certificate: PathBuf,
+    /// A file with the key to it.
+    pub key: PathBuf,
+    /// A file of authorities: clients and operators have to have a certificate of one of them. None is asked for where
+    /// absent, but for those of operators, whom the cluster's authority vouches for.
+    pub client_authorities: Option<PathBuf>,
+}
+
 impl Config {
     /// With the default bounds.
     pub fn new(catalogs: Vec<String>, orders: Vec<(ReplicaId, String)>) -> Self {
@@ -68,7 +94,9 @@ impl Config {
             data_dir: None,
             probation: Probation::default(),
             client_header: None,
-            admin_token: None,
+            tokens: Tokens::default(),
+            cluster: None,
+            https: None,
             clients: Bounds::default(),
             drain_delay: Duration::ZERO,
             workers: std::thread::available_parallelism().map_or(1, usize::from),

@@ -11,13 +11,24 @@ use frontend_policy::rollout::VersionLogError;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A URL is not one.
-    #[error("`{url}` is not a URL such as http://127.0.0.1:56892: {source}")]
+    #[error("`{url}` cannot be connected to: {source}")]
     Url {
         /// As it was given.
         url: String,
         /// What is wrong with it.
-        source: tonic::transport::Error,
+        source: rpc::connect::UrlError,
     },
+    /// A file of a token cannot be used.
+    #[error("cannot tell operators from others: {0}")]
+    Token(#[from] crate::admin::TokenFileError),
+    /// There is a token for reading alone.
+    #[error(
+        "--admin-read-token says who may read, and nothing says who may change anything: set --admin-token or --admin-token-file as well, or have operators show certificates (--tls-cert and --cluster-ca)"
+    )]
+    OnlyReaders,
+    /// The certificate for clients will not do.
+    #[error("cannot serve over TLS: {0}")]
+    Tls(#[from] tls::Error),
     /// No order replica is configured.
     #[error("there is no order replica; name at least one with --order ID=URL")]
     NoReplica,
@@ -29,7 +40,7 @@ pub enum Error {
     SameCatalog(String),
     /// The admin listener can be reached from other machines, and no token is asked for.
     #[error(
-        "the admin address {0} is not a loopback address; set --admin-token or --admin-token-file, or listen on 127.0.0.1"
+        "the admin address {0} is not a loopback address; set --admin-token or --admin-token-file, have operators show certificates (--tls-cert and --cluster-ca), or listen on 127.0.0.1"
     )]
     OpenAdmin(std::net::SocketAddr),
     /// The sandbox cannot run here.

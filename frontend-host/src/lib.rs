@@ -43,14 +43,16 @@ use std::sync::Arc;
 
 use daemon::data_dir::Lock;
 use daemon::tasks;
+use rpc::connect::Security;
 use rpc::failover::{AskIfActive, Endpoints};
+use tls::{ClientCertificates, Expected, Role};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::order::v1::orders_client::OrdersClient;
 
-use crate::admin::Admin;
+use crate::admin::{Admin, KnownBy, Operators};
 use crate::cache::Cache;
 use crate::handler::Gateway;
 use crate::journal::OwnJournal;
@@ -84,9 +86,24 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     let operators_address = operators.local_addr()?;
-    if !operators_address.ip().is_loopback() && config.admin_token.is_none() {
+    let knows_operators = config.https.is_some() && config.cluster.is_some();
+    if config.tokens.read.is_some() && config.tokens.change.is_none() && !knows_operators {
+        return Err(Error::OnlyReaders);
+    }
+    let certified = config.https.as_ref();
+    let known_by = KnownBy {
+        tokens: config.tokens.clone(),
+        certificates: knows_operators,
+        all_are_certified: certified.is_some_and(|https| https.client_authorities.is_some()),
+    };
+    let who_operates = Operators::new(known_by)?;
+    if !operators_address.ip().is_loopback() && who_operates.are_unknown() {
         return Err(Error::OpenAdmin(operators_address));
     }
+    let Certificates {
+        for_clients,
+        for_operators,
+    } = certificates(&config)?;
     let data_dir = config.data_dir.as_deref();
     let _owned = data_dir.map(Lock::take).transpose()?;
     tokio::pin!(shutdown);
@@ -97,7 +114,7 @@ pub async fn run(
         () = &mut shutdown => return Ok(()),
     };
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
-    let catalogs = catalogs(&config.catalogs, &journal)?;
+    let catalogs = catalogs(&config, &journal)?;
     let catalog = CatalogClient::new(catalogs.channel());
     let replicas = Arc::new(Replicas::new(
         replicas(&config, &journal)?,
@@ -134,7 +151,8 @@ pub async fn run(
         gateway: Arc::clone(&gateway),
         clients: Arc::clone(&connected),
         catalogs,
-        token: config.admin_token.clone(),
+        operators: who_operates,
+        tls: for_operators,
         is_local: operators_address.ip().is_loopback(),
         stopped: stopped.clone(),
     };
@@ -155,7 +173,7 @@ pub async fn run(
         }
     };
     let served = tokio::select! {
-        served = server::serve(clients, Arc::clone(&gateway), connected, config.workers, drained) => served.map_err(Error::from),
+        served = server::serve((clients, for_clients), Arc::clone(&gateway), connected, config.workers, drained) => served.map_err(Error::from),
         () = &mut admin => return Err(std::io::Error::other("the admin listener ended").into()),
     };
     let _ = stop.send(true);
@@ -238,7 +256,47 @@ fn read_policy(path: &Path, trust: Option<&Trust>) -> Result<(Vec<u8>, Option<St
     Ok((component, signature))
 }
 
-fn catalogs(urls: &[String], journal: &Arc<OwnJournal>) -> Result<Endpoints, Error> {
+/// The certificates of both listeners, where they have them.
+struct Certificates {
+    for_clients: Option<tls::Server>,
+    for_operators: Option<tls::Server>,
+}
+
+fn certificates(config: &Config) -> Result<Certificates, Error> {
+    let Some(https) = &config.https else {
+        return Ok(Certificates {
+            for_clients: None,
+            for_operators: None,
+        });
+    };
+    let serve = |clients, protocols| {
+        tls::Server::load(
+            https.certificate.clone(),
+            https.key.clone(),
+            clients,
+            protocols,
+        )
+    };
+    let of_clients = ClientCertificates {
+        authorities: https.client_authorities.clone(),
+        are_required: https.client_authorities.is_some(),
+        cluster: None,
+    };
+    // Probes have none: what needs one is for the admin API to say.
+    let of_operators = ClientCertificates {
+        authorities: https.client_authorities.clone(),
+        are_required: false,
+        cluster: config.cluster.clone(),
+    };
+    Ok(Certificates {
+        for_clients: Some(serve(of_clients, &server::PROTOCOLS)?),
+        for_operators: Some(serve(of_operators, &admin::PROTOCOLS)?),
+    })
+}
+
+fn catalogs(config: &Config, journal: &Arc<OwnJournal>) -> Result<Endpoints, Error> {
+    let urls = &config.catalogs;
+    let security = Security::of(config.cluster.as_ref(), Expected::Role(Role::Catalog));
     if let Some(url) = urls
         .iter()
         .enumerate()
@@ -250,14 +308,14 @@ fn catalogs(urls: &[String], journal: &Arc<OwnJournal>) -> Result<Endpoints, Err
     let ask: AskIfActive = Arc::new(move |catalog| {
         Box::pin(wire::leadership::ask_if_active(catalog, journal.to_wire()))
     });
-    Endpoints::several(urls, ask).map_err(|(url, source)| Error::Url {
+    Endpoints::several(urls, &security, ask).map_err(|(url, source)| Error::Url {
         url: url.to_owned(),
         source,
     })
 }
 
-fn endpoints(url: &str) -> Result<Endpoints, Error> {
-    Endpoints::one(url).map_err(|source| Error::Url {
+fn endpoints(url: &str, security: &Security) -> Result<Endpoints, Error> {
+    Endpoints::one(url, security).map_err(|source| Error::Url {
         url: url.to_owned(),
         source,
     })
@@ -269,12 +327,13 @@ fn replicas(config: &Config, journal: &Arc<OwnJournal>) -> Result<Vec<Replica>, 
         if replicas.iter().any(|replica| replica.id == *id) {
             return Err(Error::SameReplica(*id));
         }
+        let security = Security::of(config.cluster.as_ref(), Expected::Replica(*id));
         replicas.push(Replica {
             id: *id,
             url: url.clone(),
-            orders: OrdersClient::new(endpoints(url)?.channel()),
-            spare: OrdersClient::new(endpoints(url)?.channel()),
-            order_streams: OrderStreams::new(endpoints(url)?, Arc::clone(journal)),
+            orders: OrdersClient::new(endpoints(url, &security)?.channel()),
+            spare: OrdersClient::new(endpoints(url, &security)?.channel()),
+            order_streams: OrderStreams::new(endpoints(url, &security)?, Arc::clone(journal)),
         });
     }
     if replicas.is_empty() {

@@ -1,4 +1,5 @@
-//! The listener for clients: HTTP/1.1 with keep-alive, and HTTP/2 by prior knowledge.
+//! The listener for clients: HTTP/1.1 with keep-alive, and HTTP/2 by prior knowledge; both over
+//! TLS where there is a certificate, HTTP/2 by ALPN then.
 //!
 //! One thread accepts connections, and deals each to the worker that has the fewest. A worker is a
 //! thread with a runtime of its own, so that a request is served on one core from its first byte
@@ -43,13 +44,16 @@ use finish::Finish;
 use slot::{WorkerSlot, WorkerStats};
 use worker::{Accepted, WorkerHandles, Workers};
 
-/// Serves clients until `shutdown`. Then nobody can connect any more, whoever has connected is
+/// What is spoken over TLS, the best first (RFC 7301).
+pub const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// Serves clients, over TLS where there is a certificate, until `shutdown`. Then nobody can connect any more, whoever has connected is
 /// answered, and told that this was the last answer, and all connections end in a bounded time.
 ///
 /// # Errors
 /// Where threads cannot be had.
 pub async fn serve(
-    listener: TcpListener,
+    (listener, tls): (TcpListener, Option<tls::Server>),
     gateway: Arc<Gateway>,
     clients: Arc<Clients>,
     workers: usize,
@@ -59,14 +63,20 @@ pub async fn serve(
     let handles = workers.handles.clone();
     // One for the connections of each worker: they look at it often.
     let open: Vec<_> = handles.stats.iter().map(|_| Finish::new()).collect();
+    let dealer = Dealer {
+        gateway: &gateway,
+        tls: tls.as_ref(),
+        workers: &handles,
+        open: &open,
+    };
     tokio::select! {
-        () = accept(&listener, &gateway, &clients, &handles, &open) => {}
+        () = accept(&listener, &clients, &dealer) => {}
         () = shutdown => {}
     }
     gateway.stage.close();
     let listener = listener.into_std()?;
     while let Some(client) = clients.accept_queued(&listener) {
-        deal(client, &gateway, &handles, &open).await;
+        dealer.deal(client).await;
     }
     drop(listener);
     let drained = async {
@@ -91,32 +101,33 @@ pub async fn serve(
     workers.stop().await
 }
 
-async fn accept(
-    listener: &TcpListener,
-    gateway: &Arc<Gateway>,
-    clients: &Arc<Clients>,
-    workers: &WorkerHandles,
-    open: &[Finish],
-) {
+async fn accept(listener: &TcpListener, clients: &Arc<Clients>, dealer: &Dealer<'_>) {
     loop {
         let client = clients.accept(listener).await;
-        deal(client, gateway, workers, open).await;
+        dealer.deal(client).await;
     }
 }
 
-async fn deal(
-    (stream, place): (StdTcpStream, Place),
-    gateway: &Arc<Gateway>,
-    workers: &WorkerHandles,
-    open: &[Finish],
-) {
-    let worker = WorkerStats::next(&workers.stats);
-    let accepted = Accepted {
-        stream,
-        place,
-        gateway: Arc::clone(gateway),
-        slot: WorkerSlot::at(&workers.stats, worker),
-        finish: open[worker].watcher(),
-    };
-    workers.deal(worker, accepted).await;
+/// Gives clients to workers.
+struct Dealer<'a> {
+    gateway: &'a Arc<Gateway>,
+    tls: Option<&'a tls::Server>,
+    workers: &'a WorkerHandles,
+    open: &'a [Finish],
+}
+
+impl Dealer<'_> {
+    async fn deal(&self, (stream, place): (StdTcpStream, Place)) {
+        let workers = self.workers;
+        let worker = WorkerStats::next(&workers.stats);
+        let accepted = Accepted {
+            stream,
+            tls: self.tls.cloned(),
+            place,
+            gateway: Arc::clone(self.gateway),
+            slot: WorkerSlot::at(&workers.stats, worker),
+            finish: self.open[worker].watcher(),
+        };
+        workers.deal(worker, accepted).await;
+    }
 }

@@ -289,7 +289,7 @@ async fn who_has_connected_before_a_stop_is_answered() {
     let stopped = std::future::ready(());
     let clients = Clients::new(Bounds::default());
     server::serve(
-        listener,
+        (listener, None),
         alone::gateway(DEFAULT_POLICY),
         clients,
         1,

@@ -49,7 +49,7 @@ async fn serve(gateway: Arc<Gateway>, bounds: Bounds) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let clients = Clients::new(bounds);
     let end = std::future::pending();
-    tokio::spawn(server::serve(listener, gateway, clients, 1, end));
+    tokio::spawn(server::serve((listener, None), gateway, clients, 1, end));
     address
 }
 
@@ -243,6 +243,7 @@ async fn a_refusal_has_what_its_client_s_version_adds() {
     let operator = Reason {
         who: "a test".into(),
         why: "to see".into(),
+        ..Reason::default()
     };
     let gateway = alone::gateway(with_config(&adds, "x-version: active"));
     let address = serve(Arc::clone(&gateway), Bounds::default()).await;

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use domain::ReplicaId;
 use monitor::Monitor;
+use rpc::connect::UrlError;
+use tls::Cluster;
 
 /// Peers that a replica may have.
 pub const PEERS_MAX: usize = 15;
@@ -21,6 +23,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whether a damaged ledger is set aside and copied anew, rather than refused.
     pub rebuild: bool,
+    /// Its certificate and whom it believes; in the clear, and believing everybody, without one.
+    pub cluster: Option<Cluster>,
     /// Told what this replica is at the moment.
     pub monitor: Monitor,
 }
@@ -61,11 +65,8 @@ impl Config {
 /// Why settings are refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("`{url}` is not an http://host:port URL: {source}")]
-    Url {
-        url: String,
-        source: tonic::transport::Error,
-    },
+    #[error("`{url}` cannot be connected to: {source}")]
+    Url { url: String, source: UrlError },
     /// More peers than [`PEERS_MAX`].
     #[error("{count} peers are named; at most {PEERS_MAX} are allowed")]
     TooManyPeers { count: usize },
@@ -96,6 +97,7 @@ mod tests {
             peers,
             data_dir: "data".into(),
             rebuild: false,
+            cluster: None,
             monitor: Monitor::default(),
         }
         .validate()

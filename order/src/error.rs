@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use domain::ReplicaId;
 use rpc::retry::{RetryClass, RetryStatus as _};
 use storage::StorageError;
+use tls::Identity;
 use tonic::{Code, Status};
 use wire::Malformed;
 use wire::identity::{NotOurs, OTHER_JOURNAL};
@@ -63,6 +65,12 @@ pub(crate) enum RequestError {
     /// It is in the journal, and did not come from there.
     #[error("the catalog did not give the order")]
     NotGiven,
+    /// A replica appends as another one.
+    #[error("{caller} appends as replica {replica}")]
+    OtherReplica {
+        caller: Identity,
+        replica: ReplicaId,
+    },
     /// A bug; the log says more.
     #[error("placing orders failed")]
     Panicked,
@@ -84,6 +92,7 @@ impl RequestError {
             Self::NotOurs(NotOurs::Unnamed(_)) | Self::Invalid(_) => (Code::InvalidArgument, Never),
             Self::Unreadable(error) if error.is_damage() => (Code::DataLoss, Elsewhere),
             Self::Unreadable(_) => (Code::Unavailable, Later),
+            Self::OtherReplica { .. } => (Code::PermissionDenied, Never),
             Self::NoSuchOrder => (Code::NotFound, Never),
             Self::Panicked => (Code::Internal, Never),
             // Another epoch is another request.

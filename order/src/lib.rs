@@ -2,6 +2,7 @@
 //! leader through which orders are placed.
 //!
 //! - [`config`]: what a replica has to be told;
+//! - [`access`]: who may call what;
 //! - [`service`]: the gRPC services, for gateways and for other replicas;
 //! - [`order_stream`]: the orders of a caller that has many, over one stream;
 //! - `driver`: the task that owns the core and runs its commands;
@@ -25,6 +26,7 @@
 )]
 
 pub mod config;
+pub mod access;
 pub mod service;
 pub mod order_stream;
 mod driver;
@@ -55,6 +57,7 @@ use wire::order::v1::replication_server::ReplicationServer;
 pub use config::{Config, ConfigError};
 pub use error::Error;
 
+use access::ACCESS;
 use damage::{Damaged, Watched};
 use driver::Driver;
 use join::{Joined, join};
@@ -78,8 +81,8 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     config.validate()?;
-    let catalog = Catalog::new(&config.catalogs)?;
-    let peers = Peers::new(config.id, &config.peers)?;
+    let catalog = Catalog::new(&config)?;
+    let peers = Peers::new(&config)?;
     let damaged = |what| Damaged {
         data_dir: config.data_dir.clone(),
         what,
@@ -142,7 +145,7 @@ pub async fn run(
     let mut driving = tasks::spawn("driver", driver.run(driver_stopped));
     let orders = OrdersServer::new(orders).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let replication = ReplicationServer::new(replication);
-    let serve = listen::server()
+    let serve = listen::server(ACCESS)
         .add_service(orders)
         .add_service(replication.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(listener.into(), async {

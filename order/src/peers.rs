@@ -10,7 +10,9 @@ use domain::{
     CatalogRun, ChainHash, Epoch, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row, Term,
 };
 use rpc::call_streams::Calls;
+use rpc::connect::Security;
 use rpc::failover::{AskIfActive, Endpoints};
+use tls::{Expected, Role};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use wire::Malformed;
@@ -21,7 +23,7 @@ use wire::order::v1 as order;
 use wire::order::v1::replication_client::ReplicationClient;
 use wire::order_number;
 
-use crate::config::ConfigError;
+use crate::config::{Config, ConfigError};
 use crate::failed_call::{Call, CallError};
 use domain::ChangeNumber;
 use domain::JournalHead;
@@ -43,14 +45,16 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    pub(crate) fn new(urls: &[String]) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
+        let security = Security::of(config.cluster.as_ref(), Expected::Role(Role::Catalog));
         let adopted = Arc::new(OnceLock::new());
         let known = Arc::clone(&adopted);
         let ask: AskIfActive = Arc::new(move |catalog| {
             let journal = identity::to_wire(known.get().copied());
             Box::pin(wire::leadership::ask_if_active(catalog, journal))
         });
-        let catalogs = Endpoints::several(urls, ask).map_err(|(url, source)| ConfigError::Url {
+        let catalogs = Endpoints::several(&config.catalogs, &security, ask);
+        let catalogs = catalogs.map_err(|(url, source)| ConfigError::Url {
             url: url.to_owned(),
             source,
         })?;
@@ -278,20 +282,24 @@ struct Peer {
 }
 
 impl Peers {
-    pub(crate) fn new(
-        own_id: ReplicaId,
-        peers: &[(ReplicaId, String)],
-    ) -> Result<Self, ConfigError> {
+    pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
         let peer = |(id, url): &(ReplicaId, String)| {
+            let security = Security::of(config.cluster.as_ref(), Expected::Replica(*id));
+            let channel = rpc::connect::lazy(url, &security);
+            let channel = channel.map_err(|source| ConfigError::Url {
+                url: url.to_owned(),
+                source,
+            })?;
             let peer = Peer {
-                client: ReplicationClient::new(channel(url)?),
+                client: ReplicationClient::new(channel),
                 appends: Calls::default(),
             };
             Ok((*id, peer))
         };
-        let peers = peers.iter().map(peer).collect::<Result<_, ConfigError>>()?;
+        let peers = config.peers.iter().map(peer);
+        let peers = peers.collect::<Result<_, ConfigError>>()?;
         Ok(Self {
-            own_id,
+            own_id: config.id,
             journal: None,
             peers: Arc::new(peers),
         })
@@ -356,13 +364,6 @@ impl Peers {
     fn peer(&self, peer: ReplicaId) -> &Peer {
         self.peers.get(&peer).expect("the core knows these peers")
     }
-}
-
-fn channel(url: &str) -> Result<Channel, ConfigError> {
-    rpc::connect::lazy(url).map_err(|source| ConfigError::Url {
-        url: url.to_owned(),
-        source,
-    })
 }
 
 async fn within<T>(

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use domain::{Epoch, JournalId, OrderNumber, ReplicaId, Row};
 use rpc::call_streams;
 use rpc::clients::PerClient;
-use rpc::listen::client_of;
+use rpc::listen::{caller_of, client_of};
+use tls::Identity;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -177,10 +178,11 @@ impl Replication for ReplicationService {
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::AppendManyStream>, Status> {
         let (journal, handle) = (self.journal, self.handle.clone());
+        let caller = caller_of(&request);
         let closed = closed(self.closing.clone());
         let answers = call_streams::serve(request, closed, move |request, _| {
-            let handle = handle.clone();
-            async move { append(journal, &handle, request).await }
+            let (handle, caller) = (handle.clone(), caller.clone());
+            async move { append(journal, &handle, caller, request).await }
         });
         Ok(Response::new(answers))
     }
@@ -204,10 +206,15 @@ impl Replication for ReplicationService {
 async fn append(
     journal: JournalId,
     handle: &Handle,
+    caller: Option<Identity>,
     request: AppendRequest,
 ) -> Result<AppendResponse, Status> {
     identity::check(&request.journal, journal).map_err(RequestError::NotOurs)?;
     let (term, rows, committed) = rows_from_wire(request).map_err(RequestError::Invalid)?;
+    let (_, replica) = term;
+    if let Some(caller) = caller.filter(|caller| caller.replica() != Some(replica)) {
+        return Err(RequestError::OtherReplica { caller, replica }.into());
+    }
     let end = handle.append(term, rows, committed).await?;
     Ok(AppendResponse {
         orders: end.rows.0,

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::Args;
-use frontend_host::admin::{Token, TokenError};
+use frontend_host::admin::{Token, TokenError, TokenSource};
 
+use super::security::ClientTls;
 use crate::client::Origin;
 
 /// What the admin API asks for.
@@ -55,6 +56,14 @@ pub enum AdminTokenError {
 }
 
 impl AdminToken {
+    /// Where the token is told, where it is. A file is looked at whenever it changes.
+    ///
+    /// # Errors
+    /// Where what is given is not a valid token.
+    pub fn source(&self) -> Result<Option<TokenSource>, AdminTokenError> {
+        source(self.admin_token.as_ref(), self.admin_token_file.as_ref())
+    }
+
     /// The token, where one is given in either way.
     ///
     /// # Errors
@@ -74,6 +83,43 @@ impl AdminToken {
     }
 }
 
+fn source(
+    given: Option<&Unchecked>,
+    file: Option<&PathBuf>,
+) -> Result<Option<TokenSource>, AdminTokenError> {
+    Ok(match (given, file) {
+        (Some(Unchecked(text)), _) => Some(TokenSource::Given(text.parse()?)),
+        (None, file) => file.cloned().map(TokenSource::File),
+    })
+}
+
+/// What the admin API asks for of those who only read.
+#[derive(Debug, Clone, Args)]
+pub struct AdminReadToken {
+    /// Another token, with which everything can be looked at and nothing changed
+    #[arg(
+        long,
+        env = "BAZAAR_ADMIN_READ_TOKEN",
+        value_name = "TOKEN",
+        hide_env_values = true,
+        conflicts_with = "admin_read_token_file"
+    )]
+    admin_read_token: Option<Unchecked>,
+    /// A file with that token
+    #[arg(long, env = "BAZAAR_ADMIN_READ_TOKEN_FILE", value_name = "FILE")]
+    admin_read_token_file: Option<PathBuf>,
+}
+
+impl AdminReadToken {
+    /// See [`AdminToken::source`].
+    pub fn source(&self) -> Result<Option<TokenSource>, AdminTokenError> {
+        source(
+            self.admin_read_token.as_ref(),
+            self.admin_read_token_file.as_ref(),
+        )
+    }
+}
+
 /// How the admin API is reached.
 #[derive(Debug, Clone, Args)]
 pub struct Admin {
@@ -87,6 +133,8 @@ pub struct Admin {
     pub origin: Origin,
     #[command(flatten)]
     pub token: AdminToken,
+    #[command(flatten)]
+    pub tls: ClientTls,
     /// Who you are, for the log of changes [default: your user name]
     #[arg(long, env = "BAZAAR_OPERATOR", value_name = "NAME", default_value = user_name())]
     pub operator: Option<String>,

@@ -9,7 +9,8 @@ use clap::builder::BoolishValueParser;
 use domain::ReplicaId;
 use http::HeaderName;
 
-use super::admin::AdminToken;
+use super::admin::{AdminReadToken, AdminToken};
+use super::security::{Cluster, Openness, ServerTls};
 use super::values::{address, replica};
 use crate::client::Origin;
 
@@ -73,6 +74,10 @@ pub struct Up {
     #[arg(long, env = "BAZAAR_PORT_BASE", value_name = "PORT", default_value_t = PORT_BASE,
           value_parser = clap::value_parser!(u16).range(..=i64::from(u16::MAX) - i64::from(REPLICAS_MAX) - i64::from(CATALOGS_MAX)))]
     pub port_base: u16,
+    /// Encrypt everything, and have every service and operator prove who they are, with certificates that are made where
+    /// the data is
+    #[arg(long, env = "BAZAAR_SECURE", conflicts_with = "tls_cert", value_parser = BoolishValueParser::new())]
+    pub secure: bool,
     /// Start a service again that died
     #[arg(long, env = "BAZAAR_RESTART", value_parser = BoolishValueParser::new())]
     pub restart: bool,
@@ -104,6 +109,10 @@ pub struct Front {
     pub policy_secrets: Option<PathBuf>,
     #[command(flatten)]
     pub admin_token: AdminToken,
+    #[command(flatten)]
+    pub admin_read_token: AdminReadToken,
+    #[command(flatten)]
+    pub tls: ServerTls,
     /// How long to go on serving after a signal to stop, in milliseconds: load balancers that ask
     /// /readyz send clients elsewhere meanwhile
     #[arg(long, env = "BAZAAR_DRAIN_DELAY_MS", value_name = "MS", default_value_t = 0,
@@ -176,6 +185,8 @@ pub struct Gateway {
     #[arg(long = "order", env = "BAZAAR_ORDER", value_name = "ID=URL", value_delimiter = ',', required = true, value_parser = replica)]
     pub orders: Vec<(ReplicaId, Origin)>,
     #[command(flatten)]
+    pub cluster: Cluster,
+    #[command(flatten)]
     pub front: Front,
     /// Where it keeps which policy is active; without one a restart begins with --policy again
     #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
@@ -238,6 +249,10 @@ pub struct Catalog {
         conflicts_with = "rebuild_from"
     )]
     pub accept_loss_of: Vec<ReplicaId>,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    #[command(flatten)]
+    pub openness: Openness,
     /// Where /healthz, /readyz (`active` or `standby`) and /metrics are asked; nowhere unless it is given
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
@@ -288,6 +303,10 @@ pub struct Order {
     /// Where the ledger is damaged, set it aside and copy it anew from the peers and the catalog
     #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
     pub rebuild: bool,
+    #[command(flatten)]
+    pub cluster: Cluster,
+    #[command(flatten)]
+    pub openness: Openness,
     /// Where /healthz, /readyz (`leader` or `follower`) and /metrics are asked; nowhere unless it is given
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,

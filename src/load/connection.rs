@@ -11,27 +11,24 @@ use http::header::HOST;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::client::legacy::connect::HttpConnector;
 use tokio::time::timeout;
 use tower_service::Service as _;
 
 use super::PATIENCE;
-use crate::client::{ClientError, Origin, connector, whole};
+use crate::client::{ClientError, Server, whole};
 
 /// A connection that is made when it is first used, and again when the one before has ended.
 #[derive(Debug)]
 pub struct Connection {
-    origin: Origin,
-    connector: HttpConnector,
+    server: Server,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Connection {
     /// To a server that is not called yet.
-    pub fn to(origin: Origin) -> Self {
+    pub fn to(server: Server) -> Self {
         Self {
-            origin,
-            connector: connector(),
+            server,
             sender: None,
         }
     }
@@ -42,7 +39,9 @@ impl Connection {
         &mut self,
         mut request: Request<Bytes>,
     ) -> Result<Response<Bytes>, ClientError> {
-        request.headers_mut().insert(HOST, self.origin.host());
+        request
+            .headers_mut()
+            .insert(HOST, self.server.origin.host());
         let after = PATIENCE;
         let late = |_| Err(ClientError::TimedOut { after });
         let exchange = self.exchange(request.map(Full::new));
@@ -68,14 +67,15 @@ impl Connection {
         {
             return Ok(sender);
         }
-        let target = self.origin.target(None)?;
+        let target = self.server.origin.target(None)?;
         let connected = async {
-            poll_fn(|context| self.connector.poll_ready(context)).await?;
-            self.connector.call(target).await
+            let connector = &mut self.server.connector;
+            poll_fn(|context| connector.poll_ready(context)).await?;
+            connector.call(target).await
         };
         let stream = connected
             .await
-            .map_err(|error| ClientError::connecting(&self.origin, error.into()))?;
+            .map_err(|error| ClientError::connecting(&self.server.origin, error))?;
         let (sender, connection) = http1::handshake(stream).await.map_err(failed)?;
         // Its failures come back through the request that they hit.
         tasks::spawn_for_caller(connection);
@@ -95,7 +95,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_kept_and_made_anew_when_it_has_ended() {
         let (origin, serving) = serve(2, 2, ("200 OK", b"ok".to_vec()));
-        let mut connection = Connection::to(origin.clone());
+        let server = Server::pinned(origin.clone(), None).unwrap();
+        let mut connection = Connection::to(server);
         for _ in 0..4 {
             let request = Request::get("/stocks").body(Bytes::new()).unwrap();
             let answered = connection.send(request).await.unwrap();

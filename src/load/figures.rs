@@ -58,6 +58,7 @@ impl Failure {
             ClientError::Exchange(_)
             | ClientError::Body(_)
             | ClientError::Output(_)
+            | ClientError::Tls(_)
             | ClientError::Request(_) => Self::Broken,
         }
     }

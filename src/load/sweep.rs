@@ -13,6 +13,7 @@ use super::report::Report;
 use super::{LoadError, Run, judge, measure, page};
 use crate::admin::{Admin, Policies};
 use crate::cli::Load;
+use crate::client::Server;
 use crate::output;
 use crate::policy::package::Package;
 use crate::stop::StopSignals;
@@ -24,8 +25,8 @@ const TRADE_TENTHS: [u32; 5] = [0, 2, 4, 6, 8];
 const NO_CACHE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/no-cache.wasm"));
 
 /// Runs a sweep, prints its figures, and fails as a single run does.
-pub async fn run(args: &Load, stocks: Arc<[String]>) -> Result<(), LoadError> {
-    let sweep = measure_all(args, stocks).await?;
+pub async fn run(args: &Load, server: Server, stocks: Arc<[String]>) -> Result<(), LoadError> {
+    let sweep = measure_all(args, &server, &stocks).await?;
     output::print(&sweep.to_string())?;
     if let Some(file) = &args.json {
         let points = sweep.points.iter().map(|point| {
@@ -42,10 +43,14 @@ pub async fn run(args: &Load, stocks: Arc<[String]>) -> Result<(), LoadError> {
     judge(sweep.points.iter().map(|point| &point.measured))
 }
 
-async fn measure_all(args: &Load, stocks: Arc<[String]>) -> Result<Sweep, LoadError> {
+async fn measure_all(
+    args: &Load,
+    server: &Server,
+    stocks: &Arc<[String]>,
+) -> Result<Sweep, LoadError> {
     let mut admin = Admin::new(args.admin.clone())?;
     let policy = active(&mut admin).await?.unwrap_or_default();
-    let mut points = measure_half(args, &stocks, Caching::On).await?;
+    let mut points = measure_half(args, server, stocks, Caching::On).await?;
 
     let mut signals = StopSignals::catch().map_err(|error| match error {
         crate::error::Error::Signals(source) => LoadError::Output(source),
@@ -56,7 +61,7 @@ async fn measure_all(args: &Load, stocks: Arc<[String]>) -> Result<Sweep, LoadEr
         .await?;
     let uncached = active(&mut admin).await?;
     let half = tokio::select! {
-        half = measure_half(args, &stocks, Caching::Off) => half,
+        half = measure_half(args, server, stocks, Caching::Off) => half,
         () = signals.next() => Err(LoadError::Interrupted),
     };
     // If the policy was changed meanwhile, that change stays.
@@ -78,6 +83,7 @@ async fn active(admin: &mut Admin) -> Result<Option<String>, LoadError> {
 
 async fn measure_half(
     args: &Load,
+    server: &Server,
     stocks: &Arc<[String]>,
     caching: Caching,
 ) -> Result<Vec<Point>, LoadError> {
@@ -85,7 +91,7 @@ async fn measure_half(
     for tenths in TRADE_TENTHS {
         let run = Run {
             trade_probability: f64::from(tenths) / 10.0,
-            ..Run::new(args, Arc::clone(stocks))
+            ..Run::new(args, server.clone(), Arc::clone(stocks))
         };
         let measured = measure(run).await?;
         points.push(Point { caching, measured });

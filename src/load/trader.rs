@@ -48,7 +48,7 @@ impl Trader {
         Self {
             number,
             random,
-            connection: Connection::to(run.url.clone()),
+            connection: Connection::to(run.server.clone()),
             placed: Vec::new(),
             figures: Figures::default(),
             run,
@@ -210,7 +210,7 @@ mod tests {
     /// What the clients of a run want to order.
     fn orders(seed: u64) -> [Vec<Order>; 2] {
         let run = Arc::new(Run {
-            url: "localhost:1".parse().unwrap(),
+            server: Server::pinned("localhost:1".parse().unwrap(), None).unwrap(),
             clients: 2,
             iterations: 0,
             trade_probability: 1.0,

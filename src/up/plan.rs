@@ -2,12 +2,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use frontend_host::admin::Token;
+use frontend_host::admin::TokenSource;
+use frontend_host::config::Https;
 
+use crate::cert::{self, AUTHORITY, Pair, Wanted};
 use crate::cli::{CATALOG_PORT, Front, PORT_BASE, REPLICAS_MAX, Up};
 use crate::client::Origin;
 use crate::error::Error;
@@ -18,6 +20,8 @@ use crate::stop::STOP_TIME_MAX;
 pub const CATALOG: &str = "catalog";
 /// See [`CATALOG`].
 pub const GATEWAY: &str = "gateway";
+/// The certificates of `--secure`, beside the services' directories.
+pub const CERTS: &str = "certs";
 /// Before a replica's number; see [`CATALOG`].
 pub const ORDER_PREFIX: &str = "order-";
 
@@ -55,6 +59,10 @@ pub struct Plan {
     orders: Vec<Service>,
     gateway: [Service; 1],
     admin: SocketAddr,
+    /// Where certificates are that have to be there before anything is started.
+    certs: Option<PathBuf>,
+    /// What the gateway shows, if it serves over TLS.
+    certificate: Option<PathBuf>,
 }
 
 impl Plan {
@@ -63,9 +71,20 @@ impl Plan {
     /// # Errors
     /// [`Error::Taken`] names one that is not. Where the admin token is not valid.
     pub fn new(args: &Up) -> Result<Self, Error> {
-        let token = args.front.admin_token.read()?;
+        let tokens = [
+            args.front.admin_token.source()?,
+            args.front.admin_read_token.source()?,
+        ];
         let addresses = Addresses::find_free(args)?;
+        let certs = certs(args);
+        let https = args.front.tls.https();
+        let certificate = match &certs {
+            Some(dir) => Some(Pair::named(dir, GATEWAY).certificate),
+            None => https.map(|https| https.certificate),
+        };
         Ok(Self {
+            certs,
+            certificate,
             catalogs: addresses
                 .catalogs
                 .iter()
@@ -77,7 +96,7 @@ impl Plan {
                 .iter()
                 .map(|(id, address)| order(args, &addresses, *id, *address))
                 .collect(),
-            gateway: [gateway(args, &addresses, token)],
+            gateway: [gateway(args, &addresses, tokens)],
             admin: addresses.admin,
         })
     }
@@ -89,12 +108,53 @@ impl Plan {
 
     /// Where this machine reaches the admin API.
     pub fn admin_origin(&self) -> Origin {
-        Origin::from(reachable(self.admin))
+        self.origin(self.admin)
     }
 
     /// Where this machine reaches the gateway.
-    pub fn reachable_listen(&self) -> SocketAddr {
-        reachable(self.gateway[0].address)
+    pub fn clients_origin(&self) -> Origin {
+        self.origin(self.gateway[0].address)
+    }
+
+    fn origin(&self, address: SocketAddr) -> Origin {
+        let origin = Origin::from(reachable(address));
+        match self.certificate {
+            Some(_) => origin.secure(),
+            None => origin,
+        }
+    }
+
+    /// As a service is reached.
+    pub fn url(&self, service: &Service) -> String {
+        let is_gateway = service.name == GATEWAY;
+        match is_gateway && self.certificate.is_some() || self.certs.is_some() {
+            true => format!("https://{}", service.address),
+            false => format!("http://{}", service.address),
+        }
+    }
+
+    /// What the gateway shows, if it serves over TLS.
+    pub fn certificate(&self) -> Option<&Path> {
+        self.certificate.as_deref()
+    }
+
+    /// Where the certificates of `--secure` are.
+    pub fn certs(&self) -> Option<&Path> {
+        self.certs.as_deref()
+    }
+
+    /// Which certificates have to be there before anything is started.
+    pub fn certificates(&self) -> Option<Wanted> {
+        let hosts = [self.gateway[0].address, self.admin].map(|address| reachable(address).ip());
+        let replicas = u32::try_from(self.orders.len()).expect("there are at most nine replicas");
+        Some(Wanted {
+            dir: self.certs.clone()?,
+            hosts: hosts.map(|host| host.to_string()).into(),
+            identities: cert::everybody(replicas),
+            days: cert::DAYS_MAX,
+            // For the addresses of this start. The authority stays, and with it what others have of it.
+            renew: true,
+        })
     }
 }
 
@@ -184,6 +244,19 @@ impl Addresses {
     }
 }
 
+/// Where the certificates of `--secure` are.
+fn certs(args: &Up) -> Option<PathBuf> {
+    args.secure.then(|| args.data_dir.join(CERTS))
+}
+
+/// How one service is reached by another.
+fn url(args: &Up, address: SocketAddr) -> String {
+    match args.secure {
+        true => format!("https://{address}"),
+        false => format!("http://{address}"),
+    }
+}
+
 fn catalog(args: &Up, address: SocketAddr, number: u32) -> Service {
     let flags = Flags::of("catalog")
         .with("--listen", address.to_string())
@@ -191,7 +264,8 @@ fn catalog(args: &Up, address: SocketAddr, number: u32) -> Service {
         .with_some(
             "--lease-ms",
             args.lease_ms.map(|lease_ms| lease_ms.to_string()),
-        );
+        )
+        .of_cluster(args, CATALOG);
     let data_dir = args.data_dir.join(CATALOG);
     let Some(store) = &args.store else {
         let flags = flags.with("--data-dir", &data_dir);
@@ -219,10 +293,11 @@ fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Serv
     let mut flags = Flags::of("order")
         .with("--id", id.to_string())
         .with("--listen", address.to_string())
-        .with_catalogs(&addresses.catalogs)
-        .with("--data-dir", &data_dir);
+        .with_catalogs(args, &addresses.catalogs)
+        .with("--data-dir", &data_dir)
+        .of_cluster(args, &name);
     for (peer, address) in addresses.orders.iter().filter(|(peer, _)| *peer != id) {
-        flags = flags.with("--peer", format!("{peer}=http://{address}"));
+        flags = flags.with("--peer", format!("{peer}={}", url(args, *address)));
     }
     if args.rebuild {
         flags = flags.switch("--rebuild");
@@ -236,13 +311,15 @@ fn default_workers() -> usize {
     thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
 }
 
-fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
+fn gateway(args: &Up, addresses: &Addresses, tokens: [Option<TokenSource>; 2]) -> Service {
     let Front {
         policy,
         policy_trust,
         policy_config,
         policy_secrets,
         admin_token: _,
+        admin_read_token: _,
+        tls,
         drain_delay_ms,
         workers,
         connections_per_client_max,
@@ -254,8 +331,9 @@ fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
     let mut flags = Flags::of("gateway")
         .with("--listen", addresses.listen.to_string())
         .with("--admin", addresses.admin.to_string())
-        .with_catalogs(&addresses.catalogs)
+        .with_catalogs(args, &addresses.catalogs)
         .with("--data-dir", &data_dir)
+        .of_cluster(args, GATEWAY)
         .with_some("--policy", policy.as_deref())
         .with_some("--policy-trust", policy_trust.as_deref())
         .with_some("--policy-config", policy_config.as_deref())
@@ -280,11 +358,32 @@ fn gateway(args: &Up, addresses: &Addresses, token: Option<Token>) -> Service {
             rules.client_header.as_ref().map(|name| name.as_str()),
         );
     for (id, address) in &addresses.orders {
-        flags = flags.with("--order", format!("{id}=http://{address}"));
+        flags = flags.with("--order", format!("{id}={}", url(args, *address)));
+    }
+    let own = certs(args).map(|dir| Pair::named(&dir, GATEWAY));
+    let https = own.map(|Pair { certificate, key }| Https {
+        certificate,
+        key,
+        client_authorities: None,
+    });
+    if let Some(https) = https.or_else(|| tls.https()) {
+        flags = flags
+            .with("--tls-cert", https.certificate)
+            .with("--tls-key", https.key)
+            .with_some("--tls-client-ca", https.client_authorities);
     }
     let mut service = flags.service(GATEWAY.to_owned(), addresses.listen, data_dir);
-    let token = token.map(|token| ("BAZAAR_ADMIN_TOKEN", token.as_str().into()));
-    service.environment.extend(token);
+    let variables = [
+        ["BAZAAR_ADMIN_TOKEN", "BAZAAR_ADMIN_TOKEN_FILE"],
+        ["BAZAAR_ADMIN_READ_TOKEN", "BAZAAR_ADMIN_READ_TOKEN_FILE"],
+    ];
+    for ([given, file], source) in variables.into_iter().zip(tokens) {
+        let told = source.map(|source| match source {
+            TokenSource::Given(token) => (given, token.as_str().into()),
+            TokenSource::File(path) => (file, path.into()),
+        });
+        service.environment.extend(told);
+    }
     service.stop_time_max += Duration::from_millis(*drain_delay_ms);
     service
 }
@@ -311,11 +410,22 @@ impl Flags {
         self
     }
 
-    fn with_catalogs(mut self, catalogs: &[SocketAddr]) -> Self {
+    fn with_catalogs(mut self, args: &Up, catalogs: &[SocketAddr]) -> Self {
         for address in catalogs {
-            self = self.with("--catalog", format!("http://{address}"));
+            self = self.with("--catalog", url(args, *address));
         }
         self
+    }
+
+    /// With the certificate of that name, where there are any.
+    fn of_cluster(self, args: &Up, name: &str) -> Self {
+        let Some(dir) = certs(args) else {
+            return self;
+        };
+        let own = Pair::named(&dir, name);
+        self.with("--cluster-ca", Pair::named(&dir, AUTHORITY).certificate)
+            .with("--cluster-cert", own.certificate)
+            .with("--cluster-key", own.key)
     }
 
     fn with_some(self, flag: &str, value: Option<impl AsRef<OsStr>>) -> Self {

@@ -16,6 +16,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::switch::{HostNumber, Switch, ethernet};
 use crate::harness::wait_until;
 
+/// When a connection on which nothing comes is asked whether its peer is there, how often, and how many questions it
+/// may leave unanswered.
+const KEEP_ALIVE: [(&str, u32); 3] = [
+    ("tcp_keepalive_time", 3),
+    ("tcp_keepalive_intvl", 1),
+    ("tcp_keepalive_probes", 5),
+];
+
 /// The network of all hosts.
 pub fn address(host: HostNumber) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, host)
@@ -114,6 +122,11 @@ impl Host {
             "netns",
             &first.as_raw_nonzero().to_string(),
         ]);
+        // libpq asks for keep-alive and leaves its times to the machine, whose two hours `pg_rewind` would wait for a
+        // server that was cut off meanwhile, and its host with it.
+        for (setting, value) in KEEP_ALIVE {
+            self.tell(&format!("echo {value} > /proc/sys/net/ipv4/{setting}"));
+        }
         self.tell("ip link set lo up");
         self.tell(&format!(
             "ip link set {device} name {DEVICE} address {}",

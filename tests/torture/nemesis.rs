@@ -1,5 +1,6 @@
 //! Faults, drawn from a seed: which, when and for how long.
 
+use rpc::connect::Security;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
@@ -272,7 +273,8 @@ fn forge(address: SocketAddr, leader: u32) {
         .enable_all()
         .build();
     runtime.expect("there is a thread").block_on(async {
-        let channel = rpc::connect::lazy(&format!("http://{address}")).expect("a URL");
+        let channel =
+            rpc::connect::lazy(&format!("http://{address}"), &Security::NONE).expect("a URL");
         let mut orders = OrdersClient::new(channel);
         let told = async {
             let status = orders.status(StatusRequest {}).await?.into_inner();

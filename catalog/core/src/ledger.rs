@@ -54,6 +54,15 @@ impl Stock {
     }
 }
 
+/// A replica asks for what only the leader may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("replica {replica} does not lead epoch {epoch}")]
+pub struct NotLeader {
+    pub replica: ReplicaId,
+    /// The current one.
+    pub epoch: Epoch,
+}
+
 /// Who leads, and who holds every acknowledged order.
 ///
 /// [`domain::Term`] is what replicas and gateways need of it. The in-sync set and its last change
@@ -326,6 +335,18 @@ impl Staged<'_> {
             Ok(())
         } else {
             Err(StaleEpoch { given, current })
+        }
+    }
+
+    /// Refuses a replica that does not lead the current epoch.
+    pub fn check_leads(&self, replica: ReplicaId) -> Result<(), NotLeader> {
+        let term = self.term();
+        match term.leader == Some(replica) {
+            true => Ok(()),
+            false => Err(NotLeader {
+                replica,
+                epoch: term.epoch,
+            }),
         }
     }
 

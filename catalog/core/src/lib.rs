@@ -19,8 +19,8 @@ pub mod ablation;
 pub use ablation::{Rule, Rules};
 pub use leases::{Floor, Invalidation, Leases, NotOpened, Renewal, Round, SessionExpired};
 pub use ledger::{
-    Batch, CatalogState, InSyncRefused, Leadership, PriorOutcome, RefusedOrder, Staged, StaleEpoch,
-    Stock, Term, TradeResult,
+    Batch, CatalogState, InSyncRefused, Leadership, NotLeader, PriorOutcome, RefusedOrder, Staged,
+    StaleEpoch, Stock, Term, TradeResult,
 };
 pub use limits::Limits;
 pub use self_healing::{HEALING_WAIT_MAX, HealingStep, SelfHealing};

@@ -1,5 +1,7 @@
 //! A catalog to test, and a gateway's side of a session.
 
+use rpc::access::Access;
+use rpc::connect::Security;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,7 +67,7 @@ impl Running {
 
     /// A service that the test reads into.
     pub async fn serve(service: Service) -> Self {
-        let served = listen::server().add_service(CatalogServer::new(service));
+        let served = listen::server(Access(&[])).add_service(CatalogServer::new(service));
         Self::spawn(|listener, stopped| async {
             let incoming = Incoming::from(listener);
             let ended = served.serve_with_incoming_shutdown(incoming, stopped).await;
@@ -115,7 +117,7 @@ impl Running {
     }
 
     pub fn client(&self) -> Client {
-        CatalogClient::new(rpc::connect::lazy(&self.url).unwrap())
+        CatalogClient::new(rpc::connect::lazy(&self.url, &Security::NONE).unwrap())
     }
 
     /// A client that has little room for what it does not take.

@@ -39,12 +39,32 @@ pub type TermReply = oneshot::Sender<Result<Leadership, RequestError>>;
 /// Who asked for sessions.
 pub type LendReply = oneshot::Sender<Result<(), RequestError>>;
 
+/// Who asks for what only the leader may.
+#[derive(Debug, Clone, Copy)]
+pub struct Sender {
+    /// In which it leads.
+    pub epoch: Epoch,
+    /// Which replica it has proven to be, where that is asked for.
+    pub replica: Option<ReplicaId>,
+}
+
+impl Sender {
+    /// An epoch that is over tells the caller more than that another one leads now.
+    fn check(self, staged: &Staged<'_>) -> Result<(), RequestError> {
+        staged.check_epoch(self.epoch)?;
+        match self.replica {
+            Some(replica) => Ok(staged.check_leads(replica)?),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What the writer is asked for.
 #[derive(Debug)]
 pub enum Command {
     /// Trade a batch of orders, in order.
     Trade {
-        epoch: Epoch,
+        sender: Sender,
         orders: Vec<Order>,
         /// Told, where there are few, of the new rows on their way to the disk.
         proposed: ProposedReply,
@@ -62,7 +82,7 @@ pub enum Command {
     },
     /// See [`Staged::set_in_sync`].
     SetInSync {
-        epoch: Epoch,
+        sender: Sender,
         /// Above that of every change asked for before in this epoch.
         change: ChangeNumber,
         in_sync: BTreeSet<ReplicaId>,
@@ -355,12 +375,12 @@ impl Committer {
         for command in commands {
             match command {
                 Command::Trade {
-                    epoch,
+                    sender,
                     orders,
                     proposed,
                     reply,
                 } => {
-                    let results = stage_trade(&mut known, &mut staged, epoch, &orders);
+                    let results = stage_trade(&mut known, &mut staged, sender, &orders);
                     if let Ok(results) = &results {
                         replies.proposals.push((proposed, numbers(results)));
                     }
@@ -383,14 +403,14 @@ impl Committer {
                         .push((Ok(staged.elect(expected, candidate)), reply));
                 }
                 Command::SetInSync {
-                    epoch,
+                    sender,
                     change,
                     in_sync,
                     reply,
                 } => {
-                    let term = staged
-                        .set_in_sync(epoch, change, in_sync)
-                        .map_err(RequestError::from);
+                    let term = sender
+                        .check(&staged)
+                        .and_then(|()| Ok(staged.set_in_sync(sender.epoch, change, in_sync)?));
                     replies.terms.push((term, reply));
                 }
                 Command::LendSessions { lease_max, reply } => {
@@ -432,18 +452,19 @@ type Known = Result<std::vec::IntoIter<Option<PriorOutcome>>, Arc<StorageError>>
 fn stage_trade(
     known: &mut Known,
     staged: &mut Staged<'_>,
-    epoch: Epoch,
+    sender: Sender,
     orders: &[Order],
 ) -> Result<Vec<TradeResult>, RequestError> {
     let mut known = match known {
         Ok(known) => known.by_ref().take(orders.len()),
         Err(error) => return Err(RequestError::unreadable(Arc::clone(error))),
     };
-    let checked = staged.check_epoch(epoch);
-    let trade = |(order, known): (&Order, _)| staged.trade(epoch, order.clone(), known);
+    let checked = sender.check(staged);
+    let trade =
+        |(order, known): (&Order, _)| Ok(staged.trade(sender.epoch, order.clone(), known)?);
     let results = checked.and_then(|()| orders.iter().zip(&mut known).map(trade).collect());
     known.for_each(drop); // what is left then is for the requests behind
-    Ok(results?)
+    results
 }
 
 /// The version of a stock that an answer about it may give away.

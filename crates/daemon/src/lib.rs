@@ -4,7 +4,8 @@
 //! - [`tasks`]: tasks and threads of a long life, whose panic ends the process;
 //! - [`data_dir`]: a data directory that no other process writes to;
 //! - [`directory`]: directories that outlive a loss of power;
-//! - [`atomic_file`]: files that are whole or not there.
+//! - [`atomic_file`]: files that are whole or not there;
+//! - [`watched`]: what is made of files, and made anew when they change.
 //!
 //! Clippy keeps other ways out of the crates that serve: see `clippy.toml`.
 
@@ -19,6 +20,7 @@ pub mod tasks;
 pub mod data_dir;
 pub mod directory;
 pub mod atomic_file;
+pub mod watched;
 
 /// The exit code of a process that failed.
 const FAILED: i32 = 1;

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tls::Identity;
 use tokio::sync::Semaphore;
 
 /// The bits that the addresses of one client have in common in IPv6: what a site, and often a
@@ -162,8 +163,10 @@ fn network(address: IpAddr) -> IpAddr {
 }
 
 /// Who counts as one where each may have a part of something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Client {
+    /// All connections of whoever has proven to be that.
+    Service(Identity),
     /// All connections from one address, or one /64 of IPv6.
     Remote(IpAddr),
     /// One connection from this machine, by its number.

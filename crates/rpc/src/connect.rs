@@ -12,7 +12,10 @@ use std::time::Duration;
 use domain::time::BootTime;
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
+use tls::{Cluster, Expected};
+use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint, Error};
 use tower_service::Service;
 
@@ -33,64 +36,115 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(1);
 /// Pause between two lines in the log about what is lacking on this machine.
 const REPORT_PAUSE: Duration = Duration::from_secs(10);
 
+/// How a service proves to its peers who it is, and who they are to be.
+#[derive(Debug, Clone)]
+pub struct Security(Option<(Cluster, Expected)>);
+
+impl Security {
+    /// Nobody proves anything, and all of it can be read on the way.
+    pub const NONE: Self = Self(None);
+
+    /// Mutual TLS to whom is expected, where this service is of a cluster that has it.
+    pub fn of(cluster: Option<&Cluster>, expected: Expected) -> Self {
+        Self(cluster.map(|cluster| (cluster.clone(), expected)))
+    }
+}
+
+/// Why a URL cannot be connected to.
+#[derive(Debug, thiserror::Error)]
+pub enum UrlError {
+    /// It is none.
+    #[error("not an http://host:port or https://host:port URL: {0}")]
+    Invalid(#[from] Error),
+    /// It is not encrypted, where this service has certificates.
+    #[error(
+        "not encrypted, as every connection between services is once there are certificates (--cluster-cert): https://…"
+    )]
+    Plain,
+    /// It is encrypted, and this service has no certificates.
+    #[error("encrypted: it wants --cluster-ca, --cluster-cert and --cluster-key")]
+    NoCertificate,
+}
+
 /// A channel that connects when it is first used, and again whenever it must.
 /// Each call sets a deadline of its own.
 ///
 /// # Errors
-/// Where `url` is not an `http://host:port` URL.
-pub fn lazy(url: &str) -> Result<Channel, Error> {
-    Ok(endpoint(url)?.connect_with_connector_lazy(Connector::default()))
+/// Where `url` is not `http://host:port`, or `https://host:port` with [`Security`].
+pub fn lazy(url: &str, security: &Security) -> Result<Channel, UrlError> {
+    let connector = Connector::new(security.clone());
+    Ok(endpoint(url, security)?.connect_with_connector_lazy(connector))
 }
 
 /// How connections to a URL are kept.
-pub(crate) fn endpoint(url: &str) -> Result<Endpoint, Error> {
-    Ok(Endpoint::from_shared(url.to_owned())?
+pub(crate) fn endpoint(url: &str, security: &Security) -> Result<Endpoint, UrlError> {
+    let endpoint = Endpoint::from_shared(url.to_owned())?;
+    match (endpoint.uri().scheme_str(), &security.0) {
+        (Some("https"), None) => return Err(UrlError::NoCertificate),
+        (Some("https"), Some(_)) | (_, None) => {}
+        (_, Some(_)) => return Err(UrlError::Plain),
+    }
+    Ok(endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .keep_alive_while_idle(true))
 }
 
-/// Makes connections. Logs where that cannot be since this machine lacks something: what waits for the peer, and
-/// suspects it, cannot know.
+/// Makes connections. Logs where that cannot be since this machine lacks something, or since whoever is there is not
+/// believed, or does not believe this service: what waits for the peer, and suspects it, cannot know.
 #[derive(Clone)]
-pub(crate) struct Connector(HttpConnector);
+pub(crate) struct Connector {
+    tcp: HttpConnector,
+    security: Security,
+}
 
-impl Default for Connector {
-    fn default() -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_nodelay(true);
+impl Connector {
+    pub(crate) fn new(security: Security) -> Self {
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
         // Shared out among the addresses of a name, so that the last is tried as well.
-        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         // Elsewhere keep-alive finds it out.
         #[cfg(target_os = "linux")]
-        connector.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
-        Self(connector)
+        tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+        Self { tcp, security }
     }
 }
 
-type Connection = <HttpConnector as Service<Uri>>::Response;
-type ConnectError = <HttpConnector as Service<Uri>>::Error;
+pub(crate) type Connection = TokioIo<tls::Stream>;
+type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Service<Uri> for Connector {
     type Response = Connection;
-    type Error = ConnectError;
-    type Future = Pin<Box<dyn Future<Output = Result<Connection, ConnectError>> + Send>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Connection, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
-        self.0.poll_ready(cx)
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(cx).map_err(Into::into)
     }
 
     fn call(&mut self, peer: Uri) -> Self::Future {
-        let connecting = self.0.call(peer.clone());
+        let connecting = self.tcp.call(peer.clone());
+        let Security(security) = self.security.clone();
         Box::pin(async move {
-            let connected = connecting.await;
-            if let Err(error) = &connected
-                && let Some(remedy) = lacking(error)
-            {
-                report(&peer, error, remedy);
-            }
-            connected
+            let connected = connecting.await.inspect_err(|error| {
+                if let Some(remedy) = lacking(error) {
+                    report(&peer, error, remedy);
+                }
+            });
+            let stream = connected?.into_inner();
+            let Some((cluster, expected)) = security else {
+                return Ok(TokioIo::new(Either::Left(stream)));
+            };
+            let secured = cluster.connect(stream, peer.host().unwrap_or_default(), expected);
+            let secured = secured.await.inspect_err(|error| {
+                if error.kind() == io::ErrorKind::InvalidData {
+                    report(&peer, error, "see to the certificates of both");
+                }
+            });
+            Ok(TokioIo::new(secured?))
         })
     }
 }
@@ -113,13 +167,13 @@ fn lacking(error: &(dyn StdError + 'static)) -> Option<&'static str> {
     }
 }
 
-fn report(peer: &Uri, error: &ConnectError, remedy: &str) {
+fn report(peer: &Uri, error: &(dyn StdError + 'static), remedy: &str) {
     static REPORTED: Mutex<Option<BootTime>> = Mutex::new(None);
     let now = BootTime::now();
     let mut reported = REPORTED.lock().unwrap_or_else(PoisonError::into_inner);
     if reported.is_none_or(|at| now.since(at) >= REPORT_PAUSE) {
         *reported = Some(now);
-        tracing::error!(%peer, error = error as &dyn StdError, remedy, "cannot connect: this machine lacks something");
+        tracing::error!(%peer, error, remedy, "cannot connect, and not for the want of an answer");
     }
 }
 
@@ -139,8 +193,12 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_nothing_comes_back_on_is_given_up_soon() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let connection = Connector::default().call(url(&listener)).await.unwrap();
-        let socket = SockRef::from(connection.inner());
+        let mut connector = Connector::new(Security::NONE);
+        let connection = connector.call(url(&listener)).await.unwrap();
+        let Either::Left(stream) = connection.inner() else {
+            panic!("nothing encrypts it");
+        };
+        let socket = SockRef::from(stream);
         #[cfg(target_os = "linux")]
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(UNACKNOWLEDGED_MAX));
         assert!(socket.tcp_nodelay().unwrap());
@@ -150,13 +208,17 @@ mod tests {
     async fn what_this_machine_lacks_is_told_from_what_the_peer_does() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let peer = url(&listener);
-        let Connector(mut from_nowhere) = Connector::default();
+        let mut from_nowhere = Connector::new(Security::NONE).tcp;
         // For documentation only (RFC 5737): no machine has it, so no port of it is free.
         from_nowhere.set_local_address(Some(Ipv4Addr::new(192, 0, 2, 1).into()));
         let error = from_nowhere.call(peer.clone()).await.unwrap_err();
         assert!(lacking(&error).unwrap().contains("no port is free"));
         drop(listener);
-        let error = Connector::default().0.call(peer).await.unwrap_err();
+        let error = Connector::new(Security::NONE)
+            .tcp
+            .call(peer)
+            .await
+            .unwrap_err();
         assert_eq!(lacking(&error), None, "the peer refuses it");
     }
 }

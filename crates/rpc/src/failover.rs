@@ -20,16 +20,14 @@ use std::time::Duration;
 
 use daemon::tasks::{self, Task};
 use http::Uri;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint, Error};
+use tonic::transport::{Channel, Endpoint};
 use tower_service::Service;
 
-use crate::connect::{self, Connector};
+use crate::connect::{self, Connector, Security, UrlError};
 
 /// How often the active one is asked.
 const ASK_INTERVAL: Duration = Duration::from_millis(250);
@@ -83,6 +81,7 @@ pub struct Endpoints {
 
 struct Shared {
     urls: Vec<(Uri, Endpoint)>,
+    security: Security,
     ask: Option<AskIfActive>,
     /// What is asked on, one for each address, from the first question on.
     channels: OnceLock<Vec<Channel>>,
@@ -111,11 +110,12 @@ impl Endpoints {
     /// A service at one address.
     ///
     /// # Errors
-    /// Where `url` is not an `http://host:port` URL.
-    pub fn one(url: &str) -> Result<Self, Error> {
-        let endpoint = connect::endpoint(url)?;
+    /// Where `url` is not one of this [`Security`].
+    pub fn one(url: &str, security: &Security) -> Result<Self, UrlError> {
+        let endpoint = connect::endpoint(url, security)?;
+        let urls = vec![(endpoint.uri().clone(), endpoint)];
         Ok(Self {
-            shared: Shared::new(vec![(endpoint.uri().clone(), endpoint)], None),
+            shared: Shared::new(urls, None, security.clone()),
             _search: None,
         })
     }
@@ -123,18 +123,23 @@ impl Endpoints {
     /// One at several addresses, of which one is active. Of one alone nothing is asked.
     ///
     /// # Errors
-    /// The first of them that is not an `http://host:port` URL, with what is wrong with it.
+    /// The first of them that is not a URL of this [`Security`], with what is wrong with it.
     ///
     /// # Panics
     /// Outside of a runtime, and without an address.
-    pub fn several<'a>(urls: &'a [String], ask: AskIfActive) -> Result<Self, (&'a str, Error)> {
+    pub fn several<'a>(
+        urls: &'a [String],
+        security: &Security,
+        ask: AskIfActive,
+    ) -> Result<Self, (&'a str, UrlError)> {
         assert!(!urls.is_empty(), "a service has an address");
         let endpoint = |url: &'a String| {
-            let endpoint = connect::endpoint(url).map_err(|error| (url.as_str(), error))?;
+            let endpoint =
+                connect::endpoint(url, security).map_err(|error| (url.as_str(), error))?;
             Ok((endpoint.uri().clone(), endpoint))
         };
         let urls = urls.iter().map(endpoint).collect::<Result<Vec<_>, _>>()?;
-        let shared = Shared::new(urls, Some(ask));
+        let shared = Shared::new(urls, Some(ask), security.clone());
         let search = (shared.urls.len() > 1).then(|| {
             let search = search(Arc::clone(&shared));
             Arc::new(tasks::spawn("follow the active one", search))
@@ -150,11 +155,11 @@ impl Endpoints {
     pub fn channel(&self) -> Channel {
         let (_, endpoint) = &self.shared.urls[0];
         if self.shared.urls.len() == 1 {
-            return endpoint.connect_with_connector_lazy(Connector::default());
+            return endpoint.connect_with_connector_lazy(self.shared.connector());
         }
         endpoint.connect_with_connector_lazy(Following {
             endpoints: self.clone(),
-            connector: Connector::default(),
+            connector: self.shared.connector(),
         })
     }
 
@@ -218,8 +223,6 @@ struct Following {
     connector: Connector,
 }
 
-type TcpConnection = TokioIo<TcpStream>;
-
 impl Service<Uri> for Following {
     type Response = Connection;
     type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -253,18 +256,23 @@ impl Service<Uri> for Following {
 }
 
 impl Shared {
-    fn new(urls: Vec<(Uri, Endpoint)>, ask: Option<AskIfActive>) -> Arc<Self> {
+    fn new(urls: Vec<(Uri, Endpoint)>, ask: Option<AskIfActive>, security: Security) -> Arc<Self> {
         let active = Active {
             index: (urls.len() == 1).then_some(0),
             rounds: 0,
         };
         Arc::new(Self {
             urls,
+            security,
             ask,
             channels: OnceLock::new(),
             active: watch::Sender::new(active),
             wanted: Notify::new(),
         })
+    }
+
+    fn connector(&self) -> Connector {
+        Connector::new(self.security.clone())
     }
 
     /// Asks one of them what it is.
@@ -276,7 +284,7 @@ impl Shared {
         let channels = self.channels.get_or_init(|| {
             let urls = self.urls.iter();
             let connect = |(_, endpoint): &(Uri, Endpoint)| {
-                endpoint.connect_with_connector_lazy(Connector::default())
+                endpoint.connect_with_connector_lazy(self.connector())
             };
             urls.map(connect).collect()
         });
@@ -325,7 +333,7 @@ impl Shared {
 
 /// A connection to the one that is active. It breaks when another one is.
 struct Connection {
-    stream: TcpConnection,
+    stream: connect::Connection,
     moved: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
 

@@ -2,8 +2,8 @@
 //!
 //! - [`connect`]: how every service connects to another; [`failover`]: to one that has several addresses, of
 //!   which one is active;
-//! - [`listen`]: how every service takes connections; [`clients`]: whose they are; [`budget`]: how many
-//!   bytes are held for them;
+//! - [`listen`]: how every service takes connections; [`access`]: what their callers may call; [`clients`]: whose
+//!   they are; [`budget`]: how many bytes are held for them;
 //! - [`call_streams`]: calls that follow each other closely, over streams that stay open;
 //! - [`retry`]: whether a call that failed is worth another attempt, as its callee says.
 
@@ -16,6 +16,7 @@
 pub mod connect;
 pub mod failover;
 pub mod listen;
+pub mod access;
 pub mod clients;
 pub mod budget;
 pub mod call_streams;

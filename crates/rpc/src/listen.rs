@@ -10,24 +10,29 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use daemon::tasks::{self, Task};
 use rustix::process::{Resource, getrlimit};
+use tls::Cluster;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Instant, sleep};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::Stream;
+use tokio_util::either::Either;
 use tonic::Request;
 use tonic::transport::Server;
 use tower_layer::{Identity, Stack};
 
+use crate::access::Access;
 use crate::budget::Budget;
 use crate::clients::{Client, Clients, Connected, PerClientMax};
 
@@ -89,8 +94,9 @@ const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 /// Open files that are left for everything but connections.
 const RESERVED_FILES: usize = 512;
 
-/// A server with the limits of every service. It serves what [`Incoming`] takes in.
-pub fn server() -> Server<Stack<Bounded, Identity>> {
+/// A server with the limits of every service. It serves what [`Incoming`] takes in, and whom [`Access`] lets, where
+/// callers have proven who they are.
+pub fn server(access: Access) -> Server<Stack<Bounded, Identity>> {
     Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEAD_LIST_BYTES_MAX)
@@ -98,7 +104,7 @@ pub fn server() -> Server<Stack<Bounded, Identity>> {
         .initial_connection_window_size(WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .layer(Bounded)
+        .layer(Bounded { access })
 }
 
 /// As many connections as are wanted, or as leave enough of the files that this process may have
@@ -154,6 +160,12 @@ pub fn client_of<T>(request: &Request<T>) -> Client {
     peer.map_or(Client::Local(0), Peer::client)
 }
 
+/// Who has proven to be at the other end, where that is asked for.
+pub fn caller_of<T>(request: &Request<T>) -> Option<tls::Identity> {
+    let peer = request.extensions().get::<Peer>();
+    peer.and_then(|peer| peer.identity().cloned())
+}
+
 /// What all connections have in common.
 #[derive(Debug)]
 struct Shared {
@@ -194,8 +206,8 @@ impl Shared {
         let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
         let client = connected.client(number);
         let budgets = match client {
-            Client::Remote(_) => connected.in_common().clone(),
             Client::Local(_) => self.budgets(),
+            _ => connected.in_common().clone(),
         };
         let peer = Peer::new(self, client, budgets);
         Some((connected, peer))
@@ -220,14 +232,19 @@ pub struct Incoming {
 impl Incoming {
     /// Accepts within limits.
     pub fn new(listener: TcpListener, limits: Limits) -> Self {
-        Self::sharing(listener, Shared::new(limits))
+        Self::sharing(listener, Shared::new(limits), None)
     }
 
-    fn sharing(listener: TcpListener, shared: Arc<Shared>) -> Self {
+    /// The same, where those who connect prove who they are, if there is a cluster that they are to be of.
+    pub fn secured(listener: TcpListener, limits: Limits, cluster: Option<Cluster>) -> Self {
+        Self::sharing(listener, Shared::new(limits), cluster)
+    }
+
+    fn sharing(listener: TcpListener, shared: Arc<Shared>, cluster: Option<Cluster>) -> Self {
         let (sender, accepted) = mpsc::channel(1);
         Self {
             accepted,
-            _accepting: tasks::spawn("accept", accept(listener, shared, sender)),
+            _accepting: tasks::spawn("accept", accept(listener, shared, cluster, sender)),
         }
     }
 }
@@ -236,6 +253,13 @@ impl From<TcpListener> for Incoming {
     /// Accepts within the limits of every service.
     fn from(listener: TcpListener) -> Self {
         Self::new(listener, Limits::default())
+    }
+}
+
+impl From<(TcpListener, Option<Cluster>)> for Incoming {
+    /// Accepts within the limits of every service.
+    fn from((listener, cluster): (TcpListener, Option<Cluster>)) -> Self {
+        Self::secured(listener, Limits::default(), cluster)
     }
 }
 
@@ -255,20 +279,83 @@ impl Stream for Incoming {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, accepted: mpsc::Sender<Connection>) {
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    cluster: Option<Cluster>,
+    accepted: mpsc::Sender<Connection>,
+) {
     let mut refusals = Refusals::default();
+    let unproven = Arc::new(Mutex::new(Refusals::default()));
+    // As many as there are places.
+    let mut proving = JoinSet::new();
     loop {
+        while proving.try_join_next().is_some() {}
         let place = Arc::clone(&shared.places).acquire_owned().await;
         let place = place.expect("never closed");
         let (stream, connected, peer) = next_admitted(&listener, &shared, &mut refusals).await;
-        match Connection::new(stream, peer, (place, connected)) {
-            Ok(connection) => {
-                if accepted.send(connection).await.is_err() {
-                    return;
+        let address = connected.address();
+        let entering = Entering {
+            stream,
+            peer,
+            place: (place, connected),
+        };
+        let Some(cluster) = cluster.clone() else {
+            match entering.in_the_clear() {
+                Ok(connection) => {
+                    if accepted.send(connection).await.is_err() {
+                        return;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+            }
+            continue;
+        };
+        let (accepted, unproven) = (accepted.clone(), Arc::clone(&unproven));
+        #[expect(clippy::disallowed_methods, reason = "its client sees its end")]
+        proving.spawn(async move {
+            match entering.proven(&cluster).await {
+                Ok(connection) => drop(accepted.send(connection).await), // or nobody serves any more
+                Err(error) => {
+                    let mut unproven = unproven.lock().unwrap_or_else(PoisonError::into_inner);
+                    unproven.note(
+                        address,
+                        &format_args!("the client did not prove who it is: {error}"),
+                    );
                 }
             }
-            Err(error) => tracing::warn!(%error, "cannot serve a connection"),
-        }
+        });
+    }
+}
+
+/// A connection that was admitted.
+struct Entering {
+    stream: TcpStream,
+    peer: Peer,
+    place: (OwnedSemaphorePermit, Connected<Budgets>),
+}
+
+impl Entering {
+    fn in_the_clear(self) -> io::Result<Connection> {
+        connection::prepare(&self.stream, self.peer.limits())?;
+        Ok(Connection::new(
+            Either::Left(self.stream),
+            self.peer,
+            self.place,
+        ))
+    }
+
+    /// Once its client has proven who it is, for which it has as long as for the opening that follows.
+    async fn proven(self, cluster: &Cluster) -> io::Result<Connection> {
+        let Self {
+            stream,
+            peer,
+            place,
+        } = self;
+        connection::prepare(&stream, peer.limits())?;
+        let proving = timeout(peer.limits().opening_max, cluster.accept(stream));
+        let (stream, identity) = proving.await??;
+        Ok(Connection::new(stream, peer.proven(identity), place))
     }
 }
 
@@ -282,7 +369,7 @@ async fn next_admitted(
         match listener.accept().await {
             Ok((stream, address)) => match shared.admit(address.ip()) {
                 Some((connected, peer)) => return (stream, connected, peer),
-                None => refusals.note(address.ip()),
+                None => refusals.note(address.ip(), &"the client has too many"),
             },
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -300,12 +387,13 @@ struct Refusals {
 }
 
 impl Refusals {
-    fn note(&mut self, address: IpAddr) {
+    /// `why` is what the one says that is logged.
+    fn note(&mut self, address: IpAddr, why: &dyn fmt::Display) {
         self.unlogged += 1;
         let logged = self.logged_at.map(|at| at.elapsed());
         if logged.is_none_or(|ago| ago >= REFUSALS_LOGGED_EVERY) {
             let connections = std::mem::take(&mut self.unlogged);
-            tracing::warn!(%address, connections, "closed at once: a client has too many connections");
+            tracing::warn!(%address, connections, %why, "connections were closed before they were served");
             self.logged_at = Some(Instant::now());
         }
     }

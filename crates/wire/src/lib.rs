@@ -33,6 +33,9 @@ pub mod order {
     }
 }
 
+/// What the protos say, as a `google.protobuf.FileDescriptorSet`.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors"));
+
 use self::catalog::v1;
 
 /// A message's field that does not convert.

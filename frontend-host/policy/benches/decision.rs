@@ -195,6 +195,7 @@ fn swaps(criterion: &mut Criterion) {
     let reason = Reason {
         who: "bench".into(),
         why: "to see".into(),
+        ..Reason::default()
     };
     let headers = HeaderMap::new();
     let dir = tempfile::tempdir().expect("there is a directory for temporary files");

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
-use axum::http::{HeaderMap, HeaderValue, Version};
+use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use tls::Role;
 
 use super::Admin;
-use super::connections::Trusted;
+use super::connections::Peer;
 use super::refusal::Refusal;
-use super::token::Token;
+use super::sent::reason;
+use super::token::{CurrentToken, TokenFileError};
+use crate::config::Tokens;
 
 /// What probes ask, which have no token: anybody may.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
@@ -24,25 +27,128 @@ const SCHEME: &str = "bearer";
 /// `Origin` it comes with each request, a picture's too.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Lets only those in who may: with the token where one is set, else from this machine alone,
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Right {
+    /// Look at everything.
+    Read,
+    /// And change it.
+    Change,
+}
+
+/// By what operators are known.
+#[derive(Debug, Clone, Default)]
+pub struct KnownBy {
+    pub tokens: Tokens,
+    /// A certificate of the cluster's that says that somebody is one.
+    pub certificates: bool,
+    /// Whoever has no certificate at all is none.
+    pub all_are_certified: bool,
+}
+
+/// Who may do what.
+#[derive(Debug)]
+pub struct Operators {
+    tokens: Vec<(CurrentToken, Right)>,
+    certificates: bool,
+    all_are_certified: bool,
+}
+
+impl Operators {
+    /// As they are known.
+    ///
+    /// # Errors
+    /// Where a file of a token cannot be used.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn new(known_by: KnownBy) -> Result<Self, TokenFileError> {
+        let KnownBy {
+            tokens: Tokens { change, read },
+            certificates,
+            all_are_certified,
+        } = known_by;
+        let given = [(change, Right::Change), (read, Right::Read)];
+        let given = given
+            .into_iter()
+            .filter_map(|(source, right)| Some((source?, right)));
+        let tokens = given.map(|(source, right)| Ok((CurrentToken::of(source)?, right)));
+        Ok(Self {
+            tokens: tokens.collect::<Result<_, TokenFileError>>()?,
+            certificates,
+            all_are_certified,
+        })
+    }
+
+    /// Whether nothing tells them from others: then whoever reaches the listener is one.
+    pub fn are_unknown(&self) -> bool {
+        self.tokens.is_empty() && !self.certificates
+    }
+
+    /// Whom a request comes from, and what that one may do.
+    fn recognize(&self, peer: &Peer, headers: &HeaderMap) -> Option<(Caller, Right)> {
+        let caller = |known_by: String| Caller {
+            known_by,
+            address: peer.address,
+        };
+        if self.all_are_certified && !peer.shown.is_certified {
+            return None;
+        }
+        if self.are_unknown() {
+            return Some((caller("nothing".to_owned()), Right::Change));
+        }
+        if let Some(identity) = &peer.shown.identity {
+            let right = match identity.role() {
+                Role::Operator => Some(Right::Change),
+                Role::Viewer => Some(Right::Read),
+                Role::Gateway | Role::Catalog | Role::Order => None,
+            };
+            if let Some(right) = right {
+                return Some((caller(format!("certificate {identity}")), right));
+            }
+        }
+        let given = bearer(headers)?;
+        let known = self.tokens.iter().find(|(token, _)| token.matches(given));
+        known.map(|(_, right)| {
+            let token = match right {
+                Right::Read => "token for reading",
+                Right::Change => "token",
+            };
+            (caller(token.to_owned()), *right)
+        })
+    }
+}
+
+/// Who has sent a request. Goes with it.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    /// What of it says that it may: for the log of changes.
+    pub(super) known_by: String,
+    pub(super) address: IpAddr,
+}
+
+/// Lets only those in who may: with a token or a certificate where these are known, else from this machine alone,
 /// but in no case a web page that a browser shows.
 pub(super) async fn authorize(
     State(admin): State<Arc<Admin>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     if !OPEN_PATHS.contains(&request.uri().path()) {
-        if let Err(refusal) = admit(&admin, &request) {
-            return refusal.into_response();
+        let caller = match admit(&admin, &request) {
+            Ok(caller) => caller,
+            Err(refusal) => return refusal.into_response(),
+        };
+        if let Some(peer) = request.extensions().get::<Peer>() {
+            peer.trusted.set();
         }
-        if let Some(trusted) = request.extensions().get::<Trusted>() {
-            trusted.set();
-        }
+        let reason = reason(request.headers(), caller);
+        request.extensions_mut().insert(reason);
     }
     next.run(request).await
 }
 
-fn admit(admin: &Admin, request: &Request) -> Result<(), Refusal> {
+fn admit(admin: &Admin, request: &Request) -> Result<Caller, Refusal> {
     let headers = request.headers();
     if is_foreign_page(headers) {
         return Err(Refusal::ForeignPage);
@@ -51,10 +157,21 @@ fn admit(admin: &Admin, request: &Request) -> Result<(), Refusal> {
     if admin.is_local && !host.is_none_or(names_this_machine) {
         return Err(Refusal::OtherHost);
     }
-    match &admin.token {
-        Some(token) if !is_shown(token, headers) => Err(Refusal::NoToken),
-        _ => Ok(()),
+    // Each connection that is served has one.
+    let peer = request.extensions().get::<Peer>().ok_or(Refusal::NoToken)?;
+    let (caller, right) = admin
+        .operators
+        .recognize(peer, headers)
+        .ok_or(Refusal::NoToken)?;
+    match right == Right::Change || is_look(request.method()) {
+        true => Ok(caller),
+        false => Err(Refusal::MayOnlyRead),
     }
+}
+
+/// Whether nothing is changed by it. Recordings, which clients' requests are in, are asked for by another method.
+fn is_look(method: &Method) -> bool {
+    [Method::GET, Method::HEAD].contains(method)
 }
 
 /// Whether a browser says that a page of another site is behind the request. One that was typed in,
@@ -92,15 +209,15 @@ fn names_this_machine(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn is_shown(token: &Token, headers: &HeaderMap) -> bool {
+/// The one token that a request shows.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let (Some(given), None) = (given.next(), given.next()) else {
-        return false;
+        return None;
     };
-    let given = given.to_str().ok().and_then(|given| given.split_once(' '));
-    given.is_some_and(|(scheme, given)| {
-        scheme.eq_ignore_ascii_case(SCHEME) && token.matches(given.trim_start_matches(' '))
-    })
+    let (scheme, given) = given.to_str().ok()?.split_once(' ')?;
+    let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);
+    is_bearer.then(|| given.trim_start_matches(' '))
 }
 
 #[cfg(test)]
@@ -108,6 +225,7 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
+    use crate::admin::{Token, TokenSource};
 
     #[test]
     fn only_loopback_addresses_name_this_machine() {
@@ -143,12 +261,14 @@ mod tests {
     #[test]
     fn a_token_is_shown_by_one_header_of_its_scheme_in_any_case() {
         let token: Token = "secret".parse().unwrap();
+        let token = CurrentToken::of(TokenSource::Given(token)).unwrap();
         let shows = |values: &[&str]| {
             let headers: Vec<_> = values
                 .iter()
                 .map(|value| ("authorization", *value))
                 .collect();
-            is_shown(&token, request(&headers).headers())
+            let request = request(&headers);
+            bearer(request.headers()).is_some_and(|given| token.matches(given))
         };
         for value in ["Bearer secret", "bearer secret", "BEARER  secret"] {
             assert!(shows(&[value]), "{value}");

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,12 +12,14 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
+use tls::Shown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
+use tokio_util::either::Either;
 
 use crate::config::{
     ADMIN_CONNECTIONS_MAX, ADMIN_DRAIN_TIME_MAX, HEAD_BYTES_MAX, HEADERS_MAX, RECEIVE_TIME_MAX,
@@ -26,7 +29,15 @@ use crate::config::{
 /// Pause after accepting failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Whether a request on this connection was let in. Goes with each of them.
+/// The other end of a connection. Goes with each of its requests.
+#[derive(Debug, Clone)]
+pub(super) struct Peer {
+    pub(super) address: IpAddr,
+    pub(super) shown: Shown,
+    pub(super) trusted: Trusted,
+}
+
+/// Whether a request on this connection was let in.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trusted(Arc<AtomicBool>);
 
@@ -41,11 +52,15 @@ impl Trusted {
 }
 
 /// Serves until `shutdown`, then lets requests finish for a bounded time.
-pub(super) async fn serve(listener: TcpListener, router: Router, shutdown: impl Future) {
+pub(super) async fn serve(
+    (listener, tls): (TcpListener, Option<tls::Server>),
+    router: Router,
+    shutdown: impl Future,
+) {
     let open = GracefulShutdown::new();
     let mut connections = Connections::default();
     tokio::select! {
-        () = connections.accept(&listener, &router, &open) => {}
+        () = connections.accept((&listener, tls.as_ref()), &router, &open) => {}
         _ = shutdown => {}
     }
     drop(listener);
@@ -70,13 +85,25 @@ struct Open {
 }
 
 impl Connections {
-    async fn accept(&mut self, listener: &TcpListener, router: &Router, open: &GracefulShutdown) {
+    async fn accept(
+        &mut self,
+        (listener, tls): (&TcpListener, Option<&tls::Server>),
+        router: &Router,
+        open: &GracefulShutdown,
+    ) {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, address)) => {
                     self.make_room().await;
                     let trusted = Trusted::default();
-                    let serving = connection(stream, router.clone(), trusted.clone(), open);
+                    let entering = Entering {
+                        stream,
+                        address: address.ip().to_canonical(),
+                        tls: tls.cloned(),
+                        trusted: trusted.clone(),
+                        watcher: open.watcher(),
+                    };
+                    let serving = entering.serve(router.clone());
                     #[expect(clippy::disallowed_methods, reason = "its client sees its end")]
                     let task = self.tasks.spawn(serving);
                     self.open.push_back(Open { task, trusted });
@@ -107,32 +134,57 @@ impl Connections {
     }
 }
 
-/// Serves one connection to its end.
-fn connection(
+/// A connection that came in.
+struct Entering {
     stream: TcpStream,
-    router: Router,
+    address: IpAddr,
+    tls: Option<tls::Server>,
     trusted: Trusted,
-    open: &GracefulShutdown,
-) -> impl Future<Output = ()> + use<> {
-    // Small answers must not wait for an acknowledgement, and who reads nothing is cut off.
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
-    let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(trusted.clone());
-        router.call(request)
-    });
-    let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // Also how long a connection may ask for nothing.
-        .header_read_timeout(SEND_TIME_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .max_headers(HEADERS_MAX)
-        .half_close(true)
-        .serve_connection(TokioIo::new(stream), service);
-    let serving = open.watch(serving);
-    async move {
-        if let Err(error) = serving.await {
+    watcher: Watcher,
+}
+
+impl Entering {
+    /// Serves it to its end.
+    async fn serve(self, router: Router) {
+        let Self {
+            stream,
+            address,
+            tls,
+            trusted,
+            watcher,
+        } = self;
+        // Small answers must not wait for an acknowledgement, and who reads nothing is cut off.
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
+        let (stream, shown) = match tls {
+            None => (Either::Left(stream), Shown::default()),
+            Some(tls) => match timeout(SEND_TIME_MAX, tls.accept(stream)).await {
+                Ok(Ok(agreed)) => agreed,
+                Ok(Err(error)) => {
+                    return tracing::debug!(%address, %error, "no TLS came about with an operator");
+                }
+                Err(_) => return tracing::debug!(%address, "an operator's TLS took too long"),
+            },
+        };
+        let peer = Peer {
+            address,
+            shown,
+            trusted,
+        };
+        let router = TowerToHyperService::new(router);
+        let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+            request.extensions_mut().insert(peer.clone());
+            router.call(request)
+        });
+        let serving = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Also how long a connection may ask for nothing.
+            .header_read_timeout(SEND_TIME_MAX)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .max_headers(HEADERS_MAX)
+            .half_close(true)
+            .serve_connection(TokioIo::new(stream), service);
+        if let Err(error) = watcher.watch(serving).await {
             tracing::debug!(%error, "an operator's connection ended");
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::http::header::CONTENT_TYPE;
@@ -21,10 +22,10 @@ use tokio_stream::{Stream, StreamExt as _};
 use super::Admin;
 use super::answers::Upload;
 use super::refusal::Refusal;
-use super::sent::{Sent, audience, plan, reason, terms, trial};
+use super::sent::{Sent, audience, plan, terms, trial};
 use frontend_policy::replay::HeaderChoice;
 use frontend_policy::rollout::{Audience, HealthWindow, Terms};
-use frontend_policy::{SwapError, Version, Versions};
+use frontend_policy::{Reason, SwapError, Version, Versions};
 
 /// The versions after a change, or why there was none.
 pub(super) type Changed = Result<Json<Value>, Refusal>;
@@ -36,11 +37,12 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
 pub(super) async fn push(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
+    Extension(reason): Extension<Reason>,
     headers: HeaderMap,
     Upload(body): Upload,
 ) -> Changed {
     let config = query.get("config").map(String::as_str);
-    let (reason, sent) = (reason(&headers), Sent::new(body, config, &headers)?);
+    let sent = Sent::new(body, config, &headers)?;
     admin
         .change(move |policy| {
             policy.activate(sent.upload(), &reason)?;
@@ -52,6 +54,7 @@ pub(super) async fn push(
 pub(super) async fn try_out(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<Vec<(String, String)>>,
+    Extension(reason): Extension<Reason>,
     headers: HeaderMap,
     Upload(body): Upload,
 ) -> Changed {
@@ -59,10 +62,7 @@ pub(super) async fn try_out(
     let (replaced, config) = (query.remove("replace"), query.remove("config"));
     let trial = trial(&query).ok_or(Refusal::NoTrial)?;
     let terms = terms(trial, audience)?;
-    let (reason, sent) = (
-        reason(&headers),
-        Sent::new(body, config.as_deref(), &headers)?,
-    );
+    let sent = Sent::new(body, config.as_deref(), &headers)?;
     admin
         .change(move |policy| {
             match &replaced {
@@ -78,10 +78,9 @@ pub(super) async fn try_out(
 pub(super) async fn configure(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<Vec<(String, String)>>,
-    headers: HeaderMap,
+    Extension(reason): Extension<Reason>,
     Upload(config): Upload,
 ) -> Changed {
-    let reason = reason(&headers);
     let (audience, mut query) = audience(query)?;
     let replaced = query.remove("replace");
     let planned = query.remove("plan");
@@ -118,9 +117,9 @@ pub(super) async fn configure(
 pub(super) async fn drop_candidate(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
+    Extension(reason): Extension<Reason>,
 ) -> Changed {
-    let (reason, named) = (reason(&headers), query.get("digest").cloned());
+    let named = query.get("digest").cloned();
     admin
         .change(move |policy| policy.drop_candidate(named.as_deref(), &reason))
         .await
@@ -129,9 +128,9 @@ pub(super) async fn drop_candidate(
 pub(super) async fn promote(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
+    Extension(reason): Extension<Reason>,
 ) -> Changed {
-    let (reason, named) = (reason(&headers), query.get("digest").cloned());
+    let named = query.get("digest").cloned();
     admin
         .change(move |policy| policy.promote(named.as_deref(), &reason).map(drop))
         .await
@@ -143,8 +142,10 @@ pub(super) async fn changes(State(admin): State<Arc<Admin>>) -> Json<Value> {
     Json(json!({ "changes": changes.unwrap_or_default() }))
 }
 
-pub(super) async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Changed {
-    let reason = reason(&headers);
+pub(super) async fn roll_back(
+    State(admin): State<Arc<Admin>>,
+    Extension(reason): Extension<Reason>,
+) -> Changed {
     admin
         .change(move |policy| policy.roll_back(&reason).map(drop))
         .await
@@ -153,9 +154,8 @@ pub(super) async fn roll_back(State(admin): State<Arc<Admin>>, headers: HeaderMa
 pub(super) async fn activate_kept(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
+    Extension(reason): Extension<Reason>,
 ) -> Changed {
-    let reason = reason(&headers);
     let digest = query.get("digest").cloned().unwrap_or_default();
     admin
         .change(move |policy| policy.activate_kept(&digest, &reason).map(drop))

@@ -31,8 +31,10 @@ pub(super) enum Refusal {
     NoHost,
     #[error("call the admin API by a loopback address or `localhost`")]
     OtherHost,
-    #[error("send the admin token: `Authorization: Bearer …`")]
+    #[error("send the admin token, `Authorization: Bearer …`, or show an operator's certificate")]
     NoToken,
+    #[error("whoever this is may only read")]
+    MayOnlyRead,
     #[error("a component has at most {COMPONENT_BYTES_MAX} bytes")]
     BodyTooLarge,
     #[error(
@@ -93,7 +95,7 @@ impl Refusal {
             | Self::NoHeader(_)
             | Self::Recording(RecordError::NotAskedFor(_)) => StatusCode::BAD_REQUEST,
             Self::NoToken => StatusCode::UNAUTHORIZED,
-            Self::ForeignPage | Self::OtherHost => StatusCode::FORBIDDEN,
+            Self::ForeignPage | Self::OtherHost | Self::MayOnlyRead => StatusCode::FORBIDDEN,
             Self::NoSuchPath(_) | Self::NoDifferences | Self::Swap(SwapError::NotKept(_)) => {
                 StatusCode::NOT_FOUND
             }

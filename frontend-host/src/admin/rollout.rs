@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Json;
@@ -14,7 +15,7 @@ use super::Admin;
 use super::answers::Upload;
 use super::policy::Changed;
 use super::refusal::Refusal;
-use super::sent::{Sent, plan, reason};
+use super::sent::{Sent, plan};
 
 /// How far it is; and the last change of the policy, which says what became of one that is over.
 pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
@@ -37,12 +38,13 @@ pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Json<Value> {
 pub(super) async fn begin(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
+    Extension(reason): Extension<Reason>,
     headers: HeaderMap,
     Upload(body): Upload,
 ) -> Changed {
     let (plan, rest) = plan(query.get("plan").map(String::as_str), body)?;
     let config = query.get("config").map(String::as_str);
-    let (reason, sent) = (reason(&headers), Sent::new(rest, config, &headers)?);
+    let sent = Sent::new(rest, config, &headers)?;
     let replaced = query.get("replace").cloned();
     admin
         .change(move |policy| {
@@ -60,10 +62,10 @@ pub(super) async fn begin(
 pub(super) async fn steer(
     State(admin): State<Arc<Admin>>,
     Query(query): Query<BTreeMap<String, String>>,
-    headers: HeaderMap,
+    Extension(reason): Extension<Reason>,
     how: fn(&Versions, &At, &Reason) -> Result<(), SwapError>,
 ) -> Changed {
-    let (at, reason) = (at(query)?, reason(&headers));
+    let at = at(query)?;
     admin.change(move |policy| how(policy, &at, &reason)).await
 }
 

@@ -7,6 +7,7 @@ use axum::http::HeaderMap;
 use frontend_policy::rollout::{Audience, DEFAULT_PLAN, PLAN_BYTES_MAX, Plan, Terms};
 use frontend_policy::{Reason, Share, Trial};
 
+use super::access::Caller;
 use super::refusal::Refusal;
 
 /// A component with the signature and the configuration that came with it.
@@ -82,8 +83,9 @@ pub(super) fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
 /// Longest text that is taken from a header for the log of changes, in bytes.
 const REASON_BYTES_MAX: usize = 200;
 
-/// Who changes the policy, and why: as the caller says, for the log of changes.
-pub(super) fn reason(headers: &HeaderMap) -> Reason {
+/// Who changes the policy, from where, and why, for the log of changes. What the caller says of itself stands beside
+/// what is known of it.
+pub(super) fn reason(headers: &HeaderMap, caller: Caller) -> Reason {
     let text = |name: &str, default: &str| {
         let given = headers
             .get(name)
@@ -94,5 +96,7 @@ pub(super) fn reason(headers: &HeaderMap) -> Reason {
     Reason {
         who: text("x-operator", "admin API"),
         why: text("x-reason", "not said"),
+        known_by: Some(caller.known_by),
+        address: Some(caller.address),
     }
 }

@@ -1,8 +1,10 @@
 //! What an operator shows to be let in.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
+use daemon::watched::{Contents, Unread, Watched};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
@@ -14,10 +16,10 @@ pub struct Token(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     /// It would let everybody in.
-    #[error("the admin token is empty or blank; give one that nobody can guess, or none at all")]
+    #[error("the token is empty or blank; give one that nobody can guess, or none at all")]
     Blank,
     /// No client could send it.
-    #[error("the admin token has characters that are not visible ASCII, or spaces in it")]
+    #[error("the token has characters that are not visible ASCII, or spaces in it")]
     Unsendable,
 }
 
@@ -44,9 +46,64 @@ impl Token {
 
     /// Whether this is what was given. How long it takes tells nothing of either: hashes have one
     /// length, and are compared to the end.
-    pub(super) fn matches(&self, given: &str) -> bool {
+    fn matches(&self, given: &str) -> bool {
         let [token, given] = [&self.0, given].map(Sha256::digest);
         token.ct_eq(&given).into()
+    }
+}
+
+/// Where a token is told.
+#[derive(Debug, Clone)]
+pub enum TokenSource {
+    /// Here, for as long as the gateway runs.
+    Given(Token),
+    /// In a file, which is read anew when it changes.
+    File(PathBuf),
+}
+
+/// Why a file's token cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenFileError {
+    #[error(transparent)]
+    Unread(#[from] Unread),
+    #[error("{}: {source}", path.display())]
+    Invalid { path: PathBuf, source: TokenError },
+}
+
+/// A token as it is now.
+#[derive(Debug)]
+pub(super) enum CurrentToken {
+    Given(Token),
+    File(Watched<Token>),
+}
+
+impl CurrentToken {
+    /// # Errors
+    /// Where a file cannot be read, or has no valid token in it.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub(super) fn of(source: TokenSource) -> Result<Self, TokenFileError> {
+        let path = match source {
+            TokenSource::Given(token) => return Ok(Self::Given(token)),
+            TokenSource::File(path) => path,
+        };
+        let watched = Watched::new(vec![path], |contents| {
+            let Contents { path, bytes } = &contents[0];
+            let token = String::from_utf8_lossy(bytes).parse();
+            token.map_err(|source| TokenFileError::Invalid {
+                path: path.clone(),
+                source,
+            })
+        });
+        Ok(Self::File(watched?))
+    }
+
+    pub(super) fn matches(&self, given: &str) -> bool {
+        match self {
+            Self::Given(token) => token.matches(given),
+            Self::File(token) => token.now().matches(given),
+        }
     }
 }
 

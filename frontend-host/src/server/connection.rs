@@ -82,17 +82,13 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: tls::Stream,
         place: Place,
         gateway: Arc<Gateway>,
         slot: WorkerSlot,
         finish: Watcher,
     ) -> Self {
         let bounds = *place.clients().bounds();
-        // Small answers must not wait for an acknowledgement.
-        let _ = stream.set_nodelay(true);
-        // A client that reads nothing of its answers is cut off.
-        let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(bounds.receive_time_max));
         let progress = Arc::new(Progress::begin(slot));
         let socket = TokioIo::new(Socket::new(stream, Arc::clone(&progress)));
         let socket = TokioIo::new(Refusals::new(socket));
@@ -147,6 +143,15 @@ impl Connection {
         self.peer.progress.end_overdue_streams(clients);
         self.peer.progress.is_overdue(clients)
     }
+}
+
+/// Sets a client's socket up before anything comes over it.
+pub(super) fn prepare(stream: &TcpStream, place: &Place) {
+    let bounds = place.clients().bounds();
+    // Small answers must not wait for an acknowledgement.
+    let _ = stream.set_nodelay(true);
+    // A client that reads nothing of its answers is cut off.
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(bounds.receive_time_max));
 }
 
 /// The other end of a connection.

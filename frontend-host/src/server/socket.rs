@@ -7,25 +7,24 @@ use std::task::{Context, Poll};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::progress::Progress;
 
 /// Notes when bytes come in and how many go out.
 pub(super) struct Socket {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<tls::Stream>,
     progress: Arc<Progress>,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(stream: tls::Stream, progress: Arc<Progress>) -> Self {
         Self {
             stream: TokioIo::new(stream),
             progress,
         }
     }
 
-    fn stream(&mut self) -> Pin<&mut TokioIo<TcpStream>> {
+    fn stream(&mut self) -> Pin<&mut TokioIo<tls::Stream>> {
         Pin::new(&mut self.stream)
     }
 

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::TcpStream as StdTcpStream;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::thread::JoinHandle;
@@ -11,10 +12,11 @@ use daemon::tasks;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{interval, timeout};
+use tokio::time::{Instant, interval, timeout};
+use tokio_util::either::Either;
 
 use super::clients::Place;
-use super::connection::Connection;
+use super::connection::{Connection, prepare};
 use super::finish::Watcher;
 use super::progress::CHECK_INTERVAL;
 use super::slot::{WorkerSlot, WorkerStats};
@@ -27,6 +29,8 @@ const INBOX_MAX: usize = 256;
 /// A client that is let in, on its way to a worker.
 pub(super) struct Accepted {
     pub stream: StdTcpStream,
+    /// What it is served over, if not in the clear.
+    pub tls: Option<tls::Server>,
     pub place: Place,
     pub gateway: Arc<Gateway>,
     pub slot: WorkerSlot,
@@ -126,6 +130,7 @@ async fn run(
 async fn serve(accepted: Accepted) {
     let Accepted {
         stream,
+        tls,
         place,
         gateway,
         slot,
@@ -134,6 +139,16 @@ async fn serve(accepted: Accepted) {
     let stream = match TcpStream::from_std(stream) {
         Ok(stream) => stream,
         Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
+    };
+    prepare(&stream, &place);
+    let stream = match &tls {
+        None => Either::Left(stream),
+        Some(tls) => match encrypted(tls, stream, &place, &finish).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                return tracing::debug!(client = %place.address(), %error, "no TLS came about");
+            }
+        },
     };
     let mut connection = Connection::new(stream, place, gateway, slot, finish);
     let mut checks = interval(CHECK_INTERVAL);
@@ -162,4 +177,29 @@ async fn serve(accepted: Accepted) {
         Poll::Pending
     })
     .await;
+}
+
+/// Agrees with a client on how the connection is encrypted, for which it has as long as for a request's head, and not
+/// once the gateway stops.
+async fn encrypted(
+    tls: &tls::Server,
+    stream: TcpStream,
+    place: &Place,
+    finish: &Watcher,
+) -> io::Result<tls::Stream> {
+    let clients = place.clients();
+    let began = Instant::now();
+    let mut agreeing = pin!(tls.accept(stream));
+    let mut told = pin!(finish.wait_until_told());
+    loop {
+        tokio::select! {
+            agreed = timeout(CHECK_INTERVAL, &mut agreeing) => match agreed {
+                Ok(agreed) => return agreed.map(|(stream, _)| stream),
+                // As places get scarce, who waits has to go earlier.
+                Err(_) if began.elapsed() < clients.patience(clients.bounds().send_time_max) => {}
+                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+            },
+            () = &mut told => return Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
 }

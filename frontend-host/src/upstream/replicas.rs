@@ -365,6 +365,7 @@ fn read_status(status: order::ReplicaStatus) -> Option<Status> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rpc::connect::Security;
     use std::net::SocketAddr;
 
     use rpc::connect;
@@ -373,7 +374,7 @@ mod tests {
 
     /// How a probe of whatever listens there ends.
     async fn probe(address: SocketAddr) -> ProbeFailure {
-        let channel = connect::lazy(&format!("http://{address}")).unwrap();
+        let channel = connect::lazy(&format!("http://{address}"), &Security::NONE).unwrap();
         let mut orders = OrdersClient::new(channel);
         match timeout(PROBE_TIME_MAX, orders.status(StatusRequest {})).await {
             Ok(answer) => probe_failure(&answer.unwrap_err()),

@@ -1,5 +1,6 @@
 //! A gateway whose backends are not there, for tests of what clients can do to it.
 
+use rpc::connect::Security;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,10 +22,13 @@ pub fn gateway<'a>(policy: impl Into<Upload<'a>>) -> Arc<Gateway> {
     let versions = Versions::new(engine, policy, Probation::default(), None).unwrap();
     let policy = Arc::new(versions);
     let nowhere = "http://127.0.0.1:1";
-    let catalog = CatalogClient::new(connect::lazy(nowhere).unwrap());
+    let catalog = CatalogClient::new(connect::lazy(nowhere, &Security::NONE).unwrap());
     let journal = Arc::new(OwnJournal::open(None).unwrap());
     let backend = Backend {
-        takes: Takes::new(Endpoints::one(nowhere).unwrap(), Arc::clone(&journal)),
+        takes: Takes::new(
+            Endpoints::one(nowhere, &Security::NONE).unwrap(),
+            Arc::clone(&journal),
+        ),
         catalog: catalog.clone(),
         replicas: Arc::new(Replicas::new(
             Vec::new(),

@@ -25,7 +25,7 @@ pub async fn gateway(bounds: Bounds) -> (SocketAddr, Arc<Clients>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(server::serve(
-        listener,
+        (listener, None),
         alone::gateway(DEFAULT_POLICY),
         Arc::clone(&clients),
         1,

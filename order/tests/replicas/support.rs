@@ -1,5 +1,6 @@
 //! Replicas on loopback around a catalog in memory.
 
+use rpc::connect::Security;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -98,7 +99,8 @@ impl Cluster {
         let mut seats = Vec::new();
         for id in 1..=replicas {
             let address = free_address().await;
-            let channel = rpc::connect::lazy(&format!("http://{address}")).unwrap();
+            let channel =
+                rpc::connect::lazy(&format!("http://{address}"), &Security::NONE).unwrap();
             seats.push(Seat {
                 id,
                 address,
@@ -186,7 +188,11 @@ impl Cluster {
 
     /// A connection of its own to a replica.
     pub fn another_channel(&self, id: u32) -> Channel {
-        rpc::connect::lazy(&format!("http://{}", self.seat(id).address)).unwrap()
+        rpc::connect::lazy(
+            &format!("http://{}", self.seat(id).address),
+            &Security::NONE,
+        )
+        .unwrap()
     }
 
     /// Elects and announces to all that run.

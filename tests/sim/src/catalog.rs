@@ -9,7 +9,7 @@ use std::time::Duration;
 use catalog::error::RequestError;
 use catalog::shared::{EVENTS_MAX, Event, Shared};
 use catalog::store::sqlite::{SqliteJournal, SqliteStore};
-use catalog::writer::group::{Command, Committer, GROUP_PROPOSED_MAX, Group, gather};
+use catalog::writer::group::{Command, Committer, GROUP_PROPOSED_MAX, Group, Sender, gather};
 use catalog::writer::healing::Healing;
 use catalog_core::self_healing::Found;
 use catalog_core::{
@@ -398,7 +398,7 @@ impl Catalog {
                 self.waiting.push(Waiting::Trade(caller, answer));
                 self.proposing.push((caller, rows));
                 self.queue.push_back(Command::Trade {
-                    epoch,
+                    sender: in_epoch(epoch),
                     orders,
                     proposed,
                     reply,
@@ -424,7 +424,7 @@ impl Catalog {
                 let (reply, answer) = oneshot::channel();
                 self.waiting.push(Waiting::Term(caller, answer));
                 self.queue.push_back(Command::SetInSync {
-                    epoch,
+                    sender: in_epoch(epoch),
                     change,
                     in_sync,
                     reply,
@@ -691,4 +691,12 @@ fn told<T>(answer: Answer<T>, response: impl FnOnce(T) -> Response) -> Told {
 /// What a store holds.
 pub fn load(store: &mut SqliteStore) -> catalog_core::CatalogState {
     store.load().expect("the disk is well").state
+}
+
+/// Of a replica that need not prove which one it is.
+fn in_epoch(epoch: domain::Epoch) -> Sender {
+    Sender {
+        epoch,
+        replica: None,
+    }
 }

@@ -1,3 +1,5 @@
+use crate::access::Access;
+use crate::connect::Security;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -102,7 +104,7 @@ impl Caller {
             together: Arc::new(Barrier::new(2)),
             closing,
         };
-        let server = listen::server().add_service(ReplicationServer::new(callee));
+        let server = listen::server(Access(&[])).add_service(ReplicationServer::new(callee));
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             let incoming = Incoming::new(listener, limits);
@@ -110,7 +112,7 @@ impl Caller {
         });
         Self {
             calls: Calls::default(),
-            client: ReplicationClient::new(connect::lazy(&url).unwrap()),
+            client: ReplicationClient::new(connect::lazy(&url, &Security::NONE).unwrap()),
             streams,
             close,
             _serving: serving,

@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::access::Access;
+use crate::connect::Security;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -86,7 +88,7 @@ impl Both {
         for callee in callees.clone() {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             urls.push(format!("http://{}", listener.local_addr().unwrap()));
-            let server = listen::server().add_service(ReplicationServer::new(callee));
+            let server = listen::server(Access(&[])).add_service(ReplicationServer::new(callee));
             serving.spawn(async move {
                 server
                     .serve_with_incoming(Incoming::from(listener))
@@ -96,7 +98,7 @@ impl Both {
         }
         Self {
             callees,
-            endpoints: Endpoints::several(&urls, ask()).unwrap(),
+            endpoints: Endpoints::several(&urls, &Security::NONE, ask()).unwrap(),
             _serving: serving,
         }
     }
@@ -194,6 +196,8 @@ async fn what_each_is_is_told_and_who_stands_by_is_not_asked_while_the_active_on
 #[tokio::test]
 async fn a_url_that_makes_no_sense_is_named() {
     let urls = ["http://127.0.0.1:1".to_owned(), "nowhere at all".to_owned()];
-    let (named, _) = Endpoints::several(&urls, ask()).err().unwrap();
+    let (named, _) = Endpoints::several(&urls, &Security::NONE, ask())
+        .err()
+        .unwrap();
     assert_eq!(named, "nowhere at all");
 }

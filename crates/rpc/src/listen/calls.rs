@@ -18,6 +18,7 @@ use tower_service::Service;
 
 use super::connection::{Brought, Peer, UnderWay};
 use super::message::Messages;
+use crate::access::Access;
 use crate::budget::{Exhausted, Share, head_bytes};
 use crate::retry::{RetryClass, RetryStatus as _};
 
@@ -27,15 +28,20 @@ pub(super) const CALL_BYTES: usize = 4 << 10;
 /// What goes out at a time. A peer that takes less in the time for it is cut off.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Keeps the calls of a server within bounds.
+/// Keeps the calls of a server within bounds, and those out who may not make them.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounded;
+pub struct Bounded {
+    pub(super) access: Access,
+}
 
 impl<S> Layer<S> for Bounded {
     type Service = BoundedCalls<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        BoundedCalls { inner }
+        BoundedCalls {
+            inner,
+            access: self.access,
+        }
     }
 }
 
@@ -43,6 +49,7 @@ impl<S> Layer<S> for Bounded {
 #[derive(Debug, Clone)]
 pub struct BoundedCalls<S> {
     inner: S,
+    access: Access,
 }
 
 type Answered<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
@@ -65,6 +72,12 @@ where
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return Box::pin(self.inner.call(request));
         };
+        if let Some(caller) = peer.identity()
+            && let Err(denied) = self.access.check(request.uri().path(), caller)
+        {
+            peer.note_denied(&denied);
+            return Box::pin(ready(Ok(denied.into_http())));
+        }
         let call = Arc::new(peer.begin());
         let mut held = peer.received();
         let bytes = CALL_BYTES + head_bytes(request.uri(), request.headers());

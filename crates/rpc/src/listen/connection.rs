@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::SockRef;
+use tls::{Identity, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
-use tonic::Request;
 use tonic::transport::server::Connected;
+use tonic::{Request, Status};
 
 use super::{Budgets, Limits, Shared};
 use crate::budget::{Exhausted, Share};
@@ -32,7 +33,7 @@ const SCARCE_TIME_MAX: Duration = Duration::from_secs(1);
 /// One of the connections that may be open at a time.
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Until it is complete.
     opening: Option<Opening>,
     next_check: Pin<Box<Sleep>>,
@@ -49,15 +50,12 @@ struct Opening {
 
 impl Connection {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Stream,
         peer: Peer,
         place: (OwnedSemaphorePermit, OfClient<Budgets>),
-    ) -> io::Result<Self> {
+    ) -> Self {
         let limits = *peer.limits();
-        // Small messages must not wait for an acknowledgement.
-        stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_user_timeout(Some(limits.taking_max))?;
-        Ok(Self {
+        Self {
             stream,
             opening: Some(Opening {
                 bytes: 0,
@@ -66,7 +64,7 @@ impl Connection {
             next_check: Box::pin(sleep(check_interval(&limits))),
             peer,
             _place: place,
-        })
+        }
     }
 
     /// Ends it where its peer takes too long. To be asked whenever it is read or written, since
@@ -83,6 +81,13 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// Sets a socket up before anything comes over it.
+pub(super) fn prepare(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
+    // Small messages must not wait for an acknowledgement.
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_user_timeout(Some(limits.taking_max))
 }
 
 fn check_interval(limits: &Limits) -> Duration {
@@ -158,6 +163,8 @@ impl Connected for Connection {
 pub struct Peer {
     shared: Arc<Shared>,
     client: Client,
+    /// As it has proven, where that is asked for.
+    identity: Option<Identity>,
     budgets: Budgets,
     doing: Arc<Mutex<Doing>>,
 }
@@ -172,6 +179,8 @@ struct Doing {
     /// When each chunk of an answer was let go that has not gone out yet. Their numbers rise.
     leaving: BTreeMap<u64, Instant>,
     last_chunk: u64,
+    /// The log says that it called what it may not.
+    is_denied: bool,
 }
 
 impl Peer {
@@ -179,19 +188,45 @@ impl Peer {
         Self {
             shared: Arc::clone(shared),
             client,
+            identity: None,
             budgets,
             doing: Arc::new(Mutex::new(Doing {
                 under_way: 0,
                 idle_since: Instant::now(),
                 leaving: BTreeMap::new(),
                 last_chunk: 0,
+                is_denied: false,
             })),
+        }
+    }
+
+    /// The same, who has proven to be that. Wherever it connects from, it counts as one client.
+    pub(super) fn proven(self, identity: Identity) -> Self {
+        Self {
+            client: Client::Service(identity.clone()),
+            identity: Some(identity),
+            ..self
         }
     }
 
     /// Whose connection it is.
     pub fn client(&self) -> Client {
-        self.client
+        self.client.clone()
+    }
+
+    /// Who has proven to be there, where that is asked for.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_ref()
+    }
+
+    /// It called what it may not. The log says so once for each connection.
+    pub(super) fn note_denied(&self, denied: &Status) {
+        if !std::mem::replace(&mut self.doing().is_denied, true) {
+            tracing::warn!(
+                why = denied.message(),
+                "a call was refused, and others of the connection may be"
+            );
+        }
     }
 
     pub(super) fn limits(&self) -> &Limits {

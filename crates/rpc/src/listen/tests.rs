@@ -5,6 +5,7 @@ mod client;
 #[path = "../../../../tests/frames/mod.rs"]
 mod frames;
 
+use crate::connect::Security;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -206,7 +207,7 @@ fn ended() -> Status {
 }
 
 fn appending(service: SocketAddr) -> ReplicationClient<tonic::transport::Channel> {
-    ReplicationClient::new(connect::lazy(&format!("http://{service}")).unwrap())
+    ReplicationClient::new(connect::lazy(&format!("http://{service}"), &Security::NONE).unwrap())
 }
 
 /// A service, and what its connections have in common.

@@ -1,17 +1,23 @@
 //! A change of the policy: what, by whom, and why.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::health::{Incident, unix_ms};
 use super::publication::Published;
 
 /// Who changes the policy, and why.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Reason {
     /// A person, or the part of the gateway that did it.
     pub who: String,
     /// In words, for people who read the log of changes.
     pub why: String,
+    /// Of a person: what says that they may, a certificate or a token.
+    pub known_by: Option<String>,
+    /// Of a person: where from.
+    pub address: Option<IpAddr>,
 }
 
 /// One change of the policy.
@@ -27,6 +33,12 @@ pub struct Change {
     pub who: String,
     /// In words, see [`Reason`].
     pub why: String,
+    /// What said that they may, see [`Reason`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_by: Option<String>,
+    /// Where they did it from, see [`Reason`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpAddr>,
     /// Digest of the version that was active.
     pub from: String,
     /// Digest of the version that is active.
@@ -45,6 +57,8 @@ impl Change {
             what: what.to_owned(),
             who: reason.who.clone(),
             why: reason.why.clone(),
+            known_by: reason.known_by.clone(),
+            address: reason.address,
             from: before.active.digest.to_string(),
             to: after.active.digest.to_string(),
             candidate: after

@@ -88,6 +88,7 @@ impl Registry {
         let reason = Reason {
             who: who.into(),
             why: condemned.why.clone(),
+            ..Reason::default()
         };
         let change = Change {
             incident: Some(condemned.incident.clone()),

@@ -192,6 +192,7 @@ fn by_itself(why: &str) -> Reason {
     Reason {
         who: WHO.into(),
         why: why.to_owned(),
+        ..Reason::default()
     }
 }
 

@@ -86,6 +86,7 @@ impl Versions {
             let reason = Reason {
                 who: "start".into(),
                 why: failed.join("; "),
+                ..Reason::default()
             };
             registry.note(FELL_BACK, &reason);
         }

@@ -355,6 +355,7 @@ fn the_same_rollout_again_changes_nothing_and_is_nobody_elses_to_replace() {
     let other = Reason {
         who: "somebody else".into(),
         why: "to see".into(),
+        ..Reason::default()
     };
     let all = Trial::Canary(super::all());
     let taken = versions.try_out(&guest("marked"), all, &other).map(drop);

@@ -17,6 +17,7 @@ fn of(who: &str) -> Reason {
     Reason {
         who: who.into(),
         why: "to see".into(),
+        ..Reason::default()
     }
 }
 

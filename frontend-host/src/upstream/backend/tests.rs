@@ -1,5 +1,6 @@
 //! Backends that are away, that refuse, and that come back.
 
+use rpc::connect::Security;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -416,14 +417,20 @@ fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
     let engine = Engine::new(Duration::from_millis(200)).unwrap();
     let versions = Versions::new(engine, DEFAULT_POLICY, Probation::default(), None).unwrap();
     let journal = Arc::new(OwnJournal::open(None).unwrap());
-    let takes = Takes::new(Endpoints::one(catalog).unwrap(), Arc::clone(&journal));
-    let catalog = CatalogClient::new(connect::lazy(catalog).unwrap());
+    let takes = Takes::new(
+        Endpoints::one(catalog, &Security::NONE).unwrap(),
+        Arc::clone(&journal),
+    );
+    let catalog = CatalogClient::new(connect::lazy(catalog, &Security::NONE).unwrap());
     let replica = |(id, url): (u32, &&str)| Replica {
         id: ReplicaId::new(id).unwrap(),
         url: (*url).to_owned(),
-        orders: OrdersClient::new(connect::lazy(url).unwrap()),
-        spare: OrdersClient::new(connect::lazy(url).unwrap()),
-        order_streams: OrderStreams::new(Endpoints::one(url).unwrap(), Arc::clone(&journal)),
+        orders: OrdersClient::new(connect::lazy(url, &Security::NONE).unwrap()),
+        spare: OrdersClient::new(connect::lazy(url, &Security::NONE).unwrap()),
+        order_streams: OrderStreams::new(
+            Endpoints::one(url, &Security::NONE).unwrap(),
+            Arc::clone(&journal),
+        ),
     };
     let replicas = (1..).zip(replicas).map(replica).collect();
     let replicas = Replicas::new(replicas, catalog.clone(), journal, Arc::new(versions));
@@ -629,7 +636,7 @@ async fn asking_for_sessions(fails: Fails) -> Duration {
         eviction: Eviction::Lru,
     };
     let session = keep_session(
-        CatalogClient::new(connect::lazy(&url).unwrap()),
+        CatalogClient::new(connect::lazy(&url, &Security::NONE).unwrap()),
         "a gateway".to_owned(),
         Arc::new(Cache::new(settings)),
         Arc::new(OwnJournal::open(None).unwrap()),

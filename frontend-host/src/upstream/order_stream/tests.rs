@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use domain::{IdempotencyKey, Quantity, Side, StockName};
+use rpc::connect::Security;
 use rpc::failover::Endpoints;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -46,7 +47,7 @@ impl Replica {
 fn at(listener: &TcpListener) -> OrderStreams {
     let journal = Arc::new(OwnJournal::open(None).unwrap());
     let url = format!("http://{}", listener.local_addr().unwrap());
-    OrderStreams::new(Endpoints::one(&url).unwrap(), journal)
+    OrderStreams::new(Endpoints::one(&url, &Security::NONE).unwrap(), journal)
 }
 
 fn answers(PlaceManyRequest { placements, .. }: PlaceManyRequest) -> Option<PlaceManyResponse> {

@@ -1,0 +1,39 @@
+//! Who may call what, where callers prove who they are.
+
+use std::fmt;
+
+use tls::{Identity, Role};
+use tonic::{Code, Status};
+
+use crate::retry::{RetryClass, RetryStatus as _};
+
+/// Which roles may call each method of a service: `("/catalog.v1.Catalog/Elect", &[Role::Gateway])`. What is not
+/// among them nobody may call.
+#[derive(Clone, Copy)]
+pub struct Access(pub &'static [(&'static str, &'static [Role])]);
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.0.iter().copied()).finish()
+    }
+}
+
+impl Access {
+    /// Whether a caller may call a method, by its path.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` where it may not.
+    pub fn check(self, path: &str, caller: &Identity) -> Result<(), Status> {
+        let known = self.0.iter().find(|(method, _)| *method == path);
+        match known {
+            Some((_, roles)) if roles.contains(&caller.role()) => Ok(()),
+            Some(_) => Err(denied(format!("{caller} may not call {path}"))),
+            None => Err(denied(format!("nobody may call {}", path.escape_debug()))),
+        }
+    }
+}
+
+/// The caller is not allowed what it asks for, and will not be.
+pub fn denied(why: impl Into<String>) -> Status {
+    RetryClass::Never.status(Code::PermissionDenied, why)
+}
