@@ -401,7 +401,7 @@ impl Service {
     ) -> Result<v1::TradeResponse, Status> {
         self.check_named(&request.journal)?;
         let (epoch, orders) = trade_from_wire(request)?;
-        let turn = self.trades.of(trader.client).acquire_owned().await;
+        let turn = self.trades.of(&trader.client).acquire_owned().await;
         let _turn = turn.expect("never closed");
         self.wait_until_settled().await?;
         let sender = sender(epoch.0, trader.replica);
@@ -627,7 +627,7 @@ impl Default for Lists {
 impl Lists {
     /// Makes a list once it is that client's turn.
     async fn make<T>(&self, client: Client, list: impl FnOnce() -> T) -> T {
-        let of_client = self.of_client.of(client);
+        let of_client = self.of_client.of(&client);
         let _of_client = of_client.acquire().await.expect("never closed");
         let _turn = self.turn.acquire().await.expect("never closed");
         // The runtime looks after the network before it goes on with who has yielded.

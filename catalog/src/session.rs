@@ -89,14 +89,14 @@ impl Sessions {
             return Err(RequestError::Unopened);
         };
         identity::check_if_named(&open.journal, self.journal)?;
-        let place = self.per_client.of(client).try_acquire_owned();
+        let place = self.per_client.of(&client).try_acquire_owned();
         let place = place.map_err(|_| RequestError::TooManySessions)?;
         if !self.is_nested {
             self.writer.lend_sessions(self.lease_max).await?;
         }
         let id = random_id()?;
         self.shared
-            .open(id, events.clone(), received, BootTime::now())?;
+            .open(id, client, events.clone(), received, BootTime::now())?;
         tracing::info!(session = %id, gateway = %open.gateway.escape_debug(), "a session opened");
         Ok((id, place))
     }
@@ -124,7 +124,7 @@ impl Sessions {
                     .acknowledge(id, Round(acknowledge.round), received)?;
             }
             Request::Release(_) => {
-                self.shared.release(id);
+                self.shared.release(id, received);
                 return Ok(Proceed::Released);
             }
         }

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{ReplicaId, SessionId, StockName, Version};
+use rpc::clients::Client;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::RequestError;
+use catalog_core::standing::{Owing, Standing};
 use catalog_core::{
     Batch, Invalidation, Leadership, Renewal, Round, Seen, SessionExpired, Stock, TradeResult,
     Visibility,
@@ -40,6 +42,74 @@ pub enum Event {
 
 /// Where a session's events go.
 pub type Events = mpsc::Sender<Event>;
+
+/// Whose sessions are, and how long they keep trades waiting: see [`catalog_core::standing`].
+#[derive(Debug)]
+struct Holders {
+    lease_max: Duration,
+    sessions: HashMap<SessionId, (Client, Owing)>,
+    /// Of those to whom something is charged.
+    standings: HashMap<Client, Standing>,
+}
+
+impl Holders {
+    fn new(lease_max: Duration) -> Self {
+        Self {
+            lease_max,
+            sessions: HashMap::new(),
+            standings: HashMap::new(),
+        }
+    }
+
+    fn open(&mut self, id: SessionId, client: Client) {
+        self.sessions.insert(id, (client, Owing::default()));
+    }
+
+    fn may_hold(&self, id: SessionId, now: BootTime) -> bool {
+        let client = self.sessions.get(&id).map(|(client, _)| client);
+        let standing = client.and_then(|client| self.standings.get(client));
+        standing.is_none_or(|standing| standing.may_hold(now))
+    }
+
+    fn tell(&mut self, id: SessionId, round: Round, now: BootTime) {
+        if let Some((_, owing)) = self.sessions.get_mut(&id) {
+            owing.begin(round, now);
+        }
+    }
+
+    fn acknowledge(&mut self, id: SessionId, round: Round, now: BootTime) {
+        if let Some((client, owing)) = self.sessions.get_mut(&id) {
+            let (waited, client) = (owing.end(round, now), client.clone());
+            self.charge(client, waited, now);
+        }
+    }
+
+    fn end(&mut self, id: SessionId, now: BootTime) {
+        if let Some((client, owing)) = self.sessions.remove(&id) {
+            self.charge(client, owing.end_all(now), now);
+        }
+    }
+
+    fn charge(&mut self, client: Client, waited: Duration, now: BootTime) {
+        let known = self.standings.get(&client).copied();
+        let before = known.unwrap_or(Standing::new(self.lease_max));
+        let mut standing = before;
+        standing.charge(waited, now);
+        if standing.is_settled(now) {
+            return;
+        }
+        if before.may_hold(now) && !standing.may_hold(now) {
+            tracing::warn!(
+                ?client,
+                ?waited,
+                "a gateway keeps trades waiting for longer than it may: it is lent nothing for a while"
+            );
+        }
+        self.standings
+            .retain(|_, standing| !standing.is_settled(now));
+        self.standings.insert(client, standing);
+    }
+}
 
 /// The answer to a trade.
 pub type TradeReply = oneshot::Sender<Result<Vec<TradeResult>, RequestError>>;
@@ -80,6 +150,7 @@ struct State {
     /// The store lacked something at the start.
     had_lost: bool,
     streams: HashMap<SessionId, Events>,
+    holders: Holders,
     waiting: Vec<Answer>,
     /// See [`Shared::answer_until`]; `None` where no other catalog can write.
     answers_until: Option<BootTime>,
@@ -91,11 +162,13 @@ struct State {
 impl Shared {
     /// A shared without sessions, which will have that lease, as gateways count it.
     pub fn new(visibility: Visibility, leadership: Leadership, lease: Duration) -> Self {
+        let visibility_lease = visibility.lease_max();
         let state = State {
             visibility,
             may_have_more: leadership.term.in_sync.clone(),
             given_up: BTreeSet::new(),
             had_lost: false,
+            holders: Holders::new(visibility_lease),
             leadership,
             streams: HashMap::new(),
             waiting: Vec::new(),
@@ -186,7 +259,9 @@ impl Shared {
         session: Option<SessionId>,
         now: BootTime,
     ) -> Option<Seen> {
-        self.lock().visibility.read(name, session, now)
+        let mut state = self.lock();
+        let session = session.filter(|id| state.holders.may_hold(*id, now));
+        state.visibility.read(name, session, now)
     }
 
     /// Stocks as they are shown, in name order: at most `limit` of those whose names come after
@@ -203,9 +278,12 @@ impl Shared {
     }
 
     /// A batch goes to the disk: tells its stocks' holders to let go.
-    pub fn prepare(&self, batch: &Batch) {
+    pub fn prepare(&self, batch: &Batch, now: BootTime) {
         let mut state = self.lock();
         for invalidation in state.visibility.prepare(batch) {
+            state
+                .holders
+                .tell(invalidation.session, invalidation.round, now);
             state.tell(invalidation.session, Event::Invalidation(invalidation));
         }
     }
@@ -228,6 +306,7 @@ impl Shared {
     pub fn open(
         &self,
         id: SessionId,
+        client: Client,
         events: Events,
         received: BootTime,
         now: BootTime,
@@ -242,6 +321,7 @@ impl Shared {
             state.expire(now);
             state.visibility.open(id, received)?;
             state.streams.insert(id, events);
+            state.holders.open(id, client);
             state.tell(id, Event::Opened(id));
             Ok(())
         })?;
@@ -274,6 +354,7 @@ impl Shared {
     ) -> Result<(), SessionExpired> {
         self.change(|state| {
             let granted = state.visibility.acknowledge(id, round, now)?;
+            state.holders.acknowledge(id, round, now);
             if let Some(nonce) = granted.filter(|_| state.may_lend(now)) {
                 state.tell(id, Event::Renewed(nonce));
             }
@@ -282,9 +363,10 @@ impl Shared {
     }
 
     /// See [`Visibility::release`]; ends the session's stream.
-    pub fn release(&self, id: SessionId) {
+    pub fn release(&self, id: SessionId, now: BootTime) {
         self.change(|state| {
             state.streams.remove(&id);
+            state.holders.end(id, now);
             state.visibility.release(id);
         });
         self.released.notify_waiters();
@@ -413,6 +495,7 @@ impl State {
     fn expire(&mut self, now: BootTime) {
         for id in self.visibility.expire(now) {
             tracing::info!(session = %id, "a session expired");
+            self.holders.end(id, now);
             self.tell(id, Event::Over(SessionExpired.into()));
             self.streams.remove(&id);
         }

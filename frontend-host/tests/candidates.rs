@@ -34,6 +34,7 @@ fn operator() -> Reason {
     Reason {
         who: "a test".into(),
         why: "to see".into(),
+        ..Reason::default()
     }
 }
 
@@ -107,7 +108,13 @@ async fn answers(place: Place, active: &[u8], other: &[u8], requests: &[&[u8]]) 
     let address = listener.local_addr().unwrap();
     let clients = Clients::new(Bounds::default());
     let for_ever = std::future::pending();
-    tokio::spawn(server::serve(listener, gateway, clients, 1, for_ever));
+    tokio::spawn(server::serve(
+        (listener, None),
+        gateway,
+        clients,
+        1,
+        for_ever,
+    ));
     let mut answers = Vec::new();
     for request in requests {
         answers.push(answer_to(address, request).await);

@@ -81,7 +81,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
     config.validate()?;
-    let catalog = Catalog::new(&config)?;
+    let catalog = Catalog::new(&config.catalogs, config.cluster.as_ref())?;
     let peers = Peers::new(&config)?;
     let damaged = |what| Damaged {
         data_dir: config.data_dir.clone(),

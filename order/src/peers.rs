@@ -12,7 +12,7 @@ use domain::{
 use rpc::call_streams::Calls;
 use rpc::connect::Security;
 use rpc::failover::{AskIfActive, Endpoints};
-use tls::{Expected, Role};
+use tls::{Cluster, Expected, Role};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 use wire::Malformed;
@@ -45,15 +45,15 @@ pub(crate) struct Catalog {
 }
 
 impl Catalog {
-    pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
-        let security = Security::of(config.cluster.as_ref(), Expected::Role(Role::Catalog));
+    pub(crate) fn new(urls: &[String], cluster: Option<&Cluster>) -> Result<Self, ConfigError> {
+        let security = Security::of(cluster, Expected::Role(Role::Catalog));
         let adopted = Arc::new(OnceLock::new());
         let known = Arc::clone(&adopted);
         let ask: AskIfActive = Arc::new(move |catalog| {
             let journal = identity::to_wire(known.get().copied());
             Box::pin(wire::leadership::ask_if_active(catalog, journal))
         });
-        let catalogs = Endpoints::several(&config.catalogs, &security, ask);
+        let catalogs = Endpoints::several(urls, &security, ask);
         let catalogs = catalogs.map_err(|(url, source)| ConfigError::Url {
             url: url.to_owned(),
             source,

@@ -104,7 +104,7 @@ impl Orders for OrdersService {
         request: Request<Streaming<PlaceManyRequest>>,
     ) -> Result<Response<Answers>, Status> {
         let closed = closed(self.closing.clone());
-        let for_client = self.waiting.of(client_of(&request));
+        let for_client = self.waiting.of(&client_of(&request));
         let handle = self.handle.clone();
         let answers = Answers::begin(request, self.journal, handle, for_client, closed);
         Ok(Response::new(answers))

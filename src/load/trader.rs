@@ -206,6 +206,7 @@ fn understand<T: DeserializeOwned>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::Server;
 
     /// What the clients of a run want to order.
     fn orders(seed: u64) -> [Vec<Order>; 2] {

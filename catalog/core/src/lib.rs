@@ -10,6 +10,7 @@
 
 pub mod ledger;
 pub mod leases;
+pub mod standing;
 pub mod visibility;
 pub mod limits;
 pub mod writer_lease;

@@ -85,6 +85,11 @@ impl Visibility {
         }
     }
 
+    /// See [`Leases::lease_max`].
+    pub fn lease_max(&self) -> Duration {
+        self.leases.lease_max()
+    }
+
     /// Nothing may be read or traded before that: sessions of before may last so long.
     pub fn serve_from(&mut self, at: BootTime) {
         if self.leases.rules().keep(Rule::RestartWait) {

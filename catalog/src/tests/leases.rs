@@ -308,3 +308,27 @@ async fn a_session_may_be_quiet_for_its_lease_and_one_that_does_not_open_for_no_
     opened.renewed(1).await;
     running.stop().await;
 }
+
+/// A gateway dies now and then; one that lets every lease run out is wrong, or is hostile.
+#[tokio::test]
+async fn who_never_acknowledges_is_lent_nothing_after_a_few_times_and_others_are() {
+    let running = Running::start_on(&disk(), SHORT_LEASE).await;
+    let leader = running.elect_leader().await;
+    let (hostile, mut reader) = (running.client(), running.client());
+    let mut held = 0;
+    for number in 0..10 {
+        let session = Session::open(&hostile).await;
+        held += u32::from(read_stock(&mut reader, "acme", session.id).await.1);
+        // As long as it holds the stock, this waits for its lease.
+        leader
+            .start_buy(&format!("key-{number}"), "acme")
+            .await
+            .unwrap()
+            .unwrap();
+    }
+    assert!((1..=5).contains(&held), "lent {held} times of 10");
+    let other = Session::open(&running.client()).await;
+    let (_, is_lent) = read_stock(&mut reader, "acme", other.id).await;
+    assert!(is_lent, "another gateway is lent what it asks for");
+    running.stop().await;
+}

@@ -203,9 +203,9 @@ impl Committer {
     }
 
     /// A group of a batch that nobody waits for.
-    pub fn begin_alone(&self, batch: Batch) -> Group {
+    pub fn begin_alone(&self, batch: Batch, now: BootTime) -> Group {
         if !batch.is_empty() {
-            self.shared.prepare(&batch);
+            self.shared.prepare(&batch, now);
         }
         Group {
             batch,
@@ -265,11 +265,11 @@ impl Committer {
 
     /// Stages requests, tells caches to let go of what they change, and those who asked of the
     /// rows. What their orders' keys were used for is looked up before, in one call.
-    pub async fn begin(&mut self, commands: Vec<Command>) -> Group {
+    pub async fn begin(&mut self, commands: Vec<Command>, now: BootTime) -> Group {
         let known = self.find_keys(&commands).await;
         let mut group = self.stage(commands, known);
         if !group.batch.is_empty() {
-            self.shared.prepare(&group.batch);
+            self.shared.prepare(&group.batch, now);
         }
         group.propose();
         group

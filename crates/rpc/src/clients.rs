@@ -191,14 +191,14 @@ impl PerClient {
     }
 
     /// What is left for one client.
-    pub fn of(&self, client: Client) -> Arc<Semaphore> {
+    pub fn of(&self, client: &Client) -> Arc<Semaphore> {
         let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(left) = left.get(&client).and_then(Weak::upgrade) {
+        if let Some(left) = left.get(client).and_then(Weak::upgrade) {
             return left;
         }
         left.retain(|_, left| left.strong_count() > 0);
         let all = Arc::new(Semaphore::new(self.each_max));
-        left.insert(client, Arc::downgrade(&all));
+        left.insert(client.clone(), Arc::downgrade(&all));
         all
     }
 }
@@ -267,13 +267,13 @@ mod tests {
     fn each_client_has_its_own_part_for_as_long_as_it_holds_any_of_it() {
         let parts = PerClient::new(2);
         let [one, other] = [1, 2].map(Client::Local);
-        let take = |client| parts.of(client).try_acquire_owned().ok();
-        let held = [take(one), take(one)];
+        let take = |client: &Client| parts.of(client).try_acquire_owned().ok();
+        let held = [take(&one), take(&one)];
         assert!(held.iter().all(Option::is_some));
-        assert!(take(one).is_none() && take(other).is_some());
+        assert!(take(&one).is_none() && take(&other).is_some());
         drop(held);
-        assert!(take(one).is_some());
-        assert!(take(other).is_some());
+        assert!(take(&one).is_some());
+        assert!(take(&other).is_some());
         let left = parts.left.lock().unwrap();
         assert_eq!(left.len(), 1, "who holds none is not remembered for long");
     }

@@ -56,6 +56,7 @@ fn operator() -> Reason {
     Reason {
         who: "a test".into(),
         why: "to see".into(),
+        ..Reason::default()
     }
 }
 

@@ -63,6 +63,7 @@ fn operator() -> Reason {
     Reason {
         who: "a test".into(),
         why: "to see".into(),
+        ..Reason::default()
     }
 }
 
@@ -739,6 +740,7 @@ fn the_log_of_changes_is_bounded_and_forgets_no_version_in_service() {
     let wordy = Reason {
         who: "a test".into(),
         why: "x".repeat(100_000),
+        ..Reason::default()
     };
     for _ in 0..41 {
         versions.roll_back(&wordy).unwrap();

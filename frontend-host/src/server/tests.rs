@@ -52,14 +52,13 @@ async fn connections_are_spread_over_the_workers_and_counted_while_they_live() {
         async move {
             let clients = Clients::new(Bounds::default());
             let open = [Finish::new(), Finish::new()];
-            accept(
-                &listener,
-                &gateway(DEFAULT_POLICY),
-                &clients,
-                &handles,
-                &open,
-            )
-            .await;
+            let dealer = Dealer {
+                gateway: &gateway(DEFAULT_POLICY),
+                tls: None,
+                workers: &handles,
+                open: &open,
+            };
+            accept(&listener, &clients, &dealer).await;
         }
     });
     let mut clients = Vec::new();

@@ -161,6 +161,7 @@ async fn a_data_directory_serves_one_replica() {
         peers: Vec::new(),
         data_dir,
         rebuild: false,
+        cluster: None,
         monitor: Default::default(),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -159,6 +159,7 @@ impl Cluster {
             peers,
             data_dir: seat.data_dir.path().to_owned(),
             rebuild,
+            cluster: None,
             monitor: Default::default(),
         };
         let listener = TcpListener::bind(seat.address).await.unwrap();

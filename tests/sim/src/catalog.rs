@@ -17,6 +17,7 @@ use catalog_core::{
 };
 use domain::time::BootTime;
 use domain::{CatalogRun, ChainHash, Identity, JournalId, OrderNumber, ReplicaId, Row, SessionId};
+use rpc::clients::Client;
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
@@ -364,7 +365,7 @@ impl Catalog {
                 };
                 match put_back {
                     Ok(batch) => {
-                        let group = self.committer.begin_alone(batch);
+                        let group = self.committer.begin_alone(batch, line.clock(Node::Catalog));
                         self.commit(line, group);
                     }
                     Err(failure) => line.reply(Node::Catalog, caller, Err(failure)),
@@ -502,7 +503,7 @@ impl Catalog {
                 .acknowledge(id, round, now)
                 .map_err(RequestError::from),
             (Some(FromGateway::Release), Some(id)) => {
-                self.shared.release(id);
+                self.shared.release(id, now);
                 self.sessions.remove(&stream);
                 line.break_stream(stream, Duration::ZERO);
                 Ok(())
@@ -535,7 +536,7 @@ impl Catalog {
             && let Some(first) = self.queue.pop_front()
         {
             let group = gather(first, || self.queue.pop_front());
-            let group = ready(self.committer.begin(group));
+            let group = ready(self.committer.begin(group, line.clock(Node::Catalog)));
             if group.batch().rows.len() > GROUP_PROPOSED_MAX {
                 line.came(Effect::LargeGroup);
             }
@@ -587,7 +588,11 @@ impl Catalog {
                 Ok(Ok(())) => {
                     let id = SessionId::new(line.random.u64(..) | 1).expect("not 0");
                     let (sender, events) = mpsc::channel(EVENTS_MAX);
-                    if self.shared.open(id, sender, received, now).is_ok() {
+                    if self
+                        .shared
+                        .open(id, Client::Local(id.get()), sender, received, now)
+                        .is_ok()
+                    {
                         let heard = now;
                         let session = Session { id, events, heard };
                         self.sessions.insert(stream, session);

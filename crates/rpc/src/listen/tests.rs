@@ -5,6 +5,7 @@ mod client;
 #[path = "../../../../tests/frames/mod.rs"]
 mod frames;
 
+use crate::access::Access;
 use crate::connect::Security;
 use std::convert::Infallible;
 use std::future::Future;
@@ -215,8 +216,8 @@ async fn service(limits: Limits) -> (SocketAddr, Arc<Shared>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let shared = Shared::new(limits);
-    let incoming = Incoming::sharing(listener, Arc::clone(&shared));
-    let serving = server()
+    let incoming = Incoming::sharing(listener, Arc::clone(&shared), None);
+    let serving = server(Access(&[]))
         .add_service(Answering)
         .add_service(ReplicationServer::new(Appending));
     tokio::spawn(serving.serve_with_incoming_shutdown(incoming, std::future::pending()));

@@ -37,7 +37,7 @@ struct Bench {
 impl Bench {
     /// Of a replica that knows of epoch 3. It asks nothing yet.
     fn new(url: &str) -> Self {
-        let catalog = Catalog::new(&[url.to_owned()]).unwrap().of(JOURNAL);
+        let catalog = Catalog::new(&[url.to_owned()], None).unwrap().of(JOURNAL);
         let (sender, inputs) = mpsc::channel(64);
         let (status, current) = watch::channel(Status {
             id: ReplicaId::new(1).unwrap(),

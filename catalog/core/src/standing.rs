@@ -1,0 +1,163 @@
+//! How long those who hold stocks keep trades waiting, and whether they are lent any more.
+//!
+//! A trade waits for every holder of its stock: until it acknowledges, or its lease is over. One that never
+//! acknowledges, and opens another session each time, would so hold up every trade of a stock for a lease. So the time
+//! that a holder takes beyond a grace is charged to it, against an allowance that comes back slowly, in the manner of the
+//! generic cell rate algorithm (ITU-T I.371); and while that is spent, it is lent nothing. It can still read.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use domain::time::BootTime;
+
+use crate::Round;
+
+/// What an acknowledgement may take that is not charged: a lease divided by this.
+const GRACE_DIVISOR: u32 = 10;
+
+/// How many leases a holder may keep trades waiting for in a row, as one does that dies, or whose machine stands still.
+const LEASES_MAX: u32 = 3;
+
+/// How long it takes until a part of that comes back, as a multiple of the part: so in the long run a holder holds trades
+/// up for a thirtieth of the time at most, and for what is within its grace.
+const RECOVERY: u32 = 30;
+
+/// What is charged to one holder, over all of its sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    lease_max: Duration,
+    /// When all that was charged has come back.
+    settled_at: BootTime,
+}
+
+impl Standing {
+    /// Of one to whom nothing is charged. `lease_max` is how long its leases count.
+    pub fn new(lease_max: Duration) -> Self {
+        Self {
+            lease_max,
+            settled_at: BootTime::default(),
+        }
+    }
+
+    /// Trades waited for it so long, up to now.
+    pub fn charge(&mut self, waited: Duration, now: BootTime) {
+        let charged = waited.saturating_sub(self.lease_max / GRACE_DIVISOR);
+        if charged.is_zero() {
+            return;
+        }
+        // One lease more than there is to spend: who goes on does not shut itself out for ever.
+        let owed = self.settled_at.since(now) + charged.min(self.lease_max) * RECOVERY;
+        let owed = owed.min(self.lease_max * (LEASES_MAX + 1) * RECOVERY);
+        self.settled_at = now + owed;
+    }
+
+    /// Whether it may be lent stocks.
+    pub fn may_hold(&self, now: BootTime) -> bool {
+        self.settled_at.since(now) <= self.lease_max * (LEASES_MAX * RECOVERY - 1)
+    }
+
+    /// Whether it is as one to whom nothing was ever charged.
+    pub fn is_settled(&self, now: BootTime) -> bool {
+        self.settled_at <= now
+    }
+}
+
+/// What a session has been told to let go of, and not acknowledged yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Owing {
+    rounds: BTreeMap<Round, BootTime>,
+    /// Up to when its waits are charged.
+    charged_until: BootTime,
+}
+
+impl Owing {
+    /// It is told.
+    pub fn begin(&mut self, round: Round, now: BootTime) {
+        self.rounds.insert(round, now);
+    }
+
+    /// It has acknowledged. Returns how long it took, but for what is returned for another round.
+    pub fn end(&mut self, round: Round, now: BootTime) -> Duration {
+        let begun = self.rounds.remove(&round);
+        begun.map_or(Duration::ZERO, |begun| self.since(begun, now))
+    }
+
+    /// It is over. Returns how long it has kept trades waiting, but for what was returned before.
+    pub fn end_all(mut self, now: BootTime) -> Duration {
+        let begun = self.rounds.values().min().copied();
+        begun.map_or(Duration::ZERO, |begun| self.since(begun, now))
+    }
+
+    fn since(&mut self, begun: BootTime, now: BootTime) -> Duration {
+        let from = begun.max(self.charged_until);
+        self.charged_until = now;
+        now.since(from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime::default() + Duration::from_secs(1_000 + seconds)
+    }
+
+    #[test]
+    fn who_acknowledges_within_the_grace_holds_for_ever() {
+        let mut standing = Standing::new(LEASE);
+        for round in 0..100_000 {
+            standing.charge(LEASE / GRACE_DIVISOR, at(round / 10));
+            assert!(standing.may_hold(at(round / 10)));
+        }
+        assert!(standing.is_settled(at(0)));
+    }
+
+    #[test]
+    fn who_never_acknowledges_holds_trades_up_for_a_thirtieth_of_the_time() {
+        let mut standing = Standing::new(LEASE);
+        let (mut held_up, mut first) = (0, None);
+        let hour = 3_600;
+        let mut now = 0;
+        while now < hour {
+            if standing.may_hold(at(now)) {
+                now += 1;
+                held_up += 1;
+                standing.charge(LEASE, at(now));
+            } else {
+                first.get_or_insert(held_up);
+                now += 1;
+            }
+        }
+        assert!((3..=4).contains(&first.unwrap()), "{first:?}");
+        assert!(held_up <= 3 + hour / 25, "{held_up}");
+    }
+
+    #[test]
+    fn who_died_once_is_lent_to_at_once_and_who_stops_it_is_lent_to_again() {
+        let mut standing = Standing::new(LEASE);
+        standing.charge(LEASE, at(0));
+        assert!(standing.may_hold(at(0)));
+        for _ in 0..1_000 {
+            standing.charge(LEASE, at(0));
+        }
+        assert!(!standing.may_hold(at(0)));
+        let until = (0..).find(|seconds| standing.may_hold(at(*seconds)));
+        assert!(until.unwrap() <= 60, "{until:?}");
+    }
+
+    #[test]
+    fn rounds_that_overlap_are_one_wait() {
+        let mut owing = Owing::default();
+        owing.begin(Round(1), at(0));
+        owing.begin(Round(2), at(1));
+        owing.begin(Round(3), at(2));
+        let seconds = Duration::from_secs;
+        assert_eq!(owing.end(Round(2), at(4)), seconds(3));
+        assert_eq!(owing.end(Round(1), at(5)), seconds(1));
+        assert_eq!(owing.end(Round(1), at(9)), seconds(0), "it is no more");
+        assert_eq!(owing.end_all(at(7)), seconds(2));
+    }
+}
