@@ -48,7 +48,7 @@ impl Admin {
     /// The same, for an answer that takes so long on purpose.
     pub fn patient(args: cli::Admin, takes: Duration) -> Result<Self, AdminError> {
         let token = args.token.read()?;
-        let server = Server::new(args.origin, &args.tls)?;
+        let server = Server::new(args.origin, &args.tls.trust())?;
         let client = Client::new(server, PATIENCE + takes).with_token(token);
         let mut headers = HeaderMap::new();
         for (name, text) in [("x-operator", args.operator), ("x-reason", args.reason)] {
@@ -241,6 +241,12 @@ pub struct Change {
     pub what: String,
     pub who: String,
     pub why: String,
+    /// What said that they may: a certificate or a token.
+    #[serde(default)]
+    pub known_by: Option<String>,
+    /// Where they did it from.
+    #[serde(default)]
+    pub address: Option<String>,
     /// Digest of the version that was active.
     pub from: String,
     /// Digest of the version that is active.

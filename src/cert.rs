@@ -1,7 +1,7 @@
 //! `bazaar cert`: an authority, and certificates for services and operators.
 //!
 //! Certificates are of ECDSA over P-256, which every TLS library has, and say who their holder is by a URI: see
-//! [`tls::identity`]. A service is reached at the hosts that are named, and as localhost.
+//! [`tls::principal`]. A service is reached at the hosts that are named, and as localhost.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -15,7 +15,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType, SerialNumber,
 };
-use tls::{Identity, Role};
+use tls::{Principal, Role};
 
 use crate::cli;
 use crate::error::Error;
@@ -72,10 +72,33 @@ pub struct Wanted {
     pub dir: PathBuf,
     /// Under which services are reached, beside [`OWN_HOSTS`].
     pub hosts: Vec<String>,
-    pub identities: Vec<Identity>,
+    pub principals: Vec<Principal>,
     pub days: u32,
-    /// Certificates that are there are made anew.
-    pub renew: bool,
+    /// Whose certificates are made anew that are there.
+    pub renew: Renew,
+}
+
+/// Whose certificates are made anew, though they will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renew {
+    Nobodys,
+    /// Not those of people, who may have put them elsewhere.
+    Services,
+    Everybodys,
+}
+
+impl Wanted {
+    fn renews(&self, principal: &Principal) -> bool {
+        match self.renew {
+            Renew::Nobodys => false,
+            Renew::Services => !is_person(principal),
+            Renew::Everybodys => true,
+        }
+    }
+}
+
+fn is_person(principal: &Principal) -> bool {
+    matches!(principal.role(), Role::Operator | Role::Viewer)
 }
 
 /// A certificate and its key.
@@ -98,16 +121,19 @@ impl Pair {
 /// Runs a command about certificates.
 pub fn run(command: cli::Cert) -> Result<(), CertError> {
     let cli::Cert::New(args) = command;
-    let identities = match args.identities.is_empty() {
+    let principals = match args.principals.is_empty() {
         true => everybody(args.replicas),
-        false => args.identities,
+        false => args.principals,
     };
     let made = make(&Wanted {
         dir: args.dir,
         hosts: args.hosts,
-        identities,
+        principals,
         days: args.days,
-        renew: args.renew,
+        renew: match args.renew {
+            true => Renew::Everybodys,
+            false => Renew::Nobodys,
+        },
     })?;
     let mut text = String::new();
     for path in &made {
@@ -121,19 +147,19 @@ pub fn run(command: cli::Cert) -> Result<(), CertError> {
 }
 
 /// Every service of a bazaar, an operator, and somebody who only looks.
-pub fn everybody(replicas: u32) -> Vec<Identity> {
-    let one = |role: Role| Identity::new(role, role.name()).expect("a role's name is one");
+pub fn everybody(replicas: u32) -> Vec<Principal> {
+    let one = |role: Role| Principal::new(role, role.name()).expect("a role's name is one");
     let replicas = (1..=replicas).map(|id| {
-        Identity::new(Role::Order, &id.to_string()).expect("a replica's number is its name")
+        Principal::new(Role::Order, &id.to_string()).expect("a replica's number is its name")
     });
     let others = [Role::Catalog, Role::Gateway, Role::Operator, Role::Viewer];
     others.map(one).into_iter().chain(replicas).collect()
 }
 
 /// What somebody's files are called: `gateway`, `gateway-edge-2`, `order-3`.
-pub fn file_name(identity: &Identity) -> String {
-    let role = identity.role().name();
-    match identity.name() {
+pub fn file_name(principal: &Principal) -> String {
+    let role = principal.role().name();
+    match principal.name() {
         name if name == role => role.to_owned(),
         name => format!("{role}-{name}"),
     }
@@ -157,14 +183,14 @@ pub fn make(wanted: &Wanted) -> Result<Vec<PathBuf>, CertError> {
     directory::make(&wanted.dir).map_err(failed(&wanted.dir))?;
     let mut made = Vec::new();
     let authority = authority(&wanted.dir, &mut made)?;
-    for identity in &wanted.identities {
-        let pair = Pair::named(&wanted.dir, &file_name(identity));
-        if pair.certificate.exists() && pair.key.exists() && !wanted.renew {
+    for principal in &wanted.principals {
+        let pair = Pair::named(&wanted.dir, &file_name(principal));
+        if !wanted.renews(principal) && serves(&authority.certificate, &pair, principal) {
             continue;
         }
         let key = KeyPair::generate()?;
         let certificate =
-            certificate(identity, &names, wanted.days)?.signed_by(&key, &authority.issuer)?;
+            certificate(principal, &names, wanted.days)?.signed_by(&key, &authority.issuer)?;
         let contents = |path: &Path, pem: String| Contents {
             path: path.to_owned(),
             bytes: pem.into_bytes(),
@@ -183,6 +209,16 @@ pub fn make(wanted: &Wanted) -> Result<Vec<PathBuf>, CertError> {
     Ok(made)
 }
 
+/// Whether files are there that belong together, are somebody's, and hold.
+fn serves(authority: &Contents, pair: &Pair, principal: &Principal) -> bool {
+    let (Ok(certificate), Ok(key)) = (Contents::read(&pair.certificate), Contents::read(&pair.key))
+    else {
+        return false;
+    };
+    let checked = tls::cluster::check(&[authority.clone(), certificate, key]);
+    checked.is_ok_and(|found| found == *principal)
+}
+
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: Contents,
@@ -193,15 +229,19 @@ fn authority(dir: &Path, made: &mut Vec<PathBuf>) -> Result<Authority, CertError
     let Pair { certificate, key } = Pair::named(dir, AUTHORITY);
     let issuer = match (certificate.exists(), key.exists()) {
         (true, true) => {
-            let pem = fs::read_to_string(&key).map_err(failed(&key))?;
-            let own = KeyPair::from_pem(&pem).map_err(unusable(&key))?;
             // What certificates name as their issuer does not depend on when it was made.
-            Issuer::new(authority_params()?, own)
+            Issuer::new(authority_params()?, read_key(&key)?)
         }
-        (false, false) => {
-            let own = KeyPair::generate()?;
+        // Where only the key is there, a crash has left it: its certificate is the same again, but for its dates.
+        (false, has_key) => {
+            let own = match has_key {
+                true => read_key(&key)?,
+                false => KeyPair::generate()?,
+            };
             let params = authority_params()?;
-            write_key(&key, &own)?;
+            if !has_key {
+                write_key(&key, &own)?;
+            }
             write(&certificate, &params.self_signed(&own)?.pem())?;
             made.push(certificate.clone());
             Issuer::new(params, own)
@@ -212,17 +252,16 @@ fn authority(dir: &Path, made: &mut Vec<PathBuf>) -> Result<Authority, CertError
                 missing: key,
             });
         }
-        (false, true) => {
-            return Err(CertError::Half {
-                there: key,
-                missing: certificate,
-            });
-        }
     };
     Ok(Authority {
         issuer,
         certificate: Contents::read(&certificate)?,
     })
+}
+
+fn read_key(path: &Path) -> Result<KeyPair, CertError> {
+    let pem = fs::read_to_string(path).map_err(failed(path))?;
+    KeyPair::from_pem(&pem).map_err(unusable(path))
 }
 
 fn authority_params() -> Result<CertificateParams, CertError> {
@@ -233,21 +272,21 @@ fn authority_params() -> Result<CertificateParams, CertError> {
 }
 
 fn certificate(
-    identity: &Identity,
+    principal: &Principal,
     hosts: &[SanType],
     days: u32,
 ) -> Result<CertificateParams, CertError> {
-    let mut params = params(&file_name(identity), days)?;
+    let mut params = params(&file_name(principal), days)?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    if !matches!(identity.role(), Role::Operator | Role::Viewer) {
+    if !is_person(principal) {
         params
             .extended_key_usages
             .push(ExtendedKeyUsagePurpose::ServerAuth);
         params.subject_alt_names.extend_from_slice(hosts);
     }
-    let uri = SanType::URI(identity.to_string().try_into()?);
+    let uri = SanType::URI(principal.to_string().try_into()?);
     params.subject_alt_names.push(uri);
     Ok(params)
 }

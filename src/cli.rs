@@ -28,7 +28,7 @@ pub use admin::{Admin, AdminTokenError};
 pub use config::{Config, Secrets};
 pub use policy::{Dev, Language, Minimize, Pack, Policy, Record, Test, Trial, World};
 pub use rollout::Rollout;
-pub use security::{Cert, ClientTls, Cluster, Openness};
+pub use security::{Cert, Cluster, Openness};
 pub use services::{
     CATALOG_PORT, Catalog, Front, Gateway, Lifeline, Order, PORT_BASE, REPLICAS_MAX, Up,
 };
@@ -253,7 +253,7 @@ mod tests {
             "bazaar gateway --catalog http://c --order 0=http://o",
             "bazaar gateway --catalog http://c --order http://o",
             "bazaar gateway --catalog c/path --order 1=http://o",
-            "bazaar gateway --catalog http://c --order 1=https://o",
+            "bazaar gateway --catalog http://c --order 1=ftp://o",
             "bazaar order --id 0 --catalog http://c --data-dir d",
             "bazaar load --trade-probability 1.1",
             "bazaar load --trade-probability NaN",

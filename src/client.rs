@@ -9,7 +9,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -26,10 +26,8 @@ use hyper::body::Incoming;
 use hyper_rustls::{DefaultServerNameResolver, HttpsConnector};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::time::timeout;
-
-use crate::cli::ClientTls;
 
 /// The longest answer that is read.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -54,6 +52,9 @@ pub enum ClientError {
     /// Certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// Certificates are named, and would not be looked at.
+    #[error("{0} is not encrypted, and --ca and --client-cert are of no use: name an https:// URL")]
+    InTheClear(Origin),
     /// The request could not be written down.
     #[error("not a request: {0}")]
     Request(#[from] http::Error),
@@ -169,22 +170,33 @@ pub struct Server {
     pub connector: Connector,
 }
 
+/// Whom to believe to be a server, and what to show it.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    /// A file of authorities; those that this machine believes where there is none.
+    pub authorities: Option<PathBuf>,
+    /// Files with a certificate and the key to it.
+    pub own: Option<(PathBuf, PathBuf)>,
+}
+
 /// Makes the connections of all clients.
 pub type Connector = HttpsConnector<HttpConnector>;
 
 impl Server {
-    /// As the flags have it; over TLS where the URL is `https://`.
+    /// Over TLS where the URL is `https://`.
     ///
     /// # Errors
-    /// Where a file cannot be read or used.
-    pub fn new(origin: Origin, trust: &ClientTls) -> Result<Self, ClientError> {
-        let own = trust
-            .client_cert
-            .as_deref()
-            .zip(trust.client_key.as_deref());
+    /// Where a file cannot be read or used, or files are named and the URL is not encrypted.
+    pub fn new(origin: Origin, trust: &Trust) -> Result<Self, ClientError> {
+        let Trust { authorities, own } = trust;
+        let own = own.as_ref();
+        let own = own.map(|(certificate, key)| (certificate.as_path(), key.as_path()));
         let config = match origin.is_secure() {
-            true => tls::client::config(trust.ca.as_deref(), own)?,
-            false => nobody(),
+            true => tls::client::config(authorities.as_deref(), own)?,
+            false if authorities.is_some() || own.is_some() => {
+                return Err(ClientError::InTheClear(origin));
+            }
+            false => tls::client::nobody(),
         };
         Ok(Self::with(origin, config))
     }
@@ -195,7 +207,10 @@ impl Server {
     /// Where the file cannot be read.
     pub fn pinned(origin: Origin, certificate: Option<&Path>) -> Result<Self, ClientError> {
         let config = certificate.map(tls::client::pinned).transpose()?;
-        Ok(Self::with(origin, config.unwrap_or_else(nobody)))
+        Ok(Self::with(
+            origin,
+            config.unwrap_or_else(tls::client::nobody),
+        ))
     }
 
     fn with(origin: Origin, config: Arc<ClientConfig>) -> Self {
@@ -208,12 +223,6 @@ impl Server {
             connector: HttpsConnector::new(tcp, config, false, names),
         }
     }
-}
-
-/// In the clear, nobody has to be believed.
-fn nobody() -> Arc<ClientConfig> {
-    let believing = tls::client::believing(RootCertStore::empty());
-    Arc::new(believing.with_no_client_auth())
 }
 
 /// One client of one server, with one connection that is kept between requests.

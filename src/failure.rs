@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use frontend_host::admin::TokenFileError;
+
 use crate::admin::AdminError;
 use crate::cert::CertError;
 use crate::cli::AdminTokenError;
@@ -67,6 +69,7 @@ impl Failure {
                 frontend_host::Error::Url { .. }
                 | frontend_host::Error::NoReplica
                 | frontend_host::Error::SameReplica(_)
+                | frontend_host::Error::Token(TokenFileError::Invalid { .. } | TokenFileError::Same)
                 | frontend_host::Error::OnlyReaders
                 | frontend_host::Error::OpenAdmin(_),
             ) => WRONG_USAGE,

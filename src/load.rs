@@ -131,7 +131,7 @@ struct Measured {
 /// Runs the load, prints the figures, and fails where any request failed or any order is not
 /// as it was placed.
 pub async fn run(args: Load) -> Result<(), LoadError> {
-    let server = Server::new(args.url.clone(), &args.admin.tls)?;
+    let server = Server::new(args.url.clone(), &args.admin.tls.trust())?;
     let stocks = list_stocks(&server).await?;
     if args.sweep {
         return sweep::run(&args, server, stocks).await;

@@ -263,7 +263,15 @@ fn described(change: &Change) -> String {
     };
     let incident = change.incident.as_ref().map(indented).unwrap_or_default();
     let (who, why) = (who.escape_debug(), why.escape_debug());
-    format!("{at} {what} by {who}: {versions}; {why}\n{incident}")
+    let known = [&change.known_by, &change.address].into_iter().flatten();
+    let known: Vec<_> = known
+        .map(|known| known.escape_debug().to_string())
+        .collect();
+    let known = match known.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", known.join(", ")),
+    };
+    format!("{at} {what} by {who}{known}: {versions}; {why}\n{incident}")
 }
 
 fn indented(incident: &Incident) -> String {

@@ -53,6 +53,11 @@ fn an_empty_or_blank_secret_is_refused_wherever_one_is_taken() {
         (&gateway, "BAZAAR_ADMIN_TOKEN", " \t", 2),
         (&gateway, "BAZAAR_ADMIN_TOKEN_FILE", "", 2),
         (&gateway, "BAZAAR_ADMIN_TOKEN_FILE", blank, 2),
+        (&gateway, "BAZAAR_ADMIN_READ_TOKEN", "", 2),
+        (&gateway, "BAZAAR_ADMIN_READ_TOKEN_FILE", "", 2),
+        (&gateway, "BAZAAR_CLUSTER_CERT", "", 2),
+        (&gateway, "BAZAAR_TLS_CERT", "", 2),
+        (&gateway, "BAZAAR_TLS_CLIENT_CA", "", 2),
         (&gateway, "BAZAAR_POLICY_TRUST", "", 2),
         (&gateway, "BAZAAR_POLICY_TRUST", blank, 1),
         (&up, "BAZAAR_ADMIN_TOKEN", "", 2),
@@ -172,6 +177,163 @@ fn a_token_may_be_in_a_file() {
     let admin = format!("--admin=http://{}", bazaar.admin_address());
     let status = run_ok(["status", &admin, &flag]);
     assert!(status.contains("ready"), "{status}");
+}
+
+#[test]
+fn who_may_only_read_changes_nothing() {
+    let bazaar = Bazaar::start(Options {
+        gateway_flags: vec![
+            format!("--admin-token={TOKEN}"),
+            "--admin-read-token=looker".to_owned(),
+        ],
+        ..Options::default()
+    });
+    let before = ask(
+        &bazaar,
+        "GET",
+        "/policy",
+        &[("authorization", "Bearer looker")],
+    );
+    for target in [
+        "/status",
+        "/metrics",
+        "/policy",
+        "/policy/changes",
+        "/policy/rollout",
+    ] {
+        let answer = ask(
+            &bazaar,
+            "GET",
+            target,
+            &[("authorization", "Bearer looker")],
+        );
+        assert_eq!(answer.status, 200, "{target}: {answer:?}");
+    }
+    for (method, target) in [
+        ("PUT", "/policy"),
+        ("PUT", "/policy/candidate?shadow=0.1"),
+        ("DELETE", "/policy/candidate"),
+        ("PUT", "/policy/configuration"),
+        ("POST", "/policy/promote"),
+        ("POST", "/policy/rollback"),
+        ("POST", "/policy/activate?digest=0"),
+        ("PUT", "/policy/rollout"),
+        ("POST", "/policy/rollout/pause"),
+        ("POST", "/policy/rollout/resume"),
+        ("POST", "/policy/rollout/skip"),
+        ("POST", "/policy/recording?seconds=0"),
+        ("DELETE", "/whatever"),
+    ] {
+        let refused = ask(
+            &bazaar,
+            method,
+            target,
+            &[("authorization", "Bearer looker")],
+        );
+        assert_eq!(refused.error().0, 403, "{method} {target}: {refused:?}");
+        let allowed = ask(
+            &bazaar,
+            method,
+            target,
+            &[("authorization", "Bearer s3cr3t")],
+        );
+        assert!(
+            ![401, 403].contains(&allowed.status),
+            "{method} {target}: {allowed:?}"
+        );
+    }
+    let after = ask(
+        &bazaar,
+        "GET",
+        "/policy",
+        &[("authorization", "Bearer looker")],
+    );
+    assert_eq!(
+        before.json()["active"]["digest"],
+        after.json()["active"]["digest"]
+    );
+}
+
+#[test]
+fn a_token_for_reading_alone_or_for_everything_is_refused() {
+    let gateway = [
+        "gateway",
+        "--stop-at-eof",
+        "--listen=127.0.0.1:0",
+        "--admin=127.0.0.1:0",
+        "--catalog=http://127.0.0.1:1",
+        "--order=1=http://127.0.0.1:1",
+    ];
+    for (flags, said) in [
+        (
+            &["--admin-read-token=a"][..],
+            "nothing says who may change anything",
+        ),
+        (
+            &["--admin-read-token=a", "--admin-token=a"],
+            "make another one",
+        ),
+    ] {
+        let refused = run_with(&[], gateway.iter().chain(flags));
+        let message = String::from_utf8_lossy(&refused.stderr);
+        assert_eq!(refused.status.code(), Some(2), "{message}");
+        assert!(message.contains(said), "{message}");
+    }
+}
+
+#[test]
+fn a_token_that_is_replaced_in_its_file_is_asked_for_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    fs::write(&file, "first\n").unwrap();
+    let bazaar = Bazaar::start(Options {
+        gateway_flags: vec![format!("--admin-token-file={}", file.display())],
+        ..Options::default()
+    });
+    let is_let_in = |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let answer = ask(&bazaar, "GET", "/status", &[("authorization", &bearer)]);
+        assert!([200, 401].contains(&answer.status), "{answer:?}");
+        answer.status == 200
+    };
+    assert!(is_let_in("first") && !is_let_in("second"));
+    // What is no token leaves the one that is in force.
+    fs::write(&file, " \n").unwrap();
+    assert!(is_let_in("first") && !is_let_in(""));
+    fs::write(&file, "second\n").unwrap();
+    wait_until("the new token to be asked for", || is_let_in("second"));
+    assert!(!is_let_in("first"));
+}
+
+#[test]
+fn the_log_of_changes_says_who_did_it_from_where_and_what_said_that_they_may() {
+    let bazaar = bazaar_with_token();
+    let headers = [
+        ("authorization", "Bearer s3cr3t"),
+        ("x-operator", "ada"),
+        ("x-reason", "to see"),
+    ];
+    let policy = fs::read(crate::harness::example("no-cache")).unwrap();
+    let pushed = request(bazaar.admin_address(), "PUT", "/policy", &headers, &policy);
+    assert_eq!(pushed.status, 200, "{pushed:?}");
+    let changes = ask(&bazaar, "GET", "/policy/changes", &headers).json();
+    let change = changes["changes"].as_array().unwrap().last().unwrap();
+    for (what, expected) in [
+        ("what", "activate"),
+        ("who", "ada"),
+        ("why", "to see"),
+        ("known_by", "token"),
+        ("address", "127.0.0.1"),
+    ] {
+        assert_eq!(change[what], expected, "{change}");
+    }
+    let log = run_ok([
+        "policy".to_owned(),
+        "log".to_owned(),
+        format!("--admin=http://{}", bazaar.admin_address()),
+        format!("--admin-token={TOKEN}"),
+    ]);
+    assert!(log.contains("ada") && log.contains("127.0.0.1"), "{log}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use domain::{Epoch, OrderNumber, Price, ReplicaId, StockName};
 use rpc::retry::{RetryClass, RetryStatus as _};
 use storage::StorageError;
-use tls::Identity;
+use tls::Principal;
 use tonic::{Code, Status};
 use wire::Malformed;
 use wire::identity::{NotOurs, OTHER_JOURNAL};
@@ -157,7 +157,7 @@ pub enum RequestError {
     /// A replica speaks for another one.
     #[error("{caller} speaks for replica {replica}")]
     OtherReplica {
-        caller: Identity,
+        caller: Principal,
         replica: ReplicaId,
     },
     /// The session is over.

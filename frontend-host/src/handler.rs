@@ -29,6 +29,7 @@ use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::stage::Stage;
 use crate::upstream::backend::Backend;
+use frontend_policy::decision::Scheme;
 use frontend_policy::{Arrival, Decider, Versions};
 
 pub use admission::Admitted;
@@ -63,6 +64,8 @@ pub struct Request<'a> {
     pub body: Option<Bytes>,
     /// Where it came from.
     pub client: IpAddr,
+    /// Over which kind of connection.
+    pub scheme: Scheme,
 }
 
 impl Gateway {

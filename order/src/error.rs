@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use domain::ReplicaId;
 use rpc::retry::{RetryClass, RetryStatus as _};
 use storage::StorageError;
-use tls::Identity;
+use tls::Principal;
 use tonic::{Code, Status};
 use wire::Malformed;
 use wire::identity::{NotOurs, OTHER_JOURNAL};
@@ -68,7 +68,7 @@ pub(crate) enum RequestError {
     /// A replica appends as another one.
     #[error("{caller} appends as replica {replica}")]
     OtherReplica {
-        caller: Identity,
+        caller: Principal,
         replica: ReplicaId,
     },
     /// A bug; the log says more.

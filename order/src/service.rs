@@ -7,7 +7,7 @@ use domain::{Epoch, JournalId, OrderNumber, ReplicaId, Row};
 use rpc::call_streams;
 use rpc::clients::PerClient;
 use rpc::listen::{caller_of, client_of};
-use tls::Identity;
+use tls::Principal;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
@@ -206,7 +206,7 @@ impl Replication for ReplicationService {
 async fn append(
     journal: JournalId,
     handle: &Handle,
-    caller: Option<Identity>,
+    caller: Option<Principal>,
     request: AppendRequest,
 ) -> Result<AppendResponse, Status> {
     identity::check(&request.journal, journal).map_err(RequestError::NotOurs)?;

@@ -69,17 +69,18 @@ impl AdminToken {
     /// # Errors
     /// Where what is given is not a valid token, or the file cannot be read.
     pub fn read(&self) -> Result<Option<Token>, AdminTokenError> {
-        let text = match (&self.admin_token, &self.admin_token_file) {
-            (Some(Unchecked(text)), _) => text.clone(),
-            (None, Some(file)) => {
-                std::fs::read_to_string(file).map_err(|source| AdminTokenError::Unreadable {
-                    file: file.clone(),
-                    source,
-                })?
-            }
-            (None, None) => return Ok(None),
-        };
-        Ok(Some(text.parse()?))
+        self.source()?.map(read).transpose()
+    }
+}
+
+fn read(source: TokenSource) -> Result<Token, AdminTokenError> {
+    let file = match source {
+        TokenSource::Given(token) => return Ok(token),
+        TokenSource::File(file) => file,
+    };
+    match std::fs::read_to_string(&file) {
+        Ok(text) => Ok(text.parse()?),
+        Err(source) => Err(AdminTokenError::Unreadable { file, source }),
     }
 }
 
@@ -111,6 +112,11 @@ pub struct AdminReadToken {
 }
 
 impl AdminReadToken {
+    /// See [`AdminToken::read`].
+    pub fn read(&self) -> Result<Option<Token>, AdminTokenError> {
+        self.source()?.map(read).transpose()
+    }
+
     /// See [`AdminToken::source`].
     pub fn source(&self) -> Result<Option<TokenSource>, AdminTokenError> {
         source(

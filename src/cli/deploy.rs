@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, Parser};
 
-use super::Cli;
+use super::{Cli, Command};
+use crate::service::guarded;
 
 fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
@@ -57,9 +58,22 @@ fn units_and_their_settings_are_command_lines_that_bazaar_takes() {
             let flag = flag.unwrap_or_else(|| panic!("{settings_file}: {unit} knows no {name}"));
             line.push(format!("{flag}={value}"));
         }
-        if let Err(error) = Cli::try_parse_from(&line) {
-            panic!("{unit}: {error}");
-        }
+        let cli = Cli::try_parse_from(&line).unwrap_or_else(|error| panic!("{unit}: {error}"));
+        // What it would not start with.
+        let (address, cluster, openness) = match cli.into_command() {
+            Command::Catalog(args) => (args.listen, args.cluster, args.openness),
+            Command::Order(args) => (args.address().unwrap(), args.cluster, args.openness),
+            Command::Gateway(args) => {
+                let is_open = !args.front.admin.ip().is_loopback();
+                let proves = args.front.tls.https().is_some() && args.cluster.files().is_some();
+                assert!(proves || !is_open, "{unit}: anybody could operate it");
+                continue;
+            }
+            other => panic!("{unit}: {other:?}"),
+        };
+        let has_certificate = cluster.files().is_some();
+        guarded(address, has_certificate, &openness)
+            .unwrap_or_else(|error| panic!("{unit}: {error}"));
     }
 }
 
@@ -76,8 +90,16 @@ fn every_variable_in_the_examples_is_one_that_bazaar_reads() {
         let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
         let named: BTreeSet<&str> = words.filter(|word| word.starts_with("BAZAAR_")).collect();
         assert!(named.len() > 5, "{file}: {named:?}");
-        for name in named {
-            assert!(known.contains(name), "{file}: nothing reads {name}");
+        for name in &named {
+            assert!(known.contains(*name), "{file}: nothing reads {name}");
         }
+        for proof in [
+            "BAZAAR_CLUSTER_CA",
+            "BAZAAR_CLUSTER_CERT",
+            "BAZAAR_CLUSTER_KEY",
+        ] {
+            assert!(named.contains(proof), "{file}: nobody proves who they are");
+        }
+        assert!(!named.contains("BAZAAR_INSECURE_CLUSTER"), "{file}");
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use frontend_host::config::Https;
-use tls::{Files, Identity};
+use tls::{Files, Principal};
+
+use crate::client::Trust;
 
 /// How services prove to each other who they are.
 #[derive(Debug, Clone, Args)]
@@ -86,7 +88,7 @@ impl ServerTls {
 pub struct ClientTls {
     /// The authority of the gateway's certificate, in PEM [default: those that this machine believes]
     #[arg(long, env = "BAZAAR_CA", value_name = "FILE")]
-    pub ca: Option<PathBuf>,
+    ca: Option<PathBuf>,
     /// Your certificate
     #[arg(
         long,
@@ -94,7 +96,7 @@ pub struct ClientTls {
         value_name = "FILE",
         requires = "client_key"
     )]
-    pub client_cert: Option<PathBuf>,
+    client_cert: Option<PathBuf>,
     /// The key to it
     #[arg(
         long,
@@ -102,7 +104,17 @@ pub struct ClientTls {
         value_name = "FILE",
         requires = "client_cert"
     )]
-    pub client_key: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+}
+
+impl ClientTls {
+    /// As clients have it.
+    pub fn trust(&self) -> Trust {
+        Trust {
+            authorities: self.ca.clone(),
+            own: self.client_cert.clone().zip(self.client_key.clone()),
+        }
+    }
 }
 
 /// The commands of `bazaar cert`.
@@ -125,8 +137,8 @@ pub struct NewCertificates {
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=i64::from(super::services::REPLICAS_MAX)))]
     pub replicas: u32,
     /// Make one for this alone, such as gateway/edge-2 or operator/ada; once for each
-    #[arg(long = "for", value_name = "ROLE/NAME", value_parser = identity)]
-    pub identities: Vec<Identity>,
+    #[arg(long = "for", value_name = "ROLE/NAME", value_parser = principal)]
+    pub principals: Vec<Principal>,
     /// How long they are valid; the authority is for ten years
     #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub days: u32,
@@ -135,11 +147,11 @@ pub struct NewCertificates {
     pub renew: bool,
 }
 
-fn identity(text: &str) -> Result<Identity, String> {
+fn principal(text: &str) -> Result<Principal, String> {
     let problem = "not a role (gateway, catalog, order, operator or viewer) and a name, such as gateway/edge-2; an order replica's name is its number";
     let (role, name) = text.split_once('/').ok_or(problem)?;
     let role = tls::Role::ALL
         .into_iter()
         .find(|known| known.name() == role);
-    Identity::new(role.ok_or(problem)?, name).map_err(|_| problem.to_owned())
+    Principal::new(role.ok_or(problem)?, name).map_err(|_| problem.to_owned())
 }

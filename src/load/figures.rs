@@ -59,6 +59,7 @@ impl Failure {
             | ClientError::Body(_)
             | ClientError::Output(_)
             | ClientError::Tls(_)
+            | ClientError::InTheClear(_)
             | ClientError::Request(_) => Self::Broken,
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use frontend_host::admin::TokenSource;
 use frontend_host::config::Https;
 
-use crate::cert::{self, AUTHORITY, Pair, Wanted};
+use crate::cert::{self, AUTHORITY, Pair, Renew, Wanted};
 use crate::cli::{CATALOG_PORT, Front, PORT_BASE, REPLICAS_MAX, Up};
 use crate::client::Origin;
 use crate::error::Error;
@@ -71,6 +71,9 @@ impl Plan {
     /// # Errors
     /// [`Error::Taken`] names one that is not. Where the admin token is not valid.
     pub fn new(args: &Up) -> Result<Self, Error> {
+        // What is wrong with it is said before anything is started.
+        args.front.admin_token.read()?;
+        args.front.admin_read_token.read()?;
         let tokens = [
             args.front.admin_token.source()?,
             args.front.admin_read_token.source()?,
@@ -150,10 +153,10 @@ impl Plan {
         Some(Wanted {
             dir: self.certs.clone()?,
             hosts: hosts.map(|host| host.to_string()).into(),
-            identities: cert::everybody(replicas),
+            principals: cert::everybody(replicas),
             days: cert::DAYS_MAX,
             // For the addresses of this start. The authority stays, and with it what others have of it.
-            renew: true,
+            renew: Renew::Services,
         })
     }
 }

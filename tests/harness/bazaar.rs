@@ -15,7 +15,7 @@ use super::http::{Response, request, try_request};
 use super::launcher::{GATEWAYS, Launcher, Options};
 use super::links::{Link, Links, Server, all_links};
 use super::ports::Ports;
-use super::process::{Process, run};
+use super::process::{Process, run, run_ok};
 use super::proxy::Proxy;
 use super::small_disk::SmallDisk;
 use super::wait::{Turn, wait_until};
@@ -112,6 +112,9 @@ impl Bazaar {
             dir,
             _turn: turn,
         };
+        if bazaar.options.secured {
+            bazaar.certify(&[]);
+        }
         for server in bazaar.options.small_disks.clone() {
             let disk = SmallDisk::mount(&bazaar.launcher().data_dir(server));
             bazaar.disks.insert(server, disk.expect("it was tried"));
@@ -139,6 +142,25 @@ impl Bazaar {
             links: &self.links,
             dir: self.dir.path(),
         }
+    }
+
+    /// Where certificates are, where there are any.
+    pub fn certs(&self) -> PathBuf {
+        self.launcher().certs()
+    }
+
+    /// Has certificates made for every server and operators.
+    pub fn certify(&self, further: &[&str]) {
+        let last = self
+            .options
+            .replicas
+            .iter()
+            .max()
+            .expect("there are replicas");
+        let certs = self.certs();
+        let certs = certs.to_str().expect("its path is text");
+        let replicas = format!("--replicas={last}");
+        run_ok(["cert", "new", certs, &replicas].iter().chain(further));
     }
 
     /// Every server that is not absent.

@@ -68,6 +68,8 @@ pub struct Options {
     pub store: Option<String>,
     /// How many catalogs there are over that database: 1 or 2.
     pub catalogs: usize,
+    /// Whether servers prove to each other who they are.
+    pub secured: bool,
 }
 
 impl Default for Options {
@@ -86,6 +88,7 @@ impl Default for Options {
             proxied: false,
             store: None,
             catalogs: 1,
+            secured: false,
         }
     }
 }
@@ -132,6 +135,8 @@ impl Launcher<'_> {
             _ => format!("--data-dir={}", self.data_dir(server).display()),
         };
         let common = [command.to_owned(), "--stop-at-eof".to_owned(), place];
+        let proofs = self.options.secured.then(|| self.proofs(server));
+        let flags = flags.into_iter().chain(proofs.into_iter().flatten());
         let arguments = common.into_iter().chain(flags).chain(further);
         let outputs = Outputs {
             log: self.options.log,
@@ -144,7 +149,29 @@ impl Launcher<'_> {
     fn url(&self, from: Server, to: Server) -> String {
         let proxy = self.links.get(Link { from, to });
         let address = proxy.map_or_else(|| self.address(to), |proxy| proxy.address());
-        format!("http://{address}")
+        match self.options.secured {
+            true => format!("https://{address}"),
+            false => format!("http://{address}"),
+        }
+    }
+
+    /// Where certificates are, where there are any.
+    pub fn certs(&self) -> PathBuf {
+        self.dir.join("certs")
+    }
+
+    fn proofs(&self, server: Server) -> [String; 3] {
+        let name = match server {
+            Server::Catalog | Server::OtherCatalog => "catalog".to_owned(),
+            Server::Gateway(_) => "gateway".to_owned(),
+            Server::Order(id) => format!("order-{id}"),
+        };
+        let file = |name: &str| self.certs().join(name).display().to_string();
+        [
+            format!("--cluster-ca={}", file("ca.crt")),
+            format!("--cluster-cert={}", file(&format!("{name}.crt"))),
+            format!("--cluster-key={}", file(&format!("{name}.key"))),
+        ]
     }
 
     /// The catalogs of a bazaar.

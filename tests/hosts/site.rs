@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::host::{Host, Service, address, ip, without_environment};
 use super::switch::{HostNumber, Switch, Way, ethernet};
-use crate::harness::{data_dir, settled_journal, try_request, wait_for};
+use crate::harness::{data_dir, run_ok, settled_journal, try_request, wait_for};
 
 /// What a host is for, and which one of those it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,6 +136,7 @@ impl Site {
             switch,
             dir,
         };
+        site.certify();
         for role in DATABASES {
             site.prepare_database(role);
             site.power_on(role);
@@ -240,20 +241,27 @@ impl Site {
         let data = self.data(role).display().to_string();
         let bazaar = |command: &str, flags: Vec<String>| {
             let words = [env!("CARGO_BIN_EXE_bazaar").to_owned(), command.to_owned()];
+            let words = words.into_iter().chain(self.proofs(role));
             let further = further.iter().map(|flag| (*flag).to_owned());
             vec![Service {
                 name: "bazaar",
                 user: None,
-                command: words.into_iter().chain(flags).chain(further).collect(),
+                command: words.chain(flags).chain(further).collect(),
             }]
         };
         let catalogs = CATALOGS
             .iter()
-            .map(|to| format!("--catalog=http://{}", to.at(CATALOG_PORT)));
+            .map(|to| format!("--catalog=https://{}", to.at(CATALOG_PORT)));
         let orders = |flag: &str| -> Vec<String> {
             let others = ORDERS.iter().filter(|to| **to != role);
             others
-                .map(|to| format!("--{flag}={}=http://{}", to.number() % 10, to.at(ORDER_PORT)))
+                .map(|to| {
+                    format!(
+                        "--{flag}={}=https://{}",
+                        to.number() % 10,
+                        to.at(ORDER_PORT)
+                    )
+                })
                 .collect()
         };
         match role {
@@ -296,6 +304,36 @@ impl Site {
                         .collect(),
                 )
             }
+        }
+    }
+
+    /// What a service proves by who it is.
+    fn proofs(&self, role: Role) -> [String; 3] {
+        let certs = self.dir.path().join("certs");
+        let file = |name: &str| certs.join(name).display().to_string();
+        [
+            format!("--cluster-ca={}", file("ca.crt")),
+            format!("--cluster-cert={}", file(&format!("{role}.crt"))),
+            format!("--cluster-key={}", file(&format!("{role}.key"))),
+        ]
+    }
+
+    /// Each service has a certificate of its own, for its host.
+    fn certify(&self) {
+        let certs = self.dir.path().join("certs");
+        let services = all_hosts()
+            .into_iter()
+            .filter(|role| !DATABASES.contains(role));
+        for role in services {
+            let address = address(role.number());
+            let principal = format!("{}/{}", role.kind(), role.number() % 10);
+            run_ok([
+                "cert".to_owned(),
+                "new".to_owned(),
+                certs.display().to_string(),
+                format!("--for={principal}"),
+                format!("--host={address}"),
+            ]);
         }
     }
 

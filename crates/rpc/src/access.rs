@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tls::{Identity, Role};
+use tls::{Principal, Role};
 use tonic::{Code, Status};
 
 use crate::retry::{RetryClass, RetryStatus as _};
@@ -23,7 +23,7 @@ impl Access {
     ///
     /// # Errors
     /// `PERMISSION_DENIED` where it may not.
-    pub fn check(self, path: &str, caller: &Identity) -> Result<(), Status> {
+    pub fn check(self, path: &str, caller: &Principal) -> Result<(), Status> {
         let known = self.0.iter().find(|(method, _)| *method == path);
         match known {
             Some((_, roles)) if roles.contains(&caller.role()) => Ok(()),

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tls::Identity;
+use tls::Principal;
 use tokio::sync::Semaphore;
 
 /// The bits that the addresses of one client have in common in IPv6: what a site, and often a
@@ -133,6 +133,11 @@ impl<T> Connected<T> {
         self.address
     }
 
+    /// What stands for its client.
+    pub fn network(&self) -> IpAddr {
+        network(self.address)
+    }
+
     /// Who it counts as where each has a part of something; `number` is the connection's own.
     pub fn client(&self, number: u64) -> Client {
         if self.address.is_loopback() {
@@ -165,8 +170,8 @@ fn network(address: IpAddr) -> IpAddr {
 /// Who counts as one where each may have a part of something.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Client {
-    /// All connections of whoever has proven to be that.
-    Service(Identity),
+    /// All connections of whoever has proven to be that, from one address, or one /64 of IPv6.
+    Service(Principal, IpAddr),
     /// All connections from one address, or one /64 of IPv6.
     Remote(IpAddr),
     /// One connection from this machine, by its number.

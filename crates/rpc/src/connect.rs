@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use domain::time::BootTime;
 use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
 use tls::{Cluster, Expected};
+use tokio::net::TcpStream;
 use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint, Error};
 use tower_service::Service;
@@ -113,7 +115,77 @@ impl Connector {
     }
 }
 
-pub(crate) type Connection = TokioIo<tls::Stream>;
+/// A connection, which says in the log where its peer ends it at once: by TLS 1.3, whoever does not believe a client says
+/// so when that takes itself to be connected already (RFC 8446, section 4.4).
+pub(crate) struct Connection {
+    stream: TokioIo<tls::Stream>,
+    /// To whom, until something has come.
+    fresh: Option<Uri>,
+}
+
+impl Connection {
+    fn in_the_clear(stream: TcpStream) -> Self {
+        Self {
+            stream: TokioIo::new(Either::Left(stream)),
+            fresh: None,
+        }
+    }
+}
+
+impl Read for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(read) = &read
+            && let Some(peer) = self.fresh.take()
+            && let Err(error) = read
+        {
+            report_if_unbelieved(&peer, error);
+        }
+        read
+    }
+}
+
+impl Write for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+}
+
+/// TLS has failed for what a certificate says, or does not.
+fn report_if_unbelieved(peer: &Uri, error: &io::Error) {
+    if error.kind() == io::ErrorKind::InvalidData {
+        report(peer, error, "see to the certificates of both");
+    }
+}
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Service<Uri> for Connector {
@@ -136,15 +208,15 @@ impl Service<Uri> for Connector {
             });
             let stream = connected?.into_inner();
             let Some((cluster, expected)) = security else {
-                return Ok(TokioIo::new(Either::Left(stream)));
+                return Ok(Connection::in_the_clear(stream));
             };
             let secured = cluster.connect(stream, peer.host().unwrap_or_default(), expected);
-            let secured = secured.await.inspect_err(|error| {
-                if error.kind() == io::ErrorKind::InvalidData {
-                    report(&peer, error, "see to the certificates of both");
-                }
-            });
-            Ok(TokioIo::new(secured?))
+            let secured = secured.await;
+            let secured = secured.inspect_err(|error| report_if_unbelieved(&peer, error))?;
+            Ok(Connection {
+                stream: TokioIo::new(secured),
+                fresh: Some(peer),
+            })
         })
     }
 }
@@ -195,7 +267,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let mut connector = Connector::new(Security::NONE);
         let connection = connector.call(url(&listener)).await.unwrap();
-        let Either::Left(stream) = connection.inner() else {
+        let Either::Left(stream) = connection.stream.inner() else {
             panic!("nothing encrypts it");
         };
         let socket = SockRef::from(stream);

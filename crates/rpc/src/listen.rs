@@ -10,6 +10,7 @@ mod message;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -23,8 +24,8 @@ use daemon::tasks::{self, Task};
 use rustix::process::{Resource, getrlimit};
 use tls::Cluster;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinSet;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::Stream;
 use tokio_util::either::Either;
@@ -87,6 +88,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Pause after accepting failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Most connections at a time that are yet to prove whose they are. One more ends the oldest.
+const PROVING_MAX: usize = 256;
 
 /// How often is logged that clients have too many connections.
 const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
@@ -161,9 +165,9 @@ pub fn client_of<T>(request: &Request<T>) -> Client {
 }
 
 /// Who has proven to be at the other end, where that is asked for.
-pub fn caller_of<T>(request: &Request<T>) -> Option<tls::Identity> {
+pub fn caller_of<T>(request: &Request<T>) -> Option<tls::Principal> {
     let peer = request.extensions().get::<Peer>();
-    peer.and_then(|peer| peer.identity().cloned())
+    peer.and_then(|peer| peer.principal().cloned())
 }
 
 /// What all connections have in common.
@@ -285,78 +289,91 @@ async fn accept(
     cluster: Option<Cluster>,
     accepted: mpsc::Sender<Connection>,
 ) {
+    match cluster {
+        None => accept_all(listener, shared, accepted).await,
+        Some(cluster) => accept_proven(listener, shared, cluster, accepted).await,
+    }
+}
+
+/// Whoever connects is let in while there are places.
+async fn accept_all(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    accepted: mpsc::Sender<Connection>,
+) {
     let mut refusals = Refusals::default();
-    let unproven = Arc::new(Mutex::new(Refusals::default()));
-    // As many as there are places.
-    let mut proving = JoinSet::new();
     loop {
-        while proving.try_join_next().is_some() {}
         let place = Arc::clone(&shared.places).acquire_owned().await;
         let place = place.expect("never closed");
         let (stream, connected, peer) = next_admitted(&listener, &shared, &mut refusals).await;
-        let address = connected.address();
-        let entering = Entering {
-            stream,
-            peer,
-            place: (place, connected),
-        };
-        let Some(cluster) = cluster.clone() else {
-            match entering.in_the_clear() {
-                Ok(connection) => {
-                    if accepted.send(connection).await.is_err() {
-                        return;
-                    }
+        match connection::prepare(&stream, peer.limits()) {
+            Ok(()) => {
+                let connection = Connection::new(Either::Left(stream), peer, (place, connected));
+                if accepted.send(connection).await.is_err() {
+                    return;
                 }
-                Err(error) => tracing::warn!(%error, "cannot serve a connection"),
             }
-            continue;
-        };
-        let (accepted, unproven) = (accepted.clone(), Arc::clone(&unproven));
+            Err(error) => tracing::warn!(%error, "cannot serve a connection"),
+        }
+    }
+}
+
+/// Who proves who it is has a place after that: strangers take none.
+async fn accept_proven(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    cluster: Cluster,
+    accepted: mpsc::Sender<Connection>,
+) {
+    let mut refusals = Refusals::default();
+    let unproven = Arc::new(Mutex::new(Refusals::default()));
+    // Dropped, they end.
+    let mut proving = JoinSet::new();
+    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    loop {
+        let (stream, connected, peer) = next_admitted(&listener, &shared, &mut refusals).await;
+        while proving.try_join_next().is_some() {}
+        oldest_first.retain(|task| !task.is_finished());
+        // A proof takes milliseconds: who has waited longest waits for a client that says nothing.
+        if oldest_first.len() >= PROVING_MAX
+            && let Some(oldest) = oldest_first.pop_front()
+        {
+            oldest.abort();
+        }
+        let (cluster, accepted, unproven) =
+            (cluster.clone(), accepted.clone(), Arc::clone(&unproven));
+        let address = connected.address();
         #[expect(clippy::disallowed_methods, reason = "its client sees its end")]
-        proving.spawn(async move {
-            match entering.proven(&cluster).await {
-                Ok(connection) => drop(accepted.send(connection).await), // or nobody serves any more
-                Err(error) => {
+        let task = proving.spawn(async move {
+            let within = peer.limits().opening_max;
+            match timeout(within, prove(stream, peer, connected, &cluster)).await {
+                Ok(Ok(connection)) => drop(accepted.send(connection).await), // or nobody serves any more
+                Ok(Err(error)) => {
                     let mut unproven = unproven.lock().unwrap_or_else(PoisonError::into_inner);
                     unproven.note(
                         address,
                         &format_args!("the client did not prove who it is: {error}"),
                     );
                 }
+                // Somebody who says nothing is no news.
+                Err(_) => {}
             }
         });
+        oldest_first.push_back(task);
     }
 }
 
-/// A connection that was admitted.
-struct Entering {
+async fn prove(
     stream: TcpStream,
     peer: Peer,
-    place: (OwnedSemaphorePermit, Connected<Budgets>),
-}
-
-impl Entering {
-    fn in_the_clear(self) -> io::Result<Connection> {
-        connection::prepare(&self.stream, self.peer.limits())?;
-        Ok(Connection::new(
-            Either::Left(self.stream),
-            self.peer,
-            self.place,
-        ))
-    }
-
-    /// Once its client has proven who it is, for which it has as long as for the opening that follows.
-    async fn proven(self, cluster: &Cluster) -> io::Result<Connection> {
-        let Self {
-            stream,
-            peer,
-            place,
-        } = self;
-        connection::prepare(&stream, peer.limits())?;
-        let proving = timeout(peer.limits().opening_max, cluster.accept(stream));
-        let (stream, identity) = proving.await??;
-        Ok(Connection::new(stream, peer.proven(identity), place))
-    }
+    connected: Connected<Budgets>,
+    cluster: &Cluster,
+) -> io::Result<Connection> {
+    connection::prepare(&stream, peer.limits())?;
+    let (stream, proof) = cluster.accept(stream).await?;
+    let peer = peer.proven(proof, connected.network());
+    let place = peer.place().await;
+    Ok(Connection::new(stream, peer, (place, connected)))
 }
 
 /// The next connection of a client that has not too many. Others are closed at once.

@@ -4,15 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use daemon::watched::Contents;
-use rustls::client::WantsClientCert;
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
-    CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
+use crate::cluster::Expecting;
 use crate::files::{Error, Pem as _, certified};
 
 /// What a client believes and shows: the authorities in a file, or else this machine's, and a certificate of its own
@@ -28,7 +28,15 @@ pub fn config(
         Some(path) => Contents::read(path)?.authorities()?,
         None => machines()?,
     };
-    let config = believing(authorities);
+    let chain = WebPkiServerVerifier::builder_with_provider(authorities, crate::provider());
+    let chain = chain
+        .build()
+        .map_err(|error| Error::NoAuthorities(error.to_string()))?;
+    let config = ClientConfig::builder_with_provider(crate::provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has TLS 1.2 and 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Expecting::gateway(chain)));
     let config = match own {
         None => config.with_no_client_auth(),
         Some((certificate, key)) => {
@@ -38,6 +46,15 @@ pub fn config(
         }
     };
     Ok(Arc::new(config))
+}
+
+/// Believes nobody: for what is not encrypted.
+pub fn nobody() -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(crate::provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has TLS 1.2 and 1.3")
+        .with_root_certificates(RootCertStore::empty());
+    Arc::new(config.with_no_client_auth())
 }
 
 /// Believes whoever has the key to the certificate in a file, under whatever name: for who started that server and
@@ -103,16 +120,6 @@ impl ServerCertVerifier for Pinned {
         let algorithms = &self.provider.signature_verification_algorithms;
         algorithms.supported_schemes()
     }
-}
-
-/// What a client believes; what it shows is yet to be said.
-pub fn believing(
-    authorities: impl Into<Arc<RootCertStore>>,
-) -> ConfigBuilder<ClientConfig, WantsClientCert> {
-    ClientConfig::builder_with_provider(crate::provider())
-        .with_safe_default_protocol_versions()
-        .expect("the provider has TLS 1.2 and 1.3")
-        .with_root_certificates(authorities)
 }
 
 /// The authorities that this machine believes, or the variable `SSL_CERT_FILE` names.

@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use crate::identity::{Expected, Identity, NoIdentity};
+use crate::principal::{Expected, NoPrincipal, Principal};
 
 /// Where the certificates and the key of a service are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,19 +38,19 @@ pub enum Error {
     },
     /// The certificate does not say who the service is.
     #[error("{}: {problem}", path.display())]
-    NoIdentity {
+    NoPrincipal {
         /// Of the certificate.
         path: PathBuf,
         /// What is wrong with it.
-        problem: NoIdentity,
+        problem: NoPrincipal,
     },
     /// It is somebody else's.
-    #[error("the certificate in {} is {identity}'s: this service needs one of {expected}", path.display())]
-    OtherIdentity {
+    #[error("the certificate in {} is {principal}'s: this service needs one of {expected}", path.display())]
+    OtherPrincipal {
         /// Of the certificate.
         path: PathBuf,
         /// Whose it is.
-        identity: Identity,
+        principal: Principal,
         /// Whose it is to be.
         expected: Expected,
     },

@@ -1,7 +1,9 @@
 //! Who a service is, by its certificate, and the TLS that proves it.
 //!
-//! - [`identity`]: who a certificate says that its holder is;
+//! - [`principal`]: who a certificate says that its holder is;
 //! - [`files`]: certificates and keys, as they are read from disk, anew when they change;
+//! - `chain`: whether certificates hold, and until when;
+//! - `accept`: taking a connection, so that a client that is refused hears why;
 //! - [`cluster`]: mutual TLS between services;
 //! - [`server`]: TLS for clients and operators, and [`client`] theirs to a gateway.
 //!
@@ -15,8 +17,10 @@
     warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
 )]
 
-pub mod identity;
+pub mod principal;
 pub mod files;
+mod chain;
+mod accept;
 pub mod cluster;
 pub mod server;
 pub mod client;
@@ -30,13 +34,17 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use tokio_util::either::Either;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Proof};
 pub use files::{Error, Files};
-pub use identity::{Expected, Identity, Role};
-pub use server::{ClientCertificates, Server, Shown};
+pub use principal::{Expected, Principal, Role};
+pub use server::{Chain, ClientCertificates, Server, Shown};
 
 /// A connection: in the clear on the left, encrypted on the right.
 pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// What a connection holds of what its peer has not taken, beside what others count: a record of TLS (RFC 8446,
+/// section 5.1).
+const BUFFER_BYTES_MAX: usize = 16 << 10;
 
 /// The algorithms of all that is encrypted here.
 fn provider() -> Arc<CryptoProvider> {

@@ -4,21 +4,24 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use daemon::tasks::{self, Task};
 use daemon::watched::{Contents, Watched};
-use rustls::pki_types::{CertificateDer, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::pki_types::CertificateDer;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::either::Either;
 
 use crate::Stream;
+use crate::accept::accept;
+use crate::chain::{self, Purpose, valid_until, watch_end};
 use crate::cluster::Cluster;
 use crate::files::{Error, Pem, certified};
-use crate::identity::Identity;
+use crate::principal::Principal;
 
 /// Which certificates clients are asked for.
 #[derive(Debug, Clone)]
@@ -31,14 +34,17 @@ pub struct ClientCertificates {
     pub cluster: Option<Cluster>,
 }
 
-/// What a client has shown.
+/// What a client has shown, as it is to be judged now.
 #[derive(Debug, Clone, Default)]
 pub struct Shown {
-    /// A certificate that is believed, of whichever authority.
+    /// A certificate of the authorities that were named.
     pub is_certified: bool,
     /// Whom it names, where it is the cluster's authority that vouches for it.
-    pub identity: Option<Identity>,
+    pub principal: Option<Principal>,
 }
+
+/// The certificates that a client has shown, with those up to its authority; none where it has shown none.
+pub type Chain = Arc<[CertificateDer<'static>]>;
 
 /// A gateway's certificate, for a listener. Clones are of one.
 #[derive(Debug, Clone)]
@@ -46,14 +52,16 @@ pub struct Server(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    own: Watched<Material>,
+    own: Arc<Watched<Material>>,
     clients: ClientCertificates,
     alpn: &'static [&'static [u8]],
+    _watch: Task<()>,
 }
 
 #[derive(Debug)]
 struct Material {
     own: Arc<SingleCertAndKey>,
+    valid_until: Option<SystemTime>,
     authorities: Option<Arc<RootCertStore>>,
     /// Of these very files. None where the cluster's are asked for, too: those change by themselves.
     server: Option<Arc<ServerConfig>>,
@@ -79,15 +87,27 @@ impl Server {
         let own = Watched::new(paths, move |contents| {
             Material::of(contents, are_required, is_fixed, alpn)
         })?;
-        Ok(Self(Arc::new(Inner { own, clients, alpn })))
+        let own = Arc::new(own);
+        let watch = watch_end("the certificate for clients", {
+            let own = Arc::clone(&own);
+            move || own.now().valid_until
+        });
+        Ok(Self(Arc::new(Inner {
+            own,
+            clients,
+            alpn,
+            _watch: tasks::spawn("watch certificates", watch),
+        })))
     }
 
     /// Takes a connection, with what its client has shown.
     ///
     /// # Errors
     /// Where the client has none of those that are required, or breaks off.
-    pub async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Shown)> {
-        let Inner { own, clients, alpn } = &*self.0;
+    pub async fn accept(&self, stream: TcpStream) -> io::Result<(Stream, Chain)> {
+        let Inner {
+            own, clients, alpn, ..
+        } = &*self.0;
         let material = own.now();
         let config = match (&material.server, &clients.cluster) {
             (Some(config), _) => Arc::clone(config),
@@ -98,32 +118,36 @@ impl Server {
                     .map_err(io::Error::other)?
             }
         };
-        let stream = TlsAcceptor::from(config).accept(stream).await?;
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let identity = match &clients.cluster {
-            Some(cluster) => vouched_for(chain, cluster.authorities()),
-            None => None,
-        };
-        let shown = Shown {
-            is_certified: !chain.is_empty(), // it was verified
-            identity,
-        };
-        Ok((Either::Right(Box::new(stream.into())), shown))
+        let stream = accept(config, stream).await?;
+        let (_, session) = stream.get_ref();
+        let chain = session.peer_certificates().unwrap_or_default().to_vec();
+        Ok((Either::Right(Box::new(stream.into())), chain.into()))
     }
-}
 
-/// Who the cluster's authority says that the holder of a certificate is. It may be another authority's, which has no
-/// say in that.
-fn vouched_for(chain: &[CertificateDer<'_>], authorities: Arc<RootCertStore>) -> Option<Identity> {
-    let [first, between @ ..] = chain else {
-        return None;
-    };
-    let verifier = WebPkiClientVerifier::builder_with_provider(authorities, crate::provider());
-    let verifier = verifier.build().ok()?;
-    verifier
-        .verify_client_cert(first, between, UnixTime::now())
-        .ok()?;
-    Identity::of(first).ok()
+    /// What that says now: a certificate may have expired since, and its authority may be believed no more. Takes some
+    /// 0.1 ms where there is one.
+    pub fn judge(&self, chain: &[CertificateDer<'_>]) -> Shown {
+        let Inner { own, clients, .. } = &*self.0;
+        let is_of = |authorities: &RootCertStore| {
+            chain::verify(chain, authorities, Purpose::Client).is_ok()
+        };
+        let named = &own.now().authorities;
+        let cluster = clients.cluster.as_ref().map(Cluster::authorities);
+        // Another authority has no say in who is who in the cluster.
+        let is_of_cluster = cluster.is_some_and(|cluster| is_of(&cluster));
+        Shown {
+            is_certified: named.as_deref().is_some_and(is_of),
+            principal: chain
+                .first()
+                .filter(|_| is_of_cluster)
+                .and_then(|first| Principal::of(first).ok()),
+        }
+    }
+
+    /// Whether a client that has shown this is served at all.
+    pub fn is_served(&self, chain: &[CertificateDer<'_>]) -> bool {
+        !self.0.clients.are_required || self.judge(chain).is_certified
+    }
 }
 
 impl Material {
@@ -137,8 +161,13 @@ impl Material {
             unreachable!("two files are read at least");
         };
         let own = certified(certificate, key)?;
+        let until = valid_until(&own.cert[0]);
+        if until.is_some_and(|until| until <= SystemTime::now()) {
+            return Err(Error::unusable(&certificate.path, "has expired"));
+        }
         let mut material = Self {
             own: Arc::new(SingleCertAndKey::from(own)),
+            valid_until: until,
             authorities: authorities.first().map(Pem::authorities).transpose()?,
             server: None,
         };
@@ -163,7 +192,8 @@ impl Material {
         for some in both.into_iter().flatten() {
             authorities.roots.extend(some.roots.iter().cloned());
         }
-        let clients: Arc<dyn ClientCertVerifier> = if authorities.is_empty() {
+        let are_asked = !authorities.is_empty();
+        let clients: Arc<dyn ClientCertVerifier> = if !are_asked {
             WebPkiClientVerifier::no_client_auth()
         } else {
             let verifier = WebPkiClientVerifier::builder_with_provider(
@@ -180,6 +210,11 @@ impl Material {
             .expect("the provider has TLS 1.2 and 1.3")
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::clone(&self.own) as _);
+        if are_asked {
+            // Each connection proves anew who is there: rustls takes a session up again without another look.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         Ok(Arc::new(config))
     }

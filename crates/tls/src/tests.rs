@@ -17,7 +17,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::client;
-use crate::{ClientCertificates, Cluster, Error, Expected, Files, Identity, Role, Server, Stream};
+use crate::{
+    ClientCertificates, Cluster, Error, Expected, Files, Principal, Proof, Role, Server, Shown,
+    Stream,
+};
 
 /// Longest wait for what is to happen.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -93,9 +96,9 @@ impl Authority {
 
     /// A service of that role and name.
     fn service(&self, role: Role, name: &str) -> Files {
-        let identity = Identity::new(role, name).unwrap().to_string();
+        let principal = Principal::new(role, name).unwrap().to_string();
         let says = Says {
-            uris: &[&identity],
+            uris: &[&principal],
             ..Says::default()
         };
         self.certify(&format!("{}-{name}", role.name()), &says)
@@ -110,12 +113,11 @@ fn replica(id: u32) -> Expected {
     Expected::Replica(ReplicaId::new(id).unwrap())
 }
 
+/// Both ends of a connection, and who has proven to be at the client's.
+type Met = (Result<Stream, String>, Result<(Stream, Proof), String>);
+
 /// What became of a connection, at its client and at its server: each has had a byte of the other's.
-async fn meet(
-    server: &Cluster,
-    client: &Cluster,
-    (host, expected): (&str, Expected),
-) -> (Result<Stream, String>, Result<Identity, String>) {
+async fn meet(server: &Cluster, client: &Cluster, (host, expected): (&str, Expected)) -> Met {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let connecting = async {
@@ -128,10 +130,10 @@ async fn meet(
     };
     let accepting = async {
         let (stream, _) = listener.accept().await.unwrap();
-        let (mut stream, identity) = server.accept(stream).await?;
+        let (mut stream, proof) = server.accept(stream).await?;
         stream.read_u8().await?;
         stream.write_all(b"!").await?;
-        Ok::<_, std::io::Error>(identity)
+        Ok::<_, std::io::Error>((stream, proof))
     };
     let (client, server) = timeout(PATIENCE, async { tokio::join!(connecting, accepting) })
         .await
@@ -147,7 +149,9 @@ async fn services_of_one_authority_believe_each_other_for_who_they_are() {
     let gateway = cluster(&authority.service(Role::Gateway, "a"), Role::Gateway);
     let (client, server) = meet(&third, &gateway, ("127.0.0.1", replica(3))).await;
     client.unwrap();
-    assert_eq!(server.unwrap().to_string(), "spiffe://bazaar/gateway/a");
+    let (_, proof) = server.unwrap();
+    assert_eq!(proof.principal().to_string(), "spiffe://bazaar/gateway/a");
+    assert!(proof.holds());
 }
 
 #[tokio::test]
@@ -322,7 +326,7 @@ async fn files_that_will_not_do_are_refused_with_what_is_wrong() {
     }
     let third = authority.service(Role::Order, "3");
     let refused = Cluster::load(&third, replica(2)).unwrap_err();
-    assert!(matches!(refused, Error::OtherIdentity { .. }), "{refused}");
+    assert!(matches!(refused, Error::OtherPrincipal { .. }), "{refused}");
 }
 
 #[tokio::test]
@@ -332,8 +336,8 @@ async fn certificates_are_read_anew_and_no_connection_is_dropped_for_it() {
     let files = old.service(Role::Catalog, "a");
     let catalog = cluster(&files, Role::Catalog);
     let to = ("127.0.0.1", Expected::Role(Role::Catalog));
-    let (kept, _) = meet(&catalog, &gateway, to).await;
-    let mut kept = kept.unwrap();
+    let (near, far) = meet(&catalog, &gateway, to).await;
+    let (mut near, (mut far, proof)) = (near.unwrap(), far.unwrap());
 
     // Half of a change, which will not do: what was there stays in force.
     let replacing = new.service(Role::Catalog, "a");
@@ -359,13 +363,38 @@ async fn certificates_are_read_anew_and_no_connection_is_dropped_for_it() {
         client.is_err() && server.is_err(),
         "nobody is believed by the old authority"
     );
-    // Written and closed by the other end as `meet` left it: the bytes and the end come, and no error.
-    kept.write_all(b"?").await.unwrap();
-    assert_eq!(kept.read(&mut [0; 1]).await.unwrap_or_default(), 0);
+    near.write_all(b"?").await.unwrap();
+    assert_eq!(far.read_u8().await.unwrap(), b'?', "it is not dropped");
+    assert!(
+        !proof.holds(),
+        "but who is there would not be believed any more"
+    );
+}
+
+#[tokio::test]
+async fn who_was_believed_is_not_when_the_certificate_has_expired() {
+    let authority = Authority::new();
+    let catalog = cluster(&authority.service(Role::Catalog, "a"), Role::Catalog);
+    let says = Says {
+        uris: &["spiffe://bazaar/gateway/a"],
+        until: SystemTime::now() + Duration::from_secs(3),
+        ..Says::default()
+    };
+    let gateway = cluster(&authority.certify("gateway", &says), Role::Gateway);
+    let to = ("127.0.0.1", Expected::Role(Role::Catalog));
+    let (_, met) = meet(&catalog, &gateway, to).await;
+    let (_, proof) = met.unwrap();
+    let expired = async {
+        while proof.holds() {
+            tokio::time::sleep(LOOK_INTERVAL / 10).await;
+        }
+    };
+    timeout(PATIENCE, expired).await.expect("it expires");
+    assert!(SystemTime::now() >= says.until);
 }
 
 /// What a client of a gateway meets: what the gateway has of it.
-async fn visit(server: &Server, client: &TlsConnector) -> Result<crate::Shown, String> {
+async fn visit(server: &Server, client: &TlsConnector) -> Result<Shown, String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let asking = async {
@@ -376,9 +405,10 @@ async fn visit(server: &Server, client: &TlsConnector) -> Result<crate::Shown, S
     };
     let accepting = async {
         let (stream, _) = listener.accept().await.unwrap();
-        let (mut stream, shown) = server.accept(stream).await?;
+        let (mut stream, chain) = server.accept(stream).await?;
         stream.write_all(b"!").await?;
-        Ok::<_, std::io::Error>(shown)
+        assert!(server.is_served(&chain));
+        Ok::<_, std::io::Error>(server.judge(&chain))
     };
     let (asked, shown) = tokio::join!(asking, accepting);
     let shown = shown.map_err(|error| error.to_string())?;
@@ -429,7 +459,7 @@ async fn a_gateway_asks_for_the_certificates_that_it_is_told_to() {
         ("a customer", &of_customers, &customer, shown(true, false)),
         ("no customer", &of_customers, &nobody, None),
         ("an operator, who is none", &of_customers, &operator, None),
-        ("an operator", &of_operators, &operator, shown(true, true)),
+        ("an operator", &of_operators, &operator, shown(false, true)),
         (
             "nobody among operators",
             &of_operators,
@@ -447,8 +477,8 @@ async fn a_gateway_asks_for_the_certificates_that_it_is_told_to() {
     ] {
         let met = visit(server, client).await;
         let met = met.map(|shown| {
-            let identity = shown.identity.map(|identity| identity.to_string());
-            (shown.is_certified, identity)
+            let principal = shown.principal.map(|principal| principal.to_string());
+            (shown.is_certified, principal)
         });
         assert_eq!(met.as_ref().ok(), expected.as_ref(), "{what}: {met:?}");
     }
@@ -475,4 +505,28 @@ async fn a_pinned_certificate_is_believed_under_any_name_and_no_other_is() {
     let other = authority.certify("other", &Says::default());
     let pinned = TlsConnector::from(client::pinned(&other.certificate).unwrap());
     visit(&server, &pinned).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn clients_believe_no_other_service_to_be_the_gateway() {
+    let authority = Authority::new();
+    let certificates = ClientCertificates {
+        authorities: None,
+        are_required: false,
+        cluster: None,
+    };
+    let client = client::config(Some(&authority.path("ca.crt")), None).unwrap();
+    let client = TlsConnector::from(client);
+    let public = authority.certify("public", &Says::default());
+    for (what, files, is_believed) in [
+        ("a gateway", authority.service(Role::Gateway, "a"), true),
+        ("a replica", authority.service(Role::Order, "3"), false),
+        ("a catalog", authority.service(Role::Catalog, "a"), false),
+        ("a certificate that knows of no services", public, true),
+    ] {
+        let own = (files.certificate, files.key);
+        let server = Server::load(own.0, own.1, certificates.clone(), &[]).unwrap();
+        let met = visit(&server, &client).await;
+        assert_eq!(met.is_ok(), is_believed, "{what}: {met:?}");
+    }
 }

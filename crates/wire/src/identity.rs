@@ -9,7 +9,8 @@ use domain::{Invalid, JournalId};
 
 use crate::Malformed;
 
-/// The gRPC status of a request that names another journal. Nothing else has it.
+/// The gRPC status of a request that names another journal. That of a caller that may not ask has it as well, but is never
+/// worth asking elsewhere.
 pub const OTHER_JOURNAL: Code = Code::PermissionDenied;
 
 /// Why a request is not answered.

@@ -8,12 +8,12 @@ use axum::http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, HeaderValue, Method, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use tls::Role;
+use frontend_policy::Reason;
+use tls::{Principal, Role, Shown};
 
 use super::Admin;
 use super::connections::Peer;
 use super::refusal::Refusal;
-use super::sent::reason;
 use super::token::{CurrentToken, TokenFileError};
 use crate::config::Tokens;
 
@@ -28,7 +28,7 @@ const SCHEME: &str = "bearer";
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// What a caller may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Right {
     /// Look at everything.
     Read,
@@ -73,8 +73,14 @@ impl Operators {
             .into_iter()
             .filter_map(|(source, right)| Some((source?, right)));
         let tokens = given.map(|(source, right)| Ok((CurrentToken::of(source)?, right)));
+        let tokens = tokens.collect::<Result<Vec<_>, TokenFileError>>()?;
+        if let [(change, _), (read, _)] = &tokens[..]
+            && change.is_same(read)
+        {
+            return Err(TokenFileError::Same);
+        }
         Ok(Self {
-            tokens: tokens.collect::<Result<_, TokenFileError>>()?,
+            tokens,
             certificates,
             all_are_certified,
         })
@@ -85,46 +91,49 @@ impl Operators {
         self.tokens.is_empty() && !self.certificates
     }
 
-    /// Whom a request comes from, and what that one may do.
-    fn recognize(&self, peer: &Peer, headers: &HeaderMap) -> Option<(Caller, Right)> {
-        let caller = |known_by: String| Caller {
-            known_by,
-            address: peer.address,
+    /// What a request may do, and what says so.
+    fn recognize(&self, shown: &Shown, headers: &HeaderMap) -> Result<(String, Right), Refusal> {
+        let operates = |principal: &Principal| match principal.role() {
+            Role::Operator => Some(Right::Change),
+            Role::Viewer => Some(Right::Read),
+            Role::Gateway | Role::Catalog | Role::Order => None,
         };
-        if self.all_are_certified && !peer.shown.is_certified {
-            return None;
+        let principal = shown.principal.as_ref();
+        let of_certificate = principal.and_then(|principal| {
+            let right = operates(principal)?;
+            Some((format!("certificate {principal}"), right))
+        });
+        if self.all_are_certified && !shown.is_certified && of_certificate.is_none() {
+            return Err(Refusal::NoCertificate);
         }
         if self.are_unknown() {
-            return Some((caller("nothing".to_owned()), Right::Change));
+            return Ok(("nothing".to_owned(), Right::Change));
         }
-        if let Some(identity) = &peer.shown.identity {
-            let right = match identity.role() {
-                Role::Operator => Some(Right::Change),
-                Role::Viewer => Some(Right::Read),
-                Role::Gateway | Role::Catalog | Role::Order => None,
-            };
-            if let Some(right) = right {
-                return Some((caller(format!("certificate {identity}")), right));
-            }
-        }
-        let given = bearer(headers)?;
-        let known = self.tokens.iter().find(|(token, _)| token.matches(given));
-        known.map(|(_, right)| {
-            let token = match right {
-                Right::Read => "token for reading",
-                Right::Change => "token",
-            };
-            (caller(token.to_owned()), *right)
+        let of_token = bearer(headers).and_then(|given| {
+            let known = self.tokens.iter().find(|(token, _)| token.matches(given));
+            known.map(|(_, right)| {
+                let token = match right {
+                    Right::Read => "token for reading",
+                    Right::Change => "token",
+                };
+                (token.to_owned(), *right)
+            })
+        });
+        // The one that may do more.
+        let known = of_certificate.into_iter().chain(of_token);
+        let known = known.max_by_key(|(_, right)| *right);
+        known.ok_or(Refusal::NoToken {
+            or_certificate: self.certificates,
         })
     }
 }
 
-/// Who has sent a request. Goes with it.
+/// Who has sent a request.
 #[derive(Debug, Clone)]
-pub(super) struct Caller {
+struct Caller {
     /// What of it says that it may: for the log of changes.
-    pub(super) known_by: String,
-    pub(super) address: IpAddr,
+    known_by: String,
+    address: IpAddr,
 }
 
 /// Lets only those in who may: with a token or a certificate where these are known, else from this machine alone,
@@ -158,13 +167,17 @@ fn admit(admin: &Admin, request: &Request) -> Result<Caller, Refusal> {
         return Err(Refusal::OtherHost);
     }
     // Each connection that is served has one.
-    let peer = request.extensions().get::<Peer>().ok_or(Refusal::NoToken)?;
-    let (caller, right) = admin
+    let peer = request.extensions().get::<Peer>();
+    let peer = peer.ok_or(Refusal::NoHost)?;
+    let shown = admin.tls.as_ref().map(|tls| tls.judge(&peer.chain));
+    let (known_by, right) = admin
         .operators
-        .recognize(peer, headers)
-        .ok_or(Refusal::NoToken)?;
+        .recognize(&shown.unwrap_or_default(), headers)?;
     match right == Right::Change || is_look(request.method()) {
-        true => Ok(caller),
+        true => Ok(Caller {
+            known_by,
+            address: peer.address,
+        }),
         false => Err(Refusal::MayOnlyRead),
     }
 }
@@ -218,6 +231,27 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let (scheme, given) = given.to_str().ok()?.split_once(' ')?;
     let is_bearer = scheme.eq_ignore_ascii_case(SCHEME);
     is_bearer.then(|| given.trim_start_matches(' '))
+}
+
+/// Longest text that is taken from a header for the log of changes, in bytes.
+const REASON_BYTES_MAX: usize = 200;
+
+/// Who changes the policy, from where, and why, for the log of changes. What the caller says of itself stands beside
+/// what is known of it.
+fn reason(headers: &HeaderMap, caller: Caller) -> Reason {
+    let text = |name: &str, default: &str| {
+        let given = headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or(default);
+        given.chars().take(REASON_BYTES_MAX).collect()
+    };
+    Reason {
+        who: text("x-operator", "admin API"),
+        why: text("x-reason", "not said"),
+        known_by: Some(caller.known_by),
+        address: Some(caller.address),
+    }
 }
 
 #[cfg(test)]

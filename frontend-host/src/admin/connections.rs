@@ -15,8 +15,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use socket2::SockRef;
-use tls::Shown;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::either::Either;
@@ -33,7 +33,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     pub(super) address: IpAddr,
-    pub(super) shown: Shown,
+    /// Of its certificate, where it has shown one.
+    pub(super) chain: tls::Chain,
     pub(super) trusted: Trusted,
 }
 
@@ -59,8 +60,14 @@ pub(super) async fn serve(
 ) {
     let open = GracefulShutdown::new();
     let mut connections = Connections::default();
+    let (close, closing) = watch::channel(false);
+    let shutdown = async {
+        shutdown.await;
+        close.send_replace(true);
+    };
+    let connections = &mut connections;
     tokio::select! {
-        () = connections.accept((&listener, tls.as_ref()), &router, &open) => {}
+        () = connections.accept((&listener, tls.as_ref()), &router, (&open, &closing)) => {}
         _ = shutdown => {}
     }
     drop(listener);
@@ -89,7 +96,7 @@ impl Connections {
         &mut self,
         (listener, tls): (&TcpListener, Option<&tls::Server>),
         router: &Router,
-        open: &GracefulShutdown,
+        (open, closing): (&GracefulShutdown, &watch::Receiver<bool>),
     ) {
         loop {
             match listener.accept().await {
@@ -102,6 +109,7 @@ impl Connections {
                         tls: tls.cloned(),
                         trusted: trusted.clone(),
                         watcher: open.watcher(),
+                        closing: closing.clone(),
                     };
                     let serving = entering.serve(router.clone());
                     #[expect(clippy::disallowed_methods, reason = "its client sees its end")]
@@ -141,6 +149,8 @@ struct Entering {
     tls: Option<tls::Server>,
     trusted: Trusted,
     watcher: Watcher,
+    /// Becomes true when the listener closes.
+    closing: watch::Receiver<bool>,
 }
 
 impl Entering {
@@ -152,23 +162,30 @@ impl Entering {
             tls,
             trusted,
             watcher,
+            mut closing,
         } = self;
         // Small answers must not wait for an acknowledgement, and who reads nothing is cut off.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_user_timeout(Some(RECEIVE_TIME_MAX));
-        let (stream, shown) = match tls {
-            None => (Either::Left(stream), Shown::default()),
-            Some(tls) => match timeout(SEND_TIME_MAX, tls.accept(stream)).await {
-                Ok(Ok(agreed)) => agreed,
-                Ok(Err(error)) => {
-                    return tracing::debug!(%address, %error, "no TLS came about with an operator");
+        let (stream, chain) = match tls {
+            None => (Either::Left(stream), Arc::from([])),
+            Some(tls) => {
+                let agreed = tokio::select! {
+                    agreed = timeout(SEND_TIME_MAX, tls.accept(stream)) => agreed,
+                    _ = closing.wait_for(|closing| *closing) => return,
+                };
+                match agreed {
+                    Ok(Ok(agreed)) => agreed,
+                    Ok(Err(error)) => {
+                        return tracing::debug!(%address, %error, "no TLS came about with an operator");
+                    }
+                    Err(_) => return tracing::debug!(%address, "an operator's TLS took too long"),
                 }
-                Err(_) => return tracing::debug!(%address, "an operator's TLS took too long"),
-            },
+            }
         };
         let peer = Peer {
             address,
-            shown,
+            chain,
             trusted,
         };
         let router = TowerToHyperService::new(router);

@@ -31,8 +31,10 @@ pub(super) enum Refusal {
     NoHost,
     #[error("call the admin API by a loopback address or `localhost`")]
     OtherHost,
-    #[error("send the admin token, `Authorization: Bearer …`, or show an operator's certificate")]
-    NoToken,
+    #[error("send the admin token: `Authorization: Bearer …`{}", if *or_certificate { ", or show an operator's certificate" } else { "" })]
+    NoToken { or_certificate: bool },
+    #[error("show a certificate of the authority that --tls-client-ca names")]
+    NoCertificate,
     #[error("whoever this is may only read")]
     MayOnlyRead,
     #[error("a component has at most {COMPONENT_BYTES_MAX} bytes")]
@@ -94,8 +96,10 @@ impl Refusal {
             | Self::NoSeconds { .. }
             | Self::NoHeader(_)
             | Self::Recording(RecordError::NotAskedFor(_)) => StatusCode::BAD_REQUEST,
-            Self::NoToken => StatusCode::UNAUTHORIZED,
-            Self::ForeignPage | Self::OtherHost | Self::MayOnlyRead => StatusCode::FORBIDDEN,
+            Self::NoToken { .. } => StatusCode::UNAUTHORIZED,
+            Self::ForeignPage | Self::OtherHost | Self::MayOnlyRead | Self::NoCertificate => {
+                StatusCode::FORBIDDEN
+            }
             Self::NoSuchPath(_) | Self::NoDifferences | Self::Swap(SwapError::NotKept(_)) => {
                 StatusCode::NOT_FOUND
             }
@@ -135,7 +139,7 @@ impl IntoResponse for Refusal {
             error["problems"] = problems.collect();
         }
         let mut response = in_form(status, error);
-        if matches!(self, Self::NoToken) {
+        if matches!(self, Self::NoToken { .. }) {
             response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
         }
         if status == StatusCode::TOO_MANY_REQUESTS {

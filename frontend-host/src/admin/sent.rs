@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use frontend_policy::rollout::{Audience, DEFAULT_PLAN, PLAN_BYTES_MAX, Plan, Terms};
-use frontend_policy::{Reason, Share, Trial};
+use frontend_policy::{Share, Trial};
 
-use super::access::Caller;
 use super::refusal::Refusal;
 
 /// A component with the signature and the configuration that came with it.
@@ -78,25 +77,4 @@ pub(super) fn trial(query: &BTreeMap<String, String>) -> Option<Trial> {
     let (kind, share) = query.next().filter(|_| query.next().is_none())?;
     let share = Share::new(share.parse().ok()?)?;
     Trial::named(kind, share)
-}
-
-/// Longest text that is taken from a header for the log of changes, in bytes.
-const REASON_BYTES_MAX: usize = 200;
-
-/// Who changes the policy, from where, and why, for the log of changes. What the caller says of itself stands beside
-/// what is known of it.
-pub(super) fn reason(headers: &HeaderMap, caller: Caller) -> Reason {
-    let text = |name: &str, default: &str| {
-        let given = headers
-            .get(name)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or(default);
-        given.chars().take(REASON_BYTES_MAX).collect()
-    };
-    Reason {
-        who: text("x-operator", "admin API"),
-        why: text("x-reason", "not said"),
-        known_by: Some(caller.known_by),
-        address: Some(caller.address),
-    }
 }

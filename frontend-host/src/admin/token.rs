@@ -68,6 +68,9 @@ pub enum TokenFileError {
     Unread(#[from] Unread),
     #[error("{}: {source}", path.display())]
     Invalid { path: PathBuf, source: TokenError },
+    /// Who may only read could change things, too.
+    #[error("the token for reading is the one for changing things as well: make another one")]
+    Same,
 }
 
 /// A token as it is now.
@@ -97,6 +100,14 @@ impl CurrentToken {
             })
         });
         Ok(Self::File(watched?))
+    }
+
+    /// Whether another one is the same now.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        match other {
+            Self::Given(other) => self.matches(&other.0),
+            Self::File(other) => self.matches(&other.now().0),
+        }
     }
 
     pub(super) fn matches(&self, given: &str) -> bool {

@@ -19,9 +19,7 @@ use super::refusal::Refusal as Inadmissible;
 use super::response::{complete, rendered};
 use super::{Gateway, Request};
 use crate::cache::{Counts, Rendering};
-use frontend_policy::decision::{
-    Action, Operation, Outcome, Reply, Scheme, TakeAction, TradeAction,
-};
+use frontend_policy::decision::{Action, Operation, Outcome, Reply, TakeAction, TradeAction};
 use frontend_policy::{Connection, Decider, RequestParts, limits};
 
 mod reads;
@@ -286,7 +284,7 @@ fn request_parts<'a>(request: &'a Request<'_>, now_ms: u64) -> RequestParts<'a> 
         headers: &request.admitted.head.headers,
         connection: Some(Connection {
             client: request.client,
-            scheme: Scheme::Http,
+            scheme: request.scheme,
             version: request.admitted.head.version,
         }),
         body: request.body.as_deref(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use frontend_policy::decision::Scheme;
 use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderValue, Response, Version};
@@ -20,6 +21,7 @@ use hyper_util::server::graceful::GracefulConnection;
 use rpc::budget::{Exhausted, Share, head_bytes};
 use socket2::SockRef;
 use tokio::net::TcpStream;
+use tokio_util::either::Either;
 
 use super::clients::Place;
 use super::finish::Watcher;
@@ -90,10 +92,15 @@ impl Connection {
     ) -> Self {
         let bounds = *place.clients().bounds();
         let progress = Arc::new(Progress::begin(slot));
+        let scheme = match stream {
+            Either::Left(_) => Scheme::Http,
+            Either::Right(_) => Scheme::Https,
+        };
         let socket = TokioIo::new(Socket::new(stream, Arc::clone(&progress)));
         let socket = TokioIo::new(Refusals::new(socket));
         let peer = Arc::new(Peer {
             gateway,
+            scheme,
             progress,
             place,
         });
@@ -157,6 +164,7 @@ pub(super) fn prepare(stream: &TcpStream, place: &Place) {
 /// The other end of a connection.
 struct Peer {
     gateway: Arc<Gateway>,
+    scheme: Scheme,
     progress: Arc<Progress>,
     place: Place,
 }
@@ -232,6 +240,7 @@ impl Peer {
                         admitted,
                         body: Some(bytes),
                         client: self.place.address(),
+                        scheme: self.scheme,
                     };
                     return self.gateway.answer(request).await;
                 }
@@ -253,6 +262,7 @@ impl Peer {
                     admitted,
                     body: None,
                     client: self.place.address(),
+                    scheme: self.scheme,
                 };
                 self.gateway.answer(request).await
             }

@@ -26,6 +26,9 @@ use crate::handler::Gateway;
 /// Connections that wait for a worker to take them up.
 const INBOX_MAX: usize = 256;
 
+/// After so many checks is looked again at the certificate that a client has shown.
+const PROVEN_FOR_TICKS: u32 = 10;
+
 /// A client that is let in, on its way to a worker.
 pub(super) struct Accepted {
     pub stream: StdTcpStream,
@@ -141,10 +144,10 @@ async fn serve(accepted: Accepted) {
         Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
     };
     prepare(&stream, &place);
-    let stream = match &tls {
-        None => Either::Left(stream),
+    let (stream, chain) = match &tls {
+        None => (Either::Left(stream), None),
         Some(tls) => match encrypted(tls, stream, &place, &finish).await {
-            Ok(stream) => stream,
+            Ok((stream, chain)) => (stream, Some(chain)),
             Err(error) => {
                 return tracing::debug!(client = %place.address(), %error, "no TLS came about");
             }
@@ -153,6 +156,8 @@ async fn serve(accepted: Accepted) {
     let mut connection = Connection::new(stream, place, gateway, slot, finish);
     let mut checks = interval(CHECK_INTERVAL);
     let mut is_finishing = false;
+    let mut ticks = 0_u32;
+    let proven = tls.as_ref().zip(chain.as_deref());
     poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.poll(cx) {
             if let Err(error) = ended {
@@ -161,7 +166,11 @@ async fn serve(accepted: Accepted) {
             return Poll::Ready(());
         }
         while checks.poll_tick(cx).is_ready() {
-            if !connection.is_overdue() {
+            ticks = ticks.wrapping_add(1);
+            let is_served = proven.is_none_or(|(tls, chain)| {
+                !ticks.is_multiple_of(PROVEN_FOR_TICKS) || tls.is_served(chain)
+            });
+            if is_served && !connection.is_overdue() {
                 continue;
             }
             if is_finishing {
@@ -186,7 +195,7 @@ async fn encrypted(
     stream: TcpStream,
     place: &Place,
     finish: &Watcher,
-) -> io::Result<tls::Stream> {
+) -> io::Result<(tls::Stream, tls::Chain)> {
     let clients = place.clients();
     let began = Instant::now();
     let mut agreeing = pin!(tls.accept(stream));
@@ -194,7 +203,7 @@ async fn encrypted(
     loop {
         tokio::select! {
             agreed = timeout(CHECK_INTERVAL, &mut agreeing) => match agreed {
-                Ok(agreed) => return agreed.map(|(stream, _)| stream),
+                Ok(agreed) => return agreed,
                 // As places get scarce, who waits has to go earlier.
                 Err(_) if began.elapsed() < clients.patience(clients.bounds().send_time_max) => {}
                 Err(_) => return Err(io::ErrorKind::TimedOut.into()),

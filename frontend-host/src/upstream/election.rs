@@ -94,7 +94,8 @@ impl Replicas {
                 .filter(|answer| self.is_ours(answer))
                 .ok_or(RetryClass::Elsewhere),
             Ok(Err(status)) => {
-                if status.code() == OTHER_JOURNAL {
+                let is_elsewhere = RetryClass::of(&status) == RetryClass::Elsewhere;
+                if status.code() == OTHER_JOURNAL && is_elsewhere {
                     self.note_foreign(status.message());
                 }
                 tracing::debug!(%status, "the catalog does not say who leads");

@@ -72,7 +72,7 @@ where
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return Box::pin(self.inner.call(request));
         };
-        if let Some(caller) = peer.identity()
+        if let Some(caller) = peer.principal()
             && let Err(denied) = self.access.check(request.uri().path(), caller)
         {
             peer.note_denied(&denied);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::SockRef;
-use tls::{Identity, Stream};
+use tls::{Principal, Proof, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,6 +28,9 @@ pub(super) const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len(
 /// A connection checks so often whether it has to end, as a part of the shortest wait there is.
 const LOOKS: u32 = 4;
 
+/// How long who has proven who it is is believed without another look at its certificate.
+const PROVEN_FOR: Duration = Duration::from_secs(10);
+
 /// How long a connection may be idle while no place is left for another.
 const SCARCE_TIME_MAX: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,8 @@ pub struct Connection {
     /// Until it is complete.
     opening: Option<Opening>,
     next_check: Pin<Box<Sleep>>,
+    /// When it is asked next whether its peer is still believed.
+    prove_again_at: Instant,
     peer: Peer,
     _place: (OwnedSemaphorePermit, OfClient<Budgets>),
 }
@@ -62,6 +68,7 @@ impl Connection {
                 deadline: Instant::now() + limits.opening_max,
             }),
             next_check: Box::pin(sleep(check_interval(&limits))),
+            prove_again_at: Instant::now() + PROVEN_FOR,
             peer,
             _place: place,
         }
@@ -75,6 +82,17 @@ impl Connection {
             let opening = self.opening.as_ref();
             if opening.is_some_and(|opening| now >= opening.deadline) || self.peer.is_overdue(now) {
                 return Err(io::ErrorKind::TimedOut.into());
+            }
+            if now >= self.prove_again_at {
+                self.prove_again_at = now + PROVEN_FOR;
+                if !self.peer.is_believed() {
+                    let client = self.peer.client();
+                    tracing::warn!(
+                        ?client,
+                        "a connection ends: its client's certificate has expired, or its authority is believed no more"
+                    );
+                    return Err(io::ErrorKind::PermissionDenied.into());
+                }
             }
             let next = now + check_interval(self.peer.limits());
             self.next_check.as_mut().reset(next);
@@ -163,8 +181,8 @@ impl Connected for Connection {
 pub struct Peer {
     shared: Arc<Shared>,
     client: Client,
-    /// As it has proven, where that is asked for.
-    identity: Option<Identity>,
+    /// Where that is asked for.
+    proof: Option<Proof>,
     budgets: Budgets,
     doing: Arc<Mutex<Doing>>,
 }
@@ -188,7 +206,7 @@ impl Peer {
         Self {
             shared: Arc::clone(shared),
             client,
-            identity: None,
+            proof: None,
             budgets,
             doing: Arc::new(Mutex::new(Doing {
                 under_way: 0,
@@ -200,13 +218,24 @@ impl Peer {
         }
     }
 
-    /// The same, who has proven to be that. Wherever it connects from, it counts as one client.
-    pub(super) fn proven(self, identity: Identity) -> Self {
+    /// The same, who has proven to be that. All its connections from one network are one client's.
+    pub(super) fn proven(self, proof: Proof, network: IpAddr) -> Self {
         Self {
-            client: Client::Service(identity.clone()),
-            identity: Some(identity),
+            client: Client::Service(proof.principal().clone(), network),
+            proof: Some(proof),
             ..self
         }
+    }
+
+    /// A place for its connection, once there is one.
+    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
+        let place = Arc::clone(&self.shared.places).acquire_owned().await;
+        place.expect("never closed")
+    }
+
+    /// Whether it is still believed, where that is asked for.
+    fn is_believed(&self) -> bool {
+        self.proof.as_ref().is_none_or(Proof::holds)
     }
 
     /// Whose connection it is.
@@ -215,8 +244,8 @@ impl Peer {
     }
 
     /// Who has proven to be there, where that is asked for.
-    pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
+    pub fn principal(&self) -> Option<&Principal> {
+        self.proof.as_ref().map(Proof::principal)
     }
 
     /// It called what it may not. The log says so once for each connection.

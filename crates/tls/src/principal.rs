@@ -55,7 +55,7 @@ impl Role {
 
 /// Who somebody is, as the authority says that signed the certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub struct Principal {
     role: Role,
     /// Printable, and of a path's safe characters.
     name: SmolStr,
@@ -63,7 +63,7 @@ pub struct Identity {
 
 /// Why a certificate says of nobody here who it is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NoIdentity {
+pub enum NoPrincipal {
     /// It cannot be read.
     #[error("the certificate cannot be read: {0}")]
     Unreadable(String),
@@ -79,14 +79,14 @@ pub enum NoIdentity {
     Invalid(String),
 }
 
-impl Identity {
+impl Principal {
     /// A service's, or an operator's.
     ///
     /// # Errors
     /// Where the name is empty or longer than 128 bytes, has characters other than letters, digits, `-`, `_` and `.`,
     /// or is not an order replica's number.
-    pub fn new(role: Role, name: &str) -> Result<Self, NoIdentity> {
-        let identity = Self {
+    pub fn new(role: Role, name: &str) -> Result<Self, NoPrincipal> {
+        let principal = Self {
             role,
             name: name.into(),
         };
@@ -94,12 +94,12 @@ impl Identity {
         let is_named = (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_plain);
         // A replica has one name only, whatever other numerals there are for it.
         let is_numbered = role != Role::Order
-            || identity
+            || principal
                 .replica()
-                .is_some_and(|id| id.to_string() == identity.name);
+                .is_some_and(|id| id.to_string() == principal.name);
         match is_named && is_numbered {
-            true => Ok(identity),
-            false => Err(NoIdentity::Invalid(identity.to_string())),
+            true => Ok(principal),
+            false => Err(NoPrincipal::Invalid(principal.to_string())),
         }
     }
 
@@ -107,20 +107,20 @@ impl Identity {
     ///
     /// # Errors
     /// Where there is none, more than one, or it is not valid.
-    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, NoIdentity> {
+    pub fn of(certificate: &CertificateDer<'_>) -> Result<Self, NoPrincipal> {
         let certificate = EndEntityCert::try_from(certificate)
-            .map_err(|error| NoIdentity::Unreadable(error.to_string()))?;
+            .map_err(|error| NoPrincipal::Unreadable(error.to_string()))?;
         let mut uris = certificate
             .valid_uri_names()
             .filter(|uri| uri.starts_with(PREFIX));
         match (uris.next(), uris.count()) {
             (Some(uri), 0) => Self::parse(uri),
-            (first, others) => Err(NoIdentity::Count(usize::from(first.is_some()) + others)),
+            (first, others) => Err(NoPrincipal::Count(usize::from(first.is_some()) + others)),
         }
     }
 
-    fn parse(uri: &str) -> Result<Self, NoIdentity> {
-        let invalid = || NoIdentity::Invalid(uri.escape_debug().to_string());
+    fn parse(uri: &str) -> Result<Self, NoPrincipal> {
+        let invalid = || NoPrincipal::Invalid(uri.escape_debug().to_string());
         let path = uri.strip_prefix(PREFIX).ok_or_else(invalid)?;
         let (role, name) = path.split_once('/').ok_or_else(invalid)?;
         let role = Role::ALL.into_iter().find(|known| known.name() == role);
@@ -147,7 +147,7 @@ impl Identity {
 }
 
 /// As the URI in its certificate.
-impl fmt::Display for Identity {
+impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -169,10 +169,10 @@ pub enum Expected {
 
 impl Expected {
     /// Whether somebody is who is expected.
-    pub fn is(self, identity: &Identity) -> bool {
+    pub fn is(self, principal: &Principal) -> bool {
         match self {
-            Self::Role(role) => identity.role == role,
-            Self::Replica(id) => identity.replica() == Some(id),
+            Self::Role(role) => principal.role == role,
+            Self::Replica(id) => principal.replica() == Some(id),
         }
     }
 }
@@ -200,7 +200,7 @@ mod tests {
             "spiffe://bazaar/operator/ada",
             "spiffe://bazaar/viewer/ada",
         ] {
-            assert_eq!(Identity::parse(text).unwrap().to_string(), text);
+            assert_eq!(Principal::parse(text).unwrap().to_string(), text);
         }
         for text in [
             "spiffe://bazaar/gateway/",
@@ -217,19 +217,19 @@ mod tests {
             "spiffe://other/gateway/a",
             &format!("spiffe://bazaar/gateway/{}", "a".repeat(NAME_BYTES_MAX + 1)),
         ] {
-            assert!(Identity::parse(text).is_err(), "{text}");
+            assert!(Principal::parse(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn a_replica_is_told_from_the_others() {
-        let third = Identity::new(Role::Order, "3").unwrap();
+        let third = Principal::new(Role::Order, "3").unwrap();
         let id = |id| ReplicaId::new(id).unwrap();
         assert_eq!(third.replica(), Some(id(3)));
         assert!(Expected::Replica(id(3)).is(&third));
         assert!(!Expected::Replica(id(2)).is(&third));
         assert!(Expected::Role(Role::Order).is(&third));
-        let gateway = Identity::new(Role::Gateway, "3").unwrap();
+        let gateway = Principal::new(Role::Gateway, "3").unwrap();
         assert_eq!(gateway.replica(), None);
         assert!(!Expected::Replica(id(3)).is(&gateway));
         assert!(!Expected::Role(Role::Order).is(&gateway));

@@ -1,0 +1,833 @@
+//! Who is believed, and who may do what, where services prove who they are.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rpc::connect::{self, Security};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tls::{Cluster, Expected, Files, Role};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Status};
+use wire::catalog::v1 as catalog;
+use wire::catalog::v1::catalog_client::CatalogClient;
+use wire::order::v1 as order;
+use wire::order::v1::orders_client::OrdersClient;
+use wire::order::v1::replication_client::ReplicationClient;
+
+use crate::harness::{
+    Bazaar, Options, Order, Ports, Process, Server, Trades, run, run_ok, try_request, wait_until,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn secured(gateways: usize) -> Bazaar {
+    Bazaar::start(Options {
+        secured: true,
+        gateways,
+        ..Options::default()
+    })
+}
+
+fn runtime() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// Somebody's files in a directory of certificates.
+fn files(certs: &Path, name: &str) -> Files {
+    Files {
+        authorities: certs.join("ca.crt"),
+        certificate: certs.join(format!("{name}.crt")),
+        key: certs.join(format!("{name}.key")),
+    }
+}
+
+fn replica(id: u32) -> Expected {
+    Expected::Replica(id.to_string().parse().unwrap())
+}
+
+/// Calls as whoever has those files. To be used within a runtime.
+struct Caller<'a> {
+    bazaar: &'a Bazaar,
+    cluster: Cluster,
+}
+
+impl<'a> Caller<'a> {
+    fn new(bazaar: &'a Bazaar, certs: &Path, name: &str, is: Expected) -> Self {
+        Self {
+            bazaar,
+            cluster: Cluster::load(&files(certs, name), is).unwrap(),
+        }
+    }
+
+    fn to(&self, server: Server, expected: Expected) -> Channel {
+        let url = format!("https://{}", self.bazaar.server_address(server));
+        connect::lazy(&url, &Security::of(Some(&self.cluster), expected)).unwrap()
+    }
+
+    fn catalog(&self) -> CatalogClient<Channel> {
+        CatalogClient::new(self.to(Server::Catalog, Expected::Role(Role::Catalog)))
+    }
+
+    fn orders(&self, id: u32) -> OrdersClient<Channel> {
+        OrdersClient::new(self.to(Server::Order(id), replica(id)))
+    }
+
+    fn replication(&self, id: u32) -> ReplicationClient<Channel> {
+        ReplicationClient::new(self.to(Server::Order(id), replica(id)))
+    }
+}
+
+/// The answer to a stream of one request, or why there is none.
+async fn first<T>(
+    call: impl Future<Output = Result<tonic::Response<tonic::Streaming<T>>, Status>>,
+) -> Result<T, Status> {
+    let answers = async {
+        let mut answers = call.await?.into_inner();
+        let ended = || Status::unavailable("the stream ended");
+        answers.message().await?.ok_or_else(ended)
+    };
+    timeout(PATIENCE, answers).await.expect("it is answered")
+}
+
+fn once<T: Send + 'static>(message: T) -> impl tokio_stream::Stream<Item = T> + Send + 'static {
+    tokio_stream::once(message)
+}
+
+fn denied<T>(what: &str, answer: Result<T, Status>, why: &str) {
+    let status = answer
+        .err()
+        .unwrap_or_else(|| panic!("{what}: it was done"));
+    assert_eq!(status.code(), Code::PermissionDenied, "{what}: {status}");
+    assert!(status.message().contains(why), "{what}: {status}");
+}
+
+#[test]
+fn trades_go_on_as_ever_and_a_leader_that_dies_is_replaced() {
+    let mut bazaar = secured(2);
+    for _ in 0..5 {
+        bazaar.trade(&Order::sell(1, "meta"));
+    }
+    let leader = bazaar.leader();
+    bazaar.server(Server::Order(leader)).kill();
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.start_server_with(Server::Order(leader), Vec::new());
+    bazaar.server(Server::Catalog).kill();
+    bazaar.start_server_with(Server::Catalog, Vec::new());
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.wait_until_ready();
+    bazaar.check_acknowledged();
+    assert_eq!(bazaar.quantity("meta"), 1007);
+    bazaar.stop();
+}
+
+/// What each may, and nothing else: the calls that would do most harm.
+#[test]
+fn nobody_may_call_what_is_not_theirs() {
+    let bazaar = secured(1);
+    bazaar.trade(&Order::sell(1, "meta"));
+    let status = bazaar.status();
+    let journal = hex(status["journal"].as_str().unwrap());
+    let epoch = status["epoch"].as_u64().unwrap();
+    let leader = bazaar.leader();
+    let follower = bazaar.follower();
+    let third = 6 - leader - follower;
+    let certs = bazaar.certs();
+    runtime().block_on(async {
+        let is = |name: &str, expected| Caller::new(&bazaar, &certs, name, expected);
+        let of = |id: u32| is(&format!("order-{id}"), replica(id));
+        let gateway = is("gateway", Expected::Role(Role::Gateway));
+        let operator = is("operator", Expected::Role(Role::Operator));
+        let viewer = is("viewer", Expected::Role(Role::Viewer));
+        let catalogs = is("catalog", Expected::Role(Role::Catalog));
+        let trade = |key: &str| catalog::TradeRequest {
+            epoch,
+            orders: vec![catalog::Order {
+                idempotency_key: key.to_owned(),
+                name: "meta".to_owned(),
+                side: catalog::Side::Sell.into(),
+                quantity: 1,
+            }],
+            journal: journal.clone(),
+        };
+        let in_sync = || catalog::SetInSyncRequest {
+            epoch,
+            in_sync: vec![follower, leader],
+            change: 1 << 40,
+            journal: journal.clone(),
+        };
+        let elect = || catalog::ElectRequest {
+            expected_epoch: epoch,
+            candidate: follower,
+            journal: journal.clone(),
+        };
+        let append = |leader| order::AppendRequest {
+            epoch: epoch + 7,
+            leader,
+            rows: Vec::new(),
+            committed: 0,
+            journal: journal.clone(),
+        };
+        let announce = || order::AnnounceRequest {
+            epoch: epoch + 7,
+            leader: follower,
+            journal: journal.clone(),
+        };
+        let report = |replica| catalog::ReportLedgerRequest {
+            replica,
+            run: 1,
+            chain_hash: vec![0; 32],
+            journal: journal.clone(),
+            ..Default::default()
+        };
+        let missing = |replica| catalog::ReportMissingRequest {
+            replica,
+            row: None,
+            journal: journal.clone(),
+        };
+
+        for (who, caller) in [
+            ("a gateway", &gateway),
+            ("an operator", &operator),
+            ("another catalog", &catalogs),
+        ] {
+            let traded = first(caller.catalog().trade_many(once(trade("forged")))).await;
+            denied(&format!("{who} trades"), traded, "may not call");
+            let set = caller.catalog().set_in_sync(in_sync()).await;
+            denied(&format!("{who} says who is in sync"), set, "may not call");
+            let reported = caller.catalog().report_ledger(report(leader)).await;
+            denied(&format!("{who} reports a ledger"), reported, "may not call");
+            let appended = first(
+                caller
+                    .replication(follower)
+                    .append_many(once(append(leader))),
+            )
+            .await;
+            denied(&format!("{who} appends"), appended, "may not call");
+            let mut replication = caller.replication(follower);
+            let fetched = replication.fetch(order::FetchRequest {
+                journal: journal.clone(),
+                ..Default::default()
+            });
+            denied(
+                &format!("{who} fetches"),
+                first(fetched).await,
+                "may not call",
+            );
+        }
+        for (who, caller) in [
+            ("an operator", &operator),
+            ("a viewer", &viewer),
+            ("a replica", &of(leader)),
+        ] {
+            let elected = caller.catalog().elect(elect()).await;
+            denied(&format!("{who} elects"), elected, "may not call");
+            let announced = caller.orders(follower).announce(announce()).await;
+            denied(&format!("{who} announces"), announced, "may not call");
+            let placed = first(
+                caller
+                    .orders(leader)
+                    .place_many(once(order::PlaceManyRequest::default())),
+            )
+            .await;
+            denied(&format!("{who} places orders"), placed, "may not call");
+            let session = first(
+                caller
+                    .catalog()
+                    .session(once(catalog::SessionRequest { request: None })),
+            )
+            .await;
+            denied(&format!("{who} opens a session"), session, "may not call");
+            let taken = first(
+                caller
+                    .catalog()
+                    .take_many(once(catalog::TakeRequest::default())),
+            )
+            .await;
+            denied(&format!("{who} takes tokens"), taken, "may not call");
+        }
+
+        let traded = first(of(follower).catalog().trade_many(once(trade("forged")))).await;
+        denied("a follower trades", traded, "does not lead");
+        let set = of(follower).catalog().set_in_sync(in_sync()).await;
+        denied("a follower says who is in sync", set, "does not lead");
+        let appended = first(
+            of(third)
+                .replication(follower)
+                .append_many(once(append(leader))),
+        )
+        .await;
+        denied(
+            "a replica appends as the leader",
+            appended,
+            "appends as replica",
+        );
+        for (what, answer) in [
+            (
+                "reports",
+                of(third)
+                    .catalog()
+                    .report_ledger(report(leader))
+                    .await
+                    .map(drop),
+            ),
+            (
+                "says what is missing",
+                of(third)
+                    .catalog()
+                    .report_missing(missing(leader))
+                    .await
+                    .map(drop),
+            ),
+            (
+                "puts back",
+                of(third)
+                    .catalog()
+                    .put_back(catalog::PutBackRequest {
+                        replica: leader,
+                        journal: journal.clone(),
+                        ..Default::default()
+                    })
+                    .await
+                    .map(drop),
+            ),
+        ] {
+            denied(
+                &format!("a replica {what} for another"),
+                answer,
+                "speaks for replica",
+            );
+        }
+
+        // And what they may is done: it is the caller that was refused, not the call.
+        let traded = first(of(leader).catalog().trade_many(once(trade("the leader's")))).await;
+        traded.expect("the leader trades");
+        let said = operator
+            .catalog()
+            .get_leadership(catalog::GetLeadershipRequest::default())
+            .await;
+        assert_eq!(said.unwrap().get_ref().epoch, epoch);
+        let said = viewer
+            .orders(follower)
+            .status(Request::new(order::StatusRequest {}))
+            .await;
+        assert_eq!(said.unwrap().get_ref().epoch, epoch, "nobody was announced");
+    });
+    assert_eq!(bazaar.status()["epoch"], epoch);
+    assert_eq!(
+        bazaar.quantity("meta"),
+        1002,
+        "the leader's, and no forged trade"
+    );
+}
+
+#[test]
+fn whoever_has_no_certificate_of_the_cluster_is_not_answered() {
+    let bazaar = secured(1);
+    let other = tempfile::tempdir().unwrap();
+    run_ok(["cert", "new", other.path().to_str().unwrap()]);
+    let certs = bazaar.certs();
+    runtime().block_on(async {
+        let journal = catalog::GetLeadershipRequest::default;
+        let foreign = Caller::new(
+            &bazaar,
+            other.path(),
+            "gateway",
+            Expected::Role(Role::Gateway),
+        );
+        let own = Caller::new(&bazaar, &certs, "gateway", Expected::Role(Role::Gateway));
+        foreign
+            .catalog()
+            .get_leadership(journal())
+            .await
+            .unwrap_err();
+        own.catalog()
+            .get_leadership(journal())
+            .await
+            .expect("it is asked rightly");
+        let url = format!("http://{}", bazaar.server_address(Server::Catalog));
+        let plain = connect::lazy(&url, &Security::NONE).unwrap();
+        let asked = CatalogClient::new(plain).get_leadership(journal()).await;
+        asked.unwrap_err();
+    });
+}
+
+/// Every certificate is made anew, by the same authority, while clients trade.
+#[test]
+fn certificates_are_replaced_while_clients_trade_and_nobody_notices() {
+    let bazaar = secured(1);
+    let certs = bazaar.certs();
+    // What is in the file, and nothing else, is believed.
+    let is_in_force = |name: &str, server| {
+        let file = certs.join(format!("{name}.crt"));
+        let address = bazaar.server_address(server);
+        let config = tls::client::pinned(&file).unwrap();
+        runtime().block_on(handshake(address, config)).is_ok()
+    };
+    let all = [
+        ("catalog", Server::Catalog),
+        ("order-1", Server::Order(1)),
+        ("order-3", Server::Order(3)),
+    ];
+    let trades = Trades::of(&[bazaar.address()], 2, || {
+        for _ in 0..3 {
+            bazaar.certify(&["--renew"]);
+            for (name, server) in all {
+                wait_until("the new certificate to be in force", || {
+                    is_in_force(name, server)
+                });
+            }
+            thread::sleep(Duration::from_secs(1)); // of trades
+        }
+    });
+    println!("certificates replaced three times: {}", trades.summary());
+    assert!(trades.failed.is_empty(), "{:?}", trades.failed);
+    assert!(!trades.times.is_empty());
+}
+
+async fn handshake(to: SocketAddr, config: Arc<ClientConfig>) -> io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(to).await?;
+    let name = ServerName::from(to.ip());
+    timeout(PATIENCE, TlsConnector::from(config).connect(name, stream)).await?
+}
+
+/// Asks over HTTP/1.1; the status and all that came.
+async fn ask(
+    to: SocketAddr,
+    config: Arc<ClientConfig>,
+    (method, target): (&str, &str),
+) -> io::Result<(u16, String)> {
+    let mut stream = handshake(to, config).await?;
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let status = answer
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    Ok((status.unwrap_or_default(), answer))
+}
+
+/// `bazaar up --secure`, where clients and operators connect, and its certificates.
+struct Up {
+    clients: SocketAddr,
+    admin: SocketAddr,
+    dir: tempfile::TempDir,
+    process: Process,
+    _ports: Ports,
+}
+
+impl Up {
+    fn start() -> Self {
+        let (ports, dir) = (Ports::claim(), tempfile::tempdir().unwrap());
+        let (clients, admin) = (ports.address(0), ports.address(1));
+        let data = dir.path().join("data");
+        let arguments = [
+            "up".to_owned(),
+            "--secure".to_owned(),
+            "--port-base=0".to_owned(),
+            format!("--listen={clients}"),
+            format!("--admin={admin}"),
+            format!("--data-dir={}", data.display()),
+        ];
+        let mut process = Process::start("up", dir.path(), arguments);
+        wait_until("up to say where everything is", || {
+            assert!(process.is_running(), "{}", process.log());
+            process.out().contains("Stop:")
+        });
+        Self {
+            clients,
+            admin,
+            dir,
+            process,
+            _ports: ports,
+        }
+    }
+
+    fn file(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join("data/certs").join(name)
+    }
+
+    fn shows(&self, name: Option<&str>) -> Arc<ClientConfig> {
+        let own = name.map(|name| {
+            (
+                self.file(&format!("{name}.crt")),
+                self.file(&format!("{name}.key")),
+            )
+        });
+        let own = own
+            .as_ref()
+            .map(|(certificate, key)| (certificate.as_path(), key.as_path()));
+        tls::client::config(Some(&self.file("ca.crt")), own).unwrap()
+    }
+}
+
+#[test]
+fn up_secure_serves_clients_and_operators_over_tls_alone() {
+    let mut up = Up::start();
+    let said = up.process.out();
+    assert!(
+        said.contains("--cacert") && said.contains("https://"),
+        "{said}"
+    );
+    runtime().block_on(async {
+        let asked = ask(up.clients, up.shows(None), ("GET", "/stocks/nvidia"))
+            .await
+            .unwrap();
+        assert_eq!(asked.0, 200, "{asked:?}");
+        // HTTP/2 where the client speaks it (RFC 7301).
+        for (offered, expected) in [
+            (&["h2", "http/1.1"][..], Some("h2")),
+            (&["http/1.1"], Some("http/1.1")),
+            (&[], None),
+        ] {
+            let mut config = (*up.shows(None)).clone();
+            config.alpn_protocols = offered
+                .iter()
+                .map(|name| name.as_bytes().to_vec())
+                .collect();
+            let stream = handshake(up.clients, config.into()).await.unwrap();
+            let agreed = stream.get_ref().1.alpn_protocol();
+            assert_eq!(agreed, expected.map(str::as_bytes), "{offered:?}");
+        }
+        for (who, target, expected) in [
+            (None, ("GET", "/healthz"), 200),
+            (None, ("GET", "/readyz"), 200),
+            (None, ("GET", "/status"), 401),
+            (Some("gateway"), ("GET", "/status"), 401),
+            (Some("order-1"), ("POST", "/policy/rollback"), 401),
+            (Some("viewer"), ("GET", "/status"), 200),
+            (Some("viewer"), ("GET", "/metrics"), 200),
+            (Some("viewer"), ("POST", "/policy/rollback"), 403),
+            (Some("viewer"), ("PUT", "/policy"), 403),
+            (Some("viewer"), ("DELETE", "/policy/candidate"), 403),
+            (Some("viewer"), ("POST", "/policy/recording?seconds=1"), 403),
+            (Some("operator"), ("GET", "/status"), 200),
+            (Some("operator"), ("POST", "/policy/rollback"), 409),
+        ] {
+            let answer = ask(up.admin, up.shows(who), target).await.unwrap();
+            assert_eq!(answer.0, expected, "{who:?} {target:?}: {answer:?}");
+        }
+    });
+    for address in [up.clients, up.admin] {
+        let plain = try_request(address, "GET", "/readyz", &[], b"", PATIENCE);
+        assert!(plain.is_err(), "{plain:?}");
+    }
+    let (ca, certificate, key) = (
+        up.file("ca.crt"),
+        up.file("operator.crt"),
+        up.file("operator.key"),
+    );
+    let status = run_ok([
+        "status".to_owned(),
+        format!("--admin=https://{}", up.admin),
+        format!("--ca={}", ca.display()),
+        format!("--client-cert={}", certificate.display()),
+        format!("--client-key={}", key.display()),
+    ]);
+    assert!(status.contains("https://"), "{status}");
+    let load = [
+        "load".to_owned(),
+        format!("--url=https://{}", up.clients),
+        format!("--ca={}", ca.display()),
+        "--clients=2".to_owned(),
+        "--iterations=10".to_owned(),
+    ];
+    run_ok(&load);
+    let unbelieved = run(load.iter().filter(|flag| !flag.starts_with("--ca=")));
+    assert_eq!(
+        unbelieved.status.code(),
+        Some(1),
+        "this machine does not know that authority"
+    );
+    assert!(up.process.terminate().success());
+}
+
+#[test]
+fn who_says_nothing_in_a_handshake_keeps_nobody_from_being_served_and_does_not_hold_up_a_stop() {
+    let mut up = Up::start();
+    let silent: Vec<_> = (0..200)
+        .map(|index| {
+            let to = if index % 2 == 0 { up.clients } else { up.admin };
+            std::net::TcpStream::connect(to).unwrap()
+        })
+        .collect();
+    runtime().block_on(async {
+        let asked = ask(up.clients, up.shows(None), ("GET", "/stocks/nvidia"))
+            .await
+            .unwrap();
+        assert_eq!(asked.0, 200);
+        let asked = ask(up.admin, up.shows(Some("viewer")), ("GET", "/status"))
+            .await
+            .unwrap();
+        assert_eq!(asked.0, 200);
+    });
+    let began = Instant::now();
+    assert!(up.process.terminate().success());
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+    drop(silent);
+}
+
+#[test]
+fn strangers_who_say_nothing_take_no_places_of_services() {
+    let mut bazaar = secured(1);
+    let catalog = bazaar.server_address(Server::Catalog);
+    let silent: Vec<_> = (0..600)
+        .map_while(|_| std::net::TcpStream::connect(catalog).ok())
+        .collect();
+    // It has to connect anew.
+    let follower = bazaar.follower();
+    bazaar.server(Server::Order(follower)).kill();
+    bazaar.start_server_with(Server::Order(follower), Vec::new());
+    wait_until("the replica to be in sync again", || {
+        let in_sync = bazaar.status()["catalog"]["in_sync"].clone();
+        in_sync.as_array().is_some_and(|in_sync| in_sync.len() == 3)
+    });
+    bazaar.trade(&Order::sell(1, "meta"));
+    drop(silent);
+}
+
+#[test]
+fn a_service_that_others_do_not_believe_says_what_is_wrong() {
+    let bazaar = secured(1);
+    let other = tempfile::tempdir().unwrap();
+    run_ok(["cert", "new", other.path().to_str().unwrap()]);
+    let file = |name: &str| other.path().join(name).display().to_string();
+    // It believes them, and they do not believe it.
+    let ours = std::fs::read_to_string(bazaar.certs().join("ca.crt")).unwrap();
+    let theirs = std::fs::read_to_string(file("ca.crt")).unwrap();
+    std::fs::write(file("both.crt"), ours + &theirs).unwrap();
+    let catalog = bazaar.server_address(Server::Catalog);
+    let arguments = [
+        "order".to_owned(),
+        "--id=3".to_owned(),
+        "--listen=127.0.0.1:0".to_owned(),
+        format!("--catalog=https://{catalog}"),
+        format!("--data-dir={}", file("data")),
+        format!("--cluster-ca={}", file("both.crt")),
+        format!("--cluster-cert={}", file("order-3.crt")),
+        format!("--cluster-key={}", file("order-3.key")),
+    ];
+    let mut stranger = Process::start("stranger", other.path(), arguments);
+    wait_until("it to say what is wrong", || {
+        assert!(stranger.is_running(), "{}", stranger.log());
+        stranger.log().contains("see to the certificates of both")
+    });
+    bazaar.trade(&Order::sell(1, "meta"));
+}
+
+#[test]
+fn who_was_believed_is_cut_off_once_its_authority_is_believed_no_more() {
+    let bazaar = secured(1);
+    let (certs, other) = (bazaar.certs(), tempfile::tempdir().unwrap());
+    run_ok(["cert", "new", other.path().to_str().unwrap()]);
+    // With files of its own, which stay as they are.
+    let kept = tempfile::tempdir().unwrap();
+    for name in ["ca.crt", "operator.crt", "operator.key"] {
+        std::fs::copy(certs.join(name), kept.path().join(name)).unwrap();
+    }
+    runtime().block_on(async {
+        let operator = Caller::new(
+            &bazaar,
+            kept.path(),
+            "operator",
+            Expected::Role(Role::Operator),
+        );
+        let mut catalog = operator.catalog();
+        let mut ask = async || {
+            let asked = catalog.get_leadership(catalog::GetLeadershipRequest::default());
+            timeout(PATIENCE, asked)
+                .await
+                .is_ok_and(|answer| answer.is_ok())
+        };
+        assert!(ask().await);
+        for name in ["catalog.key", "catalog.crt", "ca.crt"] {
+            std::fs::copy(other.path().join(name), certs.join(name)).unwrap();
+        }
+        let cut_off = async {
+            // On the connection that it has, for as long as that lasts.
+            while ask().await {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        timeout(2 * PATIENCE, cut_off).await.expect("it is cut off");
+    });
+}
+
+#[test]
+fn beyond_loopback_a_service_wants_certificates_or_to_be_told_that_it_may_do_without() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("--data-dir={}", dir.path().join("data").display());
+    let catalog = ["catalog", &data, "--listen=0.0.0.0:0"];
+    let order = [
+        "order",
+        &data,
+        "--listen=0.0.0.0:0",
+        "--id=1",
+        "--catalog=http://127.0.0.1:1",
+    ];
+    for service in [&catalog[..], &order] {
+        let refused = run(service);
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(2), "{message}");
+        for remedy in ["--cluster-ca", "bazaar cert new", "--insecure-cluster"] {
+            assert!(message.contains(remedy), "{message}");
+        }
+    }
+    // It is told so, and then what is wrong is another thing.
+    let begun = run(catalog.iter().copied().chain(["--insecure-cluster"]));
+    let message = String::from_utf8_lossy(&begun.stderr).into_owned();
+    assert_eq!(begun.status.code(), Some(1), "{message}");
+    assert!(message.contains("--new"), "{message}");
+}
+
+#[test]
+fn urls_and_certificates_have_to_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("certs");
+    run_ok(["cert", "new", certs.to_str().unwrap()]);
+    let file = |name: &str| certs.join(name).display().to_string();
+    let proofs = |name: &str| {
+        vec![
+            format!("--cluster-ca={}", file("ca.crt")),
+            format!("--cluster-cert={}", file(&format!("{name}.crt"))),
+            format!("--cluster-key={}", file(&format!("{name}.key"))),
+        ]
+    };
+    let order = |url: &str, further: Vec<String>| {
+        let data = format!("--data-dir={}", dir.path().join("order").display());
+        let flags = ["order", "--id=1", "--listen=127.0.0.1:0", &data];
+        let flags = flags.map(str::to_owned).into_iter();
+        run(flags.chain([format!("--catalog={url}")]).chain(further))
+    };
+    for (url, further, code, said) in [
+        ("http://127.0.0.1:1", proofs("order-1"), 2, "not encrypted"),
+        (
+            "https://127.0.0.1:1",
+            Vec::new(),
+            2,
+            "it wants --cluster-ca",
+        ),
+        (
+            "https://127.0.0.1:1",
+            proofs("order-2"),
+            1,
+            "this service needs one of spiffe://bazaar/order/1",
+        ),
+        (
+            "https://127.0.0.1:1",
+            proofs("gateway"),
+            1,
+            "is spiffe://bazaar/gateway/gateway's",
+        ),
+        ("https://127.0.0.1:1", proofs("nobody"), 1, "cannot read"),
+        (
+            "https://127.0.0.1:1",
+            proofs("order-1")[..2].to_vec(),
+            2,
+            "--cluster-key",
+        ),
+    ] {
+        let refused = order(url, further);
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(code), "{said}: {message}");
+        assert!(message.contains(said), "{said}: {message}");
+    }
+}
+
+#[test]
+fn certificates_are_added_to_an_authority_and_none_is_overwritten_unasked() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("deep/certs");
+    let certs = certs.to_str().unwrap();
+    let made = run_ok([
+        "cert",
+        "new",
+        certs,
+        "--host=trade.example.org",
+        "--host=10.1.2.3",
+    ]);
+    for name in [
+        "ca", "catalog", "gateway", "operator", "viewer", "order-1", "order-2", "order-3",
+    ] {
+        assert!(made.contains(&format!("{name}.crt")), "{name}: {made}");
+        use std::os::unix::fs::PermissionsExt as _;
+        let key = std::fs::metadata(format!("{certs}/{name}.key")).unwrap();
+        assert_eq!(key.permissions().mode() & 0o777, 0o600, "{name}");
+    }
+    let read = |name: &str| std::fs::read(format!("{certs}/{name}")).unwrap();
+    let (authority, gateway) = (read("ca.crt"), read("gateway.crt"));
+    let again = run_ok(["cert", "new", certs]);
+    assert!(again.contains("--renew"), "{again}");
+    let added = run_ok([
+        "cert",
+        "new",
+        certs,
+        "--for=gateway/edge-2",
+        "--for=operator/ada",
+    ]);
+    assert!(
+        added.contains("gateway-edge-2.crt") && added.contains("operator-ada.crt"),
+        "{added}"
+    );
+    assert_eq!(
+        (read("ca.crt"), read("gateway.crt")),
+        (authority.clone(), gateway.clone())
+    );
+    run_ok(["cert", "new", certs, "--renew"]);
+    assert_eq!(read("ca.crt"), authority);
+    assert_ne!(read("gateway.crt"), gateway);
+
+    for (flags, code, said) in [
+        (
+            &["--host=not a host"][..],
+            2,
+            "neither a host name nor an address",
+        ),
+        (&["--for=king/a"], 2, "not a role"),
+        (&["--for=order/three"], 2, "not a role"),
+    ] {
+        let refused = run(["cert", "new", certs].iter().chain(flags));
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(code), "{message}");
+        assert!(message.contains(said), "{message}");
+    }
+    // Another program's authority, which calls itself something else; and half of one.
+    let other = tempfile::tempdir().unwrap();
+    let other = other.path().to_str().unwrap();
+    for name in ["gateway.crt", "gateway.key"] {
+        let to = format!("{other}/{}", name.replace("gateway", "ca"));
+        std::fs::copy(format!("{certs}/{name}"), to).unwrap();
+    }
+    let refused = run(["cert", "new", other]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(!Path::new(&format!("{other}/catalog.crt")).exists());
+    std::fs::remove_file(format!("{certs}/ca.key")).unwrap();
+    let refused = run(["cert", "new", certs, "--renew"]);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(message.contains("ca.key is not"), "{message}");
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits = text.as_bytes().chunks(2);
+    let byte = |digits: &[u8]| u8::from_str_radix(str::from_utf8(digits).unwrap(), 16).unwrap();
+    digits.map(byte).collect()
+}
