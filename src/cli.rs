@@ -4,18 +4,21 @@
 //! - [`services`]: flags of `up` and of each service;
 //! - [`policy`] and [`rollout`]: commands about policies, and [`config`]: what these are configured with;
 //! - [`admin`]: how the admin API is reached; [`security`]: certificates;
+//! - [`file`]: settings of a service in a file;
 //! - [`values`]: what flags take.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::client::Origin;
 
 mod admin;
 mod config;
+mod file;
 mod policy;
 mod rollout;
 mod security;
@@ -81,7 +84,11 @@ impl Cli {
     /// # Errors
     /// Where they will not do, or help was all that was asked for.
     pub fn try_read() -> Result<Self, clap::Error> {
-        let matches = without_empty_variables(Self::command()).try_get_matches()?;
+        let mut command = without_empty_variables(Self::command());
+        command.build();
+        let line = file::with_file(&command, std::env::args_os().collect());
+        let line = line.map_err(|error| command.error(ErrorKind::InvalidValue, error))?;
+        let matches = command.try_get_matches_from(line)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))
     }
 
@@ -115,6 +122,16 @@ pub enum Command {
     /// Read the ledgers in the data directories of replicas
     #[command(subcommand)]
     Ledger(Ledger),
+    /// Print what a shell needs to complete commands and flags
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory
+    Man {
+        /// Where
+        dir: PathBuf,
+    },
     /// Compile a component from standard input: what a gateway has done in a process of its own
     #[command(name = COMPILE_POLICY, hide = true)]
     CompilePolicy {

@@ -44,6 +44,7 @@ use std::process::ExitCode;
 use daemon::log::FlushOnDrop;
 use tokio::runtime::{Builder, Runtime};
 
+use clap::CommandFactory as _;
 use cli::{Cli, Command};
 use error::Error;
 use failure::Failure;
@@ -108,8 +109,24 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Status(args) => Ok(status::run(args).await?),
         Command::Cert(command) => Ok(cert::run(command)?),
         Command::Ledger(command) => Ok(ledger::run(command)?),
+        Command::Completions { shell } => Ok(completions(shell).map_err(Error::from)?),
+        Command::Man { dir } => Ok(manual(&dir).map_err(Error::from)?),
         Command::CompilePolicy { bytes, pace } => {
             Ok(frontend_policy::compile_as_child(bytes, pace)?)
         }
     }
+}
+
+/// What a shell needs to complete commands and flags.
+fn completions(shell: clap_complete::Shell) -> std::io::Result<()> {
+    let mut text = Vec::new();
+    let mut command = Cli::command();
+    clap_complete::generate(shell, &mut command, "bazaar", &mut text);
+    output::print(&String::from_utf8_lossy(&text))
+}
+
+/// A page for each command.
+fn manual(dir: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    clap_mangen::generate_to(Cli::command(), dir)
 }

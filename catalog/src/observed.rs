@@ -9,6 +9,9 @@ use tokio::sync::watch;
 
 use crate::shared::Shared;
 
+/// The role of the one that serves.
+pub const ACTIVE: &str = "active";
+
 /// Whether it is this one that serves, for whoever asks whether any does.
 fn is_active(value: bool) -> Figure {
     Figure {
@@ -48,7 +51,7 @@ fn readiness(shared: &Shared, now: BootTime) -> Readiness {
     } else if shared.check_answer(now).is_err() {
         Readiness::NotReady("waits for its database")
     } else {
-        Readiness::Ready("active")
+        Readiness::Ready(ACTIVE)
     }
 }
 

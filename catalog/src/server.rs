@@ -9,6 +9,7 @@ use daemon::tasks;
 use domain::time::BootTime;
 use domain::{CatalogRun, Identity, ReplicaId};
 use monitor::Monitor;
+use monitor::health::{Serves, health};
 use rpc::clients::PerClient;
 use rpc::listen::{self, Incoming};
 use storage::StorageError;
@@ -29,6 +30,8 @@ use crate::takes::Takes;
 use crate::takes::handover::{Handover, Of};
 use crate::writer::healing::Healing;
 use crate::writer::{self, Beginning};
+use wire::reflection::reflection;
+
 use catalog_core::limits::Snapshot;
 use catalog_core::self_healing::Found;
 use catalog_core::{Leases, Visibility};
@@ -65,6 +68,12 @@ pub struct Parts {
     pub reporter: DamageReporter,
 }
 
+/// What answers while this catalog is active.
+const SERVES: Serves = &[("catalog.v1.Catalog", |role| role == observed::ACTIVE)];
+
+/// What it says of its protos.
+const REFLECTED: [&str; 2] = ["catalog.v1.Catalog", "grpc.health.v1.Health"];
+
 /// A catalog that stands by until it has its parts, and then is active.
 pub struct Server<P, L> {
     pub parts: P,
@@ -93,6 +102,8 @@ where
         let door = Door::new(elsewhere);
         let server = listen::server(ACCESS)
             .add_service(door.clone())
+            .add_service(health(monitor.clone(), SERVES))
+            .add_service(reflection(&REFLECTED))
             .serve_with_incoming_shutdown(listener.into(), closed(closing.clone()));
         tokio::pin!(server, shutdown);
         let ended = |served: Result<(), _>| served.map_or_else(Error::Serve, |()| Error::Ended);

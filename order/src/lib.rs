@@ -48,11 +48,13 @@ use std::time::Duration;
 use daemon::tasks;
 use domain::Role;
 use domain::time::BootTime;
+use monitor::health::{Serves, health};
 use monitor::{Figure, Monitor, Observation, Readiness};
 use rpc::listen::{self, Incoming, MESSAGE_BYTES_MAX};
 use tokio::sync::{oneshot, watch};
 use wire::order::v1::orders_server::OrdersServer;
 use wire::order::v1::replication_server::ReplicationServer;
+use wire::reflection::reflection;
 
 pub use config::{Config, ConfigError};
 pub use error::Error;
@@ -69,6 +71,19 @@ use store::{SqliteStore, Store};
 
 /// How long calls under way may take once the replica is to stop.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
+
+/// What answers in whichever role a replica is.
+const SERVES: Serves = &[
+    ("order.v1.Orders", |_| true),
+    ("order.v1.Replication", |_| true),
+];
+
+/// What it says of its protos.
+const REFLECTED: [&str; 3] = [
+    "order.v1.Orders",
+    "order.v1.Replication",
+    "grpc.health.v1.Health",
+];
 
 /// Runs a replica until `shutdown` is ready. It waits for the catalog and its peers, in
 /// whatever order they start.
@@ -146,6 +161,8 @@ pub async fn run(
     let orders = OrdersServer::new(orders).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let replication = ReplicationServer::new(replication);
     let serve = listen::server(ACCESS)
+        .add_service(health(config.monitor.clone(), SERVES))
+        .add_service(reflection(&REFLECTED))
         .add_service(orders)
         .add_service(replication.max_decoding_message_size(MESSAGE_BYTES_MAX))
         .serve_with_incoming_shutdown(listener.into(), async {

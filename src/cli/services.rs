@@ -84,6 +84,8 @@ pub struct Up {
     /// Where a replica's ledger is damaged, set it aside and copy it anew from the others
     #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
     pub rebuild: bool,
+    #[command(flatten)]
+    pub settings_file: SettingsFile,
 }
 
 /// What the gateway's own command and `up` have in common.
@@ -161,6 +163,16 @@ pub struct PolicyRules {
     pub client_header: Option<HeaderName>,
 }
 
+/// A file of settings. What is in it has been added to the command line before that is read: see
+/// [`file`](super::file).
+#[derive(Debug, Args)]
+pub struct SettingsFile {
+    /// Settings by the names of flags, in TOML: at the top for every service, in [catalog], [order], [gateway] and [up] for that
+    /// one. Flags and environment variables count more
+    #[arg(long = "config", env = "BAZAAR_CONFIG", value_name = "FILE")]
+    _config: Option<PathBuf>,
+}
+
 /// What every service has in common.
 #[derive(Debug, Args)]
 pub struct Lifeline {
@@ -191,6 +203,8 @@ pub struct Gateway {
     /// Where it keeps which policy is active; without one a restart begins with --policy again
     #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub settings_file: SettingsFile,
     #[command(flatten)]
     pub lifeline: Lifeline,
 }
@@ -257,6 +271,8 @@ pub struct Catalog {
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
     #[command(flatten)]
+    pub settings_file: SettingsFile,
+    #[command(flatten)]
     pub lifeline: Lifeline,
 }
 
@@ -310,6 +326,8 @@ pub struct Order {
     /// Where /healthz, /readyz (`leader` or `follower`) and /metrics are asked; nowhere unless it is given
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub settings_file: SettingsFile,
     #[command(flatten)]
     pub lifeline: Lifeline,
 }

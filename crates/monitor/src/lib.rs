@@ -1,7 +1,8 @@
 //! What a service says of itself over HTTP, for load balancers, supervisors and Prometheus: whether it is alive and
 //! ready, and its figures. It changes nothing and tells no secrets, so nobody is asked who they are.
 //!
-//! - `listener`: connections, of which there are few, each with one request.
+//! - `listener`: connections, of which there are few, each with one request;
+//! - [`health`]: the same over gRPC.
 
 #![cfg_attr(
     not(test),
@@ -21,6 +22,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 mod listener;
+pub mod health;
 
 pub use listener::serve;
 
@@ -39,6 +41,9 @@ pub enum Readiness {
     /// Why it does not.
     NotReady(&'static str),
 }
+
+/// Of a service that only comes to its end.
+const STOPPING: Readiness = Readiness::NotReady("stopping");
 
 /// A number that can rise and fall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,9 +76,14 @@ impl Monitor {
     /// From now on the service only comes to its end.
     pub fn stop(&self) {
         self.set(|| Observation {
-            readiness: Readiness::NotReady("stopping"),
+            readiness: STOPPING,
             figures: Vec::new(),
         });
+    }
+
+    /// Whether it only comes to its end.
+    pub fn has_stopped(&self) -> bool {
+        self.observe().readiness == STOPPING
     }
 
     /// What the service is now.

@@ -2,13 +2,15 @@
 //!
 //! A message that does not convert is the sender's fault: [`Malformed`] says which field, and
 //! becomes INVALID_ARGUMENT. [`identity`]: which journal a message is about;
-//! [`leadership`]: who leads, and how long the journal is; [`takes`]: tokens out of buckets.
+//! [`leadership`]: who leads, and how long the journal is; [`takes`]: tokens out of buckets; [`reflection`]: what the
+//! protos say.
 
 #![warn(missing_docs)]
 
 pub mod identity;
 pub mod leadership;
 pub mod takes;
+pub mod reflection;
 
 use domain::{
     ChainHash, Epoch, IdempotencyKey, Invalid, Order, OrderNumber, Price, Quantity, Refusal, Row,
