@@ -121,9 +121,15 @@ impl Pair {
 /// Runs a command about certificates.
 pub fn run(command: cli::Cert) -> Result<(), CertError> {
     let cli::Cert::New(args) = command;
-    let principals = match args.principals.is_empty() {
-        true => everybody(args.replicas),
-        false => args.principals,
+    // With none named, to renew is for whomever there are certificates of.
+    let found = match args.renew && args.dir.is_dir() {
+        true => found(&args.dir)?,
+        false => Vec::new(),
+    };
+    let principals = match (args.principals.is_empty(), found.is_empty()) {
+        (false, _) => args.principals,
+        (true, false) => found,
+        (true, true) => everybody(args.replicas),
     };
     let made = make(&Wanted {
         dir: args.dir,
@@ -156,6 +162,27 @@ pub fn everybody(replicas: u32) -> Vec<Principal> {
     others.map(one).into_iter().chain(replicas).collect()
 }
 
+/// Of whom there are certificates in a directory, in the order of their files.
+fn found(dir: &Path) -> Result<Vec<Principal>, CertError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(failed(dir))? {
+        files.push(entry.map_err(failed(dir))?.path());
+    }
+    files.sort();
+    let certificates = files
+        .iter()
+        .filter(|file| file.extension().is_some_and(|kind| kind == "crt"));
+    let whose = certificates.filter_map(|file| {
+        let principal = tls::cluster::named(&Contents::read(file).ok()?).ok()?;
+        // Others put elsewhere what is not called as it is here.
+        let is_here = file
+            .file_stem()
+            .is_some_and(|stem| stem == file_name(&principal).as_str());
+        is_here.then_some(principal)
+    });
+    Ok(whose.collect())
+}
+
 /// What somebody's files are called: `gateway`, `gateway-edge-2`, `order-3`.
 pub fn file_name(principal: &Principal) -> String {
     let role = principal.role().name();
@@ -170,27 +197,32 @@ pub fn file_name(principal: &Principal) -> String {
 /// # Errors
 /// Where the directory cannot be used, holds half of an authority, or a host is none.
 pub fn make(wanted: &Wanted) -> Result<Vec<PathBuf>, CertError> {
-    let hosts = OWN_HOSTS
+    let hosts: Vec<String> = OWN_HOSTS
         .into_iter()
-        .chain(wanted.hosts.iter().map(String::as_str));
-    let mut names = Vec::new();
-    for name in hosts {
-        let name = host(name)?;
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
+        .map(str::to_owned)
+        .chain(wanted.hosts.iter().cloned())
+        .collect();
+    names(&hosts)?;
     directory::make(&wanted.dir).map_err(failed(&wanted.dir))?;
     let mut made = Vec::new();
-    let authority = authority(&wanted.dir, &mut made)?;
+    let renew = wanted.renew != Renew::Nobodys;
+    let authority = authority(&wanted.dir, renew, &mut made)?;
     for principal in &wanted.principals {
         let pair = Pair::named(&wanted.dir, &file_name(principal));
-        if !wanted.renews(principal) && serves(&authority.certificate, &pair, principal) {
+        let before = Contents::read(&pair.certificate).ok();
+        let before = before.and_then(|before| tls::cluster::described(&before).ok());
+        let named = before.map(|(hosts, _)| hosts).unwrap_or_default();
+        let has_all = is_person(principal) || hosts.iter().all(|host| is_among(host, &named));
+        let serves = has_all && serves(&authority.certificate, &pair, principal);
+        if serves && !wanted.renews(principal) {
             continue;
         }
         let key = KeyPair::generate()?;
+        // Under which it was reached it is reached on.
+        let all: Vec<_> = hosts.iter().chain(&named).cloned().collect();
+        let until = days_from_now(wanted.days).min(authority.until);
         let certificate =
-            certificate(principal, &names, wanted.days)?.signed_by(&key, &authority.issuer)?;
+            certificate(principal, &names(&all)?, until)?.signed_by(&key, &authority.issuer)?;
         let contents = |path: &Path, pem: String| Contents {
             path: path.to_owned(),
             bytes: pem.into_bytes(),
@@ -222,41 +254,51 @@ fn serves(authority: &Contents, pair: &Pair, principal: &Principal) -> bool {
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: Contents,
+    /// When its certificate ends, and with it whatever it vouches for.
+    until: SystemTime,
 }
 
 /// The authority of a directory, which is made where there is none.
-fn authority(dir: &Path, made: &mut Vec<PathBuf>) -> Result<Authority, CertError> {
+fn authority(dir: &Path, renew: bool, made: &mut Vec<PathBuf>) -> Result<Authority, CertError> {
     let Pair { certificate, key } = Pair::named(dir, AUTHORITY);
-    let issuer = match (certificate.exists(), key.exists()) {
-        (true, true) => {
-            // What certificates name as their issuer does not depend on when it was made.
-            Issuer::new(authority_params()?, read_key(&key)?)
-        }
-        // Where only the key is there, a crash has left it: its certificate is the same again, but for its dates.
-        (false, has_key) => {
-            let own = match has_key {
-                true => read_key(&key)?,
-                false => KeyPair::generate()?,
-            };
-            let params = authority_params()?;
-            if !has_key {
-                write_key(&key, &own)?;
-            }
-            write(&certificate, &params.self_signed(&own)?.pem())?;
-            made.push(certificate.clone());
-            Issuer::new(params, own)
-        }
+    let is_there = match (certificate.exists(), key.exists()) {
         (true, false) => {
             return Err(CertError::Half {
                 there: certificate,
                 missing: key,
             });
         }
+        (is_there, _) => is_there,
     };
+    let own = match key.exists() {
+        true => read_key(&key)?,
+        false => {
+            let own = KeyPair::generate()?;
+            write_key(&key, &own)?;
+            own
+        }
+    };
+    // Where only the key is there, a crash has left it. By the same key and name it is the same authority, whatever its
+    // dates: what it has vouched for stays so.
+    let params = authority_params()?;
+    if !is_there || (renew && is_half_over(&certificate)?) {
+        write(&certificate, &params.self_signed(&own)?.pem())?;
+        made.push(certificate.clone());
+    }
+    let certificate = Contents::read(&certificate)?;
+    let (_, validity) = tls::cluster::described(&certificate)?;
     Ok(Authority {
-        issuer,
-        certificate: Contents::read(&certificate)?,
+        issuer: Issuer::new(params, own),
+        until: validity.until,
+        certificate,
     })
+}
+
+fn is_half_over(certificate: &Path) -> Result<bool, CertError> {
+    let (_, validity) = tls::cluster::described(&Contents::read(certificate)?)?;
+    let left = validity.until.duration_since(SystemTime::now());
+    let whole = validity.until.duration_since(validity.from);
+    Ok(left.unwrap_or_default() < whole.unwrap_or_default() / 2)
 }
 
 fn read_key(path: &Path) -> Result<KeyPair, CertError> {
@@ -265,7 +307,7 @@ fn read_key(path: &Path) -> Result<KeyPair, CertError> {
 }
 
 fn authority_params() -> Result<CertificateParams, CertError> {
-    let mut params = params(AUTHORITY_NAME, DAYS_MAX)?;
+    let mut params = params(AUTHORITY_NAME, days_from_now(DAYS_MAX))?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
@@ -274,9 +316,9 @@ fn authority_params() -> Result<CertificateParams, CertError> {
 fn certificate(
     principal: &Principal,
     hosts: &[SanType],
-    days: u32,
+    until: SystemTime,
 ) -> Result<CertificateParams, CertError> {
-    let mut params = params(&file_name(principal), days)?;
+    let mut params = params(&file_name(principal), until)?;
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -291,18 +333,40 @@ fn certificate(
     Ok(params)
 }
 
-fn params(name: &str, days: u32) -> Result<CertificateParams, CertError> {
+fn params(name: &str, until: SystemTime) -> Result<CertificateParams, CertError> {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, name);
-    let now = SystemTime::now();
-    params.not_before = (now - CLOCK_SKEW).into();
-    params.not_after = (now + Duration::from_hours(24 * u64::from(days))).into();
+    params.not_before = (SystemTime::now() - CLOCK_SKEW).into();
+    params.not_after = until.into();
     let mut serial = [0; SERIAL_BYTES];
     getrandom::fill(&mut serial).map_err(CertError::Random)?;
     serial[0] &= 0x7f;
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     Ok(params)
+}
+
+/// As certificates have them, each once.
+fn names(hosts: &[String]) -> Result<Vec<SanType>, CertError> {
+    let mut names = Vec::new();
+    for text in hosts {
+        let name = host(text)?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Whether a host is one of these, by whichever way it is written.
+fn is_among(text: &str, hosts: &[String]) -> bool {
+    let same =
+        |other: &String| matches!((host(text), host(other)), (Ok(one), Ok(other)) if one == other);
+    hosts.iter().any(same)
+}
+
+fn days_from_now(days: u32) -> SystemTime {
+    SystemTime::now() + Duration::from_hours(24 * u64::from(days))
 }
 
 fn host(text: &str) -> Result<SanType, CertError> {

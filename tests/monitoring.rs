@@ -3,7 +3,16 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
+use rpc::connect::{Security, lazy};
 use test_postgres::{Cluster, Options as Servers, free_port};
+
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
 use crate::harness::{Bazaar, Order, Server, run, try_request, wait_until};
 use crate::on_postgres::start;
@@ -104,4 +113,55 @@ fn an_address_that_is_taken_is_named_with_its_flag() {
         said.contains(&at.to_string()) && said.contains("--metrics"),
         "{said}"
     );
+}
+
+#[test]
+fn each_service_says_over_grpc_whether_it_serves_and_what_it_can_be_asked() {
+    let bazaar = Bazaar::start_default();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    for (server, services) in [
+        (Server::Catalog, &["catalog.v1.Catalog"][..]),
+        (
+            Server::Order(1),
+            &["order.v1.Orders", "order.v1.Replication"],
+        ),
+    ] {
+        let url = format!("http://{}", bazaar.server_address(server));
+        runtime.block_on(async {
+            let channel = lazy(&url, &Security::NONE).unwrap();
+            let mut health = HealthClient::new(channel.clone());
+            for service in [""].iter().chain(services) {
+                let request = HealthCheckRequest {
+                    service: (*service).to_owned(),
+                };
+                let answer = health.check(request).await.unwrap();
+                let status = answer.get_ref().status();
+                assert_eq!(status, ServingStatus::Serving, "{service} of {server}");
+            }
+            let unknown = HealthCheckRequest {
+                service: "another".to_owned(),
+            };
+            let unknown = health.check(unknown).await.unwrap_err();
+            assert_eq!(unknown.code(), tonic::Code::NotFound);
+            let mut reflection = ServerReflectionClient::new(channel);
+            let list = ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let asked = reflection.server_reflection_info(tokio_stream::once(list));
+            let answer = asked.await.unwrap().into_inner().message().await.unwrap();
+            let Some(MessageResponse::ListServicesResponse(listed)) =
+                answer.unwrap().message_response
+            else {
+                panic!("it lists no services");
+            };
+            let listed: Vec<_> = listed.service.iter().map(|it| it.name.as_str()).collect();
+            for service in services {
+                assert!(listed.contains(service), "{listed:?}");
+            }
+        });
+    }
 }

@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rpc::connect::{self, Security};
@@ -370,29 +369,41 @@ fn whoever_has_no_certificate_of_the_cluster_is_not_answered() {
 /// Every certificate is made anew, by the same authority, while clients trade.
 #[test]
 fn certificates_are_replaced_while_clients_trade_and_nobody_notices() {
-    let bazaar = secured(1);
-    let certs = bazaar.certs();
+    let mut bazaar = secured(1);
+    let (certs, follower) = (bazaar.certs(), bazaar.follower());
     // What is in the file, and nothing else, is believed.
-    let is_in_force = |name: &str, server| {
+    let is_in_force = |bazaar: &Bazaar, name: &str, server| {
         let file = certs.join(format!("{name}.crt"));
         let address = bazaar.server_address(server);
         let config = tls::client::pinned(&file).unwrap();
         runtime().block_on(handshake(address, config)).is_ok()
     };
-    let all = [
-        ("catalog", Server::Catalog),
-        ("order-1", Server::Order(1)),
-        ("order-3", Server::Order(3)),
-    ];
-    let trades = Trades::of(&[bazaar.address()], 2, || {
+    let servers = || {
+        ["catalog", "order-1", "order-2", "order-3"]
+            .into_iter()
+            .zip([
+                Server::Catalog,
+                Server::Order(1),
+                Server::Order(2),
+                Server::Order(3),
+            ])
+    };
+    let address = bazaar.address();
+    let trades = Trades::of(&[address], 2, || {
         for _ in 0..3 {
             bazaar.certify(&["--renew"]);
-            for (name, server) in all {
+            for (name, server) in servers() {
                 wait_until("the new certificate to be in force", || {
-                    is_in_force(name, server)
+                    is_in_force(&bazaar, name, server)
                 });
             }
-            thread::sleep(Duration::from_secs(1)); // of trades
+            // Who connects anew believes the others by it, and is believed.
+            bazaar.server(Server::Order(follower)).kill();
+            bazaar.start_server_with(Server::Order(follower), Vec::new());
+            wait_until("the replica to be in sync again", || {
+                let in_sync = bazaar.status()["catalog"]["in_sync"].clone();
+                in_sync.as_array().is_some_and(|in_sync| in_sync.len() == 3)
+            });
         }
     });
     println!("certificates replaced three times: {}", trades.summary());
@@ -582,26 +593,8 @@ fn who_says_nothing_in_a_handshake_keeps_nobody_from_being_served_and_does_not_h
     });
     let began = Instant::now();
     assert!(up.process.terminate().success());
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
-    drop(silent);
-}
-
-#[test]
-fn strangers_who_say_nothing_take_no_places_of_services() {
-    let mut bazaar = secured(1);
-    let catalog = bazaar.server_address(Server::Catalog);
-    let silent: Vec<_> = (0..600)
-        .map_while(|_| std::net::TcpStream::connect(catalog).ok())
-        .collect();
-    // It has to connect anew.
-    let follower = bazaar.follower();
-    bazaar.server(Server::Order(follower)).kill();
-    bazaar.start_server_with(Server::Order(follower), Vec::new());
-    wait_until("the replica to be in sync again", || {
-        let in_sync = bazaar.status()["catalog"]["in_sync"].clone();
-        in_sync.as_array().is_some_and(|in_sync| in_sync.len() == 3)
-    });
-    bazaar.trade(&Order::sell(1, "meta"));
+    let log = up.process.log();
+    assert!(!log.contains("cut off"), "{:?}: {log}", began.elapsed());
     drop(silent);
 }
 
@@ -792,9 +785,23 @@ fn certificates_are_added_to_an_authority_and_none_is_overwritten_unasked() {
         (read("ca.crt"), read("gateway.crt")),
         (authority.clone(), gateway.clone())
     );
+    // Each of those that are there, under the hosts that it had.
+    let edge = read("gateway-edge-2.crt");
     run_ok(["cert", "new", certs, "--renew"]);
     assert_eq!(read("ca.crt"), authority);
     assert_ne!(read("gateway.crt"), gateway);
+    assert_ne!(read("gateway-edge-2.crt"), edge);
+    let hosts = |name: &str| {
+        let file = Path::new(certs).join(name);
+        let contents = daemon::watched::Contents::read(&file).unwrap();
+        tls::cluster::described(&contents).unwrap().0
+    };
+    let has = |name: &str, host: &str| hosts(name).iter().any(|found| found == host);
+    assert!(has("gateway.crt", "trade.example.org") && has("gateway.crt", "10.1.2.3"));
+    // A host that is missing is added, though the certificate would do for others.
+    run_ok(["cert", "new", certs, "--for=order/2", "--host=host-2"]);
+    assert!(has("order-2.crt", "host-2") && has("order-2.crt", "10.1.2.3"));
+    assert!(!has("order-1.crt", "host-2"));
 
     for (flags, code, said) in [
         (

@@ -48,6 +48,8 @@ pub type Events = mpsc::Sender<Event>;
 struct Holders {
     lease_max: Duration,
     sessions: HashMap<SessionId, (Client, Owing)>,
+    /// Those that were told of the batch that is on its way to the disk.
+    told: Vec<SessionId>,
     /// Of those to whom something is charged.
     standings: HashMap<Client, Standing>,
 }
@@ -57,12 +59,14 @@ impl Holders {
         Self {
             lease_max,
             sessions: HashMap::new(),
+            told: Vec::new(),
             standings: HashMap::new(),
         }
     }
 
     fn open(&mut self, id: SessionId, client: Client) {
-        self.sessions.insert(id, (client, Owing::default()));
+        self.sessions
+            .insert(id, (client, Owing::new(self.lease_max)));
     }
 
     fn may_hold(&self, id: SessionId, now: BootTime) -> bool {
@@ -71,9 +75,23 @@ impl Holders {
         standing.is_none_or(|standing| standing.may_hold(now))
     }
 
-    fn tell(&mut self, id: SessionId, round: Round, now: BootTime) {
+    fn tell(&mut self, id: SessionId, round: Round) {
         if let Some((_, owing)) = self.sessions.get_mut(&id) {
-            owing.begin(round, now);
+            owing.tell(round);
+            self.told.push(id);
+        }
+    }
+
+    /// What was told is durable, or never will be.
+    fn settle(&mut self, durable_at: Option<BootTime>) {
+        for id in self.told.drain(..) {
+            let Some((_, owing)) = self.sessions.get_mut(&id) else {
+                continue;
+            };
+            match durable_at {
+                Some(now) => owing.begin(now),
+                None => owing.abandon(),
+            }
         }
     }
 
@@ -278,19 +296,24 @@ impl Shared {
     }
 
     /// A batch goes to the disk: tells its stocks' holders to let go.
-    pub fn prepare(&self, batch: &Batch, now: BootTime) {
+    pub fn prepare(&self, batch: &Batch) {
         let mut state = self.lock();
         for invalidation in state.visibility.prepare(batch) {
-            state
-                .holders
-                .tell(invalidation.session, invalidation.round, now);
+            state.holders.tell(invalidation.session, invalidation.round);
             state.tell(invalidation.session, Event::Invalidation(invalidation));
         }
     }
 
     /// The prepared batch is durable, and with it the answers.
-    pub fn mark_durable(&self, stocks: &[Stock], leadership: Leadership, answers: Vec<Answer>) {
+    pub fn mark_durable(
+        &self,
+        stocks: &[Stock],
+        leadership: Leadership,
+        answers: Vec<Answer>,
+        now: BootTime,
+    ) {
         self.change(|state| {
+            state.holders.settle(Some(now));
             state.visibility.mark_durable(stocks);
             state.leadership = leadership;
             state.waiting.extend(answers);
@@ -299,7 +322,9 @@ impl Shared {
 
     /// The prepared batch is not durable, and never will be.
     pub fn abandon(&self) {
-        self.lock().visibility.abandon();
+        let mut state = self.lock();
+        state.holders.settle(None);
+        state.visibility.abandon();
     }
 
     /// Opens a session, whose request came in at `received`; tells it so.
@@ -338,6 +363,10 @@ impl Shared {
         received: BootTime,
     ) -> Result<(), SessionExpired> {
         let mut state = self.lock();
+        // What it holds it lets go of by the end of this lease at the latest.
+        if !state.holders.may_hold(id, received) && state.visibility.holds_any(id) {
+            return Ok(());
+        }
         let granted = state.visibility.renew(id, nonce, received)?;
         if granted == Renewal::Granted && state.may_lend(received) {
             state.tell(id, Event::Renewed(nonce));

@@ -266,7 +266,7 @@ impl Run {
         if !self.wait_for_leases(healing).await {
             return false;
         }
-        let group = self.committer.begin_alone(batch.clone(), BootTime::now());
+        let group = self.committer.begin_alone(batch.clone());
         let is_durable = self.commit(group).await;
         if is_durable {
             healing.committed(&batch);
@@ -284,14 +284,14 @@ impl Run {
         if !self.wait_for_leases(healing).await {
             return false;
         }
-        let group = self.committer.begin_alone(batch, BootTime::now());
+        let group = self.committer.begin_alone(batch);
         if !self.commit(group).await {
             return false;
         }
         if unheard.is_empty() {
             self.committer.note_healed().await;
         }
-        let group = self.committer.begin(Vec::new(), BootTime::now()).await;
+        let group = self.committer.begin(Vec::new()).await;
         self.commit(group).await; // where it fails, the first group begins the epoch
         true
     }
@@ -322,7 +322,7 @@ impl Run {
             if group.iter().any(|command| matches!(command, Command::Stop)) {
                 self.commands.close();
             }
-            let group = self.committer.begin(group, BootTime::now()).await;
+            let group = self.committer.begin(group).await;
             self.commit(group).await;
         }
     }
@@ -363,7 +363,7 @@ impl Run {
             note(lease, &committed, &self.committer); // before anything is answered
         }
         let is_durable = committed.is_ok();
-        self.committer.finish(group, committed);
+        self.committer.finish(group, committed, BootTime::now());
         is_durable
     }
 

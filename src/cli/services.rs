@@ -78,6 +78,16 @@ pub struct Up {
     /// the data is
     #[arg(long, env = "BAZAAR_SECURE", conflicts_with = "tls_cert", value_parser = BoolishValueParser::new())]
     pub secure: bool,
+    /// With --secure: a host name or an address under which clients and operators reach the gateway, beside those that it
+    /// listens on; once for each
+    #[arg(
+        long = "host",
+        env = "BAZAAR_HOST",
+        value_name = "NAME",
+        value_delimiter = ',',
+        requires = "secure"
+    )]
+    pub hosts: Vec<String>,
     /// Start a service again that died
     #[arg(long, env = "BAZAAR_RESTART", value_parser = BoolishValueParser::new())]
     pub restart: bool,

@@ -61,6 +61,8 @@ pub struct Plan {
     admin: SocketAddr,
     /// Where certificates are that have to be there before anything is started.
     certs: Option<PathBuf>,
+    /// Under which the gateway is reached, beside where it listens.
+    hosts: Vec<String>,
     /// What the gateway shows, if it serves over TLS.
     certificate: Option<PathBuf>,
 }
@@ -87,6 +89,7 @@ impl Plan {
         };
         Ok(Self {
             certs,
+            hosts: args.hosts.clone(),
             certificate,
             catalogs: addresses
                 .catalogs
@@ -152,7 +155,11 @@ impl Plan {
         let replicas = u32::try_from(self.orders.len()).expect("there are at most nine replicas");
         Some(Wanted {
             dir: self.certs.clone()?,
-            hosts: hosts.map(|host| host.to_string()).into(),
+            hosts: hosts
+                .map(|host| host.to_string())
+                .into_iter()
+                .chain(self.hosts.iter().cloned())
+                .collect(),
             principals: cert::everybody(replicas),
             days: cert::DAYS_MAX,
             // For the addresses of this start. The authority stays, and with it what others have of it.

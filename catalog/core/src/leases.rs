@@ -279,6 +279,12 @@ impl Leases {
         self.holders.contains_key(stock)
     }
 
+    /// Whether the session holds anything.
+    pub fn holds_any(&self, id: SessionId) -> bool {
+        let session = self.sessions.get(&id);
+        session.is_some_and(|session| !session.holds.is_empty())
+    }
+
     /// Starts a round: says which sessions are to be told to let go of which of the stocks.
     /// A session that was told before, and has not acknowledged yet, is not told again: since
     /// then it was lent nothing of that stock.

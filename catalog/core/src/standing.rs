@@ -5,7 +5,7 @@
 //! that a holder takes beyond a grace is charged to it, against an allowance that comes back slowly, in the manner of the
 //! generic cell rate algorithm (ITU-T I.371); and while that is spent, it is lent nothing. It can still read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use domain::time::BootTime;
@@ -39,14 +39,13 @@ impl Standing {
         }
     }
 
-    /// Trades waited for it so long, up to now.
+    /// Trades waited for it so long beyond its grace, up to now.
     pub fn charge(&mut self, waited: Duration, now: BootTime) {
-        let charged = waited.saturating_sub(self.lease_max / GRACE_DIVISOR);
-        if charged.is_zero() {
+        if waited.is_zero() {
             return;
         }
+        let owed = self.settled_at.since(now) + waited.min(self.lease_max) * RECOVERY;
         // One lease more than there is to spend: who goes on does not shut itself out for ever.
-        let owed = self.settled_at.since(now) + charged.min(self.lease_max) * RECOVERY;
         let owed = owed.min(self.lease_max * (LEASES_MAX + 1) * RECOVERY);
         self.settled_at = now + owed;
     }
@@ -63,34 +62,64 @@ impl Standing {
 }
 
 /// What a session has been told to let go of, and not acknowledged yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Owing {
+    grace: Duration,
+    /// Rounds whose batch is not durable yet: until it is, no trade waits for them.
+    told: BTreeSet<Round>,
+    /// Since when trades wait for each.
     rounds: BTreeMap<Round, BootTime>,
     /// Up to when its waits are charged.
     charged_until: BootTime,
 }
 
 impl Owing {
-    /// It is told.
-    pub fn begin(&mut self, round: Round, now: BootTime) {
-        self.rounds.insert(round, now);
+    /// Of a session that owes nothing. `lease_max` is how long its lease counts.
+    pub fn new(lease_max: Duration) -> Self {
+        Self {
+            grace: lease_max / GRACE_DIVISOR,
+            told: BTreeSet::new(),
+            rounds: BTreeMap::new(),
+            charged_until: BootTime::default(),
+        }
     }
 
-    /// It has acknowledged. Returns how long it took, but for what is returned for another round.
+    /// It is told, while the batch is on its way to the disk.
+    pub fn tell(&mut self, round: Round) {
+        self.told.insert(round);
+    }
+
+    /// That batch is durable: from now on trades wait for what it was told.
+    pub fn begin(&mut self, now: BootTime) {
+        let told = std::mem::take(&mut self.told);
+        self.rounds
+            .extend(told.into_iter().map(|round| (round, now)));
+    }
+
+    /// That batch never will be: nobody waits for what it was told.
+    pub fn abandon(&mut self) {
+        self.told.clear();
+    }
+
+    /// It has acknowledged. Returns how long trades waited beyond its grace, but for what was returned before.
     pub fn end(&mut self, round: Round, now: BootTime) -> Duration {
+        self.told.remove(&round);
         let begun = self.rounds.remove(&round);
-        begun.map_or(Duration::ZERO, |begun| self.since(begun, now))
+        begun.map_or(Duration::ZERO, |begun| self.waited(begun, now))
     }
 
-    /// It is over. Returns how long it has kept trades waiting, but for what was returned before.
+    /// It is over. Returns how long trades have waited beyond its grace, but for what was returned before.
     pub fn end_all(mut self, now: BootTime) -> Duration {
         let begun = self.rounds.values().min().copied();
-        begun.map_or(Duration::ZERO, |begun| self.since(begun, now))
+        begun.map_or(Duration::ZERO, |begun| self.waited(begun, now))
     }
 
-    fn since(&mut self, begun: BootTime, now: BootTime) -> Duration {
-        let from = begun.max(self.charged_until);
-        self.charged_until = now;
+    /// Each round has a grace of its own; what is beyond that of several at once is one wait.
+    fn waited(&mut self, begun: BootTime, now: BootTime) -> Duration {
+        let from = (begun + self.grace).max(self.charged_until);
+        if now > from {
+            self.charged_until = now;
+        }
         now.since(from)
     }
 }
@@ -107,12 +136,42 @@ mod tests {
 
     #[test]
     fn who_acknowledges_within_the_grace_holds_for_ever() {
-        let mut standing = Standing::new(LEASE);
+        let mut owing = Owing::new(LEASE);
+        let mut now = at(0);
         for round in 0..100_000 {
-            standing.charge(LEASE / GRACE_DIVISOR, at(round / 10));
-            assert!(standing.may_hold(at(round / 10)));
+            owing.tell(Round(round));
+            owing.begin(now);
+            now = now + LEASE / GRACE_DIVISOR;
+            assert_eq!(owing.end(Round(round), now), Duration::ZERO);
         }
-        assert!(standing.is_settled(at(0)));
+    }
+
+    #[test]
+    fn nobody_waits_for_what_is_not_durable() {
+        let mut owing = Owing::new(LEASE);
+        owing.tell(Round(1));
+        owing.tell(Round(2));
+        assert_eq!(owing.end(Round(1), at(9)), Duration::ZERO);
+        owing.begin(at(9));
+        assert_eq!(owing.end(Round(2), at(9)), Duration::ZERO);
+        owing.tell(Round(3));
+        owing.abandon();
+        owing.begin(at(10));
+        assert_eq!(owing.end_all(at(20)), Duration::ZERO);
+    }
+
+    /// One that is let go of at once does not hide another that is not.
+    #[test]
+    fn a_round_that_is_acknowledged_late_is_charged_whatever_else_is_acknowledged_meanwhile() {
+        let mut owing = Owing::new(LEASE);
+        owing.tell(Round(1));
+        owing.begin(at(0));
+        let almost = at(0) + LEASE * 19 / 20;
+        owing.tell(Round(2));
+        owing.begin(almost);
+        assert_eq!(owing.end(Round(2), almost), Duration::ZERO);
+        let late = at(0) + LEASE * 99 / 100;
+        assert_eq!(owing.end(Round(1), late), LEASE * 89 / 100);
     }
 
     #[test]
@@ -125,7 +184,7 @@ mod tests {
             if standing.may_hold(at(now)) {
                 now += 1;
                 held_up += 1;
-                standing.charge(LEASE, at(now));
+                standing.charge(LEASE - LEASE / GRACE_DIVISOR, at(now));
             } else {
                 first.get_or_insert(held_up);
                 now += 1;
@@ -150,12 +209,14 @@ mod tests {
 
     #[test]
     fn rounds_that_overlap_are_one_wait() {
-        let mut owing = Owing::default();
-        owing.begin(Round(1), at(0));
-        owing.begin(Round(2), at(1));
-        owing.begin(Round(3), at(2));
+        let mut owing = Owing::new(LEASE);
+        let grace = LEASE / GRACE_DIVISOR;
+        for (round, begun) in [(1, 0), (2, 1), (3, 2)] {
+            owing.tell(Round(round));
+            owing.begin(at(begun));
+        }
         let seconds = Duration::from_secs;
-        assert_eq!(owing.end(Round(2), at(4)), seconds(3));
+        assert_eq!(owing.end(Round(2), at(4)), seconds(3) - grace);
         assert_eq!(owing.end(Round(1), at(5)), seconds(1));
         assert_eq!(owing.end(Round(1), at(9)), seconds(0), "it is no more");
         assert_eq!(owing.end_all(at(7)), seconds(2));

@@ -85,6 +85,11 @@ impl Visibility {
         }
     }
 
+    /// See [`Leases::holds_any`].
+    pub fn holds_any(&self, id: SessionId) -> bool {
+        self.leases.holds_any(id)
+    }
+
     /// See [`Leases::lease_max`].
     pub fn lease_max(&self) -> Duration {
         self.leases.lease_max()

@@ -203,9 +203,9 @@ impl Committer {
     }
 
     /// A group of a batch that nobody waits for.
-    pub fn begin_alone(&self, batch: Batch, now: BootTime) -> Group {
+    pub fn begin_alone(&self, batch: Batch) -> Group {
         if !batch.is_empty() {
-            self.shared.prepare(&batch, now);
+            self.shared.prepare(&batch);
         }
         Group {
             batch,
@@ -265,11 +265,11 @@ impl Committer {
 
     /// Stages requests, tells caches to let go of what they change, and those who asked of the
     /// rows. What their orders' keys were used for is looked up before, in one call.
-    pub async fn begin(&mut self, commands: Vec<Command>, now: BootTime) -> Group {
+    pub async fn begin(&mut self, commands: Vec<Command>) -> Group {
         let known = self.find_keys(&commands).await;
         let mut group = self.stage(commands, known);
         if !group.batch.is_empty() {
-            self.shared.prepare(&group.batch, now);
+            self.shared.prepare(&group.batch);
         }
         group.propose();
         group
@@ -292,7 +292,7 @@ impl Committer {
     }
 
     /// Answers, now that the group is durable or is not.
-    pub fn finish(&mut self, group: Group, committed: Result<(), StorageError>) {
+    pub fn finish(&mut self, group: Group, committed: Result<(), StorageError>, now: BootTime) {
         let Group {
             batch,
             replies,
@@ -314,7 +314,7 @@ impl Committer {
         }
         let leadership = self.state.leadership();
         self.shared
-            .mark_durable(&stocks, leadership.clone(), replies.trades);
+            .mark_durable(&stocks, leadership.clone(), replies.trades, now);
         answer_terms(replies.terms, &leadership);
         for reply in replies.lends {
             let _ = reply.send(Ok(())); // the caller may have left

@@ -69,7 +69,7 @@ impl<T: Clone> Clients<T> {
     ) -> Option<Connected<T>> {
         let address = address.to_canonical();
         let mut connected = self.connected();
-        let network = connected.entry(network(address));
+        let network = connected.entry(network_of(address));
         let client = network.or_insert_with(|| Connections {
             count: 0,
             in_common: first(),
@@ -99,7 +99,7 @@ impl<T> Clients<T> {
     }
 
     fn leave(&self, address: IpAddr) {
-        if let Entry::Occupied(mut client) = self.connected().entry(network(address)) {
+        if let Entry::Occupied(mut client) = self.connected().entry(network_of(address)) {
             client.get_mut().count -= 1;
             if client.get().count == 0 {
                 client.remove();
@@ -135,7 +135,7 @@ impl<T> Connected<T> {
 
     /// What stands for its client.
     pub fn network(&self) -> IpAddr {
-        network(self.address)
+        network_of(self.address)
     }
 
     /// Who it counts as where each has a part of something; `number` is the connection's own.
@@ -143,7 +143,7 @@ impl<T> Connected<T> {
         if self.address.is_loopback() {
             Client::Local(number)
         } else {
-            Client::Remote(network(self.address))
+            Client::Remote(network_of(self.address))
         }
     }
 }
@@ -155,7 +155,7 @@ impl<T> Drop for Connected<T> {
 }
 
 /// What stands for the client at an address.
-fn network(address: IpAddr) -> IpAddr {
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => {

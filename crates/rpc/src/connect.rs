@@ -7,7 +7,7 @@ use std::iter;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::time::BootTime;
 use http::Uri;
@@ -15,7 +15,7 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use rustix::io::Errno;
-use tls::{Cluster, Expected};
+use tls::{Cluster, Expected, PROVEN_FOR, Proof};
 use tokio::net::TcpStream;
 use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint, Error};
@@ -121,6 +121,8 @@ pub(crate) struct Connection {
     stream: TokioIo<tls::Stream>,
     /// To whom, until something has come.
     fresh: Option<Uri>,
+    /// What proves who is there, where that is asked for, and when it is looked at again.
+    proof: Option<(Proof, Instant)>,
 }
 
 impl Connection {
@@ -128,6 +130,27 @@ impl Connection {
         Self {
             stream: TokioIo::new(Either::Left(stream)),
             fresh: None,
+            proof: None,
+        }
+    }
+
+    /// Whether who is there is still believed. To be asked whenever it is read: while it is idle it is probed.
+    fn check(&mut self) -> io::Result<()> {
+        let Some((proof, look_again_at)) = &mut self.proof else {
+            return Ok(());
+        };
+        let now = Instant::now();
+        if now < *look_again_at {
+            return Ok(());
+        }
+        *look_again_at = now + PROVEN_FOR;
+        match proof.holds() {
+            true => Ok(()),
+            false => {
+                let peer = proof.principal();
+                tracing::warn!(%peer, "a connection ends: its server's certificate has expired, or its authority is believed no more");
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
         }
     }
 }
@@ -138,6 +161,7 @@ impl Read for Connection {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check()?;
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if let Poll::Ready(read) = &read
             && let Some(peer) = self.fresh.take()
@@ -212,10 +236,12 @@ impl Service<Uri> for Connector {
             };
             let secured = cluster.connect(stream, peer.host().unwrap_or_default(), expected);
             let secured = secured.await;
-            let secured = secured.inspect_err(|error| report_if_unbelieved(&peer, error))?;
+            let (stream, proof) =
+                secured.inspect_err(|error| report_if_unbelieved(&peer, error))?;
             Ok(Connection {
-                stream: TokioIo::new(secured),
+                stream: TokioIo::new(stream),
                 fresh: Some(peer),
+                proof: Some((proof, Instant::now() + PROVEN_FOR)),
             })
         })
     }

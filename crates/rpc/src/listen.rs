@@ -10,12 +10,12 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -35,7 +35,7 @@ use tower_layer::{Identity, Stack};
 
 use crate::access::Access;
 use crate::budget::Budget;
-use crate::clients::{Client, Clients, Connected, PerClientMax};
+use crate::clients::{Client, Clients, Connected, PerClientMax, network_of};
 
 pub use calls::{Bounded, BoundedCalls};
 pub use connection::{CallUnderWay, Connection, Peer, Waiting};
@@ -89,7 +89,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause after accepting failed, as it does when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Most connections at a time that are yet to prove whose they are. One more ends the oldest.
+/// Most connections at a time that are yet to prove whose they are. One more ends the oldest of whoever has most.
 const PROVING_MAX: usize = 256;
 
 /// How often is logged that clients have too many connections.
@@ -318,62 +318,114 @@ async fn accept_all(
     }
 }
 
-/// Who proves who it is has a place after that: strangers take none.
+/// Who proves who it is counts, and has a place, after that: strangers take neither.
 async fn accept_proven(
     listener: TcpListener,
     shared: Arc<Shared>,
     cluster: Cluster,
     accepted: mpsc::Sender<Connection>,
 ) {
-    let mut refusals = Refusals::default();
-    let unproven = Arc::new(Mutex::new(Refusals::default()));
+    let refusals = Arc::new(Mutex::new(Refusals::default()));
     // Dropped, they end.
-    let mut proving = JoinSet::new();
-    let mut oldest_first: VecDeque<AbortHandle> = VecDeque::new();
+    let mut entering = JoinSet::new();
+    let mut unproven = Unproven::default();
     loop {
-        let (stream, connected, peer) = next_admitted(&listener, &shared, &mut refusals).await;
-        while proving.try_join_next().is_some() {}
-        oldest_first.retain(|task| !task.is_finished());
-        // A proof takes milliseconds: who has waited longest waits for a client that says nothing.
-        if oldest_first.len() >= PROVING_MAX
-            && let Some(oldest) = oldest_first.pop_front()
-        {
-            oldest.abort();
-        }
-        let (cluster, accepted, unproven) =
-            (cluster.clone(), accepted.clone(), Arc::clone(&unproven));
-        let address = connected.address();
+        let (stream, address) = match listener.accept().await {
+            Ok((stream, address)) => (stream, address.ip().to_canonical()),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while entering.try_join_next().is_some() {}
+        unproven.make_room();
+        let has_proven = Arc::new(AtomicBool::default());
+        let one = Entering {
+            stream,
+            address,
+            has_proven: Arc::clone(&has_proven),
+            shared: Arc::clone(&shared),
+            cluster: cluster.clone(),
+        };
+        let (accepted, refusals) = (accepted.clone(), Arc::clone(&refusals));
         #[expect(clippy::disallowed_methods, reason = "its client sees its end")]
-        let task = proving.spawn(async move {
-            let within = peer.limits().opening_max;
-            match timeout(within, prove(stream, peer, connected, &cluster)).await {
-                Ok(Ok(connection)) => drop(accepted.send(connection).await), // or nobody serves any more
-                Ok(Err(error)) => {
-                    let mut unproven = unproven.lock().unwrap_or_else(PoisonError::into_inner);
-                    unproven.note(
-                        address,
-                        &format_args!("the client did not prove who it is: {error}"),
-                    );
+        let task = entering.spawn(async move {
+            match one.enter().await {
+                Ok(connection) => drop(accepted.send(connection).await), // or nobody serves any more
+                Err(error) if is_silence(&error) => {}
+                Err(error) => {
+                    let mut refusals = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+                    refusals.note(address, &error);
                 }
-                // Somebody who says nothing is no news.
-                Err(_) => {}
             }
         });
-        oldest_first.push_back(task);
+        unproven.push(network_of(address), task, has_proven);
     }
 }
 
-async fn prove(
+/// A connection whose client is yet to prove who it is.
+struct Entering {
     stream: TcpStream,
-    peer: Peer,
-    connected: Connected<Budgets>,
-    cluster: &Cluster,
-) -> io::Result<Connection> {
-    connection::prepare(&stream, peer.limits())?;
-    let (stream, proof) = cluster.accept(stream).await?;
-    let peer = peer.proven(proof, connected.network());
-    let place = peer.place().await;
-    Ok(Connection::new(stream, peer, (place, connected)))
+    address: IpAddr,
+    has_proven: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+    cluster: Cluster,
+}
+
+impl Entering {
+    async fn enter(self) -> io::Result<Connection> {
+        let limits = &self.shared.limits;
+        connection::prepare(&self.stream, limits)?;
+        let proving = timeout(limits.opening_max, self.cluster.accept(self.stream)).await;
+        let (stream, proof) = proving??;
+        self.has_proven.store(true, Ordering::Relaxed);
+        let Some((connected, peer)) = self.shared.admit(self.address) else {
+            let many = format!("{} has too many connections", proof.principal());
+            return Err(io::Error::other(many));
+        };
+        let peer = peer.proven(proof, connected.network());
+        let Ok(place) = timeout(limits.opening_max, peer.place()).await else {
+            return Err(io::Error::other("every place was taken for too long"));
+        };
+        Ok(Connection::new(stream, peer, (place, connected)))
+    }
+}
+
+/// Somebody who says nothing, or asks only whether anybody listens, as probes do, is no news.
+fn is_silence(error: &io::Error) -> bool {
+    [io::ErrorKind::TimedOut, io::ErrorKind::UnexpectedEof].contains(&error.kind())
+}
+
+/// Connections that are yet to prove whose they are, the oldest first.
+#[derive(Default)]
+struct Unproven(VecDeque<(IpAddr, AbortHandle, Arc<AtomicBool>)>);
+
+impl Unproven {
+    /// Where there are too many, the oldest of whoever has most goes. A proof takes milliseconds: it is one that says
+    /// nothing, or has many.
+    fn make_room(&mut self) {
+        self.0.retain(|(_, task, has_proven)| {
+            !task.is_finished() && !has_proven.load(Ordering::Relaxed)
+        });
+        if self.0.len() < PROVING_MAX {
+            return;
+        }
+        let mut counts = HashMap::new();
+        for (network, ..) in &self.0 {
+            *counts.entry(*network).or_insert(0_usize) += 1;
+        }
+        let most = counts.into_iter().max_by_key(|(_, count)| *count);
+        let place =
+            most.and_then(|(most, _)| self.0.iter().position(|(network, ..)| *network == most));
+        if let Some((_, task, _)) = place.and_then(|place| self.0.remove(place)) {
+            task.abort();
+        }
+    }
+
+    fn push(&mut self, network: IpAddr, task: AbortHandle, has_proven: Arc<AtomicBool>) {
+        self.0.push_back((network, task, has_proven));
+    }
 }
 
 /// The next connection of a client that has not too many. Others are closed at once.

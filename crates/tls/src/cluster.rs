@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_util::either::Either;
 
 use crate::accept::accept;
-use crate::chain::{self, Purpose, valid_until, watch_end};
+use crate::chain::{self, Purpose, Validity, watch_end};
 use crate::files::{Error, Files, Pem as _, certified};
 use crate::principal::{Expected, NoPrincipal, Principal, Role};
 use crate::{BUFFER_BYTES_MAX, Stream};
@@ -42,6 +42,8 @@ struct Material {
     own: Arc<CertifiedKey>,
     server: Arc<ServerConfig>,
     verifier: Arc<WebPkiServerVerifier>,
+    /// Of whose ends the log is to say.
+    validities: Vec<(&'static str, Validity)>,
 }
 
 impl Cluster {
@@ -70,9 +72,9 @@ impl Cluster {
             }
         })?;
         let material = Arc::new(material);
-        let watch = watch_end("this service's certificate", {
+        let watch = watch_end({
             let material = Arc::clone(&material);
-            move || valid_until(&material.now().own.cert[0])
+            move || material.now().validities.clone()
         });
         Ok(Self {
             material,
@@ -102,11 +104,12 @@ impl Cluster {
                 .map_err(io::Error::other)?,
             chain: chain.into(),
             cluster: self.clone(),
+            purpose: Purpose::Client,
         };
         Ok((Either::Right(Box::new(stream.into())), proof))
     }
 
-    /// Makes a connection one to whom is expected at a host, and to nobody else.
+    /// Makes a connection one to whom is expected at a host, and to nobody else, and says what proves that.
     ///
     /// # Errors
     /// Where somebody else is there, whoever is there does not believe this service, or the host is none.
@@ -115,12 +118,23 @@ impl Cluster {
         stream: TcpStream,
         host: &str,
         expected: Expected,
-    ) -> io::Result<Stream> {
+    ) -> io::Result<(Stream, Proof)> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let host = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let mut stream = self.connector(expected).connect(host, stream).await?;
-        stream.get_mut().1.set_buffer_limit(Some(BUFFER_BYTES_MAX));
-        Ok(Either::Right(Box::new(stream.into())))
+        let (_, session) = stream.get_mut();
+        session.set_buffer_limit(Some(BUFFER_BYTES_MAX));
+        let chain = session.peer_certificates().unwrap_or_default().to_vec();
+        let principal = chain.first().ok_or(NoPrincipal::Count(0));
+        let proof = Proof {
+            principal: principal
+                .and_then(Principal::of)
+                .map_err(io::Error::other)?,
+            chain: chain.into(),
+            cluster: self.clone(),
+            purpose: Purpose::Server,
+        };
+        Ok((Either::Right(Box::new(stream.into())), proof))
     }
 
     fn connector(&self, expected: Expected) -> TlsConnector {
@@ -150,6 +164,8 @@ pub struct Proof {
     principal: Principal,
     chain: Arc<[CertificateDer<'static>]>,
     cluster: Cluster,
+    /// What the certificate was shown for.
+    purpose: Purpose,
 }
 
 impl Proof {
@@ -161,8 +177,33 @@ impl Proof {
     /// Whether it would be believed now as well: the certificate may have expired meanwhile, and its authority may be
     /// believed no more. Takes some 0.1 ms.
     pub fn holds(&self) -> bool {
-        chain::verify(&self.chain, &self.cluster.authorities(), Purpose::Client).is_ok()
+        chain::verify(&self.chain, &self.cluster.authorities(), self.purpose).is_ok()
     }
+}
+
+/// Whom the first certificate of a file names, whether or not it holds.
+///
+/// # Errors
+/// Where there is no certificate in it, or it names nobody.
+pub fn named(certificate: &Contents) -> Result<Principal, Error> {
+    let first = &certificate.certificates()?[0];
+    Principal::of(first).map_err(|problem| Error::NoPrincipal {
+        path: certificate.path.clone(),
+        problem,
+    })
+}
+
+/// The hosts that the first certificate of a file names, and from when to when it is valid.
+///
+/// # Errors
+/// Where there is none, or it cannot be read.
+pub fn described(certificate: &Contents) -> Result<(Vec<String>, Validity), Error> {
+    let first = &certificate.certificates()?[0];
+    let validity = Validity::of(first);
+    let validity = validity.ok_or_else(|| {
+        Error::unusable(&certificate.path, "has a certificate that cannot be read")
+    })?;
+    Ok((chain::hosts(first), validity))
 }
 
 /// Whose a certificate is that has this key to it, and that one of these authorities vouches for: in this order, the
@@ -218,7 +259,15 @@ impl Material {
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
+        let of_own =
+            Validity::of(&own.cert[0]).map(|validity| ("this service's certificate", validity));
+        // rustls does not look at them: others, as curl, do.
+        let of_authorities = authorities.certificates()?;
+        let of_authorities = of_authorities.iter().filter_map(Validity::of);
+        let of_authorities =
+            of_authorities.map(|validity| ("an authority's certificate", validity));
         let material = Self {
+            validities: of_own.into_iter().chain(of_authorities).collect(),
             authorities: believed,
             own,
             server: Arc::new(server),

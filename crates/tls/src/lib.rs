@@ -28,12 +28,14 @@ pub mod client;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::{CryptoProvider, ring};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use tokio_util::either::Either;
 
+pub use chain::Validity;
 pub use cluster::{Cluster, Proof};
 pub use files::{Error, Files};
 pub use principal::{Expected, Principal, Role};
@@ -41,6 +43,9 @@ pub use server::{Chain, ClientCertificates, Server, Shown};
 
 /// A connection: in the clear on the left, encrypted on the right.
 pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// How long who has proven who it is is believed without another look at its certificate.
+pub const PROVEN_FOR: Duration = Duration::from_secs(10);
 
 /// What a connection holds of what its peer has not taken, beside what others count: a record of TLS (RFC 8446,
 /// section 5.1).

@@ -18,7 +18,7 @@ use tokio_util::either::Either;
 
 use crate::Stream;
 use crate::accept::accept;
-use crate::chain::{self, Purpose, valid_until, watch_end};
+use crate::chain::{self, Purpose, Validity, watch_end};
 use crate::cluster::Cluster;
 use crate::files::{Error, Pem, certified};
 use crate::principal::Principal;
@@ -55,13 +55,13 @@ struct Inner {
     own: Arc<Watched<Material>>,
     clients: ClientCertificates,
     alpn: &'static [&'static [u8]],
-    _watch: Task<()>,
+    _watch: Option<Task<()>>,
 }
 
 #[derive(Debug)]
 struct Material {
     own: Arc<SingleCertAndKey>,
-    valid_until: Option<SystemTime>,
+    validity: Option<Validity>,
     authorities: Option<Arc<RootCertStore>>,
     /// Of these very files. None where the cluster's are asked for, too: those change by themselves.
     server: Option<Arc<ServerConfig>>,
@@ -88,15 +88,22 @@ impl Server {
             Material::of(contents, are_required, is_fixed, alpn)
         })?;
         let own = Arc::new(own);
-        let watch = watch_end("the certificate for clients", {
+        // Operators are shown the same one.
+        let watch = clients.cluster.is_none().then(|| {
             let own = Arc::clone(&own);
-            move || own.now().valid_until
+            let validity = move || own.now().validity;
+            let named =
+                move || validity().map(|validity| ("the certificate for clients", validity));
+            tasks::spawn(
+                "watch certificates",
+                watch_end(move || named().into_iter().collect()),
+            )
         });
         Ok(Self(Arc::new(Inner {
             own,
             clients,
             alpn,
-            _watch: tasks::spawn("watch certificates", watch),
+            _watch: watch,
         })))
     }
 
@@ -161,13 +168,13 @@ impl Material {
             unreachable!("two files are read at least");
         };
         let own = certified(certificate, key)?;
-        let until = valid_until(&own.cert[0]);
-        if until.is_some_and(|until| until <= SystemTime::now()) {
+        let validity = Validity::of(&own.cert[0]);
+        if validity.is_some_and(|validity| validity.until <= SystemTime::now()) {
             return Err(Error::unusable(&certificate.path, "has expired"));
         }
         let mut material = Self {
             own: Arc::new(SingleCertAndKey::from(own)),
-            valid_until: until,
+            validity,
             authorities: authorities.first().map(Pem::authorities).transpose()?,
             server: None,
         };

@@ -122,7 +122,7 @@ async fn meet(server: &Cluster, client: &Cluster, (host, expected): (&str, Expec
     let address = listener.local_addr().unwrap();
     let connecting = async {
         let stream = TcpStream::connect(address).await.unwrap();
-        let mut stream = client.connect(stream, host, expected).await?;
+        let (mut stream, _) = client.connect(stream, host, expected).await?;
         stream.write_all(b"?").await?;
         // The server's word on the client's certificate comes after the handshake (RFC 8446, section 4.4).
         stream.read_u8().await?;

@@ -110,8 +110,9 @@ impl Operators {
             return Ok(("nothing".to_owned(), Right::Change));
         }
         let of_token = bearer(headers).and_then(|given| {
-            let known = self.tokens.iter().find(|(token, _)| token.matches(given));
-            known.map(|(_, right)| {
+            // Where one is the other by now, the lesser right.
+            let known = self.tokens.iter().filter(|(token, _)| token.matches(given));
+            known.min_by_key(|(_, right)| *right).map(|(_, right)| {
                 let token = match right {
                     Right::Read => "token for reading",
                     Right::Change => "token",
@@ -146,10 +147,18 @@ pub(super) async fn authorize(
     if !OPEN_PATHS.contains(&request.uri().path()) {
         let caller = match admit(&admin, &request) {
             Ok(caller) => caller,
-            Err(refusal) => return refusal.into_response(),
+            Err(refusal) => {
+                // Who was let in before may be believed no more, and makes room for others.
+                if !matches!(refusal, Refusal::MayOnlyRead)
+                    && let Some(peer) = request.extensions().get::<Peer>()
+                {
+                    peer.trusted.set(false);
+                }
+                return refusal.into_response();
+            }
         };
         if let Some(peer) = request.extensions().get::<Peer>() {
-            peer.trusted.set();
+            peer.trusted.set(true);
         }
         let reason = reason(request.headers(), caller);
         request.extensions_mut().insert(reason);

@@ -43,8 +43,8 @@ pub(super) struct Peer {
 pub(super) struct Trusted(Arc<AtomicBool>);
 
 impl Trusted {
-    pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    pub(super) fn set(&self, is_trusted: bool) {
+        self.0.store(is_trusted, Ordering::Relaxed);
     }
 
     fn is_set(&self) -> bool {

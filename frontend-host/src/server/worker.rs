@@ -9,6 +9,7 @@ use std::task::Poll;
 use std::thread::JoinHandle;
 
 use daemon::tasks;
+use tls::PROVEN_FOR;
 use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, watch};
@@ -25,9 +26,6 @@ use crate::handler::Gateway;
 
 /// Connections that wait for a worker to take them up.
 const INBOX_MAX: usize = 256;
-
-/// After so many checks is looked again at the certificate that a client has shown.
-const PROVEN_FOR_TICKS: u32 = 10;
 
 /// A client that is let in, on its way to a worker.
 pub(super) struct Accepted {
@@ -156,8 +154,8 @@ async fn serve(accepted: Accepted) {
     let mut connection = Connection::new(stream, place, gateway, slot, finish);
     let mut checks = interval(CHECK_INTERVAL);
     let mut is_finishing = false;
-    let mut ticks = 0_u32;
-    let proven = tls.as_ref().zip(chain.as_deref());
+    let mut look_again_at = Instant::now() + PROVEN_FOR;
+    let mut is_served = true;
     poll_fn(|cx| {
         if let Poll::Ready(ended) = connection.poll(cx) {
             if let Err(error) = ended {
@@ -166,10 +164,13 @@ async fn serve(accepted: Accepted) {
             return Poll::Ready(());
         }
         while checks.poll_tick(cx).is_ready() {
-            ticks = ticks.wrapping_add(1);
-            let is_served = proven.is_none_or(|(tls, chain)| {
-                !ticks.is_multiple_of(PROVEN_FOR_TICKS) || tls.is_served(chain)
-            });
+            if is_served
+                && let Some((tls, chain)) = tls.as_ref().zip(chain.as_deref())
+                && Instant::now() >= look_again_at
+            {
+                look_again_at = Instant::now() + PROVEN_FOR;
+                is_served = tls.is_served(chain);
+            }
             if is_served && !connection.is_overdue() {
                 continue;
             }

@@ -365,7 +365,7 @@ impl Catalog {
                 };
                 match put_back {
                     Ok(batch) => {
-                        let group = self.committer.begin_alone(batch, line.clock(Node::Catalog));
+                        let group = self.committer.begin_alone(batch);
                         self.commit(line, group);
                     }
                     Err(failure) => line.reply(Node::Catalog, caller, Err(failure)),
@@ -536,7 +536,7 @@ impl Catalog {
             && let Some(first) = self.queue.pop_front()
         {
             let group = gather(first, || self.queue.pop_front());
-            let group = ready(self.committer.begin(group, line.clock(Node::Catalog)));
+            let group = ready(self.committer.begin(group));
             if group.batch().rows.len() > GROUP_PROPOSED_MAX {
                 line.came(Effect::LargeGroup);
             }
@@ -566,7 +566,8 @@ impl Catalog {
         }
         let batch = group.batch().clone();
         let durable = committed.is_ok();
-        self.committer.finish(group, committed);
+        self.committer
+            .finish(group, committed, line.clock(Node::Catalog));
         if durable {
             let state = self.committer.state();
             oracle.catalog_committed(&batch.rows, &state.leadership());

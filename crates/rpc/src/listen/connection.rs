@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use socket2::SockRef;
-use tls::{Principal, Proof, Stream};
+use tls::{PROVEN_FOR, Principal, Proof, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
@@ -27,9 +27,6 @@ pub(super) const PREFACE_BYTES: usize = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len(
 
 /// A connection checks so often whether it has to end, as a part of the shortest wait there is.
 const LOOKS: u32 = 4;
-
-/// How long who has proven who it is is believed without another look at its certificate.
-const PROVEN_FOR: Duration = Duration::from_secs(10);
 
 /// How long a connection may be idle while no place is left for another.
 const SCARCE_TIME_MAX: Duration = Duration::from_secs(1);

@@ -531,3 +531,79 @@ async fn answers_that_are_not_taken_are_held_within_a_budget_and_end_the_connect
     })
     .await;
 }
+
+/// An authority's certificate, and that of a replica by it, which is the server's here and a client's.
+fn certified(dir: &std::path::Path) -> tls::Files {
+    use rcgen::{
+        BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+        SanType,
+    };
+    let key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::default();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let certificate = authority.self_signed(&key).unwrap();
+    std::fs::write(dir.join("ca.crt"), certificate.pem()).unwrap();
+    let authority = Issuer::new(authority, key);
+    let key = KeyPair::generate().unwrap();
+    let mut own = CertificateParams::default();
+    own.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    ];
+    own.subject_alt_names = vec![
+        SanType::IpAddress(Ipv4Addr::LOCALHOST.into()),
+        SanType::URI("spiffe://bazaar/order/1".try_into().unwrap()),
+    ];
+    let certificate = own.signed_by(&key, &authority).unwrap();
+    std::fs::write(dir.join("own.crt"), certificate.pem()).unwrap();
+    std::fs::write(dir.join("own.key"), key.serialize_pem()).unwrap();
+    tls::Files {
+        authorities: dir.join("ca.crt"),
+        certificate: dir.join("own.crt"),
+        key: dir.join("own.key"),
+    }
+}
+
+/// However many of them there are, and however few places.
+#[tokio::test]
+async fn who_proves_nothing_takes_no_place_of_those_who_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = tls::Expected::Replica("1".parse().unwrap());
+    let cluster = Cluster::load(&certified(dir.path()), replica).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shared = Shared::new(Limits {
+        connections_max: 2,
+        connections_per_client_max: Some(2),
+        opening_max: PATIENCE,
+        ..Limits::default()
+    });
+    let incoming = Incoming::sharing(listener, Arc::clone(&shared), Some(cluster.clone()));
+    const ACCESS: Access = Access(&[("/order.v1.Replication/AppendMany", &[tls::Role::Order])]);
+    let serving = server(ACCESS).add_service(ReplicationServer::new(Appending));
+    tokio::spawn(serving.serve_with_incoming_shutdown(incoming, std::future::pending()));
+    let mut strangers = Vec::new();
+    for _ in 0..2 * PROVING_MAX {
+        strangers.push(TcpStream::connect(address).await.unwrap());
+    }
+    let security = Security::of(Some(&cluster), replica);
+    let channel = connect::lazy(&format!("https://{address}"), &security).unwrap();
+    let mut client = ReplicationClient::new(channel);
+    let asked = async {
+        let requests = tokio_stream::iter([AppendRequest::default()]);
+        let answers = client.append_many(requests).await?;
+        answers.into_inner().message().await?.ok_or_else(ended)
+    };
+    timeout(PATIENCE, asked)
+        .await
+        .expect("it is answered")
+        .unwrap();
+    assert_eq!(shared.clients.connections(), 1, "strangers do not count");
+    // And the oldest of them were ended for others.
+    let mut byte = [0; 1];
+    let ended = timeout(
+        PATIENCE,
+        tokio::io::AsyncReadExt::read(&mut strangers[0], &mut byte),
+    );
+    assert!(matches!(ended.await, Ok(Ok(0) | Err(_))));
+}

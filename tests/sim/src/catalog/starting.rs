@@ -45,7 +45,7 @@ impl Catalog {
             return;
         };
         let group = if starting.is_beginning {
-            ready(self.committer.begin(Vec::new(), line.clock(Node::Catalog)))
+            ready(self.committer.begin(Vec::new()))
         } else {
             if let Some(horizon) = starting.healing.lease_horizon()
                 && ready(self.committer.wait_for_leases(horizon, now)).is_err()
@@ -59,9 +59,7 @@ impl Catalog {
                         return;
                     };
                     match starting.healing.batch(self.committer.state(), rows) {
-                        Ok(batch) if !batch.rows.is_empty() => {
-                            self.committer.begin_alone(batch, line.clock(Node::Catalog))
-                        }
+                        Ok(batch) if !batch.rows.is_empty() => self.committer.begin_alone(batch),
                         Ok(_) | Err(_) => {
                             starting.healing.give_up_proposed();
                             return self.heal(line);
@@ -72,8 +70,8 @@ impl Catalog {
                     starting.unheard = unheard;
                     starting.is_beginning = batch.is_empty();
                     match starting.is_beginning {
-                        true => ready(self.committer.begin(Vec::new(), line.clock(Node::Catalog))),
-                        false => self.committer.begin_alone(batch, line.clock(Node::Catalog)),
+                        true => ready(self.committer.begin(Vec::new())),
+                        false => self.committer.begin_alone(batch),
                     }
                 }
             }
