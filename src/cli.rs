@@ -3,6 +3,7 @@
 //! - here: the commands, and the flags of small ones;
 //! - [`services`]: flags of `up` and of each service;
 //! - [`policy`] and [`rollout`]: commands about policies, and [`config`]: what these are configured with;
+//! - [`backup`]: flags of backups;
 //! - [`admin`]: how the admin API is reached; [`security`]: certificates;
 //! - [`file`]: settings of a service in a file;
 //! - [`values`]: what flags take.
@@ -17,6 +18,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::client::Origin;
 
 mod admin;
+mod backup;
 mod config;
 mod file;
 mod policy;
@@ -28,6 +30,7 @@ mod values;
 mod deploy;
 
 pub use admin::{Admin, AdminTokenError};
+pub use backup::{Backup, Restore, Take};
 pub use config::{Config, Secrets};
 pub use policy::{Dev, Language, Minimize, Pack, Policy, Record, Test, Trial, World};
 pub use rollout::Rollout;
@@ -116,6 +119,9 @@ pub enum Command {
     Policy(Policy),
     /// Show the state of a running bazaar
     Status(Status),
+    /// Write what a catalog has into a file, and make a catalog of it again
+    #[command(subcommand)]
+    Backup(Backup),
     /// Make an authority, and certificates for services and operators
     #[command(subcommand)]
     Cert(Cert),

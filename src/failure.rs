@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use frontend_host::admin::TokenFileError;
 
 use crate::admin::AdminError;
+use crate::backup::BackupError;
 use crate::cert::CertError;
 use crate::cli::AdminTokenError;
 use crate::error::Error;
@@ -39,6 +40,8 @@ pub enum Failure {
     Load(#[from] LoadError),
     #[error(transparent)]
     Policy(#[from] PolicyError),
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     #[error(transparent)]
     Cert(#[from] CertError),
     #[error(transparent)]

@@ -9,6 +9,7 @@
 //! - [`up`]: all services, a process each, from start to stop;
 //! - [`load`]: many clients at once, checked and measured;
 //! - [`status`], [`policy`]: what the admin API of a running gateway ([`admin`]) is for;
+//! - [`backup`]: what a catalog has, in a file;
 //! - [`cert`]: certificates for services and operators;
 //! - [`ledger`]: what a replica's data directory holds;
 //! - [`client`], [`answer`]: a small HTTP client, and what it gets from a gateway;
@@ -34,6 +35,7 @@ mod status;
 mod policy;
 mod ledger;
 mod cert;
+mod backup;
 mod admin;
 mod client;
 mod answer;
@@ -107,6 +109,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Load(args) => Ok(load::run(args).await?),
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Status(args) => Ok(status::run(args).await?),
+        Command::Backup(command) => Ok(backup::run(command)?),
         Command::Cert(command) => Ok(cert::run(command)?),
         Command::Ledger(command) => Ok(ledger::run(command)?),
         Command::Completions { shell } => Ok(completions(shell).map_err(Error::from)?),

@@ -11,6 +11,7 @@
 //! - [`networks`]: packets that are lost, gateways that are cut off, machines that are busy;
 //! - [`logs`]: logs and results that cannot be written;
 //! - [`damage`]: data directories whose files are not what was written there;
+//! - [`backups`]: taken while clients trade, and made catalogs of again;
 //! - [`secured`]: who is believed where services prove who they are;
 //! - [`strangers`]: disks and processes of another bazaar;
 //! - [`limits`]: what clients can send without end, and what it costs;
@@ -50,6 +51,7 @@ mod outages;
 mod networks;
 mod logs;
 mod damage;
+mod backups;
 mod secured;
 mod strangers;
 mod limits;

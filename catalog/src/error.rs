@@ -105,6 +105,14 @@ pub enum RebuildError {
         "order {number} could not have been made with these stocks: name the first --stocks file"
     )]
     Impossible { number: OrderNumber },
+    /// A backup ends before that.
+    #[error("it has no order {last}: there are {rows}, and the first is 0")]
+    NoSuchOrder {
+        /// The one that was asked for.
+        last: OrderNumber,
+        /// How many there are.
+        rows: OrderNumber,
+    },
     /// A ledger has seen an epoch that no catalog can have come to.
     #[error(
         "a ledger says that epoch {0} has begun, which is the highest that there can be: it is damaged, leave it out"

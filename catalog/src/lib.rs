@@ -16,6 +16,7 @@
 //! - [`server`]: puts the parts together and serves;
 //! - [`damage`]: a catalog whose disk turns out to be damaged stops;
 //! - [`rebuild`]: a lost database, rebuilt from replicas' ledgers;
+//! - [`backup`]: copies of a database while it serves, and catalogs made of them;
 //! - [`error`]: what can go wrong, and which gRPC status says so.
 //!
 //! A trade's way: `service` → `writer` stages it on the catalog's state (`catalog_core::ledger`) with whatever
@@ -54,6 +55,7 @@ mod observed;
 pub mod server;
 pub mod damage;
 pub mod rebuild;
+pub mod backup;
 pub mod error;
 
 #[cfg(test)]
@@ -64,7 +66,7 @@ pub use error::{Error, RebuildError};
 pub use rebuild::ledgers::{Disagreement, Found, Ledgers};
 pub use rebuild::{RebuildSource, rebuild};
 pub use store::postgres::{PostgresError, StoreUrl};
-pub use store::sqlite::holds_journal;
+pub use store::sqlite::{FILE as DATABASE_FILE, holds_journal};
 
 use crate::damage::{Damaged, Home, Watched};
 use crate::error::NoJournal;

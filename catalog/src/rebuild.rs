@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use daemon::atomic_file;
@@ -66,17 +67,33 @@ pub fn rebuild<R>(config: &Config, source: RebuildSource<R>) -> Result<OrderNumb
 where
     R: Iterator<Item = Result<Row, StorageError>>,
 {
-    let data_dir = DataDir::take(&config.data_dir)?;
-    let database = config.data_dir.join(FILE);
+    let listings = match &config.stocks {
+        Some(path) => stocks::load(path, Free::AsBefore)?,
+        None => stocks::built_in(),
+    };
+    in_place(&config.data_dir, |work_dir| {
+        let mut store = SqliteStore::open(work_dir)?;
+        fill(&mut store, &listings, config.lease, source)
+    })
+}
+
+/// Makes the database of a data directory that has none, in a directory of its own at first. Either all of it is there
+/// afterwards, or nothing.
+pub(crate) fn in_place<T>(
+    data_dir: &Path,
+    make: impl FnOnce(&Path) -> Result<T, RebuildError>,
+) -> Result<T, RebuildError> {
+    let taken = DataDir::take(data_dir)?;
+    let database = data_dir.join(FILE);
     if database.exists() {
         return Err(RebuildError::Exists(database));
     }
     // A log that is left of the lost database would be taken for the new one's.
-    if config.data_dir.join(format!("{FILE}-wal")).exists() {
-        let aside = data_dir.set_aside(KIND)?;
+    if data_dir.join(format!("{FILE}-wal")).exists() {
+        let aside = taken.set_aside(KIND)?;
         tracing::warn!(kept = %format!("{}-wal", aside.display()), "set a lost database's log aside");
     }
-    let work_dir = config.data_dir.join(WORK_DIR);
+    let work_dir = data_dir.join(WORK_DIR);
     let failed = |source| RebuildError::Write {
         path: work_dir.clone(),
         source,
@@ -84,13 +101,7 @@ where
     if work_dir.exists() {
         fs::remove_dir_all(&work_dir).map_err(failed)?;
     }
-    let listings = match &config.stocks {
-        Some(path) => stocks::load(path, Free::AsBefore)?,
-        None => stocks::built_in(),
-    };
-    let mut store = SqliteStore::open(&work_dir)?;
-    let rows = fill(&mut store, &listings, config.lease, source)?;
-    drop(store);
+    let made = make(&work_dir)?;
     // Its last connection is closed, which moved all of it into the one file, or failed to unseen.
     let log = work_dir.join(format!("{FILE}-wal"));
     if log.exists() {
@@ -101,7 +112,7 @@ where
     }
     atomic_file::replace(&work_dir.join(FILE), &database).map_err(failed)?;
     fs::remove_dir_all(&work_dir).map_err(failed)?;
-    Ok(rows)
+    Ok(made)
 }
 
 /// Fills a new database: the stocks that the journal began with are traded order by order. `lease`

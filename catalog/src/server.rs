@@ -207,7 +207,12 @@ pub(crate) fn start(
         term: leadership.term.clone(),
         may_lack_rows: loaded.may_lack_rows,
     };
-    let gives_up_at = BootTime::now() + healing_wait_max;
+    // Where it may lack rows, replicas have as long as leases last, which is waited for anyway.
+    let longest = match loaded.may_lack_rows {
+        true => healing_wait_max.max(unsettled),
+        false => healing_wait_max,
+    };
+    let gives_up_at = BootTime::now() + longest;
     let shared = Arc::new(Shared::new(visibility, leadership, lease));
     // Before the writer begins this run's first epoch.
     let takes = Takes::new(Arc::clone(&shared), left.as_ref(), BootTime::now());

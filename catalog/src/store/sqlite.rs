@@ -28,6 +28,9 @@ use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, Term};
 
 use identity::Covered;
 
+/// Beside a database that was made of a backup: the id of the journal that it is about.
+pub(crate) const RESTORED: &str = "restored";
+
 /// The database's file in the data directory.
 pub const FILE: &str = "catalog.db";
 
@@ -175,6 +178,19 @@ impl SqliteStore {
         Ok(())
     }
 
+    /// Whether it was made of a backup, and was not compared with replicas' ledgers since.
+    fn is_restored(&self) -> bool {
+        let mark = self.data_dir.location().beside(RESTORED);
+        let journal = std::fs::read_to_string(mark).unwrap_or_default();
+        self.journal
+            .is_some_and(|own| own.to_string() == journal.trim())
+    }
+
+    /// The stocks as they were first.
+    pub fn listings(&self) -> Result<Vec<Listing>, StorageError> {
+        listings(&self.connection)
+    }
+
     /// Which journal it holds.
     fn journal_id(&self) -> Result<JournalId, StorageError> {
         let none = || StorageError::Damaged("no journal was begun in it".into());
@@ -289,7 +305,8 @@ impl SqliteStore {
             listing: self.listing,
             state,
             sessions_out,
-            may_lack_rows: false, // nobody can tell
+            // Else nobody can tell.
+            may_lack_rows: self.is_restored(),
         })
     }
 
@@ -351,6 +368,16 @@ impl Store for SqliteStore {
 
     async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
         Self::set_sessions_out(self, term)
+    }
+
+    async fn note_healed(&mut self) -> Result<(), StorageError> {
+        let mark = self.data_dir.location().beside(RESTORED);
+        match std::fs::remove_file(&mark) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(StorageError::Directory { path: mark, source })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

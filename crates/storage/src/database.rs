@@ -63,6 +63,11 @@ impl Location {
         }
     }
 
+    /// Where another file is, in the same directory.
+    pub fn beside(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     fn path(&self, kind: Kind) -> PathBuf {
         self.dir.join(kind.file)
     }

@@ -1,0 +1,330 @@
+//! `bazaar backup`: what a catalog has, in a file.
+//!
+//! - [`archive`]: the file;
+//! - here: what goes into it, and what is made of it.
+
+mod archive;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use catalog::backup::{self, Copied};
+use catalog::{DATABASE_FILE, RebuildError};
+use daemon::directory;
+use jiff::Timestamp;
+use storage::StorageError;
+use tempfile::TempDir;
+
+use crate::cli;
+use crate::error::Error;
+use crate::output;
+use archive::{ArchiveError, Layout, Manifest};
+
+/// The directories of `bazaar up`, and of what it is made of.
+const CATALOG: &str = "catalog";
+const GATEWAY: &str = "gateway";
+const ORDER_PREFIX: &str = "order-";
+
+/// What a gateway keeps that is not made anew: see `frontend_policy::rollout`.
+const POLICIES: &str = "policies";
+const GATEWAYS_JOURNAL: &str = "journal";
+
+/// Which of the policies is which.
+const VERSIONS: &str = "state.json";
+
+/// The highest niceness that there is.
+const LOWEST_PRIORITY: i32 = 19;
+
+/// How often is begun anew where a policy was replaced while it was read.
+const POLICY_ATTEMPTS_MAX: usize = 5;
+
+/// Why there is no backup, or nothing was made of it.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    /// Whose it would be cannot be told.
+    #[error("{} is neither a catalog's data directory nor that of `bazaar up`: there is no {DATABASE_FILE} in it", .0.display())]
+    NoCatalog(PathBuf),
+    #[error("{}: {source}", path.display())]
+    Storage { path: PathBuf, source: StorageError },
+    #[error("{}: {source}", path.display())]
+    Restore { path: PathBuf, source: RebuildError },
+    /// What is in it is not what it says.
+    #[error("{} says that it has journal {}, {} orders and chain hash {}, and does not", path.display(), says.journal, says.orders, says.chain_hash)]
+    OtherContents { path: PathBuf, says: Box<Manifest> },
+    /// It never stood still.
+    #[error("the policies in {} changed whenever they were read: try again", .0.display())]
+    PoliciesChange(PathBuf),
+    /// Something is there already.
+    #[error("{} is there: {remedy}", path.display())]
+    Occupied { path: PathBuf, remedy: &'static str },
+    #[error(transparent)]
+    Shared(#[from] Error),
+}
+
+/// Does what the command says.
+pub fn run(command: cli::Backup) -> Result<(), BackupError> {
+    let text = match command {
+        cli::Backup::Take(args) => take(&args)?,
+        cli::Backup::Verify { file } => {
+            let (manifest, _unpacked) = verified(&file, directory::of(&file))?;
+            format!("{}: whole, {}", file.display(), described(&manifest))
+        }
+        cli::Backup::Restore(args) => restore(&args)?,
+    };
+    Ok(output::print(&text).map_err(Error::from)?)
+}
+
+fn take(args: &cli::Take) -> Result<String, BackupError> {
+    let cli::Take { file, data_dir } = args;
+    // Whoever trades goes first. Where that is not to be had it goes on as it is.
+    let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+    if file.exists() {
+        return Err(BackupError::Occupied {
+            path: file.clone(),
+            remedy: "a backup is never overwritten, name another file",
+        });
+    }
+    let (layout, catalog) = layout(data_dir)?;
+    // Where the backup will be there is room for it; and it is this user's alone.
+    let beside = directory::of(file);
+    let parts = tempfile::tempdir_in(beside).map_err(failed(beside))?;
+    let copy = parts.path().join(CATALOG);
+    fs::create_dir_all(&copy).map_err(failed(&copy))?;
+    backup::copy(&catalog, &copy.join(DATABASE_FILE)).map_err(unreadable(&catalog))?;
+    // What would not be restored is no backup.
+    let copied = backup::check(&copy).map_err(unreadable(&catalog))?;
+    let mut files = vec![(
+        format!("{CATALOG}/{DATABASE_FILE}"),
+        copy.join(DATABASE_FILE),
+    )];
+    if layout == Layout::Bazaar {
+        files.extend(policies(
+            &data_dir.join(GATEWAY),
+            &parts.path().join(GATEWAY),
+        )?);
+    }
+    let manifest = manifest(layout, &copied);
+    let manifest = archive::write(file, manifest, &files)?;
+    Ok(format!("{}: {}", file.display(), described(&manifest)))
+}
+
+/// Copies what a gateway keeps of its policies; none where there is no gateway. A policy may be pushed meanwhile: then
+/// it is begun anew.
+fn policies(gateway: &Path, to: &Path) -> Result<Vec<(String, PathBuf)>, BackupError> {
+    let state = gateway.join(POLICIES).join(VERSIONS);
+    let mut attempt = 1;
+    loop {
+        let before = fs::read(&state).ok();
+        let copied = copy_policies(gateway, to);
+        let is_gone = matches!(&copied, Err(BackupError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound);
+        let has_changed = is_gone || fs::read(&state).ok() != before;
+        if !has_changed {
+            return copied;
+        }
+        if attempt == POLICY_ATTEMPTS_MAX {
+            return Err(BackupError::PoliciesChange(gateway.to_owned()));
+        }
+        attempt += 1;
+    }
+}
+
+fn copy_policies(gateway: &Path, to: &Path) -> Result<Vec<(String, PathBuf)>, BackupError> {
+    let policies = gateway.join(POLICIES);
+    if !policies.is_dir() {
+        return Ok(Vec::new());
+    }
+    if to.exists() {
+        fs::remove_dir_all(to).map_err(failed(to))?;
+    }
+    fs::create_dir_all(to.join(POLICIES)).map_err(failed(to))?;
+    let mut names = vec![GATEWAYS_JOURNAL.to_owned()];
+    for entry in fs::read_dir(&policies).map_err(failed(&policies))? {
+        let entry = entry.map_err(failed(&policies))?;
+        let name = entry.file_name().into_string().unwrap_or_default();
+        let in_backup = format!("{GATEWAY}/{POLICIES}/{name}");
+        // What is not whole yet has another name, and what an editor left is nobody's.
+        if entry.path().is_file() && archive::is_known(&in_backup) && !name.ends_with(".new") {
+            names.push(format!("{POLICIES}/{name}"));
+        }
+    }
+    names.sort();
+    let mut files = Vec::new();
+    for name in names {
+        let (from, to) = (gateway.join(&name), to.join(&name));
+        if name == GATEWAYS_JOURNAL && !from.exists() {
+            continue; // it has not met a catalog yet
+        }
+        fs::copy(&from, &to).map_err(failed(&from))?;
+        files.push((format!("{GATEWAY}/{name}"), to));
+    }
+    Ok(files)
+}
+
+fn restore(args: &cli::Restore) -> Result<String, BackupError> {
+    let cli::Restore {
+        file,
+        data_dir,
+        until,
+        lease_ms,
+    } = args;
+    directory::make(data_dir).map_err(failed(data_dir))?;
+    // What is unpacked there is moved to its place.
+    let (manifest, unpacked) = verified(file, data_dir)?;
+    let catalog = match manifest.layout {
+        Layout::Catalog => data_dir.clone(),
+        Layout::Bazaar => data_dir.join(CATALOG),
+    };
+    let occupied = |path: PathBuf, remedy| Err(BackupError::Occupied { path, remedy });
+    let database = catalog.join(DATABASE_FILE);
+    if database.exists() {
+        return occupied(database, "remove it first if it is really lost");
+    }
+    let gateway = data_dir.join(GATEWAY);
+    if manifest.layout == Layout::Bazaar && until.is_some() {
+        let of_before = ledger_in(data_dir).or(gateway.exists().then(|| gateway.clone()));
+        if let Some(of_before) = of_before {
+            let remedy =
+                "with --until another journal begins, which has no place for it: set it aside";
+            return occupied(of_before, remedy);
+        }
+    }
+    let copy = unpacked.path().join(CATALOG);
+    let lease = Duration::from_millis(*lease_ms);
+    let policies = unpacked.path().join(GATEWAY);
+    let has_policies = policies.exists();
+    let keeps_gateway = has_policies && gateway.exists();
+    // Before the catalog: where this ends early, nothing can be started with half of it.
+    if has_policies && !keeps_gateway && until.is_none() {
+        place(&policies, &gateway)?;
+    }
+    let restored = match until {
+        None => backup::restore(&copy, &catalog, lease),
+        Some(last) => backup::restore_until(&copy, *last, &catalog, lease),
+    };
+    let restored = restored.map_err(|source| BackupError::Restore {
+        path: catalog.clone(),
+        source,
+    })?;
+    let Copied { journal, end } = restored;
+    if has_policies && until.is_some() {
+        let own = policies.join(GATEWAYS_JOURNAL);
+        fs::write(&own, format!("{journal}\n")).map_err(failed(&own))?;
+        place(&policies, &gateway)?;
+    }
+    let mut text = format!(
+        "{}: journal {journal}, {} orders, chain hash {}\n",
+        catalog.display(),
+        end.rows,
+        end.chain
+    );
+    if keeps_gateway {
+        text += &format!("{} is there, and stays as it is\n", gateway.display());
+    }
+    text += match until {
+        None => {
+            "Start it without --new, and every replica. What these have beyond that they give back before anybody is served; where all of them are lost as well, restart every gateway: it may remember orders that are.\n"
+        }
+        Some(_) => {
+            "It is another journal than the one before: start it without --new, and replicas and gateways with new data directories.\n"
+        }
+    };
+    Ok(text)
+}
+
+/// Gives a directory its place, all of it or nothing.
+fn place(from: &Path, to: &Path) -> Result<(), BackupError> {
+    sync_tree(from).map_err(failed(from))?;
+    fs::rename(from, to).map_err(failed(to))?;
+    directory::sync(directory::of(to)).map_err(failed(to))
+}
+
+fn sync_tree(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync_tree(&entry?.path())?;
+        }
+    }
+    fs::File::open(path)?.sync_all()
+}
+
+/// Unpacks a backup into a directory of its own, and reads all of it.
+fn verified(file: &Path, beside: &Path) -> Result<(Manifest, TempDir), BackupError> {
+    let unpacked = tempfile::tempdir_in(beside).map_err(failed(beside))?;
+    let manifest = archive::unpack(file, unpacked.path())?;
+    let copy = unpacked.path().join(CATALOG);
+    let copied = backup::check(&copy).map_err(unreadable(file))?;
+    let as_it_says = manifest.journal == copied.journal.to_string()
+        && manifest.orders == copied.end.rows.0
+        && manifest.chain_hash == copied.end.chain.to_string();
+    match as_it_says {
+        true => Ok((manifest, unpacked)),
+        false => Err(BackupError::OtherContents {
+            path: file.to_owned(),
+            says: Box::new(manifest),
+        }),
+    }
+}
+
+/// Whose directory it is, and where its catalog's is.
+fn layout(data_dir: &Path) -> Result<(Layout, PathBuf), BackupError> {
+    let own = data_dir.join(CATALOG);
+    if data_dir.join(DATABASE_FILE).exists() {
+        Ok((Layout::Catalog, data_dir.to_owned()))
+    } else if own.join(DATABASE_FILE).exists() {
+        Ok((Layout::Bazaar, own))
+    } else {
+        Err(BackupError::NoCatalog(data_dir.to_owned()))
+    }
+}
+
+/// A replica's data directory among those of `bazaar up`.
+fn ledger_in(data_dir: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(data_dir).ok()?.flatten();
+    let named = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(ORDER_PREFIX))
+    };
+    entries.map(|entry| entry.path()).find(named)
+}
+
+fn manifest(layout: Layout, copied: &Copied) -> Manifest {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    Manifest {
+        format: archive::FORMAT,
+        release: env!("CARGO_PKG_VERSION").to_owned(),
+        taken_at_ms: since.unwrap_or_default().as_millis() as u64,
+        layout,
+        journal: copied.journal.to_string(),
+        orders: copied.end.rows.0,
+        chain_hash: copied.end.chain.to_string(),
+        files: Vec::new(),
+    }
+}
+
+fn described(manifest: &Manifest) -> String {
+    let at = i64::try_from(manifest.taken_at_ms).ok();
+    let at = at.and_then(|at| Timestamp::from_millisecond(at).ok());
+    let at = at.map_or_else(|| "?".to_owned(), |at| format!("{at:.0}"));
+    let policies = manifest.files.iter();
+    let policies = policies.filter(|file| file.name.ends_with(".wasm")).count();
+    format!(
+        "taken {at} by release {}, journal {}, {} orders, chain hash {}, {policies} policies\n",
+        manifest.release, manifest.journal, manifest.orders, manifest.chain_hash
+    )
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    move |source| BackupError::File { path, source }
+}
+
+fn unreadable(path: &Path) -> impl FnOnce(StorageError) -> BackupError {
+    let path = path.to_owned();
+    move |source| BackupError::Storage { path, source }
+}

@@ -1,0 +1,279 @@
+//! A backup's file: a tar of what was taken, and at its end a manifest with the size and SHA-256 of each.
+//!
+//! Nothing is taken on trust: a tar has bounds, its entries have the names that a backup has, and each file is as the
+//! manifest says. One that was not copied whole has no manifest.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+use daemon::directory;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tar::{Archive, EntryType, Header};
+use tempfile::NamedTempFile;
+
+/// The version of this form.
+pub const FORMAT: u32 = 1;
+
+/// The first entry: what form the rest has.
+const MARK: &str = "bazaar-backup";
+
+/// The last entry.
+const MANIFEST: &str = "backup.json";
+const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+
+/// Entries of a backup: a database, and a gateway's policies, of which 32 are kept.
+const ENTRIES_MAX: usize = 4096;
+
+const BUFFER_BYTES: usize = 1 << 20;
+
+/// Of whose directory a backup is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// A catalog's.
+    Catalog,
+    /// That of `bazaar up`.
+    Bazaar,
+}
+
+/// What a backup says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    pub format: u32,
+    /// Of Bazaar, that took it.
+    pub release: String,
+    /// Milliseconds since 1970.
+    pub taken_at_ms: u64,
+    pub layout: Layout,
+    /// The journal's id.
+    pub journal: String,
+    pub orders: u64,
+    /// Of the last of them.
+    pub chain_hash: String,
+    pub files: Vec<Listed>,
+}
+
+/// What a backup begins with.
+#[derive(Debug, Serialize, Deserialize)]
+struct Mark {
+    format: u32,
+    release: String,
+}
+
+/// One file of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    pub name: String,
+    pub bytes: u64,
+    pub sha256: String,
+}
+
+/// Why a file is not written, or is no backup.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{} is no backup, or was not copied whole: {problem}", path.display())]
+    Damaged { path: PathBuf, problem: String },
+    /// A later release took it.
+    #[error("{} has format {format}, and this release reads {FORMAT}: use the release that took it ({release})", path.display())]
+    Format {
+        path: PathBuf,
+        format: u32,
+        release: String,
+    },
+}
+
+/// Writes a backup where nothing is: either all of it is there afterwards, or nothing.
+///
+/// # Errors
+/// Where a disk refuses, something is there, or a name is none that a backup has.
+pub fn write(
+    file: &Path,
+    mut manifest: Manifest,
+    parts: &[(String, PathBuf)],
+) -> Result<Manifest, ArchiveError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ArchiveError::File { path, source }
+    };
+    let unknown = parts.iter().find(|(name, _)| !is_known(name));
+    if let Some((name, path)) = unknown {
+        let problem = format!("no backup has an entry {name:?}");
+        return Err(failed(path)(io::Error::other(problem)));
+    }
+    // Its owner's alone, and gone where it does not become the backup.
+    let new = NamedTempFile::new_in(directory::of(file)).map_err(failed(file))?;
+    let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER_BYTES, new));
+    let mark = Mark {
+        format: manifest.format,
+        release: manifest.release.clone(),
+    };
+    let mark = serde_json::to_vec(&mark).map_err(|error| failed(file)(error.into()))?;
+    tar.append_data(&mut header(mark.len() as u64), MARK, &mark[..])
+        .map_err(failed(file))?;
+    for (name, path) in parts {
+        let part = File::open(path).map_err(failed(path))?;
+        let bytes = part.metadata().map_err(failed(path))?.len();
+        let mut hashed = Hashed::of(BufReader::with_capacity(BUFFER_BYTES, part.take(bytes)));
+        tar.append_data(&mut header(bytes), name, &mut hashed)
+            .map_err(failed(file))?;
+        manifest.files.push(Listed {
+            name: name.clone(),
+            bytes,
+            sha256: hashed.finish(),
+        });
+    }
+    let json = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(file)(error.into()))?;
+    tar.append_data(&mut header(json.len() as u64), MANIFEST, &json[..])
+        .map_err(failed(file))?;
+    let new = tar.into_inner().map_err(failed(file))?;
+    let new = new
+        .into_inner()
+        .map_err(|error| failed(file)(error.into_error()))?;
+    new.as_file().sync_all().map_err(failed(file))?;
+    // Whatever came there meanwhile stays.
+    let persisted = new.persist_noclobber(file);
+    persisted.map_err(|error| failed(file)(error.error))?;
+    directory::sync(directory::of(file)).map_err(failed(file))?;
+    Ok(manifest)
+}
+
+fn header(bytes: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_size(bytes);
+    // It has all that a catalog has.
+    header.set_mode(0o600);
+    header
+}
+
+/// Unpacks a backup into an empty directory, and returns what it says of itself.
+///
+/// # Errors
+/// Where it cannot be read, has what no backup has, or is not what it says.
+pub fn unpack(file: &Path, to: &Path) -> Result<Manifest, ArchiveError> {
+    let unreadable = |source| ArchiveError::File {
+        path: file.to_owned(),
+        source,
+    };
+    let damaged = |problem: String| ArchiveError::Damaged {
+        path: file.to_owned(),
+        problem,
+    };
+    let input = File::open(file).map_err(unreadable)?;
+    let mut tar = Archive::new(BufReader::with_capacity(BUFFER_BYTES, input));
+    let broken = |error: io::Error| damaged(error.to_string());
+    let mut found: Vec<Listed> = Vec::new();
+    let mut manifest: Option<Manifest> = None;
+    let mut entries = tar.entries().map_err(broken)?;
+    let first = entries
+        .next()
+        .ok_or_else(|| damaged("it is empty".to_owned()))?;
+    let first = first.map_err(broken)?;
+    if *first.path_bytes() != *MARK.as_bytes() {
+        return Err(damaged("it does not begin as one does".to_owned()));
+    }
+    let mark: Mark = serde_json::from_reader(first.take(MANIFEST_BYTES_MAX))
+        .map_err(|error| damaged(error.to_string()))?;
+    if mark.format != FORMAT {
+        return Err(ArchiveError::Format {
+            path: file.to_owned(),
+            format: mark.format,
+            release: mark.release,
+        });
+    }
+    for entry in entries {
+        let mut entry = entry.map_err(broken)?;
+        if manifest.is_some() || found.len() >= ENTRIES_MAX {
+            return Err(damaged("it has more entries than a backup".to_owned()));
+        }
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if entry.header().entry_type() != EntryType::Regular || !is_known(&name) {
+            return Err(damaged(format!("no backup has an entry {name:?}")));
+        }
+        if name == MANIFEST {
+            let mut json = Vec::new();
+            let read = entry.take(MANIFEST_BYTES_MAX).read_to_end(&mut json);
+            read.map_err(broken)?;
+            let said = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
+            manifest = Some(said);
+            continue;
+        }
+        let path = to.join(&name);
+        let written = unpack_one(&mut entry, &path);
+        let (bytes, sha256) = written.map_err(|source| ArchiveError::File { path, source })?;
+        found.push(Listed {
+            name,
+            bytes,
+            sha256,
+        });
+    }
+    let manifest = manifest.ok_or_else(|| damaged("its end is missing".to_owned()))?;
+    for (listed, found) in manifest.files.iter().zip(&found) {
+        if listed != found {
+            return Err(damaged(format!("{} is not as it was written", found.name)));
+        }
+    }
+    match manifest.files.len() == found.len() {
+        true => Ok(manifest),
+        false => Err(damaged(
+            "it has not the files that it should have".to_owned(),
+        )),
+    }
+}
+
+fn unpack_one(entry: &mut impl Read, path: &Path) -> io::Result<(u64, String)> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let mut hashed = Hashed::of(entry);
+    let mut output = File::create_new(path)?;
+    let bytes = io::copy(&mut hashed, &mut output)?;
+    output.flush()?;
+    Ok((bytes, hashed.finish()))
+}
+
+/// Whether a backup has entries of that name: none leads out of a directory.
+pub fn is_known(name: &str) -> bool {
+    let is_plain = |part: &str| {
+        let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_safe)
+    };
+    match name.split('/').collect::<Vec<_>>()[..] {
+        [file] => file == MANIFEST,
+        ["catalog", file] => file == catalog::DATABASE_FILE,
+        ["gateway", file] => file == "journal",
+        ["gateway", "policies", file] => is_plain(file),
+        _ => false,
+    }
+}
+
+/// Hashes what is read through it.
+struct Hashed<R> {
+    inner: R,
+    hash: Sha256,
+}
+
+impl<R: Read> Hashed<R> {
+    fn of(inner: R) -> Self {
+        Self {
+            inner,
+            hash: Sha256::new(),
+        }
+    }
+
+    fn finish(self) -> String {
+        let digest = self.hash.finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hash.update(&buffer[..read]);
+        Ok(read)
+    }
+}

@@ -1,0 +1,442 @@
+//! Backups: taken while clients trade, read in full, and made catalogs of after the worst day.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::harness::{Bazaar, Options, Order, Server, Trades, number, run, run_ok, wait_until};
+
+/// Every catalog here has this lease, in milliseconds: so long a restored one waits.
+const LEASE: &str = "--lease-ms=1000";
+
+fn take(bazaar: &Bazaar, file: &Path) -> String {
+    run_ok([
+        "backup",
+        "take",
+        text(file),
+        "--data-dir",
+        text(&bazaar.catalog_dir()),
+    ])
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a test's paths are text")
+}
+
+fn trade(bazaar: &Bazaar, orders: usize) {
+    for _ in 0..orders {
+        bazaar.trade(&Order::sell(1, "meta"));
+    }
+}
+
+/// The disk of the catalog is lost, and a backup takes its place.
+fn restore(bazaar: &mut Bazaar, file: &Path, further: &[&str]) -> String {
+    bazaar.kill_catalog();
+    let dir = bazaar.catalog_dir();
+    fs::remove_dir_all(&dir).unwrap();
+    let dir = text(&dir).to_owned();
+    let restored = ["backup", "restore", text(file), "--data-dir", &dir, LEASE];
+    run_ok(restored.iter().chain(further))
+}
+
+fn backup() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("monday.backup");
+    (dir, file)
+}
+
+#[test]
+fn after_a_lost_disk_replicas_give_back_what_came_after_the_backup() {
+    let (_dir, file) = backup();
+    let mut bazaar = Bazaar::start_default();
+    trade(&bazaar, 5);
+    let taken = take(&bazaar, &file);
+    assert!(taken.contains("5 orders"), "{taken}");
+    trade(&bazaar, 7);
+    let before = bazaar.status();
+    let said = restore(&mut bazaar, &file, &[]);
+    assert!(
+        said.contains("5 orders") && said.contains("without --new"),
+        "{said}"
+    );
+    bazaar.start_server_with(Server::Catalog, Vec::new());
+    bazaar.wait_until_ready();
+    // Nothing that was acknowledged is lost, and the next order has the next number.
+    bazaar.check_acknowledged();
+    assert_eq!(bazaar.quantity("meta"), 1012);
+    assert_eq!(bazaar.trade(&Order::sell(1, "meta")), 12);
+    assert_eq!(bazaar.status()["journal"], before["journal"]);
+    bazaar.wait_for_equal_ledgers(&[1, 2, 3]);
+}
+
+#[test]
+fn where_every_disk_is_lost_the_journal_goes_on_from_the_backup() {
+    let (_dir, file) = backup();
+    let mut bazaar = Bazaar::start_default();
+    trade(&bazaar, 5);
+    take(&bazaar, &file);
+    trade(&bazaar, 7);
+    assert_eq!(bazaar.get("/orders/5").status, 200);
+    for id in [1, 2, 3] {
+        bazaar.kill(id);
+        fs::remove_dir_all(bazaar.data_dir(id)).unwrap();
+    }
+    restore(&mut bazaar, &file, &[]);
+    for server in [
+        Server::Catalog,
+        Server::Order(1),
+        Server::Order(2),
+        Server::Order(3),
+    ] {
+        bazaar.start_server_with(server, Vec::new());
+    }
+    bazaar.wait_until_ready();
+    // As is said: a gateway may remember what is lost.
+    bazaar.kill_and_restart_gateway();
+    assert_eq!(bazaar.quantity("meta"), 1005);
+    assert_eq!(bazaar.get("/orders/4").data()["quantity"], 1);
+    assert_eq!(bazaar.get("/orders/5").status, 404);
+    let placed = bazaar.send(
+        "POST",
+        "/orders",
+        &[],
+        br#"{"name":"meta","type":"buy","quantity":5}"#,
+    );
+    assert_eq!(placed.data()["transaction_number"], 5);
+    assert_eq!(bazaar.quantity("meta"), 1000);
+}
+
+#[test]
+fn until_an_order_is_another_journal_which_those_of_before_are_refused_by() {
+    let (_dir, file) = backup();
+    let mut bazaar = Bazaar::start_default();
+    trade(&bazaar, 9);
+    take(&bazaar, &file);
+    let journal = bazaar.status()["journal"].clone();
+    let said = restore(&mut bazaar, &file, &["--until=3"]);
+    assert!(
+        said.contains("4 orders") && said.contains("another journal"),
+        "{said}"
+    );
+    // A replica of before is refused by name.
+    bazaar.kill(1);
+    bazaar.start_server_with(Server::Catalog, Vec::new());
+    bazaar.start_server_with(Server::Order(1), Vec::new());
+    wait_until("a replica of before to end", || {
+        let replica = bazaar.server(Server::Order(1));
+        !replica.is_running() && replica.log().contains("journal")
+    });
+    for id in [1, 2, 3] {
+        bazaar.kill(id);
+        fs::remove_dir_all(bazaar.data_dir(id)).unwrap();
+    }
+    bazaar.server(Server::Gateway(0)).kill();
+    let gateway = bazaar.dir().join("gateway");
+    fs::remove_dir_all(&gateway).unwrap();
+    for server in [
+        Server::Order(1),
+        Server::Order(2),
+        Server::Order(3),
+        Server::Gateway(0),
+    ] {
+        bazaar.start_server_with(server, Vec::new());
+    }
+    bazaar.wait_until_ready();
+    assert_ne!(bazaar.status()["journal"], journal);
+    assert_eq!(bazaar.quantity("meta"), 1004);
+    assert_eq!(bazaar.get("/orders/4").status, 404);
+    assert_eq!(bazaar.get("/orders/3").data()["quantity"], 1);
+}
+
+/// Each has all that was acknowledged before it was begun, and none fails a trade.
+#[test]
+fn backups_are_taken_while_clients_trade() {
+    let (dir, _) = backup();
+    // Enough for it to be copied in many steps, between which the catalog commits.
+    let mut stocks = "name,price,quantity\nmeta,1.00,1000\n".to_owned();
+    for number in 0..40_000 {
+        stocks += &format!("a-stock-of-a-long-name-{number},1.00,1\n");
+    }
+    let bazaar = Bazaar::start(Options {
+        stocks: Some(Box::leak(stocks.into_boxed_str())),
+        ..Options::default()
+    });
+    let files: Vec<_> = (0..4)
+        .map(|number| dir.path().join(format!("{number}.backup")))
+        .collect();
+    let orders = |file: &Path| -> u64 {
+        let said = run_ok(["backup", "verify", text(file)]);
+        let before = said.split(" orders").next().unwrap();
+        before.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let mut known = Vec::new();
+    let trades = Trades::of(&[bazaar.address()], 4, || {
+        for file in &files {
+            let status: Value = bazaar.status();
+            let rows = status["catalog"]["journal_rows"].as_u64().unwrap();
+            take(&bazaar, file);
+            known.push(rows);
+        }
+    });
+    println!("four backups: {}", trades.summary());
+    assert!(trades.failed.is_empty(), "{:?}", trades.failed);
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+    assert_eq!(left.len(), files.len(), "nothing else is left: {left:?}");
+    for file in &files {
+        use std::os::unix::fs::PermissionsExt as _;
+        let metadata = fs::metadata(file).unwrap();
+        assert_eq!(
+            metadata.permissions().mode() & 0o777,
+            0o600,
+            "it has every order"
+        );
+        assert!(metadata.len() > 3 << 20, "it is copied in steps of 1 MiB");
+    }
+    for (file, rows) in files.iter().zip(known) {
+        let orders = orders(file);
+        assert!(
+            orders >= rows && orders <= trades.times.len() as u64,
+            "{orders}, {rows}"
+        );
+    }
+}
+
+#[test]
+fn a_backup_of_up_has_the_policies_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let bazaar = Bazaar::start_default();
+    trade(&bazaar, 2);
+    let policy = fs::read(crate::harness::example("no-cache")).unwrap();
+    assert_eq!(bazaar.admin("PUT", "/policy", &policy).status, 200);
+    // What is nobody's is not taken.
+    fs::write(bazaar.dir().join("gateway/policies/state.json~"), "{").unwrap();
+    // As `up` has them: the harness calls them the same.
+    let file = dir.path().join("all.backup");
+    let taken = run_ok([
+        "backup",
+        "take",
+        text(&file),
+        "--data-dir",
+        text(bazaar.dir()),
+    ]);
+    assert!(
+        taken.contains("policies") && !taken.contains(" 0 policies"),
+        "{taken}"
+    );
+    let restored = dir.path().join("restored");
+    run_ok([
+        "backup",
+        "restore",
+        text(&file),
+        "--data-dir",
+        text(&restored),
+        LEASE,
+    ]);
+    for (directory, names) in [
+        ("catalog", &["catalog.db"][..]),
+        ("gateway", &["journal", "policies"]),
+    ] {
+        for name in names {
+            assert!(
+                restored.join(directory).join(name).exists(),
+                "{directory}/{name}"
+            );
+        }
+    }
+    let same = |name: &str| {
+        let one = fs::read(bazaar.dir().join("gateway").join(name)).unwrap();
+        assert_eq!(
+            one,
+            fs::read(restored.join("gateway").join(name)).unwrap(),
+            "{name}"
+        );
+    };
+    same("journal");
+    for entry in fs::read_dir(restored.join("gateway/policies")).unwrap() {
+        same(&format!(
+            "policies/{}",
+            entry.unwrap().file_name().to_str().unwrap()
+        ));
+    }
+    let again = run([
+        "backup",
+        "restore",
+        text(&file),
+        "--data-dir",
+        text(&restored),
+        LEASE,
+    ]);
+    assert_eq!(again.status.code(), Some(1), "nothing is overwritten");
+    // The catalog alone is lost: the gateway keeps what it has.
+    fs::remove_dir_all(restored.join("catalog")).unwrap();
+    fs::write(restored.join("gateway/kept"), "").unwrap();
+    let said = run_ok([
+        "backup",
+        "restore",
+        text(&file),
+        "--data-dir",
+        text(&restored),
+        LEASE,
+    ]);
+    assert!(
+        said.contains("stays as it is") && restored.join("gateway/kept").exists(),
+        "{said}"
+    );
+    // Another journal has no place for it.
+    fs::remove_dir_all(restored.join("catalog")).unwrap();
+    let until = [
+        "backup",
+        "restore",
+        text(&file),
+        "--data-dir",
+        text(&restored),
+        LEASE,
+        "--until=0",
+    ];
+    let refused = run(until);
+    assert_eq!(refused.status.code(), Some(1));
+    fs::remove_dir_all(restored.join("gateway")).unwrap();
+    let said = run_ok(until);
+    let own = fs::read_to_string(restored.join("gateway/journal")).unwrap();
+    assert!(said.contains(own.trim()), "{own} is that of {said}");
+}
+
+#[test]
+fn what_is_not_as_it_was_written_is_no_backup() {
+    let (dir, file) = backup();
+    let bazaar = Bazaar::start(Options {
+        stocks: Some("name,price,quantity\nmeta,1.00,1000\n"),
+        ..Options::default()
+    });
+    trade(&bazaar, 3);
+    take(&bazaar, &file);
+    assert!(run_ok(["backup", "verify", text(&file)]).contains("whole"));
+    let whole = fs::read(&file).unwrap();
+    let other = dir.path().join("other.backup");
+    let into = dir.path().join("into");
+    let refused = |what: &str, bytes: &[u8]| {
+        fs::write(&other, bytes).unwrap();
+        for command in [
+            vec!["backup", "verify", text(&other)],
+            vec!["backup", "restore", text(&other), "--data-dir", text(&into)],
+        ] {
+            let refused = run(&command);
+            let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+            assert_eq!(refused.status.code(), Some(1), "{what}: {message}");
+            assert!(message.contains("other.backup"), "{what}: {message}");
+        }
+        let left = fs::read_dir(&into).map_or(0, Iterator::count);
+        assert_eq!(left, 0, "{what}: nothing is left of it");
+    };
+    refused("nothing", b"");
+    refused("no tar", b"not a backup at all");
+    for share in [1, 2, 3] {
+        refused("not copied whole", &whole[..whole.len() * share / 4]);
+    }
+    // Somewhere in the database, and in what is said of it.
+    let manifest = whole
+        .windows(10)
+        .rposition(|bytes| bytes == b"chain_hash")
+        .unwrap();
+    for place in [1024, whole.len() / 3, whole.len() / 2, manifest + 16] {
+        let mut damaged = whole.clone();
+        damaged[place] ^= 1;
+        refused(&format!("byte {place} of {}", whole.len()), &damaged);
+    }
+    for (what, arguments, said) in [
+        (
+            "a file that is there",
+            vec![
+                "backup",
+                "take",
+                text(&file),
+                "--data-dir",
+                text(&bazaar.catalog_dir()),
+            ],
+            "never overwritten",
+        ),
+        (
+            "no catalog",
+            vec![
+                "backup",
+                "take",
+                text(&other).strip_suffix("p").unwrap(),
+                "--data-dir",
+                text(dir.path()),
+            ],
+            "neither a catalog's",
+        ),
+        (
+            "a catalog that is there",
+            vec![
+                "backup",
+                "restore",
+                text(&file),
+                "--data-dir",
+                text(&bazaar.catalog_dir()),
+            ],
+            "remove it first",
+        ),
+        (
+            "no such order",
+            vec![
+                "backup",
+                "restore",
+                text(&file),
+                "--data-dir",
+                text(&into),
+                "--until=3",
+            ],
+            "no order 3",
+        ),
+    ] {
+        let refused = run(&arguments);
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert_eq!(refused.status.code(), Some(1), "{what}: {message}");
+        assert!(message.contains(said), "{what}: {message}");
+    }
+}
+
+/// The longest hundredth of trades while backups are taken, beside times without, by turns; `BAZAAR_BACKUPS_PAIRS` and
+/// `BAZAAR_BACKUPS_MS` say how often and for how long. For people to read.
+#[test]
+fn what_backups_cost_trades() {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs = number("BAZAAR_BACKUPS_PAIRS", 1);
+    let time = Duration::from_millis(number("BAZAAR_BACKUPS_MS", 1000));
+    let mut stocks = "name,price,quantity\nmeta,1.00,1000\n".to_owned();
+    for number in 0..400_000 {
+        stocks += &format!("a-stock-of-a-long-name-{number},1.00,1\n");
+    }
+    let bazaar = Bazaar::start(Options {
+        stocks: Some(Box::leak(stocks.into_boxed_str())),
+        ..Options::default()
+    });
+    let p99 = |trades: &Trades| {
+        assert!(trades.failed.is_empty(), "{:?}", trades.failed);
+        trades.times[trades.times.len() * 99 / 100].as_secs_f64() * 1000.0
+    };
+    let (mut ratios, mut taken) = (Vec::new(), 0);
+    for _ in 0..pairs {
+        let steady = Trades::of(&[bazaar.address()], 4, || thread::sleep(time));
+        let busy = Trades::of(&[bazaar.address()], 4, || {
+            let began = Instant::now();
+            while began.elapsed() < time {
+                take(&bazaar, &dir.path().join(format!("{taken}.backup")));
+                taken += 1;
+            }
+        });
+        let (steady, busy) = (p99(&steady), p99(&busy));
+        ratios.push(busy / steady);
+        println!("p99 of trades: {steady:.1} ms, {busy:.1} ms while backups are taken");
+    }
+    ratios.sort_by(f64::total_cmp);
+    let middle = ratios[ratios.len() / 2];
+    let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
+    println!(
+        "{taken} backups: p99 of trades {middle:.2} ({least:.2} to {most:.2}) of that without"
+    );
+}
