@@ -16,6 +16,10 @@ use daemon::directory;
 use jiff::Timestamp;
 use storage::StorageError;
 use tempfile::TempDir;
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
+    set_thread_priority_and_policy, thread_native_id,
+};
 
 use crate::cli;
 use crate::error::Error;
@@ -80,6 +84,13 @@ pub fn run(command: cli::Backup) -> Result<(), BackupError> {
     Ok(output::print(&text).map_err(Error::from)?)
 }
 
+/// Lets everybody else go first from now on: it runs where a processor has nothing else to do, and is off it at once when
+/// there is. Where that is not to be had it goes on as it is.
+fn run_when_idle() {
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
+}
+
 fn take(args: &cli::Take) -> Result<String, BackupError> {
     let cli::Take { file, data_dir } = args;
     // Whoever trades goes first. Where that is not to be had it goes on as it is.
@@ -97,6 +108,8 @@ fn take(args: &cli::Take) -> Result<String, BackupError> {
     let copy = parts.path().join(CATALOG);
     fs::create_dir_all(&copy).map_err(failed(&copy))?;
     backup::copy(&catalog, &copy.join(DATABASE_FILE)).map_err(unreadable(&catalog))?;
+    // The database keeps nothing for the copy from here on: it may take as long as it takes.
+    run_when_idle();
     // What would not be restored is no backup.
     let copied = backup::check(&copy).map_err(unreadable(&catalog))?;
     let mut files = vec![(
