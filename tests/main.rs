@@ -12,6 +12,7 @@
 //! - [`logs`]: logs and results that cannot be written;
 //! - [`damage`]: data directories whose files are not what was written there;
 //! - [`backups`]: taken while clients trade, and made catalogs of again;
+//! - [`access`]: who may call which method, beside what the protos have;
 //! - [`secured`]: who is believed where services prove who they are;
 //! - [`strangers`]: disks and processes of another bazaar;
 //! - [`limits`]: what clients can send without end, and what it costs;
@@ -52,6 +53,7 @@ mod networks;
 mod logs;
 mod damage;
 mod backups;
+mod access;
 mod secured;
 mod strangers;
 mod limits;

@@ -12,8 +12,8 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, OtherError, RootCertStore,
+    ServerConfig, SignatureScheme,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -95,17 +95,7 @@ impl Cluster {
         let config = Arc::clone(&self.material.now().server);
         let stream = accept(config, stream).await?;
         let (_, session) = stream.get_ref();
-        let chain = session.peer_certificates().unwrap_or_default().to_vec();
-        // The verifier wants a certificate.
-        let principal = chain.first().ok_or(NoPrincipal::Count(0));
-        let proof = Proof {
-            principal: principal
-                .and_then(Principal::of)
-                .map_err(io::Error::other)?,
-            chain: chain.into(),
-            cluster: self.clone(),
-            purpose: Purpose::Client,
-        };
+        let proof = self.proof(session, Purpose::Client)?;
         Ok((Either::Right(Box::new(stream.into())), proof))
     }
 
@@ -124,17 +114,22 @@ impl Cluster {
         let mut stream = self.connector(expected).connect(host, stream).await?;
         let (_, session) = stream.get_mut();
         session.set_buffer_limit(Some(BUFFER_BYTES_MAX));
+        let proof = self.proof(session, Purpose::Server)?;
+        Ok((Either::Right(Box::new(stream.into())), proof))
+    }
+
+    /// What a peer has proven in a handshake that is done. Verifiers want a certificate, so there is one.
+    fn proof(&self, session: &CommonState, purpose: Purpose) -> io::Result<Proof> {
         let chain = session.peer_certificates().unwrap_or_default().to_vec();
         let principal = chain.first().ok_or(NoPrincipal::Count(0));
-        let proof = Proof {
+        Ok(Proof {
             principal: principal
                 .and_then(Principal::of)
                 .map_err(io::Error::other)?,
             chain: chain.into(),
             cluster: self.clone(),
-            purpose: Purpose::Server,
-        };
-        Ok((Either::Right(Box::new(stream.into())), proof))
+            purpose,
+        })
     }
 
     fn connector(&self, expected: Expected) -> TlsConnector {
