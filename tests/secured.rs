@@ -26,7 +26,8 @@ use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::replication_client::ReplicationClient;
 
 use crate::harness::{
-    Bazaar, Options, Order, Ports, Process, Server, Trades, run, run_ok, try_request, wait_until,
+    Bazaar, Options, Order, Ports, Process, Server, Trades, guest, run, run_ok, try_request,
+    wait_until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -458,6 +459,7 @@ impl Up {
             format!("--listen={clients}"),
             format!("--admin={admin}"),
             format!("--data-dir={}", data.display()),
+            format!("--policy={}", guest("echoes").display()),
         ];
         let mut process = Process::start("up", dir.path(), arguments);
         wait_until("up to say where everything is", || {
@@ -504,6 +506,10 @@ fn up_secure_serves_clients_and_operators_over_tls_alone() {
             .await
             .unwrap();
         assert_eq!(asked.0, 200, "{asked:?}");
+        let came = ask(up.clients, up.shows(None), ("GET", "/connection"))
+            .await
+            .unwrap();
+        assert!(came.1.contains("by Scheme::Https to"), "{came:?}");
         // HTTP/2 where the client speaks it (RFC 7301).
         for (offered, expected) in [
             (&["h2", "http/1.1"][..], Some("h2")),
