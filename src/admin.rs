@@ -33,6 +33,23 @@ pub enum AdminError {
     Nonsense(#[from] serde_json::Error),
 }
 
+impl AdminError {
+    /// Whether it says nothing of what was asked for, which may go well in a moment, or have gone well.
+    pub fn is_of_now(&self) -> bool {
+        match self {
+            Self::Client(error) => matches!(
+                error,
+                ClientError::Connect { .. }
+                    | ClientError::TimedOut { .. }
+                    | ClientError::Exchange(_)
+                    | ClientError::Body(_)
+            ),
+            Self::Refused { status, .. } => *status == 503,
+            Self::Token(_) | Self::Nonsense(_) => false,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub struct Admin(Client);
 
@@ -104,6 +121,10 @@ impl Admin {
             request = request.header("x-policy-signature", signature);
         }
         let request = request.body(body).map_err(ClientError::from)?;
+        accepted(self.0.send(request).await?)
+    }
+
+    pub async fn send(&mut self, request: Request<Bytes>) -> Result<Bytes, AdminError> {
         accepted(self.0.send(request).await?)
     }
 
@@ -187,6 +208,9 @@ pub struct Catalog {
     pub url: String,
     pub reachable: bool,
     pub journal_rows: Option<u64>,
+    /// How many of them change stocks.
+    #[serde(default)]
+    pub stock_changes: Option<u64>,
     pub chain_hash: Option<String>,
     #[serde(default)]
     pub in_sync: Vec<u32>,

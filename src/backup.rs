@@ -233,7 +233,7 @@ fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     let mut text = format!(
         "{}: journal {journal}, {} orders, chain hash {}\n",
         catalog.display(),
-        end.rows,
+        end.orders(),
         end.chain
     );
     if keeps_gateway {
@@ -273,7 +273,7 @@ fn verified(file: &Path, beside: &Path) -> Result<(Manifest, TempDir), BackupErr
     let copy = unpacked.path().join(CATALOG);
     let copied = backup::check(&copy).map_err(unreadable(file))?;
     let as_it_says = manifest.journal == copied.journal.to_string()
-        && manifest.orders == copied.end.rows.0
+        && manifest.orders == copied.end.orders().0
         && manifest.chain_hash == copied.end.chain.to_string();
     match as_it_says {
         true => Ok((manifest, unpacked)),
@@ -314,7 +314,7 @@ fn manifest(layout: Layout, copied: &Copied) -> Manifest {
         taken_at_ms: since.unwrap_or_default().as_millis() as u64,
         layout,
         journal: copied.journal.to_string(),
-        orders: copied.end.rows.0,
+        orders: copied.end.orders().0,
         chain_hash: copied.end.chain.to_string(),
         files: Vec::new(),
     }

@@ -3,7 +3,7 @@
 //! - here: the commands, and the flags of small ones;
 //! - [`services`]: flags of `up` and of each service;
 //! - [`policy`] and [`rollout`]: commands about policies, and [`config`]: what these are configured with;
-//! - [`backup`]: flags of backups;
+//! - [`backup`]: flags of backups; [`stock`]: of what is traded;
 //! - [`admin`]: how the admin API is reached; [`security`]: certificates;
 //! - [`file`]: settings of a service in a file;
 //! - [`values`]: what flags take.
@@ -25,6 +25,7 @@ mod policy;
 mod rollout;
 mod security;
 mod services;
+mod stock;
 mod values;
 #[cfg(test)]
 mod deploy;
@@ -38,6 +39,7 @@ pub use security::{Cert, Cluster, Openness};
 pub use services::{
     CATALOG_PORT, Catalog, Front, Gateway, Lifeline, Order, PORT_BASE, REPLICAS_MAX, Up,
 };
+pub use stock::{Change, Stock};
 use values::probability;
 
 /// What a gateway has a process of its own do.
@@ -119,6 +121,9 @@ pub enum Command {
     Policy(Policy),
     /// Show the state of a running bazaar
     Status(Status),
+    /// List the stocks, and change them while they are traded
+    #[command(subcommand)]
+    Stock(Stock),
     /// Write what a catalog has into a file, and make a catalog of it again
     #[command(subcommand)]
     Backup(Backup),
@@ -204,6 +209,9 @@ pub enum Ledger {
     Show {
         /// The replica's data directory
         dir: PathBuf,
+        /// Print who changed which stock, and why, instead
+        #[arg(long)]
+        changes: bool,
     },
     /// Compare ledgers; exit with 1 where they differ
     Diff {
@@ -291,6 +299,11 @@ mod tests {
             "bazaar policy test",
             "bazaar policy test r --mask nonsense",
             "bazaar policy test r --baseline f",
+            "bazaar stock add acme",
+            "bazaar stock add acme --price 0",
+            "bazaar stock price acme 1.234",
+            "bazaar stock restock acme 0",
+            "bazaar stock delist",
             "bazaar nonsense",
         ] {
             assert!(parse(line).is_err(), "{line}");

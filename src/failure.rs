@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::ledger::LedgerError;
 use crate::load::LoadError;
 use crate::policy::PolicyError;
+use crate::stock::StockError;
 use crate::up::UpError;
 
 /// The exit code of a command that failed.
@@ -41,6 +42,8 @@ pub enum Failure {
     #[error(transparent)]
     Policy(#[from] PolicyError),
     #[error(transparent)]
+    Stock(#[from] StockError),
+    #[error(transparent)]
     Backup(#[from] BackupError),
     #[error(transparent)]
     Cert(#[from] CertError),
@@ -59,6 +62,7 @@ impl Failure {
             | Self::Shared(Error::Token(AdminTokenError::Invalid(_)))
             | Self::Shared(Error::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
             | Self::Policy(PolicyError::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
+            | Self::Stock(StockError::Admin(AdminError::Token(AdminTokenError::Invalid(_))))
             | Self::Up(UpError::Shared(Error::Token(AdminTokenError::Invalid(_))))
             | Self::Catalog(
                 catalog::Error::Config(_)

@@ -4,8 +4,9 @@ use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use domain::{ChainHash, OrderNumber, Row};
+use domain::{Entry, LedgerEnd, Order, Row, StockChange, StockChangeKind};
 use order::inspect::Ledger;
+use serde::Serialize;
 use storage::StorageError;
 
 use crate::answer;
@@ -29,7 +30,7 @@ pub enum LedgerError {
 /// Does what the command says.
 pub fn run(command: cli::Ledger) -> Result<(), LedgerError> {
     match command {
-        cli::Ledger::Show { dir } => show(&dir)?,
+        cli::Ledger::Show { dir, changes } => show(&dir, changes)?,
         cli::Ledger::Diff { dirs } => diff(&dirs)?,
     }
     Ok(())
@@ -60,10 +61,14 @@ impl<'a> Opened<'a> {
     }
 }
 
-fn show(dir: &Path) -> Result<(), LedgerError> {
+fn show(dir: &Path, changes: bool) -> Result<(), LedgerError> {
     let ledger = Opened::open(dir)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    match write_orders(&mut out, ledger.rows()) {
+    let written = match changes {
+        false => write_orders(&mut out, ledger.rows()),
+        true => write_changes(&mut out, ledger.rows()),
+    };
+    match written {
         Err(LedgerError::Output(error)) => Ok(reader_may_go(Err(error))?),
         written => written,
     }
@@ -76,9 +81,12 @@ fn write_orders(
     rows: impl Iterator<Item = Result<Row, LedgerError>>,
 ) -> Result<(), LedgerError> {
     out.write_all(b"{")?;
+    let mut separator = "";
     for row in rows {
-        let Row { number, order, .. } = row?;
-        let separator = if number == OrderNumber(0) { "" } else { ",\n " };
+        let row = row?;
+        let (Some(number), Some(order)) = (row.order_number(), row.order()) else {
+            continue;
+        };
         let order = answer::Order {
             name: order.name.to_string(),
             side: order.side,
@@ -86,8 +94,58 @@ fn write_orders(
         };
         let order = serde_json::to_string(&order).map_err(io::Error::from)?;
         write!(out, "{separator}\"{number}\":{order}")?;
+        separator = ",\n ";
     }
     out.write_all(b"}\n")?;
+    Ok(out.flush()?)
+}
+
+/// A change of a stock, as it is printed.
+#[derive(Serialize)]
+struct Changed<'a> {
+    row: u64,
+    /// How many orders are before it.
+    after_orders: u64,
+    name: &'a str,
+    change: &'static str,
+    /// What a share costs from then on; where it is delisted, what it cost last.
+    price: String,
+    quantity: Option<u64>,
+    who: &'a str,
+    why: &'a str,
+}
+
+/// An array with a member for each change of a stock, a line each.
+fn write_changes(
+    out: &mut impl Write,
+    rows: impl Iterator<Item = Result<Row, LedgerError>>,
+) -> Result<(), LedgerError> {
+    out.write_all(b"[")?;
+    let mut separator = "";
+    for row in rows {
+        let row = row?;
+        let Entry::StockChange(change) = &row.entry else {
+            continue;
+        };
+        let changed = Changed {
+            row: row.number.0,
+            after_orders: row.number.0.saturating_sub(row.stock_changes),
+            name: change.name.as_str(),
+            change: change.kind.name(),
+            price: row.price.to_string(),
+            quantity: match change.kind {
+                StockChangeKind::Add { quantity, .. } => Some(quantity),
+                StockChangeKind::Restock { quantity } => Some(quantity.get()),
+                StockChangeKind::Price { .. } | StockChangeKind::Delist => None,
+            },
+            who: change.note.who(),
+            why: change.note.why(),
+        };
+        let changed = serde_json::to_string(&changed).map_err(io::Error::from)?;
+        write!(out, "{separator}{changed}")?;
+        separator = ",\n ";
+    }
+    out.write_all(b"]\n")?;
     Ok(out.flush()?)
 }
 
@@ -102,9 +160,10 @@ fn diff(dirs: &[PathBuf]) -> Result<(), LedgerError> {
     for other in others {
         let (first_name, other_name) = (first.display(), other.display());
         match compare(first_ledger.rows(), Opened::open(other)?.rows())? {
-            Comparison::Equal { rows, chain } => {
+            Comparison::Equal(end) => {
+                let (orders, chain) = (end.orders(), end.chain);
                 text += &format!(
-                    "{other_name} is equal to {first_name}: {rows} orders, chain hash {chain}\n"
+                    "{other_name} is equal to {first_name}: {orders} orders, chain hash {chain}\n"
                 );
             }
             difference => {
@@ -124,26 +183,33 @@ fn diff(dirs: &[PathBuf]) -> Result<(), LedgerError> {
 /// How one ledger compares with another. After the first difference all chain hashes differ.
 #[derive(Debug, PartialEq, Eq)]
 enum Comparison {
-    Equal { rows: OrderNumber, chain: ChainHash },
+    Equal(LedgerEnd),
     Row(Box<(Row, Row)>),
-    FirstEnds(OrderNumber),
-    OtherEnds(OrderNumber),
+    /// There.
+    FirstEnds(LedgerEnd),
+    OtherEnds(LedgerEnd),
 }
 
 impl Comparison {
     fn tell(&self, first: &dyn fmt::Display, other: &dyn fmt::Display) -> String {
         match self {
-            Self::Equal { .. } => String::new(),
-            Self::FirstEnds(number) => {
-                format!("{first} ends before order {number}, {other} goes on\n")
+            Self::Equal(_) => String::new(),
+            Self::FirstEnds(end) => {
+                format!(
+                    "{first} ends before order {}, {other} goes on\n",
+                    end.orders()
+                )
             }
-            Self::OtherEnds(number) => {
-                format!("{other} ends before order {number}, {first} goes on\n")
+            Self::OtherEnds(end) => {
+                format!(
+                    "{other} ends before order {}, {first} goes on\n",
+                    end.orders()
+                )
             }
             Self::Row(rows) => {
                 let (ours, theirs) = rows.as_ref();
                 format!(
-                    "order {} differs:\n  {first}: {}\n  {other}: {}\n",
+                    "row {} differs:\n  {first}: {}\n  {other}: {}\n",
                     ours.number,
                     describe(ours),
                     describe(theirs)
@@ -156,20 +222,24 @@ impl Comparison {
 fn describe(
     Row {
         number,
+        stock_changes,
         epoch,
-        order,
+        entry,
         price,
         chain,
     }: &Row,
 ) -> String {
-    let domain::Order {
-        key,
-        name,
-        side,
-        quantity,
-    } = order;
+    let (key, name) = (entry.key(), entry.name());
+    let what = match entry {
+        Entry::Order(Order { side, quantity, .. }) => {
+            format!("{side} of {quantity} {name} at {price}")
+        }
+        Entry::StockChange(StockChange { kind, note, .. }) => {
+            format!("{name}: {kind}, by {}, because {}", note.who(), note.why())
+        }
+    };
     format!(
-        "number {number}: {side} of {quantity} {name} at {price}, key {key}, epoch {epoch}, chain hash {chain}"
+        "row {number}, behind {stock_changes} changes of stocks: {what}, key {key}, epoch {epoch}, chain hash {chain}"
     )
 }
 
@@ -177,15 +247,13 @@ fn compare(
     mut first: impl Iterator<Item = Result<Row, LedgerError>>,
     mut other: impl Iterator<Item = Result<Row, LedgerError>>,
 ) -> Result<Comparison, LedgerError> {
-    let (mut rows, mut chain) = (OrderNumber(0), ChainHash::EMPTY);
+    let mut end = LedgerEnd::default();
     loop {
         match (first.next().transpose()?, other.next().transpose()?) {
-            (None, None) => return Ok(Comparison::Equal { rows, chain }),
-            (Some(_), None) => return Ok(Comparison::OtherEnds(rows)),
-            (None, Some(_)) => return Ok(Comparison::FirstEnds(rows)),
-            (Some(ours), Some(theirs)) if ours == theirs => {
-                (rows, chain) = (rows.next(), ours.chain)
-            }
+            (None, None) => return Ok(Comparison::Equal(end)),
+            (Some(_), None) => return Ok(Comparison::OtherEnds(end)),
+            (None, Some(_)) => return Ok(Comparison::FirstEnds(end)),
+            (Some(ours), Some(theirs)) if ours == theirs => end = LedgerEnd::of(&ours),
             (Some(ours), Some(theirs)) => return Ok(Comparison::Row(Box::new((ours, theirs)))),
         }
     }
@@ -200,20 +268,15 @@ mod tests {
     fn ledger(quantities: &[u64]) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
         for (number, quantity) in (0..).zip(quantities) {
-            let previous = rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
-            let order = domain::Order {
+            let end = rows.last().map(LedgerEnd::of).unwrap_or_default();
+            let order = Order {
                 key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
                 name: StockName::new("meta").unwrap(),
                 side: Side::Sell,
                 quantity: Quantity::new(*quantity).unwrap(),
             };
-            rows.push(Row::following(
-                &previous,
-                OrderNumber(number),
-                Epoch(1),
-                order,
-                Price::from_minor(19402).unwrap(),
-            ));
+            let price = Price::from_minor(19402).unwrap();
+            rows.push(Row::following(&end, Epoch(1), order, price));
         }
         rows
     }
@@ -238,20 +301,18 @@ mod tests {
     #[test]
     fn the_first_difference_is_found() {
         let found = |first: &[u64], other: &[u64]| compare(rows(first), rows(other)).unwrap();
-        let chain = ledger(&[1, 2]).pop().unwrap().chain;
-        assert_eq!(
-            found(&[1, 2], &[1, 2]),
-            Comparison::Equal {
-                rows: OrderNumber(2),
-                chain
-            }
-        );
-        assert_eq!(found(&[1, 2], &[1]), Comparison::OtherEnds(OrderNumber(1)));
-        assert_eq!(found(&[], &[1]), Comparison::FirstEnds(OrderNumber(0)));
+        let rows_of_both = ledger(&[1, 2]);
+        let [first, second] = [0, 1].map(|row| LedgerEnd::of(&rows_of_both[row]));
+        assert_eq!(found(&[1, 2], &[1, 2]), Comparison::Equal(second));
+        assert_eq!(found(&[1, 2], &[1]), Comparison::OtherEnds(first));
+        let none = LedgerEnd::default();
+        assert_eq!(found(&[], &[1]), Comparison::FirstEnds(none));
         let difference = found(&[1, 2, 3], &[1, 5, 3]);
         let text = difference.tell(&"one", &"two");
         assert!(
-            text.starts_with("order 1 differs:\n  one: number 1: sell of 2 meta"),
+            text.starts_with(
+                "row 1 differs:\n  one: row 1, behind 0 changes of stocks: sell of 2 meta"
+            ),
             "{text}"
         );
     }

@@ -9,6 +9,7 @@
 //! - [`up`]: all services, a process each, from start to stop;
 //! - [`load`]: many clients at once, checked and measured;
 //! - [`status`], [`policy`]: what the admin API of a running gateway ([`admin`]) is for;
+//! - [`stock`]: what is traded;
 //! - [`backup`]: what a catalog has, in a file;
 //! - [`cert`]: certificates for services and operators;
 //! - [`ledger`]: what a replica's data directory holds;
@@ -33,6 +34,7 @@ mod up;
 mod load;
 mod status;
 mod policy;
+mod stock;
 mod ledger;
 mod cert;
 mod backup;
@@ -109,6 +111,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::Load(args) => Ok(load::run(args).await?),
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Status(args) => Ok(status::run(args).await?),
+        Command::Stock(command) => Ok(stock::run(command).await?),
         Command::Backup(command) => Ok(backup::run(command)?),
         Command::Cert(command) => Ok(cert::run(command)?),
         Command::Ledger(command) => Ok(ledger::run(command)?),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use catalog::{Config, Disagreement, Found, Ledgers, RebuildError};
 use daemon::data_dir::{self, Lock};
-use domain::{ChainHash, JournalId, OrderNumber};
+use domain::{ChainHash, JournalId, OrderNumber, RowNumber};
 use order::inspect::Ledger;
 use storage::StorageError;
 
@@ -117,11 +117,11 @@ fn open(dir: &Path) -> Result<(Ledger, Found), StorageError> {
 }
 
 /// The chain hash that a ledger has before a number.
-fn chain_before(ledger: &Ledger, number: OrderNumber) -> Result<ChainHash, StorageError> {
+fn chain_before(ledger: &Ledger, number: RowNumber) -> Result<ChainHash, StorageError> {
     let Some(last) = number.0.checked_sub(1) else {
         return Ok(ChainHash::EMPTY);
     };
-    let row = ledger.rows_from(OrderNumber(last)).next().transpose()?;
+    let row = ledger.rows_from(RowNumber(last)).next().transpose()?;
     Ok(row.map_or(ChainHash::EMPTY, |row| row.chain))
 }
 

@@ -105,7 +105,11 @@ fn catalog(status: &Status) -> String {
             "out of reach"
         }
         .to_owned(),
-        or_dash(catalog.journal_rows),
+        or_dash(
+            catalog
+                .journal_rows
+                .map(|rows| rows.saturating_sub(catalog.stock_changes.unwrap_or(0))),
+        ),
         or_dash(catalog.chain_hash.as_deref().map(short)),
         in_sync.join(","),
         or_dash(catalog.session.as_deref()),

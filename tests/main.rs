@@ -11,6 +11,7 @@
 //! - [`networks`]: packets that are lost, gateways that are cut off, machines that are busy;
 //! - [`logs`]: logs and results that cannot be written;
 //! - [`damage`]: data directories whose files are not what was written there;
+//! - [`stocks`]: listed, priced, restocked and delisted while they are traded;
 //! - [`backups`]: taken while clients trade, and made catalogs of again;
 //! - [`access`]: who may call which method, beside what the protos have;
 //! - [`secured`]: who is believed where services prove who they are;
@@ -52,6 +53,7 @@ mod outages;
 mod networks;
 mod logs;
 mod damage;
+mod stocks;
 mod backups;
 mod access;
 mod secured;

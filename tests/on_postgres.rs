@@ -152,8 +152,8 @@ pub fn judge(bazaar: &Bazaar, orders: &BTreeMap<u64, (String, Order)>) {
     );
     for (row, (number, (key, order))) in journal.iter().zip(orders) {
         assert_eq!(row.number.0, *number);
-        assert!(row.order.key.as_str().contains(key.as_str()), "{row:?}");
-        assert_eq!(row.order.name.as_str(), order.name);
+        assert!(row.entry.key().as_str().contains(key.as_str()), "{row:?}");
+        assert_eq!(row.entry.name().as_str(), order.name);
         let mut expected = order.json();
         expected["number"] = json!(number);
         assert_eq!(bazaar.get(&format!("/orders/{number}")).data(), expected);

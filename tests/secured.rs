@@ -162,6 +162,7 @@ fn nobody_may_call_what_is_not_theirs() {
                 name: "meta".to_owned(),
                 side: catalog::Side::Sell.into(),
                 quantity: 1,
+                stock_change: None,
             }],
             journal: journal.clone(),
         };

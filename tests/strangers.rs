@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, Identity, JournalId, ListingDigest, OrderNumber, Price,
-    Quantity, Row, Side, StockName,
+    Epoch, IdempotencyKey, Identity, JournalId, LedgerEnd, ListingDigest, Price, Quantity, Row,
+    Side, StockName,
 };
 use order::store::{SqliteStore, Store as _};
 use order_core::durable::Save;
@@ -29,7 +29,7 @@ fn make_another_ledger(dir: &Path) {
         quantity: Quantity::new(777).unwrap(),
     };
     let price = Price::from_minor(2000).unwrap();
-    let row = Row::following(&ChainHash::EMPTY, OrderNumber(0), Epoch(1), order, price);
+    let row = Row::following(&LedgerEnd::default(), Epoch(1), order, price);
     let save = Save {
         identity: Some(Identity {
             journal: ANOTHER,

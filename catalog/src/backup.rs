@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::Duration;
 
-use domain::{JournalId, LedgerEnd, OrderNumber, Row};
+use domain::{JournalId, LedgerEnd, OrderNumber, Row, RowNumber};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
 use storage::{Location, StorageError, rows};
@@ -175,16 +175,14 @@ pub fn restore_until(
     let mut source = SqliteStore::open(copy)?;
     let (listings, loaded) = (source.listings()?, source.load()?);
     let leadership = loaded.state.leadership();
-    if last >= leadership.end.rows {
-        return Err(RebuildError::NoSuchOrder {
-            last,
-            rows: leadership.end.rows,
-        });
-    }
     drop(source);
     let journal = SqliteJournal::open(copy)?;
+    let orders = leadership.end.orders();
+    let Some(last) = journal.find_order(last)? else {
+        return Err(RebuildError::NoSuchOrder { last, orders });
+    };
     let kept = RebuildSource {
-        rows: Rows::to(last, |from, count| journal.rows(from, count)),
+        rows: Rows::to(last.number, |from, count| journal.rows(from, count)),
         journal: None,
         listing: Some(loaded.listing),
         lease_horizon: Some(lease_max(lease).max(loaded.sessions_out.unwrap_or_default())),
@@ -205,19 +203,19 @@ pub fn restore_until(
 /// The rows of a journal up to one, read as they are wanted.
 struct Rows<R> {
     read: R,
-    next: OrderNumber,
-    last: OrderNumber,
+    next: RowNumber,
+    last: RowNumber,
     chunk: std::vec::IntoIter<Row>,
 }
 
 impl<R> Rows<R>
 where
-    R: FnMut(OrderNumber, usize) -> Result<Vec<Row>, StorageError>,
+    R: FnMut(RowNumber, usize) -> Result<Vec<Row>, StorageError>,
 {
-    fn to(last: OrderNumber, read: R) -> Self {
+    fn to(last: RowNumber, read: R) -> Self {
         Self {
             read,
-            next: OrderNumber(0),
+            next: RowNumber(0),
             last,
             chunk: Vec::new().into_iter(),
         }
@@ -226,7 +224,7 @@ where
 
 impl<R> Iterator for Rows<R>
 where
-    R: FnMut(OrderNumber, usize) -> Result<Vec<Row>, StorageError>,
+    R: FnMut(RowNumber, usize) -> Result<Vec<Row>, StorageError>,
 {
     type Item = Result<Row, StorageError>;
 
@@ -243,7 +241,7 @@ where
             Err(error) => Some(Err(error)),
             Ok(rows) if rows.is_empty() => Some(Err(rows::missing(self.next))),
             Ok(rows) => {
-                self.next = OrderNumber(self.next.0 + rows.len() as u64);
+                self.next = RowNumber(self.next.0 + rows.len() as u64);
                 self.chunk = rows.into_iter();
                 self.chunk.next().map(Ok)
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use domain::{IdempotencyKey, OrderNumber, Row};
+use domain::{IdempotencyKey, Row, RowNumber};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
@@ -66,7 +66,7 @@ impl Store for Watched<Box<dyn Store>> {
 
 #[async_trait]
 impl Journal for Watched<Arc<dyn Journal>> {
-    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+    async fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         self.reporter.pass(self.inner.rows(from, rows_max).await)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use domain::{Epoch, OrderNumber, Price, ReplicaId, StockName};
+use domain::{Epoch, OrderNumber, Price, ReplicaId, RowNumber, StockName};
 use rpc::retry::{RetryClass, RetryStatus as _};
 use storage::StorageError;
 use tls::Principal;
@@ -75,7 +75,7 @@ pub enum RebuildError {
     Storage(#[from] StorageError),
     /// The ledger is damaged.
     #[error("the ledger is damaged: order {0} does not follow the one before it")]
-    Broken(OrderNumber),
+    Broken(RowNumber),
     /// The stocks are not those that the journal began with: a ledger keeps a digest of those.
     #[error("these are not the stocks that the journal began with: name the first --stocks file")]
     OtherListing,
@@ -83,17 +83,14 @@ pub enum RebuildError {
     #[error(
         "order {number} is for `{name}`, which is not among the stocks: name the first --stocks file"
     )]
-    UnknownStock {
-        number: OrderNumber,
-        name: StockName,
-    },
+    UnknownStock { number: RowNumber, name: StockName },
     /// The stocks are not those that the journal began with.
     #[error(
         "order {number} was made at {traded} for a share of `{name}`, which is listed at {listed}: \
          name the first --stocks file"
     )]
     OtherPrice {
-        number: OrderNumber,
+        number: RowNumber,
         name: StockName,
         /// The price in its row.
         traded: Price,
@@ -104,14 +101,14 @@ pub enum RebuildError {
     #[error(
         "order {number} could not have been made with these stocks: name the first --stocks file"
     )]
-    Impossible { number: OrderNumber },
+    Impossible { number: RowNumber },
     /// A backup ends before that.
-    #[error("it has no order {last}: there are {rows}, and the first is 0")]
+    #[error("it has no order {last}: there are {orders}, and the first is 0")]
     NoSuchOrder {
         /// The one that was asked for.
         last: OrderNumber,
         /// How many there are.
-        rows: OrderNumber,
+        orders: OrderNumber,
     },
     /// A ledger has seen an epoch that no catalog can have come to.
     #[error(
@@ -134,20 +131,20 @@ pub enum RequestError {
     #[error("the journal has {rows} rows: neither row {from} nor the one before it")]
     Beyond {
         /// The first that was asked for.
-        from: OrderNumber,
+        from: RowNumber,
         /// How many there are.
-        rows: OrderNumber,
+        rows: RowNumber,
     },
     /// The caller's ledger is not the journal's beginning.
     #[error("the row before {0} is another one here")]
-    Differs(OrderNumber),
+    Differs(RowNumber),
     /// A replica that need not hold every acknowledged order proves nothing about them, nor does one whose orders are
     /// given up.
     #[error("replica {0} is not in sync")]
     NotInSync(ReplicaId),
     /// The row does not prove that the journal lost any.
     #[error("row {0} does not follow the journal's last one")]
-    NotMissing(OrderNumber),
+    NotMissing(RowNumber),
     /// What a replica has is wanted no more.
     #[error(
         "the ledgers are checked: what they have is wanted no more, or by another run of the catalog"

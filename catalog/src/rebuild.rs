@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use daemon::atomic_file;
 use domain::LedgerEnd;
-use domain::{Epoch, JournalId, ListingDigest, OrderNumber, ReplicaId, Row, StockName};
+use domain::{Epoch, JournalId, ListingDigest, OrderNumber, Refusal, ReplicaId, Row, StockName};
 use storage::{DataDir, StorageError};
 
 use crate::config::{Config, LEASE_MAX, lease_max};
@@ -167,7 +167,7 @@ where
     // before it.
     let longest = lease_horizon.unwrap_or(lease_max(LEASE_MAX));
     store.set_sessions_out(Some(longest.max(lease_max(lease))))?;
-    Ok(replay.end.rows)
+    Ok(replay.end.orders())
 }
 
 /// One epoch above all that were seen. The catalog begins the next one when it starts.
@@ -189,6 +189,7 @@ struct Replay {
     end: LedgerEnd,
     /// The highest that was seen.
     epoch: Epoch,
+    /// With those that are not listed any more.
     stocks: BTreeMap<StockName, Stock>,
 }
 
@@ -197,26 +198,27 @@ impl Replay {
         let mut changed = BTreeSet::new();
         for row in &rows {
             let number = row.number;
-            if number != self.end.rows || !row.follows(&self.end.chain) {
+            if !self.end.is_continued_by(row) {
                 return Err(RebuildError::Broken(number));
             }
-            let name = &row.order.name;
-            let unknown = || RebuildError::UnknownStock {
-                number,
-                name: name.clone(),
-            };
-            let stock = self.stocks.get_mut(name).ok_or_else(unknown)?;
-            if row.price != stock.price {
+            let name = row.entry.name();
+            let after = Stock::after(self.stocks.get(name), &row.entry, number);
+            let after = after.map_err(|refusal| match refusal {
+                Refusal::StockNotFound => RebuildError::UnknownStock {
+                    number,
+                    name: name.clone(),
+                },
+                _ => RebuildError::Impossible { number },
+            })?;
+            if row.price != after.price {
                 return Err(RebuildError::OtherPrice {
                     number,
                     name: name.clone(),
                     traded: row.price,
-                    listed: stock.price,
+                    listed: after.price,
                 });
             }
-            *stock = stock
-                .traded(&row.order)
-                .map_err(|_| RebuildError::Impossible { number })?;
+            self.stocks.insert(name.clone(), after);
             changed.insert(name);
             self.epoch = self.epoch.max(row.epoch);
             self.end = LedgerEnd::of(row);

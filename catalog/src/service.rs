@@ -10,7 +10,8 @@ use daemon::tasks;
 use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{
-    ChainHash, Epoch, Identity, Invalid, Order, OrderNumber, ReplicaId, Row, SessionId, StockName,
+    ChainHash, Entry, Epoch, Identity, Invalid, OrderNumber, ReplicaId, Row, RowNumber, SessionId,
+    StockName,
 };
 use rpc::call_streams::{self, Early};
 use rpc::clients::{Client, PerClient};
@@ -26,7 +27,7 @@ use wire::Malformed;
 use wire::catalog::v1;
 use wire::catalog::v1::catalog_server::Catalog;
 use wire::identity;
-use wire::order_number;
+use wire::row_number;
 
 use crate::config::{LEASE_MAX, lease_max};
 use crate::error::RequestError;
@@ -195,9 +196,13 @@ impl Catalog for Service {
     ) -> Reply<Self::ReadJournalStream> {
         let request = request.into_inner();
         self.check_named(&request.journal)?;
-        let from = order_number(request.from)?;
+        let from = row_number(request.from)?;
         self.wait_until_healed().await?;
         let end = self.shared.leadership().end;
+        if let Some(order) = request.order {
+            let message = self.order(OrderNumber(order), end).await?;
+            return Ok(Response::new(Box::pin(tokio_stream::once(Ok(message)))));
+        }
         if !request.previous.is_empty() {
             let previous = ChainHash::try_from(request.previous.as_slice()).map_err(Malformed)?;
             self.compare(from, previous, end).await?;
@@ -208,14 +213,14 @@ impl Catalog for Service {
         } else {
             request.rows_max
         };
-        let until = OrderNumber(from.0.saturating_add(rows_max)).min(end);
+        let until = RowNumber(from.0.saturating_add(rows_max)).min(end);
         let service = self.clone();
         // Each message is made once the one before it was taken: a caller that takes none has
         // nothing held for it.
         let starts = tokio_stream::iter((from.0..until.0).step_by(ROWS_PER_MESSAGE));
         let messages = starts.then(move |start| {
             let service = service.clone();
-            async move { Ok(service.message(OrderNumber(start), until).await?) }
+            async move { Ok(service.message(RowNumber(start), until).await?) }
         });
         Ok(Response::new(Box::pin(messages)))
     }
@@ -327,7 +332,7 @@ impl Service {
     async fn report(
         &self,
         request: v1::ReportLedgerRequest,
-    ) -> Result<Option<OrderNumber>, RequestError> {
+    ) -> Result<Option<RowNumber>, RequestError> {
         self.check_named(&request.journal)?;
         self.check_heals(request.run)?;
         let report = report_from_wire(request)?;
@@ -337,7 +342,7 @@ impl Service {
     async fn restore(
         &self,
         request: v1::PutBackRequest,
-    ) -> Result<Option<OrderNumber>, RequestError> {
+    ) -> Result<Option<RowNumber>, RequestError> {
         self.check_named(&request.journal)?;
         self.check_heals(request.run)?;
         at_most("rows", request.rows.len(), RESTORED_MAX)?;
@@ -357,7 +362,7 @@ impl Service {
     /// Whether the journal has the caller's row before a number, given where it ends.
     async fn compare(
         &self,
-        from: OrderNumber,
+        from: RowNumber,
         previous: ChainHash,
         end: LedgerEnd,
     ) -> Result<(), RequestError> {
@@ -371,7 +376,7 @@ impl Service {
             None => ChainHash::EMPTY,
             Some(_) if from == end.rows => end.chain,
             Some(before) => {
-                let rows = self.read(OrderNumber(before), 1).await?;
+                let rows = self.read(RowNumber(before), 1).await?;
                 rows.first().map_or(ChainHash::EMPTY, |row| row.chain)
             }
         };
@@ -383,7 +388,7 @@ impl Service {
     }
 
     /// Exactly so many rows, all of which are committed.
-    async fn read(&self, from: OrderNumber, count: usize) -> Result<Vec<Row>, RequestError> {
+    async fn read(&self, from: RowNumber, count: usize) -> Result<Vec<Row>, RequestError> {
         let rows = self.journal.rows(from, count).await;
         let rows = rows.map_err(RequestError::unreadable)?;
         if rows.len() == count {
@@ -502,8 +507,8 @@ impl Service {
     /// As many rows from `from` to before `until` as one message has, all of which are committed.
     async fn message(
         &self,
-        from: OrderNumber,
-        until: OrderNumber,
+        from: RowNumber,
+        until: RowNumber,
     ) -> Result<v1::ReadJournalResponse, RequestError> {
         if *self.closing.borrow() {
             return Err(RequestError::Stopping);
@@ -511,6 +516,18 @@ impl Service {
         let count = (until.0 - from.0).min(ROWS_PER_MESSAGE as u64) as usize;
         let rows = self.read(from, count).await?;
         let rows = rows.iter().map(v1::JournalRow::from).collect();
+        Ok(v1::ReadJournalResponse { rows })
+    }
+
+    /// The row of an order, in a journal that ends there; none where it has no such order.
+    async fn order(
+        &self,
+        order: OrderNumber,
+        end: LedgerEnd,
+    ) -> Result<v1::ReadJournalResponse, RequestError> {
+        let found = self.journal.order(order, end).await;
+        let row = found.map_err(RequestError::unreadable)?;
+        let rows = row.iter().map(v1::JournalRow::from).collect();
         Ok(v1::ReadJournalResponse { rows })
     }
 }
@@ -577,7 +594,7 @@ pub fn report_from_wire(request: v1::ReportLedgerRequest) -> Result<LedgerReport
     }
     Ok(LedgerReport {
         replica: replica_from_wire(request.replica)?,
-        end: wire::leadership::end(request.rows, &request.chain_hash)?,
+        end: wire::leadership::end(request.rows, request.stock_changes, &request.chain_hash)?,
         last_epoch: Epoch(request.last_epoch),
         beside: wire::rows(request.beside)?,
         is_empty: request.empty,
@@ -596,12 +613,12 @@ fn replica_from_wire(id: u32) -> Result<ReplicaId, Malformed> {
 ///
 /// # Errors
 /// Where there are more than [`ORDERS_MAX`], or one cannot be.
-pub fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Order>), Malformed> {
+pub fn trade_from_wire(request: v1::TradeRequest) -> Result<(Epoch, Vec<Entry>), Malformed> {
     at_most("orders", request.orders.len(), ORDERS_MAX)?;
     let orders = request
         .orders
         .into_iter()
-        .map(Order::try_from)
+        .map(Entry::try_from)
         .collect::<Result<_, _>>()?;
     Ok((Epoch(request.epoch), orders))
 }
@@ -694,5 +711,6 @@ fn leadership_to_wire(
         lease_horizon_ms: lease_horizon.as_millis() as u64,
         healed,
         run: run.get(),
+        stock_changes: end.stock_changes,
     }
 }

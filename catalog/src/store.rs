@@ -11,10 +11,11 @@ use std::io;
 use std::time::Duration;
 
 use domain::{
-    ChangeNumber, Epoch, IdempotencyKey, JournalId, ListingDigest, OrderNumber, Quantity,
-    ReplicaId, Row,
+    ChangeNumber, Entry, Epoch, IdempotencyKey, JournalId, LedgerEnd, ListingDigest, OrderNumber,
+    Quantity, ReplicaId, Row, RowNumber, StockChange, StockChangeKind, StockName,
 };
 use storage::StorageError;
+use storage::rows::{OrderSearch, missing};
 use tonic::async_trait;
 
 use catalog_core::{Batch, CatalogState, PriorOutcome, Term, WriterLease};
@@ -95,7 +96,34 @@ pub trait Store: Send {
 #[async_trait]
 pub trait Journal: Send + Sync {
     /// At most `rows_max` committed rows from a number on, in number order and without gaps.
-    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError>;
+    async fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError>;
+
+    /// The row of an order, in a journal that ends there; `None` where it has no such order.
+    async fn order(&self, order: OrderNumber, end: LedgerEnd) -> Result<Option<Row>, StorageError> {
+        let Some(mut search) = OrderSearch::new(order, end) else {
+            return Ok(None);
+        };
+        loop {
+            let row = self.rows(search.probe(), 1).await?.pop();
+            let row = row.ok_or_else(|| missing(search.probe()))?;
+            if let Some(found) = search.take(row)? {
+                return Ok(Some(found));
+            }
+        }
+    }
+}
+
+/// Which of a batch's stocks it lists, rather than that they were there before.
+fn listed(batch: &Batch) -> BTreeSet<&StockName> {
+    let changes = batch.rows.iter().filter_map(|row| match &row.entry {
+        Entry::StockChange(change) => Some(change),
+        Entry::Order(_) => None,
+    });
+    let is_listed = |change: &&StockChange| matches!(change.kind, StockChangeKind::Add { .. });
+    changes
+        .filter(is_listed)
+        .map(|change| &change.name)
+        .collect()
 }
 
 /// An id that no other journal has.

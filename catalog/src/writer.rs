@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use daemon::tasks;
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, LedgerEnd, Order, OrderNumber, ReplicaId, Row};
+use domain::{ChainHash, Entry, Epoch, LedgerEnd, ReplicaId, Row, RowNumber};
 use storage::StorageError;
 use storage::error::fail_stop;
 use tokio::runtime::Handle;
@@ -46,7 +46,7 @@ impl Writer {
     pub async fn trade(
         &self,
         sender: Sender,
-        orders: Vec<Order>,
+        orders: Vec<Entry>,
         proposed: ProposedReply,
     ) -> Result<Vec<TradeResult>, RequestError> {
         self.ask(|reply| Command::Trade {
@@ -89,7 +89,7 @@ impl Writer {
     }
 
     /// Takes in what a replica has, before anything else is done. Returns from where on the journal lacks rows of it.
-    pub async fn heal(&self, told: Told) -> Result<Option<OrderNumber>, RequestError> {
+    pub async fn heal(&self, told: Told) -> Result<Option<RowNumber>, RequestError> {
         self.ask(|reply| Command::Heal { told, reply }).await
     }
 
@@ -220,7 +220,7 @@ impl Run {
         healing: &mut Healing,
         told: Told,
         journal: &dyn Journal,
-    ) -> Result<Option<OrderNumber>, RequestError> {
+    ) -> Result<Option<RowNumber>, RequestError> {
         match told {
             Told::Report(report) => {
                 let end = self.committer.state().leadership().end;
@@ -386,7 +386,7 @@ enum Next {
 /// The chain hash that a journal has before a number, given where it ends; none where it is shorter.
 async fn chain_before(
     journal: &dyn Journal,
-    number: OrderNumber,
+    number: RowNumber,
     end: LedgerEnd,
 ) -> Result<Option<ChainHash>, StorageError> {
     if number >= end.rows {
@@ -395,7 +395,7 @@ async fn chain_before(
     let Some(before) = number.0.checked_sub(1) else {
         return Ok(Some(ChainHash::EMPTY));
     };
-    let rows = journal.rows(OrderNumber(before), 1).await?;
+    let rows = journal.rows(RowNumber(before), 1).await?;
     Ok(rows.first().map(|row| row.chain))
 }
 

@@ -8,6 +8,7 @@
 //! - `metrics`: the same in numbers, for Prometheus;
 //! - `sent`: what operators send with a change of the policy;
 //! - `rollout`: how a version is rolled out by a plan;
+//! - `stocks`: what is traded, and changes of that;
 //! - `policy`: the policy's way into service, what a candidate would do, and recordings.
 
 mod connections;
@@ -20,6 +21,7 @@ mod metrics;
 mod sent;
 mod policy;
 mod rollout;
+mod stocks;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::Uri;
 use axum::middleware;
-use axum::routing::{get, post, put};
+use axum::routing::{get, patch, post, put};
 use rpc::failover::Endpoints;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -104,6 +106,11 @@ pub async fn serve(
             post(|admin, query, reason| rollout::steer(admin, query, reason, Versions::skip_step)),
         )
         .route("/policy/differences", get(policy::differences))
+        .route("/stocks", get(stocks::list).post(stocks::add))
+        .route(
+            "/stocks/{name}",
+            patch(stocks::change).delete(stocks::delist),
+        )
         // Not `GET`, which any page can have a browser send.
         .route("/policy/recording", post(policy::record))
         .fallback(|uri: Uri| async move { Refusal::NoSuchPath(uri.path().to_owned()) })

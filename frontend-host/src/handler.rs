@@ -35,6 +35,7 @@ use frontend_policy::{Arrival, Decider, Versions};
 pub use admission::Admitted;
 use admission::check_content_coding;
 use exchange::Exchange;
+pub(crate) use exchange::{new_key, unix_ms};
 pub use refusal::Refusal;
 pub use refusal::error_body;
 pub use response::without_body;

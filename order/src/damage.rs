@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use domain::{Identity, OrderNumber, Row};
+use domain::{Identity, OrderNumber, Row, RowNumber};
 use storage::StorageError;
 use storage::damage::DamageReporter;
 
@@ -42,8 +42,12 @@ impl<S: Store> Store for Watched<S> {
 }
 
 impl ReadRows for Watched<Arc<dyn ReadRows>> {
-    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+    fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         self.reporter.pass(self.inner.rows(from, rows_max))
+    }
+
+    fn order(&self, number: OrderNumber) -> Result<Option<Row>, StorageError> {
+        self.reporter.pass(self.inner.order(number))
     }
 
     fn beside(&self) -> Result<Vec<Row>, StorageError> {

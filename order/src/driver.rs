@@ -13,7 +13,8 @@ use std::time::Duration;
 use daemon::tasks;
 use domain::LedgerEnd;
 use domain::time::BootTime;
-use domain::{Epoch, Identity, Order, OrderNumber, ReplicaId, Row};
+use domain::{Entry, Epoch, Identity, OrderNumber, ReplicaId, Row, RowNumber};
+use storage::StorageError;
 use storage::damage::DamageReporter;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -48,7 +49,7 @@ const SENDING_TURNS: u32 = 4;
 #[derive(Debug)]
 pub(crate) enum Input {
     Place {
-        order: Order,
+        order: Entry,
         reply: Reply,
     },
     Announce {
@@ -60,10 +61,10 @@ pub(crate) enum Input {
         epoch: Epoch,
         leader: ReplicaId,
         rows: Vec<Row>,
-        committed: OrderNumber,
+        committed: RowNumber,
         reply: oneshot::Sender<Result<LedgerEnd, Refused>>,
     },
-    /// Asks for a row that is committed and not in the ledger's file yet.
+    /// Asks for an order that is committed and not in the ledger's file yet.
     Find {
         number: OrderNumber,
         reply: oneshot::Sender<Option<Row>>,
@@ -88,7 +89,7 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// Places an order, whose answer goes out by itself.
-    pub(crate) async fn place(&self, order: Order, reply: Reply) -> Result<(), GrpcStatus> {
+    pub(crate) async fn place(&self, order: Entry, reply: Reply) -> Result<(), GrpcStatus> {
         let sent = self.inputs.send(Input::Place { order, reply }).await;
         sent.map_err(|_| stopping())
     }
@@ -111,7 +112,7 @@ impl Handle {
         &self,
         (epoch, leader): (Epoch, ReplicaId),
         rows: Vec<Row>,
-        committed: OrderNumber,
+        committed: RowNumber,
     ) -> Result<LedgerEnd, GrpcStatus> {
         self.asker.confirm(epoch).await?;
         self.ask(|reply| Input::Append {
@@ -124,7 +125,7 @@ impl Handle {
         .await
     }
 
-    /// A row that is committed and durable here, and not in the ledger's file yet.
+    /// The row of an order that is committed and durable here, and not in the ledger's file yet.
     pub(crate) async fn find(&self, number: OrderNumber) -> Result<Option<Row>, GrpcStatus> {
         let (reply, answer) = oneshot::channel();
         let sent = self.inputs.send(Input::Find { number, reply }).await;
@@ -133,13 +134,13 @@ impl Handle {
     }
 
     /// The journal holds at least so many rows.
-    pub(crate) async fn note_journal_len(&self, rows: OrderNumber) {
+    pub(crate) async fn note_journal_len(&self, rows: RowNumber) {
         // Where the driver has stopped nobody needs to know.
         let _ = self.inputs.send(Input::Happened(Event::Heard(rows))).await;
     }
 
     /// Waits until at least so many rows are durable here.
-    pub(crate) async fn wait_until_durable(&self, rows: OrderNumber) {
+    pub(crate) async fn wait_until_durable(&self, rows: RowNumber) {
         let mut status = self.status.clone();
         let held = status.wait_for(|status| status.end.rows >= rows);
         let stopped = held.await.is_err();
@@ -507,7 +508,7 @@ impl Upstreams {
         peer: ReplicaId,
         epoch: Epoch,
         shipment: Shipment,
-        committed: OrderNumber,
+        committed: RowNumber,
     ) -> Result<LedgerEnd, CallFailure> {
         let rows = match shipment {
             Shipment::Rows(rows) => rows,
@@ -529,7 +530,7 @@ impl Upstreams {
     }
 
     /// Shows the catalog a row of the ledger that it lacks. It may not take it for one.
-    async fn report_missing(&self, number: OrderNumber) -> Option<Failure> {
+    async fn report_missing(&self, number: RowNumber) -> Option<Failure> {
         let row = read(&self.reader, number, 1).await.ok()?.pop()?;
         let reported = self.catalog.report_missing(self.asker.replica(), &row);
         // The row does not follow the journal's last: it went on without those that it lost.
@@ -541,13 +542,28 @@ impl Upstreams {
 /// Reads rows off the async threads.
 pub(crate) async fn read(
     reader: &Arc<dyn ReadRows>,
-    from: OrderNumber,
+    from: RowNumber,
     rows_max: usize,
 ) -> Result<Vec<Row>, RequestError> {
     let reader = Arc::clone(reader);
-    let rows = tokio::task::spawn_blocking(move || reader.rows(from, rows_max)).await;
-    let rows = rows.map_err(|_| RequestError::Stopping)?;
-    rows.map_err(|error| {
+    read_with(move || reader.rows(from, rows_max)).await
+}
+
+/// The row of an order, if the ledger has it.
+pub(crate) async fn read_order(
+    reader: &Arc<dyn ReadRows>,
+    number: OrderNumber,
+) -> Result<Option<Row>, RequestError> {
+    let reader = Arc::clone(reader);
+    read_with(move || reader.order(number)).await
+}
+
+async fn read_with<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, RequestError> {
+    let read = tokio::task::spawn_blocking(read).await;
+    let read = read.map_err(|_| RequestError::Stopping)?;
+    read.map_err(|error| {
         tracing::error!(%error, "cannot read the ledger");
         RequestError::Unreadable(error)
     })

@@ -2,8 +2,7 @@
 
 use domain::Term;
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, LedgerEnd, Order, OrderNumber, Price, Quantity, ReplicaId,
-    Row, Side, StockName,
+    Epoch, IdempotencyKey, LedgerEnd, Order, Price, Quantity, ReplicaId, Row, Side, StockName,
 };
 
 pub(crate) fn term(epoch: u64, leader: u32) -> Term {
@@ -24,21 +23,11 @@ pub(crate) fn journal(rows: usize) -> Vec<Row> {
             quantity: Quantity::new(1).unwrap(),
         };
         let price = Price::from_minor(100).unwrap();
-        let number = OrderNumber(number as u64);
-        journal.push(Row::following(
-            &end(&journal).chain,
-            number,
-            Epoch(1),
-            order,
-            price,
-        ));
+        journal.push(Row::following(&end(&journal), Epoch(1), order, price));
     }
     journal
 }
 
 pub(crate) fn end(rows: &[Row]) -> LedgerEnd {
-    LedgerEnd {
-        rows: OrderNumber(rows.len() as u64),
-        chain: rows.last().map_or(ChainHash::EMPTY, |row| row.chain),
-    }
+    rows.last().map(LedgerEnd::of).unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::store::proposed;
 use domain::LedgerEnd;
-use domain::{Epoch, Identity, OrderNumber, ReplicaId, Row};
+use domain::{Epoch, Identity, ReplicaId, Row, RowNumber};
 use rusqlite::Connection;
 use storage::rows;
 use storage::{Location, StorageError};
@@ -80,11 +80,11 @@ impl Ledger {
     /// meanwhile may or may not be among them. An error, such as a row that is missing, is the
     /// last item.
     pub fn rows(&self) -> Rows<'_> {
-        self.rows_from(OrderNumber(0))
+        self.rows_from(RowNumber(0))
     }
 
     /// The same, from a number on.
-    pub fn rows_from(&self, from: OrderNumber) -> Rows<'_> {
+    pub fn rows_from(&self, from: RowNumber) -> Rows<'_> {
         Rows {
             ledger: self,
             chunk: Vec::new().into_iter(),
@@ -133,7 +133,7 @@ impl Ledger {
 pub struct Rows<'a> {
     ledger: &'a Ledger,
     chunk: std::vec::IntoIter<Row>,
-    next: OrderNumber,
+    next: RowNumber,
     ended: bool,
 }
 

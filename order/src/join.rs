@@ -1,6 +1,6 @@
 //! A replica's start, before anything of its ledger is served: runs the core's [`Join`].
 
-use domain::{Identity, OrderNumber};
+use domain::{Identity, RowNumber};
 use order_core::join::{Action, Found, Input, Joined as Verdict};
 use order_core::message::CallFailure;
 use order_core::timing::JOIN_TIMEOUT;
@@ -23,7 +23,7 @@ pub(crate) struct Joined {
     /// The catalog, as long as it keeps that journal.
     pub(crate) catalog: Catalog,
     /// How many rows the journal had, where all of them are yet to be copied.
-    pub(crate) copies: Option<OrderNumber>,
+    pub(crate) copies: Option<RowNumber>,
 }
 
 /// Waits for the catalog, and has the ledger compared with its journal. With

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use domain::{Invalid, JournalId, Order};
+use domain::{Entry, Invalid, JournalId};
 use rpc::listen::{CallUnderWay, Waiting};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -136,7 +136,7 @@ impl Intake {
             for Placement { tag, order } in placements {
                 let reply = Reply::new(tag, self.answers.clone(), room.split(1));
                 let order = order.ok_or_else(|| Malformed(Invalid::new("order", "is missing")));
-                match order.and_then(Order::try_from) {
+                match order.and_then(Entry::try_from) {
                     Ok(order) => self.handle.place(order, reply).await?,
                     Err(invalid) => reply.refuse(&invalid),
                 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::{
-    CatalogRun, ChainHash, Epoch, Invalid, JournalId, Order, OrderNumber, ReplicaId, Row, Term,
+    CatalogRun, ChainHash, Entry, Epoch, Invalid, JournalId, OrderNumber, ReplicaId, Row,
+    RowNumber, Term,
 };
 use rpc::call_streams::Calls;
 use rpc::connect::Security;
@@ -21,7 +22,7 @@ use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::identity;
 use wire::order::v1 as order;
 use wire::order::v1::replication_client::ReplicationClient;
-use wire::order_number;
+use wire::row_number;
 
 use crate::config::{Config, ConfigError};
 use crate::failed_call::{Call, CallError};
@@ -88,7 +89,7 @@ impl Catalog {
     pub(crate) async fn trade<F>(
         &self,
         epoch: Epoch,
-        orders: Vec<Order>,
+        orders: Vec<Entry>,
         proposed: impl FnOnce(Vec<Row>) -> F,
     ) -> Result<Vec<Outcome>, CallError>
     where
@@ -164,7 +165,7 @@ impl Catalog {
     /// answer says that the journal has that row, too.
     pub(crate) async fn read_journal(
         &self,
-        from: OrderNumber,
+        from: RowNumber,
         previous: Option<ChainHash>,
         rows_max: usize,
     ) -> Result<Vec<Row>, CallError> {
@@ -172,8 +173,30 @@ impl Catalog {
             from: from.0,
             rows_max: rows_max as u64,
             previous: previous.map_or_else(Vec::new, |chain| chain.as_bytes().to_vec()),
+            order: None,
             journal: self.journal(),
         };
+        self.read(request, rows_max).await
+    }
+
+    /// The row of an order, if the journal has it.
+    pub(crate) async fn read_order(&self, number: OrderNumber) -> Result<Vec<Row>, CallError> {
+        let request = catalog::ReadJournalRequest {
+            order: Some(number.0),
+            // A catalog that does not know of stocks being changed has it there.
+            from: number.0,
+            rows_max: 1,
+            previous: Vec::new(),
+            journal: self.journal(),
+        };
+        self.read(request, 1).await
+    }
+
+    async fn read(
+        &self,
+        request: catalog::ReadJournalRequest,
+        rows_max: usize,
+    ) -> Result<Vec<Row>, CallError> {
         let mut client = self.client.clone();
         within(Call::Read, JOURNAL_TIMEOUT, async {
             let stream = client.read_journal(request).await?.into_inner();
@@ -188,11 +211,12 @@ impl Catalog {
         report: &Report,
         last_epoch: Epoch,
         beside: &[Row],
-    ) -> Result<Option<OrderNumber>, CallError> {
+    ) -> Result<Option<RowNumber>, CallError> {
         let request = catalog::ReportLedgerRequest {
             replica: report.replica.get(),
             run: report.run.get(),
             rows: report.end.rows.0,
+            stock_changes: report.end.stock_changes,
             chain_hash: report.end.chain.as_bytes().to_vec(),
             beside: beside.iter().map(Into::into).collect(),
             epoch: report.term.epoch.0,
@@ -206,7 +230,7 @@ impl Catalog {
         let mut client = self.client.clone();
         within(Call::Report, HEAD_TIMEOUT, async {
             let answer = client.report_ledger(request).await?.into_inner();
-            Ok(answer.missing_from.map(order_number).transpose()?)
+            Ok(answer.missing_from.map(row_number).transpose()?)
         })
         .await
     }
@@ -216,7 +240,7 @@ impl Catalog {
         &self,
         report: &Report,
         rows: Vec<Row>,
-    ) -> Result<Option<OrderNumber>, CallError> {
+    ) -> Result<Option<RowNumber>, CallError> {
         let request = catalog::PutBackRequest {
             replica: report.replica.get(),
             run: report.run.get(),
@@ -226,7 +250,7 @@ impl Catalog {
         let mut client = self.client.clone();
         within(Call::Report, JOURNAL_TIMEOUT, async {
             let answer = client.put_back(request).await?.into_inner();
-            Ok(answer.missing_from.map(order_number).transpose()?)
+            Ok(answer.missing_from.map(row_number).transpose()?)
         })
         .await
     }
@@ -319,7 +343,7 @@ impl Peers {
         peer: ReplicaId,
         epoch: Epoch,
         rows: &[Row],
-        committed: OrderNumber,
+        committed: RowNumber,
     ) -> Result<LedgerEnd, CallError> {
         let rows = rows.iter().map(Into::into).collect();
         let request = order::AppendRequest {
@@ -336,7 +360,7 @@ impl Peers {
             let mut call = peer.appends.call(request, open).await?;
             let answer = call.message().await?;
             call.end();
-            Ok(end(answer.orders, &answer.chain_hash)?)
+            Ok(end(answer.rows, answer.stock_changes, &answer.chain_hash)?)
         })
         .await
     }
@@ -345,7 +369,7 @@ impl Peers {
     pub(crate) async fn fetch(
         &self,
         peer: ReplicaId,
-        from: OrderNumber,
+        from: RowNumber,
         rows_max: usize,
     ) -> Result<Vec<Row>, CallError> {
         let request = order::FetchRequest {
@@ -401,7 +425,7 @@ async fn collect<M>(
 
 /// Checks that there is one outcome for each order, and that every row is its order's.
 fn outcomes(
-    orders: &[Order],
+    orders: &[Entry],
     results: Vec<catalog::TradeResult>,
 ) -> Result<Vec<Outcome>, Malformed> {
     if results.len() != orders.len() {
@@ -417,15 +441,15 @@ fn outcomes(
         .collect()
 }
 
-fn outcome(order: &Order, result: catalog::TradeResult) -> Result<Outcome, Malformed> {
+fn outcome(order: &Entry, result: catalog::TradeResult) -> Result<Outcome, Malformed> {
     use catalog::trade_result::Result as Is;
     match result.result {
         Some(Is::Row(row)) => {
             let row = Row::try_from(row)?;
-            if row.order != *order {
+            if row.entry != *order {
                 return Err(Malformed(Invalid::new(
                     "result",
-                    format!("for key {} is another order's row", order.key),
+                    format!("for key {} is another order's row", order.key()),
                 )));
             }
             Ok(Outcome::Row(row))

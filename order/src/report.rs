@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use domain::{Epoch, LedgerEnd, OrderNumber, Row};
+use domain::{Epoch, LedgerEnd, Row, RowNumber};
 use storage::StorageError;
 
 use crate::peers::{Catalog, Report};
@@ -50,7 +50,7 @@ pub(crate) async fn report(catalog: &Catalog, reader: &Arc<dyn ReadRows>, report
 
 /// The epoch of the ledger's last row, which may be beside it on the disk yet.
 async fn last_epoch(reader: &Arc<dyn ReadRows>, end: LedgerEnd, beside: &[Row]) -> Option<Epoch> {
-    let Some(last) = end.rows.0.checked_sub(1).map(OrderNumber) else {
+    let Some(last) = end.rows.0.checked_sub(1).map(RowNumber) else {
         return Some(Epoch(0));
     };
     let is_last = |row: &&Row| LedgerEnd::of(row) == end;

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use domain::{Epoch, JournalId, OrderNumber, ReplicaId, Row};
+use domain::{Epoch, JournalId, OrderNumber, ReplicaId, Row, RowNumber};
 use rpc::call_streams;
 use rpc::clients::PerClient;
 use rpc::listen::{caller_of, client_of};
@@ -22,7 +22,7 @@ use wire::order::v1::{
     GetResponse, PlaceManyRequest, ReplicaStatus, Role, StatusRequest,
 };
 
-use crate::driver::{Handle, read};
+use crate::driver::{Handle, read, read_order};
 use crate::error::RequestError;
 use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
@@ -71,7 +71,7 @@ impl OrdersService {
         let mut input = Input::Begin;
         loop {
             input = match lookup.step(input) {
-                Action::ReadLedger => Input::Found(read(&self.reader, number, 1).await?.pop()),
+                Action::ReadLedger => Input::Found(read_order(&self.reader, number).await?),
                 Action::FindRecent => Input::Found(self.handle.find(number).await?),
                 Action::AwaitCatalog => {
                     let reached = self.handle.wait_for_catalog();
@@ -86,7 +86,7 @@ impl OrdersService {
                 }
                 Action::Fetch { rows } => {
                     self.handle.note_journal_len(rows).await;
-                    let rows = self.catalog.read_journal(number, None, 1).await;
+                    let rows = self.catalog.read_order(number).await;
                     Input::Fetched(rows.map_err(|error| error.failure))
                 }
                 Action::Answer(answer) => return Ok(answer.map_err(RequestError::from)?),
@@ -198,7 +198,7 @@ impl Replication for ReplicationService {
         } = request.into_inner();
         identity::check(&journal, self.journal).map_err(RequestError::NotOurs)?;
         let rows_max = if rows_max == 0 { u64::MAX } else { rows_max };
-        let messages = messages(Arc::clone(&self.reader), OrderNumber(from), rows_max);
+        let messages = messages(Arc::clone(&self.reader), RowNumber(from), rows_max);
         Ok(Response::new(Box::pin(messages)))
     }
 }
@@ -217,17 +217,18 @@ async fn append(
     }
     let end = handle.append(term, rows, committed).await?;
     Ok(AppendResponse {
-        orders: end.rows.0,
+        rows: end.rows.0,
+        stock_changes: end.stock_changes,
         chain_hash: end.chain.as_bytes().to_vec(),
     })
 }
 
-type Rows = ((Epoch, ReplicaId), Vec<Row>, OrderNumber);
+type Rows = ((Epoch, ReplicaId), Vec<Row>, RowNumber);
 
 fn rows_from_wire(request: AppendRequest) -> Result<Rows, Malformed> {
     let term = term(request.epoch, request.leader)?;
     let rows = wire::rows(request.rows)?;
-    Ok((term, rows, wire::order_number(request.committed)?))
+    Ok((term, rows, wire::row_number(request.committed)?))
 }
 
 async fn closed(mut closing: watch::Receiver<bool>) {
@@ -238,7 +239,7 @@ async fn closed(mut closing: watch::Receiver<bool>) {
 /// a caller that takes none has nothing held for it.
 fn messages(
     reader: Arc<dyn ReadRows>,
-    from: OrderNumber,
+    from: RowNumber,
     rows_max: u64,
 ) -> impl Stream<Item = Result<FetchResponse, Status>> {
     let until = from.0.saturating_add(rows_max);
@@ -247,7 +248,7 @@ fn messages(
         let reader = Arc::clone(&reader);
         async move {
             let wanted = (until - start).min(FETCH_MESSAGE_ROWS as u64) as usize;
-            (wanted, read(&reader, OrderNumber(start), wanted).await)
+            (wanted, read(&reader, RowNumber(start), wanted).await)
         }
     });
     let mut is_last = false;
@@ -274,7 +275,8 @@ fn replica_status(status: order_core::Status, journal: JournalId) -> ReplicaStat
         role: role.into(),
         epoch: status.term.epoch.0,
         leader: status.term.leader.map_or(0, ReplicaId::get),
-        orders: status.end.rows.0,
+        rows: status.end.rows.0,
+        stock_changes: status.end.stock_changes,
         chain_hash: status.end.chain.as_bytes().to_vec(),
         reaches_catalog: status.reaches_catalog,
         journal: identity::to_wire(Some(journal)),
@@ -298,10 +300,16 @@ mod tests {
     struct Rows(Vec<Row>, AtomicUsize);
 
     impl ReadRows for Rows {
-        fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+        fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
             self.1.fetch_add(1, Ordering::Relaxed);
             let rows = self.0.iter().skip(from.0 as usize).take(rows_max);
             Ok(rows.cloned().collect())
+        }
+
+        fn order(&self, number: OrderNumber) -> Result<Option<Row>, StorageError> {
+            let mut rows = self.0.iter();
+            let row = rows.find(|row| row.order_number() == Some(number));
+            Ok(row.cloned())
         }
 
         fn beside(&self) -> Result<Vec<Row>, StorageError> {
@@ -325,7 +333,7 @@ mod tests {
             (u64::MAX, 1, 0),
         ] {
             let reading = Arc::clone(&reader) as Arc<dyn ReadRows>;
-            let mut messages = Box::pin(messages(reading, OrderNumber(from), rows_max));
+            let mut messages = Box::pin(messages(reading, RowNumber(from), rows_max));
             reader.1.store(0, Ordering::Relaxed);
             let (mut read, mut taken) = (Vec::new(), 0);
             while let Some(message) = messages.next().await {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::LedgerEnd;
-use domain::{Epoch, Identity, OrderNumber, ReplicaId, Row};
+use domain::{Epoch, Identity, OrderNumber, ReplicaId, Row, RowNumber};
 use rusqlite::{Connection, OptionalExtension, params};
 use storage::damage::{DamageReporter, Watch};
 use storage::database::{self, Kind};
@@ -30,7 +30,12 @@ pub const KIND: Kind = Kind {
     file: "orders.db",
     application_id: 0x425a_4f52,
     schema: &[rows::SCHEMA, TERM_SCHEMA],
-    added: &[proposed::SCHEMA, identity::SCHEMA],
+    added: &[
+        proposed::SCHEMA,
+        identity::SCHEMA,
+        rows::STOCK_CHANGES,
+        proposed::STOCK_CHANGES,
+    ],
 };
 
 /// One row once the first term has been seen, none before.
@@ -72,7 +77,13 @@ pub trait ReadRows: Send + Sync + 'static {
     ///
     /// # Errors
     /// Where the store is damaged or cannot be read.
-    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError>;
+    fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError>;
+
+    /// The row of an order, if the ledger has it.
+    ///
+    /// # Errors
+    /// As above.
+    fn order(&self, number: OrderNumber) -> Result<Option<Row>, StorageError>;
 
     /// The rows beside the ledger that continue it on the disk, of whatever epoch.
     ///
@@ -344,11 +355,15 @@ struct SqliteReader {
 }
 
 impl ReadRows for SqliteReader {
-    fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+    fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         if i64::try_from(from.0).is_err() {
             return Ok(Vec::new()); // SQLite has no such number.
         }
         self.read(|connection| rows::read(connection, from, rows_max))
+    }
+
+    fn order(&self, number: OrderNumber) -> Result<Option<Row>, StorageError> {
+        self.read(|connection| rows::find_order(connection, number))
     }
 
     fn beside(&self) -> Result<Vec<Row>, StorageError> {

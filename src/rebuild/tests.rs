@@ -3,8 +3,8 @@ use std::time::Duration;
 use catalog::store::Loaded;
 use catalog::store::sqlite::SqliteJournal;
 use domain::{
-    Epoch, IdempotencyKey, Identity, LedgerEnd, Order, Price, Quantity, ReplicaId, Row, Side,
-    StockName, Term,
+    Epoch, IdempotencyKey, Identity, LedgerEnd, Order, OrderNumber, Price, Quantity, ReplicaId,
+    Row, Side, StockName, Term,
 };
 use order::store::{SqliteStore, Store as _};
 use order_core::durable::Save;
@@ -22,7 +22,7 @@ fn row(rows: &[Row], epoch: u64, key: &str) -> Row {
         quantity: Quantity::new(1).unwrap(),
     };
     let price = Price::from_minor(19402).unwrap();
-    Row::following(&end.chain, end.rows, Epoch(epoch), order, price)
+    Row::following(&end, Epoch(epoch), order, price)
 }
 
 /// A replica's directory, with a ledger and rows beside it.
@@ -109,7 +109,7 @@ fn what_replicas_hold_beside_their_ledgers_is_in_the_journal_again() {
     let catalog = tempfile::tempdir().unwrap();
     assert_eq!(rebuild(&catalog, &dirs).unwrap(), OrderNumber(4));
     let journal = SqliteJournal::open(catalog.path()).unwrap();
-    assert_eq!(journal.rows(OrderNumber(0), 9).unwrap(), rows);
+    assert_eq!(journal.rows(RowNumber(0), 9).unwrap(), rows);
 }
 
 #[test]

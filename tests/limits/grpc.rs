@@ -20,6 +20,7 @@ fn order(key: String) -> Order {
         name: "nvidia".into(),
         side: 1,
         quantity: 1,
+        stock_change: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use domain::{ChainHash, Row, Side};
+use domain::{ChainHash, Order, Row, Side};
 
 use super::history::{Attempt, History, Seen, Trade};
 use super::judge::{NEVER, Observation, Span, judge};
@@ -32,23 +32,28 @@ pub fn audit(history: &History, state: &FinalState) -> Vec<String> {
     wrong
 }
 
+fn order(row: &Row) -> &Order {
+    row.order().expect("nobody changes stocks meanwhile")
+}
+
 fn signed(row: &Row) -> i64 {
-    let quantity = i64::try_from(row.order.quantity.get()).expect("tests trade few shares");
-    match row.order.side {
+    let quantity = i64::try_from(order(row).quantity.get()).expect("tests trade few shares");
+    match order(row).side {
         Side::Buy => -quantity,
         Side::Sell => quantity,
     }
 }
 
 fn is_for(row: &Row, trade: &Trade) -> bool {
-    let side = match row.order.side {
+    let recorded = order(row);
+    let side = match recorded.side {
         Side::Buy => "buy",
         Side::Sell => "sell",
     };
     let order = &trade.order;
-    row.order.name.as_str() == order.name
+    recorded.name.as_str() == order.name
         && side == order.side
-        && i64::try_from(row.order.quantity.get()) == Ok(order.quantity)
+        && i64::try_from(recorded.quantity.get()) == Ok(order.quantity)
 }
 
 /// Numbers are dense, the chain holds, epochs rise, keys have one row, every row was asked for,
@@ -58,7 +63,7 @@ fn check_rows(history: &History, rows: &[Row]) -> Vec<String> {
     let mut chain = ChainHash::EMPTY;
     let mut numbers = BTreeMap::new();
     for (place, row) in rows.iter().enumerate() {
-        let key = row.order.key.as_str();
+        let key = row.entry.key().as_str();
         if row.number.0 != place as u64 {
             wrong.push(format!("row {} lies in place {place}", row.number.0));
         }
@@ -115,7 +120,7 @@ fn check_answers(key: &str, trade: &Trade, row: Option<u64>) -> Vec<String> {
 }
 
 fn span_of(history: &History, row: &Row) -> Span {
-    history.trades.get(row.order.key.as_str()).map_or(
+    history.trades.get(row.entry.key().as_str()).map_or(
         Span {
             began: 0,
             over: NEVER,
@@ -135,9 +140,10 @@ fn check_journal_reads(history: &History, rows: &[Row]) -> Vec<String> {
         let row = rows.get(*number as usize);
         if let Some(found) = found {
             let as_it_is = row.is_some_and(|row| {
-                row.order.name.as_str() == found.name
-                    && (row.order.side == Side::Buy) == (found.side == "buy")
-                    && i64::try_from(row.order.quantity.get()) == Ok(found.quantity)
+                let order = order(row);
+                order.name.as_str() == found.name
+                    && (order.side == Side::Buy) == (found.side == "buy")
+                    && i64::try_from(order.quantity.get()) == Ok(found.quantity)
             });
             if !as_it_is {
                 wrong.push(format!(
@@ -173,7 +179,7 @@ fn check_stock(
     let mut wrong = Vec::new();
     let own: Vec<&Row> = rows
         .iter()
-        .filter(|row| row.order.name.as_str() == name)
+        .filter(|row| row.entry.name().as_str() == name)
         .collect();
     let mut quantities = vec![initial];
     for row in &own {

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use domain::LedgerEnd;
+use domain::refusal::STOCKS_MAX;
 use domain::{
-    ChangeNumber, Epoch, IdempotencyKey, Order, Price, Quantity, Refusal, ReplicaId, Row, Side,
-    StockName, Version,
+    ChangeNumber, Entry, Epoch, IdempotencyKey, Order, Price, Quantity, Refusal, ReplicaId, Row,
+    RowNumber, Side, StockChange, StockChangeKind, StockName, Version,
 };
 
 use super::ablation::{Rule, Rules};
@@ -24,11 +25,73 @@ pub struct Stock {
     pub quantity: u64,
     /// How many shares were traded, bought and sold; stays at [`Quantity::MAX`] once there.
     pub volume: u64,
-    /// Counts the stock's changes.
+    /// Counts the stock's changes. One that is listed by row `n` of the journal begins with `n + 2`, which no stock of that name
+    /// that was delisted before can have come to.
     pub version: Version,
+    /// It is traded and shown: not so in the state that a stock is left in by the row that delists it, after which there
+    /// is none of that name.
+    pub is_listed: bool,
 }
 
 impl Stock {
+    /// A stock as a journal begins with it.
+    pub fn first(name: StockName, price: Price, quantity: u64) -> Self {
+        Self {
+            name,
+            price,
+            quantity,
+            volume: 0,
+            version: Version(1),
+            is_listed: true,
+        }
+    }
+
+    /// What row `number` of the journal makes of a stock, if there was one of that name: every row leads to a new
+    /// version. The row has the price that the stock has then.
+    ///
+    /// # Errors
+    /// Why the catalog makes no such row.
+    pub fn after(before: Option<&Self>, entry: &Entry, number: RowNumber) -> Result<Self, Refusal> {
+        let before = before.filter(|stock| stock.is_listed);
+        match entry {
+            Entry::Order(order) => before.ok_or(Refusal::StockNotFound)?.traded(order),
+            Entry::StockChange(change) => Self::changed(before, change, number),
+        }
+    }
+
+    fn changed(
+        before: Option<&Self>,
+        change: &StockChange,
+        number: RowNumber,
+    ) -> Result<Self, Refusal> {
+        if let StockChangeKind::Add { price, quantity } = change.kind {
+            return match before {
+                Some(_) => Err(Refusal::StockExists),
+                None => Ok(Self {
+                    version: Version(number.0 + 2),
+                    ..Self::first(change.name.clone(), price, quantity)
+                }),
+            };
+        }
+        let mut stock = before.ok_or(Refusal::StockNotFound)?.clone();
+        stock.version = Version(stock.version.0 + 1);
+        match change.kind {
+            StockChangeKind::Add { .. } => {}
+            StockChangeKind::Price { price } => stock.price = price,
+            StockChangeKind::Restock { quantity } => {
+                stock.quantity = stock.more(quantity).ok_or(Refusal::TooMany)?;
+            }
+            StockChangeKind::Delist => stock.is_listed = false,
+        }
+        Ok(stock)
+    }
+
+    /// Its shares with so many more; `None` past what there can be.
+    fn more(&self, shares: Quantity) -> Option<u64> {
+        let more = self.quantity.checked_add(shares.get());
+        more.filter(|&quantity| quantity <= Quantity::MAX)
+    }
+
     /// The stock after an order for it.
     pub fn traded(&self, order: &Order) -> Result<Self, Refusal> {
         let shares = order.quantity.get();
@@ -37,11 +100,7 @@ impl Stock {
                 .quantity
                 .checked_sub(shares)
                 .ok_or(Refusal::NotEnough)?,
-            Side::Sell => self
-                .quantity
-                .checked_add(shares)
-                .filter(|&quantity| quantity <= Quantity::MAX)
-                .ok_or(Refusal::TooMany)?,
+            Side::Sell => self.more(order.quantity).ok_or(Refusal::TooMany)?,
         };
         let volume = self.volume.saturating_add(shares).min(Quantity::MAX);
         let version = Version(self.version.0 + 1);
@@ -90,7 +149,7 @@ pub struct Leadership {
     pub end: LedgerEnd,
 }
 
-/// What became of an order: for the first time, or as its key remembers it.
+/// What became of an order or a change of a stock: for the first time, or as its key remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TradeResult {
     Row(Row),
@@ -98,12 +157,12 @@ pub enum TradeResult {
     Refused(Refusal),
 }
 
-/// An order that was refused. Remembered, since another attempt at it may be on its way: once a
+/// An order, or a change of a stock, that was refused. Remembered, since another attempt at it may be on its way: once a
 /// client was told no, none of them may make it after all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedOrder {
     /// What was asked for.
-    pub order: Order,
+    pub entry: Entry,
     /// Why there is no row for it.
     pub refusal: Refusal,
 }
@@ -118,10 +177,10 @@ pub enum PriorOutcome {
 }
 
 impl PriorOutcome {
-    fn order(&self) -> &Order {
+    fn entry(&self) -> &Entry {
         match self {
-            Self::Row(row) => &row.order,
-            Self::Refused(refused) => &refused.order,
+            Self::Row(row) => &row.entry,
+            Self::Refused(refused) => &refused.entry,
         }
     }
 }
@@ -168,7 +227,7 @@ pub struct Batch {
     pub rows: Vec<Row>,
     /// Orders that were refused, in the order in which they were.
     pub refused: Vec<RefusedOrder>,
-    /// The changed stocks as they are after it, in name order.
+    /// The changed stocks as they are after it, in name order, with those that are not listed any more.
     pub stocks: Vec<Stock>,
     /// The new term, where it changed.
     pub term: Option<Term>,
@@ -261,16 +320,12 @@ impl CatalogState {
     /// Where the batch was not staged on this state as it is.
     pub fn apply(&mut self, batch: Batch) {
         for row in &batch.rows {
-            assert_eq!(row.number, self.end.rows, "journal numbers are dense");
             assert!(
-                row.follows(&self.end.chain),
-                "row {} breaks the hash chain",
+                self.end.is_continued_by(row),
+                "row {} does not continue the journal",
                 row.number
             );
-            self.end = LedgerEnd {
-                rows: row.number.next(),
-                chain: row.chain,
-            };
+            self.end = LedgerEnd::of(row);
         }
         for stock in batch.stocks {
             assert!(
@@ -278,16 +333,16 @@ impl CatalogState {
                 "quantity of {} out of bounds",
                 stock.name
             );
-            let before = self
-                .stocks
-                .get_mut(&stock.name)
-                .expect("trades make no stocks");
+            let before = self.stocks.get(&stock.name).map(|stock| stock.version);
             assert!(
-                stock.version > before.version,
+                Some(stock.version) > before,
                 "a version of {} came twice",
                 stock.name
             );
-            *before = stock;
+            match stock.is_listed {
+                true => self.stocks.insert(stock.name.clone(), stock),
+                false => self.stocks.remove(&stock.name),
+            };
         }
         if let Some(term) = batch.term {
             assert!(
@@ -319,11 +374,27 @@ impl Staged<'_> {
         self.term.as_ref().unwrap_or(&self.state.term)
     }
 
-    /// A stock as this group leaves it.
+    /// A stock as this group leaves it, if it does.
     pub fn stock(&self, name: &StockName) -> Option<&Stock> {
-        self.stocks
-            .get(name)
-            .or_else(|| self.state.stocks.get(name))
+        let changed = self.stocks.get(name);
+        let stock = changed.or_else(|| self.state.stocks.get(name));
+        stock.filter(|stock| stock.is_listed)
+    }
+
+    /// The version of a stock that an answer about it may give away; where there is none of that name, one that none
+    /// has come to so far.
+    pub fn newest(&self, name: &StockName) -> Version {
+        let unlisted = Version(self.end.rows.0 + 2);
+        self.stock(name).map_or(unlisted, |stock| stock.version)
+    }
+
+    /// How many stocks are listed.
+    fn listed(&self) -> usize {
+        let changed = self.stocks.values();
+        changed.fold(self.state.stocks.len(), |listed, stock| {
+            let was = self.state.stocks.contains_key(&stock.name);
+            listed + usize::from(stock.is_listed) - usize::from(was)
+        })
     }
 
     /// Refuses senders of any epoch but the current one, and everybody before the first
@@ -350,37 +421,43 @@ impl Staged<'_> {
         }
     }
 
-    /// Trades, exactly once for each key. `known` is what the order's key was used for before.
+    /// Trades, or changes a stock, exactly once for each key. `known` is what the key was used for before.
     ///
     /// # Errors
     /// Where the epoch is not the current one; nothing is staged then.
     pub fn trade(
         &mut self,
         epoch: Epoch,
-        order: Order,
+        entry: impl Into<Entry>,
         known: Option<PriorOutcome>,
     ) -> Result<TradeResult, StaleEpoch> {
+        let entry = entry.into();
         self.check_epoch(epoch)?;
-        let staged = self.keys.get(&order.key).cloned();
+        let staged = self.keys.get(entry.key()).cloned();
         let found = staged
             .or(known)
             .filter(|_| self.state.rules.keep(Rule::KeyCheck));
         if let Some(found) = found {
-            assert_eq!(found.order().key, order.key, "what is found is the key's");
-            return Ok(if *found.order() == order {
+            assert_eq!(
+                found.entry().key(),
+                entry.key(),
+                "what is found is the key's"
+            );
+            return Ok(if *found.entry() == entry {
                 found.into()
             } else {
                 TradeResult::Refused(Refusal::KeyConflict)
             });
         }
-        let key = order.key.clone();
-        let made = match self.traded(&order) {
-            Ok((after, price)) => {
+        let key = entry.key().clone();
+        let made = match self.after(&entry) {
+            Ok(after) => {
+                let price = after.price;
                 self.stocks.insert(after.name.clone(), after);
-                PriorOutcome::Row(self.append(epoch, order, price))
+                PriorOutcome::Row(self.append(epoch, entry, price))
             }
             Err(refusal) => {
-                let refused = RefusedOrder { order, refusal };
+                let refused = RefusedOrder { entry, refusal };
                 self.refused.push(refused.clone());
                 PriorOutcome::Refused(refused)
             }
@@ -389,18 +466,19 @@ impl Staged<'_> {
         Ok(made.into())
     }
 
-    /// The stock after an order for it, and the price of a share.
-    fn traded(&self, order: &Order) -> Result<(Stock, Price), Refusal> {
-        let before = self.stock(&order.name).ok_or(Refusal::StockNotFound)?;
-        Ok((before.traded(order)?, before.price))
+    /// The stock after that.
+    fn after(&self, entry: &Entry) -> Result<Stock, Refusal> {
+        let after = Stock::after(self.stock(entry.name()), entry, self.end.rows)?;
+        let is_added = matches!(entry, Entry::StockChange(change) if matches!(change.kind, StockChangeKind::Add { .. }));
+        match is_added && self.listed() >= STOCKS_MAX {
+            true => Err(Refusal::TooManyStocks),
+            false => Ok(after),
+        }
     }
 
-    fn append(&mut self, epoch: Epoch, order: Order, price: Price) -> Row {
-        let row = Row::following(&self.end.chain, self.end.rows, epoch, order, price);
-        self.end = LedgerEnd {
-            rows: row.number.next(),
-            chain: row.chain,
-        };
+    fn append(&mut self, epoch: Epoch, entry: Entry, price: Price) -> Row {
+        let row = Row::following(&self.end, epoch, entry, price);
+        self.end = LedgerEnd::of(&row);
         self.rows.push(row.clone());
         row
     }

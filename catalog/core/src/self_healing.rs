@@ -28,7 +28,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ChainHash, ChangeNumber, Epoch, LedgerEnd, OrderNumber, ReplicaId, Row, StockName};
+use domain::{
+    ChainHash, ChangeNumber, Epoch, LedgerEnd, Refusal, ReplicaId, Row, RowNumber, StockName,
+};
 
 use super::ablation::{Rule, Rules};
 use super::ledger::{Batch, CatalogState, Leadership, Stock, Term};
@@ -87,7 +89,7 @@ pub enum HealingStep {
 pub struct Forked {
     pub replica: ReplicaId,
     /// How many rows it has.
-    pub rows: OrderNumber,
+    pub rows: RowNumber,
 }
 
 /// Why rows are not put back.
@@ -96,15 +98,15 @@ pub enum CannotPutBack {
     #[error(transparent)]
     Forked(#[from] Forked),
     #[error("row {0} does not continue the journal")]
-    Discontinuous(OrderNumber),
+    Discontinuous(RowNumber),
     #[error("row {0} is of an epoch above {EPOCH_MAX}, which no catalog can have come to")]
-    NoEpochLeft(OrderNumber),
+    NoEpochLeft(RowNumber),
     #[error("row {0} is of a stock that there is not")]
-    UnknownStock(OrderNumber),
+    UnknownStock(RowNumber),
     #[error("row {0} has another price than its stock")]
-    OtherPrice(OrderNumber),
-    #[error("row {0} trades what there is not")]
-    Impossible(OrderNumber),
+    OtherPrice(RowNumber),
+    #[error("row {0} trades what there is not, or lists what there is")]
+    Impossible(RowNumber),
 }
 
 /// What a catalog that takes over finds in the database.
@@ -272,7 +274,7 @@ impl SelfHealing {
     /// From which number on the journal lacks rows that a replica's ledger has, where it is to show them: at once, so that
     /// it is known to be a copy; and to have them put back, once all are heard. Whoever has all of them is asked then,
     /// lest one that falls silent is waited for although others have the same.
-    pub fn wanted_of(&self, replica: ReplicaId, now: BootTime) -> Option<OrderNumber> {
+    pub fn wanted_of(&self, replica: ReplicaId, now: BootTime) -> Option<RowNumber> {
         let report = self.reports.get(&replica)?;
         let rows = self.found.journal.rows;
         let is_longer = report.end.rows > rows;
@@ -320,7 +322,7 @@ impl SelfHealing {
         let Leadership { term, mut end } = state.leadership();
         for row in &rows {
             let number = row.number;
-            if number != end.rows || !row.follows(&end.chain) {
+            if !end.is_continued_by(row) {
                 return Err(CannotPutBack::Discontinuous(number));
             }
             if row.epoch > EPOCH_MAX {
@@ -328,14 +330,16 @@ impl SelfHealing {
             }
             end = LedgerEnd::of(row);
             self.compare(end)?;
-            let name = &row.order.name;
-            let stock = changed.get(name).or_else(|| staged.stock(name));
-            let stock = stock.ok_or(CannotPutBack::UnknownStock(number))?;
-            if stock.price != row.price {
+            let name = row.entry.name();
+            let before = changed.get(name).or_else(|| staged.stock(name));
+            let after = Stock::after(before, &row.entry, number);
+            let after = after.map_err(|refusal| match refusal {
+                Refusal::StockNotFound => CannotPutBack::UnknownStock(number),
+                _ => CannotPutBack::Impossible(number),
+            })?;
+            if after.price != row.price {
                 return Err(CannotPutBack::OtherPrice(number));
             }
-            let after = stock.traded(&row.order);
-            let after = after.map_err(|_| CannotPutBack::Impossible(number))?;
             changed.insert(name.clone(), after);
         }
         // No journal has rows of an epoch that it does not know.

@@ -115,6 +115,9 @@ impl Visibility {
         now: BootTime,
     ) -> Option<Seen> {
         let shown = self.stocks.get(name)?;
+        if !shown.visible.is_listed {
+            return None; // not yet
+        }
         let cacheable = !shown.is_changing()
             && session.is_some_and(|session| self.leases.register(session, name, now));
         Some(Seen {
@@ -127,10 +130,11 @@ impl Visibility {
     pub fn stocks_after(&self, after: Option<&StockName>) -> impl Iterator<Item = &Stock> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let stocks = self.stocks.range::<StockName, _>((from, Bound::Unbounded));
-        stocks.map(|(_, shown)| &shown.visible)
+        let shown = stocks.map(|(_, shown)| &shown.visible);
+        shown.filter(|stock| stock.is_listed)
     }
 
-    /// Whether a stock is shown at that version or a later one.
+    /// Whether a stock is shown at that version or a later one, or is not listed and nothing else is on its way.
     pub fn is_shown(&self, name: &StockName, version: Version) -> bool {
         self.stocks
             .get(name)
@@ -147,7 +151,17 @@ impl Visibility {
             "one batch at a time is on its way to the disk"
         );
         for stock in &batch.stocks {
-            let shown = self.shown(&stock.name);
+            let shown = self.stocks.entry(stock.name.clone());
+            // One that is about to be listed is not there until it is shown.
+            let shown = shown.or_insert_with(|| VisibleStock {
+                visible: Stock {
+                    version: Version(0),
+                    is_listed: false,
+                    ..stock.clone()
+                },
+                durable: None,
+                prepared: None,
+            });
             let newest = shown.durable.as_ref().unwrap_or(&shown.visible).version;
             assert!(stock.version > newest, "versions of {} rise", stock.name);
             shown.prepared = Some(stock.version);
@@ -183,6 +197,7 @@ impl Visibility {
     pub fn abandon(&mut self) {
         for name in std::mem::take(&mut self.prepared) {
             self.shown(&name).prepared = None;
+            self.forget_unlisted(&name);
         }
     }
 
@@ -252,7 +267,9 @@ impl Visibility {
             if self.leases.is_held(name) && self.leases.rules().keep(Rule::DelayedVisibility) {
                 continue;
             }
-            let shown = self.shown(name);
+            let Some(shown) = self.stocks.get_mut(name) else {
+                continue;
+            };
             if let Some(durable) = shown.durable.take() {
                 assert!(
                     durable.version > shown.visible.version,
@@ -260,11 +277,22 @@ impl Visibility {
                 );
                 shown.visible = durable;
             }
+            self.forget_unlisted(name);
+        }
+    }
+
+    /// There is no stock where none is listed and nothing else is on its way.
+    fn forget_unlisted(&mut self, name: &StockName) {
+        let shown = self.stocks.get(name);
+        if shown.is_some_and(|shown| !shown.visible.is_listed && !shown.is_changing()) {
+            self.stocks.remove(name);
         }
     }
 
     fn shown(&mut self, name: &StockName) -> &mut VisibleStock {
-        self.stocks.get_mut(name).expect("trades make no stocks")
+        self.stocks
+            .get_mut(name)
+            .expect("it is there while it changes")
     }
 }
 

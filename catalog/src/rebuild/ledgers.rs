@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{ChainHash, Epoch, Identity, LedgerEnd, OrderNumber, ReplicaId, Row};
+use domain::{ChainHash, Epoch, Identity, LedgerEnd, ReplicaId, Row, RowNumber};
 use storage::StorageError;
 
 use super::RebuildSource;
@@ -61,7 +61,7 @@ impl Ledgers {
     /// Where they are not copies of one journal.
     pub fn compared<E>(
         found: &[Found],
-        chain_before: impl Fn(usize, OrderNumber) -> Result<ChainHash, E>,
+        chain_before: impl Fn(usize, RowNumber) -> Result<ChainHash, E>,
     ) -> Result<Option<Self>, Disagreement<E>> {
         let identity = one_journal(found)?;
         let by_length = found.iter().enumerate().max_by_key(|(_, it)| it.end.rows);

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use domain::{JournalId, ListingDigest, ReplicaId, Side};
-use storage::Checksum;
+use domain::{Entry, JournalId, ListingDigest, ReplicaId, Side};
+use storage::{Checksum, stock_change};
 
 use super::words::refusal_name;
 use catalog_core::{RefusedOrder, Term};
@@ -38,14 +38,21 @@ pub(super) fn of_sessions(journal: JournalId, term: Option<Duration>) -> Checksu
 
 /// Of an order that was refused.
 pub(super) fn of_refused(journal: JournalId, refused: &RefusedOrder) -> Checksum {
-    let RefusedOrder { order, refusal } = refused;
-    Checksum::of("an order that was refused", journal)
-        .text(order.key.as_str())
-        .text(order.name.as_str())
-        .number(match order.side {
-            Side::Buy => 1,
-            Side::Sell => 2,
-        })
-        .number(order.quantity.get())
-        .text(refusal_name(*refusal))
+    let RefusedOrder { entry, refusal } = refused;
+    let of = |what| {
+        let checksum = Checksum::of(what, journal).text(entry.key().as_str());
+        checksum.text(entry.name().as_str())
+    };
+    let of_entry = match entry {
+        Entry::Order(order) => of("an order that was refused")
+            .number(match order.side {
+                Side::Buy => 1,
+                Side::Sell => 2,
+            })
+            .number(order.quantity.get()),
+        Entry::StockChange(change) => {
+            of("a change of a stock that was refused").text(&stock_change::text(change))
+        }
+    };
+    of_entry.text(refusal_name(*refusal))
 }

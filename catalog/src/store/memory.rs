@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, Row};
+use domain::{IdempotencyKey, JournalId, ListingDigest, Row, RowNumber};
 use rusqlite::{ErrorCode, ffi};
 use storage::StorageError;
 use tonic::async_trait;
@@ -175,9 +175,9 @@ impl Store for MemoryStore {
         content.lookups += 1;
         let find = |key: &&IdempotencyKey| {
             let mut rows = content.rows.iter();
-            let row = rows.find(|row| row.order.key == **key);
+            let row = rows.find(|row| row.entry.key() == *key);
             let mut refused = content.refused.iter();
-            let refused = refused.find(|refused| refused.order.key == **key);
+            let refused = refused.find(|refused| refused.entry.key() == *key);
             let refused = refused.cloned().map(PriorOutcome::Refused);
             row.cloned().map(PriorOutcome::Row).or(refused)
         };
@@ -239,7 +239,7 @@ impl Store for MemoryStore {
 
 #[async_trait]
 impl Journal for Disk {
-    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+    async fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         let mut content = self.content();
         content.reads += 1;
         let rows = content.rows.iter().skip(from.0 as usize).take(rows_max);

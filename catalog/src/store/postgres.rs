@@ -16,12 +16,15 @@
 //! writer's lease is taken, once nobody else has it, and what is there is read. The lease's commit is a barrier: rows that
 //! were committed before and are not replicated yet are by the time it is acknowledged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{IdempotencyKey, JournalId, ListingDigest, OrderNumber, ReplicaId, StockName};
+use domain::{
+    Entry, IdempotencyKey, JournalId, ListingDigest, ReplicaId, RowNumber, StockChangeKind,
+    StockName,
+};
 use storage::StorageError;
 use storage::rows::missing;
 use tokio::sync::watch;
@@ -55,7 +58,7 @@ pub use url::StoreUrl;
 use connection::Connection;
 use error::{of_commit, of_read};
 use lease::{Standby, Taken};
-use rows::{get, number, signed};
+use rows::{JOURNAL, get, number, signed};
 use write::{Statements, Writer};
 
 /// Rows that are read at a time by who reads them all.
@@ -219,12 +222,15 @@ impl PostgresStore {
                     may_lack_rows: is_promoted,
                     ..load(client, term, journal).await?
                 };
-                let audit = Audit::new(listings(client).await?, stocks(client).await?)?;
+                let audit = {
+                    let (listings, stocks) = (listings(client).await?, stocks(client).await?);
+                    Audit::new(listings, stocks, loaded.state.leadership().end)?
+                };
                 let rows = loaded.state.leadership().end.rows.0;
                 if (SMALL_ROWS + 1..=SUMMED_ROWS).contains(&rows) {
                     let compared = compare_sums(client, audit.clone()).await;
                     // Where the term is over by now, what was read is not of one moment.
-                    read::rows(client, term, OrderNumber(0), 1).await?;
+                    read::rows(client, term, RowNumber(0), 1).await?;
                     compared?;
                 }
                 Ok((loaded, audit))
@@ -233,7 +239,7 @@ impl PostgresStore {
             let (loaded, audit) = loading.unwrap_or_else(|_| Err(late(LOAD_TIME_MAX)))?;
             let mut unchecked = Unchecked {
                 audit,
-                next: OrderNumber(0),
+                next: RowNumber(0),
                 end: loaded.state.leadership().end.rows,
                 journal: readers.clone(),
             };
@@ -421,18 +427,46 @@ async fn leadership(client: &Client, journal: JournalId) -> Result<Term, Storage
 /// Whether the stocks are what the rows make of them, where these are what they were. The check of all rows says so
 /// as well: where the server takes its time, nobody waits for this.
 async fn compare_sums(client: &Client, mut audit: Audit) -> Result<(), StorageError> {
-    let sql = "SELECT name, side, sum(quantity)::text, count(*) FROM journal GROUP BY name, side";
-    let Ok(sums) = tokio::time::timeout(SUM_TIME_MAX, client.query(sql, &[])).await else {
+    let summing = async {
+        let sql = format!(
+            "SELECT {JOURNAL} FROM journal AS j WHERE j.stock_change IS NOT NULL ORDER BY j.number"
+        );
+        let mut listed: BTreeMap<StockName, i64> = BTreeMap::new();
+        for row in client.query(&sql, &[]).await.map_err(of_read)? {
+            let row = rows::journal_row(&row, 0)?;
+            let Entry::StockChange(change) = &row.entry else {
+                continue;
+            };
+            if let StockChangeKind::Add { .. } = change.kind {
+                listed.insert(change.name.clone(), signed(row.number.0));
+            }
+            audit.take_change(change, row.number)?;
+        }
+        let names: Vec<&str> = listed.keys().map(StockName::as_str).collect();
+        let numbers: Vec<i64> = listed.values().copied().collect();
+        // What was traded before a stock was listed for the last time was of another one.
+        let sql = "SELECT j.name, j.side, sum(j.quantity)::text, count(*) FROM journal AS j
+            LEFT JOIN unnest($1::text[], $2::bigint[]) AS listed (name, number) ON listed.name = j.name
+            WHERE j.stock_change IS NULL AND j.number > coalesce(listed.number, -1)
+            GROUP BY j.name, j.side";
+        client
+            .query(sql, &[&names, &numbers])
+            .await
+            .map_err(of_read)
+    };
+    let Ok(sums) = tokio::time::timeout(SUM_TIME_MAX, summing).await else {
         tracing::warn!(
             "the stocks are compared with the journal beside the traffic: the database is slow"
         );
         return Ok(());
     };
-    for sum in sums.map_err(of_read)? {
+    for sum in sums? {
         let (name, shares): (_, &str) = (StockName::new(get(&sum, 0)?)?, get(&sum, 2)?);
         let wrong = |_| StorageError::Damaged(format!("{name} was traded {shares} times"));
         let shares = shares.parse().map_err(wrong)?;
-        audit.take_sum(&name, side(get(&sum, 1)?)?, shares, number(&sum, 3)?)?;
+        if !audit.is_delisted(&name) {
+            audit.take_sum(&name, side(get(&sum, 1)?)?, shares, number(&sum, 3)?)?;
+        }
     }
     audit.finish()
 }
@@ -514,9 +548,9 @@ async fn begin(
 pub struct Unchecked {
     audit: Audit,
     /// Where to go on.
-    next: OrderNumber,
+    next: RowNumber,
     /// How many it had when it was opened.
-    end: OrderNumber,
+    end: RowNumber,
     journal: PostgresJournal,
 }
 

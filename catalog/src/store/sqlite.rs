@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::{
-    IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, ReplicaId, Row, StockName,
-    Version,
+    IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, ReplicaId, Row, RowNumber,
+    StockName, Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use storage::damage::{DamageReporter, Watch};
@@ -39,7 +39,11 @@ pub(crate) const KIND: Kind = Kind {
     file: FILE,
     application_id: 0x425a_4341, // "BZCA"
     schema: &[SCHEMA, rows::SCHEMA, refused::SCHEMA],
-    added: &[identity::SCHEMA],
+    added: &[
+        identity::SCHEMA,
+        rows::STOCK_CHANGES,
+        refused::STOCK_CHANGES,
+    ],
 };
 
 const SCHEMA: &str = "
@@ -109,9 +113,10 @@ impl SqliteStore {
             data_dir,
             connection,
         };
+        let end = rows::end(&store.connection)?;
         let unchecked = Unchecked {
-            audit: Audit::new(listings, store.stocks()?)?,
-            end: rows::end(&store.connection)?,
+            audit: Audit::new(listings, store.stocks()?, end)?,
+            end,
             journal,
             location: store.data_dir.location().clone(),
         };
@@ -209,6 +214,7 @@ impl SqliteStore {
                 quantity: shares(row.get(2)?)?,
                 volume: row.get(3)?,
                 version: Version(row.get(4)?),
+                is_listed: true,
             });
         }
         Ok(stocks)
@@ -325,7 +331,7 @@ impl SqliteStore {
         let transaction = immediate(&mut self.connection)?;
         rows::insert(&transaction, &batch.rows)?;
         refused::insert(&transaction, journal, &batch.refused)?;
-        update_stocks(&transaction, &batch.stocks)?;
+        update_stocks(&transaction, batch)?;
         if let Some(term) = &batch.term {
             update_term(&transaction, term)?;
             Covered::Leadership.keep(&transaction, of_term(journal, term))?;
@@ -454,17 +460,32 @@ fn immediate(connection: &mut Connection) -> Result<Transaction<'_>, StorageErro
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
-fn update_stocks(transaction: &Transaction<'_>, stocks: &[Stock]) -> Result<(), StorageError> {
-    let mut statement = transaction.prepare_cached(
-        "UPDATE stock SET quantity = ?, volume = ?, version = ? WHERE name = ? AND version < ?3",
+fn update_stocks(transaction: &Transaction<'_>, batch: &Batch) -> Result<(), StorageError> {
+    let mut update = transaction.prepare_cached(
+        "UPDATE stock SET price = ?, quantity = ?, volume = ?, version = ?
+         WHERE name = ? AND version < ?4",
     )?;
-    for stock in stocks {
-        let version = stock.version.0;
-        let changed = statement.execute(params![
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR REPLACE INTO stock (price, quantity, volume, version, name) VALUES (?, ?, ?, ?, ?)",
+    )?;
+    let mut delete = transaction.prepare_cached("DELETE FROM stock WHERE name = ?")?;
+    let listed = super::listed(batch);
+    for stock in &batch.stocks {
+        let name = stock.name.as_str();
+        if !stock.is_listed {
+            delete.execute([name])?; // it may have been listed in the same batch
+            continue;
+        }
+        let change = match listed.contains(&stock.name) {
+            true => &mut insert,
+            false => &mut update,
+        };
+        let changed = change.execute(params![
+            stock.price.minor(),
             stock.quantity,
             stock.volume,
-            version,
-            stock.name.as_str()
+            stock.version.0,
+            name
         ])?;
         assert_eq!(
             changed, 1,
@@ -510,15 +531,21 @@ impl SqliteJournal {
     }
 
     /// See [`Journal::rows`]; blocks.
-    pub fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+    pub fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         let connection = self.connection.lock().expect("no reader panics");
         rows::read(&connection, from, rows_max)
+    }
+
+    /// The row of an order, if there is one; blocks.
+    pub fn find_order(&self, order: OrderNumber) -> Result<Option<Row>, StorageError> {
+        let connection = self.connection.lock().expect("no reader panics");
+        rows::find_order(&connection, order)
     }
 }
 
 #[async_trait]
 impl Journal for SqliteJournal {
-    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+    async fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         let journal = self.clone();
         let rows = tokio::task::spawn_blocking(move || Self::rows(&journal, from, rows_max));
         rows.await.map_err(|_| StorageError::Stopping)?

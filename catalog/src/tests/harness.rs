@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use domain::{Price, ReplicaId, StockName, Version};
+use domain::{Price, ReplicaId, StockName};
 use rpc::listen::{self, Incoming, Limits};
 use storage::damage::DamageReceiver;
 use tokio::io::AsyncWriteExt as _;
@@ -296,6 +296,7 @@ pub fn order(key: &str, name: &str, side: Side, quantity: u64) -> v1::Order {
         name: name.into(),
         side: side.into(),
         quantity,
+        stock_change: None,
     }
 }
 
@@ -328,6 +329,7 @@ pub async fn journal(client: &mut Client, from: u64, rows_max: u64) -> Vec<v1::J
         from,
         rows_max,
         previous: Vec::new(),
+        order: None,
         journal: leadership(client).await.journal,
     };
     let mut stream = client.read_journal(request).await.unwrap().into_inner();
@@ -345,13 +347,8 @@ pub fn disk() -> Disk {
 
 /// A disk with 100 shares of each of these.
 pub fn disk_of<'a>(names: impl IntoIterator<Item = &'a str>) -> Disk {
-    let stock = |name: &str| Stock {
-        name: StockName::new(name).unwrap(),
-        price: Price::from_minor(100).unwrap(),
-        quantity: 100,
-        volume: 0,
-        version: Version(1),
-    };
+    let price = Price::from_minor(100).unwrap();
+    let stock = |name: &str| Stock::first(StockName::new(name).unwrap(), price, 100);
     Disk::new(CatalogState::new(
         names.into_iter().map(stock),
         Default::default(),

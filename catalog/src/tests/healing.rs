@@ -35,6 +35,7 @@ async fn report(client: &Client, replica: u32, rows: &[Row]) -> v1::ReportLedger
         replica,
         run: said.run,
         rows: end.rows.0,
+        stock_changes: end.stock_changes,
         chain_hash: end.chain.as_bytes().to_vec(),
         beside: Vec::new(),
         epoch: rows.last().map_or(0, |row| row.epoch.0),
@@ -103,10 +104,9 @@ async fn nothing_is_served_before_all_who_are_named_have_reported() {
     assert!(waiting.is_none_over().await, "replica 3 names replica 2");
     // A ledger that is no copy says nothing of its replica.
     let strange = Row::following(
-        &rows[0].chain,
-        rows[1].number,
+        &LedgerEnd::of(&rows[0]),
         Epoch(1),
-        rows[0].order.clone(),
+        rows[0].entry.clone(),
         rows[0].price,
     );
     let strange = [rows[0].clone(), strange];
@@ -274,14 +274,8 @@ async fn who_was_in_sync_at_the_start_is_believed_about_lost_rows_after_leaving_
     let changed = leader.set_in_sync(1, &[3]).await.unwrap();
     assert_eq!(changed, [3]);
     let last = rows.last().unwrap();
-    let order = domain::Order::try_from(order("lost", "acme", v1::Side::Buy, 1)).unwrap();
-    let next = Row::following(
-        &last.chain,
-        last.number.next(),
-        last.epoch,
-        order,
-        last.price,
-    );
+    let order = domain::Entry::try_from(order("lost", "acme", v1::Side::Buy, 1)).unwrap();
+    let next = Row::following(&LedgerEnd::of(last), last.epoch, order, last.price);
     let mut client = running.client();
     let mut report = async |replica| {
         let report = v1::ReportMissingRequest {

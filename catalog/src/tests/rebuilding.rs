@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::{
-    Epoch, IdempotencyKey, JournalId, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
+    Epoch, IdempotencyKey, JournalId, Order, Price, Quantity, ReplicaId, Row, RowNumber, Side,
     StockName,
 };
 
@@ -39,7 +39,7 @@ fn rows(epochs: &[u64]) -> Vec<Row> {
             quantity: Quantity::new(1).unwrap(),
         };
         let price = Price::from_minor(19402).unwrap();
-        let row = Row::following(&end.chain, end.rows, Epoch(*epoch), order, price);
+        let row = Row::following(&end, Epoch(*epoch), order, price);
         rows.push(row);
     }
     rows
@@ -76,7 +76,7 @@ fn refused(config: &Config, source: RebuildSource<Rows>) -> RebuildError {
 fn a_journal_that_is_made_anew_keeps_its_id() {
     let loaded = rebuilt(rebuild_source(rows(&[1, 2])));
     assert_eq!(loaded.journal, JOURNAL);
-    assert_eq!(loaded.state.leadership().end.rows, OrderNumber(2));
+    assert_eq!(loaded.state.leadership().end.rows, RowNumber(2));
     let of_before = || RebuildSource {
         journal: None,
         listing: None,
@@ -155,7 +155,7 @@ fn stocks_that_are_not_the_first_ones_are_refused() {
     let price = with("name,price,quantity\nmeta,194.03,1000\n");
     match refused(&price, of_before()) {
         RebuildError::OtherPrice { number, name, .. } => {
-            assert_eq!((number, name.as_str()), (OrderNumber(0), "meta"));
+            assert_eq!((number, name.as_str()), (RowNumber(0), "meta"));
         }
         other => panic!("{other}"),
     }
@@ -192,7 +192,7 @@ fn a_log_that_is_left_of_the_lost_database_is_not_taken_for_the_new_one_s() {
     rebuild(&config(dir.path()), rebuild_source(rows(&[1]))).unwrap();
     let loaded = SqliteStore::open(dir.path()).unwrap().load().unwrap();
     assert_eq!(loaded.journal, JOURNAL);
-    assert_eq!(loaded.state.leadership().end.rows, OrderNumber(1));
+    assert_eq!(loaded.state.leadership().end.rows, RowNumber(1));
     let kept = dir.path().join(format!("{FILE}.damaged-1-wal"));
     assert_eq!(std::fs::read(kept).unwrap(), left);
 }

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Instant;
 
-use domain::{Order, OrderNumber, Quantity, Row};
+use domain::{LedgerEnd, Order, Quantity, Row, RowNumber};
 use tonic::Code;
 use wire::catalog::v1::session_event::Event;
 use wire::catalog::v1::{self, Side};
@@ -83,12 +83,16 @@ async fn a_catalog_that_lost_rows_stops_once_a_ledger_shows_one() {
     leader.set_in_sync(1, &[2, 3]).await.unwrap();
     let bought = leader.buy("first", "nvidia").await.unwrap();
     let first = Row::try_from(bought.clone()).unwrap();
-    let follows = |number, quantity| {
+    let follows = |number: u64, quantity| {
+        let end = LedgerEnd {
+            rows: RowNumber(number),
+            ..LedgerEnd::of(&first)
+        };
         let order = Order {
             quantity: Quantity::new(quantity).unwrap(),
-            ..first.order.clone()
+            ..first.order().unwrap().clone()
         };
-        Row::following(&first.chain, number, first.epoch, order, first.price)
+        Row::following(&end, first.epoch, order, first.price)
     };
     let mut client = running.client();
     let mut report = async |replica, row: v1::JournalRow| {
@@ -99,23 +103,22 @@ async fn a_catalog_that_lost_rows_stops_once_a_ledger_shows_one() {
         };
         client.report_missing(request).await.map(drop)
     };
-    let mut forged = v1::JournalRow::from(&follows(OrderNumber(1), 1));
+    let mut forged = v1::JournalRow::from(&follows(1, 1));
     forged.quantity = 7;
-    for proves_nothing in [bought, (&follows(OrderNumber(2), 1)).into(), forged] {
+    for proves_nothing in [bought, (&follows(2, 1)).into(), forged] {
         let refused = report(2, proves_nothing).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     }
     leader.buy("second", "nvidia").await.unwrap();
-    let late = report(2, (&follows(OrderNumber(1), 7)).into()).await;
+    let late = report(2, (&follows(1, 7)).into()).await;
     assert_eq!(late.unwrap_err().code(), Code::InvalidArgument);
     let mut client = running.client();
     let second = journal(&mut client, 1, 1).await.remove(0);
     let second = Row::try_from(second).unwrap();
     let lost = Row::following(
-        &second.chain,
-        OrderNumber(2),
+        &LedgerEnd::of(&second),
         second.epoch,
-        first.order.clone(),
+        first.entry.clone(),
         first.price,
     );
     let out_of_sync = report(1, (&lost).into()).await.unwrap_err();

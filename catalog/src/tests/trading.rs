@@ -474,6 +474,7 @@ async fn a_ledger_is_compared_with_the_journal_where_it_claims_to_continue_it() 
             from,
             rows_max: 0,
             previous: previous.clone(),
+            order: None,
             journal: leader.journal.clone(),
         };
         let read = async {

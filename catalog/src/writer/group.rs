@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{Epoch, IdempotencyKey, Order, OrderNumber, ReplicaId, Row, StockName, Version};
+use domain::{Entry, Epoch, IdempotencyKey, ReplicaId, Row, RowNumber};
 use storage::StorageError;
 use tokio::sync::oneshot;
 
@@ -65,7 +65,8 @@ pub enum Command {
     /// Trade a batch of orders, in order.
     Trade {
         sender: Sender,
-        orders: Vec<Order>,
+        /// With changes of stocks among them.
+        orders: Vec<Entry>,
         /// Told, where there are few, of the new rows on their way to the disk.
         proposed: ProposedReply,
         /// One result for each order.
@@ -104,7 +105,7 @@ pub enum Command {
 
 impl Command {
     /// What it asks to trade.
-    fn traded(&self) -> &[Order] {
+    fn traded(&self) -> &[Entry] {
         match self {
             Self::Trade { orders, .. } => orders,
             _ => &[],
@@ -167,7 +168,7 @@ impl Group {
 /// What the requests of a group are told once it is durable.
 #[derive(Debug, Default)]
 struct Replies {
-    proposals: Vec<(ProposedReply, Vec<OrderNumber>)>,
+    proposals: Vec<(ProposedReply, Vec<RowNumber>)>,
     trades: Vec<Answer>,
     terms: Vec<(Result<Term, RequestError>, TermReply)>,
     lends: Vec<LendReply>,
@@ -225,7 +226,7 @@ impl Committer {
         mut rows: Vec<Row>,
         from: usize,
     ) -> Result<Vec<Row>, StorageError> {
-        let keys: Vec<&IdempotencyKey> = rows[from..].iter().map(|row| &row.order.key).collect();
+        let keys: Vec<&IdempotencyKey> = rows[from..].iter().map(|row| row.entry.key()).collect();
         if keys.is_empty() {
             return Ok(rows);
         }
@@ -355,7 +356,7 @@ impl Committer {
         let keys: Vec<&IdempotencyKey> = commands
             .iter()
             .flat_map(Command::traded)
-            .map(|order| &order.key)
+            .map(Entry::key)
             .collect();
         if keys.is_empty() {
             return Ok(Vec::new().into_iter());
@@ -386,7 +387,7 @@ impl Committer {
                     }
                     let awaits = orders
                         .iter()
-                        .filter_map(|order| newest(&staged, &order.name));
+                        .map(|order| (order.name().clone(), staged.newest(order.name())));
                     replies.trades.push(Answer {
                         results,
                         awaits: awaits.collect(),
@@ -437,7 +438,7 @@ impl Committer {
 }
 
 /// Of the rows that orders made, now or before.
-fn numbers(results: &[TradeResult]) -> Vec<OrderNumber> {
+fn numbers(results: &[TradeResult]) -> Vec<RowNumber> {
     let number = |result: &TradeResult| match result {
         TradeResult::Row(row) => Some(row.number),
         TradeResult::Refused(_) => None,
@@ -453,7 +454,7 @@ fn stage_trade(
     known: &mut Known,
     staged: &mut Staged<'_>,
     sender: Sender,
-    orders: &[Order],
+    orders: &[Entry],
 ) -> Result<Vec<TradeResult>, RequestError> {
     let mut known = match known {
         Ok(known) => known.by_ref().take(orders.len()),
@@ -461,17 +462,10 @@ fn stage_trade(
     };
     let checked = sender.check(staged);
     let trade =
-        |(order, known): (&Order, _)| Ok(staged.trade(sender.epoch, order.clone(), known)?);
+        |(order, known): (&Entry, _)| Ok(staged.trade(sender.epoch, order.clone(), known)?);
     let results = checked.and_then(|()| orders.iter().zip(&mut known).map(trade).collect());
     known.for_each(drop); // what is left then is for the requests behind
     results
-}
-
-/// The version of a stock that an answer about it may give away.
-fn newest(staged: &Staged<'_>, name: &StockName) -> Option<(StockName, Version)> {
-    staged
-        .stock(name)
-        .map(|stock| (name.clone(), stock.version))
 }
 
 fn answer_terms(terms: Vec<(Result<Term, RequestError>, TermReply)>, leadership: &Leadership) {

@@ -10,13 +10,13 @@ use std::time::Duration;
 use catalog_core::self_healing::{CannotPutBack, Found, LedgerReport};
 use catalog_core::{Batch, CatalogState, HealingStep, SelfHealing};
 use domain::time::BootTime;
-use domain::{ChainHash, OrderNumber, ReplicaId, Row};
+use domain::{ChainHash, ReplicaId, Row, RowNumber};
 use tokio::sync::oneshot;
 
 use crate::error::RequestError;
 
 /// Told from where on the journal lacks rows of the sender's ledger.
-pub type MissingReply = oneshot::Sender<Result<Option<OrderNumber>, RequestError>>;
+pub type MissingReply = oneshot::Sender<Result<Option<RowNumber>, RequestError>>;
 
 /// What a catalog that starts is told.
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl Healing {
         report: LedgerReport,
         there: Option<ChainHash>,
         now: BootTime,
-    ) -> Option<OrderNumber> {
+    ) -> Option<RowNumber> {
         let replica = report.replica;
         if self.accepted.contains(&replica) && there.is_none() {
             self.refuse(replica, &"it has orders that are given up");
@@ -194,7 +194,7 @@ impl Healing {
     }
 
     /// See [`SelfHealing::wanted_of`].
-    pub fn wanted_of(&self, replica: ReplicaId, now: BootTime) -> Option<OrderNumber> {
+    pub fn wanted_of(&self, replica: ReplicaId, now: BootTime) -> Option<RowNumber> {
         self.core.wanted_of(replica, now)
     }
 

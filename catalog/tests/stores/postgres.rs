@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use domain::{Epoch, IdempotencyKey, Order, OrderNumber, Side};
+use domain::{Epoch, IdempotencyKey, Order, RowNumber, Side};
 use rustix::process::Signal;
 use storage::StorageError;
 use test_postgres::certificates::Certificates;
@@ -167,12 +167,12 @@ async fn a_writer_whose_term_is_over_changes_nothing_and_reads_nothing() {
     fenced(first.commit(&late).await);
     fenced(first.beat().await);
     let journal = first.journal();
-    fenced(journal.rows(OrderNumber(0), 9).await.map(drop));
+    fenced(journal.rows(RowNumber(0), 9).await.map(drop));
     first.close().await.unwrap(); // lets go of what it does not have
     assert_eq!(second.load().await.unwrap(), found);
     assert_eq!(second.find_keys(&[&key("few")]).await.unwrap(), [None]);
     second.beat().await.unwrap();
-    let rows = second.journal().rows(OrderNumber(0), 9).await.unwrap();
+    let rows = second.journal().rows(RowNumber(0), 9).await.unwrap();
     assert_eq!(rows.len(), 2);
 }
 
@@ -234,7 +234,7 @@ async fn catalogs_that_begin_at_once_begin_one_journal() {
     let _ = tokio::time::timeout(5 * LEASE, both).await;
     assert_eq!(opened.get(), 1, "the other one stands by");
     assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
-    assert_eq!(place.sql("SELECT count(*) FROM migration"), "2");
+    assert_eq!(place.sql("SELECT count(*) FROM migration"), "3");
     assert_eq!(place.sql("SELECT term FROM writer"), "1");
 }
 
@@ -528,7 +528,7 @@ async fn readers_connect_again_where_their_connections_broke() {
         commit(&mut store, &mut state, elect_and_buy).await;
         store.journal()
     };
-    let read = async || journal.rows(OrderNumber(0), 9).await.map(|rows| rows.len());
+    let read = async || journal.rows(RowNumber(0), 9).await.map(|rows| rows.len());
     assert_eq!(read().await.unwrap(), 2);
     cluster.sql(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity

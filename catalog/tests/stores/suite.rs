@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use domain::{
-    ChangeNumber, Epoch, IdempotencyKey, JournalId, Order, OrderNumber, Quantity, ReplicaId, Side,
-    StockName,
+    ChangeNumber, Epoch, IdempotencyKey, JournalId, Note, Order, OrderNumber, Price, Quantity,
+    ReplicaId, RowNumber, Side, StockChange, StockChangeKind, StockName,
 };
 use storage::StorageError;
 use tonic::async_trait;
@@ -104,6 +104,8 @@ over_both!(
     a_row_that_was_changed_is_never_returned,
     a_database_that_was_changed_is_not_opened,
     a_refused_order_that_was_changed_is_not_told_of,
+    stocks_are_what_the_changes_of_the_journal_make_them,
+    stocks_that_are_not_what_changes_made_them_are_damage,
 );
 
 pub fn order(key: &str, stock: &str, quantity: u64) -> Order {
@@ -181,7 +183,7 @@ async fn what_was_committed_is_there_when_it_is_opened_again(place: &dyn Place) 
         ..loaded
     };
     assert_eq!(store.load().await.unwrap(), expected);
-    let rows = journal.rows(OrderNumber(0), 10).await.unwrap();
+    let rows = journal.rows(RowNumber(0), 10).await.unwrap();
     assert_eq!((&rows[..2], rows.len()), (&batch.rows[..], 3));
 }
 
@@ -224,7 +226,7 @@ async fn a_batch_is_committed_whole_or_not_at_all(place: &dyn Place) {
     let error = store.commit(&batch).await.unwrap_err();
     assert!(!error.ends_process(), "{error}");
     assert_eq!(store.load().await.unwrap(), before);
-    assert_eq!(journal.rows(OrderNumber(0), 9).await.unwrap(), []);
+    assert_eq!(journal.rows(RowNumber(0), 9).await.unwrap(), []);
     assert_eq!(known(&mut *store, "refused").await.unwrap(), None);
     batch.rows.pop();
     store.commit(&batch).await.unwrap();
@@ -295,13 +297,13 @@ async fn rows_are_read_from_any_number_on(place: &dyn Place) {
     let rows = five_rows(&mut *store, &mut state).await.rows;
     for from in 0..7 {
         for rows_max in [0, 1, 2, 100] {
-            let read = journal.rows(OrderNumber(from), rows_max).await.unwrap();
+            let read = journal.rows(RowNumber(from), rows_max).await.unwrap();
             let expected = rows.iter().skip(from as usize).take(rows_max);
             assert!(read.iter().eq(expected), "{rows_max} from {from}: {read:?}");
         }
     }
     assert_eq!(
-        journal.rows(OrderNumber(i64::MAX as u64), 3).await.unwrap(),
+        journal.rows(RowNumber(i64::MAX as u64), 3).await.unwrap(),
         []
     );
 }
@@ -331,20 +333,20 @@ async fn a_row_that_was_changed_is_never_returned(place: &dyn Place) {
     ] {
         let row = |change: &str| format!("UPDATE journal SET {change} WHERE number IN (3, 77);");
         place.change(&row(change)).await;
-        let from_there = journal.rows(OrderNumber(3), 1).await;
+        let from_there = journal.rows(RowNumber(3), 1).await;
         // One that has another number is missing.
         assert!(
             from_there.as_ref().is_err_and(StorageError::is_damage),
             "{change}: {from_there:?}"
         );
-        let before = journal.rows(OrderNumber(0), 3).await.unwrap();
+        let before = journal.rows(RowNumber(0), 3).await.unwrap();
         assert_eq!(before, rows[..3], "{change}");
         for key in ["four", "another"] {
             let found = known(&mut *store, key).await;
             assert!(!matches!(found, Ok(Some(_))), "{change}: {found:?}");
         }
         place.change(&row(repair)).await;
-        assert_eq!(journal.rows(OrderNumber(0), 9).await.unwrap(), rows);
+        assert_eq!(journal.rows(RowNumber(0), 9).await.unwrap(), rows);
     }
 }
 
@@ -435,6 +437,163 @@ async fn a_refused_order_that_was_changed_is_not_told_of(place: &dyn Place) {
     }
 }
 
+/// In epoch 1.
+fn change_stock(staged: &mut Staged<'_>, key: &str, stock: &str, kind: StockChangeKind) {
+    let change = StockChange {
+        key: IdempotencyKey::new(key).unwrap(),
+        name: StockName::new(stock).unwrap(),
+        kind,
+        note: Note::new("somebody", "says \"why\""),
+    };
+    staged.trade(Epoch(1), change, None).unwrap();
+}
+
+fn add(minor: u64, quantity: u64) -> StockChangeKind {
+    StockChangeKind::Add {
+        price: Price::from_minor(minor).unwrap(),
+        quantity,
+    }
+}
+
+fn dearer(minor: u64) -> StockChangeKind {
+    StockChangeKind::Price {
+        price: Price::from_minor(minor).unwrap(),
+    }
+}
+
+fn restock(shares: u64) -> StockChangeKind {
+    StockChangeKind::Restock {
+        quantity: Quantity::new(shares).unwrap(),
+    }
+}
+
+/// Whatever can be done with stocks, in a few batches.
+async fn change_stocks(store: &mut dyn Store, state: &mut CatalogState) -> Vec<Batch> {
+    let stages: [fn(&mut Staged<'_>); 4] = [
+        |staged| {
+            elect_and_buy(staged);
+            change_stock(staged, "c1", "acme", add(700, 5));
+            buy(staged, "three", "acme", 2);
+            change_stock(staged, "c2", "acme", dearer(701));
+            buy(staged, "four", "acme", 1);
+            change_stock(staged, "exists", "meta", add(1, 1));
+        },
+        |staged| {
+            change_stock(staged, "c3", "acme", restock(40));
+            change_stock(staged, "c4", "tesla", StockChangeKind::Delist);
+            change_stock(staged, "c5", "meta", dearer(1));
+            buy(staged, "five", "tesla", 1);
+            buy(staged, "six", "meta", 9);
+        },
+        |staged| {
+            change_stock(staged, "c6", "acme", StockChangeKind::Delist);
+            change_stock(staged, "c7", "acme", add(900, 3));
+            buy(staged, "seven", "acme", 3);
+            change_stock(staged, "c8", "short", add(10, 0));
+            change_stock(staged, "c9", "short", StockChangeKind::Delist);
+        },
+        |staged| {
+            change_stock(staged, "c10", "tesla", add(20_000, 7));
+            buy(staged, "eight", "tesla", 6);
+            change_stock(staged, "c11", "nike", StockChangeKind::Delist);
+        },
+    ];
+    let mut batches = Vec::new();
+    for stage in stages {
+        batches.push(commit(store, state, stage).await);
+    }
+    batches
+}
+
+async fn stocks_are_what_the_changes_of_the_journal_make_them(place: &dyn Place) {
+    let (mut store, _) = place.open().await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    let batches = change_stocks(&mut *store, &mut state).await;
+    drop(store);
+    // Opened, they are compared with the journal.
+    let (mut store, journal) = place.open().await.unwrap();
+    assert_eq!(store.load().await.unwrap().state, state);
+    let rows: Vec<_> = batches
+        .iter()
+        .flat_map(|batch| batch.rows.clone())
+        .collect();
+    assert_eq!(journal.rows(RowNumber(0), 100).await.unwrap(), rows);
+    let acme = state.stocks().find(|stock| stock.name.as_str() == "acme");
+    assert_eq!(
+        acme.map(|acme| (acme.price.minor(), acme.quantity)),
+        Some((900, 0))
+    );
+    let orders: Vec<_> = rows.iter().filter(|row| row.order().is_some()).collect();
+    assert_eq!((orders.len(), rows.len()), (7, 18));
+    let end = state.leadership().end;
+    for number in 0..9 {
+        let found = journal.order(OrderNumber(number), end).await.unwrap();
+        assert_eq!(
+            found.as_ref(),
+            orders.get(number as usize).copied(),
+            "{number}"
+        );
+    }
+    for row in &rows {
+        let key = row.entry.key().as_str();
+        let found = known(&mut *store, key).await.unwrap();
+        assert_eq!(found, Some(PriorOutcome::Row(row.clone())), "{key}");
+    }
+    let refused = batches.iter().flat_map(|batch| &batch.refused);
+    let refused: Vec<_> = refused.collect();
+    assert_eq!(refused.len(), 2);
+    assert_eq!(refused[0].refusal, Refusal::StockExists);
+    for refused in refused {
+        let key = refused.entry.key().as_str();
+        let found = known(&mut *store, key).await.unwrap();
+        assert_eq!(found, Some(PriorOutcome::Refused(refused.clone())), "{key}");
+    }
+}
+
+async fn stocks_that_are_not_what_changes_made_them_are_damage(place: &dyn Place) {
+    let (mut store, _) = place.open().await.unwrap();
+    let mut state = store.load().await.unwrap().state;
+    change_stocks(&mut *store, &mut state).await;
+    drop(store);
+    for (change, repair) in [
+        (
+            "UPDATE stock SET price = 701 WHERE name = 'acme';",
+            "UPDATE stock SET price = 900 WHERE name = 'acme';",
+        ),
+        (
+            "UPDATE stock SET quantity = 1 WHERE name = 'acme';",
+            "UPDATE stock SET quantity = 0 WHERE name = 'acme';",
+        ),
+        (
+            "UPDATE stock SET version = version + 1 WHERE name = 'tesla';",
+            "UPDATE stock SET version = version - 1 WHERE name = 'tesla';",
+        ),
+        (
+            "INSERT INTO stock (name, price, quantity, volume, version) VALUES ('nike', 12143, 1000, 0, 1);",
+            "DELETE FROM stock WHERE name = 'nike';",
+        ),
+        (
+            "UPDATE journal SET stock_changes = 0 WHERE number = 3;",
+            "UPDATE journal SET stock_changes = 1 WHERE number = 3;",
+        ),
+        (
+            "UPDATE journal SET stock_change = replace(stock_change, '701', '702') WHERE number = 4;",
+            "UPDATE journal SET stock_change = replace(stock_change, '702', '701') WHERE number = 4;",
+        ),
+    ] {
+        place.change(change).await;
+        let opened = match place.open().await {
+            Ok((mut store, _)) => store.load().await.map(drop),
+            Err(error) => Err(error),
+        };
+        let error = opened.unwrap_err();
+        assert!(error.is_damage(), "{change}: {error}");
+        place.change(repair).await;
+        let (mut store, _) = place.open().await.unwrap();
+        assert_eq!(store.load().await.unwrap().state, state, "{repair}");
+    }
+}
+
 /// Batches of each size that are measured.
 const MEASURED: usize = 60;
 
@@ -480,7 +639,7 @@ async fn measure(name: &str, place: &dyn Place) {
                 staged.trade(Epoch(1), order, None).unwrap();
             }
             let staged = staged.into_batch();
-            let keys: Vec<_> = staged.rows.iter().map(|row| &row.order.key).collect();
+            let keys: Vec<_> = staged.rows.iter().map(|row| row.entry.key()).collect();
             let started = Instant::now();
             store.find_keys(&keys).await.unwrap();
             store.commit(&staged).await.unwrap();

@@ -1,4 +1,4 @@
-//! Numbers that name: epochs, sessions, orders, versions, replicas.
+//! Numbers that name: epochs, sessions, rows, orders, versions, replicas.
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -70,15 +70,15 @@ impl fmt::Display for SessionId {
     }
 }
 
-/// The place of an order in the journal, from 0 without gaps. Also serves as a count of
-/// orders: a ledger that holds `n` orders ends before number `n`.
+/// The place of a row in the journal, from 0 without gaps. Also serves as a count of rows: a ledger
+/// that holds `n` rows ends before number `n`.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
-pub struct OrderNumber(pub u64);
+pub struct RowNumber(pub u64);
 
-impl OrderNumber {
+impl RowNumber {
     /// The number after this one.
     pub fn next(self) -> Self {
         Self(
@@ -88,6 +88,20 @@ impl OrderNumber {
         )
     }
 }
+
+impl fmt::Display for RowNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The place of an order among the journal's orders, from 0 without gaps: what clients know it by. It is the number of its
+/// row, less the rows before it that [change stocks](crate::StockChange). Also serves as a count of orders.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct OrderNumber(pub u64);
 
 impl fmt::Display for OrderNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -312,7 +312,13 @@ fn open_made(location: &Location, kind: Kind) -> Result<Option<Connection>, Stor
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = location.connect(kind, flags)?;
     let missing = missing(&connection, &location.path(kind), kind)?;
-    Ok((missing.len() <= kind.added.len()).then_some(connection))
+    if missing.len() > kind.added.len() {
+        return Ok(None);
+    }
+    if !missing.is_empty() {
+        read_as_now(&connection)?;
+    }
+    Ok(Some(connection))
 }
 
 /// Whether a database is small enough to be read in full before it is used.
@@ -373,6 +379,22 @@ fn missing(
             kind.application_id
         ))),
     }
+}
+
+/// Has tables of before there were changes of stocks read as if they had the columns for them: on this connection, a
+/// name means its own view before it means a table.
+fn read_as_now(connection: &Connection) -> Result<(), StorageError> {
+    for table in ["journal", "proposed"] {
+        if connection.table_exists(Some("main"), table)?
+            && !connection.column_exists(Some("main"), table, "stock_change")?
+        {
+            connection.execute_batch(&format!(
+                "CREATE TEMP VIEW {table} AS
+                 SELECT *, 0 AS stock_changes, NULL AS stock_change FROM main.{table}"
+            ))?;
+        }
+    }
+    Ok(())
 }
 
 /// What the database says its tables and indices are.

@@ -3,6 +3,7 @@
 //! - [`database`]: a data directory with one owner, opened so that a commit is durable;
 //! - [`files`]: whether a database's files are still those that were opened;
 //! - [`rows`]: the table of journal rows, which both keep;
+//! - [`stock_change`]: how changes of stocks are kept in it;
 //! - [`checksum`]: what vouches for records that no hash chain covers;
 //! - [`damage`]: what is found while a database is in use;
 //! - [`error`]: what can go wrong, and which of it ends the process.
@@ -16,6 +17,7 @@
 pub mod database;
 pub mod files;
 pub mod rows;
+pub mod stock_change;
 pub mod checksum;
 pub mod damage;
 pub mod error;

@@ -1,12 +1,14 @@
 //! The table of journal rows, which the catalog and every replica keep.
 
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, LedgerEnd, Order, OrderNumber, Price, Quantity, Row, Side,
-    StockName,
+    ChainHash, Entry, Epoch, IdempotencyKey, LedgerEnd, Order, OrderNumber, Price, Quantity, Row,
+    RowNumber, Side, StockName,
 };
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
 use crate::error::StorageError;
+use crate::stock_change;
 
 /// Makes the table.
 pub const SCHEMA: &str = "
@@ -22,8 +24,19 @@ pub const SCHEMA: &str = "
     ) STRICT;
 ";
 
+/// Adds to it what rows that change stocks need. SQLite takes no constraint back, so these have a side and a quantity as
+/// well, which say nothing.
+pub const STOCK_CHANGES: &str = "
+    ALTER TABLE journal ADD COLUMN stock_changes INTEGER NOT NULL DEFAULT 0 CHECK (stock_changes >= 0);
+    ALTER TABLE journal ADD COLUMN stock_change TEXT;
+";
+
 /// Its columns, in the order of [`bind`]'s parameters.
-pub const COLUMNS: &str = "number, epoch, key, name, side, quantity, price, chain";
+pub const COLUMNS: &str =
+    "number, epoch, key, name, side, quantity, price, chain, stock_changes, stock_change";
+
+/// How many columns there are, which is how many parameters [`bind`] binds.
+pub const COLUMNS_COUNT: usize = 10;
 
 /// Rows that are read at a time by who reads them all.
 const CHUNK_ROWS: usize = 4096;
@@ -34,7 +47,7 @@ pub fn insert<'a>(
     rows: impl IntoIterator<Item = &'a Row>,
 ) -> Result<(), StorageError> {
     let mut statement = connection.prepare_cached(&format!(
-        "INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO journal ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     ))?;
     for row in rows {
         bind(&mut statement, row)?;
@@ -45,18 +58,27 @@ pub fn insert<'a>(
 
 /// Binds a row to the first parameters of a statement, in the order of [`COLUMNS`].
 pub fn bind(statement: &mut Statement<'_>, row: &Row) -> rusqlite::Result<()> {
-    let side = match row.order.side {
-        Side::Buy => "buy",
-        Side::Sell => "sell",
+    let (side, quantity, stock_change) = match &row.entry {
+        Entry::Order(order) => (side_name(order.side), order.quantity.get(), None),
+        Entry::StockChange(change) => ("sell", 1, Some(stock_change::text(change))),
     };
     statement.raw_bind_parameter(1, row.number.0)?;
     statement.raw_bind_parameter(2, row.epoch.0)?;
-    statement.raw_bind_parameter(3, row.order.key.as_str())?;
-    statement.raw_bind_parameter(4, row.order.name.as_str())?;
+    statement.raw_bind_parameter(3, row.entry.key().as_str())?;
+    statement.raw_bind_parameter(4, row.entry.name().as_str())?;
     statement.raw_bind_parameter(5, side)?;
-    statement.raw_bind_parameter(6, row.order.quantity.get())?;
+    statement.raw_bind_parameter(6, quantity)?;
     statement.raw_bind_parameter(7, row.price.minor())?;
-    statement.raw_bind_parameter(8, row.chain.as_bytes())
+    statement.raw_bind_parameter(8, row.chain.as_bytes())?;
+    statement.raw_bind_parameter(9, row.stock_changes)?;
+    statement.raw_bind_parameter(10, stock_change)
+}
+
+fn side_name(side: Side) -> &'static str {
+    match side {
+        Side::Buy => "buy",
+        Side::Sell => "sell",
+    }
 }
 
 /// Where the ledger ends. Looks at its first row and its last, so that a long ledger is opened
@@ -68,7 +90,7 @@ pub fn end(connection: &Connection) -> Result<LedgerEnd, StorageError> {
     let Some(last) = last(connection)? else {
         return Ok(LedgerEnd::default());
     };
-    read(connection, OrderNumber(0), 1)?;
+    read(connection, RowNumber(0), 1)?;
     Ok(LedgerEnd::of(&last))
 }
 
@@ -79,7 +101,7 @@ pub fn end(connection: &Connection) -> Result<LedgerEnd, StorageError> {
 pub fn last(connection: &Connection) -> Result<Option<Row>, StorageError> {
     let sql = "SELECT max(number) FROM journal";
     let number: Option<u64> = connection.query_row(sql, [], |row| row.get(0))?;
-    let Some(number) = number.map(OrderNumber) else {
+    let Some(number) = number.map(RowNumber) else {
         return Ok(None);
     };
     let row = read(connection, number, 1)?.pop();
@@ -95,7 +117,7 @@ pub fn last(connection: &Connection) -> Result<Option<Row>, StorageError> {
 /// was written.
 pub fn read(
     connection: &Connection,
-    from: OrderNumber,
+    from: RowNumber,
     rows_max: usize,
 ) -> Result<Vec<Row>, StorageError> {
     let mut statement = connection.prepare_cached(&format!(
@@ -113,17 +135,17 @@ pub fn read(
 /// hash chain.
 #[derive(Debug)]
 pub struct RowsFrom {
-    from: OrderNumber,
+    from: RowNumber,
     rows_max: usize,
-    next: OrderNumber,
+    next: RowNumber,
     chain: ChainHash,
     rows: Vec<Row>,
 }
 
 impl RowsFrom {
     /// At most `rows_max` of them.
-    pub fn new(from: OrderNumber, rows_max: usize) -> Self {
-        let first = OrderNumber(from.0.saturating_sub(1));
+    pub fn new(from: RowNumber, rows_max: usize) -> Self {
+        let first = RowNumber(from.0.saturating_sub(1));
         Self {
             from,
             rows_max,
@@ -134,8 +156,8 @@ impl RowsFrom {
     }
 
     /// The number to read from: that of the row before, where there is one.
-    pub fn first(&self) -> OrderNumber {
-        OrderNumber(self.from.0.saturating_sub(1))
+    pub fn first(&self) -> RowNumber {
+        RowNumber(self.from.0.saturating_sub(1))
     }
 
     /// How many to read from there.
@@ -190,10 +212,18 @@ pub fn check(
     while reached.rows < end.rows {
         let left = usize::try_from(end.rows.0 - reached.rows.0).unwrap_or(usize::MAX);
         let rows = read(connection, reached.rows, left.min(CHUNK_ROWS))?;
-        let last = rows.last().ok_or_else(|| missing(reached.rows))?;
-        reached = LedgerEnd::of(last);
+        if rows.is_empty() {
+            return Err(missing(reached.rows));
+        }
         for row in &rows {
-            let key = row.order.key.as_str();
+            if !reached.is_continued_by(row) {
+                return Err(StorageError::Damaged(format!(
+                    "row {} does not continue those before it",
+                    row.number
+                )));
+            }
+            reached = LedgerEnd::of(row);
+            let key = row.entry.key().as_str();
             let found: Option<u64> = by_key.query_row([key], |row| row.get(0)).optional()?;
             if found != Some(row.number.0) {
                 return Err(StorageError::Damaged(format!(
@@ -225,11 +255,11 @@ pub fn find_key(
     let number: Option<u64> = statement
         .query_row([key.as_str()], |row| row.get(0))
         .optional()?;
-    let Some(number) = number.map(OrderNumber) else {
+    let Some(number) = number.map(RowNumber) else {
         return Ok(None);
     };
     let row = read(connection, number, 1)?.pop();
-    match row.filter(|row| row.order.key == *key) {
+    match row.filter(|row| row.entry.key() == key) {
         Some(row) => Ok(Some(row)),
         None => Err(StorageError::Damaged(format!(
             "row {number} is found by a key that it does not have"
@@ -237,8 +267,76 @@ pub fn find_key(
     }
 }
 
+/// The row of an order, which may be any number of changes of stocks behind the place that its number says.
+///
+/// # Errors
+/// [`StorageError::Damaged`] where a row on the way to it is missing or not as it was written.
+pub fn find_order(
+    connection: &Connection,
+    order: OrderNumber,
+) -> Result<Option<Row>, StorageError> {
+    let end = last(connection)?.as_ref().map(LedgerEnd::of);
+    let Some(mut search) = OrderSearch::new(order, end.unwrap_or_default()) else {
+        return Ok(None);
+    };
+    loop {
+        let row = read(connection, search.probe(), 1)?.pop();
+        let row = row.ok_or_else(|| missing(search.probe()))?;
+        if let Some(found) = search.take(row)? {
+            return Ok(Some(found));
+        }
+    }
+}
+
+/// Looks for an order's row by looking at a few others: the further rows are, the more orders are before them.
+#[derive(Debug)]
+pub struct OrderSearch {
+    order: OrderNumber,
+    from: u64,
+    until: u64,
+}
+
+impl OrderSearch {
+    /// In a ledger that ends there; `None` where it has no such order.
+    pub fn new(order: OrderNumber, end: LedgerEnd) -> Option<Self> {
+        (order < end.orders()).then_some(Self {
+            order,
+            from: order.0,
+            until: order.0 + end.stock_changes,
+        })
+    }
+
+    /// The row to look at next.
+    pub fn probe(&self) -> RowNumber {
+        RowNumber(self.until - (self.until - self.from) / 2)
+    }
+
+    /// Takes that row; returns it where it is the order's.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] where there is no such row, though there has to be one.
+    pub fn take(&mut self, row: Row) -> Result<Option<Row>, StorageError> {
+        if row.order_number() == Some(self.order) {
+            return Ok(Some(row));
+        }
+        let is_before = row.number.0.saturating_sub(row.stock_changes) <= self.order.0;
+        // Of the rows that have so many orders before them, the order's is the last.
+        match is_before {
+            true => self.from = row.number.0 + 1,
+            false => self.until = row.number.0.saturating_sub(1),
+        }
+        match self.from <= self.until {
+            true => Ok(None),
+            false => Err(StorageError::Damaged(format!(
+                "order {} has no row",
+                self.order
+            ))),
+        }
+    }
+}
+
 /// [`StorageError::Damaged`] by this row's absence.
-pub fn missing(number: OrderNumber) -> StorageError {
+pub fn missing(number: RowNumber) -> StorageError {
     StorageError::Damaged(format!("row {number} is missing"))
 }
 
@@ -248,12 +346,12 @@ pub fn missing(number: OrderNumber) -> StorageError {
 /// [`StorageError::Damaged`] where a value is not one that was written.
 pub fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
     let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-    Ok(Row {
-        number: OrderNumber(row.get(0)?),
-        epoch: Epoch(row.get(1)?),
-        order: Order {
-            key: IdempotencyKey::new(text(2)?)?,
-            name: StockName::new(text(3)?)?,
+    let key = IdempotencyKey::new(text(2)?)?;
+    let name = StockName::new(text(3)?)?;
+    let entry = match row.get_ref(9)? {
+        ValueRef::Null => Entry::Order(Order {
+            key,
+            name,
             side: match text(4)? {
                 "buy" => Side::Buy,
                 "sell" => Side::Sell,
@@ -264,7 +362,14 @@ pub fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
                 }
             },
             quantity: Quantity::new(row.get(5)?)?,
-        },
+        }),
+        _ => Entry::StockChange(stock_change::parse(key, name, text(9)?)?),
+    };
+    Ok(Row {
+        number: RowNumber(row.get(0)?),
+        stock_changes: row.get(8)?,
+        epoch: Epoch(row.get(1)?),
+        entry,
         price: Price::from_minor(row.get(6)?)?,
         chain: ChainHash::try_from(row.get::<_, Vec<u8>>(7)?.as_slice())?,
     })
@@ -272,12 +377,14 @@ pub fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
 
 #[cfg(test)]
 mod tests {
+    use domain::{Note, StockChange, StockChangeKind};
+
     use super::*;
 
     fn some_rows(count: u64) -> Vec<Row> {
         let mut rows: Vec<Row> = Vec::new();
         for number in 0..count {
-            let previous = rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
+            let end = rows.last().map(LedgerEnd::of).unwrap_or_default();
             let order = Order {
                 key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
                 name: StockName::new("nvidia").unwrap(),
@@ -288,13 +395,8 @@ mod tests {
                 },
                 quantity: Quantity::new(number + 1).unwrap(),
             };
-            rows.push(Row::following(
-                &previous,
-                OrderNumber(number),
-                Epoch(3),
-                order,
-                Price::from_minor(24063).unwrap(),
-            ));
+            let price = Price::from_minor(24063).unwrap();
+            rows.push(Row::following(&end, Epoch(3), order, price));
         }
         rows
     }
@@ -302,6 +404,7 @@ mod tests {
     fn database(rows: &[Row]) -> Connection {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(SCHEMA).unwrap();
+        connection.execute_batch(STOCK_CHANGES).unwrap();
         insert(&connection, rows).unwrap();
         connection
     }
@@ -310,10 +413,10 @@ mod tests {
     fn rows_are_read_as_they_were_written() {
         let rows = some_rows(5);
         let connection = database(&rows);
-        assert_eq!(read(&connection, OrderNumber(0), 100).unwrap(), rows);
-        assert_eq!(read(&connection, OrderNumber(2), 2).unwrap(), rows[2..4]);
+        assert_eq!(read(&connection, RowNumber(0), 100).unwrap(), rows);
+        assert_eq!(read(&connection, RowNumber(2), 2).unwrap(), rows[2..4]);
         assert_eq!(
-            find_key(&connection, &rows[3].order.key).unwrap().as_ref(),
+            find_key(&connection, rows[3].entry.key()).unwrap().as_ref(),
             Some(&rows[3])
         );
         assert_eq!(
@@ -323,18 +426,81 @@ mod tests {
         assert_eq!(
             end(&connection).unwrap(),
             LedgerEnd {
-                rows: OrderNumber(5),
+                rows: RowNumber(5),
+                stock_changes: 0,
                 chain: rows[4].chain
             }
         );
+    }
+
+    /// Rows of which some are changes of stocks, as a word says with `c`.
+    fn mixed_rows(word: &str) -> Vec<Row> {
+        let mut end = LedgerEnd::default();
+        let rows = word.bytes().enumerate().map(|(number, kind)| {
+            let key = IdempotencyKey::new(&format!("key-{number}")).unwrap();
+            let name = StockName::new("nvidia").unwrap();
+            let price = Price::from_minor(24063).unwrap();
+            let entry: Entry = match kind {
+                b'c' => Entry::StockChange(StockChange {
+                    key,
+                    name,
+                    kind: StockChangeKind::Price { price },
+                    note: Note::new("somebody", "because"),
+                }),
+                _ => Entry::Order(Order {
+                    key,
+                    name,
+                    side: Side::Buy,
+                    quantity: Quantity::new(1).unwrap(),
+                }),
+            };
+            let row = Row::following(&end, Epoch(3), entry, price);
+            end = LedgerEnd::of(&row);
+            row
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn an_order_is_found_among_changes_of_stocks_by_the_number_that_clients_know() {
+        for word in [
+            "",
+            "o",
+            "c",
+            "cccc",
+            "oooo",
+            "ococcoocccco",
+            "ccccco",
+            "occcccco",
+            "coooooc",
+        ] {
+            let rows = mixed_rows(word);
+            let connection = database(&rows);
+            assert_eq!(read(&connection, RowNumber(0), 100).unwrap(), rows);
+            let whole = rows.last().map(LedgerEnd::of).unwrap_or_default();
+            assert_eq!(end(&connection).unwrap(), whole);
+            check(&connection, whole, |_| true).unwrap();
+            let orders: Vec<&Row> = rows.iter().filter(|row| row.order().is_some()).collect();
+            assert_eq!(whole.orders(), OrderNumber(orders.len() as u64));
+            for number in 0..orders.len() + 2 {
+                let found = find_order(&connection, OrderNumber(number as u64)).unwrap();
+                assert_eq!(
+                    found.as_ref(),
+                    orders.get(number).copied(),
+                    "{number} of {word}"
+                );
+            }
+        }
     }
 
     #[test]
     fn a_second_row_for_a_key_is_refused() {
         let rows = some_rows(2);
         let connection = database(&rows[..1]);
-        let mut again = rows[1].clone();
-        again.order.key = rows[0].order.key.clone();
+        let again = Row {
+            entry: rows[0].entry.clone(),
+            ..rows[1].clone()
+        };
         assert!(insert(&connection, [&again]).is_err());
     }
 
@@ -346,20 +512,20 @@ mod tests {
             .execute("DELETE FROM journal WHERE number = 3", [])
             .unwrap();
         let sound = |from: usize, rows_max: usize| {
-            let read = read(&connection, OrderNumber(from as u64), rows_max).unwrap();
+            let read = read(&connection, RowNumber(from as u64), rows_max).unwrap();
             assert_eq!(read, rows[from..rows.len().min(from + rows_max)]);
         };
         sound(0, 3);
         sound(5, 100);
         sound(6, 100);
         for (from, rows_max) in [(0, 4), (0, 100), (2, 2), (3, 1), (4, 1)] {
-            let damaged = read(&connection, OrderNumber(from), rows_max).unwrap_err();
+            let damaged = read(&connection, RowNumber(from), rows_max).unwrap_err();
             assert!(matches!(damaged, StorageError::Damaged(_)), "{damaged}");
             assert!(damaged.to_string().contains("row 3 is missing"));
         }
         // Not by who opens it: that would read the whole ledger.
         let end = end(&connection).unwrap();
-        assert_eq!(end.rows, OrderNumber(6));
+        assert_eq!(end.rows, RowNumber(6));
         assert!(check(&connection, end, |_| true).unwrap_err().is_damage());
     }
 
@@ -374,19 +540,20 @@ mod tests {
             "UPDATE journal SET name = 'meta' WHERE number = 3",
             "UPDATE journal SET epoch = epoch + 1 WHERE number = 3",
             "UPDATE journal SET chain = zeroblob(32) WHERE number = 3",
+            "UPDATE journal SET stock_changes = 1 WHERE number = 3",
+            r#"UPDATE journal SET stock_change = '{"change":"delist","who":"","why":""}' WHERE number = 3"#,
         ];
         for change in changes {
             let connection = database(&rows);
             let whole = end(&connection).unwrap();
             check(&connection, whole, |_| true).unwrap();
             connection.execute(change, []).unwrap();
-            assert!(
-                read(&connection, OrderNumber(3), 1)
-                    .unwrap_err()
-                    .is_damage()
-            );
-            assert_eq!(read(&connection, OrderNumber(0), 3).unwrap(), rows[..3]);
-            for key in [&rows[3].order.key, &IdempotencyKey::new("another").unwrap()] {
+            assert!(read(&connection, RowNumber(3), 1).unwrap_err().is_damage());
+            assert_eq!(read(&connection, RowNumber(0), 3).unwrap(), rows[..3]);
+            for key in [
+                rows[3].entry.key(),
+                &IdempotencyKey::new("another").unwrap(),
+            ] {
                 let found = find_key(&connection, key);
                 assert!(!matches!(found, Ok(Some(_))), "{change}: {found:?}");
             }
@@ -431,7 +598,7 @@ mod tests {
             .execute("UPDATE journal SET name = ''", [])
             .unwrap();
         assert!(matches!(
-            read(&connection, OrderNumber(0), 1),
+            read(&connection, RowNumber(0), 1),
             Err(StorageError::Damaged(_))
         ));
     }

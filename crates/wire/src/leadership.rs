@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use domain::{
-    ChainHash, Epoch, Identity, Invalid, JournalHead, LedgerEnd, ListingDigest, OrderNumber,
-    ReplicaId, Term,
+    ChainHash, Epoch, Identity, Invalid, JournalHead, LedgerEnd, ListingDigest, ReplicaId,
+    RowNumber, Term,
 };
 
 use tonic::Status;
@@ -12,7 +12,7 @@ use tonic::transport::Channel;
 
 use crate::catalog::v1::catalog_client::CatalogClient;
 use crate::catalog::v1::{GetLeadershipRequest, Leadership};
-use crate::{Malformed, epoch, identity, order_number};
+use crate::{Malformed, epoch, identity, row_number};
 
 /// An epoch and its leader.
 ///
@@ -51,7 +51,11 @@ pub fn head(leadership: &Leadership) -> Result<JournalHead, Malformed> {
     };
     Ok(JournalHead {
         term,
-        end: end(leadership.journal_rows, &leadership.chain_hash)?,
+        end: end(
+            leadership.journal_rows,
+            leadership.stock_changes,
+            &leadership.chain_hash,
+        )?,
     })
 }
 
@@ -70,11 +74,13 @@ pub fn identity(leadership: &Leadership) -> Result<Identity, Malformed> {
 /// Where a ledger ends.
 ///
 /// # Errors
-/// Where there are more rows than stores can hold, or the hash has another length.
-pub fn end(rows: u64, chain: &[u8]) -> Result<LedgerEnd, Malformed> {
-    let rows: OrderNumber = order_number(rows)?;
+/// Where there are more rows than stores can hold, or more of them change stocks, or the hash has another length.
+pub fn end(rows: u64, stock_changes: u64, chain: &[u8]) -> Result<LedgerEnd, Malformed> {
+    let stock_changes = crate::stock_changes(stock_changes, rows)?;
+    let rows: RowNumber = row_number(rows)?;
     Ok(LedgerEnd {
         rows,
+        stock_changes,
         chain: ChainHash::try_from(chain)?,
     })
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub use domain::Role;
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, Term};
+use domain::{ChainHash, Epoch, ReplicaId, RowNumber, Term};
 
 mod elector;
 mod cycle;
@@ -72,8 +72,10 @@ pub struct Status {
     pub epoch: Epoch,
     /// The leader of that epoch, where it knows.
     pub leader: Option<ReplicaId>,
-    /// How many orders it holds.
-    pub orders: OrderNumber,
+    /// How many rows it holds.
+    pub rows: RowNumber,
+    /// How many of them change stocks.
+    pub stock_changes: u64,
     /// Chain hash of its last row.
     pub chain: ChainHash,
     /// It says that it reaches the catalog.
@@ -136,8 +138,8 @@ pub struct ReplicaView {
     pub healthy: bool,
     /// It says that it reaches the catalog.
     pub reaches_catalog: bool,
-    /// How many orders it holds.
-    pub orders: OrderNumber,
+    /// How many rows it holds, which policies know as orders.
+    pub orders: RowNumber,
     /// Of the last probe that it answered.
     pub round_trip: Duration,
     /// It is in the catalog's in-sync set: it holds every order that was acknowledged.
@@ -150,7 +152,7 @@ impl ReplicaView {
             id: probed.id,
             healthy: probed.status.is_ok(),
             reaches_catalog: probed.status.is_ok_and(|status| status.reaches_catalog),
-            orders: probed.status.map_or(OrderNumber(0), |status| status.orders),
+            orders: probed.status.map_or(RowNumber(0), |status| status.rows),
             round_trip: probed.round_trip,
             in_sync: in_sync.contains(&probed.id),
         }

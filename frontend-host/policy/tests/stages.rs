@@ -4,7 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use domain::{Epoch, JournalId, OrderNumber, Price, ReplicaId, StockName};
+use domain::{Epoch, JournalId, Price, ReplicaId, RowNumber, StockName};
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::admission::{KeyKind, Signatory};
 use frontend_policy::decision::{
@@ -429,7 +429,7 @@ fn led_by_1() -> View {
         id: ReplicaId::new(id).unwrap(),
         healthy: true,
         reaches_catalog: true,
-        orders: OrderNumber(0),
+        orders: RowNumber(0),
         round_trip: Duration::from_micros(200),
         in_sync: true,
     };

@@ -75,6 +75,21 @@ pub(super) enum Refusal {
     NoDifferences,
     #[error(transparent)]
     Swap(#[from] SwapError),
+    /// A change of a stock that makes no sense.
+    #[error("{0}")]
+    NoStockChange(String),
+    #[error("stock not found")]
+    StockNotFound,
+    #[error("a stock of that name is listed already")]
+    StockExists,
+    #[error("more shares than there can be: {max} at most", max = domain::Quantity::MAX)]
+    TooManyShares,
+    #[error("no more than {max} stocks can be listed", max = domain::refusal::STOCKS_MAX)]
+    TooManyStocks,
+    #[error("the idempotency key was used for something else")]
+    KeyConflict,
+    #[error("{0}; it may have been done: send it again under the same idempotency key")]
+    StockUnavailable(&'static str),
     #[error("the gateway stops before the policy is checked; send it again")]
     Stopping,
     #[error("the check of the policy failed; see the gateway's log")]
@@ -95,13 +110,18 @@ impl Refusal {
             | Self::Audience(_)
             | Self::NoSeconds { .. }
             | Self::NoHeader(_)
+            | Self::NoStockChange(_)
             | Self::Recording(RecordError::NotAskedFor(_)) => StatusCode::BAD_REQUEST,
             Self::NoToken { .. } => StatusCode::UNAUTHORIZED,
             Self::ForeignPage | Self::OtherHost | Self::MayOnlyRead | Self::NoCertificate => {
                 StatusCode::FORBIDDEN
             }
-            Self::NoSuchPath(_) | Self::NoDifferences | Self::Swap(SwapError::NotKept(_)) => {
-                StatusCode::NOT_FOUND
+            Self::NoSuchPath(_)
+            | Self::NoDifferences
+            | Self::StockNotFound
+            | Self::Swap(SwapError::NotKept(_)) => StatusCode::NOT_FOUND,
+            Self::StockExists | Self::TooManyShares | Self::TooManyStocks | Self::KeyConflict => {
+                StatusCode::CONFLICT
             }
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLate => StatusCode::REQUEST_TIMEOUT,
@@ -122,9 +142,10 @@ impl Refusal {
             }
             Self::Swap(SwapError::Rejected(_)) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::CheckFailed => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::NotReady(_) | Self::Stopping | Self::Swap(SwapError::NoThread(_)) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NotReady(_)
+            | Self::StockUnavailable(_)
+            | Self::Stopping
+            | Self::Swap(SwapError::NoThread(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Swap(SwapError::NotSaved(_)) => StatusCode::INSUFFICIENT_STORAGE,
         }
     }
@@ -142,7 +163,7 @@ impl IntoResponse for Refusal {
         if matches!(self, Self::NoToken { .. }) {
             response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
         }
-        if status == StatusCode::TOO_MANY_REQUESTS {
+        if status == StatusCode::TOO_MANY_REQUESTS || matches!(self, Self::StockUnavailable(_)) {
             response.headers_mut().insert(RETRY_AFTER, SOON);
         }
         response

@@ -306,7 +306,7 @@ fn count(counts: &Counts, forwarded: Option<Forward>) {
 /// A key that nobody else makes: the time and 80 random bits. Keys made at about the same time
 /// lie beside each other in the databases' indexes, so that a group of orders changes few pages
 /// (the idea of ULID, and of UUID version 7 in RFC 9562, section 5.7).
-fn new_key(now_ms: u64) -> IdempotencyKey {
+pub(crate) fn new_key(now_ms: u64) -> IdempotencyKey {
     let mut random = [0; 10];
     getrandom::fill(&mut random).expect("the system has randomness");
     let random = random
@@ -316,7 +316,7 @@ fn new_key(now_ms: u64) -> IdempotencyKey {
     IdempotencyKey::new(&key).expect("40 printable bytes")
 }
 
-fn unix_ms() -> u64 {
+pub(crate) fn unix_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as u64)

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{Invalid, OrderNumber, Price, ReplicaId, Row, SessionId, StockName, Version};
+use domain::{
+    Invalid, OrderNumber, Price, ReplicaId, Row, RowNumber, SessionId, StockChange, StockName,
+    Version,
+};
 use frontend_core::attempts::{CatalogRead, Next, OrderRead, Placement};
 use frontend_core::timing::ATTEMPT_TIME_MAX;
 use rpc::retry::{RetryClass, RetryStatus as _};
@@ -160,9 +163,32 @@ impl Backend {
 
     /// Places an order with whoever leads, until one answers.
     pub async fn trade(&self, order: &domain::Order, deadline: Instant) -> Outcome {
+        let traded = self.place_until_answered(|| order.into(), deadline, traded);
+        traded.await.unwrap_or_else(Outcome::Unavailable)
+    }
+
+    /// Has a stock changed by whoever leads, until one answers. Returns the number of the change's row.
+    ///
+    /// # Errors
+    /// Where nobody answers in time: it may have been changed, and asking again under the same key is safe.
+    pub async fn change_stock(
+        &self,
+        change: &StockChange,
+        deadline: Instant,
+    ) -> Result<Result<RowNumber, domain::Refusal>, Unavailability> {
+        self.place_until_answered(|| change.into(), deadline, changed_stock)
+            .await
+    }
+
+    async fn place_until_answered<T>(
+        &self,
+        order: impl Fn() -> catalog::Order,
+        deadline: Instant,
+        read: impl Fn(answer::Result) -> Result<T, Status>,
+    ) -> Result<T, Unavailability> {
         let mut placement = Placement::default();
         let mut leader = self.replicas.leader();
-        let trading = async {
+        let placing = async {
             loop {
                 let current = *leader.borrow_and_update();
                 // What it answers from now on is not missed.
@@ -177,11 +203,11 @@ impl Backend {
                 match next {
                     Next::Call(id) => {
                         let placed = tokio::select! {
-                            placed = self.place(id, order) => placed,
+                            placed = self.place(id, order()) => placed,
                             _ = leader.wait_for(|now| placement.is_overtaken(now)) => continue,
                         };
-                        match placed {
-                            Ok(outcome) => return outcome,
+                        match placed.and_then(&read) {
+                            Ok(outcome) => return Ok(outcome),
                             Err(status) => {
                                 let class = RetryClass::of(&status);
                                 log(
@@ -202,12 +228,12 @@ impl Backend {
                         () = next_answer(answered) => {}
                         () = changed(&mut leader) => {}
                     },
-                    Next::GiveUp => return Outcome::Unavailable(Unavailability::NoReplica),
+                    Next::GiveUp => return Err(Unavailability::NoReplica),
                 }
             }
         };
-        let traded = timeout_at(deadline, trading).await;
-        traded.unwrap_or_else(|_| self.unavailable())
+        let placed = timeout_at(deadline, placing).await;
+        placed.unwrap_or_else(|_| Err(self.unavailable()))
     }
 
     /// Reads an order at any replica that answers; the leader is asked first.
@@ -250,7 +276,7 @@ impl Backend {
             }
         };
         let read = timeout_at(deadline, reading).await;
-        read.unwrap_or_else(|_| self.unavailable())
+        read.unwrap_or_else(|_| Outcome::Unavailable(self.unavailable()))
     }
 
     async fn read_order_at(&self, id: ReplicaId, number: OrderNumber) -> Result<Outcome, Status> {
@@ -260,10 +286,14 @@ impl Backend {
             journal: self.replicas.own_journal().to_wire(),
         };
         match replica.orders.clone().get(request).await {
-            Ok(answer) => match answer.into_inner().row.map(Row::try_from) {
-                Some(Ok(row)) if row.number == number => Ok(Outcome::Order(order_of(&row))),
-                _ => Err(RetryClass::Elsewhere.status(Code::Internal, "the answer makes no sense")),
-            },
+            Ok(answer) => {
+                let row = answer.into_inner().row.map(Row::try_from);
+                let order = row.and_then(|row| order_of(&row.ok()?));
+                let order = order.filter(|order| order.number == number);
+                let nonsense =
+                    || RetryClass::Elsewhere.status(Code::Internal, "the answer makes no sense");
+                order.map(Outcome::Order).ok_or_else(nonsense)
+            }
             Err(status) if status.code() == Code::NotFound => {
                 Ok(Outcome::Refused(Refusal::OrderNotFound))
             }
@@ -271,16 +301,15 @@ impl Backend {
         }
     }
 
-    async fn place(&self, id: ReplicaId, order: &domain::Order) -> Result<Outcome, Status> {
+    async fn place(&self, id: ReplicaId, order: catalog::Order) -> Result<answer::Result, Status> {
         match self.replica(id)?.order_streams.place(order).await? {
-            answer::Result::Number(number) => Ok(Outcome::Traded(OrderNumber(number))),
-            answer::Result::Refusal(refusal) => Ok(Outcome::Refused(read_refusal(refusal)?)),
             answer::Result::Unavailable(why) => {
                 Err(RetryClass::Later.status(Code::Unavailable, why))
             }
             answer::Result::Invalid(why) => {
                 Err(RetryClass::Never.status(Code::InvalidArgument, why))
             }
+            answered => Ok(answered),
         }
     }
 
@@ -290,13 +319,13 @@ impl Backend {
     }
 
     /// Which backend is to blame.
-    fn unavailable(&self) -> Outcome {
+    fn unavailable(&self) -> Unavailability {
         let catalog_answers = self.replicas.journal().is_some();
-        Outcome::Unavailable(if catalog_answers {
+        if catalog_answers {
             Unavailability::NoReplica
         } else {
             Unavailability::NoCatalog
-        })
+        }
     }
 }
 
@@ -326,16 +355,32 @@ fn denied(wait: Duration) -> Outcome {
     Outcome::Denied(wait_ms.try_into().unwrap_or(u32::MAX))
 }
 
-fn read_refusal(refusal: i32) -> Result<Refusal, Status> {
-    match catalog::Refusal::try_from(refusal) {
-        Ok(catalog::Refusal::StockNotFound) => Ok(Refusal::StockNotFound),
-        Ok(catalog::Refusal::NotEnough) => Ok(Refusal::NotEnough),
-        Ok(catalog::Refusal::KeyConflict) => Ok(Refusal::KeyConflict),
-        Ok(catalog::Refusal::TooMany) => Ok(Refusal::TooMany),
-        Ok(catalog::Refusal::Unspecified) | Err(_) => {
-            Err(Status::internal("a refusal that is not known here"))
-        }
+fn traded(answered: answer::Result) -> Result<Outcome, Status> {
+    match answered {
+        answer::Result::Number(number) => Ok(Outcome::Traded(OrderNumber(number))),
+        answer::Result::Refusal(refusal) => Ok(Outcome::Refused(match wire::refusal(refusal)? {
+            domain::Refusal::StockNotFound => Refusal::StockNotFound,
+            domain::Refusal::NotEnough => Refusal::NotEnough,
+            domain::Refusal::KeyConflict => Refusal::KeyConflict,
+            domain::Refusal::TooMany => Refusal::TooMany,
+            domain::Refusal::StockExists | domain::Refusal::TooManyStocks => {
+                return Err(of_another_kind());
+            }
+        })),
+        _ => Err(of_another_kind()),
     }
+}
+
+fn changed_stock(answered: answer::Result) -> Result<Result<RowNumber, domain::Refusal>, Status> {
+    match answered {
+        answer::Result::StockChanged(row) => Ok(Ok(wire::row_number(row)?)),
+        answer::Result::Refusal(refusal) => Ok(Err(wire::refusal(refusal)?)),
+        _ => Err(of_another_kind()),
+    }
+}
+
+fn of_another_kind() -> Status {
+    RetryClass::Never.status(Code::Internal, "the answer is to something else")
 }
 
 fn read_answer(answer: catalog::GetStockResponse) -> Result<StockAnswer, Invalid> {
@@ -371,13 +416,14 @@ fn read_stock(stock: catalog::Stock) -> Result<(Stock, Version), Invalid> {
     ))
 }
 
-fn order_of(row: &Row) -> Order {
-    Order {
-        number: row.number,
-        name: row.order.name.clone(),
-        side: row.order.side,
-        quantity: row.order.quantity,
-    }
+fn order_of(row: &Row) -> Option<Order> {
+    let order = row.order()?;
+    Some(Order {
+        number: row.order_number()?,
+        name: order.name.clone(),
+        side: order.side,
+        quantity: order.quantity,
+    })
 }
 
 #[cfg(test)]

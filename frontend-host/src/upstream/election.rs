@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemon::tasks;
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, Term};
+use domain::{ChainHash, Epoch, ReplicaId, RowNumber, Term};
 use frontend_core::election::{CurrentLeader, ElectionCycle, ElectionTask, LeadershipAnswer};
 use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX};
 use rpc::retry::{RetryClass, RetryStatus as _};
@@ -257,7 +257,8 @@ fn read_journal(leadership: &catalog::Leadership) -> Option<Journal> {
     let in_sync = leadership.in_sync.iter().copied();
     let in_sync = in_sync.filter_map(ReplicaId::new);
     Some(Journal {
-        rows: OrderNumber(leadership.journal_rows),
+        rows: RowNumber(leadership.journal_rows),
+        stock_changes: leadership.stock_changes,
         chain: ChainHash::try_from(leadership.chain_hash.as_slice()).ok()?,
         in_sync: in_sync.collect(),
     })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rpc::failover::Endpoints;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
+use wire::catalog::v1::Order;
 use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::place_many_request::Placement;
 use wire::order::v1::place_many_response::answer;
@@ -30,15 +31,15 @@ impl OrderStreams {
     }
 
     /// Places an order. Where it fails the order may or may not have been committed.
-    pub async fn place(&self, order: &domain::Order) -> Placed {
-        self.0.ask(order.into()).await
+    pub async fn place(&self, order: Order) -> Placed {
+        self.0.ask(order).await
     }
 }
 
 struct Orders;
 
 impl Batched for Orders {
-    type Item = wire::catalog::v1::Order;
+    type Item = Order;
     type Answer = answer::Result;
     type Request = PlaceManyRequest;
     type Response = PlaceManyResponse;

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId};
+use domain::{ChainHash, Epoch, ReplicaId, RowNumber};
 use frontend_core::election::{
     Contact, CurrentLeader, Detector, ProbeFailure, Probed, Role, Status, Unanswered, Watch, Way,
 };
@@ -95,7 +95,9 @@ impl CatalogSaid {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Journal {
     /// How many rows it holds.
-    pub rows: OrderNumber,
+    pub rows: RowNumber,
+    /// How many of them change stocks.
+    pub stock_changes: u64,
     /// Chain hash of the last.
     pub chain: ChainHash,
     /// Who must hold a row before it is acknowledged.
@@ -356,7 +358,8 @@ fn read_status(status: order::ReplicaStatus) -> Option<Status> {
         role,
         epoch: Epoch(status.epoch),
         leader: ReplicaId::new(status.leader),
-        orders: OrderNumber(status.orders),
+        rows: RowNumber(status.rows),
+        stock_changes: status.stock_changes,
         chain: ChainHash::try_from(status.chain_hash.as_slice()).ok()?,
         reaches_catalog: status.reaches_catalog,
     })

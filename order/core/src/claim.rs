@@ -1,7 +1,7 @@
 //! Whether a ledger is what it claims to be: the beginning of the catalog's journal.
 
 use domain::LedgerEnd;
-use domain::{Identity, OrderNumber};
+use domain::{Identity, RowNumber};
 
 use super::message::Failure;
 use crate::durable::Durable;
@@ -14,7 +14,7 @@ pub enum Claim {
     /// The journal is longer: what it has where the ledger ends is to be compared with this.
     Compare(LedgerEnd),
     /// The journal is shorter: the catalog's disk lost rows. The first of them.
-    CatalogLostRows(OrderNumber),
+    CatalogLostRows(RowNumber),
 }
 
 /// Looks at what a replica finds on its disk, and what the catalog says of its journal. Before
@@ -111,12 +111,14 @@ mod tests {
         let rows = journal(3);
         let other = {
             let mut other = journal(2);
-            other[1].order.quantity = domain::Quantity::new(7).unwrap();
+            let order = domain::Order {
+                quantity: domain::Quantity::new(7).unwrap(),
+                ..other[1].order().unwrap().clone()
+            };
             other[1] = domain::Row::following(
-                &other[0].chain,
-                other[1].number,
+                &LedgerEnd::of(&other[0]),
                 other[1].epoch,
-                other[1].order.clone(),
+                order,
                 other[1].price,
             );
             other
@@ -126,17 +128,15 @@ mod tests {
         let unproven = |held: u64, rows: u64| {
             Err(Failure::Unproven {
                 catalog: identity(1).journal,
-                held: OrderNumber(held),
-                rows: OrderNumber(rows),
+                held: RowNumber(held),
+                rows: RowNumber(rows),
             })
         };
         let foreign = Err(Failure::OtherJournal {
             own: identity(2).journal,
             catalog: identity(1).journal,
         });
-        let differs = Err(Failure::Differs {
-            rows: OrderNumber(2),
-        });
+        let differs = Err(Failure::Differs { rows: RowNumber(2) });
         let cases = [
             (ours, &rows[..], &rows[..], Ok(Claim::Holds)),
             (ours, &rows[..0], &rows[..], known(end(&[]))),
@@ -145,13 +145,13 @@ mod tests {
                 ours,
                 &rows[..],
                 &rows[..1],
-                Ok(Claim::CatalogLostRows(OrderNumber(1))),
+                Ok(Claim::CatalogLostRows(RowNumber(1))),
             ),
             (
                 ours,
                 &rows[..],
                 &rows[..0],
-                Ok(Claim::CatalogLostRows(OrderNumber(0))),
+                Ok(Claim::CatalogLostRows(RowNumber(0))),
             ),
             (ours, &other[..], &rows[..2], differs),
             (Some(identity(2)), &rows[..], &rows[..], foreign),

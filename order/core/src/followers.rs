@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::time::BootTime;
-use domain::{ChainHash, OrderNumber, ReplicaId};
+use domain::{ChainHash, ReplicaId, RowNumber};
 
 use super::ablation::{Rule, Rules};
 use super::catch_up::backoff;
@@ -52,7 +52,7 @@ pub(super) struct Followers {
     leader: ReplicaId,
     followers: BTreeMap<ReplicaId, Follower>,
     /// How many rows are committed.
-    committed: OrderNumber,
+    committed: RowNumber,
     /// When those who do not know that are to be told.
     tell_at: BootTime,
     /// The catalog's in-sync set; `None` where it is not known, as after a call that failed.
@@ -71,7 +71,7 @@ struct Follower {
     /// What it held durably when it answered last, in its ledger or as proposed rows.
     held: Option<LedgerEnd>,
     /// How many rows it knows to be committed.
-    commit_sent: OrderNumber,
+    commit_sent: RowNumber,
     call: Option<Call>,
     /// When it is to be called next if there is nothing to send, or if it failed.
     try_at: BootTime,
@@ -141,9 +141,9 @@ impl Standing {
 struct Call {
     id: CallId,
     /// The first row sent, if any.
-    from: Option<OrderNumber>,
+    from: Option<RowNumber>,
     /// How many rows it was told are committed.
-    commit_sent: OrderNumber,
+    commit_sent: RowNumber,
 }
 
 impl Followers {
@@ -158,7 +158,7 @@ impl Followers {
         let follower = |&peer| {
             let new = Follower {
                 held: None,
-                commit_sent: OrderNumber(0),
+                commit_sent: RowNumber(0),
                 call: None,
                 try_at: now,
                 failures: 0,
@@ -171,7 +171,7 @@ impl Followers {
         Self {
             leader,
             followers: peers.iter().map(follower).collect(),
-            committed: OrderNumber(0),
+            committed: RowNumber(0),
             tell_at: now,
             confirmed: Some(BTreeSet::from([leader])),
             change: None,
@@ -183,7 +183,7 @@ impl Followers {
     }
 
     /// How many orders every follower that counts holds; `own` where none counts.
-    pub(super) fn acknowledged(&self, own: OrderNumber) -> OrderNumber {
+    pub(super) fn acknowledged(&self, own: RowNumber) -> RowNumber {
         let at_once = !self.rules.keep(Rule::ConfirmedRemoval);
         let counting = self
             .followers
@@ -191,11 +191,11 @@ impl Followers {
             .filter(|follower| follower.ack_required && (follower.in_sync_target || !at_once));
         counting
             .map(|follower| follower.held.unwrap_or_default().rows)
-            .fold(own, OrderNumber::min)
+            .fold(own, RowNumber::min)
     }
 
     /// So many rows are committed, which followers are told with what they are sent next.
-    pub(super) fn committed(&mut self, now: BootTime, committed: OrderNumber) {
+    pub(super) fn committed(&mut self, now: BootTime, committed: RowNumber) {
         if self.committed == committed {
             return;
         }
@@ -221,9 +221,9 @@ impl Followers {
     pub(super) fn next_call(
         &mut self,
         now: BootTime,
-        tail: OrderNumber,
+        tail: RowNumber,
         calls: &mut Calls,
-    ) -> Option<(CallId, ReplicaId, Option<OrderNumber>)> {
+    ) -> Option<(CallId, ReplicaId, Option<RowNumber>)> {
         let committed = self.committed;
         let tell = (self.tell_at <= now).then_some(committed);
         let (peer, follower) = self
@@ -250,8 +250,8 @@ impl Followers {
         now: BootTime,
         (call, peer): (CallId, ReplicaId),
         held: LedgerEnd,
-        durable: OrderNumber,
-        chain_at: impl Fn(OrderNumber) -> Option<ChainHash>,
+        durable: RowNumber,
+        chain_at: impl Fn(RowNumber) -> Option<ChainHash>,
         commands: &mut Vec<Command>,
     ) {
         let Some((follower, call)) = self.returned(call, peer) else {
@@ -403,7 +403,7 @@ impl Followers {
 impl Follower {
     /// Whether it is to be called: to be sent rows up to `tail`, to be told how many are committed,
     /// or to be asked for a sign of life.
-    fn is_due(&self, now: BootTime, tail: OrderNumber, tell: Option<OrderNumber>) -> bool {
+    fn is_due(&self, now: BootTime, tail: RowNumber, tell: Option<RowNumber>) -> bool {
         let lacks = self.held.is_some_and(|held| held.rows < tail);
         let unaware = tell.is_some_and(|committed| self.commit_sent < committed);
         let wanting = self.failures == 0 && (lacks || unaware);

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 
-use domain::{Order, OrderNumber, Row};
+use domain::{Entry, Row, RowNumber};
 
 use super::message::{CallId, Calls, Command, Outcome, Placed, Ticket, Unavailable};
 
@@ -25,12 +25,12 @@ const OUT_OF_ORDER_ROWS_MAX: usize = 2 * BATCHES_MAX * BATCH_ORDERS_MAX;
 /// The orders of one leadership.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct InFlightOrders {
-    queue: VecDeque<(Ticket, Order)>,
+    queue: VecDeque<(Ticket, Entry)>,
     batches: BTreeMap<CallId, Vec<Ticket>>,
     /// Committed rows that the ledger does not hold yet.
-    out_of_order: BTreeMap<OrderNumber, Row>,
-    /// Who waits for the acknowledgement of a row.
-    committed: BTreeMap<OrderNumber, Vec<Ticket>>,
+    out_of_order: BTreeMap<RowNumber, Row>,
+    /// Who waits for the acknowledgement of a row, and what they are told then.
+    committed: BTreeMap<RowNumber, (Placed, Vec<Ticket>)>,
     /// Orders without an answer, wherever they are.
     waiting: usize,
 }
@@ -45,7 +45,7 @@ impl Hash for InFlightOrders {
             waiting,
         } = self;
         for (ticket, order) in queue {
-            (ticket, &order.key).hash(state);
+            (ticket, order.key()).hash(state);
         }
         for (number, row) in out_of_order {
             (number, row.chain).hash(state);
@@ -55,7 +55,7 @@ impl Hash for InFlightOrders {
 }
 
 impl InFlightOrders {
-    pub(super) fn place(&mut self, ticket: Ticket, order: Order, commands: &mut Vec<Command>) {
+    pub(super) fn place(&mut self, ticket: Ticket, order: Entry, commands: &mut Vec<Command>) {
         if self.waiting >= ORDERS_WAITING_MAX {
             commands.push(answer(ticket, Err(Unavailable::Overloaded)));
             return;
@@ -80,7 +80,7 @@ impl InFlightOrders {
     }
 
     /// The orders of the next call to the catalog, if there are any and there is room for one.
-    pub(super) fn next_batch(&mut self, calls: &mut Calls) -> Option<(CallId, Vec<Order>)> {
+    pub(super) fn next_batch(&mut self, calls: &mut Calls) -> Option<(CallId, Vec<Entry>)> {
         if self.queue.is_empty()
             || self.batches.len() >= BATCHES_MAX
             || self.out_of_order.len() > OUT_OF_ORDER_ROWS_MAX
@@ -99,7 +99,7 @@ impl InFlightOrders {
         &mut self,
         call: CallId,
         outcomes: Vec<Outcome>,
-        held: OrderNumber,
+        held: RowNumber,
         commands: &mut Vec<Command>,
     ) {
         let Some(tickets) = self.batches.remove(&call) else {
@@ -113,7 +113,9 @@ impl InFlightOrders {
                     commands.push(answer(ticket, Ok(Placed::Refused(refusal))));
                 }
                 Outcome::Row(row) => {
-                    self.committed.entry(row.number).or_default().push(ticket);
+                    let placed = || (Placed::of(&row), Vec::new());
+                    let (_, tickets) = self.committed.entry(row.number).or_insert_with(placed);
+                    tickets.push(ticket);
                     if row.number >= held {
                         self.out_of_order.insert(row.number, row);
                     }
@@ -136,7 +138,7 @@ impl InFlightOrders {
     }
 
     /// Takes out the rows that continue a ledger of `held` rows.
-    pub(super) fn in_order(&mut self, held: OrderNumber) -> Vec<Row> {
+    pub(super) fn in_order(&mut self, held: RowNumber) -> Vec<Row> {
         let mut rows = Vec::new();
         let mut next = held;
         while let Some(entry) = self.out_of_order.first_entry() {
@@ -154,26 +156,23 @@ impl InFlightOrders {
     }
 
     /// One more than the highest number known to be committed here.
-    pub(super) fn known(&self) -> OrderNumber {
+    pub(super) fn known(&self) -> RowNumber {
         self.out_of_order
             .last_key_value()
-            .map_or(OrderNumber(0), |(number, _)| number.next())
+            .map_or(RowNumber(0), |(number, _)| number.next())
     }
 
     /// Answers the orders below `acknowledged`.
-    pub(super) fn acknowledge(&mut self, acknowledged: OrderNumber, commands: &mut Vec<Command>) {
+    pub(super) fn acknowledge(&mut self, acknowledged: RowNumber, commands: &mut Vec<Command>) {
         while let Some(entry) = self
             .committed
             .first_entry()
             .filter(|entry| *entry.key() < acknowledged)
         {
-            let (number, tickets) = entry.remove_entry();
+            let (placed, tickets) = entry.remove();
             self.waiting -= tickets.len();
-            commands.extend(
-                tickets
-                    .into_iter()
-                    .map(|ticket| answer(ticket, Ok(Placed::Number(number)))),
-            );
+            let answers = tickets.into_iter().map(|ticket| answer(ticket, Ok(placed)));
+            commands.extend(answers);
         }
     }
 
@@ -181,7 +180,10 @@ impl InFlightOrders {
     pub(super) fn abandon(self, commands: &mut Vec<Command>) {
         let queued = self.queue.into_iter().map(|(ticket, _)| ticket);
         let at_catalog = self.batches.into_values().flatten();
-        let committed = self.committed.into_values().flatten();
+        let committed = self
+            .committed
+            .into_values()
+            .flat_map(|(_, tickets)| tickets);
         let tickets = queued.chain(at_catalog).chain(committed);
         commands.extend(tickets.map(|ticket| answer(ticket, Err(Unavailable::SteppedDown))));
     }

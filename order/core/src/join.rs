@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use domain::{CatalogRun, Identity, LedgerEnd, OrderNumber};
+use domain::{CatalogRun, Identity, LedgerEnd, RowNumber};
 
 use crate::asker::is_longer;
 use crate::claim::{Claim, claim, refuted, same_journal};
@@ -55,7 +55,7 @@ pub enum Action {
     /// Show the catalog a row that its journal lacks.
     ShowMissing {
         catalog: Identity,
-        number: OrderNumber,
+        number: RowNumber,
         /// The operator is yet to be told.
         is_first: bool,
     },
@@ -78,7 +78,7 @@ pub struct Joined {
     pub is_news: bool,
     /// How many rows the journal had, where all of them are yet to be copied: nothing is served
     /// before.
-    pub copies: Option<OrderNumber>,
+    pub copies: Option<RowNumber>,
 }
 
 /// Looks at the catalog until the ledger is known to be its journal's, or not to be.
@@ -91,7 +91,7 @@ pub struct Join {
     /// What the ledger is being compared with.
     heard: Option<Heard>,
     /// The row that the catalog is shown.
-    shown: Option<OrderNumber>,
+    shown: Option<RowNumber>,
     /// The operator was told that the catalog lost rows.
     has_reported: bool,
 }
@@ -203,7 +203,7 @@ impl Join {
 
 /// Whether a ledger that has rows does not say whose copy it is.
 fn is_nameless(found: &Found) -> bool {
-    found.known.is_none() && found.durable.end.rows > OrderNumber(0)
+    found.known.is_none() && found.durable.end.rows > RowNumber(0)
 }
 
 fn wait(failure: CallFailure) -> Action {
@@ -253,7 +253,7 @@ mod tests {
         Action::Adopt(Joined {
             identity: identity(1, 100),
             is_news: false,
-            copies: copies.map(OrderNumber),
+            copies: copies.map(RowNumber),
         })
     }
 
@@ -303,9 +303,7 @@ mod tests {
 
     #[test]
     fn a_ledger_that_differs_is_served_by_nobody_and_set_aside_where_a_copy_is_wanted() {
-        let failure = Failure::Differs {
-            rows: OrderNumber(2),
-        };
+        let failure = Failure::Differs { rows: RowNumber(2) };
         for (rebuilds, given_up) in [
             (false, Action::Fail(failure)),
             (true, Action::SetAside(failure)),
@@ -336,7 +334,7 @@ mod tests {
         let adopted = Action::Adopt(Joined {
             identity: identity(1, 100),
             is_news: true,
-            copies: Some(OrderNumber(5)),
+            copies: Some(RowNumber(5)),
         });
         assert_eq!(join.step(&empty, Input::Compared(Ok(()))), adopted);
         // Or where the ledger was set aside before.
@@ -353,7 +351,7 @@ mod tests {
         let (mut join, found, action) = looked(false, 3, 1);
         let show = |is_first| Action::ShowMissing {
             catalog: identity(1, 100),
-            number: OrderNumber(1),
+            number: RowNumber(1),
             is_first,
         };
         assert_eq!(action, show(true));
@@ -365,9 +363,7 @@ mod tests {
             show(false),
             "the operator is told once"
         );
-        let failure = Failure::Differs {
-            rows: OrderNumber(1),
-        };
+        let failure = Failure::Differs { rows: RowNumber(1) };
         let refused = Input::Shown(Err(CallFailure::NotMissing));
         assert_eq!(join.step(&found, refused), Action::Fail(failure));
         // Whoever asks for a copy wants the journal as it is.
@@ -392,8 +388,8 @@ mod tests {
             nameless.durable.end = end(&rows);
             let failure = Failure::Unproven {
                 catalog: identity(1, 100).journal,
-                held: OrderNumber(2),
-                rows: OrderNumber(3),
+                held: RowNumber(2),
+                rows: RowNumber(3),
             };
             join.step(&nameless, Input::CatalogSaid(Ok(heard(3))));
             let differs = Input::Compared(Err(CallFailure::Differs));

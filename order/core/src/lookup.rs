@@ -1,6 +1,6 @@
 //! An order that is looked for: in the own ledger, and where it is not there, in the journal.
 
-use domain::{LedgerEnd, OrderNumber, Row};
+use domain::{LedgerEnd, OrderNumber, Row, RowNumber};
 
 use super::ablation::{Rule, Rules};
 use crate::message::{CallFailure, Heard};
@@ -35,7 +35,7 @@ pub enum Input {
     CatalogSaid {
         answer: Result<Heard, CallFailure>,
         /// How many rows the ledger has by now.
-        held: OrderNumber,
+        held: RowNumber,
     },
     /// Of [`Action::Fetch`].
     Fetched(Result<Vec<Row>, CallFailure>),
@@ -54,10 +54,10 @@ pub enum Action {
     AwaitCatalog,
     /// Ask the catalog how long its journal is, for as long at most.
     AskCatalog,
-    /// Tell the core that the journal has so many rows, and read the row from there.
+    /// Tell the core that the journal has so many rows, and read the order's from there.
     Fetch {
-        /// How many orders the journal has.
-        rows: OrderNumber,
+        /// How many rows the journal has.
+        rows: RowNumber,
     },
     /// Answer whoever looks for it.
     Answer(Result<Row, Absent>),
@@ -123,21 +123,21 @@ impl Lookup {
                 Place::FileAgain => Action::AwaitCatalog,
             },
             Input::Reached(true) => Action::AskCatalog,
-            Input::Reached(false) => self.missing(OrderNumber(0), None),
+            Input::Reached(false) => self.missing(RowNumber(0), None),
             Input::CatalogSaid { answer, held } => {
                 self.missing(held, answer.ok().map(JournalEnd::from))
             }
             Input::Fetched(Err(_)) => Action::Answer(Err(Absent::Unconfirmed)),
             Input::Fetched(Ok(rows)) => {
                 let row = rows.into_iter().next();
-                let row = row.filter(|row| row.number == self.number);
+                let row = row.filter(|row| row.order_number() == Some(self.number));
                 Action::Answer(row.ok_or(Absent::NotGiven))
             }
         }
     }
 
     /// It is not in a ledger of `held` rows, and the catalog then said that, or nothing.
-    fn missing(&self, held: OrderNumber, journal: Option<JournalEnd>) -> Action {
+    fn missing(&self, held: RowNumber, journal: Option<JournalEnd>) -> Action {
         match Missing::of(self.number, held, journal, self.rules) {
             Missing::DoesNotExist => Action::Answer(Err(Absent::DoesNotExist)),
             Missing::Unknown => Action::Answer(Err(Absent::Unconfirmed)),
@@ -153,8 +153,8 @@ pub enum Missing {
     DoesNotExist,
     /// The journal has it.
     InJournal {
-        /// How many orders the journal has.
-        rows: OrderNumber,
+        /// How many rows the journal has.
+        rows: RowNumber,
     },
     /// Nobody knows: the catalog did not say how long its journal is, or may have lost rows.
     Unknown,
@@ -165,7 +165,7 @@ impl Missing {
     /// the catalog said *after* that; `None` where it did not answer.
     pub fn of(
         number: OrderNumber,
-        held: OrderNumber,
+        held: RowNumber,
         journal: Option<JournalEnd>,
         rules: Rules,
     ) -> Self {
@@ -178,7 +178,7 @@ impl Missing {
         let rows = end.rows;
         let may_have_lost_rows = !healed || rows < held;
         match rules.keep(Rule::ConfirmedAbsence) {
-            true if number < rows => Self::InJournal { rows },
+            true if number < end.orders() => Self::InJournal { rows },
             true if may_have_lost_rows => Self::Unknown,
             _ => Self::DoesNotExist,
         }
@@ -239,9 +239,7 @@ mod tests {
     fn nobody_says_that_an_order_does_not_exist_but_the_catalog() {
         let away = not_here().step(Input::Reached(false));
         assert_eq!(away, answer(Absent::Unconfirmed));
-        let fetch = Action::Fetch {
-            rows: OrderNumber(3),
-        };
+        let fetch = Action::Fetch { rows: RowNumber(3) };
         for (says, expected) in [
             (Err(CallFailure::Failed), answer(Absent::Unconfirmed)),
             (Err(CallFailure::Refused), answer(Absent::Unconfirmed)),
@@ -254,7 +252,7 @@ mod tests {
             assert_eq!(lookup.step(Input::Reached(true)), Action::AskCatalog);
             let looked = Input::CatalogSaid {
                 answer: says,
-                held: OrderNumber(2),
+                held: RowNumber(2),
             };
             assert_eq!(lookup.step(looked), expected, "{says:?}");
         }
@@ -274,9 +272,24 @@ mod tests {
     }
 
     #[test]
+    fn an_order_is_none_of_the_rows_that_change_stocks() {
+        let end = LedgerEnd {
+            rows: RowNumber(9),
+            stock_changes: 4,
+            ..LedgerEnd::default()
+        };
+        let journal = Some(JournalEnd { end, healed: true });
+        let missing =
+            |order| Missing::of(OrderNumber(order), RowNumber(2), journal, Rules::default());
+        let rows = RowNumber(9);
+        assert_eq!(missing(4), Missing::InJournal { rows });
+        assert_eq!(missing(5), Missing::DoesNotExist);
+    }
+
+    #[test]
     fn only_a_catalog_that_lost_no_rows_can_say_that_an_order_does_not_exist() {
         let said = |rows, healed| {
-            let rows = OrderNumber(rows);
+            let rows = RowNumber(rows);
             let end = LedgerEnd {
                 rows,
                 ..LedgerEnd::default()
@@ -284,7 +297,7 @@ mod tests {
             Some(JournalEnd { end, healed })
         };
         let in_journal = |rows| Missing::InJournal {
-            rows: OrderNumber(rows),
+            rows: RowNumber(rows),
         };
         for (number, held, journal, missing) in [
             (0, 0, None, Missing::Unknown),
@@ -296,7 +309,7 @@ mod tests {
             (7, 2, said(7, false), Missing::Unknown),
             (9, 8, said(7, true), Missing::Unknown),
         ] {
-            let (number, held) = (OrderNumber(number), OrderNumber(held));
+            let (number, held) = (OrderNumber(number), RowNumber(held));
             let found = Missing::of(number, held, journal, Rules::default());
             assert_eq!(found, missing, "{number} beyond {held}, of {journal:?}");
         }

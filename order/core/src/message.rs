@@ -6,8 +6,8 @@ use std::hash::{Hash, Hasher};
 use crate::durable::{Durable, Save};
 use domain::LedgerEnd;
 use domain::{
-    CatalogRun, ChainHash, ChangeNumber, Epoch, Identity, JournalHead, JournalId, Order,
-    OrderNumber, Refusal, ReplicaId, Role, Row, Term,
+    CatalogRun, ChainHash, ChangeNumber, Entry, Epoch, Identity, JournalHead, JournalId,
+    OrderNumber, Refusal, ReplicaId, Role, Row, RowNumber, Term,
 };
 
 /// A caller that waits for an answer.
@@ -40,8 +40,8 @@ pub enum Event {
     /// A gateway places an order.
     Place {
         ticket: Ticket,
-        /// What is asked for.
-        order: Order,
+        /// What is asked for; it may be a change of a stock.
+        order: Entry,
     },
     /// A gateway says who leads.
     Announce {
@@ -57,7 +57,7 @@ pub enum Event {
         /// In number order; none, to ask what this replica holds.
         rows: Vec<Row>,
         /// Rows below are committed, those from there on are proposed.
-        committed: OrderNumber,
+        committed: RowNumber,
     },
     /// Everything up to here is durable.
     Stored(Durable),
@@ -74,7 +74,7 @@ pub enum Event {
     /// The catalog's answer to the same: it has started, and is to be reported to before it serves.
     CatalogHeals(CatalogRun),
     /// The journal holds at least so many rows.
-    Heard(OrderNumber),
+    Heard(RowNumber),
     /// [`Command::Trade`] goes well so far: these rows are on their way to the journal's disk.
     Proposed { call: CallId, rows: Vec<Row> },
     /// The result of [`Command::Trade`]: one outcome for each order, in their order.
@@ -170,7 +170,7 @@ pub enum Shipment {
     Rows(Vec<Row>),
     /// Rows from the leader's own store.
     Stored {
-        from: OrderNumber,
+        from: RowNumber,
         /// At most so many.
         rows_max: usize,
     },
@@ -184,7 +184,7 @@ pub enum Command {
     /// Ask the catalog for its head, without waiting until it is time to.
     AskCatalog,
     /// Show the catalog that it has lost rows: this one, of the ledger, follows its last.
-    ReportMissing(OrderNumber),
+    ReportMissing(RowNumber),
     /// Tell a catalog that has started what is here, also beside the ledger, and show it the rows that
     /// it asks for.
     ReportLedger {
@@ -201,7 +201,7 @@ pub enum Command {
         call: CallId,
         epoch: Epoch,
         /// At most [`super::in_flight::BATCH_ORDERS_MAX`].
-        orders: Vec<Order>,
+        orders: Vec<Entry>,
     },
     /// Have the catalog replace the in-sync set.
     SetInSync {
@@ -215,7 +215,7 @@ pub enum Command {
     Fetch {
         call: CallId,
         source: Source,
-        from: OrderNumber,
+        from: RowNumber,
         /// Chain hash of the row before it.
         previous: ChainHash,
         /// At most so many.
@@ -228,7 +228,7 @@ pub enum Command {
         epoch: Epoch,
         shipment: Shipment,
         /// Rows below are committed, those from there on are proposed.
-        committed: OrderNumber,
+        committed: RowNumber,
     },
     /// Answer [`Event::Place`].
     AnswerPlace {
@@ -250,12 +250,24 @@ pub enum Command {
 }
 
 /// The result of an order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Placed {
     /// It is in the journal and at the leader and every in-sync follower, under this number.
     Number(OrderNumber),
+    /// The same of a change of a stock, whose row has this number.
+    StockChanged(RowNumber),
     /// It is not committed.
     Refused(Refusal),
+}
+
+impl Placed {
+    /// What whoever placed this row is told once it is acknowledged.
+    pub(super) fn of(row: &Row) -> Self {
+        match row.order_number() {
+            Some(number) => Self::Number(number),
+            None => Self::StockChanged(row.number),
+        }
+    }
 }
 
 /// Why an order got no result. It may or may not have been committed.
@@ -312,7 +324,7 @@ pub enum Refused {
     #[error("row {number} does not continue the replica's hash chain")]
     Broken {
         /// The first row that does not.
-        number: OrderNumber,
+        number: RowNumber,
     },
 }
 
@@ -341,7 +353,7 @@ pub enum Report {
     Leading {
         epoch: Epoch,
         /// From this number on.
-        orders: OrderNumber,
+        orders: RowNumber,
     },
     /// This replica takes no more orders.
     SteppedDown {
@@ -357,19 +369,16 @@ pub enum Report {
     FollowerLostRows {
         peer: ReplicaId,
         /// How many it acknowledged.
-        acknowledged: OrderNumber,
+        acknowledged: RowNumber,
         /// How many it holds.
-        holds: OrderNumber,
+        holds: RowNumber,
     },
     /// The follower's chain hash differs: its ledger or this one is damaged.
-    FollowerDiverged {
-        peer: ReplicaId,
-        orders: OrderNumber,
-    },
+    FollowerDiverged { peer: ReplicaId, orders: RowNumber },
     /// A row from there does not continue this ledger: one of the two is damaged.
     Broken {
         from: Sender,
-        number: OrderNumber,
+        number: RowNumber,
         /// Chain hash of this ledger's last row.
         chain: ChainHash,
     },
@@ -377,14 +386,14 @@ pub enum Report {
     /// acknowledged.
     CatalogLostRows {
         /// How many orders the journal has.
-        journal: OrderNumber,
+        journal: RowNumber,
         /// How many this ledger has.
-        held: OrderNumber,
+        held: RowNumber,
     },
     /// This ledger holds the whole journal as the catalog knew it a moment ago.
     CaughtUp {
         /// How many orders that is.
-        orders: OrderNumber,
+        orders: RowNumber,
     },
 }
 
@@ -429,9 +438,9 @@ pub enum Failure {
     Unproven {
         catalog: JournalId,
         /// How many orders the ledger has.
-        held: OrderNumber,
+        held: RowNumber,
         /// How many the journal has.
-        rows: OrderNumber,
+        rows: RowNumber,
     },
     /// Epochs are the catalog's to begin.
     #[error(
@@ -449,7 +458,7 @@ pub enum Failure {
     )]
     Differs {
         /// How many rows are compared.
-        rows: OrderNumber,
+        rows: RowNumber,
     },
 }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
-use domain::{ChainHash, OrderNumber, Row};
+use domain::{ChainHash, Row, RowNumber};
 
 /// Rows kept although they are durable.
 const RECENT_ROWS_MAX: usize = 4096;
@@ -26,7 +26,7 @@ impl Hash for Recent {
 impl Recent {
     /// Adds rows at the end of the ledger, or that are proposed as its continuation; passes over
     /// those that it has. All rows from `durable` on stay.
-    pub(super) fn extend(&mut self, rows: &[Row], durable: OrderNumber) {
+    pub(super) fn extend(&mut self, rows: &[Row], durable: RowNumber) {
         for row in rows {
             let next = self
                 .rows
@@ -49,18 +49,18 @@ impl Recent {
     }
 
     /// At most `rows_max` rows from a number on; `None` where the first of them is not kept.
-    pub(super) fn from(&self, number: OrderNumber, rows_max: usize) -> Option<Vec<Row>> {
+    pub(super) fn from(&self, number: RowNumber, rows_max: usize) -> Option<Vec<Row>> {
         let skipped = self.index(number)?;
         Some(self.rows.range(skipped..).take(rows_max).cloned().collect())
     }
 
     /// The chain hash of a ledger of so many rows, where its last row is kept.
-    pub(super) fn chain_at(&self, rows: OrderNumber) -> Option<ChainHash> {
-        let last = OrderNumber(rows.0.checked_sub(1)?);
+    pub(super) fn chain_at(&self, rows: RowNumber) -> Option<ChainHash> {
+        let last = RowNumber(rows.0.checked_sub(1)?);
         Some(self.rows[self.index(last)?].chain)
     }
 
-    fn index(&self, number: OrderNumber) -> Option<usize> {
+    fn index(&self, number: RowNumber) -> Option<usize> {
         let first = self.rows.front()?.number;
         let index = usize::try_from(number.0.checked_sub(first.0)?).ok()?;
         (index < self.rows.len()).then_some(index)

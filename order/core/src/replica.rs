@@ -8,7 +8,9 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{CatalogRun, ChangeNumber, Epoch, Order, OrderNumber, ReplicaId, Role, Row, Term};
+use domain::{
+    CatalogRun, ChangeNumber, Entry, Epoch, OrderNumber, ReplicaId, Role, Row, RowNumber, Term,
+};
 
 use super::ablation::{Rule, Rules};
 use super::catch_up::{CHUNK_ROWS, CatchUp};
@@ -40,7 +42,7 @@ pub struct Replica {
     role: RoleState,
     catch_up: CatchUp,
     /// The journal holds at least so many rows.
-    known: OrderNumber,
+    known: RowNumber,
     /// When rows that wait to be saved in the ledger have waited long enough.
     flush_at: Option<BootTime>,
     /// Since when the ledger lacks known rows and has ended where it does.
@@ -131,7 +133,7 @@ struct Leadership {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Behind {
-    tail: OrderNumber,
+    tail: RowNumber,
     since: BootTime,
 }
 
@@ -139,7 +141,7 @@ struct Behind {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct AppendCaller {
     ticket: Ticket,
-    rows: OrderNumber,
+    rows: RowNumber,
     epoch: Epoch,
 }
 
@@ -243,7 +245,7 @@ impl Replica {
         }
     }
 
-    /// A row that is committed, and durable though not yet in the ledger on the disk.
+    /// The row of an order that is committed, and durable though not yet in the ledger on the disk.
     pub fn find(&self, number: OrderNumber) -> Option<&Row> {
         self.log.find(number)
     }
@@ -299,7 +301,7 @@ impl Replica {
 
 /// What callers ask for.
 impl Replica {
-    fn place(&mut self, ticket: Ticket, order: Order) {
+    fn place(&mut self, ticket: Ticket, order: Entry) {
         let unavailable = match &mut self.role {
             RoleState::Leader(leadership) => {
                 return leadership.trades.place(ticket, order, &mut self.commands);
@@ -334,11 +336,9 @@ impl Replica {
         now: BootTime,
         ticket: Ticket,
         (epoch, leader): (Epoch, ReplicaId),
-        (rows, committed): (Vec<Row>, OrderNumber),
+        (rows, committed): (Vec<Row>, RowNumber),
     ) {
-        let end = rows
-            .last()
-            .map_or(OrderNumber(0), |last| last.number.next());
+        let end = rows.last().map_or(RowNumber(0), |last| last.number.next());
         let met = if leader == self.id {
             Err(Refused::OtherLeader { epoch })
         } else {
@@ -354,7 +354,7 @@ impl Replica {
             met.and_then(
                 |()| match later.map_or_else(|| self.follow(rows, committed), Err) {
                     Ok(()) => Ok(end),
-                    Err(AppendRejected::Gap) => Ok(OrderNumber(0)),
+                    Err(AppendRejected::Gap) => Ok(RowNumber(0)),
                     Err(AppendRejected::Broken(number)) => {
                         self.report_broken(Sender::Replica(leader), number);
                         Err(Refused::Broken { number })
@@ -375,7 +375,7 @@ impl Replica {
     }
 
     /// Takes what the leader says is committed into the ledger, and what it proposes beside it.
-    fn follow(&mut self, mut rows: Vec<Row>, committed: OrderNumber) -> Result<(), AppendRejected> {
+    fn follow(&mut self, mut rows: Vec<Row>, committed: RowNumber) -> Result<(), AppendRejected> {
         self.known = self.known.max(committed);
         self.log.promote(committed);
         let proposed = rows.partition_point(|row| row.number < committed);
@@ -559,7 +559,7 @@ impl Replica {
         }
     }
 
-    fn report_broken(&mut self, from: Sender, number: OrderNumber) {
+    fn report_broken(&mut self, from: Sender, number: RowNumber) {
         let chain = self.log.accepted_end().chain;
         self.commands.push(Command::Report(Report::Broken {
             from,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use domain::LedgerEnd;
-use domain::{Epoch, OrderNumber, Row};
+use domain::{Epoch, OrderNumber, Row, RowNumber};
 
 use crate::durable::{Durable, PROPOSED_SLOTS, Proposed};
 use domain::Term;
@@ -62,7 +62,7 @@ pub(super) enum AppendRejected {
     /// Rows before them are missing.
     Gap,
     /// This row does not continue the hash chain.
-    Broken(OrderNumber),
+    Broken(RowNumber),
 }
 
 impl ReplicaLog {
@@ -177,17 +177,18 @@ impl ReplicaLog {
         Ok(rows)
     }
 
-    fn proposed_as(&self, number: OrderNumber) -> Option<&Row> {
+    fn proposed_as(&self, number: RowNumber) -> Option<&Row> {
         let found = self
             .proposed
             .binary_search_by_key(&number, |row| row.number);
         found.ok().map(|index| &self.proposed[index])
     }
 
-    /// A row of the ledger that is durable as a proposed one.
+    /// An order of the ledger whose row is durable as a proposed one.
     pub(super) fn find(&self, number: OrderNumber) -> Option<&Row> {
-        let is_held = number < self.accepted_end.rows && number < self.durable_end().rows;
-        self.proposed_as(number).filter(|_| is_held)
+        let held = self.accepted_end.rows.min(self.durable_end().rows);
+        let mut proposed = self.proposed.iter().take_while(|row| row.number < held);
+        proposed.find(|row| row.order_number() == Some(number))
     }
 
     /// Whether another row was proposed under its number in the same epoch: one of them is damaged.
@@ -202,7 +203,7 @@ impl ReplicaLog {
     }
 
     /// Takes the proposed rows below a number into the ledger: they are committed.
-    pub(super) fn promote(&mut self, committed: OrderNumber) {
+    pub(super) fn promote(&mut self, committed: RowNumber) {
         let accepted_end = self.accepted_end.rows;
         let is_next = |row: &&Row| (accepted_end..committed).contains(&row.number);
         let rows = self.proposed.iter().filter(is_next).cloned().collect();
@@ -234,7 +235,7 @@ impl ReplicaLog {
 
     /// Whether the disk has room for rows proposed up to a number without losing one that is not
     /// in the ledger yet.
-    pub(super) fn has_room(&self, last: OrderNumber) -> bool {
+    pub(super) fn has_room(&self, last: RowNumber) -> bool {
         let saved = self.accepted_end.rows.0 - self.waiting.len() as u64;
         last.0 < saved.saturating_add(PROPOSED_SLOTS)
     }
@@ -289,7 +290,7 @@ fn continued(mut end: LedgerEnd, rows: &[Row]) -> Result<LedgerEnd, AppendReject
         if row.number != end.rows {
             return Err(AppendRejected::Gap);
         }
-        if !row.follows(&end.chain) {
+        if !end.is_continued_by(row) {
             return Err(AppendRejected::Broken(row.number));
         }
         end = LedgerEnd::of(row);

@@ -32,6 +32,7 @@ impl Reply {
     pub(crate) fn send(self, placed: Result<Placed, Unavailable>) {
         self.answer(match placed {
             Ok(Placed::Number(number)) => answer::Result::Number(number.0),
+            Ok(Placed::StockChanged(number)) => answer::Result::StockChanged(number.0),
             Ok(Placed::Refused(refusal)) => {
                 answer::Result::Refusal(wire::catalog::v1::Refusal::from(refusal).into())
             }

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use domain::LedgerEnd;
 use order_core::durable::PROPOSED_SLOTS;
 use storage::StorageError;
-use storage::rows::{COLUMNS, bind, parse};
+use storage::rows::{COLUMNS, COLUMNS_COUNT, bind, parse};
 
 pub(crate) const SCHEMA: &str = "
     CREATE TABLE proposed ( -- rows that may or may not have been committed; see `journal` for those that were
@@ -28,6 +28,12 @@ pub(crate) const SCHEMA: &str = "
     ) STRICT;
 ";
 
+/// Adds to it what rows that change stocks need: see [`storage::rows`].
+pub(crate) const STOCK_CHANGES: &str = "
+    ALTER TABLE proposed ADD COLUMN stock_changes INTEGER NOT NULL DEFAULT 0 CHECK (stock_changes >= 0);
+    ALTER TABLE proposed ADD COLUMN stock_change TEXT;
+";
+
 /// Keeps rows, each in the place of an older one, and with the chain hash of the row before it; part
 /// of a transaction of the caller's.
 pub(crate) fn keep<'a>(
@@ -35,12 +41,12 @@ pub(crate) fn keep<'a>(
     rows: impl IntoIterator<Item = (&'a Row, ChainHash)>,
 ) -> Result<(), StorageError> {
     let mut statement = connection.prepare_cached(&format!(
-        "INSERT OR REPLACE INTO proposed ({COLUMNS}, slot, previous) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT OR REPLACE INTO proposed ({COLUMNS}, slot, previous) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     ))?;
     for (row, previous) in rows {
         bind(&mut statement, row)?;
-        statement.raw_bind_parameter(9, row.number.0 % PROPOSED_SLOTS)?;
-        statement.raw_bind_parameter(10, previous.as_bytes())?;
+        statement.raw_bind_parameter(COLUMNS_COUNT + 1, row.number.0 % PROPOSED_SLOTS)?;
+        statement.raw_bind_parameter(COLUMNS_COUNT + 2, previous.as_bytes())?;
         statement.raw_execute()?;
     }
     Ok(())
@@ -73,7 +79,7 @@ pub(crate) fn continuing(
             )));
         }
         // What does not continue it came to nothing: another row has that number.
-        if row.number != next.rows || previous != next.chain {
+        if !next.is_continued_by(&row) {
             break;
         }
         next = LedgerEnd::of(&row);

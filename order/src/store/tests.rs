@@ -22,8 +22,8 @@ fn what_was_saved_is_there_after_a_restart() {
             ..Durable::default()
         }
     );
-    assert_eq!(store.reader().rows(OrderNumber(1), 2).unwrap(), rows[1..3]);
-    assert_eq!(store.reader().rows(OrderNumber(u64::MAX), 1).unwrap(), []);
+    assert_eq!(store.reader().rows(RowNumber(1), 2).unwrap(), rows[1..3]);
+    assert_eq!(store.reader().rows(RowNumber(u64::MAX), 1).unwrap(), []);
     drop(store);
     assert_eq!(SqliteStore::open(dir.path()).unwrap().durable(), saved);
 }
@@ -38,10 +38,9 @@ fn what_does_not_continue_the_ledger_changes_nothing() {
     forged.epoch = Epoch(9);
     let gap = [rows[1].clone(), rows[3].clone()];
     let second_key = [Row::following(
-        &rows[0].chain,
-        OrderNumber(1),
+        &LedgerEnd::of(&rows[0]),
         Epoch(1),
-        rows[0].order.clone(),
+        rows[0].entry.clone(),
         rows[0].price,
     )];
     for refused in [&[forged][..], &gap, &second_key] {
@@ -132,7 +131,7 @@ fn what_is_proposed_is_kept_beside_the_ledger_until_it_is_in_there() {
         (held.end, held.proposed.end),
         (end(&rows[..2]), end(&rows[..5]))
     );
-    assert_eq!(store.reader().rows(OrderNumber(0), 9).unwrap(), rows[..2]);
+    assert_eq!(store.reader().rows(RowNumber(0), 9).unwrap(), rows[..2]);
     let ledger = Ledger::open(dir.path()).unwrap();
     assert!(ledger.rows().map(Result::unwrap).eq(rows[..2].to_vec()));
     assert!(ledger.held().map(Result::unwrap).eq(rows[..5].to_vec()));

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, JournalId, OrderNumber, Price, Quantity, Row, StockName,
+    ChainHash, Entry, Epoch, IdempotencyKey, JournalId, LedgerEnd, OrderNumber, Price, Quantity,
+    Row, StockName,
 };
 use rpc::call_streams;
 use tokio::net::TcpListener;
@@ -108,19 +109,24 @@ impl State {
     }
 
     fn leadership(&self) -> Leadership {
-        let chain = self.rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
+        let end = self.end();
         Leadership {
             epoch: self.epoch,
             leader: self.leader,
             in_sync: self.in_sync.clone(),
             journal_rows: self.rows.len() as u64,
-            chain_hash: chain.as_bytes().to_vec(),
+            chain_hash: end.chain.as_bytes().to_vec(),
+            stock_changes: end.stock_changes,
             journal: self.journal().as_bytes().to_vec(),
             listing: vec![0; 32],
             lease_horizon_ms: self.lease_ms.max(LEASE_MS),
             healed: !self.restarted && !self.heals,
             run: if self.heals { RUN } else { 0 },
         }
+    }
+
+    fn end(&self) -> LedgerEnd {
+        self.rows.last().map(LedgerEnd::of).unwrap_or_default()
     }
 
     /// From where on it lacks rows of a ledger of so many.
@@ -135,12 +141,12 @@ impl State {
 
     fn commit(&mut self, order: Order) -> Result<TradeResult, Status> {
         use trade_result::Result as Is;
-        let order = domain::Order::try_from(order)?;
-        let result = if order.name.as_str() == UNKNOWN_STOCK {
+        let order = Entry::try_from(order)?;
+        let result = if order.name().as_str() == UNKNOWN_STOCK {
             Is::Refusal(Refusal::StockNotFound.into())
         } else {
-            match self.rows.iter().find(|row| row.order.key == order.key) {
-                Some(row) if row.order == order => Is::Row(row.into()),
+            match self.rows.iter().find(|row| row.entry.key() == order.key()) {
+                Some(row) if row.entry == order => Is::Row(row.into()),
                 Some(_) => Is::Refusal(Refusal::KeyConflict.into()),
                 None => Is::Row((&self.append(order)).into()),
             }
@@ -150,16 +156,9 @@ impl State {
         })
     }
 
-    fn append(&mut self, order: domain::Order) -> Row {
-        let previous = self.rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
-        let number = OrderNumber(self.rows.len() as u64);
-        let row = Row::following(
-            &previous,
-            number,
-            Epoch(self.epoch),
-            order,
-            Price::from_minor(100).unwrap(),
-        );
+    fn append(&mut self, order: Entry) -> Row {
+        let price = Price::from_minor(100).unwrap();
+        let row = Row::following(&self.end(), Epoch(self.epoch), order, price);
         self.rows.push(row.clone());
         row
     }
@@ -220,12 +219,13 @@ impl FakeCatalog {
         }
         for _ in 0..count {
             let key = format!("hidden-{}", state.rows.len());
-            state.append(domain::Order {
+            let order = domain::Order {
                 key: IdempotencyKey::new(&key).unwrap(),
                 name: StockName::new("meta").unwrap(),
                 side: domain::Side::Sell,
                 quantity: Quantity::new(1).unwrap(),
-            });
+            };
+            state.append(order.into());
         }
     }
 
@@ -447,6 +447,7 @@ impl Catalog for Service {
             from,
             rows_max,
             previous,
+            order,
             journal,
         } = request.into_inner();
         if rows_max != 1 && self.state().await.withholds_rows {
@@ -454,6 +455,13 @@ impl Catalog for Service {
         }
         let state = self.state().await;
         identity::check(&journal, state.journal())?;
+        if let Some(order) = order {
+            let mut rows = state.rows.iter();
+            let row = rows.find(|row| row.order_number() == Some(OrderNumber(order)));
+            let rows = row.map(Into::into).into_iter().collect();
+            let message = Ok(ReadJournalResponse { rows });
+            return Ok(Response::new(Box::pin(tokio_stream::once(message))));
+        }
         if !previous.is_empty() {
             let before = match from.checked_sub(1) {
                 None => Some(ChainHash::EMPTY),

@@ -51,7 +51,7 @@ async fn nothing_is_acknowledged_without_a_follower_until_its_removal_is_confirm
     let placing = async { cluster.seat(2).place("a", "meta").await.unwrap() };
     let healing = async {
         until("the leader holds the order", || async {
-            cluster.seat(2).status().await.orders == 1
+            cluster.seat(2).status().await.rows == 1
         })
         .await;
         until("it asks again and again", || async {
@@ -131,7 +131,7 @@ async fn a_replica_rejoins_from_its_peers_while_the_catalog_gives_no_rows() {
     cluster.catalog.state().withholds_rows = true;
     cluster.run(2).await;
     until("it has the rows", || async {
-        cluster.seat(2).status().await.orders == 5_000
+        cluster.seat(2).status().await.rows == 5_000
     })
     .await;
     assert_eq!(cluster.seat(2).get(4_999).await.unwrap().number.0, 4_999);
@@ -151,7 +151,7 @@ async fn rows_of_another_history_are_refused_and_not_stored() {
     let seat = cluster.seat(1);
     seat.append(1, 9, &rows[..1]).await.unwrap();
     let gap = seat.append(1, 9, &rows[2..]).await.unwrap();
-    assert_eq!(gap.orders, 1);
+    assert_eq!(gap.rows, 1);
     let mut forged = rows[1].clone();
     forged.epoch = domain::Epoch(2);
     assert_eq!(

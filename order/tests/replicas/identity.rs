@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use domain::Term;
-use domain::{Epoch, JournalId, ReplicaId};
+use domain::{Epoch, JournalId, LedgerEnd, ReplicaId};
 use order::store::{SqliteStore, Store as _};
 use order_core::durable::Save;
 use rpc::retry::{RetryClass, RetryStatus as _};
@@ -217,7 +217,12 @@ async fn a_ledger_of_before_is_taken_where_the_journal_begins_with_it() {
     cluster.stop(1).await;
     cluster.seat(2).place("c", "meta").await.unwrap();
     let data_dir = cluster.seat(1).data_dir.path().to_owned();
-    let forget = "DROP TABLE identity; DROP TABLE term_checksum";
+    let forget = "
+        ALTER TABLE journal DROP COLUMN stock_change;
+        ALTER TABLE journal DROP COLUMN stock_changes;
+        ALTER TABLE proposed DROP COLUMN stock_change;
+        ALTER TABLE proposed DROP COLUMN stock_changes;
+        DROP TABLE identity; DROP TABLE term_checksum";
     change(&data_dir, forget);
     let rows = cluster.catalog.state().rows.clone();
     for shown in [0, 1] {
@@ -279,7 +284,7 @@ async fn a_journal_that_lost_rows_denies_no_order_that_a_ledger_shows_it_to_lack
         cluster.seat(1).place(key, "meta").await.unwrap();
     }
     until("its ledger has them", || async {
-        cluster.seat(1).status().await.orders == 3
+        cluster.seat(1).status().await.rows == 3
     })
     .await;
     cluster.catalog.state().rows.truncate(1);
@@ -316,10 +321,10 @@ async fn rows_of_an_epoch_after_their_leaders_are_refused() {
     cluster.seat(2).place("a", "meta").await.unwrap();
     let last = cluster.catalog.state().rows[0].clone();
     let order = support::order("forged", "meta");
-    let number = last.number.next();
-    let forged = domain::Row::following(&last.chain, number, Epoch(IMPOSSIBLE), order, last.price);
+    let forged =
+        domain::Row::following(&LedgerEnd::of(&last), Epoch(IMPOSSIBLE), order, last.price);
     until("the follower has the order", || async {
-        cluster.seat(1).status().await.orders == 1
+        cluster.seat(1).status().await.rows == 1
     })
     .await;
     let refused = cluster

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, StockName,
+    ChainHash, Epoch, IdempotencyKey, LedgerEnd, Note, Price, Quantity, Row, RowNumber,
+    StockChange, StockChangeKind, StockName,
 };
 use order::order_stream::MESSAGE_ORDERS_MAX;
 use order_core::followers::APPEND_ROWS_MAX;
@@ -224,19 +225,33 @@ async fn the_largest_messages_that_there_are_fit_and_larger_ones_are_refused() {
     const LAST: u64 = i64::MAX as u64 - 1;
     let name = "n".repeat(StockName::BYTES_MAX);
     let key = |number: usize| format!("{number:0>width$}", width = IdempotencyKey::BYTES_MAX);
-    let order = |number| Order {
-        quantity: Quantity::new(i64::MAX as u64).unwrap(),
-        ..order(&key(number), &name)
+    let (who, why) = (
+        "w".repeat(Note::WHO_BYTES_MAX),
+        "y".repeat(Note::WHY_BYTES_MAX),
+    );
+    let price = Price::from_minor((1 << 53) - 1).unwrap();
+    // Larger than any order.
+    let change = |number| StockChange {
+        key: IdempotencyKey::new(&key(number)).unwrap(),
+        name: StockName::new(&name).unwrap(),
+        kind: StockChangeKind::Add {
+            price,
+            quantity: Quantity::MAX,
+        },
+        note: Note::new(&who, &why),
     };
     let row = |number| {
-        let last = OrderNumber(LAST);
-        let price = Price::from_minor((1 << 53) - 1).unwrap();
-        let row = Row::following(&ChainHash::EMPTY, last, Epoch(LAST), order(number), price);
+        let end = LedgerEnd {
+            rows: RowNumber(LAST),
+            stock_changes: LAST,
+            chain: ChainHash::EMPTY,
+        };
+        let row = Row::following(&end, Epoch(LAST), change(number), price);
         JournalRow::from(&row)
     };
     let placement = |number| Placement {
         tag: number as u64,
-        order: Some((&order(number)).into()),
+        order: Some((&change(number)).into()),
     };
     let append = |journal| AppendRequest {
         epoch: 9,

@@ -245,7 +245,7 @@ impl Cluster {
     pub async fn all_equal(&self) {
         let journal = self.catalog.state().rows.clone();
         for seat in self.seats.iter().filter(|seat| seat.running.is_some()) {
-            let complete = || async { seat.status().await.orders == journal.len() as u64 };
+            let complete = || async { seat.status().await.rows == journal.len() as u64 };
             until("a replica is complete", complete).await;
             assert_eq!(seat.ledger(), journal, "replica {}", seat.id);
         }

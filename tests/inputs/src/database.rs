@@ -10,7 +10,7 @@ use catalog::store::sqlite::{SqliteJournal, SqliteStore as CatalogStore};
 use catalog_core::{CatalogState, Leadership, PriorOutcome, Stock};
 use domain::Term;
 use domain::{
-    Epoch, IdempotencyKey, JournalId, Order, OrderNumber, Quantity, ReplicaId, Row, Side, StockName,
+    Epoch, IdempotencyKey, JournalId, Order, Quantity, ReplicaId, Row, RowNumber, Side, StockName,
 };
 use order::inspect::Ledger;
 use order::store::{SqliteStore as LedgerStore, Store as _};
@@ -134,13 +134,9 @@ fn order(number: usize) -> Order {
 
 fn initial() -> impl Iterator<Item = Stock> {
     let listings = catalog::stocks::built_in();
-    listings.into_iter().map(|listing| Stock {
-        name: listing.name,
-        price: listing.price,
-        quantity: listing.quantity,
-        volume: 0,
-        version: domain::Version(1),
-    })
+    listings
+        .into_iter()
+        .map(|listing| Stock::first(listing.name, listing.price, listing.quantity))
 }
 
 fn listed(state: &CatalogState) -> Vec<Stock> {
@@ -244,13 +240,13 @@ pub fn check_ledger(bytes: &[u8]) {
     // Not read in full before, as a ledger that is damaged while it is used.
     if let Ok(ledger) = Ledger::open(dir.path()) {
         for from in [0, 1, 20, 23, 30, 39, 40, 51, 59, 60] {
-            let rows = ledger.rows_from(OrderNumber(from as u64));
+            let rows = ledger.rows_from(RowNumber(from as u64));
             let sound: Vec<Row> = rows.map_while(Result::ok).collect();
             assert_right(&sound, killed, from);
         }
     }
     if let Ok(store) = LedgerStore::open(dir.path()) {
-        let rows = store.reader().rows(OrderNumber(0), 2 * ROWS);
+        let rows = store.reader().rows(RowNumber(0), 2 * ROWS);
         let rows = rows.expect("it was read in full");
         assert_right(&rows, killed, 0);
         assert_eq!(store.durable().end.rows.0, rows.len() as u64);
@@ -258,13 +254,13 @@ pub fn check_ledger(bytes: &[u8]) {
     match LedgerStore::open_or_set_aside(dir.path()) {
         Ok((mut store, aside)) => {
             let held = store.durable().end.rows;
-            assert!(aside.is_none() || held == OrderNumber(0));
+            assert!(aside.is_none() || held == RowNumber(0));
             let save = Save {
                 rows: killed.rows.clone(),
                 ..Save::default()
             };
             store.save(&save).expect("the rest continues it");
-            let rows = store.reader().rows(OrderNumber(0), 2 * ROWS);
+            let rows = store.reader().rows(RowNumber(0), 2 * ROWS);
             assert_eq!(rows.expect("it is sound"), killed.rows);
         }
         // Its head and its tables are those of something else.
@@ -278,7 +274,7 @@ pub fn check_catalog(bytes: &[u8]) {
     // Not read in full before, as a journal that is damaged while it is used.
     if let Ok(journal) = SqliteJournal::open(dir.path()) {
         for from in [0, 1, 20, 23, 30, 39, 40, 51, 59, 60] {
-            if let Ok(rows) = journal.rows(OrderNumber(from as u64), ROWS) {
+            if let Ok(rows) = journal.rows(RowNumber(from as u64), ROWS) {
                 assert_right(&rows, killed, from);
             }
         }
@@ -297,7 +293,7 @@ pub fn check_catalog(bytes: &[u8]) {
     assert_eq!((term.epoch, term.leader), written, "the term");
     assert_eq!(term.in_sync, BTreeSet::new(), "the in-sync set");
     let journal = SqliteJournal::open(dir.path()).expect("it was just read");
-    let found = journal.rows(OrderNumber(0), 2 * ROWS);
+    let found = journal.rows(RowNumber(0), 2 * ROWS);
     let found = found.expect("it was read in full");
     assert_right(&found, killed, 0);
     assert_eq!(found.len() as u64, rows);
@@ -307,7 +303,9 @@ pub fn check_catalog(bytes: &[u8]) {
         "the stocks are those after {rows} rows"
     );
     for row in &killed.rows {
-        let known = store.find_key(&row.order.key).expect("it was read in full");
+        let known = store
+            .find_key(row.entry.key())
+            .expect("it was read in full");
         let expected = Some(row).filter(|row| row.number.0 < rows);
         let expected = expected.cloned().map(PriorOutcome::Row);
         assert_eq!(known, expected, "a key has its row");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use catalog::stocks::Listing;
 use catalog_core::self_healing::{EPOCH_MAX, Found};
 use catalog_core::{
     Batch, CatalogState, HealingStep, Limits, PriorOutcome, SelfHealing, Stock, TradeResult,
@@ -11,7 +12,7 @@ use domain::ChangeNumber;
 use domain::JournalHead;
 use domain::LedgerEnd;
 use domain::time::BootTime;
-use domain::{CatalogRun, ChainHash, Epoch, Order, ReplicaId, Row};
+use domain::{CatalogRun, Entry, Epoch, ReplicaId, Row, Side, StockChangeKind, StockName};
 use order_core::durable::Save;
 use order_core::memory::Memory;
 use order_core::message::Ticket;
@@ -50,13 +51,8 @@ pub fn join(messages: &[(u8, Vec<u8>)]) -> Vec<u8> {
 /// appear nor vanish, every key has one row, and at one moment no more tokens are taken than a bucket holds.
 pub fn check_catalog(bytes: &[u8]) {
     let stocks = catalog::stocks::built_in();
-    let stocks = stocks.into_iter().map(|listing| Stock {
-        name: listing.name,
-        price: listing.price,
-        quantity: listing.quantity,
-        volume: 0,
-        version: domain::Version(1),
-    });
+    let first = |listing: Listing| Stock::first(listing.name, listing.price, listing.quantity);
+    let stocks = stocks.into_iter().map(first);
     let mut state = CatalogState::new(stocks, LedgerEnd::default(), catalog_core::Term::default());
     let mut journal: Vec<Row> = Vec::new();
     let mut taken = Taken::default();
@@ -86,29 +82,44 @@ pub fn check_catalog(bytes: &[u8]) {
         }
     }
     let mut keys = BTreeSet::new();
-    let mut chain = ChainHash::EMPTY;
+    let mut end = LedgerEnd::default();
     for row in &journal {
-        assert!(row.follows(&chain), "the journal is a chain");
-        chain = row.chain;
-        assert!(keys.insert(row.order.key.clone()), "a key has one row");
+        assert!(end.is_continued_by(row), "the journal is a chain");
+        end = LedgerEnd::of(row);
+        assert!(keys.insert(row.entry.key().clone()), "a key has one row");
     }
-    for listing in catalog::stocks::built_in() {
-        let bought = |row: &&Row| row.order.name == listing.name;
-        let expected =
-            journal
-                .iter()
-                .filter(bought)
-                .fold(i128::from(listing.quantity), |quantity, row| {
-                    let shares = i128::from(row.order.quantity.get());
-                    match row.order.side {
-                        domain::Side::Buy => quantity - shares,
-                        domain::Side::Sell => quantity + shares,
-                    }
-                });
-        let found = state.stocks().find(|stock| stock.name == listing.name);
-        let quantity = found.expect("no stock vanishes").quantity;
-        assert_eq!(i128::from(quantity), expected, "{}", listing.name);
+    let listed = catalog::stocks::built_in().into_iter();
+    let mut expected: BTreeMap<StockName, i128> = listed
+        .map(|listing| (listing.name, i128::from(listing.quantity)))
+        .collect();
+    for row in &journal {
+        let quantity = expected.get_mut(row.entry.name());
+        match &row.entry {
+            Entry::Order(order) => {
+                let shares = i128::from(order.quantity.get());
+                *quantity.expect("what is traded is listed") += match order.side {
+                    Side::Buy => -shares,
+                    Side::Sell => shares,
+                };
+            }
+            Entry::StockChange(change) => match change.kind {
+                StockChangeKind::Add { quantity, .. } => {
+                    let before = expected.insert(change.name.clone(), quantity.into());
+                    assert_eq!(before, None, "{} is listed twice", change.name);
+                }
+                StockChangeKind::Restock { quantity: more } => {
+                    *quantity.expect("it is listed") += i128::from(more.get());
+                }
+                StockChangeKind::Price { price } => assert_eq!(price, row.price),
+                StockChangeKind::Delist => {
+                    expected.remove(&change.name).expect("it is listed");
+                }
+            },
+        }
     }
+    let found = state.stocks();
+    let found = found.map(|stock| (stock.name.clone(), i128::from(stock.quantity)));
+    assert_eq!(found.collect::<BTreeMap<_, _>>(), expected);
 }
 
 /// A replica's report.
@@ -117,7 +128,7 @@ fn report(healing: &mut SelfHealing, journal: &[Row], message: &[u8]) -> Option<
     let report = catalog::service::report_from_wire(request).ok()?;
     let rows = usize::try_from(report.end.rows.0).ok()?;
     let there = match rows.checked_sub(1) {
-        None => Some(ChainHash::EMPTY),
+        None => Some(domain::ChainHash::EMPTY),
         Some(last) => journal.get(last).map(|row| row.chain),
     };
     healing.heard(report, there).ok()
@@ -135,10 +146,10 @@ fn put_back(
     };
     let request = v1::PutBackRequest::decode(message).ok()?;
     let mut rows = healing.completed(wire::rows(request.rows).ok()?);
-    let mut keys: BTreeSet<_> = journal.iter().map(|row| row.order.key.clone()).collect();
+    let mut keys: BTreeSet<_> = journal.iter().map(|row| row.entry.key().clone()).collect();
     let new = rows
         .iter()
-        .take_while(|row| keys.insert(row.order.key.clone()));
+        .take_while(|row| keys.insert(row.entry.key().clone()));
     let new = new.count();
     rows.truncate(new);
     let batch = healing.batch(state, rows).ok()?;
@@ -177,12 +188,12 @@ fn stage(state: &CatalogState, journal: &[Row], kind: u8, message: &[u8]) -> Opt
             let request = v1::TradeRequest::decode(message).ok()?;
             let (epoch, orders) = catalog::service::trade_from_wire(request).ok()?;
             for order in orders {
-                let known = journal.iter().find(|row| row.order.key == order.key);
+                let known = journal.iter().find(|row| row.entry.key() == order.key());
                 let result = staged
                     .trade(epoch, order.clone(), known.cloned().map(PriorOutcome::Row))
                     .ok()?;
                 if let TradeResult::Row(row) = result {
-                    assert_eq!(row.order, order, "an order's row is its own");
+                    assert_eq!(row.entry, order, "an order's row is its own");
                 }
             }
         }
@@ -246,7 +257,7 @@ fn event(
     match kind % 6 {
         0 => {
             let request = order_v1::place_many_request::Placement::decode(message).ok()?;
-            let order = Order::try_from(request.order?).ok()?;
+            let order = Entry::try_from(request.order?).ok()?;
             Some(Event::Place { ticket, order })
         }
         1 => {
@@ -266,7 +277,7 @@ fn event(
                 epoch,
                 leader,
                 rows: wire::rows(request.rows).ok()?,
-                committed: wire::order_number(request.committed).ok()?,
+                committed: wire::row_number(request.committed).ok()?,
             })
         }
         3 => {

@@ -136,20 +136,49 @@ mod messages {
     }
 
     fn an_order() -> impl Strategy<Value = v1::Order> {
-        (text(), text(), -1..4i32, number()).prop_map(|(idempotency_key, name, side, quantity)| {
+        let order = (text(), text(), -1..4i32, number(), a_stock_change());
+        order.prop_map(|(idempotency_key, name, side, quantity, stock_change)| {
+            let is_change = stock_change.is_some();
             v1::Order {
                 idempotency_key,
                 name,
-                side,
-                quantity,
+                // Mostly none of either where it is a change.
+                side: if is_change && quantity < 4 { 0 } else { side },
+                quantity: if is_change && quantity < 4 {
+                    0
+                } else {
+                    quantity
+                },
+                stock_change,
             }
         })
     }
 
+    fn a_stock_change() -> impl Strategy<Value = Option<v1::StockChange>> {
+        use v1::stock_change::{Add, Delist, Kind};
+        let add = (number(), number()).prop_map(|(price_minor, quantity)| {
+            Kind::Add(Add {
+                price_minor,
+                quantity,
+            })
+        });
+        let kind = prop_oneof![
+            add,
+            number().prop_map(Kind::PriceMinor),
+            number().prop_map(Kind::Restock),
+            Just(Kind::Delist(Delist {})),
+        ];
+        let change = (prop::option::weighted(0.9, kind), text(), text());
+        let change = change.prop_map(|(kind, who, why)| v1::StockChange { kind, who, why });
+        prop::option::weighted(0.3, change)
+    }
+
     fn row() -> impl Strategy<Value = v1::JournalRow> {
         let hash = prop_oneof![Just(32usize), 0..40usize];
-        (number(), number(), an_order(), number(), hash).prop_map(
-            |(number, epoch, order, price_minor, hash)| v1::JournalRow {
+        (number(), number(), an_order(), number(), hash, number()).prop_map(
+            |(number, epoch, order, price_minor, hash, stock_changes)| v1::JournalRow {
+                stock_changes,
+                stock_change: order.stock_change,
                 number,
                 epoch,
                 idempotency_key: order.idempotency_key,
@@ -234,7 +263,7 @@ mod messages {
                 };
                 let epoch = domain::Epoch(epoch);
                 let price = stocks[stock].price;
-                let row = domain::Row::following(&last.chain, last.rows, epoch, order, price);
+                let row = domain::Row::following(&last, epoch, order, price);
                 rows.push(row);
             }
             rows.iter().map(Into::into).collect()

@@ -3,55 +3,72 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use catalog_core::{CatalogState, Stock};
-use domain::{IdempotencyKey, LedgerEnd, OrderNumber, Row, Side, StockName, Version};
+use domain::{
+    Entry, IdempotencyKey, LedgerEnd, OrderNumber, Row, RowNumber, Side, StockChangeKind,
+    StockName, Version,
+};
 
 /// A journal, and what follows from it.
 #[derive(Debug, Clone, Default)]
 pub struct Branch {
     rows: Vec<Row>,
+    /// The rows that are orders, in their order.
+    orders: Vec<RowNumber>,
     keys: BTreeSet<IdempotencyKey>,
     stocks: BTreeMap<StockName, History>,
 }
 
-/// A stock's quantities, from version 1 on.
+/// What became of a stock.
 #[derive(Debug, Clone)]
 pub struct History {
     first: Stock,
-    quantities: Vec<u64>,
-    rows: Vec<OrderNumber>,
-    volume: u64,
+    /// What it was from a row on; none at first.
+    states: Vec<(Option<RowNumber>, Stock)>,
 }
 
 impl History {
     fn new(first: Stock) -> Self {
         Self {
-            quantities: vec![first.quantity],
-            rows: Vec::new(),
-            volume: 0,
+            states: vec![(None, first.clone())],
             first,
         }
     }
 
-    /// The quantity at a version.
-    pub fn at(&self, version: Version) -> Option<u64> {
-        let place = (version.0 as usize).checked_sub(1)?;
-        self.quantities.get(place).copied()
+    /// What it was in a version.
+    pub fn at(&self, version: Version) -> Option<&Stock> {
+        let place = self.place_of(version);
+        let (_, stock) = self.states.get(place)?;
+        (stock.version == version).then_some(stock)
     }
 
-    /// The quantities from a version on.
-    pub fn since(&self, version: Version) -> &[u64] {
-        &self.quantities[version.0 as usize - 1..]
+    /// What it was from a version on.
+    pub fn since(&self, version: Version) -> impl Iterator<Item = &Stock> {
+        self.states[self.place_of(version)..]
+            .iter()
+            .map(|(_, stock)| stock)
+    }
+
+    fn place_of(&self, version: Version) -> usize {
+        self.states
+            .partition_point(|(_, stock)| stock.version < version)
     }
 
     /// The version that a row made.
-    pub fn made(&self, number: OrderNumber) -> Version {
-        let place = self.rows.binary_search(&number).expect("it is a row");
-        Version(place as u64 + 2)
+    pub fn made(&self, number: RowNumber) -> Version {
+        let made = self.states.iter().find(|(row, _)| *row == Some(number));
+        made.expect("it is a row of that stock's").1.version
     }
 
     /// The version that it had when the journal had so many rows.
-    fn version_at(&self, rows: OrderNumber) -> Version {
-        Version(self.rows.partition_point(|&row| row < rows) as u64 + 1)
+    fn version_at(&self, rows: RowNumber) -> Version {
+        let made = self
+            .states
+            .partition_point(|(row, _)| row.is_none_or(|row| row < rows));
+        self.states[made - 1].1.version
+    }
+
+    fn last(&self) -> &Stock {
+        &self.states.last().expect("a first state").1
     }
 }
 
@@ -79,13 +96,15 @@ impl Branch {
     }
 
     /// The stocks as they are now.
-    pub fn stocks(&self) -> impl Iterator<Item = Stock> {
-        self.stocks.values().map(|history| Stock {
-            quantity: *history.quantities.last().expect("a first quantity"),
-            volume: history.volume,
-            version: Version(history.quantities.len() as u64),
-            ..history.first.clone()
-        })
+    pub fn stocks(&self) -> impl Iterator<Item = &Stock> {
+        let stocks = self.stocks.values().map(History::last);
+        stocks.filter(|stock| stock.is_listed)
+    }
+
+    /// The row of an order.
+    pub fn order(&self, number: OrderNumber) -> Option<&Row> {
+        let row = self.orders.get(usize::try_from(number.0).ok()?)?;
+        Some(&self.rows[row.0 as usize])
     }
 
     pub fn stock(&self, name: &StockName) -> &History {
@@ -103,51 +122,85 @@ impl Branch {
     }
 
     /// How many rows it has in common with another one.
-    pub fn common_with(&self, other: &Self) -> OrderNumber {
+    pub fn common_with(&self, other: &Self) -> RowNumber {
         let both = self.rows.iter().zip(&other.rows);
-        OrderNumber(both.take_while(|(one, other)| one == other).count() as u64)
+        RowNumber(both.take_while(|(one, other)| one == other).count() as u64)
     }
 
     /// The version of every stock when there were so many rows.
-    pub fn versions_at(&self, rows: OrderNumber) -> BTreeMap<StockName, Version> {
+    pub fn versions_at(&self, rows: RowNumber) -> BTreeMap<StockName, Version> {
         let version =
             |(name, history): (&StockName, &History)| (name.clone(), history.version_at(rows));
         self.stocks.iter().map(version).collect()
     }
 
     pub fn append(&mut self, row: &Row) {
-        assert_eq!(row.number, self.end().rows, "numbers are dense");
-        assert!(row.follows(&self.end().chain), "the chain is whole");
         assert!(
-            self.keys.insert(row.order.key.clone()),
-            "key {} has two rows",
-            row.order.key
+            self.end().is_continued_by(row),
+            "{row:?} is not the next row"
         );
-        let history = self.stocks.get_mut(&row.order.name);
-        let history = history.expect("only listed stocks are traded");
-        let before = *history.quantities.last().expect("a first quantity");
-        let shares = row.order.quantity.get();
-        let after = match row.order.side {
-            Side::Buy => before.checked_sub(shares).expect("nothing is sold twice"),
-            Side::Sell => before + shares,
-        };
-        assert_eq!(row.price, history.first.price, "prices stay");
-        history.quantities.push(after);
-        history.volume += shares;
-        history.rows.push(row.number);
+        assert!(
+            self.keys.insert(row.entry.key().clone()),
+            "key {} has two rows",
+            row.entry.key()
+        );
+        let history = self.stocks.get_mut(row.entry.name());
+        let history = history.expect("there are no others");
+        let before = history.last();
+        let after = became(before, row);
+        assert_eq!(row.price, after.price, "a row has the price of then");
+        assert!(after.version > before.version, "versions rise");
+        history.states.push((Some(row.number), after));
+        if row.order().is_some() {
+            self.orders.push(row.number);
+            let number = OrderNumber(self.orders.len() as u64 - 1);
+            assert_eq!(row.order_number(), Some(number), "orders are dense");
+        }
         self.rows.push(row.clone());
     }
 
     /// Every stock is what it was at first and what became of it since.
     pub fn check(&self, state: &CatalogState) {
-        for stock in state.stocks() {
-            let history = &self.stocks[&stock.name];
-            let last = history.quantities.last();
-            assert_eq!(Some(&stock.quantity), last, "{}", stock.name);
-            assert_eq!(stock.version.0, history.quantities.len() as u64);
-        }
-        assert_eq!(state.stocks().count(), self.stocks.len());
+        assert!(
+            state.stocks().eq(self.stocks()),
+            "{:?}",
+            state.stocks().collect::<Vec<_>>()
+        );
     }
+}
+
+/// What a row makes of a stock. Said here once more, since it is what is tested.
+fn became(before: &Stock, row: &Row) -> Stock {
+    let mut stock = before.clone();
+    stock.version = Version(before.version.0 + 1);
+    let is_added = |kind| matches!(kind, StockChangeKind::Add { .. });
+    match &row.entry {
+        Entry::Order(order) => {
+            assert!(before.is_listed, "only listed stocks are traded");
+            let shares = order.quantity.get();
+            stock.volume += shares;
+            stock.quantity = match order.side {
+                Side::Buy => before
+                    .quantity
+                    .checked_sub(shares)
+                    .expect("nothing is sold twice"),
+                Side::Sell => before.quantity + shares,
+            };
+        }
+        Entry::StockChange(change) => {
+            assert_ne!(before.is_listed, is_added(change.kind), "{row:?}");
+            match change.kind {
+                StockChangeKind::Add { price, quantity } => {
+                    stock = Stock::first(change.name.clone(), price, quantity);
+                    stock.version = Version(row.number.0 + 2);
+                }
+                StockChangeKind::Price { price } => stock.price = price,
+                StockChangeKind::Restock { quantity } => stock.quantity += quantity.get(),
+                StockChangeKind::Delist => stock.is_listed = false,
+            }
+        }
+    }
+    stock
 }
 
 /// Where a ledger of these rows ends.

@@ -16,7 +16,7 @@ use catalog_core::{
     HEALING_WAIT_MAX, InSyncRefused, Leadership, Leases, SelfHealing, TradeResult, Visibility,
 };
 use domain::time::BootTime;
-use domain::{CatalogRun, ChainHash, Identity, JournalId, OrderNumber, ReplicaId, Row, SessionId};
+use domain::{CatalogRun, ChainHash, Identity, JournalId, ReplicaId, Row, RowNumber, SessionId};
 use rpc::clients::Client;
 use simulated_disk::Disk;
 use storage::database::Vfs;
@@ -146,7 +146,7 @@ impl Catalog {
         let journal = store.journal()?;
         let mut loaded = store.load()?;
         oracle.catalog_opened(&loaded.state, how.restored, || {
-            let rows = journal.rows(OrderNumber(0), usize::MAX >> 1);
+            let rows = journal.rows(RowNumber(0), usize::MAX >> 1);
             rows.expect("it was just opened")
         });
         loaded.state = loaded.state.under(plan.catalog_rules());
@@ -234,7 +234,7 @@ impl Catalog {
     }
 
     /// How many orders it has.
-    pub fn rows(&self) -> OrderNumber {
+    pub fn rows(&self) -> RowNumber {
         self.shared.leadership().end.rows
     }
 
@@ -342,8 +342,14 @@ impl Catalog {
                         stock: seen.stock,
                         cacheable: seen.cacheable,
                     }),
-                    None => Err(Failure::Refused),
+                    None => Ok(Response::NoSuchStock),
                 };
+                line.reply(Node::Catalog, caller, told);
+            }
+            Request::ReadOrder(order) => {
+                let found = self.journal.find_order(order);
+                let told = found.map(|row| Response::Rows(row.into_iter().collect()));
+                let told = told.map_err(|_| Failure::Unavailable);
                 line.reply(Node::Catalog, caller, told);
             }
             Request::GetLeadership => {
@@ -437,18 +443,18 @@ impl Catalog {
     }
 
     /// The chain hash that the journal has before a number; none where it is shorter.
-    fn chain_before(&self, number: OrderNumber) -> Result<Option<ChainHash>, Failure> {
+    fn chain_before(&self, number: RowNumber) -> Result<Option<ChainHash>, Failure> {
         if number > self.shared.leadership().end.rows {
             return Ok(None);
         }
-        let before = number.0.checked_sub(1).map(OrderNumber);
+        let before = number.0.checked_sub(1).map(RowNumber);
         let rows = before.map_or(Ok(Vec::new()), |before| self.journal.rows(before, 1));
         let rows = rows.map_err(|_| Failure::Unavailable)?;
         Ok(Some(rows.first().map_or(ChainHash::EMPTY, |row| row.chain)))
     }
 
     /// Whether the journal has the caller's row before a number.
-    fn compare(&self, from: OrderNumber, previous: Option<ChainHash>) -> Result<(), Failure> {
+    fn compare(&self, from: RowNumber, previous: Option<ChainHash>) -> Result<(), Failure> {
         let Some(previous) = previous else {
             return Ok(());
         };
@@ -456,7 +462,7 @@ impl Catalog {
         (found == previous).then_some(()).ok_or(Failure::Differs)
     }
 
-    fn read(&self, from: OrderNumber, rows_max: usize) -> Told {
+    fn read(&self, from: RowNumber, rows_max: usize) -> Told {
         let end = self.shared.leadership().end.rows;
         let count = end.0.saturating_sub(from.0).min(rows_max as u64);
         let rows = self.journal.rows(from, count as usize);

@@ -3,8 +3,11 @@
 
 use std::time::Duration;
 
-use domain::Refusal;
-use domain::{IdempotencyKey, Order, OrderNumber, Quantity, Side, StockName};
+use domain::{
+    Entry, IdempotencyKey, Note, Order, OrderNumber, Price, Quantity, Refusal, Side, StockChange,
+    StockChangeKind, StockName,
+};
+use order_core::message::Placed;
 
 use crate::gateway::placed;
 use crate::messages::{Failure, Node, Operation, Purpose, Request, Response, Run, Told};
@@ -110,10 +113,21 @@ impl Client {
                     side: *line.random.choice(&[Side::Buy, Side::Sell]).expect("one"),
                     quantity: Quantity::new(shares).expect("a quantity"),
                 };
-                (Operation::Trade(order), false)
+                (Operation::Trade(order.into()), false)
+            }
+            96.. => {
+                self.keys += 1;
+                let key = format!("operator-{}-{}", self.index, self.keys);
+                let change = StockChange {
+                    key: IdempotencyKey::new(&key).expect("a key"),
+                    name,
+                    kind: drawn_change(line),
+                    note: Note::new("somebody", "because"),
+                };
+                (Operation::Trade(change.into()), false)
             }
             _ => {
-                let beyond = oracle.end().rows.0 + line.random.u64(..3);
+                let beyond = oracle.end().orders().0 + line.random.u64(..3);
                 let known = oracle.some_number(&mut line.random);
                 let number = known
                     .filter(|_| line.random.u32(..4) > 0)
@@ -149,16 +163,21 @@ impl Client {
     fn judge(&self, oracle: &mut Oracle, current: &Current, told: Told) -> Result<(), Failure> {
         let before = current.before;
         match &current.operation {
-            Operation::Lookup(name) => {
-                let Response::Stock { stock, .. } = told? else {
-                    unreachable!("a look is answered with a stock")
-                };
-                oracle.looked(before, name, stock.version, stock.quantity);
-            }
-            Operation::Trade(order) => match placed(told)? {
-                Ok(number) => oracle.traded(before, order, number),
-                Err(Refusal::NotEnough) => oracle.refused(before, order),
-                Err(refusal) => panic!("{order:?} was refused: {refusal:?}"),
+            Operation::Lookup(name) => match told? {
+                Response::Stock { stock, .. } => oracle.looked(before, name, &stock),
+                Response::NoSuchStock => oracle.looked_in_vain(before, name),
+                other => unreachable!("a look is not answered with {other:?}"),
+            },
+            Operation::Trade(entry) => match placed(told)? {
+                made @ (Placed::Number(_) | Placed::StockChanged(_)) => {
+                    oracle.traded(before, entry, made);
+                }
+                Placed::Refused(refusal) => match (refusal, entry) {
+                    (Refusal::NotEnough, Entry::Order(_))
+                    | (Refusal::StockExists, Entry::StockChange(_))
+                    | (Refusal::StockNotFound, _) => oracle.refused(before, entry, refusal),
+                    _ => panic!("{entry:?} was refused: {refusal:?}"),
+                },
             },
             Operation::Find(number) => match told? {
                 Response::Row(row) => oracle.found(before, *number, Some(&row), current.promised),
@@ -167,5 +186,23 @@ impl Client {
             },
         }
         Ok(())
+    }
+}
+
+/// Listed again more often than delisted, so that there is something to trade.
+fn drawn_change(line: &mut Timeline) -> StockChangeKind {
+    let minor = line.random.choice([1, 2000, 2001]).expect("one of them");
+    let price = Price::from_minor(minor).expect("a price");
+    let shares = line.random.choice([1, 7, 40]).expect("one of them");
+    match line.random.u32(..10) {
+        0..3 => StockChangeKind::Price { price },
+        3..5 => StockChangeKind::Restock {
+            quantity: Quantity::new(shares).expect("a quantity"),
+        },
+        5..7 => StockChangeKind::Delist,
+        _ => StockChangeKind::Add {
+            price,
+            quantity: shares,
+        },
     }
 }

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use catalog_core::Stock;
-use domain::Refusal;
-use domain::{Order, OrderNumber, RetryClass, Row, StockName};
+use domain::{Entry, OrderNumber, RetryClass, Row, StockName};
 use frontend_core::attempts::{CatalogRead, Next, OrderRead, Placement};
 use frontend_core::timing::{ATTEMPT_TIME_MAX, READ_TIME_MAX, TRADE_TIME_MAX};
 use frontend_core::{Answer, Ask, Fetches, Freshness, SessionKeeper, SessionStep, Tag};
@@ -49,7 +48,7 @@ struct Serving {
 
 enum What {
     Lookup(Ask, CatalogRead),
-    Trade(Order, Placement),
+    Trade(Entry, Placement),
     Find(OrderNumber, OrderRead),
 }
 
@@ -344,10 +343,9 @@ impl Gateway {
 }
 
 /// What a placed order came to, for its client.
-pub fn placed(told: Told) -> Result<Result<OrderNumber, Refusal>, Failure> {
+pub fn placed(told: Told) -> Result<Placed, Failure> {
     match told? {
-        Response::Placed(Placed::Number(number)) => Ok(Ok(number)),
-        Response::Placed(Placed::Refused(refusal)) => Ok(Err(refusal)),
+        Response::Placed(placed) => Ok(placed),
         other => unreachable!("an order is not answered with {other:?}"),
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use catalog_core::self_healing::LedgerReport;
 use catalog_core::{Leadership, Stock, TradeResult};
 use domain::{
-    CatalogRun, ChainHash, ChangeNumber, Epoch, Identity, JournalId, LedgerEnd, Order, OrderNumber,
-    ReplicaId, RetryClass, Row, SessionId, StockName,
+    CatalogRun, ChainHash, ChangeNumber, Entry, Epoch, Identity, JournalId, LedgerEnd, OrderNumber,
+    ReplicaId, RetryClass, Row, RowNumber, SessionId, StockName,
 };
 use frontend_core::election::Way;
 use order_core::message::{CallId, Placed};
@@ -47,7 +47,7 @@ pub enum Request {
     },
     Trade {
         epoch: Epoch,
-        orders: Vec<Order>,
+        orders: Vec<Entry>,
     },
     GetLeadership,
     ReportLedger {
@@ -74,13 +74,15 @@ pub enum Request {
     },
     // To the catalog and to replicas.
     ReadRows {
-        from: OrderNumber,
+        from: RowNumber,
         /// Of the row before it.
         previous: Option<ChainHash>,
         rows_max: usize,
     },
+    /// To the catalog: the row of an order.
+    ReadOrder(OrderNumber),
     // To replicas.
-    Place(Order),
+    Place(Entry),
     Get(OrderNumber),
     Announce {
         epoch: Epoch,
@@ -91,7 +93,7 @@ pub enum Request {
         epoch: Epoch,
         leader: ReplicaId,
         rows: Vec<Row>,
-        committed: OrderNumber,
+        committed: RowNumber,
     },
     // To gateways.
     Operate(Operation),
@@ -101,7 +103,8 @@ pub enum Request {
 #[derive(Debug, Clone)]
 pub enum Operation {
     Lookup(StockName),
-    Trade(Order),
+    /// Or change a stock.
+    Trade(Entry),
     Find(OrderNumber),
 }
 
@@ -112,6 +115,7 @@ pub enum Response {
         stock: Stock,
         cacheable: bool,
     },
+    NoSuchStock,
     Traded(Vec<TradeResult>),
     Leadership(Said),
     Rows(Vec<Row>),
@@ -120,7 +124,7 @@ pub enum Response {
     Status(order_core::Status, JournalId),
     Reported,
     /// From where on the journal lacks rows of the caller's ledger.
-    Missing(Option<OrderNumber>),
+    Missing(Option<RowNumber>),
     Held(LedgerEnd),
     NoSuchOrder,
 }
@@ -180,7 +184,7 @@ pub enum Purpose {
     JournalHead,
     Join,
     Compare,
-    ReportMissing(OrderNumber),
+    ReportMissing(RowNumber),
     /// To tell a catalog that has started what is here.
     Report(CatalogRun),
     /// Whether an order exists that is not here.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{Epoch, OrderNumber, ReplicaId};
+use domain::{Epoch, ReplicaId, RowNumber};
 use simulated_disk::file::Loss;
 use simulated_disk::{Death, Faults};
 
@@ -234,7 +234,7 @@ impl World {
                 epoch,
                 leader,
                 rows: Vec::new(),
-                committed: OrderNumber(0),
+                committed: RowNumber(0),
             }
         };
         // Whoever it is does not wait for an answer.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use domain::{OrderNumber, ReplicaId};
+use domain::{ReplicaId, RowNumber};
 use order_core::Failure;
 use simulated_disk::{Death, Disk, Faults};
 
@@ -52,7 +52,7 @@ pub struct Operator {
     /// The catalog said that it lacks rows.
     pub is_wrong: bool,
     /// Since the catalog's start: where ledgers ended then, and who may not have reached it.
-    pub ledgers: BTreeMap<ReplicaId, OrderNumber>,
+    pub ledgers: BTreeMap<ReplicaId, RowNumber>,
     pub hindered: BTreeSet<Node>,
     pub is_judged: bool,
 }
@@ -61,7 +61,7 @@ pub struct Operator {
 #[derive(Debug)]
 pub struct Backup {
     disk: Disk,
-    rows: OrderNumber,
+    rows: RowNumber,
     /// How many branches were given up by then.
     former: usize,
 }
@@ -93,7 +93,7 @@ impl World {
 
     /// Its disk is lost, where a replica in sync has what was acknowledged; perhaps all lose power then.
     pub fn lose_catalog(&mut self) -> bool {
-        let is_promised = self.oracle.acknowledged() > OrderNumber(0);
+        let is_promised = self.oracle.acknowledged() > RowNumber(0);
         if !self.needs_no_ledger() || !is_promised || self.oracle.whole().is_empty() {
             return false;
         }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catalog_core::{CatalogState, Leadership, Stock, Term};
 use domain::{
-    Epoch, IdempotencyKey, LedgerEnd, Order, OrderNumber, ReplicaId, Row, Side, StockName, Version,
+    Entry, Epoch, IdempotencyKey, LedgerEnd, OrderNumber, Refusal, ReplicaId, Row, RowNumber, Side,
+    StockName, Version,
 };
 use order_core::Durable;
+use order_core::message::Placed;
 
 use crate::branch::Branch;
 use crate::replica::ids;
@@ -32,13 +34,13 @@ pub struct Oracle {
     held: BTreeMap<ReplicaId, (LedgerEnd, Vec<Row>)>,
     /// Replicas whose disks were lost, and that do not hold again what was acknowledged; and how many
     /// rows they may have said that they hold, some of which were yet to be committed.
-    lost: BTreeMap<ReplicaId, OrderNumber>,
+    lost: BTreeMap<ReplicaId, RowNumber>,
     /// Replicas whose disks damaged something by themselves, and may damage what they hold.
     damaged: BTreeSet<ReplicaId>,
     /// Replicas whose disks were ever lost.
     ever_lost: BTreeSet<ReplicaId>,
     /// One more than the highest number that a leader acknowledged.
-    acknowledged: OrderNumber,
+    acknowledged: RowNumber,
     /// Of each stock, the highest version that a client knows of.
     known: BTreeMap<StockName, Version>,
     /// Numbers that clients know of.
@@ -88,7 +90,7 @@ impl Oracle {
         let held = ledgers.into_iter();
         Self {
             branch: Branch::of(stocks, rows),
-            acknowledged: OrderNumber(rows.len() as u64),
+            acknowledged: RowNumber(rows.len() as u64),
             vouched: true,
             term,
             held: held.map(|(id, end)| (id, (end, Vec::new()))).collect(),
@@ -100,7 +102,7 @@ impl Oracle {
         self.branch.rows()
     }
 
-    pub fn acknowledged(&self) -> OrderNumber {
+    pub fn acknowledged(&self) -> RowNumber {
         self.acknowledged
     }
 
@@ -132,7 +134,7 @@ impl Oracle {
         let held = self.held.remove(&id);
         let said = held.map_or(0, |(end, beside)| end.rows.0 + beside.len() as u64);
         let before = self.lost.get(&id).copied().unwrap_or_default();
-        self.lost.insert(id, before.max(OrderNumber(said)));
+        self.lost.insert(id, before.max(RowNumber(said)));
         self.ever_lost.insert(id);
         self.damaged.remove(&id);
     }
@@ -165,7 +167,7 @@ impl Oracle {
     pub fn silent(&self) -> BTreeSet<ReplicaId> {
         let has_something = |id: &ReplicaId| {
             let held = self.held.get(id);
-            held.is_some_and(|(end, beside)| end.rows > OrderNumber(0) || !beside.is_empty())
+            held.is_some_and(|(end, beside)| end.rows > RowNumber(0) || !beside.is_empty())
         };
         ids()
             .filter(|id| self.lost.contains_key(id) || !has_something(id))
@@ -188,9 +190,9 @@ impl Oracle {
     }
 
     /// How many rows a replica's ledger on its disk has.
-    pub fn ledger(&self, id: ReplicaId) -> OrderNumber {
+    pub fn ledger(&self, id: ReplicaId) -> RowNumber {
         let held = self.held.get(&id);
-        held.map_or(OrderNumber(0), |(end, _)| end.rows)
+        held.map_or(RowNumber(0), |(end, _)| end.rows)
     }
 
     /// A catalog was rebuilt with these rows.
@@ -264,9 +266,9 @@ impl Oracle {
                 row.epoch
             );
             assert!(
-                !self.refused.contains(&row.order.key),
+                !self.refused.contains(row.entry.key()),
                 "{:?} is made after its client was told that it was refused",
-                row.order
+                row.entry
             );
             self.branch.append(row);
         }
@@ -345,12 +347,25 @@ impl Oracle {
         apart.chain(self.former.iter().rev().map(|former| &former.branch))
     }
 
-    /// A leader acknowledges an order.
-    pub fn acknowledge(&mut self, leader: ReplicaId, order: &Order, number: OrderNumber) {
+    /// The row that somebody is told of.
+    fn row_of(&self, placed: Placed) -> Option<&Row> {
+        match placed {
+            Placed::Number(number) => self.branch.order(number),
+            Placed::StockChanged(number) => self.journal().get(number.0 as usize),
+            Placed::Refused(_) => None,
+        }
+    }
+
+    /// A leader acknowledges an order, or a change of a stock.
+    pub fn acknowledge(&mut self, leader: ReplicaId, entry: &Entry, placed: Placed) {
+        if let Placed::Refused(_) = placed {
+            return;
+        }
         self.checks += 1;
-        let row = self.journal().get(number.0 as usize);
+        let row = self.row_of(placed);
         let row = row.expect("what is acknowledged is in the journal");
-        assert_eq!(row.order, *order, "it is the order's own number");
+        assert_eq!(row.entry, *entry, "it is the order's own number");
+        let number = row.number;
         assert!(
             self.held(leader) > number,
             "leader {leader} holds what it acknowledges"
@@ -360,13 +375,13 @@ impl Oracle {
     }
 
     /// How many rows of the journal a replica's disk has, in its ledger or beside it.
-    fn held(&self, id: ReplicaId) -> OrderNumber {
+    fn held(&self, id: ReplicaId) -> RowNumber {
         let held = self.held.get(&id);
-        held.map_or(OrderNumber(0), |(end, beside)| self.held_with(*end, beside))
+        held.map_or(RowNumber(0), |(end, beside)| self.held_with(*end, beside))
     }
 
     /// How many rows of the journal a ledger is with the rows beside it.
-    pub fn held_with(&self, end: LedgerEnd, beside: &[Row]) -> OrderNumber {
+    pub fn held_with(&self, end: LedgerEnd, beside: &[Row]) -> RowNumber {
         if !self.branch.begins_with(end) {
             let mut others = self.others().filter(|it| it.begins_with(end));
             let kept = others.next().map(|it| it.common_with(&self.branch));
@@ -375,7 +390,7 @@ impl Oracle {
         let committed = &self.journal()[end.rows.0 as usize..];
         let both = beside.iter().zip(committed);
         let kept = both.take_while(|(row, committed)| row == committed).count();
-        OrderNumber(end.rows.0 + kept as u64)
+        RowNumber(end.rows.0 + kept as u64)
     }
 
     /// Whoever the catalog believes in sync holds all that was acknowledged.
@@ -412,8 +427,9 @@ impl Oracle {
     }
 
     /// A client has learned a stock's quantity.
-    pub fn looked(&mut self, before: Before, name: &StockName, version: Version, quantity: u64) {
+    pub fn looked(&mut self, before: Before, name: &StockName, seen: &Stock) {
         self.checks += 1;
+        let version = seen.version;
         let least = self.least(before, name);
         assert!(
             version >= least,
@@ -421,53 +437,72 @@ impl Oracle {
             version.0,
             least.0
         );
-        if self.branch.stock(name).at(version) == Some(quantity) {
+        if self.branch.stock(name).at(version) == Some(seen) {
             return self.learn(name, version);
         }
         // As it was with a trade that was given up meanwhile, which was never acknowledged.
         let given_up = self.given_up_since(before).iter();
         let mut given_up = given_up.map(|former| former.branch.stock(name).at(version));
-        assert!(
-            given_up.any(|committed| committed == Some(quantity)),
-            "{name} has {quantity} shares at version {}",
-            version.0
-        );
+        let was_so = given_up.any(|committed| committed == Some(seen));
+        assert!(was_so, "there was no such {seen:?}");
     }
 
-    /// A client has learned its order's number. `before` is of its first attempt.
-    pub fn traded(&mut self, before: Before, order: &Order, number: OrderNumber) {
+    /// A client has learned that there is no such stock.
+    pub fn looked_in_vain(&mut self, before: Before, name: &StockName) {
         self.checks += 1;
-        let row = &self.journal()[number.0 as usize];
-        assert_eq!(row.order, *order, "the client gets its own order's number");
-        let version = self.branch.stock(&order.name).made(number);
-        let least = self.least(before, &order.name);
+        let is_unlisted = |stock: &&Stock| !stock.is_listed;
+        let since = self.least(before, name);
+        let unlisted = self.branch.stock(name).since(since).find(is_unlisted);
+        if let Some(version) = unlisted.map(|stock| stock.version) {
+            return self.learn(name, version);
+        }
+        let given_up = self.given_up_since(before).iter();
+        let mut given_up = given_up.flat_map(|former| former.branch.stock(name).since(since));
+        let was_so = given_up.any(|stock| is_unlisted(&stock));
+        assert!(was_so, "{name} was listed all the time");
+    }
+
+    /// A client has learned its order's number, or that its change was made. `before` is of its first attempt.
+    pub fn traded(&mut self, before: Before, entry: &Entry, placed: Placed) {
+        self.checks += 1;
+        let row = self.row_of(placed).expect("it is in the journal");
+        assert_eq!(row.entry, *entry, "the client gets its own order's number");
+        let name = entry.name();
+        let version = self.branch.stock(name).made(row.number);
+        let least = self.least(before, name);
         assert!(
             version > least,
             "an order for {} made version {}, while version {} was known before it was placed",
-            order.name,
+            name,
             version.0,
             least.0
         );
-        self.numbers.insert(number);
-        self.learn(&order.name, version);
+        if let Placed::Number(number) = placed {
+            self.numbers.insert(number);
+        }
+        self.learn(name, version);
     }
 
-    /// A client has learned that too few shares are left.
-    pub fn refused(&mut self, before: Before, order: &Order) {
+    /// A client has learned that what it asked for was impossible.
+    pub fn refused(&mut self, before: Before, entry: &Entry, refusal: Refusal) {
         self.checks += 1;
-        assert_eq!(order.side, Side::Buy, "there is always room to sell");
         if !self.given_up_since(before).is_empty() {
             return; // by a catalog that is gone, perhaps
         }
-        let since = self.branch.stock(&order.name).since(before.version);
+        let is_so = |stock: &Stock| match (refusal, entry) {
+            (Refusal::NotEnough, Entry::Order(order)) => {
+                assert_eq!(order.side, Side::Buy, "there is always room to sell");
+                stock.is_listed && stock.quantity < order.quantity.get()
+            }
+            (Refusal::StockExists, _) => stock.is_listed,
+            _ => !stock.is_listed,
+        };
+        let mut since = self.branch.stock(entry.name()).since(before.version);
         assert!(
-            since
-                .iter()
-                .any(|&quantity| quantity < order.quantity.get()),
-            "{} had enough shares all the time",
-            order.name
+            since.any(is_so),
+            "{entry:?} was refused for no reason: {refusal:?}"
         );
-        self.refused.insert(order.key.clone());
+        self.refused.insert(entry.key().clone());
     }
 
     /// A client was told what an order is, or that there is none. `promised` is whether its
@@ -480,14 +515,13 @@ impl Oracle {
         promised: bool,
     ) {
         self.checks += 1;
-        let place = number.0 as usize;
         match row {
-            Some(row) if self.journal().get(place) == Some(row) => {}
+            Some(row) if self.branch.order(number) == Some(row) => {}
             Some(row) => {
                 let given_up = self.given_up_since(before).iter().map(|it| &it.branch);
                 let apart = self.apart.iter().map(|apart| &apart.branch);
                 let mut others = given_up.chain(apart);
-                let is_known = others.any(|branch| branch.rows().get(place) == Some(row));
+                let is_known = others.any(|branch| branch.order(number) == Some(row));
                 assert!(is_known && !promised, "order {number} is {row:?}");
             }
             None => assert!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use catalog::stocks::Listing;
 use catalog_core::Stock;
-use domain::{Price, StockName, Version};
+use domain::{Price, StockName};
 use fastrand::Rng;
 
 use crate::nemesis::Kind;
@@ -180,13 +180,8 @@ impl Plan {
     }
 
     pub fn first_stocks(&self) -> impl Iterator<Item = Stock> {
-        self.listings().into_iter().map(|listing| Stock {
-            name: listing.name,
-            price: listing.price,
-            quantity: listing.quantity,
-            volume: 0,
-            version: Version(1),
-        })
+        let listings = self.listings().into_iter();
+        listings.map(|listing| Stock::first(listing.name, listing.price, listing.quantity))
     }
 
     pub fn catalog_rules(&self) -> catalog_core::Rules {

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use catalog_core::{Batch, Term as CatalogTerm};
 use domain::{
-    ChangeNumber, Epoch, IdempotencyKey, Identity, LedgerEnd, ListingDigest, Order, OrderNumber,
-    Quantity, ReplicaId, Row, Side, Term,
+    ChangeNumber, Epoch, IdempotencyKey, Identity, LedgerEnd, ListingDigest, Order, Quantity,
+    ReplicaId, Row, Side, Term,
 };
 use order::store::Store as _;
 use order_core::durable::Save;
@@ -65,7 +65,11 @@ impl Prefilled {
         store.begin(JOURNAL, &plan.listings()).expect("it is well");
         let branch = Branch::of(plan.first_stocks(), &rows);
         let batch = Batch {
-            stocks: branch.stocks().filter(|it| it.version.0 > 1).collect(),
+            stocks: branch
+                .stocks()
+                .filter(|it| it.version.0 > 1)
+                .cloned()
+                .collect(),
             rows: rows.clone(),
             term: Some(term.clone()),
             ..Batch::default()
@@ -135,9 +139,7 @@ fn rows(plan: &Plan) -> Vec<Row> {
             side: [Side::Buy, Side::Sell][number % 2],
             quantity: Quantity::new(1).expect("a quantity"),
         };
-        let previous = end(&rows).chain;
-        let number = OrderNumber(number as u64);
-        rows.push(Row::following(&previous, number, Epoch(1), order, price));
+        rows.push(Row::following(&end(&rows), Epoch(1), order, price));
     }
     rows
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use catalog::config::lease_max;
 use catalog::rebuild::fill;
 use catalog::{Disagreement, Found, Ledgers};
-use domain::{ChainHash, JournalId, OrderNumber};
+use domain::{ChainHash, JournalId, RowNumber};
 use order::inspect::Ledger;
 use simulated_disk::{Death, Disk};
 use storage::{DataDir, StorageError};
@@ -79,7 +79,7 @@ impl World {
         }
     }
 
-    fn fill_catalog(&mut self, lease: Duration) -> OrderNumber {
+    fn fill_catalog(&mut self, lease: Duration) -> RowNumber {
         let (opened, found) = self.ledgers();
         let compared =
             Ledgers::compared(&found, |place, number| chain_before(&opened[place], number));
@@ -96,9 +96,11 @@ impl World {
         let disk = &self.disks[&Node::Catalog];
         let mut store = open_catalog(disk, self.plan.vfs()).expect("the disk is well");
         let filled = fill(&mut store, &self.plan.listings(), lease, source);
-        let rows = filled.expect("the ledgers are well");
+        filled.expect("the ledgers are well");
+        let loaded = store.load().expect("it was just made");
+        let rows = loaded.state.leadership().end.rows;
         let journal = store.journal().expect("it was just made");
-        let journal = journal.rows(OrderNumber(0), rows.0 as usize);
+        let journal = journal.rows(RowNumber(0), rows.0 as usize);
         self.oracle.rebuilt(&journal.expect("it was just made"));
         if rows > longest {
             self.line.came(Effect::RebuiltFromBeside);
@@ -155,11 +157,11 @@ fn is_mixed(found: &[Found]) -> bool {
 }
 
 /// The chain hash that a ledger has before a number.
-fn chain_before(ledger: &Ledger, number: OrderNumber) -> Result<ChainHash, StorageError> {
+fn chain_before(ledger: &Ledger, number: RowNumber) -> Result<ChainHash, StorageError> {
     let Some(last) = number.0.checked_sub(1) else {
         return Ok(ChainHash::EMPTY);
     };
-    let row = ledger.rows_from(OrderNumber(last)).next().transpose()?;
+    let row = ledger.rows_from(RowNumber(last)).next().transpose()?;
     Ok(row.map_or(ChainHash::EMPTY, |row| row.chain))
 }
 

@@ -10,12 +10,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{JournalId, Order, OrderNumber, ReplicaId, Row};
+use domain::{Entry, JournalId, OrderNumber, ReplicaId, Row, RowNumber};
 use order::store::saves::write;
 use order::store::{ReadRows, SqliteStore, Store};
 use order_core::catch_up::CHUNK_ROWS;
 use order_core::durable::{Save, gather};
-use order_core::message::{CallId, Placed, Refused, Report, Ticket, Unavailable};
+use order_core::message::{CallId, Refused, Report, Ticket, Unavailable};
 use order_core::{
     Asker, Command, Event, Failure as Refuted, Join, Replica as Core, Status, asker as question,
     join as start, lookup as search,
@@ -55,7 +55,7 @@ pub struct Replica {
     saves: VecDeque<Save>,
     saving: Option<Save>,
     last: u64,
-    places: BTreeMap<Ticket, (Caller, Order)>,
+    places: BTreeMap<Ticket, (Caller, Entry)>,
     announces: BTreeMap<Ticket, Caller>,
     appends: BTreeMap<Ticket, Caller>,
     lookups: BTreeMap<u64, LookedFor>,
@@ -70,9 +70,9 @@ pub struct Replica {
     /// Who speaks of an epoch that is not known here: told the core once the catalog has been asked.
     claimants: BTreeMap<Ticket, (Caller, Request)>,
     /// How many rows are to be here before anything is served.
-    copies: Option<OrderNumber>,
+    copies: Option<RowNumber>,
     /// How many rows the journal had that it lacked, where that was more than one answer has.
-    far_behind: Option<OrderNumber>,
+    far_behind: Option<RowNumber>,
     /// A catalog that has started is being told what is here.
     is_reporting: bool,
     /// The disk did not take what it was to begin with.
@@ -135,8 +135,14 @@ impl Replica {
         Ok(replica)
     }
 
-    fn read(&mut self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+    fn read(&mut self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         let read = self.reader.rows(from, rows_max);
+        self.note_damage(&read);
+        read
+    }
+
+    fn read_order(&mut self, number: OrderNumber) -> Result<Option<Row>, StorageError> {
+        let read = self.reader.order(number);
         self.note_damage(&read);
         read
     }
@@ -399,8 +405,8 @@ impl Replica {
             }
             Command::AnswerPlace { ticket, answer } => {
                 let (caller, order) = self.places.remove(&ticket).expect("answered once");
-                if let Ok(Placed::Number(number)) = answer {
-                    oracle.acknowledge(self.id, &order, number);
+                if let Ok(placed) = answer {
+                    oracle.acknowledge(self.id, &order, placed);
                 }
                 let told = answer
                     .map(Response::Placed)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::OrderNumber;
+use domain::RowNumber;
 use order::store::Store as _;
 use order_core::followers::STANDING_MAX;
 
@@ -42,7 +42,7 @@ impl World {
         for id in ids() {
             let disk = self.disks[&Node::Replica(id)].worst();
             let store = replica::open(&disk, &VFS).expect("the disk is well");
-            let rows = store.reader().rows(OrderNumber(0), usize::MAX >> 1);
+            let rows = store.reader().rows(RowNumber(0), usize::MAX >> 1);
             assert_eq!(
                 rows.expect("readable"),
                 self.oracle.journal(),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use catalog_core::{Leadership, Stock, Term as CatalogTerm, TradeResult};
 use domain::Role;
 use domain::{
-    CatalogRun, ChainHash, Epoch, IdempotencyKey, Identity, JournalId, LedgerEnd, ListingDigest,
-    Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side, StockName, Term, Version,
+    CatalogRun, ChainHash, Epoch, IdempotencyKey, Identity, JournalId, ListingDigest, Order,
+    OrderNumber, Price, Quantity, ReplicaId, Row, Side, StockName, Term,
 };
 use order_core::Status;
 use order_core::message::Placed;
@@ -49,11 +49,7 @@ pub fn rows() -> Vec<Row> {
             quantity: Quantity::new(1).expect("a quantity"),
         };
         let price = Price::from_minor(1).expect("a price");
-        let LedgerEnd {
-            rows: number,
-            chain,
-        } = end(&rows);
-        rows.push(Row::following(&chain, number, EPOCH, order, price));
+        rows.push(Row::following(&end(&rows), EPOCH, order, price));
     }
     rows
 }
@@ -69,13 +65,7 @@ pub fn answer(to: Node, request: &Request) -> Told {
     let end = end(&rows);
     Ok(match request {
         Request::ReadStock { name, .. } => Response::Stock {
-            stock: Stock {
-                name: name.clone(),
-                price: Price::from_minor(1).expect("a price"),
-                quantity: 7,
-                volume: 0,
-                version: Version(1),
-            },
+            stock: Stock::first(name.clone(), Price::from_minor(1).expect("a price"), 7),
             cacheable: false,
         },
         Request::GetLeadership | Request::Elect { .. } | Request::SetInSync { .. } => {
@@ -109,6 +99,10 @@ pub fn answer(to: Node, request: &Request) -> Told {
             Response::Traded(orders.iter().map(row).collect())
         }
         Request::Place(_) => Response::Placed(Placed::Number(OrderNumber(0))),
+        Request::ReadOrder(number) => {
+            let row = rows.get(number.0 as usize);
+            Response::Rows(row.cloned().into_iter().collect())
+        }
         Request::Get(number) => match rows.get(number.0 as usize) {
             Some(row) => Response::Row(row.clone()),
             None => Response::NoSuchOrder,

@@ -7,9 +7,7 @@ use std::sync::Once;
 use std::time::Instant;
 
 use catalog_core::Rule as Catalog;
-use domain::{
-    Epoch, IdempotencyKey, LedgerEnd, OrderNumber, Price, Quantity, Row, Side, StockName,
-};
+use domain::{Epoch, IdempotencyKey, LedgerEnd, Price, Quantity, Row, Side, StockName};
 use frontend_core::Rule as Gateway;
 use order::store::Store as _;
 use order_core::Rule as Order;
@@ -247,7 +245,7 @@ fn rows(count: u64) -> Vec<Row> {
             quantity: Quantity::new(1).unwrap(),
         };
         let price = Price::from_minor(100).unwrap();
-        let row = Row::following(&end.chain, OrderNumber(number), Epoch(1), order, price);
+        let row = Row::following(&end, Epoch(1), order, price);
         end = branch::end(std::slice::from_ref(&row));
         row
     };

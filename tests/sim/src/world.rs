@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use domain::{JournalId, OrderNumber, ReplicaId, Row, SessionId};
+use domain::{JournalId, ReplicaId, Row, RowNumber, SessionId};
 use simulated_disk::{Death, Disk, Faults};
 
 use crate::catalog::{Catalog, Ended, JOURNAL};
@@ -39,7 +39,7 @@ pub struct World {
     pub healed: Option<Time>,
     pub injected: BTreeMap<Kind, u64>,
     pub hits: u64,
-    pub checked: OrderNumber,
+    pub checked: RowNumber,
 }
 
 /// What a simulation came to.
@@ -104,7 +104,7 @@ impl World {
             healed: None,
             injected: BTreeMap::new(),
             hits: 0,
-            checked: OrderNumber(0),
+            checked: RowNumber(0),
             oracle,
             line: Timeline::new(0, false),
         };

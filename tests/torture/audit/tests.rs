@@ -1,6 +1,8 @@
 //! The audit is right about a journal that is in order, and notices each way in which it is not.
 
-use domain::{Epoch, IdempotencyKey, Order as Ordered, OrderNumber, Price, Quantity, StockName};
+use domain::{
+    Epoch, IdempotencyKey, LedgerEnd, Order as Ordered, Price, Quantity, RowNumber, StockName,
+};
 
 use crate::harness::Order;
 
@@ -76,13 +78,12 @@ fn row(chain: &ChainHash, number: u64, key: &str, quantity: u64) -> Row {
         side: Side::Buy,
         quantity: Quantity::new(quantity).unwrap(),
     };
-    Row::following(
-        chain,
-        OrderNumber(number),
-        Epoch(1),
-        order,
-        Price::from_minor(100).unwrap(),
-    )
+    let end = LedgerEnd {
+        rows: RowNumber(number),
+        stock_changes: 0,
+        chain: *chain,
+    };
+    Row::following(&end, Epoch(1), order, Price::from_minor(100).unwrap())
 }
 
 /// Spoils what was sound; the audit complains in these words.

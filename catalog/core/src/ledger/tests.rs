@@ -1,4 +1,5 @@
-use domain::OrderNumber;
+use domain::RowNumber;
+use domain::{Note, OrderNumber};
 use proptest::prelude::*;
 
 use super::*;
@@ -28,13 +29,8 @@ fn order(key: &str, stock: &str, side: Side, quantity: u64) -> Order {
 
 /// Two stocks, `a` and `b`, and no epoch yet.
 fn unled() -> CatalogState {
-    let stock = |text: &str| Stock {
-        name: name(text),
-        price: Price::from_minor(250).unwrap(),
-        quantity: INITIAL,
-        volume: 0,
-        version: Version(1),
-    };
+    let price = Price::from_minor(250).unwrap();
+    let stock = |text: &str| Stock::first(name(text), price, INITIAL);
     CatalogState::new(
         [stock("a"), stock("b")],
         LedgerEnd::default(),
@@ -84,16 +80,14 @@ fn a_buy_lowers_and_a_sell_raises_the_quantity() {
         (stock.quantity, stock.volume, stock.version),
         (75, 35, Version(3))
     );
-    assert_eq!(
-        (first.number, second.number),
-        (OrderNumber(0), OrderNumber(1))
-    );
+    assert_eq!((first.number, second.number), (RowNumber(0), RowNumber(1)));
     assert_eq!((first.price.minor(), first.epoch), (250, Epoch(1)));
     assert!(second.follows(&first.chain));
     assert_eq!(
         state.end,
         LedgerEnd {
-            rows: OrderNumber(2),
+            rows: RowNumber(2),
+            stock_changes: 0,
             chain: second.chain
         }
     );
@@ -136,7 +130,7 @@ fn a_key_makes_one_row_within_a_group_and_after_it() {
     assert_eq!(row(traded(&mut state, asked, Some(first.clone()))), first);
     assert_eq!(
         (quantity(&state, "a"), state.end.rows),
-        (INITIAL - 1, OrderNumber(1))
+        (INITIAL - 1, RowNumber(1))
     );
 }
 
@@ -155,7 +149,7 @@ fn a_key_of_another_order_is_a_conflict() {
     }
     assert_eq!(
         (quantity(&state, "a"), state.end.rows),
-        (INITIAL - 1, OrderNumber(1))
+        (INITIAL - 1, RowNumber(1))
     );
 }
 
@@ -376,7 +370,7 @@ fn an_order_that_was_refused_is_not_made_after_all() {
     );
     let batch = staged.into_batch();
     let remembered = RefusedOrder {
-        order: asked.clone(),
+        entry: asked.clone().into(),
         refusal: Refusal::NotEnough,
     };
     assert_eq!(batch.refused, std::slice::from_ref(&remembered), "once");
@@ -389,6 +383,96 @@ fn an_order_that_was_refused_is_not_made_after_all() {
     let conflict = TradeResult::Refused(Refusal::KeyConflict);
     assert_eq!(staged.trade(Epoch(1), other, known()), Ok(conflict));
     assert!(staged.into_batch().is_empty(), "nothing new to remember");
+}
+
+fn changed(key: &str, text: &str, kind: StockChangeKind) -> StockChange {
+    StockChange {
+        key: IdempotencyKey::new(key).unwrap(),
+        name: name(text),
+        kind,
+        note: Note::new("somebody", "because"),
+    }
+}
+
+#[test]
+fn stocks_are_changed_in_order_with_trades_and_as_exactly_once_as_they() {
+    let mut state = state();
+    let price = |minor| Price::from_minor(minor).unwrap();
+    let shares = |count| Quantity::new(count).unwrap();
+    let add = StockChangeKind::Add {
+        price: price(500),
+        quantity: 3,
+    };
+    let mut staged = state.stage();
+    let mut trade = |entry: Entry| staged.trade(Epoch(1), entry, None).unwrap();
+    let not_found = TradeResult::Refused(Refusal::StockNotFound);
+    assert_eq!(trade(order("1", "new", Side::Buy, 1).into()), not_found);
+    let listed = row(trade(changed("2", "new", add).into()));
+    assert_eq!((listed.number, listed.price), (RowNumber(0), price(500)));
+    let exists = TradeResult::Refused(Refusal::StockExists);
+    assert_eq!(trade(changed("3", "new", add).into()), exists);
+    assert_eq!(trade(changed("4", "a", add).into()), exists);
+    let bought = row(trade(order("5", "new", Side::Buy, 2).into()));
+    assert_eq!(bought.order_number(), Some(OrderNumber(0)));
+    assert_eq!((bought.number, bought.price), (RowNumber(1), price(500)));
+    let dearer = StockChangeKind::Price { price: price(600) };
+    let made_dearer = row(trade(changed("6", "new", dearer).into()));
+    assert_eq!(made_dearer.price, price(600));
+    let again = trade(changed("6", "new", dearer).into());
+    assert_eq!(again, TradeResult::Row(made_dearer), "once");
+    let other = StockChangeKind::Price { price: price(601) };
+    let conflict = TradeResult::Refused(Refusal::KeyConflict);
+    assert_eq!(trade(changed("6", "new", other).into()), conflict);
+    assert_eq!(trade(order("6", "new", Side::Buy, 1).into()), conflict);
+    let restock = |count| StockChangeKind::Restock {
+        quantity: shares(count),
+    };
+    row(trade(changed("7", "new", restock(10)).into()));
+    let too_many = TradeResult::Refused(Refusal::TooMany);
+    let most = changed("8", "new", restock(Quantity::MAX));
+    assert_eq!(trade(most.into()), too_many);
+    let sold = row(trade(order("9", "new", Side::Sell, 1).into()));
+    assert_eq!(
+        (sold.order_number(), sold.price),
+        (Some(OrderNumber(1)), price(600))
+    );
+    let batch = staged.into_batch();
+    state.apply(batch);
+    let new = state.stocks[&name("new")].clone();
+    assert_eq!((new.quantity, new.volume, new.price), (12, 3, price(600)));
+    assert_eq!(
+        (state.end.rows, state.end.orders()),
+        (RowNumber(5), OrderNumber(2))
+    );
+
+    let mut staged = state.stage();
+    assert_eq!(staged.newest(&name("new")), new.version);
+    let mut trade = |entry: Entry| staged.trade(Epoch(1), entry, None).unwrap();
+    row(trade(changed("10", "new", StockChangeKind::Delist).into()));
+    for (key, kind) in [
+        ("11", StockChangeKind::Delist),
+        ("12", dearer),
+        ("13", restock(1)),
+    ] {
+        assert_eq!(trade(changed(key, "new", kind).into()), not_found);
+    }
+    assert_eq!(trade(order("14", "new", Side::Sell, 1).into()), not_found);
+    assert!(staged.newest(&name("new")) > new.version);
+    let batch = staged.into_batch();
+    assert!(!batch.stocks[0].is_listed && batch.stocks[0].version > new.version);
+    let delisted = batch.stocks[0].version;
+    state.apply(batch);
+    assert_eq!(state.stocks.len(), 2);
+
+    let mut staged = state.stage();
+    row(staged
+        .trade(Epoch(1), changed("15", "new", add), None)
+        .unwrap());
+    let batch = staged.into_batch();
+    assert!(batch.stocks[0].version > delisted, "no version comes twice");
+    assert_eq!((batch.stocks[0].quantity, batch.stocks[0].volume), (3, 0));
+    state.apply(batch);
+    assert_eq!(state.stocks.len(), 3);
 }
 
 proptest! {
@@ -421,7 +505,7 @@ proptest! {
             let mut staged = state.stage();
             for step in group {
                 if let Step::Trade(order) = step {
-                    let known = journal.iter().find(|row| row.order.key == order.key);
+                    let known = journal.iter().find(|row| *row.entry.key() == order.key);
                     let known = known.cloned().map(PriorOutcome::Row);
                     staged.trade(Epoch(1), order.clone(), known).unwrap();
                 }
@@ -433,14 +517,15 @@ proptest! {
             }
         }
         for (number, row) in journal.iter().enumerate() {
-            prop_assert_eq!(row.number, OrderNumber(number as u64));
+            prop_assert_eq!(row.number, RowNumber(number as u64));
         }
-        let keys: BTreeSet<_> = journal.iter().map(|row| &row.order.key).collect();
+        let keys: BTreeSet<_> = journal.iter().map(|row| row.entry.key()).collect();
         prop_assert_eq!(keys.len(), journal.len());
         for stock in state.stocks() {
             let total = |side| -> u64 {
-                let rows = journal.iter().filter(|row| row.order.name == stock.name);
-                rows.filter(|row| row.order.side == side).map(|row| row.order.quantity.get()).sum()
+                let orders = journal.iter().filter_map(Row::order);
+                let orders = orders.filter(|order| order.name == stock.name && order.side == side);
+                orders.map(|order| order.quantity.get()).sum()
             };
             prop_assert_eq!(stock.quantity, INITIAL + total(Side::Sell) - total(Side::Buy));
             prop_assert_eq!(stock.volume, total(Side::Sell) + total(Side::Buy));

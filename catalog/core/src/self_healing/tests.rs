@@ -1,4 +1,4 @@
-use domain::{Epoch, IdempotencyKey, Order, Price, Quantity, Side, Version};
+use domain::{Epoch, IdempotencyKey, Order, Price, Quantity, Side};
 use proptest::prelude::*;
 
 use super::*;
@@ -25,13 +25,8 @@ fn term(epoch: u64, leader: u32, in_sync: &[u32]) -> Term {
 
 /// A catalog with one stock, after so many trades in one epoch.
 fn traded(trades: usize) -> (CatalogState, Vec<Row>) {
-    let stock = Stock {
-        name: StockName::new("nvidia").expect("a name"),
-        price: Price::from_minor(100).expect("a price"),
-        quantity: 1_000,
-        volume: 0,
-        version: Version(1),
-    };
+    let name = StockName::new("nvidia").expect("a name");
+    let stock = Stock::first(name, Price::from_minor(100).expect("a price"), 1_000);
     let mut state = CatalogState::new([stock], LedgerEnd::default(), term(3, 1, &[1, 2]));
     let mut rows = Vec::new();
     for number in 0..trades {
@@ -180,7 +175,7 @@ fn rows_that_the_database_lost_come_back_from_the_longest_ledger() {
         let step = HealingStep::PutBack { from: id(1) };
         assert_eq!(healing.next(AT(0)), step);
         let asked = [1, 2, 3].map(|replica| healing.wanted_of(id(replica), AT(0)));
-        assert_eq!(asked, [Some(OrderNumber(wanted)), None, None]);
+        assert_eq!(asked, [Some(RowNumber(wanted)), None, None]);
         let number = wanted as usize;
         let some = healing.completed(rows[number..=number].to_vec());
         // What is beside the ledger comes back in the same commit as the last row of it.
@@ -212,12 +207,10 @@ fn of_two_ledgers_that_differ_the_one_of_the_later_epoch_is_the_journal() {
             let last = branch.last().expect("one").clone();
             let order = Order {
                 key: IdempotencyKey::new(&format!("{epoch}-{number}")).expect("a key"),
-                ..last.order
+                ..last.order().expect("one").clone()
             };
-            let next = last.number.next();
             branch.push(Row::following(
-                &last.chain,
-                next,
+                &LedgerEnd::of(&last),
                 Epoch(epoch),
                 order,
                 last.price,
@@ -238,7 +231,7 @@ fn of_two_ledgers_that_differ_the_one_of_the_later_epoch_is_the_journal() {
         prove(&mut healing, replica, rows);
     }
     let asked = |healing: &SelfHealing| [1, 2, 3].map(|it| healing.wanted_of(id(it), AT(0)));
-    assert_eq!(asked(&healing), [Some(OrderNumber(1)), None, None]);
+    assert_eq!(asked(&healing), [Some(RowNumber(1)), None, None]);
     let batch = healing.batch(&state, journal[1..].to_vec());
     let batch = batch.expect("they continue it");
     state.apply(batch.clone());
@@ -247,7 +240,7 @@ fn of_two_ledgers_that_differ_the_one_of_the_later_epoch_is_the_journal() {
     healing
         .shown(id(3), &given_up[1])
         .expect("it is not the next");
-    assert_eq!(asked(&healing), [None, None, Some(OrderNumber(3))]);
+    assert_eq!(asked(&healing), [None, None, Some(RowNumber(3))]);
     let forked = healing.shown(id(3), &given_up[3]);
     let forked = forked.expect_err("it does not continue the journal");
     assert_eq!(healing.next(AT(0)), wait(&[3], None));
@@ -265,10 +258,9 @@ fn a_ledger_that_was_given_up_stops_nobody() {
     let (_, journal) = traded(6);
     let stored = term(3, 1, &[1, 2]);
     let other = Row::following(
-        &rows[0].chain,
-        OrderNumber(1),
+        &LedgerEnd::of(&rows[0]),
         Epoch(2),
-        journal[3].order.clone(),
+        journal[3].entry.clone(),
         journal[3].price,
     );
     let given_up = [rows[0].clone(), other];
@@ -281,7 +273,7 @@ fn a_ledger_that_was_given_up_stops_nobody() {
     prove(&mut healing, 3, &given_up);
     let forked = Forked {
         replica: id(3),
-        rows: OrderNumber(2),
+        rows: RowNumber(2),
     };
     let batch = healing.batch(&state, journal[1..].to_vec());
     assert_eq!(batch, Err(CannotPutBack::Forked(forked)));
@@ -438,10 +430,9 @@ fn what_is_held_beside_ledgers_comes_back_where_it_may_have_been_acknowledged() 
     let term = term(3, 1, &[1]);
     let (first, second) = (rows[1].clone(), rows[2].clone());
     let in_vain = Row::following(
-        &rows[0].chain,
-        first.number,
+        &LedgerEnd::of(&rows[0]),
         Epoch(2),
-        second.order.clone(),
+        second.entry.clone(),
         second.price,
     );
     for (may_lack_rows, expected) in [
@@ -473,15 +464,14 @@ fn a_ledger_that_is_no_copy_is_not_heard_and_nothing_is_put_back_beside_one() {
     let (state, rows) = traded(3);
     let term = term(3, 1, &[1, 2]);
     let other = Row::following(
-        &rows[0].chain,
-        rows[1].number,
+        &LedgerEnd::of(&rows[0]),
         Epoch(3),
-        rows[2].order.clone(),
+        rows[2].entry.clone(),
         rows[2].price,
     );
     let forked = Forked {
         replica: id(2),
-        rows: OrderNumber(2),
+        rows: RowNumber(2),
     };
     let strange = report(2, &[rows[0].clone(), other], &term);
 
@@ -507,9 +497,10 @@ fn rows_that_this_catalog_cannot_have_committed_are_not_put_back() {
     let (state, rows) = traded(1);
     let (_, other) = traded(3);
     let healing = healing(&rows, &term(3, 1, &[1]));
-    let (number, before) = (OrderNumber(1), rows[0].chain);
-    let altered = |order: Order, price| Row::following(&before, number, Epoch(3), order, price);
-    let (order, price) = (other[1].order.clone(), other[1].price);
+    let before = LedgerEnd::of(&rows[0]);
+    let altered = |order: Order, price| Row::following(&before, Epoch(3), order, price);
+    let number = RowNumber(1);
+    let (order, price) = (other[1].order().expect("one").clone(), other[1].price);
     let unknown = Order {
         name: StockName::new("meta").expect("a name"),
         ..order.clone()
@@ -520,10 +511,7 @@ fn rows_that_this_catalog_cannot_have_committed_are_not_put_back() {
     };
     let dear = Price::from_minor(101).expect("a price");
     for (row, why) in [
-        (
-            other[2].clone(),
-            CannotPutBack::Discontinuous(OrderNumber(2)),
-        ),
+        (other[2].clone(), CannotPutBack::Discontinuous(RowNumber(2))),
         (altered(unknown, price), CannotPutBack::UnknownStock(number)),
         (altered(order, dear), CannotPutBack::OtherPrice(number)),
         (altered(too_many, price), CannotPutBack::Impossible(number)),

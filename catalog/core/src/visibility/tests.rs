@@ -25,6 +25,7 @@ fn stock(text: &str, version: u64) -> Stock {
         quantity: 100 - version,
         volume: version,
         version: Version(version),
+        is_listed: true,
     }
 }
 
@@ -383,4 +384,76 @@ mod model {
             }
         }
     }
+}
+
+fn delisted(text: &str, version: u64) -> Stock {
+    Stock {
+        is_listed: false,
+        ..stock(text, version)
+    }
+}
+
+#[test]
+fn a_stock_that_is_listed_is_there_once_that_is_durable() {
+    let mut visibility = visibility();
+    let listed = stock("new", 9);
+    visibility.prepare(&batch(std::slice::from_ref(&listed)));
+    for _ in 0..2 {
+        assert_eq!(visibility.read(&listed.name, None, at(0)), None);
+        assert!(!visibility.is_shown(&listed.name, listed.version));
+        assert!(visibility.stocks_after(None).all(|stock| *stock != listed));
+        visibility.abandon();
+        assert!(
+            visibility.is_shown(&listed.name, listed.version),
+            "it is given up"
+        );
+        visibility.prepare(&batch(std::slice::from_ref(&listed)));
+    }
+    visibility.mark_durable(std::slice::from_ref(&listed));
+    let seen = visibility.read(&listed.name, None, at(0)).unwrap();
+    assert_eq!(seen.stock, listed);
+    assert!(visibility.stocks_after(None).any(|stock| *stock == listed));
+}
+
+#[test]
+fn a_stock_that_is_delisted_is_there_until_nobody_holds_it() {
+    let mut visibility = visibility();
+    let held = visibility.read(&name("a"), Some(id(1)), at(0)).unwrap();
+    assert!(held.cacheable);
+    let gone = delisted("a", held.stock.version.0 + 1);
+    let told = visibility.prepare(&batch(std::slice::from_ref(&gone)));
+    visibility.mark_durable(std::slice::from_ref(&gone));
+    // Whoever is told that there is none waits, and whoever reads it meanwhile may not keep it.
+    let unlisted = Version(100);
+    assert!(!visibility.is_shown(&gone.name, unlisted));
+    let seen = visibility.read(&gone.name, Some(id(1)), at(1)).unwrap();
+    assert!(!seen.cacheable && seen.stock == held.stock);
+    visibility.acknowledge(id(1), told[0].round, at(2)).unwrap();
+    assert!(visibility.is_shown(&gone.name, unlisted));
+    assert_eq!(visibility.read(&gone.name, Some(id(1)), at(3)), None);
+    // Listed again and held by nobody, it is another one.
+    let again = stock("a", 50);
+    visibility.prepare(&batch(std::slice::from_ref(&again)));
+    visibility.mark_durable(std::slice::from_ref(&again));
+    let seen = visibility.read(&again.name, Some(id(1)), at(4)).unwrap();
+    assert!(seen.cacheable && seen.stock == again);
+}
+
+#[test]
+fn a_stock_that_is_delisted_and_listed_again_while_it_is_held_is_shown_as_the_new_one_at_once() {
+    let mut visibility = visibility();
+    visibility.read(&name("a"), Some(id(1)), at(0)).unwrap();
+    let gone = delisted("a", 10);
+    let told = visibility.prepare(&batch(std::slice::from_ref(&gone)));
+    visibility.mark_durable(std::slice::from_ref(&gone));
+    let again = stock("a", 20);
+    visibility.prepare(&batch(std::slice::from_ref(&again)));
+    visibility.mark_durable(std::slice::from_ref(&again));
+    assert!(!visibility.is_shown(&again.name, again.version));
+    visibility.acknowledge(id(1), told[0].round, at(2)).unwrap();
+    assert!(visibility.is_shown(&again.name, again.version));
+    assert_eq!(
+        visibility.read(&again.name, None, at(3)).unwrap().stock,
+        again
+    );
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::{OrderNumber, Row};
+use domain::{Row, RowNumber};
 use storage::StorageError;
 use tokio::sync::Semaphore;
 use tonic::async_trait;
@@ -58,7 +58,7 @@ impl PostgresJournal {
 
 #[async_trait]
 impl Journal for PostgresJournal {
-    async fn rows(&self, from: OrderNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
+    async fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         let turn = self.0.turns.acquire().await;
         let _turn = turn.map_err(|_| StorageError::Stopping)?;
         let mut wait = BACK_OFF;
@@ -77,11 +77,7 @@ impl Journal for PostgresJournal {
 }
 
 impl Readers {
-    async fn read_once(
-        &self,
-        from: OrderNumber,
-        rows_max: usize,
-    ) -> Result<Vec<Row>, StorageError> {
+    async fn read_once(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         let read = async {
             let idle = self.idle().pop();
             let connection = match idle.filter(|connection| !connection.client.is_closed()) {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use domain::{ChainHash, IdempotencyKey, JournalId, LedgerEnd, OrderNumber, Row};
+use domain::{ChainHash, IdempotencyKey, JournalId, LedgerEnd, Row, RowNumber};
 use storage::StorageError;
 use storage::rows::{RowsFrom, missing};
 use tokio_postgres::types::{ToSql, Type};
@@ -21,7 +21,7 @@ use catalog_core::PriorOutcome;
 pub(super) async fn rows(
     client: &Client,
     term: i64,
-    from: OrderNumber,
+    from: RowNumber,
     rows_max: usize,
 ) -> Result<Vec<Row>, StorageError> {
     let mut rows = RowsFrom::new(from, rows_max);
@@ -62,13 +62,13 @@ pub(super) async fn end(
     term: i64,
 ) -> Result<(LedgerEnd, Option<Row>), StorageError> {
     // Also where there are none it says whether the term is over.
-    rows(client, term, OrderNumber(0), 1).await?;
+    rows(client, term, RowNumber(0), 1).await?;
     let last = client.query_one("SELECT max(number) FROM journal", &[]);
     let last: Option<i64> = get(&last.await.map_err(of_read)?, 0)?;
     let Some(last) = last else {
         return Ok((LedgerEnd::default(), None));
     };
-    let last = OrderNumber(u64::try_from(last).unwrap_or_default());
+    let last = RowNumber(u64::try_from(last).unwrap_or_default());
     let row = rows(client, term, last, 1).await?.pop();
     let row = row.ok_or_else(|| missing(last))?;
     Ok((LedgerEnd::of(&row), Some(row)))
@@ -124,9 +124,9 @@ pub(super) async fn keys(
         let chain = chain.map(ChainHash::try_from).transpose()?;
         let row = journal_row(row, 0)?;
         let before = match (row.number, chain) {
-            (OrderNumber(0), None) => ChainHash::EMPTY,
-            (OrderNumber(1..), Some(chain)) => chain,
-            (number, _) => return Err(missing(OrderNumber(number.0.saturating_sub(1)))),
+            (RowNumber(0), None) => ChainHash::EMPTY,
+            (RowNumber(1..), Some(chain)) => chain,
+            (number, _) => return Err(missing(RowNumber(number.0.saturating_sub(1)))),
         };
         if !row.follows(&before) {
             return Err(StorageError::Damaged(format!(
@@ -134,11 +134,11 @@ pub(super) async fn keys(
                 row.number
             )));
         }
-        known.insert(row.order.key.clone(), PriorOutcome::Row(row));
+        known.insert(row.entry.key().clone(), PriorOutcome::Row(row));
     }
     for row in &of_refused {
         let refused = refused(row, journal)?;
-        known.insert(refused.order.key.clone(), PriorOutcome::Refused(refused));
+        known.insert(refused.entry.key().clone(), PriorOutcome::Refused(refused));
     }
     Ok(keys.iter().map(|key| known.get(*key).cloned()).collect())
 }

@@ -1,27 +1,25 @@
 //! Rows of the tables, and what they are in the domain.
 
-use domain::{
-    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, Row, StockName, Version,
-};
+use domain::{ChainHash, Epoch, Price, Row, RowNumber, StockName, Version};
 use storage::StorageError;
 use tokio_postgres::types::FromSql;
 
 use crate::stocks::Listing;
 use crate::store::checksums::of_refused;
 use crate::store::shares;
-use crate::store::words::{refusal, side};
+use crate::store::words::{entry, refusal};
 use catalog_core::{RefusedOrder, Stock};
 use domain::JournalId;
 
 /// The columns of a journal's row, in the order in which [`journal_row`] takes them.
-pub(super) const JOURNAL: &str =
-    "j.number, j.epoch, j.key, j.name, j.side, j.quantity, j.price, j.chain";
+pub(super) const JOURNAL: &str = "j.number, j.epoch, j.key, j.name, j.side, j.quantity, j.price, j.chain, j.stock_changes, j.stock_change";
 
 /// How many they are.
-pub(super) const JOURNAL_COLUMNS: usize = 8;
+pub(super) const JOURNAL_COLUMNS: usize = 10;
 
 /// The columns of an order that was refused.
-pub(super) const REFUSED: &str = "key, name, side, quantity, refusal, checksum, id";
+pub(super) const REFUSED: &str =
+    "key, name, side, quantity, refusal, checksum, stock_change, stock_refusal, id";
 
 /// One column. What is not of the type that was written is damage.
 pub(super) fn get<'a, T: FromSql<'a>>(
@@ -47,14 +45,14 @@ pub(super) fn signed(number: u64) -> i64 {
 /// [`StorageError::Damaged`] where a value is not one that was written; the same with the others.
 pub(super) fn journal_row(row: &tokio_postgres::Row, first: usize) -> Result<Row, StorageError> {
     Ok(Row {
-        number: OrderNumber(number(row, first)?),
+        number: RowNumber(number(row, first)?),
+        stock_changes: number(row, first + 8)?,
         epoch: Epoch(number(row, first + 1)?),
-        order: Order {
-            key: IdempotencyKey::new(get(row, first + 2)?)?,
-            name: StockName::new(get(row, first + 3)?)?,
-            side: side(get(row, first + 4)?)?,
-            quantity: Quantity::new(number(row, first + 5)?)?,
-        },
+        entry: entry(
+            (get(row, first + 2)?, get(row, first + 3)?),
+            (get(row, first + 4)?, number(row, first + 5)?),
+            get(row, first + 9)?,
+        )?,
         price: Price::from_minor(number(row, first + 6)?)?,
         chain: ChainHash::try_from(get::<&[u8]>(row, first + 7)?)?,
     })
@@ -64,16 +62,17 @@ pub(super) fn refused(
     row: &tokio_postgres::Row,
     journal: JournalId,
 ) -> Result<RefusedOrder, StorageError> {
-    let order = Order {
-        key: IdempotencyKey::new(get(row, 0)?)?,
-        name: StockName::new(get(row, 1)?)?,
-        side: side(get(row, 2)?)?,
-        quantity: Quantity::new(number(row, 3)?)?,
+    let entry = entry(
+        (get(row, 0)?, get(row, 1)?),
+        (get(row, 2)?, number(row, 3)?),
+        get(row, 6)?,
+    )?;
+    let of_stock: Option<&str> = get(row, 7)?;
+    let refusal = match of_stock {
+        Some(of_stock) => refusal(of_stock)?,
+        None => refusal(get(row, 4)?)?,
     };
-    let refused = RefusedOrder {
-        order,
-        refusal: refusal(get(row, 4)?)?,
-    };
+    let refused = RefusedOrder { entry, refusal };
     of_refused(journal, &refused).check(Some(get(row, 5)?))?;
     Ok(refused)
 }
@@ -85,6 +84,7 @@ pub(super) fn stock(row: &tokio_postgres::Row) -> Result<Stock, StorageError> {
         quantity: shares(number(row, 2)?)?,
         volume: number(row, 3)?,
         version: Version(number(row, 4)?),
+        is_listed: true,
     })
 }
 

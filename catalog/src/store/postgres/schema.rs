@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Error};
 use super::error::{PostgresError, told};
 
 /// What each release added; a script that was released is never changed.
-const SCRIPTS: &[&str] = &[TABLES];
+const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES];
 
 /// Keys compare byte by byte: with the collation of the system an index is wrong after an update of
 /// its locales.
@@ -68,6 +68,13 @@ const TABLES: &str = "
         refusal text NOT NULL CHECK (refusal IN ('stock not found', 'not enough', 'too many')),
         checksum bytea NOT NULL CHECK (length(checksum) = 32)
     );
+";
+
+/// What rows and refusals of stocks need: see `words`.
+const STOCK_CHANGES: &str = "
+    ALTER TABLE journal ADD COLUMN stock_changes bigint NOT NULL DEFAULT 0,
+        ADD COLUMN stock_change text;
+    ALTER TABLE refused ADD COLUMN stock_change text, ADD COLUMN stock_refusal text;
 ";
 
 /// Row 0 is the lock.

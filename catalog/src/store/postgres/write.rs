@@ -16,7 +16,8 @@ use super::read;
 use super::rows::{get, signed};
 use crate::store::REFUSED_ORDERS_KEPT;
 use crate::store::checksums::{of_refused, of_term};
-use crate::store::words::{refusal_name, side_name};
+use crate::store::listed;
+use crate::store::words::{EntryColumns, refusal_columns};
 use catalog_core::{Batch, PriorOutcome, RefusedOrder, Stock, Term};
 
 /// The fence knows the beat as well as the term: a server that has not all that this writer committed, which
@@ -28,22 +29,31 @@ const COMMIT: &str = "
     WITH fence AS (
         UPDATE writer SET beat = beat + 1 WHERE term = $1 AND beat = $27 RETURNING beat
     ), added AS (
-        INSERT INTO journal (number, epoch, key, name, side, quantity, price, chain)
-        SELECT new.* FROM fence, unnest($2, $3, $4, $5, $6, $7, $8, $9)
-            AS new (number, epoch, key, name, side, quantity, price, chain)
+        INSERT INTO journal (number, epoch, key, name, side, quantity, price, chain, stock_changes, stock_change)
+        SELECT new.* FROM fence, unnest($2, $3, $4, $5, $6, $7, $8, $9, $28, $29)
+            AS new (number, epoch, key, name, side, quantity, price, chain, stock_changes, stock_change)
         RETURNING 1
     ), turned_away AS (
-        INSERT INTO refused (id, key, name, side, quantity, refusal, checksum)
-        SELECT new.* FROM fence, unnest($10, $11, $12, $13, $14, $15, $16)
-            AS new (id, key, name, side, quantity, refusal, checksum)
+        INSERT INTO refused (id, key, name, side, quantity, refusal, checksum, stock_change, stock_refusal)
+        SELECT new.* FROM fence, unnest($10, $11, $12, $13, $14, $15, $16, $30, $31)
+            AS new (id, key, name, side, quantity, refusal, checksum, stock_change, stock_refusal)
         RETURNING 1
     ), forgotten AS (
         DELETE FROM refused WHERE id <= $17 AND EXISTS (SELECT 1 FROM fence)
     ), changed AS (
-        UPDATE stock SET quantity = new.quantity, volume = new.volume, version = new.version
-        FROM fence, unnest($18, $19, $20, $21) AS new (name, quantity, volume, version)
+        UPDATE stock SET price = new.price, quantity = new.quantity, volume = new.volume, version = new.version
+        FROM fence, unnest($18, $32, $19, $20, $21) AS new (name, price, quantity, volume, version)
         WHERE stock.name = new.name AND stock.version < new.version
         RETURNING 1
+    ), listed AS (
+        INSERT INTO stock (name, price, quantity, volume, version)
+        SELECT new.* FROM fence, unnest($33, $34, $35, $36, $37) AS new (name, price, quantity, volume, version)
+        ON CONFLICT (name) DO UPDATE SET price = excluded.price, quantity = excluded.quantity,
+            volume = excluded.volume, version = excluded.version
+        WHERE stock.version < excluded.version
+        RETURNING 1
+    ), delisted AS (
+        DELETE FROM stock USING fence WHERE stock.name = ANY ($38)
     ), elected AS (
         UPDATE leadership SET epoch = new.epoch, leader = new.leader, change = new.change,
             in_sync = $25, checksum = new.checksum
@@ -56,10 +66,11 @@ const COMMIT: &str = "
         WHEN (SELECT count(*) FROM added) = cardinality($2)
             AND (SELECT count(*) FROM turned_away) = cardinality($10)
             AND (SELECT count(*) FROM changed) = cardinality($18)
+            AND (SELECT count(*) FROM listed) = cardinality($33)
             AND (SELECT count(*) FROM elected) = cardinality($22)
         THEN 1 ELSE 0 END END";
 
-const COMMIT_TYPES: [Type; 27] = [
+const COMMIT_TYPES: [Type; 38] = [
     Type::INT8, // the term
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
@@ -86,7 +97,18 @@ const COMMIT_TYPES: [Type; 27] = [
     Type::INT8_ARRAY,
     Type::INT8_ARRAY, // the in-sync set
     Type::BYTEA_ARRAY,
-    Type::INT8, // the beat before
+    Type::INT8,       // the beat before
+    Type::INT8_ARRAY, // of new rows: how many before it change stocks
+    Type::TEXT_ARRAY,
+    Type::TEXT_ARRAY, // of what was refused
+    Type::TEXT_ARRAY,
+    Type::INT8_ARRAY, // prices of the stocks
+    Type::TEXT_ARRAY, // stocks that are listed
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::INT8_ARRAY,
+    Type::TEXT_ARRAY, // stocks that are not any more
 ];
 
 const BEAT: &str = "
@@ -151,7 +173,7 @@ impl Writer {
         let Batch {
             rows,
             refused,
-            stocks,
+            stocks: _,
             term,
         } = batch;
         let rows = Rows::of(rows);
@@ -161,9 +183,16 @@ impl Writer {
             true => i64::MIN,
             false => refused_last.saturating_sub(signed(REFUSED_ORDERS_KEPT)),
         };
-        let stocks = Stocks::of(stocks);
+        let newly = listed(batch);
+        let is_listed = |stock: &&Stock| stock.is_listed;
+        let stocks = batch.stocks.iter().filter(is_listed);
+        let (listed, changed): (Vec<_>, Vec<_>) =
+            stocks.partition(|stock| newly.contains(&stock.name));
+        let (listed, stocks) = (Stocks::of(&listed), Stocks::of(&changed));
+        let delisted = batch.stocks.iter().filter(|stock| !stock.is_listed);
+        let delisted: Vec<&str> = delisted.map(|stock| stock.name.as_str()).collect();
         let elected = Elected::of(term.as_ref(), self.journal);
-        let values: [&(dyn ToSql + Sync); 27] = [
+        let values: [&(dyn ToSql + Sync); 38] = [
             &self.term,
             &rows.numbers,
             &rows.epochs,
@@ -191,6 +220,17 @@ impl Writer {
             &elected.in_sync,
             &elected.checksums,
             &self.beat,
+            &rows.stock_changes,
+            &rows.changes,
+            &refused.changes,
+            &refused.of_stocks,
+            &stocks.prices,
+            &listed.names,
+            &listed.prices,
+            &listed.quantities,
+            &listed.volumes,
+            &listed.versions,
+            &delisted,
         ];
         let client = &self.connection.client;
         let committed = client.query(&self.statements.commit, &values);
@@ -288,19 +328,27 @@ struct Rows<'a> {
     quantities: Vec<i64>,
     prices: Vec<i64>,
     chains: Vec<&'a [u8]>,
+    stock_changes: Vec<i64>,
+    changes: Vec<Option<String>>,
 }
 
 impl<'a> Rows<'a> {
     fn of(rows: &'a [Row]) -> Self {
+        let entries: Vec<_> = rows
+            .iter()
+            .map(|row| EntryColumns::of(&row.entry))
+            .collect();
         Self {
             numbers: rows.iter().map(|row| signed(row.number.0)).collect(),
             epochs: rows.iter().map(|row| signed(row.epoch.0)).collect(),
-            keys: rows.iter().map(|row| row.order.key.as_str()).collect(),
-            names: rows.iter().map(|row| row.order.name.as_str()).collect(),
-            sides: rows.iter().map(|row| side_name(row.order.side)).collect(),
-            quantities: rows
-                .iter()
-                .map(|row| signed(row.order.quantity.get()))
+            keys: rows.iter().map(|row| row.entry.key().as_str()).collect(),
+            names: rows.iter().map(|row| row.entry.name().as_str()).collect(),
+            sides: entries.iter().map(|entry| entry.side).collect(),
+            quantities: entries.iter().map(|entry| signed(entry.quantity)).collect(),
+            stock_changes: rows.iter().map(|row| signed(row.stock_changes)).collect(),
+            changes: entries
+                .into_iter()
+                .map(|entry| entry.stock_change)
                 .collect(),
             prices: rows.iter().map(|row| signed(row.price.minor())).collect(),
             chains: rows
@@ -320,23 +368,29 @@ struct Refused<'a> {
     quantities: Vec<i64>,
     refusals: Vec<&'a str>,
     checksums: Vec<Vec<u8>>,
+    changes: Vec<Option<String>>,
+    of_stocks: Vec<Option<&'a str>>,
 }
 
 impl<'a> Refused<'a> {
     fn of(refused: &'a [RefusedOrder], journal: JournalId, last: i64) -> Self {
-        let orders = || refused.iter().map(|refused| &refused.order);
+        let entries = || refused.iter().map(|refused| &refused.entry);
+        let columns: Vec<_> = entries().map(EntryColumns::of).collect();
+        let refusals = || refused.iter().map(refusal_columns);
         let checksum = |refused| of_refused(journal, refused).finish().to_vec();
         Self {
             ids: (last + 1..).take(refused.len()).collect(),
-            keys: orders().map(|order| order.key.as_str()).collect(),
-            names: orders().map(|order| order.name.as_str()).collect(),
-            sides: orders().map(|order| side_name(order.side)).collect(),
-            quantities: orders().map(|order| signed(order.quantity.get())).collect(),
-            refusals: refused
-                .iter()
-                .map(|refused| refusal_name(refused.refusal))
-                .collect(),
+            keys: entries().map(|entry| entry.key().as_str()).collect(),
+            names: entries().map(|entry| entry.name().as_str()).collect(),
+            sides: columns.iter().map(|entry| entry.side).collect(),
+            quantities: columns.iter().map(|entry| signed(entry.quantity)).collect(),
+            refusals: refusals().map(|(refusal, _)| refusal).collect(),
+            of_stocks: refusals().map(|(_, of_stock)| of_stock).collect(),
             checksums: refused.iter().map(checksum).collect(),
+            changes: columns
+                .into_iter()
+                .map(|entry| entry.stock_change)
+                .collect(),
         }
     }
 }
@@ -344,15 +398,20 @@ impl<'a> Refused<'a> {
 /// Columns of stocks as they are then.
 struct Stocks<'a> {
     names: Vec<&'a str>,
+    prices: Vec<i64>,
     quantities: Vec<i64>,
     volumes: Vec<i64>,
     versions: Vec<i64>,
 }
 
 impl<'a> Stocks<'a> {
-    fn of(stocks: &'a [Stock]) -> Self {
+    fn of(stocks: &[&'a Stock]) -> Self {
         Self {
             names: stocks.iter().map(|stock| stock.name.as_str()).collect(),
+            prices: stocks
+                .iter()
+                .map(|stock| signed(stock.price.minor()))
+                .collect(),
             quantities: stocks.iter().map(|stock| signed(stock.quantity)).collect(),
             volumes: stocks.iter().map(|stock| signed(stock.volume)).collect(),
             versions: stocks.iter().map(|stock| signed(stock.version.0)).collect(),

@@ -1,12 +1,12 @@
 //! The orders that were refused, as far as they are remembered.
 
-use domain::{IdempotencyKey, JournalId, Order, Quantity, StockName};
+use domain::{IdempotencyKey, JournalId};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use storage::StorageError;
 
 use crate::store::REFUSED_ORDERS_KEPT;
 use crate::store::checksums::of_refused;
-use crate::store::words::{refusal, refusal_name, side, side_name};
+use crate::store::words::{EntryColumns, entry, refusal, refusal_columns};
 use catalog_core::RefusedOrder;
 
 pub(super) const SCHEMA: &str = "
@@ -20,7 +20,14 @@ pub(super) const SCHEMA: &str = "
     ) STRICT;
 ";
 
-const COLUMNS: &str = "id, key, name, side, quantity, refusal, checksum";
+/// Adds what changes of stocks need: see [`words`](crate::store::words).
+pub(super) const STOCK_CHANGES: &str = "
+    ALTER TABLE refused ADD COLUMN stock_change TEXT;
+    ALTER TABLE refused ADD COLUMN stock_refusal TEXT;
+";
+
+const COLUMNS: &str =
+    "id, key, name, side, quantity, refusal, checksum, stock_change, stock_refusal";
 
 /// Orders that are read at a time by who reads them all.
 const CHUNK: usize = 4096;
@@ -58,7 +65,7 @@ pub(super) fn check(
     each_chunk(connection, |chunk| {
         for kept in chunk {
             kept.verify(journal)?;
-            let key = kept.refused.order.key.as_str();
+            let key = kept.refused.entry.key().as_str();
             let found: Option<i64> = by_key.query_row([key], |row| row.get(0)).optional()?;
             if found != Some(kept.id) {
                 return Err(StorageError::Damaged(format!(
@@ -92,17 +99,21 @@ pub(super) fn insert(
         return Ok(());
     }
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO refused (key, name, side, quantity, refusal, checksum) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO refused (key, name, side, quantity, refusal, checksum, stock_change, stock_refusal)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
     for refused in refused {
-        let RefusedOrder { order, refusal } = refused;
+        let entry = EntryColumns::of(&refused.entry);
+        let (refusal, stock_refusal) = refusal_columns(refused);
         statement.execute(params![
-            order.key.as_str(),
-            order.name.as_str(),
-            side_name(order.side),
-            order.quantity.get(),
-            refusal_name(*refusal),
+            refused.entry.key().as_str(),
+            refused.entry.name().as_str(),
+            entry.side,
+            entry.quantity,
+            refusal,
             of_refused(journal, refused).finish(),
+            entry.stock_change,
+            stock_refusal,
         ])?;
     }
     let mut forget = transaction
@@ -121,16 +132,19 @@ struct Kept {
 impl Kept {
     fn parse(row: &rusqlite::Row<'_>) -> Result<Self, StorageError> {
         let text = |column| row.get_ref(column)?.as_str().map_err(rusqlite::Error::from);
-        let order = Order {
-            key: IdempotencyKey::new(text(1)?)?,
-            name: StockName::new(text(2)?)?,
-            side: side(text(3)?)?,
-            quantity: Quantity::new(row.get(4)?)?,
+        let (change, of_stock): (Option<String>, Option<String>) = (row.get(7)?, row.get(8)?);
+        let entry = entry(
+            (text(1)?, text(2)?),
+            (text(3)?, row.get(4)?),
+            change.as_deref(),
+        )?;
+        let refusal = match of_stock {
+            Some(of_stock) => refusal(&of_stock)?,
+            None => refusal(text(5)?)?,
         };
-        let refusal = refusal(text(5)?)?;
         Ok(Self {
             id: row.get(0)?,
-            refused: RefusedOrder { order, refusal },
+            refused: RefusedOrder { entry, refusal },
             checksum: row.get(6)?,
         })
     }

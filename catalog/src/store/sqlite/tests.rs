@@ -81,7 +81,7 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
         }
     );
     assert_eq!(
-        store.find_key(&batch.rows[1].order.key).unwrap(),
+        store.find_key(batch.rows[1].entry.key()).unwrap(),
         Some(PriorOutcome::Row(batch.rows[1].clone()))
     );
     assert_eq!(
@@ -91,8 +91,8 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
         None
     );
     let journal = SqliteJournal::open(dir.path()).unwrap();
-    assert_eq!(journal.rows(OrderNumber(0), 10).unwrap(), batch.rows);
-    assert_eq!(journal.rows(OrderNumber(1), 10).unwrap(), batch.rows[1..]);
+    assert_eq!(journal.rows(RowNumber(0), 10).unwrap(), batch.rows);
+    assert_eq!(journal.rows(RowNumber(1), 10).unwrap(), batch.rows[1..]);
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn a_journal_of_before_there_were_ids_gets_one_and_keeps_it() {
     let dir = kept();
     assert!(holds_journal(dir.path()).unwrap());
     let journal = SqliteJournal::open(dir.path()).unwrap();
-    assert_eq!(journal.rows(OrderNumber(0), 9).unwrap().len(), 4);
+    assert_eq!(journal.rows(RowNumber(0), 9).unwrap().len(), 4);
     drop(journal);
     let mut ids = BTreeSet::new();
     for _ in 0..2 {
@@ -368,7 +368,7 @@ fn a_journal_of_before_there_were_ids_gets_one_and_keeps_it() {
             store.find_key(&key).unwrap()
         };
         match known(&mut store, "kept-4") {
-            Some(PriorOutcome::Row(row)) => assert_eq!(row.number, OrderNumber(3)),
+            Some(PriorOutcome::Row(row)) => assert_eq!(row.number, RowNumber(3)),
             other => panic!("{other:?}"),
         }
         match known(&mut store, "kept-refused") {
@@ -416,6 +416,7 @@ fn a_large_database_is_read_beside() {
         audit: Audit::new(
             listings(&store.connection).unwrap(),
             store.stocks().unwrap(),
+            rows::end(&store.connection).unwrap(),
         )
         .unwrap(),
         end: rows::end(&store.connection).unwrap(),
@@ -470,9 +471,10 @@ fn a_refusal_is_remembered_by_its_key() {
     let mut store = SqliteStore::open(dir.path()).unwrap();
     for (order, refusal) in wanted {
         let found = store.find_key(&order.key).unwrap();
+        let entry = order.into();
         assert_eq!(
             found,
-            Some(PriorOutcome::Refused(RefusedOrder { order, refusal }))
+            Some(PriorOutcome::Refused(RefusedOrder { entry, refusal }))
         );
     }
 }

@@ -27,10 +27,10 @@ const TOGETHER: u32 = 2;
 /// A leader of this id is answered with two messages.
 const TWO_MESSAGES: u32 = 3;
 
-fn answer(orders: u64) -> AppendResponse {
+fn answer(rows: u64) -> AppendResponse {
     AppendResponse {
-        orders,
-        chain_hash: Vec::new(),
+        rows,
+        ..AppendResponse::default()
     }
 }
 
@@ -131,11 +131,11 @@ impl Caller {
         let open = async |requests| client.append_many(requests).await;
         let mut call = self.calls.call(request, open).await?;
         if leader == TWO_MESSAGES {
-            assert_eq!(call.message().await?.orders, 0);
+            assert_eq!(call.message().await?.rows, 0);
         }
         let answer = call.message().await?;
         call.end();
-        Ok(answer.orders)
+        Ok(answer.rows)
     }
 
     fn streams(&self) -> usize {

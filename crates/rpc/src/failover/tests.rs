@@ -39,8 +39,8 @@ impl Replication for Callee {
     ) -> Result<Response<Self::AppendManyStream>, Status> {
         let (answers, stream) = mpsc::channel(1);
         let answer = AppendResponse {
-            orders: self.id,
-            chain_hash: Vec::new(),
+            rows: self.id,
+            ..AppendResponse::default()
         };
         answers.send(Ok(answer)).await.unwrap();
         tokio::spawn(async move { answers.closed().await });
@@ -120,7 +120,7 @@ async fn stream(channel: &Channel) -> (u64, Streaming<AppendResponse>) {
             Ok(mut stream) => {
                 // A move may break it before anything is said.
                 if let Ok(Some(first)) = stream.message().await {
-                    return (first.orders, stream);
+                    return (first.rows, stream);
                 }
             }
             Err(status) => assert!(begun.elapsed() < PATIENCE, "{status}"),

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{ChainHash, Epoch, OrderNumber};
+use domain::{ChainHash, Epoch, RowNumber};
 
 use super::*;
 use crate::backoff::{RETRY_PAUSE_MAX, RETRY_PAUSE_MIN};
@@ -19,7 +19,8 @@ fn answers(replica: u32, asked: u64) -> Probed {
             role: Role::Leader,
             epoch: Epoch(1),
             leader: Some(id(1)),
-            orders: OrderNumber(0),
+            rows: RowNumber(0),
+            stock_changes: 0,
             chain: ChainHash::EMPTY,
             reaches_catalog: true,
         }),

@@ -4,7 +4,7 @@ use std::mem;
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ChainHash, OrderNumber};
+use domain::{ChainHash, RowNumber};
 
 use super::{Probed, Status, Unanswered};
 use crate::recurring::Recurring;
@@ -103,7 +103,8 @@ impl Probed {
 /// More orders are no reason to elect.
 fn without_orders(status: Status) -> Status {
     Status {
-        orders: OrderNumber(0),
+        rows: RowNumber(0),
+        stock_changes: 0,
         chain: ChainHash::EMPTY,
         ..status
     }

@@ -10,7 +10,8 @@ fn replica(number: u32, role: Role, epoch: u64) -> Probed {
         role,
         epoch: Epoch(epoch),
         leader: (epoch > 0).then(|| id(3)),
-        orders: OrderNumber(0),
+        rows: RowNumber(0),
+        stock_changes: 0,
         chain: ChainHash::EMPTY,
         reaches_catalog: true,
     };

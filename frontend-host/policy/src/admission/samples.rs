@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{Epoch, OrderNumber, Price, Quantity, ReplicaId, Side, StockName};
+use domain::{Epoch, OrderNumber, Price, Quantity, ReplicaId, RowNumber, Side, StockName};
 use http::{HeaderMap, Method};
 
 use crate::decision::{
@@ -150,7 +150,7 @@ pub(super) fn views() -> Vec<View> {
         id: ReplicaId::new(id).expect("not 0"),
         healthy,
         reaches_catalog: healthy,
-        orders: OrderNumber(7),
+        orders: RowNumber(7),
         round_trip: Duration::from_micros(200),
         in_sync: id < 3,
     };

@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use domain::{Epoch, JournalId, OrderNumber, ReplicaId};
+use domain::{Epoch, JournalId, ReplicaId, RowNumber};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
 
@@ -135,7 +135,7 @@ struct ReplicaLine {
     id: ReplicaId,
     healthy: bool,
     reaches_catalog: bool,
-    orders: OrderNumber,
+    orders: RowNumber,
     round_trip_us: u64,
     #[serde(default)]
     in_sync: bool,

@@ -4,7 +4,7 @@ use rpc::connect::Security;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use domain::{ChainHash, IdempotencyKey, JournalId, Quantity, ReplicaId, Side};
+use domain::{ChainHash, IdempotencyKey, JournalId, LedgerEnd, Quantity, ReplicaId, Side};
 use rpc::connect;
 use rpc::failover::Endpoints;
 use tokio::io::AsyncReadExt as _;
@@ -387,14 +387,13 @@ impl Orders for FakeLeader {
     async fn get(&self, request: Request<GetRequest>) -> Reply<GetResponse> {
         self.gets.fetch_add(1, Ordering::Relaxed);
         self.get_fails.status()?;
-        let number = OrderNumber(request.into_inner().number);
-        let row = Row::following(
-            &ChainHash::EMPTY,
-            number,
-            domain::Epoch(1),
-            order(number.0),
-            Price::from_minor(100).unwrap(),
-        );
+        let number = request.into_inner().number;
+        let end = LedgerEnd {
+            rows: RowNumber(number),
+            ..LedgerEnd::default()
+        };
+        let price = Price::from_minor(100).unwrap();
+        let row = Row::following(&end, domain::Epoch(1), order(number), price);
         Ok(Response::new(GetResponse {
             row: Some((&row).into()),
         }))

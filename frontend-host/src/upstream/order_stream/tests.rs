@@ -116,7 +116,10 @@ async fn place_at_once(streams: &OrderStreams, count: u64) {
     for quantity in 1..=count {
         let streams = streams.clone();
         placed.spawn(async move {
-            let answer = streams.place(&order("meta", quantity)).await.unwrap();
+            let answer = streams
+                .place((&order("meta", quantity)).into())
+                .await
+                .unwrap();
             assert_eq!(answer, answer::Result::Number(quantity));
         });
     }
@@ -142,12 +145,15 @@ async fn orders_on_a_stream_that_breaks_fail_and_the_next_has_another() {
     let (streams, _serving) = replica.serve().await;
     place_at_once(&streams, 1).await;
     let (broken, with_it) = (order(BREAKS, 1), order("meta", 2));
-    let (broken, with_it) = tokio::join!(streams.place(&broken), streams.place(&with_it));
+    let (broken, with_it) = tokio::join!(
+        streams.place((&broken).into()),
+        streams.place((&with_it).into())
+    );
     for failed in [broken, with_it] {
         assert_eq!(failed.unwrap_err().code(), Code::Unavailable);
     }
     // The end may be noticed here a little later.
-    while streams.place(&order("meta", 3)).await.is_err() {}
+    while streams.place((&order("meta", 3)).into()).await.is_err() {}
     place_at_once(&streams, 20).await;
     assert_eq!(replica.streams.load(Ordering::Relaxed), 2);
 }
@@ -157,6 +163,6 @@ async fn an_order_to_nobody_fails() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let streams = at(&nobody);
     drop(nobody);
-    let failed = streams.place(&order("meta", 1)).await.unwrap_err();
+    let failed = streams.place((&order("meta", 1)).into()).await.unwrap_err();
     assert_eq!(failed.code(), Code::Unavailable);
 }

@@ -131,7 +131,7 @@ impl Replica {
             return;
         }
         if let Some((call, source)) = self.catch_up.next(now, &mut self.calls) {
-            let LedgerEnd { rows, chain } = self.log.accepted_end();
+            let LedgerEnd { rows, chain, .. } = self.log.accepted_end();
             self.commands.push(Command::Fetch {
                 call,
                 source,

@@ -2,7 +2,7 @@
 
 use domain::LedgerEnd;
 use domain::time::BootTime;
-use domain::{ChainHash, OrderNumber, ReplicaId, Row};
+use domain::{ReplicaId, Row, RowNumber};
 
 use super::{Leadership, Replica, RoleState, UNSAVED_ROWS_MAX};
 use crate::followers::APPEND_ROWS_MAX;
@@ -142,10 +142,7 @@ impl Replica {
             self.log.durable().end,
             held_here,
             self.log.accepted_end(),
-            LedgerEnd {
-                rows: OrderNumber(0),
-                chain: ChainHash::EMPTY,
-            },
+            LedgerEnd::default(),
         ];
         let chain_at = |rows| {
             let end = ends.iter().find(|end| end.rows == rows);
@@ -180,7 +177,7 @@ impl Replica {
 
 /// What a follower is sent from a number on. What is not durable yet is always among the
 /// recent rows.
-fn ship(recent: &Recent, from: OrderNumber) -> Shipment {
+fn ship(recent: &Recent, from: RowNumber) -> Shipment {
     let rows = recent.from(from, APPEND_ROWS_MAX).map(Shipment::Rows);
     rows.unwrap_or(Shipment::Stored {
         from,

@@ -1,5 +1,5 @@
-use domain::Epoch;
 use domain::Role;
+use domain::{Epoch, LedgerEnd, Row, RowNumber};
 
 use super::bench::*;
 use crate::message::*;
@@ -148,11 +148,12 @@ fn a_ledger_that_differs_from_the_journal_cannot_lead() {
     }
     let mut bench = Bench::follower(term(4, 2), &rows[..1]);
     bench.announce(5, 1);
-    bench.fetched(Ok(vec![commit(
-        &mut vec![other[1].clone()],
-        Epoch(1),
-        order("third"),
-    )]));
+    let elsewhere = LedgerEnd {
+        rows: RowNumber(1),
+        ..LedgerEnd::of(&other[1])
+    };
+    let row = Row::following(&elsewhere, Epoch(1), order("third"), other[1].price);
+    bench.fetched(Ok(vec![row]));
     assert_eq!(bench.role(), Role::Follower);
 }
 

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Row, Side,
-    StockName,
+    Entry, Epoch, IdempotencyKey, Note, Order, OrderNumber, Price, Quantity, ReplicaId, Row,
+    RowNumber, Side, StockChange, StockChangeKind, StockName,
 };
 
 use crate::durable::{Save, gather};
@@ -31,6 +31,18 @@ pub fn term(epoch: u64, leader: u32) -> Term {
     }
 }
 
+/// A change of the stock that [`order`]s are for.
+pub fn stock_change(key: &str) -> StockChange {
+    StockChange {
+        key: IdempotencyKey::new(key).unwrap(),
+        name: StockName::new("nvidia").unwrap(),
+        kind: StockChangeKind::Restock {
+            quantity: Quantity::new(1).unwrap(),
+        },
+        note: Note::new("somebody", "because"),
+    }
+}
+
 pub fn order(key: &str) -> Order {
     Order {
         key: IdempotencyKey::new(key).unwrap(),
@@ -41,25 +53,14 @@ pub fn order(key: &str) -> Order {
 }
 
 /// Adds the row of an order at the end of a journal.
-pub fn commit(journal: &mut Vec<Row>, epoch: Epoch, order: Order) -> Row {
-    let previous = end(journal).chain;
-    let number = OrderNumber(journal.len() as u64);
-    journal.push(Row::following(
-        &previous,
-        number,
-        epoch,
-        order,
-        Price::from_minor(100).unwrap(),
-    ));
+pub fn commit(journal: &mut Vec<Row>, epoch: Epoch, entry: impl Into<Entry>) -> Row {
+    let price = Price::from_minor(100).unwrap();
+    journal.push(Row::following(&end(journal), epoch, entry, price));
     journal[journal.len() - 1].clone()
 }
 
 pub fn end(rows: &[Row]) -> LedgerEnd {
-    let chain = rows.last().map_or(ChainHash::EMPTY, |row| row.chain);
-    LedgerEnd {
-        rows: OrderNumber(rows.len() as u64),
-        chain,
-    }
+    rows.last().map(LedgerEnd::of).unwrap_or_default()
 }
 
 /// A journal of so many rows of epoch 1.
@@ -212,18 +213,20 @@ impl Bench {
     }
 
     pub fn place(&mut self, key: &str) -> Ticket {
+        self.place_entry(order(key))
+    }
+
+    pub fn place_entry(&mut self, entry: impl Into<Entry>) -> Ticket {
         let ticket = self.ticket();
-        self.step([Event::Place {
-            ticket,
-            order: order(key),
-        }]);
+        let order = entry.into();
+        self.step([Event::Place { ticket, order }]);
         ticket
     }
 
     pub fn place_many(&mut self, orders: usize) {
         let place = |n| Event::Place {
             ticket: self.ticket(),
-            order: order(&format!("one of many-{n}")),
+            order: order(&format!("one of many-{n}")).into(),
         };
         let events: Vec<_> = (0..orders).map(place).collect();
         let commands = self.replica.step(self.now, events);
@@ -306,7 +309,7 @@ impl Bench {
             epoch: Epoch(epoch),
             leader: id(leader),
             rows: rows.to_vec(),
-            committed: OrderNumber(committed),
+            committed: RowNumber(committed),
         }]);
         ticket
     }
@@ -316,7 +319,7 @@ impl Bench {
         Ticket(self.tickets)
     }
 
-    pub fn trade(&mut self) -> (CallId, Vec<Order>) {
+    pub fn trade(&mut self) -> (CallId, Vec<Entry>) {
         self.take(|command| match command {
             Command::Trade { call, orders, .. } => Some((*call, orders.clone())),
             _ => None,
@@ -347,7 +350,7 @@ impl Bench {
         (call, epoch, in_sync)
     }
 
-    pub fn fetch(&mut self) -> (CallId, Source, OrderNumber) {
+    pub fn fetch(&mut self) -> (CallId, Source, RowNumber) {
         self.take(|command| match command {
             Command::Fetch {
                 call, source, from, ..

@@ -1,5 +1,5 @@
 use domain::Role;
-use domain::{Epoch, LedgerEnd, OrderNumber};
+use domain::{Epoch, LedgerEnd, RowNumber};
 
 use super::bench::*;
 use crate::catch_up::CHUNK_ROWS;
@@ -273,9 +273,7 @@ fn a_replica_above_the_catalogs_epoch_is_the_one_that_fails() {
 fn a_ledger_that_the_journal_does_not_begin_with_ends_its_replica() {
     let (rows, mut other) = (journal(2), journal(1));
     commit(&mut other, Epoch(2), order("another"));
-    let differs = Failure::Differs {
-        rows: OrderNumber(2),
-    };
+    let differs = Failure::Differs { rows: RowNumber(2) };
     let mut bench = Bench::follower(term(4, 2), &rows);
     bench.heard(Some(head(4, 2, &other)), end(&rows));
     assert_eq!(bench.failed(), Some(differs));
@@ -298,7 +296,7 @@ fn a_catalog_that_lost_rows_is_shown_the_first_of_them() {
     let rows = journal(3);
     let mut bench = Bench::leader(&rows);
     bench.heard(Some(head(5, 1, &rows[..1])), end(&rows));
-    let (journal, held) = (OrderNumber(1), OrderNumber(3));
+    let (journal, held) = (RowNumber(1), RowNumber(3));
     assert!(bench.reported(Report::CatalogLostRows { journal, held }));
     assert_eq!(bench.role(), Role::Follower);
     for _ in 0..2 {
@@ -306,7 +304,7 @@ fn a_catalog_that_lost_rows_is_shown_the_first_of_them() {
             Command::ReportMissing(number) => Some(*number),
             _ => None,
         };
-        assert_eq!(bench.find(missing), Some(OrderNumber(1)));
+        assert_eq!(bench.find(missing), Some(RowNumber(1)));
         bench.heard(Some(head(5, 1, &rows[..1])), end(&rows));
         assert!(!bench.reported(Report::CatalogLostRows { journal, held }));
     }
@@ -376,7 +374,7 @@ fn what_is_under_way_is_let_go_of_before_a_catalog_that_has_started_is_told_anyt
     let late = bench.append(1, 2, &rows[2..]);
     assert_eq!(bench.append_answer(late), refused);
     // Nor does it fetch what it hears of, and it is asked again and again.
-    bench.step([Event::Heard(OrderNumber(9))]);
+    bench.step([Event::Heard(RowNumber(9))]);
     bench.pass(10_000);
     assert_eq!(bench.catalog_starts(7), (end(&rows[..2]), term(1, 2)));
     assert!(

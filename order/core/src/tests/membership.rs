@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{ChangeNumber, Epoch, OrderNumber};
+use domain::{ChangeNumber, Epoch, RowNumber};
 
 use super::bench::*;
 use crate::followers::APPEND_ROWS_MAX;
@@ -175,7 +175,7 @@ fn a_follower_far_behind_is_sent_chunks_from_the_store() {
     let shipment = bench.appended(2, Ok(end(&rows[..5])));
     assert_eq!(shipment, Shipment::Rows(vec![]), "first it is asked");
     let stored = |from| Shipment::Stored {
-        from: OrderNumber(from),
+        from: RowNumber(from),
         rows_max: APPEND_ROWS_MAX,
     };
     assert_eq!(bench.appended(2, Ok(end(&rows[..1029]))), stored(5));
@@ -205,7 +205,7 @@ fn a_follower_with_another_history_is_not_admitted() {
     bench.appended(2, Ok(end(&other)));
     assert!(bench.reported(Report::FollowerDiverged {
         peer: id(2),
-        orders: OrderNumber(2)
+        orders: RowNumber(2)
     }));
     assert!(
         bench
@@ -221,7 +221,7 @@ fn a_follower_that_lost_rows_is_removed() {
     let mut bench = Bench::leader_with_follower(&rows);
     bench.pass(250);
     bench.appended(2, Ok(end(&rows[..1])));
-    let (acknowledged, holds) = (OrderNumber(2), OrderNumber(1));
+    let (acknowledged, holds) = (RowNumber(2), RowNumber(1));
     assert!(bench.reported(Report::FollowerLostRows {
         peer: id(2),
         acknowledged,

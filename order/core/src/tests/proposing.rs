@@ -1,8 +1,9 @@
 //! Rows that are proposed before they are committed.
 
 use crate::durable::PROPOSED_SLOTS;
+use domain::OrderNumber;
 use domain::Role;
-use domain::{Epoch, OrderNumber, Row};
+use domain::{Epoch, Row, RowNumber};
 
 use super::bench::*;
 use crate::durable::Save;
@@ -84,7 +85,7 @@ fn followers_are_told_what_is_committed_where_nothing_else_is_sent() {
     assert_eq!(bench.find(told), None, "the next row may tell it");
     bench.store();
     bench.pass_until_woken();
-    assert_eq!(bench.find(told), Some(OrderNumber(3)));
+    assert_eq!(bench.find(told), Some(RowNumber(3)));
 }
 
 #[test]
@@ -219,7 +220,7 @@ fn a_row_of_a_later_epoch_gives_the_epoch_away() {
     let mut bench = Bench::follower(term(2, 3), &rows[..2]);
     bench.append_proposed(2, 3, &[lost], 2);
     bench.store();
-    bench.step([Event::Heard(OrderNumber(3))]);
+    bench.step([Event::Heard(RowNumber(3))]);
     bench.pass(1_000);
     bench.fetched(Ok(other[2..].to_vec()));
     bench.store();

@@ -1,6 +1,6 @@
-use domain::Epoch;
 use domain::Refusal;
 use domain::Role;
+use domain::{Epoch, RowNumber};
 
 use super::bench::*;
 use crate::in_flight::{BATCH_ORDERS_MAX, BATCHES_MAX, ORDERS_WAITING_MAX};
@@ -30,6 +30,27 @@ fn an_order_is_acknowledged_once_leader_and_followers_hold_it() {
         }
         assert_eq!(bench.placed(ticket), Some(number(2)));
     }
+}
+
+#[test]
+fn a_change_of_a_stock_is_acknowledged_like_an_order_and_counts_as_none() {
+    let mut rows = journal(2);
+    let mut bench = Bench::leader_with_follower(&rows);
+    let changing = bench.place_entry(stock_change("a"));
+    let (call, entries) = bench.trade();
+    let changed = commit(&mut rows, EPOCH, entries[0].clone());
+    bench.traded(call, std::slice::from_ref(&changed));
+    let buying = bench.place("b");
+    let (call, entries) = bench.trade();
+    let bought = commit(&mut rows, EPOCH, entries[0].clone());
+    bench.traded(call, std::slice::from_ref(&bought));
+    bench.store();
+    assert_eq!(bench.placed(changing), None, "the follower lacks it");
+    bench.appended(2, Ok(end(&rows[..3])));
+    bench.appended(2, Ok(end(&rows)));
+    let number_of_row = Ok(Placed::StockChanged(RowNumber(2)));
+    assert_eq!(bench.placed(changing), Some(number_of_row));
+    assert_eq!(bench.placed(buying), Some(number(2)), "the third order");
 }
 
 #[test]

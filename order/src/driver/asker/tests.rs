@@ -1,7 +1,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use domain::{ChainHash, JournalId, LedgerEnd, ListingDigest, OrderNumber};
+use domain::{ChainHash, JournalId, LedgerEnd, ListingDigest, RowNumber};
 use tokio::task::JoinHandle;
 use tonic::Code;
 
@@ -133,7 +133,8 @@ async fn the_core_is_told_where_the_ledger_ended_or_that_the_catalog_has_started
     let catalog = catalog_in(5, 3).await;
     let mut bench = Bench::new(&catalog.url());
     let end = LedgerEnd {
-        rows: OrderNumber(4),
+        rows: RowNumber(4),
+        stock_changes: 0,
         chain: ChainHash::try_from(&[4; 32][..]).unwrap(),
     };
     bench.status.send_modify(|status| status.end = end);

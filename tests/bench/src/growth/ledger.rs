@@ -13,7 +13,7 @@ use catalog::config::LEASE_DEFAULT;
 use catalog::stocks::Listing;
 use domain::Term;
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Quantity, ReplicaId, Row, Side,
+    ChainHash, Epoch, IdempotencyKey, LedgerEnd, Order, Quantity, ReplicaId, Row, RowNumber, Side,
 };
 use order::inspect::Ledger;
 use order::store::{SqliteStore, Store as _};
@@ -162,7 +162,7 @@ fn make_ledger(dir: &Path, orders: u64) -> Result<Duration, Error> {
 struct Rows {
     random: fastrand::Rng,
     listed: Vec<Listing>,
-    next: OrderNumber,
+    next: RowNumber,
     chain: ChainHash,
 }
 
@@ -171,7 +171,7 @@ impl Rows {
         Self {
             random: fastrand::Rng::with_seed(1),
             listed: catalog::stocks::built_in(),
-            next: OrderNumber(0),
+            next: RowNumber(0),
             chain: ChainHash::EMPTY,
         }
     }
@@ -195,7 +195,12 @@ impl Iterator for Rows {
             },
             quantity: Quantity::new(1).expect("one is a quantity"),
         };
-        let row = Row::following(&self.chain, self.next, Epoch(1), order, listing.price);
+        let end = LedgerEnd {
+            rows: self.next,
+            stock_changes: 0,
+            chain: self.chain,
+        };
+        let row = Row::following(&end, Epoch(1), order, listing.price);
         (self.next, self.chain) = (self.next.next(), row.chain);
         Some(row)
     }
@@ -330,7 +335,7 @@ mod tests {
         let orders = CHUNK_ROWS as u64 + 3;
         make_ledger(&replica_dir(dir.path(), LEADER), orders).unwrap();
         let ledger = Ledger::open(&replica_dir(dir.path(), LEADER)).unwrap();
-        assert_eq!(ledger.end().unwrap().rows, OrderNumber(orders));
+        assert_eq!(ledger.end().unwrap().rows, RowNumber(orders));
         make_catalog(dir.path()).unwrap();
         copy(
             &replica_dir(dir.path(), LEADER),

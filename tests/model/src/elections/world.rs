@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use catalog_core::CatalogState;
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, RetryClass, Term};
+use domain::{ChainHash, Epoch, ReplicaId, RetryClass, RowNumber, Term};
 use frontend_core::election::{
     Contact, CurrentLeader, Detector, ElectionCycle, ElectionTask, LeadershipAnswer, ProbeFailure,
     Probed, Role, Status, View, Watch, Way,
@@ -124,7 +124,8 @@ impl Replica {
             role: self.role,
             epoch: self.epoch,
             leader: self.leader,
-            orders: OrderNumber(self.orders),
+            rows: RowNumber(self.orders),
+            stock_changes: 0,
             chain: ChainHash::EMPTY,
             reaches_catalog: true,
         }

@@ -396,11 +396,6 @@ fn see(seen: &mut BTreeMap<StockName, Version>, name: &StockName, version: Versi
 }
 
 fn listed(stock: usize) -> Stock {
-    Stock {
-        name: StockName::new(["meta", "nvidia"][stock]).expect("it is a name"),
-        price: Price::from_minor(100).expect("it is a price"),
-        quantity: 0,
-        volume: 0,
-        version: Version(1),
-    }
+    let name = StockName::new(["meta", "nvidia"][stock]).expect("it is a name");
+    Stock::first(name, Price::from_minor(100).expect("it is a price"), 0)
 }

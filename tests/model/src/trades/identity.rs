@@ -25,7 +25,7 @@ impl Hash for World {
             stock.quantity.hash(state);
         }
         hash_rows(&self.journal, state);
-        let refused = self.refused.iter().map(|refused| &refused.order.key);
+        let refused = self.refused.iter().map(|refused| refused.entry.key());
         refused.collect::<BTreeSet<_>>().hash(state);
         if let Some(committing) = &self.committing {
             let Committing {
@@ -127,7 +127,7 @@ fn hash_command(command: &Command, state: &mut impl Hasher) {
     match command {
         Command::Trade { epoch, orders, .. } => {
             (0, epoch).hash(state);
-            orders.iter().for_each(|order| order.key.hash(state));
+            orders.iter().for_each(|order| order.key().hash(state));
         }
         Command::SetInSync {
             epoch,

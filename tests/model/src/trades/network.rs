@@ -6,7 +6,7 @@ use catalog_core::{Batch, InSyncRefused, PriorOutcome, Rules, Term, TradeResult}
 use domain::ChangeNumber;
 use domain::JournalHead;
 use domain::LedgerEnd;
-use domain::{Epoch, Order, ReplicaId, Row};
+use domain::{Entry, Epoch, ReplicaId, Row};
 use order_core::message::{CallFailure, CallId, Outcome, Refused, Shipment, Source};
 use order_core::{Command, Event};
 
@@ -299,16 +299,16 @@ impl World {
     fn trade(
         &mut self,
         epoch: Epoch,
-        orders: Vec<Order>,
+        orders: Vec<Entry>,
     ) -> Result<(Batch, Vec<Outcome>), CallFailure> {
         let mut staged = self.catalog.stage();
         staged.check_epoch(epoch).map_err(|_| CallFailure::Fenced)?;
         let mut outcomes = Vec::new();
         for order in orders {
             let mut rows = self.journal.iter();
-            let row = rows.find(|row| row.order.key == order.key);
+            let row = rows.find(|row| row.entry.key() == order.key());
             let mut refused = self.refused.iter();
-            let refused = refused.find(|refused| refused.order.key == order.key);
+            let refused = refused.find(|refused| refused.entry.key() == order.key());
             let refused = refused.cloned().map(PriorOutcome::Refused);
             let known = row.cloned().map(PriorOutcome::Row).or(refused);
             let result = staged

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{ChangeNumber, Epoch, Side};
+use domain::{ChangeNumber, Entry, Epoch, Side, StockChangeKind};
 use order_core::{JournalEnd, Missing};
 use stateright::Property;
 
@@ -47,7 +47,7 @@ pub fn all() -> Vec<Property<Bounds>> {
             quantities_add_up(world)
         }),
         Property::always(ONE_ROW, |_, world: &World| {
-            let keys = world.journal.iter().map(|row| &row.order.key);
+            let keys = world.journal.iter().map(|row| row.entry.key());
             keys.collect::<BTreeSet<_>>().len() == world.journal.len()
         }),
         Property::always("numbers are dense", |_, world: &World| {
@@ -125,7 +125,7 @@ pub fn all() -> Vec<Property<Bounds>> {
             let mut kept = world.machines.iter().flat_map(|it| &it.disk.kept);
             kept.any(|kept| {
                 let row = world.journal.get(kept.number.0 as usize);
-                row.is_some_and(|row| row.order.key != kept.order.key)
+                row.is_some_and(|row| row.entry.key() != kept.entry.key())
             })
         }),
     ]
@@ -134,10 +134,20 @@ pub fn all() -> Vec<Property<Bounds>> {
 fn quantities_add_up(world: &World) -> bool {
     let mut shares = i128::from(SHARES);
     for row in &world.journal {
-        let traded = i128::from(row.order.quantity.get());
-        match row.order.side {
-            Side::Buy => shares -= traded,
-            Side::Sell => shares += traded,
+        match &row.entry {
+            Entry::Order(order) => {
+                let traded = i128::from(order.quantity.get());
+                match order.side {
+                    Side::Buy => shares -= traded,
+                    Side::Sell => shares += traded,
+                }
+            }
+            Entry::StockChange(change) => {
+                let StockChangeKind::Restock { quantity } = change.kind else {
+                    return false;
+                };
+                shares += i128::from(quantity.get());
+            }
         }
         if shares < 0 {
             return false;
@@ -153,7 +163,9 @@ fn is_found(bounds: &Bounds, world: &World) -> bool {
         return true; // a catalog that heals says so, and denies nothing
     }
     world.answered.iter().all(|answered| {
-        let number = answered.number;
+        let (number, Some(known_as)) = (answered.number, answered.known_as) else {
+            return true; // nobody looks for it
+        };
         let mut lacking = world
             .machines
             .iter()
@@ -166,7 +178,7 @@ fn is_found(bounds: &Bounds, world: &World) -> bool {
             };
             let mut journals = [None, Some(said)].into_iter();
             journals.all(|journal| {
-                let missing = Missing::of(number, held, journal, bounds.order_rules());
+                let missing = Missing::of(known_as, held, journal, bounds.order_rules());
                 missing != Missing::DoesNotExist
             })
         })

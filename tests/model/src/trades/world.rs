@@ -8,8 +8,8 @@ use catalog_core::{Batch, CatalogState, RefusedOrder, Stock};
 use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{
-    ChainHash, Epoch, IdempotencyKey, Order, OrderNumber, Price, Quantity, ReplicaId, Role, Row,
-    Side, StockName, Version,
+    Entry, Epoch, IdempotencyKey, Note, Order, OrderNumber, Price, Quantity, ReplicaId, Role, Row,
+    RowNumber, Side, StockChange, StockChangeKind, StockName,
 };
 use domain::{JournalHead, Term};
 use order_core::asker::is_known;
@@ -82,7 +82,10 @@ pub struct Spent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Answered {
     pub order: usize,
-    pub number: OrderNumber,
+    /// Of its row.
+    pub number: RowNumber,
+    /// As clients number it, where it is one.
+    pub known_as: Option<OrderNumber>,
     pub epoch: Epoch,
 }
 
@@ -156,11 +159,11 @@ impl Machine {
     }
 
     /// How many rows of a journal the disk holds, as a ledger or beside it.
-    pub fn held(&self, journal: &[Row]) -> OrderNumber {
+    pub fn held(&self, journal: &[Row]) -> RowNumber {
         let ledger = self.disk.rows.len();
         let beyond = journal.get(ledger..).unwrap_or_default();
         let kept = beyond.iter().take_while(|row| self.disk.kept.contains(row));
-        OrderNumber((ledger + kept.count()) as u64)
+        RowNumber((ledger + kept.count()) as u64)
     }
 }
 
@@ -178,13 +181,7 @@ pub struct Committing {
 
 impl World {
     pub fn new(bounds: &Bounds) -> Self {
-        let stock = Stock {
-            name: stock_name(),
-            price: Price::from_minor(100).unwrap(),
-            quantity: SHARES,
-            volume: 0,
-            version: Version(1),
-        };
+        let stock = Stock::first(stock_name(), Price::from_minor(100).unwrap(), SHARES);
         let catalog = CatalogState::new([stock], LedgerEnd::default(), Default::default());
         let ids = (1..=bounds.replicas).map(|id| ReplicaId::new(id).unwrap());
         Self {
@@ -294,7 +291,7 @@ impl World {
     }
 
     /// One more than the highest acknowledged number.
-    pub fn acknowledged(&self) -> OrderNumber {
+    pub fn acknowledged(&self) -> RowNumber {
         let numbers = self.answered.iter().map(|answered| answered.number.next());
         numbers.max().unwrap_or_default()
     }
@@ -375,7 +372,7 @@ impl World {
         at: ReplicaId,
         caller: (ReplicaId, CallId),
         epoch: Epoch,
-        (rows, committed): (Vec<Row>, OrderNumber),
+        (rows, committed): (Vec<Row>, RowNumber),
     ) {
         if !self.confirm(at, epoch) {
             return self.appended(at, Some(caller), Err(Refused::LetGo { epoch }));
@@ -471,15 +468,18 @@ impl World {
 
     fn placed(&mut self, at: ReplicaId, ticket: Ticket, answer: Result<Placed, Unavailable>) {
         let Ok(placed) = answer else { return };
-        let Placed::Number(number) = placed else {
+        let order = (ticket.0 / ATTEMPTS_MAX) as usize;
+        let mut rows = self.committed().iter();
+        let row = match placed {
+            Placed::Number(number) => rows.find(|row| row.order_number() == Some(number)),
+            Placed::StockChanged(number) => rows.find(|row| row.number == number),
+            Placed::Refused(_) => return,
+        };
+        let Some(row) = row.filter(|row| row.entry == the_order(order)) else {
+            self.broken = Some("what was acknowledged is not in the journal");
             return;
         };
-        let order = (ticket.0 / ATTEMPTS_MAX) as usize;
-        let index = number.0 as usize;
-        let recorded = self.committed().get(index).map(|row| &row.order);
-        if recorded != Some(&the_order(order)) {
-            self.broken = Some("what was acknowledged is not in the journal");
-        }
+        let (number, known_as) = (row.number, row.order_number());
         if self.machines[at.get() as usize - 1].held(self.committed()) <= number {
             self.broken = Some("what was acknowledged is not on the leader's disk");
         }
@@ -487,12 +487,13 @@ impl World {
         self.answered.insert(Answered {
             order,
             number,
+            known_as,
             epoch,
         });
     }
 
     /// The rows that a source has, as it answers a fetch.
-    pub fn fetch(&self, source: Source, from: OrderNumber, rows_max: usize) -> Vec<Row> {
+    pub fn fetch(&self, source: Source, from: RowNumber, rows_max: usize) -> Vec<Row> {
         let rows = match source {
             Source::Journal => &self.journal,
             Source::Peer(peer) => &self.machines[peer.get() as usize - 1].disk.rows,
@@ -513,28 +514,35 @@ fn now(leaps: u32) -> BootTime {
 }
 
 pub fn end(rows: &[Row]) -> LedgerEnd {
-    LedgerEnd {
-        rows: OrderNumber(rows.len() as u64),
-        chain: rows.last().map_or(ChainHash::EMPTY, |row| row.chain),
-    }
+    rows.last().map(LedgerEnd::of).unwrap_or_default()
 }
 
 fn stock_name() -> StockName {
     StockName::new("nvidia").unwrap()
 }
 
-/// The first order sells a share; the second buys more than there are without it; the third has
-/// nothing to do with either.
-fn the_order(index: usize) -> Order {
-    let (key, side, shares) = [
-        ("a", Side::Sell, 1),
-        ("b", Side::Buy, SHARES + 1),
-        ("c", Side::Sell, 1),
-    ][index];
-    Order {
-        key: IdempotencyKey::new(key).unwrap(),
-        name: stock_name(),
+/// The first order sells a share; the second buys more than there are without it; the third changes the stock, and
+/// is none that clients count.
+fn the_order(index: usize) -> Entry {
+    let key = IdempotencyKey::new(["a", "b", "c"][index]).unwrap();
+    let name = stock_name();
+    let quantity = Quantity::new([1, SHARES + 1, 1][index]).unwrap();
+    let side = match index {
+        0 => Side::Sell,
+        1 => Side::Buy,
+        _ => {
+            return Entry::StockChange(StockChange {
+                key,
+                name,
+                kind: StockChangeKind::Restock { quantity },
+                note: Note::new("somebody", "because"),
+            });
+        }
+    };
+    Entry::Order(Order {
+        key,
+        name,
         side,
-        quantity: Quantity::new(shares).unwrap(),
-    }
+        quantity,
+    })
 }

@@ -124,5 +124,6 @@ fn stock(version: Version) -> Stock {
         quantity: 0,
         volume: 0,
         version,
+        is_listed: true,
     }
 }

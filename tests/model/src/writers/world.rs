@@ -9,7 +9,7 @@ use catalog_core::writer_lease::{
 };
 use catalog_core::{HealingStep, SelfHealing, Term};
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, LedgerEnd, OrderNumber, ReplicaId, SessionId, Version};
+use domain::{ChainHash, Epoch, LedgerEnd, ReplicaId, RowNumber, SessionId, Version};
 
 use super::bounds::{Action, Bounds, LEASE, STEP, STEP_FAST};
 use super::catalog::{Catalog, Loaded, name, version};
@@ -478,7 +478,8 @@ fn end(rows: &[Key]) -> LedgerEnd {
     let mut chain = [0; 32];
     chain[..rows.len()].copy_from_slice(rows);
     LedgerEnd {
-        rows: OrderNumber(rows.len() as u64),
+        rows: RowNumber(rows.len() as u64),
+        stock_changes: 0,
         chain: ChainHash::try_from(&chain[..]).expect("32 bytes"),
     }
 }

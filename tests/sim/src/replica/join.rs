@@ -1,7 +1,7 @@
 //! A replica's start: its ledger is compared with the catalog's journal before anything of it is served.
 
 use catalog_core::self_healing::LedgerReport;
-use domain::{CatalogRun, Epoch, JournalId, LedgerEnd, OrderNumber, Term};
+use domain::{CatalogRun, Epoch, JournalId, LedgerEnd, RowNumber, Term};
 use order::store::Store as _;
 use order_core::durable::Save;
 use order_core::join::{Action, Found, Input, Joined};
@@ -116,7 +116,7 @@ impl Replica {
         let Ok(mut beside) = beside else {
             return self.has_reported(line, oracle);
         };
-        let last = end.rows.0.checked_sub(1).map(OrderNumber);
+        let last = end.rows.0.checked_sub(1).map(RowNumber);
         let beside_last = beside.iter().find(|row| Some(row.number) == last).cloned();
         let last_row = match (last, beside_last) {
             (Some(last), None) => self.read(last, 1).ok().and_then(|mut rows| rows.pop()),
@@ -170,7 +170,7 @@ impl Replica {
 
     /// Shows the catalog a row that it lacks. Whether it is there to be shown: it may be yet to be
     /// saved.
-    pub(super) fn report_missing(&mut self, line: &mut Timeline, number: OrderNumber) -> bool {
+    pub(super) fn report_missing(&mut self, line: &mut Timeline, number: RowNumber) -> bool {
         let Some(row) = self.read(number, 1).ok().and_then(|mut rows| rows.pop()) else {
             return false;
         };
@@ -188,7 +188,7 @@ impl Replica {
         &mut self,
         line: &mut Timeline,
         oracle: &mut Oracle,
-        number: OrderNumber,
+        number: RowNumber,
         result: Result<(), CallFailure>,
     ) {
         if self.is_joining() {

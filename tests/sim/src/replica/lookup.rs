@@ -51,8 +51,8 @@ impl Replica {
             let (caller, number) = (looked_for.caller, looked_for.lookup.number());
             looked_for.waits_until = None;
             input = match looked_for.lookup.step(input) {
-                Action::ReadLedger => match self.read(number, 1) {
-                    Ok(rows) => Input::Found(rows.into_iter().next()),
+                Action::ReadLedger => match self.read_order(number) {
+                    Ok(row) => Input::Found(row),
                     Err(_) => {
                         self.lookups.remove(&lookup);
                         return line.reply(self.run.node, caller, Err(Failure::Unavailable));
@@ -70,11 +70,7 @@ impl Replica {
                     return self.call_catalog(line, request, CONFIRM_TIMEOUT, purpose);
                 }
                 Action::Fetch { rows } => {
-                    let request = Request::ReadRows {
-                        from: number,
-                        previous: None,
-                        rows_max: 1,
-                    };
+                    let request = Request::ReadOrder(number);
                     let purpose = Purpose::FetchOne(lookup);
                     self.call_catalog(line, request, JOURNAL_TIMEOUT, purpose);
                     return self.step(line, oracle, Some(Event::Heard(rows)));

@@ -1,4 +1,4 @@
-use domain::{ChainHash, Epoch, OrderNumber};
+use domain::{ChainHash, Epoch, RowNumber};
 
 use super::super::{Role, Status};
 use super::*;
@@ -17,7 +17,8 @@ fn probed(number: u32, unanswered: Option<Unanswered>, asked: BootTime) -> Probe
         role: Role::Follower,
         epoch: Epoch(0),
         leader: None,
-        orders: OrderNumber(0),
+        rows: RowNumber(0),
+        stock_changes: 0,
         chain: ChainHash::EMPTY,
         reaches_catalog: true,
     };

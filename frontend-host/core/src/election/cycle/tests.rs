@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use domain::{ChainHash, OrderNumber};
+use domain::{ChainHash, RowNumber};
 
 use super::*;
 use crate::election::{Role, Status};
@@ -17,7 +17,8 @@ fn probed(replica: u32, role: Role, epoch: u64) -> Probed {
             role,
             epoch: Epoch(epoch),
             leader: Some(id(1)).filter(|_| epoch > 0),
-            orders: OrderNumber(0),
+            rows: RowNumber(0),
+            stock_changes: 0,
             chain: ChainHash::EMPTY,
             reaches_catalog: true,
         }),

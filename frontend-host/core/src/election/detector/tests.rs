@@ -1,6 +1,6 @@
 //! The detector against traces of what a replica, the network and this gateway's machine do.
 
-use domain::{ChainHash, Epoch, OrderNumber, ReplicaId, Role};
+use domain::{ChainHash, Epoch, ReplicaId, Role, RowNumber};
 use fastrand::Rng;
 
 use super::*;
@@ -143,7 +143,8 @@ fn status() -> Status {
         role: Role::Leader,
         epoch: Epoch(1),
         leader: None,
-        orders: OrderNumber(0),
+        rows: RowNumber(0),
+        stock_changes: 0,
         chain: ChainHash::EMPTY,
         reaches_catalog: true,
     }

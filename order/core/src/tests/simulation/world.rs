@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::time::BootTime;
-use domain::{Epoch, Order, OrderNumber, ReplicaId, Row};
+use domain::{Entry, Epoch, ReplicaId, Row, RowNumber};
 
 use super::{KEYS, REPLICAS, Random};
 use crate::asker::is_known;
 use crate::durable::{Save, gather};
 use crate::memory::Memory;
 use crate::message::*;
-use crate::tests::bench::{self, end, id, order};
+use crate::tests::bench::{self, end, id, order, stock_change};
 use crate::{Command, Event, Replica};
 use domain::{ChangeNumber, JournalHead, Term};
 
@@ -27,6 +27,15 @@ pub struct Run {
     number: u64,
 }
 
+/// What the key with that number stands for: every fourth one for a change of a stock.
+fn entry(number: u64) -> Entry {
+    let key = format!("key-{number}");
+    match number % 4 {
+        0 => stock_change(&key).into(),
+        _ => order(&key).into(),
+    }
+}
+
 pub struct Machine {
     pub run: Run,
     /// `None` while it is down.
@@ -37,7 +46,7 @@ pub struct Machine {
 }
 
 enum Caller {
-    Client { order: Order },
+    Client { order: Entry },
     Gateway,
     Leader { run: Run, call: CallId },
 }
@@ -67,7 +76,7 @@ pub struct World {
     pub late: Vec<(Run, Command)>,
     tickets: u64,
     /// One more than the highest acknowledged number.
-    acknowledged: OrderNumber,
+    acknowledged: RowNumber,
     pub answers: usize,
     /// Changes of the in-sync set that came after a later one.
     pub overtaken: usize,
@@ -89,7 +98,7 @@ impl World {
             network: Vec::new(),
             late: Vec::new(),
             tickets: 0,
-            acknowledged: OrderNumber(0),
+            acknowledged: RowNumber(0),
             answers: 0,
             overtaken: 0,
         };
@@ -230,13 +239,15 @@ impl World {
             panic!("no client")
         };
         let Ok(placed) = answer else { return };
-        let Placed::Number(number) = placed else {
-            panic!("nothing is refused in this world")
+        let mut rows = self.journal.iter();
+        let row = match placed {
+            Placed::Number(number) => rows.find(|row| row.order_number() == Some(number)),
+            Placed::StockChanged(number) => rows.find(|row| row.number == number),
+            Placed::Refused(_) => panic!("nothing is refused in this world"),
         };
-        assert_eq!(
-            self.journal[number.0 as usize].order, order,
-            "the order's own number"
-        );
+        let row = row.expect("it is in the journal");
+        assert_eq!(row.entry, order, "the order's own number");
+        let number = row.number;
         assert!(self.held(id) > number, "the leader holds it");
         self.acknowledged = self.acknowledged.max(number.next());
         self.answers += 1;
@@ -294,11 +305,11 @@ impl World {
     }
 
     /// How many rows of the journal a disk holds, as a ledger or beside it.
-    fn held(&self, id: ReplicaId) -> OrderNumber {
+    fn held(&self, id: ReplicaId) -> RowNumber {
         let disk = &self.machines[&id].disk;
         let beyond = &self.journal[disk.rows.len()..];
         let kept = beyond.iter().take_while(|row| disk.kept.contains(row));
-        OrderNumber((disk.rows.len() + kept.count()) as u64)
+        RowNumber((disk.rows.len() + kept.count()) as u64)
     }
 
     pub fn head(&self) -> JournalHead {
@@ -403,7 +414,7 @@ impl World {
     }
 
     pub fn place(&mut self, id: ReplicaId) {
-        let order = order(&format!("key-{}", self.random.below(KEYS)));
+        let order = entry(self.random.below(KEYS));
         let caller = Caller::Client {
             order: order.clone(),
         };

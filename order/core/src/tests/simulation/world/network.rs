@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use domain::{Epoch, Order, ReplicaId};
+use domain::{Entry, Epoch, ReplicaId};
 
 use super::{Caller, Committing, Run, World};
 use crate::message::*;
@@ -167,7 +167,7 @@ impl World {
     }
 
     /// Commits at once, or proposes first.
-    fn trade(&mut self, from: Run, call: CallId, epoch: Epoch, orders: Vec<Order>) {
+    fn trade(&mut self, from: Run, call: CallId, epoch: Epoch, orders: Vec<Entry>) {
         let answer = |result| Packet::Event {
             to: from,
             event: Event::Traded { call, result },
@@ -176,8 +176,8 @@ impl World {
             return self.network.push(answer(Err(CallFailure::Fenced)));
         }
         let mut journal = self.journal.clone();
-        let mut row = |order: Order| {
-            let known = journal.iter().find(|row| row.order.key == order.key);
+        let mut row = |order: Entry| {
+            let known = journal.iter().find(|row| row.entry.key() == order.key());
             let known = known.cloned();
             known.unwrap_or_else(|| commit(&mut journal, epoch, order))
         };

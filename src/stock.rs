@@ -1,0 +1,196 @@
+//! `bazaar stock`: what is traded.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use domain::StockName;
+use http::header::CONTENT_TYPE;
+use http::{Method, Request};
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use serde::Deserialize;
+use serde_json::{Number, Value, json};
+
+use crate::admin::{Admin, AdminError};
+use crate::cli::{Change, Stock};
+use crate::client::ClientError;
+use crate::output::{self, Table};
+
+/// How long a change is tried again where nobody says whether it was made.
+const TRIED_FOR: Duration = Duration::from_secs(15);
+
+/// The pause between two tries.
+const TRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Stocks of a page.
+const PAGE: usize = 10_000;
+
+/// Why stocks were not listed or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StockError {
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// It may have been made.
+    #[error(
+        "{error}; it may have been done: to be sure, say it again with --idempotency-key {key}"
+    )]
+    Unknown {
+        key: String,
+        #[source]
+        error: AdminError,
+    },
+    /// There is no randomness to make a key of.
+    #[error("cannot make an idempotency key: {0}")]
+    NoKey(getrandom::Error),
+    /// Standard output does not take the result.
+    #[error("cannot write the result: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+/// Does what the command says.
+pub async fn run(command: Stock) -> Result<(), StockError> {
+    let (name, method, body, change) = match command {
+        Stock::List { json, admin } => return list(&mut Admin::new(admin)?, json).await,
+        Stock::Add {
+            name,
+            price,
+            quantity,
+            change,
+        } => {
+            let body = json!({
+                "name": name.as_str(), "price": price.to_string(), "quantity": quantity,
+            });
+            (None, Method::POST, body, change)
+        }
+        Stock::Price {
+            name,
+            price,
+            change,
+        } => {
+            let body = json!({ "price": price.to_string() });
+            (Some(name), Method::PATCH, body, change)
+        }
+        Stock::Restock {
+            name,
+            quantity,
+            change,
+        } => {
+            let body = json!({ "restock": quantity });
+            (Some(name), Method::PATCH, body, change)
+        }
+        Stock::Delist { name, change } => (Some(name), Method::DELETE, Value::Null, change),
+    };
+    let body = match body {
+        Value::Null => Bytes::new(),
+        body => body.to_string().into(),
+    };
+    let path = match &name {
+        None => "/stocks".to_owned(),
+        Some(name) => path_of(name),
+    };
+    let said = make(change, &method, &path, &body).await?;
+    let Changed { data } = serde_json::from_slice(&said).map_err(AdminError::from)?;
+    let line = format!(
+        "{}: {}, row {} of the journal\n",
+        data.name, data.change, data.row
+    );
+    Ok(output::print(&line)?)
+}
+
+fn path_of(name: &StockName) -> String {
+    let name = percent_encode(name.as_str().as_bytes(), NON_ALPHANUMERIC);
+    format!("/stocks/{name}")
+}
+
+/// Has a change made, once however often it has to be asked for.
+async fn make(
+    change: Change,
+    method: &Method,
+    path: &str,
+    body: &Bytes,
+) -> Result<Bytes, StockError> {
+    let key = match change.idempotency_key {
+        Some(key) => key,
+        None => new_key()?,
+    };
+    let mut admin = Admin::new(change.admin)?;
+    let started = Instant::now();
+    loop {
+        let request = Request::builder().method(method).uri(path);
+        let request = request.header(CONTENT_TYPE, "application/json");
+        let request = request.header("idempotency-key", &key).body(body.clone());
+        let request = request.map_err(|error| AdminError::from(ClientError::from(error)))?;
+        let error = match admin.send(request).await {
+            Ok(said) => return Ok(said),
+            Err(error) => error,
+        };
+        if !error.is_of_now() {
+            return Err(error.into());
+        }
+        if started.elapsed() >= TRIED_FOR {
+            return Err(StockError::Unknown { key, error });
+        }
+        tokio::time::sleep(TRY_INTERVAL).await;
+    }
+}
+
+fn new_key() -> Result<String, StockError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(StockError::NoKey)?;
+    Ok(format!("operator-{}", domain::Hex(&random)))
+}
+
+#[derive(Deserialize)]
+struct Changed {
+    data: Made,
+}
+
+#[derive(Deserialize)]
+struct Made {
+    name: String,
+    change: String,
+    row: u64,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    data: Vec<Listed>,
+    more: bool,
+}
+
+#[derive(Deserialize, serde::Serialize)]
+struct Listed {
+    name: String,
+    price: Number,
+    quantity: u64,
+}
+
+async fn list(admin: &mut Admin, as_json: bool) -> Result<(), StockError> {
+    let mut stocks: Vec<Listed> = Vec::new();
+    loop {
+        let after = stocks.last().map_or_else(String::new, |last| {
+            let name = percent_encode(last.name.as_bytes(), NON_ALPHANUMERIC);
+            format!("&after={name}")
+        });
+        let page = admin.get(&format!("/stocks?limit={PAGE}{after}")).await?;
+        let page: Page = serde_json::from_slice(&page).map_err(AdminError::from)?;
+        let is_last = !page.more || page.data.is_empty();
+        stocks.extend(page.data);
+        if is_last {
+            break;
+        }
+    }
+    if as_json {
+        let text = serde_json::to_string(&stocks).map_err(AdminError::from)?;
+        return Ok(output::print(&(text + "\n"))?);
+    }
+    let mut table = Table::new(["name", "price", "quantity"]);
+    for Listed {
+        name,
+        price,
+        quantity,
+    } in stocks
+    {
+        table.row([name, price.to_string(), quantity.to_string()]);
+    }
+    Ok(output::print(&table.render())?)
+}
