@@ -2,6 +2,8 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The file that is locked; what it holds does not matter.
@@ -26,11 +28,11 @@ pub enum Error {
     },
 }
 
-/// The right to write to a data directory, which no other process has. Dropping it, and the end of
-/// the process, give it back.
+/// The right to write to a data directory, which no other process has, but for one that it is [shared](Lock::share) with.
+/// Dropping it, and the end of the process, give it back.
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -51,12 +53,39 @@ impl Lock {
             .open(path.join(LOCK_FILE))
             .map_err(unusable)?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(Error::InUse {
                 path: path.to_owned(),
             }),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         }
+    }
+
+    /// The same lock, for another process: the directory is free once neither has it. Which of them writes is for
+    /// the two to agree on.
+    ///
+    /// # Errors
+    /// Where there are no file descriptors left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.file.try_clone().map(OwnedFd::from)
+    }
+
+    /// What another process [shared](Self::share).
+    ///
+    /// # Errors
+    /// Where it is not the lock of this directory.
+    pub fn shared(path: &Path, lock: OwnedFd) -> Result<Self, Error> {
+        let unusable = |source| Error::Unusable {
+            path: path.to_owned(),
+            source,
+        };
+        let file = File::from(lock);
+        let own = fs::metadata(path.join(LOCK_FILE)).map_err(unusable)?;
+        let shared = file.metadata().map_err(unusable)?;
+        if (own.dev(), own.ino()) != (shared.dev(), shared.ino()) {
+            return Err(unusable(io::Error::other("the lock is another one's")));
+        }
+        Ok(Self { file })
     }
 }
 
@@ -71,6 +100,20 @@ mod tests {
         let first = Lock::take(&path).unwrap();
         assert!(matches!(Lock::take(&path), Err(Error::InUse { .. })));
         drop(first);
+        Lock::take(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_is_shared_is_held_until_neither_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, other] = ["one", "other"].map(|name| dir.path().join(name));
+        let first = Lock::take(&path).unwrap();
+        let _other = Lock::take(&other).unwrap();
+        assert!(Lock::shared(&other, first.share().unwrap()).is_err());
+        let second = Lock::shared(&path, first.share().unwrap()).unwrap();
+        drop(first);
+        assert!(matches!(Lock::take(&path), Err(Error::InUse { .. })));
+        drop(second);
         Lock::take(&path).unwrap();
     }
 }

@@ -145,7 +145,9 @@ impl Refusal {
             Self::NotReady(_)
             | Self::StockUnavailable(_)
             | Self::Stopping
-            | Self::Swap(SwapError::NoThread(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::Swap(SwapError::NoThread(_) | SwapError::HandingOver) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Swap(SwapError::NotSaved(_)) => StatusCode::INSUFFICIENT_STORAGE,
         }
     }
@@ -163,7 +165,11 @@ impl IntoResponse for Refusal {
         if matches!(self, Self::NoToken { .. }) {
             response.headers_mut().insert(WWW_AUTHENTICATE, CHALLENGE);
         }
-        if status == StatusCode::TOO_MANY_REQUESTS || matches!(self, Self::StockUnavailable(_)) {
+        let passes_soon = matches!(
+            self,
+            Self::StockUnavailable(_) | Self::Swap(SwapError::HandingOver)
+        );
+        if status == StatusCode::TOO_MANY_REQUESTS || passes_soon {
             response.headers_mut().insert(RETRY_AFTER, SOON);
         }
         response

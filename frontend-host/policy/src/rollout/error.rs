@@ -56,6 +56,11 @@ pub enum SwapError {
     /// There is no candidate.
     #[error("there is no candidate; put one with PUT /policy/candidate?shadow=0.1")]
     NoCandidate,
+    /// Another process takes the gateway's place.
+    #[error(
+        "another process is taking this gateway's place: send the change again in a moment, when that one serves"
+    )]
+    HandingOver,
     /// It could not be made to survive a restart.
     #[error("the change cannot be saved, so it was not made: {0}")]
     NotSaved(#[from] VersionLogError),

@@ -61,6 +61,9 @@ impl Registry {
         next: impl FnOnce(&Published) -> Result<Published, SwapError>,
     ) -> Result<Arc<Published>, SwapError> {
         let mut log = self.log();
+        if unwritten(&log).is_some() {
+            return Err(SwapError::HandingOver);
+        }
         let now = self.published();
         let next = Arc::new(next(&now)?);
         let change = Change::new(what, &now, &next, reason);
@@ -70,6 +73,28 @@ impl Registry {
         }
         self.publish(Arc::clone(&next), &change);
         Ok(next)
+    }
+
+    /// Has nothing written from now on, and nothing changed but what cannot wait: a version that fails goes out of
+    /// service. Waits for a change that is being written.
+    pub(super) fn hold(&self) {
+        if let Some(log) = &mut *self.log() {
+            log.hold();
+        }
+    }
+
+    /// Whether it is held, and how many changes are unwritten then. Waits for a change that is being written.
+    pub(super) fn unwritten(&self) -> Option<usize> {
+        unwritten(&self.log())
+    }
+
+    /// Writes what was changed while it was held, and goes on as before.
+    pub(super) fn release(&self) {
+        if let Some(log) = &mut *self.log()
+            && let Err(error) = log.release()
+        {
+            tracing::error!(%error, "a restart would come back with a policy that was taken out of service");
+        }
     }
 
     /// Takes a version out of service that failed too often, if it still is in service. It goes
@@ -169,4 +194,8 @@ impl Registry {
             .set_candidate(candidate.map(|candidate| candidate.version.id));
         self.published.store(next);
     }
+}
+
+fn unwritten(log: &Option<VersionLog>) -> Option<usize> {
+    log.as_ref().and_then(VersionLog::unwritten)
 }

@@ -54,6 +54,10 @@ impl Versions {
         }
         let candidate = published.candidate.as_ref()?;
         let rollout = candidate.rollout.as_ref()?;
+        // Whoever goes on with it then, this process or the one that takes its place, does what is to be done.
+        if self.is_held() {
+            return None;
+        }
         match rollout.next(BootTime::now()) {
             Next::Wait => {}
             Next::Ask(gate) => return Some(rollout.question(gate, &candidate.version)),

@@ -183,6 +183,9 @@ pub struct VersionLog {
     dir: PathBuf,
     state: State,
     changes: VecDeque<Change>,
+    /// Changes that are not on the disk: while another process may read that, or write to it. Few: only what cannot
+    /// wait is among them.
+    unwritten: Option<Vec<Change>>,
 }
 
 impl VersionLog {
@@ -203,6 +206,7 @@ impl VersionLog {
             dir,
             state: State::default(),
             changes: VecDeque::new(),
+            unwritten: None,
         };
         log.state = match log.read_state() {
             Ok(Some(state)) if state.started_with == started_with => state,
@@ -262,6 +266,36 @@ impl VersionLog {
             kept,
         };
         self
+    }
+
+    /// From now on changes are written to the disk only when it is [released](Self::release).
+    pub fn held(mut self) -> Self {
+        self.hold();
+        self
+    }
+
+    /// See [`held`](Self::held).
+    pub(super) fn hold(&mut self) {
+        self.unwritten.get_or_insert_default();
+    }
+
+    /// Whether it is held, and how many changes wait then.
+    pub(super) fn unwritten(&self) -> Option<usize> {
+        self.unwritten.as_ref().map(Vec::len)
+    }
+
+    /// Writes what waits, and everything else at once from now on.
+    pub(super) fn release(&mut self) -> Result<(), VersionLogError> {
+        let unwritten = self.unwritten.take().unwrap_or_default();
+        let Some(last) = unwritten.last() else {
+            return Ok(());
+        };
+        for change in &unwritten {
+            self.append(change)?;
+        }
+        self.write_state(&self.state)?;
+        self.forget_others(last);
+        Ok(())
     }
 
     /// The versions that can be activated again, the latest at the end.
@@ -423,16 +457,27 @@ impl VersionLog {
                 .as_ref()
                 .map(|previous| previous.digest.to_string()),
         };
-        let json = serde_json::to_vec(&state).expect("strings are JSON");
-        self.append(change)?;
-        write_durably(&self.dir.join("state.json"), &json)?;
+        match &mut self.unwritten {
+            Some(unwritten) => unwritten.push(change.clone()),
+            None => {
+                self.append(change)?;
+                self.write_state(&state)?;
+            }
+        }
         self.state = state;
         self.changes.push_back(change.clone());
         if self.changes.len() > CHANGES_SHOWN_MAX {
             self.changes.pop_front();
         }
-        self.forget_others(change);
+        if self.unwritten.is_none() {
+            self.forget_others(change);
+        }
         Ok(())
+    }
+
+    fn write_state(&self, state: &State) -> Result<(), VersionLogError> {
+        let json = serde_json::to_vec(state).expect("strings are JSON");
+        write_durably(&self.dir.join("state.json"), &json)
     }
 
     fn append(&self, change: &Change) -> Result<(), VersionLogError> {

@@ -106,6 +106,29 @@ impl Versions {
         })
     }
 
+    /// Leaves what is saved as it is from now on, for another process to read, until it is [released](Self::release):
+    /// operators' changes are refused, rollouts stay at their step, and a version that fails goes out of service as ever.
+    /// Waits for a disk.
+    pub fn hold(&self) {
+        self.registry.hold();
+    }
+
+    /// Whether changes are [held](Self::hold). Waits for a disk.
+    pub fn is_held(&self) -> bool {
+        self.registry.unwritten().is_some()
+    }
+
+    /// Whether a version went out of service since changes are [held](Self::hold), so that what is saved is not what
+    /// decides. Waits for a disk.
+    pub fn has_changed_since_held(&self) -> bool {
+        self.registry.unwritten().is_some_and(|changes| changes > 0)
+    }
+
+    /// Saves what happened while changes were [held](Self::hold), and takes them again. Waits for a disk.
+    pub fn release(&self) {
+        self.registry.release();
+    }
+
     /// A count of its own on what decides now, for those who hold it for long.
     pub fn published(&self) -> Arc<Published> {
         self.registry.published()
