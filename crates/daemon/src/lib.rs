@@ -5,7 +5,8 @@
 //! - [`data_dir`]: a data directory that no other process writes to;
 //! - [`directory`]: directories that outlive a loss of power;
 //! - [`atomic_file`]: files that are whole or not there;
-//! - [`watched`]: what is made of files, and made anew when they change.
+//! - [`watched`]: what is made of files, and made anew when they change;
+//! - [`notify`]: what a supervisor is told.
 //!
 //! Clippy keeps other ways out of the crates that serve: see `clippy.toml`.
 
@@ -21,6 +22,7 @@ pub mod data_dir;
 pub mod directory;
 pub mod atomic_file;
 pub mod watched;
+pub mod notify;
 
 /// The exit code of a process that failed.
 const FAILED: i32 = 1;
