@@ -1,10 +1,12 @@
-//! Listening, with errors that name the port.
+//! Listening, with errors that name the port; and sockets that a supervisor listens on already.
 
+use std::env;
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::error::Error;
 
@@ -31,11 +33,22 @@ pub struct Place {
 }
 
 impl Place {
-    /// Listens there, for `tokio` to take over.
+    /// Listens there, for `tokio` to take over: with the inherited socket of that address, where there is one.
     ///
     /// # Errors
     /// [`Error::Taken`] where another process does.
-    pub fn bind(&self) -> Result<TcpListener, Error> {
+    pub fn bind(&self, inherited: &mut Inherited) -> Result<TcpListener, Error> {
+        match inherited.take(self.address) {
+            Some(listener) => Ok(listener),
+            None => self.bind_anew(),
+        }
+    }
+
+    /// The same with a socket of its own.
+    ///
+    /// # Errors
+    /// [`Error::Taken`] where another process listens there.
+    pub fn bind_anew(&self) -> Result<TcpListener, Error> {
         let Self {
             address,
             purpose,
@@ -80,4 +93,70 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG_MAX)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
+}
+
+/// Sockets that a supervisor listens on for this process, and keeps when it ends: systemd's socket activation,
+/// `sd_listen_fds(3)`.
+#[derive(Debug, Default)]
+pub struct Inherited(Vec<(SocketAddr, TcpListener)>);
+
+impl Inherited {
+    /// As `LISTEN_FDS` says, where `LISTEN_PID` is this process or absent. Children get neither the variables nor the
+    /// sockets.
+    ///
+    /// To be called before there are threads: it changes the environment.
+    ///
+    /// # Errors
+    /// Where one is no TCP socket that listens.
+    pub fn from_environment() -> Result<Self, Error> {
+        let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let names: Vec<&str> = names.split(':').collect();
+        let mut handed = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..handed.len() {
+            let unusable = |why: &dyn std::fmt::Display| {
+                let name = names.get(index).filter(|name| !name.is_empty());
+                let name = name.map(|name| format!(" (`{name}`)")).unwrap_or_default();
+                Error::Usage(format!(
+                    "the socket number {}{name} that LISTEN_FDS speaks of cannot be listened on: {why}",
+                    index + 1
+                ))
+            };
+            let listener = handed
+                .take_tcp_listener(index)
+                .map_err(|error| unusable(&error))?
+                .ok_or_else(|| unusable(&"it is not there"))?;
+            if !SockRef::from(&listener).is_listener().unwrap_or(false) {
+                return Err(unusable(&"it is a TCP socket that does not listen"));
+            }
+            // A supervisor need not have seen to it.
+            let prepared = listener.set_nonblocking(true);
+            let address = prepared.and_then(|()| listener.local_addr());
+            sockets.push((address.map_err(|error| unusable(&error))?, listener));
+        }
+        Ok(Self(sockets))
+    }
+
+    fn take(&mut self, address: SocketAddr) -> Option<TcpListener> {
+        let same = self.0.iter().position(|(bound, _)| *bound == address)?;
+        Some(self.0.swap_remove(same).1)
+    }
+
+    /// Whether it has a socket of that address.
+    pub fn has(&self, address: SocketAddr) -> bool {
+        self.0.iter().any(|(bound, _)| *bound == address)
+    }
+
+    /// That every socket has been taken; `why_not` says in words why one was not.
+    ///
+    /// # Errors
+    /// Where one was not: whoever connects to it would never be answered.
+    pub fn check_all_taken(&self, why_not: &str) -> Result<(), Error> {
+        match self.0.first() {
+            None => Ok(()),
+            Some((address, _)) => Err(Error::Usage(format!(
+                "a socket that listens on {address} was handed to this process (LISTEN_FDS), and {why_not}"
+            ))),
+        }
+    }
 }

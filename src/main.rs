@@ -52,6 +52,7 @@ use clap::CommandFactory as _;
 use cli::{Cli, Command};
 use error::Error;
 use failure::Failure;
+use listen::Inherited;
 use output::reader_may_go;
 
 fn main() -> ExitCode {
@@ -61,10 +62,15 @@ fn main() -> ExitCode {
         Ok(cli) => cli.into_command(),
         Err(told) => return tell_usage(&told),
     };
+    // Before there are threads.
+    let inherited = match inherited_by(&command) {
+        Ok(inherited) => inherited,
+        Err(error) => return fail(&error.into()),
+    };
     let ended = runtime(&command)
         .map_err(Failure::from)
         .and_then(|runtime| {
-            let ended = runtime.block_on(run(command));
+            let ended = runtime.block_on(run(command, inherited));
             // What still runs on its threads, as the compilation of a policy may, keeps nobody waiting.
             runtime.shutdown_background();
             ended
@@ -72,6 +78,21 @@ fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
+    }
+}
+
+/// The sockets that are handed to a service; whoever hands them to `up` means something else than it does.
+fn inherited_by(command: &Command) -> Result<Inherited, Error> {
+    match command {
+        Command::Catalog(_) | Command::Order(_) | Command::Gateway(_) => {
+            Inherited::from_environment()
+        }
+        Command::Up(_) => {
+            let inherited = Inherited::from_environment()?;
+            inherited.check_all_taken("the services of `bazaar up` listen by themselves")?;
+            Ok(inherited)
+        }
+        _ => Ok(Inherited::default()),
     }
 }
 
@@ -102,12 +123,12 @@ fn runtime(command: &Command) -> Result<Runtime, Error> {
     builder.enable_all().build().map_err(Error::Runtime)
 }
 
-async fn run(command: Command) -> Result<(), Failure> {
+async fn run(command: Command, inherited: Inherited) -> Result<(), Failure> {
     match command {
         Command::Up(args) => Ok(up::run(args).await?),
-        Command::Gateway(args) => service::gateway(args).await,
-        Command::Catalog(args) => service::catalog(args).await,
-        Command::Order(args) => service::order(args).await,
+        Command::Gateway(args) => service::gateway(args, inherited).await,
+        Command::Catalog(args) => service::catalog(args, inherited).await,
+        Command::Order(args) => service::order(args, inherited).await,
         Command::Load(args) => Ok(load::run(args).await?),
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Status(args) => Ok(status::run(args).await?),

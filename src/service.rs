@@ -2,40 +2,59 @@
 //! stop.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use catalog::config::NESTED_LEASE_MAX;
+use daemon::notify;
 use daemon::tasks::{self, Task};
 use domain::ReplicaId;
 use frontend_host::config::{Bounds, Tokens};
+use frontend_host::handover::{self, Handed};
+use frontend_host::{Listeners, Succession};
 use frontend_policy::{Compiler, Probation};
-use monitor::Monitor;
+use monitor::{Monitor, Readiness};
 use rpc::listen::connections_within_open_files;
 use tls::{Cluster, Expected, Role};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::cli::{self, Lifeline};
 use crate::client::Origin;
 use crate::error::Error;
 use crate::failure::Failure;
-use crate::listen::Place;
+use crate::listen::{Inherited, Place};
 use crate::log;
 use crate::open_files;
 use crate::rebuild;
 use crate::stop::{self, STOP_TIME_MAX, StopSignals, end_of_stdin};
 
-pub async fn catalog(args: cli::Catalog) -> Result<(), Failure> {
+/// How often it is looked whether a service is ready, for its supervisor.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Runs a catalog.
+pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(), Failure> {
     log::start("catalog");
     open_files::raise_limit();
-    let mut shutdown = Box::pin(shutdown(&args.lifeline, STOP_TIME_MAX)?);
+    let mut shutdown = Box::pin(shutdown(&args.lifeline, STOP_TIME_MAX, None)?);
     let cluster = cluster(&args.cluster, Expected::Role(Role::Catalog))?;
     guarded(args.listen, cluster.is_some(), &args.openness)?;
-    let listener = bind(args.listen, "the catalog".to_owned(), "--listen")?;
+    let purpose = "the catalog".to_owned();
+    let listener = bind(args.listen, purpose, "--listen", &mut inherited)?;
     let monitor = Monitor::default();
-    let _monitoring = monitored(args.metrics, "the catalog's metrics", &monitor)?;
+    let _monitoring = monitored(
+        args.metrics,
+        "the catalog's metrics",
+        &monitor,
+        &mut inherited,
+    )?;
+    inherited.check_all_taken("neither --listen nor --metrics says that address")?;
+    let _telling = tell_supervisor(&monitor);
     if let Some(store) = args.store {
         let url = catalog::StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
         info!(address = %args.listen, store = %url, "starting");
@@ -108,16 +127,24 @@ fn lease(lease_ms: Option<u64>) -> Duration {
 }
 
 /// Runs an order replica.
-pub async fn order(args: cli::Order) -> Result<(), Failure> {
+pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Failure> {
     log::start(&format!("order-{}", args.id));
     open_files::raise_limit();
     let address = args.address().map_err(Error::Usage)?;
-    let shutdown = shutdown(&args.lifeline, STOP_TIME_MAX)?;
+    let shutdown = shutdown(&args.lifeline, STOP_TIME_MAX, None)?;
     let cluster = cluster(&args.cluster, Expected::Replica(args.id))?;
     guarded(address, cluster.is_some(), &args.openness)?;
-    let listener = bind(address, format!("order replica {}", args.id), "--listen")?;
+    let purpose = format!("order replica {}", args.id);
+    let listener = bind(address, purpose, "--listen", &mut inherited)?;
     let monitor = Monitor::default();
-    let _monitoring = monitored(args.metrics, "a replica's metrics", &monitor)?;
+    let _monitoring = monitored(
+        args.metrics,
+        "a replica's metrics",
+        &monitor,
+        &mut inherited,
+    )?;
+    inherited.check_all_taken("neither --listen nor --metrics says that address")?;
+    let _telling = tell_supervisor(&monitor);
     let config = order::Config {
         id: args.id,
         catalogs: origins(&args.catalogs),
@@ -133,21 +160,22 @@ pub async fn order(args: cli::Order) -> Result<(), Failure> {
     Ok(())
 }
 
-pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
+/// Runs a gateway, in the place of a running one where that is wanted.
+pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(), Failure> {
     log::start("gateway");
     open_files::raise_limit();
     let drain_delay = Duration::from_millis(args.front.drain_delay_ms);
-    let shutdown = shutdown(&args.lifeline, drain_delay + STOP_TIME_MAX)?;
-    let http = bind(
-        args.front.listen,
-        "the gateway's HTTP".to_owned(),
-        "--listen",
-    )?;
-    let admin = bind(
-        args.front.admin,
-        "the gateway's admin API".to_owned(),
-        "--admin",
-    )?;
+    let (replaced, when_replaced) = oneshot::channel();
+    let stop_time_max = drain_delay + STOP_TIME_MAX;
+    let shutdown = shutdown(&args.lifeline, stop_time_max, Some(when_replaced))?;
+    let handed = match &args.data_dir {
+        Some(data_dir) if args.take_over => handover::take_over(data_dir)
+            .await
+            .map_err(frontend_host::Error::from)?,
+        _ => None,
+    };
+    let (listeners, predecessor) = front(&args.front, handed, &mut inherited)?;
+    inherited.check_all_taken("neither --listen nor --admin says that address")?;
     let defaults = frontend_host::Config::new(origins(&args.catalogs), urls(args.orders));
     let rules = args.front.rules;
     let config = frontend_host::Config {
@@ -186,9 +214,90 @@ pub async fn gateway(args: cli::Gateway) -> Result<(), Failure> {
         ..defaults
     };
     info!(address = %args.front.listen, admin = %args.front.admin, "starting");
-    frontend_host::run(config, http, admin, shutdown).await?;
+    let succession = Succession {
+        predecessor,
+        replaced,
+    };
+    frontend_host::run(config, listeners, succession, shutdown).await?;
     info!("stopped");
     Ok(())
+}
+
+/// What a gateway listens on, and the running one that handed it over.
+fn front(
+    flags: &cli::Front,
+    handed: Option<Handed>,
+    inherited: &mut Inherited,
+) -> Result<(Listeners, Option<handover::Predecessor>), Error> {
+    let are_kept = inherited.has(flags.listen);
+    let clients = ("the gateway's HTTP", "--listen", flags.listen);
+    let operators = ("the gateway's admin API", "--admin", flags.admin);
+    let (clients, operators, predecessor) = match handed {
+        None => {
+            let mut bind =
+                |(purpose, flag, address)| bind(address, String::from(purpose), flag, inherited);
+            (bind(clients)?, bind(operators)?, None)
+        }
+        Some(handed) => {
+            notify::take_over(handed.alive_every);
+            let predecessor = Some(handed.predecessor);
+            let clients = handed_over(clients, handed.clients, inherited)?;
+            let operators = handed_over(operators, handed.operators, inherited)?;
+            (clients, operators, predecessor)
+        }
+    };
+    let listeners = Listeners {
+        clients,
+        operators,
+        are_kept,
+    };
+    Ok((listeners, predecessor))
+}
+
+/// What a running gateway listens on, which is what this one is told to. A supervisor may have handed it over as well.
+fn handed_over(
+    (purpose, flag, address): (&str, &'static str, SocketAddr),
+    handed: std::net::TcpListener,
+    inherited: &mut Inherited,
+) -> Result<TcpListener, Error> {
+    let unusable = |source| Error::Listen {
+        address,
+        purpose: purpose.to_owned(),
+        flag,
+        source,
+    };
+    let bound = handed.local_addr().map_err(unusable)?;
+    if bound != address {
+        return Err(Error::Usage(format!(
+            "the running gateway listens on {bound} ({purpose}), and {flag} says {address}: take its place with the same \
+             addresses, or stop it first"
+        )));
+    }
+    if inherited.has(address) {
+        return bind(address, purpose.to_owned(), flag, inherited);
+    }
+    handed.set_nonblocking(true).map_err(unusable)?;
+    TcpListener::from_std(handed).map_err(unusable)
+}
+
+/// Tells the supervisor once a service does its part, and from now on that it is alive: on the runtime that serves.
+fn tell_supervisor(monitor: &Monitor) -> (Task<()>, Option<Task<()>>) {
+    let monitor = monitor.clone();
+    let ready = tasks::spawn("readiness", async move {
+        while !matches!(monitor.observe().readiness, Readiness::Ready(_)) {
+            sleep(LOOK_INTERVAL).await;
+        }
+        notify::ready();
+    });
+    let alive = notify::alive_every().map(|every| {
+        tasks::spawn("watchdog", async move {
+            loop {
+                notify::alive();
+                sleep(every).await;
+            }
+        })
+    });
+    (ready, alive)
 }
 
 /// Of which cluster a service is, where it has certificates.
@@ -231,22 +340,28 @@ fn monitored(
     address: Option<SocketAddr>,
     purpose: &str,
     monitor: &Monitor,
+    inherited: &mut Inherited,
 ) -> Result<Option<Task<()>>, Error> {
     let Some(address) = address else {
         return Ok(None);
     };
-    let listener = bind(address, purpose.to_owned(), "--metrics")?;
+    let listener = bind(address, purpose.to_owned(), "--metrics", inherited)?;
     let serving = monitor::serve(listener, monitor.clone());
     Ok(Some(tasks::spawn("metrics", serving)))
 }
 
-fn bind(address: SocketAddr, purpose: String, flag: &'static str) -> Result<TcpListener, Error> {
+fn bind(
+    address: SocketAddr,
+    purpose: String,
+    flag: &'static str,
+    inherited: &mut Inherited,
+) -> Result<TcpListener, Error> {
     let listener = Place {
         address,
         purpose: purpose.clone(),
         flag,
     }
-    .bind()?;
+    .bind(inherited)?;
     TcpListener::from_std(listener).map_err(|source| Error::Listen {
         address,
         purpose,
@@ -256,29 +371,40 @@ fn bind(address: SocketAddr, purpose: String, flag: &'static str) -> Result<TcpL
 }
 
 /// Completes when the service should stop. From then on the process ends within `stop_time_max`,
-/// and at once where it is signalled twice.
+/// and at once where it is signalled twice. A gateway may be `replaced` by another process.
 fn shutdown(
     lifeline: &Lifeline,
     stop_time_max: Duration,
+    replaced: Option<oneshot::Receiver<()>>,
 ) -> Result<impl Future<Output = ()> + Send + 'static, Error> {
     let mut signals = StopSignals::catch_for_service(|what| info!("{what}"))?;
     let stop_at_eof = lifeline.stop_at_eof;
-    Ok(async move {
-        let is_signalled = tokio::select! {
-            () = signals.next() => true,
-            () = end_of_stdin(), if stop_at_eof => false,
+    let is_replaced = async {
+        let told = match replaced {
+            Some(replaced) => replaced.await.is_ok(),
+            None => false,
         };
-        if is_signalled {
-            info!("stopping: signalled");
-        } else {
-            info!("stopping: the process that started this one wants it so, or is gone");
+        if !told {
+            pending::<()>().await;
+        }
+    };
+    Ok(async move {
+        let why = tokio::select! {
+            () = signals.next() => Stop::Signalled,
+            () = end_of_stdin(), if stop_at_eof => Stop::Abandoned,
+            () = is_replaced => Stop::Replaced,
+        };
+        info!("stopping: {why}");
+        // Where another process has the place, the service goes on.
+        if why != Stop::Replaced {
+            notify::stopping();
         }
         if let Err(error) = stop::end_after(stop_time_max) {
             warn!(%error, "cannot limit how long stopping takes");
         }
         tasks::spawn_for_caller(async move {
-            // A supervisor may signal this process as well as the one that started it.
-            if !is_signalled {
+            // A supervisor may signal this process as well as the one that started it, or took its place.
+            if why != Stop::Signalled {
                 signals.next().await;
             }
             signals.next().await;
@@ -286,4 +412,22 @@ fn shutdown(
             daemon::fail()
         });
     })
+}
+
+/// Why a service stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Signalled,
+    Abandoned,
+    Replaced,
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Signalled => "signalled",
+            Self::Abandoned => "the process that started this one wants it so, or is gone",
+            Self::Replaced => "another process has taken its place",
+        })
+    }
 }

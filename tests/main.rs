@@ -33,6 +33,7 @@
 //! - [`admin`]: who may use the admin API, and what it stands;
 //! - [`monitoring`]: what services say of themselves;
 //! - [`stopping`]: how services stop;
+//! - [`handover`]: how a gateway is replaced, and what its supervisor does and is told;
 //! - [`examples`]: the policies that people need, each as the guide describes it;
 //! - [`languages`]: policies in JavaScript, Python and C, and new ones;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
@@ -75,6 +76,7 @@ mod bombs;
 mod admin;
 mod monitoring;
 mod stopping;
+mod handover;
 mod examples;
 mod languages;
 mod command;

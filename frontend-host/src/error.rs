@@ -58,6 +58,9 @@ pub enum Error {
     /// What was saved of the policy cannot be read or written.
     #[error("cannot save the policy: {0}")]
     VersionLog(#[from] VersionLogError),
+    /// The gateway whose place this one was to take goes on.
+    #[error(transparent)]
+    Handover(#[from] crate::handover::HandoverError),
     /// The journal that this gateway belongs to is not known.
     #[error("cannot tell which bazaar this gateway belongs to: {0}")]
     Journal(#[from] JournalError),

@@ -12,7 +12,9 @@
 //! - `rollouts`: has rollouts go on, and asks their gates;
 //! - [`journal`]: the journal that all of it is about;
 //! - [`admin`]: the listener for operators;
-//! - [`stage`]: how far the gateway's stop has come.
+//! - [`readiness`]: whether a trade could be served;
+//! - [`stage`]: how far the gateway's stop has come;
+//! - [`handover`]: how another process takes its place.
 //!
 //! Deliberately absent: any decision about routes, messages, caching or leaders. Those are the
 //! policy's.
@@ -31,23 +33,28 @@ pub mod upstream;
 mod rollouts;
 pub mod journal;
 pub mod admin;
+pub mod readiness;
 pub mod stage;
+pub mod handover;
 
 // `tests/alone` serves tests in here and out there.
 #[cfg(test)]
 extern crate self as frontend_host;
 
-use std::future::Future;
+use std::future::{Future, pending};
+use std::io::PipeReader;
 use std::path::Path;
 use std::sync::Arc;
 
 use daemon::data_dir::Lock;
-use daemon::tasks;
+use daemon::notify;
+use daemon::tasks::{self, Task};
 use rpc::connect::Security;
 use rpc::failover::{AskIfActive, Endpoints};
 use tls::{ClientCertificates, Expected, Role};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::net::UnixListener;
+use tokio::sync::{oneshot, watch};
 use tokio::time::sleep;
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::order::v1::orders_client::OrdersClient;
@@ -55,6 +62,7 @@ use wire::order::v1::orders_client::OrdersClient;
 use crate::admin::{Admin, KnownBy, Operators};
 use crate::cache::Cache;
 use crate::handler::Gateway;
+use crate::handover::{Offering, Predecessor, Replaced};
 use crate::journal::OwnJournal;
 use crate::server::clients::Clients;
 use crate::upstream::backend::Backend;
@@ -69,6 +77,26 @@ use frontend_policy::{
 pub use config::Config;
 pub use error::Error;
 
+/// What a gateway listens on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For clients.
+    pub clients: TcpListener,
+    /// For operators.
+    pub operators: TcpListener,
+    /// Whether a supervisor has them as well: whoever connects when the gateway stops waits for its next start then.
+    pub are_kept: bool,
+}
+
+/// Whom a gateway follows, and who follows it.
+#[derive(Debug)]
+pub struct Succession {
+    /// The running gateway whose place this one takes, with its listeners.
+    pub predecessor: Option<Predecessor>,
+    /// Told when another process has taken this one's place: it is to stop then.
+    pub replaced: oneshot::Sender<()>,
+}
+
 /// Runs a gateway until `shutdown`. It starts whether or not the other services are there,
 /// and waits for them.
 ///
@@ -76,15 +104,23 @@ pub use error::Error;
 /// its listener, lets what is under way finish within bounds, and returns. The compilation of a
 /// policy goes on in the runtime for as long as that lasts.
 ///
+/// With a data directory it offers its place to other processes: see [`handover`]. Once one has it, `shutdown` is to
+/// complete, and there is no delay then. One that has a predecessor serves nobody until it could serve a trade.
+///
 /// # Errors
-/// Where the configuration, the policy or the machine will not do, and where another process has
-/// the data directory.
+/// Where the configuration, the policy or the machine will not do, where another process has
+/// the data directory, and where its predecessor goes on.
 pub async fn run(
     config: Config,
-    clients: TcpListener,
-    operators: TcpListener,
+    listeners: Listeners,
+    succession: Succession,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), Error> {
+    let Listeners {
+        clients,
+        operators,
+        are_kept,
+    } = listeners;
     let operators_address = operators.local_addr()?;
     let knows_operators = config.https.is_some() && config.cluster.is_some();
     if config.tokens.read.is_some() && config.tokens.change.is_none() && !knows_operators {
@@ -105,12 +141,23 @@ pub async fn run(
         for_operators,
     } = certificates(&config)?;
     let data_dir = config.data_dir.as_deref();
-    let _owned = data_dir.map(Lock::take).transpose()?;
+    let Succession {
+        predecessor,
+        replaced,
+    } = succession;
+    let (lock, offers, predecessor) = match predecessor {
+        Some(predecessor) => (
+            Some(predecessor.lock),
+            Some(predecessor.offers),
+            Some(predecessor.conversation),
+        ),
+        None => (data_dir.map(Lock::take).transpose()?, None, None),
+    };
     tokio::pin!(shutdown);
     // Before anything else is in a new data directory.
     let journal = Arc::new(OwnJournal::open(data_dir)?);
     let policy = tokio::select! {
-        loaded = load_policy(&config) => loaded?,
+        loaded = load_policy(&config, predecessor.is_some()) => loaded?,
         () = &mut shutdown => return Ok(()),
     };
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
@@ -128,16 +175,19 @@ pub async fn run(
         takes: Takes::new(catalogs.clone(), Arc::clone(&journal)),
     };
     let gateway = Arc::new(Gateway::new(&config, policy, Arc::clone(&cache), backend));
+    if are_kept {
+        gateway.stage.leave_queue();
+    }
 
-    let (stop, stopped) = watch::channel(false);
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
+    let (stop, stopped) = watch::channel(false);
     // A connection of its own: invalidations do not queue behind reads.
     let session = tasks::spawn("session", {
         let catalog = CatalogClient::new(catalogs.channel());
         let name = format!("{}", clients.local_addr()?);
-        let until_stopped = until_stopped(stopped.clone());
+        let until_stopped = until_stopped(stopped);
         let journal = Arc::clone(&journal);
         async move {
             upstream::session::keep_session(catalog, name, cache, journal, until_stopped).await
@@ -146,7 +196,37 @@ pub async fn run(
     let watching = tasks::spawn("watch replicas", replicas.watch());
     let policy = Arc::clone(&gateway.policy);
     let rolling_out = tasks::spawn("rollouts", rollouts::keep_going(policy));
+
+    let mut announcing = None;
+    match predecessor {
+        None => announcing = Some(announce(&gateway, notify::ready)),
+        Some(predecessor) => {
+            let ready = async {
+                journal.wait_until_proven().await;
+                readiness::wait_until_ready(&gateway).await;
+            };
+            let replacing = predecessor.replace(ready, || readiness::unready(&gateway));
+            tokio::select! {
+                replaced = replacing => if replaced? == Replaced::Ended {
+                    announcing = Some(announce(&gateway, notify::ready_as_main));
+                },
+                () = &mut shutdown => return Ok(()),
+            }
+            tracing::info!("serving in the place of the gateway before");
+            let policy = Arc::clone(&gateway.policy);
+            let released = tokio::task::spawn_blocking(move || policy.release());
+            released.await.map_err(std::io::Error::other)?;
+        }
+    }
+    let (stop_offering, stopping) = watch::channel(false);
+    let (alive, _alive) = std::io::pipe()?; // until the end
+    let mut offering = data_dir.zip(lock.as_ref()).and_then(|owned| {
+        let sockets = (&clients, &operators);
+        offer(owned, sockets, (offers, alive), &gateway, stopping)
+    });
+
     let connected = Clients::new(config.clients);
+    let (stop_admin, admin_stopped) = watch::channel(false);
     let admin = Admin {
         gateway: Arc::clone(&gateway),
         clients: Arc::clone(&connected),
@@ -154,36 +234,102 @@ pub async fn run(
         operators: who_operates,
         tls: for_operators,
         is_local: operators_address.ip().is_loopback(),
-        stopped: stopped.clone(),
+        stopped: admin_stopped.clone(),
     };
-    let serving = admin::serve(operators, admin, until_stopped(stopped));
-    let mut admin = tasks::spawn("admin", serving);
+    let serving = admin::serve(operators, admin, until_stopped(admin_stopped));
+    let admin = tasks::spawn("admin", serving);
 
     tokio::select! {
         () = journal.wait_until_proven() => {}
         () = &mut shutdown => return Ok(()),
     }
     let drained = async {
-        shutdown.await;
+        let mut is_told = false;
+        let is_replaced = tokio::select! {
+            () = &mut shutdown => {
+                is_told = true;
+                let _ = stop_offering.send(true);
+                match &mut offering {
+                    Some(offering) => offering.await,
+                    None => false,
+                }
+            }
+            true = taken(&mut offering) => true,
+        };
+        if is_replaced {
+            // Both of them accept from the same sockets: what this one does not take, the other one has.
+            gateway.stage.leave_queue();
+            let _ = stop_admin.send(true);
+            let _ = replaced.send(());
+            if !is_told {
+                shutdown.await;
+            }
+        }
         gateway.stage.drain();
-        if !config.drain_delay.is_zero() {
+        if !config.drain_delay.is_zero() && !is_replaced {
             let delay = config.drain_delay;
             tracing::info!(?delay, "not ready from now on; clients are still served");
             sleep(delay).await;
         }
     };
-    let served = tokio::select! {
-        served = server::serve((clients, for_clients), Arc::clone(&gateway), connected, config.workers, drained) => served.map_err(Error::from),
-        () = &mut admin => return Err(std::io::Error::other("the admin listener ended").into()),
+    let serving = async {
+        let listener = (clients, for_clients);
+        let workers = config.workers;
+        let served = server::serve(listener, Arc::clone(&gateway), connected, workers, drained);
+        let served = served.await;
+        let _ = stop.send(true);
+        let _ = stop_admin.send(true);
+        session.await;
+        served.map_err(Error::from)
     };
-    let _ = stop.send(true);
-    session.await;
-    admin.await;
-    drop((watching, rolling_out));
-    served
+    let operating = async {
+        admin.await;
+        match *stop_admin.borrow() {
+            true => Ok(()),
+            false => Err(std::io::Error::other("the admin listener ended").into()),
+        }
+    };
+    let served = tokio::try_join!(serving, operating);
+    drop((watching, rolling_out, announcing));
+    served.map(|_| ())
 }
 
-async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
+/// Tells the supervisor once a trade could be served.
+fn announce(gateway: &Arc<Gateway>, tell: fn()) -> Task<()> {
+    let gateway = Arc::clone(gateway);
+    tasks::spawn("readiness", async move {
+        readiness::wait_until_ready(&gateway).await;
+        tell();
+    })
+}
+
+/// Offers the gateway's place, until another process has it or it is to stop; `None` where that cannot be.
+fn offer(
+    owned: (&Path, &Lock),
+    sockets: (&TcpListener, &TcpListener),
+    offers: (Option<UnixListener>, PipeReader),
+    gateway: &Gateway,
+    stopping: watch::Receiver<bool>,
+) -> Option<Task<bool>> {
+    match Offering::new(owned, sockets, offers, Arc::clone(&gateway.policy)) {
+        Ok(offering) => Some(tasks::spawn("hand-over", offering.until_taken(stopping))),
+        Err(error) => {
+            tracing::warn!(%error, "no other process can take this one's place without a gap");
+            None
+        }
+    }
+}
+
+/// Waits until another process has taken the gateway's place; for ever where none can.
+async fn taken(offering: &mut Option<Task<bool>>) -> bool {
+    match offering {
+        Some(offering) => offering.await,
+        None => pending().await,
+    }
+}
+
+/// `held` where another process has the directory as well, see [`Versions::hold`].
+async fn load_policy(config: &Config, held: bool) -> Result<Arc<Versions>, Error> {
     let engine = Engine::new(config.decision_time_max).map_err(Error::Sandbox)?;
     let engine = engine.with_compiler(config.compiler.clone());
     let engine = match &config.data_dir {
@@ -210,7 +356,8 @@ async fn load_policy(config: &Config) -> Result<Arc<Versions>, Error> {
         .map(|log| match &trust {
             Some(trust) => log.retain_trusted(trust),
             None => log,
-        });
+        })
+        .map(|log| if held { log.held() } else { log });
     let probation = config.probation;
     let secrets = Secrets::in_directory(config.policy_secrets.clone());
     let admission = Admission::new(engine).with_secrets(secrets);

@@ -11,13 +11,14 @@
 //! - [`receive`]: bodies of requests; [`unsent`]: those of answers; [`streams`]: HTTP/2's tasks, and
 //!   [`leaving`] what is on its way of their answers;
 //! - [`worker`]: the threads; [`slot`]: what is known of them, and a connection's place at one;
-//!   [`finish`]: the end of their connections.
+//!   [`finish`]: the end of their connections; [`pulse`]: whether all of them are alive.
 
 pub mod clients;
 mod connection;
 mod finish;
 mod leaving;
 mod progress;
+mod pulse;
 mod receive;
 mod refusals;
 mod socket;
@@ -32,7 +33,7 @@ use std::future::Future;
 use std::net::TcpStream as StdTcpStream;
 use std::sync::Arc;
 
-use daemon::tasks;
+use daemon::{notify, tasks};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
@@ -61,6 +62,10 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let workers = Workers::start(workers.max(1))?;
     let handles = workers.handles.clone();
+    let _telling = notify::alive_every().map(|every| {
+        let telling = pulse::keep_telling(Arc::clone(&handles.stats), every);
+        tasks::spawn("watchdog", telling)
+    });
     // One for the connections of each worker: they look at it often.
     let open: Vec<_> = handles.stats.iter().map(|_| Finish::new()).collect();
     let dealer = Dealer {
@@ -75,8 +80,10 @@ pub async fn serve(
     }
     gateway.stage.close();
     let listener = listener.into_std()?;
-    while let Some(client) = clients.accept_queued(&listener) {
-        dealer.deal(client).await;
+    if !gateway.stage.is_queue_left() {
+        while let Some(client) = clients.accept_queued(&listener) {
+            dealer.deal(client).await;
+        }
     }
     drop(listener);
     let drained = async {

@@ -213,6 +213,10 @@ pub struct Gateway {
     /// Where it keeps which policy is active; without one a restart begins with --policy again
     #[arg(long, env = "BAZAAR_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Take the place of the gateway that runs on the same --data-dir, if one does: its listening sockets once a trade could
+    /// be served, so that no client is refused. It answers what is under way, and ends
+    #[arg(long, env = "BAZAAR_TAKE_OVER", requires = "data_dir", value_parser = BoolishValueParser::new())]
+    pub take_over: bool,
     #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]

@@ -27,6 +27,14 @@ const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 const OWN_VARIABLES: &str = "BAZAAR_";
 const LOG_VARIABLE: &str = "BAZAAR_LOG";
 
+/// What a supervisor has this process do, and nobody else.
+const OF_SUPERVISOR: [&str; 4] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDNAMES",
+];
+
 /// What happens to a service.
 #[derive(Debug)]
 pub enum Event {
@@ -165,6 +173,9 @@ fn spawn(service: &Service) -> io::Result<process::Child> {
         if variable.to_string_lossy().starts_with(OWN_VARIABLES) && variable != LOG_VARIABLE {
             command.env_remove(variable);
         }
+    }
+    for variable in OF_SUPERVISOR {
+        command.env_remove(variable);
     }
     command
         .args(&service.arguments)

@@ -196,7 +196,7 @@ impl Addresses {
                 purpose: purpose.clone(),
                 flag,
             }
-            .bind()?;
+            .bind_anew()?;
             let found = listener.local_addr().map_err(|source| Error::Listen {
                 address,
                 purpose,

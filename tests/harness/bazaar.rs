@@ -373,6 +373,24 @@ impl Bazaar {
         self.servers.insert(server, process);
     }
 
+    /// Starts a further process of a server, with further flags.
+    pub fn start_beside(&self, server: Server, flags: &[&str]) -> Process {
+        let flags = flags.iter().map(|flag| (*flag).to_owned());
+        self.launcher().start_with(server, flags.collect())
+    }
+
+    /// The command line of a server, with further flags.
+    pub fn arguments(&self, server: Server, flags: &[&str]) -> Vec<String> {
+        let flags = flags.iter().map(|flag| (*flag).to_owned());
+        self.launcher().arguments(server, flags.collect())
+    }
+
+    /// Has a process that a test started for a server be it from now on; returns the one before.
+    pub fn put_server(&mut self, server: Server, process: Process) -> Process {
+        let before = self.servers.insert(server, process);
+        before.expect("the server was started")
+    }
+
     /// What the logs of all servers say about panics, also of processes before a restart.
     pub fn panics(&self) -> Vec<String> {
         let logs = self.servers.values().map(Process::log);

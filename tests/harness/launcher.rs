@@ -125,6 +125,17 @@ impl Launcher<'_> {
 
     /// Starts a server with further flags.
     pub fn start_with(&self, server: Server, further: Vec<String>) -> Process {
+        let further = further.into_iter().chain(["--stop-at-eof".to_owned()]);
+        let arguments = self.arguments(server, further.collect());
+        let outputs = Outputs {
+            log: self.options.log,
+            ..Outputs::default()
+        };
+        Process::start_with(&server.to_string(), self.dir, arguments, outputs)
+    }
+
+    /// The command line of a server, with further flags.
+    pub fn arguments(&self, server: Server, further: Vec<String>) -> Vec<String> {
         let (command, flags) = match server {
             Server::Catalog | Server::OtherCatalog => ("catalog", self.catalog(server)),
             Server::Order(id) => ("order", self.order(id)),
@@ -134,15 +145,10 @@ impl Launcher<'_> {
             (Server::Catalog | Server::OtherCatalog, Some(url)) => format!("--store={url}"),
             _ => format!("--data-dir={}", self.data_dir(server).display()),
         };
-        let common = [command.to_owned(), "--stop-at-eof".to_owned(), place];
+        let common = [command.to_owned(), place];
         let proofs = self.options.secured.then(|| self.proofs(server));
         let flags = flags.into_iter().chain(proofs.into_iter().flatten());
-        let arguments = common.into_iter().chain(flags).chain(further);
-        let outputs = Outputs {
-            log: self.options.log,
-            ..Outputs::default()
-        };
-        Process::start_with(&server.to_string(), self.dir, arguments, outputs)
+        common.into_iter().chain(flags).chain(further).collect()
     }
 
     /// By which URL a server reaches another.

@@ -165,6 +165,29 @@ impl Process {
         }
     }
 
+    /// Starts `bazaar` through a line of a shell, which `exec "$0" "$@"` is part of: what its standard input and output
+    /// are is the test's matter, so it is killed with the test's process alone where that ends in order.
+    pub fn start_through(
+        line: &str,
+        (name, dir): (&str, &Path),
+        arguments: impl IntoIterator<Item = String>,
+        (stdin, stdout): (Stdio, Stdio),
+    ) -> Self {
+        let log = dir.join(format!("{name}.log"));
+        let file = File::options().create(true).append(true).open(&log);
+        let stderr = file.expect("the test's directory is writable");
+        let mut command = without_settings(Command::new("sh"));
+        command.args(["-c", line, BAZAAR]).args(arguments);
+        let child = command.stdin(stdin).stdout(stdout).stderr(stderr).spawn();
+        Self {
+            name: name.to_owned(),
+            child: child.expect("there is a shell"),
+            log,
+            out: dir.join(format!("{name}.out")),
+            _readers: Vec::new(),
+        }
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

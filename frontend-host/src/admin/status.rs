@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::Admin;
 use super::refusal::Refusal;
 use crate::cache::Counts;
+use crate::readiness;
 
 pub(super) async fn ready(State(admin): State<Arc<Admin>>) -> Result<&'static str, Refusal> {
     match admin.unready() {
@@ -33,21 +34,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
 impl Admin {
     /// Why no trade could be served now.
     pub(super) fn unready(&self) -> Option<&'static str> {
-        let session = self.gateway.cache.lease().current(BootTime::now());
-        let current = *self.gateway.backend.replicas.leader().borrow();
-        if self.gateway.stage.is_stopping() {
-            Some("the gateway is stopping")
-        } else if self.gateway.policy.current().closed.is_some() {
-            Some("the policy that was active last cannot be started, and none may stand in for it")
-        } else if session.is_none() {
-            Some("no session with the catalog")
-        } else if current.term.leader.is_none() {
-            Some("no order replica was elected to lead")
-        } else if !current.active {
-            Some("the leader does not take trades yet")
-        } else {
-            None
-        }
+        readiness::unready(&self.gateway)
     }
 
     fn status(&self, policy: Value, catalogs: &[(String, Role)]) -> Value {

@@ -1,0 +1,293 @@
+//! The running gateway's side: it offers its place to whoever comes, to one at a time.
+
+use std::future::Future;
+use std::io::{self, PipeReader};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemon::data_dir::Lock;
+use daemon::notify;
+use frontend_policy::Versions;
+use rustix::process::geteuid;
+use serde_json::json;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use super::conversation::{Conversation, VERSION};
+use super::{
+    OFFER, READY, READY_SLACK, READY_TIME_MAX, SERVING, SPEAK_TIME_MAX, TAKE_OVER, YOURS, socket,
+};
+
+/// Pause after accepting failed, as it does when file descriptors run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What others are told who come while one is there.
+const BUSY: &str = "another process is taking its place already";
+
+/// What one is told whose predecessor is told to stop.
+const STOPPING: &str = "it is told to stop";
+
+/// A gateway's place, for another process to take.
+pub(crate) struct Offering {
+    data_dir: PathBuf,
+    offers: UnixListener,
+    policy: Arc<Versions>,
+    sockets: Sockets,
+}
+
+/// What another process gets: the same as this one has.
+#[derive(Debug)]
+struct Sockets {
+    clients: OwnedFd,
+    clients_address: SocketAddr,
+    operators: OwnedFd,
+    operators_address: SocketAddr,
+    lock: OwnedFd,
+    offers: OwnedFd,
+    alive: OwnedFd,
+}
+
+/// Why this gateway goes on, in words for the other one and the log.
+type Why = String;
+
+impl Offering {
+    /// Of a gateway with these listeners and this directory. `offers` is where to listen, if that is handed over, too;
+    /// `alive` ends with this process.
+    ///
+    /// # Errors
+    /// Where nothing can be listened on in the directory, or no file descriptors are left.
+    pub(crate) fn new(
+        (data_dir, lock): (&Path, &Lock),
+        (clients, operators): (&TcpListener, &TcpListener),
+        (offers, alive): (Option<UnixListener>, PipeReader),
+        policy: Arc<Versions>,
+    ) -> io::Result<Self> {
+        let offers = match offers {
+            Some(offers) => offers,
+            None => socket::listen(data_dir)?,
+        };
+        Ok(Self {
+            sockets: Sockets {
+                clients: clients.as_fd().try_clone_to_owned()?,
+                clients_address: clients.local_addr()?,
+                operators: operators.as_fd().try_clone_to_owned()?,
+                operators_address: operators.local_addr()?,
+                lock: lock.share()?,
+                offers: offers.as_fd().try_clone_to_owned()?,
+                alive: alive.into(),
+            },
+            data_dir: data_dir.to_owned(),
+            offers,
+            policy,
+        })
+    }
+
+    /// Offers it until another process has taken it, which is `true`, or this one is told to stop.
+    pub(crate) async fn until_taken(self, mut stopping: watch::Receiver<bool>) -> bool {
+        let of_lent = stopping.clone();
+        let (mut lending, mut refusing) = (None, None);
+        loop {
+            tokio::select! {
+                accepted = self.offers.accept(), if refusing.is_none() => match accepted {
+                    Ok((stream, _)) => {
+                        let conversation = Conversation::new(stream);
+                        match self.why_not(&conversation, lending.is_some()) {
+                            Some(why) => refusing = Some(Box::pin(refuse(conversation, why))),
+                            None => {
+                                let lent: Lending<'_> = Box::pin(self.lend(conversation, of_lent.clone()));
+                                lending = Some(lent);
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a process that would take this one's place");
+                        sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                () = once(&mut refusing) => {}
+                taken = once(&mut lending) => match taken {
+                    Ok(()) => return true,
+                    Err(why) => tracing::warn!(why, "no other process took this one's place: it goes on"),
+                },
+                () = told(&mut stopping), if lending.is_none() => {
+                    socket::close(&self.data_dir);
+                    return false;
+                }
+            }
+        }
+    }
+
+    /// Why a process gets nothing, whatever it has to say.
+    fn why_not(&self, conversation: &Conversation, is_busy: bool) -> Option<Why> {
+        let own = geteuid().as_raw();
+        match conversation.peer() {
+            Ok(peer) if peer.uid() != own => Some(format!(
+                "it runs as user {own}, and only to a process of that user: this one is of {}",
+                peer.uid()
+            )),
+            Err(error) => Some(format!("it cannot tell who asks: {error}")),
+            Ok(_) if is_busy => Some(BUSY.to_owned()),
+            Ok(_) => None,
+        }
+    }
+
+    /// Has one process take this one's place, or says why not. What is saved of the policy stays as it is meanwhile,
+    /// and for good once it is taken.
+    async fn lend(
+        &self,
+        mut conversation: Conversation,
+        mut stopping: watch::Receiver<bool>,
+    ) -> Result<(), Why> {
+        if let Err(why) = greet(&mut conversation).await {
+            conversation.refuse(&why).await;
+            return Err(why);
+        }
+        notify::reloading();
+        self.with_policy(Versions::hold).await;
+        let lent = tokio::select! {
+            lent = self.wait_until_ready(&mut conversation) => lent,
+            () = told(&mut stopping) => Err(STOPPING.to_owned()),
+        };
+        let taken = match lent {
+            Ok(()) => give(&mut conversation).await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = &taken {
+            conversation.refuse(why).await;
+            self.with_policy(Versions::release).await;
+            notify::ready_as_main();
+        }
+        taken
+    }
+
+    /// Gives another process what it needs to be ready, and waits until it is.
+    async fn wait_until_ready(&self, conversation: &mut Conversation) -> Result<(), Why> {
+        let Sockets {
+            clients,
+            clients_address,
+            operators,
+            operators_address,
+            lock,
+            offers,
+            alive,
+        } = &self.sockets;
+        let alive_every = notify::alive_every();
+        let words = json!({
+            "release": env!("CARGO_PKG_VERSION"),
+            "clients": clients_address.to_string(),
+            "operators": operators_address.to_string(),
+            "alive_every_us": alive_every.map(|every| every.as_micros() as u64),
+        })
+        .to_string();
+        let handed = [clients, operators, lock, offers, alive].map(|socket| socket.as_fd());
+        let said = conversation.say_with(OFFER, &words, &handed);
+        said.await.map_err(|error| lost(&error))?;
+        let heard = timeout(READY_TIME_MAX + READY_SLACK, conversation.hear()).await;
+        match heard {
+            Err(_) => return Err("it took too long to be ready".to_owned()),
+            Ok(Err(error)) => return Err(lost(&error)),
+            Ok(Ok(line)) if !line.is(READY) => return Err(unexpected(&line.word)),
+            Ok(Ok(_)) => {}
+        }
+        let has_changed = self
+            .with_policy(Versions::has_changed_since_held)
+            .await
+            .unwrap_or(true);
+        match has_changed {
+            // It would serve with the version that failed.
+            true => {
+                Err("a version of the policy went out of service meanwhile: try again".to_owned())
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// Does what may wait for a disk.
+    async fn with_policy<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Versions) -> T + Send + 'static,
+    ) -> Option<T> {
+        let policy = Arc::clone(&self.policy);
+        spawn_blocking(move || work(&policy)).await.ok()
+    }
+}
+
+type Lending<'a> = Pin<Box<dyn Future<Output = Result<(), Why>> + Send + 'a>>;
+
+/// Waits until this process is to stop.
+async fn told(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+/// Completes with what completes in there, which is gone then; never while there is nothing.
+async fn once<F: Future + Unpin>(waiting: &mut Option<F>) -> F::Output {
+    match waiting {
+        None => std::future::pending().await,
+        Some(future) => {
+            let output = future.await;
+            *waiting = None;
+            output
+        }
+    }
+}
+
+async fn refuse(mut conversation: Conversation, why: Why) {
+    // It is heard only by who has said something.
+    let _ = timeout(SPEAK_TIME_MAX, conversation.hear()).await;
+    tracing::warn!(why, "a process would take this one's place, and may not");
+    conversation.refuse(&why).await;
+}
+
+/// Hears what the other one wants.
+async fn greet(conversation: &mut Conversation) -> Result<(), Why> {
+    match timeout(SPEAK_TIME_MAX, conversation.hear()).await {
+        Err(_) => Err("it said nothing".to_owned()),
+        Ok(Err(error)) => Err(lost(&error)),
+        Ok(Ok(line)) if line.version != VERSION => Err(format!(
+            "it is release {}, which knows version {VERSION} of the protocol, and was asked by version {}: stop it, then start the new one",
+            env!("CARGO_PKG_VERSION"),
+            line.version
+        )),
+        Ok(Ok(line)) if line.word != TAKE_OVER => Err(unexpected(&line.word)),
+        Ok(Ok(line)) => {
+            let pid = conversation.peer().ok().and_then(|peer| peer.pid());
+            tracing::info!(
+                pid,
+                release = line.words,
+                "another process takes this one's place"
+            );
+            Ok(())
+        }
+    }
+}
+
+/// Leaves the place to the other one, if it is there to take it.
+async fn give(conversation: &mut Conversation) -> Result<(), Why> {
+    let said = conversation.say(YOURS, "").await;
+    said.map_err(|error| lost(&error))?;
+    let heard = timeout(SPEAK_TIME_MAX, conversation.hear()).await;
+    let heard = match heard {
+        Ok(heard) => heard,
+        // It may be saying so at this moment, and must know whether that was heard.
+        Err(_) => conversation.hear_last().await,
+    };
+    match heard {
+        Ok(line) if line.is(SERVING) => Ok(()),
+        Ok(line) => Err(unexpected(&line.word)),
+        Err(error) => Err(lost(&error)),
+    }
+}
+
+fn lost(error: &io::Error) -> Why {
+    format!("the other process is not heard any more: {error}")
+}
+
+fn unexpected(word: &str) -> Why {
+    format!("it does not understand `{}`", word.escape_debug())
+}

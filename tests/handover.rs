@@ -1,0 +1,763 @@
+//! A gateway is replaced while clients connect: by a process that takes its place, and by a restart whose listening
+//! sockets a supervisor keeps. And what the supervisor is told meanwhile.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use socket2::{Domain, Socket, Type};
+
+use crate::harness::{
+    Bazaar, KeepAlive, Options, Order, Process, Raise, Response, Server, alone, example, run_with,
+    try_request, wait_until,
+};
+
+const GATEWAY: Server = Server::Gateway(0);
+
+/// A request, for clients that keep their connection.
+const LOOKUP: &[u8] = b"GET /stocks/nvidia HTTP/1.1\r\nhost: bazaar\r\n\r\n";
+
+/// The same, for those that have one for each.
+const LONE_LOOKUP: &[u8] =
+    b"GET /stocks/nvidia HTTP/1.1\r\nhost: bazaar\r\nconnection: close\r\n\r\n";
+
+/// Connections that are made at once: more than a loop that accepts keeps up with.
+const BURST: usize = 300;
+
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The socket of a gateway that offers its place.
+fn place(bazaar: &Bazaar) -> PathBuf {
+    bazaar.dir().join(GATEWAY.to_string()).join("handover")
+}
+
+/// What clients saw.
+#[derive(Debug, Default)]
+struct Seen {
+    answered: AtomicUsize,
+    refused: AtomicUsize,
+    reset: AtomicUsize,
+    failed: AtomicUsize,
+}
+
+impl Seen {
+    fn note(&self, outcome: std::io::Result<u16>) {
+        let count = match outcome {
+            Ok(200) => &self.answered,
+            Ok(_) => &self.failed,
+            Err(error) => match error.kind() {
+                ErrorKind::ConnectionRefused => &self.refused,
+                ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => &self.reset,
+                _ => &self.failed,
+            },
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn answered(&self) -> usize {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many more were answered.
+    fn wait_for(&self, more: usize) {
+        let before = self.answered();
+        wait_until("clients to be answered", || {
+            self.answered() >= before + more
+        });
+    }
+
+    /// That nobody was turned away.
+    fn check(&self) {
+        let [refused, reset, failed] =
+            [&self.refused, &self.reset, &self.failed].map(|count| count.load(Ordering::Relaxed));
+        println!(
+            "answered {}, refused {refused}, reset {reset}, failed {failed}",
+            self.answered()
+        );
+        assert_eq!(
+            (refused, reset, failed),
+            (0, 0, 0),
+            "refused, reset, failed"
+        );
+    }
+}
+
+/// One request on a connection of its own.
+fn ask(to: SocketAddr) -> std::io::Result<u16> {
+    let answer = try_request(to, "GET", "/stocks/nvidia", &[], b"", PATIENCE)?;
+    Ok(answer.status)
+}
+
+/// Many connections at once, each of which asks once all are there.
+fn burst(to: SocketAddr, seen: &Seen) {
+    let connected: Vec<_> = (0..BURST).map(|_| TcpStream::connect(to)).collect();
+    for connection in connected {
+        seen.note(connection.and_then(|mut connection| {
+            connection.set_read_timeout(Some(PATIENCE))?;
+            connection.write_all(LONE_LOOKUP)?;
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer)?;
+            let status = answer
+                .split(' ')
+                .nth(1)
+                .and_then(|status| status.parse().ok());
+            status.ok_or_else(|| ErrorKind::UnexpectedEof.into())
+        }));
+    }
+}
+
+/// Asks on one connection until it is told that an answer was the last, and on another one from then on.
+fn keep_asking(to: SocketAddr, seen: &Seen, is_over: &AtomicBool) {
+    while !is_over.load(Ordering::Relaxed) {
+        let mut client = match KeepAlive::connect(to) {
+            Ok(client) => client,
+            Err(error) => {
+                seen.note(Err(error));
+                continue;
+            }
+        };
+        while !is_over.load(Ordering::Relaxed) {
+            let answer = client.exchange(LOOKUP);
+            let is_last = match &answer {
+                Ok(answer) => answer.header("connection") == Some("close"),
+                Err(_) => true,
+            };
+            seen.note(answer.map(|answer| answer.status));
+            if is_last {
+                break;
+            }
+        }
+    }
+}
+
+/// Clients of every kind, for as long as `work` takes.
+fn under_load<T>(bazaar: &mut Bazaar, work: impl FnOnce(&mut Bazaar, &Seen) -> T) -> T {
+    let _alone = alone();
+    let (seen, is_over) = (Seen::default(), AtomicBool::new(false));
+    let gateway = bazaar.address();
+    let done = thread::scope(|scope| {
+        let raise = Raise(&is_over);
+        let (seen, is_over) = (&seen, &is_over);
+        for _ in 0..4 {
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    seen.note(ask(gateway));
+                }
+            });
+        }
+        scope.spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                burst(gateway, seen);
+            }
+        });
+        scope.spawn(move || keep_asking(gateway, seen, is_over));
+        seen.wait_for(2 * BURST);
+        let done = work(bazaar, seen);
+        seen.wait_for(2 * BURST);
+        drop(raise);
+        done
+    });
+    seen.check();
+    done
+}
+
+/// Has a further process take the gateway's place, and waits until the one before has ended.
+fn hand_over(bazaar: &mut Bazaar) {
+    let successor = bazaar.start_beside(GATEWAY, &["--take-over"]);
+    let mut before = bazaar.put_server(GATEWAY, successor);
+    let ended = before.wait();
+    assert!(ended.success(), "{ended}: {}", before.log());
+    assert!(bazaar.server(GATEWAY).is_running());
+}
+
+/// What is to be the same before and after.
+fn kept_of(policy: &Value) -> Value {
+    let candidate = &policy["candidate"];
+    serde_json::json!({
+        "active": policy["active"]["digest"],
+        "previous": policy["previous"]["digest"],
+        "candidate": candidate["digest"],
+        "stage": candidate["stage"],
+        "share": candidate["share"],
+        "who": candidate["who"],
+        "only": candidate["only"],
+        "step": candidate["rollout"]["step"],
+        "plan": candidate["rollout"]["steps"],
+        "kept": policy["kept"],
+        "changes": policy["changes"],
+    })
+}
+
+#[test]
+fn three_hand_overs_in_a_row_refuse_nobody_and_keep_policies_and_candidate() {
+    let mut bazaar = Bazaar::start_default();
+    let policy = fs::read(example("no-cache")).unwrap();
+    let candidate = fs::read(example("etag")).unwrap();
+    assert_eq!(bazaar.admin("PUT", "/policy", &policy).status, 200);
+    let tried = bazaar.admin("PUT", "/policy/candidate?canary=0.25", &candidate);
+    assert_eq!(tried.status, 200, "{tried:?}");
+    let before = kept_of(&bazaar.admin("GET", "/policy", b"").json());
+    under_load(&mut bazaar, |bazaar, seen| {
+        for _ in 0..3 {
+            hand_over(bazaar);
+            let after = kept_of(&bazaar.admin("GET", "/policy", b"").json());
+            assert_eq!(after, before);
+            assert_eq!(bazaar.admin("GET", "/readyz", b"").status, 200);
+            bazaar.trade(&Order::sell(1, "nvidia"));
+            seen.wait_for(BURST);
+        }
+    });
+    // It is as good as any: it changes policies, and comes back after a crash.
+    assert_eq!(bazaar.admin("POST", "/policy/promote", b"").status, 200);
+    let promoted = bazaar.admin("GET", "/policy", b"").json();
+    bazaar.kill_and_restart_gateway();
+    let again = bazaar.admin("GET", "/policy", b"").json();
+    assert_eq!(again["active"]["digest"], promoted["active"]["digest"]);
+    bazaar.check_acknowledged();
+    assert_eq!(bazaar.panics(), Vec::<String>::new());
+}
+
+#[test]
+fn a_rollout_goes_on_at_its_step_in_the_process_that_takes_over() {
+    let mut bazaar = Bazaar::start_default();
+    let plan = "[[step]]\ncanary = 0.1\nseconds = 3600\n\n[[step]]\ncanary = 0.5\nseconds = 3600\n";
+    let body = [plan.as_bytes(), &fs::read(example("etag")).unwrap()].concat();
+    let target = format!("/policy/rollout?plan={}", plan.len());
+    let begun = bazaar.admin("PUT", &target, &body);
+    assert_eq!(begun.status, 200, "{begun:?}");
+    let skipped = bazaar.admin("POST", "/policy/rollout/skip", b"");
+    assert_eq!(skipped.status, 200, "{skipped:?}");
+    let before = kept_of(&bazaar.admin("GET", "/policy", b"").json());
+    assert_eq!(before["share"], 0.5);
+    hand_over(&mut bazaar);
+    assert_eq!(kept_of(&bazaar.admin("GET", "/policy", b"").json()), before);
+}
+
+/// Starts a process that takes the gateway's place and cannot: it reaches no catalog. Returns once it is at it.
+fn start_in_vain(bazaar: &mut Bazaar) -> Process {
+    let log = "another process takes this one's place";
+    let begun = bazaar.server(GATEWAY).log().matches(log).count();
+    // Of all the flags that it has the last one counts.
+    let nowhere = ["--take-over", "--catalog=http://127.0.0.1:1"];
+    let mut arguments = bazaar.arguments(GATEWAY, &nowhere);
+    let first = arguments
+        .iter()
+        .position(|flag| flag.starts_with("--catalog="));
+    arguments.remove(first.expect("it knows a catalog"));
+    let process = Process::start("successor", bazaar.dir(), arguments);
+    wait_until("the gateway to be asked for its place", || {
+        bazaar.server(GATEWAY).log().matches(log).count() > begun
+    });
+    process
+}
+
+fn push(bazaar: &Bazaar, name: &str) -> Response {
+    bazaar.admin("PUT", "/policy", &fs::read(example(name)).unwrap())
+}
+
+#[test]
+fn a_process_that_dies_before_it_is_ready_leaves_everything_as_it_was() {
+    let mut bazaar = Bazaar::start_default();
+    let mut in_vain = start_in_vain(&mut bazaar);
+    // Both have the data directory: what is saved in it stays as it is.
+    wait_until("changes to be refused", || {
+        let refused = push(&bazaar, "no-cache");
+        refused.status == 503 && refused.header("retry-after") == Some("1")
+    });
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    // Another one waits for nothing.
+    let mut second = bazaar.start_beside(GATEWAY, &["--take-over"]);
+    assert_eq!(second.wait().code(), Some(1));
+    assert!(
+        second.log().contains("is taking its place already"),
+        "{}",
+        second.log()
+    );
+
+    in_vain.kill();
+    wait_until("the gateway to go on", || {
+        push(&bazaar, "no-cache").status == 200
+    });
+    assert!(bazaar.server(GATEWAY).is_running());
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    hand_over(&mut bazaar);
+    let active = bazaar.admin("GET", "/policy", b"").json();
+    assert_eq!(active["active"]["name"], "no-cache");
+}
+
+#[test]
+fn a_gateway_that_dies_before_the_other_one_is_ready_leaves_it_its_place() {
+    let mut bazaar = Bazaar::start_default();
+    let mut successor = start_in_vain(&mut bazaar);
+    bazaar.server(GATEWAY).kill();
+    // There is nobody else any more: it serves, though no trade.
+    let alive = bazaar.admin("GET", "/healthz", b"");
+    assert_eq!(alive.status, 200);
+    assert_eq!(ask(bazaar.address()).unwrap(), 503);
+    // The directory was never free.
+    let mut second = bazaar.start_beside(GATEWAY, &[]);
+    assert_eq!(second.wait().code(), Some(1));
+    // And whoever comes next takes it from this one.
+    let next = bazaar.start_beside(GATEWAY, &["--take-over"]);
+    assert!(successor.wait().success());
+    drop(bazaar.put_server(GATEWAY, next));
+    bazaar.trade(&Order::sell(1, "nvidia"));
+}
+
+#[test]
+fn a_gateway_that_is_told_to_stop_hands_nothing_over() {
+    let mut bazaar = Bazaar::start_default();
+    let mut successor = start_in_vain(&mut bazaar);
+    assert!(bazaar.server(GATEWAY).terminate().success());
+    assert_eq!(successor.wait().code(), Some(1));
+    assert!(
+        successor.log().contains("it is told to stop"),
+        "{}",
+        successor.log()
+    );
+    assert!(!place(&bazaar).exists());
+    // Nobody is there to take a place from, so this is a start like any other.
+    bazaar.start_server_with(GATEWAY, vec!["--take-over".to_owned()]);
+    bazaar.wait_until_ready();
+    // What a crash leaves is in nobody's way.
+    bazaar.server(GATEWAY).kill();
+    assert!(place(&bazaar).exists());
+    bazaar.start_server_with(GATEWAY, vec!["--take-over".to_owned()]);
+    bazaar.wait_until_ready();
+    hand_over(&mut bazaar);
+    bazaar.trade(&Order::sell(1, "nvidia"));
+}
+
+#[test]
+fn a_process_with_other_addresses_does_not_take_over() {
+    let bazaar = Bazaar::start_default();
+    let arguments = bazaar.arguments(GATEWAY, &["--take-over"]).into_iter();
+    let moved = arguments.map(|flag| match flag.starts_with("--admin=") {
+        true => "--admin=127.0.0.1:1".to_owned(),
+        false => flag,
+    });
+    let mut moved = Process::start("moved", bazaar.dir(), moved);
+    assert_eq!(moved.wait().code(), Some(2));
+    assert!(
+        moved.log().contains("--admin says 127.0.0.1:1"),
+        "{}",
+        moved.log()
+    );
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    assert_eq!(push(&bazaar, "no-cache").status, 200);
+}
+
+/// Says a line to whoever listens, and returns the one that comes back; `None` where the connection ends.
+fn said_to(place: &Path, line: &[u8]) -> Option<String> {
+    let mut stream = UnixStream::connect(place).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(line).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+#[test]
+fn who_speaks_another_version_of_the_protocol_is_told_so() {
+    let mut bazaar = Bazaar::start_default();
+    for (line, why) in [
+        (
+            &b"bazaar-handover 2 take-over 9.9.9\n"[..],
+            "asked by version 2: stop it, then start the new one",
+        ),
+        (
+            b"bazaar-handover 1 everything\n",
+            "it does not understand `everything`",
+        ),
+        (b"GET / HTTP/1.1\r\n\r\n", "not heard any more"),
+    ] {
+        let answer = said_to(&place(&bazaar), line).expect("it answers");
+        assert!(answer.starts_with("bazaar-handover 1 refused "), "{answer}");
+        assert!(answer.contains(why), "{answer}");
+    }
+    assert_eq!(push(&bazaar, "no-cache").status, 200);
+    assert!(bazaar.server(GATEWAY).terminate().success());
+
+    // And the other way round, a gateway of a later release.
+    let later = UnixListener::bind(place(&bazaar)).unwrap();
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = later.accept().unwrap();
+        let mut said = [0; 256];
+        let length = stream.read(&mut said).unwrap();
+        stream.write_all(b"bazaar-handover 7 offer {}\n").unwrap();
+        String::from_utf8_lossy(&said[..length]).into_owned()
+    });
+    let mut refused = bazaar.start_beside(GATEWAY, &["--take-over"]);
+    assert_eq!(refused.wait().code(), Some(1));
+    let log = refused.log();
+    assert!(
+        log.contains("hands over by version 7 of the protocol"),
+        "{log}"
+    );
+    let said = answering.join().unwrap();
+    assert!(said.starts_with("bazaar-handover 1 take-over "), "{said}");
+}
+
+// ---- sockets that a supervisor keeps ----
+
+/// A gateway's listening sockets, as its supervisor has them.
+struct Kept {
+    clients: TcpListener,
+    operators: TcpListener,
+}
+
+impl Kept {
+    fn listen(bazaar: &Bazaar) -> Self {
+        // `TcpListener::bind` has 128 wait, and systemd as many as the system allows.
+        let listen = |address: SocketAddr| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            socket.set_reuse_address(true).unwrap();
+            socket.bind(&address.into()).expect("nobody listens there");
+            socket.listen(i32::MAX).unwrap();
+            TcpListener::from(socket)
+        };
+        Self {
+            clients: listen(bazaar.address()),
+            operators: listen(bazaar.admin_address()),
+        }
+    }
+
+    /// Starts a gateway that gets them.
+    fn activate(&self, bazaar: &Bazaar, variables: &str) -> Process {
+        let give = |listener: &TcpListener| OwnedFd::from(listener.try_clone().unwrap()).into();
+        let stdio: (Stdio, Stdio) = (give(&self.clients), give(&self.operators));
+        let line = format!("{variables} exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null");
+        let arguments = bazaar.arguments(GATEWAY, &[]);
+        let name = (&*GATEWAY.to_string(), bazaar.dir());
+        Process::start_through(&line, name, arguments, stdio)
+    }
+}
+
+const ACTIVATED: &str = "LISTEN_FDS=2 LISTEN_PID=$$ LISTEN_FDNAMES=clients:operators";
+
+#[test]
+fn a_gateway_whose_sockets_a_supervisor_keeps_is_restarted_and_nobody_is_refused() {
+    let mut bazaar = Bazaar::start_default();
+    assert!(bazaar.server(GATEWAY).terminate().success());
+    let kept = Kept::listen(&bazaar);
+    // Who connects before it runs waits for it.
+    let mut early: Vec<_> = (0..BURST)
+        .map(|_| TcpStream::connect(bazaar.address()).unwrap())
+        .collect();
+    let process = kept.activate(&bazaar, ACTIVATED);
+    drop(bazaar.put_server(GATEWAY, process));
+    bazaar.wait_until_ready();
+    for client in &mut early {
+        client.write_all(LONE_LOOKUP).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    under_load(&mut bazaar, |bazaar, seen| {
+        for _ in 0..2 {
+            assert!(bazaar.server(GATEWAY).terminate().success());
+            let process = kept.activate(bazaar, ACTIVATED);
+            drop(bazaar.put_server(GATEWAY, process));
+            bazaar.wait_until_ready();
+            seen.wait_for(BURST);
+        }
+    });
+    assert_eq!(
+        inherited_by_children(bazaar.server(GATEWAY)),
+        Vec::<String>::new()
+    );
+    // What its supervisor keeps can be handed over as well.
+    hand_over(&mut bazaar);
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    assert_eq!(
+        inherited_by_children(bazaar.server(GATEWAY)),
+        Vec::<String>::new()
+    );
+}
+
+/// The sockets of a process that a child of it would get. Other files may be the test's own.
+fn inherited_by_children(process: &Process) -> Vec<String> {
+    const CLOSE_ON_EXEC: u32 = 0o2_000_000;
+    let of = format!("/proc/{}", process.pid());
+    let mut inherited = Vec::new();
+    for entry in fs::read_dir(format!("{of}/fdinfo")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let Ok(info) = fs::read_to_string(format!("{of}/fdinfo/{name}")) else {
+            continue; // closed since
+        };
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = u32::from_str_radix(flags.unwrap().trim(), 8).unwrap();
+        let what = fs::read_link(format!("{of}/fd/{name}")).unwrap_or_default();
+        if flags & CLOSE_ON_EXEC == 0 && what.to_string_lossy().starts_with("socket:") {
+            inherited.push(format!("{name}: {}", what.display()));
+        }
+    }
+    inherited
+}
+
+#[test]
+fn a_socket_that_nothing_would_serve_is_an_error_that_names_it() {
+    let mut bazaar = Bazaar::start_default();
+    assert!(bazaar.server(GATEWAY).terminate().success());
+    let kept = Kept::listen(&bazaar);
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stray = Kept {
+        operators: elsewhere.try_clone().unwrap(),
+        clients: kept.clients.try_clone().unwrap(),
+    };
+    let address = elsewhere.local_addr().unwrap().to_string();
+    let ends = |kept: &Kept, variables: &str, status: i32, why: &str| {
+        let mut process = kept.activate(&bazaar, variables);
+        assert_eq!(process.wait().code(), Some(status), "{}", process.log());
+        assert!(process.log().contains(why), "{why}: {}", process.log());
+    };
+    // Nobody listens at --admin yet, so that is no reason.
+    drop(kept.operators);
+    ends(&stray, ACTIVATED, 2, &address);
+    // Of another process, so none of this one's business: the port is taken.
+    ends(
+        &stray,
+        "LISTEN_FDS=2 LISTEN_PID=1",
+        1,
+        "another process listens there",
+    );
+    let connected = TcpStream::connect(bazaar.address()).unwrap();
+    let deaf = Kept {
+        operators: OwnedFd::from(connected).into(),
+        clients: kept.clients.try_clone().unwrap(),
+    };
+    ends(&deaf, ACTIVATED, 2, "number 2 (`operators`)");
+    ends(&deaf, "LISTEN_FDS=3", 2, "number 2");
+    let datagrams = OwnedFd::from(UnixDatagram::unbound().unwrap());
+    let other = Kept {
+        operators: datagrams.into(),
+        clients: kept.clients.try_clone().unwrap(),
+    };
+    ends(&other, ACTIVATED, 2, "number 2 (`operators`)");
+}
+
+#[test]
+fn every_service_takes_the_sockets_that_it_is_handed() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+    let (clients, metrics) = (listen(), listen());
+    let give = |listener: &TcpListener| OwnedFd::from(listener.try_clone().unwrap()).into();
+    let data_dir = dir.path().join("data").display().to_string();
+    let listens = format!("--listen={}", clients.local_addr().unwrap());
+    let tells = format!("--metrics={}", metrics.local_addr().unwrap());
+    let catalog = [
+        "catalog",
+        "--new",
+        &format!("--data-dir={data_dir}"),
+        &listens,
+        &tells,
+    ];
+    let order = [
+        "order",
+        "--id=1",
+        "--catalog=http://127.0.0.1:1",
+        &format!("--data-dir={data_dir}-1"),
+        &listens,
+        &tells,
+    ];
+    for arguments in [&catalog[..], &order[..]] {
+        let line = format!("{ACTIVATED} exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null");
+        let arguments = arguments.iter().map(|flag| (*flag).to_owned());
+        let stdio = (give(&clients), give(&metrics));
+        let mut service = Process::start_through(&line, ("service", dir.path()), arguments, stdio);
+        let to = metrics.local_addr().unwrap();
+        let alive = try_request(to, "GET", "/healthz", &[], b"", PATIENCE).unwrap();
+        assert_eq!(alive.status, 200, "{}", service.log());
+        assert!(service.terminate().success(), "{}", service.log());
+    }
+}
+
+#[test]
+fn up_takes_no_sockets() {
+    let refused = run_with(&[("LISTEN_FDS", "1")], ["up", "--data-dir=/nonexistent"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
+// ---- what a supervisor is told ----
+
+/// A supervisor that notes what it is told.
+struct Supervisor {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl Supervisor {
+    fn new(dir: &Path) -> Self {
+        let path = dir.join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, path }
+    }
+
+    /// Starts a service that tells it, and that it wants to hear of often.
+    fn start(&self, bazaar: &Bazaar, server: Server, flags: &[&str]) -> Process {
+        let line = format!(
+            "NOTIFY_SOCKET='{}' WATCHDOG_USEC=400000 exec \"$0\" \"$@\"",
+            self.path.display()
+        );
+        self.start_by(&line, bazaar, server, flags)
+    }
+
+    fn start_by(&self, line: &str, bazaar: &Bazaar, server: Server, flags: &[&str]) -> Process {
+        let name = (&*server.to_string(), bazaar.dir());
+        let arguments = bazaar.arguments(server, flags);
+        Process::start_through(line, name, arguments, (Stdio::null(), Stdio::null()))
+    }
+
+    fn next(&self) -> String {
+        let mut told = [0; 4096];
+        let length = self.socket.recv(&mut told).expect("it is told something");
+        String::from_utf8(told[..length].to_vec()).unwrap()
+    }
+
+    /// Waits for a message, before which only these come.
+    fn wait_for(&self, message: &str, before: &[&str]) {
+        loop {
+            let next = self.next();
+            if next == message {
+                return;
+            }
+            let is_one = before.iter().any(|one| next.starts_with(one));
+            assert!(is_one, "`{next}` came before `{message}`");
+        }
+    }
+}
+
+const READY: &str = "READY=1\n";
+const ALIVE: &str = "WATCHDOG=1\n";
+const STOPPING: &str = "STOPPING=1\n";
+
+#[test]
+fn a_supervisor_is_told_that_a_service_is_ready_alive_and_stopping() {
+    let mut bazaar = Bazaar::start_default();
+    let supervisor = Supervisor::new(bazaar.dir());
+    let follower = Server::Order(bazaar.follower());
+    for server in [GATEWAY, follower, Server::Catalog] {
+        assert!(bazaar.server(server).terminate().success());
+        let process = supervisor.start(&bazaar, server, &[]);
+        drop(bazaar.put_server(server, process));
+        supervisor.wait_for(READY, &[ALIVE]);
+        if server == GATEWAY {
+            assert_eq!(bazaar.admin("GET", "/readyz", b"").status, 200);
+        }
+        supervisor.wait_for(ALIVE, &[]);
+        supervisor.wait_for(ALIVE, &[]);
+        bazaar.server(server).signal(Signal::TERM);
+        supervisor.wait_for(STOPPING, &[ALIVE]);
+        assert!(bazaar.server(server).wait().success());
+        // Nothing is behind it but, perhaps, that it was alive still.
+        supervisor.socket.set_nonblocking(true).unwrap();
+        let mut told = [0; 64];
+        while let Ok(length) = supervisor.socket.recv(&mut told) {
+            assert_eq!(&told[..length], ALIVE.as_bytes());
+        }
+        supervisor.socket.set_nonblocking(false).unwrap();
+        bazaar.start_server(server);
+        bazaar.wait_until_ready();
+    }
+}
+
+#[test]
+fn a_supervisor_is_told_who_has_taken_over_before_the_other_one_ends() {
+    let mut bazaar = Bazaar::start_default();
+    let supervisor = Supervisor::new(bazaar.dir());
+    assert!(bazaar.server(GATEWAY).terminate().success());
+    let process = supervisor.start(&bazaar, GATEWAY, &[]);
+    drop(bazaar.put_server(GATEWAY, process));
+    supervisor.wait_for(READY, &[ALIVE]);
+
+    // One that fails.
+    let mut in_vain = start_in_vain(&mut bazaar);
+    supervisor.wait_for_reload();
+    in_vain.kill();
+    let again = format!("MAINPID={}\n{READY}", bazaar.server(GATEWAY).pid());
+    supervisor.wait_for(&again, &[ALIVE]);
+
+    // And one that does not, which is told by the other one how often it is to be heard of.
+    let line = format!(
+        "NOTIFY_SOCKET='{}' exec \"$0\" \"$@\"",
+        supervisor.path.display()
+    );
+    let successor = supervisor.start_by(&line, &bazaar, GATEWAY, &["--take-over"]);
+    supervisor.wait_for_reload();
+    let main = format!("MAINPID={}\n{READY}", successor.pid());
+    supervisor.wait_for(&main, &[ALIVE]);
+    let mut before = bazaar.put_server(GATEWAY, successor);
+    assert!(before.wait().success());
+    for _ in 0..3 {
+        supervisor.wait_for(ALIVE, &[]);
+    }
+    bazaar.server(GATEWAY).signal(Signal::TERM);
+    supervisor.wait_for(STOPPING, &[ALIVE]);
+    assert!(bazaar.server(GATEWAY).wait().success());
+}
+
+impl Supervisor {
+    fn wait_for_reload(&self) {
+        let reload = loop {
+            let next = self.next();
+            if next != ALIVE {
+                break next;
+            }
+        };
+        assert!(
+            reload.starts_with("RELOADING=1\nMONOTONIC_USEC="),
+            "{reload}"
+        );
+    }
+}
+
+#[test]
+fn a_supervisor_that_is_deaf_or_not_there_keeps_nothing_from_working() {
+    let mut bazaar = Bazaar::start_default();
+    let deaf = bazaar.dir().join("deaf");
+    let _nobody_reads = UnixDatagram::bind(&deaf).unwrap();
+    let long = "x".repeat(300);
+    for socket in [
+        deaf.to_str().unwrap(),
+        "/nonexistent/notify",
+        "",
+        "@",
+        &long,
+        "vsock:1:2",
+    ] {
+        assert!(bazaar.server(GATEWAY).terminate().success());
+        // So often that a reader's queue would be full at once.
+        let line = format!("NOTIFY_SOCKET='{socket}' WATCHDOG_USEC=2000 exec \"$0\" \"$@\"");
+        let name = (&*GATEWAY.to_string(), bazaar.dir());
+        let arguments = bazaar.arguments(GATEWAY, &[]);
+        let stdio = (Stdio::null(), Stdio::null());
+        let process = Process::start_through(&line, name, arguments, stdio);
+        drop(bazaar.put_server(GATEWAY, process));
+        bazaar.wait_until_ready();
+        bazaar.trade(&Order::sell(1, "nvidia"));
+    }
+    assert_eq!(bazaar.panics(), Vec::<String>::new());
+}
+
+// ---- over TLS ----
+
+#[test]
+fn with_certificates_it_is_the_same() {
+    let mut bazaar = Bazaar::start(Options {
+        secured: true,
+        ..Options::default()
+    });
+    under_load(&mut bazaar, |bazaar, _| hand_over(bazaar));
+    bazaar.trade(&Order::sell(1, "nvidia"));
+}
