@@ -31,6 +31,7 @@ mod worker;
 
 use std::future::Future;
 use std::net::TcpStream as StdTcpStream;
+use std::pin::pin;
 use std::sync::Arc;
 
 use daemon::{notify, tasks};
@@ -74,10 +75,7 @@ pub async fn serve(
         workers: &handles,
         open: &open,
     };
-    tokio::select! {
-        () = accept(&listener, &clients, &dealer) => {}
-        () = shutdown => {}
-    }
+    accept(&listener, &clients, &dealer, shutdown).await;
     gateway.stage.close();
     let listener = listener.into_std()?;
     if !gateway.stage.is_queue_left() {
@@ -108,9 +106,19 @@ pub async fn serve(
     workers.stop().await
 }
 
-async fn accept(listener: &TcpListener, clients: &Arc<Clients>, dealer: &Dealer<'_>) {
+/// Until `shutdown`. Who is accepted is served: it is not waited for meanwhile.
+async fn accept(
+    listener: &TcpListener,
+    clients: &Arc<Clients>,
+    dealer: &Dealer<'_>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let mut shutdown = pin!(shutdown);
     loop {
-        let client = clients.accept(listener).await;
+        let client = tokio::select! {
+            client = clients.accept(listener) => client,
+            () = &mut shutdown => return,
+        };
         dealer.deal(client).await;
     }
 }

@@ -58,7 +58,7 @@ async fn connections_are_spread_over_the_workers_and_counted_while_they_live() {
                 workers: &handles,
                 open: &open,
             };
-            accept(&listener, &clients, &dealer).await;
+            accept(&listener, &clients, &dealer, std::future::pending()).await;
         }
     });
     let mut clients = Vec::new();
