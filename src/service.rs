@@ -229,7 +229,7 @@ fn front(
     handed: Option<Handed>,
     inherited: &mut Inherited,
 ) -> Result<(Listeners, Option<handover::Predecessor>), Error> {
-    let are_kept = inherited.has(flags.listen);
+    let mut are_kept = inherited.has(flags.listen);
     let clients = ("the gateway's HTTP", "--listen", flags.listen);
     let operators = ("the gateway's admin API", "--admin", flags.admin);
     let (clients, operators, predecessor) = match handed {
@@ -240,6 +240,7 @@ fn front(
         }
         Some(handed) => {
             notify::take_over(handed.alive_every);
+            are_kept |= handed.are_kept;
             let predecessor = Some(handed.predecessor);
             let clients = handed_over(clients, handed.clients, inherited)?;
             let operators = handed_over(operators, handed.operators, inherited)?;

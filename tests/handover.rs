@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use frontend_host::config::LAST_REQUEST_TIME_MAX;
 use rustix::process::Signal;
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
@@ -98,22 +99,43 @@ fn ask(to: SocketAddr) -> std::io::Result<u16> {
     Ok(answer.status)
 }
 
-/// Many connections at once, each of which asks once all are there.
-fn burst(to: SocketAddr, seen: &Seen) {
-    let connected: Vec<_> = (0..BURST).map(|_| TcpStream::connect(to)).collect();
-    for connection in connected {
-        seen.note(connection.and_then(|mut connection| {
+/// Whether a client waited for so long to ask, on a machine too busy for it, that it was idle and may be closed.
+fn is_late(waited: Duration) -> bool {
+    waited > LAST_REQUEST_TIME_MAX / 2
+}
+
+/// So many connections at once, each of which asks once all are there.
+fn burst(to: SocketAddr, connections: usize, seen: &Seen) {
+    let connect = || TcpStream::connect(to).map(|connection| (connection, Instant::now()));
+    let connected: Vec<_> = (0..connections).map(|_| connect()).collect();
+    let asked: Vec<_> = connected
+        .into_iter()
+        .map(|connected| {
+            let (mut connection, since) = connected?;
             connection.set_read_timeout(Some(PATIENCE))?;
-            connection.write_all(LONE_LOOKUP)?;
-            let mut answer = String::new();
-            connection.read_to_string(&mut answer)?;
-            let status = answer
-                .split(' ')
-                .nth(1)
-                .and_then(|status| status.parse().ok());
-            status.ok_or_else(|| ErrorKind::UnexpectedEof.into())
-        }));
+            let sent = connection.write_all(LONE_LOOKUP);
+            Ok((connection, sent, since.elapsed()))
+        })
+        .collect();
+    for asked in asked {
+        let answered = asked.map(|(connection, sent, waited)| {
+            let answer = sent.and_then(|()| status_from(connection));
+            (answer, waited)
+        });
+        match answered {
+            Ok((Err(_), waited)) if is_late(waited) => {}
+            Ok((answer, _)) => seen.note(answer),
+            Err(error) => seen.note(Err(error)),
+        }
     }
+}
+
+fn status_from(mut connection: TcpStream) -> std::io::Result<u16> {
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1);
+    let status = status.and_then(|status| status.parse().ok());
+    status.ok_or_else(|| ErrorKind::UnexpectedEof.into())
 }
 
 /// Asks on one connection until it is told that an answer was the last, and on another one from then on.
@@ -127,12 +149,15 @@ fn keep_asking(to: SocketAddr, seen: &Seen, is_over: &AtomicBool) {
             }
         };
         while !is_over.load(Ordering::Relaxed) {
+            let asked = Instant::now();
             let answer = client.exchange(LOOKUP);
             let is_last = match &answer {
                 Ok(answer) => answer.header("connection") == Some("close"),
                 Err(_) => true,
             };
-            seen.note(answer.map(|answer| answer.status));
+            if answer.is_ok() || !is_late(asked.elapsed()) {
+                seen.note(answer.map(|answer| answer.status));
+            }
             if is_last {
                 break;
             }
@@ -148,18 +173,13 @@ fn under_load<T>(bazaar: &mut Bazaar, work: impl FnOnce(&mut Bazaar, &Seen) -> T
     let done = thread::scope(|scope| {
         let raise = Raise(&is_over);
         let (seen, is_over) = (&seen, &is_over);
-        for _ in 0..4 {
+        for connections in [1, 1, 1, 1, BURST] {
             scope.spawn(move || {
                 while !is_over.load(Ordering::Relaxed) {
-                    seen.note(ask(gateway));
+                    burst(gateway, connections, seen);
                 }
             });
         }
-        scope.spawn(move || {
-            while !is_over.load(Ordering::Relaxed) {
-                burst(gateway, seen);
-            }
-        });
         scope.spawn(move || keep_asking(gateway, seen, is_over));
         seen.wait_for(2 * BURST);
         let done = work(bazaar, seen);

@@ -61,10 +61,11 @@ pub struct Admin {
 /// What is spoken over TLS (RFC 7301).
 pub const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
 
-/// Serves the admin API until `shutdown`, then lets requests finish for a bounded time.
+/// Accepts operators until `leaving`, serves the admin API until `shutdown`, then lets requests finish for a bounded time.
 pub async fn serve(
     listener: TcpListener,
     admin: Admin,
+    leaving: impl Future<Output = ()> + Send + 'static,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) {
     let tls = admin.tls.clone();
@@ -121,5 +122,5 @@ pub async fn serve(
         ))
         .layer(middleware::map_response(answers::in_json))
         .with_state(admin);
-    connections::serve((listener, tls), router, shutdown).await;
+    connections::serve((listener, tls), router, leaving, shutdown).await;
 }

@@ -222,11 +222,18 @@ pub async fn run(
     let (alive, _alive) = std::io::pipe()?; // until the end
     let mut offering = data_dir.zip(lock.as_ref()).and_then(|owned| {
         let sockets = (&clients, &operators);
-        offer(owned, sockets, (offers, alive), &gateway, stopping)
+        offer(
+            owned,
+            (sockets, are_kept),
+            (offers, alive),
+            &gateway,
+            stopping,
+        )
     });
 
     let connected = Clients::new(config.clients);
     let (stop_admin, admin_stopped) = watch::channel(false);
+    let (leave_admin, admin_left) = watch::channel(false);
     let admin = Admin {
         gateway: Arc::clone(&gateway),
         clients: Arc::clone(&connected),
@@ -236,7 +243,8 @@ pub async fn run(
         is_local: operators_address.ip().is_loopback(),
         stopped: admin_stopped.clone(),
     };
-    let serving = admin::serve(operators, admin, until_stopped(admin_stopped));
+    let (left, stopped) = (until_stopped(admin_left), until_stopped(admin_stopped));
+    let serving = admin::serve(operators, admin, left, stopped);
     let admin = tasks::spawn("admin", serving);
 
     tokio::select! {
@@ -259,7 +267,7 @@ pub async fn run(
         if is_replaced {
             // Both of them accept from the same sockets: what this one does not take, the other one has.
             gateway.stage.leave_queue();
-            let _ = stop_admin.send(true);
+            let _ = leave_admin.send(true);
             let _ = replaced.send(());
             if !is_told {
                 shutdown.await;
@@ -278,6 +286,7 @@ pub async fn run(
         let served = server::serve(listener, Arc::clone(&gateway), connected, workers, drained);
         let served = served.await;
         let _ = stop.send(true);
+        let _ = leave_admin.send(true);
         let _ = stop_admin.send(true);
         session.await;
         served.map_err(Error::from)
@@ -306,7 +315,7 @@ fn announce(gateway: &Arc<Gateway>, tell: fn()) -> Task<()> {
 /// Offers the gateway's place, until another process has it or it is to stop; `None` where that cannot be.
 fn offer(
     owned: (&Path, &Lock),
-    sockets: (&TcpListener, &TcpListener),
+    sockets: ((&TcpListener, &TcpListener), bool),
     offers: (Option<UnixListener>, PipeReader),
     gateway: &Gateway,
     stopping: watch::Receiver<bool>,

@@ -13,6 +13,15 @@ fn deploy() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy")
 }
 
+/// What a unit says by a name, each time that it does.
+fn said<'a>(unit: &'a str, name: &str) -> Vec<&'a str> {
+    let lines = unit.lines().filter_map(|line| line.split_once('='));
+    lines
+        .filter(|(said, _)| *said == name)
+        .map(|(_, value)| value)
+        .collect()
+}
+
 /// The flags of a command, by the variables that stand for them.
 fn flags(command: &str) -> BTreeMap<String, String> {
     let cli = Cli::command();
@@ -47,10 +56,7 @@ fn units_and_their_settings_are_command_lines_that_bazaar_takes() {
     ] {
         let systemd = deploy().join("systemd");
         let text = fs::read_to_string(systemd.join(unit)).unwrap();
-        let start = text
-            .lines()
-            .find_map(|line| line.strip_prefix("ExecStart="));
-        let start = start.expect("it starts something").replace("%i", "1");
+        let start = said(&text, "ExecStart")[0].replace("%i", "1");
         let mut line: Vec<String> = start.split_whitespace().map(str::to_owned).collect();
         let flags = flags(&line[1]);
         for (name, value) in settings(&systemd.join(settings_file)) {
@@ -75,6 +81,21 @@ fn units_and_their_settings_are_command_lines_that_bazaar_takes() {
         guarded(address, has_certificate, &openness)
             .unwrap_or_else(|error| panic!("{unit}: {error}"));
     }
+}
+
+#[test]
+fn a_gateway_has_the_sockets_that_its_settings_name_and_is_taken_over_as_it_was_started() {
+    let systemd = deploy().join("systemd");
+    let settings: BTreeMap<_, _> = settings(&systemd.join("gateway.env")).into_iter().collect();
+    let unit = |name: &str| fs::read_to_string(systemd.join(name)).unwrap();
+    let sockets = unit("bazaar-gateway.socket");
+    let listened = [&settings["BAZAAR_LISTEN"], &settings["BAZAAR_ADMIN"]];
+    assert_eq!(said(&sockets, "ListenStream"), listened);
+    let service = unit("bazaar-gateway.service");
+    let [start, reload] = ["ExecStart", "ExecReload"].map(|name| said(&service, name)[0]);
+    assert_eq!(reload, format!("/bin/sh -c '{start} --take-over &'"));
+    // A process that systemd did not start as the main one says that it is.
+    assert_eq!(said(&service, "NotifyAccess"), ["all"]);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,25 +54,30 @@ impl Trusted {
     }
 }
 
-/// Serves until `shutdown`, then lets requests finish for a bounded time.
+/// Accepts until `leaving`, serves until `shutdown`, then lets requests finish for a bounded time.
 pub(super) async fn serve(
     (listener, tls): (TcpListener, Option<tls::Server>),
     router: Router,
+    leaving: impl Future,
     shutdown: impl Future,
 ) {
     let open = GracefulShutdown::new();
     let mut connections = Connections::default();
     let (close, closing) = watch::channel(false);
-    let shutdown = async {
-        shutdown.await;
-        close.send_replace(true);
-    };
-    let connections = &mut connections;
-    tokio::select! {
-        () = connections.accept((&listener, tls.as_ref()), &router, (&open, &closing)) => {}
-        _ = shutdown => {}
+    let mut leaving = pin!(leaving);
+    loop {
+        // Who is accepted is served: nothing else is given up for `leaving`.
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = &mut leaving => break,
+        };
+        connections
+            .take_in(accepted, tls.as_ref(), &router, (&open, &closing))
+            .await;
     }
     drop(listener);
+    shutdown.await;
+    close.send_replace(true);
     if timeout(ADMIN_DRAIN_TIME_MAX, open.shutdown())
         .await
         .is_err()
@@ -92,34 +99,33 @@ struct Open {
 }
 
 impl Connections {
-    async fn accept(
+    async fn take_in(
         &mut self,
-        (listener, tls): (&TcpListener, Option<&tls::Server>),
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        tls: Option<&tls::Server>,
         router: &Router,
         (open, closing): (&GracefulShutdown, &watch::Receiver<bool>),
     ) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, address)) => {
-                    self.make_room().await;
-                    let trusted = Trusted::default();
-                    let entering = Entering {
-                        stream,
-                        address: address.ip().to_canonical(),
-                        tls: tls.cloned(),
-                        trusted: trusted.clone(),
-                        watcher: open.watcher(),
-                        closing: closing.clone(),
-                    };
-                    let serving = entering.serve(router.clone());
-                    #[expect(clippy::disallowed_methods, reason = "its client sees its end")]
-                    let task = self.tasks.spawn(serving);
-                    self.open.push_back(Open { task, trusted });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection of an operator");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+        match accepted {
+            Ok((stream, address)) => {
+                self.make_room().await;
+                let trusted = Trusted::default();
+                let entering = Entering {
+                    stream,
+                    address: address.ip().to_canonical(),
+                    tls: tls.cloned(),
+                    trusted: trusted.clone(),
+                    watcher: open.watcher(),
+                    closing: closing.clone(),
+                };
+                let serving = entering.serve(router.clone());
+                #[expect(clippy::disallowed_methods, reason = "its client sees its end")]
+                let task = self.tasks.spawn(serving);
+                self.open.push_back(Open { task, trusted });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection of an operator");
+                sleep(ACCEPT_PAUSE).await;
             }
         }
     }

@@ -48,6 +48,8 @@ struct Sockets {
     clients_address: SocketAddr,
     operators: OwnedFd,
     operators_address: SocketAddr,
+    /// Whether a supervisor has them as well.
+    are_kept: bool,
     lock: OwnedFd,
     offers: OwnedFd,
     alive: OwnedFd,
@@ -58,13 +60,13 @@ type Why = String;
 
 impl Offering {
     /// Of a gateway with these listeners and this directory. `offers` is where to listen, if that is handed over, too;
-    /// `alive` ends with this process.
+    /// `alive` ends with this process, and a supervisor may have the sockets, too (`are_kept`).
     ///
     /// # Errors
     /// Where nothing can be listened on in the directory, or no file descriptors are left.
     pub(crate) fn new(
         (data_dir, lock): (&Path, &Lock),
-        (clients, operators): (&TcpListener, &TcpListener),
+        ((clients, operators), are_kept): ((&TcpListener, &TcpListener), bool),
         (offers, alive): (Option<UnixListener>, PipeReader),
         policy: Arc<Versions>,
     ) -> io::Result<Self> {
@@ -78,6 +80,7 @@ impl Offering {
                 clients_address: clients.local_addr()?,
                 operators: operators.as_fd().try_clone_to_owned()?,
                 operators_address: operators.local_addr()?,
+                are_kept,
                 lock: lock.share()?,
                 offers: offers.as_fd().try_clone_to_owned()?,
                 alive: alive.into(),
@@ -173,6 +176,7 @@ impl Offering {
             clients_address,
             operators,
             operators_address,
+            are_kept,
             lock,
             offers,
             alive,
@@ -182,6 +186,7 @@ impl Offering {
             "release": env!("CARGO_PKG_VERSION"),
             "clients": clients_address.to_string(),
             "operators": operators_address.to_string(),
+            "are_kept": are_kept,
             "alive_every_us": alive_every.map(|every| every.as_micros() as u64),
         })
         .to_string();
@@ -290,4 +295,27 @@ fn lost(error: &io::Error) -> Why {
 
 fn unexpected(word: &str) -> Why {
     format!("it does not understand `{}`", word.escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixStream;
+
+    #[tokio::test]
+    async fn a_place_is_given_only_to_who_says_that_it_serves() {
+        for (says, is_taken) in [(Some(SERVING), true), (Some(READY), false), (None, false)] {
+            let (one, other) = UnixStream::pair().unwrap();
+            let mut running = Conversation::new(one);
+            let mut new = Conversation::new(other);
+            let answering = async move {
+                assert!(new.hear().await.unwrap().is(YOURS));
+                if let Some(word) = says {
+                    new.say(word, "").await.unwrap();
+                }
+            };
+            let (given, ()) = tokio::join!(give(&mut running), answering);
+            assert_eq!(given.is_ok(), is_taken, "{says:?}: {given:?}");
+        }
+    }
 }

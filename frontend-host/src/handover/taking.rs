@@ -31,6 +31,8 @@ pub struct Handed {
     pub clients: TcpListener,
     /// What its operators connect to.
     pub operators: TcpListener,
+    /// Whether its supervisor has these as well: see [`Listeners`](crate::Listeners).
+    pub are_kept: bool,
     /// How often its supervisor wants to hear of it, if at all.
     pub alive_every: Option<Duration>,
     /// The gateway itself.
@@ -139,6 +141,7 @@ fn offered(
     Ok(Handed {
         clients: listener(clients, "clients")?,
         operators: listener(operators, "operators")?,
+        are_kept: offer["are_kept"].as_bool().unwrap_or(false),
         alive_every: offer["alive_every_us"].as_u64().map(Duration::from_micros),
         predecessor: Predecessor {
             lock,
@@ -221,5 +224,66 @@ impl Replacing {
             }
             _ => Err(HandoverError::BrokenOff(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::{pending, ready};
+    use std::io::PipeWriter;
+
+    use tokio::net::UnixStream;
+
+    /// The running gateway's end of it: what it says and hears, and what ends with it.
+    fn running() -> (Replacing, Conversation, PipeWriter) {
+        let (one, other) = UnixStream::pair().unwrap();
+        let (alive, process) = io::pipe().unwrap();
+        let replacing = Replacing {
+            conversation: Conversation::new(one),
+            alive: pipe::Receiver::from_owned_fd(alive.into()).unwrap(),
+        };
+        (replacing, Conversation::new(other), process)
+    }
+
+    #[tokio::test]
+    async fn it_serves_once_the_other_one_has_left_it_the_place() {
+        let (replacing, mut running, _process) = running();
+        let hearing = async {
+            assert!(running.hear().await.unwrap().is(READY));
+            running.say(YOURS, "").await.unwrap();
+            assert!(running.hear().await.unwrap().is(SERVING));
+        };
+        let (replaced, ()) = tokio::join!(replacing.replace(ready(()), || None), hearing);
+        assert_eq!(replaced.unwrap(), Replaced::Ready);
+    }
+
+    #[tokio::test]
+    async fn whoever_is_refused_says_why_and_whoever_is_not_understood_goes_on() {
+        for (word, why) in [
+            (REFUSED, "hands nothing over: later"),
+            (READY, "not understood"),
+        ] {
+            let (replacing, running, _process) = running();
+            running.say(word, "later").await.unwrap();
+            let refused = replacing.replace(pending(), || None).await.unwrap_err();
+            assert!(refused.to_string().contains(why), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_one_that_has_ended_the_place_is_taken_at_once() {
+        // Before this one is ready, when it says so, and while it waits for the answer.
+        let (replacing, running, process) = running();
+        drop((running, process));
+        let replaced = replacing.replace(pending(), || None).await;
+        assert_eq!(replaced.unwrap(), Replaced::Ended);
+        let (replacing, mut running, process) = self::running();
+        let ending = async {
+            assert!(running.hear().await.unwrap().is(READY));
+            drop((running, process));
+        };
+        let (replaced, ()) = tokio::join!(replacing.replace(ready(()), || None), ending);
+        assert_eq!(replaced.unwrap(), Replaced::Ended);
     }
 }
