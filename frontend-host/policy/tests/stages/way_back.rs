@@ -67,6 +67,37 @@ fn behind_a_version_that_failed_is_the_last_good_one_before_it_further_back_too(
 }
 
 #[test]
+fn while_changes_are_held_a_version_that_fails_goes_and_what_is_saved_stays_until_they_are_released()
+ {
+    let dir = tempfile::tempdir().unwrap();
+    let versions = started(dir.path(), DEFAULT_POLICY);
+    versions.activate(&guest("marked"), &operator()).unwrap();
+    versions.activate(&guest("traps"), &operator()).unwrap();
+    versions.hold();
+    let refused = versions.activate(&guest("marked"), &operator());
+    assert!(matches!(refused, Err(SwapError::HandingOver)));
+    assert!(versions.is_held() && !versions.has_changed_since_held());
+    for client in 0..11 {
+        decide(&versions, client, "/stocks/trap");
+    }
+    wait_until("the version that fails to be rolled back", || {
+        active(&versions) == "marked"
+    });
+    assert!(versions.has_changed_since_held());
+    // Whoever starts from what is saved finds what was before.
+    let other = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&other), "traps");
+    drop(other);
+    versions.release();
+    let changes = versions.changes().len();
+    drop(versions);
+    let after = started(dir.path(), DEFAULT_POLICY);
+    assert_eq!(active(&after), "marked");
+    assert_eq!(after.changes().len(), changes);
+    after.activate(&guest("traps"), &operator()).unwrap();
+}
+
+#[test]
 fn the_change_says_which_failure_caused_it_also_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let versions = started(dir.path(), DEFAULT_POLICY);
