@@ -44,8 +44,22 @@ impl AdminError {
                     | ClientError::Exchange(_)
                     | ClientError::Body(_)
             ),
-            Self::Refused { status, .. } => *status == 503,
+            // A proxy's, too.
+            Self::Refused { status, .. } => [429, 502, 503, 504].contains(status),
             Self::Token(_) | Self::Nonsense(_) => false,
+        }
+    }
+
+    /// Whether what was asked for may have been done all the same.
+    pub fn may_be_made(&self) -> bool {
+        match self {
+            Self::Client(error) => matches!(
+                error,
+                ClientError::TimedOut { .. } | ClientError::Exchange(_) | ClientError::Body(_)
+            ),
+            Self::Refused { status, .. } => *status >= 500,
+            Self::Nonsense(_) => true,
+            Self::Token(_) => false,
         }
     }
 }

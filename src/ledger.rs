@@ -195,16 +195,10 @@ impl Comparison {
         match self {
             Self::Equal(_) => String::new(),
             Self::FirstEnds(end) => {
-                format!(
-                    "{first} ends before order {}, {other} goes on\n",
-                    end.orders()
-                )
+                format!("{first} ends before row {}, {other} goes on\n", end.rows)
             }
             Self::OtherEnds(end) => {
-                format!(
-                    "{other} ends before order {}, {first} goes on\n",
-                    end.orders()
-                )
+                format!("{other} ends before row {}, {first} goes on\n", end.rows)
             }
             Self::Row(rows) => {
                 let (ours, theirs) = rows.as_ref();

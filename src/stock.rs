@@ -8,7 +8,8 @@ use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 use serde::Deserialize;
-use serde_json::{Number, Value, json};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::admin::{Admin, AdminError};
 use crate::cli::{Change, Stock};
@@ -87,12 +88,8 @@ pub async fn run(command: Stock) -> Result<(), StockError> {
         None => "/stocks".to_owned(),
         Some(name) => path_of(name),
     };
-    let said = make(change, &method, &path, &body).await?;
-    let Changed { data } = serde_json::from_slice(&said).map_err(AdminError::from)?;
-    let line = format!(
-        "{}: {}, row {} of the journal\n",
-        data.name, data.change, data.row
-    );
+    let Made { name, change, row } = make(change, &method, &path, &body).await?;
+    let line = format!("{name}: {change}, row {row} of the journal\n");
     Ok(output::print(&line)?)
 }
 
@@ -107,27 +104,43 @@ async fn make(
     method: &Method,
     path: &str,
     body: &Bytes,
-) -> Result<Bytes, StockError> {
+) -> Result<Made, StockError> {
     let key = match change.idempotency_key {
         Some(key) => key,
         None => new_key()?,
     };
     let mut admin = Admin::new(change.admin)?;
     let started = Instant::now();
+    // Whether somebody may have got it, who has not said what became of it.
+    let mut may_be_made = false;
     loop {
         let request = Request::builder().method(method).uri(path);
         let request = request.header(CONTENT_TYPE, "application/json");
         let request = request.header("idempotency-key", &key).body(body.clone());
         let request = request.map_err(|error| AdminError::from(ClientError::from(error)))?;
-        let error = match admin.send(request).await {
-            Ok(said) => return Ok(said),
+        let said = admin.send(request).await;
+        let said = said.and_then(|said| Ok(serde_json::from_slice::<Changed>(&said)?));
+        let error = match said {
+            Ok(Changed { data }) => return Ok(data),
             Err(error) => error,
         };
-        if !error.is_of_now() {
+        // The catalog has said so, under this key; or nothing was ever sent.
+        let is_certain = matches!(
+            &error,
+            AdminError::Refused {
+                status: 404 | 409,
+                ..
+            }
+        );
+        may_be_made |= error.may_be_made();
+        if is_certain || !may_be_made && !error.is_of_now() {
             return Err(error.into());
         }
-        if started.elapsed() >= TRIED_FOR {
-            return Err(StockError::Unknown { key, error });
+        if !error.is_of_now() || started.elapsed() >= TRIED_FOR {
+            return Err(match may_be_made {
+                true => StockError::Unknown { key, error },
+                false => error.into(),
+            });
         }
         tokio::time::sleep(TRY_INTERVAL).await;
     }
@@ -160,7 +173,7 @@ struct Page {
 #[derive(Deserialize, serde::Serialize)]
 struct Listed {
     name: String,
-    price: Number,
+    price: Box<RawValue>,
     quantity: u64,
 }
 
@@ -190,7 +203,7 @@ async fn list(admin: &mut Admin, as_json: bool) -> Result<(), StockError> {
         quantity,
     } in stocks
     {
-        table.row([name, price.to_string(), quantity.to_string()]);
+        table.row([name, price.get().to_owned(), quantity.to_string()]);
     }
     Ok(output::print(&table.render())?)
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use domain::{IdempotencyKey, Row, RowNumber};
+use domain::{IdempotencyKey, LedgerEnd, OrderNumber, Row, RowNumber};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
@@ -68,6 +68,10 @@ impl Store for Watched<Box<dyn Store>> {
 impl Journal for Watched<Arc<dyn Journal>> {
     async fn rows(&self, from: RowNumber, rows_max: usize) -> Result<Vec<Row>, StorageError> {
         self.reporter.pass(self.inner.rows(from, rows_max).await)
+    }
+
+    async fn order(&self, order: OrderNumber, end: LedgerEnd) -> Result<Option<Row>, StorageError> {
+        self.reporter.pass(self.inner.order(order, end).await)
     }
 }
 

@@ -74,19 +74,19 @@ pub enum RebuildError {
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// The ledger is damaged.
-    #[error("the ledger is damaged: order {0} does not follow the one before it")]
+    #[error("the ledger is damaged: row {0} does not follow the one before it")]
     Broken(RowNumber),
     /// The stocks are not those that the journal began with: a ledger keeps a digest of those.
     #[error("these are not the stocks that the journal began with: name the first --stocks file")]
     OtherListing,
     /// The stocks are not those that the journal began with.
     #[error(
-        "order {number} is for `{name}`, which is not among the stocks: name the first --stocks file"
+        "row {number} is for `{name}`, which is not among the stocks: name the first --stocks file"
     )]
     UnknownStock { number: RowNumber, name: StockName },
     /// The stocks are not those that the journal began with.
     #[error(
-        "order {number} was made at {traded} for a share of `{name}`, which is listed at {listed}: \
+        "row {number} was made at {traded} for a share of `{name}`, which is listed at {listed}: \
          name the first --stocks file"
     )]
     OtherPrice {
@@ -99,7 +99,7 @@ pub enum RebuildError {
     },
     /// The stocks are not those that the journal began with.
     #[error(
-        "order {number} could not have been made with these stocks: name the first --stocks file"
+        "row {number} could not have been made with these stocks: name the first --stocks file"
     )]
     Impossible { number: RowNumber },
     /// A backup ends before that.

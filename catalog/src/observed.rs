@@ -62,7 +62,7 @@ fn figures(shared: &Shared) -> Vec<Figure> {
     vec![
         figure(
             "bazaar_catalog_journal_rows",
-            "Orders in the journal",
+            "Rows of the journal: orders, and changes of stocks",
             leadership.end.rows.0,
         ),
         figure(

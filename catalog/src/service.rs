@@ -259,11 +259,11 @@ impl Catalog for Service {
             return Err(RequestError::NotInSync(replica).into());
         }
         let end = self.shared.leadership().end;
-        if row.number != end.rows || !row.follows(&end.chain) {
+        if !end.is_continued_by(&row) {
             return Err(RequestError::NotMissing(row.number).into());
         }
         self.reporter.report(format!(
-            "the journal ends before order {}, which the ledger of replica {replica} has",
+            "the journal ends before row {}, which the ledger of replica {replica} has",
             row.number
         ));
         Ok(Response::new(v1::ReportMissingResponse {}))

@@ -322,9 +322,11 @@ impl Shared {
 
     /// The prepared batch is not durable, and never will be.
     pub fn abandon(&self) {
-        let mut state = self.lock();
-        state.holders.settle(None);
-        state.visibility.abandon();
+        // With it whoever waits for a stock that it would have listed waits for nothing more.
+        self.change(|state| {
+            state.holders.settle(None);
+            state.visibility.abandon();
+        });
     }
 
     /// Opens a session, whose request came in at `received`; tells it so.

@@ -9,7 +9,7 @@ use domain::{Invalid, ListingDigest, Price, Quantity, StockName};
 use sha2::{Digest as _, Sha256};
 
 /// Most stocks in a file.
-pub const STOCKS_MAX: usize = 1_000_000;
+pub const STOCKS_MAX: usize = domain::refusal::STOCKS_MAX;
 
 /// The columns of a file, as its first line names them.
 const HEADER: [&str; 3] = ["name", "price", "quantity"];

@@ -117,7 +117,7 @@ pub async fn run(
         () = &mut shutdown => return Ok(()),
     };
     let journal = identity.journal;
-    tracing::info!(%journal, orders = %store.durable().end.rows, "the ledger is a copy of the journal");
+    tracing::info!(%journal, rows = %store.durable().end.rows, "the ledger is a copy of the journal");
     let (reporter, mut receiver) = storage::damage::channel();
     let _check = store.unchecked().map(|unchecked| {
         reporter
@@ -210,7 +210,7 @@ fn observe(monitor: &Monitor, status: watch::Receiver<Status>) {
             figures: vec![
                 figure(
                     "bazaar_order_ledger_rows",
-                    "Orders in the ledger that are on its disk",
+                    "Rows of the ledger that are on its disk: orders, and changes of stocks",
                     status.end.rows.0,
                 ),
                 figure(

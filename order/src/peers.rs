@@ -446,7 +446,7 @@ fn outcome(order: &Entry, result: catalog::TradeResult) -> Result<Outcome, Malfo
     match result.result {
         Some(Is::Row(row)) => {
             let row = Row::try_from(row)?;
-            if row.entry != *order {
+            if !row.entry.is_same_as(order) {
                 return Err(Malformed(Invalid::new(
                     "result",
                     format!("for key {} is another order's row", order.key()),

@@ -9,7 +9,7 @@ use storage::StorageError;
 use crate::peers::{Catalog, Report};
 use crate::store::ReadRows;
 
-/// Most rows of one call, at most about 300 bytes each.
+/// Most rows of one call, at most about 500 bytes each.
 const RESTORED_ROWS: usize = 1024;
 
 /// Reports, and shows the catalog the rows that it asks for, as far as they are on the disk: it asks again. Whether it
@@ -44,7 +44,7 @@ pub(crate) async fn report(catalog: &Catalog, reader: &Arc<dyn ReadRows>, report
             Ok(missing) => missing,
             Err(error) => return tracing::debug!(%error, "the catalog does not take what it lost"),
         };
-        tracing::info!(%first, count, "the catalog got back orders that its database had lost");
+        tracing::info!(%first, count, "the catalog got back rows that its database had lost");
     }
 }
 

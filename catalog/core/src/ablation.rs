@@ -14,6 +14,8 @@ pub enum Rule {
     Succession,
     /// A durable value is shown only once nobody holds the one before it.
     DelayedVisibility,
+    /// Who is told that a stock is not listed is told so once that is what is shown.
+    ShownAbsence,
     /// After a restart nothing is read or traded while a session of before may be alive.
     RestartWait,
     /// Who may keep what it reads is a holder, and will be told to let go.

@@ -384,7 +384,10 @@ impl Staged<'_> {
     /// The version of a stock that an answer about it may give away; where there is none of that name, one that none
     /// has come to so far.
     pub fn newest(&self, name: &StockName) -> Version {
-        let unlisted = Version(self.end.rows.0 + 2);
+        let unlisted = match self.state.rules.keep(Rule::ShownAbsence) {
+            true => Version(self.end.rows.0 + 2),
+            false => Version::default(),
+        };
         self.stock(name).map_or(unlisted, |stock| stock.version)
     }
 
@@ -443,7 +446,7 @@ impl Staged<'_> {
                 entry.key(),
                 "what is found is the key's"
             );
-            return Ok(if *found.entry() == entry {
+            return Ok(if found.entry().is_same_as(&entry) {
                 found.into()
             } else {
                 TradeResult::Refused(Refusal::KeyConflict)

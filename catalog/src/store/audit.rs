@@ -22,7 +22,7 @@ pub(super) struct Audit {
 
 /// A stock since it was listed.
 #[derive(Debug, Clone)]
-pub(super) struct Account {
+struct Account {
     price: Price,
     /// Shares that came with its listing, and with its restocks.
     listed: u128,
@@ -82,14 +82,14 @@ impl Audit {
     /// Takes the next rows of the journal. Each is to have the price that its stock was listed at then.
     pub(super) fn take(&mut self, rows: &[Row]) -> Result<(), StorageError> {
         for row in rows {
-            let account = match &row.entry {
+            let price = match &row.entry {
                 Entry::Order(order) => {
                     let Order { side, quantity, .. } = *order;
                     self.take_sum(&order.name, side, quantity.get().into(), 1)?
                 }
                 Entry::StockChange(change) => self.take_change(change, row.number)?,
             };
-            if account.is_some_and(|account| account.price != row.price) {
+            if price != row.price {
                 return Err(StorageError::Damaged(format!(
                     "row {} has another price than {} was listed at then",
                     row.number,
@@ -100,50 +100,54 @@ impl Audit {
         Ok(())
     }
 
-    /// Takes the next change of a stock.
+    /// Takes the next change of a stock. Returns its price then.
     pub(super) fn take_change(
         &mut self,
         change: &StockChange,
         number: RowNumber,
-    ) -> Result<Option<&Account>, StorageError> {
+    ) -> Result<Price, StorageError> {
         let StockChange { name, kind, .. } = change;
         if let StockChangeKind::Add { price, quantity } = *kind {
             self.delisted.remove(name);
             let account = Account::new(price, quantity, Version(number.0 + 2));
             return match self.accounts.insert(name.clone(), account) {
-                None => Ok(self.accounts.get(name)),
+                None => Ok(price),
                 Some(_) => Err(differs(name)),
             };
         }
         let account = self.accounts.get_mut(name).ok_or_else(|| differs(name))?;
         account.rows += 1;
+        if let StockChangeKind::Price { price } = *kind {
+            account.price = price;
+        }
+        let price = account.price;
         match *kind {
-            StockChangeKind::Add { .. } => {}
-            StockChangeKind::Price { price } => account.price = price,
+            StockChangeKind::Add { .. } | StockChangeKind::Price { .. } => {}
             StockChangeKind::Restock { quantity } => account.listed += u128::from(quantity.get()),
             StockChangeKind::Delist => {
                 self.accounts.remove(name);
                 self.delisted.insert(name.clone());
             }
         }
-        Ok(self.accounts.get(name))
+        Ok(price)
     }
 
-    /// Takes so many trades of a stock on one side, since it was listed last, of so many shares together.
+    /// Takes so many trades of a stock on one side, since it was listed last, of so many shares together. Returns its
+    /// price then.
     pub(super) fn take_sum(
         &mut self,
         name: &StockName,
         side: Side,
         shares: u128,
         trades: u64,
-    ) -> Result<Option<&Account>, StorageError> {
+    ) -> Result<Price, StorageError> {
         let account = self.accounts.get_mut(name).ok_or_else(|| differs(name))?;
         match side {
             Side::Buy => account.bought += shares,
             Side::Sell => account.sold += shares,
         }
         account.rows += trades;
-        Ok(Some(account))
+        Ok(account.price)
     }
 
     /// Whether the last that was taken of that stock delisted it.

@@ -56,6 +56,18 @@ impl Entry {
         }
     }
 
+    /// Whether it asks for the same under the same key. Why a change is made, and by whom, is not what is asked for:
+    /// somebody else may be the one who asks again.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Order(one), Self::Order(other)) => one == other,
+            (Self::StockChange(one), Self::StockChange(other)) => {
+                (&one.key, &one.name, one.kind) == (&other.key, &other.name, other.kind)
+            }
+            _ => false,
+        }
+    }
+
     /// The order, where it is one.
     pub fn order(&self) -> Option<&Order> {
         match self {

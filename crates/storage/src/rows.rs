@@ -25,9 +25,9 @@ pub const SCHEMA: &str = "
 ";
 
 /// Adds to it what rows that change stocks need. SQLite takes no constraint back, so these have a side and a quantity as
-/// well, which say nothing.
+/// well, which say nothing; and with a constraint on a new column it would read all rows.
 pub const STOCK_CHANGES: &str = "
-    ALTER TABLE journal ADD COLUMN stock_changes INTEGER NOT NULL DEFAULT 0 CHECK (stock_changes >= 0);
+    ALTER TABLE journal ADD COLUMN stock_changes INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE journal ADD COLUMN stock_change TEXT;
 ";
 
@@ -138,7 +138,8 @@ pub struct RowsFrom {
     from: RowNumber,
     rows_max: usize,
     next: RowNumber,
-    chain: ChainHash,
+    /// Where the rows end that were taken.
+    end: LedgerEnd,
     rows: Vec<Row>,
 }
 
@@ -150,7 +151,7 @@ impl RowsFrom {
             from,
             rows_max,
             next: first,
-            chain: ChainHash::EMPTY,
+            end: LedgerEnd::default(),
             rows: Vec::new(),
         }
     }
@@ -175,14 +176,14 @@ impl RowsFrom {
             return Err(missing(self.next));
         }
         let is_before = row.number < self.from;
-        if !is_before && !row.follows(&self.chain) {
+        if !is_before && !self.end.is_continued_by(&row) {
             return Err(StorageError::Damaged(format!(
                 "row {} does not continue the hash chain",
                 row.number
             )));
         }
         self.next = row.number.next();
-        self.chain = row.chain;
+        self.end = LedgerEnd::of(&row);
         if !is_before {
             self.rows.push(row);
         }

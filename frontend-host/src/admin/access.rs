@@ -251,7 +251,7 @@ fn reason(headers: &HeaderMap, caller: Caller) -> Reason {
     let text = |name: &str, default: &str| {
         let given = headers
             .get(name)
-            .and_then(|value| value.to_str().ok())
+            .and_then(|value| str::from_utf8(value.as_bytes()).ok())
             .unwrap_or(default);
         given.chars().take(REASON_BYTES_MAX).collect()
     };

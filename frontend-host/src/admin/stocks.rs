@@ -12,8 +12,10 @@ use domain::{
 };
 use frontend_policy::Reason;
 use frontend_policy::decision::{Stock, Unavailability};
-use serde::Deserialize;
-use serde_json::{Number, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use super::Admin;
@@ -27,8 +29,34 @@ const PAGE_DEFAULT: u32 = 1_000;
 /// Most stocks of a page.
 const PAGE_MAX: u32 = 10_000;
 
-/// What a change or a page is answered with.
+/// What a change is answered with.
 type Answer = Result<Json<Value>, Refusal>;
+
+/// A page of stocks.
+#[derive(Serialize)]
+pub(super) struct Listed {
+    data: Vec<Shown>,
+    /// There are stocks after these.
+    more: bool,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    name: String,
+    /// As it is written: not every price is a number that floats have.
+    price: Option<Box<RawValue>>,
+    quantity: u64,
+}
+
+impl From<&Stock> for Shown {
+    fn from(stock: &Stock) -> Self {
+        Self {
+            name: stock.name.as_str().to_owned(),
+            price: RawValue::from_string(stock.price.to_string()).ok(),
+            quantity: stock.quantity,
+        }
+    }
+}
 
 #[derive(Deserialize)]
 pub(super) struct Page {
@@ -37,7 +65,10 @@ pub(super) struct Page {
 }
 
 /// A page of the stocks, in name order.
-pub(super) async fn list(State(admin): State<Arc<Admin>>, Query(page): Query<Page>) -> Answer {
+pub(super) async fn list(
+    State(admin): State<Arc<Admin>>,
+    Query(page): Query<Page>,
+) -> Result<Json<Listed>, Refusal> {
     let after = page.after.as_deref().map(StockName::new).transpose()?;
     let limit = page.limit.unwrap_or(PAGE_DEFAULT);
     if !(1..=PAGE_MAX).contains(&limit) {
@@ -48,22 +79,10 @@ pub(super) async fn list(State(admin): State<Arc<Admin>>, Query(page): Query<Pag
     let deadline = Instant::now() + gateway.read_time_max;
     let listed = gateway.backend.list_stocks(after.as_ref(), limit, deadline);
     let page = listed.await.map_err(|why| Refusal::NotReady(which(why)))?;
-    let stocks: Vec<Value> = page.stocks.iter().map(stock_json).collect();
-    Ok(Json(json!({ "data": stocks, "more": page.more })))
-}
-
-fn stock_json(stock: &Stock) -> Value {
-    json!({
-        "name": stock.name.as_str(),
-        "price": price_json(stock.price),
-        "quantity": stock.quantity,
-    })
-}
-
-/// As clients see it: a number with two decimals at most.
-fn price_json(price: Price) -> Value {
-    let number: Option<Number> = price.to_string().parse().ok();
-    number.map_or(Value::Null, Value::Number)
+    Ok(Json(Listed {
+        data: page.stocks.iter().map(Shown::from).collect(),
+        more: page.more,
+    }))
 }
 
 /// A body that lists a stock.
@@ -71,7 +90,7 @@ fn price_json(price: Price) -> Value {
 #[serde(deny_unknown_fields)]
 struct Added {
     name: String,
-    price: Value,
+    price: Box<RawValue>,
     quantity: Option<Value>,
 }
 
@@ -95,7 +114,7 @@ pub(super) async fn add(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Changed {
-    price: Option<Value>,
+    price: Option<Box<RawValue>>,
     restock: Option<Value>,
 }
 
@@ -155,21 +174,46 @@ impl Admin {
         let changed = self.gateway.backend.change_stock(&change, deadline).await;
         let changed = changed.map_err(|why| Refusal::StockUnavailable(which(why)))?;
         let row = changed.map_err(refused)?;
-        let StockChange { name, note, .. } = &change;
-        tracing::info!(stock = %name, change = %kind, %row, who = note.who(), why = note.why(), "a stock was changed");
+        let name = &change.name;
+        tracing::info!(
+            stock = %name,
+            change = %kind,
+            %row,
+            who = reason.who,
+            known_by = reason.known_by,
+            address = reason.address.map(tracing::field::display),
+            why = reason.why,
+            "a stock was changed"
+        );
         Ok(Json(json!({
             "data": { "name": name.as_str(), "change": kind.name(), "row": row },
         })))
     }
 }
 
+/// Longest text of what says that somebody may, in bytes: what is longer ends in a part of its hash.
+const KNOWN_BY_BYTES_MAX: usize = 40;
+
 /// What says that they may, and what they call themselves, which is cut first.
 fn who(reason: &Reason) -> String {
     let known_by = reason.known_by.as_deref().filter(|by| *by != "nothing");
+    let known_by = known_by.map(|by| by.replace("certificate spiffe://bazaar/", ""));
+    let known_by = known_by.map(|by| match by.len() > KNOWN_BY_BYTES_MAX {
+        true => shortened(&by),
+        false => by,
+    });
     let address = reason.address.map(|address| address.to_string());
-    let known = [known_by.map(str::to_owned), address];
+    let known = [known_by, address];
     let known: Vec<String> = known.into_iter().flatten().collect();
     format!("{}: {}", known.join(" at "), reason.who)
+}
+
+/// Another one for each text.
+fn shortened(text: &str) -> String {
+    let hash = Sha256::digest(text);
+    let begins = text.chars().take(KNOWN_BY_BYTES_MAX - 17);
+    let begins: String = begins.filter(char::is_ascii).collect();
+    format!("{begins}~{}", domain::Hex(&hash[..8]))
 }
 
 fn which(why: Unavailability) -> &'static str {
@@ -213,18 +257,72 @@ fn shares(value: &Value, field: &'static str) -> Result<u64, Refusal> {
     Ok(value.as_u64().ok_or_else(wrong)?)
 }
 
-/// A number, or a text for those whose numbers are not exact.
-fn price(value: &Value) -> Result<Price, Refusal> {
-    let text = match value {
-        Value::Number(number) => number.to_string(),
-        Value::String(text) => text.clone(),
-        _ => String::new(),
-    };
-    Ok(text.parse::<Price>()?)
+/// A number as it is written, or the same as a text.
+fn price(value: &RawValue) -> Result<Price, Refusal> {
+    let text = value.get();
+    let quoted = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    Ok(quoted.unwrap_or(text).parse::<Price>()?)
 }
 
 impl From<Invalid> for Refusal {
     fn from(invalid: Invalid) -> Self {
         Self::NoStockChange(invalid.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_taken_as_it_is_written() {
+        for (body, minor) in [
+            (
+                "{\"name\":\"a\",\"price\":90071992547409.91}",
+                Price::MAX_MINOR,
+            ),
+            (
+                "{\"name\":\"a\",\"price\":\"90071992547409.91\"}",
+                Price::MAX_MINOR,
+            ),
+            ("{\"name\":\"a\",\"price\": 0.1 }", 10),
+            ("{\"name\":\"a\",\"price\":7}", 700),
+        ] {
+            let added: Added = parse(body.as_bytes()).unwrap();
+            assert_eq!(price(&added.price).unwrap().minor(), minor, "{body}");
+        }
+        for body in ["1e3", "-1", "null", "[1]", "\"\"", "0.001"] {
+            let body = format!("{{\"name\":\"a\",\"price\":{body}}}");
+            let added: Added = parse(body.as_bytes()).unwrap();
+            assert!(price(&added.price).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn who_may_is_told_before_what_they_call_themselves() {
+        let who = |known_by: &str| {
+            let reason = Reason {
+                who: "mallory".repeat(20),
+                why: String::new(),
+                known_by: Some(known_by.to_owned()),
+                address: Some([10, 0, 0, 1].into()),
+            };
+            let note = Note::new(&who(&reason), "");
+            note.who().to_owned()
+        };
+        let alice = who("certificate spiffe://bazaar/operator/alice");
+        assert!(
+            alice.starts_with("operator/alice at 10.0.0.1: mallory"),
+            "{alice}"
+        );
+        let long = |end: &str| {
+            let name = "a".repeat(100);
+            who(&format!("certificate spiffe://bazaar/operator/{name}{end}"))
+        };
+        assert!(long("b").contains(" at 10.0.0.1: "), "{}", long("b"));
+        assert_ne!(long("b"), long("c"));
+        assert!(who("nothing").starts_with("10.0.0.1: mallory"));
     }
 }

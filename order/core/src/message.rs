@@ -433,11 +433,11 @@ pub enum Failure {
     OtherJournal { own: JournalId, catalog: JournalId },
     /// A ledger of before journals had ids, which the journal does not show to be its own.
     #[error(
-        "the ledger has {held} orders and no id, and journal {catalog} of {rows} orders does not begin with them"
+        "the ledger has {held} rows and no id, and journal {catalog} of {rows} rows does not begin with them"
     )]
     Unproven {
         catalog: JournalId,
-        /// How many orders the ledger has.
+        /// How many rows the ledger has.
         held: RowNumber,
         /// How many the journal has.
         rows: RowNumber,
@@ -453,7 +453,7 @@ pub enum Failure {
     OtherLeader { epoch: Epoch },
     /// One of the two is damaged, or the journal was restored from an older copy and went on.
     #[error(
-        "its {rows} orders are not the journal's first {rows} (where the catalog was restored from an older copy, \
+        "its {rows} rows are not the journal's first {rows} (where the catalog was restored from an older copy, \
          this ledger may be the true one: look at it with `bazaar ledger` before it is given up)"
     )]
     Differs {

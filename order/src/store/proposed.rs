@@ -30,7 +30,7 @@ pub(crate) const SCHEMA: &str = "
 
 /// Adds to it what rows that change stocks need: see [`storage::rows`].
 pub(crate) const STOCK_CHANGES: &str = "
-    ALTER TABLE proposed ADD COLUMN stock_changes INTEGER NOT NULL DEFAULT 0 CHECK (stock_changes >= 0);
+    ALTER TABLE proposed ADD COLUMN stock_changes INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE proposed ADD COLUMN stock_change TEXT;
 ";
 

@@ -101,6 +101,22 @@ impl Client {
         let names: Vec<StockName> = self.plan.names().collect();
         let name = line.random.choice(&names).expect("at least one").clone();
         let before = oracle.before(&name);
+        if line.random.u32(..100) < self.plan.changes {
+            self.keys += 1;
+            let key = format!("operator-{}-{}", self.index, self.keys);
+            let change = StockChange {
+                key: IdempotencyKey::new(&key).expect("a key"),
+                name,
+                kind: drawn_change(line),
+                note: Note::new("somebody", "because"),
+            };
+            return Current {
+                operation: Operation::Trade(change.into()),
+                before,
+                promised: false,
+                gateway: None,
+            };
+        }
         let (operation, promised) = match line.random.u32(..100) {
             0..55 => (Operation::Lookup(name), false),
             55..85 => {
@@ -114,17 +130,6 @@ impl Client {
                     quantity: Quantity::new(shares).expect("a quantity"),
                 };
                 (Operation::Trade(order.into()), false)
-            }
-            96.. => {
-                self.keys += 1;
-                let key = format!("operator-{}-{}", self.index, self.keys);
-                let change = StockChange {
-                    key: IdempotencyKey::new(&key).expect("a key"),
-                    name,
-                    kind: drawn_change(line),
-                    note: Note::new("somebody", "because"),
-                };
-                (Operation::Trade(change.into()), false)
             }
             _ => {
                 let beyond = oracle.end().orders().0 + line.random.u64(..3);

@@ -497,12 +497,14 @@ impl Oracle {
             (Refusal::StockExists, _) => stock.is_listed,
             _ => !stock.is_listed,
         };
-        let mut since = self.branch.stock(entry.name()).since(before.version);
-        assert!(
-            since.any(is_so),
-            "{entry:?} was refused for no reason: {refusal:?}"
-        );
+        let history = self.branch.stock(entry.name());
+        let reason = history.since(before.version).find(|stock| is_so(stock));
+        let reason = reason.map(|stock| stock.version);
+        let version =
+            reason.unwrap_or_else(|| panic!("{entry:?} was refused for no reason: {refusal:?}"));
         self.refused.insert(entry.key().clone());
+        // Whoever heard that is shown nothing from before.
+        self.learn(entry.name(), version);
     }
 
     /// A client was told what an order is, or that there is none. `promised` is whether its

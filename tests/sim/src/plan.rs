@@ -78,6 +78,8 @@ pub struct Plan {
     pub drift_ppm_max: i64,
     /// Between two operations of a client, at most.
     pub think: Duration,
+    /// Of a hundred operations so many change stocks.
+    pub changes: u32,
 }
 
 /// A set of kinds of faults.
@@ -113,6 +115,7 @@ impl Plan {
             faults: Swarm(random.u32(..)),
             drift_ppm_max: 4_000,
             think: Duration::from_millis(random.u64(4..=200)),
+            changes: random.choice([2, 5, 30]).expect("one of them"),
         };
         match seed % PREFILLED_EVERY {
             PREFILLED => plan.prefilled(),
@@ -144,6 +147,14 @@ impl Plan {
             clients: CROWD,
             think: Duration::from_millis(4),
             ..self
+        }
+    }
+
+    /// The same with many changes of one stock.
+    pub fn changing(self) -> Self {
+        Self {
+            changes: 30,
+            ..self.crowded()
         }
     }
 

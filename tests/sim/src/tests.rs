@@ -161,9 +161,8 @@ fn a_seed_is_the_same_history_every_time() {
 fn showing(without: Without) -> &'static [Kind] {
     match without {
         Without::Catalog(Catalog::EpochCheck) => &[Kind::Pause, Kind::Isolation],
-        Without::Catalog(Catalog::DelayedVisibility) | Without::Gateway(Gateway::LeaseCheck) => {
-            &[Kind::Isolation, Kind::Cut, Kind::Weather]
-        }
+        Without::Catalog(Catalog::DelayedVisibility | Catalog::ShownAbsence)
+        | Without::Gateway(Gateway::LeaseCheck) => &[Kind::Isolation, Kind::Cut, Kind::Weather],
         Without::Catalog(Catalog::RestartWait) => &[Kind::LostCatalog, Kind::Isolation, Kind::Cut],
         Without::Catalog(Catalog::SelfHealing) => &[Kind::Rollback],
         Without::Order(Order::ActivationCatchUp) => &[Kind::Weather, Kind::Isolation, Kind::Kill],
@@ -184,7 +183,8 @@ fn first_broken(without: Without, seeds: u64) -> Option<(u64, String)> {
             kinds => Plan::new(seed).with(kinds),
         };
         let plan = match without {
-            Without::NearestLeads => plan.prefilled(),
+            Without::NearestLeads | Without::Order(Order::ActivationCatchUp) => plan.prefilled(),
+            Without::Catalog(Catalog::ShownAbsence) => plan.changing(),
             _ => plan,
         };
         Plan {
@@ -218,6 +218,7 @@ fn what_is_taken_out_is_missed() {
         Without::Catalog(Catalog::Succession),
         Without::Catalog(Catalog::Registration),
         Without::Catalog(Catalog::DelayedVisibility),
+        Without::Catalog(Catalog::ShownAbsence),
         Without::Catalog(Catalog::RestartWait),
         Without::Catalog(Catalog::SelfHealing),
         Without::NamedJournal,

@@ -418,7 +418,11 @@ fn stocks_are_changed_in_order_with_trades_and_as_exactly_once_as_they() {
     let dearer = StockChangeKind::Price { price: price(600) };
     let made_dearer = row(trade(changed("6", "new", dearer).into()));
     assert_eq!(made_dearer.price, price(600));
-    let again = trade(changed("6", "new", dearer).into());
+    let again = StockChange {
+        note: Note::new("somebody else", "since nobody answered"),
+        ..changed("6", "new", dearer)
+    };
+    let again = trade(again.into());
     assert_eq!(again, TradeResult::Row(made_dearer), "once");
     let other = StockChangeKind::Price { price: price(601) };
     let conflict = TradeResult::Refused(Refusal::KeyConflict);

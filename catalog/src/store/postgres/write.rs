@@ -53,7 +53,9 @@ const COMMIT: &str = "
         WHERE stock.version < excluded.version
         RETURNING 1
     ), delisted AS (
-        DELETE FROM stock USING fence WHERE stock.name = ANY ($38)
+        DELETE FROM stock USING fence WHERE stock.name = ANY ($38) RETURNING 1
+    ), gone AS (
+        DELETE FROM stock USING fence WHERE stock.name = ANY ($39)
     ), elected AS (
         UPDATE leadership SET epoch = new.epoch, leader = new.leader, change = new.change,
             in_sync = $25, checksum = new.checksum
@@ -67,10 +69,11 @@ const COMMIT: &str = "
             AND (SELECT count(*) FROM turned_away) = cardinality($10)
             AND (SELECT count(*) FROM changed) = cardinality($18)
             AND (SELECT count(*) FROM listed) = cardinality($33)
+            AND (SELECT count(*) FROM delisted) = cardinality($38)
             AND (SELECT count(*) FROM elected) = cardinality($22)
         THEN 1 ELSE 0 END END";
 
-const COMMIT_TYPES: [Type; 38] = [
+const COMMIT_TYPES: [Type; 39] = [
     Type::INT8, // the term
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
@@ -109,6 +112,7 @@ const COMMIT_TYPES: [Type; 38] = [
     Type::INT8_ARRAY,
     Type::INT8_ARRAY,
     Type::TEXT_ARRAY, // stocks that are not any more
+    Type::TEXT_ARRAY, // those that were listed in the same batch, and need not be there
 ];
 
 const BEAT: &str = "
@@ -190,9 +194,11 @@ impl Writer {
             stocks.partition(|stock| newly.contains(&stock.name));
         let (listed, stocks) = (Stocks::of(&listed), Stocks::of(&changed));
         let delisted = batch.stocks.iter().filter(|stock| !stock.is_listed);
-        let delisted: Vec<&str> = delisted.map(|stock| stock.name.as_str()).collect();
+        let (gone, delisted): (Vec<&Stock>, Vec<&Stock>) =
+            delisted.partition(|stock| newly.contains(&stock.name));
+        let (gone, delisted) = (names(&gone), names(&delisted));
         let elected = Elected::of(term.as_ref(), self.journal);
-        let values: [&(dyn ToSql + Sync); 38] = [
+        let values: [&(dyn ToSql + Sync); 39] = [
             &self.term,
             &rows.numbers,
             &rows.epochs,
@@ -231,6 +237,7 @@ impl Writer {
             &listed.volumes,
             &listed.versions,
             &delisted,
+            &gone,
         ];
         let client = &self.connection.client;
         let committed = client.query(&self.statements.commit, &values);
@@ -395,6 +402,10 @@ impl<'a> Refused<'a> {
     }
 }
 
+fn names<'a>(stocks: &[&'a Stock]) -> Vec<&'a str> {
+    stocks.iter().map(|stock| stock.name.as_str()).collect()
+}
+
 /// Columns of stocks as they are then.
 struct Stocks<'a> {
     names: Vec<&'a str>,
@@ -407,7 +418,7 @@ struct Stocks<'a> {
 impl<'a> Stocks<'a> {
     fn of(stocks: &[&'a Stock]) -> Self {
         Self {
-            names: stocks.iter().map(|stock| stock.name.as_str()).collect(),
+            names: names(stocks),
             prices: stocks
                 .iter()
                 .map(|stock| signed(stock.price.minor()))
