@@ -1,5 +1,5 @@
-//! Embeds the policy that caches nothing, which `bazaar load --sweep` compares with, and what
-//! policies in Rust and C build on, for `bazaar policy new`.
+//! Embeds the policy that caches nothing, which `bazaar load --sweep` compares with, what
+//! policies in Rust and C build on, for `bazaar policy new`, and for `bazaar --version` which wasmtime this is.
 
 use std::env;
 use std::error::Error;
@@ -30,7 +30,23 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    let lock = project.join("Cargo.lock");
+    println!("cargo::rerun-if-changed={}", lock.display());
+    let wasmtime = fs::read_to_string(lock).ok();
+    let wasmtime = wasmtime
+        .as_deref()
+        .and_then(|lock| locked(lock, "wasmtime"));
+    println!(
+        "cargo::rustc-env=BAZAAR_WASMTIME={}",
+        wasmtime.unwrap_or("?")
+    );
     policy_build::embed("no-cache")
+}
+
+/// Which version of a package a `Cargo.lock` says.
+fn locked<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
+    let (_, after) = lock.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+    Some(after.split_once('"')?.0)
 }
 
 /// Writes what policies in C include.

@@ -6,7 +6,7 @@
 //! - [`backup`]: flags of backups; [`stock`]: of what is traded;
 //! - [`admin`]: how the admin API is reached; [`security`]: certificates;
 //! - [`file`]: settings of a service in a file;
-//! - [`values`]: what flags take.
+//! - [`values`]: what flags take; [`version`]: what `--version` says.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -27,6 +27,7 @@ mod security;
 mod services;
 mod stock;
 mod values;
+mod version;
 #[cfg(test)]
 mod deploy;
 
@@ -74,7 +75,7 @@ const ITERATIONS_MAX: u64 = 100_000_000;
 ///
 /// Without a command it does what `up` does.
 #[derive(Debug, Parser)]
-#[command(name = "bazaar", version, args_conflicts_with_subcommands = true)]
+#[command(name = "bazaar", version, long_version = version::long(), args_conflicts_with_subcommands = true)]
 pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -628,3 +628,18 @@ fn up_starts_several_catalogs_over_one_database_and_one_serves_where_the_other_d
     assert!(process.terminate().success());
     drop(turn);
 }
+
+#[test]
+fn the_version_says_what_decides_whether_another_one_understands_this_one() {
+    let short = run_ok(["-V"]);
+    assert_eq!(short, format!("bazaar {}\n", env!("CARGO_PKG_VERSION")));
+    let long = run_ok(["--version"]);
+    for line in [
+        "services    catalog.v1, order.v1",
+        "databases   catalog ",
+        "policies    bazaar:policy/policy@1.1.0, bazaar:policy/policy@1.0.0",
+        "wasmtime    48.",
+    ] {
+        assert!(long.contains(line), "{line}: {long}");
+    }
+}

@@ -68,6 +68,22 @@ pub use rebuild::{RebuildSource, rebuild};
 pub use store::postgres::{PostgresError, StoreUrl};
 pub use store::sqlite::{FILE as DATABASE_FILE, holds_journal};
 
+/// How many times the tables of each store were made or changed, which is what an older release goes by that refuses a newer
+/// one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SchemaVersions {
+    pub sqlite: usize,
+    pub postgres: usize,
+}
+
+/// As this release makes them.
+pub fn schema_versions() -> SchemaVersions {
+    SchemaVersions {
+        sqlite: store::sqlite::KIND.version(),
+        postgres: store::postgres::SCHEMA_VERSION,
+    }
+}
+
 use crate::damage::{Damaged, Home, Watched};
 use crate::error::NoJournal;
 use crate::server::{Parts, Server};

@@ -59,6 +59,9 @@ use wire::reflection::reflection;
 pub use config::{Config, ConfigError};
 pub use error::Error;
 
+/// How many times the tables of a ledger were made or changed.
+pub const SCHEMA_VERSION: usize = store::KIND.version();
+
 use access::ACCESS;
 use damage::{Damaged, Watched};
 use driver::Driver;

@@ -61,6 +61,9 @@ use lease::{Standby, Taken};
 use rows::{JOURNAL, get, number, signed};
 use write::{Statements, Writer};
 
+/// How many scripts have made the tables.
+pub const SCHEMA_VERSION: usize = schema::VERSION;
+
 /// Rows that are read at a time by who reads them all.
 const CHUNK_ROWS: usize = 4096;
 

@@ -29,6 +29,13 @@ pub struct Kind {
     pub added: &'static [&'static str],
 }
 
+impl Kind {
+    /// How many times its tables were made or changed.
+    pub const fn version(&self) -> usize {
+        1 + self.added.len()
+    }
+}
+
 /// A database that is at most so large is read in full whenever it is opened: about half a
 /// second. A larger one is read while it already serves.
 const READ_AT_OPEN_BYTES_MAX: u64 = 32 << 20;

@@ -28,6 +28,7 @@ mod decider;
 pub use admission::{Admission, Admitted, Problem, Rejection, Secrets, Trust, Upload};
 pub use decider::{Decider, Undecided};
 pub use evaluate::{Connection, RequestParts};
+pub use guest::bindings::WORLDS;
 pub use guest::code_cache::CodeCache;
 pub use guest::compiler::{CompileError, Compiler, Pace, compile_as_child};
 pub use guest::costs::{COST_BOUNDS_US, Cost};

@@ -11,6 +11,9 @@ use super::error::{PostgresError, told};
 /// What each release added; a script that was released is never changed.
 const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES];
 
+/// How many there are.
+pub(super) const VERSION: usize = SCRIPTS.len();
+
 /// Keys compare byte by byte: with the collation of the system an index is wrong after an update of
 /// its locales.
 const TABLES: &str = "

@@ -34,6 +34,9 @@ pub(crate) enum World {
     V1_1,
 }
 
+/// The interfaces of policies that a gateway hosts, newest first.
+pub const WORLDS: [&str; 2] = [World::ALL[0].interface(), World::ALL[1].interface()];
+
 impl World {
     /// Those that a gateway hosts, newest first.
     pub(crate) const ALL: [Self; 2] = [Self::V1_1, Self::V1_0];
