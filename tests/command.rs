@@ -553,7 +553,7 @@ fn ledger_diff_says_where_ledgers_differ() {
     let compared = run(["ledger".into(), "diff".into()].into_iter().chain(dirs));
     assert_eq!(compared.status.code(), Some(1));
     let text = String::from_utf8_lossy(&compared.stdout);
-    assert!(text.contains("ends before order 1"), "{text}");
+    assert!(text.contains("ends before row 1"), "{text}");
     let nothing = tempfile::tempdir().unwrap();
     assert_eq!(
         run([
