@@ -8,7 +8,7 @@
 //! - [`file`]: settings of a service in a file;
 //! - [`values`]: what flags take; [`version`]: what `--version` says.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
@@ -90,9 +90,14 @@ impl Cli {
     /// # Errors
     /// Where they will not do, or help was all that was asked for.
     pub fn try_read() -> Result<Self, clap::Error> {
+        let line: Vec<_> = std::env::args_os().collect();
         let mut command = without_empty_variables(Self::command());
+        if names_command(&command, &line) {
+            // Variables of `up`, which is what happens where none is named, are for nobody then.
+            command = command.mut_args(|arg| arg.env(None::<&'static str>));
+        }
         command.build();
-        let line = file::with_file(&command, std::env::args_os().collect());
+        let line = file::with_file(&command, line);
         let line = line.map_err(|error| command.error(ErrorKind::InvalidValue, error))?;
         let matches = command.try_get_matches_from(line)?;
         Self::from_arg_matches(&matches).map_err(|error| error.format(&mut Self::command()))
@@ -222,6 +227,12 @@ pub enum Ledger {
     },
 }
 
+/// Whether a command is named. What it is given comes after it.
+fn names_command(command: &clap::Command, line: &[OsString]) -> bool {
+    let first = line.get(1).and_then(|first| first.to_str());
+    first.is_some_and(|first| command.find_subcommand(first).is_some())
+}
+
 fn without_empty_variables(command: clap::Command) -> clap::Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     let is_guard = |name: &OsStr| GUARDS.iter().any(|guard| name == *guard);
@@ -244,6 +255,18 @@ mod tests {
     #[test]
     fn the_flags_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn variables_of_up_are_for_nobody_where_a_command_is_named() {
+        let command = Cli::command();
+        let line = |words: &str| words.split(' ').map(Into::into).collect::<Vec<OsString>>();
+        for named in ["bazaar status", "bazaar ledger diff a b", "bazaar up"] {
+            assert!(names_command(&command, &line(named)), "{named}");
+        }
+        for unnamed in ["bazaar", "bazaar --listen localhost:1", "bazaar --help"] {
+            assert!(!names_command(&command, &line(unnamed)), "{unnamed}");
+        }
     }
 
     #[test]

@@ -148,7 +148,11 @@ pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Fai
     let config = order::Config {
         id: args.id,
         catalogs: origins(&args.catalogs),
-        peers: urls(args.peers),
+        // One line for all replicas: it need not leave out whom it is for.
+        peers: urls(args.peers)
+            .into_iter()
+            .filter(|(id, _)| *id != args.id)
+            .collect(),
         data_dir: args.data_dir,
         rebuild: args.rebuild,
         cluster: cluster.clone(),

@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use test_postgres::{Cluster, Options as Servers};
 
 use crate::harness::{
-    Bazaar, Order, Ports, Process, Server, Turn, kill_by_pid, request, run, run_ok, signal_by_pid,
-    wait_until,
+    Bazaar, Order, Ports, Process, Server, Turn, kill_by_pid, request, run, run_ok, run_with,
+    signal_by_pid, wait_until,
 };
 
 /// The admin API's port in the block.
@@ -642,4 +642,27 @@ fn the_version_says_what_decides_whether_another_one_understands_this_one() {
     ] {
         assert!(long.contains(line), "{line}: {long}");
     }
+}
+
+/// A variable that is a URL for one command and an address for `up` is in nobody's way.
+#[test]
+fn what_an_environment_says_for_other_commands_stops_none() {
+    let nothing = tempfile::tempdir().unwrap();
+    let dir = nothing.path().to_str().unwrap();
+    let elsewhere = [
+        ("BAZAAR_ADMIN", "https://nowhere.invalid:8081"),
+        ("BAZAAR_LISTEN", "nonsense"),
+    ];
+    let shown = run_with(&elsewhere, ["ledger", "show", dir]);
+    let said = String::from_utf8_lossy(&shown.stderr);
+    assert!(
+        shown.status.code() == Some(1) && said.contains("orders.db"),
+        "{said}"
+    );
+    let asked = run_with(&elsewhere, ["status", "--admin", "http://127.0.0.1:1"]);
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(
+        said.contains("cannot connect to http://127.0.0.1:1"),
+        "{said}"
+    );
 }

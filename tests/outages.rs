@@ -189,3 +189,22 @@ fn connections_whose_packets_are_lost_are_made_anew_before_a_request_fails() {
     bazaar.trade(&Order::sell(1, "meta"));
     bazaar.check_acknowledged();
 }
+
+#[test]
+fn a_gateway_is_not_ready_while_the_catalog_waits_for_leases_of_before() {
+    let mut bazaar = Bazaar::start(Options {
+        lease_ms: 4000,
+        ..Options::default()
+    });
+    bazaar.trade(&Order::sell(1, "nvidia"));
+    bazaar.kill_catalog();
+    bazaar.restart_catalog();
+    wait_until("the gateway to say what is waited for", || {
+        let ready = bazaar.admin("GET", "/readyz", b"");
+        // It is the catalog that holds trades up; the leader, and this gateway's session, are there.
+        ready.status == 503 && ready.error().1.contains("waits until no gateway can hold")
+    });
+    assert_eq!(bazaar.status()["ready"], false);
+    bazaar.wait_until_ready();
+    bazaar.trade(&Order::sell(1, "nvidia"));
+}

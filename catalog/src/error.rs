@@ -25,7 +25,8 @@ use catalog_core::{InSyncRefused, NotLeader, NotOpened, SessionExpired, StaleEpo
     "there is no journal in {}\n\
      To begin one, with its first stocks, start with --new. Where there was one and its disk is lost, \
      rebuild it from the replicas' ledgers: start with --rebuild-from for the data directory of \
-     every replica that is left, and the --stocks that it began with",
+     every replica that is left, and the --stocks that it began with; where none is left, make it of \
+     a backup with `bazaar backup restore`",
     .0.display()
 )]
 pub struct NoJournal(pub PathBuf);

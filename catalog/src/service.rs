@@ -324,8 +324,13 @@ impl Service {
     }
 
     fn leadership(&self, leadership: &Leadership) -> v1::Leadership {
-        let healed = self.shared.is_healed();
-        leadership_to_wire(leadership, &self.identity, (self.run, healed))
+        let unsettled = self.shared.serving_from().since(BootTime::now());
+        v1::Leadership {
+            healed: self.shared.is_healed(),
+            run: self.run.get(),
+            unsettled_ms: unsettled.as_millis() as u64,
+            ..leadership_to_wire(leadership, &self.identity)
+        }
     }
 
     /// A replica's report, for this run.
@@ -689,11 +694,7 @@ fn result_to_wire(result: &TradeResult) -> v1::TradeResult {
     }
 }
 
-fn leadership_to_wire(
-    leadership: &Leadership,
-    identity: &Identity,
-    (run, healed): (CatalogRun, bool),
-) -> v1::Leadership {
+fn leadership_to_wire(leadership: &Leadership, identity: &Identity) -> v1::Leadership {
     let Leadership { term, end } = leadership;
     let Identity {
         journal,
@@ -709,8 +710,7 @@ fn leadership_to_wire(
         journal: journal.as_bytes().to_vec(),
         listing: listing.as_bytes().to_vec(),
         lease_horizon_ms: lease_horizon.as_millis() as u64,
-        healed,
-        run: run.get(),
         stock_changes: end.stock_changes,
+        ..v1::Leadership::default()
     }
 }

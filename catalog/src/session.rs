@@ -95,9 +95,10 @@ impl Sessions {
             self.writer.lend_sessions(self.lease_max).await?;
         }
         let id = random_id()?;
+        let opened = (client.clone(), events.clone());
         self.shared
-            .open(id, client, events.clone(), received, BootTime::now())?;
-        tracing::info!(session = %id, gateway = %open.gateway.escape_debug(), "a session opened");
+            .open(id, opened.0, opened.1, received, BootTime::now())?;
+        tracing::info!(session = %id, gateway = %open.gateway.escape_debug(), ?client, "a session opened");
         Ok((id, place))
     }
 

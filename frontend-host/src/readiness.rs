@@ -14,12 +14,15 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 pub fn unready(gateway: &Gateway) -> Option<&'static str> {
     let session = gateway.cache.lease().current(BootTime::now());
     let current = *gateway.backend.replicas.leader().borrow();
+    let journal = gateway.backend.replicas.journal();
     if gateway.stage.is_stopping() {
         Some("the gateway is stopping")
     } else if gateway.policy.current().closed.is_some() {
         Some("the policy that was active last cannot be started, and none may stand in for it")
     } else if session.is_none() {
         Some("no session with the catalog")
+    } else if journal.is_some_and(|journal| journal.settled_at > BootTime::now()) {
+        Some("the catalog waits until no gateway can hold what was lent before its start")
     } else if current.term.leader.is_none() {
         Some("no order replica was elected to lead")
     } else if !current.active {

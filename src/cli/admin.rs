@@ -152,8 +152,10 @@ pub struct Admin {
 /// Who runs the command, according to the environment.
 fn user_name() -> Option<&'static str> {
     static NAME: LazyLock<Option<String>> = LazyLock::new(|| {
-        let name = std::env::var("USER").ok();
-        name.filter(|name| !name.is_empty())
+        let name = ["USER", "LOGNAME"].into_iter();
+        let mut name = name.filter_map(|variable| std::env::var(variable).ok());
+        let name = name.find(|name| !name.is_empty());
+        Some(name.unwrap_or_else(|| format!("user {}", rustix::process::getuid().as_raw())))
     });
     NAME.as_deref()
 }

@@ -104,7 +104,8 @@ pub struct Front {
     /// Where clients connect
     #[arg(long, env = "BAZAAR_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = address)]
     pub listen: SocketAddr,
-    /// Where the admin API listens; beyond loopback only with --admin-token or --admin-token-file
+    /// Where the admin API listens; beyond loopback only where operators are known: by --admin-token, --admin-token-file or
+    /// certificates
     #[arg(long, env = "BAZAAR_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:8081", value_parser = address)]
     pub admin: SocketAddr,
     /// The policy to start with, instead of the built-in one

@@ -9,7 +9,9 @@ use crate::client::Origin;
 /// A host and a port; also as a URL, so that one variable can say where to listen and where to
 /// connect.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
-    let text = text.strip_prefix("http://").unwrap_or(text);
+    let url = ["http://", "https://"].iter();
+    let mut url = url.filter_map(|scheme| text.strip_prefix(scheme));
+    let text = url.next().unwrap_or(text);
     let mut found = text
         .to_socket_addrs()
         .map_err(|error| format!("not an address such as 127.0.0.1:8080: {error}"))?;

@@ -44,7 +44,7 @@ pub enum JournalError {
     /// Something is lost, and nothing left to rebuild it from.
     #[error(
         "there is no journal in {}, and no ledger to rebuild it from, but {} is left of a bazaar: \
-         name another --data-dir, or begin another journal here with\n  bazaar catalog --data-dir={} --new",
+         name another --data-dir, make it of a backup with `bazaar backup restore`, or begin another journal here with\n  bazaar catalog --data-dir={} --new",
         catalog.display(), left.display(), quoted(catalog)
     )]
     Remains {

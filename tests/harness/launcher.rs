@@ -211,7 +211,8 @@ impl Launcher<'_> {
             format!("--listen={}", self.address(server)),
         ];
         flags.extend(self.catalog_urls(server));
-        let peers = self.options.replicas.iter().filter(|peer| **peer != id);
+        // Its own is passed over.
+        let peers = self.options.replicas.iter();
         flags.extend(
             peers.map(|peer| format!("--peer={peer}={}", self.url(server, Server::Order(*peer)))),
         );

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daemon::tasks;
 use domain::time::BootTime;
@@ -259,6 +259,7 @@ fn read_journal(leadership: &catalog::Leadership) -> Option<Journal> {
     Some(Journal {
         rows: RowNumber(leadership.journal_rows),
         stock_changes: leadership.stock_changes,
+        settled_at: BootTime::now() + Duration::from_millis(leadership.unsettled_ms),
         chain: ChainHash::try_from(leadership.chain_hash.as_slice()).ok()?,
         in_sync: in_sync.collect(),
     })

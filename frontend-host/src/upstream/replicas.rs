@@ -100,6 +100,8 @@ pub struct Journal {
     pub stock_changes: u64,
     /// Chain hash of the last.
     pub chain: ChainHash,
+    /// Until when the catalog waits for leases of the run before, and serves nobody.
+    pub settled_at: BootTime,
     /// Who must hold a row before it is acknowledged.
     pub in_sync: Vec<ReplicaId>,
 }
