@@ -160,7 +160,7 @@ fn stocks_that_are_not_the_first_ones_are_refused() {
         other => panic!("{other}"),
     }
     let told = refused(&price, of_before()).to_string();
-    for part in ["order 0", "meta", "194.02", "194.03", "--stocks"] {
+    for part in ["row 0", "meta", "194.02", "194.03", "--stocks"] {
         assert!(told.contains(part), "{told}");
     }
     let quantity = with("name,price,quantity\nmeta,194.02,7\n");
