@@ -117,6 +117,7 @@ impl State {
             journal_rows: self.rows.len() as u64,
             chain_hash: end.chain.as_bytes().to_vec(),
             stock_changes: end.stock_changes,
+            unsettled_ms: 0,
             journal: self.journal().as_bytes().to_vec(),
             listing: vec![0; 32],
             lease_horizon_ms: self.lease_ms.max(LEASE_MS),
