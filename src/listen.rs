@@ -21,6 +21,9 @@ const BACKLOG_MAX: i32 = i32::MAX;
 const ATTEMPTS_MAX: u32 = 5;
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(100);
 
+/// Sockets that a supervisor may hand over: far more than any service has flags for.
+const INHERITED_MAX: u128 = 1_024;
+
 /// What is to listen where.
 #[derive(Debug, Clone)]
 pub struct Place {
@@ -95,6 +98,17 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
+/// That `LISTEN_FDS` speaks of no more sockets than there can be: memory is taken for each that it speaks of.
+fn check_count() -> Result<(), Error> {
+    let text = env::var("LISTEN_FDS").unwrap_or_default();
+    match text.trim_start_matches('+').parse::<u128>() {
+        Ok(count) if count > INHERITED_MAX => Err(Error::Usage(format!(
+            "LISTEN_FDS speaks of {count} sockets, and {INHERITED_MAX} can be handed to a process"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Sockets that a supervisor listens on for this process, and keeps when it ends: systemd's socket activation,
 /// `sd_listen_fds(3)`.
 #[derive(Debug, Default)]
@@ -107,8 +121,9 @@ impl Inherited {
     /// To be called before there are threads: it changes the environment.
     ///
     /// # Errors
-    /// Where one is no TCP socket that listens.
+    /// Where one is no TCP socket that listens, and where there would be more than [`INHERITED_MAX`].
     pub fn from_environment() -> Result<Self, Error> {
+        check_count()?;
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
         let names: Vec<&str> = names.split(':').collect();
         let mut handed = ListenFd::from_env();

@@ -558,6 +558,8 @@ fn a_socket_that_nothing_would_serve_is_an_error_that_names_it() {
     };
     ends(&deaf, ACTIVATED, 2, "number 2 (`operators`)");
     ends(&deaf, "LISTEN_FDS=3", 2, "number 2");
+    let many = format!("LISTEN_FDS={}", i32::MAX);
+    ends(&deaf, &many, 2, "speaks of 2147483647 sockets");
     let datagrams = OwnedFd::from(UnixDatagram::unbound().unwrap());
     let other = Kept {
         operators: datagrams.into(),
@@ -604,8 +606,11 @@ fn every_service_takes_the_sockets_that_it_is_handed() {
 
 #[test]
 fn up_takes_no_sockets() {
-    let refused = run_with(&[("LISTEN_FDS", "1")], ["up", "--data-dir=/nonexistent"]);
-    assert_eq!(refused.status.code(), Some(2));
+    for sockets in ["1", "2147483647"] {
+        let variables = [("LISTEN_FDS", sockets)];
+        let refused = run_with(&variables, ["up", "--data-dir=/nonexistent"]);
+        assert_eq!(refused.status.code(), Some(2));
+    }
 }
 
 // ---- what a supervisor is told ----
