@@ -2,24 +2,27 @@
 //! sockets a supervisor keeps. And what the supervisor is told meanwhile.
 
 use std::fs;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use frontend_host::config::LAST_REQUEST_TIME_MAX;
 use rustix::process::Signal;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConnection, StreamOwned};
 use serde_json::Value;
 use socket2::{Domain, Socket, Type};
 
 use crate::harness::{
-    Bazaar, KeepAlive, Options, Order, Process, Raise, Response, Server, alone, example, run_with,
-    try_request, wait_until,
+    Bazaar, KeepAlive, Options, Order, Process, Raise, Response, Server, alone, connect, example,
+    guest, run_with, try_request, wait_until,
 };
 
 const GATEWAY: Server = Server::Gateway(0);
@@ -139,9 +142,14 @@ fn status_from(mut connection: TcpStream) -> std::io::Result<u16> {
 }
 
 /// Asks on one connection until it is told that an answer was the last, and on another one from then on.
-fn keep_asking(to: SocketAddr, seen: &Seen, is_over: &AtomicBool) {
+fn keep_asking<S: Read + Write>(
+    connect: impl Fn() -> std::io::Result<KeepAlive<S>>,
+    seen: &Seen,
+    is_over: &AtomicBool,
+) {
     while !is_over.load(Ordering::Relaxed) {
-        let mut client = match KeepAlive::connect(to) {
+        let mut idle_since = Instant::now();
+        let mut client = match connect() {
             Ok(client) => client,
             Err(error) => {
                 seen.note(Err(error));
@@ -149,13 +157,16 @@ fn keep_asking(to: SocketAddr, seen: &Seen, is_over: &AtomicBool) {
             }
         };
         while !is_over.load(Ordering::Relaxed) {
-            let asked = Instant::now();
-            let answer = client.exchange(LOOKUP);
+            let sent = client.send(LOOKUP);
+            // Once it is written it is the gateway's, however long that takes.
+            let idle = idle_since.elapsed();
+            let answer = sent.and_then(|()| client.receive());
+            idle_since = Instant::now();
             let is_last = match &answer {
                 Ok(answer) => answer.header("connection") == Some("close"),
                 Err(_) => true,
             };
-            if answer.is_ok() || !is_late(asked.elapsed()) {
+            if answer.is_ok() || !is_late(idle) {
                 seen.note(answer.map(|answer| answer.status));
             }
             if is_last {
@@ -165,25 +176,44 @@ fn keep_asking(to: SocketAddr, seen: &Seen, is_over: &AtomicBool) {
     }
 }
 
+/// A client that does something until it is over.
+type Client<'a> = Box<dyn FnOnce(&Seen, &AtomicBool) + Send + 'a>;
+
 /// Clients of every kind, for as long as `work` takes.
 fn under_load<T>(bazaar: &mut Bazaar, work: impl FnOnce(&mut Bazaar, &Seen) -> T) -> T {
+    let gateway = bazaar.address();
+    let bursts = [1, 1, 1, 1, BURST].map(|connections| -> Client<'_> {
+        Box::new(move |seen, is_over| {
+            while !is_over.load(Ordering::Relaxed) {
+                burst(gateway, connections, seen);
+            }
+        })
+    });
+    let keeping: Client<'_> = Box::new(move |seen, is_over| {
+        keep_asking(|| KeepAlive::connect(gateway), seen, is_over);
+    });
+    let clients = bursts.into_iter().chain([keeping]).collect();
+    under_load_of(clients, 2 * BURST, bazaar, work)
+}
+
+/// The same of these clients, of whom so many are answered before and after.
+fn under_load_of<T>(
+    clients: Vec<Client<'_>>,
+    answers: usize,
+    bazaar: &mut Bazaar,
+    work: impl FnOnce(&mut Bazaar, &Seen) -> T,
+) -> T {
     let _alone = alone();
     let (seen, is_over) = (Seen::default(), AtomicBool::new(false));
-    let gateway = bazaar.address();
     let done = thread::scope(|scope| {
         let raise = Raise(&is_over);
         let (seen, is_over) = (&seen, &is_over);
-        for connections in [1, 1, 1, 1, BURST] {
-            scope.spawn(move || {
-                while !is_over.load(Ordering::Relaxed) {
-                    burst(gateway, connections, seen);
-                }
-            });
+        for client in clients {
+            scope.spawn(move || client(seen, is_over));
         }
-        scope.spawn(move || keep_asking(gateway, seen, is_over));
-        seen.wait_for(2 * BURST);
+        seen.wait_for(answers);
         let done = work(bazaar, seen);
-        seen.wait_for(2 * BURST);
+        seen.wait_for(answers);
         drop(raise);
         done
     });
@@ -785,4 +815,63 @@ fn with_certificates_it_is_the_same() {
     });
     under_load(&mut bazaar, |bazaar, _| hand_over(bazaar));
     bazaar.trade(&Order::sell(1, "nvidia"));
+}
+
+#[test]
+fn clients_over_tls_are_handed_over_like_others() {
+    let mut bazaar = Bazaar::start(Options {
+        secured: true,
+        ..Options::default()
+    });
+    let certificate = bazaar.certs().join("gateway.crt");
+    let key = bazaar.certs().join("gateway.key");
+    let flags = [
+        format!("--tls-cert={}", certificate.display()),
+        format!("--tls-key={}", key.display()),
+    ];
+    assert!(bazaar.server(GATEWAY).terminate().success());
+    bazaar.start_server_with(GATEWAY, flags.to_vec());
+
+    let (gateway, config) = (bazaar.address(), tls::client::pinned(&certificate).unwrap());
+    let connect = move || {
+        let name = ServerName::from(gateway.ip());
+        let session = ClientConnection::new(Arc::clone(&config), name);
+        let session = session.map_err(std::io::Error::other)?;
+        Ok(KeepAlive::over(StreamOwned::new(
+            session,
+            connect(gateway)?,
+        )))
+    };
+    wait_until("the gateway to answer over TLS", || {
+        let answer = connect().and_then(|mut client| Ok(client.exchange(LOOKUP)?.status));
+        answer.is_ok_and(|status| status == 200)
+    });
+    let ask_once = |seen: &Seen| {
+        let began = Instant::now();
+        let sent = connect().and_then(|mut client| client.send(LONE_LOOKUP).map(|()| client));
+        let idle = began.elapsed();
+        let answer = sent.and_then(|mut client| Ok(client.receive()?.status));
+        if answer.is_ok() || !is_late(idle) {
+            seen.note(answer);
+        }
+    };
+    let lone = [(); 3].map(|()| -> Client<'_> {
+        Box::new(|seen, is_over| {
+            while !is_over.load(Ordering::Relaxed) {
+                ask_once(seen);
+            }
+        })
+    });
+    let keeping = [(); 2]
+        .map(|()| -> Client<'_> { Box::new(|seen, is_over| keep_asking(&connect, seen, is_over)) });
+    let clients = lone.into_iter().chain(keeping).collect();
+    under_load_of(clients, BURST, &mut bazaar, |bazaar, seen| {
+        for _ in 0..2 {
+            let successor = bazaar.start_beside(GATEWAY, &["--take-over", &*flags[0], &*flags[1]]);
+            let mut before = bazaar.put_server(GATEWAY, successor);
+            assert!(before.wait().success(), "{}", before.log());
+            seen.wait_for(BURST);
+        }
+    });
+    assert_eq!(bazaar.panics(), Vec::<String>::new());
 }

@@ -15,8 +15,8 @@ const CHUNK_BYTES: usize = 4 << 10;
 
 /// One connection, over which requests go one after the other.
 #[derive(Debug)]
-pub struct KeepAlive {
-    stream: TcpStream,
+pub struct KeepAlive<S = TcpStream> {
+    stream: S,
     answer: Vec<u8>,
 }
 
@@ -37,13 +37,7 @@ impl<'a> Answer<'a> {
 
 impl KeepAlive {
     pub fn connect(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nodelay(true)?;
-        Ok(Self {
-            stream,
-            answer: Vec::with_capacity(CHUNK_BYTES),
-        })
+        Ok(Self::over(connect(to)?))
     }
 
     /// Waits for the other end to close the connection, which is to send nothing before.
@@ -53,10 +47,39 @@ impl KeepAlive {
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }
+}
+
+/// A connection on which answers are waited for.
+pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+impl<S: Read + Write> KeepAlive<S> {
+    /// Over a connection that there is.
+    pub fn over(stream: S) -> Self {
+        Self {
+            stream,
+            answer: Vec::with_capacity(CHUNK_BYTES),
+        }
+    }
 
     /// Sends a request as it stands and reads its answer, which must have a `Content-Length`.
     pub fn exchange(&mut self, request: &[u8]) -> io::Result<Answer<'_>> {
+        self.send(request)?;
+        self.receive()
+    }
+
+    /// Sends a request as it stands, whose answer is to be [received](Self::receive) before the next.
+    pub fn send(&mut self, request: &[u8]) -> io::Result<()> {
         self.stream.write_all(request)?;
+        self.stream.flush()
+    }
+
+    /// Reads the answer to what was sent.
+    pub fn receive(&mut self) -> io::Result<Answer<'_>> {
         self.answer.clear();
         let (head_end, end) = loop {
             let mut chunk = [0; CHUNK_BYTES];

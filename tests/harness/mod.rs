@@ -40,7 +40,7 @@ pub mod bombs;
 pub use bazaar::{Bazaar, Order, data_dir, settled_journal};
 pub use guests::{example, guest, slow_target};
 pub use http::{Response, request, send_raw, try_request};
-pub use keepalive::{Answer, KeepAlive};
+pub use keepalive::{Answer, KeepAlive, connect};
 pub use launcher::Options;
 pub use links::{Link, Server, all_links};
 pub use load::{Busy, Trades, nicely};
