@@ -100,6 +100,21 @@ pub enum HandoverError {
         /// What was missing at last.
         why: &'static str,
     },
+    /// It is in another network namespace, as in another container.
+    #[error(
+        "the gateway that runs on this data directory is in another network ({theirs}, and this process in {own}), so its sockets are nothing here: start the new one where it runs, or stop that one first"
+    )]
+    OtherNetwork {
+        /// As the system calls it.
+        theirs: String,
+        /// As the system calls it.
+        own: String,
+    },
+    /// It would decide otherwise than the running one.
+    #[error(
+        "this process cannot start with the policies that are in service, so the running gateway goes on: {0}"
+    )]
+    OtherPolicies(String),
     /// The connection broke off, and the process at its other end has not ended.
     #[error("the running gateway broke off, and has not ended: {0}")]
     BrokenOff(io::Error),

@@ -62,7 +62,7 @@ use wire::order::v1::orders_client::OrdersClient;
 use crate::admin::{Admin, KnownBy, Operators};
 use crate::cache::Cache;
 use crate::handler::Gateway;
-use crate::handover::{Offering, Predecessor, Replaced};
+use crate::handover::{HandoverError, Offering, Predecessor, Replaced};
 use crate::journal::OwnJournal;
 use crate::server::clients::Clients;
 use crate::upstream::backend::Backend;
@@ -160,6 +160,12 @@ pub async fn run(
         loaded = load_policy(&config, predecessor.is_some()) => loaded?,
         () = &mut shutdown => return Ok(()),
     };
+    // A restart has to do with what there is. This one need not be.
+    if predecessor.is_some()
+        && let Some(why) = policy.fell_back()
+    {
+        return Err(HandoverError::OtherPolicies(why).into());
+    }
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
     let catalogs = catalogs(&config, &journal)?;
     let catalog = CatalogClient::new(catalogs.channel());

@@ -200,16 +200,13 @@ impl Offering {
             Ok(Ok(line)) if !line.is(READY) => return Err(unexpected(&line.word)),
             Ok(Ok(_)) => {}
         }
-        let has_changed = self
-            .with_policy(Versions::has_changed_since_held)
-            .await
-            .unwrap_or(true);
-        match has_changed {
+        let changes = self.with_policy(Versions::changes_since_held).await;
+        match changes.is_some_and(|changes| changes.is_empty()) {
+            true => Ok(()),
             // It would serve with the version that failed.
-            true => {
+            false => {
                 Err("a version of the policy went out of service meanwhile: try again".to_owned())
             }
-            false => Ok(()),
         }
     }
 

@@ -61,7 +61,8 @@ impl Registry {
         next: impl FnOnce(&Published) -> Result<Published, SwapError>,
     ) -> Result<Arc<Published>, SwapError> {
         let mut log = self.log();
-        if unwritten(&log).is_some() {
+        let is_held = |log: &VersionLog| log.unwritten().is_some();
+        if log.as_ref().is_some_and(is_held) {
             return Err(SwapError::HandingOver);
         }
         let now = self.published();
@@ -83,9 +84,9 @@ impl Registry {
         }
     }
 
-    /// Whether it is held, and how many changes are unwritten then. Waits for a change that is being written.
-    pub(super) fn unwritten(&self) -> Option<usize> {
-        unwritten(&self.log())
+    /// Whether it is held, and which changes are unwritten then. Waits for a change that is being written.
+    pub(super) fn unwritten(&self) -> Option<Vec<Change>> {
+        self.log().as_ref()?.unwritten().map(<[Change]>::to_vec)
     }
 
     /// Writes what was changed while it was held, and goes on as before.
@@ -194,8 +195,4 @@ impl Registry {
             .set_candidate(candidate.map(|candidate| candidate.version.id));
         self.published.store(next);
     }
-}
-
-fn unwritten(log: &Option<VersionLog>) -> Option<usize> {
-    log.as_ref().and_then(VersionLog::unwritten)
 }

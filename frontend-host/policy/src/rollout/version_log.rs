@@ -186,6 +186,8 @@ pub struct VersionLog {
     /// Changes that are not on the disk: while another process may read that, or write to it. Few: only what cannot
     /// wait is among them.
     unwritten: Option<Vec<Change>>,
+    /// Which of the versions in service were forgotten as it was opened, in words.
+    forgotten: Vec<String>,
 }
 
 impl VersionLog {
@@ -207,6 +209,7 @@ impl VersionLog {
             state: State::default(),
             changes: VecDeque::new(),
             unwritten: None,
+            forgotten: Vec::new(),
         };
         log.state = match log.read_state() {
             Ok(Some(state)) if state.started_with == started_with => state,
@@ -257,6 +260,20 @@ impl VersionLog {
         let kept = kept.collect();
         let candidate = candidate.clone();
         let candidate = candidate.filter(|candidate| is_covered(&candidate.digest));
+        let mut forgotten = Vec::new();
+        if active != self.state.active {
+            let digest = &self.state.active;
+            forgotten.push(format!(
+                "policy {digest} was active, and nobody who is trusted has signed it"
+            ));
+        }
+        if let (Some(before), None) = (&self.state.candidate, &candidate) {
+            forgotten.push(format!(
+                "the candidate {} of {} is signed by nobody who is trusted",
+                before.digest, before.who
+            ));
+        }
+        self.forgotten = forgotten;
         self.state = State {
             started_with: started_with.clone(),
             active,
@@ -279,9 +296,9 @@ impl VersionLog {
         self.unwritten.get_or_insert_default();
     }
 
-    /// Whether it is held, and how many changes wait then.
-    pub(super) fn unwritten(&self) -> Option<usize> {
-        self.unwritten.as_ref().map(Vec::len)
+    /// Whether it is held, and which changes wait then.
+    pub(super) fn unwritten(&self) -> Option<&[Change]> {
+        self.unwritten.as_deref()
     }
 
     /// Writes what waits, and everything else at once from now on.
@@ -322,6 +339,11 @@ impl VersionLog {
     /// Whether the version that was active when the gateway stopped wants refused what it fails at.
     pub(super) fn active_refuses(&self) -> bool {
         self.state.active_refuses
+    }
+
+    /// Which of the versions in service were [forgotten](Self::retain_trusted), in words.
+    pub(super) fn forgotten(&self) -> &[String] {
+        &self.forgotten
     }
 
     /// What named the version that was active when the gateway stopped; nothing where none was.

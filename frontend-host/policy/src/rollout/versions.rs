@@ -35,6 +35,8 @@ const FELL_BACK: &str = "fallback";
 /// The versions of the policy that this gateway has loaded.
 pub struct Versions {
     admission: Admission,
+    /// What it did not start with of what was in service last, in words.
+    fell_back: Vec<String>,
     pub(super) probation: Probation,
     pub(super) registry: Arc<Registry>,
     monitor: Monitor,
@@ -60,7 +62,10 @@ impl Versions {
         let mut saved = Saved {
             admission: &admission,
             log: log.as_ref(),
-            failed: Vec::new(),
+            failed: log
+                .as_ref()
+                .map(|log| log.forgotten().to_vec())
+                .unwrap_or_default(),
         };
         let (last, closed) = saved.last_active();
         let (active, previous) = match last {
@@ -94,6 +99,7 @@ impl Versions {
         let seen = Arc::new(ClientsSeen::default());
         Ok(Self {
             admission: admission.in_background()?,
+            fell_back: failed,
             probation,
             monitor: Monitor::start(probation, Arc::clone(&seen), move |condemned| {
                 failing_in.take_out_of_service(condemned);
@@ -104,6 +110,12 @@ impl Versions {
             recent: RecentInputs::default(),
             auditor: Auditor::start()?,
         })
+    }
+
+    /// Why it did not [start](Self::new) with all that was in service last, in words: the active version, the one behind it
+    /// or the candidate. `None` where it did.
+    pub fn fell_back(&self) -> Option<String> {
+        (!self.fell_back.is_empty()).then(|| self.fell_back.join("; "))
     }
 
     /// Leaves what is saved as it is from now on, for another process to read, until it is [released](Self::release):
@@ -118,10 +130,10 @@ impl Versions {
         self.registry.unwritten().is_some()
     }
 
-    /// Whether a version went out of service since changes are [held](Self::hold), so that what is saved is not what
-    /// decides. Waits for a disk.
-    pub fn has_changed_since_held(&self) -> bool {
-        self.registry.unwritten().is_some_and(|changes| changes > 0)
+    /// What went out of service since changes are [held](Self::hold), so that what is saved is not what decides. Waits
+    /// for a disk.
+    pub fn changes_since_held(&self) -> Vec<Change> {
+        self.registry.unwritten().unwrap_or_default()
     }
 
     /// Saves what happened while changes were [held](Self::hold), and takes them again. Waits for a disk.
@@ -505,6 +517,10 @@ fn check_replaced(
     })
 }
 
+fn not_intact(digest: &str) -> String {
+    format!("saved policy {digest} is not there, or damaged")
+}
+
 /// What a gateway stopped with, as it starts again.
 struct Saved<'a> {
     admission: &'a Admission,
@@ -521,6 +537,9 @@ impl Saved<'_> {
             return (None, None);
         };
         let saved = log.last_active();
+        if saved.is_none() && !log.active_digest().is_empty() {
+            self.failed.push(not_intact(log.active_digest()));
+        }
         let active = saved.and_then(|saved| self.admit(&saved));
         if active.is_some() {
             return (active, None);
@@ -565,7 +584,10 @@ impl Saved<'_> {
             self.failed.push(problem);
             return None;
         };
-        let version = log.load(&saved.digest)?;
+        let Some(version) = log.load(&saved.digest) else {
+            self.failed.push(not_intact(&saved.digest));
+            return None;
+        };
         let version = self.admit(&version)?;
         Some(Candidate::begin(
             version,

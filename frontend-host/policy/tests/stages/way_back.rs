@@ -76,14 +76,14 @@ fn while_changes_are_held_a_version_that_fails_goes_and_what_is_saved_stays_unti
     versions.hold();
     let refused = versions.activate(&guest("marked"), &operator());
     assert!(matches!(refused, Err(SwapError::HandingOver)));
-    assert!(versions.is_held() && !versions.has_changed_since_held());
+    assert!(versions.is_held() && versions.changes_since_held().is_empty());
     for client in 0..11 {
         decide(&versions, client, "/stocks/trap");
     }
     wait_until("the version that fails to be rolled back", || {
         active(&versions) == "marked"
     });
-    assert!(versions.has_changed_since_held());
+    assert!(!versions.changes_since_held().is_empty());
     // Whoever starts from what is saved finds what was before.
     let other = started(dir.path(), DEFAULT_POLICY);
     assert_eq!(active(&other), "traps");
@@ -251,6 +251,30 @@ fn a_candidate_that_nobody_trusts_is_forgotten_at_a_restart() {
     let log = VersionLog::open(dir.path(), DEFAULT_POLICY).unwrap();
     let after = versions(Some(log.retain_trusted(&trust)), DEFAULT_POLICY);
     assert!(after.published().candidate.is_none());
+    let lost = after.fell_back().expect("it says what it forgot");
+    assert!(lost.contains("signed by nobody who is trusted"), "{lost}");
+}
+
+#[test]
+fn what_a_gateway_did_not_find_again_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = started(dir.path(), DEFAULT_POLICY);
+    let active = before.activate(&guest("chatty"), &operator()).unwrap();
+    let marked = guest("marked");
+    let tried = before.try_out(&marked, Trial::Shadow(all()), &operator());
+    let (active, tried) = (active.digest, tried.unwrap().digest);
+    drop(before);
+    assert_eq!(started(dir.path(), DEFAULT_POLICY).fell_back(), None);
+    for digest in [active, tried] {
+        let component = dir.path().join(format!("policies/{digest}.wasm"));
+        std::fs::remove_file(component).unwrap();
+    }
+    let after = started(dir.path(), DEFAULT_POLICY);
+    let lost = after.fell_back().expect("it found neither");
+    for digest in [active, tried] {
+        let said = format!("saved policy {digest} is not there, or damaged");
+        assert!(lost.contains(&said), "{lost}");
+    }
 }
 
 /// The component and its configuration make a version.
