@@ -187,6 +187,8 @@ impl Offering {
             "clients": clients_address.to_string(),
             "operators": operators_address.to_string(),
             "are_kept": are_kept,
+            "network": socket::network(),
+            "pid": std::process::id(),
             "alive_every_us": alive_every.map(|every| every.as_micros() as u64),
         })
         .to_string();

@@ -45,6 +45,12 @@ impl Reach {
     }
 }
 
+/// The network that this process is in, as the system calls it: an address is another one in another.
+pub(super) fn network() -> Option<String> {
+    let network = fs::read_link("/proc/self/ns/net").ok()?;
+    network.into_os_string().into_string().ok()
+}
+
 /// Listens there, in the place of whatever a process that is gone has left. For who has the directory's lock.
 ///
 /// # Errors

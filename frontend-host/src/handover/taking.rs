@@ -95,9 +95,11 @@ pub async fn take_over(data_dir: &Path) -> Result<Option<Handed>, HandoverError>
         .map_err(|_| HandoverError::Silent)?
         .map_err(unreachable)?;
     let offer = expected(line, OFFER)?;
+    check_network(&offer, socket::network())?;
     let handed = offered(data_dir, &offer, conversation)?;
+    // The system knows of the first process that listened there, which may be one before this.
     tracing::info!(
-        pid = peer.pid(),
+        pid = offer["pid"].as_u64(),
         release = %offer["release"],
         "taking the place of the gateway that runs"
     );
@@ -120,6 +122,17 @@ fn expected(line: Line, word: &str) -> Result<Value, HandoverError> {
         "" => Ok(Value::Null),
         words => serde_json::from_str(words)
             .map_err(|error| HandoverError::NotUnderstood(error.to_string())),
+    }
+}
+
+/// That an address means the same to both.
+fn check_network(offer: &Value, own: Option<String>) -> Result<(), HandoverError> {
+    match (offer["network"].as_str(), own) {
+        (Some(theirs), Some(own)) if theirs != own => Err(HandoverError::OtherNetwork {
+            theirs: theirs.to_owned(),
+            own,
+        }),
+        _ => Ok(()),
     }
 }
 
