@@ -243,7 +243,7 @@ fn front(
             (bind(clients)?, bind(operators)?, None)
         }
         Some(handed) => {
-            notify::take_over(handed.alive_every);
+            notify::follow(handed.alive_every);
             are_kept |= handed.are_kept;
             let predecessor = Some(handed.predecessor);
             let clients = handed_over(clients, handed.clients, inherited)?;

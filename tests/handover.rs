@@ -295,6 +295,11 @@ fn a_rollout_goes_on_at_its_step_in_the_process_that_takes_over() {
 
 /// Starts a process that takes the gateway's place and cannot: it reaches no catalog. Returns once it is at it.
 fn start_in_vain(bazaar: &mut Bazaar) -> Process {
+    start_in_vain_by("exec \"$0\" \"$@\"", bazaar)
+}
+
+/// The same, by a line of a shell.
+fn start_in_vain_by(line: &str, bazaar: &mut Bazaar) -> Process {
     let log = "another process takes this one's place";
     let begun = bazaar.server(GATEWAY).log().matches(log).count();
     // Of all the flags that it has the last one counts.
@@ -304,7 +309,8 @@ fn start_in_vain(bazaar: &mut Bazaar) -> Process {
         .iter()
         .position(|flag| flag.starts_with("--catalog="));
     arguments.remove(first.expect("it knows a catalog"));
-    let process = Process::start("successor", bazaar.dir(), arguments);
+    let (name, none) = (("successor", bazaar.dir()), (Stdio::null(), Stdio::null()));
+    let process = Process::start_through(line, name, arguments, none);
     wait_until("the gateway to be asked for its place", || {
         bazaar.server(GATEWAY).log().matches(log).count() > begun
     });
@@ -386,6 +392,77 @@ fn a_gateway_that_is_told_to_stop_hands_nothing_over() {
     bazaar.wait_until_ready();
     hand_over(&mut bazaar);
     bazaar.trade(&Order::sell(1, "nvidia"));
+}
+
+#[test]
+fn a_gateway_that_is_told_to_stop_does_not_wait_for_who_says_nothing() {
+    let mut bazaar = Bazaar::start_default();
+    let silent = UnixStream::connect(place(&bazaar)).unwrap();
+    let began = Instant::now();
+    assert!(bazaar.server(GATEWAY).terminate().success());
+    // Five seconds are what it waits for a word otherwise.
+    assert!(began.elapsed() < Duration::from_secs(4), "{began:?}");
+    drop(silent);
+}
+
+/// A word that the policy says, which is not in its configuration.
+const SECRET: &str = "BAZAAR_SECRET_WORD=tulip exec \"$0\" \"$@\"";
+
+#[test]
+fn a_process_that_would_decide_by_another_policy_does_not_take_over() {
+    let mut bazaar = Bazaar::start_default();
+    let start = |bazaar: &Bazaar, line: &str, flags: &[&str]| {
+        let (name, arguments) = (GATEWAY.to_string(), bazaar.arguments(GATEWAY, flags));
+        let none = (Stdio::null(), Stdio::null());
+        Process::start_through(line, (&name, bazaar.dir()), arguments, none)
+    };
+    assert!(bazaar.server(GATEWAY).terminate().success());
+    let process = start(&bazaar, SECRET, &[]);
+    drop(bazaar.put_server(GATEWAY, process));
+    bazaar.wait_until_ready();
+    let config = "say ${env:BAZAAR_SECRET_WORD}";
+    let component = fs::read(guest("configured")).unwrap();
+    let body = [config.as_bytes(), &component].concat();
+    for target in ["/policy/candidate?canary=0.25&", "/policy?"] {
+        let target = format!("{target}config={}", config.len());
+        let pushed = bazaar.admin("PUT", &target, &body);
+        assert_eq!(pushed.status, 200, "{target}: {pushed:?}");
+        let before = kept_of(&bazaar.admin("GET", "/policy", b"").json());
+        let mut without = start(&bazaar, "exec \"$0\" \"$@\"", &["--take-over"]);
+        assert_eq!(without.wait().code(), Some(1), "{}", without.log());
+        let log = without.log();
+        let says_why = |line: &str| {
+            line.contains("so the running gateway goes on")
+                && line.contains("BAZAAR_SECRET_WORD is not set")
+        };
+        assert!(log.lines().any(says_why), "{log}");
+        assert!(bazaar.server(GATEWAY).is_running());
+        assert_eq!(kept_of(&bazaar.admin("GET", "/policy", b"").json()), before);
+
+        let successor = start(&bazaar, SECRET, &["--take-over"]);
+        let mut replaced = bazaar.put_server(GATEWAY, successor);
+        assert!(replaced.wait().success(), "{}", replaced.log());
+        assert_eq!(kept_of(&bazaar.admin("GET", "/policy", b"").json()), before);
+    }
+}
+
+#[test]
+fn a_gateway_in_another_network_is_not_asked_for_sockets_that_mean_nothing_here() {
+    let mut bazaar = Bazaar::start_default();
+    assert!(bazaar.server(GATEWAY).terminate().success());
+    let elsewhere = UnixListener::bind(place(&bazaar)).unwrap();
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = elsewhere.accept().unwrap();
+        let _ = stream.read(&mut [0; 256]).unwrap();
+        let offer = b"bazaar-handover 1 offer {\"network\":\"net:[1]\"}\n";
+        stream.write_all(offer).unwrap();
+        assert_eq!(stream.read(&mut [0; 256]).unwrap(), 0);
+    });
+    let mut refused = bazaar.start_beside(GATEWAY, &["--take-over"]);
+    assert_eq!(refused.wait().code(), Some(1));
+    let log = refused.log();
+    assert!(log.contains("is in another network (net:[1]"), "{log}");
+    answering.join().unwrap();
 }
 
 #[test]
@@ -668,6 +745,11 @@ impl Supervisor {
         self.start_by(&line, bazaar, server, flags)
     }
 
+    /// Starts what tells it, and is not asked how often.
+    fn line(&self) -> String {
+        format!("NOTIFY_SOCKET='{}' exec \"$0\" \"$@\"", self.path.display())
+    }
+
     fn start_by(&self, line: &str, bazaar: &Bazaar, server: Server, flags: &[&str]) -> Process {
         let name = (&*server.to_string(), bazaar.dir());
         let arguments = bazaar.arguments(server, flags);
@@ -736,23 +818,31 @@ fn a_supervisor_is_told_who_has_taken_over_before_the_other_one_ends() {
     drop(bazaar.put_server(GATEWAY, process));
     supervisor.wait_for(READY, &[ALIVE]);
 
+    // One that is told to stop before it has the place: the service does not.
+    let mut in_vain = start_in_vain_by(&supervisor.line(), &mut bazaar);
+    supervisor.wait_for_reload();
+    assert!(in_vain.terminate().success(), "{}", in_vain.log());
+    let again = format!("MAINPID={}\n{READY}", bazaar.server(GATEWAY).pid());
+    supervisor.wait_for(&again, &[ALIVE]);
+    bazaar.trade(&Order::sell(1, "nvidia"));
+
     // One that fails.
     let mut in_vain = start_in_vain(&mut bazaar);
     supervisor.wait_for_reload();
     in_vain.kill();
-    let again = format!("MAINPID={}\n{READY}", bazaar.server(GATEWAY).pid());
     supervisor.wait_for(&again, &[ALIVE]);
 
     // And one that does not, which is told by the other one how often it is to be heard of.
-    let line = format!(
-        "NOTIFY_SOCKET='{}' exec \"$0\" \"$@\"",
-        supervisor.path.display()
-    );
-    let successor = supervisor.start_by(&line, &bazaar, GATEWAY, &["--take-over"]);
+    let successor = supervisor.start_by(&supervisor.line(), &bazaar, GATEWAY, &["--take-over"]);
     supervisor.wait_for_reload();
     let main = format!("MAINPID={}\n{READY}", successor.pid());
     supervisor.wait_for(&main, &[ALIVE]);
     let mut before = bazaar.put_server(GATEWAY, successor);
+    // It is told to stop itself, as its supervisor does to all processes of a service: it is not the one any more.
+    wait_until("the one before to know that it is replaced", || {
+        before.log().contains("another process has taken its place")
+    });
+    before.signal(Signal::TERM);
     assert!(before.wait().success());
     for _ in 0..3 {
         supervisor.wait_for(ALIVE, &[]);
@@ -775,6 +865,31 @@ impl Supervisor {
             "{reload}"
         );
     }
+}
+
+#[test]
+fn a_supervisor_that_reads_nothing_for_a_while_is_told_who_has_taken_over() {
+    let mut bazaar = Bazaar::start_default();
+    let supervisor = Supervisor::new(bazaar.dir());
+    assert!(bazaar.server(GATEWAY).terminate().success());
+    let fill = || {
+        let filling = UnixDatagram::unbound().unwrap();
+        filling.set_nonblocking(true).unwrap();
+        while filling.send_to(ALIVE.as_bytes(), &supervisor.path).is_ok() {}
+    };
+    fill();
+    let process = supervisor.start_by(&supervisor.line(), &bazaar, GATEWAY, &[]);
+    drop(bazaar.put_server(GATEWAY, process));
+    bazaar.wait_until_ready();
+    supervisor.wait_for(READY, &[ALIVE]);
+
+    fill();
+    let successor = supervisor.start_by(&supervisor.line(), &bazaar, GATEWAY, &["--take-over"]);
+    let main = format!("MAINPID={}\n{READY}", successor.pid());
+    let mut before = bazaar.put_server(GATEWAY, successor);
+    // It waits for a place in the queue, and not for ever.
+    assert!(before.wait().success(), "{}", before.log());
+    supervisor.wait_for(&main, &[ALIVE]);
 }
 
 #[test]

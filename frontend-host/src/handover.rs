@@ -46,6 +46,9 @@ pub const READY_TIME_MAX: Duration = Duration::from_secs(60);
 /// How much longer the running gateway waits for that: the new one says better what is wrong.
 const READY_SLACK: Duration = Duration::from_secs(10);
 
+/// How long the supervisor may take to have room for the word that this process is the one to watch over.
+const TELL_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// How long a gateway that breaks off without a word may take to end.
 const END_TIME_MAX: Duration = Duration::from_secs(10);
 

@@ -64,6 +64,7 @@ use crate::cache::Cache;
 use crate::handler::Gateway;
 use crate::handover::{HandoverError, Offering, Predecessor, Replaced};
 use crate::journal::OwnJournal;
+use crate::server::Workers;
 use crate::server::clients::Clients;
 use crate::upstream::backend::Backend;
 use crate::upstream::order_stream::OrderStreams;
@@ -203,39 +204,43 @@ pub async fn run(
     let policy = Arc::clone(&gateway.policy);
     let rolling_out = tasks::spawn("rollouts", rollouts::keep_going(policy));
 
+    // All that can fail, before another gateway leaves its place to this one.
+    let workers = Workers::start(config.workers)?;
+    let (stop_offering, stopping) = watch::channel(false);
+    let (alive, _alive) = std::io::pipe()?; // until the end
+    let offering = data_dir.zip(lock.as_ref()).and_then(|owned| {
+        let sockets = (&clients, &operators);
+        offer(owned, (sockets, are_kept), (offers, alive), &gateway)
+    });
     let mut announcing = None;
     match predecessor {
-        None => announcing = Some(announce(&gateway, notify::ready)),
+        None => announcing = Some(announce(&gateway)),
         Some(predecessor) => {
             let ready = async {
                 journal.wait_until_proven().await;
                 readiness::wait_until_ready(&gateway).await;
             };
             let replacing = predecessor.replace(ready, || readiness::unready(&gateway));
-            tokio::select! {
-                replaced = replacing => if replaced? == Replaced::Ended {
-                    announcing = Some(announce(&gateway, notify::ready_as_main));
-                },
-                () = &mut shutdown => return Ok(()),
+            let replaced = tokio::select! {
+                biased;
+                () = &mut shutdown => {
+                    notify::leave_place();
+                    return Ok(());
+                }
+                replaced = replacing => replaced?,
+            };
+            if replaced == Replaced::Ended {
+                notify::take_place();
+                announcing = Some(announce(&gateway));
             }
             tracing::info!("serving in the place of the gateway before");
             let policy = Arc::clone(&gateway.policy);
             let released = tokio::task::spawn_blocking(move || policy.release());
-            released.await.map_err(std::io::Error::other)?;
+            if let Err(error) = released.await {
+                tracing::error!(%error, "changes of the policy stay held");
+            }
         }
     }
-    let (stop_offering, stopping) = watch::channel(false);
-    let (alive, _alive) = std::io::pipe()?; // until the end
-    let mut offering = data_dir.zip(lock.as_ref()).and_then(|owned| {
-        let sockets = (&clients, &operators);
-        offer(
-            owned,
-            (sockets, are_kept),
-            (offers, alive),
-            &gateway,
-            stopping,
-        )
-    });
 
     let connected = Clients::new(config.clients);
     let (stop_admin, admin_stopped) = watch::channel(false);
@@ -254,9 +259,19 @@ pub async fn run(
     let admin = tasks::spawn("admin", serving);
 
     tokio::select! {
+        // First: where it is proven, clients may be there that are served until the end.
+        biased;
         () = journal.wait_until_proven() => {}
-        () = &mut shutdown => return Ok(()),
+        () = &mut shutdown => {
+            if let Some(offering) = offering {
+                offering.withdraw();
+            }
+            return Ok(());
+        }
     }
+    // Not before: who takes the place serves at once.
+    let mut offering =
+        offering.map(|offering| tasks::spawn("hand-over", offering.until_taken(stopping)));
     let drained = async {
         let mut is_told = false;
         let is_replaced = tokio::select! {
@@ -288,7 +303,6 @@ pub async fn run(
     };
     let serving = async {
         let listener = (clients, for_clients);
-        let workers = config.workers;
         let served = server::serve(listener, Arc::clone(&gateway), connected, workers, drained);
         let served = served.await;
         let _ = stop.send(true);
@@ -310,29 +324,26 @@ pub async fn run(
 }
 
 /// Tells the supervisor once a trade could be served.
-fn announce(gateway: &Arc<Gateway>, tell: fn()) -> Task<()> {
+fn announce(gateway: &Arc<Gateway>) -> Task<()> {
     let gateway = Arc::clone(gateway);
     tasks::spawn("readiness", async move {
         readiness::wait_until_ready(&gateway).await;
-        tell();
+        notify::ready();
     })
 }
 
-/// Offers the gateway's place, until another process has it or it is to stop; `None` where that cannot be.
+/// The gateway's place, for another process to take; `None` where that cannot be.
 fn offer(
     owned: (&Path, &Lock),
     sockets: ((&TcpListener, &TcpListener), bool),
     offers: (Option<UnixListener>, PipeReader),
     gateway: &Gateway,
-    stopping: watch::Receiver<bool>,
-) -> Option<Task<bool>> {
-    match Offering::new(owned, sockets, offers, Arc::clone(&gateway.policy)) {
-        Ok(offering) => Some(tasks::spawn("hand-over", offering.until_taken(stopping))),
-        Err(error) => {
+) -> Option<Offering> {
+    Offering::new(owned, sockets, offers, Arc::clone(&gateway.policy))
+        .inspect_err(|error| {
             tracing::warn!(%error, "no other process can take this one's place without a gap");
-            None
-        }
-    }
+        })
+        .ok()
 }
 
 /// Waits until another process has taken the gateway's place; for ever where none can.

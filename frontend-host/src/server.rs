@@ -44,7 +44,9 @@ use crate::handler::Gateway;
 use clients::{Clients, Place};
 use finish::Finish;
 use slot::{WorkerSlot, WorkerStats};
-use worker::{Accepted, WorkerHandles, Workers};
+use worker::{Accepted, WorkerHandles};
+
+pub use worker::Workers;
 
 /// What is spoken over TLS, the best first (RFC 7301).
 pub const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -53,15 +55,14 @@ pub const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 /// answered, and told that this was the last answer, and all connections end in a bounded time.
 ///
 /// # Errors
-/// Where threads cannot be had.
+/// Where the workers do not end in order.
 pub async fn serve(
     (listener, tls): (TcpListener, Option<tls::Server>),
     gateway: Arc<Gateway>,
     clients: Arc<Clients>,
-    workers: usize,
+    workers: Workers,
     shutdown: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
-    let workers = Workers::start(workers.max(1))?;
     let handles = workers.handles.clone();
     let _telling = notify::alive_every().map(|every| {
         let telling = pulse::keep_telling(Arc::clone(&handles.stats), every);

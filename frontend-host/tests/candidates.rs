@@ -112,7 +112,7 @@ async fn answers(place: Place, active: &[u8], other: &[u8], requests: &[&[u8]]) 
         (listener, None),
         gateway,
         clients,
-        1,
+        server::Workers::start(1).unwrap(),
         for_ever,
     ));
     let mut answers = Vec::new();

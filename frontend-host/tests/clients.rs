@@ -292,7 +292,7 @@ async fn who_has_connected_before_a_stop_is_answered() {
         (listener, None),
         alone::gateway(DEFAULT_POLICY),
         clients,
-        1,
+        server::Workers::start(1).unwrap(),
         stopped,
     )
     .await

@@ -49,7 +49,13 @@ async fn serve(gateway: Arc<Gateway>, bounds: Bounds) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let clients = Clients::new(bounds);
     let end = std::future::pending();
-    tokio::spawn(server::serve((listener, None), gateway, clients, 1, end));
+    tokio::spawn(server::serve(
+        (listener, None),
+        gateway,
+        clients,
+        server::Workers::start(1).unwrap(),
+        end,
+    ));
     address
 }
 

@@ -95,9 +95,18 @@ impl Offering {
     pub(crate) async fn until_taken(self, mut stopping: watch::Receiver<bool>) -> bool {
         let of_lent = stopping.clone();
         let (mut lending, mut refusing) = (None, None);
-        loop {
+        let mut is_stopping = false;
+        while !is_stopping || lending.is_some() {
             tokio::select! {
-                accepted = self.offers.accept(), if refusing.is_none() => match accepted {
+                // Nobody is taken on once this process is to stop, and who was is told so.
+                biased;
+                () = told(&mut stopping), if !is_stopping => is_stopping = true,
+                taken = once(&mut lending) => match taken {
+                    Ok(()) => return true,
+                    Err(why) => tracing::warn!(why, "no other process took this one's place: it goes on"),
+                },
+                () = once(&mut refusing) => {}
+                accepted = self.offers.accept(), if refusing.is_none() && !is_stopping => match accepted {
                     Ok((stream, _)) => {
                         let conversation = Conversation::new(stream);
                         match self.why_not(&conversation, lending.is_some()) {
@@ -113,17 +122,16 @@ impl Offering {
                         sleep(ACCEPT_PAUSE).await;
                     }
                 },
-                () = once(&mut refusing) => {}
-                taken = once(&mut lending) => match taken {
-                    Ok(()) => return true,
-                    Err(why) => tracing::warn!(why, "no other process took this one's place: it goes on"),
-                },
-                () = told(&mut stopping), if lending.is_none() => {
-                    socket::close(&self.data_dir);
-                    return false;
-                }
             }
         }
+        drop((lending, refusing));
+        self.withdraw();
+        false
+    }
+
+    /// Nobody finds it any more.
+    pub(crate) fn withdraw(self) {
+        socket::close(&self.data_dir);
     }
 
     /// Why a process gets nothing, whatever it has to say.
@@ -147,26 +155,55 @@ impl Offering {
         mut conversation: Conversation,
         mut stopping: watch::Receiver<bool>,
     ) -> Result<(), Why> {
-        if let Err(why) = greet(&mut conversation).await {
+        let greeted = tokio::select! {
+            biased;
+            () = told(&mut stopping) => Err(STOPPING.to_owned()),
+            greeted = greet(&mut conversation) => greeted,
+        };
+        if let Err(why) = greeted {
             conversation.refuse(&why).await;
             return Err(why);
         }
         notify::reloading();
         self.with_policy(Versions::hold).await;
         let lent = tokio::select! {
-            lent = self.wait_until_ready(&mut conversation) => lent,
+            biased;
             () = told(&mut stopping) => Err(STOPPING.to_owned()),
+            lent = self.wait_until_ready(&mut conversation) => lent,
         };
         let taken = match lent {
-            Ok(()) => give(&mut conversation).await,
+            Ok(()) => {
+                // From now on it may say that it is the one to watch over.
+                notify::leave_place();
+                give(&mut conversation, &mut stopping).await
+            }
             Err(why) => Err(why),
         };
-        if let Err(why) = &taken {
-            conversation.refuse(why).await;
-            self.with_policy(Versions::release).await;
-            notify::ready_as_main();
+        match &taken {
+            Ok(()) => self.tell_of_late_changes().await,
+            Err(why) => {
+                conversation.refuse(why).await;
+                self.with_policy(Versions::release).await;
+                notify::take_place();
+            }
         }
         taken
+    }
+
+    /// A version that goes out of service between the last look and the other one's word that it serves is in service
+    /// there, and nothing says so but this.
+    async fn tell_of_late_changes(&self) {
+        let changes = self.with_policy(Versions::changes_since_held).await;
+        for change in changes.unwrap_or_default() {
+            tracing::error!(
+                what = change.what,
+                why = change.why,
+                from = change.from,
+                to = change.to,
+                candidate = change.candidate,
+                "the policy changed here as the place was taken, and not in the process that has it: change it there"
+            );
+        }
     }
 
     /// Gives another process what it needs to be ready, and waits until it is.
@@ -271,19 +308,31 @@ async fn greet(conversation: &mut Conversation) -> Result<(), Why> {
     }
 }
 
-/// Leaves the place to the other one, if it is there to take it.
-async fn give(conversation: &mut Conversation) -> Result<(), Why> {
+/// Leaves the place to the other one, if it is there to take it, and this one is not told to stop before.
+async fn give(
+    conversation: &mut Conversation,
+    stopping: &mut watch::Receiver<bool>,
+) -> Result<(), Why> {
     let said = conversation.say(YOURS, "").await;
     said.map_err(|error| lost(&error))?;
-    let heard = timeout(SPEAK_TIME_MAX, conversation.hear()).await;
+    let mut is_stopping = false;
+    let heard = tokio::select! {
+        biased;
+        () = told(stopping) => {
+            is_stopping = true;
+            None
+        }
+        heard = timeout(SPEAK_TIME_MAX, conversation.hear()) => heard.ok(),
+    };
     let heard = match heard {
-        Ok(heard) => heard,
+        Some(heard) => heard,
         // It may be saying so at this moment, and must know whether that was heard.
-        Err(_) => conversation.hear_last().await,
+        None => conversation.hear_last().await,
     };
     match heard {
         Ok(line) if line.is(SERVING) => Ok(()),
         Ok(line) => Err(unexpected(&line.word)),
+        Err(_) if is_stopping => Err(STOPPING.to_owned()),
         Err(error) => Err(lost(&error)),
     }
 }
@@ -313,8 +362,33 @@ mod tests {
                     new.say(word, "").await.unwrap();
                 }
             };
-            let (given, ()) = tokio::join!(give(&mut running), answering);
+            let (_stop, mut stopping) = watch::channel(false);
+            let (given, ()) = tokio::join!(give(&mut running, &mut stopping), answering);
             assert_eq!(given.is_ok(), is_taken, "{says:?}: {given:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_told_to_stop_waits_for_nobody_and_hears_what_was_said() {
+        for says in [None, Some(SERVING)] {
+            let (one, other) = UnixStream::pair().unwrap();
+            let mut running = Conversation::new(one);
+            let mut new = Conversation::new(other);
+            if let Some(word) = says {
+                new.say(word, "").await.unwrap();
+            }
+            let (_stop, mut stopping) = watch::channel(true);
+            let giving = give(&mut running, &mut stopping);
+            let given = timeout(SPEAK_TIME_MAX / 5, giving).await.expect("at once");
+            match says {
+                None => {
+                    assert_eq!(given.unwrap_err(), STOPPING);
+                    // It cannot believe that it was heard.
+                    assert!(new.hear().await.unwrap().is(YOURS));
+                    new.say(SERVING, "").await.unwrap_err();
+                }
+                Some(_) => given.unwrap(),
+            }
         }
     }
 }

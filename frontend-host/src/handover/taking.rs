@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use super::conversation::{Conversation, DESCRIPTORS, Line, VERSION, is_end};
 use super::{
     END_TIME_MAX, HandoverError, OFFER, READY, READY_TIME_MAX, REFUSED, SERVING, SPEAK_TIME_MAX,
-    TAKE_OVER, YOURS, socket,
+    TAKE_OVER, TELL_TIME_MAX, YOURS, socket,
 };
 
 /// What a running gateway handed over.
@@ -209,11 +209,27 @@ impl Replacing {
             Err(error) => return self.unless_ended(Err(error)).await,
         };
         // Before the one that the supervisor watches over ends.
-        notify::ready_as_main();
-        if let Err(error) = self.conversation.say(SERVING, "").await {
-            return self.unless_ended(Err(error)).await;
+        notify::claim_place();
+        if !notify::said(TELL_TIME_MAX).await {
+            tracing::warn!(
+                "the supervisor does not read which process has the place: it may take the other one's end for the service's"
+            );
         }
-        Ok(Replaced::Ready)
+        match self.conversation.say(SERVING, "").await {
+            Ok(()) => {
+                notify::hold_place();
+                Ok(Replaced::Ready)
+            }
+            Err(_) => {
+                notify::leave_place();
+                // It may have said why, before it heard no more.
+                let heard = match timeout(SPEAK_TIME_MAX, self.conversation.hear()).await {
+                    Ok(heard) => heard,
+                    Err(_) => return Err(HandoverError::Silent),
+                };
+                self.unless_ended(heard).await
+            }
+        }
     }
 
     /// What became of it that it breaks off, or says something that nobody asked for.
@@ -282,6 +298,31 @@ mod tests {
             let refused = replacing.replace(pending(), || None).await.unwrap_err();
             assert!(refused.to_string().contains(why), "{refused}");
         }
+    }
+
+    #[tokio::test]
+    async fn who_is_not_heard_any_more_when_it_serves_says_what_it_was_told() {
+        let (replacing, mut running, _process) = running();
+        let stopping = async {
+            assert!(running.hear().await.unwrap().is(READY));
+            running.say(YOURS, "").await.unwrap();
+            assert!(running.hear_last().await.is_err(), "it says nothing yet");
+            running.refuse("it is told to stop").await;
+        };
+        let (replaced, ()) = tokio::join!(replacing.replace(ready(()), || None), stopping);
+        let refused = replaced.unwrap_err();
+        assert!(refused.to_string().contains("told to stop"), "{refused}");
+    }
+
+    #[test]
+    fn a_gateway_in_another_network_is_named_and_an_unknown_one_is_believed() {
+        let offer = serde_json::json!({"network": "net:[1]"});
+        check_network(&offer, Some("net:[1]".to_owned())).unwrap();
+        check_network(&offer, None).unwrap();
+        check_network(&Value::Null, Some("net:[1]".to_owned())).unwrap();
+        let other = check_network(&offer, Some("net:[2]".to_owned())).unwrap_err();
+        let why = other.to_string();
+        assert!(why.contains("net:[1]") && why.contains("net:[2]"), "{why}");
     }
 
     #[tokio::test]

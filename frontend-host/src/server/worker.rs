@@ -56,18 +56,21 @@ impl WorkerHandles {
     }
 }
 
-pub(super) struct Workers {
-    pub handles: WorkerHandles,
+/// The workers. They end when this is dropped, and nobody is served by them before it is given to
+/// [`serve`](super::serve).
+pub struct Workers {
+    pub(super) handles: WorkerHandles,
     stop: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
-    /// Starts so many.
+    /// Starts so many, but one at least.
     ///
     /// # Errors
     /// Where threads or their runtimes cannot be had.
-    pub(super) fn start(count: usize) -> io::Result<Self> {
+    pub fn start(count: usize) -> io::Result<Self> {
+        let count = count.max(1);
         let (stop, stopped) = watch::channel(false);
         let (inboxes, outlets): (Vec<_>, Vec<_>) =
             (0..count).map(|_| mpsc::channel(INBOX_MAX)).unzip();

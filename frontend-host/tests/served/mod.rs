@@ -28,7 +28,7 @@ pub async fn gateway(bounds: Bounds) -> (SocketAddr, Arc<Clients>) {
         (listener, None),
         alone::gateway(DEFAULT_POLICY),
         Arc::clone(&clients),
-        1,
+        server::Workers::start(1).unwrap(),
         std::future::pending(),
     ));
     (address, clients)
