@@ -398,6 +398,9 @@ fn a_gateway_that_is_told_to_stop_hands_nothing_over() {
 fn a_gateway_that_is_told_to_stop_does_not_wait_for_who_says_nothing() {
     let mut bazaar = Bazaar::start_default();
     let silent = UnixStream::connect(place(&bazaar)).unwrap();
+    let second = said_to(&place(&bazaar), b"bazaar-handover 1 take-over 9.9.9\n");
+    let second = second.expect("it answers");
+    assert!(second.contains("is taking its place already"), "{second}");
     let began = Instant::now();
     assert!(bazaar.server(GATEWAY).terminate().success());
     // Five seconds are what it waits for a word otherwise.
