@@ -328,15 +328,16 @@ fn wrong_usage_exits_with_2() {
     ] {
         assert_eq!(run(arguments).status.code(), Some(2), "{arguments:?}");
     }
-    let own_peer = [
+    let same_peer = [
         "order",
         "--id=1",
         "--listen=127.0.0.1:0",
         "--catalog=http://127.0.0.1:1",
-        "--peer=1=http://127.0.0.1:2",
+        "--peer=2=http://127.0.0.1:2",
+        "--peer=2=http://127.0.0.1:3",
         "--data-dir=none",
     ];
-    assert_eq!(run(own_peer).status.code(), Some(2));
+    assert_eq!(run(same_peer).status.code(), Some(2));
 }
 
 #[test]
