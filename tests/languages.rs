@@ -136,7 +136,10 @@ fn a_new_policy_in_c_is_built_and_serves() {
         policy: Some(component.into()),
         ..Options::default()
     });
-    wait_until("a leader to be elected", || bazaar.leader() == 3);
+    // Whoever is there first, on a busy machine.
+    wait_until("a leader to be elected", || {
+        (1..=3).contains(&bazaar.leader())
+    });
     for _ in 0..2 {
         let found = bazaar.get("/stocks/nvidi%61?x");
         let stock = r#"{"data":{"name":"nvidia","price":240.63,"quantity":1000}}"#;
