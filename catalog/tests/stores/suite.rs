@@ -350,6 +350,20 @@ async fn a_row_that_was_changed_is_never_returned(place: &dyn Place) {
     }
 }
 
+/// What was changed is not opened, and what was repaired is.
+async fn check_damage(place: &dyn Place, state: &CatalogState, (change, repair): (&str, &str)) {
+    place.change(change).await;
+    let opened = match place.open().await {
+        Ok((mut store, _)) => store.load().await.map(drop),
+        Err(error) => Err(error),
+    };
+    let error = opened.unwrap_err();
+    assert!(error.is_damage(), "{change}: {error}");
+    place.change(repair).await;
+    let (mut store, _) = place.open().await.unwrap();
+    assert_eq!(store.load().await.unwrap().state, *state, "{repair}");
+}
+
 async fn a_database_that_was_changed_is_not_opened(place: &dyn Place) {
     let (mut store, _) = place.open().await.unwrap();
     let mut state = store.load().await.unwrap().state;
@@ -401,16 +415,7 @@ async fn a_database_that_was_changed_is_not_opened(place: &dyn Place) {
             "UPDATE leadership SET change = 1;",
         ),
     ] {
-        place.change(change).await;
-        let opened = match place.open().await {
-            Ok((mut store, _)) => store.load().await.map(drop),
-            Err(error) => Err(error),
-        };
-        let error = opened.unwrap_err();
-        assert!(error.is_damage(), "{change}: {error}");
-        place.change(repair).await;
-        let (mut store, _) = place.open().await.unwrap();
-        assert_eq!(store.load().await.unwrap().state, state, "{repair}");
+        check_damage(place, &state, (change, repair)).await;
     }
 }
 
@@ -581,16 +586,7 @@ async fn stocks_that_are_not_what_changes_made_them_are_damage(place: &dyn Place
             "UPDATE journal SET stock_change = replace(stock_change, '702', '701') WHERE number = 4;",
         ),
     ] {
-        place.change(change).await;
-        let opened = match place.open().await {
-            Ok((mut store, _)) => store.load().await.map(drop),
-            Err(error) => Err(error),
-        };
-        let error = opened.unwrap_err();
-        assert!(error.is_damage(), "{change}: {error}");
-        place.change(repair).await;
-        let (mut store, _) = place.open().await.unwrap();
-        assert_eq!(store.load().await.unwrap().state, state, "{repair}");
+        check_damage(place, &state, (change, repair)).await;
     }
 }
 
