@@ -4,6 +4,7 @@
 //! - [`services`]: flags of `up` and of each service;
 //! - [`policy`] and [`rollout`]: commands about policies, and [`config`]: what these are configured with;
 //! - [`backup`]: flags of backups; [`stock`]: of what is traded;
+//!   [`protocol`]: of upgrades;
 //! - [`admin`]: how the admin API is reached; [`security`]: certificates;
 //! - [`file`]: settings of a service in a file;
 //! - [`values`]: what flags take; [`version`]: what `--version` says.
@@ -22,6 +23,7 @@ mod backup;
 mod config;
 mod file;
 mod policy;
+mod protocol;
 mod rollout;
 mod security;
 mod services;
@@ -35,6 +37,7 @@ pub use admin::{Admin, AdminTokenError};
 pub use backup::{Backup, Restore, Take};
 pub use config::{Config, Secrets};
 pub use policy::{Dev, Language, Minimize, Pack, Policy, Record, Test, Trial, World};
+pub use protocol::Protocol;
 pub use rollout::Rollout;
 pub use security::{Cert, Cluster, Openness};
 pub use services::{
@@ -130,6 +133,9 @@ pub enum Command {
     /// List the stocks, and change them while they are traded
     #[command(subcommand)]
     Stock(Stock),
+    /// Show which version of the services' protocol is spoken, and raise it after an upgrade
+    #[command(subcommand)]
+    Protocol(Protocol),
     /// Write what a catalog has into a file, and make a catalog of it again
     #[command(subcommand)]
     Backup(Backup),

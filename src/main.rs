@@ -34,6 +34,7 @@ mod up;
 mod load;
 mod status;
 mod policy;
+mod protocol;
 mod stock;
 mod ledger;
 mod cert;
@@ -133,6 +134,7 @@ async fn run(command: Command, inherited: Inherited) -> Result<(), Failure> {
         Command::Policy(command) => Ok(policy::run(command).await?),
         Command::Status(args) => Ok(status::run(args).await?),
         Command::Stock(command) => Ok(stock::run(command).await?),
+        Command::Protocol(command) => Ok(protocol::run(command).await?),
         Command::Backup(command) => Ok(backup::run(command)?),
         Command::Cert(command) => Ok(cert::run(command)?),
         Command::Ledger(command) => Ok(ledger::run(command)?),

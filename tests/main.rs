@@ -34,6 +34,7 @@
 //! - [`monitoring`]: what services say of themselves;
 //! - [`stopping`]: how services stop;
 //! - [`handover`]: how a gateway is replaced, and what its supervisor does and is told;
+//! - [`upgrade`]: this release and the one before, in one bazaar;
 //! - [`examples`]: the policies that people need, each as the guide describes it;
 //! - [`languages`]: policies in JavaScript, Python and C, and new ones;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
@@ -77,6 +78,7 @@ mod admin;
 mod monitoring;
 mod stopping;
 mod handover;
+mod upgrade;
 mod examples;
 mod languages;
 mod command;

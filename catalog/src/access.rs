@@ -15,6 +15,7 @@ pub const ACCESS: Access = Access(&[
         &[Gateway, Order, Catalog, Operator, Viewer],
     ),
     ("/catalog.v1.Catalog/Elect", &[Gateway]),
+    ("/catalog.v1.Catalog/RaiseProtocol", &[Gateway]),
     ("/catalog.v1.Catalog/SetInSync", &[Order]),
     ("/catalog.v1.Catalog/ReadJournal", &[Order, Operator]),
     ("/catalog.v1.Catalog/ReportLedger", &[Order]),

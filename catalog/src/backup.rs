@@ -254,6 +254,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use catalog_core::CatalogState;
+    use domain::Protocol;
     use domain::{IdempotencyKey, Order, Price, Quantity, ReplicaId, Side, StockName};
 
     use super::*;
@@ -274,7 +275,7 @@ mod tests {
         };
         let listings: Vec<_> = (0..STOCKS).map(listing).collect();
         let mut store = SqliteStore::open(dir).unwrap();
-        store.begin(JOURNAL, &listings).unwrap();
+        store.begin(JOURNAL, &listings, Protocol::NEWEST).unwrap();
         let state = store.load().unwrap().state;
         (store, state)
     }

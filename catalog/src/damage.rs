@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use domain::{IdempotencyKey, LedgerEnd, OrderNumber, Row, RowNumber};
+use domain::{IdempotencyKey, LedgerEnd, OrderNumber, Protocol, Row, RowNumber};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StorageError;
@@ -53,6 +53,11 @@ impl Store for Watched<Box<dyn Store>> {
 
     async fn beat(&mut self) -> Result<(), StorageError> {
         self.inner.beat().await
+    }
+
+    async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError> {
+        self.reporter
+            .pass(self.inner.raise_protocol(protocol).await)
     }
 
     async fn note_healed(&mut self) -> Result<(), StorageError> {

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use domain::{Epoch, OrderNumber, Price, ReplicaId, RowNumber, StockName};
+use domain::{Epoch, OrderNumber, Price, Protocol, Protocols, ReplicaId, RowNumber, StockName};
+use rpc::release::Release;
 use rpc::retry::{RetryClass, RetryStatus as _};
 use storage::StorageError;
 use tls::Principal;
@@ -48,6 +49,12 @@ pub enum Error {
     /// What is in the database is not what was written there.
     #[error(transparent)]
     Damaged(#[from] Damaged),
+    /// A later release's, or one of so long ago that this one does not speak its protocol any more.
+    #[error(
+        "the bazaar is at version {0} of the protocol, and this release speaks {own}: start one that speaks both, or that release",
+        own = Protocols::OWN
+    )]
+    OtherProtocol(Protocol),
     #[error("cannot serve: {0}")]
     Serve(#[from] tonic::transport::Error),
     #[error("cannot start a thread: {0}")]
@@ -160,6 +167,16 @@ pub enum RequestError {
     InSync(#[from] InSyncRefused),
     #[error(transparent)]
     NotLeader(#[from] NotLeader),
+    /// It cannot be raised so far.
+    #[error("this release speaks versions {} of the protocol", Protocols::OWN)]
+    NoSuchProtocol,
+    /// A gateway would be refused from then on.
+    #[error("gateway {gateway} cannot be of a bazaar at version {wanted}: {release}")]
+    GatewayOfBefore {
+        gateway: String,
+        wanted: Protocol,
+        release: Release,
+    },
     /// A replica speaks for another one.
     #[error("{caller} speaks for replica {replica}")]
     OtherReplica {
@@ -228,6 +245,8 @@ impl RequestError {
             Self::NotInSync(_) | Self::Healed | Self::CannotPutBack(_) => {
                 (Code::FailedPrecondition, Never)
             }
+            Self::NoSuchProtocol => (Code::InvalidArgument, Never),
+            Self::GatewayOfBefore { .. } => (Code::FailedPrecondition, Later),
             Self::Beyond { .. } => (Code::OutOfRange, Never),
             Self::Differs(_) => (Code::Aborted, Never),
             Self::InSync(InSyncRefused::WithoutLeader(_)) => (Code::InvalidArgument, Never),

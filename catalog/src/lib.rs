@@ -36,6 +36,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use daemon::tasks;
+use domain::Protocol;
 use rpc::listen::Incoming;
 use storage::StorageError;
 use storage::damage::{DamageReceiver, DamageReporter};
@@ -274,7 +275,7 @@ pub fn begin(config: &Config) -> Result<(), Error> {
 fn begin_in(store: &mut SqliteStore, config: &Config) -> Result<(), Error> {
     let listings = first_stocks(config.stocks.as_deref())?;
     let journal = random_journal()?;
-    store.begin(journal, &listings)?;
+    store.begin(journal, &listings, Protocol::NEWEST)?;
     tracing::info!(%journal, stocks = listings.len(), "began a journal");
     Ok(())
 }

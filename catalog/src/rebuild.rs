@@ -18,7 +18,9 @@ use std::time::Duration;
 
 use daemon::atomic_file;
 use domain::LedgerEnd;
-use domain::{Epoch, JournalId, ListingDigest, OrderNumber, Refusal, ReplicaId, Row, StockName};
+use domain::{
+    Epoch, JournalId, ListingDigest, OrderNumber, Protocol, Refusal, ReplicaId, Row, StockName,
+};
 use storage::{DataDir, StorageError};
 
 use crate::config::{Config, LEASE_MAX, lease_max};
@@ -144,7 +146,8 @@ where
         Some(journal) => journal,
         None => random_journal()?,
     };
-    store.begin(journal, listings)?;
+    // What it was at nobody knows; with the first, releases that spoke it still do, and it is raised again.
+    store.begin(journal, listings, Protocol::FIRST)?;
     let listed = store.load()?.state;
     let listed = listed.stocks().cloned();
     let mut replay = Replay {

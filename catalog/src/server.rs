@@ -2,16 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use daemon::tasks;
 use domain::time::BootTime;
-use domain::{CatalogRun, Identity, ReplicaId};
+use domain::{CatalogRun, Identity, Protocols, ReplicaId};
 use monitor::Monitor;
 use monitor::health::{Serves, health};
 use rpc::clients::PerClient;
 use rpc::listen::{self, Incoming};
+use rpc::release::BazaarProtocol;
 use storage::StorageError;
 use storage::damage::DamageReporter;
 use tokio::sync::{oneshot, watch};
@@ -100,7 +101,8 @@ where
         observed::standby(&monitor, elsewhere.clone());
         let (close, closing) = watch::channel(false);
         let door = Door::new(elsewhere);
-        let server = listen::server(ACCESS)
+        let protocol = BazaarProtocol::default();
+        let server = listen::server(ACCESS, protocol.clone())
             .add_service(door.clone())
             .add_service(health(monitor.clone(), SERVES))
             .add_service(reflection(&REFLECTED))
@@ -110,7 +112,7 @@ where
         let starting = async {
             let mut parts = parts.await?;
             let handover = parts.handover.take();
-            Ok::<_, Error>((start(parts, closing)?, handover))
+            Ok::<_, Error>((start(parts, closing, protocol)?, handover))
         };
         let ((service, mut writer_ended), handover) = tokio::select! {
             biased; // what is at hand is served before anybody is refused
@@ -168,6 +170,7 @@ where
 pub(crate) fn start(
     parts: Parts,
     closing: watch::Receiver<bool>,
+    protocol: BazaarProtocol,
 ) -> Result<(Service, oneshot::Receiver<()>), Error> {
     let Parts {
         store,
@@ -180,6 +183,10 @@ pub(crate) fn start(
         accept_loss_of,
         reporter,
     } = parts;
+    if !Protocols::OWN.contains(loaded.protocol) {
+        return Err(Error::OtherProtocol(loaded.protocol));
+    }
+    protocol.set(loaded.protocol);
     let leases = Leases::new(lease, lease_margin(lease));
     let lease_max = leases.lease_max();
     let identity = Identity {
@@ -213,7 +220,7 @@ pub(crate) fn start(
         false => healing_wait_max,
     };
     let gives_up_at = BootTime::now() + longest;
-    let shared = Arc::new(Shared::new(visibility, leadership, lease));
+    let shared = Arc::new(Shared::new(visibility, leadership, lease, protocol));
     // Before the writer begins this run's first epoch.
     let takes = Takes::new(Arc::clone(&shared), left.as_ref(), BootTime::now());
     let is_nested = store.writer_lease().is_some();
@@ -232,6 +239,7 @@ pub(crate) fn start(
         is_nested,
         journal: identity.journal,
         per_client: PerClient::new(SESSIONS_PER_CLIENT_MAX),
+        releases: Mutex::default(),
     };
     Ok((
         Service {

@@ -10,8 +10,8 @@ use daemon::tasks;
 use domain::LedgerEnd;
 use domain::time::BootTime;
 use domain::{
-    ChainHash, Entry, Epoch, Identity, Invalid, OrderNumber, ReplicaId, Row, RowNumber, SessionId,
-    StockName,
+    ChainHash, Entry, Epoch, Identity, Invalid, OrderNumber, Protocol, Protocols, ReplicaId, Row,
+    RowNumber, SessionId, StockName,
 };
 use rpc::call_streams::{self, Early};
 use rpc::clients::{Client, PerClient};
@@ -188,6 +188,26 @@ impl Catalog for Service {
         Ok(Response::new(self.leadership(&after)))
     }
 
+    async fn raise_protocol(
+        &self,
+        request: Request<v1::RaiseProtocolRequest>,
+    ) -> Reply<v1::Leadership> {
+        let request = request.into_inner();
+        self.check_named(&request.journal)?;
+        let wanted = Protocol::new(request.protocol);
+        let wanted = wanted.filter(|wanted| Protocols::OWN.contains(*wanted));
+        let wanted = wanted.ok_or(RequestError::NoSuchProtocol)?;
+        self.sessions.check_releases(wanted)?;
+        self.wait_until_healed().await?;
+        let before = self.shared.protocol().get();
+        self.writer.raise_protocol(wanted).await?;
+        let now = self.shared.protocol().get();
+        if now != before {
+            tracing::info!(%before, %now, "the bazaar's protocol was raised");
+        }
+        Ok(Response::new(self.leadership(&self.shared.leadership())))
+    }
+
     type ReadJournalStream = StreamOf<v1::ReadJournalResponse>;
 
     async fn read_journal(
@@ -329,6 +349,7 @@ impl Service {
             healed: self.shared.is_healed(),
             run: self.run.get(),
             unsettled_ms: unsettled.as_millis() as u64,
+            protocol: self.shared.protocol().get().get(),
             ..leadership_to_wire(leadership, &self.identity)
         }
     }

@@ -1,12 +1,14 @@
 //! A gateway's session: one stream each way, from its Open to its Release or its end.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{JournalId, SessionId};
+use domain::{JournalId, Protocol, SessionId};
 use rpc::clients::{Client, PerClient};
-use rpc::listen::{CallUnderWay, client_of};
+use rpc::listen::{CallUnderWay, client_of, release_of};
+use rpc::release::Release;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request as Call, Status, Streaming};
 use wire::catalog::v1::session_request::Request;
@@ -33,19 +35,21 @@ pub struct Sessions {
     pub journal: JournalId,
     /// How many each client may have.
     pub per_client: PerClient,
+    /// Of the gateways that have one.
+    pub releases: Mutex<HashMap<SessionId, (String, Release)>>,
 }
 
 impl Sessions {
     /// Serves one session until its stream ends, it is released, or it is over.
     pub async fn serve(&self, mut call: Call<Streaming<SessionRequest>>, events: Events) {
-        let client = client_of(&call);
+        let (client, release) = (client_of(&call), release_of(&call));
         // Until it opens it does not keep its connection from being idle. From then on it is over
         // where it is silent.
         let unopened = CallUnderWay::of(&mut call).map(CallUnderWay::pause);
         let mut requests = call.into_inner();
         let first = self.next(&mut requests).await;
         drop(unopened);
-        let (id, _place) = match self.open(first, client, &events).await {
+        let (id, _place) = match self.open(first, client, release, &events).await {
             Ok(opened) => opened,
             Err(error) => {
                 let _ = events.try_send(Event::Over(error)); // nobody may be left to care
@@ -53,7 +57,9 @@ impl Sessions {
             }
         };
         drop(events); // the shared's ends the stream
-        if self.follow(id, requests).await == Ended::Unreleased {
+        let ended = self.follow(id, requests).await;
+        self.releases().remove(&id);
+        if ended == Ended::Unreleased {
             // It lives on, among its client's, until its lease is over.
             tokio::time::sleep(self.lease_max).await;
         }
@@ -83,6 +89,7 @@ impl Sessions {
         &self,
         first: Option<(Request, BootTime)>,
         client: Client,
+        release: Release,
         events: &Events,
     ) -> Result<(SessionId, OwnedSemaphorePermit), RequestError> {
         let Some((Request::Open(open), received)) = first else {
@@ -98,8 +105,32 @@ impl Sessions {
         let opened = (client.clone(), events.clone());
         self.shared
             .open(id, opened.0, opened.1, received, BootTime::now())?;
-        tracing::info!(session = %id, gateway = %open.gateway.escape_debug(), ?client, "a session opened");
+        let gateway = open.gateway.escape_debug().to_string();
+        tracing::info!(session = %id, gateway, %release, ?client, "a session opened");
+        self.releases().insert(id, (gateway, release));
         Ok((id, place))
+    }
+
+    /// Whether the gateways that have a session can be of a bazaar at that version of the protocol.
+    ///
+    /// # Errors
+    /// [`RequestError::GatewayOfBefore`] with the first that cannot.
+    pub fn check_releases(&self, wanted: Protocol) -> Result<(), RequestError> {
+        let releases = self.releases();
+        let mut of_before = releases.values();
+        let of_before = of_before.find(|(_, release)| !release.speaks().contains(wanted));
+        match of_before.cloned() {
+            None => Ok(()),
+            Some((gateway, release)) => Err(RequestError::GatewayOfBefore {
+                gateway,
+                wanted,
+                release,
+            }),
+        }
+    }
+
+    fn releases(&self) -> MutexGuard<'_, HashMap<SessionId, (String, Release)>> {
+        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next request, with the time of its receipt. `None` at the stream's end, and where

@@ -8,6 +8,7 @@ use std::time::Duration;
 use domain::time::BootTime;
 use domain::{ReplicaId, SessionId, StockName, Version};
 use rpc::clients::Client;
+use rpc::release::BazaarProtocol;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::RequestError;
@@ -155,6 +156,7 @@ pub struct Shared {
     opened: Notify,
     released: Notify,
     healed: watch::Sender<bool>,
+    protocol: BazaarProtocol,
 }
 
 #[derive(Debug)]
@@ -179,7 +181,12 @@ struct State {
 
 impl Shared {
     /// A shared without sessions, which will have that lease, as gateways count it.
-    pub fn new(visibility: Visibility, leadership: Leadership, lease: Duration) -> Self {
+    pub fn new(
+        visibility: Visibility,
+        leadership: Leadership,
+        lease: Duration,
+        protocol: BazaarProtocol,
+    ) -> Self {
         let visibility_lease = visibility.lease_max();
         let state = State {
             visibility,
@@ -199,7 +206,13 @@ impl Shared {
             opened: Notify::new(),
             released: Notify::new(),
             healed: watch::Sender::new(false),
+            protocol,
         }
+    }
+
+    /// The version of the protocol that the bazaar is at.
+    pub fn protocol(&self) -> &BazaarProtocol {
+        &self.protocol
     }
 
     /// What the store had lost is in it again, but for what those may have that were not heard: see

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use domain::{
     ChangeNumber, Entry, Epoch, IdempotencyKey, JournalId, LedgerEnd, ListingDigest, OrderNumber,
-    Quantity, ReplicaId, Row, RowNumber, StockChange, StockChangeKind, StockName,
+    Protocol, Quantity, ReplicaId, Row, RowNumber, StockChange, StockChangeKind, StockName,
 };
 use storage::StorageError;
 use storage::rows::{OrderSearch, missing};
@@ -40,6 +40,8 @@ pub struct Loaded {
     /// Of the stocks that it began with.
     pub listing: ListingDigest,
     pub state: CatalogState,
+    /// The version of the protocol that the bazaar is at.
+    pub protocol: Protocol,
     /// Where sessions of the run before may still be alive: how long at most.
     pub sessions_out: Option<Duration>,
     /// The database is known to have come back in another incarnation than the one of its last writer: what was
@@ -80,6 +82,10 @@ pub trait Store: Send {
     async fn beat(&mut self) -> Result<(), StorageError> {
         Ok(())
     }
+
+    /// Notes durably which version of the protocol the bazaar is at, and makes what that version keeps: releases that do
+    /// not speak it refuse the store from then on. A lower one than is noted changes nothing.
+    async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError>;
 
     /// Notes durably that it has all that its incarnation before had: what [`Loaded::may_lack_rows`] said is over.
     async fn note_healed(&mut self) -> Result<(), StorageError> {
@@ -132,6 +138,13 @@ pub fn random_journal() -> Result<JournalId, StorageError> {
     let filled = getrandom::fill(&mut bytes);
     filled.map_err(|error| StorageError::Random(io::Error::other(error.to_string())))?;
     Ok(JournalId::new(bytes))
+}
+
+/// The version of the protocol as it was read; whether it is what was written its checksum tells.
+fn protocol(number: u64) -> Result<Protocol, StorageError> {
+    let number_of = |number| u32::try_from(number).ok().and_then(Protocol::new);
+    let none = || StorageError::Damaged(format!("the protocol has no version {number}"));
+    number_of(number).ok_or_else(none)
 }
 
 /// Rounded up, so that nobody waits for less.

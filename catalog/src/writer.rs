@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use daemon::tasks;
 use domain::time::BootTime;
-use domain::{ChainHash, Entry, Epoch, LedgerEnd, ReplicaId, Row, RowNumber};
+use domain::{ChainHash, Entry, Epoch, LedgerEnd, Protocol, ReplicaId, Row, RowNumber};
 use storage::StorageError;
 use storage::error::fail_stop;
 use tokio::runtime::Handle;
@@ -97,6 +97,12 @@ impl Writer {
     /// awaited before one is opened.
     pub async fn lend_sessions(&self, lease_max: Duration) -> Result<(), RequestError> {
         self.ask(|reply| Command::LendSessions { lease_max, reply })
+            .await
+    }
+
+    /// Has the bazaar be at that version of the protocol, or a later one.
+    pub async fn raise_protocol(&self, protocol: Protocol) -> Result<(), RequestError> {
+        self.ask(|reply| Command::RaiseProtocol { protocol, reply })
             .await
     }
 

@@ -9,6 +9,7 @@
 //! - `sent`: what operators send with a change of the policy;
 //! - `rollout`: how a version is rolled out by a plan;
 //! - `stocks`: what is traded, and changes of that;
+//! - `protocol`: which version of it the bazaar is at, and raising it;
 //! - `policy`: the policy's way into service, what a candidate would do, and recordings.
 
 mod connections;
@@ -22,6 +23,7 @@ mod sent;
 mod policy;
 mod rollout;
 mod stocks;
+mod protocol;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -112,6 +114,8 @@ pub async fn serve(
             "/stocks/{name}",
             patch(stocks::change).delete(stocks::delist),
         )
+        .route("/protocol", get(protocol::show))
+        .route("/protocol/raise", post(protocol::raise))
         // Not `GET`, which any page can have a browser send.
         .route("/policy/recording", post(policy::record))
         .fallback(|uri: Uri| async move { Refusal::NoSuchPath(uri.path().to_owned()) })

@@ -148,6 +148,7 @@ pub async fn run(
         figures: Vec::new(),
     });
     let (close, closing) = watch::channel(false);
+    let protocol = catalog.protocol();
     let orders = OrdersService::new(
         journal,
         handle.clone(),
@@ -163,7 +164,7 @@ pub async fn run(
     let mut driving = tasks::spawn("driver", driver.run(driver_stopped));
     let orders = OrdersServer::new(orders).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let replication = ReplicationServer::new(replication);
-    let serve = listen::server(ACCESS)
+    let serve = listen::server(ACCESS, protocol)
         .add_service(health(config.monitor.clone(), SERVES))
         .add_service(reflection(&REFLECTED))
         .add_service(orders)

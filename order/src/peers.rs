@@ -13,6 +13,7 @@ use domain::{
 use rpc::call_streams::Calls;
 use rpc::connect::Security;
 use rpc::failover::{AskIfActive, Endpoints};
+use rpc::release::BazaarProtocol;
 use tls::{Cluster, Expected, Role};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -43,6 +44,8 @@ pub(crate) struct Catalog {
     journal: Option<JournalId>,
     /// The replica's own, from when on no other catalog is followed.
     adopted: Arc<OnceLock<JournalId>>,
+    /// As the catalog says.
+    protocol: BazaarProtocol,
 }
 
 impl Catalog {
@@ -64,6 +67,7 @@ impl Catalog {
             trades: Arc::default(),
             journal: None,
             adopted,
+            protocol: BazaarProtocol::default(),
         })
     }
 
@@ -78,6 +82,11 @@ impl Catalog {
     /// The replica's own journal is that: only its catalog is followed.
     pub(crate) fn follow(&self, journal: JournalId) {
         let _ = self.adopted.set(journal); // a replica has one
+    }
+
+    /// The version of the protocol that the bazaar is at, as it was heard last.
+    pub(crate) fn protocol(&self) -> BazaarProtocol {
+        self.protocol.clone()
     }
 
     fn journal(&self) -> Vec<u8> {
@@ -151,6 +160,7 @@ impl Catalog {
                 // A catalog of before does not look at what is named.
                 identity::check(identity.journal.as_bytes(), journal)?;
             }
+            self.protocol.set(wire::leadership::protocol(leadership)?);
             Ok(Heard {
                 identity,
                 head: head(leadership)?,

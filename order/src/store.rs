@@ -36,6 +36,7 @@ pub const KIND: Kind = Kind {
         rows::STOCK_CHANGES,
         proposed::STOCK_CHANGES,
     ],
+    gated: &[],
 };
 
 /// One row once the first term has been seen, none before.

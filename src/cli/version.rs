@@ -8,11 +8,12 @@ pub(super) fn long() -> &'static str {
         let schema = catalog::schema_versions();
         format!(
             "{release}\n\
-             services    catalog.v1, order.v1\n\
+             services    catalog.v1, order.v1, versions {protocols} of their protocol\n\
              databases   catalog {catalog}, order replica {order}, PostgreSQL {postgres}\n\
              policies    {worlds}\n\
              wasmtime    {wasmtime}",
             release = env!("CARGO_PKG_VERSION"),
+            protocols = domain::Protocols::OWN,
             catalog = schema.sqlite,
             order = order::SCHEMA_VERSION,
             postgres = schema.postgres,

@@ -373,6 +373,11 @@ impl Bazaar {
         self.servers.insert(server, process);
     }
 
+    /// From now on servers that are started are of the release in that file.
+    pub fn set_release(&mut self, release: &Path) {
+        self.options.release = release.to_owned();
+    }
+
     /// Starts a further process of a server, with further flags.
     pub fn start_beside(&self, server: Server, flags: &[&str]) -> Process {
         let flags = flags.iter().map(|flag| (*flag).to_owned());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::links::{Link, Links, Server};
 use super::outputs::Broken;
 use super::ports::Ports;
-use super::process::{Outputs, Process};
+use super::process::{BAZAAR, Outputs, Process};
 
 /// Where the catalog listens, as an index into the block of ports. Replicas take those of
 /// their numbers.
@@ -70,6 +70,8 @@ pub struct Options {
     pub catalogs: usize,
     /// Whether servers prove to each other who they are.
     pub secured: bool,
+    /// The command of every server: this release's, or the one before.
+    pub release: PathBuf,
 }
 
 impl Default for Options {
@@ -89,6 +91,7 @@ impl Default for Options {
             store: None,
             catalogs: 1,
             secured: false,
+            release: BAZAAR.into(),
         }
     }
 }
@@ -131,7 +134,8 @@ impl Launcher<'_> {
             log: self.options.log,
             ..Outputs::default()
         };
-        Process::start_with(&server.to_string(), self.dir, arguments, outputs)
+        let name = server.to_string();
+        Process::start_release(&self.options.release, (&name, self.dir), arguments, outputs)
     }
 
     /// The command line of a server, with further flags.

@@ -27,7 +27,8 @@ fn bazaar() -> Command {
     without_settings(Command::new(BAZAAR))
 }
 
-const BAZAAR: &str = env!("CARGO_BIN_EXE_bazaar");
+/// Where it is.
+pub const BAZAAR: &str = env!("CARGO_BIN_EXE_bazaar");
 
 /// The same, with file descriptors closed that a shell is told of.
 fn bazaar_with(closed: &str) -> Command {
@@ -119,6 +120,16 @@ impl Process {
         arguments: impl IntoIterator<Item = S>,
         outputs: Outputs,
     ) -> Self {
+        Self::start_release(Path::new(BAZAAR), (name, dir), arguments, outputs)
+    }
+
+    /// The same, of the release that is in a file.
+    pub fn start_release<S: AsRef<OsStr>>(
+        release: &Path,
+        (name, dir): (&str, &Path),
+        arguments: impl IntoIterator<Item = S>,
+        outputs: Outputs,
+    ) -> Self {
         let (log, out) = (
             dir.join(format!("{name}.log")),
             dir.join(format!("{name}.out")),
@@ -146,7 +157,7 @@ impl Process {
         };
         let (stdout, stderr) = (output(outputs.out, &out, 1), output(outputs.log, &log, 2));
         let mut command = match &*closed {
-            "" => bazaar(),
+            "" => without_settings(Command::new(release)),
             closed => bazaar_with(closed),
         };
         let child = command

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use domain::{Entry, JournalId, ListingDigest, ReplicaId, Side};
+use domain::{Entry, JournalId, ListingDigest, Protocol, ReplicaId, Side};
 use storage::{Checksum, stock_change};
 
 use super::words::refusal_name;
@@ -34,6 +34,11 @@ pub(super) fn of_sessions(journal: JournalId, term: Option<Duration>) -> Checksu
         Some(term) => checksum.bytes(&term.as_millis().to_be_bytes()),
         None => checksum,
     }
+}
+
+/// Of the version of the protocol that the bazaar is at.
+pub(super) fn of_protocol(journal: JournalId, protocol: Protocol) -> Checksum {
+    Checksum::of("the version of the protocol", journal).number(protocol.get().into())
 }
 
 /// Of an order that was refused.

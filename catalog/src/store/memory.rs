@@ -4,7 +4,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{IdempotencyKey, JournalId, ListingDigest, Row, RowNumber};
+use domain::{IdempotencyKey, JournalId, ListingDigest, Protocol, Row, RowNumber};
 use rusqlite::{ErrorCode, ffi};
 use storage::StorageError;
 use tonic::async_trait;
@@ -37,6 +37,7 @@ struct Content {
     rows: Vec<Row>,
     refused: Vec<RefusedOrder>,
     sessions_out: Option<Duration>,
+    protocol: Option<Protocol>,
     full: bool,
     held: bool,
     waiting: bool,
@@ -66,6 +67,7 @@ impl Disk {
             content_there.rows = content.rows.clone();
             content_there.refused = content.refused.clone();
             content_there.sessions_out = content.sessions_out;
+            content_there.protocol = content.protocol;
         }
         copy
     }
@@ -138,6 +140,7 @@ impl Disk {
             journal: JOURNAL,
             listing: LISTING,
             state: content.state.clone(),
+            protocol: content.protocol.unwrap_or(Protocol::FIRST),
             sessions_out: content.sessions_out,
             may_lack_rows: false,
         }
@@ -201,6 +204,12 @@ impl Store for MemoryStore {
         content.rows.extend(batch.rows.iter().cloned());
         content.refused.extend(batch.refused.iter().cloned());
         content.commits += 1;
+        Ok(())
+    }
+
+    async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError> {
+        let mut content = self.0.content();
+        content.protocol = content.protocol.max(Some(protocol));
         Ok(())
     }
 

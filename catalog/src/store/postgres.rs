@@ -6,6 +6,7 @@
 //! - `server`: whether it keeps what it acknowledges;
 //! - `schema`: its tables;
 //! - `lease`: who may write;
+//! - `protocol`: which version of the protocol the bazaar is at;
 //! - `rows`: their columns;
 //! - `write`: a batch in one statement;
 //! - `read`, `journal`: rows that continue the chain;
@@ -22,8 +23,8 @@ use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{
-    Entry, IdempotencyKey, JournalId, ListingDigest, ReplicaId, RowNumber, StockChangeKind,
-    StockName,
+    Entry, IdempotencyKey, JournalId, ListingDigest, Protocol, ReplicaId, RowNumber,
+    StockChangeKind, StockName,
 };
 use storage::StorageError;
 use storage::rows::missing;
@@ -45,6 +46,7 @@ mod connection;
 mod server;
 mod schema;
 mod lease;
+mod protocol;
 mod rows;
 mod write;
 mod read;
@@ -362,6 +364,20 @@ impl Store for PostgresStore {
         self.writer.beat().await
     }
 
+    async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError> {
+        let (term, journal) = (self.writer.term, self.writer.journal);
+        let connection = &mut self.writer.connection;
+        connection.take_warning(); // of before
+        let raised = protocol::raise(&mut connection.client, term, journal, protocol);
+        let raised = tokio::time::timeout(COMMIT_TIME_MAX, raised).await;
+        let unknown = |why| Err(StorageError::Ambiguous(why));
+        match (raised, connection.take_warning()) {
+            (Err(_), _) => unknown(format!("it was not raised within {COMMIT_TIME_MAX:?}")),
+            (Ok(Ok(())), Some(why)) => unknown(why), // it may not be on any standby
+            (Ok(raised), _) => raised,
+        }
+    }
+
     async fn note_healed(&mut self) -> Result<(), StorageError> {
         let noted = lease::note_healed(self.client(), self.writer.term, self.timeline);
         let noted = tokio::time::timeout(COMMIT_TIME_MAX, noted).await;
@@ -406,6 +422,7 @@ async fn load(client: &Client, term: i64, journal: JournalId) -> Result<Loaded, 
         journal,
         listing,
         state: CatalogState::new(stocks, end, leadership),
+        protocol: protocol::read(client, journal).await?,
         sessions_out: None, // theirs are over before the writer's own
         may_lack_rows: false,
     })
@@ -542,6 +559,7 @@ async fn begin(
         transaction.execute(sql, values).await.map_err(of_read)?;
     }
     transaction.commit().await.map_err(of_commit)?;
+    protocol::raise(client, term, journal, Protocol::NEWEST).await?;
     tracing::info!(%journal, stocks = listings.len(), "began a journal");
     Ok(journal)
 }

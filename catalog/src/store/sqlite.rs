@@ -1,6 +1,7 @@
 //! The catalog's SQLite database, `catalog.db`.
 
 mod identity;
+mod protocol;
 mod refused;
 
 use std::collections::BTreeSet;
@@ -10,8 +11,8 @@ use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::{
-    IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, ReplicaId, Row, RowNumber,
-    StockName, Version,
+    IdempotencyKey, JournalId, ListingDigest, OrderNumber, Price, Protocol, ReplicaId, Row,
+    RowNumber, StockName, Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use storage::damage::{DamageReporter, Watch};
@@ -44,6 +45,7 @@ pub(crate) const KIND: Kind = Kind {
         rows::STOCK_CHANGES,
         refused::STOCK_CHANGES,
     ],
+    gated: &[protocol::SCHEMA],
 };
 
 const SCHEMA: &str = "
@@ -166,16 +168,23 @@ impl SqliteStore {
         self.journal.is_none()
     }
 
-    /// Begins a journal with its first stocks: all of it or nothing.
+    /// Begins a journal with its first stocks, at a version of the protocol: all of it or nothing.
     ///
     /// # Panics
     /// Where one was begun before.
-    pub fn begin(&mut self, journal: JournalId, listings: &[Listing]) -> Result<(), StorageError> {
+    pub fn begin(
+        &mut self,
+        journal: JournalId,
+        listings: &[Listing],
+        protocol: Protocol,
+    ) -> Result<(), StorageError> {
         assert!(self.is_new(), "a database holds one journal");
         let listing = stocks::digest(listings);
+        let path = self.data_dir.location().beside(FILE);
         let transaction = immediate(&mut self.connection)?;
         insert_listings(&transaction, listings)?;
         identity::write(&transaction, journal, &listing)?;
+        self::protocol::raise(&transaction, &path, journal, protocol)?;
         Covered::Leadership.keep(&transaction, of_term(journal, &Term::default()))?;
         Covered::Sessions.keep(&transaction, of_sessions(journal, None))?;
         storage::error::commit(transaction)?;
@@ -310,6 +319,7 @@ impl SqliteStore {
             journal,
             listing: self.listing,
             state,
+            protocol: protocol::read(&self.connection, journal)?,
             sessions_out,
             // Else nobody can tell.
             may_lack_rows: self.is_restored(),
@@ -354,6 +364,17 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    /// See [`Store::raise_protocol`].
+    pub fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError> {
+        let journal = self.journal_id()?;
+        let path = self.data_dir.location().beside(FILE);
+        let transaction = immediate(&mut self.connection)?;
+        self::protocol::raise(&transaction, &path, journal, protocol)?;
+        storage::error::commit(transaction)
+    }
+}
+
 /// It blocks, and is ready at once.
 #[async_trait]
 impl Store for SqliteStore {
@@ -374,6 +395,10 @@ impl Store for SqliteStore {
 
     async fn set_sessions_out(&mut self, term: Option<Duration>) -> Result<(), StorageError> {
         Self::set_sessions_out(self, term)
+    }
+
+    async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError> {
+        Self::raise_protocol(self, protocol)
     }
 
     async fn note_healed(&mut self) -> Result<(), StorageError> {

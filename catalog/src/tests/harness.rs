@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use domain::{Price, ReplicaId, StockName};
 use rpc::listen::{self, Incoming, Limits};
+use rpc::release::BazaarProtocol;
 use storage::damage::DamageReceiver;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -67,7 +68,8 @@ impl Running {
 
     /// A service that the test reads into.
     pub async fn serve(service: Service) -> Self {
-        let served = listen::server(Access(&[])).add_service(CatalogServer::new(service));
+        let served = listen::server(Access(&[]), BazaarProtocol::default())
+            .add_service(CatalogServer::new(service));
         Self::spawn(|listener, stopped| async {
             let incoming = Incoming::from(listener);
             let ended = served.serve_with_incoming_shutdown(incoming, stopped).await;

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use domain::LedgerEnd;
 use domain::{
-    Epoch, IdempotencyKey, JournalId, Order, Price, Quantity, ReplicaId, Row, RowNumber, Side,
-    StockName,
+    Epoch, IdempotencyKey, JournalId, Order, Price, Protocol, Quantity, ReplicaId, Row, RowNumber,
+    Side, StockName,
 };
 
 use crate::config::{LEASE_MAX, lease_max};
@@ -175,7 +175,11 @@ fn a_log_that_is_left_of_the_lost_database_is_not_taken_for_the_new_one_s() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = SqliteStore::open(dir.path()).unwrap();
     store
-        .begin(JournalId::new([6; 16]), &stocks::built_in())
+        .begin(
+            JournalId::new([6; 16]),
+            &stocks::built_in(),
+            Protocol::NEWEST,
+        )
         .unwrap();
     let mut staged_on = store.load().unwrap().state;
     let mut staged = staged_on.stage();

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use domain::{IdempotencyKey, StockName};
 use rpc::listen::MESSAGE_BYTES_MAX;
+use rpc::release::BazaarProtocol;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Status};
@@ -549,7 +550,8 @@ async fn the_journal_is_read_as_it_is_taken() {
     running.stop().await;
 
     let (_close, closing) = watch::channel(false);
-    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing).unwrap();
+    let (service, _ended) =
+        server::start(parts(&disk, LONG_LEASE), closing, BazaarProtocol::default()).unwrap();
     let request = v1::ReadJournalRequest {
         journal: leader.journal,
         ..v1::ReadJournalRequest::default()
@@ -568,7 +570,8 @@ async fn the_journal_is_read_as_it_is_taken() {
 async fn one_client_with_very_many_trades_leaves_room_for_those_of_others() {
     let disk = disk();
     let (_close, closing) = watch::channel(false);
-    let (service, _ended) = server::start(parts(&disk, LONG_LEASE), closing).unwrap();
+    let (service, _ended) =
+        server::start(parts(&disk, LONG_LEASE), closing, BazaarProtocol::default()).unwrap();
     let writer = service.writer.clone();
     let running = Running::serve(service).await;
     let leader = running.elect_leader().await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{Entry, Epoch, IdempotencyKey, ReplicaId, Row, RowNumber};
+use domain::{Entry, Epoch, IdempotencyKey, Protocol, ReplicaId, Row, RowNumber};
 use storage::StorageError;
 use tokio::sync::oneshot;
 
@@ -38,6 +38,9 @@ pub type TermReply = oneshot::Sender<Result<Leadership, RequestError>>;
 
 /// Who asked for sessions.
 pub type LendReply = oneshot::Sender<Result<(), RequestError>>;
+
+/// Who has the bazaar be at a version of the protocol.
+pub type RaiseReply = oneshot::Sender<Result<(), RequestError>>;
 
 /// Who asks for what only the leader may.
 #[derive(Debug, Clone, Copy)]
@@ -97,6 +100,12 @@ pub enum Command {
         /// Once it is noted.
         reply: LendReply,
     },
+    /// Have the bazaar be at a version of the protocol, or at a later one where it is.
+    RaiseProtocol {
+        protocol: Protocol,
+        /// Once it is noted.
+        reply: RaiseReply,
+    },
     /// Take in what a replica has, before anything else is done. See [`super::healing`].
     Heal { told: Told, reply: MissingReply },
     /// Take no more commands.
@@ -136,6 +145,7 @@ pub fn gather(first: Command, mut next: impl FnMut() -> Option<Command>) -> Vec<
 pub struct Group {
     batch: Batch,
     lend: Option<Duration>,
+    raise: Option<Protocol>,
     /// Somebody was told of its rows.
     proposed: bool,
     /// It begins an epoch before all else.
@@ -172,6 +182,7 @@ struct Replies {
     trades: Vec<Answer>,
     terms: Vec<(Result<Term, RequestError>, TermReply)>,
     lends: Vec<LendReply>,
+    raises: Vec<RaiseReply>,
 }
 
 /// Owns the catalog's state and its store, and commits groups to them, one at a time.
@@ -211,6 +222,7 @@ impl Committer {
         Group {
             batch,
             lend: None,
+            raise: None,
             proposed: false,
             begins_epoch: false,
             replies: Replies::default(),
@@ -286,6 +298,10 @@ impl Committer {
             self.store.set_sessions_out(Some(lease_max)).await?;
             self.sessions_out = Some(lease_max);
         }
+        if let Some(protocol) = group.raise {
+            self.store.raise_protocol(protocol).await?;
+            self.shared.protocol().set(protocol);
+        }
         if group.batch.is_empty() {
             return Ok(());
         }
@@ -317,7 +333,7 @@ impl Committer {
         self.shared
             .mark_durable(&stocks, leadership.clone(), replies.trades, now);
         answer_terms(replies.terms, &leadership);
-        for reply in replies.lends {
+        for reply in replies.lends.into_iter().chain(replies.raises) {
             let _ = reply.send(Ok(())); // the caller may have left
         }
     }
@@ -371,7 +387,7 @@ impl Committer {
         if self.epoch_tainted {
             staged.begin_next_epoch();
         }
-        let mut lend = None;
+        let (mut lend, mut raise) = (None, None);
         let mut replies = Replies::default();
         for command in commands {
             match command {
@@ -421,6 +437,12 @@ impl Committer {
                     }
                     replies.lends.push(reply);
                 }
+                Command::RaiseProtocol { protocol, reply } => {
+                    if protocol > self.shared.protocol().get() {
+                        raise = raise.max(Some(protocol));
+                    }
+                    replies.raises.push(reply);
+                }
                 Command::Heal { reply, .. } => {
                     let _ = reply.send(Err(RequestError::Healed)); // the caller may have left
                 }
@@ -430,6 +452,7 @@ impl Committer {
         Group {
             batch: staged.into_batch(),
             lend,
+            raise,
             proposed: false,
             begins_epoch: self.epoch_tainted,
             replies,
@@ -487,7 +510,7 @@ fn refuse(replies: Replies, error: &StorageError) {
     for (_, reply) in replies.terms {
         let _ = reply.send(Err(refusal())); // the caller may have left
     }
-    for reply in replies.lends {
+    for reply in replies.lends.into_iter().chain(replies.raises) {
         let _ = reply.send(Err(refusal())); // the caller may have left
     }
 }

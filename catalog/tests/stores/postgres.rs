@@ -92,6 +92,10 @@ impl Place for PostgresPlace<'_> {
     async fn change(&self, sql: &str) {
         self.sql(sql);
     }
+
+    fn as_of_0_1_0(&self) -> &'static str {
+        "DROP TABLE protocol; DELETE FROM migration WHERE number = 3"
+    }
 }
 
 fn options(url: &str) -> OpenOptions {

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use domain::{
-    ChangeNumber, Epoch, IdempotencyKey, JournalId, Note, Order, OrderNumber, Price, Quantity,
-    ReplicaId, RowNumber, Side, StockChange, StockChangeKind, StockName,
+    ChangeNumber, Epoch, IdempotencyKey, JournalId, Note, Order, OrderNumber, Price, Protocol,
+    Quantity, ReplicaId, RowNumber, Side, StockChange, StockChangeKind, StockName,
 };
 use storage::StorageError;
 use tonic::async_trait;
@@ -30,6 +30,9 @@ pub trait Place: Sync {
 
     /// Changes it behind the store's back.
     async fn change(&self, sql: &str);
+
+    /// What makes it one that release 0.1.0 has made.
+    fn as_of_0_1_0(&self) -> &'static str;
 }
 
 /// A directory.
@@ -46,7 +49,11 @@ impl Place for SqlitePlace {
     async fn open(&self) -> Result<(Box<dyn Store>, Box<dyn Journal>), StorageError> {
         let mut store = reopen(self.0.path()).await?;
         if store.is_new() {
-            store.begin(JournalId::new([9; JournalId::BYTES]), &built_in())?;
+            store.begin(
+                JournalId::new([9; JournalId::BYTES]),
+                &built_in(),
+                Protocol::NEWEST,
+            )?;
         }
         let journal = store.journal()?;
         Ok((Box::new(store), Box::new(journal)))
@@ -55,6 +62,10 @@ impl Place for SqlitePlace {
     async fn change(&self, sql: &str) {
         let connection = rusqlite::Connection::open(self.0.path().join(FILE)).unwrap();
         connection.execute_batch(sql).unwrap();
+    }
+
+    fn as_of_0_1_0(&self) -> &'static str {
+        "DROP TABLE protocol; PRAGMA user_version = 0"
     }
 }
 
@@ -97,6 +108,7 @@ macro_rules! over_both {
 over_both!(
     what_was_committed_is_there_when_it_is_opened_again,
     terms_and_sets_outlive_a_restart,
+    a_database_of_the_release_before_stays_its_own_until_the_protocol_is_raised,
     a_batch_is_committed_whole_or_not_at_all,
     keys_are_found_in_their_order,
     the_last_orders_that_were_refused_are_remembered,
@@ -178,6 +190,7 @@ async fn what_was_committed_is_there_when_it_is_opened_again(place: &dyn Place) 
 
     let (mut store, journal) = place.open().await.unwrap();
     let expected = Loaded {
+        protocol: Protocol::NEWEST,
         listing: stocks::digest(&built_in()),
         sessions_out: None,
         ..loaded
@@ -185,6 +198,32 @@ async fn what_was_committed_is_there_when_it_is_opened_again(place: &dyn Place) 
     assert_eq!(store.load().await.unwrap(), expected);
     let rows = journal.rows(RowNumber(0), 10).await.unwrap();
     assert_eq!((&rows[..2], rows.len()), (&batch.rows[..], 3));
+}
+
+async fn a_database_of_the_release_before_stays_its_own_until_the_protocol_is_raised(
+    place: &dyn Place,
+) {
+    let (store, _) = place.open().await.unwrap();
+    drop(store);
+    place.change(place.as_of_0_1_0()).await;
+    let (mut store, _) = place.open().await.unwrap();
+    let mut loaded = store.load().await.unwrap();
+    assert_eq!(loaded.protocol, Protocol::FIRST);
+    commit(&mut *store, &mut loaded.state, elect_and_buy).await;
+    drop(store);
+    // It has no such table yet, with which release 0.1.0 would refuse it.
+    place.change("CREATE TABLE protocol (x int)").await;
+    place.change("DROP TABLE protocol").await;
+    for _ in 0..2 {
+        let (mut store, _) = place.open().await.unwrap();
+        store.raise_protocol(Protocol::NEWEST).await.unwrap();
+        store.raise_protocol(Protocol::FIRST).await.unwrap();
+        assert_eq!(store.load().await.unwrap().protocol, Protocol::NEWEST);
+    }
+    place.change("UPDATE protocol SET version = 1").await;
+    let (mut store, _) = place.open().await.unwrap();
+    let changed = store.load().await.unwrap_err();
+    assert!(changed.is_damage(), "{changed}");
 }
 
 async fn terms_and_sets_outlive_a_restart(place: &dyn Place) {

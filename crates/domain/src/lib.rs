@@ -8,6 +8,7 @@
 //! - [`journal`]: orders, the rows that record them and changes of stocks, and the hash chain over the rows;
 //! - [`identity`]: which journal a process keeps;
 //! - [`leadership`]: who leads, in which epoch;
+//! - [`protocol`]: by which version of their protocol services talk to each other;
 //! - [`refusal`]: why the catalog refuses an order;
 //! - [`retry`]: whether a call that failed is worth another attempt;
 //! - [`time`]: the clock that leases are measured on;
@@ -31,6 +32,7 @@ pub mod stock_change;
 pub mod journal;
 pub mod identity;
 pub mod leadership;
+pub mod protocol;
 pub mod refusal;
 pub mod retry;
 pub mod time;
@@ -44,6 +46,7 @@ pub use ids::{CatalogRun, Epoch, OrderNumber, ReplicaId, RowNumber, SessionId, V
 pub use invalid::Invalid;
 pub use journal::{ChainHash, Entry, LedgerEnd, Order, Row};
 pub use leadership::{ChangeNumber, JournalHead, Role, Term};
+pub use protocol::{Protocol, Protocols};
 pub use rate::{Rate, Take};
 pub use refusal::Refusal;
 pub use retry::RetryClass;

@@ -30,10 +30,7 @@ impl Access {
     /// # Errors
     /// `PERMISSION_DENIED` where it may not.
     pub fn check(self, path: &str, caller: &Principal) -> Result<(), Status> {
-        if OF_EVERY_SERVICE
-            .iter()
-            .any(|service| path.starts_with(service))
-        {
+        if is_of_every_service(path) {
             return Ok(());
         }
         let known = self.0.iter().find(|(method, _)| *method == path);
@@ -43,6 +40,12 @@ impl Access {
             None => Err(denied(format!("nobody may call {}", path.escape_debug()))),
         }
     }
+}
+
+/// Whether a path is of what every service has.
+pub(crate) fn is_of_every_service(path: &str) -> bool {
+    let mut services = OF_EVERY_SERVICE.iter();
+    services.any(|service| path.starts_with(service))
 }
 
 /// The caller is not allowed what it asks for, and will not be.

@@ -21,6 +21,8 @@ use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint, Error};
 use tower_service::Service;
 
+use crate::release::own_tokens;
+
 /// Longest wait for a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -80,7 +82,7 @@ pub fn lazy(url: &str, security: &Security) -> Result<Channel, UrlError> {
 
 /// How connections to a URL are kept.
 pub(crate) fn endpoint(url: &str, security: &Security) -> Result<Endpoint, UrlError> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?;
+    let endpoint = Endpoint::from_shared(url.to_owned())?.user_agent(own_tokens())?;
     match (endpoint.uri().scheme_str(), &security.0) {
         (Some("https"), None) => return Err(UrlError::NoCertificate),
         (Some("https"), Some(_)) | (_, None) => {}

@@ -14,6 +14,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -23,11 +24,13 @@ use http::Uri;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tonic::Status;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 use tower_service::Service;
 
 use crate::connect::{self, Connector, Security, UrlError};
+use crate::release::Release;
 
 /// How often the active one is asked.
 const ASK_INTERVAL: Duration = Duration::from_millis(250);
@@ -45,9 +48,13 @@ const SEARCH_PAUSE_MAX: Duration = Duration::from_millis(100);
 /// How long a connection waits until it is known who is active. After that it is to whoever was.
 const FIND_TIME_MAX: Duration = Duration::from_millis(300);
 
-/// Asks the one at the other end whether it is active: it fails where it is not. It need not end by itself.
-pub type AskIfActive =
-    Arc<dyn Fn(Channel) -> Pin<Box<dyn Future<Output = Result<(), Status>> + Send>> + Send + Sync>;
+/// Asks the one at the other end whether it is active: it fails where it is not. Returns the head of the answer. It need
+/// not end by itself.
+pub type AskIfActive = Arc<
+    dyn Fn(Channel) -> Pin<Box<dyn Future<Output = Result<MetadataMap, Status>> + Send>>
+        + Send
+        + Sync,
+>;
 
 /// What one of the addresses was heard to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +78,22 @@ impl Role {
     }
 }
 
+/// What is heard at one of the addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// What it is.
+    pub role: Role,
+    /// What it says of its release; `None` where it is silent.
+    pub release: Option<Release>,
+}
+
+impl Heard {
+    const SILENT: Self = Self {
+        role: Role::Silent,
+        release: None,
+    };
+}
+
 /// The addresses of one service.
 #[derive(Clone)]
 pub struct Endpoints {
@@ -87,6 +110,8 @@ struct Shared {
     channels: OnceLock<Vec<Channel>>,
     active: watch::Sender<Active>,
     wanted: Notify,
+    /// The log says that the last answer refused this process.
+    is_refused: AtomicBool,
 }
 
 /// What is known of who is active.
@@ -164,18 +189,18 @@ impl Endpoints {
     }
 
     /// Asks each address what it is now; in the order in which they were named.
-    pub async fn roles(&self) -> Vec<(String, Role)> {
+    pub async fn heard(&self) -> Vec<(String, Heard)> {
         let ask = |index| self.shared.ask(index, ANSWER_TIME_MAX);
         let asked = (0..self.shared.urls.len()).map(ask);
         let mut asked: JoinSet<_> = asked.collect();
-        let mut roles = vec![Role::Silent; self.shared.urls.len()];
+        let mut heard = vec![Heard::SILENT; self.shared.urls.len()];
         while let Some(answer) = asked.join_next().await {
-            if let Ok((index, role)) = answer {
-                roles[index] = role;
+            if let Ok((index, answer)) = answer {
+                heard[index] = answer;
             }
         }
         let urls = self.shared.urls.iter().map(|(url, _)| named(url));
-        urls.zip(roles).collect()
+        urls.zip(heard).collect()
     }
 
     /// The address that calls go to, as far as is known.
@@ -196,7 +221,7 @@ async fn search(shared: Arc<Shared>) {
         let known = shared.active.borrow().index;
         let found = match known {
             // It alone, while it answers.
-            Some(index) if shared.ask(index, ANSWER_TIME_MAX).await.1 == Role::Active => index,
+            Some(index) if shared.ask(index, ANSWER_TIME_MAX).await.1.role == Role::Active => index,
             _ => shared.first_active().await,
         };
         shared.active.send_modify(|active| {
@@ -268,6 +293,7 @@ impl Shared {
             channels: OnceLock::new(),
             active: watch::Sender::new(active),
             wanted: Notify::new(),
+            is_refused: AtomicBool::new(false),
         })
     }
 
@@ -277,10 +303,10 @@ impl Shared {
 
     /// Asks one of them what it is.
     fn ask(
-        &self,
+        self: &Arc<Self>,
         index: usize,
         time_max: Duration,
-    ) -> impl Future<Output = (usize, Role)> + Send + use<> {
+    ) -> impl Future<Output = (usize, Heard)> + Send + use<> {
         let channels = self.channels.get_or_init(|| {
             let urls = self.urls.iter();
             let connect = |(_, endpoint): &(Uri, Endpoint)| {
@@ -289,17 +315,40 @@ impl Shared {
             urls.map(connect).collect()
         });
         let asked = self.ask.as_ref().map(|ask| ask(channels[index].clone()));
+        let shared = Arc::clone(self);
         async move {
+            let heard = |role, answer: &MetadataMap| {
+                let release = Some(Release::of_callee(answer.as_ref()));
+                (index, Heard { role, release })
+            };
             let Some(asked) = asked else {
-                return (index, Role::Active); // there is no other
+                return heard(Role::Active, &MetadataMap::new()); // there is no other
             };
-            let role = match timeout(time_max, asked).await {
-                Ok(Ok(())) => Role::Active,
+            match timeout(time_max, asked).await {
+                Ok(Ok(answer)) => {
+                    shared.is_refused.store(false, Ordering::Relaxed);
+                    heard(Role::Active, &answer)
+                }
                 // Only a failure on the way has a source: a callee's does not cross the wire.
-                Ok(Err(status)) if status.source().is_none() => Role::Standby,
-                Ok(Err(_)) | Err(_) => Role::Silent,
-            };
-            (index, role)
+                Ok(Err(status)) if status.source().is_none() => {
+                    shared.note_refused(index, &status);
+                    heard(Role::Standby, status.metadata())
+                }
+                Ok(Err(_)) | Err(_) => (index, Heard::SILENT),
+            }
+        }
+    }
+
+    /// One that stands by will be active; one that refuses this process, as of another journal or release, will not for it.
+    fn note_refused(&self, index: usize, status: &Status) {
+        let is_refused =
+            [Code::FailedPrecondition, Code::PermissionDenied].contains(&status.code());
+        if is_refused && !self.is_refused.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                url = named(&self.urls[index].0),
+                why = status.message(),
+                "this process is refused"
+            );
         }
     }
 
@@ -309,7 +358,7 @@ impl Shared {
             let shared = Arc::clone(self);
             async move {
                 let mut pause = SEARCH_PAUSE_MIN;
-                while shared.ask(index, PATIENCE).await.1 != Role::Active {
+                while shared.ask(index, PATIENCE).await.1.role != Role::Active {
                     sleep(pause).await;
                     pause = (pause * 2).min(SEARCH_PAUSE_MAX);
                 }

@@ -5,6 +5,7 @@
 //! - [`listen`]: how every service takes connections; [`access`]: what their callers may call; [`clients`]: whose
 //!   they are; [`budget`]: how many bytes are held for them;
 //! - [`call_streams`]: calls that follow each other closely, over streams that stay open;
+//! - [`release`]: what every call says of the releases at its two ends;
 //! - [`retry`]: whether a call that failed is worth another attempt, as its callee says.
 
 #![warn(missing_docs)]
@@ -20,4 +21,5 @@ pub mod access;
 pub mod clients;
 pub mod budget;
 pub mod call_streams;
+pub mod release;
 pub mod retry;

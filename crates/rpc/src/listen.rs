@@ -36,6 +36,7 @@ use tower_layer::{Identity, Stack};
 use crate::access::Access;
 use crate::budget::Budget;
 use crate::clients::{Client, Clients, Connected, PerClientMax, network_of};
+use crate::release::{BazaarProtocol, Release};
 
 pub use calls::{Bounded, BoundedCalls};
 pub use connection::{CallUnderWay, Connection, Peer, Waiting};
@@ -99,8 +100,8 @@ const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(60);
 const RESERVED_FILES: usize = 512;
 
 /// A server with the limits of every service. It serves what [`Incoming`] takes in, and whom [`Access`] lets, where
-/// callers have proven who they are.
-pub fn server(access: Access) -> Server<Stack<Bounded, Identity>> {
+/// callers have proven who they are, of releases that speak the bazaar's version of the protocol.
+pub fn server(access: Access, protocol: BazaarProtocol) -> Server<Stack<Bounded, Identity>> {
     Server::builder()
         .max_concurrent_streams(STREAMS_MAX)
         .http2_max_header_list_size(HEAD_LIST_BYTES_MAX)
@@ -108,7 +109,7 @@ pub fn server(access: Access) -> Server<Stack<Bounded, Identity>> {
         .initial_connection_window_size(WINDOW_BYTES)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
-        .layer(Bounded { access })
+        .layer(Bounded::new(access, protocol))
 }
 
 /// As many connections as are wanted, or as leave enough of the files that this process may have
@@ -168,6 +169,11 @@ pub fn client_of<T>(request: &Request<T>) -> Client {
 pub fn caller_of<T>(request: &Request<T>) -> Option<tls::Principal> {
     let peer = request.extensions().get::<Peer>();
     peer.and_then(|peer| peer.principal().cloned())
+}
+
+/// What the caller says of its release.
+pub fn release_of<T>(request: &Request<T>) -> Release {
+    Release::of_caller(request.metadata().as_ref())
 }
 
 /// What all connections have in common.

@@ -129,6 +129,7 @@ mod tests {
         application_id: 7,
         schema: &["CREATE TABLE t (x INTEGER) STRICT"],
         added: &[],
+        gated: &[],
     };
 
     /// What is reported once something was done to the files of an open database.

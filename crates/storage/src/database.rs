@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use daemon::data_dir::Lock;
 use daemon::directory;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, Transaction};
 
 use crate::error::StorageError;
 use crate::files::OpenFiles;
@@ -25,16 +25,23 @@ pub struct Kind {
     /// Statements that make the tables of a new database, each of them in each part.
     pub schema: &'static [&'static str],
     /// Tables and columns that came since, in the order in which they came: a database that lacks
-    /// the last of them gets them when it is opened for writing.
+    /// the last of them gets them when it is opened for writing. The release before knows them.
     pub added: &'static [&'static str],
+    /// What came after that: a release that has not all of it refuses the database, so one that is there gets it only
+    /// [when told](add_gated), once no such release is wanted any more. A new database has all of it.
+    pub gated: &'static [&'static str],
 }
 
 impl Kind {
     /// How many times its tables were made or changed.
     pub const fn version(&self) -> usize {
-        1 + self.added.len()
+        1 + self.added.len() + self.gated.len()
     }
 }
+
+/// Which [version](Kind::version) its tables have, or lower where it was not opened since release 0.1.0: for later
+/// releases' databases, of which nothing else can be said.
+const VERSION: &str = "user_version";
 
 /// A database that is at most so large is read in full whenever it is opened: about half a
 /// second. A larger one is read while it already serves.
@@ -167,18 +174,17 @@ impl DataDir {
         self.location.make_log_durable(kind)?;
         let mut connection = self.location.connect(kind, OpenFlags::default())?;
         let missing = missing(&connection, &path, kind)?;
+        let (now, later) = missing.at_open();
         // Like FULL with a write-ahead log. Before there is one, a rollback journal whose deletion
         // is not synced could come back after a loss of power, and take all that was committed
         // since with it.
         connection.pragma_update(None, "synchronous", "EXTRA")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        if !missing.is_empty() {
+        if !now.is_empty() {
             // All of it or nothing, so that a crash leaves no half of a database.
             let transaction = connection.transaction()?;
             transaction.pragma_update(None, "application_id", kind.application_id)?;
-            for part in missing {
-                transaction.execute_batch(part)?;
-            }
+            add(&transaction, now, kind.version() - later.len())?;
             crate::error::commit(transaction)?;
             if self.location.vfs.is_none() {
                 let dir = &self.location.dir;
@@ -282,6 +288,34 @@ fn rewrite(path: &Path) -> io::Result<()> {
     directory::sync(directory::of(path))
 }
 
+/// Gives a database the [gated](Kind::gated) parts that it lacks, in the caller's transaction. From then on releases that
+/// do not have them refuse it.
+///
+/// # Errors
+/// Where it is of another kind, or the disk is full.
+pub fn add_gated(
+    transaction: &Transaction<'_>,
+    path: &Path,
+    kind: Kind,
+) -> Result<(), StorageError> {
+    let missing = missing(transaction, path, kind)?.parts;
+    match missing.is_empty() {
+        true => Ok(()),
+        false => add(transaction, &missing, kind.version()),
+    }
+}
+
+fn add(
+    transaction: &Transaction<'_>,
+    parts: &[&'static str],
+    version: usize,
+) -> Result<(), StorageError> {
+    for part in parts {
+        transaction.execute_batch(part)?;
+    }
+    Ok(transaction.pragma_update(None, VERSION, version as u64)?)
+}
+
 /// Opens a database for reading, whether or not a process is writing to it.
 ///
 /// # Errors
@@ -319,10 +353,10 @@ fn open_made(location: &Location, kind: Kind) -> Result<Option<Connection>, Stor
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = location.connect(kind, flags)?;
     let missing = missing(&connection, &location.path(kind), kind)?;
-    if missing.len() > kind.added.len() {
+    if missing.is_new() {
         return Ok(None);
     }
-    if !missing.is_empty() {
+    if !missing.at_open().0.is_empty() {
         read_as_now(&connection)?;
     }
     Ok(Some(connection))
@@ -349,38 +383,73 @@ pub fn check_pages(connection: &Connection) -> Result<(), StorageError> {
     }
 }
 
-/// The parts of its schema that the database lacks: all where it is new, otherwise some of those
-/// that were added. Refuses one of something else.
-fn missing(
-    connection: &Connection,
-    path: &Path,
+/// The parts of its schema that a database lacks, in order: all where it is new, otherwise the last of those that came
+/// since.
+struct Missing {
+    parts: Vec<&'static str>,
     kind: Kind,
-) -> Result<Vec<&'static str>, StorageError> {
+}
+
+impl Missing {
+    fn is_new(&self) -> bool {
+        self.parts.len()
+            == [self.kind.schema, self.kind.added, self.kind.gated]
+                .concat()
+                .len()
+    }
+
+    /// What it gets when it is opened, and what it gets only when told.
+    fn at_open(&self) -> (&[&'static str], &[&'static str]) {
+        let gated = match self.is_new() {
+            true => 0,
+            false => self.kind.gated.len().min(self.parts.len()),
+        };
+        self.parts.split_at(self.parts.len() - gated)
+    }
+}
+
+/// What the database lacks. Refuses one of something else, and of a later release.
+fn missing(connection: &Connection, path: &Path, kind: Kind) -> Result<Missing, StorageError> {
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let found = schema(connection)?;
+    let since = [kind.added, kind.gated].concat();
     if found.is_empty() && (id == 0 || id == kind.application_id) {
-        return Ok([kind.schema, kind.added].concat());
+        let parts = [kind.schema, &since].concat();
+        return Ok(Missing { parts, kind });
     }
     let fresh = Connection::open_in_memory()?;
     for part in kind.schema {
         fresh.execute_batch(part)?;
     }
     let mut same = found == schema(&fresh)?;
-    let mut added = kind.added;
-    while !same && let [part, rest @ ..] = added {
+    let mut left = &since[..];
+    while !same && let [part, rest @ ..] = left {
         fresh.execute_batch(part)?;
         same = found == schema(&fresh)?;
-        added = rest;
+        left = rest;
     }
     match (same, id == kind.application_id) {
-        (true, true) => Ok(added.to_vec()),
+        (true, true) => Ok(Missing {
+            parts: left.to_vec(),
+            kind,
+        }),
         (false, false) => Err(StorageError::Foreign {
             path: path.to_owned(),
             expected: kind.name,
         }),
-        (false, true) => Err(StorageError::Damaged(
-            "its tables are not those that it was made with".into(),
-        )),
+        (false, true) => {
+            let version: u64 = connection.pragma_query_value(None, VERSION, |row| row.get(0))?;
+            Err(match version > kind.version() as u64 {
+                true => StorageError::Newer {
+                    path: path.to_owned(),
+                    found: version,
+                    known: kind.version() as u64,
+                },
+                false => {
+                    StorageError::Damaged("its tables are not those that it was made with".into())
+                }
+            })
+        }
         (true, false) => Err(StorageError::Damaged(format!(
             "its application id is {id:#x}, not {:#x}",
             kind.application_id
@@ -422,6 +491,7 @@ mod tests {
         application_id: 7,
         schema: &["CREATE TABLE t (x INTEGER) STRICT"],
         added: &[],
+        gated: &[],
     };
 
     #[test]
@@ -520,6 +590,59 @@ mod tests {
         for _ in 0..2 {
             drop(data_dir.open(since).unwrap());
         }
+    }
+
+    #[test]
+    fn what_the_release_before_does_not_know_comes_when_told_and_then_it_refuses_with_words() {
+        let gated = Kind {
+            gated: &["CREATE TABLE u (y INTEGER) STRICT"],
+            ..KIND
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        let path = dir.path().join(KIND.file);
+        drop(data_dir.open(KIND).unwrap());
+        for _ in 0..2 {
+            // Each of the two releases opens what the other one had.
+            let connection = data_dir.open(gated).unwrap();
+            assert!(!connection.table_exists(None, "u").unwrap());
+            drop(connection);
+            drop(data_dir.open(KIND).unwrap());
+        }
+        let mut connection = data_dir.open(gated).unwrap();
+        for _ in 0..2 {
+            let transaction = connection.transaction().unwrap();
+            add_gated(&transaction, &path, gated).unwrap();
+            transaction.commit().unwrap();
+            assert!(connection.table_exists(None, "u").unwrap());
+        }
+        drop(connection);
+        let refusals = [
+            data_dir.open(KIND).unwrap_err(),
+            open_read_only(data_dir.location(), KIND).unwrap_err(),
+        ];
+        for refused in refusals {
+            assert!(!refused.is_damage(), "{refused}");
+            let message = refused.to_string();
+            let expected = "has tables of version 2, of a later release; this one knows 1: ";
+            assert!(message.contains(expected), "{message}");
+        }
+        drop(data_dir.open(gated).unwrap());
+    }
+
+    #[test]
+    fn a_new_database_has_all_at_once() {
+        let gated = Kind {
+            gated: &["CREATE TABLE u (y INTEGER) STRICT"],
+            ..KIND
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        let connection = data_dir.open(gated).unwrap();
+        assert!(connection.table_exists(None, "u").unwrap());
+        drop(connection);
+        let refused = data_dir.open(KIND).unwrap_err();
+        assert!(matches!(refused, StorageError::Newer { .. }), "{refused}");
     }
 
     #[test]

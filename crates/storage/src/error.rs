@@ -27,6 +27,20 @@ pub enum StorageError {
         /// What it should have been.
         expected: &'static str,
     },
+    /// A later release has made or changed its tables.
+    #[error(
+        "{} has tables of version {found}, of a later release; this one knows {known}: \
+         go on with the later one, or start with a backup of before",
+        path.display()
+    )]
+    Newer {
+        /// The database's file.
+        path: PathBuf,
+        /// Of its tables.
+        found: u64,
+        /// The newest that this release knows.
+        known: u64,
+    },
     /// The database holds what was never written to it.
     #[error("the database is damaged: {0}")]
     Damaged(String),

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use domain::{
-    ChainHash, Epoch, Identity, Invalid, JournalHead, LedgerEnd, ListingDigest, ReplicaId,
-    RowNumber, Term,
+    ChainHash, Epoch, Identity, Invalid, JournalHead, LedgerEnd, ListingDigest, Protocol,
+    Protocols, ReplicaId, RowNumber, Term,
 };
 
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 
 use crate::catalog::v1::catalog_client::CatalogClient;
@@ -24,14 +25,15 @@ pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Malformed> {
     Ok((epoch, leader))
 }
 
-/// Asks the catalog at the other end whether it is the active one, of that journal where one is named.
+/// Asks the catalog at the other end whether it is the active one, of that journal where one is named. Returns the head of
+/// its answer.
 ///
 /// # Errors
 /// Where it stands by, or another one may have taken over, or it keeps another journal, or does not answer.
-pub async fn ask_if_active(catalog: Channel, journal: Vec<u8>) -> Result<(), Status> {
+pub async fn ask_if_active(catalog: Channel, journal: Vec<u8>) -> Result<MetadataMap, Status> {
     let asked = GetLeadershipRequest { journal };
     let answer = CatalogClient::new(catalog).get_leadership(asked).await;
-    answer.map(drop)
+    answer.map(|answer| answer.metadata().clone())
 }
 
 /// Who leads and how long the journal is, as the catalog says.
@@ -57,6 +59,24 @@ pub fn head(leadership: &Leadership) -> Result<JournalHead, Malformed> {
             &leadership.chain_hash,
         )?,
     })
+}
+
+/// The version of the protocol that the bazaar is at.
+///
+/// # Errors
+/// Where this release does not speak it.
+pub fn protocol(leadership: &Leadership) -> Result<Protocol, Malformed> {
+    let protocol = Protocol::new(leadership.protocol).unwrap_or(Protocol::FIRST);
+    let own = Protocols::OWN;
+    match own.contains(protocol) {
+        true => Ok(protocol),
+        false => {
+            let problem = format!(
+                "is at version {protocol}, and this release speaks {own}: start one that speaks it"
+            );
+            Err(Malformed(Invalid::new("the bazaar's protocol", problem)))
+        }
+    }
 }
 
 /// Which journal the catalog keeps.

@@ -90,6 +90,9 @@ pub(super) enum Refusal {
     KeyConflict,
     #[error("{0}; it may have been done: send it again under the same idempotency key")]
     StockUnavailable(&'static str),
+    /// Not every service could go along.
+    #[error("the protocol was not raised: {0}")]
+    NotRaised(String),
     #[error("the gateway stops before the policy is checked; send it again")]
     Stopping,
     #[error("the check of the policy failed; see the gateway's log")]
@@ -120,9 +123,11 @@ impl Refusal {
             | Self::NoDifferences
             | Self::StockNotFound
             | Self::Swap(SwapError::NotKept(_)) => StatusCode::NOT_FOUND,
-            Self::StockExists | Self::TooManyShares | Self::TooManyStocks | Self::KeyConflict => {
-                StatusCode::CONFLICT
-            }
+            Self::StockExists
+            | Self::TooManyShares
+            | Self::TooManyStocks
+            | Self::KeyConflict
+            | Self::NotRaised(_) => StatusCode::CONFLICT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLate => StatusCode::REQUEST_TIMEOUT,
             Self::Recording(RecordError::Busy)

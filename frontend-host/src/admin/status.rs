@@ -8,7 +8,7 @@ use axum::response::Json;
 use domain::ReplicaId;
 use domain::time::BootTime;
 use frontend_core::election::Unanswered;
-use rpc::failover::Role;
+use rpc::failover::Heard;
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -27,7 +27,7 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     // The journal's end as it is now, not as of the last election round.
     let _ = admin.gateway.backend.replicas.ask_catalog().await; // the status says so
     let policy = admin.versions().await;
-    let catalogs = admin.catalogs.roles().await;
+    let catalogs = admin.catalogs.heard().await;
     Json(admin.status(policy, &catalogs))
 }
 
@@ -37,7 +37,7 @@ impl Admin {
         readiness::unready(&self.gateway)
     }
 
-    fn status(&self, policy: Value, catalogs: &[(String, Role)]) -> Value {
+    fn status(&self, policy: Value, catalogs: &[(String, Heard)]) -> Value {
         let replicas = &self.gateway.backend.replicas;
         let current = *replicas.leader().borrow();
         let lease = self.gateway.cache.lease();
@@ -47,6 +47,7 @@ impl Admin {
         json!({
             "ready": self.unready().is_none(),
             "journal": replicas.own_journal().known(),
+            "protocol": replicas.protocol().get(),
             "epoch": current.term.epoch,
             "leader": current.term.leader.map(ReplicaId::get),
             "replicas": self.replicas_json(),
@@ -60,7 +61,7 @@ impl Admin {
                 "session": session.map(|session| session.to_string()),
                 "lease_ms": session.map(|_| lease.length().as_millis() as u64),
             },
-            "catalogs": catalogs.iter().map(|(url, role)| json!({ "url": url, "role": role.name() })).collect::<Vec<_>>(),
+            "catalogs": catalogs.iter().map(|(url, heard)| json!({ "url": url, "role": heard.role.name() })).collect::<Vec<_>>(),
             "cache": {
                 "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),
                 "orders": counts_json(&self.gateway.cache.order_counts, orders),

@@ -12,6 +12,7 @@ use frontend_core::election::{CurrentLeader, ElectionCycle, ElectionTask, Leader
 use frontend_core::timing::{ANNOUNCE_TIME_MAX, CATALOG_TIME_MAX};
 use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::time::{sleep, timeout};
+use tonic::Code;
 use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
 use wire::identity::{self, OTHER_JOURNAL};
 use wire::order::v1::AnnounceRequest;
@@ -95,7 +96,9 @@ impl Replicas {
                 .ok_or(RetryClass::Elsewhere),
             Ok(Err(status)) => {
                 let is_elsewhere = RetryClass::of(&status) == RetryClass::Elsewhere;
-                if status.code() == OTHER_JOURNAL && is_elsewhere {
+                let is_other_journal = status.code() == OTHER_JOURNAL && is_elsewhere;
+                // Who is of a release that cannot be here is told so.
+                if is_other_journal || status.code() == Code::FailedPrecondition {
                     self.note_foreign(status.message());
                 }
                 tracing::debug!(%status, "the catalog does not say who leads");
@@ -126,7 +129,8 @@ impl Replicas {
         })
     }
 
-    /// Whether a catalog's answer is about this gateway's journal, which a new gateway takes from it.
+    /// Whether a catalog's answer is about this gateway's journal, which a new gateway takes from it, by a protocol that it
+    /// speaks.
     fn is_ours(&self, leadership: &catalog::Leadership) -> bool {
         let heard = match identity::named(&leadership.journal) {
             Ok(journal) => self
@@ -135,6 +139,12 @@ impl Replicas {
                 .map_err(|other| other.to_string()),
             Err(unnamed) => Err(unnamed.to_string()),
         };
+        let heard = heard.and_then(|()| {
+            let protocol = wire::leadership::protocol(leadership);
+            let protocol = protocol.map_err(|other| other.to_string())?;
+            self.protocol.set(protocol);
+            Ok(())
+        });
         match heard {
             Ok(()) => {
                 self.foreign.store(false, Ordering::Relaxed);
@@ -147,12 +157,12 @@ impl Replicas {
         }
     }
 
-    /// Says once that another bazaar's catalog is there.
+    /// Says once that a catalog is there which is not to be followed.
     fn note_foreign(&self, why: &str) {
         if !self.foreign.swap(true, Ordering::Relaxed) {
             tracing::error!(
                 why,
-                "the catalog is another bazaar's: nothing of it is served"
+                "the catalog is another bazaar's, or of other releases: nothing of it is served"
             );
         }
     }

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, ReplicaId, RowNumber};
+use domain::{ChainHash, Epoch, Protocol, ReplicaId, RowNumber};
 use frontend_core::election::{
     Contact, CurrentLeader, Detector, ProbeFailure, Probed, Role, Status, Unanswered, Watch, Way,
 };
 use frontend_core::timing::PROBE_TIME_MAX;
+use rpc::release::BazaarProtocol;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
@@ -56,6 +57,8 @@ pub struct Replicas {
     pub(super) catalog_said: watch::Sender<CatalogSaid>,
     /// The catalog was last found to be another bazaar's.
     pub(super) foreign: AtomicBool,
+    /// The version that the bazaar is at, as the catalog said last.
+    pub(super) protocol: BazaarProtocol,
     /// Wakes the elector: something changed.
     pub(super) changed: Notify,
     /// Wakes the probes: somebody has a suspicion.
@@ -130,6 +133,7 @@ impl Replicas {
             leader: watch::Sender::new(CurrentLeader::default()),
             catalog_said: watch::Sender::default(),
             foreign: AtomicBool::new(false),
+            protocol: BazaarProtocol::default(),
             changed: Notify::new(),
             suspicion: watch::Sender::new(0),
             changes: AtomicU64::new(0),
@@ -151,6 +155,11 @@ impl Replicas {
         self.all.iter().find(|replica| replica.id == id)
     }
 
+    /// How to call the catalog.
+    pub fn catalog(&self) -> &CatalogClient<Channel> {
+        &self.catalog
+    }
+
     /// The journal that all of this is about.
     pub fn own_journal(&self) -> &OwnJournal {
         &self.own_journal
@@ -159,6 +168,11 @@ impl Replicas {
     /// What the catalog said last.
     pub fn journal(&self) -> Option<Journal> {
         self.catalog_said.borrow().journal.clone()
+    }
+
+    /// The version of the protocol that the bazaar is at, as the catalog said last.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol.get()
     }
 
     /// What the catalog said last, now and after every change.

@@ -123,6 +123,7 @@ impl State {
             lease_horizon_ms: self.lease_ms.max(LEASE_MS),
             healed: !self.restarted && !self.heals,
             run: if self.heals { RUN } else { 0 },
+            protocol: 0,
         }
     }
 
@@ -334,6 +335,13 @@ impl Catalog for Service {
 
     async fn elect(&self, _: Request<ElectRequest>) -> Result<Response<Leadership>, Status> {
         Err(Status::unimplemented("the tests elect"))
+    }
+
+    async fn raise_protocol(
+        &self,
+        _: Request<RaiseProtocolRequest>,
+    ) -> Result<Response<Leadership>, Status> {
+        Err(Status::unimplemented("it stays what it is"))
     }
 
     type TradeManyStream = ReceiverStream<Result<TradeResponse, Status>>;

@@ -46,7 +46,11 @@ static KILLED_CATALOG: LazyLock<Killed> = LazyLock::new(|| {
     let mut rows = Vec::new();
     let mut store = CatalogStore::open(dir.path()).expect("a new directory");
     let journal = JournalId::new([1; JournalId::BYTES]);
-    let begun = store.begin(journal, &catalog::stocks::built_in());
+    let begun = store.begin(
+        journal,
+        &catalog::stocks::built_in(),
+        domain::Protocol::NEWEST,
+    );
     begun.expect("the disk is sound");
     let mut state = store.load().expect("it is sound").state;
     let leader = ReplicaId::new(2).expect("it is not 0");

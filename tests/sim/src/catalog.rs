@@ -18,6 +18,7 @@ use catalog_core::{
 use domain::time::BootTime;
 use domain::{CatalogRun, ChainHash, Identity, JournalId, ReplicaId, Row, RowNumber, SessionId};
 use rpc::clients::Client;
+use rpc::release::BazaarProtocol;
 use simulated_disk::Disk;
 use storage::database::Vfs;
 use storage::{DataDir, StorageError};
@@ -141,7 +142,7 @@ impl Catalog {
             if !how.new {
                 return Err(NotStarted::NoJournal);
             }
-            store.begin(JOURNAL, &plan.listings())?;
+            store.begin(JOURNAL, &plan.listings(), domain::Protocol::NEWEST)?;
         }
         let journal = store.journal()?;
         let mut loaded = store.load()?;
@@ -170,7 +171,12 @@ impl Catalog {
         };
         let healing = SelfHealing::new(found, now + HEALING_WAIT_MAX).under(plan.catalog_rules());
         let starting = Starting::new(Healing::of(healing, how.silent));
-        let shared = Arc::new(Shared::new(visibility, leadership, how.lease));
+        let shared = Arc::new(Shared::new(
+            visibility,
+            leadership,
+            how.lease,
+            BazaarProtocol::default(),
+        ));
         let committer = Committer::new(Box::new(store), loaded, Arc::clone(&shared));
         let mut catalog = Self {
             run,

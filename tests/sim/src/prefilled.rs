@@ -62,7 +62,9 @@ impl Prefilled {
         };
         let catalog = Disk::new(0);
         let mut store = open_catalog(&catalog, &VFS).expect("the disk is well");
-        store.begin(JOURNAL, &plan.listings()).expect("it is well");
+        store
+            .begin(JOURNAL, &plan.listings(), domain::Protocol::NEWEST)
+            .expect("it is well");
         let branch = Branch::of(plan.first_stocks(), &rows);
         let batch = Batch {
             stocks: branch

@@ -4,12 +4,16 @@
 //! the same through poolers and in other engines of the protocol.
 
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Transaction};
 
 use super::error::{PostgresError, told};
 
 /// What each release added; a script that was released is never changed.
-const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES];
+const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES, PROTOCOL];
+
+/// How many of them a database that is there has from the start: what came after that the release before does not know,
+/// and runs only [when told](add_gated).
+const AT_START: usize = 2;
 
 /// How many there are.
 pub(super) const VERSION: usize = SCRIPTS.len();
@@ -80,6 +84,15 @@ const STOCK_CHANGES: &str = "
     ALTER TABLE refused ADD COLUMN stock_change text, ADD COLUMN stock_refusal text;
 ";
 
+/// Which version of the protocol the bazaar is at.
+const PROTOCOL: &str = "
+    CREATE TABLE protocol ( -- one row
+        only_row smallint PRIMARY KEY CHECK (only_row = 0),
+        version bigint NOT NULL CHECK (version > 0),
+        checksum bytea NOT NULL CHECK (length(checksum) = 32)
+    );
+";
+
 /// Row 0 is the lock.
 const MIGRATIONS: &str = "
     CREATE TABLE IF NOT EXISTS migration (number integer PRIMARY KEY);
@@ -111,16 +124,16 @@ pub(super) async fn version(client: &Client) -> Result<Option<i32>, PostgresErro
     Ok(Some(last))
 }
 
-/// Whether all scripts have been run.
+/// Whether all scripts have been run that a start runs.
 ///
 /// # Errors
 /// As [`version`].
 pub(super) async fn is_current(client: &Client) -> Result<bool, PostgresError> {
-    let known = i32::try_from(SCRIPTS.len()).ok();
-    Ok(version(client).await? == known)
+    let wanted = i32::try_from(AT_START).ok();
+    Ok(version(client).await? >= wanted)
 }
 
-/// Runs the scripts that have not been run.
+/// Runs the scripts that a start runs and that have not been run; all, where there were no tables.
 ///
 /// # Errors
 /// Where one fails, which then has done nothing, or as [`version`].
@@ -133,23 +146,50 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
             Err(error) => return Err(failed(error)),
         }
     }
+    let transaction = client.transaction().await.map_err(failed)?;
+    let is_new = run_next(&transaction, 1).await?;
+    transaction.commit().await.map_err(failed)?;
+    let wanted = match is_new {
+        true => SCRIPTS.len(),
+        false => AT_START,
+    };
     loop {
         let transaction = client.transaction().await.map_err(failed)?;
-        let lock = "SELECT number FROM migration WHERE number = 0 FOR UPDATE";
-        transaction.query(lock, &[]).await.map_err(failed)?;
-        let last = transaction.query_one("SELECT max(number) FROM migration", &[]);
-        let last: i32 = last.await.and_then(|row| row.try_get(0)).map_err(failed)?;
-        check_known(last)?;
-        let Some(script) = usize::try_from(last).ok().and_then(|run| SCRIPTS.get(run)) else {
-            return transaction.commit().await.map_err(failed);
-        };
-        let next = last + 1;
-        transaction.batch_execute(script).await.map_err(failed)?;
-        let note = "INSERT INTO migration VALUES ($1)";
-        transaction.execute(note, &[&next]).await.map_err(failed)?;
+        let has_run = run_next(&transaction, wanted).await?;
         transaction.commit().await.map_err(failed)?;
-        tracing::info!(version = next, "made the database's tables");
+        if !has_run {
+            return Ok(());
+        }
     }
+}
+
+/// Runs what has not been run, in the caller's transaction. From then on releases that do not have it refuse the
+/// database.
+///
+/// # Errors
+/// As [`migrate`].
+pub(super) async fn add_gated(transaction: &Transaction<'_>) -> Result<(), PostgresError> {
+    while run_next(transaction, SCRIPTS.len()).await? {}
+    Ok(())
+}
+
+/// Runs the next of the first so many scripts. Returns whether one was left to run.
+async fn run_next(transaction: &Transaction<'_>, wanted: usize) -> Result<bool, PostgresError> {
+    let lock = "SELECT number FROM migration WHERE number = 0 FOR UPDATE";
+    transaction.query(lock, &[]).await.map_err(failed)?;
+    let last = transaction.query_one("SELECT max(number) FROM migration", &[]);
+    let last: i32 = last.await.and_then(|row| row.try_get(0)).map_err(failed)?;
+    check_known(last)?;
+    let scripts = &SCRIPTS[..wanted];
+    let Some(script) = usize::try_from(last).ok().and_then(|run| scripts.get(run)) else {
+        return Ok(false);
+    };
+    let next = last + 1;
+    transaction.batch_execute(script).await.map_err(failed)?;
+    let note = "INSERT INTO migration VALUES ($1)";
+    transaction.execute(note, &[&next]).await.map_err(failed)?;
+    tracing::info!(version = next, "makes the database's tables");
+    Ok(true)
 }
 
 fn check_known(found: i32) -> Result<(), PostgresError> {

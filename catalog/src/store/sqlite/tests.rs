@@ -1,4 +1,4 @@
-use domain::{Order, Side};
+use domain::{Order, Protocol, Side};
 
 use super::*;
 use crate::stocks::built_in;
@@ -26,7 +26,7 @@ const JOURNAL: JournalId = JournalId::new([9; JournalId::BYTES]);
 
 fn new_store(data_dir: &Path) -> SqliteStore {
     let mut store = SqliteStore::open(data_dir).unwrap();
-    store.begin(JOURNAL, &built_in()).unwrap();
+    store.begin(JOURNAL, &built_in(), Protocol::NEWEST).unwrap();
     store
 }
 
@@ -61,7 +61,7 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
     let mut store = SqliteStore::open(dir.path()).unwrap();
     assert!(store.is_new());
     assert!(store.load().unwrap_err().is_damage());
-    store.begin(JOURNAL, &built_in()).unwrap();
+    store.begin(JOURNAL, &built_in(), Protocol::NEWEST).unwrap();
     assert!(!store.is_new());
     let mut state = store.load().unwrap().state;
     let batch = batch(&state);
@@ -73,6 +73,7 @@ fn a_store_that_is_opened_again_holds_what_was_committed() {
     assert_eq!(
         store.load().unwrap(),
         Loaded {
+            protocol: Protocol::NEWEST,
             journal: JOURNAL,
             listing: stocks::digest(&built_in()),
             state,
@@ -333,9 +334,9 @@ fn a_journal_that_was_not_begun_in_full_is_begun_anew() {
     assert!(!holds_journal(dir.path()).unwrap(), "no stocks yet");
     let mut store = SqliteStore::open(dir.path()).unwrap();
     let twice = [built_in(), built_in()].concat();
-    store.begin(JOURNAL, &twice).unwrap_err();
+    store.begin(JOURNAL, &twice, Protocol::NEWEST).unwrap_err();
     assert!(store.is_new() && !holds_journal(dir.path()).unwrap());
-    store.begin(JOURNAL, &built_in()).unwrap();
+    store.begin(JOURNAL, &built_in(), Protocol::NEWEST).unwrap();
     assert!(holds_journal(dir.path()).unwrap());
 }
 
@@ -443,7 +444,7 @@ fn a_database_of_before_may_have_stocks_that_cost_nothing() {
     let mut listings = built_in();
     listings[0].price = Price::from_minor(0).unwrap();
     let mut store = SqliteStore::open(dir.path()).unwrap();
-    store.begin(JOURNAL, &listings).unwrap();
+    store.begin(JOURNAL, &listings, Protocol::NEWEST).unwrap();
     drop(store);
     let mut store = SqliteStore::open(dir.path()).unwrap();
     let state = store.load().unwrap().state;

@@ -1,5 +1,6 @@
 use crate::access::Access;
 use crate::connect::Security;
+use crate::release::BazaarProtocol;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -104,7 +105,8 @@ impl Caller {
             together: Arc::new(Barrier::new(2)),
             closing,
         };
-        let server = listen::server(Access(&[])).add_service(ReplicationServer::new(callee));
+        let server = listen::server(Access(&[]), BazaarProtocol::default())
+            .add_service(ReplicationServer::new(callee));
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             let incoming = Incoming::new(listener, limits);

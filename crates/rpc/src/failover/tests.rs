@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::access::Access;
 use crate::connect::Security;
+use crate::release::BazaarProtocol;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -64,7 +65,8 @@ fn ask() -> AskIfActive {
     Arc::new(|channel| {
         Box::pin(async move {
             let mut client = ReplicationClient::new(channel);
-            client.fetch(FetchRequest::default()).await.map(drop)
+            let fetched = client.fetch(FetchRequest::default()).await;
+            fetched.map(|answer| answer.metadata().clone())
         })
     })
 }
@@ -88,7 +90,8 @@ impl Both {
         for callee in callees.clone() {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             urls.push(format!("http://{}", listener.local_addr().unwrap()));
-            let server = listen::server(Access(&[])).add_service(ReplicationServer::new(callee));
+            let server = listen::server(Access(&[]), BazaarProtocol::default())
+                .add_service(ReplicationServer::new(callee));
             serving.spawn(async move {
                 server
                     .serve_with_incoming(Incoming::from(listener))
@@ -186,11 +189,15 @@ async fn what_each_is_is_told_and_who_stands_by_is_not_asked_while_the_active_on
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(asked(0), standby);
-    let roles = both.endpoints.roles().await;
-    let roles: Vec<Role> = roles.into_iter().map(|(_, role)| role).collect();
-    assert_eq!(roles, [Role::Standby, Role::Active]);
+    let heard = both.endpoints.heard().await;
+    let heard: Vec<Heard> = heard.into_iter().map(|(_, heard)| heard).collect();
+    let expected = [Role::Standby, Role::Active].map(|role| Heard {
+        role,
+        release: Some(Release::own()),
+    });
+    assert_eq!(heard, expected);
     both.callees[0].is_silent.store(true, Ordering::SeqCst);
-    assert_eq!(both.endpoints.roles().await[0].1, Role::Silent);
+    assert_eq!(both.endpoints.heard().await[0].1.role, Role::Silent);
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready as poll_ready};
 
 use bytes::Bytes;
+use http::header::{HeaderValue, SERVER};
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
@@ -18,8 +19,9 @@ use tower_service::Service;
 
 use super::connection::{Brought, Peer, UnderWay};
 use super::message::Messages;
-use crate::access::Access;
+use crate::access::{self, Access};
 use crate::budget::{Exhausted, Share, head_bytes};
+use crate::release::{BazaarProtocol, Release, own_header};
 use crate::retry::{RetryClass, RetryStatus as _};
 
 /// What a call counts for besides its messages: a task, and what tonic and h2 keep of it.
@@ -28,10 +30,38 @@ pub(super) const CALL_BYTES: usize = 4 << 10;
 /// What goes out at a time. A peer that takes less in the time for it is cut off.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Keeps the calls of a server within bounds, and those out who may not make them.
-#[derive(Debug, Clone, Copy)]
+/// Keeps the calls of a server within bounds, and those out who may not make them. Says of each answer which release's
+/// it is.
+#[derive(Debug, Clone)]
 pub struct Bounded {
-    pub(super) access: Access,
+    access: Access,
+    protocol: BazaarProtocol,
+    own_release: HeaderValue,
+}
+
+impl Bounded {
+    pub(super) fn new(access: Access, protocol: BazaarProtocol) -> Self {
+        Self {
+            access,
+            protocol,
+            own_release: own_header(),
+        }
+    }
+
+    /// Whether the caller may make a call.
+    ///
+    /// # Errors
+    /// `PERMISSION_DENIED` where it may not, `FAILED_PRECONDITION` where it is of a release that cannot be here.
+    fn check(&self, request: &Request<Body>, peer: &Peer) -> Result<(), Status> {
+        let path = request.uri().path();
+        if let Some(caller) = peer.principal() {
+            self.access.check(path, caller)?;
+        }
+        match access::is_of_every_service(path) {
+            true => Ok(()),
+            false => Release::of_caller(request.headers()).check(self.protocol.get()),
+        }
+    }
 }
 
 impl<S> Layer<S> for Bounded {
@@ -40,7 +70,7 @@ impl<S> Layer<S> for Bounded {
     fn layer(&self, inner: S) -> Self::Service {
         BoundedCalls {
             inner,
-            access: self.access,
+            bounds: self.clone(),
         }
     }
 }
@@ -49,7 +79,7 @@ impl<S> Layer<S> for Bounded {
 #[derive(Debug, Clone)]
 pub struct BoundedCalls<S> {
     inner: S,
-    access: Access,
+    bounds: Bounded,
 }
 
 type Answered<E> = Pin<Box<dyn Future<Output = Result<Response<Body>, E>> + Send>>;
@@ -72,11 +102,12 @@ where
         let Some(peer) = request.extensions().get::<Peer>().cloned() else {
             return Box::pin(self.inner.call(request));
         };
-        if let Some(caller) = peer.principal()
-            && let Err(denied) = self.access.check(request.uri().path(), caller)
-        {
+        let own_release = self.bounds.own_release.clone();
+        if let Err(denied) = self.bounds.check(&request, &peer) {
             peer.note_denied(&denied);
-            return Box::pin(ready(Ok(denied.into_http())));
+            let mut denied = denied.into_http();
+            denied.headers_mut().insert(SERVER, own_release);
+            return Box::pin(ready(Ok(denied)));
         }
         let call = Arc::new(peer.begin());
         let mut held = peer.received();
@@ -106,7 +137,8 @@ where
         });
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let answer = answer.await?;
+            let mut answer = answer.await?;
+            answer.headers_mut().insert(SERVER, own_release);
             is_answered.store(true, Ordering::Relaxed);
             Ok(answer.map(|body| {
                 Body::new(Leaving {

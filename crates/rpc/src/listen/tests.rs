@@ -7,6 +7,7 @@ mod frames;
 
 use crate::access::Access;
 use crate::connect::Security;
+use crate::release::BazaarProtocol;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -216,12 +217,16 @@ async fn service(limits: Limits) -> (SocketAddr, Arc<Shared>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let shared = Shared::new(limits);
-    let incoming = Incoming::sharing(listener, Arc::clone(&shared), None);
-    let serving = server(Access(&[]))
+    serve(listener, &shared, BazaarProtocol::default());
+    (address, shared)
+}
+
+fn serve(listener: TcpListener, shared: &Arc<Shared>, protocol: BazaarProtocol) {
+    let incoming = Incoming::sharing(listener, Arc::clone(shared), None);
+    let serving = server(Access(&[]), protocol)
         .add_service(Answering)
         .add_service(ReplicationServer::new(Appending));
     tokio::spawn(serving.serve_with_incoming_shutdown(incoming, std::future::pending()));
-    (address, shared)
 }
 
 async fn call(client: &mut Frames, number: usize, is_whole: bool) {
@@ -580,7 +585,8 @@ async fn who_proves_nothing_takes_no_place_of_those_who_do() {
     });
     let incoming = Incoming::sharing(listener, Arc::clone(&shared), Some(cluster.clone()));
     const ACCESS: Access = Access(&[("/order.v1.Replication/AppendMany", &[tls::Role::Order])]);
-    let serving = server(ACCESS).add_service(ReplicationServer::new(Appending));
+    let serving =
+        server(ACCESS, BazaarProtocol::default()).add_service(ReplicationServer::new(Appending));
     tokio::spawn(serving.serve_with_incoming_shutdown(incoming, std::future::pending()));
     let mut strangers = Vec::new();
     for _ in 0..2 * PROVING_MAX {
@@ -606,4 +612,31 @@ async fn who_proves_nothing_takes_no_place_of_those_who_do() {
         tokio::io::AsyncReadExt::read(&mut strangers[0], &mut byte),
     );
     assert!(matches!(ended.await, Ok(Ok(0) | Err(_))));
+}
+
+#[tokio::test]
+async fn who_does_not_speak_the_bazaars_protocol_is_refused_from_when_it_is_raised() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let protocol = BazaarProtocol::default();
+    serve(listener, &Shared::new(Limits::default()), protocol.clone());
+    // As release 0.1.0 does, it says nothing of itself.
+    let before = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let mut before = ReplicationClient::new(before.connect_lazy());
+    let mut now = appending(address);
+    let ask = async |client: &mut ReplicationClient<tonic::transport::Channel>| {
+        let requests = tokio_stream::iter([AppendRequest::default()]);
+        client.append_many(requests).await
+    };
+    let answer = ask(&mut now).await.unwrap();
+    let callee = Release::of_callee(answer.metadata().as_ref());
+    assert_eq!(callee, Release::own());
+    assert!(ask(&mut before).await.is_ok());
+    protocol.set(domain::Protocol::NEWEST);
+    assert!(ask(&mut now).await.is_ok());
+    let refused = ask(&mut before).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert_eq!(RetryClass::of(&refused), RetryClass::Never);
+    let callee = Release::of_callee(refused.metadata().as_ref());
+    assert_eq!(callee, Release::own(), "who refuses says who it is, too");
 }

@@ -18,9 +18,10 @@ use tonic::{Request, Response, Streaming};
 use wire::catalog::v1::catalog_server::{Catalog, CatalogServer};
 use wire::catalog::v1::{
     ElectRequest, GetLeadershipRequest, GetStockResponse, Leadership, ListStocksResponse,
-    PutBackRequest, PutBackResponse, ReadJournalRequest, ReadJournalResponse, ReportLedgerRequest,
-    ReportLedgerResponse, ReportMissingRequest, ReportMissingResponse, SessionEvent,
-    SessionRequest, SetInSyncRequest, TakeRequest, TakeResponse, TradeRequest, TradeResponse,
+    PutBackRequest, PutBackResponse, RaiseProtocolRequest, ReadJournalRequest, ReadJournalResponse,
+    ReportLedgerRequest, ReportLedgerResponse, ReportMissingRequest, ReportMissingResponse,
+    SessionEvent, SessionRequest, SetInSyncRequest, TakeRequest, TakeResponse, TradeRequest,
+    TradeResponse,
 };
 use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::orders_server::{Orders, OrdersServer};
@@ -252,6 +253,10 @@ impl Catalog for FakeCatalog {
 
     async fn elect(&self, _: Request<ElectRequest>) -> Reply<Leadership> {
         self.elections.fetch_add(1, Ordering::Relaxed);
+        not_here()
+    }
+
+    async fn raise_protocol(&self, _: Request<RaiseProtocolRequest>) -> Reply<Leadership> {
         not_here()
     }
 

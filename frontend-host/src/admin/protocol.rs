@@ -1,0 +1,186 @@
+//! The version of the protocol that the bazaar is at, which services speak which, and raising it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::extract::State;
+use axum::response::Json;
+use domain::{Protocol, Protocols};
+use frontend_policy::Reason;
+use rpc::release::Release;
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tonic::Code;
+use wire::catalog::v1::RaiseProtocolRequest;
+use wire::order::v1::StatusRequest;
+
+use super::Admin;
+use super::refusal::Refusal;
+
+/// How long a service may take to say which release it is.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// Before it is asked again.
+const ASK_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long the catalog may take to note it: longer than a commit.
+const RAISE_TIME_MAX: Duration = Duration::from_secs(8);
+
+#[derive(Serialize)]
+pub(super) struct Shown {
+    /// That the bazaar is at.
+    protocol: u32,
+    /// To which this gateway would raise it.
+    newest: u32,
+    services: Vec<Service>,
+}
+
+/// One of the services that this gateway knows.
+#[derive(Serialize)]
+struct Service {
+    service: String,
+    url: Option<String>,
+    /// Whether it said anything in time.
+    answers: bool,
+    /// `None` where it does not say.
+    release: Option<String>,
+    /// The oldest and the newest version that it speaks.
+    speaks: Option<[u32; 2]>,
+    #[serde(skip)]
+    heard: Option<Release>,
+}
+
+impl Service {
+    fn new(service: String, url: Option<String>, heard: Option<Release>) -> Self {
+        let number = heard.as_ref().and_then(Release::number);
+        let speaks = heard.as_ref().map(Release::speaks);
+        Self {
+            answers: heard.is_some(),
+            release: number.map(str::to_owned),
+            speaks: speaks.map(|it| [it.oldest().get(), it.newest().get()]),
+            service,
+            url,
+            heard,
+        }
+    }
+
+    /// Why the bazaar cannot be at that version with it, if it cannot.
+    fn objection(&self, wanted: Protocol) -> Option<String> {
+        let Self { service, .. } = self;
+        match &self.heard {
+            None => Some(format!(
+                "{service} does not answer, and each has to say that it speaks version {wanted}: start it, or \
+                 start this gateway without it"
+            )),
+            Some(release) if !release.speaks().contains(wanted) => {
+                Some(format!("{service} is to be upgraded first: {release}"))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+pub(super) async fn show(State(admin): State<Arc<Admin>>) -> Result<Json<Shown>, Refusal> {
+    admin.protocol().await.map(Json)
+}
+
+/// Has the bazaar be at the newest version that this gateway speaks.
+pub(super) async fn raise(
+    State(admin): State<Arc<Admin>>,
+    Extension(reason): Extension<Reason>,
+) -> Result<Json<Shown>, Refusal> {
+    let wanted = Protocols::OWN.newest();
+    let before = admin.protocol().await?;
+    let mut objections = before.services.iter();
+    if let Some(objection) = objections.find_map(|service| service.objection(wanted)) {
+        return Err(Refusal::NotRaised(objection));
+    }
+    let replicas = &admin.gateway.backend.replicas;
+    let request = RaiseProtocolRequest {
+        protocol: wanted.get(),
+        journal: replicas.own_journal().to_wire(),
+    };
+    let mut catalog = replicas.catalog().clone();
+    match timeout(RAISE_TIME_MAX, catalog.raise_protocol(request)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+            return Err(Refusal::NotRaised(status.message().to_owned()));
+        }
+        Ok(Err(status)) => {
+            tracing::warn!(%status, "the protocol was not raised");
+            return Err(Refusal::NotReady(UNKNOWN));
+        }
+        Err(_) => return Err(Refusal::NotReady(UNKNOWN)),
+    }
+    tracing::info!(
+        from = before.protocol,
+        to = %wanted,
+        who = reason.who,
+        known_by = reason.known_by,
+        address = reason.address.map(tracing::field::display),
+        why = reason.why,
+        "the bazaar's protocol was raised"
+    );
+    admin.protocol().await.map(Json)
+}
+
+/// Asking again is safe.
+const UNKNOWN: &str = "the catalog does not say whether it did; ask again";
+
+impl Admin {
+    async fn protocol(&self) -> Result<Shown, Refusal> {
+        let replicas = &self.gateway.backend.replicas;
+        if replicas.ask_catalog().await.is_err() {
+            return Err(Refusal::NotReady("the catalog does not answer"));
+        }
+        let this = Service::new("this gateway".to_owned(), None, Some(Release::own()));
+        let (catalogs, orders) = tokio::join!(self.catalogs.heard(), self.heard_of_replicas());
+        let catalogs = catalogs
+            .into_iter()
+            .map(|(url, heard)| Service::new(format!("catalog {url}"), Some(url), heard.release));
+        Ok(Shown {
+            protocol: replicas.protocol().get(),
+            newest: Protocols::OWN.newest().get(),
+            services: [this].into_iter().chain(catalogs).chain(orders).collect(),
+        })
+    }
+
+    async fn heard_of_replicas(&self) -> Vec<Service> {
+        let (all, _) = self.gateway.backend.replicas.all();
+        let mut asked = JoinSet::new();
+        for (place, replica) in all.iter().enumerate() {
+            let mut orders = replica.spare.clone();
+            #[expect(clippy::disallowed_methods, reason = "joined below")]
+            asked.spawn(async move {
+                let asking = async {
+                    loop {
+                        match orders.status(StatusRequest {}).await {
+                            Ok(answer) => return Release::of_callee(answer.metadata().as_ref()),
+                            // Who refuses says as well which release it is.
+                            Err(status) if status.code() == Code::FailedPrecondition => {
+                                return Release::of_callee(status.metadata().as_ref());
+                            }
+                            // A connection that broke is made anew.
+                            Err(_) => sleep(ASK_PAUSE).await,
+                        }
+                    }
+                };
+                let release = timeout(ANSWER_TIME_MAX, asking).await;
+                (place, release.ok())
+            });
+        }
+        let mut heard = vec![None; all.len()];
+        while let Some(answer) = asked.join_next().await {
+            if let Ok((place, release)) = answer {
+                heard[place] = release;
+            }
+        }
+        let services = all.iter().zip(heard).map(|(replica, heard)| {
+            let name = format!("order {}", replica.id);
+            Service::new(name, Some(replica.url.clone()), heard)
+        });
+        services.collect()
+    }
+}
