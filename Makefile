@@ -3,7 +3,10 @@
 # The tests that this machine could not run, and why.
 SKIPPED := $(CURDIR)/target/skipped-tests
 
-.PHONY: help run test sim torture failover networks hosts fuzz swaps bombs bench bench-setup bench-growth bench-build check lint fmt clean package wasm-target policy-javascript policy-python
+# The release before this one, which works together with it.
+BEFORE := 0.1.0
+
+.PHONY: help run test sim torture failover networks hosts fuzz swaps bombs bench bench-setup bench-growth bench-build upgrade golden check lint fmt clean package wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +54,17 @@ bombs: wasm-target ## compile bombs: SEEDS=400 made at random, and what one cost
 
 fuzz: ## feed every entry point bytes that nobody vouches for, for SECONDS=60 each; TARGET=http only one
 	@scripts/fuzz $(or $(SECONDS),60) $(TARGET)
+
+upgrade: wasm-target ## exchange every process of a loaded bazaar of the release before, to this one, back, and again
+	@scripts/previous-release
+	cargo test --test integration upgrade:: -- --include-ignored --nocapture --test-threads=1
+
+golden: wasm-target ## keep what the release before says and writes, for tests of later ones: RELEASE=0.1.0, BINARY=file
+	@scripts/previous-release
+	mkdir -p tests/kept/$(or $(RELEASE),$(BEFORE))
+	BAZAAR_GOLDEN_KEPT=$(CURDIR)/tests/kept/$(or $(RELEASE),$(BEFORE)) \
+	BAZAAR_GOLDEN_RELEASE=$(or $(BINARY),$(CURDIR)/target/releases/$(BEFORE)/bazaar) \
+	cargo test --test integration golden::a_release_is_recorded -- --include-ignored --nocapture
 
 bench-setup: ## install what `make bench` compares with, from Debian's packages
 	@scripts/bench-setup

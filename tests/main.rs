@@ -35,6 +35,7 @@
 //! - [`stopping`]: how services stop;
 //! - [`handover`]: how a gateway is replaced, and what its supervisor does and is told;
 //! - [`upgrade`]: this release and the one before, in one bazaar;
+//! - [`golden`]: what releases before said and wrote;
 //! - [`examples`]: the policies that people need, each as the guide describes it;
 //! - [`languages`]: policies in JavaScript, Python and C, and new ones;
 //! - [`command`]: `up`, `load`, `status` and `ledger`, as a user runs them;
@@ -79,6 +80,7 @@ mod monitoring;
 mod stopping;
 mod handover;
 mod upgrade;
+mod golden;
 mod examples;
 mod languages;
 mod command;

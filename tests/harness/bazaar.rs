@@ -87,8 +87,16 @@ pub struct Bazaar {
 impl Bazaar {
     /// Starts one, and waits until it can serve a trade.
     pub fn start(options: Options) -> Self {
+        Self::start_in(data_dir(), options, &["--new"])
+    }
+
+    /// Starts one with what is in that directory, a directory for each server, and waits until it can serve a trade.
+    pub fn on(dir: TempDir, options: Options) -> Self {
+        Self::start_in(dir, options, &[])
+    }
+
+    fn start_in(dir: TempDir, options: Options, catalogs: &[&str]) -> Self {
         let turn = Turn::take();
-        let dir = data_dir();
         let ports = Ports::claim();
         let links = if options.proxied {
             let launcher = Launcher {
@@ -121,7 +129,9 @@ impl Bazaar {
         }
         for server in bazaar.all_servers() {
             let first = match server {
-                Server::Catalog | Server::OtherCatalog => vec!["--new".to_owned()],
+                Server::Catalog | Server::OtherCatalog => {
+                    catalogs.iter().map(|flag| (*flag).to_owned()).collect()
+                }
                 _ => Vec::new(),
             };
             bazaar.start_server_with(server, first);
