@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use catalog::backup::{self, Copied};
-use catalog::{DATABASE_FILE, RebuildError};
+use catalog::{DATABASE_FILE, RebuildError, StoreUrl};
 use daemon::directory;
 use jiff::Timestamp;
 use storage::StorageError;
@@ -58,6 +58,11 @@ pub enum BackupError {
     Storage { path: PathBuf, source: StorageError },
     #[error("{}: {source}", path.display())]
     Restore { path: PathBuf, source: RebuildError },
+    /// A server refused.
+    #[error(transparent)]
+    Server(#[from] catalog::backup::server::ServerError),
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
     /// What is in it is not what it says.
     #[error("{} says that it has journal {}, {} orders and chain hash {}, and does not", path.display(), says.journal, says.orders, says.chain_hash)]
     OtherContents { path: PathBuf, says: Box<Manifest> },
@@ -72,14 +77,14 @@ pub enum BackupError {
 }
 
 /// Does what the command says.
-pub fn run(command: cli::Backup) -> Result<(), BackupError> {
+pub async fn run(command: cli::Backup) -> Result<(), BackupError> {
     let text = match command {
-        cli::Backup::Take(args) => take(&args)?,
+        cli::Backup::Take(args) => take(&args).await?,
         cli::Backup::Verify { file } => {
             let (manifest, _unpacked) = verified(&file, directory::of(&file))?;
             format!("{}: whole, {}", file.display(), described(&manifest))
         }
-        cli::Backup::Restore(args) => restore(&args)?,
+        cli::Backup::Restore(args) => restore(&args).await?,
     };
     Ok(output::print(&text).map_err(Error::from)?)
 }
@@ -91,8 +96,12 @@ fn run_when_idle() {
     let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
 }
 
-fn take(args: &cli::Take) -> Result<String, BackupError> {
-    let cli::Take { file, data_dir } = args;
+async fn take(args: &cli::Take) -> Result<String, BackupError> {
+    let cli::Take {
+        file,
+        data_dir,
+        store,
+    } = args;
     // Whoever trades goes first. Where that is not to be had it goes on as it is.
     let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
     if file.exists() {
@@ -101,13 +110,27 @@ fn take(args: &cli::Take) -> Result<String, BackupError> {
             remedy: "a backup is never overwritten, name another file",
         });
     }
-    let (layout, catalog) = layout(data_dir)?;
+    let (layout, catalog) = match store {
+        // What is there besides is a gateway's.
+        Some(_) if data_dir.join(GATEWAY).is_dir() => (Layout::Bazaar, data_dir.clone()),
+        Some(_) => (Layout::Catalog, data_dir.clone()),
+        None => layout(data_dir)?,
+    };
     // Where the backup will be there is room for it; and it is this user's alone.
     let beside = directory::of(file);
     let parts = tempfile::tempdir_in(beside).map_err(failed(beside))?;
     let copy = parts.path().join(CATALOG);
     fs::create_dir_all(&copy).map_err(failed(&copy))?;
-    backup::copy(&catalog, &copy.join(DATABASE_FILE)).map_err(unreadable(&catalog))?;
+    match store {
+        Some(store) => {
+            let store = StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
+            backup::server::copy(&store, &copy).await?;
+        }
+        None => {
+            let database = copy.join(DATABASE_FILE);
+            backup::copy(&catalog, &database).map_err(unreadable(&catalog))?;
+        }
+    }
     // The database keeps nothing for the copy from here on: it may take as long as it takes.
     run_when_idle();
     // What would not be restored is no backup.
@@ -179,10 +202,12 @@ fn copy_policies(gateway: &Path, to: &Path) -> Result<Vec<(String, PathBuf)>, Ba
     Ok(files)
 }
 
-fn restore(args: &cli::Restore) -> Result<String, BackupError> {
+async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     let cli::Restore {
         file,
         data_dir,
+        store,
+        allow_unreplicated,
         until,
         lease_ms,
     } = args;
@@ -195,7 +220,7 @@ fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     };
     let occupied = |path: PathBuf, remedy| Err(BackupError::Occupied { path, remedy });
     let database = catalog.join(DATABASE_FILE);
-    if database.exists() {
+    if store.is_none() && database.exists() {
         return occupied(database, "remove it first if it is really lost");
     }
     let gateway = data_dir.join(GATEWAY);
@@ -216,15 +241,36 @@ fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     if has_policies && !keeps_gateway && until.is_none() {
         place(&policies, &gateway)?;
     }
-    let restored = match until {
-        None => backup::restore(&copy, &catalog, lease),
-        Some(last) => backup::restore_until(&copy, *last, &catalog, lease),
+    let failed_at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BackupError::Restore { path, source }
     };
-    let restored = restored.map_err(|source| BackupError::Restore {
-        path: catalog.clone(),
-        source,
-    })?;
-    let Copied { journal, end } = restored;
+    let (at, Copied { journal, end }) = match (store, until) {
+        (None, None) => {
+            let restored = backup::restore(&copy, &catalog, lease);
+            let restored = restored.map_err(failed_at(&catalog))?;
+            (catalog.display().to_string(), restored)
+        }
+        (None, Some(last)) => {
+            let restored = backup::restore_until(&copy, *last, &catalog, lease);
+            let restored = restored.map_err(failed_at(&catalog))?;
+            (catalog.display().to_string(), restored)
+        }
+        (Some(store), until) => {
+            let store = StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
+            let shortened = unpacked.path().join("until");
+            let from = match until {
+                None => &copy,
+                Some(last) => {
+                    let made = backup::restore_until(&copy, *last, &shortened, lease);
+                    made.map_err(failed_at(&shortened))?;
+                    &shortened
+                }
+            };
+            let restored = backup::server::restore(from, &store, *allow_unreplicated).await?;
+            (store.to_string(), restored)
+        }
+    };
     if has_policies && until.is_some() {
         let own = policies.join(GATEWAYS_JOURNAL);
         fs::write(&own, format!("{journal}\n")).map_err(failed(&own))?;
@@ -232,7 +278,7 @@ fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     }
     let mut text = format!(
         "{}: journal {journal}, {} orders, chain hash {}\n",
-        catalog.display(),
+        at,
         end.orders(),
         end.chain
     );

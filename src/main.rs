@@ -135,7 +135,7 @@ async fn run(command: Command, inherited: Inherited) -> Result<(), Failure> {
         Command::Status(args) => Ok(status::run(args).await?),
         Command::Stock(command) => Ok(stock::run(command).await?),
         Command::Protocol(command) => Ok(protocol::run(command).await?),
-        Command::Backup(command) => Ok(backup::run(command)?),
+        Command::Backup(command) => Ok(backup::run(command).await?),
         Command::Cert(command) => Ok(cert::run(command)?),
         Command::Ledger(command) => Ok(ledger::run(command)?),
         Command::Completions { shell } => Ok(completions(shell).map_err(Error::from)?),

@@ -6,8 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use test_postgres::{Cluster, Options as Servers};
 
 use crate::harness::{Bazaar, Options, Order, Server, Trades, number, run, run_ok, wait_until};
+use crate::on_postgres;
 
 /// Every catalog here has this lease, in milliseconds: so long a restored one waits.
 const LEASE: &str = "--lease-ms=1000";
@@ -439,4 +441,98 @@ fn what_backups_cost_trades() {
     println!(
         "{taken} backups: p99 of trades {middle:.2} ({least:.2} to {most:.2}) of that without"
     );
+}
+
+fn replicated() -> Option<Cluster> {
+    Cluster::start(&Servers {
+        standby: true,
+        ..Servers::default()
+    })
+}
+
+#[test]
+fn a_catalog_in_postgresql_is_backed_up_while_it_serves_and_restored_elsewhere() {
+    let Some(cluster) = replicated() else { return };
+    let (_dir, file) = backup();
+    let lost = cluster.database("lost");
+    let mut bazaar = on_postgres::start(&lost, 1);
+    trade(&bazaar, 5);
+    let refused = Order::buy(1_001, "gamestop");
+    assert_eq!(bazaar.order_under(Some("refused"), &refused).status, 404);
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    run_ok(["stock", "delist", "tesla", &admin]);
+    let trades = Trades::of(&[bazaar.address()], 2, || {
+        let taken = run_ok(["backup", "take", text(&file), "--store", &lost]);
+        assert!(taken.contains("orders"), "{taken}");
+    });
+    assert_eq!(trades.failed, Vec::<String>::new());
+    let verified = run_ok(["backup", "verify", text(&file)]);
+    assert!(verified.contains("whole"), "{verified}");
+    let before = bazaar.status();
+    let quantity = bazaar.quantity("meta");
+    bazaar.kill_catalog();
+    let again = cluster.database("again");
+    let restore = ["backup", "restore", text(&file), "--store", &again];
+    let said = run_ok(restore);
+    assert!(said.contains("without --new"), "{said}");
+    // Never over anything.
+    let twice = run(restore);
+    assert_eq!(twice.status.code(), Some(1));
+    let why = String::from_utf8(twice.stderr).unwrap();
+    assert!(why.contains("the database has a journal"), "{why}");
+    bazaar.set_store(&again, 300);
+    bazaar.start_server(Server::Catalog);
+    bazaar.wait_until_ready();
+    // What came after the backup the replicas had.
+    assert_eq!(bazaar.quantity("meta"), quantity);
+    assert_eq!(bazaar.status()["journal"], before["journal"]);
+    assert_eq!(bazaar.get("/stocks/tesla").status, 404);
+    assert_eq!(bazaar.order_under(Some("refused"), &refused).status, 404);
+    let number = bazaar.order(&Order::sell(1, "meta")).data()["transaction_number"].as_u64();
+    assert_eq!(number, Some(5 + trades.times.len() as u64));
+    bazaar.settled_journal();
+}
+
+#[test]
+fn a_backup_of_one_kind_of_catalog_becomes_the_other_kind() {
+    let Some(cluster) = replicated() else { return };
+    let (dir, file) = backup();
+    let mut bazaar = Bazaar::start_default();
+    trade(&bazaar, 5);
+    take(&bazaar, &file);
+    bazaar.stop();
+    let url = cluster.database("moved");
+    run_ok(["backup", "restore", text(&file), "--store", &url]);
+    bazaar.set_store(&url, 300);
+    bazaar.start_all();
+    bazaar.wait_until_ready();
+    bazaar.check_acknowledged();
+    assert_eq!(bazaar.trade(&Order::sell(1, "meta")), 5);
+    // And back, up to an order.
+    let back = dir.path().join("back.backup");
+    run_ok(["backup", "take", text(&back), "--store", &url]);
+    let to = dir.path().join("catalog");
+    let until = [
+        "backup",
+        "restore",
+        text(&back),
+        "--data-dir",
+        text(&to),
+        "--until",
+        "4",
+    ];
+    let said = run_ok(until);
+    assert!(said.contains("5 orders"), "{said}");
+    let elsewhere = cluster.database("until");
+    let until = [
+        "backup",
+        "restore",
+        text(&back),
+        "--store",
+        &elsewhere,
+        "--until",
+        "2",
+    ];
+    let said = run_ok(until);
+    assert!(said.contains("3 orders"), "{said}");
 }

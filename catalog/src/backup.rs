@@ -4,6 +4,8 @@
 //! was committed after that moment the replicas have, and give back when the catalog starts: see
 //! [`healing`](crate::writer::healing).
 
+pub mod server;
+
 use std::fs::{self, File};
 use std::path::Path;
 use std::thread::sleep;

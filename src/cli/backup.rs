@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Subcommand};
 use domain::OrderNumber;
+
+use super::services::SecretUrl;
 
 /// The commands of `bazaar backup`.
 #[derive(Debug, Subcommand)]
@@ -32,6 +35,10 @@ pub struct Take {
         default_value = "data"
     )]
     pub data_dir: PathBuf,
+    /// The catalog's database, where its truth is in PostgreSQL: postgres://user@host:port/db. Of the data directory only the
+    /// gateway's policies are taken then, where it has any
+    #[arg(long, env = "BAZAAR_STORE", value_name = "URL")]
+    pub store: Option<SecretUrl>,
 }
 
 /// Flags of `bazaar backup restore`.
@@ -47,6 +54,13 @@ pub struct Restore {
         default_value = "data"
     )]
     pub data_dir: PathBuf,
+    /// A database in PostgreSQL that has no journal, for a catalog whose truth is there: postgres://user@host:port/db. Into the
+    /// data directory only the gateway's policies are written then, where there are any
+    #[arg(long, env = "BAZAAR_STORE", value_name = "URL")]
+    pub store: Option<SecretUrl>,
+    /// With --store: a server without a synchronous standby will do
+    #[arg(long, env = "BAZAAR_ALLOW_UNREPLICATED", requires = "store", value_parser = BoolishValueParser::new())]
+    pub allow_unreplicated: bool,
     /// Leave out what came after this order. Another journal begins with it: replicas and gateways of the one before are
     /// refused
     #[arg(long, value_name = "NUMBER", value_parser = number)]

@@ -388,6 +388,18 @@ impl Bazaar {
         self.options.release = release.to_owned();
     }
 
+    /// From now on a catalog that is started has its truth in that database, and lends for so long.
+    pub fn set_store(&mut self, url: &str, lease_ms: u64) {
+        (self.options.store, self.options.lease_ms) = (Some(url.to_owned()), lease_ms);
+    }
+
+    /// Starts every server again.
+    pub fn start_all(&mut self) {
+        for server in self.all_servers() {
+            self.start_server(server);
+        }
+    }
+
     /// Starts a further process of a server, with further flags.
     pub fn start_beside(&self, server: Server, flags: &[&str]) -> Process {
         let flags = flags.iter().map(|flag| (*flag).to_owned());

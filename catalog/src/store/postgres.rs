@@ -10,6 +10,7 @@
 //! - `rows`: their columns;
 //! - `write`: a batch in one statement;
 //! - `read`, `journal`: rows that continue the chain;
+//! - [`transfer`]: a journal as a whole, for backups;
 //! - [`error`]: what can go wrong;
 //! - here: opening it, and what it holds then.
 //!
@@ -51,6 +52,7 @@ mod rows;
 mod write;
 mod read;
 mod journal;
+pub mod transfer;
 pub mod error;
 
 pub use error::PostgresError;

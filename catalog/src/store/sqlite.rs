@@ -25,7 +25,7 @@ use super::audit::Audit;
 use super::checksums::{of_sessions, of_term};
 use super::{Journal, Loaded, Store, random_journal, shares, term, whole_ms};
 use crate::stocks::{self, Listing};
-use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, Term};
+use catalog_core::{Batch, CatalogState, PriorOutcome, RefusedOrder, Stock, Term};
 
 use identity::Covered;
 
@@ -203,6 +203,11 @@ impl SqliteStore {
     /// The stocks as they were first.
     pub fn listings(&self) -> Result<Vec<Listing>, StorageError> {
         listings(&self.connection)
+    }
+
+    /// The orders that were refused and are remembered, in the order in which they were.
+    pub fn refused(&self) -> Result<Vec<RefusedOrder>, StorageError> {
+        refused::all(&self.connection)
     }
 
     /// Which journal it holds.

@@ -79,6 +79,9 @@ pub enum PostgresError {
          not the database that it was in, or it was restored without it"
     )]
     NoJournal(String),
+    /// A backup is not written over anything.
+    #[error("the database has a journal: name one that has none")]
+    Occupied,
     #[error("cannot prepare the tables: {0}")]
     Schema(String),
 }

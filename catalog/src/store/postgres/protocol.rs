@@ -2,7 +2,7 @@
 
 use domain::{JournalId, Protocol};
 use storage::StorageError;
-use tokio_postgres::{Client, GenericClient};
+use tokio_postgres::{Client, GenericClient, Transaction};
 
 use super::error::{of_commit, of_read};
 use super::rows::{get, number};
@@ -44,9 +44,19 @@ pub(super) async fn raise(
         let over = format!("the writer's term {term} is over");
         return Err(StorageError::Fenced(over));
     }
+    note(&transaction, journal, protocol).await?;
+    transaction.commit().await.map_err(of_commit)
+}
+
+/// The same in the caller's transaction.
+pub(super) async fn note(
+    transaction: &Transaction<'_>,
+    journal: JournalId,
+    protocol: Protocol,
+) -> Result<(), StorageError> {
     let refused = |error: super::PostgresError| StorageError::Server(error.to_string());
-    schema::add_gated(&transaction).await.map_err(refused)?;
-    if protocol > read(&transaction, journal).await? {
+    schema::add_gated(transaction).await.map_err(refused)?;
+    if protocol > read(transaction, journal).await? {
         let checksum = of_protocol(journal, protocol).finish();
         let sql = "INSERT INTO protocol VALUES (0, $1, $2)
             ON CONFLICT (only_row) DO UPDATE SET version = $1, checksum = $2";
@@ -56,5 +66,5 @@ pub(super) async fn raise(
             .await;
         noted.map_err(of_read)?;
     }
-    transaction.commit().await.map_err(of_commit)
+    Ok(())
 }

@@ -21,6 +21,9 @@ pub(super) const JOURNAL_COLUMNS: usize = 10;
 pub(super) const REFUSED: &str =
     "key, name, side, quantity, refusal, checksum, stock_change, stock_refusal, id";
 
+/// Which of these is the id.
+pub(super) const REFUSED_ID: usize = 8;
+
 /// One column. What is not of the type that was written is damage.
 pub(super) fn get<'a, T: FromSql<'a>>(
     row: &'a tokio_postgres::Row,

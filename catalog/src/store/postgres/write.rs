@@ -326,21 +326,21 @@ impl Writer {
 }
 
 /// Columns of new rows.
-struct Rows<'a> {
-    numbers: Vec<i64>,
-    epochs: Vec<i64>,
-    keys: Vec<&'a str>,
-    names: Vec<&'a str>,
-    sides: Vec<&'a str>,
-    quantities: Vec<i64>,
-    prices: Vec<i64>,
-    chains: Vec<&'a [u8]>,
-    stock_changes: Vec<i64>,
-    changes: Vec<Option<String>>,
+pub(super) struct Rows<'a> {
+    pub(super) numbers: Vec<i64>,
+    pub(super) epochs: Vec<i64>,
+    pub(super) keys: Vec<&'a str>,
+    pub(super) names: Vec<&'a str>,
+    pub(super) sides: Vec<&'a str>,
+    pub(super) quantities: Vec<i64>,
+    pub(super) prices: Vec<i64>,
+    pub(super) chains: Vec<&'a [u8]>,
+    pub(super) stock_changes: Vec<i64>,
+    pub(super) changes: Vec<Option<String>>,
 }
 
 impl<'a> Rows<'a> {
-    fn of(rows: &'a [Row]) -> Self {
+    pub(super) fn of(rows: &'a [Row]) -> Self {
         let entries: Vec<_> = rows
             .iter()
             .map(|row| EntryColumns::of(&row.entry))
@@ -367,20 +367,20 @@ impl<'a> Rows<'a> {
 }
 
 /// Columns of orders that are refused.
-struct Refused<'a> {
-    ids: Vec<i64>,
-    keys: Vec<&'a str>,
-    names: Vec<&'a str>,
-    sides: Vec<&'a str>,
-    quantities: Vec<i64>,
-    refusals: Vec<&'a str>,
-    checksums: Vec<Vec<u8>>,
-    changes: Vec<Option<String>>,
-    of_stocks: Vec<Option<&'a str>>,
+pub(super) struct Refused<'a> {
+    pub(super) ids: Vec<i64>,
+    pub(super) keys: Vec<&'a str>,
+    pub(super) names: Vec<&'a str>,
+    pub(super) sides: Vec<&'a str>,
+    pub(super) quantities: Vec<i64>,
+    pub(super) refusals: Vec<&'a str>,
+    pub(super) checksums: Vec<Vec<u8>>,
+    pub(super) changes: Vec<Option<String>>,
+    pub(super) of_stocks: Vec<Option<&'a str>>,
 }
 
 impl<'a> Refused<'a> {
-    fn of(refused: &'a [RefusedOrder], journal: JournalId, last: i64) -> Self {
+    pub(super) fn of(refused: &'a [RefusedOrder], journal: JournalId, last: i64) -> Self {
         let entries = || refused.iter().map(|refused| &refused.entry);
         let columns: Vec<_> = entries().map(EntryColumns::of).collect();
         let refusals = || refused.iter().map(refusal_columns);
@@ -407,16 +407,16 @@ fn names<'a>(stocks: &[&'a Stock]) -> Vec<&'a str> {
 }
 
 /// Columns of stocks as they are then.
-struct Stocks<'a> {
-    names: Vec<&'a str>,
-    prices: Vec<i64>,
-    quantities: Vec<i64>,
-    volumes: Vec<i64>,
-    versions: Vec<i64>,
+pub(super) struct Stocks<'a> {
+    pub(super) names: Vec<&'a str>,
+    pub(super) prices: Vec<i64>,
+    pub(super) quantities: Vec<i64>,
+    pub(super) volumes: Vec<i64>,
+    pub(super) versions: Vec<i64>,
 }
 
 impl<'a> Stocks<'a> {
-    fn of(stocks: &[&'a Stock]) -> Self {
+    pub(super) fn of(stocks: &[&'a Stock]) -> Self {
         Self {
             names: names(stocks),
             prices: stocks
@@ -431,16 +431,16 @@ impl<'a> Stocks<'a> {
 }
 
 /// Columns of the new term, if there is one.
-struct Elected {
-    epochs: Vec<i64>,
-    leaders: Vec<i64>,
-    changes: Vec<i64>,
-    in_sync: Vec<i64>,
-    checksums: Vec<Vec<u8>>,
+pub(super) struct Elected {
+    pub(super) epochs: Vec<i64>,
+    pub(super) leaders: Vec<i64>,
+    pub(super) changes: Vec<i64>,
+    pub(super) in_sync: Vec<i64>,
+    pub(super) checksums: Vec<Vec<u8>>,
 }
 
 impl Elected {
-    fn of(term: Option<&Term>, journal: JournalId) -> Self {
+    pub(super) fn of(term: Option<&Term>, journal: JournalId) -> Self {
         let leader = |term: &Term| i64::from(term.leader.map_or(0, ReplicaId::get));
         let in_sync = term.iter().flat_map(|term| &term.in_sync);
         Self {

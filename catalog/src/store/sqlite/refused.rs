@@ -77,6 +77,16 @@ pub(super) fn check(
     })
 }
 
+/// All of them, in the order in which they were refused.
+pub(super) fn all(connection: &Connection) -> Result<Vec<RefusedOrder>, StorageError> {
+    let mut all = Vec::new();
+    each_chunk(connection, |chunk| {
+        all.extend(chunk.iter().map(|kept| kept.refused.clone()));
+        Ok(true)
+    })?;
+    Ok(all)
+}
+
 /// Gives checksums to those of a database of before there were any.
 pub(super) fn cover(transaction: &Transaction<'_>, journal: JournalId) -> Result<(), StorageError> {
     let mut statement = transaction.prepare("UPDATE refused SET checksum = ? WHERE id = ?")?;
