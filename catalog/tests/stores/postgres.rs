@@ -238,7 +238,7 @@ async fn catalogs_that_begin_at_once_begin_one_journal() {
     let _ = tokio::time::timeout(5 * LEASE, both).await;
     assert_eq!(opened.get(), 1, "the other one stands by");
     assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
-    assert_eq!(place.sql("SELECT count(*) FROM migration"), "3");
+    assert_eq!(place.sql("SELECT count(*) FROM migration"), "4");
     assert_eq!(place.sql("SELECT term FROM writer"), "1");
 }
 

@@ -214,8 +214,9 @@ async fn a_database_of_the_release_before_stays_its_own_until_the_protocol_is_ra
     // It has no such table yet, with which release 0.1.0 would refuse it.
     place.change("CREATE TABLE protocol (x int)").await;
     place.change("DROP TABLE protocol").await;
-    for _ in 0..2 {
+    for before in [Protocol::FIRST, Protocol::NEWEST] {
         let (mut store, _) = place.open().await.unwrap();
+        assert_eq!(store.load().await.unwrap().protocol, before);
         store.raise_protocol(Protocol::NEWEST).await.unwrap();
         store.raise_protocol(Protocol::FIRST).await.unwrap();
         assert_eq!(store.load().await.unwrap().protocol, Protocol::NEWEST);
