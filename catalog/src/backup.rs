@@ -190,6 +190,7 @@ pub fn restore_until(
         lease_horizon: Some(lease_max(lease).max(loaded.sessions_out.unwrap_or_default())),
         epoch: leadership.term.epoch,
         leader: leadership.term.leader,
+        protocol: loaded.protocol,
     };
     in_place(data_dir, |work_dir| {
         let mut store = SqliteStore::open(work_dir)?;

@@ -59,6 +59,9 @@ pub struct RebuildSource<R> {
     pub epoch: Epoch,
     /// Who led last, as far as is known.
     pub leader: Option<ReplicaId>,
+    /// The version of the protocol that the bazaar was at. No ledger knows it: the oldest that this release speaks, others may
+    /// still speak, and it can be raised again.
+    pub protocol: Protocol,
 }
 
 /// Makes the database that `config` names. Either all of it is there afterwards, or nothing.
@@ -138,6 +141,7 @@ where
         lease_horizon,
         epoch,
         leader,
+        protocol,
     } = source;
     if listing.is_some_and(|listing| listing != stocks::digest(listings)) {
         return Err(RebuildError::OtherListing);
@@ -146,8 +150,7 @@ where
         Some(journal) => journal,
         None => random_journal()?,
     };
-    // What it was at nobody knows; with the first, releases that spoke it still do, and it is raised again.
-    store.begin(journal, listings, Protocol::FIRST)?;
+    store.begin(journal, listings, protocol)?;
     let listed = store.load()?.state;
     let listed = listed.stocks().cloned();
     let mut replay = Replay {

@@ -252,6 +252,7 @@ pub(crate) fn start(
             lists: Arc::new(Lists::default()),
             identity,
             run: random_run()?,
+            since: BootTime::now(),
             reporter,
             closing,
         },

@@ -54,6 +54,9 @@ pub const LISTED_MAX: usize = 10_000;
 /// Most trades of one client that are not answered; it has others wait.
 pub const TRADES_PER_CLIENT_MAX: usize = QUEUE_MAX / 4;
 
+/// How long gateways take at most to open a session again after a start.
+const GATEWAYS_BACK_MAX: Duration = Duration::from_secs(3);
+
 /// Stocks that are copied while readers and trades wait.
 const LISTED_AT_ONCE: usize = 512;
 
@@ -80,6 +83,8 @@ pub struct Service {
     pub identity: Identity,
     /// Which run of the catalog.
     pub run: CatalogRun,
+    /// When it began to serve.
+    pub since: BootTime,
     /// Told that the journal lacks rows.
     pub reporter: DamageReporter,
     /// Becomes true when the service stops.
@@ -197,11 +202,14 @@ impl Catalog for Service {
         let wanted = Protocol::new(request.protocol);
         let wanted = wanted.filter(|wanted| Protocols::OWN.contains(*wanted));
         let wanted = wanted.ok_or(RequestError::NoSuchProtocol)?;
-        self.sessions.check_releases(wanted)?;
         self.wait_until_healed().await?;
-        let before = self.shared.protocol().get();
+        // Until then a gateway may be on its way back, of which nothing is known.
+        let back = (self.since + GATEWAYS_BACK_MAX).since(BootTime::now());
+        tokio::time::sleep(back).await;
+        self.sessions.check_releases(wanted)?;
+        let before = self.shared.protocol();
         self.writer.raise_protocol(wanted).await?;
-        let now = self.shared.protocol().get();
+        let now = self.shared.protocol();
         if now != before {
             tracing::info!(%before, %now, "the bazaar's protocol was raised");
         }
@@ -349,7 +357,7 @@ impl Service {
             healed: self.shared.is_healed(),
             run: self.run.get(),
             unsettled_ms: unsettled.as_millis() as u64,
-            protocol: self.shared.protocol().get().get(),
+            protocol: self.shared.protocol().get(),
             ..leadership_to_wire(leadership, &self.identity)
         }
     }

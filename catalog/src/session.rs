@@ -57,12 +57,11 @@ impl Sessions {
             }
         };
         drop(events); // the shared's ends the stream
-        let ended = self.follow(id, requests).await;
-        self.releases().remove(&id);
-        if ended == Ended::Unreleased {
+        if self.follow(id, requests).await == Ended::Unreleased {
             // It lives on, among its client's, until its lease is over.
             tokio::time::sleep(self.lease_max).await;
         }
+        self.releases().remove(&id);
     }
 
     async fn follow(&self, id: SessionId, mut requests: Streaming<SessionRequest>) -> Ended {
@@ -96,6 +95,14 @@ impl Sessions {
             return Err(RequestError::Unopened);
         };
         identity::check_if_named(&open.journal, self.journal)?;
+        // The bazaar may have been raised since the call began.
+        if !release.speaks().contains(self.shared.protocol()) {
+            return Err(RequestError::GatewayOfBefore {
+                gateway: open.gateway.escape_debug().to_string(),
+                wanted: self.shared.protocol(),
+                release,
+            });
+        }
         let place = self.per_client.of(&client).try_acquire_owned();
         let place = place.map_err(|_| RequestError::TooManySessions)?;
         if !self.is_nested {

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ReplicaId, SessionId, StockName, Version};
+use domain::{Protocol, ReplicaId, SessionId, StockName, Version};
 use rpc::clients::Client;
 use rpc::release::BazaarProtocol;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -211,8 +211,13 @@ impl Shared {
     }
 
     /// The version of the protocol that the bazaar is at.
-    pub fn protocol(&self) -> &BazaarProtocol {
-        &self.protocol
+    pub fn protocol(&self) -> Protocol {
+        self.protocol.get().unwrap_or(Protocol::FIRST)
+    }
+
+    /// It is noted durably that the bazaar is at that one.
+    pub fn set_protocol(&self, protocol: Protocol) {
+        self.protocol.set(protocol);
     }
 
     /// What the store had lost is in it again, but for what those may have that were not heard: see

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::thread;
 
 use domain::JournalId;
+use rpc::connect::Security;
 use rpc::listen::MESSAGE_BYTES_MAX;
 use tonic::{Code, Response, Status, Streaming};
 use wire::catalog::v1::catalog_client::CatalogClient;
@@ -37,7 +38,8 @@ async fn past_a_limit<A>(answers: Result<Response<Streaming<A>>, Status>) -> Cod
 async fn messages_past_a_limit_get_an_error_and_change_nothing() {
     let bazaar = Bazaar::start_default();
     let url = |server| format!("http://{}", bazaar.server_address(server));
-    let mut catalog = CatalogClient::connect(url(Server::Catalog)).await.unwrap();
+    let channel = |server| rpc::connect::lazy(&url(server), &Security::NONE).unwrap();
+    let mut catalog = CatalogClient::new(channel(Server::Catalog));
     let status = bazaar.status();
     let epoch = status["epoch"].as_u64().unwrap();
     let journal: JournalId = status["journal"].as_str().unwrap().parse().unwrap();
@@ -60,7 +62,7 @@ async fn messages_past_a_limit_get_an_error_and_change_nothing() {
     );
 
     let replica = Server::Order(bazaar.leader());
-    let mut replica = ReplicationClient::connect(url(replica)).await.unwrap();
+    let mut replica = ReplicationClient::new(channel(replica));
     let row = JournalRow {
         idempotency_key: "k".repeat(MESSAGE_BYTES_MAX),
         ..JournalRow::default()

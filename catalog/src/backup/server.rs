@@ -49,13 +49,13 @@ pub async fn copy(url: &StoreUrl, dir: &Path) -> Result<(), ServerError> {
         lease_horizon: Some(lease_max(LEASE_MAX).min(Duration::from_secs(1))),
         epoch: leadership.term.epoch,
         leader: leadership.term.leader,
+        protocol: source.loaded.protocol,
     };
     let (dir, listings) = (dir.to_owned(), source.listings.clone());
-    let (journal, protocol) = (source.loaded.journal, source.loaded.protocol);
+    let journal = source.loaded.journal;
     let filling = spawn_blocking(move || {
         let mut store = SqliteStore::open(&dir)?;
         fill(&mut store, &listings, Duration::ZERO, from)?;
-        store.raise_protocol(protocol)?;
         Ok::<_, RebuildError>(store)
     });
     let mut next = RowNumber(0);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use domain::{ChainHash, Epoch, Identity, LedgerEnd, ReplicaId, Row, RowNumber};
+use domain::{ChainHash, Epoch, Identity, LedgerEnd, Protocols, ReplicaId, Row, RowNumber};
 use storage::StorageError;
 
 use super::RebuildSource;
@@ -113,6 +113,7 @@ impl Ledgers {
             lease_horizon,
             epoch,
             leader,
+            protocol: Protocols::OWN.oldest(),
         }
     }
 }

@@ -367,17 +367,12 @@ impl Store for PostgresStore {
     }
 
     async fn raise_protocol(&mut self, protocol: Protocol) -> Result<(), StorageError> {
-        let (term, journal) = (self.writer.term, self.writer.journal);
-        let connection = &mut self.writer.connection;
-        connection.take_warning(); // of before
-        let raised = protocol::raise(&mut connection.client, term, journal, protocol);
+        let raised = protocol::raise(&mut self.writer, protocol);
         let raised = tokio::time::timeout(COMMIT_TIME_MAX, raised).await;
-        let unknown = |why| Err(StorageError::Ambiguous(why));
-        match (raised, connection.take_warning()) {
-            (Err(_), _) => unknown(format!("it was not raised within {COMMIT_TIME_MAX:?}")),
-            (Ok(Ok(())), Some(why)) => unknown(why), // it may not be on any standby
-            (Ok(raised), _) => raised,
-        }
+        raised.unwrap_or_else(|_| {
+            let problem = format!("it was not raised within {COMMIT_TIME_MAX:?}");
+            Err(StorageError::Ambiguous(problem))
+        })
     }
 
     async fn note_healed(&mut self) -> Result<(), StorageError> {
@@ -424,7 +419,7 @@ async fn load(client: &Client, term: i64, journal: JournalId) -> Result<Loaded, 
         journal,
         listing,
         state: CatalogState::new(stocks, end, leadership),
-        protocol: protocol::read(client, journal).await?,
+        protocol: protocol::read(client).await?,
         sessions_out: None, // theirs are over before the writer's own
         may_lack_rows: false,
     })
@@ -526,6 +521,8 @@ async fn begin(
         .map(|listing| signed(listing.quantity))
         .collect();
     let transaction = client.transaction().await.map_err(of_read)?;
+    let locked = transaction.execute(schema::LOCK_WRITER, &[]).await;
+    locked.map_err(of_read)?;
     let fence = "UPDATE writer SET beat = beat + 1 WHERE term = $1";
     if transaction
         .execute(fence, &[&term])
@@ -560,8 +557,8 @@ async fn begin(
     for (sql, values) in statements {
         transaction.execute(sql, values).await.map_err(of_read)?;
     }
+    protocol::note(&transaction, Protocol::NEWEST).await?;
     transaction.commit().await.map_err(of_commit)?;
-    protocol::raise(client, term, journal, Protocol::NEWEST).await?;
     tracing::info!(%journal, stocks = listings.len(), "began a journal");
     Ok(journal)
 }

@@ -56,6 +56,7 @@ fn rebuild_source(rows: Vec<Row>) -> RebuildSource<Rows> {
         lease_horizon: Some(lease_max(LEASE)),
         epoch: Epoch(2),
         leader: ReplicaId::new(3),
+        protocol: Protocol::FIRST,
     }
 }
 

@@ -300,7 +300,7 @@ impl Committer {
         }
         if let Some(protocol) = group.raise {
             self.store.raise_protocol(protocol).await?;
-            self.shared.protocol().set(protocol);
+            self.shared.set_protocol(protocol);
         }
         if group.batch.is_empty() {
             return Ok(());
@@ -438,7 +438,7 @@ impl Committer {
                     replies.lends.push(reply);
                 }
                 Command::RaiseProtocol { protocol, reply } => {
-                    if protocol > self.shared.protocol().get() {
+                    if protocol > self.shared.protocol() {
                         raise = raise.max(Some(protocol));
                     }
                     replies.raises.push(reply);

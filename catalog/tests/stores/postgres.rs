@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use domain::{Epoch, IdempotencyKey, Order, RowNumber, Side};
+use domain::{Epoch, IdempotencyKey, Order, Protocol, RowNumber, Side};
 use rustix::process::Signal;
 use storage::StorageError;
 use test_postgres::certificates::Certificates;
@@ -94,7 +94,13 @@ impl Place for PostgresPlace<'_> {
     }
 
     fn as_of_0_1_0(&self) -> &'static str {
-        "DROP TABLE protocol; DELETE FROM migration WHERE number = 3"
+        "ALTER TABLE writer DROP COLUMN protocol, DROP COLUMN spoken, DROP COLUMN spoken_term;
+         DELETE FROM migration WHERE number = 3"
+    }
+
+    fn check_0_1_0(&self) -> &'static str {
+        "ALTER TABLE writer ADD COLUMN protocol bigint; ALTER TABLE writer DROP COLUMN protocol;
+         INSERT INTO migration VALUES (3); DELETE FROM migration WHERE number = 3"
     }
 }
 
@@ -240,6 +246,44 @@ async fn catalogs_that_begin_at_once_begin_one_journal() {
     assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
     assert_eq!(place.sql("SELECT count(*) FROM migration"), "4");
     assert_eq!(place.sql("SELECT term FROM writer"), "1");
+}
+
+/// What release 0.1.0 says to take a term.
+const TAKE_OVER_OF_0_1_0: &str =
+    "UPDATE writer SET term = term + 1, beat = beat + 1, holder = 'somebody', url = '',
+    system_identifier = system_identifier, timeline = timeline RETURNING term";
+
+#[tokio::test]
+async fn who_stood_by_since_before_the_protocol_was_raised_takes_over_only_if_it_speaks_it() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    let mut first = place.store().await.unwrap();
+    drop(first);
+    place.forget_writer();
+    place.change(place.as_of_0_1_0()).await;
+    assert_eq!(place.sql(TAKE_OVER_OF_0_1_0), "2");
+    place.forget_writer();
+    first = place.store().await.unwrap();
+    let second = place.store();
+    let mut second = std::pin::pin!(second);
+    let standing_by = tokio::time::timeout(LEASE / 2, &mut second).await;
+    assert!(standing_by.is_err(), "the first one writes");
+    first.raise_protocol(Protocol::NEWEST).await.unwrap();
+    // It is a beat: the next one knows of it.
+    first.beat().await.unwrap();
+    place.sql(&format!(
+        "DO $$ BEGIN
+             PERFORM 1 FROM writer; {};
+             RAISE EXCEPTION 'it was let in';
+         EXCEPTION WHEN check_violation THEN NULL; END $$",
+        TAKE_OVER_OF_0_1_0.trim_end_matches(" RETURNING term")
+    ));
+    first.close().await.unwrap();
+    drop(first);
+    // This one connected before there was such a column.
+    let mut second = second.await.unwrap();
+    assert_eq!(second.load().await.unwrap().protocol, Protocol::NEWEST);
+    second.beat().await.unwrap();
 }
 
 #[tokio::test]

@@ -75,20 +75,25 @@ impl Release {
         self.speaks
     }
 
-    /// Whether it can be of a bazaar at that version, together with this release.
+    /// Whether it can be of a bazaar at that version, where that is known, together with this release.
     ///
     /// # Errors
     /// `FAILED_PRECONDITION`, with which of the two is to be upgraded.
-    pub fn check(&self, bazaar: Protocol) -> Result<(), Status> {
+    pub fn check(&self, bazaar: Option<Protocol>) -> Result<(), Status> {
         let own = Protocols::OWN;
-        if self.speaks.contains(bazaar) && self.speaks.overlaps(own) {
+        let is_of_it = bazaar.is_none_or(|bazaar| self.speaks.contains(bazaar));
+        if is_of_it && self.speaks.overlaps(own) {
             return Ok(());
         }
-        let remedy = match self.speaks.newest() < bazaar {
+        let (newest, there) = match bazaar {
+            Some(bazaar) => (bazaar, format!("the bazaar is at version {bazaar}")),
+            None => (own.oldest(), format!("this release speaks {own}")),
+        };
+        let remedy = match self.speaks.newest() < newest {
             true => "upgrade it",
             false => "upgrade the rest of the bazaar first, one release after another",
         };
-        let why = format!("{self}, and the bazaar is at version {bazaar}: {remedy}");
+        let why = format!("{self}, and {there}: {remedy}");
         Err(RetryClass::Never.status(Code::FailedPrecondition, why))
     }
 }
@@ -104,6 +109,13 @@ impl fmt::Display for Release {
     }
 }
 
+/// Whether a caller is of this very release: then there is nothing to be read.
+pub(crate) fn is_own(request: &HeaderMap, own: &HeaderValue) -> bool {
+    let agent = request.get(USER_AGENT).map(HeaderValue::as_bytes);
+    let rest = agent.and_then(|agent| agent.strip_prefix(own.as_bytes()));
+    rest.is_some_and(|rest| rest.is_empty() || rest[0] == b' ')
+}
+
 /// What this release says of itself.
 pub fn own_tokens() -> String {
     format!("{BAZAAR}{RELEASE} {PROTOCOL}{}", Protocols::OWN)
@@ -114,15 +126,9 @@ pub(crate) fn own_header() -> HeaderValue {
     HeaderValue::try_from(own_tokens()).expect("tokens are visible ASCII")
 }
 
-/// At which version of the protocol the bazaar is, as far as this process knows: at the first until it hears.
-#[derive(Debug, Clone)]
+/// At which version of the protocol the bazaar is, as far as this process knows: nothing, until it hears.
+#[derive(Debug, Clone, Default)]
 pub struct BazaarProtocol(Arc<AtomicU32>);
-
-impl Default for BazaarProtocol {
-    fn default() -> Self {
-        Self::new(Protocol::FIRST)
-    }
-}
 
 impl BazaarProtocol {
     /// At that one.
@@ -130,9 +136,9 @@ impl BazaarProtocol {
         Self(Arc::new(AtomicU32::new(protocol.get())))
     }
 
-    /// The version.
-    pub fn get(&self) -> Protocol {
-        Protocol::new(self.0.load(Ordering::Relaxed)).unwrap_or(Protocol::FIRST)
+    /// The version, once it is known.
+    pub fn get(&self) -> Option<Protocol> {
+        Protocol::new(self.0.load(Ordering::Relaxed))
     }
 
     /// The catalog says that it is at that one.
@@ -177,19 +183,25 @@ mod tests {
     #[test]
     fn who_does_not_speak_the_bazaars_version_is_refused_and_told_who_is_to_be_upgraded() {
         let [first, second] = [1, 2].map(|number| Protocol::new(number).unwrap());
-        assert!(Release::own().check(first).is_ok() && Release::own().check(second).is_ok());
+        assert!(
+            Release::own().check(Some(first)).is_ok() && Release::own().check(Some(second)).is_ok()
+        );
         let before = caller("tonic/0.14.2");
-        assert!(before.check(first).is_ok());
-        let refused = before.check(second).unwrap_err();
+        assert!(before.check(Some(first)).is_ok());
+        let refused = before.check(Some(second)).unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert_eq!(RetryClass::of(&refused), RetryClass::Never);
         assert!(
             refused.message().ends_with("version 2: upgrade it"),
             "{refused}"
         );
+        // Who does not know yet at which it is refuses nobody that it understands.
+        assert!(before.check(None).is_ok() && Release::own().check(None).is_ok());
+        let stranger = caller("bazaar/9.0.0 bazaar-protocol/8-9");
+        assert!(stranger.check(None).is_err());
         let later = caller("bazaar/0.9.0 bazaar-protocol/2-3");
-        assert!(later.check(second).is_ok());
-        let refused = later.check(first).unwrap_err();
+        assert!(later.check(Some(second)).is_ok());
+        let refused = later.check(Some(first)).unwrap_err();
         assert_eq!(
             refused.message(),
             "release 0.9.0 speaks versions 2-3 of the protocol, and the bazaar is at version 1: \

@@ -9,6 +9,7 @@ use axum::response::Json;
 use domain::{Protocol, Protocols};
 use frontend_policy::Reason;
 use rpc::release::Release;
+use rpc::retry::{RetryClass, RetryStatus as _};
 use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -93,26 +94,25 @@ pub(super) async fn raise(
 ) -> Result<Json<Shown>, Refusal> {
     let wanted = Protocols::OWN.newest();
     let before = admin.protocol().await?;
+    if before.protocol >= wanted.get() {
+        return Ok(Json(before));
+    }
     let mut objections = before.services.iter();
     if let Some(objection) = objections.find_map(|service| service.objection(wanted)) {
         return Err(Refusal::NotRaised(objection));
     }
     let replicas = &admin.gateway.backend.replicas;
-    let request = RaiseProtocolRequest {
-        protocol: wanted.get(),
-        journal: replicas.own_journal().to_wire(),
-    };
-    let mut catalog = replicas.catalog().clone();
-    match timeout(RAISE_TIME_MAX, catalog.raise_protocol(request)).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
-            return Err(Refusal::NotRaised(status.message().to_owned()));
-        }
-        Ok(Err(status)) => {
-            tracing::warn!(%status, "the protocol was not raised");
-            return Err(Refusal::NotReady(UNKNOWN));
-        }
-        Err(_) => return Err(Refusal::NotReady(UNKNOWN)),
+    // One that this gateway does not know cannot be asked.
+    let in_sync = replicas.journal().map(|journal| journal.in_sync);
+    let unknown = in_sync
+        .into_iter()
+        .flatten()
+        .find(|id| replicas.get(*id).is_none());
+    if let Some(id) = unknown {
+        let why = format!(
+            "replica {id} is in sync, and this gateway does not know it: name it by --order"
+        );
+        return Err(Refusal::NotRaised(why));
     }
     tracing::info!(
         from = before.protocol,
@@ -121,8 +121,28 @@ pub(super) async fn raise(
         known_by = reason.known_by,
         address = reason.address.map(tracing::field::display),
         why = reason.why,
-        "the bazaar's protocol was raised"
+        "the bazaar's protocol is to be raised"
     );
+    let request = RaiseProtocolRequest {
+        protocol: wanted.get(),
+        journal: replicas.own_journal().to_wire(),
+    };
+    let mut catalog = replicas.catalog().clone();
+    match timeout(RAISE_TIME_MAX, catalog.raise_protocol(request)).await {
+        Ok(Ok(_)) => {}
+        Ok(Err(status))
+            if RetryClass::of(&status) != RetryClass::Later
+                || status.code() == Code::FailedPrecondition =>
+        {
+            return Err(Refusal::NotRaised(status.message().to_owned()));
+        }
+        Ok(Err(status)) => {
+            tracing::warn!(%status, "nobody knows whether the protocol was raised");
+            return Err(Refusal::NotReady(UNKNOWN));
+        }
+        Err(_) => return Err(Refusal::NotReady(UNKNOWN)),
+    }
+    tracing::info!(to = %wanted, "the bazaar's protocol was raised");
     admin.protocol().await.map(Json)
 }
 
@@ -141,7 +161,7 @@ impl Admin {
             .into_iter()
             .map(|(url, heard)| Service::new(format!("catalog {url}"), Some(url), heard.release));
         Ok(Shown {
-            protocol: replicas.protocol().get(),
+            protocol: replicas.protocol().map_or(0, Protocol::get),
             newest: Protocols::OWN.newest().get(),
             services: [this].into_iter().chain(catalogs).chain(orders).collect(),
         })

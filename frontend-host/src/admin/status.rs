@@ -47,7 +47,7 @@ impl Admin {
         json!({
             "ready": self.unready().is_none(),
             "journal": replicas.own_journal().known(),
-            "protocol": replicas.protocol().get(),
+            "protocol": replicas.protocol().map(domain::Protocol::get),
             "epoch": current.term.epoch,
             "leader": current.term.leader.map(ReplicaId::get),
             "replicas": self.replicas_json(),

@@ -171,7 +171,7 @@ impl Replicas {
     }
 
     /// The version of the protocol that the bazaar is at, as the catalog said last.
-    pub fn protocol(&self) -> Protocol {
+    pub fn protocol(&self) -> Option<Protocol> {
         self.protocol.get()
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use catalog_core::writer_lease::{
     Claim, Incarnation, StatementOutcome, WriterId, WriterLease, WriterRow, WriterStep, WriterTerm,
 };
+use domain::Protocol;
 use domain::time::BootTime;
 use storage::StorageError;
 use tokio::sync::watch;
@@ -67,6 +68,8 @@ impl Found {
 struct Watching {
     connection: Connection,
     server: Server,
+    /// The row says what its holder speaks.
+    has_protocol: bool,
 }
 
 /// A term that was taken: nothing is loaded yet.
@@ -136,8 +139,9 @@ impl Standby<'_> {
                     }
                 }
                 Some(WriterStep::Load) => {
-                    let Watching { connection, server } =
-                        watching.expect("the take-over was acknowledged on it");
+                    let Watching {
+                        connection, server, ..
+                    } = watching.expect("the take-over was acknowledged on it");
                     let fence = lease
                         .held()
                         .expect("it is told to load a term that it holds");
@@ -179,7 +183,13 @@ impl Standby<'_> {
         if !schema::is_current(&connection.client).await? {
             schema::migrate(&mut connection.client).await?;
         }
-        Ok(Watching { connection, server })
+        // Where it has come later, the row is not taken, and it is connected anew.
+        let has_protocol = schema::has_protocol(&connection.client).await?;
+        Ok(Watching {
+            connection,
+            server,
+            has_protocol,
+        })
     }
 
     /// Returns whether the last term that was healed was on another timeline, or nobody knows.
@@ -217,7 +227,11 @@ impl Standby<'_> {
         watching: &Watching,
         claim: Claim,
     ) -> Result<StatementOutcome, OpenError> {
-        let Watching { connection, server } = watching;
+        let Watching {
+            connection,
+            server,
+            has_protocol,
+        } = watching;
         connection.take_warning(); // of before
         let (term, beat) = (claim.term.0.cast_signed(), claim.beat.cast_signed());
         let holder = holder_name(claim.next.holder);
@@ -229,13 +243,17 @@ impl Standby<'_> {
             &server.system_identifier,
             &server.timeline,
         ];
-        let exchanging = connection.client.query_opt(
+        let speaks = match has_protocol {
+            true => format!(", spoken = {}, spoken_term = term + 1", Protocol::NEWEST),
+            false => String::new(),
+        };
+        let exchange = format!(
             "UPDATE writer SET term = term + 1, beat = beat + 1, holder = $3, url = $4,
                  system_identifier = $5,
-                 timeline = CASE WHEN system_identifier IS NULL THEN $6 ELSE timeline END
-             WHERE term = $1 AND beat = $2 RETURNING term",
-            &values,
+                 timeline = CASE WHEN system_identifier IS NULL THEN $6 ELSE timeline END{speaks}
+             WHERE term = $1 AND beat = $2 RETURNING term"
         );
+        let exchanging = connection.client.query_opt(&exchange, &values);
         let exchanged = match tokio::time::timeout(self.time_max, exchanging).await {
             Ok(exchanged) => exchanged.map_err(of_commit),
             Err(_) => Err(StorageError::Ambiguous(format!(

@@ -1,70 +1,67 @@
 //! Which version of the protocol the bazaar is at.
 
-use domain::{JournalId, Protocol};
+use domain::Protocol;
 use storage::StorageError;
-use tokio_postgres::{Client, GenericClient, Transaction};
+use tokio_postgres::{Client, Transaction};
 
-use super::error::{of_commit, of_read};
+use super::error::{PostgresError, of_commit, of_read};
 use super::rows::{get, number};
 use super::schema;
-use crate::store::checksums::of_protocol;
+use super::write::Writer;
 
-/// The version; the first where none is noted.
-pub(super) async fn read(
-    client: &impl GenericClient,
-    journal: JournalId,
-) -> Result<Protocol, StorageError> {
-    let sql = "SELECT count(*) FROM information_schema.tables
-        WHERE table_schema = current_schema() AND table_name = 'protocol'";
-    let tables = client.query_one(sql, &[]).await.map_err(of_read)?;
-    if get::<i64>(&tables, 0)? == 0 {
+/// The version; the first where there is no place for it.
+pub(super) async fn read(client: &Client) -> Result<Protocol, StorageError> {
+    if !schema::has_protocol(client).await.map_err(refused)? {
         return Ok(Protocol::FIRST);
     }
-    let sql = "SELECT version, checksum FROM protocol";
-    let Some(row) = client.query_opt(sql, &[]).await.map_err(of_read)? else {
-        return Ok(Protocol::FIRST);
-    };
-    let protocol = crate::store::protocol(number(&row, 0)?)?;
-    of_protocol(journal, protocol).check(Some(get(&row, 1)?))?;
-    Ok(protocol)
+    let row = client.query_one("SELECT protocol FROM writer", &[]).await;
+    crate::store::protocol(number(&row.map_err(of_read)?, 0)?)
 }
 
-/// Notes it, where it is above what is noted, and makes what it keeps: while the writer's term is that one.
-pub(super) async fn raise(
-    client: &mut Client,
-    term: i64,
-    journal: JournalId,
-    protocol: Protocol,
-) -> Result<(), StorageError> {
+/// Notes it, where it is above what is noted, and makes what it keeps: while the writer's term is its own. It is a beat as
+/// well.
+pub(super) async fn raise(writer: &mut Writer, protocol: Protocol) -> Result<(), StorageError> {
+    writer.connection.take_warning(); // of before
+    let client = &mut writer.connection.client;
     let transaction = client.transaction().await.map_err(of_read)?;
-    // Nobody takes over before this is committed.
-    let fence = "SELECT FROM writer WHERE term = $1 FOR UPDATE";
-    let held = transaction.query_opt(fence, &[&term]).await;
-    if held.map_err(of_read)?.is_none() {
-        let over = format!("the writer's term {term} is over");
+    let locked = transaction.execute(schema::LOCK_WRITER, &[]).await;
+    locked.map_err(of_read)?;
+    let fence = "UPDATE writer SET beat = beat + 1 WHERE term = $1 AND beat = $2
+        RETURNING current_setting('fsync') = 'on', current_setting('synchronous_standby_names') <> ''";
+    let held = transaction
+        .query_opt(fence, &[&writer.term, &writer.beat])
+        .await;
+    let Some(settings) = held.map_err(of_read)? else {
+        let over = format!("the writer's term {} is over", writer.term);
         return Err(StorageError::Fenced(over));
+    };
+    note(&transaction, protocol).await?;
+    transaction.commit().await.map_err(of_commit)?;
+    writer.beat += 1;
+    if let Some(warning) = writer.connection.take_warning() {
+        return Err(StorageError::Ambiguous(warning)); // it may not be on any standby
     }
-    note(&transaction, journal, protocol).await?;
-    transaction.commit().await.map_err(of_commit)
+    writer.check_settings(get(&settings, 0)?, get(&settings, 1)?)
 }
 
-/// The same in the caller's transaction.
+/// The same in the caller's transaction, which has locked the writer's table.
 pub(super) async fn note(
     transaction: &Transaction<'_>,
-    journal: JournalId,
     protocol: Protocol,
 ) -> Result<(), StorageError> {
-    let refused = |error: super::PostgresError| StorageError::Server(error.to_string());
-    schema::add_gated(transaction).await.map_err(refused)?;
-    if protocol > read(transaction, journal).await? {
-        let checksum = of_protocol(journal, protocol).finish();
-        let sql = "INSERT INTO protocol VALUES (0, $1, $2)
-            ON CONFLICT (only_row) DO UPDATE SET version = $1, checksum = $2";
-        let version = i64::from(protocol.get());
-        let noted = transaction
-            .execute(sql, &[&version, &checksum.as_slice()])
-            .await;
-        noted.map_err(of_read)?;
+    if protocol == Protocol::FIRST {
+        return Ok(());
     }
+    schema::add_gated(transaction).await.map_err(refused)?;
+    let sql = "UPDATE writer SET protocol = greatest(protocol, $1), spoken = $2";
+    let (wanted, newest) = (protocol.get(), Protocol::NEWEST.get());
+    let noted = transaction
+        .execute(sql, &[&i64::from(wanted), &i64::from(newest)])
+        .await;
+    noted.map_err(of_read)?;
     Ok(())
+}
+
+fn refused(error: PostgresError) -> StorageError {
+    StorageError::Server(error.to_string())
 }

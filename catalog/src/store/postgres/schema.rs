@@ -11,8 +11,8 @@ use super::error::{PostgresError, told};
 /// What each release added; a script that was released is never changed.
 const SCRIPTS: &[&str] = &[TABLES, STOCK_CHANGES, PROTOCOL];
 
-/// How many of them a database that is there has from the start: what came after that the release before does not know,
-/// and runs only [when told](add_gated).
+/// How many of them a start runs: what came after that the release before does not know, and it runs only
+/// [when told](add_gated).
 const AT_START: usize = 2;
 
 /// How many there are.
@@ -84,13 +84,18 @@ const STOCK_CHANGES: &str = "
     ALTER TABLE refused ADD COLUMN stock_change text, ADD COLUMN stock_refusal text;
 ";
 
-/// Which version of the protocol the bazaar is at.
+/// Which version of the protocol the bazaar is at. Whoever takes a term has to say in the same statement that it speaks it:
+/// release 0.1.0, which does not, cannot, even where it has stood by since before.
 const PROTOCOL: &str = "
-    CREATE TABLE protocol ( -- one row
-        only_row smallint PRIMARY KEY CHECK (only_row = 0),
-        version bigint NOT NULL CHECK (version > 0),
-        checksum bytea NOT NULL CHECK (length(checksum) = 32)
-    );
+    ALTER TABLE writer
+        ADD COLUMN protocol bigint NOT NULL DEFAULT 1, -- that the bazaar is at
+        ADD COLUMN spoken bigint, -- the newest that the holder speaks
+        ADD COLUMN spoken_term bigint; -- the term in which it said so
+    UPDATE writer SET spoken = 2, spoken_term = term;
+    ALTER TABLE writer
+        ALTER COLUMN spoken SET NOT NULL,
+        ALTER COLUMN spoken_term SET NOT NULL,
+        ADD CONSTRAINT writer_speaks_protocol CHECK (spoken_term = term AND spoken >= protocol);
 ";
 
 /// Row 0 is the lock.
@@ -98,6 +103,10 @@ const MIGRATIONS: &str = "
     CREATE TABLE IF NOT EXISTS migration (number integer PRIMARY KEY);
     INSERT INTO migration VALUES (0) ON CONFLICT DO NOTHING;
 ";
+
+/// Before anything else in a transaction that changes the writer's table: whoever waits for its row meanwhile would have to be
+/// waited for.
+pub(super) const LOCK_WRITER: &str = "LOCK TABLE writer IN ACCESS EXCLUSIVE MODE";
 
 /// Tries at making the first table, which two that start at once cannot both do.
 const TRIES_MAX: u32 = 5;
@@ -133,7 +142,7 @@ pub(super) async fn is_current(client: &Client) -> Result<bool, PostgresError> {
     Ok(version(client).await? >= wanted)
 }
 
-/// Runs the scripts that a start runs and that have not been run; all, where there were no tables.
+/// Runs the scripts that a start runs and that have not been run.
 ///
 /// # Errors
 /// Where one fails, which then has done nothing, or as [`version`].
@@ -146,16 +155,9 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
             Err(error) => return Err(failed(error)),
         }
     }
-    let transaction = client.transaction().await.map_err(failed)?;
-    let is_new = run_next(&transaction, 1).await?;
-    transaction.commit().await.map_err(failed)?;
-    let wanted = match is_new {
-        true => SCRIPTS.len(),
-        false => AT_START,
-    };
     loop {
         let transaction = client.transaction().await.map_err(failed)?;
-        let has_run = run_next(&transaction, wanted).await?;
+        let has_run = run_next(&transaction, AT_START).await?;
         transaction.commit().await.map_err(failed)?;
         if !has_run {
             return Ok(());
@@ -163,8 +165,17 @@ pub(super) async fn migrate(client: &mut Client) -> Result<(), PostgresError> {
     }
 }
 
-/// Runs what has not been run, in the caller's transaction. From then on releases that do not have it refuse the
-/// database.
+/// Whether the writer's row says what is spoken.
+///
+/// # Errors
+/// As [`version`].
+pub(super) async fn has_protocol(client: &Client) -> Result<bool, PostgresError> {
+    let with_it = i32::try_from(SCRIPTS.len()).ok();
+    Ok(version(client).await? >= with_it)
+}
+
+/// Runs what has not been run, in the caller's transaction, which has [locked](LOCK_WRITER) the writer's table. From then on
+/// releases that do not have it refuse the database.
 ///
 /// # Errors
 /// As [`migrate`].

@@ -186,8 +186,8 @@ impl Target {
             .await
             .map_err(of_read)?;
         // Catalogs that stand by wait here.
-        let lock = "SELECT FROM writer FOR UPDATE";
-        transaction.query_one(lock, &[]).await.map_err(of_read)?;
+        let locked = transaction.execute(schema::LOCK_WRITER, &[]).await;
+        locked.map_err(of_read)?;
         let there = transaction.query_opt("SELECT FROM identity", &[]).await;
         if there.map_err(of_read)?.is_some() {
             return Err(PostgresError::Occupied.into());
@@ -241,7 +241,7 @@ impl Target {
         for (sql, values) in statements {
             transaction.execute(sql, values).await.map_err(of_read)?;
         }
-        protocol::note(&transaction, head.journal, head.protocol).await?;
+        protocol::note(&transaction, head.protocol).await?;
         let insert = transaction
             .prepare(
                 "INSERT INTO journal (number, epoch, key, name, side, quantity, price, chain, stock_changes, stock_change)

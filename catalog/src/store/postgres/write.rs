@@ -273,7 +273,11 @@ impl Writer {
     }
 
     /// What was so when the database was opened may be changed while it serves.
-    fn check_settings(&self, is_synced: bool, is_replicated: bool) -> Result<(), StorageError> {
+    pub(super) fn check_settings(
+        &self,
+        is_synced: bool,
+        is_replicated: bool,
+    ) -> Result<(), StorageError> {
         let lost = |what: &str| Err(StorageError::Ambiguous(what.into()));
         if !is_synced {
             lost(

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use domain::{JournalId, Protocol};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, Transaction, params};
 use storage::StorageError;
 
 use super::KIND;
@@ -18,17 +18,14 @@ pub(super) const SCHEMA: &str = "
     ) STRICT;
 ";
 
-/// The version; the first where none is noted.
+/// The version; the first where there is no place for it.
 pub(super) fn read(connection: &Connection, journal: JournalId) -> Result<Protocol, StorageError> {
     if !connection.table_exists(None, "protocol")? {
         return Ok(Protocol::FIRST);
     }
     let sql = "SELECT version, checksum FROM protocol";
     let found = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
-    let found: Option<(u64, Vec<u8>)> = found.optional()?;
-    let Some((version, checksum)) = found else {
-        return Ok(Protocol::FIRST);
-    };
+    let (version, checksum): (u64, Vec<u8>) = found?;
     let protocol = crate::store::protocol(version)?;
     of_protocol(journal, protocol).check(Some(&checksum))?;
     Ok(protocol)

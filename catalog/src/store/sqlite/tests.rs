@@ -479,3 +479,31 @@ fn a_refusal_is_remembered_by_its_key() {
         );
     }
 }
+
+#[test]
+fn a_version_of_the_protocol_that_nobody_wrote_is_damage() {
+    for change in [
+        "UPDATE protocol SET version = 1",
+        "DELETE FROM protocol",
+        "UPDATE protocol SET checksum = zeroblob(32)",
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = SqliteStore::open(dir.path()).unwrap();
+        store.begin(JOURNAL, &built_in(), Protocol::NEWEST).unwrap();
+        assert_eq!(store.load().unwrap().protocol, Protocol::NEWEST);
+        store.connection.execute_batch(change).unwrap();
+        let damaged = store.load().unwrap_err();
+        assert!(damaged.is_damage(), "{change}: {damaged}");
+    }
+}
+
+#[test]
+fn a_journal_that_is_begun_at_the_first_version_is_one_that_release_0_1_0_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = SqliteStore::open(dir.path()).unwrap();
+    store.begin(JOURNAL, &built_in(), Protocol::FIRST).unwrap();
+    drop(store);
+    let of_before = Kind { gated: &[], ..KIND };
+    let data_dir = DataDir::take(dir.path()).unwrap();
+    drop(data_dir.open(of_before).unwrap());
+}

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready as poll_ready};
 
 use bytes::Bytes;
+use domain::Protocols;
 use http::header::{HeaderValue, SERVER};
 use http::{Request, Response};
 use http_body::{Frame, SizeHint};
@@ -21,7 +22,7 @@ use super::connection::{Brought, Peer, UnderWay};
 use super::message::Messages;
 use crate::access::{self, Access};
 use crate::budget::{Exhausted, Share, head_bytes};
-use crate::release::{BazaarProtocol, Release, own_header};
+use crate::release::{self, BazaarProtocol, Release, own_header};
 use crate::retry::{RetryClass, RetryStatus as _};
 
 /// What a call counts for besides its messages: a task, and what tonic and h2 keep of it.
@@ -57,9 +58,12 @@ impl Bounded {
         if let Some(caller) = peer.principal() {
             self.access.check(path, caller)?;
         }
-        match access::is_of_every_service(path) {
+        let bazaar = self.protocol.get();
+        let speaks_it = bazaar.is_none_or(|bazaar| Protocols::OWN.contains(bazaar));
+        let is_own = || speaks_it && release::is_own(request.headers(), &self.own_release);
+        match access::is_of_every_service(path) || is_own() {
             true => Ok(()),
-            false => Release::of_caller(request.headers()).check(self.protocol.get()),
+            false => Release::of_caller(request.headers()).check(bazaar),
         }
     }
 }
@@ -105,16 +109,14 @@ where
         let own_release = self.bounds.own_release.clone();
         if let Err(denied) = self.bounds.check(&request, &peer) {
             peer.note_denied(&denied);
-            let mut denied = denied.into_http();
-            denied.headers_mut().insert(SERVER, own_release);
-            return Box::pin(ready(Ok(denied)));
+            return refused(&denied, own_release);
         }
         let call = Arc::new(peer.begin());
         let mut held = peer.received();
         let bytes = CALL_BYTES + head_bytes(request.uri(), request.headers());
         if held.grow(bytes).is_err() {
             let refusal = crowded("too many calls are under way; try again");
-            return Box::pin(ready(Ok(refusal.into_http())));
+            return refused(&refusal, own_release);
         }
         request.extensions_mut().insert(Brought(Arc::clone(&call)));
         let held = Arc::new(Mutex::new(held));
@@ -150,6 +152,13 @@ where
             }))
         })
     }
+}
+
+/// An answer before anybody was asked: it, too, says which release's it is.
+fn refused(why: &Status, own_release: HeaderValue) -> Answered<Infallible> {
+    let mut answer = why.clone().into_http();
+    answer.headers_mut().insert(SERVER, own_release);
+    Box::pin(ready(Ok(answer)))
 }
 
 /// There is no room at the moment.

@@ -227,6 +227,7 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
         lease_horizon: Some(Duration::ZERO),
         epoch: Epoch(1),
         leader: ReplicaId::new(LEADER),
+        protocol: domain::Protocol::NEWEST,
     };
     catalog::rebuild(&config, remains).map_err(|error| failed(&error))?;
     Ok(())

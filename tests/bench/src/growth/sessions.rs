@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rpc::connect::Security;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::catalog::v1::session_event::Event;
 use wire::catalog::v1::session_request::{Acknowledge, Open, Renew, Request};
@@ -50,10 +51,9 @@ pub fn measure(plan: &Plan) -> Result<Curve, Error> {
         let mut channel = None;
         for session in 0..sessions {
             if session % ON_A_CONNECTION == 0 {
-                let endpoint = Endpoint::from_shared(format!("http://{address}"));
-                let endpoint = endpoint.expect("it is a URL");
                 let _inside = runtime.enter();
-                channel = Some(endpoint.connect_lazy());
+                let lazy = rpc::connect::lazy(&format!("http://{address}"), &Security::NONE);
+                channel = Some(lazy.expect("it is a URL"));
             }
             let (channel, held) = (channel.clone().expect("it was made"), Arc::clone(&held));
             let (acknowledged, ended) = (Arc::clone(&acknowledged), Arc::clone(&ended));
