@@ -420,6 +420,11 @@ impl Bazaar {
         self.server(Server::Order(id)).kill();
     }
 
+    /// What servers are told that start from now on.
+    pub fn set_archive_after(&mut self, rows: Option<u64>) {
+        self.options.archive_after = rows;
+    }
+
     /// Starts a replica that was killed, or was absent.
     pub fn restart(&mut self, id: u32) {
         self.start_server(Server::Order(id));

@@ -70,6 +70,8 @@ pub struct Options {
     pub catalogs: usize,
     /// Whether servers prove to each other who they are.
     pub secured: bool,
+    /// How many rows stay in each database; all where nothing is said.
+    pub archive_after: Option<u64>,
 }
 
 impl Default for Options {
@@ -89,6 +91,7 @@ impl Default for Options {
             store: None,
             catalogs: 1,
             secured: false,
+            archive_after: None,
         }
     }
 }
@@ -145,9 +148,14 @@ impl Launcher<'_> {
             (Server::Catalog | Server::OtherCatalog, Some(url)) => format!("--store={url}"),
             _ => format!("--data-dir={}", self.data_dir(server).display()),
         };
+        let archives = matches!(server, Server::Catalog | Server::Order(_))
+            && !place.starts_with("--store");
+        let archive_after = self.options.archive_after.filter(|_| archives);
+        let archive_after = archive_after.map(|rows| format!("--archive-after={rows}"));
         let common = [command.to_owned(), place];
         let proofs = self.options.secured.then(|| self.proofs(server));
         let flags = flags.into_iter().chain(proofs.into_iter().flatten());
+        let flags = flags.chain(archive_after);
         common.into_iter().chain(flags).chain(further).collect()
     }
 
