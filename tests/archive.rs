@@ -50,10 +50,13 @@ fn first_row(database: &Path) -> u64 {
 /// Goes on trading until each database has let go of so many rows.
 fn wait_until_archived(bazaar: &Bazaar, rows: u64) {
     for database in databases(bazaar) {
-        wait_until(&format!("{} to have let go of {rows} rows", database.display()), || {
-            trade_to(bazaar, bazaar.acknowledged() + 1);
-            first_row(&database) >= rows
-        });
+        wait_until(
+            &format!("{} to have let go of {rows} rows", database.display()),
+            || {
+                trade_to(bazaar, bazaar.acknowledged() + 1);
+                first_row(&database) >= rows
+            },
+        );
     }
 }
 
@@ -129,7 +132,14 @@ fn a_backup_and_a_rebuilt_catalog_have_what_was_archived() {
     let before = bazaar.acknowledged();
     bazaar.kill_catalog();
     fs::remove_dir_all(&catalog).unwrap();
-    let restore = ["backup", "restore", file, "--data-dir", &catalog, "--lease-ms=1000"];
+    let restore = [
+        "backup",
+        "restore",
+        file,
+        "--data-dir",
+        &catalog,
+        "--lease-ms=1000",
+    ];
     run_ok(restore);
     bazaar.start_server(Server::Catalog);
     bazaar.wait_until_ready();
@@ -167,7 +177,12 @@ fn a_database_that_archives_no_more_keeps_what_it_has_archived() {
     }
     drop(ledger);
     bazaar.set_archive_after(None);
-    for server in [Server::Catalog, Server::Order(1), Server::Order(2), Server::Order(3)] {
+    for server in [
+        Server::Catalog,
+        Server::Order(1),
+        Server::Order(2),
+        Server::Order(3),
+    ] {
         bazaar.server(server).kill();
         bazaar.start_server(server);
     }

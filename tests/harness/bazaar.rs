@@ -88,7 +88,10 @@ impl Bazaar {
     /// Starts one, and waits until it can serve a trade.
     pub fn start(options: Options) -> Self {
         let turn = Turn::take();
-        let dir = data_dir();
+        let dir = match options.on_disk {
+            true => tempfile::tempdir().expect("there is a temporary directory"),
+            false => data_dir(),
+        };
         let ports = Ports::claim();
         let links = if options.proxied {
             let launcher = Launcher {
