@@ -8,8 +8,8 @@
 //!
 //! - here: which files count, and how rows and keys are found in them;
 //! - [`part`]: one file;
-//! - [`keys`]: which keys are certainly not in it;
-//! - [`plan`]: what is archived or merged next;
+//! - `keys`: which keys are certainly not in it;
+//! - `plan`: what is archived or merged next;
 //! - [`archiver`]: who makes the files, on a thread of its own;
 //! - [`shed`]: what the writer does with them.
 
@@ -153,9 +153,6 @@ impl Archive {
             .keys
             .entry(part.first)
             .or_insert_with(|| Keys::none(part));
-        if keys.part() != part {
-            *keys = Keys::none(part);
-        }
         keys.may_have(location, wanted)
     }
 
@@ -218,10 +215,12 @@ impl Archive {
     fn parts(&mut self, connection: &Connection) -> Result<&[Part], StorageError> {
         let parts = match self.parts.take() {
             Some(parts) => parts,
-            None => parts_in(connection)?,
+            None => {
+                let parts = parts_in(connection)?;
+                self.keys.retain(|_, keys| parts.contains(&keys.part()));
+                parts
+            }
         };
-        self.keys
-            .retain(|first, _| parts.iter().any(|part| part.first == *first));
         Ok(self.parts.insert(parts))
     }
 }

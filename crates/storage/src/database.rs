@@ -41,7 +41,7 @@ impl Kind {
 }
 
 /// An open database, and the files beside it that some of its journal may be in: see
-/// [`archive`](crate::archive).
+/// [`crate::archive`].
 #[derive(Debug)]
 pub struct Database {
     connection: Connection,
@@ -181,11 +181,9 @@ impl Location {
 
     /// Opens another database that is there for reading; `None` where it is not.
     pub(crate) fn open_beside(&self, path: &Path) -> Result<Option<Connection>, StorageError> {
-        match fs::metadata(path) {
-            Err(error) if self.is_on_disk() && error.kind() == ErrorKind::NotFound => {
-                return Ok(None);
-            }
-            _ => {}
+        let is_missing = |error: &io::Error| error.kind() == ErrorKind::NotFound;
+        if self.is_on_disk() && fs::metadata(path).as_ref().is_err_and(is_missing) {
+            return Ok(None);
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         match self.connect(path, flags) {

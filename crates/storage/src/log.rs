@@ -86,10 +86,11 @@ enum Begun {
     },
 }
 
-/// Moves all of the log into the pages, waits until nobody reads it, and empties it.
+/// Moves all of the log into the pages, and waits until nobody reads it: then the next commit is at its beginning. The file
+/// stays as long as it may be, since making it longer again costs more than writing over it.
 fn begin_anew(connection: &Connection) -> rusqlite::Result<Begun> {
     connection.busy_timeout(READERS_WAIT)?;
-    let done = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+    let done = connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| {
         Ok(match row.get::<_, bool>(0)? {
             false => Begun::Anew,
             true => Begun::Moved { pages: row.get(2)? },

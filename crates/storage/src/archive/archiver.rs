@@ -17,10 +17,10 @@ use crate::error::StorageError;
 use crate::rows;
 
 /// Rows that are copied at a time.
-const CHUNK_ROWS: usize = 1024;
+const CHUNK_ROWS: usize = 256;
 
 /// Entries of an index that are read, and written, at a time.
-const CHUNK_KEYS: usize = 4096;
+const CHUNK_KEYS: usize = 1024;
 
 /// How often it is looked whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -28,8 +28,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// How long it lets be after a disk refused.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
-/// The highest niceness that there is.
-const LOWEST_PRIORITY: i32 = 19;
+/// Its niceness: others go first, but it has its turn also where processors never rest.
+const NICENESS: i32 = 5;
 
 /// A file that is made, and is to be entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -347,12 +347,12 @@ pub struct Archiving {
 }
 
 impl Archiver {
-    /// Has it work on a thread of its own, behind everybody else on this machine, and report damage.
+    /// Has it work on a thread of its own, behind others on this machine, and report damage.
     pub fn start(mut self, reporter: DamageReporter) -> Archiving {
         let (end, ended) = channel();
         let spawned = tasks::thread("archive", move || {
             // The thread's alone, on Linux. Where that is not to be had it goes on as it is.
-            let _ = rustix::process::setpriority_process(None, LOWEST_PRIORITY);
+            let _ = rustix::process::setpriority_process(None, NICENESS);
             let wait = |time| match ended.recv_timeout(time) {
                 Err(RecvTimeoutError::Timeout) => Ok(()),
                 _ => Err(StorageError::Stopping),

@@ -184,6 +184,28 @@ fn rows_are_found_in_whatever_file_they_are() {
 }
 
 #[test]
+fn a_commit_lets_go_of_a_few_rows_and_makes_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.commit(2_000).unwrap();
+    let mut before = ledger.rows_in_table();
+    for _ in 0..20 {
+        // Nothing of that is the writer's: rows stay until it commits.
+        ledger.step().unwrap();
+        assert_eq!(ledger.rows_in_table(), before);
+        for added in [1, 5, 0] {
+            ledger.commit(added).unwrap();
+            let after = ledger.rows_in_table();
+            let left = before + added as u64 - after;
+            assert!(left <= 2 * added as u64 + 8, "{left} for {added}");
+            before = after;
+        }
+    }
+    assert!(before < 2_000);
+    ledger.verify();
+}
+
+#[test]
 fn what_was_never_archived_has_the_tables_of_before() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::on_disk(dir.path());
@@ -425,4 +447,45 @@ fn a_log_stays_short_while_somebody_always_reads() {
     });
     // Without the bound it is more than 100 MB.
     assert!(longest < 64 << 20, "{longest}");
+}
+
+/// Prints what an archive costs: `cargo test --release -p storage -- --ignored --nocapture archive`.
+#[test]
+#[ignore = "a measurement"]
+fn what_an_archive_costs() {
+    const ROWS: u64 = 400_000;
+    const LOOKUPS: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    let offers = ledger.shedding.offers();
+    ledger.archiver = Archiver::new(&ledger._data_dir, KIND, offers, 40_000).unwrap();
+    let mut archiving = std::time::Duration::ZERO;
+    while ledger.end.rows.0 < ROWS {
+        ledger.commit(500).unwrap();
+        let began = std::time::Instant::now();
+        ledger.step().unwrap();
+        archiving += began.elapsed();
+    }
+    let per_lookup = |from: u64| {
+        let began = std::time::Instant::now();
+        for number in from..from + LOOKUPS {
+            rows::find_key(&ledger.database, &key(number)).unwrap();
+        }
+        began.elapsed() / LOOKUPS as u32
+    };
+    let (new, archived) = (per_lookup(ROWS), per_lookup(0));
+    let parts = parts_in(&ledger.database).unwrap();
+    let rows = parts.last().unwrap().end.rows.0;
+    let bytes = |suffix: &str| -> u64 {
+        let entries = fs::read_dir(dir.path().join(DIR)).unwrap();
+        let found = entries.map(|entry| entry.unwrap());
+        let named = found.filter(|entry| entry.file_name().to_string_lossy().ends_with(suffix));
+        named.map(|entry| entry.metadata().unwrap().len()).sum()
+    };
+    println!(
+        "{rows} rows in {} files, {} and {} bytes a row; {archiving:?} to make them; a new key {new:?}, an archived one {archived:?}",
+        parts.len(),
+        bytes(".db") as f64 / rows as f64,
+        bytes(".keys") as f64 / rows as f64,
+    );
 }
