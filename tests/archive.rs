@@ -194,3 +194,28 @@ fn a_database_that_archives_no_more_keeps_what_it_has_archived() {
         assert!(bazaar.acknowledged() - first >= 300, "{first}");
     }
 }
+
+#[test]
+fn a_key_of_an_order_is_remembered_for_ever_and_one_of_a_refused_order_until_the_catalog_is_rebuilt()
+ {
+    let mut bazaar = Bazaar::start_default();
+    let (made, refused) = (Order::sell(10, "meta"), Order::buy(1_005, "meta"));
+    let placed = |bazaar: &Bazaar, key: &str, order: &Order| bazaar.order_under(Some(key), order);
+    assert_eq!(placed(&bazaar, "refused", &refused).status, 404);
+    let first = placed(&bazaar, "made", &made).data();
+    // There are enough by now, and still the first answer is the answer.
+    let check = |bazaar: &Bazaar| {
+        assert_eq!(placed(bazaar, "refused", &refused).status, 404);
+        assert_eq!(placed(bazaar, "made", &made).data(), first);
+        assert_eq!(placed(bazaar, "made", &refused).status, 409);
+    };
+    check(&bazaar);
+    bazaar.kill_catalog();
+    bazaar.restart_catalog();
+    bazaar.wait_until_ready();
+    check(&bazaar);
+    bazaar.lose_and_rebuild_catalog(&[1, 2, 3]);
+    bazaar.wait_until_ready();
+    assert_eq!(placed(&bazaar, "made", &made).data(), first);
+    assert_eq!(placed(&bazaar, "refused", &refused).status, 200);
+}

@@ -17,7 +17,8 @@ const FIRST_ROWS_MIN: u64 = 64;
 /// Files that become one.
 const MERGED: usize = 8;
 
-/// Rows of a file, at most, some 2.5 GB: so much more room is taken while one is made, and so long is what a stop throws away.
+/// Rows of a file, at most. By tiers it comes to half of that, some 1 GB: so much more room is taken while one is made, and a
+/// stop throws it away.
 const ROWS_MAX: u64 = 1 << 24;
 
 /// How many rows are archived together, where so many stay in the database.
