@@ -6,7 +6,7 @@ SKIPPED := $(CURDIR)/target/skipped-tests
 # The release before this one, which works together with it.
 BEFORE := 0.1.0
 
-.PHONY: help run test sim torture failover networks hosts fuzz swaps bombs bench bench-setup bench-growth bench-build upgrade golden check lint fmt clean package wasm-target policy-javascript policy-python
+.PHONY: help run test sim torture soak failover networks hosts fuzz swaps bombs bench bench-setup bench-growth bench-build upgrade golden check lint fmt clean package wasm-target policy-javascript policy-python
 
 help: ## say what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,11 @@ torture: wasm-target ## break real processes for SECONDS=300 from SEED=220 on, a
 sim: ## simulate the whole system from SEEDS=2000 seeds, FROM=0 on; SEED=n prints what happens with one
 	$(if $(SEED),BAZAAR_SIM_SEED=$(SEED)) BAZAAR_SIM_SEEDS=$(or $(SEEDS),2000) BAZAAR_SIM_FROM=$(or $(FROM),0) \
 	cargo test -p sim nothing_promised_is_broken -- --nocapture
+
+soak: wasm-target ## trade at full rate for SECONDS=3600 while old rows are archived, and judge what grows; TMPDIR says where
+	BAZAAR_SOAK_SECONDS=$(or $(SECONDS),3600) BAZAAR_SOAK_ARCHIVE_AFTER=$(or $(ARCHIVE_AFTER),200000) \
+	BAZAAR_SOAK_CLIENTS=$(or $(CLIENTS),32) \
+	cargo test --release --test integration soak:: -- --nocapture
 
 failover: wasm-target ## measure RUNS=20 times how soon another replica leads
 	BAZAAR_FAILOVER_RUNS=$(or $(RUNS),20) \

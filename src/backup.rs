@@ -14,7 +14,7 @@ use catalog::backup::{self, Copied};
 use catalog::{DATABASE_FILE, RebuildError, StoreUrl};
 use daemon::directory;
 use jiff::Timestamp;
-use storage::StorageError;
+use storage::{StorageError, archive as archive_dir};
 use tempfile::TempDir;
 use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy,
@@ -121,16 +121,14 @@ async fn take(args: &cli::Take) -> Result<String, BackupError> {
     let parts = tempfile::tempdir_in(beside).map_err(failed(beside))?;
     let copy = parts.path().join(CATALOG);
     fs::create_dir_all(&copy).map_err(failed(&copy))?;
-    match store {
+    let archived = match store {
         Some(store) => {
             let store = StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
             backup::server::copy(&store, &copy).await?;
+            Vec::new()
         }
-        None => {
-            let database = copy.join(DATABASE_FILE);
-            backup::copy(&catalog, &database).map_err(unreadable(&catalog))?;
-        }
-    }
+        None => backup::copy(&catalog, &copy).map_err(unreadable(&catalog))?,
+    };
     // The database keeps nothing for the copy from here on: it may take as long as it takes.
     run_when_idle();
     // What would not be restored is no backup.
@@ -139,13 +137,19 @@ async fn take(args: &cli::Take) -> Result<String, BackupError> {
         format!("{CATALOG}/{DATABASE_FILE}"),
         copy.join(DATABASE_FILE),
     )];
+    let has_archive = !archived.is_empty();
+    files.extend(archived.into_iter().map(|name| {
+        let path = copy.join(archive_dir::DIR).join(&name);
+        let name = format!("{CATALOG}/{}/{}", archive_dir::DIR, name.display());
+        (name, path)
+    }));
     if layout == Layout::Bazaar {
         files.extend(policies(
             &data_dir.join(GATEWAY),
             &parts.path().join(GATEWAY),
         )?);
     }
-    let manifest = manifest(layout, &copied);
+    let manifest = manifest(layout, &copied, has_archive);
     let manifest = archive::write(file, manifest, &files)?;
     Ok(format!("{}: {}", file.display(), described(&manifest)))
 }
@@ -352,10 +356,10 @@ fn ledger_in(data_dir: &Path) -> Option<PathBuf> {
     entries.map(|entry| entry.path()).find(named)
 }
 
-fn manifest(layout: Layout, copied: &Copied) -> Manifest {
+fn manifest(layout: Layout, copied: &Copied, has_archive: bool) -> Manifest {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Manifest {
-        format: archive::FORMAT,
+        format: archive::format(has_archive),
         release: env!("CARGO_PKG_VERSION").to_owned(),
         taken_at_ms: since.unwrap_or_default().as_millis() as u64,
         layout,

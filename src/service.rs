@@ -85,6 +85,7 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
     })?;
     let config = catalog::Config {
         accept_loss_of: args.accept_loss_of.into_iter().collect(),
+        archive_after: args.archive_after,
         monitor,
         ..catalog_config(data_dir, args.new, args.stocks, args.lease_ms)
     };
@@ -118,6 +119,7 @@ pub fn catalog_config(
         stocks,
         lease: lease(lease_ms),
         accept_loss_of: BTreeSet::new(),
+        archive_after: None,
         monitor: Monitor::default(),
     }
 }
@@ -155,6 +157,7 @@ pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Fai
             .collect(),
         data_dir: args.data_dir,
         rebuild: args.rebuild,
+        archive_after: args.archive_after,
         cluster: cluster.clone(),
         monitor,
     };

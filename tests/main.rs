@@ -13,6 +13,8 @@
 //! - [`damage`]: data directories whose files are not what was written there;
 //! - [`stocks`]: listed, priced, restocked and delisted while they are traded;
 //! - [`backups`]: taken while clients trade, and made catalogs of again;
+//! - [`archive`]: old rows that have left the databases;
+//! - [`soak`]: whether anything grows that should not, over hours;
 //! - [`access`]: who may call which method, beside what the protos have;
 //! - [`secured`]: who is believed where services prove who they are;
 //! - [`strangers`]: disks and processes of another bazaar;
@@ -58,6 +60,8 @@ mod logs;
 mod damage;
 mod stocks;
 mod backups;
+mod archive;
+mod soak;
 mod access;
 mod secured;
 mod strangers;

@@ -41,6 +41,9 @@ const CLIENTS: usize = 6;
 const GATEWAYS: usize = 2;
 const REPLICAS: [u32; 3] = [1, 2, 3];
 
+/// Some rounds have so many trades several times over.
+const ARCHIVE_AFTER: u64 = 100;
+
 /// Shorter than most faults.
 const LEASE_MS: u64 = 300;
 
@@ -108,6 +111,8 @@ impl Round {
             lease_ms: LEASE_MS,
             gateways: GATEWAYS,
             proxied: true,
+            // In these rounds old rows leave the databases meanwhile.
+            archive_after: stale_max.map(|_| ARCHIVE_AFTER),
             ..Options::default()
         });
         let scene = Scene {

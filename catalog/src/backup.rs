@@ -1,20 +1,22 @@
 //! Copies of a catalog's database that are made while it serves, and catalogs that are made of them.
 //!
-//! A copy is the database as it was at one moment, by SQLite's backup API: readers of a write-ahead log hold nobody up. What
+//! A copy is the database as it was at one moment, by SQLite's backup API, and the files of its archive, which never change:
+//! readers of a write-ahead log hold nobody up. What
 //! was committed after that moment the replicas have, and give back when the catalog starts: see
 //! [`healing`](crate::writer::healing).
 
 pub mod server;
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
 use domain::{JournalId, LedgerEnd, OrderNumber, Row, RowNumber};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
-use storage::{Location, StorageError, rows};
+use storage::{Database, Location, StorageError, archive, rows};
 
 use crate::config::lease_max;
 use crate::error::RebuildError;
@@ -23,6 +25,12 @@ use crate::store::sqlite::{FILE, KIND, RESTORED, SqliteJournal, SqliteStore};
 
 /// Pages that are copied at a time: 1 MiB of them.
 const PAGES: i32 = 256;
+
+/// The same of a file of the archive.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// How often is begun anew where files of the archive were merged while they were to be kept.
+const ARCHIVE_ATTEMPTS_MAX: usize = 5;
 
 /// Pause after each of these: a copy takes at most some 100 MB/s of the disk, and the rest is for those who trade.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -47,16 +55,16 @@ pub struct Copied {
     pub end: LedgerEnd,
 }
 
-/// Copies the database of a catalog, which may run, into a file that is not there yet.
+/// Copies the database of a catalog, which may run, into a directory that has none; also the files of its archive, whose
+/// names in there it returns. Those are other names of the same files where the file system has that.
 ///
 /// # Errors
 /// Where there is no journal, or a disk refuses.
-pub fn copy(data_dir: &Path, to: &Path) -> Result<(), StorageError> {
+pub fn copy(data_dir: &Path, to: &Path) -> Result<Vec<PathBuf>, StorageError> {
     let location = Location::on_disk(data_dir);
     let source = storage::open_read_only(&location, KIND)?;
-    // From the first read on, it sees the database as it is now; and the copying begins anew for nobody's commit.
-    source.execute_batch("BEGIN")?;
-    rows::end(&source)?;
+    let (archived, slow) = begin_with_archive(&source, &location, to)?;
+    let to = &to.join(FILE);
     if !has_journal_id(&source)? {
         let of_before = "it is of before journals had ids, or none was begun: start its catalog once with this release";
         return Err(StorageError::Damaged(of_before.to_owned()));
@@ -94,7 +102,72 @@ pub fn copy(data_dir: &Path, to: &Path) -> Result<(), StorageError> {
     }
     drop(source); // nothing holds the log any more
     drop(target);
-    file.sync_all().map_err(failed)
+    file.sync_all().map_err(failed)?;
+    for (mut from, to) in slow {
+        copy_slowly(&mut from, &to)
+            .map_err(|source| StorageError::Directory { path: to, source })?;
+    }
+    Ok(archived)
+}
+
+/// Names of files of an archive, and those of them that have to be copied, to where.
+type Kept = (Vec<PathBuf>, Vec<(File, PathBuf)>);
+
+/// Begins to read the database as it is now, with the files that its archive has now. They get other names, or are open: they
+/// are removed once they are merged.
+fn begin_with_archive(
+    source: &Database,
+    location: &Location,
+    to: &Path,
+) -> Result<Kept, StorageError> {
+    let (from, to) = (location.beside(archive::DIR), to.join(archive::DIR));
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StorageError::Directory { path, source }
+    };
+    for attempt in 1.. {
+        // From the first read on, it sees the database as it is now; and the copying begins anew for nobody's commit.
+        source.execute_batch("BEGIN")?;
+        let names = archive::files(source)?;
+        if !names.is_empty() {
+            fs::create_dir_all(&to).map_err(failed(&to))?;
+        }
+        let mut slow = Vec::new();
+        let kept = names.iter().try_for_each(|name| -> io::Result<()> {
+            let (from, to) = (from.join(name), to.join(name));
+            if fs::hard_link(&from, &to).is_err() {
+                slow.push((File::open(from)?, to));
+            }
+            Ok(())
+        });
+        match kept {
+            Ok(()) => return Ok((names, slow)),
+            // They were merged meanwhile.
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && attempt < ARCHIVE_ATTEMPTS_MAX =>
+            {
+                fs::remove_dir_all(&to).map_err(failed(&to))?;
+                source.execute_batch("COMMIT")?;
+            }
+            Err(error) => return Err(failed(&from)(error)),
+        }
+    }
+    unreachable!("the last attempt returns")
+}
+
+/// Copies a file no faster than the database, and syncs it.
+fn copy_slowly(from: &mut File, to: &Path) -> io::Result<()> {
+    let mut output = File::create_new(to)?;
+    for step in 1_u64.. {
+        if io::copy(&mut from.take(STEP_BYTES), &mut output)? == 0 {
+            break;
+        }
+        if step % STEPS_SYNCED == 0 {
+            output.sync_data()?;
+        }
+        sleep(PAUSE);
+    }
+    output.sync_all()
 }
 
 fn has_journal_id(source: &Connection) -> Result<bool, StorageError> {
@@ -147,6 +220,10 @@ pub fn restore(copy: &Path, data_dir: &Path, lease: Duration) -> Result<Copied, 
             source,
         };
         daemon::directory::make(work_dir).map_err(failed)?;
+        let archived = copy.join(archive::DIR);
+        if archived.exists() {
+            fs::rename(archived, work_dir.join(archive::DIR)).map_err(failed)?;
+        }
         fs::rename(copy.join(FILE), work_dir.join(FILE)).map_err(failed)?;
         let mut store = SqliteStore::open(work_dir)?;
         let loaded = store.load()?;
@@ -325,7 +402,7 @@ mod tests {
                 .map(|number| {
                     let copy_dir = copies.path().join(number.to_string());
                     let made = fs::create_dir(&copy_dir);
-                    (made, copy(dir.path(), &copy_dir.join(FILE)), copy_dir)
+                    (made, copy(dir.path(), &copy_dir), copy_dir)
                 })
                 .collect();
             // Whatever came of them: the other thread ends.
@@ -351,7 +428,7 @@ mod tests {
         trade(&mut store, &mut state, 0);
         let copied = to.path().join("copy");
         fs::create_dir(&copied).unwrap();
-        copy(dir.path(), &copied.join(FILE)).unwrap();
+        copy(dir.path(), &copied).unwrap();
         let data_dir = to.path().join("restored");
         let restored = restore(&copied, &data_dir, LEASE_DEFAULT).unwrap();
         assert_eq!(restored.end, state.leadership().end);

@@ -40,6 +40,9 @@ pub struct Config {
     pub lease: Duration,
     /// Replicas that a start which finds that rows are missing does not wait for: what only they have is lost.
     pub accept_loss_of: BTreeSet<ReplicaId>,
+    /// How many rows of the journal stay in the database; those before them move into files of their own. All of them
+    /// stay without it.
+    pub archive_after: Option<u64>,
     /// Told what this catalog is at the moment.
     pub monitor: Monitor,
 }

@@ -111,6 +111,7 @@ pub async fn run(
     let handover = Handover::new(&config.data_dir);
     let accept_loss_of = config.accept_loss_of.clone();
     let monitor = config.monitor.clone();
+    let archive_after = config.archive_after;
     let damaged = |what| Damaged { home, what };
     tokio::pin!(shutdown);
     let opening = tokio::task::spawn_blocking(move || open(&config));
@@ -133,6 +134,8 @@ pub async fn run(
     let (reporter, receiver) = storage::damage::channel();
     let journal = store.journal()?;
     let _watch = store.watch(reporter.clone());
+    let archiving = archive_after.map(|kept| store.archive(kept, reporter.clone()));
+    let _archiving = archiving.transpose()?;
     let unchecked = store.unchecked();
     let _check = unchecked.map(|unchecked| {
         reporter

@@ -16,12 +16,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use daemon::atomic_file;
+use daemon::{atomic_file, directory};
 use domain::LedgerEnd;
 use domain::{
     Epoch, JournalId, ListingDigest, OrderNumber, Protocol, Refusal, ReplicaId, Row, StockName,
 };
-use storage::{DataDir, StorageError};
+use storage::{DataDir, StorageError, archive};
 
 use crate::config::{Config, LEASE_MAX, lease_max};
 use crate::error::RebuildError;
@@ -93,10 +93,11 @@ pub(crate) fn in_place<T>(
     if database.exists() {
         return Err(RebuildError::Exists(database));
     }
-    // A log that is left of the lost database would be taken for the new one's.
-    if data_dir.join(format!("{FILE}-wal")).exists() {
+    // A log that is left of the lost database would be taken for the new one's, and an archive as well.
+    let log = data_dir.join(format!("{FILE}-wal"));
+    if log.exists() || data_dir.join(archive::DIR).exists() {
         let aside = taken.set_aside(KIND)?;
-        tracing::warn!(kept = %format!("{}-wal", aside.display()), "set a lost database's log aside");
+        tracing::warn!(kept = %aside.display(), "set a lost database's log or archive aside");
     }
     let work_dir = data_dir.join(WORK_DIR);
     let failed = |source| RebuildError::Write {
@@ -114,6 +115,12 @@ pub(crate) fn in_place<T>(
             path: log,
             source: io::Error::other("it cannot be moved into the database: is the disk full?"),
         });
+    }
+    // Before its database: where this ends early, an archive alone is set aside the next time.
+    let archive = work_dir.join(archive::DIR);
+    if archive.exists() {
+        fs::rename(&archive, data_dir.join(archive::DIR)).map_err(failed)?;
+        directory::sync(data_dir).map_err(failed)?;
     }
     atomic_file::replace(&work_dir.join(FILE), &database).map_err(failed)?;
     fs::remove_dir_all(&work_dir).map_err(failed)?;

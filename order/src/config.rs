@@ -23,6 +23,9 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Whether a damaged ledger is set aside and copied anew, rather than refused.
     pub rebuild: bool,
+    /// How many rows of the ledger stay in the database; those before them move into files of their own. All of them
+    /// stay without it.
+    pub archive_after: Option<u64>,
     /// Its certificate and whom it believes; in the clear, and believing everybody, without one.
     pub cluster: Option<Cluster>,
     /// Told what this replica is at the moment.
@@ -97,6 +100,7 @@ mod tests {
             peers,
             data_dir: "data".into(),
             rebuild: false,
+            archive_after: None,
             cluster: None,
             monitor: Monitor::default(),
         }

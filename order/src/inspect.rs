@@ -5,9 +5,8 @@ use std::path::Path;
 use crate::store::proposed;
 use domain::LedgerEnd;
 use domain::{Epoch, Identity, ReplicaId, Row, RowNumber};
-use rusqlite::Connection;
 use storage::rows;
-use storage::{Location, StorageError};
+use storage::{Database, Location, StorageError};
 
 use crate::store::{KIND, identity, proposed_in, read_term};
 
@@ -17,7 +16,7 @@ const CHUNK_ROWS: usize = 4096;
 /// A replica's ledger as it is on disk.
 #[derive(Debug)]
 pub struct Ledger {
-    connection: Connection,
+    connection: Database,
 }
 
 impl Ledger {

@@ -128,6 +128,10 @@ pub async fn run(
             .check(move |keep_going| unchecked.check(keep_going))
     });
     let _watch = store.watch(reporter.clone());
+    let archiving = config
+        .archive_after
+        .map(|kept| store.archive(kept, reporter.clone()));
+    let _archiving = archiving.transpose()?;
     let found = (store.durable(), store.proposed());
     let store = Watched::new(store, reporter.clone());
     let reader = store.reader();

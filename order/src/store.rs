@@ -11,10 +11,12 @@ use std::time::Duration;
 use domain::LedgerEnd;
 use domain::{Epoch, Identity, OrderNumber, ReplicaId, Row, RowNumber};
 use rusqlite::{Connection, OptionalExtension, params};
+use storage::archive::{Archiver, Archiving, Shedding};
 use storage::damage::{DamageReporter, Watch};
 use storage::database::{self, Kind};
+use storage::log::LogBound;
 use storage::rows;
-use storage::{DataDir, Location, StorageError};
+use storage::{DataDir, Database, Location, StorageError};
 
 use domain::Term;
 use order_core::durable::{Durable, Proposed, Save};
@@ -96,7 +98,9 @@ pub trait ReadRows: Send + Sync + 'static {
 /// A store in an SQLite database.
 #[derive(Debug)]
 pub struct SqliteStore {
-    connection: Connection,
+    connection: Database,
+    log: LogBound,
+    shedding: Shedding,
     reader: Arc<SqliteReader>,
     identity: Option<Identity>,
     durable: Durable,
@@ -177,9 +181,10 @@ impl SqliteStore {
                 database::check_pages(&connection)?;
                 rows::check(&connection, durable.end, |_| true)?;
             }
-            Ok((connection, identity, durable, proposed, read_now))
+            let shedding = Shedding::of(&connection)?;
+            Ok((connection, shedding, identity, durable, proposed, read_now))
         });
-        let (connection, identity, durable, proposed, checked) = match opened {
+        let (connection, shedding, identity, durable, proposed, checked) = match opened {
             Ok(opened) => opened,
             Err(error) => return Err((data_dir, error)),
         };
@@ -189,6 +194,8 @@ impl SqliteStore {
         });
         Ok(Self {
             connection,
+            log: data_dir.log_bound(KIND),
+            shedding,
             reader,
             identity,
             durable,
@@ -201,6 +208,16 @@ impl SqliteStore {
     /// Looks every so often whether the files are still those that were opened.
     pub fn watch(&self, reporter: DamageReporter) -> Watch {
         reporter.watch(self.data_dir.files(KIND))
+    }
+
+    /// Moves old rows into files of their own from now on, beside the writer, so that about `kept` rows stay in the
+    /// database: see [`storage::archive`].
+    ///
+    /// # Errors
+    /// Where the database cannot be opened for that.
+    pub fn archive(&self, kept: u64, reporter: DamageReporter) -> Result<Archiving, StorageError> {
+        let archiver = Archiver::new(&self.data_dir, KIND, self.shedding.offers(), kept)?;
+        Ok(archiver.start(reporter))
     }
 
     /// The rows proposed in the last epoch that it has seen, as they were when it was opened.
@@ -268,6 +285,7 @@ impl Store for SqliteStore {
         let (new, saved) = continuation(self.durable, save).map_err(discontinuous)?;
         let identity = continued_identity(self.identity, save.identity).map_err(discontinuous)?;
         let transaction = self.connection.transaction()?;
+        let added = new.rows.len();
         rows::insert(&transaction, new.rows)?;
         proposed::keep(&transaction, new.proposed)?;
         if let Some(identity) = identity.filter(|_| identity != self.identity) {
@@ -279,7 +297,10 @@ impl Store for SqliteStore {
         if save.term.is_some() || identity != self.identity {
             identity::seal_term(&transaction, identity, saved.term)?;
         }
+        let shed = self.shedding.shed(&transaction, added)?;
         storage::error::commit(transaction)?;
+        self.shedding.committed(shed, &self.connection);
+        self.log.keep(&self.connection);
         (self.identity, self.durable) = (identity, saved);
         Ok(saved)
     }
@@ -352,7 +373,7 @@ fn write_term(connection: &Connection, term: Term) -> Result<(), StorageError> {
 #[derive(Debug)]
 struct SqliteReader {
     location: Location,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<Database>>,
 }
 
 impl ReadRows for SqliteReader {
@@ -370,7 +391,7 @@ impl ReadRows for SqliteReader {
     fn beside(&self) -> Result<Vec<Row>, StorageError> {
         self.read(|connection| {
             let at_once = connection.unchecked_transaction()?;
-            let last = rows::last(&at_once)?;
+            let last = rows::last(connection)?;
             let end = last.as_ref().map(LedgerEnd::of).unwrap_or_default();
             proposed::continuing(&at_once, end)
         })
@@ -380,7 +401,7 @@ impl ReadRows for SqliteReader {
 impl SqliteReader {
     fn read<T>(
         &self,
-        read: impl FnOnce(&Connection) -> Result<T, StorageError>,
+        read: impl FnOnce(&Database) -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = idle().pop();

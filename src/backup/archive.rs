@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use daemon::directory;
@@ -13,8 +14,16 @@ use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType, Header};
 use tempfile::NamedTempFile;
 
-/// The version of this form.
-pub const FORMAT: u32 = 1;
+/// The versions of this form that are read.
+const FORMATS: RangeInclusive<u32> = 1..=2;
+
+/// The version of a backup: 2 with the files of an archive, which releases before that would not put into their place.
+pub fn format(has_archive: bool) -> u32 {
+    match has_archive {
+        true => 2,
+        false => 1,
+    }
+}
 
 /// The first entry: what form the rest has.
 const MARK: &str = "bazaar-backup";
@@ -78,7 +87,7 @@ pub enum ArchiveError {
     #[error("{} is no backup, or was not copied whole: {problem}", path.display())]
     Damaged { path: PathBuf, problem: String },
     /// A later release took it.
-    #[error("{} has format {format}, and this release reads {FORMAT}: use the release that took it ({release})", path.display())]
+    #[error("{} has format {format}, and this release reads {} at most: use the release that took it ({release})", path.display(), FORMATS.end())]
     Format {
         path: PathBuf,
         format: u32,
@@ -177,7 +186,7 @@ pub fn unpack(file: &Path, to: &Path) -> Result<Manifest, ArchiveError> {
     }
     let mark: Mark = serde_json::from_reader(first.take(MANIFEST_BYTES_MAX))
         .map_err(|error| damaged(error.to_string()))?;
-    if mark.format != FORMAT {
+    if !FORMATS.contains(&mark.format) {
         return Err(ArchiveError::Format {
             path: file.to_owned(),
             format: mark.format,
@@ -244,6 +253,7 @@ pub fn is_known(name: &str) -> bool {
     match name.split('/').collect::<Vec<_>>()[..] {
         [file] => file == MANIFEST,
         ["catalog", file] => file == catalog::DATABASE_FILE,
+        ["catalog", storage::archive::DIR, file] => is_plain(file),
         ["gateway", file] => file == "journal",
         ["gateway", "policies", file] => is_plain(file),
         _ => false,

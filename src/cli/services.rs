@@ -26,6 +26,9 @@ pub const REPLICAS_MAX: u32 = 9;
 /// Most catalogs that it starts.
 pub const CATALOGS_MAX: u32 = 4;
 
+/// Fewest rows that stay in a database.
+const ARCHIVE_AFTER_MIN: u64 = 100;
+
 /// Longest time that a gateway can be told to go on serving, in milliseconds.
 const DRAIN_DELAY_MS_MAX: u64 = 3_600_000;
 
@@ -62,6 +65,11 @@ pub struct Up {
     pub catalogs: u32,
     #[command(flatten)]
     pub front: Front,
+    /// Move old rows of the journal and the ledgers into files of their own, `archive` beside each, while it serves, so that about so many stay in the
+    /// database: at least 100. Everything is answered as before; releases from before there was this flag cannot read it any more
+    #[arg(long, env = "BAZAAR_ARCHIVE_AFTER", value_name = "ROWS",
+          value_parser = clap::value_parser!(u64).range(ARCHIVE_AFTER_MIN..))]
+    pub archive_after: Option<u64>,
     /// CSV file with the header name,price,quantity that a new journal begins with
     #[arg(long, env = "BAZAAR_STOCKS", value_name = "FILE")]
     pub stocks: Option<PathBuf>,
@@ -259,6 +267,11 @@ pub struct Catalog {
     /// How long gateways may serve cached stocks without hearing from the catalog, in milliseconds
     #[arg(long, env = "BAZAAR_LEASE_MS", value_name = "MS")]
     pub lease_ms: Option<u64>,
+    /// Move old rows of the journal into files of their own, `archive` beside it, while it serves, so that about so many stay in the
+    /// database: at least 100. Everything is answered as before; releases from before there was this flag cannot read it any more
+    #[arg(long, env = "BAZAAR_ARCHIVE_AFTER", value_name = "ROWS", conflicts_with = "store",
+          value_parser = clap::value_parser!(u64).range(ARCHIVE_AFTER_MIN..))]
+    pub archive_after: Option<u64>,
     /// The catalog's disk is lost: rebuild its database from these replicas' data directories (stop
     /// all replicas, name all that are left, and the --stocks that the journal began with)
     #[arg(
@@ -334,6 +347,11 @@ pub struct Order {
     /// Where the ledger is damaged, set it aside and copy it anew from the peers and the catalog
     #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
     pub rebuild: bool,
+    /// Move old rows of the ledger into files of their own, `archive` beside it, while it serves, so that about so many stay in the
+    /// database: at least 100. Everything is answered as before; releases from before there was this flag cannot read it any more
+    #[arg(long, env = "BAZAAR_ARCHIVE_AFTER", value_name = "ROWS",
+          value_parser = clap::value_parser!(u64).range(ARCHIVE_AFTER_MIN..))]
+    pub archive_after: Option<u64>,
     #[command(flatten)]
     pub cluster: Cluster,
     #[command(flatten)]

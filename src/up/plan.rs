@@ -279,6 +279,7 @@ fn catalog(args: &Up, address: SocketAddr, number: u32) -> Service {
     let data_dir = args.data_dir.join(CATALOG);
     let Some(store) = &args.store else {
         let flags = flags.with("--data-dir", &data_dir);
+        let flags = flags.with_some("--archive-after", archive_after(args));
         return flags.service(CATALOG.to_owned(), address, data_dir);
     };
     let flags = match args.allow_unreplicated {
@@ -297,6 +298,10 @@ fn catalog(args: &Up, address: SocketAddr, number: u32) -> Service {
     }
 }
 
+fn archive_after(args: &Up) -> Option<String> {
+    args.archive_after.map(|rows| rows.to_string())
+}
+
 fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Service {
     let name = format!("{ORDER_PREFIX}{id}");
     let data_dir = args.data_dir.join(&name);
@@ -305,6 +310,7 @@ fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Serv
         .with("--listen", address.to_string())
         .with_catalogs(args, &addresses.catalogs)
         .with("--data-dir", &data_dir)
+        .with_some("--archive-after", archive_after(args))
         .of_cluster(args, &name);
     for (peer, address) in addresses.orders.iter().filter(|(peer, _)| *peer != id) {
         flags = flags.with("--peer", format!("{peer}={}", url(args, *address)));
@@ -475,7 +481,7 @@ mod tests {
     #[test]
     fn every_planned_command_line_is_one_that_bazaar_takes() {
         let args = up(
-            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --connections-per-client-max 7",
+            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --archive-after 5000 --connections-per-client-max 7",
         );
         let plan = Plan::new(&args).unwrap();
         let services: Vec<&Service> = plan.stages().flatten().collect();
@@ -486,10 +492,18 @@ mod tests {
                 .chain(service.arguments.iter().cloned());
             match Cli::try_parse_from(line).unwrap().into_command() {
                 Command::Order(order) => assert_eq!(
-                    (order.peers.len(), order.address().unwrap(), order.rebuild),
-                    (8, service.address, true)
+                    (
+                        order.peers.len(),
+                        order.address().unwrap(),
+                        order.rebuild,
+                        order.archive_after
+                    ),
+                    (8, service.address, true, Some(5000))
                 ),
-                Command::Catalog(catalog) => assert_eq!(catalog.lease_ms, Some(200)),
+                Command::Catalog(catalog) => assert_eq!(
+                    (catalog.lease_ms, catalog.archive_after),
+                    (Some(200), Some(5000))
+                ),
                 Command::Gateway(gateway) => assert_eq!(
                     (
                         gateway.orders.len(),

@@ -87,7 +87,11 @@ pub struct Bazaar {
 impl Bazaar {
     /// Starts one, and waits until it can serve a trade.
     pub fn start(options: Options) -> Self {
-        Self::start_in(data_dir(), options, &["--new"])
+        let dir = match options.on_disk {
+            true => tempfile::tempdir().expect("there is a temporary directory"),
+            false => data_dir(),
+        };
+        Self::start_in(dir, options, &["--new"])
     }
 
     /// Starts one with what is in that directory, a directory for each server, and waits until it can serve a trade.
@@ -445,6 +449,11 @@ impl Bazaar {
 
     pub fn kill(&mut self, id: u32) {
         self.server(Server::Order(id)).kill();
+    }
+
+    /// What servers are told that start from now on.
+    pub fn set_archive_after(&mut self, rows: Option<u64>) {
+        self.options.archive_after = rows;
     }
 
     /// Starts a replica that was killed, or was absent.

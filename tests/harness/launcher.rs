@@ -72,6 +72,10 @@ pub struct Options {
     pub secured: bool,
     /// The command of every server: this release's, or the one before.
     pub release: PathBuf,
+    /// How many rows stay in each database; all where nothing is said.
+    pub archive_after: Option<u64>,
+    /// Whether data is in the temporary directory, however much room there is in memory.
+    pub on_disk: bool,
 }
 
 impl Default for Options {
@@ -92,6 +96,8 @@ impl Default for Options {
             catalogs: 1,
             secured: false,
             release: BAZAAR.into(),
+            archive_after: None,
+            on_disk: false,
         }
     }
 }
@@ -149,9 +155,14 @@ impl Launcher<'_> {
             (Server::Catalog | Server::OtherCatalog, Some(url)) => format!("--store={url}"),
             _ => format!("--data-dir={}", self.data_dir(server).display()),
         };
+        let archives =
+            matches!(server, Server::Catalog | Server::Order(_)) && !place.starts_with("--store");
+        let archive_after = self.options.archive_after.filter(|_| archives);
+        let archive_after = archive_after.map(|rows| format!("--archive-after={rows}"));
         let common = [command.to_owned(), place];
         let proofs = self.options.secured.then(|| self.proofs(server));
         let flags = flags.into_iter().chain(proofs.into_iter().flatten());
+        let flags = flags.chain(archive_after);
         common.into_iter().chain(flags).chain(further).collect()
     }
 

@@ -15,10 +15,12 @@ use domain::{
     RowNumber, StockName, Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use storage::archive::{Archiver, Archiving, Shedding};
 use storage::damage::{DamageReporter, Watch};
 use storage::database::{self, Kind};
+use storage::log::LogBound;
 use storage::rows;
-use storage::{DataDir, Location, StorageError};
+use storage::{DataDir, Database, Location, StorageError};
 use tonic::async_trait;
 
 use super::audit::Audit;
@@ -82,7 +84,9 @@ const CHECK_PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub struct SqliteStore {
-    connection: Connection,
+    connection: Database,
+    log: LogBound,
+    shedding: Shedding,
     /// `None` until one is begun.
     journal: Option<JournalId>,
     listing: ListingDigest,
@@ -112,6 +116,8 @@ impl SqliteStore {
             journal,
             listing,
             unchecked: None,
+            log: data_dir.log_bound(KIND),
+            shedding: Shedding::of(&connection)?,
             data_dir,
             connection,
         };
@@ -161,6 +167,16 @@ impl SqliteStore {
     /// Looks every so often whether the files are still those that were opened.
     pub fn watch(&self, reporter: DamageReporter) -> Watch {
         reporter.watch(self.data_dir.files(KIND))
+    }
+
+    /// Moves old rows into files of their own from now on, beside the writer, so that about `kept` rows stay in the
+    /// database: see [`storage::archive`].
+    ///
+    /// # Errors
+    /// Where the database cannot be opened for that.
+    pub fn archive(&self, kept: u64, reporter: DamageReporter) -> Result<Archiving, StorageError> {
+        let archiver = Archiver::new(&self.data_dir, KIND, self.shedding.offers(), kept)?;
+        Ok(archiver.start(reporter))
     }
 
     /// Whether no journal was begun in it yet.
@@ -351,7 +367,11 @@ impl SqliteStore {
             update_term(&transaction, term)?;
             Covered::Leadership.keep(&transaction, of_term(journal, term))?;
         }
-        storage::error::commit(transaction)
+        let shed = self.shedding.shed(&transaction, batch.rows.len())?;
+        storage::error::commit(transaction)?;
+        self.shedding.committed(shed, &self.connection);
+        self.log.keep(&self.connection);
+        Ok(())
     }
 
     /// See [`Store::set_sessions_out`].
@@ -444,7 +464,7 @@ impl Unchecked {
 
     fn check_with(
         self,
-        connection: &Connection,
+        connection: &Database,
         keep_going: impl Fn() -> bool,
     ) -> Result<(), StorageError> {
         let Self {
@@ -549,7 +569,7 @@ fn update_term(transaction: &Transaction<'_>, term: &Term) -> Result<(), Storage
 /// A connection of its own for readers of the journal, whom the writer does not hold up.
 #[derive(Debug, Clone)]
 pub struct SqliteJournal {
-    connection: Arc<Mutex<Connection>>,
+    connection: Arc<Mutex<Database>>,
 }
 
 impl SqliteJournal {

@@ -1,17 +1,21 @@
 //! A data directory with one owner, opened so that a commit is durable.
 
+use std::cell::{RefCell, RefMut};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use daemon::data_dir::Lock;
 use daemon::directory;
-use rusqlite::{Connection, OpenFlags, Transaction};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
 
+use crate::archive::{self, Archive};
 use crate::error::StorageError;
 use crate::files::OpenFiles;
+use crate::log::{self, LogBound};
 
 /// What kind of database a file is, so that a wrong directory is noticed before it is used.
 #[derive(Debug, Clone, Copy)]
@@ -42,13 +46,57 @@ impl Kind {
 /// Which [version](Kind::version) its tables have, or lower where it was not opened since release 0.1.0: for later
 /// releases' databases, of which nothing else can be said.
 const VERSION: &str = "user_version";
+/// An open database, and the files beside it that some of its journal may be in: see
+/// [`crate::archive`].
+#[derive(Debug)]
+pub struct Database {
+    connection: Connection,
+    archive: RefCell<Archive>,
+}
+
+impl Database {
+    /// With the files of a directory.
+    fn new(connection: Connection, location: &Location) -> Self {
+        Self {
+            connection,
+            archive: RefCell::new(Archive::new(Some(location.clone()))),
+        }
+    }
+
+    /// One that has no directory, in memory say.
+    pub fn without_archive(connection: Connection) -> Self {
+        Self {
+            connection,
+            archive: RefCell::new(Archive::new(None)),
+        }
+    }
+
+    /// The files. Nobody keeps what this returns while calling what may ask for it.
+    pub(crate) fn archive(&self) -> RefMut<'_, Archive> {
+        self.archive.borrow_mut()
+    }
+}
+
+impl Deref for Database {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Database {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
 
 /// A database that is at most so large is read in full whenever it is opened: about half a
 /// second. A larger one is read while it already serves.
 const READ_AT_OPEN_BYTES_MAX: u64 = 32 << 20;
 
 /// Longest wait for a lock that another connection holds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a database's file is.
 #[derive(Debug, Clone)]
@@ -66,6 +114,10 @@ pub struct Vfs {
     /// Does there what is done on the machine's disks to a log before it is read: writes the file
     /// anew, as it is seen, and syncs it and its directory. No file is fine.
     pub rewrite: fn(&Path) -> io::Result<()>,
+    /// Removes a file. No file is fine.
+    pub remove: fn(&Path) -> io::Result<()>,
+    /// The names of the files in a directory; none where there is none.
+    pub list: fn(&Path) -> io::Result<Vec<String>>,
 }
 
 impl Location {
@@ -101,8 +153,61 @@ impl Location {
         rewritten.map_err(|source| StorageError::Directory { path, source })
     }
 
-    fn connect(&self, kind: Kind, flags: OpenFlags) -> Result<Connection, StorageError> {
-        let path = self.path(kind);
+    /// Whether it is on the machine's disks, where there are directories.
+    pub(crate) fn is_on_disk(&self) -> bool {
+        self.vfs.is_none()
+    }
+
+    /// Removes a file, and then it is not there. What is removed may come back with a loss of power.
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), StorageError> {
+        let removed = match self.vfs {
+            None => fs::remove_file(path),
+            Some(vfs) => (vfs.remove)(path),
+        };
+        match removed {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::Directory {
+                path: path.to_owned(),
+                source: error,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of the files in a directory; none where there is none.
+    pub(crate) fn list(&self, dir: &Path) -> Result<Vec<String>, StorageError> {
+        let listed = match self.vfs {
+            None => list(dir),
+            Some(vfs) => (vfs.list)(dir),
+        };
+        listed.map_err(|source| StorageError::Directory {
+            path: dir.to_owned(),
+            source,
+        })
+    }
+
+    /// Opens another database that is there for reading; `None` where it is not.
+    pub(crate) fn open_beside(&self, path: &Path) -> Result<Option<Connection>, StorageError> {
+        let is_missing = |error: &io::Error| error.kind() == ErrorKind::NotFound;
+        if self.is_on_disk() && fs::metadata(path).as_ref().is_err_and(is_missing) {
+            return Ok(None);
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        match self.connect(path, flags) {
+            Err(StorageError::Sqlite(error))
+                if !self.is_on_disk()
+                    && error.sqlite_error_code() == Some(ErrorCode::CannotOpen) =>
+            {
+                Ok(None)
+            }
+            opened => opened.map(Some),
+        }
+    }
+
+    pub(crate) fn connect(
+        &self,
+        path: &Path,
+        flags: OpenFlags,
+    ) -> Result<Connection, StorageError> {
         let connection = match self.vfs {
             None => Connection::open_with_flags(path, flags)?,
             Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.name)?,
@@ -165,14 +270,15 @@ impl DataDir {
     /// [`StorageError::Foreign`] where it belongs to something else, [`StorageError::Damaged`]
     /// where its head is not as it was written, and where the disk does not take what it is to
     /// hold. What it holds is for the caller to check.
-    pub fn open(&self, kind: Kind) -> Result<Connection, StorageError> {
+    pub fn open(&self, kind: Kind) -> Result<Database, StorageError> {
         let path = self.location.path(kind);
         if self.location.vfs.is_none() {
             refuse_empty(&path)?;
             refuse_lone_log(&path, &self.location.log_path(kind))?;
+            refuse_lone_archive(&path, &self.location)?;
         }
         self.location.make_log_durable(kind)?;
-        let mut connection = self.location.connect(kind, OpenFlags::default())?;
+        let mut connection = self.location.connect(&path, OpenFlags::default())?;
         let missing = missing(&connection, &path, kind)?;
         let (now, later) = missing.at_open();
         // Like FULL with a write-ahead log. Before there is one, a rollback journal whose deletion
@@ -180,6 +286,7 @@ impl DataDir {
         // since with it.
         connection.pragma_update(None, "synchronous", "EXTRA")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "journal_size_limit", log::BYTES_MAX)?;
         if !now.is_empty() {
             // All of it or nothing, so that a crash leaves no half of a database.
             let transaction = connection.transaction()?;
@@ -194,7 +301,15 @@ impl DataDir {
                 })?;
             }
         }
-        Ok(connection)
+        let database = Database::new(connection, &self.location);
+        archive::check_ends(&database)?;
+        Ok(database)
+    }
+
+    /// Keeps the log of its database short, for who writes to it.
+    pub fn log_bound(&self, kind: Kind) -> LogBound {
+        let is_on_disk = self.location.is_on_disk();
+        LogBound::of(is_on_disk.then(|| self.location.log_path(kind)))
     }
 
     /// The files of its database, which was opened a moment ago: to be watched for as long as it is
@@ -206,7 +321,7 @@ impl DataDir {
         }
     }
 
-    /// Gives the database's files other names, so that it can be made again; they are kept.
+    /// Gives the database's files other names, and those of its archive, so that it can be made again; they are kept.
     /// Returns the new name: `orders.db.damaged-1`.
     ///
     /// # Errors
@@ -221,8 +336,13 @@ impl DataDir {
             let file = format!("{}.damaged-{number}{suffix}", kind.file);
             dir.join(file)
         };
+        let archive = |number: u32| dir.join(format!("{}.damaged-{number}", archive::DIR));
+        let is_free = |&number: &u32| {
+            let is_file = |suffix: &&str| name(number, suffix).exists();
+            !SUFFIXES.iter().any(is_file) && !archive(number).exists()
+        };
         let number = (1..)
-            .find(|&number| SUFFIXES.iter().all(|suffix| !name(number, suffix).exists()))
+            .find(is_free)
             .expect("a directory has fewer files than there are numbers");
         for suffix in SUFFIXES {
             let from = dir.join(format!("{}{suffix}", kind.file));
@@ -230,6 +350,10 @@ impl DataDir {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
                 _ => {}
             }
+        }
+        match fs::rename(dir.join(archive::DIR), archive(number)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
         }
         directory::sync(dir).map_err(failed)?;
         Ok(name(number, ""))
@@ -263,6 +387,30 @@ fn refuse_lone_log(database: &Path, log: &Path) -> Result<(), StorageError> {
         )));
     }
     Ok(())
+}
+
+/// Without its database nobody knows which of its files count.
+fn refuse_lone_archive(database: &Path, location: &Location) -> Result<(), StorageError> {
+    let archive = location.beside(archive::DIR);
+    if !database.exists() && !location.list(&archive)?.is_empty() {
+        return Err(StorageError::Damaged(format!(
+            "{} is missing beside its archive, {}",
+            database.display(),
+            archive.display()
+        )));
+    }
+    Ok(())
+}
+
+fn list(dir: &Path) -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let name = |entry: io::Result<fs::DirEntry>| {
+        entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
+    };
+    entries.map(name).collect()
 }
 
 /// Writes a file anew, as it is seen, and syncs it and its directory. Syncing it alone would not
@@ -320,7 +468,7 @@ fn add(
 ///
 /// # Errors
 /// Where there is none, or it is damaged.
-pub fn open_read_only(location: &Location, kind: Kind) -> Result<Connection, StorageError> {
+pub fn open_read_only(location: &Location, kind: Kind) -> Result<Database, StorageError> {
     let path = location.path(kind);
     if location.vfs.is_none() && !path.is_file() {
         return Err(StorageError::Foreign {
@@ -337,10 +485,7 @@ pub fn open_read_only(location: &Location, kind: Kind) -> Result<Connection, Sto
 ///
 /// # Errors
 /// Where it is damaged.
-pub fn open_where_made(
-    location: &Location,
-    kind: Kind,
-) -> Result<Option<Connection>, StorageError> {
+pub fn open_where_made(location: &Location, kind: Kind) -> Result<Option<Database>, StorageError> {
     let path = location.path(kind);
     match fs::metadata(&path) {
         Ok(_) => open_made(location, kind),
@@ -349,23 +494,26 @@ pub fn open_where_made(
     }
 }
 
-fn open_made(location: &Location, kind: Kind) -> Result<Option<Connection>, StorageError> {
+fn open_made(location: &Location, kind: Kind) -> Result<Option<Database>, StorageError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = location.connect(kind, flags)?;
-    let missing = missing(&connection, &location.path(kind), kind)?;
+    let path = location.path(kind);
+    let connection = location.connect(&path, flags)?;
+    let missing = missing(&connection, &path, kind)?;
     if missing.is_new() {
         return Ok(None);
     }
     if !missing.at_open().0.is_empty() {
         read_as_now(&connection)?;
     }
-    Ok(Some(connection))
+    Ok(Some(Database::new(connection, location)))
 }
 
-/// Whether a database is small enough to be read in full before it is used.
-pub fn is_small(connection: &Connection) -> Result<bool, StorageError> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
+/// Whether a database, with its archive, is small enough to be read in full before it is used.
+pub fn is_small(database: &Database) -> Result<bool, StorageError> {
+    let pragma = |name| database.pragma_query_value(None, name, |row| row.get::<_, u64>(0));
     let bytes = pragma("page_count")?.saturating_mul(pragma("page_size")?);
+    let archived = archive::rows_in(database)?.0;
+    let bytes = bytes.saturating_add(archived.saturating_mul(archive::ROW_BYTES));
     Ok(bytes <= READ_AT_OPEN_BYTES_MAX)
 }
 
@@ -408,7 +556,10 @@ impl Missing {
 /// What the database lacks. Refuses one of something else, and of a later release.
 fn missing(connection: &Connection, path: &Path, kind: Kind) -> Result<Missing, StorageError> {
     let id: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
-    let found = schema(connection)?;
+    let mut found = schema(connection)?;
+    // It comes with the first rows that are archived. Who never archived any has the tables of before, and can go back
+    // to the release before.
+    found.retain(|(name, sql)| name != archive::TABLE || sql != archive::SCHEMA.trim());
     let since = [kind.added, kind.gated].concat();
     if found.is_empty() && (id == 0 || id == kind.application_id) {
         let parts = [kind.schema, &since].concat();
@@ -479,195 +630,4 @@ fn schema(connection: &Connection) -> Result<Vec<(String, String)>, StorageError
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KIND: Kind = Kind {
-        name: "test",
-        file: "test.db",
-        application_id: 7,
-        schema: &["CREATE TABLE t (x INTEGER) STRICT"],
-        added: &[],
-        gated: &[],
-    };
-
-    #[test]
-    fn a_data_directory_has_one_owner() {
-        let dir = tempfile::tempdir().unwrap();
-        let first = DataDir::take(dir.path()).unwrap();
-        assert!(matches!(
-            DataDir::take(dir.path()),
-            Err(StorageError::NotTaken(_))
-        ));
-        drop(first);
-        DataDir::take(dir.path()).unwrap();
-    }
-
-    #[test]
-    fn another_kind_of_database_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::take(dir.path()).unwrap();
-        drop(data_dir.open(KIND).unwrap());
-        drop(data_dir.open(KIND).unwrap());
-        let other = Kind {
-            name: "other",
-            application_id: 8,
-            schema: &["CREATE TABLE u (x INTEGER) STRICT"],
-            ..KIND
-        };
-        let refused = data_dir.open(other).unwrap_err();
-        assert!(matches!(refused, StorageError::Foreign { .. }));
-        let message = refused.to_string();
-        assert!(
-            message.contains("is not a database of kind `other`;"),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn a_database_of_before_gets_the_tables_that_came_since() {
-        let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::take(dir.path()).unwrap();
-        let connection = data_dir.open(KIND).unwrap();
-        connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
-        drop(connection);
-        let since = Kind {
-            added: &["CREATE TABLE u (y INTEGER) STRICT"],
-            ..KIND
-        };
-        drop(open_read_only(data_dir.location(), since).unwrap());
-        for _ in 0..2 {
-            let connection = data_dir.open(since).unwrap();
-            let sql = "SELECT sum(x), (SELECT count(*) FROM u) FROM t";
-            let found = connection.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)));
-            assert_eq!(found, Ok((3, 0)));
-        }
-        let refused = data_dir.open(KIND).unwrap_err();
-        assert!(matches!(refused, StorageError::Newer { .. }), "{refused}");
-    }
-
-    #[test]
-    fn what_is_no_database_is_damaged_and_set_aside_it_is_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::take(dir.path()).unwrap();
-        let file = dir.path().join(KIND.file);
-        for (number, content) in [(1, &[b'x'; 4096][..]), (2, &[])] {
-            fs::write(&file, content).unwrap();
-            let error = data_dir.open(KIND).unwrap_err();
-            assert!(error.is_damage(), "{error}");
-            let aside = data_dir.set_aside(KIND).unwrap();
-            assert_eq!(aside, dir.path().join(format!("test.db.damaged-{number}")));
-            assert_eq!(fs::read(aside).unwrap(), content);
-            drop(data_dir.open(KIND).unwrap());
-        }
-    }
-
-    #[test]
-    fn a_column_that_came_since_is_added_and_is_as_in_a_new_database() {
-        let since = Kind {
-            added: &[
-                "CREATE TABLE u (y INTEGER) STRICT",
-                "ALTER TABLE t ADD COLUMN z BLOB CHECK (length(z) = 2)",
-            ],
-            ..KIND
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::take(dir.path()).unwrap();
-        let connection = data_dir.open(KIND).unwrap();
-        connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
-        drop(connection);
-        for _ in 0..2 {
-            let connection = data_dir.open(since).unwrap();
-            let found = connection.query_row("SELECT x, z FROM t", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            });
-            assert_eq!(found, Ok((3, None::<Vec<u8>>)));
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::take(dir.path()).unwrap();
-        for _ in 0..2 {
-            drop(data_dir.open(since).unwrap());
-        }
-    }
-
-    #[test]
-    fn what_the_release_before_does_not_know_comes_when_told_and_then_it_refuses_with_words() {
-        let gated = Kind {
-            gated: &["CREATE TABLE u (y INTEGER) STRICT"],
-            ..KIND
-        };
-        let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::take(dir.path()).unwrap();
-        let path = dir.path().join(KIND.file);
-        drop(data_dir.open(KIND).unwrap());
-        for _ in 0..2 {
-            // Each of the two releases opens what the other one had.
-            let connection = data_dir.open(gated).unwrap();
-            assert!(!connection.table_exists(None, "u").unwrap());
-            drop(connection);
-            drop(data_dir.open(KIND).unwrap());
-        }
-        let mut connection = data_dir.open(gated).unwrap();
-        for _ in 0..2 {
-            let transaction = connection.transaction().unwrap();
-            add_gated(&transaction, &path, gated).unwrap();
-            transaction.commit().unwrap();
-            assert!(connection.table_exists(None, "u").unwrap());
-        }
-        drop(connection);
-        let refusals = [
-            data_dir.open(KIND).unwrap_err(),
-            open_read_only(data_dir.location(), KIND).unwrap_err(),
-        ];
-        for refused in refusals {
-            assert!(!refused.is_damage(), "{refused}");
-            let message = refused.to_string();
-            let expected = "has tables of version 2, of a later release; this one knows 1: ";
-            assert!(message.contains(expected), "{message}");
-        }
-        drop(data_dir.open(gated).unwrap());
-    }
-
-    #[test]
-    fn a_log_without_its_database_is_damage() {
-        let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::take(dir.path()).unwrap();
-        let connection = data_dir.open(KIND).unwrap();
-        connection.execute("INSERT INTO t VALUES (3)", []).unwrap();
-        let log = dir.path().join("test.db-wal");
-        let copy = fs::read(&log).unwrap();
-        drop(connection);
-        fs::remove_file(dir.path().join(KIND.file)).unwrap();
-        fs::write(&log, &copy).unwrap();
-        let damaged = data_dir.open(KIND).unwrap_err();
-        assert!(damaged.is_damage(), "{damaged}");
-        assert_eq!(fs::read(&log).unwrap(), copy);
-        data_dir.set_aside(KIND).unwrap();
-        drop(data_dir.open(KIND).unwrap());
-    }
-
-    #[test]
-    fn tables_that_were_changed_are_damage() {
-        let dir = tempfile::tempdir().unwrap();
-        let data_dir = DataDir::take(dir.path()).unwrap();
-        let connection = data_dir.open(KIND).unwrap();
-        connection.execute_batch("DROP TABLE t").unwrap();
-        connection.execute_batch("CREATE TABLE t (x TEXT)").unwrap();
-        drop(connection);
-        assert!(data_dir.open(KIND).unwrap_err().is_damage());
-    }
-
-    #[test]
-    fn a_file_that_is_written_anew_is_as_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        rewrite(&path).unwrap();
-        assert!(!path.exists());
-        for bytes in [0, 1, REWRITE_BYTES, 3 * REWRITE_BYTES + 7] {
-            let written: Vec<u8> = (0..bytes).map(|place| (place % 251) as u8).collect();
-            fs::write(&path, &written).unwrap();
-            rewrite(&path).unwrap();
-            assert!(fs::read(&path).unwrap() == written, "{bytes} bytes");
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,5 @@
-//! The table of journal rows, which the catalog and every replica keep.
+//! The journal's rows, which the catalog and every replica keep: the last in a table, and those before in the files of its
+//! [`archive`](crate::archive), if it has one. Who reads does not notice where a row is.
 
 use domain::{
     ChainHash, Entry, Epoch, IdempotencyKey, LedgerEnd, Order, OrderNumber, Price, Quantity, Row,
@@ -7,6 +8,7 @@ use domain::{
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Statement, params};
 
+use crate::database::Database;
 use crate::error::StorageError;
 use crate::stock_change;
 
@@ -40,6 +42,9 @@ pub const COLUMNS_COUNT: usize = 10;
 
 /// Rows that are read at a time by who reads them all.
 const CHUNK_ROWS: usize = 4096;
+
+/// Rows that are read by one statement. While it runs, the write-ahead log cannot be begun anew: see [`log`](crate::log).
+const BURST_ROWS: usize = 256;
 
 /// Adds rows; part of a transaction of the caller's.
 pub fn insert<'a>(
@@ -86,11 +91,11 @@ fn side_name(side: Side) -> &'static str {
 ///
 /// # Errors
 /// [`StorageError::Damaged`] where either is missing or does not continue the hash chain.
-pub fn end(connection: &Connection) -> Result<LedgerEnd, StorageError> {
-    let Some(last) = last(connection)? else {
+pub fn end(database: &Database) -> Result<LedgerEnd, StorageError> {
+    let Some(last) = last(database)? else {
         return Ok(LedgerEnd::default());
     };
-    read(connection, RowNumber(0), 1)?;
+    read(database, RowNumber(0), 1)?;
     Ok(LedgerEnd::of(&last))
 }
 
@@ -98,13 +103,13 @@ pub fn end(connection: &Connection) -> Result<LedgerEnd, StorageError> {
 ///
 /// # Errors
 /// [`StorageError::Damaged`] where it does not continue the hash chain.
-pub fn last(connection: &Connection) -> Result<Option<Row>, StorageError> {
+pub fn last(database: &Database) -> Result<Option<Row>, StorageError> {
     let sql = "SELECT max(number) FROM journal";
-    let number: Option<u64> = connection.query_row(sql, [], |row| row.get(0))?;
+    let number: Option<u64> = database.query_row(sql, [], |row| row.get(0))?;
     let Some(number) = number.map(RowNumber) else {
         return Ok(None);
     };
-    let row = read(connection, number, 1)?.pop();
+    let row = read(database, number, 1)?.pop();
     Ok(Some(row.ok_or_else(|| missing(number))?))
 }
 
@@ -116,19 +121,43 @@ pub fn last(connection: &Connection) -> Result<Option<Row>, StorageError> {
 /// [`StorageError::Damaged`] where one of them, or the one before them, is missing or not as it
 /// was written.
 pub fn read(
-    connection: &Connection,
+    database: &Database,
     from: RowNumber,
     rows_max: usize,
 ) -> Result<Vec<Row>, StorageError> {
+    let mut rows = RowsFrom::new(from, rows_max);
+    // What is not in the table any more is in a file, which holds on to where the next one begins.
+    while !take(database, &mut rows)? {
+        if !database.archive().take(database, &mut rows)? {
+            return Err(missing(rows.next()));
+        }
+    }
+    Ok(rows.into_rows())
+}
+
+/// Takes the next rows from the table of a database, as many as are wanted and there are. Whether there is nothing before
+/// these.
+pub(crate) fn take(connection: &Connection, rows: &mut RowsFrom) -> Result<bool, StorageError> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS} FROM journal WHERE number >= ? ORDER BY number LIMIT ?"
     ))?;
-    let mut rows = RowsFrom::new(from, rows_max);
-    let mut found = statement.query(params![rows.first().0, rows.limit() as u64])?;
-    while let Some(row) = found.next()? {
-        rows.take(parse(row)?)?;
+    while rows.limit() > 0 {
+        let (next, limit) = (rows.next(), rows.limit().min(BURST_ROWS));
+        let mut found = statement.query(params![next.0, limit as u64])?;
+        let mut count = 0;
+        while let Some(row) = found.next()? {
+            let row = parse(row)?;
+            if count == 0 && row.number > next {
+                return Ok(false);
+            }
+            rows.take(row)?;
+            count += 1;
+        }
+        if count < limit {
+            break;
+        }
     }
-    Ok(rows.into_rows())
+    Ok(true)
 }
 
 /// Rows from a number on as a database has them, the one before them first: none is taken that does not continue the
@@ -138,8 +167,8 @@ pub struct RowsFrom {
     from: RowNumber,
     rows_max: usize,
     next: RowNumber,
-    /// Where the rows end that were taken.
-    end: LedgerEnd,
+    /// Where the rows end that were taken; `None` where what is before the next one is not known.
+    end: Option<LedgerEnd>,
     rows: Vec<Row>,
 }
 
@@ -151,20 +180,31 @@ impl RowsFrom {
             from,
             rows_max,
             next: first,
-            end: LedgerEnd::default(),
+            end: (from == RowNumber(0)).then(LedgerEnd::default),
             rows: Vec::new(),
         }
     }
 
-    /// The number to read from: that of the row before, where there is one.
-    pub fn first(&self) -> RowNumber {
-        RowNumber(self.from.0.saturating_sub(1))
+    /// The same without the row before them: whether the first one continues the chain is for the caller to see.
+    pub(crate) fn trusting(from: RowNumber, rows_max: usize) -> Self {
+        Self {
+            from,
+            rows_max,
+            next: from,
+            end: None,
+            rows: Vec::new(),
+        }
+    }
+
+    /// The number to go on from: at first that of the row before, where there is one.
+    pub fn next(&self) -> RowNumber {
+        self.next
     }
 
     /// How many to read from there.
     pub fn limit(&self) -> usize {
-        self.rows_max
-            .saturating_add(usize::from(self.first() < self.from))
+        let before = usize::from(self.next < self.from);
+        (self.rows_max - self.rows.len()).saturating_add(before)
     }
 
     /// Takes the next one, in number order.
@@ -175,16 +215,15 @@ impl RowsFrom {
         if row.number != self.next {
             return Err(missing(self.next));
         }
-        let is_before = row.number < self.from;
-        if !is_before && !self.end.is_continued_by(&row) {
+        if self.end.is_some_and(|end| !end.is_continued_by(&row)) {
             return Err(StorageError::Damaged(format!(
                 "row {} does not continue the hash chain",
                 row.number
             )));
         }
         self.next = row.number.next();
-        self.end = LedgerEnd::of(&row);
-        if !is_before {
+        self.end = Some(LedgerEnd::of(&row));
+        if row.number >= self.from {
             self.rows.push(row);
         }
         Ok(())
@@ -203,16 +242,14 @@ impl RowsFrom {
 /// [`StorageError::Damaged`] at the first row that is not as it was written, or where the ledger
 /// does not end in `end`.
 pub fn check(
-    connection: &Connection,
+    database: &Database,
     end: LedgerEnd,
     mut each: impl FnMut(&[Row]) -> bool,
 ) -> Result<(), StorageError> {
     let mut reached = LedgerEnd::default();
-    let mut by_key =
-        connection.prepare_cached("SELECT number FROM journal WHERE key = ? LIMIT 1")?;
     while reached.rows < end.rows {
         let left = usize::try_from(end.rows.0 - reached.rows.0).unwrap_or(usize::MAX);
-        let rows = read(connection, reached.rows, left.min(CHUNK_ROWS))?;
+        let rows = read(database, reached.rows, left.min(CHUNK_ROWS))?;
         if rows.is_empty() {
             return Err(missing(reached.rows));
         }
@@ -224,9 +261,7 @@ pub fn check(
                 )));
             }
             reached = LedgerEnd::of(row);
-            let key = row.entry.key().as_str();
-            let found: Option<u64> = by_key.query_row([key], |row| row.get(0)).optional()?;
-            if found != Some(row.number.0) {
+            if find_number(database, row.entry.key())? != Some(row.number) {
                 return Err(StorageError::Damaged(format!(
                     "row {} is not found by its key",
                     row.number
@@ -248,18 +283,11 @@ pub fn check(
 ///
 /// # Errors
 /// [`StorageError::Damaged`] where it is not as it was written.
-pub fn find_key(
-    connection: &Connection,
-    key: &IdempotencyKey,
-) -> Result<Option<Row>, StorageError> {
-    let mut statement = connection.prepare_cached("SELECT number FROM journal WHERE key = ?")?;
-    let number: Option<u64> = statement
-        .query_row([key.as_str()], |row| row.get(0))
-        .optional()?;
-    let Some(number) = number.map(RowNumber) else {
+pub fn find_key(database: &Database, key: &IdempotencyKey) -> Result<Option<Row>, StorageError> {
+    let Some(number) = find_number(database, key)? else {
         return Ok(None);
     };
-    let row = read(connection, number, 1)?.pop();
+    let row = read(database, number, 1)?.pop();
     match row.filter(|row| row.entry.key() == key) {
         Some(row) => Ok(Some(row)),
         None => Err(StorageError::Damaged(format!(
@@ -268,20 +296,32 @@ pub fn find_key(
     }
 }
 
+/// What an index says of a key.
+fn find_number(
+    database: &Database,
+    key: &IdempotencyKey,
+) -> Result<Option<RowNumber>, StorageError> {
+    let mut statement = database.prepare_cached("SELECT number FROM journal WHERE key = ?")?;
+    let number: Option<u64> = statement
+        .query_row([key.as_str()], |row| row.get(0))
+        .optional()?;
+    match number {
+        Some(number) => Ok(Some(RowNumber(number))),
+        None => database.archive().find(database, key),
+    }
+}
+
 /// The row of an order, which may be any number of changes of stocks behind the place that its number says.
 ///
 /// # Errors
 /// [`StorageError::Damaged`] where a row on the way to it is missing or not as it was written.
-pub fn find_order(
-    connection: &Connection,
-    order: OrderNumber,
-) -> Result<Option<Row>, StorageError> {
-    let end = last(connection)?.as_ref().map(LedgerEnd::of);
+pub fn find_order(database: &Database, order: OrderNumber) -> Result<Option<Row>, StorageError> {
+    let end = last(database)?.as_ref().map(LedgerEnd::of);
     let Some(mut search) = OrderSearch::new(order, end.unwrap_or_default()) else {
         return Ok(None);
     };
     loop {
-        let row = read(connection, search.probe(), 1)?.pop();
+        let row = read(database, search.probe(), 1)?.pop();
         let row = row.ok_or_else(|| missing(search.probe()))?;
         if let Some(found) = search.take(row)? {
             return Ok(Some(found));
@@ -377,230 +417,4 @@ pub fn parse(row: &rusqlite::Row<'_>) -> Result<Row, StorageError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use domain::{Note, StockChange, StockChangeKind};
-
-    use super::*;
-
-    fn some_rows(count: u64) -> Vec<Row> {
-        let mut rows: Vec<Row> = Vec::new();
-        for number in 0..count {
-            let end = rows.last().map(LedgerEnd::of).unwrap_or_default();
-            let order = Order {
-                key: IdempotencyKey::new(&format!("key-{number}")).unwrap(),
-                name: StockName::new("nvidia").unwrap(),
-                side: if number % 2 == 0 {
-                    Side::Buy
-                } else {
-                    Side::Sell
-                },
-                quantity: Quantity::new(number + 1).unwrap(),
-            };
-            let price = Price::from_minor(24063).unwrap();
-            rows.push(Row::following(&end, Epoch(3), order, price));
-        }
-        rows
-    }
-
-    fn database(rows: &[Row]) -> Connection {
-        let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(SCHEMA).unwrap();
-        connection.execute_batch(STOCK_CHANGES).unwrap();
-        insert(&connection, rows).unwrap();
-        connection
-    }
-
-    #[test]
-    fn rows_are_read_as_they_were_written() {
-        let rows = some_rows(5);
-        let connection = database(&rows);
-        assert_eq!(read(&connection, RowNumber(0), 100).unwrap(), rows);
-        assert_eq!(read(&connection, RowNumber(2), 2).unwrap(), rows[2..4]);
-        assert_eq!(
-            find_key(&connection, rows[3].entry.key()).unwrap().as_ref(),
-            Some(&rows[3])
-        );
-        assert_eq!(
-            find_key(&connection, &IdempotencyKey::new("other").unwrap()).unwrap(),
-            None
-        );
-        assert_eq!(
-            end(&connection).unwrap(),
-            LedgerEnd {
-                rows: RowNumber(5),
-                stock_changes: 0,
-                chain: rows[4].chain
-            }
-        );
-    }
-
-    /// Rows of which some are changes of stocks, as a word says with `c`.
-    fn mixed_rows(word: &str) -> Vec<Row> {
-        let mut end = LedgerEnd::default();
-        let rows = word.bytes().enumerate().map(|(number, kind)| {
-            let key = IdempotencyKey::new(&format!("key-{number}")).unwrap();
-            let name = StockName::new("nvidia").unwrap();
-            let price = Price::from_minor(24063).unwrap();
-            let entry: Entry = match kind {
-                b'c' => Entry::StockChange(StockChange {
-                    key,
-                    name,
-                    kind: StockChangeKind::Price { price },
-                    note: Note::new("somebody", "because"),
-                }),
-                _ => Entry::Order(Order {
-                    key,
-                    name,
-                    side: Side::Buy,
-                    quantity: Quantity::new(1).unwrap(),
-                }),
-            };
-            let row = Row::following(&end, Epoch(3), entry, price);
-            end = LedgerEnd::of(&row);
-            row
-        });
-        rows.collect()
-    }
-
-    #[test]
-    fn an_order_is_found_among_changes_of_stocks_by_the_number_that_clients_know() {
-        for word in [
-            "",
-            "o",
-            "c",
-            "cccc",
-            "oooo",
-            "ococcoocccco",
-            "ccccco",
-            "occcccco",
-            "coooooc",
-        ] {
-            let rows = mixed_rows(word);
-            let connection = database(&rows);
-            assert_eq!(read(&connection, RowNumber(0), 100).unwrap(), rows);
-            let whole = rows.last().map(LedgerEnd::of).unwrap_or_default();
-            assert_eq!(end(&connection).unwrap(), whole);
-            check(&connection, whole, |_| true).unwrap();
-            let orders: Vec<&Row> = rows.iter().filter(|row| row.order().is_some()).collect();
-            assert_eq!(whole.orders(), OrderNumber(orders.len() as u64));
-            for number in 0..orders.len() + 2 {
-                let found = find_order(&connection, OrderNumber(number as u64)).unwrap();
-                assert_eq!(
-                    found.as_ref(),
-                    orders.get(number).copied(),
-                    "{number} of {word}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_second_row_for_a_key_is_refused() {
-        let rows = some_rows(2);
-        let connection = database(&rows[..1]);
-        let again = Row {
-            entry: rows[0].entry.clone(),
-            ..rows[1].clone()
-        };
-        assert!(insert(&connection, [&again]).is_err());
-    }
-
-    #[test]
-    fn a_missing_row_is_noticed_by_whoever_reads_there_or_behind() {
-        let rows = some_rows(6);
-        let connection = database(&rows);
-        connection
-            .execute("DELETE FROM journal WHERE number = 3", [])
-            .unwrap();
-        let sound = |from: usize, rows_max: usize| {
-            let read = read(&connection, RowNumber(from as u64), rows_max).unwrap();
-            assert_eq!(read, rows[from..rows.len().min(from + rows_max)]);
-        };
-        sound(0, 3);
-        sound(5, 100);
-        sound(6, 100);
-        for (from, rows_max) in [(0, 4), (0, 100), (2, 2), (3, 1), (4, 1)] {
-            let damaged = read(&connection, RowNumber(from), rows_max).unwrap_err();
-            assert!(matches!(damaged, StorageError::Damaged(_)), "{damaged}");
-            assert!(damaged.to_string().contains("row 3 is missing"));
-        }
-        // Not by who opens it: that would read the whole ledger.
-        let end = end(&connection).unwrap();
-        assert_eq!(end.rows, RowNumber(6));
-        assert!(check(&connection, end, |_| true).unwrap_err().is_damage());
-    }
-
-    #[test]
-    fn a_row_that_was_changed_is_not_returned() {
-        let rows = some_rows(6);
-        let changes = [
-            "UPDATE journal SET quantity = quantity + 1 WHERE number = 3",
-            "UPDATE journal SET price = 1 WHERE number = 3",
-            "UPDATE journal SET side = iif(side = 'buy', 'sell', 'buy') WHERE number = 3",
-            "UPDATE journal SET key = 'another' WHERE number = 3",
-            "UPDATE journal SET name = 'meta' WHERE number = 3",
-            "UPDATE journal SET epoch = epoch + 1 WHERE number = 3",
-            "UPDATE journal SET chain = zeroblob(32) WHERE number = 3",
-            "UPDATE journal SET stock_changes = 1 WHERE number = 3",
-            r#"UPDATE journal SET stock_change = '{"change":"delist","who":"","why":""}' WHERE number = 3"#,
-        ];
-        for change in changes {
-            let connection = database(&rows);
-            let whole = end(&connection).unwrap();
-            check(&connection, whole, |_| true).unwrap();
-            connection.execute(change, []).unwrap();
-            assert!(read(&connection, RowNumber(3), 1).unwrap_err().is_damage());
-            assert_eq!(read(&connection, RowNumber(0), 3).unwrap(), rows[..3]);
-            for key in [
-                rows[3].entry.key(),
-                &IdempotencyKey::new("another").unwrap(),
-            ] {
-                let found = find_key(&connection, key);
-                assert!(!matches!(found, Ok(Some(_))), "{change}: {found:?}");
-            }
-            let damaged = check(&connection, whole, |_| true).unwrap_err();
-            assert!(damaged.is_damage(), "{change}");
-        }
-    }
-
-    #[test]
-    fn a_row_that_its_key_does_not_find_is_damage() {
-        let connection = database(&some_rows(3));
-        let whole = end(&connection).unwrap();
-        let root = "(SELECT rootpage FROM sqlite_schema WHERE type = 'index')";
-        connection
-            .execute_batch(&format!(
-                "PRAGMA writable_schema = ON;
-                 CREATE TABLE other (key TEXT NOT NULL UNIQUE);
-                 UPDATE sqlite_schema SET rootpage =
-                     (SELECT rootpage FROM sqlite_schema WHERE tbl_name = 'other' AND type = 'index')
-                 WHERE tbl_name = 'journal' AND rootpage IN {root} AND type = 'index';
-                 PRAGMA writable_schema = RESET;"
-            ))
-            .unwrap();
-        let damaged = check(&connection, whole, |_| true).unwrap_err();
-        assert!(damaged.to_string().contains("by its key"), "{damaged}");
-    }
-
-    #[test]
-    fn a_ledger_without_its_first_row_is_not_opened() {
-        let connection = database(&some_rows(4));
-        connection
-            .execute("DELETE FROM journal WHERE number < 2", [])
-            .unwrap();
-        let damaged = end(&connection).unwrap_err();
-        assert!(matches!(damaged, StorageError::Damaged(_)), "{damaged}");
-    }
-
-    #[test]
-    fn nonsense_is_reported_as_damage() {
-        let connection = database(&some_rows(1));
-        connection
-            .execute("UPDATE journal SET name = ''", [])
-            .unwrap();
-        assert!(matches!(
-            read(&connection, RowNumber(0), 1),
-            Err(StorageError::Damaged(_))
-        ));
-    }
-}
+mod tests;

@@ -161,6 +161,7 @@ async fn a_data_directory_serves_one_replica() {
         peers: Vec::new(),
         data_dir,
         rebuild: false,
+        archive_after: None,
         cluster: None,
         monitor: Default::default(),
     };

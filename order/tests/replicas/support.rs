@@ -159,6 +159,7 @@ impl Cluster {
             peers,
             data_dir: seat.data_dir.path().to_owned(),
             rebuild,
+            archive_after: None,
             cluster: None,
             monitor: Default::default(),
         };

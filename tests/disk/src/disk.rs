@@ -210,6 +210,25 @@ pub fn rewrite(path: &Path) -> io::Result<()> {
     rewritten.map_err(|failure| io::Error::other(format!("{failure:?}")))
 }
 
+/// Removes a file.
+pub fn remove(path: &Path) -> io::Result<()> {
+    let found = path.to_str().and_then(resolve);
+    let (disk, name) = found.ok_or(io::ErrorKind::NotFound)?;
+    let is_removed = disk.borrow_mut().delete(&name, false);
+    is_removed
+        .then_some(())
+        .ok_or(io::ErrorKind::NotFound.into())
+}
+
+/// The names of the files in a directory.
+pub fn list(dir: &Path) -> io::Result<Vec<String>> {
+    let found = dir.to_str().and_then(resolve);
+    let (disk, dir) = found.ok_or(io::ErrorKind::NotFound)?;
+    let disk = disk.borrow();
+    let in_dir = |name: &String| Some(name.strip_prefix(&dir)?.strip_prefix('/')?.to_owned());
+    Ok(disk.files.keys().filter_map(in_dir).collect())
+}
+
 /// The disk that a path is on, and the file's name there.
 pub(crate) fn resolve(path: &str) -> Option<(Rc<RefCell<State>>, String)> {
     let (disk, name) = path.strip_prefix('/')?.split_once('/')?;

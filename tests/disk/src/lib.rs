@@ -18,5 +18,5 @@ mod vfs;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Counts, Death, Disk, Faults, rewrite};
+pub use disk::{Counts, Death, Disk, Faults, list, remove, rewrite};
 pub use vfs::NAME;

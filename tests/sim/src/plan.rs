@@ -17,11 +17,15 @@ pub const REPLICAS: u32 = 3;
 pub static VFS: storage::database::Vfs = storage::database::Vfs {
     name: simulated_disk::NAME,
     rewrite: simulated_disk::rewrite,
+    remove: simulated_disk::remove,
+    list: simulated_disk::list,
 };
 
 static VFS_WITHOUT_REWRITE: storage::database::Vfs = storage::database::Vfs {
     name: simulated_disk::NAME,
     rewrite: |_| Ok(()),
+    remove: simulated_disk::remove,
+    list: simulated_disk::list,
 };
 
 const SHARES: u64 = 40;

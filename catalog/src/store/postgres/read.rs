@@ -26,7 +26,7 @@ pub(super) async fn rows(
 ) -> Result<Vec<Row>, StorageError> {
     let mut rows = RowsFrom::new(from, rows_max);
     let limit = i64::try_from(rows.limit()).unwrap_or(i64::MAX);
-    let Ok(first) = i64::try_from(rows.first().0) else {
+    let Ok(first) = i64::try_from(rows.next().0) else {
         return Ok(Vec::new()); // no number is so high
     };
     let sql = format!(

@@ -216,6 +216,7 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
         stocks: None,
         lease: LEASE_DEFAULT,
         accept_loss_of: BTreeSet::new(),
+        archive_after: None,
         monitor: Default::default(),
     };
     fs::create_dir_all(&config.data_dir).map_err(Error::file(&config.data_dir))?;

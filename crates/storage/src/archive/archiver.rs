@@ -1,0 +1,396 @@
+//! Who makes the files of an archive: on a thread of its own, beside the writer, whom it keeps waiting for nothing.
+
+use std::iter::Peekable;
+use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use daemon::{directory, tasks};
+use domain::{LedgerEnd, Row, RowNumber};
+
+use super::part::{self, Opened, Part};
+use super::{DIR, keys, parts_in, plan};
+use crate::damage::DamageReporter;
+use crate::database::{DataDir, Database, Kind, Location, open_read_only};
+use crate::error::StorageError;
+use crate::rows;
+
+/// Rows that are copied at a time.
+const CHUNK_ROWS: usize = 256;
+
+/// Entries of an index that are read, and written, at a time.
+const CHUNK_KEYS: usize = 1024;
+
+/// How often it is looked whether there is something to do.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// How long it lets be after a disk refused.
+const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+
+/// Its niceness: others go first, but where processors never rest it still has enough of them, some 0.5 of one for four
+/// services that take 8,000 orders a second together.
+const NICENESS: i32 = 2;
+
+/// A file that is made, and is to be entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    pub(super) part: Part,
+    /// How many files were merged in it.
+    pub(super) replaces: usize,
+}
+
+/// Where the archiver leaves the file that it has made, and the writer finds it.
+#[derive(Debug, Clone, Default)]
+pub struct Offers(Arc<Mutex<Option<Offer>>>);
+
+impl Offers {
+    fn lock(&self) -> MutexGuard<'_, Option<Offer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn look(&self) -> Option<Offer> {
+        *self.lock()
+    }
+
+    pub(super) fn take(&self) {
+        *self.lock() = None;
+    }
+
+    fn leave(&self, offer: Offer) {
+        *self.lock() = Some(offer);
+    }
+}
+
+/// What an archiver has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// There was nothing to do.
+    Idle,
+    /// The file before is not entered yet.
+    Waits,
+    /// It made a file of these rows.
+    Made(Part),
+}
+
+/// Makes the files of one database.
+#[derive(Debug)]
+pub struct Archiver {
+    /// Read, never written.
+    database: Database,
+    location: Location,
+    offers: Offers,
+    /// How many rows stay in the database.
+    kept: u64,
+}
+
+impl Archiver {
+    /// Of a database that is there, whose writer looks for `offers`.
+    ///
+    /// # Errors
+    /// Where it cannot be opened.
+    pub fn new(
+        data_dir: &DataDir,
+        kind: Kind,
+        offers: Offers,
+        kept: u64,
+    ) -> Result<Self, StorageError> {
+        let location = data_dir.location().clone();
+        Ok(Self {
+            database: open_read_only(&location, kind)?,
+            location,
+            offers,
+            kept,
+        })
+    }
+
+    /// Makes the next file, if there is one to be made, and removes those that count no more. `pace` is called after each
+    /// chunk with whether rows come faster than they are archived; its error ends it.
+    ///
+    /// # Errors
+    /// Where rows are damaged, a disk refuses, or `pace` says so. What was begun counts for nothing.
+    pub fn step(
+        &mut self,
+        pace: &mut dyn FnMut(bool) -> Result<(), StorageError>,
+    ) -> Result<Progress, StorageError> {
+        if self.offers.look().is_some() {
+            return Ok(Progress::Waits);
+        }
+        // Those that the writer has entered by now.
+        self.database.archive().forget();
+        let parts = parts_in(&self.database)?;
+        let Some(last) = rows::last(&self.database)? else {
+            return Ok(Progress::Idle);
+        };
+        let rows = last.number.0 + 1;
+        self.remove_leftovers(&parts, rows)?;
+        let archived = parts.last().map(|part| part.end).unwrap_or_default();
+        let unarchived = rows - archived.rows.0;
+        let is_behind = unarchived > self.kept.saturating_add(4 * plan::first_rows(self.kept));
+        let mut pace = || pace(is_behind);
+        let next = plan::archived_next(unarchived, self.kept);
+        let offer = match plan::merged_next(&parts) {
+            // What is merged is archived already, so it can wait.
+            Some(range) if !is_behind || next.is_none() => {
+                let before = parts[..range.start].last().map(|part| part.end);
+                let part = Part {
+                    first: parts[range.start].first,
+                    end: parts[range.end - 1].end,
+                };
+                let merged = &parts[range];
+                self.merge(before.unwrap_or_default(), part, merged, &mut pace)?;
+                Offer {
+                    part,
+                    replaces: merged.len(),
+                }
+            }
+            _ => match next {
+                Some(count) => {
+                    let part = self.archive(archived, count, &mut pace)?;
+                    Offer { part, replaces: 0 }
+                }
+                None => return Ok(Progress::Idle),
+            },
+        };
+        self.offers.leave(offer);
+        Ok(Progress::Made(offer.part))
+    }
+
+    /// Removes what a crash left, and what was merged: what does not count, and has no row that is not
+    /// elsewhere. A file with rows behind the last one is evidence of an older database, and stays.
+    fn remove_leftovers(&self, parts: &[Part], rows: u64) -> Result<(), StorageError> {
+        let dir = self.location.beside(DIR);
+        for name in self.location.list(&dir)? {
+            let Some((_, last)) = Part::named(&name) else {
+                continue;
+            };
+            let counts = parts
+                .iter()
+                .flat_map(Part::file_names)
+                .any(|file| file == Path::new(&name));
+            if !counts && last.0 < rows {
+                self.location.remove(&dir.join(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes a file of the rows behind those that are archived.
+    fn archive(
+        &self,
+        archived: LedgerEnd,
+        count: u64,
+        pace: &mut dyn FnMut() -> Result<(), StorageError>,
+    ) -> Result<Part, StorageError> {
+        let last = RowNumber(archived.rows.0 + count - 1);
+        let row = rows::read(&self.database, last, 1)?.pop();
+        let part = Part {
+            first: archived.rows,
+            end: LedgerEnd::of(&row.ok_or_else(|| rows::missing(last))?),
+        };
+        let mut keys = Vec::with_capacity(count as usize);
+        let new = self.copy_rows(part, pace, |rows| {
+            let key = |row: &Row| (row.entry.key().as_str().to_owned(), row.number.0);
+            keys.extend(rows.iter().map(key));
+        })?;
+        keys.sort_unstable();
+        let keys = keys.into_iter().map(Ok);
+        self.finish(new, archived, part, keys, pace)?;
+        Ok(part)
+    }
+
+    /// Makes one file of several.
+    fn merge(
+        &self,
+        before: LedgerEnd,
+        part: Part,
+        merged: &[Part],
+        pace: &mut dyn FnMut() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let new = self.copy_rows(part, pace, |_| {})?;
+        let open = |part: &Part| {
+            let opened = Opened::open(&self.location, *part)?;
+            let missing = || rows::missing(part.first);
+            Ok(KeysOf::of(opened.ok_or_else(missing)?).peekable())
+        };
+        let merged: Result<Vec<_>, StorageError> = merged.iter().map(open).collect();
+        self.finish(new, before, part, Merged(merged?), pace)
+    }
+
+    fn copy_rows(
+        &self,
+        part: Part,
+        pace: &mut dyn FnMut() -> Result<(), StorageError>,
+        mut each: impl FnMut(&[Row]),
+    ) -> Result<part::New, StorageError> {
+        let dir = self.location.beside(DIR);
+        if self.location.is_on_disk() {
+            directory::make(&dir)
+                .map_err(|source| StorageError::Directory { path: dir, source })?;
+        }
+        let mut new = part::New::begin(&self.location, part)?;
+        let mut next = part.first;
+        while next < part.end.rows {
+            let left = (part.end.rows.0 - next.0).min(CHUNK_ROWS as u64);
+            let rows = rows::read(&self.database, next, left as usize)?;
+            let Some(last) = rows.last() else {
+                return Err(rows::missing(next));
+            };
+            next = last.number.next();
+            new.add_rows(&rows)?;
+            each(&rows);
+            pace()?;
+        }
+        Ok(new)
+    }
+
+    /// Adds the index, syncs all of it, and reads it again.
+    fn finish(
+        &self,
+        mut new: part::New,
+        before: LedgerEnd,
+        part: Part,
+        mut keys: impl Iterator<Item = Result<(String, u64), StorageError>>,
+        pace: &mut dyn FnMut() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let is_on_disk = self.location.is_on_disk();
+        let mut filter = is_on_disk.then(|| keys::New::of(part));
+        loop {
+            let chunk: Vec<_> = keys.by_ref().take(CHUNK_KEYS).collect::<Result<_, _>>()?;
+            if chunk.is_empty() {
+                break;
+            }
+            if let Some(filter) = &mut filter {
+                chunk.iter().for_each(|(key, _)| filter.add(key));
+            }
+            new.add_keys(&chunk)?;
+            pace()?;
+        }
+        new.close()?;
+        if let Some(filter) = filter {
+            let path = part.keys_path(&self.location);
+            let failed = |source| StorageError::Directory {
+                path: path.clone(),
+                source,
+            };
+            filter.write(&path).map_err(failed)?;
+            directory::sync(&self.location.beside(DIR)).map_err(failed)?;
+        }
+        let opened =
+            Opened::open(&self.location, part)?.ok_or_else(|| rows::missing(part.first))?;
+        part::check(&opened, before, pace)
+    }
+}
+
+/// The index of a file, in the order of keys.
+struct KeysOf {
+    opened: Opened,
+    chunk: std::vec::IntoIter<(String, u64)>,
+    last: String,
+}
+
+impl KeysOf {
+    fn of(opened: Opened) -> Self {
+        Self {
+            opened,
+            chunk: Vec::new().into_iter(),
+            last: String::new(),
+        }
+    }
+}
+
+impl Iterator for KeysOf {
+    type Item = Result<(String, u64), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.chunk.len() == 0 {
+            match self.opened.keys_after(&self.last, CHUNK_KEYS) {
+                Ok(chunk) => self.chunk = chunk.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let entry = self.chunk.next()?;
+        self.last.clone_from(&entry.0);
+        Some(Ok(entry))
+    }
+}
+
+/// The indices of several files, in the order of keys. An error is passed on at once.
+struct Merged(Vec<Peekable<KeysOf>>);
+
+impl Iterator for Merged {
+    type Item = Result<(String, u64), StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut least: Option<(usize, &str)> = None;
+        for (place, keys) in self.0.iter_mut().enumerate() {
+            match keys.peek() {
+                Some(Err(_)) => {
+                    least = Some((place, ""));
+                    break;
+                }
+                Some(Ok((key, _))) if least.is_none_or(|(_, other)| key.as_str() < other) => {
+                    least = Some((place, key));
+                }
+                _ => {}
+            }
+        }
+        let (place, _) = least?;
+        self.0[place].next()
+    }
+}
+
+/// An archiver at work, which ends when this is dropped.
+#[derive(Debug)]
+#[must_use = "it ends when this is dropped"]
+pub struct Archiving {
+    _end: Sender<()>,
+}
+
+impl Archiver {
+    /// Has it work on a thread of its own, behind others on this machine, and report damage.
+    pub fn start(mut self, reporter: DamageReporter) -> Archiving {
+        let (end, ended) = channel();
+        let spawned = tasks::thread("archive", move || {
+            // The thread's alone, on Linux. Where that is not to be had it goes on as it is.
+            let _ = rustix::process::setpriority_process(None, NICENESS);
+            let wait = |time| match ended.recv_timeout(time) {
+                Err(RecvTimeoutError::Timeout) => Ok(()),
+                _ => Err(StorageError::Stopping),
+            };
+            let mut pause = LOOK_INTERVAL;
+            while wait(pause).is_ok() {
+                let began = Instant::now();
+                let mut since = began;
+                let made = self.step(&mut |is_behind| {
+                    // Half of the time is for others, unless they bring more than that is enough for.
+                    let rest = if is_behind {
+                        since.elapsed() / 8
+                    } else {
+                        since.elapsed()
+                    };
+                    let waited = wait(rest);
+                    since = Instant::now();
+                    waited
+                });
+                pause = LOOK_INTERVAL;
+                match reporter.pass(made) {
+                    Ok(Progress::Made(part)) => {
+                        let took_ms = began.elapsed().as_millis();
+                        tracing::debug!(first = %part.first, rows = part.rows(), took_ms, "archived rows");
+                    }
+                    Ok(Progress::Idle | Progress::Waits) => {}
+                    Err(StorageError::Stopping) => return,
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot archive rows: they stay where they are");
+                        pause = REFUSED_PAUSE;
+                    }
+                }
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "cannot archive rows: they stay where they are");
+        }
+        Archiving { _end: end }
+    }
+}

@@ -1,0 +1,492 @@
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use domain::{
+    Entry, Epoch, Note, Order, OrderNumber, Price, Quantity, Row, Side, StockChange,
+    StockChangeKind, StockName,
+};
+use simulated_disk::file::Loss;
+use simulated_disk::{Death, Disk, Faults};
+
+use super::archiver::Progress;
+use super::*;
+use crate::database::{self, DataDir, Kind, Vfs};
+use crate::rows;
+
+const KIND: Kind = Kind {
+    name: "test",
+    file: "test.db",
+    application_id: 7,
+    schema: &[rows::SCHEMA],
+    added: &[rows::STOCK_CHANGES],
+    gated: &[],
+};
+
+static VFS: Vfs = Vfs {
+    name: simulated_disk::NAME,
+    rewrite: simulated_disk::rewrite,
+    remove: simulated_disk::remove,
+    list: simulated_disk::list,
+};
+
+/// How many rows stay; 64 are archived together.
+const KEPT: u64 = 100;
+
+fn key(number: u64) -> IdempotencyKey {
+    // In no order.
+    let scattered = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    IdempotencyKey::new(&format!("{scattered:016x}")).unwrap()
+}
+
+/// The row behind a ledger's end: every tenth changes a stock.
+fn row(end: &LedgerEnd) -> Row {
+    let (name, price) = (
+        StockName::new("nvidia").unwrap(),
+        Price::from_minor(24063).unwrap(),
+    );
+    let key = key(end.rows.0);
+    let entry: Entry = match end.rows.0 % 10 {
+        3 => Entry::StockChange(StockChange {
+            key,
+            name,
+            kind: StockChangeKind::Price { price },
+            note: Note::new("somebody", "because"),
+        }),
+        _ => Entry::Order(Order {
+            key,
+            name,
+            side: Side::Buy,
+            quantity: Quantity::new(end.rows.0 + 1).unwrap(),
+        }),
+    };
+    Row::following(end, Epoch(3), entry, price)
+}
+
+/// A database that is written to, and its archiver.
+struct Ledger {
+    database: Database,
+    shedding: Shedding,
+    archiver: Archiver,
+    end: LedgerEnd,
+    _data_dir: DataDir,
+}
+
+impl Ledger {
+    fn open(data_dir: DataDir) -> Result<Self, StorageError> {
+        let database = data_dir.open(KIND)?;
+        let shedding = Shedding::of(&database)?;
+        Ok(Self {
+            archiver: Archiver::new(&data_dir, KIND, shedding.offers(), KEPT)?,
+            end: rows::end(&database)?,
+            database,
+            shedding,
+            _data_dir: data_dir,
+        })
+    }
+
+    fn on_disk(dir: &Path) -> Self {
+        Self::open(DataDir::take(dir).unwrap()).unwrap()
+    }
+
+    fn simulated(disk: &Disk) -> Result<Self, StorageError> {
+        Self::open(DataDir::simulated(&disk.path(), &VFS))
+    }
+
+    fn commit(&mut self, count: usize) -> Result<(), StorageError> {
+        let mut end = self.end;
+        let new: Vec<Row> = std::iter::repeat_with(|| {
+            let row = row(&end);
+            end = LedgerEnd::of(&row);
+            row
+        })
+        .take(count)
+        .collect();
+        let transaction = self.database.transaction()?;
+        rows::insert(&transaction, &new)?;
+        let shed = self.shedding.shed(&transaction, count)?;
+        crate::error::commit(transaction)?;
+        self.shedding.committed(shed, &self.database);
+        self.end = end;
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Progress, StorageError> {
+        self.archiver.step(&mut |_| Ok(()))
+    }
+
+    /// Commits and archives until it has so many rows.
+    fn grow(&mut self, rows: u64) -> Result<(), StorageError> {
+        while self.end.rows.0 < rows {
+            self.commit((rows - self.end.rows.0).min(16) as usize)?;
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn rows_in_table(&self) -> u64 {
+        let sql = "SELECT count(*) FROM journal";
+        self.database.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// All that was committed is there, however it is asked for.
+    fn verify(&self) {
+        let count = self.end.rows.0;
+        let all = rows::read(&self.database, RowNumber(0), usize::MAX).unwrap();
+        let mut end = LedgerEnd::default();
+        let mut orders = 0;
+        for found in &all {
+            let expected = row(&end);
+            assert_eq!(*found, expected);
+            end = LedgerEnd::of(found);
+            let by_key = rows::find_key(&self.database, expected.entry.key()).unwrap();
+            assert_eq!(by_key.as_ref(), Some(&expected));
+            if found.order().is_some() {
+                orders += 1;
+            }
+            if found.order().is_some() && orders % 29 == 1 {
+                let order = rows::find_order(&self.database, OrderNumber(orders - 1)).unwrap();
+                assert_eq!(order.as_ref(), Some(&expected));
+            }
+        }
+        assert_eq!(end, self.end);
+        assert_eq!(rows::find_key(&self.database, &key(count)).unwrap(), None);
+        for from in (0..count + 2).step_by(61) {
+            let few = rows::read(&self.database, RowNumber(from), 70).unwrap();
+            let expected = all.iter().skip(from as usize).take(70);
+            assert!(few.iter().eq(expected), "from {from}");
+        }
+    }
+}
+
+#[test]
+fn rows_are_found_in_whatever_file_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    // It has read which files count when there was none.
+    let reader = database::open_read_only(&Location::on_disk(dir.path()), KIND).unwrap();
+    assert_eq!(rows::find_key(&reader, &key(0)).unwrap(), None);
+    ledger.grow(2_000).unwrap();
+    ledger.verify();
+    assert!(ledger.rows_in_table() < KEPT + 3 * 64);
+    let all = rows::read(&ledger.database, RowNumber(0), usize::MAX).unwrap();
+    let early = rows::read(&reader, RowNumber(0), 300).unwrap();
+    assert_eq!(early, all[..300]);
+    // It has some of them open that are merged meanwhile, and not the others.
+    ledger.grow(5_000).unwrap();
+    assert_eq!(rows::read(&reader, RowNumber(0), 2_000).unwrap(), all);
+    assert!(rows::find_key(&reader, &key(4_000)).unwrap().is_some());
+    drop(ledger);
+    let ledger = Ledger::on_disk(dir.path());
+    assert_eq!(ledger.end.rows, RowNumber(5_000));
+    ledger.verify();
+    let files = fs::read_dir(dir.path().join(DIR)).unwrap().count();
+    assert!(files <= 2 * (8 + 8 + 8), "{files}");
+}
+
+#[test]
+fn a_commit_lets_go_of_a_few_rows_and_makes_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.commit(2_000).unwrap();
+    let mut before = ledger.rows_in_table();
+    for _ in 0..20 {
+        // Nothing of that is the writer's: rows stay until it commits.
+        ledger.step().unwrap();
+        assert_eq!(ledger.rows_in_table(), before);
+        for added in [1, 5, 0] {
+            ledger.commit(added).unwrap();
+            let after = ledger.rows_in_table();
+            let left = before + added as u64 - after;
+            assert!(left <= 2 * added as u64 + 8, "{left} for {added}");
+            before = after;
+        }
+    }
+    assert!(before < 2_000);
+    ledger.verify();
+}
+
+#[test]
+fn what_was_never_archived_has_the_tables_of_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(KEPT + 63).unwrap();
+    assert!(!is_begun(&ledger.database).unwrap());
+    assert!(!dir.path().join(DIR).exists());
+    ledger.grow(KEPT + 130).unwrap();
+    assert!(is_begun(&ledger.database).unwrap());
+}
+
+/// Commits, archives and merges, with a disk that dies after so many writes and syncs, then goes on without faults. Whether
+/// it died.
+fn survives(before: &Disk, after: u32, death: Death) -> bool {
+    let disk = before.copy(u64::from(after));
+    let mut ledger = Ledger::simulated(&disk).unwrap();
+    disk.set_faults(Faults {
+        dies_after: Some((after, death)),
+        ..Faults::default()
+    });
+    let began = ledger.end;
+    let broke = ledger.grow(660);
+    let acknowledged = ledger.end;
+    let died = disk.take_death().is_some();
+    assert_eq!(died, broke.is_err(), "{broke:?}");
+    drop(ledger);
+    disk.set_faults(Faults::default());
+    let mut ledger = Ledger::simulated(&disk).unwrap();
+    assert!(ledger.end.rows >= acknowledged.rows && acknowledged.rows >= began.rows);
+    ledger.verify();
+    ledger.grow(720).unwrap();
+    ledger.verify();
+    let parts = parts_in(&ledger.database).unwrap();
+    let merged = parts.iter().any(|part| part.rows() == 8 * 64);
+    assert!(merged, "{parts:?}");
+    ledger.step().unwrap();
+    let listed = simulated_disk::list(&disk.path().join(DIR)).unwrap();
+    assert!(listed.len() <= parts.len() + 1, "{listed:?}");
+    died
+}
+
+#[test]
+fn whenever_it_dies_each_row_is_somewhere_and_it_goes_on() {
+    let before = Disk::new(1);
+    let mut ledger = Ledger::simulated(&before).unwrap();
+    // The next file is the eighth.
+    ledger.grow(KEPT + 7 * 64 + 32).unwrap();
+    assert_eq!(parts_in(&ledger.database).unwrap().len(), 7);
+    drop(ledger);
+    let deaths = [
+        Death::Killed,
+        Death::PowerLost(Loss::Everything),
+        Death::PowerLost(Loss::Some),
+    ];
+    let mut after = 0;
+    while survives(&before, after, deaths[after as usize % deaths.len()]) {
+        after += 1;
+    }
+    assert!(after > 100, "{after} writes and syncs");
+}
+
+#[test]
+fn a_disk_that_refuses_a_file_leaves_rows_where_they_are() {
+    let disk = Disk::new(2);
+    let mut ledger = Ledger::simulated(&disk).unwrap();
+    for _ in 0..20 {
+        ledger.commit(16).unwrap();
+    }
+    for faults in [
+        Faults {
+            full: true,
+            ..Faults::default()
+        },
+        Faults {
+            next_sync_fails: true,
+            ..Faults::default()
+        },
+        Faults {
+            next_write_fails: true,
+            ..Faults::default()
+        },
+    ] {
+        disk.set_faults(faults);
+        ledger.step().unwrap_err();
+        disk.set_faults(Faults::default());
+        ledger.commit(1).unwrap();
+        assert!(parts_in(&ledger.database).unwrap().is_empty());
+        ledger.verify();
+    }
+    ledger.grow(600).unwrap();
+    assert!(!parts_in(&ledger.database).unwrap().is_empty());
+    ledger.verify();
+}
+
+#[test]
+fn a_stop_throws_a_half_made_file_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    for _ in 0..20 {
+        ledger.commit(16).unwrap();
+    }
+    let stopped = ledger.archiver.step(&mut |_| Err(StorageError::Stopping));
+    assert!(
+        matches!(stopped, Err(StorageError::Stopping)),
+        "{stopped:?}"
+    );
+    assert_eq!(ledger.shedding.offers().look(), None);
+    ledger.grow(600).unwrap();
+    ledger.verify();
+}
+
+#[test]
+fn a_file_that_is_missing_or_was_changed_is_damage_to_who_reads_it() {
+    type Change = fn(&Path);
+    let changes: [Change; 4] = [
+        |file| fs::remove_file(file).unwrap(),
+        |file| fs::write(file, []).unwrap(),
+        |file| {
+            let changed = Connection::open(file).unwrap();
+            let sql = "UPDATE journal SET price = price + 1 WHERE number = 63";
+            changed.execute(sql, []).unwrap();
+        },
+        |file| {
+            let changed = Connection::open(file).unwrap();
+            changed
+                .execute("DELETE FROM journal WHERE number = 63", [])
+                .unwrap();
+        },
+    ];
+    for (number, change) in changes.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ledger = Ledger::on_disk(dir.path());
+        ledger.grow(400).unwrap();
+        let part = parts_in(&ledger.database).unwrap()[0];
+        drop(ledger);
+        change(&part.path(&Location::on_disk(dir.path())));
+        let data_dir = DataDir::take(dir.path()).unwrap();
+        let damaged = data_dir.open(KIND);
+        assert!(
+            damaged.as_ref().is_err_and(StorageError::is_damage),
+            "{number}: {damaged:?}"
+        );
+    }
+    // What is not at an end is seen by who reads it.
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(400).unwrap();
+    let part = parts_in(&ledger.database).unwrap()[0];
+    let changed = Connection::open(part.path(&Location::on_disk(dir.path()))).unwrap();
+    let sql = "UPDATE journal SET price = 1 WHERE number = 30";
+    changed.execute(sql, []).unwrap();
+    assert!(
+        rows::find_key(&ledger.database, &key(30))
+            .unwrap_err()
+            .is_damage()
+    );
+    assert!(
+        rows::read(&ledger.database, RowNumber(30), 1)
+            .unwrap_err()
+            .is_damage()
+    );
+    let damaged = rows::check(&ledger.database, ledger.end, |_| true);
+    assert!(damaged.unwrap_err().is_damage());
+}
+
+#[test]
+fn an_archive_without_its_database_is_damage_and_is_set_aside_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(400).unwrap();
+    drop(ledger);
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(dir.path().join(format!("{}{suffix}", KIND.file)));
+    }
+    let data_dir = DataDir::take(dir.path()).unwrap();
+    let damaged = data_dir.open(KIND).unwrap_err();
+    assert!(damaged.to_string().contains("archive"), "{damaged}");
+    data_dir.set_aside(KIND).unwrap();
+    assert!(!dir.path().join(DIR).exists());
+    assert!(dir.path().join("archive.damaged-1").exists());
+    drop(data_dir.open(KIND).unwrap());
+}
+
+#[test]
+fn a_file_with_rows_that_the_database_has_not_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(800).unwrap();
+    let archive = dir.path().join(DIR);
+    let (later, left) = (
+        "000000009000-000000009063.db",
+        "000000000000-000000000063.db",
+    );
+    for name in [later, "notes.txt", left] {
+        fs::write(archive.join(name), b"x").unwrap();
+    }
+    ledger.grow(900).unwrap();
+    ledger.step().unwrap();
+    assert!(archive.join(later).exists() && archive.join("notes.txt").exists());
+    assert!(!archive.join(left).exists());
+    ledger.verify();
+}
+
+#[test]
+fn a_log_stays_short_while_somebody_always_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = DataDir::take(dir.path()).unwrap();
+    let mut bound = data_dir.log_bound(KIND);
+    bound.bytes_max = 1 << 20;
+    let mut ledger = Ledger::open(data_dir).unwrap();
+    ledger.commit(500).unwrap();
+    let log = dir.path().join("test.db-wal");
+    let (is_over, mut longest, mut written) = (AtomicBool::new(false), 0, 0);
+    std::thread::scope(|scope| {
+        // Each streams the journal, and somebody reads at any moment.
+        let readers = [0; 3].map(|_| {
+            scope.spawn(|| {
+                let location = Location::on_disk(dir.path());
+                let reader = database::open_read_only(&location, KIND).unwrap();
+                let (mut next, mut streamed) = (0, 0);
+                while !is_over.load(Ordering::Relaxed) {
+                    let rows = rows::read(&reader, RowNumber(next), 300).unwrap();
+                    streamed += rows.len();
+                    next = rows.last().map_or(0, |row| row.number.0 + 1);
+                }
+                streamed
+            })
+        });
+        while written < 8 * bound.bytes_max {
+            ledger.commit(200).unwrap();
+            bound.keep(&ledger.database);
+            let bytes = fs::metadata(&log).unwrap().len();
+            longest = longest.max(bytes);
+            written += 200 * ROW_BYTES;
+        }
+        is_over.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+    // Without the bound it is more than 100 MB.
+    assert!(longest < 64 << 20, "{longest}");
+}
+
+/// Prints what an archive costs: `cargo test --release -p storage -- --ignored --nocapture archive`.
+#[test]
+#[ignore = "a measurement"]
+fn what_an_archive_costs() {
+    const ROWS: u64 = 400_000;
+    const LOOKUPS: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    let offers = ledger.shedding.offers();
+    ledger.archiver = Archiver::new(&ledger._data_dir, KIND, offers, 40_000).unwrap();
+    let mut archiving = std::time::Duration::ZERO;
+    while ledger.end.rows.0 < ROWS {
+        ledger.commit(500).unwrap();
+        let began = std::time::Instant::now();
+        ledger.step().unwrap();
+        archiving += began.elapsed();
+    }
+    let per_lookup = |from: u64| {
+        let began = std::time::Instant::now();
+        for number in from..from + LOOKUPS {
+            rows::find_key(&ledger.database, &key(number)).unwrap();
+        }
+        began.elapsed() / LOOKUPS as u32
+    };
+    let (new, archived) = (per_lookup(ROWS), per_lookup(0));
+    let parts = parts_in(&ledger.database).unwrap();
+    let rows = parts.last().unwrap().end.rows.0;
+    let bytes = |suffix: &str| -> u64 {
+        let entries = fs::read_dir(dir.path().join(DIR)).unwrap();
+        let found = entries.map(|entry| entry.unwrap());
+        let named = found.filter(|entry| entry.file_name().to_string_lossy().ends_with(suffix));
+        named.map(|entry| entry.metadata().unwrap().len()).sum()
+    };
+    println!(
+        "{rows} rows in {} files, {} and {} bytes a row; {archiving:?} to make them; a new key {new:?}, an archived one {archived:?}",
+        parts.len(),
+        bytes(".db") as f64 / rows as f64,
+        bytes(".keys") as f64 / rows as f64,
+    );
+}
