@@ -4,6 +4,7 @@
 //! - [`trading`]: what clients are promised over HTTP;
 //! - [`semantics`]: what HTTP itself promises, to clients and to caches in front, as tables;
 //! - [`lists`]: more stocks than anybody could answer with at once;
+//! - [`orders`]: lists of orders, of which none is missing;
 //! - [`faults`]: the same while processes are killed and come back;
 //! - [`on_postgres`]: a catalog whose truth is in PostgreSQL, killed and cut off from it;
 //! - [`catalogs`]: two catalogs over one database, killed, paused and stopped;
@@ -47,6 +48,7 @@ mod harness;
 mod trading;
 mod semantics;
 mod lists;
+mod orders;
 mod faults;
 mod on_postgres;
 mod catalogs;

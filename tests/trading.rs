@@ -379,7 +379,7 @@ fn paths_and_methods_that_are_none_are_refused() {
         ("GET", "/%00%ff", 404, None),
         ("DELETE", "/stocks/nvidia", 405, Some("GET")),
         ("PUT", "/orders/0", 405, Some("GET")),
-        ("GET", "/orders", 405, Some("POST")),
+        ("DELETE", "/orders", 405, Some("POST")),
         ("PATCH", "/stocks", 405, Some("GET")),
     ] {
         let answer = bazaar.send(method, target, &[], b"");

@@ -1,7 +1,7 @@
 //! From method and target to a route, parsed once: nothing past it compares paths.
 
 use crate::error::ApiError;
-use crate::page_query::PageQuery;
+use crate::page_query::{OrderQuery, PageQuery};
 use crate::stock_name::{NAME_BYTES_MAX, is_stock_name, percent_decode};
 use crate::types::Method;
 
@@ -10,8 +10,8 @@ const STOCK_PREFIX: &str = "/stocks/";
 
 /// Allowed where there is something to read.
 const READ_METHODS: &str = "GET, HEAD";
-/// Allowed where orders are placed.
-const PLACE_METHODS: &str = "POST";
+/// Allowed where orders are listed and placed.
+const ORDERS_METHODS: &str = "GET, HEAD, POST";
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Route {
         /// Percent-decoded; a name that a stock can have.
         name: String,
     },
+    /// `GET /orders`
+    ListOrders(OrderQuery),
     /// `POST /orders`
     PlaceOrder,
     /// `GET /orders/{number}`
@@ -64,8 +66,15 @@ impl Route {
             reads(method)?;
             Ok(Self::ListStocks(PageQuery::parse(query(target))?))
         } else if path == "/orders" {
-            allow(method == Method::Post, PLACE_METHODS)?;
-            Ok(Self::PlaceOrder)
+            match method {
+                Method::Post => Ok(Self::PlaceOrder),
+                Method::Get | Method::Head => {
+                    Ok(Self::ListOrders(OrderQuery::parse(query(target))?))
+                }
+                _ => Err(ApiError::MethodNotAllowed {
+                    allow: ORDERS_METHODS,
+                }),
+            }
         } else if let Some(number) = path.strip_prefix("/orders/").and_then(single_segment) {
             reads(method)?;
             Ok(Self::ReadOrder {
@@ -179,6 +188,19 @@ mod tests {
         check(Method::Get, "/stocks/a%2Fb%3f", stock("a/b?"));
         check(Method::Get, "/stocks/L%27Or%C3%A9al", stock("L'Oréal"));
         check(Method::Post, "/orders", Ok(Route::PlaceOrder));
+        let all = Route::ListOrders(OrderQuery::default());
+        check(Method::Get, "/orders", Ok(all.clone()));
+        check(Method::Head, "/orders?page=2", Ok(all));
+        let some = OrderQuery {
+            after: Some(7),
+            limit: 2,
+            stock: Some("nike".to_owned()),
+        };
+        check(
+            Method::Get,
+            "/orders?stock=nike&limit=2&after=7#1",
+            Ok(Route::ListOrders(some)),
+        );
         check(Method::Get, "/orders/0", Ok(Route::ReadOrder { number: 0 }));
         check(
             Method::Get,
@@ -220,15 +242,16 @@ mod tests {
     #[test]
     fn other_methods_are_told_what_is_allowed() {
         let reads = Err(ApiError::MethodNotAllowed { allow: "GET, HEAD" });
-        let places = Err(ApiError::MethodNotAllowed { allow: "POST" });
+        let orders = Err(ApiError::MethodNotAllowed {
+            allow: "GET, HEAD, POST",
+        });
         for method in [Method::Put, Method::Patch, Method::Delete, Method::Options] {
             check(method, "/stocks", reads.clone());
             check(method, "/stocks/nvidia", reads.clone());
             check(method, "/orders/0", reads.clone());
-            check(method, "/orders", places.clone());
+            check(method, "/orders", orders.clone());
         }
         check(Method::Post, "/stocks/nvidia", reads.clone());
-        check(Method::Get, "/orders", places);
     }
 
     #[test]
