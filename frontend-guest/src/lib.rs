@@ -15,6 +15,7 @@
 //! - [`Route`] (`route`): a request's method and target, parsed once.
 //! - [`PageQuery`] and [`OrderQuery`] (`page_query`): which page of a list a request asks for, parsed
 //!   once.
+//! - [`Asset`] (`assets`): what is served as it is.
 //! - [`trade_order`] (`trade_order`): the body and headers of `POST /orders`, parsed once.
 //! - [`idempotency`]: a client's key, where a policy knows its clients.
 //! - [`response`]: from an outcome to the HTTP response.
@@ -94,6 +95,7 @@ mod request;
 mod reply_header;
 mod policy;
 mod stock_name;
+mod assets;
 mod route;
 mod page_query;
 pub mod trade_order;
@@ -102,6 +104,7 @@ pub mod response;
 pub mod election;
 mod error;
 
+pub use assets::Asset;
 pub use bindings::bazaar::policy::types;
 pub use error::ApiError;
 pub use page_query::{LIMIT_DEFAULT, LIMIT_MAX, OrderQuery, PageQuery};

@@ -189,6 +189,7 @@ pub trait Policy {
                 number,
                 caching: self.keyed(self.order_caching(), request),
             }),
+            Route::ReadAsset(asset) => Action::Respond(asset.response()),
             Route::PlaceOrder => {
                 let mut trade = trade_order::parse(&request.headers, request.body.as_deref())?;
                 trade.idempotency_key = trade

@@ -1,5 +1,6 @@
 //! From method and target to a route, parsed once: nothing past it compares paths.
 
+use crate::assets::Asset;
 use crate::error::ApiError;
 use crate::page_query::{OrderQuery, PageQuery};
 use crate::stock_name::{NAME_BYTES_MAX, is_stock_name, percent_decode};
@@ -32,6 +33,8 @@ pub enum Route {
         /// As the trade's answer gave it.
         number: u64,
     },
+    /// `GET /openapi.json`
+    ReadAsset(Asset),
 }
 
 impl Route {
@@ -80,6 +83,9 @@ impl Route {
             Ok(Self::ReadOrder {
                 number: order_number(number)?,
             })
+        } else if let Some(asset) = Asset::at(path) {
+            reads(method)?;
+            Ok(Self::ReadAsset(asset))
         } else {
             Err(ApiError::NoSuchPath)
         }

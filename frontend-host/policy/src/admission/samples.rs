@@ -30,6 +30,7 @@ pub(super) fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
     let post = |body: &[u8]| (Method::POST, "/orders".to_owned(), Some(body.to_vec()));
     vec![
         get("/"),
+        get("/openapi.json"),
         get("/stocks"),
         get("/stocks?limit=10000"),
         get("/stocks?limit=0&after=%zz"),
