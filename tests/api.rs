@@ -38,6 +38,8 @@ fn the_description_of_the_api_is_true() {
     let run = Command::new(python)
         .args([schemathesis, "--config-file", CONFIG, "--no-color"])
         .args(["run", &description, "--checks", "all"])
+        // It would wait for the end, which does not come.
+        .args(["--exclude-path", "/events"])
         .args(["--max-examples", EXAMPLES_MAX, "--seed", "1"])
         .current_dir(&dir)
         .output()

@@ -5,6 +5,7 @@
 //! - [`semantics`]: what HTTP itself promises, to clients and to caches in front, as tables;
 //! - [`lists`]: more stocks than anybody could answer with at once;
 //! - [`orders`]: lists of orders, of which none is missing;
+//! - [`events`]: orders that are followed as they are placed;
 //! - [`api`]: whether the description of the API is true;
 //! - [`faults`]: the same while processes are killed and come back;
 //! - [`on_postgres`]: a catalog whose truth is in PostgreSQL, killed and cut off from it;
@@ -50,6 +51,7 @@ mod trading;
 mod semantics;
 mod lists;
 mod orders;
+mod events;
 mod api;
 mod faults;
 mod on_postgres;

@@ -94,6 +94,12 @@ impl OrderQuery {
     }
 }
 
+/// After which order a request follows orders: `after=`. `None`: from now on.
+pub(crate) fn followed_after(query: &str) -> Result<Option<u64>, ApiError> {
+    let [after] = parameters(query, ["after"])?;
+    after.map(number_of).transpose()
+}
+
 /// The values of these parameters, still encoded.
 fn parameters<'q, const N: usize>(
     query: &'q str,

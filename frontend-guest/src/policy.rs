@@ -9,9 +9,9 @@ use crate::route::Route;
 use crate::trade_order;
 use crate::trade_order::IDEMPOTENCY_KEY_HEADER;
 use crate::types::{
-    Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, Freshness, ListOrders,
-    ListStocks, Manifest, Observation, OnFailure, Outcome, ReadOrder, ReadStock, ReplicaId,
-    ReplyHeader, Request, Take, View,
+    Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, FollowOrders, Freshness,
+    ListOrders, ListStocks, Manifest, Observation, OnFailure, Outcome, ReadOrder, ReadStock,
+    ReplicaId, ReplyHeader, Request, Take, View,
 };
 
 /// The most stocks that the default policy has the host keep.
@@ -189,6 +189,7 @@ pub trait Policy {
                 number,
                 caching: self.keyed(self.order_caching(), request),
             }),
+            Route::FollowOrders { after } => Action::FollowOrders(FollowOrders { after }),
             Route::ReadAsset(asset) => Action::Respond(asset.response()),
             Route::PlaceOrder => {
                 let mut trade = trade_order::parse(&request.headers, request.body.as_deref())?;

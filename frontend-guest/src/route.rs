@@ -2,7 +2,7 @@
 
 use crate::assets::Asset;
 use crate::error::ApiError;
-use crate::page_query::{OrderQuery, PageQuery};
+use crate::page_query::{OrderQuery, PageQuery, followed_after};
 use crate::stock_name::{NAME_BYTES_MAX, is_stock_name, percent_decode};
 use crate::types::Method;
 
@@ -33,7 +33,12 @@ pub enum Route {
         /// As the trade's answer gave it.
         number: u64,
     },
-    /// `GET /openapi.json`
+    /// `GET /events`
+    FollowOrders {
+        /// From behind this order; `None`: from now on.
+        after: Option<u64>,
+    },
+    /// `GET /`, `GET /openapi.json` and others
     ReadAsset(Asset),
 }
 
@@ -82,6 +87,11 @@ impl Route {
             reads(method)?;
             Ok(Self::ReadOrder {
                 number: order_number(number)?,
+            })
+        } else if path == "/events" {
+            reads(method)?;
+            Ok(Self::FollowOrders {
+                after: followed_after(query(target))?,
             })
         } else if let Some(asset) = Asset::at(path) {
             reads(method)?;
@@ -207,6 +217,9 @@ mod tests {
             "/orders?stock=nike&limit=2&after=7#1",
             Ok(Route::ListOrders(some)),
         );
+        let follow = |after| Ok(Route::FollowOrders { after });
+        check(Method::Get, "/events", follow(None));
+        check(Method::Get, "/events?after=7", follow(Some(7)));
         check(Method::Get, "/orders/0", Ok(Route::ReadOrder { number: 0 }));
         check(
             Method::Get,
@@ -271,7 +284,6 @@ mod tests {
     fn there_are_no_other_paths() {
         for target in [
             "",
-            "/",
             "*",
             "/stock",
             "/stocks/a/b",

@@ -183,6 +183,10 @@ pub enum Operation {
         caching: Caching,
     },
     ListOrders(OrderListing),
+    FollowOrders {
+        /// From behind this order; `None`: from now on.
+        after: Option<OrderNumber>,
+    },
     Trade(TradeAction),
     Take(TakeAction),
 }
@@ -239,7 +243,11 @@ impl Operation {
     pub fn vary_key(&self) -> &[u8] {
         match self {
             Self::ReadStock { caching, .. } | Self::ReadOrder { caching, .. } => &caching.vary_key,
-            Self::ListStocks(_) | Self::ListOrders(_) | Self::Trade(_) | Self::Take(_) => &[],
+            Self::ListStocks(_)
+            | Self::ListOrders(_)
+            | Self::FollowOrders { .. }
+            | Self::Trade(_)
+            | Self::Take(_) => &[],
         }
     }
 }

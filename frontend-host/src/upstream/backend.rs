@@ -255,7 +255,7 @@ impl Backend {
         listing: &OrderListing,
         deadline: Instant,
     ) -> Result<OrderPage, Unavailability> {
-        let read = |id| self.list_orders_at(id, listing);
+        let read = |id| self.list_orders_at(id, listing, false);
         self.ask_replicas((Term::default, LIST_TIME_MAX), deadline, read)
             .await
     }
@@ -304,10 +304,60 @@ impl Backend {
         read.unwrap_or_else(|_| Err(self.unavailable()))
     }
 
+    /// The number that the next order will have, or a lower one that has one by now: of all orders that are acknowledged
+    /// after this was asked it is below none.
+    ///
+    /// # Errors
+    /// Where the catalog does not answer.
+    pub async fn orders_end(&self) -> Result<OrderNumber, Unavailability> {
+        let asked = self.replicas.ask_catalog().await;
+        asked.map_err(|_| Unavailability::NoCatalog)?;
+        let journal = self.replicas.journal();
+        let journal = journal.ok_or(Unavailability::NoCatalog)?;
+        Ok(orders_of(journal.rows, journal.stock_changes))
+    }
+
+    /// A replica that has said that it has this order, or may have it in a moment: one that has most, and the leader after
+    /// others.
+    pub fn replica_beyond(&self, order: OrderNumber) -> Option<ReplicaId> {
+        let leader = self.replicas.leader().borrow().term.leader;
+        self.replicas.with_probed(|probed| {
+            let ahead = probed.iter().filter_map(|probed| {
+                let status = probed.status.ok()?;
+                let orders = orders_of(status.rows, status.stock_changes);
+                (orders > order).then_some((orders, Some(probed.id) != leader, probed.id))
+            });
+            ahead.max().map(|(_, _, id)| id)
+        })
+    }
+
+    /// Orders from this one on, as one replica has them.
+    ///
+    /// # Errors
+    /// Where it does not give them in time.
+    pub async fn orders_from(
+        &self,
+        id: ReplicaId,
+        from: OrderNumber,
+        limit: u32,
+    ) -> Result<Vec<Order>, Status> {
+        let listing = OrderListing {
+            after: from.0.checked_sub(1).map(OrderNumber),
+            limit,
+            stock: None,
+        };
+        let listed = timeout(LIST_TIME_MAX, self.list_orders_at(id, &listing, true));
+        let page = listed
+            .await
+            .map_err(|_| Status::deadline_exceeded("late"))??;
+        Ok(page.orders)
+    }
+
     async fn list_orders_at(
         &self,
         id: ReplicaId,
         listing: &OrderListing,
+        may_lag: bool,
     ) -> Result<OrderPage, Status> {
         let stock = listing.stock.as_ref();
         let request = ListRequest {
@@ -315,7 +365,7 @@ impl Backend {
             from: listing.after.map_or(0, |after| after.0.saturating_add(1)),
             limit: listing.limit,
             stock: stock.map_or_else(String::new, |stock| stock.as_str().to_owned()),
-            may_lag: false,
+            may_lag,
             journal: self.replicas.own_journal().to_wire(),
         };
         let answer = self.replica(id)?.orders.clone().list(request).await?;
@@ -478,6 +528,10 @@ fn read_stock(stock: catalog::Stock) -> Result<(Stock, Version), Invalid> {
         },
         Version(stock.version),
     ))
+}
+
+fn orders_of(rows: RowNumber, stock_changes: u64) -> OrderNumber {
+    OrderNumber(rows.0.saturating_sub(stock_changes))
 }
 
 fn order_of(row: &Row) -> Option<Order> {

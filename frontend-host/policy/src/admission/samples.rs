@@ -43,6 +43,7 @@ pub(super) fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
         get("/orders/-1"),
         get("/orders?stock=nvidia&after=2&limit=10000"),
         get("/orders?after=-1"),
+        get("/events?after=2"),
         get("/stocks/nvidia?a=b&c"),
         (Method::HEAD, "/stocks/nvidia".into(), None),
         (Method::DELETE, "/stocks/nvidia".into(), None),
@@ -119,6 +120,10 @@ pub(super) fn outcomes(action: &Action) -> Vec<Outcome> {
                 orders: Vec::new(),
                 next_after: Some(OrderNumber(3)),
             }),
+            Outcome::Unavailable(Unavailability::NoReplica),
+        ],
+        Operation::FollowOrders { .. } => vec![
+            Outcome::Unavailable(Unavailability::NoCatalog),
             Outcome::Unavailable(Unavailability::NoReplica),
         ],
         Operation::Take(_) => vec![

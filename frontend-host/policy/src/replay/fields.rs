@@ -213,6 +213,10 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
                 ("name", format!("{stock:?}")),
             ]
         }
+        Action::Perform(Operation::FollowOrders { after }) => vec![
+            ("action", "follow-orders".into()),
+            ("after", format!("{:?}", after.map(|after| after.0))),
+        ],
         Action::Perform(Operation::Trade(trade)) => vec![
             ("action", "trade".into()),
             ("name", trade.name.to_string()),

@@ -10,7 +10,9 @@ use tokio::time::{Instant, timeout_at};
 use super::{Exchange, OnReply, StepResult, request_parts};
 use crate::cache::{CacheEntry, CacheLookup, Found, RenderKey, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
+use crate::events::NotFollowed;
 use crate::handler::cache_status::{CacheStatus, Forward};
+use crate::handler::events;
 use crate::handler::refusal::Refusal as Refused;
 use crate::handler::response::{self, complete};
 use crate::upstream::backend::StockAnswer;
@@ -242,6 +244,21 @@ impl Exchange<'_> {
         };
         let outcome = page.map_or_else(Outcome::Unavailable, Outcome::Orders);
         StepResult::Outcome(outcome, Some(not_stored(Forward::Bypass)))
+    }
+
+    /// The client's own word of what it has seen last counts more than what the policy says.
+    pub(super) async fn follow_orders(&mut self, after: Option<OrderNumber>) -> StepResult {
+        let seen = match events::last_seen(&self.request.admitted.head.headers) {
+            Ok(seen) => seen.or(after),
+            Err(refusal) => return StepResult::Response(refusal.response()),
+        };
+        match self.gateway.events.follow(seen, self.request.client).await {
+            Ok(stream) => StepResult::Response(events::response(stream)),
+            Err(NotFollowed::Crowded) => StepResult::Response(Refused::StreamsCrowded.response()),
+            Err(NotFollowed::Unavailable(why)) => {
+                StepResult::Outcome(Outcome::Unavailable(why), None)
+            }
+        }
     }
 
     /// Few lists are in memory at a time, however many are asked for.

@@ -121,6 +121,9 @@ fn decision_to(decision: guest::Decision) -> wit::Decision {
             limit: list.limit,
             stock: list.stock,
         }),
+        guest::Action::FollowOrders(follow) => wit::Action::FollowOrders(wit::FollowOrders {
+            after: follow.after,
+        }),
         guest::Action::Trade(trade) => wit::Action::Trade(wit::Trade {
             name: trade.name,
             side: match trade.side {

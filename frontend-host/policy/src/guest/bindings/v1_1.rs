@@ -1,6 +1,6 @@
 //! The world of 1.1, in terms of the newest.
 //!
-//! What it lacks: nobody lists orders. wasmtime compares types by their structure, so all but
+//! What it lacks: nobody lists or follows orders. wasmtime compares types by their structure, so all but
 //! what lists orders is of the newest world's types.
 
 use wasmtime::AsContextMut;

@@ -519,6 +519,9 @@ pub(super) fn action_from(action: wit::Action) -> Result<Action, InvalidDecision
         wit::Action::ListOrders(list) => {
             Action::Perform(Operation::ListOrders(order_listing_from(list)?))
         }
+        wit::Action::FollowOrders(follow) => Action::Perform(Operation::FollowOrders {
+            after: follow.after.map(OrderNumber),
+        }),
         wit::Action::Trade(trade) => Action::Perform(Operation::Trade(TradeAction {
             name: StockName::new(&trade.name)?,
             side: match trade.side {
