@@ -6,6 +6,7 @@
 //! - [`lists`]: more stocks than anybody could answer with at once;
 //! - [`orders`]: lists of orders, of which none is missing;
 //! - [`events`]: orders that are followed as they are placed;
+//! - [`page`]: the front page, in a browser;
 //! - [`api`]: whether the description of the API is true;
 //! - [`faults`]: the same while processes are killed and come back;
 //! - [`on_postgres`]: a catalog whose truth is in PostgreSQL, killed and cut off from it;
@@ -52,6 +53,7 @@ mod semantics;
 mod lists;
 mod orders;
 mod events;
+mod page;
 mod api;
 mod faults;
 mod on_postgres;

@@ -372,7 +372,7 @@ fn bodies_that_are_no_orders_are_refused_saying_why() {
 fn paths_and_methods_that_are_none_are_refused() {
     let bazaar = Bazaar::start_default();
     for (method, target, code, allowed) in [
-        ("GET", "/", 404, None),
+        ("DELETE", "/", 405, Some("GET")),
         ("GET", "/nowhere", 404, None),
         ("GET", "/stocks/a/b", 404, None),
         ("GET", "/../../etc/passwd", 404, None),

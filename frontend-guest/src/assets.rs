@@ -1,21 +1,36 @@
-//! What the default policy serves as it is: the description of the API.
+//! What the default policy serves as it is: a page for people, and the description of the API for programs.
 
 use crate::types::Response;
 
 /// Something that is served as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asset {
+    /// `GET /`: stocks, trades and one's own orders, in a browser.
+    Page,
+    /// `GET /page.css`
+    Style,
+    /// `GET /page.js`
+    Script,
     /// `GET /openapi.json`: the API, as OpenAPI 3.1 describes it.
     OpenApi,
 }
 
+/// The page has what came with it, asks nobody but its server, and is in no other page (Content Security Policy
+/// Level 3).
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    connect-src 'self'; img-src data:; base-uri 'none'; form-action 'self'; \
+    frame-ancestors 'none'";
+
 impl Asset {
     /// All there are.
-    pub const ALL: [Self; 1] = [Self::OpenApi];
+    pub const ALL: [Self; 4] = [Self::Page, Self::Style, Self::Script, Self::OpenApi];
 
     /// The path that it has.
     pub const fn path(self) -> &'static str {
         match self {
+            Self::Page => "/",
+            Self::Style => "/page.css",
+            Self::Script => "/page.js",
             Self::OpenApi => "/openapi.json",
         }
     }
@@ -27,6 +42,12 @@ impl Asset {
 
     const fn content(self) -> (&'static str, &'static str) {
         match self {
+            Self::Page => ("text/html; charset=utf-8", include_str!("assets/page.html")),
+            Self::Style => ("text/css; charset=utf-8", include_str!("assets/page.css")),
+            Self::Script => (
+                "text/javascript; charset=utf-8",
+                include_str!("assets/page.js"),
+            ),
             Self::OpenApi => ("application/json", include_str!("assets/openapi.json")),
         }
     }
@@ -34,16 +55,21 @@ impl Asset {
     /// The response. Caches ask before each use whether it is still the one of the policy in service.
     pub fn response(self) -> Response {
         let (content_type, content) = self.content();
-        let headers = [
+        let tag = entity_tag(content);
+        let mut headers = vec![
             ("content-type", content_type),
             ("cache-control", "no-cache"),
-            ("etag", &entity_tag(content)),
+            ("etag", &tag),
             ("x-content-type-options", "nosniff"),
         ];
+        if self == Self::Page {
+            headers.push(("content-security-policy", PAGE_POLICY));
+            headers.push(("referrer-policy", "no-referrer"));
+        }
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         Response {
             status: 200,
-            headers: headers.map(owned).into(),
+            headers: headers.into_iter().map(owned).collect(),
             body: content.into(),
             keep_ms: None,
         }
@@ -76,6 +102,26 @@ mod tests {
             assert_eq!(asset.response().headers[2], *tag);
         }
         assert_ne!(entity_tag("a"), entity_tag("b"));
+    }
+
+    /// As its policy wants it, and small enough for a slow network.
+    #[test]
+    fn the_page_is_small_and_takes_nothing_from_elsewhere() {
+        let content = |asset: Asset| asset.content().1;
+        let page = [Asset::Page, Asset::Style, Asset::Script].map(content);
+        let bytes: usize = page.iter().map(|content| content.len()).sum();
+        assert!(bytes <= 30 << 10, "{bytes}");
+        let [html, ..] = page;
+        for forbidden in ["<style", "style=", "onclick", "javascript:", "<script>"] {
+            assert!(!html.contains(forbidden), "{forbidden}");
+        }
+        for source in ["src=\"", "href=\""] {
+            for (_, rest) in html.match_indices(source).map(|(at, _)| html.split_at(at)) {
+                let value = &rest[source.len()..];
+                let is_own = ["/", "#", "data:"].iter().any(|own| value.starts_with(own));
+                assert!(is_own && !value.starts_with("//"), "{value:.40}");
+            }
+        }
     }
 
     /// Whatever this policy has a route for.
