@@ -101,5 +101,8 @@ fn a_policy_has_another_page_or_none() {
     let html = fs::read(example("html")).unwrap();
     assert_eq!(bazaar.admin("PUT", "/policy", &html).status, 200);
     let page = bazaar.get("/").body;
-    assert!(page.contains("<html") && !page.contains("/page.js"), "{page}");
+    assert!(
+        page.contains("<html") && !page.contains("/page.js"),
+        "{page}"
+    );
 }

@@ -214,3 +214,6 @@ impl Events {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,6 +42,9 @@ pub mod handover;
 // `tests/alone` serves tests in here and out there.
 #[cfg(test)]
 extern crate self as frontend_host;
+#[cfg(test)]
+#[path = "../tests/alone/mod.rs"]
+mod alone;
 
 use std::future::{Future, pending};
 use std::io::PipeReader;
