@@ -107,7 +107,8 @@ pub async fn run(command: Policy) -> Result<(), PolicyError> {
         Policy::Rollout(args) => return rollout::run(args).await,
         Policy::New { dir, lang } => new::create(&dir, lang)?,
         Policy::Wit { world } => match world {
-            cli::World::V1_1 => new::WORLD.to_owned(),
+            cli::World::V1_2 => new::WORLD.to_owned(),
+            cli::World::V1_1 => new::WORLD_1_1.to_owned(),
             cli::World::V1_0 => new::WORLD_1_0.to_owned(),
         },
         Policy::Build {

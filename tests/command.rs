@@ -638,7 +638,7 @@ fn the_version_says_what_decides_whether_another_one_understands_this_one() {
     for line in [
         "services    catalog.v1, order.v1",
         "databases   catalog ",
-        "policies    bazaar:policy/policy@1.1.0, bazaar:policy/policy@1.0.0",
+        "policies    bazaar:policy/policy@1.2.0, bazaar:policy/policy@1.1.0, bazaar:policy/policy@1.0.0",
         "wasmtime    48.",
     ] {
         assert!(long.contains(line), "{line}: {long}");

@@ -294,6 +294,18 @@ fn check_trades(bazaar: &Bazaar) {
     let for_ever = Some("public, max-age=31536000, immutable");
     assert_eq!(found.header("cache-control"), for_ever);
 
+    let bought = number + 1;
+    let last = json!({ "number": bought, "name": "meta", "type": "buy", "quantity": 4 });
+    let listed = bazaar.get(&format!("/orders?after={number}&stock=%6Deta"));
+    assert_eq!(listed.json(), json!({ "data": [last] }));
+    bazaar.trade(&Order::buy(1, "nike"));
+    let listed = bazaar.get(&format!("/orders?after={number}&limit=1&stock=meta"));
+    let next = format!("/orders?limit=1&after={bought}&stock=meta");
+    assert_eq!(listed.json(), json!({ "data": [last], "next": next }));
+    assert_eq!(bazaar.get(&next).json(), json!({ "data": [] }));
+    let beyond = bazaar.get("/orders?after=9007199254740991");
+    assert_eq!(beyond.json(), json!({ "data": [] }));
+
     let key = format!("a \\\"key\\\" for {number}");
     let order = Order::buy(1, "nike");
     let first = bazaar.order_under(Some(&key), &order).data();
@@ -346,11 +358,30 @@ fn check_refusals(bazaar: &Bazaar) {
         ("DELETE", "/stocks/nvidia", "GET, HEAD"),
         ("PATCH", "/stocks", "GET, HEAD"),
         ("PUT", "/orders/0", "GET, HEAD"),
-        ("GET", "/orders", "POST"),
+        ("DELETE", "/orders", "GET, HEAD, POST"),
     ] {
         let answer = bazaar.send(method, target, &[], b"");
         assert_eq!(answer.error().0, 405, "{method} {target}");
         assert_eq!(answer.header("allow"), Some(allowed), "{method} {target}");
+    }
+    for (query, what) in [
+        (
+            "after=",
+            "`after` must be the number of an order, an integer from 0 to 18446744073709551615",
+        ),
+        (
+            "after=18446744073709551616",
+            "`after` must be the number of an order, an integer from 0 to 18446744073709551615",
+        ),
+        ("limit=0", "`limit` must be an integer from 1 to 10000"),
+        (
+            "stock=",
+            "`stock` must be the name of a stock, percent-encoded: 1 to 64 bytes of UTF-8 without control characters",
+        ),
+        ("after=1&after=1", "`after` was given more than once"),
+    ] {
+        let refused = (400, format!("the query's {what}"));
+        assert_eq!(bazaar.get(&format!("/orders?{query}")).error(), refused);
     }
     let unknown = bazaar.send("PROPFIND", "/stocks", &[], b"");
     assert_eq!(unknown.error(), (501, "no such method".to_owned()));

@@ -25,11 +25,12 @@ fn name(number: usize) -> String {
 
 /// A policy that was built for `bazaar:policy@1.0.0`: the default one of that time.
 fn of_world_1_0() -> PathBuf {
-    concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/policies/default-1.0.wasm"
-    )
-    .into()
+    kept("default-1.0.wasm")
+}
+
+fn kept(policy: &str) -> PathBuf {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/policies");
+    PathBuf::from(dir).join(policy)
 }
 
 /// Nothing failed, and so nothing was rolled back.
@@ -125,8 +126,17 @@ fn a_page_is_what_was_asked_for_or_it_is_said_what_cannot_be() {
 
 #[test]
 fn a_policy_of_world_1_0_serves_as_before() {
+    check_serves_as_before("default-1.0.wasm");
+}
+
+#[test]
+fn a_policy_of_world_1_1_serves_as_before() {
+    check_serves_as_before("default-1.1.wasm");
+}
+
+fn check_serves_as_before(policy: &str) {
     let bazaar = Bazaar::start(Options {
-        policy: Some(of_world_1_0()),
+        policy: Some(kept(policy)),
         ..Options::default()
     });
     let stocks = bazaar.get("/stocks").data();
@@ -137,6 +147,8 @@ fn a_policy_of_world_1_0_serves_as_before() {
     let order = bazaar.get(&format!("/orders/{number}")).data();
     assert_eq!(order["quantity"], 10);
     assert_eq!(bazaar.get("/stocks/enron").error().0, 404);
+    // It knows of no such list.
+    assert_eq!(bazaar.get("/orders").error().0, 405);
     check_in_service(&bazaar, "default");
     bazaar.check_acknowledged();
 }

@@ -372,14 +372,14 @@ fn bodies_that_are_no_orders_are_refused_saying_why() {
 fn paths_and_methods_that_are_none_are_refused() {
     let bazaar = Bazaar::start_default();
     for (method, target, code, allowed) in [
-        ("GET", "/", 404, None),
+        ("DELETE", "/", 405, Some("GET")),
         ("GET", "/nowhere", 404, None),
         ("GET", "/stocks/a/b", 404, None),
         ("GET", "/../../etc/passwd", 404, None),
         ("GET", "/%00%ff", 404, None),
         ("DELETE", "/stocks/nvidia", 405, Some("GET")),
         ("PUT", "/orders/0", 405, Some("GET")),
-        ("GET", "/orders", 405, Some("POST")),
+        ("DELETE", "/orders", 405, Some("POST")),
         ("PATCH", "/stocks", 405, Some("GET")),
     ] {
         let answer = bazaar.send(method, target, &[], b"");

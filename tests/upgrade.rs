@@ -211,6 +211,8 @@ fn up_and_down_and_up(options: Options, catalogs: &[Server]) {
     under_load(&mut bazaar, "0.1.0 to this release", |bazaar, clients| {
         exchange_all(bazaar, catalogs, clients, &now);
     });
+    // What the release before has no call for waits until it is raised.
+    assert_eq!(bazaar.get("/orders").status, 503);
     let shown = protocol(&bazaar);
     assert_eq!(
         (&shown["protocol"], &shown["newest"]),
@@ -246,6 +248,7 @@ fn up_and_down_and_up(options: Options, catalogs: &[Server]) {
         clients.wait_for_more();
     });
     assert_eq!(protocol(&bazaar)["protocol"], 2);
+    assert_eq!(bazaar.get("/orders?limit=2").data()[0]["number"], 0);
     refuses_the_release_before(&mut bazaar, catalogs, &before);
     for catalog in catalogs {
         exchange(&mut bazaar, *catalog, &now);

@@ -13,7 +13,9 @@
 //!   [`export!`], which makes a component of one; [`Configured`], one that is made from a configuration.
 //! - [`NAME_BYTES_MAX`] (`stock_name`): what a stock can be called.
 //! - [`Route`] (`route`): a request's method and target, parsed once.
-//! - [`PageQuery`] (`page_query`): which page of a list a request asks for, parsed once.
+//! - [`PageQuery`] and [`OrderQuery`] (`page_query`): which page of a list a request asks for, parsed
+//!   once.
+//! - [`Asset`] (`assets`): what is served as it is.
 //! - [`trade_order`] (`trade_order`): the body and headers of `POST /orders`, parsed once.
 //! - [`idempotency`]: a client's key, where a policy knows its clients.
 //! - [`response`]: from an outcome to the HTTP response.
@@ -93,6 +95,7 @@ mod request;
 mod reply_header;
 mod policy;
 mod stock_name;
+mod assets;
 mod route;
 mod page_query;
 pub mod trade_order;
@@ -101,9 +104,10 @@ pub mod response;
 pub mod election;
 mod error;
 
+pub use assets::Asset;
 pub use bindings::bazaar::policy::types;
 pub use error::ApiError;
-pub use page_query::{LIMIT_DEFAULT, LIMIT_MAX, PageQuery};
+pub use page_query::{LIMIT_DEFAULT, LIMIT_MAX, OrderQuery, PageQuery};
 #[doc(hidden)]
 pub use policy::expect_no_config;
 pub use policy::{Configured, DefaultPolicy, Policy};

@@ -3,15 +3,15 @@
 use crate::election;
 use crate::error::ApiError;
 use crate::idempotency;
-use crate::page_query::PageQuery;
+use crate::page_query::{OrderQuery, PageQuery};
 use crate::response;
 use crate::route::Route;
 use crate::trade_order;
 use crate::trade_order::IDEMPOTENCY_KEY_HEADER;
 use crate::types::{
-    Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, Freshness, ListStocks,
-    Manifest, Observation, OnFailure, Outcome, ReadOrder, ReadStock, ReplicaId, ReplyHeader,
-    Request, Take, View,
+    Action, Bucket, CacheSettings, Caching, Counter, Decision, Eviction, FollowOrders, Freshness,
+    ListOrders, ListStocks, Manifest, Observation, OnFailure, Outcome, ReadOrder, ReadStock,
+    ReplicaId, ReplyHeader, Request, Take, View,
 };
 
 /// The most stocks that the default policy has the host keep.
@@ -172,6 +172,15 @@ pub trait Policy {
             Route::ListStocks(PageQuery { after, limit }) => {
                 Action::ListStocks(ListStocks { after, limit })
             }
+            Route::ListOrders(OrderQuery {
+                after,
+                limit,
+                stock,
+            }) => Action::ListOrders(ListOrders {
+                after,
+                limit,
+                stock,
+            }),
             Route::ReadStock { name } => Action::ReadStock(ReadStock {
                 name,
                 caching: self.keyed(self.stock_caching(), request),
@@ -180,6 +189,8 @@ pub trait Policy {
                 number,
                 caching: self.keyed(self.order_caching(), request),
             }),
+            Route::FollowOrders { after } => Action::FollowOrders(FollowOrders { after }),
+            Route::ReadAsset(asset) => Action::Respond(asset.response()),
             Route::PlaceOrder => {
                 let mut trade = trade_order::parse(&request.headers, request.body.as_deref())?;
                 trade.idempotency_key = trade

@@ -3,9 +3,9 @@
 use std::fmt::{self, Display};
 
 use crate::error::ApiError;
-use crate::page_query::PageQuery;
+use crate::page_query::{OrderQuery, PageQuery};
 use crate::route;
-use crate::types::{Order, Outcome, Page, Request, Response, Side, Stock};
+use crate::types::{Order, OrderPage, Outcome, Page, Request, Response, Side, Stock};
 
 /// How long a stock may be kept, in milliseconds, within the freshness that was asked for.
 pub const STOCK_KEEP_MS: u32 = 60_000;
@@ -46,6 +46,7 @@ pub fn render_order_with(control: &str, request: &Request, outcome: &Outcome) ->
             response.keep_ms = Some(ORDER_KEEP_MS);
             response
         }
+        Outcome::Orders(page) => list_orders(&request.target, page),
         Outcome::Traded(number) => data(format_args!("{{\"transaction_number\":{number}}}")),
         Outcome::Refused(refusal) => ApiError::from(*refusal).response(),
         Outcome::Unavailable(unavailability) => ApiError::from(*unavailability).response(),
@@ -96,7 +97,7 @@ pub fn error(status: u16, message: &str) -> Response {
 
 /// A page, which says where the next one is.
 fn list(target: &str, page: &Page) -> Response {
-    let stocks = ListJson(&page.stocks);
+    let stocks = ListJson(&page.stocks, StockJson);
     match page.stocks.last().filter(|_| page.more) {
         None => data(stocks),
         Some(last) => {
@@ -110,6 +111,20 @@ fn list(target: &str, page: &Page) -> Response {
 fn next(target: &str, last: &str) -> String {
     let asked = PageQuery::parse(route::query(target)).unwrap_or_default();
     asked.next(route::path(target), last)
+}
+
+/// A page of orders, which says where the next one is.
+fn list_orders(target: &str, page: &OrderPage) -> Response {
+    let orders = ListJson(&page.orders, OrderJson);
+    match page.next_after {
+        None => data(orders),
+        Some(after) => {
+            let asked = OrderQuery::parse(route::query(target)).unwrap_or_default();
+            let next = asked.next(route::path(target), after);
+            let next = JsonString(&next);
+            json(200, format_args!("{{\"data\":{orders},\"next\":{next}}}"))
+        }
+    }
 }
 
 fn data(value: impl Display) -> Response {
@@ -144,14 +159,15 @@ impl Display for StockJson<'_> {
     }
 }
 
-struct ListJson<'a>(&'a [Stock]);
+/// A list, each of whose entries the function makes JSON of.
+struct ListJson<'a, T, J>(&'a [T], fn(&'a T) -> J);
 
-impl Display for ListJson<'_> {
+impl<T, J: Display> Display for ListJson<'_, T, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[")?;
-        for (index, stock) in self.0.iter().enumerate() {
+        for (index, entry) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { "," };
-            write!(f, "{separator}{}", StockJson(stock))?;
+            write!(f, "{separator}{}", self.1(entry))?;
         }
         f.write_str("]")
     }
@@ -314,6 +330,36 @@ mod tests {
             assert_eq!(listed(target, &stocks, true), body);
         }
         assert_eq!(listed("/stocks", &[], false), r#"{"data":[]}"#);
+    }
+
+    #[test]
+    fn a_page_of_orders_says_where_the_next_one_is() {
+        let order = |number| Order {
+            number,
+            name: "L'Oréal".to_owned(),
+            side: Side::Buy,
+            quantity: 2,
+        };
+        let listed = |target: &str, orders: &[Order], next_after| {
+            let orders = orders.to_vec();
+            let page = OrderPage { orders, next_after };
+            let response = rendered(target, &Outcome::Orders(page));
+            assert_eq!((response.status, response.keep_ms), (200, None));
+            String::from_utf8(response.body).unwrap()
+        };
+        let data = r#"[{"number":3,"name":"L'Oréal","type":"buy","quantity":2},{"number":9,"name":"L'Oréal","type":"buy","quantity":2}]"#;
+        let orders = [order(3), order(9)];
+        let alone = format!(r#"{{"data":{data}}}"#);
+        assert_eq!(listed("/orders?limit=2", &orders, None), alone);
+        let target = "/orders?stock=L%27Or%C3%A9al&limit=2";
+        let next = "/orders?limit=2&after=9&stock=L%27Or%C3%A9al";
+        let body = format!(r#"{{"data":{data},"next":"{next}"}}"#);
+        assert_eq!(listed(target, &orders, Some(9)), body);
+        assert_eq!(
+            listed("/orders", &[], Some(20_000)),
+            r#"{"data":[],"next":"/orders?limit=1000&after=20000"}"#
+        );
+        assert_eq!(listed("/orders", &[], None), r#"{"data":[]}"#);
     }
 
     #[test]

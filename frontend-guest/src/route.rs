@@ -1,7 +1,8 @@
 //! From method and target to a route, parsed once: nothing past it compares paths.
 
+use crate::assets::Asset;
 use crate::error::ApiError;
-use crate::page_query::PageQuery;
+use crate::page_query::{OrderQuery, PageQuery, followed_after};
 use crate::stock_name::{NAME_BYTES_MAX, is_stock_name, percent_decode};
 use crate::types::Method;
 
@@ -10,8 +11,8 @@ const STOCK_PREFIX: &str = "/stocks/";
 
 /// Allowed where there is something to read.
 const READ_METHODS: &str = "GET, HEAD";
-/// Allowed where orders are placed.
-const PLACE_METHODS: &str = "POST";
+/// Allowed where orders are listed and placed.
+const ORDERS_METHODS: &str = "GET, HEAD, POST";
 
 /// What a request is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Route {
         /// Percent-decoded; a name that a stock can have.
         name: String,
     },
+    /// `GET /orders`
+    ListOrders(OrderQuery),
     /// `POST /orders`
     PlaceOrder,
     /// `GET /orders/{number}`
@@ -30,6 +33,13 @@ pub enum Route {
         /// As the trade's answer gave it.
         number: u64,
     },
+    /// `GET /events`
+    FollowOrders {
+        /// From behind this order; `None`: from now on.
+        after: Option<u64>,
+    },
+    /// `GET /`, `GET /openapi.json` and others
+    ReadAsset(Asset),
 }
 
 impl Route {
@@ -64,13 +74,28 @@ impl Route {
             reads(method)?;
             Ok(Self::ListStocks(PageQuery::parse(query(target))?))
         } else if path == "/orders" {
-            allow(method == Method::Post, PLACE_METHODS)?;
-            Ok(Self::PlaceOrder)
+            match method {
+                Method::Post => Ok(Self::PlaceOrder),
+                Method::Get | Method::Head => {
+                    Ok(Self::ListOrders(OrderQuery::parse(query(target))?))
+                }
+                _ => Err(ApiError::MethodNotAllowed {
+                    allow: ORDERS_METHODS,
+                }),
+            }
         } else if let Some(number) = path.strip_prefix("/orders/").and_then(single_segment) {
             reads(method)?;
             Ok(Self::ReadOrder {
                 number: order_number(number)?,
             })
+        } else if path == "/events" {
+            reads(method)?;
+            Ok(Self::FollowOrders {
+                after: followed_after(query(target))?,
+            })
+        } else if let Some(asset) = Asset::at(path) {
+            reads(method)?;
+            Ok(Self::ReadAsset(asset))
         } else {
             Err(ApiError::NoSuchPath)
         }
@@ -179,6 +204,22 @@ mod tests {
         check(Method::Get, "/stocks/a%2Fb%3f", stock("a/b?"));
         check(Method::Get, "/stocks/L%27Or%C3%A9al", stock("L'Oréal"));
         check(Method::Post, "/orders", Ok(Route::PlaceOrder));
+        let all = Route::ListOrders(OrderQuery::default());
+        check(Method::Get, "/orders", Ok(all.clone()));
+        check(Method::Head, "/orders?page=2", Ok(all));
+        let some = OrderQuery {
+            after: Some(7),
+            limit: 2,
+            stock: Some("nike".to_owned()),
+        };
+        check(
+            Method::Get,
+            "/orders?stock=nike&limit=2&after=7#1",
+            Ok(Route::ListOrders(some)),
+        );
+        let follow = |after| Ok(Route::FollowOrders { after });
+        check(Method::Get, "/events", follow(None));
+        check(Method::Get, "/events?after=7", follow(Some(7)));
         check(Method::Get, "/orders/0", Ok(Route::ReadOrder { number: 0 }));
         check(
             Method::Get,
@@ -220,15 +261,16 @@ mod tests {
     #[test]
     fn other_methods_are_told_what_is_allowed() {
         let reads = Err(ApiError::MethodNotAllowed { allow: "GET, HEAD" });
-        let places = Err(ApiError::MethodNotAllowed { allow: "POST" });
+        let orders = Err(ApiError::MethodNotAllowed {
+            allow: "GET, HEAD, POST",
+        });
         for method in [Method::Put, Method::Patch, Method::Delete, Method::Options] {
             check(method, "/stocks", reads.clone());
             check(method, "/stocks/nvidia", reads.clone());
             check(method, "/orders/0", reads.clone());
-            check(method, "/orders", places.clone());
+            check(method, "/orders", orders.clone());
         }
         check(Method::Post, "/stocks/nvidia", reads.clone());
-        check(Method::Get, "/orders", places);
     }
 
     #[test]
@@ -242,7 +284,6 @@ mod tests {
     fn there_are_no_other_paths() {
         for target in [
             "",
-            "/",
             "*",
             "/stock",
             "/stocks/a/b",

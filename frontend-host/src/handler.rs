@@ -12,6 +12,7 @@ mod refusal;
 mod exchange;
 mod cache_status;
 mod preconditions;
+mod events;
 mod response;
 
 use std::net::IpAddr;
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
+use crate::events::Events;
 use crate::stage::Stage;
 use crate::upstream::backend::Backend;
 use frontend_policy::decision::Scheme;
@@ -34,6 +36,7 @@ use frontend_policy::{Arrival, Decider, Versions};
 
 pub use admission::Admitted;
 use admission::check_content_coding;
+pub use events::Followed;
 use exchange::Exchange;
 pub(crate) use exchange::{new_key, unix_ms};
 pub use refusal::Refusal;
@@ -44,7 +47,9 @@ pub use response::without_body;
 pub struct Gateway {
     pub policy: Arc<Versions>,
     pub cache: Arc<Cache>,
-    pub backend: Backend,
+    pub backend: Arc<Backend>,
+    /// What clients follow.
+    pub events: Arc<Events>,
     /// How long reads may take.
     pub read_time_max: Duration,
     /// How long trades may take.
@@ -77,7 +82,9 @@ impl Gateway {
         cache: Arc<Cache>,
         backend: Backend,
     ) -> Self {
+        let backend = Arc::new(backend);
         Self {
+            events: Events::new(&config.clients, Arc::clone(&backend), Arc::clone(&policy)),
             policy,
             cache,
             backend,

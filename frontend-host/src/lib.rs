@@ -10,6 +10,7 @@
 //! - [`cache`]: what was read, and the responses made of it; `frontend_core` has the rules;
 //! - [`upstream`]: the catalog and the replicas: reads, takes, trades, elections, the session;
 //! - `rollouts`: has rollouts go on, and asks their gates;
+//! - [`events`]: orders as they are placed, for clients that follow them;
 //! - [`journal`]: the journal that all of it is about;
 //! - [`admin`]: the listener for operators;
 //! - [`readiness`]: whether a trade could be served;
@@ -28,6 +29,7 @@ pub mod config;
 pub mod error;
 pub mod server;
 pub mod handler;
+pub mod events;
 pub mod cache;
 pub mod upstream;
 mod rollouts;
@@ -40,6 +42,9 @@ pub mod handover;
 // `tests/alone` serves tests in here and out there.
 #[cfg(test)]
 extern crate self as frontend_host;
+#[cfg(test)]
+#[path = "../tests/alone/mod.rs"]
+mod alone;
 
 use std::future::{Future, pending};
 use std::io::PipeReader;
@@ -202,6 +207,7 @@ pub async fn run(
     });
     let watching = tasks::spawn("watch replicas", replicas.watch());
     let policy = Arc::clone(&gateway.policy);
+    let looking = tasks::spawn("events", Arc::clone(&gateway.events).keep_looking());
     let rolling_out = tasks::spawn("rollouts", rollouts::keep_going(policy));
 
     // All that can fail, before another gateway leaves its place to this one.
@@ -319,7 +325,7 @@ pub async fn run(
         }
     };
     let served = tokio::try_join!(serving, operating);
-    drop((watching, rolling_out, announcing));
+    drop((watching, looking, rolling_out, announcing));
     served.map(|_| ())
 }
 

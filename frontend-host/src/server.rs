@@ -78,6 +78,7 @@ pub async fn serve(
     };
     accept(&listener, &clients, &dealer, shutdown).await;
     gateway.stage.close();
+    gateway.events.end();
     let listener = listener.into_std()?;
     if !gateway.stage.is_queue_left() {
         while let Some(client) = clients.accept_queued(&listener) {

@@ -8,6 +8,7 @@ use tls::Role::{Gateway, Operator, Order, Viewer};
 pub const ACCESS: Access = Access(&[
     ("/order.v1.Orders/PlaceMany", &[Gateway]),
     ("/order.v1.Orders/Get", &[Gateway]),
+    ("/order.v1.Orders/List", &[Gateway]),
     ("/order.v1.Orders/Announce", &[Gateway]),
     (
         "/order.v1.Orders/Status",

@@ -558,6 +558,20 @@ pub(crate) async fn read_order(
     read_with(move || reader.order(number)).await
 }
 
+/// At most `rows_max` rows from an order's on; none where the ledger does not have that.
+pub(crate) async fn read_orders(
+    reader: &Arc<dyn ReadRows>,
+    from: OrderNumber,
+    rows_max: usize,
+) -> Result<Vec<Row>, RequestError> {
+    let reader = Arc::clone(reader);
+    read_with(move || match reader.order(from)? {
+        Some(row) => reader.rows(row.number, rows_max),
+        None => Ok(Vec::new()),
+    })
+    .await
+}
+
 async fn read_with<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, RequestError> {

@@ -2,14 +2,15 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use domain::{Epoch, JournalId, OrderNumber, ReplicaId, Row, RowNumber};
+use domain::{Epoch, Invalid, JournalId, OrderNumber, ReplicaId, Row, RowNumber, StockName};
 use rpc::call_streams;
 use rpc::clients::PerClient;
 use rpc::listen::{caller_of, client_of};
 use tls::Principal;
-use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
@@ -19,18 +20,30 @@ use wire::order::v1::orders_server::Orders;
 use wire::order::v1::replication_server::Replication;
 use wire::order::v1::{
     AnnounceRequest, AppendRequest, AppendResponse, FetchRequest, FetchResponse, GetRequest,
-    GetResponse, PlaceManyRequest, ReplicaStatus, Role, StatusRequest,
+    GetResponse, ListRequest, ListResponse, ListedOrder, PlaceManyRequest, ReplicaStatus, Role,
+    StatusRequest,
 };
 
-use crate::driver::{Handle, read, read_order};
+use crate::driver::{Handle, read, read_order, read_orders};
 use crate::error::RequestError;
 use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
 use crate::store::ReadRows;
+use order_core::listing::{self, Listing, Page, Wanted};
 use order_core::lookup::{Action, Input};
 use order_core::timing::CONFIRM_TIMEOUT;
 use order_core::{self, Lookup, Rules};
 use wire::leadership::term;
+
+/// The most orders of a page.
+const LISTED_MAX: u32 = 10_000;
+
+/// Pages that are read at a time, each of which reads up to [`LOOKED_AT_MAX`](listing::LOOKED_AT_MAX) rows; more wait, so
+/// that no more than one processor is kept from orders.
+const PAGES_MAX: usize = 1;
+
+/// Between two looks for rows that the journal is known to have.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Rows in one message of a fetch.
 const FETCH_MESSAGE_ROWS: usize = 512;
@@ -43,6 +56,8 @@ pub struct OrdersService {
     catalog: Catalog,
     /// Orders that may wait in the core.
     waiting: Arc<PerClient>,
+    /// For each page that is read.
+    pages: Arc<Semaphore>,
     /// Becomes true when the replica stops.
     closing: watch::Receiver<bool>,
 }
@@ -61,6 +76,7 @@ impl OrdersService {
             reader,
             catalog,
             waiting: Arc::new(PerClient::new(CLIENT_ORDERS_MAX)),
+            pages: Arc::new(Semaphore::new(PAGES_MAX)),
             closing,
         }
     }
@@ -95,6 +111,40 @@ impl OrdersService {
     }
 }
 
+impl OrdersService {
+    /// Lists orders, of which none that was acknowledged before is missing unless that may be.
+    async fn page(&self, wanted: Wanted) -> Result<Page, Status> {
+        let mut listing = Listing::new(wanted);
+        let mut input = listing::Input::Begin;
+        loop {
+            input = match listing.step(input) {
+                listing::Action::Read { from, rows_max } => {
+                    let _turn = self.pages.acquire().await.expect("never closed");
+                    let rows = read_orders(&self.reader, from, rows_max).await?;
+                    listing::Input::Rows(rows)
+                }
+                listing::Action::AwaitCatalog => {
+                    let reached = self.handle.wait_for_catalog();
+                    listing::Input::Reached(timeout(CONFIRM_TIMEOUT, reached).await.is_ok())
+                }
+                listing::Action::AskCatalog => {
+                    let said = self.catalog.get_leadership(CONFIRM_TIMEOUT).await;
+                    listing::Input::CatalogSaid {
+                        answer: said.map_err(|error| error.failure),
+                        held: self.handle.status().end.rows,
+                    }
+                }
+                listing::Action::Pause { rows } => {
+                    self.handle.note_journal_len(rows).await;
+                    sleep(LOOK_PAUSE).await;
+                    listing::Input::Begin
+                }
+                listing::Action::Answer(answer) => return Ok(answer.map_err(RequestError::from)?),
+            };
+        }
+    }
+}
+
 #[tonic::async_trait]
 impl Orders for OrdersService {
     type PlaceManyStream = Answers;
@@ -120,6 +170,18 @@ impl Orders for OrdersService {
         }))
     }
 
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let request = request.into_inner();
+        identity::check(&request.journal, self.journal).map_err(RequestError::NotOurs)?;
+        let wanted = wanted(request).map_err(RequestError::Invalid)?;
+        let Page { rows, next, more } = self.page(wanted).await?;
+        Ok(Response::new(ListResponse {
+            orders: rows.iter().filter_map(listed).collect(),
+            next: next.0,
+            more,
+        }))
+    }
+
     async fn announce(
         &self,
         request: Request<AnnounceRequest>,
@@ -139,6 +201,30 @@ impl Orders for OrdersService {
         let status = self.handle.status();
         Ok(Response::new(replica_status(status, self.journal)))
     }
+}
+
+fn wanted(request: ListRequest) -> Result<Wanted, Malformed> {
+    if !(1..=LISTED_MAX).contains(&request.limit) {
+        let problem = format!("is {}, and must be 1 to {LISTED_MAX}", request.limit);
+        return Err(Invalid::new("limit", problem).into());
+    }
+    let stock = Some(&request.stock).filter(|stock| !stock.is_empty());
+    Ok(Wanted {
+        from: OrderNumber(request.from),
+        limit: request.limit as usize,
+        stock: stock.map(|stock| StockName::new(stock)).transpose()?,
+        may_lag: request.may_lag,
+    })
+}
+
+fn listed(row: &Row) -> Option<ListedOrder> {
+    let (number, order) = (row.order_number()?, row.order()?);
+    Some(ListedOrder {
+        number: number.0,
+        name: order.name.as_str().to_owned(),
+        side: wire::catalog::v1::Side::from(order.side).into(),
+        quantity: order.quantity.get(),
+    })
 }
 
 /// What replicas use among themselves.

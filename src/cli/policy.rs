@@ -294,6 +294,8 @@ pub enum Language {
 #[derive(Debug, Default, Clone, Copy, ValueEnum)]
 pub enum World {
     #[default]
+    #[value(name = "1.2")]
+    V1_2,
     #[value(name = "1.1")]
     V1_1,
     #[value(name = "1.0")]

@@ -12,8 +12,9 @@ use policy_build::RustVersion;
 
 use crate::cli::Language;
 
-/// The world that policies are of, and the one before.
+/// The world that policies are of, and those before.
 pub const WORLD: &str = include_str!("../../wit/policy.wit");
+pub const WORLD_1_1: &str = include_str!("../../wit/1.1/policy.wit");
 pub const WORLD_1_0: &str = include_str!("../../wit/1.0/policy.wit");
 
 /// The sources that policies in Rust build on, by their names.

@@ -116,7 +116,11 @@ fn a_method_is_allowed_or_known_or_neither() {
             (&on("DELETE", "/stocks/nvidia"), 405, reads),
             (&on("OPTIONS", "/stocks"), 405, reads),
             (&on("PUT", "/orders/0"), 405, reads),
-            (&on("GET", "/orders"), 405, Some(("allow", "POST"))),
+            (
+                &on("DELETE", "/orders"),
+                405,
+                Some(("allow", "GET, HEAD, POST")),
+            ),
             (&on("TRACE", "/stocks"), 501, None),
             (&on("PROPFIND", "/stocks"), 501, None),
             (&on("get", "/stocks"), 501, None),

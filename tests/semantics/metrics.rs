@@ -115,6 +115,12 @@ bazaar_connections
 # HELP bazaar_connections_refused_total Connections that were closed at once, since their client had too many.
 # TYPE bazaar_connections_refused_total counter
 bazaar_connections_refused_total
+# HELP bazaar_event_streams Clients that follow events at the moment.
+# TYPE bazaar_event_streams gauge
+bazaar_event_streams
+# HELP bazaar_event_streams_refused_total Streams of events that were refused, since their client had too many.
+# TYPE bazaar_event_streams_refused_total counter
+bazaar_event_streams_refused_total
 # HELP bazaar_held_bytes Bytes held for clients: of requests, and of answers that they have not taken yet.
 # TYPE bazaar_held_bytes gauge
 bazaar_held_bytes{what=\"received\"}

@@ -8,7 +8,7 @@
 //! | version | release | brought |
 //! |---|---|---|
 //! | 1 | 0.1.0 | all of `catalog.v1` and `order.v1` as of then |
-//! | 2 | 0.2.0 | every call says the caller's release, and every answer the callee's |
+//! | 2 | 0.2.0 | every call says the caller's release, and every answer the callee's; `order.v1.Orders/List` |
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,6 +25,9 @@ impl Protocol {
 
     /// The newest that this release speaks. A journal that it begins is at it.
     pub const NEWEST: Self = Self(2);
+
+    /// From which on every replica gives pages of orders.
+    pub const ORDER_PAGES: Self = Self(2);
 
     /// From its number, where it has one: 0 says nothing.
     pub fn new(number: u32) -> Option<Self> {

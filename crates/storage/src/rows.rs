@@ -340,7 +340,8 @@ pub struct OrderSearch {
 impl OrderSearch {
     /// In a ledger that ends there; `None` where it has no such order.
     pub fn new(order: OrderNumber, end: LedgerEnd) -> Option<Self> {
-        (order < end.orders()).then_some(Self {
+        // Of a number that there is none of, the sum may be none either.
+        (order < end.orders()).then(|| Self {
             order,
             from: order.0,
             until: order.0 + end.stock_changes,

@@ -61,7 +61,10 @@ impl From<Side> for v1::Side {
 }
 
 /// Reads a side off its field.
-fn side(field: i32) -> Result<Side, Malformed> {
+///
+/// # Errors
+/// Where it is neither of the two.
+pub fn side(field: i32) -> Result<Side, Malformed> {
     match v1::Side::try_from(field) {
         Ok(v1::Side::Buy) => Ok(Side::Buy),
         Ok(v1::Side::Sell) => Ok(Side::Sell),

@@ -111,8 +111,10 @@ function route({ method, target, headers, body }) {
     return { tag: "list-stocks", val: { after, limit: Math.min(limit, LISTED_MAX) } };
   }
   if (path === "/orders") {
-    allow(method, "post");
-    return { tag: "trade", val: parseOrder(headers, body ?? []) };
+    allow(method, "get", "head", "post");
+    if (method === "post") return { tag: "trade", val: parseOrder(headers, body ?? []) };
+    const { after, limit, stock } = parseOrderPage(target);
+    return { tag: "list-orders", val: { after, limit: Math.min(limit, LISTED_MAX), stock } };
   }
   if (order) {
     allow(method, "get", "head");
@@ -147,14 +149,29 @@ function checkStockName(name) {
 
 // Which page of a list a query asks for: `limit=` and `after=`. Other parameters are ignored.
 function parsePage(target) {
+  const { after, limit } = parameters(target, ["after", "limit"]);
+  return { after: pageName(after ?? ""), limit: pageLimit(limit ?? `${LIMIT_DEFAULT}`) };
+}
+
+// The same of orders, which has `stock=` as well.
+function parseOrderPage(target) {
+  const { after, limit, stock } = parameters(target, ["after", "limit", "stock"]);
+  return {
+    after: after === undefined ? null : pageNumber(after),
+    limit: pageLimit(limit ?? `${LIMIT_DEFAULT}`),
+    stock: stock === undefined ? null : pageStock(stock),
+  };
+}
+
+function parameters(target, names) {
   const given = {};
   for (const parameter of query(target).split("&")) {
     const [, name, value] = parameter.match(/^([^=]*)=?(.*)$/s);
-    if (name !== "after" && name !== "limit") continue;
+    if (!names.includes(name)) continue;
     if (name in given) throw invalidQuery(`\`${name}\` was given more than once`);
     given[name] = value;
   }
-  return { after: pageName(given.after ?? ""), limit: pageLimit(given.limit ?? `${LIMIT_DEFAULT}`) };
+  return given;
 }
 
 function query(target) {
@@ -173,8 +190,33 @@ function pageName(value) {
   }
 }
 
+function pageStock(value) {
+  try {
+    return checkStockName(decodeURIComponent(value.replaceAll("+", " ")));
+  } catch {
+    throw invalidQuery(
+      "`stock` must be the name of a stock, percent-encoded: 1 to 64 bytes of UTF-8 without control characters",
+    );
+  }
+}
+
+// No order has a number that is not exact here: after it there are none either.
+function pageNumber(value) {
+  const digits = pageDigits(value);
+  if (digits !== "" && BigInt(digits) < 2n ** 64n) {
+    return Math.min(Number(digits), Number.MAX_SAFE_INTEGER);
+  }
+  throw invalidQuery(
+    `\`after\` must be the number of an order, an integer from 0 to ${2n ** 64n - 1n}`,
+  );
+}
+
+function pageDigits(value) {
+  return /^(?:[0-9]|%3[0-9])+$/.test(value) ? decodeURIComponent(value) : "";
+}
+
 function pageLimit(value) {
-  const limit = /^(?:[0-9]|%3[0-9])+$/.test(value) ? Number(decodeURIComponent(value)) : NaN;
+  const limit = Number(pageDigits(value) || NaN);
   if (limit >= 1 && limit <= LIMIT_MAX) return limit;
   throw invalidQuery(`\`limit\` must be an integer from 1 to ${LIMIT_MAX}`);
 }
@@ -285,6 +327,8 @@ function render({ target }, { tag, val }) {
       return list(target, val);
     case "order":
       return data(orderJson(val), ORDER_KEEP_MS, ORDER_CACHE_CONTROL);
+    case "orders":
+      return listOrders(target, val);
     case "traded":
       return data(`{"transaction_number":${integer(val)}}`);
     case "refused":
@@ -298,12 +342,25 @@ function render({ target }, { tag, val }) {
 function list(target, { stocks, more }) {
   const listed = `[${stocks.map(stockJson).join(",")}]`;
   if (!more) return data(listed);
-  const last = encodeURIComponent(stocks.at(-1).name).replace(
+  const next = `/stocks?limit=${parsePage(target).limit}&after=${encoded(stocks.at(-1).name)}`;
+  return response(200, `{"data":${listed},"next":${JSON.stringify(next)}}`, [], null);
+}
+
+// A page of orders. Where it can say that there are more, it says after which number.
+function listOrders(target, { orders, nextAfter }) {
+  const listed = `[${orders.map(orderJson).join(",")}]`;
+  if (nextAfter === null || nextAfter === undefined) return data(listed);
+  const { limit, stock } = parseOrderPage(target);
+  const of = stock === null ? "" : `&stock=${encoded(stock)}`;
+  const next = `/orders?limit=${limit}&after=${integer(nextAfter)}${of}`;
+  return response(200, `{"data":${listed},"next":${JSON.stringify(next)}}`, [], null);
+}
+
+function encoded(text) {
+  return encodeURIComponent(text).replace(
     /[!'()*]/g,
     (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
   );
-  const next = `/stocks?limit=${parsePage(target).limit}&after=${last}`;
-  return response(200, `{"data":${listed},"next":${JSON.stringify(next)}}`, [], null);
 }
 
 function stockJson({ name, priceMinor, quantity }) {

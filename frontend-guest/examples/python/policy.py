@@ -18,6 +18,7 @@ from componentize_py_types import Err
 from wit_world import exports
 from wit_world.imports.types import (
     Action,
+    Action_ListOrders,
     Action_ListStocks,
     Action_ReadOrder,
     Action_ReadStock,
@@ -28,13 +29,16 @@ from wit_world.imports.types import (
     Decision,
     Eviction,
     Freshness_Linearizable,
+    ListOrders,
     ListStocks,
     Manifest,
     Method,
     OnFailure,
     Order,
+    OrderPage,
     Outcome,
     Outcome_Order,
+    Outcome_Orders,
     Outcome_Refused,
     Outcome_Stock,
     Outcome_Stocks,
@@ -195,8 +199,11 @@ def route(request: Request) -> Action:
         after, limit = parse_page(request.target)
         return Action_ListStocks(ListStocks(after, min(limit, LISTED_MAX)))
     if path == "/orders":
-        allow(request, Method.POST)
-        return Action_Trade(parse_order(request.headers, request.body or b""))
+        allow(request, Method.GET, Method.HEAD, Method.POST)
+        if request.method is Method.POST:
+            return Action_Trade(parse_order(request.headers, request.body or b""))
+        after, limit, stock = parse_order_page(request.target)
+        return Action_ListOrders(ListOrders(after, min(limit, LISTED_MAX), stock))
     if order := re.fullmatch("/orders/([^/]*)", path):
         allow(request, Method.GET, Method.HEAD)
         return Action_ReadOrder(ReadOrder(order_number(order[1]), LINEARIZABLE))
@@ -228,14 +235,49 @@ def check_stock_name(name: str) -> str:
 
 def parse_page(target: str) -> tuple[str | None, int]:
     """Which page of a list a query asks for: `after=` and `limit=`. Other parameters are ignored."""
+    given = parameters(target, "after", "limit")
+    return page_name(given.get("after", "")), page_limit(given.get("limit", str(LIMIT_DEFAULT)))
+
+
+def parse_order_page(target: str) -> tuple[int | None, int, str | None]:
+    """The same of orders, which has `stock=` as well."""
+    given = parameters(target, "after", "limit", "stock")
+    after, stock = given.get("after"), given.get("stock")
+    return (
+        None if after is None else page_number(after),
+        page_limit(given.get("limit", str(LIMIT_DEFAULT))),
+        None if stock is None else page_stock(stock),
+    )
+
+
+def parameters(target: str, *names: str) -> dict[str, str]:
     given = {}
     for parameter in target.partition("#")[0].partition("?")[2].split("&"):
         name, _, value = parameter.partition("=")
-        if name in ("after", "limit"):
+        if name in names:
             if name in given:
                 raise invalid_query(f"`{name}` was given more than once")
             given[name] = value
-    return page_name(given.get("after", "")), page_limit(given.get("limit", str(LIMIT_DEFAULT)))
+    return given
+
+
+def page_number(value: str) -> int:
+    digits = re.fullmatch(b"0*([0-9]{1,20})", unquote_to_bytes(value))
+    if digits is None or int(digits[1]) > ORDER_NUMBER_MAX:
+        raise invalid_query(
+            f"`after` must be the number of an order, an integer from 0 to {ORDER_NUMBER_MAX}"
+        )
+    return int(digits[1])
+
+
+def page_stock(value: str) -> str:
+    try:
+        return stock_name(value.replace("+", " "))
+    except ApiError:
+        raise invalid_query(
+            "`stock` must be the name of a stock, percent-encoded: "
+            "1 to 64 bytes of UTF-8 without control characters"
+        )
 
 
 def page_name(value: str) -> str | None:
@@ -380,6 +422,8 @@ def render(request: Request, outcome: Outcome) -> Response:
             return page_response(request.target, page)
         case Outcome_Order(order):
             return data(order_json(order), ORDER_CACHE_CONTROL, keep_ms=ORDER_KEEP_MS)
+        case Outcome_Orders(page):
+            return order_page_response(request.target, page)
         case Outcome_Traded(number):
             return data(json_text({"transaction_number": number}))
         case Outcome_Refused(refusal):
@@ -395,6 +439,17 @@ def page_response(target: str, page: Page) -> Response:
         return data(listed)
     _, limit = parse_page(target)
     following = f"/stocks?limit={limit}&after={quote(page.stocks[-1].name, safe='')}"
+    return response(200, f'{{"data":{listed},"next":{json_text(following)}}}')
+
+
+def order_page_response(target: str, page: OrderPage) -> Response:
+    """A page of orders, which says where the next one is."""
+    listed = f"[{','.join(map(order_json, page.orders))}]"
+    if page.next_after is None:
+        return data(listed)
+    _, limit, stock = parse_order_page(target)
+    of = "" if stock is None else f"&stock={quote(stock, safe='')}"
+    following = f"/orders?limit={limit}&after={page.next_after}{of}"
     return response(200, f'{{"data":{listed},"next":{json_text(following)}}}')
 
 

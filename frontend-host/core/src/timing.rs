@@ -44,6 +44,9 @@ pub const ANNOUNCE_TIME_MAX: Duration = Duration::from_millis(500);
 /// How long one replica may keep a read before the next is asked.
 pub const ATTEMPT_TIME_MAX: Duration = Duration::from_millis(500);
 
+/// The same of a page of orders, which takes longer to read.
+pub const LIST_TIME_MAX: Duration = Duration::from_millis(1500);
+
 /// Pause before a lost session is opened anew, less up to half of it: doubles up to
 /// [`REOPEN_PAUSE_MAX`].
 pub const REOPEN_PAUSE_MIN: Duration = Duration::from_millis(20);

@@ -182,6 +182,11 @@ pub enum Operation {
         number: OrderNumber,
         caching: Caching,
     },
+    ListOrders(OrderListing),
+    FollowOrders {
+        /// From behind this order; `None`: from now on.
+        after: Option<OrderNumber>,
+    },
     Trade(TradeAction),
     Take(TakeAction),
 }
@@ -212,6 +217,17 @@ pub enum Listing {
     All,
 }
 
+/// Which orders to look up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrderListing {
+    /// From the first on whose number is higher; `None`: from order 0.
+    pub after: Option<OrderNumber>,
+    /// Most orders: 1 to [`limits::LISTED_MAX`](super::limits::LISTED_MAX).
+    pub limit: u32,
+    /// Of this stock alone; `None`: of all.
+    pub stock: Option<StockName>,
+}
+
 /// An order to place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TradeAction {
@@ -227,7 +243,11 @@ impl Operation {
     pub fn vary_key(&self) -> &[u8] {
         match self {
             Self::ReadStock { caching, .. } | Self::ReadOrder { caching, .. } => &caching.vary_key,
-            Self::ListStocks(_) | Self::Trade(_) | Self::Take(_) => &[],
+            Self::ListStocks(_)
+            | Self::ListOrders(_)
+            | Self::FollowOrders { .. }
+            | Self::Trade(_)
+            | Self::Take(_) => &[],
         }
     }
 }
@@ -333,6 +353,7 @@ pub enum Outcome {
     Stock(Stock),
     Stocks(Page),
     Order(Order),
+    Orders(OrderPage),
     /// The order was placed and got this number.
     Traded(OrderNumber),
     /// The backend said no.
@@ -353,12 +374,18 @@ impl Outcome {
 }
 
 impl Outcome {
+    /// Whether it can only be that of a [`Operation::ListOrders`].
+    pub fn is_of_orders(&self) -> bool {
+        matches!(self, Self::Orders(_))
+    }
+
     /// In a word, as recordings have it.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Stock(_) => "stock",
             Self::Stocks(_) => "stocks",
             Self::Order(_) => "order",
+            Self::Orders(_) => "orders",
             Self::Traded(_) => "traded",
             Self::Refused(_) => "refused",
             Self::Unavailable(_) => "unavailable",
@@ -413,6 +440,15 @@ pub struct Order {
     pub name: StockName,
     pub side: Side,
     pub quantity: Quantity,
+}
+
+/// Orders in number order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OrderPage {
+    /// At most as many as were asked for.
+    pub orders: Vec<Order>,
+    /// There may be more, after this number; `None` where there are none.
+    pub next_after: Option<OrderNumber>,
 }
 
 /// Why the backend said no, as policies and recordings have it: the reasons of [`domain::Refusal`]

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use domain::{Price, StockName};
+use domain::{OrderNumber, Price, Quantity, Side, StockName};
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::decision::{
-    Action, Decision, Eviction, Listing, OnFailure, Operation, Outcome, Page, Refusal, Stock,
+    Action, Decision, Eviction, Listing, OnFailure, Operation, Order, OrderPage, Outcome, Page,
+    Refusal, Stock,
 };
 use frontend_policy::limits;
 use frontend_policy::{
@@ -389,6 +390,7 @@ fn all_that_is_wrong_with_imports_and_exports_is_said_at_once() {
     for (exported, functions, expected) in [
         ("bazaar:policy/policy@1.0.0", &["elect"][..], &of_1_0[..]),
         ("bazaar:policy/policy@1.1.0", &["elect"], &of_1_1),
+        ("bazaar:policy/policy@1.2.0", &["elect"], &of_1_1),
         (
             "acme:other/thing",
             &["on-request"],
@@ -406,10 +408,10 @@ fn all_that_is_wrong_with_imports_and_exports_is_said_at_once() {
         ),
         // wasmtime takes a later minor version for an earlier one; a gateway would lack what is new.
         (
-            "bazaar:policy/policy@1.2.0",
+            "bazaar:policy/policy@1.3.0",
             &["elect"],
             &[
-                "`bazaar:policy/policy@1.2.0`, and this gateway calls `bazaar:policy/policy@1.1.0` or",
+                "`bazaar:policy/policy@1.3.0`, and this gateway calls `bazaar:policy/policy@1.2.0` or",
             ],
         ),
     ] {
@@ -481,8 +483,12 @@ fn every_variant_that_comes_with_bazaar_is_admitted() {
 
 /// The default policy as it was built for `bazaar:policy@1.0.0`.
 fn of_world_1_0() -> Vec<u8> {
+    of_world("1.0")
+}
+
+fn of_world(world: &str) -> Vec<u8> {
     let project = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-    std::fs::read(format!("{project}/tests/policies/default-1.0.wasm")).unwrap()
+    std::fs::read(format!("{project}/tests/policies/default-{world}.wasm")).unwrap()
 }
 
 #[test]
@@ -749,6 +755,34 @@ fn a_policy_of_world_1_0_lists_all_and_is_not_shown_a_part() {
         let outcome = page(3, more);
         let decision = decider.on_outcome(get("/stocks", &headers), &decision.memo, &outcome);
         assert_eq!(decision.is_ok(), answers, "{decision:?}");
+    }
+}
+
+#[test]
+fn a_policy_of_an_older_world_is_not_shown_what_that_has_not() {
+    let order = |number| Order {
+        number: OrderNumber(number),
+        name: StockName::new("nvidia").unwrap(),
+        side: Side::Buy,
+        quantity: Quantity::new(1).unwrap(),
+    };
+    let orders = Outcome::Orders(OrderPage {
+        orders: vec![order(0), order(1)],
+        next_after: Some(OrderNumber(1)),
+    });
+    let headers = HeaderMap::new();
+    for (component, answers) in [
+        (of_world("1.0"), false),
+        (of_world("1.1"), false),
+        (DEFAULT_POLICY.to_vec(), true),
+    ] {
+        let versions = starting_with(&component).unwrap();
+        let mut decider = versions.decider(b"client");
+        for outcome in [&orders, &Outcome::Order(order(0))] {
+            let decided = decider.on_outcome(get("/orders", &headers), &[], outcome);
+            let is_shown = answers || outcome != &orders;
+            assert_eq!(decided.is_ok(), is_shown, "{decided:?}");
+        }
     }
 }
 

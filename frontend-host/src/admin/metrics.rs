@@ -95,6 +95,17 @@ impl Numbers {
             "Connections that were closed at once, since their client had too many.",
             alone(clients.connections_refused),
         )?;
+        let (streams, refused) = self.0.gateway.events.figures();
+        families.gauge(
+            "bazaar_event_streams",
+            "Clients that follow events at the moment.",
+            alone(streams as u64),
+        )?;
+        families.counter(
+            "bazaar_event_streams_refused",
+            "Streams of events that were refused, since their client had too many.",
+            alone(refused),
+        )?;
         let of_each = |value: fn(&Held) -> u64| {
             let budgets = [("received", &clients.received), ("unsent", &clients.unsent)];
             budgets.map(|(what, held)| ([("what", what)], value(held)))

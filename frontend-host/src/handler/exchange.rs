@@ -198,6 +198,8 @@ impl<'a> Exchange<'a> {
                 }
             }
             Operation::ListStocks(listing) => Box::pin(self.list_stocks(listing)).await,
+            Operation::ListOrders(listing) => Box::pin(self.list_orders(listing)).await,
+            Operation::FollowOrders { after } => Box::pin(self.follow_orders(*after)).await,
             Operation::Take(take) => StepResult::Outcome(Box::pin(self.take(take)).await, None),
             Operation::Trade(trade) => {
                 let order = self.order(trade);

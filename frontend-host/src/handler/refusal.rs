@@ -60,6 +60,10 @@ pub enum Refusal {
     RequestsCrowded,
     #[error("earlier answers are still to be read; try again")]
     AnswersCrowded,
+    #[error("too many clients follow events; try again")]
+    StreamsCrowded,
+    #[error("the `Last-Event-ID` is not the number of an order")]
+    LastEventId,
     #[error("what `If-Match` asks for is not there")]
     PreconditionFailed,
     /// A policy of world 1.0 would list all stocks at once.
@@ -87,6 +91,7 @@ impl Refusal {
             | Self::InvalidHost
             | Self::OtherHost
             | Self::UnreadableHeader(_)
+            | Self::LastEventId
             | Self::BodyIncomplete => StatusCode::BAD_REQUEST,
             Self::BodyTooLate => StatusCode::REQUEST_TIMEOUT,
             Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
@@ -99,6 +104,7 @@ impl Refusal {
             Self::BodiesCrowded
             | Self::RequestsCrowded
             | Self::AnswersCrowded
+            | Self::StreamsCrowded
             | Self::BrokenOff => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -114,6 +120,7 @@ impl Refusal {
             Self::BodiesCrowded
             | Self::RequestsCrowded
             | Self::AnswersCrowded
+            | Self::StreamsCrowded
             | Self::BrokenOff => (RETRY_AFTER, "1"),
             _ => return None,
         };

@@ -9,9 +9,9 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use frontend_policy::decision::Scheme;
-use http::header::CONNECTION;
+use http::header::{CONNECTION, CONTENT_LENGTH};
 use http::request::Parts;
-use http::{HeaderValue, Response, Version};
+use http::{HeaderValue, Method, Response, Version};
 use http_body_util::Full;
 use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
@@ -31,10 +31,10 @@ use super::refusals::Refusals;
 use super::slot::WorkerSlot;
 use super::socket::Socket;
 use super::streams::Streams;
-use super::unsent::{UnderWay, Unsent};
+use super::unsent::{EVENTS_BYTES, UnderWay, Unsent};
 use crate::config::Bounds;
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
-use crate::handler::{Gateway, Refusal, Request, without_body};
+use crate::handler::{Followed, Gateway, Refusal, Request, without_body};
 
 /// What a request over HTTP/2 counts for besides its head and its body: a task, and what hyper and
 /// h2 keep of it.
@@ -199,6 +199,10 @@ impl Peer {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        if let Some(followed) = response.extensions_mut().remove::<Followed>() {
+            let under_way = || UnderWay::Answer(Arc::clone(&self.progress));
+            return self.events(response, &followed, under_way, head);
+        }
         let (response, bytes) = parts(response);
         if bytes.len() > UNWATCHED_BYTES_MAX {
             let under_way = UnderWay::Answer(Arc::clone(&self.progress));
@@ -216,8 +220,38 @@ impl Peer {
             Ok(()) => self.read_and_decide(head, body, held).await,
             Err(Exhausted) => self.refuse(&Refusal::RequestsCrowded, head),
         };
-        let (response, bytes) = parts(without_body(&head.method, response));
+        let mut response = without_body(&head.method, response);
+        if let Some(followed) = response.extensions_mut().remove::<Followed>() {
+            return self.events(response, &followed, || stream, head);
+        }
+        let (response, bytes) = parts(response);
         self.unsent(response, bytes, stream, head)
+    }
+
+    /// An answer that is followed by events, unless only its head is asked for.
+    fn events(
+        &self,
+        mut response: Response<Full<Bytes>>,
+        followed: &Followed,
+        under_way: impl FnOnce() -> UnderWay,
+        request: &Parts,
+    ) -> Response<Unsent> {
+        let stream = followed.take().filter(|_| request.method == Method::GET);
+        let Some(stream) = stream else {
+            response.headers_mut().remove(CONTENT_LENGTH);
+            self.progress.on_response();
+            return response.map(|_| Unsent::unwatched(Bytes::new()));
+        };
+        let mut share = self.place.unsent.share();
+        match share.grow(EVENTS_BYTES) {
+            Ok(()) => response.map(|_| Unsent::events(stream, share, under_way())),
+            Err(Exhausted) => {
+                self.progress.on_response();
+                let refused = self.refuse(&Refusal::AnswersCrowded, request);
+                let (head, bytes) = parts(refused);
+                Response::from_parts(head, Unsent::unwatched(bytes))
+            }
+        }
     }
 
     /// `held` is given back once there is an answer.

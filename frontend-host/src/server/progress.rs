@@ -135,6 +135,18 @@ impl Progress {
         }
     }
 
+    /// An event is released, over HTTP/1: it is to be taken like a part of a large answer.
+    pub(super) fn on_event(&self) {
+        self.await_from_now(Awaited::Room);
+    }
+
+    /// There was room for all events so far. How long it takes to the next is nobody's fault.
+    pub(super) fn on_events_taken(&self) {
+        if self.note().0 == Awaited::Room {
+            self.await_from_now(Awaited::Answer);
+        }
+    }
+
     pub(super) fn on_bytes_sent(&self, bytes: usize) {
         // Not an addition in one: only its own task does this, and that is dear.
         let sent_bytes = self.sent_bytes.load(Ordering::Relaxed) + bytes as u64;
@@ -267,6 +279,19 @@ mod tests {
         progress.on_sent_all();
         assert!(!after(RECEIVE_TIME_MAX, &progress));
         assert!(after(IDLE_TIME_MAX, &progress));
+    }
+
+    #[test]
+    fn a_quiet_stream_of_events_has_all_time_and_one_that_is_not_taken_has_not() {
+        let (_workers, progress) = at_one_of(1);
+        progress.on_request();
+        progress.on_event();
+        assert!(after(RECEIVE_TIME_MAX, &progress), "it is not taken");
+        progress.on_events_taken();
+        assert!(!after(IDLE_TIME_MAX * 10, &progress), "there are no more");
+        progress.on_event();
+        progress.on_sent_all();
+        assert!(after(IDLE_TIME_MAX, &progress), "it is over");
     }
 
     #[test]

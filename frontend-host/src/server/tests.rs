@@ -1,8 +1,5 @@
 //! Connections and the workers that serve them, over real sockets.
 
-#[path = "../../tests/alone/mod.rs"]
-mod alone;
-
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -11,8 +8,8 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::*;
+use crate::alone::gateway;
 use crate::config::Bounds;
-use alone::gateway;
 use frontend_policy::DEFAULT_POLICY;
 
 /// Longest wait for what should take milliseconds, on a busy machine.

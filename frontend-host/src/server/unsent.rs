@@ -15,6 +15,7 @@ use rpc::budget::Share;
 
 use super::progress::Progress;
 use crate::config::CHUNK_BYTES;
+use crate::events::EventStream;
 
 /// What is to be noted once the last byte of an answer is gone, or nobody wants it any more.
 pub(super) enum UnderWay {
@@ -84,8 +85,44 @@ impl Drop for UnderWay {
     }
 }
 
+/// What a stream of events counts for: what it gives at a time, and what hyper keeps of that.
+pub(super) const EVENTS_BYTES: usize = 32 << 10;
+
+/// Events, in the place of an answer's bytes.
+struct Events {
+    stream: EventStream,
+    under_way: UnderWay,
+    _share: Share,
+}
+
+impl Events {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let polled = self.stream.poll_next(cx);
+        if let UnderWay::Answer(progress) = &self.under_way {
+            match polled {
+                // Also at the end, which goes like the last chunk of an answer.
+                Poll::Ready(_) => progress.on_event(),
+                Poll::Pending => progress.on_events_taken(),
+            }
+            return polled;
+        }
+        polled.map(|given| {
+            let bytes = given?;
+            Some(match self.under_way.release() {
+                Some(on_the_way) => Bytes::from_owner(Owned {
+                    bytes,
+                    _owner: on_the_way,
+                }),
+                None => bytes,
+            })
+        })
+    }
+}
+
 /// The body of an answer.
 pub(super) struct Unsent {
+    /// Those of a stream, which has nothing else.
+    events: Option<Box<Events>>,
     /// What has not been asked for yet.
     rest: Bytes,
     /// Its last byte goes by itself.
@@ -116,6 +153,7 @@ impl Unsent {
     /// Neither counted nor watched.
     pub(super) fn unwatched(bytes: Bytes) -> Self {
         Self {
+            events: None,
             rest: bytes,
             splits_last: false,
             last: None,
@@ -129,6 +167,7 @@ impl Unsent {
         let is_one_chunk = bytes.len() <= CHUNK_BYTES;
         let is_stream = matches!(under_way, UnderWay::Stream { .. });
         Self {
+            events: None,
             rest: if is_one_chunk {
                 bytes
             } else {
@@ -145,6 +184,19 @@ impl Unsent {
                 under_way,
                 _share: last,
             }),
+        }
+    }
+
+    /// Events as they come, with their share of a budget.
+    pub(super) fn events(stream: EventStream, share: Share, under_way: UnderWay) -> Self {
+        let events = Events {
+            stream,
+            under_way,
+            _share: share,
+        };
+        Self {
+            events: Some(Box::new(events)),
+            ..Self::unwatched(Bytes::new())
         }
     }
 
@@ -179,18 +231,25 @@ impl Body for Unsent {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _context: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(events) = &mut self.events {
+            let given = events.poll_frame(context);
+            return given.map(|given| given.map(|bytes| Ok(Frame::data(bytes))));
+        }
         let chunk = (!self.rest.is_empty()).then(|| self.next_chunk());
         Poll::Ready(chunk.map(|chunk| Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        self.events.is_none() && self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        match self.events {
+            None => SizeHint::with_exact(self.rest.len() as u64),
+            Some(_) => SizeHint::default(),
+        }
     }
 }
 

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use domain::time::BootTime;
 use domain::{
-    Invalid, OrderNumber, Price, ReplicaId, Row, RowNumber, SessionId, StockChange, StockName,
-    Version,
+    Invalid, OrderNumber, Price, Protocol, Quantity, ReplicaId, Row, RowNumber, SessionId,
+    StockChange, StockName, Term, Version,
 };
 use frontend_core::attempts::{CatalogRead, Next, OrderRead, Placement};
-use frontend_core::timing::ATTEMPT_TIME_MAX;
+use frontend_core::timing::{ATTEMPT_TIME_MAX, LIST_TIME_MAX};
 use rpc::retry::{RetryClass, RetryStatus as _};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -23,12 +23,14 @@ use tonic::{Code, Status};
 use wire::Malformed;
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
-use wire::order::v1::GetRequest;
 use wire::order::v1::place_many_response::answer;
+use wire::order::v1::{GetRequest, ListRequest, ListResponse, ListedOrder};
 
 use crate::upstream::replicas::{Replica, Replicas};
 use crate::upstream::takes::Takes;
-use frontend_policy::decision::{Bucket, Order, Outcome, Page, Refusal, Stock, Unavailability};
+use frontend_policy::decision::{
+    Bucket, Order, OrderListing, OrderPage, Outcome, Page, Refusal, Stock, Unavailability,
+};
 
 /// The catalog and the order replicas.
 pub struct Backend {
@@ -238,45 +240,146 @@ impl Backend {
 
     /// Reads an order at any replica that answers; the leader is asked first.
     pub async fn read_order(&self, number: OrderNumber, deadline: Instant) -> Outcome {
+        let term = || self.replicas.leader().borrow().term;
+        let read = |id| self.read_order_at(id, number);
+        let read = self.ask_replicas((term, ATTEMPT_TIME_MAX), deadline, read);
+        read.await.unwrap_or_else(Outcome::Unavailable)
+    }
+
+    /// Reads a page of the orders at any replica that answers. The leader is not preferred: it has trades to see to.
+    ///
+    /// # Errors
+    /// Where none answers in time.
+    pub async fn list_orders(
+        &self,
+        listing: &OrderListing,
+        deadline: Instant,
+    ) -> Result<OrderPage, Unavailability> {
+        self.check_order_pages()?;
+        let read = |id| self.list_orders_at(id, listing, false);
+        self.ask_replicas((Term::default, LIST_TIME_MAX), deadline, read)
+            .await
+    }
+
+    /// Whether every replica is of a release that gives them.
+    fn check_order_pages(&self) -> Result<(), Unavailability> {
+        match self.replicas.protocol() >= Some(Protocol::ORDER_PAGES) {
+            true => Ok(()),
+            false => Err(Unavailability::NoReplica),
+        }
+    }
+
+    /// Asks one replica after the other, whoever leads in `term` first, until one answers.
+    async fn ask_replicas<T, F>(
+        &self,
+        (term, time_max): (impl Fn() -> Term, Duration),
+        deadline: Instant,
+        ask: impl Fn(ReplicaId) -> F,
+    ) -> Result<T, Unavailability>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
         let mut read = OrderRead::default();
         let mut answered = self.replicas.any_answered();
         let reading = async {
             loop {
                 answered.mark_unchanged();
-                let term = self.replicas.leader().borrow().term;
                 let (now, random) = (BootTime::now(), fastrand::f64());
                 let next = self
                     .replicas
-                    .with_probed(|probed| read.next(now, term, probed, random));
+                    .with_probed(|probed| read.next(now, term(), probed, random));
                 match next {
-                    Next::Call(id) => {
-                        let asked = timeout(ATTEMPT_TIME_MAX, self.read_order_at(id, number));
-                        match asked.await {
-                            Ok(Ok(outcome)) => return outcome,
-                            Ok(Err(status)) => {
-                                let class = RetryClass::of(&status);
-                                log(
-                                    class,
-                                    &format!("replica {id} did not give order {number}"),
-                                    &status,
-                                );
-                                read.failed(class);
-                            }
-                            Err(_) => {
-                                tracing::debug!(replica = %id, "order not read in time");
-                                read.failed(RetryClass::Later);
-                            }
+                    Next::Call(id) => match timeout(time_max, ask(id)).await {
+                        Ok(Ok(answer)) => return Ok(answer),
+                        Ok(Err(status)) => {
+                            let class = RetryClass::of(&status);
+                            let what = format!("replica {id} did not give orders");
+                            log(class, &what, &status);
+                            read.failed(class);
                         }
-                    }
+                        Err(_) => {
+                            tracing::debug!(replica = %id, "orders not read in time");
+                            read.failed(RetryClass::Later);
+                        }
+                    },
                     Next::Suspect => self.replicas.suspect(),
                     Next::Wait(Some(until)) => sleep(until.since(BootTime::now())).await,
                     Next::Wait(None) => changed(&mut answered).await,
-                    Next::GiveUp => return Outcome::Unavailable(Unavailability::NoReplica),
+                    Next::GiveUp => return Err(Unavailability::NoReplica),
                 }
             }
         };
         let read = timeout_at(deadline, reading).await;
-        read.unwrap_or_else(|_| Outcome::Unavailable(self.unavailable()))
+        read.unwrap_or_else(|_| Err(self.unavailable()))
+    }
+
+    /// The number that the next order will have, or a lower one that has one by now: of all orders that are acknowledged
+    /// after this was asked it is below none.
+    ///
+    /// # Errors
+    /// Where the catalog does not answer.
+    pub async fn orders_end(&self) -> Result<OrderNumber, Unavailability> {
+        let asked = self.replicas.ask_catalog().await;
+        asked.map_err(|_| Unavailability::NoCatalog)?;
+        self.check_order_pages()?;
+        let journal = self.replicas.journal();
+        let journal = journal.ok_or(Unavailability::NoCatalog)?;
+        Ok(orders_of(journal.rows, journal.stock_changes))
+    }
+
+    /// A replica that has said that it has this order, or may have it in a moment: one that has most, and the leader after
+    /// others.
+    pub fn replica_beyond(&self, order: OrderNumber) -> Option<ReplicaId> {
+        let leader = self.replicas.leader().borrow().term.leader;
+        self.replicas.with_probed(|probed| {
+            let ahead = probed.iter().filter_map(|probed| {
+                let status = probed.status.ok()?;
+                let orders = orders_of(status.rows, status.stock_changes);
+                (orders > order).then_some((orders, Some(probed.id) != leader, probed.id))
+            });
+            ahead.max().map(|(_, _, id)| id)
+        })
+    }
+
+    /// Orders from this one on, as one replica has them.
+    ///
+    /// # Errors
+    /// Where it does not give them in time.
+    pub async fn orders_from(
+        &self,
+        id: ReplicaId,
+        from: OrderNumber,
+        limit: u32,
+    ) -> Result<Vec<Order>, Status> {
+        let listing = OrderListing {
+            after: from.0.checked_sub(1).map(OrderNumber),
+            limit,
+            stock: None,
+        };
+        let listed = timeout(LIST_TIME_MAX, self.list_orders_at(id, &listing, true));
+        let page = listed
+            .await
+            .map_err(|_| Status::deadline_exceeded("late"))??;
+        Ok(page.orders)
+    }
+
+    async fn list_orders_at(
+        &self,
+        id: ReplicaId,
+        listing: &OrderListing,
+        may_lag: bool,
+    ) -> Result<OrderPage, Status> {
+        let stock = listing.stock.as_ref();
+        let request = ListRequest {
+            // There is no number above the highest, and no order has that.
+            from: listing.after.map_or(0, |after| after.0.saturating_add(1)),
+            limit: listing.limit,
+            stock: stock.map_or_else(String::new, |stock| stock.as_str().to_owned()),
+            may_lag,
+            journal: self.replicas.own_journal().to_wire(),
+        };
+        let answer = self.replica(id)?.orders.clone().list(request).await?;
+        Ok(read_order_page(answer.into_inner())?)
     }
 
     async fn read_order_at(&self, id: ReplicaId, number: OrderNumber) -> Result<Outcome, Status> {
@@ -404,6 +507,27 @@ fn read_page(page: catalog::ListStocksResponse) -> Result<Page, Invalid> {
     })
 }
 
+fn read_order_page(page: ListResponse) -> Result<OrderPage, Malformed> {
+    let order = |order: ListedOrder| {
+        Ok::<_, Malformed>(Order {
+            number: OrderNumber(order.number),
+            name: StockName::new(&order.name)?,
+            side: wire::side(order.side)?,
+            quantity: Quantity::new(order.quantity)?,
+        })
+    };
+    // The next page begins behind at least one order, or this one would be the last.
+    let next_after = page.next.checked_sub(1).filter(|_| page.more);
+    Ok(OrderPage {
+        orders: page
+            .orders
+            .into_iter()
+            .map(order)
+            .collect::<Result<_, _>>()?,
+        next_after: next_after.map(OrderNumber),
+    })
+}
+
 fn read_stock(stock: catalog::Stock) -> Result<(Stock, Version), Invalid> {
     let price = Price::from_minor(stock.price_minor)?;
     Ok((
@@ -414,6 +538,10 @@ fn read_stock(stock: catalog::Stock) -> Result<(Stock, Version), Invalid> {
         },
         Version(stock.version),
     ))
+}
+
+fn orders_of(rows: RowNumber, stock_changes: u64) -> OrderNumber {
+    OrderNumber(rows.0.saturating_sub(stock_changes))
 }
 
 fn order_of(row: &Row) -> Option<Order> {

@@ -14,6 +14,7 @@
 //! - [`claim`]: whether a ledger is the beginning of the catalog's journal;
 //! - [`join`]: a replica's start, until that is known;
 //! - [`lookup`]: an order that is looked for, and what may be said of one that is not here;
+//! - [`listing`]: a page of the orders, which lacks none that was acknowledged before it was asked for;
 //! - [`timing`]: how long a replica waits for what;
 //! - [`ablation`]: the protective rules that a test can take out.
 
@@ -30,6 +31,7 @@ pub mod asker;
 pub mod claim;
 pub mod join;
 pub mod lookup;
+pub mod listing;
 pub mod timing;
 pub mod ablation;
 #[cfg(test)]

@@ -20,7 +20,7 @@ fn with_names() -> Vec<u8> {
         r#"(component
             (import "a:b/c@1.0.0" (instance $c (export "f" (func))))
             (component (import "inner" (func)))
-            (export "bazaar:policy/policy@1.1.0" (instance $c)))"#,
+            (export "bazaar:policy/policy@1.2.0" (instance $c)))"#,
     )
 }
 
@@ -163,7 +163,7 @@ fn an_image_says_what_the_artifact_layout_wants() {
             "os": "wasip2",
             "layerDigests": [manifest["layers"][0]["digest"]],
             "component": {
-                "exports": ["bazaar:policy/policy@1.1.0"],
+                "exports": ["bazaar:policy/policy@1.2.0"],
                 "imports": ["a:b/c@1.0.0"],
             },
         })

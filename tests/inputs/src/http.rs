@@ -4,11 +4,12 @@ use std::cell::Cell;
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use domain::{IdempotencyKey, OrderNumber, Quantity, StockName};
+use domain::{IdempotencyKey, Quantity, StockName};
 use frontend_guest::types::{
-    Action, Method, Order, Outcome, Page, Refusal, Request, Response, Stock, Trade, Unavailability,
+    Action, Method, Order, OrderPage, Outcome, Page, Refusal, Request, Response, Stock, Trade,
+    Unavailability,
 };
-use frontend_guest::{DefaultPolicy, Policy as _};
+use frontend_guest::{Asset, DefaultPolicy, Policy as _};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -128,12 +129,20 @@ fn decide(request: &Request, outcome: usize) -> Response {
             let stocks = vec![stock("amc"), stock("nvidia")];
             vec![Outcome::Stocks(Page { stocks, more: true })]
         }
-        Action::ReadOrder(read) => vec![Outcome::Order(Order {
-            number: OrderNumber(read.number).0,
-            name: "nvidia".into(),
-            side: frontend_guest::types::Side::Buy,
-            quantity: 1,
-        })],
+        Action::ReadOrder(read) => vec![Outcome::Order(order(read.number))],
+        Action::ListOrders(list) => {
+            let stock = list.stock.as_deref().map(StockName::new);
+            stock
+                .transpose()
+                .expect("a name that orders are listed by is one");
+            assert!(
+                (1..=10_000).contains(&list.limit),
+                "a page that the host reads"
+            );
+            let (orders, next_after) = (vec![order(1), order(u64::MAX)], Some(u64::MAX));
+            vec![Outcome::Orders(OrderPage { orders, next_after })]
+        }
+        Action::FollowOrders(_) => Vec::new(),
         Action::Take(_) => panic!("the default policy takes nothing"),
         Action::Trade(trade) => {
             check_trade(trade);
@@ -164,6 +173,15 @@ fn decide(request: &Request, outcome: usize) -> Response {
     }
 }
 
+fn order(number: u64) -> Order {
+    Order {
+        number,
+        name: "nvidia".into(),
+        side: frontend_guest::types::Side::Buy,
+        quantity: 1,
+    }
+}
+
 fn stock(name: &str) -> Stock {
     Stock {
         name: name.to_owned(),
@@ -181,9 +199,12 @@ fn check_trade(trade: &Trade) {
     }
 }
 
-/// Every body is JSON with either data or an error, whose code is the status.
+/// Every body but that of an asset is JSON with either data or an error, whose code is the status.
 fn check_response(response: &Response) -> Bytes {
     assert!((200..600).contains(&response.status), "{response:?}");
+    if Asset::ALL.iter().any(|asset| asset.response() == *response) {
+        return Bytes::copy_from_slice(&response.body);
+    }
     let body: serde_json::Value =
         serde_json::from_slice(&response.body).expect("every body is JSON");
     match response.status {

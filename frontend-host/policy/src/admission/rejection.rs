@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 
 use super::signature::Untrusted;
+use crate::guest::bindings::WORLDS;
 use crate::guest::wasi::NotGranted;
 use crate::limits;
 
@@ -102,7 +103,7 @@ pub enum Problem {
         /// The interface as it has it.
         exported: String,
         /// As it should: one of them.
-        called: [&'static str; 2],
+        called: [&'static str; WORLDS.len()],
     },
     /// It lacks a function of the interface.
     #[error("it does not export `{function}` of `{interface}`")]

@@ -6,8 +6,8 @@ use domain::{Epoch, OrderNumber, Price, Quantity, ReplicaId, RowNumber, Side, St
 use http::{HeaderMap, Method};
 
 use crate::decision::{
-    Action, Listing, Operation, Order, Outcome, Page, Refusal, ReplicaView, Stock, Unavailability,
-    View,
+    Action, Listing, Operation, Order, OrderListing, OrderPage, Outcome, Page, Refusal,
+    ReplicaView, Stock, Unavailability, View,
 };
 use crate::evaluate::input::RequestInput;
 use crate::guest::instance::Ambient;
@@ -30,6 +30,7 @@ pub(super) fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
     let post = |body: &[u8]| (Method::POST, "/orders".to_owned(), Some(body.to_vec()));
     vec![
         get("/"),
+        get("/openapi.json"),
         get("/stocks"),
         get("/stocks?limit=10000"),
         get("/stocks?limit=0&after=%zz"),
@@ -40,6 +41,9 @@ pub(super) fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
         get("/orders/0"),
         get("/orders/18446744073709551615"),
         get("/orders/-1"),
+        get("/orders?stock=nvidia&after=2&limit=10000"),
+        get("/orders?after=-1"),
+        get("/events?after=2"),
         get("/stocks/nvidia?a=b&c"),
         (Method::HEAD, "/stocks/nvidia".into(), None),
         (Method::DELETE, "/stocks/nvidia".into(), None),
@@ -110,6 +114,18 @@ pub(super) fn outcomes(action: &Action) -> Vec<Outcome> {
             Outcome::Refused(Refusal::OrderNotFound),
             Outcome::Unavailable(Unavailability::NoReplica),
         ],
+        Operation::ListOrders(listing) => vec![
+            Outcome::Orders(full_order_page(listing, &order)),
+            Outcome::Orders(OrderPage {
+                orders: Vec::new(),
+                next_after: Some(OrderNumber(3)),
+            }),
+            Outcome::Unavailable(Unavailability::NoReplica),
+        ],
+        Operation::FollowOrders { .. } => vec![
+            Outcome::Unavailable(Unavailability::NoCatalog),
+            Outcome::Unavailable(Unavailability::NoReplica),
+        ],
         Operation::Take(_) => vec![
             Outcome::Granted,
             Outcome::Denied(250),
@@ -141,6 +157,22 @@ fn full_page(listing: &Listing, stock: &Stock) -> Page {
     Page {
         stocks: (0..stocks).map(numbered).collect(),
         more,
+    }
+}
+
+/// As many orders as a policy asked for, of a stock with a long name.
+fn full_order_page(listing: &OrderListing, order: &Order) -> OrderPage {
+    let first = listing.after.map_or(0, |after| after.0.saturating_add(1));
+    let numbered = |number: u64| Order {
+        number: OrderNumber(number),
+        name: StockName::new(&"x".repeat(StockName::BYTES_MAX)).expect("as long as may be"),
+        ..order.clone()
+    };
+    let numbers = first..first.saturating_add(listing.limit.into());
+    let next_after = numbers.end.saturating_sub(1);
+    OrderPage {
+        orders: numbers.map(numbered).collect(),
+        next_after: Some(OrderNumber(next_after)),
     }
 }
 

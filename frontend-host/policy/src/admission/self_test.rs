@@ -203,7 +203,7 @@ impl Tester<'_> {
                 tests,
                 key: match self.version.world {
                     World::V1_0 => "memo",
-                    World::V1_1 => "vary-key",
+                    World::V1_1 | World::V1_2 => "vary-key",
                 },
             },
         };

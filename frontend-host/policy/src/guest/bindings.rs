@@ -4,8 +4,8 @@
 //! A component is of one version of the world, which the name of its export says:
 //!
 //! - here: which one that is, and one way to call them all;
-//! - [`v1_1`]: the newest, in which the gateway thinks;
-//! - [`v1_0`]: the one before, in terms of the newest.
+//! - [`v1_2`]: the newest, in which the gateway thinks;
+//! - [`v1_1`] and [`v1_0`]: those before, in terms of the newest.
 
 use domain::{Invalid, ReplicaId};
 use wasmtime::component::types::{self, ComponentItem};
@@ -16,6 +16,7 @@ use crate::decision::{Decision, InvalidDecision, Manifest, Outcome, PolicyReques
 
 mod v1_0;
 mod v1_1;
+mod v1_2;
 
 /// The default policy as native code.
 #[cfg(feature = "native-policy")]
@@ -31,21 +32,28 @@ const NATIVE: bool = true;
 pub(crate) enum World {
     /// Of `wit/1.0`: a policy has no configuration, sees text alone, and lists all stocks at once.
     V1_0,
+    /// Of `wit/1.1`: a policy lists no orders.
     V1_1,
+    V1_2,
 }
 
 /// The interfaces of policies that a gateway hosts, newest first.
-pub const WORLDS: [&str; 2] = [World::ALL[0].interface(), World::ALL[1].interface()];
+pub const WORLDS: [&str; 3] = [
+    World::ALL[0].interface(),
+    World::ALL[1].interface(),
+    World::ALL[2].interface(),
+];
 
 impl World {
     /// Those that a gateway hosts, newest first.
-    pub(crate) const ALL: [Self; 2] = [Self::V1_1, Self::V1_0];
+    pub(crate) const ALL: [Self; 3] = [Self::V1_2, Self::V1_1, Self::V1_0];
 
     /// The interface that a policy exports.
     pub(crate) const fn interface(self) -> &'static str {
         match self {
             Self::V1_0 => "bazaar:policy/policy@1.0.0",
             Self::V1_1 => "bazaar:policy/policy@1.1.0",
+            Self::V1_2 => "bazaar:policy/policy@1.2.0",
         }
     }
 
@@ -53,7 +61,7 @@ impl World {
     pub(crate) const fn functions(self) -> [&'static str; 4] {
         match self {
             Self::V1_0 => ["describe", "on-request", "on-outcome", "elect"],
-            Self::V1_1 => ["configure", "on-request", "on-outcome", "elect"],
+            Self::V1_1 | Self::V1_2 => ["configure", "on-request", "on-outcome", "elect"],
         }
     }
 
@@ -83,6 +91,7 @@ pub(crate) fn type_problem(
     let checked = match world {
         World::V1_0 => v1_0::typecheck(component, function, exported),
         World::V1_1 => v1_1::typecheck(component, function, exported),
+        World::V1_2 => v1_2::typecheck(component, function, exported),
     };
     checked.err().map(|error| format!("{error:#}"))
 }
@@ -94,6 +103,7 @@ pub(crate) type Answer<T> = Result<Result<T, InvalidDecision>, wasmtime::Error>;
 pub(crate) enum FrontEndPre<T: 'static> {
     V1_0(v1_0::FrontEndPre<T>),
     V1_1(v1_1::FrontEndPre<T>),
+    V1_2(v1_2::FrontEndPre<T>),
 }
 
 impl<T: 'static> FrontEndPre<T> {
@@ -101,6 +111,7 @@ impl<T: 'static> FrontEndPre<T> {
         Ok(match world {
             World::V1_0 => Self::V1_0(v1_0::FrontEndPre::new(pre)?),
             World::V1_1 => Self::V1_1(v1_1::FrontEndPre::new(pre)?),
+            World::V1_2 => Self::V1_2(v1_2::FrontEndPre::new(pre)?),
         })
     }
 
@@ -108,6 +119,7 @@ impl<T: 'static> FrontEndPre<T> {
         match self {
             Self::V1_0(pre) => pre.engine(),
             Self::V1_1(pre) => pre.engine(),
+            Self::V1_2(pre) => pre.engine(),
         }
     }
 
@@ -118,6 +130,7 @@ impl<T: 'static> FrontEndPre<T> {
         Ok(match self {
             Self::V1_0(pre) => FrontEnd::V1_0(pre.instantiate(store)?),
             Self::V1_1(pre) => FrontEnd::V1_1(pre.instantiate(store)?),
+            Self::V1_2(pre) => FrontEnd::V1_2(pre.instantiate(store)?),
         })
     }
 }
@@ -126,6 +139,7 @@ impl<T: 'static> FrontEndPre<T> {
 pub(crate) enum FrontEnd {
     V1_0(v1_0::FrontEnd),
     V1_1(v1_1::FrontEnd),
+    V1_2(v1_2::FrontEnd),
 }
 
 impl FrontEnd {
@@ -139,6 +153,7 @@ impl FrontEnd {
         match self {
             Self::V1_0(front_end) => front_end.configure(store),
             Self::V1_1(front_end) => front_end.configure(store, config),
+            Self::V1_2(front_end) => front_end.configure(store, config),
         }
     }
 
@@ -155,6 +170,7 @@ impl FrontEnd {
         match self {
             Self::V1_0(front_end) => front_end.on_request(store, request),
             Self::V1_1(front_end) => front_end.on_request(store, request),
+            Self::V1_2(front_end) => front_end.on_request(store, request),
         }
     }
 
@@ -173,6 +189,7 @@ impl FrontEnd {
         match self {
             Self::V1_0(front_end) => front_end.on_outcome(store, request, memo, outcome),
             Self::V1_1(front_end) => front_end.on_outcome(store, request, memo, outcome),
+            Self::V1_2(front_end) => front_end.on_outcome(store, request, memo, outcome),
         }
     }
 
@@ -180,6 +197,7 @@ impl FrontEnd {
         let elected = match self {
             Self::V1_0(front_end) => front_end.elect(store, view)?,
             Self::V1_1(front_end) => front_end.elect(store, view)?,
+            Self::V1_2(front_end) => front_end.elect(store, view)?,
         };
         let Some(elected) = elected else {
             return Ok(Ok(None));

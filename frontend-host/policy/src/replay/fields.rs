@@ -204,6 +204,19 @@ fn action_fields(action: &Action) -> Vec<(&'static str, String)> {
                 ("limit", limit),
             ]
         }
+        Action::Perform(Operation::ListOrders(listing)) => {
+            let stock = listing.stock.as_ref().map(StockName::as_str);
+            vec![
+                ("action", "list-orders".into()),
+                ("after", format!("{:?}", listing.after.map(|after| after.0))),
+                ("limit", listing.limit.to_string()),
+                ("name", format!("{stock:?}")),
+            ]
+        }
+        Action::Perform(Operation::FollowOrders { after }) => vec![
+            ("action", "follow-orders".into()),
+            ("after", format!("{:?}", after.map(|after| after.0))),
+        ],
         Action::Perform(Operation::Trade(trade)) => vec![
             ("action", "trade".into()),
             ("name", trade.name.to_string()),

@@ -4,17 +4,20 @@ use std::sync::Arc;
 
 use domain::time::BootTime;
 use domain::{OrderNumber, StockName};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Exchange, OnReply, StepResult, request_parts};
 use crate::cache::{CacheEntry, CacheLookup, Found, RenderKey, Rendered, ttl_seconds};
 use crate::config::STALE_WAIT_MAX;
+use crate::events::NotFollowed;
 use crate::handler::cache_status::{CacheStatus, Forward};
+use crate::handler::events;
 use crate::handler::refusal::Refusal as Refused;
 use crate::handler::response::{self, complete};
 use crate::upstream::backend::StockAnswer;
 use frontend_policy::decision::{
-    Caching, Freshness, Listing, Order, Outcome, Page, Refusal, Stock, Unavailability,
+    Caching, Freshness, Listing, Order, OrderListing, Outcome, Page, Refusal, Stock, Unavailability,
 };
 use frontend_policy::limits;
 
@@ -221,20 +224,50 @@ impl Exchange<'_> {
         StepResult::Outcome(outcome, Some(not_stored(Forward::Bypass)))
     }
 
-    /// Few are in memory at a time, however many are asked for.
     async fn page(
         &mut self,
         after: Option<&StockName>,
         limit: u32,
     ) -> Result<Page, Unavailability> {
         let deadline = self.deadlines().read;
-        let gateway = self.gateway;
+        let permitted = self.permit_list(deadline).await;
+        permitted.map_err(|_| Unavailability::NoCatalog)?;
+        let backend = &self.gateway.backend;
+        backend.list_stocks(after, limit, deadline).await
+    }
+
+    pub(super) async fn list_orders(&mut self, listing: &OrderListing) -> StepResult {
+        let deadline = self.deadlines().read;
+        let page = match self.permit_list(deadline).await {
+            Ok(()) => self.gateway.backend.list_orders(listing, deadline).await,
+            Err(_) => Err(Unavailability::NoReplica),
+        };
+        let outcome = page.map_or_else(Outcome::Unavailable, Outcome::Orders);
+        StepResult::Outcome(outcome, Some(not_stored(Forward::Bypass)))
+    }
+
+    /// The client's own word of what it has seen last counts more than what the policy says.
+    pub(super) async fn follow_orders(&mut self, after: Option<OrderNumber>) -> StepResult {
+        let seen = match events::last_seen(&self.request.admitted.head.headers) {
+            Ok(seen) => seen.or(after),
+            Err(refusal) => return StepResult::Response(refusal.response()),
+        };
+        match self.gateway.events.follow(seen, self.request.client).await {
+            Ok(stream) => StepResult::Response(events::response(stream)),
+            Err(NotFollowed::Crowded) => StepResult::Response(Refused::StreamsCrowded.response()),
+            Err(NotFollowed::Unavailable(why)) => {
+                StepResult::Outcome(Outcome::Unavailable(why), None)
+            }
+        }
+    }
+
+    /// Few lists are in memory at a time, however many are asked for.
+    async fn permit_list(&mut self, deadline: Instant) -> Result<(), Elapsed> {
         if self.list.is_none() {
-            let permit = timeout_at(deadline, gateway.lists.acquire()).await;
-            let permit = permit.map_err(|_| Unavailability::NoCatalog)?;
+            let permit = timeout_at(deadline, self.gateway.lists.acquire()).await?;
             self.list = Some(permit.expect("never closed"));
         }
-        gateway.backend.list_stocks(after, limit, deadline).await
+        Ok(())
     }
 
     pub(super) fn render_key<'k>(&self, vary_key: &'k [u8]) -> RenderKey<'k> {

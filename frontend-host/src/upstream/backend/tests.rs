@@ -26,8 +26,8 @@ use wire::catalog::v1::{
 use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::orders_server::{Orders, OrdersServer};
 use wire::order::v1::{
-    AnnounceRequest, GetResponse, PlaceManyRequest, PlaceManyResponse, ReplicaStatus, Role,
-    StatusRequest, place_many_response,
+    AnnounceRequest, GetResponse, ListRequest, ListResponse, PlaceManyRequest, PlaceManyResponse,
+    ReplicaStatus, Role, StatusRequest, place_many_response,
 };
 
 use super::*;
@@ -387,6 +387,10 @@ impl Orders for FakeLeader {
             journal: JOURNAL.as_bytes().to_vec(),
             ..ReplicaStatus::default()
         }))
+    }
+
+    async fn list(&self, _: Request<ListRequest>) -> Reply<ListResponse> {
+        Err(Status::unimplemented("not asked for here"))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Reply<GetResponse> {

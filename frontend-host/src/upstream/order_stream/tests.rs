@@ -13,7 +13,8 @@ use tonic::{Code, Request, Response, Streaming};
 use wire::order::v1::orders_server::{Orders, OrdersServer};
 use wire::order::v1::place_many_response::Answer;
 use wire::order::v1::{
-    AnnounceRequest, GetRequest, GetResponse, PlaceManyResponse, ReplicaStatus, StatusRequest,
+    AnnounceRequest, GetRequest, GetResponse, ListRequest, ListResponse, PlaceManyResponse,
+    ReplicaStatus, StatusRequest,
 };
 
 use super::*;
@@ -83,6 +84,10 @@ impl Orders for Replica {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        Err(Status::unimplemented("not asked for here"))
     }
 
     async fn get(&self, _: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {

@@ -5,9 +5,9 @@ use domain::Side;
 use frontend_guest::types as guest;
 use frontend_guest::{DefaultPolicy, Policy as _};
 
-use super::v1_1::{self, decision_from, wit};
+use super::v1_2::{self, decision_from, wit};
 use super::{Answer, Decision, Outcome, PolicyRequest};
-use crate::decision::{Refusal, Stock, Unavailability};
+use crate::decision::{Order, Refusal, Stock, Unavailability};
 
 /// What to do about a request.
 pub(super) fn on_request(request: &PolicyRequest<'_>) -> Answer<Decision> {
@@ -28,7 +28,7 @@ pub(super) fn on_outcome(
 fn request_to(request: &PolicyRequest<'_>) -> guest::Request {
     let owned = |(name, value): &(&str, &[u8])| ((*name).to_owned(), (*value).to_owned());
     guest::Request {
-        method: match v1_1::request_to(request).method {
+        method: match v1_2::request_to(request).method {
             wit::Method::Get => guest::Method::Get,
             wit::Method::Head => guest::Method::Head,
             wit::Method::Post => guest::Method::Post,
@@ -55,6 +55,18 @@ fn stock_to(stock: &Stock) -> guest::Stock {
     }
 }
 
+fn order_to(order: &Order) -> guest::Order {
+    guest::Order {
+        number: order.number.0,
+        name: order.name.as_str().to_owned(),
+        side: match order.side {
+            Side::Buy => guest::Side::Buy,
+            Side::Sell => guest::Side::Sell,
+        },
+        quantity: order.quantity.get(),
+    }
+}
+
 fn outcome_to(outcome: &Outcome) -> guest::Outcome {
     match outcome {
         Outcome::Stock(stock) => guest::Outcome::Stock(stock_to(stock)),
@@ -62,14 +74,10 @@ fn outcome_to(outcome: &Outcome) -> guest::Outcome {
             stocks: page.stocks.iter().map(stock_to).collect(),
             more: page.more,
         }),
-        Outcome::Order(order) => guest::Outcome::Order(guest::Order {
-            number: order.number.0,
-            name: order.name.as_str().to_owned(),
-            side: match order.side {
-                Side::Buy => guest::Side::Buy,
-                Side::Sell => guest::Side::Sell,
-            },
-            quantity: order.quantity.get(),
+        Outcome::Order(order) => guest::Outcome::Order(order_to(order)),
+        Outcome::Orders(page) => guest::Outcome::Orders(guest::OrderPage {
+            orders: page.orders.iter().map(order_to).collect(),
+            next_after: page.next_after.map(|number| number.0),
         }),
         Outcome::Traded(number) => guest::Outcome::Traded(number.0),
         Outcome::Refused(refusal) => guest::Outcome::Refused(match refusal {
@@ -107,6 +115,14 @@ fn decision_to(decision: guest::Decision) -> wit::Decision {
         guest::Action::ReadOrder(read) => wit::Action::ReadOrder(wit::ReadOrder {
             number: read.number,
             caching: caching_to(read.caching),
+        }),
+        guest::Action::ListOrders(list) => wit::Action::ListOrders(wit::ListOrders {
+            after: list.after,
+            limit: list.limit,
+            stock: list.stock,
+        }),
+        guest::Action::FollowOrders(follow) => wit::Action::FollowOrders(wit::FollowOrders {
+            after: follow.after,
         }),
         guest::Action::Trade(trade) => wit::Action::Trade(wit::Trade {
             name: trade.name,

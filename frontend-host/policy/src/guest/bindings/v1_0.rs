@@ -8,7 +8,7 @@ use domain::ReplicaId;
 use wasmtime::AsContextMut;
 use wasmtime::component::types::{self, ComponentFunc};
 
-use super::v1_1::{self, wit as newest};
+use super::v1_2::{self, wit as newest};
 use super::{Answer, invalid};
 use crate::decision::{
     Action, Decision, InvalidDecision, Listing, Manifest, Operation, Outcome, PolicyRequest, View,
@@ -47,7 +47,7 @@ impl FrontEnd {
     /// It takes no configuration: who gives it one is told so at the check.
     pub(super) fn configure(&self, store: impl AsContextMut) -> Answer<Result<Manifest, String>> {
         let manifest = self.bazaar_policy_policy().call_describe(store)?;
-        Ok(v1_1::manifest_from(manifest_from(manifest)).map(Ok))
+        Ok(v1_2::manifest_from(manifest_from(manifest)).map(Ok))
     }
 
     pub(super) fn on_request(
@@ -82,15 +82,18 @@ impl FrontEnd {
             ));
         }
         // What another version asked for, too.
+        if outcome.is_of_orders() {
+            return Ok(invalid("it is of world 1.0, in which nobody lists orders"));
+        }
         if outcome.is_of_take() {
             return Ok(invalid("it is of world 1.0, in which there are no buckets"));
         }
-        let stocks: Vec<_> = v1_1::listed(outcome)
+        let stocks: Vec<_> = v1_2::listed(outcome)
             .iter()
-            .map(v1_1::stock_to)
+            .map(v1_2::stock_to)
             .map(stock_to)
             .collect();
-        let outcome = outcome_to(v1_1::outcome_to(outcome, &[]), &stocks);
+        let outcome = outcome_to(v1_2::outcome_to(outcome, &[], &[]), &stocks);
         let policy = self.bazaar_policy_policy();
         let request = request_to(request, &headers);
         let decision = policy.call_on_outcome(store, request, memo, outcome)?;
@@ -102,7 +105,7 @@ impl FrontEnd {
         store: impl AsContextMut,
         view: &View,
     ) -> wasmtime::Result<Option<u32>> {
-        let replicas = view.replicas.iter().map(v1_1::replica_to);
+        let replicas = view.replicas.iter().map(v1_2::replica_to);
         let replicas: Vec<_> = replicas.map(replica_to).collect();
         let view = wit::View {
             replicas: &replicas,
@@ -157,7 +160,7 @@ fn request_to<'a>(
         connection: _,
         body,
         now_ms,
-    } = v1_1::request_to(request);
+    } = v1_2::request_to(request);
     wit::Request {
         method: match method {
             newest::Method::Get => wit::Method::Get,
@@ -213,6 +216,7 @@ fn outcome_to<'a>(outcome: newest::Outcome<'a>, stocks: &'a [wit::Stock<'a>]) ->
         newest::Outcome::Granted | newest::Outcome::Denied(_) => {
             unreachable!("it is not asked about buckets")
         }
+        newest::Outcome::Orders(_) => unreachable!("it is not asked about lists of orders"),
     }
 }
 
@@ -227,7 +231,7 @@ fn replica_to(replica: newest::Replica) -> wit::Replica {
 }
 
 fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
-    let memo = v1_1::memo_from(decision.memo)?;
+    let memo = v1_2::memo_from(decision.memo)?;
     let action = match decision.action {
         // The one action that the newest world has not.
         wit::Action::ListStocks => {
@@ -263,7 +267,7 @@ fn decision_from(decision: wit::Decision) -> Result<Decision, InvalidDecision> {
         }),
         wit::Action::Retry(after_ms) => newest::Action::Retry(after_ms),
     };
-    let mut action = v1_1::action_from(action)?;
+    let mut action = v1_2::action_from(action)?;
     if let Action::Perform(
         Operation::ReadStock { caching, .. } | Operation::ReadOrder { caching, .. },
     ) = &mut action
