@@ -94,7 +94,7 @@ fn is_whole(answer: &str) -> bool {
     body.len() >= length
 }
 
-const NOT_TEXT: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\nIdempotency-Key: \xff\r\n\r\n";
+const NOT_TEXT: &[u8] = b"GET /none HTTP/1.1\r\nHost: x\r\nIdempotency-Key: \xff\r\n\r\n";
 const CODED: &[u8] =
     b"POST /orders HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\n";
 const CODED_AND_LARGE: &[u8] =

@@ -72,7 +72,7 @@ async fn a_body_that_is_too_large_is_refused_to_a_client_that_sends_it_first() {
     );
     let mut stream = send(gateway, head.as_bytes()).await;
     stream.write_all(&body).await.unwrap();
-    let next = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let next = b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     stream.write_all(next).await.unwrap();
     let answers = read_to_end(stream).await;
     assert!(answers.starts_with("HTTP/1.1 413 "), "{answers}");
@@ -122,7 +122,7 @@ async fn a_refused_body_that_comes_after_all_leaves_the_connection_as_it_was() {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 415");
-    let next = b"1234567GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let next = b"1234567GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     stream.write_all(next).await.unwrap();
     let answers = read_to_end(stream).await;
     assert!(answers.contains("HTTP/1.1 404 "), "{answers}");
@@ -161,7 +161,7 @@ async fn a_body_that_is_not_read_ends_the_connection_and_the_answer_says_so() {
 async fn a_client_that_reads_no_answer_is_cut_off() {
     let gateway = gateway().await;
     let mut stream = TcpStream::connect(gateway).await.unwrap();
-    let requests = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+    let requests = b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
     let cut_off = async { while stream.write_all(&requests).await.is_ok() {} };
     timeout(Duration::from_secs(60), cut_off).await.unwrap();
 }
@@ -178,7 +178,7 @@ async fn a_key_that_is_not_text_is_refused_and_not_passed_over() {
 
 /// Sends a request, and waits for its answer.
 async fn asks(stream: &mut TcpStream) -> bool {
-    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n";
     let mut answer = vec![0; 4096];
     stream.write_all(request).await.is_ok()
         && matches!(stream.read(&mut answer).await, Ok(read) if answer[..read].starts_with(b"HTTP/1.1 404"))
@@ -243,7 +243,8 @@ async fn bodies_beyond_the_budget_are_refused_until_others_are_done() {
         ..Bounds::default()
     })
     .await;
-    let head = |length| format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
+    let head =
+        |length| format!("POST /none HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n");
     let mut unfinished = Vec::new();
     for _ in 0..BODIES {
         let mut stream = send(gateway, head(BODY_BYTES_MAX).as_bytes()).await;
@@ -262,7 +263,7 @@ async fn bodies_beyond_the_budget_are_refused_until_others_are_done() {
     let answer = read_to_end(send(gateway, request.as_bytes()).await).await;
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert!(answer.contains("retry-after: 1"), "{answer}");
-    let lookup = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let lookup = b"GET /none HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let answer = read_to_end(send(gateway, lookup).await).await;
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 
