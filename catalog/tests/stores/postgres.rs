@@ -228,6 +228,18 @@ async fn a_second_catalog_stands_by_while_the_first_beats_and_takes_over_once_it
 }
 
 #[tokio::test]
+async fn a_database_whose_tables_are_just_being_made_has_no_journal_yet() {
+    let Some(cluster) = lone() else { return };
+    let place = PostgresPlace::new(&cluster, "bazaar");
+    // As far as another catalog is that starts at the same time.
+    place.sql(
+        "CREATE TABLE migration (number integer PRIMARY KEY); INSERT INTO migration VALUES (0)",
+    );
+    PostgresStore::begin(options(&place.url)).await.unwrap();
+    assert_eq!(place.sql("SELECT count(*) FROM identity"), "1");
+}
+
+#[tokio::test]
 async fn whoever_lets_go_is_not_waited_for() {
     let Some(cluster) = lone() else { return };
     let place = PostgresPlace::new(&cluster, "bazaar");

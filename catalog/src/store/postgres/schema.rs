@@ -111,7 +111,7 @@ pub(super) const LOCK_WRITER: &str = "LOCK TABLE writer IN ACCESS EXCLUSIVE MODE
 /// Tries at making the first table, which two that start at once cannot both do.
 const TRIES_MAX: u32 = 5;
 
-/// How many scripts have been run; `None` where there is no table yet.
+/// How many scripts have been run; `None` where none was: the list of them is there a moment before the first is.
 ///
 /// # Errors
 /// [`PostgresError::Newer`] where a later release has run one.
@@ -130,7 +130,7 @@ pub(super) async fn version(client: &Client) -> Result<Option<i32>, PostgresErro
     let last = client.query_one("SELECT coalesce(max(number), 0) FROM migration", &[]);
     let last: i32 = last.await.and_then(|row| row.try_get(0)).map_err(failed)?;
     check_known(last)?;
-    Ok(Some(last))
+    Ok((last > 0).then_some(last))
 }
 
 /// Whether all scripts have been run that a start runs.
