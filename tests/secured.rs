@@ -1,5 +1,7 @@
 //! Who is believed, and who may do what, where services prove who they are.
 
+mod scan;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
