@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use crate::config::Bounds;
 use crate::upstream::backend::Backend;
 use recent::Recent;
-pub use stream::EventStream;
+pub use stream::{EventStream, GREETING};
 
 /// Streams at a time.
 pub const STREAMS_MAX: usize = 1_024;
@@ -54,6 +54,8 @@ const OLDER_LOOKS_MAX: u32 = 40;
 pub enum NotFollowed {
     /// There are as many streams as may be, of all clients or of this one.
     Crowded,
+    /// The gateway stops: another one is there in a moment.
+    Ending,
     /// Where orders end now nobody says.
     Unavailable(Unavailability),
 }
@@ -131,16 +133,20 @@ impl Events {
         (*self.streams.borrow(), self.clients.refused())
     }
 
-    /// Follows orders for a client: from behind the one of that number, else from now on. A number of no order stands for now:
-    /// it is another journal's.
+    /// Follows orders for a client, which that version of the policy lets: from behind the one of that number, else from now on.
+    /// A number of no order stands for now: it is another journal's.
     ///
     /// # Errors
     /// Where there are enough streams, or the catalog does not answer.
     pub async fn follow(
         self: &Arc<Self>,
         after: Option<OrderNumber>,
+        policy: u64,
         client: IpAddr,
     ) -> Result<EventStream, NotFollowed> {
+        if self.places.is_closed() {
+            return Err(NotFollowed::Ending);
+        }
         let place = StreamPlace::take(self, client).ok_or(NotFollowed::Crowded)?;
         // After this question: whatever is acknowledged once the stream has begun is behind it.
         let end = self.backend.orders_end().await;
@@ -148,12 +154,13 @@ impl Events {
         let from = after.map_or(end, |after| OrderNumber(after.0.saturating_add(1)).min(end));
         self.recent()
             .get_or_insert_with(|| Recent::beginning_at(end));
-        Ok(EventStream::new(place, from))
+        Ok(EventStream::new(place, from, policy))
     }
 
     /// Nothing is followed any more: every stream ends.
     pub fn end(&self) {
         self.places.close();
+        self.catching_up.close();
         self.progress
             .send_modify(|progress| progress.is_over = true);
     }
@@ -191,6 +198,13 @@ impl Events {
             self.progress.send_modify(|progress| progress.pages += 1);
         }
         orders.len() < PAGE_ORDERS as usize
+    }
+
+    /// Whether a version of the policy decides for anybody.
+    fn is_in_service(&self, policy: u64) -> bool {
+        let published = self.policy.current();
+        let candidate = published.candidate.as_ref();
+        published.active.id == policy || candidate.is_some_and(|it| it.version.id == policy)
     }
 
     fn recent(&self) -> MutexGuard<'_, Option<Recent>> {

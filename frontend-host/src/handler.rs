@@ -60,6 +60,8 @@ pub struct Gateway {
     pub stage: Stage,
     /// For each list that is read and rendered.
     lists: Semaphore,
+    /// The same of orders: what keeps one kind waiting is not in the other's way.
+    order_lists: Semaphore,
 }
 
 /// A request whose body has been read.
@@ -92,6 +94,7 @@ impl Gateway {
             trade_time_max: config.trade_time_max,
             client_header: config.client_header.clone(),
             lists: Semaphore::new(LISTS_MAX),
+            order_lists: Semaphore::new(LISTS_MAX),
             stage: Stage::default(),
         }
     }

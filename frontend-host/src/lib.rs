@@ -185,6 +185,7 @@ pub async fn run(
         catalog,
         replicas: Arc::clone(&replicas),
         takes: Takes::new(catalogs.clone(), Arc::clone(&journal)),
+        end_turn: Default::default(),
     };
     let gateway = Arc::new(Gateway::new(&config, policy, Arc::clone(&cache), backend));
     if are_kept {

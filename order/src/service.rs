@@ -94,10 +94,12 @@ impl OrdersService {
                     Input::Reached(timeout(CONFIRM_TIMEOUT, reached).await.is_ok())
                 }
                 Action::AskCatalog => {
+                    // Before it answers: what comes meanwhile it need not know of.
+                    let held = self.handle.status().end.rows;
                     let said = self.catalog.get_leadership(CONFIRM_TIMEOUT).await;
                     Input::CatalogSaid {
                         answer: said.map_err(|error| error.failure),
-                        held: self.handle.status().end.rows,
+                        held,
                     }
                 }
                 Action::Fetch { rows } => {
@@ -128,10 +130,11 @@ impl OrdersService {
                     listing::Input::Reached(timeout(CONFIRM_TIMEOUT, reached).await.is_ok())
                 }
                 listing::Action::AskCatalog => {
+                    let held = self.handle.status().end.rows;
                     let said = self.catalog.get_leadership(CONFIRM_TIMEOUT).await;
                     listing::Input::CatalogSaid {
                         answer: said.map_err(|error| error.failure),
-                        held: self.handle.status().end.rows,
+                        held,
                     }
                 }
                 listing::Action::Pause { rows } => {

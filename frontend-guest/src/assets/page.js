@@ -6,6 +6,7 @@ const SHOWN_MAX = 200; // rows of stocks at a time; the search finds the others
 const LATEST_MAX = 20;
 const MINE_MAX = 100;
 const READS_MAX = 4; // looks at stocks at a time
+const READ_PAUSE = 1000; // ms from one look to the next in its place
 const ATTEMPTS_MAX = 4; // of an order whose answer did not come
 const MINE = "bazaar.orders";
 
@@ -40,8 +41,9 @@ async function ask(target, options = {}) {
   }
   if (answer.ok) return body;
   const said = body?.error?.message ?? `It answers ${answer.status}.`;
-  const known = answer.status < 500;
-  throw Object.assign(new Error(said.charAt(0).toUpperCase() + said.slice(1)), { known });
+  const { status } = answer;
+  const words = said.charAt(0).toUpperCase() + said.slice(1);
+  throw Object.assign(new Error(words), { known: status < 500, status });
 }
 
 function tell(place, message) {
@@ -53,7 +55,18 @@ const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 // ---- stocks ----
 
-async function readStocks() {
+let readingAll;
+
+// One at a time, whoever asks for it.
+function readStocks() {
+  readingAll ??= readAll().then((isDone) => {
+    readingAll = undefined;
+    if (!isDone) setTimeout(readStocks, 3000);
+  });
+}
+
+// Whether it could.
+async function readAll() {
   try {
     const found = [];
     let next = "/stocks";
@@ -66,9 +79,10 @@ async function readStocks() {
     for (const stock of found) stocks.set(stock.name, stock);
     tell($("market-error"));
     showStocks();
+    return true;
   } catch (error) {
     tell($("market-error"), `The stocks cannot be shown: ${error.message}`);
-    setTimeout(readStocks, 3000);
+    return false;
   }
 }
 
@@ -94,7 +108,7 @@ function row(stock) {
     element("td", {}, side("buy", "Buy"), side("sell", "Sell")));
 }
 
-// Looks again at stocks that were traded: each once, however often that was.
+// Looks again at stocks that were traded: once, and a few a second, however often that was.
 const toRead = new Set();
 let reading = 0;
 
@@ -104,7 +118,7 @@ function readAgain(name) {
     const [next] = toRead;
     toRead.delete(next);
     reading += 1;
-    readStock(next).finally(() => {
+    Promise.all([readStock(next), pause(READ_PAUSE)]).finally(() => {
       reading -= 1;
       const [other] = toRead;
       if (other !== undefined) readAgain(other);
@@ -124,7 +138,7 @@ async function readStock(name) {
       change(shown.quantity, count.format(data.quantity));
     }
   } catch (error) {
-    if (!error.known) return;
+    if (error.status !== 404) return;
     stocks.delete(name);
     showStocks();
   }
@@ -140,17 +154,15 @@ function change(cell, text) {
 
 // ---- orders as they are placed ----
 
-let seen; // the number of the last order that was heard of
-
+// From now on, always: whoever was away reads the stocks anew, and need not hear of every order meanwhile.
 function follow() {
-  const events = new EventSource(seen === undefined ? "/events" : `/events?after=${seen}`);
+  const events = new EventSource("/events");
   events.addEventListener("open", () => {
     live("live", "Live");
     readStocks(); // what was missed, if anything was
   });
   events.addEventListener("order", (event) => {
     const order = JSON.parse(event.data);
-    seen = order.number;
     readAgain(order.name);
     $("latest-none").hidden = true;
     $("latest").prepend(line(order));
@@ -158,7 +170,7 @@ function follow() {
   });
   events.addEventListener("error", () => {
     live("lost", "Not live: reconnecting");
-    if (events.readyState !== EventSource.CLOSED) return; // it comes back by itself
+    events.close(); // by itself it would ask for all that was missed
     if (stocks.size === 0) readStocks();
     setTimeout(follow, 3000 + 4000 * Math.random());
   });
@@ -211,10 +223,11 @@ function noneOfMine() {
 
 // ---- a trade ----
 
-let trading; // { name, key, keyOf }: the key is kept while it is the same order
+let trading; // the stock's name
+const keys = new Map(); // of orders of which nobody has said yet what became of them, by what is sent: kept until somebody does
 
 function openTrade(name, type) {
-  trading = { name };
+  trading = name;
   $("order").elements.type.value = type;
   $("quantity").value = "1";
   tell($("trade-error"));
@@ -224,10 +237,10 @@ function openTrade(name, type) {
 }
 
 function showCost() {
-  const stock = stocks.get(trading.name);
+  const stock = stocks.get(trading);
   const quantity = Number($("quantity").value);
   const type = $("order").elements.type.value;
-  $("trade-title").textContent = `${type === "buy" ? "Buy" : "Sell"} ${trading.name}`;
+  $("trade-title").textContent = `${type === "buy" ? "Buy" : "Sell"} ${trading}`;
   $("place").textContent = type === "buy" ? "Buy" : "Sell";
   $("trade-stock").textContent = stock ? `${money.format(stock.price)} a share, ${count.format(stock.quantity)} to be had` : "";
   $("cost").textContent = stock && quantity > 0 ? `${money.format(stock.price * quantity)} in all` : "";
@@ -248,20 +261,23 @@ async function place(event) {
     $("quantity").focus();
     return;
   }
-  const body = JSON.stringify({ name: trading.name, type, quantity });
-  if (trading.keyOf !== body) Object.assign(trading, { key: newKey(), keyOf: body });
+  const name = trading;
+  const body = JSON.stringify({ name, type, quantity });
+  if (!keys.has(body)) keys.set(body, newKey());
   tell($("trade-error"));
   $("place").disabled = true;
   try {
-    const { data } = await send(body, trading.key);
+    const { data } = await send(body, keys.get(body));
+    keys.delete(body);
     const number = data.transaction_number;
     keepMine([number, ...mine()]);
-    $("mine").prepend(line({ number, name: trading.name, type, quantity }));
+    $("mine").prepend(line({ number, name, type, quantity }));
     noneOfMine();
-    readAgain(trading.name);
-    $("trade").close();
-    say(`${type === "buy" ? "Bought" : "Sold"} ${count.format(quantity)} ${trading.name}: order no. ${number}`);
+    readAgain(name);
+    if (trading === name) $("trade").close();
+    say(`${type === "buy" ? "Bought" : "Sold"} ${count.format(quantity)} ${name}: order no. ${number}`);
   } catch (error) {
+    if (error.known) keys.delete(body);
     tell($("trade-error"), error.known
       ? `${error.message}.`.replace("..", ".")
       : `${error.message} Whether the order was placed is not known yet. Try again: it is placed once.`);

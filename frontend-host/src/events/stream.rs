@@ -21,8 +21,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// After so many of them without an event a comment is sent: 15 s. Proxies take connections for dead that are quiet for long.
 const QUIET_LOOKS_MAX: u32 = 3;
 
-/// The first line: after how many milliseconds a client comes back whose stream has ended.
-const GREETING: &[u8] = b"retry: 1000\n\n";
+/// The first line: after how many milliseconds a client comes back whose stream has ended: later than a gateway that stops
+/// closes its idle connections.
+pub const GREETING: &[u8] = b"retry: 2000\n\n";
 
 /// A comment.
 const COMMENT: &[u8] = b":\n\n";
@@ -44,18 +45,18 @@ pub struct EventStream {
     older: Option<Older>,
     looks: Interval,
     quiet_looks: u32,
-    /// The version of the policy that was in service when it began.
+    /// The version of the policy that let it in.
     policy: u64,
 }
 
 impl EventStream {
-    pub(super) fn new(place: StreamPlace, from: OrderNumber) -> Self {
+    pub(super) fn new(place: StreamPlace, from: OrderNumber, policy: u64) -> Self {
         let progress = place.events.progress.subscribe();
         let mut looks = interval(LOOK_INTERVAL);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         looks.reset();
         Self {
-            policy: place.events.policy.current().active.id,
+            policy,
             place,
             next: from,
             was_up_to_date: false,
@@ -74,6 +75,13 @@ impl EventStream {
         }
         if self.place.events.progress.borrow().is_over {
             return Poll::Ready(None);
+        }
+        // However much there is to give.
+        while self.looks.poll_tick(cx).is_ready() {
+            if !self.place.events.is_in_service(self.policy) {
+                return Poll::Ready(None);
+            }
+            self.quiet_looks += 1;
         }
         loop {
             if let Some(older) = &mut self.older {
@@ -117,16 +125,7 @@ impl EventStream {
                 }
             }
         }
-        if self.looks.poll_tick(cx).is_pending() {
-            return Poll::Pending;
-        }
-        if self.place.events.policy.current().active.id != self.policy {
-            return Poll::Ready(None);
-        }
-        self.quiet_looks += 1;
         if self.quiet_looks < QUIET_LOOKS_MAX {
-            // Registers for the next one, which is some time away.
-            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         self.give(Bytes::from_static(COMMENT))

@@ -33,7 +33,8 @@ fn take(events: &Events, orders: &[Order]) {
 
 fn follow(events: &Arc<Events>) -> EventStream {
     let place = StreamPlace::take(events, "192.0.2.1".parse().unwrap());
-    EventStream::new(place.expect("there is a place"), OrderNumber(0))
+    let policy = events.policy.current().active.id;
+    EventStream::new(place.expect("there is a place"), OrderNumber(0), policy)
 }
 
 fn poll(stream: &mut EventStream) -> Poll<Option<Bytes>> {
@@ -52,7 +53,7 @@ async fn who_takes_less_than_is_placed_is_cut_off_and_nobody_else() {
     let events = events();
     let [mut fast, mut slow] = [follow(&events), follow(&events)];
     for stream in [&mut fast, &mut slow] {
-        assert_eq!(given(stream), "retry: 1000\n\n");
+        assert_eq!(given(stream), "retry: 2000\n\n");
         assert!(poll(stream).is_pending());
     }
     let step = recent::EVENTS_MAX as u64 / 2;
@@ -77,8 +78,8 @@ async fn a_stream_ends_with_the_gateway_and_no_other_begins() {
     events.end();
     assert_eq!(poll(&mut stream), Poll::Ready(None));
     let client = "192.0.2.1".parse().unwrap();
-    let refused = events.follow(None, client).await;
-    assert!(matches!(refused, Err(NotFollowed::Crowded)));
+    let refused = events.follow(None, 0, client).await;
+    assert!(matches!(refused, Err(NotFollowed::Ending)));
 }
 
 #[tokio::test]
@@ -98,7 +99,7 @@ async fn one_client_has_some_streams_and_leaves_the_others_to_others() {
 #[tokio::test]
 async fn who_cannot_follow_holds_no_place() {
     let events = Arc::clone(&alone::gateway(DEFAULT_POLICY).events);
-    let refused = events.follow(None, "192.0.2.1".parse().unwrap()).await;
+    let refused = events.follow(None, 0, "192.0.2.1".parse().unwrap()).await;
     let why = refused.err();
     assert_eq!(
         why,

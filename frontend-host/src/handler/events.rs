@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use http_body_util::Full;
 
 use super::refusal::{NO_STORE, Refusal};
-use crate::events::EventStream;
+use crate::events::{EventStream, GREETING};
 
 /// As the HTML standard has it, section 9.2.4.
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -28,15 +28,25 @@ impl Followed {
 
 /// The response that such a stream follows.
 pub(super) fn response(stream: EventStream) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::default());
+    let mut response = in_form(Bytes::new());
+    let stream = Followed(Arc::new(Mutex::new(Some(stream))));
+    response.extensions_mut().insert(stream);
+    response
+}
+
+/// A stream that is over as it begins: whoever it is for comes back in a moment. After an error browsers do not.
+pub(super) fn ended() -> Response<Full<Bytes>> {
+    in_form(Bytes::from_static(GREETING))
+}
+
+fn in_form(body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, NO_STORE);
     // nginx, for one, would keep what comes until it is much.
     let buffering = HeaderName::from_static("x-accel-buffering");
     headers.insert(buffering, HeaderValue::from_static("no"));
-    let stream = Followed(Arc::new(Mutex::new(Some(stream))));
-    response.extensions_mut().insert(stream);
     response
 }
 

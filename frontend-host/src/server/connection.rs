@@ -200,6 +200,9 @@ impl Peer {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(followed) = response.extensions_mut().remove::<Followed>() {
+            // It has no other end: whoever it is for comes back on another connection.
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
             let under_way = || UnderWay::Answer(Arc::clone(&self.progress));
             return self.events(response, &followed, under_way, head);
         }

@@ -16,7 +16,7 @@ use domain::{
 use frontend_core::attempts::{CatalogRead, Next, OrderRead, Placement};
 use frontend_core::timing::{ATTEMPT_TIME_MAX, LIST_TIME_MAX};
 use rpc::retry::{RetryClass, RetryStatus as _};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -39,6 +39,8 @@ pub struct Backend {
     pub replicas: Arc<Replicas>,
     /// How to take tokens at the catalog.
     pub takes: Takes,
+    /// Of who asks where orders end.
+    pub end_turn: Mutex<()>,
 }
 
 /// What the catalog said of a stock.
@@ -319,23 +321,31 @@ impl Backend {
     /// # Errors
     /// Where the catalog does not answer.
     pub async fn orders_end(&self) -> Result<OrderNumber, Unavailability> {
-        let asked = self.replicas.ask_catalog().await;
-        asked.map_err(|_| Unavailability::NoCatalog)?;
-        self.check_order_pages()?;
-        let journal = self.replicas.journal();
+        let wanted_since = BootTime::now();
+        // One question at a time, however many want to know: what was asked since will do.
+        let _turn = self.end_turn.lock().await;
+        let mut said = self.replicas.catalog_said();
+        let answered = said.borrow_and_update().clone();
+        let journal = if answered.asked >= wanted_since {
+            answered.journal
+        } else {
+            let asked = self.replicas.ask_catalog().await;
+            asked.ok().and_then(|_| self.replicas.journal())
+        };
         let journal = journal.ok_or(Unavailability::NoCatalog)?;
+        self.check_order_pages()?;
         Ok(orders_of(journal.rows, journal.stock_changes))
     }
 
-    /// A replica that has said that it has this order, or may have it in a moment: one that has most, and the leader after
-    /// others.
+    /// A replica that has said that it has this order, or may have it in a moment: any of those but the leader, which has trades
+    /// to see to. Another one each time, since one may fail at it that answers everything else.
     pub fn replica_beyond(&self, order: OrderNumber) -> Option<ReplicaId> {
         let leader = self.replicas.leader().borrow().term.leader;
         self.replicas.with_probed(|probed| {
             let ahead = probed.iter().filter_map(|probed| {
                 let status = probed.status.ok()?;
-                let orders = orders_of(status.rows, status.stock_changes);
-                (orders > order).then_some((orders, Some(probed.id) != leader, probed.id))
+                let is_ahead = orders_of(status.rows, status.stock_changes) > order;
+                is_ahead.then(|| (Some(probed.id) != leader, fastrand::u32(..), probed.id))
             });
             ahead.max().map(|(_, _, id)| id)
         })

@@ -36,6 +36,7 @@ pub fn gateway<'a>(policy: impl Into<Upload<'a>>) -> Arc<Gateway> {
             journal,
             Arc::clone(&policy),
         )),
+        end_turn: Default::default(),
     };
     let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
     let config = Config::new(vec![nowhere.into()], Vec::new());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use domain::time::BootTime;
 use domain::{OrderNumber, StockName};
+use tokio::sync::Semaphore;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 
@@ -41,7 +42,7 @@ impl ToFetch {
     }
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     /// What the cache has of a stock: the response made of it before, or the stock for the policy
     /// to make one of. Where that is not enough, the catalog is to be asked.
     pub(super) fn find_stock(
@@ -230,7 +231,7 @@ impl Exchange<'_> {
         limit: u32,
     ) -> Result<Page, Unavailability> {
         let deadline = self.deadlines().read;
-        let permitted = self.permit_list(deadline).await;
+        let permitted = self.permit_list(&self.gateway.lists, deadline).await;
         permitted.map_err(|_| Unavailability::NoCatalog)?;
         let backend = &self.gateway.backend;
         backend.list_stocks(after, limit, deadline).await
@@ -238,7 +239,7 @@ impl Exchange<'_> {
 
     pub(super) async fn list_orders(&mut self, listing: &OrderListing) -> StepResult {
         let deadline = self.deadlines().read;
-        let page = match self.permit_list(deadline).await {
+        let page = match self.permit_list(&self.gateway.order_lists, deadline).await {
             Ok(()) => self.gateway.backend.list_orders(listing, deadline).await,
             Err(_) => Err(Unavailability::NoReplica),
         };
@@ -252,8 +253,14 @@ impl Exchange<'_> {
             Ok(seen) => seen.or(after),
             Err(refusal) => return StepResult::Response(refusal.response()),
         };
-        match self.gateway.events.follow(seen, self.request.client).await {
+        let policy = self.decider.version().id;
+        let follow = self
+            .gateway
+            .events
+            .follow(seen, policy, self.request.client);
+        match follow.await {
             Ok(stream) => StepResult::Response(events::response(stream)),
+            Err(NotFollowed::Ending) => StepResult::Response(events::ended()),
             Err(NotFollowed::Crowded) => StepResult::Response(Refused::StreamsCrowded.response()),
             Err(NotFollowed::Unavailable(why)) => {
                 StepResult::Outcome(Outcome::Unavailable(why), None)
@@ -262,9 +269,13 @@ impl Exchange<'_> {
     }
 
     /// Few lists are in memory at a time, however many are asked for.
-    async fn permit_list(&mut self, deadline: Instant) -> Result<(), Elapsed> {
+    async fn permit_list(
+        &mut self,
+        lists: &'a Semaphore,
+        deadline: Instant,
+    ) -> Result<(), Elapsed> {
         if self.list.is_none() {
-            let permit = timeout_at(deadline, self.gateway.lists.acquire()).await?;
+            let permit = timeout_at(deadline, lists.acquire()).await?;
             self.list = Some(permit.expect("never closed"));
         }
         Ok(())

@@ -449,6 +449,7 @@ fn backend_of(catalog: &str, replicas: &[&str]) -> (Arc<Backend>, JoinSet<()>) {
         catalog,
         replicas,
         takes,
+        end_turn: Default::default(),
     };
     (Arc::new(backend), watching)
 }
