@@ -11,11 +11,12 @@ use std::time::Duration;
 use domain::LedgerEnd;
 use domain::{Epoch, Identity, OrderNumber, ReplicaId, Row, RowNumber};
 use rusqlite::{Connection, OptionalExtension, params};
-use storage::archive::{Archiver, Archiving, Shedding};
+use storage::archiver::{Archiver, Archiving};
 use storage::damage::{DamageReporter, Watch};
 use storage::database::{self, Kind};
 use storage::log::LogBound;
 use storage::rows;
+use storage::shedding::Shedding;
 use storage::{DataDir, Database, Location, StorageError};
 
 use domain::Term;

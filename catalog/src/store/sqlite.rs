@@ -15,11 +15,12 @@ use domain::{
     RowNumber, StockName, Version,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
-use storage::archive::{Archiver, Archiving, Shedding};
+use storage::archiver::{Archiver, Archiving};
 use storage::damage::{DamageReporter, Watch};
 use storage::database::{self, Kind};
 use storage::log::LogBound;
 use storage::rows;
+use storage::shedding::Shedding;
 use storage::{DataDir, Database, Location, StorageError};
 use tonic::async_trait;
 

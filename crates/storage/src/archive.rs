@@ -8,10 +8,9 @@
 //!
 //! - here: which files count, and how rows and keys are found in them;
 //! - [`part`]: one file;
-//! - `keys`: which keys are certainly not in it;
-//! - `plan`: what is archived or merged next;
-//! - [`archiver`]: who makes the files, on a thread of its own;
-//! - [`shed`]: what the writer does with them.
+//! - `keys`: which keys are certainly not in it.
+//!
+//! Who makes the files is the [`archiver`](crate::archiver); what the writer does with them, [`shedding`](crate::shedding).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,21 +18,14 @@ use std::path::PathBuf;
 use domain::{ChainHash, IdempotencyKey, LedgerEnd, RowNumber};
 use rusqlite::Connection;
 
-use crate::database::{Database, Location};
 use crate::error::StorageError;
-use crate::rows::RowsFrom;
+use crate::location::Location;
+use crate::row_table::RowsFrom;
 
 pub mod part;
-mod keys;
-mod plan;
-pub mod archiver;
-pub mod shed;
-#[cfg(test)]
-mod tests;
+pub(crate) mod keys;
 
-pub use archiver::{Archiver, Archiving, Offers};
 pub use part::Part;
-pub use shed::Shedding;
 
 use keys::{Keys, Wanted};
 use part::Opened;
@@ -88,6 +80,18 @@ impl Archive {
     /// Other files count now.
     pub(crate) fn forget(&mut self) {
         self.parts = None;
+    }
+
+    /// Looks at each file that counts, and at both ends of it.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] where one is missing, or is not the one that was entered.
+    pub(crate) fn check_ends(&mut self, connection: &Connection) -> Result<(), StorageError> {
+        for part in parts_in(connection)? {
+            let mut rows = RowsFrom::trusting(part.first, 1);
+            self.take(connection, &mut rows)?;
+        }
+        Ok(())
     }
 
     /// Takes the rows that are next from the file that has them, as many as are wanted and it has. Whether there is such a
@@ -259,7 +263,7 @@ pub fn parts_in(connection: &Connection) -> Result<Vec<Part>, StorageError> {
 }
 
 /// Whether any was ever entered. Read from the database: a connection's own idea of the tables is of when it last looked.
-fn is_begun(connection: &Connection) -> Result<bool, StorageError> {
+pub(crate) fn is_begun(connection: &Connection) -> Result<bool, StorageError> {
     let sql = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = ?)";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement.query_row([TABLE], |row| row.get(0))?)
@@ -272,18 +276,6 @@ fn is_begun(connection: &Connection) -> Result<bool, StorageError> {
 pub fn rows_in(connection: &Connection) -> Result<RowNumber, StorageError> {
     let parts = parts_in(connection)?;
     Ok(parts.last().map(|part| part.end.rows).unwrap_or_default())
-}
-
-/// Looks at each file that counts, and at both ends of it.
-///
-/// # Errors
-/// [`StorageError::Damaged`] where one is missing, or is not the one that was entered.
-pub(crate) fn check_ends(database: &Database) -> Result<(), StorageError> {
-    for part in parts_in(database)? {
-        let mut rows = RowsFrom::trusting(part.first, 1);
-        database.archive().take(database, &mut rows)?;
-    }
-    Ok(())
 }
 
 /// The files of an archive that count, for who copies them: names in [`DIR`].

@@ -1,20 +1,19 @@
 //! A data directory with one owner, opened so that a commit is durable.
 
 use std::cell::{RefCell, RefMut};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::fs;
+use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use daemon::data_dir::Lock;
 use daemon::directory;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
+use rusqlite::{Connection, OpenFlags, Transaction};
 
 use crate::archive::{self, Archive};
 use crate::error::StorageError;
 use crate::files::OpenFiles;
+use crate::location::{Location, Vfs};
 use crate::log::{self, LogBound};
 
 /// What kind of database a file is, so that a wrong directory is noticed before it is used.
@@ -95,131 +94,6 @@ impl DerefMut for Database {
 /// second. A larger one is read while it already serves.
 const READ_AT_OPEN_BYTES_MAX: u64 = 32 << 20;
 
-/// Longest wait for a lock that another connection holds.
-pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Where a database's file is.
-#[derive(Debug, Clone)]
-pub struct Location {
-    dir: PathBuf,
-    /// The file system, where it is not the machine's.
-    vfs: Option<&'static Vfs>,
-}
-
-/// A simulator's file system.
-#[derive(Debug)]
-pub struct Vfs {
-    /// The name that SQLite knows it by.
-    pub name: &'static str,
-    /// Does there what is done on the machine's disks to a log before it is read: writes the file
-    /// anew, as it is seen, and syncs it and its directory. No file is fine.
-    pub rewrite: fn(&Path) -> io::Result<()>,
-    /// Removes a file. No file is fine.
-    pub remove: fn(&Path) -> io::Result<()>,
-    /// The names of the files in a directory; none where there is none.
-    pub list: fn(&Path) -> io::Result<Vec<String>>,
-}
-
-impl Location {
-    /// A directory on the machine's disks.
-    pub fn on_disk(dir: &Path) -> Self {
-        Self {
-            dir: dir.to_owned(),
-            vfs: None,
-        }
-    }
-
-    /// Where another file is, in the same directory.
-    pub fn beside(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    fn path(&self, kind: Kind) -> PathBuf {
-        self.dir.join(kind.file)
-    }
-
-    fn log_path(&self, kind: Kind) -> PathBuf {
-        self.dir.join(format!("{}-wal", kind.file))
-    }
-
-    /// Writes the write-ahead log anew, as it is seen, and syncs it. SQLite takes what it finds in
-    /// it for committed, and does not ask whether it is on the disk.
-    fn make_log_durable(&self, kind: Kind) -> Result<(), StorageError> {
-        let path = self.log_path(kind);
-        let rewritten = match self.vfs {
-            None => rewrite(&path),
-            Some(vfs) => (vfs.rewrite)(&path),
-        };
-        rewritten.map_err(|source| StorageError::Directory { path, source })
-    }
-
-    /// Whether it is on the machine's disks, where there are directories.
-    pub(crate) fn is_on_disk(&self) -> bool {
-        self.vfs.is_none()
-    }
-
-    /// Removes a file, and then it is not there. What is removed may come back with a loss of power.
-    pub(crate) fn remove(&self, path: &Path) -> Result<(), StorageError> {
-        let removed = match self.vfs {
-            None => fs::remove_file(path),
-            Some(vfs) => (vfs.remove)(path),
-        };
-        match removed {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(StorageError::Directory {
-                path: path.to_owned(),
-                source: error,
-            }),
-            _ => Ok(()),
-        }
-    }
-
-    /// The names of the files in a directory; none where there is none.
-    pub(crate) fn list(&self, dir: &Path) -> Result<Vec<String>, StorageError> {
-        let listed = match self.vfs {
-            None => list(dir),
-            Some(vfs) => (vfs.list)(dir),
-        };
-        listed.map_err(|source| StorageError::Directory {
-            path: dir.to_owned(),
-            source,
-        })
-    }
-
-    /// Opens another database that is there for reading; `None` where it is not.
-    pub(crate) fn open_beside(&self, path: &Path) -> Result<Option<Connection>, StorageError> {
-        let is_missing = |error: &io::Error| error.kind() == ErrorKind::NotFound;
-        if self.is_on_disk() && fs::metadata(path).as_ref().is_err_and(is_missing) {
-            return Ok(None);
-        }
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        match self.connect(path, flags) {
-            Err(StorageError::Sqlite(error))
-                if !self.is_on_disk()
-                    && error.sqlite_error_code() == Some(ErrorCode::CannotOpen) =>
-            {
-                Ok(None)
-            }
-            opened => opened.map(Some),
-        }
-    }
-
-    pub(crate) fn connect(
-        &self,
-        path: &Path,
-        flags: OpenFlags,
-    ) -> Result<Connection, StorageError> {
-        let connection = match self.vfs {
-            None => Connection::open_with_flags(path, flags)?,
-            Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.name)?,
-        };
-        connection.busy_timeout(BUSY_TIMEOUT)?;
-        Ok(connection)
-    }
-}
-
-/// Bytes of a log that are rewritten at a time.
-const REWRITE_BYTES: usize = 1 << 16;
-
 /// A data directory that this process, and no other, writes to. Dropping it lets go.
 #[derive(Debug)]
 pub struct DataDir {
@@ -246,10 +120,7 @@ impl DataDir {
     /// A directory on a disk of a simulator's, which has no other process.
     pub fn simulated(path: &Path, vfs: &'static Vfs) -> Self {
         Self {
-            location: Location {
-                dir: path.to_owned(),
-                vfs: Some(vfs),
-            },
+            location: Location::simulated(path, vfs),
             _lock: None,
         }
     }
@@ -271,13 +142,13 @@ impl DataDir {
     /// where its head is not as it was written, and where the disk does not take what it is to
     /// hold. What it holds is for the caller to check.
     pub fn open(&self, kind: Kind) -> Result<Database, StorageError> {
-        let path = self.location.path(kind);
-        if self.location.vfs.is_none() {
+        let path = self.location.beside(kind.file);
+        if self.location.is_on_disk() {
             refuse_empty(&path)?;
-            refuse_lone_log(&path, &self.location.log_path(kind))?;
+            refuse_lone_log(&path, &self.location.log_of(kind.file))?;
             refuse_lone_archive(&path, &self.location)?;
         }
-        self.location.make_log_durable(kind)?;
+        self.location.make_log_durable(kind.file)?;
         let mut connection = self.location.connect(&path, OpenFlags::default())?;
         let missing = missing(&connection, &path, kind)?;
         let (now, later) = missing.at_open();
@@ -293,32 +164,33 @@ impl DataDir {
             transaction.pragma_update(None, "application_id", kind.application_id)?;
             add(&transaction, now, kind.version() - later.len())?;
             crate::error::commit(transaction)?;
-            if self.location.vfs.is_none() {
-                let dir = &self.location.dir;
+            if self.location.is_on_disk() {
+                let dir = self.location.dir();
                 directory::sync(dir).map_err(|source| StorageError::Directory {
-                    path: dir.clone(),
+                    path: dir.to_owned(),
                     source,
                 })?;
             }
         }
         let database = Database::new(connection, &self.location);
-        archive::check_ends(&database)?;
+        database.archive().check_ends(&database)?;
         Ok(database)
     }
 
     /// Keeps the log of its database short, for who writes to it.
     pub fn log_bound(&self, kind: Kind) -> LogBound {
         let is_on_disk = self.location.is_on_disk();
-        LogBound::of(is_on_disk.then(|| self.location.log_path(kind)))
+        LogBound::of(is_on_disk.then(|| self.location.log_of(kind.file)))
     }
 
     /// The files of its database, which was opened a moment ago: to be watched for as long as it is
     /// open.
     pub fn files(&self, kind: Kind) -> OpenFiles {
-        match self.location.vfs {
-            None => OpenFiles::of([self.location.path(kind), self.location.log_path(kind)]),
-            Some(_) => OpenFiles::of([]),
-        }
+        let files = [
+            self.location.beside(kind.file),
+            self.location.log_of(kind.file),
+        ];
+        OpenFiles::of(files.into_iter().filter(|_| self.location.is_on_disk()))
     }
 
     /// Gives the database's files other names, and those of its archive, so that it can be made again; they are kept.
@@ -327,9 +199,9 @@ impl DataDir {
     /// # Errors
     /// Where they cannot be renamed.
     pub fn set_aside(&self, kind: Kind) -> Result<PathBuf, StorageError> {
-        let dir = &self.location.dir;
+        let dir = self.location.dir();
         let failed = |source| StorageError::Directory {
-            path: dir.clone(),
+            path: dir.to_owned(),
             source,
         };
         let name = |number: u32, suffix: &str| {
@@ -402,40 +274,6 @@ fn refuse_lone_archive(database: &Path, location: &Location) -> Result<(), Stora
     Ok(())
 }
 
-fn list(dir: &Path) -> io::Result<Vec<String>> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let name = |entry: io::Result<fs::DirEntry>| {
-        entry.map(|entry| entry.file_name().to_string_lossy().into_owned())
-    };
-    entries.map(name).collect()
-}
-
-/// Writes a file anew, as it is seen, and syncs it and its directory. Syncing it alone would not
-/// do: after a sync that failed, what it should have written counts as clean (Rebello et al., "Can
-/// Applications Recover from fsync Failures?", ATC 2020). No file is fine.
-fn rewrite(path: &Path) -> io::Result<()> {
-    let file = match File::options().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let mut chunk = vec![0; REWRITE_BYTES];
-    let mut offset = 0;
-    loop {
-        let read = file.read_at(&mut chunk, offset)?;
-        if read == 0 {
-            break;
-        }
-        file.write_all_at(&chunk[..read], offset)?;
-        offset += read as u64;
-    }
-    file.sync_all()?;
-    directory::sync(directory::of(path))
-}
-
 /// Gives a database the [gated](Kind::gated) parts that it lacks, in the caller's transaction. From then on releases that
 /// do not have them refuse it.
 ///
@@ -469,8 +307,8 @@ fn add(
 /// # Errors
 /// Where there is none, or it is damaged.
 pub fn open_read_only(location: &Location, kind: Kind) -> Result<Database, StorageError> {
-    let path = location.path(kind);
-    if location.vfs.is_none() && !path.is_file() {
+    let path = location.beside(kind.file);
+    if location.is_on_disk() && !path.is_file() {
         return Err(StorageError::Foreign {
             path,
             expected: kind.name,
@@ -486,7 +324,7 @@ pub fn open_read_only(location: &Location, kind: Kind) -> Result<Database, Stora
 /// # Errors
 /// Where it is damaged.
 pub fn open_where_made(location: &Location, kind: Kind) -> Result<Option<Database>, StorageError> {
-    let path = location.path(kind);
+    let path = location.beside(kind.file);
     match fs::metadata(&path) {
         Ok(_) => open_made(location, kind),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -496,7 +334,7 @@ pub fn open_where_made(location: &Location, kind: Kind) -> Result<Option<Databas
 
 fn open_made(location: &Location, kind: Kind) -> Result<Option<Database>, StorageError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let path = location.path(kind);
+    let path = location.beside(kind.file);
     let connection = location.connect(&path, flags)?;
     let missing = missing(&connection, &path, kind)?;
     if missing.is_new() {

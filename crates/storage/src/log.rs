@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
-use crate::database::BUSY_TIMEOUT;
+use crate::location::BUSY_TIMEOUT;
 
 /// How long the log may be before the writer waits for readers. It is cut to this length whenever it is begun anew.
 pub const BYTES_MAX: u64 = 16 << 20;

@@ -20,7 +20,7 @@ use domain::{CatalogRun, ChainHash, Identity, JournalId, ReplicaId, Row, RowNumb
 use rpc::clients::Client;
 use rpc::release::BazaarProtocol;
 use simulated_disk::Disk;
-use storage::database::Vfs;
+use storage::location::Vfs;
 use storage::{DataDir, StorageError};
 use tokio::sync::{mpsc, oneshot};
 

@@ -14,14 +14,14 @@ use crate::prefilled;
 pub const REPLICAS: u32 = 3;
 
 /// The file system that the stores are on.
-pub static VFS: storage::database::Vfs = storage::database::Vfs {
+pub static VFS: storage::location::Vfs = storage::location::Vfs {
     name: simulated_disk::NAME,
     rewrite: simulated_disk::rewrite,
     remove: simulated_disk::remove,
     list: simulated_disk::list,
 };
 
-static VFS_WITHOUT_REWRITE: storage::database::Vfs = storage::database::Vfs {
+static VFS_WITHOUT_REWRITE: storage::location::Vfs = storage::location::Vfs {
     name: simulated_disk::NAME,
     rewrite: |_| Ok(()),
     remove: simulated_disk::remove,
@@ -172,7 +172,7 @@ impl Plan {
     }
 
     /// The file system that the stores are on.
-    pub fn vfs(&self) -> &'static storage::database::Vfs {
+    pub fn vfs(&self) -> &'static storage::location::Vfs {
         match self.without {
             Some(Without::DurableLog) => &VFS_WITHOUT_REWRITE,
             _ => &VFS,

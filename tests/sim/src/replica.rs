@@ -21,7 +21,7 @@ use order_core::{
     join as start, lookup as search,
 };
 use simulated_disk::Disk;
-use storage::database::Vfs;
+use storage::location::Vfs;
 use storage::{DataDir, StorageError};
 
 use crate::catalog::{Ended, JOURNAL};

@@ -16,7 +16,7 @@ use domain::IdempotencyKey;
 use sha2::{Digest as _, Sha256};
 
 use super::part::Part;
-use crate::database::Location;
+use crate::location::Location;
 
 const BLOCK_BYTES: usize = 64;
 
@@ -36,10 +36,10 @@ const HEAD: &[u8; 16] = b"bazaar keys v1\0\0";
 type Block = [u8; BLOCK_BYTES];
 
 /// A key that is looked for.
-pub(super) struct Wanted([u8; 32]);
+pub(crate) struct Wanted([u8; 32]);
 
 impl Wanted {
-    pub(super) fn new(key: &IdempotencyKey) -> Self {
+    pub(crate) fn new(key: &IdempotencyKey) -> Self {
         Self::of(key.as_str())
     }
 
@@ -63,7 +63,7 @@ impl Wanted {
 
 /// The filter of one file.
 #[derive(Debug)]
-pub(super) struct Keys {
+pub(crate) struct Keys {
     part: Part,
     /// `None` until it is asked.
     file: Option<Option<File>>,
@@ -71,15 +71,15 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Not opened yet.
-    pub(super) fn none(part: Part) -> Self {
+    pub(crate) fn none(part: Part) -> Self {
         Self { part, file: None }
     }
 
-    pub(super) fn part(&self) -> Part {
+    pub(crate) fn part(&self) -> Part {
         self.part
     }
 
-    pub(super) fn may_have(&mut self, location: &Location, wanted: &Wanted) -> bool {
+    pub(crate) fn may_have(&mut self, location: &Location, wanted: &Wanted) -> bool {
         let part = self.part;
         let file = self.file.get_or_insert_with(|| {
             let path = part.keys_path(location);
@@ -124,13 +124,13 @@ fn checksum(part: Part, number: u64, block: &Block) -> [u8; CHECKSUM_BYTES] {
 }
 
 /// A filter that is being made.
-pub(super) struct New {
+pub(crate) struct New {
     part: Part,
     blocks: Vec<Block>,
 }
 
 impl New {
-    pub(super) fn of(part: Part) -> Self {
+    pub(crate) fn of(part: Part) -> Self {
         let blocks = usize::try_from(blocks_of(part)).expect("a file has few rows");
         Self {
             part,
@@ -138,7 +138,7 @@ impl New {
         }
     }
 
-    pub(super) fn add(&mut self, key: &str) {
+    pub(crate) fn add(&mut self, key: &str) {
         let wanted = Wanted::of(key);
         let block = &mut self.blocks[wanted.block(blocks_of(self.part)) as usize];
         for (byte, bit) in wanted.bits() {
@@ -147,7 +147,7 @@ impl New {
     }
 
     /// Writes and syncs it.
-    pub(super) fn write(mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn write(mut self, path: &Path) -> io::Result<()> {
         let mut head = [0; BLOCK_BYTES];
         head[..HEAD.len()].copy_from_slice(HEAD);
         for (block, number) in self.blocks.iter_mut().zip(0..) {

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use domain::{IdempotencyKey, LedgerEnd, Row, RowNumber};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
 
-use crate::archive::DIR;
-use crate::database::Location;
+use super::DIR;
 use crate::error::StorageError;
-use crate::rows::{self, RowsFrom};
+use crate::location::Location;
+use crate::row_table::{self, RowsFrom};
 
 /// SQLite's application id.
 const APPLICATION_ID: i32 = 0x425a_4152; // "BZAR"
@@ -138,7 +138,7 @@ impl Opened {
         if part.rows() == 1 {
             rows = RowsFrom::trusting(part.first, 1);
         }
-        rows::take(&connection, &mut rows)?;
+        row_table::take(&connection, &mut rows)?;
         match rows.into_rows().pop() {
             Some(row) if LedgerEnd::of(&row) == part.end => Ok(Some(Self { part, connection })),
             _ => Err(is_not(format!("it does not end with row {last} as it did"))),
@@ -155,9 +155,9 @@ impl Opened {
     /// Where it has not the first of them, which it should have.
     pub(crate) fn take(&self, rows: &mut RowsFrom) -> Result<(), StorageError> {
         let next = rows.next();
-        match rows::take(&self.connection, rows)? && rows.next() > next {
+        match row_table::take(&self.connection, rows)? && rows.next() > next {
             true => Ok(()),
-            false => Err(rows::missing(next)),
+            false => Err(row_table::missing(next)),
         }
     }
 
@@ -225,7 +225,7 @@ impl New {
     pub(crate) fn add_rows(&mut self, rows: &[Row]) -> Result<(), StorageError> {
         self.pace_syncs()?;
         let transaction = self.connection.transaction()?;
-        rows::insert(&transaction, rows)?;
+        row_table::insert(&transaction, rows)?;
         Ok(transaction.commit()?)
     }
 

@@ -174,17 +174,3 @@ fn tables_that_were_changed_are_damage() {
     drop(connection);
     assert!(data_dir.open(KIND).unwrap_err().is_damage());
 }
-
-#[test]
-fn a_file_that_is_written_anew_is_as_it_was() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("log");
-    rewrite(&path).unwrap();
-    assert!(!path.exists());
-    for bytes in [0, 1, REWRITE_BYTES, 3 * REWRITE_BYTES + 7] {
-        let written: Vec<u8> = (0..bytes).map(|place| (place % 251) as u8).collect();
-        fs::write(&path, &written).unwrap();
-        rewrite(&path).unwrap();
-        assert!(fs::read(&path).unwrap() == written, "{bytes} bytes");
-    }
-}

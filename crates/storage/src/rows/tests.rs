@@ -1,4 +1,8 @@
-use domain::{Note, StockChange, StockChangeKind};
+use domain::{
+    Entry, Epoch, IdempotencyKey, Note, Order, Price, Quantity, Side, StockChange, StockChangeKind,
+    StockName,
+};
+use rusqlite::Connection;
 
 use super::*;
 

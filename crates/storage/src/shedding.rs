@@ -1,10 +1,11 @@
 //! What the writer of a database does with files of its archive: it enters them, and lets go of the rows that they have.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use domain::RowNumber;
 use rusqlite::{Connection, Transaction, params};
 
-use super::archiver::{Offer, Offers};
-use super::{SCHEMA, is_begun, parts_in};
+use crate::archive::{Part, SCHEMA, is_begun, parts_in, rows_in};
 use crate::database::Database;
 use crate::error::StorageError;
 
@@ -13,6 +14,36 @@ use crate::error::StorageError;
 const LEAVE_FOR_EACH: u64 = 2;
 /// See [`LEAVE_FOR_EACH`].
 const LEAVE_BESIDES: u64 = 8;
+
+/// A file that is made, and is to be entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    pub(crate) part: Part,
+    /// How many files were merged in it.
+    pub(crate) replaces: usize,
+}
+
+/// Where the archiver leaves the file that it has made, and the writer finds it.
+#[derive(Debug, Clone, Default)]
+pub struct Offers(Arc<Mutex<Option<Offer>>>);
+
+impl Offers {
+    fn lock(&self) -> MutexGuard<'_, Option<Offer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn look(&self) -> Option<Offer> {
+        *self.lock()
+    }
+
+    pub(crate) fn take(&self) {
+        *self.lock() = None;
+    }
+
+    pub(crate) fn leave(&self, offer: Offer) {
+        *self.lock() = Some(offer);
+    }
+}
 
 /// What a writer knows of its archive.
 #[derive(Debug)]
@@ -43,7 +74,7 @@ impl Shedding {
         Ok(Self {
             offers: Offers::default(),
             first: database.query_row(sql, [], |row| row.get(0))?,
-            archived: super::rows_in(database)?.0,
+            archived: rows_in(database)?.0,
         })
     }
 

@@ -1,20 +1,28 @@
 //! Who makes the files of an archive: on a thread of its own, beside the writer, whom it keeps waiting for nothing.
+//!
+//! - `plan`: what is archived or merged next;
+//! - here: how.
 
 use std::iter::Peekable;
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use daemon::{directory, tasks};
 use domain::{LedgerEnd, Row, RowNumber};
 
-use super::part::{self, Opened, Part};
-use super::{DIR, keys, parts_in, plan};
+use crate::archive::part::{self, Opened, Part};
+use crate::archive::{DIR, keys, parts_in};
 use crate::damage::DamageReporter;
-use crate::database::{DataDir, Database, Kind, Location, open_read_only};
+use crate::database::{DataDir, Database, Kind, open_read_only};
 use crate::error::StorageError;
+use crate::location::Location;
 use crate::rows;
+use crate::shedding::{Offer, Offers};
+
+mod plan;
+#[cfg(test)]
+mod tests;
 
 /// Rows that are copied at a time.
 const CHUNK_ROWS: usize = 256;
@@ -31,36 +39,6 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 /// Its niceness: others go first, but where processors never rest it still has enough of them, some 0.5 of one for four
 /// services that take 8,000 orders a second together.
 const NICENESS: i32 = 2;
-
-/// A file that is made, and is to be entered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Offer {
-    pub(super) part: Part,
-    /// How many files were merged in it.
-    pub(super) replaces: usize,
-}
-
-/// Where the archiver leaves the file that it has made, and the writer finds it.
-#[derive(Debug, Clone, Default)]
-pub struct Offers(Arc<Mutex<Option<Offer>>>);
-
-impl Offers {
-    fn lock(&self) -> MutexGuard<'_, Option<Offer>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn look(&self) -> Option<Offer> {
-        *self.lock()
-    }
-
-    pub(super) fn take(&self) {
-        *self.lock() = None;
-    }
-
-    fn leave(&self, offer: Offer) {
-        *self.lock() = Some(offer);
-    }
-}
 
 /// What an archiver has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::part::Part;
+use crate::archive::Part;
 
 /// Rows of a file before it is merged, at most: their keys are sorted in memory, some 10 MB.
 const FIRST_ROWS_MAX: u64 = 1 << 17;

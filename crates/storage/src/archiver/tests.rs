@@ -3,16 +3,18 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use domain::{
-    Entry, Epoch, Note, Order, OrderNumber, Price, Quantity, Row, Side, StockChange,
-    StockChangeKind, StockName,
+    Entry, Epoch, IdempotencyKey, Note, Order, OrderNumber, Price, Quantity, Row, Side,
+    StockChange, StockChangeKind, StockName,
 };
+use rusqlite::Connection;
 use simulated_disk::file::Loss;
 use simulated_disk::{Death, Disk, Faults};
 
-use super::archiver::Progress;
 use super::*;
-use crate::database::{self, DataDir, Kind, Vfs};
-use crate::rows;
+use crate::archive::{ROW_BYTES, is_begun};
+use crate::database;
+use crate::location::Vfs;
+use crate::shedding::Shedding;
 
 const KIND: Kind = Kind {
     name: "test",
@@ -450,7 +452,7 @@ fn a_log_stays_short_while_somebody_always_reads() {
     assert!(longest < 64 << 20, "{longest}");
 }
 
-/// Prints what an archive costs: `cargo test --release -p storage -- --ignored --nocapture archive`.
+/// Prints what an archive costs: `cargo test --release -p storage -- --ignored --nocapture archive_costs`.
 #[test]
 #[ignore = "a measurement"]
 fn what_an_archive_costs() {
