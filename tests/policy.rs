@@ -239,10 +239,11 @@ fn what_a_policy_counts_and_says_for_clients_is_in_metrics_and_log() {
         log.contains(said)
     });
     assert_eq!(log.matches(said).count(), 1, "{log}");
-    assert!(
-        log.contains("the policy says policy=observes 0.1.0"),
-        "{log}"
+    let says = concat!(
+        "the policy says policy=observes ",
+        env!("CARGO_PKG_VERSION")
     );
+    assert!(log.contains(says), "{log}");
 }
 
 /// Nothing but the clients' own requests shows that it does: some of them have what was kept made again.
