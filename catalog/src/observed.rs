@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use domain::ReplicaId;
 use domain::time::BootTime;
+use metrics::Metric;
 use monitor::{Figure, Monitor, Observation, Readiness};
 use tokio::sync::watch;
 
@@ -12,11 +13,48 @@ use crate::shared::Shared;
 /// The role of the one that serves.
 pub const ACTIVE: &str = "active";
 
+pub(crate) const ACTIVE_ONE: Metric = Metric::gauge(
+    "bazaar_catalog_active",
+    "0 or 1",
+    &[],
+    "1 where this catalog is the active one, and serves: in sum over the catalogs 1, and 0 during a take-over",
+);
+pub(crate) const JOURNAL_ROWS: Metric = Metric::gauge(
+    "bazaar_catalog_journal_rows",
+    "rows",
+    &[],
+    "Rows of the journal: orders, and changes of stocks",
+);
+pub(crate) const EPOCH: Metric = Metric::gauge(
+    "bazaar_catalog_epoch",
+    "epochs",
+    &[],
+    "The epoch, which rises with each election and each start of a catalog. Rising without a pause: gateways depose a leader that \
+     is alive but slow",
+);
+pub(crate) const LEADER: Metric = Metric::gauge(
+    "bazaar_catalog_leader",
+    "number of a replica",
+    &[],
+    "The replica that leads, by its number; 0 before the first election",
+);
+pub(crate) const IN_SYNC_REPLICAS: Metric = Metric::gauge(
+    "bazaar_catalog_in_sync_replicas",
+    "replicas",
+    &[],
+    "Replicas that have every order that is acknowledged: with 1, its disk and the catalog's are all that keeps the next one",
+);
+pub(crate) const SESSIONS: Metric = Metric::gauge(
+    "bazaar_catalog_sessions",
+    "sessions",
+    &[],
+    "Gateways whose session's stream is open, of 256",
+);
+
 /// Whether it is this one that serves, for whoever asks whether any does.
 fn is_active(value: bool) -> Figure {
     Figure {
-        name: "bazaar_catalog_active",
-        help: "1 where this catalog is the active one, and serves",
+        metric: &ACTIVE_ONE,
         value: value.into(),
     }
 }
@@ -35,6 +73,7 @@ pub fn standby(monitor: &Monitor, elsewhere: watch::Receiver<Option<String>>) {
 
 /// It is the active one.
 pub fn active(monitor: &Monitor, shared: Arc<Shared>) {
+    monitor.export(Arc::clone(&shared.measured) as _);
     monitor.set(move || {
         let readiness = readiness(&shared, BootTime::now());
         let mut figures = figures(&shared);
@@ -58,32 +97,12 @@ fn readiness(shared: &Shared, now: BootTime) -> Readiness {
 fn figures(shared: &Shared) -> Vec<Figure> {
     let leadership = shared.leadership();
     let term = &leadership.term;
-    let figure = |name, help, value| Figure { name, help, value };
+    let figure = |metric, value| Figure { metric, value };
     vec![
-        figure(
-            "bazaar_catalog_journal_rows",
-            "Rows of the journal: orders, and changes of stocks",
-            leadership.end.rows.0,
-        ),
-        figure(
-            "bazaar_catalog_epoch",
-            "The epoch, which rises with each election and each start of a catalog",
-            term.epoch.0,
-        ),
-        figure(
-            "bazaar_catalog_leader",
-            "The replica that leads, by its number; 0 before the first election",
-            term.leader.map_or(0, ReplicaId::get).into(),
-        ),
-        figure(
-            "bazaar_catalog_in_sync_replicas",
-            "Replicas that have every order that is acknowledged",
-            term.in_sync.len() as u64,
-        ),
-        figure(
-            "bazaar_catalog_sessions",
-            "Gateways whose session's stream is open",
-            shared.sessions() as u64,
-        ),
+        figure(&JOURNAL_ROWS, leadership.end.rows.0),
+        figure(&EPOCH, term.epoch.0),
+        figure(&LEADER, term.leader.map_or(0, ReplicaId::get).into()),
+        figure(&IN_SYNC_REPLICAS, term.in_sync.len() as u64),
+        figure(&SESSIONS, shared.sessions() as u64),
     ]
 }

@@ -5,7 +5,7 @@
 //! - `refusal`: all errors, and their form;
 //! - `answers`: how a component comes in, and the form of errors that others have made;
 //! - `status`: what the gateway and the services behind it are doing;
-//! - `metrics`: the same in numbers, for Prometheus;
+//! - `figures`: the same in numbers, for Prometheus;
 //! - `sent`: what operators send with a change of the policy;
 //! - `rollout`: how a version is rolled out by a plan;
 //! - `stocks`: what is traded, and changes of that;
@@ -18,7 +18,7 @@ pub(crate) mod token;
 mod refusal;
 mod answers;
 mod status;
-mod metrics;
+mod figures;
 mod sent;
 mod policy;
 mod rollout;
@@ -40,6 +40,7 @@ use crate::handler::Gateway;
 use crate::server::clients::Clients;
 
 pub use access::{KnownBy, Operators};
+pub use figures::METRICS;
 use frontend_policy::Versions;
 use refusal::Refusal;
 pub use token::{Token, TokenError, TokenFileError, TokenSource};
@@ -48,6 +49,8 @@ pub use token::{Token, TokenError, TokenFileError, TokenSource};
 pub struct Admin {
     pub gateway: Arc<Gateway>,
     pub clients: Arc<Clients>,
+    /// Whose gateway it is, where services prove who they are.
+    pub cluster: Option<tls::Cluster>,
     /// Where the catalogs are, for `GET /status`.
     pub catalogs: Endpoints,
     /// Who may use it, but for `GET /healthz` and `GET /readyz`.
@@ -72,15 +75,11 @@ pub async fn serve(
 ) {
     let tls = admin.tls.clone();
     let admin = Arc::new(admin);
-    let registry = Arc::new(metrics::registry(Arc::clone(&admin)));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/status", get(status::status))
-        .route(
-            "/metrics",
-            get(move || metrics::metrics(Arc::clone(&registry))),
-        )
+        .route("/metrics", get(figures::metrics))
         .route("/policy", get(policy::show).put(policy::push))
         .route(
             "/policy/candidate",

@@ -16,7 +16,7 @@ mod response;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Response;
@@ -27,8 +27,10 @@ use tokio::sync::Semaphore;
 
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
+use crate::measured::Measured;
 use crate::stage::Stage;
 use crate::upstream::backend::Backend;
+use frontend_policy::answered::{Answer, Cached, Route};
 use frontend_policy::decision::Scheme;
 use frontend_policy::{Arrival, Decider, Versions};
 
@@ -53,6 +55,8 @@ pub struct Gateway {
     pub client_header: Option<HeaderName>,
     /// Whether the gateway is to stop.
     pub stage: Stage,
+    /// What was done so far.
+    pub measured: Arc<Measured>,
     /// For each list that is read and rendered.
     lists: Semaphore,
 }
@@ -78,6 +82,7 @@ impl Gateway {
         backend: Backend,
     ) -> Self {
         Self {
+            measured: Arc::clone(&backend.replicas.measured),
             policy,
             cache,
             backend,
@@ -110,9 +115,11 @@ impl Gateway {
 
     /// Answers a request. The answer may take over the memory of its headers.
     pub async fn answer(&self, request: Request<'_>) -> Response<Full<Bytes>> {
+        let began = Instant::now();
         let mut exchange = Exchange::begin(self, request);
         let mut response = exchange.answer().await;
         exchange.add_reply_headers(response.headers_mut());
+        exchange.count(response.status(), began.elapsed());
         response
     }
 
@@ -122,6 +129,13 @@ impl Gateway {
         let mut response = refusal.response();
         let decider = self.decider(head, client);
         decider.add_reply_headers(response.headers_mut(), &head.headers);
+        let answer = Answer {
+            route: Route::Refused,
+            cached: Cached::None,
+            status: response.status(),
+        };
+        decider.version().answered.count(answer);
+        self.measured.refused(answer);
         response
     }
 

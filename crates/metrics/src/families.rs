@@ -1,15 +1,16 @@
 //! Writes down what was counted, in Prometheus' text format.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue};
 use prometheus_client::encoding::{CounterValueEncoder, GaugeValueEncoder, prometheus_text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::instruments::{Count, Scale};
-use crate::metric::{Kind, Metric};
+use crate::metric::{CERTIFICATE_EXPIRY, Kind, Metric};
 
 /// The `Content-Type` of an [`exposition`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -24,7 +25,9 @@ pub trait Export: Send + Sync {
 }
 
 /// All that somebody exports, in Prometheus' text format, version 0.0.4.
-pub fn exposition(export: impl Fn(&mut Families<'_>) -> fmt::Result + Send + Sync + 'static) -> String {
+pub fn exposition(
+    export: impl Fn(&mut Families<'_>) -> fmt::Result + Send + Sync + 'static,
+) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Exported(export)));
     let mut text = String::new();
@@ -127,6 +130,21 @@ impl Families<'_> {
     /// Where it cannot be written.
     pub fn add_one(&mut self, metric: &Metric, value: impl Into<Number>) -> fmt::Result {
         self.add(metric, [([], value)])
+    }
+
+    /// When certificates expire, those of which it is known.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn add_certificates(
+        &mut self,
+        expiries: impl IntoIterator<Item = (&'static str, Option<SystemTime>)>,
+    ) -> fmt::Result {
+        let known = expiries.into_iter().filter_map(|(certificate, expiry)| {
+            let since = expiry?.duration_since(UNIX_EPOCH).ok()?;
+            Some(([certificate], since.as_secs()))
+        });
+        self.add(&CERTIFICATE_EXPIRY, known)
     }
 
     /// A histogram on a scale.

@@ -141,8 +141,12 @@ pub const LOG_RECORDS_DROPPED: Metric = Metric::counter(
 pub const CERTIFICATE_EXPIRY: Metric = Metric::gauge(
     "bazaar_certificate_expiry_timestamp_seconds",
     "seconds since 1970",
-    &[("certificate", "what it is for")],
-    "When a certificate that is in force expires; none where there is none",
+    &[(
+        "certificate",
+        "`service`: by which services know this one; `authority`: the first of those that vouch for services to expire; `clients`: \
+         what a gateway's clients and operators are shown",
+    )],
+    "When a certificate that is in force expires. No samples without certificates",
 );
 
 /// Of catalogs and replicas, see their listeners.
@@ -215,5 +219,6 @@ pub const COMMON: &[&Metric] = &[
     &HELD_BYTES,
     &HELD_BYTES_MAX,
     &HELD_BYTES_REFUSALS,
+    &CERTIFICATE_EXPIRY,
     &TRADE_STAGE,
 ];

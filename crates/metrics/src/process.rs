@@ -125,7 +125,10 @@ mod tests {
         let text = "7 (a) b (c) S 1 7 7 0 -1 4194304 9 0 0 0 30 12 0 0 20 0 5 0 4711 8192 3\n";
         assert_eq!(started_ticks(text), Some(4711));
         assert_eq!(started_ticks("7 (a"), None);
-        assert_eq!(field("VmPeak:\t 9 kB\nVmRSS:\t   7 kB\n", "VmRSS:"), Some(7));
+        assert_eq!(
+            field("VmPeak:\t 9 kB\nVmRSS:\t   7 kB\n", "VmRSS:"),
+            Some(7)
+        );
     }
 
     #[test]
