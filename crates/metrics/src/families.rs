@@ -182,7 +182,7 @@ impl Families<'_> {
             .0
             .encode_descriptor(metric.name, &help, None, histogram)?;
         for (values, counts, sum) in samples {
-            let bounds = bounds.iter().copied().chain([f64::MAX]);
+            let bounds = bounds.iter().copied().chain([f64::INFINITY]);
             let total = counts.iter().sum();
             let buckets: Vec<_> = bounds.zip(counts).collect();
             let labels = labels(metric, values);
@@ -237,6 +237,7 @@ mod tests {
             took.note(Duration::from_millis(3));
             families.add_histogram(&TOOK, &SECONDS, [([], took.count())])
         });
+        assert_eq!(text.matches("_bucket{").count(), 20, "{text}");
         for line in [
             "# HELP taken_total Taken things.",
             "# TYPE taken_total counter",
