@@ -7,8 +7,43 @@ use std::time::Duration;
 use metrics::metric::TRADE_STAGE;
 use metrics::{Buckets, Export, Families, Metric, ROWS, SECONDS};
 
-use crate::observed;
-
+pub(crate) const ACTIVE: Metric = Metric::gauge(
+    "bazaar_catalog_active",
+    "0 or 1",
+    &[],
+    "1 where this catalog is the active one, and serves: in sum over the catalogs 1, and 0 during a take-over",
+);
+pub(crate) const JOURNAL_ROWS: Metric = Metric::gauge(
+    "bazaar_catalog_journal_rows",
+    "rows",
+    &[],
+    "Rows of the journal: orders, and changes of stocks",
+);
+pub(crate) const EPOCH: Metric = Metric::gauge(
+    "bazaar_catalog_epoch",
+    "epochs",
+    &[],
+    "The epoch, which rises with each election and each start of a catalog. Rising without a pause: gateways depose a leader that \
+     is alive but slow",
+);
+pub(crate) const LEADER: Metric = Metric::gauge(
+    "bazaar_catalog_leader",
+    "number of a replica",
+    &[],
+    "The replica that leads, by its number; 0 before the first election",
+);
+pub(crate) const IN_SYNC_REPLICAS: Metric = Metric::gauge(
+    "bazaar_catalog_in_sync_replicas",
+    "replicas",
+    &[],
+    "Replicas that have every order that is acknowledged: with 1, its disk and the catalog's are all that keeps the next one",
+);
+pub(crate) const OPEN_SESSIONS: Metric = Metric::gauge(
+    "bazaar_catalog_sessions",
+    "sessions",
+    &[],
+    "Gateways whose session's stream is open, of 256",
+);
 const COMMITS: Metric = Metric::counter(
     "bazaar_catalog_commits",
     "commits",
@@ -47,12 +82,12 @@ const WAITING: Metric = Metric::gauge(
 
 /// All that a catalog exports of its own.
 pub const METRICS: &[&Metric] = &[
-    &observed::ACTIVE_ONE,
-    &observed::JOURNAL_ROWS,
-    &observed::EPOCH,
-    &observed::LEADER,
-    &observed::IN_SYNC_REPLICAS,
-    &observed::SESSIONS,
+    &ACTIVE,
+    &JOURNAL_ROWS,
+    &EPOCH,
+    &LEADER,
+    &IN_SYNC_REPLICAS,
+    &OPEN_SESSIONS,
     &COMMITS,
     &COMMIT_ROWS,
     &ELECTIONS,

@@ -4,57 +4,21 @@ use std::sync::Arc;
 
 use domain::ReplicaId;
 use domain::time::BootTime;
-use metrics::Metric;
 use monitor::{Figure, Monitor, Observation, Readiness};
 use tokio::sync::watch;
 
+use crate::measured::{
+    ACTIVE as IS_ACTIVE, EPOCH, IN_SYNC_REPLICAS, JOURNAL_ROWS, LEADER, OPEN_SESSIONS,
+};
 use crate::shared::Shared;
 
 /// The role of the one that serves.
 pub const ACTIVE: &str = "active";
 
-pub(crate) const ACTIVE_ONE: Metric = Metric::gauge(
-    "bazaar_catalog_active",
-    "0 or 1",
-    &[],
-    "1 where this catalog is the active one, and serves: in sum over the catalogs 1, and 0 during a take-over",
-);
-pub(crate) const JOURNAL_ROWS: Metric = Metric::gauge(
-    "bazaar_catalog_journal_rows",
-    "rows",
-    &[],
-    "Rows of the journal: orders, and changes of stocks",
-);
-pub(crate) const EPOCH: Metric = Metric::gauge(
-    "bazaar_catalog_epoch",
-    "epochs",
-    &[],
-    "The epoch, which rises with each election and each start of a catalog. Rising without a pause: gateways depose a leader that \
-     is alive but slow",
-);
-pub(crate) const LEADER: Metric = Metric::gauge(
-    "bazaar_catalog_leader",
-    "number of a replica",
-    &[],
-    "The replica that leads, by its number; 0 before the first election",
-);
-pub(crate) const IN_SYNC_REPLICAS: Metric = Metric::gauge(
-    "bazaar_catalog_in_sync_replicas",
-    "replicas",
-    &[],
-    "Replicas that have every order that is acknowledged: with 1, its disk and the catalog's are all that keeps the next one",
-);
-pub(crate) const SESSIONS: Metric = Metric::gauge(
-    "bazaar_catalog_sessions",
-    "sessions",
-    &[],
-    "Gateways whose session's stream is open, of 256",
-);
-
 /// Whether it is this one that serves, for whoever asks whether any does.
 fn is_active(value: bool) -> Figure {
     Figure {
-        metric: &ACTIVE_ONE,
+        metric: &IS_ACTIVE,
         value: value.into(),
     }
 }
@@ -103,6 +67,6 @@ fn figures(shared: &Shared) -> Vec<Figure> {
         figure(&EPOCH, term.epoch.0),
         figure(&LEADER, term.leader.map_or(0, ReplicaId::get).into()),
         figure(&IN_SYNC_REPLICAS, term.in_sync.len() as u64),
-        figure(&SESSIONS, shared.sessions() as u64),
+        figure(&OPEN_SESSIONS, shared.sessions() as u64),
     ]
 }
