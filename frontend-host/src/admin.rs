@@ -5,7 +5,7 @@
 //! - `refusal`: all errors, and their form;
 //! - `answers`: how a component comes in, and the form of errors that others have made;
 //! - `status`: what the gateway and the services behind it are doing;
-//! - `figures`: the same in numbers, for Prometheus;
+//! - `metrics`: the same in numbers, for Prometheus;
 //! - `sent`: what operators send with a change of the policy;
 //! - `rollout`: how a version is rolled out by a plan;
 //! - `stocks`: what is traded, and changes of that;
@@ -18,7 +18,7 @@ pub(crate) mod token;
 mod refusal;
 mod answers;
 mod status;
-mod figures;
+mod metrics;
 mod sent;
 mod policy;
 mod rollout;
@@ -39,8 +39,8 @@ use tokio::sync::watch;
 use crate::handler::Gateway;
 use crate::server::clients::Clients;
 
+pub use self::metrics::METRICS;
 pub use access::{KnownBy, Operators};
-pub use figures::METRICS;
 use frontend_policy::Versions;
 use refusal::Refusal;
 pub use token::{Token, TokenError, TokenFileError, TokenSource};
@@ -79,7 +79,7 @@ pub async fn serve(
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/status", get(status::status))
-        .route("/metrics", get(figures::metrics))
+        .route("/metrics", get(metrics::metrics))
         .route("/policy", get(policy::show).put(policy::push))
         .route(
             "/policy/candidate",
