@@ -8,13 +8,13 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ::metrics::{self as metrics, Kind, Metric};
 use serde_json::Value;
 use test_postgres::free_port;
 
-use crate::harness::{Bazaar, Order, Server, request, skip, try_request, wait_until};
+use crate::harness::{Bazaar, Options, Order, Server, request, skip, try_request, wait_until};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const DOCUMENT: &str = "docs/METRICS.md";
@@ -274,6 +274,30 @@ fn what_services_export_is_what_the_document_says_and_counts_what_happens() {
     for text in &replicas {
         let saved = value(text, "bazaar_order_save_rows_sum ");
         assert!(saved.is_some_and(|rows| rows >= 5.0), "{saved:?}");
+    }
+}
+
+#[test]
+fn services_say_when_their_certificates_expire() {
+    let mut bazaar = Bazaar::start(Options {
+        secured: true,
+        ..Options::default()
+    });
+    let catalog = monitored(&mut bazaar, Server::Catalog);
+    bazaar.wait_until_ready();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    for at in [catalog, bazaar.admin_address()] {
+        let text = ask(at);
+        for certificate in ["service", "authority"] {
+            let sample = format!(
+                "bazaar_certificate_expiry_timestamp_seconds{{certificate=\"{certificate}\"}} "
+            );
+            let expiry = value(&text, &sample);
+            assert!(expiry.is_some_and(|at| at > now.as_secs_f64()), "{text}");
+        }
+        if let Some((is_good, said)) = promtool(&["check", "metrics"], &text) {
+            assert!(is_good, "{said}");
+        }
     }
 }
 
