@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::pending;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use catalog::config::NESTED_LEASE_MAX;
@@ -16,6 +17,7 @@ use frontend_host::config::{Bounds, Tokens};
 use frontend_host::handover::{self, Handed};
 use frontend_host::{Listeners, Succession};
 use frontend_policy::{Compiler, Probation};
+use metrics::{Export, Families};
 use monitor::{Monitor, Readiness};
 use rpc::listen::connections_within_open_files;
 use tls::{Cluster, Expected, Role};
@@ -46,7 +48,7 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
     guarded(args.listen, cluster.is_some(), &args.openness)?;
     let purpose = "the catalog".to_owned();
     let listener = bind(args.listen, purpose, "--listen", &mut inherited)?;
-    let monitor = Monitor::default();
+    let monitor = monitor_of(cluster.as_ref());
     let _monitoring = monitored(
         args.metrics,
         "the catalog's metrics",
@@ -138,7 +140,7 @@ pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Fai
     guarded(address, cluster.is_some(), &args.openness)?;
     let purpose = format!("order replica {}", args.id);
     let listener = bind(address, purpose, "--listen", &mut inherited)?;
-    let monitor = Monitor::default();
+    let monitor = monitor_of(cluster.as_ref());
     let _monitoring = monitored(
         args.metrics,
         "a replica's metrics",
@@ -341,6 +343,25 @@ fn urls(replicas: Vec<(ReplicaId, Origin)>) -> Vec<(ReplicaId, String)> {
         .into_iter()
         .map(|(id, origin)| (id, origin.to_string()))
         .collect()
+}
+
+/// Of a service with these certificates, if any.
+fn monitor_of(cluster: Option<&Cluster>) -> Monitor {
+    let monitor = Monitor::default();
+    if let Some(cluster) = cluster {
+        monitor.export(Arc::new(Expiries(cluster.clone())));
+    }
+    monitor
+}
+
+/// When a service's certificates expire.
+struct Expiries(Cluster);
+
+impl Export for Expiries {
+    fn export(&self, families: &mut Families<'_>) -> fmt::Result {
+        let (service, authority) = self.0.expiries();
+        families.add_certificates([("service", service), ("authority", authority)])
+    }
 }
 
 /// Answers for a service, where it is wanted, until what is returned is dropped.

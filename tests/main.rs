@@ -38,6 +38,7 @@
 //! - [`bombs`]: components that are made to keep a compiler busy;
 //! - [`admin`]: who may use the admin API, and what it stands;
 //! - [`monitoring`]: what services say of themselves;
+//! - [`metrics`]: what they export to Prometheus, and the alarms and the dashboard that are made of it;
 //! - [`stopping`]: how services stop;
 //! - [`handover`]: how a gateway is replaced, and what its supervisor does and is told;
 //! - [`upgrade`]: this release and the one before, in one bazaar;
@@ -89,6 +90,7 @@ mod dev;
 mod bombs;
 mod admin;
 mod monitoring;
+mod metrics;
 mod stopping;
 mod handover;
 mod upgrade;

@@ -13,6 +13,7 @@
 //! - [`service`]: the gRPC service;
 //! - [`standby`]: what clients are told while another catalog is active;
 //! - `observed`: what it says of itself to whoever monitors it;
+//! - [`measured`]: what it counts and times;
 //! - [`server`]: puts the parts together and serves;
 //! - [`damage`]: a catalog whose disk turns out to be damaged stops;
 //! - [`rebuild`]: a lost database, rebuilt from replicas' ledgers;
@@ -53,6 +54,7 @@ pub mod access;
 pub mod service;
 pub mod standby;
 mod observed;
+pub mod measured;
 pub mod server;
 pub mod damage;
 pub mod rebuild;
@@ -64,6 +66,7 @@ mod tests;
 
 pub use config::{Config, PostgresConfig};
 pub use error::{Error, RebuildError};
+pub use measured::METRICS;
 pub use rebuild::ledgers::{Disagreement, Found, Ledgers};
 pub use rebuild::{RebuildSource, rebuild};
 pub use store::postgres::{PostgresError, StoreUrl};

@@ -7,6 +7,9 @@ use domain::time::BootTime;
 use monitor::{Figure, Monitor, Observation, Readiness};
 use tokio::sync::watch;
 
+use crate::measured::{
+    ACTIVE as IS_ACTIVE, EPOCH, IN_SYNC_REPLICAS, JOURNAL_ROWS, LEADER, OPEN_SESSIONS,
+};
 use crate::shared::Shared;
 
 /// The role of the one that serves.
@@ -15,8 +18,7 @@ pub const ACTIVE: &str = "active";
 /// Whether it is this one that serves, for whoever asks whether any does.
 fn is_active(value: bool) -> Figure {
     Figure {
-        name: "bazaar_catalog_active",
-        help: "1 where this catalog is the active one, and serves",
+        metric: &IS_ACTIVE,
         value: value.into(),
     }
 }
@@ -35,6 +37,7 @@ pub fn standby(monitor: &Monitor, elsewhere: watch::Receiver<Option<String>>) {
 
 /// It is the active one.
 pub fn active(monitor: &Monitor, shared: Arc<Shared>) {
+    monitor.export(Arc::clone(&shared.measured) as _);
     monitor.set(move || {
         let readiness = readiness(&shared, BootTime::now());
         let mut figures = figures(&shared);
@@ -58,32 +61,12 @@ fn readiness(shared: &Shared, now: BootTime) -> Readiness {
 fn figures(shared: &Shared) -> Vec<Figure> {
     let leadership = shared.leadership();
     let term = &leadership.term;
-    let figure = |name, help, value| Figure { name, help, value };
+    let figure = |metric, value| Figure { metric, value };
     vec![
-        figure(
-            "bazaar_catalog_journal_rows",
-            "Rows of the journal: orders, and changes of stocks",
-            leadership.end.rows.0,
-        ),
-        figure(
-            "bazaar_catalog_epoch",
-            "The epoch, which rises with each election and each start of a catalog",
-            term.epoch.0,
-        ),
-        figure(
-            "bazaar_catalog_leader",
-            "The replica that leads, by its number; 0 before the first election",
-            term.leader.map_or(0, ReplicaId::get).into(),
-        ),
-        figure(
-            "bazaar_catalog_in_sync_replicas",
-            "Replicas that have every order that is acknowledged",
-            term.in_sync.len() as u64,
-        ),
-        figure(
-            "bazaar_catalog_sessions",
-            "Gateways whose session's stream is open",
-            shared.sessions() as u64,
-        ),
+        figure(&JOURNAL_ROWS, leadership.end.rows.0),
+        figure(&EPOCH, term.epoch.0),
+        figure(&LEADER, term.leader.map_or(0, ReplicaId::get).into()),
+        figure(&IN_SYNC_REPLICAS, term.in_sync.len() as u64),
+        figure(&OPEN_SESSIONS, shared.sessions() as u64),
     ]
 }

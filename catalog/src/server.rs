@@ -99,6 +99,8 @@ where
             listener,
         } = self;
         observed::standby(&monitor, elsewhere.clone());
+        let listener = listener.into();
+        monitor.export(Arc::new(listener.usage()));
         let (close, closing) = watch::channel(false);
         let door = Door::new(elsewhere);
         let protocol = BazaarProtocol::default();
@@ -106,7 +108,7 @@ where
             .add_service(door.clone())
             .add_service(health(monitor.clone(), SERVES))
             .add_service(reflection(&REFLECTED))
-            .serve_with_incoming_shutdown(listener.into(), closed(closing.clone()));
+            .serve_with_incoming_shutdown(listener, closed(closing.clone()));
         tokio::pin!(server, shutdown);
         let ended = |served: Result<(), _>| served.map_or_else(Error::Serve, |()| Error::Ended);
         let starting = async {

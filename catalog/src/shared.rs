@@ -2,8 +2,8 @@
 //! the replies that wait for a value to be shown. One lock, held for short sections only.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
 use domain::time::BootTime;
 use domain::{Protocol, ReplicaId, SessionId, StockName, Version};
@@ -12,6 +12,7 @@ use rpc::release::BazaarProtocol;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::RequestError;
+use crate::measured::{Measured, SessionEvent};
 use catalog_core::standing::{Owing, Standing};
 use catalog_core::{
     Batch, Invalidation, Leadership, Renewal, Round, Seen, SessionExpired, Stock, TradeResult,
@@ -157,10 +158,13 @@ pub struct Shared {
     released: Notify,
     healed: watch::Sender<bool>,
     protocol: BazaarProtocol,
+    /// What was done so far.
+    pub measured: Arc<Measured>,
 }
 
 #[derive(Debug)]
 struct State {
+    measured: Arc<Measured>,
     visibility: Visibility,
     leadership: Leadership,
     /// Who may have rows that the store lacked at the start: in sync as far as it knew, or not heard.
@@ -171,7 +175,8 @@ struct State {
     had_lost: bool,
     streams: HashMap<SessionId, Events>,
     holders: Holders,
-    waiting: Vec<Answer>,
+    /// Each since when.
+    waiting: Vec<(Instant, Answer)>,
     /// See [`Shared::answer_until`]; `None` where no other catalog can write.
     answers_until: Option<BootTime>,
     /// As gateways count it.
@@ -188,7 +193,9 @@ impl Shared {
         protocol: BazaarProtocol,
     ) -> Self {
         let visibility_lease = visibility.lease_max();
+        let measured = Arc::<Measured>::default();
         let state = State {
+            measured: Arc::clone(&measured),
             visibility,
             may_have_more: leadership.term.in_sync.clone(),
             given_up: BTreeSet::new(),
@@ -207,6 +214,7 @@ impl Shared {
             released: Notify::new(),
             healed: watch::Sender::new(false),
             protocol,
+            measured,
         }
     }
 
@@ -318,6 +326,7 @@ impl Shared {
         let mut state = self.lock();
         for invalidation in state.visibility.prepare(batch) {
             state.holders.tell(invalidation.session, invalidation.round);
+            self.measured.session(SessionEvent::Invalidated);
             state.tell(invalidation.session, Event::Invalidation(invalidation));
         }
     }
@@ -334,6 +343,8 @@ impl Shared {
             state.holders.settle(Some(now));
             state.visibility.mark_durable(stocks);
             state.leadership = leadership;
+            let durable = Instant::now();
+            let answers = answers.into_iter().map(|answer| (durable, answer));
             state.waiting.extend(answers);
         });
     }
@@ -370,6 +381,7 @@ impl Shared {
             state.tell(id, Event::Opened(id));
             Ok(())
         })?;
+        self.measured.session(SessionEvent::Opened);
         self.opened.notify_one();
         Ok(())
     }
@@ -389,6 +401,7 @@ impl Shared {
         }
         let granted = state.visibility.renew(id, nonce, received)?;
         if granted == Renewal::Granted && state.may_lend(received) {
+            self.measured.session(SessionEvent::Renewed);
             state.tell(id, Event::Renewed(nonce));
         }
         Ok(())
@@ -405,6 +418,7 @@ impl Shared {
             let granted = state.visibility.acknowledge(id, round, now)?;
             state.holders.acknowledge(id, round, now);
             if let Some(nonce) = granted.filter(|_| state.may_lend(now)) {
+                self.measured.session(SessionEvent::Renewed);
                 state.tell(id, Event::Renewed(nonce));
             }
             Ok(())
@@ -418,6 +432,7 @@ impl Shared {
             state.holders.end(id, now);
             state.visibility.release(id);
         });
+        self.measured.session(SessionEvent::Released);
         self.released.notify_waiters();
     }
 
@@ -532,6 +547,7 @@ impl State {
         };
         if events.try_send(event).is_err() {
             tracing::warn!(session = %id, "cut a session's stream that does not take its events");
+            self.measured.session(SessionEvent::Cut);
             self.disconnect(id);
         }
     }
@@ -544,6 +560,7 @@ impl State {
     fn expire(&mut self, now: BootTime) {
         for id in self.visibility.expire(now) {
             tracing::info!(session = %id, "a session expired");
+            self.measured.session(SessionEvent::Expired);
             self.holders.end(id, now);
             self.tell(id, Event::Over(SessionExpired.into()));
             self.streams.remove(&id);
@@ -552,18 +569,25 @@ impl State {
 
     fn take_ready(&mut self) -> Vec<Answer> {
         let visibility = &self.visibility;
-        let shown = |answer: &mut Answer| {
+        let shown = |(_, answer): &mut (Instant, Answer)| {
             answer
                 .awaits
                 .iter()
                 .all(|(name, version)| visibility.is_shown(name, *version))
         };
-        let mut ready: Vec<Answer> = self.waiting.extract_if(.., shown).collect();
+        let shown = self.waiting.extract_if(.., shown);
+        let mut ready: Vec<Answer> = shown
+            .map(|(durable, answer)| {
+                self.measured.shown(durable.elapsed());
+                answer
+            })
+            .collect();
         let crowd = self.waiting.drain(self.waiting.len().min(WAITING_MAX)..);
-        ready.extend(crowd.map(|answer| Answer {
+        ready.extend(crowd.map(|(_, answer)| Answer {
             results: Err(RequestError::TooManyWaiters),
             ..answer
         }));
+        self.measured.waiting(self.waiting.len());
         ready
     }
 }

@@ -8,7 +8,7 @@ pub mod healing;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::tasks;
 use domain::time::BootTime;
@@ -19,6 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::RequestError;
+use crate::measured::Measured;
 use crate::shared::Shared;
 use crate::store::{Journal, Loaded, Store};
 use catalog_core::writer_lease::{StatementOutcome, WriterLease, WriterStep};
@@ -37,7 +38,21 @@ const COMMIT_RETRY: Duration = Duration::from_millis(200);
 /// Sends requests to the writer.
 #[derive(Debug, Clone)]
 pub struct Writer {
-    commands: mpsc::Sender<Command>,
+    commands: mpsc::Sender<Queued>,
+}
+
+/// A request, and since when it queues.
+#[derive(Debug)]
+struct Queued {
+    command: Command,
+    since: Instant,
+}
+
+impl From<Command> for Queued {
+    fn from(command: Command) -> Self {
+        let since = Instant::now();
+        Self { command, since }
+    }
 }
 
 impl Writer {
@@ -114,7 +129,7 @@ impl Writer {
 
     /// Has the writer finish what has queued, take no more, and end.
     pub async fn stop(&self) {
-        let _ = self.commands.send(Command::Stop).await; // it may have ended
+        let _ = self.commands.send(Command::Stop.into()).await; // it may have ended
     }
 
     async fn ask<T>(
@@ -123,7 +138,7 @@ impl Writer {
     ) -> Result<T, RequestError> {
         let (reply, answer) = oneshot::channel();
         self.commands
-            .send(command(reply))
+            .send(command(reply).into())
             .await
             .map_err(|_| RequestError::Stopping)?;
         answer.await.map_err(|_| RequestError::Stopping)?
@@ -161,6 +176,7 @@ pub fn start(
         committer: Committer::new(store, loaded, Arc::clone(&shared)),
         lease,
         commands,
+        measured: Arc::clone(&shared.measured),
     };
     let runtime = Handle::current();
     tasks::thread("catalog-writer", move || {
@@ -182,7 +198,8 @@ pub fn start(
 struct Run {
     committer: Committer,
     lease: Option<WriterLease>,
-    commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Queued>,
+    measured: Arc<Measured>,
 }
 
 impl Run {
@@ -324,7 +341,10 @@ impl Run {
                 Next::Late => continue,
                 Next::Closed => return,
             };
-            let group = group::gather(first, || self.commands.try_recv().ok());
+            let (commands, measured) = (&mut self.commands, &*self.measured);
+            let group = group::gather(first, || {
+                Some(taken_up(commands.try_recv().ok()?, measured))
+            });
             if group.iter().any(|command| matches!(command, Command::Stop)) {
                 self.commands.close();
             }
@@ -352,7 +372,9 @@ impl Run {
                 Err(_) => return Next::Late,
             },
         };
-        received.map_or(Next::Closed, Next::Command)
+        received.map_or(Next::Closed, |queued| {
+            Next::Command(taken_up(queued, &self.measured))
+        })
     }
 
     /// Makes a group durable, and answers. Returns whether it is.
@@ -363,7 +385,16 @@ impl Run {
             let begun = lease.begin(BootTime::now());
             begun.expect("what ends a term ends the process");
         }
+        let began = Instant::now();
         let committed = self.committer.commit(&group).await;
+        match &committed {
+            Err(_) => self.measured.refused(),
+            Ok(()) if group.batch().is_empty() => {}
+            Ok(()) => {
+                let rows = group.batch().rows.len();
+                self.measured.committed(rows, began.elapsed());
+            }
+        }
         end_where_unknown(&committed);
         if let Some(lease) = lease {
             note(lease, &committed, &self.committer); // before anything is answered
@@ -379,6 +410,12 @@ impl Run {
         }
         self.committer.note_clean_end(BootTime::now()).await;
     }
+}
+
+/// A command whose turn has come.
+fn taken_up(Queued { command, since }: Queued, measured: &Measured) -> Command {
+    measured.queued(since.elapsed());
+    command
 }
 
 /// What comes next.

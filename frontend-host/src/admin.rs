@@ -39,6 +39,7 @@ use tokio::sync::watch;
 use crate::handler::Gateway;
 use crate::server::clients::Clients;
 
+pub use self::metrics::METRICS;
 pub use access::{KnownBy, Operators};
 use frontend_policy::Versions;
 use refusal::Refusal;
@@ -48,6 +49,8 @@ pub use token::{Token, TokenError, TokenFileError, TokenSource};
 pub struct Admin {
     pub gateway: Arc<Gateway>,
     pub clients: Arc<Clients>,
+    /// Whose gateway it is, where services prove who they are.
+    pub cluster: Option<tls::Cluster>,
     /// Where the catalogs are, for `GET /status`.
     pub catalogs: Endpoints,
     /// Who may use it, but for `GET /healthz` and `GET /readyz`.
@@ -72,15 +75,11 @@ pub async fn serve(
 ) {
     let tls = admin.tls.clone();
     let admin = Arc::new(admin);
-    let registry = Arc::new(metrics::registry(Arc::clone(&admin)));
     let router = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/status", get(status::status))
-        .route(
-            "/metrics",
-            get(move || metrics::metrics(Arc::clone(&registry))),
-        )
+        .route("/metrics", get(metrics::metrics))
         .route("/policy", get(policy::show).put(policy::push))
         .route(
             "/policy/candidate",

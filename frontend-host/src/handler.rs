@@ -17,7 +17,7 @@ mod response;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Response;
@@ -29,8 +29,10 @@ use tokio::sync::Semaphore;
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::events::Events;
+use crate::measured::Measured;
 use crate::stage::Stage;
 use crate::upstream::backend::Backend;
+use frontend_policy::answered::{Answer, Cached, Route};
 use frontend_policy::decision::Scheme;
 use frontend_policy::{Arrival, Decider, Versions};
 
@@ -58,6 +60,8 @@ pub struct Gateway {
     pub client_header: Option<HeaderName>,
     /// Whether the gateway is to stop.
     pub stage: Stage,
+    /// What was done so far.
+    pub measured: Arc<Measured>,
     /// For each list that is read and rendered.
     lists: Semaphore,
     /// The same of orders: what keeps one kind waiting is not in the other's way.
@@ -87,6 +91,7 @@ impl Gateway {
         let backend = Arc::new(backend);
         Self {
             events: Events::new(&config.clients, Arc::clone(&backend), Arc::clone(&policy)),
+            measured: Arc::clone(&backend.replicas.measured),
             policy,
             cache,
             backend,
@@ -120,9 +125,11 @@ impl Gateway {
 
     /// Answers a request. The answer may take over the memory of its headers.
     pub async fn answer(&self, request: Request<'_>) -> Response<Full<Bytes>> {
+        let began = Instant::now();
         let mut exchange = Exchange::begin(self, request);
         let mut response = exchange.answer().await;
         exchange.add_reply_headers(response.headers_mut());
+        exchange.count(response.status(), began.elapsed());
         response
     }
 
@@ -132,6 +139,13 @@ impl Gateway {
         let mut response = refusal.response();
         let decider = self.decider(head, client);
         decider.add_reply_headers(response.headers_mut(), &head.headers);
+        let answer = Answer {
+            route: Route::Refused,
+            cached: Cached::None,
+            status: response.status(),
+        };
+        decider.version().answered.count(answer);
+        self.measured.refused(answer);
         response
     }
 

@@ -15,6 +15,7 @@
 //! - [`admin`]: the listener for operators;
 //! - [`readiness`]: whether a trade could be served;
 //! - [`stage`]: how far the gateway's stop has come;
+//! - [`measured`]: what it counts and times;
 //! - [`handover`]: how another process takes its place.
 //!
 //! Deliberately absent: any decision about routes, messages, caching or leaders. Those are the
@@ -37,6 +38,7 @@ pub mod journal;
 pub mod admin;
 pub mod readiness;
 pub mod stage;
+pub mod measured;
 pub mod handover;
 
 // `tests/alone` serves tests in here and out there.
@@ -80,6 +82,7 @@ use frontend_policy::{
     Admission, CodeCache, DEFAULT_POLICY, Engine, Secrets, Trust, Upload, VersionLog, Versions,
 };
 
+pub use admin::METRICS;
 pub use config::Config;
 pub use error::Error;
 
@@ -202,8 +205,10 @@ pub async fn run(
         let name = format!("{}", clients.local_addr()?);
         let until_stopped = until_stopped(stopped);
         let journal = Arc::clone(&journal);
+        let measured = Arc::clone(&gateway.measured);
         async move {
-            upstream::session::keep_session(catalog, name, cache, journal, until_stopped).await
+            let served = (cache, measured);
+            upstream::session::keep_session(catalog, name, served, journal, until_stopped).await
         }
     });
     let watching = tasks::spawn("watch replicas", replicas.watch());
@@ -255,6 +260,7 @@ pub async fn run(
     let admin = Admin {
         gateway: Arc::clone(&gateway),
         clients: Arc::clone(&connected),
+        cluster: config.cluster.clone(),
         catalogs,
         operators: who_operates,
         tls: for_operators,

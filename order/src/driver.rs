@@ -8,7 +8,7 @@ mod writer;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::tasks;
 use domain::LedgerEnd;
@@ -22,6 +22,7 @@ use tonic::Status as GrpcStatus;
 
 use crate::error::{RequestError, ToStatus, stopping};
 use crate::failed_call::CallError;
+use crate::measured::{Happening, Measured};
 use crate::peers::{self, Catalog, Peers};
 use crate::report;
 use crate::store::{ReadRows, Store};
@@ -85,6 +86,7 @@ pub(crate) struct Handle {
     inputs: mpsc::Sender<Input>,
     status: watch::Receiver<Status>,
     asker: Arc<Asker>,
+    measured: Arc<Measured>,
 }
 
 impl Handle {
@@ -167,6 +169,11 @@ impl Handle {
         self.status.clone()
     }
 
+    /// What it counts and times.
+    pub(crate) fn measured(&self) -> Arc<Measured> {
+        Arc::clone(&self.measured)
+    }
+
     pub(crate) fn status(&self) -> Status {
         *self.status.borrow()
     }
@@ -223,16 +230,18 @@ impl Driver {
         let (sender, inputs) = mpsc::channel(INPUTS_MAX);
         let (status, current) = watch::channel(replica.status());
         let (asker, watch) = Asker::new(identity, catalog.clone(), sender.clone(), current.clone());
+        let measured = Arc::new(Measured::new(peers.ids()));
         let driver = Self {
             replica,
-            callers: Callers::default(),
-            writer: Writer::start(store, sender.clone()),
+            callers: Callers::new(Arc::clone(&measured)),
+            writer: Writer::start(store, sender.clone(), Arc::clone(&measured)),
             upstreams: Upstreams {
                 catalog,
                 peers,
                 reader,
                 inputs: sender.clone(),
                 asker: Arc::clone(&asker),
+                measured: Arc::clone(&measured),
             },
             calls: JoinSet::new(),
             watch: Some(watch),
@@ -249,6 +258,7 @@ impl Driver {
                 inputs: sender,
                 status: current,
                 asker,
+                measured,
             },
         )
     }
@@ -295,6 +305,8 @@ impl Driver {
             commands = self.replica.step(BootTime::now(), std::iter::once(stored));
         }
         let status = self.replica.status();
+        let measured = &self.upstreams.measured;
+        measured.holds(status.end.rows, self.replica.known());
         self.status
             .send_if_modified(|current| std::mem::replace(current, status) != status);
     }
@@ -390,14 +402,20 @@ impl Driver {
                 self.callers.answer_announce(ticket, answer)
             }
             Command::AnswerAppend { ticket, answer } => self.callers.answer_append(ticket, answer),
-            Command::Report(report) => log(report),
+            Command::Report(report) => {
+                count(report, &upstreams.measured);
+                log(report);
+            }
             Command::Trade {
                 call,
                 epoch,
                 orders,
             } => self.spawn(async move {
                 let proposed = |rows| upstreams.tell(Event::Proposed { call, rows });
+                let began = Instant::now();
                 let result = upstreams.catalog.trade(epoch, orders, proposed).await;
+                let measured = &upstreams.measured;
+                measured.committed(result.is_ok(), began.elapsed());
                 Event::Traded {
                     call,
                     result: logged("trade", result),
@@ -500,6 +518,7 @@ struct Upstreams {
     reader: Arc<dyn ReadRows>,
     inputs: mpsc::Sender<Input>,
     asker: Arc<Asker>,
+    measured: Arc<Measured>,
 }
 
 impl Upstreams {
@@ -520,7 +539,10 @@ impl Upstreams {
                 rows
             }
         };
+        let began = Instant::now();
         let appended = self.peers.append(peer, epoch, &rows, committed).await;
+        self.measured
+            .appended(peer, rows.len(), appended.is_ok(), began.elapsed());
         logged("append", appended)
     }
 
@@ -589,6 +611,16 @@ fn logged<T>(what: &'static str, result: Result<T, CallError>) -> Result<T, Call
         tracing::debug!(what, %error, "a call failed");
         error.failure
     })
+}
+
+fn count(report: Report, measured: &Measured) {
+    measured.happened(match report {
+        Report::Leading { .. } => Happening::Leading,
+        Report::SteppedDown { .. } => Happening::SteppedDown,
+        Report::FollowerInSync { .. } => Happening::FollowerInSync,
+        Report::FollowerLagging { .. } => Happening::FollowerLagging,
+        _ => return,
+    });
 }
 
 fn log(report: Report) {

@@ -9,6 +9,7 @@
 //! - `order_core`: the replica as a pure state machine;
 //! - `join`: has the ledger compared with the journal before it is served;
 //! - `report`: what a catalog that has started is told;
+//! - [`measured`]: what it counts and times;
 //! - `peers`: the calls to the catalog and the peers;
 //! - `failed_call`: what a failure of theirs says;
 //! - [`store`]: the replica's disk;
@@ -32,6 +33,7 @@ pub mod order_stream;
 mod driver;
 mod join;
 mod report;
+pub mod measured;
 mod peers;
 mod failed_call;
 pub mod store;
@@ -58,6 +60,7 @@ use wire::reflection::reflection;
 
 pub use config::{Config, ConfigError};
 pub use error::Error;
+pub use measured::METRICS;
 
 /// How many times the tables of a ledger were made or changed.
 pub const SCHEMA_VERSION: usize = store::KIND.version();
@@ -66,6 +69,7 @@ use access::ACCESS;
 use damage::{Damaged, Watched};
 use driver::Driver;
 use join::{Joined, join};
+use measured::{EPOCH, LEDGER_ROWS, REACHES_CATALOG};
 use order_core::{Replica, Status};
 use peers::{Catalog, Peers};
 use service::{OrdersService, ReplicationService};
@@ -147,6 +151,9 @@ pub async fn run(
         reporter,
     );
     let (monitor, status) = (config.monitor.clone(), handle.watch());
+    monitor.export(handle.measured());
+    let listener = listener.into();
+    monitor.export(Arc::new(listener.usage()));
     monitor.set(|| Observation {
         readiness: Readiness::NotReady("copies the ledger"),
         figures: Vec::new(),
@@ -173,7 +180,7 @@ pub async fn run(
         .add_service(reflection(&REFLECTED))
         .add_service(orders)
         .add_service(replication.max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .serve_with_incoming_shutdown(listener.into(), async {
+        .serve_with_incoming_shutdown(listener, async {
             // Either way it is to stop.
             let _ = server_stopped.await;
         });
@@ -208,7 +215,7 @@ pub async fn run(
 fn observe(monitor: &Monitor, status: watch::Receiver<Status>) {
     monitor.set(move || {
         let status = *status.borrow();
-        let figure = |name, help, value| Figure { name, help, value };
+        let figure = |metric, value| Figure { metric, value };
         Observation {
             readiness: match status.takes_rows {
                 true if status.role == Role::Activating => Readiness::NotReady("is about to lead"),
@@ -216,21 +223,9 @@ fn observe(monitor: &Monitor, status: watch::Receiver<Status>) {
                 false => Readiness::NotReady("waits for the catalog"),
             },
             figures: vec![
-                figure(
-                    "bazaar_order_ledger_rows",
-                    "Rows of the ledger that are on its disk: orders, and changes of stocks",
-                    status.end.rows.0,
-                ),
-                figure(
-                    "bazaar_order_epoch",
-                    "The latest epoch that it has seen",
-                    status.term.epoch.0,
-                ),
-                figure(
-                    "bazaar_order_reaches_catalog",
-                    "0 after four questions in a row that the catalog did not answer",
-                    status.reaches_catalog.into(),
-                ),
+                figure(&LEDGER_ROWS, status.end.rows.0),
+                figure(&EPOCH, status.term.epoch.0),
+                figure(&REACHES_CATALOG, status.reaches_catalog.into()),
             ],
         }
     });

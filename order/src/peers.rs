@@ -347,6 +347,11 @@ impl Peers {
         }
     }
 
+    /// Who they are.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ReplicaId> {
+        self.peers.keys().copied()
+    }
+
     /// Sends rows to a follower, which answers what it holds.
     pub(crate) async fn append(
         &self,

@@ -326,10 +326,14 @@ impl Committer {
         let stocks = batch.stocks.clone();
         // A term that was only put back is still the one in which rows may have been proposed.
         self.epoch_tainted &= !(begins_epoch && batch.term.is_some());
+        let before = self.state.leadership().term.epoch;
         if !batch.is_empty() {
             self.state.apply(batch);
         }
         let leadership = self.state.leadership();
+        if leadership.term.epoch > before {
+            self.shared.measured.elected();
+        }
         self.shared
             .mark_durable(&stocks, leadership.clone(), replies.trades, now);
         answer_terms(replies.terms, &leadership);

@@ -10,16 +10,15 @@
 )]
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{Method, Response, StatusCode};
 use http_body_util::Full;
-use prometheus_client::encoding::prometheus_text;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use metrics::families::CONTENT_TYPE as PROMETHEUS_TEXT;
+use metrics::metric::{LOG_RECORDS_DROPPED, READY};
+use metrics::{Export, Families, Metric, exposition, process};
 
 mod listener;
 pub mod health;
@@ -48,16 +47,20 @@ const STOPPING: Readiness = Readiness::NotReady("stopping");
 /// A number that can rise and fall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figure {
-    /// As Prometheus has it, with its unit at the end.
-    pub name: &'static str,
-    /// What it is, without a full stop.
-    pub help: &'static str,
+    /// A gauge without labels.
+    pub metric: &'static Metric,
     pub value: u64,
 }
 
 /// Where a service says what it is, from its start to its end.
 #[derive(Clone, Default)]
-pub struct Monitor(Arc<Mutex<Option<Source>>>);
+pub struct Monitor(Arc<Sources>);
+
+#[derive(Default)]
+struct Sources {
+    observation: Mutex<Option<Source>>,
+    exports: Mutex<Vec<Arc<dyn Export>>>,
+}
 
 type Source = Arc<dyn Fn() -> Observation + Send + Sync>;
 
@@ -70,7 +73,18 @@ impl fmt::Debug for Monitor {
 impl Monitor {
     /// From now on it is asked there.
     pub fn set(&self, source: impl Fn() -> Observation + Send + Sync + 'static) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(source));
+        let observation = self.0.observation.lock();
+        *observation.unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(source));
+    }
+
+    /// From now on, and to its end, it exports these as well, whatever it is.
+    pub fn export(&self, export: Arc<dyn Export>) {
+        let mut exports = self
+            .0
+            .exports
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        exports.push(export);
     }
 
     /// From now on the service only comes to its end.
@@ -90,6 +104,7 @@ impl Monitor {
     pub fn observe(&self) -> Observation {
         let source = self
             .0
+            .observation
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
@@ -101,6 +116,19 @@ impl Monitor {
             },
             |source| source(),
         )
+    }
+
+    fn in_prometheus_text(&self) -> String {
+        let observation = self.observe();
+        let exports = self.0.exports.lock();
+        let exports = exports.unwrap_or_else(PoisonError::into_inner).clone();
+        exposition(move |families| {
+            observation.export(families)?;
+            for export in &exports {
+                export.export(families)?;
+            }
+            process::export(families)
+        })
     }
 
     /// `/healthz` says whether it is alive, `/readyz` its role, with 503 where it has none yet, and `/metrics` its
@@ -121,10 +149,7 @@ impl Monitor {
                     plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n"))
                 }
             },
-            "/metrics" => {
-                let text = self.observe().in_prometheus_text();
-                respond(StatusCode::OK, prometheus_text::CONTENT_TYPE, text)
-            }
+            "/metrics" => respond(StatusCode::OK, PROMETHEUS_TEXT, self.in_prometheus_text()),
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "there are /healthz, /readyz and /metrics\n".into(),
@@ -134,21 +159,13 @@ impl Monitor {
 }
 
 impl Observation {
-    fn in_prometheus_text(&self) -> String {
-        let mut registry = Registry::default();
-        let is_ready = Figure {
-            name: "bazaar_ready",
-            help: "1 where the service does its part",
-            value: u64::from(matches!(self.readiness, Readiness::Ready(_))),
-        };
-        for Figure { name, help, value } in [is_ready].iter().chain(&self.figures) {
-            let gauge = Gauge::<u64, AtomicU64>::default();
-            gauge.set(*value);
-            registry.register(*name, *help, gauge); // which adds the full stop
+    fn export(&self, families: &mut Families<'_>) -> fmt::Result {
+        let is_ready = matches!(self.readiness, Readiness::Ready(_));
+        families.add_one(&READY, u64::from(is_ready))?;
+        for Figure { metric, value } in &self.figures {
+            families.add_one(metric, *value)?;
         }
-        let mut text = String::new();
-        prometheus_text::encode(&mut text, &registry).expect("a string takes all that is written");
-        text
+        families.add_one(&LOG_RECORDS_DROPPED, daemon::log::dropped())
     }
 }
 
@@ -174,6 +191,13 @@ mod tests {
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
+    const ROWS: Metric = Metric::gauge(
+        "bazaar_catalog_journal_rows",
+        "rows",
+        &[],
+        "Orders in the journal",
+    );
+
     #[tokio::test]
     async fn it_is_alive_from_the_start_and_ready_in_its_role_until_it_stops() {
         let monitor = Monitor::default();
@@ -182,8 +206,7 @@ mod tests {
         monitor.set(|| Observation {
             readiness: Readiness::Ready("active"),
             figures: vec![Figure {
-                name: "bazaar_catalog_journal_rows",
-                help: "Orders in the journal",
+                metric: &ROWS,
                 value: 7,
             }],
         });

@@ -21,6 +21,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use daemon::tasks::{self, Task};
+use metrics::metric as exported;
+use metrics::{Export, Families};
 use rustix::process::{Resource, getrlimit};
 use tls::Cluster;
 use tokio::net::{TcpListener, TcpStream};
@@ -236,6 +238,7 @@ impl Shared {
 #[derive(Debug)]
 pub struct Incoming {
     accepted: mpsc::Receiver<Connection>,
+    shared: Arc<Shared>,
     _accepting: Task<()>,
 }
 
@@ -254,8 +257,40 @@ impl Incoming {
         let (sender, accepted) = mpsc::channel(1);
         Self {
             accepted,
+            shared: Arc::clone(&shared),
             _accepting: tasks::spawn("accept", accept(listener, shared, cluster, sender)),
         }
+    }
+
+    /// What its connections have, whenever that is asked.
+    pub fn usage(&self) -> Usage {
+        Usage(Arc::clone(&self.shared))
+    }
+}
+
+/// How many connections a listener has, and what is held for them.
+#[derive(Debug)]
+pub struct Usage(Arc<Shared>);
+
+impl Export for Usage {
+    fn export(&self, families: &mut Families<'_>) -> fmt::Result {
+        let Shared {
+            limits,
+            clients,
+            received,
+            unsent,
+            ..
+        } = &*self.0;
+        families.add_one(&exported::CONNECTIONS, clients.connections() as u64)?;
+        families.add_one(&exported::CONNECTIONS_MAX, limits.connections_max as u64)?;
+        families.add_one(&exported::CONNECTIONS_REFUSED, clients.refused())?;
+        let of_each = |value: fn(&Budget) -> u64| {
+            [("received", received), ("unsent", unsent)].map(|(what, of)| ([what], value(of)))
+        };
+        families.add(&exported::HELD_BYTES, of_each(|of| of.held() as u64))?;
+        let max = of_each(|of| of.bytes_max() as u64);
+        families.add(&exported::HELD_BYTES_MAX, max)?;
+        families.add(&exported::HELD_BYTES_REFUSALS, of_each(Budget::refusals))
     }
 }
 

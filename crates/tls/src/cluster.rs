@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use daemon::tasks::{self, Task};
 use daemon::watched::{Contents, Watched};
@@ -27,6 +28,10 @@ use crate::{BUFFER_BYTES_MAX, Stream};
 
 /// gRPC's protocol, by which a peer that speaks another is refused (RFC 7301).
 const ALPN: &[u8] = b"h2";
+
+/// Whose ends the log tells of.
+const OWN: &str = "this service's certificate";
+const AUTHORITY: &str = "an authority's certificate";
 
 /// A service's part of a cluster. Clones are of one.
 #[derive(Debug, Clone)]
@@ -80,6 +85,17 @@ impl Cluster {
             material,
             _watch: Arc::new(tasks::spawn("watch certificates", watch)),
         })
+    }
+
+    /// When the certificates in force expire: this service's, and the first of its authorities'.
+    pub fn expiries(&self) -> (Option<SystemTime>, Option<SystemTime>) {
+        let material = self.material.now();
+        let first = |whose| {
+            let validities = material.validities.iter();
+            let of_them = validities.filter(|(what, _)| *what == whose);
+            of_them.map(|(_, validity)| validity.until).min()
+        };
+        (first(OWN), first(AUTHORITY))
     }
 
     /// Whom the authorities vouch for, of those that are believed now.
@@ -254,13 +270,11 @@ impl Material {
         server.alpn_protocols = vec![ALPN.to_vec()];
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
-        let of_own =
-            Validity::of(&own.cert[0]).map(|validity| ("this service's certificate", validity));
+        let of_own = Validity::of(&own.cert[0]).map(|validity| (OWN, validity));
         // rustls does not look at them: others, as curl, do.
         let of_authorities = authorities.certificates()?;
         let of_authorities = of_authorities.iter().filter_map(Validity::of);
-        let of_authorities =
-            of_authorities.map(|validity| ("an authority's certificate", validity));
+        let of_authorities = of_authorities.map(|validity| (AUTHORITY, validity));
         let material = Self {
             validities: of_own.into_iter().chain(of_authorities).collect(),
             authorities: believed,

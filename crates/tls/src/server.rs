@@ -151,6 +151,11 @@ impl Server {
         }
     }
 
+    /// When the certificate that is shown expires.
+    pub fn expiry(&self) -> Option<SystemTime> {
+        self.0.own.now().validity.map(|validity| validity.until)
+    }
+
     /// Whether a client that has shown this is served at all.
     pub fn is_served(&self, chain: &[CertificateDer<'_>]) -> bool {
         !self.0.clients.are_required || self.judge(chain).is_certified

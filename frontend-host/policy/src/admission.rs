@@ -25,7 +25,7 @@ mod keys;
 mod self_test;
 
 use std::io;
-use std::sync::{Mutex, TryLockError};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -44,6 +44,7 @@ use crate::guest::engine::Engine;
 use crate::guest::thread::yield_to_others;
 use crate::guest::version::Version;
 use crate::limits;
+use crate::measured::Measured;
 
 impl From<Engine> for Admission {
     fn from(engine: Engine) -> Self {
@@ -121,7 +122,14 @@ impl Admission {
         upload: impl Into<Upload<'a>>,
         recent: &[DecisionInput],
     ) -> Result<Admitted, Rejection> {
-        let upload = upload.into();
+        self.counted(self.admit_uncounted(upload.into(), recent))
+    }
+
+    fn admit_uncounted(
+        &self,
+        upload: Upload<'_>,
+        recent: &[DecisionInput],
+    ) -> Result<Admitted, Rejection> {
         let verified = verify(upload, self.trust.as_ref())?;
         let config = self.resolve(upload.config)?;
         let admit = || {
@@ -143,7 +151,23 @@ impl Admission {
         recent: &[DecisionInput],
     ) -> Result<Admitted, Rejection> {
         let config = self.resolve(config)?;
-        self.in_turn(|| self_test(Linked::of(version), config, recent))
+        self.counted(self.in_turn(|| self_test(Linked::of(version), config, recent)))
+    }
+
+    fn counted(&self, admitted: Result<Admitted, Rejection>) -> Result<Admitted, Rejection> {
+        self.measured().checked(match &admitted {
+            Ok(_) => "admitted",
+            Err(Rejection::Untrusted(_)) => "untrusted",
+            Err(Rejection::Unfit(_)) => "unfit",
+            Err(Rejection::Busy) => "busy",
+            Err(Rejection::NotChecked(_)) => "not_checked",
+        });
+        admitted
+    }
+
+    /// What was admitted so far.
+    pub(crate) fn measured(&self) -> Arc<Measured> {
+        self.engine.measured()
     }
 
     /// Whether a version is of that configuration, and what this refers to is as it was.

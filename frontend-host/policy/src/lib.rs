@@ -4,6 +4,8 @@
 //!
 //! - [`decision`]: what a policy is told and what it may decide;
 //! - [`limits`]: what it may use;
+//! - [`answered`]: requests that were answered, by what was done for them;
+//! - [`measured`]: what its way into service takes;
 //! - `guest`: the sandbox that it runs in;
 //! - `evaluate`: one decision by one instance, and how it is made again;
 //! - [`admission`]: a component's way into service: verify → compile → link → self-test;
@@ -18,6 +20,8 @@
 
 pub mod decision;
 pub mod limits;
+pub mod answered;
+pub mod measured;
 mod guest;
 mod evaluate;
 pub mod admission;
@@ -35,6 +39,7 @@ pub use guest::costs::{COST_BOUNDS_US, Cost};
 pub use guest::engine::Engine;
 pub use guest::instance::Ambient;
 pub use guest::version::{SharedVersion, Version};
+pub use measured::{METRICS, Measured};
 pub use rollout::{
     Arrival, Probation, Published, Reason, Share, SwapError, Trial, VersionLog, Versions,
 };

@@ -1,60 +1,148 @@
 //! Numbers for Prometheus.
 //!
 //! What is counted stays where it is counted, in atomics of one instruction each. It is read when somebody
-//! asks, and `prometheus-client` writes it down.
+//! asks, and [`metrics`] writes it down.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, prometheus_text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Registry;
+use domain::time::BootTime;
+use metrics::families::CONTENT_TYPE as PROMETHEUS_TEXT;
+use metrics::metric::{
+    CONNECTIONS, CONNECTIONS_MAX, CONNECTIONS_REFUSED, HELD_BYTES, HELD_BYTES_MAX,
+    HELD_BYTES_REFUSALS, LOG_RECORDS_DROPPED, READY,
+};
+use metrics::{Export as _, Families, Metric, exposition, process};
 
 use super::Admin;
+use crate::measured;
+use crate::measured::{EVENT_STREAMS, EVENT_STREAMS_REFUSED};
 use crate::server::clients::Held;
-use frontend_policy::{COST_BOUNDS_US, Cost};
+use frontend_policy::answered::Answer;
+use frontend_policy::{COST_BOUNDS_US, SharedVersion};
 
-/// All that `GET /metrics` says.
-pub(super) fn registry(admin: Arc<Admin>) -> Registry {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Numbers(admin)));
-    registry
-}
+const DIGEST: (&str, &str) = ("policy", "digest of the version");
 
-/// Prometheus' text format, version 0.0.4.
-pub(super) async fn metrics(registry: Arc<Registry>) -> Response {
-    let mut text = String::new();
-    prometheus_text::encode(&mut text, &registry).expect("a string takes all that is written");
-    ([(CONTENT_TYPE, prometheus_text::CONTENT_TYPE)], text).into_response()
+const REQUESTS: Metric = Metric::counter(
+    "bazaar_requests",
+    "requests",
+    &[
+        DIGEST,
+        (
+            "route",
+            "what was done last: `stock`, `stocks`, `order`, `orders`, `events`, `trade`, `other`; `policy`: it answered by itself; `refused`: it was not asked",
+        ),
+        (
+            "cache",
+            "`hit`, `miss`, `stale`, `bypass`; `none`: nothing was looked up",
+        ),
+        ("status", "class of the status: `2xx` to `5xx`"),
+    ],
+    "Requests that were answered, by the version of the policy that decided; of the active version, the one before, and the candidate",
+);
+const LOOKUPS: Metric = Metric::counter(
+    "bazaar_cache_lookups",
+    "lookups",
+    &[
+        ("kind", "`stock`, `order`"),
+        ("result", "`hit`, `miss`, `stale`, `bypass`"),
+    ],
+    "Lookups in the cache, by what they came to, as `Cache-Status` says it",
+);
+const ENTRIES: Metric = Metric::gauge(
+    "bazaar_cache_entries",
+    "entries",
+    &[("kind", "`stock`, `order`")],
+    "Entries in the cache",
+);
+const DECISIONS: Metric = Metric::counter(
+    "bazaar_policy_decisions",
+    "decisions",
+    &[
+        DIGEST,
+        (
+            "result",
+            "`decided`, `trapped`, `overran`, `invalid`; `error`: an answer of 500 and above that no backend is to blame for; `impure`: \
+             one that came out differently when it was made again in a fresh instance",
+        ),
+    ],
+    "Decisions asked of a version of the policy",
+);
+const DECISION_SECONDS: Metric = Metric::histogram(
+    "bazaar_policy_decision_seconds",
+    "seconds",
+    &[
+        DIGEST,
+        (
+            "route",
+            "method, first part of the path, `/*` for each further one, and the outcome that is decided about; 32 routes and `others`",
+        ),
+    ],
+    "Processor time of decisions, of one in 64, of the active version and the candidate",
+);
+const CLOSED: Metric = Metric::gauge(
+    "bazaar_policy_closed",
+    "0 or 1",
+    &[],
+    "1 while the policy that was active last cannot be started and none may stand in for it: nobody is served",
+);
+const LEADER_EPOCH: Metric = Metric::gauge(
+    "bazaar_leader_epoch",
+    "epochs",
+    &[],
+    "Epoch of the leader, as the catalog has it. Rising without a pause: gateways depose each other's choice, or a leader that is alive \
+     but slow",
+);
+const LEASE_VALID: Metric = Metric::gauge(
+    "bazaar_lease_valid",
+    "0 or 1",
+    &[],
+    "1 while the gateway has a lease, by which what is cached is served",
+);
+
+/// All that a gateway exports of its own, but for `bazaar_policy_custom_NAME_total`.
+pub const METRICS: &[&[&Metric]] = &[
+    &[
+        &REQUESTS,
+        &LOOKUPS,
+        &ENTRIES,
+        &DECISIONS,
+        &DECISION_SECONDS,
+        &CLOSED,
+        &LEADER_EPOCH,
+        &LEASE_VALID,
+    ],
+    measured::METRICS,
+    frontend_policy::METRICS,
+];
+
+/// `GET /metrics`: Prometheus' text format, version 0.0.4.
+pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+    let text = exposition(move |families| Numbers(&admin).export(families));
+    ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
 }
 
 /// Reads the gateway's counters.
-struct Numbers(Arc<Admin>);
+struct Numbers<'a>(&'a Admin);
 
-impl fmt::Debug for Numbers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Numbers")
+impl Numbers<'_> {
+    fn export(&self, families: &mut Families<'_>) -> fmt::Result {
+        self.cache(families)?;
+        self.clients(families)?;
+        self.policy(families)?;
+        self.observed(families)?;
+        self.costs(families)?;
+        self.service(families)?;
+        self.0.gateway.measured.export(families)?;
+        self.0.gateway.policy.measured().export(families)?;
+        process::export(families)
     }
-}
 
-impl Collector for Numbers {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut families = Families(encoder);
-        self.cache(&mut families)?;
-        self.clients(&mut families)?;
-        self.policy(&mut families)?;
-        self.observed(&mut families)?;
-        self.costs(&mut families)?;
-        self.service(&mut families)
-    }
-}
-
-impl Numbers {
     fn cache(&self, families: &mut Families<'_>) -> fmt::Result {
         let cache = &self.0.gateway.cache;
         let lookups = [
@@ -68,77 +156,48 @@ impl Numbers {
                 ("stale", &counts.stale),
                 ("bypass", &counts.bypasses),
             ];
-            results.map(|(result, counter)| ([("kind", *kind), ("result", result)], load(counter)))
+            results.map(|(result, counter)| ([*kind, result], load(counter)))
         });
-        families.counter(
-            "bazaar_cache_lookups",
-            "Lookups in the cache, by what they came to.",
-            lookups,
-        )?;
+        families.add(&LOOKUPS, lookups)?;
         let (stocks, orders) = cache.entries();
-        families.gauge(
-            "bazaar_cache_entries",
-            "Entries in the cache.",
-            [([("kind", "stock")], stocks), ([("kind", "order")], orders)],
-        )
+        families.add(&ENTRIES, [(["stock"], stocks), (["order"], orders)])
     }
 
     fn clients(&self, families: &mut Families<'_>) -> fmt::Result {
         let clients = self.0.clients.figures();
-        families.gauge(
-            "bazaar_connections",
-            "Connections of clients.",
-            alone(clients.connections as u64),
-        )?;
-        families.counter(
-            "bazaar_connections_refused",
-            "Connections that were closed at once, since their client had too many.",
-            alone(clients.connections_refused),
-        )?;
+        families.add_one(&CONNECTIONS, clients.connections as u64)?;
+        let max = self.0.clients.bounds().connections_max;
+        families.add_one(&CONNECTIONS_MAX, max as u64)?;
+        families.add_one(&CONNECTIONS_REFUSED, clients.connections_refused)?;
         let (streams, refused) = self.0.gateway.events.figures();
-        families.gauge(
-            "bazaar_event_streams",
-            "Clients that follow events at the moment.",
-            alone(streams as u64),
-        )?;
-        families.counter(
-            "bazaar_event_streams_refused",
-            "Streams of events that were refused, since their client had too many.",
-            alone(refused),
-        )?;
+        families.add_one(&EVENT_STREAMS, streams as u64)?;
+        families.add_one(&EVENT_STREAMS_REFUSED, refused)?;
         let of_each = |value: fn(&Held) -> u64| {
             let budgets = [("received", &clients.received), ("unsent", &clients.unsent)];
-            budgets.map(|(what, held)| ([("what", what)], value(held)))
+            budgets.map(|(what, held)| ([what], value(held)))
         };
-        families.gauge(
-            "bazaar_held_bytes",
-            "Bytes held for clients: of requests, and of answers that they have not taken yet.",
-            of_each(|held| held.bytes as u64),
-        )?;
-        families.gauge(
-            "bazaar_held_bytes_max",
-            "Bytes that may be held for clients.",
-            of_each(|held| held.bytes_max as u64),
-        )?;
-        families.counter(
-            "bazaar_held_bytes_refusals",
-            "Requests that got 503 since too many bytes were held, for all or for their client.",
-            of_each(|held| held.refusals),
-        )
+        families.add(&HELD_BYTES, of_each(|held| held.bytes as u64))?;
+        families.add(&HELD_BYTES_MAX, of_each(|held| held.bytes_max as u64))?;
+        families.add(&HELD_BYTES_REFUSALS, of_each(|held| held.refusals))
+    }
+
+    /// The versions of which something is said. The same component can be in several places, with counts of its own in
+    /// each.
+    fn versions(&self) -> Vec<SharedVersion> {
+        let published = self.0.gateway.policy.published();
+        let candidate = published.candidate.as_ref().map(|it| &it.version);
+        std::iter::once(&published.active)
+            .chain(&published.previous)
+            .chain(candidate)
+            .cloned()
+            .collect()
     }
 
     fn policy(&self, families: &mut Families<'_>) -> fmt::Result {
-        let published = self.0.gateway.policy.published();
-        let candidate = published
-            .candidate
-            .as_ref()
-            .map(|candidate| &candidate.version);
-        // The same component can be in several places, with counts of its own in each.
         let mut decisions: BTreeMap<(String, &str), u64> = BTreeMap::new();
-        for version in std::iter::once(&published.active)
-            .chain(&published.previous)
-            .chain(candidate)
-        {
+        let mut requests: BTreeMap<(String, usize), u64> = BTreeMap::new();
+        for version in self.versions() {
+            let digest = version.digest.to_string();
             let counts = &version.counts;
             let results = [
                 ("decided", &counts.decisions),
@@ -149,32 +208,31 @@ impl Numbers {
                 ("impure", &counts.impure),
             ];
             for (result, counter) in results {
-                let labels = (version.digest.to_string(), result);
-                *decisions.entry(labels).or_default() += load(counter);
+                *decisions.entry((digest.clone(), result)).or_default() += load(counter);
+            }
+            let answered = version.answered.counts().into_iter().enumerate();
+            for (place, count) in answered.filter(|(_, count)| *count > 0) {
+                *requests.entry((digest.clone(), place)).or_default() += count;
             }
         }
-        let decisions = decisions
-            .iter()
-            .map(|((policy, result), count)| ([("policy", &**policy), ("result", result)], *count));
-        families.counter(
-            "bazaar_policy_decisions",
-            "Decisions asked of a version of the policy.",
-            decisions,
-        )
+        let decisions = decisions.iter();
+        let decisions =
+            decisions.map(|((policy, result), count)| ([policy.as_str(), *result], *count));
+        families.add(&DECISIONS, decisions)?;
+        let requests = requests.iter().map(|((policy, place), count)| {
+            let [route, cache, status] = Answer::labels(*place);
+            ([policy.as_str(), route, cache, status], *count)
+        });
+        families.add(&REQUESTS, requests)?;
+        let closed = self.0.gateway.policy.current().closed.is_some();
+        families.add_one(&CLOSED, u64::from(closed))
     }
 
     /// What policies count of their own accord: a family for each name, whichever version it is of.
     fn observed(&self, families: &mut Families<'_>) -> fmt::Result {
-        let published = self.0.gateway.policy.published();
-        let candidate = published
-            .candidate
-            .as_ref()
-            .map(|candidate| &candidate.version);
+        let versions = self.versions();
         let mut all: BTreeMap<&str, (&str, BTreeMap<Labels<'_>, u64>)> = BTreeMap::new();
-        for version in std::iter::once(&published.active)
-            .chain(&published.previous)
-            .chain(candidate)
-        {
+        for version in &versions {
             let mut counted = version.observed.snapshot();
             for counter in &version.manifest.counters {
                 let (_, samples) = all
@@ -191,7 +249,7 @@ impl Numbers {
         }
         for (name, (help, samples)) in all {
             let samples = samples.iter().map(|(labels, count)| (&labels[..], *count));
-            families.counter_of(&format!("bazaar_policy_custom_{name}"), help, samples)?;
+            families.add_named(&format!("bazaar_policy_custom_{name}"), help, samples)?;
         }
         Ok(())
     }
@@ -206,35 +264,29 @@ impl Numbers {
             .map(|version| (version.digest.to_string(), version.costs.snapshot()))
             .collect();
         let samples = costs.iter().flat_map(|(policy, routes)| {
-            let labels = move |route| [("policy", policy.as_str()), ("route", route)];
-            routes
-                .iter()
-                .map(move |(route, cost)| (labels(route.as_str()), cost))
+            routes.iter().map(move |(route, cost)| {
+                let labels = [policy.as_str(), route.as_str()];
+                (labels, cost.buckets.to_vec(), cost.sum.as_secs_f64())
+            })
         });
-        families.histogram(
-            "bazaar_policy_decision_seconds",
-            "Processor time of decisions, of one in 64.",
-            samples,
-        )
+        let bounds = COST_BOUNDS_US.map(|us| f64::from(us) / 1e6);
+        families.add_buckets(&DECISION_SECONDS, &bounds, samples)
     }
 
     fn service(&self, families: &mut Families<'_>) -> fmt::Result {
         let current = *self.0.gateway.backend.replicas.leader().borrow();
-        families.gauge(
-            "bazaar_leader_epoch",
-            "Epoch of the leader, as the catalog has it.",
-            alone(current.term.epoch.0),
-        )?;
-        families.gauge(
-            "bazaar_ready",
-            "1 while a trade could be served.",
-            alone(u64::from(self.0.unready().is_none())),
-        )?;
-        families.counter(
-            "bazaar_log_records_dropped",
-            "Records of the log that standard error did not take.",
-            alone(daemon::log::dropped()),
-        )
+        families.add_one(&LEADER_EPOCH, current.term.epoch.0)?;
+        families.add_one(&READY, u64::from(self.0.unready().is_none()))?;
+        let lease = self.0.gateway.cache.lease().current(BootTime::now());
+        families.add_one(&LEASE_VALID, u64::from(lease.is_some()))?;
+        let cluster = self.0.cluster.as_ref().map(tls::Cluster::expiries);
+        let (service, authority) = cluster.unwrap_or_default();
+        families.add_certificates([
+            ("service", service),
+            ("authority", authority),
+            ("clients", self.0.tls.as_ref().and_then(tls::Server::expiry)),
+        ])?;
+        families.add_one(&LOG_RECORDS_DROPPED, daemon::log::dropped())
     }
 }
 
@@ -244,76 +296,3 @@ fn load(counter: &AtomicU64) -> u64 {
 
 /// Names and values of a sample's labels.
 type Labels<'a> = Vec<(&'a str, String)>;
-
-/// The one sample of a family without labels.
-fn alone(value: u64) -> [([(&'static str, &'static str); 0], u64); 1] {
-    [([], value)]
-}
-
-/// Families of samples, each of which has so many labels.
-struct Families<'a>(DescriptorEncoder<'a>);
-
-impl Families<'_> {
-    /// Its samples get the suffix `_total`.
-    fn counter<'l, const LABELS: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = ([(&'l str, &'l str); LABELS], u64)>,
-    ) -> fmt::Result {
-        let counter = MetricType::Counter;
-        let mut family = self.0.encode_descriptor(name, help, None, counter)?;
-        samples.into_iter().try_for_each(|(labels, value)| {
-            let mut sample = family.encode_family(&labels)?;
-            sample.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
-        })
-    }
-
-    /// A counter whose samples may differ in their labels.
-    fn counter_of<'l>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = (&'l [(&'l str, String)], u64)>,
-    ) -> fmt::Result {
-        let counter = MetricType::Counter;
-        let mut family = self.0.encode_descriptor(name, help, None, counter)?;
-        samples.into_iter().try_for_each(|(labels, value)| {
-            let mut sample = family.encode_family(&labels)?;
-            sample.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
-        })
-    }
-
-    fn histogram<'l, const LABELS: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = ([(&'l str, &'l str); LABELS], &'l Cost)>,
-    ) -> fmt::Result {
-        let histogram = MetricType::Histogram;
-        let mut family = self.0.encode_descriptor(name, help, None, histogram)?;
-        samples.into_iter().try_for_each(|(labels, cost)| {
-            let bounds = COST_BOUNDS_US.map(|us| f64::from(us) / 1e6);
-            let bounds = bounds.into_iter().chain([f64::MAX]);
-            let buckets: Vec<_> = bounds.zip(cost.buckets).collect();
-            let count = cost.buckets.iter().sum();
-            let sum = cost.sum.as_secs_f64();
-            let mut sample = family.encode_family(&labels)?;
-            sample.encode_histogram::<[(&str, &str); 0]>(sum, count, &buckets, None)
-        })
-    }
-
-    fn gauge<'l, const LABELS: usize>(
-        &mut self,
-        name: &str,
-        help: &str,
-        samples: impl IntoIterator<Item = ([(&'l str, &'l str); LABELS], u64)>,
-    ) -> fmt::Result {
-        let gauge = MetricType::Gauge;
-        let mut family = self.0.encode_descriptor(name, help, None, gauge)?;
-        samples.into_iter().try_for_each(|(labels, value)| {
-            let mut sample = family.encode_family(&labels)?;
-            sample.encode_gauge(&value)
-        })
-    }
-}

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use domain::IdempotencyKey;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
@@ -19,6 +19,7 @@ use super::refusal::Refusal as Inadmissible;
 use super::response::{complete, rendered};
 use super::{Gateway, Request};
 use crate::cache::{Counts, Rendering};
+use frontend_policy::answered::{Answer, Cached, Route};
 use frontend_policy::decision::{Action, Operation, Outcome, Reply, TakeAction, TradeAction};
 use frontend_policy::{Connection, Decider, RequestParts, limits};
 
@@ -39,6 +40,9 @@ pub(super) struct Exchange<'a> {
     list: Option<SemaphorePermit<'a>>,
     /// The version that decided what is done: another one may have taken its place since.
     operation_of: u64,
+    /// What was done last, and what the cache had for it.
+    route: Route,
+    cached: Cached,
     /// When it came, where what the client gets is compared with what others get.
     compared_since: Option<Instant>,
 }
@@ -98,6 +102,8 @@ impl<'a> Exchange<'a> {
             deadlines: None,
             key: None,
             list: None,
+            route: Route::Policy,
+            cached: Cached::None,
         }
     }
 
@@ -113,6 +119,17 @@ impl<'a> Exchange<'a> {
             check_content_coding(headers, version.manifest.headers.iter())?;
         }
         Ok(())
+    }
+
+    /// Counts it, now that it is answered.
+    pub(super) fn count(&self, status: StatusCode, took: Duration) {
+        let answer = Answer {
+            route: self.route,
+            cached: self.cached,
+            status,
+        };
+        self.decider.version().answered.count(answer);
+        self.gateway.measured.answered(answer, took);
     }
 
     /// Adds what the version that decided adds to every reply.
@@ -177,10 +194,11 @@ impl<'a> Exchange<'a> {
 
     async fn perform(&mut self, operation: &Operation, memo: &[u8]) -> StepResult {
         let cache = &self.gateway.cache;
+        self.route = Route::of(operation);
         match operation {
             Operation::ReadStock { name, caching } => {
                 let found = self.find_stock(name, caching, memo);
-                count(
+                self.cached = count(
                     &cache.stock_counts,
                     found.as_ref().err().map(|fetch| fetch.why),
                 );
@@ -191,7 +209,7 @@ impl<'a> Exchange<'a> {
             }
             Operation::ReadOrder { number, caching } => {
                 let found = self.find_order(*number, caching, memo);
-                count(&cache.order_counts, found.as_ref().err().copied());
+                self.cached = count(&cache.order_counts, found.as_ref().err().copied());
                 match found {
                     Ok(found) => found,
                     Err(why) => Box::pin(self.fetch_order(*number, why)).await,
@@ -204,7 +222,9 @@ impl<'a> Exchange<'a> {
             Operation::Trade(trade) => {
                 let order = self.order(trade);
                 let deadline = self.deadlines().trade;
+                let began = Instant::now();
                 let outcome = Box::pin(self.gateway.backend.trade(&order, deadline)).await;
+                self.gateway.measured.traded(&outcome, began.elapsed());
                 StepResult::Outcome(outcome, None)
             }
         }
@@ -295,14 +315,15 @@ fn request_parts<'a>(request: &'a Request<'_>, now_ms: u64) -> RequestParts<'a> 
 }
 
 /// Counts a lookup as `Cache-Status` will tell it: what was forwarded, by why.
-fn count(counts: &Counts, forwarded: Option<Forward>) {
-    let counter = match forwarded {
-        None => &counts.hits,
-        Some(Forward::Bypass) => &counts.bypasses,
-        Some(Forward::Miss) => &counts.misses,
-        Some(Forward::Stale) => &counts.stale,
+fn count(counts: &Counts, forwarded: Option<Forward>) -> Cached {
+    let (counter, cached) = match forwarded {
+        None => (&counts.hits, Cached::Hit),
+        Some(Forward::Bypass) => (&counts.bypasses, Cached::Bypass),
+        Some(Forward::Miss) => (&counts.misses, Cached::Miss),
+        Some(Forward::Stale) => (&counts.stale, Cached::Stale),
     };
     counter.fetch_add(1, Ordering::Relaxed);
+    cached
 }
 
 /// A key that nobody else makes: the time and 80 random bits. Keys made at about the same time

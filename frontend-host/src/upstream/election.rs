@@ -62,6 +62,7 @@ impl Replicas {
                 candidate,
             } => {
                 let elected = self.elect_at_catalog(expected, candidate).await;
+                self.measured.elected(elected.is_some());
                 cycle.elected(elected, &self.probed(), BootTime::now())
             }
             ElectionTask::Announce {

@@ -24,6 +24,7 @@ use wire::order::v1::orders_client::OrdersClient;
 use wire::order::v1::{self as order, StatusRequest};
 
 use crate::journal::OwnJournal;
+use crate::measured::Measured;
 use crate::upstream::order_stream::OrderStreams;
 use frontend_policy::Versions;
 
@@ -65,6 +66,8 @@ pub struct Replicas {
     suspicion: watch::Sender<u64>,
     /// How often something has changed.
     pub(super) changes: AtomicU64,
+    /// What the gateway has done so far.
+    pub measured: Arc<Measured>,
 }
 
 /// What is heard of whom.
@@ -137,6 +140,7 @@ impl Replicas {
             changed: Notify::new(),
             suspicion: watch::Sender::new(0),
             changes: AtomicU64::new(0),
+            measured: Arc::default(),
         }
     }
 

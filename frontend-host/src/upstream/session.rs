@@ -26,6 +26,7 @@ use wire::identity::OTHER_JOURNAL;
 
 use crate::cache::Cache;
 use crate::journal::OwnJournal;
+use crate::measured::{Measured, SessionTurn};
 
 /// Requests to the catalog that may wait to be sent.
 const REQUESTS_QUEUED_MAX: usize = 256;
@@ -38,7 +39,7 @@ const RELEASE_TIME_MAX: Duration = Duration::from_millis(500);
 pub async fn keep_session(
     catalog: CatalogClient<Channel>,
     gateway: String,
-    cache: Arc<Cache>,
+    (cache, measured): (Arc<Cache>, Arc<Measured>),
     journal: Arc<OwnJournal>,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -76,15 +77,18 @@ pub async fn keep_session(
         let ended = match happened {
             Ok(Happened::Opened(stream, opened)) => {
                 tracing::info!(session = %opened.session, "session with the catalog opened");
+                measured.session(SessionTurn::Opened);
                 keeper.opened(opened.session, opened.lease, BootTime::now());
                 link = Link::Open(stream);
                 Ok(())
             }
             Ok(Happened::Renewed(nonce)) => {
+                measured.session(SessionTurn::Renewed);
                 keeper.renewed(nonce);
                 Ok(())
             }
             Ok(Happened::Invalidated { round, floors }) => {
+                measured.session(SessionTurn::Invalidated);
                 for (name, version) in floors {
                     cache.invalidate(&name, version);
                 }
@@ -92,6 +96,7 @@ pub async fn keep_session(
             }
             Ok(Happened::Closing) => {
                 tracing::info!("the catalog stops: its session is released");
+                measured.session(SessionTurn::Closed);
                 keeper.lost(RetryClass::Later, BootTime::now(), fastrand::f64());
                 lease = keeper.lease();
                 cache.set_lease(lease); // before it is told so
@@ -104,7 +109,10 @@ pub async fn keep_session(
         };
         if let Err(status) = ended {
             match link {
-                Link::Open(_) => tracing::warn!(%status, "session with the catalog lost"),
+                Link::Open(_) => {
+                    tracing::warn!(%status, "session with the catalog lost");
+                    measured.session(SessionTurn::Lost);
+                }
                 _ => tracing::debug!(%status, "no session with the catalog yet"),
             }
             keeper.lost(RetryClass::of(&status), BootTime::now(), fastrand::f64());

@@ -245,6 +245,11 @@ impl Replica {
         }
     }
 
+    /// The journal holds at least so many rows.
+    pub fn known(&self) -> RowNumber {
+        self.known
+    }
+
     /// The row of an order that is committed, and durable though not yet in the ledger on the disk.
     pub fn find(&self, number: OrderNumber) -> Option<&Row> {
         self.log.find(number)

@@ -1,12 +1,15 @@
 //! Callers that wait for the core's answers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
 
 use domain::LedgerEnd;
 use tokio::sync::oneshot;
 
 use super::Input;
 use super::reply::Reply;
+use crate::measured::Measured;
 use order_core::message::{Placed, Refused, Ticket, Unavailable};
 use order_core::{Event, Status};
 
@@ -14,22 +17,34 @@ type Waiting<A, R> = HashMap<Ticket, oneshot::Sender<Result<A, R>>>;
 
 /// Gives each caller a ticket, and the answer to the holder of the ticket. An answer to a caller
 /// that has gone away is dropped.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Callers {
     tickets: u64,
-    places: HashMap<Ticket, Reply>,
+    /// Each since when.
+    places: HashMap<Ticket, (Instant, Reply)>,
     announces: Waiting<Status, Refused>,
     appends: Waiting<LedgerEnd, Refused>,
+    measured: Arc<Measured>,
 }
 
 impl Callers {
+    pub(super) fn new(measured: Arc<Measured>) -> Self {
+        Self {
+            tickets: 0,
+            places: HashMap::new(),
+            announces: HashMap::new(),
+            appends: HashMap::new(),
+            measured,
+        }
+    }
+
     /// The event that an input is for the core, where it is one.
     pub(super) fn admit(&mut self, input: Input) -> Option<Event> {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         Some(match input {
             Input::Place { order, reply } => {
-                self.places.insert(ticket, reply);
+                self.places.insert(ticket, (Instant::now(), reply));
                 Event::Place { ticket, order }
             }
             Input::Announce {
@@ -67,7 +82,12 @@ impl Callers {
 
     pub(super) fn answer_place(&mut self, ticket: Ticket, answer: Result<Placed, Unavailable>) {
         let caller = self.places.remove(&ticket);
-        caller.expect("each ticket is answered once").send(answer);
+        let (since, caller) = caller.expect("each ticket is answered once");
+        match &answer {
+            Ok(_) => self.measured.answered(since.elapsed()),
+            Err(_) => self.measured.unavailable(),
+        }
+        caller.send(answer);
     }
 
     pub(super) fn answer_announce(&mut self, ticket: Ticket, answer: Result<Status, Refused>) {

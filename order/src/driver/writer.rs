@@ -3,12 +3,14 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use daemon::tasks;
 use storage::error::fail_stop;
 use tokio::sync::mpsc;
 
 use super::Input;
+use crate::measured::Measured;
 use crate::store::Store;
 use crate::store::saves;
 use order_core::Event;
@@ -23,21 +25,27 @@ pub(super) struct Writer {
     /// Saves of the thread's that it has not reported yet.
     queued: usize,
     thread: JoinHandle<()>,
+    measured: Arc<Measured>,
 }
 
 impl Writer {
-    pub(super) fn start(store: impl Store, inputs: mpsc::Sender<Input>) -> Self {
+    pub(super) fn start(
+        store: impl Store,
+        inputs: mpsc::Sender<Input>,
+        measured: Arc<Measured>,
+    ) -> Self {
         let store = Arc::new(Mutex::new(store));
         let (saves, queue) = channel();
         let thread = tasks::thread("order-store", {
-            let store = Arc::clone(&store);
-            move || write(&store, &queue, &inputs)
+            let (store, measured) = (Arc::clone(&store), Arc::clone(&measured));
+            move || write(&store, &queue, &inputs, &measured)
         });
         Self {
             store,
             saves,
             queued: 0,
             thread: thread.expect("the system has a thread to spare"),
+            measured,
         }
     }
 
@@ -65,7 +73,7 @@ impl Writer {
     /// Where the writer is not idle: reports would come out of order.
     pub(super) fn save_now(&self, save: &Save) -> Event {
         assert!(self.is_idle(), "{} saves have queued", self.queued);
-        write_group(&mut *lock(&self.store), save)
+        write_group(&mut *lock(&self.store), save, &self.measured)
     }
 
     /// Waits until everything is written, and lets go of the store.
@@ -78,7 +86,12 @@ impl Writer {
     }
 }
 
-fn write(store: &Mutex<impl Store>, queue: &Receiver<Save>, inputs: &mpsc::Sender<Input>) {
+fn write(
+    store: &Mutex<impl Store>,
+    queue: &Receiver<Save>,
+    inputs: &mpsc::Sender<Input>,
+    measured: &Measured,
+) {
     while let Ok(first) = queue.recv() {
         let mut saves = 1;
         let group = order_core::durable::gather(first, || {
@@ -86,14 +99,19 @@ fn write(store: &Mutex<impl Store>, queue: &Receiver<Save>, inputs: &mpsc::Sende
             saves += 1;
             Some(next)
         });
-        let event = write_group(&mut *lock(store), &group);
+        let event = write_group(&mut *lock(store), &group, measured);
         // Where the driver has stopped nobody needs to know, yet what has queued is written.
         let _ = inputs.blocking_send(Input::Saved { saves, event });
     }
 }
 
-fn write_group(store: &mut (impl Store + ?Sized), group: &Save) -> Event {
-    saves::write(store, group).unwrap_or_else(|error| fail_stop(&error))
+fn write_group(store: &mut (impl Store + ?Sized), group: &Save, measured: &Measured) -> Event {
+    let began = Instant::now();
+    let event = saves::write(store, group).unwrap_or_else(|error| fail_stop(&error));
+    if matches!(event, Event::Stored(_)) {
+        measured.saved(group.rows.len(), began.elapsed());
+    }
+    event
 }
 
 fn lock<S: ?Sized>(store: &Mutex<S>) -> MutexGuard<'_, S> {
@@ -151,7 +169,7 @@ mod tests {
             memory: Memory::default(),
             room,
         });
-        write(&store, &queue, &inputs);
+        write(&store, &queue, &inputs, &Measured::new([]));
         let mut reported = 0;
         let event = |input| match input {
             Input::Saved { saves, event } => {

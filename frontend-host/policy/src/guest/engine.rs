@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemon::tasks;
 use wasmtime::component::Component;
@@ -13,6 +13,7 @@ use super::compiler::{CompileError, Compiler, causes, wasmtime_config};
 use super::deadline::ticks;
 use super::digest::Digest;
 use crate::limits;
+use crate::measured::Measured;
 
 /// Counts the ticks of an engine, each [`limits::EPOCH_TICK`] long: a clock that costs next to nothing
 /// to read.
@@ -33,6 +34,7 @@ pub struct Engine {
     clock: Clock,
     code_cache: Option<CodeCache>,
     compiler: Option<Compiler>,
+    measured: Arc<Measured>,
 }
 
 impl Engine {
@@ -62,7 +64,13 @@ impl Engine {
             clock,
             code_cache: None,
             compiler: None,
+            measured: Arc::default(),
         })
+    }
+
+    /// What was compiled and admitted by it so far.
+    pub(crate) fn measured(&self) -> Arc<Measured> {
+        Arc::clone(&self.measured)
     }
 
     /// Keeps compiled code for the next time.
@@ -89,18 +97,25 @@ impl Engine {
         if let Some(compiled) = cached.and_then(|cache| cache.load(&self.wasmtime, digest)) {
             return Ok(compiled);
         }
-        let invalid = |error| CompileError::Invalid(causes(&error));
-        let compiled = match &self.compiler {
-            None => Component::from_binary(&self.wasmtime, component).map_err(invalid)?,
-            Some(compiler) => {
-                let code = compiler.compile(component)?;
-                code_cache::of_own_child(&self.wasmtime, &code).map_err(invalid)?
-            }
-        };
+        let began = Instant::now();
+        let compiled = self.compile_anew(component);
+        self.measured.compiled(began.elapsed());
+        let compiled = compiled?;
         if let Some(cache) = cached {
             cache.store(&self.wasmtime, digest, &compiled);
         }
         Ok(compiled)
+    }
+
+    fn compile_anew(&self, component: &[u8]) -> Result<Component, CompileError> {
+        let invalid = |error| CompileError::Invalid(causes(&error));
+        match &self.compiler {
+            None => Component::from_binary(&self.wasmtime, component).map_err(invalid),
+            Some(compiler) => {
+                let code = compiler.compile(component)?;
+                code_cache::of_own_child(&self.wasmtime, &code).map_err(invalid)
+            }
+        }
     }
 
     pub(super) fn wasmtime(&self) -> &wasmtime::Engine {

@@ -17,6 +17,7 @@ use super::failure::Failure;
 use super::instance::{Instance, StartFailure, Template};
 use super::observed::Observed;
 use super::thread::processor_time;
+use crate::answered::Answered;
 use crate::decision::{Manifest, Remarks, header_text};
 
 /// Of the process, not of an engine: a thread's instances are found by their versions' ids.
@@ -38,6 +39,8 @@ pub struct Version {
     pub manifest: Manifest,
     /// What it has done so far.
     pub counts: Counts,
+    /// The requests about which it decided for clients.
+    pub answered: Answered,
     /// How much processor time an instance takes to start.
     pub(crate) start_cost: Duration,
     /// What it has counted of its own accord.
@@ -73,6 +76,7 @@ impl Version {
             config,
             manifest,
             counts: Counts::default(),
+            answered: Answered::default(),
             start_cost,
             observed: Observed::new(),
             costs: Costs::default(),

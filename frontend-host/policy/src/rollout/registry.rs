@@ -12,6 +12,7 @@ use super::probation::Probation;
 use super::progress::Rollout;
 use super::publication::Published;
 use super::version_log::{Kept, SavedVersion, VersionLog, VersionLogError};
+use crate::measured::Measured;
 use crate::replay::shadow::Shadow;
 
 /// The current publication, and the log of all.
@@ -22,6 +23,7 @@ pub(super) struct Registry {
     /// Held while a new publication is made from the current one, and written to the disk. So not
     /// for threads that serve.
     log: Mutex<Option<VersionLog>>,
+    measured: Arc<Measured>,
 }
 
 impl Registry {
@@ -29,6 +31,7 @@ impl Registry {
         first: Published,
         probation: Probation,
         log: Option<VersionLog>,
+        measured: Arc<Measured>,
     ) -> io::Result<Self> {
         let shadow = Shadow::start()?;
         let candidate = first.candidate.as_ref();
@@ -38,6 +41,7 @@ impl Registry {
             published: ArcSwap::from_pointee(first),
             shadow,
             log: Mutex::new(log),
+            measured,
         })
     }
 
@@ -106,6 +110,7 @@ impl Registry {
         let Some((what, next)) = now.without(&condemned.health, self.probation) else {
             return;
         };
+        self.measured.took_out(what);
         let next = Arc::new(next);
         let who = match condemned.health.is_on_probation() {
             true => "probation",
@@ -137,6 +142,7 @@ impl Registry {
         if !rollout.is_some_and(|rollout| Arc::ptr_eq(rollout, failed)) {
             return;
         }
+        self.measured.took_out("drop");
         let next = Arc::new(now.with_candidate(None));
         let change = Change::new("drop", &now, &next, reason);
         self.publish(Arc::clone(&next), &change);
@@ -157,6 +163,7 @@ impl Registry {
     pub(super) fn note(&self, what: &'static str, reason: &Reason) {
         let mut log = self.log();
         let now = self.published();
+        self.measured.changed(what);
         let change = Change::new(what, &now, &now, reason);
         if let Some(log) = &mut *log
             && let Err(error) = log.record(&change, &now, &now)
@@ -190,6 +197,7 @@ impl Registry {
             candidate = change.candidate,
             "policy changed"
         );
+        self.measured.changed(&change.what);
         let candidate = next.candidate.as_ref();
         self.shadow
             .set_candidate(candidate.map(|candidate| candidate.version.id));

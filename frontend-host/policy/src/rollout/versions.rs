@@ -24,6 +24,7 @@ use crate::evaluate::input::DecisionInput;
 use crate::evaluate::recent::RecentInputs;
 use crate::guest::digest::Digest;
 use crate::guest::version::{SharedVersion, Version};
+use crate::measured::Measured;
 use crate::replay::audit::Auditor;
 use crate::replay::recording::Recorder;
 use crate::replay::shadow::Shadow;
@@ -86,7 +87,7 @@ impl Versions {
             log.save(start)?;
         }
         let first = Published::first(active, previous, candidate, closed, probation);
-        let registry = Arc::new(Registry::new(first, probation, log)?);
+        let registry = Arc::new(Registry::new(first, probation, log, admission.measured())?);
         if !failed.is_empty() {
             let reason = Reason {
                 who: "start".into(),
@@ -110,6 +111,11 @@ impl Versions {
             recent: RecentInputs::default(),
             auditor: Auditor::start()?,
         })
+    }
+
+    /// What it took to admit versions, and what became of them.
+    pub fn measured(&self) -> Arc<Measured> {
+        self.admission.measured()
     }
 
     /// Why it did not [start](Self::new) with all that was in service last, in words: the active version, the one behind it

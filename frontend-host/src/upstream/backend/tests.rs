@@ -647,7 +647,7 @@ async fn asking_for_sessions(fails: Fails) -> Duration {
     let session = keep_session(
         CatalogClient::new(connect::lazy(&url, &Security::NONE).unwrap()),
         "a gateway".to_owned(),
-        Arc::new(Cache::new(settings)),
+        (Arc::new(Cache::new(settings)), Arc::default()),
         Arc::new(OwnJournal::open(None).unwrap()),
         std::future::pending(),
     );
