@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::harness::{
     ALL_BROKEN, Bazaar, Broken, Options, Order, Outputs, Ports, Process, Turn, kill_by_pid,
     try_request, wait_until,
@@ -130,4 +132,57 @@ fn a_result_that_cannot_be_written_is_a_failure() {
         let ended = command.wait();
         assert_eq!(ended.code(), Some(exits_with), "{arguments:?} {out:?}");
     }
+}
+
+/// The records of a log that is written as JSON.
+fn records(log: &str) -> Vec<Value> {
+    let record =
+        |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    log.lines().map(record).collect()
+}
+
+#[test]
+fn every_line_that_up_and_its_services_log_is_json_where_that_is_wanted() {
+    let (_turn, ports, dir) = (Turn::take(), Ports::claim(), tempfile::tempdir().unwrap());
+    let admin = ports.address(13);
+    fs::write(dir.path().join("bazaar.toml"), "log-format = 'json'").unwrap();
+    let flags = [
+        "--replicas=1".to_owned(),
+        "--restart".to_owned(),
+        format!("--config={}", dir.path().join("bazaar.toml").display()),
+        format!("--port-base={}", ports.address(0).port()),
+        format!("--listen={}", ports.address(12)),
+        format!("--admin={admin}"),
+        format!("--data-dir={}", dir.path().join("data").display()),
+    ];
+    let mut up = Process::start("up", dir.path(), flags);
+    let is_ready = |up: &mut Process| {
+        assert!(up.is_running(), "{}", up.log());
+        let answer = try_request(admin, "GET", "/readyz", &[], b"", PATIENCE);
+        answer.is_ok_and(|answer| answer.status == 200)
+    };
+    wait_until("up to be ready", || is_ready(&mut up));
+    kill_by_pid(child_with(up.pid(), "order").expect("it runs a replica"));
+    let has_said = |up: &Process, what: &str| up.log().contains(what);
+    wait_until("it to be started again", || {
+        has_said(&up, "was started again")
+    });
+    wait_until("up to be ready again", || is_ready(&mut up));
+    assert!(up.terminate().success(), "{}", up.log());
+
+    let records = records(&up.log());
+    for record in &records {
+        for member in ["timestamp", "level", "service", "target", "message"] {
+            assert!(record[member].is_string(), "{member} of {record}");
+        }
+    }
+    for service in ["up", "catalog", "order-1", "gateway"] {
+        let has_said = |record: &Value| record["service"] == service;
+        assert!(records.iter().any(has_said), "nothing of {service}");
+    }
+    let died = records.iter().find(|record| {
+        let message = record["message"].as_str().unwrap_or_default();
+        record["service"] == "up" && message.contains("was killed by signal 9")
+    });
+    assert_eq!(died.expect("it tells who dies")["level"], "WARN");
 }

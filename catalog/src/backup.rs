@@ -146,7 +146,7 @@ pub fn restore(copy: &Path, data_dir: &Path, lease: Duration) -> Result<Copied, 
             path: work_dir.to_owned(),
             source,
         };
-        daemon::directory::make(work_dir).map_err(failed)?;
+        daemon::directory::make_private(work_dir).map_err(failed)?;
         fs::rename(copy.join(FILE), work_dir.join(FILE)).map_err(failed)?;
         let mut store = SqliteStore::open(work_dir)?;
         let loaded = store.load()?;

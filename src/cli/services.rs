@@ -10,6 +10,7 @@ use domain::ReplicaId;
 use http::HeaderName;
 
 use super::admin::{AdminReadToken, AdminToken};
+use super::log::Logging;
 use super::security::{Cluster, Openness, ServerTls};
 use super::values::{address, replica};
 use crate::client::Origin;
@@ -94,6 +95,8 @@ pub struct Up {
     /// Where a replica's ledger is damaged, set it aside and copy it anew from the others
     #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
     pub rebuild: bool,
+    #[command(flatten)]
+    pub logging: Logging,
     #[command(flatten)]
     pub settings_file: SettingsFile,
 }
@@ -219,6 +222,8 @@ pub struct Gateway {
     #[arg(long, env = "BAZAAR_TAKE_OVER", requires = "data_dir", value_parser = BoolishValueParser::new())]
     pub take_over: bool,
     #[command(flatten)]
+    pub logging: Logging,
+    #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]
     pub lifeline: Lifeline,
@@ -286,6 +291,8 @@ pub struct Catalog {
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
     #[command(flatten)]
+    pub logging: Logging,
+    #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]
     pub lifeline: Lifeline,
@@ -341,6 +348,8 @@ pub struct Order {
     /// Where /healthz, /readyz (`leader` or `follower`) and /metrics are asked; nowhere unless it is given
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub logging: Logging,
     #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]
