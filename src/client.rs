@@ -114,15 +114,11 @@ fn untrusted(origin: &Origin, error: &(dyn Error + 'static)) -> Option<ClientErr
     })
 }
 
-/// An error of rustls, which comes inside of one of I/O.
+/// An error of rustls, which comes inside of others of I/O.
 fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref);
-    match inner {
-        Some(inner) => inner.downcast_ref(),
-        None => error.downcast_ref(),
-    }
+    error
+        .downcast_ref()
+        .or_else(|| rustls_error(error.downcast_ref::<io::Error>()?.get_ref()?))
 }
 
 /// What to do about one.

@@ -215,6 +215,7 @@ pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(),
             failures_max: rules.probation_failures_max,
         },
         client_header: rules.client_header,
+        access_log: args.front.access.config(),
         ..defaults
     };
     info!(address = %args.front.listen, admin = %args.front.admin, "starting");

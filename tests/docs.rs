@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use frontend_policy::rollout::Plan;
+use syn::visit::Visit;
 use tempfile::TempDir;
 
 use crate::harness::{Turn, skip};
@@ -260,4 +261,87 @@ fn each_rule_that_the_model_takes_out_is_explained() {
         .count();
     assert_eq!(rows, taken_out);
     assert_eq!(taken_out, 32, "as docs/TESTING.md says");
+}
+
+/// The messages of all errors that a file of the sources logs, but for those that are made elsewhere.
+struct Errors<'a>(&'a mut BTreeSet<String>);
+
+impl<'ast> Visit<'ast> for Errors<'_> {
+    fn visit_macro(&mut self, called: &'ast syn::Macro) {
+        let tokens = called.tokens.to_string();
+        let is_error = called
+            .path
+            .segments
+            .last()
+            .is_some_and(|name| name.ident == "error");
+        // In others, as `select!`, it is a word among others.
+        let inside = tokens.split("error ! (").skip(1);
+        let logged = is_error
+            .then_some(tokens.as_str())
+            .into_iter()
+            .chain(inside);
+        for arguments in logged {
+            let literals = arguments.split(';').next().unwrap_or_default();
+            let begin = literals.find('"').unwrap_or(literals.len());
+            let end = literals.rfind('"').map_or(begin, |end| end + 1);
+            let last = literals[begin..end].rsplit(", ").find_map(|literal| {
+                let at = literal.find('"')?;
+                syn::parse_str::<syn::LitStr>(literal[at..].trim()).ok()
+            });
+            let text = last.map(|literal| literal.value()).unwrap_or_default();
+            // What it begins with may be somebody's name.
+            let text = text
+                .split('}')
+                .next_back()
+                .unwrap_or_default()
+                .trim()
+                .to_owned();
+            if !text.is_empty() {
+                self.0.insert(text);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_to_do_about_every_error_of_the_log_is_written_down() {
+    let mut files = Vec::new();
+    for place in ["src", "catalog", "order", "frontend-host", "crates"] {
+        files_under(&Path::new(ROOT).join(place), &mut files);
+    }
+    let read = |file: &str| fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+    let (mut sources, mut errors) = (String::new(), BTreeSet::new());
+    for file in files
+        .iter()
+        .filter(|file| file.ends_with(".rs") && !file.contains("tests"))
+    {
+        let text = read(file);
+        let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        Errors(&mut errors).visit_file(&parsed);
+        sources += &text.replace("\\\n", "");
+    }
+    assert!(errors.len() > 40, "{errors:?}");
+    let guide = read("docs/OPERATING.md");
+    let (_, table) = guide.split_once("### What the log says").unwrap();
+    let (table, _) = table.split_once("###").unwrap();
+    let rows = table.lines().filter_map(|line| line.split(" | ").nth(1));
+    let told: Vec<&str> = rows
+        .flat_map(|events| events.split('`').skip(1).step_by(2))
+        .collect();
+    let missing: Vec<_> = errors
+        .iter()
+        .filter(|error| {
+            !told
+                .iter()
+                .any(|told| error.starts_with(told) || error.contains(told))
+        })
+        .collect();
+    assert!(missing.is_empty(), "not in docs/OPERATING.md: {missing:#?}");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let sources = words(&sources);
+    let gone: Vec<_> = told
+        .iter()
+        .filter(|told| !sources.contains(&words(told)))
+        .collect();
+    assert!(gone.is_empty(), "nobody says so any more: {gone:#?}");
 }

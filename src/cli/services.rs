@@ -10,7 +10,7 @@ use domain::ReplicaId;
 use http::HeaderName;
 
 use super::admin::{AdminReadToken, AdminToken};
-use super::log::Logging;
+use super::log::{Access, Logging};
 use super::security::{Cluster, Openness, ServerTls};
 use super::values::{address, replica};
 use crate::client::Origin;
@@ -147,6 +147,8 @@ pub struct Front {
     pub connections_per_client_max: Option<u32>,
     #[command(flatten)]
     pub rules: PolicyRules,
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// How policies are kept in check.

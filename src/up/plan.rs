@@ -334,6 +334,7 @@ fn gateway(args: &Up, addresses: &Addresses, tokens: [Option<TokenSource>; 2]) -
         workers,
         connections_per_client_max,
         rules,
+        access,
         listen: _,
         admin: _,
     } = &args.front;
@@ -363,6 +364,9 @@ fn gateway(args: &Up, addresses: &Addresses, tokens: [Option<TokenSource>; 2]) -
             "--probation-failures-max",
             rules.probation_failures_max.to_string(),
         )
+        .with("--access-log", access.access_log.name())
+        .with_some("--access-log-file", access.access_log_file.as_deref())
+        .with("--access-log-sample", access.access_log_sample.to_string())
         .with_some(
             "--client-header",
             rules.client_header.as_ref().map(|name| name.as_str()),

@@ -232,7 +232,10 @@ mod tests {
         let later = now + CHANGE_TIME_MAX;
         let unfit = |problem: &str| Unfit::since(now, problem.to_owned());
         let mut lookers = [(); 3].map(|()| unfit("no key"));
-        let mut news = |at| lookers.iter_mut().filter(|unfit| unfit.is_news(at)).count();
+        let mut news = |at| {
+            let said = lookers.iter_mut().map(|unfit| unfit.is_news(at));
+            said.filter(|is_said| *is_said).count()
+        };
         let (under_way, lasting, said) = (news(now), news(later), news(later));
         assert_eq!((under_way, lasting, said), (0, 1, 0));
         assert!(unfit("no certificate").is_news(later), "another problem");

@@ -16,6 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::Admin;
+use crate::access_log::AccessLog;
 use crate::server::clients::Held;
 use frontend_policy::{COST_BOUNDS_US, Cost};
 
@@ -223,6 +224,12 @@ impl Numbers {
             "bazaar_log_records_dropped",
             "Records of the log that standard error did not take.",
             alone(daemon::log::dropped()),
+        )?;
+        let access_log = self.0.gateway.access_log.as_ref();
+        families.counter(
+            "bazaar_access_log_dropped",
+            "Requests that are not in the access log for lack of room, or as it could not be written.",
+            alone(access_log.map_or(0, AccessLog::dropped)),
         )
     }
 }

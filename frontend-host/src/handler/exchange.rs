@@ -20,7 +20,7 @@ use super::response::{complete, rendered};
 use super::{Gateway, Request};
 use crate::cache::{Counts, Rendering};
 use frontend_policy::decision::{Action, Operation, Outcome, Reply, TakeAction, TradeAction};
-use frontend_policy::{Connection, Decider, RequestParts, limits};
+use frontend_policy::{Connection, Decider, Digest, RequestParts, limits};
 
 mod reads;
 
@@ -39,6 +39,8 @@ pub(super) struct Exchange<'a> {
     list: Option<SemaphorePermit<'a>>,
     /// The version that decided what is done: another one may have taken its place since.
     operation_of: u64,
+    /// Whether the response had been made before.
+    is_hit: bool,
     /// When it came, where what the client gets is compared with what others get.
     compared_since: Option<Instant>,
 }
@@ -98,6 +100,7 @@ impl<'a> Exchange<'a> {
             deadlines: None,
             key: None,
             list: None,
+            is_hit: false,
         }
     }
 
@@ -119,6 +122,16 @@ impl<'a> Exchange<'a> {
     pub(super) fn add_reply_headers(&self, reply: &mut HeaderMap) {
         let request = &self.request.admitted.head.headers;
         self.decider.add_reply_headers(reply, request);
+    }
+
+    /// Whether the response had been made before.
+    pub(super) fn is_hit(&self) -> bool {
+        self.is_hit
+    }
+
+    /// The version that decided.
+    pub(super) fn policy(&self) -> Digest {
+        self.decider.version().digest
     }
 
     /// Answers. Where a canary is compared with the active version, that is told of it.
@@ -152,8 +165,8 @@ impl<'a> Exchange<'a> {
                 }
             };
             if steps.next().is_none() {
-                let target = target(&self.request);
-                tracing::warn!(policy = %self.decider.version(), target, "the policy took too many steps");
+                let (target, request_id) = (target(&self.request), self.request.noted.id.text());
+                tracing::warn!(policy = %self.decider.version(), target, %request_id, "the policy took too many steps: its client gets an error. Push one that responds sooner, or roll back");
                 return Err(Inadmissible::Undecided);
             }
             if !pause.is_zero() {
@@ -289,6 +302,7 @@ fn request_parts<'a>(request: &'a Request<'_>, now_ms: u64) -> RequestParts<'a> 
         }),
         body: request.body.as_deref(),
         now_ms,
+        id: Some(&request.noted.id),
     }
 }
 
