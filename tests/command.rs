@@ -660,10 +660,7 @@ fn up_starts_several_catalogs_over_one_database_and_one_serves_where_the_other_d
     let again = format!("{active} was started again, pid ");
     let starts = |log: &str| log.matches(&again).count();
     let log = process.log();
-    let last = log
-        .lines()
-        .filter_map(|line| line.split_once(&again))
-        .last();
+    let last = log.lines().rev().find_map(|line| line.split_once(&again));
     kill_by_pid(last.map_or(*pid, |(_, pid)| pid.parse().expect("a number")));
     assert_eq!(trade("\"second\""), 1);
     // It stands by from its next start on, without --restart.
