@@ -270,7 +270,7 @@ fn errors_in(text: &str) -> Vec<String> {
         let mut letters = call.chars();
         while depth > 0 {
             match (letters.next()?, &mut literal) {
-                ('"', _) if literal.is_some() => last = literal.take(),
+                ('"', Some(_)) => last = literal.take(),
                 ('"', None) => literal = Some(String::new()),
                 ('\\', Some(literal)) => match letters.next()? {
                     // It goes on in the next line.
