@@ -18,14 +18,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use daemon::tasks;
 use frontend_policy::{Digest, RequestId};
-use http::header::{HeaderValue, USER_AGENT};
+use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
 use http::{StatusCode, Version, response};
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::handler::CACHE_STATUS;
 use output::Output;
 
 pub use format::Format;
@@ -44,6 +43,9 @@ const BATCH_BYTES: usize = 64 << 10;
 /// How long what waits gets to be written when the gateway stops, and how often there is another try to say so.
 const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 const FLUSH_PAUSE: Duration = Duration::from_millis(10);
+
+/// By which it is known where an answer came from.
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// What is logged of a client that left before there was an answer, as others have it.
 const CLIENT_LEFT: StatusCode = match StatusCode::from_u16(499) {

@@ -36,7 +36,6 @@ use frontend_policy::{Arrival, Decider, Versions};
 
 pub use admission::Admitted;
 use admission::check_content_coding;
-pub(crate) use cache_status::CACHE_STATUS;
 use exchange::Exchange;
 pub(crate) use exchange::{new_key, unix_ms};
 pub use noted::Noted;

@@ -146,6 +146,9 @@ bazaar_ready
 # HELP bazaar_log_records_dropped_total Records of the log that standard error did not take.
 # TYPE bazaar_log_records_dropped_total counter
 bazaar_log_records_dropped_total
+# HELP bazaar_access_log_dropped_total Requests that are not in the access log for lack of room, or as it could not be written.
+# TYPE bazaar_access_log_dropped_total counter
+bazaar_access_log_dropped_total
 ";
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use http::header::AGE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Hits with this many seconds to live, or of this age, and fewer have their values made
 /// beforehand. More than any but a few responses are kept for.
