@@ -301,6 +301,8 @@ pub struct Incident {
     pub kind: String,
     /// What was asked, without what may be secret.
     pub request: String,
+    #[serde(default)]
+    pub request_id: Option<String>,
     pub cause: String,
     /// What the guest wrote.
     #[serde(default)]

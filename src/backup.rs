@@ -215,7 +215,7 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
         until,
         lease_ms,
     } = args;
-    directory::make(data_dir).map_err(failed(data_dir))?;
+    directory::make_private(data_dir).map_err(failed(data_dir))?;
     // What is unpacked there is moved to its place.
     let (manifest, unpacked) = verified(file, data_dir)?;
     let catalog = match manifest.layout {

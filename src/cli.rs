@@ -6,7 +6,7 @@
 //! - [`backup`]: flags of backups; [`stock`]: of what is traded;
 //!   [`protocol`]: of upgrades;
 //! - [`admin`]: how the admin API is reached; [`security`]: certificates;
-//! - [`file`]: settings of a service in a file;
+//! - [`file`]: settings of a service in a file; [`log`]: what services log;
 //! - [`values`]: what flags take; [`version`]: what `--version` says.
 
 use std::ffi::{OsStr, OsString};
@@ -22,6 +22,7 @@ mod admin;
 mod backup;
 mod config;
 mod file;
+mod log;
 mod policy;
 mod protocol;
 mod rollout;
@@ -36,6 +37,7 @@ mod deploy;
 pub use admin::{Admin, AdminTokenError};
 pub use backup::{Backup, Restore, Take};
 pub use config::{Config, Secrets};
+pub use log::LogFormat;
 pub use policy::{Dev, Language, Minimize, Pack, Policy, Record, Test, Trial, World};
 pub use protocol::Protocol;
 pub use rollout::Rollout;

@@ -8,6 +8,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -37,6 +38,13 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 pub enum ClientError {
     #[error("cannot connect to {origin}: {source}")]
     Connect { origin: Origin, source: io::Error },
+    /// The two ends do not agree on how to be encrypted.
+    #[error("{origin}: {problem}. {advice}")]
+    Untrusted {
+        origin: Origin,
+        problem: String,
+        advice: &'static str,
+    },
     /// The server took too long.
     #[error("no answer within {} s", after.as_secs())]
     TimedOut { after: Duration },
@@ -61,8 +69,19 @@ pub enum ClientError {
 }
 
 impl ClientError {
+    /// A request over a connection to there got no answer.
+    pub fn exchanging(origin: &Origin, error: Box<dyn Error + Send + Sync>) -> Self {
+        match untrusted(origin, &*error) {
+            Some(untrusted) => untrusted,
+            None => Self::Exchange(error),
+        }
+    }
+
     /// A connection could not be made.
     pub fn connecting(origin: &Origin, error: Box<dyn Error + Send + Sync>) -> Self {
+        if let Some(untrusted) = untrusted(origin, &*error) {
+            return untrusted;
+        }
         let innermost = innermost(&*error);
         match innermost.downcast_ref::<io::Error>() {
             Some(source) => Self::Connect {
@@ -72,6 +91,71 @@ impl ClientError {
             None => Self::Exchange(error),
         }
     }
+}
+
+/// Where TLS is what does not come about, and what to do.
+fn untrusted(origin: &Origin, error: &(dyn Error + 'static)) -> Option<ClientError> {
+    let mut causes = iter::successors(Some(error), |&error| error.source());
+    let (problem, advice) = causes.find_map(|cause| {
+        if let Some(failed) = rustls_error(cause) {
+            return Some((failed.to_string(), tls_advice(failed)?));
+        }
+        let http = cause.downcast_ref::<hyper::Error>()?;
+        (http.is_parse() && !origin.is_secure()).then(|| {
+            let advice = "What answers there may want to be spoken to over TLS: name an https:// URL, and the file of its authority's \
+                          certificate with --ca";
+            (http.to_string(), advice)
+        })
+    })?;
+    Some(ClientError::Untrusted {
+        origin: origin.clone(),
+        problem,
+        advice,
+    })
+}
+
+/// An error of rustls, which comes inside of others of I/O.
+fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    error
+        .downcast_ref()
+        .or_else(|| rustls_error(error.downcast_ref::<io::Error>()?.get_ref()?))
+}
+
+/// What to do about one.
+fn tls_advice(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::{AlertDescription, CertificateError};
+    Some(match error {
+        rustls::Error::InvalidCertificate(certificate) => match certificate {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "Its certificate has to be renewed: `bazaar cert new DIR --renew`, where it was made by that"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "Name a host in the URL that the certificate names, or make it one that names this host: `bazaar cert new DIR --renew \
+                 --host NAME`"
+            }
+            CertificateError::Other(_) => {
+                "Name the URL of a gateway, with its own port for operators"
+            }
+            _ => {
+                "Name the file of the certificate of its authority with --ca (BAZAAR_CA): the ca.crt that `bazaar cert new` made, or \
+                 `bazaar up --secure` in DATA/certs"
+            }
+        },
+        rustls::Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired,
+        ) => {
+            "It wants a certificate of yours that it believes: name one, and the key to it, with --client-cert and --client-key"
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "What answers there does not speak TLS: name an http:// URL, or another port"
+        }
+        _ => return None,
+    })
 }
 
 /// What is behind an error.
@@ -334,7 +418,7 @@ impl Client {
         let answer = self.http.request(request.map(Full::new)).await;
         answer.map_err(|error| match error.is_connect() {
             true => ClientError::connecting(&self.origin, error.into()),
-            false => ClientError::Exchange(error.into()),
+            false => ClientError::exchanging(&self.origin, error.into()),
         })
     }
 

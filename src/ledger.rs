@@ -10,8 +10,9 @@ use serde::Serialize;
 use storage::StorageError;
 
 use crate::answer;
-use crate::cli;
+use crate::cli::{self, REPLICAS_MAX};
 use crate::output::{self, reader_may_go};
+use crate::up::ORDER_PREFIX;
 
 /// Why ledgers could not be read, or are not equal.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +20,9 @@ pub enum LedgerError {
     /// The directory holds no ledger that can be read.
     #[error("{}: {source}", dir.display())]
     Read { dir: PathBuf, source: StorageError },
+    /// It is the directory of something else.
+    #[error("{} holds no replica's ledger: {is}", dir.display())]
+    None { dir: PathBuf, is: String },
     /// What was printed says where.
     #[error("the ledgers differ")]
     Differ,
@@ -44,6 +48,10 @@ struct Opened<'a> {
 
 impl<'a> Opened<'a> {
     fn open(dir: &'a Path) -> Result<Self, LedgerError> {
+        if let Some(is) = what_else(dir) {
+            let dir = dir.to_owned();
+            return Err(LedgerError::None { dir, is });
+        }
         let ledger = Ledger::open(dir).map_err(|source| LedgerError::Read {
             dir: dir.to_owned(),
             source,
@@ -59,6 +67,36 @@ impl<'a> Opened<'a> {
             })
         })
     }
+}
+
+/// What a directory is that has no ledger, and what to do.
+fn what_else(dir: &Path) -> Option<String> {
+    let ledger = order::store::KIND.file;
+    // Its log alone is damage, which has words of its own.
+    let is_ledger = |dir: &Path| {
+        ["", "-wal"]
+            .iter()
+            .any(|end| dir.join(format!("{ledger}{end}")).exists())
+    };
+    if is_ledger(dir) {
+        return None;
+    }
+    if dir.join(catalog::store::sqlite::FILE).exists() {
+        return Some(
+            "it is a catalog's. Name the data directory of an order replica, which has every order of the journal (`bazaar up` \
+             keeps them in DATA/order-1 and so on); `bazaar backup take` reads a catalog's"
+                .to_owned(),
+        );
+    }
+    let mut replicas = (1..=REPLICAS_MAX).map(|id| dir.join(format!("{ORDER_PREFIX}{id}")));
+    Some(match replicas.find(|replica| is_ledger(replica)) {
+        Some(replica) => format!(
+            "it has the directories of a whole bazaar. Name a replica's, such as {}",
+            replica.display()
+        ),
+        None if !dir.is_dir() => "there is no such directory".to_owned(),
+        None => "name the --data-dir of an order replica".to_owned(),
+    })
 }
 
 fn show(dir: &Path, changes: bool) -> Result<(), LedgerError> {

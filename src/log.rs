@@ -1,16 +1,24 @@
-//! Logs: to standard error, each line behind the name of the service that wrote it.
+//! Logs: to standard error, as text, each line behind the name of the service that wrote it, or as a JSON object on each.
+
+mod json;
 
 use std::env::{self, VarError};
 use std::fmt;
 use std::io::{self, IsTerminal};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use daemon::log::{self, Records};
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{Directive, LevelFilter};
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
+
+use crate::cli::LogFormat;
+
+/// Whether what this process says is JSON.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
 
 /// What is logged where neither variable says it.
 const DEFAULT_FILTER: &str = "info";
@@ -21,11 +29,32 @@ const FILTER_VARIABLES: [&str; 2] = ["BAZAAR_LOG", "RUST_LOG"];
 
 /// Says something to the user. Nobody waits for it to be read.
 pub fn say(text: &str) {
-    log::record(format!("bazaar: {text}\n").as_bytes());
+    say_at(Level::INFO, text);
+}
+
+/// The same, that is as bad as that.
+pub fn say_at(level: Level, text: &str) {
+    // Whoever reads JSON has the name beside it.
+    match IS_JSON.load(Ordering::Relaxed) {
+        true => log::message(level, text),
+        false => log::message(level, &format!("bazaar: {text}")),
+    }
+}
+
+/// From now on all that this process says is written like this.
+pub fn write_as(service: &str, format: LogFormat) {
+    if format == LogFormat::Json {
+        IS_JSON.store(true, Ordering::Relaxed);
+        let service = service.to_owned();
+        log::write_messages_as(Box::new(move |level, text| {
+            json::message(&service, level, text)
+        }));
+    }
 }
 
 /// Starts logging under a service's name. `up` and its services share one standard error.
-pub fn start(service: &str) {
+pub fn start(service: &str, format: LogFormat) {
+    write_as(service, format);
     let (directives, problems) = directives();
     #[expect(clippy::disallowed_methods, reason = "nothing is written to it")]
     let is_terminal = io::stderr().is_terminal();
@@ -36,12 +65,18 @@ pub fn start(service: &str) {
         .log_internal_errors(false)
         .event_format(Named {
             service: service.to_owned(),
-            format: Format::default(),
+            format: match format {
+                LogFormat::Text => Some(Format::default()),
+                LogFormat::Json => None,
+            },
         })
         .init();
     // Not by the filter that they are about.
     for problem in problems {
-        log::record(format!("{service:<8} {problem}\n").as_bytes());
+        match format {
+            LogFormat::Text => log::message(Level::WARN, &format!("{service:<8} {problem}")),
+            LogFormat::Json => log::message(Level::WARN, &problem),
+        }
     }
 }
 
@@ -95,7 +130,8 @@ fn names_no_level(directive: &str) -> bool {
 
 struct Named {
     service: String,
-    format: Format<Full>,
+    /// None where it is JSON.
+    format: Option<Format<Full>>,
 }
 
 impl<S, N> FormatEvent<S, N> for Named
@@ -109,8 +145,11 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
+        let Some(format) = &self.format else {
+            return writeln!(writer, "{}", json::event(&self.service, event));
+        };
         write!(writer, "{:<8} ", self.service)?;
-        self.format.format_event(context, writer, event)
+        format.format_event(context, writer, event)
     }
 }
 

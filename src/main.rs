@@ -98,7 +98,7 @@ fn inherited_by(command: &Command) -> Result<Inherited, Error> {
 }
 
 fn fail(error: &Failure) -> ExitCode {
-    log::say(&error.to_string());
+    log::say_at(tracing::Level::ERROR, &error.to_string());
     error.exit_code()
 }
 

@@ -41,7 +41,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs a catalog.
 pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(), Failure> {
-    log::start("catalog");
+    log::start("catalog", args.logging.log_format);
     open_files::raise_limit();
     let mut shutdown = Box::pin(shutdown(&args.lifeline, STOP_TIME_MAX, None)?);
     let cluster = cluster(&args.cluster, Expected::Role(Role::Catalog))?;
@@ -132,7 +132,7 @@ fn lease(lease_ms: Option<u64>) -> Duration {
 
 /// Runs an order replica.
 pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Failure> {
-    log::start(&format!("order-{}", args.id));
+    log::start(&format!("order-{}", args.id), args.logging.log_format);
     open_files::raise_limit();
     let address = args.address().map_err(Error::Usage)?;
     let shutdown = shutdown(&args.lifeline, STOP_TIME_MAX, None)?;
@@ -171,7 +171,7 @@ pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Fai
 
 /// Runs a gateway, in the place of a running one where that is wanted.
 pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(), Failure> {
-    log::start("gateway");
+    log::start("gateway", args.logging.log_format);
     open_files::raise_limit();
     let drain_delay = Duration::from_millis(args.front.drain_delay_ms);
     let (replaced, when_replaced) = oneshot::channel();
@@ -220,6 +220,7 @@ pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(),
             failures_max: rules.probation_failures_max,
         },
         client_header: rules.client_header,
+        access_log: args.front.access.config(),
         ..defaults
     };
     info!(address = %args.front.listen, admin = %args.front.admin, "starting");

@@ -282,11 +282,14 @@ fn indented(incident: &Incident) -> String {
     let Incident {
         kind,
         request,
+        request_id,
         cause,
         output,
         backtrace,
     } = incident;
-    let mut text = format!("  {kind} at {request}\n  {cause}\n");
+    let id = request_id.as_ref();
+    let id = id.map_or_else(String::new, |id| format!(" ({})", id.escape_debug()));
+    let mut text = format!("  {kind} at {request}{id}\n  {cause}\n");
     for line in output.lines().chain(backtrace.lines()) {
         text += &format!("    {}\n", line.escape_debug());
     }

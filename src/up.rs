@@ -18,20 +18,22 @@ use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use daemon::tasks;
+use daemon::{directory, tasks};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
+use tracing::Level;
 
 use crate::cert::{self, AUTHORITY, CertError, Pair};
 use crate::cli;
 use crate::client::{Client, Server};
 use crate::error::Error;
-use crate::log::say;
+use crate::log::{self, say};
 use crate::output::{self, Table};
 use crate::stop::StopSignals;
 
 use self::child::{Child, Event};
 use self::journal::JournalError;
+pub use self::plan::ORDER_PREFIX;
 use self::plan::{Plan, Service};
 
 /// Longest wait for the gateway to be ready.
@@ -40,6 +42,9 @@ const READY_WAIT_MAX: Duration = Duration::from_secs(120);
 /// How often the gateway is asked whether it is ready, and its time to answer.
 const READY_INTERVAL: Duration = Duration::from_millis(50);
 const READY_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often services that are started again in any case may die before everything is ready.
+const EARLY_DEATHS_MAX: u32 = 5;
 
 /// Most events of children that wait to be told.
 const EVENTS_MAX: usize = 64;
@@ -75,6 +80,7 @@ pub enum UpError {
 
 /// Starts everything, and keeps it until a signal comes.
 pub async fn run(args: cli::Up) -> Result<(), UpError> {
+    log::write_as("up", args.logging.log_format);
     let mut signals = StopSignals::catch_for_service(say)?;
     let plan = Plan::new(&args)?;
     // Nothing else runs yet that it could hold up.
@@ -84,6 +90,11 @@ pub async fn run(args: cli::Up) -> Result<(), UpError> {
         () = signals.next() => return Ok(()),
     }
     if let Some(wanted) = plan.certificates() {
+        // Where data will be, whoever comes first.
+        directory::make_private(&args.data_dir).map_err(|source| CertError::File {
+            path: args.data_dir.clone(),
+            source,
+        })?;
         cert::make(&wanted)?;
     }
     let (events, happening) = mpsc::channel(EVENTS_MAX);
@@ -138,16 +149,23 @@ async fn tell_until_all_died(
     mut events: mpsc::Receiver<Event>,
 ) -> Result<(), UpError> {
     let mut pids = BTreeMap::new();
+    let mut early_deaths = 0..EARLY_DEATHS_MAX;
     let mut ready = pin!(ready(plan));
     loop {
         tokio::select! {
             biased;
             Some(event) = events.recv() => match event {
-                Event::Started { service, pid } => {
-                    pids.insert(service, pid);
+                Event::Started { service, pid } => match pids.insert(service.clone(), pid) {
+                    None => {}
+                    Some(_) => tell(Event::Started { service, pid })?,
+                },
+                // What has not served yet is not started again for what was wrong from the start on. But one that ends
+                // where that is what is safe may do so on a busy machine as well.
+                Event::Died { service, status, again_in, .. }
+                    if !restart && (again_in.is_none() || early_deaths.next().is_none()) =>
+                {
+                    return Err(UpError::DiedEarly { service, status });
                 }
-                // What has not served yet is not started again for what was wrong from the start on.
-                Event::Died { service, status, .. } if !restart => return Err(UpError::DiedEarly { service, status }),
                 event => tell(event)?,
             },
             outcome = &mut ready => break outcome?,
@@ -204,10 +222,8 @@ fn tell(event: Event) -> Result<(), UpError> {
                 Some(pause) => format!("starting it again in {} ms", pause.as_millis()),
                 None => "it is not started again without --restart".to_owned(),
             };
-            say(&format!(
-                "{service} (pid {pid}) {}; {next}",
-                child::how(status)
-            ));
+            let how = child::how(status);
+            log::say_at(Level::WARN, &format!("{service} (pid {pid}) {how}; {next}"));
         }
         Event::NotStarted { service, source } => {
             return Err(UpError::NotStarted { service, source });

@@ -261,3 +261,73 @@ fn each_rule_that_the_model_takes_out_is_explained() {
     assert_eq!(rows, taken_out);
     assert_eq!(taken_out, 32, "as docs/TESTING.md says");
 }
+
+/// The messages of all errors that a file of the sources logs, as far as they are written there.
+fn errors_in(text: &str) -> Vec<String> {
+    let calls = text.split("error!(").skip(1);
+    let messages = calls.filter_map(|call| {
+        let (mut depth, mut literal, mut last) = (1, None, None);
+        let mut letters = call.chars();
+        while depth > 0 {
+            match (letters.next()?, &mut literal) {
+                ('"', Some(_)) => last = literal.take(),
+                ('"', None) => literal = Some(String::new()),
+                ('\\', Some(literal)) => match letters.next()? {
+                    // It goes on in the next line.
+                    '\n' => literal.push(' '),
+                    letter => literal.push(letter),
+                },
+                (letter, Some(literal)) => literal.push(letter),
+                ('(', None) => depth += 1,
+                (')', None) => depth -= 1,
+                _ => {}
+            }
+        }
+        last
+    });
+    // What it begins with may be somebody's name.
+    let named = messages.map(|message| words_of(message.rsplit('}').next().unwrap_or_default()));
+    named.filter(|message| !message.is_empty()).collect()
+}
+
+/// A text with one blank between its words.
+fn words_of(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn what_to_do_about_every_error_of_the_log_is_written_down() {
+    let mut files = Vec::new();
+    for place in ["src", "catalog", "order", "frontend-host", "crates"] {
+        files_under(&Path::new(ROOT).join(place), &mut files);
+    }
+    let read = |file: &str| fs::read_to_string(Path::new(ROOT).join(file)).unwrap();
+    let (mut sources, mut errors) = (String::new(), BTreeSet::new());
+    for file in files
+        .iter()
+        .filter(|file| file.ends_with(".rs") && !file.contains("tests"))
+    {
+        let text = read(file);
+        errors.extend(errors_in(&text));
+        sources += &text.replace("\\\n", "");
+    }
+    assert!(errors.len() > 40, "{errors:?}");
+    let guide = read("docs/OPERATING.md");
+    let (_, table) = guide.split_once("### What the log says").unwrap();
+    let (table, _) = table.split_once("###").unwrap();
+    let rows = table.lines().filter_map(|line| line.split(" | ").nth(1));
+    let told: Vec<&str> = rows
+        .flat_map(|events| events.split('`').skip(1).step_by(2))
+        .collect();
+    let missing: Vec<_> = errors
+        .iter()
+        .filter(|error| !told.iter().any(|told| error.contains(told)))
+        .collect();
+    assert!(missing.is_empty(), "not in docs/OPERATING.md: {missing:#?}");
+    let sources = words_of(&sources);
+    let gone: Vec<_> = told
+        .iter()
+        .filter(|told| !sources.contains(&words_of(told)))
+        .collect();
+    assert!(gone.is_empty(), "nobody says so any more: {gone:#?}");
+}

@@ -60,6 +60,7 @@ fn a_recording_has_no_header_that_the_policy_did_not_ask_for_and_no_credentials(
             ("cookie", "session=s3cret"),
             ("user-agent", "nobody-asked"),
             ("x-forwarded-for", "192.0.2.7"),
+            ("x-request-id", "asked-here"),
         ];
         let echoed = bazaar.send("GET", "/echo", &headers, b"");
         assert!(echoed.body.contains("session=s3cret"), "{echoed:?}");
@@ -70,6 +71,8 @@ fn a_recording_has_no_header_that_the_policy_did_not_ask_for_and_no_credentials(
         recorded.contains("/echo") && recorded.contains("[\"host\""),
         "{recorded}"
     );
+    // By which it is found in the access log.
+    assert!(recorded.contains("\"id\":\"asked-here\""), "{recorded}");
     for hidden in ["s3cret", "nobody-asked", "192.0.2.7"] {
         assert!(!recorded.contains(hidden), "{hidden}: {recorded}");
     }

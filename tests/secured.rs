@@ -410,6 +410,10 @@ fn certificates_are_replaced_while_clients_trade_and_nobody_notices() {
             });
         }
     });
+    for (_, server) in servers() {
+        let log = bazaar.server(server).log();
+        assert!(!log.contains("will not do"), "it was whole at last: {log}");
+    }
     println!("certificates replaced three times: {}", trades.summary());
     assert!(trades.failed.is_empty(), "{:?}", trades.failed);
     assert!(!trades.times.is_empty());
@@ -578,6 +582,30 @@ fn up_secure_serves_clients_and_operators_over_tls_alone() {
         Some(1),
         "this machine does not know that authority"
     );
+    // Whoever asks in another way is told which one will do.
+    let [secure, plain] = ["https", "http"].map(|scheme| format!("{scheme}://{}", up.admin));
+    let clear = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let clear_address = clear.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut client, _) = clear.accept().unwrap();
+        std::io::Write::write_all(&mut client, b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    });
+    for (flags, advice) in [
+        (vec![format!("--admin={secure}")], "with --ca"),
+        (vec![format!("--admin={plain}")], "name an https:// URL"),
+        (
+            vec![
+                format!("--admin=https://{clear_address}"),
+                format!("--ca={}", ca.display()),
+            ],
+            "name an http:// URL",
+        ),
+    ] {
+        let refused = run(["status".to_owned()].iter().chain(&flags));
+        let told = String::from_utf8_lossy(&refused.stderr);
+        let failed = refused.status.code() == Some(1);
+        assert!(failed && told.contains(advice), "{flags:?}: {told}");
+    }
     assert!(up.process.terminate().success());
 }
 

@@ -219,7 +219,7 @@ pub fn restore(copy: &Path, data_dir: &Path, lease: Duration) -> Result<Copied, 
             path: work_dir.to_owned(),
             source,
         };
-        daemon::directory::make(work_dir).map_err(failed)?;
+        daemon::directory::make_private(work_dir).map_err(failed)?;
         let archived = copy.join(archive::DIR);
         if archived.exists() {
             fs::rename(archived, work_dir.join(archive::DIR)).map_err(failed)?;

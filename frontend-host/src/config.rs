@@ -7,6 +7,7 @@ use domain::ReplicaId;
 use http::HeaderName;
 use tls::Cluster;
 
+use crate::access_log;
 use crate::admin::token::TokenSource;
 pub use frontend_core::timing::{READ_TIME_MAX, TRADE_TIME_MAX};
 use frontend_policy::{Compiler, Probation, limits};
@@ -36,6 +37,8 @@ pub struct Config {
     /// The request header that tells clients apart, for canaries; the address where it is absent. What a
     /// policy is told of the connection is its address in either case.
     pub client_header: Option<HeaderName>,
+    /// How requests are logged; not at all where absent.
+    pub access_log: Option<access_log::Config>,
     /// Bearer tokens for operators. One that lets them change things, or [`Https`] and a [`Cluster`], must be there where
     /// the admin listener can be reached from other machines.
     pub tokens: Tokens,
@@ -94,6 +97,7 @@ impl Config {
             data_dir: None,
             probation: Probation::default(),
             client_header: None,
+            access_log: None,
             tokens: Tokens::default(),
             cluster: None,
             https: None,

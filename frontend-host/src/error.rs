@@ -52,6 +52,12 @@ pub enum Error {
         path: PathBuf,
         source: std::io::Error,
     },
+    /// The access log cannot be opened.
+    #[error("cannot log requests to {}: {source}; name another --access-log-file", path.display())]
+    AccessLog {
+        path: PathBuf,
+        source: std::io::Error,
+    },
     /// Another process has the data directory, or it cannot be made.
     #[error(transparent)]
     DataDir(#[from] daemon::data_dir::Error),

@@ -14,6 +14,7 @@ mod cache_status;
 mod preconditions;
 mod events;
 mod response;
+mod noted;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use http::request::Parts;
 use http_body_util::Full;
 use tokio::sync::Semaphore;
 
+use crate::access_log::{AccessLog, DecidedBy};
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::events::Events;
@@ -41,6 +43,7 @@ use admission::check_content_coding;
 pub use events::Followed;
 use exchange::Exchange;
 pub(crate) use exchange::{new_key, unix_ms};
+pub use noted::Noted;
 pub use refusal::Refusal;
 pub use refusal::error_body;
 pub use response::without_body;
@@ -58,6 +61,8 @@ pub struct Gateway {
     pub trade_time_max: Duration,
     /// The header that tells clients apart.
     pub client_header: Option<HeaderName>,
+    /// Where requests are logged, if they are.
+    pub access_log: Option<AccessLog>,
     /// Whether the gateway is to stop.
     pub stage: Stage,
     /// What was done so far.
@@ -78,6 +83,8 @@ pub struct Request<'a> {
     pub client: IpAddr,
     /// Over which kind of connection.
     pub scheme: Scheme,
+    /// What it is called, and its place in the access log.
+    pub noted: &'a Noted,
 }
 
 impl Gateway {
@@ -98,10 +105,16 @@ impl Gateway {
             read_time_max: config.read_time_max,
             trade_time_max: config.trade_time_max,
             client_header: config.client_header.clone(),
+            access_log: None,
             lists: Semaphore::new(LISTS_MAX),
             order_lists: Semaphore::new(LISTS_MAX),
             stage: Stage::default(),
         }
+    }
+
+    /// Logs requests there, if anywhere.
+    pub fn logging(self, access_log: Option<AccessLog>) -> Self {
+        Self { access_log, ..self }
     }
 
     /// Lets a request in by its head: whatever can be refused without its body is, before that is
@@ -126,17 +139,31 @@ impl Gateway {
     /// Answers a request. The answer may take over the memory of its headers.
     pub async fn answer(&self, request: Request<'_>) -> Response<Full<Bytes>> {
         let began = Instant::now();
+        let noted = request.noted;
         let mut exchange = Exchange::begin(self, request);
         let mut response = exchange.answer().await;
         exchange.add_reply_headers(response.headers_mut());
         exchange.count(response.status(), began.elapsed());
+        if !exchange.is_hit() || noted.is_wanted() {
+            noted.name(&mut response);
+        }
+        if noted.is_logged() {
+            let policy = DecidedBy(exchange.policy());
+            response.extensions_mut().insert(policy);
+        }
         response
     }
 
     /// Answers a request about which no policy decides. What the policy adds to every reply is added all
     /// the same: that of the version which would have been asked.
-    pub fn refuse(&self, refusal: &Refusal, head: &Parts, client: IpAddr) -> Response<Full<Bytes>> {
+    pub fn refuse(
+        &self,
+        refusal: &Refusal,
+        (head, noted): (&Parts, &Noted),
+        client: IpAddr,
+    ) -> Response<Full<Bytes>> {
         let mut response = refusal.response();
+        noted.name(&mut response);
         let decider = self.decider(head, client);
         decider.add_reply_headers(response.headers_mut(), &head.headers);
         let answer = Answer {

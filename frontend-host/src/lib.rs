@@ -6,6 +6,7 @@
 //! - [`config`], [`error`]: what a gateway is told, and why it does not start;
 //! - [`server`]: the listener for clients, and the workers;
 //! - [`handler`]: one request, from its head to its response;
+//! - [`access_log`]: a line for each request;
 //! - `frontend_policy`: the sandbox, its versions, and the swap;
 //! - [`cache`]: what was read, and the responses made of it; `frontend_core` has the rules;
 //! - [`upstream`]: the catalog and the replicas: reads, takes, trades, elections, the session;
@@ -31,6 +32,7 @@ pub mod error;
 pub mod server;
 pub mod handler;
 pub mod events;
+pub mod access_log;
 pub mod cache;
 pub mod upstream;
 mod rollouts;
@@ -66,6 +68,7 @@ use tokio::time::sleep;
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::order::v1::orders_client::OrdersClient;
 
+use crate::access_log::AccessLog;
 use crate::admin::{Admin, KnownBy, Operators};
 use crate::cache::Cache;
 use crate::handler::Gateway;
@@ -190,7 +193,8 @@ pub async fn run(
         takes: Takes::new(catalogs.clone(), Arc::clone(&journal)),
         end_turn: Default::default(),
     };
-    let gateway = Arc::new(Gateway::new(&config, policy, Arc::clone(&cache), backend));
+    let gateway = Gateway::new(&config, policy, Arc::clone(&cache), backend);
+    let gateway = Arc::new(gateway.logging(access_log(&config)?));
     if are_kept {
         gateway.stage.leave_queue();
     }
@@ -321,6 +325,9 @@ pub async fn run(
         let _ = stop.send(true);
         let _ = leave_admin.send(true);
         let _ = stop_admin.send(true);
+        if let Some(log) = &gateway.access_log {
+            log.flush().await;
+        }
         session.await;
         served.map_err(Error::from)
     };
@@ -334,6 +341,18 @@ pub async fn run(
     let served = tokio::try_join!(serving, operating);
     drop((watching, looking, rolling_out, announcing));
     served.map(|_| ())
+}
+
+/// Where requests are logged, if they are.
+fn access_log(config: &Config) -> Result<Option<AccessLog>, Error> {
+    let Some(config) = &config.access_log else {
+        return Ok(None);
+    };
+    let started = AccessLog::start(config).map_err(|source| Error::AccessLog {
+        path: config.file.clone().unwrap_or_default(),
+        source,
+    })?;
+    Ok(Some(started))
 }
 
 /// Tells the supervisor once a trade could be served.

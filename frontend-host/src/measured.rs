@@ -62,6 +62,13 @@ pub(crate) const EVENT_STREAMS_REFUSED: Metric = Metric::counter(
     &[],
     "Streams of events that were refused, since their client had too many",
 );
+/// That of [`crate::access_log`].
+pub(crate) const ACCESS_LOG_DROPPED: Metric = Metric::counter(
+    "bazaar_access_log_dropped",
+    "requests",
+    &[],
+    "Requests that are not in the access log for lack of room, or as it could not be written",
+);
 const ELECTIONS: Metric = Metric::counter(
     "bazaar_elections",
     "elections",
@@ -74,6 +81,7 @@ const ELECTIONS: Metric = Metric::counter(
 pub(crate) const METRICS: &[&Metric] = &[
     &EVENT_STREAMS,
     &EVENT_STREAMS_REFUSED,
+    &ACCESS_LOG_DROPPED,
     &REQUEST_SECONDS,
     &RESPONSES,
     &TRADES,

@@ -10,6 +10,7 @@ use domain::ReplicaId;
 use http::HeaderName;
 
 use super::admin::{AdminReadToken, AdminToken};
+use super::log::{Access, Logging};
 use super::security::{Cluster, Openness, ServerTls};
 use super::values::{address, replica};
 use crate::client::Origin;
@@ -103,6 +104,8 @@ pub struct Up {
     #[arg(long, env = "BAZAAR_REBUILD", value_parser = BoolishValueParser::new())]
     pub rebuild: bool,
     #[command(flatten)]
+    pub logging: Logging,
+    #[command(flatten)]
     pub settings_file: SettingsFile,
 }
 
@@ -152,6 +155,8 @@ pub struct Front {
     pub connections_per_client_max: Option<u32>,
     #[command(flatten)]
     pub rules: PolicyRules,
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// How policies are kept in check.
@@ -227,6 +232,8 @@ pub struct Gateway {
     #[arg(long, env = "BAZAAR_TAKE_OVER", requires = "data_dir", value_parser = BoolishValueParser::new())]
     pub take_over: bool,
     #[command(flatten)]
+    pub logging: Logging,
+    #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]
     pub lifeline: Lifeline,
@@ -299,6 +306,8 @@ pub struct Catalog {
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
     #[command(flatten)]
+    pub logging: Logging,
+    #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]
     pub lifeline: Lifeline,
@@ -359,6 +368,8 @@ pub struct Order {
     /// Where /healthz, /readyz (`leader` or `follower`) and /metrics are asked; nowhere unless it is given
     #[arg(long, env = "BAZAAR_METRICS", value_name = "ADDRESS", value_parser = address)]
     pub metrics: Option<SocketAddr>,
+    #[command(flatten)]
+    pub logging: Logging,
     #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]

@@ -60,6 +60,7 @@ impl Failure {
             | ClientError::Output(_)
             | ClientError::Tls(_)
             | ClientError::InTheClear(_)
+            | ClientError::Untrusted { .. }
             | ClientError::Request(_) => Self::Broken,
         }
     }

@@ -236,11 +236,13 @@ fn describe(found: &Found, seen: &BTreeMap<String, u64>) -> String {
 }
 
 fn show(example: &Example) -> String {
+    let id = example.request_id.as_ref().map(|id| format!(" ({id})"));
     let indent = |text: &str| text.replace('\n', "\n               ");
     format!(
-        "  {} of {}\n    active:    {}\n    candidate: {}\n",
+        "  {} of {}{}\n    active:    {}\n    candidate: {}\n",
         example.kind,
         example.request,
+        id.unwrap_or_default(),
         indent(&example.active),
         indent(&example.candidate)
     )
@@ -255,6 +257,7 @@ mod tests {
         let example = |request: &str| Example {
             kind: "body".into(),
             request: request.into(),
+            request_id: None,
             active: "a".into(),
             candidate: "b\nc".into(),
         };

@@ -123,6 +123,7 @@ fn lookup(headers: &HeaderMap) -> RequestParts<'_> {
         connection: None,
         body: None,
         now_ms: 1_800_000_000_000,
+        id: None,
     }
 }
 

@@ -268,7 +268,7 @@ fn url(args: &Up, address: SocketAddr) -> String {
 }
 
 fn catalog(args: &Up, address: SocketAddr, number: u32) -> Service {
-    let flags = Flags::of("catalog")
+    let flags = Flags::of(args, "catalog")
         .with("--listen", address.to_string())
         .with_some("--stocks", args.stocks.as_deref())
         .with_some(
@@ -305,7 +305,7 @@ fn archive_after(args: &Up) -> Option<String> {
 fn order(args: &Up, addresses: &Addresses, id: u32, address: SocketAddr) -> Service {
     let name = format!("{ORDER_PREFIX}{id}");
     let data_dir = args.data_dir.join(&name);
-    let mut flags = Flags::of("order")
+    let mut flags = Flags::of(args, "order")
         .with("--id", id.to_string())
         .with("--listen", address.to_string())
         .with_catalogs(args, &addresses.catalogs)
@@ -340,11 +340,12 @@ fn gateway(args: &Up, addresses: &Addresses, tokens: [Option<TokenSource>; 2]) -
         workers,
         connections_per_client_max,
         rules,
+        access,
         listen: _,
         admin: _,
     } = &args.front;
     let data_dir = args.data_dir.join(GATEWAY);
-    let mut flags = Flags::of("gateway")
+    let mut flags = Flags::of(args, "gateway")
         .with("--listen", addresses.listen.to_string())
         .with("--admin", addresses.admin.to_string())
         .with_catalogs(args, &addresses.catalogs)
@@ -369,6 +370,9 @@ fn gateway(args: &Up, addresses: &Addresses, tokens: [Option<TokenSource>; 2]) -
             "--probation-failures-max",
             rules.probation_failures_max.to_string(),
         )
+        .with("--access-log", access.access_log.name())
+        .with_some("--access-log-file", access.access_log_file.as_deref())
+        .with("--access-log-sample", access.access_log_sample.to_string())
         .with_some(
             "--client-header",
             rules.client_header.as_ref().map(|name| name.as_str()),
@@ -408,8 +412,9 @@ fn gateway(args: &Up, addresses: &Addresses, tokens: [Option<TokenSource>; 2]) -
 struct Flags(Vec<OsString>);
 
 impl Flags {
-    fn of(command: &str) -> Self {
+    fn of(args: &Up, command: &str) -> Self {
         Self(vec![command.into(), "--stop-at-eof".into()])
+            .with("--log-format", args.logging.log_format.name())
     }
 
     fn switch(mut self, flag: &str) -> Self {
@@ -481,12 +486,13 @@ mod tests {
     #[test]
     fn every_planned_command_line_is_one_that_bazaar_takes() {
         let args = up(
-            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --archive-after 5000 --connections-per-client-max 7",
+            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --archive-after 5000 --connections-per-client-max 7 --log-format json",
         );
         let plan = Plan::new(&args).unwrap();
         let services: Vec<&Service> = plan.stages().flatten().collect();
         assert_eq!(services.len(), 11);
         for service in services {
+            assert!(service.arguments.contains(&"--log-format=json".into()));
             let line = [OsString::from("bazaar")]
                 .into_iter()
                 .chain(service.arguments.iter().cloned());

@@ -138,6 +138,9 @@ bazaar_leader_epoch
 bazaar_ready
 # TYPE bazaar_log_records_dropped_total counter
 bazaar_log_records_dropped_total
+# HELP bazaar_access_log_dropped_total Requests that are not in the access log for lack of room, or as it could not be written.
+# TYPE bazaar_access_log_dropped_total counter
+bazaar_access_log_dropped_total
 ";
 
 #[test]

@@ -31,6 +31,7 @@ use storage::StorageError;
 use storage::rows::missing;
 use tokio::sync::watch;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 use tonic::async_trait;
 
 use super::audit::Audit;
@@ -393,7 +394,11 @@ fn late(time_max: Duration) -> StorageError {
 /// Which journal there is, if there is one.
 async fn journal_id(client: &Client) -> Result<Option<JournalId>, StorageError> {
     let sql = "SELECT journal FROM identity";
-    let row = client.query_opt(sql, &[]).await.map_err(of_read)?;
+    let row = match client.query_opt(sql, &[]).await {
+        // Tables are made one after the other: whoever begins it has not come to this one yet.
+        Err(error) if error.code() == Some(&SqlState::UNDEFINED_TABLE) => None,
+        row => row.map_err(of_read)?,
+    };
     let id = row.map(|row| Ok::<_, StorageError>(JournalId::try_from(get::<&[u8]>(&row, 0)?)?));
     id.transpose()
 }

@@ -6,6 +6,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::directory;
+
 /// The file that is locked; what it holds does not matter.
 const LOCK_FILE: &str = "lock";
 
@@ -36,7 +38,7 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes a directory, making it where it is missing.
+    /// Takes a directory, making it this user's alone where it is missing.
     ///
     /// # Errors
     /// Where another process has it, or it cannot be used.
@@ -45,7 +47,7 @@ impl Lock {
             path: path.to_owned(),
             source,
         };
-        fs::create_dir_all(path).map_err(unusable)?;
+        directory::make_private(path).map_err(unusable)?;
         let file = File::options()
             .create(true)
             .truncate(false)

@@ -1,16 +1,30 @@
 //! Directories that outlive a loss of power. A file that is synced is found again only where the
 //! directory that names it is synced, too, and the one that names that.
 
-use std::fs::{self, File};
+use std::fs::{DirBuilder, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
+
+/// What others may do in a directory that is made: as the user's mask says, and nothing.
+const OPEN: u32 = 0o777;
+const PRIVATE: u32 = 0o700;
 
 /// Makes a directory and those above it that are missing, and syncs each that got an entry.
 ///
 /// # Errors
 /// Where the disk refuses, or something else is there.
 pub fn make(path: &Path) -> io::Result<()> {
-    make_with(path, &mut sync)
+    make_with(path, OPEN, &mut sync)
+}
+
+/// The same, of which all that are made are this user's alone, and so is what will be in them. One that is there stays
+/// as it is.
+///
+/// # Errors
+/// Where the disk refuses, or something else is there.
+pub fn make_private(path: &Path) -> io::Result<()> {
+    make_with(path, PRIVATE, &mut sync)
 }
 
 /// Syncs a directory: the files that it names are there after a loss of power.
@@ -30,16 +44,21 @@ pub fn of(path: &Path) -> &Path {
     }
 }
 
-fn make_with(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+fn make_with(
+    path: &Path,
+    mode: u32,
+    sync: &mut impl FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
+    let create = || DirBuilder::new().mode(mode).create(path);
     if path.parent().is_none() {
-        return fs::create_dir(path);
+        return create();
     }
     let above = of(path);
-    make_with(above, sync)?;
-    match fs::create_dir(path) {
+    make_with(above, mode, sync)?;
+    match create() {
         // Another process made it a moment ago, and may not have synced it yet.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => {}
         made => made?,
@@ -49,6 +68,9 @@ fn make_with(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io:
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -57,7 +79,7 @@ mod tests {
         let path = dir.path().join("one/two/three");
         let mut synced = Vec::new();
         let mut make = |path: &Path| {
-            make_with(path, &mut |path| {
+            make_with(path, OPEN, &mut |path| {
                 synced.push(path.to_owned());
                 sync(path)
             })
@@ -70,6 +92,20 @@ mod tests {
             name => dir.path().join(name),
         });
         assert_eq!(synced, expected);
+    }
+
+    #[test]
+    fn what_is_made_private_is_and_what_was_there_stays_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let open = dir.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o750)).unwrap();
+        make_private(&open.join("data/catalog")).unwrap();
+        make_private(&open).unwrap();
+        assert_eq!(mode(&open.join("data/catalog")), 0o700);
+        assert_eq!(mode(&open.join("data")), 0o700);
+        assert_eq!(mode(&open), 0o750);
     }
 
     #[test]

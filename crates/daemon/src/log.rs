@@ -14,6 +14,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use tracing::Level;
+
 /// Bytes of records that wait to be written.
 const QUEUE_BYTES_MAX: usize = 1 << 20;
 
@@ -22,6 +24,29 @@ const FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Pause before an output that would block is tried again.
 const BLOCKED_PAUSE: Duration = Duration::from_millis(10);
+
+/// How a message becomes a record, without its line's end.
+pub type Form = Box<dyn Fn(Level, &str) -> String + Send + Sync>;
+
+/// How messages of this process are written; as they are where nobody says it.
+static FORM: OnceLock<Form> = OnceLock::new();
+
+/// From now on [`message`] writes them like this. What was said first counts.
+pub fn write_messages_as(form: Form) {
+    let _ = FORM.set(form);
+}
+
+/// Logs what does not come through `tracing`: of a process before it serves, or as it ends.
+pub fn message(level: Level, text: &str) {
+    record(formed(level, text).as_bytes());
+}
+
+fn formed(level: Level, text: &str) -> String {
+    let form = FORM.get();
+    let mut record = form.map_or_else(|| text.to_owned(), |form| form(level, text));
+    record.push('\n');
+    record
+}
 
 /// Logs a record, which should end with a line's end.
 pub fn record(record: &[u8]) {
@@ -68,12 +93,12 @@ impl Write for Records {
 pub fn record_panics() {
     panic::set_hook(Box::new(|panic| {
         let thread = thread::current();
-        let mut text = format!("thread '{}' {panic}\n", thread.name().unwrap_or("unnamed"));
+        let mut text = format!("thread '{}' {panic}", thread.name().unwrap_or("unnamed"));
         let backtrace = Backtrace::capture();
         if backtrace.status() == BacktraceStatus::Captured {
-            text += &format!("{backtrace}\n");
+            text += &format!("\n{backtrace}");
         }
-        record(text.as_bytes());
+        message(Level::ERROR, &text);
     }));
 }
 
@@ -182,7 +207,9 @@ impl Shared {
 }
 
 fn notice(dropped: u64) -> String {
-    format!("{dropped} records of this log were dropped: standard error did not take them\n")
+    let text =
+        format!("{dropped} records of this log were dropped: standard error did not take them");
+    formed(Level::WARN, &text)
 }
 
 /// An output that may fail.

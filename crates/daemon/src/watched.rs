@@ -1,11 +1,12 @@
 //! What is made of files, and made anew when they change: certificates, tokens.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::task::spawn_blocking;
@@ -16,6 +17,10 @@ use crate::tasks::{self, Task};
 /// How often files are looked at. Their contents are what counts: links that are turned to others (as Kubernetes and
 /// certbot do) and files that are written in place are all the same to it.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long files that belong together may take to change, one after the other, until those of them that do not belong
+/// together are an error.
+const CHANGE_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Most bytes of a file: a bundle of authorities' certificates has a few hundred KB.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -81,8 +86,8 @@ pub struct Watched<T> {
 }
 
 impl<T: Send + Sync + 'static> Watched<T> {
-    /// Makes it, and from now on anew whenever a file has changed. Where that fails, what there is stays in force
-    /// and the log says why: two files that belong together cannot be replaced at one moment.
+    /// Makes it, and from now on anew whenever a file has changed. Where that fails, what there is stays in force,
+    /// and the log says why once that has lasted: two files that belong together cannot be replaced at one moment.
     ///
     /// # Errors
     /// Where a file cannot be read, or `make` fails.
@@ -111,6 +116,63 @@ impl<T: Send + Sync + 'static> Watched<T> {
     }
 }
 
+/// Files that will not do, each time that they are looked at.
+struct Unfit {
+    problem: String,
+    since: Instant,
+    /// There once it was said.
+    said: Option<Said>,
+}
+
+impl Unfit {
+    fn since(since: Instant, problem: String) -> Self {
+        Self {
+            problem,
+            since,
+            said: None,
+        }
+    }
+
+    /// Whether it is to be said now: once it is more than a change that is under way, and where nobody else of this
+    /// process has said the same, since several look at the same files.
+    fn is_news(&mut self, now: Instant) -> bool {
+        if self.said.is_some() || now.duration_since(self.since) < CHANGE_TIME_MAX {
+            return false;
+        }
+        let (said, is_first) = Said::now(&self.problem);
+        self.said = Some(said);
+        is_first
+    }
+}
+
+/// Of each problem that was said and lasts, by how many.
+static LASTING: Mutex<BTreeMap<String, usize>> = Mutex::new(BTreeMap::new());
+
+/// A problem was said. Dropped, it is none any more.
+struct Said(String);
+
+impl Said {
+    /// Also whether nobody had said it.
+    fn now(problem: &str) -> (Self, bool) {
+        let mut lasting = LASTING.lock().unwrap_or_else(PoisonError::into_inner);
+        let by = lasting.entry(problem.to_owned()).or_default();
+        *by += 1;
+        (Self(problem.to_owned()), *by == 1)
+    }
+}
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        let mut lasting = LASTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(by) = lasting.get_mut(&self.0) {
+            *by -= 1;
+            if *by == 0 {
+                lasting.remove(&self.0);
+            }
+        }
+    }
+}
+
 fn read(paths: &[PathBuf]) -> Result<Vec<Contents>, Unread> {
     paths.iter().map(|path| Contents::read(path)).collect()
 }
@@ -121,7 +183,7 @@ async fn look<T, E: Display + From<Unread>>(
     current: Arc<ArcSwap<T>>,
     make: impl Fn(&[Contents]) -> Result<T, E>,
 ) {
-    let mut complained = None;
+    let mut unfit: Option<Unfit> = None;
     loop {
         sleep(LOOK_INTERVAL).await;
         let read = spawn_blocking({
@@ -133,7 +195,7 @@ async fn look<T, E: Display + From<Unread>>(
         };
         let made = match read {
             Ok(contents) if contents == known => {
-                complained = None;
+                unfit = None;
                 continue;
             }
             Ok(contents) => make(&contents).map(|made| (made, contents)),
@@ -143,17 +205,42 @@ async fn look<T, E: Display + From<Unread>>(
             Ok((made, contents)) => {
                 current.store(Arc::new(made));
                 known = contents;
-                complained = None;
+                unfit = None;
                 tracing::info!(files = ?paths, "files have changed, and are in force as they are now");
             }
             Err(error) => {
-                let complaint = error.to_string();
-                // Once for each that is wrong, however long it is.
-                if complained.as_ref() != Some(&complaint) {
-                    tracing::error!(files = ?paths, %error, "files have changed and will not do: what they said before stays in force");
-                    complained = Some(complaint);
+                let problem = error.to_string();
+                let same = unfit.take().filter(|unfit| unfit.problem == problem);
+                let unfit =
+                    unfit.insert(same.unwrap_or_else(|| Unfit::since(Instant::now(), problem)));
+                if unfit.is_news(Instant::now()) {
+                    tracing::error!(files = ?paths, %error, "files have changed and will not do: what they said before stays in force. Put files that belong together in their place");
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_will_not_do_are_one_event_however_many_look_at_them_and_a_change_under_way_is_none()
+     {
+        let now = Instant::now();
+        let later = now + CHANGE_TIME_MAX;
+        let unfit = |problem: &str| Unfit::since(now, problem.to_owned());
+        let mut lookers = [(); 3].map(|()| unfit("no key"));
+        let mut news = |at| {
+            let said = lookers.iter_mut().map(|unfit| unfit.is_news(at));
+            said.filter(|is_said| *is_said).count()
+        };
+        let (under_way, lasting, said) = (news(now), news(later), news(later));
+        assert_eq!((under_way, lasting, said), (0, 1, 0));
+        assert!(unfit("no certificate").is_news(later), "another problem");
+        // It was mended, and is wrong again.
+        drop(lookers);
+        assert!(unfit("no key").is_news(later));
     }
 }

@@ -108,7 +108,7 @@ impl DataDir {
             path: path.to_owned(),
             source,
         };
-        directory::make(path).map_err(failed)?;
+        directory::make_private(path).map_err(failed)?;
         let lock = Lock::take(path)?;
         directory::sync(path).map_err(failed)?;
         Ok(Self {

@@ -55,7 +55,7 @@ pub enum Error {
         expected: Expected,
     },
     /// This machine has no certificates of authorities, and none were named.
-    #[error("no authority is believed: name the file of one's certificate ({0})")]
+    #[error("no authority is believed: name the file of one's certificate with --ca ({0})")]
     NoAuthorities(String),
 }
 

@@ -140,6 +140,7 @@ fn decide(versions: &Versions, headers: &HeaderMap) {
         connection: None,
         body: None,
         now_ms: NOW_MS,
+        id: None,
     };
     let decision = versions.decider(b"client").on_request(request);
     black_box(decision.expect("the default policy decides"));

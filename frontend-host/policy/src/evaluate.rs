@@ -20,6 +20,7 @@ use crate::guest::failure::Failure;
 use crate::guest::instance::{Ambient, Instance};
 use crate::guest::version::Version;
 use crate::limits;
+use crate::request_id::RequestId;
 
 /// A request as the gateway has it.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +38,8 @@ pub struct RequestParts<'a> {
     pub body: Option<&'a [u8]>,
     /// Wall clock in milliseconds since 1970.
     pub now_ms: u64,
+    /// What it is called in logs, differences and recordings; policies do not see it. `None` where it is of none.
+    pub id: Option<&'a RequestId>,
 }
 
 /// How a request came. What host it asked for, its header `host` says.

@@ -22,6 +22,7 @@ pub mod decision;
 pub mod limits;
 pub mod answered;
 pub mod measured;
+pub mod request_id;
 mod guest;
 mod evaluate;
 pub mod admission;
@@ -36,10 +37,12 @@ pub use guest::bindings::WORLDS;
 pub use guest::code_cache::CodeCache;
 pub use guest::compiler::{CompileError, Compiler, Pace, compile_as_child};
 pub use guest::costs::{COST_BOUNDS_US, Cost};
+pub use guest::digest::Digest;
 pub use guest::engine::Engine;
 pub use guest::instance::Ambient;
 pub use guest::version::{SharedVersion, Version};
 pub use measured::{METRICS, Measured};
+pub use request_id::RequestId;
 pub use rollout::{
     Arrival, Probation, Published, Reason, Share, SwapError, Trial, VersionLog, Versions,
 };

@@ -76,6 +76,7 @@ fn get<'a>(target: &'a str, headers: &'a HeaderMap) -> RequestParts<'a> {
         connection: None,
         body: None,
         now_ms: 1_800_000_000_000,
+        id: None,
     }
 }
 

@@ -77,6 +77,7 @@ fn decide(versions: &Versions, client: u32, target: &str) -> String {
         connection: None,
         body: None,
         now_ms: 0,
+        id: None,
     };
     let mut decider = versions.decider(&client.to_be_bytes());
     let decision = decider.on_request(request).unwrap();
@@ -518,6 +519,7 @@ fn in_bytes(headers: &HeaderMap) -> RequestParts<'_> {
         }),
         body: None,
         now_ms: 0,
+        id: None,
     }
 }
 
@@ -579,6 +581,7 @@ async fn a_recording_has_what_came_of_takes_and_replays_them() {
         connection: None,
         body: None,
         now_ms: 0,
+        id: None,
     };
     let stock = Outcome::Stock(Stock {
         name: StockName::new("nvidia").unwrap(),
@@ -792,6 +795,7 @@ fn a_shadow_is_not_asked_what_would_fill_its_queue() {
         connection: None,
         body: None,
         now_ms: 0,
+        id: None,
     };
     let mut decider = versions.decider(&[]);
     let outcome = Outcome::Stocks(Page {

@@ -20,8 +20,9 @@ use metrics::metric::{
 use metrics::{Export as _, Families, Metric, exposition, process};
 
 use super::Admin;
+use crate::access_log::AccessLog;
 use crate::measured;
-use crate::measured::{EVENT_STREAMS, EVENT_STREAMS_REFUSED};
+use crate::measured::{ACCESS_LOG_DROPPED, EVENT_STREAMS, EVENT_STREAMS_REFUSED};
 use crate::server::clients::Held;
 use frontend_policy::answered::Answer;
 use frontend_policy::{COST_BOUNDS_US, SharedVersion};
@@ -286,7 +287,12 @@ impl Numbers<'_> {
             ("authority", authority),
             ("clients", self.0.tls.as_ref().and_then(tls::Server::expiry)),
         ])?;
-        families.add_one(&LOG_RECORDS_DROPPED, daemon::log::dropped())
+        families.add_one(&LOG_RECORDS_DROPPED, daemon::log::dropped())?;
+        let access_log = self.0.gateway.access_log.as_ref();
+        families.add_one(
+            &ACCESS_LOG_DROPPED,
+            access_log.map_or(0, AccessLog::dropped),
+        )
     }
 }
 

@@ -21,7 +21,7 @@ use super::{Gateway, Request};
 use crate::cache::{Counts, Rendering};
 use frontend_policy::answered::{Answer, Cached, Route};
 use frontend_policy::decision::{Action, Operation, Outcome, Reply, TakeAction, TradeAction};
-use frontend_policy::{Connection, Decider, RequestParts, limits};
+use frontend_policy::{Connection, Decider, Digest, RequestParts, limits};
 
 mod reads;
 
@@ -43,6 +43,8 @@ pub(super) struct Exchange<'a> {
     /// What was done last, and what the cache had for it.
     route: Route,
     cached: Cached,
+    /// Whether the response had been made before.
+    is_hit: bool,
     /// When it came, where what the client gets is compared with what others get.
     compared_since: Option<Instant>,
 }
@@ -104,6 +106,7 @@ impl<'a> Exchange<'a> {
             list: None,
             route: Route::Policy,
             cached: Cached::None,
+            is_hit: false,
         }
     }
 
@@ -138,6 +141,16 @@ impl<'a> Exchange<'a> {
         self.decider.add_reply_headers(reply, request);
     }
 
+    /// Whether the response had been made before.
+    pub(super) fn is_hit(&self) -> bool {
+        self.is_hit
+    }
+
+    /// The version that decided.
+    pub(super) fn policy(&self) -> Digest {
+        self.decider.version().digest
+    }
+
     /// Answers. Where a canary is compared with the active version, that is told of it.
     pub(super) async fn answer(&mut self) -> Response<Full<Bytes>> {
         let answered = self.run().await;
@@ -169,8 +182,8 @@ impl<'a> Exchange<'a> {
                 }
             };
             if steps.next().is_none() {
-                let target = target(&self.request);
-                tracing::warn!(policy = %self.decider.version(), target, "the policy took too many steps");
+                let (target, request_id) = (target(&self.request), self.request.noted.id.text());
+                tracing::warn!(policy = %self.decider.version(), target, %request_id, "the policy took too many steps: its client gets an error. Push one that responds sooner, or roll back");
                 return Err(Inadmissible::Undecided);
             }
             if !pause.is_zero() {
@@ -311,6 +324,7 @@ fn request_parts<'a>(request: &'a Request<'_>, now_ms: u64) -> RequestParts<'a> 
         }),
         body: request.body.as_deref(),
         now_ms,
+        id: Some(&request.noted.id),
     }
 }
 

@@ -34,7 +34,7 @@ use super::streams::Streams;
 use super::unsent::{EVENTS_BYTES, UnderWay, Unsent};
 use crate::config::Bounds;
 use crate::config::{HEAD_BYTES_MAX, HEADERS_MAX, STREAMS_MAX};
-use crate::handler::{Followed, Gateway, Refusal, Request, without_body};
+use crate::handler::{Followed, Gateway, Noted, Refusal, Request, without_body};
 
 /// What a request over HTTP/2 counts for besides its head and its body: a task, and what hyper and
 /// h2 keep of it.
@@ -188,11 +188,12 @@ impl Peer {
     /// Over HTTP/1, where a client has one request at a time.
     async fn answer_next(&self, head: &mut Parts, body: Incoming) -> Response<Unsent> {
         self.progress.on_request();
+        let noted = self.note(head);
         let response = if body.is_end_stream() {
-            self.decide(head).await
+            self.decide((head, &noted)).await
         } else {
             let held = self.place.received.share();
-            Box::pin(self.read_and_decide(head, body, held)).await
+            Box::pin(self.read_and_decide((head, &noted), body, held)).await
         };
         let mut response = without_body(&head.method, response);
         if self.gateway.stage.is_closing() {
@@ -204,13 +205,14 @@ impl Peer {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
             let under_way = || UnderWay::Answer(Arc::clone(&self.progress));
-            return self.events(response, &followed, under_way, head);
+            return self.events(response, &followed, under_way, (head, noted));
         }
         let (response, bytes) = parts(response);
         if bytes.len() > UNWATCHED_BYTES_MAX {
             let under_way = UnderWay::Answer(Arc::clone(&self.progress));
-            return self.unsent(response, bytes, under_way, head);
+            return self.unsent((response, bytes), under_way, (head, noted));
         }
+        noted.answered(&response, bytes.len());
         self.progress.on_response();
         Response::from_parts(response, Unsent::unwatched(bytes))
     }
@@ -218,17 +220,23 @@ impl Peer {
     /// Over HTTP/2, where a client can have many requests, and leave their answers.
     async fn answer_on_stream(&self, head: &mut Parts, body: Incoming) -> Response<Unsent> {
         let stream = UnderWay::stream(&self.progress);
+        let noted = self.note(head);
         let mut held = self.place.received.share();
         let response = match held.grow(STREAM_BYTES + head_bytes(&head.uri, &head.headers)) {
-            Ok(()) => self.read_and_decide(head, body, held).await,
-            Err(Exhausted) => self.refuse(&Refusal::RequestsCrowded, head),
+            Ok(()) => self.read_and_decide((head, &noted), body, held).await,
+            Err(Exhausted) => self.refuse(&Refusal::RequestsCrowded, (head, &noted)),
         };
         let mut response = without_body(&head.method, response);
         if let Some(followed) = response.extensions_mut().remove::<Followed>() {
-            return self.events(response, &followed, || stream, head);
+            return self.events(response, &followed, || stream, (head, noted));
         }
-        let (response, bytes) = parts(response);
-        self.unsent(response, bytes, stream, head)
+        self.unsent(parts(response), stream, (head, noted))
+    }
+
+    /// Before anything takes the head.
+    fn note(&self, head: &Parts) -> Noted {
+        let log = self.gateway.access_log.as_ref();
+        Noted::of(head, self.place.address(), log)
     }
 
     /// An answer that is followed by events, unless only its head is asked for.
@@ -237,21 +245,29 @@ impl Peer {
         mut response: Response<Full<Bytes>>,
         followed: &Followed,
         under_way: impl FnOnce() -> UnderWay,
-        request: &Parts,
+        (request, noted): (&Parts, Noted),
     ) -> Response<Unsent> {
         let stream = followed.take().filter(|_| request.method == Method::GET);
         let Some(stream) = stream else {
             response.headers_mut().remove(CONTENT_LENGTH);
             self.progress.on_response();
-            return response.map(|_| Unsent::unwatched(Bytes::new()));
+            let (head, _) = parts(response);
+            noted.answered(&head, 0);
+            return Response::from_parts(head, Unsent::unwatched(Bytes::new()));
         };
         let mut share = self.place.unsent.share();
         match share.grow(EVENTS_BYTES) {
-            Ok(()) => response.map(|_| Unsent::events(stream, share, under_way())),
+            // It is logged as it begins: what it comes to nobody knows yet.
+            Ok(()) => {
+                let (head, _) = parts(response);
+                noted.answered(&head, 0);
+                Response::from_parts(head, Unsent::events(stream, share, under_way()))
+            }
             Err(Exhausted) => {
                 self.progress.on_response();
-                let refused = self.refuse(&Refusal::AnswersCrowded, request);
+                let refused = self.refuse(&Refusal::AnswersCrowded, (request, &noted));
                 let (head, bytes) = parts(refused);
+                noted.answered(&head, bytes.len());
                 Response::from_parts(head, Unsent::unwatched(bytes))
             }
         }
@@ -260,17 +276,17 @@ impl Peer {
     /// `held` is given back once there is an answer.
     async fn read_and_decide(
         &self,
-        head: &mut Parts,
+        (head, noted): (&mut Parts, &Noted),
         mut body: Incoming,
         mut held: Share,
     ) -> Response<Full<Bytes>> {
         if body.is_end_stream() {
-            return self.decide(head).await;
+            return self.decide((head, noted)).await;
         }
         let time_max = self.place.clients().bounds().send_time_max;
         let unread = Unread::of(head, &body);
         let (mut refusal, unread) = match self.gateway.admit(head, Some(body.size_hint().lower())) {
-            Err(refusal) => (self.refuse(&refusal, head), unread),
+            Err(refusal) => (self.refuse(&refusal, (head, noted)), unread),
             Ok(admitted) => match receive::read(&mut body, &mut held, time_max).await {
                 Ok(bytes) => {
                     let request = Request {
@@ -278,10 +294,11 @@ impl Peer {
                         body: Some(bytes),
                         client: self.place.address(),
                         scheme: self.scheme,
+                        noted,
                     };
                     return self.gateway.answer(request).await;
                 }
-                Err(missing) => (self.refuse(&missing, head), unread.after(&missing)),
+                Err(missing) => (self.refuse(&missing, (head, noted)), unread.after(&missing)),
             },
         };
         if unread == Unread::Discarded {
@@ -292,7 +309,7 @@ impl Peer {
     }
 
     /// A request without a body.
-    async fn decide(&self, head: &mut Parts) -> Response<Full<Bytes>> {
+    async fn decide(&self, (head, noted): (&mut Parts, &Noted)) -> Response<Full<Bytes>> {
         match self.gateway.admit(head, None) {
             Ok(admitted) => {
                 let request = Request {
@@ -300,30 +317,31 @@ impl Peer {
                     body: None,
                     client: self.place.address(),
                     scheme: self.scheme,
+                    noted,
                 };
                 self.gateway.answer(request).await
             }
-            Err(refusal) => self.refuse(&refusal, head),
+            Err(refusal) => self.refuse(&refusal, (head, noted)),
         }
     }
 
-    fn refuse(&self, refusal: &Refusal, head: &Parts) -> Response<Full<Bytes>> {
-        self.gateway.refuse(refusal, head, self.place.address())
+    fn refuse(&self, refusal: &Refusal, request: (&Parts, &Noted)) -> Response<Full<Bytes>> {
+        self.gateway.refuse(refusal, request, self.place.address())
     }
 
     /// An answer to `request` that counts until the client has taken it; or that there is no room for it.
     fn unsent(
         &self,
-        head: http::response::Parts,
-        bytes: Bytes,
+        (head, bytes): (http::response::Parts, Bytes),
         under_way: UnderWay,
-        request: &Parts,
+        (request, noted): (&Parts, Noted),
     ) -> Response<Unsent> {
         let mut share = self.place.unsent.share();
         let (head, bytes) = match share.grow(bytes.len()) {
             Ok(()) => (head, bytes),
-            Err(Exhausted) => parts(self.refuse(&Refusal::AnswersCrowded, request)),
+            Err(Exhausted) => parts(self.refuse(&Refusal::AnswersCrowded, (request, &noted))),
         };
+        noted.answered(&head, bytes.len());
         Response::from_parts(head, Unsent::watched(bytes, share, under_way))
     }
 }

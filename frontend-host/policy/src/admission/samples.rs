@@ -62,6 +62,7 @@ pub(super) fn requests() -> Vec<(Method, String, Option<Vec<u8>>)> {
 pub(super) fn lookups() -> Vec<(&'static str, RequestInput)> {
     let lookup = |target: &'static str| {
         let request = RequestInput {
+            id: None,
             method: Method::GET,
             target: target.to_owned(),
             headers: HeaderMap::new(),

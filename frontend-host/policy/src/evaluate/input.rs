@@ -13,6 +13,7 @@ use domain::ReplicaId;
 use http::{HeaderMap, HeaderName, Method};
 use percent_encoding::percent_decode;
 use serde_json::Value;
+use smol_str::SmolStr;
 
 use crate::decision::{Action, Decision, InvalidDecision, Outcome, Stock, View};
 use crate::evaluate::{Connection, RequestParts, on_outcome, on_outcome_afresh, on_request};
@@ -45,6 +46,8 @@ pub(crate) enum Subject {
 /// A request, as long as it is needed.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestInput {
+    /// What it is called, where that is known. No decision depends on it.
+    pub(crate) id: Option<SmolStr>,
     pub(crate) method: Method,
     pub(crate) target: String,
     pub(crate) headers: HeaderMap,
@@ -67,6 +70,7 @@ impl RequestInput {
             connection: self.connection,
             body: self.body.as_deref(),
             now_ms,
+            id: None,
         }
     }
 }
@@ -88,6 +92,7 @@ impl DecisionInput {
         outcome: Option<&Outcome>,
     ) -> Self {
         let subject = Subject::Request(Box::new(RequestInput {
+            id: request.id.map(|id| id.text().clone()),
             method: request.method.clone(),
             target: request.target.to_owned(),
             headers: request.headers.clone(),
@@ -231,6 +236,11 @@ impl DecisionInput {
         let outcome = outcome.map_or_else(String::new, |outcome| format!(" → {}", outcome.name()));
         let first: String = first.chars().take(ROUTE_PART_MAX).collect();
         format!("{} /{first}{rest}{outcome}", request.method)
+    }
+
+    /// What the request that it is about is called.
+    pub(crate) fn request_id(&self) -> Option<&str> {
+        self.request()?.id.as_deref()
     }
 
     /// The request that it is about, where it is about one.
@@ -463,6 +473,7 @@ mod tests {
             HeaderValue::from_bytes(b"Bearer hunter2\xff").unwrap(),
         );
         let request = RequestInput {
+            id: None,
             method: Method::POST,
             target: "/orders?token&for=sesame%20seed&key=s%3Dame%2f1&pw=p%40s%26w0rd".to_owned(),
             headers,

@@ -69,6 +69,9 @@ pub struct Example {
     pub kind: String,
     /// What was asked: method and target of a request, or that it was an election.
     pub request: String,
+    /// The request's `x-request-id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// What the active version decided.
     pub active: String,
     /// What the candidate decided.
@@ -123,6 +126,7 @@ impl Differences {
             found.examples.push_back(Example {
                 kind: kind.to_owned(),
                 request: shown(&input.describe()),
+                request_id: input.request_id().map(str::to_owned),
                 active: shown(&both[0]),
                 candidate: shown(&both[1]),
             });
@@ -235,6 +239,7 @@ mod tests {
             connection: None,
             body: None,
             now_ms: 0,
+            id: None,
         };
         DecisionInput::of_request(request, Ambient { now_ms: 0, seed: 0 }, &[], None)
     }

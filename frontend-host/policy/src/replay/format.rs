@@ -10,14 +10,15 @@
 //!
 //! Each line after it is a decision: what it depended on, and the fields of what was decided. One
 //! about a request has `request`; `body` is base64, and `outcome` is null where the decision was
-//! about the request itself. A header is a name and a value: a string where that is printable ASCII,
+//! about the request itself. `id` is the request's `x-request-id`, for whoever looks for it elsewhere, and left out where it is not known: nothing
+//! depends on it, so that it is of no version. A header is a name and a value: a string where that is printable ASCII,
 //! blanks and tabs, else `{"base64":"/w=="}`. `connection` is there where the policy saw it. `takes` is
 //! what came of the takes out of buckets before, `"granted"` or `{"denied":250}` each, and left out where
 //! there were none. An election has `election`, as the policy saw it.
 //!
 //! ```json
 //! {"now_ms":1795370000000,"seed":42,
-//!  "request":{"method":"GET","target":"/stocks/nvidia","headers":[["host","localhost:8080"]],
+//!  "request":{"id":"5f0c2e9a41-0-7","method":"GET","target":"/stocks/nvidia","headers":[["host","localhost:8080"]],
 //!             "connection":{"client":"127.0.0.1","scheme":"http","version":"1.1"},
 //!             "body":null,"outcome":null},
 //!  "decided":[["action","read-stock"],["name","nvidia"],…]}
@@ -44,6 +45,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use domain::{Epoch, JournalId, ReplicaId, RowNumber};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::fields::Fields;
 use super::headers::HeaderChoice;
@@ -52,6 +54,7 @@ use crate::evaluate::Connection;
 use crate::evaluate::input::{DecisionInput, DecisionResult, RequestInput, Subject};
 use crate::guest::instance::Ambient;
 use crate::guest::version::Version;
+use crate::request_id;
 
 /// What the first line of a recording says that it is.
 const FORMAT: &str = "bazaar-policy-recording";
@@ -86,6 +89,8 @@ pub(super) struct Line {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct RequestLine {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    id: Option<SmolStr>,
     method: String,
     target: String,
     headers: Vec<(String, HeaderLine)>,
@@ -282,6 +287,7 @@ impl RequestLine {
             .into_iter()
             .map(|(name, value)| (name.to_string(), value.into()));
         Self {
+            id: subject.id.clone(),
             method: subject.method.to_string(),
             target: subject.target.clone(),
             headers: headers.collect(),
@@ -308,6 +314,7 @@ impl TryFrom<RequestLine> for RequestInput {
             .transpose()
             .map_err(|error| error.to_string())?;
         Ok(Self {
+            id: line.id.and_then(|id| request_id::parse(id.as_bytes())),
             method: Method::try_from(line.method.as_str()).map_err(|error| error.to_string())?,
             target: line.target,
             headers,

@@ -217,6 +217,7 @@ fn with_request(
     }
     let outcome = request.outcome.as_ref();
     let request = RequestInput {
+        id: None,
         method: changed.method.clone(),
         target: changed.target.clone(),
         headers,
@@ -272,6 +273,7 @@ mod tests {
 
     fn asked(target: &str, outcome: Option<Outcome>) -> DecisionInput {
         let request = RequestInput {
+            id: None,
             method: Method::GET,
             target: target.to_owned(),
             headers: HeaderMap::new(),

@@ -25,6 +25,9 @@ pub struct Incident {
     pub kind: String,
     /// What was to be decided, without the values of query and headers and without the body.
     pub request: String,
+    /// The request's `x-request-id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
     /// What went wrong, on one line.
     pub cause: String,
     /// What the guest wrote: the message of a panic, mostly.

@@ -208,12 +208,13 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
         let Incident {
             kind,
             request,
+            request_id,
             cause,
             output,
             backtrace,
             ..
         } = &incident;
-        tracing::error!(policy = %version, kind, request, cause, output, backtrace, "what the policy failed at");
+        tracing::error!(policy = %version, kind, request, request_id, cause, output, backtrace, "what the policy failed at");
     }
     let now = BootTime::now();
     let mut judgement = health.judgement();
@@ -382,6 +383,7 @@ fn incident(version: &Version, problem: &Problem, input: &DecisionInput) -> Inci
         at_ms: unix_ms(),
         kind: kind.to_owned(),
         request: input.redacted(),
+        request_id: input.request_id().map(str::to_owned),
         cause: shown(cause),
         output: output.text.trim().to_owned(),
         backtrace,

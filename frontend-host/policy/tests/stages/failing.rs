@@ -45,6 +45,7 @@ fn try_to_decide(versions: &Versions, client: u32, target: &str) -> Result<Strin
         body: None,
         connection: None,
         now_ms: 0,
+        id: None,
     };
     let mut decider = versions.decider(&client.to_be_bytes());
     decider.on_request(request)?;
@@ -342,6 +343,7 @@ fn incident_of(target: &str) -> Incident {
         body: Some(b"hunter2"),
         connection: None,
         now_ms: 0,
+        id: None,
     };
     versions.decider(b"client").on_request(request).unwrap();
     wait_for_held(&versions, 1);

@@ -79,6 +79,7 @@ fn serve(versions: &Versions, clients: u32, status: impl Fn(&str) -> StatusCode)
         connection: None,
         body: None,
         now_ms: 0,
+        id: None,
     };
     for client in 0..clients {
         for _ in 0..16 {
@@ -412,6 +413,7 @@ fn what_another_version_decided_counts_as_failed() {
             connection: None,
             body: None,
             now_ms: 0,
+            id: None,
         };
         for _ in 0..16 {
             let mut decider = versions.decider(&client.to_be_bytes());

@@ -296,6 +296,7 @@ fn said(versions: &Versions) -> String {
         body: None,
         connection: None,
         now_ms: 0,
+        id: None,
     };
     let decision = versions.decider(b"client").on_request(request).unwrap();
     let Action::Respond(reply) = decision.action else {
@@ -443,6 +444,7 @@ fn a_version_that_keeps_clients_out_and_cannot_be_started_is_stood_in_for_by_nob
             body: None,
             connection: None,
             now_ms: 0,
+            id: None,
         };
         versions.decider(b"client").on_request(request).map(drop)
     };
