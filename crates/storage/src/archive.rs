@@ -69,6 +69,8 @@ pub struct Archive {
     location: Option<Location>,
     /// Those that count, in the order of their rows; `None` until that was read.
     parts: Option<Vec<Part>>,
+    /// What SQLite said its `data_version` was before they were read: another one once another connection has committed.
+    version: i64,
     /// Those that were read last, the very last one at the end.
     open: Vec<Opened>,
     /// By the first row of the file.
@@ -80,6 +82,7 @@ impl Archive {
         Self {
             location,
             parts: None,
+            version: 0,
             open: Vec::new(),
             keys: BTreeMap::new(),
         }
@@ -109,7 +112,8 @@ impl Archive {
         .map(|taken| taken.is_some())
     }
 
-    /// The row that a key made, by what the files' indices say.
+    /// The row that a key made, by what the files' indices say. Asked once the table is seen not to have the key: it may have
+    /// left into a file that was entered since anything was read here.
     ///
     /// # Errors
     /// As above.
@@ -118,6 +122,7 @@ impl Archive {
         connection: &Connection,
         key: &IdempotencyKey,
     ) -> Result<Option<RowNumber>, StorageError> {
+        self.look_again(connection)?;
         if self.parts(connection)?.is_empty() {
             return Ok(None);
         }
@@ -209,6 +214,21 @@ impl Archive {
         }
         self.open.push(opened);
         Ok(self.open.last())
+    }
+
+    /// Forgets which files count where another connection has committed since that was read. The only one that writes has
+    /// none beside it, and knows when it enters a file.
+    fn look_again(&mut self, connection: &Connection) -> Result<(), StorageError> {
+        if self.location.is_none() {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached("PRAGMA main.data_version")?;
+        let version = statement.query_row([], |row| row.get(0))?;
+        if self.version != version {
+            self.version = version;
+            self.forget();
+        }
+        Ok(())
     }
 
     /// Those that count, as they were when that was read.
