@@ -126,6 +126,7 @@ fn checksum(part: Part, number: u64, block: &Block) -> [u8; CHECKSUM_BYTES] {
 /// A filter that is being made.
 pub(super) struct New {
     part: Part,
+    /// The head, then those with bits.
     blocks: Vec<Block>,
 }
 
@@ -134,13 +135,13 @@ impl New {
         let blocks = usize::try_from(blocks_of(part)).expect("a file has few rows");
         Self {
             part,
-            blocks: vec![[0; BLOCK_BYTES]; blocks],
+            blocks: vec![[0; BLOCK_BYTES]; 1 + blocks],
         }
     }
 
     pub(super) fn add(&mut self, key: &str) {
         let wanted = Wanted::of(key);
-        let block = &mut self.blocks[wanted.block(blocks_of(self.part)) as usize];
+        let block = &mut self.blocks[1 + wanted.block(blocks_of(self.part)) as usize];
         for (byte, bit) in wanted.bits() {
             block[byte] |= bit;
         }
@@ -148,13 +149,11 @@ impl New {
 
     /// Writes and syncs it.
     pub(super) fn write(mut self, path: &Path) -> io::Result<()> {
-        let mut head = [0; BLOCK_BYTES];
-        head[..HEAD.len()].copy_from_slice(HEAD);
-        for (block, number) in self.blocks.iter_mut().zip(0..) {
+        self.blocks[0][..HEAD.len()].copy_from_slice(HEAD);
+        for (block, number) in self.blocks[1..].iter_mut().zip(0..) {
             let checksum = checksum(self.part, number, block);
             block[BLOCK_BYTES - CHECKSUM_BYTES..].copy_from_slice(&checksum);
         }
-        self.blocks.insert(0, head);
         fs::write(path, self.blocks.as_flattened())?;
         File::open(path)?.sync_all()
     }
