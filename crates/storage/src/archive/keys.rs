@@ -13,6 +13,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use domain::IdempotencyKey;
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::part::Part;
@@ -65,14 +66,42 @@ impl Wanted {
 #[derive(Debug)]
 pub(super) struct Keys {
     part: Part,
-    /// `None` until it is asked.
-    file: Option<Option<File>>,
+    file: Asked,
+}
+
+#[derive(Debug)]
+enum Asked {
+    NotYet,
+    Opened(File),
+    /// It is missing, or is not one.
+    Useless,
+}
+
+impl Asked {
+    fn opened(path: &Path, part: Part) -> Self {
+        match open(path, part) {
+            Ok(file) => Self::Opened(file),
+            // That passes.
+            Err(error) if [Errno::MFILE, Errno::NFILE].contains(&errno(&error)) => Self::NotYet,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "looking for keys without it: slower");
+                Self::Useless
+            }
+        }
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
 impl Keys {
     /// Not opened yet.
     pub(super) fn none(part: Part) -> Self {
-        Self { part, file: None }
+        Self {
+            part,
+            file: Asked::NotYet,
+        }
     }
 
     pub(super) fn part(&self) -> Part {
@@ -81,15 +110,12 @@ impl Keys {
 
     pub(super) fn may_have(&mut self, location: &Location, wanted: &Wanted) -> bool {
         let part = self.part;
-        let file = self.file.get_or_insert_with(|| {
-            let path = part.keys_path(location);
-            let opened = open(&path, part);
-            if let Err(error) = &opened {
-                tracing::warn!(path = %path.display(), %error, "looking for keys without it: slower");
-            }
-            opened.ok()
-        });
-        let Some(file) = file else { return true };
+        if matches!(self.file, Asked::NotYet) {
+            self.file = Asked::opened(&part.keys_path(location), part);
+        }
+        let Asked::Opened(file) = &self.file else {
+            return true;
+        };
         let number = wanted.block(blocks_of(part));
         let mut block = [0; BLOCK_BYTES];
         let read = file.read_exact_at(&mut block, (number + 1) * BLOCK_BYTES as u64);
