@@ -101,10 +101,7 @@ mod tests {
             sync(path)
         })
         .unwrap();
-        assert_eq!(
-            synced,
-            [inner.join("file"), inner, dir.path().to_owned()]
-        );
+        assert_eq!(synced, [inner.join("file"), inner, dir.path().to_owned()]);
         sync_tree(&dir.path().join("none")).unwrap_err();
     }
 

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::data_dir::Lock;
@@ -185,17 +186,31 @@ impl Location {
         })
     }
 
+    /// How many bytes more its disk takes.
+    pub(crate) fn free_bytes(&self) -> Result<u64, StorageError> {
+        if !self.is_on_disk() {
+            return Ok(u64::MAX);
+        }
+        let found = rustix::fs::statvfs(&self.dir);
+        let found = found.map_err(|error| StorageError::Directory {
+            path: self.dir.clone(),
+            source: error.into(),
+        })?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// Opens another database that is there for reading; `None` where it is not.
     pub(crate) fn open_beside(&self, path: &Path) -> Result<Option<Connection>, StorageError> {
-        let is_missing = |error: &io::Error| error.kind() == ErrorKind::NotFound;
-        if self.is_on_disk() && fs::metadata(path).as_ref().is_err_and(is_missing) {
-            return Ok(None);
-        }
+        let is_missing = || {
+            let found = fs::metadata(path);
+            found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         match self.connect(path, flags) {
+            // Looked at afterwards: it may be removed at any moment.
             Err(StorageError::Sqlite(error))
-                if !self.is_on_disk()
-                    && error.sqlite_error_code() == Some(ErrorCode::CannotOpen) =>
+                if error.sqlite_error_code() == Some(ErrorCode::CannotOpen)
+                    && (!self.is_on_disk() || is_missing()) =>
             {
                 Ok(None)
             }
@@ -220,11 +235,11 @@ impl Location {
 /// Bytes of a log that are rewritten at a time.
 const REWRITE_BYTES: usize = 1 << 16;
 
-/// A data directory that this process, and no other, writes to. Dropping it lets go.
+/// A data directory that this process, and no other, writes to. Dropping it, and the archiver that works in it, lets go.
 #[derive(Debug)]
 pub struct DataDir {
     location: Location,
-    _lock: Option<Lock>,
+    lock: Option<Arc<Lock>>,
 }
 
 impl DataDir {
@@ -239,7 +254,7 @@ impl DataDir {
         directory::sync(path).map_err(failed)?;
         Ok(Self {
             location: Location::on_disk(path),
-            _lock: Some(lock),
+            lock: Some(Arc::new(lock)),
         })
     }
 
@@ -250,13 +265,18 @@ impl DataDir {
                 dir: path.to_owned(),
                 vfs: Some(vfs),
             },
-            _lock: None,
+            lock: None,
         }
     }
 
     /// Where it is, for who only reads.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// Keeps other processes out for as long as it is held, by who works beside the writer.
+    pub(crate) fn lock(&self) -> Option<Arc<Lock>> {
+        self.lock.clone()
     }
 
     /// Opens the directory's database for writing, with a write-ahead log that is synced at

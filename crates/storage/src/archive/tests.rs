@@ -310,6 +310,8 @@ fn a_disk_that_refuses_a_file_leaves_rows_where_they_are() {
         disk.set_faults(faults);
         ledger.step().unwrap_err();
         disk.set_faults(Faults::default());
+        let left = simulated_disk::list(&disk.path().join(DIR)).unwrap();
+        assert!(left.is_empty(), "{left:?}");
         ledger.commit(1).unwrap();
         assert!(parts_in(&ledger.database).unwrap().is_empty());
         ledger.verify();
@@ -317,6 +319,71 @@ fn a_disk_that_refuses_a_file_leaves_rows_where_they_are() {
     ledger.grow(600).unwrap();
     assert!(!parts_in(&ledger.database).unwrap().is_empty());
     ledger.verify();
+}
+
+#[test]
+fn a_file_takes_no_room_that_commits_need_and_leaves_none_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.commit(320).unwrap();
+    let archive = dir.path().join(DIR);
+    // None that it could begin with.
+    let reserve = std::mem::replace(&mut ledger.archiver.reserve, u64::MAX);
+    let refused = ledger.step().unwrap_err();
+    assert!(refused.to_string().contains("make room"), "{refused}");
+    assert!(!archive.exists());
+    // None once it has begun.
+    ledger.archiver.reserve = reserve;
+    let mut steps = 0;
+    let refused = ledger.archiver.step(&mut |_| {
+        steps += 1;
+        match steps {
+            1 => Ok(()),
+            _ => Err(StorageError::Stopping),
+        }
+    });
+    refused.unwrap_err();
+    assert_eq!(fs::read_dir(&archive).unwrap().count(), 0);
+    ledger.grow(600).unwrap();
+    ledger.verify();
+}
+
+#[test]
+fn files_are_merged_while_rows_come_faster_than_they_are_archived() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.commit(200).unwrap();
+    ledger.grow(800).unwrap();
+    let mut files = 0;
+    for _ in 0..120 {
+        // It is always behind, and there are never rows enough for a larger file.
+        let unarchived = ledger.end.rows.0 - rows_in(&ledger.database).unwrap().0;
+        let wanted = KEPT + 4 * 64 + 70;
+        ledger
+            .commit(wanted.saturating_sub(unarchived) as usize + 1)
+            .unwrap();
+        ledger.step().unwrap();
+        ledger.commit(1).unwrap();
+        files = files.max(parts_in(&ledger.database).unwrap().len());
+    }
+    assert!((60..=66).contains(&files), "{files}");
+}
+
+#[test]
+fn who_takes_a_directory_finds_no_archiver_of_before_at_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let Ledger {
+        archiver,
+        database,
+        _data_dir: data_dir,
+        ..
+    } = Ledger::on_disk(dir.path());
+    let (reporter, _receiver) = crate::damage::channel();
+    let archiving = archiver.start(reporter);
+    drop((database, data_dir));
+    DataDir::take(dir.path()).unwrap_err();
+    drop(archiving);
+    DataDir::take(dir.path()).unwrap();
 }
 
 #[test]
@@ -332,6 +399,7 @@ fn a_stop_throws_a_half_made_file_away() {
         "{stopped:?}"
     );
     assert_eq!(ledger.shedding.offers().look(), None);
+    assert_eq!(fs::read_dir(dir.path().join(DIR)).unwrap().count(), 0);
     ledger.grow(600).unwrap();
     ledger.verify();
 }
