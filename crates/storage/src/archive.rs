@@ -9,6 +9,7 @@
 //! - here: which files count, and how rows and keys are found in them;
 //! - [`part`]: one file;
 //! - `keys`: which keys are certainly not in it;
+//! - `leftovers`: what does not count;
 //! - `plan`: what is archived or merged next;
 //! - [`archiver`]: who makes the files, on a thread of its own;
 //! - [`shed`]: what the writer does with them.
@@ -25,6 +26,7 @@ use crate::rows::RowsFrom;
 
 pub mod part;
 mod keys;
+mod leftovers;
 mod plan;
 pub mod archiver;
 pub mod shed;
@@ -34,6 +36,8 @@ mod tests;
 pub use archiver::{Archiver, Archiving, Offers};
 pub use part::Part;
 pub use shed::Shedding;
+
+pub(crate) use leftovers::tidy;
 
 use keys::{Keys, Wanted};
 use part::Opened;
@@ -56,8 +60,12 @@ pub const SCHEMA: &str =
 /// What an archived row takes on the disk, more or less.
 pub const ROW_BYTES: u64 = 150;
 
-/// Files that are kept open for reading rows by each who reads: one, and the one behind it.
-const OPEN_MAX: usize = 2;
+/// Files that are kept open by each who reads rows: one, and the one behind it.
+const READER_OPEN_MAX: usize = 2;
+
+/// The same of who writes, and looks for each order's key in any of them: all that there are but for very long journals. Each has a
+/// cache of 256 KiB at most.
+const WRITER_OPEN_MAX: usize = 64;
 
 /// How often it is looked again which files count, where one of them is gone: they were merged.
 const ATTEMPTS_MAX: usize = 5;
@@ -73,6 +81,7 @@ pub struct Archive {
     version: i64,
     /// Those that were read last, the very last one at the end.
     open: Vec<Opened>,
+    open_max: usize,
     /// By the first row of the file.
     keys: BTreeMap<RowNumber, Keys>,
 }
@@ -84,8 +93,14 @@ impl Archive {
             parts: None,
             version: 0,
             open: Vec::new(),
+            open_max: READER_OPEN_MAX,
             keys: BTreeMap::new(),
         }
+    }
+
+    /// It is the writer's.
+    pub(crate) fn keep_open(&mut self) {
+        self.open_max = WRITER_OPEN_MAX;
     }
 
     /// Other files count now.
@@ -104,6 +119,7 @@ impl Archive {
         rows: &mut RowsFrom,
     ) -> Result<bool, StorageError> {
         let next = rows.next();
+        self.look_again(connection)?;
         self.with_part(
             connection,
             |part| part.has(next),
@@ -209,7 +225,7 @@ impl Archive {
                 None => return Ok(None),
             },
         };
-        if self.open.len() >= OPEN_MAX {
+        if self.open.len() >= self.open_max {
             self.open.remove(0);
         }
         self.open.push(opened);
@@ -237,7 +253,9 @@ impl Archive {
             Some(parts) => parts,
             None => {
                 let parts = parts_in(connection)?;
+                // A file that was merged takes room until nobody has it open.
                 self.keys.retain(|_, keys| parts.contains(&keys.part()));
+                self.open.retain(|opened| parts.contains(&opened.part()));
                 parts
             }
         };

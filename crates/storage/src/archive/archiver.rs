@@ -1,9 +1,7 @@
 //! Who makes the files of an archive: on a thread of its own, beside the writer, whom it keeps waiting for nothing.
 
-use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::iter::Peekable;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -14,7 +12,7 @@ use daemon::{directory, tasks};
 use domain::{LedgerEnd, Row, RowNumber};
 
 use super::part::{self, Opened, Part};
-use super::{DIR, ROW_BYTES, keys, parts_in, plan};
+use super::{DIR, ROW_BYTES, keys, leftovers, parts_in, plan};
 use crate::damage::DamageReporter;
 use crate::database::{DataDir, Database, Kind, Location, open_read_only};
 use crate::error::StorageError;
@@ -143,7 +141,7 @@ impl Archiver {
         };
         let rows = last.number.0 + 1;
         if self.has_leftovers {
-            self.remove_leftovers(&parts, rows)?;
+            leftovers::remove(&self.location, &parts, rows)?;
             self.has_leftovers = false;
         }
         let archived = parts.last().map(|part| part.end).unwrap_or_default();
@@ -207,22 +205,6 @@ impl Archiver {
                 ),
             }),
         }
-    }
-
-    /// Removes what a crash left, and what was merged: what does not count, and has no row that is not
-    /// elsewhere. A file with rows behind the last one is evidence of an older database, and stays.
-    fn remove_leftovers(&self, parts: &[Part], rows: u64) -> Result<(), StorageError> {
-        let dir = self.location.beside(DIR);
-        let counting: HashSet<PathBuf> = parts.iter().flat_map(Part::file_names).collect();
-        for name in self.location.list(&dir)? {
-            let Some((_, last)) = Part::named(&name) else {
-                continue;
-            };
-            if !counting.contains(Path::new(&name)) && last.0 < rows {
-                self.location.remove(&dir.join(name))?;
-            }
-        }
-        Ok(())
     }
 
     /// So many of the rows behind those that are archived.
@@ -329,9 +311,33 @@ impl Archiver {
             filter.write(&path).map_err(failed)?;
             directory::sync(&self.location.beside(DIR)).map_err(failed)?;
         }
-        let opened =
-            Opened::open(&self.location, part)?.ok_or_else(|| rows::missing(part.first))?;
-        part::check(&opened, before, pace)
+        // What a disk made of it a moment ago is no damage of what there is, which stays.
+        let path = part.path(&self.location);
+        self.check(before, part, pace).map_err(|error| match error {
+            StorageError::Damaged(what) => StorageError::Directory {
+                path,
+                source: io::Error::new(
+                    ErrorKind::InvalidData,
+                    format!("it was written and cannot be read again: {what}"),
+                ),
+            },
+            other => other,
+        })
+    }
+
+    /// Reads a file in full that was made.
+    fn check(
+        &self,
+        before: LedgerEnd,
+        part: Part,
+        pace: &mut dyn FnMut() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let opened = Opened::open(&self.location, part)?;
+        part::check(
+            &opened.ok_or_else(|| rows::missing(part.first))?,
+            before,
+            pace,
+        )
     }
 }
 

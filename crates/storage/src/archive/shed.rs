@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction, params};
 
 use super::archiver::{Offer, Offers};
 use super::{SCHEMA, is_begun, parts_in};
-use crate::database::Database;
+use crate::database::{self, Database};
 use crate::error::StorageError;
 
 /// Rows that leave the table with a commit: so many for each that comes, and a few more, so that these are soon no more
@@ -91,6 +91,7 @@ impl Shedding {
 fn enter(transaction: &Connection, offer: &Offer) -> Result<(), StorageError> {
     if !is_begun(transaction)? {
         transaction.execute_batch(SCHEMA)?;
+        database::note_archive(transaction)?;
     }
     let part = offer.part;
     let (first, end) = (part.first.0, part.end.rows.0);

@@ -489,11 +489,114 @@ fn a_file_with_rows_that_the_database_has_not_is_left_alone() {
     for name in [later, "notes.txt", left] {
         fs::write(archive.join(name), b"x").unwrap();
     }
-    ledger.grow(900).unwrap();
-    ledger.step().unwrap();
+    // Until files are merged nothing is looked for.
+    ledger.grow(1_400).unwrap();
     assert!(archive.join(later).exists() && archive.join("notes.txt").exists());
     assert!(!archive.join(left).exists());
+    // It would be taken for a leftover once there are as many rows. And what is left goes without an archiver.
+    fs::write(archive.join(left), b"x").unwrap();
+    drop(ledger);
+    let ledger = Ledger::on_disk(dir.path());
+    assert!(!archive.join(later).exists() && archive.join("notes.txt").exists());
+    assert!(dir.path().join("archive.other-1").join(later).exists());
+    assert!(!archive.join(left).exists());
     ledger.verify();
+}
+
+#[test]
+fn a_writer_keeps_files_open_and_nobody_those_that_were_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(KEPT + 7 * 64).unwrap();
+    let reader = database::open_read_only(&Location::on_disk(dir.path()), KIND).unwrap();
+    for number in 0..400 {
+        for database in [&ledger.database, &reader] {
+            rows::find_key(database, &key(number)).unwrap().unwrap();
+        }
+    }
+    let open = |database: &Database| -> Vec<Part> {
+        let archive = database.archive();
+        archive.open.iter().map(Opened::part).collect()
+    };
+    assert!(open(&ledger.database).len() > 5);
+    assert_eq!(open(&reader).len(), READER_OPEN_MAX);
+    ledger.grow(KEPT + 10 * 64).unwrap();
+    let parts = parts_in(&ledger.database).unwrap();
+    assert!(parts[0].rows() >= 8 * 64, "{parts:?}");
+    for database in [&ledger.database, &reader] {
+        rows::find_key(database, &key(u64::MAX)).unwrap();
+        let open = open(database);
+        assert!(open.iter().all(|part| parts.contains(part)), "{open:?}");
+    }
+}
+
+#[test]
+fn a_new_file_that_is_not_read_as_it_was_written_is_made_again_and_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.commit(320).unwrap();
+    let archive = dir.path().join(DIR);
+    let mut calls = 0;
+    let refused = ledger.archiver.step(&mut |_| {
+        calls += 1;
+        // Rows, index, and rows again.
+        if calls == 3 {
+            let entries = fs::read_dir(&archive).unwrap().flatten();
+            let mut files = entries.map(|entry| entry.path());
+            let file = files.find(|path| path.extension().is_some_and(|it| it == "db"));
+            let changed = Connection::open(file.unwrap()).unwrap();
+            let sql = "DELETE FROM key WHERE number = 5";
+            assert_eq!(changed.execute(sql, []).unwrap(), 1);
+        }
+        Ok(())
+    });
+    let refused = refused.unwrap_err();
+    assert!(!refused.is_damage(), "{refused}");
+    assert_eq!(fs::read_dir(&archive).unwrap().count(), 0);
+    ledger.grow(600).unwrap();
+    ledger.verify();
+}
+
+#[test]
+fn what_a_later_release_made_is_not_taken_for_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(400).unwrap();
+    let part = parts_in(&ledger.database).unwrap()[0];
+    drop(ledger);
+    let version = |path: &Path| -> u64 {
+        let connection = Connection::open(path).unwrap();
+        let version = connection.pragma_query_value(None, "user_version", |row| row.get(0));
+        version.unwrap()
+    };
+    let set = |path: &Path, version: u64| {
+        let connection = Connection::open(path).unwrap();
+        connection
+            .pragma_update(None, "user_version", version)
+            .unwrap();
+    };
+    let opened = || DataDir::take(dir.path()).unwrap().open(KIND);
+    let (database, file) = (
+        dir.path().join(KIND.file),
+        part.path(&Location::on_disk(dir.path())),
+    );
+    // So a release from before archives takes it for a later one's.
+    let archived = version(&database);
+    assert!(archived > KIND.version() as u64 + 100, "{archived}");
+    set(&file, 2);
+    let newer = opened().unwrap_err();
+    assert!(matches!(newer, StorageError::Newer { .. }), "{newer}");
+    set(&file, 1);
+    opened().unwrap();
+    Connection::open(&database)
+        .unwrap()
+        .execute_batch("CREATE TABLE later (x INTEGER) STRICT")
+        .unwrap();
+    let damaged = opened().unwrap_err();
+    assert!(damaged.is_damage(), "{damaged}");
+    set(&database, archived + 1);
+    let newer = opened().unwrap_err();
+    assert!(matches!(newer, StorageError::Newer { .. }), "{newer}");
 }
 
 #[test]
