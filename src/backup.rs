@@ -302,18 +302,9 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
 
 /// Gives a directory its place, all of it or nothing.
 fn place(from: &Path, to: &Path) -> Result<(), BackupError> {
-    sync_tree(from).map_err(failed(from))?;
+    directory::sync_tree(from).map_err(failed(from))?;
     fs::rename(from, to).map_err(failed(to))?;
     directory::sync(directory::of(to)).map_err(failed(to))
-}
-
-fn sync_tree(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        for entry in fs::read_dir(path)? {
-            sync_tree(&entry?.path())?;
-        }
-    }
-    fs::File::open(path)?.sync_all()
 }
 
 /// Unpacks a backup into a directory of its own, and reads all of it.

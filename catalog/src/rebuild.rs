@@ -119,6 +119,8 @@ pub(crate) fn in_place<T>(
     // Before its database: where this ends early, an archive alone is set aside the next time.
     let archive = work_dir.join(archive::DIR);
     if archive.exists() {
+        // A backup's files were unpacked there a moment ago.
+        directory::sync_tree(&archive).map_err(failed)?;
         fs::rename(&archive, data_dir.join(archive::DIR)).map_err(failed)?;
         directory::sync(data_dir).map_err(failed)?;
     }

@@ -30,10 +30,11 @@ const MARK: &str = "bazaar-backup";
 
 /// The last entry.
 const MANIFEST: &str = "backup.json";
-const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+const MANIFEST_BYTES_MAX: u64 = 32 << 20;
 
-/// Entries of a backup: a database, and a gateway's policies, of which 32 are kept.
-const ENTRIES_MAX: usize = 4096;
+/// Entries of a backup: a database, two for each file of its archive, so that there is room for those of 50 billion rows
+/// and more, and a gateway's policies, of which 32 are kept.
+const ENTRIES_MAX: usize = 1 << 16;
 
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -113,6 +114,14 @@ pub fn write(
         let problem = format!("no backup has an entry {name:?}");
         return Err(failed(path)(io::Error::other(problem)));
     }
+    // What would not be read is not written.
+    let too_much = |what: String| failed(file)(io::Error::other(what));
+    if parts.len() > ENTRIES_MAX {
+        let count = parts.len();
+        return Err(too_much(format!(
+            "a backup has {ENTRIES_MAX} files at most, and this would have {count}"
+        )));
+    }
     // Its owner's alone, and gone where it does not become the backup.
     let new = NamedTempFile::new_in(directory::of(file)).map_err(failed(file))?;
     let mut tar = tar::Builder::new(BufWriter::with_capacity(BUFFER_BYTES, new));
@@ -136,6 +145,12 @@ pub fn write(
         });
     }
     let json = serde_json::to_vec_pretty(&manifest).map_err(|error| failed(file)(error.into()))?;
+    if json.len() as u64 > MANIFEST_BYTES_MAX {
+        return Err(too_much(format!(
+            "the list of its files has {} bytes, and {MANIFEST_BYTES_MAX} at most are read",
+            json.len()
+        )));
+    }
     tar.append_data(&mut header(json.len() as u64), MANIFEST, &json[..])
         .map_err(failed(file))?;
     let new = tar.into_inner().map_err(failed(file))?;
@@ -195,8 +210,9 @@ pub fn unpack(file: &Path, to: &Path) -> Result<Manifest, ArchiveError> {
     }
     for entry in entries {
         let mut entry = entry.map_err(broken)?;
-        if manifest.is_some() || found.len() >= ENTRIES_MAX {
-            return Err(damaged("it has more entries than a backup".to_owned()));
+        let too_many = || damaged("it has more entries than a backup".to_owned());
+        if manifest.is_some() {
+            return Err(too_many());
         }
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if entry.header().entry_type() != EntryType::Regular || !is_known(&name) {
@@ -209,6 +225,9 @@ pub fn unpack(file: &Path, to: &Path) -> Result<Manifest, ArchiveError> {
             let said = serde_json::from_slice(&json).map_err(|error| damaged(error.to_string()))?;
             manifest = Some(said);
             continue;
+        }
+        if found.len() >= ENTRIES_MAX {
+            return Err(too_many());
         }
         let path = to.join(&name);
         let written = unpack_one(&mut entry, &path);
@@ -285,5 +304,53 @@ impl<R: Read> Read for Hashed<R> {
         let read = self.inner.read(buffer)?;
         self.hash.update(&buffer[..read]);
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        Manifest {
+            format: format(true),
+            release: "0.0.0".to_owned(),
+            taken_at_ms: 0,
+            layout: Layout::Catalog,
+            journal: String::new(),
+            orders: 0,
+            chain_hash: String::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// So many files of an archive, each the same one.
+    fn files(dir: &Path, count: usize) -> Vec<(String, PathBuf)> {
+        let path = dir.join("file");
+        fs::write(&path, "x").unwrap();
+        let name = |number| format!("catalog/{}/{number:012}.db", storage::archive::DIR);
+        (0..count)
+            .map(|number| (name(number), path.clone()))
+            .collect()
+    }
+
+    #[test]
+    fn what_is_written_is_read_however_many_files_an_archive_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let backup = dir.path().join("backup");
+        let files = files(dir.path(), 5_000);
+        write(&backup, manifest(), &files).unwrap();
+        let unpacked = unpack(&backup, &dir.path().join("unpacked")).unwrap();
+        assert_eq!(unpacked.files.len(), 5_000);
+    }
+
+    #[test]
+    fn what_would_not_be_read_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let backup = dir.path().join("backup");
+        let files = files(dir.path(), ENTRIES_MAX + 1);
+        let refused = write(&backup, manifest(), &files).unwrap_err().to_string();
+        assert!(refused.contains("at most"), "{refused}");
+        assert!(!backup.exists());
     }
 }

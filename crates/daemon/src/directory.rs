@@ -1,7 +1,7 @@
 //! Directories that outlive a loss of power. A file that is synced is found again only where the
 //! directory that names it is synced, too, and the one that names that.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
@@ -35,6 +35,14 @@ pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Syncs a directory with all that is in it, or a file.
+///
+/// # Errors
+/// Where the disk refuses, or there is none.
+pub fn sync_tree(path: &Path) -> io::Result<()> {
+    sync_tree_with(path, &mut sync)
+}
+
 /// The directory that names a file: the current one, where the path is a bare name.
 pub fn of(path: &Path) -> &Path {
     match path.parent() {
@@ -66,9 +74,17 @@ fn make_with(
     sync(above)
 }
 
+fn sync_tree_with(path: &Path, sync: &mut impl FnMut(&Path) -> io::Result<()>) -> io::Result<()> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync_tree_with(&entry?.path(), sync)?;
+        }
+    }
+    sync(path)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -106,6 +122,22 @@ mod tests {
         assert_eq!(mode(&open.join("data/catalog")), 0o700);
         assert_eq!(mode(&open.join("data")), 0o700);
         assert_eq!(mode(&open), 0o750);
+    }
+
+    #[test]
+    fn all_that_is_in_a_directory_is_synced_and_then_the_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("one");
+        fs::create_dir(&inner).unwrap();
+        fs::write(inner.join("file"), "").unwrap();
+        let mut synced = Vec::new();
+        sync_tree_with(dir.path(), &mut |path| {
+            synced.push(path.to_owned());
+            sync(path)
+        })
+        .unwrap();
+        assert_eq!(synced, [inner.join("file"), inner, dir.path().to_owned()]);
+        sync_tree(&dir.path().join("none")).unwrap_err();
     }
 
     #[test]

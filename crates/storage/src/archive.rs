@@ -8,7 +8,8 @@
 //!
 //! - here: which files count, and how rows and keys are found in them;
 //! - [`part`]: one file;
-//! - `keys`: which keys are certainly not in it.
+//! - `keys`: which keys are certainly not in it;
+//! - `leftovers`: what does not count.
 //!
 //! Who makes the files is the [`archiver`](crate::archiver); what the writer does with them, [`shedding`](crate::shedding).
 
@@ -24,8 +25,11 @@ use crate::row_table::RowsFrom;
 
 pub mod part;
 pub(crate) mod keys;
+pub(crate) mod leftovers;
 
 pub use part::Part;
+
+pub(crate) use leftovers::tidy;
 
 use keys::{Keys, Wanted};
 use part::Opened;
@@ -48,8 +52,12 @@ pub const SCHEMA: &str =
 /// What an archived row takes on the disk, more or less.
 pub const ROW_BYTES: u64 = 150;
 
-/// Files that are kept open for reading rows by each who reads: one, and the one behind it.
-const OPEN_MAX: usize = 2;
+/// Files that are kept open by each who reads rows: one, and the one behind it.
+pub(crate) const READER_OPEN_MAX: usize = 2;
+
+/// The same of who writes, and looks for each order's key in any of them: all that there are but for very long journals. Each has a
+/// cache of 256 KiB at most.
+const WRITER_OPEN_MAX: usize = 64;
 
 /// How often it is looked again which files count, where one of them is gone: they were merged.
 const ATTEMPTS_MAX: usize = 5;
@@ -61,8 +69,11 @@ pub struct Archive {
     location: Option<Location>,
     /// Those that count, in the order of their rows; `None` until that was read.
     parts: Option<Vec<Part>>,
+    /// What SQLite said its `data_version` was before they were read: another one once another connection has committed.
+    version: i64,
     /// Those that were read last, the very last one at the end.
     open: Vec<Opened>,
+    open_max: usize,
     /// By the first row of the file.
     keys: BTreeMap<RowNumber, Keys>,
 }
@@ -72,9 +83,22 @@ impl Archive {
         Self {
             location,
             parts: None,
+            version: 0,
             open: Vec::new(),
+            open_max: READER_OPEN_MAX,
             keys: BTreeMap::new(),
         }
+    }
+
+    /// It is the writer's.
+    pub(crate) fn keep_open(&mut self) {
+        self.open_max = WRITER_OPEN_MAX;
+    }
+
+    /// Those that are open.
+    #[cfg(test)]
+    pub(crate) fn open_parts(&self) -> Vec<Part> {
+        self.open.iter().map(Opened::part).collect()
     }
 
     /// Other files count now.
@@ -105,6 +129,7 @@ impl Archive {
         rows: &mut RowsFrom,
     ) -> Result<bool, StorageError> {
         let next = rows.next();
+        self.look_again(connection)?;
         self.with_part(
             connection,
             |part| part.has(next),
@@ -113,7 +138,8 @@ impl Archive {
         .map(|taken| taken.is_some())
     }
 
-    /// The row that a key made, by what the files' indices say.
+    /// The row that a key made, by what the files' indices say. Asked once the table is seen not to have the key: it may have
+    /// left into a file that was entered since anything was read here.
     ///
     /// # Errors
     /// As above.
@@ -122,6 +148,7 @@ impl Archive {
         connection: &Connection,
         key: &IdempotencyKey,
     ) -> Result<Option<RowNumber>, StorageError> {
+        self.look_again(connection)?;
         if self.parts(connection)?.is_empty() {
             return Ok(None);
         }
@@ -208,11 +235,26 @@ impl Archive {
                 None => return Ok(None),
             },
         };
-        if self.open.len() >= OPEN_MAX {
+        if self.open.len() >= self.open_max {
             self.open.remove(0);
         }
         self.open.push(opened);
         Ok(self.open.last())
+    }
+
+    /// Forgets which files count where another connection has committed since that was read. The only one that writes has
+    /// none beside it, and knows when it enters a file.
+    fn look_again(&mut self, connection: &Connection) -> Result<(), StorageError> {
+        if self.location.is_none() {
+            return Ok(());
+        }
+        let mut statement = connection.prepare_cached("PRAGMA main.data_version")?;
+        let version = statement.query_row([], |row| row.get(0))?;
+        if self.version != version {
+            self.version = version;
+            self.forget();
+        }
+        Ok(())
     }
 
     /// Those that count, as they were when that was read.
@@ -221,7 +263,9 @@ impl Archive {
             Some(parts) => parts,
             None => {
                 let parts = parts_in(connection)?;
+                // A file that was merged takes room until nobody has it open.
                 self.keys.retain(|_, keys| parts.contains(&keys.part()));
+                self.open.retain(|opened| parts.contains(&opened.part()));
                 parts
             }
         };

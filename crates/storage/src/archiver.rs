@@ -3,16 +3,19 @@
 //! - `plan`: what is archived or merged next;
 //! - here: how.
 
+use std::io::{self, ErrorKind};
 use std::iter::Peekable;
-use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use daemon::data_dir::Lock;
 use daemon::{directory, tasks};
 use domain::{LedgerEnd, Row, RowNumber};
 
 use crate::archive::part::{self, Opened, Part};
-use crate::archive::{DIR, keys, parts_in};
+use crate::archive::{DIR, ROW_BYTES, keys, leftovers, parts_in};
 use crate::damage::DamageReporter;
 use crate::database::{DataDir, Database, Kind, open_read_only};
 use crate::error::StorageError;
@@ -33,8 +36,14 @@ const CHUNK_KEYS: usize = 1024;
 /// How often it is looked whether there is something to do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long it lets be after a disk refused.
+/// How long it lets be after a disk refused, and twice as long each time that it does again.
 const REFUSED_PAUSE: Duration = Duration::from_secs(10);
+
+/// And at most.
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// What it leaves free on the disk: commits go before files, and a log may be as long while a backup reads it.
+const RESERVE_BYTES: u64 = 128 << 20;
 
 /// Its niceness: others go first, but where processors never rest it still has enough of them, some 0.5 of one for four
 /// services that take 8,000 orders a second together.
@@ -60,6 +69,12 @@ pub struct Archiver {
     offers: Offers,
     /// How many rows stay in the database.
     kept: u64,
+    /// Bytes that it leaves free on the disk.
+    pub(super) reserve: u64,
+    /// Whether there may be files that count no more.
+    has_leftovers: bool,
+    /// What it removes is never what the next process has made.
+    _lock: Option<Arc<Lock>>,
 }
 
 impl Archiver {
@@ -79,6 +94,9 @@ impl Archiver {
             location,
             offers,
             kept,
+            reserve: RESERVE_BYTES,
+            has_leftovers: true,
+            _lock: data_dir.lock(),
         })
     }
 
@@ -101,80 +119,98 @@ impl Archiver {
             return Ok(Progress::Idle);
         };
         let rows = last.number.0 + 1;
-        self.remove_leftovers(&parts, rows)?;
+        if self.has_leftovers {
+            leftovers::remove(&self.location, &parts, rows)?;
+            self.has_leftovers = false;
+        }
         let archived = parts.last().map(|part| part.end).unwrap_or_default();
         let unarchived = rows - archived.rows.0;
         let is_behind = unarchived > self.kept.saturating_add(4 * plan::first_rows(self.kept));
-        let mut pace = || pace(is_behind);
         let next = plan::archived_next(unarchived, self.kept);
-        let offer = match plan::merged_next(&parts) {
-            // What is merged is archived already, so it can wait.
-            Some(range) if !is_behind || next.is_none() => {
-                let before = parts[..range.start].last().map(|part| part.end);
+        // What is merged is archived already, so it can wait, but for files that become too many.
+        let can_merge = !is_behind || next.is_none() || plan::are_too_many(&parts);
+        let merged = plan::merged_next(&parts).filter(|_| can_merge);
+        let (part, merged) = match (merged, next) {
+            (Some(range), _) => {
                 let part = Part {
                     first: parts[range.start].first,
                     end: parts[range.end - 1].end,
                 };
-                let merged = &parts[range];
-                self.merge(before.unwrap_or_default(), part, merged, &mut pace)?;
-                Offer {
-                    part,
-                    replaces: merged.len(),
-                }
+                (part, &parts[range])
             }
-            _ => match next {
-                Some(count) => {
-                    let part = self.archive(archived, count, &mut pace)?;
-                    Offer { part, replaces: 0 }
-                }
-                None => return Ok(Progress::Idle),
-            },
+            (None, Some(count)) => (self.next_part(archived, count)?, &[][..]),
+            (None, None) => return Ok(Progress::Idle),
         };
-        self.offers.leave(offer);
-        Ok(Progress::Made(offer.part))
-    }
-
-    /// Removes what a crash left, and what was merged: what does not count, and has no row that is not
-    /// elsewhere. A file with rows behind the last one is evidence of an older database, and stays.
-    fn remove_leftovers(&self, parts: &[Part], rows: u64) -> Result<(), StorageError> {
-        let dir = self.location.beside(DIR);
-        for name in self.location.list(&dir)? {
-            let Some((_, last)) = Part::named(&name) else {
-                continue;
-            };
-            let counts = parts
-                .iter()
-                .flat_map(Part::file_names)
-                .any(|file| file == Path::new(&name));
-            if !counts && last.0 < rows {
-                self.location.remove(&dir.join(name))?;
+        let before = parts.iter().find(|other| other.end.rows == part.first);
+        let before = before.map(|before| before.end).unwrap_or_default();
+        let mut pace = || {
+            self.check_room(0)?;
+            pace(is_behind)
+        };
+        let made =
+            self.check_room(part.rows() * ROW_BYTES)
+                .and_then(|()| match merged.is_empty() {
+                    true => self.archive(before, part, &mut pace),
+                    false => self.merge(before, part, merged, &mut pace),
+                });
+        if let Err(error) = made {
+            // It counts for nothing, and others need its room.
+            for path in [part.path(&self.location), part.keys_path(&self.location)] {
+                let _ = self.location.remove(&path);
             }
+            return Err(error);
         }
-        Ok(())
+        self.has_leftovers = !merged.is_empty();
+        self.offers.leave(Offer {
+            part,
+            replaces: merged.len(),
+        });
+        Ok(Progress::Made(part))
     }
 
-    /// Makes a file of the rows behind those that are archived.
-    fn archive(
-        &self,
-        archived: LedgerEnd,
-        count: u64,
-        pace: &mut dyn FnMut() -> Result<(), StorageError>,
-    ) -> Result<Part, StorageError> {
+    /// Whether there is room for so many bytes, and for what the writer may need.
+    fn check_room(&self, bytes: u64) -> Result<(), StorageError> {
+        let (free, needed) = (
+            self.location.free_bytes()?,
+            bytes.saturating_add(self.reserve),
+        );
+        match free >= needed {
+            true => Ok(()),
+            false => Err(StorageError::Directory {
+                path: self.location.beside(DIR),
+                source: io::Error::new(
+                    ErrorKind::StorageFull,
+                    format!("{free} bytes are free, and {needed} are to be: make room"),
+                ),
+            }),
+        }
+    }
+
+    /// So many of the rows behind those that are archived.
+    fn next_part(&self, archived: LedgerEnd, count: u64) -> Result<Part, StorageError> {
         let last = RowNumber(archived.rows.0 + count - 1);
         let row = rows::read(&self.database, last, 1)?.pop();
-        let part = Part {
+        Ok(Part {
             first: archived.rows,
             end: LedgerEnd::of(&row.ok_or_else(|| rows::missing(last))?),
-        };
-        let mut keys = Vec::with_capacity(count as usize);
+        })
+    }
+
+    /// Makes a file of rows of the table.
+    fn archive(
+        &self,
+        before: LedgerEnd,
+        part: Part,
+        pace: &mut dyn FnMut() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut keys = Vec::with_capacity(part.rows() as usize);
         let new = self.copy_rows(part, pace, |rows| {
             let key = |row: &Row| (row.entry.key().as_str().to_owned(), row.number.0);
             keys.extend(rows.iter().map(key));
         })?;
         keys.sort_unstable();
         let keys = keys.into_iter().map(Ok);
-        self.finish(new, archived, part, keys, pace)?;
-        Ok(part)
+        self.finish(new, before, part, keys, pace)
     }
 
     /// Makes one file of several.
@@ -254,9 +290,33 @@ impl Archiver {
             filter.write(&path).map_err(failed)?;
             directory::sync(&self.location.beside(DIR)).map_err(failed)?;
         }
-        let opened =
-            Opened::open(&self.location, part)?.ok_or_else(|| rows::missing(part.first))?;
-        part::check(&opened, before, pace)
+        // What a disk made of it a moment ago is no damage of what there is, which stays.
+        let path = part.path(&self.location);
+        self.check(before, part, pace).map_err(|error| match error {
+            StorageError::Damaged(what) => StorageError::Directory {
+                path,
+                source: io::Error::new(
+                    ErrorKind::InvalidData,
+                    format!("it was written and cannot be read again: {what}"),
+                ),
+            },
+            other => other,
+        })
+    }
+
+    /// Reads a file in full that was made.
+    fn check(
+        &self,
+        before: LedgerEnd,
+        part: Part,
+        pace: &mut dyn FnMut() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let opened = Opened::open(&self.location, part)?;
+        part::check(
+            &opened.ok_or_else(|| rows::missing(part.first))?,
+            before,
+            pace,
+        )
     }
 }
 
@@ -318,11 +378,22 @@ impl Iterator for Merged {
     }
 }
 
-/// An archiver at work, which ends when this is dropped.
+/// An archiver at work. Dropping this ends it, and waits until it has ended: for what it does with one chunk.
 #[derive(Debug)]
 #[must_use = "it ends when this is dropped"]
 pub struct Archiving {
-    _end: Sender<()>,
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Archiving {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic of it has ended the process.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Archiver {
@@ -336,7 +407,7 @@ impl Archiver {
                 Err(RecvTimeoutError::Timeout) => Ok(()),
                 _ => Err(StorageError::Stopping),
             };
-            let mut pause = LOOK_INTERVAL;
+            let (mut pause, mut refused_pause) = (LOOK_INTERVAL, REFUSED_PAUSE);
             while wait(pause).is_ok() {
                 let began = Instant::now();
                 let mut since = began;
@@ -361,14 +432,20 @@ impl Archiver {
                     Err(StorageError::Stopping) => return,
                     Err(error) => {
                         tracing::warn!(%error, "cannot archive rows: they stay where they are");
-                        pause = REFUSED_PAUSE;
+                        pause = refused_pause;
+                        refused_pause = (2 * refused_pause).min(REFUSED_PAUSE_MAX);
+                        continue;
                     }
                 }
+                refused_pause = REFUSED_PAUSE;
             }
         });
-        if let Err(error) = spawned {
+        let thread = spawned.inspect_err(|error| {
             tracing::warn!(%error, "cannot archive rows: they stay where they are");
+        });
+        Archiving {
+            end: Some(end),
+            thread: thread.ok(),
         }
-        Archiving { _end: end }
     }
 }

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use daemon::data_dir::Lock;
 use daemon::directory;
@@ -45,6 +46,11 @@ impl Kind {
 /// Which [version](Kind::version) its tables have, or lower where it was not opened since release 0.1.0: for later
 /// releases' databases, of which nothing else can be said.
 const VERSION: &str = "user_version";
+
+/// What is added to the version of a database that has an archive: releases from before there were any say of it that it is of a
+/// later one, and not that it is damaged.
+const ARCHIVE_VERSION: u64 = 1000;
+
 /// An open database, and the files beside it that some of its journal may be in: see
 /// [`crate::archive`].
 #[derive(Debug)]
@@ -94,11 +100,11 @@ impl DerefMut for Database {
 /// second. A larger one is read while it already serves.
 const READ_AT_OPEN_BYTES_MAX: u64 = 32 << 20;
 
-/// A data directory that this process, and no other, writes to. Dropping it lets go.
+/// A data directory that this process, and no other, writes to. Dropping it, and the archiver that works in it, lets go.
 #[derive(Debug)]
 pub struct DataDir {
     location: Location,
-    _lock: Option<Lock>,
+    lock: Option<Arc<Lock>>,
 }
 
 impl DataDir {
@@ -113,7 +119,7 @@ impl DataDir {
         directory::sync(path).map_err(failed)?;
         Ok(Self {
             location: Location::on_disk(path),
-            _lock: Some(lock),
+            lock: Some(Arc::new(lock)),
         })
     }
 
@@ -121,13 +127,18 @@ impl DataDir {
     pub fn simulated(path: &Path, vfs: &'static Vfs) -> Self {
         Self {
             location: Location::simulated(path, vfs),
-            _lock: None,
+            lock: None,
         }
     }
 
     /// Where it is, for who only reads.
     pub fn location(&self) -> &Location {
         &self.location
+    }
+
+    /// Keeps other processes out for as long as it is held, by who works beside the writer.
+    pub(crate) fn lock(&self) -> Option<Arc<Lock>> {
+        self.lock.clone()
     }
 
     /// Opens the directory's database for writing, with a write-ahead log that is synced at
@@ -173,7 +184,9 @@ impl DataDir {
             }
         }
         let database = Database::new(connection, &self.location);
+        database.archive().keep_open();
         database.archive().check_ends(&database)?;
+        archive::tidy(&database, &self.location)?;
         Ok(database)
     }
 
@@ -299,7 +312,19 @@ fn add(
     for part in parts {
         transaction.execute_batch(part)?;
     }
-    Ok(transaction.pragma_update(None, VERSION, version as u64)?)
+    let has_archive = version_of(transaction)? >= ARCHIVE_VERSION;
+    let archive = if has_archive { ARCHIVE_VERSION } else { 0 };
+    Ok(transaction.pragma_update(None, VERSION, version as u64 + archive)?)
+}
+
+/// Notes, in the caller's transaction, that the database has an archive from now on.
+pub(crate) fn note_archive(transaction: &Connection) -> Result<(), StorageError> {
+    let version = version_of(transaction)? % ARCHIVE_VERSION + ARCHIVE_VERSION;
+    Ok(transaction.pragma_update(None, VERSION, version)?)
+}
+
+fn version_of(connection: &Connection) -> Result<u64, StorageError> {
+    Ok(connection.pragma_query_value(None, VERSION, |row| row.get(0))?)
 }
 
 /// Opens a database for reading, whether or not a process is writing to it.
@@ -397,7 +422,9 @@ fn missing(connection: &Connection, path: &Path, kind: Kind) -> Result<Missing, 
     let mut found = schema(connection)?;
     // It comes with the first rows that are archived. Who never archived any has the tables of before, and can go back
     // to the release before.
+    let count = found.len();
     found.retain(|(name, sql)| name != archive::TABLE || sql != archive::SCHEMA.trim());
+    let has_archive = found.len() < count;
     let since = [kind.added, kind.gated].concat();
     if found.is_empty() && (id == 0 || id == kind.application_id) {
         let parts = [kind.schema, &since].concat();
@@ -424,12 +451,14 @@ fn missing(connection: &Connection, path: &Path, kind: Kind) -> Result<Missing, 
             expected: kind.name,
         }),
         (false, true) => {
-            let version: u64 = connection.pragma_query_value(None, VERSION, |row| row.get(0))?;
-            Err(match version > kind.version() as u64 {
+            let version = version_of(connection)?;
+            let archive = if has_archive { ARCHIVE_VERSION } else { 0 };
+            let known = kind.version() as u64 + archive;
+            Err(match version > known {
                 true => StorageError::Newer {
                     path: path.to_owned(),
                     found: version,
-                    known: kind.version() as u64,
+                    known,
                 },
                 false => {
                     StorageError::Damaged("its tables are not those that it was made with".into())

@@ -114,17 +114,31 @@ impl Location {
         })
     }
 
+    /// How many bytes more its disk takes.
+    pub(crate) fn free_bytes(&self) -> Result<u64, StorageError> {
+        if !self.is_on_disk() {
+            return Ok(u64::MAX);
+        }
+        let found = rustix::fs::statvfs(&self.dir);
+        let found = found.map_err(|error| StorageError::Directory {
+            path: self.dir.clone(),
+            source: error.into(),
+        })?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
     /// Opens another database that is there for reading; `None` where it is not.
     pub(crate) fn open_beside(&self, path: &Path) -> Result<Option<Connection>, StorageError> {
-        let is_missing = |error: &io::Error| error.kind() == ErrorKind::NotFound;
-        if self.is_on_disk() && fs::metadata(path).as_ref().is_err_and(is_missing) {
-            return Ok(None);
-        }
+        let is_missing = || {
+            let found = fs::metadata(path);
+            found.is_err_and(|error| error.kind() == ErrorKind::NotFound)
+        };
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         match self.connect(path, flags) {
+            // Looked at afterwards: it may be removed at any moment.
             Err(StorageError::Sqlite(error))
-                if !self.is_on_disk()
-                    && error.sqlite_error_code() == Some(ErrorCode::CannotOpen) =>
+                if error.sqlite_error_code() == Some(ErrorCode::CannotOpen)
+                    && (!self.is_on_disk() || is_missing()) =>
             {
                 Ok(None)
             }

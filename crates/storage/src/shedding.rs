@@ -6,7 +6,7 @@ use domain::RowNumber;
 use rusqlite::{Connection, Transaction, params};
 
 use crate::archive::{Part, SCHEMA, is_begun, parts_in, rows_in};
-use crate::database::Database;
+use crate::database::{self, Database};
 use crate::error::StorageError;
 
 /// Rows that leave the table with a commit: so many for each that comes, and a few more, so that these are soon no more
@@ -122,6 +122,7 @@ impl Shedding {
 fn enter(transaction: &Connection, offer: &Offer) -> Result<(), StorageError> {
     if !is_begun(transaction)? {
         transaction.execute_batch(SCHEMA)?;
+        database::note_archive(transaction)?;
     }
     let part = offer.part;
     let (first, end) = (part.first.0, part.end.rows.0);

@@ -13,6 +13,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use domain::IdempotencyKey;
+use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::part::Part;
@@ -65,14 +66,42 @@ impl Wanted {
 #[derive(Debug)]
 pub(crate) struct Keys {
     part: Part,
-    /// `None` until it is asked.
-    file: Option<Option<File>>,
+    file: Asked,
+}
+
+#[derive(Debug)]
+enum Asked {
+    NotYet,
+    Opened(File),
+    /// It is missing, or is not one.
+    Useless,
+}
+
+impl Asked {
+    fn opened(path: &Path, part: Part) -> Self {
+        match open(path, part) {
+            Ok(file) => Self::Opened(file),
+            // That passes.
+            Err(error) if [Errno::MFILE, Errno::NFILE].contains(&errno(&error)) => Self::NotYet,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "looking for keys without it: slower");
+                Self::Useless
+            }
+        }
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::INVAL)
 }
 
 impl Keys {
     /// Not opened yet.
     pub(crate) fn none(part: Part) -> Self {
-        Self { part, file: None }
+        Self {
+            part,
+            file: Asked::NotYet,
+        }
     }
 
     pub(crate) fn part(&self) -> Part {
@@ -81,15 +110,12 @@ impl Keys {
 
     pub(crate) fn may_have(&mut self, location: &Location, wanted: &Wanted) -> bool {
         let part = self.part;
-        let file = self.file.get_or_insert_with(|| {
-            let path = part.keys_path(location);
-            let opened = open(&path, part);
-            if let Err(error) = &opened {
-                tracing::warn!(path = %path.display(), %error, "looking for keys without it: slower");
-            }
-            opened.ok()
-        });
-        let Some(file) = file else { return true };
+        if matches!(self.file, Asked::NotYet) {
+            self.file = Asked::opened(&part.keys_path(location), part);
+        }
+        let Asked::Opened(file) = &self.file else {
+            return true;
+        };
         let number = wanted.block(blocks_of(part));
         let mut block = [0; BLOCK_BYTES];
         let read = file.read_exact_at(&mut block, (number + 1) * BLOCK_BYTES as u64);
@@ -126,6 +152,7 @@ fn checksum(part: Part, number: u64, block: &Block) -> [u8; CHECKSUM_BYTES] {
 /// A filter that is being made.
 pub(crate) struct New {
     part: Part,
+    /// The head, then those with bits.
     blocks: Vec<Block>,
 }
 
@@ -134,13 +161,13 @@ impl New {
         let blocks = usize::try_from(blocks_of(part)).expect("a file has few rows");
         Self {
             part,
-            blocks: vec![[0; BLOCK_BYTES]; blocks],
+            blocks: vec![[0; BLOCK_BYTES]; 1 + blocks],
         }
     }
 
     pub(crate) fn add(&mut self, key: &str) {
         let wanted = Wanted::of(key);
-        let block = &mut self.blocks[wanted.block(blocks_of(self.part)) as usize];
+        let block = &mut self.blocks[1 + wanted.block(blocks_of(self.part)) as usize];
         for (byte, bit) in wanted.bits() {
             block[byte] |= bit;
         }
@@ -148,13 +175,11 @@ impl New {
 
     /// Writes and syncs it.
     pub(crate) fn write(mut self, path: &Path) -> io::Result<()> {
-        let mut head = [0; BLOCK_BYTES];
-        head[..HEAD.len()].copy_from_slice(HEAD);
-        for (block, number) in self.blocks.iter_mut().zip(0..) {
+        self.blocks[0][..HEAD.len()].copy_from_slice(HEAD);
+        for (block, number) in self.blocks[1..].iter_mut().zip(0..) {
             let checksum = checksum(self.part, number, block);
             block[BLOCK_BYTES - CHECKSUM_BYTES..].copy_from_slice(&checksum);
         }
-        self.blocks.insert(0, head);
         fs::write(path, self.blocks.as_flattened())?;
         File::open(path)?.sync_all()
     }

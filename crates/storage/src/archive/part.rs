@@ -110,7 +110,8 @@ impl Opened {
     /// `None` where there is none.
     ///
     /// # Errors
-    /// [`StorageError::Damaged`] where it is another one, or does not end as it should.
+    /// [`StorageError::Damaged`] where it is another one, or does not end as it should; [`StorageError::Newer`] where a later
+    /// release made it.
     pub(crate) fn open(location: &Location, part: Part) -> Result<Option<Self>, StorageError> {
         let path = part.path(location);
         let Some(connection) = location.open_beside(&path)? else {
@@ -128,10 +129,15 @@ impl Opened {
         if id != APPLICATION_ID {
             return Err(is_not(format!("its application id is {id:#x}")));
         }
+        if format > FORMAT {
+            return Err(StorageError::Newer {
+                path,
+                found: format.unsigned_abs().into(),
+                known: FORMAT.unsigned_abs().into(),
+            });
+        }
         if format != FORMAT {
-            return Err(is_not(format!(
-                "it has format {format}, and this release reads {FORMAT}"
-            )));
+            return Err(is_not(format!("it has format {format}, not {FORMAT}")));
         }
         let last = RowNumber(part.end.rows.0 - 1);
         let mut rows = RowsFrom::new(last, 1);

@@ -21,28 +21,54 @@ const MERGED: usize = 8;
 /// stop throws it away.
 const ROWS_MAX: u64 = 1 << 24;
 
+/// Files that may still become larger, at most.
+const SMALL_PARTS_MAX: usize = 64;
+
 /// How many rows are archived together, where so many stay in the database.
 pub(super) fn first_rows(kept: u64) -> u64 {
     (kept / 4).clamp(FIRST_ROWS_MIN, FIRST_ROWS_MAX)
 }
 
-/// How many of the rows that no file has are archived next, if any.
+/// How many of the rows that no file has are archived next, if any: of many at once as many as eight files have, or eight times
+/// eight.
 pub(super) fn archived_next(unarchived: u64, kept: u64) -> Option<u64> {
-    let rows = first_rows(kept);
-    let left = unarchived.checked_sub(rows);
-    left.is_some_and(|left| left >= kept).then_some(rows)
+    let mut rows = first_rows(kept);
+    let spare = unarchived.checked_sub(kept)?;
+    if spare < rows {
+        return None;
+    }
+    while rows * MERGED as u64 <= spare.min(FIRST_ROWS_MAX) {
+        rows *= MERGED as u64;
+    }
+    Some(rows)
 }
 
-/// Which files are merged next, if any: the first eight neighbours of one tier.
+/// Which files are merged next, if any: the first eight neighbours of one tier. Where files are of so many sizes that there are
+/// too many of them, the eight neighbours that are smallest.
 pub(super) fn merged_next(parts: &[Part]) -> Option<Range<usize>> {
     // Eight of a tier make one of the next.
     let tier = |part: &Part| part.rows().ilog2() / 3;
+    let sum = |parts: &[Part]| parts.iter().map(Part::rows).sum::<u64>();
     let together = parts.windows(MERGED).position(|parts| {
-        let rows: u64 = parts.iter().map(Part::rows).sum();
         let first = tier(&parts[0]);
-        rows <= ROWS_MAX && parts.iter().all(|part| tier(part) == first)
+        sum(parts) <= ROWS_MAX && parts.iter().all(|part| tier(part) == first)
     });
-    together.map(|first| first..first + MERGED)
+    let smallest = || {
+        let sums = parts.windows(MERGED).map(sum).enumerate();
+        let fitting = sums.filter(|(_, rows)| *rows <= ROWS_MAX);
+        let least = fitting.min_by_key(|(_, rows)| *rows);
+        least
+            .map(|(first, _)| first)
+            .filter(|_| are_too_many(parts))
+    };
+    let first = together.or_else(smallest)?;
+    Some(first..first + MERGED)
+}
+
+/// Whether there are more files than tiers leave, so that merging cannot wait: each is looked at for each key, and open.
+pub(super) fn are_too_many(parts: &[Part]) -> bool {
+    let is_small = |part: &&Part| part.rows() < ROWS_MAX / 4;
+    parts.iter().filter(is_small).count() > SMALL_PARTS_MAX
 }
 
 #[cfg(test)]
@@ -103,6 +129,30 @@ mod tests {
             }
             let rows = 20_000 * first;
             assert!(copied <= 6 * rows, "{copied} for {rows}");
+        }
+    }
+
+    #[test]
+    fn files_are_few_while_rows_come_faster_than_they_are_archived_and_of_any_size() {
+        // Nothing is merged that could wait.
+        let mut sizes: Vec<u64> = Vec::new();
+        for archived in 0..20_000_u64 {
+            sizes.push([64, 512, 70, 32_768, 64, 4_096][archived as usize % 6]);
+            while are_too_many(&parts(&sizes)) {
+                let range = merged_next(&parts(&sizes)).unwrap();
+                let sum = sizes[range.clone()].iter().sum();
+                sizes.splice(range, [sum]);
+            }
+            let rows: u64 = sizes.iter().sum();
+            let bound = SMALL_PARTS_MAX as u64 + rows / (ROWS_MAX / 4);
+            assert!(sizes.len() as u64 <= bound, "{} of {rows}", sizes.len());
+        }
+    }
+
+    #[test]
+    fn of_a_long_backlog_more_rows_are_archived_together() {
+        for (unarchived, rows) in [(164, 64), (611, 64), (612, 512), (1_000_000, 32_768)] {
+            assert_eq!(archived_next(unarchived, 100), Some(rows), "{unarchived}");
         }
     }
 

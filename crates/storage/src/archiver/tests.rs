@@ -11,7 +11,7 @@ use simulated_disk::file::Loss;
 use simulated_disk::{Death, Disk, Faults};
 
 use super::*;
-use crate::archive::{ROW_BYTES, is_begun};
+use crate::archive::{READER_OPEN_MAX, is_begun, rows_in};
 use crate::database;
 use crate::location::Vfs;
 use crate::shedding::Shedding;
@@ -187,6 +187,27 @@ fn rows_are_found_in_whatever_file_they_are() {
 }
 
 #[test]
+fn a_key_whose_row_has_left_since_files_were_looked_at_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(300).unwrap();
+    let reader = database::open_read_only(&Location::on_disk(dir.path()), KIND).unwrap();
+    assert!(rows::find_key(&reader, &key(0)).unwrap().is_some());
+    // None is merged: what it knew is still there.
+    let before = parts_in(&ledger.database).unwrap();
+    ledger.grow(KEPT + 7 * 64).unwrap();
+    let parts = parts_in(&ledger.database).unwrap();
+    assert!(before.len() < parts.len() && parts.starts_with(&before));
+    ledger.commit(200).unwrap();
+    let last = parts.last().unwrap().end.rows.0 - 1;
+    // By its key alone: nothing else makes it look again which files count.
+    let found = rows::find_key(&reader, &key(last)).unwrap().unwrap();
+    assert_eq!(found.number, RowNumber(last));
+    let end = rows::end(&reader).unwrap();
+    rows::check(&reader, end, |_| true).unwrap();
+}
+
+#[test]
 fn a_commit_lets_go_of_a_few_rows_and_makes_no_file() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::on_disk(dir.path());
@@ -293,6 +314,8 @@ fn a_disk_that_refuses_a_file_leaves_rows_where_they_are() {
         disk.set_faults(faults);
         ledger.step().unwrap_err();
         disk.set_faults(Faults::default());
+        let left = simulated_disk::list(&disk.path().join(DIR)).unwrap();
+        assert!(left.is_empty(), "{left:?}");
         ledger.commit(1).unwrap();
         assert!(parts_in(&ledger.database).unwrap().is_empty());
         ledger.verify();
@@ -300,6 +323,71 @@ fn a_disk_that_refuses_a_file_leaves_rows_where_they_are() {
     ledger.grow(600).unwrap();
     assert!(!parts_in(&ledger.database).unwrap().is_empty());
     ledger.verify();
+}
+
+#[test]
+fn a_file_takes_no_room_that_commits_need_and_leaves_none_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.commit(320).unwrap();
+    let archive = dir.path().join(DIR);
+    // None that it could begin with.
+    let reserve = std::mem::replace(&mut ledger.archiver.reserve, u64::MAX);
+    let refused = ledger.step().unwrap_err();
+    assert!(refused.to_string().contains("make room"), "{refused}");
+    assert!(!archive.exists());
+    // None once it has begun.
+    ledger.archiver.reserve = reserve;
+    let mut steps = 0;
+    let refused = ledger.archiver.step(&mut |_| {
+        steps += 1;
+        match steps {
+            1 => Ok(()),
+            _ => Err(StorageError::Stopping),
+        }
+    });
+    refused.unwrap_err();
+    assert_eq!(fs::read_dir(&archive).unwrap().count(), 0);
+    ledger.grow(600).unwrap();
+    ledger.verify();
+}
+
+#[test]
+fn files_are_merged_while_rows_come_faster_than_they_are_archived() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.commit(200).unwrap();
+    ledger.grow(800).unwrap();
+    let mut files = 0;
+    for _ in 0..120 {
+        // It is always behind, and there are never rows enough for a larger file.
+        let unarchived = ledger.end.rows.0 - rows_in(&ledger.database).unwrap().0;
+        let wanted = KEPT + 4 * 64 + 70;
+        ledger
+            .commit(wanted.saturating_sub(unarchived) as usize + 1)
+            .unwrap();
+        ledger.step().unwrap();
+        ledger.commit(1).unwrap();
+        files = files.max(parts_in(&ledger.database).unwrap().len());
+    }
+    assert!((60..=66).contains(&files), "{files}");
+}
+
+#[test]
+fn who_takes_a_directory_finds_no_archiver_of_before_at_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let Ledger {
+        archiver,
+        database,
+        _data_dir: data_dir,
+        ..
+    } = Ledger::on_disk(dir.path());
+    let (reporter, _receiver) = crate::damage::channel();
+    let archiving = archiver.start(reporter);
+    drop((database, data_dir));
+    DataDir::take(dir.path()).unwrap_err();
+    drop(archiving);
+    DataDir::take(dir.path()).unwrap();
 }
 
 #[test]
@@ -315,6 +403,7 @@ fn a_stop_throws_a_half_made_file_away() {
         "{stopped:?}"
     );
     assert_eq!(ledger.shedding.offers().look(), None);
+    assert_eq!(fs::read_dir(dir.path().join(DIR)).unwrap().count(), 0);
     ledger.grow(600).unwrap();
     ledger.verify();
 }
@@ -404,11 +493,111 @@ fn a_file_with_rows_that_the_database_has_not_is_left_alone() {
     for name in [later, "notes.txt", left] {
         fs::write(archive.join(name), b"x").unwrap();
     }
-    ledger.grow(900).unwrap();
-    ledger.step().unwrap();
+    // Until files are merged nothing is looked for.
+    ledger.grow(1_400).unwrap();
     assert!(archive.join(later).exists() && archive.join("notes.txt").exists());
     assert!(!archive.join(left).exists());
+    // It would be taken for a leftover once there are as many rows. And what is left goes without an archiver.
+    fs::write(archive.join(left), b"x").unwrap();
+    drop(ledger);
+    let ledger = Ledger::on_disk(dir.path());
+    assert!(!archive.join(later).exists() && archive.join("notes.txt").exists());
+    assert!(dir.path().join("archive.other-1").join(later).exists());
+    assert!(!archive.join(left).exists());
     ledger.verify();
+}
+
+#[test]
+fn a_writer_keeps_files_open_and_nobody_those_that_were_merged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(KEPT + 7 * 64).unwrap();
+    let reader = database::open_read_only(&Location::on_disk(dir.path()), KIND).unwrap();
+    for number in 0..400 {
+        for database in [&ledger.database, &reader] {
+            rows::find_key(database, &key(number)).unwrap().unwrap();
+        }
+    }
+    let open = |database: &Database| -> Vec<Part> { database.archive().open_parts() };
+    assert!(open(&ledger.database).len() > 5);
+    assert_eq!(open(&reader).len(), READER_OPEN_MAX);
+    ledger.grow(KEPT + 10 * 64).unwrap();
+    let parts = parts_in(&ledger.database).unwrap();
+    assert!(parts[0].rows() >= 8 * 64, "{parts:?}");
+    for database in [&ledger.database, &reader] {
+        rows::find_key(database, &key(u64::MAX)).unwrap();
+        let open = open(database);
+        assert!(open.iter().all(|part| parts.contains(part)), "{open:?}");
+    }
+}
+
+#[test]
+fn a_new_file_that_is_not_read_as_it_was_written_is_made_again_and_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.commit(320).unwrap();
+    let archive = dir.path().join(DIR);
+    let mut calls = 0;
+    let refused = ledger.archiver.step(&mut |_| {
+        calls += 1;
+        // Rows, index, and rows again.
+        if calls == 3 {
+            let entries = fs::read_dir(&archive).unwrap().flatten();
+            let mut files = entries.map(|entry| entry.path());
+            let file = files.find(|path| path.extension().is_some_and(|it| it == "db"));
+            let changed = Connection::open(file.unwrap()).unwrap();
+            let sql = "DELETE FROM key WHERE number = 5";
+            assert_eq!(changed.execute(sql, []).unwrap(), 1);
+        }
+        Ok(())
+    });
+    let refused = refused.unwrap_err();
+    assert!(!refused.is_damage(), "{refused}");
+    assert_eq!(fs::read_dir(&archive).unwrap().count(), 0);
+    ledger.grow(600).unwrap();
+    ledger.verify();
+}
+
+#[test]
+fn what_a_later_release_made_is_not_taken_for_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(400).unwrap();
+    let part = parts_in(&ledger.database).unwrap()[0];
+    drop(ledger);
+    let version = |path: &Path| -> u64 {
+        let connection = Connection::open(path).unwrap();
+        let version = connection.pragma_query_value(None, "user_version", |row| row.get(0));
+        version.unwrap()
+    };
+    let set = |path: &Path, version: u64| {
+        let connection = Connection::open(path).unwrap();
+        connection
+            .pragma_update(None, "user_version", version)
+            .unwrap();
+    };
+    let opened = || DataDir::take(dir.path()).unwrap().open(KIND);
+    let (database, file) = (
+        dir.path().join(KIND.file),
+        part.path(&Location::on_disk(dir.path())),
+    );
+    // So a release from before archives takes it for a later one's.
+    let archived = version(&database);
+    assert!(archived > KIND.version() as u64 + 100, "{archived}");
+    set(&file, 2);
+    let newer = opened().unwrap_err();
+    assert!(matches!(newer, StorageError::Newer { .. }), "{newer}");
+    set(&file, 1);
+    opened().unwrap();
+    Connection::open(&database)
+        .unwrap()
+        .execute_batch("CREATE TABLE later (x INTEGER) STRICT")
+        .unwrap();
+    let damaged = opened().unwrap_err();
+    assert!(damaged.is_damage(), "{damaged}");
+    set(&database, archived + 1);
+    let newer = opened().unwrap_err();
+    assert!(matches!(newer, StorageError::Newer { .. }), "{newer}");
 }
 
 #[test]
