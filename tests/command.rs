@@ -698,7 +698,7 @@ fn what_an_environment_says_for_other_commands_stops_none() {
     let shown = run_with(&elsewhere, ["ledger", "show", dir]);
     let said = String::from_utf8_lossy(&shown.stderr);
     assert!(
-        shown.status.code() == Some(1) && said.contains("orders.db"),
+        shown.status.code() == Some(1) && said.contains("holds no replica's ledger"),
         "{said}"
     );
     let asked = run_with(&elsewhere, ["status", "--admin", "http://127.0.0.1:1"]);
