@@ -839,10 +839,7 @@ fn a_writer_that_goes_on_as_another_takes_over_keeps_its_lease() {
         let taken = Instant::now();
         let waited = taken.duration_since(commit.join().unwrap());
         // psql ends a while after the commit, longer on a busy machine. Without the rule it is taken over at once.
-        assert!(
-            waited >= LEASE / 3,
-            "taken over {waited:?} after a beat"
-        );
+        assert!(waited >= LEASE / 3, "taken over {waited:?} after a beat");
     });
 }
 
