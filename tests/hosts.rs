@@ -88,13 +88,13 @@ fn what_a_primary_that_dies_costs_is_measured() {
         return;
     }
     let mut site = Site::start(STOCKS);
-    let primary = site.primary().expect("it is whole");
+    let primary = site.some_primary();
     let made = site.sql(primary, "postgres", "CREATE TABLE probe (number int)");
     assert!(made.is_some(), "no table was made");
     let mut waits = Vec::new();
     for _ in 0..number("BAZAAR_HOSTS_RUNS", 5) {
         site.wait_until_whole();
-        let primary = site.primary().expect("it is whole");
+        let primary = site.some_primary();
         let (over, acknowledged) = (AtomicBool::new(false), Mutex::new(Vec::new()));
         thread::scope(|scope| {
             let raise = Raise(&over);

@@ -6,7 +6,7 @@ if [ ! -e "$data" ]; then
     # Under another name until it is whole.
     copy=$data.copy
     rm -rf "$copy"
-    until pg_basebackup --host=db-1 --username="$POSTGRES_USER" --pgdata="$copy" --write-recovery-conf --wal-method=stream; do
+    until pg_basebackup --host=db-1 --username="$POSTGRES_USER" --pgdata="$copy" --write-recovery-conf --wal-method=stream --checkpoint=fast; do
         echo "db-1 is not ready yet" >&2
         rm -rf "$copy"
         sleep 1

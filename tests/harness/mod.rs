@@ -54,4 +54,4 @@ pub use process::{Outputs, Process, kill_by_pid, run, run_ok, run_with, signal_b
 pub use proxy::Conduct;
 pub use skip::skip;
 pub use small_disk::SmallDisk;
-pub use wait::{Raise, Turn, alone, wait_for, wait_until};
+pub use wait::{Raise, Turn, alone, wait_for, wait_for_said, wait_until};

@@ -21,13 +21,23 @@ pub fn wait_until(what: &str, condition: impl FnMut() -> bool) {
 }
 
 /// The same, with another patience.
-pub fn wait_for(what: &str, patience: Duration, mut condition: impl FnMut() -> bool) {
+pub fn wait_for(what: &str, patience: Duration, condition: impl FnMut() -> bool) {
+    wait_for_said(|| what.to_owned(), patience, condition);
+}
+
+/// The same, where it is said only at the end what was waited for.
+pub fn wait_for_said(
+    what: impl Fn() -> String,
+    patience: Duration,
+    mut condition: impl FnMut() -> bool,
+) {
     let start = Instant::now();
     while !condition() {
         assert!(
             start.elapsed() < patience,
-            "waited {} s for {what}",
-            patience.as_secs()
+            "waited {} s for {}",
+            patience.as_secs(),
+            what()
         );
         thread::sleep(INTERVAL);
     }

@@ -1,6 +1,7 @@
 //! A bazaar on hosts of its own: PostgreSQL on three, run by Patroni over etcd; two catalogs, three replicas, two
 //! gateways; and clients, which are this process.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
@@ -16,7 +17,7 @@ use tempfile::TempDir;
 
 use super::host::{Host, Service, address, ip, without_environment};
 use super::switch::{HostNumber, Switch, Way, ethernet};
-use crate::harness::{data_dir, run_ok, settled_journal, try_request, wait_for};
+use crate::harness::{data_dir, run_ok, settled_journal, try_request, wait_for, wait_for_said};
 
 /// What a host is for, and which one of those it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,20 +142,12 @@ impl Site {
             site.prepare_database(role);
             site.power_on(role);
         }
-        wait_for(
-            "the cluster's primary, and a synchronous standby",
-            PATIENCE,
-            || {
-                let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
-                site.primary().is_some_and(|primary| {
-                    site.sql(primary, "postgres", sql)
-                        .is_some_and(|count| count == "1")
-                })
-            },
-        );
-        let primary = site.primary().expect("it was waited for");
-        let made = site.sql(primary, "postgres", &format!("CREATE DATABASE {DATABASE}"));
-        assert!(made.is_some(), "no database was made");
+        wait_for("a primary with a synchronous standby", PATIENCE, || {
+            let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+            let primary = site.primary();
+            primary.and_then(|primary| site.sql(primary, "postgres", sql)) == Some("1".to_owned())
+        });
+        site.make_database();
         for role in all_hosts()
             .into_iter()
             .filter(|role| !DATABASES.contains(role))
@@ -408,6 +401,28 @@ impl Site {
         })
     }
 
+    /// The primary, once there is one: it can be none for a moment at any time, until Patroni has looked again.
+    pub fn some_primary(&self) -> Role {
+        let mut primary = None;
+        wait_for("a primary", PATIENCE, || {
+            primary = self.primary();
+            primary.is_some()
+        });
+        primary.expect("it was waited for")
+    }
+
+    fn make_database(&self) {
+        let found = format!("SELECT datname FROM pg_database WHERE datname = '{DATABASE}'");
+        wait_for("the bazaar's database", PATIENCE, || {
+            let Some(primary) = self.primary() else {
+                return false;
+            };
+            let sql = |sql: &str| self.sql(primary, "postgres", sql);
+            let is_made = || sql(&found) == Some(DATABASE.to_owned());
+            is_made() || (sql(&format!("CREATE DATABASE {DATABASE}")).is_some() && is_made())
+        });
+    }
+
     /// For how long Patroni leaves a primary alone that is not heard of: as it was told, or longer, where that is less than
     /// its version takes.
     pub fn patience_with_primary(&self) -> Duration {
@@ -460,30 +475,44 @@ impl Site {
     /// Waits until every gateway serves trades, with all replicas in sync, a catalog that stands by, and a database
     /// with a synchronous standby.
     pub fn wait_until_whole(&self) {
-        wait_for("every host to do its part", PATIENCE, || {
-            let are_ready = GATEWAYS
-                .iter()
-                .all(|role| admin(*role, "/readyz").is_some_and(|answer| answer.0 == 200));
-            let Some(status) = self.status().filter(|_| are_ready) else {
-                return false;
-            };
-            let in_sync = status["catalog"]["in_sync"].as_array().map_or(0, Vec::len);
-            let roles = [0, 1].map(|index| {
-                status["catalogs"][index]["role"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned()
-            });
-            let replicated = "SELECT count(*) || ' ' || count(*) FILTER (WHERE sync_state = 'sync')
-                 FROM pg_stat_replication WHERE state = 'streaming'";
-            let standbys = self
-                .primary()
-                .and_then(|primary| self.sql(primary, "postgres", replicated));
-            in_sync == ORDERS.len()
-                && roles.contains(&"active".to_owned())
-                && roles.contains(&"standby".to_owned())
-                && standbys.is_some_and(|counts| counts == "2 1")
+        let missing = RefCell::new(String::new());
+        let what = || format!("every host to do its part: {}", missing.borrow());
+        wait_for_said(what, PATIENCE, || {
+            *missing.borrow_mut() = self.missing().unwrap_or_default();
+            missing.borrow().is_empty()
         });
+    }
+
+    /// What a whole site has and this one does not, in words.
+    fn missing(&self) -> Option<String> {
+        for gateway in GATEWAYS {
+            let answer = admin(gateway, "/readyz");
+            if answer.as_ref().is_none_or(|answer| answer.0 != 200) {
+                return Some(format!("{gateway} is not ready: {answer:?}"));
+            }
+        }
+        let Some(status) = self.status() else {
+            return Some("no gateway says its status".to_owned());
+        };
+        let in_sync = &status["catalog"]["in_sync"];
+        if in_sync.as_array().map_or(0, Vec::len) != ORDERS.len() {
+            return Some(format!("in sync: {in_sync}"));
+        }
+        let roles = [0, 1].map(|index| status["catalogs"][index]["role"].clone());
+        if !["active", "standby"]
+            .iter()
+            .all(|role| roles.iter().any(|is| is == role))
+        {
+            return Some(format!("roles of the catalogs: {roles:?}"));
+        }
+        let replicated = "SELECT count(*) || ' ' || count(*) FILTER (WHERE sync_state = 'sync')
+             FROM pg_stat_replication WHERE state = 'streaming'";
+        let Some(primary) = self.primary() else {
+            return Some("no database is the primary".to_owned());
+        };
+        let standbys = self.sql(primary, "postgres", replicated);
+        (standbys.as_deref() != Some("2 1"))
+            .then(|| format!("standbys of {primary} that stream, and synchronously: {standbys:?}"))
     }
 
     // ---- what they keep ----
@@ -574,7 +603,8 @@ fn admin(gateway: Role, target: &str) -> Option<(u16, String)> {
     Some((answer.status, answer.body))
 }
 
-/// Synchronous, and strict about it; fails over after 5 s, or as many as its version waits at least.
+/// Synchronous, and strict about it; fails over after 5 s, or as many as its version waits at least. Copies of the primary
+/// wait for no checkpoint that is spread over minutes.
 const PATRONI: &str = "\
 scope: bazaar
 name: {name}
@@ -598,6 +628,7 @@ postgresql:
   data_dir: '{data}'
   bin_dir: '{programs}'
   pgpass: '{sockets}/pgpass'
+  basebackup: [checkpoint: fast]
   authentication: {superuser: {username: postgres}, replication: {username: postgres}, rewind: {username: postgres}}
   parameters: {unix_socket_directories: '{sockets}'}
   pg_hba: [local all all trust, host all all 10.77.0.0/24 trust, host replication all 10.77.0.0/24 trust]
