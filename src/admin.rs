@@ -239,12 +239,31 @@ pub struct Caches {
     pub orders: Cache,
 }
 
-#[derive(Debug, Deserialize)]
+/// What is kept, and what was counted since the gateway started.
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Cache {
     pub entries: u64,
     pub hits: u64,
     pub misses: u64,
     pub stale: u64,
+    #[serde(default)]
+    pub evicted: u64,
+    #[serde(default)]
+    pub invalidated: u64,
+}
+
+impl Cache {
+    /// The same, with what was counted since then.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            entries: self.entries,
+            hits: self.hits.saturating_sub(before.hits),
+            misses: self.misses.saturating_sub(before.misses),
+            stale: self.stale.saturating_sub(before.stale),
+            evicted: self.evicted.saturating_sub(before.evicted),
+            invalidated: self.invalidated.saturating_sub(before.invalidated),
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -5,6 +5,7 @@
 //! - [`figures`]: latencies and failures;
 //! - [`report`]: the table and the JSON of one run;
 //! - [`sweep`]: runs of several trade probabilities, with the cache and without;
+//! - [`cached`]: what the gateway's cache held meanwhile;
 //! - [`page`]: tables and plots in one HTML page, and the figures as CSV.
 
 mod connection;
@@ -13,6 +14,7 @@ mod figures;
 mod report;
 mod points;
 mod sweep;
+mod cached;
 mod page;
 
 use std::collections::HashMap;

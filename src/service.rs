@@ -13,6 +13,7 @@ use catalog::config::NESTED_LEASE_MAX;
 use daemon::notify;
 use daemon::tasks::{self, Task};
 use domain::ReplicaId;
+use frontend_host::cache::CacheBounds;
 use frontend_host::config::{Bounds, Tokens};
 use frontend_host::handover::{self, Handed};
 use frontend_host::{Listeners, Succession};
@@ -211,6 +212,10 @@ pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(),
                 .connections_per_client_max
                 .map(|connections| connections as usize),
             ..defaults.clients
+        },
+        cache: CacheBounds {
+            stocks_max: args.front.cache_stocks_max,
+            orders_max: args.front.cache_orders_max,
         },
         drain_delay,
         workers: args.front.workers.unwrap_or(defaults.workers),

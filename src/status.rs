@@ -120,7 +120,15 @@ fn catalog(status: &Status) -> String {
 }
 
 fn caches(status: &Status) -> String {
-    let mut table = Table::new(["cache", "entries", "hits", "misses", "stale"]);
+    let mut table = Table::new([
+        "cache",
+        "entries",
+        "hits",
+        "misses",
+        "stale",
+        "evicted",
+        "invalidated",
+    ]);
     for (
         name,
         Cache {
@@ -128,13 +136,24 @@ fn caches(status: &Status) -> String {
             hits,
             misses,
             stale,
+            evicted,
+            invalidated,
         },
     ) in [
         ("stocks", &status.cache.stocks),
         ("orders", &status.cache.orders),
     ] {
-        let [entries, hits, misses, stale] = [entries, hits, misses, stale].map(u64::to_string);
-        table.row([name.to_owned(), entries, hits, misses, stale]);
+        let [entries, hits, misses, stale, evicted, invalidated] =
+            [entries, hits, misses, stale, evicted, invalidated].map(u64::to_string);
+        table.row([
+            name.to_owned(),
+            entries,
+            hits,
+            misses,
+            stale,
+            evicted,
+            invalidated,
+        ]);
     }
     table.render()
 }

@@ -487,7 +487,25 @@ fn load_sweeps_with_the_cache_and_without_and_leaves_the_policy_as_it_was() {
     assert!((1..=200).contains(&found), "{found} hits");
     assert!(table.contains("trade probability"), "{table}");
     let page = fs::read_to_string(dir.path().join("sweep.html")).unwrap();
-    assert_eq!(page.matches("<svg").count(), 3, "{page}");
+    assert_eq!(page.matches("<svg").count(), 5, "{page}");
+    let cached = fs::read_to_string(dir.path().join("cache.csv")).unwrap();
+    let kept = rows(&cached);
+    let stocks = |caching: &str| {
+        let of_half =
+            |row: &&BTreeMap<&str, &str>| row["cache"] == caching && row["kind"] == "stock";
+        let figure = |row: &BTreeMap<&str, &str>, name| row[name].parse::<u64>().unwrap();
+        let all = kept.iter().filter(of_half);
+        all.map(|row| (figure(row, "entries"), figure(row, "invalidated")))
+            .collect::<Vec<_>>()
+    };
+    // What is traded is let go of.
+    assert!(
+        stocks("on").iter().any(|(entries, _)| *entries > 0),
+        "{cached}"
+    );
+    assert!(stocks("on").last().unwrap().1 > 0, "{cached}");
+    // The other policy's cache begins empty, and stays so.
+    assert_eq!(stocks("off").last().unwrap().0, 0, "{cached}");
     assert!(
         page.contains("cache off, p99") && !page.contains("http://127"),
         "{page}"

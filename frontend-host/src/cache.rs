@@ -17,6 +17,7 @@ use arc_swap::ArcSwap;
 use domain::time::BootTime;
 use domain::{OrderNumber, SessionId, StockName, Version};
 use frontend_core::{Answer, Ask, Fetches, Freshness, Lease, Tag};
+use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Moka;
 
@@ -34,6 +35,7 @@ const FETCH_SHARDS: usize = 64;
 /// The caches of one gateway.
 pub struct Cache {
     tables: ArcSwap<Tables>,
+    bounds: CacheBounds,
     /// Of the policy whose settings apply.
     generation: AtomicU64,
     /// Held while those of another are applied.
@@ -57,6 +59,30 @@ pub struct Counts {
     pub stale: AtomicU64,
     /// Not looked for, as the policy wanted it.
     pub bypasses: AtomicU64,
+    /// Entries that had to make room, or got none.
+    pub evicted: Arc<AtomicU64>,
+    /// Entries that the catalog had it let go of.
+    pub invalidated: AtomicU64,
+}
+
+/// What is kept at most, however much a policy asks for. Nothing beyond what it asks for where absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheBounds {
+    /// Stocks; 0 for none.
+    pub stocks_max: Option<u32>,
+    /// Orders; 0 for none.
+    pub orders_max: Option<u32>,
+}
+
+impl CacheBounds {
+    fn bound(self, settings: CacheSettings) -> CacheSettings {
+        let bound = |asked: u32, max: Option<u32>| max.map_or(asked, |max| asked.min(max));
+        CacheSettings {
+            stocks_max: bound(settings.stocks_max, self.stocks_max),
+            orders_max: bound(settings.orders_max, self.orders_max),
+            ..settings
+        }
+    }
 }
 
 struct Tables {
@@ -80,19 +106,25 @@ pub enum CacheLookup<V> {
     Stale(Arc<CacheEntry<V>>),
     /// It is not there.
     Miss,
+    /// None is kept.
+    Off,
 }
 
 impl Cache {
-    pub fn new(settings: CacheSettings) -> Self {
+    /// As a policy asks for it, within bounds.
+    pub fn new(settings: CacheSettings, bounds: CacheBounds) -> Self {
+        let [stock_counts, order_counts] = [Counts::default(), Counts::default()];
+        let tables = Tables::new(bounds.bound(settings), [&stock_counts, &order_counts]);
         Self {
-            tables: ArcSwap::from_pointee(Tables::new(settings)),
+            tables: ArcSwap::from_pointee(tables),
+            bounds,
             generation: AtomicU64::new(1),
             applying: Mutex::new(()),
             lease: ArcSwap::from_pointee(Lease::default()),
             fetches: Shards::new(),
             budget: Arc::new(ByteBudget::of(limits::RENDERED_BYTES_MAX)),
-            stock_counts: Counts::default(),
-            order_counts: Counts::default(),
+            stock_counts,
+            order_counts,
         }
     }
 
@@ -104,8 +136,10 @@ impl Cache {
         }
         let _applying = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
         if self.generation.load(Ordering::Acquire) < generation {
+            let settings = self.bounds.bound(settings);
             if self.tables.load().settings != settings {
-                self.tables.store(Arc::new(Tables::new(settings)));
+                let counts = [&self.stock_counts, &self.order_counts];
+                self.tables.store(Arc::new(Tables::new(settings, counts)));
             }
             self.generation.store(generation, Ordering::Release);
         }
@@ -132,8 +166,12 @@ impl Cache {
 
     /// Looks a stock up.
     pub fn stock(&self, name: &StockName, freshness: Freshness) -> CacheLookup<Stock> {
-        let Some(Tagged { tag, entry }) = self.tables.load().stocks.get(name) else {
-            return CacheLookup::Miss;
+        let tables = self.tables.load();
+        let Some(Tagged { tag, entry }) = tables.stocks.get(name) else {
+            return match tables.settings.stocks_max {
+                0 => CacheLookup::Off,
+                _ => CacheLookup::Miss,
+            };
         };
         // The clock and the lease are read after the entry: this is the linearization point.
         let now = BootTime::now();
@@ -144,9 +182,20 @@ impl Cache {
         }
     }
 
-    /// Looks an order up. Rows never change: what is there is right.
-    pub fn order(&self, number: OrderNumber) -> Option<Arc<CacheEntry<Order>>> {
-        self.tables.load().orders.get(&number)
+    /// Looks an order up. Rows never change: what is there is current.
+    pub fn order(&self, number: OrderNumber) -> CacheLookup<Order> {
+        let tables = self.tables.load();
+        match (tables.orders.get(&number), tables.settings.orders_max) {
+            (Some(entry), _) => CacheLookup::Current(entry, BootTime::now()),
+            (None, 0) => CacheLookup::Off,
+            (None, _) => CacheLookup::Miss,
+        }
+    }
+
+    /// How many stocks and how many orders are kept at most.
+    pub fn entries_max(&self) -> (u32, u32) {
+        let settings = self.tables.load().settings;
+        (settings.stocks_max, settings.orders_max)
     }
 
     /// Announces that a stock is about to be asked for, under the current session where the
@@ -179,21 +228,23 @@ impl Cache {
         let tag = tables.stocks.get(name).map(|stock| stock.tag);
         if fetches.invalidate(name, floor, tag) {
             tables.stocks.invalidate(name);
+            let invalidated = &self.stock_counts.invalidated;
+            invalidated.fetch_add(u64::from(tag.is_some()), Ordering::Relaxed);
         }
     }
 }
 
 impl Tables {
-    fn new(settings: CacheSettings) -> Self {
+    fn new(settings: CacheSettings, [stocks, orders]: [&Counts; 2]) -> Self {
         Self {
             settings,
-            stocks: table(settings.stocks_max, settings.eviction),
-            orders: table(settings.orders_max, settings.eviction),
+            stocks: table(settings.stocks_max, settings.eviction, &stocks.evicted),
+            orders: table(settings.orders_max, settings.eviction, &orders.evicted),
         }
     }
 }
 
-fn table<K, V>(entries_max: u32, eviction: Eviction) -> Moka<K, V>
+fn table<K, V>(entries_max: u32, eviction: Eviction, evicted: &Arc<AtomicU64>) -> Moka<K, V>
 where
     K: Hash + Eq + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -202,9 +253,15 @@ where
         Eviction::Lru => EvictionPolicy::lru(),
         Eviction::TinyLfu => EvictionPolicy::tiny_lfu(),
     };
+    let evicted = Arc::clone(evicted);
     Moka::builder()
         .max_capacity(entries_max.into())
         .eviction_policy(eviction)
+        .eviction_listener(move |_, _, cause| {
+            if cause == RemovalCause::Size {
+                evicted.fetch_add(1, Ordering::Relaxed);
+            }
+        })
         .build()
 }
 

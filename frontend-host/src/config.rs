@@ -9,6 +9,7 @@ use tls::Cluster;
 
 use crate::access_log;
 use crate::admin::token::TokenSource;
+use crate::cache::CacheBounds;
 pub use frontend_core::timing::{READ_TIME_MAX, TRADE_TIME_MAX};
 use frontend_policy::{Compiler, Probation, limits};
 
@@ -37,6 +38,8 @@ pub struct Config {
     /// The request header that tells clients apart, for canaries; the address where it is absent. What a
     /// policy is told of the connection is its address in either case.
     pub client_header: Option<HeaderName>,
+    /// What is cached at most, however much a policy asks for.
+    pub cache: CacheBounds,
     /// How requests are logged; not at all where absent.
     pub access_log: Option<access_log::Config>,
     /// Bearer tokens for operators. One that lets them change things, or [`Https`] and a [`Cluster`], must be there where
@@ -97,6 +100,7 @@ impl Config {
             data_dir: None,
             probation: Probation::default(),
             client_header: None,
+            cache: CacheBounds::default(),
             access_log: None,
             tokens: Tokens::default(),
             cluster: None,

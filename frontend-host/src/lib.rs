@@ -178,7 +178,10 @@ pub async fn run(
     {
         return Err(HandoverError::OtherPolicies(why).into());
     }
-    let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
+    let cache = Arc::new(Cache::new(
+        policy.published().active.manifest.cache,
+        config.cache,
+    ));
     let catalogs = catalogs(&config, &journal)?;
     let catalog = CatalogClient::new(catalogs.channel());
     let replicas = Arc::new(Replicas::new(

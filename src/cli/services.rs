@@ -153,6 +153,13 @@ pub struct Front {
     #[arg(long, env = "BAZAAR_CONNECTIONS_PER_CLIENT_MAX", value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_per_client_max: Option<u32>,
+    /// Stocks that the gateway's cache keeps at most, however many its policy asks for; with 0 it keeps none, and every
+    /// look-up goes to the catalog [default: as many as the policy asks for]
+    #[arg(long, env = "BAZAAR_CACHE_STOCKS_MAX", value_name = "N")]
+    pub cache_stocks_max: Option<u32>,
+    /// The same of orders, which replicas are asked for
+    #[arg(long, env = "BAZAAR_CACHE_ORDERS_MAX", value_name = "N")]
+    pub cache_orders_max: Option<u32>,
     #[command(flatten)]
     pub rules: PolicyRules,
     #[command(flatten)]

@@ -8,12 +8,13 @@ use std::path::Path;
 
 use charts::{Bar, Bars, Lines, Scale, Series};
 
+use super::cached::{Sample, Watched};
 use super::figures::RequestKind;
 use super::points::{Caching, Point, Sweep};
 use super::report::{Line, Report};
 use super::{LoadError, Measured};
 
-/// The columns of the CSV file, and of the table.
+/// The columns of the CSV file.
 const COLUMNS: [&str; 11] = [
     "cache",
     "trade_probability",
@@ -28,11 +29,43 @@ const COLUMNS: [&str; 11] = [
     "max_us",
 ];
 
+/// The same above the table.
+const HEADINGS: [&str; COLUMNS.len()] = [
+    "Cache",
+    "Trade probability",
+    "Request",
+    "Answered",
+    "Failed",
+    "Per second",
+    "Mean, µs",
+    "p50, µs",
+    "p90, µs",
+    "p99, µs",
+    "Longest, µs",
+];
+
+/// The columns of the CSV file of the cache.
+const CACHE_COLUMNS: [&str; 10] = [
+    "seconds",
+    "cache",
+    "trade_probability",
+    "kind",
+    "entries",
+    "hits",
+    "misses",
+    "stale",
+    "evicted",
+    "invalidated",
+];
+
+/// Steps of the charts over time.
+const MOMENTS: u32 = 60;
+
 const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:800px;margin:2em auto;padding:0 1em}\
     table{border-collapse:collapse;font-size:13px}td,th{padding:2px 8px;text-align:right;\
     border-bottom:1px solid #ddd}svg{max-width:100%;height:auto}";
 
-/// Writes a sweep's `sweep.html` and `sweep.csv`.
+/// Writes a sweep's `sweep.html`, `sweep.csv` and `cache.csv`.
 pub fn write_sweep(dir: &Path, sweep: &Sweep) -> Result<(), LoadError> {
     let rows: Vec<Row> = sweep
         .lines()
@@ -42,6 +75,7 @@ pub fn write_sweep(dir: &Path, sweep: &Sweep) -> Result<(), LoadError> {
     for kind in RequestKind::ALL {
         plots += &latencies(sweep, kind)?;
     }
+    plots += &over_time(&sweep.watched)?;
     let about = sweep.points.first().map_or_else(String::new, |point| {
         format!(
             "{}. Cache on: under the gateway's policy, {}. Cache off: under one that caches nothing.",
@@ -50,7 +84,9 @@ pub fn write_sweep(dir: &Path, sweep: &Sweep) -> Result<(), LoadError> {
         )
     });
     let title = "Latency by request type and trade probability";
-    write(dir, "sweep", &page(title, &about, &plots, &rows), &rows)
+    write(dir, "sweep", &page(title, &about, &plots, &rows), &rows)?;
+    fs::write(dir.join("cache.csv"), cache_csv(&sweep.watched))?;
+    Ok(())
 }
 
 /// Writes a single run's `load.html` and `load.csv`.
@@ -140,6 +176,79 @@ fn latencies(sweep: &Sweep, kind: RequestKind) -> Result<String, LoadError> {
     Ok(chart.to_svg()?)
 }
 
+/// What the cache held, and what it let go of.
+fn over_time(watched: &Watched) -> Result<String, LoadError> {
+    let samples = watched.samples();
+    let Some(last) = samples.last() else {
+        return Ok(String::new());
+    };
+    let moments: Vec<_> = (0..=MOMENTS)
+        .map(|moment| last.at * moment / MOMENTS)
+        .collect();
+    let line = |name: &str, value: fn(&Sample) -> u64| Series {
+        name: name.to_owned(),
+        figures: moments
+            .iter()
+            .map(|moment| {
+                let until = samples.partition_point(|sample| sample.at <= *moment);
+                let sample = until.checked_sub(1).map(|place| &samples[place]);
+                sample.map(|sample| value(sample) as f64)
+            })
+            .collect(),
+    };
+    let kept = vec![
+        line("stocks", |sample| sample.stocks.entries),
+        line("orders", |sample| sample.orders.entries),
+    ];
+    let let_go = vec![
+        line("stocks invalidated", |sample| sample.stocks.invalidated),
+        line("stocks evicted", |sample| sample.stocks.evicted),
+        line("orders evicted", |sample| sample.orders.evicted),
+    ];
+    let mut plots = String::new();
+    for (title, series) in [
+        ("Kept in the gateway's cache", kept),
+        ("Let go by the gateway's cache, since the beginning", let_go),
+    ] {
+        let chart = Lines {
+            title: title.to_owned(),
+            steps_label: "seconds".to_owned(),
+            steps: moments
+                .iter()
+                .map(|moment| format!("{:.1}", moment.as_secs_f64()))
+                .collect(),
+            figures_label: "entries".to_owned(),
+            scale: Scale::Linear,
+            series,
+        };
+        plots += &chart.to_svg()?;
+    }
+    Ok(plots)
+}
+
+fn cache_csv(watched: &Watched) -> String {
+    let mut csv = CACHE_COLUMNS.join(",") + "\n";
+    for sample in watched.samples() {
+        for (kind, cache) in [("stock", &sample.stocks), ("order", &sample.orders)] {
+            let figures = [
+                cache.entries,
+                cache.hits,
+                cache.misses,
+                cache.stale,
+                cache.evicted,
+                cache.invalidated,
+            ];
+            let (seconds, caching) = (sample.at.as_secs_f64(), sample.caching);
+            let begins = format!("{seconds:.3},{caching},{},{kind}", sample.trade_probability);
+            csv += &figures
+                .iter()
+                .fold(begins, |line, figure| format!("{line},{figure}"));
+            csv.push('\n');
+        }
+    }
+    csv
+}
+
 fn page(title: &str, about: &str, plots: &str, rows: &[Row]) -> String {
     let mut table = String::new();
     let cells = |table: &mut String, tag: &str, cells: &[&str]| {
@@ -149,7 +258,7 @@ fn page(title: &str, about: &str, plots: &str, rows: &[Row]) -> String {
         }
         table.push_str("</tr>\n");
     };
-    cells(&mut table, "th", &COLUMNS);
+    cells(&mut table, "th", &HEADINGS);
     for row in rows {
         cells(&mut table, "td", &row.each_ref().map(String::as_str));
     }

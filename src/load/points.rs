@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Measured;
+use super::cached::Watched;
 use super::report::{Line, Report};
 use crate::output::Table;
 
@@ -44,6 +45,8 @@ pub struct Sweep {
     pub policy: String,
     /// Of every probability, with the cache, then without.
     pub points: Vec<Point>,
+    /// What the cache held meanwhile.
+    pub watched: Watched,
 }
 
 impl Sweep {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::json;
 
+use super::cached::Watched;
 use super::points::{Caching, Point, Sweep};
 use super::report::Report;
 use super::{LoadError, Run, judge, measure, page};
@@ -34,7 +35,7 @@ pub async fn run(args: &Load, server: Server, stocks: Arc<[String]>) -> Result<(
             figures["cache"] = json!(point.caching.to_string());
             figures
         });
-        let report = json!({ "policy": sweep.policy, "runs": points.collect::<Vec<_>>() });
+        let report = json!({ "policy": sweep.policy, "runs": points.collect::<Vec<_>>(), "cache": sweep.watched.to_json() });
         std::fs::write(file, format!("{report:#}\n"))?;
     }
     if let Some(dir) = &args.report {
@@ -50,7 +51,9 @@ async fn measure_all(
 ) -> Result<Sweep, LoadError> {
     let mut admin = Admin::new(args.admin.clone())?;
     let policy = active(&mut admin).await?.unwrap_or_default();
-    let mut points = measure_half(args, server, stocks, Caching::On).await?;
+    let mut watched = Watched::new();
+    let on = (Caching::On, &mut watched);
+    let mut points = measure_half(args, server, stocks, &mut admin, on).await?;
 
     let mut signals = StopSignals::catch().map_err(|error| match error {
         crate::error::Error::Signals(source) => LoadError::Output(source),
@@ -60,8 +63,9 @@ async fn measure_all(
         .put("/policy", Package::of(Bytes::from_static(NO_CACHE)))
         .await?;
     let uncached = active(&mut admin).await?;
+    let off = (Caching::Off, &mut watched);
     let half = tokio::select! {
-        half = measure_half(args, server, stocks, Caching::Off) => half,
+        half = measure_half(args, server, stocks, &mut admin, off) => half,
         () = signals.next() => Err(LoadError::Interrupted),
     };
     // If the policy was changed meanwhile, that change stays.
@@ -69,7 +73,11 @@ async fn measure_all(
         admin.post("/policy/rollback").await?;
     }
     points.extend(half?);
-    Ok(Sweep { policy, points })
+    Ok(Sweep {
+        policy,
+        points,
+        watched,
+    })
 }
 
 /// The active policy's name, version and digest.
@@ -85,7 +93,8 @@ async fn measure_half(
     args: &Load,
     server: &Server,
     stocks: &Arc<[String]>,
-    caching: Caching,
+    admin: &mut Admin,
+    (caching, watched): (Caching, &mut Watched),
 ) -> Result<Vec<Point>, LoadError> {
     let mut points = Vec::new();
     for tenths in TRADE_TENTHS {
@@ -93,7 +102,8 @@ async fn measure_half(
             trade_probability: f64::from(tenths) / 10.0,
             ..Run::new(args, server.clone(), Arc::clone(stocks))
         };
-        let measured = measure(run).await?;
+        let what = (caching, run.trade_probability);
+        let measured = watched.during(admin, what, measure(run)).await?;
         points.push(Point { caching, measured });
     }
     Ok(points)

@@ -339,6 +339,8 @@ fn gateway(args: &Up, addresses: &Addresses, tokens: [Option<TokenSource>; 2]) -
         drain_delay_ms,
         workers,
         connections_per_client_max,
+        cache_stocks_max,
+        cache_orders_max,
         rules,
         access,
         listen: _,
@@ -362,6 +364,14 @@ fn gateway(args: &Up, addresses: &Addresses, tokens: [Option<TokenSource>; 2]) -
         .with_some(
             "--connections-per-client-max",
             connections_per_client_max.map(|connections| connections.to_string()),
+        )
+        .with_some(
+            "--cache-stocks-max",
+            cache_stocks_max.map(|stocks| stocks.to_string()),
+        )
+        .with_some(
+            "--cache-orders-max",
+            cache_orders_max.map(|orders| orders.to_string()),
         )
         .with("--drain-delay-ms", drain_delay_ms.to_string())
         .with("--decision-ms-max", rules.decision_ms_max.to_string())
@@ -486,7 +496,7 @@ mod tests {
     #[test]
     fn every_planned_command_line_is_one_that_bazaar_takes() {
         let args = up(
-            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --archive-after 5000 --connections-per-client-max 7 --log-format json",
+            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --archive-after 5000 --connections-per-client-max 7 --cache-stocks-max 0 --cache-orders-max 9 --log-format json",
         );
         let plan = Plan::new(&args).unwrap();
         let services: Vec<&Service> = plan.stages().flatten().collect();
@@ -513,9 +523,11 @@ mod tests {
                 Command::Gateway(gateway) => assert_eq!(
                     (
                         gateway.orders.len(),
-                        gateway.front.connections_per_client_max
+                        gateway.front.connections_per_client_max,
+                        gateway.front.cache_stocks_max,
+                        gateway.front.cache_orders_max
                     ),
-                    (9, Some(7))
+                    (9, Some(7), Some(0), Some(9))
                 ),
                 other => panic!("{other:?}"),
             }

@@ -52,8 +52,9 @@ pub const SCHEMA: &str =
 /// What an archived row takes on the disk, more or less.
 pub const ROW_BYTES: u64 = 150;
 
-/// Files that are kept open by each who reads rows: one, and the one behind it.
-pub(crate) const READER_OPEN_MAX: usize = 2;
+/// Files that are kept open by each who reads rows: to open one takes longer than to read any row of it. Each has a cache of
+/// 256 KiB at most.
+pub(crate) const READER_OPEN_MAX: usize = 16;
 
 /// The same of who writes, and looks for each order's key in any of them: all that there are but for very long journals. Each has a
 /// cache of 256 KiB at most.

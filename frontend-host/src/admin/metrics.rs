@@ -61,6 +61,18 @@ const ENTRIES: Metric = Metric::gauge(
     &[("kind", "`stock`, `order`")],
     "Entries in the cache",
 );
+const EVICTED: Metric = Metric::counter(
+    "bazaar_cache_evicted",
+    "entries",
+    &[("kind", "`stock`, `order`")],
+    "Entries that had to make room for others, or for which there was none",
+);
+const INVALIDATED: Metric = Metric::counter(
+    "bazaar_cache_invalidated",
+    "entries",
+    &[],
+    "Stocks that the catalog had the cache let go of, since they had been traded or changed",
+);
 const DECISIONS: Metric = Metric::counter(
     "bazaar_policy_decisions",
     "decisions",
@@ -112,6 +124,8 @@ pub const METRICS: &[&[&Metric]] = &[
         &REQUESTS,
         &LOOKUPS,
         &ENTRIES,
+        &EVICTED,
+        &INVALIDATED,
         &DECISIONS,
         &DECISION_SECONDS,
         &CLOSED,
@@ -161,7 +175,13 @@ impl Numbers<'_> {
         });
         families.add(&LOOKUPS, lookups)?;
         let (stocks, orders) = cache.entries();
-        families.add(&ENTRIES, [(["stock"], stocks), (["order"], orders)])
+        families.add(&ENTRIES, [(["stock"], stocks), (["order"], orders)])?;
+        let evicted = [
+            (["stock"], load(&cache.stock_counts.evicted)),
+            (["order"], load(&cache.order_counts.evicted)),
+        ];
+        families.add(&EVICTED, evicted)?;
+        families.add_one(&INVALIDATED, load(&cache.stock_counts.invalidated))
     }
 
     fn clients(&self, families: &mut Families<'_>) -> fmt::Result {

@@ -44,6 +44,7 @@ impl Admin {
         let session = lease.current(BootTime::now());
         let journal = replicas.journal();
         let (stocks, orders) = self.gateway.cache.entries();
+        let (stocks_max, orders_max) = self.gateway.cache.entries_max();
         json!({
             "ready": self.unready().is_none(),
             "journal": replicas.own_journal().known(),
@@ -63,8 +64,8 @@ impl Admin {
             },
             "catalogs": catalogs.iter().map(|(url, heard)| json!({ "url": url, "role": heard.role.name() })).collect::<Vec<_>>(),
             "cache": {
-                "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),
-                "orders": counts_json(&self.gateway.cache.order_counts, orders),
+                "stocks": counts_json(&self.gateway.cache.stock_counts, stocks, stocks_max),
+                "orders": counts_json(&self.gateway.cache.order_counts, orders, orders_max),
             },
             "policy": policy,
         })
@@ -92,13 +93,16 @@ impl Admin {
     }
 }
 
-fn counts_json(counts: &Counts, entries: u64) -> Value {
+fn counts_json(counts: &Counts, entries: u64, entries_max: u32) -> Value {
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     json!({
         "entries": entries,
+        "entries_max": entries_max,
         "hits": load(&counts.hits),
         "misses": load(&counts.misses),
         "stale": load(&counts.stale),
         "bypasses": load(&counts.bypasses),
+        "evicted": load(&counts.evicted),
+        "invalidated": load(&counts.invalidated),
     })
 }

@@ -45,7 +45,7 @@ fn lease(session: u64, length: Duration) -> Lease {
 
 /// A cache under a lease of an hour.
 fn leased(session: u64) -> Arc<Cache> {
-    let cache = Arc::new(Cache::new(SETTINGS));
+    let cache = Arc::new(Cache::new(SETTINGS, CacheBounds::default()));
     cache.set_lease(lease(session, HOUR));
     cache
 }
@@ -121,7 +121,7 @@ fn an_answer_is_not_kept_under_a_session_that_ended_or_did_not_register() {
 
 #[test]
 fn without_a_session_only_age_counts() {
-    let cache = Arc::new(Cache::new(SETTINGS));
+    let cache = Arc::new(Cache::new(SETTINGS, CacheBounds::default()));
     let fetch = cache.fetch(name(), Freshness::AtMost(Duration::from_secs(60)));
     assert_eq!(fetch.session(), None);
     assert!(fetch.store(stock(1), Version(1), false).is_some());

@@ -38,7 +38,10 @@ pub fn gateway<'a>(policy: impl Into<Upload<'a>>) -> Arc<Gateway> {
         )),
         end_turn: Default::default(),
     };
-    let cache = Arc::new(Cache::new(policy.published().active.manifest.cache));
+    let cache = Arc::new(Cache::new(
+        policy.published().active.manifest.cache,
+        CacheBounds::default(),
+    ));
     let config = Config::new(vec![nowhere.into()], Vec::new());
     Arc::new(Gateway::new(&config, policy, cache, backend))
 }

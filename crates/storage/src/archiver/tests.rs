@@ -520,7 +520,7 @@ fn a_writer_keeps_files_open_and_nobody_those_that_were_merged() {
     }
     let open = |database: &Database| -> Vec<Part> { database.archive().open_parts() };
     assert!(open(&ledger.database).len() > 5);
-    assert_eq!(open(&reader).len(), READER_OPEN_MAX);
+    assert!((2..=READER_OPEN_MAX).contains(&open(&reader).len()));
     ledger.grow(KEPT + 10 * 64).unwrap();
     let parts = parts_in(&ledger.database).unwrap();
     assert!(parts[0].rows() >= 8 * 64, "{parts:?}");
@@ -666,6 +666,14 @@ fn what_an_archive_costs() {
         began.elapsed() / LOOKUPS as u32
     };
     let (new, archived) = (per_lookup(ROWS), per_lookup(0));
+    let reader = database::open_read_only(&Location::on_disk(dir.path()), KIND).unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    let began = std::time::Instant::now();
+    for _ in 0..LOOKUPS {
+        let number = RowNumber(random.u64(..ROWS));
+        assert_eq!(rows::read(&reader, number, 1).unwrap().len(), 1);
+    }
+    let anywhere = began.elapsed() / LOOKUPS as u32;
     let parts = parts_in(&ledger.database).unwrap();
     let rows = parts.last().unwrap().end.rows.0;
     let bytes = |suffix: &str| -> u64 {
@@ -675,7 +683,7 @@ fn what_an_archive_costs() {
         named.map(|entry| entry.metadata().unwrap().len()).sum()
     };
     println!(
-        "{rows} rows in {} files, {} and {} bytes a row; {archiving:?} to make them; a new key {new:?}, an archived one {archived:?}",
+        "{rows} rows in {} files, {} and {} bytes a row; {archiving:?} to make them; a new key {new:?}, an archived one {archived:?}; any row {anywhere:?}",
         parts.len(),
         bytes(".db") as f64 / rows as f64,
         bytes(".keys") as f64 / rows as f64,

@@ -58,6 +58,7 @@ impl<'a> Exchange<'a> {
             CacheLookup::Current(entry, now) => (entry, now),
             CacheLookup::Stale(entry) => return Err(ToFetch::instead_of(entry)),
             CacheLookup::Miss => return Err(ToFetch::for_lack_of_entry(Forward::Miss)),
+            CacheLookup::Off => return Err(ToFetch::for_lack_of_entry(Forward::Bypass)),
         };
         // Past its age it is fresh by its lease.
         let fresh_until = fresh_until(entry.fetched, caching.freshness).filter(|at| now <= *at);
@@ -116,7 +117,11 @@ impl<'a> Exchange<'a> {
         caching: &Caching,
         ToFetch { why, stale }: ToFetch,
     ) -> StepResult {
-        let fetch = self.gateway.cache.fetch(name.clone(), caching.freshness);
+        let freshness = match why {
+            Forward::Bypass => Freshness::Bypass,
+            _ => caching.freshness,
+        };
+        let fetch = self.gateway.cache.fetch(name.clone(), freshness);
         let may_serve = |entry: &Arc<CacheEntry<Stock>>| {
             BootTime::now().since(entry.fetched) <= caching.stale_on_error
         };
@@ -173,8 +178,11 @@ impl<'a> Exchange<'a> {
         if caching.freshness == Freshness::Bypass {
             return Err(Forward::Bypass);
         }
-        let entry = self.gateway.cache.order(number).ok_or(Forward::Miss)?;
-        let now = BootTime::now();
+        let (entry, now) = match self.gateway.cache.order(number) {
+            CacheLookup::Current(entry, now) => (entry, now),
+            CacheLookup::Off => return Err(Forward::Bypass),
+            CacheLookup::Miss | CacheLookup::Stale(_) => return Err(Forward::Miss),
+        };
         let rendered = self.rendered(&entry, caching, memo, Outcome::Order);
         // An order never changes: what has expired is rendered anew.
         Ok(

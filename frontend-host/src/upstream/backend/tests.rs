@@ -647,7 +647,10 @@ async fn asking_for_sessions(fails: Fails) -> Duration {
     let session = keep_session(
         CatalogClient::new(connect::lazy(&url, &Security::NONE).unwrap()),
         "a gateway".to_owned(),
-        (Arc::new(Cache::new(settings)), Arc::default()),
+        (
+            Arc::new(Cache::new(settings, CacheBounds::default())),
+            Arc::default(),
+        ),
         Arc::new(OwnJournal::open(None).unwrap()),
         std::future::pending(),
     );
