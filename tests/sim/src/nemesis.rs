@@ -172,7 +172,7 @@ impl World {
                 self.hinder(node);
             }
             Kind::Cut => {
-                let other = self.some_other();
+                let (node, other) = self.some_link(node);
                 let until = self.line.now() + self.some_time(4_000);
                 if other != node {
                     self.line.network.cut(node, other, until);
@@ -300,12 +300,16 @@ impl World {
         }
     }
 
-    /// A process, or a server.
-    fn some_other(&mut self) -> Node {
-        if self.site.is_some() && self.line.random.bool() {
-            return Node::Database(self.line.random.usize(..SERVERS));
+    /// A process, and another one or a server. Of several catalogs often the active one, and the primary.
+    fn some_link(&mut self, node: Node) -> (Node, Node) {
+        if let Some(site) = &self.site
+            && self.line.chance(600)
+        {
+            let any = Node::Database(self.line.random.usize(..SERVERS));
+            let store = site.store_link().filter(|_| self.line.random.bool());
+            return store.unwrap_or((node, any));
         }
-        self.some_process()
+        (node, self.some_process())
     }
 
     /// A process has another bazaar's at the address of the catalog or a replica.

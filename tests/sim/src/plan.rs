@@ -140,9 +140,13 @@ impl Plan {
 
     /// The same with other faults, which follow closely. Of these, those that there are with so many catalogs.
     pub fn with(self, kinds: &[Kind]) -> Self {
+        let calm_max = match self.catalogs {
+            1 => Duration::from_millis(300),
+            _ => Duration::from_millis(1_500),
+        };
         Self {
             faults: Swarm::of(kinds),
-            calm: self.calm.min(Duration::from_millis(300)),
+            calm: self.calm.min(calm_max),
             ..self
         }
     }
@@ -159,9 +163,13 @@ impl Plan {
             catalogs: 2 + usize::from(self.seed.is_multiple_of(2)),
             // No lease outlives the writer's own.
             lease: self.lease.min(NESTED_LEASE_MAX),
-            // A take-over takes a second.
-            trouble: self.trouble + Duration::from_secs(4),
+            // A take-over takes a second, and a fail-over of the database some more.
+            trouble: 2 * self.trouble + Duration::from_secs(6),
+            calm: 3 * self.calm + Duration::from_millis(500),
             prefilled: false,
+            // So few orders that a catalog reads all of them before it serves.
+            clients: self.clients.min(6),
+            think: self.think.max(Duration::from_millis(20)),
             ..self
         }
     }

@@ -41,6 +41,9 @@ pub const HOSTS: [&str; SERVERS] = ["one", "two", "three"];
 /// How long a statement waits for the writer's row: a catalog's sessions set it.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// How long a slow standby takes, at most: less than a catalog waits.
+const LATE_MAX: Duration = Duration::from_secs(4);
+
 /// What fits into a connection's buffers.
 const BUFFER_BYTES: usize = 1 << 22;
 
@@ -194,6 +197,8 @@ pub struct Cluster {
     pub has_no_fence: bool,
     /// A term is taken without a wait for a standby.
     pub has_no_barrier: bool,
+    /// And whatever its beat is.
+    pub has_no_beat: bool,
     /// How often it lost rows that it had acknowledged.
     pub losses: u64,
 }
@@ -227,8 +232,14 @@ impl Cluster {
             made: 0,
             has_no_fence: false,
             has_no_barrier: false,
+            has_no_beat: false,
             losses: 0,
         }
+    }
+
+    /// The one that goes on, where one does.
+    pub fn primary(&self) -> Option<usize> {
+        self.primary
     }
 
     /// The chain hashes of the journal's rows at the primary, where there is one.
@@ -501,6 +512,7 @@ impl Cluster {
                 0
             },
             has_no_fence: self.has_no_fence,
+            has_no_beat: self.has_no_beat,
         }
     }
 
@@ -630,7 +642,9 @@ impl Cluster {
         }
         self.ship(line, place, last);
         if !waits {
+            let acknowledged = self.acknowledged;
             self.resolve(line, place, None);
+            self.acknowledged = acknowledged;
         }
     }
 
@@ -667,7 +681,7 @@ impl Cluster {
             }
             let mut delay = line.stream_delay(Node::Database(from), Node::Database(to));
             if line.now() < self.servers[from].slow_until {
-                delay += line.between(Duration::from_millis(20), Duration::from_millis(1_500));
+                delay += line.between(Duration::from_millis(20), LATE_MAX);
             }
             let replicated = Event::Replicated {
                 era: self.era,

@@ -234,6 +234,8 @@ pub struct Seen {
     pub standbys: i64,
     /// Statements are let through whosever term it is.
     pub has_no_fence: bool,
+    /// A term is taken over whatever its beat is.
+    pub has_no_beat: bool,
 }
 
 const SYSTEM: &str = "7000000000000000001";
@@ -461,7 +463,8 @@ impl Work {
         let settings = || vec![boolean(true), boolean(true), boolean(true)];
         match sql {
             Sql::TakeOver => {
-                if (writer.term, writer.beat) != (given.int8(1), given.int8(2)) {
+                let is_beat = writer.beat == given.int8(2) || seen.has_no_beat;
+                if writer.term != given.int8(1) || !is_beat {
                     return Ok((Vec::new(), 0));
                 }
                 writer.term += 1;
