@@ -483,7 +483,9 @@ impl Shared {
         {
             let mut state = self.lock();
             state.closed = true;
-            for events in state.streams.values() {
+            let mut streams: Vec<_> = state.streams.iter().collect();
+            streams.sort_by_key(|(id, _)| id.get()); // so that a simulation is the same every time
+            for (_, events) in streams {
                 let _ = events.try_send(Event::Closing); // who does not hear it waits for its lease
             }
         }

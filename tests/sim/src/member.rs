@@ -131,6 +131,13 @@ pub struct Member {
     /// Replicas that reported to it, or showed rows.
     pub heard: BTreeSet<ReplicaId>,
     sessions: BTreeMap<u64, SessionId>,
+    /// What came before it was healed. In the order of its coming, which those who wait for that together do not keep.
+    early: Vec<Early>,
+}
+
+enum Early {
+    Call(Caller, Request),
+    Session(u64, SessionId),
 }
 
 impl Member {
@@ -149,6 +156,7 @@ impl Member {
             is_stopping: false,
             heard: BTreeSet::new(),
             sessions: BTreeMap::new(),
+            early: Vec::new(),
         };
         let plan = *plan;
         member.spawn(works, async move {
@@ -249,6 +257,13 @@ impl Member {
             Request::PutBack { replica, .. } => drop(self.heard.insert(*replica)),
             _ => {}
         }
+        let heals = matches!(
+            request,
+            Request::GetLeadership | Request::ReportLedger { .. } | Request::PutBack { .. }
+        );
+        if !heals && !self.is_healed() {
+            return self.early.push(Early::Call(caller, request));
+        }
         self.spawn(works, async move {
             let answered = serving.answer(&outbox, (run, caller), request).await;
             outbox.push(Output::Reply {
@@ -259,6 +274,25 @@ impl Member {
                 is_healed: serving.shared.is_healed(),
             });
         });
+    }
+
+    /// Answers what came before it was healed, once it is.
+    pub fn let_in(&mut self, works: &Clockwork<Output>) {
+        if !self.is_healed() {
+            return;
+        }
+        for early in std::mem::take(&mut self.early) {
+            match early {
+                Early::Call(caller, request) => self.request(works, caller, request),
+                Early::Session(stream, id) => {
+                    let (outbox, run) = (self.outbox.clone(), self.run);
+                    let serving = self.serving.clone().expect("it is healed");
+                    self.spawn(works, async move {
+                        serving.serve_session(&outbox, run, (stream, id)).await;
+                    });
+                }
+            }
+        }
     }
 
     /// What a gateway sends on its session's stream; `None` for its end.
@@ -285,9 +319,8 @@ impl Member {
             (Some(FromGateway::Open { .. }), None) => {
                 let id = SessionId::new(random | 1).expect("not 0");
                 self.sessions.insert(stream, id);
-                self.spawn(works, async move {
-                    serving.serve_session(&outbox, run, (stream, id)).await;
-                });
+                self.early.push(Early::Session(stream, id));
+                self.let_in(works);
                 Ok(())
             }
             (Some(FromGateway::Renew(nonce)), Some(id)) => {
@@ -425,13 +458,6 @@ impl Serving {
         request: Request,
     ) -> Result<Response, RequestError> {
         let Self { shared, writer, .. } = self;
-        let heals = matches!(
-            request,
-            Request::GetLeadership | Request::ReportLedger { .. } | Request::PutBack { .. }
-        );
-        if !heals {
-            shared.healed().await;
-        }
         match request {
             Request::ReadStock { name, session } => {
                 let seen = shared.read(&name, session, BootTime::now());
@@ -584,7 +610,6 @@ impl Serving {
         (stream, id): (u64, SessionId),
     ) {
         let shared = &self.shared;
-        shared.healed().await;
         let (sender, mut events) = mpsc::channel(EVENTS_MAX);
         let now = BootTime::now();
         let opened = shared.open(id, Client::Local(id.get()), sender, now, now);

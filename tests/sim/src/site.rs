@@ -254,7 +254,10 @@ impl World {
             self.is_minded(newest);
         }
         let (site, line) = (self.site.as_mut().expect("several"), &self.line);
-        site.members.values_mut().for_each(Member::check);
+        for member in site.members.values_mut() {
+            member.check();
+            member.let_in(&site.works);
+        }
         let answering = site.members.values();
         let answering: Vec<Run> = answering
             .filter(|member| member.may_answer(line.clock(member.run.node)))

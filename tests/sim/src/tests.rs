@@ -174,6 +174,11 @@ fn several_catalogs_over_one_database_break_nothing() {
         Kind::CommitFate,
         Kind::SlowStandby,
     ];
+    if let Some(seed) = setting("BAZAAR_SIM_SEED") {
+        let plan = Plan::new(seed).several().with(&kinds);
+        println!("{:#?}", World::run(plan, true));
+        return;
+    }
     let started = Instant::now();
     let mut total = Report::default();
     let mut seen = BTreeMap::<Effect, u64>::new();
