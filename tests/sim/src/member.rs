@@ -176,7 +176,6 @@ impl Member {
         work: impl Future<Output = ()> + Send + 'static,
     ) {
         self.check();
-        #[expect(clippy::disallowed_methods, reason = "a panic of it is seen to")]
         self.tasks.spawn_on(self.clock.run(work), works.handle());
     }
 

@@ -195,10 +195,6 @@ pub struct Cluster {
     made: u64,
     /// Statements are let through whosever term it is.
     pub has_no_fence: bool,
-    /// A term is taken without a wait for a standby.
-    pub has_no_barrier: bool,
-    /// And whatever its beat is.
-    pub has_no_beat: bool,
     /// How often it lost rows that it had acknowledged.
     pub losses: u64,
 }
@@ -231,8 +227,6 @@ impl Cluster {
             dials: BTreeMap::new(),
             made: 0,
             has_no_fence: false,
-            has_no_barrier: false,
-            has_no_beat: false,
             losses: 0,
         }
     }
@@ -512,7 +506,6 @@ impl Cluster {
                 0
             },
             has_no_fence: self.has_no_fence,
-            has_no_beat: self.has_no_beat,
         }
     }
 
@@ -596,20 +589,11 @@ impl Cluster {
         if !changed {
             return self.answer(line, id, answer.ready(false));
         }
-        let is_barrier = sql == Sql::TakeOver && !self.has_no_barrier;
-        let waits = is_barrier || sql != Sql::TakeOver;
-        self.commit(line, id, work, answer, waits);
+        self.commit(line, id, work, answer);
     }
 
     /// A transaction is on the primary's disk. Its client is told once a standby has it.
-    fn commit(
-        &mut self,
-        line: &mut Timeline,
-        id: u64,
-        work: tables::Work,
-        answer: Answer,
-        waits: bool,
-    ) {
+    fn commit(&mut self, line: &mut Timeline, id: u64, work: tables::Work, answer: Answer) {
         let connection = self.connections.get_mut(&id).expect("it is served");
         connection.is_busy = true;
         let place = connection.server;
@@ -641,11 +625,6 @@ impl Cluster {
             _ => {}
         }
         self.ship(line, place, last);
-        if !waits {
-            let acknowledged = self.acknowledged;
-            self.resolve(line, place, None);
-            self.acknowledged = acknowledged;
-        }
     }
 
     fn commit_transaction(&mut self, line: &mut Timeline, id: u64) {
@@ -654,7 +633,7 @@ impl Cluster {
         let mut answer = Answer::default();
         answer.complete(0);
         match transaction.work.filter(|_| !transaction.is_aborted) {
-            Some(work) => self.commit(line, id, work, answer, true),
+            Some(work) => self.commit(line, id, work, answer),
             None => {
                 self.release_lock(line, id);
                 self.answer(line, id, answer.ready(false));

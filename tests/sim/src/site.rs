@@ -38,10 +38,8 @@ pub struct Site {
 impl Site {
     pub fn new(plan: &Plan) -> Self {
         let mut cluster = Cluster::new();
-        let lacks = |rule| plan.without == Some(Without::Catalog(rule));
-        cluster.has_no_fence = lacks(Rule::WriterFence);
-        cluster.has_no_barrier = lacks(Rule::Barrier);
-        cluster.has_no_beat = lacks(Rule::TakeOverBeat);
+        let without = Without::Catalog(Rule::WriterFence);
+        cluster.has_no_fence = plan.without == Some(without);
         Self {
             works: Clockwork::new(),
             cluster,

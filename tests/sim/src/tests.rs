@@ -96,7 +96,7 @@ fn nothing_promised_is_broken() {
         failed.len()
     );
     if from == 0 && seeds >= SEEDS {
-        check_effects(&total);
+        check_effects(&total, &[EFFECTS.as_slice(), &OF_SEVERAL].concat());
     }
 }
 
@@ -133,9 +133,9 @@ fn a_catalog_with_an_older_database_gets_back_what_it_lost() {
 
 /// Everything comes of faults that is to come of them: in these simulations, or, where it is rare,
 /// soon in some with the faults alone that bring it about.
-fn check_effects(total: &Report) {
+fn check_effects(total: &Report, effects: &[Effect]) {
     let has = |report: &Report, effect| report.effects.get(&effect).is_some_and(|&n| n > 0);
-    for effect in EFFECTS.into_iter().chain(OF_SEVERAL) {
+    for &effect in effects {
         if has(total, effect) {
             continue;
         }
@@ -196,14 +196,9 @@ fn several_catalogs_over_one_database_break_nothing() {
         total.operations,
         total.trades,
     );
-    let never: Vec<Effect> = OF_SEVERAL
-        .into_iter()
-        .filter(|effect| !seen.contains_key(effect))
-        .collect();
-    assert!(
-        from > 0 || seeds < SEEDS || never.is_empty(),
-        "{never:?} never came"
-    );
+    if from == 0 && seeds >= SEEDS {
+        check_effects(&total, &OF_SEVERAL);
+    }
 }
 
 /// The faults that show soon that something is missing; all where there are none.
@@ -225,13 +220,6 @@ fn showing(without: Without) -> &'static [Kind] {
         Without::Catalog(Catalog::OwnLease) => &[Kind::Pause, Kind::Isolation, Kind::Cut],
         Without::Catalog(Catalog::NestedLease) => &[Kind::Isolation, Kind::Cut, Kind::Kill],
         Without::Catalog(Catalog::TakeOverWait) => &[Kind::Kill],
-
-        Without::Catalog(Catalog::Barrier) => &[
-            Kind::CommitFate,
-            Kind::SlowStandby,
-            Kind::FailOver,
-            Kind::Kill,
-        ],
         _ => &[],
     }
 }
@@ -316,7 +304,6 @@ fn what_is_taken_out_is_missed_with_several_catalogs() {
         Without::AmbiguousEnds,
         Without::Catalog(Catalog::SelfHealing),
         Without::Catalog(Catalog::NestedLease),
-        Without::Catalog(Catalog::Barrier),
     ];
     check_missed(MISSED_WITHIN, &all, true);
 }

@@ -187,10 +187,19 @@ pub struct Snapshot {
     /// Price, quantity, volume, version.
     pub stocks: BTreeMap<String, [i64; 4]>,
     listings: Vec<(String, i64, i64)>,
-    leadership: Option<(i64, i64, i64, Vec<i64>, Vec<u8>)>,
+    leadership: Option<LeadershipRow>,
     /// How many rows there are.
     pub rows: usize,
     refused: usize,
+}
+
+/// The row of the table `leadership`.
+#[derive(Debug, Clone, Default)]
+struct LeadershipRow {
+    /// Epoch, leader, change.
+    numbers: [i64; 3],
+    in_sync: Vec<i64>,
+    checksum: Vec<u8>,
 }
 
 /// A row of the journal.
@@ -234,8 +243,6 @@ pub struct Seen {
     pub standbys: i64,
     /// Statements are let through whosever term it is.
     pub has_no_fence: bool,
-    /// A term is taken over whatever its beat is.
-    pub has_no_beat: bool,
 }
 
 const SYSTEM: &str = "7000000000000000001";
@@ -368,20 +375,10 @@ impl Log {
             }
             Sql::Leadership => {
                 let leadership = now.leadership.iter();
-                let columns = |(epoch, leader, change, in_sync, checksum): &(
-                    i64,
-                    i64,
-                    i64,
-                    Vec<i64>,
-                    Vec<u8>,
-                )| {
-                    vec![
-                        int8(*epoch),
-                        int8(*leader),
-                        int8(*change),
-                        int8s(in_sync),
-                        bytes(checksum),
-                    ]
+                let columns = |row: &LeadershipRow| {
+                    let numbers = row.numbers.map(int8);
+                    let rest = [int8s(&row.in_sync), bytes(&row.checksum)];
+                    numbers.into_iter().chain(rest).collect()
                 };
                 leadership.map(columns).collect()
             }
@@ -463,8 +460,7 @@ impl Work {
         let settings = || vec![boolean(true), boolean(true), boolean(true)];
         match sql {
             Sql::TakeOver => {
-                let is_beat = writer.beat == given.int8(2) || seen.has_no_beat;
-                if writer.term != given.int8(1) || !is_beat {
+                if (writer.term, writer.beat) != (given.int8(1), given.int8(2)) {
                     return Ok((Vec::new(), 0));
                 }
                 writer.term += 1;
@@ -539,7 +535,10 @@ impl Work {
                 Ok((Vec::new(), 1))
             }
             Sql::InsertLeadership => {
-                self.snapshot.leadership = Some((0, 0, 0, Vec::new(), given.bytes(1)));
+                self.snapshot.leadership = Some(LeadershipRow {
+                    checksum: given.bytes(1),
+                    ..LeadershipRow::default()
+                });
                 Ok((Vec::new(), 1))
             }
             Sql::RaiseProtocol => {
@@ -649,7 +648,11 @@ impl Work {
         let terms = terms.zip(given.int8s(24)).zip(given.byteas(26));
         for (((epoch, leader), change), checksum) in terms {
             let there = self.snapshot.leadership.as_mut();
-            *there.ok_or(DIVISION_BY_ZERO)? = (epoch, leader, change, given.int8s(25), checksum);
+            *there.ok_or(DIVISION_BY_ZERO)? = LeadershipRow {
+                numbers: [epoch, leader, change],
+                in_sync: given.int8s(25),
+                checksum,
+            };
         }
         Ok(())
     }
