@@ -117,12 +117,12 @@
 //!
 //! | without | seed | because |
 //! |---|---|---|
-//! | fence in the writing statement | 0 | two writers commit; replicas have rows that the journal lacks |
-//! | own lease | 0 | two catalogs answer at a time |
+//! | fence in the writing statement | 1 | two catalogs answer at a time |
+//! | own lease | 0 | the same |
 //! | wait before a take-over | 0 | the same |
 //! | an unknown commit that ends the term | 1 | a catalog holds on to a term in which it can commit nothing |
 //! | self-healing | 0 | a catalog would serve fewer orders than a replica has |
-//! | nested leases | 44 | a gateway serves what it was lent after another catalog has traded |
+//! | nested leases | 80 | a gateway serves what it was lent after another catalog has traded |
 //!
 //! The barrier is not noticed within 60 seeds: a catalog begins an epoch before it serves, which is a commit like the take-over, and
 //! behind it; `tests/model` has a counterexample.
