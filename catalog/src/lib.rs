@@ -93,12 +93,12 @@ use crate::damage::{Damaged, Home, Watched};
 use crate::error::NoJournal;
 use crate::server::{Parts, Server};
 use crate::stocks::{Free, Listing};
-use crate::store::postgres::{COMMIT_TIME_MAX, OpenError, OpenOptions, PostgresStore};
+use crate::store::postgres::{COMMIT_TIME_MAX, NewJournal, OpenError, OpenOptions, PostgresStore};
 use crate::store::sqlite::{FILE, SqliteStore};
 use crate::store::{Journal, Loaded, Store, random_journal};
 use crate::takes::handover::{Handover, Of};
-use catalog_core::WRITER_LEASE;
 use catalog_core::limits::Snapshot;
+use catalog_core::{Rules, WRITER_LEASE};
 
 /// Serves a catalog on `listener` until `shutdown`, then stops cleanly within seconds.
 ///
@@ -329,7 +329,10 @@ fn open_options(config: PostgresConfig) -> Result<OpenOptions, Error> {
         traces: _,
     } = config;
     let first = match new {
-        true => Some(first_stocks(stocks.as_deref())?),
+        true => Some(NewJournal {
+            id: random_journal()?,
+            listings: first_stocks(stocks.as_deref())?,
+        }),
         false => None,
     };
     Ok(OpenOptions {
@@ -339,6 +342,7 @@ fn open_options(config: PostgresConfig) -> Result<OpenOptions, Error> {
         new: first,
         commit_time_max: COMMIT_TIME_MAX,
         writer_lease: WRITER_LEASE,
+        rules: Rules::default(),
     })
 }
 

@@ -16,8 +16,8 @@ use crate::error::RequestError;
 use crate::measured::{Measured, SessionEvent};
 use catalog_core::standing::{Owing, Standing};
 use catalog_core::{
-    Batch, Invalidation, Leadership, Renewal, Round, Seen, SessionExpired, Stock, TradeResult,
-    Visibility,
+    Batch, Invalidation, Leadership, Renewal, Round, Rule, Rules, Seen, SessionExpired, Stock,
+    TradeResult, Visibility,
 };
 
 /// Most replies that wait for caches to let go.
@@ -185,6 +185,7 @@ struct State {
     /// As gateways count it.
     lease: Duration,
     closed: bool,
+    rules: Rules,
 }
 
 impl Shared {
@@ -210,6 +211,7 @@ impl Shared {
             answers_until: None,
             lease,
             closed: false,
+            rules: Rules::default(),
         };
         Self {
             state: Mutex::new(state),
@@ -219,6 +221,12 @@ impl Shared {
             protocol,
             measured,
         }
+    }
+
+    /// The same under rules of which one may be missing, for tests.
+    pub fn under(self, rules: Rules) -> Self {
+        self.lock().rules = rules;
+        self
     }
 
     /// The version of the protocol that the bazaar is at.
@@ -478,7 +486,9 @@ impl Shared {
         {
             let mut state = self.lock();
             state.closed = true;
-            for events in state.streams.values() {
+            let mut streams: Vec<_> = state.streams.iter().collect();
+            streams.sort_by_key(|(id, _)| id.get()); // so that a simulation is the same every time
+            for (_, events) in streams {
                 let _ = events.try_send(Event::Closing); // who does not hear it waits for its lease
             }
         }
@@ -535,12 +545,16 @@ impl Shared {
 
 impl State {
     fn may_answer(&self, now: BootTime) -> bool {
-        self.answers_until.is_none_or(|until| now < until)
+        !self.rules.keep(Rule::OwnLease) || self.answers_until.is_none_or(|until| now < until)
     }
 
     /// Whether a lease that was asked for then is over before another catalog may serve.
     fn may_lend(&self, received: BootTime) -> bool {
-        self.may_answer(received + self.lease)
+        let length = match self.rules.keep(Rule::NestedLease) {
+            true => self.lease,
+            false => Duration::ZERO,
+        };
+        self.may_answer(received + length)
     }
 
     /// Tells a session something, or cuts its stream where it does not keep up.

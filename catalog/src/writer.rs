@@ -157,12 +157,35 @@ pub struct Beginning {
     pub healing: Healing,
 }
 
-/// Starts the writer on a thread of its own: it puts back what the store lost, begins this run's first epoch, and then
-/// does what it is asked for. The receiver is told when it has ended and let go of the store.
+/// Starts the writer on a thread of its own. The receiver is told when it has ended and let go of the store.
 pub fn start(
     beginning: Beginning,
     shared: Arc<Shared>,
 ) -> std::io::Result<(Writer, oneshot::Receiver<()>)> {
+    let (writer, work) = prepare(beginning, shared);
+    let (end, ended) = oneshot::channel();
+    let runtime = Handle::current();
+    tasks::thread("catalog-writer", move || {
+        // This thread alone runs it: where a store blocks, nobody else waits. What a store does
+        // over the network, and timers, the runtime's own thread drives.
+        if let Err(error) = runtime.block_on(work) {
+            fail_stop(&error);
+        }
+        let _ = end.send(()); // nobody may be left to care
+    })?;
+    Ok((writer, ended))
+}
+
+/// A writer, and its work: it puts back what the store lost, begins this run's first epoch, and then does what it is
+/// asked for, until it is told to stop. Where the work ends with an error, that [ends the
+/// process](StorageError::ends_process).
+pub fn prepare(
+    beginning: Beginning,
+    shared: Arc<Shared>,
+) -> (
+    Writer,
+    impl Future<Output = Result<(), StorageError>> + Send,
+) {
     let Beginning {
         store,
         loaded,
@@ -170,7 +193,6 @@ pub fn start(
         healing,
     } = beginning;
     let (sender, commands) = mpsc::channel(QUEUE_MAX);
-    let (end, ended) = oneshot::channel();
     let lease = store.writer_lease();
     if let Some(lease) = &lease {
         shared.answer_until(lease.serves_until());
@@ -181,20 +203,14 @@ pub fn start(
         commands,
         measured: Arc::clone(&shared.measured),
     };
-    let runtime = Handle::current();
-    tasks::thread("catalog-writer", move || {
-        // This thread alone runs it: where a store blocks, nobody else waits. What a store does
-        // over the network, and timers, the runtime's own thread drives.
-        runtime.block_on(async {
-            if run.heal(healing, &*journal, &shared).await {
-                run.write().await;
-            }
-            run.end().await;
-        });
-        drop(run);
-        let _ = end.send(()); // nobody may be left to care
-    })?;
-    Ok((Writer { commands: sender }, ended))
+    let work = async move {
+        if run.heal(healing, &*journal, &shared).await? {
+            run.write().await?;
+        }
+        run.end().await;
+        Ok(())
+    };
+    (Writer { commands: sender }, work)
 }
 
 /// Whoever changes what is committed.
@@ -208,32 +224,39 @@ struct Run {
 impl Run {
     /// Has the store get back what it lost, and begins the first epoch. Returns whether that is so, rather than being
     /// told to stop before.
-    async fn heal(&mut self, mut healing: Healing, journal: &dyn Journal, shared: &Shared) -> bool {
+    async fn heal(
+        &mut self,
+        mut healing: Healing,
+        journal: &dyn Journal,
+        shared: &Shared,
+    ) -> Result<bool, StorageError> {
         loop {
             let until = match healing.step(BootTime::now()) {
                 Step::Wait(until) => until,
                 Step::PutBackProposed(rows) => {
-                    match self.put_back_proposed(&mut healing, rows).await {
+                    match self.put_back_proposed(&mut healing, rows).await? {
                         true => continue,
                         false => Some(BootTime::now() + COMMIT_RETRY),
                     }
                 }
-                Step::Serve(batch, unheard) => match self.settle(&healing, batch, &unheard).await {
-                    true => {
-                        healing.log_end(&unheard);
-                        let has_changed = healing.has_changed();
-                        shared.set_healed(unheard, healing.accepted().clone(), has_changed);
-                        return true;
+                Step::Serve(batch, unheard) => {
+                    match self.settle(&healing, batch, &unheard).await? {
+                        true => {
+                            healing.log_end(&unheard);
+                            let has_changed = healing.has_changed();
+                            shared.set_healed(unheard, healing.accepted().clone(), has_changed);
+                            return Ok(true);
+                        }
+                        false => Some(BootTime::now() + COMMIT_RETRY),
                     }
-                    false => Some(BootTime::now() + COMMIT_RETRY),
-                },
+                }
             };
-            match self.next(until).await {
+            match self.next(until).await? {
                 Next::Command(Command::Heal { told, reply }) => {
-                    let answer = self.take_in(&mut healing, told, journal).await;
+                    let answer = self.take_in(&mut healing, told, journal).await?;
                     let _ = reply.send(answer); // the caller may have left
                 }
-                Next::Command(Command::Stop) | Next::Closed => return false,
+                Next::Command(Command::Stop) | Next::Closed => return Ok(false),
                 // Nobody else is let through before it is over.
                 Next::Command(_) | Next::Late => {}
             }
@@ -246,58 +269,79 @@ impl Run {
         healing: &mut Healing,
         told: Told,
         journal: &dyn Journal,
-    ) -> Result<Option<RowNumber>, RequestError> {
-        match told {
+    ) -> Result<Result<Option<RowNumber>, RequestError>, StorageError> {
+        let (replica, rows) = match told {
             Told::Report(report) => {
                 let end = self.committer.state().leadership().end;
                 let there = chain_before(journal, report.end.rows, end).await;
-                let there = there.map_err(RequestError::unreadable)?;
-                Ok(healing.report(report, there, BootTime::now()))
+                return Ok(there
+                    .map(|there| healing.report(report, there, BootTime::now()))
+                    .map_err(RequestError::unreadable));
             }
-            Told::PutBack { replica, rows } => {
-                if let Some(rows) = healing.shown(replica, rows, BootTime::now()) {
-                    let shown = rows.len();
-                    let rows = self.committer.unused(healing.completed(rows), shown).await;
-                    let rows = rows.map_err(RequestError::unreadable)?;
-                    let batch = healing.batch(self.committer.state(), rows)?;
-                    if !self.put_back(healing, batch).await {
-                        return Err(RequestError::NotCommitted("see the catalog's log".into()));
-                    }
-                }
-                // What it showed beforehand is not asked for again before it is to be put back.
-                Ok(healing.wanted_of(replica, BootTime::now()))
+            Told::PutBack { replica, rows } => (replica, rows),
+        };
+        if let Some(rows) = healing.shown(replica, rows, BootTime::now()) {
+            let batch = match self.restoring(healing, rows).await {
+                Ok(batch) => batch,
+                Err(error) => return Ok(Err(error)),
+            };
+            if !self.put_back(healing, batch).await? {
+                let why = "see the catalog's log".into();
+                return Ok(Err(RequestError::NotCommitted(why)));
             }
         }
+        // What it showed beforehand is not asked for again before it is to be put back.
+        Ok(Ok(healing.wanted_of(replica, BootTime::now())))
+    }
+
+    /// What puts rows back that a replica showed.
+    async fn restoring(
+        &mut self,
+        healing: &mut Healing,
+        rows: Vec<Row>,
+    ) -> Result<Batch, RequestError> {
+        let shown = rows.len();
+        let rows = self.committer.unused(healing.completed(rows), shown).await;
+        let rows = rows.map_err(RequestError::unreadable)?;
+        healing.batch(self.committer.state(), rows)
     }
 
     /// Returns whether they are durable, or given up.
-    async fn put_back_proposed(&mut self, healing: &mut Healing, rows: Vec<Row>) -> bool {
+    async fn put_back_proposed(
+        &mut self,
+        healing: &mut Healing,
+        rows: Vec<Row>,
+    ) -> Result<bool, StorageError> {
         let rows = match self.committer.unused(rows, 0).await {
             Ok(rows) => rows,
             Err(error) => {
                 tracing::error!(%error, "cannot look up what keys were used for");
-                return false;
+                return Ok(false);
             }
         };
         match healing.batch(self.committer.state(), rows) {
             Ok(batch) if !batch.rows.is_empty() => self.put_back(healing, batch).await,
             Ok(_) | Err(_) => {
                 healing.give_up_proposed();
-                true
+                Ok(true)
             }
         }
     }
 
-    async fn put_back(&mut self, healing: &mut Healing, batch: Batch) -> bool {
-        if !self.wait_for_leases(healing).await {
-            return false;
+    async fn put_back(
+        &mut self,
+        healing: &mut Healing,
+        batch: Batch,
+    ) -> Result<bool, StorageError> {
+        if !self.wait_for_leases(healing).await? {
+            return Ok(false);
         }
         let group = self.committer.begin_alone(batch.clone());
-        let is_durable = self.commit(group).await;
+        let is_durable = self.commit(group).await?;
         if is_durable {
             healing.committed(&batch);
         }
-        is_durable
+        Ok(is_durable)
     }
 
     /// Makes durable what a healing ends with, and begins the first epoch.
@@ -306,43 +350,42 @@ impl Run {
         healing: &Healing,
         batch: Batch,
         unheard: &BTreeSet<ReplicaId>,
-    ) -> bool {
-        if !self.wait_for_leases(healing).await {
-            return false;
+    ) -> Result<bool, StorageError> {
+        if !self.wait_for_leases(healing).await? {
+            return Ok(false);
         }
         let group = self.committer.begin_alone(batch);
-        if !self.commit(group).await {
-            return false;
+        if !self.commit(group).await? {
+            return Ok(false);
         }
         if unheard.is_empty() {
             self.committer.note_healed().await;
         }
         let group = self.committer.begin(Vec::new()).await;
-        self.commit(group).await; // where it fails, the first group begins the epoch
-        true
+        self.commit(group).await?; // where it fails, the first group begins the epoch
+        Ok(true)
     }
 
     /// Whether nobody is served while gateways may be by leases of before, also after another start.
-    async fn wait_for_leases(&mut self, healing: &Healing) -> bool {
+    async fn wait_for_leases(&mut self, healing: &Healing) -> Result<bool, StorageError> {
         // Under a writer lease, what gateways were lent is over before it.
         let horizon = healing.lease_horizon().filter(|_| self.lease.is_none());
         let Some(horizon) = horizon else {
-            return true;
+            return Ok(true);
         };
         let waited = self.committer.wait_for_leases(horizon, BootTime::now());
-        let waited = waited.await;
-        end_where_unknown(&waited);
-        waited
+        let waited = end_where_unknown(waited.await)?;
+        Ok(waited
             .inspect_err(|error| tracing::error!(%error, "cannot note that leases are waited for"))
-            .is_ok()
+            .is_ok())
     }
 
-    async fn write(&mut self) {
+    async fn write(&mut self) -> Result<(), StorageError> {
         loop {
-            let first = match self.next(None).await {
+            let first = match self.next(None).await? {
                 Next::Command(first) => first,
                 Next::Late => continue,
-                Next::Closed => return,
+                Next::Closed => return Ok(()),
             };
             let (commands, measured) = (&mut self.commands, &*self.measured);
             let group = group::gather(first, || {
@@ -352,19 +395,19 @@ impl Run {
                 self.commands.close();
             }
             let group = self.committer.begin(group).await;
-            self.commit(group).await;
+            self.commit(group).await?;
         }
     }
 
     /// Waits for a command, until then where a time is said. Meanwhile signs of life go on, however much there is to do
     /// that changes nothing.
-    async fn next(&mut self, until: Option<BootTime>) -> Next {
+    async fn next(&mut self, until: Option<BootTime>) -> Result<Next, StorageError> {
         let mut wait = until.map(|until| until.since(BootTime::now()));
         if let Some(lease) = &mut self.lease {
             let wanted = until_wanted(lease);
             if wanted.is_zero() {
-                keep(lease, &mut self.committer).await;
-                return Next::Late;
+                keep(lease, &mut self.committer).await?;
+                return Ok(Next::Late);
             }
             wait = Some(wait.map_or(wanted, |wait| wait.min(wanted)));
         }
@@ -372,16 +415,16 @@ impl Run {
             None => self.commands.recv().await,
             Some(wait) => match tokio::time::timeout(wait, self.commands.recv()).await {
                 Ok(received) => received,
-                Err(_) => return Next::Late,
+                Err(_) => return Ok(Next::Late),
             },
         };
-        received.map_or(Next::Closed, |queued| {
+        Ok(received.map_or(Next::Closed, |queued| {
             Next::Command(taken_up(queued, &self.measured))
-        })
+        }))
     }
 
     /// Makes a group durable, and answers. Returns whether it is.
-    async fn commit(&mut self, group: Group) -> bool {
+    async fn commit(&mut self, group: Group) -> Result<bool, StorageError> {
         // Each commit is a sign of life.
         let mut lease = self.lease.as_mut().filter(|_| !group.batch().is_empty());
         if let Some(lease) = &mut lease {
@@ -398,13 +441,13 @@ impl Run {
                 self.measured.committed(rows, began.elapsed());
             }
         }
-        end_where_unknown(&committed);
+        let committed = end_where_unknown(committed)?;
         if let Some(lease) = lease {
             note(lease, &committed, &self.committer); // before anything is answered
         }
         let is_durable = committed.is_ok();
         self.committer.finish(group, committed, BootTime::now());
-        is_durable
+        Ok(is_durable)
     }
 
     async fn end(&mut self) {
@@ -454,16 +497,16 @@ fn until_wanted(lease: &WriterLease) -> Duration {
 }
 
 /// Does what is due for a lease: a beat.
-async fn keep(lease: &mut WriterLease, committer: &mut Committer) {
+async fn keep(lease: &mut WriterLease, committer: &mut Committer) -> Result<(), StorageError> {
     let Some(WriterStep::Beat(_)) = lease.next(BootTime::now()) else {
-        return;
+        return Ok(());
     };
-    let beaten = committer.beat().await;
-    end_where_unknown(&beaten);
+    let beaten = end_where_unknown(committer.beat().await)?;
     if let Err(error) = &beaten {
         tracing::error!(%error, "the database refuses this catalog's sign of life: nothing is answered until it takes one");
     }
     note(lease, &beaten, committer);
+    Ok(())
 }
 
 /// What became of a statement that was not ambiguous.
@@ -488,11 +531,12 @@ async fn hand_over(mut lease: WriterLease, committer: &mut Committer) {
     }
 }
 
-/// Ends the process where nobody knows what is durable, or another one writes.
-fn end_where_unknown(done: &Result<(), StorageError>) {
-    if let Err(error) = done
-        && error.ends_process()
-    {
-        fail_stop(error);
+/// What became of a commit, unless nobody knows what is durable, or another one writes: that ends the writer's work.
+fn end_where_unknown(
+    done: Result<(), StorageError>,
+) -> Result<Result<(), StorageError>, StorageError> {
+    match done {
+        Err(error) if error.ends_process() => Err(error),
+        done => Ok(done),
     }
 }

@@ -224,8 +224,7 @@ impl WriterLease {
         active
     }
 
-    /// The same without a protective rule.
-    #[cfg(feature = "ablation")]
+    /// The same under rules of which one may be missing, for tests.
     pub fn under(self, rules: Rules) -> Self {
         Self { rules, ..self }
     }

@@ -37,10 +37,10 @@ use tonic::async_trait;
 use super::audit::Audit;
 use super::checksums::{of_identity, of_term};
 use super::words::side;
-use super::{Journal, Loaded, Store, random_journal, term as checked_term};
+use super::{Journal, Loaded, Store, term as checked_term};
 use crate::stocks::{self, Listing};
 use catalog_core::writer_lease::{StatementOutcome, WriterLease, WriterStep};
-use catalog_core::{Batch, CatalogState, PriorOutcome, Stock, Term};
+use catalog_core::{Batch, CatalogState, PriorOutcome, Rules, Stock, Term};
 
 pub mod url;
 mod tls;
@@ -107,12 +107,23 @@ pub struct OpenOptions {
     pub allow_unreplicated: bool,
     /// Where this catalog is reached.
     pub reached_at: String,
-    /// The stocks to begin a journal with where there is none; without them that is an error.
-    pub new: Option<Vec<Listing>>,
+    /// The journal to begin where there is none; without it that is an error.
+    pub new: Option<NewJournal>,
     /// How long a commit may take, a synchronous standby's disk included, before it counts as lost.
     pub commit_time_max: Duration,
     /// For how long a beat has to stand still before another writer takes over: the same for all.
     pub writer_lease: Duration,
+    /// All of them, but in tests.
+    pub rules: Rules,
+}
+
+/// A journal that is to begin.
+#[derive(Debug, Clone)]
+pub struct NewJournal {
+    /// No other has it.
+    pub id: JournalId,
+    /// Its first stocks.
+    pub listings: Vec<Listing>,
 }
 
 /// [`OpenOptions::commit_time_max`] of a catalog.
@@ -164,6 +175,7 @@ impl PostgresStore {
             new,
             commit_time_max,
             writer_lease,
+            rules,
         } = options;
         let none = || PostgresError::NoJournal(url.to_string());
         tracing::info!(store = %url, "standing by for the writer's lease");
@@ -174,6 +186,7 @@ impl PostgresStore {
             new: new.is_some(),
             time_max: commit_time_max,
             lease: writer_lease,
+            rules,
             active,
         };
         let Taken {
@@ -188,10 +201,10 @@ impl PostgresStore {
         let was_there = found.is_some();
         let journal = match (found, new) {
             (Some(journal), _) => journal,
-            (None, Some(listings)) => {
-                let journal = begin(&mut connection.client, term, &listings).await?;
+            (None, Some(new)) => {
+                begin(&mut connection.client, term, &new).await?;
                 beat += 1;
-                journal
+                new.id
             }
             (None, None) => {
                 lease::release(&connection.client, term).await?;
@@ -281,6 +294,7 @@ impl PostgresStore {
         loop {
             let wake = self.lease.wake().unwrap_or_default();
             tokio::select! {
+                biased;
                 read = &mut reading => {
                     return read.unwrap_or_else(|_| Err(late(CHECK_TIME_MAX)));
                 }
@@ -510,12 +524,11 @@ async fn stocks(client: &Client) -> Result<Vec<Stock>, StorageError> {
 }
 
 /// Begins a journal with its first stocks: all of it or nothing.
-async fn begin(
-    client: &mut Client,
-    term: i64,
-    listings: &[Listing],
-) -> Result<JournalId, StorageError> {
-    let journal = random_journal()?;
+async fn begin(client: &mut Client, term: i64, new: &NewJournal) -> Result<(), StorageError> {
+    let NewJournal {
+        id: journal,
+        listings,
+    } = new;
     let listing: ListingDigest = stocks::digest(listings);
     let names: Vec<&str> = listings
         .iter()
@@ -542,8 +555,8 @@ async fn begin(
         let over = format!("the writer's term {term} is over");
         return Err(StorageError::Fenced(over));
     }
-    let identity = of_identity(journal, &listing).finish();
-    let first_term = of_term(journal, &Term::default()).finish();
+    let identity = of_identity(*journal, &listing).finish();
+    let first_term = of_term(*journal, &Term::default()).finish();
     let statements: [(&str, &[&(dyn tokio_postgres::types::ToSql + Sync)]); 4] = [
         (
             "INSERT INTO stock SELECT name, price, quantity, 0, 1
@@ -569,7 +582,7 @@ async fn begin(
     protocol::note(&transaction, Protocol::NEWEST).await?;
     transaction.commit().await.map_err(of_commit)?;
     tracing::info!(%journal, stocks = listings.len(), "began a journal");
-    Ok(journal)
+    Ok(())
 }
 
 /// A journal that is being read in full, as it was when it was opened.

@@ -13,10 +13,10 @@ use tonic::async_trait;
 
 use catalog::stocks::built_in;
 use catalog::store::postgres::{
-    COMMIT_TIME_MAX, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
+    COMMIT_TIME_MAX, NewJournal, OpenError, OpenOptions, PostgresError, PostgresStore, StoreUrl,
 };
-use catalog::store::{Journal, Store};
-use catalog_core::{PriorOutcome, Staged};
+use catalog::store::{Journal, Store, random_journal};
+use catalog_core::{PriorOutcome, Rules, Staged};
 
 use crate::suite::{Place, buy, commit, elect_and_buy, order, replica, staged};
 
@@ -109,9 +109,13 @@ fn options(url: &str) -> OpenOptions {
         url: StoreUrl::parse(url).unwrap(),
         allow_unreplicated: true,
         reached_at: "http://127.0.0.1:56892".to_owned(),
-        new: Some(built_in()),
+        new: Some(NewJournal {
+            id: random_journal().unwrap(),
+            listings: built_in(),
+        }),
         commit_time_max: COMMIT_TIME_MAX,
         writer_lease: LEASE,
+        rules: Rules::default(),
     }
 }
 

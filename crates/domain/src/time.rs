@@ -14,6 +14,10 @@ pub struct BootTime(Duration);
 impl BootTime {
     /// Reads the clock.
     pub fn now() -> Self {
+        #[cfg(feature = "simulated-clock")]
+        if let Some(shown) = simulated::shown() {
+            return shown;
+        }
         let now = clock_gettime(ClockId::Boottime);
         // The boot-time clock starts at 0 and the kernel keeps nanoseconds below 10⁹.
         Self(Duration::new(now.tv_sec as u64, now.tv_nsec as u32))
@@ -43,5 +47,27 @@ impl Sub<Duration> for BootTime {
 
     fn sub(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(duration))
+    }
+}
+
+/// For the simulation of what asks the clock itself: another one in its place.
+#[cfg(feature = "simulated-clock")]
+pub mod simulated {
+    use std::cell::Cell;
+
+    use super::BootTime;
+
+    thread_local! {
+        static SHOWN: Cell<Option<BootTime>> = const { Cell::new(None) };
+    }
+
+    /// What the clock shows to this thread from now on; the machine's own where that is `None`. Returns what it
+    /// showed before.
+    pub fn show(shown: Option<BootTime>) -> Option<BootTime> {
+        SHOWN.replace(shown)
+    }
+
+    pub(super) fn shown() -> Option<BootTime> {
+        SHOWN.get()
     }
 }

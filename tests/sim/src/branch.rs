@@ -73,6 +73,14 @@ impl History {
 }
 
 impl Branch {
+    /// The stocks that are listed.
+    pub fn listed(&self) -> impl Iterator<Item = &Stock> {
+        let last = |history: &'_ History| history.states.len() - 1;
+        let stocks = self.stocks.values();
+        let now = stocks.map(move |history| &history.states[last(history)].1);
+        now.filter(|stock| stock.is_listed)
+    }
+
     /// A journal of these stocks with these rows.
     pub fn of(stocks: impl IntoIterator<Item = Stock>, rows: &[Row]) -> Self {
         let stocks = stocks.into_iter();

@@ -557,7 +557,7 @@ impl Catalog {
             self.proposing
                 .retain_mut(|(caller, rows)| match rows.try_recv() {
                     Ok(rows) => {
-                        line.propose(*caller, rows);
+                        line.propose(Node::Catalog, *caller, rows);
                         false
                     }
                     Err(oneshot::error::TryRecvError::Empty) => true,

@@ -37,7 +37,50 @@ pub enum Effect {
     RollbackUnnoticed,
     /// A ledger that was damaged, or must not be believed, was copied anew.
     LedgerRebuilt,
+    // Of several catalogs over one database:
+    /// Another catalog serves than before.
+    TakenOver,
+    /// One that was told to stop handed the term over.
+    HandedOver,
+    /// One did not answer what another one may have changed.
+    AnswerWithheld,
+    /// The fence kept out what somebody sent whose term is over, or who saw more than there is.
+    WriterFenced,
+    /// A commit's connection broke before it was made.
+    CommitLost,
+    /// Or after.
+    CommitUnanswered,
+    CommitAnsweredLate,
+    /// The wait for a standby was cancelled, which succeeds with a warning.
+    WaitCancelled,
+    /// A primary committed that had been replaced.
+    CommittedApart,
+    FailedOver,
+    DatabaseRestarted,
+    /// The database came back without rows that it had acknowledged.
+    DatabaseLostRows,
+    /// And a catalog put them back before it served.
+    DatabaseHealed,
+    /// Nobody who had such a row could reach it in time: whoever operates it stops it then.
+    LossUnnoticed,
 }
+
+/// What comes of faults only where there are several catalogs.
+pub const OF_SEVERAL: [Effect; 13] = [
+    Effect::TakenOver,
+    Effect::HandedOver,
+    Effect::AnswerWithheld,
+    Effect::WriterFenced,
+    Effect::CommitLost,
+    Effect::CommitUnanswered,
+    Effect::CommitAnsweredLate,
+    Effect::WaitCancelled,
+    Effect::CommittedApart,
+    Effect::FailedOver,
+    Effect::DatabaseRestarted,
+    Effect::DatabaseLostRows,
+    Effect::DatabaseHealed,
+];
 
 pub const EFFECTS: [Effect; 15] = [
     Effect::ForgeryRefused,
@@ -75,13 +118,26 @@ impl Effect {
             Self::RollbackHealed => &[Kind::Rollback],
             Self::RollbackUnnoticed => &[Kind::Rollback, Kind::Cut],
             Self::LedgerRebuilt => &[Kind::DamagedDisk],
+            Self::TakenOver => &[Kind::Kill],
+            Self::HandedOver => &[Kind::Stop],
+            Self::AnswerWithheld => &[Kind::Pause, Kind::Cut],
+            Self::WriterFenced => &[Kind::DatabaseLoss],
+            Self::CommitLost
+            | Self::CommitUnanswered
+            | Self::CommitAnsweredLate
+            | Self::WaitCancelled => &[Kind::CommitFate],
+            Self::CommittedApart | Self::FailedOver => &[Kind::FailOver],
+            Self::DatabaseRestarted => &[Kind::DatabaseRestart],
+            Self::DatabaseLostRows | Self::DatabaseHealed => &[Kind::DatabaseLoss],
+            Self::LossUnnoticed => &[Kind::DatabaseLoss, Kind::Cut],
         }
     }
 
     /// A simulation in which it comes soon.
     pub fn plan(self, seed: u64) -> Plan {
-        let plan = Plan::new(seed).with(self.kinds()).short();
+        let plan = Plan::new(seed).alone().with(self.kinds()).short();
         match self {
+            it if OF_SEVERAL.contains(&it) || it == Self::LossUnnoticed => plan.several(),
             Self::FarBehindCaughtUp | Self::ElectedWhileFarBehind => plan.prefilled(),
             Self::LargeGroup => plan.crowded(),
             _ => plan,

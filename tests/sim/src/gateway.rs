@@ -306,6 +306,7 @@ impl Gateway {
                 self.session.opened(session, lease, now);
             }
             Some(FromCatalog::Renewed(nonce)) => self.session.renewed(nonce),
+            Some(FromCatalog::Closing) => self.release(line),
             Some(FromCatalog::Invalidation(invalidation)) => {
                 assert!(
                     self.is_open(),

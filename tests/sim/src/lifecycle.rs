@@ -26,6 +26,9 @@ impl World {
         host.paused_until = None;
         host.journal = matches!(node, Node::Gateway(_)).then_some(JOURNAL);
         self.hinder(node);
+        if matches!(node, Node::Replica(_) | Node::Gateway(_)) {
+            self.begin_following(self.line.run(node));
+        }
         if node == Node::Catalog && self.is_time_to_back_up() {
             self.back_up();
         }
@@ -54,7 +57,11 @@ impl World {
                 self.gateways.insert(gateway, started);
                 Ok(())
             }
-            Node::Client(_) => unreachable!("clients always run"),
+            Node::Member(index) => {
+                self.start_member(index);
+                Ok(())
+            }
+            Node::Client(_) | Node::Database(_) => unreachable!("it is not started"),
         };
         self.line
             .note(5, Some(node), || format!("{node:?} starts: {started:?}"));
@@ -62,7 +69,7 @@ impl World {
             Ok(()) if self.is_dead(node) => self.crash(node, Death::Killed),
             Ok(()) => {
                 if node == Node::Catalog {
-                    self.catalog_starts();
+                    self.catalog_starts(node);
                 }
                 self.rewake(node);
             }
@@ -111,7 +118,8 @@ impl World {
                     gateway.release(line);
                 }
             }
-            Node::Client(_) => unreachable!("clients always run"),
+            Node::Member(index) => return self.stop_member(index),
+            Node::Client(_) | Node::Database(_) => unreachable!("it is not stopped"),
         }
         self.crash(node, Death::Killed);
     }
@@ -144,7 +152,11 @@ impl World {
                 let gone = self.gateways.remove(&gateway);
                 self.hits += gone.map_or(0, |gateway| gateway.hits);
             }
-            Node::Client(_) => unreachable!("clients always run"),
+            Node::Member(index) => {
+                let site = self.site.as_mut().expect("there are several catalogs");
+                site.members.remove(&index);
+            }
+            Node::Client(_) | Node::Database(_) => unreachable!("it does not end"),
         }
         self.break_streams(node, death);
         if death != Death::Killed {
@@ -188,6 +200,9 @@ impl World {
         for host in self.line.hosts.values_mut() {
             host.slow_until = now;
             host.paused_until = None;
+        }
+        if let Some(site) = &mut self.site {
+            site.cluster.heal(&mut self.line);
         }
         self.mend();
         self.replace_damaged();

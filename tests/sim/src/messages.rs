@@ -15,10 +15,15 @@ use order_core::message::{CallId, Placed};
 /// A machine, and what runs on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
+    /// The only one, or the one of several that a process follows.
     Catalog,
     Replica(ReplicaId),
     Gateway(usize),
     Client(usize),
+    /// One of several catalogs.
+    Member(usize),
+    /// A server of their database.
+    Database(usize),
 }
 
 /// One run of a process, which ends with a crash.
@@ -196,6 +201,8 @@ pub enum Purpose {
     Elect(ReplicaId),
     Announce(Epoch, ReplicaId),
     Serve(u64),
+    // A replica's and a gateway's: to one of several catalogs.
+    AskIfActive(usize),
     // A client's.
     Operate,
 }
@@ -219,6 +226,8 @@ pub enum FromCatalog {
     },
     Renewed(u64),
     Invalidation(catalog_core::Invalidation),
+    /// It stops: the gateway is to let go of everything.
+    Closing,
 }
 
 /// A message of a stream; `None` for its end.

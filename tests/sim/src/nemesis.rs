@@ -9,6 +9,7 @@ use simulated_disk::{Death, Faults};
 use crate::catalog::JOURNAL;
 use crate::messages::{Caller, FORGED, Node, Request};
 use crate::network::Weather;
+use crate::postgres::{Cluster, Fate, Loss as DatabaseLoss, SERVERS};
 use crate::replica::{self, ids};
 use crate::timeline::Happening;
 use crate::world::World;
@@ -56,6 +57,16 @@ pub enum Kind {
     LostCatalog,
     /// An older copy takes the place of the catalog's disk.
     Rollback,
+    // Of several catalogs over one database:
+    /// Its primary is lost, and another one promoted; it may go on for a while.
+    FailOver,
+    DatabaseRestart,
+    /// It comes back without rows that it had acknowledged.
+    DatabaseLoss,
+    /// Something becomes of a commit that nobody would expect.
+    CommitFate,
+    /// Standbys take their time.
+    SlowStandby,
 }
 
 pub const KINDS: [Kind; 20] = [
@@ -81,10 +92,38 @@ pub const KINDS: [Kind; 20] = [
     Kind::Rollback,
 ];
 
+/// Those that there are with several catalogs.
+pub const KINDS_OF_SEVERAL: [Kind; 20] = [
+    Kind::Kill,
+    Kind::Stop,
+    Kind::PowerLoss,
+    Kind::DeathAtDisk,
+    Kind::Pause,
+    Kind::Cut,
+    Kind::Isolation,
+    Kind::Reset,
+    Kind::Weather,
+    Kind::SlowDisk,
+    Kind::FullDisk,
+    Kind::FailedSync,
+    Kind::Forgery,
+    Kind::LostDisk,
+    Kind::DamagedDisk,
+    Kind::FailOver,
+    Kind::DatabaseRestart,
+    Kind::DatabaseLoss,
+    Kind::CommitFate,
+    Kind::SlowStandby,
+];
+
 impl World {
     /// One fault, and when the next one comes.
     pub fn fault(&mut self) {
-        let kinds: Vec<Kind> = KINDS
+        let all = match self.site {
+            Some(_) => KINDS_OF_SEVERAL,
+            None => KINDS,
+        };
+        let kinds: Vec<Kind> = all
             .into_iter()
             .filter(|&kind| self.plan.faults.has(kind))
             .collect();
@@ -125,10 +164,15 @@ impl World {
                 let until = self.line.now() + pause;
                 let host = self.line.host(node);
                 host.paused_until = host.paused_until.max(Some(until));
+                if let (Node::Member(index), Some(site)) = (node, &self.site)
+                    && let Some(member) = site.members.get(&index)
+                {
+                    member.pause(until);
+                }
                 self.hinder(node);
             }
             Kind::Cut => {
-                let other = self.some_process();
+                let (node, other) = self.some_link(node);
                 let until = self.line.now() + self.some_time(4_000);
                 if other != node {
                     self.line.network.cut(node, other, until);
@@ -138,7 +182,12 @@ impl World {
             }
             Kind::Isolation => {
                 let until = self.line.now() + self.some_time(4_000);
-                for other in self.processes() {
+                let servers = self
+                    .site
+                    .iter()
+                    .flat_map(|_| (0..SERVERS).map(Node::Database));
+                let servers: Vec<Node> = servers.collect();
+                for other in self.processes().into_iter().chain(servers) {
                     self.hinder(other);
                     if other != node {
                         self.line.network.cut(node, other, until);
@@ -158,7 +207,9 @@ impl World {
                     late_share: self.line.random.u32(..150),
                     late: self.some_time(1_500),
                 };
-                self.hinder(Node::Catalog);
+                for catalog in self.catalogs() {
+                    self.hinder(catalog);
+                }
             }
             Kind::SlowDisk => {
                 let until = self.line.now() + self.some_time(3_000);
@@ -191,8 +242,74 @@ impl World {
             Kind::Miswiring => return self.miswire(node),
             Kind::LostCatalog => return self.lose_catalog(),
             Kind::Rollback => return self.roll_back(),
+            Kind::FailOver => {
+                let how = [DatabaseLoss::Replaced, DatabaseLoss::Outlived];
+                return self.lose_database(&how);
+            }
+            Kind::DatabaseRestart => return self.lose_database(&[DatabaseLoss::Restarted]),
+            Kind::DatabaseLoss if !self.needs_no_ledger() || self.oracle.whole().is_empty() => {
+                return false;
+            }
+            Kind::DatabaseLoss => {
+                let how = [DatabaseLoss::ReplacedByOlder, DatabaseLoss::Restored];
+                return self.lose_database(&how);
+            }
+            Kind::CommitFate => {
+                let fates = [
+                    Fate::LostBefore,
+                    Fate::LostAfter,
+                    Fate::AnsweredLate,
+                    Fate::Cancelled,
+                ];
+                let fate = *self.line.random.choice(&fates).expect("one of them");
+                return self.cluster().doom(fate);
+            }
+            Kind::SlowStandby => {
+                let lasts = self.some_time(3_000);
+                let site = self.site.as_mut().expect("several catalogs");
+                site.cluster.slow_down(&self.line, lasts);
+            }
         }
         true
+    }
+
+    fn cluster(&mut self) -> &mut Cluster {
+        &mut self.site.as_mut().expect("several catalogs").cluster
+    }
+
+    /// The database's primary is lost, in one of these ways.
+    fn lose_database(&mut self, how: &[DatabaseLoss]) -> bool {
+        let how = *self.line.random.choice(how).expect("one of them");
+        let losses = self.cluster().losses;
+        let site = self.site.as_mut().expect("several catalogs");
+        let is_lost = site.cluster.lose(&mut self.line, how);
+        self.operator.was_rolled_back |=
+            matches!(how, DatabaseLoss::ReplacedByOlder | DatabaseLoss::Restored);
+        let has_lost_rows = self.cluster().losses > losses;
+        self.line.note(11, None, || {
+            format!("the database is {how:?}: {is_lost}, {has_lost_rows}")
+        });
+        is_lost
+    }
+
+    /// The catalog, or all of them.
+    fn catalogs(&self) -> Vec<Node> {
+        match &self.site {
+            Some(_) => (0..self.plan.catalogs).map(Node::Member).collect(),
+            None => vec![Node::Catalog],
+        }
+    }
+
+    /// A process, and another one or a server. Of several catalogs often the active one, and the primary.
+    fn some_link(&mut self, node: Node) -> (Node, Node) {
+        if let Some(site) = &self.site
+            && self.line.chance(600)
+        {
+            let any = Node::Database(self.line.random.usize(..SERVERS));
+            let store = site.store_link().filter(|_| self.line.random.bool());
+            return store.unwrap_or((node, any));
+        }
+        (node, self.some_process())
     }
 
     /// A process has another bazaar's at the address of the catalog or a replica.
@@ -264,11 +381,8 @@ impl World {
     pub fn processes(&self) -> Vec<Node> {
         let gateways = (0..self.plan.gateways).map(Node::Gateway);
         let replicas = ids().map(Node::Replica);
-        [Node::Catalog]
-            .into_iter()
-            .chain(replicas)
-            .chain(gateways)
-            .collect()
+        let catalogs = self.catalogs().into_iter();
+        catalogs.chain(replicas).chain(gateways).collect()
     }
 
     fn some_process(&mut self) -> Node {
@@ -284,7 +398,7 @@ impl World {
     /// Something with a disk; the catalog as often as all others.
     fn some_store(&mut self) -> Node {
         let replicas: Vec<Node> = ids().map(Node::Replica).collect();
-        if self.line.random.bool() {
+        if self.site.is_none() && self.line.random.bool() {
             Node::Catalog
         } else {
             *self.line.random.choice(&replicas).expect("there are some")

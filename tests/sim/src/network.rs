@@ -40,6 +40,7 @@ pub struct Transit {
 /// A session's stream. Its messages arrive in order.
 struct Stream {
     gateway: Run,
+    catalog: Node,
     last_up: Time,
     last_down: Time,
     /// From when on nothing arrives.
@@ -146,10 +147,11 @@ impl Network {
         }
     }
 
-    pub fn open(&mut self, now: Time, stream: u64, gateway: Run) {
-        let miswired = self.is_miswired(now, gateway.node, Node::Catalog);
+    pub fn open(&mut self, now: Time, stream: u64, (gateway, catalog): (Run, Node)) {
+        let miswired = self.is_miswired(now, gateway.node, catalog);
         let stream_of = Stream {
             gateway,
+            catalog,
             last_up: Time::ZERO,
             last_down: Time::ZERO,
             closed: None,
@@ -167,8 +169,10 @@ impl Network {
         up: bool,
     ) -> Option<Time> {
         let delay = self.delay(random);
-        let gateway = self.streams.get(&stream)?.gateway.node;
-        let sent = self.cut_until(now, Node::Catalog, gateway).unwrap_or(now);
+        let Stream {
+            gateway, catalog, ..
+        } = self.streams.get(&stream)?;
+        let sent = self.cut_until(now, *catalog, gateway.node).unwrap_or(now);
         let stream = self.streams.get_mut(&stream)?;
         let last = if up {
             &mut stream.last_up
@@ -183,6 +187,17 @@ impl Network {
     /// Whether a message that arrives now is still one of an open stream, and whose.
     pub fn gateway(&self, stream: u64) -> Option<Run> {
         self.streams.get(&stream).map(|stream| stream.gateway)
+    }
+
+    /// Which catalog a stream is open to.
+    pub fn catalog(&self, stream: u64) -> Option<Node> {
+        self.streams.get(&stream).map(|stream| stream.catalog)
+    }
+
+    /// How long it takes until something is there, on a connection that waits while it does not get through.
+    pub fn delay_between(&self, random: &mut Rng, now: Time, between: (Node, Node)) -> Duration {
+        let cut = self.cut_until(now, between.0, between.1).unwrap_or(now);
+        cut - now + self.delay(random)
     }
 
     /// Whether another bazaar's catalog is at a stream's end.
@@ -208,15 +223,16 @@ impl Network {
 
     /// When the ends of a stream hear of what happens to it at that time.
     pub fn heard(&self, stream: u64, at: Time) -> Time {
-        let gateway = self.streams.get(&stream).map(|stream| stream.gateway.node);
-        let cut = gateway.and_then(|gateway| self.cut_until(at, Node::Catalog, gateway));
+        let cut = self.streams.get(&stream);
+        let cut = cut.and_then(|it| self.cut_until(at, it.catalog, it.gateway.node));
         cut.unwrap_or(at)
     }
 
-    /// The open streams, of one gateway's run where one is given.
+    /// The open streams, of one gateway or of one of several catalogs where one is given.
     pub fn open_streams(&self, of: Option<Node>) -> Vec<u64> {
         let open = self.streams.iter().filter(|(_, stream)| {
-            stream.closed.is_none() && of.is_none_or(|node| node == stream.gateway.node)
+            let ends = [stream.gateway.node, stream.catalog];
+            stream.closed.is_none() && of.is_none_or(|node| ends.contains(&node))
         });
         open.map(|(&id, _)| id).collect()
     }

@@ -88,6 +88,9 @@ impl Operator {
 impl World {
     /// Whether the catalog has all that it committed, so that it needs no ledger.
     pub fn needs_no_ledger(&self) -> bool {
+        if let Some(site) = &self.site {
+            return site.is_whole() && !self.oracle.is_apart();
+        }
         self.operator.catalog_disk == CatalogDisk::Whole && self.operator.has_begun
     }
 
@@ -189,6 +192,7 @@ impl World {
             // It is started again, and told for whom it waits in vain.
             self.crash(Node::Catalog, Death::Killed);
         }
+        self.restart_healing_members();
         // It can tell a catalog that starts nothing of it any more.
         self.operator.ledgers.remove(&id);
     }

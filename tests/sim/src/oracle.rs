@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catalog_core::{CatalogState, Leadership, Stock, Term};
+use catalog_core::{Batch, CatalogState, Leadership, Stock, Term};
 use domain::{
     Entry, Epoch, IdempotencyKey, LedgerEnd, OrderNumber, Refusal, ReplicaId, Row, RowNumber, Side,
     StockName, Version,
@@ -281,6 +281,45 @@ impl Oracle {
         );
         self.take_term(leadership.term.clone());
         self.check_in_sync();
+    }
+
+    /// A catalog over a database heard that a commit is durable. Only the one that loaded last can have made one that
+    /// is new.
+    pub fn committed(&mut self, batch: &Batch, is_newest: bool) {
+        if !is_newest {
+            let is_known = |row: &Row| {
+                let mut branches = std::iter::once(&self.branch).chain(self.others());
+                branches.any(|branch| branch.rows().get(row.number.0 as usize) == Some(row))
+            };
+            assert!(
+                batch.rows.iter().all(is_known),
+                "a catalog whose term is over commits {:?}",
+                batch.rows
+            );
+            return;
+        }
+        let (before, term) = match &self.apart {
+            Some(apart) => (apart.branch.end(), &apart.term),
+            None => (self.branch.end(), &self.term),
+        };
+        let leadership = Leadership {
+            term: batch.term.as_ref().unwrap_or(term).clone(),
+            end: batch.rows.iter().fold(before, |_, row| LedgerEnd::of(row)),
+        };
+        self.catalog_committed(&batch.rows, &leadership);
+    }
+
+    /// The stocks that a database has: price, quantity, volume and version of each.
+    pub fn check_stocks(&self, stocks: &BTreeMap<String, [i64; 4]>) {
+        let listed = self.branch.listed();
+        let numbers = |stock: &Stock| {
+            let Stock {
+                quantity, volume, ..
+            } = *stock;
+            [stock.price.minor(), quantity, volume, stock.version.0].map(u64::cast_signed)
+        };
+        let listed = listed.map(|stock| (stock.name.as_str().to_owned(), numbers(stock)));
+        assert_eq!(*stocks, listed.collect(), "the database's stocks");
     }
 
     fn take_term(&mut self, term: Term) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use catalog::config::NESTED_LEASE_MAX;
 use catalog::stocks::Listing;
 use catalog_core::Stock;
 use domain::{Price, StockName};
@@ -40,6 +41,10 @@ const CROWD: usize = 20;
 const PREFILLED_EVERY: u64 = 16;
 const PREFILLED: u64 = 7;
 
+/// Of so many seeds one has several catalogs: this one.
+const SEVERAL_EVERY: u64 = 3;
+const SEVERAL: u64 = 2;
+
 /// What is taken out of a simulation, to show that it would notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Without {
@@ -56,6 +61,8 @@ pub enum Without {
     NearestLeads,
     /// A catalog that is rebuilt leaves out what is beside ledgers.
     RowsBeside,
+    /// A commit of which nobody knows counts as one that failed.
+    AmbiguousEnds,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +91,8 @@ pub struct Plan {
     pub think: Duration,
     /// Of a hundred operations so many change stocks.
     pub changes: u32,
+    /// How many catalogs there are. Several have a database that all reach; the only one has a disk.
+    pub catalogs: usize,
 }
 
 /// A set of kinds of faults.
@@ -120,18 +129,47 @@ impl Plan {
             drift_ppm_max: 4_000,
             think: Duration::from_millis(random.u64(4..=200)),
             changes: random.choice([2, 5, 30]).expect("one of them"),
+            catalogs: 1,
         };
-        match seed % PREFILLED_EVERY {
-            PREFILLED => plan.prefilled(),
+        match (seed % PREFILLED_EVERY, seed % SEVERAL_EVERY) {
+            (PREFILLED, _) => plan.prefilled(),
+            (_, SEVERAL) => plan.several(),
             _ => plan,
         }
     }
 
-    /// The same with other faults, which follow closely.
+    /// The same with other faults, which follow closely. Of these, those that there are with so many catalogs.
     pub fn with(self, kinds: &[Kind]) -> Self {
+        let calm_max = match self.catalogs {
+            1 => Duration::from_millis(300),
+            _ => Duration::from_millis(1_500),
+        };
         Self {
             faults: Swarm::of(kinds),
-            calm: self.calm.min(Duration::from_millis(300)),
+            calm: self.calm.min(calm_max),
+            ..self
+        }
+    }
+
+    /// The same with one catalog.
+    pub fn alone(self) -> Self {
+        let catalogs = 1;
+        Self { catalogs, ..self }
+    }
+
+    /// The same with two or three catalogs over one database.
+    pub fn several(self) -> Self {
+        Self {
+            catalogs: 2 + usize::from(self.seed.is_multiple_of(2)),
+            // No lease outlives the writer's own.
+            lease: self.lease.min(NESTED_LEASE_MAX),
+            // A take-over takes a second, and a fail-over of the database some more.
+            trouble: 2 * self.trouble + Duration::from_secs(6),
+            calm: 3 * self.calm + Duration::from_millis(500),
+            prefilled: false,
+            // So few orders that a catalog reads all of them before it serves.
+            clients: self.clients.min(6),
+            think: self.think.max(Duration::from_millis(20)),
             ..self
         }
     }

@@ -168,7 +168,7 @@ fn chain_before(ledger: &Ledger, number: RowNumber) -> Result<ChainHash, Storage
 /// A catalog that may lack rows.
 impl World {
     /// It starts: who may not reach it within a second.
-    pub fn catalog_starts(&mut self) {
+    pub fn catalog_starts(&mut self, catalog: Node) {
         self.operator.has_begun = true;
         self.operator.is_judged = false;
         self.operator.ledgers = ids().map(|id| (id, self.oracle.ledger(id))).collect();
@@ -178,7 +178,7 @@ impl World {
             let host = &self.line.hosts[node];
             let runs = host.up && host.paused_until.is_none_or(|until| until <= now);
             let joined = self.replicas.get(id).is_some_and(Replica::serves);
-            !runs || !joined || !self.line.network.is_fine(now, *node, Node::Catalog)
+            !runs || !joined || !self.line.network.is_fine(now, *node, catalog)
         };
         let nodes = ids().map(Node::Replica);
         self.operator.hindered = nodes.filter(is_hindered).collect();

@@ -49,6 +49,9 @@ impl World {
                 "replica {id}"
             );
         }
+        if self.site.is_some() {
+            return self.settle_database();
+        }
         let disk = self.disks[&Node::Catalog].worst();
         let mut store = catalog::open(&disk, &VFS).expect("the disk is well");
         let loaded = catalog::load(&mut store);
@@ -81,7 +84,7 @@ impl World {
                 "{id} would hold {held} of {acknowledged} orders"
             );
         }
-        if !self.needs_no_ledger() {
+        if self.site.is_some() || !self.needs_no_ledger() {
             return;
         }
         let disk = self.disks[&Node::Catalog].worst();

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use catalog_core::Rule as Catalog;
 use domain::{Epoch, IdempotencyKey, LedgerEnd, Price, Quantity, Row, Side, StockName};
@@ -15,7 +15,7 @@ use order_core::durable::Save;
 use simulated_disk::file::Loss;
 use simulated_disk::{Death, Disk, Faults};
 
-use crate::effects::{EFFECTS, Effect};
+use crate::effects::{EFFECTS, Effect, OF_SEVERAL};
 use crate::nemesis::Kind;
 use crate::plan::{Plan, VFS, Without};
 use crate::world::{Report, World};
@@ -96,7 +96,7 @@ fn nothing_promised_is_broken() {
         failed.len()
     );
     if from == 0 && seeds >= SEEDS {
-        check_effects(&total);
+        check_effects(&total, &[EFFECTS.as_slice(), &OF_SEVERAL].concat());
     }
 }
 
@@ -114,7 +114,7 @@ fn a_catalog_with_an_older_database_gets_back_what_it_lost() {
     ];
     let mut total = Report::default();
     for seed in 0..seeds {
-        let report = run(Plan::new(seed).with(&kinds));
+        let report = run(Plan::new(seed).alone().with(&kinds));
         total.add(&report.unwrap_or_else(|what| panic!("seed {seed}: {what}")));
     }
     let came = |effect| total.effects.get(&effect).copied().unwrap_or_default();
@@ -133,9 +133,9 @@ fn a_catalog_with_an_older_database_gets_back_what_it_lost() {
 
 /// Everything comes of faults that is to come of them: in these simulations, or, where it is rare,
 /// soon in some with the faults alone that bring it about.
-fn check_effects(total: &Report) {
+fn check_effects(total: &Report, effects: &[Effect]) {
     let has = |report: &Report, effect| report.effects.get(&effect).is_some_and(|&n| n > 0);
-    for effect in EFFECTS {
+    for &effect in effects {
         if has(total, effect) {
             continue;
         }
@@ -151,10 +151,54 @@ fn check_effects(total: &Report) {
 
 #[test]
 fn a_seed_is_the_same_history_every_time() {
-    for seed in [3, 4] {
+    for seed in [3, 4, 5] {
         assert_eq!(run(Plan::new(seed)), run(Plan::new(seed)), "seed {seed}");
     }
     assert_ne!(run(Plan::new(3)), run(Plan::new(4)));
+}
+
+/// Two or three catalogs over one database, which fails over, restarts, loses rows that it acknowledged, and leaves them
+/// without an answer, while they are killed, paused, stopped and cut off.
+#[test]
+fn several_catalogs_over_one_database_break_nothing() {
+    let from = setting("BAZAAR_SIM_FROM").unwrap_or(0);
+    let seeds = setting("BAZAAR_SIM_SEEDS").unwrap_or(SEEDS);
+    let kinds = [
+        Kind::Kill,
+        Kind::Stop,
+        Kind::Pause,
+        Kind::Cut,
+        Kind::FailOver,
+        Kind::DatabaseRestart,
+        Kind::DatabaseLoss,
+        Kind::CommitFate,
+        Kind::SlowStandby,
+    ];
+    if let Some(seed) = setting("BAZAAR_SIM_SEED") {
+        let plan = Plan::new(seed).several().with(&kinds);
+        println!("{:#?}", World::run(plan, true));
+        return;
+    }
+    let started = Instant::now();
+    let mut total = Report::default();
+    let mut seen = BTreeMap::<Effect, u64>::new();
+    for seed in from..from + seeds {
+        let report = run(Plan::new(seed).several().with(&kinds));
+        let report = report.unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        for (effect, _) in report.effects.iter().filter(|(_, count)| **count > 0) {
+            *seen.entry(*effect).or_default() += 1;
+        }
+        total.add(&report);
+    }
+    println!(
+        "{seeds} seeds from {from} on, {:.1} a second; {} operations, {} trades; so many of them in which it came to: {seen:#?}",
+        seeds as f64 / started.elapsed().as_secs_f64(),
+        total.operations,
+        total.trades,
+    );
+    if from == 0 && seeds >= SEEDS {
+        check_effects(&total, &OF_SEVERAL);
+    }
 }
 
 /// The faults that show soon that something is missing; all where there are none.
@@ -164,27 +208,42 @@ fn showing(without: Without) -> &'static [Kind] {
         Without::Catalog(Catalog::DelayedVisibility | Catalog::ShownAbsence)
         | Without::Gateway(Gateway::LeaseCheck) => &[Kind::Isolation, Kind::Cut, Kind::Weather],
         Without::Catalog(Catalog::RestartWait) => &[Kind::LostCatalog, Kind::Isolation, Kind::Cut],
-        Without::Catalog(Catalog::SelfHealing) => &[Kind::Rollback],
+        Without::Catalog(Catalog::SelfHealing) => &[Kind::Rollback, Kind::DatabaseLoss],
         Without::Order(Order::ActivationCatchUp) => &[Kind::Weather, Kind::Isolation, Kind::Kill],
         Without::Order(Order::ConfirmedEpoch) => &[Kind::Forgery],
         Without::Order(Order::ConfirmedAbsence) => &[Kind::Isolation, Kind::Cut, Kind::Kill],
         Without::NamedJournal => &[Kind::Miswiring],
         Without::NearestLeads => &[Kind::LostDisk, Kind::Kill],
         Without::RowsBeside => &[Kind::LostCatalog],
+        Without::AmbiguousEnds => &[Kind::CommitFate, Kind::Cut],
+        Without::Catalog(Catalog::WriterFence) => &[Kind::Cut, Kind::Isolation, Kind::CommitFate],
+        Without::Catalog(Catalog::OwnLease) => &[Kind::Pause, Kind::Isolation, Kind::Cut],
+        Without::Catalog(Catalog::NestedLease) => &[Kind::Isolation, Kind::Cut, Kind::Kill],
+        Without::Catalog(Catalog::TakeOverWait) => &[Kind::Kill],
         _ => &[],
     }
 }
 
 /// The first of so many seeds with which a simulation without something breaks, and how.
-fn first_broken(without: Without, seeds: u64) -> Option<(u64, String)> {
+fn first_broken(without: Without, seeds: u64, several: bool) -> Option<(u64, String)> {
     let plan = |seed| {
+        let plan = match several {
+            true => Plan::new(seed).several(),
+            false => Plan::new(seed).alone(),
+        };
         let plan = match showing(without) {
-            [] => Plan::new(seed),
-            kinds => Plan::new(seed).with(kinds),
+            [] => plan,
+            kinds => plan.with(kinds),
         };
         let plan = match without {
             Without::NearestLeads | Without::Order(Order::ActivationCatchUp) => plan.prefilled(),
             Without::Catalog(Catalog::ShownAbsence) => plan.changing(),
+            // As long as with one catalog.
+            Without::Catalog(Catalog::NestedLease) => Plan {
+                lease: Duration::from_secs(1),
+                calm: plan.calm / 3,
+                ..plan
+            },
             _ => plan,
         };
         Plan {
@@ -196,11 +255,11 @@ fn first_broken(without: Without, seeds: u64) -> Option<(u64, String)> {
 }
 
 /// All of which something breaks without, within so many seeds.
-fn check_missed(seeds: u64, all: &[Without]) {
+fn check_missed(seeds: u64, all: &[Without], several: bool) {
     let seeds = setting("BAZAAR_SIM_SEEDS").unwrap_or(seeds);
     let mut unnoticed = Vec::new();
     for &without in all {
-        match first_broken(without, seeds) {
+        match first_broken(without, seeds, several) {
             Some((seed, what)) => println!("without {without:?}, seed {seed}: {what}"),
             None => unnoticed.push(without),
         }
@@ -233,7 +292,20 @@ fn what_is_taken_out_is_missed() {
         Without::Gateway(Gateway::SessionCheck),
         Without::Gateway(Gateway::Registered),
     ];
-    check_missed(MISSED_WITHIN, &all);
+    check_missed(MISSED_WITHIN, &all, false);
+}
+
+#[test]
+fn what_is_taken_out_is_missed_with_several_catalogs() {
+    let all = [
+        Without::Catalog(Catalog::WriterFence),
+        Without::Catalog(Catalog::OwnLease),
+        Without::Catalog(Catalog::TakeOverWait),
+        Without::AmbiguousEnds,
+        Without::Catalog(Catalog::SelfHealing),
+        Without::Catalog(Catalog::NestedLease),
+    ];
+    check_missed(MISSED_WITHIN, &all, true);
 }
 
 fn rows(count: u64) -> Vec<Row> {

@@ -13,6 +13,7 @@ use crate::messages::{
     Caller, FromCatalog, FromGateway, Node, Purpose, Request, Run, Streamed, Told,
 };
 use crate::network::Network;
+use crate::postgres;
 
 /// Since the simulation began.
 pub type Time = Duration;
@@ -45,6 +46,10 @@ pub enum Happening {
     /// A disk gets round to what it was given.
     DiskDone(Run),
     Start(Node),
+    /// Servers of a database that several catalogs share.
+    Database(postgres::Event),
+    /// A process asks one of several catalogs whether it is active.
+    Follow(Run, usize),
     /// Whoever operates the catalog sees to it.
     Mend,
     Fault,
@@ -99,10 +104,20 @@ pub struct Host {
     pub journal: Option<JournalId>,
 }
 
+impl Host {
+    /// What its clock shows then.
+    pub fn clock(&self, now: Time) -> BootTime {
+        let elapsed = (now - self.booted).as_nanos() as i128;
+        let shown = elapsed + elapsed * i128::from(self.drift_ppm) / 1_000_000;
+        BootTime::default() + Duration::from_nanos(shown as u64)
+    }
+}
+
 /// A call that has no answer yet.
 #[derive(Clone, Copy)]
 struct Call {
     run: Run,
+    to: Node,
     purpose: Purpose,
 }
 
@@ -118,6 +133,8 @@ pub struct Timeline {
     pub trace: Trace,
     /// What came of faults, and how often.
     pub effects: BTreeMap<Effect, u64>,
+    /// Of several catalogs, which one a process follows.
+    pub follows: BTreeMap<Node, usize>,
 }
 
 /// A hash over all that happened (FNV-1a, 64 bits), and the text of it where that is wanted.
@@ -153,6 +170,7 @@ impl Timeline {
             hosts: BTreeMap::new(),
             network: Network::default(),
             effects: BTreeMap::new(),
+            follows: BTreeMap::new(),
             trace: Trace {
                 hash: 0xcbf2_9ce4_8422_2325,
                 events: 0,
@@ -163,6 +181,44 @@ impl Timeline {
 
     pub fn now(&self) -> Time {
         self.now
+    }
+
+    /// When something is to happen next.
+    pub fn next_at(&self) -> Option<Time> {
+        self.queue.peek().map(|entry| entry.at)
+    }
+
+    /// Time passes, until before what is to happen next.
+    pub fn advance(&mut self, now: Time) {
+        self.now = self.now.max(now);
+    }
+
+    /// How long something takes on a connection that waits for the network.
+    pub fn stream_delay(&mut self, from: Node, to: Node) -> Duration {
+        self.network
+            .delay_between(&mut self.random, self.now, (from, to))
+    }
+
+    /// The one that a process means by the catalog.
+    pub fn catalog_of(&self, node: Node) -> Node {
+        let follows = self.follows.get(&node);
+        follows.map_or(Node::Catalog, |&index| Node::Member(index))
+    }
+
+    /// A process follows another catalog: what it has under way at the one before is over.
+    pub fn follow(&mut self, run: Run, index: usize) {
+        let before = self.catalog_of(run.node);
+        self.follows.insert(run.node, index);
+        let under_way = self.calls.iter().filter(|(_, call)| {
+            let asks = matches!(call.purpose, Purpose::AskIfActive(_));
+            call.run == run && call.to == before && !asks
+        });
+        for call in under_way.map(|(&call, _)| call).collect::<Vec<_>>() {
+            self.break_call(call, Duration::from_micros(200));
+        }
+        for stream in self.network.open_streams(Some(run.node)) {
+            self.break_stream(stream, Duration::from_micros(200));
+        }
     }
 
     /// A machine with a clock of its own.
@@ -206,10 +262,7 @@ impl Timeline {
 
     /// What a machine's clock shows.
     pub fn clock(&self, node: Node) -> BootTime {
-        let host = &self.hosts[&node];
-        let elapsed = (self.now - host.booted).as_nanos() as i128;
-        let shown = elapsed + elapsed * i128::from(host.drift_ppm) / 1_000_000;
-        BootTime::default() + Duration::from_nanos(shown as u64)
+        self.hosts[&node].clock(self.now)
     }
 
     /// When a machine's clock will show it.
@@ -292,6 +345,8 @@ impl Timeline {
             Some(Node::Replica(id)) => 100 + u64::from(id.get()),
             Some(Node::Gateway(gateway)) => 200 + gateway as u64,
             Some(Node::Client(client)) => 300 + client as u64,
+            Some(Node::Member(index)) => 400 + index as u64,
+            Some(Node::Database(server)) => 500 + server as u64,
         };
         self.trace.note(self.now, what, &[kind, node]);
     }
@@ -307,7 +362,11 @@ impl Timeline {
     ) -> u64 {
         self.made += 1;
         let call = self.made;
-        self.calls.insert(call, Call { run, purpose });
+        let to = match to {
+            Node::Catalog => self.catalog_of(run.node),
+            to => to,
+        };
+        self.calls.insert(call, Call { run, to, purpose });
         let late = Happening::Reply {
             call,
             told: Err(crate::messages::Failure::TimedOut),
@@ -354,11 +413,9 @@ impl Timeline {
     }
 
     /// Tells a caller of rows before its call is answered. Whether that arrives changes nothing.
-    pub fn propose(&mut self, caller: Caller, rows: Vec<Row>) {
+    pub fn propose(&mut self, from: Node, caller: Caller, rows: Vec<Row>) {
         let to = caller.run.node;
-        let transit = self
-            .network
-            .transit(&mut self.random, self.now, Node::Catalog, to);
+        let transit = self.network.transit(&mut self.random, self.now, from, to);
         if let Some(delay) = transit.arrives {
             let call = caller.call;
             self.after(delay, Happening::Proposed { call, rows });
@@ -367,13 +424,13 @@ impl Timeline {
 
     /// What a call that is under way was made for, and by whom.
     pub fn purpose(&self, call: u64) -> Option<(Run, Purpose)> {
-        let Call { run, purpose } = *self.calls.get(&call)?;
+        let Call { run, purpose, .. } = *self.calls.get(&call)?;
         self.runs(run).then_some((run, purpose))
     }
 
     /// What the call that is answered was made for, and by whom; `None` where nobody waits.
     pub fn answered(&mut self, call: u64) -> Option<(Run, Purpose)> {
-        let Call { run, purpose } = self.calls.remove(&call)?;
+        let Call { run, purpose, .. } = self.calls.remove(&call)?;
         self.runs(run).then_some((run, purpose))
     }
 
@@ -391,7 +448,8 @@ impl Timeline {
     pub fn open_stream(&mut self, gateway: Run) -> u64 {
         self.made += 1;
         let stream = self.made;
-        self.network.open(self.now, stream, gateway);
+        let catalog = self.catalog_of(gateway.node);
+        self.network.open(self.now, stream, (gateway, catalog));
         stream
     }
 

@@ -17,8 +17,10 @@ use crate::nemesis::Kind;
 use crate::operator::Operator;
 use crate::oracle::Oracle;
 use crate::plan::{Plan, Without};
+use crate::postgres::SERVERS;
 use crate::prefilled::Prefilled;
 use crate::replica::{FAR_BEHIND_ROWS, Replica, ids};
+use crate::site::Site;
 use crate::stranger;
 use crate::timeline::{Happening, Time, Timeline};
 
@@ -31,6 +33,8 @@ pub struct World {
     pub oracle: Oracle,
     pub disks: BTreeMap<Node, Disk>,
     pub catalog: Option<Catalog>,
+    /// In its place, several over one database.
+    pub site: Option<Site>,
     pub replicas: BTreeMap<ReplicaId, Replica>,
     pub gateways: BTreeMap<usize, Gateway>,
     pub clients: Vec<Client>,
@@ -97,6 +101,7 @@ impl World {
             plan,
             disks: BTreeMap::new(),
             catalog: None,
+            site: (plan.catalogs > 1).then(|| Site::new(&plan)),
             replicas: BTreeMap::new(),
             gateways: BTreeMap::new(),
             clients: Vec::new(),
@@ -110,7 +115,7 @@ impl World {
         };
         for node in world.processes() {
             line.add(node, plan.drift_ppm_max);
-            if !matches!(node, Node::Gateway(_)) {
+            if !matches!(node, Node::Gateway(_) | Node::Member(_)) {
                 let seed = line.random.u64(..);
                 let disk = match &prefilled {
                     None => Disk::new(seed),
@@ -124,6 +129,11 @@ impl World {
             }
             let at = line.between(Duration::ZERO, Duration::from_millis(100));
             line.schedule(at, Happening::Start(node));
+        }
+        if world.site.is_some() {
+            for server in 0..SERVERS {
+                line.add(Node::Database(server), plan.drift_ppm_max);
+            }
         }
         for client in 0..plan.clients {
             line.add(Node::Client(client), 0);
@@ -157,6 +167,7 @@ impl World {
 
     /// The next thing happens.
     pub fn happen(&mut self) {
+        self.run_catalogs();
         let happening = self.line.next().expect("there is always something to do");
         let Some(healed) = self.healed else {
             return self.handle(happening);
@@ -201,6 +212,8 @@ impl World {
             Happening::DiskDone(run) if self.line.runs(run) => self.disk_done(run),
             Happening::Wake(_) | Happening::DiskDone(_) => {}
             Happening::Start(node) => self.start(node),
+            Happening::Database(event) => self.happen_to_database(event),
+            Happening::Follow(run, asked) => self.follow(run, asked),
             Happening::Mend => self.mend(),
             Happening::Fault if self.healed.is_none() => self.fault(),
             Happening::Fault => {}
@@ -221,12 +234,14 @@ impl World {
             }
             Happening::Streamed {
                 what: Streamed::Up(_),
-                ..
-            } => Some(Node::Catalog),
+                stream,
+            } => self.line.network.catalog(*stream),
             Happening::Streamed { stream, .. } => {
                 self.line.network.gateway(*stream).map(|run| run.node)
             }
-            Happening::Wake(run) | Happening::DiskDone(run) => Some(run.node),
+            Happening::Wake(run) | Happening::DiskDone(run) | Happening::Follow(run, _) => {
+                Some(run.node)
+            }
             _ => None,
         }
     }
@@ -284,6 +299,7 @@ impl World {
             Node::Gateway(gateway) if let Some(gateway) = self.gateways.get_mut(&gateway) => {
                 gateway.request(line, caller, request);
             }
+            Node::Member(index) => self.ask_member(index, caller, request),
             // Nobody is there: the machine says so, or nothing does.
             _ if line.random.bool() => line.break_call(caller.call, Duration::from_micros(200)),
             _ => {}
@@ -296,9 +312,14 @@ impl World {
         self.line.note(2, Some(node), || {
             format!("{node:?} is told for {purpose:?}: {told:?}")
         });
+        if let Purpose::AskIfActive(asked) = purpose {
+            return self.followed(run, asked, &told);
+        }
         let (line, oracle) = (&mut self.line, &mut self.oracle);
         match node {
-            Node::Catalog => unreachable!("the catalog calls nobody"),
+            Node::Catalog | Node::Member(_) | Node::Database(_) => {
+                unreachable!("{node:?} calls nobody")
+            }
             Node::Replica(id) => {
                 let replica = self.replicas.get_mut(&id).expect("it runs");
                 replica.answered(line, oracle, purpose, told);
@@ -335,7 +356,7 @@ impl World {
         }
         let gateway = self.line.network.gateway(stream).expect("it was opened");
         let node = match what {
-            Streamed::Up(_) => Node::Catalog,
+            Streamed::Up(_) => self.line.network.catalog(stream).expect("it was opened"),
             Streamed::Down(_) => gateway.node,
         };
         self.line.note(3, Some(node), || {
@@ -344,6 +365,9 @@ impl World {
         match (what, node) {
             (Streamed::Up(what), _) if self.line.network.ends_elsewhere(stream) => {
                 self.answer_stray_stream(stream, what);
+            }
+            (Streamed::Up(what), Node::Member(index)) => {
+                self.stream_to_member(index, stream, what);
             }
             (Streamed::Up(what), _) => {
                 if let Some(catalog) = &mut self.catalog {
@@ -399,7 +423,7 @@ impl World {
                 .get_mut(&gateway)
                 .expect("it runs")
                 .woken(line),
-            Node::Client(_) => {}
+            Node::Client(_) | Node::Member(_) | Node::Database(_) => {}
         }
         self.rewake(node);
     }
@@ -417,7 +441,7 @@ impl World {
                 let replica = self.replicas.get_mut(&id).expect("it runs");
                 replica.disk_done(line, oracle)
             }
-            Node::Gateway(_) | Node::Client(_) => unreachable!("it has no disk"),
+            _ => unreachable!("it has no disk"),
         };
         self.line.note(4, Some(run.node), || {
             format!("{:?} disk: {done:?}", run.node)
@@ -455,7 +479,7 @@ impl World {
                 let gateway = self.gateways.get(&gateway);
                 gateway.and_then(|gateway| gateway.wake(&self.line))
             }
-            Node::Client(_) => None,
+            Node::Client(_) | Node::Member(_) | Node::Database(_) => None,
         };
         let run = self.line.run(node);
         self.line.wake(run, at);

@@ -110,24 +110,28 @@ impl Connection {
     async fn attempt(host: &StoreUrl) -> Result<Self, (String, Option<&'static str>)> {
         let time_max = host.connect_time_max();
         match timeout(time_max, Self::open_one(host)).await {
-            Ok(Ok(opened)) => Ok(opened),
-            Ok(Err(error)) => Err((told(&error), remedy_of(&error))),
+            Ok(opened) => opened,
             Err(_) => Err((format!("no answer within {time_max:?}"), None)),
         }
     }
 
-    async fn open_one(host: &StoreUrl) -> Result<Self, tokio_postgres::Error> {
-        let opened = match &host.connector {
-            Some(connector) => {
-                let (client, connection) = host.config.connect(connector.clone()).await?;
-                Self::driven(client, connection)
-            }
-            None => {
-                let (client, connection) = host.config.connect(NoTls).await?;
-                Self::driven(client, connection)
-            }
+    async fn open_one(host: &StoreUrl) -> Result<Self, (String, Option<&'static str>)> {
+        let problem = |error: tokio_postgres::Error| (told(&error), remedy_of(&error));
+        let opened = if let Some(dial) = &host.dial {
+            let stream = dial(host.name()).await;
+            let stream = stream.map_err(|error| (error.to_string(), None))?;
+            let connected = host.config.connect_raw(stream, NoTls).await;
+            connected.map(|(client, connection)| Self::driven(client, connection))
+        } else if let Some(connector) = &host.connector {
+            let connected = host.config.connect(connector.clone()).await;
+            connected.map(|(client, connection)| Self::driven(client, connection))
+        } else {
+            let connected = host.config.connect(NoTls).await;
+            connected.map(|(client, connection)| Self::driven(client, connection))
         };
-        opened.client.batch_execute(SESSION).await?;
+        let opened = opened.map_err(problem)?;
+        let bounded = opened.client.batch_execute(SESSION).await;
+        bounded.map_err(problem)?;
         Ok(opened)
     }
 

@@ -9,6 +9,7 @@
 
 use std::time::Duration;
 
+use catalog_core::Rules;
 use catalog_core::writer_lease::{
     Claim, Incarnation, StatementOutcome, WriterId, WriterLease, WriterRow, WriterStep, WriterTerm,
 };
@@ -45,6 +46,7 @@ pub(super) struct Standby<'a> {
     pub time_max: Duration,
     /// For how long a beat has to stand still.
     pub lease: Duration,
+    pub rules: Rules,
     /// Told where the active one is reached; nothing where there is none, or it is not known.
     pub active: &'a watch::Sender<Option<String>>,
 }
@@ -94,7 +96,8 @@ impl Standby<'_> {
     pub async fn take_over(self) -> Result<Taken, OpenError> {
         let me = getrandom::u64()
             .map_err(|error| StorageError::Random(std::io::Error::other(error.to_string())))?;
-        let mut lease = WriterLease::new(WriterId(me), self.lease, BootTime::now());
+        let lease = WriterLease::new(WriterId(me), self.lease, BootTime::now());
+        let mut lease = lease.under(self.rules);
         let mut watching = Some(self.connect().await?);
         let mut troubled = false;
         let mut is_promoted = false;

@@ -4,11 +4,15 @@
 //! taken off before it reads the rest.
 
 use std::fmt::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
+use tokio::io::DuplexStream;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use super::error::PostgresError;
@@ -35,7 +39,15 @@ pub struct StoreUrl {
     pub(super) config: tokio_postgres::Config,
     /// `None` for a connection without TLS.
     pub(super) connector: Option<Connector>,
+    /// Only in a simulation: over no network.
+    pub(super) dial: Option<Dial>,
 }
+
+/// How a simulation reaches a host, by its name.
+pub type Dial = Arc<dyn Fn(&str) -> Dialed + Send + Sync>;
+
+/// A connection that is being made.
+pub type Dialed = Pin<Box<dyn Future<Output = io::Result<DuplexStream>> + Send>>;
 
 impl StoreUrl {
     /// Reads `postgres://user:password@host:port/database?option=value&…`, and the certificates that it names.
@@ -124,12 +136,29 @@ impl StoreUrl {
         }
         // Of several hosts the one that can write; a standby's is none.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite);
-        Ok(Self { config, connector })
+        Ok(Self {
+            config,
+            connector,
+            dial: None,
+        })
+    }
+
+    /// The same in a simulation, where hosts are reached in another way, and without TLS.
+    pub fn simulated(self, dial: Dial) -> Self {
+        Self {
+            connector: None,
+            dial: Some(dial),
+            ..self
+        }
     }
 
     /// The same for each of its hosts alone.
     pub(super) fn one_by_one(&self) -> impl Iterator<Item = Self> {
-        let Self { config, connector } = self;
+        let Self {
+            config,
+            connector,
+            dial,
+        } = self;
         let (hosts, ports) = (config.get_hosts(), config.get_ports());
         hosts.iter().enumerate().map(move |(place, host)| {
             let mut one = without_hosts(config);
@@ -147,8 +176,17 @@ impl StoreUrl {
             Self {
                 config: one,
                 connector: connector.clone(),
+                dial: dial.clone(),
             }
         })
+    }
+
+    /// The first of its hosts.
+    pub(super) fn name(&self) -> &str {
+        match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name,
+            Some(Host::Unix(_)) | None => "",
+        }
     }
 
     /// For all that it takes to connect to one host.
