@@ -98,7 +98,7 @@ fn untrusted(origin: &Origin, error: &(dyn Error + 'static)) -> Option<ClientErr
     let mut causes = iter::successors(Some(error), |&error| error.source());
     let (problem, advice) = causes.find_map(|cause| {
         if let Some(failed) = rustls_error(cause) {
-            return Some((failed.to_string(), tls_advice(failed)?));
+            return Some((tls::in_words(failed), tls_advice(failed)?));
         }
         let http = cause.downcast_ref::<hyper::Error>()?;
         (http.is_parse() && !origin.is_secure()).then(|| {

@@ -1,6 +1,7 @@
 //! What the core is told and what it wants done.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use crate::durable::{Durable, Save};
@@ -161,6 +162,15 @@ pub enum Source {
     /// The catalog's journal, which has them all.
     Journal,
     Peer(ReplicaId),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Journal => f.write_str("the catalog"),
+            Self::Peer(id) => write!(f, "replica {id}"),
+        }
+    }
 }
 
 /// What is to be sent to a follower.
