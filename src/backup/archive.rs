@@ -254,7 +254,7 @@ pub fn unpack(file: &Path, to: &Path) -> Result<Manifest, ArchiveError> {
 
 fn unpack_one(entry: &mut impl Read, path: &Path) -> io::Result<(u64, String)> {
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
+        directory::make_private(dir)?;
     }
     let mut hashed = Hashed::of(entry);
     let mut output = File::create_new(path)?;
