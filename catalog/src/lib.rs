@@ -114,7 +114,7 @@ pub async fn run(
     let handover = Handover::new(&config.data_dir);
     let accept_loss_of = config.accept_loss_of.clone();
     let monitor = config.monitor.clone();
-    let archive_after = config.archive_after;
+    let (archive_after, is_rebuilt) = (config.archive_after, config.is_rebuilt);
     let damaged = |what| Damaged { home, what };
     tokio::pin!(shutdown);
     let opening = tokio::task::spawn_blocking(move || open(&config));
@@ -149,6 +149,7 @@ pub async fn run(
         left,
         handover: Some(handover),
         accept_loss_of,
+        is_rebuilt,
         ..parts(store, journal, loaded, lease, &reporter)
     };
     let (_nobody, elsewhere) = watch::channel(None);
@@ -248,6 +249,7 @@ fn parts(
         handover: None,
         healing_wait_max: catalog_core::HEALING_WAIT_MAX,
         accept_loss_of: BTreeSet::new(),
+        is_rebuilt: false,
         reporter: reporter.clone(),
     }
 }

@@ -66,6 +66,8 @@ pub struct Parts {
     pub healing_wait_max: Duration,
     /// Replicas of which what only they have is given up.
     pub accept_loss_of: BTreeSet<ReplicaId>,
+    /// See [`Config`](crate::Config).
+    pub is_rebuilt: bool,
     pub reporter: DamageReporter,
 }
 
@@ -183,6 +185,7 @@ pub(crate) fn start(
         handover: _,
         healing_wait_max,
         accept_loss_of,
+        is_rebuilt,
         reporter,
     } = parts;
     if !Protocols::OWN.contains(loaded.protocol) {
@@ -230,7 +233,7 @@ pub(crate) fn start(
         store,
         loaded,
         journal: Arc::clone(&journal),
-        healing: Healing::new(found, accept_loss_of, gives_up_at),
+        healing: Healing::new(found, accept_loss_of, gives_up_at).of_rebuilt(is_rebuilt),
     };
     let (writer, ended) = writer::start(beginning, Arc::clone(&shared))?;
     let sessions = Sessions {
