@@ -42,7 +42,7 @@ pub use cluster::{Cluster, Proof};
 pub use files::{Error, Files};
 pub use principal::{Expected, Principal, Role};
 pub use server::{Chain, ClientCertificates, Server, Shown};
-pub use words::{in_words, readable};
+pub use words::{in_words, readable, rustls_error, words_of};
 
 /// A connection: in the clear on the left, encrypted on the right.
 pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;

@@ -1,6 +1,7 @@
 //! What TLS fails for, in words. rustls and webpki name most of it as their sources do, which says nothing to those who
 //! have to see to it.
 
+use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
@@ -26,10 +27,21 @@ pub fn in_words(error: &Error) -> String {
     }
 }
 
+/// The same of an error of rustls, or one of I/O for that. `None` where something else failed.
+pub fn words_of(error: &(dyn StdError + 'static)) -> Option<String> {
+    rustls_error(error).map(in_words)
+}
+
+/// An error of rustls, which comes inside of others of I/O.
+pub fn rustls_error<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Error> {
+    error
+        .downcast_ref()
+        .or_else(|| rustls_error(error.downcast_ref::<io::Error>()?.get_ref()?))
+}
+
 /// The same of an error of I/O, where TLS is what failed. Its kind stays.
 pub fn readable(error: io::Error) -> io::Error {
-    let of_tls = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match of_tls.map(in_words) {
+    match words_of(&error) {
         Some(words) => io::Error::new(error.kind(), words),
         None => error,
     }

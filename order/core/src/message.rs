@@ -164,15 +164,6 @@ pub enum Source {
     Peer(ReplicaId),
 }
 
-impl fmt::Display for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Journal => f.write_str("the catalog"),
-            Self::Peer(id) => write!(f, "replica {id}"),
-        }
-    }
-}
-
 /// What is to be sent to a follower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Shipment {
@@ -413,6 +404,15 @@ pub enum Sender {
     /// The catalog's journal, or its answer to a trade.
     Catalog,
     Replica(ReplicaId),
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Catalog => f.write_str("the catalog"),
+            Self::Replica(id) => write!(f, "replica {id}"),
+        }
+    }
 }
 
 /// Why a leader steps down.
