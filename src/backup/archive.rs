@@ -3,7 +3,7 @@
 //! Nothing is taken on trust: a tar has bounds, its entries have the names that a backup has, and each file is as the
 //! manifest says. One that was not copied whole has no manifest.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -309,6 +309,8 @@ impl<R: Read> Read for Hashed<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn manifest() -> Manifest {
