@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use catalog::backup::{self, Copied};
 use catalog::{DATABASE_FILE, RebuildError, StoreUrl};
 use daemon::directory;
-use daemon::ownership::Ownership;
+use daemon::ownership::{Ownership, remedy};
 use jiff::Timestamp;
 use storage::{StorageError, archive as archive_dir};
 use tempfile::TempDir;
@@ -50,7 +50,7 @@ const POLICY_ATTEMPTS_MAX: usize = 5;
 pub enum BackupError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(path, source))]
     File { path: PathBuf, source: io::Error },
     /// Whose it would be cannot be told.
     #[error("{} is neither a catalog's data directory nor that of `bazaar up`: there is no {DATABASE_FILE} in it", .0.display())]

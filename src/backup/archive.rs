@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use daemon::directory;
+use daemon::ownership::remedy;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType, Header};
@@ -83,7 +84,7 @@ pub struct Listed {
 /// Why a file is not written, or is no backup.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(path, source))]
     File { path: PathBuf, source: io::Error },
     #[error("{} is no backup, or was not copied whole: {problem}", path.display())]
     Damaged { path: PathBuf, problem: String },
