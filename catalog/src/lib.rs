@@ -42,6 +42,7 @@ use rpc::listen::Incoming;
 use storage::StorageError;
 use storage::damage::{DamageReceiver, DamageReporter};
 use tokio::sync::watch;
+use traces::Traces;
 
 pub mod config;
 pub mod stocks;
@@ -115,6 +116,7 @@ pub async fn run(
     let accept_loss_of = config.accept_loss_of.clone();
     let monitor = config.monitor.clone();
     let (archive_after, is_rebuilt) = (config.archive_after, config.is_rebuilt);
+    let traces = config.traces.clone();
     let damaged = |what| Damaged { home, what };
     tokio::pin!(shutdown);
     let opening = tokio::task::spawn_blocking(move || open(&config));
@@ -150,6 +152,7 @@ pub async fn run(
         handover: Some(handover),
         accept_loss_of,
         is_rebuilt,
+        traces,
         ..parts(store, journal, loaded, lease, &reporter)
     };
     let (_nobody, elsewhere) = watch::channel(None);
@@ -177,6 +180,7 @@ pub async fn run_on_postgres(
     let lease = config.lease;
     let accept_loss_of = config.accept_loss_of.clone();
     let monitor = config.monitor.clone();
+    let traces = config.traces.clone();
     let home = Home::Server(config.store.to_string());
     let damaged = |what| Damaged { home, what };
     let (reporter, receiver) = storage::damage::channel();
@@ -205,6 +209,7 @@ pub async fn run_on_postgres(
         }
         Ok(Parts {
             accept_loss_of,
+            traces,
             ..parts(store, journal, loaded, lease, &reporter)
         })
     };
@@ -251,6 +256,7 @@ fn parts(
         accept_loss_of: BTreeSet::new(),
         is_rebuilt: false,
         reporter: reporter.clone(),
+        traces: Traces::default(),
     }
 }
 
@@ -322,6 +328,7 @@ fn open_options(config: PostgresConfig) -> Result<OpenOptions, Error> {
         lease: _,
         accept_loss_of: _,
         monitor: _,
+        traces: _,
     } = config;
     let first = match new {
         true => Some(first_stocks(stocks.as_deref())?),

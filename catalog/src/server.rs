@@ -16,6 +16,7 @@ use rpc::release::BazaarProtocol;
 use storage::StorageError;
 use storage::damage::DamageReporter;
 use tokio::sync::{oneshot, watch};
+use traces::Traces;
 
 use crate::access::ACCESS;
 use crate::config::SESSIONS_PER_CLIENT_MAX;
@@ -69,6 +70,8 @@ pub struct Parts {
     /// See [`Config`](crate::Config).
     pub is_rebuilt: bool,
     pub reporter: DamageReporter,
+    /// Where orders that are traced are.
+    pub traces: Traces,
 }
 
 /// What answers while this catalog is active.
@@ -187,6 +190,7 @@ pub(crate) fn start(
         accept_loss_of,
         is_rebuilt,
         reporter,
+        traces,
     } = parts;
     if !Protocols::OWN.contains(loaded.protocol) {
         return Err(Error::OtherProtocol(loaded.protocol));
@@ -259,6 +263,7 @@ pub(crate) fn start(
             run: random_run()?,
             since: BootTime::now(),
             reporter,
+            traces,
             closing,
         },
         ended,

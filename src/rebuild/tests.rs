@@ -52,6 +52,7 @@ fn config(catalog: &TempDir) -> Config {
         is_rebuilt: false,
         archive_after: None,
         monitor: Default::default(),
+        traces: Default::default(),
     }
 }
 

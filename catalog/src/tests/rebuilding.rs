@@ -26,6 +26,7 @@ fn config(data_dir: &Path) -> Config {
         is_rebuilt: false,
         archive_after: None,
         monitor: Default::default(),
+        traces: Default::default(),
     }
 }
 

@@ -25,6 +25,7 @@ fn config(data_dir: &Path) -> Config {
         is_rebuilt: false,
         archive_after: None,
         monitor: Default::default(),
+        traces: Default::default(),
     }
 }
 
