@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use catalog::backup::{self, Copied};
 use catalog::{DATABASE_FILE, RebuildError, StoreUrl};
 use daemon::directory;
+use daemon::ownership::{Ownership, remedy};
 use jiff::Timestamp;
 use storage::{StorageError, archive as archive_dir};
 use tempfile::TempDir;
@@ -49,7 +50,7 @@ const POLICY_ATTEMPTS_MAX: usize = 5;
 pub enum BackupError {
     #[error(transparent)]
     Archive(#[from] ArchiveError),
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(path, source))]
     File { path: PathBuf, source: io::Error },
     /// Whose it would be cannot be told.
     #[error("{} is neither a catalog's data directory nor that of `bazaar up`: there is no {DATABASE_FILE} in it", .0.display())]
@@ -215,6 +216,8 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
         until,
         lease_ms,
     } = args;
+    // By root or not: the service is to be able to use it.
+    let ownership = Ownership::of(data_dir).map_err(failed(data_dir))?;
     directory::make_private(data_dir).map_err(failed(data_dir))?;
     // What is unpacked there is moved to its place.
     let (manifest, unpacked) = verified(file, data_dir)?;
@@ -280,6 +283,10 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
         fs::write(&own, format!("{journal}\n")).map_err(failed(&own))?;
         place(&policies, &gateway)?;
     }
+    drop(unpacked); // what is left of it is nobody's
+    for made in [&catalog, &gateway] {
+        ownership.give(made).map_err(failed(made))?;
+    }
     let mut text = format!(
         "{}: journal {journal}, {} orders, chain hash {}\n",
         at,
@@ -288,6 +295,9 @@ async fn restore(args: &cli::Restore) -> Result<String, BackupError> {
     );
     if keeps_gateway {
         text += &format!("{} is there, and stays as it is\n", gateway.display());
+    }
+    if let Some(advice) = ownership.advice(data_dir) {
+        text += &format!("{advice}\n");
     }
     text += match until {
         None => {

@@ -225,7 +225,8 @@ pub enum Ledger {
     Show {
         /// The replica's data directory
         dir: PathBuf,
-        /// Print who changed which stock, and why, instead
+        /// Print who changed which stock, and why, instead; when is in the log of the gateway that was asked: `a stock was
+        /// changed`, with the same row
         #[arg(long)]
         changes: bool,
     },

@@ -97,8 +97,8 @@ impl ClientError {
 fn untrusted(origin: &Origin, error: &(dyn Error + 'static)) -> Option<ClientError> {
     let mut causes = iter::successors(Some(error), |&error| error.source());
     let (problem, advice) = causes.find_map(|cause| {
-        if let Some(failed) = rustls_error(cause) {
-            return Some((failed.to_string(), tls_advice(failed)?));
+        if let Some(failed) = tls::rustls_error(cause) {
+            return Some((tls::in_words(failed), tls_advice(failed)?));
         }
         let http = cause.downcast_ref::<hyper::Error>()?;
         (http.is_parse() && !origin.is_secure()).then(|| {
@@ -112,13 +112,6 @@ fn untrusted(origin: &Origin, error: &(dyn Error + 'static)) -> Option<ClientErr
         problem,
         advice,
     })
-}
-
-/// An error of rustls, which comes inside of others of I/O.
-fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    error
-        .downcast_ref()
-        .or_else(|| rustls_error(error.downcast_ref::<io::Error>()?.get_ref()?))
 }
 
 /// What to do about one.

@@ -95,6 +95,7 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
     let config = catalog::Config {
         accept_loss_of: args.accept_loss_of.into_iter().collect(),
         archive_after: args.archive_after,
+        is_rebuilt: !args.rebuild_from.is_empty(),
         monitor,
         traces: traces.clone(),
         ..catalog_config(data_dir, args.new, args.stocks, args.lease_ms)
@@ -131,6 +132,7 @@ pub fn catalog_config(
         stocks,
         lease: lease(lease_ms),
         accept_loss_of: BTreeSet::new(),
+        is_rebuilt: false,
         archive_after: None,
         monitor: Monitor::default(),
         traces: Traces::default(),

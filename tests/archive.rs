@@ -116,6 +116,17 @@ fn archived_orders_are_answered_like_others_through_kills_and_after_a_replica_lo
     assert_eq!(bazaar.panics(), Vec::<String>::new());
 }
 
+/// The first of a directory's files whose name ends so.
+fn first_with(dir: &Path, end: &str) -> PathBuf {
+    let entries = fs::read_dir(dir).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = paths
+        .filter(|path| path.to_str().unwrap().ends_with(end))
+        .collect();
+    paths.sort();
+    paths.swap_remove(0)
+}
+
 #[test]
 fn a_backup_and_a_rebuilt_catalog_have_what_was_archived() {
     let dir = tempfile::tempdir().unwrap();
@@ -126,6 +137,9 @@ fn a_backup_and_a_rebuilt_catalog_have_what_was_archived() {
     wait_until_archived(&bazaar, 64);
     let catalog = bazaar.catalog_dir();
     let catalog = catalog.to_str().unwrap().to_owned();
+    // Filters of keys are made anew where they are missing: a backup does not need them.
+    let archive = bazaar.catalog_dir().join("archive");
+    fs::remove_file(first_with(&archive, ".keys")).unwrap();
     run_ok(["backup", "take", file, "--data-dir", &catalog]);
     run_ok(["backup", "verify", file]);
     trade_to(&bazaar, bazaar.acknowledged() + 5);
@@ -161,6 +175,17 @@ fn a_backup_and_a_rebuilt_catalog_have_what_was_archived() {
     run_ok(["backup", "restore", file, "--data-dir", until, "--until=99"]);
     let ended = run(["backup", "restore", file, "--data-dir", until]);
     assert!(!ended.status.success());
+    // What is missing and cannot be made anew is named.
+    let copy = dir.path().join("copy");
+    let copied = copy.to_str().unwrap();
+    run_ok(["backup", "restore", file, "--data-dir", copied]);
+    let removed = first_with(&copy.join("archive"), ".db");
+    fs::remove_file(&removed).unwrap();
+    let other = dir.path().join("other.backup");
+    let other = other.to_str().unwrap();
+    let ended = run(["backup", "take", other, "--data-dir", copied]);
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(said.contains(removed.to_str().unwrap()), "{said}");
 }
 
 #[test]

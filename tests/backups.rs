@@ -1,6 +1,7 @@
 //! Backups: taken while clients trade, read in full, and made catalogs of after the worst day.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -154,6 +155,43 @@ fn until_an_order_is_another_journal_which_those_of_before_are_refused_by() {
 }
 
 /// Each has all that was acknowledged before it was begun, and none fails a trade.
+/// What root restores the user can use who runs the catalog. Who is not root can give nothing away.
+#[test]
+fn a_restored_catalog_is_of_the_user_whose_directory_it_is_in() {
+    const USER: u32 = 20_001;
+    let (dir, file) = backup();
+    let bazaar = Bazaar::start_default();
+    trade(&bazaar, 1);
+    take(&bazaar, &file);
+    let home = dir.path().join("home");
+    fs::create_dir(&home).unwrap();
+    if chown(&home, Some(USER), Some(USER)).is_err() {
+        return;
+    }
+    let restored = home.join("catalog");
+    let mut arguments = vec!["backup", "restore", text(&file), "--data-dir"];
+    arguments.extend([text(&restored), LEASE]);
+    let said = run_ok(&arguments);
+    assert!(!said.contains("chown"), "{said}");
+    let entries = fs::read_dir(&restored).unwrap();
+    let made: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    assert!(made.contains(&restored.join("catalog.db")));
+    for path in made.iter().chain([&restored]) {
+        assert_eq!(
+            fs::metadata(path).unwrap().uid(),
+            USER,
+            "{}",
+            path.display()
+        );
+    }
+    // Where it is root's own directory, root is told.
+    let of_root = dir.path().join("catalog");
+    arguments[4] = text(&of_root);
+    let said = run_ok(&arguments);
+    let typed = format!("`chown -R USER {}`", of_root.display());
+    assert!(said.contains(&typed), "{said}");
+}
+
 #[test]
 fn backups_are_taken_while_clients_trade() {
     let (dir, _) = backup();

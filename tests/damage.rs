@@ -169,6 +169,27 @@ fn a_damaged_catalog_is_refused_and_made_anew_from_the_ledgers() {
 }
 
 #[test]
+fn a_catalog_that_was_just_rebuilt_is_not_taken_for_an_older_copy() {
+    let mut bazaar = Bazaar::start_default();
+    bazaar.trade(&Order::buy(10, "nvidia"));
+    bazaar.kill_catalog();
+    for id in [1, 2, 3] {
+        bazaar.kill(id);
+    }
+    fs::remove_dir_all(bazaar.catalog_dir()).unwrap();
+    let from = [1, 2, 3].map(|id| format!("--rebuild-from={}", bazaar.data_dir(id).display()));
+    bazaar.start_server_with(Server::Catalog, from.into());
+    let catalog = bazaar.server(Server::Catalog);
+    wait_until("it to serve without replicas", || {
+        catalog
+            .log()
+            .contains("serving before these replicas report")
+    });
+    let log = catalog.log();
+    assert!(!log.contains("stop this catalog"), "{log}");
+}
+
+#[test]
 fn a_catalog_that_is_restored_from_an_older_copy_gets_back_what_that_lacks_before_it_serves() {
     let mut bazaar = Bazaar::start(Options {
         lease_ms: 50,

@@ -141,7 +141,7 @@ fn trades_go_on_as_ever_and_a_leader_that_dies_is_replaced() {
 /// What each may, and nothing else: the calls that would do most harm.
 #[test]
 fn nobody_may_call_what_is_not_theirs() {
-    let bazaar = secured(1);
+    let mut bazaar = secured(1);
     bazaar.trade(&Order::sell(1, "meta"));
     let status = bazaar.status();
     let journal = hex(status["journal"].as_str().unwrap());
@@ -338,6 +338,14 @@ fn nobody_may_call_what_is_not_theirs() {
         1002,
         "the leader's, and no forged trade"
     );
+    // Each of them is named.
+    let log = bazaar.server(Server::Catalog).log();
+    let whose = "client=spiffe://bazaar/viewer/viewer at 127.0.0.1";
+    let refused = log
+        .lines()
+        .filter(|line| line.contains("a call was refused"));
+    let mut refused = { refused }.filter(|line| line.contains(whose));
+    assert!(refused.next().is_some(), "{log}");
 }
 
 #[test]
@@ -662,12 +670,18 @@ fn a_service_that_others_do_not_believe_says_what_is_wrong() {
         assert!(stranger.is_running(), "{}", stranger.log());
         stranger.log().contains("see to the certificates of both")
     });
+    // What `cert new` makes are all authorities of one name.
+    let log = stranger.log();
+    assert!(
+        log.contains("is of another authority than the one of the same name"),
+        "{log}"
+    );
     bazaar.trade(&Order::sell(1, "meta"));
 }
 
 #[test]
 fn who_was_believed_is_cut_off_once_its_authority_is_believed_no_more() {
-    let bazaar = secured(1);
+    let mut bazaar = secured(1);
     let (certs, other) = (bazaar.certs(), tempfile::tempdir().unwrap());
     run_ok(["cert", "new", other.path().to_str().unwrap()]);
     // With files of its own, which stay as they are.
@@ -701,6 +715,9 @@ fn who_was_believed_is_cut_off_once_its_authority_is_believed_no_more() {
         };
         timeout(2 * PATIENCE, cut_off).await.expect("it is cut off");
     });
+    let whose = "client=spiffe://bazaar/operator/operator at 127.0.0.1";
+    let log = bazaar.server(Server::Catalog).log();
+    assert!(log.contains(whose), "{log}");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use daemon::directory;
 use domain::{JournalId, LedgerEnd, OrderNumber, Row, RowNumber};
 use rusqlite::Connection;
 use rusqlite::backup::{Backup, StepResult};
@@ -56,7 +57,8 @@ pub struct Copied {
 }
 
 /// Copies the database of a catalog, which may run, into a directory that has none; also the files of its archive, whose
-/// names in there it returns. Those are other names of the same files where the file system has that.
+/// names in there it returns: without filters of keys that are missing, which are made anew. Those are other names of the same
+/// files where the file system has that.
 ///
 /// # Errors
 /// Where there is no journal, or a disk refuses.
@@ -130,29 +132,42 @@ fn begin_with_archive(
         source.execute_batch("BEGIN")?;
         let names = archive::files(source)?;
         if !names.is_empty() {
-            fs::create_dir_all(&to).map_err(failed(&to))?;
+            directory::make_private(&to).map_err(failed(&to))?;
         }
-        let mut slow = Vec::new();
-        let kept = names.iter().try_for_each(|name| -> io::Result<()> {
-            let (from, to) = (from.join(name), to.join(name));
-            if fs::hard_link(&from, &to).is_err() {
-                slow.push((File::open(from)?, to));
-            }
-            Ok(())
-        });
-        match kept {
-            Ok(()) => return Ok((names, slow)),
+        match keep(names, &from, &to) {
+            Ok(kept) => return Ok(kept),
             // They were merged meanwhile.
-            Err(error)
+            Err((_, error))
                 if error.kind() == io::ErrorKind::NotFound && attempt < ARCHIVE_ATTEMPTS_MAX =>
             {
                 fs::remove_dir_all(&to).map_err(failed(&to))?;
                 source.execute_batch("COMMIT")?;
             }
-            Err(error) => return Err(failed(&from)(error)),
+            Err((path, error)) => return Err(failed(&path)(error)),
         }
     }
     unreachable!("the last attempt returns")
+}
+
+/// Gives these files of an archive other names, or opens them. An error is of the file that it comes with.
+fn keep(names: Vec<PathBuf>, from: &Path, to: &Path) -> Result<Kept, (PathBuf, io::Error)> {
+    let (mut kept, mut slow) = (Vec::with_capacity(names.len()), Vec::new());
+    for name in names {
+        let (from, to) = (from.join(&name), to.join(&name));
+        if fs::hard_link(&from, &to).is_err() {
+            match File::open(&from) {
+                Ok(file) => slow.push((file, to)),
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound && archive::can_be_spared(&name) =>
+                {
+                    continue;
+                }
+                Err(error) => return Err((from, error)),
+            }
+        }
+        kept.push(name);
+    }
+    Ok((kept, slow))
 }
 
 /// Copies a file no faster than the database, and syncs it.
@@ -219,7 +234,7 @@ pub fn restore(copy: &Path, data_dir: &Path, lease: Duration) -> Result<Copied, 
             path: work_dir.to_owned(),
             source,
         };
-        daemon::directory::make_private(work_dir).map_err(failed)?;
+        directory::make_private(work_dir).map_err(failed)?;
         let archived = copy.join(archive::DIR);
         if archived.exists() {
             fs::rename(archived, work_dir.join(archive::DIR)).map_err(failed)?;

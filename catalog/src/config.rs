@@ -41,6 +41,9 @@ pub struct Config {
     pub lease: Duration,
     /// Replicas that a start which finds that rows are missing does not wait for: what only they have is lost.
     pub accept_loss_of: BTreeSet<ReplicaId>,
+    /// Its database was [rebuilt](crate::rebuild()) from ledgers a moment ago. A replica that does not report is no reason to
+    /// take it for an older copy then.
+    pub is_rebuilt: bool,
     /// How many rows of the journal stay in the database; those before them move into files of their own. All of them
     /// stay without it.
     pub archive_after: Option<u64>,

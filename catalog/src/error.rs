@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use daemon::ownership::remedy;
 use domain::{Epoch, OrderNumber, Price, Protocol, Protocols, ReplicaId, RowNumber, StockName};
 use rpc::release::Release;
 use rpc::retry::{RetryClass, RetryStatus as _};
@@ -72,7 +73,7 @@ pub enum Error {
 pub enum RebuildError {
     #[error("{} is there: remove it first if it is really lost", .0.display())]
     Exists(PathBuf),
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot write {}: {source}{}", path.display(), remedy(path, source))]
     Write {
         path: PathBuf,
         source: std::io::Error,

@@ -115,7 +115,7 @@ pub async fn run(
     let handover = Handover::new(&config.data_dir);
     let accept_loss_of = config.accept_loss_of.clone();
     let monitor = config.monitor.clone();
-    let archive_after = config.archive_after;
+    let (archive_after, is_rebuilt) = (config.archive_after, config.is_rebuilt);
     let traces = config.traces.clone();
     let damaged = |what| Damaged { home, what };
     tokio::pin!(shutdown);
@@ -151,6 +151,7 @@ pub async fn run(
         left,
         handover: Some(handover),
         accept_loss_of,
+        is_rebuilt,
         traces,
         ..parts(store, journal, loaded, lease, &reporter)
     };
@@ -253,6 +254,7 @@ fn parts(
         handover: None,
         healing_wait_max: catalog_core::HEALING_WAIT_MAX,
         accept_loss_of: BTreeSet::new(),
+        is_rebuilt: false,
         reporter: reporter.clone(),
         traces: Traces::default(),
     }

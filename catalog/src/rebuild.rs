@@ -16,6 +16,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use daemon::ownership::Ownership;
 use daemon::{atomic_file, directory};
 use domain::LedgerEnd;
 use domain::{
@@ -88,6 +89,11 @@ pub(crate) fn in_place<T>(
     data_dir: &Path,
     make: impl FnOnce(&Path) -> Result<T, RebuildError>,
 ) -> Result<T, RebuildError> {
+    let unwritable = |source| RebuildError::Write {
+        path: data_dir.to_owned(),
+        source,
+    };
+    let ownership = Ownership::of(data_dir).map_err(unwritable)?;
     let taken = DataDir::take(data_dir)?;
     let database = data_dir.join(FILE);
     if database.exists() {
@@ -126,6 +132,7 @@ pub(crate) fn in_place<T>(
     }
     atomic_file::replace(&work_dir.join(FILE), &database).map_err(failed)?;
     fs::remove_dir_all(&work_dir).map_err(failed)?;
+    ownership.give(data_dir).map_err(unwritable)?;
     Ok(made)
 }
 

@@ -67,6 +67,8 @@ pub struct Parts {
     pub healing_wait_max: Duration,
     /// Replicas of which what only they have is given up.
     pub accept_loss_of: BTreeSet<ReplicaId>,
+    /// See [`Config`](crate::Config).
+    pub is_rebuilt: bool,
     pub reporter: DamageReporter,
     /// Where orders that are traced are.
     pub traces: Traces,
@@ -186,6 +188,7 @@ pub(crate) fn start(
         handover: _,
         healing_wait_max,
         accept_loss_of,
+        is_rebuilt,
         reporter,
         traces,
     } = parts;
@@ -234,7 +237,7 @@ pub(crate) fn start(
         store,
         loaded,
         journal: Arc::clone(&journal),
-        healing: Healing::new(found, accept_loss_of, gives_up_at),
+        healing: Healing::new(found, accept_loss_of, gives_up_at).of_rebuilt(is_rebuilt),
     };
     let (writer, ended) = writer::start(beginning, Arc::clone(&shared))?;
     let sessions = Sessions {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use domain::time::BootTime;
 use domain::{JournalId, Protocol, SessionId};
 use rpc::clients::{Client, PerClient};
-use rpc::listen::{CallUnderWay, client_of, release_of};
+use rpc::listen::{CallUnderWay, client_of, named_client_of, release_of};
 use rpc::release::Release;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request as Call, Status, Streaming};
@@ -35,7 +35,7 @@ pub struct Sessions {
     pub journal: JournalId,
     /// How many each client may have.
     pub per_client: PerClient,
-    /// Of the gateways that have one.
+    /// Of the gateways that have one, each with where it listens and who it is.
     pub releases: Mutex<HashMap<SessionId, (String, Release)>>,
 }
 
@@ -43,13 +43,19 @@ impl Sessions {
     /// Serves one session until its stream ends, it is released, or it is over.
     pub async fn serve(&self, mut call: Call<Streaming<SessionRequest>>, events: Events) {
         let (client, release) = (client_of(&call), release_of(&call));
+        let named = named_client_of(&call);
         // Until it opens it does not keep its connection from being idle. From then on it is over
         // where it is silent.
         let unopened = CallUnderWay::of(&mut call).map(CallUnderWay::pause);
         let mut requests = call.into_inner();
         let first = self.next(&mut requests).await;
         drop(unopened);
-        let (id, _place) = match self.open(first, client, release, &events).await {
+        let by = By {
+            client,
+            named,
+            release,
+        };
+        let (id, _place) = match self.open(first, by, &events).await {
             Ok(opened) => opened,
             Err(error) => {
                 let _ = events.try_send(Event::Over(error)); // nobody may be left to care
@@ -87,18 +93,21 @@ impl Sessions {
     async fn open(
         &self,
         first: Option<(Request, BootTime)>,
-        client: Client,
-        release: Release,
+        by: By,
         events: &Events,
     ) -> Result<(SessionId, OwnedSemaphorePermit), RequestError> {
         let Some((Request::Open(open), received)) = first else {
             return Err(RequestError::Unopened);
         };
         identity::check_if_named(&open.journal, self.journal)?;
+        let gateway = by.listening_on(&open.gateway);
+        let By {
+            client, release, ..
+        } = by;
         // The bazaar may have been raised since the call began.
         if !release.speaks().contains(self.shared.protocol()) {
             return Err(RequestError::GatewayOfBefore {
-                gateway: open.gateway.escape_debug().to_string(),
+                gateway,
                 wanted: self.shared.protocol(),
                 release,
             });
@@ -109,11 +118,9 @@ impl Sessions {
             self.writer.lend_sessions(self.lease_max).await?;
         }
         let id = random_id()?;
-        let opened = (client.clone(), events.clone());
         self.shared
-            .open(id, opened.0, opened.1, received, BootTime::now())?;
-        let gateway = open.gateway.escape_debug().to_string();
-        tracing::info!(session = %id, gateway, %release, ?client, "a session opened");
+            .open(id, client, events.clone(), received, BootTime::now())?;
+        tracing::info!(session = %id, gateway, %release, "a session opened");
         self.releases().insert(id, (gateway, release));
         Ok((id, place))
     }
@@ -168,6 +175,25 @@ impl Sessions {
             }
         }
         Ok(Proceed::On)
+    }
+}
+
+/// Whose a session is.
+struct By {
+    client: Client,
+    /// Who the client has proven to be, and its address.
+    named: Option<String>,
+    release: Release,
+}
+
+impl By {
+    /// The gateway, for people. Many listen on one address, such as `0.0.0.0:8080`, each on its machine.
+    fn listening_on(&self, address: &str) -> String {
+        let address = address.escape_debug();
+        match &self.named {
+            Some(named) => format!("{address} ({named})"),
+            None => address.to_string(),
+        }
     }
 }
 

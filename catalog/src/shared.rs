@@ -121,7 +121,7 @@ impl Holders {
         }
         if before.may_hold(now) && !standing.may_hold(now) {
             tracing::warn!(
-                ?client,
+                %client,
                 ?waited,
                 "a gateway keeps trades waiting for longer than it may: it is lent nothing for a while"
             );

@@ -43,7 +43,7 @@ pub(crate) async fn keep_going(policy: Arc<Versions>) {
                 let is_news = asked.as_ref().is_none_or(|(_, last, said)| !last.is_as(&question) || *said != answer);
                 if is_news {
                     let gate = question.gate.host();
-                    tracing::info!(gate, ?answer, "asked whether the rollout may go on");
+                    tracing::info!(gate, %answer, "asked whether the rollout may go on");
                 }
                 let (policy, about, said) = (Arc::clone(&policy), question.clone(), answer.clone());
                 let noted = tokio::task::spawn_blocking(move || policy.gate_answered(&about, said));

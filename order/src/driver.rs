@@ -682,7 +682,7 @@ fn log(report: Report) {
             number,
             chain,
         } => {
-            tracing::error!(?from, %number, %chain, "a row does not continue this ledger: one of the two is damaged");
+            tracing::error!(%from, %number, %chain, "a row does not continue this ledger: one of the two is damaged");
         }
         Report::CatalogLostRows { journal, held } => {
             tracing::error!(%journal, %held, "the catalog's journal ends before this ledger does: its disk lost rows that were acknowledged");

@@ -3,12 +3,13 @@
 //! Nothing is taken on trust: a tar has bounds, its entries have the names that a backup has, and each file is as the
 //! manifest says. One that was not copied whole has no manifest.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use daemon::directory;
+use daemon::ownership::remedy;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tar::{Archive, EntryType, Header};
@@ -83,7 +84,7 @@ pub struct Listed {
 /// Why a file is not written, or is no backup.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(path, source))]
     File { path: PathBuf, source: io::Error },
     #[error("{} is no backup, or was not copied whole: {problem}", path.display())]
     Damaged { path: PathBuf, problem: String },
@@ -254,7 +255,7 @@ pub fn unpack(file: &Path, to: &Path) -> Result<Manifest, ArchiveError> {
 
 fn unpack_one(entry: &mut impl Read, path: &Path) -> io::Result<(u64, String)> {
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
+        directory::make_private(dir)?;
     }
     let mut hashed = Hashed::of(entry);
     let mut output = File::create_new(path)?;
@@ -309,6 +310,8 @@ impl<R: Read> Read for Hashed<R> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn manifest() -> Manifest {

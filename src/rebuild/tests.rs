@@ -49,6 +49,7 @@ fn config(catalog: &TempDir) -> Config {
         stocks: None,
         lease: Duration::from_secs(1),
         accept_loss_of: Default::default(),
+        is_rebuilt: false,
         archive_after: None,
         monitor: Default::default(),
         traces: Default::default(),

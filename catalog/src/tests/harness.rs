@@ -206,6 +206,7 @@ pub fn parts(disk: &Disk, lease: Duration) -> Parts {
         // Where nobody plays the replicas, nobody waits for them.
         healing_wait_max: Duration::ZERO,
         accept_loss_of: BTreeSet::new(),
+        is_rebuilt: false,
         reporter: storage::damage::channel().0,
     }
 }

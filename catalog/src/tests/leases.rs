@@ -3,8 +3,8 @@ use std::time::{Duration, Instant};
 use rpc::listen::Limits;
 use rpc::retry::{RetryClass, RetryStatus as _};
 use tonic::Code;
-use wire::catalog::v1::Side;
 use wire::catalog::v1::session_request::Request;
+use wire::catalog::v1::{self, Side};
 
 use super::harness::{
     LONG_LEASE, Running, SHORT_LEASE, SOON, Session, disk, order, read_stock, row, until,
@@ -331,4 +331,22 @@ async fn who_never_acknowledges_is_lent_nothing_after_a_few_times_and_others_are
     let (_, is_lent) = read_stock(&mut reader, "acme", other.id).await;
     assert!(is_lent, "another gateway is lent what it asks for");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_raise_that_is_refused_names_the_gateway_of_before_and_where_it_is() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let leader = running.elect_leader().await;
+    // As release 0.1.0 does, it says nothing of itself.
+    let _session = Session::open(&running.narrow_client()).await;
+    let raised = running
+        .client()
+        .raise_protocol(v1::RaiseProtocolRequest {
+            protocol: 2,
+            journal: leader.journal.clone(),
+        })
+        .await;
+    let why = raised.unwrap_err().message().to_owned();
+    let expected = "gateway test (127.0.0.1) cannot be of a bazaar at version 2: ";
+    assert!(why.starts_with(expected), "{why}");
 }

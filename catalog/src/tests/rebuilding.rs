@@ -23,6 +23,7 @@ fn config(data_dir: &Path) -> Config {
         stocks: None,
         lease: LEASE,
         accept_loss_of: BTreeSet::new(),
+        is_rebuilt: false,
         archive_after: None,
         monitor: Default::default(),
         traces: Default::default(),

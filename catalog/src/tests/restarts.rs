@@ -22,6 +22,7 @@ fn config(data_dir: &Path) -> Config {
         stocks: None,
         lease: LONG_LEASE,
         accept_loss_of: BTreeSet::new(),
+        is_rebuilt: false,
         archive_after: None,
         monitor: Default::default(),
         traces: Default::default(),

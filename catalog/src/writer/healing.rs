@@ -42,6 +42,8 @@ pub enum Step {
 pub struct Healing {
     core: SelfHealing,
     accepted: BTreeSet<ReplicaId>,
+    /// The database was made from ledgers a moment ago.
+    is_rebuilt: bool,
     /// How many rows were put back.
     restored: u64,
     /// What was logged last of whom it waits for.
@@ -75,12 +77,18 @@ impl Healing {
         Self {
             core,
             accepted,
+            is_rebuilt: false,
             restored: 0,
             waits_for: None,
             refused: BTreeMap::new(),
             unusable: None,
             puts_back_from: None,
         }
+    }
+
+    /// The same of a database that was made from ledgers a moment ago, or was not.
+    pub fn of_rebuilt(self, is_rebuilt: bool) -> Self {
+        Self { is_rebuilt, ..self }
     }
 
     /// Replicas whose loss is accepted.
@@ -240,9 +248,15 @@ impl Healing {
                 "put back rows that the database had lost"
             );
         }
-        if !unheard.is_empty() {
+        let replicas = names(unheard);
+        if !unheard.is_empty() && self.is_rebuilt {
+            tracing::info!(
+                replicas,
+                "serving before these replicas report: the journal is what the ledgers had that it was rebuilt from"
+            );
+        } else if !unheard.is_empty() {
             tracing::warn!(
-                replicas = names(unheard),
+                replicas,
                 "the ledgers of these replicas were not checked before serving: stop this catalog if its database was \
                  restored from an older copy"
             );

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::directory;
+use crate::ownership::remedy;
 
 /// The file that is locked; what it holds does not matter.
 const LOCK_FILE: &str = "lock";
@@ -15,9 +16,9 @@ const LOCK_FILE: &str = "lock";
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It cannot be made, or the lock in it cannot be opened.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}: {source}{}", path.display(), remedy(path, source))]
     Unusable {
-        /// The data directory, as it was given.
+        /// The data directory, as it was given, or the lock in it.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
@@ -48,12 +49,13 @@ impl Lock {
             source,
         };
         directory::make_private(path).map_err(unusable)?;
+        let lock = path.join(LOCK_FILE);
         let file = File::options()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(path.join(LOCK_FILE))
-            .map_err(unusable)?;
+            .open(&lock)
+            .map_err(|source| Error::Unusable { path: lock, source })?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(Error::InUse {

@@ -4,6 +4,7 @@
 //! - [`tasks`]: tasks and threads of a long life, whose panic ends the process;
 //! - [`data_dir`]: a data directory that no other process writes to;
 //! - [`directory`]: directories that outlive a loss of power;
+//! - [`ownership`]: whose files are;
 //! - [`atomic_file`]: files that are whole or not there;
 //! - [`watched`]: what is made of files, and made anew when they change;
 //! - [`notify`]: what a supervisor is told.
@@ -20,6 +21,7 @@ pub mod log;
 pub mod tasks;
 pub mod data_dir;
 pub mod directory;
+pub mod ownership;
 pub mod atomic_file;
 pub mod watched;
 pub mod notify;

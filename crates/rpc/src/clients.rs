@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -176,6 +177,24 @@ pub enum Client {
     Remote(IpAddr),
     /// One connection from this machine, by its number.
     Local(u64),
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let network = match self {
+            Self::Service(principal, network) => {
+                write!(f, "{principal} at ")?;
+                network
+            }
+            Self::Remote(network) => network,
+            Self::Local(number) => return write!(f, "this machine, by its connection {number}"),
+        };
+        match network {
+            IpAddr::V4(address) => write!(f, "{address}"),
+            IpAddr::V6(address) if address.is_loopback() => write!(f, "{address}"),
+            IpAddr::V6(address) => write!(f, "{address}/{CLIENT_PREFIX_BITS}"),
+        }
+    }
 }
 
 /// So many of something for each client at a time, out of what there is for all.

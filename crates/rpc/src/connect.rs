@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::iter;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,10 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// take minutes, and by keep-alive it took 4 s. Linux counts as well how long a peer that takes nothing
 /// leaves no room for more: one that is stopped for longer has to be connected to again.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(1);
+
+/// How long a peer is let be that does not believe this service, or is not believed: until somebody replaces a certificate it
+/// stays so, and each attempt costs both a handshake.
+const UNBELIEVED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Pause between two lines in the log about what is lacking on this machine.
 const REPORT_PAUSE: Duration = Duration::from_secs(10);
@@ -101,6 +105,7 @@ pub(crate) fn endpoint(url: &str, security: &Security) -> Result<Endpoint, UrlEr
 pub(crate) struct Connector {
     tcp: HttpConnector,
     security: Security,
+    disbelief: Arc<Disbelief>,
 }
 
 impl Connector {
@@ -113,7 +118,45 @@ impl Connector {
         // Elsewhere keep-alive finds it out.
         #[cfg(target_os = "linux")]
         tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
-        Self { tcp, security }
+        Self {
+            tcp,
+            security,
+            disbelief: Arc::default(),
+        }
+    }
+}
+
+/// That the last connection did not come about for what a certificate says, or does not.
+#[derive(Debug, Default)]
+struct Disbelief(Mutex<Option<(BootTime, String)>>);
+
+impl Disbelief {
+    /// A connection has failed, and the log says so where it is for that. Returns why, in words.
+    fn note(&self, peer: &Uri, error: io::Error) -> io::Error {
+        let error = tls::readable(error);
+        if error.kind() == io::ErrorKind::InvalidData {
+            *self.last() = Some((BootTime::now(), error.to_string()));
+            report(peer, &error, "see to the certificates of both");
+        }
+        error
+    }
+
+    /// Whether it may be tried again.
+    ///
+    /// # Errors
+    /// As the last time, where that is less than a second ago.
+    fn check(&self) -> io::Result<()> {
+        let now = BootTime::now();
+        match &*self.last() {
+            Some((at, why)) if now.since(*at) < UNBELIEVED_PAUSE => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, why.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<(BootTime, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -122,7 +165,7 @@ impl Connector {
 pub(crate) struct Connection {
     stream: TokioIo<tls::Stream>,
     /// To whom, until something has come.
-    fresh: Option<Uri>,
+    fresh: Option<(Uri, Arc<Disbelief>)>,
     /// What proves who is there, where that is asked for, and when it is looked at again.
     proof: Option<(Proof, Instant)>,
 }
@@ -165,13 +208,10 @@ impl Read for Connection {
     ) -> Poll<io::Result<()>> {
         self.check()?;
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if let Poll::Ready(read) = &read
-            && let Some(peer) = self.fresh.take()
-            && let Err(error) = read
-        {
-            report_if_unbelieved(&peer, error);
-        }
-        read
+        read.map(|read| match self.fresh.take() {
+            Some((peer, disbelief)) => read.map_err(|error| disbelief.note(&peer, error)),
+            None => read,
+        })
     }
 }
 
@@ -205,13 +245,6 @@ impl Write for Connection {
     }
 }
 
-/// TLS has failed for what a certificate says, or does not.
-fn report_if_unbelieved(peer: &Uri, error: &io::Error) {
-    if error.kind() == io::ErrorKind::InvalidData {
-        report(peer, error, "see to the certificates of both");
-    }
-}
-
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Service<Uri> for Connector {
@@ -226,7 +259,9 @@ impl Service<Uri> for Connector {
     fn call(&mut self, peer: Uri) -> Self::Future {
         let connecting = self.tcp.call(peer.clone());
         let Security(security) = self.security.clone();
+        let disbelief = Arc::clone(&self.disbelief);
         Box::pin(async move {
+            disbelief.check()?;
             let connected = connecting.await.inspect_err(|error| {
                 if let Some(remedy) = lacking(error) {
                     report(&peer, error, remedy);
@@ -238,11 +273,10 @@ impl Service<Uri> for Connector {
             };
             let secured = cluster.connect(stream, peer.host().unwrap_or_default(), expected);
             let secured = secured.await;
-            let (stream, proof) =
-                secured.inspect_err(|error| report_if_unbelieved(&peer, error))?;
+            let (stream, proof) = secured.map_err(|error| disbelief.note(&peer, error))?;
             Ok(Connection {
                 stream: TokioIo::new(stream),
-                fresh: Some(peer),
+                fresh: Some((peer, disbelief)),
                 proof: Some((proof, Instant::now() + PROVEN_FOR)),
             })
         })

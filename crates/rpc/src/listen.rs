@@ -167,6 +167,13 @@ pub fn client_of<T>(request: &Request<T>) -> Client {
     peer.map_or(Client::Local(0), Peer::client)
 }
 
+/// Whose a request is, for people: who has proven to be at the other end, and the address. Nothing where it did not come
+/// through [`Incoming`].
+pub fn named_client_of<T>(request: &Request<T>) -> Option<String> {
+    let peer = request.extensions().get::<Peer>();
+    peer.map(Peer::to_string)
+}
+
 /// Who has proven to be at the other end, where that is asked for.
 pub fn caller_of<T>(request: &Request<T>) -> Option<tls::Principal> {
     let peer = request.extensions().get::<Peer>();
@@ -221,7 +228,7 @@ impl Shared {
             Client::Local(_) => self.budgets(),
             _ => connected.in_common().clone(),
         };
-        let peer = Peer::new(self, client, budgets);
+        let peer = Peer::new(self, connected.address(), client, budgets);
         Some((connected, peer))
     }
 

@@ -14,7 +14,7 @@
 //! Who makes the files is the [`archiver`](crate::archiver); what the writer does with them, [`shedding`](crate::shedding).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use domain::{ChainHash, IdempotencyKey, LedgerEnd, RowNumber};
 use rusqlite::Connection;
@@ -115,6 +115,36 @@ impl Archive {
         for part in parts_in(connection)? {
             let mut rows = RowsFrom::trusting(part.first, 1);
             self.take(connection, &mut rows)?;
+        }
+        Ok(())
+    }
+
+    /// Makes filters of keys anew that are missing, as where a file was removed or left out of a copy. Nothing rests on them:
+    /// where a disk does not take one it goes on without.
+    ///
+    /// # Errors
+    /// Where the file that it is made from is missing or damaged.
+    pub(crate) fn mend_keys(&mut self, connection: &Connection) -> Result<(), StorageError> {
+        let Some(location) = self.location.clone().filter(Location::is_on_disk) else {
+            return Ok(());
+        };
+        for part in parts_in(connection)? {
+            if !keys::is_missing(&location, part) {
+                continue;
+            }
+            let mut filter = keys::New::of(part);
+            self.with_part(
+                connection,
+                |other| *other == part,
+                |opened| opened.each_key(|key| filter.add(key)),
+            )?;
+            let path = part.keys_path(&location);
+            match filter.replace(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "made a filter of keys anew"),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "cannot make a filter of keys anew");
+                }
+            }
         }
         Ok(())
     }
@@ -330,4 +360,9 @@ pub fn rows_in(connection: &Connection) -> Result<RowNumber, StorageError> {
 pub fn files(connection: &Connection) -> Result<Vec<PathBuf>, StorageError> {
     let parts = parts_in(connection)?;
     Ok(parts.iter().flat_map(|part| part.file_names()).collect())
+}
+
+/// Whether a file of an archive, by its name, is one that is made anew where it is missing.
+pub fn can_be_spared(name: &Path) -> bool {
+    name.extension().is_some_and(|end| end == "keys")
 }

@@ -322,7 +322,7 @@ impl Archiver {
     ) -> Result<part::New, StorageError> {
         let dir = self.location.beside(DIR);
         if self.location.is_on_disk() {
-            directory::make(&dir)
+            directory::make_private(&dir)
                 .map_err(|source| StorageError::Directory { path: dir, source })?;
         }
         let mut new = part::New::begin(&self.location, part)?;

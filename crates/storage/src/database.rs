@@ -186,6 +186,7 @@ impl DataDir {
         let database = Database::new(connection, &self.location);
         database.archive().keep_open();
         database.archive().check_ends(&database)?;
+        database.archive().mend_keys(&database)?;
         archive::tidy(&database, &self.location)?;
         Ok(database)
     }

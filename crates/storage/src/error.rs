@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use daemon::ownership::remedy;
 use domain::Invalid;
 use rusqlite::ErrorCode;
 
@@ -9,7 +10,7 @@ use rusqlite::ErrorCode;
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
     /// The directory cannot be made, or a file in it cannot be opened or written.
-    #[error("cannot use {}: {source}", path.display())]
+    #[error("cannot use {}: {source}{}", path.display(), remedy(path, source))]
     Directory {
         /// The directory or file.
         path: PathBuf,

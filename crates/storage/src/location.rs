@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use daemon::directory;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use crate::error::StorageError;
 
@@ -153,11 +155,30 @@ impl Location {
         flags: OpenFlags,
     ) -> Result<Connection, StorageError> {
         let connection = match self.vfs {
-            None => Connection::open_with_flags(path, flags)?,
+            None => {
+                check_rights(path, flags)?;
+                Connection::open_with_flags(path, flags)?
+            }
             Some(vfs) => Connection::open_with_flags_and_vfs(path, flags, vfs.name)?,
         };
         connection.busy_timeout(BUSY_TIMEOUT)?;
         Ok(connection)
+    }
+}
+
+/// Whether this process may use a database as it wants to. SQLite does not say which file it may not open, and opens one that it
+/// may not write to for reading. It is not opened for that: to close it again would take this process's locks off it.
+fn check_rights(path: &Path, flags: OpenFlags) -> Result<(), StorageError> {
+    let wanted = match flags.contains(OpenFlags::SQLITE_OPEN_READ_WRITE) {
+        true => Access::READ_OK | Access::WRITE_OK,
+        false => Access::READ_OK,
+    };
+    match access(path, wanted) {
+        Err(Errno::ACCESS) => Err(StorageError::Directory {
+            path: path.to_owned(),
+            source: Errno::ACCESS.into(),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::BUFFER_BYTES_MAX;
+use crate::words::readable;
 
 /// How long who is refused has to hear it, and how much of what it sends meanwhile is thrown away.
 const LINGER_MAX: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ pub(crate) async fn accept(
                 tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
             };
             let _ = timeout(LINGER_MAX, hear).await; // whoever it is was told
-            Err(error)
+            Err(readable(error))
         }
     }
 }

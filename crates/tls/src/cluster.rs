@@ -24,6 +24,7 @@ use crate::accept::accept;
 use crate::chain::{self, Purpose, Validity, watch_end};
 use crate::files::{Error, Files, Pem as _, certified};
 use crate::principal::{Expected, NoPrincipal, Principal, Role};
+use crate::words::{of_chain, readable};
 use crate::{BUFFER_BYTES_MAX, Stream};
 
 /// gRPC's protocol, by which a peer that speaks another is refused (RFC 7301).
@@ -127,7 +128,8 @@ impl Cluster {
     ) -> io::Result<(Stream, Proof)> {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         let host = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let mut stream = self.connector(expected).connect(host, stream).await?;
+        let connected = self.connector(expected).connect(host, stream).await;
+        let mut stream = connected.map_err(readable)?;
         let (_, session) = stream.get_mut();
         session.set_buffer_limit(Some(BUFFER_BYTES_MAX));
         let proof = self.proof(session, Purpose::Server)?;
@@ -255,7 +257,9 @@ impl Material {
         for purpose in purposes {
             chain::verify(&own.cert, &believed, *purpose).map_err(|error| {
                 let by = authorities.path.display();
-                let problem = format!("is not vouched for by {by}, to be a {purpose:?}'s: {error}");
+                let problem = of_chain(&error);
+                let problem =
+                    format!("{problem}, so it is not vouched for by {by}, to be a {purpose}'s");
                 Error::unusable(&certificate.path, problem)
             })?;
         }

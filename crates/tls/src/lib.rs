@@ -3,6 +3,7 @@
 //! - [`principal`]: who a certificate says that its holder is;
 //! - [`files`]: certificates and keys, as they are read from disk, anew when they change;
 //! - `chain`: whether certificates hold, and until when;
+//! - `words`: what TLS fails for, for people;
 //! - `accept`: taking a connection, so that a client that is refused hears why;
 //! - [`cluster`]: mutual TLS between services;
 //! - [`server`]: TLS for clients and operators, and [`client`] theirs to a gateway.
@@ -20,6 +21,7 @@
 pub mod principal;
 pub mod files;
 mod chain;
+mod words;
 mod accept;
 pub mod cluster;
 pub mod server;
@@ -40,6 +42,7 @@ pub use cluster::{Cluster, Proof};
 pub use files::{Error, Files};
 pub use principal::{Expected, Principal, Role};
 pub use server::{Chain, ClientCertificates, Server, Shown};
+pub use words::{in_words, readable, rustls_error, words_of};
 
 /// A connection: in the clear on the left, encrypted on the right.
 pub type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;

@@ -7,6 +7,7 @@
 //! - [`detector`]: whether a replica that does not answer is there; [`contact`]: whether anybody is heard;
 //! - [`backoff`]: which elections slow the next one down.
 
+use std::fmt;
 use std::time::Duration;
 
 pub use domain::Role;
@@ -62,6 +63,17 @@ pub enum Unanswered {
     Gone,
     /// It keeps another journal's ledger.
     Foreign,
+}
+
+impl fmt::Display for Unanswered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unheard => "it was not heard yet",
+            Self::Silent => "it is silent",
+            Self::Gone => "nobody is there",
+            Self::Foreign => "it keeps another journal's ledger",
+        })
+    }
 }
 
 /// What a replica says of itself.

@@ -318,7 +318,7 @@ impl Replicas {
                     tracing::info!(replica = %id, role = status.role.name(), epoch = %status.epoch, "replica answers")
                 }
                 Err(unanswered) => {
-                    tracing::warn!(replica = %id, ?unanswered, "replica does not answer")
+                    tracing::warn!(replica = %id, %unanswered, "replica does not answer")
                 }
             }
             self.changes.fetch_add(1, Ordering::Relaxed);

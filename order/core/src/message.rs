@@ -1,6 +1,7 @@
 //! What the core is told and what it wants done.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::hash::{Hash, Hasher};
 
 use crate::durable::{Durable, Save};
@@ -403,6 +404,15 @@ pub enum Sender {
     /// The catalog's journal, or its answer to a trade.
     Catalog,
     Replica(ReplicaId),
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Catalog => f.write_str("the catalog"),
+            Self::Replica(id) => write!(f, "replica {id}"),
+        }
+    }
 }
 
 /// Why a leader steps down.

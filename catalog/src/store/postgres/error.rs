@@ -98,7 +98,10 @@ pub(super) fn told(error: &tokio_postgres::Error) -> String {
         );
     }
     let causes = successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
+    causes.fold(error.to_string(), |told, cause| {
+        let said = tls::words_of(cause).unwrap_or_else(|| cause.to_string());
+        format!("{told}: {said}")
+    })
 }
 
 /// Of what changes nothing.

@@ -1,6 +1,7 @@
 //! One connection, and when it has to end.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -83,9 +84,8 @@ impl Connection {
             if now >= self.prove_again_at {
                 self.prove_again_at = now + PROVEN_FOR;
                 if !self.peer.is_believed() {
-                    let client = self.peer.client();
                     tracing::warn!(
-                        ?client,
+                        client = %self.peer,
                         "a connection ends: its client's certificate has expired, or its authority is believed no more"
                     );
                     return Err(io::ErrorKind::PermissionDenied.into());
@@ -177,11 +177,22 @@ impl Connected for Connection {
 #[derive(Debug, Clone)]
 pub struct Peer {
     shared: Arc<Shared>,
+    address: IpAddr,
     client: Client,
     /// Where that is asked for.
     proof: Option<Proof>,
     budgets: Budgets,
     doing: Arc<Mutex<Doing>>,
+}
+
+/// Who it has proven to be, where that is asked for, and its address: `spiffe://bazaar/gateway/edge-2 at 192.0.2.7`.
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(principal) = self.principal() {
+            write!(f, "{principal} at ")?;
+        }
+        write!(f, "{}", self.address)
+    }
 }
 
 /// What a peer does.
@@ -199,9 +210,15 @@ struct Doing {
 }
 
 impl Peer {
-    pub(super) fn new(shared: &Arc<Shared>, client: Client, budgets: Budgets) -> Self {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        address: IpAddr,
+        client: Client,
+        budgets: Budgets,
+    ) -> Self {
         Self {
             shared: Arc::clone(shared),
+            address,
             client,
             proof: None,
             budgets,
@@ -249,6 +266,7 @@ impl Peer {
     pub(super) fn note_denied(&self, denied: &Status) {
         if !std::mem::replace(&mut self.doing().is_denied, true) {
             tracing::warn!(
+                client = %self,
                 why = denied.message(),
                 "a call was refused, and others of the connection may be"
             );

@@ -9,6 +9,7 @@ use crate::access::Access;
 use crate::connect::Security;
 use crate::release::BazaarProtocol;
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -612,6 +613,51 @@ async fn who_proves_nothing_takes_no_place_of_those_who_do() {
         tokio::io::AsyncReadExt::read(&mut strangers[0], &mut byte),
     );
     assert!(matches!(ended.await, Ok(Ok(0) | Err(_))));
+}
+
+/// It stays so until somebody replaces a certificate.
+#[tokio::test]
+async fn a_peer_that_does_not_believe_this_service_is_connected_to_once_a_second_however_often_it_is_called()
+ {
+    /// "The certificate has expired", in TLS 1.3 (RFC 8446, sections 5.1 and 6).
+    const EXPIRED: [u8; 7] = [21, 3, 3, 0, 2, 2, 45];
+    let dir = tempfile::tempdir().unwrap();
+    let replica = tls::Expected::Replica("1".parse().unwrap());
+    let cluster = Cluster::load(&certified(dir.path()), replica).unwrap();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicU64::default());
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::Relaxed);
+            let mut hello = [0; 1024];
+            let _ = stream.read(&mut hello).await.unwrap();
+            stream.write_all(&EXPIRED).await.unwrap();
+        }
+    });
+    let security = Security::of(Some(&cluster), replica);
+    let channel = connect::lazy(&format!("https://{address}"), &security).unwrap();
+    let mut client = ReplicationClient::new(channel);
+    let (began, mut calls) = (Instant::now(), 0);
+    while connections.load(Ordering::Relaxed) < 3 {
+        let refused = client
+            .append_many(tokio_stream::iter([AppendRequest::default()]))
+            .await
+            .unwrap_err();
+        let causes = std::iter::successors(refused.source(), |&cause| cause.source());
+        let causes: Vec<String> = causes.map(ToString::to_string).collect();
+        let why = "the other end does not believe this one: its certificate has expired";
+        assert!(causes.iter().any(|cause| cause == why), "{causes:?}");
+        calls += 1;
+        sleep(PAUSE).await;
+    }
+    assert!(
+        began.elapsed() >= 2 * Duration::from_secs(1),
+        "{calls} calls"
+    );
+    assert!(calls > 3, "{calls} calls");
 }
 
 #[tokio::test]

@@ -6,12 +6,14 @@
 //! file whenever it is asked. The machine keeps in its page cache what it has room for, and this process keeps nothing.
 //!
 //! A filter spares work, and nothing rests on it: where it is missing, or a block is not as it was written, the key may be there.
+//! One that is missing is made anew when the database is opened for writing.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use daemon::atomic_file;
 use domain::IdempotencyKey;
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
@@ -84,7 +86,11 @@ impl Asked {
             // That passes.
             Err(error) if [Errno::MFILE, Errno::NFILE].contains(&errno(&error)) => Self::NotYet,
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "looking for keys without it: slower");
+                tracing::warn!(
+                    path = %path.display(),
+                    %error,
+                    "a filter of keys is missing or damaged: orders take longer until the next start, which makes it anew"
+                );
                 Self::Useless
             }
         }
@@ -136,8 +142,18 @@ fn open(path: &Path, part: Part) -> io::Result<File> {
     let bytes = (blocks_of(part) + 1) * BLOCK_BYTES as u64;
     match head == *HEAD && file.metadata()?.len() == bytes {
         true => Ok(file),
-        false => Err(io::Error::other("it is not what was archived")),
+        false => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is not what was archived",
+        )),
     }
+}
+
+/// Whether the filter of a file is missing, or is not one: of what the disk refuses nobody knows.
+pub(crate) fn is_missing(location: &Location, part: Part) -> bool {
+    use io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    let opened = open(&part.keys_path(location), part);
+    opened.is_err_and(|error| [NotFound, InvalidData, UnexpectedEof].contains(&error.kind()))
 }
 
 /// FNV-1a over what is before it, and where: any one byte that is another gives another.
@@ -175,13 +191,24 @@ impl New {
 
     /// Writes and syncs it.
     pub(crate) fn write(mut self, path: &Path) -> io::Result<()> {
+        self.seal();
+        fs::write(path, self.blocks.as_flattened())?;
+        File::open(path)?.sync_all()
+    }
+
+    /// The same, in the place of one that others may have open, or have under another name: theirs stays as it is.
+    pub(crate) fn replace(mut self, path: &Path) -> io::Result<()> {
+        self.seal();
+        atomic_file::write(path, self.blocks.as_flattened())
+    }
+
+    /// Adds the head, and to each block what vouches for it.
+    fn seal(&mut self) {
         self.blocks[0][..HEAD.len()].copy_from_slice(HEAD);
         for (block, number) in self.blocks[1..].iter_mut().zip(0..) {
             let checksum = checksum(self.part, number, block);
             block[BLOCK_BYTES - CHECKSUM_BYTES..].copy_from_slice(&checksum);
         }
-        fs::write(path, self.blocks.as_flattened())?;
-        File::open(path)?.sync_all()
     }
 }
 

@@ -69,7 +69,7 @@ fn set_aside(location: &Location, names: &[String]) -> io::Result<PathBuf> {
     let to = { to }
         .find(|to| !to.exists())
         .expect("a directory has fewer files than there are numbers");
-    directory::make(&to)?;
+    directory::make_private(&to)?;
     for name in names {
         fs::rename(from.join(name), to.join(name))?;
     }

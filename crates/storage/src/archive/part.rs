@@ -86,11 +86,10 @@ impl Part {
         [".db", ".keys"].map(|suffix| self.name(suffix).into())
     }
 
-    /// The first and the last row that a file has by its name, where it is one of an archive.
+    /// The first and the last row that a file has by its name, where it is one of an archive, or what a crash left of one.
     pub(crate) fn named(name: &str) -> Option<(RowNumber, RowNumber)> {
-        let stem = name
-            .strip_suffix(".db")
-            .or_else(|| name.strip_suffix(".keys"))?;
+        let suffixes = [".db", ".keys", ".keys.new"];
+        let stem = suffixes.iter().find_map(|end| name.strip_suffix(end))?;
         let (first, last) = stem.split_once('-')?;
         Some((
             RowNumber(first.parse().ok()?),
@@ -174,6 +173,27 @@ impl Opened {
             .prepare_cached("SELECT number FROM key WHERE key = ?")?;
         let number = statement.query_row([key.as_str()], |row| row.get(0));
         Ok(number.optional()?.map(RowNumber))
+    }
+
+    /// Takes every key of the index, in its order.
+    ///
+    /// # Errors
+    /// [`StorageError::Damaged`] where there are not as many as rows.
+    pub(crate) fn each_key(&self, mut take: impl FnMut(&str)) -> Result<(), StorageError> {
+        let mut statement = self.connection.prepare("SELECT key FROM key")?;
+        let mut found = statement.query([])?;
+        let mut count = 0;
+        while let Some(row) = found.next()? {
+            take(&row.get::<_, String>(0)?);
+            count += 1;
+        }
+        let rows = self.part.rows();
+        match count == rows {
+            true => Ok(()),
+            false => Err(StorageError::Damaged(format!(
+                "a file of the archive has {count} keys of {rows} rows"
+            ))),
+        }
     }
 
     /// The entries of the index behind a key, in its order.

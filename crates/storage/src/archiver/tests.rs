@@ -517,6 +517,41 @@ fn a_file_that_is_missing_or_was_changed_is_damage_to_who_reads_it() {
 }
 
 #[test]
+fn a_filter_of_keys_that_is_missing_or_none_is_made_anew_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::on_disk(dir.path());
+    ledger.grow(500).unwrap();
+    let parts = parts_in(&ledger.database).unwrap();
+    let location = Location::on_disk(dir.path());
+    let paths = [0, 1].map(|place: usize| parts[place].keys_path(&location));
+    let as_made = paths.each_ref().map(|path| fs::read(path).unwrap());
+    drop(ledger);
+    // As who takes a backup has it: another name of the same file.
+    let elsewhere = dir.path().join("elsewhere");
+    fs::remove_file(&paths[0]).unwrap();
+    fs::write(&paths[1], "nonsense").unwrap();
+    fs::hard_link(&paths[1], &elsewhere).unwrap();
+    let left_by_a_crash = paths[0].with_extension("keys.new");
+    fs::write(&left_by_a_crash, "half").unwrap();
+    let ledger = Ledger::on_disk(dir.path());
+    ledger.verify();
+    for (path, as_made) in paths.iter().zip(as_made) {
+        assert!(fs::read(path).unwrap() == as_made, "{}", path.display());
+    }
+    assert_eq!(fs::read(elsewhere).unwrap(), b"nonsense");
+    assert!(!left_by_a_crash.exists());
+}
+
+#[test]
+fn an_archive_is_its_users_alone_like_the_rest() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    Ledger::on_disk(dir.path()).grow(300).unwrap();
+    let mode = fs::metadata(dir.path().join(DIR)).unwrap().permissions();
+    assert_eq!(mode.mode() & 0o777, 0o700);
+}
+
+#[test]
 fn an_archive_without_its_database_is_damage_and_is_set_aside_with_it() {
     let dir = tempfile::tempdir().unwrap();
     let mut ledger = Ledger::on_disk(dir.path());

@@ -8,6 +8,7 @@
 //! refused to all of them: no client chooses what others get.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::time::Duration;
 
 use domain::time::BootTime;
@@ -53,6 +54,15 @@ pub(crate) enum Instead {
     StandIn,
     /// It is refused.
     Refuse,
+}
+
+impl fmt::Display for Instead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::StandIn => "the version behind decides",
+            Self::Refuse => "they are refused",
+        })
+    }
 }
 
 /// The requests that a version is not asked about.

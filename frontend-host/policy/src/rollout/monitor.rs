@@ -240,7 +240,7 @@ fn judge(report: Report, probation: Probation, seen: &ClientsSeen) -> Judged {
         && let Some(broken_off) = breaker.charge(path, *client, shared_by, wasted, instead, now)
     {
         health.break_off(broken_off.clone());
-        tracing::error!(policy = %version, request = %incident.request, cause = %incident.cause, ?instead, "the policy wastes too much time over requests like this, and is not asked about them for a while");
+        tracing::error!(policy = %version, request = %incident.request, cause = %incident.cause, %instead, "the policy wastes too much time over requests like this, and is not asked about them for a while");
     }
     // What is slow is broken off. Only where that does not help, since it is everywhere, it is a failure.
     let is_failure = match problem {

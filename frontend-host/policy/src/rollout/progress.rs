@@ -94,6 +94,16 @@ pub enum GateAnswer {
     NotYet(String),
 }
 
+impl fmt::Display for GateAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("yes"),
+            Self::Closed(why) => write!(f, "no: {why}"),
+            Self::NotYet(why) => write!(f, "not yet: {why}"),
+        }
+    }
+}
+
 /// How far a rollout is, for people and for JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Progress {
