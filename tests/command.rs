@@ -489,7 +489,7 @@ fn load_sweeps_with_the_cache_and_without_and_leaves_the_policy_as_it_was() {
     let page = fs::read_to_string(dir.path().join("sweep.html")).unwrap();
     assert_eq!(page.matches("<svg").count(), 5, "{page}");
     let cached = fs::read_to_string(dir.path().join("cache.csv")).unwrap();
-    let kept = rows(&cached);
+    let kept = self::rows(&cached);
     let stocks = |caching: &str| {
         let of_half =
             |row: &&BTreeMap<&str, &str>| row["cache"] == caching && row["kind"] == "stock";

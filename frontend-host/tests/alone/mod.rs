@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use frontend_host::Config;
-use frontend_host::cache::Cache;
+use frontend_host::cache::{Cache, CacheBounds};
 use frontend_host::handler::Gateway;
 use frontend_host::journal::OwnJournal;
 use frontend_host::upstream::backend::Backend;

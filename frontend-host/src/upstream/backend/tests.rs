@@ -31,7 +31,7 @@ use wire::order::v1::{
 };
 
 use super::*;
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheBounds};
 use crate::journal::OwnJournal;
 use crate::upstream::order_stream::OrderStreams;
 use crate::upstream::session::keep_session;
