@@ -101,6 +101,7 @@ pub(super) async fn add(
     Upload(body): Upload,
 ) -> Answer {
     let added: Added = parse(&body)?;
+    StockName::new(&added.name)?.check_new()?;
     let kind = StockChangeKind::Add {
         price: price(&added.price)?,
         quantity: added.quantity.map_or(Ok(0), |it| shares(&it, "quantity"))?,
