@@ -21,6 +21,7 @@ use frontend_policy::{Compiler, Probation};
 use metrics::{Export, Families};
 use monitor::{Monitor, Readiness};
 use rpc::listen::connections_within_open_files;
+use rpc::release::RELEASE;
 use tls::{Cluster, Expected, Role};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -60,7 +61,7 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
     let _telling = tell_supervisor(&monitor);
     if let Some(store) = args.store {
         let url = catalog::StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
-        info!(address = %args.listen, store = %url, "starting");
+        info!(address = %args.listen, store = %url, release = RELEASE, "starting");
         let config = catalog::PostgresConfig {
             store: url,
             allow_unreplicated: args.allow_unreplicated,
@@ -103,7 +104,7 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
             () = &mut shutdown => return Ok(()), // nothing is there until all of it is
         }
     }
-    info!(address = %args.listen, "starting");
+    info!(address = %args.listen, release = RELEASE, "starting");
     catalog::run(config, (listener, cluster), shutdown).await?;
     info!("stopped");
     Ok(())
@@ -164,7 +165,7 @@ pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Fai
         cluster: cluster.clone(),
         monitor,
     };
-    info!(%address, "starting");
+    info!(%address, release = RELEASE, "starting");
     order::run(config, (listener, cluster), shutdown).await?;
     info!("stopped");
     Ok(())
@@ -228,7 +229,7 @@ pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(),
         access_log: args.front.access.config(),
         ..defaults
     };
-    info!(address = %args.front.listen, admin = %args.front.admin, "starting");
+    info!(address = %args.front.listen, admin = %args.front.admin, release = RELEASE, "starting");
     let succession = Succession {
         predecessor,
         replaced,

@@ -78,7 +78,9 @@ pub(super) async fn list(
     let gateway = &admin.gateway;
     let deadline = Instant::now() + gateway.read_time_max;
     let listed = gateway.backend.list_stocks(after.as_ref(), limit, deadline);
-    let page = listed.await.map_err(|why| Refusal::NotReady(which(why)))?;
+    let page = listed
+        .await
+        .map_err(|why| Refusal::NotReady(which(why).into()))?;
     Ok(Json(Listed {
         data: page.stocks.iter().map(Shown::from).collect(),
         more: page.more,
