@@ -29,6 +29,7 @@ mod rollout;
 mod security;
 mod services;
 mod stock;
+mod tracing;
 mod values;
 mod version;
 #[cfg(test)]
@@ -46,6 +47,7 @@ pub use services::{
     CATALOG_PORT, Catalog, Front, Gateway, Lifeline, Order, PORT_BASE, REPLICAS_MAX, Up,
 };
 pub use stock::{Change, Stock};
+pub use tracing::Tracing;
 use values::probability;
 
 /// What a gateway has a process of its own do.

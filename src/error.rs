@@ -18,6 +18,9 @@ pub enum Error {
     /// Certificates will not do.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// Traces cannot be exported there.
+    #[error(transparent)]
+    Traces(#[from] traces::TargetError),
     /// Another process listens there.
     #[error("port {} is taken ({address}, {purpose}): another process listens there; choose another with {flag}", address.port())]
     Taken {

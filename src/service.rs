@@ -26,6 +26,7 @@ use tls::{Cluster, Expected, Role};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
+use traces::Traces;
 use tracing::{info, warn};
 
 use crate::cli::{self, Lifeline};
@@ -59,6 +60,8 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
     )?;
     inherited.check_all_taken("neither --listen nor --metrics says that address")?;
     let _telling = tell_supervisor(&monitor);
+    let traces = traces(&args.tracing, "bazaar-catalog", args.listen.to_string())?;
+    monitor.export(Arc::new(traces.clone()));
     if let Some(store) = args.store {
         let url = catalog::StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
         info!(address = %args.listen, store = %url, release = RELEASE, "starting");
@@ -79,8 +82,11 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
                 .map_or(NESTED_LEASE_MAX, Duration::from_millis),
             accept_loss_of: args.accept_loss_of.into_iter().collect(),
             monitor,
+            traces: traces.clone(),
         };
-        catalog::run_on_postgres(config, (listener, cluster), shutdown).await?;
+        let ran = catalog::run_on_postgres(config, (listener, cluster), shutdown).await;
+        traces.flush().await;
+        ran?;
         info!("stopped");
         return Ok(());
     }
@@ -91,6 +97,7 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
         accept_loss_of: args.accept_loss_of.into_iter().collect(),
         archive_after: args.archive_after,
         monitor,
+        traces: traces.clone(),
         ..catalog_config(data_dir, args.new, args.stocks, args.lease_ms)
     };
     if !args.rebuild_from.is_empty() {
@@ -105,7 +112,9 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
         }
     }
     info!(address = %args.listen, release = RELEASE, "starting");
-    catalog::run(config, (listener, cluster), shutdown).await?;
+    let ran = catalog::run(config, (listener, cluster), shutdown).await;
+    traces.flush().await;
+    ran?;
     info!("stopped");
     Ok(())
 }
@@ -125,6 +134,7 @@ pub fn catalog_config(
         accept_loss_of: BTreeSet::new(),
         archive_after: None,
         monitor: Monitor::default(),
+        traces: Traces::default(),
     }
 }
 
@@ -151,6 +161,8 @@ pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Fai
     )?;
     inherited.check_all_taken("neither --listen nor --metrics says that address")?;
     let _telling = tell_supervisor(&monitor);
+    let traces = traces(&args.tracing, "bazaar-order", args.id.to_string())?;
+    monitor.export(Arc::new(traces.clone()));
     let config = order::Config {
         id: args.id,
         catalogs: origins(&args.catalogs),
@@ -164,9 +176,12 @@ pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Fai
         archive_after: args.archive_after,
         cluster: cluster.clone(),
         monitor,
+        traces: traces.clone(),
     };
     info!(%address, release = RELEASE, "starting");
-    order::run(config, (listener, cluster), shutdown).await?;
+    let ran = order::run(config, (listener, cluster), shutdown).await;
+    traces.flush().await;
+    ran?;
     info!("stopped");
     Ok(())
 }
@@ -189,6 +204,8 @@ pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(),
     inherited.check_all_taken("neither --listen nor --admin says that address")?;
     let defaults = frontend_host::Config::new(origins(&args.catalogs), urls(args.orders));
     let rules = args.front.rules;
+    let instance = args.front.listen.to_string();
+    let traces = traces(&args.tracing, "bazaar-gateway", instance)?;
     let config = frontend_host::Config {
         policy: args.front.policy,
         policy_trust: args.front.policy_trust,
@@ -227,6 +244,7 @@ pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(),
         },
         client_header: rules.client_header,
         access_log: args.front.access.config(),
+        traces: traces.clone(),
         ..defaults
     };
     info!(address = %args.front.listen, admin = %args.front.admin, release = RELEASE, "starting");
@@ -234,7 +252,9 @@ pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(),
         predecessor,
         replaced,
     };
-    frontend_host::run(config, listeners, succession, shutdown).await?;
+    let ran = frontend_host::run(config, listeners, succession, shutdown).await;
+    traces.flush().await;
+    ran?;
     info!("stopped");
     Ok(())
 }
@@ -315,6 +335,15 @@ fn tell_supervisor(monitor: &Monitor) -> (Task<()>, Option<Task<()>>) {
         })
     });
     (ready, alive)
+}
+
+/// Where a service's spans are, if any are wanted.
+fn traces(wanted: &cli::Tracing, name: &'static str, instance: String) -> Result<Traces, Error> {
+    let wanted = wanted.config();
+    match wanted.map_err(|error| Error::Usage(error.to_string()))? {
+        None => Ok(Traces::default()),
+        Some(config) => Ok(Traces::start(config, traces::Service { name, instance })?),
+    }
 }
 
 /// Of which cluster a service is, where it has certificates.

@@ -489,12 +489,12 @@ fn load_sweeps_with_the_cache_and_without_and_leaves_the_policy_as_it_was() {
     let page = fs::read_to_string(dir.path().join("sweep.html")).unwrap();
     assert_eq!(page.matches("<svg").count(), 5, "{page}");
     let cached = fs::read_to_string(dir.path().join("cache.csv")).unwrap();
-    let kept = self::rows(&cached);
+    let of_cache = self::rows(&cached);
     let stocks = |caching: &str| {
         let of_half =
             |row: &&BTreeMap<&str, &str>| row["cache"] == caching && row["kind"] == "stock";
         let figure = |row: &BTreeMap<&str, &str>, name| row[name].parse::<u64>().unwrap();
-        let all = kept.iter().filter(of_half);
+        let all = of_cache.iter().filter(of_half);
         all.map(|row| (figure(row, "entries"), figure(row, "invalidated")))
             .collect::<Vec<_>>()
     };

@@ -39,6 +39,7 @@
 //! - [`admin`]: who may use the admin API, and what it stands;
 //! - [`monitoring`]: what services say of themselves;
 //! - [`metrics`]: what they export to Prometheus, and the alarms and the dashboard that are made of it;
+//! - [`traces`]: what becomes of one request, as a collector of OpenTelemetry's has it;
 //! - [`stopping`]: how services stop;
 //! - [`handover`]: how a gateway is replaced, and what its supervisor does and is told;
 //! - [`upgrade`]: this release and the one before, in one bazaar;
@@ -91,6 +92,7 @@ mod bombs;
 mod admin;
 mod monitoring;
 mod metrics;
+mod traces;
 mod stopping;
 mod handover;
 mod upgrade;

@@ -483,9 +483,13 @@ fn a_candidate_is_shadowed_then_a_canary_then_promoted_and_rolled_back() {
 
     assert!(policy(&["shadow", marked, "--share", "1"]).contains("shadow"));
     wait_until("a difference", || {
+        let named = [("x-request-id", "of-a-difference")];
+        assert_eq!(bazaar.send("GET", "/stocks/meta", &named, b"").status, 200);
         assert!(!is_marked(&bazaar), "a shadow has no effect");
-        let found: Value = serde_json::from_str(&policy(&["differences"])).unwrap();
-        found["found"]["kinds"]["headers"].as_u64() > Some(0)
+        let said = policy(&["differences"]);
+        let found: Value = serde_json::from_str(&said).unwrap();
+        // By its id it is found in the access log.
+        found["found"]["kinds"]["headers"].as_u64() > Some(0) && said.contains("of-a-difference")
     });
 
     assert!(policy(&["canary", marked, "--share", "1"]).contains("canary"));

@@ -164,7 +164,7 @@ fn nobody_may_call_what_is_not_theirs() {
                 name: "meta".to_owned(),
                 side: catalog::Side::Sell.into(),
                 quantity: 1,
-                stock_change: None,
+                ..catalog::Order::default()
             }],
             journal: journal.clone(),
         };
@@ -184,6 +184,7 @@ fn nobody_may_call_what_is_not_theirs() {
             leader,
             rows: Vec::new(),
             committed: 0,
+            traced: Vec::new(),
             journal: journal.clone(),
         };
         let announce = || order::AnnounceRequest {

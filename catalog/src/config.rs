@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use domain::ReplicaId;
 use monitor::Monitor;
+use traces::Traces;
 
 use crate::store::postgres::StoreUrl;
 use catalog_core::leases::SESSIONS_MAX;
@@ -45,6 +46,8 @@ pub struct Config {
     pub archive_after: Option<u64>,
     /// Told what this catalog is at the moment.
     pub monitor: Monitor,
+    /// Where orders that are traced are.
+    pub traces: Traces,
 }
 
 impl Config {
@@ -66,6 +69,7 @@ pub struct PostgresConfig {
     pub lease: Duration,
     pub accept_loss_of: BTreeSet<ReplicaId>,
     pub monitor: Monitor,
+    pub traces: Traces,
 }
 
 /// Of a catalog that others can take over from. It serves for nine tenths of its own lease after a beat, and may

@@ -28,6 +28,10 @@ impl<S> Watched<S> {
 
 #[async_trait]
 impl Store for Watched<Box<dyn Store>> {
+    fn system(&self) -> &'static str {
+        self.inner.system()
+    }
+
     async fn load(&mut self) -> Result<Loaded, StorageError> {
         self.reporter.pass(self.inner.load().await)
     }

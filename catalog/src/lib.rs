@@ -42,6 +42,7 @@ use rpc::listen::Incoming;
 use storage::StorageError;
 use storage::damage::{DamageReceiver, DamageReporter};
 use tokio::sync::watch;
+use traces::Traces;
 
 pub mod config;
 pub mod stocks;
@@ -115,6 +116,7 @@ pub async fn run(
     let accept_loss_of = config.accept_loss_of.clone();
     let monitor = config.monitor.clone();
     let archive_after = config.archive_after;
+    let traces = config.traces.clone();
     let damaged = |what| Damaged { home, what };
     tokio::pin!(shutdown);
     let opening = tokio::task::spawn_blocking(move || open(&config));
@@ -149,6 +151,7 @@ pub async fn run(
         left,
         handover: Some(handover),
         accept_loss_of,
+        traces,
         ..parts(store, journal, loaded, lease, &reporter)
     };
     let (_nobody, elsewhere) = watch::channel(None);
@@ -176,6 +179,7 @@ pub async fn run_on_postgres(
     let lease = config.lease;
     let accept_loss_of = config.accept_loss_of.clone();
     let monitor = config.monitor.clone();
+    let traces = config.traces.clone();
     let home = Home::Server(config.store.to_string());
     let damaged = |what| Damaged { home, what };
     let (reporter, receiver) = storage::damage::channel();
@@ -204,6 +208,7 @@ pub async fn run_on_postgres(
         }
         Ok(Parts {
             accept_loss_of,
+            traces,
             ..parts(store, journal, loaded, lease, &reporter)
         })
     };
@@ -249,6 +254,7 @@ fn parts(
         healing_wait_max: catalog_core::HEALING_WAIT_MAX,
         accept_loss_of: BTreeSet::new(),
         reporter: reporter.clone(),
+        traces: Traces::default(),
     }
 }
 
@@ -320,6 +326,7 @@ fn open_options(config: PostgresConfig) -> Result<OpenOptions, Error> {
         lease: _,
         accept_loss_of: _,
         monitor: _,
+        traces: _,
     } = config;
     let first = match new {
         true => Some(first_stocks(stocks.as_deref())?),

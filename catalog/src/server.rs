@@ -16,6 +16,7 @@ use rpc::release::BazaarProtocol;
 use storage::StorageError;
 use storage::damage::DamageReporter;
 use tokio::sync::{oneshot, watch};
+use traces::Traces;
 
 use crate::access::ACCESS;
 use crate::config::SESSIONS_PER_CLIENT_MAX;
@@ -67,6 +68,8 @@ pub struct Parts {
     /// Replicas of which what only they have is given up.
     pub accept_loss_of: BTreeSet<ReplicaId>,
     pub reporter: DamageReporter,
+    /// Where orders that are traced are.
+    pub traces: Traces,
 }
 
 /// What answers while this catalog is active.
@@ -184,6 +187,7 @@ pub(crate) fn start(
         healing_wait_max,
         accept_loss_of,
         reporter,
+        traces,
     } = parts;
     if !Protocols::OWN.contains(loaded.protocol) {
         return Err(Error::OtherProtocol(loaded.protocol));
@@ -256,6 +260,7 @@ pub(crate) fn start(
             run: random_run()?,
             since: BootTime::now(),
             reporter,
+            traces,
             closing,
         },
         ended,

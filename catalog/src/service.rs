@@ -23,6 +23,7 @@ use tokio::task::yield_now;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
+use traces::{Kind, Span, Traces};
 use wire::Malformed;
 use wire::catalog::v1;
 use wire::catalog::v1::catalog_server::Catalog;
@@ -80,6 +81,8 @@ pub struct Service {
     /// How many each client may have under way.
     pub trades: Arc<PerClient>,
     pub lists: Arc<Lists>,
+    /// Where calls that are traced are.
+    pub traces: Traces,
     /// Which journal this is.
     pub identity: Identity,
     /// Which run of the catalog.
@@ -101,6 +104,7 @@ impl Catalog for Service {
         &self,
         request: Request<v1::GetStockRequest>,
     ) -> Reply<v1::GetStockResponse> {
+        let _span = self.answering(&request, "catalog.v1.Catalog/GetStock");
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
         self.wait_until_settled().await?;
@@ -121,6 +125,7 @@ impl Catalog for Service {
         &self,
         request: Request<v1::ListStocksRequest>,
     ) -> Reply<v1::ListStocksResponse> {
+        let _span = self.answering(&request, "catalog.v1.Catalog/ListStocks");
         let client = client_of(&request);
         let request = request.into_inner();
         self.check_if_named(&request.journal)?;
@@ -348,6 +353,24 @@ impl Catalog for Service {
 }
 
 impl Service {
+    /// The span of a call, where it is traced.
+    fn answering<T>(&self, request: &Request<T>, method: &'static str) -> Option<Span> {
+        let parent = self.traces.join_call(request.metadata())?;
+        Some(parent.begin_call(Kind::Server, method))
+    }
+
+    /// The spans of a call that trades: one for each order that is traced.
+    fn trading(&self, request: &v1::TradeRequest) -> Vec<Span> {
+        let orders = request.orders.iter().take(ORDERS_MAX);
+        let traced = orders.filter_map(|order| self.traces.join(&order.traceparent));
+        traced
+            .map(|parent| {
+                let span = parent.begin_call(Kind::Server, "catalog.v1.Catalog/TradeMany");
+                span.with("bazaar.call.orders", request.orders.len())
+            })
+            .collect()
+    }
+
     fn check_named(&self, journal: &[u8]) -> Result<(), RequestError> {
         Ok(identity::check(journal, self.identity.journal)?)
     }
@@ -444,12 +467,31 @@ impl Service {
         proposed: ProposedReply,
     ) -> Result<v1::TradeResponse, Status> {
         self.check_named(&request.journal)?;
+        let mut spans = self.trading(&request);
+        let traded = self.trade_under(&spans, request, trader, proposed).await;
+        if let Err(status) = &traded {
+            spans
+                .iter_mut()
+                .for_each(|span| span.fail(status.message()));
+        }
+        traded
+    }
+
+    async fn trade_under(
+        &self,
+        spans: &[Span],
+        request: v1::TradeRequest,
+        trader: Trader,
+        proposed: ProposedReply,
+    ) -> Result<v1::TradeResponse, Status> {
         let (epoch, orders) = trade_from_wire(request)?;
         let turn = self.trades.of(&trader.client).acquire_owned().await;
         let _turn = turn.expect("never closed");
         self.wait_until_settled().await?;
         let sender = sender(epoch.0, trader.replica);
-        let results = self.writer.trade(sender, orders, proposed).await?;
+        let traced = spans.iter().map(Span::parent).collect();
+        let traded = self.writer.trade(sender, orders, proposed, traced);
+        let results = traded.await?;
         // What a key was used for may be another catalog's trade that is not shown yet.
         self.shared.check_answer(BootTime::now())?;
         let results = results.iter().map(result_to_wire).collect();

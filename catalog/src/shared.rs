@@ -10,6 +10,7 @@ use domain::{LedgerWait, Protocol, ReplicaId, SessionId, StartWaits, StockName, 
 use rpc::clients::Client;
 use rpc::release::BazaarProtocol;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
+use traces::{Kind, Parent};
 
 use crate::error::RequestError;
 use crate::measured::{Measured, SessionEvent};
@@ -142,6 +143,8 @@ pub struct Answer {
     pub results: Result<Vec<TradeResult>, RequestError>,
     /// What is to be shown before.
     pub awaits: BTreeMap<StockName, Version>,
+    /// The calls' spans of the orders that are traced.
+    pub traced: Vec<Parent>,
     pub reply: TradeReply,
 }
 
@@ -614,6 +617,9 @@ impl State {
         let mut ready: Vec<Answer> = shown
             .map(|(durable, answer)| {
                 self.measured.shown(durable.elapsed());
+                for parent in &answer.traced {
+                    drop(parent.begin_at(durable, Kind::Internal, "wait for caches"));
+                }
                 answer
             })
             .collect();

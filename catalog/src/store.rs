@@ -72,6 +72,11 @@ pub trait Store: Send {
         Ok(())
     }
 
+    /// What it is, as OpenTelemetry calls it (`db.system.name`).
+    fn system(&self) -> &'static str {
+        "sqlite"
+    }
+
     /// The lease under which it is this catalog's; `None` where no other can take it over. Each
     /// commit, and each [beat](Self::beat), is a sign of life.
     fn writer_lease(&self) -> Option<WriterLease> {

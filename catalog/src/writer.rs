@@ -17,6 +17,7 @@ use storage::StorageError;
 use storage::error::fail_stop;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use traces::{Kind, Parent};
 
 use crate::error::RequestError;
 use crate::measured::Measured;
@@ -57,17 +58,19 @@ impl From<Command> for Queued {
 
 impl Writer {
     /// Trades a batch of orders, in order. `proposed` is told of their new rows beforehand, where
-    /// they are few.
+    /// they are few. What is `traced` has a span of each step.
     pub async fn trade(
         &self,
         sender: Sender,
         orders: Vec<Entry>,
         proposed: ProposedReply,
+        traced: Vec<Parent>,
     ) -> Result<Vec<TradeResult>, RequestError> {
         self.ask(|reply| Command::Trade {
             sender,
             orders,
             proposed,
+            traced,
             reply,
         })
         .await
@@ -424,6 +427,9 @@ impl Run {
 /// A command whose turn has come.
 fn taken_up(Queued { command, since }: Queued, measured: &Measured) -> Command {
     measured.queued(since.elapsed());
+    for parent in command.traced() {
+        drop(parent.begin_at(since, Kind::Internal, "wait for the writer"));
+    }
     command
 }
 

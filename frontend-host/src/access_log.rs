@@ -17,6 +17,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use daemon::tasks;
+use frontend_policy::answered::{Cached, Route};
 use frontend_policy::{Digest, RequestId};
 use http::header::{HeaderName, HeaderValue, USER_AGENT};
 use http::request::Parts;
@@ -24,6 +25,7 @@ use http::{StatusCode, Version, response};
 use smol_str::SmolStr;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
+use traces::TraceId;
 
 use output::Output;
 
@@ -93,6 +95,8 @@ struct Entry {
     version: Version,
     agent: Option<String>,
     id: SmolStr,
+    /// Where it is traced.
+    trace: Option<TraceId>,
     status: StatusCode,
     /// Of the body, as it went to the connection.
     bytes: usize,
@@ -110,9 +114,16 @@ pub struct Pending {
     entry: Option<Box<Entry>>,
 }
 
-/// Which version of the policy made a response: in its extensions, where it is logged.
+/// How a response came about: in its extensions, where it is logged or traced.
 #[derive(Debug, Clone, Copy)]
-pub struct DecidedBy(pub Digest);
+pub struct Decided {
+    /// By which version of the policy.
+    pub policy: Digest,
+    /// What was done.
+    pub route: Route,
+    /// What the cache had for it.
+    pub cached: Cached,
+}
 
 impl AccessLog {
     /// Opens it.
@@ -133,7 +144,12 @@ impl AccessLog {
     }
 
     /// A request has come. `None` where it is not to be logged.
-    pub fn begin(&self, head: &Parts, client: IpAddr, id: &RequestId) -> Option<Pending> {
+    pub fn begin(
+        &self,
+        head: &Parts,
+        client: IpAddr,
+        (id, trace): (&RequestId, Option<TraceId>),
+    ) -> Option<Pending> {
         if self.sample.is_none_or(|sample| fastrand::u64(..) > sample) {
             return None;
         }
@@ -153,6 +169,7 @@ impl AccessLog {
             version: head.version,
             agent,
             id: id.text().clone(),
+            trace,
             status: CLIENT_LEFT,
             bytes: 0,
             took: Duration::ZERO,
@@ -202,7 +219,10 @@ impl Pending {
             entry.status = answer.status;
             entry.bytes = bytes;
             entry.cache = answer.headers.get(CACHE_STATUS).cloned();
-            entry.policy = answer.extensions.get().map(|DecidedBy(policy)| *policy);
+            entry.policy = answer
+                .extensions
+                .get()
+                .map(|decided: &Decided| decided.policy);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use domain::ReplicaId;
 use http::HeaderName;
 use tls::Cluster;
+use traces::Traces;
 
 use crate::access_log;
 use crate::admin::token::TokenSource;
@@ -42,6 +43,8 @@ pub struct Config {
     pub cache: CacheBounds,
     /// How requests are logged; not at all where absent.
     pub access_log: Option<access_log::Config>,
+    /// Where requests that are traced are.
+    pub traces: Traces,
     /// Bearer tokens for operators. One that lets them change things, or [`Https`] and a [`Cluster`], must be there where
     /// the admin listener can be reached from other machines.
     pub tokens: Tokens,
@@ -102,6 +105,7 @@ impl Config {
             client_header: None,
             cache: CacheBounds::default(),
             access_log: None,
+            traces: Traces::default(),
             tokens: Tokens::default(),
             cluster: None,
             https: None,

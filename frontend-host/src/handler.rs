@@ -15,6 +15,7 @@ mod preconditions;
 mod events;
 mod response;
 mod noted;
+mod traced;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -26,8 +27,9 @@ use http::header::HeaderName;
 use http::request::Parts;
 use http_body_util::Full;
 use tokio::sync::Semaphore;
+use traces::Traces;
 
-use crate::access_log::{AccessLog, DecidedBy};
+use crate::access_log::AccessLog;
 use crate::cache::Cache;
 use crate::config::{Config, LISTS_MAX};
 use crate::events::Events;
@@ -63,6 +65,8 @@ pub struct Gateway {
     pub client_header: Option<HeaderName>,
     /// Where requests are logged, if they are.
     pub access_log: Option<AccessLog>,
+    /// Where requests that are traced are.
+    pub traces: Traces,
     /// Whether the gateway is to stop.
     pub stage: Stage,
     /// What was done so far.
@@ -106,6 +110,7 @@ impl Gateway {
             trade_time_max: config.trade_time_max,
             client_header: config.client_header.clone(),
             access_log: None,
+            traces: config.traces.clone(),
             lists: Semaphore::new(LISTS_MAX),
             order_lists: Semaphore::new(LISTS_MAX),
             stage: Stage::default(),
@@ -147,9 +152,8 @@ impl Gateway {
         if !exchange.is_hit() || noted.is_wanted() {
             noted.name(&mut response);
         }
-        if noted.is_logged() {
-            let policy = DecidedBy(exchange.policy());
-            response.extensions_mut().insert(policy);
+        if noted.is_described() {
+            response.extensions_mut().insert(exchange.decided());
         }
         response
     }

@@ -1,6 +1,6 @@
 //! What the gateway calls: the catalog and the order replicas.
 //!
-//! - [`backend`]: reads and trades, carried out for requests;
+//! - [`backend`]: reads and trades, carried out for requests; [`call`]: one call of theirs, and its span;
 //! - [`batches`]: what goes to one service in messages of many; [`order_stream`]: orders on their
 //!   way to a replica; [`takes`]: tokens that are taken at the catalog;
 //! - [`replicas`]: which of them answer, and who leads; `election`: the policy's elections;
@@ -8,6 +8,7 @@
 //! - [`session`]: the stream on which the catalog takes back what is cached.
 
 pub mod backend;
+pub mod call;
 pub mod batches;
 mod election;
 pub mod order_stream;

@@ -7,6 +7,7 @@ use domain::ReplicaId;
 use monitor::Monitor;
 use rpc::connect::UrlError;
 use tls::Cluster;
+use traces::Traces;
 
 /// Peers that a replica may have.
 pub const PEERS_MAX: usize = 15;
@@ -30,6 +31,8 @@ pub struct Config {
     pub cluster: Option<Cluster>,
     /// Told what this replica is at the moment.
     pub monitor: Monitor,
+    /// Where orders that are traced are.
+    pub traces: Traces,
 }
 
 impl Config {
@@ -103,6 +106,7 @@ mod tests {
             archive_after: None,
             cluster: None,
             monitor: Monitor::default(),
+            traces: Traces::default(),
         }
         .validate()
     }

@@ -19,6 +19,7 @@ use storage::damage::DamageReporter;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tonic::Status as GrpcStatus;
+use traces::Kind;
 
 use crate::error::{RequestError, ToStatus, stopping};
 use crate::failed_call::CallError;
@@ -26,6 +27,7 @@ use crate::measured::{Happening, Measured};
 use crate::peers::{self, Catalog, Peers};
 use crate::report;
 use crate::store::{ReadRows, Store};
+use crate::traced::Spans;
 use order_core::Save;
 use order_core::message::{CallFailure, Failure, Refused, Report, Shipment, Source, StepDown};
 use order_core::{Command, Event, Replica, Status};
@@ -349,10 +351,13 @@ impl Driver {
             if !self.calls.is_empty() {
                 give_turns(SENDING_TURNS).await;
             }
+            let _spans = self.callers.traced_mut().begin_saving(&group);
             return Some(self.writer.save_now(&group));
         }
-        self.writer.save(group);
-        more.into_iter().for_each(|save| self.writer.save(save));
+        for save in [group].into_iter().chain(more) {
+            let spans = self.callers.traced_mut().begin_saving(&save);
+            self.writer.save(save, spans);
+        }
         None
     }
 
@@ -420,17 +425,25 @@ impl Driver {
                 call,
                 epoch,
                 orders,
-            } => self.spawn(async move {
-                let proposed = |rows| upstreams.tell(Event::Proposed { call, rows });
-                let began = Instant::now();
-                let result = upstreams.catalog.trade(epoch, orders, proposed).await;
-                let measured = &upstreams.measured;
-                measured.committed(result.is_ok(), began.elapsed());
-                Event::Traded {
-                    call,
-                    result: logged("trade", result),
-                }
-            }),
+            } => {
+                let spans = self.callers.traced().begin(&orders, |parent| {
+                    let span = parent.begin_call(Kind::Client, "catalog.v1.Catalog/TradeMany");
+                    span.with("bazaar.epoch", epoch.0)
+                        .with("bazaar.call.orders", orders.len())
+                });
+                self.spawn(async move {
+                    let proposed = |rows| upstreams.tell(Event::Proposed { call, rows });
+                    let began = Instant::now();
+                    let traded = upstreams.catalog.trade(epoch, (orders, spans), proposed);
+                    let result = traded.await;
+                    let measured = &upstreams.measured;
+                    measured.committed(result.is_ok(), began.elapsed());
+                    Event::Traded {
+                        call,
+                        result: logged("trade", result),
+                    }
+                });
+            }
             Command::SetInSync {
                 call,
                 epoch,
@@ -471,10 +484,24 @@ impl Driver {
                 epoch,
                 shipment,
                 committed,
-            } => self.spawn(async move {
-                let result = upstreams.append(peer, epoch, shipment, committed).await;
-                Event::Appended { call, peer, result }
-            }),
+            } => {
+                let rows = match &shipment {
+                    Shipment::Rows(rows) => rows.as_slice(),
+                    // What it lacks of old ones.
+                    Shipment::Stored { .. } => &[],
+                };
+                let entries = rows.iter().map(|row| &row.entry);
+                let spans = self.callers.traced().begin(entries, |parent| {
+                    let span = parent.begin_call(Kind::Client, "order.v1.Replication/AppendMany");
+                    span.with("bazaar.replica", peer.get())
+                        .with("bazaar.call.rows", rows.len())
+                });
+                let shipment = (shipment, spans);
+                self.spawn(async move {
+                    let result = upstreams.append(peer, epoch, shipment, committed).await;
+                    Event::Appended { call, peer, result }
+                });
+            }
         }
     }
 
@@ -536,7 +563,7 @@ impl Upstreams {
         &self,
         peer: ReplicaId,
         epoch: Epoch,
-        shipment: Shipment,
+        (shipment, mut spans): (Shipment, Spans),
         committed: RowNumber,
     ) -> Result<LedgerEnd, CallFailure> {
         let rows = match shipment {
@@ -550,7 +577,11 @@ impl Upstreams {
             }
         };
         let began = Instant::now();
-        let appended = self.peers.append(peer, epoch, &rows, committed).await;
+        let shipped = (rows.as_slice(), &spans);
+        let appended = self.peers.append(peer, epoch, shipped, committed).await;
+        if let Err(error) = &appended {
+            spans.fail(&error.to_string());
+        }
         self.measured
             .appended(peer, rows.len(), appended.is_ok(), began.elapsed());
         logged("append", appended)

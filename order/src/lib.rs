@@ -10,6 +10,7 @@
 //! - `join`: has the ledger compared with the journal before it is served;
 //! - `report`: what a catalog that has started is told;
 //! - [`measured`]: what it counts and times;
+//! - `traced`: the spans of orders whose requests are traced;
 //! - `peers`: the calls to the catalog and the peers;
 //! - `failed_call`: what a failure of theirs says;
 //! - [`store`]: the replica's disk;
@@ -33,6 +34,7 @@ pub mod order_stream;
 mod driver;
 mod join;
 mod report;
+mod traced;
 pub mod measured;
 mod peers;
 mod failed_call;
@@ -165,9 +167,11 @@ pub async fn run(
         handle.clone(),
         Arc::clone(&reader),
         catalog,
+        config.traces.clone(),
         closing.clone(),
     );
-    let replication = ReplicationService::new(journal, handle.clone(), reader, closing);
+    let tracing = (config.id, config.traces.clone());
+    let replication = ReplicationService::new(journal, handle.clone(), reader, tracing, closing);
 
     let (stop_driver, driver_stopped) = oneshot::channel::<()>();
     let (stop_server, server_stopped) = oneshot::channel::<()>();

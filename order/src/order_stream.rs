@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
 use tonic::{Request, Status, Streaming};
+use traces::Traces;
 use wire::Malformed;
 use wire::identity;
 use wire::order::v1::place_many_request::Placement;
@@ -22,6 +23,7 @@ use wire::order::v1::{PlaceManyRequest, PlaceManyResponse};
 use crate::driver::Handle;
 use crate::driver::reply::Reply;
 use crate::error::RequestError;
+use crate::traced::TracedOrder;
 use order_core::in_flight::ORDERS_WAITING_MAX;
 
 /// Most orders, or answers, in one message.
@@ -49,7 +51,7 @@ impl Answers {
     /// Places what comes in until `closed`, as far as the core has room `for_client`.
     pub(crate) fn begin(
         mut orders: Request<Streaming<PlaceManyRequest>>,
-        journal: JournalId,
+        (journal, traces): (JournalId, Traces),
         handle: Handle,
         for_client: Arc<Semaphore>,
         closed: impl Future<Output = ()> + Send + 'static,
@@ -59,6 +61,7 @@ impl Answers {
         let untaken = Arc::new(Untaken::new(CallUnderWay::of(&mut orders)));
         let intake = Intake {
             journal,
+            traces,
             handle,
             room: Arc::clone(&room),
             for_client,
@@ -108,6 +111,7 @@ impl Stream for Answers {
 /// Takes in a stream's orders.
 struct Intake {
     journal: JournalId,
+    traces: Traces,
     handle: Handle,
     /// For orders of this stream.
     room: Arc<Semaphore>,
@@ -136,8 +140,15 @@ impl Intake {
             for Placement { tag, order } in placements {
                 let reply = Reply::new(tag, self.answers.clone(), room.split(1));
                 let order = order.ok_or_else(|| Malformed(Invalid::new("order", "is missing")));
-                match order.and_then(Entry::try_from) {
-                    Ok(order) => self.handle.place(order, reply).await?,
+                let order = order.and_then(|mut order| {
+                    let traceparent = std::mem::take(&mut order.traceparent);
+                    Ok((Entry::try_from(order)?, traceparent))
+                });
+                match order {
+                    Ok((order, traceparent)) => {
+                        let traced = TracedOrder::begin(&self.traces, &traceparent, order.key());
+                        self.handle.place(order, reply.traced(traced)).await?;
+                    }
                     Err(invalid) => reply.refuse(&invalid),
                 }
             }

@@ -27,6 +27,7 @@ use wire::row_number;
 
 use crate::config::{Config, ConfigError};
 use crate::failed_call::{Call, CallError};
+use crate::traced::Spans;
 use domain::ChangeNumber;
 use domain::JournalHead;
 use order_core::message::{Heard, Outcome};
@@ -98,17 +99,20 @@ impl Catalog {
     pub(crate) async fn trade<F>(
         &self,
         epoch: Epoch,
-        orders: Vec<Entry>,
+        (orders, mut spans): (Vec<Entry>, Spans),
         proposed: impl FnOnce(Vec<Row>) -> F,
     ) -> Result<Vec<Outcome>, CallError>
     where
         F: Future<Output = ()>,
     {
-        let request = catalog::TradeRequest {
+        let mut request = catalog::TradeRequest {
             epoch: epoch.0,
             orders: orders.iter().map(Into::into).collect(),
             journal: self.journal(),
         };
+        for (at, span) in spans.iter() {
+            request.orders[*at].traceparent = span.traceparent();
+        }
         let mut client = self.client.clone();
         let open = async |requests| client.trade_many(requests).await;
         within(Call::Change, TRADE_TIMEOUT, async {
@@ -123,6 +127,7 @@ impl Catalog {
             Ok(outcomes)
         })
         .await
+        .inspect_err(|error| spans.fail(&error.to_string()))
     }
 
     pub(crate) async fn set_in_sync(
@@ -358,15 +363,15 @@ impl Peers {
         &self,
         peer: ReplicaId,
         epoch: Epoch,
-        rows: &[Row],
+        (rows, spans): (&[Row], &Spans),
         committed: RowNumber,
     ) -> Result<LedgerEnd, CallError> {
-        let rows = rows.iter().map(Into::into).collect();
         let request = order::AppendRequest {
             epoch: epoch.0,
             leader: self.own_id.get(),
-            rows,
+            rows: rows.iter().map(Into::into).collect(),
             committed: committed.0,
+            traced: spans.to_wire(rows),
             journal: identity::to_wire(self.journal),
         };
         let peer = self.peer(peer);

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
+use traces::{Kind, Span, Traces};
 use wire::Malformed;
 use wire::identity;
 use wire::order::v1::orders_server::Orders;
@@ -29,6 +30,7 @@ use crate::error::RequestError;
 use crate::order_stream::{Answers, CLIENT_ORDERS_MAX};
 use crate::peers::Catalog;
 use crate::store::ReadRows;
+use crate::traced;
 use order_core::listing::{self, Listing, Page, Wanted};
 use order_core::lookup::{Action, Input};
 use order_core::timing::CONFIRM_TIMEOUT;
@@ -54,6 +56,7 @@ pub struct OrdersService {
     handle: Handle,
     reader: Arc<dyn ReadRows>,
     catalog: Catalog,
+    traces: Traces,
     /// Orders that may wait in the core.
     waiting: Arc<PerClient>,
     /// For each page that is read.
@@ -68,6 +71,7 @@ impl OrdersService {
         handle: Handle,
         reader: Arc<dyn ReadRows>,
         catalog: Catalog,
+        traces: Traces,
         closing: watch::Receiver<bool>,
     ) -> Self {
         Self {
@@ -75,10 +79,17 @@ impl OrdersService {
             handle,
             reader,
             catalog,
+            traces,
             waiting: Arc::new(PerClient::new(CLIENT_ORDERS_MAX)),
             pages: Arc::new(Semaphore::new(PAGES_MAX)),
             closing,
         }
+    }
+
+    /// The span of a call, where it is traced.
+    fn answering<T>(&self, request: &Request<T>, method: &'static str) -> Option<Span> {
+        let parent = self.traces.join_call(request.metadata())?;
+        Some(parent.begin_call(Kind::Server, method))
     }
 
     /// Looks for an order, here and in the journal.
@@ -159,11 +170,13 @@ impl Orders for OrdersService {
         let closed = closed(self.closing.clone());
         let for_client = self.waiting.of(&client_of(&request));
         let handle = self.handle.clone();
-        let answers = Answers::begin(request, self.journal, handle, for_client, closed);
+        let taking = (self.journal, self.traces.clone());
+        let answers = Answers::begin(request, taking, handle, for_client, closed);
         Ok(Response::new(answers))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let _span = self.answering(&request, "order.v1.Orders/Get");
         let request = request.into_inner();
         identity::check(&request.journal, self.journal).map_err(RequestError::NotOurs)?;
         let number = OrderNumber(request.number);
@@ -174,6 +187,7 @@ impl Orders for OrdersService {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let _span = self.answering(&request, "order.v1.Orders/List");
         let request = request.into_inner();
         identity::check(&request.journal, self.journal).map_err(RequestError::NotOurs)?;
         let wanted = wanted(request).map_err(RequestError::Invalid)?;
@@ -236,6 +250,8 @@ pub struct ReplicationService {
     journal: JournalId,
     handle: Handle,
     reader: Arc<dyn ReadRows>,
+    /// Which replica it is, and where what is traced is.
+    tracing: (ReplicaId, Traces),
     /// Becomes true when the replica stops.
     closing: watch::Receiver<bool>,
 }
@@ -245,12 +261,14 @@ impl ReplicationService {
         journal: JournalId,
         handle: Handle,
         reader: Arc<dyn ReadRows>,
+        tracing: (ReplicaId, Traces),
         closing: watch::Receiver<bool>,
     ) -> Self {
         Self {
             journal,
             handle,
             reader,
+            tracing,
             closing,
         }
     }
@@ -267,11 +285,19 @@ impl Replication for ReplicationService {
         request: Request<Streaming<AppendRequest>>,
     ) -> Result<Response<Self::AppendManyStream>, Status> {
         let (journal, handle) = (self.journal, self.handle.clone());
+        let (id, traces) = self.tracing.clone();
         let caller = caller_of(&request);
         let closed = closed(self.closing.clone());
         let answers = call_streams::serve(request, closed, move |request, _| {
             let (handle, caller) = (handle.clone(), caller.clone());
-            async move { append(journal, &handle, caller, request).await }
+            let mut spans = traced::appending(&traces, &request.traced, id.get());
+            async move {
+                let appended = append(journal, &handle, caller, request).await;
+                if let Err(status) = &appended {
+                    spans.fail(status.message());
+                }
+                appended
+            }
         });
         Ok(Response::new(answers))
     }

@@ -12,6 +12,7 @@ use http::HeaderName;
 use super::admin::{AdminReadToken, AdminToken};
 use super::log::{Access, Logging};
 use super::security::{Cluster, Openness, ServerTls};
+use super::tracing::Tracing;
 use super::values::{address, replica};
 use crate::client::Origin;
 
@@ -105,6 +106,8 @@ pub struct Up {
     pub rebuild: bool,
     #[command(flatten)]
     pub logging: Logging,
+    #[command(flatten)]
+    pub tracing: Tracing,
     #[command(flatten)]
     pub settings_file: SettingsFile,
 }
@@ -241,6 +244,8 @@ pub struct Gateway {
     #[command(flatten)]
     pub logging: Logging,
     #[command(flatten)]
+    pub tracing: Tracing,
+    #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]
     pub lifeline: Lifeline,
@@ -315,6 +320,8 @@ pub struct Catalog {
     #[command(flatten)]
     pub logging: Logging,
     #[command(flatten)]
+    pub tracing: Tracing,
+    #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]
     pub lifeline: Lifeline,
@@ -377,6 +384,8 @@ pub struct Order {
     pub metrics: Option<SocketAddr>,
     #[command(flatten)]
     pub logging: Logging,
+    #[command(flatten)]
+    pub tracing: Tracing,
     #[command(flatten)]
     pub settings_file: SettingsFile,
     #[command(flatten)]

@@ -51,6 +51,7 @@ fn config(catalog: &TempDir) -> Config {
         accept_loss_of: Default::default(),
         archive_after: None,
         monitor: Default::default(),
+        traces: Default::default(),
     }
 }
 

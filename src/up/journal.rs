@@ -117,6 +117,7 @@ pub async fn prepare_store(args: &Up) -> Result<(), JournalError> {
         lease: NESTED_LEASE_MAX,
         accept_loss_of: BTreeSet::new(),
         monitor: Default::default(),
+        traces: Default::default(),
     };
     Ok(catalog::begin_on_postgres(config).await?)
 }

@@ -10,7 +10,7 @@ use frontend_host::admin::TokenSource;
 use frontend_host::config::Https;
 
 use crate::cert::{self, AUTHORITY, Pair, Renew, Wanted};
-use crate::cli::{CATALOG_PORT, Front, PORT_BASE, REPLICAS_MAX, Up};
+use crate::cli::{CATALOG_PORT, Front, PORT_BASE, REPLICAS_MAX, Tracing, Up};
 use crate::client::Origin;
 use crate::error::Error;
 use crate::listen::Place;
@@ -425,6 +425,20 @@ impl Flags {
     fn of(args: &Up, command: &str) -> Self {
         Self(vec![command.into(), "--stop-at-eof".into()])
             .with("--log-format", args.logging.log_format.name())
+            .traced(&args.tracing)
+    }
+
+    fn traced(self, tracing: &Tracing) -> Self {
+        let Tracing {
+            otlp,
+            otlp_ca,
+            trace_sample,
+            trace_asked_max,
+        } = tracing;
+        self.with_some("--otlp", otlp.as_ref().map(ToString::to_string))
+            .with_some("--otlp-ca", otlp_ca.as_deref())
+            .with("--trace-sample", trace_sample.to_string())
+            .with("--trace-asked-max", trace_asked_max.to_string())
     }
 
     fn switch(mut self, flag: &str) -> Self {
@@ -496,13 +510,19 @@ mod tests {
     #[test]
     fn every_planned_command_line_is_one_that_bazaar_takes() {
         let args = up(
-            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --archive-after 5000 --connections-per-client-max 7 --cache-stocks-max 0 --cache-orders-max 9 --log-format json",
+            "bazaar --port-base 0 --listen 127.0.0.1:0 --admin 127.0.0.1:0 --replicas 9 --stocks=-s.csv --lease-ms 200 --rebuild --archive-after 5000 --connections-per-client-max 7 --cache-stocks-max 0 --cache-orders-max 9 --log-format json --otlp http://h:4318/v1/traces --trace-sample 0.5",
         );
         let plan = Plan::new(&args).unwrap();
         let services: Vec<&Service> = plan.stages().flatten().collect();
         assert_eq!(services.len(), 11);
         for service in services {
-            assert!(service.arguments.contains(&"--log-format=json".into()));
+            for flag in [
+                "--log-format=json",
+                "--otlp=http://h:4318/v1/traces",
+                "--trace-sample=0.5",
+            ] {
+                assert!(service.arguments.contains(&flag.into()), "{flag}");
+            }
             let line = [OsString::from("bazaar")]
                 .into_iter()
                 .chain(service.arguments.iter().cloned());

@@ -52,6 +52,8 @@ pub struct Options {
     pub lease_ms: u64,
     /// The first policy; the built-in one where there is none.
     pub policy: Option<PathBuf>,
+    /// Further flags of every server.
+    pub flags: Vec<String>,
     /// Further flags of every gateway.
     pub gateway_flags: Vec<String>,
     /// The first policy of each gateway, where they differ.
@@ -86,6 +88,7 @@ impl Default for Options {
             stocks: None,
             lease_ms: 1000,
             policy: None,
+            flags: Vec::new(),
             gateway_flags: Vec::new(),
             policies: Vec::new(),
             small_disks: Vec::new(),
@@ -163,6 +166,7 @@ impl Launcher<'_> {
         let proofs = self.options.secured.then(|| self.proofs(server));
         let flags = flags.into_iter().chain(proofs.into_iter().flatten());
         let flags = flags.chain(archive_after);
+        let flags = flags.chain(self.options.flags.iter().cloned());
         common.into_iter().chain(flags).chain(further).collect()
     }
 

@@ -12,6 +12,7 @@
 //! - [`http`]: a blocking client;
 //! - [`load`]: clients that trade without a pause, and a machine with other work;
 //! - [`keepalive`]: one that keeps its connection, for load;
+//! - [`collector`]: a collector of OpenTelemetry's, for traces;
 //! - [`measure`]: what measurements have in common;
 //! - [`ports`]: ports that no other test has;
 //! - [`wait`]: waiting for a condition, and for one's turn;
@@ -30,6 +31,7 @@ mod network;
 mod http;
 mod load;
 mod keepalive;
+mod collector;
 mod measure;
 mod ports;
 mod wait;
@@ -38,6 +40,7 @@ mod guests;
 pub mod bombs;
 
 pub use bazaar::{Bazaar, Order, data_dir, settled_journal};
+pub use collector::{Collector, Seen, Speaks};
 pub use guests::{example, guest, slow_target};
 pub use http::{Response, request, send_raw, try_request};
 pub use keepalive::{Answer, KeepAlive, connect};

@@ -21,7 +21,7 @@ fn order(key: String) -> Order {
         name: "nvidia".into(),
         side: 1,
         quantity: 1,
-        stock_change: None,
+        ..Order::default()
     }
 }
 
@@ -72,6 +72,7 @@ async fn messages_past_a_limit_get_an_error_and_change_nothing() {
         leader: 1,
         rows: vec![row],
         committed: 0,
+        traced: Vec::new(),
         journal,
     };
     let answers = replica.append_many(tokio_stream::iter([append])).await;

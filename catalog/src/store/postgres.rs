@@ -341,6 +341,10 @@ impl PostgresStore {
 
 #[async_trait]
 impl Store for PostgresStore {
+    fn system(&self) -> &'static str {
+        "postgresql"
+    }
+
     async fn load(&mut self) -> Result<Loaded, StorageError> {
         match self.loaded.take() {
             Some(loaded) => Ok(loaded),

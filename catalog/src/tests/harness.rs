@@ -196,6 +196,7 @@ impl Elector {
 pub fn parts(disk: &Disk, lease: Duration) -> Parts {
     let (store, loaded) = (disk.store(), disk.load());
     Parts {
+        traces: Default::default(),
         store: Box::new(store),
         journal: Arc::new(disk.clone()),
         loaded,
@@ -298,7 +299,7 @@ pub fn order(key: &str, name: &str, side: Side, quantity: u64) -> v1::Order {
         name: name.into(),
         side: side.into(),
         quantity,
-        stock_change: None,
+        ..v1::Order::default()
     }
 }
 

@@ -25,6 +25,7 @@ fn config(data_dir: &Path) -> Config {
         accept_loss_of: BTreeSet::new(),
         archive_after: None,
         monitor: Default::default(),
+        traces: Default::default(),
     }
 }
 

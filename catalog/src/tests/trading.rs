@@ -425,6 +425,7 @@ async fn who_names_another_journal_gets_nothing() {
             .map(drop),
         client
             .get_leadership(v1::GetLeadershipRequest {
+                name_gateways: false,
                 journal: named(&other.journal),
             })
             .await

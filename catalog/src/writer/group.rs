@@ -6,12 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use domain::time::BootTime;
 use domain::{Entry, Epoch, IdempotencyKey, Protocol, ReplicaId, Row, RowNumber};
 use storage::StorageError;
 use tokio::sync::oneshot;
+use traces::{Kind, Parent};
 
 use super::healing::{MissingReply, Told};
 use crate::error::RequestError;
@@ -78,6 +79,8 @@ pub enum Command {
         orders: Vec<Entry>,
         /// Told, where there are few, of the new rows on their way to the disk.
         proposed: ProposedReply,
+        /// The calls' spans of those that are traced.
+        traced: Vec<Parent>,
         /// One result for each order.
         reply: TradeReply,
     },
@@ -127,6 +130,14 @@ impl Command {
         }
     }
 
+    /// The spans that it is under.
+    pub(super) fn traced(&self) -> &[Parent] {
+        match self {
+            Self::Trade { traced, .. } => traced,
+            _ => &[],
+        }
+    }
+
     fn orders(&self) -> usize {
         self.traded().len()
     }
@@ -163,6 +174,20 @@ impl Group {
     /// What of it is to be made durable, but for the note of sessions.
     pub fn batch(&self) -> &Batch {
         &self.batch
+    }
+
+    /// Its commit, for the traces of its orders: one for all of them, which all have a span of.
+    fn trace_commit(&self, began: Instant, system: &'static str) {
+        for parent in self.replies.trades.iter().flat_map(|answer| &answer.traced) {
+            let span = parent.begin_at(began, Kind::Client, "COMMIT");
+            let calls = self.replies.trades.len();
+            drop(
+                span.with("db.system.name", system)
+                    .with("db.operation.name", "COMMIT")
+                    .with("db.operation.batch.size", self.batch.rows.len())
+                    .with("bazaar.commit.calls", calls),
+            );
+        }
     }
 
     /// Tells those who have a use for it of the rows that their orders make.
@@ -326,7 +351,10 @@ impl Committer {
         if group.batch.is_empty() {
             return Ok(());
         }
-        self.store.commit(&group.batch).await
+        let began = Instant::now();
+        let committed = self.store.commit(&group.batch).await;
+        group.trace_commit(began, self.store.system());
+        committed
     }
 
     /// Answers, now that the group is durable or is not.
@@ -469,6 +497,7 @@ impl Committer {
                     sender,
                     orders,
                     proposed,
+                    traced,
                     reply,
                 } => {
                     let results = stage_trade(&mut known, &mut staged, sender, &orders);
@@ -481,6 +510,7 @@ impl Committer {
                     replies.trades.push(Answer {
                         results,
                         awaits: awaits.collect(),
+                        traced,
                         reply,
                     });
                 }

@@ -145,6 +145,18 @@ pub const LOG_RECORDS_DROPPED: Metric = Metric::counter(
     "Records of the log that standard error did not take",
 );
 
+/// Of whichever service, see the crate `traces`.
+pub const TRACE_SPANS: Metric = Metric::counter(
+    "bazaar_trace_spans",
+    "spans",
+    &[(
+        "result",
+        "`exported`; `dropped`: too many waited for the collector, or the service stopped; `refused`: the collector does not want \
+         them",
+    )],
+    "What became of the spans of traces. None without `--otlp`",
+);
+
 /// Until when a service's certificates are valid.
 pub const CERTIFICATE_EXPIRY: Metric = Metric::gauge(
     "bazaar_certificate_expiry_timestamp_seconds",
@@ -222,6 +234,7 @@ pub const COMMON: &[&Metric] = &[
     &READY,
     &BUILD_INFO,
     &LOG_RECORDS_DROPPED,
+    &TRACE_SPANS,
     &CONNECTIONS,
     &CONNECTIONS_MAX,
     &CONNECTIONS_REFUSED,

@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind};
 use std::iter::Peekable;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -58,6 +59,16 @@ pub enum Progress {
     Waits,
     /// It made a file of these rows.
     Made(Part),
+}
+
+/// Rows that are in no file.
+struct Backlog {
+    /// Where the files end.
+    archived: LedgerEnd,
+    /// How many are archived next, if any.
+    next: Option<u64>,
+    /// They come faster than they are archived.
+    is_behind: bool,
 }
 
 /// Makes the files of one database.
@@ -123,49 +134,121 @@ impl Archiver {
             leftovers::remove(&self.location, &parts, rows)?;
             self.has_leftovers = false;
         }
-        let archived = parts.last().map(|part| part.end).unwrap_or_default();
-        let unarchived = rows - archived.rows.0;
-        let is_behind = unarchived > self.kept.saturating_add(4 * plan::first_rows(self.kept));
-        let next = plan::archived_next(unarchived, self.kept);
+        let Backlog {
+            archived,
+            next,
+            is_behind,
+        } = self.backlog(&parts, rows);
         // What is merged is archived already, so it can wait, but for files that become too many.
         let can_merge = !is_behind || next.is_none() || plan::are_too_many(&parts);
         let merged = plan::merged_next(&parts).filter(|_| can_merge);
-        let (part, merged) = match (merged, next) {
-            (Some(range), _) => {
-                let part = Part {
-                    first: parts[range.start].first,
-                    end: parts[range.end - 1].end,
-                };
-                (part, &parts[range])
+        let offer = match (merged, next) {
+            (Some(range), _) => self.merge_beside(&parts, range, pace)?,
+            (None, Some(count)) => {
+                let part = self.next_part(archived, count)?;
+                self.make(part, |pace| self.archive(archived, part, pace), &mut || {
+                    pace(is_behind)
+                })?;
+                Offer { part, replaces: 0 }
             }
-            (None, Some(count)) => (self.next_part(archived, count)?, &[][..]),
             (None, None) => return Ok(Progress::Idle),
+        };
+        self.has_leftovers = offer.replaces > 0;
+        self.offers.leave(offer);
+        Ok(Progress::Made(offer.part))
+    }
+
+    /// What is not archived of so many rows.
+    fn backlog(&self, parts: &[Part], rows: u64) -> Backlog {
+        let archived = parts.last().map(|part| part.end).unwrap_or_default();
+        let unarchived = rows.saturating_sub(archived.rows.0);
+        let allowed = self.kept.saturating_add(4 * plan::first_rows(self.kept));
+        Backlog {
+            archived,
+            next: plan::archived_next(unarchived, self.kept),
+            is_behind: unarchived > allowed,
+        }
+    }
+
+    /// Merges files, and meanwhile archives what comes: or else more rows would wait the longer that takes.
+    fn merge_beside(
+        &self,
+        parts: &[Part],
+        range: Range<usize>,
+        pace: &mut dyn FnMut(bool) -> Result<(), StorageError>,
+    ) -> Result<Offer, StorageError> {
+        let merged = &parts[range];
+        let [first, .., last] = merged else {
+            unreachable!("several are merged")
+        };
+        let part = Part {
+            first: first.first,
+            end: last.end,
         };
         let before = parts.iter().find(|other| other.end.rows == part.first);
         let before = before.map(|before| before.end).unwrap_or_default();
-        let mut pace = || {
-            self.check_room(0)?;
+        let mut archive_meanwhile = || {
+            let is_behind = self.archive_backlog(pace)?;
             pace(is_behind)
         };
-        let made =
-            self.check_room(part.rows() * ROW_BYTES)
-                .and_then(|()| match merged.is_empty() {
-                    true => self.archive(before, part, &mut pace),
-                    false => self.merge(before, part, merged, &mut pace),
-                });
-        if let Err(error) = made {
+        self.make(
+            part,
+            |pace| self.merge(before, part, merged, pace),
+            &mut archive_meanwhile,
+        )?;
+        Ok(Offer {
+            part,
+            replaces: merged.len(),
+        })
+    }
+
+    /// Makes the next file of rows of the table and offers it, where too many wait for that and none is offered already. Returns
+    /// whether too many wait.
+    fn archive_backlog(
+        &self,
+        pace: &mut dyn FnMut(bool) -> Result<(), StorageError>,
+    ) -> Result<bool, StorageError> {
+        let parts = parts_in(&self.database)?;
+        let Some(last) = rows::last(&self.database)? else {
+            return Ok(false);
+        };
+        let Backlog {
+            archived,
+            next,
+            is_behind,
+        } = self.backlog(&parts, last.number.0 + 1);
+        let Some(count) = next.filter(|_| is_behind && self.offers.look().is_none()) else {
+            return Ok(is_behind);
+        };
+        let part = self.next_part(archived, count)?;
+        self.make(part, |pace| self.archive(archived, part, pace), &mut || {
+            pace(true)
+        })?;
+        self.offers.leave(Offer { part, replaces: 0 });
+        Ok(true)
+    }
+
+    /// Makes a file, where there is room for it, and leaves nothing of it where that fails.
+    fn make(
+        &self,
+        part: Part,
+        make: impl FnOnce(&mut dyn FnMut() -> Result<(), StorageError>) -> Result<(), StorageError>,
+        pace: &mut dyn FnMut() -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
+        let mut pace = || {
+            self.check_room(0)?;
+            pace()
+        };
+        let made = self
+            .check_room(part.rows() * ROW_BYTES)
+            .and_then(|()| make(&mut pace));
+        if made.is_err() {
             // It counts for nothing, and others need its room.
             for path in [part.path(&self.location), part.keys_path(&self.location)] {
                 let _ = self.location.remove(&path);
             }
-            return Err(error);
         }
-        self.has_leftovers = !merged.is_empty();
-        self.offers.leave(Offer {
-            part,
-            replaces: merged.len(),
-        });
-        Ok(Progress::Made(part))
+        made
     }
 
     /// Whether there is room for so many bytes, and for what the writer may need.

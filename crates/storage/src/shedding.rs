@@ -1,5 +1,6 @@
 //! What the writer of a database does with files of its archive: it enters them, and lets go of the rows that they have.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use domain::RowNumber;
@@ -23,25 +24,28 @@ pub struct Offer {
     pub(crate) replaces: usize,
 }
 
-/// Where the archiver leaves the file that it has made, and the writer finds it.
+/// Where the archiver leaves the files that it has made, and the writer finds them: two at most, where one was made while others
+/// were merged.
 #[derive(Debug, Clone, Default)]
-pub struct Offers(Arc<Mutex<Option<Offer>>>);
+pub struct Offers(Arc<Mutex<VecDeque<Offer>>>);
 
 impl Offers {
-    fn lock(&self) -> MutexGuard<'_, Option<Offer>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Offer>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The one that is next.
     pub(crate) fn look(&self) -> Option<Offer> {
-        *self.lock()
+        self.lock().front().copied()
     }
 
+    /// That one is entered.
     pub(crate) fn take(&self) {
-        *self.lock() = None;
+        self.lock().pop_front();
     }
 
     pub(crate) fn leave(&self, offer: Offer) {
-        *self.lock() = Some(offer);
+        self.lock().push_back(offer);
     }
 }
 

@@ -48,6 +48,22 @@ pub fn config(
     Ok(Arc::new(config))
 }
 
+/// Believes the authorities in a file, or else this machine's, of a server that is none of Bazaar's.
+///
+/// # Errors
+/// Where the file cannot be read or used, and where no authority is believed.
+pub fn of_others(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, Error> {
+    let authorities = match authorities {
+        Some(path) => Contents::read(path)?.authorities()?,
+        None => machines()?,
+    };
+    let config = ClientConfig::builder_with_provider(crate::provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has TLS 1.2 and 1.3")
+        .with_root_certificates(authorities);
+    Ok(Arc::new(config.with_no_client_auth()))
+}
+
 /// Believes nobody: for what is not encrypted.
 pub fn nobody() -> Arc<ClientConfig> {
     let config = ClientConfig::builder_with_provider(crate::provider())

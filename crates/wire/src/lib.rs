@@ -110,7 +110,7 @@ impl From<&Order> for v1::Order {
             name: order.name.as_str().into(),
             side: v1::Side::from(order.side).into(),
             quantity: order.quantity.get(),
-            stock_change: None,
+            ..Self::default()
         }
     }
 }
@@ -153,6 +153,7 @@ impl From<&Row> for v1::JournalRow {
             side,
             quantity,
             stock_change,
+            traceparent: _,
         } = (&row.entry).into();
         Self {
             number: row.number.0,

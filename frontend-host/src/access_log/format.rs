@@ -21,7 +21,8 @@ const DIGEST_SHOWN: usize = 12;
 /// How lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// `HOST - - [TIME] "METHOD TARGET PROTOCOL" STATUS BYTES "-" "USER-AGENT" MICROSECONDS CACHE POLICY ID`
+    /// `HOST - - [TIME] "METHOD TARGET PROTOCOL" STATUS BYTES "-" "USER-AGENT" MICROSECONDS CACHE POLICY ID`, and its trace's id behind that where
+    /// it is traced
     Text,
     /// An object each.
     Json,
@@ -41,6 +42,7 @@ struct Line<'a> {
     cache: Option<&'a str>,
     policy: Option<String>,
     request_id: &'a str,
+    trace_id: Option<String>,
     user_agent: Option<&'a str>,
 }
 
@@ -68,6 +70,7 @@ fn json(entry: &Entry, lines: &mut Vec<u8>) {
         cache: cache(entry.cache.as_ref()),
         policy: entry.policy.map(|policy| policy.to_string()),
         request_id: &entry.id,
+        trace_id: entry.trace.map(|trace| trace.to_string()),
         user_agent: entry.agent.as_deref(),
     };
     let written = serde_json::to_writer(lines.by_ref(), &line);
@@ -82,8 +85,9 @@ fn text(entry: &Entry) -> String {
     let policy = policy
         .as_deref()
         .and_then(|digest| digest.get(..DIGEST_SHOWN));
+    let trace = entry.trace.map(|trace| format!(" {trace}"));
     format!(
-        "{} - - [{at}] \"{} {} {:?}\" {} {} \"-\" \"{}\" {} {} {} {}",
+        "{} - - [{at}] \"{} {} {:?}\" {} {} \"-\" \"{}\" {} {} {} {}{}",
         entry.client,
         escaped(&entry.method),
         escaped(&entry.target),
@@ -95,6 +99,7 @@ fn text(entry: &Entry) -> String {
         cache(entry.cache.as_ref()).unwrap_or("-"),
         policy.unwrap_or("-"),
         entry.id,
+        trace.as_deref().unwrap_or_default(),
     )
 }
 

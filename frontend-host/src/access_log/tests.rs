@@ -20,14 +20,19 @@ fn head(target: &str, agent: &str) -> Parts {
 }
 
 fn log(log: &AccessLog, head: &Parts) -> Option<Pending> {
-    log.begin(head, [192, 0, 2, 7].into(), &RequestId::of(&head.headers))
+    let id = RequestId::of(&head.headers);
+    log.begin(head, [192, 0, 2, 7].into(), (&id, None))
 }
 
 fn answer() -> response::Parts {
     let mut answer = Response::new(()).into_parts().0;
     let hit = HeaderValue::from_static("bazaar; hit; ttl=57");
     answer.headers.insert(CACHE_STATUS, hit);
-    answer.extensions.insert(DecidedBy(Digest::of(b"policy")));
+    answer.extensions.insert(Decided {
+        policy: Digest::of(b"policy"),
+        route: Route::Stock,
+        cached: Cached::Hit,
+    });
     answer
 }
 

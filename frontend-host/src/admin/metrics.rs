@@ -131,6 +131,7 @@ pub const METRICS: &[&[&Metric]] = &[
         &CLOSED,
         &LEADER_EPOCH,
         &LEASE_VALID,
+        &traces::BEGUN,
     ],
     measured::METRICS,
     frontend_policy::METRICS,
@@ -308,6 +309,8 @@ impl Numbers<'_> {
             ("clients", self.0.tls.as_ref().and_then(tls::Server::expiry)),
         ])?;
         families.add_one(&LOG_RECORDS_DROPPED, daemon::log::dropped())?;
+        self.0.gateway.traces.export(families)?;
+        self.0.gateway.traces.export_begun(families)?;
         let access_log = self.0.gateway.access_log.as_ref();
         families.add_one(
             &ACCESS_LOG_DROPPED,

@@ -77,7 +77,9 @@ pub(super) async fn list(
     }
     let gateway = &admin.gateway;
     let deadline = Instant::now() + gateway.read_time_max;
-    let listed = gateway.backend.list_stocks(after.as_ref(), limit, deadline);
+    let listed = gateway
+        .backend
+        .list_stocks(after.as_ref(), limit, deadline.into());
     let page = listed
         .await
         .map_err(|why| Refusal::NotReady(which(why).into()))?;

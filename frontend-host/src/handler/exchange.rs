@@ -12,13 +12,16 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, sleep};
+use traces::{Kind, Span};
 
 use super::admission::check_content_coding;
 use super::cache_status::{CacheStatus, Forward};
 use super::refusal::Refusal as Inadmissible;
 use super::response::{complete, rendered};
 use super::{Gateway, Request};
+use crate::access_log::Decided;
 use crate::cache::{Counts, Rendering};
+use crate::upstream::call::Call;
 use frontend_policy::answered::{Answer, Cached, Route};
 use frontend_policy::decision::{Action, Operation, Outcome, Reply, TakeAction, TradeAction};
 use frontend_policy::{Connection, Decider, Digest, RequestParts, limits};
@@ -146,8 +149,17 @@ impl<'a> Exchange<'a> {
         self.is_hit
     }
 
+    /// What was decided, for whoever notes it.
+    pub(super) fn decided(&self) -> Decided {
+        Decided {
+            policy: self.policy(),
+            route: self.route,
+            cached: self.cached,
+        }
+    }
+
     /// The version that decided.
-    pub(super) fn policy(&self) -> Digest {
+    fn policy(&self) -> Digest {
         self.decider.version().digest
     }
 
@@ -165,9 +177,11 @@ impl<'a> Exchange<'a> {
     /// Decides and performs until there is a response.
     async fn run(&mut self) -> Result<Response<Full<Bytes>>, Inadmissible> {
         self.check()?;
+        let deciding = self.deciding("decide on-request");
         let mut decision = self
             .decider
             .on_request(request_parts(&self.request, self.now_ms))?;
+        drop(deciding);
         let mut performed: Option<Performed> = None;
         let mut steps = 0..limits::STEPS_MAX;
         loop {
@@ -195,8 +209,10 @@ impl<'a> Exchange<'a> {
                 StepResult::Response(response) => return Ok(response),
                 StepResult::Outcome(outcome, on_reply) => (outcome, on_reply),
             };
+            let deciding = self.deciding("decide on-outcome");
             let request = request_parts(&self.request, self.now_ms);
             decision = self.decider.on_outcome(request, &memo, &outcome)?;
+            drop(deciding);
             performed = Some(Performed {
                 operation,
                 is_read: matches!(outcome, Outcome::Stock(_) | Outcome::Order(_)),
@@ -236,7 +252,8 @@ impl<'a> Exchange<'a> {
                 let order = self.order(trade);
                 let deadline = self.deadlines().trade;
                 let began = Instant::now();
-                let outcome = Box::pin(self.gateway.backend.trade(&order, deadline)).await;
+                let call = self.call(deadline);
+                let outcome = Box::pin(self.gateway.backend.trade(&order, call)).await;
                 self.gateway.measured.traded(&outcome, began.elapsed());
                 StepResult::Outcome(outcome, None)
             }
@@ -249,8 +266,23 @@ impl<'a> Exchange<'a> {
         let Ok(bucket) = self.decider.version().manifest.bucket_of(take) else {
             return Outcome::Denied(u32::MAX);
         };
-        let backend = &self.gateway.backend;
-        backend.take(bucket, &take.key, take.cost, deadline).await
+        let (backend, call) = (&self.gateway.backend, self.call(deadline));
+        backend.take(bucket, &take.key, take.cost, call).await
+    }
+
+    /// How backends are called for it.
+    fn call(&self, deadline: Instant) -> Call<'a> {
+        Call {
+            deadline,
+            under: self.request.noted.traced_under(),
+        }
+    }
+
+    /// The span of a decision, where the request is traced.
+    fn deciding(&self, name: &'static str) -> Option<Span> {
+        let span = self.request.noted.traced_under()?;
+        let span = span.begin(Kind::Internal, name);
+        Some(span.with("bazaar.policy", self.policy().to_string()))
     }
 
     fn deadlines(&mut self) -> Deadlines {

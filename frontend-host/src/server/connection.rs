@@ -235,8 +235,7 @@ impl Peer {
 
     /// Before anything takes the head.
     fn note(&self, head: &Parts) -> Noted {
-        let log = self.gateway.access_log.as_ref();
-        Noted::of(head, self.place.address(), log)
+        Noted::of(&self.gateway, head, (self.place.address(), self.scheme))
     }
 
     /// An answer that is followed by events, unless only its head is asked for.

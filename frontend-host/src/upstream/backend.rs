@@ -20,12 +20,14 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use traces::Span;
 use wire::Malformed;
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::catalog::v1::{self as catalog, GetStockRequest, ListStocksRequest};
 use wire::order::v1::place_many_response::answer;
 use wire::order::v1::{GetRequest, ListRequest, ListResponse, ListedOrder};
 
+use crate::upstream::call::Call;
 use crate::upstream::replicas::{Replica, Replicas};
 use crate::upstream::takes::Takes;
 use frontend_policy::decision::{
@@ -60,10 +62,10 @@ impl Backend {
         &self,
         name: &StockName,
         session: Option<SessionId>,
-        deadline: Instant,
+        call: Call<'_>,
     ) -> Result<StockAnswer, Unavailability> {
-        let read = || self.read_stock_once(name, session);
-        self.ask_catalog(deadline, read).await
+        let read = || self.read_stock_once(name, session, call);
+        self.ask_catalog(call.deadline, read).await
     }
 
     /// Reads a page of the stocks at the catalog: at most `limit` of those whose names come after
@@ -72,15 +74,15 @@ impl Backend {
         &self,
         after: Option<&StockName>,
         limit: u32,
-        deadline: Instant,
+        call: Call<'_>,
     ) -> Result<Page, Unavailability> {
-        let list = || self.list_stocks_once(after, limit);
-        self.ask_catalog(deadline, list).await
+        let list = || self.list_stocks_once(after, limit, call);
+        self.ask_catalog(call.deadline, list).await
     }
 
     /// Takes so many tokens out of the bucket of that key, at the catalog. An attempt whose answer is
     /// lost may have taken some: never more than there are, and the client got nothing for them.
-    pub async fn take(&self, bucket: &Bucket, key: &[u8], cost: u32, deadline: Instant) -> Outcome {
+    pub async fn take(&self, bucket: &Bucket, key: &[u8], cost: u32, call: Call<'_>) -> Outcome {
         let identify = || self.takes.identify(bucket, key, cost);
         let identified = identify();
         let known_wait = identified.and_then(|take| self.takes.known_wait(&take));
@@ -90,9 +92,10 @@ impl Backend {
         let take = || async {
             let unknown = || Status::unavailable("the journal is not known yet");
             let take = identified.or_else(identify).ok_or_else(unknown)?;
+            let _span = call.begin("catalog.v1.Catalog/TakeMany");
             self.takes.take(take).await
         };
-        match self.ask_catalog(deadline, take).await {
+        match self.ask_catalog(call.deadline, take).await {
             Ok(Ok(())) => Outcome::Granted,
             Ok(Err(wait)) => denied(wait),
             Err(why) => Outcome::Unavailable(why),
@@ -138,14 +141,17 @@ impl Backend {
         &self,
         name: &StockName,
         session: Option<SessionId>,
+        call: Call<'_>,
     ) -> Result<StockAnswer, Status> {
         let request = GetStockRequest {
             name: name.as_str().to_owned(),
             session: session.map_or(0, SessionId::get),
             journal: self.replicas.own_journal().to_wire(),
         };
-        match self.catalog.clone().get_stock(request).await {
-            Ok(answer) => Ok(read_answer(answer.into_inner()).map_err(Malformed)?),
+        let mut catalog = self.catalog.clone();
+        let get = async |request| catalog.get_stock(request).await;
+        match call.make("catalog.v1.Catalog/GetStock", request, get).await {
+            Ok(answer) => Ok(read_answer(answer).map_err(Malformed)?),
             Err(status) if status.code() == Code::NotFound => Ok(StockAnswer::NotFound),
             Err(status) => Err(status),
         }
@@ -155,19 +161,22 @@ impl Backend {
         &self,
         after: Option<&StockName>,
         limit: u32,
+        call: Call<'_>,
     ) -> Result<Page, Status> {
         let request = ListStocksRequest {
             after: after.map_or_else(String::new, |after| after.as_str().to_owned()),
             limit,
             journal: self.replicas.own_journal().to_wire(),
         };
-        let answer = self.catalog.clone().list_stocks(request).await?;
-        Ok(read_page(answer.into_inner()).map_err(Malformed)?)
+        let mut catalog = self.catalog.clone();
+        let list = async |request| catalog.list_stocks(request).await;
+        let listed = call.make("catalog.v1.Catalog/ListStocks", request, list);
+        Ok(read_page(listed.await?).map_err(Malformed)?)
     }
 
     /// Places an order with whoever leads, until one answers.
-    pub async fn trade(&self, order: &domain::Order, deadline: Instant) -> Outcome {
-        let traded = self.place_until_answered(|| order.into(), deadline, traded);
+    pub async fn trade(&self, order: &domain::Order, call: Call<'_>) -> Outcome {
+        let traded = self.place_until_answered(|| order.into(), call, traded);
         traded.await.unwrap_or_else(Outcome::Unavailable)
     }
 
@@ -180,14 +189,14 @@ impl Backend {
         change: &StockChange,
         deadline: Instant,
     ) -> Result<Result<RowNumber, domain::Refusal>, Unavailability> {
-        self.place_until_answered(|| change.into(), deadline, changed_stock)
+        self.place_until_answered(|| change.into(), deadline.into(), changed_stock)
             .await
     }
 
     async fn place_until_answered<T>(
         &self,
         order: impl Fn() -> catalog::Order,
-        deadline: Instant,
+        call: Call<'_>,
         read: impl Fn(answer::Result) -> Result<T, Status>,
     ) -> Result<T, Unavailability> {
         let mut placement = Placement::default();
@@ -206,13 +215,18 @@ impl Backend {
                     .with_probed(|probed| placement.next(now, current, probed));
                 match next {
                     Next::Call(id) => {
+                        let mut span = call.begin("order.v1.Orders/PlaceMany");
+                        let order = placed_under(order(), &mut span, id);
                         let placed = tokio::select! {
-                            placed = self.place(id, order()) => placed,
+                            placed = self.place(id, order) => placed,
                             _ = leader.wait_for(|now| placement.is_overtaken(now)) => continue,
                         };
                         match placed.and_then(&read) {
                             Ok(outcome) => return Ok(outcome),
                             Err(status) => {
+                                if let Some(span) = &mut span {
+                                    span.fail(status.message());
+                                }
                                 let class = RetryClass::of(&status);
                                 log(
                                     class,
@@ -236,15 +250,15 @@ impl Backend {
                 }
             }
         };
-        let placed = timeout_at(deadline, placing).await;
+        let placed = timeout_at(call.deadline, placing).await;
         placed.unwrap_or_else(|_| Err(self.unavailable()))
     }
 
     /// Reads an order at any replica that answers; the leader is asked first.
-    pub async fn read_order(&self, number: OrderNumber, deadline: Instant) -> Outcome {
+    pub async fn read_order(&self, number: OrderNumber, call: Call<'_>) -> Outcome {
         let term = || self.replicas.leader().borrow().term;
-        let read = |id| self.read_order_at(id, number);
-        let read = self.ask_replicas((term, ATTEMPT_TIME_MAX), deadline, read);
+        let read = |id| self.read_order_at(id, number, call);
+        let read = self.ask_replicas((term, ATTEMPT_TIME_MAX), call.deadline, read);
         read.await.unwrap_or_else(Outcome::Unavailable)
     }
 
@@ -255,11 +269,11 @@ impl Backend {
     pub async fn list_orders(
         &self,
         listing: &OrderListing,
-        deadline: Instant,
+        call: Call<'_>,
     ) -> Result<OrderPage, Unavailability> {
         self.check_order_pages()?;
-        let read = |id| self.list_orders_at(id, listing, false);
-        self.ask_replicas((Term::default, LIST_TIME_MAX), deadline, read)
+        let read = |id| self.list_orders_at(id, (listing, false), call);
+        self.ask_replicas((Term::default, LIST_TIME_MAX), call.deadline, read)
             .await
     }
 
@@ -366,7 +380,9 @@ impl Backend {
             limit,
             stock: None,
         };
-        let listed = timeout(LIST_TIME_MAX, self.list_orders_at(id, &listing, true));
+        let deadline = Instant::now() + LIST_TIME_MAX;
+        let listed = self.list_orders_at(id, (&listing, true), deadline.into());
+        let listed = timeout_at(deadline, listed);
         let page = listed
             .await
             .map_err(|_| Status::deadline_exceeded("late"))??;
@@ -376,8 +392,8 @@ impl Backend {
     async fn list_orders_at(
         &self,
         id: ReplicaId,
-        listing: &OrderListing,
-        may_lag: bool,
+        (listing, may_lag): (&OrderListing, bool),
+        call: Call<'_>,
     ) -> Result<OrderPage, Status> {
         let stock = listing.stock.as_ref();
         let request = ListRequest {
@@ -388,19 +404,27 @@ impl Backend {
             may_lag,
             journal: self.replicas.own_journal().to_wire(),
         };
-        let answer = self.replica(id)?.orders.clone().list(request).await?;
-        Ok(read_order_page(answer.into_inner())?)
+        let mut orders = self.replica(id)?.orders.clone();
+        let list = async |request| orders.list(request).await;
+        let listed = call.make("order.v1.Orders/List", request, list);
+        Ok(read_order_page(listed.await?)?)
     }
 
-    async fn read_order_at(&self, id: ReplicaId, number: OrderNumber) -> Result<Outcome, Status> {
-        let replica = self.replica(id)?;
+    async fn read_order_at(
+        &self,
+        id: ReplicaId,
+        number: OrderNumber,
+        call: Call<'_>,
+    ) -> Result<Outcome, Status> {
+        let mut orders = self.replica(id)?.orders.clone();
         let request = GetRequest {
             number: number.0,
             journal: self.replicas.own_journal().to_wire(),
         };
-        match replica.orders.clone().get(request).await {
+        let get = async |request| orders.get(request).await;
+        match call.make("order.v1.Orders/Get", request, get).await {
             Ok(answer) => {
-                let row = answer.into_inner().row.map(Row::try_from);
+                let row = answer.row.map(Row::try_from);
                 let order = row.and_then(|row| order_of(&row.ok()?));
                 let order = order.filter(|order| order.number == number);
                 let nonsense =
@@ -438,6 +462,20 @@ impl Backend {
             Unavailability::NoReplica
         } else {
             Unavailability::NoCatalog
+        }
+    }
+}
+
+/// An order as it goes to a replica under a span, where it is traced.
+fn placed_under(order: catalog::Order, span: &mut Option<Span>, id: ReplicaId) -> catalog::Order {
+    match span {
+        None => order,
+        Some(span) => {
+            span.set("bazaar.replica", id.get());
+            catalog::Order {
+                traceparent: span.traceparent(),
+                ..order
+            }
         }
     }
 }

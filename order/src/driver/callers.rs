@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use super::Input;
 use super::reply::Reply;
 use crate::measured::Measured;
+use crate::traced::TracedOrders;
 use order_core::message::{Placed, Refused, Ticket, Unavailable};
 use order_core::{Event, Status};
 
@@ -25,6 +26,7 @@ pub(super) struct Callers {
     announces: Waiting<Status, Refused>,
     appends: Waiting<LedgerEnd, Refused>,
     measured: Arc<Measured>,
+    traced: TracedOrders,
 }
 
 impl Callers {
@@ -35,7 +37,18 @@ impl Callers {
             announces: HashMap::new(),
             appends: HashMap::new(),
             measured,
+            traced: TracedOrders::default(),
         }
+    }
+
+    /// The orders among those they wait for that are traced.
+    pub(super) fn traced(&self) -> &TracedOrders {
+        &self.traced
+    }
+
+    /// To note more of them.
+    pub(super) fn traced_mut(&mut self) -> &mut TracedOrders {
+        &mut self.traced
     }
 
     /// The event that an input is for the core, where it is one.
@@ -44,6 +57,9 @@ impl Callers {
         let ticket = Ticket(self.tickets);
         Some(match input {
             Input::Place { order, reply } => {
+                if let Some(traced) = reply.traced_order() {
+                    self.traced.add(traced);
+                }
                 self.places.insert(ticket, (Instant::now(), reply));
                 Event::Place { ticket, order }
             }
@@ -83,6 +99,9 @@ impl Callers {
     pub(super) fn answer_place(&mut self, ticket: Ticket, answer: Result<Placed, Unavailable>) {
         let caller = self.places.remove(&ticket);
         let (since, caller) = caller.expect("each ticket is answered once");
+        if let Some(traced) = caller.traced_order() {
+            self.traced.remove(traced);
+        }
         match &answer {
             Ok(_) => self.measured.answered(since.elapsed()),
             Err(_) => self.measured.unavailable(),

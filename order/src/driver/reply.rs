@@ -4,6 +4,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use wire::Malformed;
 use wire::order::v1::place_many_response::{Answer, answer};
 
+use crate::traced::TracedOrder;
 use order_core::message::{Placed, Unavailable};
 
 /// Where the answer to one of a stream's orders goes.
@@ -14,6 +15,8 @@ pub(crate) struct Reply {
     answers: mpsc::UnboundedSender<Answer>,
     /// Until the core has answered.
     _of_client: Option<OwnedSemaphorePermit>,
+    /// Its span, where it is traced.
+    traced: Option<Box<TracedOrder>>,
 }
 
 impl Reply {
@@ -26,10 +29,29 @@ impl Reply {
             tag,
             answers,
             _of_client: of_client,
+            traced: None,
         }
     }
 
-    pub(crate) fn send(self, placed: Result<Placed, Unavailable>) {
+    /// The same for an order that is traced, if it is.
+    pub(crate) fn traced(self, traced: Option<TracedOrder>) -> Self {
+        let traced = traced.map(Box::new);
+        Self { traced, ..self }
+    }
+
+    /// See there.
+    pub(super) fn traced_order(&self) -> Option<&TracedOrder> {
+        self.traced.as_deref()
+    }
+
+    pub(crate) fn send(mut self, placed: Result<Placed, Unavailable>) {
+        if let Some(TracedOrder { span, .. }) = self.traced.as_deref_mut() {
+            match &placed {
+                Ok(Placed::Number(number)) => span.set("bazaar.order", number.0),
+                Ok(_) => {}
+                Err(unavailable) => span.fail(unavailable.to_string()),
+            }
+        }
         self.answer(match placed {
             Ok(Placed::Number(number)) => answer::Result::Number(number.0),
             Ok(Placed::StockChanged(number)) => answer::Result::StockChanged(number.0),

@@ -13,6 +13,7 @@ use super::Input;
 use crate::measured::Measured;
 use crate::store::Store;
 use crate::store::saves;
+use crate::traced::Spans;
 use order_core::Event;
 use order_core::Save;
 
@@ -21,7 +22,7 @@ use order_core::Save;
 pub(super) struct Writer {
     /// Locked while something is written; the thread does only where something has queued.
     store: Arc<Mutex<dyn Store>>,
-    saves: Sender<Save>,
+    saves: Sender<(Save, Spans)>,
     /// Saves of the thread's that it has not reported yet.
     queued: usize,
     thread: JoinHandle<()>,
@@ -50,10 +51,10 @@ impl Writer {
     }
 
     /// Writes on the thread, which reports it.
-    pub(super) fn save(&mut self, save: Save) {
+    pub(super) fn save(&mut self, save: Save, spans: Spans) {
         self.queued += 1;
         self.saves
-            .send(save)
+            .send((save, spans))
             .expect("the store's thread runs until it is finished");
     }
 
@@ -88,18 +89,20 @@ impl Writer {
 
 fn write(
     store: &Mutex<impl Store>,
-    queue: &Receiver<Save>,
+    queue: &Receiver<(Save, Spans)>,
     inputs: &mpsc::Sender<Input>,
     measured: &Measured,
 ) {
-    while let Ok(first) = queue.recv() {
+    while let Ok((first, mut spans)) = queue.recv() {
         let mut saves = 1;
         let group = order_core::durable::gather(first, || {
-            let next = queue.try_recv().ok()?;
+            let (next, with_it) = queue.try_recv().ok()?;
             saves += 1;
+            spans.extend(with_it);
             Some(next)
         });
         let event = write_group(&mut *lock(store), &group, measured);
+        drop(spans);
         // Where the driver has stopped nobody needs to know, yet what has queued is written.
         let _ = inputs.blocking_send(Input::Saved { saves, event });
     }
@@ -162,7 +165,7 @@ mod tests {
         let count = saves.len();
         saves
             .into_iter()
-            .for_each(|save| sender.send(save).unwrap());
+            .for_each(|save| sender.send((save, Spans::default())).unwrap());
         drop(sender);
         let (inputs, mut reports) = mpsc::channel(count.max(1));
         let store = Mutex::new(Small {

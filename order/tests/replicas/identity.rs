@@ -77,6 +77,7 @@ async fn who_names_another_journal_gets_nothing() {
             leader: 2,
             rows: Vec::new(),
             committed: 0,
+            traced: Vec::new(),
             journal: journal.clone(),
         };
         let refusals = [

@@ -164,6 +164,7 @@ async fn a_data_directory_serves_one_replica() {
         archive_after: None,
         cluster: None,
         monitor: Default::default(),
+        traces: Default::default(),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let refused = order::run(config, listener, std::future::pending()).await;

@@ -258,6 +258,7 @@ async fn the_largest_messages_that_there_are_fit_and_larger_ones_are_refused() {
         leader: u32::MAX,
         rows: (0..APPEND_ROWS_MAX).map(row).collect(),
         committed: LAST,
+        traced: Vec::new(),
         journal,
     };
     let cluster = Cluster::start(1).await;

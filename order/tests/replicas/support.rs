@@ -162,6 +162,7 @@ impl Cluster {
             archive_after: None,
             cluster: None,
             monitor: Default::default(),
+            traces: Default::default(),
         };
         let listener = TcpListener::bind(seat.address).await.unwrap();
         let (stop, stopped) = oneshot::channel();
@@ -332,6 +333,7 @@ impl Seat {
             leader,
             rows: rows.iter().map(Into::into).collect(),
             committed: rows.last().map_or(0, |last| last.number.0 + 1),
+            traced: Vec::new(),
             journal: journal(),
         };
         append(&mut ReplicationClient::new(self.channel.clone()), request).await

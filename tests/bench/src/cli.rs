@@ -78,6 +78,9 @@ pub struct Compare {
     /// In the place of all others, another build of `bazaar`, to see what a change costs
     #[arg(long, value_name = "FILE")]
     pub before: Option<PathBuf>,
+    /// In the place of all others, the same build tracing this share of the requests, to see what that costs
+    #[arg(long, value_name = "P", conflicts_with = "before")]
+    pub traced: Option<f64>,
 }
 
 /// Flags of `bench grow`.
@@ -119,5 +122,6 @@ mod tests {
         assert!(Cli::try_parse_from(["bench", "compare", "--rounds=0"]).is_err());
         assert!(Cli::try_parse_from(["bench", "compare", "--only=lookups"]).is_ok());
         assert!(Cli::try_parse_from(["bench", "compare", "--before=bazaar"]).is_ok());
+        assert!(Cli::try_parse_from(["bench", "compare", "--traced=0.01"]).is_ok());
     }
 }

@@ -90,6 +90,7 @@ impl Plan {
             binary: self.bazaar.clone(),
             store: None,
             stocks: stocks.map(Path::to_owned),
+            flags: Vec::new(),
         }
     }
 

@@ -5,7 +5,7 @@
 //! - [`rounds`]: contenders take turns;
 //! - [`contender`]: how each of them is started and driven;
 //! - [`generator`]: who sends the requests;
-//! - [`origin`], [`http`], [`process`]: what contenders need;
+//! - [`origin`], [`collector`], [`http`], [`process`]: what contenders need;
 //! - [`growth`]: how figures change as one quantity grows;
 //! - [`statistics`], [`bars`]: medians, ratios, and what Bazaar is to reach;
 //! - [`report`], [`machine`]: what was measured, and where;
@@ -18,6 +18,7 @@ mod contender;
 mod generator;
 mod growth;
 mod origin;
+mod collector;
 mod http;
 mod process;
 mod statistics;
@@ -71,9 +72,10 @@ fn compare(args: Compare) -> Result<(), Error> {
     let (site, _dir) = site(&args.common)?;
     let plan = Plan {
         bazaar: binary(&args.common.bazaar)?,
-        rivals: match &args.before {
-            Some(before) => Rivals::Build(binary(before)?),
-            None => Rivals::Peers {
+        rivals: match (&args.before, args.traced) {
+            (Some(before), _) => Rivals::Build(binary(before)?),
+            (None, Some(share)) => Rivals::Traced(share),
+            (None, None) => Rivals::Peers {
                 native: fs::canonicalize(&args.native).unwrap_or(args.native),
             },
         },

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::collector;
 use crate::contender::bazaar::{Bazaar, Setup};
 use crate::contender::caches::{self, Cache};
 use crate::contender::etcd::{Cluster, Etcd, Protocol};
@@ -28,6 +29,9 @@ pub const ONE_STANDBY: &str = "PostgreSQL, one standby";
 
 /// Bazaar of another build.
 const BEFORE: &str = "bazaar, before";
+
+/// Bazaar that traces requests.
+const TRACED: &str = "bazaar, traced";
 
 /// How many connections look up.
 pub const LOOKUP_CONNECTIONS: u32 = 64;
@@ -77,6 +81,8 @@ pub enum Rivals {
     },
     /// Another build of `bazaar`, alone.
     Build(PathBuf),
+    /// The same build, tracing this share of the requests.
+    Traced(f64),
 }
 
 /// How the comparisons are run.
@@ -109,11 +115,32 @@ impl Plan {
     }
 
     fn start_on(&self, name: &str, binary: &Path, store: Option<String>) -> Result<Bazaar, Error> {
+        self.start_with(name, binary, store, Vec::new())
+    }
+
+    /// One that traces this share of the requests, and has somewhere to export them.
+    fn start_traced(&self, share: f64) -> Result<Bazaar, Error> {
+        let collector = collector::start()?;
+        let flags = vec![
+            format!("--otlp=http://{collector}/v1/traces"),
+            format!("--trace-sample={share}"),
+        ];
+        self.start_with(TRACED, &self.bazaar, None, flags)
+    }
+
+    fn start_with(
+        &self,
+        name: &str,
+        binary: &Path,
+        store: Option<String>,
+        flags: Vec<String>,
+    ) -> Result<Bazaar, Error> {
         let setup = Setup {
             name: name.to_owned(),
             binary: binary.to_owned(),
             stocks: None,
             store,
+            flags,
         };
         Bazaar::start(&self.site, &setup)
     }
@@ -170,6 +197,7 @@ pub fn lookups(plan: &Plan) -> Result<Scenario, Error> {
     let mut bazaars = vec![plan.start(BAZAAR, &plan.bazaar)?];
     match &plan.rivals {
         Rivals::Build(before) => bazaars.push(plan.start(BEFORE, before)?),
+        Rivals::Traced(share) => bazaars.push(plan.start_traced(*share)?),
         Rivals::Peers { native } if native.is_file() => bazaars.push(plan.start(NATIVE, native)?),
         Rivals::Peers { native } => field.absent.push(format!(
             "there is no {}, with the policy compiled in",
@@ -201,6 +229,7 @@ pub fn trades(plan: &Plan) -> Result<Vec<Scenario>, Error> {
     field.add(plan.start(BAZAAR, &plan.bazaar))?;
     match &plan.rivals {
         Rivals::Build(before) => field.add(plan.start(BEFORE, before))?,
+        Rivals::Traced(share) => field.add(plan.start_traced(*share))?,
         Rivals::Peers { .. } => field.add_stores(plan)?,
     }
     TRADE_CONNECTIONS

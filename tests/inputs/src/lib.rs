@@ -7,11 +7,13 @@
 //! - [`http`]: a connection of a client's, through HTTP and the default policy;
 //! - [`services`]: gRPC messages, through their conversion and the cores;
 //! - [`stocks`]: a CSV file of stocks;
+//! - [`traceparent`]: what a request says of its trace;
 //! - [`database`]: the files of a ledger and of a catalog, damaged.
 
 pub mod http;
 pub mod services;
 pub mod stocks;
+pub mod traceparent;
 pub mod database;
 
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +24,7 @@ pub struct Target {
     pub check: fn(&[u8]),
 }
 
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target {
         name: "http",
         check: http::check,
@@ -38,6 +40,10 @@ pub const TARGETS: [Target; 6] = [
     Target {
         name: "stocks",
         check: stocks::check,
+    },
+    Target {
+        name: "traceparent",
+        check: traceparent::check,
     },
     Target {
         name: "ledger_files",

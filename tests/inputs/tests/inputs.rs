@@ -150,6 +150,7 @@ mod messages {
                     quantity
                 },
                 stock_change,
+                ..v1::Order::default()
             }
         })
     }

@@ -411,6 +411,7 @@ impl Catalog {
                 self.waiting.push(Waiting::Trade(caller, answer));
                 self.proposing.push((caller, rows));
                 self.queue.push_back(Command::Trade {
+                    traced: Vec::new(),
                     sender: in_epoch(epoch),
                     orders,
                     proposed,

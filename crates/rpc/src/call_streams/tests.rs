@@ -127,6 +127,7 @@ impl Caller {
             leader,
             rows: Vec::new(),
             committed: 0,
+            traced: Vec::new(),
             journal: Vec::new(),
         };
         let mut client = self.client.clone();

@@ -129,8 +129,8 @@ impl<'a> Exchange<'a> {
         if stale.as_ref().is_some_and(may_serve) {
             deadline = deadline.min(Instant::now() + STALE_WAIT_MAX);
         }
-        let backend = &self.gateway.backend;
-        let (outcome, on_reply) = match backend.read_stock(name, fetch.session(), deadline).await {
+        let (backend, call) = (&self.gateway.backend, self.call(deadline));
+        let (outcome, on_reply) = match backend.read_stock(name, fetch.session(), call).await {
             Ok(StockAnswer::Found { stock, .. }) if why == Forward::Bypass => {
                 (Outcome::Stock(stock), not_stored(why))
             }
@@ -199,7 +199,11 @@ impl<'a> Exchange<'a> {
     pub(super) async fn fetch_order(&mut self, number: OrderNumber, why: Forward) -> StepResult {
         let requested_at = BootTime::now();
         let deadline = self.deadlines().read;
-        let outcome = self.gateway.backend.read_order(number, deadline).await;
+        let outcome = self
+            .gateway
+            .backend
+            .read_order(number, self.call(deadline))
+            .await;
         let on_reply = match &outcome {
             Outcome::Order(order) if why != Forward::Bypass => {
                 let (order, cache) = (order.clone(), Arc::clone(&self.gateway.cache));
@@ -241,8 +245,8 @@ impl<'a> Exchange<'a> {
         let deadline = self.deadlines().read;
         let permitted = self.permit_list(&self.gateway.lists, deadline).await;
         permitted.map_err(|_| Unavailability::NoCatalog)?;
-        let backend = &self.gateway.backend;
-        backend.list_stocks(after, limit, deadline).await
+        let (backend, call) = (&self.gateway.backend, self.call(deadline));
+        backend.list_stocks(after, limit, call).await
     }
 
     pub(super) async fn list_orders(&mut self, listing: &OrderListing) -> StepResult {
@@ -251,7 +255,10 @@ impl<'a> Exchange<'a> {
         }
         let deadline = self.deadlines().read;
         let page = match self.permit_list(&self.gateway.order_lists, deadline).await {
-            Ok(()) => self.gateway.backend.list_orders(listing, deadline).await,
+            Ok(()) => {
+                let (backend, call) = (&self.gateway.backend, self.call(deadline));
+                backend.list_orders(listing, call).await
+            }
             Err(_) => Err(Unavailability::NoReplica),
         };
         let outcome = page.map_or_else(Outcome::Unavailable, Outcome::Orders);

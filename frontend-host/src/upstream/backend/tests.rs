@@ -462,7 +462,7 @@ const NOBODY: &str = "http://127.0.0.1:1";
 async fn read_meta(backend: Arc<Backend>) -> Result<StockAnswer, Unavailability> {
     let name = StockName::new("meta").unwrap();
     let deadline = Instant::now() + PATIENCE;
-    backend.read_stock(&name, None, deadline).await
+    backend.read_stock(&name, None, deadline.into()).await
 }
 
 fn order(number: u64) -> domain::Order {
@@ -476,7 +476,7 @@ fn order(number: u64) -> domain::Order {
 
 async fn trade(backend: Arc<Backend>, number: u64) -> Outcome {
     let deadline = Instant::now() + PATIENCE;
-    backend.trade(&order(number), deadline).await
+    backend.trade(&order(number), deadline.into()).await
 }
 
 #[tokio::test]
@@ -510,7 +510,9 @@ async fn a_replica_that_is_away_is_asked_for_all_who_wait() {
         let backend = Arc::clone(&backend);
         reading.spawn(async move {
             let deadline = Instant::now() + PATIENCE;
-            backend.read_order(OrderNumber(number), deadline).await
+            backend
+                .read_order(OrderNumber(number), deadline.into())
+                .await
         });
     }
     away.check().await;
@@ -521,7 +523,7 @@ async fn take(backend: &Backend, key: &[u8], wait_max: Duration) -> Outcome {
     let name = "lookups".to_owned();
     let deadline = Instant::now() + wait_max;
     let bucket = Bucket { name, rate };
-    backend.take(&bucket, key, 1, deadline).await
+    backend.take(&bucket, key, 1, deadline.into()).await
 }
 
 #[tokio::test]
@@ -767,7 +769,7 @@ async fn read_order_at(fails: Fails, is_there: bool) -> (Outcome, u64, u64) {
     }
     let before = backend.replicas.suspicions();
     let deadline = Instant::now() + PATIENCE;
-    let outcome = backend.read_order(OrderNumber(7), deadline).await;
+    let outcome = backend.read_order(OrderNumber(7), deadline.into()).await;
     let suspicions = backend.replicas.suspicions() - before;
     (outcome, gets.load(Ordering::Relaxed), suspicions)
 }

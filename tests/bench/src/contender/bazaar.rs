@@ -21,6 +21,8 @@ pub struct Setup {
     pub stocks: Option<PathBuf>,
     /// The URL of a PostgreSQL database that keeps the catalog's data, in the place of its directory.
     pub store: Option<String>,
+    /// Further flags of `bazaar up`.
+    pub flags: Vec<String>,
 }
 
 /// One service of a running bazaar.
@@ -59,6 +61,7 @@ impl Bazaar {
         if let Some(store) = &setup.store {
             line.args(["--catalogs=1", "--store", store]);
         }
+        line.args(&setup.flags);
         let mut process = Process::start("bazaar", &dir, line)?;
         process.wait_until(|process| process.log().contains("Ctrl-C"))?;
         Ok(Self {

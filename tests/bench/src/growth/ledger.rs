@@ -218,6 +218,7 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
         accept_loss_of: BTreeSet::new(),
         archive_after: None,
         monitor: Default::default(),
+        traces: Default::default(),
     };
     fs::create_dir_all(&config.data_dir).map_err(Error::file(&config.data_dir))?;
     let remains = RebuildSource {
