@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use frontend_policy::rollout::Progress;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use rpc::release::RELEASE;
 use serde::Deserialize;
 
 use crate::answer;
@@ -28,6 +29,12 @@ pub enum AdminError {
     Client(#[from] ClientError),
     #[error("the gateway refused ({status}): {reason}")]
     Refused { status: u16, reason: String },
+    /// It knows nothing of what it is asked for.
+    #[error(
+        "the gateway refused (404): {reason}. It is of an older release than this command ({RELEASE}): upgrade it first; \
+         or --admin names where clients are served"
+    )]
+    NoSuchPath { reason: String },
     /// Its answer is not of the expected shape.
     #[error("the gateway's answer was not understood: {0}")]
     Nonsense(#[from] serde_json::Error),
@@ -46,7 +53,7 @@ impl AdminError {
             ),
             // A proxy's, too.
             Self::Refused { status, .. } => [429, 502, 503, 504].contains(status),
-            Self::Token(_) | Self::Nonsense(_) => false,
+            Self::Token(_) | Self::NoSuchPath { .. } | Self::Nonsense(_) => false,
         }
     }
 
@@ -59,7 +66,7 @@ impl AdminError {
             ),
             Self::Refused { status, .. } => *status >= 500,
             Self::Nonsense(_) => true,
-            Self::Token(_) => false,
+            Self::Token(_) | Self::NoSuchPath { .. } => false,
         }
     }
 }
@@ -176,9 +183,14 @@ fn accepted(response: Response<Bytes>) -> Result<Bytes, AdminError> {
         return Ok(body);
     }
     let reason = answer::refusal(&body).unwrap_or_else(|| answer::beginning(&body));
-    Err(AdminError::Refused {
-        status: status.as_u16(),
-        reason,
+    Err(match status {
+        StatusCode::NOT_FOUND if reason.starts_with("no such path") => {
+            AdminError::NoSuchPath { reason }
+        }
+        status => AdminError::Refused {
+            status: status.as_u16(),
+            reason,
+        },
     })
 }
 
@@ -186,6 +198,12 @@ fn accepted(response: Response<Bytes>) -> Result<Bytes, AdminError> {
 pub struct Status {
     /// A trade can be served.
     pub ready: bool,
+    /// Why not.
+    #[serde(default)]
+    pub unready: Option<String>,
+    /// The gateway's; none says 0.1.0.
+    #[serde(default)]
+    pub release: Option<String>,
     /// The journal's id, once it is known.
     #[serde(default)]
     pub journal: Option<String>,
@@ -194,6 +212,9 @@ pub struct Status {
     pub leader: Option<u32>,
     pub replicas: Vec<Replica>,
     pub catalog: Catalog,
+    /// All that this gateway knows.
+    #[serde(default)]
+    pub catalogs: Vec<KnownCatalog>,
     /// What the cache keeps.
     pub cache: Caches,
     /// The versions of the policy.
@@ -214,12 +235,25 @@ pub struct Replica {
     pub chain_hash: Option<String>,
     pub reaches_catalog: Option<bool>,
     pub round_trip_us: Option<u64>,
+    #[serde(default)]
+    pub release: Option<String>,
+}
+
+/// One of the catalogs that the gateway knows.
+#[derive(Debug, Deserialize)]
+pub struct KnownCatalog {
+    pub url: String,
+    /// `active`, `standby` or `silent`.
+    pub role: String,
+    #[serde(default)]
+    pub release: Option<String>,
 }
 
 /// The catalog as the gateway sees it.
 #[derive(Debug, Deserialize)]
 pub struct Catalog {
-    pub url: String,
+    /// Of the active one, where one is known.
+    pub url: Option<String>,
     pub reachable: bool,
     pub journal_rows: Option<u64>,
     /// How many of them change stocks.
@@ -347,6 +381,9 @@ pub struct Policy {
     pub version: String,
     pub stage: String,
     pub decisions: u64,
+    /// Decisions of a candidate that were compared with the active version's: all of a shadow's.
+    #[serde(default)]
+    pub compared: u64,
     pub traps: u64,
     pub overruns: u64,
     pub invalid: u64,
@@ -397,4 +434,25 @@ const SHORT_HASH_CHARS: usize = 12;
 /// The beginning of a hash in hexadecimal.
 pub fn short(hash: &str) -> String {
     hash.chars().take(SHORT_HASH_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_that_knows_nothing_of_it_is_said_to_be_older() {
+        let said = |message: &str| {
+            let body = format!(r#"{{"error":{{"code":404,"message":"{message}"}}}}"#);
+            let response = Response::builder().status(404);
+            accepted(response.body(body.into()).unwrap()).unwrap_err()
+        };
+        let older = said("no such path: /protocol").to_string();
+        assert!(
+            older.contains(&format!("older release than this command ({RELEASE})")),
+            "{older}"
+        );
+        let stock = said("stock not found").to_string();
+        assert_eq!(stock, "the gateway refused (404): stock not found");
+    }
 }

@@ -96,7 +96,7 @@ fn lock(dirs: &[PathBuf]) -> (Vec<Lock>, Vec<PathBuf>) {
     for dir in dirs {
         match Lock::take(&dir) {
             Ok(lock) => locks.push(lock),
-            Err(data_dir::Error::InUse { path }) => running.push(path),
+            Err(data_dir::Error::InUse { path, .. }) => running.push(path),
             Err(data_dir::Error::Unusable { .. }) => {}
         }
     }

@@ -21,6 +21,7 @@ use frontend_policy::{Compiler, Probation};
 use metrics::{Export, Families};
 use monitor::{Monitor, Readiness};
 use rpc::listen::connections_within_open_files;
+use rpc::release::RELEASE;
 use tls::{Cluster, Expected, Role};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -63,7 +64,7 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
     monitor.export(Arc::new(traces.clone()));
     if let Some(store) = args.store {
         let url = catalog::StoreUrl::parse(&store.0).map_err(catalog::Error::from)?;
-        info!(address = %args.listen, store = %url, "starting");
+        info!(address = %args.listen, store = %url, release = RELEASE, "starting");
         let config = catalog::PostgresConfig {
             store: url,
             allow_unreplicated: args.allow_unreplicated,
@@ -111,7 +112,7 @@ pub async fn catalog(args: cli::Catalog, mut inherited: Inherited) -> Result<(),
             () = &mut shutdown => return Ok(()), // nothing is there until all of it is
         }
     }
-    info!(address = %args.listen, "starting");
+    info!(address = %args.listen, release = RELEASE, "starting");
     let ran = catalog::run(config, (listener, cluster), shutdown).await;
     traces.flush().await;
     ran?;
@@ -179,7 +180,7 @@ pub async fn order(args: cli::Order, mut inherited: Inherited) -> Result<(), Fai
         monitor,
         traces: traces.clone(),
     };
-    info!(%address, "starting");
+    info!(%address, release = RELEASE, "starting");
     let ran = order::run(config, (listener, cluster), shutdown).await;
     traces.flush().await;
     ran?;
@@ -248,7 +249,7 @@ pub async fn gateway(args: cli::Gateway, mut inherited: Inherited) -> Result<(),
         traces: traces.clone(),
         ..defaults
     };
-    info!(address = %args.front.listen, admin = %args.front.admin, "starting");
+    info!(address = %args.front.listen, admin = %args.front.admin, release = RELEASE, "starting");
     let succession = Succession {
         predecessor,
         replaced,

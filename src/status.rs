@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 
 use crate::admin::{
-    Admin, AdminError, BrokenOff, Cache, Change, Incident, Policies, Policy, Replica, Status, short,
+    Admin, AdminError, BrokenOff, Cache, Change, Incident, KnownCatalog, Policies, Policy, Replica,
+    Status, short,
 };
 use crate::cli;
 use crate::error::Error;
@@ -33,21 +34,25 @@ fn describe(status: &Status) -> String {
         Some(journal) => format!("journal {journal}\n"),
         None => "the journal's id is not known yet\n".to_owned(),
     };
+    let release = status.release.as_ref();
+    let release = release.map_or_else(String::new, |it| {
+        format!("this gateway is of release {it}\n")
+    });
     [
-        heading + &journal,
+        heading + &journal + &release,
         replicas(status),
-        catalog(status),
+        catalog(status) + &catalogs(status),
         caches(status),
         policies(&status.policy),
     ]
     .join("\n")
 }
 
-fn readiness(status: &Status) -> &'static str {
-    if status.ready {
-        "ready"
-    } else {
-        "not ready: no trade can be served"
+fn readiness(status: &Status) -> String {
+    match (&status.unready, status.ready) {
+        (_, true) => "ready".to_owned(),
+        (None, false) => "not ready: no trade can be served".to_owned(),
+        (Some(why), false) => format!("not ready: {why}"),
     }
 }
 
@@ -60,9 +65,13 @@ fn replicas(status: &Status) -> String {
         "chain hash",
         "catalog",
         "round trip",
+        "release",
         "url",
     ]);
     for replica in &status.replicas {
+        // Of one that is down these are not known: older gateways say what was so before.
+        let reaches_catalog = replica.reaches_catalog.filter(|_| replica.healthy);
+        let round_trip_us = replica.round_trip_us.filter(|_| replica.healthy);
         table.row([
             replica.id.to_string(),
             match replica {
@@ -74,12 +83,9 @@ fn replicas(status: &Status) -> String {
             or_dash(replica.role.as_deref()),
             or_dash(replica.orders),
             or_dash(replica.chain_hash.as_deref().map(short)),
-            or_dash(
-                replica
-                    .reaches_catalog
-                    .map(|reaches| if reaches { "reached" } else { "out of reach" }),
-            ),
-            or_dash(replica.round_trip_us.map(|us| format!("{us} µs"))),
+            or_dash(reaches_catalog.map(|it| if it { "reached" } else { "out of reach" })),
+            or_dash(round_trip_us.map(|us| format!("{us} µs"))),
+            or_dash(replica.release.as_deref()),
             replica.url.clone(),
         ]);
     }
@@ -111,11 +117,26 @@ fn catalog(status: &Status) -> String {
                 .map(|rows| rows.saturating_sub(catalog.stock_changes.unwrap_or(0))),
         ),
         or_dash(catalog.chain_hash.as_deref().map(short)),
-        in_sync.join(","),
+        match in_sync.is_empty() {
+            true => "-".to_owned(),
+            false => in_sync.join(","),
+        },
         or_dash(catalog.session.as_deref()),
         or_dash(catalog.lease_ms.map(|ms| format!("{ms} ms"))),
-        catalog.url.clone(),
+        or_dash(catalog.url.as_deref()),
     ]);
+    table.render()
+}
+
+/// All that are known, a line each.
+fn catalogs(status: &Status) -> String {
+    if status.catalogs.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(["catalogs", "release", "url"]);
+    for KnownCatalog { url, role, release } in &status.catalogs {
+        table.row([role.clone(), or_dash(release.as_deref()), url.clone()]);
+    }
     table.render()
 }
 
@@ -173,13 +194,13 @@ pub fn policies(policies: &Policies) -> String {
         "active for",
     ]);
     for policy in policies.iter() {
-        let counts = [
-            policy.decisions,
-            policy.traps,
-            policy.overruns,
-            policy.invalid,
-        ]
-        .map(|count| count.to_string());
+        // A shadow decides for no client.
+        let decisions = match policy.stage.as_str() {
+            "shadow" => policy.compared,
+            _ => policy.decisions,
+        };
+        let counts = [decisions, policy.traps, policy.overruns, policy.invalid]
+            .map(|count| count.to_string());
         let [decisions, traps, overruns, invalid] = counts;
         table.row([
             match &policy.who {
@@ -348,6 +369,52 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn each_catalog_and_each_release_is_told_and_nothing_of_who_is_down() {
+        let status = r#"{"ready":false,"unready":"no session with the catalog","release":"0.2.0","epoch":1,"leader":2,
+            "replicas":[{"id":2,"url":"http://r2","healthy":true,"role":"leader","orders":7,"chain_hash":"ab",
+                         "reaches_catalog":false,"round_trip_us":81,"release":"0.2.1"},
+                        {"id":3,"url":"http://r3","healthy":false,"role":null,"orders":null,"chain_hash":null,
+                         "reaches_catalog":false,"round_trip_us":4711,"release":null}],
+            "catalog":{"url":null,"reachable":false,"journal_rows":null,"chain_hash":null,"session":null,"lease_ms":null},
+            "catalogs":[{"url":"http://a","role":"silent","release":null},{"url":"http://b","role":"active","release":"0.2.0"}],
+            "cache":{"stocks":{"entries":0,"hits":0,"misses":0,"stale":0},
+                     "orders":{"entries":0,"hits":0,"misses":0,"stale":0}},
+            "policy":{"active":null,"previous":null,"candidate":null}}"#;
+        let text = describe(&serde_json::from_str(status).unwrap());
+        let line = |of: &str| {
+            let found = text.lines().find(|line| line.ends_with(of));
+            let words: Vec<_> = found.expect(of).split_ascii_whitespace().collect();
+            words.join(" ")
+        };
+        assert_eq!(
+            line("http://r2"),
+            "2 healthy leader 7 ab out of reach 81 µs 0.2.1 http://r2"
+        );
+        assert_eq!(line("http://r3"), "3 down - - - - - - http://r3");
+        assert_eq!(line("http://a"), "silent - http://a");
+        assert_eq!(line("http://b"), "active 0.2.0 http://b");
+        for part in ["not ready: no session", "of release 0.2.0"] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_shadow_has_the_count_of_what_it_decided_beside_the_active_version() {
+        let candidate = |stage: &str| {
+            let candidate = format!(
+                r#"{{"digest":"0123456789abcdef","name":"new","version":"1","stage":"{stage}","decisions":5,"compared":32,
+                    "traps":0,"overruns":0,"invalid":0,"active_ms":null}}"#
+            );
+            let listed = format!(r#"{{"active":null,"previous":null,"candidate":{candidate}}}"#);
+            let text = policies(&serde_json::from_str(&listed).unwrap());
+            let row = text.lines().nth(1).unwrap().split_ascii_whitespace();
+            row.collect::<Vec<_>>()[4].to_owned()
+        };
+        assert_eq!(candidate("shadow"), "32");
+        assert_eq!(candidate("canary"), "5");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use domain::StockName;
+use frontend_host::admin::MAY_BE_DONE;
 use http::header::CONTENT_TYPE;
 use http::{Method, Request};
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
@@ -32,7 +33,8 @@ pub enum StockError {
     Admin(#[from] AdminError),
     /// It may have been made.
     #[error(
-        "{error}; it may have been done: to be sure, say it again with --idempotency-key {key}"
+        "{}; it may have been done: to be sure, say the whole command again with --idempotency-key {key}",
+        told(error)
     )]
     Unknown {
         key: String,
@@ -45,6 +47,13 @@ pub enum StockError {
     /// Standard output does not take the result.
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
+}
+
+/// What the gateway says, without what it says to programs of what may have been done.
+fn told(error: &AdminError) -> String {
+    let told = error.to_string();
+    let told = told.strip_suffix(MAY_BE_DONE).unwrap_or(&told);
+    told.strip_suffix("; ").unwrap_or(told).to_owned()
 }
 
 /// Does what the command says.
@@ -206,4 +215,26 @@ async fn list(admin: &mut Admin, as_json: bool) -> Result<(), StockError> {
         table.row([name, price.get().to_owned(), quantity.to_string()]);
     }
     Ok(output::print(&table.render())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_have_been_done_is_said_once() {
+        let unknown = |reason: &str| {
+            let error = AdminError::Refused {
+                status: 503,
+                reason: reason.to_owned(),
+            };
+            let key = "operator-84".to_owned();
+            StockError::Unknown { key, error }.to_string()
+        };
+        let expected = "the gateway refused (503): no order replica answers; it may have been done: to be sure, say the \
+                        whole command again with --idempotency-key operator-84";
+        let reason = "no order replica answers";
+        assert_eq!(unknown(&format!("{reason}; {MAY_BE_DONE}")), expected);
+        assert_eq!(unknown(reason), expected);
+    }
 }

@@ -228,6 +228,9 @@ fn hand_over(bazaar: &mut Bazaar) {
     let ended = before.wait();
     assert!(ended.success(), "{ended}: {}", before.log());
     assert!(bazaar.server(GATEWAY).is_running());
+    // Who looks for the process that has the place finds it in the lock.
+    let lock = fs::read_to_string(bazaar.gateway_dir().join("lock")).unwrap();
+    assert_eq!(lock, format!("{}\n", bazaar.server(GATEWAY).pid()));
 }
 
 /// What is to be the same before and after.

@@ -1,6 +1,8 @@
 //! What services say of themselves to load balancers, supervisors and Prometheus, at `--metrics`.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 use std::time::Duration;
 
 use rpc::connect::{Security, lazy};
@@ -14,7 +16,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 
-use crate::harness::{Bazaar, Order, Server, run, try_request, wait_until};
+use crate::harness::{Bazaar, Options, Order, Server, run, run_ok, try_request, wait_until};
 use crate::on_postgres::start;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,6 +70,106 @@ fn a_catalog_and_replicas_say_in_which_role_they_are_ready_and_what_they_have() 
     let replica = monitor(&mut bazaar, Server::Order(follower));
     wait_until("it to say that it is not ready", || {
         ask(replica, "/readyz").is_some_and(|(status, _)| status == 503)
+    });
+}
+
+/// Of a database that is an older copy, whose rows one replica that is away may have.
+#[test]
+fn a_catalog_that_waits_and_its_gateways_say_for_whom_and_how_long() {
+    let mut bazaar = Bazaar::start(Options {
+        lease_ms: 4000,
+        ..Options::default()
+    });
+    bazaar.trade(&Order::sell(1, "meta"));
+    assert!(bazaar.server(Server::Catalog).terminate().success());
+    let copy = tempfile::tempdir().unwrap();
+    let copy_all = |from: &Path, to: &Path| {
+        for entry in fs::read_dir(from).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+            }
+        }
+    };
+    let dir = bazaar.catalog_dir();
+    copy_all(&dir, copy.path());
+    bazaar.restart_catalog();
+    bazaar.trade(&Order::sell(1, "meta"));
+    let away = bazaar.follower();
+    bazaar.kill(away);
+    bazaar.kill_catalog();
+    fs::remove_dir_all(&dir).unwrap();
+    fs::create_dir(&dir).unwrap();
+    copy_all(copy.path(), &dir);
+    let catalog = monitor(&mut bazaar, Server::Catalog);
+    let whom = format!("for the ledger of replica {away}, since its database lost what is there");
+    wait_until("both to say whom the catalog waits for", || {
+        let own = ask(catalog, "/readyz");
+        let of_gateway = bazaar.admin("GET", "/readyz", b"");
+        own.is_some_and(|(status, why)| status == 503 && why.contains(&whom))
+            && of_gateway.status == 503
+            && of_gateway.error().1.starts_with("the catalog waits ")
+            && of_gateway.error().1.contains(&whom)
+    });
+    bazaar.restart(away);
+    wait_until("both to say how long the catalog waits for leases", || {
+        let leases = " s more for leases of before its start";
+        let own = ask(catalog, "/readyz");
+        let of_gateway = bazaar.admin("GET", "/readyz", b"");
+        own.is_some_and(|(_, why)| why.contains(leases))
+            && of_gateway.status == 503
+            && of_gateway.error().1.contains(leases)
+    });
+    wait_until_it_says(catalog, "active");
+    bazaar.wait_until_ready();
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.check_acknowledged();
+}
+
+#[test]
+fn every_service_says_of_which_release_it_is() {
+    let release = rpc::release::RELEASE;
+    let mut bazaar = Bazaar::start_default();
+    let other = bazaar.start_beside(Server::Gateway(1), &[]);
+    wait_until("the other gateway to have a session", || {
+        other.log().contains("session with the catalog opened")
+    });
+    let admin = format!("http://{}", bazaar.admin_address());
+    let shown = run_ok(["protocol", "show", "--admin", &admin]);
+    let named: Vec<_> = shown
+        .lines()
+        .filter(|it| it.starts_with("gateway "))
+        .collect();
+    assert!(
+        named.len() == 1 && named[0].contains(&format!(" {release} ")),
+        "the other gateway, and not this one: {shown}"
+    );
+    let all = [Server::Catalog, Server::Gateway(0)].into_iter();
+    for server in all.chain([1, 2, 3].map(Server::Order)) {
+        let log = bazaar.server(server).log();
+        let starting = log.lines().find(|line| line.contains("starting"));
+        let said = format!("release=\"{release}\"");
+        assert!(
+            starting.is_some_and(|it| it.contains(&said)),
+            "{server}: {log}"
+        );
+    }
+    let build = format!("bazaar_build_info{{version=\"{release}\"}} 1");
+    let catalog = monitor(&mut bazaar, Server::Catalog);
+    wait_until("the catalog to say it", || {
+        ask(catalog, "/metrics").is_some_and(|(_, text)| text.contains(&build))
+    });
+    assert!(bazaar.admin("GET", "/metrics", b"").body.contains(&build));
+    wait_until("the status to say it of all", || {
+        let status = bazaar.status();
+        let replicas = status["replicas"].as_array().unwrap();
+        let services = replicas
+            .iter()
+            .chain(status["catalogs"].as_array().unwrap());
+        services.count() == 4
+            && replicas.iter().all(|it| it["release"] == release)
+            && status["catalogs"][0]["release"] == release
+            && status["release"] == release
     });
 }
 

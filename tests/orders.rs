@@ -175,3 +175,21 @@ fn replicas_that_are_gone_are_not_missed() {
     }
     assert_eq!(page(&bazaar, "/orders"), (all, None));
 }
+
+/// A catalog that is rebuilt is at the oldest version: nobody knows which releases its replicas are of.
+#[test]
+fn who_asks_for_a_list_before_the_protocol_is_raised_is_told_what_it_waits_for() {
+    let mut bazaar = Bazaar::start_default();
+    bazaar.trade(&Order::sell(1, "meta"));
+    bazaar.lose_and_rebuild_catalog(&[1, 2, 3]);
+    bazaar.wait_until_ready();
+    for target in ["/orders", "/events"] {
+        wait_until("the gateway to know the version", || {
+            let (code, message) = bazaar.get(target).error();
+            code == 503 && message.contains("bazaar protocol raise")
+        });
+    }
+    let admin = format!("http://{}", bazaar.admin_address());
+    run_ok(["protocol", "raise", "--admin", &admin]);
+    wait_until("the list", || bazaar.get("/orders").status == 200);
+}

@@ -31,6 +31,7 @@ fn a_catalog_whose_disk_is_full_refuses_trades_serves_reads_and_goes_on_when_it_
     };
     bazaar.trade(&Order::sell(1, "nvidia"));
     bazaar.disk(Server::Catalog).fill();
+    let filled = Instant::now();
     let refused = (0..TRADES_MAX)
         .map(|_| bazaar.order(&Order::sell(1, "nvidia")))
         .find(|answer| answer.status != 200)
@@ -46,7 +47,26 @@ fn a_catalog_whose_disk_is_full_refuses_trades_serves_reads_and_goes_on_when_it_
     assert_eq!(bazaar.get("/orders/0").data()["name"], "nvidia");
     assert!(bazaar.server(Server::Catalog).is_running());
 
+    // Whoever asks is told why, and the logs say it once a second at most.
+    wait_until("the gateway to say why", || {
+        let ready = bazaar.admin("GET", "/readyz", b"");
+        ready.status == 503 && ready.error().1.contains("commits fail")
+    });
+    let seconds = usize::try_from(filled.elapsed().as_secs()).unwrap();
+    let said = bazaar.server(Server::Catalog).log();
+    let said = said.matches("a commit failed").count();
+    assert!(
+        (1..=seconds + 1).contains(&said),
+        "{said} times in {seconds} s"
+    );
+    for id in [1, 2, 3] {
+        let said = bazaar.server(Server::Order(id)).log();
+        let said = said.matches("holds the whole journal").count();
+        assert!(said <= 10, "replica {id}: {said} times");
+    }
     bazaar.disk(Server::Catalog).free();
+    // No client is needed for it to find out.
+    bazaar.wait_until_ready();
     wait_until("a trade", || {
         bazaar.order(&Order::sell(1, "meta")).status == 200
     });
@@ -202,7 +222,12 @@ fn a_gateway_is_not_ready_while_the_catalog_waits_for_leases_of_before() {
     wait_until("the gateway to say what is waited for", || {
         let ready = bazaar.admin("GET", "/readyz", b"");
         // It is the catalog that holds trades up; the leader, and this gateway's session, are there.
-        ready.status == 503 && ready.error().1.contains("waits until no gateway can hold")
+        ready.status == 503
+            && ready.error().1.starts_with("the catalog waits ")
+            && ready
+                .error()
+                .1
+                .contains(" s more for leases of before its start")
     });
     assert_eq!(bazaar.status()["ready"], false);
     bazaar.wait_until_ready();

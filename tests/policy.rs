@@ -141,6 +141,10 @@ fn tokens_are_taken_by_the_version_that_decides_and_no_swap_brings_them_back() {
     let tried = bazaar.admin("PUT", "/policy/candidate?shadow=1", &shadow);
     assert_eq!(tried.status, 200, "{tried:?}");
     assert_eq!(statuses("one", 10), [200; 10], "a shadow takes nothing");
+    wait_until("what it decided to be counted", || {
+        let candidate = bazaar.admin("GET", "/policy", b"").json()["candidate"].take();
+        candidate["decisions"] == 0 && candidate["compared"].as_u64() >= Some(10)
+    });
     push(&bazaar, &guest("limited"));
     let granted: usize = thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)

@@ -252,6 +252,20 @@ fn what_is_wrong_is_said_and_a_change_is_made_once() {
         (
             "POST",
             "/stocks",
+            json!({"name": "..", "price": 1}),
+            400,
+            "no name for a new stock",
+        ),
+        (
+            "POST",
+            "/stocks",
+            json!({"name": "a/b", "price": 1}),
+            400,
+            "no name for a new stock",
+        ),
+        (
+            "POST",
+            "/stocks",
             json!({"name": "acme", "price": 1, "quantity": -1}),
             400,
             "quantity",

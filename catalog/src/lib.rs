@@ -92,7 +92,7 @@ pub fn schema_versions() -> SchemaVersions {
 use crate::damage::{Damaged, Home, Watched};
 use crate::error::NoJournal;
 use crate::server::{Parts, Server};
-use crate::stocks::{Free, Listing};
+use crate::stocks::{Listing, Listings};
 use crate::store::postgres::{COMMIT_TIME_MAX, NewJournal, OpenError, OpenOptions, PostgresStore};
 use crate::store::sqlite::{FILE, SqliteStore};
 use crate::store::{Journal, Loaded, Store, random_journal};
@@ -297,7 +297,7 @@ fn begin_in(store: &mut SqliteStore, config: &Config) -> Result<(), Error> {
 /// The stocks that a journal begins with.
 fn first_stocks(file: Option<&Path>) -> Result<Vec<Listing>, Error> {
     match file {
-        Some(path) => Ok(stocks::load(path, Free::Refused)?),
+        Some(path) => Ok(stocks::load(path, Listings::New)?),
         None => Ok(stocks::built_in()),
     }
 }

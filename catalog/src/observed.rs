@@ -29,7 +29,7 @@ pub fn standby(monitor: &Monitor, elsewhere: watch::Receiver<Option<String>>) {
     monitor.set(move || Observation {
         readiness: match *elsewhere.borrow() {
             Some(_) => Readiness::Ready("standby"),
-            None => Readiness::NotReady("knows no active catalog, and is not it yet"),
+            None => Readiness::NotReady("knows no active catalog, and is not it yet".into()),
         },
         figures: vec![is_active(false)],
     });
@@ -47,12 +47,11 @@ pub fn active(monitor: &Monitor, shared: Arc<Shared>) {
 }
 
 fn readiness(shared: &Shared, now: BootTime) -> Readiness {
-    if !shared.is_healed() {
-        Readiness::NotReady("waits for the replicas")
-    } else if now < shared.serving_from() {
-        Readiness::NotReady("waits for leases of before")
+    let waits = shared.start_waits(now);
+    if !waits.are_over() {
+        Readiness::NotReady(waits.to_string().into())
     } else if shared.check_answer(now).is_err() {
-        Readiness::NotReady("waits for its database")
+        Readiness::NotReady("waits for its database".into())
     } else {
         Readiness::Ready(ACTIVE)
     }

@@ -26,7 +26,7 @@ use storage::{DataDir, StorageError, archive};
 
 use crate::config::{Config, LEASE_MAX, lease_max};
 use crate::error::RebuildError;
-use crate::stocks::{self, Free, Listing};
+use crate::stocks::{self, Listing, Listings};
 use crate::store::random_journal;
 use crate::store::sqlite::{FILE, KIND, SqliteStore};
 use catalog_core::self_healing::EPOCH_MAX;
@@ -74,7 +74,7 @@ where
     R: Iterator<Item = Result<Row, StorageError>>,
 {
     let listings = match &config.stocks {
-        Some(path) => stocks::load(path, Free::AsBefore)?,
+        Some(path) => stocks::load(path, Listings::AsBefore)?,
         None => stocks::built_in(),
     };
     in_place(&config.data_dir, |work_dir| {

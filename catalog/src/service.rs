@@ -28,6 +28,7 @@ use wire::Malformed;
 use wire::catalog::v1;
 use wire::catalog::v1::catalog_server::Catalog;
 use wire::identity;
+use wire::leadership::say_start_waits;
 use wire::row_number;
 
 use crate::config::{LEASE_MAX, lease_max};
@@ -162,7 +163,11 @@ impl Catalog for Service {
         self.check_if_named(&request.journal)?;
         let leadership = self.shared.leadership();
         self.shared.check_answer(BootTime::now())?;
-        Ok(Response::new(self.leadership(&leadership)))
+        let mut said = self.leadership(&leadership);
+        if request.name_gateways {
+            said.gateways = self.sessions.gateways();
+        }
+        Ok(Response::new(said))
     }
 
     async fn elect(&self, request: Request<v1::ElectRequest>) -> Reply<v1::Leadership> {
@@ -375,14 +380,14 @@ impl Service {
     }
 
     fn leadership(&self, leadership: &Leadership) -> v1::Leadership {
-        let unsettled = self.shared.serving_from().since(BootTime::now());
-        v1::Leadership {
-            healed: self.shared.is_healed(),
+        let mut said = v1::Leadership {
             run: self.run.get(),
-            unsettled_ms: unsettled.as_millis() as u64,
             protocol: self.shared.protocol().get(),
+            commits_fail: self.shared.commits_fail(),
             ..leadership_to_wire(leadership, &self.identity)
-        }
+        };
+        say_start_waits(self.shared.start_waits(BootTime::now()), &mut said);
+        said
     }
 
     /// A replica's report, for this run.

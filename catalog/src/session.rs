@@ -11,6 +11,7 @@ use rpc::listen::{CallUnderWay, client_of, named_client_of, release_of};
 use rpc::release::Release;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request as Call, Status, Streaming};
+use wire::catalog::v1::leadership::Gateway;
 use wire::catalog::v1::session_request::Request;
 use wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
 use wire::identity;
@@ -141,6 +142,19 @@ impl Sessions {
                 release,
             }),
         }
+    }
+
+    /// The gateways that have a session, in the order of their names.
+    pub fn gateways(&self) -> Vec<Gateway> {
+        let releases = self.releases();
+        let named = releases.iter().map(|(id, (name, release))| Gateway {
+            session: id.get(),
+            name: name.clone(),
+            release: release.tokens(),
+        });
+        let mut gateways: Vec<_> = named.collect();
+        gateways.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
+        gateways
     }
 
     fn releases(&self) -> MutexGuard<'_, HashMap<SessionId, (String, Release)>> {

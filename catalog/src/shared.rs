@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use domain::time::BootTime;
-use domain::{Protocol, ReplicaId, SessionId, StockName, Version};
+use domain::{LedgerWait, Protocol, ReplicaId, SessionId, StartWaits, StockName, Version};
 use rpc::clients::Client;
 use rpc::release::BazaarProtocol;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -176,6 +176,10 @@ struct State {
     given_up: BTreeSet<ReplicaId>,
     /// The store lacked something at the start.
     had_lost: bool,
+    /// Whose ledgers are waited for before it is healed, and until when; without a time for as long as it takes.
+    unheard: (BTreeSet<ReplicaId>, Option<BootTime>),
+    /// The last commit failed.
+    commits_fail: bool,
     streams: HashMap<SessionId, Events>,
     holders: Holders,
     /// Each since when.
@@ -204,6 +208,8 @@ impl Shared {
             may_have_more: leadership.term.in_sync.clone(),
             given_up: BTreeSet::new(),
             had_lost: false,
+            unheard: Default::default(),
+            commits_fail: false,
             holders: Holders::new(visibility_lease),
             leadership,
             streams: HashMap::new(),
@@ -253,6 +259,35 @@ impl Shared {
         state.given_up = given_up;
         drop(state);
         self.healed.send_replace(true);
+    }
+
+    /// These ledgers are waited for until then at most, or for as long as it takes.
+    pub fn set_unheard(&self, replicas: BTreeSet<ReplicaId>, until: Option<BootTime>) {
+        self.lock().unheard = (replicas, until);
+    }
+
+    /// What is still waited for before anything is served.
+    pub fn start_waits(&self, now: BootTime) -> StartWaits {
+        let is_healed = self.is_healed();
+        let state = self.lock();
+        let ledgers = || LedgerWait {
+            unheard: state.unheard.0.clone(),
+            at_most: state.unheard.1.map(|until| until.since(now)),
+        };
+        StartWaits {
+            leases: state.visibility.serving_from().since(now),
+            ledgers: (!is_healed).then(ledgers),
+        }
+    }
+
+    /// Whether the last commit failed.
+    pub fn set_commits_fail(&self, fail: bool) {
+        self.lock().commits_fail = fail;
+    }
+
+    /// The same.
+    pub fn commits_fail(&self) -> bool {
+        self.lock().commits_fail
     }
 
     /// Whether the store lacked something at the start, so that what goes with it may be as old.

@@ -87,22 +87,22 @@ pub fn digest(listings: &[Listing]) -> ListingDigest {
     ListingDigest::new(hasher.finalize().into())
 }
 
-/// Whether a stock may cost nothing.
+/// Whose first stocks are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Free {
-    /// Not in a new journal.
-    Refused,
-    /// There are journals of before this was refused, and they are to be rebuilt.
+pub enum Listings {
+    /// A new journal's: none costs nothing, or has a name that is [none for a new stock](StockName::check_new).
+    New,
+    /// Of a journal from before that was refused, which is to be rebuilt.
     AsBefore,
 }
 
 /// Reads stocks off a CSV file with the header `name,price,quantity`.
-pub fn load(path: &Path, free: Free) -> Result<Vec<Listing>, StocksError> {
+pub fn load(path: &Path, of: Listings) -> Result<Vec<Listing>, StocksError> {
     let file = fs::read(path).map_err(|source| StocksError::Unreadable {
         path: path.to_owned(),
         source,
     })?;
-    parse(&file, free).map_err(|(line, problem)| StocksError::Line {
+    parse(&file, of).map_err(|(line, problem)| StocksError::Line {
         path: path.to_owned(),
         line,
         problem,
@@ -116,7 +116,7 @@ pub type Problem = (u64, String);
 ///
 /// # Errors
 /// Says which line is wrong, and how.
-pub fn parse(file: &[u8], free: Free) -> Result<Vec<Listing>, Problem> {
+pub fn parse(file: &[u8], of: Listings) -> Result<Vec<Listing>, Problem> {
     let mut reader = csv::ReaderBuilder::new()
         .has_headers(false)
         .flexible(true)
@@ -133,7 +133,7 @@ pub fn parse(file: &[u8], free: Free) -> Result<Vec<Listing>, Problem> {
     for record in records {
         let record = record.map_err(unreadable)?;
         let line = line_at(file, record.position());
-        let listing = listing(&record, free).map_err(|problem| (line, problem))?;
+        let listing = listing(&record, of).map_err(|problem| (line, problem))?;
         if !names.insert(listing.name.clone()) {
             return Err((line, format!("`{}` is listed a second time", listing.name)));
         }
@@ -164,7 +164,7 @@ fn line_at(file: &[u8], position: Option<&csv::Position>) -> u64 {
     position.line() + line_ends.filter(|&&byte| byte == b'\n').count() as u64
 }
 
-fn listing(record: &StringRecord, free: Free) -> Result<Listing, String> {
+fn listing(record: &StringRecord, of: Listings) -> Result<Listing, String> {
     let mut fields = record.iter();
     let (Some(name), Some(price), Some(quantity), None) =
         (fields.next(), fields.next(), fields.next(), fields.next())
@@ -177,11 +177,15 @@ fn listing(record: &StringRecord, free: Free) -> Result<Listing, String> {
         .ok()
         .filter(|&shares: &u64| shares <= Quantity::MAX);
     let cost: Price = price.parse().map_err(wrong)?;
-    if cost.minor() == 0 && free == Free::Refused {
+    if cost.minor() == 0 && of == Listings::New {
         return Err(format!("price `{price}` is not above 0"));
     }
+    let name = StockName::new(name).map_err(wrong)?;
+    if of == Listings::New {
+        name.check_new().map_err(wrong)?;
+    }
     Ok(Listing {
-        name: StockName::new(name).map_err(wrong)?,
+        name,
         price: cost,
         quantity: shares.ok_or_else(|| {
             format!(
@@ -224,7 +228,7 @@ mod tests {
 
     #[test]
     fn other_stocks_have_another_digest_and_another_order_has_not() {
-        let digest_of = |file: &str| digest(&parse(file.as_bytes(), Free::Refused).unwrap());
+        let digest_of = |file: &str| digest(&parse(file.as_bytes(), Listings::New).unwrap());
         let first = digest_of("name,price,quantity\na,1,2\nb,3,4\n");
         assert_eq!(first, digest_of("name,price,quantity\nb,3,4\na,1,2\n"));
         for other in [
@@ -241,7 +245,7 @@ mod tests {
     fn a_file_gives_its_stocks() {
         let stocks = parse(
             "name, price ,quantity\nacme,1.5,10\n\n\"two, words\",0.01,0\n".as_bytes(),
-            Free::Refused,
+            Listings::New,
         );
         let stocks = stocks.unwrap();
         assert_eq!(stocks.len(), 2);
@@ -250,10 +254,11 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_of_before_may_have_stocks_that_cost_nothing() {
-        let file = b"name,price,quantity\nacme,0.00,10\n";
-        let stocks = parse(file, Free::AsBefore).unwrap();
+    fn a_journal_of_before_may_have_stocks_that_cost_nothing_and_names_that_new_ones_may_not() {
+        let file = b"name,price,quantity\nacme,0.00,10\n..,1,1\n";
+        let stocks = parse(file, Listings::AsBefore).unwrap();
         assert_eq!(stocks[0].price.minor(), 0);
+        assert_eq!(stocks[1].name.as_str(), "..");
     }
 
     #[test]
@@ -276,6 +281,8 @@ mod tests {
                 2,
                 "price `0` is not above 0",
             ),
+            ("name,price,quantity\n..,1,1\n", 2, "`..` is no name"),
+            ("name,price,quantity\na/b,1,1\n", 2, "`a/b` is no name"),
             ("name,price,quantity\na,1,-1\n", 2, "quantity `-1`"),
             (
                 "name,price,quantity\na,1,9223372036854775808\n",
@@ -288,7 +295,7 @@ mod tests {
                 "`a` is listed a second time",
             ),
         ] {
-            let (at, message) = parse(file.as_bytes(), Free::Refused).unwrap_err();
+            let (at, message) = parse(file.as_bytes(), Listings::New).unwrap_err();
             assert!(
                 at == line && message.contains(problem),
                 "{file:?}: line {at}: {message}"
@@ -299,6 +306,6 @@ mod tests {
             &[0xff, b',', b'1', b',', b'1'],
         ]
         .concat();
-        assert_eq!(parse(&not_text, Free::Refused).unwrap_err().0, 2);
+        assert_eq!(parse(&not_text, Listings::New).unwrap_err().0, 2);
     }
 }

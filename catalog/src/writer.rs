@@ -231,7 +231,10 @@ impl Run {
         shared: &Shared,
     ) -> Result<bool, StorageError> {
         loop {
-            let until = match healing.step(BootTime::now()) {
+            let now = BootTime::now();
+            let (unheard, until) = healing.unheard(now);
+            shared.set_unheard(unheard, until);
+            let until = match healing.step(now) {
                 Step::Wait(until) => until,
                 Step::PutBackProposed(rows) => {
                     match self.put_back_proposed(&mut healing, rows).await? {
@@ -382,7 +385,13 @@ impl Run {
 
     async fn write(&mut self) -> Result<(), StorageError> {
         loop {
-            let first = match self.next(None).await? {
+            let retries_at = self.committer.retries_at();
+            if retries_at.is_some_and(|at| at <= BootTime::now()) {
+                let group = self.committer.begin_again(BootTime::now()).await;
+                self.commit(group).await?;
+                continue;
+            }
+            let first = match self.next(retries_at).await? {
                 Next::Command(first) => first,
                 Next::Late => continue,
                 Next::Closed => return Ok(()),

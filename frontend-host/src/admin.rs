@@ -42,6 +42,7 @@ use crate::server::clients::Clients;
 pub use self::metrics::METRICS;
 pub use access::{KnownBy, Operators};
 use frontend_policy::Versions;
+pub use refusal::MAY_BE_DONE;
 use refusal::Refusal;
 pub use token::{Token, TokenError, TokenFileError, TokenSource};
 

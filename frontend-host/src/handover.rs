@@ -29,6 +29,7 @@ mod conversation;
 mod offering;
 mod taking;
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -101,7 +102,7 @@ pub enum HandoverError {
     #[error("no trade could be served within {} s, so the running gateway goes on: {why}", READY_TIME_MAX.as_secs())]
     NotReady {
         /// What was missing at last.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// It is in another network namespace, as in another container.
     #[error(

@@ -253,6 +253,9 @@ pub async fn run(
                 announcing = Some(announce(&gateway));
             }
             tracing::info!("serving in the place of the gateway before");
+            if let Some(lock) = &lock {
+                lock.name_this_process();
+            }
             let policy = Arc::clone(&gateway.policy);
             let released = tokio::task::spawn_blocking(move || policy.release());
             if let Err(error) = released.await {

@@ -215,6 +215,8 @@ pub(crate) struct Driver {
     reporting: Arc<Semaphore>,
     /// The longest time for which a catalog was heard to count a lease.
     lease_horizon: Duration,
+    /// How many rows the whole journal had when that was logged last.
+    caught_up: Option<RowNumber>,
     /// Of the step under way.
     saves: Vec<Save>,
 }
@@ -252,6 +254,7 @@ impl Driver {
             reporter,
             reporting: Arc::new(Semaphore::new(1)),
             lease_horizon: identity.lease_horizon,
+            caught_up: None,
             saves: Vec::new(),
         };
         (
@@ -409,7 +412,14 @@ impl Driver {
             Command::AnswerAppend { ticket, answer } => self.callers.answer_append(ticket, answer),
             Command::Report(report) => {
                 count(report, &upstreams.measured);
-                log(report);
+                // While the catalog's commits fail it finds that out again and again.
+                let known = match report {
+                    Report::CaughtUp { orders } => self.caught_up.replace(orders) == Some(orders),
+                    _ => false,
+                };
+                if !known {
+                    log(report);
+                }
             }
             Command::Trade {
                 call,

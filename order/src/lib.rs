@@ -157,7 +157,7 @@ pub async fn run(
     let listener = listener.into();
     monitor.export(Arc::new(listener.usage()));
     monitor.set(|| Observation {
-        readiness: Readiness::NotReady("copies the ledger"),
+        readiness: Readiness::NotReady("copies the ledger".into()),
         figures: Vec::new(),
     });
     let (close, closing) = watch::channel(false);
@@ -222,9 +222,11 @@ fn observe(monitor: &Monitor, status: watch::Receiver<Status>) {
         let figure = |metric, value| Figure { metric, value };
         Observation {
             readiness: match status.takes_rows {
-                true if status.role == Role::Activating => Readiness::NotReady("is about to lead"),
+                true if status.role == Role::Activating => {
+                    Readiness::NotReady("is about to lead".into())
+                }
                 true => Readiness::Ready(status.role.name()),
-                false => Readiness::NotReady("waits for the catalog"),
+                false => Readiness::NotReady("waits for the catalog".into()),
             },
             figures: vec![
                 figure(&LEDGER_ROWS, status.end.rows.0),

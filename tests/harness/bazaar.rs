@@ -513,6 +513,11 @@ impl Bazaar {
         self.launcher().data_dir(Server::Order(id))
     }
 
+    /// The first gateway's data directory.
+    pub fn gateway_dir(&self) -> PathBuf {
+        self.launcher().data_dir(Server::Gateway(0))
+    }
+
     /// The catalog's data directory.
     pub fn catalog_dir(&self) -> PathBuf {
         self.launcher().data_dir(Server::Catalog)

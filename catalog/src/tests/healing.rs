@@ -100,8 +100,14 @@ async fn nothing_is_served_before_all_who_are_named_have_reported() {
     let (client, waiting) = (running.client(), Waiting::start(&running));
     let checked = async || leadership(&mut running.client()).await.healed;
     assert!(waiting.is_none_over().await && !checked().await);
+    // Whoever waits with it is told for whom, and how long at most.
+    let said = leadership(&mut running.client()).await;
+    assert_eq!(said.unheard, [3]);
+    let at_most = Duration::from_millis(said.unheard_ms.unwrap());
+    assert!(!at_most.is_zero() && at_most <= LONG_LEASE, "{at_most:?}");
     assert_eq!(say(&client, 3, &rows).await.unwrap(), None);
     assert!(waiting.is_none_over().await, "replica 3 names replica 2");
+    assert_eq!(leadership(&mut running.client()).await.unheard, [2]);
     // A ledger that is no copy says nothing of its replica.
     let strange = Row::following(
         &LedgerEnd::of(&rows[0]),
@@ -115,6 +121,8 @@ async fn nothing_is_served_before_all_who_are_named_have_reported() {
     assert_eq!(say(&client, 2, &rows[..1]).await.unwrap(), None);
     let (quantity, leader) = waiting.end().await;
     assert!(checked().await);
+    let said = leadership(&mut running.client()).await;
+    assert!(said.unheard.is_empty() && said.unheard_ms.is_none());
     assert_eq!(quantity, 98);
     assert_eq!(
         leader.epoch, 3,
@@ -155,7 +163,9 @@ async fn a_database_that_is_an_older_copy_gets_its_rows_back_before_anybody_is_s
     assert_eq!(put_back(&client, 2, &rows[2..4]).await.unwrap(), None);
     tokio::time::sleep(SHORT_LEASE).await;
     assert!(waiting.is_none_over().await);
-    assert_eq!(leadership(&mut running.client()).await.journal_rows, 2);
+    let said = leadership(&mut running.client()).await;
+    assert_eq!(said.journal_rows, 2);
+    assert_eq!((&*said.unheard, said.unheard_ms), (&[3][..], None));
     assert_eq!(say(&client, 3, &rows).await.unwrap(), Some(2));
     for proves_nothing in [&rows[3..], &rows[..1]] {
         assert_eq!(put_back(&client, 3, proves_nothing).await.unwrap(), Some(2));

@@ -425,6 +425,7 @@ async fn who_names_another_journal_gets_nothing() {
             .map(drop),
         client
             .get_leadership(v1::GetLeadershipRequest {
+                name_gateways: false,
                 journal: named(&other.journal),
             })
             .await
@@ -620,5 +621,47 @@ async fn the_largest_trades_that_there_are_fit_and_larger_messages_are_refused()
     let key = "k".repeat(MESSAGE_BYTES_MAX);
     let refused = leader.buy(&key, "acme").await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn commits_that_fail_are_told_of_and_tried_again_though_nobody_asks() {
+    let disk = disk();
+    let running = Running::start_on(&disk, LONG_LEASE).await;
+    let leader = running.elect_leader().await;
+    let fail = async || leadership(&mut running.client()).await.commits_fail;
+    leader.buy("one", "acme").await.unwrap();
+    assert!(!fail().await);
+    disk.set_full(true);
+    leader.buy("two", "acme").await.unwrap_err();
+    assert!(fail().await);
+    let before = disk.commits();
+    disk.set_full(false);
+    // Clients are sent elsewhere meanwhile: no trade would show it.
+    until("a commit", async || !fail().await).await;
+    assert!(disk.commits() > before);
+    assert_eq!(read_stock(&mut running.client(), "acme", 0).await.0, 99);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn who_asks_for_them_is_told_of_the_gateways_that_have_a_session() {
+    let running = Running::start_on(&disk(), LONG_LEASE).await;
+    let session = Session::open(&running.client()).await;
+    let named = async |name_gateways| {
+        let request = v1::GetLeadershipRequest {
+            name_gateways,
+            ..v1::GetLeadershipRequest::default()
+        };
+        let said = running.client().get_leadership(request).await;
+        said.unwrap().into_inner().gateways
+    };
+    assert!(named(false).await.is_empty());
+    let gateways = named(true).await;
+    assert_eq!(gateways.len(), 1);
+    let gateway = &gateways[0];
+    assert_eq!((gateway.session, &*gateway.name), (session.id, "test"));
+    session.release().await;
+    until("nobody to be named", async || named(true).await.is_empty()).await;
     running.stop().await;
 }

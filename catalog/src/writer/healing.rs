@@ -123,6 +123,14 @@ impl Healing {
         }
     }
 
+    /// Whose ledgers are waited for at `now`, and until when; without a time for as long as it takes.
+    pub fn unheard(&self, now: BootTime) -> (BTreeSet<ReplicaId>, Option<BootTime>) {
+        match self.core.next(now) {
+            HealingStep::Wait { pending, until } => (pending, until),
+            _ => Default::default(),
+        }
+    }
+
     /// See [`SelfHealing::give_up_proposed`].
     pub fn give_up_proposed(&mut self) {
         self.core.give_up_proposed();

@@ -175,7 +175,10 @@ impl Lines {
     fn step_at(&self, place: f64) -> String {
         let nearest = place.round();
         let every = self.steps.len().div_ceil(NAMED_MAX).max(1);
-        if (place - nearest).abs() > 0.01 || nearest < 0.0 || nearest as usize % every != 0 {
+        if (place - nearest).abs() > 0.01
+            || nearest < 0.0
+            || !(nearest as usize).is_multiple_of(every)
+        {
             return String::new();
         }
         self.steps

@@ -3,13 +3,14 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::directory;
 use crate::ownership::remedy;
 
-/// The file that is locked; what it holds does not matter.
+/// The file that is locked. It names the process that has the directory, for people: the lock counts, and not what it
+/// holds, which a process that was killed leaves behind.
 const LOCK_FILE: &str = "lock";
 
 /// Why a data directory was not taken.
@@ -24,10 +25,15 @@ pub enum Error {
         source: io::Error,
     },
     /// Another process has it.
-    #[error("the data directory {} is in use by another process; stop it, or name another --data-dir", path.display())]
+    #[error(
+        "the data directory {} is in use by another process{}; stop it and wait for its end, or name another --data-dir",
+        path.display(), pid.map_or_else(String::new, |pid| format!(" (pid {pid})"))
+    )]
     InUse {
         /// The data directory, as it was given.
         path: PathBuf,
+        /// Which one it is, as it said.
+        pid: Option<u32>,
     },
 }
 
@@ -57,12 +63,26 @@ impl Lock {
             .open(&lock)
             .map_err(|source| Error::Unusable { path: lock, source })?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { file }),
+            Ok(()) => {
+                let lock = Self { file };
+                lock.name_this_process();
+                Ok(lock)
+            }
             Err(TryLockError::WouldBlock) => Err(Error::InUse {
                 path: path.to_owned(),
+                pid: named_process(path),
             }),
             Err(TryLockError::Error(source)) => Err(unusable(source)),
         }
+    }
+
+    /// Whoever looks into the file finds this process from now on: to be said by the one that writes to the directory. A disk
+    /// that does not take it keeps nobody from that.
+    pub fn name_this_process(&self) {
+        let text = format!("{}\n", std::process::id());
+        // In one write, and what a longer one had before goes after it.
+        let written = self.file.write_all_at(text.as_bytes(), 0);
+        let _ = written.and_then(|()| self.file.set_len(text.len() as u64));
     }
 
     /// The same lock, for another process: the directory is free once neither has it. Which of them writes is for
@@ -93,9 +113,38 @@ impl Lock {
     }
 }
 
+/// Which process has a directory, as it said.
+fn named_process(path: &Path) -> Option<u32> {
+    let text = fs::read_to_string(path.join(LOCK_FILE)).ok()?;
+    text.lines().next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_a_directory_is_named_in_its_lock_and_to_who_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = std::process::id();
+        let text = || fs::read_to_string(dir.path().join(LOCK_FILE)).unwrap();
+        // As one that was killed leaves it, with a longer number.
+        fs::write(dir.path().join(LOCK_FILE), "98765432109876\n").unwrap();
+        let lock = Lock::take(dir.path()).unwrap();
+        assert_eq!(text(), format!("{own}\n"));
+        let refused = Lock::take(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains(&format!("(pid {own})")), "{refused}");
+        // Before the place is taken, whoever shares it is not named.
+        fs::write(dir.path().join(LOCK_FILE), "7\n").unwrap();
+        let shared = Lock::shared(dir.path(), lock.share().unwrap()).unwrap();
+        assert_eq!(text(), "7\n");
+        shared.name_this_process();
+        assert_eq!(text(), format!("{own}\n"));
+        // What says nothing keeps nobody from being refused.
+        fs::write(dir.path().join(LOCK_FILE), "nonsense").unwrap();
+        let refused = Lock::take(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("by another process; stop it"), "{refused}");
+    }
 
     #[test]
     fn a_data_directory_has_one_owner() {

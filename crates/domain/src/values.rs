@@ -188,6 +188,21 @@ impl StockName {
         Ok(Self(name.into()))
     }
 
+    /// Refuses for a new stock what clients could hardly ask for, since a name is a segment of a path there
+    /// (`/stocks/NAME`): `.` and `..`, which are taken out of URLs even where they are percent-encoded (WHATWG URL,
+    /// "double-dot URL path segment"), and what has a `/` or `\`, which many servers in between decode or refuse.
+    /// Stocks that have such a name from before keep it.
+    pub fn check_new(&self) -> Result<(), Invalid> {
+        let name = self.as_str();
+        if [".", ".."].contains(&name) || name.contains(['/', '\\']) {
+            let problem = format!(
+                "`{name}` is no name for a new stock: in URLs `.`, `..`, `/` and `\\` mean something else"
+            );
+            return Err(Invalid::new("name", problem));
+        }
+        Ok(())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

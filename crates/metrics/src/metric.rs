@@ -129,6 +129,14 @@ pub const READY: Metric = Metric::gauge(
     "1 while `/readyz` is 200: where the service does its part; of a gateway, where a trade could be served",
 );
 
+/// Which release a process is of: nothing else says whether an upgrade has come to it.
+pub const BUILD_INFO: Metric = Metric::gauge(
+    "bazaar_build_info",
+    "1",
+    &[("version", "the release, as `bazaar --version` says it")],
+    "Always 1: its label says which release the service is of",
+);
+
 /// Of whichever service.
 pub const LOG_RECORDS_DROPPED: Metric = Metric::counter(
     "bazaar_log_records_dropped",
@@ -224,6 +232,7 @@ pub const TRADE_STAGE: Metric = Metric::histogram(
 /// What every service exports.
 pub const COMMON: &[&Metric] = &[
     &READY,
+    &BUILD_INFO,
     &LOG_RECORDS_DROPPED,
     &TRACE_SPANS,
     &CONNECTIONS,

@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::families::Families;
-use crate::metric::Metric;
+use crate::metric::{BUILD_INFO, Metric};
 
 const CPU: Metric = Metric::counter(
     "process_cpu_seconds",
@@ -63,11 +63,12 @@ pub const METRICS: &[&Metric] = &[
 /// Of the times in `/proc`, whatever the kernel's own are (time(7)).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Writes down what the system says of this process now.
+/// Writes down of which release this process is, and what the system says of it now.
 ///
 /// # Errors
 /// Where it cannot be written.
 pub fn export(families: &mut Families<'_>) -> fmt::Result {
+    families.add(&BUILD_INFO, [([env!("CARGO_PKG_VERSION")], 1)])?;
     let cpu = clock_gettime(ClockId::ProcessCPUTime);
     families.add_one(&CPU, cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9)?;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -134,6 +135,11 @@ mod tests {
     #[test]
     fn this_process_says_all_of_it_and_when_it_started() {
         let text = exposition(export);
+        let build = format!(
+            "bazaar_build_info{{version=\"{}\"}} 1",
+            env!("CARGO_PKG_VERSION")
+        );
+        assert!(text.lines().any(|line| line == build), "{text}");
         for metric in METRICS {
             let name = metric.exported_name();
             let is_there = |line: &str| line.split(' ').next() == Some(&name);

@@ -9,6 +9,7 @@
     warn(clippy::disallowed_methods, clippy::print_stdout, clippy::print_stderr)
 )]
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -33,16 +34,16 @@ pub struct Observation {
 }
 
 /// Whether a service does its part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// In which role.
     Ready(&'static str),
     /// Why it does not.
-    NotReady(&'static str),
+    NotReady(Cow<'static, str>),
 }
 
 /// Of a service that only comes to its end.
-const STOPPING: Readiness = Readiness::NotReady("stopping");
+const STOPPING: Readiness = Readiness::NotReady(Cow::Borrowed("stopping"));
 
 /// A number that can rise and fall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +112,7 @@ impl Monitor {
         // Not under the lock: it takes locks of the service's.
         source.map_or_else(
             || Observation {
-                readiness: Readiness::NotReady("starting"),
+                readiness: Readiness::NotReady("starting".into()),
                 figures: Vec::new(),
             },
             |source| source(),

@@ -52,9 +52,9 @@ impl Release {
         Self::said(answer, SERVER)
     }
 
-    fn said(headers: &HeaderMap, name: HeaderName) -> Self {
-        let tokens = headers.get(name).and_then(|value| value.to_str().ok());
-        let tokens = || tokens.unwrap_or_default().split_ascii_whitespace();
+    /// What somebody says that another one said.
+    pub fn of_tokens(tokens: &str) -> Self {
+        let tokens = || tokens.split_ascii_whitespace();
         let number = tokens().find_map(|token| token.strip_prefix(BAZAAR));
         let speaks = tokens().find_map(|token| token.strip_prefix(PROTOCOL)?.parse().ok());
         Self {
@@ -62,6 +62,20 @@ impl Release {
                 .filter(|number| number.len() <= NUMBER_BYTES_MAX)
                 .map(str::to_owned),
             speaks: speaks.unwrap_or(Protocols::UNSAID),
+        }
+    }
+
+    fn said(headers: &HeaderMap, name: HeaderName) -> Self {
+        let tokens = headers.get(name).and_then(|value| value.to_str().ok());
+        Self::of_tokens(tokens.unwrap_or_default())
+    }
+
+    /// What it says, to be said again; nothing where it says nothing.
+    pub fn tokens(&self) -> String {
+        match &self.number {
+            Some(number) => format!("{BAZAAR}{number} {PROTOCOL}{}", self.speaks),
+            None if self.speaks == Protocols::UNSAID => String::new(),
+            None => format!("{PROTOCOL}{}", self.speaks),
         }
     }
 
@@ -118,7 +132,7 @@ pub(crate) fn is_own(request: &HeaderMap, own: &HeaderValue) -> bool {
 
 /// What this release says of itself.
 pub fn own_tokens() -> String {
-    format!("{BAZAAR}{RELEASE} {PROTOCOL}{}", Protocols::OWN)
+    Release::own().tokens()
 }
 
 /// The same, as a header.
@@ -175,6 +189,9 @@ mod tests {
             "bazaar-protocol/1-2,",
         ] {
             assert_eq!(caller(nonsense).speaks(), Protocols::UNSAID, "{nonsense}");
+        }
+        for said in [Release::own(), before, caller("bazaar-protocol/1-2")] {
+            assert_eq!(Release::of_tokens(&said.tokens()), said);
         }
         let long = caller(&format!("bazaar/{} bazaar-protocol/1-2", "9".repeat(33)));
         assert_eq!((long.number(), long.speaks()), (None, Protocols::OWN));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use domain::{
-    ChainHash, Epoch, Identity, Invalid, JournalHead, LedgerEnd, ListingDigest, Protocol,
-    Protocols, ReplicaId, RowNumber, Term,
+    ChainHash, Epoch, Identity, Invalid, JournalHead, LedgerEnd, LedgerWait, ListingDigest,
+    Protocol, Protocols, ReplicaId, RowNumber, StartWaits, Term,
 };
 
 use tonic::Status;
@@ -31,7 +31,10 @@ pub fn term(epoch: u64, leader: u32) -> Result<(Epoch, ReplicaId), Malformed> {
 /// # Errors
 /// Where it stands by, or another one may have taken over, or it keeps another journal, or does not answer.
 pub async fn ask_if_active(catalog: Channel, journal: Vec<u8>) -> Result<MetadataMap, Status> {
-    let asked = GetLeadershipRequest { journal };
+    let asked = GetLeadershipRequest {
+        journal,
+        ..GetLeadershipRequest::default()
+    };
     let answer = CatalogClient::new(catalog).get_leadership(asked).await;
     answer.map(|answer| answer.metadata().clone())
 }
@@ -79,6 +82,32 @@ pub fn protocol(leadership: &Leadership) -> Result<Protocol, Malformed> {
     }
 }
 
+/// What a catalog that starts waits for still. One of release 0.1.0 does not say for whose ledgers.
+pub fn start_waits(leadership: &Leadership) -> StartWaits {
+    let ledgers = || LedgerWait {
+        unheard: leadership
+            .unheard
+            .iter()
+            .copied()
+            .filter_map(ReplicaId::new)
+            .collect(),
+        at_most: leadership.unheard_ms.map(Duration::from_millis),
+    };
+    StartWaits {
+        leases: Duration::from_millis(leadership.unsettled_ms),
+        ledgers: (!leadership.healed).then(ledgers),
+    }
+}
+
+/// The same, to be said.
+pub fn say_start_waits(waits: StartWaits, leadership: &mut Leadership) {
+    leadership.unsettled_ms = waits.leases.as_millis() as u64;
+    leadership.healed = waits.ledgers.is_none();
+    let LedgerWait { unheard, at_most } = waits.ledgers.unwrap_or_default();
+    leadership.unheard = unheard.into_iter().map(ReplicaId::get).collect();
+    leadership.unheard_ms = at_most.map(|at_most| at_most.as_millis() as u64);
+}
+
 /// Which journal the catalog keeps.
 ///
 /// # Errors
@@ -103,4 +132,32 @@ pub fn end(rows: u64, stock_changes: u64, chain: &[u8]) -> Result<LedgerEnd, Mal
         stock_changes,
         chain: ChainHash::try_from(chain)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_waits_is_what_is_read() {
+        let ledgers = LedgerWait {
+            unheard: [2, 3].into_iter().filter_map(ReplicaId::new).collect(),
+            at_most: Some(Duration::from_millis(900)),
+        };
+        for waits in [
+            StartWaits::default(),
+            StartWaits {
+                leases: Duration::from_secs(66),
+                ledgers: Some(ledgers),
+            },
+            StartWaits {
+                leases: Duration::ZERO,
+                ledgers: Some(LedgerWait::default()),
+            },
+        ] {
+            let mut said = Leadership::default();
+            say_start_waits(waits.clone(), &mut said);
+            assert_eq!(start_waits(&said), waits);
+        }
+    }
 }

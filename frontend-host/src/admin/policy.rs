@@ -295,6 +295,7 @@ fn policy_json(versions: &Versions) -> Value {
     let candidate = published.candidate.as_ref().map(|candidate| {
         let mut json = version_json(&candidate.version, candidate.trial.name());
         json["share"] = candidate.trial.share().get().into();
+        json["compared"] = candidate.differences.compared().into();
         json["who"] = candidate.who.clone().into();
         json["only"] = candidate.audience.texts().into();
         json["rollout"] = json!(candidate.rollout.as_ref().map(|rollout| rollout.progress()));

@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::Extension;
 use axum::extract::State;
 use axum::response::Json;
-use domain::{Protocol, Protocols};
+use domain::time::BootTime;
+use domain::{Protocol, Protocols, SessionId};
 use frontend_policy::Reason;
 use rpc::release::Release;
 use rpc::retry::{RetryClass, RetryStatus as _};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tonic::Code;
-use wire::catalog::v1::RaiseProtocolRequest;
+use wire::catalog::v1::{GetLeadershipRequest, RaiseProtocolRequest};
 use wire::order::v1::StatusRequest;
 
 use super::Admin;
@@ -51,6 +52,9 @@ struct Service {
     speaks: Option<[u32; 2]>,
     #[serde(skip)]
     heard: Option<Release>,
+    /// A gateway that the catalog names.
+    #[serde(skip)]
+    is_named_by_catalog: bool,
 }
 
 impl Service {
@@ -64,6 +68,15 @@ impl Service {
             service,
             url,
             heard,
+            is_named_by_catalog: false,
+        }
+    }
+
+    fn named_by_catalog(name: &str, release: &str) -> Self {
+        let heard = Some(Release::of_tokens(release));
+        Self {
+            is_named_by_catalog: true,
+            ..Self::new(format!("gateway {name}"), None, heard)
         }
     }
 
@@ -71,6 +84,8 @@ impl Service {
     fn objection(&self, wanted: Protocol) -> Option<String> {
         let Self { service, .. } = self;
         match &self.heard {
+            // The catalog sees to those: others can open a session until it does.
+            _ if self.is_named_by_catalog => None,
             None => Some(format!(
                 "{service} does not answer, and each has to say that it speaks version {wanted}: start it, or \
                  start this gateway without it"
@@ -138,9 +153,9 @@ pub(super) async fn raise(
         }
         Ok(Err(status)) => {
             tracing::warn!(%status, "nobody knows whether the protocol was raised");
-            return Err(Refusal::NotReady(UNKNOWN));
+            return Err(Refusal::NotReady(UNKNOWN.into()));
         }
-        Err(_) => return Err(Refusal::NotReady(UNKNOWN)),
+        Err(_) => return Err(Refusal::NotReady(UNKNOWN.into())),
     }
     tracing::info!(to = %wanted, "the bazaar's protocol was raised");
     admin.protocol().await.map(Json)
@@ -153,18 +168,45 @@ impl Admin {
     async fn protocol(&self) -> Result<Shown, Refusal> {
         let replicas = &self.gateway.backend.replicas;
         if replicas.ask_catalog().await.is_err() {
-            return Err(Refusal::NotReady("the catalog does not answer"));
+            return Err(Refusal::NotReady("the catalog does not answer".into()));
         }
         let this = Service::new("this gateway".to_owned(), None, Some(Release::own()));
-        let (catalogs, orders) = tokio::join!(self.catalogs.heard(), self.heard_of_replicas());
+        let (catalogs, orders, gateways) = tokio::join!(
+            self.catalogs.heard(),
+            self.heard_of_replicas(),
+            self.named_gateways()
+        );
         let catalogs = catalogs
             .into_iter()
             .map(|(url, heard)| Service::new(format!("catalog {url}"), Some(url), heard.release));
         Ok(Shown {
             protocol: replicas.protocol().map_or(0, Protocol::get),
             newest: Protocols::OWN.newest().get(),
-            services: [this].into_iter().chain(catalogs).chain(orders).collect(),
+            services: [this]
+                .into_iter()
+                .chain(catalogs)
+                .chain(orders)
+                .chain(gateways)
+                .collect(),
         })
+    }
+
+    /// The other gateways that have a session with the catalog, as it says; none where it is of release 0.1.0.
+    async fn named_gateways(&self) -> Vec<Service> {
+        let replicas = &self.gateway.backend.replicas;
+        let request = GetLeadershipRequest {
+            name_gateways: true,
+            journal: replicas.own_journal().to_wire(),
+        };
+        let mut catalog = replicas.catalog().clone();
+        let said = timeout(ANSWER_TIME_MAX, catalog.get_leadership(request)).await;
+        let named = said.map(|said| said.map(|said| said.into_inner().gateways));
+        let named = named.ok().and_then(Result::ok).unwrap_or_default();
+        let own = self.gateway.cache.lease().current(BootTime::now());
+        let own = own.map_or(0, SessionId::get);
+        let others = named.iter().filter(|gateway| gateway.session != own);
+        let others = others.map(|it| Service::named_by_catalog(&it.name, &it.release));
+        others.collect()
     }
 
     async fn heard_of_replicas(&self) -> Vec<Service> {

@@ -8,12 +8,16 @@ use frontend_policy::replay::RecordError;
 use frontend_policy::rollout::{NoCondition, PLAN_BYTES_MAX, PlanError};
 use frontend_policy::{Rejection, SwapError};
 use serde_json::json;
+use std::borrow::Cow;
 
 /// What a 401 asks for.
 const CHALLENGE: HeaderValue = HeaderValue::from_static("Bearer realm=\"bazaar\"");
 
 /// Seconds after which what is busy may not be any more.
 const SOON: HeaderValue = HeaderValue::from_static("1");
+
+/// How a refusal ends of what may have been done all the same.
+pub const MAY_BE_DONE: &str = "it may have been done: send it again under the same idempotency key";
 
 /// Why an operator does not get what was asked for. Displays as the message.
 ///
@@ -49,7 +53,7 @@ pub(super) enum Refusal {
     BodyTooLate,
     /// Why no trade could be served.
     #[error("{0}")]
-    NotReady(&'static str),
+    NotReady(Cow<'static, str>),
     #[error(
         "say how to try it, and on how much: ?shadow=0.1 or ?canary=0.05, more than 0 and at most 1"
     )]
@@ -88,7 +92,7 @@ pub(super) enum Refusal {
     TooManyStocks,
     #[error("the idempotency key was used for something else")]
     KeyConflict,
-    #[error("{0}; it may have been done: send it again under the same idempotency key")]
+    #[error("{0}; {MAY_BE_DONE}")]
     StockUnavailable(&'static str),
     /// Not every service could go along.
     #[error("the protocol was not raised: {0}")]

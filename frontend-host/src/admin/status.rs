@@ -1,5 +1,6 @@
 //! What the gateway and the services behind it are doing.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,6 +10,7 @@ use domain::ReplicaId;
 use domain::time::BootTime;
 use frontend_core::election::Unanswered;
 use rpc::failover::Heard;
+use rpc::release::{RELEASE, Release};
 use serde_json::{Value, json};
 
 use super::Admin;
@@ -33,11 +35,12 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
 
 impl Admin {
     /// Why no trade could be served now.
-    pub(super) fn unready(&self) -> Option<&'static str> {
+    pub(super) fn unready(&self) -> Option<Cow<'static, str>> {
         readiness::unready(&self.gateway)
     }
 
     fn status(&self, policy: Value, catalogs: &[(String, Heard)]) -> Value {
+        let unready = self.unready();
         let replicas = &self.gateway.backend.replicas;
         let current = *replicas.leader().borrow();
         let lease = self.gateway.cache.lease();
@@ -46,7 +49,9 @@ impl Admin {
         let (stocks, orders) = self.gateway.cache.entries();
         let (stocks_max, orders_max) = self.gateway.cache.entries_max();
         json!({
-            "ready": self.unready().is_none(),
+            "ready": unready.is_none(),
+            "unready": unready,
+            "release": RELEASE,
             "journal": replicas.own_journal().known(),
             "protocol": replicas.protocol().map(domain::Protocol::get),
             "epoch": current.term.epoch,
@@ -62,7 +67,7 @@ impl Admin {
                 "session": session.map(|session| session.to_string()),
                 "lease_ms": session.map(|_| lease.length().as_millis() as u64),
             },
-            "catalogs": catalogs.iter().map(|(url, heard)| json!({ "url": url, "role": heard.role.name() })).collect::<Vec<_>>(),
+            "catalogs": catalogs.iter().map(catalog_json).collect::<Vec<_>>(),
             "cache": {
                 "stocks": counts_json(&self.gateway.cache.stock_counts, stocks, stocks_max),
                 "orders": counts_json(&self.gateway.cache.order_counts, orders, orders_max),
@@ -73,8 +78,12 @@ impl Admin {
 
     fn replicas_json(&self) -> Vec<Value> {
         let (all, probed) = self.gateway.backend.replicas.all();
-        let one = all.iter().zip(probed).map(|(replica, probed)| {
+        let releases = self.gateway.backend.replicas.releases();
+        let all = all.iter().zip(probed).zip(releases);
+        let one = all.map(|((replica, probed), release)| {
             let status = probed.status.ok();
+            // What was so before it fell silent nobody knows now.
+            let release = release.filter(|_| status.is_some());
             json!({
                 "id": replica.id,
                 "url": replica.url,
@@ -85,12 +94,22 @@ impl Admin {
                 "orders": status.map(|status| status.rows.0.saturating_sub(status.stock_changes)),
                 "rows": status.map(|status| status.rows),
                 "chain_hash": status.map(|status| status.chain.to_string()),
-                "reaches_catalog": status.is_some_and(|status| status.reaches_catalog),
-                "round_trip_us": probed.round_trip.as_micros() as u64,
+                "reaches_catalog": status.map(|status| status.reaches_catalog),
+                "round_trip_us": status.map(|_| probed.round_trip.as_micros() as u64),
+                "release": release.as_ref().and_then(Release::number),
             })
         });
         one.collect()
     }
+}
+
+fn catalog_json((url, heard): &(String, Heard)) -> Value {
+    let release = heard.release.as_ref();
+    json!({
+        "url": url,
+        "role": heard.role.name(),
+        "release": release.and_then(Release::number),
+    })
 }
 
 fn counts_json(counts: &Counts, entries: u64, entries_max: u32) -> Value {

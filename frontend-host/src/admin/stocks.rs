@@ -80,7 +80,9 @@ pub(super) async fn list(
     let listed = gateway
         .backend
         .list_stocks(after.as_ref(), limit, deadline.into());
-    let page = listed.await.map_err(|why| Refusal::NotReady(which(why)))?;
+    let page = listed
+        .await
+        .map_err(|why| Refusal::NotReady(which(why).into()))?;
     Ok(Json(Listed {
         data: page.stocks.iter().map(Shown::from).collect(),
         more: page.more,
@@ -103,6 +105,7 @@ pub(super) async fn add(
     Upload(body): Upload,
 ) -> Answer {
     let added: Added = parse(&body)?;
+    StockName::new(&added.name)?.check_new()?;
     let kind = StockChangeKind::Add {
         price: price(&added.price)?,
         quantity: added.quantity.map_or(Ok(0), |it| shares(&it, "quantity"))?,

@@ -6,6 +6,8 @@ use http::header::{ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_T
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 
+use domain::Protocol;
+
 use crate::config::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
 use frontend_policy::Undecided;
 use frontend_policy::limits::LISTED_MAX;
@@ -72,6 +74,12 @@ pub enum Refusal {
          bazaar:policy@1.1, which lists them page by page"
     )]
     ListTooLong,
+    #[error(
+        "lists and events of orders are there once the bazaar is at version {pages} of its protocol: an operator raises it \
+         when every service is upgraded (bazaar protocol raise)",
+        pages = Protocol::ORDER_PAGES
+    )]
+    NoOrderPages,
     #[error("the policy could not decide")]
     Undecided,
     #[error("the policy that decides who gets in cannot be started; an operator must activate one")]
@@ -105,6 +113,7 @@ impl Refusal {
             | Self::RequestsCrowded
             | Self::AnswersCrowded
             | Self::StreamsCrowded
+            | Self::NoOrderPages
             | Self::BrokenOff => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

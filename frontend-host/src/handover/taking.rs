@@ -1,5 +1,6 @@
 //! The new process's side: it takes a running gateway's place.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::io;
 use std::net::TcpListener;
@@ -188,12 +189,12 @@ impl Replacing {
     pub(crate) async fn replace(
         mut self,
         ready: impl Future<Output = ()>,
-        unready: impl Fn() -> Option<&'static str>,
+        unready: impl Fn() -> Option<Cow<'static, str>>,
     ) -> Result<Replaced, HandoverError> {
         tokio::select! {
             heard = self.conversation.hear() => return self.unless_ended(heard).await,
             waited = timeout(READY_TIME_MAX, ready) => if waited.is_err() {
-                let why = unready().unwrap_or("it was at last");
+                let why = unready().unwrap_or("it was at last".into());
                 return Err(HandoverError::NotReady { why });
             },
         }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemon::tasks;
 use domain::time::BootTime;
@@ -17,7 +17,7 @@ use wire::catalog::v1::{self as catalog, ElectRequest, GetLeadershipRequest};
 use wire::identity::{self, OTHER_JOURNAL};
 use wire::order::v1::AnnounceRequest;
 
-use super::replicas::{CatalogSaid, Journal, Replicas};
+use super::replicas::{CatalogSaid, Journal, Replicas, Starting};
 
 impl Replicas {
     /// Probes all replicas and elects; never ends.
@@ -87,6 +87,7 @@ impl Replicas {
         let answer = timeout(
             CATALOG_TIME_MAX,
             catalog.get_leadership(GetLeadershipRequest {
+                name_gateways: false,
                 journal: self.own_journal.to_wire(),
             }),
         )
@@ -110,6 +111,13 @@ impl Replicas {
         if answer.is_ok() {
             self.heard_catalog();
         }
+        let waits = answer.as_ref().ok().map(wire::leadership::start_waits);
+        let starting = waits
+            .filter(|waits| !waits.are_over())
+            .map(|waits| Starting {
+                heard: BootTime::now(),
+                waits,
+            });
         // One that has started and checks ledgers yet may go on from a later term, and begins another.
         let answer = answer.and_then(|answer| match answer.healed {
             true => Ok(answer),
@@ -120,7 +128,11 @@ impl Replicas {
         self.catalog_said.send_if_modified(|said| {
             // Nobody waits to hear that it still does not answer.
             let is_news = journal.is_some() || said.journal.is_some();
-            *said = CatalogSaid { asked, journal };
+            *said = CatalogSaid {
+                asked,
+                journal,
+                starting,
+            };
             is_news
         });
         let answer = answer?;
@@ -270,7 +282,7 @@ fn read_journal(leadership: &catalog::Leadership) -> Option<Journal> {
     Some(Journal {
         rows: RowNumber(leadership.journal_rows),
         stock_changes: leadership.stock_changes,
-        settled_at: BootTime::now() + Duration::from_millis(leadership.unsettled_ms),
+        commits_fail: leadership.commits_fail,
         chain: ChainHash::try_from(leadership.chain_hash.as_slice()).ok()?,
         in_sync: in_sync.collect(),
     })

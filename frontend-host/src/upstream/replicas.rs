@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{ChainHash, Epoch, Protocol, ReplicaId, RowNumber};
+use domain::{ChainHash, Epoch, Protocol, ReplicaId, RowNumber, StartWaits};
 use frontend_core::election::{
     Contact, CurrentLeader, Detector, ProbeFailure, Probed, Role, Status, Unanswered, Watch, Way,
 };
 use frontend_core::timing::PROBE_TIME_MAX;
-use rpc::release::BazaarProtocol;
+use rpc::release::{BazaarProtocol, Release};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Channel;
@@ -74,6 +74,8 @@ pub struct Replicas {
 struct Heard {
     /// Of the replicas, in the order of `all`.
     probed: Vec<Probed>,
+    /// The same of their releases.
+    releases: Vec<Option<Release>>,
     /// Of anybody.
     contact: Contact,
 }
@@ -88,6 +90,15 @@ pub(super) struct CatalogSaid {
     pub(super) asked: BootTime,
     /// `None` where it does not answer.
     pub(super) journal: Option<Journal>,
+    /// Where it has not started to serve.
+    pub(super) starting: Option<Starting>,
+}
+
+/// What a catalog that starts said of what it waits for.
+#[derive(Debug, Clone)]
+pub(super) struct Starting {
+    pub(super) heard: BootTime,
+    pub(super) waits: StartWaits,
 }
 
 impl CatalogSaid {
@@ -106,8 +117,8 @@ pub struct Journal {
     pub stock_changes: u64,
     /// Chain hash of the last.
     pub chain: ChainHash,
-    /// Until when the catalog waits for leases of the run before, and serves nobody.
-    pub settled_at: BootTime,
+    /// The catalog's last commit failed.
+    pub commits_fail: bool,
     /// Who must hold a row before it is acknowledged.
     pub in_sync: Vec<ReplicaId>,
 }
@@ -123,6 +134,7 @@ impl Replicas {
         let probed = all.iter().map(|replica| Probed::unknown(replica.id));
         let heard = Heard {
             probed: probed.collect(),
+            releases: vec![None; all.len()],
             contact: Contact::new(BootTime::now()),
         };
         Self {
@@ -174,6 +186,19 @@ impl Replicas {
         self.catalog_said.borrow().journal.clone()
     }
 
+    /// What the catalog still waits for before it serves, as it said last.
+    pub fn start_waits(&self) -> Option<StartWaits> {
+        let said = self.catalog_said.borrow();
+        let Starting { heard, waits } = said.starting.as_ref()?;
+        let waits = waits.clone().after(BootTime::now().since(*heard));
+        (!waits.are_over()).then_some(waits)
+    }
+
+    /// What each replica said of its release when it answered last, in the order of [`all`](Self::all).
+    pub fn releases(&self) -> Vec<Option<Release>> {
+        self.with_heard(|heard| heard.releases.clone())
+    }
+
     /// The version of the protocol that the bazaar is at, as the catalog said last.
     pub fn protocol(&self) -> Option<Protocol> {
         self.protocol.get()
@@ -217,7 +242,7 @@ impl Replicas {
     }
 
     /// Looks at what probes say, which all requests that wait do: not for what takes long.
-    pub(super) fn with_probed<T>(&self, look: impl FnOnce(&[Probed]) -> T) -> T {
+    pub fn with_probed<T>(&self, look: impl FnOnce(&[Probed]) -> T) -> T {
         self.with_heard(|heard| look(&heard.probed))
     }
 
@@ -280,6 +305,8 @@ impl Replicas {
         Box::pin(async move {
             match timeout(PROBE_TIME_MAX, client.status(StatusRequest {})).await {
                 Ok(Ok(status)) => {
+                    let release = Release::of_callee(status.metadata().as_ref());
+                    replicas.with_heard(|heard| heard.releases[place] = Some(release));
                     let read = replicas.read_status(status.into_inner());
                     read.map_err(|unanswered| match unanswered {
                         Unanswered::Foreign => ProbeFailure::Foreign,

@@ -123,7 +123,7 @@ impl State {
             lease_horizon_ms: self.lease_ms.max(LEASE_MS),
             healed: !self.restarted && !self.heals,
             run: if self.heals { RUN } else { 0 },
-            protocol: 0,
+            ..Leadership::default()
         }
     }
 

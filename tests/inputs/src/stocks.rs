@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use catalog::stocks::{Free, parse};
+use catalog::stocks::{Listings, parse};
 
 /// A file is refused, naming a line that it has, or it lists stocks of different names.
 pub fn check(file: &[u8]) {
-    match parse(file, Free::Refused) {
+    match parse(file, Listings::New) {
         Ok(listings) => {
             let names: BTreeSet<_> = listings.iter().map(|listing| &listing.name).collect();
             assert!(!listings.is_empty());

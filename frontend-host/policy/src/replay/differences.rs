@@ -87,6 +87,11 @@ impl Differences {
         }
     }
 
+    /// How many decisions both made.
+    pub fn compared(&self) -> u64 {
+        self.found().compared
+    }
+
     /// Counts a decision that the candidate was not asked for.
     pub(crate) fn count_dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use domain::time::BootTime;
-use domain::{OrderNumber, StockName};
+use domain::{OrderNumber, Protocol, StockName};
 use tokio::sync::Semaphore;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
@@ -250,6 +250,9 @@ impl<'a> Exchange<'a> {
     }
 
     pub(super) async fn list_orders(&mut self, listing: &OrderListing) -> StepResult {
+        if let Err(refusal) = self.check_order_pages() {
+            return StepResult::Response(refusal.response());
+        }
         let deadline = self.deadlines().read;
         let page = match self.permit_list(&self.gateway.order_lists, deadline).await {
             Ok(()) => {
@@ -268,6 +271,9 @@ impl<'a> Exchange<'a> {
             Ok(seen) => seen.or(after),
             Err(refusal) => return StepResult::Response(refusal.response()),
         };
+        if let Err(refusal) = self.check_order_pages() {
+            return StepResult::Response(refusal.response());
+        }
         let policy = self.decider.version().id;
         let follow = self
             .gateway
@@ -280,6 +286,15 @@ impl<'a> Exchange<'a> {
             Err(NotFollowed::Unavailable(why)) => {
                 StepResult::Outcome(Outcome::Unavailable(why), None)
             }
+        }
+    }
+
+    /// Replicas of the release before give no pages of orders, and who waits for that waits for an operator.
+    fn check_order_pages(&self) -> Result<(), Refused> {
+        let protocol = self.gateway.backend.replicas.protocol();
+        match protocol.is_some_and(|protocol| protocol < Protocol::ORDER_PAGES) {
+            true => Err(Refused::NoOrderPages),
+            false => Ok(()),
         }
     }
 

@@ -203,7 +203,7 @@ mod tests {
     fn a_catalog_has_as_many_stocks_as_it_should() {
         let dir = tempfile::tempdir().unwrap();
         let file = write_stocks(dir.path(), 1000).unwrap();
-        let listed = catalog::stocks::load(&file, catalog::stocks::Free::Refused).unwrap();
+        let listed = catalog::stocks::load(&file, catalog::stocks::Listings::New).unwrap();
         assert_eq!(listed.len(), 1000);
         let has = |name: &str| listed.iter().any(|listing| listing.name.as_str() == name);
         assert!(HOT.iter().all(|name| has(name)) && has("stock-1") && has("stock-992"));
