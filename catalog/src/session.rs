@@ -1,11 +1,10 @@
 //! A gateway's session: one stream each way, from its Open to its Release or its end.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{JournalId, Protocol, SessionId};
+use domain::{JournalId, SessionId};
 use rpc::clients::{Client, PerClient};
 use rpc::listen::{CallUnderWay, client_of, release_of};
 use rpc::release::Release;
@@ -16,6 +15,7 @@ use wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
 use wire::identity;
 
 use crate::error::RequestError;
+use crate::gateways::Gateways;
 use crate::shared::{Event, Events, Shared};
 use crate::writer::Writer;
 use catalog_core::{Floor, Invalidation, Round};
@@ -35,8 +35,8 @@ pub struct Sessions {
     pub journal: JournalId,
     /// How many each client may have.
     pub per_client: PerClient,
-    /// Of the gateways that have one.
-    pub releases: Mutex<HashMap<SessionId, (String, Release)>>,
+    /// Those that have one.
+    pub gateways: Gateways,
 }
 
 impl Sessions {
@@ -61,7 +61,7 @@ impl Sessions {
             // It lives on, among its client's, until its lease is over.
             tokio::time::sleep(self.lease_max).await;
         }
-        self.releases().remove(&id);
+        self.gateways.ended(id);
     }
 
     async fn follow(&self, id: SessionId, mut requests: Streaming<SessionRequest>) -> Ended {
@@ -114,30 +114,8 @@ impl Sessions {
             .open(id, opened.0, opened.1, received, BootTime::now())?;
         let gateway = open.gateway.escape_debug().to_string();
         tracing::info!(session = %id, gateway, %release, ?client, "a session opened");
-        self.releases().insert(id, (gateway, release));
+        self.gateways.opened(id, gateway, release);
         Ok((id, place))
-    }
-
-    /// Whether the gateways that have a session can be of a bazaar at that version of the protocol.
-    ///
-    /// # Errors
-    /// [`RequestError::GatewayOfBefore`] with the first that cannot.
-    pub fn check_releases(&self, wanted: Protocol) -> Result<(), RequestError> {
-        let releases = self.releases();
-        let mut of_before = releases.values();
-        let of_before = of_before.find(|(_, release)| !release.speaks().contains(wanted));
-        match of_before.cloned() {
-            None => Ok(()),
-            Some((gateway, release)) => Err(RequestError::GatewayOfBefore {
-                gateway,
-                wanted,
-                release,
-            }),
-        }
-    }
-
-    fn releases(&self) -> MutexGuard<'_, HashMap<SessionId, (String, Release)>> {
-        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next request, with the time of its receipt. `None` at the stream's end, and where
@@ -162,6 +140,7 @@ impl Sessions {
                 self.shared
                     .acknowledge(id, Round(acknowledge.round), received)?;
             }
+            Request::Report(report) => self.gateways.reported(id, report.json, received),
             Request::Release(_) => {
                 self.shared.release(id, received);
                 return Ok(Proceed::Released);
@@ -190,14 +169,17 @@ fn random_id() -> Result<SessionId, RequestError> {
 }
 
 /// An event as it goes over the wire.
-pub fn to_wire(event: Event, lease: Duration, journal: JournalId) -> Result<SessionEvent, Status> {
+pub fn to_wire(event: Event, sessions: &Sessions) -> Result<SessionEvent, Status> {
     let event = match event {
         Event::Opened(id) => session_event::Event::Opened(session_event::Opened {
             session: id.get(),
-            lease_ms: u32::try_from(lease.as_millis()).expect("leases are bounded"),
-            journal: journal.as_bytes().to_vec(),
+            lease_ms: u32::try_from(sessions.lease.as_millis()).expect("leases are bounded"),
+            journal: sessions.journal.as_bytes().to_vec(),
         }),
-        Event::Renewed(nonce) => session_event::Event::Renewed(session_event::Renewed { nonce }),
+        Event::Renewed(nonce) => session_event::Event::Renewed(session_event::Renewed {
+            nonce,
+            report_wanted: sessions.gateways.are_wanted(BootTime::now()),
+        }),
         Event::Invalidation(invalidation) => {
             session_event::Event::Invalidate(invalidate(invalidation))
         }

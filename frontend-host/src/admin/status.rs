@@ -28,7 +28,9 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let _ = admin.gateway.backend.replicas.ask_catalog().await; // the status says so
     let policy = admin.versions().await;
     let catalogs = admin.catalogs.heard().await;
-    Json(admin.status(policy, &catalogs))
+    let mut status = admin.status_json(&catalogs);
+    status["policy"] = policy;
+    Json(status)
 }
 
 impl Admin {
@@ -37,7 +39,8 @@ impl Admin {
         readiness::unready(&self.gateway)
     }
 
-    fn status(&self, policy: Value, catalogs: &[(String, Heard)]) -> Value {
+    /// All but the policy.
+    pub(super) fn status_json(&self, catalogs: &[(String, Heard)]) -> Value {
         let replicas = &self.gateway.backend.replicas;
         let current = *replicas.leader().borrow();
         let lease = self.gateway.cache.lease();
@@ -66,11 +69,10 @@ impl Admin {
                 "stocks": counts_json(&self.gateway.cache.stock_counts, stocks),
                 "orders": counts_json(&self.gateway.cache.order_counts, orders),
             },
-            "policy": policy,
         })
     }
 
-    fn replicas_json(&self) -> Vec<Value> {
+    pub(super) fn replicas_json(&self) -> Vec<Value> {
         let (all, probed) = self.gateway.backend.replicas.all();
         let one = all.iter().zip(probed).map(|(replica, probed)| {
             let status = probed.status.ok();
