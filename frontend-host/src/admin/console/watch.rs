@@ -94,6 +94,7 @@ impl Place {
         loop {
             // Their senders outlive who follows.
             let latest = tokio::select! {
+                biased; // how a policy came about, before what is seen of it now
                 _ = self.policy.changed() => self.policy.borrow_and_update().clone(),
                 _ = self.now.changed() => self.now.borrow_and_update().clone(),
             };

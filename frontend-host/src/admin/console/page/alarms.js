@@ -22,7 +22,7 @@ export function alarms({ now, minute, all, policies = {}, gone = [] }) {
 
   services(now, critical, warning);
   for (const gateway of gone) {
-    warning("BazaarDown", `Gateway ${gateway.key} has no session with the catalog any more, since ${ago(gateway.seconds)}`, "It was stopped, or it is cut off.");
+    warning("BazaarDown", `Gateway ${gateway.key} has had no session with the catalog for ${long(gateway.seconds)}`, "It was stopped, or it is cut off.");
   }
   for (const [who, figures] of who_counts(now)) processes(who, figures, now, critical, warning);
   if (minute && minute.seconds > 5) traffic(minute, critical, warning);
@@ -48,7 +48,7 @@ function services(now, critical, warning) {
     else if (!replica.healthy) warning("BazaarDown", `Replica ${replica.id} does not answer`, "See whether it runs, and start it.");
     else if (!replica.reaches_catalog) warning("BazaarCatalogUnreachable", `Replica ${replica.id} does not reach the catalog`, "See to the network between the two.");
     else if (now.catalog.reachable && !now.catalog.in_sync.includes(replica.id)) {
-      warning("BazaarFollowerFails", `Replica ${replica.id} is not in sync: orders are acknowledged without it`, "It copies what it lacks, or was too slow. It comes back by itself.");
+      warning("BazaarFollowerFails", `Replica ${replica.id} is not in sync`, "Orders are acknowledged without it. It copies what it lacks, or was too slow, and comes back by itself.");
     }
     const lag = gauge(replica.said?.figures, "bazaar_order_lag_seconds");
     if (lag > 5) warning("BazaarReplicaLags", `Replica ${replica.id} lacks rows for ${long(lag)}`, "It copies a ledger, or its disk or its link to the leader is too slow.");
@@ -133,8 +133,8 @@ function policy(gateway, policy, now, critical, warning) {
   const last = (policy.changes ?? []).find((change) => isByItself(change));
   const seconds = last && now.at_ms / 1000 - last.at_ms / 1000;
   if (last && seconds < 900) {
-    const what = last.what === "rollback" ? "took the active policy out of service" : "dropped the candidate policy";
-    warning("BazaarPolicyTakenOut", `Gateway ${gateway.key} ${what} ${ago(seconds)}: ${last.why}`, "The version before serves. The timeline below says which, and why.");
+    const what = last.what === "rollback" ? "rolled its policy back" : "dropped a candidate policy";
+    warning("BazaarPolicyTakenOut", `Gateway ${gateway.key} ${what} by itself, ${ago(seconds)}`, last.why);
   }
 }
 

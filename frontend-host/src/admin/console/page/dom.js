@@ -131,7 +131,7 @@ export function bytes(value) {
 
 // ---- pictures ----
 
-// How a figure went, over the last two minutes: `undefined` where it is not known.
+// How a figure went, over the last minute: `undefined` where it is not known.
 export function spark(values, { width = 120, height = 28, kind = "" } = {}) {
   const known = values.filter((value) => value !== undefined && Number.isFinite(value));
   const most = Math.max(...known, 0) || 1;
@@ -148,5 +148,5 @@ export function spark(values, { width = 120, height = 28, kind = "" } = {}) {
   const isLine = known.length > 1 && !line.slice(1).includes("M");
   const area = isLine ? `${line}L${x(values.length - 1).toFixed(1)} ${height - 1}L${x(first).toFixed(1)} ${height - 1}Z` : "";
   return g("svg", { class: `spark ${kind}`, viewBox: `0 0 ${width} ${height}`, width, height, preserveAspectRatio: "none", "aria-hidden": "true" },
-    g("path", { class: "area", d: area }), g("path", { class: "line", d: line }));
+    g("path", { class: "axis", d: `M1 ${height - 1}H${width - 1}` }), g("path", { class: "area", d: area }), g("path", { class: "line", d: line }));
 }

@@ -1,7 +1,7 @@
 // What is counted, over a time: differences of counters, and quantiles of histograms' differences.
 
 const KEPT = 61; // a minute, at one a second
-const POINTS = 120; // of a small picture: two minutes
+const POINTS = 60; // of a small picture: a minute
 
 const log = (first) => Array.from({ length: 19 }, (_, place) => first * [1, 2, 5][place % 3] * 10 ** Math.floor(place / 3));
 

@@ -1,7 +1,7 @@
 // The way to the gateway: the token, requests, and the stream of events. No request goes anywhere else.
 
 const TOKEN = "bazaar.console.token";
-const SILENCE_MAX = 6000; // ms without an event: something comes every second
+const SILENCE_MAX = 10_000; // ms without an event: something comes every second
 const PAUSE_MIN = 500;
 const PAUSE_MAX = 5000;
 

@@ -24,7 +24,7 @@ let arrived = 0;
 
 function lookAt() {
   const at = now.at_ms / 1000;
-  for (const gateway of now.gateways) seen.set(gateway.key, { gateway, at });
+  for (const gateway of now.gateways) if (gateway.report) seen.set(gateway.key, { gateway, at });
   if (now.gateways_known) for (const [key, { at: last }] of seen) if (at - last > GONE_FOR) seen.delete(key);
   const there = new Set(now.gateways.map(({ key }) => key));
   const gone = now.gateways_known ? [...seen.values()].filter(({ gateway }) => !there.has(gateway.key)).map(({ gateway, at: last }) => ({ key: gateway.key, name: gateway.name, release: gateway.release, seconds: at - last })) : [];
@@ -44,8 +44,9 @@ function showAlarms() {
   const state = critical > 0 ? "bad" : found.length > 0 ? "warn" : "ok";
   document.body.dataset.state = state;
   document.title = `${found.length > 0 ? `(${found.length}) ` : ""}Bazaar console`;
+  $("alarms-title").textContent = found.length === 0 ? "All is well" : `${found.length} ${found.length === 1 ? "alarm" : "alarms"}`;
   show($("alarm-list"), found.length === 0
-    ? h("p", { class: "well", "data-key": "well" }, h("strong", {}, "All is well."), " Every service does its part, and no alarm is due.")
+    ? h("p", { class: "quiet", "data-key": "well" }, "Every service does its part, and no alarm is due.")
     : h("ul", { "data-key": "alarms" }, found.map(({ severity, name, words, what }) => h("li", { "data-key": `${name} ${words.replace(/[\d.,]+/g, "")}`, "data-state": severity === "critical" ? "bad" : "warn" },
       h("p", {}, h("strong", {}, words)), h("p", { class: "quiet" }, h("span", {}, what), h("code", { title: "docs/OPERATING.md, “Alarms”" }, name))))));
 }
@@ -73,12 +74,13 @@ function state(is, error) {
   document.body.dataset.link = is;
   $("live").textContent = SAID[is];
   $("unlock").hidden = is !== "locked";
-  $("board").hidden = is === "locked" || !now;
+  $("board").hidden = is === "locked" || !view;
   if (is === "locked") {
     const isGiven = hasToken();
     tell($("unlock-error"), !isGiven && error.status === 401 ? "" : error.status === 401 ? "That is not a token that this gateway knows." : error.message);
     setToken("");
     now = undefined;
+    view = undefined;
     $("right").hidden = true;
     $("token").value = "";
     $("token").focus();
@@ -111,8 +113,9 @@ const on = {
       now = data;
       arrived = performance.now();
       history.add(now);
-      $("board").hidden = false;
       showAll();
+      $("board").hidden = false;
+      draw(view);
     }
   },
 };

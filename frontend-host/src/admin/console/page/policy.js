@@ -35,10 +35,10 @@ function counted(view, version) {
     impure > 0 && item("came out differently", count(impure), "warn"));
 }
 
-function versionCard(view, version, what, tags, actions, ...more) {
+function versionCard(view, version, what, note, tags, actions, ...more) {
   return h("article", { class: "version", "data-key": what },
     h("header", {}, h("p", { class: "role" }, what), h("h3", {}, named(version)), tags),
-    h("p", { class: "quiet" }, digest(version.digest), version.config && [" with configuration ", digest(version.config)]),
+    h("p", { class: "quiet" }, digest(version.digest), version.config && [" with configuration ", digest(version.config)], note && [" · ", note]),
     counted(view, version), more, actions.length > 0 && h("div", { class: "actions" }, actions));
 }
 
@@ -47,8 +47,8 @@ function activeCard(view, policy) {
   const { report } = view.chosen;
   const tags = [active.on_probation && tag("on probation", "warn"), active.condemned && tag("fails too often", "bad")];
   const actions = view.mayAct && previous ? [button("rollback", "Roll back…", "danger")] : [];
-  return versionCard(view, active, "Active", tags, actions,
-    h("p", { class: "quiet" }, report?.active_ms !== undefined && report.active_ms !== null ? `for ${long(report.active_ms / 1000)}` : "", previous && [", before it ", named(previous), " ", digest(previous.digest)]),
+  const since = Number.isFinite(report?.active_ms) ? `for ${long(report.active_ms / 1000)}` : "";
+  return versionCard(view, active, "Active", [since, previous && [since && ", ", "before it ", named(previous), " ", digest(previous.digest)]], tags, actions,
     active.held > 0 && h("p", {}, `${count(active.held)} failures are held against it.`),
     broken(active));
 }
@@ -67,8 +67,7 @@ function candidateCard(view, { candidate }) {
     button("drop", "Drop…", "danger", at),
   ].filter(Boolean) : [];
   const tags = [tag(candidate.stage, "lead"), tag(share(candidate.share)), candidate.condemned && tag("fails too often", "bad")];
-  return versionCard(view, candidate, "Candidate", tags, actions,
-    h("p", { class: "quiet" }, candidate.who && `by ${candidate.who}`, candidate.only?.length > 0 && ` · only ${candidate.only.join(", ")}`),
+  return versionCard(view, candidate, "Candidate", [candidate.who && `by ${candidate.who}`, candidate.only?.length > 0 && `, only ${candidate.only.join(", ")}`], tags, actions,
     rollout && rolledOut(rollout), broken(candidate));
 }
 

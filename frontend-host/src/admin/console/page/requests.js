@@ -68,13 +68,13 @@ export function showRoutes({ minute, start, last, history, span, of }) {
 }
 
 const STAGES = {
-  place: ["At the gateway", "from the decision to the answer", 0],
-  lead: ["At the leader", "from the order to every in-sync disk", 1],
-  commit: ["To the catalog and back", "", 2],
-  queue: ["waits for its turn", "", 3],
-  store: ["made durable", "", 3],
-  show: ["caches let go", "", 3],
-  append: ["To followers' disks", "beside the commit", 2],
+  place: ["At the gateway", "place: from the policy's decision to the answer, over all attempts", 0],
+  lead: ["At the leader", "lead: from the order's arrival until every in-sync replica has its row", 1],
+  commit: ["Catalog, and back", "commit: for all orders that went with it", 2],
+  queue: ["waits its turn", "queue: for the catalog's writer", 3],
+  store: ["is made durable", "store: by the catalog's database", 3],
+  show: ["caches let go", "show: of what they hold, by their word or the end of their leases", 3],
+  append: ["Followers' disks", "append: beside the commit", 2],
 };
 
 export function showStages({ minute, start, span }) {
@@ -88,7 +88,7 @@ export function showStages({ minute, start, span }) {
     h("ol", { class: "stages" }, rows.map(({ stage, count: times, p50, p99 }) => {
       const [name, what, depth] = STAGES[stage];
       return h("li", { "data-key": stage, class: times ? "" : "idle", "data-depth": depth },
-        h("p", {}, h("strong", {}, name), what && h("small", {}, what)),
+        h("p", { title: what }, h("strong", {}, name)),
         h("p", { class: "times" }, h("span", {}, time(p50)), h("b", {}, time(p99))),
         h("div", { class: "way", "aria-hidden": "true" }, h("progress", { class: "p99", max: 100, value: wide(p99).toFixed(1) }), h("progress", { class: "p50", max: 100, value: wide(p50).toFixed(1) })));
     })),

@@ -5,9 +5,9 @@ import { gauge, quantile, trades } from "./figures.js";
 
 const fact = (name, value, state) => h("div", { class: "fact", "data-state": state }, h("dt", {}, name), h("dd", {}, value));
 
-const card = ({ key, state, title, tags = [], says, facts, link }) => h("article", { class: "node", "data-key": key, "data-state": state },
-  h("header", {}, h("span", { class: "dot", "aria-hidden": "true" }), h("h4", { title }, link ?? title), tags.map(([tag, kind]) => h("span", { class: `tag ${kind ?? ""}` }, tag))),
-  h("p", { class: "says" }, says), h("dl", { class: "facts" }, facts));
+const card = ({ key, state, title, tags = [], says, facts, foot }) => h("article", { class: "node", "data-key": key, "data-state": state },
+  h("header", {}, h("span", { class: "dot", "aria-hidden": "true" }), h("h4", {}, title), tags.map(([tag, kind]) => h("span", { class: `tag ${kind ?? ""}` }, tag))),
+  h("p", { class: "says" }, says), h("dl", { class: "facts" }, facts), foot && h("p", { class: "foot" }, foot));
 
 const up = (figures, now) => {
   const started = gauge(figures, "process_start_time_seconds");
@@ -40,9 +40,10 @@ function gatewayCard(gateway, { now, minute, policies, me }) {
       fact("p99", time(quantile(took, 0.99))),
       fact("lease", report?.lease ? `held, of ${time(report.lease.length_ms / 1000)}` : "none", report && !report.lease ? "bad" : undefined),
       fact("policy", active ? `${active.name} ${active.version}` : "–"),
-      fact("operators at", report?.admin ?? "–"),
-      fact("release · up", `${gateway.release || me.release} · ${up(report?.figures, now)}`),
+      fact("up", up(report?.figures, now)),
+      fact("release", gateway.release || me.release),
     ],
+    foot: report && `operators at ${report.admin}`,
   });
 }
 
@@ -147,17 +148,17 @@ export function draw(view) {
 export function showLedgers({ now }) {
   const journal = now.catalog;
   const row = (key, who, rows, orders, hash, state, words) => h("tr", { "data-key": key, "data-state": state },
-    h("th", { scope: "row" }, who), h("td", { class: "number" }, count(rows)), h("td", { class: "number" }, count(orders)),
-    h("td", { class: "hash" }, h("code", {}, hash ?? "–")), h("td", {}, h("span", { class: "mark", "data-state": state }, words)));
+    h("th", { scope: "row" }, who), h("td", { class: "number wide" }, count(rows)), h("td", { class: "number" }, count(orders)),
+    h("td", { class: "hash" }, h("code", { title: hash }, hash ?? "–")), h("td", {}, h("span", { class: "mark", "data-state": state }, words)));
   const replicas = now.replicas.map((replica) => {
     const behind = journal.reachable && replica.healthy ? journal.journal_rows - replica.rows : undefined;
     const isSame = replica.chain_hash === journal.chain_hash;
     const [state, words] = !replica.healthy ? ["bad", "not known: it does not answer"] : behind === undefined ? ["off", "the journal does not answer"]
       : behind === 0 && isSame ? ["ok", "the same as the journal"] : behind === 0 ? ["bad", "another hash at the same row"]
-        : behind > 0 ? [now.catalog.in_sync.includes(replica.id) ? "ok" : "warn", `${count(behind)} rows behind, at this moment`] : ["ok", "ahead of what the journal said last"];
+        : behind > 0 ? [now.catalog.in_sync.includes(replica.id) ? "ok" : "warn", `${count(behind)} ${behind === 1 ? "row" : "rows"} behind, at this moment`] : ["ok", "ahead of what the journal said last"];
     return row(`replica ${replica.id}`, `Replica ${replica.id}`, replica.rows, replica.orders, replica.chain_hash, state, words);
   });
   show($("ledger-table"), h("table", {},
-    h("thead", {}, h("tr", {}, ...[["Ledger"], ["Rows", "number"], ["Orders", "number"], ["Hash of the last row"], ["Compared with the journal"]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
+    h("thead", {}, h("tr", {}, ...[["Ledger"], ["Rows", "number wide"], ["Orders", "number"], ["Hash of the last row"], ["Compared with the journal"]].map(([name, kind]) => h("th", { scope: "col", class: kind }, name)))),
     h("tbody", {}, row("journal", "Journal", journal.journal_rows, journal.reachable ? journal.journal_rows - journal.stock_changes : undefined, journal.chain_hash, journal.reachable ? "ok" : "bad", journal.reachable ? "what counts" : "the catalog does not answer"), replicas)));
 }
