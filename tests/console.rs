@@ -238,7 +238,7 @@ fn the_page_is_anybodys_and_what_it_shows_is_not() {
 fn every_alarm_of_the_console_is_one_that_operators_can_look_up() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &str| fs::read_to_string(project.join(path)).unwrap();
-    let script = read("frontend-host/src/admin/console/page/alarms.js");
+    let script = read("frontend-host/src/admin/page/alarms.js");
     let (rules, runbook) = (
         read("deploy/prometheus/alerts.yml"),
         read("docs/OPERATING.md"),

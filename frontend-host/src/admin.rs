@@ -11,9 +11,11 @@
 //! - `stocks`: what is traded, and changes of that;
 //! - `protocol`: which version of it the bazaar is at, and raising it;
 //! - `policy`: the policy's way into service, what a candidate would do, and recordings;
-//! - `console`: all of it in one page.
+//! - `page`: what the console's page is made of;
+//! - `console`: what it shows.
 
 mod connections;
+mod page;
 mod access;
 pub(crate) mod token;
 mod refusal;
@@ -84,7 +86,7 @@ pub async fn serve(
     // End with this function.
     let _watching = tasks::spawn("console", console::keep_watching(Arc::clone(&admin)));
     let _reporting = tasks::spawn("reports", console::keep_reporting(Arc::clone(&admin)));
-    let page = console::PATHS.into_iter();
+    let page = page::FILES.into_iter();
     let page = page.fold(Router::new(), |router, asset| {
         router.route(asset.path, get(move || async move { asset.response() }))
     });

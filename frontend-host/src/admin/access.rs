@@ -13,7 +13,7 @@ use tls::{Principal, Role, Shown};
 
 use super::Admin;
 use super::connections::Peer;
-use super::console;
+use super::page;
 use super::refusal::Refusal;
 use super::token::{CurrentToken, TokenFileError};
 use crate::config::Tokens;
@@ -23,7 +23,7 @@ const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Whether anybody may ask for it: the console's page holds nothing.
 fn is_open(path: &str) -> bool {
-    OPEN_PATHS.contains(&path) || console::PATHS.iter().any(|asset| asset.path == path)
+    OPEN_PATHS.contains(&path) || page::FILES.iter().any(|asset| asset.path == path)
 }
 
 /// The scheme that a token is sent under (RFC 6750). Schemes have no case (RFC 9110, section 11.1).

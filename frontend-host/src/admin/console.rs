@@ -1,15 +1,13 @@
 //! The console: one page that shows what all of a bazaar does, and why.
 //!
-//! The page holds nothing and is served to anybody. What it shows comes by a stream of events, which whoever may read
+//! The [page](super::page) holds nothing and is served to anybody. What it shows comes by a stream of events, which whoever may read
 //! may follow, and what it changes goes the way of every change.
 //!
-//! - [`assets`]: what the page is made of;
 //! - [`report`]: what this gateway says of itself;
 //! - [`services`]: what the others say of themselves;
 //! - [`watch`]: looks at all of it every second, while anybody follows;
 //! - here: one stream.
 
-mod assets;
 mod report;
 mod services;
 mod watch;
@@ -34,7 +32,6 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Admin;
 use super::access::MayChange;
-pub(super) use assets::PATHS;
 pub(super) use report::keep_reporting;
 pub use services::Service;
 pub(super) use watch::keep_watching;

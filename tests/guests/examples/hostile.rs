@@ -16,7 +16,7 @@ impl Policy for Hostile {
     fn on_request(&self, request: &Request) -> Decision {
         assert!(
             !request.target.starts_with("/stocks/trap"),
-            "<script>alert(2)</script> sprung on {}",
+            "<b>sprung</b> on {}",
             request.target
         );
         marked(DefaultPolicy.on_request(request))

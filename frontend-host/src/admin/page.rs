@@ -1,4 +1,4 @@
-//! What the page is made of: it comes with the binary, and asks for nothing else.
+//! What the console's page is made of: it comes with the binary, and asks for nothing else.
 
 use axum::http::HeaderValue;
 use axum::http::header::{
@@ -18,8 +18,8 @@ const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// One file of it.
 #[derive(Debug, Clone, Copy)]
-pub(in super::super) struct Asset {
-    pub(in super::super) path: &'static str,
+pub(super) struct Asset {
+    pub(super) path: &'static str,
     content_type: &'static str,
     content: &'static str,
 }
@@ -35,7 +35,7 @@ macro_rules! asset {
 }
 
 /// All of them. They hold nothing that is not in the binary: anybody may have them.
-pub(in super::super) const PATHS: [Asset; 10] = [
+pub(super) const FILES: [Asset; 10] = [
     asset!("/", HTML, "index.html"),
     asset!("/console/style.css", CSS, "style.css"),
     asset!("/console/main.js", SCRIPT, "main.js"),
@@ -49,7 +49,7 @@ pub(in super::super) const PATHS: [Asset; 10] = [
 ];
 
 impl Asset {
-    pub(in super::super) fn response(self) -> Response {
+    pub(super) fn response(self) -> Response {
         let headers = [
             (CONTENT_TYPE, HeaderValue::from_static(self.content_type)),
             (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
@@ -70,9 +70,9 @@ mod tests {
 
     #[test]
     fn the_page_is_small_and_takes_nothing_from_elsewhere() {
-        let bytes: usize = PATHS.iter().map(|asset| asset.content.len()).sum();
+        let bytes: usize = FILES.iter().map(|asset| asset.content.len()).sum();
         assert!(bytes <= BYTES_MAX, "{bytes}");
-        for asset in PATHS {
+        for asset in FILES {
             let content = asset.content;
             for forbidden in [
                 "<style",
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn every_module_that_is_imported_is_served() {
-        for asset in PATHS {
+        for asset in FILES {
             for (_, rest) in asset
                 .content
                 .match_indices(" from \"./")
@@ -108,7 +108,7 @@ mod tests {
                 let name = rest.split('"').next().unwrap();
                 let path = format!("/console/{name}");
                 assert!(
-                    PATHS.iter().any(|it| it.path == path),
+                    FILES.iter().any(|it| it.path == path),
                     "{}: {path}",
                     asset.path
                 );
