@@ -136,6 +136,7 @@ fn carry_out(bazaar: &mut Bazaar, [hostile, marked]: &[impl AsRef<Path>; 2], wis
             });
         }
         "shadow" => push(bazaar, "PUT", "/policy/candidate?shadow=1", marked.as_ref()),
+        "roll out" => push(bazaar, "PUT", "/policy/rollout", marked.as_ref()),
         "shadow a hostile one" => {
             push(
                 bazaar,

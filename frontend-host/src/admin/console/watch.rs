@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use domain::ReplicaId;
-use domain::time::BootTime;
 use serde_json::{Map, Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -15,7 +14,7 @@ use wire::catalog::v1::ListGatewaysRequest;
 
 use super::super::Admin;
 use super::services::Asked;
-use super::{event, key, report};
+use super::{Console, event, key, report};
 use crate::handler::unix_ms;
 
 /// Streams at a time. Less than the listener's connections, of which the rest is for everything else.
@@ -169,9 +168,8 @@ async fn look(admin: &Arc<Admin>, services: &[Asked]) -> (Value, Value) {
     };
     let are_known = gateways.is_some();
     let gateways = gateways.unwrap_or_default();
-    let mut keys = BTreeSet::new();
     let gateways = std::iter::once(own).chain(gateways).map(|gateway| {
-        let (gateway, key, policy) = gateway.shown(&mut keys);
+        let (gateway, key, policy) = gateway.shown();
         policies.insert(key, policy);
         gateway
     });
@@ -216,8 +214,13 @@ struct Gateway {
 }
 
 impl Gateway {
+    /// Where it says that it is, once it has said anything.
+    fn host(&self) -> Option<&str> {
+        self.report["host"].as_str()
+    }
+
     /// As it is shown, what it is known by, and its policy.
-    fn shown(self, keys: &mut BTreeSet<String>) -> (Value, String, Value) {
+    fn shown(self) -> (Value, String, Value) {
         let Self {
             session,
             name,
@@ -225,15 +228,10 @@ impl Gateway {
             mut report,
             age_ms,
         } = self;
-        let host = report["host"].as_str().unwrap_or_default();
-        let mut key = match host {
-            "" => name.clone(),
-            host => key(&name, host),
+        let key = match report["host"].as_str() {
+            None | Some("") => name.clone(),
+            Some(host) => key(&name, host),
         };
-        if keys.contains(&key) {
-            key = format!("{key}, session {session}");
-        }
-        keys.insert(key.clone());
         let mut take = |part: &str| {
             let report = report.as_object_mut();
             report
@@ -260,10 +258,7 @@ async fn other_gateways(admin: &Admin) -> Option<Vec<Gateway>> {
     let journal = backend.replicas.own_journal().to_wire();
     let asked = catalog.list_gateways(ListGatewaysRequest { journal });
     let answer = timeout(ANSWER_TIME_MAX, asked).await.ok()?.ok()?;
-    let own = admin.gateway.cache.lease().current(BootTime::now());
-    let own = own.map_or(0, |session| session.get());
     let others = answer.into_inner().gateways.into_iter();
-    let others = others.filter(|gateway| gateway.session != own);
     let others = others.take(GATEWAYS_MAX).map(|gateway| Gateway {
         session: gateway.session,
         name: gateway.name,
@@ -275,9 +270,61 @@ async fn other_gateways(admin: &Admin) -> Option<Vec<Gateway>> {
             .unwrap_or_default(),
         age_ms: gateway.age_ms,
     });
-    // A session of its own that is not over yet is not another gateway.
-    let console = &admin.console;
-    let is_other =
-        |it: &Gateway| it.name != console.name || it.report["host"].as_str() != Some(&console.host);
-    Some(others.filter(is_other).collect())
+    Some(one_of_each(others.collect(), &admin.console))
+}
+
+/// A gateway whose session was lost may have another one, before that is over: whoever said last how it is stands for it. One that
+/// has said nothing yet is nobody that is known.
+fn one_of_each(mut gateways: Vec<Gateway>, own: &Console) -> Vec<Gateway> {
+    gateways.sort_by_key(|gateway| (gateway.host().is_none(), gateway.age_ms));
+    let own_host = Some(own.host.clone());
+    let mut names = BTreeSet::from([own.name.clone()]);
+    let mut known = BTreeSet::from([(own.name.clone(), own_host)]);
+    gateways.retain(|gateway| {
+        let host = gateway.host().map(str::to_owned);
+        let is_new_name = names.insert(gateway.name.clone());
+        match host {
+            None => is_new_name,
+            host => known.insert((gateway.name.clone(), host)),
+        }
+    });
+    gateways.sort_by(|one, other| (&one.name, one.host()).cmp(&(&other.name, other.host())));
+    gateways
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_with_two_sessions_is_one_and_those_of_one_name_on_two_hosts_are_two() {
+        let gateway = |session, name: &str, host: Option<&str>, age_ms| Gateway {
+            session,
+            name: name.to_owned(),
+            release: String::new(),
+            report: host.map_or(Value::Null, |host| json!({ "host": host })),
+            age_ms,
+        };
+        let own = Console {
+            reporting: Default::default(),
+            name: "0.0.0.0:8080".into(),
+            host: "a".into(),
+            admin: String::new(),
+            services: Vec::new(),
+            watched: Watched::default(),
+        };
+        let found = one_of_each(
+            vec![
+                gateway(1, "0.0.0.0:8080", Some("a"), 10),
+                gateway(2, "0.0.0.0:8080", Some("b"), 900),
+                gateway(3, "0.0.0.0:8080", Some("b"), 20),
+                gateway(4, "0.0.0.0:8080", Some("c"), 30),
+                gateway(5, "0.0.0.0:8080", None, 0),
+                gateway(6, "10.0.0.7:80", None, 0),
+            ],
+            &own,
+        );
+        let found: Vec<_> = found.iter().map(|gateway| gateway.session).collect();
+        assert_eq!(found, [3, 4, 6]);
+    }
 }

@@ -141,7 +141,7 @@ export function spark(values, { width = 120, height = 28, kind = "" } = {}) {
   let isOn = false;
   values.forEach((value, place) => {
     const isKnown = value !== undefined && Number.isFinite(value);
-    if (isKnown) line += `${isOn ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}`;
+    if (isKnown) line += `${isOn ? "L" : "M"}${x(place).toFixed(1)} ${y(value).toFixed(1)}${isOn ? "" : "h.01"}`; // one alone is a dot
     isOn = isKnown;
   });
   const first = values.findIndex((value) => value !== undefined);

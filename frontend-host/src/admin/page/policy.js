@@ -154,7 +154,7 @@ function when(ms, now) {
 }
 
 function timeline({ changes = [] }, names, now) {
-  const of = (text) => h("span", { class: "of" }, names.get(text) && h("b", {}, names.get(text)), " ", digest(text));
+  const of = (text, name) => h("span", { class: "of" }, (name ?? names.get(text)) && h("b", {}, name ?? names.get(text)), " ", digest(text));
   return h("section", { class: "timeline", "data-key": "timeline" }, h("h3", {}, "Timeline"),
     changes.length === 0 ? h("p", { class: "quiet" }, "Nothing has changed since the gateway began.") : h("ol", {}, changes.map((change) => {
       const isBad = isByItself(change) || change.what === "fallback";
@@ -162,7 +162,7 @@ function timeline({ changes = [] }, names, now) {
       return h("li", { "data-key": `${change.at_ms} ${change.what} ${change.to}`, "data-state": is },
         h("p", { class: "what" }, h("strong", {}, WORDS[change.what] ?? change.what), isByItself(change) && tag("by the gateway itself", "bad"), when(change.at_ms, now)),
         h("p", { class: "why" }, change.why),
-        h("p", { class: "quiet" }, change.from === change.to ? of(change.to) : [of(change.from), " → ", of(change.to)], change.candidate && [" · candidate ", of(change.candidate)]),
+        h("p", { class: "quiet" }, change.from === change.to ? of(change.to, change.to_name) : [of(change.from, change.from_name), " → ", of(change.to, change.to_name)], change.candidate && [" · candidate ", of(change.candidate, change.candidate_name)]),
         h("p", { class: "quiet" }, "by ", h("b", {}, change.who), change.known_by && ` (${[change.known_by === "nothing" ? "" : change.known_by, change.address].filter(Boolean).join(", ")})`),
         change.incident && incident(change.incident, change.at_ms));
     })));
@@ -171,7 +171,7 @@ function timeline({ changes = [] }, names, now) {
 function kept(view, policy) {
   const others = (policy.kept ?? []).filter(({ digest: it }) => it !== policy.active.digest && it !== policy.candidate?.digest);
   if (others.length === 0) return undefined;
-  return h("details", { "data-key": "kept" }, h("summary", {}, `Kept: ${count(others.length)} other versions`), h("ul", { class: "kept" }, [...others].reverse().map((one) => h("li", { "data-key": one.digest },
+  return h("details", { "data-key": "kept" }, h("summary", {}, `Kept: ${count(others.length)} other ${others.length === 1 ? "version" : "versions"}`), h("ul", { class: "kept" }, [...others].reverse().map((one) => h("li", { "data-key": one.digest },
     digest(one.digest), one.good ? tag("good", "ok") : tag("failed", "bad"), view.mayAct && button("activate", "Activate…", "plain", { "data-digest": one.digest })))));
 }
 
