@@ -276,6 +276,7 @@ def main(url: str, chromium: str, screenshots: Path, token: str, read_token: str
         expect(page.locator("#alarm-list")).to_contain_text(f"Replica {killed} does not answer")
         expect(page.locator('#map .tag', has_text=re.compile("^leader$"))).to_have_count(1)
         seen_after = time.monotonic() - began
+        page.evaluate("scrollTo(0, 0)")
         page.screenshot(path=screenshots / "leader-killed.png", full_page=True)
         assert wish("leader") != killed
 

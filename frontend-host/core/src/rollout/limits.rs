@@ -43,6 +43,12 @@ pub struct ErrorRates {
     pub miss: f64,
 }
 
+impl ErrorRates {
+    fn both(self) -> [f64; 2] {
+        [self.false_alarm, self.miss]
+    }
+}
+
 /// What the evidence says of one limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
@@ -204,7 +210,7 @@ fn judge_share(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Judged {
 /// Where that share lies.
 fn share_shown(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Vec<Shown> {
     let observed = [(1.0, of), (0.0, all - of)];
-    let share = Shown::mean("candidate", &observed, [0.0, 1.0], (limit, rates));
+    let share = Shown::mean("candidate", &observed, [0.0, 1.0], (limit, rates.both()));
     vec![share]
 }
 
@@ -226,7 +232,12 @@ fn judge_shares(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Judg
 /// By how much more clients of the canary it holds of.
 fn shares_shown(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Vec<Shown> {
     let shown = |pairs: [(f64, u64); 3]| {
-        Shown::mean("canary − active", &pairs, [-1.0, 1.0], (limit, rates))
+        Shown::mean(
+            "canary − active",
+            &pairs,
+            [-1.0, 1.0],
+            (limit, rates.both()),
+        )
     };
     let [Some(more), Some(less)] = pairs_of(cohorts).map(|pairs| pairs.map(shown)) else {
         return Vec::new();

@@ -1,7 +1,6 @@
 //! Between which values lies what a version is held to, as far as is shown: what people are shown of a verdict.
 
 use super::bets::{that_greater, that_less};
-use super::limits::ErrorRates;
 
 /// How often the interval is halved that an end is looked for in.
 const HALVINGS: u32 = 24;
@@ -21,15 +20,15 @@ pub struct Shown {
 
 impl Shown {
     /// The mean of what is observed, which is between `least` and `greatest`: every value but those that the bets of the verdict
-    /// contradict.
+    /// contradict. `low` is too high at most as often as there are false alarms, `high` too low as often as there are misses.
     pub(super) fn mean(
         of: &'static str,
         observed: &[(f64, u64)],
         [least, greatest]: [f64; 2],
-        (limit, rates): (f64, ErrorRates),
+        (limit, [false_alarm, miss]): (f64, [f64; 2]),
     ) -> Self {
-        let is_above = |bound| that_greater(observed, bound, least) >= 1.0 / rates.false_alarm;
-        let is_below = |bound| that_less(observed, bound, greatest) >= 1.0 / rates.miss;
+        let is_above = |bound| that_greater(observed, bound, least) >= 1.0 / false_alarm;
+        let is_below = |bound| that_less(observed, bound, greatest) >= 1.0 / miss;
         Self {
             of,
             low: last([least, greatest], is_above),
@@ -55,10 +54,7 @@ fn last([mut low, mut high]: [f64; 2], is_true: impl Fn(f64) -> bool) -> f64 {
 mod tests {
     use super::*;
 
-    const RATES: ErrorRates = ErrorRates {
-        false_alarm: 0.01,
-        miss: 0.05,
-    };
+    const RATES: [f64; 2] = [0.01, 0.05];
 
     fn share(of: u64, all: u64) -> Shown {
         let observed = [(1.0, of), (0.0, all - of)];

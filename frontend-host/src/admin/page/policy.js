@@ -161,7 +161,7 @@ function timeline({ changes = [] }, names, now) {
       const is = isBad ? "bad" : ["rollback", "drop", "pause"].includes(change.what) ? "warn" : ["promote", "activate", "configure"].includes(change.what) ? "ok" : "";
       return h("li", { "data-key": `${change.at_ms} ${change.what} ${change.to}`, "data-state": is },
         h("p", { class: "what" }, h("strong", {}, WORDS[change.what] ?? change.what), isByItself(change) && tag("by the gateway itself", "bad"), when(change.at_ms, now)),
-        h("p", { class: "why" }, change.why),
+        change.why === "not said" ? h("p", { class: "quiet" }, "without a reason") : h("p", { class: "why" }, change.why),
         h("p", { class: "quiet" }, change.from === change.to ? of(change.to, change.to_name) : [of(change.from, change.from_name), " → ", of(change.to, change.to_name)], change.candidate && [" · candidate ", of(change.candidate, change.candidate_name)]),
         h("p", { class: "quiet" }, "by ", h("b", {}, change.who), change.known_by && ` (${[change.known_by === "nothing" ? "" : change.known_by, change.address].filter(Boolean).join(", ")})`),
         change.incident && incident(change.incident, change.at_ms));
