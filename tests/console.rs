@@ -26,6 +26,9 @@ const READ_TOKEN: &str = "reader";
 /// The name of a stock, and what a client calls a request.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
 
+/// Streams of a gateway's console.
+const CONSOLES_MAX: usize = 16;
+
 /// How long an event may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -256,8 +259,8 @@ fn every_alarm_of_the_console_is_one_that_operators_can_look_up() {
     }
 }
 
-/// Follows until what is shown of everybody and of policies is as it should be.
-fn follow_until(bazaar: &Bazaar, is_so: impl Fn(&Value, &Value) -> bool) -> Value {
+/// Begins to follow: the connection, once the answer's first line is there, and its status.
+fn follow(bazaar: &Bazaar) -> (BufReader<TcpStream>, String) {
     let address = bazaar.admin_address();
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -266,8 +269,32 @@ fn follow_until(bazaar: &Bazaar, is_so: impl Fn(&Value, &Value) -> bool) -> Valu
         "GET /console/events HTTP/1.0\r\nhost: {address}\r\n\r\n"
     )
     .unwrap();
+    let (mut stream, mut line) = (BufReader::new(stream), String::new());
+    stream.read_line(&mut line).unwrap();
+    let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    (stream, status)
+}
+
+/// Whoever opens many takes nobody else's place at the admin API, and gives them back.
+#[test]
+fn there_are_so_many_consoles_at_a_time_and_the_admin_api_answers_beside_them() {
+    let bazaar = Bazaar::start_default();
+    let open: Vec<_> = (0..CONSOLES_MAX).map(|_| follow(&bazaar)).collect();
+    assert!(open.iter().all(|(_, status)| status == "200"));
+    assert_eq!(follow(&bazaar).1, "503");
+    assert_eq!(bazaar.status()["ready"], true);
+    drop(open);
+    wait_until("a console to be let in again", || {
+        follow(&bazaar).1 == "200"
+    });
+}
+
+/// Follows until what is shown of everybody and of policies is as it should be.
+fn follow_until(bazaar: &Bazaar, is_so: impl Fn(&Value, &Value) -> bool) -> Value {
+    let (stream, status) = follow(bazaar);
+    assert_eq!(status, "200");
     let (mut name, mut now, mut policy) = (String::new(), Value::Null, Value::Null);
-    for line in BufReader::new(stream).lines() {
+    for line in stream.lines() {
         let line = line.unwrap();
         if let Some(event) = line.strip_prefix("event: ") {
             name = event.to_owned();

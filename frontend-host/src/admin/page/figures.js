@@ -9,6 +9,13 @@ const log = (first) => Array.from({ length: 19 }, (_, place) => first * [1, 2, 5
 export const SECONDS = log(1e-5);
 export const DECISIONS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000].map((us) => us / 1e6);
 
+// What other gateways say is theirs: of their figures, those that are in the form of figures.
+export function wellFormed(figures) {
+  const isSample = (sample) => Array.isArray(sample) && Array.isArray(sample[0]) && typeof sample[1] === "number" && (sample[2] === undefined || Array.isArray(sample[2]));
+  const families = Object.entries(figures ?? {}).filter(([, samples]) => Array.isArray(samples) && samples.every(isSample));
+  return Object.fromEntries(families);
+}
+
 // Everybody who counts at one moment: `[who, figures]`, by which a process is known again.
 export function sources(now) {
   const of = (who, said) => (said?.figures ? [[who, said.figures]] : []);

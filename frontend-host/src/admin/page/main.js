@@ -2,7 +2,7 @@
 
 import { $, count, h, show } from "./dom.js";
 import { ask, follow, hasToken, setToken } from "./link.js";
-import { History } from "./figures.js";
+import { History, wellFormed } from "./figures.js";
 import { alarms } from "./alarms.js";
 import { draw, showLedgers, showMap } from "./services.js";
 import { showRoutes, showStages, showTiles } from "./requests.js";
@@ -56,13 +56,13 @@ function showAll() {
   $("journal").textContent = now.journal ? `journal ${now.journal}` : "the journal is not known yet";
   const keys = now.gateways.map(({ key }) => key);
   show($("of-gateway"), h("option", { value: "" }, "All gateways"), keys.map((key) => h("option", { value: key, selected: key === view.of }, key)));
-  showAlarms();
-  showTiles(view);
-  showMap(view);
-  showRoutes(view);
-  showStages(view);
-  showPolicy(view);
-  showLedgers(view);
+  for (const part of [showAlarms, showTiles, showMap, showRoutes, showStages, showPolicy, showLedgers]) {
+    try {
+      part(view);
+    } catch (error) {
+      console.error(error); // what one gateway says of itself does not hide what the others do
+    }
+  }
   history.isNew = false;
 }
 
@@ -111,6 +111,7 @@ const on = {
       if (now) showAll();
     } else if (name === "now") {
       now = data;
+      for (const { own, report } of now.gateways) if (report && !own) report.figures = wellFormed(report.figures);
       arrived = performance.now();
       history.add(now);
       showAll();
