@@ -357,7 +357,7 @@ fn no_web_page_can_have_a_browser_use_the_admin_api() {
             // A name of its own that was made to resolve to this machine.
             let rebound = format!(
                 "{method} {target} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\
-                 authorization: Bearer {TOKEN}\r\ncontent-length: 0\r\n\r\n"
+                 origin: http://evil.example\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: 0\r\n\r\n"
             );
             let answer = send_raw(bazaar.admin_address(), rebound.as_bytes()).unwrap();
             assert_eq!(answer.error().0, 403, "{method} {target}");
@@ -373,7 +373,7 @@ fn no_web_page_can_have_a_browser_use_the_admin_api() {
 fn every_error_is_json() {
     let bazaar = Bazaar::start_default();
     for (method, target, code) in [
-        ("GET", "/", 404),
+        ("POST", "/", 405),
         ("GET", "/nothing", 404),
         ("DELETE", "/policy", 405),
         ("POST", "/status", 405),

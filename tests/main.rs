@@ -60,6 +60,7 @@ mod lists;
 mod orders;
 mod events;
 mod page;
+mod console;
 mod api;
 mod faults;
 mod on_postgres;

@@ -264,6 +264,9 @@ fn nobody_may_call_what_is_not_theirs() {
             )
             .await;
             denied(&format!("{who} takes tokens"), taken, "may not call");
+            let gateways = catalog::ListGatewaysRequest::default();
+            let listed = caller.catalog().list_gateways(gateways).await;
+            denied(&format!("{who} lists gateways"), listed, "may not call");
         }
 
         let traded = first(of(follower).catalog().trade_many(once(trade("forged")))).await;

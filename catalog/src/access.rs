@@ -23,4 +23,5 @@ pub const ACCESS: Access = Access(&[
     ("/catalog.v1.Catalog/ReportMissing", &[Order]),
     ("/catalog.v1.Catalog/TakeMany", &[Gateway]),
     ("/catalog.v1.Catalog/Session", &[Gateway]),
+    ("/catalog.v1.Catalog/ListGateways", &[Gateway]),
 ]);

@@ -7,6 +7,7 @@
 //! - [`store`]: what is durable;
 //! - [`shared`]: what the writer, the readers and the sessions share;
 //! - [`writer`]: the one thread that changes what is committed;
+//! - [`gateways`]: which gateways there are, and what they say of themselves;
 //! - [`session`]: a gateway's leases and invalidations;
 //! - [`takes`]: tokens that gateways take for their policies;
 //! - [`access`]: who may call what;
@@ -49,6 +50,7 @@ pub mod stocks;
 pub mod store;
 pub mod shared;
 pub mod writer;
+pub mod gateways;
 pub mod session;
 pub mod takes;
 pub mod access;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use daemon::tasks;
 use domain::time::BootTime;
 use domain::{CatalogRun, Identity, Protocols, ReplicaId};
 use monitor::Monitor;
+use monitor::figures::figures;
 use monitor::health::{Serves, health};
 use rpc::clients::PerClient;
 use rpc::listen::{self, Incoming};
@@ -22,6 +23,7 @@ use crate::access::ACCESS;
 use crate::config::SESSIONS_PER_CLIENT_MAX;
 use crate::config::lease_margin;
 use crate::error::Error;
+use crate::gateways::Gateways;
 use crate::observed;
 use crate::service::{Lists, Service, TRADES_PER_CLIENT_MAX};
 use crate::session::Sessions;
@@ -78,7 +80,11 @@ pub struct Parts {
 const SERVES: Serves = &[("catalog.v1.Catalog", |role| role == observed::ACTIVE)];
 
 /// What it says of its protos.
-const REFLECTED: [&str; 2] = ["catalog.v1.Catalog", "grpc.health.v1.Health"];
+const REFLECTED: [&str; 3] = [
+    "catalog.v1.Catalog",
+    "grpc.health.v1.Health",
+    "monitor.v1.Monitor",
+];
 
 /// A catalog that stands by until it has its parts, and then is active.
 pub struct Server<P, L> {
@@ -112,6 +118,7 @@ where
         let server = listen::server(ACCESS, protocol.clone())
             .add_service(door.clone())
             .add_service(health(monitor.clone(), SERVES))
+            .add_service(figures(monitor.clone()))
             .add_service(reflection(&REFLECTED))
             .serve_with_incoming_shutdown(listener, closed(closing.clone()));
         tokio::pin!(server, shutdown);
@@ -248,7 +255,7 @@ pub(crate) fn start(
         is_nested,
         journal: identity.journal,
         per_client: PerClient::new(SESSIONS_PER_CLIENT_MAX),
-        releases: Mutex::default(),
+        gateways: Gateways::default(),
     };
     Ok((
         Service {

@@ -165,7 +165,7 @@ impl Catalog for Service {
         self.shared.check_answer(BootTime::now())?;
         let mut said = self.leadership(&leadership);
         if request.name_gateways {
-            said.gateways = self.sessions.gateways();
+            said.gateways = self.sessions.gateways.named();
         }
         Ok(Response::new(said))
     }
@@ -216,7 +216,7 @@ impl Catalog for Service {
         // Until then a gateway may be on its way back, of which nothing is known.
         let back = (self.since + GATEWAYS_BACK_MAX).since(BootTime::now());
         tokio::time::sleep(back).await;
-        self.sessions.check_releases(wanted)?;
+        self.sessions.gateways.check_releases(wanted)?;
         let before = self.shared.protocol();
         self.writer.raise_protocol(wanted).await?;
         let now = self.shared.protocol();
@@ -346,9 +346,18 @@ impl Catalog for Service {
                 () = service.closed() => {}
             }
         });
-        let (lease, journal) = (self.sessions.lease, self.identity.journal);
-        let stream = ReceiverStream::new(stream).map(move |event| to_wire(event, lease, journal));
+        let sessions = Arc::clone(&self.sessions);
+        let stream = ReceiverStream::new(stream).map(move |event| to_wire(event, &sessions));
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    async fn list_gateways(
+        &self,
+        request: Request<v1::ListGatewaysRequest>,
+    ) -> Reply<v1::ListGatewaysResponse> {
+        self.check_if_named(&request.into_inner().journal)?;
+        let gateways = self.sessions.gateways.list(BootTime::now());
+        Ok(Response::new(v1::ListGatewaysResponse { gateways }))
     }
 }
 

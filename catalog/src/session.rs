@@ -1,22 +1,21 @@
 //! A gateway's session: one stream each way, from its Open to its Release or its end.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use domain::time::BootTime;
-use domain::{JournalId, Protocol, SessionId};
+use domain::{JournalId, SessionId};
 use rpc::clients::{Client, PerClient};
 use rpc::listen::{CallUnderWay, client_of, named_client_of, release_of};
 use rpc::release::Release;
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request as Call, Status, Streaming};
-use wire::catalog::v1::leadership::Gateway;
 use wire::catalog::v1::session_request::Request;
 use wire::catalog::v1::{SessionEvent, SessionRequest, session_event};
 use wire::identity;
 
 use crate::error::RequestError;
+use crate::gateways::Gateways;
 use crate::shared::{Event, Events, Shared};
 use crate::writer::Writer;
 use catalog_core::{Floor, Invalidation, Round};
@@ -36,8 +35,8 @@ pub struct Sessions {
     pub journal: JournalId,
     /// How many each client may have.
     pub per_client: PerClient,
-    /// Of the gateways that have one, each with where it listens and who it is.
-    pub releases: Mutex<HashMap<SessionId, (String, Release)>>,
+    /// Those that have one.
+    pub gateways: Gateways,
 }
 
 impl Sessions {
@@ -68,7 +67,7 @@ impl Sessions {
             // It lives on, among its client's, until its lease is over.
             tokio::time::sleep(self.lease_max).await;
         }
-        self.releases().remove(&id);
+        self.gateways.ended(id);
     }
 
     async fn follow(&self, id: SessionId, mut requests: Streaming<SessionRequest>) -> Ended {
@@ -122,43 +121,8 @@ impl Sessions {
         self.shared
             .open(id, client, events.clone(), received, BootTime::now())?;
         tracing::info!(session = %id, gateway, %release, "a session opened");
-        self.releases().insert(id, (gateway, release));
+        self.gateways.opened(id, gateway, release);
         Ok((id, place))
-    }
-
-    /// Whether the gateways that have a session can be of a bazaar at that version of the protocol.
-    ///
-    /// # Errors
-    /// [`RequestError::GatewayOfBefore`] with the first that cannot.
-    pub fn check_releases(&self, wanted: Protocol) -> Result<(), RequestError> {
-        let releases = self.releases();
-        let mut of_before = releases.values();
-        let of_before = of_before.find(|(_, release)| !release.speaks().contains(wanted));
-        match of_before.cloned() {
-            None => Ok(()),
-            Some((gateway, release)) => Err(RequestError::GatewayOfBefore {
-                gateway,
-                wanted,
-                release,
-            }),
-        }
-    }
-
-    /// The gateways that have a session, in the order of their names.
-    pub fn gateways(&self) -> Vec<Gateway> {
-        let releases = self.releases();
-        let named = releases.iter().map(|(id, (name, release))| Gateway {
-            session: id.get(),
-            name: name.clone(),
-            release: release.tokens(),
-        });
-        let mut gateways: Vec<_> = named.collect();
-        gateways.sort_by(|one, other| (&one.name, one.session).cmp(&(&other.name, other.session)));
-        gateways
-    }
-
-    fn releases(&self) -> MutexGuard<'_, HashMap<SessionId, (String, Release)>> {
-        self.releases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The next request, with the time of its receipt. `None` at the stream's end, and where
@@ -183,6 +147,7 @@ impl Sessions {
                 self.shared
                     .acknowledge(id, Round(acknowledge.round), received)?;
             }
+            Request::Report(report) => self.gateways.reported(id, report.json, received),
             Request::Release(_) => {
                 self.shared.release(id, received);
                 return Ok(Proceed::Released);
@@ -230,14 +195,17 @@ fn random_id() -> Result<SessionId, RequestError> {
 }
 
 /// An event as it goes over the wire.
-pub fn to_wire(event: Event, lease: Duration, journal: JournalId) -> Result<SessionEvent, Status> {
+pub fn to_wire(event: Event, sessions: &Sessions) -> Result<SessionEvent, Status> {
     let event = match event {
         Event::Opened(id) => session_event::Event::Opened(session_event::Opened {
             session: id.get(),
-            lease_ms: u32::try_from(lease.as_millis()).expect("leases are bounded"),
-            journal: journal.as_bytes().to_vec(),
+            lease_ms: u32::try_from(sessions.lease.as_millis()).expect("leases are bounded"),
+            journal: sessions.journal.as_bytes().to_vec(),
         }),
-        Event::Renewed(nonce) => session_event::Event::Renewed(session_event::Renewed { nonce }),
+        Event::Renewed(nonce) => session_event::Event::Renewed(session_event::Renewed {
+            nonce,
+            report_wanted: sessions.gateways.are_wanted(BootTime::now()),
+        }),
         Event::Invalidation(invalidation) => {
             session_event::Event::Invalidate(invalidate(invalidation))
         }

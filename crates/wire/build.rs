@@ -11,7 +11,11 @@ const PROTOS: &str = "../../proto";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTOS}");
     let files = protox::compile(
-        ["catalog/v1/catalog.proto", "order/v1/order.proto"],
+        [
+            "catalog/v1/catalog.proto",
+            "order/v1/order.proto",
+            "monitor/v1/monitor.proto",
+        ],
         [PROTOS],
     )?;
     let descriptors = Path::new(&env::var("OUT_DIR")?).join("descriptors");

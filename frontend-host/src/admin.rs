@@ -10,9 +10,12 @@
 //! - `rollout`: how a version is rolled out by a plan;
 //! - `stocks`: what is traded, and changes of that;
 //! - `protocol`: which version of it the bazaar is at, and raising it;
-//! - `policy`: the policy's way into service, what a candidate would do, and recordings.
+//! - `policy`: the policy's way into service, what a candidate would do, and recordings;
+//! - `page`: what the console's page is made of;
+//! - `console`: what it shows.
 
 mod connections;
+mod page;
 mod access;
 pub(crate) mod token;
 mod refusal;
@@ -24,6 +27,7 @@ mod policy;
 mod rollout;
 mod stocks;
 mod protocol;
+pub mod console;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -32,6 +36,7 @@ use axum::Router;
 use axum::http::Uri;
 use axum::middleware;
 use axum::routing::{get, patch, post, put};
+use daemon::tasks;
 use rpc::failover::Endpoints;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -41,6 +46,7 @@ use crate::server::clients::Clients;
 
 pub use self::metrics::METRICS;
 pub use access::{KnownBy, Operators};
+pub use console::Console;
 use frontend_policy::Versions;
 pub use refusal::MAY_BE_DONE;
 use refusal::Refusal;
@@ -60,6 +66,8 @@ pub struct Admin {
     pub tls: Option<tls::Server>,
     /// Whether the listener can be reached from this machine only.
     pub is_local: bool,
+    /// What the page for operators needs.
+    pub console: Console,
     /// Whether what is still under way is given up.
     pub stopped: watch::Receiver<bool>,
 }
@@ -76,7 +84,15 @@ pub async fn serve(
 ) {
     let tls = admin.tls.clone();
     let admin = Arc::new(admin);
-    let router = Router::new()
+    // End with this function.
+    let _watching = tasks::spawn("console", console::keep_watching(Arc::clone(&admin)));
+    let _reporting = tasks::spawn("reports", console::keep_reporting(Arc::clone(&admin)));
+    let page = page::FILES.into_iter();
+    let page = page.fold(Router::new(), |router, asset| {
+        router.route(asset.path, get(move || async move { asset.response() }))
+    });
+    let router = page
+        .route("/console/events", get(console::follow))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(status::ready))
         .route("/status", get(status::status))

@@ -17,6 +17,7 @@
 //! - [`readiness`]: whether a trade could be served;
 //! - [`stage`]: how far the gateway's stop has come;
 //! - [`measured`]: what it counts and times;
+//! - [`reporting`]: what it says of itself to the catalog;
 //! - [`handover`]: how another process takes its place.
 //!
 //! Deliberately absent: any decision about routes, messages, caching or leaders. Those are the
@@ -41,6 +42,7 @@ pub mod admin;
 pub mod readiness;
 pub mod stage;
 pub mod measured;
+pub mod reporting;
 pub mod handover;
 
 // `tests/alone` serves tests in here and out there.
@@ -69,16 +71,19 @@ use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::order::v1::orders_client::OrdersClient;
 
 use crate::access_log::AccessLog;
+use crate::admin::console::{Console, Service, hostname};
 use crate::admin::{Admin, KnownBy, Operators};
 use crate::cache::Cache;
 use crate::handler::Gateway;
 use crate::handover::{HandoverError, Offering, Predecessor, Replaced};
 use crate::journal::OwnJournal;
+use crate::reporting::Reporting;
 use crate::server::Workers;
 use crate::server::clients::Clients;
 use crate::upstream::backend::Backend;
 use crate::upstream::order_stream::OrderStreams;
 use crate::upstream::replicas::{Replica, Replicas};
+use crate::upstream::session::Served;
 use crate::upstream::takes::Takes;
 use frontend_policy::admission::signature_path;
 use frontend_policy::{
@@ -205,16 +210,21 @@ pub async fn run(
     let until_stopped = |mut stopped: watch::Receiver<bool>| async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
+    let name = format!("{}", clients.local_addr()?);
+    let reporting = Arc::new(Reporting::default());
     let (stop, stopped) = watch::channel(false);
     // A connection of its own: invalidations do not queue behind reads.
     let session = tasks::spawn("session", {
         let catalog = CatalogClient::new(catalogs.channel());
-        let name = format!("{}", clients.local_addr()?);
+        let name = name.clone();
         let until_stopped = until_stopped(stopped);
         let journal = Arc::clone(&journal);
-        let measured = Arc::clone(&gateway.measured);
+        let served = Served {
+            cache,
+            measured: Arc::clone(&gateway.measured),
+            reporting: Arc::clone(&reporting),
+        };
         async move {
-            let served = (cache, measured);
             upstream::session::keep_session(catalog, name, served, journal, until_stopped).await
         }
     });
@@ -275,6 +285,14 @@ pub async fn run(
         operators: who_operates,
         tls: for_operators,
         is_local: operators_address.ip().is_loopback(),
+        console: Console {
+            reporting,
+            name,
+            host: hostname(),
+            admin: operators_address.to_string(),
+            services: services(&config),
+            watched: Default::default(),
+        },
         stopped: admin_stopped.clone(),
     };
     let (left, stopped) = (until_stopped(admin_left), until_stopped(admin_stopped));
@@ -523,6 +541,22 @@ fn catalogs(config: &Config, journal: &Arc<OwnJournal>) -> Result<Endpoints, Err
         url: url.to_owned(),
         source,
     })
+}
+
+/// Whom consoles ask how they are.
+fn services(config: &Config) -> Vec<Service> {
+    let cluster = config.cluster.as_ref();
+    let catalogs = config.catalogs.iter().map(|url| Service {
+        replica: None,
+        url: url.clone(),
+        security: Security::of(cluster, Expected::Role(Role::Catalog)),
+    });
+    let replicas = config.orders.iter().map(|(id, url)| Service {
+        replica: Some(*id),
+        url: url.clone(),
+        security: Security::of(cluster, Expected::Replica(*id)),
+    });
+    catalogs.chain(replicas).collect()
 }
 
 fn endpoints(url: &str, security: &Security) -> Result<Endpoints, Error> {

@@ -52,6 +52,7 @@ use std::time::Duration;
 use daemon::tasks;
 use domain::Role;
 use domain::time::BootTime;
+use monitor::figures::figures;
 use monitor::health::{Serves, health};
 use monitor::{Figure, Monitor, Observation, Readiness};
 use rpc::listen::{self, Incoming, MESSAGE_BYTES_MAX};
@@ -88,10 +89,11 @@ const SERVES: Serves = &[
 ];
 
 /// What it says of its protos.
-const REFLECTED: [&str; 3] = [
+const REFLECTED: [&str; 4] = [
     "order.v1.Orders",
     "order.v1.Replication",
     "grpc.health.v1.Health",
+    "monitor.v1.Monitor",
 ];
 
 /// Runs a replica until `shutdown` is ready. It waits for the catalog and its peers, in
@@ -181,6 +183,7 @@ pub async fn run(
     let replication = ReplicationServer::new(replication);
     let serve = listen::server(ACCESS, protocol)
         .add_service(health(config.monitor.clone(), SERVES))
+        .add_service(figures(config.monitor.clone()))
         .add_service(reflection(&REFLECTED))
         .add_service(orders)
         .add_service(replication.max_decoding_message_size(MESSAGE_BYTES_MAX))

@@ -354,6 +354,15 @@ impl Bazaar {
         u32::try_from(leader.unwrap()).expect("replicas have small numbers")
     }
 
+    /// The same, where the admin API wants a token.
+    pub fn leader_known_by(&self, token: &str) -> u32 {
+        let token = format!("Bearer {token}");
+        let headers = [("authorization", token.as_str())];
+        let status = request(self.admin_address(), "GET", "/status", &headers, b"").json();
+        let leader = status["leader"].as_u64().expect("somebody leads");
+        u32::try_from(leader).expect("replicas have small numbers")
+    }
+
     /// A replica that does not lead.
     pub fn follower(&self) -> u32 {
         let leader = self.leader();

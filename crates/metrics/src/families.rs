@@ -1,4 +1,4 @@
-//! Writes down what was counted, in Prometheus' text format.
+//! Writes down what was counted, in Prometheus' text format, or as values for other services.
 
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -35,6 +35,37 @@ pub fn exposition(
     text
 }
 
+/// All that somebody exports, but for counters that nobody knew of beforehand.
+///
+/// # Errors
+/// Where one of it could not be written.
+pub fn collected(
+    export: impl FnOnce(&mut Families<'_>) -> fmt::Result,
+) -> Result<Vec<Family>, fmt::Error> {
+    let mut collected = Vec::new();
+    export(&mut Families(Sink::Values(&mut collected)))?;
+    Ok(collected)
+}
+
+/// A family as it was at a moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Family {
+    /// By which it is asked for, see [`Metric::exported_name`].
+    pub name: String,
+    pub samples: Vec<Sample>,
+}
+
+/// One combination of labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Their values, in the order of the metric's.
+    pub labels: Vec<String>,
+    /// Of a histogram, the sum of all that was noted.
+    pub value: f64,
+    /// Of a histogram: how many were up to each of its bounds and above the one before; the last, above all of them.
+    pub buckets: Vec<u64>,
+}
+
 struct Exported<F>(F);
 
 impl<F> fmt::Debug for Exported<F> {
@@ -48,7 +79,7 @@ where
     F: Fn(&mut Families<'_>) -> fmt::Result + Send + Sync + 'static,
 {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        (self.0)(&mut Families(encoder))
+        (self.0)(&mut Families(Sink::Text(encoder)))
     }
 }
 
@@ -71,6 +102,15 @@ impl From<f64> for Number {
     }
 }
 
+impl From<Number> for f64 {
+    fn from(number: Number) -> Self {
+        match number {
+            Number::Whole(value) => value as Self,
+            Number::Real(value) => value,
+        }
+    }
+}
+
 impl EncodeCounterValue for Number {
     fn encode(&self, encoder: &mut CounterValueEncoder<'_>) -> fmt::Result {
         match self {
@@ -90,7 +130,12 @@ impl EncodeGaugeValue for Number {
 }
 
 /// Families of samples, to which more are added.
-pub struct Families<'a>(DescriptorEncoder<'a>);
+pub struct Families<'a>(Sink<'a>);
+
+enum Sink<'a> {
+    Text(DescriptorEncoder<'a>),
+    Values(&'a mut Vec<Family>),
+}
 
 impl Families<'_> {
     /// A counter or a gauge, with the values of the labels of each sample.
@@ -108,8 +153,19 @@ impl Families<'_> {
             Kind::Gauge => MetricType::Gauge,
             Kind::Histogram => panic!("{} is a histogram", metric.name),
         };
+        let encoder = match &mut self.0 {
+            Sink::Text(encoder) => encoder,
+            Sink::Values(families) => {
+                let samples = samples.into_iter().map(|(labels, value)| {
+                    let value: Number = value.into();
+                    (labels, value.into(), Vec::new())
+                });
+                families.push(Family::of(metric, samples));
+                return Ok(());
+            }
+        };
         let help = format!("{}.", metric.help);
-        let mut family = self.0.encode_descriptor(metric.name, &help, None, kind)?;
+        let mut family = encoder.encode_descriptor(metric.name, &help, None, kind)?;
         for (values, value) in samples {
             let labels = labels(metric, values);
             let mut sample = family.encode_family(&labels)?;
@@ -176,11 +232,18 @@ impl Families<'_> {
     ) -> fmt::Result {
         assert_eq!(LABELS, metric.labels.len(), "labels of {}", metric.name);
         assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
+        let encoder = match &mut self.0 {
+            Sink::Text(encoder) => encoder,
+            Sink::Values(families) => {
+                let samples = samples.into_iter();
+                let samples = samples.map(|(labels, counts, sum)| (labels, sum, counts));
+                families.push(Family::of(metric, samples));
+                return Ok(());
+            }
+        };
         let help = format!("{}.", metric.help);
         let histogram = MetricType::Histogram;
-        let mut family = self
-            .0
-            .encode_descriptor(metric.name, &help, None, histogram)?;
+        let mut family = encoder.encode_descriptor(metric.name, &help, None, histogram)?;
         for (values, counts, sum) in samples {
             let bounds = bounds.iter().copied().chain([f64::INFINITY]);
             let total = counts.iter().sum();
@@ -202,12 +265,32 @@ impl Families<'_> {
         help: &str,
         samples: impl IntoIterator<Item = (&'l [(&'l str, String)], u64)>,
     ) -> fmt::Result {
+        let Sink::Text(encoder) = &mut self.0 else {
+            return Ok(());
+        };
         let counter = MetricType::Counter;
-        let mut family = self.0.encode_descriptor(name, help, None, counter)?;
+        let mut family = encoder.encode_descriptor(name, help, None, counter)?;
         samples.into_iter().try_for_each(|(labels, value)| {
             let mut sample = family.encode_family(&labels)?;
             sample.encode_counter::<[(&str, &str); 0], _, u64>(&value, None)
         })
+    }
+}
+
+impl Family {
+    fn of<'l, const LABELS: usize>(
+        metric: &Metric,
+        samples: impl Iterator<Item = ([&'l str; LABELS], f64, Vec<u64>)>,
+    ) -> Self {
+        let samples = samples.map(|(labels, value, buckets)| Sample {
+            labels: labels.map(str::to_owned).to_vec(),
+            value,
+            buckets,
+        });
+        Self {
+            name: metric.exported_name(),
+            samples: samples.collect(),
+        }
     }
 }
 
@@ -224,6 +307,34 @@ mod tests {
 
     use super::*;
     use crate::instruments::{Buckets, SECONDS};
+
+    #[test]
+    fn values_are_those_of_the_text_under_the_same_names() {
+        const TAKEN: Metric = Metric::counter("taken", "things", &[("by", "whom")], "Taken things");
+        const TOOK: Metric = Metric::histogram("took_seconds", "seconds", &[], "How long");
+        let took = Buckets::default();
+        took.note(Duration::from_millis(3));
+        let families = collected(|families| {
+            families.add(&TAKEN, [(["me"], 3), (["you"], 0)])?;
+            families.add_named("own", "Not known", [(&[][..], 1)])?;
+            families.add_histogram(&TOOK, &SECONDS, [([], took.count())])
+        });
+        let [taken, histogram] = &families.unwrap()[..] else {
+            panic!("there are two");
+        };
+        assert_eq!(taken.name, "taken_total");
+        assert_eq!(
+            taken.samples[0],
+            Sample {
+                labels: vec!["me".into()],
+                value: 3.0,
+                buckets: Vec::new()
+            }
+        );
+        let sample = &histogram.samples[0];
+        assert_eq!((sample.value, sample.buckets.len()), (0.003, 20));
+        assert_eq!(sample.buckets.iter().sum::<u64>(), 1);
+    }
 
     #[test]
     fn each_kind_is_written_as_prometheus_reads_it() {

@@ -4,7 +4,7 @@
 //!
 //! - [`metric`]: what a family of samples is, as `docs/METRICS.md` has it;
 //! - [`instruments`]: what is counted with;
-//! - [`families`]: writes down what was counted, in Prometheus' text format;
+//! - [`families`]: writes down what was counted, in Prometheus' text format or as values;
 //! - [`process`]: the figures that every process has.
 
 pub mod metric;
@@ -12,6 +12,6 @@ pub mod instruments;
 pub mod families;
 pub mod process;
 
-pub use families::{Export, Families, Number, exposition};
+pub use families::{Export, Families, Family, Number, Sample, collected, exposition};
 pub use instruments::{Buckets, Count, PerThread, ROWS, SECONDS, Scale};
 pub use metric::{Kind, Metric};

@@ -2,7 +2,8 @@
 //! ready, and its figures. It changes nothing and tells no secrets, so nobody is asked who they are.
 //!
 //! - `listener`: connections, of which there are few, each with one request;
-//! - [`health`]: the same over gRPC.
+//! - [`health`]: the same over gRPC;
+//! - [`figures`]: its figures over gRPC, for consoles.
 
 #![cfg_attr(
     not(test),
@@ -23,6 +24,7 @@ use metrics::{Export, Families, Metric, exposition, process};
 
 mod listener;
 pub mod health;
+pub mod figures;
 
 pub use listener::serve;
 
@@ -120,16 +122,13 @@ impl Monitor {
     }
 
     fn in_prometheus_text(&self) -> String {
-        let observation = self.observe();
+        let (observation, exports) = (self.observe(), self.exports());
+        exposition(move |families| export(&observation, &exports, families))
+    }
+
+    fn exports(&self) -> Vec<Arc<dyn Export>> {
         let exports = self.0.exports.lock();
-        let exports = exports.unwrap_or_else(PoisonError::into_inner).clone();
-        exposition(move |families| {
-            observation.export(families)?;
-            for export in &exports {
-                export.export(families)?;
-            }
-            process::export(families)
-        })
+        exports.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// `/healthz` says whether it is alive, `/readyz` its role, with 503 where it has none yet, and `/metrics` its
@@ -157,6 +156,18 @@ impl Monitor {
             ),
         }
     }
+}
+
+fn export(
+    observation: &Observation,
+    exports: &[Arc<dyn Export>],
+    families: &mut Families<'_>,
+) -> fmt::Result {
+    observation.export(families)?;
+    for export in exports {
+        export.export(families)?;
+    }
+    process::export(families)
 }
 
 impl Observation {

@@ -8,8 +8,9 @@ use tonic::{Code, Status};
 use crate::retry::{RetryClass, RetryStatus as _};
 
 /// How a service is, and what its protos say: whoever has proven who they are may ask.
-const OF_EVERY_SERVICE: [&str; 2] = [
+const OF_EVERY_SERVICE: [&str; 3] = [
     "/grpc.health.v1.Health/",
+    "/monitor.v1.Monitor/",
     "/grpc.reflection.v1.ServerReflection/",
 ];
 

@@ -35,6 +35,15 @@ pub mod order {
     }
 }
 
+/// Package `monitor.v1`.
+pub mod monitor {
+    #[allow(missing_docs, clippy::all, reason = "generated")]
+    /// Version 1.
+    pub mod v1 {
+        tonic::include_proto!("monitor.v1");
+    }
+}
+
 /// What the protos say, as a `google.protobuf.FileDescriptorSet`.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors"));
 

@@ -13,12 +13,18 @@ use tls::{Principal, Role, Shown};
 
 use super::Admin;
 use super::connections::Peer;
+use super::page;
 use super::refusal::Refusal;
 use super::token::{CurrentToken, TokenFileError};
 use crate::config::Tokens;
 
 /// What probes ask, which have no token: anybody may.
 const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+
+/// Whether anybody may ask for it: the console's page holds nothing.
+fn is_open(path: &str) -> bool {
+    OPEN_PATHS.contains(&path) || page::FILES.iter().any(|asset| asset.path == path)
+}
 
 /// The scheme that a token is sent under (RFC 6750). Schemes have no case (RFC 9110, section 11.1).
 const SCHEME: &str = "bearer";
@@ -129,9 +135,14 @@ impl Operators {
     }
 }
 
+/// Whether the caller may change things: goes with each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MayChange(pub(super) bool);
+
 /// Who has sent a request.
 #[derive(Debug, Clone)]
 struct Caller {
+    may_change: MayChange,
     /// What of it says that it may: for the log of changes.
     known_by: String,
     address: IpAddr,
@@ -144,7 +155,7 @@ pub(super) async fn authorize(
     mut request: Request,
     next: Next,
 ) -> Response {
-    if !OPEN_PATHS.contains(&request.uri().path()) {
+    if !is_open(request.uri().path()) {
         let caller = match admit(&admin, &request) {
             Ok(caller) => caller,
             Err(refusal) => {
@@ -160,6 +171,7 @@ pub(super) async fn authorize(
         if let Some(peer) = request.extensions().get::<Peer>() {
             peer.trusted.set(true);
         }
+        request.extensions_mut().insert(caller.may_change);
         let reason = reason(request.headers(), caller);
         request.extensions_mut().insert(reason);
     }
@@ -168,10 +180,11 @@ pub(super) async fn authorize(
 
 fn admit(admin: &Admin, request: &Request) -> Result<Caller, Refusal> {
     let headers = request.headers();
-    if is_foreign_page(headers) {
+    let named = host(request);
+    if is_foreign_page(headers, named.flatten(), admin.tls.is_some()) {
         return Err(Refusal::ForeignPage);
     }
-    let host = host(request).ok_or(Refusal::NoHost)?;
+    let host = named.ok_or(Refusal::NoHost)?;
     if admin.is_local && !host.is_none_or(names_this_machine) {
         return Err(Refusal::OtherHost);
     }
@@ -184,6 +197,7 @@ fn admit(admin: &Admin, request: &Request) -> Result<Caller, Refusal> {
         .recognize(&shown.unwrap_or_default(), headers)?;
     match right == Right::Change || is_look(request.method()) {
         true => Ok(Caller {
+            may_change: MayChange(right == Right::Change),
             known_by,
             address: peer.address,
         }),
@@ -197,10 +211,14 @@ fn is_look(method: &Method) -> bool {
 }
 
 /// Whether a browser says that a page of another site is behind the request. One that was typed in,
-/// or that no browser sends, is nobody's.
-fn is_foreign_page(headers: &HeaderMap) -> bool {
+/// or that no browser sends, is nobody's. The console's own is of this host (RFC 6454), whose name is looked at as well.
+fn is_foreign_page(headers: &HeaderMap, host: Option<&str>, is_over_tls: bool) -> bool {
+    let scheme = if is_over_tls { "https" } else { "http" };
+    let own = host.map(|host| format!("{scheme}://{host}"));
+    let is_own_origin = |origin: &HeaderValue| own.as_deref().is_some_and(|own| origin == own);
     let is_own = |site: &HeaderValue| site == "none" || site == "same-origin";
-    headers.contains_key(ORIGIN) || !headers.get_all(SEC_FETCH_SITE).iter().all(is_own)
+    !headers.get_all(ORIGIN).iter().all(is_own_origin)
+        || !headers.get_all(SEC_FETCH_SITE).iter().all(is_own)
 }
 
 /// What the request calls this server; none at all from clients of before HTTP/1.1. `None` where
@@ -341,10 +359,32 @@ mod tests {
             (&[("sec-fetch-site", "cross-site")], true),
             (&[("origin", "null")], true),
             (&[("origin", "http://evil.example")], true),
+            (&[("origin", "https://localhost:1")], true),
+            (&[("origin", "http://localhost:2")], true),
+            (&[("origin", "http://localhost")], true),
+            (&[("origin", "http://localhost:1")], false),
+            (
+                &[
+                    ("origin", "http://localhost:1"),
+                    ("sec-fetch-site", "cross-site"),
+                ],
+                true,
+            ),
+            (
+                &[
+                    ("origin", "http://localhost:1"),
+                    ("origin", "http://evil.example"),
+                ],
+                true,
+            ),
         ] {
-            let foreign = is_foreign_page(request(headers).headers());
+            let request = request(headers);
+            let foreign = is_foreign_page(request.headers(), Some("localhost:1"), false);
             assert_eq!(foreign, expected, "{headers:?}");
         }
+        let own = request(&[("origin", "http://localhost:1")]);
+        assert!(is_foreign_page(own.headers(), None, false));
+        assert!(is_foreign_page(own.headers(), Some("localhost:1"), true));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use metrics::metric::{
     CONNECTIONS, CONNECTIONS_MAX, CONNECTIONS_REFUSED, HELD_BYTES, HELD_BYTES_MAX,
     HELD_BYTES_REFUSALS, LOG_RECORDS_DROPPED, READY,
 };
-use metrics::{Export as _, Families, Metric, exposition, process};
+use metrics::{Export as _, Families, Family, Metric, collected, exposition, process};
 
 use super::Admin;
 use crate::access_log::AccessLog;
@@ -141,6 +141,13 @@ pub const METRICS: &[&[&Metric]] = &[
 pub(super) async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
     let text = exposition(move |families| Numbers(&admin).export(families));
     ([(CONTENT_TYPE, PROMETHEUS_TEXT)], text).into_response()
+}
+
+impl Admin {
+    /// The same as values.
+    pub(super) fn collected(&self) -> Vec<Family> {
+        collected(|families| Numbers(self).export(families)).unwrap_or_default()
+    }
 }
 
 /// Reads the gateway's counters.

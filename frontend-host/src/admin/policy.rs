@@ -287,7 +287,8 @@ impl Admin {
     }
 }
 
-fn policy_json(versions: &Versions) -> Value {
+/// The versions and the last changes. For a thread that may wait.
+pub(super) fn policy_json(versions: &Versions) -> Value {
     let published = versions.published();
     let mut active = version_json(&published.active, "active");
     active["active_ms"] = (BootTime::now().since(published.health.since).as_millis() as u64).into();

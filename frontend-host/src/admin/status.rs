@@ -30,7 +30,9 @@ pub(super) async fn status(State(admin): State<Arc<Admin>>) -> Json<Value> {
     let _ = admin.gateway.backend.replicas.ask_catalog().await; // the status says so
     let policy = admin.versions().await;
     let catalogs = admin.catalogs.heard().await;
-    Json(admin.status(policy, &catalogs))
+    let mut status = admin.status_json(&catalogs);
+    status["policy"] = policy;
+    Json(status)
 }
 
 impl Admin {
@@ -39,7 +41,8 @@ impl Admin {
         readiness::unready(&self.gateway)
     }
 
-    fn status(&self, policy: Value, catalogs: &[(String, Heard)]) -> Value {
+    /// All but the policy.
+    pub(super) fn status_json(&self, catalogs: &[(String, Heard)]) -> Value {
         let unready = self.unready();
         let replicas = &self.gateway.backend.replicas;
         let current = *replicas.leader().borrow();
@@ -72,11 +75,10 @@ impl Admin {
                 "stocks": counts_json(&self.gateway.cache.stock_counts, stocks, stocks_max),
                 "orders": counts_json(&self.gateway.cache.order_counts, orders, orders_max),
             },
-            "policy": policy,
         })
     }
 
-    fn replicas_json(&self) -> Vec<Value> {
+    pub(super) fn replicas_json(&self) -> Vec<Value> {
         let (all, probed) = self.gateway.backend.replicas.all();
         let releases = self.gateway.backend.replicas.releases();
         let all = all.iter().zip(probed).zip(releases);

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use daemon::tasks;
 use domain::time::BootTime;
 use domain::{SessionId, StockName, Version};
@@ -19,7 +20,7 @@ use tonic::{Status, Streaming};
 use wire::Malformed;
 use wire::catalog::v1::catalog_client::CatalogClient;
 use wire::catalog::v1::session_event::{Event, Invalidate};
-use wire::catalog::v1::session_request::{Acknowledge, Open, Release, Renew, Request};
+use wire::catalog::v1::session_request::{Acknowledge, Open, Release, Renew, Report, Request};
 use wire::catalog::v1::{SessionEvent, SessionRequest};
 use wire::identity;
 use wire::identity::OTHER_JOURNAL;
@@ -27,6 +28,7 @@ use wire::identity::OTHER_JOURNAL;
 use crate::cache::Cache;
 use crate::journal::OwnJournal;
 use crate::measured::{Measured, SessionTurn};
+use crate::reporting::Reporting;
 
 /// Requests to the catalog that may wait to be sent.
 const REQUESTS_QUEUED_MAX: usize = 256;
@@ -34,15 +36,28 @@ const REQUESTS_QUEUED_MAX: usize = 256;
 /// How long the catalog gets to see a Release when the gateway stops.
 const RELEASE_TIME_MAX: Duration = Duration::from_millis(500);
 
+/// What a session is about, and what is told in it.
+pub struct Served {
+    pub cache: Arc<Cache>,
+    pub measured: Arc<Measured>,
+    pub reporting: Arc<Reporting>,
+}
+
 /// Keeps a session open until `shutdown`, then releases it, so that no trade has to wait for
 /// its lease to run out.
 pub async fn keep_session(
     catalog: CatalogClient<Channel>,
     gateway: String,
-    (cache, measured): (Arc<Cache>, Arc<Measured>),
+    served: Served,
     journal: Arc<OwnJournal>,
     shutdown: impl Future<Output = ()>,
 ) {
+    let Served {
+        cache,
+        measured,
+        reporting,
+    } = served;
+    let mut reports = reporting.latest();
     tokio::pin!(shutdown);
     let mut keeper = SessionKeeper::new(BootTime::now());
     let mut link = Link::None;
@@ -70,6 +85,8 @@ pub async fn keep_session(
             Err(status) => Err(status),
             Ok(()) => tokio::select! {
                 happened = link.next() => happened,
+                // Its sender is here.
+                _ = reports.changed() => Ok(Happened::Reported(reports.borrow_and_update().clone())),
                 () = sleep(keeper.wake().since(BootTime::now())) => continue,
                 () = &mut shutdown => break,
             },
@@ -79,14 +96,24 @@ pub async fn keep_session(
                 tracing::info!(session = %opened.session, "session with the catalog opened");
                 measured.session(SessionTurn::Opened);
                 keeper.opened(opened.session, opened.lease, BootTime::now());
+                reporting.want(false); // until this catalog wants it, which one of before cannot
                 link = Link::Open(stream);
                 Ok(())
             }
-            Ok(Happened::Renewed(nonce)) => {
+            Ok(Happened::Renewed {
+                nonce,
+                wants_report,
+            }) => {
                 measured.session(SessionTurn::Renewed);
                 keeper.renewed(nonce);
+                reporting.want(wants_report);
                 Ok(())
             }
+            Ok(Happened::Reported(report)) if reporting.is_wanted() => {
+                let json = report.to_vec();
+                link.send(Request::Report(Report { json }))
+            }
+            Ok(Happened::Reported(_)) => Ok(()),
             Ok(Happened::Invalidated { round, floors }) => {
                 measured.session(SessionTurn::Invalidated);
                 for (name, version) in floors {
@@ -144,7 +171,12 @@ struct Opened {
 /// What the catalog sends.
 enum Happened {
     Opened(Box<Stream>, Opened),
-    Renewed(u64),
+    Renewed {
+        nonce: u64,
+        wants_report: bool,
+    },
+    /// Not it: this gateway says how it is.
+    Reported(Bytes),
     Invalidated {
         round: u64,
         floors: Vec<(StockName, Version)>,
@@ -166,7 +198,10 @@ impl Link {
                 Some(Event::Opened(_)) => {
                     Err(Status::internal("the catalog opened the session twice"))
                 }
-                Some(Event::Renewed(renewed)) => Ok(Happened::Renewed(renewed.nonce)),
+                Some(Event::Renewed(renewed)) => Ok(Happened::Renewed {
+                    nonce: renewed.nonce,
+                    wants_report: renewed.report_wanted,
+                }),
                 Some(Event::Invalidate(Invalidate { round, floors })) => {
                     let floors = floors.into_iter().map(|floor| {
                         let name = StockName::new(&floor.name).map_err(Malformed)?;

@@ -326,6 +326,13 @@ impl Catalog for Service {
         Err(Status::unimplemented("no sessions"))
     }
 
+    async fn list_gateways(
+        &self,
+        _: Request<ListGatewaysRequest>,
+    ) -> Result<Response<ListGatewaysResponse>, Status> {
+        Err(Status::unimplemented("no gateways"))
+    }
+
     async fn take_many(
         &self,
         _: Request<Streaming<TakeRequest>>,

@@ -508,7 +508,7 @@ impl Serving {
                     epoch,
                     replica: None,
                 };
-                let mut traded = Box::pin(writer.trade(sender, orders, proposed));
+                let mut traded = Box::pin(writer.trade(sender, orders, proposed, Vec::new()));
                 let results = tokio::select! {
                     biased;
                     Ok(rows) = rows => {

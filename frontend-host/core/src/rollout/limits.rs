@@ -8,6 +8,7 @@ use super::bets::{that_greater, that_less};
 use super::cohorts::Outcome;
 use super::paired::Paired;
 use super::quantile::{Interval, interval};
+use super::shown::Shown;
 
 /// What a version is held to.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -42,6 +43,12 @@ pub struct ErrorRates {
     pub miss: f64,
 }
 
+impl ErrorRates {
+    fn both(self) -> [f64; 2] {
+        [self.false_alarm, self.miss]
+    }
+}
+
 /// What the evidence says of one limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Measure {
@@ -50,6 +57,8 @@ pub struct Measure {
     pub judged: Judged,
     /// What was seen, in words.
     pub seen: String,
+    /// The same as intervals: of shares of 1, or of microseconds where it is `latency`.
+    pub shown: Vec<Shown>,
 }
 
 /// What is shown.
@@ -95,12 +104,14 @@ impl Limits {
         let mut measures = vec![Measure {
             name: "failures",
             judged: judge_share(failed, decisions, self.errors_max, rates),
+            shown: share_shown(failed, decisions, self.errors_max, rates),
             seen: format!("{failed} of {decisions} decisions failed"),
         }];
         if self.refusals_max < 1.0 {
             measures.push(Measure {
                 name: "refusals",
                 judged: judge_share(refused, decisions, self.refusals_max, rates),
+                shown: share_shown(refused, decisions, self.refusals_max, rates),
                 seen: format!(
                     "{refused} of {decisions} decisions refuse what the active version does not"
                 ),
@@ -110,6 +121,7 @@ impl Limits {
             measures.push(Measure {
                 name: "differences",
                 judged: self.judge_differences(different, decisions, rates),
+                shown: share_shown(different, decisions, self.differences_max, rates),
                 seen: format!("{different} of {decisions} decisions differ"),
             });
         }
@@ -121,6 +133,7 @@ impl Limits {
             measures.push(Measure {
                 name: "decision time",
                 judged: judge_share(slower, timed, 1.0 - quantile, rates),
+                shown: share_shown(slower, timed, 1.0 - quantile, rates),
                 seen: format!(
                     "{slower} of {timed} decisions took more than {ratio_max} times as long"
                 ),
@@ -166,6 +179,7 @@ impl Limits {
             measures.push(Measure {
                 name,
                 judged: judge_shares([canary, baseline], limit, rates),
+                shown: shares_shown([canary, baseline], limit, rates),
                 seen: format!(
                     "something {what} {} of {} clients, and {} of {} of the active version",
                     canary.0, canary.1, baseline.0, baseline.1
@@ -193,6 +207,13 @@ fn judge_share(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Judged {
     )
 }
 
+/// Where that share lies.
+fn share_shown(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Vec<Shown> {
+    let observed = [(1.0, of), (0.0, all - of)];
+    let share = Shown::mean("candidate", &observed, [0.0, 1.0], (limit, rates.both()));
+    vec![share]
+}
+
 /// Whether the share of the canary's clients of whom something holds is greater than of the baseline's, by more
 /// than a limit; each by how many of how many.
 ///
@@ -200,7 +221,35 @@ fn judge_share(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Judged {
 /// where the versions are alike; and the bet is on each of them, and on as many others as there are pairs.
 /// Where the cohorts are not as large, the larger is taken in part. Where it holds of so many that there are
 /// more of them than pairs, nothing is shown.
-fn judge_shares([canary, baseline]: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Judged {
+fn judge_shares(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Judged {
+    let [more, less] = pairs_of(cohorts);
+    judge(
+        more.is_some_and(|more| that_greater(&more, limit, -1.0) >= 1.0 / rates.false_alarm),
+        less.is_some_and(|less| that_less(&less, limit, 1.0) >= 1.0 / rates.miss),
+    )
+}
+
+/// By how much more clients of the canary it holds of.
+fn shares_shown(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Vec<Shown> {
+    let shown = |pairs: [(f64, u64); 3]| {
+        Shown::mean(
+            "canary − active",
+            &pairs,
+            [-1.0, 1.0],
+            (limit, rates.both()),
+        )
+    };
+    let [Some(more), Some(less)] = pairs_of(cohorts).map(|pairs| pairs.map(shown)) else {
+        return Vec::new();
+    };
+    vec![Shown {
+        high: less.high,
+        ..more
+    }]
+}
+
+/// What is bet on: that the canary's share is greater, and that it is not. Either way rounded against what is to be shown.
+fn pairs_of([canary, baseline]: [(u64, u64); 2]) -> [Option<[(f64, u64); 3]>; 2] {
     let pairs = canary.1.min(baseline.1);
     let part = |(of, all): (u64, u64)| of as f64 * pairs as f64 / all.max(1) as f64;
     let observed = |canary: f64, baseline: f64| {
@@ -208,13 +257,10 @@ fn judge_shares([canary, baseline]: [(u64, u64); 2], limit: f64, rates: ErrorRat
         let alike = pairs.checked_sub(canary + baseline)?;
         Some([(1.0, canary), (-1.0, baseline), (0.0, alike)])
     };
-    // Either way rounded against what is to be shown.
-    let more = observed(part(canary).floor(), part(baseline).ceil());
-    let less = observed(part(canary).ceil(), part(baseline).floor());
-    judge(
-        more.is_some_and(|more| that_greater(&more, limit, -1.0) >= 1.0 / rates.false_alarm),
-        less.is_some_and(|less| that_less(&less, limit, 1.0) >= 1.0 / rates.miss),
-    )
+    [
+        observed(part(canary).floor(), part(baseline).ceil()),
+        observed(part(canary).ceil(), part(baseline).floor()),
+    ]
 }
 
 /// Whether a quantile of the canary's times is above so many times the baseline's.
@@ -233,6 +279,12 @@ fn judge_times(
         u64::MAX => f64::INFINITY,
         us => us as f64,
     };
+    let interval = |of, Interval { low, high }: Interval, limit| Shown {
+        of,
+        low: low as f64,
+        high: (high < u64::MAX).then_some(high as f64),
+        limit,
+    };
     let [canary, baseline] = both(rates.false_alarm);
     let is_beyond = times(canary.low) > times(baseline.high) * ratio_max;
     let [canary, baseline] = both(rates.miss);
@@ -241,8 +293,13 @@ fn judge_times(
         u64::MAX => format!("{low} us or more"),
         high => format!("{low} to {high} us"),
     };
+    let limit = (baseline.low > 0).then_some(baseline.low as f64 * ratio_max);
     Measure {
         name: "latency",
+        shown: vec![
+            interval("canary", canary, limit),
+            interval("active", baseline, None),
+        ],
         judged: judge(is_beyond, is_within),
         seen: format!(
             "quantile {quantile}: {}, of the others {}",

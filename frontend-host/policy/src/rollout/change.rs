@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::health::{Incident, unix_ms};
 use super::publication::Published;
+use crate::guest::version::Version;
 
 /// Who changes the policy, and why.
 #[derive(Debug, Clone, Default)]
@@ -45,6 +46,13 @@ pub struct Change {
     pub to: String,
     /// Digest of the candidate after the change.
     pub candidate: Option<String>,
+    /// Name and version of `from`, of `to`, and of `candidate`, as they call themselves. Changes of releases before 0.2.0 have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_name: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate_name: Option<String>,
     /// The last failure of those that were too many, where the gateway made the change by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incident: Option<Incident>,
@@ -65,7 +73,17 @@ impl Change {
                 .candidate
                 .as_ref()
                 .map(|candidate| candidate.version.digest.to_string()),
+            from_name: Some(name(&before.active)),
+            to_name: Some(name(&after.active)),
+            candidate_name: after
+                .candidate
+                .as_ref()
+                .map(|candidate| name(&candidate.version)),
             incident: None,
         }
     }
+}
+
+fn name(version: &Version) -> String {
+    format!("{} {}", version.manifest.name, version.manifest.version)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::time::BootTime;
 use frontend_core::Backoff;
-use frontend_core::rollout::{Cohort, Cohorts, Judged, Measure, Served, Verdict, verdict};
+use frontend_core::rollout::{Cohort, Cohorts, Judged, Measure, Served, Shown, Verdict, verdict};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +161,20 @@ pub struct Measured {
     /// `within` the limit, `beyond` it, or `open`.
     pub judged: String,
     pub seen: String,
+    /// The intervals that it was judged by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub intervals: Vec<ShownInterval>,
+}
+
+/// What lies between two values, see [`Shown`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ShownInterval {
+    pub of: String,
+    pub low: f64,
+    pub high: Option<f64>,
+    pub limit: Option<f64>,
+    /// `share` of 1, or `us`.
+    pub unit: String,
 }
 
 impl From<&Measure> for Measured {
@@ -170,17 +184,40 @@ impl From<&Measure> for Measured {
             Judged::Beyond => "beyond",
             Judged::Open => "open",
         };
+        let unit = match measure.name {
+            "latency" => "us",
+            _ => "share",
+        };
         Self {
             name: measure.name.to_owned(),
             judged: judged.to_owned(),
             seen: measure.seen.clone(),
+            intervals: measure.shown.iter().map(|it| shown(it, unit)).collect(),
         }
+    }
+}
+
+fn shown(interval: &Shown, unit: &str) -> ShownInterval {
+    let Shown {
+        of,
+        low,
+        high,
+        limit,
+    } = *interval;
+    ShownInterval {
+        of: of.to_owned(),
+        low,
+        high,
+        limit,
+        unit: unit.to_owned(),
     }
 }
 
 impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, judged, seen } = self;
+        let Self {
+            name, judged, seen, ..
+        } = self;
         write!(f, "{name} {judged}: {seen}")
     }
 }

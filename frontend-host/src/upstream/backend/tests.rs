@@ -34,7 +34,7 @@ use super::*;
 use crate::cache::{Cache, CacheBounds};
 use crate::journal::OwnJournal;
 use crate::upstream::order_stream::OrderStreams;
-use crate::upstream::session::keep_session;
+use crate::upstream::session::{Served, keep_session};
 use frontend_core::election::Unanswered;
 use frontend_policy::DEFAULT_POLICY;
 use frontend_policy::decision::{CacheSettings, Eviction, Rate};
@@ -280,6 +280,13 @@ impl Catalog for FakeCatalog {
     }
 
     async fn put_back(&self, _: Request<PutBackRequest>) -> Reply<PutBackResponse> {
+        not_here()
+    }
+
+    async fn list_gateways(
+        &self,
+        _: Request<catalog::ListGatewaysRequest>,
+    ) -> Reply<catalog::ListGatewaysResponse> {
         not_here()
     }
 
@@ -649,10 +656,11 @@ async fn asking_for_sessions(fails: Fails) -> Duration {
     let session = keep_session(
         CatalogClient::new(connect::lazy(&url, &Security::NONE).unwrap()),
         "a gateway".to_owned(),
-        (
-            Arc::new(Cache::new(settings, CacheBounds::default())),
-            Arc::default(),
-        ),
+        Served {
+            cache: Arc::new(Cache::new(settings, CacheBounds::default())),
+            measured: Arc::default(),
+            reporting: Arc::default(),
+        },
         Arc::new(OwnJournal::open(None).unwrap()),
         std::future::pending(),
     );

@@ -1,0 +1,118 @@
+//! What the console's page is made of: it comes with the binary, and asks for nothing else.
+
+use axum::http::HeaderValue;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::response::{IntoResponse as _, Response};
+
+/// It has what came with it, asks nobody but its server, and is in no other page (Content Security Policy Level 3).
+const PAGE_POLICY: HeaderValue = HeaderValue::from_static(
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+);
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// One file of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asset {
+    pub(super) path: &'static str,
+    content_type: &'static str,
+    content: &'static str,
+}
+
+macro_rules! asset {
+    ($path:literal, $type:expr, $file:literal) => {
+        Asset {
+            path: $path,
+            content_type: $type,
+            content: include_str!(concat!("page/", $file)),
+        }
+    };
+}
+
+/// All of them. They hold nothing that is not in the binary: anybody may have them.
+pub(super) const FILES: [Asset; 10] = [
+    asset!("/", HTML, "index.html"),
+    asset!("/console/style.css", CSS, "style.css"),
+    asset!("/console/main.js", SCRIPT, "main.js"),
+    asset!("/console/link.js", SCRIPT, "link.js"),
+    asset!("/console/figures.js", SCRIPT, "figures.js"),
+    asset!("/console/alarms.js", SCRIPT, "alarms.js"),
+    asset!("/console/dom.js", SCRIPT, "dom.js"),
+    asset!("/console/services.js", SCRIPT, "services.js"),
+    asset!("/console/requests.js", SCRIPT, "requests.js"),
+    asset!("/console/policy.js", SCRIPT, "policy.js"),
+];
+
+impl Asset {
+    pub(super) fn response(self) -> Response {
+        let headers = [
+            (CONTENT_TYPE, HeaderValue::from_static(self.content_type)),
+            (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+            (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+            (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+            (CONTENT_SECURITY_POLICY, PAGE_POLICY),
+        ];
+        (headers, self.content).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Most bytes of the page, all of it, as it goes over the wire.
+    const BYTES_MAX: usize = 200_000;
+
+    #[test]
+    fn the_page_is_small_and_takes_nothing_from_elsewhere() {
+        let bytes: usize = FILES.iter().map(|asset| asset.content.len()).sum();
+        assert!(bytes <= BYTES_MAX, "{bytes}");
+        for asset in FILES {
+            let content = asset.content;
+            for forbidden in [
+                "<style",
+                "style=",
+                "onclick=",
+                "javascript:",
+                "innerHTML",
+                "outerHTML",
+                "insertAdjacentHTML",
+                "document.write",
+                "eval(",
+                "url(http",
+                "@import",
+            ] {
+                assert!(!content.contains(forbidden), "{}: {forbidden}", asset.path);
+            }
+            for (at, _) in content.match_indices("://") {
+                let from = content[..at].rfind(['"', '\'', '`', ' ']).unwrap_or(0);
+                let named = &content[from..(at + 40).min(content.len())];
+                assert!(named.contains("www.w3.org"), "{}: {named}", asset.path);
+            }
+        }
+    }
+
+    #[test]
+    fn every_module_that_is_imported_is_served() {
+        for asset in FILES {
+            for (_, rest) in asset
+                .content
+                .match_indices(" from \"./")
+                .map(|(at, text)| asset.content.split_at(at + text.len()))
+            {
+                let name = rest.split('"').next().unwrap();
+                let path = format!("/console/{name}");
+                assert!(
+                    FILES.iter().any(|it| it.path == path),
+                    "{}: {path}",
+                    asset.path
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The console, in a browser.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::{
+    Bazaar, Options, Order, Response, Server, guest, request, run_ok, skip, wait_until,
+};
+
+/// How the script says that the browser is not to be had (`EX_UNAVAILABLE`).
+const UNAVAILABLE: i32 = 69;
+
+/// Where screenshots are left, to be looked at.
+const SCREENSHOTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/screenshots/console");
+
+/// What operators show, and who may only read.
+const TOKEN: &str = "0perat0r";
+const READ_TOKEN: &str = "reader";
+
+/// The name of a stock, and what a client calls a request.
+const HOSTILE: &str = "<img src=x onerror=alert(1)>";
+
+/// Streams of a gateway's console.
+const CONSOLES_MAX: usize = 16;
+
+/// How long an event may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// So many stocks as a page that shows them all would be slow with.
+const STOCKS: usize = 1_000;
+
+fn ask(bazaar: &Bazaar, token: &str, method: &str, target: &str, body: &[u8]) -> Response {
+    let token = format!("Bearer {token}");
+    let headers = [("authorization", token.as_str())];
+    request(bazaar.admin_address(), method, target, &headers, body)
+}
+
+/// Where Playwright's Python is, and Chromium; `None` where they are not to be had.
+fn browser() -> Option<(String, String)> {
+    let fetch = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/page/fetch");
+    let fetched = Command::new(fetch).stdin(Stdio::null()).output().unwrap();
+    let log = String::from_utf8_lossy(&fetched.stderr);
+    if fetched.status.code() == Some(UNAVAILABLE) {
+        skip("a browser is not to be had", log);
+        return None;
+    }
+    assert!(fetched.status.success(), "{}: {log}", fetched.status);
+    let fetched = String::from_utf8(fetched.stdout).unwrap();
+    let (python, chromium) = fetched.trim().split_once('\n').unwrap();
+    Some((python.to_owned(), chromium.to_owned()))
+}
+
+#[test]
+fn operators_see_what_a_bazaar_does_and_why() {
+    let Some((python, chromium)) = browser() else {
+        return;
+    };
+    let stocks: String = (0..STOCKS)
+        .map(|at| format!("stock-{at},1.50,1000\n"))
+        .collect();
+    let stocks = format!("name,price,quantity\nnvidia,240.63,1000\nmeta,194.02,1000\n{stocks}");
+    let mut bazaar = Bazaar::start(Options {
+        gateways: 2,
+        stocks: Some(stocks.leak()),
+        gateway_flags: vec![
+            format!("--admin-token={TOKEN}"),
+            format!("--admin-read-token={READ_TOKEN}"),
+        ],
+        ..Options::default()
+    });
+    let admin = format!("--admin=http://{}", bazaar.admin_address());
+    let token = format!("--admin-token={TOKEN}");
+    let listed = ["stock", "add", HOSTILE, "--price=1", "--quantity=100"];
+    let said = ["--operator=alice", "--reason=the test", &admin, &token];
+    run_ok(listed.into_iter().chain(said));
+    let policies = [guest("hostile"), guest("marked")];
+    fs::create_dir_all(SCREENSHOTS).unwrap();
+
+    let mut driven = Command::new(python)
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/console/drive.py"
+        ))
+        .args([&format!("http://{}/", bazaar.admin_address()), &chromium])
+        .args([SCREENSHOTS, TOKEN, READ_TOKEN])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut answers, wishes) = (driven.stdin.take().unwrap(), driven.stdout.take().unwrap());
+    for wish in BufReader::new(wishes).lines() {
+        let wish = wish.unwrap();
+        let done = carry_out(&mut bazaar, &policies, &wish);
+        writeln!(answers, "{done}").unwrap();
+    }
+    assert!(driven.wait().unwrap().success(), "see what the script said");
+    bazaar.check_acknowledged();
+}
+
+/// What the script wants to happen behind the browser's back.
+fn carry_out(bazaar: &mut Bazaar, [hostile, marked]: &[impl AsRef<Path>; 2], wish: &str) -> String {
+    let push = |bazaar: &Bazaar, method: &str, target: &str, file: &Path| {
+        let component = fs::read(file).unwrap();
+        let pushed = ask(bazaar, TOKEN, method, target, &component);
+        assert_eq!(pushed.status, 200, "{}", pushed.body);
+    };
+    match wish {
+        "trade" => {
+            for _ in 0..20 {
+                bazaar.trade(&Order::sell(1, "nvidia"));
+                bazaar.get("/stocks/nvidia");
+                bazaar.get("/stocks/meta");
+            }
+            let name = "%3Cimg%20src=x%20onerror=alert(1)%3E";
+            assert_eq!(bazaar.get(&format!("/stocks/{name}")).status, 200);
+        }
+        "leader" => return bazaar.leader_known_by(TOKEN).to_string(),
+        "kill the leader" => {
+            let leader = bazaar.leader_known_by(TOKEN);
+            bazaar.kill(leader);
+            return leader.to_string();
+        }
+        "kill a gateway" => bazaar.server(Server::Gateway(1)).kill(),
+        "push a bad policy" => {
+            push(bazaar, "PUT", "/policy", hostile.as_ref());
+            let mut asked = 0;
+            wait_until("the policy before to be back", || {
+                asked += 1;
+                let id = [("x-request-id", HOSTILE)];
+                bazaar.send("GET", &format!("/stocks/trap{asked}"), &id, b"");
+                let policy = ask(bazaar, TOKEN, "GET", "/policy", b"").json();
+                policy["active"]["name"] == "default"
+            });
+        }
+        "shadow" => push(bazaar, "PUT", "/policy/candidate?shadow=1", marked.as_ref()),
+        "roll out" => push(bazaar, "PUT", "/policy/rollout", marked.as_ref()),
+        "shadow a hostile one" => {
+            push(
+                bazaar,
+                "PUT",
+                "/policy/candidate?shadow=1",
+                hostile.as_ref(),
+            );
+        }
+        "active" => {
+            let policy = ask(bazaar, TOKEN, "GET", "/policy", b"").json();
+            return policy["active"]["name"].as_str().unwrap().to_owned();
+        }
+        "last change" => {
+            let log = ask(bazaar, TOKEN, "GET", "/policy/changes", b"").json();
+            return log["changes"]
+                .as_array()
+                .unwrap()
+                .last()
+                .unwrap()
+                .to_string();
+        }
+        "restart the gateway" => {
+            bazaar.server(Server::Gateway(0)).kill();
+            bazaar.start_server(Server::Gateway(0));
+        }
+        other => panic!("what is {other}?"),
+    }
+    "done".to_owned()
+}
+
+/// The page holds nothing, so anybody may have it; what it shows is for those who may read.
+#[test]
+fn the_page_is_anybodys_and_what_it_shows_is_not() {
+    let bazaar = Bazaar::start(Options {
+        gateway_flags: vec![
+            format!("--admin-token={TOKEN}"),
+            format!("--admin-read-token={READ_TOKEN}"),
+        ],
+        ..Options::default()
+    });
+    let asked = |target: &str, headers: &[(&str, &str)]| {
+        request(bazaar.admin_address(), "GET", target, headers, b"")
+    };
+    let page = asked("/", &[]);
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(
+        policy.starts_with("default-src 'none'; script-src 'self';"),
+        "{policy}"
+    );
+    assert!(!policy.contains("unsafe"), "{policy}");
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/console/style.css", "text/css"),
+        ("/console/main.js", "text/javascript"),
+    ] {
+        let found = asked(path, &[]);
+        assert_eq!(found.status, 200, "{path}");
+        let content_type = found.header("content-type").unwrap();
+        assert!(content_type.starts_with(kind), "{path}: {content_type}");
+        assert_eq!(found.header("x-content-type-options"), Some("nosniff"));
+    }
+    for path in ["/console/events", "/status", "/policy", "/console"] {
+        assert_eq!(asked(path, &[]).status, 401, "{path}");
+        let wrong = [("authorization", "Bearer guessed")];
+        assert_eq!(asked(path, &wrong).status, 401, "{path}");
+    }
+
+    // A page of another site changes nothing, whatever it knows; this one does.
+    let host = bazaar.admin_address().to_string();
+    let changed = |origin: &str, site: &str| {
+        let token = format!("Bearer {TOKEN}");
+        let headers = [
+            ("origin", origin),
+            ("sec-fetch-site", site),
+            ("authorization", &token),
+        ];
+        request(
+            bazaar.admin_address(),
+            "POST",
+            "/policy/rollback",
+            &headers,
+            b"",
+        )
+        .status
+    };
+    let own = format!("http://{host}");
+    assert_eq!(changed("http://evil.example", "cross-site"), 403);
+    assert_eq!(changed("http://evil.example", "same-origin"), 403);
+    assert_eq!(changed(&own, "cross-site"), 403);
+    assert_eq!(
+        changed(&own, "same-origin"),
+        409,
+        "there is nothing to roll back to"
+    );
+}
+
+/// What an alarm is called is what a runbook is looked up by.
+#[test]
+fn every_alarm_of_the_console_is_one_that_operators_can_look_up() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| fs::read_to_string(project.join(path)).unwrap();
+    let script = read("frontend-host/src/admin/page/alarms.js");
+    let (rules, runbook) = (
+        read("deploy/prometheus/alerts.yml"),
+        read("docs/OPERATING.md"),
+    );
+    let named = script.split('"').filter(|text| {
+        let rest = text.strip_prefix("Bazaar");
+        rest.is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|it| it.is_ascii_alphabetic()))
+    });
+    let named: std::collections::BTreeSet<_> = named.collect();
+    assert!(named.len() > 15, "{named:?}");
+    for name in named {
+        assert!(rules.contains(&format!("- alert: {name}\n")), "{name}");
+        assert!(runbook.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+/// Begins to follow: the connection, once the answer's first line is there, and its status.
+fn follow(bazaar: &Bazaar) -> (BufReader<TcpStream>, String) {
+    let address = bazaar.admin_address();
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(
+        stream,
+        "GET /console/events HTTP/1.0\r\nhost: {address}\r\n\r\n"
+    )
+    .unwrap();
+    let (mut stream, mut line) = (BufReader::new(stream), String::new());
+    stream.read_line(&mut line).unwrap();
+    let status = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    (stream, status)
+}
+
+/// Whoever opens many takes nobody else's place at the admin API, and gives them back.
+#[test]
+fn there_are_so_many_consoles_at_a_time_and_the_admin_api_answers_beside_them() {
+    let bazaar = Bazaar::start_default();
+    let open: Vec<_> = (0..CONSOLES_MAX).map(|_| follow(&bazaar)).collect();
+    assert!(open.iter().all(|(_, status)| status == "200"));
+    assert_eq!(follow(&bazaar).1, "503");
+    assert_eq!(bazaar.status()["ready"], true);
+    drop(open);
+    wait_until("a console to be let in again", || {
+        follow(&bazaar).1 == "200"
+    });
+}
+
+/// Follows until what is shown of everybody and of policies is as it should be.
+fn follow_until(bazaar: &Bazaar, is_so: impl Fn(&Value, &Value) -> bool) -> Value {
+    let (stream, status) = follow(bazaar);
+    assert_eq!(status, "200");
+    let (mut name, mut now, mut policy) = (String::new(), Value::Null, Value::Null);
+    for line in stream.lines() {
+        let line = line.unwrap();
+        if let Some(event) = line.strip_prefix("event: ") {
+            name = event.to_owned();
+        }
+        let Some(data) = line.strip_prefix("data: ") else {
+            continue;
+        };
+        let data = serde_json::from_str(data).unwrap();
+        match name.as_str() {
+            "now" => now = data,
+            "policy" => policy = data,
+            _ => assert_eq!(data["may_change"], true, "{data}"),
+        }
+        if is_so(&now, &policy) {
+            return now;
+        }
+    }
+    panic!("the stream ended; it said last: {now} {policy}");
+}
+
+/// Also where services prove who they are: each says how it is to whoever is one of them.
+#[test]
+fn one_gateway_shows_all_and_what_each_of_them_counts() {
+    for secured in [false, true] {
+        let bazaar = Bazaar::start(Options {
+            gateways: 2,
+            secured,
+            ..Options::default()
+        });
+        bazaar.trade(&Order::sell(1, "nvidia"));
+        let seen = follow_until(&bazaar, |now, policy| {
+            let gateways = now["gateways"].as_array();
+            let says = |gateway: &Value| {
+                let key = gateway["key"].as_str().unwrap();
+                gateway["report"]["figures"]["bazaar_ready"][0][1] == 1
+                    && policy[key]["policy"]["active"]["name"] == "default"
+            };
+            gateways.is_some_and(|all| all.len() == 2 && all.iter().all(says))
+        });
+        assert_eq!(seen["gateways"][0]["own"], true);
+        assert_eq!(seen["gateways_known"], true);
+        let replicas = seen["replicas"].as_array().unwrap();
+        assert_eq!(replicas.len(), 3);
+        for replica in replicas {
+            let rows = &replica["said"]["figures"]["bazaar_order_ledger_rows"][0][1];
+            assert_eq!(*rows, 1, "{replica}");
+        }
+        let catalog = &seen["catalogs"][0]["said"];
+        let says = (&catalog["says"], &catalog["ready"]);
+        assert_eq!(says, (&"active".into(), &true.into()));
+        let stages = &catalog["figures"]["bazaar_trade_stage_seconds"];
+        assert_eq!(stages[0][2].as_array().unwrap().len(), 20, "{stages}");
+    }
+}
