@@ -57,8 +57,44 @@ pub struct Measure {
     pub judged: Judged,
     /// What was seen, in words.
     pub seen: String,
-    /// The same as intervals: of shares of 1, or of microseconds where it is `latency`.
-    pub shown: Vec<Shown>,
+    evidence: Evidence,
+}
+
+/// What intervals are made of, once somebody wants to see them: that costs fifty times what the verdict does.
+#[derive(Debug, Clone, PartialEq)]
+enum Evidence {
+    /// What is bet on, that a mean is more than its limit and that it is less, between which values it can be.
+    Mean {
+        of: &'static str,
+        bets: [[(f64, u64); 3]; 2],
+        range: [f64; 2],
+        limit: f64,
+        rates: ErrorRates,
+    },
+    Known(Vec<Shown>),
+}
+
+impl Measure {
+    /// What was seen as intervals: of shares of 1, or of microseconds where it is `latency`.
+    pub fn shown(&self) -> Vec<Shown> {
+        match &self.evidence {
+            Evidence::Mean {
+                of,
+                bets: [more, less],
+                range,
+                limit,
+                rates,
+            } => {
+                let limits = (*limit, rates.both());
+                let [more, less] = [more, less].map(|bet| Shown::mean(of, bet, *range, limits));
+                vec![Shown {
+                    high: less.high,
+                    ..more
+                }]
+            }
+            Evidence::Known(shown) => shown.clone(),
+        }
+    }
 }
 
 /// What is shown.
@@ -104,14 +140,14 @@ impl Limits {
         let mut measures = vec![Measure {
             name: "failures",
             judged: judge_share(failed, decisions, self.errors_max, rates),
-            shown: share_shown(failed, decisions, self.errors_max, rates),
+            evidence: share_shown(failed, decisions, self.errors_max, rates),
             seen: format!("{failed} of {decisions} decisions failed"),
         }];
         if self.refusals_max < 1.0 {
             measures.push(Measure {
                 name: "refusals",
                 judged: judge_share(refused, decisions, self.refusals_max, rates),
-                shown: share_shown(refused, decisions, self.refusals_max, rates),
+                evidence: share_shown(refused, decisions, self.refusals_max, rates),
                 seen: format!(
                     "{refused} of {decisions} decisions refuse what the active version does not"
                 ),
@@ -121,7 +157,7 @@ impl Limits {
             measures.push(Measure {
                 name: "differences",
                 judged: self.judge_differences(different, decisions, rates),
-                shown: share_shown(different, decisions, self.differences_max, rates),
+                evidence: share_shown(different, decisions, self.differences_max, rates),
                 seen: format!("{different} of {decisions} decisions differ"),
             });
         }
@@ -133,7 +169,7 @@ impl Limits {
             measures.push(Measure {
                 name: "decision time",
                 judged: judge_share(slower, timed, 1.0 - quantile, rates),
-                shown: share_shown(slower, timed, 1.0 - quantile, rates),
+                evidence: share_shown(slower, timed, 1.0 - quantile, rates),
                 seen: format!(
                     "{slower} of {timed} decisions took more than {ratio_max} times as long"
                 ),
@@ -179,7 +215,7 @@ impl Limits {
             measures.push(Measure {
                 name,
                 judged: judge_shares([canary, baseline], limit, rates),
-                shown: shares_shown([canary, baseline], limit, rates),
+                evidence: shares_shown([canary, baseline], limit, rates),
                 seen: format!(
                     "something {what} {} of {} clients, and {} of {} of the active version",
                     canary.0, canary.1, baseline.0, baseline.1
@@ -208,10 +244,14 @@ fn judge_share(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Judged {
 }
 
 /// Where that share lies.
-fn share_shown(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Vec<Shown> {
-    let observed = [(1.0, of), (0.0, all - of)];
-    let share = Shown::mean("candidate", &observed, [0.0, 1.0], (limit, rates.both()));
-    vec![share]
+fn share_shown(of: u64, all: u64, limit: f64, rates: ErrorRates) -> Evidence {
+    Evidence::Mean {
+        of: "candidate",
+        bets: [[(1.0, of), (0.0, all - of), (0.0, 0)]; 2],
+        range: [0.0, 1.0],
+        limit,
+        rates,
+    }
 }
 
 /// Whether the share of the canary's clients of whom something holds is greater than of the baseline's, by more
@@ -230,22 +270,17 @@ fn judge_shares(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Judg
 }
 
 /// By how much more clients of the canary it holds of.
-fn shares_shown(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Vec<Shown> {
-    let shown = |pairs: [(f64, u64); 3]| {
-        Shown::mean(
-            "canary − active",
-            &pairs,
-            [-1.0, 1.0],
-            (limit, rates.both()),
-        )
-    };
-    let [Some(more), Some(less)] = pairs_of(cohorts).map(|pairs| pairs.map(shown)) else {
-        return Vec::new();
-    };
-    vec![Shown {
-        high: less.high,
-        ..more
-    }]
+fn shares_shown(cohorts: [(u64, u64); 2], limit: f64, rates: ErrorRates) -> Evidence {
+    match pairs_of(cohorts) {
+        [Some(more), Some(less)] => Evidence::Mean {
+            of: "canary − active",
+            bets: [more, less],
+            range: [-1.0, 1.0],
+            limit,
+            rates,
+        },
+        _ => Evidence::Known(Vec::new()),
+    }
 }
 
 /// What is bet on: that the canary's share is greater, and that it is not. Either way rounded against what is to be shown.
@@ -296,10 +331,10 @@ fn judge_times(
     let limit = (baseline.low > 0).then_some(baseline.low as f64 * ratio_max);
     Measure {
         name: "latency",
-        shown: vec![
+        evidence: Evidence::Known(vec![
             interval("canary", canary, limit),
             interval("active", baseline, None),
-        ],
+        ]),
         judged: judge(is_beyond, is_within),
         seen: format!(
             "quantile {quantile}: {}, of the others {}",

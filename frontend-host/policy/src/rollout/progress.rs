@@ -184,15 +184,26 @@ impl From<&Measure> for Measured {
             Judged::Beyond => "beyond",
             Judged::Open => "open",
         };
-        let unit = match measure.name {
-            "latency" => "us",
-            _ => "share",
-        };
         Self {
             name: measure.name.to_owned(),
             judged: judged.to_owned(),
             seen: measure.seen.clone(),
-            intervals: measure.shown.iter().map(|it| shown(it, unit)).collect(),
+            intervals: Vec::new(),
+        }
+    }
+}
+
+impl Measured {
+    /// The same for people, with the intervals.
+    fn with_intervals(measure: &Measure) -> Self {
+        let unit = match measure.name {
+            "latency" => "us",
+            _ => "share",
+        };
+        let intervals = measure.shown();
+        Self {
+            intervals: intervals.iter().map(|it| shown(it, unit)).collect(),
+            ..Self::from(measure)
         }
     }
 }
@@ -367,7 +378,7 @@ impl Rollout {
             within_ms: step.time_max.as_millis() as u64,
             samples,
             samples_min: step.samples_min,
-            measures: measures.iter().map(Measured::from).collect(),
+            measures: measures.iter().map(Measured::with_intervals).collect(),
         }
     }
 
