@@ -660,7 +660,8 @@ async fn who_asks_for_them_is_told_of_the_gateways_that_have_a_session() {
     let gateways = named(true).await;
     assert_eq!(gateways.len(), 1);
     let gateway = &gateways[0];
-    assert_eq!((gateway.session, &*gateway.name), (session.id, "test"));
+    let named_so = (gateway.session, &*gateway.name);
+    assert_eq!(named_so, (session.id, "test (127.0.0.1)"));
     session.release().await;
     until("nobody to be named", async || named(true).await.is_empty()).await;
     running.stop().await;

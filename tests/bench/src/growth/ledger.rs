@@ -216,6 +216,7 @@ fn make_catalog(dir: &Path) -> Result<(), Error> {
         stocks: None,
         lease: LEASE_DEFAULT,
         accept_loss_of: BTreeSet::new(),
+        is_rebuilt: false,
         archive_after: None,
         monitor: Default::default(),
         traces: Default::default(),
