@@ -5,6 +5,7 @@
 //! - [`figures`]: latencies and failures;
 //! - [`report`]: the table and the JSON of one run;
 //! - [`sweep`]: runs of several trade probabilities, with the cache and without;
+//! - [`caching`]: which of the two;
 //! - [`cached`]: what the gateway's cache held meanwhile;
 //! - [`page`]: tables and plots in one HTML page, and the figures as CSV.
 
@@ -12,6 +13,7 @@ mod connection;
 mod trader;
 mod figures;
 mod report;
+mod caching;
 mod points;
 mod sweep;
 mod cached;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::LoadError;
-use super::points::Caching;
+use super::caching::Caching;
 use crate::admin::{Admin, AdminError, Cache, Caches, Status};
 
 /// How often the gateway is asked, at first.

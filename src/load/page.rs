@@ -9,8 +9,9 @@ use std::path::Path;
 use charts::{Bar, Bars, Lines, Scale, Series};
 
 use super::cached::{Sample, Watched};
+use super::caching::Caching;
 use super::figures::RequestKind;
-use super::points::{Caching, Point, Sweep};
+use super::points::{Point, Sweep};
 use super::report::{Line, Report};
 use super::{LoadError, Measured};
 

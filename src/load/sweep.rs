@@ -9,7 +9,8 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::cached::Watched;
-use super::points::{Caching, Point, Sweep};
+use super::caching::Caching;
+use super::points::{Point, Sweep};
 use super::report::Report;
 use super::{LoadError, Run, judge, measure, page};
 use crate::admin::{Admin, Policies};
